@@ -1,0 +1,35 @@
+"""attar: from knowledge distillation to an optimized inference artifact, proven at every hop."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from attar.models.task import InMemory, Output, Split, Task, Tensor
+    from attar.pipeline.stage import Artifact, Stage
+    from attar.stages.bundle import open_bundle as open  # the public name reads attar.open
+    from attar.stages.run import run
+
+__version__ = "0.1.0"
+__all__ = ["Artifact", "InMemory", "Output", "Split", "Stage", "Task", "Tensor", "open", "run"]
+
+_HOMES = {
+    "Artifact": "attar.pipeline.stage:Artifact",
+    "InMemory": "attar.models.task:InMemory",
+    "Output": "attar.models.task:Output",
+    "Split": "attar.models.task:Split",
+    "Stage": "attar.pipeline.stage:Stage",
+    "Task": "attar.models.task:Task",
+    "Tensor": "attar.models.task:Tensor",
+    "open": "attar.stages.bundle:open_bundle",
+    "run": "attar.stages.run:run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when they are first used, so that ``import attar`` costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'attar' has no attribute {name!r}")
+    module, _, attribute = _HOMES[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)

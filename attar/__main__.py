@@ -1,0 +1,5 @@
+"""``python -m attar``."""
+
+from attar.pipeline.cli import main
+
+main()

@@ -1,0 +1,132 @@
+"""The commands that look at a store, a bundle or this machine instead of running a recipe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from attar.pipeline.cli import main, store_option
+
+BUNDLE = click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
+JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output and nothing else there.")
+VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")
+
+
+@main.command()
+@BUNDLE
+@JSON
+@VERBOSE
+def check(bundle: Path, as_json: bool, verbose: bool) -> None:
+    """Checksums, machine, verdict and golden requests of a bundle; exit code 4 when it is not fit to serve."""
+    from attar.stages import bundle as bundles
+
+    facts = bundles.check(bundle)
+    click.echo(json.dumps(facts, indent=1) if as_json else f"{bundle} is fit to serve: " + _line(facts))
+
+
+@main.command()
+@BUNDLE
+@click.option("--batch", "batches", multiple=True, type=click.IntRange(1), default=(1, 32), show_default=True)
+@click.option("--seconds", type=click.FloatRange(0.05), default=1.0, show_default=True, help="Time for each measurement.")
+@JSON
+@VERBOSE
+def bench(bundle: Path, batches: tuple[int, ...], seconds: float, as_json: bool, verbose: bool) -> None:
+    """Latency and throughput on this machine, against the bundle's fp32 student."""
+    from attar.stages import bench as benches
+
+    facts = benches.bench(bundle, batches, seconds)
+    click.echo(json.dumps(facts, indent=1) if as_json else benches.table(facts))
+
+
+@main.command()
+@click.argument("key")
+@store_option
+@click.option("--verify", is_flag=True, help="Read every byte again.")
+@VERBOSE
+def show(key: str, store: Path, verify: bool, verbose: bool) -> None:
+    """One artifact: what decided it, its facts and its files. KEY may be a prefix; a recipe shows those last in use."""
+    from attar.pipeline.recipe import find, identity
+    from attar.pipeline.stage import Artifact
+    from attar.pipeline.store import Store
+
+    held = Store(store)
+    if not _is_hex(key):
+        for slot, last in (held.read_note(f"recipes/{identity(find(key))}.json") or {}).items():
+            click.echo(f"{slot:<18} {last}")
+        return
+    entry = held.match(key)
+    if verify:
+        held.verify(Artifact(entry.key, entry.record["digest"], entry.root, {}))
+    facts = json.loads((entry.root / "facts.json").read_text())
+    click.echo(json.dumps({"path": str(entry.root), "facts": facts, **entry.record}, indent=1))
+
+
+@main.command()
+@store_option
+@JSON
+def ls(store: Path, as_json: bool) -> None:
+    """The artifacts in the store, newest first."""
+    from attar.pipeline.store import Store
+
+    held = Store(store)
+    used = held.used()
+    rows: list[dict[str, Any]] = [
+        {"key": e.key, "slot": e.record["slot"], "date": e.record["made"]["date"], "bytes": e.bytes, "in_use": e.key in used}
+        for e in held.entries()
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        mark = "*" if row["in_use"] else " "
+        click.echo(f"{mark} {row['key'][:12]}  {row['slot']:<18} {row['bytes'] / 1e6:9.2f} MB  {row['date']}")
+    click.echo(f"{len(rows)} artifacts, {sum(row['bytes'] for row in rows) / 1e6:.1f} MB; * is in use by a recipe")
+
+
+@main.command()
+@store_option
+@click.option("--dry-run", is_flag=True, help="Say what would go.")
+def gc(store: Path, dry_run: bool) -> None:
+    """Delete artifacts that no recipe used last, and unfinished work that nobody is doing."""
+    from attar.pipeline.store import Store
+
+    verb = "would delete" if dry_run else "deleted"
+    for what, size in Store(store).collect(dry_run=dry_run):
+        click.echo(f"{verb} {what}  {size / 1e6:.2f} MB")
+
+
+@main.command()
+def schema() -> None:
+    """The recipe's JSON schema, for editors."""
+    from attar.pipeline.schema import schema as made
+    from attar.stages import SLOTS
+
+    click.echo(json.dumps(made(SLOTS), indent=1))
+
+
+@main.command()
+@JSON
+def doctor(as_json: bool) -> None:
+    """What this machine can do: CPU, GPU, and the libraries that are installed."""
+    from attar.pipeline.doctor import examine
+
+    facts = examine()
+    click.echo(json.dumps(facts, indent=1) if as_json else _block(facts))
+
+
+def _is_hex(text: str) -> bool:
+    return all(c in "0123456789abcdef" for c in text)
+
+
+def _line(facts: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in facts.items() if isinstance(value, str | int | float))
+
+
+def _block(facts: dict[str, Any], indent: str = "") -> str:
+    lines = []
+    for name, value in facts.items():
+        lines.append(f"{indent}{name}\n{_block(value, indent + '  ')}" if isinstance(value, dict) else f"{indent}{name:<16} {value}")
+    return "\n".join(lines)

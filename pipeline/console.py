@@ -1,0 +1,78 @@
+"""Console: what a person sees while a recipe runs. Everything goes to standard error; results go to standard output."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from attar.pipeline.progress import listening
+from attar.pipeline.run import Record
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+MARKS = {"made": "[green]made[/]", "reused": "[cyan]reused[/]", "failed": "[red]failed[/]", "skipped": "[yellow]skipped[/]"}
+QUIET = 15.0  # seconds between lines where nothing can be redrawn
+
+
+class View:
+    """Prints a line a slot, and below them the progress of the slot that is being made."""
+
+    def __init__(self, console: Console, progress: Progress | None) -> None:
+        self.console, self.progress = console, progress
+        self.bar: TaskID | None = None
+        self.what, self.said = "", time.monotonic()
+
+    def done(self, record: Record) -> None:
+        if self.progress and self.bar is not None:
+            self.progress.remove_task(self.bar)
+            self.bar, self.what = None, ""
+        took = f"{record.seconds:8.1f} s" if record.status == "made" else " " * 10
+        why = record.error or ("" if record.status == "reused" else record.reason)
+        self.console.print(f"{MARKS[record.status]:<18} {record.slot:<16} {took}  [dim]{_plain(why)}[/]", highlight=False)
+
+    def advance(self, what: str, done: int, total: int, note: str) -> None:
+        if self.progress is None:
+            self._line(what, done, total, note)
+        elif self.bar is None or what != self.what:
+            if self.bar is not None:
+                self.progress.remove_task(self.bar)
+            self.bar, self.what = self.progress.add_task(what, total=total, completed=done, note=note), what
+        else:
+            self.progress.update(self.bar, completed=done, total=total, note=note)
+
+    def _line(self, what: str, done: int, total: int, note: str) -> None:
+        if time.monotonic() - self.said > QUIET:
+            self.said = time.monotonic()
+            self.console.print(f"       {_plain(what)}: {done} of {total}  {_plain(note)}", highlight=False)
+
+
+@contextmanager
+def live() -> Iterator[View]:
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        view = View(console, None)
+        with listening(view.advance):
+            yield view
+        return
+    with _progress(console) as progress:
+        view = View(console, progress)
+        with listening(view.advance):
+            yield view
+
+
+def _progress(console: Console) -> Progress:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:<12}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn())
+    return Progress(*columns, TextColumn("[dim]{task.fields[note]}"), console=console, transient=True)
+
+
+def _plain(text: str) -> str:
+    """Square brackets are markup to rich; here they are text."""
+    return text.replace("[", r"\[")

@@ -1,0 +1,130 @@
+"""Keys: everything that decides a slot's result, and what to say when one of those things changed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from attar.pipeline import machine, names
+from attar.pipeline.errors import StageError
+from attar.pipeline.fingerprint import Code, Fingerprint
+from attar.pipeline.stage import Artifact, Stage
+from attar.pipeline.store import Store, canonical, digest_of
+
+Deciders = dict[str, Any]
+
+
+class Keys:
+    """Computes deciders. ``may_import``: whether a task may be asked for its data files; a plan only remembers them."""
+
+    def __init__(self, store: Store, code: Fingerprint) -> None:
+        self.store, self.code = store, code
+        self.data: dict[str, str | None] = {}
+
+    def deciders(self, stage: Stage[Any], inputs: Mapping[str, Artifact], *, may_import: bool) -> Deciders | None:
+        """None when the data of its task are not known yet (the task was never run and ``may_import`` is off)."""
+        kind = type(stage)
+        roots = [f"{kind.__module__}:{kind.__qualname__}", *(name for name in code_names(stage) if name)]
+        code = self.code.of(roots)
+        libraries = dict(code.packages)
+        for library in {library for artifact in kind.needs().values() for library in artifact.libraries}:
+            libraries |= self.code.of([f"{library}:"]).packages
+        found: Deciders = {
+            "stage": kind.__qualname__,
+            "settings": settings(stage),
+            "code": dict(code.definitions),
+            "libraries": libraries | {"python": machine.describe()["python"].rpartition(".")[0]},
+            "inputs": {name: artifact.digest for name, artifact in inputs.items()},
+        }
+        if "task" in kind.model_fields:
+            found["data"] = self.data_of(stage.task, may_import=may_import)  # type: ignore[attr-defined]  # a field of that stage
+            if found["data"] is None:
+                return None
+        if kind.bound_to_machine:
+            found["machine"] = machine.describe()
+        return found
+
+    def data_of(self, task: str, *, may_import: bool) -> str | None:
+        """Digest of the data that a task says its splits come from; remembered under the digest of the task's code."""
+        if self.data.get(task) is None:
+            note = f"data/{self.code.of([task]).digest}.json"
+            known = self.store.read_note(note)
+            entries = refreshed(known) if known is not None else None
+            if entries is None and may_import:
+                entries = [entry(item) for item in names.load(task)().data()]
+            if entries is not None and may_import:
+                self.store.write_note(note, entries)
+            self.data[task] = None if entries is None else digest(sorted(item["sha256"] for item in entries))
+        return self.data[task]
+
+
+def key(deciders: Deciders) -> str:
+    return digest(deciders)
+
+
+def digest(value: Any) -> str:
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def code_names(stage: Stage[Any]) -> list[str]:
+    return [getattr(stage, field) for field in type(stage).named("code")]
+
+
+def settings(stage: Stage[Any]) -> dict[str, Any]:
+    """The stage's settings as JSON: files by their content, and none of those that do not decide the result."""
+    kind = type(stage)
+    values: dict[str, Any] = stage.model_dump(mode="json", exclude=set(kind.named("undecided")))
+    for field in kind.named("file"):
+        if values[field] is not None:
+            values[field] = file_digest(Path(values[field]), *_stamp(Path(values[field])))
+    return values
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    if not path.is_file():
+        raise StageError(f"there is no file {path}")
+    return path.stat().st_size, path.stat().st_mtime_ns
+
+
+@lru_cache(maxsize=256)
+def file_digest(path: Path, size: int, mtime: int) -> str:
+    """Digest of a file as it was at this size and mtime."""
+    return digest_of(path)
+
+
+def entry(item: Path | str) -> dict[str, Any]:
+    """What is remembered of one item of ``Task.data()``: a file, or a version string."""
+    if isinstance(item, str):
+        return {"version": item, "sha256": hashlib.sha256(item.encode()).hexdigest()}
+    size, mtime = _stamp(item)
+    return {"file": str(item.absolute()), "size": size, "mtime": mtime, "sha256": file_digest(item, size, mtime)}
+
+
+def refreshed(entries: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """The same entries, re-hashed where a file changed; None when one is gone and the task must be asked again."""
+    made = []
+    for known in entries:
+        path = Path(known["file"]) if "file" in known else None
+        if path and not path.is_file():
+            return None
+        made.append(known if path is None or _stamp(path) == (known["size"], known["mtime"]) else entry(path))
+    return made
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    """Which deciders differ, from what to what: ``settings.epochs: 6 -> 8``."""
+    for name in sorted(before.keys() | now.keys()):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from changes(old, new, f"{path}{name}.")
+        elif old != new:
+            yield f"{path}{name}: {short(old)} -> {short(new)}"
+
+
+def short(value: Any) -> str:
+    text = "none" if value is None else value if isinstance(value, str) else canonical(value)
+    is_digest = len(text) in (32, 64) and all(c in "0123456789abcdef" for c in text)
+    return text[:8] if is_digest else text

@@ -1,0 +1,207 @@
+"""Recipe: a TOML file becomes a pipeline. Every mistake in it is found here, before anything runs."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from attar.pipeline.errors import RecipeError, did_you_mean
+from attar.pipeline.fingerprint import Fingerprint
+from attar.pipeline.keys import code_names
+from attar.pipeline.run import Bound, Pipeline
+from attar.pipeline.stage import Stage
+
+SHIPPED = Path(__file__).parent / "recipes"
+COMMON = ("task", "seed", "gates")
+"""Top-level keys that are given to every stage that has such a field; a section's own value wins."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place in the graph: its stage, and where an input comes from when that is not the slot of the same name."""
+
+    name: str
+    stage: type[Stage[Any]]
+    wires: Mapping[str, str] = field(default_factory=dict)
+    like: tuple[str, ...] = ()
+    """Sections whose settings it takes too, where it has such a field and its own section does not say otherwise."""
+    per_target: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    name: str
+    path: Path
+    pipeline: Pipeline
+    targets: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        return self.path.stem
+
+
+Table = dict[str, Any]
+
+
+def find(recipe: str) -> Path:
+    """A path, or the name of a shipped recipe. Raises RecipeError."""
+    path = Path(recipe)
+    if path.is_file():
+        return path.absolute()
+    shipped = SHIPPED / f"{recipe}.toml"
+    if shipped.is_file():
+        return shipped
+    raise RecipeError(f"there is no file {recipe!r} and no shipped recipe of that name; {did_you_mean(recipe, shipped_names())}")
+
+
+def shipped_names() -> list[str]:
+    return sorted(path.stem for path in SHIPPED.glob("*.toml"))
+
+
+def read(path: Path, overrides: Iterable[str] = ()) -> Table:
+    """The recipe's tables with ``slot.field=value`` overrides applied; values are TOML."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not TOML: {error}") from error
+    for override in overrides:
+        place, equals, value = override.partition("=")
+        if not equals or not place.strip():
+            raise RecipeError(f"--set {override!r} must read slot.field=value")
+        *parents, last = place.strip().split(".")
+        table = tables
+        for parent in parents:
+            table = table.setdefault(parent, {})
+            if not isinstance(table, dict):
+                raise RecipeError(f"--set {override!r}: {parent} is a value in {path.name}, not a section")
+        table[last] = _value(override, value)
+    return tables
+
+
+def _value(override: str, text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"--set {override!r}: {text!r} is no TOML value ({error}); text needs quotes: '\"{text}\"'") from error
+
+
+def load(
+    path: Path,
+    table: Iterable[Slot],
+    overrides: Iterable[str] = (),
+    targets: Iterable[str] = (),
+    device: str = "auto",
+    code: Fingerprint | None = None,
+) -> Recipe:
+    """Check everything that can be checked without running anything. ``targets``: only these; none: all.
+
+    Raises RecipeError for an unknown name anywhere, a setting of the wrong type or range, a missing file, or an object
+    of code that is not there.
+    """
+    slots = list(table)
+    tables = read(path, overrides)
+    shared = [slot for slot in slots if not slot.per_target]
+    suffix = [slot for slot in slots if slot.per_target]
+    _known(path.name, tables, [*COMMON, "targets", *(slot.name for slot in shared)])
+    chosen = _targets(tables, targets)
+    given = {name: tables[name] for name in COMMON if name in tables} | {"device": device}
+    bound: dict[str, Bound] = {}
+    for slot in shared:
+        like = {key: value for name in slot.like for key, value in tables.get(name, {}).items() if key in slot.stage.model_fields}
+        bound[slot.name] = _bind(slot, slot.name, given, like | _section(tables, slot.name), path.parent, "")
+    for target, settings in chosen.items():
+        _known(f"[targets.{target}]", settings, {"gates", *(name for slot in suffix for name in slot.stage.model_fields)} - {"task"})
+        for slot in suffix:
+            own = {key: value for key, value in settings.items() if key in slot.stage.model_fields}
+            if "gates" in own:
+                own["gates"] = merged(tables.get("gates", {}), own["gates"])
+            name = f"{target}.{slot.name}"
+            bound[name] = _bind(slot, name, given, own, path.parent, target, {other.name for other in suffix})
+    _check_code(code or Fingerprint(path.parent), bound)
+    return Recipe(identity(path), path, Pipeline(bound), tuple(chosen))
+
+
+def identity(path: Path) -> str:
+    """What the store remembers a recipe by: its name and a digest of its place."""
+    return f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+
+
+def _known(where: str, names: Iterable[str], known: Iterable[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise RecipeError(f"{where}: unknown name {name!r}; {did_you_mean(name, known)}")
+
+
+def _section(tables: Table, name: str) -> Table:
+    section = tables.get(name, {})
+    if not isinstance(section, dict):
+        raise RecipeError(f"{name} must be a section, [{name}]; got {section!r}")
+    return dict(section)
+
+
+def _targets(tables: Table, wanted: Iterable[str]) -> dict[str, Table]:
+    targets = _section(tables, "targets")
+    for name, section in targets.items():
+        if not isinstance(section, dict):
+            raise RecipeError(f"[targets] holds sections such as [targets.cpu]; got {name} = {section!r}")
+        if not name.isidentifier():
+            raise RecipeError(f"target {name!r}: a name is letters, digits and _, because it becomes part of file names")
+    _known("--target", wanted, targets)
+    return {name: section for name, section in targets.items() if not wanted or name in wanted}
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Table:
+    """``above`` over ``below``, table by table."""
+    both = dict(below)
+    for name, value in above.items():
+        both[name] = merged(both[name], value) if isinstance(value, Mapping) and isinstance(both.get(name), Mapping) else value
+    return both
+
+
+def _bind(
+    slot: Slot, name: str, given: Table, section: Table, folder: Path, target: str, beside: Iterable[str] = ()
+) -> Bound:
+    """Build the stage of one slot from its settings, and connect its inputs: those made per target to its own target's."""
+    keep = section.pop("keep", None)
+    settings = {key: value for key, value in given.items() if key in slot.stage.model_fields} | section
+    for field_name in slot.stage.named("file"):
+        if isinstance(settings.get(field_name), str):
+            settings[field_name] = folder / settings[field_name]
+            if not settings[field_name].is_file():
+                raise RecipeError(f"{name}.{field_name}: there is no file {settings[field_name]}")
+    try:
+        stage = slot.stage(**settings)
+    except ValidationError as error:
+        raise RecipeError("\n".join(explained(name, slot.stage, item) for item in error.errors())) from error
+    sources = {need: slot.wires.get(need, need) for need in slot.stage.needs()}
+    return Bound(stage, {need: f"{target}.{source}" if source in beside else source for need, source in sources.items()}, keep)
+
+
+def explained(slot: str, stage: type[Stage[Any]], error: Mapping[str, Any]) -> str:
+    """One pydantic error as a sentence that names the place in the recipe."""
+    place = ".".join([slot, *(str(part) for part in error["loc"])])
+    if error["type"] == "extra_forbidden":
+        known = stage.model_fields if len(error["loc"]) == 1 else ()
+        return f"{place}: unknown field" + (f"; {did_you_mean(str(error['loc'][-1]), known)}" if known else "")
+    if error["type"] == "missing":
+        top = " at the top of the recipe" if error["loc"][0] in COMMON else f" in [{slot}]"
+        return f"{place} is missing; write {error['loc'][-1]} = ...{top}"
+    return f"{place}: {error['msg']}; got {error['input']!r}"
+
+
+def _check_code(code: Fingerprint, bound: Mapping[str, Bound]) -> None:
+    for slot, item in bound.items():
+        for name in code_names(item.stage):
+            if not name:
+                continue
+            takes_options = name == getattr(item.stage, "network", None)
+            try:
+                code.require(name, getattr(item.stage, "options", {}) if takes_options else None)
+            except RecipeError as error:
+                raise RecipeError(f"{slot}: {error}") from error

@@ -1,0 +1,230 @@
+"""Run: walk the slots in order, reuse what the store has, make the rest."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from attar.pipeline import keys, machine
+from attar.pipeline.errors import AttarError, RecipeError, StageError, did_you_mean
+from attar.pipeline.fingerprint import Fingerprint
+from attar.pipeline.keys import Deciders, Keys
+from attar.pipeline.progress import advance
+from attar.pipeline.stage import Artifact, Facts, Stage
+from attar.pipeline.store import Damaged, Store
+
+
+Status = Literal["made", "reused", "failed", "skipped"]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A stage in its slot: which slot feeds each of its inputs, and the key of an artifact that is pinned there."""
+
+    stage: Stage[Any]
+    inputs: Mapping[str, str]
+    keep: str | None = None
+
+
+class Pipeline:
+    """Slots in the order they run. An input names an earlier slot, so no cycle can be written. Raises RecipeError."""
+
+    def __init__(self, slots: Mapping[str, Bound]) -> None:
+        made: dict[str, type[Artifact]] = {}
+        for slot, bound in slots.items():
+            for name, wanted in type(bound.stage).needs().items():
+                source = bound.inputs[name]
+                if source not in made:
+                    raise RecipeError(f"{slot} needs {name} from slot {source!r}, which no earlier slot is; {did_you_mean(source, made)}")
+                if not issubclass(made[source], wanted):
+                    raise RecipeError(f"{slot} needs {name} to be {wanted.__name__}; {source} makes {made[source].__name__}")
+            made[slot] = type(bound.stage).makes()
+        self.slots = dict(slots)
+
+    def up_to(self, wanted: Set[str]) -> list[str]:
+        """These slots and all that they need, in order."""
+        needed = set(wanted)
+        for slot in reversed(self.slots):
+            if slot in needed:
+                needed |= set(self.slots[slot].inputs.values())
+        return [slot for slot in self.slots if slot in needed]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of a run's history. The report, the ledger, JUnit and JSON are functions of these and nothing else."""
+
+    slot: str
+    stage: str
+    status: Status
+    reason: str
+    key: str | None = None
+    path: Path | None = None
+    seconds: float = 0.0
+    """Wall time of making it, whenever that was."""
+    facts: Facts = field(default_factory=dict)
+    error: str | None = None
+    made: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    exit_code: int = 0
+    cause: BaseException | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would happen to a slot: ``reuse``, ``run``, or ``wait`` for an input that has to be made first."""
+
+    slot: str
+    action: Literal["reuse", "run", "wait"]
+    reason: str
+    artifact: Artifact | None = None
+    deciders: Deciders | None = None
+
+
+class Run:
+    """One walk over a pipeline. ``name`` is the recipe's: under it the store remembers which keys were last in use."""
+
+    def __init__(self, pipeline: Pipeline, store: Store, code: Fingerprint, name: str) -> None:
+        self.pipeline, self.store, self.code = pipeline, store, code
+        self.keys = Keys(store, code)
+        self.note = f"recipes/{name}.json"
+        self.last: dict[str, str] = store.read_note(self.note) or {}
+        self.verified: set[str] = set()
+
+    def plan(self, slots: list[str] | None = None) -> Iterator[Plan]:
+        """What ``walk`` would do. Imports nothing of the user's and writes nothing."""
+        done: dict[str, Artifact] = {}
+        for slot in slots or list(self.pipeline.slots):
+            plan = self._plan(slot, done, may_import=False)
+            if plan.artifact:
+                done[slot] = plan.artifact
+            yield plan
+
+    def walk(self, slots: list[str] | None = None) -> Iterator[Record]:
+        """Make or reuse every slot. What depends on a failed slot is skipped; the rest goes on."""
+        done: dict[str, Artifact] = {}
+        for slot in slots or list(self.pipeline.slots):
+            missing = [name for name in self.pipeline.slots[slot].inputs.values() if name not in done]
+            record = self._skipped(slot, missing) if missing else self._step(slot, done)
+            self._remember(record)
+            yield record
+        self.code.remember()
+
+    def recall(self) -> Iterator[Record]:
+        """Records of what the store holds now; nothing is made, and what is not there is ``skipped``."""
+        for plan in self.plan():
+            bound = self.pipeline.slots[plan.slot]
+            if plan.artifact:
+                yield self._record(plan.slot, "reused", plan.reason, plan.artifact)
+            else:
+                yield Record(plan.slot, type(bound.stage).__name__, "skipped", plan.reason, inputs=bound.inputs)
+
+    def _remember(self, record: Record) -> None:
+        if record.key is not None and self.last.get(record.slot) != record.key:
+            self.last[record.slot] = record.key
+            self.store.write_note(self.note, self.last)
+
+    def _skipped(self, slot: str, missing: list[str]) -> Record:
+        bound = self.pipeline.slots[slot]
+        return Record(slot, type(bound.stage).__name__, "skipped", f"{', '.join(missing)} was not made", inputs=bound.inputs)
+
+    def _step(self, slot: str, done: dict[str, Artifact]) -> Record:
+        bound = self.pipeline.slots[slot]
+        kind = type(bound.stage).__name__
+        try:
+            plan = self._plan(slot, done, may_import=True)
+            artifact, status = (plan.artifact, "reused") if plan.artifact else self._make(slot, plan, done)
+        except AttarError as error:
+            return Record(slot, kind, "failed", "broke", error=str(error), inputs=bound.inputs, exit_code=error.exit_code, cause=error)
+        done[slot] = artifact
+        return self._record(slot, status, plan.reason, artifact)
+
+    def _record(self, slot: str, status: Status, reason: str, artifact: Artifact) -> Record:
+        bound = self.pipeline.slots[slot]
+        history = self.store.record(artifact.key)
+        assert history is not None  # found a moment ago
+        return Record(
+            slot, type(bound.stage).__name__, status, reason, artifact.key, artifact.root,
+            history["seconds"], artifact.facts, made=history["made"], inputs=bound.inputs,
+        )  # fmt: skip  # one line a group reads better than one a field
+
+    def _plan(self, slot: str, done: Mapping[str, Artifact], *, may_import: bool) -> Plan:
+        bound = self.pipeline.slots[slot]
+        if bound.keep:
+            pinned = self.store.find(type(bound.stage).makes(), self.store.match(bound.keep).key)
+            return Plan(slot, "reuse", f"kept: pinned to {bound.keep} by the recipe", pinned)
+        missing = [name for name in bound.inputs.values() if name not in done]
+        if missing:
+            return Plan(slot, "wait", f"depends on {', '.join(missing)}")
+        inputs = {name: done[source] for name, source in bound.inputs.items()}
+        deciders = self.keys.deciders(bound.stage, inputs, may_import=may_import)
+        if deciders is None:
+            return Plan(slot, "run", "its task was never run with this code, so its data are not known yet")
+        try:
+            artifact = self.store.find(type(bound.stage).makes(), keys.key(deciders))
+        except Damaged as error:
+            return Plan(slot, "run", f"damaged: {error}", deciders=deciders)
+        if artifact:
+            return Plan(slot, "reuse", "nothing that decides it changed", artifact)
+        return Plan(slot, "run", self._why(slot, deciders), deciders=deciders)
+
+    def _why(self, slot: str, deciders: Deciders) -> str:
+        previous = self.store.record(self.last[slot]) if slot in self.last else None
+        if previous is None:
+            return "never made"
+        differences = list(keys.changes(previous["deciders"], deciders))
+        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+        return "; ".join(differences[:3]) + more or "its artifact is gone"
+
+    def _make(self, slot: str, plan: Plan, done: Mapping[str, Artifact]) -> tuple[Artifact, Status]:
+        bound = self.pipeline.slots[slot]
+        kind = type(bound.stage).makes()
+        assert plan.deciders is not None  # a plan that may import always knows them
+        key = keys.key(plan.deciders)
+        with self.store.making(key, lambda: advance(slot, 0, 1, "another process is making it")) as payload:
+            with contextlib.suppress(Damaged):  # that is why it is being made again
+                if (artifact := self.store.find(kind, key)) is not None:
+                    return artifact, "reused"
+            started = time.perf_counter()
+            facts = self._facts(slot, payload, done)
+            record = {
+                "slot": slot,
+                "deciders": plan.deciders,
+                "seconds": round(time.perf_counter() - started, 3),
+                "made": {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine.describe()},
+            }
+            self.store.commit(payload, key, facts, record)
+        artifact = self.store.find(kind, key)
+        assert artifact is not None  # committed a moment ago
+        return artifact, "made"
+
+    def _facts(self, slot: str, payload: Path, done: Mapping[str, Artifact]) -> Facts:
+        """Run the stage; whatever breaks inside it leaves as an AttarError that names the slot."""
+        bound = self.pipeline.slots[slot]
+        inputs = {name: done[source] for name, source in bound.inputs.items()}
+        for name, artifact in inputs.items():
+            self._verify(bound.inputs[name], artifact)
+        try:
+            return bound.stage.run(payload, **inputs)
+        except AttarError as error:
+            raise type(error)(f"{slot}: {error}") from error
+        except OSError as error:
+            raise StageError(f"{slot}: {error.strerror or error} ({error.filename or payload}); is the disk full or the file gone?") from error
+        except Exception as error:  # user code and libraries may raise anything; it is chained and shown by -v
+            raise StageError(f"{slot} broke: {type(error).__name__}: {error}") from error
+
+    def _verify(self, slot: str, artifact: Artifact) -> None:
+        """An input's bytes are read again, once a run, before a stage relies on them."""
+        if artifact.key in self.verified:
+            return
+        try:
+            self.store.verify(artifact)
+        except Damaged as error:
+            self.store.discard(artifact.key)
+            raise StageError(f"{slot} was damaged and is discarded ({error}); run the same command again to make it anew") from error
+        self.verified.add(artifact.key)

@@ -1,0 +1,91 @@
+"""Stage and Artifact: what can be done, and what has been done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_type_hints
+
+from pydantic import BaseModel, ConfigDict
+
+Facts = Mapping[str, Any]
+"""JSON values that a stage found while it ran. They are part of the content, so no times and no dates."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished, read-only directory in the store, and the facts recorded about it."""
+
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Packages that are imported to open one: their versions decide what its readers get."""
+
+    key: str
+    """Digest of everything that decided it (hex, 256 bits)."""
+    digest: str
+    """Digest of its payload and facts (hex, 256 bits)."""
+    root: Path
+    facts: Facts
+
+
+A = TypeVar("A", bound=Artifact)
+
+
+@dataclass(frozen=True)
+class Named:
+    """Marks a setting that names something else which decides the result (``code``, a ``file``), or one that is ``undecided``."""
+
+    what: str
+
+
+CodeName = Annotated[str, Named("code")]
+"""``package.module:object`` or ``file.py:object``. The object's code counts in the key."""
+DataFile = Annotated[Path, Named("file")]
+"""A file, relative to the recipe. Its bytes count in the key, not its path."""
+Device = Annotated[Literal["auto", "cpu", "cuda"], Named("undecided")]
+"""Where to compute. It is recorded in the facts and does not count in the key."""
+
+
+class Stage(BaseModel, Generic[A]):
+    """Frozen, validated settings with one method, ``run``.
+
+    ``run(out, *, <input>: <Artifact>, ...)`` reads its inputs, fills the empty folder ``out`` and returns facts.
+    The keyword names are the graph's edges; the type in ``Stage[...]`` is what it makes. A stage never edits an
+    input and does not know the slot it fills. What it wants to find again after an interruption goes to
+    ``scratch(out)``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bound_to_machine: ClassVar[bool] = False
+    """Whether the result is only good on the machine (CPU, GPU, driver) that made it."""
+
+    run: ClassVar[Callable[..., Facts]]
+
+    @classmethod
+    def makes(cls) -> type[Artifact]:
+        """The artifact class in ``Stage[...]``."""
+        for base in cls.__mro__:
+            arguments = getattr(base, "__pydantic_generic_metadata__", {}).get("args", ())
+            if arguments:
+                made: type[Artifact] = arguments[0]
+                return made
+        raise TypeError(f"{cls.__name__} must derive from Stage[<Artifact>] to say what it makes")
+
+    @classmethod
+    def needs(cls) -> dict[str, type[Artifact]]:
+        """The inputs of ``run``, by name."""
+        hints = get_type_hints(cls.run)
+        return {name: hint for name, hint in hints.items() if name not in ("out", "return")}
+
+    @classmethod
+    def named(cls, what: str) -> list[str]:
+        """The fields that are marked ``code``, ``file`` or ``undecided``."""
+        return [name for name, field in cls.model_fields.items() if Named(what) in field.metadata]
+
+
+def scratch(out: Path) -> Path:
+    """A folder beside ``out`` that survives an interruption and is dropped when the stage succeeds."""
+    folder = out.parent / "scratch"
+    folder.mkdir(exist_ok=True)
+    return folder

@@ -1,0 +1,30 @@
+"""What attar does, one verb a file, and the one table that says in which order."""
+
+from __future__ import annotations
+
+from attar.pipeline.recipe import Slot
+from attar.stages.build import Build
+from attar.stages.calibrate import Calibrate
+from attar.stages.distill import Control, Distill
+from attar.stages.export import Export
+from attar.stages.judge import Judge
+from attar.stages.label import Label
+from attar.stages.measure import Measure
+from attar.stages.optimize import Optimize
+from attar.stages.package import Package
+from attar.stages.teach import Teach
+
+SLOTS = (
+    Slot("teacher", Teach),
+    Slot("reference", Export, wires={"weights": "teacher"}),
+    Slot("answers", Label),
+    Slot("student", Distill),
+    Slot("control", Control, like=("answers", "student")),
+    Slot("onnx", Export, wires={"weights": "student"}),
+    Slot("calibration", Calibrate),
+    Slot("model", Optimize, per_target=True),
+    Slot("engine", Build, per_target=True),
+    Slot("evidence", Measure, per_target=True),
+    Slot("verdict", Judge, per_target=True),
+    Slot("bundle", Package, per_target=True),
+)

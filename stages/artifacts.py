@@ -1,0 +1,119 @@
+"""The nouns that pass between stages. Every model among them is opened in the same way, so all are measured alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from attar.models.task import Array, Arrays, Predict
+from attar.pipeline.stage import Artifact
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Opened graphs. Calling it calls the only one; several (an encoder, a decoder) are reached by name."""
+
+    graphs: dict[str, Predict]
+
+    def __call__(self, inputs: Arrays) -> dict[str, Array]:
+        return self.graphs["model"](inputs)
+
+
+class Model(Artifact):
+    """Something that answers: ``with model.open() as predict: predict(inputs)``, named arrays to named arrays."""
+
+    def open(self, threads: int | None = None) -> AbstractContextManager[Predictor]:
+        """``threads``: intra-op threads; None means every core that this process may use."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is opened")
+
+    @property
+    def size(self) -> int:
+        """Bytes of the files that answering needs."""
+        return sum(path.stat().st_size for path in self.root.rglob("*") if path.suffix in {".safetensors", ".onnx", ".data"})
+
+
+class Weights(Model):
+    """``weights.safetensors``, and in the facts the ``network`` and ``options`` that rebuild its module.
+
+    Facts: ``task``, ``network``, ``options``, ``parameters`` (count), ``score`` (on validation), ``history`` (a list of
+    ``{"epoch", "loss", "score"}``), ``best_epoch``, ``device``. A control that is switched off has ``{"off": true}``.
+    """
+
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "safetensors")
+
+    @property
+    def off(self) -> bool:
+        return bool(self.facts.get("off", False))
+
+    def load(self) -> nn.Module:
+        """The network with its weights, in evaluation mode, on the CPU."""
+        from attar.stages.runtimes.torch import load
+
+        return load(self.root / "weights.safetensors", self.facts["network"], self.facts["options"])
+
+    def open(self, threads: int | None = None) -> AbstractContextManager[Predictor]:
+        from attar.stages.runtimes import torch
+
+        return torch.opened(self.load(), self.facts["task"], threads)
+
+
+class OnnxModel(Model):
+    """``NAME.onnx`` for every name in the fact ``graphs``; ``precision`` says what is baked in."""
+
+    libraries: ClassVar[tuple[str, ...]] = ("onnxruntime",)
+
+    def file(self, graph: str = "model") -> Path:
+        return self.root / f"{graph}.onnx"
+
+    def open(self, threads: int | None = None) -> AbstractContextManager[Predictor]:
+        from attar.stages.runtimes import onnxruntime
+
+        return onnxruntime.opened({name: self.file(name) for name in self.facts["graphs"]}, threads)
+
+
+class Answers(Artifact):
+    """The teacher's outputs: ``SPLIT.VIEW.OUTPUT.npy`` for recorded views, ``SPLIT.clean.OUTPUT.npy`` for the rest.
+
+    Facts: ``views`` (count), ``seed`` (of the views), ``samples`` (a split's count), ``outputs`` (names).
+    """
+
+    def of(self, split: str, view: int | None = None) -> dict[str, Array]:
+        """Memory-mapped outputs of one split in the order of its samples; float16 for views, float32 for clean ones."""
+        label = "clean" if view is None else str(view)
+        return {
+            name: np.load(self.root / f"{split}.{label}.{name}.npy", mmap_mode="r") for name in self.facts["outputs"]
+        }
+
+
+class Ranges(Artifact):
+    """``ranges.json``: for every tensor of a graph its smallest and largest value, ``{"name": [low, high]}``."""
+
+
+class Engine(OnnxModel):
+    """A model built for one runtime on one machine. Facts: ``runtime``, ``provider``, ``threads``, ``precision``, ``graphs``."""
+
+    def open(self, threads: int | None = None) -> AbstractContextManager[Predictor]:
+        from attar.stages.runtimes import onnxruntime
+
+        files = {name: self.file(name) for name in self.facts["graphs"]}
+        return onnxruntime.opened(files, threads or self.facts["threads"], self.facts["provider"], optimize=False)
+
+
+class Evidence(Artifact):
+    """``hops.safetensors`` (per-sample outputs and statistics of every hop) and the ledger in the facts (see ``measure``)."""
+
+
+class Verdict(Artifact):
+    """The gates and what became of them, in the facts (see ``judge``)."""
+
+
+class Bundle(Artifact):
+    """What is shipped: see ``attar.stages.bundle``."""

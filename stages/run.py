@@ -1,0 +1,27 @@
+"""``attar.run``: a whole recipe from a program or a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from attar.pipeline.run import Record
+from attar.pipeline.workspace import STORE, open_workspace
+from attar.stages import SLOTS
+
+
+def run(
+    recipe: str | Path,
+    *,
+    store: str | Path = STORE,
+    overrides: Iterable[str] = (),
+    targets: Iterable[str] = (),
+    device: str = "auto",
+) -> list[Record]:
+    """Make or reuse every slot of a recipe and return one record a slot.
+
+    ``overrides`` are ``slot.field=value`` with TOML values. A mistake in the recipe raises RecipeError; a slot that broke
+    or was refused is a record whose ``error`` says why, and what depends on it is ``skipped``.
+    """
+    workspace = open_workspace(str(recipe), SLOTS, Path(store), overrides, targets, device)
+    return list(workspace.run.walk())

@@ -1,0 +1,158 @@
+"""The engine, on a pipeline of numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attar.pipeline.errors import RecipeError
+from attar.pipeline.fingerprint import Fingerprint
+from attar.pipeline.run import Bound, Pipeline, Record, Run
+from attar.pipeline.store import Store
+from tests.toy import Check, Double, Number, Source
+
+
+def pipeline(value: float = 3.0, *, seed: int = 0, limit: float = 100.0, **check: Any) -> Pipeline:
+    return Pipeline(
+        {
+            "source": Bound(Source(value=value), {}),
+            "double": Bound(Double(seed=seed), {"source": "source"}),
+            "check": Bound(Check(limit=limit, **check), {"double": "double"}),
+        }
+    )
+
+
+def run(root: Path, made: Pipeline) -> list[Record]:
+    return list(Run(made, Store(root), Fingerprint(root), "recipe").walk())
+
+
+def statuses(records: list[Record]) -> list[str]:
+    return [record.status for record in records]
+
+
+def test_a_second_run_reuses_everything_and_says_when_it_was_made(tmp_path: Path) -> None:
+    first, second = run(tmp_path, pipeline()), run(tmp_path, pipeline())
+    assert statuses(first) == ["made"] * 3
+    assert statuses(second) == ["reused"] * 3
+    assert [r.key for r in first] == [r.key for r in second]
+    assert [r.made for r in first] == [r.made for r in second]
+    assert [r.seconds for r in first] == [r.seconds for r in second]
+
+
+def test_a_setting_makes_again_what_follows_it_and_says_why(tmp_path: Path) -> None:
+    run(tmp_path, pipeline(seed=0))
+    again = run(tmp_path, pipeline(seed=1))
+    assert statuses(again) == ["reused", "made", "made"]
+    assert again[1].reason == "settings.seed: 0 -> 1"
+
+
+def test_an_input_made_again_with_the_same_content_makes_nothing_after_it(tmp_path: Path) -> None:
+    run(tmp_path, pipeline(limit=50.0))
+    quiet = Pipeline(
+        {
+            "source": Bound(Source(value=3.0), {}),
+            "double": Bound(Double(rounding=True), {"source": "source"}),
+            "check": Bound(Check(limit=50.0), {"double": "double"}),
+        }
+    )
+    first = run(tmp_path, quiet)  # 6.0 became 6: other bytes
+    assert statuses(first) == ["reused", "made", "made"]
+    list(Store(tmp_path).collect(dry_run=False))
+    changed = Pipeline(dict(quiet.slots) | {"source": Bound(Source(value=2.9), {})})
+    assert statuses(run(tmp_path, changed)) == ["made", "made", "reused"]  # 5.8 rounds to the same 6
+
+
+def test_plan_says_what_would_happen_and_writes_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    plans = list(Run(pipeline(), store, Fingerprint(tmp_path), "recipe").plan())
+    assert [(p.action, p.reason) for p in plans] == [
+        ("run", "never made"),
+        ("wait", "depends on source"),
+        ("wait", "depends on double"),
+    ]
+    assert not store.root.exists()
+
+
+def test_a_broken_stage_names_itself_keeps_its_cause_and_skips_what_depends_on_it(tmp_path: Path) -> None:
+    slots = pipeline().slots
+    made = Pipeline(
+        dict(slots)
+        | {
+            "check": Bound(Check(fail=True), {"double": "double"}),
+            "last": Bound(Double(), {"source": "check"}),
+            "apart": Bound(Source(value=9), {}),
+        }
+    )
+    records = run(tmp_path, made)
+    assert statuses(records) == ["made", "made", "failed", "skipped", "made"]
+    assert records[2].error == "check broke: ZeroDivisionError: told to"
+    assert records[2].exit_code == 1
+    assert isinstance(records[2].cause and records[2].cause.__cause__, ZeroDivisionError)
+    assert records[3].reason == "check was not made"
+
+
+def test_a_refused_stage_leaves_no_artifact_and_is_tried_again(tmp_path: Path) -> None:
+    records = run(tmp_path, pipeline(limit=1.0))
+    assert (records[2].status, records[2].exit_code) == ("failed", 3)
+    assert records[2].error == "check: 6.0 is over 1.0"
+    assert len(Store(tmp_path).entries()) == 2
+    assert run(tmp_path, pipeline(limit=1.0))[2].status == "failed"
+
+
+def test_wiring_is_checked_before_anything_runs() -> None:
+    with pytest.raises(RecipeError, match="double needs source from slot 'sauce', which no earlier slot is; did you mean 'source'"):
+        Pipeline({"source": Bound(Source(), {}), "double": Bound(Double(), {"source": "sauce"})})
+
+
+def test_a_file_changed_after_it_was_made_is_said_and_made_again(tmp_path: Path) -> None:
+    first = run(tmp_path, pipeline())
+    assert first[0].path is not None
+    value = first[0].path / "value.json"
+    value.chmod(0o644)
+    value.write_text("4.0")
+    again = run(tmp_path, pipeline())
+    assert statuses(again) == ["made", "reused", "reused"]
+    assert "was changed after it was made" in again[0].reason
+    assert value.read_text() == "3.0"
+
+
+def test_a_change_that_hides_behind_size_and_mtime_is_found_when_a_stage_reads_it(tmp_path: Path) -> None:
+    import os
+
+    first = run(tmp_path, pipeline())
+    assert first[0].path is not None
+    value = first[0].path / "value.json"
+    stat = value.stat()
+    value.chmod(0o644)
+    value.write_text("4.0")
+    os.utime(value, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    found = run(tmp_path, pipeline(seed=1))
+    assert found[1].error is not None
+    assert "source was damaged and is discarded" in found[1].error
+    assert statuses(run(tmp_path, pipeline(seed=1))) == ["made", "made", "made"]
+
+
+def test_a_pinned_artifact_is_used_whatever_changed(tmp_path: Path) -> None:
+    first = run(tmp_path, pipeline(3.0))
+    key = first[0].key
+    assert key is not None
+    pinned = Pipeline(dict(pipeline(7.0).slots) | {"source": Bound(Source(value=7.0), {}, keep=key[:12])})
+    again = run(tmp_path, pinned)
+    assert statuses(again) == ["reused"] * 3
+    assert "pinned" in again[0].reason
+
+
+def test_only_what_is_wanted_and_what_it_needs_is_walked() -> None:
+    made = Pipeline(dict(pipeline().slots) | {"apart": Bound(Source(value=9), {})})
+    assert made.up_to({"double"}) == ["source", "double"]
+    assert made.up_to({"apart", "double"}) == ["source", "double", "apart"]
+
+
+def test_recall_makes_nothing(tmp_path: Path) -> None:
+    run(tmp_path, pipeline())
+    records = list(Run(pipeline(seed=1), Store(tmp_path), Fingerprint(tmp_path), "recipe").recall())
+    assert statuses(records) == ["reused", "skipped", "skipped"]
+    assert records[0].facts == {"value": 3.0}
+    assert isinstance(Store(tmp_path).find(Number, str(records[0].key)), Number)
