@@ -139,6 +139,12 @@ def draw(tensor: Tensor, generator: np.random.Generator, sizes: Mapping[str, int
     return generator.integers(0, tensor.high, shape).astype(tensor.dtype)
 
 
+def hits(logits: Array, labels: Array) -> npt.NDArray[np.float64]:
+    """The statistics of accuracy: 1 where the most likely class is the label, else 0. (N, classes), (N,) -> (N, 1)."""
+    right: npt.NDArray[np.bool_] = np.asarray(logits.argmax(-1) == labels)
+    return right[:, None].astype(np.float64)
+
+
 def load_task(name: str) -> Task:
     """The task that a recipe names. Raises StageError when it is not there or is no task."""
     from attar.pipeline.errors import StageError

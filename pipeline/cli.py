@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import traceback
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from attar.pipeline import cli_recipe, cli_store
 from attar.pipeline.errors import AttarError
-
-if TYPE_CHECKING:
-    from attar.pipeline.run import Record
-    from attar.pipeline.workspace import Workspace
-
-Command = Callable[..., None]
 
 
 class Loud(click.Group):
@@ -35,6 +27,10 @@ class Loud(click.Group):
             click.echo("interrupted; the same command goes on from what is finished", err=True)
             ctx.exit(130)
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the work, not of the alphabet."""
+        return list(self.commands)
+
 
 @click.group(cls=Loud, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="attar", prog_name="attar")
@@ -42,185 +38,5 @@ def main() -> None:
     """From knowledge distillation to an optimized inference artifact, proven at every hop."""
 
 
-def store_option(command: Command) -> Command:
-    return click.option(
-        "--store", type=click.Path(file_okay=False, path_type=Path), default=".attar", show_default=True,
-        envvar="ATTAR_STORE", help="Where artifacts are kept.",
-    )(command)  # fmt: skip  # one option reads better on two lines
-
-
-def recipe_options(command: Command) -> Command:
-    """RECIPE and the options of every command that plans or runs one."""
-    decorators = (
-        click.argument("recipe"),
-        store_option,
-        click.option("--set", "overrides", multiple=True, metavar="SLOT.FIELD=VALUE", help="Override a setting; TOML values."),
-        click.option("--target", "targets", multiple=True, metavar="NAME", help="Only this target; may be repeated."),
-        click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
-        click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output and nothing else there."),
-        click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error."),
-    )
-    for decorator in reversed(decorators):
-        command = decorator(command)
-    return command
-
-
-def workspace_of(options: dict[str, Any]) -> Workspace:
-    from attar.pipeline.workspace import open_workspace
-    from attar.stages import SLOTS
-
-    picked = {name: options[name] for name in ("store", "overrides", "targets", "device")}
-    return open_workspace(options["recipe"], SLOTS, **picked)
-
-
-def walk(wanted: tuple[str, ...], output: Path | None, **options: Any) -> None:
-    """Make the wanted slots (all, if none is named), show what happened and exit with what it means."""
-    from attar.pipeline.console import live
-    from attar.pipeline.workspace import exit_code
-
-    workspace = workspace_of(options)
-    slots = workspace.slots(wanted, per_target())
-    records: list[Record] = []
-    with live() as view:
-        for record in workspace.run.walk(slots):
-            view.done(record)
-            records.append(record)
-    report = deliver(workspace, records, output or workspace.output) if not wanted else None
-    show(records, report, options)
-    if options["verbose"]:
-        for record in records:
-            if record.cause:
-                traceback.print_exception(record.cause)
-    sys.exit(exit_code(records))
-
-
-def per_target() -> list[str]:
-    from attar.stages import SLOTS
-
-    return [slot.name for slot in SLOTS if slot.per_target]
-
-
-def deliver(workspace: Workspace, records: list[Record], folder: Path) -> Path:
-    """Write the report unless it is there already, and link the bundles beside it; return the report's path."""
-    from attar.pipeline.store import disk
-
-    with disk(folder):
-        path = written(records, folder, workspace.recipe.title)
-        for record in records:
-            target, _, slot = record.slot.rpartition(".")
-            if slot == "bundle":
-                link(folder / target, record.path)
-    return path
-
-
-def written(records: list[Record], folder: Path, title: str) -> Path:
-    """Write the report's files, unless those in ``folder`` are of the same artifacts."""
-    keys = json.dumps({record.slot: record.key or record.error or record.reason for record in records})
-    note, path = folder / ".of", folder / "report.html"
-    if not (note.exists() and path.exists() and note.read_text() == keys):
-        from attar.pipeline import report
-
-        path = report.write(records, folder, title)
-        note.write_text(keys)
-    return path
-
-
-def link(place: Path, bundle: Path | None) -> None:
-    """``place`` leads to the bundle; a target without one has none there, so that an old one cannot be mistaken for it."""
-    if bundle is not None and place.is_symlink() and place.resolve() == bundle.resolve():
-        return
-    place.unlink(missing_ok=True)
-    if bundle is not None:
-        place.symlink_to(bundle)
-
-
-def show(records: list[Record], report: Path | None, options: dict[str, Any]) -> None:
-    from attar.pipeline.report import data
-
-    if options["as_json"]:
-        click.echo(json.dumps(data.data(records) | {"report": str(report) if report else None}, indent=1))
-        return
-    if any(record.slot.endswith(".evidence") and record.path for record in records):
-        from rich.console import Console
-
-        from attar.pipeline.report import terminal
-
-        Console().print(terminal.ledger(records))
-    for record in records:
-        if record.slot.endswith(".bundle") and record.path and report:
-            click.echo(f"bundle  {report.parent / record.slot.removesuffix('.bundle')}")
-    if report:
-        click.echo(f"report  {report}")
-
-
-def _walking(name: str, text: str, wanted: tuple[str, ...]) -> None:
-    """Register one command that makes slots."""
-
-    def command(output: Path | None = None, **options: Any) -> None:
-        walk(wanted, output, **options)
-
-    command.__doc__ = text
-    wrapped = recipe_options(command)
-    if not wanted:
-        wrapped = click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Where the report goes.")(wrapped)
-    main.command(name)(wrapped)
-
-
-UP_TO = {
-    "teach": ("teacher",),
-    "label": ("answers",),
-    "distill": ("student", "control"),
-    "export": ("onnx", "reference"),
-    "optimize": ("model",),
-    "build": ("engine",),
-    "validate": ("evidence", "verdict"),
-    "package": ("bundle",),
-}
-"""The slots that each command makes, besides all that they need."""
-
-_walking("run", "Everything, for all targets.", ())
-for _name, _slots in UP_TO.items():
-    _walking(_name, f"Up to {' and '.join(_slots)}.", _slots)
-
-
-@main.command()
-@recipe_options
-def plan(as_json: bool, **options: Any) -> None:
-    """What would run, and why. Imports none of your code."""
-    plans = list(workspace_of(options).run.plan())
-    if as_json:
-        click.echo(json.dumps([{"slot": p.slot, "action": p.action, "reason": p.reason} for p in plans], indent=1))
-        return
-    for p in plans:
-        click.echo(f"{p.action:<7} {p.slot:<18} {p.reason}")
-
-
-@main.command()
-@recipe_options
-def fetch(**options: Any) -> None:
-    """Get the data that the recipe's task knows how to get."""
-    from attar.models.task import load_task
-
-    workspace = workspace_of(options)
-    tasks = {stage.task for bound in workspace.recipe.pipeline.slots.values() if hasattr(stage := bound.stage, "task")}
-    for name in sorted(tasks):
-        load_task(name).fetch()
-        click.echo(f"{name}: data are at hand")
-
-
-@main.command()
-@recipe_options
-@click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path))
-def report(output: Path, **options: Any) -> None:
-    """Write report.html, report.md, report.json and junit.xml from what the store holds; nothing is made."""
-    from attar.pipeline.errors import RecipeError
-
-    workspace = workspace_of(options)
-    waiting = [p.slot for p in workspace.run.plan() if p.action != "reuse"]
-    if len(waiting) == len(workspace.recipe.pipeline.slots):
-        raise RecipeError(f"nothing of {workspace.recipe.path.name} is made yet in {workspace.store.root}; `attar run` makes it")
-    records = list(workspace.run.recall())
-    click.echo(f"report  {deliver(workspace, records, output)}")
-
-
-from attar.pipeline import cli_store  # noqa: E402, F401  # its commands register themselves on ``main``
+for _command in (*cli_recipe.COMMANDS, *cli_store.COMMANDS):
+    main.add_command(_command)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from attar.pipeline.cli import main, store_option
+from attar.pipeline.options import JSON, STORE, VERBOSE
 
 BUNDLE = click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
-JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output and nothing else there.")
-VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")
 
 
-@main.command()
+@click.command()
 @BUNDLE
 @JSON
 @VERBOSE
@@ -27,7 +26,7 @@ def check(bundle: Path, as_json: bool, verbose: bool) -> None:
     click.echo(json.dumps(facts, indent=1) if as_json else f"{bundle} is fit to serve: " + _line(facts))
 
 
-@main.command()
+@click.command()
 @BUNDLE
 @click.option("--batch", "batches", multiple=True, type=click.IntRange(1), default=(1, 32), show_default=True)
 @click.option("--seconds", type=click.FloatRange(0.05), default=1.0, show_default=True, help="Time for each measurement.")
@@ -41,9 +40,9 @@ def bench(bundle: Path, batches: tuple[int, ...], seconds: float, as_json: bool,
     click.echo(json.dumps(facts, indent=1) if as_json else benches.table(facts))
 
 
-@main.command()
+@click.command()
 @click.argument("key")
-@store_option
+@STORE
 @click.option("--verify", is_flag=True, help="Read every byte again.")
 @VERBOSE
 def show(key: str, store: Path, verify: bool, verbose: bool) -> None:
@@ -64,8 +63,8 @@ def show(key: str, store: Path, verify: bool, verbose: bool) -> None:
     click.echo(json.dumps({"path": str(entry.root), "facts": facts, **entry.record}, indent=1))
 
 
-@main.command()
-@store_option
+@click.command()
+@STORE
 @JSON
 def ls(store: Path, as_json: bool) -> None:
     """The artifacts in the store, newest first."""
@@ -86,8 +85,8 @@ def ls(store: Path, as_json: bool) -> None:
     click.echo(f"{len(rows)} artifacts, {sum(row['bytes'] for row in rows) / 1e6:.1f} MB; * is in use by a recipe")
 
 
-@main.command()
-@store_option
+@click.command()
+@STORE
 @click.option("--dry-run", is_flag=True, help="Say what would go.")
 def gc(store: Path, dry_run: bool) -> None:
     """Delete artifacts that no recipe used last, and unfinished work that nobody is doing."""
@@ -98,7 +97,7 @@ def gc(store: Path, dry_run: bool) -> None:
         click.echo(f"{verb} {what}  {size / 1e6:.2f} MB")
 
 
-@main.command()
+@click.command()
 def schema() -> None:
     """The recipe's JSON schema, for editors."""
     from attar.pipeline.schema import schema as made
@@ -107,7 +106,7 @@ def schema() -> None:
     click.echo(json.dumps(made(SLOTS), indent=1))
 
 
-@main.command()
+@click.command()
 @JSON
 def doctor(as_json: bool) -> None:
     """What this machine can do: CPU, GPU, and the libraries that are installed."""
@@ -121,12 +120,17 @@ def _is_hex(text: str) -> bool:
     return all(c in "0123456789abcdef" for c in text)
 
 
-def _line(facts: dict[str, Any]) -> str:
+def _line(facts: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in facts.items() if isinstance(value, str | int | float))
 
 
-def _block(facts: dict[str, Any], indent: str = "") -> str:
+def _block(facts: Mapping[str, Any], indent: str = "") -> str:
     lines = []
     for name, value in facts.items():
-        lines.append(f"{indent}{name}\n{_block(value, indent + '  ')}" if isinstance(value, dict) else f"{indent}{name:<16} {value}")
+        lines.append(
+            f"{indent}{name}\n{_block(value, indent + '  ')}" if isinstance(value, Mapping) else f"{indent}{name:<16} {value}"
+        )
     return "\n".join(lines)
+
+
+COMMANDS = (check, bench, show, ls, gc, schema, doctor)

@@ -31,8 +31,10 @@ class View:
             self.progress.remove_task(self.bar)
             self.bar, self.what = None, ""
         took = f"{record.seconds:8.1f} s" if record.status == "made" else " " * 10
-        why = record.error or ("" if record.status == "reused" else record.reason)
-        self.console.print(f"{MARKS[record.status]:<18} {record.slot:<16} {took}  [dim]{_plain(why)}[/]", highlight=False)
+        why = (record.error or "").removeprefix(f"{record.slot}: ") or ("" if record.status == "reused" else record.reason)
+        self.console.print(
+            f"{MARKS[record.status]:<18} {record.slot:<16} {took}  [dim]{_plain(why)}[/]", highlight=False, soft_wrap=True
+        )
 
     def advance(self, what: str, done: int, total: int, note: str) -> None:
         if self.progress is None:
@@ -47,7 +49,10 @@ class View:
     def _line(self, what: str, done: int, total: int, note: str) -> None:
         if time.monotonic() - self.said > QUIET:
             self.said = time.monotonic()
-            self.console.print(f"       {_plain(what)}: {done} of {total}  {_plain(note)}", highlight=False)
+            self._print(f"       {_plain(what)}: {done} of {total}  {_plain(note)}")
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from attar.pipeline import machine, names
 from attar.pipeline.errors import StageError
-from attar.pipeline.fingerprint import Code, Fingerprint
+from attar.pipeline.fingerprint import Fingerprint
 from attar.pipeline.stage import Artifact, Stage
 from attar.pipeline.store import Store, canonical, digest_of
 
@@ -48,9 +49,13 @@ class Keys:
         return found
 
     def data_of(self, task: str, *, may_import: bool) -> str | None:
-        """Digest of the data that a task says its splits come from; remembered under the digest of the task's code."""
+        """Digest of the data that a task says its splits come from.
+
+        Remembered under what ``Task.data`` may depend on: the task's code, where that code is, and ``ATTAR_DATA``.
+        """
         if self.data.get(task) is None:
-            note = f"data/{self.code.of([task]).digest}.json"
+            place = str(self.code.path(names.split(task)[0]))
+            note = f"data/{digest([self.code.of([task]).digest, place, os.environ.get('ATTAR_DATA')])}.json"
             known = self.store.read_note(note)
             entries = refreshed(known) if known is not None else None
             if entries is None and may_import:

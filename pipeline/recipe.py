@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -116,9 +117,13 @@ def load(
         like = {key: value for name in slot.like for key, value in tables.get(name, {}).items() if key in slot.stage.model_fields}
         bound[slot.name] = _bind(slot, slot.name, given, like | _section(tables, slot.name), path.parent, "")
     for target, settings in chosen.items():
-        _known(f"[targets.{target}]", settings, {"gates", *(name for slot in suffix for name in slot.stage.model_fields)} - {"task"})
+        _known(
+            f"[targets.{target}]", settings, {"gates", *(name for slot in suffix for name in slot.stage.model_fields)} - {"task"}
+        )
         for slot in suffix:
             own = {key: value for key, value in settings.items() if key in slot.stage.model_fields}
+            if "name" in slot.stage.model_fields:
+                own.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", f"{path.stem}-{target}"))
             if "gates" in own:
                 own["gates"] = merged(tables.get("gates", {}), own["gates"])
             name = f"{target}.{slot.name}"
@@ -164,9 +169,7 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Table:
     return both
 
 
-def _bind(
-    slot: Slot, name: str, given: Table, section: Table, folder: Path, target: str, beside: Iterable[str] = ()
-) -> Bound:
+def _bind(slot: Slot, name: str, given: Table, section: Table, folder: Path, target: str, beside: Iterable[str] = ()) -> Bound:
     """Build the stage of one slot from its settings, and connect its inputs: those made per target to its own target's."""
     keep = section.pop("keep", None)
     settings = {key: value for key, value in given.items() if key in slot.stage.model_fields} | section

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,6 @@ from attar.pipeline.keys import Deciders, Keys
 from attar.pipeline.progress import advance
 from attar.pipeline.stage import Artifact, Facts, Stage
 from attar.pipeline.store import Damaged, Store
-
 
 Status = Literal["made", "reused", "failed", "skipped"]
 
@@ -40,7 +40,9 @@ class Pipeline:
             for name, wanted in type(bound.stage).needs().items():
                 source = bound.inputs[name]
                 if source not in made:
-                    raise RecipeError(f"{slot} needs {name} from slot {source!r}, which no earlier slot is; {did_you_mean(source, made)}")
+                    raise RecipeError(
+                        f"{slot} needs {name} from slot {source!r}, which no earlier slot is; {did_you_mean(source, made)}"
+                    )
                 if not issubclass(made[source], wanted):
                     raise RecipeError(f"{slot} needs {name} to be {wanted.__name__}; {source} makes {made[source].__name__}")
             made[slot] = type(bound.stage).makes()
@@ -83,7 +85,7 @@ class Plan:
     action: Literal["reuse", "run", "wait"]
     reason: str
     artifact: Artifact | None = None
-    deciders: Deciders | None = None
+    deciders: Deciders = field(default_factory=dict)
 
 
 class Run:
@@ -131,23 +133,27 @@ class Run:
 
     def _skipped(self, slot: str, missing: list[str]) -> Record:
         bound = self.pipeline.slots[slot]
-        return Record(slot, type(bound.stage).__name__, "skipped", f"{', '.join(missing)} was not made", inputs=bound.inputs)
+        return Record(slot, type(bound.stage).__name__, "skipped", f"without {', '.join(missing)}", inputs=bound.inputs)
 
     def _step(self, slot: str, done: dict[str, Artifact]) -> Record:
         bound = self.pipeline.slots[slot]
         kind = type(bound.stage).__name__
+        status: Status = "reused"
         try:
             plan = self._plan(slot, done, may_import=True)
-            artifact, status = (plan.artifact, "reused") if plan.artifact else self._make(slot, plan, done)
+            artifact = plan.artifact
+            if artifact is None:
+                artifact, status = self._make(slot, plan.deciders, done)
         except AttarError as error:
-            return Record(slot, kind, "failed", "broke", error=str(error), inputs=bound.inputs, exit_code=error.exit_code, cause=error)
+            return Record(
+                slot, kind, "failed", "broke", error=str(error), inputs=bound.inputs, exit_code=error.exit_code, cause=error
+            )
         done[slot] = artifact
         return self._record(slot, status, plan.reason, artifact)
 
     def _record(self, slot: str, status: Status, reason: str, artifact: Artifact) -> Record:
         bound = self.pipeline.slots[slot]
-        history = self.store.record(artifact.key)
-        assert history is not None  # found a moment ago
+        history = self.store.history(artifact.key)
         return Record(
             slot, type(bound.stage).__name__, status, reason, artifact.key, artifact.root,
             history["seconds"], artifact.facts, made=history["made"], inputs=bound.inputs,
@@ -181,11 +187,9 @@ class Run:
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         return "; ".join(differences[:3]) + more or "its artifact is gone"
 
-    def _make(self, slot: str, plan: Plan, done: Mapping[str, Artifact]) -> tuple[Artifact, Status]:
-        bound = self.pipeline.slots[slot]
-        kind = type(bound.stage).makes()
-        assert plan.deciders is not None  # a plan that may import always knows them
-        key = keys.key(plan.deciders)
+    def _make(self, slot: str, deciders: Deciders, done: Mapping[str, Artifact]) -> tuple[Artifact, Status]:
+        kind = type(self.pipeline.slots[slot].stage).makes()
+        key = keys.key(deciders)
         with self.store.making(key, lambda: advance(slot, 0, 1, "another process is making it")) as payload:
             with contextlib.suppress(Damaged):  # that is why it is being made again
                 if (artifact := self.store.find(kind, key)) is not None:
@@ -194,14 +198,15 @@ class Run:
             facts = self._facts(slot, payload, done)
             record = {
                 "slot": slot,
-                "deciders": plan.deciders,
+                "deciders": deciders,
                 "seconds": round(time.perf_counter() - started, 3),
-                "made": {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine.describe()},
+                "made": {
+                    "date": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "machine": machine.describe(),
+                    "attar": version("attar"),
+                },
             }
-            self.store.commit(payload, key, facts, record)
-        artifact = self.store.find(kind, key)
-        assert artifact is not None  # committed a moment ago
-        return artifact, "made"
+            return self.store.commit(kind, payload, key, facts, record), "made"
 
     def _facts(self, slot: str, payload: Path, done: Mapping[str, Artifact]) -> Facts:
         """Run the stage; whatever breaks inside it leaves as an AttarError that names the slot."""
@@ -214,7 +219,9 @@ class Run:
         except AttarError as error:
             raise type(error)(f"{slot}: {error}") from error
         except OSError as error:
-            raise StageError(f"{slot}: {error.strerror or error} ({error.filename or payload}); is the disk full or the file gone?") from error
+            raise StageError(
+                f"{slot}: {error.strerror or error} ({error.filename or payload}); is the disk full or the file gone?"
+            ) from error
         except Exception as error:  # user code and libraries may raise anything; it is chained and shown by -v
             raise StageError(f"{slot} broke: {type(error).__name__}: {error}") from error
 
@@ -226,5 +233,7 @@ class Run:
             self.store.verify(artifact)
         except Damaged as error:
             self.store.discard(artifact.key)
-            raise StageError(f"{slot} was damaged and is discarded ({error}); run the same command again to make it anew") from error
+            raise StageError(
+                f"{slot} was damaged and is discarded ({error}); run the same command again to make it anew"
+            ) from error
         self.verified.add(artifact.key)

@@ -28,7 +28,10 @@ def schema(table: Sequence[Slot]) -> dict[str, Any]:
             "seed": {"type": "integer", "default": 0},
             "gates": gates,
             **sections,
-            "targets": {"type": "object", "additionalProperties": {"type": "object", "additionalProperties": False, "properties": target}},
+            "targets": {
+                "type": "object",
+                "additionalProperties": {"type": "object", "additionalProperties": False, "properties": target},
+            },
         },
         "$defs": definitions,
     }

@@ -33,7 +33,9 @@ def parse(text: str, module: str, *, is_package: bool) -> Source:
     tree = WithoutDocstrings().visit(ast.parse(text))
     package = module if is_package else module.rpartition(".")[0]
     imported = dict(_bindings(_module_level(tree), package))
-    own = {node.name: node for node in _module_level(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
+    own = {
+        node.name: node for node in _module_level(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
     loose = [node for node in tree.body if not _is_definition_or_import(node)]
     scope = imported | {name: f"{module}:{name}" for name in own}
     definitions = {name: _definition(node, scope, package) for name, node in own.items()}
@@ -67,7 +69,11 @@ def _bindings(nodes: Iterator[ast.stmt] | Iterator[ast.AST], package: str) -> It
     for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield (alias.asname, f"{alias.name}:") if alias.asname else (alias.name.split(".")[0], f"{alias.name.split('.')[0]}:")
+                yield (
+                    (alias.asname, f"{alias.name}:")
+                    if alias.asname
+                    else (alias.name.split(".")[0], f"{alias.name.split('.')[0]}:")
+                )
         elif isinstance(node, ast.ImportFrom):
             base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             module = ".".join([*base, *([node.module] if node.module else [])])

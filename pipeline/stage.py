@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict
 
@@ -81,7 +81,13 @@ class Stage(BaseModel, Generic[A]):
     @classmethod
     def named(cls, what: str) -> list[str]:
         """The fields that are marked ``code``, ``file`` or ``undecided``."""
-        return [name for name, field in cls.model_fields.items() if Named(what) in field.metadata]
+        return [name for name, field in cls.model_fields.items() if Named(what) in [*field.metadata, *marks(field.annotation)]]
+
+
+def marks(annotation: Any) -> list[Any]:
+    """What ``Annotated`` says inside a union such as ``DataFile | None``."""
+    inner = [mark for argument in get_args(annotation) for mark in marks(argument)]
+    return [*getattr(annotation, "__metadata__", ()), *inner]
 
 
 def scratch(out: Path) -> Path:

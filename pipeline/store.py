@@ -1,9 +1,9 @@
 """The store: finished artifacts on disk, one read-only folder each, named by their key.
 
-    artifacts/KEY/   payload, facts.json (content) and record.json (how it came to be: times live here and nowhere else)
-    work/KEY/        unfinished work, resumed by the same key
-    locks/KEY.lock   held while KEY is made, so that two processes share a store
-    recipes/, data/, code.json   what the planner remembers
+artifacts/KEY/   payload, facts.json (content) and record.json (how it came to be: times live here and nowhere else)
+work/KEY/        unfinished work, resumed by the same key
+locks/KEY.lock   held while KEY is made, so that two processes share a store
+recipes/, data/, code.json   what the planner remembers
 """
 
 from __future__ import annotations
@@ -68,10 +68,7 @@ class Store:
 
     def verify(self, artifact: Artifact) -> None:
         """Read every byte again. Raises Damaged."""
-        record = self.record(artifact.key)
-        if record is None:
-            raise Damaged(f"{artifact.root} is gone")
-        for name, (_, _, digest) in record["files"].items():
+        for name, (_, _, digest) in self.history(artifact.key)["files"].items():
             if digest_of(artifact.root / name) != digest:
                 raise Damaged(f"{name} in {artifact.root} was changed after it was made")
 
@@ -84,6 +81,13 @@ class Store:
         except ValueError as error:
             raise Damaged(f"{path} is not JSON: {error}") from error
         return made
+
+    def history(self, key: str) -> dict[str, Any]:
+        """The record of an artifact that must be there. Raises Damaged."""
+        record = self.record(key)
+        if record is None:
+            raise Damaged(f"{self.folder(key)} is gone")
+        return record
 
     @contextmanager
     def making(self, key: str, waiting: Callable[[], None]) -> Iterator[Path]:
@@ -108,7 +112,7 @@ class Store:
             shutil.rmtree(payload, ignore_errors=True)
             lock.release()
 
-    def commit(self, payload: Path, key: str, facts: Facts, record: Mapping[str, Any]) -> None:
+    def commit(self, kind: type[A], payload: Path, key: str, facts: Facts, record: Mapping[str, Any]) -> A:
         """Turn a payload into the artifact ``key``: all of it or nothing, whenever the process dies."""
         with disk(self.root):
             (payload / "facts.json").write_text(canonical(facts, indent=1))
@@ -125,6 +129,7 @@ class Store:
             self.folder(key).parent.mkdir(parents=True, exist_ok=True)
             payload.rename(self.folder(key))
             shutil.rmtree(self.root / "work" / key, ignore_errors=True)
+        return kind(key, digest, self.folder(key), json.loads(canonical(facts)))
 
     def discard(self, key: str) -> None:
         """Forget an artifact: it vanishes at once, then its files are deleted."""
@@ -194,7 +199,9 @@ def disk(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(f"cannot write the store {root}: {error.strerror}; free some space or choose another with --store") from error
+        raise StoreError(
+            f"cannot write the store {root}: {error.strerror}; free some space or choose another with --store"
+        ) from error
 
 
 def canonical(value: Any, indent: int | None = None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,9 +87,7 @@ class Answers(Artifact):
     def of(self, split: str, view: int | None = None) -> dict[str, Array]:
         """Memory-mapped outputs of one split in the order of its samples; float16 for views, float32 for clean ones."""
         label = "clean" if view is None else str(view)
-        return {
-            name: np.load(self.root / f"{split}.{label}.{name}.npy", mmap_mode="r") for name in self.facts["outputs"]
-        }
+        return {name: np.load(self.root / f"{split}.{label}.{name}.npy", mmap_mode="r") for name in self.facts["outputs"]}
 
 
 class Ranges(Artifact):

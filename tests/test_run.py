@@ -90,7 +90,7 @@ def test_a_broken_stage_names_itself_keeps_its_cause_and_skips_what_depends_on_i
     assert records[2].error == "check broke: ZeroDivisionError: told to"
     assert records[2].exit_code == 1
     assert isinstance(records[2].cause and records[2].cause.__cause__, ZeroDivisionError)
-    assert records[3].reason == "check was not made"
+    assert records[3].reason == "without check"
 
 
 def test_a_refused_stage_leaves_no_artifact_and_is_tried_again(tmp_path: Path) -> None:
@@ -102,7 +102,9 @@ def test_a_refused_stage_leaves_no_artifact_and_is_tried_again(tmp_path: Path) -
 
 
 def test_wiring_is_checked_before_anything_runs() -> None:
-    with pytest.raises(RecipeError, match="double needs source from slot 'sauce', which no earlier slot is; did you mean 'source'"):
+    with pytest.raises(
+        RecipeError, match="double needs source from slot 'sauce', which no earlier slot is; did you mean 'source'"
+    ):
         Pipeline({"source": Bound(Source(), {}), "double": Bound(Double(), {"source": "sauce"})})
 
 

@@ -1,0 +1,71 @@
+# Two commands for a newcomer: `make demo` and `make test`. `make help` lists the rest.
+# Settings: RECIPE (a path, or a shipped recipe's name), ARGS (passed on to attar), PYTHON, VENV, PIP_ARGS (passed on to pip).
+
+PYTHON ?= python3
+VENV ?= .venv
+RECIPE ?= demo
+ARGS ?=
+PIP_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
+STAGES := teach label distill export optimize build validate package
+# A file a kind of installation, older than what decides it when that has changed.
+READY := $(VENV)/.ready
+READY_DEV := $(VENV)/.ready-dev
+
+.NOTPARALLEL:
+.PHONY: help demo setup check format test test-all gpu bench run plan fetch report clean $(STAGES)
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z$$][^:]*:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+	@echo "make STAGE        a recipe up to one stage: $(STAGES)"
+
+demo: $(READY)  ## the main job: Fashion-MNIST from a teacher to a bundle
+	@$(BIN)/attar fetch demo
+	@$(BIN)/attar run demo $(ARGS)
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable '.[train,examples]'
+	@touch $@
+
+setup: $(READY_DEV)  ## what developing needs, in .venv
+
+$(READY_DEV): $(READY)
+	$(PIP) --editable '.[train,examples,dev]'
+	@touch $@
+
+check: $(READY_DEV)  ## style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY_DEV)  ## sort imports, mend what can be mended, format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: $(READY_DEV)  ## all tests but the slow ones and those that need a package index
+	$(BIN)/python -m pytest -m "not slow and not network"
+
+test-all: $(READY_DEV)  ## every test
+	$(BIN)/python -m pytest
+
+gpu: $(READY_DEV)  ## the demo and the tests on a CUDA device, where there is one
+	@PYTHON=$(BIN)/python ATTAR=$(BIN)/attar bash benchmarks/gpu.sh
+
+bench: $(READY_DEV)  ## every benchmark in benchmarks/, one after the other
+	@for file in benchmarks/[!_]*.py; do \
+	  echo "== $$file"; $(BIN)/python -m "benchmarks.$$(basename $$file .py)" || exit 1; \
+	done
+
+$(STAGES) run plan fetch: $(READY)
+	@$(BIN)/attar $@ $(RECIPE) $(ARGS)
+
+report: $(READY)  ## the report of RECIPE, in report/
+	@$(BIN)/attar report $(RECIPE) -o report $(ARGS)
+
+clean:  ## what was built, cached and reported; the store (.attar) and .venv stay
+	rm -rf build dist report *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -path ./$(VENV) -prune -o -path ./.attar -prune -o -name __pycache__ -type d -exec rm -rf {} +

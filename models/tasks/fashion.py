@@ -1,0 +1,167 @@
+"""Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747): 70,000 grey images of clothes, 28x28, ten classes."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from attar.models.preprocess import Normalize, Scale, Step
+from attar.models.task import Array, Arrays, InMemory, Output, Split, SplitName, Task, Tensor, hits
+from attar.models.tasks.images import erase, flip, shift
+from attar.pipeline.errors import StageError
+
+FILES = {  # SHA-256 of the unpacked bytes: every mirror compresses them in its own way
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+OFFICIAL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
+HELD_OUT = 5000  # of the 60,000 training images, for validation
+MAGIC = {b"\0\0\x08\x01": 1, b"\0\0\x08\x03": 3}  # IDX files of unsigned bytes, and their number of axes
+
+
+class FashionMnist(Task):
+    """55,000 images to train on, 5,000 split off the training file for validation, the 10,000 of the test file."""
+
+    inputs = {"image": Tensor("float32", ("batch", 1, 28, 28))}
+    outputs = {"logits": Output(("batch", 10), target="label")}
+    classes = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+    preprocess: ClassVar[Mapping[str, Sequence[Step]]] = {"image": [Scale(by=1 / 255), Normalize(mean=(0.286,), std=(0.353,))]}
+
+    def data(self) -> list[Path | str]:
+        folder = find()
+        return [packed_or_not(folder, name) for name in FILES]
+
+    def split(self, name: SplitName) -> Split:
+        images, labels, test_images, test_labels = (idx(Path(path)) for path in self.data())
+        if name == "test":
+            return samples(test_images, test_labels)
+        order = np.random.default_rng(0).permutation(len(labels))
+        rows = {"train": order[HELD_OUT:], "validation": order[:HELD_OUT]}[name]
+        return samples(images[rows], labels[rows])
+
+    def augment(self, inputs: Arrays, generator: np.random.Generator) -> Arrays:
+        """Half of the images mirrored, all moved by up to one pixel."""
+        return {"image": shift(flip(inputs["image"], generator), generator, 1)}
+
+    def score(self, outputs: Mapping[str, Array], targets: Arrays) -> npt.NDArray[np.float64]:
+        return hits(outputs["logits"], targets["label"])
+
+    def fetch(self) -> None:
+        if complete() is None:
+            fetch(places()[-1])
+        for name, expected in FILES.items():
+            verify(packed_or_not(find(), name), expected)
+
+
+class FashionMnistErasing(FashionMnist):
+    """The same images, augmented more strongly: what a training of twenty epochs gains from, and one of five does not."""
+
+    def augment(self, inputs: Arrays, generator: np.random.Generator) -> Arrays:
+        """Half of the images mirrored, all moved by up to two pixels, a rectangle of 40 % of them made one grey."""
+        image = shift(flip(inputs["image"], generator), generator, 2)
+        return {"image": erase(image, generator, 0.4, 12)}
+
+
+def samples(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> InMemory:
+    return InMemory({"image": images[:, None]}, {"label": labels.astype(np.int64)})  # (N, 1, 28, 28), (N,)
+
+
+def places() -> list[Path]:
+    """Where the four files are looked for; ``fetch`` writes to the last one."""
+    given = os.environ.get("ATTAR_DATA")
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    chosen = [Path(given), Path(given) / "fashion-mnist"] if given else []
+    return [*chosen, DEBIAN, Path("data/fashion-mnist").absolute(), cache / "attar" / "fashion-mnist"]
+
+
+def complete() -> Path | None:
+    """The first place that has all four files."""
+    return next((folder for folder in places() if all(packed_or_not(folder, name).is_file() for name in FILES)), None)
+
+
+def find() -> Path:
+    """The same. Raises StageError when there is none."""
+    folder = complete()
+    if folder is not None:
+        return folder
+    looked = ", ".join(str(folder) for folder in places())
+    raise StageError(
+        f"Fashion-MNIST is not here; looked in {looked}. Run `attar fetch RECIPE`, or set ATTAR_DATA to the folder "
+        f"that holds {', '.join(FILES)} (.gz or unpacked)"
+    )
+
+
+def packed_or_not(folder: Path, name: str) -> Path:
+    plain = folder / name
+    return plain if plain.is_file() else folder / f"{name}.gz"
+
+
+def unpacked(path: Path) -> bytes:
+    try:
+        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError) as error:
+        raise StageError(f"{path} cannot be read: {error}; delete it and run `attar fetch RECIPE`") from error
+
+
+def idx(path: Path) -> npt.NDArray[np.uint8]:
+    """An IDX file of unsigned bytes: magic number, one big-endian size an axis, the bytes."""
+    content = unpacked(path)
+    axes = MAGIC.get(content[:4], 0)
+    header = 4 + 4 * axes
+    shape = tuple(np.frombuffer(content[4:header], ">u4").tolist()) if len(content) > header else ()
+    if not shape or len(content) != header + np.prod(shape):
+        raise StageError(f"{path} is no complete IDX file of bytes; delete it and run `attar fetch RECIPE`")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def fetch(folder: Path) -> None:
+    """The four files into ``folder``: from the Debian package where apt is there (no root needed), else from the authors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        source = debian(Path(temporary)) or official(Path(temporary))
+        for name, expected in FILES.items():
+            verify(source / f"{name}.gz", expected)
+        for name in FILES:
+            (source / f"{name}.gz").replace(folder / f"{name}.gz")
+
+
+def debian(folder: Path) -> Path | None:
+    """Download and unpack ``dataset-fashion-mnist``; None where there is no apt, or it does not have the package."""
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        return None
+    download = subprocess.run(["apt-get", "download", "dataset-fashion-mnist"], cwd=folder, capture_output=True)
+    packages = list(folder.glob("*.deb"))
+    if download.returncode != 0 or not packages:
+        return None
+    subprocess.run(["dpkg-deb", "-x", packages[0], folder], check=True, capture_output=True)
+    return folder / DEBIAN.relative_to("/")
+
+
+def official(folder: Path) -> Path:
+    for name in FILES:
+        url = f"{OFFICIAL}/{name}.gz"
+        try:
+            urllib.request.urlretrieve(url, folder / f"{name}.gz")  # noqa: S310  # a constant address, and verified by its hash
+        except OSError as error:
+            raise StageError(f"cannot download {url}: {error}; get the four files yourself and set ATTAR_DATA") from error
+    return folder
+
+
+def verify(path: Path, expected: str) -> None:
+    got = hashlib.sha256(unpacked(path)).hexdigest()
+    if got != expected:
+        raise StageError(f"{path} has SHA-256 {got} when unpacked, expected {expected}; delete it and fetch again")

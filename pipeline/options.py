@@ -1,0 +1,18 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+STORE = click.option(
+    "--store",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=".attar",
+    show_default=True,
+    envvar="ATTAR_STORE",
+    help="Where artifacts are kept.",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output and nothing else there.")
+VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")

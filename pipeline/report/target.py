@@ -1,0 +1,138 @@
+"""Target: the records of one deployment, read as evidence, gates and verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from attar.pipeline.report.record import Record, outcome
+
+Hop = Mapping[str, Any]
+Gate = Mapping[str, Any]
+
+NO_VERDICT = "no verdict"
+"""What a target has that never came as far as its gates. Not a verdict: ``--json`` says null."""
+CHAIN = ("teacher", "student", "onnx", "model", "engine")
+"""The way from teacher to engine; ``reference`` and ``control`` stand beside it."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One target. Everything of it may be missing: a run that broke is reported as far as it came."""
+
+    name: str
+    slots: Mapping[str, Record]
+    """By suffix: ``model``, ``engine``, ``evidence``, ``verdict``, ``bundle``."""
+    shared: Sequence[Record]
+    """The slots that all targets share, in order."""
+
+    def facts(self, suffix: str) -> Mapping[str, Any]:
+        return self.slots[suffix].facts if suffix in self.slots else {}
+
+    @cached_property
+    def evidence(self) -> Mapping[str, Any]:
+        return self.facts("evidence")
+
+    @cached_property
+    def hops(self) -> list[Hop]:
+        """Every hop of the ledger, the ones that did not run here included."""
+        return list(self.evidence.get("hops", ()))
+
+    def hop(self, name: str) -> Hop:
+        """One measured hop; empty when it is not there or did not run here."""
+        return next((hop for hop in self.hops if hop["hop"] == name and measured(hop)), {})
+
+    @cached_property
+    def last(self) -> Hop:
+        """The last measured hop of the chain that is not the teacher: the engine, unless it did not run here."""
+        found = [self.hop(name) for name in CHAIN[1:]]
+        return next((hop for hop in reversed(found) if hop), {})
+
+    @cached_property
+    def gates(self) -> list[Gate]:
+        return list(self.facts("verdict").get("gates", ()))
+
+    @cached_property
+    def wrong(self) -> list[Gate]:
+        """Gates that were not kept. Those that decide nothing count once the verdict is bad: they show where it broke first."""
+        bad = self.verdict != "passed"
+        return [gate for gate in self.gates if gate["verdict"] != "passed" and (bad or decides(gate))]
+
+    def breaks(self, hop: str, *gates: str) -> bool:
+        """Whether one of these gates failed at this hop."""
+        return any(gate["hop"] == hop and gate["gate"] in gates and gate["verdict"] == "failed" for gate in self.gates)
+
+    def limit(self, gate: str, against: str = "teacher") -> float | None:
+        """The promise of this name: the engine's where it has one, or that of the last hop which has."""
+        same = [g for g in self.gates if g["gate"] == gate and g["against"] == against]
+        same.sort(key=lambda g: g["hop"] == "engine")
+        return float(same[-1]["limit"]) if same else None
+
+    @property
+    def verdict(self) -> str:
+        return str(self.facts("verdict").get("verdict") or NO_VERDICT)
+
+    @property
+    def first_broken(self) -> str | None:
+        broken = self.facts("verdict").get("first_broken")
+        return None if broken is None else str(broken)
+
+    @property
+    def broken(self) -> list[Record]:
+        """Slots that failed on the way to this target."""
+        return [record for record in (*self.shared, *self.slots.values()) if outcome(record) == "failed"]
+
+    @property
+    def summary(self) -> str:
+        """One sentence."""
+        said = str(self.facts("verdict").get("summary") or "")
+        if said:
+            return said[0].upper() + said[1:] + ("" if said.endswith(".") else ".")
+        if self.broken:
+            return f"No gate was judged: {self.broken[0].slot} failed."
+        return "No gate was judged: the run ended before them."
+
+    @property
+    def bundle(self) -> Path | None:
+        record = self.slots.get("bundle")
+        return record.path if record and record.status in ("made", "reused") else None
+
+    @property
+    def score_name(self) -> str:
+        return str(self.evidence.get("score_name", "score"))
+
+
+def decides(gate: Gate) -> bool:
+    """Whether the verdict depends on it: what is promised of the engine only shows, at the hops before it, where it broke."""
+    return bool(gate.get("decides", True))
+
+
+def measured(hop: Hop) -> bool:
+    return hop.get("status") == "measured"
+
+
+def number(hop: Hop, *path: str) -> float | None:
+    """``hop["latency"]["1"]["p50"]`` and the like; None where the hop has no such thing."""
+    value: Any = hop
+    for name in path:
+        value = (value or {}).get(name)
+    return None if value is None else float(value)
+
+
+def against(hop: Hop, other: str, name: str) -> float | None:
+    """How a hop compares with the ``teacher`` or with the ``previous`` one; None where it is not compared so."""
+    return number(hop, other, name)
+
+
+def targets(records: Sequence[Record]) -> list[Target]:
+    """The targets of a run in the recipe's order; a slot is a target's when its name holds a dot."""
+    shared = [record for record in records if "." not in record.slot]
+    found: dict[str, dict[str, Record]] = {}
+    for record in records:
+        name, dot, suffix = record.slot.partition(".")
+        if dot:
+            found.setdefault(name, {})[suffix] = record
+    return [Target(name, slots, shared) for name, slots in found.items()]

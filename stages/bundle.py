@@ -1,0 +1,215 @@
+"""A bundle, as those who use it see it: checked first, then a function from named arrays to named arrays.
+
+Needs numpy, pydantic, safetensors and the engine's runtime; never torch or onnx. In a bundle's folder:
+
+    graphs/ reference/      the ONNX graphs with precision baked in, and the student in fp32
+    engines/RUNTIME/        what is run here
+    manifest.json           see ``attar.stages.packaging.manifest``
+    golden.safetensors      requests with the teacher's and the engine's answers, replayed before the first use
+    README.md triton/ SHA256SUMS
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+from safetensors.numpy import load_file
+
+from attar.models import preprocess
+from attar.models.task import Array, Arrays, Predict
+from attar.pipeline.errors import AttarError, Unfit, did_you_mean
+from attar.pipeline.stage import Facts
+from attar.stages.artifacts import Predictor
+from attar.stages.packaging import checksums
+from attar.stages.packaging.manifest import Golden, Manifest, Needs
+
+INDIFFERENT = {"cores"}
+"""What the runtime records about a machine and an engine does without."""
+
+
+class BundlePredictor:
+    """Answers requests. Call it with the graph's inputs; ``close`` it, or use it in a ``with`` statement."""
+
+    def __init__(self, manifest: Manifest, predictor: Predictor, opened: ExitStack) -> None:
+        self.manifest = manifest
+        self._predictor, self._opened = predictor, opened
+
+    def __call__(self, inputs: Arrays) -> dict[str, Array]:
+        """Outputs by name for a batch of preprocessed inputs. Raises AttarError for inputs that the bundle does not take."""
+        accept(self.manifest, inputs)
+        return self._predictor(inputs)
+
+    def preprocess(self, raw: Arrays) -> dict[str, Array]:
+        """Raw inputs, such as pixels of 0 to 255, to what the graph reads: the same steps that the training ran."""
+        return preprocess.apply(self.manifest.preprocess, raw)
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """Names of the classes in the order of the logits; empty for other outputs."""
+        return self.manifest.labels
+
+    def close(self) -> None:
+        self._opened.close()
+
+    def __enter__(self) -> BundlePredictor:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def open_bundle(path: str | Path, threads: int | None = None) -> BundlePredictor:
+    """Check the bundle and open its engine. Raises Unfit. ``threads``: as many as it was built for, unless given."""
+    predictor, _ = _checked(Path(path), threads)
+    return predictor
+
+
+def check(path: str | Path) -> Facts:
+    """Files, verdict, machine and golden requests. Raises Unfit for the first that is not right."""
+    predictor, facts = _checked(Path(path), None)
+    predictor.close()
+    return facts
+
+
+def verified(path: Path) -> tuple[Manifest, int]:
+    """The manifest of a bundle that is whole, was passed and fits this machine, and its count of files. Raises Unfit."""
+    if not path.is_dir():
+        raise Unfit(f"{path} is no folder; a bundle is one, written by `attar package`")
+    count = checksums.verify(path)
+    manifest = read_manifest(path)
+    if manifest.verdict["verdict"] != "passed":
+        raise Unfit(f"{path} was never passed: its verdict is {manifest.verdict['verdict']!r}; only passed bundles are served")
+    check_machine(manifest.engine)
+    return manifest, count
+
+
+def read_manifest(path: Path) -> Manifest:
+    try:
+        return Manifest.model_validate_json((path / "manifest.json").read_bytes())
+    except FileNotFoundError as error:
+        raise Unfit(f"{path} has no manifest.json: not a bundle, or not a whole one") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise Unfit(f"manifest.json of {path} is not one that this version reads: {where}: {first['msg']}") from error
+
+
+def check_machine(needs: Needs) -> None:
+    """Raises Unfit when the engine was built for another runtime or machine than is here."""
+    from attar.stages.runtimes import onnxruntime
+
+    if needs.runtime != "onnxruntime":
+        raise Unfit(f"the engine needs {needs.runtime} {needs.version}, which this version of attar does not run")
+    version, here = onnxruntime.version(), onnxruntime.machine()
+    if version.split(".")[:2] != needs.version.split(".")[:2]:
+        raise Unfit(f"the engine was built by {needs.runtime} {needs.version}, here is {version}; install that, or build it here")
+    other = [
+        f"{name} {needs.machine.get(name)}, here {here[name]}"
+        for name in here
+        if name not in INDIFFERENT and needs.machine.get(name) != here[name]
+    ]
+    if other:
+        raise Unfit(f"the engine was built on another machine: {'; '.join(other)}. Build it on this one")
+
+
+@contextmanager
+def opened(path: Path, manifest: Manifest, threads: int | None = None) -> Iterator[Predictor]:
+    """The engine of a verified bundle."""
+    from attar.stages.runtimes import onnxruntime
+
+    needs = manifest.engine
+    files = {name: path / "engines" / needs.runtime / f"{name}.onnx" for name in manifest.graphs}
+    with onnxruntime.opened(files, threads or needs.threads, needs.provider, optimize=False) as predictor:
+        yield predictor
+
+
+@contextmanager
+def opened_reference(path: Path, manifest: Manifest, threads: int | None = None) -> Iterator[Predictor]:
+    """The fp32 student of a verified bundle."""
+    from attar.stages.runtimes import onnxruntime
+
+    files = {name: path / "reference" / f"{name}.onnx" for name in manifest.graphs}
+    with onnxruntime.opened(files, threads or manifest.engine.threads) as predictor:
+        yield predictor
+
+
+def requests(path: Path, manifest: Manifest) -> dict[str, Array]:
+    """The golden requests, preprocessed."""
+    golden = load_file(path / "golden.safetensors")
+    return preprocess.apply(manifest.preprocess, {name: golden[f"raw.{name}"] for name in manifest.inputs})
+
+
+def replay(path: Path, manifest: Manifest, predict: Predict) -> float:
+    """Answer the golden requests again; the largest difference, relative to the tolerance's scale. Raises Unfit beyond it."""
+    golden, inputs = load_file(path / "golden.safetensors"), requests(path, manifest)
+    got = in_batches(predict, inputs, manifest.ranges.get("batch", (1, 1))[1])
+    largest = 0.0
+    for name in manifest.outputs:
+        apart = difference(golden[f"engine.{name}"], got[name])
+        if not apart <= manifest.golden.tolerance:
+            raise Unfit(
+                f"{path} does not repeat its golden answers: {name!r} is off by {apart:.2g} of its magnitude, allowed "
+                f"{manifest.golden.tolerance:g}; this runtime computes something else, so build the engine here"
+            )
+        largest = max(largest, apart)
+    return largest
+
+
+def difference(expected: Array, got: Array) -> float:
+    """Largest ``|got - expected|`` over the larger of 1 and the largest ``|expected|``; infinite for another shape or a NaN."""
+    if expected.shape != got.shape or not np.isfinite(got.astype(np.float64)).all():
+        return float("inf")
+    known, new = expected.astype(np.float64), got.astype(np.float64)
+    return float(np.abs(new - known).max() / max(1.0, float(np.abs(known).max())))
+
+
+def in_batches(predict: Predict, inputs: Arrays, batch: int) -> dict[str, Array]:
+    """Answers for any number of samples, asked for in calls of at most ``batch``."""
+    samples = len(next(iter(inputs.values())))
+    parts = [
+        predict({name: array[start : start + batch] for name, array in inputs.items()}) for start in range(0, samples, batch)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def accept(manifest: Manifest, inputs: Arrays) -> None:
+    """Raises AttarError for a name, dtype or size that the bundle does not take."""
+    for name in inputs.keys() ^ manifest.inputs.keys():
+        problem = "is missing" if name in manifest.inputs else f"is not an input; {did_you_mean(name, manifest.inputs)}"
+        raise AttarError(f"{manifest.name}: {name!r} {problem}")
+    sizes: dict[str, int] = {}
+    for name, tensor in manifest.inputs.items():
+        array = inputs[name]
+        wanted = [sizes.setdefault(a, n) if isinstance(a, str) else a for a, n in zip(tensor.axes, array.shape, strict=False)]
+        if array.dtype != tensor.dtype or list(array.shape) != wanted or len(wanted) != len(tensor.axes):
+            shape = ", ".join(map(str, tensor.axes))
+            raise AttarError(f"{manifest.name}: {name!r} is {array.dtype}{list(array.shape)}, expected {tensor.dtype}[{shape}]")
+    for axis, size in sizes.items():
+        low, high = manifest.ranges[axis]
+        if not low <= size <= high:
+            raise AttarError(f"{manifest.name}: {axis} is {size}, promised and proven are {low} to {high}; send fewer at once")
+
+
+def _checked(path: Path, threads: int | None) -> tuple[BundlePredictor, Facts]:
+    manifest, files = verified(path)
+    with ExitStack() as stack:
+        predictor = stack.enter_context(opened(path, manifest, threads))
+        largest = replay(path, manifest, predictor)
+        facts = {
+            "bundle": manifest.name,
+            "files": files,
+            "verdict": "passed",
+            "machine": "fits",
+            "golden": _golden(manifest.golden, largest),
+        }
+        return BundlePredictor(manifest, predictor, stack.pop_all()), facts
+
+
+def _golden(golden: Golden, largest: float) -> dict[str, Any]:
+    return {"requests": golden.requests, "tolerance": golden.tolerance, "largest_difference": largest}

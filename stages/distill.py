@@ -1,0 +1,49 @@
+"""Distill: the student learns what the teacher answered. Control: the same student learns without a teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from attar.pipeline.stage import Facts
+from attar.stages.artifacts import Answers
+from attar.stages.distillation.losses import Kd, Loss
+from attar.stages.learn import Learn
+
+
+class Distill(Learn):
+    """Minimises ``L = lambda_kd * L_KD + (1 - lambda_kd) * L_other`` on the teacher's stored answers.
+
+    Every epoch reads one recorded view, so that the teacher's answer belongs to exactly the input that the student sees
+    (Beyer et al. 2022, arXiv:2106.05237).
+    """
+
+    lambda_kd: float = Field(0.9, ge=0, le=1)
+    losses: tuple[Loss, ...] = Field((Kd(),), min_length=1)
+    """L_KD is their weighted sum."""
+    other: Literal["cross-entropy"] = "cross-entropy"
+    """L_other, for outputs that are logits; outputs that are numbers are fitted by their squared error."""
+
+    def run(self, out: Path, *, answers: Answers) -> Facts:
+        from attar.stages.distillation.loop import Recorded, fit
+        from attar.stages.distillation.objective import Distillation
+
+        views = Recorded(answers.facts["seed"], answers.facts["views"])
+        return fit(self, out, "student", Distillation(self.lambda_kd, self.losses, answers), views, answers)
+
+
+class Control(Learn):
+    """The student's network, views and budget, on the labels alone: what the teacher is worth."""
+
+    enabled: bool = False
+    views: int = Field(4, ge=1)
+
+    def run(self, out: Path) -> Facts:
+        from attar.stages.distillation.loop import Recorded, fit
+        from attar.stages.distillation.objective import Labels
+
+        if not self.enabled:
+            return {"off": True}
+        return fit(self, out, "control", Labels(), Recorded(self.seed, self.views))

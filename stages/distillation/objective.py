@@ -1,0 +1,114 @@
+"""Objectives: what one step of training minimises. The loop knows no more of a loss than this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attar.models.task import Output, Task
+from attar.models.views import Seen
+from attar.pipeline.errors import StageError, did_you_mean
+from attar.stages.artifacts import Answers
+from attar.stages.distillation.losses import Loss, cross_entropy, mse
+
+Tensors = Mapping[str, Tensor]
+
+
+class Objective(Protocol):
+    def prepare(self, task: Task) -> None:
+        """Refuse, before anything is trained, a task that this cannot be computed for. Raises StageError."""
+
+    def __call__(self, task: Task, outputs: Tensors, seen: Seen, view: int) -> Tensor:
+        """The loss of float32 ``outputs`` for the samples ``seen`` in ``view``."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """L_other: cross-entropy for logits, squared error for values; the sum over the outputs that have a target."""
+
+    smoothing: float = 0.0
+
+    def prepare(self, task: Task) -> None:
+        if not any(output.target for output in task.outputs.values()):
+            raise StageError(
+                f"no output of {type(task).__name__} has a target, so there are no labels to learn from; "
+                "name one in Output(target=...), or distil with lambda_kd = 1"
+            )
+
+    def __call__(self, task: Task, outputs: Tensors, seen: Seen, view: int) -> Tensor:
+        terms = [
+            self.term(output, outputs[name], torch.from_numpy(np.asarray(seen.targets[output.target])))
+            for name, output in task.outputs.items()
+            if output.target
+        ]
+        return torch.stack(terms).sum() if len(terms) > 1 else terms[0]
+
+    def term(self, output: Output, got: Tensor, target: Tensor) -> Tensor:
+        if output.kind == "logits":
+            return cross_entropy(got, target.long(), self.smoothing)
+        return mse(got, target.float())
+
+
+class Distillation:
+    """``L = lambda_kd * L_KD + (1 - lambda_kd) * L_other``; a part whose share is 0 is not computed."""
+
+    def __init__(self, lambda_kd: float, losses: Sequence[Loss], answers: Answers) -> None:
+        self.lambda_kd, self.losses = lambda_kd, losses
+        self.other, self.facts = Labels(), answers.facts
+        self.views = [answers.of("train", view) for view in range(answers.facts["views"])]
+
+    def prepare(self, task: Task) -> None:
+        if self.lambda_kd < 1:
+            self.other.prepare(task)
+        self.check_answers(task)
+        for loss in self.losses:
+            self.check(loss, task.outputs)
+        for name, output in task.outputs.items():
+            if not any(reads(loss, name, output) for loss in self.losses):
+                raise StageError(f"no loss reads the output {name!r} ({output.kind}); add {{ kind = 'mse', output = '{name}' }}")
+
+    def check_answers(self, task: Task) -> None:
+        """A task whose splits changed under the same name and version would pair samples with the wrong answers."""
+        samples, outputs = len(task.split("train")), list(task.outputs)
+        if self.facts["samples"]["train"] != samples or self.facts["outputs"] != outputs:
+            raise StageError(
+                f"the answers are for {self.facts['samples']['train']} samples and {self.facts['outputs']}, "
+                f"the task has {samples} and {outputs}; label again"
+            )
+
+    @staticmethod
+    def check(loss: Loss, outputs: Mapping[str, Output]) -> None:
+        if loss.output is None:
+            return
+        if loss.output not in outputs:
+            raise StageError(f"{loss.kind}: the task has no output {loss.output!r}: {did_you_mean(loss.output, outputs)}")
+        kind = outputs[loss.output].kind
+        if kind not in loss.applies:
+            raise StageError(f"{loss.kind} is for {', '.join(sorted(loss.applies))}; {loss.output!r} holds {kind}: use mse")
+
+    def __call__(self, task: Task, outputs: Tensors, seen: Seen, view: int) -> Tensor:
+        if self.lambda_kd == 0:
+            return self.other(task, outputs, seen, view)
+        learned = self.lambda_kd * self.from_teacher(task, outputs, seen, view)
+        if self.lambda_kd == 1:
+            return learned
+        return learned + (1 - self.lambda_kd) * self.other(task, outputs, seen, view)
+
+    def from_teacher(self, task: Task, outputs: Tensors, seen: Seen, view: int) -> Tensor:
+        """L_KD: the weighted sum of the losses over the outputs that each reads."""
+        total = torch.zeros(())
+        for name, output in task.outputs.items():
+            teacher = torch.from_numpy(self.views[view][name][seen.indices].astype(np.float32))
+            for loss in self.losses:
+                if reads(loss, name, output):
+                    total = total + loss.weight * loss(outputs[name], teacher)
+        return total
+
+
+def reads(loss: Loss, name: str, output: Output) -> bool:
+    return loss.output == name or (loss.output is None and output.kind in loss.applies)

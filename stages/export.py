@@ -1,0 +1,176 @@
+"""Export: trained weights become an ONNX graph that gives the same answers at every promised size."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import Field
+
+from attar.models.task import Task, load_task
+from attar.pipeline.errors import StageError
+from attar.pipeline.progress import advance
+from attar.pipeline.stage import CodeName, Facts, Stage
+from attar.stages.artifacts import OnnxModel, Weights
+from attar.stages.parity import largest_difference, traced_sizes
+from attar.stages.precision.graphs import parameters, tidy
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+Axes = tuple[int | str, ...]
+
+
+class Export(Stage[OnnxModel]):
+    task: CodeName
+    exporter: Literal["dynamo", "torchscript"] = "dynamo"
+    """``dynamo`` captures the network with ``torch.export``; ``torchscript`` traces it, and is the way out where that fails."""
+    opset: int = Field(20, ge=18, le=22)
+    tolerance: float = Field(1e-4, gt=0)
+    """Largest ``|PyTorch - ONNX Runtime|``, times the largest answer where that is above 1."""
+
+    def run(self, out: Path, *, weights: Weights) -> Facts:
+        """Raises StageError when the network cannot be exported, an axis is not dynamic, or an answer drifts."""
+        import onnx
+
+        task, file = load_task(self.task), out / "model.onnx"
+        advance("export", 0, 2, self.exporter)
+        self.write(task, weights.load(), file)
+        model = onnx.load(file)
+        name_axes(model, task, self.hint)
+        onnx.save(tidy(model), file)
+        self.check(file)
+        advance("export", 1, 2, "proving the answers")
+        difference = self.prove(task, weights, file)
+        advance("export", 2, 2)
+        return {
+            "graphs": ["model"],
+            "precision": "fp32",
+            "opset": self.opset,
+            "exporter": self.exporter,
+            "inputs": {name: list(tensor.axes) for name, tensor in task.inputs.items()},
+            "outputs": {name: list(output.axes) for name, output in task.outputs.items()},
+            "difference": difference,
+            "parameters": parameters(model),
+        }
+
+    @property
+    def hint(self) -> str:
+        other = "torchscript" if self.exporter == "dynamo" else "dynamo"
+        opset = self.opset - 1 if self.opset > 18 else self.opset + 1
+        return f"try exporter = {other!r} or opset = {opset}"
+
+    def write(self, task: Task, network: torch.nn.Module, file: Path) -> None:
+        import torch
+
+        example = task.example(np.random.default_rng(0), **traced_sizes(task))
+        inputs = tuple(torch.from_numpy(example[name]) for name in task.inputs)
+        try:
+            with torch.no_grad(), quiet():
+                EXPORTERS[self.exporter](network, inputs, task, file, self.opset)
+        except Exception as error:
+            reason = root_cause(error)
+            raise StageError(f"the {self.exporter} exporter cannot export the network ({reason}); {self.hint}") from error
+
+    def check(self, file: Path) -> None:
+        import onnx
+
+        try:
+            onnx.checker.check_model(file, full_check=True)
+        except Exception as error:
+            raise StageError(f"the exported graph is not valid ONNX ({error}); {self.hint}") from error
+        got = next(entry.version for entry in onnx.load(file).opset_import if entry.domain in ("", "ai.onnx"))
+        if got != self.opset:
+            raise StageError(f"the {self.exporter} exporter wrote opset {got}, not {self.opset}; ask for opset = {got}")
+
+    def prove(self, task: Task, weights: Weights, file: Path) -> float:
+        """One thread on both sides, so that the same sums are added in the same order every time."""
+        from attar.stages.runtimes import onnxruntime
+
+        with weights.open(threads=1) as expected, onnxruntime.opened({"model": file}, threads=1) as got:
+            hint = f"if it fails at some sizes only, the exporter took a size for a constant; {self.hint}"
+            return largest_difference(task, expected, got, self.tolerance, hint)
+
+
+Exporter = Callable[["torch.nn.Module", "tuple[torch.Tensor, ...]", Task, Path, int], None]
+
+
+def by_dynamo(network: torch.nn.Module, inputs: tuple[torch.Tensor, ...], task: Task, file: Path, opset: int) -> None:
+    import torch
+
+    torch.onnx.export(
+        network, inputs, file, dynamo=True, opset_version=opset, external_data=False, verbose=False,
+        input_names=list(task.inputs), output_names=list(task.outputs),
+        dynamic_shapes=tuple(named(tensor.axes) for tensor in task.inputs.values()),
+    )  # fmt: skip
+
+
+def by_torchscript(network: torch.nn.Module, inputs: tuple[torch.Tensor, ...], task: Task, file: Path, opset: int) -> None:
+    import torch
+
+    torch.onnx.export(
+        network, inputs, file, dynamo=False, opset_version=opset, verbose=False,
+        input_names=list(task.inputs), output_names=list(task.outputs),
+        dynamic_axes={name: named(axes) for name, axes in axes_of(task).items()},
+    )  # fmt: skip
+
+
+EXPORTERS: Mapping[str, Exporter] = {"dynamo": by_dynamo, "torchscript": by_torchscript}
+
+
+def axes_of(task: Task) -> dict[str, Axes]:
+    """Of every input and output, by name."""
+    inputs = {name: tensor.axes for name, tensor in task.inputs.items()}
+    return inputs | {name: output.axes for name, output in task.outputs.items()}
+
+
+def named(axes: Axes) -> dict[int, str]:
+    return {number: axis for number, axis in enumerate(axes) if isinstance(axis, str)}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No advice from the exporters: whether the graph is right is proven afterwards, not guessed from their warnings."""
+    from torch.jit import TracerWarning  # type: ignore[attr-defined]  # public, but not in torch.jit's __all__
+
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # dynamo: copyreg copies torch's own deprecated LeafSpec
+            warnings.filterwarnings("ignore", "# The axis name", UserWarning)  # dynamo: two inputs share an axis, as they should
+            warnings.simplefilter("ignore", DeprecationWarning)  # torchscript: calls itself legacy
+            warnings.simplefilter("ignore", TracerWarning)  # torchscript: "might not generalize", which parity finds out
+            yield
+    finally:
+        logging.disable(before)
+
+
+def root_cause(error: BaseException) -> str:
+    """The innermost exception: the outer ones tell the exporter's own story."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0]
+
+
+def name_axes(model: onnx.ModelProto, task: Task, hint: str) -> None:
+    """Give the graph's inputs and outputs the task's axes; StageError where an exporter froze one, or has another rank."""
+    promised = axes_of(task)
+    for value in [*model.graph.input, *model.graph.output]:
+        axes, dims = promised[value.name], value.type.tensor_type.shape.dim
+        if len(axes) != len(dims):
+            raise StageError(f"{value.name!r} has {len(dims)} axes in the graph, but the task says {list(axes)}")
+        for axis, dim in zip(axes, dims, strict=True):
+            if isinstance(axis, str) and dim.HasField("dim_value"):
+                raise StageError(
+                    f"axis {axis!r} of {value.name!r} must be dynamic, but the exporter froze it at {dim.dim_value}; "
+                    f"does the network read a size as a number? {hint}"
+                )
+            if isinstance(axis, str):
+                dim.dim_param = axis

@@ -1,0 +1,31 @@
+"""Judge: hold the evidence against the promises. Changing a promise never measures again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attar.pipeline.stage import Facts, Stage
+from attar.stages.artifacts import Evidence, Verdict
+from attar.stages.proof.gates import Gates, distillation, outcomes, verdict
+
+
+class Judge(Stage[Verdict]):
+    """Facts:
+
+    - ``verdict``: ``passed``, ``failed``, ``undecided`` or ``not run here``; ``summary``: one sentence
+    - ``first_broken``: the first hop that breaks a promise, and ``margin``: how far the told gate is outside (negative)
+    - ``gates``: for each gate ``gate``, ``hop``, ``against``, ``promise``, ``limit``, ``measured``, ``margin``, ``verdict``, and
+      ``decides``: false for the hops before the engine, which only show where a promise was broken first
+    - ``distillation``: None without a control or a promised score drop, else ``needed``, ``judged_on``, ``control``, ``limit``
+    """
+
+    gates: Gates = Gates()
+
+    def run(self, out: Path, *, evidence: Evidence) -> Facts:
+        """A failed verdict is a result, not an error: ``Package`` refuses it."""
+        facts = verdict(outcomes(evidence.facts, self.gates))
+        control = distillation(evidence.facts, self.gates)
+        if control is not None and not control["needed"]:
+            said = f"distillation was not needed: the control's score drop is {control['control']:.4g}"
+            facts["summary"] = f"{facts['summary']}; {said}"
+        return {**facts, "distillation": control}

@@ -1,0 +1,33 @@
+"""Learn: what every stage that trains a network lets a recipe set."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from attar.pipeline.stage import CodeName, Stage
+from attar.stages.artifacts import Weights
+
+Option = bool | int | float | str
+
+
+class Learn(Stage[Weights]):
+    """Settings of one training: which network, for how long, and how."""
+
+    task: CodeName
+    network: CodeName
+    """A factory, ``factory(**options) -> torch.nn.Module``."""
+    options: dict[str, Option] = {}
+    epochs: int = Field(10, ge=1)
+    batch: int = Field(128, ge=2)
+    """Samples a step. Two at least: batch normalisation needs them."""
+    learning_rate: float = Field(3e-3, gt=0)
+    """The largest of the schedule."""
+    weight_decay: float = Field(0.05, ge=0)
+    schedule: Literal["one-cycle", "cosine"] = "one-cycle"
+    patience: int = Field(0, ge=0)
+    """Stop after so many epochs without a better validation score, and keep the best weights; 0: keep the last."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16 is autocast, the weights stay fp32; ``auto`` takes it where the CPU has it and it pays."""
+    seed: int = Field(0, ge=0)

@@ -1,0 +1,160 @@
+"""Package: what was proven goes into one folder that needs neither torch nor the code that made it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from attar.models import preprocess
+from attar.models.task import Array, Arrays, Task, load_task
+from attar.pipeline.errors import Rejected, StageError
+from attar.pipeline.stage import Artifact, CodeName, Facts, Stage
+from attar.stages.artifacts import Bundle, Engine, Evidence, OnnxModel, Verdict
+from attar.stages.bundle import check, difference, in_batches
+from attar.stages.packaging import checksums, triton
+from attar.stages.packaging.card import card
+from attar.stages.packaging.manifest import Golden, Manifest, Needs, Origin, Output, Tensor
+from attar.stages.packaging.page import page
+
+REQUESTS = 16
+NEVER_NEEDED = ("torch", "onnx", "onnxscript", "sklearn", "jinja2", "matplotlib")
+"""What only training has; the child process that reopens the bundle cannot import them."""
+
+
+class Package(Stage[Bundle]):
+    """Facts: ``name``, ``verdict``, ``bytes`` and ``golden`` (``requests``, ``tolerance``).
+
+    The layout is described in ``attar.stages.bundle``.
+    """
+
+    bound_to_machine: ClassVar[bool] = True
+
+    task: CodeName
+    name: str = Field("bundle", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """How it calls itself, in the manifest and to Triton."""
+    tolerance: float = Field(1e-4, gt=0)
+    """How far an engine's answers may move between two runs, relative to their largest magnitude (or 1)."""
+
+    def run(self, out: Path, *, onnx: OnnxModel, model: OnnxModel, engine: Engine, evidence: Evidence, verdict: Verdict) -> Facts:
+        """Raises Rejected for any verdict but ``passed``, StageError when the engine does not repeat what was measured."""
+        refuse(verdict.facts)
+        copy(model, out / "graphs")
+        copy(onnx, out / "reference")
+        copy(engine, out / "engines" / engine.facts["runtime"])
+        task = load_task(self.task)
+        golden = self._golden(task, engine, evidence)
+        save_file(golden, out / "golden.safetensors")
+        made = {"onnx": onnx, "model": model, "engine": engine, "evidence": evidence, "verdict": verdict}
+        manifest = self._manifest(task, golden, made)
+        (out / "manifest.json").write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+        (out / "README.md").write_text(card(manifest), encoding="utf-8")
+        (out / "report.html").write_text(page(self.name, made), encoding="utf-8")
+        triton.write(out / "triton", manifest, out / "graphs")
+        checksums.seal(out)
+        reopen(out)
+        size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+        return {"name": self.name, "verdict": "passed", "bytes": size, "golden": manifest.golden.model_dump()}
+
+    def _golden(self, task: Task, engine: Engine, evidence: Evidence) -> dict[str, Array]:
+        """Requests from the test split, the teacher's recorded answers and the engine's new ones."""
+        split = task.split("test")
+        rows = np.arange(min(REQUESTS, len(split)))
+        raw = split.take(rows).inputs
+        batch = task.ranges.get("batch", (1, 1))[1]
+        with engine.open() as predictor:
+            answers = in_batches(predictor, preprocess.apply(task.preprocess, raw), batch)
+        for name, measured in recorded(evidence, "engine", task, rows).items():
+            apart = difference(measured, answers[name])
+            if not apart <= self.tolerance:
+                raise StageError(
+                    f"the engine does not repeat what was measured: {name!r} is off by {apart:.2g} of its magnitude, allowed "
+                    f"{self.tolerance:g}; it is not the engine of this evidence, or not deterministic. Build and measure again"
+                )
+        teacher = recorded(evidence, "teacher", task, rows)
+        parts: dict[str, Arrays] = {"raw": raw, "teacher": teacher, "engine": answers}
+        return {f"{who}.{name}": np.ascontiguousarray(array) for who, arrays in parts.items() for name, array in arrays.items()}
+
+    def _manifest(self, task: Task, golden: Arrays, made: Mapping[str, Artifact]) -> Manifest:
+        verdict, ledger = made["verdict"].facts, made["evidence"].facts
+        return Manifest(
+            name=self.name,
+            task=self.task,
+            inputs={name: Tensor(dtype=tensor.dtype, axes=tensor.axes) for name, tensor in task.inputs.items()},
+            outputs={
+                name: Output(dtype=str(golden[f"engine.{name}"].dtype), axes=output.axes, kind=output.kind)
+                for name, output in task.outputs.items()
+            },
+            ranges=task.ranges,
+            preprocess=task.preprocess,
+            labels=task.classes,
+            graphs=made["engine"].facts["graphs"],
+            engine=needs(made["engine"].facts),
+            golden=Golden(requests=len(next(iter(golden.values()))), tolerance=self.tolerance),
+            verdict=verdict,
+            ledger=ledger,
+            lineage=lineage(made),
+        )
+
+
+def refuse(verdict: Facts) -> None:
+    """Raises Rejected unless everything promised was kept."""
+    if verdict["verdict"] == "passed":
+        return
+    if verdict["verdict"] == "failed":
+        outside = f"{-verdict['margin']:.4g} outside; improve {verdict['first_broken']}, or change the promise in [gates]"
+        raise Rejected(f"not packaged: {verdict['summary']}, {outside}")
+    raise Rejected(f"not packaged: {verdict['summary']}. Only what was proven is shipped")
+
+
+def copy(model: OnnxModel, folder: Path) -> None:
+    """The graphs with their external data; not what the store wrote beside them."""
+    folder.mkdir(parents=True)
+    for path in sorted(model.root.glob("*.onnx*")):
+        shutil.copyfile(path, folder / path.name)
+
+
+def recorded(evidence: Evidence, hop: str, task: Task, rows: Array) -> dict[str, Array]:
+    """One hop's measured outputs for the first samples."""
+    with safe_open(evidence.root / "hops.safetensors", framework="numpy") as file:
+        return {name: np.asarray(file.get_slice(f"{hop}.output.{name}")[: len(rows)]) for name in task.outputs}
+
+
+def needs(engine: Facts) -> Needs:
+    return Needs(
+        runtime=engine["runtime"],
+        version=engine["runtime_version"],
+        provider=engine["provider"],
+        threads=engine["threads"],
+        precision=engine["precision"],
+        machine=engine["machine"],
+    )
+
+
+def lineage(made: Mapping[str, Artifact]) -> dict[str, Origin]:
+    """Every key from the teacher on; facts only of what is not told elsewhere in the manifest."""
+    earlier = {name: Origin(**each) for name, each in made["evidence"].facts["lineage"].items()}
+    told = ("evidence", "verdict")
+    given = {name: Origin(key=a.key, digest=a.digest, facts={} if name in told else a.facts) for name, a in made.items()}
+    return earlier | given
+
+
+def reopen(bundle: Path) -> None:
+    """Check the bundle in a process of its own that cannot import torch or user code. Raises StageError with what it said."""
+    blocked = "".join(f"sys.modules[{name!r}] = None; " for name in NEVER_NEEDED)
+    called = f"import sys; {blocked}from {check.__module__} import {check.__name__}; {check.__name__}(sys.argv[1])"
+    environment: dict[str, Any] = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}  # attar's home and no other
+    command = [sys.executable, "-P", "-c", called, str(bundle)]
+    child = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if child.returncode != 0:
+        said = child.stderr.strip().splitlines() or [f"exit code {child.returncode}"]
+        raise StageError(f"the bundle cannot be opened without torch: {said[-1]}")

@@ -1,0 +1,82 @@
+"""The model card: what a bundle holds, what was proven about it, and how it is used, in the ``README.md`` inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attar.stages.packaging.manifest import Manifest, Tensor
+from attar.stages.proof.ledger import PREVIOUS
+
+
+def card(manifest: Manifest) -> str:
+    """Markdown."""
+    needs, ledger, cpu = manifest.engine, manifest.ledger, manifest.ledger["machine"]["cpu"]
+    return f"""# {manifest.name}
+
+{manifest.verdict["summary"]}
+
+Task: `{manifest.task}`. Engine: {needs.precision}, {needs.runtime} {needs.version}, {needs.provider}, threads: {needs.threads}.
+Built on {cpu}: `graphs/` is portable, `engines/` is for such a machine only.
+
+## Proof
+
+{ledger["samples"]:,} samples of the {ledger["split"]} split. Drop and correlation: against the teacher. Latency: one thread.
+
+| hop | format | precision | {ledger["score_name"]} | drop | correlation | p50, batch 1 (us) | bytes |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+{chr(10).join(row(hop) for hop in ledger["hops"])}
+
+| gate | promise | measured | verdict |
+| --- | --- | --- | --- |
+{chr(10).join(gate(each) for each in manifest.verdict["gates"] if each["decides"])}
+
+## Tensors
+
+| name | | dtype | axes |
+| --- | --- | --- | --- |
+{chr(10).join(tensors(manifest))}
+
+{sizes(manifest)}
+
+## Use
+
+```python
+import attar
+
+with attar.open("{manifest.name}") as model:
+    outputs = model(model.preprocess(raw))  # named numpy arrays; model.labels names the classes
+```
+
+`attar check` replays the {manifest.golden.requests} golden requests and `attar bench` times the engine. `triton/` is a model
+repository for Triton, `reference/` holds the student in fp32.
+"""
+
+
+def row(hop: Mapping[str, Any]) -> str:
+    teacher, p50 = hop["teacher"], hop["latency"]["1"]["p50"]
+    columns = [
+        *(hop["hop"], hop["format"], hop["precision"], f"{hop['score']:.4f}"),
+        *(f"{teacher['score_drop']:+.4f}", f"{teacher['correlation']:.4f}", f"{p50:,.0f}", f"{hop['bytes']:,}"),
+    ]
+    return f"| {' | '.join(columns)} |"
+
+
+def gate(each: Mapping[str, Any]) -> str:
+    other = PREVIOUS[each["hop"]] if each["against"] == "previous" else each["against"]
+    against = "" if other == "absolute" else f" against {other}"
+    what = f"{each['hop']}: {each['gate'].replace('_', ' ')}{against}"
+    return f"| {what} | {each['promise']} | {each['measured']:.4g} | {each['verdict']} |"
+
+
+def tensors(manifest: Manifest) -> list[str]:
+    inputs = [tensor(name, "input", each) for name, each in manifest.inputs.items()]
+    return inputs + [tensor(name, "output", each) for name, each in manifest.outputs.items()]
+
+
+def tensor(name: str, which: str, each: Tensor) -> str:
+    return f"| `{name}` | {which} | {each.dtype} | {', '.join(map(str, each.axes))} |"
+
+
+def sizes(manifest: Manifest) -> str:
+    return "; ".join(f"`{axis}` from {low} to {high}" for axis, (low, high) in manifest.ranges.items())

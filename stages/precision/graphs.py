@@ -1,0 +1,101 @@
+"""What every change to an ONNX graph needs: counting, tidying, looking up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Drop what only its writer understands: source paths and line numbers, doc strings, inner shapes with other axis names.
+
+    So the bytes depend on the graph alone, not on where the network's file lies or how its lines are numbered.
+    """
+    graph = model.graph
+    for holder in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        holder.ClearField("metadata_props")
+        holder.ClearField("doc_string")
+    graph.ClearField("value_info")
+    return model
+
+
+def parameters(model: onnx.ModelProto) -> int:
+    """The number of floating-point weights: elements of the initializers that are tensors (shapes and scalars are not)."""
+    return sum(product(tensor.dims) for tensor in model.graph.initializer if tensor.dims and is_float(tensor.data_type))
+
+
+def is_float(element_type: int) -> bool:
+    import onnx
+
+    return element_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
+
+
+def product(sizes: Any) -> int:
+    result = 1
+    for size in sizes:
+        result *= int(size)
+    return result
+
+
+def count_nodes(files: Iterable[Path]) -> dict[str, int]:
+    """How often each operator occurs in these graphs, by name."""
+    import onnx
+
+    return dict(sorted(Counter(node.op_type for file in files for node in onnx.load(file).graph.node).items()))
+
+
+def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    import onnx
+
+    return next((onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
+
+
+def revealed(file: Path) -> bytes:
+    """The graph, serialized, with the result of every node among its outputs."""
+    import onnx
+
+    model = onnx.load(file)
+    known = {output.name for output in model.graph.output}
+    results = (name for node in model.graph.node for name in node.output if name and name not in known)
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in results)  # the runtime infers their types
+    made: bytes = model.SerializeToString()
+    return made
+
+
+def constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """Initializers and the results of Constant nodes, by name."""
+    found = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        value = attribute(node, "value", None) if node.op_type == "Constant" else None
+        if value is not None:
+            found[node.output[0]] = value
+    return found
+
+
+def ranks(model: onnx.ModelProto) -> dict[str, int]:
+    """The number of axes of every tensor for which it can be inferred."""
+    import onnx
+
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    shaped = (value for value in (*graph.value_info, *graph.input, *graph.output) if value.type.tensor_type.HasField("shape"))
+    return {value.name: len(value.type.tensor_type.shape.dim) for value in shaped}
+
+
+def inline_identities(model: onnx.ModelProto) -> None:
+    """Turn every Identity of an initializer into an initializer of its own.
+
+    The torchscript exporter shares equal weights in this way, and a bias must be an initializer to be quantized.
+    """
+    initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in list(model.graph.node):
+        if node.op_type == "Identity" and node.input[0] in initializers:
+            copied = model.graph.initializer.add()
+            copied.CopyFrom(initializers[node.input[0]])
+            copied.name = node.output[0]
+            initializers[copied.name] = copied
+            model.graph.node.remove(node)

@@ -1,0 +1,100 @@
+"""Timing: latency of several models on one CPU core, interleaved, so that what else the machine does hits all of them alike."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Seconds = npt.NDArray[np.float64]
+"""The time of each call; entry i of every model was taken in the same round."""
+WARM_UP = 5  # calls of each model that are not counted: allocators, lazily made kernels, caches
+LEAST = 20  # rounds, however slow the models are
+
+
+@contextmanager
+def pinned() -> Iterator[int | None]:
+    """This thread on one CPU, the last that it may use; given back afterwards. None where the system cannot pin.
+
+    Open the models before: threads that are started inside would be pinned too.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield None
+        return
+    allowed = os.sched_getaffinity(0)
+    chosen = max(allowed)
+    os.sched_setaffinity(0, {chosen})
+    try:
+        yield chosen
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No garbage collection, which would be charged to whoever runs at that moment."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int, seconds: float) -> dict[str, Seconds]:
+    """Time each call once a round, in an order that changes every round, after one call that brings its data to the caches.
+
+    Stops after ``rounds``, or when ``seconds`` are over and at least 20 rounds were made.
+    """
+    for call in calls.values():
+        for _ in range(WARM_UP):
+            call()
+    order = np.random.default_rng(0)
+    names = list(calls)
+    taken: dict[str, list[float]] = {name: [] for name in names}
+    end = time.perf_counter() + seconds
+    with uncollected():
+        for done in range(rounds):
+            if done >= LEAST and time.perf_counter() > end:
+                break
+            for index in order.permutation(len(names)):
+                taken[names[index]].append(timed(calls[names[index]]))
+    return {name: np.array(each) for name, each in taken.items()}
+
+
+def timed(call: Callable[[], object]) -> float:
+    call()
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def summary(seconds: Seconds, batch: int) -> dict[str, float]:
+    """``p50`` and ``p99`` in microseconds a call, ``throughput`` in samples a second."""
+    p50, p99 = np.percentile(seconds, [50, 99]) * 1e6
+    return {"p50": float(p50), "p99": float(p99), "throughput": float(batch * len(seconds) / seconds.sum())}
+
+
+def load_average() -> float:
+    """Processes that wanted to run, over the last minute: near 1 or below on a quiet machine that measures."""
+    return os.getloadavg()[0]
+
+
+def resident() -> int | None:
+    """Bytes of this process in memory, after what is freed was given back; None where there is no /proc."""
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        return None
+    trim: Any = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps freed pages, which would hide new ones
+    if trim is not None:
+        trim(0)
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,178 @@
+"""A task of points in a plane and linear models of it, in numpy and in real ONNX files: what the tests of proof share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from attar.models import preprocess
+from attar.models.preprocess import Scale, Step
+from attar.models.task import Arrays, InMemory, Output, Split, SplitName, Task, Tensor
+from attar.pipeline.stage import Facts
+from attar.stages.artifacts import Answers, Engine, Evidence, OnnxModel, Predictor, Verdict, Weights
+from attar.stages.measure import Measure
+from attar.stages.runtimes import onnxruntime
+
+NAME = "tests.proof_parts:Points"
+SAMPLES = 40
+Matrix = npt.NDArray[np.float32]
+TEACHER: Matrix = np.array([[2, 0, -1], [0, 2, -1]], np.float32)  # (coordinates, classes)
+STUDENT: Matrix = np.array([[2, 0.5, -1], [0, 2, -1.5]], np.float32)
+
+
+class Points(Task):
+    """Class 0 lies right, 1 up, 2 left and down; raw coordinates are doubled and preprocessing halves them."""
+
+    inputs = {"x": Tensor("float32", ("batch", 2))}
+    outputs = {"logits": Output(("batch", 3), target="label")}
+    ranges = {"batch": (1, 8)}
+    classes = ("right", "up", "other")
+    preprocess: ClassVar[Mapping[str, Sequence[Step]]] = {"x": [Scale(by=0.5)]}
+
+    def data(self) -> list[Path | str]:
+        return ["points 1"]
+
+    def split(self, name: SplitName) -> Split:
+        x = np.random.default_rng(0).standard_normal((SAMPLES, 2)).astype(np.float32) * 2
+        return InMemory({"x": x}, {"label": (x @ TEACHER).argmax(1)})
+
+    def score(self, outputs: Arrays, targets: Arrays) -> npt.NDArray[np.float64]:
+        right: npt.NDArray[np.float64] = (outputs["logits"].argmax(1) == targets["label"])[:, None].astype(np.float64)
+        return right
+
+
+class Empty(Points):
+    def split(self, name: SplitName) -> Split:
+        return InMemory({"x": np.zeros((0, 2), np.float32)}, {"label": np.zeros(0, np.int64)})
+
+
+class Linear(Weights):
+    """Weights that open without torch."""
+
+    @contextmanager
+    def _opened(self) -> Iterator[Predictor]:
+        matrix = np.load(self.root / "matrix.npy")
+        yield Predictor({"model": lambda inputs: {"logits": np.asarray(inputs["x"] @ matrix)}})
+
+    def open(self, threads: int | None = None) -> Any:
+        return self._opened()
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def linear(root: Path, matrix: Matrix) -> Linear:
+    root.mkdir(parents=True)
+    np.save(root / "matrix.npy", matrix)
+    (root / "weights.safetensors").write_bytes(matrix.tobytes())
+    return Linear(digest(root.name), digest(str(matrix)), root, {"parameters": matrix.size, "task": NAME})
+
+
+def write_graph(path: Path, matrix: Matrix) -> None:
+    """``logits = x @ matrix``, the batch axis dynamic."""
+    shapes = {"x": ["batch", matrix.shape[0]], "logits": ["batch", matrix.shape[1]]}
+    x, logits = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items())
+    node = helper.make_node("MatMul", ["x", "matrix"], ["logits"])
+    graph = helper.make_graph([node], "linear", [x], [logits], [numpy_helper.from_array(matrix, "matrix")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+
+
+def onnx_facts(matrix: Matrix) -> dict[str, Any]:
+    return {"graphs": ["model"], "precision": "fp32", "parameters": matrix.size}
+
+
+def onnx_model(root: Path, matrix: Matrix) -> OnnxModel:
+    root.mkdir(parents=True)
+    write_graph(root / "model.onnx", matrix)
+    return OnnxModel(digest(root.name), digest(str(matrix)), root, onnx_facts(matrix))
+
+
+def engine(root: Path, matrix: Matrix) -> Engine:
+    root.mkdir(parents=True)
+    write_graph(root / "model.onnx", matrix)
+    runtime = {"runtime": "onnxruntime", "runtime_version": onnxruntime.version(), "provider": onnxruntime.CPU, "threads": 1}
+    facts = {**onnx_facts(matrix), **runtime, "machine": onnxruntime.machine()}
+    return Engine(digest(root.name), digest(str(matrix)), root, facts)
+
+
+def answers(root: Path, matrix: Matrix) -> Answers:
+    root.mkdir(parents=True)
+    task = Points()
+    inputs = preprocess.apply(task.preprocess, task.split("test").take(np.arange(SAMPLES)).inputs)
+    np.save(root / "test.clean.logits.npy", np.asarray(inputs["x"], np.float32) @ matrix)
+    return Answers(digest(root.name), digest(str(matrix)), root, {"outputs": ["logits"]})
+
+
+@dataclass
+class Chain:
+    """Everything that ``Measure`` reads. Each hop may be given another matrix, which is how a test breaks it."""
+
+    root: Path
+    broken: Mapping[str, Matrix] = field(default_factory=dict)
+    control: bool = False
+
+    def inputs(self) -> dict[str, Any]:
+        hops = {
+            "teacher": TEACHER,
+            "reference": TEACHER,
+            "student": STUDENT,
+            "onnx": STUDENT,
+            "model": STUDENT,
+            "engine": STUDENT,
+        }
+        make = {
+            "teacher": linear,
+            "student": linear,
+            "reference": onnx_model,
+            "onnx": onnx_model,
+            "model": onnx_model,
+            "engine": engine,
+        }
+        made: dict[str, Any] = {hop: make[hop](self.root / hop, self.broken.get(hop, hops[hop])) for hop in hops}
+        made["answers"] = answers(self.root / "answers", TEACHER)
+        off = Weights(digest("control"), "", self.root, {"off": True})
+        made["control"] = linear(self.root / "control", self.broken.get("control", STUDENT)) if self.control else off
+        return made
+
+    def evidence(self, inputs: Mapping[str, Any]) -> Evidence:
+        out = self.root / "evidence"
+        out.mkdir()
+        facts = Measure(task=NAME, batch=4, repeats=20, seconds=0.01).run(out, **inputs)
+        return Evidence(digest("evidence"), digest("evidence"), out, facts)
+
+
+def verdict(facts: Facts) -> Verdict:
+    return Verdict(digest("verdict"), digest("verdict"), Path(), facts)
+
+
+def metrics(**changed: float | None) -> dict[str, Any]:
+    """The comparison of two hops that agree in everything, but for what is changed."""
+    perfect = {"score_drop": 0.0, "correlation": 1.0, "correlation_per_sample": 1.0, "correlation_probabilities": 1.0}
+    return {**perfect, "kdl": 0.0, "agreement": 1.0, "largest_difference": 0.0, "worst_class": None, **changed}
+
+
+def hop(name: str, before: str | None, **changed: float | None) -> dict[str, Any]:
+    """One line of a ledger, measured and perfect, but for what is changed against the teacher."""
+    this = {"hop": name, "status": "measured", "why": None, "score": 0.9, "nonfinite": 0, "constant": False}
+    return {**this, "teacher": metrics(**changed), "previous": {"hop": before, **metrics()} if before else None}
+
+
+def a_ledger() -> dict[str, Any]:
+    """A ledger in which every promise is kept."""
+    before = {"teacher": None, "reference": "teacher", "student": None, "onnx": "student", "model": "onnx", "engine": "model"}
+    return {"samples": 100, "hops": [hop(*each) for each in before.items()], "speedup": {"reference": 5.0, "teacher": 9.0}}
+
+
+def line(ledger: Facts, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(each for each in ledger["hops"] if each["hop"] == name)
+    return found

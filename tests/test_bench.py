@@ -1,0 +1,42 @@
+"""Bench: times a bundle that is fit, and no other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from attar.pipeline.errors import AttarError, Unfit
+from attar.stages.bench import bench, table
+from attar.stages.proof.timing import LEAST
+from tests.test_package import packaged
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return packaged(tmp_path_factory.mktemp("bench"))
+
+
+def test_the_engine_is_timed_beside_the_fp32_student(bundle: Path) -> None:
+    facts = bench(bundle, batches=(1, 8), seconds=0.01)
+    assert facts["batches"].keys() == {"1", "8"}
+    for found in facts["batches"].values():
+        assert found["rounds"] >= LEAST
+        assert 0 < found["engine"]["p50"] <= found["engine"]["p99"]
+        assert found["speedup"] == found["reference"]["p50"] / found["engine"]["p50"]
+    json.dumps(facts, allow_nan=False)
+    lines = table(facts).splitlines()
+    assert [line.split()[:2] for line in lines[1:5]] == [["1", "engine"], ["1", "reference"], ["8", "engine"], ["8", "reference"]]
+    assert lines[5].startswith("speedup over the fp32 student: ")
+
+
+def test_a_batch_that_is_not_promised_is_refused(bundle: Path) -> None:
+    with pytest.raises(AttarError, match="promises batches of 1 to 8, not 32"):
+        bench(bundle)
+
+
+def test_a_bundle_that_was_changed_is_not_timed(bundle: Path) -> None:
+    (bundle / "README.md").write_text("faster")
+    with pytest.raises(Unfit, match=r"README\.md was changed"):
+        bench(bundle)

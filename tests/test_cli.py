@@ -1,0 +1,322 @@
+"""The command line on a user's project: what it makes, what it makes again, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from attar.pipeline.cli import main
+from attar.pipeline.store import Store
+from tests import tiny
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose every slot is made. Read only: take a ``copy``."""
+    folder = tmp_path_factory.mktemp("finished") / "project"
+    tiny.write(folder)
+    assert set(tiny.statuses(tiny.run(folder)).values()) == {"made"}
+    return folder
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    """The finished project in a place of its own; its data are looked at there."""
+    folder = tmp_path / "project"
+    shutil.copytree(finished, folder, symlinks=True)
+    assert tiny.made_again(tiny.run(folder)) == []
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder to run the command line in, in this process; its modules are forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    for name in ("task", "nets"):
+        sys.modules.pop(name, None)
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(main, [*arguments])
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def files_of(folder: Path) -> dict[str, float]:
+    return {str(path): path.lstat().st_mtime for path in sorted(folder.rglob("*"))}
+
+
+def test_a_run_leaves_a_bundle_and_a_report_and_says_where(finished: Path) -> None:
+    latest = finished / "store" / "latest" / "recipe"
+    assert {"report.html", "report.md", "report.json", "junit.xml", "cpu"} <= {path.name for path in latest.iterdir()}
+    assert (latest / "cpu" / "manifest.json").is_file()
+    done = tiny.attar(finished, "run", "recipe.toml")
+    assert done.returncode == 0
+    assert f"bundle  {latest / 'cpu'}" in done.stdout
+    assert f"report  {latest / 'report.html'}" in done.stdout
+
+
+def test_json_is_one_object_with_everything_in_it(finished: Path) -> None:
+    made = tiny.run(finished)
+    assert [entry["slot"] for entry in made["slots"]] == tiny.SLOTS
+    keys = {"slot", "status", "reused", "reason", "key", "path", "seconds", "facts", "error"}
+    assert all(keys <= set(entry) for entry in made["slots"])
+    assert made["targets"]["cpu"]["verdict"] == "passed"
+    assert Path(made["targets"]["cpu"]["bundle"]).is_dir()
+    assert Path(made["report"]).is_file()
+
+
+def test_a_second_run_touches_nothing(copy: Path) -> None:
+    before = files_of(copy / "store")
+    assert set(tiny.statuses(tiny.run(copy)).values()) == {"reused"}
+    assert files_of(copy / "store") == before
+
+
+def test_a_finished_project_answers_from_a_read_only_store(copy: Path) -> None:
+    mount = ["mount", "--bind", str(copy / "store"), str(copy / "store")]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a bind mount needs root")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(copy / "store")], check=True)
+        assert set(tiny.statuses(tiny.run(copy)).values()) == {"reused"}
+        done = tiny.attar(copy, "teach", "recipe.toml", "--set", "seed=5")
+        assert done.returncode == 1
+        assert "cannot write the store" in done.stderr
+        assert "Traceback" not in done.stderr
+    finally:
+        subprocess.run(["umount", str(copy / "store")], check=True)
+
+
+def test_a_comment_makes_nothing_again_and_the_student_s_network_only_what_follows_it(copy: Path) -> None:
+    edit(copy / "nets.py", "def teacher", "# the big one\ndef teacher")
+    assert tiny.made_again(tiny.run(copy)) == []
+    edit(copy / "nets.py", "def student(width=8):", "def student(width=9):")
+    assert tiny.made_again(tiny.run(copy)) == ["student"]  # made again, to the same weights: the recipe sets the width
+    edit(
+        copy / "nets.py",
+        "nn.Linear(2, width), nn.ReLU(), nn.Linear(width, 2)",
+        "nn.Linear(2, width), nn.Tanh(), nn.Linear(width, 2)",
+    )
+    again = tiny.made_again(tiny.run(copy))
+    assert again[0] == "student"
+    assert not {"teacher", "reference", "answers"} & set(again)
+
+
+def test_a_byte_of_the_data_makes_again_what_reads_them(copy: Path) -> None:
+    tiny.save(copy, tiny.points(seed=9))
+    entries = {entry["slot"]: entry for entry in tiny.run(copy)["slots"]}
+    assert entries["teacher"]["status"] == "made"
+    assert entries["teacher"]["reason"].startswith("data: ")
+
+
+def test_a_broken_promise_exits_with_3_keeps_the_evidence_and_takes_the_old_bundle_away(copy: Path) -> None:
+    edit(copy / "recipe.toml", "correlation = 0.5", "correlation = 0.99999")
+    made = tiny.run(copy, code=3)
+    assert tiny.statuses(made)["cpu.evidence"] == "reused"
+    assert tiny.statuses(made)["cpu.bundle"] == "failed"
+    assert made["targets"]["cpu"]["verdict"] == "failed"
+    assert made["targets"]["cpu"]["bundle"] is None
+    assert not (copy / "store" / "latest" / "recipe" / "cpu").exists()
+
+
+def test_all_targets_are_attempted(copy: Path) -> None:
+    with (copy / "recipe.toml").open("a") as file:
+        file.write("\n[targets.strict]\nprecision = 'fp32'\ngates = { correlation = 0.99999 }\n")
+    made = tiny.run(copy, code=3)
+    assert {name: target["verdict"] for name, target in made["targets"].items()} == {"cpu": "passed", "strict": "failed"}
+    assert made["targets"]["cpu"]["bundle"]
+
+
+def test_a_plan_names_what_changed_and_what_depends_on_it(copy: Path) -> None:
+    edit(copy / "recipe.toml", "epochs = 20", "epochs = 21")
+    done = tiny.attar(copy, "plan", "recipe.toml")
+    lines = {line.split()[1]: line for line in done.stdout.splitlines()}
+    assert lines["teacher"].startswith("reuse")
+    assert "settings.epochs: 20 -> 21" in lines["student"]
+    assert lines["onnx"].startswith("wait")
+    assert "depends on student" in lines["onnx"]
+
+
+def test_a_damaged_artifact_is_said_and_made_again(copy: Path) -> None:
+    student = next(entry for entry in tiny.run(copy)["slots"] if entry["slot"] == "student")
+    weights = Path(student["path"]) / "weights.safetensors"
+    weights.chmod(0o644)
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+    done = tiny.attar(copy, "run", "recipe.toml")
+    assert done.returncode == 0
+    assert "was changed after it was made" in done.stderr
+
+
+def test_two_runs_at_once_make_each_slot_once(tmp_path: Path) -> None:
+    tiny.write(tmp_path)
+    command = tiny.command(tmp_path, "run", "recipe.toml", "--json")
+    pair = [
+        subprocess.Popen(command, cwd=tmp_path, env=tiny.environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        for _ in range(2)
+    ]
+    made = [json.loads(process.communicate(timeout=110)[0]) for process in pair]
+    assert [process.returncode for process in pair] == [0, 0]
+    assert sorted(slot for one in made for slot in tiny.made_again(one)) == sorted(tiny.SLOTS)
+    assert made[0]["targets"]["cpu"]["verdict"] == made[1]["targets"]["cpu"]["verdict"] == "passed"
+
+
+RECIPE_MISTAKES = {
+    "not TOML": (("epochs = 6", "epochs = = 6"), "is not TOML"),
+    "unknown section": (("[teacher]", "[teecher]"), "unknown name 'teecher'; did you mean 'teacher'?"),
+    "unknown field": (("epochs = 6", "epoch = 6"), "teacher.epoch: unknown field; did you mean 'epochs'?"),
+    "unknown target key": (("threads = 1", "thread = 1"), "[targets.cpu]: unknown name 'thread'; did you mean 'threads'?"),
+    "wrong type": (("epochs = 6", "epochs = 'six'"), "teacher.epochs: Input should be a valid integer"),
+    "out of range": (("epochs = 6", "epochs = 0"), "teacher.epochs: Input should be greater than or equal to 1; got 0"),
+    "missing file": (("epochs = 6", "weights = 'gone.safetensors'"), "teacher.weights: there is no file"),
+    "no such task": (("task.py:Circle", "task.py:Circel"), "task defines no 'Circel'; did you mean 'Circle'?"),
+    "no such module": (("task.py:Circle", "tusk.py:Circle"), "there is no module 'tusk' beside the recipe"),
+    "no such network": (("nets.py:student", "nets.py:studnet"), "nets defines no 'studnet'; did you mean 'student'?"),
+    "other options": (("{ width = 16 }", "{ widht = 16 }"), "takes no option 'widht'; did you mean 'width'?"),
+    "unknown precision": (('"int8"', '"int9"'), "precision: Input should be"),
+    "unknown gate": (("correlation = 0.5", "corelation = 0.5"), "corelation: unknown field"),
+}
+
+
+@pytest.mark.parametrize("mistake", RECIPE_MISTAKES)
+def test_a_mistake_in_the_recipe_exits_with_2_and_leaves_the_store_alone(here: Path, mistake: str) -> None:
+    (old, new), message = RECIPE_MISTAKES[mistake]
+    tiny.write(here, recipe=tiny.RECIPE.replace(old, new, 1))
+    done = call("run", "recipe.toml", "--store", "store")
+    assert done.exit_code == 2, done.output
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (here / "store").exists()
+
+
+def outside(arrays: dict[str, Any]) -> None:
+    arrays["train_inside"][3] = 7
+
+
+def empty(arrays: dict[str, Any]) -> None:
+    arrays["validation"], arrays["validation_inside"] = arrays["validation"][:0], arrays["validation_inside"][:0]
+
+
+def overlapping(arrays: dict[str, Any]) -> None:
+    arrays["train"][:5] = arrays["test"][:5]
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [(outside, "7"), (empty, "validation"), (overlapping, "5")],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_bad_data_stop_the_run_before_anything_is_trained(here: Path, harm: Any, message: str) -> None:
+    tiny.write(here)
+    arrays = tiny.points()
+    harm(arrays)
+    tiny.save(here, arrays)
+    done = call("run", "recipe.toml", "--store", "store")
+    assert done.exit_code == 1, done.output
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert Store(here / "store").entries() == []
+
+
+def test_a_diverging_loss_names_the_step(here: Path) -> None:
+    tiny.write(here, recipe=tiny.RECIPE.replace("learning_rate = 0.02", "learning_rate = 1e30", 1))
+    done = call("teach", "recipe.toml", "--store", "store")
+    assert done.exit_code == 1
+    assert "lower learning_rate = 1e+30" in done.stderr
+
+
+def test_weights_of_another_architecture_name_the_tensors(here: Path) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({"0.weight": np.zeros((3, 2), np.float32)}, here / "other.safetensors")
+    tiny.write(here, recipe=tiny.RECIPE.replace("epochs = 6", "weights = 'other.safetensors'", 1))
+    done = call("teach", "recipe.toml", "--store", "store")
+    assert done.exit_code == 1
+    assert "0.weight" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_verbose_shows_the_traceback(here: Path) -> None:
+    tiny.write(here, recipe=tiny.RECIPE.replace("learning_rate = 0.02", "learning_rate = 1e30", 1))
+    done = call("teach", "recipe.toml", "--store", "store", "-v")
+    assert "Traceback" in done.stderr
+
+
+def test_an_unknown_recipe_or_target_or_command_exits_with_2(here: Path) -> None:
+    tiny.write(here)
+    assert call("run", "recpe.toml").exit_code == 2
+    assert call("run", "recipe.toml", "--target", "gpu").exit_code == 2
+    assert call("fly").exit_code == 2
+    assert call("run", "recipe.toml", "--set", "teacher.epochs=zero").exit_code == 2
+
+
+def test_asking_for_a_gpu_that_is_not_there_is_an_error(here: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU; the test is of those that have none")
+    tiny.write(here)
+    done = call("teach", "recipe.toml", "--store", "store", "--device", "cuda")
+    assert done.exit_code == 1
+    assert "cuda" in done.stderr.lower()
+
+
+def test_the_store_can_be_looked_at_and_tidied(copy: Path) -> None:
+    listed = json.loads(tiny.attar(copy, "ls", "--json").stdout)
+    assert sorted(row["slot"] for row in listed) == sorted(tiny.SLOTS)
+    key = next(row["key"] for row in listed if row["slot"] == "student")
+    shown = json.loads(tiny.attar(copy, "show", key[:12], "--verify").stdout)
+    assert shown["facts"]["network"] == "nets.py:student"
+    assert shown["deciders"]["settings"]["epochs"] == 20
+    assert key in tiny.attar(copy, "show", "recipe.toml").stdout
+    tiny.run(copy, "--set", "student.epochs=19", "--set", "gates.correlation=0.1", "--set", "gates.score_drop=1.0")
+    assert "student" in tiny.attar(copy, "gc", "--dry-run").stdout
+    tiny.attar(copy, "gc")
+    assert key not in {row["key"] for row in json.loads(tiny.attar(copy, "ls", "--json").stdout)}
+    assert tiny.attar(copy, "show", key[:12]).returncode == 1
+
+
+def test_a_report_can_be_written_elsewhere_without_making_anything(copy: Path, tmp_path: Path) -> None:
+    done = tiny.attar(copy, "report", "recipe.toml", "-o", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert {"report.html", "report.md", "report.json", "junit.xml"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_a_bundle_is_checked_timed_and_found_out(copy: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(copy / "store" / "latest" / "recipe" / "cpu", bundle)
+    environment = tiny.environment()
+
+    def attar(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "attar", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100, check=False)
+
+    assert attar("check", str(bundle)).returncode == 0
+    assert json.loads(attar("bench", str(bundle), "--seconds", "0.1", "--json").stdout)
+    golden = bundle / "golden.safetensors"
+    os.chmod(golden, 0o644)  # noqa: PTH101  # the file is read-only like all of the store
+    golden.write_bytes(golden.read_bytes()[:-1] + b"\x01")
+    done = attar("check", str(bundle))
+    assert done.returncode == 4
+    assert "golden.safetensors" in done.stderr
+
+
+def test_schema_and_doctor_answer_in_json() -> None:
+    schema = json.loads(call("schema").stdout)
+    assert "teacher" in schema["properties"]
+    assert json.loads(call("doctor", "--json").stdout)["machine"]["cores"] >= 1

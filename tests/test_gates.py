@@ -1,0 +1,147 @@
+"""Gates on ledgers made by hand: what passes, what fails, and which hop is named."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from attar.pipeline.errors import StageError
+from attar.stages.proof.gates import CUMULATIVE, Gates, distillation, outcomes, verdict
+from tests.proof_parts import a_ledger, hop, line, metrics
+
+GATES = Gates(score_drop=0.025, correlation=0.95, agreement=0.91, kdl=0.5, speedup=3, teacher_score=0.85)
+
+
+def judged(ledger: dict[str, Any], gates: Gates = GATES) -> dict[str, Any]:
+    return verdict(outcomes(ledger, gates))
+
+
+def test_everything_kept_passes_and_says_so() -> None:
+    facts = judged(a_ledger())
+    assert facts["verdict"] == "passed"
+    assert facts["first_broken"] is None
+    assert facts["margin"] is None
+    assert "score drop 0 (at most 0.025)" in facts["summary"]
+    assert "speedup 5 (at least 3)" in facts["summary"]
+    json.dumps(facts, allow_nan=False)
+
+
+def test_a_score_lost_in_the_int8_graph_is_told_of_the_engine_and_blamed_on_the_model() -> None:
+    ledger = a_ledger()
+    for name in ("model", "engine"):
+        line(ledger, name)["teacher"] = metrics(score_drop=0.031)
+    facts = judged(ledger)
+    assert (facts["verdict"], facts["first_broken"]) == ("failed", "model")
+    assert facts["margin"] == pytest.approx(-0.006)
+    assert facts["summary"] == "engine: score drop 0.031, promised at most 0.025 (first broken hop: model)"
+
+
+@pytest.mark.parametrize("first", CUMULATIVE)
+def test_the_first_hop_that_breaks_is_named(first: str) -> None:
+    ledger = a_ledger()
+    for name in CUMULATIVE[CUMULATIVE.index(first) :]:
+        line(ledger, name)["teacher"] = metrics(correlation=0.5)
+    assert judged(ledger)["first_broken"] == first
+
+
+def test_only_what_ships_decides() -> None:
+    ledger = a_ledger()
+    line(ledger, "student")["teacher"] = metrics(score_drop=0.026)
+    facts = judged(ledger)
+    assert facts["verdict"] == "passed"
+    (row,) = (row for row in facts["gates"] if row["verdict"] == "failed")
+    assert (row["hop"], row["decides"]) == ("student", False)
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("reference", {"correlation": 0.9}),
+        ("onnx", {"largest_difference": 0.01}),
+        ("model", {"correlation": 0.97}),
+        ("engine", {"score_drop": 0.03}),
+    ],
+)
+def test_each_conversion_is_held_to_the_hop_before_it(name: str, changed: dict[str, float]) -> None:
+    ledger = a_ledger()
+    line(ledger, name)["previous"] |= changed
+    facts = judged(ledger, Gates())
+    assert (facts["verdict"], facts["first_broken"]) == ("failed", name)
+    assert f"against {line(ledger, name)['previous']['hop']}" in facts["summary"]
+
+
+@pytest.mark.parametrize(("what", "told"), [({"nonfinite": 3}, "3"), ({"constant": True}, "100")])
+def test_a_hop_without_usable_answers_fails_whatever_its_columns_say(what: dict[str, Any], told: str) -> None:
+    ledger = a_ledger()
+    line(ledger, "model").update(what)
+    facts = judged(ledger)
+    assert facts["first_broken"] == "model"
+    assert f"model: samples without a usable answer {told}" in facts["summary"]
+
+
+def test_a_broken_teacher_cannot_pass() -> None:
+    ledger = a_ledger()
+    line(ledger, "teacher")["score"] = 0.1
+    facts = judged(ledger)
+    assert (facts["first_broken"], facts["margin"]) == ("teacher", pytest.approx(-0.75))
+
+
+def test_an_engine_slower_than_promised_fails() -> None:
+    ledger = a_ledger() | {"speedup": {"reference": 0.5, "teacher": 9}}
+    assert judged(ledger)["first_broken"] == "engine"
+    assert "speedup 0.5, promised at least 3" in judged(ledger)["summary"]
+
+
+def test_what_was_not_run_here_never_passes() -> None:
+    ledger = a_ledger()
+    ledger["hops"][-1] = {"hop": "engine", "status": "not run here", "why": "no GPU"}
+    facts = judged(ledger)
+    assert facts["verdict"] == "not run here"
+    assert {row["verdict"] for row in facts["gates"] if row["hop"] == "engine"} == {"not run here"}
+    line(ledger, "model")["previous"]["correlation"] = 0.1
+    assert judged(ledger)["verdict"] == "failed"  # what did run and broke is worse
+
+
+def test_a_promise_that_the_outputs_cannot_show_is_an_error() -> None:
+    ledger = a_ledger()
+    for each in ledger["hops"]:
+        each["teacher"] = metrics(agreement=None, kdl=None)
+    with pytest.raises(StageError, match="'agreement' is about classes"):
+        outcomes(ledger, GATES)
+
+
+@given(st.floats(-1, 1), st.floats(-1, 1))
+def test_at_the_limit_is_inside(limit: float, measured: float) -> None:
+    ledger = a_ledger()
+    line(ledger, "engine")["teacher"] = metrics(score_drop=measured, correlation=measured)
+    rows = outcomes(ledger, Gates(score_drop=limit, correlation=limit))
+    drop, correlation = (r for r in rows if r.hop == "engine" and r.against == "teacher")
+    assert drop.verdict == ("passed" if measured <= limit + 1e-12 else "failed")
+    assert correlation.verdict == ("passed" if measured >= limit - 1e-12 else "failed")
+
+
+def test_rounding_does_not_break_a_promise() -> None:
+    ledger = a_ledger()
+    line(ledger, "engine")["teacher"] = metrics(score_drop=0.9 - 0.875)
+    assert judged(ledger, Gates(score_drop=0.025))["verdict"] == "passed"
+
+
+@pytest.mark.parametrize("wrong", [{"score": 1}, {"correlation": 2}, {"speedup": 0}, {"hops": {"kdl": 1}}])
+def test_a_promise_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Gates.model_validate(wrong)
+
+
+def test_distillation_was_needed_unless_the_control_keeps_the_score_too() -> None:
+    ledger = a_ledger()
+    assert distillation(ledger, GATES) is None
+    ledger["hops"].append(hop("control", None, score_drop=0.03, correlation=0.1))
+    assert distillation(ledger, GATES) == {"needed": True, "judged_on": "score_drop", "control": 0.03, "limit": 0.025}
+    line(ledger, "control")["teacher"] = metrics(score_drop=0.01, correlation=0.1)
+    assert (distillation(ledger, GATES) or {})["needed"] is False
+    assert distillation(ledger, Gates(correlation=0.9)) is None

@@ -1,0 +1,105 @@
+"""Labelling: the stored answers are the teacher's to exactly the views that a student reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from attar.models import views
+from attar.models.task import Array, Task, load_task
+from attar.pipeline.errors import StageError
+from attar.pipeline.progress import listening
+from attar.stages.artifacts import Answers, Weights
+from attar.stages.label import Label
+from tests.smoke import DIGITS, artifact, weights
+from tests.test_learn import READER, SENTENCES, Interrupted, interrupt_at, new
+
+
+@pytest.fixture(params=["digits", "sentences"])
+def teacher(request: pytest.FixtureRequest, tmp_path: Path, digits_weights: Weights) -> Weights:
+    return digits_weights if request.param == "digits" else weights(tmp_path / "teacher", READER, SENTENCES)
+
+
+def label(teacher: Weights, out: Path, **settings: Any) -> Answers:
+    stage = Label(**{"task": teacher.facts["task"], "views": 2, **settings})
+    return artifact(Answers, out, stage.run(out, teacher=teacher))
+
+
+def asked(task: Task, teacher: Weights, seen: views.Seen) -> dict[str, Array]:
+    with teacher.open() as predict:
+        return predict(seen.inputs)
+
+
+def test_answers_belong_to_their_view(tmp_path: Path, teacher: Weights) -> None:
+    task = load_task(teacher.facts["task"])
+    answers = label(teacher, new(tmp_path), seed=5)
+    for view in range(2):
+        seen = views.chunk(task, task.split("train"), 1, seed=5, view=view)
+        for name, expected in asked(task, teacher, seen).items():
+            stored = answers.of("train", view)[name]
+            assert stored.dtype == np.float16
+            assert len(stored) == len(task.split("train"))
+            assert stored[seen.indices].tobytes() == expected.astype(np.float16).tobytes()
+
+
+def test_clean_answers_are_float32(tmp_path: Path, teacher: Weights) -> None:
+    task = load_task(teacher.facts["task"])
+    answers = label(teacher, new(tmp_path))
+    for split in ("validation", "test"):
+        seen = views.chunk(task, task.split(split), 0)
+        for name, expected in asked(task, teacher, seen).items():
+            stored = answers.of(split)[name]
+            assert stored.dtype == np.float32
+            assert stored[seen.indices].tobytes() == expected.tobytes()
+
+
+def test_facts_and_files(tmp_path: Path, digits_weights: Weights) -> None:
+    answers = label(digits_weights, new(tmp_path))
+    assert answers.facts == {
+        "views": 2,
+        "seed": 0,
+        "samples": {"train": 1197, "validation": 300, "test": 300},
+        "outputs": ["logits"],
+    }
+    names = ["test.clean.logits.npy", "train.0.logits.npy", "train.1.logits.npy", "validation.clean.logits.npy"]
+    assert sorted(path.name for path in answers.root.iterdir()) == names
+
+
+def test_an_interruption_costs_no_finished_view(tmp_path: Path, digits_weights: Weights) -> None:
+    whole, broken = label(digits_weights, new(tmp_path, "whole")), new(tmp_path, "broken")
+    with pytest.raises(Interrupted), listening(interrupt_at(1)):
+        label(digits_weights, broken)
+    finished = broken.parent / "scratch" / "train.0.logits.npy"
+    mark = finished.stat().st_mtime_ns
+    again = label(digits_weights, broken)
+    assert (broken / finished.name).stat().st_mtime_ns == mark
+    for path in whole.root.iterdir():
+        assert (again.root / path.name).read_bytes() == path.read_bytes()
+
+
+class Loud(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+        self.factor = factor
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        made: torch.Tensor = self.layer(image.flatten(1))  # (B, 1, 8, 8) -> (B, 10)
+        return made * self.factor
+
+
+@pytest.mark.parametrize("factor", [1e9, float("nan")])
+def test_answers_that_float16_cannot_hold(tmp_path: Path, factor: float) -> None:
+    teacher = weights(tmp_path / "teacher", "tests.test_label:Loud", DIGITS, factor=factor)
+    with pytest.raises(StageError, match="more than float16 holds; scale it"):
+        label(teacher, new(tmp_path))
+
+
+def test_more_views_leave_the_first_ones_as_they_are(tmp_path: Path, digits_weights: Weights) -> None:
+    few, more = (label(digits_weights, new(tmp_path, str(count)), views=count) for count in (1, 3))
+    assert few.of("train", 0)["logits"].tobytes() == more.of("train", 0)["logits"].tobytes()

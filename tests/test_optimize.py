@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from pydantic import ValidationError
+
+from attar.models.tasks.digits import Digits
+from attar.models.views import clean
+from attar.pipeline.errors import StageError
+from attar.stages.artifacts import OnnxModel, Ranges
+from attar.stages.calibrate import Calibrate
+from attar.stages.export import Export
+from attar.stages.optimize import Optimize
+from attar.stages.precision.graphs import count_nodes, inline_identities, ranks
+from attar.stages.precision.pooling import pool_globally
+from attar.stages.runtimes import onnxruntime
+from tests import smoke
+
+
+@pytest.fixture(scope="module")
+def int8(tmp_path_factory: pytest.TempPathFactory, digits_onnx: OnnxModel, digits_ranges: Ranges) -> OnnxModel:
+    return optimized(tmp_path_factory.mktemp("int8"), digits_onnx, digits_ranges, precision="int8")
+
+
+def optimized(out: Path, model: OnnxModel, ranges: Ranges, **settings: Any) -> OnnxModel:
+    out.mkdir(exist_ok=True)
+    return smoke.artifact(OnnxModel, out, Optimize(**settings).run(out, onnx=model, calibration=ranges))
+
+
+def exported(folder: Path, network: str, task: str, exporter: str = "torchscript", **options: Any) -> tuple[OnnxModel, Ranges]:
+    weights = smoke.weights(folder / "weights", network, task, **options)
+    onnx_folder, ranges_folder = folder / "onnx", folder / "ranges"
+    onnx_folder.mkdir()
+    ranges_folder.mkdir()
+    facts = Export.model_validate({"task": task, "exporter": exporter}).run(onnx_folder, weights=weights)
+    model = smoke.artifact(OnnxModel, onnx_folder, facts)
+    return model, smoke.artifact(Ranges, ranges_folder, Calibrate(task=task, samples=30).run(ranges_folder, onnx=model))
+
+
+def kernels(model: OnnxModel, file: Path) -> dict[str, int]:
+    """What ONNX Runtime really runs."""
+    onnxruntime.write_optimized(model.file(), file)
+    return count_nodes([file])
+
+
+def test_fp32_is_the_graph_itself(tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges) -> None:
+    made = optimized(tmp_path, digits_onnx, digits_ranges, precision="fp32")
+    assert made.file().read_bytes() == digits_onnx.file().read_bytes()
+    assert made.facts["precision"] == "fp32"
+    assert made.facts["parameters"] == digits_onnx.facts["parameters"]
+
+
+def test_int8_keeps_the_answers(digits_onnx: OnnxModel, int8: OnnxModel) -> None:
+    inputs = next(clean(Digits(), Digits().split("validation"))).inputs
+    with digits_onnx.open(threads=1) as exact, int8.open(threads=1) as rounded:
+        a, b = (smoke.floats(predict(inputs)["logits"]) for predict in (exact, rounded))
+    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
+    assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.995
+    assert np.abs(a - b).max() > 0  # it is rounded
+
+
+def test_int8_form(int8: OnnxModel) -> None:
+    """Activations unsigned; weights signed, symmetric, a scale for each output channel."""
+    graph = onnx.load(int8.file()).graph
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    quantizers = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+    assert quantizers
+    assert {constants[node.input[2]].dtype for node in quantizers} == {np.dtype(np.uint8)}
+    weights = {name: array for name, array in constants.items() if array.dtype == np.int8 and array.ndim == 4}
+    assert len(weights) == 8
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in weights:
+            assert constants[node.input[1]].shape == (len(weights[node.input[0]]),)
+            assert not constants[node.input[2]].any()
+
+
+def test_everything_between_stem_and_head_runs_in_int8(tmp_path: Path, int8: OnnxModel) -> None:
+    found = kernels(int8, tmp_path / "optimized.onnx")
+    floats = {name: found.get(name, 0) for name in ("Conv", "Gemm", "Add", "Relu", "ReduceMean", "GlobalAveragePool")}
+    assert floats == {"Conv": 1, "Gemm": 1, "Add": 0, "Relu": 0, "ReduceMean": 0, "GlobalAveragePool": 0}
+    assert (found["QLinearConv"], found["QLinearAdd"], found["QLinearGlobalAveragePool"]) == (8, 3, 1)
+    assert found["QuantizeLinear"] == found["DequantizeLinear"] == 1
+    assert int8.facts["quantized"]["Conv"] == 8
+    assert len(int8.facts["float"]) == 2  # the stem and the last layer
+
+
+@pytest.mark.parametrize("network", [smoke.RESIDUAL, smoke.MOBILE])
+def test_the_torchscript_graph_runs_in_int8_too(tmp_path: Path, network: str) -> None:
+    """It shares the equal biases of untrained layers through Identity nodes."""
+    model, ranges = exported(tmp_path, network, smoke.DIGITS, width=8)
+    found = kernels(optimized(tmp_path / "out", model, ranges, precision="int8"), tmp_path / "optimized.onnx")
+    assert found["Conv"] == found["QuantizeLinear"] == found["DequantizeLinear"] == 1
+    assert found["QLinearGlobalAveragePool"] == 1
+
+
+def test_transformers_get_int8_products_alone(tmp_path: Path) -> None:
+    model, ranges = exported(tmp_path, "tests.smoke:attention", "tests.smoke:Numbers")
+    made = optimized(tmp_path / "out", model, ranges, precision="int8")
+    assert set(made.facts["quantized"]) == {"MatMul"}
+    with made.open(threads=1) as predict:
+        assert np.isfinite(smoke.floats(predict({"x": np.ones((2, 3), np.float32)})["y"])).all()
+
+
+def test_bytes_are_the_same_again(tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges, int8: OnnxModel) -> None:
+    again = optimized(tmp_path, digits_onnx, digits_ranges, precision="int8")
+    assert again.file().read_bytes() == int8.file().read_bytes()
+    assert again.facts == int8.facts
+
+
+def test_excluded_nodes_stay_float(tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges, int8: OnnxModel) -> None:
+    chosen = [node.name for node in onnx.load(digits_onnx.file()).graph.node if node.op_type == "Conv"][3]
+    made = optimized(tmp_path, digits_onnx, digits_ranges, precision="int8", exclude=[chosen])
+    assert set(made.facts["float"]) == {*int8.facts["float"], chosen}
+    assert kernels(made, tmp_path / "optimized.onnx")["Conv"] == 2
+
+
+def test_one_scale_a_weight(tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges, int8: OnnxModel) -> None:
+    made = optimized(tmp_path, digits_onnx, digits_ranges, precision="int8", per_channel=False)
+    assert made.file().read_bytes() != int8.file().read_bytes()
+
+
+def test_refusals(tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges) -> None:
+    with pytest.raises(StageError, match="exclude names a node 'node_Conv' that the graph does not have; did you mean"):
+        optimized(tmp_path / "a", digits_onnx, digits_ranges, precision="int8", exclude=["node_Conv"])
+    model, ranges = exported(tmp_path / "linear", "tests.smoke:linear", "tests.smoke:Numbers")
+    with pytest.raises(StageError, match=r"nothing can be quantized: .* Use precision = 'fp32'"):
+        optimized(tmp_path / "b", model, ranges, precision="int8")
+    with pytest.raises(StageError, match=r"no range for tensor .*; was it made from another graph"):
+        optimized(tmp_path / "c", digits_onnx, ranges, precision="int8")
+    for wrong in ("fp16", "int4"):
+        with pytest.raises(ValidationError, match="precision"):
+            Optimize.model_validate({"precision": wrong})
+
+
+@pytest.mark.parametrize(("keepdims", "operators"), [(1, ["GlobalAveragePool"]), (0, ["GlobalAveragePool", "Flatten"])])
+def test_a_mean_over_the_image_becomes_a_pool(keepdims: int, operators: list[str]) -> None:
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 9, opset_import: ["" : 18]>
+        mean (float[batch,4,6,5] x) => (float[batch,4{",1,1" if keepdims else ""}] y) <int64[2] axes = {{-1, 2}}> {{
+            y = ReduceMean<keepdims={keepdims}>(x, axes)
+        }}""")
+    x = np.random.default_rng(0).standard_normal((3, 4, 6, 5)).astype(np.float32)
+    pool_globally(model, {"y": (0.0, 1.0)})
+    assert [node.op_type for node in model.graph.node] == operators
+    onnx.checker.check_model(model, full_check=True)
+    with onnxruntime.opened({"model": model.SerializeToString()}, 1) as predict:
+        np.testing.assert_allclose(smoke.floats(predict({"x": x})["y"]), x.mean((2, 3), keepdims=bool(keepdims)), atol=1e-6)
+
+
+@pytest.mark.parametrize("node", ["ReduceMean(x, channels)", "ReduceMean(x)", "ReduceMean(x, computed)"])
+def test_other_means_stay(node: str) -> None:
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 9, opset_import: ["" : 18]>
+        mean (float[batch,4,6,5] x, int64[2] computed) => (float[a,b,c,d] y) <int64[2] channels = {{1, 2}}> {{ y = {node} }}
+    """)
+    pool_globally(model, {})
+    assert [node.op_type for node in model.graph.node] == ["ReduceMean"]
+
+
+def test_identities_of_weights_become_weights() -> None:
+    model = onnx.parser.parse_model("""
+        <ir_version: 9, opset_import: ["" : 18]>
+        shared (float[2] x) => (float[2] y) <float[2] bias = {1, 2}> {
+            again = Identity(bias)
+            more = Identity(again)
+            z = Add(x, more)
+            y = Identity(z)
+        }""")
+    inline_identities(model)
+    assert [node.op_type for node in model.graph.node] == ["Add", "Identity"]
+    assert {tensor.name for tensor in model.graph.initializer} == {"bias", "again", "more"}
+    assert ranks(model)["z"] == 1

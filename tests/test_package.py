@@ -1,0 +1,193 @@
+"""Package: what is written, what is refused, and that the result opens without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from safetensors.numpy import load_file
+
+from attar.pipeline.errors import Rejected, StageError
+from attar.stages import package
+from attar.stages.artifacts import Evidence
+from attar.stages.judge import Judge
+from attar.stages.package import Package
+from attar.stages.packaging import triton
+from attar.stages.packaging.manifest import Manifest, Output, Tensor
+from attar.stages.proof.gates import Gates
+from tests.proof_parts import NAME, STUDENT, TEACHER, Chain, engine, verdict
+
+GATES = Gates(score_drop=0.2, correlation=0.9, teacher_score=0.9)
+
+
+def packaged(root: Path, gates: Gates = GATES, **changed: Any) -> Path:
+    """The bundle of a chain in ``root``; the hops that Package reads may be replaced."""
+    chain = Chain(root)
+    inputs = chain.inputs()
+    evidence = chain.evidence(inputs)
+    judged = verdict(Judge(gates=gates).run(root, evidence=evidence))
+    given = {name: inputs[name] for name in ("onnx", "model", "engine")}
+    out = root / "out"
+    out.mkdir()
+    Package(task=NAME, name="points").run(out, **{**given, "evidence": evidence, "verdict": judged, **changed})
+    return out
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return packaged(tmp_path_factory.mktemp("package"))
+
+
+def manifest_of(bundle: Path) -> Manifest:
+    return Manifest.model_validate_json((bundle / "manifest.json").read_text())
+
+
+def test_the_layout(bundle: Path) -> None:
+    assert sorted(path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()) == [
+        "README.md",
+        "SHA256SUMS",
+        "engines/onnxruntime/model.onnx",
+        "golden.safetensors",
+        "graphs/model.onnx",
+        "manifest.json",
+        "reference/model.onnx",
+        "triton/points/1/model.onnx",
+        "triton/points/config.pbtxt",
+    ]
+
+
+def test_the_manifest_says_all_that_serving_needs(bundle: Path) -> None:
+    manifest = manifest_of(bundle)
+    assert manifest.inputs == {"x": Tensor(dtype="float32", axes=("batch", 2))}
+    assert manifest.outputs == {"logits": Output(dtype="float32", axes=("batch", 3), kind="logits")}
+    assert manifest.labels == ["right", "up", "other"]
+    assert manifest.ranges == {"batch": (1, 8)}
+    assert (manifest.engine.runtime, manifest.engine.threads) == ("onnxruntime", 1)
+    assert manifest.verdict["verdict"] == "passed"
+    assert {hop["hop"] for hop in manifest.ledger["hops"]} >= {"teacher", "engine"}
+
+
+def test_the_lineage_leads_back_to_the_teacher(bundle: Path) -> None:
+    lineage = manifest_of(bundle).lineage
+    assert lineage.keys() >= {"teacher", "answers", "reference", "student", "onnx", "model", "engine", "evidence", "verdict"}
+    assert lineage["teacher"].key == hashlib.sha256(b"teacher").hexdigest()
+    assert lineage["engine"].facts["precision"] == "fp32"
+
+
+def test_golden_requests_are_raw_and_answered_by_both(bundle: Path) -> None:
+    golden = load_file(bundle / "golden.safetensors")
+    assert {name: array.shape for name, array in golden.items()} == {
+        "raw.x": (16, 2),
+        "teacher.logits": (16, 3),
+        "engine.logits": (16, 3),
+    }
+    assert np.allclose(golden["raw.x"] / 2 @ TEACHER, golden["teacher.logits"], atol=1e-5)
+    assert np.allclose(golden["raw.x"] / 2 @ STUDENT, golden["engine.logits"], atol=1e-5)
+
+
+def test_the_list_of_sums_is_one_that_coreutils_read(bundle: Path) -> None:
+    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=bundle, check=True, capture_output=True)
+
+
+def test_the_model_card_shows_the_proof(bundle: Path) -> None:
+    card = (bundle / "README.md").read_text()
+    assert "| engine | ONNX Runtime | fp32 |" in card
+    assert "| engine: score drop against teacher | at most 0.2 |" in card
+    assert "| engine: correlation against model | at least 0.98 |" in card
+    assert "`batch` from 1 to 8" in card
+
+
+def test_a_failed_verdict_is_refused_with_the_hop_and_the_margin(tmp_path: Path) -> None:
+    with pytest.raises(Rejected, match=r"\(first broken hop: student\), 0\.0\d+ outside; improve student") as refused:
+        packaged(tmp_path, Gates(correlation=0.9999))
+    assert refused.value.exit_code == 3
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("decided", ["undecided", "not run here"])
+def test_nothing_but_a_passed_verdict_is_packaged(tmp_path: Path, decided: str) -> None:
+    inputs = Chain(tmp_path / "chain").inputs()
+    given = {name: inputs[name] for name in ("onnx", "model", "engine")}
+    judged = verdict({"verdict": decided, "summary": decided})
+    with pytest.raises(Rejected, match="Only what was proven is shipped"):
+        Package(task=NAME).run(tmp_path, **given, evidence=Evidence("", "", tmp_path, {}), verdict=judged)
+
+
+def test_an_engine_that_was_not_measured_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="does not repeat what was measured"):
+        packaged(tmp_path, engine=engine(tmp_path / "other", TEACHER))
+
+
+def test_a_bundle_that_needs_torch_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(package, "NEVER_NEEDED", ("onnxruntime",))
+    with pytest.raises(StageError, match=r"cannot be opened without torch: .*onnxruntime"):
+        packaged(tmp_path)
+
+
+def test_external_data_travels_with_its_graph(tmp_path: Path) -> None:
+    inputs = Chain(tmp_path / "chain").inputs()
+    for name in ("onnx", "model", "engine"):
+        path = inputs[name].root / "model.onnx"
+        model = onnx.load(path)
+        onnx.save(model, path, save_as_external_data=True, location="model.onnx.data", size_threshold=0)
+    out = packaged(tmp_path / "package", **{name: inputs[name] for name in ("onnx", "model", "engine")})
+    for folder in ("graphs", "reference", "engines/onnxruntime", "triton/points/1"):
+        assert (out / folder / "model.onnx.data").is_file()
+
+
+def tokens_of(text: str) -> list[str]:
+    """Lexemes of protobuf's text format: names, numbers, strings and brackets, with nothing between them but space."""
+    lexeme = r'[A-Za-z_]\w*:?|-?\d+|"(?:[^"\\]|\\.)*"|[{}\[\],]'
+    assert re.fullmatch(rf"(?:\s*(?:{lexeme}))*\s*", text)
+    return re.findall(lexeme, text)
+
+
+def test_the_configuration_for_triton(bundle: Path) -> None:
+    text = (bundle / "triton" / "points" / "config.pbtxt").read_text()
+    tokens = tokens_of(text)
+    assert all(tokens.count(a) == tokens.count(b) for a, b in ("{}", "[]"))
+    assert text.splitlines() == [
+        'name: "points"',
+        'backend: "onnxruntime"',
+        "max_batch_size: 8",
+        'input [ { name: "x" data_type: TYPE_FP32 dims: [ 2 ] } ]',
+        'output [ { name: "logits" data_type: TYPE_FP32 dims: [ 3 ] } ]',
+        "instance_group [ { count: 1 kind: KIND_CPU } ]",
+        "dynamic_batching { max_queue_delay_microseconds: 100 }",
+    ]
+
+
+def odd(bundle: Path) -> Manifest:
+    """The manifest with a scalar input a sample, a dynamic axis and a quote in a name."""
+    inputs = {'a "b"': Tensor(dtype="int64", axes=("batch", "sequence")), "scalar": Tensor(dtype="float32", axes=("batch",))}
+    return manifest_of(bundle).model_copy(update={"inputs": inputs})
+
+
+def test_odd_tensors_for_triton(bundle: Path) -> None:
+    text = triton.config("odd", odd(bundle))
+    assert 'input [ { name: "a \\"b\\"" data_type: TYPE_INT64 dims: [ -1 ] } ]' in text
+    assert 'input [ { name: "scalar" data_type: TYPE_FP32 dims: [ 1 ] reshape { shape: [ ] } } ]' in text
+    tokens_of(text)
+
+
+def test_without_a_batch_axis_triton_batches_nothing(bundle: Path) -> None:
+    fixed = manifest_of(bundle).model_copy(update={"inputs": {"x": Tensor(dtype="float32", axes=(2,))}})
+    text = triton.config("fixed", fixed)
+    assert "max_batch_size: 0" in text
+    assert "dims: [ -1, 3 ]" in text
+    assert "dynamic_batching" not in text
+
+
+def test_tritons_own_protobuf_reads_the_configuration(bundle: Path) -> None:
+    model_config_pb2 = pytest.importorskip("tritonclient.grpc.model_config_pb2", reason="pip install tritonclient[grpc]")
+    text_format = pytest.importorskip("google.protobuf.text_format", reason="pip install protobuf")
+    for text in ((bundle / "triton" / "points" / "config.pbtxt").read_text(), triton.config("odd", odd(bundle))):
+        config = text_format.Parse(text, model_config_pb2.ModelConfig())
+        assert config.max_batch_size == 8
+        assert config.HasField("dynamic_batching")

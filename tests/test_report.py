@@ -1,0 +1,182 @@
+"""The report: pure functions of records, whole, broken, partial and hostile ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from attar.pipeline.report.data import data
+from attar.pipeline.report.html import html
+from attar.pipeline.report.markdown import markdown
+from attar.pipeline.report.target import targets
+from tests.report_records import CLASSES, Made, broke, changed, parsed, printed, run_records, without_engine
+
+HOSTILE = "<script>alert('1')</script> | `x` & \"y\" $\\alpha$ [red]"
+
+
+class Page(HTMLParser):
+    """What a page holds, as far as the tests ask."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("href", "src", "xlink:href")]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def passed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Made], str]:
+    """A run that passed, and its page."""
+    records = run_records(tmp_path_factory.mktemp("passed"))
+    return records, html(records, "fashion")
+
+
+# the page
+
+
+def test_page_holds_every_figure_and_asks_for_nothing(tmp_path: Path) -> None:
+    page = Page(text := html(run_records(tmp_path, targets=("cpu", "server")), "fashion"))
+    assert page.tags.count("figure") == page.tags.count("svg") == 2 * 9 + 3
+    assert all(link.startswith("#") for link in page.links)
+    assert {link[1:] for link in page.links} <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
+    assert "script" not in page.tags
+    assert "@import" not in text
+    assert "url(http" not in text
+
+
+def test_same_records_same_page(passed: tuple[list[Made], str]) -> None:
+    records, text = passed
+    assert html(records, "fashion") == text
+
+
+def test_page_says_what_was_found(passed: tuple[list[Made], str]) -> None:
+    text = " ".join(Page(passed[1]).text.split())
+    for said in ("passed", "0.9121", "8.58×", "20.8×", "42.3× smaller", "2025-03-01 12:34 UTC", "Example CPU", *CLASSES):
+        assert said in text
+    assert "Distillation was not needed" in text
+
+
+def test_stand_in_colours_are_all_replaced(passed: tuple[list[Made], str]) -> None:
+    from attar.pipeline.report.figures.style import VARIABLES
+
+    assert not [stand_in for stand_in in VARIABLES if stand_in in passed[1]]
+
+
+def test_first_broken_hop_is_marked(tmp_path: Path) -> None:
+    page = Page(html(run_records(tmp_path, broken=True), "fashion"))
+    assert page.text.count("first broken") == 2
+    assert "What broke" not in page.text, "a refused bundle is a result, not a breakage"
+    assert "refused" in page.text
+
+
+def test_values_have_no_classes_and_no_agreement(tmp_path: Path) -> None:
+    page = Page(html(run_records(tmp_path, classes=[]), "prices"))
+    assert "Agreement" not in page.text
+    assert "Accuracy by class" not in page.text
+    assert "Values: teacher and engine" in page.text
+
+
+def test_engine_that_did_not_run_here(tmp_path: Path) -> None:
+    text = Page(html(without_engine(run_records(tmp_path)), "fashion")).text
+    assert "needs a GPU that this machine lacks" in text
+    assert "These are the numbers of the model" in text
+    assert "Logits: teacher and model" in text
+
+
+def test_failed_run_shows_the_error_and_what_there_is(tmp_path: Path) -> None:
+    page = Page(html(broke(run_records(tmp_path), "student", "loss is NaN in epoch 2"), "fashion"))
+    assert "loss is NaN in epoch 2" in page.text
+    assert "No gate was judged: student failed." in page.text
+    assert page.tags.count("svg") == 2, "the teacher's curves"
+
+
+@pytest.mark.parametrize("slot", ["teacher", "onnx", "cpu.evidence", "cpu.verdict", "cpu.bundle"])
+def test_every_slot_may_fail(tmp_path: Path, slot: str) -> None:
+    records = broke(run_records(tmp_path), slot, "out of luck")
+    assert "out of luck" in Page(html(records, "fashion")).text
+    assert "out of luck" in markdown(records, "fashion")
+    assert parsed(records, "fashion").attrib["errors"] == "1"
+    json.dumps(data(records), allow_nan=False)
+    printed(records)
+
+
+def test_no_records() -> None:
+    assert "No target was reached" in html([], "nothing")
+    assert data([]) == {"slots": [], "targets": {}}
+    assert parsed([], "nothing").attrib["tests"] == "0"
+
+
+def test_damaged_outputs_are_said_and_the_rest_stands(tmp_path: Path) -> None:
+    records = run_records(tmp_path)
+    (tmp_path / "cpu.evidence" / "hops.safetensors").write_bytes(b"not tensors")
+    page = Page(html(records, "fashion"))
+    assert "cannot be read" in page.text
+    assert page.tags.count("svg") == 9
+
+
+def test_missing_outputs_are_said(tmp_path: Path) -> None:
+    records = run_records(tmp_path)
+    (tmp_path / "cpu.evidence" / "hops.safetensors").unlink()
+    assert "cannot be read" in Page(html(records, "fashion")).text
+
+
+def test_many_classes_show_the_hardest(tmp_path: Path) -> None:
+    page = Page(html(run_records(tmp_path, classes=[f"class {n}" for n in range(40)]), "many"))
+    assert "Of 40 classes, the 16 with the lowest agreement." in page.text
+
+
+def test_slower_engine_is_called_slower(tmp_path: Path) -> None:
+    records = run_records(tmp_path)
+    hops = [
+        dict(hop, latency={"1": {"p50": 1224.0, "p99": 1300.0}}) if hop["hop"] == "engine" else hop
+        for hop in targets(records)[0].hops
+    ]
+    text = Page(html(changed(records, "cpu.evidence", hops=hops), "fashion")).text
+    assert "The engine is 2.00× slower than the reference and 1.21× faster than the teacher in PyTorch eager." in " ".join(
+        text.split()
+    )
+
+
+def test_adopted_teacher_has_no_curve(tmp_path: Path) -> None:
+    from attar.pipeline.report.figures import training
+
+    records = changed(run_records(tmp_path), "teacher", history=[], best_epoch=0)
+    assert ">teacher<" not in "".join(panel.svg for panel in training.panels(records, "accuracy"))
+
+
+# hostile names
+
+
+def test_names_from_outside_are_text(tmp_path: Path) -> None:
+    records = run_records(tmp_path, classes=[HOSTILE, *CLASSES[1:]], broken=True)
+    records = changed(records, "cpu.verdict", summary=HOSTILE)
+    records = broke(records, "cpu.bundle", f"{HOSTILE}\x00\x1b[31m")
+    page = Page(html(records, HOSTILE))
+    assert "script" not in page.tags
+    assert page.text.count("<script>alert('1')</script>") >= 3
+    assert "\x00" not in page.text
+    said = markdown(records, HOSTILE)
+    assert "\n# \\<script\\>alert" in "\n" + said
+    assert "\\| \\`x\\`" in said
+    assert HOSTILE in " ".join(printed(records, 400).split())
+    assert HOSTILE in parsed(records, HOSTILE).attrib["name"]
+
+
+def test_markdown_fence_outlasts_the_error(tmp_path: Path) -> None:
+    said = markdown(broke(run_records(tmp_path), "student", "```\n# free"), "fashion")
+    assert "````\n```\n# free\n````" in said

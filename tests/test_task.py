@@ -1,0 +1,218 @@
+"""The contract of a task, and what a task or a network is refused for before anything is spent on it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from attar.models import task_check, views
+from attar.models.task import Arrays, InMemory, Output, Split, SplitName, Tensor, hits, load_task
+from attar.models.tasks.digits import Digits
+from attar.pipeline.errors import StageError
+from attar.stages.runtimes.torch import build, probe
+from tests.token_task import Sentences, teacher
+
+DIGITS = "attar.models.tasks.digits:Digits"
+RESIDUAL = "attar.models.networks.residual:residual"
+
+
+class Broken(Sentences):
+    """Sentences whose splits a test replaces."""
+
+    replaced: ClassVar[dict[SplitName, Split]] = {}
+
+    def split(self, name: SplitName) -> Split:
+        return self.replaced.get(name) or super().split(name)
+
+
+class Labelled(Digits):
+    """Digits with one label changed."""
+
+    label: ClassVar[int] = 0
+
+    def split(self, name: SplitName) -> Split:
+        whole = super().split(name).take(np.arange(50))
+        labels = np.asarray(whole.targets["label"]).copy()
+        labels[3] = self.label
+        return InMemory(whole.inputs, {"label": labels})
+
+
+def broken(**splits: Split) -> Broken:
+    made = type("Made", (Broken,), {"replaced": splits})()
+    assert isinstance(made, Broken)
+    return made
+
+
+def rows(split: SplitName, start: int, stop: int) -> InMemory:
+    batch = Sentences().split(split).take(np.arange(start, stop))
+    return InMemory(batch.inputs, batch.targets)
+
+
+@pytest.mark.parametrize("task", [Digits(), Sentences()])
+def test_tasks_that_are_right_pass(task: Digits | Sentences) -> None:
+    task_check.check(task)
+    assert [task.split(name).take(np.arange(3)).inputs.keys() for name in task_check.SPLITS]
+
+
+def test_digits_are_split_without_overlap() -> None:
+    sizes = {name: len(Digits().split(name)) for name in task_check.SPLITS}
+    assert sizes == {"train": 1197, "validation": 300, "test": 300}
+
+
+def test_load_task_refuses_what_is_no_task() -> None:
+    with pytest.raises(StageError, match="a task is a class that derives from"):
+        load_task(RESIDUAL)
+    with pytest.raises(StageError, match="did you mean 'Digits'"):
+        load_task(DIGITS[:-1])
+
+
+def test_hits() -> None:
+    assert hits(np.array([[1.0, 2.0], [3.0, 0.0]]), np.array([1, 1])).tolist() == [[1.0], [0.0]]
+
+
+def test_r_squared_is_an_aggregate_of_statistics() -> None:
+    value = np.array([[1.0], [-1.0], [2.0]])
+    statistics = Sentences().score({"value": value + 0.5}, {"value": value})
+    assert statistics.tolist() == [[0.25, 1.0], [0.25, 1.0], [0.25, 4.0]]
+    assert Sentences().aggregate(statistics) == pytest.approx(1 - 0.75 / 6)
+
+
+def test_examples_have_the_declared_shapes() -> None:
+    made = Sentences().example(np.random.default_rng(0), batch=3, sequence=7)
+    assert {name: (array.dtype.name, array.shape) for name, array in made.items()} == {
+        "tokens": ("int64", (3, 7)),
+        "mask": ("float32", (3, 7)),
+    }
+    assert Sentences().example(np.random.default_rng(0))["tokens"].shape == (1, 4)
+
+
+@pytest.mark.parametrize("label", [-1, 10])
+def test_labels_outside_the_classes(label: int) -> None:
+    task = type("Made", (Labelled,), {"label": label})()
+    with pytest.raises(StageError, match=rf"1 labels of the train split are outside the 10 classes \(0 to 9\): \[{label}\]"):
+        task_check.check(task)
+
+
+def test_targets_that_are_not_finite() -> None:
+    part = rows("train", 0, 9)
+    value = np.asarray(part.targets["value"]).copy()
+    value[4] = np.nan
+    with pytest.raises(StageError, match="'value' of the train split holds NaN"):
+        task_check.check(broken(train=InMemory(part.inputs, {"value": value})))
+
+
+def test_targets_that_are_not_there() -> None:
+    with pytest.raises(StageError, match="the validation split has no target 'value'"):
+        task_check.check(broken(validation=InMemory(rows("validation", 0, 9).inputs, {})))
+
+
+def test_an_empty_split() -> None:
+    class Empty(Sentences):
+        def split(self, name: SplitName) -> Split:
+            return rows("validation", 0, 0) if name == "validation" else super().split(name)
+
+    with pytest.raises(StageError, match="validation split of Empty is empty"):
+        task_check.check(Empty())
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_split_that_overlaps_test(split: SplitName) -> None:
+    own, test = rows(split, 0, 100), rows("test", 5, 8)
+    mixed = {name: np.concatenate([own.inputs[name], test.inputs[name]]) for name in own.inputs}
+    targets = {"value": np.concatenate([own.targets["value"], test.targets["value"]])}
+    with pytest.raises(StageError, match=rf"3 of 512 different test samples are in the {split} split too"):
+        task_check.check(broken(**{split: InMemory(mixed, targets)}))
+
+
+def test_inputs_of_the_wrong_dtype() -> None:
+    part = rows("train", 0, 9)
+    inputs = {**part.inputs, "mask": np.asarray(part.inputs["mask"], np.float64)}
+    with pytest.raises(StageError, match=r"'mask' as float64 \(9, 16\) after preprocessing, the task declares float32"):
+        task_check.check(broken(train=InMemory(inputs, part.targets)))
+
+
+def test_inputs_beyond_the_promised_range() -> None:
+    part = rows("train", 0, 9)
+    inputs: Arrays = {name: np.concatenate([array, array], 1) for name, array in part.inputs.items()}
+    with pytest.raises(StageError, match=r"\(9, 32\) after preprocessing"):
+        task_check.check(broken(train=InMemory(inputs, part.targets)))
+
+
+def test_inputs_that_are_not_declared() -> None:
+    part = rows("test", 0, 9)
+    with pytest.raises(StageError, match=r"gives the inputs \['tokens'\], the task declares \['mask', 'tokens'\]"):
+        task_check.check(broken(test=InMemory({"tokens": part.inputs["tokens"]}, part.targets)))
+
+
+def test_an_augmentation_that_changes_the_dtype() -> None:
+    class Doubles(Sentences):
+        def augment(self, inputs: Arrays, generator: np.random.Generator) -> Arrays:
+            return {**inputs, "mask": np.asarray(inputs["mask"], np.float64)}
+
+    with pytest.raises(StageError, match=r"train \(augmented\) split gives 'mask' as float64"):
+        task_check.check(Doubles())
+
+
+def test_options_that_a_network_does_not_take() -> None:
+    with pytest.raises(StageError, match=r"has no option 'widht': did you mean 'width'\?"):
+        build(RESIDUAL, {"widht": 8})
+
+
+def test_options_that_a_network_cannot_use() -> None:
+    with pytest.raises(StageError, match="cannot be made with"):
+        build(RESIDUAL, {"width": -1})
+
+
+def test_what_is_no_network() -> None:
+    with pytest.raises(StageError, match="returned dict; a network is a function that returns"):
+        build("tests.test_task:no_network", {})
+    with pytest.raises(StageError, match=r"a network is a function that returns a torch.nn.Module"):
+        build("tests.test_task:RESIDUAL", {})
+
+
+def no_network() -> dict[str, int]:
+    return {}
+
+
+class Pair(nn.Module):
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return image, image
+
+
+def test_a_network_with_the_wrong_number_of_outputs() -> None:
+    with pytest.raises(StageError, match=r"returns 2 outputs, its task names 1: \['logits'\]"):
+        probe(Pair(), Digits())
+
+
+def test_a_network_with_outputs_of_the_wrong_shape() -> None:
+    with pytest.raises(StageError, match=r"'logits' has shape \(2, 7\), its task promises \(2, 10\)"):
+        probe(build(RESIDUAL, {"classes": 7}), Digits())
+
+
+def test_a_network_for_other_inputs() -> None:
+    with pytest.raises(StageError, match="cannot read inputs of Sentences"):
+        probe(build(RESIDUAL, {}), Sentences())
+
+
+@pytest.mark.parametrize("name", ["residual:residual", "mobile:mobile"])
+@pytest.mark.parametrize("stem", [1, 2])
+def test_the_shipped_networks_fit_their_tasks(name: str, stem: int) -> None:
+    probe(build(f"attar.models.networks.{name}", {"width": 4, "stem": stem}), Digits())
+
+
+def test_padding_does_not_change_what_a_reader_answers() -> None:
+    """The mask is what makes the sequence axis dynamic."""
+    seen = views.chunk(Sentences(), Sentences().split("test"), 0)
+    tokens, mask = (torch.from_numpy(np.asarray(seen.inputs[name])) for name in ("tokens", "mask"))
+    short = mask.sum(1) <= 8
+    module = teacher().eval()
+    torch.testing.assert_close(module(tokens[short], mask[short]), module(tokens[short, :8], mask[short, :8]))
+
+
+def test_outputs_keep_their_declared_kind() -> None:
+    assert Output(("batch", 10)).kind == "logits"
+    assert Tensor("float32", ("batch", 1, 8, 8)).shape({"batch": 5}) == (5, 1, 8, 8)
