@@ -176,7 +176,7 @@ def test_a_full_disk_is_an_error_that_says_so_and_leaves_no_artifact(tmp_path: P
     try:
         store = Store(place / "store")
         make(store, "b" * 64)
-        with pytest.raises((StoreError, OSError), match="No space left|free some space"), store.making(KEY, nobody) as payload:
+        with pytest.raises((StoreError, OSError), match=r"No space left|free some space"), store.making(KEY, nobody) as payload:
             (payload / "value.json").write_bytes(b"0" * 10**6)
         assert store.find(Number, KEY) is None
         assert store.find(Number, "b" * 64) is not None

@@ -1,0 +1,68 @@
+"""What a stored teacher costs: distilling a student against the plain training of the same student, in the same run."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attar.pipeline.stage import Facts
+from attar.stages.artifacts import Answers, Weights
+from attar.stages.distill import Control, Distill
+from attar.stages.label import Label
+from attar.stages.teach import Teach
+
+BUDGET = 1.05
+PAIRS = 7
+DIGITS = "attar.models.tasks.digits:Digits"
+RESIDUAL = "attar.models.networks.residual:residual"
+STUDENT: dict[str, Any] = {"task": DIGITS, "network": RESIDUAL, "options": {"width": 12}, "epochs": 10, "batch": 64}
+
+
+def new(folder: Path, name: str) -> Path:
+    out = folder / name / "out"
+    out.mkdir(parents=True)
+    return out
+
+
+def labelled(folder: Path) -> Answers:
+    """The answers of a teacher of one epoch: what it says costs the student the same as what a good one says."""
+    taught, out = new(folder, "teacher"), new(folder, "answers")
+    facts = Teach(**STUDENT | {"epochs": 1}).run(taught)
+    found = Label(task=DIGITS, views=2).run(out, teacher=Weights(key="", digest="", root=taught, facts=facts))
+    return Answers(key="", digest="", root=out, facts=found)
+
+
+def main() -> None:
+    print(f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {PAIRS} pairs of trainings")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        answers = labelled(folder)
+        stages = {"control": Control(**STUDENT, enabled=True, views=2), "student": Distill(**STUDENT)}
+        ratios = [pair(stages, answers, folder / str(number)) for number in range(PAIRS)]
+    ratio = statistics.median(ratios)
+    print(f"distilling takes {ratio:.3f} times the plain training (median; {min(ratios):.3f} to {max(ratios):.3f}) of {BUDGET}")
+    assert ratio <= BUDGET, "over budget"
+
+
+def pair(stages: dict[str, Control | Distill], answers: Answers, folder: Path) -> float:
+    """CPU seconds of the student over those of the control, one right after the other."""
+    took = {}
+    for name, stage in stages.items():
+        start = time.process_time()
+        run(stage, answers, new(folder, name))
+        took[name] = time.process_time() - start
+    return took["student"] / took["control"]
+
+
+def run(stage: Control | Distill, answers: Answers, out: Path) -> Facts:
+    return stage.run(out, answers=answers) if isinstance(stage, Distill) else stage.run(out)
+
+
+if __name__ == "__main__":
+    main()
