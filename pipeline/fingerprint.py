@@ -15,6 +15,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from attar.pipeline import names
@@ -57,10 +58,10 @@ class Fingerprint:
         self.paths: dict[str, Path | None] = {}
 
     def of(self, roots: Iterable[str]) -> Code:
-        """Follow these names (``module:object``)."""
+        """Follow these names: ``module:object`` or ``file.py:object``; ``module:`` is all of a module."""
         seen: dict[str, str] = {}
         packages: dict[str, str] = {}
-        todo = list(roots)
+        todo = [root if root.endswith(":") else ":".join(names.split(root)) for root in roots]
         visited: set[str] = set()
         while todo:
             target = todo.pop()
@@ -133,6 +134,8 @@ class Fingerprint:
             return None
         spec = importlib.util.find_spec(top)
         origin = Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+        if (spec is None or spec.origin is None) and (self.home / top).is_dir():
+            return self.home / top  # a folder without __init__.py is a package too
         if origin is None or {"site-packages", "dist-packages"} & set(origin.parts):
             return None
         return origin.parent if origin.name == "__init__.py" else origin.with_suffix("")
@@ -145,8 +148,8 @@ class Fingerprint:
             if importlib.util.find_spec(module.split(".")[0]) is None:
                 raise RecipeError(f"{name!r}: there is no module {module!r} beside the recipe ({self.home}) or installed")
             return
-        definitions, exports = source["definitions"], source["exports"]
-        if wanted not in definitions and wanted not in exports:
+        definitions = source["definitions"]
+        if wanted not in {*definitions, *source["exports"], *source["assigned"]}:
             raise RecipeError(f"{name!r}: {module} defines no {wanted!r}; {did_you_mean(wanted, [d for d in definitions if d])}")
         takes = definitions[wanted]["parameters"] if wanted in definitions else ["**"]
         for option in options or ():
@@ -169,7 +172,8 @@ def _file(root: Path) -> Path | None:
     return None
 
 
-def _version(package: str) -> dict[str, str]:
+@cache
+def _version(package: str) -> Mapping[str, str]:
     if package in NEUTRAL or package in sys.stdlib_module_names:
         return {}
     name = DISTRIBUTIONS.get(package, package)

@@ -31,7 +31,7 @@ class Keys:
         roots = [f"{kind.__module__}:{kind.__qualname__}", *(name for name in code_names(stage) if name)]
         code = self.code.of(roots)
         libraries = dict(code.packages)
-        for library in {library for artifact in kind.needs().values() for library in artifact.libraries}:
+        for library in {*kind.libraries, *(library for artifact in kind.needs().values() for library in artifact.libraries)}:
             libraries |= self.code.of([f"{library}:"]).packages
         found: Deciders = {
             "stage": kind.__qualname__,

@@ -19,13 +19,15 @@ class Definition(TypedDict):
     digest: str
     uses: list[str]
     parameters: list[str]
-    """Names that a call of it may use; ``**`` where it takes any. Empty for a class without ``__init__``."""
+    """Names that a call of it may use; ``**`` where it takes any, or where the file alone does not tell."""
 
 
 class Source(TypedDict):
     definitions: dict[str, Definition]
     exports: dict[str, str]
     """Names that the file imports from elsewhere: what ``from this import name`` leads to."""
+    assigned: list[str]
+    """Other names at module level; the statements that make them count as a whole."""
 
 
 def parse(text: str, module: str, *, is_package: bool) -> Source:
@@ -40,7 +42,9 @@ def parse(text: str, module: str, *, is_package: bool) -> Source:
     scope = imported | {name: f"{module}:{name}" for name in own}
     definitions = {name: _definition(node, scope, package) for name, node in own.items()}
     definitions[STATEMENTS] = _definition(ast.Module(body=loose, type_ignores=[]), scope, package)
-    return {"definitions": definitions, "exports": imported}
+    stores = (name for node in loose for name in ast.walk(node) if isinstance(name, ast.Name))
+    assigned = sorted({name.id for name in stores if isinstance(name.ctx, ast.Store)})
+    return {"definitions": definitions, "exports": imported, "assigned": assigned}
 
 
 class WithoutDocstrings(ast.NodeTransformer):
@@ -119,8 +123,8 @@ def _chains(node: ast.AST) -> Iterator[list[str]]:
 def _parameters(node: ast.AST) -> list[str]:
     if isinstance(node, ast.ClassDef):
         inits = [item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"]
-        return [name for name in _parameters(inits[0]) if name != "self"] if inits else []
+        return [name for name in _parameters(inits[0]) if name != "self"] if inits else ["**"]
     if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        return []
+        return ["**"]
     names = [argument.arg for argument in [*node.args.args, *node.args.kwonlyargs]]
     return [*names, "**"] if node.args.kwarg else names

@@ -60,6 +60,9 @@ class Stage(BaseModel, Generic[A]):
     bound_to_machine: ClassVar[bool] = False
     """Whether the result is only good on the machine (CPU, GPU, driver) that made it."""
 
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Packages whose versions decide the result although the stage's code does not import them itself."""
+
     run: ClassVar[Callable[..., Facts]]
 
     @classmethod

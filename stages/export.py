@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -28,6 +28,8 @@ Axes = tuple[int | str, ...]
 
 
 class Export(Stage[OnnxModel]):
+    libraries: ClassVar[tuple[str, ...]] = ("onnxscript",)
+
     task: CodeName
     exporter: Literal["dynamo", "torchscript"] = "dynamo"
     """``dynamo`` captures the network with ``torch.export``; ``torchscript`` traces it, and is the way out where that fails."""

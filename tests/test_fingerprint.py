@@ -68,6 +68,13 @@ def test_a_definition_brings_what_it_uses_and_nothing_else(tmp_path: Path) -> No
     assert list(of(tmp_path, "nets:teacher").packages) == ["torch"]
 
 
+def test_a_file_s_name_is_its_module_s(tmp_path: Path) -> None:
+    assert of(tmp_path, "nets.py:student") == of(tmp_path, "nets:student")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "small.py").write_text("def f(): ...\n")
+    assert "deep.small:f" in Fingerprint(tmp_path).of(["deep/small.py:f"]).definitions
+
+
 def test_editing_the_student_leaves_the_teacher_alone_though_both_live_in_one_file(tmp_path: Path) -> None:
     teacher, student = of(tmp_path, "nets:teacher"), of(tmp_path, "nets:student")
     edited = NETS.replace("depth=1", "depth=2")
@@ -144,6 +151,7 @@ def test_a_name_that_is_not_there_gets_a_guess(tmp_path: Path) -> None:
         code.require("nets:student", ["widht"])
     code.require("nets:student", ["width", "depth"])
     code.require("nets:Teacher", ["width"])
+    code.require("nets:SCALE", ["anything"])
 
 
 def test_broken_python_names_the_line(tmp_path: Path) -> None:

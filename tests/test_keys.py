@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attar.pipeline import keys, machine
+from attar.pipeline import fingerprint, keys, machine
 from attar.pipeline.errors import StageError
 from attar.pipeline.fingerprint import Fingerprint
 from attar.pipeline.keys import Keys
@@ -66,9 +66,7 @@ def test_the_version_of_a_library_that_is_used_counts(tmp_path: Path, monkeypatc
     monkeypatch.syspath_prepend(str(tmp_path))
     one = deciders(tmp_path, Tasked(task="user_task:T"))
     assert "numpy" in one["libraries"]
-    import importlib.metadata
-
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: "99")
+    monkeypatch.setattr(fingerprint, "_version", lambda name: {name: "99"} if name == "numpy" else {})
     two = deciders(tmp_path, Tasked(task="user_task:T"))
     assert list(keys.changes(one, two)) == [f"libraries.numpy: {one['libraries']['numpy']} -> 99"]
 
