@@ -43,7 +43,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         answers = labelled(folder)
-        stages = {"control": Control(**STUDENT, enabled=True, views=2), "student": Distill(**STUDENT)}
+        stages: dict[str, Control | Distill] = {
+            "control": Control(**STUDENT, enabled=True, views=2),
+            "student": Distill(**STUDENT),
+        }
         ratios = [pair(stages, answers, folder / str(number)) for number in range(PAIRS)]
     ratio = statistics.median(ratios)
     print(f"distilling takes {ratio:.3f} times the plain training (median; {min(ratios):.3f} to {max(ratios):.3f}) of {BUDGET}")

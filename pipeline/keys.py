@@ -40,7 +40,7 @@ class Keys:
             "libraries": libraries | {"python": machine.describe()["python"].rpartition(".")[0]},
             "inputs": {name: artifact.digest for name, artifact in inputs.items()},
         }
-        if "task" in kind.model_fields:
+        if "task" in stage.deciding():
             found["data"] = self.data_of(stage.task, may_import=may_import)  # type: ignore[attr-defined]  # a field of that stage
             if found["data"] is None:
                 return None
@@ -75,15 +75,14 @@ def digest(value: Any) -> str:
 
 
 def code_names(stage: Stage[Any]) -> list[str]:
-    return [getattr(stage, field) for field in type(stage).named("code")]
+    return [getattr(stage, field) for field in type(stage).named("code") if field in stage.deciding()]
 
 
 def settings(stage: Stage[Any]) -> dict[str, Any]:
-    """The stage's settings as JSON: files by their content, and none of those that do not decide the result."""
-    kind = type(stage)
-    values: dict[str, Any] = stage.model_dump(mode="json", exclude=set(kind.named("undecided")))
-    for field in kind.named("file"):
-        if values[field] is not None:
+    """The settings that decide the result, as JSON; files by their content."""
+    values: dict[str, Any] = stage.model_dump(mode="json", include=set(stage.deciding()))
+    for field in type(stage).named("file"):
+        if values.get(field) is not None:
             values[field] = file_digest(Path(values[field]), *_stamp(Path(values[field])))
     return values
 

@@ -56,6 +56,11 @@ class Pipeline:
                 needed |= set(self.slots[slot].inputs.values())
         return [slot for slot in self.slots if slot in needed]
 
+    def dooms(self, slot: str, walked: list[str]) -> bool:
+        """Whether none of the last slots of a walk can be made without this one."""
+        read = {name for other in walked for name in self.slots[other].inputs.values()}
+        return all(slot in self.up_to({end}) for end in walked if end not in read)
+
 
 @dataclass(frozen=True)
 class Record:
@@ -108,11 +113,15 @@ class Run:
             yield plan
 
     def walk(self, slots: list[str] | None = None) -> Iterator[Record]:
-        """Make or reuse every slot. What depends on a failed slot is skipped; the rest goes on."""
+        """Make or reuse every slot. What depends on a failed slot is skipped; the rest goes on while any end can be reached."""
         done: dict[str, Artifact] = {}
-        for slot in slots or list(self.pipeline.slots):
+        walked = slots or list(self.pipeline.slots)
+        doomed: list[str] = []
+        for slot in walked:
             missing = [name for name in self.pipeline.slots[slot].inputs.values() if name not in done]
-            record = self._skipped(slot, missing) if missing else self._step(slot, done)
+            record = self._skipped(slot, missing or doomed) if missing or doomed else self._step(slot, done)
+            if record.status == "failed" and self.pipeline.dooms(slot, walked):
+                doomed = [slot]
             self._remember(record)
             yield record
         self.code.remember()

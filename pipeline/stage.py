@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args, get_type_hints
@@ -80,6 +80,10 @@ class Stage(BaseModel, Generic[A]):
         """The inputs of ``run``, by name."""
         hints = get_type_hints(cls.run)
         return {name: hint for name, hint in hints.items() if name not in ("out", "return")}
+
+    def deciding(self) -> Set[str]:
+        """The fields that decide the result, as they are set. A mode that switches others off leaves those out."""
+        return set(type(self).model_fields) - set(self.named("undecided"))
 
     @classmethod
     def named(cls, what: str) -> list[str]:

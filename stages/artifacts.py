@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from attar.models.task import Array, Arrays, Predict
-from attar.pipeline.stage import Artifact
+from attar.pipeline.stage import Artifact, Device
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,10 +58,10 @@ class Weights(Model):
 
         return load(self.root / "weights.safetensors", self.facts["network"], self.facts["options"])
 
-    def open(self, threads: int | None = None) -> AbstractContextManager[Predictor]:
+    def open(self, threads: int | None = None, device: Device = "cpu") -> AbstractContextManager[Predictor]:
         from attar.stages.runtimes import torch
 
-        return torch.opened(self.load(), self.facts["task"], threads)
+        return torch.opened(self.load(), self.facts["task"], threads, device)
 
 
 class OnnxModel(Model):
@@ -81,7 +81,7 @@ class OnnxModel(Model):
 class Answers(Artifact):
     """The teacher's outputs: ``SPLIT.VIEW.OUTPUT.npy`` for recorded views, ``SPLIT.clean.OUTPUT.npy`` for the rest.
 
-    Facts: ``views`` (count), ``seed`` (of the views), ``samples`` (a split's count), ``outputs`` (names).
+    Facts: ``views`` (count), ``seed`` (of the views), ``samples`` (a split's count), ``outputs`` (names), ``device``.
     """
 
     def of(self, split: str, view: int | None = None) -> dict[str, Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +40,9 @@ class Control(Learn):
 
     enabled: bool = False
     views: int = Field(4, ge=1)
+
+    def deciding(self) -> Set[str]:
+        return super().deciding() if self.enabled else {"enabled"}
 
     def run(self, out: Path) -> Facts:
         from attar.stages.distillation.loop import Recorded, fit

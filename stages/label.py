@@ -12,7 +12,7 @@ from attar.models import task_check, views
 from attar.models.task import Array, SplitName, Task, load_task
 from attar.pipeline.errors import StageError
 from attar.pipeline.progress import advance
-from attar.pipeline.stage import CodeName, Facts, Stage, scratch
+from attar.pipeline.stage import CodeName, Device, Facts, Stage, scratch
 from attar.stages.artifacts import Answers, Predictor, Weights
 
 Memory = np.memmap[Any, Any]
@@ -28,6 +28,7 @@ class Label(Stage[Answers]):
     task: CodeName
     views: int = Field(4, ge=1)
     seed: int = Field(0, ge=0)
+    device: Device = "auto"
 
     def run(self, out: Path, *, teacher: Weights) -> Facts:
         task = load_task(self.task)
@@ -35,7 +36,9 @@ class Label(Stage[Answers]):
         work = scratch(out)
         todo: list[tuple[SplitName, int | None]] = [("train", view) for view in range(self.views)]
         todo += [(name, None) for name in CLEAN]
-        with teacher.open() as predict:
+        from attar.stages.runtimes.torch import device_of
+
+        with teacher.open(device=self.device) as predict:
             for number, (name, view) in enumerate(todo):
                 self.answer(task, predict, work, name, view)
                 advance("answers", number + 1, len(todo), f"{name} {'clean' if view is None else f'view {view}'}")
@@ -43,7 +46,13 @@ class Label(Stage[Answers]):
             for output in task.outputs:
                 (work / file(name, view, output)).replace(out / file(name, view, output))
         samples = {name: len(task.split(name)) for name in task_check.SPLITS}
-        return {"views": self.views, "seed": self.seed, "samples": samples, "outputs": list(task.outputs)}
+        return {
+            "views": self.views,
+            "seed": self.seed,
+            "samples": samples,
+            "outputs": list(task.outputs),
+            "device": device_of(self.device).type,
+        }
 
     def answer(self, task: Task, predict: Predictor, work: Path, name: SplitName, view: int | None) -> None:
         """One file for each output; nothing where they are all there."""

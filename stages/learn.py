@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from attar.pipeline.stage import CodeName, Stage
+from attar.pipeline.stage import CodeName, Device, Stage
 from attar.stages.artifacts import Weights
 
 Option = bool | int | float | str
@@ -31,3 +31,4 @@ class Learn(Stage[Weights]):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16 is autocast, the weights stay fp32; ``auto`` takes it where the CPU has it and it pays."""
     seed: int = Field(0, ge=0)
+    device: Device = "auto"

@@ -63,7 +63,7 @@ class Linear(Weights):
         matrix = np.load(self.root / "matrix.npy")
         yield Predictor({"model": lambda inputs: {"logits": np.asarray(inputs["x"] @ matrix)}})
 
-    def open(self, threads: int | None = None) -> Any:
+    def open(self, threads: int | None = None, device: str = "cpu") -> Any:
         return self._opened()
 
 

@@ -138,3 +138,9 @@ def test_labels_need_a_target() -> None:
     task = type("NoTarget", (type(load_task(DIGITS)),), {"outputs": {}})()
     with pytest.raises(StageError, match="no output of NoTarget has a target"):
         Labels().prepare(task)
+
+
+def test_a_control_that_is_off_depends_on_nothing_else() -> None:
+    off, on = (Control(task="a:b", network="c:d", enabled=enabled) for enabled in (False, True))
+    assert off.deciding() == {"enabled"}
+    assert {"network", "task", "epochs", "views"} <= on.deciding()

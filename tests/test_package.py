@@ -57,6 +57,7 @@ def test_the_layout(bundle: Path) -> None:
         "graphs/model.onnx",
         "manifest.json",
         "reference/model.onnx",
+        "report.html",
         "triton/points/1/model.onnx",
         "triton/points/config.pbtxt",
     ]

@@ -93,6 +93,16 @@ def test_a_broken_stage_names_itself_keeps_its_cause_and_skips_what_depends_on_i
     assert records[3].reason == "without check"
 
 
+def test_what_every_end_needs_stops_the_run_when_it_breaks(tmp_path: Path) -> None:
+    slots = {"source": Bound(Check(fail=True), {"double": "first"}), "apart": Bound(Source(value=9), {})}
+    ends = {"end": Bound(Double(), {"source": "source"}), "more": Bound(Double(), {"source": "source"})}
+    feeds = {"apart.end": Bound(Check(), {"double": "apart"})}
+    first = {"first": Bound(Source(), {})}
+    assert statuses(run(tmp_path / "a", Pipeline(first | slots | feeds | ends)))[1:3] == ["failed", "made"]
+    without = Pipeline(first | {"source": slots["source"]} | ends)
+    assert statuses(run(tmp_path / "b", without)) == ["made", "failed", "skipped", "skipped"]
+
+
 def test_a_refused_stage_leaves_no_artifact_and_is_tried_again(tmp_path: Path) -> None:
     records = run(tmp_path, pipeline(limit=1.0))
     assert (records[2].status, records[2].exit_code) == ("failed", 3)

@@ -25,7 +25,7 @@ from attar.stages.distillation.objective import Objective
 from attar.stages.distillation.schedule import SCHEDULES
 from attar.stages.distillation.validation import Validation
 from attar.stages.learn import Learn
-from attar.stages.runtimes.torch import build, call, channels_last, load, probe
+from attar.stages.runtimes.torch import build, call, channels_last, device_of, load, probe
 
 FRESH = 1 << 20  # the views of a training without records start here, so that none of them is a recorded one
 
@@ -69,9 +69,10 @@ def fit(settings: Learn, out: Path, what: str, objective: Objective, seen: Views
     task_check.check(task)
     objective.prepare(task)
     validation = Validation(task, answers)
-    with torch.random.fork_rng(devices=[]):
+    device = device_of(settings.device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(settings.seed)
-        module = build(settings.network, settings.options)
+        module = build(settings.network, settings.options).to(device)
         probe(module, task)
         training = Training(settings, task, module, objective, seen, what)
         training.run(validation, scratch(out) / "checkpoint.safetensors")
@@ -95,7 +96,7 @@ def finish(out: Path, module: nn.Module, settings: Learn, found: dict[str, Any])
         "network": settings.network,
         "options": dict(settings.options),
         "parameters": sum(parameter.numel() for parameter in module.parameters()),
-        "device": "cpu",
+        "device": next(module.parameters()).device.type,
         **found,
     }
 
@@ -117,7 +118,10 @@ class Training:
     def __post_init__(self) -> None:
         channels_last(self.module)
         self.optimizer = torch.optim.AdamW(self.module.parameters(), weight_decay=self.settings.weight_decay, fused=True)
-        self.bf16 = self.settings.precision == "bf16" or (self.settings.precision == "auto" and bf16_pays(self.module))
+        self.device = next(self.module.parameters()).device.type
+        self.bf16 = self.settings.precision == "bf16" or (
+            self.settings.precision == "auto" and bf16_pays(self.module, self.device)
+        )
         self.train = self.task.split("train")
         self.steps = max(1, len(self.train) // self.settings.batch)
 
@@ -156,7 +160,7 @@ class Training:
             group["lr"] = self.settings.learning_rate * SCHEDULES[self.settings.schedule](progress)
 
     def step(self, seen: Seen, view: int, where: str) -> float:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
             outputs = call(self.module, self.task, seen.inputs)
         loss = self.objective(self.task, {name: made.float() for name, made in outputs.items()}, seen, view)
         value = loss.item()
@@ -203,11 +207,13 @@ class Training:
         return {**kept, "history": self.history, "best_epoch": self.best_epoch, "precision": precision}
 
 
-def bf16_pays(module: nn.Module) -> bool:
-    """Whether this CPU multiplies bf16 natively and the network's work is dense convolutions.
+def bf16_pays(module: nn.Module, device: str = "cpu") -> bool:
+    """Whether this device multiplies bf16 natively and, on a CPU, whether the network's work is dense convolutions.
 
     Measured on an AVX512-BF16 CPU: residual networks train 1.1 to 2 times faster, depthwise separable ones 1.5 times slower.
     """
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False
     convolutions = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]

@@ -42,7 +42,7 @@ class Labels:
 
     def __call__(self, task: Task, outputs: Tensors, seen: Seen, view: int) -> Tensor:
         terms = [
-            self.term(output, outputs[name], torch.from_numpy(np.asarray(seen.targets[output.target])))
+            self.term(output, outputs[name], torch.from_numpy(np.asarray(seen.targets[output.target])).to(outputs[name].device))
             for name, output in task.outputs.items()
             if output.target
         ]
@@ -103,7 +103,7 @@ class Distillation:
         """L_KD: the weighted sum of the losses over the outputs that each reads."""
         total = torch.zeros(())
         for name, output in task.outputs.items():
-            teacher = torch.from_numpy(self.views[view][name][seen.indices].astype(np.float32))
+            teacher = torch.from_numpy(self.views[view][name][seen.indices].astype(np.float32)).to(outputs[name].device)
             for loss in self.losses:
                 if reads(loss, name, output):
                     total = total + loss.weight * loss(outputs[name], teacher)

@@ -17,7 +17,18 @@ from torch import nn
 from attar.models.task import Array, Arrays, Predict, Task, load_task
 from attar.pipeline import names
 from attar.pipeline.errors import StageError, did_you_mean
+from attar.pipeline.stage import Device
 from attar.stages.artifacts import Predictor
+
+
+def device_of(requested: Device) -> torch.device:
+    """``auto`` is the CUDA device where there is one. Raises StageError when one is asked for and there is none."""
+    if requested == "cuda" and not torch.cuda.is_available():
+        raise StageError(
+            f"device is 'cuda', but PyTorch {torch.__version__} sees no CUDA device; "
+            "use --device cpu or auto, or install a CUDA build of PyTorch and its driver"
+        )
+    return torch.device("cpu" if requested == "cpu" or not torch.cuda.is_available() else "cuda")
 
 
 def build(network: str, options: Mapping[str, Any]) -> nn.Module:
@@ -77,7 +88,8 @@ def misfits(expected: Mapping[str, torch.Tensor], got: Mapping[str, torch.Tensor
 
 def call(module: nn.Module, task: Task, inputs: Arrays) -> dict[str, torch.Tensor]:
     """Named arrays in, named tensors out. Images ``(B, C, H, W)`` go in channels-last, which CPUs convolve faster."""
-    given = [tensor(inputs[name]) for name in task.inputs]
+    place = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    given = [tensor(inputs[name]).to(place) for name in task.inputs]
     made = module(*given)
     outputs = made if isinstance(made, tuple) else (made,)
     if len(outputs) != len(task.outputs):
@@ -119,15 +131,15 @@ def predictor(module: nn.Module, task: Task) -> Predict:
 
     def predict(inputs: Arrays) -> dict[str, Array]:
         with torch.inference_mode():
-            return {name: made.float().numpy() for name, made in call(module, task, inputs).items()}
+            return {name: made.float().cpu().numpy() for name, made in call(module, task, inputs).items()}
 
     return predict
 
 
 @contextmanager
-def opened(module: nn.Module, task_name: str, threads: int | None = None) -> Iterator[Predictor]:
+def opened(module: nn.Module, task_name: str, threads: int | None = None, device: Device = "cpu") -> Iterator[Predictor]:
     """The module as a predictor; inside, PyTorch runs on ``threads`` threads (None: as many as it was set to)."""
-    predict = predictor(channels_last(module), load_task(task_name))
+    predict = predictor(channels_last(module).to(device_of(device)), load_task(task_name))
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
