@@ -65,6 +65,7 @@ def test_facts_and_files(tmp_path: Path, digits_weights: Weights) -> None:
         "seed": 0,
         "samples": {"train": 1197, "validation": 300, "test": 300},
         "outputs": ["logits"],
+        "device": "cpu",
     }
     names = ["test.clean.logits.npy", "train.0.logits.npy", "train.1.logits.npy", "validation.clean.logits.npy"]
     assert sorted(path.name for path in answers.root.iterdir()) == names
