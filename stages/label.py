@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,11 @@ class Label(Stage[Answers]):
 
 
 def create(path: Path, shape: tuple[int, ...], view: int | None) -> Memory:
-    return np.lib.format.open_memmap(path, "w+", np.float32 if view is None else np.float16, shape)
+    """A new memory-mapped file with its blocks allocated: a full disk raises OSError here, and a write would kill the process."""
+    made = np.lib.format.open_memmap(path, "w+", np.float32 if view is None else np.float16, shape)
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return made
 
 
 def narrowed(output: str, answer: Array, memory: Memory) -> Array:

@@ -104,6 +104,25 @@ def test_a_finished_project_answers_from_a_read_only_store(copy: Path) -> None:
         subprocess.run(["umount", str(copy / "store")], check=True)
 
 
+def test_a_full_disk_says_so_and_the_run_goes_on_where_there_is_room(tmp_path: Path) -> None:
+    tiny.write(tmp_path)
+    store = tmp_path / "store"
+    store.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(store)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a tmpfs needs root")
+    try:
+        done = tiny.attar(tmp_path, "run", "recipe.toml")
+        assert done.returncode == 1, done.stderr
+        assert "No space left" in done.stderr
+        assert "Traceback" not in done.stderr
+        finished = {entry.key for entry in Store(store).entries()}
+        subprocess.run(["mount", "-o", "remount,size=40m", str(store)], check=True)
+        assert finished == {entry["key"] for entry in tiny.run(tmp_path)["slots"] if entry["status"] == "reused"}
+    finally:
+        subprocess.run(["umount", str(store)], check=True)
+
+
 def test_a_comment_makes_nothing_again_and_the_student_s_network_only_what_follows_it(copy: Path) -> None:
     edit(copy / "nets.py", "def teacher", "# the big one\ndef teacher")
     assert tiny.made_again(tiny.run(copy)) == []
