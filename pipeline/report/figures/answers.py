@@ -165,9 +165,9 @@ def agreements(target: Target, table: ByClass, other: str) -> Panel:
         figure, axes = style.rows_panel([table.names[index] for index in rows])
         axes.set_xlim(0, max(max(apart) * 1.08, 0.01))
         axes.locator_params(axis="x", nbins=4)
-        for row, (i, share) in enumerate(zip(rows, apart, strict=True)):
+        for row, share in enumerate(apart):
             axes.barh(row, share, height=0.52, color=style.ENGINE)
-            style.beside(axes, row, words.score(table.agreement[i], 3))
-        drawn = style.svg(figure, f"{target.name}: agreement in every class")
-    said = f"Bar: the share of the samples on which {other} and teacher differ, right or wrong. Beside it, the agreement."
-    return Panel("Agreement by class", drawn, said + which(table))
+            style.beside(axes, row, words.score(share, 3))
+        drawn = style.svg(figure, f"{target.name}: disagreement in every class")
+    said = f"The share of each class's samples on which {other} and teacher differ, right or wrong."
+    return Panel("Disagreement by class", drawn, said + which(table))
