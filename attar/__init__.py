@@ -6,22 +6,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attar.models.task import InMemory, Output, Split, Task, Tensor
+    from attar.models.preprocess import Normalize, Scale
+    from attar.models.task import InMemory, Output, Split, Task, Tensor, hits
     from attar.pipeline.stage import Artifact, Stage
     from attar.stages.bundle import open_bundle as open  # the public name reads attar.open
     from attar.stages.run import run
 
 __version__ = "0.1.0"
-__all__ = ["Artifact", "InMemory", "Output", "Split", "Stage", "Task", "Tensor", "open", "run"]
+__all__ = ["Artifact", "InMemory", "Normalize", "Output", "Scale", "Split", "Stage", "Task", "Tensor", "hits", "open", "run"]
 
 _HOMES = {
     "Artifact": "attar.pipeline.stage:Artifact",
     "InMemory": "attar.models.task:InMemory",
+    "Normalize": "attar.models.preprocess:Normalize",
     "Output": "attar.models.task:Output",
+    "Scale": "attar.models.preprocess:Scale",
     "Split": "attar.models.task:Split",
     "Stage": "attar.pipeline.stage:Stage",
     "Task": "attar.models.task:Task",
     "Tensor": "attar.models.task:Tensor",
+    "hits": "attar.models.task:hits",
     "open": "attar.stages.bundle:open_bundle",
     "run": "attar.stages.run:run",
 }

@@ -122,9 +122,8 @@ class Task(ABC):
         """The model's answer: by default one call of its only graph. A decoder's generation loop goes here."""
         return graphs["model"](inputs)
 
-    def fetch(self) -> None:
-        """Get the data, where the task knows how. ``attar fetch`` calls it."""
-        raise NotImplementedError(f"{type(self).__name__} does not know how to fetch its data")
+    def fetch(self) -> None:  # noqa: B027  # doing nothing is right for most tasks
+        """Get the data, where there is something to get; by default there is not. ``attar fetch`` calls it."""
 
     def example(self, generator: np.random.Generator, **sizes: int) -> dict[str, Array]:
         """Random inputs of these sizes, for tracing and for proving shapes; axes not named have their smallest size."""

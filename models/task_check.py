@@ -3,30 +3,191 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from attar.models import views
-from attar.models.task import Array, Arrays, Batch, Split, SplitName, Task, Tensor
-from attar.pipeline.errors import StageError
+from attar.models import preprocess, views
+from attar.models.task import Array, Arrays, Batch, Output, Split, SplitName, Task, Tensor
+from attar.pipeline.errors import StageError, did_you_mean
 
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 AT_ONCE = 4096  # samples in memory at once
+FEW = 64  # samples that are read again to see whether they are the same
 
 
 def check(task: Task) -> None:
-    """Raises StageError for an empty split, wrong inputs, labels outside the classes, and a test split that was trained on."""
+    """Raises StageError for whatever in the task is not as ``Task`` says, and for a test split that was trained on."""
+    check_declared(task)
+    check_data(task)
     splits = {name: task.split(name) for name in SPLITS}
     for name, split in splits.items():
-        if len(split) == 0:
-            raise StageError(f"the {name} split of {type(task).__name__} is empty; all of {', '.join(SPLITS)} need samples")
-        check_inputs(task, name, views.chunk(task, split, 0).inputs)
-        for batch in batches(split):
-            check_labels(task, name, batch)
-    check_inputs(task, "train (augmented)", views.chunk(task, splits["train"], 0, view=0).inputs)
+        check_split(task, name, split)
+        check_repeats(task, name, split)
+    check_views(task, splits["train"])
+    check_score(task, splits["test"])
     check_overlap(splits)
+
+
+def check_declared(task: Task) -> None:
+    """What the class says before any data are read: ``inputs``, ``outputs`` and ``ranges``."""
+    kinds: dict[str, type] = {"inputs": Tensor, "outputs": Output}
+    for attribute, kind in kinds.items():
+        declared: Any = getattr(task, attribute, None)
+        if not (isinstance(declared, Mapping) and declared and all(isinstance(each, kind) for each in declared.values())):
+            raise StageError(
+                f"{place(task, attribute)} must name at least one attar.{kind.__name__}, got {reprlib.repr(declared)}"
+            )
+    for axis in task.ranges:
+        check_range(task, axis)
+    for attribute in kinds:
+        for name, each in getattr(task, attribute).items():
+            check_axes(task, f"{attribute}[{name!r}]", each.axes)
+    for name, tensor in task.inputs.items():
+        check_dtype(task, name, tensor)
+
+
+def place(task: Task, attribute: str) -> str:
+    return f"{type(task).__name__}.{attribute}"
+
+
+def check_range(task: Task, axis: str) -> None:
+    promised: Any = task.ranges[axis]
+    least = 1 if axis == "batch" else 0  # a cache may be empty at first, a batch never is
+    pair = isinstance(promised, Sequence) and len(promised) == 2 and all(isinstance(size, int) for size in promised)
+    if not pair or not least <= promised[0] <= promised[1] or promised[1] == 0:
+        raise StageError(
+            f"{place(task, f'ranges[{axis!r}]')} must be two integers, the smallest and the largest size that is promised, "
+            f"{least} <= smallest <= largest and largest > 0; got {promised!r}"
+        )
+
+
+def check_axes(task: Task, where: str, axes: tuple[int | str, ...]) -> None:
+    for axis in axes:
+        if isinstance(axis, str) and axis not in task.ranges:
+            raise StageError(
+                f"{place(task, where)} has an axis {axis!r} that `ranges` says nothing of: add its smallest and largest size, "
+                f"or name one that is there; {did_you_mean(axis, task.ranges)}"
+            )
+
+
+def check_dtype(task: Task, name: str, tensor: Tensor) -> None:
+    try:
+        np.dtype(tensor.dtype)
+    except TypeError as error:
+        where = place(task, f"inputs[{name!r}]")
+        raise StageError(f"{where} has the dtype {tensor.dtype!r}; it must be a numpy name such as float32 or int64") from error
+
+
+def check_data(task: Task) -> None:
+    listed: Any = task.data()
+    whole = isinstance(listed, Sequence) and not isinstance(listed, str)  # each letter of a string would be a version
+    if not whole or not all(isinstance(item, (str, Path)) for item in listed):
+        raise StageError(f"{place(task, 'data')}() must return a list of paths and version strings, got {reprlib.repr(listed)}")
+
+
+def check_split(task: Task, name: SplitName, split: Split) -> None:
+    if len(split) == 0:
+        raise StageError(f"the {name} split of {type(task).__name__} is empty; all of {', '.join(SPLITS)} need samples")
+    check_inputs(task, name, views.chunk(task, split, 0).inputs)
+    whole = integers(task)
+    steps = {key: task.preprocess[key] for key in whole if key in task.preprocess}
+    for batch in batches(split):
+        check_labels(task, name, batch)
+        check_integers(task, name, preprocess.apply(steps, {key: batch.inputs[key] for key in whole}))
+
+
+def integers(task: Task) -> list[str]:
+    """The inputs that are integers once preprocessed."""
+    return [name for name, tensor in task.inputs.items() if np.issubdtype(np.dtype(tensor.dtype), np.integer)]
+
+
+def check_integers(task: Task, split: str, inputs: Arrays) -> None:
+    """Integers lie in ``[0, high)``: what an embedding would do with others depends on the runtime."""
+    for name in integers(task):
+        array, high = np.asarray(inputs[name], np.int64), task.inputs[name].high
+        wrong = array[(array < 0) | (array >= high)]
+        if wrong.size:
+            raise StageError(
+                f"the {split} split gives {name!r} the value {wrong[0]}, outside [0, high) with high = {high}; "
+                f"set `high` of {place(task, f'inputs[{name!r}]')} to the largest value that may occur, plus 1"
+            )
+
+
+def check_repeats(task: Task, name: SplitName, split: Split) -> None:
+    """The first samples of another call: a teacher's answers are recorded by index and read long afterwards."""
+    again = task.split(name)
+    rows = np.arange(min(FEW, len(split)))
+    if len(again) == len(split):
+        one, two = split.take(rows), again.take(rows)
+        if same(one.inputs, two.inputs) and same(one.targets, two.targets):
+            return
+    raise StageError(
+        f"{place(task, 'split')}({name!r}) gives other samples when it is called again; it must give the same ones in the same "
+        "order every time: seed its generator, sort the files that it lists"
+    )
+
+
+def same(one: Arrays, two: Arrays) -> bool:
+    """Byte for byte."""
+    return one.keys() == two.keys() and all(
+        one[name].shape == two[name].shape and one[name].tobytes() == two[name].tobytes() for name in one
+    )
+
+
+def check_views(task: Task, split: Split) -> None:
+    """Augmented inputs are as declared, and decided by the generator alone."""
+    first = views.chunk(task, split, 0, view=0).inputs
+    check_inputs(task, "train (augmented)", first)
+    check_integers(task, "train (augmented)", first)
+    if not same(first, views.chunk(task, split, 0, view=0).inputs):
+        raise StageError(
+            f"{place(task, 'augment')} gives different views for equal generators; it must draw from `generator` alone"
+        )
+    if same(first, views.chunk(task, split, 0, view=1).inputs) and not same(first, views.chunk(task, split, 0).inputs):
+        raise StageError(
+            f"{place(task, 'augment')} changes the inputs but gives the same view for different generators; it must draw from "
+            "`generator`, and what is done to every sample alike belongs in `preprocess`"
+        )
+
+
+def check_score(task: Task, split: Split) -> None:
+    """``score`` of a few random answers. Not where their shapes are known to the task's own ``answer`` only."""
+    few = views.chunk(task, split, 0).take(np.arange(min(FEW, len(split))))
+    outputs = random_outputs(task, few.inputs)
+    if outputs is None:
+        return
+    where, samples = place(task, "score"), len(few.indices)
+    try:
+        with np.errstate(all="ignore"):
+            made: Any = task.score(outputs, few.targets)
+    except Exception as error:
+        shapes = {name: array.shape for name, array in outputs.items()}
+        raise StageError(f"{where} cannot score outputs of shapes {shapes}: {type(error).__name__}: {error}") from error
+    found = f"{made.dtype} {list(made.shape)}" if isinstance(made, np.ndarray) else reprlib.repr(made)
+    right = isinstance(made, np.ndarray) and made.ndim == 2 and made.shape[0] == samples and made.shape[1] > 0
+    if not right or not np.issubdtype(made.dtype, np.floating):
+        raise StageError(
+            f"{where} must return floating-point statistics [samples, k], here [{samples}, k], got {found}; for accuracy: "
+            "(outputs[name].argmax(1) == targets[name])[:, None].astype(float)"
+        )
+
+
+def random_outputs(task: Task, inputs: Arrays) -> dict[str, Array] | None:
+    """Outputs such as a network would give for these inputs; None where a shape cannot be known without asking one."""
+    sizes = {
+        axis: size for name, tensor in task.inputs.items() for axis, size in zip(tensor.axes, inputs[name].shape, strict=True)
+    }
+    dynamic = {axis for output in task.outputs.values() for axis in output.axes if isinstance(axis, str)}
+    if type(task).answer is not Task.answer or not dynamic <= sizes.keys():
+        return None
+    generator = np.random.default_rng(0)
+    shapes = {name: [sizes[axis] if isinstance(axis, str) else axis for axis in task.outputs[name].axes] for name in task.outputs}
+    return {name: generator.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
 
 
 def batches(split: Split) -> Iterator[Batch]:

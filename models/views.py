@@ -54,6 +54,16 @@ def clean(task: Task, split: Split, limit: int | None = None) -> Iterator[Seen]:
         yield chunk(task, split, number)
 
 
+def spread(task: Task, split: Split, samples: int, batch: int) -> Iterator[Seen]:
+    """At most ``samples`` samples, not augmented, spread evenly over the split: a split may be sorted by class."""
+    count = min(samples, len(split))
+    indices = np.arange(count, dtype=np.int64) * len(split) // count
+    for start in range(0, count, batch):
+        rows = indices[start : start + batch]
+        taken = split.take(rows)
+        yield Seen(rows, preprocess.apply(task.preprocess, taken.inputs), taken.targets)
+
+
 def epoch(task: Task, split: Split, batch: int, order: np.random.Generator, *, seed: int, view: int) -> Iterator[Seen]:
     """One pass over a view in shuffled batches; the last, smaller batch is dropped unless it is the only one.
 

@@ -6,6 +6,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,16 +48,17 @@ def workspace_of(options: dict[str, Any]) -> Workspace:
 def walk(wanted: tuple[str, ...], output: Path | None, **options: Any) -> None:
     """Make the wanted slots (all, if none is named), show what happened and exit with what it means."""
     from attar.pipeline.console import live
+    from attar.pipeline.deliver import deliver
     from attar.pipeline.workspace import exit_code
 
     workspace = workspace_of(options)
     slots = workspace.slots(wanted, per_target())
     records: list[Record] = []
-    with live() as view:
+    with live() as view, redirect_stdout(sys.stderr):  # what user code prints is no part of the result
         for record in workspace.run.walk(slots):
             view.done(record)
             records.append(record)
-    report = deliver(workspace, records, output or workspace.output) if not wanted else None
+    report = deliver(records, output or workspace.output, workspace.recipe.title) if "bundle" in (wanted or ("bundle",)) else None
     show(records, report, options)
     if options["verbose"]:
         for record in records:
@@ -71,55 +73,24 @@ def per_target() -> list[str]:
     return [slot.name for slot in SLOTS if slot.per_target]
 
 
-def deliver(workspace: Workspace, records: list[Record], folder: Path) -> Path:
-    """Write the report unless it is there already, and link the bundles beside it; return the report's path."""
-    from attar.pipeline.store import disk
-
-    with disk(folder):
-        path = written(records, folder, workspace.recipe.title)
-        for record in records:
-            target, _, slot = record.slot.rpartition(".")
-            if slot == "bundle":
-                link(folder / target, record.path)
-    return path
-
-
-def written(records: list[Record], folder: Path, title: str) -> Path:
-    """Write the report's files, unless those in ``folder`` are of the same artifacts."""
-    keys = json.dumps({record.slot: record.key or record.error or record.reason for record in records})
-    note, path = folder / ".of", folder / "report.html"
-    if not (note.exists() and path.exists() and note.read_text() == keys):
-        from attar.pipeline import report
-
-        path = report.write(records, folder, title)
-        note.write_text(keys)
-    return path
-
-
-def link(place: Path, bundle: Path | None) -> None:
-    """``place`` leads to the bundle; a target without one has none there, so that an old one cannot be mistaken for it."""
-    if bundle is not None and place.is_symlink() and place.resolve() == bundle.resolve():
-        return
-    place.unlink(missing_ok=True)
-    if bundle is not None:
-        place.symlink_to(bundle)
-
-
 def show(records: list[Record], report: Path | None, options: dict[str, Any]) -> None:
+    from attar.pipeline.deliver import place
     from attar.pipeline.report import data
 
+    bundles = [record for record in records if record.slot.endswith(".bundle") and record.path and report]
+    delivered = {record.slot.removesuffix(".bundle"): place(record, report.parent) for record in bundles if report}
     if options["as_json"]:
-        click.echo(json.dumps(data.data(records) | {"report": str(report) if report else None}, indent=1))
+        made = data.data(records) | {"report": str(report) if report else None}
+        for target, bundle in delivered.items():
+            made["targets"][target]["bundle"] = str(bundle)
+        click.echo(json.dumps(made, indent=1))
         return
     if any(record.slot.endswith(".evidence") and record.path for record in records):
-        from rich.console import Console
-
         from attar.pipeline.report import terminal
 
-        Console().print(terminal.ledger(records))
-    for record in records:
-        if record.slot.endswith(".bundle") and record.path and report:
-            click.echo(f"bundle  {report.parent / record.slot.removesuffix('.bundle')}")
+        terminal.show(records)
+    for bundle in delivered.values():
+        click.echo(f"bundle  {bundle}")
     if report:
         click.echo(f"report  {report}")
 
@@ -160,7 +131,7 @@ def plan(as_json: bool, **options: Any) -> None:
     """What would run, and why. Imports none of your code."""
     plans = list(workspace_of(options).run.plan())
     if as_json:
-        click.echo(json.dumps([{"slot": p.slot, "action": p.action, "reason": p.reason} for p in plans], indent=1))
+        click.echo(json.dumps({"slots": [{"slot": p.slot, "action": p.action, "reason": p.reason} for p in plans]}, indent=1))
         return
     for p in plans:
         click.echo(f"{p.action:<7} {p.slot:<18} {p.reason}")
@@ -168,7 +139,7 @@ def plan(as_json: bool, **options: Any) -> None:
 
 @click.command()
 @recipe_options
-def fetch(**options: Any) -> None:
+def fetch(as_json: bool, **options: Any) -> None:
     """Get the data that the recipe's task knows how to get."""
     from attar.models.task import load_task
 
@@ -176,22 +147,24 @@ def fetch(**options: Any) -> None:
     tasks = {stage.task for bound in workspace.recipe.pipeline.slots.values() if hasattr(stage := bound.stage, "task")}
     for name in sorted(tasks):
         load_task(name).fetch()
-        click.echo(f"{name}: data are at hand")
+    found = {name: [str(item) for item in load_task(name).data()] for name in sorted(tasks)}
+    click.echo(json.dumps(found, indent=1) if as_json else "\n".join(f"{name}: data are at hand" for name in found))
 
 
 @click.command()
 @recipe_options
 @click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path))
-def report(output: Path, **options: Any) -> None:
-    """Write report.html, report.md, report.json and junit.xml from what the store holds; nothing is made."""
+def report(output: Path, as_json: bool, **options: Any) -> None:
+    """Write the report, and a copy of each bundle, from what the store holds; nothing is made."""
+    from attar.pipeline.deliver import deliver
     from attar.pipeline.errors import RecipeError
 
     workspace = workspace_of(options)
-    waiting = [p.slot for p in workspace.run.plan() if p.action != "reuse"]
-    if len(waiting) == len(workspace.recipe.pipeline.slots):
-        raise RecipeError(f"nothing of {workspace.recipe.path.name} is made yet in {workspace.store.root}; `attar run` makes it")
     records = list(workspace.run.recall())
-    click.echo(f"report  {deliver(workspace, records, output)}")
+    if not any(record.key for record in records):
+        raise RecipeError(f"nothing of {workspace.recipe.path.name} is made yet in {workspace.store.root}; `attar run` makes it")
+    path = deliver(records, output, workspace.recipe.title)
+    click.echo(json.dumps({"report": str(path)}) if as_json else f"report  {path}")
 
 
 COMMANDS = (run, plan, *(up_to(name, slots) for name, slots in UP_TO.items()), fetch, report)

@@ -46,15 +46,23 @@ def bench(bundle: Path, batches: tuple[int, ...], seconds: float, as_json: bool,
 @click.option("--verify", is_flag=True, help="Read every byte again.")
 @VERBOSE
 def show(key: str, store: Path, verify: bool, verbose: bool) -> None:
-    """One artifact: what decided it, its facts and its files. KEY may be a prefix; a recipe shows those last in use."""
+    """One artifact: what decided it, its facts and its files.
+
+    KEY is a key or the start of one. A recipe, by path or name, shows the keys that it used last, by slot.
+    """
+    from attar.pipeline.errors import RecipeError
     from attar.pipeline.recipe import find, identity
     from attar.pipeline.stage import Artifact
     from attar.pipeline.store import Store
 
     held = Store(store)
     if not _is_hex(key):
-        for slot, last in (held.read_note(f"recipes/{identity(find(key))}.json") or {}).items():
-            click.echo(f"{slot:<18} {last}")
+        used = held.read_note(f"recipes/{identity(find(key))}.json")
+        if not used:
+            raise RecipeError(
+                f"{key} used nothing in {held.root} yet; `attar run {key}` makes it, `attar ls` lists what is there"
+            )
+        click.echo("\n".join(f"{slot:<18} {last}" for slot, last in used.items()))
         return
     entry = held.match(key)
     if verify:
@@ -77,12 +85,12 @@ def ls(store: Path, as_json: bool) -> None:
         for e in held.entries()
     ]
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        click.echo(json.dumps({"artifacts": rows}, indent=1))
         return
     for row in rows:
         mark = "*" if row["in_use"] else " "
-        click.echo(f"{mark} {row['key'][:12]}  {row['slot']:<18} {row['bytes'] / 1e6:9.2f} MB  {row['date']}")
-    click.echo(f"{len(rows)} artifacts, {sum(row['bytes'] for row in rows) / 1e6:.1f} MB; * is in use by a recipe")
+        click.echo(f"{mark} {row['key'][:12]}  {row['slot']:<18} {_size(row['bytes']):>10}  {row['date']}")
+    click.echo(f"{len(rows)} artifacts, {_size(sum(row['bytes'] for row in rows))}; * is in use by a recipe")
 
 
 @click.command()
@@ -93,8 +101,8 @@ def gc(store: Path, dry_run: bool) -> None:
     from attar.pipeline.store import Store
 
     verb = "would delete" if dry_run else "deleted"
-    for what, size in Store(store).collect(dry_run=dry_run):
-        click.echo(f"{verb} {what}  {size / 1e6:.2f} MB")
+    done = [f"{verb} {what}  {_size(size)}" for what, size in Store(store).collect(dry_run=dry_run)]
+    click.echo("\n".join(done) or "nothing to delete")
 
 
 @click.command()
@@ -118,6 +126,10 @@ def doctor(as_json: bool) -> None:
 
 def _is_hex(text: str) -> bool:
     return all(c in "0123456789abcdef" for c in text)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 def _line(facts: Mapping[str, Any]) -> str:

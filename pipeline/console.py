@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-MARKS = {"made": "[green]made[/]", "reused": "[cyan]reused[/]", "failed": "[red]failed[/]", "skipped": "[yellow]skipped[/]"}
+COLOURS = {"made": "green", "reused": "cyan", "failed": "red", "skipped": "yellow"}
 QUIET = 15.0  # seconds between lines where nothing can be redrawn
 
 
@@ -30,11 +30,11 @@ class View:
         if self.progress and self.bar is not None:
             self.progress.remove_task(self.bar)
             self.bar, self.what = None, ""
-        took = f"{record.seconds:8.1f} s" if record.status == "made" else " " * 10
+        took = f"{record.seconds:8.1f} s" if record.status == "made" else ""
         why = (record.error or "").removeprefix(f"{record.slot}: ") or ("" if record.status == "reused" else record.reason)
-        self.console.print(
-            f"{MARKS[record.status]:<18} {record.slot:<16} {took}  [dim]{_plain(why)}[/]", highlight=False, soft_wrap=True
-        )
+        why = "new" if why == "never made" else why
+        place = f" {record.slot:<16} {took:>10}  "
+        self._print(f"[{COLOURS[record.status]}]{record.status:<7}[/]{place}[dim]{_plain(why)}[/]", whole=bool(record.error))
 
     def advance(self, what: str, done: int, total: int, note: str) -> None:
         if self.progress is None:
@@ -51,8 +51,10 @@ class View:
             self.said = time.monotonic()
             self._print(f"       {_plain(what)}: {done} of {total}  {_plain(note)}")
 
-    def _print(self, line: str) -> None:
-        self.console.print(line, highlight=False, soft_wrap=True)
+    def _print(self, line: str, *, whole: bool = False) -> None:
+        """Cut at the edge of a terminal unless all of it matters; whole elsewhere, because a log has no edge."""
+        cut = self.console.is_terminal and not whole
+        self.console.print(line, highlight=False, soft_wrap=not cut, no_wrap=cut, overflow="ellipsis" if cut else None)
 
 
 @contextmanager

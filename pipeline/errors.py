@@ -41,6 +41,6 @@ class Unfit(AttarError):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: the nearest known one, and all of them."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     guess = f"did you mean {near[0]!r}? " if near else ""
     return f"{guess}known: {', '.join(names) or 'none'}"

@@ -7,12 +7,14 @@ artifact classes are not followed either: they carry results and do not make the
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
 import json
 import os
 import sys
+import tokenize
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +25,10 @@ from attar.pipeline.errors import RecipeError, did_you_mean
 from attar.pipeline.source import STATEMENTS, Source, parse
 from attar.pipeline.store import disk
 
+FORMAT = [3, *sys.version_info[:2]]
+"""Of the cache: the fields of ``Source``, and Python's own syntax tree."""
+NOTHING = "<statements>"
+"""The name of no definition: following it counts a module's statements alone."""
 STOP = ("attar.pipeline", "attar.stages.artifacts")
 NEUTRAL = ("attar", "pydantic", "typing_extensions")
 """Packages that check and carry settings, and compute nothing that ends in an artifact."""
@@ -52,8 +58,11 @@ class Fingerprint:
         self.home, self.cache = home, cache
         self.remembered: dict[str, tuple[int, int, Source]] = {}
         if cache and cache.exists():
-            self.remembered = json.loads(cache.read_text())
+            with contextlib.suppress(ValueError):  # a damaged memory is no memory
+                kept = json.loads(cache.read_text())
+                self.remembered = kept["files"] if kept["format"] == FORMAT else {}
         self.changed = False
+        self.stamps: dict[str, tuple[int, int]] = {}
         self.sources: dict[str, Source | None] = {}
         self.paths: dict[str, Path | None] = {}
 
@@ -78,15 +87,29 @@ class Fingerprint:
 
     def _visit(self, module: str, name: str, source: Source, seen: dict[str, str]) -> list[str]:
         """Count one definition (or a whole module, when ``name`` is empty) and say what to follow from it."""
-        definitions = source["definitions"]
-        chosen = [STATEMENTS, *(definitions if not name else [name] if name in definitions else [])]
-        todo = [] if name in definitions or not name else [source["exports"].get(name, f"{module}:")]
-        if name and name not in definitions and name not in source["exports"]:
-            todo = []  # an assignment at module level: the statements hold it
-        for part in chosen:
+        definitions, exports = source["definitions"], source["exports"]
+        wanted = definitions if not name else [name] if name in definitions else []
+        todo = list(exports.get(name, []))
+        for part in {STATEMENTS, *wanted}:
             seen[f"{module}:{part}"] = definitions[part]["digest"]
             todo.extend(definitions[part]["uses"])
-        return todo
+        return todo if module.startswith("attar.") else [*todo, *self._effects(module, source)]
+
+    def _effects(self, module: str, source: Source) -> list[str]:
+        """What importing the user's module runs besides the definitions that are asked for.
+
+        Statements of its packages and of the modules that it imports, and definitions that a decorator of the user's own may
+        have put into a registry. (attar's own modules do nothing when they are imported.)
+        """
+        parents = module.split(".")[:-1]
+        packages = [".".join(parents[: depth + 1]) for depth in range(len(parents))]
+        imported = {self._resolve(target)[0] for targets in source["exports"].values() for target in targets}
+        registered = [
+            f"{module}:{name}"
+            for name, definition in source["definitions"].items()
+            if any(self.path(self._resolve(target)[0]) for target in definition["decorators"])
+        ]
+        return [*(f"{each}:{NOTHING}" for each in {*packages, *imported} if self.path(each)), *registered]
 
     def _resolve(self, target: str) -> tuple[str, str]:
         """``a:b.c`` is object ``b`` of module ``a``, or, where ``a.b`` is a module, object ``c`` of that."""
@@ -105,11 +128,13 @@ class Fingerprint:
 
     def _parsed(self, module: str, path: Path) -> Source:
         stat = path.stat()
+        self.stamps[module] = (stat.st_size, stat.st_mtime_ns)
         known = self.remembered.get(f"{module} {path}")
         if known and (known[0], known[1]) == (stat.st_size, stat.st_mtime_ns):
             return known[2]
         try:
-            source = parse(path.read_text(encoding="utf-8"), module, is_package=path.name == "__init__.py")
+            with tokenize.open(path) as file:  # in the encoding that the file declares
+                source = parse(file.read(), module, is_package=path.name == "__init__.py")
         except SyntaxError as error:
             raise RecipeError(f"{path} line {error.lineno} is not Python: {error.msg}") from error
         self.remembered[f"{module} {path}"] = (stat.st_size, stat.st_mtime_ns, source)
@@ -156,12 +181,22 @@ class Fingerprint:
             if "**" not in takes and option not in takes:
                 raise RecipeError(f"{name!r} takes no option {option!r}; {did_you_mean(option, takes)}")
 
+    def edited(self, definitions: Iterable[str]) -> list[str]:
+        """Files that changed since they were read here, among those that hold these definitions."""
+        found = []
+        for module in sorted({definition.partition(":")[0] for definition in definitions}):
+            path = self.path(module)
+            stat = path.stat() if path and path.is_file() else None
+            if stat is None or (stat.st_size, stat.st_mtime_ns) != self.stamps[module]:
+                found.append(str(path))
+        return found
+
     def remember(self) -> None:
         """Write the cache, if there is one and something in it is new."""
         if self.cache and self.changed:
             with disk(self.cache.parent):
                 temporary = self.cache.with_suffix(f".{os.getpid()}")
-                temporary.write_text(json.dumps(self.remembered))
+                temporary.write_text(json.dumps({"format": FORMAT, "files": self.remembered}))
                 temporary.replace(self.cache)
 
 

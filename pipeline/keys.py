@@ -5,30 +5,30 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from attar.pipeline import machine, names
-from attar.pipeline.errors import StageError
+from attar.pipeline import data, machine, names
 from attar.pipeline.fingerprint import Fingerprint
 from attar.pipeline.stage import Artifact, Stage
-from attar.pipeline.store import Store, canonical, digest_of
+from attar.pipeline.store import Store, canonical
 
 Deciders = dict[str, Any]
 
 
 class Keys:
-    """Computes deciders. ``may_import``: whether a task may be asked for its data files; a plan only remembers them."""
+    """Computes deciders. ``may_import``: whether a task may be asked for its data; a plan only remembers what it said."""
 
     def __init__(self, store: Store, code: Fingerprint) -> None:
         self.store, self.code = store, code
-        self.data: dict[str, str | None] = {}
+        self.entries: dict[str, list[data.Entry]] = {}
 
     def deciders(self, stage: Stage[Any], inputs: Mapping[str, Artifact], *, may_import: bool) -> Deciders | None:
         """None when the data of its task are not known yet (the task was never run and ``may_import`` is off)."""
         kind = type(stage)
         roots = [f"{kind.__module__}:{kind.__qualname__}", *(name for name in code_names(stage) if name)]
+        roots += kind.follows
+        roots += [artifact.facts[fact] for artifact in inputs.values() for fact in artifact.code if fact in artifact.facts]
         code = self.code.of(roots)
         libraries = dict(code.packages)
         for library in {*kind.libraries, *(library for artifact in kind.needs().values() for library in artifact.libraries)}:
@@ -53,17 +53,21 @@ class Keys:
 
         Remembered under what ``Task.data`` may depend on: the task's code, where that code is, and ``ATTAR_DATA``.
         """
-        if self.data.get(task) is None:
+        if task not in self.entries:
             place = str(self.code.path(names.split(task)[0]))
             note = f"data/{digest([self.code.of([task]).digest, place, os.environ.get('ATTAR_DATA')])}.json"
             known = self.store.read_note(note)
-            entries = refreshed(known) if known is not None else None
-            if entries is None and may_import:
-                entries = [entry(item) for item in names.load(task)().data()]
-            if entries is not None and may_import:
-                self.store.write_note(note, entries)
-            self.data[task] = None if entries is None else digest(sorted(item["sha256"] for item in entries))
-        return self.data[task]
+            found = data.refreshed(known) if known is not None else None
+            if found is None and not may_import:
+                return None
+            self.entries[task] = data.entries(names.load(task)().data()) if found is None else found
+            if may_import:
+                self.store.write_note(note, self.entries[task])
+        return digest(data.content(self.entries[task]))
+
+    def edited(self, deciders: Deciders) -> list[str]:
+        """Files of code and data that are no longer what these deciders were computed from."""
+        return [*self.code.edited(deciders["code"]), *data.changed(each for known in self.entries.values() for each in known)]
 
 
 def key(deciders: Deciders) -> str:
@@ -83,39 +87,8 @@ def settings(stage: Stage[Any]) -> dict[str, Any]:
     values: dict[str, Any] = stage.model_dump(mode="json", include=set(stage.deciding()))
     for field in type(stage).named("file"):
         if values.get(field) is not None:
-            values[field] = file_digest(Path(values[field]), *_stamp(Path(values[field])))
+            values[field] = data.file_digest(Path(values[field]), *data.stamp(Path(values[field])))
     return values
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    if not path.is_file():
-        raise StageError(f"there is no file {path}")
-    return path.stat().st_size, path.stat().st_mtime_ns
-
-
-@lru_cache(maxsize=256)
-def file_digest(path: Path, size: int, mtime: int) -> str:
-    """Digest of a file as it was at this size and mtime."""
-    return digest_of(path)
-
-
-def entry(item: Path | str) -> dict[str, Any]:
-    """What is remembered of one item of ``Task.data()``: a file, or a version string."""
-    if isinstance(item, str):
-        return {"version": item, "sha256": hashlib.sha256(item.encode()).hexdigest()}
-    size, mtime = _stamp(item)
-    return {"file": str(item.absolute()), "size": size, "mtime": mtime, "sha256": file_digest(item, size, mtime)}
-
-
-def refreshed(entries: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
-    """The same entries, re-hashed where a file changed; None when one is gone and the task must be asked again."""
-    made = []
-    for known in entries:
-        path = Path(known["file"]) if "file" in known else None
-        if path and not path.is_file():
-            return None
-        made.append(known if path is None or _stamp(path) == (known["size"], known["mtime"]) else entry(path))
-    return made
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> Iterator[str]:
@@ -124,6 +97,8 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -
         old, new = before.get(name), now.get(name)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             yield from changes(old, new, f"{path}{name}.")
+        elif old != new and path == "inputs.":
+            yield f"{name} changed"
         elif old != new:
             yield f"{path}{name}: {short(old)} -> {short(new)}"
 

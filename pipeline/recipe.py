@@ -125,7 +125,7 @@ def load(
             if "name" in slot.stage.model_fields:
                 own.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", f"{path.stem}-{target}"))
             if "gates" in own:
-                own["gates"] = merged(tables.get("gates", {}), own["gates"])
+                own["gates"] = merged(_section(tables, "gates"), _section(settings, "gates"))
             name = f"{target}.{slot.name}"
             bound[name] = _bind(slot, name, given, own, path.parent, target, {other.name for other in suffix})
     _check_code(code or Fingerprint(path.parent), bound)
@@ -172,6 +172,8 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Table:
 def _bind(slot: Slot, name: str, given: Table, section: Table, folder: Path, target: str, beside: Iterable[str] = ()) -> Bound:
     """Build the stage of one slot from its settings, and connect its inputs: those made per target to its own target's."""
     keep = section.pop("keep", None)
+    if keep is not None and not (isinstance(keep, str) and re.fullmatch("[0-9a-f]{8,64}", keep)):
+        raise RecipeError(f"{name}.keep must be a key, or at least its first 8 hex digits; got {keep!r}; `attar ls` lists keys")
     settings = {key: value for key, value in given.items() if key in slot.stage.model_fields} | section
     for field_name in slot.stage.named("file"):
         if isinstance(settings.get(field_name), str):
@@ -181,7 +183,13 @@ def _bind(slot: Slot, name: str, given: Table, section: Table, folder: Path, tar
     try:
         stage = slot.stage(**settings)
     except ValidationError as error:
-        raise RecipeError("\n".join(explained(name, slot.stage, item) for item in error.errors())) from error
+        wrong = [item["loc"] for item in error.errors()]
+        roots = [
+            item
+            for item in error.errors()
+            if not any(other != item["loc"] and other[: len(item["loc"])] == item["loc"] for other in wrong)
+        ]
+        raise RecipeError("\n".join(explained(name, slot.stage, item) for item in roots)) from error
     sources = {need: slot.wires.get(need, need) for need in slot.stage.needs()}
     return Bound(stage, {need: f"{target}.{source}" if source in beside else source for need, source in sources.items()}, keep)
 

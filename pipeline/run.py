@@ -114,8 +114,12 @@ class Run:
 
     def walk(self, slots: list[str] | None = None) -> Iterator[Record]:
         """Make or reuse every slot. What depends on a failed slot is skipped; the rest goes on while any end can be reached."""
-        done: dict[str, Artifact] = {}
         walked = slots or list(self.pipeline.slots)
+        with self.store.in_use():
+            yield from self._walk(walked)
+
+    def _walk(self, walked: list[str]) -> Iterator[Record]:
+        done: dict[str, Artifact] = {}
         doomed: list[str] = []
         for slot in walked:
             missing = [name for name in self.pipeline.slots[slot].inputs.values() if name not in done]
@@ -149,10 +153,11 @@ class Run:
         kind = type(bound.stage).__name__
         status: Status = "reused"
         try:
-            plan = self._plan(slot, done, may_import=True)
-            artifact = plan.artifact
-            if artifact is None:
-                artifact, status = self._make(slot, plan.deciders, done)
+            with breaking(slot):
+                plan = self._plan(slot, done, may_import=True)
+                artifact = plan.artifact
+                if artifact is None:
+                    artifact, status = self._make(slot, plan.deciders, done)
         except AttarError as error:
             return Record(
                 slot, kind, "failed", "broke", error=str(error), inputs=bound.inputs, exit_code=error.exit_code, cause=error
@@ -171,7 +176,10 @@ class Run:
     def _plan(self, slot: str, done: Mapping[str, Artifact], *, may_import: bool) -> Plan:
         bound = self.pipeline.slots[slot]
         if bound.keep:
-            pinned = self.store.find(type(bound.stage).makes(), self.store.match(bound.keep).key)
+            entry = self.store.match(bound.keep)
+            if entry.record["deciders"]["stage"] != type(bound.stage).__qualname__:
+                raise RecipeError(f"keep = {bound.keep!r} is an artifact of {entry.record['slot']}, which cannot stand here")
+            pinned = self.store.find(type(bound.stage).makes(), entry.key)
             return Plan(slot, "reuse", f"kept: pinned to {bound.keep} by the recipe", pinned)
         missing = [name for name in bound.inputs.values() if name not in done]
         if missing:
@@ -179,7 +187,7 @@ class Run:
         inputs = {name: done[source] for name, source in bound.inputs.items()}
         deciders = self.keys.deciders(bound.stage, inputs, may_import=may_import)
         if deciders is None:
-            return Plan(slot, "run", "its task was never run with this code, so its data are not known yet")
+            return Plan(slot, "run", "its task is new, so its data are not known yet")
         try:
             artifact = self.store.find(type(bound.stage).makes(), keys.key(deciders))
         except Damaged as error:
@@ -189,7 +197,9 @@ class Run:
         return Plan(slot, "run", self._why(slot, deciders), deciders=deciders)
 
     def _why(self, slot: str, deciders: Deciders) -> str:
-        previous = self.store.record(self.last[slot]) if slot in self.last else None
+        previous = None
+        with contextlib.suppress(Damaged):
+            previous = self.store.record(self.last[slot]) if slot in self.last else None
         if previous is None:
             return "never made"
         differences = list(keys.changes(previous["deciders"], deciders))
@@ -205,6 +215,8 @@ class Run:
                     return artifact, "reused"
             started = time.perf_counter()
             facts = self._facts(slot, payload, done)
+            if edited := self.keys.edited(deciders):
+                raise StageError(f"{', '.join(edited)} changed while {slot} was being made; run the same command again")
             record = {
                 "slot": slot,
                 "deciders": deciders,
@@ -218,21 +230,12 @@ class Run:
             return self.store.commit(kind, payload, key, facts, record), "made"
 
     def _facts(self, slot: str, payload: Path, done: Mapping[str, Artifact]) -> Facts:
-        """Run the stage; whatever breaks inside it leaves as an AttarError that names the slot."""
+        """Verify the inputs and run the stage."""
         bound = self.pipeline.slots[slot]
         inputs = {name: done[source] for name, source in bound.inputs.items()}
         for name, artifact in inputs.items():
             self._verify(bound.inputs[name], artifact)
-        try:
-            return bound.stage.run(payload, **inputs)
-        except AttarError as error:
-            raise type(error)(f"{slot}: {error}") from error
-        except OSError as error:
-            raise StageError(
-                f"{slot}: {error.strerror or error} ({error.filename or payload}); is the disk full or the file gone?"
-            ) from error
-        except Exception as error:  # user code and libraries may raise anything; it is chained and shown by -v
-            raise StageError(f"{slot} broke: {type(error).__name__}: {error}") from error
+        return bound.stage.run(payload, **inputs)
 
     def _verify(self, slot: str, artifact: Artifact) -> None:
         """An input's bytes are read again, once a run, before a stage relies on them."""
@@ -246,3 +249,17 @@ class Run:
                 f"{slot} was damaged and is discarded ({error}); run the same command again to make it anew"
             ) from error
         self.verified.add(artifact.key)
+
+
+@contextlib.contextmanager
+def breaking(slot: str) -> Iterator[None]:
+    """Whatever breaks inside leaves as an AttarError that names the slot."""
+    try:
+        yield
+    except AttarError as error:
+        raise type(error)(f"{slot}: {error}") from error
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        raise StageError(f"{slot}: {error.strerror or error}{place}; is the disk full or the file gone?") from error
+    except (Exception, SystemExit) as error:  # user code and libraries may raise anything; it is chained and shown by -v
+        raise StageError(f"{slot} broke: {type(error).__name__}: {error}") from error

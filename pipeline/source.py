@@ -1,30 +1,36 @@
 """Source: one Python file as data. Its definitions, what each uses, and a digest of each that ignores comments.
 
 Nothing is imported here: files are parsed. What a definition uses is written ``module:name.attribute``, resolved as far as
-the file itself can tell; ``fingerprint`` follows it from there.
+the file itself can tell; ``fingerprint`` follows it from there. A name that is bound several times (``try`` one import,
+``except`` another) counts with all that it may be. What only running the code could tell is not seen: modules imported
+by a computed name, and files that a definition opens.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypedDict
 
 STATEMENTS = ""
 """The pseudo-definition that holds what stands at module level and is neither a definition nor an import."""
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+Scope = Mapping[str, list[str]]
 
 
 class Definition(TypedDict):
     digest: str
     uses: list[str]
+    decorators: list[str]
     parameters: list[str]
     """Names that a call of it may use; ``**`` where it takes any, or where the file alone does not tell."""
 
 
 class Source(TypedDict):
     definitions: dict[str, Definition]
-    exports: dict[str, str]
+    exports: dict[str, list[str]]
     """Names that the file imports from elsewhere: what ``from this import name`` leads to."""
     assigned: list[str]
     """Other names at module level; the statements that make them count as a whole."""
@@ -34,17 +40,19 @@ def parse(text: str, module: str, *, is_package: bool) -> Source:
     """Raises SyntaxError as ``ast.parse`` does."""
     tree = WithoutDocstrings().visit(ast.parse(text))
     package = module if is_package else module.rpartition(".")[0]
-    imported = dict(_bindings(_module_level(tree), package))
-    own = {
-        node.name: node for node in _module_level(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-    }
-    loose = [node for node in tree.body if not _is_definition_or_import(node)]
-    scope = imported | {name: f"{module}:{name}" for name in own}
-    definitions = {name: _definition(node, scope, package) for name, node in own.items()}
-    definitions[STATEMENTS] = _definition(ast.Module(body=loose, type_ignores=[]), scope, package)
+    level = list(_module_level(tree.body))
+    exports = _gathered(_bindings(level, package))
+    own: dict[str, list[ast.AST]] = defaultdict(list)
+    for node in level:
+        if isinstance(node, Function | ast.ClassDef):
+            own[node.name].append(node)
+    loose = [node for node in tree.body if not isinstance(node, Function | ast.ClassDef | ast.Import | ast.ImportFrom)]
+    scope = {name: [*exports.get(name, []), *([f"{module}:{name}"] if name in own else [])] for name in {*exports, *own}}
+    definitions = {name: _definition(nodes, scope, package) for name, nodes in own.items()}
+    definitions[STATEMENTS] = _definition([ast.Module(body=loose, type_ignores=[])], scope, package)
     stores = (name for node in loose for name in ast.walk(node) if isinstance(name, ast.Name))
     assigned = sorted({name.id for name in stores if isinstance(name.ctx, ast.Store)})
-    return {"definitions": definitions, "exports": imported, "assigned": assigned}
+    return {"definitions": definitions, "exports": exports, "assigned": assigned}
 
 
 class WithoutDocstrings(ast.NodeTransformer):
@@ -54,33 +62,30 @@ class WithoutDocstrings(ast.NodeTransformer):
         return None if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else node
 
 
-def _module_level(tree: ast.Module) -> Iterator[ast.stmt]:
-    """Statements at module level, those inside ``if`` and ``try`` too."""
-    todo = list(tree.body)
-    while todo:
-        node = todo.pop(0)
+def _module_level(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """Statements that run when the module is imported, those inside ``if``, ``try`` and loops too."""
+    for node in body:
         yield node
-        if isinstance(node, ast.If | ast.Try | ast.With):
-            todo.extend(child for child in ast.walk(node) if isinstance(child, ast.stmt) and child is not node)
+        if not isinstance(node, Function | ast.ClassDef):
+            yield from _module_level(child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr))
 
 
-def _is_definition_or_import(node: ast.stmt) -> bool:
-    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom)
+def _gathered(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    gathered: dict[str, list[str]] = defaultdict(list)
+    for name, target in pairs:
+        gathered[name].append(target)
+    return dict(gathered)
 
 
-def _bindings(nodes: Iterator[ast.stmt] | Iterator[ast.AST], package: str) -> Iterator[tuple[str, str]]:
+def _bindings(nodes: Iterable[ast.AST], package: str) -> Iterator[tuple[str, str]]:
     """What each import binds: local name -> ``module:`` or ``module:name``; a star import binds ``*module``."""
     for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield (
-                    (alias.asname, f"{alias.name}:")
-                    if alias.asname
-                    else (alias.name.split(".")[0], f"{alias.name.split('.')[0]}:")
-                )
+                bound = alias.name if alias.asname else alias.name.split(".")[0]
+                yield alias.asname or bound, f"{bound}:"
         elif isinstance(node, ast.ImportFrom):
-            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            module = ".".join([*base, *([node.module] if node.module else [])])
+            module = _absolute(node, package)
             for alias in node.names:
                 if alias.name == "*":
                     yield f"*{module}", f"{module}:"
@@ -88,19 +93,28 @@ def _bindings(nodes: Iterator[ast.stmt] | Iterator[ast.AST], package: str) -> It
                     yield alias.asname or alias.name, f"{module}:{alias.name}"
 
 
-def _definition(node: ast.AST, scope: dict[str, str], package: str) -> Definition:
-    local = scope | dict(_bindings(ast.walk(node), package))
-    used = {_target(local[chain[0]], chain[1:]) for chain in _chains(node) if chain[0] in local}
-    stars = {target for name, target in local.items() if name.startswith("*")}
+def _absolute(node: ast.ImportFrom, package: str) -> str:
+    parents = package.split(".")
+    base = parents[: len(parents) - node.level + 1] if node.level else []
+    return ".".join([*base, *([node.module] if node.module else [])])
+
+
+def _definition(nodes: list[ast.AST], scope: Scope, package: str) -> Definition:
+    inside = _gathered(_bindings((child for node in nodes for child in ast.walk(node)), package))
+    local = {name: [*scope.get(name, []), *inside.get(name, [])] for name in {*scope, *inside}}
+    stars = {target for name, targets in local.items() if name.startswith("*") for target in targets}
+    decorators = [each for node in nodes if isinstance(node, Function | ast.ClassDef) for each in node.decorator_list]
     return {
-        "digest": hashlib.sha256(ast.dump(node).encode()).hexdigest()[:32],
-        "uses": sorted(used | stars),
-        "parameters": _parameters(node),
+        "digest": hashlib.sha256("".join(ast.dump(node) for node in nodes).encode()).hexdigest()[:32],
+        "uses": sorted(_targets(nodes, local) | stars),
+        "decorators": sorted(_targets(decorators, local)),
+        "parameters": _parameters(nodes[0]) if len(nodes) == 1 else ["**"],
     }
 
 
-def _target(base: str, attributes: list[str]) -> str:
-    return ".".join([base, *attributes]).replace(":.", ":")
+def _targets(nodes: Iterable[ast.AST], local: Scope) -> set[str]:
+    chains = (chain for node in nodes for chain in _chains(node) if chain[0] in local)
+    return {".".join([base, *chain[1:]]).replace(":.", ":") for chain in chains for base in local[chain[0]]}
 
 
 def _chains(node: ast.AST) -> Iterator[list[str]]:
@@ -124,7 +138,7 @@ def _parameters(node: ast.AST) -> list[str]:
     if isinstance(node, ast.ClassDef):
         inits = [item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"]
         return [name for name in _parameters(inits[0]) if name != "self"] if inits else ["**"]
-    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+    if not isinstance(node, Function):
         return ["**"]
     names = [argument.arg for argument in [*node.args.args, *node.args.kwonlyargs]]
     return [*names, "**"] if node.args.kwarg else names

@@ -19,6 +19,8 @@ class Artifact:
 
     libraries: ClassVar[tuple[str, ...]] = ()
     """Packages that are imported to open one: their versions decide what its readers get."""
+    code: ClassVar[tuple[str, ...]] = ()
+    """Facts that name code which runs when one is opened: it counts in the keys of all that read it."""
 
     key: str
     """Digest of everything that decided it (hex, 256 bits)."""
@@ -55,13 +57,15 @@ class Stage(BaseModel, Generic[A]):
     ``scratch(out)``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     bound_to_machine: ClassVar[bool] = False
     """Whether the result is only good on the machine (CPU, GPU, driver) that made it."""
 
     libraries: ClassVar[tuple[str, ...]] = ()
     """Packages whose versions decide the result although the stage's code does not import them itself."""
+    follows: ClassVar[tuple[str, ...]] = ()
+    """Code (``module:object``) that decides the result although the stage does not name it, such as how an input is opened."""
 
     run: ClassVar[Callable[..., Facts]]
 

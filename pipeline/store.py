@@ -9,6 +9,7 @@ recipes/, data/, code.json   what the planner remembers
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -22,6 +23,7 @@ from typing import Any
 from attar.pipeline.errors import StoreError
 from attar.pipeline.stage import A, Artifact, Facts
 
+RECORDED = {"key", "digest", "files", "slot", "deciders", "seconds", "made"}
 NOT_PAYLOAD = ("facts.json", "record.json")
 
 
@@ -75,12 +77,14 @@ class Store:
     def record(self, key: str) -> dict[str, Any] | None:
         path = self.folder(key) / "record.json"
         try:
-            made: dict[str, Any] = json.loads(path.read_text())
+            made: Any = json.loads(path.read_text())
         except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError as error:
             raise Damaged(f"{path} is not JSON: {error}") from error
-        return made
+        if not isinstance(made, dict) or not made.keys() >= RECORDED:
+            raise Damaged(f"{path} is not the record of an artifact")
+        return dict(made)
 
     def history(self, key: str) -> dict[str, Any]:
         """The record of an artifact that must be there. Raises Damaged."""
@@ -143,9 +147,32 @@ class Store:
 
     def entries(self) -> list[Entry]:
         """Every finished artifact, newest first."""
-        keys = [path.parent.name for path in (self.root / "artifacts").glob("*/record.json")]
-        found = [Entry(key, self.folder(key), record) for key in keys if (record := self.record(key))]
+        found: list[Entry] = []
+        for folder in (self.root / "artifacts").glob("*"):
+            with contextlib.suppress(Damaged):  # `collect` deletes it
+                found.append(Entry(folder.name, folder, self.history(folder.name)))
         return sorted(found, key=lambda entry: str(entry.record["made"]["date"]), reverse=True)
+
+    def damaged(self) -> list[Path]:
+        """Folders that should be artifacts and have no readable record."""
+        readable = {entry.root for entry in self.entries()}
+        return [folder for folder in sorted((self.root / "artifacts").glob("*")) if folder not in readable]
+
+    @contextmanager
+    def in_use(self, *, alone: bool = False) -> Iterator[None]:
+        """Runs share the store; ``alone`` refuses to share it. Raises StoreError when that cannot be had at once."""
+        with disk(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            folder = os.open(self.root, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_NB | (fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
+        except BlockingIOError as error:
+            os.close(folder)
+            raise StoreError(f"{self.root} is in use by another process; try again when it has finished") from error
+        try:
+            yield
+        finally:
+            os.close(folder)  # which releases the lock
 
     def match(self, prefix: str) -> Entry:
         """The one artifact whose key starts like this."""
@@ -157,30 +184,32 @@ class Store:
 
     def used(self) -> set[str]:
         """Keys that a recipe used last."""
-        notes = [json.loads(path.read_text()) for path in (self.root / "recipes").glob("*.json")]
+        notes = [self.read_note(f"recipes/{path.name}") or {} for path in (self.root / "recipes").glob("*.json")]
         return {key for note in notes for key in note.values()}
 
     def collect(self, *, dry_run: bool) -> Iterator[tuple[str, int]]:
-        """Delete what no recipe used last, and unfinished work that nobody holds; yields what and its bytes."""
-        from filelock import FileLock, Timeout
+        """Delete what no recipe used last, what is damaged, and unfinished work; yields what and its bytes.
 
-        used = self.used()
-        for entry in self.entries():
-            if entry.key not in used:
-                yield f"{entry.record['slot']} {entry.key[:12]}", entry.bytes
-                if not dry_run:
-                    self.discard(entry.key)
-        for folder in sorted((self.root / "work").glob("*")):
-            with contextlib.suppress(Timeout), FileLock(self.root / "locks" / f"{folder.name}.lock", timeout=0):
-                size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-                yield f"unfinished {folder.name[:12]}", size
+        Raises StoreError while a run is going on: what it has just made is in no recipe's list yet.
+        """
+        with self.in_use(alone=True):
+            used = self.used()
+            for entry in self.entries():
+                if entry.key not in used:
+                    yield f"{entry.record['slot']} {entry.key[:12]}", entry.bytes
+                    if not dry_run:
+                        self.discard(entry.key)
+            for folder in [*self.damaged(), *sorted((self.root / "work").glob("*"))]:
+                yield f"{'damaged' if folder.parent.name == 'artifacts' else 'unfinished'} {folder.name[:12]}", size_of(folder)
                 if not dry_run:
                     shutil.rmtree(folder)
 
     def read_note(self, name: str) -> Any:
-        """Something that the planner remembers; None when it does not."""
-        path = self.root / name
-        return json.loads(path.read_text()) if path.exists() else None
+        """Something that the planner remembers; None when it does not, or when the note is damaged: it is only a memory."""
+        try:
+            return json.loads((self.root / name).read_text())
+        except (FileNotFoundError, ValueError):
+            return None
 
     def write_note(self, name: str, value: Any) -> None:
         if self.read_note(name) == value:
@@ -210,6 +239,10 @@ def canonical(value: Any, indent: int | None = None) -> str:
         return json.dumps(value, sort_keys=True, indent=indent, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise StoreError(f"facts must be finite JSON values: {error}") from error
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def digest_of(path: Path) -> str:

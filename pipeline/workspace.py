@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from attar.pipeline import recipe as recipes
-from attar.pipeline.errors import RecipeError
+from attar.pipeline.errors import RecipeError, Rejected
 from attar.pipeline.fingerprint import Fingerprint
 from attar.pipeline.recipe import Recipe, Slot
 from attar.pipeline.run import Record, Run
@@ -29,12 +30,15 @@ class Workspace:
         return self.store.root / "latest" / self.recipe.title
 
     def slots(self, wanted: Sequence[str], per_target: Iterable[str]) -> list[str]:
-        """These slots, each target's where they are made per target, and all that they need. None wanted: all."""
+        """These slots, each target's where they are made per target, and all that they need. None wanted: all.
+
+        Raises RecipeError when targets are wanted and the recipe names none: such a run would prove nothing.
+        """
+        suffix = set(per_target) & set(wanted)
+        if not self.recipe.targets and (suffix or not wanted):
+            raise RecipeError(f"{self.recipe.path.name} names no target; write a section such as [targets.cpu]")
         if not wanted:
             return list(self.recipe.pipeline.slots)
-        suffix = set(per_target) & set(wanted)
-        if suffix and not self.recipe.targets:
-            raise RecipeError(f"{self.recipe.path.name} names no target; write a section such as [targets.cpu]")
         names = {f"{target}.{slot}" for target in self.recipe.targets for slot in suffix} | (set(wanted) - suffix)
         return self.recipe.pipeline.up_to(names)
 
@@ -49,17 +53,36 @@ def open_workspace(
 ) -> Workspace:
     """Load the recipe and put its folder first on the import path. Writes nothing. Raises RecipeError."""
     path = recipes.find(recipe)
-    home = str(path.parent)
-    if home in sys.path:
-        sys.path.remove(home)
-    sys.path.insert(0, home)
+    move_in(path.parent)
     stored = Store(store)
     code = Fingerprint(path.parent, stored.root / "code.json")
     loaded = recipes.load(path, table, overrides, targets, device, code)
     return Workspace(loaded, stored, Run(loaded.pipeline, stored, code, loaded.name))
 
 
+_homes: set[Path] = set()
+"""Recipes' folders that this process has run in."""
+
+
+def move_in(home: Path) -> None:
+    """Make this folder the first of the import path, and forget what was imported from a recipe's folder before.
+
+    Keys are computed from files. A module that is still in memory may be an older version, or another recipe's file of
+    the same name, and its results would be stored under the wrong key.
+    """
+    _homes.add(home)
+    sys.path[:] = [str(home), *(entry for entry in sys.path if Path(entry) not in _homes)]
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        inside = file is not None and "site-packages" not in file and any(Path(file).is_relative_to(each) for each in _homes)
+        if inside and name != "__main__" and name.partition(".")[0] != "attar":
+            del sys.modules[name]
+    importlib.invalidate_caches()
+
+
 def exit_code(records: Iterable[Record]) -> int:
-    """0 when all is done; 1 when a stage broke; 3 when a target was refused, failed or is undecided."""
+    """0 when all is done; 1 when a stage broke; 3 when a target failed, is undecided or was refused."""
     codes = {record.exit_code for record in records}
+    if any(record.slot.endswith(".verdict") and record.facts.get("verdict") in ("failed", "undecided") for record in records):
+        codes.add(Rejected.exit_code)
     return next((code for code in (1, 2, 4, 3) if code in codes), 0)

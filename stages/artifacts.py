@@ -47,6 +47,7 @@ class Weights(Model):
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("torch", "safetensors")
+    code: ClassVar[tuple[str, ...]] = ("network",)
 
     @property
     def off(self) -> bool:

@@ -15,19 +15,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
-from safetensors.numpy import load_file
 
 from attar.models import preprocess
 from attar.models.task import Array, Arrays, Predict
 from attar.pipeline.errors import AttarError, Unfit, did_you_mean
 from attar.pipeline.stage import Facts
 from attar.stages.artifacts import Predictor
-from attar.stages.packaging import checksums
-from attar.stages.packaging.manifest import Golden, Manifest, Needs
+from attar.stages.packaging import checksums, golden
+from attar.stages.packaging.fitness import AGAIN, unfit
+from attar.stages.packaging.judgement import check_passed
+from attar.stages.packaging.manifest import Manifest, Needs
 
 INDIFFERENT = {"cores"}
 """What the runtime records about a machine and an engine does without."""
@@ -65,7 +65,12 @@ class BundlePredictor:
 
 
 def open_bundle(path: str | Path, threads: int | None = None) -> BundlePredictor:
-    """Check the bundle and open its engine. Raises Unfit. ``threads``: as many as it was built for, unless given."""
+    """Check the bundle and open its engine. ``threads``: as many as it was built for, unless given.
+
+    Raises Unfit, and AttarError for less than one thread.
+    """
+    if threads is not None and threads < 1:
+        raise AttarError(f"{path} cannot be opened on {threads} threads; give 1 or more, or none for as many as it was built for")
     predictor, _ = _checked(Path(path), threads)
     return predictor
 
@@ -81,23 +86,28 @@ def verified(path: Path) -> tuple[Manifest, int]:
     """The manifest of a bundle that is whole, was passed and fits this machine, and its count of files. Raises Unfit."""
     if not path.is_dir():
         raise Unfit(f"{path} is no folder; a bundle is one, written by `attar package`")
-    count = checksums.verify(path)
+    with unfit(f"the files of {path} cannot be read"):
+        count = checksums.verify(path)
     manifest = read_manifest(path)
-    if manifest.verdict["verdict"] != "passed":
-        raise Unfit(f"{path} was never passed: its verdict is {manifest.verdict['verdict']!r}; only passed bundles are served")
+    check_passed(path, manifest.verdict)
     check_machine(manifest.engine)
     return manifest, count
 
 
 def read_manifest(path: Path) -> Manifest:
+    """Raises Unfit when there is none, or it is not complete and consistent."""
+    file = path / "manifest.json"
+    if not file.is_file():
+        raise Unfit(f"{path} has no manifest.json: not a bundle, or not a whole one; bundles are written by `attar package`")
+    with unfit(f"{file} cannot be read"):
+        content = file.read_bytes()
     try:
-        return Manifest.model_validate_json((path / "manifest.json").read_bytes())
-    except FileNotFoundError as error:
-        raise Unfit(f"{path} has no manifest.json: not a bundle, or not a whole one") from error
+        return Manifest.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise Unfit(f"manifest.json of {path} is not one that this version reads: {where}: {first['msg']}") from error
+        said = first["msg"].removeprefix("Value error, ")
+        raise Unfit(f"{file} is not one that this version reads: {where}: {said}. {AGAIN}") from error
 
 
 def check_machine(needs: Needs) -> None:
@@ -120,45 +130,59 @@ def check_machine(needs: Needs) -> None:
 
 @contextmanager
 def opened(path: Path, manifest: Manifest, threads: int | None = None) -> Iterator[Predictor]:
-    """The engine of a verified bundle."""
+    """The engine of a verified bundle. Raises Unfit when it does not open."""
     from attar.stages.runtimes import onnxruntime
 
     needs = manifest.engine
     files = {name: path / "engines" / needs.runtime / f"{name}.onnx" for name in manifest.graphs}
-    with onnxruntime.opened(files, threads or needs.threads, needs.provider, optimize=False) as predictor:
+    with ExitStack() as stack:
+        with unfit(f"the engine of {path} does not open"):
+            session = onnxruntime.opened(files, threads or needs.threads, needs.provider, optimize=False)
+            predictor = stack.enter_context(session)
         yield predictor
 
 
 @contextmanager
 def opened_reference(path: Path, manifest: Manifest, threads: int | None = None) -> Iterator[Predictor]:
-    """The fp32 student of a verified bundle."""
+    """The fp32 student of a verified bundle. Raises Unfit when it does not open."""
     from attar.stages.runtimes import onnxruntime
 
     files = {name: path / "reference" / f"{name}.onnx" for name in manifest.graphs}
-    with onnxruntime.opened(files, threads or manifest.engine.threads) as predictor:
+    with ExitStack() as stack:
+        with unfit(f"the reference of {path} does not open"):
+            predictor = stack.enter_context(onnxruntime.opened(files, threads or manifest.engine.threads))
         yield predictor
 
 
 def requests(path: Path, manifest: Manifest) -> dict[str, Array]:
     """The golden requests, preprocessed."""
-    golden = load_file(path / "golden.safetensors")
-    return preprocess.apply(manifest.preprocess, {name: golden[f"raw.{name}"] for name in manifest.inputs})
+    return prepared(path, manifest, golden.read(path, manifest))
+
+
+def prepared(path: Path, manifest: Manifest, tensors: Arrays) -> dict[str, Array]:
+    """Raises Unfit when the steps do not make of them what the graph reads."""
+    with unfit(f"{path} does not preprocess its own golden requests"):
+        inputs = preprocess.apply(manifest.preprocess, {name: tensors[f"raw.{name}"] for name in manifest.inputs})
+        dynamic_sizes(manifest, inputs)
+    return inputs
 
 
 def replay(path: Path, manifest: Manifest, predict: Predict) -> float:
     """Answer the golden requests again; the largest difference, relative to the tolerance's scale. Raises Unfit beyond it."""
-    golden, inputs = load_file(path / "golden.safetensors"), requests(path, manifest)
-    got = in_batches(predict, inputs, manifest.ranges.get("batch", (1, 1))[1])
-    largest = 0.0
-    for name in manifest.outputs:
-        apart = difference(golden[f"engine.{name}"], got[name])
-        if not apart <= manifest.golden.tolerance:
+    tensors = golden.read(path, manifest)
+    inputs = prepared(path, manifest, tensors)
+    with unfit(f"{path} does not answer its golden requests"):
+        got = in_batches(predict, inputs, manifest.ranges.get("batch", (1, 1))[1])
+        apart = {name: difference(tensors[f"engine.{name}"], got[name]) for name in manifest.outputs if name in got}
+    if missing := manifest.outputs.keys() - got.keys():
+        raise Unfit(f"{path} does not answer {min(missing)!r}, which its manifest names; it answers {', '.join(got)}. {AGAIN}")
+    for name, largest in apart.items():
+        if not largest <= manifest.golden.tolerance:
             raise Unfit(
-                f"{path} does not repeat its golden answers: {name!r} is off by {apart:.2g} of its magnitude, allowed "
+                f"{path} does not repeat its golden answers: {name!r} is off by {largest:.2g} of its magnitude, allowed "
                 f"{manifest.golden.tolerance:g}; this runtime computes something else, so build the engine here"
             )
-        largest = max(largest, apart)
-    return largest
+    return max(apart.values())
 
 
 def difference(expected: Array, got: Array) -> float:
@@ -180,6 +204,14 @@ def in_batches(predict: Predict, inputs: Arrays, batch: int) -> dict[str, Array]
 
 def accept(manifest: Manifest, inputs: Arrays) -> None:
     """Raises AttarError for a name, dtype or size that the bundle does not take."""
+    for axis, size in dynamic_sizes(manifest, inputs).items():
+        low, high = manifest.ranges[axis]
+        if not low <= size <= high:
+            raise AttarError(f"{manifest.name}: {axis} is {size}, promised and proven are {low} to {high}; send fewer at once")
+
+
+def dynamic_sizes(manifest: Manifest, inputs: Arrays) -> dict[str, int]:
+    """The sizes of the named axes. Raises AttarError for a name, dtype or shape that is not declared."""
     for name in inputs.keys() ^ manifest.inputs.keys():
         problem = "is missing" if name in manifest.inputs else f"is not an input; {did_you_mean(name, manifest.inputs)}"
         raise AttarError(f"{manifest.name}: {name!r} {problem}")
@@ -190,10 +222,7 @@ def accept(manifest: Manifest, inputs: Arrays) -> None:
         if array.dtype != tensor.dtype or list(array.shape) != wanted or len(wanted) != len(tensor.axes):
             shape = ", ".join(map(str, tensor.axes))
             raise AttarError(f"{manifest.name}: {name!r} is {array.dtype}{list(array.shape)}, expected {tensor.dtype}[{shape}]")
-    for axis, size in sizes.items():
-        low, high = manifest.ranges[axis]
-        if not low <= size <= high:
-            raise AttarError(f"{manifest.name}: {axis} is {size}, promised and proven are {low} to {high}; send fewer at once")
+    return sizes
 
 
 def _checked(path: Path, threads: int | None) -> tuple[BundlePredictor, Facts]:
@@ -206,10 +235,6 @@ def _checked(path: Path, threads: int | None) -> tuple[BundlePredictor, Facts]:
             "files": files,
             "verdict": "passed",
             "machine": "fits",
-            "golden": _golden(manifest.golden, largest),
+            "golden": {**manifest.golden.model_dump(), "largest_difference": largest},
         }
         return BundlePredictor(manifest, predictor, stack.pop_all()), facts
-
-
-def _golden(golden: Golden, largest: float) -> dict[str, Any]:
-    return {"requests": golden.requests, "tolerance": golden.tolerance, "largest_difference": largest}

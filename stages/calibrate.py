@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from pydantic import Field
 
-from attar.models.task import Array, Arrays, Task, load_task
-from attar.models.views import clean
+from attar.models.task import Array, Arrays, load_task
+from attar.models.views import spread
 from attar.pipeline.errors import StageError
 from attar.pipeline.progress import advance
 from attar.pipeline.stage import CodeName, Facts, Stage
@@ -28,35 +27,23 @@ class Calibrate(Stage[Ranges]):
 
     task: CodeName
     samples: int = Field(512, ge=1)
-    """How many samples of the training split, from its start and not augmented."""
+    """At most so many of the training split, spread evenly over it and not augmented."""
 
     def run(self, out: Path, *, onnx: OnnxModel) -> Facts:
-        """Raises StageError when the split is too small or a tensor is not finite."""
+        """Raises StageError when a tensor is not finite."""
         from attar.stages.runtimes import onnxruntime
 
         task = load_task(self.task)
         ranges: dict[str, tuple[float, float]] = {}
         done = 0
         with onnxruntime.opened({"model": revealed(onnx.file())}, None, optimize=False) as predict:
-            for inputs in self.batches(task):
-                widen(ranges, {**inputs, **predict(inputs)})
-                done += len(next(iter(inputs.values())))
+            step = min(BATCH, task.ranges.get("batch", (1, BATCH))[1])
+            for seen in spread(task, task.split("train"), self.samples, step):
+                widen(ranges, {**seen.inputs, **predict(seen.inputs)})
+                done += len(seen.indices)
                 advance("calibrate", done, self.samples)
         (out / "ranges.json").write_text(json.dumps(dict(sorted(ranges.items())), indent=1) + "\n")
         return {"samples": done, "tensors": len(ranges), "method": "minmax"}
-
-    def batches(self, task: Task) -> Iterator[Arrays]:
-        """Inputs of exactly ``samples`` samples, in batches that the task promises to be possible."""
-        split = task.split("train")
-        if len(split) < self.samples:
-            raise StageError(f"calibration wants {self.samples} training samples, the split has {len(split)}; lower `samples`")
-        step = min(BATCH, task.ranges.get("batch", (1, BATCH))[1])
-        left = self.samples
-        for seen in clean(task, split, self.samples):
-            usable = min(left, len(seen.indices))
-            for row in range(0, usable, step):
-                yield seen.take(np.arange(row, min(row + step, usable))).inputs
-            left -= usable
 
 
 def widen(ranges: dict[str, tuple[float, float]], tensors: Arrays) -> None:

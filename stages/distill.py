@@ -40,6 +40,7 @@ class Control(Learn):
 
     enabled: bool = False
     views: int = Field(4, ge=1)
+    view_seed: int = Field(0, ge=0)
 
     def deciding(self) -> Set[str]:
         return super().deciding() if self.enabled else {"enabled"}
@@ -50,4 +51,4 @@ class Control(Learn):
 
         if not self.enabled:
             return {"off": True}
-        return fit(self, out, "control", Labels(), Recorded(self.seed, self.views))
+        return fit(self, out, "control", Labels(), Recorded(self.view_seed, self.views))

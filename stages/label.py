@@ -28,7 +28,8 @@ class Label(Stage[Answers]):
 
     task: CodeName
     views: int = Field(4, ge=1)
-    seed: int = Field(0, ge=0)
+    view_seed: int = Field(0, ge=0)
+    """Of the augmentations; a seed of its own, so that another seed for training leaves the answers as they are."""
     device: Device = "auto"
 
     def run(self, out: Path, *, teacher: Weights) -> Facts:
@@ -49,7 +50,7 @@ class Label(Stage[Answers]):
         samples = {name: len(task.split(name)) for name in task_check.SPLITS}
         return {
             "views": self.views,
-            "seed": self.seed,
+            "seed": self.view_seed,
             "samples": samples,
             "outputs": list(task.outputs),
             "device": device_of(self.device).type,
@@ -61,7 +62,7 @@ class Label(Stage[Answers]):
             return
         split, made = task.split(name), dict[str, Memory]()
         for number in range(views.chunks(split)):
-            seen = views.chunk(task, split, number, seed=self.seed, view=view)
+            seen = views.chunk(task, split, number, seed=self.view_seed, view=view)
             for output, answer in task.answer(predict.graphs, seen.inputs).items():
                 if output not in made:
                     made[output] = create(work / f"{output}.partial", (len(split), *answer.shape[1:]), view)

@@ -37,6 +37,7 @@ class Measure(Stage[Evidence]):
     """
 
     bound_to_machine: ClassVar[bool] = True
+    follows: ClassVar[tuple[str, ...]] = ("attar.stages.runtimes.torch:opened", "attar.stages.runtimes.onnxruntime:opened")
 
     task: CodeName
     batch: int = Field(32, ge=1)

@@ -23,7 +23,8 @@ from attar.stages.artifacts import Bundle, Engine, Evidence, OnnxModel, Verdict
 from attar.stages.bundle import check, difference, in_batches
 from attar.stages.packaging import checksums, triton
 from attar.stages.packaging.card import card
-from attar.stages.packaging.manifest import Golden, Manifest, Needs, Origin, Output, Tensor
+from attar.stages.packaging.judgement import Judgement, gated
+from attar.stages.packaging.manifest import LOOSEST, Golden, Manifest, Needs, Origin, Output, Tensor
 from attar.stages.packaging.page import page
 
 REQUESTS = 16
@@ -42,12 +43,14 @@ class Package(Stage[Bundle]):
     task: CodeName
     name: str = Field("bundle", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """How it calls itself, in the manifest and to Triton."""
-    tolerance: float = Field(1e-4, gt=0)
+    tolerance: float = Field(1e-4, gt=0, le=LOOSEST)
     """How far an engine's answers may move between two runs, relative to their largest magnitude (or 1)."""
 
     def run(self, out: Path, *, onnx: OnnxModel, model: OnnxModel, engine: Engine, evidence: Evidence, verdict: Verdict) -> Facts:
-        """Raises Rejected for any verdict but ``passed``, StageError when the engine does not repeat what was measured."""
+        """Raises Rejected for any verdict but ``passed`` and for one that promises nothing of the engine against the teacher,
+        StageError when the evidence is of something else, or the engine does not repeat what was measured."""
         refuse(verdict.facts)
+        check_evidence(evidence, {"onnx": onnx, "model": model, "engine": engine})
         copy(model, out / "graphs")
         copy(onnx, out / "reference")
         copy(engine, out / "engines" / engine.facts["runtime"])
@@ -89,7 +92,7 @@ class Package(Stage[Bundle]):
         return Manifest(
             name=self.name,
             task=self.task,
-            inputs={name: Tensor(dtype=tensor.dtype, axes=tensor.axes) for name, tensor in task.inputs.items()},
+            inputs={name: Tensor(dtype=np.dtype(tensor.dtype).name, axes=tensor.axes) for name, tensor in task.inputs.items()},
             outputs={
                 name: Output(dtype=str(golden[f"engine.{name}"].dtype), axes=output.axes, kind=output.kind)
                 for name, output in task.outputs.items()
@@ -100,20 +103,36 @@ class Package(Stage[Bundle]):
             graphs=made["engine"].facts["graphs"],
             engine=needs(made["engine"].facts),
             golden=Golden(requests=len(next(iter(golden.values()))), tolerance=self.tolerance),
-            verdict=verdict,
+            verdict=Judgement.model_validate(verdict),
             ledger=ledger,
             lineage=lineage(made),
         )
 
 
 def refuse(verdict: Facts) -> None:
-    """Raises Rejected unless everything promised was kept."""
-    if verdict["verdict"] == "passed":
+    """Raises Rejected unless something was promised of the engine, and everything promised was kept."""
+    if verdict["verdict"] == "passed" and gated(verdict["gates"]):
         return
+    if verdict["verdict"] == "passed":
+        raise Rejected(
+            "not packaged: nothing is promised of the engine against the teacher, so nothing is known of what would be shipped; "
+            "add score_drop, correlation, agreement or kdl to [gates]"
+        )
     if verdict["verdict"] == "failed":
         outside = f"{-verdict['margin']:.4g} outside; improve {verdict['first_broken']}, or change the promise in [gates]"
         raise Rejected(f"not packaged: {verdict['summary']}, {outside}")
     raise Rejected(f"not packaged: {verdict['summary']}. Only what was proven is shipped")
+
+
+def check_evidence(evidence: Evidence, packed: Mapping[str, Artifact]) -> None:
+    """Raises StageError for what is packed and is not, byte for byte, what was measured."""
+    for name, artifact in packed.items():
+        measured = evidence.facts["lineage"][name]["digest"]
+        if measured != artifact.digest:
+            raise StageError(
+                f"the evidence is of another {name} ({measured[:12]}) than the one to be packaged ({artifact.digest[:12]}); "
+                "measure again"
+            )
 
 
 def copy(model: OnnxModel, folder: Path) -> None:

@@ -37,7 +37,7 @@ class Made:
     slot: str
     stage: str
     status: Literal["made", "reused", "failed", "skipped"] = "made"
-    reason: str = "never made before"
+    reason: str = "never made"
     key: str | None = None
     path: Path | None = None
     seconds: float = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -11,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from attar.pipeline.errors import AttarError, Unfit
+from attar.stages.bench import bench
 from attar.stages.bundle import check, open_bundle
 from attar.stages.packaging import checksums
 from tests.proof_parts import STUDENT, TEACHER, write_graph
@@ -46,10 +50,36 @@ def test_an_untouched_bundle_is_fit(bundle: Path) -> None:
     assert (facts["bundle"], facts["verdict"], facts["files"]) == ("points", "passed", 9)
 
 
+def store(bundle: Path, digest: str | None = None) -> None:
+    """Write beside the bundle what a store does."""
+    (bundle / "facts.json").write_text('{"name": "points"}')
+    facts = hashlib.sha256((bundle / "facts.json").read_bytes()).hexdigest()
+    (bundle / "record.json").write_text(json.dumps({"files": {"facts.json": [18, 0, digest or facts]}}))
+
+
 def test_what_the_store_writes_beside_it_is_no_part_of_it(bundle: Path) -> None:
-    (bundle / "record.json").write_text("{}")
+    store(bundle)
+    assert check(bundle)["files"] == 9
+
+
+@pytest.mark.parametrize("record", ["{}", "[]", "null", "junk", "\xff", '{"files": {"facts.json": []}}', "[" * 100_000])
+def test_files_named_as_those_of_the_store_were_added_by_somebody_else(bundle: Path, record: str) -> None:
+    (bundle / "record.json").write_text(record, encoding="latin-1")
+    with pytest.raises(Unfit, match=r"not as it was packaged: record\.json was added"):
+        check(bundle)
     (bundle / "facts.json").write_text("{}")
-    check(bundle)
+    with pytest.raises(Unfit, match=r"facts\.json was added; record\.json was added"):
+        check(bundle)
+
+
+def test_the_record_of_other_facts_does_not_hide_them(bundle: Path) -> None:
+    store(bundle, digest="0" * 64)
+    with pytest.raises(Unfit, match=r"facts\.json was added; record\.json was added"):
+        check(bundle)
+    store(bundle)
+    (bundle / "record.json").unlink()
+    with pytest.raises(Unfit, match=r": facts\.json was added\."):
+        check(bundle)
 
 
 def test_it_answers_raw_requests(bundle: Path) -> None:
@@ -122,6 +152,161 @@ def test_a_manifest_that_was_sealed_again_still_has_to_be_right(bundle: Path, ch
     edit(bundle, change)
     with pytest.raises(Unfit, match=told):
         check(bundle)
+
+
+def every_gate(manifest: dict[str, Any], **changed: Any) -> None:
+    for gate in manifest["verdict"]["gates"]:
+        gate.update(changed)
+
+
+def without_promises_of_the_engine(manifest: dict[str, Any]) -> None:
+    gates = manifest["verdict"]["gates"]
+    gates[:] = [gate for gate in gates if gate["against"] != "teacher"]
+
+
+def fail(manifest: dict[str, Any]) -> None:
+    """Worse than promised, and said to be so in every deciding gate; only the verdict lies."""
+    for gate in manifest["verdict"]["gates"]:
+        if (gate["hop"], gate["gate"]) == ("engine", "score_drop"):
+            gate.update(measured=0.5, margin=gate["limit"] - 0.5, verdict="failed")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda m: m.update(verdict={}), r"verdict\.verdict: Field required"),
+        (lambda m: m.update(verdict=None), "verdict: "),
+        (lambda m: m.update(graphs=[]), "graphs: .*at least 1"),
+        (lambda m: m.update(graphs=["encoder"]), "graphs: there is no graph 'model' among encoder"),
+        (lambda m: m.update(inputs={}), "inputs: .*at least 1"),
+        (lambda m: m.update(outputs={}), "outputs: .*at least 1"),
+        (lambda m: m.update(ranges={}), "no range of sizes is given for the axis batch"),
+        (lambda m: m.update(ranges={"batch": [8, 1]}), "batch from 8 to 1 is no range"),
+        (lambda m: m["inputs"]["x"].update(dtype="float23"), "'float23' is no dtype .*did you mean 'float32'"),
+        (lambda m: m["inputs"]["x"].update(axes=["batch", 3]), r"does not preprocess .*expected float32\[batch, 3\]"),
+        (lambda m: m["outputs"]["logits"].update(axes=["batch", 4]), r"logits is .*expected float32\[batch, 4\]"),
+        (lambda m: m["preprocess"].update(z=[]), "steps are given for z, which is no input"),
+        (lambda m: m["preprocess"]["x"].append({"step": "normalize", "mean": [0] * 3, "std": [1] * 3}), "does not preprocess"),
+        (lambda m: m["golden"].update(tolerance=1e9), r"golden\.tolerance: .*less than or equal to 0\.01"),
+        (lambda m: m["golden"].update(tolerance=0), r"golden\.tolerance: .*greater than 0"),
+        (lambda m: m["golden"].update(tolerance="1e-4"), r"golden\.tolerance: .*valid number"),
+        (lambda m: m["golden"].update(requests=0), r"golden\.requests: .*greater than or equal to 1"),
+        (lambda m: m["golden"].update(requests=15), "shape .*expected 15 requests"),
+        (lambda m: m["engine"].update(threads=-1), r"engine\.threads: .*greater than or equal to 1"),
+        (lambda m: m["engine"].update(threads=10**6), r"engine\.threads"),
+        (lambda m: m["engine"].update(provider="Nonsense"), "does not open: .*no provider 'Nonsense'"),
+        (lambda m: m["verdict"].update(gates=[]), r"verdict\.gates: .*at least 1"),
+        (lambda m: m["verdict"]["gates"][0].update(gate="beauty"), r"verdict\.gates\.0\.gate"),
+        (lambda m: every_gate(m, hop="student", against="previous"), "the student was not made from another hop"),
+        (lambda m: every_gate(m, verdict="failed"), "contradicts itself: .*so 'verdict' is 'passed', not 'failed'"),
+        (fail, "contradicts itself: its gates amount to 'failed', it says 'passed'"),
+        (lambda m: every_gate(m, measured=None), "so 'verdict' is 'not run here', not 'passed'"),
+        (lambda m: every_gate(m, decides=False), "so 'decides' is True, not False"),
+        (lambda m: every_gate(m, margin=1.0), r"so 'margin' is 0\.\d+, not 1\.0"),
+        (lambda m: every_gate(m, promise="at most 0"), "so 'promise' is 'at least 0.9', not 'at most 0'"),
+        (without_promises_of_the_engine, "is ungated: none of its .* gates holds the engine to the teacher; promise"),
+    ],
+)
+def test_a_manifest_that_contradicts_itself(bundle: Path, change: Any, told: str) -> None:
+    edit(bundle, change)
+    with pytest.raises(Unfit, match=told) as unfit:
+        check(bundle)
+    assert unfit.value.exit_code == 4
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b"[" * 100_000])
+def test_a_manifest_that_is_none(bundle: Path, content: bytes) -> None:
+    (bundle / "manifest.json").write_bytes(content)
+    checksums.seal(bundle)
+    with pytest.raises(Unfit, match="not one that this version reads: the file: "):
+        check(bundle)
+
+
+def golden(rows: int = 16, **changed: npt.NDArray[Any] | None) -> dict[str, npt.NDArray[Any]]:
+    tensors = {
+        "raw.x": np.zeros((rows, 2), np.float32),
+        "teacher.logits": np.zeros((rows, 3), np.float32),
+        "engine.logits": np.zeros((rows, 3), np.float32),
+    }
+    named = {name.replace("_", "."): array for name, array in changed.items()}
+    return {name: array for name, array in {**tensors, **named}.items() if array is not None}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "told"),
+    [
+        (golden(0), r"raw\.x is of shape \[0, 2\], expected 16|logits is of shape \[0, 3\], expected 16"),
+        (golden(engine_logits=np.zeros((15, 3), np.float32)), r"engine\.logits is of shape \[15, 3\], expected 16 requests"),
+        (golden(engine_logits=np.array(0, np.float32)), r"engine\.logits is of shape \[\], expected 16 requests"),
+        (golden(engine_logits=np.zeros((16, 4), np.float32)), r"float32\[16, 4\], expected float32\[batch, 3\]"),
+        (golden(engine_logits=np.zeros((16, 3))), r"float64\[16, 3\], expected float32\[batch, 3\]"),
+        (golden(engine_logits=None), r"it holds raw\.x, teacher\.logits, expected engine\.logits, raw\.x, teacher\.logits"),
+        (golden(raw_x=None), r"it holds engine\.logits, teacher\.logits, expected"),
+        (golden(raw_y=np.zeros(16)), r"it holds engine\.logits, raw\.x, raw\.y"),
+        (golden(raw_x=np.zeros((16, 5), np.float32)), r"does not preprocess .*expected float32\[batch, 2\]"),
+        ({}, "it holds nothing"),
+    ],
+)
+def test_golden_requests_that_are_not_what_the_manifest_says(
+    bundle: Path, tensors: dict[str, npt.NDArray[Any]], told: str
+) -> None:
+    save_file(tensors, bundle / "golden.safetensors")
+    checksums.seal(bundle)
+    with pytest.raises(Unfit, match=told):
+        check(bundle)
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"\xff" * 64, None])
+def test_golden_requests_that_cannot_be_read(bundle: Path, content: bytes | None) -> None:
+    path = bundle / "golden.safetensors"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    checksums.seal(bundle)
+    with pytest.raises(Unfit, match=r"golden\.safetensors cannot be read: .*Copy it again"):
+        check(bundle)
+
+
+@pytest.mark.parametrize("content", [b"junk", None])
+@pytest.mark.parametrize(
+    ("folder", "use"),
+    [
+        ("engines/onnxruntime", check),
+        ("engines/onnxruntime", lambda bundle: bench(bundle, batches=(1,))),
+        ("reference", lambda bundle: bench(bundle, batches=(1,))),
+    ],
+)
+def test_a_graph_that_does_not_open(bundle: Path, folder: str, use: Callable[[Path], object], content: bytes | None) -> None:
+    path = bundle / folder / "model.onnx"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    checksums.seal(bundle)
+    with pytest.raises(Unfit, match=r"does not open: ONNX Runtime cannot open .*model\.onnx.*Copy it again"):
+        use(bundle)
+
+
+def test_an_engine_with_another_input(bundle: Path) -> None:
+    write_graph(bundle / "engines" / "onnxruntime" / "model.onnx", np.zeros((5, 3), np.float32))
+    checksums.seal(bundle)
+    with pytest.raises(Unfit, match="does not answer its golden requests: input 'x' must be"):
+        check(bundle)
+
+
+def test_an_output_that_the_engine_does_not_give(bundle: Path) -> None:
+    tensors = load_file(bundle / "golden.safetensors")
+    renamed = {name.replace("logits", "votes"): array for name, array in tensors.items()}
+    save_file(renamed, bundle / "golden.safetensors")
+    edit(bundle, lambda m: m["outputs"].update(votes=m["outputs"].pop("logits")))
+    with pytest.raises(Unfit, match="does not answer 'votes', which its manifest names; it answers logits"):
+        check(bundle)
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_a_number_of_threads_that_the_caller_got_wrong_is_no_fault_of_the_bundle(original: Path, threads: int) -> None:
+    with pytest.raises(AttarError, match=f"cannot be opened on {threads} threads; give 1 or more") as wrong:
+        open_bundle(original, threads)
+    assert not isinstance(wrong.value, Unfit)
 
 
 def test_another_number_of_cores_is_no_other_machine(bundle: Path) -> None:

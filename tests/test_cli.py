@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+import attar
 from attar.pipeline.cli import main
 from attar.pipeline.store import Store
 from tests import tiny
@@ -127,7 +129,9 @@ def test_a_comment_makes_nothing_again_and_the_student_s_network_only_what_follo
     edit(copy / "nets.py", "def teacher", "# the big one\ndef teacher")
     assert tiny.made_again(tiny.run(copy)) == []
     edit(copy / "nets.py", "def student(width=8):", "def student(width=9):")
-    assert tiny.made_again(tiny.run(copy)) == ["student"]  # made again, to the same weights: the recipe sets the width
+    again = tiny.made_again(tiny.run(copy))  # to the same bytes: the recipe sets the width
+    assert again[:2] == ["student", "onnx"]
+    assert not {"teacher", "reference", "answers", "calibration", "cpu.model", "cpu.engine"} & set(again)
     edit(
         copy / "nets.py",
         "nn.Linear(2, width), nn.ReLU(), nn.Linear(width, 2)",
@@ -136,6 +140,24 @@ def test_a_comment_makes_nothing_again_and_the_student_s_network_only_what_follo
     again = tiny.made_again(tiny.run(copy))
     assert again[0] == "student"
     assert not {"teacher", "reference", "answers"} & set(again)
+
+
+LOUDER = """
+class Louder(nn.Sequential):
+    def __init__(self, width):
+        super().__init__(nn.Linear(2, width), nn.ReLU(), nn.Linear(width, 2))
+    def forward(self, x):
+        return super().forward(x) if self.training else 1.0 * super().forward(x)
+"""
+
+
+def test_a_network_that_answers_otherwise_with_the_same_weights_is_exported_again(copy: Path) -> None:
+    edit(copy / "nets.py", "return nn.Sequential(nn.Linear(2, width), nn.ReLU(), nn.Linear(width, 2))", "return Louder(width)")
+    edit(copy / "nets.py", "def student", LOUDER + "\ndef student")
+    edit(copy / "recipe.toml", "score_drop = 0.1", "score_drop = 1.0")
+    tiny.run(copy)
+    edit(copy / "nets.py", "1.0 * super", "1.5 * super")
+    assert {"onnx", "cpu.model", "cpu.evidence"} <= set(tiny.made_again(tiny.run(copy)))
 
 
 def test_a_byte_of_the_data_makes_again_what_reads_them(copy: Path) -> None:
@@ -153,6 +175,38 @@ def test_a_broken_promise_exits_with_3_keeps_the_evidence_and_takes_the_old_bund
     assert made["targets"]["cpu"]["verdict"] == "failed"
     assert made["targets"]["cpu"]["bundle"] is None
     assert not (copy / "store" / "latest" / "recipe" / "cpu").exists()
+
+
+def test_a_recipe_without_a_target_proves_nothing_and_is_refused(here: Path) -> None:
+    tiny.write(
+        here,
+        recipe=tiny.RECIPE.replace("[targets.cpu]", "[control]").replace('precision = "int8"', "").replace("threads = 1", ""),
+    )
+    done = call("run", "recipe.toml", "--store", "store")
+    assert done.exit_code == 2
+    assert "names no target; write a section such as [targets.cpu]" in done.stderr
+
+
+def test_validate_fails_a_ci_stage_on_a_broken_promise(copy: Path) -> None:
+    assert tiny.attar(copy, "validate", "recipe.toml").returncode == 0
+    assert tiny.attar(copy, "validate", "recipe.toml", "--set", "gates.correlation=0.99999").returncode == 3
+
+
+def test_what_stands_in_the_way_of_a_bundle_is_not_touched(copy: Path) -> None:
+    (copy / "cpu").mkdir()
+    (copy / "cpu" / "mine.txt").write_text("precious")
+    done = tiny.attar(copy, "report", "recipe.toml", "-o", ".")
+    assert done.returncode == 2
+    assert "is in the way of that target's bundle and was not put there by attar" in done.stderr
+    assert (copy / "cpu" / "mine.txt").read_text() == "precious"
+
+
+def test_a_delivered_bundle_that_is_gone_is_put_back(copy: Path) -> None:
+    bundle = copy / "store" / "latest" / "recipe" / "cpu"
+    shutil.rmtree(bundle)
+    tiny.run(copy)
+    assert (bundle / "manifest.json").is_file()
+    assert not (bundle / "record.json").exists()
 
 
 def test_all_targets_are_attempted(copy: Path) -> None:
@@ -183,6 +237,7 @@ def test_a_damaged_artifact_is_said_and_made_again(copy: Path) -> None:
     assert "was changed after it was made" in done.stderr
 
 
+@pytest.mark.timeout(300)
 def test_two_runs_at_once_make_each_slot_once(tmp_path: Path) -> None:
     tiny.write(tmp_path)
     command = tiny.command(tmp_path, "run", "recipe.toml", "--json")
@@ -238,7 +293,11 @@ def overlapping(arrays: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("harm", "message"),
-    [(outside, "7"), (empty, "validation"), (overlapping, "5")],
+    [
+        (outside, "labels of the train split are outside the 2 classes"),
+        (empty, "the validation split of Circle is empty"),
+        (overlapping, "5 of 256 different test samples are in the train split too"),
+    ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_bad_data_stop_the_run_before_anything_is_trained(here: Path, harm: Any, message: str) -> None:
@@ -271,6 +330,40 @@ def test_weights_of_another_architecture_name_the_tensors(here: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+BROKEN_TASKS = {
+    "an import that fails": (
+        "import attar",
+        "import attar, nosuch",
+        "teacher broke: ModuleNotFoundError|No module named 'nosuch'",
+    ),
+    "a name that is not there": ("DATA =", "OTHER = nowhere\nDATA =", "NameError: name 'nowhere' is not defined"),
+    "data that is no list": ("return [DATA]", "return DATA", r"data\(\) returned .*; it must return a list of paths"),
+    "an exit": ("return [DATA]", "raise SystemExit(0)", "SystemExit"),
+    "a missing method": ("    def score", "    def scores", "cannot be made without arguments.*score|abstract"),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN_TASKS)
+def test_a_broken_task_is_one_message_and_json_stays_json(here: Path, how: str) -> None:
+    old, new, message = BROKEN_TASKS[how]
+    loud = tiny.TASK.replace("import numpy as np", "import numpy as np\nprint('loading')")
+    tiny.write(here, task=loud.replace(old, new, 1))
+    done = call("teach", "recipe.toml", "--store", "store", "--json")
+    assert done.exit_code == 1, done.output
+    (teacher,) = json.loads(done.stdout)["slots"]
+    assert re.search(message, teacher["error"]), teacher["error"]
+    assert "Traceback" not in done.stderr
+
+
+def test_code_that_was_edited_between_two_runs_of_one_process_is_the_code_that_runs(here: Path) -> None:
+    tiny.write(here)
+    first = attar.run("recipe.toml", store="store")
+    edit(here / "nets.py", "def student(width=8):", "def student(width=8):\n    width = 3")
+    second = attar.run("recipe.toml", store="store", overrides=["gates.score_drop=1.0", "gates.correlation=-1.0"])
+    parameters = [next(record for record in made if record.slot == "student").facts["parameters"] for made in (first, second)]
+    assert parameters == [2 * 16 + 16 + 16 * 2 + 2, 2 * 3 + 3 + 3 * 2 + 2]
+
+
 def test_verbose_shows_the_traceback(here: Path) -> None:
     tiny.write(here, recipe=tiny.RECIPE.replace("learning_rate = 0.02", "learning_rate = 1e30", 1))
     done = call("teach", "recipe.toml", "--store", "store", "-v")
@@ -297,7 +390,7 @@ def test_asking_for_a_gpu_that_is_not_there_is_an_error(here: Path) -> None:
 
 
 def test_the_store_can_be_looked_at_and_tidied(copy: Path) -> None:
-    listed = json.loads(tiny.attar(copy, "ls", "--json").stdout)
+    listed = json.loads(tiny.attar(copy, "ls", "--json").stdout)["artifacts"]
     assert sorted(row["slot"] for row in listed) == sorted(tiny.SLOTS)
     key = next(row["key"] for row in listed if row["slot"] == "student")
     shown = json.loads(tiny.attar(copy, "show", key[:12], "--verify").stdout)
@@ -307,7 +400,7 @@ def test_the_store_can_be_looked_at_and_tidied(copy: Path) -> None:
     tiny.run(copy, "--set", "student.epochs=19", "--set", "gates.correlation=0.1", "--set", "gates.score_drop=1.0")
     assert "student" in tiny.attar(copy, "gc", "--dry-run").stdout
     tiny.attar(copy, "gc")
-    assert key not in {row["key"] for row in json.loads(tiny.attar(copy, "ls", "--json").stdout)}
+    assert key not in {row["key"] for row in json.loads(tiny.attar(copy, "ls", "--json").stdout)["artifacts"]}
     assert tiny.attar(copy, "show", key[:12]).returncode == 1
 
 

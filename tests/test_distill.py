@@ -31,7 +31,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
     folder = tmp_path_factory.mktemp("answers")
     taught, out = new(folder, "teacher"), new(folder)
     teacher = artifact(Weights, taught, Teach(**STUDENT | {"epochs": 5, "options": {"width": 8}}).run(taught))
-    return artifact(Answers, out, Label(task=DIGITS, views=2, seed=5).run(out, teacher=teacher))
+    return artifact(Answers, out, Label(task=DIGITS, views=2, view_seed=5).run(out, teacher=teacher))
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_an_interrupted_distillation_ends_in_the_same_bytes(tmp_path: Path, answ
 def test_without_a_share_for_the_teacher_it_is_the_control(tmp_path: Path, answers: Answers) -> None:
     """Student and control run through the same loop: only the loss differs."""
     alone, control = new(tmp_path, "alone"), new(tmp_path, "control")  # the answers' views have seed 5
-    Control(**STUDENT, enabled=True, views=2, seed=5).run(control)
+    Control(**STUDENT, enabled=True, views=2, view_seed=5).run(control)
     distill(lambda_kd=0, seed=5).run(alone, answers=answers)
     assert (alone / "weights.safetensors").read_bytes() == (control / "weights.safetensors").read_bytes()
 

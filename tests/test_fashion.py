@@ -18,8 +18,7 @@ from attar.models.tasks import fashion
 from attar.models.tasks.fashion import FILES, FashionMnist, FashionMnistErasing
 from attar.models.tasks.images import erase, flip, shift
 from attar.pipeline.errors import StageError
-
-real = pytest.mark.skipif(fashion.complete() is None, reason="needs the data: apt-get install dataset-fashion-mnist")
+from tests.promised import missing
 
 
 def packed(array: npt.NDArray[np.uint8]) -> bytes:
@@ -102,13 +101,14 @@ def test_a_download_that_fails_says_what_to_do(tmp_path: Path, monkeypatch: pyte
 def test_the_debian_package_needs_no_root(tmp_path: Path) -> None:
     source = fashion.debian(tmp_path)
     if source is None:
-        pytest.skip("needs apt-get with dataset-fashion-mnist")
+        missing("fashion-mnist", "this needs an apt-get that has the package dataset-fashion-mnist")
     for name, expected in FILES.items():
         fashion.verify(source / f"{name}.gz", expected)
 
 
-@real
 def test_the_real_files() -> None:
+    if fashion.complete() is None:
+        missing("fashion-mnist", "apt-get install dataset-fashion-mnist")
     task = FashionMnist()
     task.fetch()  # finds them, and verifies
     assert [len(task.split(name)) for name in task_check.SPLITS] == [55_000, 5_000, 10_000]

@@ -130,6 +130,52 @@ def test_a_package_of_the_user_is_followed_through_reexports_relative_imports_an
     assert {"mine.inner:thing", "mine.base:one"} <= set(code.definitions)
 
 
+REGISTRY = """
+R = {}
+def register(f):
+    R[f.__name__] = f
+    return f
+@register
+def small(): return 1
+def f(): return R['small']()
+"""
+EITHER = """
+try:
+    from helpers import block
+except ImportError:
+    from deeper import trick as block
+def f(): return block(1)
+"""
+TWICE = "def f(): return 1\nif True:\n    def f(): return 2\n"
+PATCHED = "import patches\ndef f(): return 1\n"
+INDIRECT = {
+    "a registry": (REGISTRY, "use", "return 1", "return 2"),
+    "one of two imports": (EITHER, "helpers", "return 1", "return 5"),
+    "a second definition": (TWICE, "use", "return 1", "return 3"),
+    "a patch": (PATCHED, "patches", "inner = 1", "inner = 2"),
+}
+
+
+@pytest.mark.parametrize("how", INDIRECT)
+def test_what_a_name_may_be_and_what_importing_it_does_count(tmp_path: Path, how: str) -> None:
+    text, edited, old, new = INDIRECT[how]
+    project(tmp_path)
+    (tmp_path / "patches.py").write_text("import helpers\nhelpers.inner = 1\n")
+    (tmp_path / "use.py").write_text(text)
+    before = Fingerprint(tmp_path).of(["use:f"])
+    path = tmp_path / f"{edited}.py"
+    path.write_text(path.read_text().replace(old, new))
+    assert Fingerprint(tmp_path).of(["use:f"]) != before
+
+
+def test_a_file_that_was_edited_since_it_was_read_is_named(tmp_path: Path) -> None:
+    code = project(tmp_path)
+    definitions = code.of(["nets:student"]).definitions
+    assert code.edited(definitions) == []
+    (tmp_path / "helpers.py").write_text(HELPERS + "\n")
+    assert code.edited(definitions) == [str(tmp_path / "helpers.py")]
+
+
 def test_nothing_is_imported(tmp_path: Path) -> None:
     (tmp_path / "loud.py").write_text("raise SystemExit('imported')\ndef f(): ...\n")
     assert "loud:f" in Fingerprint(tmp_path).of(["loud:f"]).definitions

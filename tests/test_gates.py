@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -26,9 +27,21 @@ def test_everything_kept_passes_and_says_so() -> None:
     assert facts["verdict"] == "passed"
     assert facts["first_broken"] is None
     assert facts["margin"] is None
-    assert "score drop 0 (at most 0.025)" in facts["summary"]
+    assert facts["summary"].startswith("Every promise is kept: teacher score 0.9 (at least 0.85), score drop 0 (at most 0.025), ")
     assert "speedup 5 (at least 3)" in facts["summary"]
     json.dumps(facts, allow_nan=False)
+
+
+def test_what_was_not_promised_is_said() -> None:
+    nothing = "Nothing was promised of the engine against the teacher; kept is "
+    teacher = "; nothing was promised of the teacher itself"
+    said = {
+        Gates(): f"{nothing}what every conversion must keep{teacher}",
+        Gates(speedup=3): f"{nothing}speedup 5 (at least 3){teacher}",
+        Gates(teacher_score=0.85): f"{nothing}teacher score 0.9 (at least 0.85)",
+        Gates(score_drop=0.01): f"Every promise is kept: score drop 0 (at most 0.01){teacher}",
+    }
+    assert {gates: judged(a_ledger(), gates)["summary"] for gates in said} == said
 
 
 def test_a_score_lost_in_the_int8_graph_is_told_of_the_engine_and_blamed_on_the_model() -> None:
@@ -131,10 +144,26 @@ def test_rounding_does_not_break_a_promise() -> None:
     assert judged(ledger, Gates(score_drop=0.025))["verdict"] == "passed"
 
 
-@pytest.mark.parametrize("wrong", [{"score": 1}, {"correlation": 2}, {"speedup": 0}, {"hops": {"kdl": 1}}])
+WRONG: list[dict[str, Any]] = [
+    *({"score": 1}, {"hops": {"kdl": 1}}),
+    *({"correlation": limit} for limit in (-1.1, 1.1)),
+    *({"agreement": limit} for limit in (-0.1, 1.1)),
+    *({"speedup": limit} for limit in (0, -1)),
+    *({"kdl": -0.1}, {"hops": {"largest_difference": -1e-3}}, {"hops": {"correlation": 95}}),
+    *({gate: limit} for gate in ("score_drop", "teacher_score", "kdl", "speedup") for limit in (math.nan, math.inf)),
+    {"hops": {"score_drop": math.nan}},
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
 def test_a_promise_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Gates.model_validate(wrong)
+
+
+def test_scores_may_be_of_any_size() -> None:
+    """BLEU goes to 100, and a student may be asked to gain."""
+    assert Gates(score_drop=-1.5, teacher_score=27.3).hops.score_drop == 0.02
 
 
 def test_distillation_was_needed_unless_the_control_keeps_the_score_too() -> None:

@@ -15,6 +15,8 @@ from attar.pipeline.stage import Artifact
 from attar.pipeline.store import Store
 from tests import tiny
 
+pytestmark = pytest.mark.timeout(300)  # runs are made again and again
+
 DETERMINISTIC = ("teacher", "reference", "answers", "student", "onnx", "calibration", "cpu.model")
 
 

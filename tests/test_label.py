@@ -37,7 +37,7 @@ def asked(task: Task, teacher: Weights, seen: views.Seen) -> dict[str, Array]:
 
 def test_answers_belong_to_their_view(tmp_path: Path, teacher: Weights) -> None:
     task = load_task(teacher.facts["task"])
-    answers = label(teacher, new(tmp_path), seed=5)
+    answers = label(teacher, new(tmp_path), view_seed=5)
     for view in range(2):
         seen = views.chunk(task, task.split("train"), 1, seed=5, view=view)
         for name, expected in asked(task, teacher, seen).items():

@@ -160,7 +160,12 @@ def test_summary_by_hand() -> None:
     found = timing.summary(np.array([0.001, 0.002, 0.003]), batch=4)
     assert found["p50"] == pytest.approx(2000)
     assert found["p99"] == pytest.approx(2980)  # linear between the second and the third
-    assert found["throughput"] == pytest.approx(12 / 0.006)
+    assert found["throughput"] == pytest.approx(4 / 0.002)
+
+
+def test_a_call_that_was_interrupted_does_not_slow_a_model_down() -> None:
+    found = timing.summary(np.array([0.001] * 9 + [0.5]), batch=8)
+    assert found["throughput"] == pytest.approx(8 / (found["p50"] * 1e-6)) == pytest.approx(8000)
 
 
 def test_memory_counts_what_a_model_holds() -> None:

@@ -4,10 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
+import torch
 from pydantic import ValidationError
+from torch import nn
 
+from attar.models.task import Arrays, InMemory, Output, Split, SplitName, Task, Tensor
 from attar.models.tasks.digits import Digits
 from attar.models.views import clean
 from attar.pipeline.errors import StageError
@@ -16,9 +20,48 @@ from attar.stages.calibrate import Calibrate
 from attar.stages.export import Export
 from attar.stages.optimize import Optimize
 from attar.stages.precision.graphs import count_nodes, inline_identities, ranks
+from attar.stages.precision.int8 import data, integer_nodes, name_nodes
 from attar.stages.precision.pooling import pool_globally
 from attar.stages.runtimes import onnxruntime
 from tests import smoke
+
+
+class Tokens(Task):
+    """Sentences of any length, a value for each token."""
+
+    inputs = {"tokens": Tensor("int64", ("batch", "sequence"), high=20)}
+    outputs = {"values": Output(("batch", "sequence", 4), kind="values")}
+    ranges = {"batch": (1, 8), "sequence": (3, 12)}
+
+    def data(self) -> list[str]:
+        return []
+
+    def split(self, name: SplitName) -> Split:
+        return InMemory(self.example(np.random.default_rng(0), batch=40, sequence=9), {})
+
+    def score(self, outputs: Arrays, targets: Arrays) -> npt.NDArray[np.float64]:
+        return np.zeros((len(outputs["values"]), 1))
+
+
+class Reader(nn.Module):
+    """Each token beside its neighbours, and beside a summary of the sentence that is repeated for every token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(20, 8)
+        self.first, self.second = nn.Conv1d(8, 8, 3, padding=1), nn.Conv1d(16, 16, 3, padding=1)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.first(self.embedding(tokens).transpose(1, 2))).transpose(1, 2)  # (B, S, 8)
+        features = x.mean(1)  # (B, 8)
+        repeated = features[:, None].expand(-1, tokens.shape[1], -1)  # (B, S, 8): its shape is computed from S
+        x = torch.relu(self.second(torch.cat([x, repeated], 2).transpose(1, 2))).transpose(1, 2)  # (B, S, 16)
+        return self.head(x)  # type: ignore[no-any-return]  # (B, S, 4); nn.Module calls are untyped
+
+
+def reader() -> Reader:
+    return Reader()
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +146,32 @@ def test_transformers_get_int8_products_alone(tmp_path: Path) -> None:
     assert set(made.facts["quantized"]) == {"MatMul"}
     with made.open(threads=1) as predict:
         assert np.isfinite(smoke.floats(predict({"x": np.ones((2, 3), np.float32)})["y"])).all()
+
+
+def test_shapes_that_a_network_computes_stay_integers(tmp_path: Path) -> None:
+    model, ranges = exported(tmp_path, "tests.test_optimize:reader", "tests.test_optimize:Tokens", "dynamo")
+    made = optimized(tmp_path / "out", model, ranges, precision="int8")
+    assert made.facts["quantized"]["Conv"] == 2
+    tokens = Tokens().example(np.random.default_rng(1), batch=5, sequence=11)
+    with model.open(threads=1) as exact, made.open(threads=1) as rounded:
+        a, b = (smoke.floats(predict(tokens)["values"]) for predict in (exact, rounded))
+    assert a.shape == (5, 11, 4)
+    assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.995
+    assert np.abs(a - b).max() > 0
+
+
+def test_the_indices_of_a_pool_are_no_data() -> None:
+    model = onnx.parser.parse_model("""
+        <ir_version: 9, opset_import: ["" : 18]>
+        pool (float[1,4,6,6] x, int64[2] a) => (float[1,4,3,3] y, int64[1,4,3,3] i, int64[4] c) {
+            y, i = MaxPool<kernel_shape=[2,2], strides=[2,2]>(x)
+            c = Concat<axis=0>(a, a)
+            f = Cast<to=1>(a)
+            g = Concat<axis=0>(f, f)
+        }""")
+    name_nodes(model)
+    assert integer_nodes(model) == {"Concat_1"}
+    assert [data(node) for node in model.graph.node if node.op_type != "Cast"] == [["x", "y"], ["a", "a", "c"], ["f", "f", "g"]]
 
 
 def test_bytes_are_the_same_again(tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges, int8: OnnxModel) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from pydantic import ValidationError
 from safetensors.numpy import load_file
 
 from attar.pipeline.errors import Rejected, StageError
@@ -19,9 +21,10 @@ from attar.stages.artifacts import Evidence
 from attar.stages.judge import Judge
 from attar.stages.package import Package
 from attar.stages.packaging import triton
+from attar.stages.packaging.card import signed
 from attar.stages.packaging.manifest import Manifest, Output, Tensor
 from attar.stages.proof.gates import Gates
-from tests.proof_parts import NAME, STUDENT, TEACHER, Chain, engine, verdict
+from tests.proof_parts import NAME, STUDENT, TEACHER, Chain, digest, engine, onnx_model, verdict
 
 GATES = Gates(score_drop=0.2, correlation=0.9, teacher_score=0.9)
 
@@ -70,7 +73,8 @@ def test_the_manifest_says_all_that_serving_needs(bundle: Path) -> None:
     assert manifest.labels == ["right", "up", "other"]
     assert manifest.ranges == {"batch": (1, 8)}
     assert (manifest.engine.runtime, manifest.engine.threads) == ("onnxruntime", 1)
-    assert manifest.verdict["verdict"] == "passed"
+    assert manifest.verdict.verdict == "passed"
+    assert manifest.verdict.gated
     assert {hop["hop"] for hop in manifest.ledger["hops"]} >= {"teacher", "engine"}
 
 
@@ -102,6 +106,17 @@ def test_the_model_card_shows_the_proof(bundle: Path) -> None:
     assert "| engine: score drop against teacher | at most 0.2 |" in card
     assert "| engine: correlation against model | at least 0.98 |" in card
     assert "`batch` from 1 to 8" in card
+    assert "p50, batch 1 (µs)" in card
+    assert "`attar bench` compares the engine's speed with that of the\nfp32 student, which `reference/` holds" in card
+    assert card.splitlines()[2].startswith("Every promise is kept: ")
+    assert card.splitlines()[2].endswith(".")
+
+
+def test_a_drop_of_nothing_has_no_sign(bundle: Path) -> None:
+    assert [signed(drop) for drop in (0.0, -0.0, 4e-5, -4e-5, 0.0123, -0.5)] == ["0", "0", "0", "0", "+0.0123", "-0.5000"]
+    card = (bundle / "README.md").read_text()
+    assert "0.0000" not in card
+    assert "| teacher | PyTorch | fp32 | 1.0000 | 0 | 1.0000 |" in card
 
 
 def test_a_failed_verdict_is_refused_with_the_hop_and_the_margin(tmp_path: Path) -> None:
@@ -120,9 +135,30 @@ def test_nothing_but_a_passed_verdict_is_packaged(tmp_path: Path, decided: str) 
         Package(task=NAME).run(tmp_path, **given, evidence=Evidence("", "", tmp_path, {}), verdict=judged)
 
 
-def test_an_engine_that_was_not_measured_is_refused(tmp_path: Path) -> None:
+def test_a_verdict_that_promises_nothing_of_the_engine_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Rejected, match=r"nothing is promised of the engine against the teacher.* add score_drop"):
+        packaged(tmp_path, Gates(teacher_score=0.9))
+
+
+@pytest.mark.parametrize(("name", "make"), [("engine", engine), ("model", onnx_model), ("onnx", onnx_model)])
+def test_the_evidence_of_something_else_is_refused(tmp_path: Path, name: str, make: Any) -> None:
+    with pytest.raises(StageError, match=rf"the evidence is of another {name} \(\w{{12}}\) .* measure again"):
+        packaged(tmp_path, **{name: make(tmp_path / "other", TEACHER)})
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_an_engine_that_does_not_repeat_its_answers_is_refused(tmp_path: Path) -> None:
+    """Its digest says that it is the one that was measured; it answers otherwise all the same."""
+    other = engine(tmp_path / "other", TEACHER)
+    same = dataclasses.replace(other, digest=digest(str(STUDENT)))
     with pytest.raises(StageError, match="does not repeat what was measured"):
-        packaged(tmp_path, engine=engine(tmp_path / "other", TEACHER))
+        packaged(tmp_path, engine=same)
+
+
+@pytest.mark.parametrize("tolerance", [0, 0.02])
+def test_a_tolerance_that_proves_nothing_is_refused(tolerance: float) -> None:
+    with pytest.raises(ValidationError, match="tolerance"):
+        Package(task=NAME, tolerance=tolerance)
 
 
 def test_a_bundle_that_needs_torch_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,8 +222,9 @@ def test_without_a_batch_axis_triton_batches_nothing(bundle: Path) -> None:
 
 
 def test_tritons_own_protobuf_reads_the_configuration(bundle: Path) -> None:
-    model_config_pb2 = pytest.importorskip("tritonclient.grpc.model_config_pb2", reason="pip install tritonclient[grpc]")
-    text_format = pytest.importorskip("google.protobuf.text_format", reason="pip install protobuf")
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2
+
     for text in ((bundle / "triton" / "points" / "config.pbtxt").read_text(), triton.config("odd", odd(bundle))):
         config = text_format.Parse(text, model_config_pb2.ModelConfig())
         assert config.max_batch_size == 8

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import tiny
 from tests.copies import ROOT, copy_project
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,10 +31,9 @@ def lines() -> list[str]:
     return [line for line in written if line] + re.findall(r"`(make [a-z ]+ RECIPE=\w+)`", README)
 
 
-def program() -> str:
-    """The README's Python, for the bundle that its shell lines make: digits, and their size."""
-    (written,) = blocks("python")
-    return written.replace("latest/demo", "latest/digits").replace("28, 28", "8, 8")
+def files() -> dict[str, str]:
+    """The blocks that follow a line with a file's name."""
+    return dict(re.findall(r"^`([\w.]+)`\n\n```\w+\n(.*?)^```$", README, re.MULTILINE | re.DOTALL))
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_commands_run_as_written(copy: Path) -> None:
     environment = {**os.environ, "PATH": f"{copy}/.venv/bin:{os.environ['PATH']}", "PYTHONPATH": str(copy)}
     commands = [line for line in lines() if line not in ELSEWHERE]
     assert len(commands) >= 5
-    commands.append(f"{sys.executable} <<'END'\n{program()}END")
+    commands.append(f"{sys.executable} <<'END'\n{blocks('python')[0]}END")
     for line in commands:
         done = subprocess.run(["bash", "-c", line], cwd=copy, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
@@ -69,9 +69,13 @@ def test_it_opens_with_the_two_commands() -> None:
     assert [line.split("#")[0].strip() for line in first.splitlines()] == ["make demo", "make test"]
 
 
-def test_its_recipe_is_the_shipped_one() -> None:
-    (recipe,) = blocks("toml")
-    assert recipe == (ROOT / "pipeline/recipes/demo.toml").read_text(encoding="utf-8")
+def test_its_own_task_runs_as_written(tmp_path: Path) -> None:
+    assert list(files()) == ["task.py", "nets.py", "recipe.toml"]
+    for name, text in files().items():
+        (tmp_path / name).write_text(text)
+    made = tiny.run(tmp_path)
+    assert made["targets"]["cpu"]["verdict"] == "passed"
+    assert made["slots"][-2]["facts"]["distillation"] is not None
 
 
 def test_every_command_is_in_its_table() -> None:

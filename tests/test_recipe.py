@@ -70,7 +70,7 @@ def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
 
 
 def test_a_pinned_key_is_kept_apart_from_the_settings(tmp_path: Path) -> None:
-    assert load(tmp_path, "[source]\nkeep = 'abc'").pipeline.slots["source"].keep == "abc"
+    assert load(tmp_path, "[source]\nkeep = 'abc12345'").pipeline.slots["source"].keep == "abc12345"
 
 
 @pytest.mark.parametrize(
@@ -84,6 +84,8 @@ def test_a_pinned_key_is_kept_apart_from_the_settings(tmp_path: Path) -> None:
         ("source = 3", r"source must be a section, \[source\]; got 3"),
         ("[source]\nfile = 'gone.txt'", r"source\.file: there is no file .*gone\.txt"),
         ("[targets.cpu]\nlimt = 1", r"\[targets\.cpu\]: unknown name 'limt'; did you mean 'limit'\?"),
+        ("[source]\nkeep = 5", "source.keep must be a key, or at least its first 8 hex digits; got 5"),
+        ("[source]\nvalue = inf", "source.value: Input should be a finite number; got inf"),
         ("[targets]\ncpu = 1", r"\[targets\] holds sections such as \[targets\.cpu\]; got cpu = 1"),
         ("[targets.'../x']", "a name is letters, digits and _"),
     ],

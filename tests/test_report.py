@@ -12,7 +12,7 @@ import pytest
 from attar.pipeline.report.data import data
 from attar.pipeline.report.html import html
 from attar.pipeline.report.markdown import markdown
-from attar.pipeline.report.target import targets
+from attar.pipeline.report.target import Target, targets
 from tests.report_records import CLASSES, Made, broke, changed, parsed, printed, run_records, without_engine
 
 HOSTILE = "<script>alert('1')</script> | `x` & \"y\" $\\alpha$ [red]"
@@ -150,6 +150,50 @@ def test_slower_engine_is_called_slower(tmp_path: Path) -> None:
     assert "The engine is 2.00× slower than the reference and 1.21× faster than the teacher in PyTorch eager." in " ".join(
         text.split()
     )
+
+
+def promised(records: Sequence[Made], gate: str, limit: float) -> str:
+    """The page, had the recipe promised this."""
+    gates = [{**each, "limit": limit} if each["gate"] == gate else each for each in targets(records)[0].gates]
+    return html(changed(records, "cpu.verdict", gates=gates), "fashion")
+
+
+def test_promise_far_below_is_said_and_not_drawn(tmp_path: Path) -> None:
+    records = run_records(tmp_path)
+    page = html(records, "fashion")
+    assert (page.count(">promised<"), page.count("the dashed line")) == (3, 3)
+    for gate, limit, said in (("score_drop", 1.5, "−0.5729"), ("correlation", -0.5, "−0.5000"), ("correlation", 0.3, "0.3000")):
+        page = promised(records, gate, limit)
+        assert (page.count(">promised<"), page.count("the dashed line")) == (2, 2)
+        assert f"The engine is promised at least {said}, which lies left of this axis." in page
+
+
+def test_long_tail_does_not_squash_the_bars(tmp_path: Path) -> None:
+    from attar.pipeline.report.figures import speed
+
+    calm = targets(run_records(tmp_path))[0]
+    hops = [{**hop, "latency": {"1": {"p50": 50.0, "p99": 6500.0}}} for hop in calm.hops]
+    preempted = targets(changed(run_records(tmp_path / "again"), "cpu.evidence", hops=hops))[0]
+    assert "logarithmic" not in speed.panels(calm)[0].caption
+    assert "The axis is logarithmic." in speed.panels(preempted)[0].caption
+
+
+def test_ring_of_the_teacher_lies_over_an_equal_dot() -> None:
+    from attar.pipeline.report.figures import answers, style
+
+    drawn: list[tuple[str, float]] = []
+    table = answers.ByClass(["only"], [0.9], [0.9], [1.0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(style, "ring", lambda axes, x, y, fill, edge, size: drawn.append((fill, size)))
+        answers.accuracies(Target("cpu", {}, []), table, "engine")
+    (dot, inner), (hollow, outer) = drawn
+    assert (dot, hollow) == (style.ENGINE, "none")
+    assert outer > inner
+
+
+def test_made_for_the_first_time_is_new(passed: tuple[list[Made], str]) -> None:
+    assert "never made" not in passed[1]
+    assert '<td class="reads">new</td>' in passed[1]
 
 
 def test_adopted_teacher_has_no_curve(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html as escaping
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from attar.pipeline.report.html import html
+from tests.promised import missing
 from tests.report_records import broke, run_records
 
 pytestmark = pytest.mark.slow
@@ -54,10 +54,8 @@ document.getElementById("report").addEventListener("load", event => {{
 @pytest.fixture(scope="module")
 def chromium() -> str:
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None and "chromium" in os.environ.get("ATTAR_PROMISED", ""):
-        pytest.fail("ATTAR_PROMISED says that chromium is here, and it is not on the PATH")
     if found is None:
-        pytest.skip("no browser: install chromium (Debian: apt-get install chromium)")
+        missing("chromium", "install it (Debian: apt-get install chromium)")
     return found
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torch import nn
 
 from attar.models import task_check, views
-from attar.models.task import Arrays, InMemory, Output, Split, SplitName, Tensor, hits, load_task
+from attar.models.task import Array, Arrays, InMemory, Output, Split, SplitName, Tensor, hits, load_task
 from attar.models.tasks.digits import Digits
 from attar.pipeline.errors import StageError
 from attar.stages.runtimes.torch import build, probe
@@ -155,6 +158,139 @@ def test_an_augmentation_that_changes_the_dtype() -> None:
 
     with pytest.raises(StageError, match=r"train \(augmented\) split gives 'mask' as float64"):
         task_check.check(Doubles())
+
+
+def with_attributes(**attributes: Any) -> Sentences:
+    """Sentences with a mistake in what its class declares."""
+    made = type("Made", (Sentences,), attributes)()
+    assert isinstance(made, Sentences)
+    return made
+
+
+def test_an_axis_without_a_range() -> None:
+    renamed = {**Sentences.inputs, "mask": Tensor("float32", ("batch", "sequense"))}
+    with pytest.raises(StageError, match=r"Made\.inputs\['mask'\] has an axis 'sequense' .*; did you mean 'sequence'\?"):
+        task_check.check(with_attributes(inputs=renamed))
+    answers = {"value": Output(("batch", "answers"), kind="values", target="value")}
+    with pytest.raises(StageError, match=r"Made\.outputs\['value'\] has an axis 'answers' that `ranges` says nothing of"):
+        task_check.check(with_attributes(outputs=answers))
+
+
+@pytest.mark.parametrize("promised", [(8, 4), (0, 0), (-1, 4), (4,), (), 4, (1.0, 4.0), "14"])
+def test_ranges_that_are_none(promised: Any) -> None:
+    with pytest.raises(StageError, match=r"Made\.ranges\['sequence'\] must be two integers"):
+        task_check.check(with_attributes(ranges={"batch": (1, 64), "sequence": promised}))
+
+
+def test_an_empty_batch_is_no_promise_but_an_empty_cache_is() -> None:
+    task_check.check_range(with_attributes(ranges={"cache": (0, 16)}), "cache")
+    with pytest.raises(StageError, match="1 <= smallest"):
+        task_check.check(with_attributes(ranges={**Sentences.ranges, "batch": (0, 16)}))
+
+
+@pytest.mark.parametrize("attribute", ["inputs", "outputs"])
+@pytest.mark.parametrize("declared", [{}, None, ["tokens"], {"tokens": ("batch", 3)}])
+def test_inputs_and_outputs_that_say_nothing(attribute: str, declared: Any) -> None:
+    kind = {"inputs": "Tensor", "outputs": "Output"}[attribute]
+    with pytest.raises(StageError, match=rf"Made\.{attribute} must name at least one attar\.{kind}, got"):
+        task_check.check(with_attributes(**{attribute: declared}))
+
+
+def test_a_dtype_that_numpy_does_not_know() -> None:
+    with pytest.raises(StageError, match=r"Made\.inputs\['mask'\] has the dtype 'float23'; it must be a numpy name"):
+        task_check.check(with_attributes(inputs={"mask": Tensor("float23", ("batch", "sequence"))}))
+
+
+@pytest.mark.parametrize("listed", ["points.npz", Path("points.npz"), None, [1], {"points.npz": 1}])
+def test_data_that_are_no_list(listed: Any) -> None:
+    with pytest.raises(StageError, match=r"Made\.data\(\) must return a list of paths and version strings, got"):
+        task_check.check(with_attributes(data=lambda self: listed))
+
+
+@pytest.mark.parametrize(("value", "split"), [(-1, "train"), (32, "test")])
+def test_integers_outside_what_is_declared(value: int, split: SplitName) -> None:
+    """In a batch that is not the first, too."""
+    whole = rows(split, 0, 500)
+    tokens = np.tile(whole.inputs["tokens"], (9, 1))
+    tokens[4200, 3] = value
+    inputs = {"tokens": tokens, "mask": np.tile(whole.inputs["mask"], (9, 1))}
+    task = broken(**{split: InMemory(inputs, {"value": np.tile(whole.targets["value"], (9, 1))})})
+    with pytest.raises(
+        StageError, match=rf"the {split} split gives 'tokens' the value {value}, outside \[0, high\) with high = 32"
+    ):
+        task_check.check(task)
+
+
+def test_an_augmentation_that_makes_other_integers() -> None:
+    def augment(self: Sentences, inputs: Arrays, generator: np.random.Generator) -> Arrays:
+        return {**inputs, "tokens": np.asarray(inputs["tokens"], np.int64) + generator.integers(1, 32)}
+
+    with pytest.raises(StageError, match=r"train \(augmented\) split gives 'tokens' the value \d+, outside"):
+        task_check.check(with_attributes(augment=augment))
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (np.zeros(64), r"float64 \[64\]"),
+        (np.zeros((64, 0)), r"float64 \[64, 0\]"),
+        (np.zeros((3, 1)), r"float64 \[3, 1\]"),
+        (np.zeros((64, 1), bool), r"bool \[64, 1\]"),
+        (np.zeros((64, 1), int), r"int64 \[64, 1\]"),
+        (0.5, "0.5"),
+        (None, "None"),
+    ],
+)
+def test_scores_that_are_no_statistics(made: Any, told: str) -> None:
+    with pytest.raises(StageError, match=rf"Made\.score must return .* here \[64, k\], got {told};"):
+        task_check.check(with_attributes(score=lambda self, outputs, targets: made))
+
+
+def test_a_score_that_cannot_be_computed() -> None:
+    def score(self: Sentences, outputs: Arrays, targets: Arrays) -> Array:
+        return outputs["values"]
+
+    with pytest.raises(StageError, match=r"Made\.score cannot score outputs of shapes .*\(64, 1\)\}: KeyError: 'values'"):
+        task_check.check(with_attributes(score=score))
+
+
+def test_a_score_of_outputs_whose_size_only_a_network_knows_is_not_asked() -> None:
+    def score(self: Sentences, outputs: Arrays, targets: Arrays) -> Array:
+        raise AssertionError("asked")
+
+    def answer(self: Sentences, graphs: Mapping[str, Any], inputs: Arrays) -> dict[str, Array]:
+        raise AssertionError("asked")
+
+    outputs = {"value": Output(("batch", "boxes"), kind="values", target="value")}
+    task_check.check(with_attributes(score=score, outputs=outputs, ranges={**Sentences.ranges, "boxes": (0, 9)}))
+    task_check.check(with_attributes(score=score, answer=answer))
+
+
+def test_a_split_that_is_drawn_anew() -> None:
+    drawn = np.random.default_rng(0)
+
+    class Drawn(Sentences):
+        def split(self, name: SplitName) -> Split:
+            whole = super().split(name).take(drawn.permutation(200))
+            return InMemory(whole.inputs, whole.targets)
+
+    with pytest.raises(StageError, match=r"Drawn\.split\('train'\) gives other samples when it is called again"):
+        task_check.check(Drawn())
+
+
+def noise(generator: np.random.Generator) -> npt.NDArray[np.float32]:
+    return generator.standard_normal((512, 16)).astype(np.float32)
+
+
+def test_views_that_the_generator_does_not_decide() -> None:
+    own = np.random.default_rng(0)
+    drawn = with_attributes(augment=lambda self, inputs, generator: {**inputs, "mask": noise(own)})
+    with pytest.raises(StageError, match=r"Made\.augment gives different views for equal generators"):
+        task_check.check(drawn)
+    fixed = with_attributes(augment=lambda self, inputs, generator: {**inputs, "mask": noise(np.random.default_rng(0))})
+    with pytest.raises(StageError, match=r"Made\.augment changes the inputs but gives the same view for different generators"):
+        task_check.check(fixed)
+    task_check.check(with_attributes(augment=lambda self, inputs, generator: inputs))  # no augmentation is none that ignores it
 
 
 def test_options_that_a_network_does_not_take() -> None:

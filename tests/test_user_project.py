@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,8 @@ FILES = {
         score_drop = 0.3
         """,
 }
+pytestmark = pytest.mark.timeout(300)  # the first test waits for a whole run
+
 SLOTS = ["teacher", "reference", "answers", "student", "control", "onnx", "calibration"]
 SLOTS += [f"cpu.{name}" for name in ("model", "engine", "evidence", "verdict", "bundle")]
 
@@ -137,13 +140,16 @@ def python(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedPro
     """Python as an installed script would start it: the folder it runs in is not on the import path (``-P``)."""
     environment = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-P", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=110)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=250)
+
+
+def store_of(project: Path) -> Path:
+    return project.parent / f"{project.name}-store"
 
 
 def slots(site: Path, project: Path, command: str) -> dict[str, dict[str, Any]]:
     """``attar COMMAND recipe.toml --json``, started elsewhere than in the project: each slot's entry."""
-    store = project.parent / f"{project.name}-store"
-    options = ["--store", str(store), "--json"]
+    options = ["--store", str(store_of(project)), "--json"]
     done = python(site, project.parent, "-m", "attar", command, str(project / "recipe.toml"), *options)
     assert done.returncode == 0, done.stdout + done.stderr
     return {entry["slot"]: entry for entry in json.loads(done.stdout)["slots"]}
@@ -154,6 +160,15 @@ def first(site: Path, project: Path) -> dict[str, dict[str, Any]]:
     return slots(site, project, "run")
 
 
+@pytest.fixture
+def own(project: Path, first: dict[str, dict[str, Any]], tmp_path: Path) -> Path:
+    """A copy of the project to edit, beside a copy of the store that the first run filled."""
+    copied = tmp_path / "project"
+    shutil.copytree(project, copied, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(store_of(project), store_of(copied))
+    return copied
+
+
 def test_every_slot_is_made_with_the_users_own_task_and_network(first: dict[str, dict[str, Any]]) -> None:
     assert list(first) == SLOTS
     assert {entry["status"] for entry in first.values()} == {"made"}
@@ -162,19 +177,18 @@ def test_every_slot_is_made_with_the_users_own_task_and_network(first: dict[str,
     assert first["cpu.evidence"]["facts"]["classes"] == ["inside", "outside"]
 
 
-@pytest.mark.usefixtures("first")
-def test_a_comment_in_the_users_packages_makes_nothing_again(site: Path, project: Path) -> None:
+def test_a_comment_in_the_users_packages_makes_nothing_again(site: Path, own: Path) -> None:
     for name in ("models/blocks.py", "stages/points.py", "pipeline/labels.py"):
-        path = project / name
+        path = own / name
         path.write_text(path.read_text(encoding="utf-8") + "# a remark\n", encoding="utf-8")
-    assert {entry["status"] for entry in slots(site, project, "run").values()} == {"reused"}
+    assert {entry["status"] for entry in slots(site, own, "run").values()} == {"reused"}
 
 
-def test_a_change_in_the_users_package_named_pipeline_counts(site: Path, project: Path, first: dict[str, dict[str, Any]]) -> None:
+def test_a_change_in_the_users_package_named_pipeline_counts(site: Path, own: Path, first: dict[str, dict[str, Any]]) -> None:
     """attar's own pipeline is no part of any key; a user's package of the same name is."""
-    path = project / "pipeline/labels.py"
+    path = own / "pipeline/labels.py"
     path.write_text(path.read_text(encoding="utf-8").replace("RADIUS = 3.0", "RADIUS = 3.5"), encoding="utf-8")
-    teacher = slots(site, project, "teach")["teacher"]
+    teacher = slots(site, own, "teach")["teacher"]
     assert teacher["status"] == "made"
     assert teacher["key"] != first["teacher"]["key"]
     assert "pipeline.labels" in teacher["reason"]

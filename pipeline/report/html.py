@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attar.pipeline.report import words
+from attar.pipeline.report import gate, words
 from attar.pipeline.report.origin import origin
-from attar.pipeline.report.record import Record, outcome
-from attar.pipeline.report.target import Target, against, decides, measured, number, targets
+from attar.pipeline.report.record import Record, outcome, why
+from attar.pipeline.report.target import Target, against, measured, number, targets
 
 if TYPE_CHECKING:
     from attar.pipeline.report.figures.style import Panel
@@ -52,12 +52,12 @@ def html(records: Sequence[Record], recipe_name: str) -> str:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update({name: getattr(words, name) for name in ("clean", "count", "drop", "key", "micro", "score")})
-    environment.filters.update({name: getattr(words, name) for name in ("seconds", "signed", "size", "small", "times")})
+    environment.filters.update({name: getattr(words, name) for name in ("clean", "count", "key", "micro", "score")})
+    environment.filters.update({name: getattr(words, name) for name in ("seconds", "size", "small", "times")})
     environment.tests["measured"] = measured
-    environment.filters["outcome"] = outcome
-    environment.tests["deciding"] = decides
-    environment.globals.update(number=number, of_gate=words.of_gate)
+    environment.filters.update(outcome=outcome, why=why)
+    environment.tests["deciding"] = gate.decides
+    environment.globals.update(number=number, say=gate)
     return environment.get_template("report.html").render(page(records, recipe_name))
 
 
@@ -134,7 +134,7 @@ def tiles(target: Target) -> list[Tile]:
     last, teacher = target.last, target.hop("teacher")
     if not last:
         return []
-    drop = f"teacher {words.score(number(teacher, 'score'))}, drop {words.drop(against(last, 'teacher', 'score_drop'))}"
+    drop = f"teacher {words.score(number(teacher, 'score'))}, drop {words.score(against(last, 'teacher', 'score_drop'))}"
     made = [
         Tile(target.score_name, words.score(number(last, "score")), drop, target.breaks(last["hop"], "score_drop")),
         alike_tile(target, "CORR", "correlation"),
@@ -148,10 +148,10 @@ def tiles(target: Target) -> list[Tile]:
     return [tile for tile in made if tile.value != words.DASH]
 
 
-def alike_tile(target: Target, name: str, gate: str) -> Tile:
-    limit = target.limit(gate)
-    note = "with the teacher" if limit is None else f"promised at least {limit:g}"
-    return Tile(name, words.score(against(target.last, "teacher", gate)), note, target.breaks(target.last["hop"], gate))
+def alike_tile(target: Target, name: str, promised: str) -> Tile:
+    limit = target.limit(promised)
+    note = "with the teacher" if limit is None else f"promised at least {words.limit(limit)}"
+    return Tile(name, words.score(against(target.last, "teacher", promised)), note, target.breaks(target.last["hop"], promised))
 
 
 def speed_tile(target: Target) -> Tile:

@@ -1,25 +1,28 @@
-"""The report for CI servers: a gate is a test case, and so is a slot."""
+"""The report for CI servers: a gate that the verdict depends on is a test case, and so is a slot."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
-from attar.pipeline.report import words
+from attar.pipeline.report import gate, words
 from attar.pipeline.report.record import Record, outcome
-from attar.pipeline.report.target import Gate, Target, targets
+from attar.pipeline.report.target import Target, targets
 
 
 def junit(records: Sequence[Record], recipe_name: str) -> str:
-    """JUnit XML: a suite of slots (a failed one is an error), and one of gates a target (a failed or undecided one fails)."""
+    """JUnit XML: a suite of slots, of which a failed one is an error, and one per target of the gates that decide its verdict.
+
+    A failed or undecided gate is a failure. Gates that decide nothing are left out: the suite counts what the other pages count.
+    """
     root = ET.Element("testsuites", name=words.clean(recipe_name))
     slots = suite(root, f"{recipe_name}: slots")
     for record in records:
         slot_case(slots, record, recipe_name)
     for target in targets(records):
         gates = suite(root, f"{recipe_name}: {target.name}")
-        for gate in target.gates:
-            gate_case(gates, gate, f"{recipe_name}.{target.name}", gate in target.wrong)
+        for each in target.deciding:
+            gate_case(gates, target, each, f"{recipe_name}.{target.name}")
         if not target.gates:
             no_gates(gates, target, f"{recipe_name}.{target.name}")
     for element in (*root, root):
@@ -52,32 +55,20 @@ def slot_case(parent: ET.Element, record: Record, recipe_name: str) -> None:
         attach(one, "skipped", record.error or record.reason)
 
 
-def gate_case(parent: ET.Element, gate: Gate, group: str, counts: bool) -> None:
-    """``counts``: whether one that is not kept fails the suite."""
-    one = case(parent, f"{gate['hop']}: {gate['gate']} {gate['promise']} (against {gate['against']})", group)
-    verdict = gate["verdict"]
+def gate_case(parent: ET.Element, target: Target, of: gate.Gate, group: str) -> None:
+    other, verdict = target.other(of), of["verdict"]
+    compared = other if other == "absolute" else f"against {other}"
+    one = case(parent, f"{of['hop']}: {gate.name(of)}, {gate.promise(of)} ({compared})", group)
     if verdict == "not run here":
-        attach(one, "skipped", "not run here")
-    elif verdict != "passed" and counts:
-        attach(
-            one, "failure", f"{verdict}: measured {words.of_gate(gate['gate'], gate['measured'])}", evidence(gate), type=verdict
-        )
+        attach(one, "skipped", verdict)
     elif verdict != "passed":
-        attach(
-            one,
-            "skipped",
-            f"{verdict} here, and the engine keeps it nonetheless: measured {words.of_gate(gate['gate'], gate['measured'])}",
-        )
+        attach(one, "failure", f"{verdict}: {gate.found(of, other)}", evidence(target, of, other), type=verdict)
 
 
-def evidence(gate: Gate) -> str:
-    lines = (
-        ("promise", gate["promise"]),
-        ("measured", gate["measured"]),
-        ("margin", gate["margin"]),
-        ("verdict", gate["verdict"]),
-    )
-    return "\n".join(f"{name}: {value}" for name, value in lines)
+def evidence(target: Target, of: gate.Gate, other: str) -> str:
+    lines = {"against": other, "promise": gate.promise(of), "measured": gate.measured(of), "margin": gate.margin(of)}
+    lines["first broken hop"] = target.first_broken or ""
+    return "\n".join(f"{name}: {value}" for name, value in lines.items() if value)
 
 
 def no_gates(parent: ET.Element, target: Target, group: str) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from attar.pipeline.report import words
+from attar.pipeline.report import gate, words
 from attar.pipeline.report.record import Record, outcome
-from attar.pipeline.report.target import Gate, Hop, Target, against, measured, number, targets
+from attar.pipeline.report.target import Hop, Target, against, measured, number, targets
 
 MARKS = {"passed": "✅", "failed": "❌", "undecided": "❔", "not run here": "➖"}
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&])")
@@ -32,10 +32,12 @@ def target_blocks(target: Target) -> list[str]:
     if target.hops:
         head = ("hop", "format", target.score_name, "drop", "CORR", "agreement", "p50 at batch 1", "size")
         blocks.append(table(head, [ledger_row(hop) for hop in target.hops]))
-    if target.wrong:
-        blocks.append(table(("gate", "against", "promise", "measured", "margin", "verdict"), map(gate_row, target.wrong)))
     if target.gates:
-        blocks.append(f"{len(target.gates) - len(target.wrong)} of {len(target.gates)} gates passed.")
+        broken = f" First broken hop: {escape(target.first_broken)}." if target.first_broken else ""
+        blocks.append(f"Gates: {target.tally}.{broken}")
+    if target.wrong:
+        columns = ("gate", "against", "promise", "measured", "margin", "verdict")
+        blocks.append(table(columns, [gate_row(target, each) for each in target.wrong]))
     return blocks
 
 
@@ -47,7 +49,7 @@ def ledger_row(hop: Hop) -> list[str]:
         hop["hop"],
         name,
         words.score(hop.get("score")),
-        words.drop(against(hop, "teacher", "score_drop")),
+        words.score(against(hop, "teacher", "score_drop")),
         words.score(against(hop, "teacher", "correlation")),
         words.score(against(hop, "teacher", "agreement")),
         words.micro(number(hop, "latency", "1", "p50")),
@@ -55,9 +57,9 @@ def ledger_row(hop: Hop) -> list[str]:
     ]
 
 
-def gate_row(gate: Gate) -> list[str]:
-    numbers = [words.of_gate(gate["gate"], gate["measured"]), words.signed(gate["margin"])]
-    return [f"{gate['hop']}: {gate['gate']}", gate["against"], gate["promise"], *numbers, gate["verdict"]]
+def gate_row(target: Target, of: gate.Gate) -> list[str]:
+    said = [target.other(of), gate.promise(of), gate.measured(of), gate.margin(of)]
+    return [f"{of['hop']}: {gate.name(of)}", *said, of["verdict"]]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

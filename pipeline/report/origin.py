@@ -45,7 +45,7 @@ def judged(target: Target, has_control: bool) -> tuple[bool | None, str]:
     found = target.facts("verdict").get("distillation")
     if found is None:
         return None, "No score drop is promised, so the control cannot say whether distillation was needed."
-    drop, limit = words.drop(found["control"]), f"{found['limit']:g}"
+    drop, limit = words.score(found["control"]), words.limit(found["limit"])
     if not found["needed"]:
         return (
             False,

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from attar.pipeline.report import words
+
 Status = Literal["made", "reused", "failed", "skipped"]
 REFUSED = 3
 """The exit code of a stage that refused, on the evidence, to make something."""
@@ -62,3 +64,10 @@ class Record(Protocol):
 def outcome(record: Record) -> str:
     """Its status, but for a bundle that a verdict forbids: that is ``refused``, not ``failed``."""
     return "refused" if record.status == "failed" and record.exit_code == REFUSED else record.status
+
+
+def why(record: Record) -> str:
+    """Why it became that. What was made because it never had been is ``new``: "made, never made" contradicts itself."""
+    if outcome(record) == "refused":
+        return words.minus(record.error or record.reason)
+    return "new" if record.status == "made" and record.reason == "never made" else record.reason

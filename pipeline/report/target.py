@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from attar.pipeline.report import words
+from attar.pipeline.report.gate import Gate, decides
 from attar.pipeline.report.record import Record, outcome
 
 Hop = Mapping[str, Any]
-Gate = Mapping[str, Any]
 
 NO_VERDICT = "no verdict"
 """What a target has that never came as far as its gates. Not a verdict: ``--json`` says null."""
@@ -56,10 +58,33 @@ class Target:
         return list(self.facts("verdict").get("gates", ()))
 
     @cached_property
+    def deciding(self) -> list[Gate]:
+        """The gates that the verdict depends on. These are counted and listed."""
+        return [gate for gate in self.gates if decides(gate)]
+
+    @cached_property
     def wrong(self) -> list[Gate]:
-        """Gates that were not kept. Those that decide nothing count once the verdict is bad: they show where it broke first."""
-        bad = self.verdict != "passed"
-        return [gate for gate in self.gates if gate["verdict"] != "passed" and (bad or decides(gate))]
+        """Deciding gates that were measured and not kept."""
+        return [gate for gate in self.deciding if gate["verdict"] in ("failed", "undecided")]
+
+    @cached_property
+    def traced(self) -> list[Gate]:
+        """The deciding gates, and where the engine broke a promise, the same one at the hops before: they show where it broke."""
+        broken = {(gate["gate"], gate["against"]) for gate in self.wrong}
+        return [gate for gate in self.gates if decides(gate) or (gate["gate"], gate["against"]) in broken]
+
+    @property
+    def tally(self) -> str:
+        """``14 passed, 3 failed``."""
+        counts = Counter(str(gate["verdict"]) for gate in self.deciding)
+        return ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+
+    def other(self, gate: Gate) -> str:
+        """What a gate compares its hop with: another hop, or ``absolute`` for nothing."""
+        if gate["against"] != "previous":
+            return str(gate["against"])
+        hop = self.hop(gate["hop"])
+        return str((hop.get("previous") or {}).get("hop", "the hop before"))
 
     def breaks(self, hop: str, *gates: str) -> bool:
         """Whether one of these gates failed at this hop."""
@@ -90,7 +115,7 @@ class Target:
         """One sentence."""
         said = str(self.facts("verdict").get("summary") or "")
         if said:
-            return said[0].upper() + said[1:] + ("" if said.endswith(".") else ".")
+            return words.minus(said[0].upper() + said[1:] + ("" if said.endswith(".") else "."))
         if self.broken:
             return f"No gate was judged: {self.broken[0].slot} failed."
         return "No gate was judged: the run ended before them."
@@ -103,11 +128,6 @@ class Target:
     @property
     def score_name(self) -> str:
         return str(self.evidence.get("score_name", "score"))
-
-
-def decides(gate: Gate) -> bool:
-    """Whether the verdict depends on it: what is promised of the engine only shows, at the hops before it, where it broke."""
-    return bool(gate.get("decides", True))
 
 
 def measured(hop: Hop) -> bool:

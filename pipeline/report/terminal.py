@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
-from attar.pipeline.report import words
+from attar.pipeline.report import gate, words
 from attar.pipeline.report.record import Record
-from attar.pipeline.report.target import Gate, Hop, Target, against, decides, measured, number, targets
+from attar.pipeline.report.target import Hop, Target, against, measured, number, targets
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -16,6 +15,18 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 STYLES = {"passed": "green", "failed": "red", "undecided": "yellow", "not run here": "bright_black"}
+UNWRAPPED = 10_000
+"""Columns where nobody said how many there are: a pipe or a file."""
+
+
+def show(records: Sequence[Record], file: IO[str] | None = None) -> None:
+    """Print the ledger to ``file``, or to standard output: as wide as a terminal is, and nothing is wrapped where none is."""
+    from rich.console import Console
+
+    console = Console(file=file)
+    if not console.is_terminal:
+        console = Console(file=file, width=UNWRAPPED)
+    console.print(ledger(records))
 
 
 def ledger(records: Sequence[Record]) -> Group:
@@ -34,7 +45,7 @@ def of_target(target: Target) -> list[RenderableType]:
     if target.hops:
         parts.append(table(target))
     if target.gates:
-        parts.append(gates_line(target))
+        parts.append(gates_lines(target))
     return parts
 
 
@@ -42,9 +53,9 @@ def table(target: Target) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bright_black")
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bright_black")
     made.add_column("hop", no_wrap=True)
-    made.add_column("format", no_wrap=True)
+    made.add_column("format")  # the one that a narrow terminal may wrap
     for name in (target.score_name, "drop", "CORR", "agree", "p50 µs", "size"):
         made.add_column(Text(name), justify="right", no_wrap=True)
     for hop in target.hops:
@@ -61,7 +72,7 @@ def cells(hop: Hop) -> list[str]:
         hop["hop"],
         f"{hop['format']} {hop['precision']}",
         words.score(hop.get("score")),
-        words.drop(against(hop, "teacher", "score_drop")),
+        words.score(against(hop, "teacher", "score_drop")),
         words.score(against(hop, "teacher", "correlation")),
         words.score(against(hop, "teacher", "agreement")),
         words.DASH if p50 is None else f"{p50:.0f}" if p50 >= 100 else f"{p50:.1f}",
@@ -69,20 +80,13 @@ def cells(hop: Hop) -> list[str]:
     ]
 
 
-def gates_line(target: Target) -> Text:
-    """``gates: 12 passed, 1 failed (engine correlation 0.9430, at least 0.95)``."""
+def gates_lines(target: Target) -> Text:
+    """``gates: 17 passed, 1 failed``, then the gates that decided so, and the hop at which it broke first."""
     from rich.text import Text
 
-    counts = Counter(str(gate["verdict"]) for gate in target.gates if decides(gate))
-    line = Text("gates: ")
-    line.append(", ".join(f"{number} {verdict}" for verdict, number in counts.items()))
-    for gate in target.wrong:
-        line.append(f"\n  {said(gate)}", STYLES[gate["verdict"]])
-    return line
-
-
-def said(gate: Gate) -> str:
-    margin = f", margin {words.signed(gate['margin'])}" if gate["margin"] is not None else ""
-    return words.clean(
-        f"{gate['hop']} {gate['gate']} {words.of_gate(gate['gate'], gate['measured'])}, promised {gate['promise']}{margin}"
-    )
+    lines = Text(f"gates: {target.tally}")
+    for each in target.wrong:
+        lines.append(f"\n  {gate.found(each, target.other(each))}", STYLES[each["verdict"]])
+    if target.first_broken:
+        lines.append(f"\nfirst broken hop: {words.clean(target.first_broken)}")
+    return lines

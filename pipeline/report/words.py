@@ -8,6 +8,8 @@ import re
 DASH = "–"
 ILLEGAL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Terminal escapes, and characters that XML 1.0 cannot hold."""
+HYPHEN = re.compile(r"(?<![\w.)\]-])-(?=[\d.])|(?<=\de)-(?=\d)")
+"""The hyphen that stands for a minus: before a number that it does not join to something, or in an exponent."""
 
 
 def clean(text: str) -> str:
@@ -15,13 +17,25 @@ def clean(text: str) -> str:
     return ILLEGAL.sub("", text)
 
 
+def minus(text: str) -> str:
+    """The same text with a minus sign before its negative numbers. ``"at least -1e-05" -> "at least −1e−05"``."""
+    return HYPHEN.sub("−", text)
+
+
 def score(value: float | None, places: int = 4) -> str:
-    return DASH if value is None else f"{value:.{places}f}"
+    """A score, a correlation or what was lost of one, which is a gain below zero. ``-0.00124 -> "−0.0012"``."""
+    return DASH if value is None else minus(f"{round(value, places) + 0.0:.{places}f}")
 
 
-def drop(value: float | None) -> str:
-    """What was lost against something; below zero it is a gain. ``-0.0012 -> "−0.0012"``."""
-    return DASH if value is None else f"{round(value, 4) + 0.0:.4f}".replace("-", "−")
+def change(value: float, places: int = 3) -> str:
+    """A gain or a loss. ``0.0124 -> "+0.012"``."""
+    shown = score(value, places)
+    return f"+{shown}" if value > 0 and shown != score(0.0, places) else shown
+
+
+def limit(value: float) -> str:
+    """As it was written in the recipe."""
+    return minus(f"{value:g}")
 
 
 def small(value: float | None) -> str:
@@ -30,19 +44,7 @@ def small(value: float | None) -> str:
         return DASH
     if value == 0:
         return "0"
-    shown = f"{value:.1e}" if abs(value) < 1e-3 else f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
-    return shown.replace("-", "−") if value < 0 else shown
-
-
-def of_gate(gate: str, value: float | None) -> str:
-    """What a gate measured: a factor, a count of samples, or a number."""
-    if value is None:
-        return DASH
-    return times(value) if gate == "speedup" else count(value) if gate == "sound" else small(value)
-
-
-def signed(value: float | None) -> str:
-    return DASH if value is None else small(value) if value <= 0 else f"+{small(value)}"
+    return minus(f"{value:.1e}" if abs(value) < 1e-3 else f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}")
 
 
 def micro(microseconds: float | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from attar.stages.packaging.judgement import Gate
 from attar.stages.packaging.manifest import Manifest, Tensor
 from attar.stages.proof.ledger import PREVIOUS
 
@@ -14,7 +15,7 @@ def card(manifest: Manifest) -> str:
     needs, ledger, cpu = manifest.engine, manifest.ledger, manifest.ledger["machine"]["cpu"]
     return f"""# {manifest.name}
 
-{manifest.verdict["summary"]}
+{sentence(manifest.verdict.summary)}
 
 Task: `{manifest.task}`. Engine: {needs.precision}, {needs.runtime} {needs.version}, {needs.provider}, threads: {needs.threads}.
 Built on {cpu}: `graphs/` is portable, `engines/` is for such a machine only.
@@ -23,13 +24,13 @@ Built on {cpu}: `graphs/` is portable, `engines/` is for such a machine only.
 
 {ledger["samples"]:,} samples of the {ledger["split"]} split. Drop and correlation: against the teacher. Latency: one thread.
 
-| hop | format | precision | {ledger["score_name"]} | drop | correlation | p50, batch 1 (us) | bytes |
+| hop | format | precision | {ledger["score_name"]} | drop | correlation | p50, batch 1 (µs) | bytes |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 {chr(10).join(row(hop) for hop in ledger["hops"])}
 
 | gate | promise | measured | verdict |
 | --- | --- | --- | --- |
-{chr(10).join(gate(each) for each in manifest.verdict["gates"] if each["decides"])}
+{chr(10).join(gate(each) for each in manifest.verdict.gates if each.decides)}
 
 ## Tensors
 
@@ -48,25 +49,35 @@ with attar.open("{manifest.name}") as model:
     outputs = model(model.preprocess(raw))  # named numpy arrays; model.labels names the classes
 ```
 
-`attar check` replays the {manifest.golden.requests} golden requests and `attar bench` times the engine. `triton/` is a model
-repository for Triton, `reference/` holds the student in fp32.
+`attar check` replays the {manifest.golden.requests} golden requests. `attar bench` compares the engine's speed with that of the
+fp32 student, which `reference/` holds. `triton/` is a model repository for Triton.
 """
+
+
+def sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].removesuffix('.')}."
+
+
+def signed(number: float) -> str:
+    """To four places; what rounds to nothing has no sign."""
+    text = f"{number:+.4f}"
+    return text if float(text) else "0"
 
 
 def row(hop: Mapping[str, Any]) -> str:
     teacher, p50 = hop["teacher"], hop["latency"]["1"]["p50"]
     columns = [
         *(hop["hop"], hop["format"], hop["precision"], f"{hop['score']:.4f}"),
-        *(f"{teacher['score_drop']:+.4f}", f"{teacher['correlation']:.4f}", f"{p50:,.0f}", f"{hop['bytes']:,}"),
+        *(signed(teacher["score_drop"]), f"{teacher['correlation']:.4f}", f"{p50:,.0f}", f"{hop['bytes']:,}"),
     ]
     return f"| {' | '.join(columns)} |"
 
 
-def gate(each: Mapping[str, Any]) -> str:
-    other = PREVIOUS[each["hop"]] if each["against"] == "previous" else each["against"]
+def gate(each: Gate) -> str:
+    other = PREVIOUS[each.hop] if each.against == "previous" else each.against
     against = "" if other == "absolute" else f" against {other}"
-    what = f"{each['hop']}: {each['gate'].replace('_', ' ')}{against}"
-    return f"| {what} | {each['promise']} | {each['measured']:.4g} | {each['verdict']} |"
+    measured = "not run here" if each.measured is None else f"{each.measured:.4g}"
+    return f"| {each.hop}: {each.gate.replace('_', ' ')}{against} | {each.promise} | {measured} | {each.verdict} |"
 
 
 def tensors(manifest: Manifest) -> list[str]:

@@ -1,15 +1,21 @@
-"""Checksums: ``SHA256SUMS`` names every file of a bundle, so that no change, loss or addition goes unseen."""
+"""Checksums: ``SHA256SUMS`` names every file of a bundle, so that no change, loss or addition goes unseen.
+
+A bundle is delivered as a plain copy without what the store wrote beside it: ``facts.json`` and ``record.json`` are passed over
+only where they are a store's, and are added files anywhere else.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 from attar.pipeline.errors import Unfit
 
 SUMS = "SHA256SUMS"
-OUTSIDE = {SUMS, "facts.json", "record.json"}
-"""Beside the bundle's own files: the list itself, and what the store writes about an artifact of its own."""
+NO_FILE = "not a plain file"
+FACTS, RECORD = "facts.json", "record.json"
+"""What the store writes into an artifact's folder; see ``attar.pipeline.store``."""
 
 
 def seal(bundle: Path) -> None:
@@ -45,12 +51,25 @@ def read(path: Path) -> dict[str, str]:
 def files(bundle: Path) -> list[str]:
     """Everything below, links too: a link out of the bundle would be content that nobody sealed."""
     found = [path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_symlink() or not path.is_dir()]
-    return sorted(name for name in found if name not in OUTSIDE)
+    outside = {SUMS, FACTS, RECORD} if is_stored(bundle) else {SUMS}
+    return sorted(name for name in found if name not in outside)
+
+
+def is_stored(folder: Path) -> bool:
+    """Whether it is a store's artifact: both files are there, and the record holds the facts' own sum."""
+    digest = sha256(folder / FACTS)
+    if sha256(folder / RECORD) == NO_FILE or digest == NO_FILE:
+        return False
+    try:
+        _, _, recorded = json.loads((folder / RECORD).read_bytes())["files"][FACTS]  # size, time of change, SHA-256
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return False  # no record, so the two are files like any other
+    return bool(recorded == digest)
 
 
 def sha256(path: Path) -> str:
     """Hex digest of a plain file; a link has none, so it is never what was sealed."""
     if path.is_symlink() or not path.is_file():
-        return "not a plain file"
+        return NO_FILE
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

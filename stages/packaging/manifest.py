@@ -5,20 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, field_validator, model_validator
 
 from attar.models.preprocess import Step
+from attar.pipeline.errors import did_you_mean
+from attar.stages.packaging.judgement import Judgement
+from attar.stages.packaging.part import Part
 
-
-class Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+Size = Annotated[int, Field(ge=1)]
+Axis = Size | Annotated[str, Field(min_length=1)]
+DTYPES = {"bool", "float16", "float32", "float64", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
+LOOSEST = 1e-2
+"""The largest tolerance: beyond it a replay would let another engine pass."""
 
 
 class Tensor(Part):
     """A named tensor: a numpy dtype and its axes, a number where fixed and a name where dynamic."""
 
     dtype: str
-    axes: tuple[int | str, ...]
+    axes: tuple[Axis, ...]
+
+    @field_validator("dtype")
+    @classmethod
+    def _is_known(cls, dtype: str) -> str:
+        if dtype not in DTYPES:
+            raise ValueError(f"{dtype!r} is no dtype of a tensor; {did_you_mean(dtype, DTYPES)}")
+        return dtype
 
 
 class Output(Tensor):
@@ -31,7 +43,7 @@ class Needs(Part):
     runtime: str
     version: str
     provider: str
-    threads: int
+    threads: int = Field(ge=1, le=1024)
     precision: str
     machine: Mapping[str, Any]
     """Of the machine that built it; see ``attar.pipeline.machine``."""
@@ -40,8 +52,8 @@ class Needs(Part):
 class Golden(Part):
     """``golden.safetensors``: ``raw.INPUT``, before preprocessing, and ``teacher.OUTPUT`` and ``engine.OUTPUT`` for it."""
 
-    requests: int
-    tolerance: float
+    requests: int = Field(ge=1)
+    tolerance: float = Field(gt=0, le=LOOSEST)
     """Largest difference to the recorded answers that a replay may show, relative to the largest magnitude among them (or 1)."""
 
 
@@ -58,18 +70,43 @@ class Manifest(Part):
     """The version of this schema."""
     name: str
     task: str
-    inputs: Mapping[str, Tensor]
-    outputs: Mapping[str, Output]
+    inputs: Mapping[str, Tensor] = Field(min_length=1)
+    outputs: Mapping[str, Output] = Field(min_length=1)
     ranges: Mapping[str, tuple[int, int]]
     """For each dynamic axis the smallest and the largest size that was promised to work."""
     preprocess: Mapping[str, Sequence[Step]]
     labels: Sequence[str]
-    graphs: Sequence[Annotated[str, Field(pattern=r"^\w+$")]]
+    graphs: Sequence[Annotated[str, Field(pattern=r"^\w+$")]] = Field(min_length=1)
     """They name files, so they are words and lead nowhere else."""
     engine: Needs
     golden: Golden
-    verdict: Mapping[str, Any]
+    verdict: Judgement
     """The gates and what became of them, as ``judge`` found them."""
     ledger: Mapping[str, Any]
     """Every hop from the teacher to the engine, as ``measure`` found them."""
     lineage: Mapping[str, Origin]
+
+    @field_validator("graphs")
+    @classmethod
+    def _can_be_called(cls, graphs: Sequence[str]) -> Sequence[str]:
+        if "model" not in graphs:
+            raise ValueError(f"there is no graph 'model' among {', '.join(graphs)}")
+        return graphs
+
+    @field_validator("ranges")
+    @classmethod
+    def _are_sizes(cls, ranges: Mapping[str, tuple[int, int]]) -> Mapping[str, tuple[int, int]]:
+        for axis, (low, high) in ranges.items():
+            least = 1 if axis == "batch" else 0  # a cache may be empty at first, a batch never is
+            if not least <= low <= high or high == 0:
+                raise ValueError(f"{axis} from {low} to {high} is no range of sizes")
+        return ranges
+
+    @model_validator(mode="after")
+    def _names_belong_together(self) -> Manifest:
+        axes = {axis for tensor in [*self.inputs.values(), *self.outputs.values()] for axis in tensor.axes}
+        if unknown := {axis for axis in axes if isinstance(axis, str)} - self.ranges.keys():
+            raise ValueError(f"no range of sizes is given for the axis {min(unknown)}")
+        if unknown := self.preprocess.keys() - self.inputs.keys():
+            raise ValueError(f"steps are given for {min(unknown)}, which is no input")
+        return self

@@ -15,7 +15,11 @@ from attar.stages.packaging.manifest import Manifest, Tensor
 TYPES = {
     "bool": "TYPE_BOOL",
     "uint8": "TYPE_UINT8",
+    "uint16": "TYPE_UINT16",
+    "uint32": "TYPE_UINT32",
+    "uint64": "TYPE_UINT64",
     "int8": "TYPE_INT8",
+    "int16": "TYPE_INT16",
     "int32": "TYPE_INT32",
     "int64": "TYPE_INT64",
     "float16": "TYPE_FP16",

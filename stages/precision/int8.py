@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attar.pipeline.errors import StageError, did_you_mean
-from attar.stages.precision.graphs import attribute, constants, inline_identities, tidy
+from attar.stages.precision.graphs import attribute, constants, inline_identities, is_float, tidy
 from attar.stages.precision.pooling import pool_globally
 
 if TYPE_CHECKING:
@@ -43,12 +43,12 @@ def quantize(
     name_nodes(model)
     inline_identities(model)
     pool_globally(model, ranges)
-    operators = chosen(model)
-    kept = {*unknown_refused(model, exclude), *better_in_float(model)}
-    inside = [node for node in model.graph.node if node.op_type in operators and node.name not in kept]
+    operators, integers = chosen(model), integer_nodes(model)
+    kept = {*unknown_refused(model, exclude), *better_in_float(model)} - integers
+    inside = [node for node in model.graph.node if node.op_type in operators and node.name not in kept | integers]
     require_work(inside, model)
     require_ranges(inside, model, ranges)
-    onnx.save(tidy(with_pairs(model, ranges, per_channel, sorted(kept), sorted(operators))), target)
+    onnx.save(tidy(with_pairs(model, ranges, per_channel, sorted(kept | integers), sorted(operators))), target)
     return {
         "quantized": dict(sorted(Counter(node.op_type for node in inside).items())),
         "float": [node.name for node in model.graph.node if node.op_type in MULTIPLYING and node.name in kept],
@@ -85,6 +85,18 @@ def chosen(model: onnx.ModelProto) -> frozenset[str]:
     present = {node.op_type for node in model.graph.node}
     transformer = "LayerNormalization" in present or "Conv" not in present
     return MULTIPLYING if transformer else MULTIPLYING | CARRYING
+
+
+def integer_nodes(model: onnx.ModelProto) -> set[str]:
+    """Nodes that compute shapes, indices and masks: their operators carry integers as well as floats, and integers stay exact.
+
+    By the inferred type of the first result, which all operators here share with their data.
+    """
+    import onnx
+
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.output)}
+    return {node.name for node in model.graph.node if not is_float(types.get(node.output[0], onnx.TensorProto.FLOAT))}
 
 
 def better_in_float(model: onnx.ModelProto) -> set[str]:
@@ -133,7 +145,12 @@ def require_work(inside: list[onnx.NodeProto], model: onnx.ModelProto) -> None:
 def require_ranges(inside: list[onnx.NodeProto], model: onnx.ModelProto, ranges: Ranges) -> None:
     weights = constants(model)
     for node in inside:
-        data = [*node.input[: 2 if node.op_type in MULTIPLYING or node.op_type == "Add" else 1], *node.output]
-        for name in data:
+        for name in data(node):
             if name not in weights and name not in ranges:
                 raise StageError(f"calibration has no range for tensor {name!r} of {node.name}; was it made from another graph?")
+
+
+def data(node: onnx.NodeProto) -> list[str]:
+    """The tensors that are quantized for it: not its bias, its shape, its bounds, nor the indices of what it pooled."""
+    several = {"Add": 2, "Concat": len(node.input)} | dict.fromkeys(MULTIPLYING, 2)
+    return [*node.input[: several.get(node.op_type, 1)], node.output[0]]

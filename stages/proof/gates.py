@@ -26,7 +26,7 @@ SEVERITY: Sequence[Decision] = ("failed", "undecided", "not run here")
 
 
 class Promises(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class HopGates(Promises):
@@ -182,9 +182,16 @@ def reported(hop: str, broken: Sequence[Outcome], found: Sequence[Outcome]) -> O
 
 
 def kept(found: Sequence[Outcome]) -> str:
+    """What was promised and is kept; and what was not promised, so that nobody takes it for proven."""
     promised = [o for o in found if o.decides and o.against != "previous" and o.gate != "sound" and o.measured is not None]
     told = ", ".join(f"{o.gate.replace('_', ' ')} {o.measured:.4g} ({o.promise})" for o in promised)
-    return f"every promise is kept: {told or 'none but those between hops'}"
+    if any(o.against == "teacher" for o in promised):
+        said = f"Every promise is kept: {told}"
+    else:
+        said = f"Nothing was promised of the engine against the teacher; kept is {told or 'what every conversion must keep'}"
+    if any(o.hop == "teacher" for o in promised):
+        return said
+    return f"{said}; nothing was promised of the teacher itself"
 
 
 def distillation(ledger: Mapping[str, Any], gates: Gates) -> dict[str, Any] | None:

@@ -141,7 +141,7 @@ def which(table: ByClass) -> str:
 
 
 def accuracies(target: Target, table: ByClass, other: str) -> Panel:
-    """A line a class, from the teacher's accuracy to the engine's."""
+    """A line for every class, from the teacher's accuracy to the engine's."""
     rows = hardest(table)
     with style.house():
         figure, axes = style.rows_panel([table.names[index] for index in rows])
@@ -149,16 +149,16 @@ def accuracies(target: Target, table: ByClass, other: str) -> Panel:
         axes.locator_params(axis="x", nbins=4)
         for row, i in enumerate(rows):
             axes.plot([table.teacher[i], table.other[i]], [row, row], color=style.MUTED, linewidth=2.2, alpha=0.5)
-            style.ring(axes, table.teacher[i], row, style.PAPER, style.TEACHER)
-            style.ring(axes, table.other[i], row, style.ENGINE, style.ENGINE)
-            style.beside(axes, row, f"{table.other[i] - table.teacher[i]:+.3f}".replace("-", "−"))
+            style.ring(axes, table.other[i], row, style.ENGINE, style.ENGINE, size=6)
+            style.ring(axes, table.teacher[i], row, "none", style.TEACHER, size=11)  # on top, around an equal dot
+            style.beside(axes, row, words.change(table.other[i] - table.teacher[i]))
         drawn = style.svg(figure, f"{target.name}: accuracy of every class")
     said = f"Ring: teacher. Dot: {other}. Beside them, what the {other} has gained or lost in each class."
     return Panel("Accuracy by class", drawn, said + which(table))
 
 
 def agreements(target: Target, table: ByClass, other: str) -> Panel:
-    """A bar a class, as long as the share of its samples on which both models differ."""
+    """A bar for every class, as long as the share of its samples on which both models differ."""
     rows = hardest(table)
     apart = [1 - table.agreement[index] for index in rows]
     with style.house():

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 COLOURS = {"teacher": style.TEACHER, "reference": style.TEACHER, "control": style.CONTROL, "engine": style.ENGINE}
 
+NARROW = 0.02
+"""An axis never spans less, so that noise does not look like a cliff."""
+FAR = 3.0
+"""A promise further below the values than this many times their range is said, not drawn."""
+
 
 def colour(hop: str) -> str:
     return COLOURS.get(hop, style.STUDENT)
@@ -59,29 +64,39 @@ def hops_panel(target: Target, column: Column) -> Panel | None:
         return None
     with style.house():
         figure, axes = style.rows_panel([hop["hop"] for hop, _ in rows], top=style.TOP)
-        axes.set_xlim(*span(known if column.promise is None else [*known, column.promise]))
+        shown = column.promise if near(column.promise, known) else None
+        axes.set_xlim(*span(known if shown is None else [*known, shown]))
         axes.locator_params(axis="x", nbins=4)
-        if column.promise is not None:
-            promise_line(axes, column.promise)
+        if shown is not None:
+            promise_line(axes, shown)
         path(axes, rows)
         for row, (hop, value) in enumerate(rows):
             broken = hop["hop"] == target.first_broken and target.breaks(hop["hop"], column.gate)
             dot(axes, row, hop["hop"], value, broken)
         drawn = style.svg(figure, f"{target.name}: {column.title} over the hops")
-    return Panel(column.title, drawn, caption(column.what, column.promise))
+    return Panel(column.title, drawn, caption(column.what, column.promise, shown is not None))
 
 
-def caption(what: str, promise: float | None) -> str:
+def near(promise: float | None, values: Sequence[float]) -> bool:
+    """Whether the axis can hold the promise; one far below all that was measured would squash the dots for nothing."""
+    if promise is None or promise < 0 <= min(values):
+        return False
+    return promise >= min(values) - FAR * max(max(values) - min(values), NARROW)
+
+
+def caption(what: str, promise: float | None, drawn: bool) -> str:
     says = f"{what[0].upper()}{what[1:]}, hop by hop."
     if promise is None:
         return f"{says} Nothing is promised here."
+    if not drawn:
+        return f"{says} The engine is promised at least {words.score(promise)}, which lies left of this axis."
     return f"{says} The engine is promised to stay right of the dashed line, at {words.score(promise)}."
 
 
 def span(values: Sequence[float]) -> tuple[float, float]:
-    """A little more than the values take, and never so little that noise looks like a cliff."""
+    """A little more than the values take."""
     low, high = min(values), max(values)
-    room = max(high - low, 0.02)
+    room = max(high - low, NARROW)
     middle = (low + high) / 2
     return middle - 0.62 * room, middle + 0.62 * room
 

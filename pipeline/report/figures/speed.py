@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 WIDE = 25.0
 """Bars that differ by more than this factor are drawn on a logarithmic axis."""
+SQUASHED = 3.0
+"""And so are bars with a whisker that is longer than the longest bar by this factor: preempted calls have long tails."""
 Value = tuple[str, float]
 
 
@@ -41,13 +43,13 @@ def bars(
     note: Callable[[str, Sequence[Value], str], str],
     tail: Callable[[Hop], float | None] | None = None,
 ) -> Panel | None:
-    """A bar a hop, its value beside it; ``tail`` (p99) is a tick beyond the bar."""
+    """A bar for every hop, its value beside it; ``tail`` (p99) is a tick beyond the bar."""
     found = [(hop, value) for hop in target.hops if measured(hop) and (value := read(hop)) is not None and value > 0]
     if not found:
         return None
     values = [(hop["hop"], value) for hop, value in found]
     tails = [tail(hop) if tail else None for hop, _ in found]
-    log = max(v for _, v in values) / min(v for _, v in values) > WIDE
+    log = spread([v for _, v in values], [t for t in tails if t])
     with style.house():
         figure, axes = style.rows_panel([name for name, _ in values], right=76)
         if log:
@@ -66,6 +68,11 @@ def bars(
     return Panel(title, drawn, caption(title, values, log, note, tail is not None))
 
 
+def spread(values: Sequence[float], tails: Sequence[float]) -> bool:
+    """Whether the values can only be compared on a logarithmic axis."""
+    return max(values) > WIDE * min(values) or max(tails, default=0.0) > SQUASHED * max(values)
+
+
 def ticks(axes: Axes, said: Callable[[float | None], str], log: bool) -> None:
     """Few ticks, in the same words as the values."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -78,11 +85,11 @@ def ticks(axes: Axes, said: Callable[[float | None], str], log: bool) -> None:
 def caption(title: str, values: Sequence[Value], log: bool, note: Callable[[str, Sequence[Value], str], str], tail: bool) -> str:
     parts = {
         "Latency": "Median time of a call on one pinned thread",
-        "Throughput": "Samples a second on one pinned thread",
+        "Throughput": "Samples per second on one pinned thread",
         "Size": "Bytes on disk",
     }
     said = parts[title.split(",")[0]] + ("; the whisker ends at p99." if tail else ".")
-    return " ".join(filter(None, [said, "Logarithmic axis." if log else "", note(title, values, "engine")]))
+    return " ".join(filter(None, [said, "The axis is logarithmic." if log else "", note(title, values, "engine")]))
 
 
 def ratio_note(title: str, values: Sequence[Value], name: str) -> str:

@@ -1,0 +1,22 @@
+"""Fitness: what a bundle's own content breaks is a fault of the bundle, whichever library noticed it first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from attar.pipeline.errors import Unfit
+
+AGAIN = "Copy it again, or package it again"
+
+
+@contextmanager
+def unfit(what: str) -> Iterator[None]:
+    """Raises Unfit, with ``what`` and the reason, for everything that fails inside; run only what the bundle decides in it."""
+    try:
+        yield
+    except Unfit:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise Unfit(f"{what}: {said}. {AGAIN}") from error

@@ -1,0 +1,89 @@
+"""Judgement: the verdict inside a bundle, which has to follow from the gates that stand beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from attar.pipeline.errors import Unfit
+from attar.stages.packaging.fitness import AGAIN
+from attar.stages.packaging.part import Part
+from attar.stages.proof.gates import Against, Decision, Outcome, overall
+from attar.stages.proof.ledger import PREVIOUS
+
+
+class Gate(Part):
+    """One promise and what was measured, as ``judge`` found it."""
+
+    gate: Literal["sound", "teacher_score", "score_drop", "correlation", "agreement", "kdl", "largest_difference", "speedup"]
+    hop: Literal["teacher", "reference", "student", "onnx", "model", "engine"]
+    against: Against
+    promise: str
+    limit: float
+    measured: float | None
+    margin: float | None
+    verdict: Decision
+    decides: bool
+
+    @model_validator(mode="after")
+    def _has_a_hop_before(self) -> Gate:
+        if self.against == "previous" and self.hop not in PREVIOUS:
+            raise ValueError(f"the {self.hop} was not made from another hop")
+        return self
+
+    @property
+    def outcome(self) -> Outcome:
+        """The same gate judged anew."""
+        return Outcome(self.gate, self.hop, self.against, self.limit, self.measured, self.must_decide)
+
+    @property
+    def must_decide(self) -> bool:
+        """The hops before the engine are held to its promises only to find where one was broken first."""
+        return self.against != "teacher" or self.hop == "engine"
+
+
+class Judgement(Part):
+    verdict: Decision
+    first_broken: str | None
+    margin: float | None
+    summary: str
+    gates: Sequence[Gate] = Field(min_length=1)
+    distillation: Mapping[str, Any] | None = None
+    """Whether a student without a teacher keeps the promise too; see ``attar.stages.judge``."""
+
+    @property
+    def gated(self) -> bool:
+        return gated([gate.model_dump() for gate in self.gates])
+
+
+def gated(gates: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether anything is promised of the engine against the teacher: without it nothing is known of what is shipped."""
+    return any(each["decides"] and (each["hop"], each["against"]) == ("engine", "teacher") for each in gates)
+
+
+def check_passed(bundle: Path, found: Judgement) -> None:
+    """Raises Unfit unless the verdict is ``passed``, follows from the gates, and some gate holds the engine to the teacher."""
+    if found.verdict != "passed":
+        raise Unfit(f"{bundle} was never passed: its verdict is {found.verdict!r}; only passed bundles are served")
+    if wrong := list(contradictions(found)):
+        raise Unfit(f"the verdict of {bundle} contradicts itself: {'; '.join(wrong)}. {AGAIN}")
+    if not found.gated:
+        raise Unfit(
+            f"{bundle} is ungated: none of its {len(found.gates)} gates holds the engine to the teacher; "
+            "promise score_drop, correlation, agreement or kdl in [gates] and package it again"
+        )
+
+
+def contradictions(found: Judgement) -> Iterator[str]:
+    """What is said otherwise than it follows from the limits and what was measured."""
+    for gate in found.gates:
+        said, follows = gate.model_dump(), gate.outcome.facts()
+        for name in follows:
+            if said[name] != follows[name]:
+                yield f"{gate.outcome.sentence}, so {name!r} is {follows[name]!r}, not {said[name]!r}"
+    decided = overall(gate.outcome.verdict for gate in found.gates if gate.must_decide)
+    if decided != found.verdict:
+        yield f"its gates amount to {decided!r}, it says {found.verdict!r}"

@@ -1,0 +1,11 @@
+"""Part: the base of everything in a manifest."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Part(BaseModel):
+    """Of exactly the declared fields and types: nothing is converted, no number is NaN or infinite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
