@@ -49,6 +49,16 @@ class Output:
 
 
 @dataclass(frozen=True)
+class Predictor:
+    """Opened graphs. Calling it calls the only one; several (an encoder, a decoder) are reached by name."""
+
+    graphs: dict[str, Predict]
+
+    def __call__(self, inputs: Arrays) -> dict[str, Array]:
+        return self.graphs["model"](inputs)
+
+
+@dataclass(frozen=True)
 class Batch:
     """Some samples of a split: raw inputs, before ``augment`` and ``preprocess``, and their targets."""
 

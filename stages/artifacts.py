@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from attar.models.task import Array, Arrays, Predict
+from attar.models.task import Array, Predictor
 from attar.pipeline.stage import Artifact, Device
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-@dataclass(frozen=True)
-class Predictor:
-    """Opened graphs. Calling it calls the only one; several (an encoder, a decoder) are reached by name."""
-
-    graphs: dict[str, Predict]
-
-    def __call__(self, inputs: Arrays) -> dict[str, Array]:
-        return self.graphs["model"](inputs)
-
-
-class Model(Artifact):
+class Model(Artifact, ABC):
     """Something that answers: ``with model.open() as predict: predict(inputs)``, named arrays to named arrays."""
 
+    @abstractmethod
     def open(self, threads: int | None = None) -> AbstractContextManager[Predictor]:
         """``threads``: intra-op threads; None means every core that this process may use."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how it is opened")
 
     @property
     def size(self) -> int:

@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from attar.models.task import Arrays
+from attar.models.task import Arrays, Predictor
 from attar.pipeline import machine
 from attar.pipeline.errors import AttarError
 from attar.pipeline.progress import advance
 from attar.pipeline.stage import Facts
 from attar.stages import bundle
-from attar.stages.artifacts import Predictor
 from attar.stages.proof import timing
 
 ROUNDS = 100_000  # the time decides

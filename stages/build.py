@@ -13,10 +13,10 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from attar.models.task import Arrays, Predict, Task, load_task
+from attar.models.task import Arrays, Predict, Predictor, Task, load_task
 from attar.pipeline.progress import advance
 from attar.pipeline.stage import CodeName, Facts, Stage
-from attar.stages.artifacts import Engine, OnnxModel, Predictor
+from attar.stages.artifacts import Engine, OnnxModel
 from attar.stages.parity import dynamic_axes, largest_difference
 from attar.stages.precision.graphs import count_nodes
 from attar.stages.runtimes import onnxruntime

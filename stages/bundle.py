@@ -20,10 +20,9 @@ import numpy as np
 from pydantic import ValidationError
 
 from attar.models import preprocess
-from attar.models.task import Array, Arrays, Predict
+from attar.models.task import Array, Arrays, Predict, Predictor
 from attar.pipeline.errors import AttarError, Unfit, did_you_mean
 from attar.pipeline.stage import Facts
-from attar.stages.artifacts import Predictor
 from attar.stages.packaging import checksums, golden
 from attar.stages.packaging.fitness import AGAIN, unfit
 from attar.stages.packaging.judgement import check_passed

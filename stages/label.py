@@ -10,11 +10,11 @@ import numpy as np
 from pydantic import Field
 
 from attar.models import task_check, views
-from attar.models.task import Array, SplitName, Task, load_task
+from attar.models.task import Array, Predictor, SplitName, Task, load_task
 from attar.pipeline.errors import StageError
 from attar.pipeline.progress import advance
 from attar.pipeline.stage import CodeName, Device, Facts, Stage, scratch
-from attar.stages.artifacts import Answers, Predictor, Weights
+from attar.stages.artifacts import Answers, Weights
 
 Memory = np.memmap[Any, Any]
 CLEAN: tuple[SplitName, ...] = ("validation", "test")

@@ -15,12 +15,12 @@ from pydantic import Field
 from safetensors.numpy import save_file
 
 from attar.models import views
-from attar.models.task import Array, Arrays, Split, Task, load_task
+from attar.models.task import Array, Arrays, Predictor, Split, Task, load_task
 from attar.pipeline import machine
 from attar.pipeline.errors import StageError
 from attar.pipeline.progress import advance
 from attar.pipeline.stage import Artifact, CodeName, Facts, Stage
-from attar.stages.artifacts import Answers, Engine, Evidence, Model, OnnxModel, Predictor, Weights
+from attar.stages.artifacts import Answers, Engine, Evidence, Model, OnnxModel, Weights
 from attar.stages.proof import ledger, timing
 from attar.stages.proof.ledger import Answered
 

@@ -16,9 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from attar.models import preprocess
 from attar.models.preprocess import Scale, Step
-from attar.models.task import Arrays, InMemory, Output, Split, SplitName, Task, Tensor
+from attar.models.task import Arrays, InMemory, Output, Predictor, Split, SplitName, Task, Tensor
 from attar.pipeline.stage import Facts
-from attar.stages.artifacts import Answers, Engine, Evidence, OnnxModel, Predictor, Verdict, Weights
+from attar.stages.artifacts import Answers, Engine, Evidence, OnnxModel, Verdict, Weights
 from attar.stages.measure import Measure
 from attar.stages.runtimes import onnxruntime
 

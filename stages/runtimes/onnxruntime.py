@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attar.models.task import Array, Arrays, Predict
+from attar.models.task import Array, Arrays, Predict, Predictor
 from attar.pipeline.errors import StageError, did_you_mean
-from attar.stages.artifacts import Predictor
 
 if TYPE_CHECKING:
     import onnxruntime

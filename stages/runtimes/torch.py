@@ -14,11 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from attar.models.task import Array, Arrays, Predict, Task, load_task
+from attar.models.task import Array, Arrays, Predict, Predictor, Task, load_task
 from attar.pipeline import names
 from attar.pipeline.errors import StageError, did_you_mean
 from attar.pipeline.stage import Device
-from attar.stages.artifacts import Predictor
 
 
 def device_of(requested: Device) -> torch.device:
