@@ -49,7 +49,7 @@ class Calibrate(Stage[Ranges]):
 def widen(ranges: dict[str, tuple[float, float]], tensors: Arrays) -> None:
     """Extend each tensor's range by these values; integers and empty tensors have none."""
     for name, tensor in tensors.items():
-        values = unmasked(tensor) if np.issubdtype(tensor.dtype, np.floating) else tensor[:0]
+        values = unmasked(tensor) if np.issubdtype(tensor.dtype, np.floating) else tensor.ravel()[:0]
         if values.size:
             low, high = extremes(name, values)
             known = ranges.get(name, (low, high))
