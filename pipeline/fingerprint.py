@@ -23,7 +23,6 @@ from pathlib import Path
 from attar.pipeline import names
 from attar.pipeline.errors import RecipeError, did_you_mean
 from attar.pipeline.source import STATEMENTS, Source, parse
-from attar.pipeline.store import disk
 
 FORMAT = [3, *sys.version_info[:2]]
 """Of the cache: the fields of ``Source``, and Python's own syntax tree."""
@@ -194,7 +193,7 @@ class Fingerprint:
     def remember(self) -> None:
         """Write the cache, if there is one and something in it is new."""
         if self.cache and self.changed:
-            with disk(self.cache.parent):
+            with contextlib.suppress(OSError):  # it only saves time, so a store that cannot be written may go without
                 temporary = self.cache.with_suffix(f".{os.getpid()}")
                 temporary.write_text(json.dumps({"format": FORMAT, "files": self.remembered}))
                 temporary.replace(self.cache)
