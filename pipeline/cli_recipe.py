@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from attar.pipeline.errors import AttarError
 from attar.pipeline.options import JSON, STORE, VERBOSE
 
 if TYPE_CHECKING:
@@ -58,12 +59,19 @@ def walk(wanted: tuple[str, ...], output: Path | None, **options: Any) -> None:
         for record in workspace.run.walk(slots):
             view.done(record)
             records.append(record)
-    report = deliver(records, output or workspace.output, workspace.recipe.title) if "bundle" in (wanted or ("bundle",)) else None
+    report, unwritten = None, None
+    try:
+        if "bundle" in (wanted or ("bundle",)):
+            report = deliver(records, output or workspace.output, workspace.recipe.title)
+    except AttarError as error:  # what the run found is shown all the same
+        unwritten = error
     show(records, report, options)
     if options["verbose"]:
         for record in records:
             if record.cause:
                 traceback.print_exception(record.cause)
+    if unwritten:
+        raise unwritten
     sys.exit(exit_code(records))
 
 

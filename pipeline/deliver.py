@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from attar.pipeline.errors import RecipeError
+from attar.pipeline.errors import RecipeError, StageError
 from attar.pipeline.run import Record
 from attar.pipeline.store import NOT_PAYLOAD, disk
 
@@ -38,11 +38,18 @@ def deliver(records: Sequence[Record], folder: Path, title: str) -> Path:
         (folder / NOTE).write_text(json.dumps({"bundles": names}))
         for there, bundle in bundles.items():
             replace(there, bundle)
-        from attar.pipeline.report import write
-
-        write(records, folder, title)
+        written(records, folder, title)
         (folder / NOTE).write_text(json.dumps({**now, "bundles": names}))
     return report
+
+
+def written(records: Sequence[Record], folder: Path, title: str) -> None:
+    from attar.pipeline.report import write
+
+    try:
+        write(records, folder, title)
+    except ModuleNotFoundError as error:
+        raise StageError(f"the report cannot be written: {error}; `pip install 'attar[train]'` brings what it needs") from error
 
 
 def read(note: Path) -> dict[str, dict[str, str]]:

@@ -258,6 +258,8 @@ def breaking(slot: str) -> Iterator[None]:
         yield
     except AttarError as error:
         raise type(error)(f"{slot}: {error}") from error
+    except ModuleNotFoundError as error:
+        raise StageError(f"{slot} broke: {error}; is it installed? Training needs `pip install 'attar[train]'`") from error
     except OSError as error:
         place = f" ({error.filename})" if error.filename else ""
         raise StageError(f"{slot}: {error.strerror or error}{place}; is the disk full or the file gone?") from error
