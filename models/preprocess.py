@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 
 Array = npt.NDArray[np.generic]
 
@@ -40,7 +40,7 @@ class Normalize(_Step):
 
 
 Step = Annotated[Scale | Normalize, Field(discriminator="step")]
-_steps: TypeAdapter[Sequence[Step]] = TypeAdapter(Sequence[Step])
+"""A step as a bundle's manifest holds it: pydantic writes it to JSON and reads it back, and refuses any other."""
 
 
 def apply(steps: Mapping[str, Sequence[Step]], inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -50,12 +50,3 @@ def apply(steps: Mapping[str, Sequence[Step]], inputs: Mapping[str, Array]) -> d
         for step in todo:
             made[name] = step(made[name])
     return made
-
-
-def to_data(steps: Mapping[str, Sequence[Step]]) -> dict[str, list[dict[str, Any]]]:
-    return {name: [step.model_dump(mode="json") for step in todo] for name, todo in steps.items()}
-
-
-def from_data(data: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Sequence[Step]]:
-    """The inverse of ``to_data``; an unknown step is a ``pydantic.ValidationError``."""
-    return {name: _steps.validate_python(todo) for name, todo in data.items()}

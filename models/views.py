@@ -46,11 +46,9 @@ def chunks(split: Split) -> int:
     return -(-len(split) // CHUNK)
 
 
-def clean(task: Task, split: Split, limit: int | None = None) -> Iterator[Seen]:
-    """The split in order, not augmented; at most about ``limit`` samples (whole chunks)."""
+def clean(task: Task, split: Split) -> Iterator[Seen]:
+    """The split in order, not augmented."""
     for number in range(chunks(split)):
-        if limit is not None and number * CHUNK >= limit:
-            return
         yield chunk(task, split, number)
 
 

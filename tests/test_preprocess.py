@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from attar.models import preprocess
 from attar.models.preprocess import Normalize, Scale, Step
+
+STEPS = TypeAdapter(dict[str, list[Step]])
 
 
 def test_scale_and_normalize_by_hand() -> None:
@@ -33,7 +33,7 @@ def test_the_raw_inputs_are_left_alone() -> None:
 
 def test_json_and_back() -> None:
     steps: dict[str, list[Step]] = {"image": [Scale(by=1 / 255), Normalize(mean=(0.286,), std=(0.353,))]}
-    again = preprocess.from_data(json.loads(json.dumps(preprocess.to_data(steps))))
+    again = STEPS.validate_json(STEPS.dump_json(steps))
     image = np.random.default_rng(0).integers(0, 256, (4, 1, 5, 5), np.uint8)
     one, two = (preprocess.apply(each, {"image": image})["image"] for each in (steps, again))
     assert one.tobytes() == two.tobytes()
@@ -42,4 +42,4 @@ def test_json_and_back() -> None:
 @pytest.mark.parametrize("step", [{"step": "rotate"}, {"step": "scale"}, {"step": "scale", "by": 1, "extra": 2}])
 def test_unknown_steps_are_refused(step: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
-        preprocess.from_data({"image": [step]})
+        STEPS.validate_python({"image": [step]})

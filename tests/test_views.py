@@ -86,4 +86,14 @@ def test_clean_is_the_split_in_order() -> None:
     parts = list(views.clean(TASK, SPLIT))
     assert np.concatenate([part.indices for part in parts]).tolist() == list(range(1300))
     assert np.concatenate([part.inputs["x"] for part in parts]).tobytes() == SPLIT.inputs["x"].tobytes()
-    assert sum(len(part.indices) for part in views.clean(TASK, SPLIT, limit=600)) == 2 * views.CHUNK
+
+
+@given(samples=st.integers(1, 3 * len(SPLIT)), batch=st.integers(1, 700))
+def test_a_spread_covers_the_split_evenly_and_never_twice(samples: int, batch: int) -> None:
+    parts = list(views.spread(TASK, SPLIT, samples, batch))
+    indices = np.concatenate([part.indices for part in parts])
+    assert len(indices) == min(samples, len(SPLIT))
+    assert all(len(part.indices) <= batch for part in parts)
+    steps = np.diff([*indices, len(SPLIT)])
+    assert steps.min() >= 1
+    assert steps.max() - steps.min() <= 1
