@@ -79,7 +79,7 @@ score_drop = 0.1
 correlation = 0.5
 """
 SLOTS = ["teacher", "reference", "answers", "student", "control", "onnx", "calibration"]
-SLOTS += [f"cpu.{name}" for name in ("model", "engine", "evidence", "verdict", "bundle")]
+SLOTS += [f"cpu.{name}" for name in ("model", "engine", "production", "evidence", "verdict", "bundle")]
 
 
 def points(seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:

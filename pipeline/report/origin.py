@@ -45,10 +45,5 @@ def judged(target: Target, has_control: bool) -> tuple[bool | None, str]:
     found = target.facts("verdict").get("distillation")
     if found is None:
         return None, "No score drop is promised, so the control cannot say whether distillation was needed."
-    drop, limit = words.score(found["control"]), words.limit(found["limit"])
-    if not found["needed"]:
-        return (
-            False,
-            f"Distillation was not needed: without a teacher the same student drops {drop}, inside the promised {limit}.",
-        )
-    return True, f"Distillation was needed: without a teacher the same student drops {drop}, more than the promised {limit}."
+    says = words.minus(found["says"])
+    return found["needed"], says[0].upper() + says[1:] + "."
