@@ -133,5 +133,10 @@ def statuses(made: dict[str, Any]) -> dict[str, str]:
     return {entry["slot"]: entry["status"] for entry in made["slots"]}
 
 
+def entry(made: dict[str, Any], slot: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(each for each in made["slots"] if each["slot"] == slot)
+    return found
+
+
 def made_again(made: dict[str, Any]) -> list[str]:
     return [slot for slot, status in statuses(made).items() if status == "made"]

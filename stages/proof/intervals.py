@@ -7,13 +7,14 @@ samples, because the entries of one answer are not independent of each other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from attar.models.task import Task
+from attar.pipeline.errors import StageError
 from attar.stages.proof import metrics, statistics
 from attar.stages.proof.metrics import Kind, Numbers
 from attar.stages.proof.statistics import Bounds, Name, Sums
@@ -43,17 +44,24 @@ def score(task: Task, scored: Numbers) -> Rests:
     """Of the aggregate of per-sample statistics ``[N, k]``."""
     if averages(task):
         return share(scored[:, 0])
-    return statistics.bootstrap_rows(len(scored), lambda index: task.aggregate(scored[index]))
+    return resampled(task, len(scored), lambda index: task.aggregate(scored[index]))
 
 
 def score_drop(task: Task, expected: Numbers, got: Numbers) -> Rests:
     """Of the drop from ``expected`` to ``got``, per-sample statistics ``[N, k]`` of the same samples."""
     if not averages(task):
-        return statistics.bootstrap_rows(len(got), lambda index: task.aggregate(expected[index]) - task.aggregate(got[index]))
+        return resampled(task, len(got), lambda index: task.aggregate(expected[index]) - task.aggregate(got[index]))
     before, after = expected[:, 0], got[:, 0]
     if binary(before) and binary(after):
         return statistics.paired(int((before > after).sum()), int((before < after).sum()), len(got))
     return mean(before - after)
+
+
+def resampled(task: Task, samples: int, statistic: Callable[[statistics.Indices], float]) -> Bounds:
+    try:
+        return statistics.bootstrap_rows(samples, statistic)
+    except ValueError as error:
+        raise StageError(f"{type(task).__name__}.aggregate has no bounds: {error}") from error
 
 
 def averages(task: Task) -> bool:
