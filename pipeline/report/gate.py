@@ -128,3 +128,8 @@ def rest(gate: Gate) -> str:
     """What ``found`` leaves out: the margin, the note, what would decide."""
     inside = f"margin {margin(gate)}" if margin(gate) else ""
     return "; ".join(filter(None, [inside, note(gate), remedy(gate)]))
+
+
+def undecided(gate: Gate, other: str) -> str:
+    """The evidence of an undecided gate in a sentence, with what would decide it."""
+    return words.sentence(f"undecided: {claim(gate, other)}, {evidence(gate)} on {support(gate)}; {remedy(gate)}")

@@ -85,7 +85,7 @@ def size(count: float | None) -> str:
 
 
 def count(number: float | None) -> str:
-    return DASH if number is None else f"{number:,.0f}".replace(",", "\u2009")
+    return DASH if number is None else f"{number:,.0f}".replace(",", "\u202f")
 
 
 def times(ratio: float | None) -> str:

@@ -43,6 +43,8 @@ class Column:
     promise: float | None
     between: Callable[[Hop], Sequence[float] | None]
     """The whisker: the bounds that a promise is held against."""
+    of: str = ""
+    """What they are bounds of, where that is not what the dots show."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def panels(target: Target) -> list[Panel]:
     floor = None if of_teacher is None or allowed is None else of_teacher - allowed
     what = f"{name} on the test split"
     columns = [
-        Column(name.capitalize(), what, "score_drop", lambda hop: number(hop, "score"), floor, lambda hop: lost(hop, of_teacher)),
+        Column(name.capitalize(), what, "score_drop", lambda hop: number(hop, "score"), floor, lambda hop: lost(hop, of_teacher), "the drop"),
         with_teacher("CORR", "correlation with the teacher's outputs", "correlation", target),
         with_teacher("Agreement", "the share of samples with the teacher's class", "agreement", target),
     ]
@@ -107,7 +109,7 @@ def hops_panel(target: Target, column: Column) -> Panel | None:
             broken = row.hop == target.first_broken and target.judged(row.hop, column.gate, "teacher", "previous") == "failed"
             dot(axes, at, row, broken)
         drawn = style.svg(figure, f"{target.name}: {column.title} over the hops")
-    return Panel(column.title, drawn, caption(column.what, column.promise, shown is not None))
+    return Panel(column.title, drawn, caption(column, shown is not None))
 
 
 def near(promise: float | None, values: Sequence[float]) -> bool:
@@ -117,8 +119,9 @@ def near(promise: float | None, values: Sequence[float]) -> bool:
     return promise >= min(values) - FAR * max(max(values) - min(values), NARROW)
 
 
-def caption(what: str, promise: float | None, drawn: bool) -> str:
-    says = f"{what[0].upper()}{what[1:]}, with 95 % bounds."
+def caption(column: Column, drawn: bool) -> str:
+    what, promise = column.what, column.promise
+    says = f"{what[0].upper()}{what[1:]}; whiskers: one-sided 95 % bounds{f' of {column.of}' if column.of else ''}."
     if promise is None:
         return f"{says} Nothing is promised here."
     if not drawn:
