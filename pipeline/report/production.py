@@ -31,7 +31,10 @@ def production(target: Target) -> list[Compared]:
         return []
     engine = target.hop("engine")
     names = {"score_drop": "score drop", "correlation": "CORR", "agreement": "agreement"}
-    made = [compared(target, gate, name, against(engine, "production", gate), bounds(engine, "production", gate)) for gate, name in names.items()]
+    made = [
+        compared(target, gate, name, against(engine, "production", gate), bounds(engine, "production", gate))
+        for gate, name in names.items()
+    ]
     speed = target.evidence["speedup"]
     made.append(compared(target, "speedup", "speedup", number(speed, "production"), speed["bounds"]["production"], words.times))
     return [one for one in made if one.value != words.DASH]

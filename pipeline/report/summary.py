@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from attar.pipeline.errors import StageError
-from attar.pipeline.report import words
 from attar.pipeline.report.markdown import escape, markdown
 from attar.pipeline.report.record import Record
 from attar.pipeline.report.target import targets
@@ -53,7 +52,7 @@ def fitting(path: Path, records: Sequence[Record], recipe_name: str, before: int
 def left_out(records: Sequence[Record], recipe_name: str) -> str:
     verdicts = ", ".join(f"{target.name} {target.verdict}" for target in targets(records)) or "no target was reached"
     why = f"The rest is left out, for GitHub shows at most {MOST:,} bytes of a step; `attar report` writes it whole."
-    return f"# {escape(recipe_name)}\n\n{escape(words.sentence(verdicts))} {why}\n"
+    return f"# {escape(recipe_name)}\n\n{escape(verdicts)}. {why}\n"
 
 
 def write(path: Path, before: int, text: bytes) -> None:

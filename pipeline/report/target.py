@@ -110,7 +110,9 @@ class Target:
 
     def judged(self, hop: str, gate: str, *others: str) -> str:
         """The severest verdict of this gate at this hop against any of these; empty where nothing is promised so."""
-        verdicts = {each["verdict"] for each in self.gates if (each["hop"], each["gate"]) == (hop, gate) and each["against"] in others}
+        verdicts = {
+            each["verdict"] for each in self.gates if (each["hop"], each["gate"]) == (hop, gate) and each["against"] in others
+        }
         return next((verdict for verdict in ("failed", "undecided", "not run here", "passed") if verdict in verdicts), "")
 
     def limit(self, gate: str, against: str = "teacher") -> float | None:

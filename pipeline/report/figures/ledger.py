@@ -63,7 +63,15 @@ def panels(target: Target) -> list[Panel]:
     floor = None if of_teacher is None or allowed is None else of_teacher - allowed
     what = f"{name} on the test split"
     columns = [
-        Column(name.capitalize(), what, "score_drop", lambda hop: number(hop, "score"), floor, lambda hop: lost(hop, of_teacher), "the drop"),
+        Column(
+            name.capitalize(),
+            what,
+            "score_drop",
+            lambda hop: number(hop, "score"),
+            floor,
+            lambda hop: lost(hop, of_teacher),
+            "the drop",
+        ),
         with_teacher("CORR", "correlation with the teacher's outputs", "correlation", target),
         with_teacher("Agreement", "the share of samples with the teacher's class", "agreement", target),
     ]
@@ -85,7 +93,10 @@ def with_teacher(title: str, what: str, name: str, target: Target) -> Column:
 
 def rows_of(target: Target, column: Column) -> list[Row]:
     """The hops that have such a value, and those that did not run here."""
-    rows = [Row(hop["hop"], column.read(hop), column.between(hop)) if measured(hop) else Row(hop["hop"], None, None) for hop in target.hops]
+    rows = [
+        Row(hop["hop"], column.read(hop), column.between(hop)) if measured(hop) else Row(hop["hop"], None, None)
+        for hop in target.hops
+    ]
     absent = {hop["hop"] for hop in target.hops if not measured(hop)}
     return [row for row in rows if row.value is not None or row.hop in absent]
 
