@@ -104,7 +104,7 @@ def verdict(ledger: Mapping[str, Any]) -> dict[str, Any]:
         gates.append(judged("speedup", "engine", "production", 1.0, speedup["production"], times["production"], samples=200))
     failed = [gate for gate in gates if gate["verdict"] == "failed"]
     open_ones = [gate for gate in gates if gate["verdict"] == "undecided" and gate["decides"]]
-    told = (failed or open_ones or [None])[0]
+    told = next(iter(failed + open_ones), None)
     return {
         "verdict": "failed" if failed else "undecided" if open_ones else "passed",
         "first_broken": failed[0]["hop"] if failed else None,

@@ -12,7 +12,8 @@ from attar.pipeline.report.data import data
 from attar.pipeline.report.html import html
 from attar.pipeline.report.markdown import markdown
 from attar.pipeline.report.target import Target, targets
-from tests.report_records import CLASSES, Made, Page, broke, changed, parsed, printed, run_records, without_engine
+from tests.report_facts import CLASSES
+from tests.report_records import Made, Page, broke, changed, parsed, printed, run_records, without_engine
 
 HOSTILE = "<script>alert('1')</script> | `x` & \"y\" $\\alpha$ [red]"
 

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -189,7 +190,7 @@ def test_words(shown: str, expected: str) -> None:
         (("kdl", 0.5, 0.01, [0.01, 0.01]), "onnx KDL: 0.0100, promised at least 0.5", "margin −0.4900"),
     ],
 )  # fmt: skip  # a row, then what is said of it
-def test_gate_in_words(row: tuple[str, float, float], said: str, rest: str) -> None:
+def test_gate_in_words(row: tuple[Any, ...], said: str, rest: str) -> None:
     name, limit, *found = row
     one = judged(name, "onnx", "absolute", limit, *found)
     assert gate.found(one, "absolute") == said

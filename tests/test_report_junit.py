@@ -87,9 +87,8 @@ def test_a_real_parser_counts_as_we_do_and_writes_the_same(tmp_path: Path, slot:
     found = read_back(broke(records, slot, "no \x1b[31m<luck>") if slot else records, tmp_path / "junit.xml")
     ours = [(each.tests, each.failures, each.errors, each.skipped) for each in (found, *found)]
     seen = verdicts(found)
-    for suite in found:
-        suite.update_statistics()
-    found.update_statistics()
+    for each in (*found, found):
+        each.update_statistics()
     assert [(each.tests, each.failures, each.errors, each.skipped) for each in (found, *found)] == ours
     found.write(str(tmp_path / "again.xml"))
     again = verdicts(JUnitXml.fromfile(str(tmp_path / "again.xml")))

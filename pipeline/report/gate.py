@@ -9,8 +9,8 @@ from typing import Any
 from attar.pipeline.report import words
 
 Gate = Mapping[str, Any]
-"""A row of the verdict's ``gates``: ``gate``, ``hop``, ``against``; ``promise``, ``limit``, ``measured``, ``bounds``, ``samples``,
-``margin``, ``note``; ``verdict``, ``decides``, ``would_decide``."""
+"""A row of the verdict's ``gates``, of ``gate``, ``hop``, ``against``, ``promise``, ``limit``, ``measured``, ``bounds``,
+``samples``, ``margin``, ``verdict``, ``decides``, ``note`` and ``would_decide``."""
 BOUNDS = (
     "In brackets stand one-sided 95 % bounds of what was measured. A promise is passed when the bound is inside it, failed when "
     "the opposite bound is outside, and otherwise undecided. Counts and largest differences are exact and have none."
