@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from attar.pipeline.workspace import Workspace
 
 Command = Callable[..., None]
+BUNDLE = click.Path(file_okay=False, path_type=Path)
 
 
 def recipe_options(command: Command) -> Command:
@@ -29,6 +30,9 @@ def recipe_options(command: Command) -> Command:
         STORE,
         click.option("--set", "overrides", multiple=True, metavar="SLOT.FIELD=VALUE", help="Override a setting; TOML values."),
         click.option("--target", "targets", multiple=True, metavar="NAME", help="Only this target; may be repeated."),
+        click.option(
+            "--against", type=BUNDLE, metavar="BUNDLE", help="Compare with the bundle in production, on the same samples."
+        ),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
         JSON,
         VERBOSE,
@@ -42,7 +46,7 @@ def workspace_of(options: dict[str, Any]) -> Workspace:
     from attar.pipeline.workspace import open_workspace
     from attar.stages import SLOTS
 
-    picked = {name: options[name] for name in ("store", "overrides", "targets", "device")}
+    picked = {name: options[name] for name in ("store", "overrides", "targets", "device", "against")}
     return open_workspace(options["recipe"], SLOTS, **picked)
 
 

@@ -59,6 +59,12 @@ def content(known: Iterable[Entry]) -> list[list[str]]:
     return [[Path(each.get("file", "")).name, each["sha256"]] for each in known]
 
 
+def folder(path: Path) -> dict[str, str]:
+    """The digest of every file in a folder, by its name in there."""
+    files = sorted(each for each in path.rglob("*") if each.is_file())
+    return {each.relative_to(path).as_posix(): file_digest(each.absolute(), *stamp(each)) for each in files}
+
+
 def stamp(path: Path) -> tuple[int, int]:
     """Size and mtime. Raises StageError when there is no such file."""
     if not path.is_file():

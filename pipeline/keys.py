@@ -83,11 +83,14 @@ def code_names(stage: Stage[Any]) -> list[str]:
 
 
 def settings(stage: Stage[Any]) -> dict[str, Any]:
-    """The settings that decide the result, as JSON; files by their content."""
+    """The settings that decide the result, as JSON; files and folders by their content."""
     values: dict[str, Any] = stage.model_dump(mode="json", include=set(stage.deciding()))
     for field in type(stage).named("file"):
         if values.get(field) is not None:
             values[field] = data.file_digest(Path(values[field]), *data.stamp(Path(values[field])))
+    for field in type(stage).named("folder"):
+        if values.get(field) is not None:
+            values[field] = digest(data.folder(Path(values[field])))
     return values
 
 

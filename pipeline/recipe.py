@@ -22,6 +22,9 @@ SHIPPED = Path(__file__).parent / "recipes"
 COMMON = ("task", "seed", "gates")
 """Top-level keys that are given to every stage that has such a field; a section's own value wins."""
 
+PLACES = {"file": Path.is_file, "folder": Path.is_dir}
+"""What a setting may name, and how it is seen to be there."""
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -99,8 +102,11 @@ def load(
     targets: Iterable[str] = (),
     device: str = "auto",
     code: Fingerprint | None = None,
+    against: Path | None = None,
 ) -> Recipe:
     """Check everything that can be checked without running anything. ``targets``: only these; none: all.
+
+    ``against``: the bundle that the only target is compared with, whatever the recipe says of that.
 
     Raises RecipeError for an unknown name anywhere, a setting of the wrong type or range, a missing file, or an object
     of code that is not there.
@@ -111,6 +117,8 @@ def load(
     suffix = [slot for slot in slots if slot.per_target]
     _known(path.name, tables, [*COMMON, "targets", *(slot.name for slot in shared)])
     chosen = _targets(tables, targets)
+    if against is not None:
+        chosen = _against(chosen, against)
     given = {name: tables[name] for name in COMMON if name in tables} | {"device": device}
     bound: dict[str, Bound] = {}
     for slot in shared:
@@ -161,6 +169,14 @@ def _targets(tables: Table, wanted: Iterable[str]) -> dict[str, Table]:
     return {name: section for name, section in targets.items() if not wanted or name in wanted}
 
 
+def _against(targets: Mapping[str, Table], bundle: Path) -> dict[str, Table]:
+    if len(targets) != 1:
+        raise RecipeError(
+            f"--against {bundle} is about one target, this is about {', '.join(targets) or 'none'}; name one with --target"
+        )
+    return {name: {**section, "against": str(bundle.absolute())} for name, section in targets.items()}
+
+
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Table:
     """``above`` over ``below``, table by table."""
     both = dict(below)
@@ -175,11 +191,12 @@ def _bind(slot: Slot, name: str, given: Table, section: Table, folder: Path, tar
     if keep is not None and not (isinstance(keep, str) and re.fullmatch("[0-9a-f]{8,64}", keep)):
         raise RecipeError(f"{name}.keep must be a key, or at least its first 8 hex digits; got {keep!r}; `attar ls` lists keys")
     settings = {key: value for key, value in given.items() if key in slot.stage.model_fields} | section
-    for field_name in slot.stage.named("file"):
-        if isinstance(settings.get(field_name), str):
-            settings[field_name] = folder / settings[field_name]
-            if not settings[field_name].is_file():
-                raise RecipeError(f"{name}.{field_name}: there is no file {settings[field_name]}")
+    for what, is_there in PLACES.items():
+        for field_name in slot.stage.named(what):
+            if isinstance(settings.get(field_name), str):
+                settings[field_name] = folder / settings[field_name]
+                if not is_there(settings[field_name]):
+                    raise RecipeError(f"{name}.{field_name}: there is no {what} {settings[field_name]}")
     try:
         stage = slot.stage(**settings)
     except ValidationError as error:

@@ -35,7 +35,7 @@ A = TypeVar("A", bound=Artifact)
 
 @dataclass(frozen=True)
 class Named:
-    """Marks a setting that names something else which decides the result (``code``, a ``file``), or one that is ``undecided``."""
+    """Marks a setting that names something which decides the result (``code``, a ``file``, a ``folder``), or is ``undecided``."""
 
     what: str
 
@@ -44,6 +44,8 @@ CodeName = Annotated[str, Named("code")]
 """``package.module:object`` or ``file.py:object``. The object's code counts in the key."""
 DataFile = Annotated[Path, Named("file")]
 """A file, relative to the recipe. Its bytes count in the key, not its path."""
+DataFolder = Annotated[Path, Named("folder")]
+"""As ``DataFile``, for a folder and all files in it."""
 Device = Annotated[Literal["auto", "cpu", "cuda"], Named("undecided")]
 """Where to compute. It is recorded in the facts and does not count in the key."""
 
@@ -91,7 +93,7 @@ class Stage(BaseModel, Generic[A]):
 
     @classmethod
     def named(cls, what: str) -> list[str]:
-        """The fields that are marked ``code``, ``file`` or ``undecided``."""
+        """The fields that are marked ``code``, ``file``, ``folder`` or ``undecided``."""
         return [name for name, field in cls.model_fields.items() if Named(what) in [*field.metadata, *marks(field.annotation)]]
 
 

@@ -13,6 +13,7 @@ from attar.stages.measure import Measure
 from attar.stages.optimize import Optimize
 from attar.stages.package import Package
 from attar.stages.teach import Teach
+from attar.stages.unpack import Unpack
 
 SLOTS = (
     Slot("teacher", Teach),
@@ -24,6 +25,7 @@ SLOTS = (
     Slot("calibration", Calibrate),
     Slot("model", Optimize, per_target=True),
     Slot("engine", Build, per_target=True),
+    Slot("production", Unpack, per_target=True),
     Slot("evidence", Measure, per_target=True),
     Slot("verdict", Judge, per_target=True),
     Slot("bundle", Package, per_target=True),

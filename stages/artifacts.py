@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from pydantic import TypeAdapter
 
+from attar.models.preprocess import Step
 from attar.models.task import Array, Predictor
 from attar.pipeline.stage import Artifact, Device
 
@@ -93,6 +95,22 @@ class Engine(OnnxModel):
 
         files = {name: self.file(name) for name in self.facts["graphs"]}
         return onnxruntime.opened(files, threads or self.facts["threads"], self.facts["provider"], optimize=False)
+
+
+class Production(OnnxModel):
+    """The graphs of a bundle that is in production. Facts: ``name``, ``graphs``, ``precision``, ``preprocess``, ``parameters``.
+
+    One that is not compared with has ``{"off": true}``.
+    """
+
+    @property
+    def off(self) -> bool:
+        return bool(self.facts.get("off", False))
+
+    @property
+    def preprocess(self) -> dict[str, list[Step]]:
+        """Its own steps, which may be others than the task's are now."""
+        return TypeAdapter(dict[str, list[Step]]).validate_python(self.facts["preprocess"])
 
 
 class Evidence(Artifact):

@@ -83,13 +83,19 @@ def check(path: str | Path) -> Facts:
 
 def verified(path: Path) -> tuple[Manifest, int]:
     """The manifest of a bundle that is whole, was passed and fits this machine, and its count of files. Raises Unfit."""
+    manifest, count = whole(path)
+    check_machine(manifest.engine)
+    return manifest, count
+
+
+def whole(path: Path) -> tuple[Manifest, int]:
+    """As ``verified``, for any machine."""
     if not path.is_dir():
         raise Unfit(f"{path} is no folder; a bundle is one, written by `attar package`")
     with unfit(f"the files of {path} cannot be read"):
         count = checksums.verify(path)
     manifest = read_manifest(path)
     check_passed(path, manifest.verdict)
-    check_machine(manifest.engine)
     return manifest, count
 
 

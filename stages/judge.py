@@ -6,7 +6,8 @@ from pathlib import Path
 
 from attar.pipeline.stage import Facts, Stage
 from attar.stages.artifacts import Evidence, Verdict
-from attar.stages.proof.gates import Gates, distillation, outcomes, verdict
+from attar.stages.proof.control import distillation
+from attar.stages.proof.gates import Gates, outcomes, verdict
 
 
 class Judge(Stage[Verdict]):
@@ -14,9 +15,10 @@ class Judge(Stage[Verdict]):
 
     - ``verdict``: ``passed``, ``failed``, ``undecided`` or ``not run here``; ``summary``: one sentence
     - ``first_broken``: the first hop that breaks a promise, and ``margin``: how far the told gate is outside (negative)
-    - ``gates``: for each gate ``gate``, ``hop``, ``against``, ``promise``, ``limit``, ``measured``, ``margin``, ``verdict``, and
-      ``decides``: false for the hops before the engine, which only show where a promise was broken first
-    - ``distillation``: None without a control or a promised score drop, else ``needed``, ``judged_on``, ``control``, ``limit``
+    - ``gates``: for each gate ``gate``, ``hop``, ``against``, ``promise``, ``limit``, ``measured``, its ``bounds`` (one-sided at
+      95 %) and the ``samples`` that they rest on, ``margin``, ``verdict``, ``note``, ``would_decide`` (what would decide an
+      undecided one), and ``decides``: false for the hops before the engine, which only show where a promise was broken first
+    - ``distillation``: what the control says of it, see ``proof.control``
     """
 
     gates: Gates = Gates()
@@ -25,7 +27,6 @@ class Judge(Stage[Verdict]):
         """A failed verdict is a result, not an error: ``Package`` refuses it."""
         facts = verdict(outcomes(evidence.facts, self.gates))
         control = distillation(evidence.facts, self.gates)
-        if control is not None and not control["needed"]:
-            said = f"distillation was not needed: the control's score drop is {control['control']:.4g}"
-            facts["summary"] = f"{facts['summary']}; {said}"
+        if control is not None and control["needed"] is False:
+            facts["summary"] = f"{facts['summary']}; {control['says']}"
         return {**facts, "distillation": control}

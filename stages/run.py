@@ -17,11 +17,15 @@ def run(
     overrides: Iterable[str] = (),
     targets: Iterable[str] = (),
     device: str = "auto",
+    against: str | Path | None = None,
 ) -> list[Record]:
     """Make or reuse every slot of a recipe and return one record a slot.
 
-    ``overrides`` are ``slot.field=value`` with TOML values. A mistake in the recipe raises RecipeError; a slot that broke
+    ``overrides`` are ``slot.field=value`` with TOML values; ``against`` is the bundle in production that the
+    engine is compared with. A mistake in the recipe raises RecipeError; a slot that broke
     or was refused is a record whose ``error`` says why, and what depends on it is ``skipped``.
     """
-    workspace = open_workspace(str(recipe), SLOTS, Path(store), overrides, targets, device)
+    workspace = open_workspace(
+        str(recipe), SLOTS, Path(store), overrides, targets, device, None if against is None else Path(against)
+    )
     return list(workspace.run.walk())

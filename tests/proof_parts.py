@@ -18,12 +18,13 @@ from attar.models import preprocess
 from attar.models.preprocess import Scale, Step
 from attar.models.task import Arrays, InMemory, Output, Predictor, Split, SplitName, Task, Tensor
 from attar.pipeline.stage import Facts
-from attar.stages.artifacts import Answers, Engine, Evidence, OnnxModel, Verdict, Weights
+from attar.stages.artifacts import Answers, Engine, Evidence, OnnxModel, Production, Verdict, Weights
 from attar.stages.measure import Measure
+from attar.stages.proof.ledger import BOUNDED
 from attar.stages.runtimes import onnxruntime
 
 NAME = "tests.proof_parts:Points"
-SAMPLES = 40
+SAMPLES = 400
 Matrix = npt.NDArray[np.float32]
 TEACHER: Matrix = np.array([[2, 0, -1], [0, 2, -1]], np.float32)  # (coordinates, classes)
 STUDENT: Matrix = np.array([[2, 0.5, -1], [0, 2, -1.5]], np.float32)
@@ -110,7 +111,7 @@ def answers(root: Path, matrix: Matrix) -> Answers:
     task = Points()
     inputs = preprocess.apply(task.preprocess, task.split("test").take(np.arange(SAMPLES)).inputs)
     np.save(root / "test.clean.logits.npy", np.asarray(inputs["x"], np.float32) @ matrix)
-    return Answers(digest(root.name), digest(str(matrix)), root, {"outputs": ["logits"]})
+    return Answers(digest(root.name), digest(str(matrix)), root, {"outputs": ["logits"], "views": 0, "seed": 0})
 
 
 @dataclass
@@ -142,6 +143,7 @@ class Chain:
         made["answers"] = answers(self.root / "answers", TEACHER)
         off = Weights(digest("control"), "", self.root, {"off": True})
         made["control"] = linear(self.root / "control", self.broken.get("control", STUDENT)) if self.control else off
+        made["production"] = Production(digest("production"), "", self.root, {"off": True})
         return made
 
     def evidence(self, inputs: Mapping[str, Any]) -> Evidence:
@@ -155,22 +157,30 @@ def verdict(facts: Facts) -> Verdict:
     return Verdict(digest("verdict"), digest("verdict"), Path(), facts)
 
 
-def metrics(**changed: float | None) -> dict[str, Any]:
-    """The comparison of two hops that agree in everything, but for what is changed."""
+def metrics(within: float = 0.0, **changed: float | None) -> dict[str, Any]:
+    """The comparison of two hops that agree in everything, but for what is changed; every bound is so far off its number."""
     perfect = {"score_drop": 0.0, "correlation": 1.0, "correlation_per_sample": 1.0, "correlation_probabilities": 1.0}
-    return {**perfect, "kdl": 0.0, "agreement": 1.0, "largest_difference": 0.0, "worst_class": None, **changed}
+    found: dict[str, Any] = {**perfect, "kdl": 0.0, "agreement": 1.0, "largest_difference": 0.0, **changed}
+    bounds = {name: None if found[name] is None else [found[name] - within, found[name] + within] for name in BOUNDED}
+    return {**found, "worst_class": None, "bounds": bounds}
 
 
 def hop(name: str, before: str | None, **changed: float | None) -> dict[str, Any]:
     """One line of a ledger, measured and perfect, but for what is changed against the teacher."""
-    this = {"hop": name, "status": "measured", "why": None, "score": 0.9, "nonfinite": 0, "constant": False}
-    return {**this, "teacher": metrics(**changed), "previous": {"hop": before, **metrics()} if before else None}
+    this: dict[str, Any] = {"hop": name, "status": "measured", "why": None, "score": 0.9, "score_bounds": [0.9, 0.9]}
+    this |= {"nonfinite": 0, "constant": False, "sizes": {"tried": 3, "faults": []}}
+    return {**this, "teacher": metrics(0.0, **changed), "previous": {"hop": before, **metrics()} if before else None}
 
 
 def a_ledger() -> dict[str, Any]:
-    """A ledger in which every promise is kept."""
+    """A ledger in which every promise is kept, and nothing is uncertain."""
     before = {"teacher": None, "reference": "teacher", "student": None, "onnx": "student", "model": "onnx", "engine": "model"}
-    return {"samples": 100, "hops": [hop(*each) for each in before.items()], "speedup": {"reference": 5.0, "teacher": 9.0}}
+    hops = [hop(*each) for each in before.items()]
+    return {"samples": 100, "score_name": "accuracy", "hops": hops, "gain": None, "speedup": speedup(reference=5, teacher=9)}
+
+
+def speedup(within: float = 0.0, **ratios: float) -> dict[str, Any]:
+    return {**ratios, "bounds": {hop: [ratio - within, ratio + within] for hop, ratio in ratios.items()}, "rounds": 200}
 
 
 def line(ledger: Facts, name: str) -> dict[str, Any]:

@@ -168,7 +168,7 @@ def fail(manifest: dict[str, Any]) -> None:
     """Worse than promised, and said to be so in every deciding gate; only the verdict lies."""
     for gate in manifest["verdict"]["gates"]:
         if (gate["hop"], gate["gate"]) == ("engine", "score_drop"):
-            gate.update(measured=0.5, margin=gate["limit"] - 0.5, verdict="failed")
+            gate.update(measured=0.5, bounds=[0.45, 0.55], margin=gate["limit"] - 0.5, verdict="failed")
 
 
 @pytest.mark.parametrize(
@@ -201,6 +201,8 @@ def fail(manifest: dict[str, Any]) -> None:
         (lambda m: every_gate(m, verdict="failed"), "contradicts itself: .*so 'verdict' is 'passed', not 'failed'"),
         (fail, "contradicts itself: its gates amount to 'failed', it says 'passed'"),
         (lambda m: every_gate(m, measured=None), "so 'verdict' is 'not run here', not 'passed'"),
+        (lambda m: every_gate(m, bounds=None), "is an estimate without bounds, which proves nothing"),
+        (lambda m: every_gate(m, bounds=[-1.0, -0.9]), "is not inside its own bounds"),
         (lambda m: every_gate(m, decides=False), "so 'decides' is True, not False"),
         (lambda m: every_gate(m, margin=1.0), r"so 'margin' is 0\.\d+, not 1\.0"),
         (lambda m: every_gate(m, promise="at most 0"), "so 'promise' is 'at least 0.9', not 'at most 0'"),

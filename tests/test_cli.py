@@ -192,6 +192,39 @@ def test_validate_fails_a_ci_stage_on_a_broken_promise(copy: Path) -> None:
     assert tiny.attar(copy, "validate", "recipe.toml", "--set", "gates.correlation=0.99999").returncode == 3
 
 
+def test_the_bundle_in_production_is_compared_with_on_the_same_samples(copy: Path) -> None:
+    production = copy / "store" / "latest" / "recipe" / "cpu"
+    gates = ("--set", "gates.regression={ score_drop = 0.05, speedup = 0.1 }", "--set", "targets.cpu.seconds=0.1")
+    made = tiny.run(copy, "--against", str(production), *gates)
+    assert tiny.made_again(made) == ["cpu.production", "cpu.evidence", "cpu.verdict", "cpu.bundle"]
+    rows = {row["gate"]: row for row in made["targets"]["cpu"]["gates"] if row["against"] == "production"}
+    assert rows.keys() == {"score_drop", "speedup"}
+    assert (rows["score_drop"]["measured"], rows["score_drop"]["verdict"]) == (0, "passed")
+    (production / "golden.safetensors").unlink()
+    made = tiny.run(copy, "--against", str(production), *gates, code=4)
+    assert tiny.statuses(made)["cpu.production"] == "failed"
+
+
+def test_a_regression_exits_with_3_and_names_what_it_is_against(copy: Path) -> None:
+    production = copy / "store" / "latest" / "recipe" / "cpu"
+    gates = ("--set", "gates.regression.speedup=1000.0", "--set", "targets.cpu.seconds=0.1")
+    made = tiny.run(copy, "--against", str(production), *gates, code=3)
+    assert made["targets"]["cpu"]["verdict"] == "failed"
+    assert "speedup against production" in tiny.entry(made, "cpu.verdict")["facts"]["summary"]
+
+
+@pytest.mark.parametrize(
+    ("targets", "told"),
+    [("[targets.cpu]\n[targets.other]\n", "about cpu, other; name one with --target"), ("", "about none; name one with")],
+)
+def test_what_is_compared_is_one_target_and_a_folder(here: Path, targets: str, told: str) -> None:
+    tiny.write(here, recipe=tiny.RECIPE.replace('[targets.cpu]\nprecision = "int8"\nthreads = 1\n', targets))
+    assert told in call("plan", "recipe.toml", "--against", ".").output
+    tiny.write(here)
+    done = call("plan", "recipe.toml", "--against", "nowhere")
+    assert (done.exit_code, "cpu.production.against: there is no folder" in done.output) == (2, True)
+
+
 def test_what_stands_in_the_way_of_a_bundle_is_not_touched(copy: Path) -> None:
     (copy / "cpu").mkdir()
     (copy / "cpu" / "mine.txt").write_text("precious")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from attar.pipeline.errors import StageError
-from attar.stages.proof.gates import CUMULATIVE, Gates, distillation, outcomes, verdict
-from tests.proof_parts import a_ledger, hop, line, metrics
+from attar.stages.proof.gates import CUMULATIVE, Gates, outcomes, verdict
+from tests.proof_parts import a_ledger, hop, line, metrics, speedup
 
 GATES = Gates(score_drop=0.025, correlation=0.95, agreement=0.91, kdl=0.5, speedup=3, teacher_score=0.85)
 
@@ -27,8 +27,10 @@ def test_everything_kept_passes_and_says_so() -> None:
     assert facts["verdict"] == "passed"
     assert facts["first_broken"] is None
     assert facts["margin"] is None
-    assert facts["summary"].startswith("Every promise is kept: teacher score 0.9 (at least 0.85), score drop 0 (at most 0.025), ")
-    assert "speedup 5 (at least 3)" in facts["summary"]
+    assert facts["summary"].startswith(
+        "Every promise is kept: teacher score 0.9 (0.9 to 0.9; at least 0.85), score drop 0 (0 to 0; at most 0.025), "
+    )
+    assert "speedup 5 (5 to 5; at least 3)" in facts["summary"]
     json.dumps(facts, allow_nan=False)
 
 
@@ -37,9 +39,9 @@ def test_what_was_not_promised_is_said() -> None:
     teacher = "; nothing was promised of the teacher itself"
     said = {
         Gates(): f"{nothing}what every conversion must keep{teacher}",
-        Gates(speedup=3): f"{nothing}speedup 5 (at least 3){teacher}",
-        Gates(teacher_score=0.85): f"{nothing}teacher score 0.9 (at least 0.85)",
-        Gates(score_drop=0.01): f"Every promise is kept: score drop 0 (at most 0.01){teacher}",
+        Gates(speedup=3): f"{nothing}speedup 5 (5 to 5; at least 3){teacher}",
+        Gates(teacher_score=0.85): f"{nothing}teacher score 0.9 (0.9 to 0.9; at least 0.85)",
+        Gates(score_drop=0.01): f"Every promise is kept: score drop 0 (0 to 0; at most 0.01){teacher}",
     }
     assert {gates: judged(a_ledger(), gates)["summary"] for gates in said} == said
 
@@ -51,7 +53,7 @@ def test_a_score_lost_in_the_int8_graph_is_told_of_the_engine_and_blamed_on_the_
     facts = judged(ledger)
     assert (facts["verdict"], facts["first_broken"]) == ("failed", "model")
     assert facts["margin"] == pytest.approx(-0.006)
-    assert facts["summary"] == "engine: score drop 0.031, promised at most 0.025 (first broken hop: model)"
+    assert facts["summary"] == "engine: score drop 0.031 (0.031 to 0.031), promised at most 0.025 (first broken hop: model)"
 
 
 @pytest.mark.parametrize("first", CUMULATIVE)
@@ -82,7 +84,7 @@ def test_only_what_ships_decides() -> None:
 )
 def test_each_conversion_is_held_to_the_hop_before_it(name: str, changed: dict[str, float]) -> None:
     ledger = a_ledger()
-    line(ledger, name)["previous"] |= changed
+    line(ledger, name)["previous"] |= metrics(**changed)
     facts = judged(ledger, Gates())
     assert (facts["verdict"], facts["first_broken"]) == ("failed", name)
     assert f"against {line(ledger, name)['previous']['hop']}" in facts["summary"]
@@ -99,15 +101,15 @@ def test_a_hop_without_usable_answers_fails_whatever_its_columns_say(what: dict[
 
 def test_a_broken_teacher_cannot_pass() -> None:
     ledger = a_ledger()
-    line(ledger, "teacher")["score"] = 0.1
+    line(ledger, "teacher").update(score=0.1, score_bounds=[0.05, 0.15])
     facts = judged(ledger)
     assert (facts["first_broken"], facts["margin"]) == ("teacher", pytest.approx(-0.75))
 
 
 def test_an_engine_slower_than_promised_fails() -> None:
-    ledger = a_ledger() | {"speedup": {"reference": 0.5, "teacher": 9}}
+    ledger = a_ledger() | {"speedup": speedup(reference=0.5, teacher=9)}
     assert judged(ledger)["first_broken"] == "engine"
-    assert "speedup 0.5, promised at least 3" in judged(ledger)["summary"]
+    assert "speedup 0.5 (0.5 to 0.5), promised at least 3" in judged(ledger)["summary"]
 
 
 def test_what_was_not_run_here_never_passes() -> None:
@@ -116,7 +118,7 @@ def test_what_was_not_run_here_never_passes() -> None:
     facts = judged(ledger)
     assert facts["verdict"] == "not run here"
     assert {row["verdict"] for row in facts["gates"] if row["hop"] == "engine"} == {"not run here"}
-    line(ledger, "model")["previous"]["correlation"] = 0.1
+    line(ledger, "model")["previous"] |= metrics(correlation=0.1)
     assert judged(ledger)["verdict"] == "failed"  # what did run and broke is worse
 
 
@@ -145,7 +147,7 @@ def test_rounding_does_not_break_a_promise() -> None:
 
 
 WRONG: list[dict[str, Any]] = [
-    *({"score": 1}, {"hops": {"kdl": 1}}),
+    *({"scores": 1}, {"hops": {"kdl": 1}}, {"regression": {"latency": 1}}),
     *({"correlation": limit} for limit in (-1.1, 1.1)),
     *({"agreement": limit} for limit in (-0.1, 1.1)),
     *({"speedup": limit} for limit in (0, -1)),
@@ -166,11 +168,67 @@ def test_scores_may_be_of_any_size() -> None:
     assert Gates(score_drop=-1.5, teacher_score=27.3).hops.score_drop == 0.02
 
 
-def test_distillation_was_needed_unless_the_control_keeps_the_score_too() -> None:
+def test_bounds_that_cross_the_limit_leave_the_verdict_open_and_say_what_would_decide() -> None:
     ledger = a_ledger()
-    assert distillation(ledger, GATES) is None
-    ledger["hops"].append(hop("control", None, score_drop=0.03, correlation=0.1))
-    assert distillation(ledger, GATES) == {"needed": True, "judged_on": "score_drop", "control": 0.03, "limit": 0.025}
-    line(ledger, "control")["teacher"] = metrics(score_drop=0.01, correlation=0.1)
-    assert (distillation(ledger, GATES) or {})["needed"] is False
-    assert distillation(ledger, Gates(correlation=0.9)) is None
+    line(ledger, "engine")["teacher"] = metrics(within=0.03, score_drop=0.015)
+    facts = judged(ledger, Gates(score_drop=0.025))
+    assert (facts["verdict"], facts["first_broken"]) == ("undecided", None)
+    assert facts["summary"] == (
+        "undecided: engine: score drop 0.015 (-0.015 to 0.045), promised at most 0.025; about 900 samples would decide"
+    )
+
+
+def test_at_the_limit_no_number_decides() -> None:
+    ledger = a_ledger()
+    line(ledger, "engine")["teacher"] = metrics(within=0.03, score_drop=0.025)
+    assert judged(ledger, Gates(score_drop=0.025))["summary"].endswith("; at the limit: no number decides")
+
+
+def test_an_undecided_hop_before_a_broken_engine_is_not_blamed() -> None:
+    ledger = a_ledger()
+    line(ledger, "student")["teacher"] = metrics(within=0.01, score_drop=0.02)
+    line(ledger, "engine")["teacher"] = metrics(within=0.01, score_drop=0.05)
+    facts = judged(ledger, Gates(score_drop=0.025))
+    assert (facts["verdict"], facts["first_broken"]) == ("failed", "engine")
+
+
+def test_a_size_at_which_a_hop_does_not_answer_is_named_with_its_fault() -> None:
+    ledger = a_ledger()
+    for name in ("onnx", "model", "engine"):
+        line(ledger, name)["sizes"] = {"tried": 3, "faults": ["at batch 1: 'logits' has shape [2, 10], expected [1, 10]"]}
+    facts = judged(ledger)
+    assert (facts["verdict"], facts["first_broken"]) == ("failed", "onnx")
+    assert "at batch 1: 'logits' has shape [2, 10], expected [1, 10]" in facts["summary"]
+
+
+def test_a_floor_under_the_engine_names_the_first_hop_below_it() -> None:
+    ledger = a_ledger()
+    for name in ("model", "engine"):
+        line(ledger, name).update(score=0.8, score_bounds=[0.78, 0.82])
+    facts = judged(ledger, Gates(score=0.85))
+    assert (facts["verdict"], facts["first_broken"]) == ("failed", "model")
+    assert "model: score 0.8" in facts["summary"] or "engine: score 0.8" in facts["summary"]
+    assert judged(ledger, Gates(score=0.78))["verdict"] == "passed"
+
+
+def in_production(drop: float, latency: float, within: float = 0.0) -> dict[str, Any]:
+    """A ledger with a bundle in production: what the engine lost against it, and its latency over the engine's."""
+    ledger = a_ledger() | {"speedup": speedup(within, reference=5, teacher=9, production=latency)}
+    ledger["hops"].insert(-1, hop("production", None))
+    line(ledger, "engine")["production"] = {"hop": "production", **metrics(within, score_drop=drop)}
+    return ledger
+
+
+def test_a_regression_against_production_fails() -> None:
+    for ledger in (in_production(0.02, 1.0), in_production(0.0, 0.5)):
+        facts = judged(ledger, Gates(score_drop=0.5))
+        assert (facts["verdict"], facts["first_broken"]) == ("failed", "engine")
+        assert "against production" in facts["summary"] or "speedup" in facts["summary"]
+    assert judged(in_production(0.005, 0.9), Gates(score_drop=0.5))["verdict"] == "passed"
+    assert judged(in_production(0.005, 0.9, within=0.05), Gates(score_drop=0.5))["verdict"] == "undecided"
+
+
+def test_what_is_not_promised_against_production_is_not_judged() -> None:
+    lenient = Gates.model_validate({"regression": {"score_drop": 0.05, "speedup": 0.4, "agreement": 0.9}})
+    rows = [row for row in outcomes(in_production(0.02, 0.5), lenient) if row.against == "production"]
+    assert {row.gate: row.verdict for row in rows} == dict.fromkeys(("score_drop", "agreement", "speedup"), "passed")

@@ -19,7 +19,8 @@ def test_the_facts_are_the_verdict_and_its_gates() -> None:
     facts = judged(a_ledger())
     assert facts["verdict"] == "passed"
     assert facts["distillation"] is None
-    shown = {"gate", "hop", "against", "promise", "limit", "measured", "margin", "verdict", "decides"}
+    shown = {"gate", "hop", "against", "promise", "limit", "measured", "bounds", "samples", "margin", "verdict", "decides"}
+    shown |= {"note", "would_decide"}
     assert all(row.keys() == shown for row in facts["gates"])
     assert [row["hop"] for row in facts["gates"] if row["gate"] == "score_drop" and row["against"] == "teacher"] == [
         "student", "onnx", "model", "engine"
@@ -33,11 +34,11 @@ def test_a_failed_verdict_is_a_result() -> None:
 
 
 def test_it_says_when_distillation_was_not_needed() -> None:
-    ledger = a_ledger()
+    ledger = a_ledger() | {"gain": {"score": 0.01, "bounds": [-0.01, 0.03]}}
     ledger["hops"].append(hop("control", None, score_drop=0.01))
     facts = judged(ledger)
     assert facts["distillation"]["needed"] is False
-    assert facts["summary"].endswith("distillation was not needed: the control's score drop is 0.01")
+    assert "; distillation was not needed: the same student without a teacher keeps every promise: score" in facts["summary"]
     line(ledger, "control")["teacher"] = metrics(score_drop=0.1)
     assert "not needed" not in judged(ledger)["summary"]
 

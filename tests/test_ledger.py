@@ -46,7 +46,7 @@ def of(heights: list[float], tags: npt.NDArray[np.float32] = TAGS) -> ledger.Ans
 def test_a_score_is_aggregated_from_the_statistics_of_all_samples() -> None:
     compare = ledger.Comparer(TASK, ledger.labels(TASK, TARGETS))
     hops = {"teacher": of([1, -1, 2]), "student": of([1, -1, 1], TAGS[..., ::-1])}
-    found = ledger.entry("student", hops, compare)
+    found = ledger.entries(hops, compare)["student"]
     assert found["score"] == pytest.approx(1 - 1 / 6)  # squared errors 0, 0, 1 of squared deviations 1, 1, 4
     assert found["teacher"]["score_drop"] == pytest.approx(1 / 6)
     assert found["teacher"]["correlation"] == pytest.approx(-1)  # the worse output: its logits are turned round

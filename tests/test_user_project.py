@@ -111,7 +111,7 @@ FILES = {
 pytestmark = pytest.mark.timeout(300)  # the first test waits for a whole run
 
 SLOTS = ["teacher", "reference", "answers", "student", "control", "onnx", "calibration"]
-SLOTS += [f"cpu.{name}" for name in ("model", "engine", "evidence", "verdict", "bundle")]
+SLOTS += [f"cpu.{name}" for name in ("model", "engine", "production", "evidence", "verdict", "bundle")]
 
 
 @pytest.fixture(scope="module")

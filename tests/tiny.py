@@ -79,7 +79,7 @@ score_drop = 0.1
 correlation = 0.5
 """
 SLOTS = ["teacher", "reference", "answers", "student", "control", "onnx", "calibration"]
-SLOTS += [f"cpu.{name}" for name in ("model", "engine", "evidence", "verdict", "bundle")]
+SLOTS += [f"cpu.{name}" for name in ("model", "engine", "production", "evidence", "verdict", "bundle")]
 
 
 def points(seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
@@ -131,6 +131,11 @@ def run(folder: Path, *arguments: str, code: int = 0, recipe: str = "recipe.toml
 
 def statuses(made: dict[str, Any]) -> dict[str, str]:
     return {entry["slot"]: entry["status"] for entry in made["slots"]}
+
+
+def entry(made: dict[str, Any], slot: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(each for each in made["slots"] if each["slot"] == slot)
+    return found
 
 
 def made_again(made: dict[str, Any]) -> list[str]:

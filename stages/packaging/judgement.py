@@ -4,29 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from attar.pipeline.errors import Unfit
 from attar.stages.packaging.fitness import AGAIN
 from attar.stages.packaging.part import Part
-from attar.stages.proof.gates import Against, Decision, Outcome, overall
+from attar.stages.proof.gates import overall
 from attar.stages.proof.ledger import PREVIOUS
+from attar.stages.proof.outcome import EXACT, Against, Decision, Name, Outcome
 
 
 class Gate(Part):
     """One promise and what was measured, as ``judge`` found it."""
 
-    gate: Literal["sound", "teacher_score", "score_drop", "correlation", "agreement", "kdl", "largest_difference", "speedup"]
+    gate: Name
     hop: Literal["teacher", "reference", "student", "onnx", "model", "engine"]
     against: Against
     promise: str
     limit: float
     measured: float | None
+    bounds: Annotated[Sequence[float], Field(min_length=2, max_length=2)] | None
+    samples: int | None = Field(ge=1)
     margin: float | None
     verdict: Decision
     decides: bool
+    note: str | None
+    would_decide: str | None
 
     @model_validator(mode="after")
     def _has_a_hop_before(self) -> Gate:
@@ -34,15 +39,27 @@ class Gate(Part):
             raise ValueError(f"the {self.hop} was not made from another hop")
         return self
 
+    @model_validator(mode="after")
+    def _rests_on_samples(self) -> Gate:
+        if self.gate in EXACT or self.measured is None:
+            return self
+        if self.bounds is None or self.samples is None:
+            raise ValueError(f"{self.gate} of the {self.hop} is an estimate without bounds, which proves nothing")
+        if not self.bounds[0] <= self.measured <= self.bounds[1]:
+            raise ValueError(f"{self.gate} of the {self.hop} is not inside its own bounds")
+        return self
+
     @property
     def outcome(self) -> Outcome:
         """The same gate judged anew."""
-        return Outcome(self.gate, self.hop, self.against, self.limit, self.measured, self.must_decide)
+        bounds = None if self.bounds is None else (self.bounds[0], self.bounds[1])
+        exact = (self.gate, self.hop, self.against, self.limit, self.measured, self.must_decide)
+        return Outcome(*exact, bounds=bounds, samples=self.samples, note=self.note)
 
     @property
     def must_decide(self) -> bool:
         """The hops before the engine are held to its promises only to find where one was broken first."""
-        return self.against != "teacher" or self.hop == "engine"
+        return self.hop == "engine" or not (self.against == "teacher" or self.gate == "score")
 
 
 class Judgement(Part):
@@ -52,7 +69,7 @@ class Judgement(Part):
     summary: str
     gates: Sequence[Gate] = Field(min_length=1)
     distillation: Mapping[str, Any] | None = None
-    """Whether a student without a teacher keeps the promise too; see ``attar.stages.judge``."""
+    """Whether a student without a teacher keeps the promises too; see ``attar.stages.proof.control``."""
 
     @property
     def gated(self) -> bool:
@@ -81,6 +98,7 @@ def contradictions(found: Judgement) -> Iterator[str]:
     """What is said otherwise than it follows from the limits and what was measured."""
     for gate in found.gates:
         said, follows = gate.model_dump(), gate.outcome.facts()
+        said["bounds"] = None if gate.bounds is None else list(gate.bounds)
         for name in follows:
             if said[name] != follows[name]:
                 yield f"{gate.outcome.sentence}, so {name!r} is {follows[name]!r}, not {said[name]!r}"

@@ -2,27 +2,26 @@
 
 The engine is what ships, so its promises decide; the hops before it are held to the same promises only to find where a promise
 was broken first. Every conversion is also held to the hop before it, and every hop must give finite answers that depend on its
-input. A hop that was not run here keeps no promise.
+input, at every size that is promised. A hop that was not run here keeps no promise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from attar.pipeline.errors import StageError
 from attar.stages.proof.ledger import PREVIOUS
+from attar.stages.proof.outcome import Against, Decision, Name, Outcome
 
-Decision = Literal["passed", "failed", "undecided", "not run here"]
-Against = Literal["teacher", "previous", "reference", "absolute"]
 GATED = ("teacher", "reference", "student", "onnx", "model", "engine")
 CUMULATIVE = ("student", "onnx", "model", "engine")
-AT_MOST = {"score_drop", "kdl", "largest_difference", "sound"}
-ROUNDING = 1e-12  # 0.9 - 0.875 is more than 0.025 in floating point; at the limit is inside
+ALIKE: Sequence[Name] = ("score_drop", "correlation", "agreement", "kdl")
+"""The promises of one hop against another."""
 SEVERITY: Sequence[Decision] = ("failed", "undecided", "not run here")
+Hops = Mapping[str, Mapping[str, Any]]
 
 
 class Promises(BaseModel):
@@ -40,6 +39,17 @@ class HopGates(Promises):
     """As ``correlation``; negative demands a gain."""
 
 
+class RegressionGates(Promises):
+    """What the engine must keep of the bundle in production, where it is compared with one (``--against``)."""
+
+    score_drop: float | None = 0.01
+    correlation: float | None = Field(None, ge=-1, le=1)
+    agreement: float | None = Field(None, ge=0, le=1)
+    kdl: float | None = Field(None, ge=0)
+    speedup: float | None = Field(0.8, gt=0)
+    """Production's latency over the engine's, at batch 1 on one thread: 0.8 lets it be a quarter slower."""
+
+
 class Gates(Promises):
     """Promises of the engine against the teacher on the test split; what is None is not promised."""
 
@@ -48,104 +58,106 @@ class Gates(Promises):
     agreement: float | None = Field(None, ge=0, le=1)
     kdl: float | None = Field(None, ge=0)
     speedup: float | None = Field(None, gt=0)
-    """Against the reference, at batch 1 on one thread: median latency over the engine's."""
+    """Against the reference, at batch 1 on one thread: the median over rounds of its latency over the engine's."""
+    score: float | None = None
+    """The least score of the engine, whatever the teacher's is."""
     teacher_score: float | None = None
     """The least score of the teacher itself, so that a broken one cannot pass."""
     hops: HopGates = HopGates()
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One gate with its evidence."""
-
-    gate: str
-    hop: str
-    against: Against
-    limit: float
-    measured: float | None
-    """None: not run here."""
-    decides: bool
-    """Whether the verdict depends on it; otherwise it only shows where a promise was broken first."""
-
-    @property
-    def margin(self) -> float | None:
-        """How far inside the limit; negative is outside."""
-        if self.measured is None:
-            return None
-        return self.limit - self.measured if self.gate in AT_MOST else self.measured - self.limit
-
-    @property
-    def verdict(self) -> Decision:
-        if self.margin is None:
-            return "not run here"
-        return "passed" if self.margin >= -ROUNDING else "failed"
-
-    @property
-    def promise(self) -> str:
-        if self.gate == "sound":
-            return "no NaN, no infinity, not constant"
-        return f"at {'most' if self.gate in AT_MOST else 'least'} {self.limit:g}"
-
-    @property
-    def sentence(self) -> str:
-        other = f" against {PREVIOUS[self.hop]}" if self.against == "previous" else ""
-        name = "samples without a usable answer" if self.gate == "sound" else self.gate.replace("_", " ")
-        found = "not run here" if self.measured is None else f"{self.measured:.4g}"
-        return f"{self.hop}: {name}{other} {found}, promised {self.promise}"
-
-    def facts(self) -> dict[str, Any]:
-        shown = ("gate", "hop", "against", "promise", "limit", "measured", "margin", "verdict", "decides")
-        return {name: getattr(self, name) for name in shown}
+    regression: RegressionGates = RegressionGates()
 
 
 def outcomes(ledger: Mapping[str, Any], gates: Gates) -> list[Outcome]:
     """Every gate, in the order of the hops. Raises StageError for a promise that this task's outputs cannot show."""
     hops = {hop["hop"]: hop for hop in ledger["hops"]}
-    found = [*floors(hops, gates), *soundness(hops, ledger["samples"]), *cumulative(hops, gates), *conversions(hops, gates.hops)]
-    if gates.speedup is not None:
-        speedup = ledger["speedup"]["reference"] if ran(hops, "engine", "reference") else None
-        found.append(Outcome("speedup", "engine", "reference", gates.speedup, speedup, decides=True))
+    found = [*floors(ledger, hops, gates), *soundness(ledger, hops), *cumulative(ledger, hops, gates)]
+    found += [*conversions(ledger, hops, gates.hops), *speed(ledger, hops, gates)]
+    if "production" in hops:
+        found += alike(ledger, hops, "engine", "production", gates.regression, decides=True)
     return sorted(found, key=lambda outcome: GATED.index(outcome.hop))
 
 
-def ran(hops: Mapping[str, Any], *names: str) -> bool:
+def ran(hops: Hops, *names: str) -> bool:
     return all(hops[name]["status"] == "measured" for name in names)
 
 
-def floors(hops: Mapping[str, Any], gates: Gates) -> Iterator[Outcome]:
+def floors(ledger: Mapping[str, Any], hops: Hops, gates: Gates) -> Iterator[Outcome]:
+    """Of the teacher and of the engine, whatever they are compared with."""
     if gates.teacher_score is not None:
-        yield Outcome("teacher_score", "teacher", "absolute", gates.teacher_score, hops["teacher"]["score"], decides=True)
+        yield floor("teacher_score", "teacher", gates.teacher_score, hops, ledger["samples"], decides=True)
+    for hop in CUMULATIVE if gates.score is not None else ():
+        yield floor("score", hop, gates.score or 0.0, hops, ledger["samples"], decides=hop == "engine")
 
 
-def soundness(hops: Mapping[str, Any], samples: int) -> Iterator[Outcome]:
-    for hop in GATED:
-        unusable = (samples if hops[hop]["constant"] else hops[hop]["nonfinite"]) if ran(hops, hop) else None
-        yield Outcome("sound", hop, "absolute", 0, unusable, decides=True)
-
-
-def cumulative(hops: Mapping[str, Any], gates: Gates) -> Iterator[Outcome]:
-    for hop in CUMULATIVE:
-        for gate in ("score_drop", "correlation", "agreement", "kdl"):
-            limit = getattr(gates, gate)
-            if limit is not None:
-                measured = evidence(hops, hop, "teacher", gate)
-                yield Outcome(gate, hop, "teacher", limit, measured, decides=hop == "engine")
-
-
-def conversions(hops: Mapping[str, Any], gates: HopGates) -> Iterator[Outcome]:
-    for hop, before in PREVIOUS.items():
-        for gate in ("largest_difference",) if hop == "onnx" else ("correlation", "score_drop"):
-            measured = evidence(hops, hop, "previous", gate) if ran(hops, before) else None
-            yield Outcome(gate, hop, "previous", getattr(gates, gate), measured, decides=True)
-
-
-def evidence(hops: Mapping[str, Any], hop: str, against: str, gate: str) -> float | None:
+def floor(gate: Name, hop: str, limit: float, hops: Hops, samples: int, *, decides: bool) -> Outcome:
     if not ran(hops, hop):
-        return None
-    measured: float | None = hops[hop][against][gate]
-    if measured is None:
+        return Outcome(gate, hop, "absolute", limit, None, decides)
+    low, high = hops[hop]["score_bounds"]
+    return Outcome(gate, hop, "absolute", limit, hops[hop]["score"], decides, (low, high), samples)
+
+
+def soundness(ledger: Mapping[str, Any], hops: Hops) -> Iterator[Outcome]:
+    for hop in GATED:
+        if not ran(hops, hop):
+            yield from (Outcome(gate, hop, "absolute", 0, None, decides=True) for gate in ("sound", "sizes"))
+            continue
+        this, faults = hops[hop], hops[hop]["sizes"]["faults"]
+        note = "one answer to all" if this["constant"] else "not finite" if this["nonfinite"] else None
+        unusable = ledger["samples"] if this["constant"] else this["nonfinite"]
+        yield Outcome("sound", hop, "absolute", 0, unusable, decides=True, note=note)
+        yield Outcome("sizes", hop, "absolute", 0, len(faults), decides=True, note=faults[0] if faults else None)
+
+
+def cumulative(ledger: Mapping[str, Any], hops: Hops, gates: Gates) -> Iterator[Outcome]:
+    for hop in CUMULATIVE:
+        yield from alike(ledger, hops, hop, "teacher", gates, decides=hop == "engine")
+
+
+def alike(
+    ledger: Mapping[str, Any], hops: Hops, hop: str, against: Against, promised: Gates | RegressionGates, *, decides: bool
+) -> Iterator[Outcome]:
+    """What is promised of one hop against another: the answers."""
+    for gate in ALIKE:
+        limit = getattr(promised, gate)
+        if limit is not None:
+            yield compared(gate, ledger, hops, hop, against, limit, decides=decides)
+
+
+def conversions(ledger: Mapping[str, Any], hops: Hops, gates: HopGates) -> Iterator[Outcome]:
+    same: Sequence[Name] = ("largest_difference",)
+    near: Sequence[Name] = ("correlation", "score_drop")
+    for hop in PREVIOUS:
+        for gate in same if hop == "onnx" else near:
+            yield compared(gate, ledger, hops, hop, "previous", getattr(gates, gate), decides=True)
+
+
+def compared(
+    gate: Name, ledger: Mapping[str, Any], hops: Hops, hop: str, against: Against, limit: float, *, decides: bool
+) -> Outcome:
+    """One number of a comparison of two hops."""
+    other = PREVIOUS[hop] if against == "previous" else against
+    if not ran(hops, hop, other):
+        return Outcome(gate, hop, against, limit, None, decides)
+    found = hops[hop][against]
+    if found[gate] is None:
         raise StageError(f"the gate {gate!r} is about classes and this task's outputs are values; remove it from [gates]")
-    return measured
+    bounds = found["bounds"].get(gate)
+    if bounds is None:
+        return Outcome(gate, hop, against, limit, found[gate], decides)
+    return Outcome(gate, hop, against, limit, found[gate], decides, (bounds[0], bounds[1]), ledger["samples"])
+
+
+def speed(ledger: Mapping[str, Any], hops: Hops, gates: Gates) -> Iterator[Outcome]:
+    limits: dict[Against, float | None] = {"reference": gates.speedup}
+    if "production" in hops:
+        limits["production"] = gates.regression.speedup
+    for other, limit in limits.items():
+        if limit is not None and not ran(hops, "engine", other):
+            yield Outcome("speedup", "engine", other, limit, None, decides=True)
+        elif limit is not None:
+            found = ledger["speedup"]
+            low, high = found["bounds"][other]
+            yield Outcome("speedup", "engine", other, limit, found[other], True, (low, high), found["rounds"])
 
 
 def verdict(found: Sequence[Outcome]) -> dict[str, Any]:
@@ -155,6 +167,8 @@ def verdict(found: Sequence[Outcome]) -> dict[str, Any]:
     if decided == "passed":
         return facts | {"summary": kept(found)}
     worst = [outcome for outcome in found if outcome.decides and outcome.verdict == decided]
+    if decided == "undecided":
+        return facts | {"summary": f"undecided: {worst[0].sentence}; {worst[0].more}"}
     if decided != "failed":
         return facts | {"summary": f"{decided}: {worst[0].sentence}"}
     hop = min((located(outcome, found) for outcome in worst), key=GATED.index)
@@ -170,9 +184,7 @@ def overall(decisions: Iterable[Decision]) -> Decision:
 
 def located(outcome: Outcome, found: Sequence[Outcome]) -> str:
     """The first hop that breaks the promise which the engine breaks."""
-    if outcome.against != "teacher":
-        return outcome.hop
-    return next(o.hop for o in found if (o.gate, o.against, o.verdict) == (outcome.gate, "teacher", "failed"))
+    return next(o.hop for o in found if (o.gate, o.against, o.verdict) == (outcome.gate, outcome.against, "failed"))
 
 
 def reported(hop: str, broken: Sequence[Outcome], found: Sequence[Outcome]) -> Outcome:
@@ -183,8 +195,9 @@ def reported(hop: str, broken: Sequence[Outcome], found: Sequence[Outcome]) -> O
 
 def kept(found: Sequence[Outcome]) -> str:
     """What was promised and is kept; and what was not promised, so that nobody takes it for proven."""
-    promised = [o for o in found if o.decides and o.against != "previous" and o.gate != "sound" and o.measured is not None]
-    told = ", ".join(f"{o.gate.replace('_', ' ')} {o.measured:.4g} ({o.promise})" for o in promised)
+    always = ("sound", "sizes")
+    promised = [o for o in found if o.decides and o.against != "previous" and o.gate not in always]
+    told = ", ".join(o.kept for o in promised)
     if any(o.against == "teacher" for o in promised):
         said = f"Every promise is kept: {told}"
     else:
@@ -192,15 +205,3 @@ def kept(found: Sequence[Outcome]) -> str:
     if any(o.hop == "teacher" for o in promised):
         return said
     return f"{said}; nothing was promised of the teacher itself"
-
-
-def distillation(ledger: Mapping[str, Any], gates: Gates) -> dict[str, Any] | None:
-    """Whether the control, the same student without a teacher, keeps the promise too; None where that cannot be said.
-
-    Judged on the score drop alone: a student that never saw the teacher owes it no correlation.
-    """
-    control = next((hop for hop in ledger["hops"] if hop["hop"] == "control"), None)
-    if control is None or control["status"] != "measured" or gates.score_drop is None:
-        return None
-    drop = control["teacher"]["score_drop"]
-    return {"needed": drop > gates.score_drop, "judged_on": "score_drop", "control": drop, "limit": gates.score_drop}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,15 @@ import numpy.typing as npt
 
 from attar.models.task import Array, Arrays, Task
 from attar.pipeline.errors import StageError
-from attar.stages.proof import metrics
+from attar.stages.proof import intervals, metrics
+from attar.stages.proof.intervals import Rests
 
-HOPS = ("teacher", "reference", "student", "control", "onnx", "model", "engine")
-"""In the order of the chain; the control stands beside the student."""
+HOPS = ("teacher", "reference", "student", "control", "onnx", "model", "production", "engine")
+"""In the order of the chain; the control stands beside the student, and beside the engine the bundle that is in production."""
 PREVIOUS = {"reference": "teacher", "onnx": "student", "model": "onnx", "engine": "model"}
 """What each conversion was made from."""
+BOUNDED = ("score_drop", *(name for name in metrics.WORST if name != "largest_difference"))
+"""The numbers that are estimates. The largest difference is a maximum over these very samples."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,21 @@ class Comparer:
     labels: npt.NDArray[np.int64] | None
     """The class of each sample, where the task has classes and one label a sample."""
 
-    def __call__(self, expected: Answered, got: Answered) -> dict[str, Any]:
-        outputs = [
-            metrics.compare(output.kind, expected.outputs[name], got.outputs[name]) for name, output in self.task.outputs.items()
-        ]
+    def __call__(self, expected: Answered, got: Answered) -> tuple[dict[str, Any], dict[str, Rests]]:
+        """The drop, every metric (of several outputs the worst), and the class that lost most; and what their bounds rest on."""
+        kinds = {name: output.kind for name, output in self.task.outputs.items()}
+        pairs = {name: (expected.outputs[name], got.outputs[name]) for name in kinds}
+        found = {name: metrics.compare(kinds[name], *pair) for name, pair in pairs.items()}
+        rests = {name: intervals.of_output(kinds[name], *pair) for name, pair in pairs.items()}
+        worst = metrics.worst(list(found.values()))
         drop = self.task.aggregate(expected.statistics) - self.task.aggregate(got.statistics)
-        return {"score_drop": drop, **metrics.worst(outputs), "worst_class": self.worst_class(expected, got)}
+        resting: dict[str, Rests] = {"score_drop": intervals.score_drop(self.task, expected.statistics, got.statistics)}
+        for metric, value in worst.items():
+            at = next(name for name in found if found[name][metric] == value)
+            resting |= {metric: rests[at][metric]} if metric in rests[at] else {}
+        if expected is got:  # nothing about it is uncertain
+            resting = {metric: (value, value) for metric, value in {"score_drop": drop, **worst}.items() if value is not None}
+        return {"score_drop": drop, **worst, "worst_class": self.worst_class(expected, got)}, resting
 
     def worst_class(self, expected: Answered, got: Answered) -> dict[str, Any] | None:
         if self.labels is None:
@@ -80,13 +92,50 @@ def labels(task: Task, targets: Arrays) -> npt.NDArray[np.int64] | None:
     return given[0].astype(np.int64) if given else None
 
 
-def entry(hop: str, of: Mapping[str, Answered], compare: Comparer) -> dict[str, Any]:
-    """The proof columns of one hop in the ledger."""
-    this, before = of[hop], PREVIOUS.get(hop)
+def others(hop: str, measured: Container[str]) -> dict[str, str]:
+    """The hops that this one is compared with, by what they are to it."""
+    found = {"teacher": "teacher"}
+    if hop in PREVIOUS:
+        found["previous"] = PREVIOUS[hop]
+    if hop == "engine" and "production" in measured:
+        found["production"] = "production"
+    return found
+
+
+def entries(of: Mapping[str, Answered], compare: Comparer) -> dict[str, dict[str, Any]]:
+    """The proof columns of every hop, with the bounds of every number that is an estimate."""
+    compared = {(hop, what): (other, *compare(of[other], of[hop])) for hop in of for what, other in others(hop, of).items()}
+    rests: dict[tuple[str, ...], Rests] = {(hop,): intervals.score(compare.task, of[hop].statistics) for hop in of}
+    rests |= {(*pair, metric): rest for pair, (_, _, resting) in compared.items() for metric, rest in resting.items()}
+    bounds = intervals.resolved(rests)
+    found = {hop: {**alone(this, compare.task, bounds[hop,]), "previous": None} for hop, this in of.items()}
+    for (hop, what), (other, numbers, _) in compared.items():
+        bounded = {metric: holding(bounds.get((hop, what, metric)), numbers[metric]) for metric in BOUNDED}
+        found[hop][what] = {"hop": other, **numbers, "bounds": bounded}
+    return found
+
+
+def holding(bounds: list[float] | None, number: float) -> list[float] | None:
+    """They are computed from other sums than the number, which may lie a rounding outside."""
+    return None if bounds is None else [min(bounds[0], number), max(bounds[1], number)]
+
+
+def alone(this: Answered, task: Task, bounds: list[float]) -> dict[str, Any]:
+    """What is said of a hop by itself."""
+    score = task.aggregate(this.statistics)
     return {
-        "score": compare.task.aggregate(this.statistics),
+        "score": score,
+        "score_bounds": holding(bounds, score),
         "nonfinite": this.nonfinite,
         "constant": this.constant,
-        "teacher": compare(of["teacher"], this),
-        "previous": {"hop": before, **compare(of[before], this)} if before else None,
     }
+
+
+def gain(of: Mapping[str, Answered], compare: Comparer) -> dict[str, Any] | None:
+    """What the student scores more than the control, with bounds; None without a control."""
+    if "control" not in of:
+        return None
+    before, after = of["control"].statistics, of["student"].statistics
+    bounds = intervals.resolved({"drop": intervals.score_drop(compare.task, before, after)})["drop"]
+    gained = compare.task.aggregate(after) - compare.task.aggregate(before)
+    return {"score": gained, "bounds": [-bounds[1], -bounds[0]]}

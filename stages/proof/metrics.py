@@ -9,6 +9,7 @@ answer proves nothing, so no promise of a correlation is kept by one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -66,12 +67,18 @@ def correlation(expected: Numbers, got: Numbers) -> float:
 
 
 def correlation_per_sample(expected: Numbers, got: Numbers) -> float:
-    """The mean over samples of Pearson's r over a sample's entries; a sample that is constant on a side counts as 0."""
+    """The mean of ``correlations``."""
+    return float(correlations(expected, got).mean())
+
+
+def correlations(expected: Numbers, got: Numbers) -> Numbers:
+    """Pearson's r over the entries of each sample ``[N]``; 0 where the sample is constant on a side."""
     p = deviations(expected.reshape(len(expected), -1), -1)  # (N, entries)
     q = deviations(got.reshape(len(got), -1), -1)
     norms = np.linalg.norm(p, axis=1) * np.linalg.norm(q, axis=1)
     r = np.divide((p * q).sum(1), norms, out=np.zeros(len(p)), where=norms > 0)
-    return float(np.clip(r, -1, 1).mean())
+    made: Numbers = np.clip(r, -1, 1)
+    return made
 
 
 def deviations(x: Numbers, axis: int) -> Numbers:
@@ -89,13 +96,25 @@ def log_softmax(logits: Numbers) -> Numbers:
 
 def kdl(expected: Numbers, got: Numbers) -> float:
     """The distillation loss KL(softmax(expected) || softmax(got)) in nats, mean over rows (Hinton et al. 2015, at T = 1)."""
+    return max(0.0, float(divergences(expected, got).mean()))
+
+
+def divergences(expected: Numbers, got: Numbers) -> Numbers:
+    """The divergence of each row of logits, ``[N, ...]`` without the last axis."""
     p, q = log_softmax(expected), log_softmax(got)
-    return max(0.0, float((np.exp(p) * (p - q)).sum(-1).mean()))
+    made: Numbers = (np.exp(p) * (p - q)).sum(-1)
+    return made
 
 
 def agreement(expected: Numbers, got: Numbers) -> float:
     """The share of rows with the same most likely class; of equal logits the first counts."""
-    return float((expected.argmax(-1) == got.argmax(-1)).mean())
+    return float(agreeing(expected, got).mean())
+
+
+def agreeing(expected: Numbers, got: Numbers) -> npt.NDArray[np.bool_]:
+    """Whether each row of logits has the same most likely class, ``[N, ...]`` without the last axis."""
+    made: npt.NDArray[np.bool_] = np.asarray(expected.argmax(-1) == got.argmax(-1))
+    return made
 
 
 def worst_class(
@@ -107,11 +126,13 @@ def worst_class(
 ) -> dict[str, Any] | None:
     """``{"class", "drop"}`` of the class whose score fell most, from per-sample statistics ``[N, k]``.
 
-    Classes without a sample are passed over; None when no class has one.
+    Passed over are classes without a sample, and those of which alone the score is not defined (an AUC of one class).
+    None when no class is left.
     """
     rows = {name: labels == number for number, name in enumerate(classes)}
     drops = {name: aggregate(expected[row]) - aggregate(got[row]) for name, row in rows.items() if row.any()}
-    if not drops:
+    defined = {name: drop for name, drop in drops.items() if math.isfinite(drop)}
+    if not defined:
         return None
-    name = max(drops, key=lambda each: drops[each])
-    return {"class": name, "drop": drops[name]}
+    name = max(defined, key=lambda each: defined[each])
+    return {"class": name, "drop": defined[name]}

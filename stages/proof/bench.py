@@ -1,0 +1,117 @@
+"""Bench: every hop is asked the same on the samples of one split: what it answers, at which sizes, how fast, in what memory."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from attar.models import views
+from attar.models.task import Array, Arrays, Predictor, Split, Task
+from attar.pipeline.errors import StageError
+from attar.pipeline.progress import advance
+from attar.stages.artifacts import Answers, Model, Production
+from attar.stages.proof import sizes, timing
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One task's test split, and what is asked of every hop on it."""
+
+    task: Task
+    split: Split
+    batch: int
+
+    def check(self) -> None:
+        """Raises StageError for a batch that is not promised, and for a split without a sample or with only one."""
+        low, high = self.task.ranges.get("batch", (1, 1))
+        if not low <= self.batch <= high:
+            raise StageError(f"batch {self.batch} is outside the {low} to {high} that the task promises; set the target's batch")
+        if len(self.split) < 2:
+            raise StageError(f"the test split has {len(self.split)} samples: nothing can be proven; give the task more")
+
+    def targets(self) -> dict[str, Array]:
+        parts = [seen.targets for seen in views.clean(self.task, self.split)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def recorded(self, answers: Answers) -> dict[str, Array]:
+        """The teacher's answers. Raises StageError when they are not of this split."""
+        made = answers.of("test")
+        if any(len(array) != len(self.split) for array in made.values()):
+            raise StageError(f"the stored answers are not of these {len(self.split)} test samples; delete them and run again")
+        return made
+
+    def of(self, model: Model) -> Bench:
+        """The bench that prepares inputs as this model needs them: a bundle brings its own preprocessing along."""
+        if not isinstance(model, Production):
+            return self
+        other = type(type(self.task).__name__, (type(self.task),), {"preprocess": model.preprocess})
+        return replace(self, task=other())
+
+    def answers(self, hop: str, model: Model) -> dict[str, Array]:
+        """Outputs for the whole split, in its order."""
+        with model.open() as predictor:
+            parts = [self.ask(hop, predictor, inputs) for inputs in self.of(model).batches(hop)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in self.task.outputs}
+
+    def batches(self, hop: str) -> Iterator[dict[str, Array]]:
+        for seen in views.clean(self.task, self.split):
+            for start in range(0, len(seen.indices), self.batch):
+                yield seen.take(np.arange(start, min(start + self.batch, len(seen.indices)))).inputs
+            advance(f"measuring {hop}", int(seen.indices[-1]) + 1, len(self.split))
+
+    def ask(self, hop: str, predictor: Predictor, inputs: Arrays) -> dict[str, Array]:
+        """Raises StageError with the hop's name, whatever its runtime raises."""
+        try:
+            made = self.task.answer(predictor.graphs, inputs)
+        except Exception as error:
+            shapes = {name: array.shape for name, array in inputs.items()}
+            raise StageError(f"{hop} cannot answer inputs of shape {shapes}: {error}") from error
+        missing = set(self.task.outputs) - set(made)
+        if missing:
+            raise StageError(f"{hop} gives {sorted(made)} and lacks {sorted(missing)}, which the task names")
+        return made
+
+    def first(self, samples: int) -> dict[str, Array]:
+        """The first samples of the split, from the start again where it has fewer."""
+        rows = np.arange(samples) % min(len(self.split), views.CHUNK)
+        return views.chunk(self.task, self.split, 0).take(rows).inputs
+
+    def memory(self, hop: str, model: Model) -> int | None:
+        """Resident bytes that opening it and answering one batch add, libraries not counted: ``answers`` loaded them."""
+        inputs = self.of(model).first(self.batch)
+        gc.collect()
+        before = timing.resident()
+        with model.open(threads=1) as predictor:
+            self.ask(hop, predictor, inputs)
+            after = timing.resident()
+        return max(0, after - before) if before is not None and after is not None else None
+
+    def sizes(self, hop: str, model: Model) -> dict[str, Any]:
+        """Whether it answers soundly at every size that the task promises; see ``sizes.examined``."""
+        with model.open(threads=1) as predictor:
+            return sizes.examined(self.task, partial(self.ask, hop, predictor), self.of(model).first)
+
+    def times(
+        self, models: Mapping[str, Model], repeats: int, seconds: float
+    ) -> tuple[dict[str, dict[int, timing.Seconds]], dict[str, Any]]:
+        """``{hop: {batch: seconds of each call}}`` on one thread of one core, all hops opened at once, and how it was taken."""
+        times: dict[str, dict[int, timing.Seconds]] = {hop: {} for hop in models}
+        loads = [timing.load_average()]
+        with ExitStack() as stack:
+            opened = {hop: stack.enter_context(each.open(threads=1)) for hop, each in models.items()}
+            cpu = stack.enter_context(timing.pinned())
+            for done, batch in enumerate(batches := sorted({1, self.batch})):
+                advance("timing", done, len(batches), f"batch {batch}")
+                inputs = {hop: self.of(each).first(batch) for hop, each in models.items()}
+                calls = {hop: partial(self.ask, hop, each, inputs[hop]) for hop, each in opened.items()}
+                for hop, taken in timing.interleaved(calls, repeats, seconds).items():
+                    times[hop][batch] = taken
+        rounds = {str(batch): len(taken) for batch, taken in times["engine"].items()}
+        loads.append(timing.load_average())
+        return times, {"timing": {"cpu": cpu, "threads": 1, "rounds": rounds, "load_average": loads}}

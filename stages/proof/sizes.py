@@ -1,0 +1,94 @@
+"""Sizes: whether a hop answers soundly at every size that its task promises, not only in the batches of the test split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from attar.models.task import Array, Arrays, Output, Predict, Task
+from attar.pipeline.errors import StageError
+from attar.stages.parity import Sizes, dynamic_axes, proven_sizes
+from attar.stages.proof import metrics
+
+FEW = 8
+"""So many samples are asked for alone, and are enough to call one answer to all of them constant."""
+SAME = 1e-3  # of the largest magnitude: what another order of the same sums may change
+ALIKE = 0.98
+"""The CORR of a sample's answer in a batch with its answer alone. Rounding may flip a step of int8; another sample may not."""
+
+
+def examined(task: Task, predict: Predict, first: Callable[[int], Arrays]) -> dict[str, Any]:
+    """``{"tried": count of sizes, "faults": ["at batch 1: ..."]}``.
+
+    ``first`` gives so many samples of the test split, which are asked for where the batch is the only dynamic axis; at other
+    sizes there are none, and the task's random examples stand in for them.
+    """
+    only_batch, sizes = set(dynamic_axes(task)) == {"batch"}, proven_sizes(task)
+    found: list[str] = []
+    for number, each in enumerate(sizes):
+        inputs = first(each["batch"]) if only_batch else task.example(np.random.default_rng((1, number)), **each)
+        wrong = fault(task, predict, inputs, each)
+        if wrong:
+            found.append(f"at {', '.join(f'{axis} {size}' for axis, size in each.items())}: {wrong}")
+    return {"tried": len(sizes), "faults": found}
+
+
+def fault(task: Task, predict: Predict, inputs: Arrays, sizes: Sizes) -> str | None:
+    """What is wrong with the answer to these inputs; None if nothing is."""
+    try:
+        answers = predict(inputs)
+        again = predict(inputs)
+    except StageError as error:
+        return str(error)
+    for name, output in task.outputs.items():
+        wrong = unsound(output, answers[name], sizes) or unlike(answers[name], again[name], "a second answer to the same inputs")
+        if wrong:
+            return f"{name!r} {wrong}"
+    return crowded(task, predict, inputs, answers, sizes)
+
+
+def unsound(output: Output, answer: Array, sizes: Sizes) -> str | None:
+    wanted = [sizes.get(axis, axis) if isinstance(axis, str) else axis for axis in output.axes]
+    fits = len(wanted) == answer.ndim and all(isinstance(w, str) or w == n for w, n in zip(wanted, answer.shape, strict=True))
+    if not fits:
+        return f"has shape {list(answer.shape)}, expected {wanted}".replace("'", "")
+    if not np.isfinite(np.asarray(answer, np.float64)).all():
+        return "is not finite"
+    if len(answer) >= FEW and bool((answer == answer[0]).all()):
+        return f"is the same for {len(answer)} samples"
+    return None
+
+
+def unlike(expected: Array, got: Array, what: str) -> str | None:
+    if expected.shape != got.shape or not np.isfinite(np.asarray(got, np.float64)).all():
+        return f"of {what} has another shape or is not finite"
+    apart = difference(expected, got)
+    return f"of {what} differs by {apart:.2g} of its magnitude" if apart > SAME else None
+
+
+def difference(expected: Array, got: Array) -> float:
+    """The largest ``|got - expected|`` over the larger of 1 and the largest ``|expected|``."""
+    a, b = np.asarray(expected, np.float64), np.asarray(got, np.float64)
+    return float(np.abs(a - b).max(initial=0) / max(1.0, float(np.abs(a).max(initial=0))))
+
+
+def crowded(task: Task, predict: Predict, inputs: Arrays, answers: Arrays, sizes: Sizes) -> str | None:
+    """Whether the answer to a sample depends on the others in its batch, as with batch statistics of training mode."""
+    count = min(FEW, sizes.get("batch", 1))
+    if count < 2 or task.ranges["batch"][0] > 1:
+        return None
+    try:
+        rows = [predict({name: array[row : row + 1] for name, array in inputs.items()}) for row in range(count)]
+    except StageError as error:
+        return f"one sample alone: {error}"
+    for name, output in task.outputs.items():
+        together, alone = answers[name][:count], np.concatenate([row[name] for row in rows])
+        if together.shape != alone.shape or not np.isfinite(np.asarray(alone, np.float64)).all():
+            return f"{name!r} of one sample alone has another shape or is not finite"
+        if difference(together, alone) > SAME:
+            corr = metrics.compare(output.kind, together, alone)["correlation"]
+            if corr is not None and corr < ALIKE:
+                return f"{name!r} depends on the other samples in the batch: CORR {corr:.3f} with the answers to each alone"
+    return None

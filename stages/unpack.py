@@ -1,0 +1,58 @@
+"""Unpack: the bundle in production becomes a hop, so that the engine can be compared with it on the same samples."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Set
+from pathlib import Path
+
+from attar.models.task import Task, load_task
+from attar.pipeline.errors import StageError
+from attar.pipeline.stage import CodeName, DataFolder, Facts, Stage
+from attar.stages.artifacts import Production
+from attar.stages.bundle import whole
+from attar.stages.packaging.manifest import Manifest
+
+
+class Unpack(Stage[Production]):
+    """Takes the graphs with their precision baked in, not the engine: that is for the machine which built it.
+
+    Facts: as ``Production`` says; ``{"off": true}`` where nothing is compared with.
+    """
+
+    task: CodeName
+    against: DataFolder | None = None
+    """A bundle's folder."""
+
+    def deciding(self) -> Set[str]:
+        return super().deciding() if self.against else {"against"}
+
+    def run(self, out: Path) -> Facts:
+        """Raises Unfit for a bundle that is not whole or was never passed, StageError for one of another task."""
+        if self.against is None:
+            return {"off": True}
+        manifest, _ = whole(self.against)
+        if wrong := other(manifest, load_task(self.task)):
+            raise StageError(f"the engine cannot be compared with {self.against}: {wrong}")
+        for graph in sorted((self.against / "graphs").iterdir()):
+            shutil.copyfile(graph, out / graph.name)
+        return {
+            "name": manifest.name,
+            "graphs": list(manifest.graphs),
+            "precision": manifest.engine.precision,
+            "preprocess": manifest.model_dump(mode="json")["preprocess"],
+            "parameters": manifest.lineage["model"].facts.get("parameters"),
+        }
+
+
+def other(manifest: Manifest, task: Task) -> str | None:
+    """How the bundle's interface differs from the task's; None where it does not."""
+    if manifest.inputs.keys() != task.inputs.keys():
+        return f"its inputs are {', '.join(manifest.inputs)}, the task's {', '.join(task.inputs)}"
+    theirs = {name: (output.kind, output.axes) for name, output in manifest.outputs.items()}
+    ours = {name: (output.kind, output.axes) for name, output in task.outputs.items()}
+    if theirs != ours:
+        return f"its outputs are {theirs}, the task's {ours}"
+    if list(manifest.labels) != list(task.classes):
+        return f"its classes are {', '.join(manifest.labels)}, the task's {', '.join(task.classes)}"
+    return None
