@@ -109,11 +109,18 @@ def verdict(ledger: Mapping[str, Any]) -> dict[str, Any]:
         "verdict": "failed" if failed else "undecided" if open_ones else "passed",
         "first_broken": failed[0]["hop"] if failed else None,
         "margin": min(gate["margin"] for gate in gates),
-        "summary": f"{told['hop']}: {told['gate']} {told['measured']}, promised {told['promise']}" if told
-        else f"The engine keeps all {len(gates)} promises.",
+        "summary": summary(told) if told else f"Every promise is kept: all {len(gates)} gates.",
         "gates": gates,
         "distillation": distillation(hops["control"], ledger["gain"]),
     }  # fmt: skip  # a table of facts
+
+
+def summary(told: Mapping[str, Any]) -> str:
+    low, high = told["bounds"]
+    found = f"{told['hop']}: {told['gate'].replace('_', ' ')} {told['measured']} ({low} to {high}), promised {told['promise']}"
+    if told["verdict"] == "undecided":
+        return f"undecided: {found}; {told['would_decide']} would decide"
+    return f"{found} (first broken hop: {told['hop']})"
 
 
 def distillation(control: Mapping[str, Any], gain: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,11 +128,11 @@ def distillation(control: Mapping[str, Any], gain: Mapping[str, Any]) -> dict[st
     row = judged("score_drop", "control", "teacher", 0.025, drop["score_drop"], drop["bounds"]["score_drop"], decides=False)
     needed = {"passed": False, "failed": True}.get(row["verdict"])
     said = {
-        False: "distillation was not needed: without a teacher the same student keeps the promises",
-        True: "distillation was needed: without a teacher the same student breaks the promises",
+        False: "distillation was not needed: the same student without a teacher keeps every promise",
+        True: "distillation was needed: the same student without a teacher breaks a promise",
         None: "whether distillation was needed is undecided",
     }
-    found = f"{said[needed]} (score drop {row['measured']}, promised {row['promise']})"
+    found = f"{said[needed]}: score drop {row['measured']}, {row['promise']}; it gained {gain['score']} in accuracy"
     return {"needed": needed, "gain": gain["score"], "bounds": gain["bounds"], "gates": [row], "says": found}
 
 
@@ -134,7 +141,7 @@ def of_hop(hop: Mapping[str, Any]) -> list[dict[str, Any]]:
     promised = {"score_drop": 0.025, "correlation": 0.95, "agreement": 0.91}
     gates = [
         judged("sound", name, "absolute", 0, 0, promise="no NaN, no infinity, not constant"),
-        judged("sizes", name, "absolute", 0, 0, promise="the right shape, finite"),
+        judged("sizes", name, "absolute", 0, 0, promise="a sound answer at every promised size"),
     ]
     gates += [
         judged(gate, name, "teacher", limit, alike[gate], alike["bounds"][gate], decides=name == "engine")

@@ -59,7 +59,7 @@ def test_stand_in_colours_are_all_replaced(passed: tuple[list[Made], str]) -> No
 
 def test_first_broken_hop_is_marked(tmp_path: Path) -> None:
     page = Page(html(run_records(tmp_path, broken=True), "fashion"))
-    assert page.text.count("first broken") == 2
+    assert page.classes.count("span flag") == 2
     assert "What broke" not in page.text, "a refused bundle is a result, not a breakage"
     assert "refused" in page.text
 

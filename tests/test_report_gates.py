@@ -37,10 +37,19 @@ def test_gates_show_promise_evidence_margin_and_verdict(passed: tuple[list[Made]
 
 def test_undecided_says_at_once_what_would_decide(tmp_path: Path) -> None:
     page = Page(html(run_records(tmp_path, undecided=True), "fashion"))
-    said = "Undecided: engine score drop against the teacher, 0.0231 (0.0193 to 0.0269) on 2\u202f000 samples"
-    assert f"{said}; about 8,100 samples would decide." in page.text
     assert page.words.count("about 8,100 samples would decide") == 3, "in the banner, at the engine and at the model"
     assert "dd undecided" in page.classes
+
+
+def test_banner_tells_the_undecided_gates_that_the_summary_leaves_out(tmp_path: Path) -> None:
+    said = "Undecided: engine score drop against the teacher, 0.0231 (0.0193 to 0.0269) on 2\u202f000 samples"
+    records = run_records(tmp_path, undecided=True)
+    assert said not in html(records, "fashion"), "the summary says it"
+    failed = with_gate(records, "model", "sizes", verdict="failed", measured=1, margin=-1)
+    failed = changed(failed, "cpu.verdict", verdict="failed", summary="model: 1 size without an answer")
+    assert f"{said}; about 8,100 samples would decide." in html(failed, "fashion")
+    more = with_gate(records, "engine", "correlation", verdict="undecided", would_decide="at the limit: no number decides")
+    assert "on 2\u202f000 samples; at the limit: no number decides." in html(more, "fashion")
 
 
 def test_every_gate_with_a_limit_is_drawn(passed: tuple[list[Made], str]) -> None:
@@ -100,18 +109,19 @@ def test_failed_against_production_leaves_the_tiles_about_the_teacher_alone(tmp_
 @pytest.mark.parametrize(
     ("control", "answer", "said", "gain"),
     [
-        (0.9096, "not needed", "Distillation was not needed: without", "+0.0047 (+0.0002 to +0.0092)"),
-        (0.9030, "undecided", "Whether distillation was needed is undecided", "+0.0113 (+0.0068 to +0.0158)"),
-        (0.8900, "needed", "Distillation was needed: without", "+0.0243 (+0.0198 to +0.0288)"),
-        (0.9150, "not needed", "Distillation was not needed: without", "−0.0007 (−0.0052 to +0.0038)"),
+        (0.9096, "not needed", "Distillation was not needed: the same", "+0.0047 +0.0002 to +0.0092"),
+        (0.9030, "undecided", "Whether distillation was needed is undecided", "+0.0113 +0.0068 to +0.0158"),
+        (0.8900, "needed", "Distillation was needed: the same", "+0.0243 +0.0198 to +0.0288"),
+        (0.9150, "not needed", "Distillation was not needed: the same", "−0.0007 −0.0052 to +0.0038"),
     ],
 )
 def test_what_the_control_says(tmp_path: Path, control: float, answer: str, said: str, gain: str) -> None:
     records = run_records(tmp_path, control=control)
     page = Page(html(records, "fashion"))
     assert f"Was the teacher needed? {answer} {said}" in page.words
-    assert f"distillation gained {gain} of accuracy" in page.words
-    assert page.words.count(said) == (2 if answer == "not needed" else 1), "in the banner too, where it was not needed"
+    assert f"student, with the teacher 20 300 0.9143 0.9039 to 0.9247 {gain} 0.0128" in page.words
+    assert ("Distillation was not needed. The same student" in page.words) == (answer == "not needed"), "in the banner"
+    assert "Had the control made the promises" in page.words
     assert f"**The control**: {said}" in markdown(records, "fashion")
 
 
@@ -123,7 +133,7 @@ def test_without_a_control_nobody_knows(tmp_path: Path) -> None:
     assert "without a control: it was not measured." in Page(html(records, "fashion")).words
     text = Page(html(changed(records, "control", off=True), "fashion")).words
     assert "without a control: none was trained; [control] enabled = true trains one." in text
-    assert "distillation gained" not in text
+    assert "student, with the teacher 20 300 0.9143 0.9039 to 0.9247 0.0128" in text
 
 
 # the picture of a gate

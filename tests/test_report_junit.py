@@ -67,12 +67,12 @@ def test_a_real_parser_finds_every_failure_with_its_evidence(tmp_path: Path) -> 
     found = verdicts(read_back(with_gate(records, "onnx", "sizes", **fault), tmp_path / "junit.xml"))
     failures = {name: one for name, one in found.items() if isinstance(one, Failure)}
     assert {name: one.type for name, one in failures.items()} == {
-        "onnx: answers at every promised size, the right shape, finite": "failed",
+        "onnx: sizes, a sound answer at every promised size": "failed",
         "engine: score drop against the teacher, at most 0.025": "undecided",
         "engine: correlation against the teacher, at least 0.95": "failed",
         "engine: agreement against the teacher, at least 0.91": "failed",
     }
-    one = failures["onnx: answers at every promised size, the right shape, finite"]
+    one = failures["onnx: sizes, a sound answer at every promised size"]
     assert "evidence: at batch 1: shape [2, 10], expected [1, 10]" in str(one.text)
     one = failures["engine: score drop against the teacher, at most 0.025"]
     assert one.message == "undecided: engine score drop against the teacher: 0.0231 (0.0193 to 0.0269), promised at most 0.025"

@@ -18,7 +18,6 @@ BOUNDS = (
 """Said once on every page with gates."""
 NAMES = {
     "sound": "sound answers",
-    "sizes": "answers at every promised size",
     "leaked": "test samples seen in training",
     "teacher_score": "score",
     "kdl": "KDL",
@@ -131,6 +130,6 @@ def rest(gate: Gate) -> str:
     return "; ".join(filter(None, [inside, note(gate), remedy(gate)]))
 
 
-def undecided(gate: Gate, other: str) -> str:
+def sentence(gate: Gate, other: str) -> str:
     """The evidence of an undecided gate in a sentence, with what would decide it."""
     return words.sentence(f"undecided: {claim(gate, other)}, {evidence(gate)} on {support(gate)}; {remedy(gate)}")

@@ -19,8 +19,8 @@ class Origin:
     target: Target
     """Whose evidence it is."""
     hops: Sequence[Hop]
-    gained: str
-    """The student's score minus the control's, with bounds; empty without a control."""
+    gain: tuple[str, str] | None
+    """The student's score minus the control's, and its bounds; None without a control."""
     gates: Sequence[Gate]
     """The promises, had the control made them."""
     answer: str
@@ -44,13 +44,10 @@ def answer(needed: bool | None) -> str:
     return "undecided" if needed is None else "needed" if needed else "not needed"
 
 
-def gained(target: Target) -> str:
-    """``+0.0047 (−0.0003 to +0.0097)``."""
-    found = target.evidence["gain"]
-    if found is None:
-        return ""
-    signed = partial(words.change, places=4)
-    return f"{signed(found['score'])} ({words.span(found['bounds'], signed)})"
+def gained(target: Target) -> tuple[str, str] | None:
+    """``("+0.0047", "−0.0003 to +0.0097")``."""
+    found, signed = target.evidence["gain"], partial(words.change, places=4)
+    return None if found is None else (signed(found["score"]), words.span(found["bounds"], signed))
 
 
 def unasked(target: Target, records: Sequence[Record]) -> str:

@@ -72,6 +72,12 @@ class Target:
         """Deciding gates that were measured and not kept: the failed ones, then the undecided ones."""
         return [gate for verdict in ("failed", "undecided") for gate in self.deciding if gate["verdict"] == verdict]
 
+    @property
+    def open(self) -> list[Gate]:
+        """Undecided gates of which the summary does not say what would decide them: it tells one at most, the first."""
+        found = [gate for gate in self.wrong if gate["verdict"] == "undecided"]
+        return found[1:] if found and found[0]["would_decide"] in self.summary else found
+
     @cached_property
     def traced(self) -> list[Gate]:
         """The deciding gates, and where the engine broke a promise, the same one at the hops before: they show where it broke."""
