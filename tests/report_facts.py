@@ -108,7 +108,7 @@ def verdict(ledger: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "verdict": "failed" if failed else "undecided" if open_ones else "passed",
         "first_broken": failed[0]["hop"] if failed else None,
-        "margin": min(gate["margin"] for gate in gates),
+        "margin": failed[0]["margin"] if failed else None,
         "summary": summary(told) if told else f"Every promise is kept: all {len(gates)} gates.",
         "gates": gates,
         "distillation": distillation(hops["control"], ledger["gain"]),

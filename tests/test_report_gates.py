@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +38,40 @@ def test_gates_show_promise_evidence_margin_and_verdict(passed: tuple[list[Made]
 
 def test_undecided_says_at_once_what_would_decide(tmp_path: Path) -> None:
     page = Page(html(run_records(tmp_path, undecided=True), "fashion"))
-    assert page.words.count("about 8,100 samples would decide") == 3, "in the banner, at the engine and at the model"
+    assert page.words.count("about 8,100 samples would decide") == 2, "in the banner and at the engine"
     assert "dd undecided" in page.classes
 
 
-def test_banner_tells_the_undecided_gates_that_the_summary_leaves_out(tmp_path: Path) -> None:
-    said = "Undecided: engine score drop against the teacher, 0.0231 (0.0193 to 0.0269) on 2\u202f000 samples"
+def told(records: Sequence[Made]) -> list[tuple[str, str]]:
+    """The gates that the banner tells besides the summary."""
+    return [(gate["gate"], gate["against"]) for gate in targets(records)[0].untold]
+
+
+def test_banner_tells_what_the_summary_leaves_out(tmp_path: Path) -> None:
+    """The summary tells of the correlation, at the model where it broke first."""
+    records = run_records(tmp_path, broken=True, undecided=True)
+    assert told(records) == [("agreement", "teacher"), ("score_drop", "teacher")]
+    words = Page(html(records, "fashion")).words
+    said = "Failed: engine agreement against the teacher: 0.8236 (0.8065 to 0.8407), promised at least 0.91."
+    assert f"{said} Undecided: engine score drop against the teacher: 0.0231 (0.0193 to 0.0269)" in words
+    assert "promised at most 0.025; about 8,100 samples would decide." in words
+
+
+def test_summary_tells_the_first_undecided_gate(tmp_path: Path) -> None:
     records = run_records(tmp_path, undecided=True)
-    assert said not in html(records, "fashion"), "the summary says it"
-    failed = with_gate(records, "model", "sizes", verdict="failed", measured=1, margin=-1)
-    failed = changed(failed, "cpu.verdict", verdict="failed", summary="model: 1 size without an answer")
-    assert f"{said}; about 8,100 samples would decide." in html(failed, "fashion")
-    more = with_gate(records, "engine", "correlation", verdict="undecided", would_decide="at the limit: no number decides")
-    assert "on 2\u202f000 samples; at the limit: no number decides." in html(more, "fashion")
+    assert told(records) == []
+    assert told(with_gate(records, "engine", "correlation", verdict="undecided")) == [("correlation", "teacher")]
+    assert told(run_records(tmp_path / "passed")) == []
+
+
+def test_banner_is_no_longer_than_it_must(tmp_path: Path) -> None:
+    records = run_records(tmp_path, undecided=True)
+    gates = [{**gate, "verdict": "undecided"} if gate["gate"] == "sound" else gate for gate in targets(records)[0].gates]
+    page = Page(html(changed(records, "cpu.verdict", gates=gates), "fashion"))
+    assert len([name for name in page.classes if name == "li undecided"]) == 4 + 1, "and one in the legend"
+    assert "And 1 more: see the gates." not in page.words
+    records = with_gate(changed(records, "cpu.verdict", gates=gates), "engine", "correlation", verdict="undecided")
+    assert "And 1 more: see the gates." in Page(html(records, "fashion")).words
 
 
 def test_every_gate_with_a_limit_is_drawn(passed: tuple[list[Made], str]) -> None:

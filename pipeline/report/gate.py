@@ -125,11 +125,11 @@ def found(gate: Gate, other: str) -> str:
 
 
 def rest(gate: Gate) -> str:
-    """What ``found`` leaves out: the margin, the note, what would decide."""
-    inside = f"margin {margin(gate)}" if margin(gate) else ""
-    return "; ".join(filter(None, [inside, note(gate), remedy(gate)]))
+    """What ``found`` leaves out: the note, and what would decide, or else the margin."""
+    inside = f"margin {margin(gate)}" if margin(gate) and not remedy(gate) else ""
+    return "; ".join(filter(None, [note(gate), remedy(gate), inside]))
 
 
 def sentence(gate: Gate, other: str) -> str:
-    """The evidence of an undecided gate in a sentence, with what would decide it."""
-    return words.sentence(f"undecided: {claim(gate, other)}, {evidence(gate)} on {support(gate)}; {remedy(gate)}")
+    """A gate that is not passed, with its evidence and what would decide."""
+    return words.sentence("; ".join(filter(None, [f"{gate['verdict']}: {found(gate, other)}", note(gate), remedy(gate)])))

@@ -73,15 +73,20 @@ class Target:
         return [gate for verdict in ("failed", "undecided") for gate in self.deciding if gate["verdict"] == verdict]
 
     @property
-    def open(self) -> list[Gate]:
-        """Undecided gates of which the summary does not say what would decide them: it tells one at most, the first."""
-        found = [gate for gate in self.wrong if gate["verdict"] == "undecided"]
-        return found[1:] if found and found[0]["would_decide"] in self.summary else found
+    def untold(self) -> list[Gate]:
+        """Of the gates in ``wrong`` those that the summary leaves out: it tells that with the verdict's margin, or the first."""
+        if self.verdict == "undecided":
+            return self.wrong[1:]
+        margin = self.facts("verdict")["margin"] if self.wrong else None
+        told = {
+            (gate["gate"], gate["against"]) for gate in self.gates if gate["verdict"] == "failed" and gate["margin"] == margin
+        }
+        return [gate for gate in self.wrong if (gate["gate"], gate["against"]) not in told]
 
     @cached_property
     def traced(self) -> list[Gate]:
         """The deciding gates, and where the engine broke a promise, the same one at the hops before: they show where it broke."""
-        broken = {(gate["gate"], gate["against"]) for gate in self.wrong}
+        broken = {(gate["gate"], gate["against"]) for gate in self.wrong if gate["verdict"] == "failed"}
         return [gate for gate in self.gates if decides(gate) or (gate["gate"], gate["against"]) in broken]
 
     @cached_property

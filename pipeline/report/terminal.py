@@ -87,8 +87,8 @@ def gates_lines(target: Target) -> Text:
     lines = Text(f"gates: {target.tally}")
     for each in target.wrong:
         verdict = each["verdict"]
-        lines.append(f"\n  {verdict}: {gate.claim(each, target.other(each))} {gate.evidence(each)}", STYLES[verdict])
-        lines.append(f"\n    {'; '.join(filter(None, [gate.promise(each), gate.rest(each)]))}")
+        lines.append(f"\n  {verdict}: {gate.claim(each, target.other(each))}", STYLES[verdict])
+        lines.append(f"\n    {'; '.join(filter(None, [f'{gate.evidence(each)}, {gate.promise(each)}', gate.rest(each)]))}")
     if target.first_broken:
         lines.append(f"\nfirst broken hop: {words.clean(target.first_broken)}")
     if target.distillation:

@@ -29,8 +29,9 @@ def score(value: float | None, places: int = 4) -> str:
 
 
 def span(bounds: Sequence[float] | None, say: Callable[[float], str] = score) -> str:
-    """A lower and an upper bound. ``[-0.0012, 0.0142] -> "−0.0012 to 0.0142"``; empty where nothing is uncertain."""
-    return "" if bounds is None or bounds[0] == bounds[1] else f"{say(bounds[0])} to {say(bounds[1])}"
+    """A lower and an upper bound. ``[-0.0012, 0.0142] -> "−0.0012 to 0.0142"``; empty where nothing uncertain would show."""
+    ends = [say(bound) for bound in bounds or ()]
+    return f"{ends[0]} to {ends[1]}" if len(set(ends)) > 1 else ""
 
 
 def bracketed(value: float | None, bounds: Sequence[float] | None, say: Callable[[float | None], str] = score) -> str:
