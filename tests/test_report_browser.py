@@ -48,7 +48,8 @@ document.getElementById("report").addEventListener("load", event => {{
     const dot = mark.getBoundingClientRect(), cell = mark.closest("td").getBoundingClientRect();
     return dot.width > 0 && dot.left >= cell.left && dot.right <= cell.right;
   }});
-  const seen = {{ figures, marks, width: page.documentElement.scrollWidth, background: getComputedStyle(page.body).backgroundColor }};
+  const width = page.documentElement.scrollWidth, background = getComputedStyle(page.body).backgroundColor;
+  const seen = {{ figures, marks, width, background }};
   document.body.append(Object.assign(document.createElement("pre"), {{ id: "seen", textContent: JSON.stringify(seen) }}));
 }});
 </script>"""

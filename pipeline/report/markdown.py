@@ -69,7 +69,7 @@ def gates_blocks(target: Target) -> list[str]:
 
 
 def gates_table(target: Target, gates: Sequence[gate.Gate]) -> str:
-    head = ("hop", "promise", "is to be", "measured", "margin", "verdict", "what would decide")
+    head = ("hop", "gate", "promise", "measured", "margin", "verdict", "what would decide")
     return table(head, [gate_row(target, each) for each in gates])
 
 
