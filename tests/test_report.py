@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -13,29 +12,10 @@ from attar.pipeline.report.data import data
 from attar.pipeline.report.html import html
 from attar.pipeline.report.markdown import markdown
 from attar.pipeline.report.target import Target, targets
-from tests.report_records import CLASSES, Made, broke, changed, parsed, printed, run_records, without_engine
+from tests.report_facts import CLASSES
+from tests.report_records import Made, Page, broke, changed, parsed, printed, run_records, without_engine
 
 HOSTILE = "<script>alert('1')</script> | `x` & \"y\" $\\alpha$ [red]"
-
-
-class Page(HTMLParser):
-    """What a page holds, as far as the tests ask."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.links: list[str] = []
-        self.ids: list[str] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.links += [value or "" for name, value in attrs if name in ("href", "src", "xlink:href")]
-        self.ids += [value or "" for name, value in attrs if name == "id"]
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +30,7 @@ def passed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Made], str]:
 
 def test_page_holds_every_figure_and_asks_for_nothing(tmp_path: Path) -> None:
     page = Page(text := html(run_records(tmp_path, targets=("cpu", "server")), "fashion"))
-    assert page.tags.count("figure") == page.tags.count("svg") == 2 * 9 + 3
+    assert page.tags.count("figure") == page.classes.count("svg plot") == 2 * 9 + 3
     assert all(link.startswith("#") for link in page.links)
     assert {link[1:] for link in page.links} <= set(page.ids)
     assert len(page.ids) == len(set(page.ids))
@@ -79,7 +59,7 @@ def test_stand_in_colours_are_all_replaced(passed: tuple[list[Made], str]) -> No
 
 def test_first_broken_hop_is_marked(tmp_path: Path) -> None:
     page = Page(html(run_records(tmp_path, broken=True), "fashion"))
-    assert page.text.count("first broken") == 2
+    assert page.classes.count("span flag") == 2
     assert "What broke" not in page.text, "a refused bundle is a result, not a breakage"
     assert "refused" in page.text
 
@@ -102,7 +82,7 @@ def test_failed_run_shows_the_error_and_what_there_is(tmp_path: Path) -> None:
     page = Page(html(broke(run_records(tmp_path), "student", "loss is NaN in epoch 2"), "fashion"))
     assert "loss is NaN in epoch 2" in page.text
     assert "No gate was judged: student failed." in page.text
-    assert page.tags.count("svg") == 2, "the teacher's curves"
+    assert page.classes.count("svg plot") == 2, "the teacher's curves"
 
 
 @pytest.mark.parametrize("slot", ["teacher", "onnx", "cpu.evidence", "cpu.verdict", "cpu.bundle"])
@@ -126,7 +106,7 @@ def test_damaged_outputs_are_said_and_the_rest_stands(tmp_path: Path) -> None:
     (tmp_path / "cpu.evidence" / "hops.safetensors").write_bytes(b"not tensors")
     page = Page(html(records, "fashion"))
     assert "cannot be read" in page.text
-    assert page.tags.count("svg") == 9
+    assert page.classes.count("svg plot") == 9
 
 
 def test_missing_outputs_are_said(tmp_path: Path) -> None:

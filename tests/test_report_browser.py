@@ -44,7 +44,12 @@ document.getElementById("report").addEventListener("load", event => {{
     drawn: [...figure.querySelectorAll(inked)].filter(mark => Math.max(...box(mark)) > 0).length,
     unresolved: [...figure.querySelectorAll("use")].filter(use => !page.querySelector(use.href.baseVal)).length,
   }}));
-  const seen = {{ figures, width: page.documentElement.scrollWidth, background: getComputedStyle(page.body).backgroundColor }};
+  const marks = [...page.querySelectorAll("td svg.forest circle")].map(mark => {{
+    const dot = mark.getBoundingClientRect(), cell = mark.closest("td").getBoundingClientRect();
+    return dot.width > 0 && dot.left >= cell.left && dot.right <= cell.right;
+  }});
+  const width = page.documentElement.scrollWidth, background = getComputedStyle(page.body).backgroundColor;
+  const seen = {{ figures, marks, width, background }};
   document.body.append(Object.assign(document.createElement("pre"), {{ id: "seen", textContent: JSON.stringify(seen) }}));
 }});
 </script>"""
@@ -80,7 +85,8 @@ def look(chromium: str, folder: Path, width: int, *flags: str) -> dict[str, Any]
 
 @pytest.mark.parametrize("width", [1280, 420])
 def test_every_figure_is_drawn_and_fits(chromium: str, tmp_path: Path, width: int) -> None:
-    (tmp_path / "report.html").write_text(html(run_records(tmp_path / "store", broken=True), "fashion"), encoding="utf-8")
+    records = run_records(tmp_path / "store", broken=True, undecided=True, production=True)
+    (tmp_path / "report.html").write_text(html(records, "fashion"), encoding="utf-8")
     seen = look(chromium, tmp_path, width)
     assert len(seen["figures"]) == 12
     for figure in seen["figures"]:
@@ -90,6 +96,8 @@ def test_every_figure_is_drawn_and_fits(chromium: str, tmp_path: Path, width: in
         assert figure["drawn"] > 10, figure
         assert figure["unresolved"] == 0, figure
     assert seen["width"] <= width, "the page scrolls sideways"
+    assert len(seen["marks"]) > 10
+    assert all(seen["marks"]), "a dot of a gate lies outside its cell"
 
 
 def test_failed_run_loads_without_a_console_error(chromium: str, tmp_path: Path) -> None:

@@ -6,9 +6,8 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from xml.etree import ElementTree as ET
+from typing import Any
 
 import pytest
 
@@ -19,56 +18,17 @@ from attar.pipeline.report.html import html
 from attar.pipeline.report.junit import junit
 from attar.pipeline.report.markdown import markdown
 from attar.pipeline.report.target import targets
-from tests.report_records import Made, broke, changed, parsed, printed, run_records, without_engine
-
-# junit
-
-
-def suites(records: Sequence[Made]) -> dict[str, ET.Element]:
-    return {suite.attrib["name"]: suite for suite in parsed(records, "fashion")}
-
-
-def test_junit_of_a_passed_run(tmp_path: Path) -> None:
-    found = suites(run_records(tmp_path))
-    assert set(found) == {"fashion: slots", "fashion: cpu"}
-    assert {suite.attrib["failures"] + suite.attrib["errors"] for suite in found.values()} == {"00"}
-    assert found["fashion: slots"].attrib["tests"] == "12"
-
-
-def test_junit_of_broken_gates(tmp_path: Path) -> None:
-    found = suites(run_records(tmp_path, broken=True))
-    cases = {case.attrib["name"]: case for case in found["fashion: cpu"]}
-    failure = cases["engine: correlation, at least 0.95 (against teacher)"].find("failure")
-    assert failure is not None
-    said = "failed: engine correlation against teacher: 0.9431 (at least 0.95, margin −0.0069)"
-    assert failure.attrib["message"] == said
-    assert failure.text is not None
-    assert "measured: 0.9431" in failure.text
-    assert "first broken hop: model" in failure.text
-    assert "onnx: sound, no NaN, no infinity, not constant (absolute)" in cases
-    assert "model: largest difference, at most 0.001 (against onnx)" in cases
-    assert found["fashion: cpu"].attrib["failures"] == "2"
-    assert found["fashion: slots"].attrib["errors"] == "0"
-    assert found["fashion: slots"].attrib["skipped"] == "1"
-
-
-def test_junit_leaves_out_what_decides_nothing(tmp_path: Path) -> None:
-    records = run_records(tmp_path)
-    gates = targets(records)[0].gates
-    student = [{**g, "verdict": "failed"} if (g["hop"], g["gate"]) == ("student", "correlation") else g for g in gates]
-    found = suites(changed(records, "cpu.verdict", gates=student))["fashion: cpu"]
-    assert (found.attrib["failures"], found.attrib["skipped"]) == ("0", "0")
-    assert not [case for case in found if case.attrib["name"].startswith("student: correlation")]
+from tests.report_facts import judged
+from tests.report_records import broke, changed, parsed, printed, run_records, with_gate, without_engine
 
 
 def test_every_page_counts_the_same_gates(tmp_path: Path) -> None:
-    """4 sound, 2 conversions, 4 promises of the engine and the speedup, of which int8 breaks two."""
+    """The teacher's floor, 4 sound, 4 sizes, 3 conversions, 3 promises of the engine and the speedup; int8 breaks two."""
     records = run_records(tmp_path, broken=True)
-    assert "gates: 9 passed, 2 failed\n" in printed(records)
-    assert "Gates: 9 passed, 2 failed. First broken hop: model." in markdown(records, "fashion")
-    assert ": 9 passed, 2 failed." in html(records, "fashion")
-    suite = suites(records)["fashion: cpu"]
-    assert (suite.attrib["tests"], suite.attrib["failures"]) == ("11", "2")
+    assert "gates: 14 passed, 2 failed\n" in printed(records)
+    assert "Gates: 14 passed, 2 failed. First broken hop: model." in markdown(records, "fashion")
+    assert ": 14 passed, 2 failed." in html(records, "fashion")
+    assert [(suite.attrib["tests"], suite.attrib["failures"]) for suite in parsed(records, "fashion")][1:] == [("16", "2")]
 
 
 def test_page_traces_what_the_engine_broke_and_nothing_else(tmp_path: Path) -> None:
@@ -76,17 +36,6 @@ def test_page_traces_what_the_engine_broke_and_nothing_else(tmp_path: Path) -> N
     assert kept.traced == kept.deciding
     traced = {(gate["hop"], gate["gate"]) for gate in broken.traced} - {(gate["hop"], gate["gate"]) for gate in broken.deciding}
     assert traced == {(hop, gate) for hop in ("student", "onnx", "model") for gate in ("correlation", "agreement")}
-
-
-def test_junit_of_what_did_not_run(tmp_path: Path) -> None:
-    found = suites(without_engine(run_records(tmp_path)))["fashion: cpu"]
-    assert found.attrib["failures"] == "0"
-    assert int(found.attrib["skipped"]) == sum("engine:" in case.attrib["name"] for case in found)
-
-
-def test_junit_target_without_gates_is_not_a_pass(tmp_path: Path) -> None:
-    found = suites(broke(run_records(tmp_path), "student", "no"))
-    assert (found["fashion: cpu"].attrib["tests"], found["fashion: cpu"].attrib["skipped"]) == ("1", "1")
 
 
 # json, terminal, files
@@ -114,11 +63,33 @@ def test_terminal_fits_80_columns_and_names_what_failed(tmp_path: Path) -> None:
     shown = printed(run_records(tmp_path, broken=True))
     assert max(map(len, shown.splitlines())) <= 80
     assert "…" not in shown
-    assert shown.splitlines()[-3:] == [
-        "  engine correlation against teacher: 0.9431 (at least 0.95, margin −0.0069)",
-        "  engine agreement against teacher: 0.8236 (at least 0.91, margin −0.0864)",
+    assert shown.splitlines()[-8:] == [
+        "gates: 14 passed, 2 failed",
+        "  failed: engine correlation against the teacher",
+        "    0.9431 (0.9374 to 0.9488), at least 0.95; margin −0.0069",
+        "  failed: engine agreement against the teacher",
+        "    0.8236 (0.8065 to 0.8407), at least 0.91; margin −0.0864",
         "first broken hop: model",
+        "control: distillation was not needed: the same student without a teacher keeps ",
+        "every promise: score drop 0.0175, at most 0.025; it gained 0.0047 in accuracy",
     ]
+
+
+def test_terminal_says_what_would_decide(tmp_path: Path) -> None:
+    records = run_records(tmp_path, undecided=True, production=True)
+    shown = printed(with_gate(records, "engine", "score_drop", verdict="undecided", would_decide="about 12,300 samples"))
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "  undecided: engine score drop against the teacher\n" in shown
+    assert "    0.0231 (0.0193 to 0.0269), at most 0.025; about 12,300 samples would decide\n" in shown
+    assert "  undecided: engine score drop against the bundle in production\n" in shown
+    assert "\nproduction  ONNX Runtime int8" in shown
+
+
+def test_terminal_gives_the_evidence_in_words(tmp_path: Path) -> None:
+    fault = {"verdict": "failed", "measured": 2, "margin": -2, "note": "at batch 1: shape [2, 10], expected [1, 10]"}
+    shown = printed(with_gate(run_records(tmp_path), "onnx", "sizes", **fault), width=120)
+    assert "  failed: onnx sizes\n" in shown
+    assert "    no, 2 sizes, a sound answer at every promised size; at batch 1: shape [2, 10], expected [1, 10]\n" in shown
 
 
 def test_ledger_in_a_pipe_is_not_wrapped(tmp_path: Path) -> None:
@@ -178,7 +149,7 @@ def test_importing_the_report_is_cheap() -> None:
         (words.micro(2.5e6), "2.50 s"),
         (words.size(66_000), "66.0 kB"),
         (words.size(999), "999 B"),
-        (words.count(1234567), "1\u2009234\u2009567"),
+        (words.count(1234567), "1\u202f234\u202f567"),
         (words.times(8.583), "8.58×"),
         (words.times(123.4), "123×"),
         (words.score(-0.00124), "−0.0012"),
@@ -194,6 +165,13 @@ def test_importing_the_report_is_cheap() -> None:
         (words.seconds(59.97), "60.0 s"),
         (words.seconds(7325), "2 h 02 min"),
         (words.score(None), "–"),
+        (words.span([-0.0012, 0.0142]), "−0.0012 to 0.0142"),
+        (words.span([0.99998, 0.99999]), ""),
+        (words.bracketed(0.0111, [0.0081, 0.0142]), "0.0111 (0.0081 to 0.0142)"),
+        (words.bracketed(0.0111, None), "0.0111"),
+        (words.sentence("a drop of -0.01"), "A drop of −0.01."),
+        (words.sentence("Done!"), "Done!"),
+        (words.sentence(""), ""),
         (words.clean("a\x1b[31mb\x00c"), "abc"),
     ],
 )
@@ -202,17 +180,32 @@ def test_words(shown: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "measured", "margin", "said"),
+    ("row", "said", "rest"),
     [
-        ("sound", 0, 0, "onnx sound: yes (at least -1)"),
-        ("sound", 37, -37, "onnx sound: no, 37 samples (at least -1)"),
-        ("score_drop", -0.0002, 0.0252, "onnx score drop: −0.0002 (at least -1, margin +0.0252)"),
-        ("speedup", 2.5, -0.5, "onnx speedup: 2.50× (at least -1, margin −0.500×)"),
-        ("largest_difference", 5.7e-6, 9.943e-4, "onnx largest difference: 5.7e−06 (at least -1, margin +9.9e−04)"),
-        ("correlation", None, None, "onnx correlation: – (at least -1)"),
+        (("sound", 0, 0), "onnx sound answers: yes, promised at most 0", ""),
+        (("sound", 0, 37), "onnx sound answers: no, 37 samples, promised at most 0", ""),
+        (("score_drop", 0.025, -0.0002, [-0.001, 0.001]), "onnx score drop: −0.0002 (−0.0010 to 0.0010), promised at most 0.025",
+         "margin +0.0252"),
+        (("speedup", 3.0, 2.5, [2.4, 3.5]), "onnx speedup: 2.50× (2.40× to 3.50×), promised at least 3",
+         "about 8,100 samples would decide"),
+        (("largest_difference", 1e-3, 5.7e-6), "onnx largest difference: 5.7e−06, promised at most 0.001", "margin +9.9e−04"),
+        (("kdl", 0.5, 0.01, [0.01, 0.01]), "onnx KDL: 0.0100, promised at least 0.5", "margin −0.4900"),
     ],
-)
-def test_gate_in_words(name: str, measured: float | None, margin: float | None, said: str) -> None:
-    one = {"gate": name, "hop": "onnx", "promise": "at least -1", "measured": measured, "margin": margin}
-    assert gate.found(one, "absolute") == said.replace("-1", "−1")
-    assert gate.found(one, "student") == said.replace("-1", "−1").replace(":", " against student:", 1)
+)  # fmt: skip  # a row, then what is said of it
+def test_gate_in_words(row: tuple[Any, ...], said: str, rest: str) -> None:
+    name, limit, *found = row
+    one = judged(name, "onnx", "absolute", limit, *found)
+    assert gate.found(one, "absolute") == said
+    assert gate.rest(one) == rest
+    claim, colon, evidence = said.partition(":")
+    assert gate.found(one, "student") == f"{claim} against student{colon}{evidence}"
+
+
+def test_gate_that_was_not_run_here_in_words() -> None:
+    one = {**judged("correlation", "engine", "teacher", 0.95, 0.9), "measured": None, "margin": None}
+    assert gate.found(one, "teacher") == "engine correlation against the teacher: not run here, promised at least 0.95"
+
+
+def test_no_number_decides_at_the_limit() -> None:
+    one = {**judged("speedup", "engine", "reference", 3.0, 3.0, [2.9, 3.1]), "would_decide": "at the limit: no number decides"}
+    assert gate.rest(one) == "at the limit: no number decides"

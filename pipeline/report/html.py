@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attar.pipeline.report import gate, words
-from attar.pipeline.report.origin import origin
+from attar.pipeline.report import forest, gate, words
+from attar.pipeline.report.origin import answer, origin
+from attar.pipeline.report.production import Compared, production
 from attar.pipeline.report.record import Record, outcome, why
-from attar.pipeline.report.target import Target, against, measured, number, targets
+from attar.pipeline.report.target import Target, against, bounds, measured, number, targets
 
 if TYPE_CHECKING:
     from attar.pipeline.report.figures.style import Panel
@@ -25,8 +26,8 @@ class Tile:
     name: str
     value: str
     note: str
-    broken: bool = False
-    """Whether a promise about it is broken."""
+    verdict: str = ""
+    """Of the promise about it, where there is one."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Chapter:
 
     target: Target
     tiles: Sequence[Tile]
+    production: Sequence[Compared]
     ledger: Sequence[Panel]
     answers: Sequence[Panel]
     unread: str | None
@@ -53,11 +55,11 @@ def html(records: Sequence[Record], recipe_name: str) -> str:
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update({name: getattr(words, name) for name in ("clean", "count", "key", "micro", "score")})
-    environment.filters.update({name: getattr(words, name) for name in ("seconds", "size", "small", "times")})
+    environment.filters.update({name: getattr(words, name) for name in ("seconds", "sentence", "size", "small", "span", "times")})
     environment.tests["measured"] = measured
     environment.filters.update(outcome=outcome, why=why)
     environment.tests["deciding"] = gate.decides
-    environment.globals.update(number=number, say=gate)
+    environment.globals.update(number=number, bounds=bounds, say=gate, mark=forest.mark, answer=answer)
     return environment.get_template("report.html").render(page(records, recipe_name))
 
 
@@ -111,7 +113,7 @@ def chapter(target: Target) -> Chapter:
     from attar.pipeline.report.figures import ledger, speed
 
     drawn, unread = answers(target)
-    return Chapter(target, tiles(target), ledger.panels(target), drawn, unread, speed.panels(target))
+    return Chapter(target, tiles(target), production(target), ledger.panels(target), drawn, unread, speed.panels(target))
 
 
 def answers(target: Target) -> tuple[Sequence[Panel], str | None]:
@@ -134,9 +136,8 @@ def tiles(target: Target) -> list[Tile]:
     last, teacher = target.last, target.hop("teacher")
     if not last:
         return []
-    drop = f"teacher {words.score(number(teacher, 'score'))}, drop {words.score(against(last, 'teacher', 'score_drop'))}"
     made = [
-        Tile(target.score_name, words.score(number(last, "score")), drop, target.breaks(last["hop"], "score_drop")),
+        score_tile(target),
         alike_tile(target, "CORR", "correlation"),
         alike_tile(target, "agreement", "agreement"),
         speed_tile(target),
@@ -148,17 +149,30 @@ def tiles(target: Target) -> list[Tile]:
     return [tile for tile in made if tile.value != words.DASH]
 
 
+def score_tile(target: Target) -> Tile:
+    last = target.last
+    drop = words.bracketed(against(last, "teacher", "score_drop"), bounds(last, "teacher", "score_drop"))
+    note = f"teacher {words.score(number(target.hop('teacher'), 'score'))}, drop {drop}"
+    verdict = target.judged(last["hop"], "score_drop", "teacher") or target.judged(last["hop"], "score", "absolute")
+    return Tile(target.score_name, words.score(number(last, "score")), note, verdict)
+
+
 def alike_tile(target: Target, name: str, promised: str) -> Tile:
-    limit = target.limit(promised)
+    limit, last = target.limit(promised), target.last
     note = "with the teacher" if limit is None else f"promised at least {words.limit(limit)}"
-    return Tile(name, words.score(against(target.last, "teacher", promised)), note, target.breaks(target.last["hop"], promised))
+    between = words.span(bounds(last, "teacher", promised))
+    said = f"{between}, {note}" if between else note
+    return Tile(name, words.score(against(last, "teacher", promised)), said, target.judged(last["hop"], promised, "teacher"))
 
 
 def speed_tile(target: Target) -> Tile:
     """The reference is the teacher in the same runtime, so it is the fair yardstick and comes first."""
-    eager = number(target.evidence, "speedup", "teacher")
-    note = "over the reference" + (f", {words.times(eager)} over the teacher in PyTorch eager" if eager else "")
-    return Tile("speedup", words.times(number(target.evidence, "speedup", "reference")), note, target.breaks("engine", "speedup"))
+    speed = target.evidence["speedup"]
+    value, eager = number(speed, "reference"), number(speed, "teacher")
+    between = words.span(speed["bounds"]["reference"], words.times) if value else ""
+    note = " ".join(filter(None, [between, "over the reference"]))
+    note += f", {words.times(eager)} over the teacher in PyTorch eager" if eager else ""
+    return Tile("speedup", words.times(value), note, target.judged("engine", "speedup", "reference"))
 
 
 def ratio_tile(name: str, said: Any, before: float | None, after: float | None, word: str) -> Tile:

@@ -57,17 +57,26 @@ def slot_case(parent: ET.Element, record: Record, recipe_name: str) -> None:
 
 def gate_case(parent: ET.Element, target: Target, of: gate.Gate, group: str) -> None:
     other, verdict = target.other(of), of["verdict"]
-    compared = other if other == "absolute" else f"against {other}"
-    one = case(parent, f"{of['hop']}: {gate.name(of)}, {gate.promise(of)} ({compared})", group)
+    one = case(parent, f"{of['hop']}: {gate.title(of, other)}, {gate.promise(of)}", group)
     if verdict == "not run here":
-        attach(one, "skipped", verdict)
+        attach(one, "skipped", target.absence(of["hop"]))
     elif verdict != "passed":
         attach(one, "failure", f"{verdict}: {gate.found(of, other)}", evidence(target, of, other), type=verdict)
 
 
 def evidence(target: Target, of: gate.Gate, other: str) -> str:
-    lines = {"against": other, "promise": gate.promise(of), "measured": gate.measured(of), "margin": gate.margin(of)}
-    lines["first broken hop"] = target.first_broken or ""
+    """A line for each thing that is known of a gate."""
+    lines = {
+        "against": other,
+        "promise": gate.promise(of),
+        "measured": gate.measured(of),
+        "one-sided 95 % bounds": gate.bounds(of),
+        "resting on": gate.support(of),
+        "margin": gate.margin(of),
+        "evidence": gate.note(of),
+        "what would decide": of["would_decide"] or "",
+        "first broken hop": target.first_broken or "",
+    }
     return "\n".join(f"{name}: {value}" for name, value in lines.items() if value)
 
 

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 
 from attar.pipeline.report import gate, words
+from attar.pipeline.report.production import production
 from attar.pipeline.report.record import Record, outcome
-from attar.pipeline.report.target import Hop, Target, against, measured, number, targets
+from attar.pipeline.report.target import Hop, Target, against, bounds, measured, number, targets
 
 MARKS = {"passed": "✅", "failed": "❌", "undecided": "❔", "not run here": "➖"}
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&])")
@@ -29,16 +30,15 @@ def markdown(records: Sequence[Record], recipe_name: str) -> str:
 def target_blocks(target: Target) -> list[str]:
     mark = MARKS.get(target.verdict, "⚠️")
     blocks = [f"## {mark} {escape(target.name)}: {escape(target.verdict)}", escape(target.summary)]
+    if target.distillation:
+        blocks.append(f"**The control**: {escape(words.sentence(target.distillation['says']))}")
     if target.hops:
         head = ("hop", "format", target.score_name, "drop", "CORR", "agreement", "p50 at batch 1", "size")
         blocks.append(table(head, [ledger_row(hop) for hop in target.hops]))
-    if target.gates:
-        broken = f" First broken hop: {escape(target.first_broken)}." if target.first_broken else ""
-        blocks.append(f"Gates: {target.tally}.{broken}")
-    if target.wrong:
-        columns = ("gate", "against", "promise", "measured", "margin", "verdict")
-        blocks.append(table(columns, [gate_row(target, each) for each in target.wrong]))
-    return blocks
+    if target.production:
+        said = ", ".join(f"{one.name} {one.shown}" for one in production(target))
+        blocks.append(f"**Against the bundle in production**: {escape(said)}.")
+    return blocks + gates_blocks(target)
 
 
 def ledger_row(hop: Hop) -> list[str]:
@@ -48,18 +48,35 @@ def ledger_row(hop: Hop) -> list[str]:
     return [
         hop["hop"],
         name,
-        words.score(hop.get("score")),
-        words.score(against(hop, "teacher", "score_drop")),
-        words.score(against(hop, "teacher", "correlation")),
+        words.bracketed(number(hop, "score"), hop["score_bounds"]),
+        *(words.bracketed(against(hop, "teacher", each), bounds(hop, "teacher", each)) for each in ("score_drop", "correlation")),
         words.score(against(hop, "teacher", "agreement")),
         words.micro(number(hop, "latency", "1", "p50")),
         words.size(hop.get("bytes")),
     ]
 
 
+def gates_blocks(target: Target) -> list[str]:
+    """What is not passed in sight, the rest folded away."""
+    if not target.gates:
+        return []
+    broken = f" First broken hop: {escape(target.first_broken)}." if target.first_broken else ""
+    blocks = [f"Gates: {target.tally}.{broken} {gate.BOUNDS}"]
+    if target.wrong:
+        blocks.append(gates_table(target, target.wrong))
+    blocks.append(f"<details><summary>All {len(target.deciding)} gates</summary>")
+    return [*blocks, gates_table(target, target.deciding), "</details>"]
+
+
+def gates_table(target: Target, gates: Sequence[gate.Gate]) -> str:
+    head = ("hop", "gate", "promise", "measured", "margin", "verdict", "what would decide")
+    return table(head, [gate_row(target, each) for each in gates])
+
+
 def gate_row(target: Target, of: gate.Gate) -> list[str]:
-    said = [target.other(of), gate.promise(of), gate.measured(of), gate.margin(of)]
-    return [f"{of['hop']}: {gate.name(of)}", *said, of["verdict"]]
+    found = ": ".join(filter(None, [gate.evidence(of), gate.note(of)]))
+    said = [gate.title(of, target.other(of)), gate.promise(of), found, gate.margin(of)]
+    return [of["hop"], *said, f"{MARKS[of['verdict']]} {of['verdict']}", of["would_decide"] or ""]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

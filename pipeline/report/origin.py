@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from attar.pipeline.report import words
+from attar.pipeline.report.gate import Gate
 from attar.pipeline.report.record import Record
 from attar.pipeline.report.target import Hop, Target
 
@@ -14,11 +16,15 @@ from attar.pipeline.report.target import Hop, Target
 class Origin:
     """The teacher, the student and the control side by side, before any conversion, and what follows from them."""
 
-    score_name: str
-    oacc: float | None
+    target: Target
+    """Whose evidence it is."""
     hops: Sequence[Hop]
-    needed: bool | None
-    """Whether distillation was needed; None: it cannot be told."""
+    gain: tuple[str, str] | None
+    """The student's score minus the control's, and its bounds; None without a control."""
+    gates: Sequence[Gate]
+    """The promises, had the control made them."""
+    answer: str
+    """``needed``, ``not needed``, ``undecided``, or ``not asked``: there is no control, or nothing is promised."""
     says: str
 
 
@@ -28,22 +34,30 @@ def origin(found: Sequence[Target], records: Sequence[Record]) -> Origin | None:
     if target is None:
         return None
     hops = [hop for name in ("teacher", "student", "control") if (hop := target.hop(name))]
-    needed, says = judged(target, trained(records))
-    return Origin(target.score_name, target.evidence.get("oacc"), hops, needed, says)
+    said = target.distillation
+    if said is None:
+        return Origin(target, hops, gained(target), (), "not asked", unasked(target, records))
+    return Origin(target, hops, gained(target), said["gates"], answer(said["needed"]), words.sentence(said["says"]))
+
+
+def answer(needed: bool | None) -> str:
+    return "undecided" if needed is None else "needed" if needed else "not needed"
+
+
+def gained(target: Target) -> tuple[str, str] | None:
+    """``("+0.0047", "−0.0003 to +0.0097")``."""
+    found, signed = target.evidence["gain"], partial(words.change, places=4)
+    return None if found is None else (signed(found["score"]), words.span(found["bounds"], signed))
+
+
+def unasked(target: Target, records: Sequence[Record]) -> str:
+    """Why nobody knows whether distillation was needed."""
+    if target.hop("control"):
+        return "Nothing is promised that the control could keep, so it cannot say whether distillation was needed."
+    why = "it was not measured" if trained(records) else "none was trained; [control] enabled = true trains one"
+    return f"Whether distillation was needed cannot be told without a control: {why}."
 
 
 def trained(records: Sequence[Record]) -> bool:
     """Whether there is a control that is not switched off."""
     return any(r.slot == "control" and r.status in ("made", "reused") and not r.facts.get("off") for r in records)
-
-
-def judged(target: Target, has_control: bool) -> tuple[bool | None, str]:
-    """What the verdict says of the control, as a sentence."""
-    if not target.hop("control"):
-        why = "it was not measured" if has_control else "none was trained; [control] enabled = true trains one"
-        return None, f"Whether distillation was needed cannot be told without a control: {why}."
-    found = target.facts("verdict").get("distillation")
-    if found is None:
-        return None, "No score drop is promised, so the control cannot say whether distillation was needed."
-    says = words.minus(found["says"])
-    return found["needed"], says[0].upper() + says[1:] + "."

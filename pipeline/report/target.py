@@ -18,7 +18,7 @@ Hop = Mapping[str, Any]
 NO_VERDICT = "no verdict"
 """What a target has that never came as far as its gates. Not a verdict: ``--json`` says null."""
 CHAIN = ("teacher", "student", "onnx", "model", "engine")
-"""The way from teacher to engine; ``reference`` and ``control`` stand beside it."""
+"""The way from teacher to engine; ``reference``, ``control`` and ``production`` stand beside it."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,14 @@ class Target:
         """Every hop of the ledger, the ones that did not run here included."""
         return list(self.evidence.get("hops", ()))
 
+    def entry(self, name: str) -> Hop:
+        """One hop, whether it ran here or not; empty when it is not there."""
+        return next((hop for hop in self.hops if hop["hop"] == name), {})
+
     def hop(self, name: str) -> Hop:
         """One measured hop; empty when it is not there or did not run here."""
-        return next((hop for hop in self.hops if hop["hop"] == name and measured(hop)), {})
+        found = self.entry(name)
+        return found if measured(found) else {}
 
     @cached_property
     def last(self) -> Hop:
@@ -64,14 +69,37 @@ class Target:
 
     @cached_property
     def wrong(self) -> list[Gate]:
-        """Deciding gates that were measured and not kept."""
-        return [gate for gate in self.deciding if gate["verdict"] in ("failed", "undecided")]
+        """Deciding gates that were measured and not kept: the failed ones, then the undecided ones."""
+        return [gate for verdict in ("failed", "undecided") for gate in self.deciding if gate["verdict"] == verdict]
+
+    @property
+    def untold(self) -> list[Gate]:
+        """Of the gates in ``wrong`` those that the summary leaves out: it tells that with the verdict's margin, or the first."""
+        if self.verdict == "undecided":
+            return self.wrong[1:]
+        margin = self.facts("verdict")["margin"] if self.wrong else None
+        told = {
+            (gate["gate"], gate["against"]) for gate in self.gates if gate["verdict"] == "failed" and gate["margin"] == margin
+        }
+        return [gate for gate in self.wrong if (gate["gate"], gate["against"]) not in told]
 
     @cached_property
     def traced(self) -> list[Gate]:
         """The deciding gates, and where the engine broke a promise, the same one at the hops before: they show where it broke."""
-        broken = {(gate["gate"], gate["against"]) for gate in self.wrong}
+        broken = {(gate["gate"], gate["against"]) for gate in self.wrong if gate["verdict"] == "failed"}
         return [gate for gate in self.gates if decides(gate) or (gate["gate"], gate["against"]) in broken]
+
+    @cached_property
+    def distillation(self) -> Mapping[str, Any] | None:
+        """What the control says, ``needed gain bounds gates says``; None without a control, promises or a verdict."""
+        found: Mapping[str, Any] | None = self.facts("verdict").get("distillation")
+        return found
+
+    @property
+    def production(self) -> Mapping[str, Any] | None:
+        """How the engine compares with the bundle in production; None where it was not compared."""
+        found: Mapping[str, Any] | None = self.hop("engine").get("production")
+        return found
 
     @property
     def tally(self) -> str:
@@ -86,9 +114,17 @@ class Target:
         hop = self.hop(gate["hop"])
         return str((hop.get("previous") or {}).get("hop", "the hop before"))
 
-    def breaks(self, hop: str, *gates: str) -> bool:
-        """Whether one of these gates failed at this hop."""
-        return any(gate["hop"] == hop and gate["gate"] in gates and gate["verdict"] == "failed" for gate in self.gates)
+    def absence(self, hop: str) -> str:
+        """Why a hop is not there: ``not run here: needs a GPU``."""
+        why = self.entry(hop).get("why")
+        return f"not run here: {why}" if why else "not run here"
+
+    def judged(self, hop: str, gate: str, *others: str) -> str:
+        """The severest verdict of this gate at this hop against any of these; empty where nothing is promised so."""
+        verdicts = {
+            each["verdict"] for each in self.gates if (each["hop"], each["gate"]) == (hop, gate) and each["against"] in others
+        }
+        return next((verdict for verdict in ("failed", "undecided", "not run here", "passed") if verdict in verdicts), "")
 
     def limit(self, gate: str, against: str = "teacher") -> float | None:
         """The promise of this name: the engine's where it has one, or that of the last hop which has."""
@@ -113,9 +149,8 @@ class Target:
     @property
     def summary(self) -> str:
         """One sentence."""
-        said = str(self.facts("verdict").get("summary") or "")
-        if said:
-            return words.minus(said[0].upper() + said[1:] + ("" if said.endswith(".") else "."))
+        if said := str(self.facts("verdict").get("summary") or ""):
+            return words.sentence(said)
         if self.broken:
             return f"No gate was judged: {self.broken[0].slot} failed."
         return "No gate was judged: the run ended before them."
@@ -145,6 +180,14 @@ def number(hop: Hop, *path: str) -> float | None:
 def against(hop: Hop, other: str, name: str) -> float | None:
     """How a hop compares with the ``teacher`` or with the ``previous`` one; None where it is not compared so."""
     return number(hop, other, name)
+
+
+def bounds(hop: Hop, other: str, name: str) -> Sequence[float] | None:
+    """The one-sided 95 % bounds of ``against``; None where it is not compared so."""
+    if not hop.get(other):
+        return None
+    found: Sequence[float] | None = hop[other]["bounds"][name]
+    return found
 
 
 def targets(records: Sequence[Record]) -> list[Target]:

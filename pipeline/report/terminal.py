@@ -81,12 +81,16 @@ def cells(hop: Hop) -> list[str]:
 
 
 def gates_lines(target: Target) -> Text:
-    """``gates: 17 passed, 1 failed``, then the gates that decided so, and the hop at which it broke first."""
+    """``gates: 17 passed, 1 failed``, two lines for each that is not passed, the hop where it broke, what the control says."""
     from rich.text import Text
 
     lines = Text(f"gates: {target.tally}")
     for each in target.wrong:
-        lines.append(f"\n  {gate.found(each, target.other(each))}", STYLES[each["verdict"]])
+        verdict = each["verdict"]
+        lines.append(f"\n  {verdict}: {gate.claim(each, target.other(each))}", STYLES[verdict])
+        lines.append(f"\n    {'; '.join(filter(None, [f'{gate.evidence(each)}, {gate.promise(each)}', gate.rest(each)]))}")
     if target.first_broken:
         lines.append(f"\nfirst broken hop: {words.clean(target.first_broken)}")
+    if target.distillation:
+        lines.append(f"\ncontrol: {words.clean(words.minus(target.distillation['says']))}")
     return lines

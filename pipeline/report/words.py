@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Sequence
 
 DASH = "–"
 ILLEGAL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -25,6 +26,24 @@ def minus(text: str) -> str:
 def score(value: float | None, places: int = 4) -> str:
     """A score, a correlation or what was lost of one, which is a gain below zero. ``-0.00124 -> "−0.0012"``."""
     return DASH if value is None else minus(f"{round(value, places) + 0.0:.{places}f}")
+
+
+def span(bounds: Sequence[float] | None, say: Callable[[float], str] = score) -> str:
+    """A lower and an upper bound. ``[-0.0012, 0.0142] -> "−0.0012 to 0.0142"``; empty where nothing uncertain would show."""
+    ends = [say(bound) for bound in bounds or ()]
+    return f"{ends[0]} to {ends[1]}" if len(set(ends)) > 1 else ""
+
+
+def bracketed(value: float | None, bounds: Sequence[float] | None, say: Callable[[float | None], str] = score) -> str:
+    """An estimate and its bounds: ``0.0111 (0.0081 to 0.0142)``."""
+    between = span(bounds, say)
+    return f"{say(value)} ({between})" if between else say(value)
+
+
+def sentence(text: str) -> str:
+    """With a capital, a full stop, and a minus before negative numbers."""
+    said = minus(clean(text).strip())
+    return said and said[0].upper() + said[1:] + ("" if said.endswith((".", "!", "?")) else ".")
 
 
 def change(value: float, places: int = 3) -> str:
@@ -67,7 +86,7 @@ def size(count: float | None) -> str:
 
 
 def count(number: float | None) -> str:
-    return DASH if number is None else f"{number:,.0f}".replace(",", "\u2009")
+    return DASH if number is None else f"{number:,.0f}".replace(",", "\u202f")
 
 
 def times(ratio: float | None) -> str:

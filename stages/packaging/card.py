@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from attar.pipeline.report import gate as words
 from attar.stages.packaging.judgement import Gate
 from attar.stages.packaging.manifest import Manifest, Tensor
 from attar.stages.proof.ledger import PREVIOUS
@@ -27,6 +28,8 @@ Built on {cpu}: `graphs/` is portable, `engines/` is for such a machine only.
 | hop | format | precision | {ledger["score_name"]} | drop | correlation | p50, batch 1 (µs) | bytes |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 {chr(10).join(row(hop) for hop in ledger["hops"])}
+
+{words.BOUNDS}
 
 | gate | promise | measured | verdict |
 | --- | --- | --- | --- |
@@ -74,10 +77,10 @@ def row(hop: Mapping[str, Any]) -> str:
 
 
 def gate(each: Gate) -> str:
+    said = each.model_dump()
     other = PREVIOUS[each.hop] if each.against == "previous" else each.against
-    against = "" if other == "absolute" else f" against {other}"
-    measured = "not run here" if each.measured is None else f"{each.measured:.4g}"
-    return f"| {each.hop}: {each.gate.replace('_', ' ')}{against} | {each.promise} | {measured} | {each.verdict} |"
+    found = ": ".join(filter(None, [words.evidence(said), words.note(said)]))
+    return f"| {each.hop}: {words.title(said, other)} | {words.promise(said)} | {found} | {each.verdict} |"
 
 
 def tensors(manifest: Manifest) -> list[str]:

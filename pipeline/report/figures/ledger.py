@@ -9,12 +9,18 @@ from typing import TYPE_CHECKING
 from attar.pipeline.report import words
 from attar.pipeline.report.figures import style
 from attar.pipeline.report.figures.style import Panel
-from attar.pipeline.report.target import CHAIN, Hop, Target, against, measured, number
+from attar.pipeline.report.target import CHAIN, Hop, Target, against, bounds, measured, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = {"teacher": style.TEACHER, "reference": style.TEACHER, "control": style.CONTROL, "engine": style.ENGINE}
+COLOURS = {
+    "teacher": style.TEACHER,
+    "reference": style.TEACHER,
+    "control": style.CONTROL,
+    "engine": style.ENGINE,
+    "production": style.ENGINE,
+}
 
 NARROW = 0.02
 """An axis never spans less, so that noise does not look like a cliff."""
@@ -35,6 +41,19 @@ class Column:
     gate: str
     read: Callable[[Hop], float | None]
     promise: float | None
+    between: Callable[[Hop], Sequence[float] | None]
+    """The whisker: the bounds that a promise is held against."""
+    of: str = ""
+    """What they are bounds of, where that is not what the dots show."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One hop of a column; ``value`` is None where it did not run here."""
+
+    hop: str
+    value: float | None
+    between: Sequence[float] | None
 
 
 def panels(target: Target) -> list[Panel]:
@@ -42,8 +61,17 @@ def panels(target: Target) -> list[Panel]:
     name = target.score_name
     of_teacher, allowed = number(target.hop("teacher"), "score"), target.limit("score_drop")
     floor = None if of_teacher is None or allowed is None else of_teacher - allowed
+    what = f"{name} on the test split"
     columns = [
-        Column(name.capitalize(), f"{name} on the test split", "score_drop", lambda hop: number(hop, "score"), floor),
+        Column(
+            name.capitalize(),
+            what,
+            "score_drop",
+            lambda hop: number(hop, "score"),
+            floor,
+            lambda hop: lost(hop, of_teacher),
+            "the drop",
+        ),
         with_teacher("CORR", "correlation with the teacher's outputs", "correlation", target),
         with_teacher("Agreement", "the share of samples with the teacher's class", "agreement", target),
     ]
@@ -51,30 +79,48 @@ def panels(target: Target) -> list[Panel]:
     return [one for one in made if one is not None]
 
 
+def lost(hop: Hop, of_teacher: float | None) -> Sequence[float] | None:
+    """The bounds of the drop, taken off the teacher's score: they are paired, and what the promise is held against."""
+    drop = bounds(hop, "teacher", "score_drop")
+    return None if drop is None or of_teacher is None else [of_teacher - drop[1], of_teacher - drop[0]]
+
+
 def with_teacher(title: str, what: str, name: str, target: Target) -> Column:
-    return Column(title, what, name, lambda hop: against(hop, "teacher", name), target.limit(name))
+    return Column(
+        title, what, name, lambda hop: against(hop, "teacher", name), target.limit(name), lambda hop: bounds(hop, "teacher", name)
+    )
+
+
+def rows_of(target: Target, column: Column) -> list[Row]:
+    """The hops that have such a value, and those that did not run here."""
+    rows = [
+        Row(hop["hop"], column.read(hop), column.between(hop)) if measured(hop) else Row(hop["hop"], None, None)
+        for hop in target.hops
+    ]
+    absent = {hop["hop"] for hop in target.hops if not measured(hop)}
+    return [row for row in rows if row.value is not None or row.hop in absent]
 
 
 def hops_panel(target: Target, column: Column) -> Panel | None:
-    """Dots over the hops that have such a value; None when no hop has one."""
-    rows = [(hop, column.read(hop) if measured(hop) else None) for hop in target.hops]
-    rows = [(hop, value) for hop, value in rows if value is not None or not measured(hop)]
-    known = [value for _, value in rows if value is not None]
+    """A dot and a whisker for every hop; None when no hop has such a value."""
+    rows = rows_of(target, column)
+    known = [row.value for row in rows if row.value is not None]
     if not known:
         return None
     with style.house():
-        figure, axes = style.rows_panel([hop["hop"] for hop, _ in rows], top=style.TOP)
+        figure, axes = style.rows_panel([row.hop for row in rows], top=style.TOP)
         shown = column.promise if near(column.promise, known) else None
-        axes.set_xlim(*span(known if shown is None else [*known, shown]))
+        ends = [end for row in rows for end in row.between or ()]
+        axes.set_xlim(*span([*known, *ends] if shown is None else [*known, *ends, shown]))
         axes.locator_params(axis="x", nbins=4)
         if shown is not None:
             promise_line(axes, shown)
         path(axes, rows)
-        for row, (hop, value) in enumerate(rows):
-            broken = hop["hop"] == target.first_broken and target.breaks(hop["hop"], column.gate)
-            dot(axes, row, hop["hop"], value, broken)
+        for at, row in enumerate(rows):
+            broken = row.hop == target.first_broken and target.judged(row.hop, column.gate, "teacher", "previous") == "failed"
+            dot(axes, at, row, broken)
         drawn = style.svg(figure, f"{target.name}: {column.title} over the hops")
-    return Panel(column.title, drawn, caption(column.what, column.promise, shown is not None))
+    return Panel(column.title, drawn, caption(column, shown is not None))
 
 
 def near(promise: float | None, values: Sequence[float]) -> bool:
@@ -84,8 +130,9 @@ def near(promise: float | None, values: Sequence[float]) -> bool:
     return promise >= min(values) - FAR * max(max(values) - min(values), NARROW)
 
 
-def caption(what: str, promise: float | None, drawn: bool) -> str:
-    says = f"{what[0].upper()}{what[1:]}, hop by hop."
+def caption(column: Column, drawn: bool) -> str:
+    what, promise = column.what, column.promise
+    says = f"{what[0].upper()}{what[1:]}; whiskers: one-sided 95 % bounds{f' of {column.of}' if column.of else ''}."
     if promise is None:
         return f"{says} Nothing is promised here."
     if not drawn:
@@ -111,19 +158,20 @@ def promise_line(axes: Axes, promise: float) -> None:
     )  # fmt: skip  # arguments of a kind share a line
 
 
-def path(axes: Axes, rows: Sequence[tuple[Hop, float | None]]) -> None:
-    """The line through the chain; reference and control stand beside it."""
-    points = [(value, row) for row, (hop, value) in enumerate(rows) if value is not None and hop["hop"] in CHAIN]
+def path(axes: Axes, rows: Sequence[Row]) -> None:
+    """The line through the chain; reference, control and production stand beside it."""
+    points = [(row.value, at) for at, row in enumerate(rows) if row.value is not None and row.hop in CHAIN]
     axes.plot([x for x, _ in points], [y for _, y in points], color=style.MUTED, linewidth=1.3, alpha=0.55)
 
 
-def dot(axes: Axes, row: int, hop: str, value: float | None, broken: bool) -> None:
-    if value is None:
-        style.beside(axes, row, "not run here", style.MUTED)
+def dot(axes: Axes, at: int, row: Row, broken: bool) -> None:
+    if row.value is None:
+        style.beside(axes, at, "not run here", style.MUTED)
         return
-    ink = colour(hop)
-    fill = ink if hop in CHAIN else style.PAPER
+    ink = colour(row.hop)
+    if row.between is not None:
+        axes.plot(row.between, [at, at], color=ink, linewidth=2.4, alpha=0.45, solid_capstyle="butt")
     if broken:
-        style.ring(axes, value, row, "none", style.FAIL, size=15)
-    style.ring(axes, value, row, fill, ink)
-    style.beside(axes, row, words.score(value), style.FAIL if broken else style.INK)
+        style.ring(axes, row.value, at, "none", style.FAIL, size=15)
+    style.ring(axes, row.value, at, ink if row.hop in CHAIN else style.PAPER, ink)
+    style.beside(axes, at, words.score(row.value), style.FAIL if broken else style.INK)
