@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -54,6 +55,7 @@ def walk(wanted: tuple[str, ...], output: Path | None, **options: Any) -> None:
     """Make the wanted slots (all, if none is named), show what happened and exit with what it means."""
     from attar.pipeline.console import live
     from attar.pipeline.deliver import deliver
+    from attar.pipeline.report import summary
     from attar.pipeline.workspace import exit_code
 
     workspace = workspace_of(options)
@@ -67,6 +69,8 @@ def walk(wanted: tuple[str, ...], output: Path | None, **options: Any) -> None:
     try:
         if "bundle" in (wanted or ("bundle",)):
             report = deliver(records, output or workspace.output, workspace.recipe.title)
+        if {"verdict", "bundle"} & set(wanted or ("bundle",)):
+            summary.append(records, workspace.recipe.title, os.environ)
     except AttarError as error:  # what the run found is shown all the same
         unwritten = error
     show(records, report, options)

@@ -26,7 +26,4 @@ class Judge(Stage[Verdict]):
     def run(self, out: Path, *, evidence: Evidence) -> Facts:
         """A failed verdict is a result, not an error: ``Package`` refuses it."""
         facts = verdict(outcomes(evidence.facts, self.gates))
-        control = distillation(evidence.facts, self.gates)
-        if control is not None and control["needed"] is False:
-            facts["summary"] = f"{facts['summary']}; {control['says']}"
-        return {**facts, "distillation": control}
+        return {**facts, "distillation": distillation(evidence.facts, self.gates)}

@@ -225,6 +225,23 @@ def test_what_is_compared_is_one_target_and_a_folder(here: Path, targets: str, t
     assert (done.exit_code, "cpu.production.against: there is no folder" in done.output) == (2, True)
 
 
+def test_a_ci_step_gets_its_summary_once_a_run_and_none_where_nothing_is_judged(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(page))
+    assert tiny.attar(copy, "export", "recipe.toml").returncode == 0
+    assert not page.exists()
+    for times, command in enumerate(("run", "validate"), 1):
+        assert tiny.attar(copy, command, "recipe.toml").returncode == 0
+        assert page.read_text().count("# recipe\n") == times
+    assert "cpu: passed" in page.read_text()
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
+    done = tiny.attar(copy, "run", "recipe.toml")
+    assert (done.returncode, "which GITHUB_STEP_SUMMARY names" in done.stderr) == (1, True)
+    assert "passed" in done.stdout  # what the run found is shown all the same
+
+
 def test_what_stands_in_the_way_of_a_bundle_is_not_touched(copy: Path) -> None:
     (copy / "cpu").mkdir()
     (copy / "cpu" / "mine.txt").write_text("precious")

@@ -18,7 +18,6 @@ BOUNDS = (
 """Said once on every page with gates."""
 NAMES = {
     "sound": "sound answers",
-    "leaked": "test samples seen in training",
     "teacher_score": "score",
     "kdl": "KDL",
 }
@@ -29,7 +28,6 @@ SAYS: Mapping[str, Callable[[float | None], str]] = {
     "speedup": words.times,
     "kdl": words.small,
     "largest_difference": words.small,
-    "leaked": words.count,
 }
 """How the numbers of a gate are written; the others are scores. So a promise, the ledger and a gate show the same digits."""
 
