@@ -68,7 +68,7 @@ def score_bound(total: int, samples: int, square: Callable[[float], float]) -> f
     ``square``: the expectation of D^2 if that of D is the given mean. As D^3 = D, the third central moment is
     m - 3 m E[D^2] + 2 m^3. Z deviations are corrected for skewness to the first order (Cornish and Fisher 1938; Laud 2017,
     appendix). Where that would bring the bound nearer it is left out: with few changes the counts are so coarse that the test at
-    the nearer bound passes up to twice as often as it should.
+    the nearer bound passes twice as often as it should.
     """
     estimate = total / samples
     low, high = estimate, 1.0
