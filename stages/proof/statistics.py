@@ -1,9 +1,9 @@
 """Statistics: what a number measured on some samples says about the numbers that it estimates.
 
-Every function gives a lower and an upper bound, each one-sided at 95 %: in at most about 5 of 100 validations the truth lies
-beyond the one that a verdict rests on. Comparisons are paired: two models answer the same samples, which are drawn independently.
-What is a count of samples (0/1 scores, agreement) has score bounds; the bootstrap is for what is not. ``benchmarks/gates.py``
-measures how often each is wrong.
+Every function gives a lower and an upper bound, each one-sided at 95 %: in about 5 of 100 validations the truth lies beyond
+the one that a verdict rests on. Comparisons are paired: two models answer the same samples, which are drawn independently.
+What is a count of samples (0/1 scores, agreement) has score bounds; the bootstrap is for what is not, and its bounds are too near
+where a few of few samples weigh most. ``benchmarks/gates.py`` measures how often each is wrong.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ MOST = 10**9  # samples that anybody may be told to collect
 
 
 def proportion(hits: int, samples: int) -> Bounds:
-    """Bounds of the probability of a hit: Wilson's (1927, p. 209), corrected for skewness where that widens them."""
+    """Bounds of the probability of a hit: Wilson's (1927), corrected for skewness where that widens them."""
     if not 0 <= hits <= samples or samples == 0:
         raise ValueError(f"{hits} hits of {samples} samples; give at least one sample and no more hits than samples")
     return 1 - score_bound(samples - hits, samples, lambda p: p), score_bound(hits, samples, lambda p: p)
 
 
 def paired(lost: int, won: int, samples: int) -> Bounds:
-    """Bounds of the drop of a 0/1 score: Tango's (1998, eq. 25), corrected for skewness where that widens them.
+    """Bounds of the drop of a 0/1 score: Tango's (1998), corrected for skewness where that widens them.
 
     ``lost``: samples that were right and are wrong now; ``won``: wrong before and right now. The drop is (lost - won) / samples.
     """
@@ -55,7 +55,10 @@ def paired(lost: int, won: int, samples: int) -> Bounds:
 
 
 def changed(lost: int, won: int, samples: int, drop: float) -> float:
-    """The most likely probability that a sample changes sides if the true drop is ``drop`` (Tango 1998, eqs. 14 and 15)."""
+    """The most likely probability that a sample changes sides if the true drop is ``drop`` (Tango 1998).
+
+    The probability of a win is the larger root of 2 n q^2 + b q + c, where the likelihood of the counts is greatest.
+    """
     b = (2 * samples - lost + won) * drop - lost - won
     c = -won * drop * (1 - drop)
     gained = (math.sqrt(b * b - 8 * samples * c) - b) / (4 * samples)
@@ -66,9 +69,9 @@ def score_bound(total: int, samples: int, square: Callable[[float], float]) -> f
     """The largest mean of D in {-1, 0, 1} that a one-sided score test on the sum of D over the samples does not reject.
 
     ``square``: the expectation of D^2 if that of D is the given mean. As D^3 = D, the third central moment is
-    m - 3 m E[D^2] + 2 m^3. Z deviations are corrected for skewness to the first order (Cornish and Fisher 1938; Laud 2017,
-    appendix). Where that would bring the bound nearer it is left out: with few changes the counts are so coarse that the test at
-    the nearer bound passes twice as often as it should.
+    m - 3 m E[D^2] + 2 m^3. Z deviations are corrected for skewness to the first order (Cornish and Fisher 1938; Laud 2017).
+    Where that would bring the bound nearer it is left out: with few changes the counts are so coarse that the test at the nearer
+    bound passes twice as often as it should.
     """
     estimate = total / samples
     low, high = estimate, 1.0
