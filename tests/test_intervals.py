@@ -94,7 +94,8 @@ def test_a_drop_of_hits_has_paired_bounds() -> None:
 
 def test_a_drop_of_other_numbers_is_resampled() -> None:
     before, after = column(1, 0.5, 1, 0.25), column(1, 0, 0, 0.25)
-    assert value(intervals.score_drop(Plain(), before, after)) == pytest.approx(0.375)
+    low, high = intervals.score_drop(Plain(), before, after)
+    assert low < 0.375 < high
     assert value(intervals.score(Plain(), after)) == pytest.approx(0.3125)
 
 
@@ -102,13 +103,13 @@ def test_a_task_s_own_aggregate_is_resampled_by_rows() -> None:
     before = np.tile([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]], (25, 1))
     after = before.copy()
     after[:10] = [0, 0, 1]
-    low, high = intervals.resolved({"drop": intervals.score_drop(F1(), before, after)})["drop"]
+    low, high = intervals.score_drop(F1(), before, after)
     drop = F1().aggregate(before) - F1().aggregate(after)
     generator = np.random.default_rng(5)
     drawn = [generator.integers(100, size=100) for _ in range(400)]
     spread = np.std([F1().aggregate(before[rows]) - F1().aggregate(after[rows]) for rows in drawn])
     assert low < drop < high
-    assert high - low == pytest.approx(2 * 1.645 * spread, rel=0.2)  # of a nearly normal statistic
+    assert 1 < (high - low) / (2 * 1.645 * spread) < 1.4  # of a nearly normal statistic; two changes more are allowed for
 
 
 def test_an_aggregate_that_some_samples_leave_undefined_says_what_to_do() -> None:

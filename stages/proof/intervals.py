@@ -7,7 +7,8 @@ samples, because the entries of one answer are not independent of each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -41,25 +42,26 @@ def of_output(kind: Kind, expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> 
 
 
 def score(task: Task, scored: Numbers) -> Rests:
-    """Of the aggregate of per-sample statistics ``[N, k]``."""
+    """Of the aggregate of per-sample statistics ``[N, k]``. Raises StageError where some resample has none."""
     if averages(task):
         return share(scored[:, 0])
-    return resampled(task, len(scored), lambda index: task.aggregate(scored[index]))
+    with defined(task):
+        return statistics.bootstrap_rows(len(scored), lambda index: task.aggregate(scored[index]))
 
 
-def score_drop(task: Task, expected: Numbers, got: Numbers) -> Rests:
-    """Of the drop from ``expected`` to ``got``, per-sample statistics ``[N, k]`` of the same samples."""
-    if not averages(task):
-        return resampled(task, len(got), lambda index: task.aggregate(expected[index]) - task.aggregate(got[index]))
+def score_drop(task: Task, expected: Numbers, got: Numbers) -> Bounds:
+    """Of the drop from ``expected`` to ``got``, per-sample statistics ``[N, k]`` of the same samples. Raises as ``score``."""
     before, after = expected[:, 0], got[:, 0]
-    if binary(before) and binary(after):
+    if averages(task) and binary(before) and binary(after):
         return statistics.paired(int((before > after).sum()), int((before < after).sum()), len(got))
-    return mean(before - after)
+    with defined(task):
+        return statistics.bootstrap_drop(expected, got, task.aggregate)
 
 
-def resampled(task: Task, samples: int, statistic: Callable[[statistics.Indices], float]) -> Bounds:
+@contextmanager
+def defined(task: Task) -> Iterator[None]:
     try:
-        return statistics.bootstrap_rows(samples, statistic)
+        yield
     except ValueError as error:
         raise StageError(f"{type(task).__name__}.aggregate has no bounds: {error}") from error
 
@@ -113,5 +115,5 @@ def pearson(sums: Numbers) -> Numbers:
 
 def resolved(rests: Mapping[Name, Rests]) -> dict[Name, list[float]]:
     """All bounds, ``[low, high]``; what is resampled is resampled together."""
-    drawn = statistics.bootstrap_sums({name: rest for name, rest in rests.items() if isinstance(rest, Sums)})
+    drawn = statistics.bootstrap({name: rest for name, rest in rests.items() if isinstance(rest, Sums)})
     return {name: list(drawn[name] if isinstance(rest, Sums) else rest) for name, rest in rests.items()}

@@ -136,6 +136,6 @@ def gain(of: Mapping[str, Answered], compare: Comparer) -> dict[str, Any] | None
     if "control" not in of:
         return None
     before, after = of["control"].statistics, of["student"].statistics
-    bounds = intervals.resolved({"drop": intervals.score_drop(compare.task, before, after)})["drop"]
+    low, high = intervals.score_drop(compare.task, before, after)
     gained = compare.task.aggregate(after) - compare.task.aggregate(before)
-    return {"score": gained, "bounds": [-bounds[1], -bounds[0]]}
+    return {"score": gained, "bounds": [-high, -low]}

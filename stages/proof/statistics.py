@@ -1,8 +1,9 @@
 """Statistics: what a number measured on some samples says about the numbers that it estimates.
 
-Every function gives a lower and an upper bound, each one-sided at 95 %: in at most about 5 of 100 validations the truth lies
-beyond the one that a verdict rests on. Comparisons are paired: two models answer the same samples, which are drawn independently.
-What is a count of samples (0/1 scores, agreement) has score bounds; the bootstrap is for what is not.
+Every function gives a lower and an upper bound, each one-sided at 95 %: in about 5 of 100 validations the truth lies beyond
+the one that a verdict rests on. Comparisons are paired: two models answer the same samples, which are drawn independently.
+What is a count of samples (0/1 scores, agreement) has score bounds; the bootstrap is for what is not, and its bounds are too near
+where a few of few samples weigh most. ``benchmarks/gates.py`` measures how often each is wrong.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ MOST = 10**9  # samples that anybody may be told to collect
 
 
 def proportion(hits: int, samples: int) -> Bounds:
-    """Bounds of the probability of a hit: Wilson's (1927, p. 209), corrected for skewness where that widens them."""
+    """Bounds of the probability of a hit: Wilson's (1927), corrected for skewness where that widens them."""
     if not 0 <= hits <= samples or samples == 0:
         raise ValueError(f"{hits} hits of {samples} samples; give at least one sample and no more hits than samples")
     return 1 - score_bound(samples - hits, samples, lambda p: p), score_bound(hits, samples, lambda p: p)
 
 
 def paired(lost: int, won: int, samples: int) -> Bounds:
-    """Bounds of the drop of a 0/1 score: Tango's (1998, eq. 25), corrected for skewness where that widens them.
+    """Bounds of the drop of a 0/1 score: Tango's (1998), corrected for skewness where that widens them.
 
     ``lost``: samples that were right and are wrong now; ``won``: wrong before and right now. The drop is (lost - won) / samples.
     """
@@ -57,7 +58,10 @@ def paired(lost: int, won: int, samples: int) -> Bounds:
 
 
 def changed(lost: int, won: int, samples: int, drop: float) -> float:
-    """The most likely probability that a sample changes sides if the true drop is ``drop`` (Tango 1998, eqs. 14 and 15)."""
+    """The most likely probability that a sample changes sides if the true drop is ``drop`` (Tango 1998).
+
+    The probability of a win is the larger root of 2 n q^2 + b q + c, where the likelihood of the counts is greatest.
+    """
     b = (2 * samples - lost + won) * drop - lost - won
     c = -won * drop * (1 - drop)
     gained = (math.sqrt(b * b - 8 * samples * c) - b) / (4 * samples)
@@ -68,9 +72,9 @@ def score_bound(total: int, samples: int, square: Callable[[float], float]) -> f
     """The largest mean of D in {-1, 0, 1} that a one-sided score test on the sum of D over the samples does not reject.
 
     ``square``: the expectation of D^2 if that of D is the given mean. As D^3 = D, the third central moment is
-    m - 3 m E[D^2] + 2 m^3. Z deviations are corrected for skewness to the first order (Cornish and Fisher 1938; Laud 2017,
-    appendix). Where that would bring the bound nearer it is left out: with few changes the counts are so coarse that the test at
-    the nearer bound passes up to twice as often as it should (``benchmarks/gates.py``).
+    m - 3 m E[D^2] + 2 m^3. Z deviations are corrected for skewness to the first order (Cornish and Fisher 1938; Laud 2017).
+    Where that would bring the bound nearer it is left out: with few changes the counts are so coarse that the test at the nearer
+    bound passes twice as often as it should.
     """
     estimate = total / samples
     low, high = estimate, 1.0
@@ -114,10 +118,15 @@ class Sums:
     columns: Numbers
     """[N, k]: what is summed."""
     statistic: Callable[[Numbers], Numbers]
-    """Sums [..., k] to values [...]."""
+    """Sums [..., k] to values [...], symmetric in the samples."""
 
 
-def bootstrap_sums(wanted: Mapping[Name, Sums]) -> dict[Name, Bounds]:
+def bootstrap_sums(columns: Numbers, statistic: Callable[[Numbers], Numbers]) -> Bounds:
+    """Bounds of one; see ``bootstrap``."""
+    return bootstrap({"": Sums(columns, statistic)})[""]
+
+
+def bootstrap(wanted: Mapping[Name, Sums]) -> dict[Name, Bounds]:
     """Bounds by resampling samples (BCa, see ``bca``), all statistics at once and on the same resamples.
 
     Raises ValueError for fewer than 2 samples, or where the statistic of a resample is not a finite number.
@@ -126,11 +135,11 @@ def bootstrap_sums(wanted: Mapping[Name, Sums]) -> dict[Name, Bounds]:
         return {}
     columns = np.concatenate([each.columns for each in wanted.values()], 1, dtype=np.float64)  # (N, all k)
     total, ends = columns.sum(0), np.cumsum([each.columns.shape[1] for each in wanted.values()])[:-1]
-    drawn = np.concatenate([part.astype(np.float64) @ columns for part in resamples(len(columns))])
-    split = (np.split(sums, ends, -1) for sums in (total, drawn, total - columns))
+    resampled = np.concatenate([part.astype(np.float64) @ columns for part in resamples(len(columns))])
+    split = (np.split(sums, ends, -1) for sums in (total, resampled, total - columns))
     return {
-        name: bca(float(each.statistic(whole)), each.statistic(resampled), each.statistic(left))
-        for (name, each), whole, resampled, left in zip(wanted.items(), *split, strict=True)
+        name: bca(float(each.statistic(whole)), each.statistic(drawn), each.statistic(left))
+        for (name, each), whole, drawn, left in zip(wanted.items(), *split, strict=True)
     }
 
 
@@ -144,6 +153,30 @@ def bootstrap_rows(samples: int, statistic: Callable[[Indices], float]) -> Bound
     groups = np.array_split(np.random.default_rng(0).permutation(samples), min(samples, GROUPS))
     left = [statistic(np.delete(rows, group)) for group in groups]
     return bca(statistic(rows), np.array(resampled), np.array(left))
+
+
+def bootstrap_drop(expected: Numbers, got: Numbers, score: Callable[[Numbers], float]) -> Bounds:
+    """Bounds of score(expected) - score(got), of per-sample statistics [N, k] of the same samples, as ``bootstrap_rows``.
+
+    A bootstrap knows only the changes that it saw: with few or none its bounds are too near. So one sample more is lost and one
+    more is won, as Agresti and Min (2005) add to the counts of each change. For 0/1 scores use ``paired``: it needs no such help.
+    """
+    before, after = with_changes(expected, got, score)
+    low, high = bootstrap_rows(len(before), lambda rows: score(before[rows]) - score(after[rows]))
+    drop = score(expected) - score(got)
+    return min(low, drop), max(high, drop)
+
+
+def with_changes(expected: Numbers, got: Numbers, score: Callable[[Numbers], float]) -> tuple[Numbers, Numbers]:
+    """Both [N + 2, k]: one sample went from the best statistics that any sample has to the worst, and one came back.
+
+    Best is what raises the score most when added once more. Of more than 200 different statistics 200 are tried.
+    """
+    seen = np.unique(np.concatenate([expected, got]), axis=0)
+    seen = seen[np.unique(np.linspace(0, len(seen) - 1, GROUPS).round().astype(int))]
+    scores = [score(np.vstack([expected, one])) for one in seen]
+    best, worst = seen[np.argmax(scores)], seen[np.argmin(scores)]
+    return np.vstack([expected, best, worst]), np.vstack([got, worst, best])
 
 
 def resamples(samples: int) -> Iterator[npt.NDArray[np.uint8]]:
