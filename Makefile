@@ -47,10 +47,10 @@ format: $(READY_DEV)  ## sort imports, mend what can be mended, format
 	$(BIN)/ruff format .
 
 test: $(READY_DEV)  ## all tests but the slow ones and those that need a package index
-	$(BIN)/python -m pytest -m "not slow and not network"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not network"
 
 test-all: $(READY_DEV)  ## every test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 gpu: $(READY_DEV)  ## the demo and the tests on a CUDA device, where there is one
 	@PYTHON=$(BIN)/python ATTAR=$(BIN)/attar bash benchmarks/gpu.sh

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from attar.pipeline.errors import AttarError
+from attar.pipeline.errors import AttarError, RecipeError
 from attar.pipeline.options import JSON, STORE, VERBOSE
 
 if TYPE_CHECKING:
@@ -55,11 +55,12 @@ def walk(wanted: tuple[str, ...], output: Path | None, **options: Any) -> None:
     """Make the wanted slots (all, if none is named), show what happened and exit with what it means."""
     from attar.pipeline.console import live
     from attar.pipeline.deliver import deliver
-    from attar.pipeline.report import summary
     from attar.pipeline.workspace import exit_code
 
     workspace = workspace_of(options)
     slots = workspace.slots(wanted, per_target())
+    folder, delivers = output or workspace.output, "bundle" in (wanted or ("bundle",))
+    look_at_production(workspace, slots, folder if delivers else None)
     records: list[Record] = []
     with live() as view, redirect_stdout(sys.stderr):  # what user code prints is no part of the result
         for record in workspace.run.walk(slots):
@@ -67,12 +68,12 @@ def walk(wanted: tuple[str, ...], output: Path | None, **options: Any) -> None:
             records.append(record)
     report, unwritten = None, None
     try:
-        if "bundle" in (wanted or ("bundle",)):
-            report = deliver(records, output or workspace.output, workspace.recipe.title)
-        if {"verdict", "bundle"} & set(wanted or ("bundle",)):
-            summary.append(records, workspace.recipe.title, os.environ)
+        if delivers:
+            report = deliver(records, folder, workspace.recipe.title)
     except AttarError as error:  # what the run found is shown all the same
         unwritten = error
+    if delivers or "verdict" in wanted:
+        summarize(records, workspace.recipe.title)
     show(records, report, options)
     if options["verbose"]:
         for record in records:
@@ -81,6 +82,32 @@ def walk(wanted: tuple[str, ...], output: Path | None, **options: Any) -> None:
     if unwritten:
         raise unwritten
     sys.exit(exit_code(records))
+
+
+def look_at_production(workspace: Workspace, slots: list[str], folder: Path | None) -> None:
+    """Before anything is trained. Raises Unfit for a bundle that is not whole, RecipeError for one that the run would replace."""
+    from attar.stages.bundle import whole
+
+    for slot in slots:
+        bundle: Path | None = getattr(workspace.recipe.pipeline.slots[slot].stage, "against", None)
+        if bundle is None:
+            continue
+        if folder and bundle.resolve().is_relative_to(folder.resolve()):
+            raise RecipeError(
+                f"--against {bundle} is in {folder}, where this run puts its own bundle or takes a failed one away; "
+                "copy it elsewhere first, or choose another -o"
+            )
+        whole(bundle)
+
+
+def summarize(records: list[Record], title: str) -> None:
+    """For the page of a CI step. What keeps it from being written is said and changes no exit code."""
+    from attar.pipeline.report import summary
+
+    try:
+        summary.append(records, title, os.environ)
+    except AttarError as error:
+        click.echo(f"warning: {error}", err=True)
 
 
 def per_target() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
+from filecmp import cmp
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,7 +12,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from attar.models.preprocess import Step
-from attar.models.task import Array, Predictor
+from attar.models.task import Array, Predictor, Task
 from attar.pipeline.stage import Artifact, Device
 
 if TYPE_CHECKING:
@@ -111,6 +112,13 @@ class Production(OnnxModel):
     def preprocess(self) -> dict[str, list[Step]]:
         """Its own steps, which may be others than the task's are now."""
         return TypeAdapter(dict[str, list[Step]]).validate_python(self.facts["preprocess"])
+
+    def same(self, model: OnnxModel, task: Task) -> bool:
+        """Whether it holds this very graph and prepares inputs for it as the task does."""
+        files = sorted(path.name for path in self.root.glob("*.onnx*"))
+        alike = files == sorted(path.name for path in model.root.glob("*.onnx*"))
+        prepared = self.preprocess == {name: list(steps) for name, steps in task.preprocess.items()}
+        return alike and prepared and all(cmp(self.root / name, model.root / name, shallow=False) for name in files)
 
 
 class Evidence(Artifact):

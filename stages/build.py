@@ -14,11 +14,12 @@ import numpy as np
 from pydantic import Field
 
 from attar.models.task import Arrays, Predict, Predictor, Task, load_task
+from attar.pipeline.errors import StageError
 from attar.pipeline.progress import advance
 from attar.pipeline.stage import CodeName, Facts, Stage
 from attar.stages.artifacts import Engine, OnnxModel
 from attar.stages.parity import dynamic_axes, largest_difference
-from attar.stages.precision.graphs import count_nodes
+from attar.stages.precision.graphs import count_nodes, in_training
 from attar.stages.runtimes import onnxruntime
 
 ROUNDS = 15  # every candidate is timed so often, in turn
@@ -60,14 +61,18 @@ class Build(Stage[Engine]):
     """Largest ``|model - engine|``, times the largest answer where that is above 1."""
 
     def run(self, out: Path, *, model: OnnxModel) -> Facts:
-        """Raises StageError when the provider is not here, or the engine's answers are not the model's."""
+        """Raises StageError when a node of the graph is in training mode, when the provider is not here, and when the engine's
+        answers are not the model's."""
         task, runtime = load_task(self.task), RUNTIMES[self.runtime]
         files = {graph: out / f"{graph}.onnx" for graph in model.facts["graphs"]}
         for graph, file in files.items():
+            if found := in_training(model.file(graph)):
+                raise StageError(f"{', '.join(found)} of the graph is in training mode; export the network in evaluation mode")
             runtime.write(model.file(graph), file, self.provider)
         threads = self.threads or self.fastest(task, runtime, files)
         with model.open(threads=1) as expected, runtime.opened(files, threads, self.provider) as got:
-            hint = f"this is a fault of {self.runtime} {runtime.version()}: try precision = 'fp32', or another version of it"
+            other = f"another version than {self.runtime} {runtime.version()}"
+            hint = f"look at the graph; if it is sound, try precision = 'fp32' or {other}"
             difference = largest_difference(task, expected, got, self.tolerance, hint)
         return {
             "graphs": list(files),

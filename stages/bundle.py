@@ -24,9 +24,10 @@ from attar.models.task import Array, Arrays, Predict, Predictor
 from attar.pipeline.errors import AttarError, Unfit, did_you_mean
 from attar.pipeline.stage import Facts
 from attar.stages.packaging import checksums, golden
+from attar.stages.packaging.checksums import sha256
 from attar.stages.packaging.fitness import AGAIN, unfit
 from attar.stages.packaging.judgement import check_passed
-from attar.stages.packaging.manifest import Manifest, Needs
+from attar.stages.packaging.manifest import LOOSEST, Manifest, Needs
 
 INDIFFERENT = {"cores"}
 """What the runtime records about a machine and an engine does without."""
@@ -75,10 +76,26 @@ def open_bundle(path: str | Path, threads: int | None = None) -> BundlePredictor
 
 
 def check(path: str | Path) -> Facts:
-    """Files, verdict, machine and golden requests. Raises Unfit for the first that is not right."""
+    """Files, verdict, machine and golden requests, of the portable graphs too. Raises Unfit for the first that is not right."""
     predictor, facts = _checked(Path(path), None)
     predictor.close()
+    check_portable(Path(path), predictor.manifest)
     return facts
+
+
+def check_portable(path: Path, manifest: Manifest) -> None:
+    """The graphs that others run. Raises Unfit where they answer otherwise than the engine, or are not those in ``triton/``."""
+    from attar.stages.runtimes import onnxruntime
+
+    files = {name: path / "graphs" / f"{name}.onnx" for name in manifest.graphs}
+    with unfit(f"the graphs of {path} do not open"), onnxruntime.opened(files, manifest.engine.threads) as predict:
+        try:
+            replay(path, manifest, predict, LOOSEST)
+        except Unfit as error:
+            raise Unfit(f"graphs/ is not what the engine was built from: {error}") from error
+    ours = sorted(sha256(file) for file in (path / "graphs").iterdir())
+    if ours != sorted(sha256(file) for file in (path / "triton").glob("*/1/*")):
+        raise Unfit(f"{path}: the graphs for Triton are not those in graphs/. {AGAIN}")
 
 
 def verified(path: Path) -> tuple[Manifest, int]:
@@ -172,8 +189,9 @@ def prepared(path: Path, manifest: Manifest, tensors: Arrays) -> dict[str, Array
     return inputs
 
 
-def replay(path: Path, manifest: Manifest, predict: Predict) -> float:
+def replay(path: Path, manifest: Manifest, predict: Predict, tolerance: float | None = None) -> float:
     """Answer the golden requests again; the largest difference, relative to the tolerance's scale. Raises Unfit beyond it."""
+    allowed = tolerance or manifest.golden.tolerance
     tensors = golden.read(path, manifest)
     inputs = prepared(path, manifest, tensors)
     with unfit(f"{path} does not answer its golden requests"):
@@ -182,10 +200,10 @@ def replay(path: Path, manifest: Manifest, predict: Predict) -> float:
     if missing := manifest.outputs.keys() - got.keys():
         raise Unfit(f"{path} does not answer {min(missing)!r}, which its manifest names; it answers {', '.join(got)}. {AGAIN}")
     for name, largest in apart.items():
-        if not largest <= manifest.golden.tolerance:
+        if not largest <= allowed:
             raise Unfit(
                 f"{path} does not repeat its golden answers: {name!r} is off by {largest:.2g} of its magnitude, allowed "
-                f"{manifest.golden.tolerance:g}; this runtime computes something else, so build the engine here"
+                f"{allowed:g}; this runtime computes something else, so build the engine here"
             )
     return max(apart.values())
 

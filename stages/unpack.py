@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Set
 from pathlib import Path
 
+import numpy as np
+
 from attar.models.task import Task, load_task
 from attar.pipeline.errors import StageError
 from attar.pipeline.stage import CodeName, DataFolder, Facts, Stage
@@ -47,12 +49,12 @@ class Unpack(Stage[Production]):
 
 def other(manifest: Manifest, task: Task) -> str | None:
     """How the bundle's interface differs from the task's; None where it does not."""
-    if manifest.inputs.keys() != task.inputs.keys():
-        return f"its inputs are {', '.join(manifest.inputs)}, the task's {', '.join(task.inputs)}"
-    theirs = {name: (output.kind, output.axes) for name, output in manifest.outputs.items()}
-    ours = {name: (output.kind, output.axes) for name, output in task.outputs.items()}
-    if theirs != ours:
-        return f"its outputs are {theirs}, the task's {ours}"
+    read = {name: (tensor.dtype, tensor.axes) for name, tensor in manifest.inputs.items()}
+    if read != (wanted := {name: (np.dtype(tensor.dtype).name, tensor.axes) for name, tensor in task.inputs.items()}):
+        return f"its inputs are {read}, the task's {wanted}"
+    given = {name: (output.kind, output.axes) for name, output in manifest.outputs.items()}
+    if given != (asked := {name: (output.kind, output.axes) for name, output in task.outputs.items()}):
+        return f"its outputs are {given}, the task's {asked}"
     if list(manifest.labels) != list(task.classes):
         return f"its classes are {', '.join(manifest.labels)}, the task's {', '.join(task.classes)}"
     return None

@@ -104,7 +104,7 @@ def test_the_model_card_shows_the_proof(bundle: Path) -> None:
     card = (bundle / "README.md").read_text()
     assert "| engine | ONNX Runtime | fp32 |" in card
     assert "| engine: score drop against the teacher | at most 0.2 |" in card
-    assert "| engine: correlation against model | at least 0.98 |" in card
+    assert "| engine: correlation against model | at least 0.999 |" in card
     assert "`batch` from 1 to 8" in card
     assert "p50, batch 1 (µs)" in card
     assert "`attar bench` compares the engine's speed with that of the\nfp32 student, which `reference/` holds" in card

@@ -114,7 +114,8 @@ def test_bundle_in_production_stands_beside_the_chain(tmp_path: Path) -> None:
     assert "dd passed" in page.classes
     said = markdown(records, "fashion")
     shown = "score drop 0.0012 (−0.0026 to 0.0050), CORR 0.9931 (0.9924 to 0.9938), agreement 0.9786 (0.9765 to 0.9807)"
-    assert f"**Against the bundle in production**: {shown}, speedup 1.21× (1.18× to 1.24×)." in said
+    assert f"**Against the bundle in production**: {shown}, KDL " in said
+    assert ", speedup 1.21× (1.18× to 1.24×)." in said
     assert "| production | ONNX Runtime int8 |" in said
 
 
@@ -124,7 +125,7 @@ def test_failed_against_production_leaves_the_tiles_about_the_teacher_alone(tmp_
     target = targets(changed(records, "cpu.verdict", gates=gates))[0]
     assert {tile.name: tile.verdict for tile in tiles(target)}["accuracy"] == "passed"
     assert {one.name: one.verdict for one in production(target)} == {
-        "score drop": "failed", "CORR": "", "agreement": "", "speedup": "failed",
+        "score drop": "failed", "CORR": "", "agreement": "", "KDL": "", "speedup": "failed",
     }  # fmt: skip  # one line
 
 

@@ -18,8 +18,8 @@ Numbers = npt.NDArray[np.float32]
 Logits = Callable[[Numbers], Array]
 
 
-def rows(count: int) -> dict[str, Array]:
-    return {"x": np.random.default_rng(0).standard_normal((count, 2)).astype(np.float32)}
+def rows(count: int, call: int) -> dict[str, Array]:
+    return {"x": np.random.default_rng(call).standard_normal((count, 2)).astype(np.float32)}
 
 
 def good(x: Numbers) -> Numbers:
@@ -53,14 +53,30 @@ def test_what_overflows_in_large_batches_only() -> None:
 
 
 def test_a_constant_answer_to_many_samples() -> None:
-    assert faults(lambda x: np.ones((len(x), 3), np.float32)) == ["at batch 8: 'logits' is the same for 8 samples"]
+    assert faults(lambda x: np.ones((len(x), 3), np.float32)) == [
+        "at batch 1: 'logits' is the same for 8 samples",
+        "at batch 3: 'logits' is the same for 9 samples",
+        "at batch 8: 'logits' is the same for 8 samples",
+    ]
+
+
+def test_a_small_magnitude_hides_nothing() -> None:
+    found = faults(lambda x: good((x - x.mean(0)) / (x.std(0) + 1e-3)) * np.float32(1e-5))
+    assert all("'logits' depends on the other samples" in fault for fault in found[1:])
+    assert len(found) == 3
+
+
+def test_a_share_of_the_batch_s_mean_that_no_correlation_sees() -> None:
+    """Alone a sample is its own mean: three quarters of the answer, and perfectly correlated."""
+    found = faults(lambda x: good(x - np.float32(0.25) * x.mean(0)))
+    assert "it differs by" in found[-1]
 
 
 def test_batch_statistics_of_training_mode() -> None:
     """A sample alone has a variance of nothing; its answer is another than in a batch."""
     found = faults(lambda x: good((x - x.mean(0)) / (x.std(0) + 1e-3)))
-    assert [fault.partition(":")[0] for fault in found] == ["at batch 3", "at batch 8"]
-    assert all("'logits' depends on the other samples in the batch: CORR " in fault for fault in found)
+    assert [fault.partition(":")[0] for fault in found] == ["at batch 1", "at batch 3", "at batch 8"]
+    assert all("'logits' depends on the other samples in the batch: CORR " in fault for fault in found[1:])
 
 
 def test_dropout_that_is_active() -> None:

@@ -35,6 +35,9 @@ def production(target: Target) -> list[Compared]:
         compared(target, gate, name, against(engine, "production", gate), bounds(engine, "production", gate))
         for gate, name in names.items()
     ]
+    made.append(
+        compared(target, "kdl", "KDL", against(engine, "production", "kdl"), bounds(engine, "production", "kdl"), words.small)
+    )
     speed = target.evidence["speedup"]
     made.append(compared(target, "speedup", "speedup", number(speed, "production"), speed["bounds"]["production"], words.times))
     return [one for one in made if one.value != words.DASH]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,7 +12,7 @@ from pydantic import Field, model_validator
 from attar.pipeline.errors import Unfit
 from attar.stages.packaging.fitness import AGAIN
 from attar.stages.packaging.part import Part
-from attar.stages.proof.gates import overall
+from attar.stages.proof.gates import ALWAYS, GATED, overall
 from attar.stages.proof.ledger import PREVIOUS
 from attar.stages.proof.outcome import EXACT, Against, Decision, Name, Outcome
 
@@ -20,7 +21,7 @@ class Gate(Part):
     """One promise and what was measured, as ``judge`` found it."""
 
     gate: Name
-    hop: Literal["teacher", "reference", "student", "onnx", "model", "engine"]
+    hop: Literal["teacher", "reference", "student", "onnx", "model", "production", "engine"]
     against: Against
     promise: str
     limit: float
@@ -41,6 +42,8 @@ class Gate(Part):
 
     @model_validator(mode="after")
     def _rests_on_samples(self) -> Gate:
+        if self.gate in EXACT and (self.bounds, self.samples) != (None, None):
+            raise ValueError(f"{self.gate} of the {self.hop} is exact and can have no bounds")
         if self.gate in EXACT or self.measured is None:
             return self
         if self.bounds is None or self.samples is None:
@@ -59,6 +62,8 @@ class Gate(Part):
     @property
     def must_decide(self) -> bool:
         """The hops before the engine are held to its promises only to find where one was broken first."""
+        if self.hop == "production":
+            return False
         return self.hop == "engine" or not (self.against == "teacher" or self.gate == "score")
 
 
@@ -102,6 +107,10 @@ def contradictions(found: Judgement) -> Iterator[str]:
         for name in follows:
             if said[name] != follows[name]:
                 yield f"{gate.outcome.sentence}, so {name!r} is {follows[name]!r}, not {said[name]!r}"
+    looked_at = {(str(gate.gate), str(gate.hop)) for gate in found.gates}
+    for hop, name in product(GATED, ALWAYS):
+        if (name, hop) not in looked_at:
+            yield f"no gate {name!r} is there for the {hop}"
     decided = overall(gate.outcome.verdict for gate in found.gates if gate.must_decide)
     if decided != found.verdict:
         yield f"its gates amount to {decided!r}, it says {found.verdict!r}"

@@ -109,4 +109,6 @@ class Manifest(Part):
             raise ValueError(f"no range of sizes is given for the axis {min(unknown)}")
         if unknown := self.preprocess.keys() - self.inputs.keys():
             raise ValueError(f"steps are given for {min(unknown)}, which is no input")
+        if list(self.labels) != list(self.ledger.get("classes", self.labels)):
+            raise ValueError("the labels are not the classes that were measured")
         return self

@@ -49,6 +49,25 @@ def count_nodes(files: Iterable[Path]) -> dict[str, int]:
     return dict(sorted(Counter(node.op_type for file in files for node in onnx.load(file).graph.node).items()))
 
 
+def in_training(file: Path) -> list[str]:
+    """The nodes that behave as in training: a runtime may leave them out of what it runs, and another may not.
+
+    Dropout whose input ``training_mode`` is true, BatchNormalization whose attribute of that name is 1 (ONNX opset 14).
+    """
+    import onnx
+
+    graph = onnx.load(file, load_external_data=False).graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    constants |= {node.output[0]: attribute(node, "value", None) for node in graph.node if node.op_type == "Constant"}
+    found = []
+    for node in graph.node:
+        mode = constants.get(node.input[2]) if node.op_type == "Dropout" and len(node.input) > 2 else None
+        dropping = mode is not None and bool(onnx.numpy_helper.to_array(mode))
+        if dropping or (node.op_type == "BatchNormalization" and attribute(node, "training_mode", 0)):
+            found.append(f"{node.op_type} {node.name}".strip())
+    return found
+
+
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     import onnx
 

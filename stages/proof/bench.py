@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from attar.models import views
+from attar.models import preprocess, views
 from attar.models.task import Array, Arrays, Predictor, Split, Task
 from attar.pipeline.errors import StageError
 from attar.pipeline.progress import advance
 from attar.stages.artifacts import Answers, Model, Production
 from attar.stages.proof import sizes, timing
+
+FEWEST = 50  # samples: with fewer, the bounds of a correlation are wrong more than twice as often as they say
+SPREAD = 64  # places of the split that samples are taken from
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,8 @@ class Bench:
         low, high = self.task.ranges.get("batch", (1, 1))
         if not low <= self.batch <= high:
             raise StageError(f"batch {self.batch} is outside the {low} to {high} that the task promises; set the target's batch")
-        if len(self.split) < 2:
-            raise StageError(f"the test split has {len(self.split)} samples: nothing can be proven; give the task more")
+        if len(self.split) < FEWEST:
+            raise StageError(f"the test split has {len(self.split)} samples, which prove nothing; give it at least {FEWEST}")
 
     def targets(self) -> dict[str, Array]:
         parts = [seen.targets for seen in views.clean(self.task, self.split)]
@@ -82,6 +85,11 @@ class Bench:
         rows = np.arange(samples) % min(len(self.split), views.CHUNK)
         return views.chunk(self.task, self.split, 0).take(rows).inputs
 
+    def some(self, samples: int, call: int) -> dict[str, Array]:
+        """Samples from all over the split, which may be sorted by class; others for each call."""
+        rows = (np.arange(samples) + call * samples) * max(1, len(self.split) // SPREAD) % len(self.split)
+        return preprocess.apply(self.task.preprocess, self.split.take(rows).inputs)
+
     def memory(self, hop: str, model: Model) -> int | None:
         """Resident bytes that opening it and answering one batch add, libraries not counted: ``answers`` loaded them."""
         inputs = self.of(model).first(self.batch)
@@ -95,7 +103,7 @@ class Bench:
     def sizes(self, hop: str, model: Model) -> dict[str, Any]:
         """Whether it answers soundly at every size that the task promises; see ``sizes.examined``."""
         with model.open(threads=1) as predictor:
-            return sizes.examined(self.task, partial(self.ask, hop, predictor), self.of(model).first)
+            return sizes.examined(self.task, partial(self.ask, hop, predictor), self.of(model).some)
 
     def times(
         self, models: Mapping[str, Model], repeats: int, seconds: float

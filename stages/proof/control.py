@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attar.stages.proof.gates import Gates, alike, overall
+from attar.stages.proof.gates import Gates, alike, floor, overall, sound
 from attar.stages.proof.outcome import Outcome
 
 NEEDED = {"passed": False, "failed": True, "undecided": None}
@@ -21,8 +21,11 @@ def distillation(ledger: Mapping[str, Any], gates: Gates) -> dict[str, Any] | No
     if "control" not in hops:
         return None
     rows = list(alike(ledger, hops, "control", "teacher", gates, decides=False))
+    if gates.score is not None:
+        rows.append(floor("score", "control", gates.score, hops, ledger["samples"], decides=False))
     if not rows:
         return None
+    rows += [row for row in sound(ledger, hops, "control", decides=False) if row.verdict == "failed"]
     needed, gain = NEEDED[overall(row.verdict for row in rows)], ledger["gain"]
     return {
         "needed": needed,

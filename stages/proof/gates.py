@@ -14,12 +14,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from attar.pipeline.errors import StageError
 from attar.stages.proof.ledger import PREVIOUS
-from attar.stages.proof.outcome import Against, Decision, Name, Outcome
+from attar.stages.proof.outcome import ROUNDING, Against, Decision, Name, Outcome
 
 GATED = ("teacher", "reference", "student", "onnx", "model", "engine")
+ORDER = ("teacher", "reference", "student", "control", "onnx", "model", "production", "engine")
 CUMULATIVE = ("student", "onnx", "model", "engine")
 ALIKE: Sequence[Name] = ("score_drop", "correlation", "agreement", "kdl")
 """The promises of one hop against another."""
+ALWAYS: Sequence[Name] = ("sound", "sizes")
+"""What every hop is held to without being asked."""
 SEVERITY: Sequence[Decision] = ("failed", "undecided", "not run here")
 Hops = Mapping[str, Mapping[str, Any]]
 
@@ -40,7 +43,7 @@ class HopGates(Promises):
     kdl: float = Field(0.05, ge=0)
     """Every conversion but the student's, where outputs are logits: the confidence, which no correlation sees."""
     score_drop: float = 0.02
-    """As ``kdl``, for all outputs; negative demands a gain."""
+    """As ``kdl``, for all outputs; negative demands a gain. A score in other units than a share wants another limit."""
 
 
 class RegressionGates(Promises):
@@ -78,7 +81,8 @@ def outcomes(ledger: Mapping[str, Any], gates: Gates) -> list[Outcome]:
     found += [*conversions(ledger, hops, gates.hops), *speed(ledger, hops, gates)]
     if "production" in hops:
         found += alike(ledger, hops, "engine", "production", gates.regression, decides=True)
-    return sorted(found, key=lambda outcome: GATED.index(outcome.hop))
+        found += sound(ledger, hops, "production", decides=False)
+    return sorted(found, key=lambda outcome: ORDER.index(outcome.hop))
 
 
 def ran(hops: Hops, *names: str) -> bool:
@@ -102,14 +106,18 @@ def floor(gate: Name, hop: str, limit: float, hops: Hops, samples: int, *, decid
 
 def soundness(ledger: Mapping[str, Any], hops: Hops) -> Iterator[Outcome]:
     for hop in GATED:
-        if not ran(hops, hop):
-            yield from (Outcome(gate, hop, "absolute", 0, None, decides=True) for gate in ("sound", "sizes"))
-            continue
-        this, faults = hops[hop], hops[hop]["sizes"]["faults"]
-        note = "one answer to all" if this["constant"] else "not finite" if this["nonfinite"] else None
-        unusable = ledger["samples"] if this["constant"] else this["nonfinite"]
-        yield Outcome("sound", hop, "absolute", 0, unusable, decides=True, note=note)
-        yield Outcome("sizes", hop, "absolute", 0, len(faults), decides=True, note=faults[0] if faults else None)
+        yield from sound(ledger, hops, hop, decides=True)
+
+
+def sound(ledger: Mapping[str, Any], hops: Hops, hop: str, *, decides: bool) -> Iterator[Outcome]:
+    if not ran(hops, hop):
+        yield from (Outcome(gate, hop, "absolute", 0, None, decides) for gate in ALWAYS)
+        return
+    this, faults = hops[hop], hops[hop]["sizes"]["faults"]
+    note = "one answer to all" if this["constant"] else "not finite" if this["nonfinite"] else None
+    unusable = ledger["samples"] if this["constant"] else this["nonfinite"]
+    yield Outcome("sound", hop, "absolute", 0, unusable, decides, note=note)
+    yield Outcome("sizes", hop, "absolute", 0, len(faults), decides, note=faults[0] if faults else None)
 
 
 def cumulative(ledger: Mapping[str, Any], hops: Hops, gates: Gates) -> Iterator[Outcome]:
@@ -130,7 +138,8 @@ def alike(
 def conversions(ledger: Mapping[str, Any], hops: Hops, gates: HopGates) -> Iterator[Outcome]:
     for hop, other in PREVIOUS.items():
         for gate, limit in kept_by(hop, gates).items():
-            if not ran(hops, hop, other) or hops[hop]["previous"][gate] is not None:  # values have no KDL
+            shown = not ran(hops, hop, other) or hops[hop]["previous"][gate] is not None  # values have no KDL
+            if shown:
                 yield compared(gate, ledger, hops, hop, "previous", limit, decides=True)
 
 
@@ -151,7 +160,8 @@ def compared(
         return Outcome(gate, hop, against, limit, None, decides)
     found = hops[hop][against]
     if found[gate] is None:
-        raise StageError(f"the gate {gate!r} is about classes and this task's outputs are values; remove it from [gates]")
+        section = "[gates.regression]" if against == "production" else "[gates]"
+        raise StageError(f"the gate {gate!r} is about classes and this task's outputs are values; remove it from {section}")
     bounds = found["bounds"].get(gate)
     if bounds is None:
         return Outcome(gate, hop, against, limit, found[gate], decides)
@@ -194,8 +204,9 @@ def overall(decisions: Iterable[Decision]) -> Decision:
 
 
 def located(outcome: Outcome, found: Sequence[Outcome]) -> str:
-    """The first hop that breaks the promise which the engine breaks."""
-    return next(o.hop for o in found if (o.gate, o.against, o.verdict) == (outcome.gate, outcome.against, "failed"))
+    """The first hop that is measured outside the promise which the engine breaks, though it alone might be undecided."""
+    same = (o for o in found if (o.gate, o.against) == (outcome.gate, outcome.against))
+    return next(o.hop for o in same if o.margin is not None and o.margin < -ROUNDING)
 
 
 def reported(hop: str, broken: Sequence[Outcome], found: Sequence[Outcome]) -> Outcome:
@@ -206,8 +217,7 @@ def reported(hop: str, broken: Sequence[Outcome], found: Sequence[Outcome]) -> O
 
 def kept(found: Sequence[Outcome]) -> str:
     """What was promised and is kept; and what was not promised, so that nobody takes it for proven."""
-    always = ("sound", "sizes")
-    promised = [o for o in found if o.decides and o.against != "previous" and o.gate not in always]
+    promised = [o for o in found if o.decides and o.against != "previous" and o.gate not in ALWAYS]
     told = ", ".join(o.kept for o in promised)
     if any(o.against == "teacher" for o in promised):
         said = f"Every promise is kept: {told}"

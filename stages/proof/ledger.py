@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,21 +62,23 @@ class Comparer:
     labels: npt.NDArray[np.int64] | None
     """The class of each sample, where the task has classes and one label a sample."""
 
-    def __call__(self, expected: Answered, got: Answered) -> tuple[dict[str, Any], dict[str, Rests]]:
-        """The drop, every metric (of several outputs the worst), and the class that lost most; and what their bounds rest on."""
-        kinds = {name: output.kind for name, output in self.task.outputs.items()}
-        pairs = {name: (expected.outputs[name], got.outputs[name]) for name in kinds}
-        found = {name: metrics.compare(kinds[name], *pair) for name, pair in pairs.items()}
-        rests = {name: intervals.of_output(kinds[name], *pair) for name, pair in pairs.items()}
-        worst = metrics.worst(list(found.values()))
+    def numbers(self, expected: Answered, got: Answered) -> dict[str, Any]:
+        """The drop, every metric (of several outputs the worst), and the class that lost most."""
+        found = [
+            metrics.compare(output.kind, expected.outputs[name], got.outputs[name]) for name, output in self.task.outputs.items()
+        ]
         drop = self.task.aggregate(expected.statistics) - self.task.aggregate(got.statistics)
-        resting: dict[str, Rests] = {"score_drop": intervals.score_drop(self.task, expected.statistics, got.statistics)}
-        for metric, value in worst.items():
-            at = next(name for name in found if found[name][metric] == value)
-            resting |= {metric: rests[at][metric]} if metric in rests[at] else {}
-        if expected is got:  # nothing about it is uncertain
-            resting = {metric: (value, value) for metric, value in {"score_drop": drop, **worst}.items() if value is not None}
-        return {"score_drop": drop, **worst, "worst_class": self.worst_class(expected, got)}, resting
+        return {"score_drop": drop, **metrics.worst(found), "worst_class": self.worst_class(expected, got)}
+
+    def rests(self, expected: Answered, got: Answered) -> dict[tuple[str, str], Rests]:
+        """What the bounds of these numbers rest on, by metric and output."""
+        found: dict[tuple[str, str], Rests] = {
+            ("score_drop", ""): intervals.score_drop(self.task, expected.statistics, got.statistics)
+        }
+        for name, output in self.task.outputs.items():
+            rests = intervals.of_output(output.kind, expected.outputs[name], got.outputs[name])
+            found |= {(metric, name): rest for metric, rest in rests.items()}
+        return found
 
     def worst_class(self, expected: Answered, got: Answered) -> dict[str, Any] | None:
         if self.labels is None:
@@ -104,20 +106,35 @@ def others(hop: str, measured: Container[str]) -> dict[str, str]:
 
 def entries(of: Mapping[str, Answered], compare: Comparer) -> dict[str, dict[str, Any]]:
     """The proof columns of every hop, with the bounds of every number that is an estimate."""
-    compared = {(hop, what): (other, *compare(of[other], of[hop])) for hop in of for what, other in others(hop, of).items()}
+    pairs = [(hop, what, other) for hop in of for what, other in others(hop, of).items()]
     rests: dict[tuple[str, ...], Rests] = {(hop,): intervals.score(compare.task, of[hop].statistics) for hop in of}
-    rests |= {(*pair, metric): rest for pair, (_, _, resting) in compared.items() for metric, rest in resting.items()}
+    for hop, what, other in pairs:
+        if of[other] is not of[hop]:
+            rests |= {(hop, what, *place): rest for place, rest in compare.rests(of[other], of[hop]).items()}
     bounds = intervals.resolved(rests)
     found = {hop: {**alone(this, compare.task, bounds[hop,]), "previous": None} for hop, this in of.items()}
-    for (hop, what), (other, numbers, _) in compared.items():
-        bounded = {metric: holding(bounds.get((hop, what, metric)), numbers[metric]) for metric in BOUNDED}
+    for hop, what, other in pairs:
+        numbers = compare.numbers(of[other], of[hop])
+        bounded = {
+            metric: enclosing(metric, number, [bounds[place] for place in bounds if place[:3] == (hop, what, metric)])
+            for metric, number in numbers.items()
+            if metric in BOUNDED
+        }
         found[hop][what] = {"hop": other, **numbers, "bounds": bounded}
     return found
 
 
-def holding(bounds: list[float] | None, number: float) -> list[float] | None:
-    """They are computed from other sums than the number, which may lie a rounding outside."""
-    return None if bounds is None else [min(bounds[0], number), max(bounds[1], number)]
+def enclosing(metric: str, number: float | None, bounds: Sequence[Sequence[float]]) -> list[float] | None:
+    """Bounds of the worst of several outputs: the worst lower and the worst upper one, whichever outputs they are of.
+
+    They are computed from other sums than the number, which may lie a rounding outside. Without any nothing is uncertain: a hop
+    is compared with itself.
+    """
+    if number is None:
+        return None
+    worst = metrics.WORST.get(metric, max)
+    low, high = (worst([pair[end] for pair in bounds]) if bounds else number for end in (0, 1))
+    return [min(low, number), max(high, number)]
 
 
 def alone(this: Answered, task: Task, bounds: list[float]) -> dict[str, Any]:
@@ -125,7 +142,7 @@ def alone(this: Answered, task: Task, bounds: list[float]) -> dict[str, Any]:
     score = task.aggregate(this.statistics)
     return {
         "score": score,
-        "score_bounds": holding(bounds, score),
+        "score_bounds": enclosing("score", score, [bounds]),
         "nonfinite": this.nonfinite,
         "constant": this.constant,
     }

@@ -114,7 +114,8 @@ class Outcome:
     def kept(self) -> str:
         """``score drop 0.0111 (0.0081 to 0.0142; at most 0.025)``"""
         inside = f"{self.between}; {self.promise}" if self.between else self.promise
-        return f"{self.gate.replace('_', ' ')} {self.measured:.4g} ({inside})"
+        other = " against production" if self.against == "production" else ""
+        return f"{self.gate.replace('_', ' ')}{other} {self.measured:.4g} ({inside})"
 
     @property
     def sentence(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,40 +13,52 @@ from attar.stages.parity import Sizes, dynamic_axes, proven_sizes
 from attar.stages.proof import metrics
 
 FEW = 8
-"""So many samples are asked for alone, and are enough to call one answer to all of them constant."""
+"""So many samples are asked for alone, and so many at least at every size: one answer to all of them is constant."""
 SAME = 1e-3  # of the largest magnitude: what another order of the same sums may change
-ALIKE = 0.98
-"""The CORR of a sample's answer in a batch with its answer alone. Rounding may flip a step of int8; another sample may not."""
+TINY = 1e-30
+LEAST, STEP = 0.98, 0.1
+"""The CORR of samples' answers in a batch with those alone, and how much of their magnitude they may differ by: rounding may flip
+some steps of int8, another sample may not."""
 
 
-def examined(task: Task, predict: Predict, first: Callable[[int], Arrays]) -> dict[str, Any]:
+def examined(task: Task, predict: Predict, some: Callable[[int, int], Arrays]) -> dict[str, Any]:
     """``{"tried": count of sizes, "faults": ["at batch 1: ..."]}``.
 
-    ``first`` gives so many samples of the test split, which are asked for where the batch is the only dynamic axis; at other
-    sizes there are none, and the task's random examples stand in for them.
+    ``some(samples, call)`` gives samples of the test split, others for each call; they are asked for where the batch is the only
+    dynamic axis. At other sizes there are none, and the task's random examples stand in for them.
     """
     only_batch, sizes = set(dynamic_axes(task)) == {"batch"}, proven_sizes(task)
     found: list[str] = []
     for number, each in enumerate(sizes):
-        inputs = first(each["batch"]) if only_batch else task.example(np.random.default_rng((1, number)), **each)
+        calls = -(-FEW // each.get("batch", 1))  # that give at least so many samples
+        inputs = [
+            some(each["batch"], call) if only_batch else task.example(np.random.default_rng((1, number, call)), **each)
+            for call in range(calls)
+        ]
         wrong = fault(task, predict, inputs, each)
         if wrong:
             found.append(f"at {', '.join(f'{axis} {size}' for axis, size in each.items())}: {wrong}")
     return {"tried": len(sizes), "faults": found}
 
 
-def fault(task: Task, predict: Predict, inputs: Arrays, sizes: Sizes) -> str | None:
-    """What is wrong with the answer to these inputs; None if nothing is."""
+def fault(task: Task, predict: Predict, inputs: Sequence[Arrays], sizes: Sizes) -> str | None:
+    """What is wrong with the answers to these inputs of one size; None if nothing is."""
     try:
-        answers = predict(inputs)
-        again = predict(inputs)
+        answers = [predict(each) for each in inputs]
+        again = predict(inputs[0])
     except StageError as error:
         return str(error)
     for name, output in task.outputs.items():
-        wrong = unsound(output, answers[name], sizes) or unlike(answers[name], again[name], "a second answer to the same inputs")
+        wrong = next(filter(None, (unsound(output, answer[name], sizes) for answer in answers)), None)
+        wrong = wrong or constant(np.concatenate([answer[name] for answer in answers]))
+        wrong = wrong or unlike(answers[0][name], again[name], "a second answer to the same inputs")
         if wrong:
             return f"{name!r} {wrong}"
-    return crowded(task, predict, inputs, answers, sizes)
+    return crowded(task, predict, inputs[0], answers[0], sizes)
+
+
+def constant(answers: Array) -> str | None:
+    return f"is the same for {len(answers)} samples" if bool((answers == answers[0]).all()) else None
 
 
 def unsound(output: Output, answer: Array, sizes: Sizes) -> str | None:
@@ -56,8 +68,6 @@ def unsound(output: Output, answer: Array, sizes: Sizes) -> str | None:
         return f"has shape {list(answer.shape)}, expected {wanted}".replace("'", "")
     if not np.isfinite(np.asarray(answer, np.float64)).all():
         return "is not finite"
-    if len(answer) >= FEW and bool((answer == answer[0]).all()):
-        return f"is the same for {len(answer)} samples"
     return None
 
 
@@ -69,9 +79,9 @@ def unlike(expected: Array, got: Array, what: str) -> str | None:
 
 
 def difference(expected: Array, got: Array) -> float:
-    """The largest ``|got - expected|`` over the larger of 1 and the largest ``|expected|``."""
+    """The largest ``|got - expected|`` over the largest ``|expected|``."""
     a, b = np.asarray(expected, np.float64), np.asarray(got, np.float64)
-    return float(np.abs(a - b).max(initial=0) / max(1.0, float(np.abs(a).max(initial=0))))
+    return float(np.abs(a - b).max(initial=0) / max(TINY, float(np.abs(a).max(initial=0))))
 
 
 def crowded(task: Task, predict: Predict, inputs: Arrays, answers: Arrays, sizes: Sizes) -> str | None:
@@ -87,8 +97,8 @@ def crowded(task: Task, predict: Predict, inputs: Arrays, answers: Arrays, sizes
         together, alone = answers[name][:count], np.concatenate([row[name] for row in rows])
         if together.shape != alone.shape or not np.isfinite(np.asarray(alone, np.float64)).all():
             return f"{name!r} of one sample alone has another shape or is not finite"
-        if difference(together, alone) > SAME:
-            corr = metrics.compare(output.kind, together, alone)["correlation"]
-            if corr is not None and corr < ALIKE:
-                return f"{name!r} depends on the other samples in the batch: CORR {corr:.3f} with the answers to each alone"
+        apart, corr = difference(alone, together), metrics.compare(output.kind, alone, together)["correlation"]
+        if apart > STEP or (apart > SAME and corr is not None and corr < LEAST):
+            told = f"CORR {corr:.3f} with the answers to each alone, it differs by {apart:.2g} of their magnitude"
+            return f"{name!r} depends on the other samples in the batch: {told}"
     return None

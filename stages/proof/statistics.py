@@ -32,6 +32,7 @@ RESOLUTION = 1e-12  # of a score bound
 RESAMPLES = 2000
 PART = 2**21  # counts that are made at a time: 2 MB, 16 MB as float64
 GROUPS = 200  # of samples that the jackknife of a slow statistic leaves out at a time
+UNDEFINED = 0.05  # of the resamples may have no value, such as an AUC of one class; they are left out
 MOST = 10**9  # samples that anybody may be told to collect
 
 
@@ -205,11 +206,13 @@ def bca(estimate: float, resampled: Numbers, left: Numbers) -> Bounds:
     do both bounds: a bootstrap sees no difference that no sample shows. Bounds never exclude the estimate.
     """
     values = np.concatenate([[estimate], resampled, left])
-    if not np.isfinite(values).all():
+    undefined = int((~np.isfinite(values)).sum())
+    if not math.isfinite(estimate) or undefined > UNDEFINED * len(values):
         raise ValueError(
-            f"the statistic is not a finite number for {(~np.isfinite(values)).sum()} of {len(values)} sets of these samples "
+            f"the statistic is not a finite number for {undefined} of {len(values)} sets of these samples "
             "(such as F1 of samples without a positive one); define it there, say as 0, or give more samples"
         )
+    resampled, left = resampled[np.isfinite(resampled)], left[np.isfinite(left)]
     below = ((resampled < estimate).mean() + (resampled <= estimate).mean()) / 2
     bias = NormalDist().inv_cdf(float(np.clip(below, 0.5 / len(resampled), 1 - 0.5 / len(resampled))))
     influence = left.mean() - left
