@@ -1,0 +1,102 @@
+"""The distiller's equations against numbers worked by hand, and the traps that its docstring names."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from attar.stages.distillation.distiller import Distiller, attention, described, divergences, standardized, supervised, terms
+
+LN2, LN3 = math.log(2), math.log(3)
+ROWS, CLASSES, FEATURES = 6, 4, 5
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_attention_by_hand() -> None:
+    # softmax([ln 3, 0]) = [3/4, 1/4]; of two rows, floor 1/2: 1/2 + 1/2 * 2 * 3/4 = 5/4 and 1/2 + 1/2 * 2 * 1/4 = 3/4
+    assert attention(torch.tensor([LN3, 0.0]), 0.5).tolist() == pytest.approx([1.25, 0.75])
+
+
+@given(arrays("float32", st.integers(2, 40), elements=st.floats(-50, 50, width=32)), st.floats(0.05, 1))
+def test_attention_has_the_mean_one_and_keeps_its_floor(scores: object, floor: float) -> None:
+    weights = attention(torch.as_tensor(scores), floor)
+    assert weights.mean().item() == pytest.approx(1, abs=1e-4)
+    assert weights.min().item() >= floor - 1e-6
+
+
+def test_a_collapse_onto_one_sample_stays_above_the_entropy_of_the_floor() -> None:
+    scores = torch.zeros(128)
+    scores[0] = 1000
+    weights = attention(scores, 0.5)
+    assert weights[0].item() == pytest.approx(0.5 + 0.5 * 128)
+    # half of the mass is spread over 128 rows: the entropy is at least half of log 128
+    assert described("a", weights, torch.zeros(128, dtype=torch.bool))["a_entropy"] >= 0.5
+
+
+def test_supervision_by_hand() -> None:
+    # needs 3 and 1: shares 3/4 and 1/4; softmax([ln 3, 0]) is just that: the cross-entropy is its entropy, over log 2
+    entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25)) / LN2
+    assert supervised(torch.tensor([LN3, 0.0]), torch.tensor([3.0, 1.0])).item() == pytest.approx(entropy)
+    assert supervised(torch.tensor([0.0, 0.0]), torch.tensor([3.0, 1.0])).item() == pytest.approx(1)  # even scores
+
+
+def test_supervision_is_least_where_the_scores_say_the_need() -> None:
+    need = torch.tensor([0.5, 2.0, 1.5, 4.0])
+    scores = torch.zeros(4, requires_grad=True)
+    optimizer = torch.optim.SGD([scores], lr=2.0)
+    for _ in range(300):
+        optimizer.zero_grad()
+        supervised(scores, need).backward()  # type: ignore[no-untyped-call]  # torch does not annotate Tensor.backward
+        optimizer.step()
+    assert torch.softmax(scores.detach(), 0).tolist() == pytest.approx((need / need.sum()).tolist(), abs=1e-3)
+
+
+def test_no_need_at_all_is_an_even_need() -> None:
+    assert supervised(torch.tensor([0.0, 0.0]), torch.zeros(2)).item() == pytest.approx(1)
+
+
+def test_divergences_by_hand() -> None:
+    # KL([1/2, 1/2] || [1/4, 3/4]) = 1/2 ln 2 + 1/2 ln 2/3 = 1/2 ln 4/3
+    target, student = torch.log(torch.tensor([[1.0, 1.0]])), torch.log(torch.tensor([[1.0, 3.0]]))
+    assert divergences(target, student).tolist() == pytest.approx([0.5 * math.log(4 / 3)], abs=1e-6)
+
+
+def test_standardized_rows_have_no_scale_and_constant_ones_stay_zero() -> None:
+    logits = torch.tensor([[1.0, 2, 3], [10, 20, 30], [5, 5, 5]])
+    found = standardized(logits)
+    assert found[0].tolist() == pytest.approx([-math.sqrt(1.5), 0, math.sqrt(1.5)])
+    assert found[1].tolist() == pytest.approx(found[0].tolist())
+    assert found[2].tolist() == [0, 0, 0]
+
+
+def batch(attend: tuple[bool, bool] = (True, True), floor: float = 0.5) -> tuple[dict[str, torch.Tensor], object]:
+    made = {
+        "logits": random(ROWS, CLASSES, seed=1).requires_grad_(),
+        "scores": random(ROWS, 2, seed=2).requires_grad_(),
+        "student": random(ROWS, CLASSES, seed=3).requires_grad_(),
+        "teacher": random(ROWS, CLASSES, seed=4),
+        "labels": torch.arange(ROWS) % CLASSES,
+    }
+    return made, terms(**made, attend=attend, floor=floor)
+
+
+def test_both_attention_terms_lean_on_what_their_attention_says() -> None:
+    made, found = batch()
+    divergence = divergences(made["logits"], made["student"])
+    weighted = [(attention(made["scores"][:, which], 0.5) * divergence).mean() for which in (0, 1)]
+    assert found.compared.item() == pytest.approx(sum(each.item() for each in weighted))  # type: ignore[attr-defined]  # Terms
+
+
+@pytest.mark.parametrize(("attend", "times"), [((False, False), 1), ((True, False), 1), ((True, True), 2)])
+def test_even_attention_is_the_plain_divergence(attend: tuple[bool, bool], times: int) -> None:
+    made, found = batch(attend, floor=1.0)
+    plain = divergences(made["logits"], made["student"]).mean().item()
+    assert found.compared.item() == pytest.approx(times * plain)  # type: ignore[attr-defined]  # Terms
