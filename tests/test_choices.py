@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,20 @@ def test_labels_reach_the_losses_that_need_them(answers: Answers) -> None:
     objective = Distillation(1.0, (Dkd(weight=0.5), LogitPearson(weight=3.0)), answers)
     objective.prepare(task)
     assert objective(task, {"logits": student}, seen, 0).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_samples_without_labels_are_distilled_by_what_needs_none(answers: Answers) -> None:
+    task = load_task(DIGITS)
+    seen = replace(views.chunk(task, task.split("train"), 0, seed=0, view=0), targets={})
+    student = torch.zeros(len(seen.indices), 10)
+    assert Distillation(1.0, (Kd(), Dist()), answers)(task, {"logits": student}, seen, 0).item() > 0
+
+
+def test_a_loss_without_its_labels_is_refused_before_training(answers: Answers) -> None:
+    unlabelled = type("Unlabelled", (type(load_task(DIGITS)),), {"outputs": {"logits": Output(("batch", 10))}})()
+    Distillation(1.0, (Kd(),), answers).prepare(unlabelled)
+    with pytest.raises(StageError, match="dkd needs labels, and the output 'logits' has no target"):
+        Distillation(1.0, (Kd(), Dkd()), answers).prepare(unlabelled)
 
 
 @pytest.mark.parametrize("kind", ["kd", "dkd", "dist", "logit_pearson"])

@@ -74,6 +74,17 @@ def test_cosines_are_those_of_differences(seed: int) -> None:
     assert torch.allclose(cosines(features), expected, atol=1e-9)
 
 
+@pytest.mark.parametrize("apart", [1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2])
+def test_a_short_side_makes_no_angle_rather_than_a_wrong_one(apart: float) -> None:
+    """In float32 the squares of the long sides differ by rounding, which a short side would blow up."""
+    features = torch.rand(4, 3, generator=torch.Generator().manual_seed(0))
+    features[1] = features[0] + apart
+    sides = normalize((features[None] - features[:, None]).double(), dim=2)
+    error = cosines(features) - sides @ sides.transpose(1, 2)
+    assert torch.where(cosines(features) == 0, 0, error).abs().max().item() < 2e-3
+    assert cosines(features)[0, 1].any() == (apart >= 1e-4)
+
+
 def test_similarity_by_hand() -> None:
     """Rows over their norms: (1, 0), (0, 1) and twice (1, 1) / sqrt(2)."""
     expected = (2 * (1 - 1 / math.sqrt(2)) ** 2 + 2 * (1 / 2)) / 4

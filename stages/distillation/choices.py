@@ -146,7 +146,7 @@ class Rkd(_FeatureLoss):
 
         parts = {rkd_distance: self.distance, rkd_angle: self.angle}
         terms = [share * part(student, teacher) for part, share in parts.items() if share]
-        return terms[0] if len(terms) == 1 else terms[0] + terms[1]
+        return sum(terms[1:], terms[0])
 
 
 class Similarity(_FeatureLoss):
