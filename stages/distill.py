@@ -10,7 +10,7 @@ from pydantic import Field
 
 from attar.pipeline.stage import Facts
 from attar.stages.artifacts import Answers
-from attar.stages.distillation.losses import Kd, Loss
+from attar.stages.distillation.choices import Kd, Loss
 from attar.stages.learn import Learn
 
 

@@ -15,7 +15,8 @@ from attar.pipeline.errors import StageError
 from attar.pipeline.progress import listening
 from attar.stages.artifacts import Answers, Weights
 from attar.stages.distill import Control, Distill
-from attar.stages.distillation.losses import Kd, Mse, cross_entropy, kd, mse
+from attar.stages.distillation.choices import Kd, Mse
+from attar.stages.distillation.losses import cross_entropy, kd, mse
 from attar.stages.distillation.objective import Distillation, Labels
 from attar.stages.label import Label
 from attar.stages.teach import Teach

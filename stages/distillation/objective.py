@@ -14,7 +14,8 @@ from attar.models.task import Output, Task
 from attar.models.views import Seen
 from attar.pipeline.errors import StageError, did_you_mean
 from attar.stages.artifacts import Answers
-from attar.stages.distillation.losses import Loss, cross_entropy, mse
+from attar.stages.distillation.choices import Loss
+from attar.stages.distillation.losses import cross_entropy, mse
 
 Tensors = Mapping[str, Tensor]
 
@@ -42,16 +43,16 @@ class Labels:
 
     def __call__(self, task: Task, outputs: Tensors, seen: Seen, view: int) -> Tensor:
         terms = [
-            self.term(output, outputs[name], torch.from_numpy(np.asarray(seen.targets[output.target])).to(outputs[name].device))
+            self.term(output, outputs[name], target)
             for name, output in task.outputs.items()
-            if output.target
+            if (target := target_of(output, seen, outputs[name].device)) is not None
         ]
         return torch.stack(terms).sum() if len(terms) > 1 else terms[0]
 
     def term(self, output: Output, got: Tensor, target: Tensor) -> Tensor:
         if output.kind == "logits":
-            return cross_entropy(got, target.long(), self.smoothing)
-        return mse(got, target.float())
+            return cross_entropy(got, target, self.smoothing)
+        return mse(got, target)
 
 
 class Distillation:
@@ -68,6 +69,7 @@ class Distillation:
         self.check_answers(task)
         for loss in self.losses:
             self.check(loss, task.outputs)
+            self.check_labels(loss, task.outputs)
         for name, output in task.outputs.items():
             if not any(reads(loss, name, output) for loss in self.losses):
                 raise StageError(f"no loss reads the output {name!r} ({output.kind}); add {{ kind = 'mse', output = '{name}' }}")
@@ -91,6 +93,14 @@ class Distillation:
         if kind not in loss.applies:
             raise StageError(f"{loss.kind} is for {', '.join(sorted(loss.applies))}; {loss.output!r} holds {kind}: use mse")
 
+    @staticmethod
+    def check_labels(loss: Loss, outputs: Mapping[str, Output]) -> None:
+        for name, output in outputs.items():
+            if loss.labels and not output.target and reads(loss, name, output):
+                raise StageError(
+                    f"{loss.kind} needs labels, and the output {name!r} has no target; name one in Output(target=...), or use kd"
+                )
+
     def __call__(self, task: Task, outputs: Tensors, seen: Seen, view: int) -> Tensor:
         if self.lambda_kd == 0:
             return self.other(task, outputs, seen, view)
@@ -103,12 +113,22 @@ class Distillation:
         """L_KD: the weighted sum of the losses over the outputs that each reads."""
         total = torch.zeros(())
         for name, output in task.outputs.items():
-            teacher = torch.from_numpy(self.views[view][name][seen.indices].astype(np.float32)).to(outputs[name].device)
+            student = outputs[name]
+            teacher = torch.from_numpy(self.views[view][name][seen.indices].astype(np.float32)).to(student.device)
             for loss in self.losses:
                 if reads(loss, name, output):
-                    total = total + loss.weight * loss(outputs[name], teacher)
+                    labels = target_of(output, seen, student.device) if loss.labels else None
+                    total = total + loss.weight * loss(student, teacher, labels)
         return total
 
 
 def reads(loss: Loss, name: str, output: Output) -> bool:
     return loss.output == name or (loss.output is None and output.kind in loss.applies)
+
+
+def target_of(output: Output, seen: Seen, device: torch.device) -> Tensor | None:
+    """Class indices for logits, float32 numbers for values; None where the output has no target."""
+    if output.target is None:
+        return None
+    target = torch.from_numpy(np.asarray(seen.targets[output.target])).to(device)
+    return target.long() if output.kind == "logits" else target.float()

@@ -1,0 +1,187 @@
+"""The losses that a recipe can name by ``kind``, with their settings. No torch here: recipes are read where there is none.
+
+To add one: a pure function in ``losses`` or ``features``, a settings class here, its name in ``Loss`` or ``FeatureLoss``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from attar.pipeline.errors import StageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Share = Annotated[float, Field(ge=0)]
+"""The weight of one term of a loss."""
+Temperature = Annotated[float, Field(gt=0)]
+Layer = Annotated[str, Field(min_length=1)]
+"""The name of a layer, as in ``named_modules``."""
+
+
+class _Choice(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    shares: ClassVar[tuple[str, ...]] = ()
+    """The settings of which one must be above 0."""
+
+    weight: float = Field(1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _measures_something(self) -> Self:
+        if self.shares and not any(getattr(self, name) for name in self.shares):
+            raise ValueError(f"{' and '.join(self.shares)} are both 0, so the loss is always 0; raise one, or leave the loss out")
+        return self
+
+
+class _Loss(_Choice):
+    """A loss of outputs: ``loss(student, teacher, labels)``, all of one output; ``labels`` None where it has no target."""
+
+    applies: ClassVar[frozenset[str]] = frozenset({"logits"})
+    """The kinds of output that it is defined for."""
+    labels: ClassVar[bool] = False
+    """Whether it needs labels."""
+
+    output: str | None = None
+    """The only output that it reads; None: all of a kind that it applies to."""
+
+
+class Kd(_Loss):
+    """``losses.kd``, with ``standardize`` on ``losses.standardized`` logits."""
+
+    kind: Literal["kd"] = "kd"
+    temperature: Temperature = 4.0
+    standardize: bool = False
+
+    def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        from attar.stages.distillation.losses import kd, standardized
+
+        if self.standardize:
+            student, teacher = standardized(student), standardized(teacher)
+        return kd(student, teacher, self.temperature)
+
+
+class Dkd(_Loss):
+    """``losses.dkd``; the defaults are those of the paper for CIFAR-100."""
+
+    shares = ("alpha", "beta")
+    labels = True
+    kind: Literal["dkd"] = "dkd"
+    alpha: Share = 1.0
+    beta: Share = 8.0
+    temperature: Temperature = 4.0
+
+    def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        from attar.stages.distillation.losses import dkd
+
+        if labels is None:
+            raise StageError("dkd needs labels, and this output has none; name its target in Output(target=...), or use kd")
+        return dkd(student, teacher, labels, self.alpha, self.beta, self.temperature)
+
+
+class Dist(_Loss):
+    """``losses.dist``."""
+
+    shares = ("beta", "gamma")
+    kind: Literal["dist"] = "dist"
+    beta: Share = 1.0
+    gamma: Share = 1.0
+    temperature: Temperature = 1.0
+
+    def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        from attar.stages.distillation.losses import dist
+
+        return dist(student, teacher, self.beta, self.gamma, self.temperature)
+
+
+class LogitPearson(_Loss):
+    """``losses.logit_pearson``."""
+
+    kind: Literal["logit_pearson"] = "logit_pearson"
+
+    def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        from attar.stages.distillation.losses import logit_pearson
+
+        return logit_pearson(student, teacher)
+
+
+class Mse(_Loss):
+    """``losses.mse``."""
+
+    applies = frozenset({"logits", "values"})
+    kind: Literal["mse"] = "mse"
+
+    def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        from attar.stages.distillation.losses import mse
+
+        return mse(student, teacher)
+
+
+Loss = Annotated[Kd | Dkd | Dist | LogitPearson | Mse, Field(discriminator="kind")]
+"""Every loss of outputs, by ``kind``. It reads the stored answers."""
+
+
+class _FeatureLoss(_Choice):
+    """A loss of features: ``loss(student, teacher)``, what the two named layers answer to the same samples."""
+
+    regressed: ClassVar[bool] = False
+    """Whether the student's features must first pass a learned regressor to the shape of the teacher's."""
+
+    student: Layer
+    teacher: Layer
+
+
+class Rkd(_FeatureLoss):
+    """``distance * features.rkd_distance + angle * features.rkd_angle``, by default 1 to 2 as in the authors' code."""
+
+    shares = ("distance", "angle")
+    kind: Literal["rkd"] = "rkd"
+    distance: Share = 1.0
+    angle: Share = 2.0
+
+    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
+        from attar.stages.distillation.features import rkd_angle, rkd_distance
+
+        parts = {rkd_distance: self.distance, rkd_angle: self.angle}
+        terms = [share * part(student, teacher) for part, share in parts.items() if share]
+        return sum(terms[1:], terms[0])
+
+
+class Similarity(_FeatureLoss):
+    """``features.similarity``."""
+
+    kind: Literal["similarity"] = "similarity"
+
+    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
+        from attar.stages.distillation.features import similarity
+
+        return similarity(student, teacher)
+
+
+class Attention(_FeatureLoss):
+    """``features.attention``."""
+
+    kind: Literal["attention"] = "attention"
+
+    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
+        from attar.stages.distillation.features import attention
+
+        return attention(student, teacher)
+
+
+class Hint(_FeatureLoss):
+    """``features.hint``; ``student`` is what the regressor made of the student's features."""
+
+    regressed = True
+    kind: Literal["hint"] = "hint"
+
+    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
+        from attar.stages.distillation.features import hint
+
+        return hint(student, teacher)
+
+
+FeatureLoss = Annotated[Rkd | Similarity | Attention | Hint, Field(discriminator="kind")]
+"""Every loss of features, by ``kind``. The teacher runs beside the student."""
