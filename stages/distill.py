@@ -9,8 +9,8 @@ from typing import Literal
 from pydantic import Field
 
 from attar.pipeline.stage import Facts
-from attar.stages.artifacts import Answers
-from attar.stages.distillation.choices import Kd, Loss
+from attar.stages.artifacts import Answers, Weights
+from attar.stages.distillation.choices import Beside, FeatureLoss, Kd, Loss
 from attar.stages.learn import Learn
 
 
@@ -22,17 +22,21 @@ class Distill(Learn):
     """
 
     lambda_kd: float = Field(0.9, ge=0, le=1)
-    losses: tuple[Loss, ...] = Field((Kd(),), min_length=1)
-    """L_KD is their weighted sum."""
+    losses: tuple[Loss | FeatureLoss, ...] = Field((Kd(),), min_length=1)
+    """L_KD is their weighted sum. Losses of features run the teacher beside the student; the others read the stored answers."""
+    distiller: Beside | None = None
+    """A small network that is trained beside the student and adds to L_KD; see ``stages.distillation.distiller``."""
     other: Literal["cross-entropy"] = "cross-entropy"
     """L_other, for outputs that are logits; outputs that are numbers are fitted by their squared error."""
 
-    def run(self, out: Path, *, answers: Answers) -> Facts:
+    def run(self, out: Path, *, teacher: Weights, answers: Answers) -> Facts:
+        """Calls the teacher only for losses of features."""
         from attar.stages.distillation.loop import Recorded, fit
         from attar.stages.distillation.objective import Distillation
 
         views = Recorded(answers.facts["seed"], answers.facts["views"])
-        return fit(self, out, "student", Distillation(self.lambda_kd, self.losses, answers), views, answers)
+        objective = Distillation(self.lambda_kd, self.losses, answers, self.distiller, teacher)
+        return fit(self, out, "student", objective, views, answers)
 
 
 class Control(Learn):

@@ -29,6 +29,10 @@ def artifact(kind: type[A], root: Path, facts: Facts) -> A:
     return kind(key="0" * 64, digest="1" * 64, root=root, facts=facts)
 
 
+NOBODY = artifact(Weights, Path("nowhere"), {})
+"""A teacher that cannot be asked: what is distilled from stored answers alone never opens it."""
+
+
 def floats(array: Array) -> npt.NDArray[np.float64]:
     """For comparisons: what a predictor returns has a dtype that only its task knows."""
     return np.asarray(array, np.float64)

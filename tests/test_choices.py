@@ -34,7 +34,7 @@ from attar.stages.distillation.choices import (
 )
 from attar.stages.distillation.objective import Distillation
 from attar.stages.label import Label
-from tests.smoke import DIGITS, RESIDUAL, artifact, weights
+from tests.smoke import DIGITS, NOBODY, RESIDUAL, artifact, weights
 from tests.test_imports import HEAVY, loaded
 from tests.test_learn import new
 
@@ -236,5 +236,5 @@ def test_a_loss_without_its_labels_is_refused_before_training(answers: Answers) 
 def test_a_student_is_distilled_by_each(tmp_path: Path, answers: Answers, kind: str) -> None:
     settings: dict[str, Any] = {"network": RESIDUAL, "options": {"width": 4}, "epochs": 4, "learning_rate": 0.01}
     stage = Distill(task=DIGITS, losses=({"kind": kind},), lambda_kd=1, **settings)
-    history = stage.run(new(tmp_path), answers=answers)["history"]
+    history = stage.run(new(tmp_path), teacher=NOBODY, answers=answers)["history"]
     assert history[-1]["loss"] < history[0]["loss"]

@@ -20,7 +20,7 @@ from attar.stages.distillation.losses import cross_entropy, kd, mse
 from attar.stages.distillation.objective import Distillation, Labels
 from attar.stages.label import Label
 from attar.stages.teach import Teach
-from tests.smoke import DIGITS, RESIDUAL, artifact, weights
+from tests.smoke import DIGITS, NOBODY, RESIDUAL, artifact, weights
 from tests.test_learn import READER, SENTENCES, Interrupted, interrupt_at, new
 
 STUDENT: dict[str, Any] = {"task": DIGITS, "network": RESIDUAL, "options": {"width": 4}, "epochs": 3, "learning_rate": 0.01}
@@ -72,7 +72,7 @@ def test_numbers_are_fitted_by_their_squared_error(values: Answers) -> None:
 
 
 def test_a_student_learns_the_teacher(tmp_path: Path, answers: Answers) -> None:
-    facts = distill(epochs=12).run(new(tmp_path), answers=answers)
+    facts = distill(epochs=12).run(new(tmp_path), teacher=NOBODY, answers=answers)
     correlations = [entry["correlation"] for entry in facts["history"]]
     assert facts["correlation"] == correlations[-1] > correlations[0]
     assert facts["correlation"] > 0.8
@@ -80,7 +80,7 @@ def test_a_student_learns_the_teacher(tmp_path: Path, answers: Answers) -> None:
 
 def test_the_recorded_correlation_is_that_of_the_weights(tmp_path: Path, answers: Answers) -> None:
     out, task = new(tmp_path), load_task(DIGITS)
-    student = artifact(Weights, out, distill(epochs=1).run(out, answers=answers))
+    student = artifact(Weights, out, distill(epochs=1).run(out, teacher=NOBODY, answers=answers))
     with student.open() as predict:
         seen = views.clean(task, task.split("validation"))
         got = np.concatenate([np.asarray(predict(part.inputs)["logits"], np.float64) for part in seen])
@@ -90,10 +90,10 @@ def test_the_recorded_correlation_is_that_of_the_weights(tmp_path: Path, answers
 
 def test_an_interrupted_distillation_ends_in_the_same_bytes(tmp_path: Path, answers: Answers) -> None:
     whole, broken = new(tmp_path, "whole"), new(tmp_path, "broken")
-    facts = distill().run(whole, answers=answers)
+    facts = distill().run(whole, teacher=NOBODY, answers=answers)
     with pytest.raises(Interrupted), listening(interrupt_at(20)):
-        distill().run(broken, answers=answers)
-    assert distill().run(broken, answers=answers) == facts
+        distill().run(broken, teacher=NOBODY, answers=answers)
+    assert distill().run(broken, teacher=NOBODY, answers=answers) == facts
     assert (broken / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
 
 
@@ -101,7 +101,7 @@ def test_without_a_share_for_the_teacher_it_is_the_control(tmp_path: Path, answe
     """Student and control run through the same loop: only the loss differs."""
     alone, control = new(tmp_path, "alone"), new(tmp_path, "control")  # the answers' views have seed 5
     Control(**STUDENT, enabled=True, views=2, view_seed=5).run(control)
-    distill(lambda_kd=0).run(alone, answers=answers)
+    distill(lambda_kd=0).run(alone, teacher=NOBODY, answers=answers)
     assert (alone / "weights.safetensors").read_bytes() == (control / "weights.safetensors").read_bytes()
 
 
@@ -117,22 +117,22 @@ def test_tokens_and_numbers_are_distilled_too(tmp_path: Path, values: Answers) -
     stage = Distill(
         task=SENTENCES, network="tests.token_task:student", epochs=4, learning_rate=0.02, losses=(Mse(),), lambda_kd=1
     )
-    assert stage.run(new(tmp_path), answers=values)["correlation"] > 0.5
+    assert stage.run(new(tmp_path), teacher=NOBODY, answers=values)["correlation"] > 0.5
 
 
 def test_a_loss_for_the_wrong_kind_of_output(tmp_path: Path, values: Answers) -> None:
     settings = {"task": SENTENCES, "network": "tests.token_task:student", "options": {}}
     with pytest.raises(StageError, match=r"no loss reads the output 'value' \(values\); add \{ kind = 'mse'"):
-        distill(**settings).run(new(tmp_path), answers=values)
+        distill(**settings).run(new(tmp_path), teacher=NOBODY, answers=values)
     with pytest.raises(StageError, match=r"kd is for logits; 'value' holds values: use mse"):
-        distill(**settings, losses=(Kd(output="value"),)).run(new(tmp_path), answers=values)
+        distill(**settings, losses=(Kd(output="value"),)).run(new(tmp_path), teacher=NOBODY, answers=values)
     with pytest.raises(StageError, match=r"the task has no output 'valeu': did you mean 'value'\?"):
-        distill(**settings, losses=(Mse(output="valeu"),)).run(new(tmp_path), answers=values)
+        distill(**settings, losses=(Mse(output="valeu"),)).run(new(tmp_path), teacher=NOBODY, answers=values)
 
 
 def test_answers_to_another_task(tmp_path: Path, values: Answers) -> None:
     with pytest.raises(StageError, match=r"answers are for 2048 samples and \['value'\], the task has 1197 and \['logits'\]"):
-        distill().run(new(tmp_path), answers=values)
+        distill().run(new(tmp_path), teacher=NOBODY, answers=values)
 
 
 def test_labels_need_a_target() -> None:

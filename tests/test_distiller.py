@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from attar.stages.distillation.distiller import Distiller, attention, described, divergences, standardized, supervised, terms
+from attar.stages.distillation.distiller import attention, described, divergences, standardized, supervised, terms
 
 LN2, LN3 = math.log(2), math.log(3)
 ROWS, CLASSES, FEATURES = 6, 4, 5

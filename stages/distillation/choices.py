@@ -183,5 +183,27 @@ class Hint(_FeatureLoss):
         return hint(student, teacher)
 
 
+class Beside(BaseModel):
+    """The distiller of ``stages.distillation.distiller``: trained beside the student, in no graph that is exported."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    teacher_attention: bool = True
+    """Lean on the samples that the teacher assigns wrongly."""
+    student_attention: bool = True
+    """Lean on the samples on which the student does not yet say what the distiller believes."""
+    weight: float = Field(1.0, gt=0)
+    """Of the terms that compare the student with the distiller, in L_KD."""
+    hidden: int = Field(64, ge=1)
+    floor: float = Field(0.5, gt=0, le=1)
+    """The least weight of a sample where the mean is 1: it bounds the entropy of both attentions from below."""
+    trunk: bool = True
+    """Whether the distiller's own loss moves the student's layers below the features that it shares."""
+    features: Layer | None = None
+    """The student's layer whose answer is shared; None: the input of its last linear layer."""
+    output: str | None = None
+    """The logits that it is about; None: the only ones with a target."""
+
+
 FeatureLoss = Annotated[Rkd | Similarity | Attention | Hint, Field(discriminator="kind")]
 """Every loss of features, by ``kind``. The teacher runs beside the student."""

@@ -20,11 +20,11 @@ Student Attention learns where the student is not yet what the distiller believe
     L_A = CE(n / sum n, softmax(a))      for each, n without a gradient
 
 What would go wrong otherwise:
-- Labels are in the distiller's loss and not among its inputs, where it would learn the identity and say nothing about the student.
+- Labels are in the distiller's loss and not among its inputs: there it would learn the identity and say nothing of the student.
 - Both terms have the distiller as their target. To lean on the teacher's mistakes with the teacher as target would teach them.
 - The target has no gradient: else the distiller would meet the student half-way.
-- A weight that is learned by minimising the weighted loss moves to the easy samples. These are learned from the needs instead, have
-  the mean 1, and the floor bounds their entropy from below.
+- A weight that is learned by minimising the weighted loss moves to the easy samples. These are learned from the needs instead,
+  have the mean 1, and the floor bounds their entropy from below.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ def terms(
             logged |= described(name, weights.detach(), wrong)
     compared = torch.stack(found).sum() if found else divergence.mean()
     logged["distiller_score"] = float((logits.argmax(-1) == labels).float().mean())
+    logged["distiller_kdl"] = float(divergence.detach().mean())
     return Terms(F.cross_entropy(logits, labels), compared, supervision, logged)
 
 

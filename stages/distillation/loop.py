@@ -74,7 +74,8 @@ def fit(settings: Learn, out: Path, what: str, objective: Objective, seen: Views
         torch.manual_seed(settings.seed)
         module = build(settings.network, settings.options).to(device)
         probe(module, task)
-        training = Training(settings, task, module, objective, seen, what)
+        beside = objective.beside(task, module)
+        training = Training(settings, task, module, objective, seen, what, beside)
         training.run(validation, scratch(out) / "checkpoint.safetensors")
     return finish(out, module, settings, training.facts())
 
@@ -111,13 +112,16 @@ class Training:
     objective: Objective
     views: Views
     what: str
+    beside: nn.Module
+    """What is trained beside the module and is not kept."""
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
     best: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         channels_last(self.module)
-        self.optimizer = torch.optim.AdamW(self.module.parameters(), weight_decay=self.settings.weight_decay, fused=True)
+        trained = [*self.module.parameters(), *self.beside.parameters()]
+        self.optimizer = torch.optim.AdamW(trained, weight_decay=self.settings.weight_decay, fused=True)
         self.device = next(self.module.parameters()).device.type
         self.bf16 = self.settings.precision == "bf16" or (
             self.settings.precision == "auto" and bf16_pays(self.module, self.device)
@@ -132,7 +136,7 @@ class Training:
         while len(self.history) < self.settings.epochs and not self.stale():
             epoch = len(self.history) + 1
             loss = self.epoch(epoch)
-            self.record({"epoch": epoch, "loss": round(loss, 6), **validation(self.module)})
+            self.record({"epoch": epoch, "loss": round(loss, 6), **validation(self.module), **self.objective.logged()})
             self.save(file)
         self.module.load_state_dict(self.best)
 
@@ -193,13 +197,15 @@ class Training:
 
     def save(self, file: Path) -> None:
         state = {"history": self.history, "best_epoch": self.best_epoch}
-        checkpoint.save(file, {"module": self.module.state_dict(), "best": self.best}, self.optimizer, json.dumps(state))
+        groups = {"module": self.module.state_dict(), "best": self.best, "beside": self.beside.state_dict()}
+        checkpoint.save(file, groups, self.optimizer, json.dumps(state))
 
     def resume(self, file: Path) -> None:
         tensors, text = checkpoint.load(file, self.optimizer)
         state = json.loads(text)
         self.history, self.best_epoch, self.best = state["history"], state["best_epoch"], tensors["best"]
         self.module.load_state_dict(tensors["module"])
+        self.beside.load_state_dict(tensors.get("beside", {}))
 
     def facts(self) -> dict[str, Any]:
         kept = {name: value for name, value in self.history[self.best_epoch - 1].items() if name in ("score", "correlation")}

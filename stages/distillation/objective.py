@@ -8,24 +8,33 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from attar.models.task import Output, Task
 from attar.models.views import Seen
 from attar.pipeline.errors import StageError, did_you_mean
-from attar.stages.artifacts import Answers
-from attar.stages.distillation.choices import Loss
+from attar.stages.artifacts import Answers, Weights
+from attar.stages.distillation.choices import Attention, Beside, FeatureLoss, Hint, Loss, Rkd, Similarity
+from attar.stages.distillation.companion import Companion
+from attar.stages.distillation.live import Live
 from attar.stages.distillation.losses import cross_entropy, mse
 
 Tensors = Mapping[str, Tensor]
+FEATURES = (Rkd, Similarity, Attention, Hint)
 
 
 class Objective(Protocol):
     def prepare(self, task: Task) -> None:
         """Refuse, before anything is trained, a task that this cannot be computed for. Raises StageError."""
 
+    def beside(self, task: Task, module: nn.Module) -> nn.Module:
+        """What is trained beside ``module`` and not kept; a module without parameters where there is nothing."""
+
     def __call__(self, task: Task, outputs: Tensors, seen: Seen, view: int) -> Tensor:
         """The loss of float32 ``outputs`` for the samples ``seen`` in ``view``."""
+
+    def logged(self) -> dict[str, float]:
+        """Means of what was noted since the last call, for the history."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,12 @@ class Labels:
                 f"no output of {type(task).__name__} has a target, so there are no labels to learn from; "
                 "name one in Output(target=...), or distil with lambda_kd = 1"
             )
+
+    def beside(self, task: Task, module: nn.Module) -> nn.Module:
+        return nn.Module()
+
+    def logged(self) -> dict[str, float]:
+        return {}
 
     def __call__(self, task: Task, outputs: Tensors, seen: Seen, view: int) -> Tensor:
         terms = [
@@ -58,10 +73,22 @@ class Labels:
 class Distillation:
     """``L = lambda_kd * L_KD + (1 - lambda_kd) * L_other``; a part whose share is 0 is not computed."""
 
-    def __init__(self, lambda_kd: float, losses: Sequence[Loss], answers: Answers) -> None:
-        self.lambda_kd, self.losses = lambda_kd, losses
-        self.other, self.facts = Labels(), answers.facts
+    def __init__(
+        self,
+        lambda_kd: float,
+        losses: Sequence[Loss | FeatureLoss],
+        answers: Answers,
+        distiller: Beside | None = None,
+        teacher: Weights | None = None,
+    ) -> None:
+        """``teacher`` is opened for losses of features only."""
+        self.lambda_kd, self.teacher = lambda_kd, teacher
+        self.losses = [loss for loss in losses if not isinstance(loss, FEATURES)]
+        self.features = [loss for loss in losses if isinstance(loss, FEATURES)]
+        self.other, self.facts, self.distiller = Labels(), answers.facts, distiller
         self.views = [answers.of("train", view) for view in range(answers.facts["views"])]
+        self.live: Live | None = None
+        self.companion: Companion | None = None
 
     def prepare(self, task: Task) -> None:
         if self.lambda_kd < 1:
@@ -71,8 +98,24 @@ class Distillation:
             self.check(loss, task.outputs)
             self.check_labels(loss, task.outputs)
         for name, output in task.outputs.items():
-            if not any(reads(loss, name, output) for loss in self.losses):
+            if not self.features and not any(reads(loss, name, output) for loss in self.losses):
                 raise StageError(f"no loss reads the output {name!r} ({output.kind}); add {{ kind = 'mse', output = '{name}' }}")
+
+    def beside(self, task: Task, module: nn.Module) -> nn.Module:
+        """The distiller, and the regressors of losses of features."""
+        found = nn.ModuleDict()
+        device = next(module.parameters()).device
+        if self.features and self.lambda_kd:
+            if self.teacher is None:
+                raise StageError(f"{self.features[0].kind} is a loss of features, for which the teacher itself is needed")
+            found["features"] = self.live = Live(task, module, self.teacher.load().to(device), self.features)
+        if self.distiller and self.lambda_kd:
+            self.companion = Companion(self.distiller, task, module)
+            found["distiller"] = self.companion.network.to(device)
+        return found
+
+    def logged(self) -> dict[str, float]:
+        return self.companion.logged() if self.companion else {}
 
     def check_answers(self, task: Task) -> None:
         """A task whose splits changed under the same name and version would pair samples with the wrong answers."""
@@ -110,7 +153,7 @@ class Distillation:
         return learned + (1 - self.lambda_kd) * self.other(task, outputs, seen, view)
 
     def from_teacher(self, task: Task, outputs: Tensors, seen: Seen, view: int) -> Tensor:
-        """L_KD: the weighted sum of the losses over the outputs that each reads."""
+        """L_KD: the weighted sum of the losses over the outputs that each reads, and what the distiller adds."""
         total = torch.zeros(())
         for name, output in task.outputs.items():
             student = outputs[name]
@@ -119,7 +162,9 @@ class Distillation:
                 if reads(loss, name, output):
                     labels = target_of(output, seen, student.device) if loss.labels else None
                     total = total + loss.weight * loss(student, teacher, labels)
-        return total
+            if self.companion and name == self.companion.output:
+                total = total + self.companion(student, teacher, target_of(output, seen, student.device))
+        return total if self.live is None else total + self.live(seen.inputs)
 
 
 def reads(loss: Loss, name: str, output: Output) -> bool:
