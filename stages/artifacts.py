@@ -36,7 +36,8 @@ class Weights(Model):
     """``weights.safetensors``, and in the facts the ``network`` and ``options`` that rebuild its module.
 
     Facts: ``task``, ``network``, ``options``, ``parameters`` (count), ``score`` (on validation), ``history`` (a list of
-    ``{"epoch", "loss", "score"}``), ``best_epoch``, ``device``. A control that is switched off has ``{"off": true}``.
+    ``{"epoch", "loss", "score"}``), ``best_epoch``, ``device``; of a student also ``correlation``, ``kdl``, ``oacc`` (its
+    teacher's score on validation) and what its distiller noted. A control that is switched off has ``{"off": true}``.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("torch", "safetensors")

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from attar.pipeline.stage import Facts
 from attar.stages.artifacts import Answers, Weights
-from attar.stages.distillation.choices import Beside, FeatureLoss, Kd, Loss
+from attar.stages.distillation.choices import AnyLoss, Beside, Kd
 from attar.stages.learn import Learn
 
 
@@ -22,7 +22,7 @@ class Distill(Learn):
     """
 
     lambda_kd: float = Field(0.9, ge=0, le=1)
-    losses: tuple[Loss | FeatureLoss, ...] = Field((Kd(),), min_length=1)
+    losses: tuple[AnyLoss, ...] = Field((Kd(),), min_length=1)
     """L_KD is their weighted sum. Losses of features run the teacher beside the student; the others read the stored answers."""
     distiller: Beside | None = None
     """A small network that is trained beside the student and adds to L_KD; see ``stages.distillation.distiller``."""

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from attar.stages.distillation.distiller import attention, described, divergences, standardized, supervised, terms
+from attar.stages.distillation.distiller import Terms, attention, described, divergences, standardized, supervised, terms
 
 LN2, LN3 = math.log(2), math.log(3)
 ROWS, CLASSES, FEATURES = 6, 4, 5
@@ -77,26 +77,45 @@ def test_standardized_rows_have_no_scale_and_constant_ones_stay_zero() -> None:
     assert found[2].tolist() == [0, 0, 0]
 
 
-def batch(attend: tuple[bool, bool] = (True, True), floor: float = 0.5) -> tuple[dict[str, torch.Tensor], object]:
+def batch(attend: tuple[bool, bool] = (True, True), floor: float = 0.5) -> tuple[dict[str, torch.Tensor], Terms]:
     made = {
-        "logits": random(ROWS, CLASSES, seed=1).requires_grad_(),
-        "scores": random(ROWS, 2, seed=2).requires_grad_(),
-        "student": random(ROWS, CLASSES, seed=3).requires_grad_(),
+        "logits": random(ROWS, CLASSES, seed=1),
+        "scores": random(ROWS, 2, seed=2),
+        "student": random(ROWS, CLASSES, seed=3),
         "teacher": random(ROWS, CLASSES, seed=4),
         "labels": torch.arange(ROWS) % CLASSES,
     }
-    return made, terms(**made, attend=attend, floor=floor)
+    rows = (made["logits"], made["scores"], made["student"], made["teacher"], made["labels"])
+    return made, terms(*rows, attend, floor)
 
 
 def test_both_attention_terms_lean_on_what_their_attention_says() -> None:
     made, found = batch()
     divergence = divergences(made["logits"], made["student"])
     weighted = [(attention(made["scores"][:, which], 0.5) * divergence).mean() for which in (0, 1)]
-    assert found.compared.item() == pytest.approx(sum(each.item() for each in weighted))  # type: ignore[attr-defined]  # Terms
+    assert found.compared.item() == pytest.approx(sum(each.item() for each in weighted))
 
 
 @pytest.mark.parametrize(("attend", "times"), [((False, False), 1), ((True, False), 1), ((True, True), 2)])
 def test_even_attention_is_the_plain_divergence(attend: tuple[bool, bool], times: int) -> None:
     made, found = batch(attend, floor=1.0)
     plain = divergences(made["logits"], made["student"]).mean().item()
-    assert found.compared.item() == pytest.approx(times * plain)  # type: ignore[attr-defined]  # Terms
+    assert found.compared.item() == pytest.approx(times * plain)
+
+
+def test_its_own_loss_is_the_cross_entropy_with_the_labels() -> None:
+    made, found = batch()
+    picked = torch.log_softmax(made["logits"], 1)[torch.arange(ROWS), made["labels"]]
+    assert found.own.item() == pytest.approx(-picked.mean().item())
+
+
+def test_what_is_logged_says_where_the_weight_goes() -> None:
+    made, found = batch()
+    wrong = made["teacher"].argmax(1) != made["labels"]
+    weights = attention(made["scores"][:, 0], 0.5)
+    assert found.logged["teacher_attention_on_wrong"] == pytest.approx(weights[wrong].mean().item())
+    assert found.logged["distiller_kdl"] == pytest.approx(divergences(made["logits"], made["student"]).mean().item())
+    assert set(found.logged) == {
+        *(f"{who}_attention_{what}" for who in ("teacher", "student") for what in ("entropy", "on_wrong")),
+        *("distiller_score", "distiller_kdl"),
+    }

@@ -207,3 +207,6 @@ class Beside(BaseModel):
 
 FeatureLoss = Annotated[Rkd | Similarity | Attention | Hint, Field(discriminator="kind")]
 """Every loss of features, by ``kind``. The teacher runs beside the student."""
+
+AnyLoss = Annotated[Kd | Dkd | Dist | LogitPearson | Mse | Rkd | Similarity | Attention | Hint, Field(discriminator="kind")]
+"""What ``losses`` in a recipe may hold."""

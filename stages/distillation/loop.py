@@ -77,7 +77,8 @@ def fit(settings: Learn, out: Path, what: str, objective: Objective, seen: Views
         beside = objective.beside(task, module)
         training = Training(settings, task, module, objective, seen, what, beside)
         training.run(validation, scratch(out) / "checkpoint.safetensors")
-    return finish(out, module, settings, training.facts())
+    oacc = validation.oacc()
+    return finish(out, module, settings, training.facts() | ({} if oacc is None else {"oacc": oacc}))
 
 
 def adopt(settings: Learn, file: Path, out: Path) -> Facts:
@@ -208,7 +209,7 @@ class Training:
         self.beside.load_state_dict(tensors.get("beside", {}))
 
     def facts(self) -> dict[str, Any]:
-        kept = {name: value for name, value in self.history[self.best_epoch - 1].items() if name in ("score", "correlation")}
+        kept = {name: value for name, value in self.history[self.best_epoch - 1].items() if name not in ("epoch", "loss")}
         precision = "bf16" if self.bf16 else "fp32"
         return {**kept, "history": self.history, "best_epoch": self.best_epoch, "precision": precision}
 

@@ -8,7 +8,7 @@ from torch import nn
 from attar.models import views
 from attar.models.task import Array, Arrays, Task
 from attar.stages.artifacts import Answers
-from attar.stages.proof.metrics import correlation, deviations
+from attar.stages.proof.metrics import compare, worst
 from attar.stages.runtimes.torch import predictor
 
 
@@ -29,14 +29,19 @@ class Validation:
             outputs.append(made)
         measured = {"score": self.task.aggregate(np.concatenate(statistics))}
         if self.teacher is not None:
-            measured["correlation"] = self.correlation(self.teacher, outputs)
+            measured |= self.against(self.teacher, outputs)
         return {name: round(value, 6) for name, value in measured.items()}
 
-    def correlation(self, teacher: Arrays, parts: list[dict[str, Array]]) -> float:
-        """The smallest over the outputs; logits are centred, because they are defined up to a constant only."""
-        found = []
-        for name, output in self.task.outputs.items():
-            pair = [np.asarray(a, np.float64) for a in (teacher[name], np.concatenate([part[name] for part in parts]))]
-            p, q = [deviations(a, -1) for a in pair] if output.kind == "logits" else pair
-            found.append(correlation(p, q))
-        return min(found)
+    def against(self, teacher: Arrays, parts: list[dict[str, Array]]) -> dict[str, float]:
+        """CORR and, where there are logits, KDL with the teacher, both of the worst output."""
+        pairs = {name: (teacher[name], np.concatenate([part[name] for part in parts])) for name in self.task.outputs}
+        found = worst([compare(output.kind, *pairs[name]) for name, output in self.task.outputs.items()])
+        return {name: value for name in ("correlation", "kdl") if (value := found[name]) is not None}
+
+    def oacc(self) -> float | None:
+        """OACC on validation: the teacher's own score, from its stored answers; None without them."""
+        if self.teacher is None:
+            return None
+        targets = [seen.targets for seen in views.clean(self.task, self.split)]
+        joined = {name: np.concatenate([each[name] for each in targets]) for name in targets[0]}
+        return round(self.task.aggregate(self.task.score(dict(self.teacher), joined)), 6)
