@@ -26,6 +26,10 @@ class Learn(Stage[Weights]):
     """The largest of the schedule."""
     weight_decay: float = Field(0.05, ge=0)
     schedule: Literal["one-cycle", "cosine"] = "one-cycle"
+    gradient_clip: float = Field(0.0, ge=0)
+    """The largest norm of a step's gradient, over all parameters; 0: no limit."""
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Decay a step of an exponential moving average of the weights, which is then what is kept; 0: the weights as they are."""
     patience: int = Field(0, ge=0)
     """Stop after so many epochs without a better validation score, and keep the best weights; 0: keep the last."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -22,7 +22,7 @@ from attar.models.tasks.digits import Digits
 from attar.pipeline.errors import StageError
 from attar.pipeline.progress import listening
 from attar.stages.artifacts import Weights
-from attar.stages.distillation.loop import FRESH, Fresh, Recorded, bf16_pays
+from attar.stages.distillation.loop import FRESH, Fresh, Recorded, averaged, bf16_pays
 from attar.stages.distillation.schedule import SCHEDULES
 from attar.stages.runtimes.torch import opened
 from attar.stages.teach import Teach
@@ -85,7 +85,14 @@ def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
     assert one != two
 
 
-@pytest.mark.parametrize("settings", [{"precision": "fp32"}, {"precision": "bf16", "patience": 2, "schedule": "cosine"}])
+SETTINGS = [
+    {"precision": "fp32"},
+    {"precision": "bf16", "patience": 2, "schedule": "cosine"},
+    {"precision": "fp32", "ema": 0.9, "gradient_clip": 1.0},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("step", [5, 14, 27])  # 9 steps an epoch: in the first, in the second, after the last
 def test_an_interrupted_training_ends_in_the_same_bytes(tmp_path: Path, step: int, settings: dict[str, Any]) -> None:
     whole, broken = new(tmp_path, "whole"), new(tmp_path, "broken")
@@ -98,6 +105,35 @@ def test_an_interrupted_training_ends_in_the_same_bytes(tmp_path: Path, step: in
     assert seen[0] == 1 + 9 * ((step - 1) // 9)  # goes on with the epoch that was interrupted
     assert again == facts
     assert (broken / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
+
+
+def test_an_average_by_hand() -> None:
+    # the first step copies: 1; then 0.9 * 1 + 0.1 * 2 = 1.1; then 0.9 * 1.1 + 0.1 * 3 = 1.29
+    module = torch.nn.Linear(1, 1, bias=False)
+    average = averaged(module, 0.9)
+    assert average is not None
+    weight: Any = average.module.weight
+    for value, expected in ((1.0, 1.0), (2.0, 1.1), (3.0, 1.29)):
+        torch.nn.init.constant_(module.weight, value)
+        average.update_parameters(module)
+        assert weight.item() == pytest.approx(expected)
+    assert averaged(module, 0.0) is None
+
+
+def test_the_average_is_what_is_measured_and_kept(tmp_path: Path) -> None:
+    """So slow an average that it stays where the first step left it: at chance, whatever the weights have learnt."""
+    kept, out = teach(epochs=3, ema=0.999999).run(new(tmp_path, "average")), new(tmp_path, "weights")
+    assert kept["score"] < 0.5 < teach(epochs=3).run(out)["score"]
+
+
+def test_a_clipped_gradient_hardly_moves_anything(tmp_path: Path) -> None:
+    """So far below the optimizer's own epsilon of 1e-8 that its steps vanish."""
+    out = new(tmp_path)
+    teach(epochs=1, gradient_clip=1e-14, weight_decay=0.0).run(out)
+    torch.manual_seed(0)
+    at_first = residual(4).state_dict()
+    moved = {name: (tensor - at_first[name]).abs().max() for name, tensor in load_file(out / "weights.safetensors").items()}
+    assert max(float(moved[name]) for name in moved if name.endswith(("weight", "bias"))) < 1e-4
 
 
 def test_the_callers_random_state_is_left_alone(tmp_path: Path) -> None:
