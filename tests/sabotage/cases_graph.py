@@ -23,6 +23,8 @@ from tests.sabotage.stages import (
 )
 
 FAULTS = "tests.sabotage.graph_faults"
+SPEED = "gates.speedup = 2.8"
+"""Promised only where speed is what breaks: the recipe itself promises none, so that a busy machine changes no other outcome."""
 
 
 def export(fault: str) -> Inject:
@@ -35,8 +37,8 @@ def onnx(fault: str) -> Inject:
     return run(f'onnx.spoil = "{FAULTS}:{fault}"', onnx=SpoiltAfterExport)
 
 
-def model(fault: str) -> Inject:
-    return run(f'targets.cpu.spoil = "{FAULTS}:{fault}"', model=SpoiltModel)
+def model(fault: str, *settings: str) -> Inject:
+    return run(f'targets.cpu.spoil = "{FAULTS}:{fault}"', *settings, model=SpoiltModel)
 
 
 def engine(fault: str) -> Inject:
@@ -83,7 +85,7 @@ PRECISION = (
     missed("int8 ranges of an older student", run(kept("calibration", "student.seed = 1")), HARMLESS),
     missed("The range of one activation halved", run("calibration.share = 0.5", calibration=Narrowed), HARMLESS),
     Case("The range of one activation a tenth", run("calibration.share = 0.1", calibration=Narrowed), 3, "model"),
-    Case("int8 with ranges found anew for every input", run(model=Dynamic), 3, "engine", "speedup"),
+    Case("int8 with ranges found anew for every input", run(SPEED, model=Dynamic), 3, "engine", "speedup"),
     Case("NaN for one image", model("nan_for_one"), 1, "cpu.engine", "not finite"),
     Case("The same answer to everything", model("constant_answers"), 3, "model", "one answer to all"),
     Case("The input transposed", model("transposed"), 3, "model"),
@@ -108,7 +110,6 @@ BATCHES = (
     Case("NaN for batches of more than 48", engine("nan_for_many"), 3, "engine", "at batch 64"),
     Case("The wrong order in batches of more than 48", engine("reversed_for_many"), 3, "engine", "at batch 64"),
 )
-LITTLE = "gates.speedup = 1.0"
 FP32 = "its answers are right, and nothing looks whether an int8 engine holds int8"
 ENGINE = (
     Case(
@@ -125,15 +126,15 @@ ENGINE = (
         "engine",
         "correlation against model",
     ),
-    Case("An engine that says int8 and is fp32", run(other("onnx"), engine=OtherEngine), 3, "engine", "speedup"),
+    Case("An engine that says int8 and is fp32", run(other("onnx"), SPEED, engine=OtherEngine), 3, "engine", "speedup"),
     missed(
-        "An engine that says int8 and is fp32, where little speed is promised",
-        run(other("onnx"), LITTLE, engine=OtherEngine),
+        "An engine that says int8 and is fp32, where no speed is promised",
+        run(other("onnx"), engine=OtherEngine),
         FP32,
     ),
     Case(
-        "An engine that says int8 and is fp32, where little speed is promised, against the bundle in production",
-        run(other("onnx"), LITTLE, engine=OtherEngine, against=production),
+        "An engine that says int8 and is fp32, where no speed is promised, against the bundle in production",
+        run(other("onnx"), engine=OtherEngine, against=production),
         3,
         "engine",
         "speedup against production",
@@ -160,6 +161,6 @@ ENGINE = (
     Case("fp16 overflows to infinity for three images", engine("fp16_overflow"), 3, "engine", "not finite"),
     Case("NaN for one image", engine("nan_for_one"), 3, "engine", "not finite"),
     Case("Noise of a hundredth", engine("noise"), 3, "engine", "a second answer"),
-    Case("An engine that is not optimised", run(engine=Unoptimised), 3, "engine", "speedup"),
-    Case("A model slower than its reference", model("slow"), 3, "engine", "speedup"),
+    Case("An engine that is not optimised", run(SPEED, engine=Unoptimised), 3, "engine", "speedup"),
+    Case("A model slower than its reference", model("slow", SPEED), 3, "engine", "speedup"),
 )
