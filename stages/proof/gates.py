@@ -13,11 +13,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from attar.pipeline.errors import StageError
-from attar.stages.proof.ledger import PREVIOUS
+from attar.stages.proof.ledger import HOPS, PREVIOUS
 from attar.stages.proof.outcome import ROUNDING, Against, Decision, Name, Outcome
 
 GATED = ("teacher", "reference", "student", "onnx", "model", "engine")
-ORDER = ("teacher", "reference", "student", "control", "onnx", "model", "production", "engine")
 CUMULATIVE = ("student", "onnx", "model", "engine")
 ALIKE: Sequence[Name] = ("score_drop", "correlation", "agreement", "kdl")
 """The promises of one hop against another."""
@@ -82,7 +81,7 @@ def outcomes(ledger: Mapping[str, Any], gates: Gates) -> list[Outcome]:
     if "production" in hops:
         found += alike(ledger, hops, "engine", "production", gates.regression, decides=True)
         found += sound(ledger, hops, "production", decides=False)
-    return sorted(found, key=lambda outcome: ORDER.index(outcome.hop))
+    return sorted(found, key=lambda outcome: HOPS.index(outcome.hop))
 
 
 def ran(hops: Hops, *names: str) -> bool:
