@@ -1,7 +1,8 @@
 """What each way to distil is worth: one teacher, one student, paired seeds, the same views, steps and schedule for every row.
 
 ``python -m benchmarks.distillation`` prints a table for digits in two minutes, of which 300 test images tell little.
-``--task fashion`` takes hours on two cores. Every finished training is kept in ``--work``, so an interrupted run goes on; empty it to measure anew.
+``--task fashion`` takes hours on two cores. Every finished training is kept in ``--work``, so an interrupted run goes on;
+empty it to measure anew.
 """
 
 from __future__ import annotations
