@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from attar.stages.distillation.distiller import Terms, attention, described, divergences, standardized, supervised, terms
+from attar.stages.distillation.distiller import Terms, attention, described, divergences, supervised, terms
 
 LN2, LN3 = math.log(2), math.log(3)
 ROWS, CLASSES, FEATURES = 6, 4, 5
@@ -67,14 +67,6 @@ def test_divergences_by_hand() -> None:
     # KL([1/2, 1/2] || [1/4, 3/4]) = 1/2 ln 2 + 1/2 ln 2/3 = 1/2 ln 4/3
     target, student = torch.log(torch.tensor([[1.0, 1.0]])), torch.log(torch.tensor([[1.0, 3.0]]))
     assert divergences(target, student).tolist() == pytest.approx([0.5 * math.log(4 / 3)], abs=1e-6)
-
-
-def test_standardized_rows_have_no_scale_and_constant_ones_stay_zero() -> None:
-    logits = torch.tensor([[1.0, 2, 3], [10, 20, 30], [5, 5, 5]])
-    found = standardized(logits)
-    assert found[0].tolist() == pytest.approx([-math.sqrt(1.5), 0, math.sqrt(1.5)])
-    assert found[1].tolist() == pytest.approx(found[0].tolist())
-    assert found[2].tolist() == [0, 0, 0]
 
 
 def batch(attend: tuple[bool, bool] = (True, True), floor: float = 0.5) -> tuple[dict[str, torch.Tensor], Terms]:

@@ -1,6 +1,6 @@
 """The losses that a recipe can name by ``kind``, with their settings. No torch here: recipes are read where there is none.
 
-To add one: a pure function in ``losses`` or ``features``, a settings class here, its name in ``Loss`` or ``FeatureLoss``.
+To add one: a pure function in ``losses`` or ``features``, a settings class here, its name in the unions at the end.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ Loss = Annotated[Kd | Dkd | Dist | LogitPearson | Mse, Field(discriminator="kind
 """Every loss of outputs, by ``kind``. It reads the stored answers."""
 
 
-class _FeatureLoss(_Choice):
+class OfFeatures(_Choice):
     """A loss of features: ``loss(student, teacher)``, what the two named layers answer to the same samples."""
 
     regressed: ClassVar[bool] = False
@@ -133,7 +133,7 @@ class _FeatureLoss(_Choice):
     teacher: Layer
 
 
-class Rkd(_FeatureLoss):
+class Rkd(OfFeatures):
     """``distance * features.rkd_distance + angle * features.rkd_angle``, by default 1 to 2 as in the authors' code."""
 
     shares = ("distance", "angle")
@@ -149,7 +149,7 @@ class Rkd(_FeatureLoss):
         return sum(terms[1:], terms[0])
 
 
-class Similarity(_FeatureLoss):
+class Similarity(OfFeatures):
     """``features.similarity``."""
 
     kind: Literal["similarity"] = "similarity"
@@ -160,7 +160,7 @@ class Similarity(_FeatureLoss):
         return similarity(student, teacher)
 
 
-class Attention(_FeatureLoss):
+class Attention(OfFeatures):
     """``features.attention``."""
 
     kind: Literal["attention"] = "attention"
@@ -171,7 +171,7 @@ class Attention(_FeatureLoss):
         return attention(student, teacher)
 
 
-class Hint(_FeatureLoss):
+class Hint(OfFeatures):
     """``features.hint``; ``student`` is what the regressor made of the student's features."""
 
     regressed = True

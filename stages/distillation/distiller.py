@@ -36,6 +36,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from attar.stages.distillation.losses import standardized
+
 TINY = 1e-12
 
 
@@ -109,12 +111,6 @@ def divergences(target: Tensor, student: Tensor) -> Tensor:
     """KL(softmax(target) || softmax(student)) of each row, ``[R, C] -> [R]``."""
     p, q = torch.log_softmax(target, -1), torch.log_softmax(student, -1)
     return (p.exp() * (p - q)).sum(-1)
-
-
-def standardized(logits: Tensor) -> Tensor:
-    """Each row with mean 0 and standard deviation 1: teachers differ in scale, and constant rows stay 0."""
-    centred = logits - logits.mean(-1, keepdim=True)
-    return centred / (centred.square().mean(-1, keepdim=True).sqrt() + TINY)
 
 
 def described(name: str, weights: Tensor, wrong: Tensor) -> dict[str, float]:

@@ -14,13 +14,12 @@ from attar.models.task import Output, Task
 from attar.models.views import Seen
 from attar.pipeline.errors import StageError, did_you_mean
 from attar.stages.artifacts import Answers, Weights
-from attar.stages.distillation.choices import Attention, Beside, FeatureLoss, Hint, Loss, Rkd, Similarity
+from attar.stages.distillation.choices import Beside, FeatureLoss, Loss, OfFeatures
 from attar.stages.distillation.companion import Companion
 from attar.stages.distillation.live import Live
 from attar.stages.distillation.losses import cross_entropy, mse
 
 Tensors = Mapping[str, Tensor]
-FEATURES = (Rkd, Similarity, Attention, Hint)
 
 
 class Objective(Protocol):
@@ -83,8 +82,8 @@ class Distillation:
     ) -> None:
         """``teacher`` is opened for losses of features only."""
         self.lambda_kd, self.teacher = lambda_kd, teacher
-        self.losses = [loss for loss in losses if not isinstance(loss, FEATURES)]
-        self.features = [loss for loss in losses if isinstance(loss, FEATURES)]
+        self.losses = [loss for loss in losses if not isinstance(loss, OfFeatures)]
+        self.features = [loss for loss in losses if isinstance(loss, OfFeatures)]
         self.other, self.facts, self.distiller = Labels(), answers.facts, distiller
         self.views = [answers.of("train", view) for view in range(answers.facts["views"])]
         self.live: Live | None = None
