@@ -183,6 +183,21 @@ def test_adopted_teacher_has_no_curve(tmp_path: Path) -> None:
     assert ">teacher<" not in "".join(panel.svg for panel in training.panels(records, "accuracy"))
 
 
+def test_what_the_distiller_noted_is_drawn_where_there_was_one(tmp_path: Path) -> None:
+    from attar.pipeline.report.figures import training
+
+    noted = [
+        {"epoch": epoch, "loss": 1.0, "score": 0.9, "kdl": 0.1 / epoch, "teacher_attention_on_wrong": 1 + epoch / 10}
+        for epoch in (1, 2, 3)
+    ]
+    records = run_records(tmp_path)
+    without = {panel.title for panel in training.panels(records, "accuracy")}
+    panels = {panel.title: panel.svg for panel in training.panels(changed(records, "student", history=noted), "accuracy")}
+    assert panels.keys() - without == {"Validation KDL", "Attention"}
+    assert ">of teacher<" in panels["Attention"]
+    assert ">of student<" not in panels["Attention"], "there was no Student Attention"
+
+
 # hostile names
 
 

@@ -1,4 +1,4 @@
-"""Training curves of the teacher, the student and the control."""
+"""Training curves of the teacher, the student and the control, and what the distiller's attentions did."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 INKS = {"teacher": style.TEACHER, "student": style.ENGINE, "control": style.CONTROL}
+LEANINGS = {"of teacher": "teacher_attention_on_wrong", "of student": "student_attention_on_wrong"}
+"""Facts of the student's history, by the attention that they are about."""
+INKS |= {"of teacher": style.TEACHER, "of student": style.ENGINE}
 Points = list[tuple[float, float]]
 
 
 def panels(records: Sequence[Record], score_name: str) -> list[Panel]:
-    """Loss, score and CORR by epoch; what was adopted and not trained has no curve."""
+    """Loss, score, CORR, KDL and attention by epoch; what was adopted and not trained has no curve."""
     histories = {r.slot: r.facts.get("history") or [] for r in records if r.slot in INKS}
     best = {r.slot: r.facts.get("best_epoch") for r in records if r.slot in INKS}
+    leaning = {name: series(histories, fact).get("student", []) for name, fact in LEANINGS.items()}
     made = [
         curves("Training loss", series(histories, "loss"), best, "Each model's own loss: compare shapes, not heights."),
         curves(
@@ -29,6 +33,14 @@ def panels(records: Sequence[Record], score_name: str) -> list[Panel]:
         curves(
             "Validation CORR", series(histories, "correlation"), best,
             "How well the student's outputs follow the teacher's on the validation split.",
+        ),
+        curves(
+            "Validation KDL", series(histories, "kdl"), best,
+            "The divergence of the student's probabilities from the teacher's, in nats: lower is nearer.",
+        ),
+        curves(
+            "Attention", {name: points for name, points in leaning.items() if points}, {},
+            "The mean weight that Teacher and Student Attention give to samples that the teacher gets wrong; 1 is no lean.",
         ),
     ]  # fmt: skip  # a chart's name and data on one line, its caption on the next
     return [one for one in made if one is not None]
