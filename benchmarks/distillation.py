@@ -146,7 +146,7 @@ class Bench:
             parts = [predict(each.inputs) for each in seen]
         outputs: Arrays = {name: np.concatenate([part[name] for part in parts]) for name in task.outputs}
         targets = {name: np.concatenate([each.targets[name] for each in seen]) for name in seen[0].targets}
-        found = compare("logits", answers.of("test")["logits"], outputs["logits"])
+        found = compare("logits", answers.of("test")["logits"], outputs["logits"]).numbers
         told = {"CORR": found["correlation"], "KDL": found["kdl"], "agreement": found["agreement"]}
         score = task.aggregate(task.score(outputs, targets))
         return {"accuracy": score, **{name: float(value or 0) for name, value in told.items()}}

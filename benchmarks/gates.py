@@ -20,7 +20,7 @@ import numpy as np
 from scipy.stats import binom
 
 from attar.stages.proof import statistics
-from attar.stages.proof.metrics import Numbers, log_softmax
+from attar.stages.proof.metrics import Numbers, softmax
 from attar.stages.proof.statistics import Bounds, Z
 
 CEILINGS = {200: 0.06, 1000: 0.057, 10_000: 0.057}
@@ -230,8 +230,8 @@ def answers(rng: np.random.Generator, samples: int, noise: float, spread: float)
     teacher[np.arange(samples), truth] += 4
     student = teacher + noise * np.exp(spread * rng.normal(size=(samples, 1))) * rng.normal(size=teacher.shape)
     p, q = (logits - logits.mean(1, keepdims=True) for logits in (teacher, student))
-    log_p, log_q = log_softmax(teacher), log_softmax(student)
-    columns = [np.ones(samples), (p * p).sum(1), (q * q).sum(1), (p * q).sum(1), (np.exp(log_p) * (log_p - log_q)).sum(1)]
+    (likely, log_p), (_, log_q) = softmax(teacher), softmax(student)
+    columns = [np.ones(samples), (p * p).sum(1), (q * q).sum(1), (p * q).sum(1), (likely * (log_p - log_q)).sum(1)]
     positive = truth < 2  # a fifth
     for logits in (teacher, student):
         called = logits.argmax(1) < 2

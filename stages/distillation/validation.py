@@ -35,7 +35,7 @@ class Validation:
     def against(self, teacher: Arrays, parts: list[dict[str, Array]]) -> dict[str, float]:
         """CORR and, where there are logits, KDL with the teacher, both of the worst output."""
         pairs = {name: (teacher[name], np.concatenate([part[name] for part in parts])) for name in self.task.outputs}
-        found = worst([compare(output.kind, *pairs[name]) for name, output in self.task.outputs.items()])
+        found = worst([compare(output.kind, *pairs[name]).numbers for name, output in self.task.outputs.items()])
         return {name: value for name in ("correlation", "kdl") if (value := found[name]) is not None}
 
     def oacc(self) -> float | None:

@@ -9,36 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from attar.models.task import Task
 from attar.pipeline.errors import StageError
 from attar.stages.proof import metrics, statistics
-from attar.stages.proof.metrics import Kind, Numbers
-from attar.stages.proof.statistics import Bounds, Name, Sums
+from attar.stages.proof.metrics import Compared, Numbers, Sums
+from attar.stages.proof.statistics import Bounds, Name
 
 Rests = Bounds | Sums
 """Bounds in closed form, or the sums over samples of which the resampled metric is a function."""
 
 
-def of_output(kind: Kind, expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> dict[str, Rests]:
-    """For one output of two models, ``[N, ...]``: as ``metrics.compare``, without the metrics that are None or have no bounds."""
-    p, q = np.asarray(expected, np.float64), np.asarray(got, np.float64)
-    if kind == "values":
-        alone = {"correlation_per_sample": mean(metrics.correlations(p, q))} if p[0].size > 1 else {}
-        return {"correlation": pooled(p, q), **alone}
-    centred = metrics.deviations(p, -1), metrics.deviations(q, -1)
-    probabilities = np.exp(metrics.log_softmax(p)), np.exp(metrics.log_softmax(q))
-    return {
-        "correlation": pooled(*centred),
-        "correlation_per_sample": mean(metrics.correlations(*centred)),
-        "correlation_probabilities": pooled(*probabilities),
-        "kdl": mean(a_sample(metrics.divergences(p, q))),
-        "agreement": share(a_sample(metrics.agreeing(p, q))),
-    }
+def of_output(found: Compared) -> dict[str, Rests]:
+    """For one output of two models: of every metric that has bounds, by name."""
+    rests: dict[str, Rests] = dict(found.sums)
+    if "agreement" in found.sums:
+        rests["agreement"] = share(found.sums["agreement"].columns[:, 0])
+    return rests
 
 
 def score(task: Task, scored: Numbers) -> Rests:
@@ -81,36 +70,7 @@ def share(values: Numbers) -> Rests:
 
 
 def mean(values: Numbers) -> Sums:
-    return Sums(np.stack([values, np.ones_like(values)], 1), ratio)
-
-
-def ratio(sums: Numbers) -> Numbers:
-    """``[..., 2] -> [...]``"""
-    made: Numbers = sums[..., 0] / sums[..., 1]
-    return made
-
-
-def a_sample(rows: npt.NDArray[Any]) -> Numbers:
-    """The mean over the rows of each sample, ``[N, ...] -> [N]``."""
-    made: Numbers = np.asarray(rows, np.float64).reshape(len(rows), -1).mean(1)
-    return made
-
-
-def pooled(expected: Numbers, got: Numbers) -> Sums:
-    """Of Pearson's r over all entries. Each side is centred first, so that the sums do not cancel."""
-    p, q = (metrics.deviations(side.reshape(1, -1), -1).reshape(len(side), -1) for side in (expected, got))
-    entries = np.full(len(p), float(p[0].size))
-    columns = np.stack([entries, p.sum(1), q.sum(1), (p * p).sum(1), (q * q).sum(1), (p * q).sum(1)], 1)  # (N, 6)
-    return Sums(columns, pearson)
-
-
-def pearson(sums: Numbers) -> Numbers:
-    """``[..., 6] -> [...]``; 0 where a side is constant."""
-    n, p, q, pp, qq, pq = np.moveaxis(sums, -1, 0)
-    variances = np.maximum(0, n * pp - p * p) * np.maximum(0, n * qq - q * q)
-    r = np.divide(n * pq - p * q, np.sqrt(variances), out=np.zeros_like(pq), where=variances > 0)
-    made: Numbers = np.clip(r, -1, 1)
-    return made
+    return Sums(metrics.counted(values), metrics.ratio)
 
 
 def resolved(rests: Mapping[Name, Rests]) -> dict[Name, list[float]]:

@@ -13,6 +13,7 @@ from attar.models.task import Array, Arrays, Task
 from attar.pipeline.errors import StageError
 from attar.stages.proof import intervals, metrics
 from attar.stages.proof.intervals import Rests
+from attar.stages.proof.metrics import Compared
 
 HOPS = ("teacher", "reference", "student", "control", "onnx", "model", "production", "engine")
 """In the order of the chain; the control stands beside the student, and beside the engine the bundle that is in production."""
@@ -62,23 +63,24 @@ class Comparer:
     labels: npt.NDArray[np.int64] | None
     """The class of each sample, where the task has classes and one label a sample."""
 
-    def numbers(self, expected: Answered, got: Answered) -> dict[str, Any]:
-        """The drop, every metric (of several outputs the worst), and the class that lost most."""
-        found = [
-            metrics.compare(output.kind, expected.outputs[name], got.outputs[name]) for name, output in self.task.outputs.items()
-        ]
-        drop = self.task.aggregate(expected.statistics) - self.task.aggregate(got.statistics)
-        return {"score_drop": drop, **metrics.worst(found), "worst_class": self.worst_class(expected, got)}
-
-    def rests(self, expected: Answered, got: Answered) -> dict[tuple[str, str], Rests]:
-        """What the bounds of these numbers rest on, by metric and output."""
-        found: dict[tuple[str, str], Rests] = {
-            ("score_drop", ""): intervals.score_drop(self.task, expected.statistics, got.statistics)
+    def outputs(self, expected: Answered, got: Answered) -> dict[str, Compared]:
+        """By the output's name."""
+        return {
+            name: metrics.compare(output.kind, expected.outputs[name], got.outputs[name])
+            for name, output in self.task.outputs.items()
         }
-        for name, output in self.task.outputs.items():
-            rests = intervals.of_output(output.kind, expected.outputs[name], got.outputs[name])
-            found |= {(metric, name): rest for metric, rest in rests.items()}
-        return found
+
+    def numbers(self, expected: Answered, got: Answered, found: Mapping[str, Compared]) -> dict[str, Any]:
+        """The drop, every metric (of several outputs the worst), and the class that lost most."""
+        drop = self.task.aggregate(expected.statistics) - self.task.aggregate(got.statistics)
+        worst = metrics.worst([each.numbers for each in found.values()])
+        return {"score_drop": drop, **worst, "worst_class": self.worst_class(expected, got)}
+
+    def rests(self, expected: Answered, got: Answered, found: Mapping[str, Compared]) -> dict[tuple[str, str], Rests]:
+        """What the bounds of these numbers rest on, by metric and output."""
+        drop = intervals.score_drop(self.task, expected.statistics, got.statistics)
+        outputs = {(metric, name): rest for name, each in found.items() for metric, rest in intervals.of_output(each).items()}
+        return {("score_drop", ""): drop, **outputs}
 
     def worst_class(self, expected: Answered, got: Answered) -> dict[str, Any] | None:
         if self.labels is None:
@@ -108,13 +110,14 @@ def entries(of: Mapping[str, Answered], compare: Comparer) -> dict[str, dict[str
     """The proof columns of every hop, with the bounds of every number that is an estimate."""
     pairs = [(hop, what, other) for hop in of for what, other in others(hop, of).items()]
     rests: dict[tuple[str, ...], Rests] = {(hop,): intervals.score(compare.task, of[hop].statistics) for hop in of}
+    outputs = {(hop, what): compare.outputs(of[other], of[hop]) for hop, what, other in pairs}
     for hop, what, other in pairs:
         if of[other] is not of[hop]:
-            rests |= {(hop, what, *place): rest for place, rest in compare.rests(of[other], of[hop]).items()}
+            rests |= {(hop, what, *place): rest for place, rest in compare.rests(of[other], of[hop], outputs[hop, what]).items()}
     bounds = intervals.resolved(rests)
     found = {hop: {**alone(this, compare.task, bounds[hop,]), "previous": None} for hop, this in of.items()}
     for hop, what, other in pairs:
-        numbers = compare.numbers(of[other], of[hop])
+        numbers = compare.numbers(of[other], of[hop], outputs[hop, what])
         bounded = {
             metric: enclosing(metric, number, [bounds[place] for place in bounds if place[:3] == (hop, what, metric)])
             for metric, number in numbers.items()

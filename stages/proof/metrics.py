@@ -1,4 +1,6 @@
-"""Metrics: how near the answers of one model are to those of another. Pure numpy, in float64, never NaN.
+"""Metrics: how near the answers of one model are to those of another, as functions of sums over samples.
+
+Pure numpy, in float64, never NaN. The same sums give the numbers and, resampled, their bounds (see ``intervals``).
 
 ``expected`` and ``got`` hold one output of both models, ``[N, ...]``, finite. Logits are taken over the last axis and are only
 defined up to a constant, so they are compared after subtracting each row's mean.
@@ -10,7 +12,8 @@ answer proves nothing, so no promise of a correlation is kept by one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +24,7 @@ Kind = Literal["logits", "values"]
 Metrics = dict[str, float | None]
 """``correlation`` ``correlation_per_sample`` ``correlation_probabilities`` ``kdl`` ``agreement`` ``largest_difference``."""
 
+ENTRIES = 2**16  # of a side that are worked on at a time: 512 kB in float64, which stay in the processor's cache
 ROUNDING = 1e-12  # of the largest magnitude: what float64 leaves of a constant after its mean is subtracted
 WORST: dict[str, Callable[[Sequence[float]], float]] = {
     "correlation": min,
@@ -32,89 +36,154 @@ WORST: dict[str, Callable[[Sequence[float]], float]] = {
 }
 
 
-def compare(kind: Kind, expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> Metrics:
-    """All metrics of one output; those of probabilities and classes are None for ``values``."""
-    p, q = np.asarray(expected, np.float64), np.asarray(got, np.float64)
-    largest = float(np.abs(p - q).max())
-    if kind == "values":
-        return {
-            "correlation": correlation(p, q),
-            "correlation_per_sample": correlation_per_sample(p, q) if p[0].size > 1 else None,
-            "correlation_probabilities": None,
-            "kdl": None,
-            "agreement": None,
-            "largest_difference": largest,
-        }
+@dataclass(frozen=True)
+class Sums:
+    """A statistic that is a function of sums over samples, such as a mean or a pooled correlation."""
+
+    columns: Numbers
+    """[N, k]: what is summed."""
+    statistic: Callable[[Numbers], Numbers]
+    """Sums [..., k] to values [...], symmetric in the samples."""
+
+    @property
+    def value(self) -> float:
+        return float(self.statistic(self.columns.sum(0)))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One output of two models, compared."""
+
+    sums: Mapping[str, Sums]
+    """Of every metric that there is for such an output, but the largest difference, which is a maximum."""
+    largest_difference: float
+
+    @property
+    def numbers(self) -> Metrics:
+        """All metrics; None for those of probabilities, classes and samples where there are none."""
+        values: Metrics = {name: each.value for name, each in self.sums.items()}
+        return {**dict.fromkeys(WORST), **values, "largest_difference": self.largest_difference}
+
+
+def compare(kind: Kind, expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> Compared:
+    """All metrics of one output. Memory does not grow with the number of entries a sample."""
+    columns = of_logits if kind == "logits" else OfValues(expected, got)
+    parts, largest = [], 0.0
+    for p, q in blocks(expected, got):
+        parts.append(columns(p, q))
+        largest = max(largest, float(np.abs(p - q).max()))
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return Compared({name: Sums(joined[name], STATISTICS[name]) for name in joined}, largest)
+
+
+def blocks(expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> Iterator[tuple[Numbers, Numbers]]:
+    """Both sides in float64, some samples at a time."""
+    rows = max(1, ENTRIES // max(1, expected[0].size))
+    for start in range(0, len(expected), rows):
+        part = slice(start, start + rows)
+        yield np.asarray(expected[part], np.float64), np.asarray(got[part], np.float64)
+
+
+def of_logits(p: Numbers, q: Numbers) -> dict[str, Numbers]:
+    """What is summed over samples, ``[N, k]`` by metric, of logits ``[N, ..., classes]``."""
+    pooled = products(deviations(p, -1), deviations(q, -1))
+    (likely, logs), (other, other_logs) = softmax(p), softmax(q)
+    divergences = np.maximum(0, (likely * (logs - other_logs)).sum(-1))  # (N, ...); below 0 is rounding
+    even = 1 / p.shape[-1]  # what probabilities are on average
     return {
-        "correlation": correlation(deviations(p, -1), deviations(q, -1)),
-        "correlation_per_sample": correlation_per_sample(deviations(p, -1), deviations(q, -1)),
-        "correlation_probabilities": correlation(np.exp(log_softmax(p)), np.exp(log_softmax(q))),
-        "kdl": kdl(p, q),
-        "agreement": agreement(p, q),
-        "largest_difference": largest,
+        "correlation": pooled,
+        "correlation_per_sample": counted(pearson(pooled)),
+        "correlation_probabilities": products(cleared(likely - even, even), cleared(other - even, even)),
+        "kdl": counted(a_sample(divergences)),
+        "agreement": counted(a_sample(p.argmax(-1) == q.argmax(-1))),
     }
+
+
+class OfValues:
+    """As ``of_logits``, of values. They are pooled after the mean of all is subtracted, so that the sums do not cancel."""
+
+    def __init__(self, expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> None:
+        self.means = [float(side.mean(dtype=np.float64)) for side in (expected, got)]
+        self.largest = [float(np.abs(side).max()) for side in (expected, got)]
+
+    def __call__(self, p: Numbers, q: Numbers) -> dict[str, Numbers]:
+        left = [cleared(x - mean, largest) for x, mean, largest in zip((p, q), self.means, self.largest, strict=True)]
+        pooled = {"correlation": products(*left)}
+        if p[0].size == 1:
+            return pooled
+        rows = products(*(deviations(x.reshape(len(x), -1), -1) for x in (p, q)))
+        return {**pooled, "correlation_per_sample": counted(pearson(rows))}
+
+
+def products(p: Numbers, q: Numbers) -> Numbers:
+    """What ``pearson`` reads, of the entries of each sample: ``[N, ...] -> [N, 6]``."""
+    p, q = p.reshape(len(p), -1), q.reshape(len(q), -1)
+    pairs = [np.einsum("ij,ij->i", one, other) for one, other in ((p, p), (q, q), (p, q))]
+    made: Numbers = np.stack([np.full(len(p), float(p.shape[1])), p.sum(1), q.sum(1), *pairs], 1)
+    return made
+
+
+def pearson(sums: Numbers) -> Numbers:
+    """Pearson's r over all entries, in [-1, 1], ``[..., 6] -> [...]``; 0 where a side is constant."""
+    n, p, q, pp, qq, pq = np.moveaxis(sums, -1, 0)
+    variances = np.maximum(0, n * pp - p * p) * np.maximum(0, n * qq - q * q)
+    r = np.divide(n * pq - p * q, np.sqrt(variances), out=np.zeros_like(pq), where=variances > 0)
+    made: Numbers = np.clip(r, -1, 1)
+    return made
+
+
+def a_sample(rows: npt.NDArray[Any]) -> Numbers:
+    """The mean over the rows of each sample, ``[N, ...] -> [N]``."""
+    made: Numbers = np.asarray(rows, np.float64).reshape(len(rows), -1).mean(1)
+    return made
+
+
+def counted(values: Numbers) -> Numbers:
+    """What ``ratio`` reads, ``[N] -> [N, 2]``."""
+    return np.stack([values, np.ones_like(values)], 1)
+
+
+def ratio(sums: Numbers) -> Numbers:
+    """The mean, ``[..., 2] -> [...]``."""
+    made: Numbers = sums[..., 0] / sums[..., 1]
+    return made
+
+
+STATISTICS: dict[str, Callable[[Numbers], Numbers]] = {
+    "correlation": pearson,
+    "correlation_per_sample": ratio,
+    "correlation_probabilities": pearson,
+    "kdl": ratio,
+    "agreement": ratio,
+}
+"""Of every metric that is a function of sums. KDL is the mean over rows of KL(softmax(expected) || softmax(got)) in nats, the
+distillation loss at T = 1 (Hinton et al. 2015); the agreement is the share of rows with the same most likely class, of equal
+logits the first."""
+
+
+def deviations(x: Numbers, axis: int) -> Numbers:
+    """``x`` minus its mean along ``axis``, exactly 0 where only rounding is left of it."""
+    return cleared(x - x.mean(axis, keepdims=True), np.abs(x).max(axis, keepdims=True))
+
+
+def cleared(left: Numbers, largest: Numbers | float) -> Numbers:
+    """Exactly 0 where no more than rounding is left of numbers as large as ``largest``."""
+    left[np.abs(left) <= ROUNDING * largest] = 0
+    return left
+
+
+def softmax(logits: Numbers) -> tuple[Numbers, Numbers]:
+    """Probabilities and their logarithms."""
+    shifted = logits - logits.max(-1, keepdims=True)
+    exponentials = np.exp(shifted)
+    total = exponentials.sum(-1, keepdims=True)
+    return exponentials / total, shifted - np.log(total)
 
 
 def worst(metrics: Sequence[Metrics]) -> Metrics:
     """For a task of several outputs: each metric where it is worst; None where no output has it."""
     found = {name: [one for m in metrics if (one := m[name]) is not None] for name in WORST}
     return {name: pick(found[name]) if found[name] else None for name, pick in WORST.items()}
-
-
-def correlation(expected: Numbers, got: Numbers) -> float:
-    """Pearson's r over all entries, in [-1, 1]; 0 where a side is constant."""
-    return float(correlation_per_sample(expected.reshape(1, -1), got.reshape(1, -1)))
-
-
-def correlation_per_sample(expected: Numbers, got: Numbers) -> float:
-    """The mean of ``correlations``."""
-    return float(correlations(expected, got).mean())
-
-
-def correlations(expected: Numbers, got: Numbers) -> Numbers:
-    """Pearson's r over the entries of each sample ``[N]``; 0 where the sample is constant on a side."""
-    p = deviations(expected.reshape(len(expected), -1), -1)  # (N, entries)
-    q = deviations(got.reshape(len(got), -1), -1)
-    norms = np.linalg.norm(p, axis=1) * np.linalg.norm(q, axis=1)
-    r = np.divide((p * q).sum(1), norms, out=np.zeros(len(p)), where=norms > 0)
-    made: Numbers = np.clip(r, -1, 1)
-    return made
-
-
-def deviations(x: Numbers, axis: int) -> Numbers:
-    """``x`` minus its mean along ``axis``, exactly 0 where only rounding is left of it."""
-    left: Numbers = x - x.mean(axis, keepdims=True)
-    left[np.abs(left) <= ROUNDING * np.abs(x).max(axis, keepdims=True)] = 0
-    return left
-
-
-def log_softmax(logits: Numbers) -> Numbers:
-    shifted = logits - logits.max(-1, keepdims=True)
-    made: Numbers = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return made
-
-
-def kdl(expected: Numbers, got: Numbers) -> float:
-    """The distillation loss KL(softmax(expected) || softmax(got)) in nats, mean over rows (Hinton et al. 2015, at T = 1)."""
-    return max(0.0, float(divergences(expected, got).mean()))
-
-
-def divergences(expected: Numbers, got: Numbers) -> Numbers:
-    """The divergence of each row of logits, ``[N, ...]`` without the last axis."""
-    p, q = log_softmax(expected), log_softmax(got)
-    made: Numbers = (np.exp(p) * (p - q)).sum(-1)
-    return made
-
-
-def agreement(expected: Numbers, got: Numbers) -> float:
-    """The share of rows with the same most likely class; of equal logits the first counts."""
-    return float(agreeing(expected, got).mean())
-
-
-def agreeing(expected: Numbers, got: Numbers) -> npt.NDArray[np.bool_]:
-    """Whether each row of logits has the same most likely class, ``[N, ...]`` without the last axis."""
-    made: npt.NDArray[np.bool_] = np.asarray(expected.argmax(-1) == got.argmax(-1))
-    return made
 
 
 def worst_class(

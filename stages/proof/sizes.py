@@ -97,7 +97,7 @@ def crowded(task: Task, predict: Predict, inputs: Arrays, answers: Arrays, sizes
         together, alone = answers[name][:count], np.concatenate([row[name] for row in rows])
         if together.shape != alone.shape or not np.isfinite(np.asarray(alone, np.float64)).all():
             return f"{name!r} of one sample alone has another shape or is not finite"
-        apart, corr = difference(alone, together), metrics.compare(output.kind, alone, together)["correlation"]
+        apart, corr = difference(alone, together), metrics.compare(output.kind, alone, together).numbers["correlation"]
         if apart > STEP or (apart > SAME and corr is not None and corr < LEAST):
             told = f"CORR {corr:.3f} with the answers to each alone, it differs by {apart:.2g} of their magnitude"
             return f"{name!r} depends on the other samples in the batch: {told}"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from statistics import NormalDist
@@ -19,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from attar.stages.proof.metrics import Numbers
+from attar.stages.proof.metrics import Numbers, Sums
 
 Bounds = tuple[float, float]
 """The lower and the upper bound, each one-sided at ``LEVEL``."""
@@ -110,16 +109,6 @@ def median(values: Numbers) -> Bounds:
 def fewest() -> int:
     """The number of values at which even the least of them is a lower bound of the median."""
     return math.ceil(-math.log2(1 - LEVEL))
-
-
-@dataclass(frozen=True)
-class Sums:
-    """A statistic that is a function of sums over samples, such as a mean or a pooled correlation."""
-
-    columns: Numbers
-    """[N, k]: what is summed."""
-    statistic: Callable[[Numbers], Numbers]
-    """Sums [..., k] to values [...], symmetric in the samples."""
 
 
 def bootstrap_sums(columns: Numbers, statistic: Callable[[Numbers], Numbers]) -> Bounds:
