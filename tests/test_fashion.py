@@ -50,6 +50,18 @@ def test_splits_do_not_overlap_and_are_always_the_same(folder: Path) -> None:
     assert images[0].dtype == np.uint8
 
 
+def test_files_are_unpacked_once_until_they_change(folder: Path) -> None:
+    before = FashionMnist().split("test").take(np.arange(1)).inputs["image"]
+    unread = fashion.kept.cache_info().misses
+    FashionMnist().split("test")
+    assert fashion.kept.cache_info().misses == unread
+    (folder / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(packed(np.full((101, 28, 28), 255, np.uint8)), 1))
+    (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(packed(np.zeros(101, np.uint8)), 1))
+    changed = FashionMnist().split("test")
+    assert len(changed) == 101
+    assert changed.take(np.arange(1)).inputs["image"].tobytes() != before.tobytes()
+
+
 def test_unpacked_files_and_a_folder_inside_are_found(folder: Path) -> None:
     inside = folder / "fashion-mnist"
     inside.mkdir()

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import urllib.request
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
 
@@ -46,12 +47,12 @@ class FashionMnist(Task):
         return [packed_or_not(folder, name) for name in FILES]
 
     def split(self, name: SplitName) -> Split:
-        images, labels, test_images, test_labels = (idx(Path(path)) for path in self.data())
+        images, labels, test_images, test_labels = (Path(path) for path in self.data())
         if name == "test":
-            return samples(test_images, test_labels)
-        order = np.random.default_rng(0).permutation(len(labels))
+            return samples(read(test_images), read(test_labels))
+        order = np.random.default_rng(0).permutation(len(read(labels)))
         rows = {"train": order[HELD_OUT:], "validation": order[:HELD_OUT]}[name]
-        return samples(images[rows], labels[rows])
+        return samples(read(images)[rows], read(labels)[rows])
 
     def augment(self, inputs: Arrays, generator: np.random.Generator) -> Arrays:
         """Half of the images mirrored, all moved by up to one pixel."""
@@ -115,6 +116,17 @@ def unpacked(path: Path) -> bytes:
         return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError) as error:
         raise StageError(f"{path} cannot be read: {error}; delete it and run `attar fetch RECIPE`") from error
+
+
+def read(path: Path) -> npt.NDArray[np.uint8]:
+    """As ``idx``, once as long as the file stays as it is: a run asks for the splits many times, and unpacking takes longest."""
+    stamp = path.stat()
+    return kept(path, stamp.st_mtime_ns, stamp.st_size)
+
+
+@lru_cache(maxsize=len(FILES))
+def kept(path: Path, mtime: int, size: int) -> npt.NDArray[np.uint8]:
+    return idx(path)
 
 
 def idx(path: Path) -> npt.NDArray[np.uint8]:
