@@ -158,8 +158,9 @@ class Run:
         named = {slot: self._pinned(slot) for slot in walked}
         now = {f"{slot}.{name}": artifact.key for slot, inputs in named.items() for name, artifact in inputs.items()}
         gone = {f"{slot}.{name}" for slot in walked for name in type(self.pipeline.slots[slot].stage).takes()} - now.keys()
-        self.last = {name: key for name, key in self.last.items() if name not in gone} | now
-        if now or self.store.read_note(self.note) not in (None, self.last):
+        kept = {name: key for name, key in self.last.items() if name not in gone} | now
+        if kept != self.last:
+            self.last = kept
             self.store.write_note(self.note, self.last)
 
     def _pinned(self, slot: str) -> dict[str, Artifact]:
