@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import pickle  # noqa: S403  # what is read must first be written
+import pickle  # what is read must first be written
 import struct
 from pathlib import Path
 from typing import Any, ClassVar

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import pickle  # noqa: S403  # the reader is compared with it, on files made here
+import pickle  # the reader is compared with it, on files made here
 import pickletools
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,9 @@ def test_the_generated_files_are_laid_out_as_python_2_did() -> None:
     assert content.startswith(b"\x80\x02}q")
     assert b"(U\tfilenamesq" in content  # 8-bit strings, not text
     assert b"cnumpy.core.multiarray\n_reconstruct\n" in content
-    assert {"BINSTRING", "SHORT_BINSTRING", "BININT1", "APPENDS", "SETITEMS"} < {op.name for op, _, _ in pickletools.genops(content)}
+    assert {"BINSTRING", "SHORT_BINSTRING", "BININT1", "APPENDS", "SETITEMS"} < {
+        op.name for op, _, _ in pickletools.genops(content)
+    }
 
 
 @pytest.mark.filterwarnings("ignore:numpy.core is deprecated")  # a name of the format, which numpy still follows

@@ -12,9 +12,8 @@ import pytest
 from attar.pipeline.errors import RecipeError
 from attar.pipeline.fingerprint import Fingerprint
 from attar.pipeline.run import Bound, Pipeline, Record, Run
-from attar.pipeline.stage import Facts, Stage
 from attar.pipeline.store import Store
-from tests.toy import Check, Double, Number, Source, Sum, Word
+from tests.toy import Check, Double, Number, Source, Speak, Sum
 
 
 def pipeline(value: float = 3.0, *, seed: int = 0, limit: float = 100.0, **check: Any) -> Pipeline:
@@ -205,10 +204,6 @@ def test_an_optional_input_that_is_not_there_stops_the_run_before_it_begins(tmp_
 
 
 def test_an_optional_input_of_another_kind_says_what_it_is(tmp_path: Path) -> None:
-    class Speak(Stage[Word]):
-        def run(self, out: Path) -> Facts:
-            return {}
-
     spoken = str(run(tmp_path, Pipeline({"word": Bound(Speak(), {})}))[0].key)
     with pytest.raises(RecipeError, match=r"sum\.more = .* is word, made by .*Speak; it must be Number"):
         run(tmp_path, summing(spoken))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -76,7 +74,7 @@ def test_the_share_is_that_of_the_parameters(tmp_path: Path) -> None:
 
 def test_nothing_that_fits_is_an_error_that_names_some_of_both(tmp_path: Path) -> None:
     earlier = weights(tmp_path, RESNET, DIGITS, depth=8, width=4, channels=1)
-    with pytest.raises(StageError, match=r"nothing of start = '0{12}' fits .*: it has .*bn1.bias.* and \d+ more, the network stem"):
+    with pytest.raises(StageError, match=r"nothing of start = '0{12}' fits .*: it has .* and \d+ more, the network stem\.0"):
         Warm(settings(width=4), earlier)()
 
 
@@ -93,18 +91,17 @@ def test_the_control_does_not_take_it() -> None:
     assert list(Distill.needs()) == ["teacher", "answers"]
 
 
-def test_a_student_goes_on_from_the_earlier_ones_score(tmp_path: Path) -> None:
-    out = new(tmp_path)
-    answers = artifact(Answers, out, Label(task=DIGITS, views=1).run(out, teacher=weights(tmp_path / "t", RESIDUAL, DIGITS, width=4)))
-    stage = Distill(task=DIGITS, network=RESIDUAL, options={"width": 4}, epochs=3, learning_rate=0.01, lambda_kd=0)
-    made = new(tmp_path, "first")
-    first = artifact(Weights, made, stage.run(made, teacher=NOBODY, answers=answers))
-    again = stage.model_copy(update={"epochs": 1, "learning_rate": 1e-6})
-    later = again.run(new(tmp_path, "later"), teacher=NOBODY, answers=answers, start=replace(first, key="f" * 64))
-    assert later["score"] == pytest.approx(first.facts["score"], abs=0.05)
-    assert later["score"] > 0.5
-    assert later["started_from"]["key"] == "f" * 64
-    assert "started_from" not in first.facts
+def test_a_student_goes_on_from_there(tmp_path: Path) -> None:
+    """At a learning rate of almost nothing it ends where it began."""
+    out, earlier = new(tmp_path), weights(tmp_path / "earlier", RESIDUAL, DIGITS, width=4)
+    answers = artifact(Answers, out, Label(task=DIGITS, views=1).run(out, teacher=earlier))
+    stage = Distill(task=DIGITS, network=RESIDUAL, options={"width": 4}, epochs=1, learning_rate=1e-9, precision="fp32")
+    facts = stage.run(out := new(tmp_path, "later"), teacher=NOBODY, answers=answers, start=earlier)
+    before, after = (load_file(folder / "weights.safetensors") for folder in (earlier.root, out))
+    assert all(
+        torch.allclose(before[name], after[name], atol=1e-5) for name in before if "running" not in name and "num" not in name
+    )
+    assert facts["started_from"] == {"key": earlier.key, "matched": len(before), "parameters": 1.0, "other": []}
 
 
 @pytest.mark.slow
@@ -112,7 +109,11 @@ def test_a_recipe_names_an_earlier_student_by_its_key(tmp_path: Path) -> None:
     tiny.write(tmp_path)
     key = tiny.entry(tiny.run(tmp_path), "student")["key"]
     nets = tiny.NETS.replace("nn.Linear(width, 2))", "nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2))")
-    tiny.write(tmp_path, nets=nets.replace("def teacher", "def removed"), recipe=tiny.RECIPE.replace("nets.py:teacher", "nets.py:removed"))
+    tiny.write(
+        tmp_path,
+        nets=nets.replace("def teacher", "def removed"),
+        recipe=tiny.RECIPE.replace("nets.py:teacher", "nets.py:removed"),
+    )
     warm = f"student.start='{key[:10]}'"
     planned = tiny.attar(tmp_path, "plan", "recipe.toml", "--set", warm)
     assert f"start is student {key[:12]}" in planned.stdout

@@ -51,6 +51,11 @@ class Sum(Stage[Number]):
         return {}
 
 
+class Speak(Stage[Word]):
+    def run(self, out: Path) -> Facts:
+        return {}
+
+
 class Check(Stage[Number]):
     bound_to_machine: ClassVar[bool] = True
     limit: float = 100.0

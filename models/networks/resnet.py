@@ -1,6 +1,6 @@
-"""The residual networks of the CIFAR distillation literature (He et al. 2016, arXiv:1512.03385; Tian et al. 2020, arXiv:1910.10699).
+"""The residual networks of the literature on distillation for CIFAR (He et al. 2016, arXiv:1512.03385).
 
-Tensors have the names that the authors of the second gave them, so that weights published for these networks fit.
+They and the names of their tensors are those of the code of Tian et al. 2020, arXiv:1910.10699.
 """
 
 from __future__ import annotations

@@ -65,7 +65,10 @@ def opcodes(content: bytes) -> Iterator[Op]:
 
 
 class Machine:
-    """The stack and the memo of a pickle. Raises Refused; IndexError, KeyError, TypeError or ValueError where it makes no sense."""
+    """The stack and the memo of a pickle.
+
+    Raises Refused, and IndexError, KeyError, TypeError or ValueError where the file makes no sense.
+    """
 
     def __init__(self) -> None:
         self.stack: list[Any] = []

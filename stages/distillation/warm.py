@@ -28,7 +28,9 @@ class Warm:
     def __call__(self) -> nn.Module:
         """Raises StageError where nothing fits, and for a control that was switched off."""
         if self.weights.off:
-            raise StageError(f"start = {self.short!r} is a control that is switched off and holds no weights; name a student's key")
+            raise StageError(
+                f"start = {self.short!r} is a control that is switched off and holds no weights; name a student's key"
+            )
         module = build(self.settings.network, self.settings.options)
         tensors = load_file(self.weights.root / "weights.safetensors")
         fit = fitting(module, tensors)
