@@ -21,6 +21,8 @@ from tests.promised import missing
 CUT_DOWN = [
     "teacher.options={ depth = 8, width = 4 }",
     "teacher.epochs=1",
+    "teacher.precision='fp32'",
+    "student.precision='fp32'",
     "answers.views=2",
     "student.options={ depth = 8, width = 2 }",
     "student.epochs=2",
@@ -117,7 +119,7 @@ def test_fetch_unpacks_what_it_has_verified(archive: Path, elsewhere: Path) -> N
     assert Cifar100().data() == [folder / name for name in FILES]
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
     (folder / "meta").write_bytes(b"other")
-    with pytest.raises(StageError, match="meta has MD5 .* expected .*; delete it and fetch again"):
+    with pytest.raises(StageError, match=r"meta has MD5 .* expected .*; delete it and fetch again"):
         Cifar100().fetch()
 
 
@@ -162,6 +164,7 @@ def test_without_data_the_first_slot_says_what_to_do(elsewhere: Path) -> None:
     assert {record.status for record in records[1:]} == {"skipped"}
 
 
+@pytest.mark.slow
 def test_the_recipe_cut_down_runs_as_far_as_the_students_graph(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cifar, "HELD_OUT", 100)
     write(elsewhere / FOLDER, 484, 100)

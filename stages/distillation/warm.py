@@ -17,8 +17,8 @@ from attar.stages.runtimes.torch import build
 class Warm:
     """``Warm(settings, weights)()`` is the network of ``settings`` with the tensors that fit; ``facts`` then say which did.
 
-    Facts: ``key`` (of the weights), ``matched`` (count of tensors), ``parameters`` (their share of the network's), ``other`` (a line
-    for each tensor of the network that did not fit).
+    Facts: ``key`` (of the weights), ``matched`` (count of tensors), ``parameters`` (their share of the network's), ``other``
+    (a line for each tensor of the network that did not fit).
     """
 
     def __init__(self, settings: Learn, weights: Weights) -> None:
