@@ -35,7 +35,8 @@ class Keys:
         roots += [artifact.facts[fact] for artifact in needed for fact in artifact.code if fact in artifact.facts]
         code = self.code.of(roots)
         libraries = dict(code.packages)
-        for library in {*kind.libraries, *(library for artifact in kind.needs().values() for library in artifact.libraries)}:
+        read = [artifact for name, artifact in {**kind.needs(), **kind.takes()}.items() if name in inputs]
+        for library in {*kind.libraries, *(library for artifact in read for library in artifact.libraries)}:
             libraries |= self.code.of([f"{library}:"]).packages
         found: Deciders = {
             "stage": kind.__qualname__,

@@ -104,6 +104,10 @@ def test_what_a_table_of_bytes_does_not_need_is_refused(file: Path, value: Any, 
         read(file, packed(value))
 
 
+OF_BYTES = b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R("
+BYTES = b"cnumpy\ndtype\nU\x02u1\x85R"
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [
@@ -117,6 +121,8 @@ def test_what_a_table_of_bytes_does_not_need_is_refused(file: Path, value: Any, 
         (b"\x80\x02}U\x01ae.", "no complete pickle"),
         (b"\x80\x02h\x05.", "no complete pickle"),
         (b"\x80\x02.", "no complete pickle"),
+        (b"\x80\x02]](\x86t.", "no complete pickle"),
+        (OF_BYTES + b"K\x01\x8a\x0a" + b"\xff" * 9 + b"\x7f\x85" + BYTES + b"\x89U\x01at\x62.", "no complete pickle"),
         (b"\x80\x02]N.", "no complete pickle"),
         (b"\x80\x04}\x94.", "uses the opcode MEMOIZE"),
         (b"", "no complete pickle"),

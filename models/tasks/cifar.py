@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import IO, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -151,9 +151,11 @@ def fetch(folder: Path) -> None:
             raise StageError(f"cannot download {ARCHIVE}: {error}; get it yourself, unpack it and set ATTAR_DATA") from error
         verify(archive, ARCHIVE_MD5)
         with tarfile.open(archive) as packed:
-            packed.extractall(temporary, [f"{FOLDER}/{name}" for name in FILES], filter="data")
+            for name in FILES:
+                file = cast(IO[bytes], packed.extractfile(f"{FOLDER}/{name}"))  # its hash says that it holds them
+                (Path(temporary) / name).write_bytes(file.read())
         for name in FILES:
-            (Path(temporary) / FOLDER / name).replace(folder / name)
+            (Path(temporary) / name).replace(folder / name)
 
 
 def verify(path: Path, expected: str) -> None:

@@ -51,7 +51,7 @@ def read(path: Path) -> dict[str, Any]:
         raise StageError(f"{path} cannot be read: {error.strerror}; unpack it again") from error
     except Refused as error:
         raise StageError(f"{path} is not read: {error}; nothing of it was run. Get the file from its authors again") from error
-    except (ValueError, IndexError, KeyError, TypeError) as error:
+    except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
         raise StageError(f"{path} is no complete pickle of Python 2 (protocol 2): {error}; unpack it again") from error
     if not isinstance(made, dict):
         raise StageError(f"{path} holds a {type(made).__name__} where a dict is expected; unpack it again")
@@ -87,7 +87,7 @@ class Machine:
 
     def pop(self, count: int) -> list[Any]:
         """The last values, in the order in which they came."""
-        if len(self.stack) < count:
+        if not 0 <= count <= len(self.stack):
             raise IndexError("a value is missing")
         taken = self.stack[len(self.stack) - count :]
         del self.stack[len(self.stack) - count :]
