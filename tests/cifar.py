@@ -23,14 +23,14 @@ class Python2(pickle._Pickler):
         short = len(content) < 256
         head = pickle.SHORT_BINSTRING + bytes([len(content)]) if short else pickle.BINSTRING + struct.pack("<i", len(content))
         self.write(head + content)  # type: ignore[attr-defined]  # set when it is made; typeshed does not list it
-        self.memoize(value)
+        self.memoize(value)  # type: ignore[attr-defined]  # nor this
 
     dispatch[str] = dispatch[bytes] = save_string
 
     def save_global(self, obj: Any, name: str | None = None) -> None:
         module = obj.__module__.replace("numpy._core", "numpy.core")
         self.write(pickle.GLOBAL + f"{module}\n{name or obj.__name__}\n".encode())  # type: ignore[attr-defined]  # as above
-        self.memoize(obj)
+        self.memoize(obj)  # type: ignore[attr-defined]  # nor this
 
 
 def packed(value: Any) -> bytes:
