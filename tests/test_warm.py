@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -106,16 +107,21 @@ def test_a_student_goes_on_from_there(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_recipe_names_an_earlier_student_by_its_key(tmp_path: Path) -> None:
-    tiny.write(tmp_path)
-    key = tiny.entry(tiny.run(tmp_path), "student")["key"]
+    key = distilled(tmp_path, tiny.NETS)["key"]
     deeper = tiny.NETS.replace("nn.ReLU(), nn.Linear(width, 2))", "nn.ReLU(), nn.Linear(width, width), nn.Linear(width, 2))")
-    tiny.write(tmp_path, nets=deeper)
-    warm = f"student.start='{key[:10]}'"
-    planned = tiny.attar(tmp_path, "plan", "recipe.toml", "--set", warm)
-    assert f"start is student {key[:12]}" in planned.stdout
-    made = tiny.entry(tiny.run(tmp_path, "--set", warm), "student")["facts"]["started_from"]
-    assert (made["key"], made["matched"]) == (key, 2)
-    assert "start is student" not in tiny.attar(tmp_path, "plan", "recipe.toml").stdout
-    wrong = tiny.attar(tmp_path, "run", "recipe.toml", "--set", "student.start='0123456789'")
+    warm = ("--set", f"student.start='{key[:10]}'")
+    found = distilled(tmp_path, deeper, *warm)
+    assert (found["facts"]["started_from"]["key"], found["facts"]["started_from"]["matched"]) == (key, 2)
+    assert f"start is student {key[:12]}" in found["reason"]
+    assert f"start is student {key[:12]}" in tiny.attar(tmp_path, "plan", "recipe.toml", *warm).stdout
+    wrong = tiny.attar(tmp_path, "distill", "recipe.toml", "--set", "student.start='0123456789'")
     assert wrong.returncode == 2
     assert "student.start = '0123456789': no artifact in" in wrong.stderr
+
+
+def distilled(folder: Path, nets: str, *arguments: str) -> dict[str, Any]:
+    """What ``attar distill`` says of the student."""
+    tiny.write(folder, nets=nets)
+    done = tiny.attar(folder, "distill", "recipe.toml", "--json", "--set", "teacher.epochs=1", *arguments)
+    assert done.returncode == 0, done.stderr
+    return tiny.entry(json.loads(done.stdout), "student")
