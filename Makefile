@@ -55,7 +55,7 @@ test: $(READY_DEV)  ## all tests but the slow ones and those that need a package
 test-all: test  ## every test
 	$(TEST) -m "slow or network"
 
-gpu: $(READY_DEV)  ## the demo and the tests on a CUDA device, where there is one
+gpu: $(READY_DEV)  ## the demo, the tests and, with its data, CIFAR-100 on a CUDA device, where there is one
 	@PYTHON=$(BIN)/python ATTAR=$(BIN)/attar bash benchmarks/gpu.sh
 
 bench: $(READY_DEV)  ## every benchmark in benchmarks/, one after the other

@@ -24,14 +24,19 @@ class Keys:
         self.entries: dict[str, list[data.Entry]] = {}
 
     def deciders(self, stage: Stage[Any], inputs: Mapping[str, Artifact], *, may_import: bool) -> Deciders | None:
-        """None when the data of its task are not known yet (the task was never run and ``may_import`` is off)."""
+        """None when the data of its task are not known yet (the task was never run and ``may_import`` is off).
+
+        ``inputs`` may hold optional ones. Of those the content counts alone: code that once made one may be gone.
+        """
         kind = type(stage)
         roots = [f"{kind.__module__}:{kind.__qualname__}", *(name for name in code_names(stage) if name)]
         roots += kind.follows
-        roots += [artifact.facts[fact] for artifact in inputs.values() for fact in artifact.code if fact in artifact.facts]
+        needed = [inputs[name] for name in kind.needs()]
+        roots += [artifact.facts[fact] for artifact in needed for fact in artifact.code if fact in artifact.facts]
         code = self.code.of(roots)
         libraries = dict(code.packages)
-        for library in {*kind.libraries, *(library for artifact in kind.needs().values() for library in artifact.libraries)}:
+        read = [artifact for name, artifact in {**kind.needs(), **kind.takes()}.items() if name in inputs]
+        for library in {*kind.libraries, *(library for artifact in read for library in artifact.libraries)}:
             libraries |= self.code.of([f"{library}:"]).packages
         found: Deciders = {
             "stage": kind.__qualname__,

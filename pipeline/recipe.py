@@ -187,9 +187,7 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Table:
 
 def _bind(slot: Slot, name: str, given: Table, section: Table, folder: Path, target: str, beside: Iterable[str] = ()) -> Bound:
     """Build the stage of one slot from its settings, and connect its inputs: those made per target to its own target's."""
-    keep = section.pop("keep", None)
-    if keep is not None and not (isinstance(keep, str) and re.fullmatch("[0-9a-f]{8,64}", keep)):
-        raise RecipeError(f"{name}.keep must be a key, or at least its first 8 hex digits; got {keep!r}; `attar ls` lists keys")
+    keep = _key(f"{name}.keep", section.pop("keep", None))
     settings = {key: value for key, value in given.items() if key in slot.stage.model_fields} | section
     for what, is_there in PLACES.items():
         for field_name in slot.stage.named(what):
@@ -208,7 +206,16 @@ def _bind(slot: Slot, name: str, given: Table, section: Table, folder: Path, tar
         ]
         raise RecipeError("\n".join(explained(name, slot.stage, item) for item in roots)) from error
     sources = {need: slot.wires.get(need, need) for need in slot.stage.needs()}
-    return Bound(stage, {need: f"{target}.{source}" if source in beside else source for need, source in sources.items()}, keep)
+    inputs = {need: f"{target}.{source}" if source in beside else source for need, source in sources.items()}
+    pinned = {field_name: _key(f"{name}.{field_name}", settings.get(field_name)) for field_name in slot.stage.named("artifact")}
+    return Bound(stage, inputs, keep, {field_name: key for field_name, key in pinned.items() if key is not None})
+
+
+def _key(place: str, value: Any) -> str | None:
+    """The beginning of a key; None where none is given. Raises RecipeError for anything else."""
+    if value is None or (isinstance(value, str) and re.fullmatch("[0-9a-f]{8,64}", value)):
+        return value
+    raise RecipeError(f"{place} must be a key, or at least its first 8 hex digits; got {value!r}; `attar ls` lists keys")
 
 
 def explained(slot: str, stage: type[Stage[Any]], error: Mapping[str, Any]) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 from attar.pipeline import keys, machine
-from attar.pipeline.errors import AttarError, RecipeError, StageError, did_you_mean
+from attar.pipeline.errors import AttarError, RecipeError, StageError, StoreError, did_you_mean
 from attar.pipeline.fingerprint import Fingerprint
 from attar.pipeline.keys import Deciders, Keys
 from attar.pipeline.progress import advance
@@ -24,11 +24,15 @@ Status = Literal["made", "reused", "failed", "skipped"]
 
 @dataclass(frozen=True)
 class Bound:
-    """A stage in its slot: which slot feeds each of its inputs, and the key of an artifact that is pinned there."""
+    """A stage in its slot: which slot feeds each of its inputs, and the key of an artifact that is pinned there.
+
+    ``pinned``: for optional inputs, the key of the artifact that each is, or its beginning.
+    """
 
     stage: Stage[Any]
     inputs: Mapping[str, str]
     keep: str | None = None
+    pinned: Mapping[str, str] = field(default_factory=dict)
 
 
 class Pipeline:
@@ -55,6 +59,10 @@ class Pipeline:
             if slot in needed:
                 needed |= set(self.slots[slot].inputs.values())
         return [slot for slot in self.slots if slot in needed]
+
+    def makes(self, stage: str) -> type[Artifact] | None:
+        """What the stages of this class make; None where no slot holds one."""
+        return next((type(b.stage).makes() for b in self.slots.values() if type(b.stage).__qualname__ == stage), None)
 
     def dooms(self, slot: str, walked: list[str]) -> bool:
         """Whether none of the last slots of a walk can be made without this one."""
@@ -116,6 +124,7 @@ class Run:
         """Make or reuse every slot. What depends on a failed slot is skipped; the rest goes on while any end can be reached."""
         walked = slots or list(self.pipeline.slots)
         with self.store.in_use():
+            self._remember_pinned(walked)
             yield from self._walk(walked)
 
     def _walk(self, walked: list[str]) -> Iterator[Record]:
@@ -143,6 +152,34 @@ class Run:
         if record.key is not None and self.last.get(record.slot) != record.key:
             self.last[record.slot] = record.key
             self.store.write_note(self.note, self.last)
+
+    def _remember_pinned(self, walked: list[str]) -> None:
+        """So that they are kept. Before anything is made, since a key that leads nowhere is a mistake in the recipe."""
+        named = {slot: self._pinned(slot) for slot in walked}
+        now = {f"{slot}.{name}": artifact.key for slot, inputs in named.items() for name, artifact in inputs.items()}
+        gone = {f"{slot}.{name}" for slot in walked for name in type(self.pipeline.slots[slot].stage).takes()} - now.keys()
+        kept = {name: key for name, key in self.last.items() if name not in gone} | now
+        if kept != self.last:
+            self.last = kept
+            self.store.write_note(self.note, self.last)
+
+    def _pinned(self, slot: str) -> dict[str, Artifact]:
+        """The optional inputs that the recipe names by key. Raises RecipeError where one is not there, or of another kind."""
+        bound, found = self.pipeline.slots[slot], dict[str, Artifact]()
+        for name, prefix in bound.pinned.items():
+            place, kind = f"{slot}.{name} = {prefix!r}", type(bound.stage).takes()[name]
+            try:
+                entry = self.store.match(prefix)
+                artifact = self.store.find(kind, entry.key)
+            except StoreError as error:
+                raise RecipeError(f"{place}: {error}") from error
+            stage = entry.record["deciders"]["stage"]
+            made = self.pipeline.makes(stage)
+            if artifact is None or made is None or not issubclass(made, kind):
+                is_a = f"is {entry.record['slot']}, made by {stage}"
+                raise RecipeError(f"{place} {is_a}; it must be {kind.__name__}. `attar ls` lists keys")
+            found[name] = artifact
+        return found
 
     def _skipped(self, slot: str, missing: list[str]) -> Record:
         bound = self.pipeline.slots[slot]
@@ -174,6 +211,12 @@ class Run:
         )  # fmt: skip  # one line a group reads better than one a field
 
     def _plan(self, slot: str, done: Mapping[str, Artifact], *, may_import: bool) -> Plan:
+        plan = self._decided(slot, done, may_import=may_import)
+        records = {name: self.store.history(artifact.key) for name, artifact in self._pinned(slot).items()}
+        shown = [f"; {name} is {record['slot']} {record['key'][:12]}" for name, record in records.items()]
+        return replace(plan, reason=plan.reason + "".join(shown))
+
+    def _decided(self, slot: str, done: Mapping[str, Artifact], *, may_import: bool) -> Plan:
         bound = self.pipeline.slots[slot]
         if bound.keep:
             entry = self.store.match(bound.keep)
@@ -184,7 +227,7 @@ class Run:
         missing = [name for name in bound.inputs.values() if name not in done]
         if missing:
             return Plan(slot, "wait", f"depends on {', '.join(missing)}")
-        inputs = {name: done[source] for name, source in bound.inputs.items()}
+        inputs = {name: done[source] for name, source in bound.inputs.items()} | self._pinned(slot)
         deciders = self.keys.deciders(bound.stage, inputs, may_import=may_import)
         if deciders is None:
             return Plan(slot, "run", "its task is new, so its data are not known yet")
@@ -235,7 +278,17 @@ class Run:
         inputs = {name: done[source] for name, source in bound.inputs.items()}
         for name, artifact in inputs.items():
             self._verify(bound.inputs[name], artifact)
-        return bound.stage.run(payload, **inputs)
+        pinned = self._pinned(slot)
+        for name, artifact in pinned.items():
+            self._verify_pinned(f"{slot}.{name}", artifact)
+        return bound.stage.run(payload, **inputs, **pinned)
+
+    def _verify_pinned(self, place: str, artifact: Artifact) -> None:
+        """It is not discarded: this recipe cannot make it anew."""
+        try:
+            self.store.verify(artifact)
+        except Damaged as error:
+            raise StageError(f"{place} is damaged ({error}); name another key, or leave it out") from error
 
     def _verify(self, slot: str, artifact: Artifact) -> None:
         """An input's bytes are read again, once a run, before a stage relies on them."""

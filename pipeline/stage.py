@@ -35,7 +35,8 @@ A = TypeVar("A", bound=Artifact)
 
 @dataclass(frozen=True)
 class Named:
-    """Marks a setting that names something which decides the result (``code``, a ``file``, a ``folder``), or is ``undecided``."""
+    """Marks a setting that names something which decides the result (``code``, a ``file``, a ``folder``, an ``artifact``), or is
+    ``undecided``."""
 
     what: str
 
@@ -46,6 +47,9 @@ DataFile = Annotated[Path, Named("file")]
 """A file, relative to the recipe. Its bytes count in the key, not its path."""
 DataFolder = Annotated[Path, Named("folder")]
 """As ``DataFile``, for a folder and all files in it."""
+StoredKey = Annotated[str, Named("artifact")]
+"""The key of an artifact in the store, or its beginning. ``run`` gets the artifact as an optional input of the setting's name;
+what counts in the key is its content, not how it is named."""
 Device = Annotated[Literal["auto", "cpu", "cuda"], Named("undecided")]
 """Where to compute. It is recorded in the facts and does not count in the key."""
 
@@ -83,17 +87,25 @@ class Stage(BaseModel, Generic[A]):
 
     @classmethod
     def needs(cls) -> dict[str, type[Artifact]]:
-        """The inputs of ``run``, by name."""
-        hints = get_type_hints(cls.run)
-        return {name: hint for name, hint in hints.items() if name not in ("out", "return")}
+        """The inputs of ``run`` that earlier slots make, by name: all but the optional ones."""
+        return {name: hint for name, hint in cls._inputs().items() if type(None) not in get_args(hint)}
+
+    @classmethod
+    def takes(cls) -> dict[str, type[Artifact]]:
+        """The optional inputs of ``run`` (``Weights | None``), by name: a ``StoredKey`` of that name says which artifact."""
+        return {name: get_args(hint)[0] for name, hint in cls._inputs().items() if type(None) in get_args(hint)}
+
+    @classmethod
+    def _inputs(cls) -> dict[str, Any]:
+        return {name: hint for name, hint in get_type_hints(cls.run).items() if name not in ("out", "return")}
 
     def deciding(self) -> Set[str]:
         """The fields that decide the result, as they are set. A mode that switches others off leaves those out."""
-        return set(type(self).model_fields) - set(self.named("undecided"))
+        return set(type(self).model_fields) - {*self.named("undecided"), *self.named("artifact")}
 
     @classmethod
     def named(cls, what: str) -> list[str]:
-        """The fields that are marked ``code``, ``file``, ``folder`` or ``undecided``."""
+        """The fields that are marked ``code``, ``file``, ``folder``, ``artifact`` or ``undecided``."""
         return [name for name, field in cls.model_fields.items() if Named(what) in [*field.metadata, *marks(field.annotation)]]
 
 

@@ -37,7 +37,8 @@ class Weights(Model):
 
     Facts: ``task``, ``network``, ``options``, ``parameters`` (count), ``score`` (on validation), ``history`` (a list of
     ``{"epoch", "loss", "score"}``), ``best_epoch``, ``device``; of a student also ``correlation``, ``kdl``, ``oacc`` (its
-    teacher's score on validation) and what its distiller noted. A control that is switched off has ``{"off": true}``.
+    teacher's score on validation), what its distiller noted and, where it started warm, ``started_from`` (see
+    ``stages.distillation.warm``). A control that is switched off has ``{"off": true}``.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("torch", "safetensors")

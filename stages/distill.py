@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from attar.pipeline.stage import Facts
+from attar.pipeline.stage import Facts, StoredKey
 from attar.stages.artifacts import Answers, Weights
 from attar.stages.distillation.choices import AnyLoss, Beside, Kd
 from attar.stages.learn import Learn
@@ -29,14 +29,21 @@ class Distill(Learn):
     other: Literal["cross-entropy"] = "cross-entropy"
     """L_other, for outputs that are logits; outputs that are numbers are fitted by their squared error."""
 
-    def run(self, out: Path, *, teacher: Weights, answers: Answers) -> Facts:
+    start: StoredKey | None = None
+    """The key of an earlier student: tensors of the same name and shape begin as its. The control begins from nothing."""
+
+    def run(self, out: Path, *, teacher: Weights, answers: Answers, start: Weights | None = None) -> Facts:
         """Calls the teacher only for losses of features."""
         from attar.stages.distillation.loop import Recorded, fit
         from attar.stages.distillation.objective import Distillation
+        from attar.stages.distillation.warm import Warm
 
         views = Recorded(answers.facts["seed"], answers.facts["views"])
         objective = Distillation(self.lambda_kd, self.losses, answers, self.distiller, teacher)
-        return fit(self, out, "student", objective, views, answers)
+        if start is None:
+            return fit(self, out, "student", objective, views, answers)
+        warm = Warm(self, start)
+        return {**fit(self, out, "student", objective, views, answers, warm), "started_from": warm.facts}
 
 
 class Control(Learn):

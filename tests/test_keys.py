@@ -16,7 +16,7 @@ from attar.pipeline.fingerprint import Fingerprint
 from attar.pipeline.keys import Keys
 from attar.pipeline.stage import Stage
 from attar.pipeline.store import Store
-from tests.toy import Check, Double, Number, Source, Tasked
+from tests.toy import Check, Double, Number, Source, Sum, Tasked
 
 FIXED = Number("k", "d" * 64, Path(), {})
 
@@ -54,6 +54,18 @@ def test_the_content_of_an_input_counts_and_not_its_key(tmp_path: Path) -> None:
     one = deciders(tmp_path, Double(), source=FIXED)
     assert one == deciders(tmp_path, Double(), source=Number("other", "d" * 64, Path(), {}))
     assert one != deciders(tmp_path, Double(), source=Number("k", "e" * 64, Path(), {}))
+
+
+def test_code_that_once_made_an_optional_input_does_not_count_and_may_be_gone(tmp_path: Path) -> None:
+    gone = Earlier("k", "e" * 64, Path(), {"network": "gone.py:network"})
+    with_more = deciders(tmp_path, Sum(more="abc12345"), source=FIXED, more=gone)
+    assert with_more["inputs"] == {"source": "d" * 64, "more": "e" * 64}
+    assert with_more["code"] == deciders(tmp_path, Sum(), source=FIXED)["code"]
+    assert with_more["settings"] == {}
+
+
+class Earlier(Number):
+    code = ("network",)
 
 
 def test_only_what_is_bound_to_the_machine_has_it_in_its_key(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from attar.pipeline import recipe as recipes
 from attar.pipeline.errors import RecipeError
 from attar.pipeline.recipe import Recipe, Slot, merged
 from attar.pipeline.schema import schema
-from tests.toy import SLOTS, Double, Source, Tasked
+from tests.toy import SLOTS, Double, Source, Sum, Tasked
 
 GOOD = """
 seed = 3
@@ -71,6 +71,15 @@ def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
 
 def test_a_pinned_key_is_kept_apart_from_the_settings(tmp_path: Path) -> None:
     assert load(tmp_path, "[source]\nkeep = 'abc12345'").pipeline.slots["source"].keep == "abc12345"
+
+
+def test_a_key_of_an_optional_input_is_bound_beside_the_inputs(tmp_path: Path) -> None:
+    slots = (Slot("source", Source), Slot("sum", Sum))
+    named, without = (load(tmp_path, text, table=slots).pipeline.slots["sum"] for text in ("[sum]\nmore = 'abc12345'", ""))
+    assert (named.inputs, named.pinned) == ({"source": "source"}, {"more": "abc12345"})
+    assert without.pinned == {}
+    with pytest.raises(RecipeError, match=r"sum.more must be a key, or at least its first 8 hex digits; got 'abc'; `attar ls`"):
+        load(tmp_path, "[sum]\nmore = 'abc'", table=slots)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from attar.pipeline.errors import RecipeError
 from attar.pipeline.fingerprint import Fingerprint
 from attar.pipeline.run import Bound, Pipeline, Record, Run
 from attar.pipeline.store import Store
-from tests.toy import Check, Double, Number, Source
+from tests.toy import Check, Double, Number, Source, Speak, Sum
 
 
 def pipeline(value: float = 3.0, *, seed: int = 0, limit: float = 100.0, **check: Any) -> Pipeline:
@@ -154,6 +156,73 @@ def test_a_pinned_artifact_is_used_whatever_changed(tmp_path: Path) -> None:
     again = run(tmp_path, pinned)
     assert statuses(again) == ["reused"] * 3
     assert "pinned" in again[0].reason
+
+
+def summing(more: str | None, value: float = 3.0) -> Pipeline:
+    pinned = {"more": more} if more else {}
+    return Pipeline({"source": Bound(Source(value=value), {}), "sum": Bound(Sum(more=more), {"source": "source"}, None, pinned)})
+
+
+def value_of(record: Record) -> float:
+    return Number(str(record.key), "", Path(str(record.path)), {}).value()
+
+
+def test_an_optional_input_is_the_artifact_that_the_recipe_names(tmp_path: Path) -> None:
+    first = run(tmp_path, summing(None, 5.0))
+    key = str(first[0].key)
+    plan = list(Run(summing(key[:8]), Store(tmp_path), Fingerprint(tmp_path), "recipe").plan())[1]
+    assert (plan.action, plan.reason) == ("wait", f"depends on source; more is source {key[:12]}")
+    with_more = run(tmp_path, summing(key[:8]))
+    assert [value_of(first[1]), value_of(with_more[1])] == [5.0, 8.0]
+    assert with_more[1].reason == f"more changed; source changed; more is source {key[:12]}"
+
+
+def test_an_optional_input_counts_by_its_content_and_not_by_its_name(tmp_path: Path) -> None:
+    key = str(run(tmp_path, summing(None, 5.0))[0].key)
+    one, two, without = (run(tmp_path, summing(more))[1] for more in (key[:8], key, None))
+    assert (one.status, two.status, without.status) == ("made", "reused", "made")
+    assert one.key == two.key != without.key
+
+
+def test_gc_keeps_an_optional_input_while_its_recipe_names_it(tmp_path: Path) -> None:
+    key = str(run(tmp_path, summing(None, 5.0))[0].key)
+    run(tmp_path, summing(key))
+    assert key not in str(list(Store(tmp_path).collect(dry_run=False)))
+    assert run(tmp_path, summing(key))[1].status == "reused"
+    run(tmp_path, summing(None))
+    assert f"source {key[:12]}" in str(list(Store(tmp_path).collect(dry_run=True)))
+
+
+def test_an_optional_input_that_is_not_there_stops_the_run_before_it_begins(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"sum\.more = 'abcdef12': no artifact in .*; `attar ls` lists them"):
+        run(tmp_path, summing("abcdef12"))
+    assert not list(tmp_path.glob("artifacts/*"))
+    for folder in ("abcdef12aa", "abcdef12bb"):
+        shutil.copytree(run(tmp_path, summing(None))[0].path or tmp_path, tmp_path / "artifacts" / folder)
+    with pytest.raises(RecipeError, match="2 artifacts in"):
+        run(tmp_path, summing("abcdef12"))
+
+
+def test_an_optional_input_of_another_kind_says_what_it_is(tmp_path: Path) -> None:
+    spoken = str(run(tmp_path, Pipeline({"word": Bound(Speak(), {})}))[0].key)
+    with pytest.raises(RecipeError, match=r"sum\.more = .* is word, made by .*Speak; it must be Number"):
+        run(tmp_path, summing(spoken))
+
+
+def test_a_damaged_optional_input_is_said_and_stays(tmp_path: Path) -> None:
+    first = run(tmp_path, summing(None, 5.0))[0]
+    damage(Path(str(first.path)) / "value.json")
+    found = run(tmp_path, summing(str(first.key)))[1]
+    assert "sum.more is damaged" in str(found.error)
+    assert Store(tmp_path).record(str(first.key)) is not None
+
+
+def damage(file: Path) -> None:
+    """Other bytes, the same size and times: only reading it shows."""
+    stat = file.stat()
+    file.chmod(0o644)
+    file.write_text("4.0")
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
 def test_only_what_is_wanted_and_what_it_needs_is_walked() -> None:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from attar.pipeline.errors import Rejected
 from attar.pipeline.recipe import Slot
-from attar.pipeline.stage import Artifact, CodeName, DataFile, Device, Facts, Stage
+from attar.pipeline.stage import Artifact, CodeName, DataFile, Device, Facts, Stage, StoredKey
 
 
 class Number(Artifact):
@@ -41,6 +41,19 @@ class Double(Stage[Number]):
         value = source.value() * 2
         (out / "value.json").write_text(json.dumps(round(value) if self.rounding else value))
         return {"seed": self.seed}
+
+
+class Sum(Stage[Number]):
+    more: StoredKey | None = None
+
+    def run(self, out: Path, *, source: Number, more: Number | None = None) -> Facts:
+        (out / "value.json").write_text(json.dumps(source.value() + (more.value() if more else 0.0)))
+        return {}
+
+
+class Speak(Stage[Word]):
+    def run(self, out: Path) -> Facts:
+        return {}
 
 
 class Check(Stage[Number]):

@@ -11,6 +11,7 @@ from attar.pipeline.report import forest, gate, words
 from attar.pipeline.report.origin import answer, origin
 from attar.pipeline.report.production import Compared, production
 from attar.pipeline.report.record import Record, outcome, why
+from attar.pipeline.report.start import started
 from attar.pipeline.report.target import Target, against, bounds, measured, number, targets
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def page(records: Sequence[Record], recipe_name: str) -> dict[str, Any]:
         "training": training.panels(records, score_name),
         "origin": origin(found, records),
         "records": records,
+        "started": started(records),
         "longest": max((record.seconds for record in records), default=0.0),
         "total": sum(record.seconds for record in records if record.status == "made"),
         **provenance(records),

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from attar.pipeline.report import gate, words
 from attar.pipeline.report.production import production
 from attar.pipeline.report.record import Record, outcome
+from attar.pipeline.report.start import started
 from attar.pipeline.report.target import Hop, Target, against, bounds, measured, number, targets
 
 MARKS = {"passed": "✅", "failed": "❌", "undecided": "❔", "not run here": "➖"}
@@ -23,6 +24,8 @@ def markdown(records: Sequence[Record], recipe_name: str) -> str:
     if failed:
         blocks.append("## What broke")
         blocks += [f"**{escape(r.slot)}** ({escape(r.stage)})\n\n{fenced(r.error or 'it left no message')}" for r in failed]
+    if start := started(records):
+        blocks.append(escape(start))
     blocks.append(slots_line(records))
     return "\n\n".join(blocks) + "\n"
 

@@ -7,6 +7,7 @@ from typing import IO, TYPE_CHECKING
 
 from attar.pipeline.report import gate, words
 from attar.pipeline.report.record import Record
+from attar.pipeline.report.start import started
 from attar.pipeline.report.target import Hop, Target, against, measured, number, targets
 
 if TYPE_CHECKING:
@@ -32,8 +33,12 @@ def show(records: Sequence[Record], file: IO[str] | None = None) -> None:
 def ledger(records: Sequence[Record]) -> Group:
     """A rich renderable that fits 80 columns; names are text, never markup."""
     from rich.console import Group
+    from rich.text import Text
 
-    return Group(*(part for target in targets(records) for part in of_target(target)))
+    parts: list[RenderableType] = [part for target in targets(records) for part in of_target(target)]
+    if start := started(records):
+        parts.append(Text(words.clean(start)))
+    return Group(*parts)
 
 
 def of_target(target: Target) -> list[RenderableType]:
