@@ -16,11 +16,12 @@ TOLERANCE = 1e-2  # of the largest magnitude: float16 keeps three digits, and an
 
 
 def check(task: Task, teacher: Model, answers: Answers) -> None:
-    """Ask the teacher again for a few samples of the test split and of every view of train.
+    """Ask the teacher again for a few samples of the test split and of every view of train and transfer.
 
     Raises StageError where it says something else than what is stored.
     """
     kept: list[tuple[SplitName, int | None]] = [("test", None), *(("train", view) for view in range(answers.facts["views"]))]
+    kept += [("transfer", view) for view in range(answers.facts["views"]) if task.transfer]
     with teacher.open() as predictor:
         for split, view in kept:
             compare(task, lambda inputs: task.answer(predictor.graphs, inputs), answers, split, view)
