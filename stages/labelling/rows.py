@@ -35,6 +35,11 @@ class Rows:
     def __len__(self) -> int:
         return int(self.ends[-1])
 
+    @property
+    def partial(self) -> bool:
+        """Whether only the largest logits were kept."""
+        return any(part.width for part in self.parts)
+
     def __getitem__(self, indices: npt.NDArray[np.int64] | slice) -> Floats:
         rows = np.arange(len(self))[indices]
         owner = np.searchsorted(self.ends, rows, "right")
@@ -45,7 +50,7 @@ class Rows:
             return next(iter(blocks.values()))
         made = blank(len(rows), [block.shape[1:] for block in blocks.values()])
         for number, block in blocks.items():
-            made[(found[number], *(slice(size) for size in block.shape[1:]))] = block
+            corner(made, block.shape[1:])[found[number]] = block
         return made
 
 
@@ -67,7 +72,7 @@ class Part:
         made = blank(len(rows), [(*shape, *tail) for shape in shapes.tolist()])
         for place, (row, shape) in enumerate(zip(rows, shapes.tolist(), strict=True)):
             flat = self.dense(np.arange(*self.bounds[row : row + 2]))
-            made[(place, *(slice(size) for size in shape))] = flat.reshape(*shape, *tail)
+            corner(made, (*shape, *tail))[place] = flat.reshape(*shape, *tail)
         return made
 
     @cached_property
@@ -89,6 +94,11 @@ def blank(count: int, shapes: Sequence[tuple[int, ...]]) -> Floats:
     """Room for the longest of these shapes, NaN where one is shorter."""
     longest = np.max(np.asarray(shapes, np.int64), axis=0) if shapes else ()
     return np.full((count, *longest), np.nan, np.float32)
+
+
+def corner(made: Floats, shape: Sequence[int]) -> Floats:
+    """Of every row the first ``shape``, as a view."""
+    return made[(slice(None), *(slice(size) for size in shape))]
 
 
 def mapped(path: Path) -> dict[str, Part]:
