@@ -116,7 +116,7 @@ class Task(ABC):
 
     @abstractmethod
     def split(self, name: SplitName) -> Split:
-        """The samples of ``train``, ``validation``, ``test`` and, where ``transfer`` says so, ``transfer``: inputs, no targets."""
+        """The samples of ``train``, ``validation`` and ``test``; where there is a ``transfer``, also its, without targets."""
 
     @abstractmethod
     def score(self, outputs: Arrays, targets: Arrays) -> npt.NDArray[np.float64]:

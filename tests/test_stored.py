@@ -13,8 +13,8 @@ from attar.models import views
 from attar.models.task import Arrays, InMemory, Split, SplitName
 from attar.pipeline.errors import StageError
 from attar.stages.artifacts import Answers
-from attar.stages.proof import stored
 from attar.stages.labelling.shards import Shard
+from attar.stages.proof import stored
 from tests.proof_parts import TEACHER, Linear, Points, digest, linear
 from tests.smoke import write_shard
 
