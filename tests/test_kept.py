@@ -112,7 +112,6 @@ def test_what_is_shared_is_locked(tmp_path: Path) -> None:
     store = Store(tmp_path)
     from filelock import FileLock, Timeout
 
-    with store.making(KEY, nobody, SHARED):
-        with pytest.raises(Timeout):
-            FileLock(tmp_path / "locks" / f"{SHARED}.lock").acquire(timeout=0)
+    with store.making(KEY, nobody, SHARED), pytest.raises(Timeout):
+        FileLock(tmp_path / "locks" / f"{SHARED}.lock").acquire(timeout=0)
     FileLock(tmp_path / "locks" / f"{SHARED}.lock").acquire(timeout=0)

@@ -107,13 +107,13 @@ def test_the_distiller_learns_from_what_has_labels(tmp_path: Path, answers: Answ
 
 
 def test_transfer_needs_a_loss_that_needs_no_labels(tmp_path: Path, answers: Answers) -> None:
-    with pytest.raises(StageError, match="dkd needs labels, and transfer of Unlabelled has none .* set its transfer = False"):
+    with pytest.raises(StageError, match=r"dkd needs labels, and transfer of Unlabelled has none .* set its transfer = False"):
         Distill(**STUDENT, losses=(Dkd(),)).run(new(tmp_path), teacher=NOBODY, answers=answers)
 
 
 def test_answers_from_before_there_was_a_transfer_split(tmp_path: Path, answers: Answers) -> None:
     before = Answers("", "", answers.root, {**answers.facts, "samples": {"train": 200}})
-    with pytest.raises(StageError, match="the answers are for 200 samples .* the task has 1197"):
+    with pytest.raises(StageError, match=r"the answers are for 200 samples .* the task has 1197"):
         Distill(**STUDENT).run(new(tmp_path), teacher=NOBODY, answers=before)
 
 
