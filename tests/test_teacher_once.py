@@ -31,7 +31,7 @@ def student(width=8):
 def deeper():
     return nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
 """
-SHORT = ["teacher.epochs=1", "student.epochs=2"]
+SHORT = ["teacher.epochs=1", "student.epochs=1"]
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ ANOTHER = {
     "loss": ["student.losses=[{kind='dist'}, {kind='dkd'}]"],
     "lambda": ["student.lambda_kd=0.5"],
     "temperature": ["student.losses=[{kind='kd', temperature=1.0}]"],
-    "schedule": ["student.schedule='cosine'", "student.epochs=3", "student.learning_rate=0.01", "student.batch=64"],
+    "schedule": ["student.schedule='cosine'", "student.epochs=2", "student.learning_rate=0.01", "student.batch=64"],
     "distiller": ["student.distiller={}"],
 }
 
