@@ -61,6 +61,13 @@ def pair(asking: Asking, number: int) -> tuple[float, float]:
     return took["label"], took["bare"]
 
 
+def digested(chunks: Iterable[views.Seen]) -> str:
+    decided = hashlib.sha256()
+    for seen in chunks:
+        update(decided, seen.inputs)
+    return decided.hexdigest()
+
+
 def parts(task: Task, asking: Asking, folder: Path) -> dict[str, float]:
     """CPU seconds for all samples of each thing that labelling does besides asking."""
     seen, raw = list(asking.chunks(Shard("train", 0, 0))), asking.splits["train"].take(np.arange(views.CHUNK)).inputs
@@ -76,7 +83,7 @@ def parts(task: Task, asking: Asking, folder: Path) -> dict[str, float]:
     return {
         "augment": chunks * seconds(lambda: task.augment(raw, np.random.default_rng(0))),
         "preprocess": chunks * seconds(lambda: preprocess.apply(task.preprocess, raw)),
-        "digest": seconds(lambda: [update(hashlib.sha256(), each.inputs) for each in seen]),
+        "digest": seconds(lambda: digested(seen)),
         "store": seconds(stored),
     }
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from filecmp import cmp
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, overload
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import TypeAdapter
 
 from attar.models.preprocess import Step
-from attar.models.task import Predictor, Task
+from attar.models.task import Array, Predictor, Task
 from attar.pipeline.errors import StageError
 from attar.pipeline.stage import Artifact, Device
-from attar.stages.labelling.rows import Floats, Rows, mapped
+from attar.stages.labelling.rows import Rows, mapped
 
 if TYPE_CHECKING:
     from torch import nn
@@ -81,27 +80,21 @@ class Answers(Artifact):
     Facts: ``views`` (count), ``seed`` (of the views), ``samples`` (a split's count), ``outputs`` (names), ``device``.
     """
 
-    @overload
-    def of(self, split: str, view: None = None) -> dict[str, Floats]: ...
+    def rows(self, split: str, view: int | None = None) -> dict[str, Rows]:
+        """The outputs of one split in the order of its samples, mapped. Raises StageError when they were not asked for."""
+        which = "clean" if view is None else str(view)
+        shards = [mapped(path) for path in sorted(self.root.glob(f"{split}.{which}.*.safetensors"))]
+        if not shards:
+            raise StageError(f"{self.root} holds no answers to {split}, view {which}; label again")
+        return {name: Rows([shard[name] for shard in shards]) for name in self.facts["outputs"]}
 
-    @overload
-    def of(self, split: str, view: int) -> dict[str, Rows]: ...
-
-    def of(self, split: str, view: int | None = None) -> Mapping[str, Floats | Rows]:
-        """The outputs of one split in the order of its samples: mapped rows of a view, whole float32 arrays without one.
-
-        Raises StageError when they were not asked for.
-        """
-        found = sorted(self.root.glob(f"{split}.{'clean' if view is None else view}.*.safetensors"))
-        if not found:
-            raise StageError(f"{self.root} holds no answers to {split}, view {'clean' if view is None else view}; label again")
-        shards = [mapped(path) for path in found]
-        rows = {name: Rows([shard[name] for shard in shards]) for name in self.facts["outputs"]}
-        return rows if view is not None else {name: each[:] for name, each in rows.items()}
+    def of(self, split: str) -> dict[str, Array]:
+        """Those of a clean split, whole: float32 ``[samples, ...]``."""
+        return {name: rows[:] for name, rows in self.rows(split).items()}
 
     def learned(self, view: int) -> dict[str, Rows]:
         """Those to all that a student learns from in this view: train and then, where there is one, transfer."""
-        splits = [self.of(split, view) for split in ("train", "transfer") if split in self.facts["samples"]]
+        splits = [self.rows(split, view) for split in ("train", "transfer") if split in self.facts["samples"]]
         return {name: Rows([part for split in splits for part in split[name].parts]) for name in self.facts["outputs"]}
 
 

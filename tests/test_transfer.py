@@ -61,7 +61,7 @@ def test_the_teacher_answers_both(answers: Answers) -> None:
     assert answers.facts["samples"] == {"train": 200, "validation": 300, "test": 300, "transfer": 997}
     rows = answers.learned(0)["logits"]
     assert len(rows) == 1197
-    assert rows[np.array([205])].tobytes() == answers.of("transfer", 0)["logits"][np.array([5])].tobytes()
+    assert rows[np.array([205])].tobytes() == answers.rows("transfer", 0)["logits"][np.array([5])].tobytes()
 
 
 def test_each_loss_reads_the_samples_that_it_can(answers: Answers) -> None:

@@ -44,7 +44,7 @@ class Bench:
 
     def recorded(self, answers: Answers) -> dict[str, Array]:
         """The teacher's answers. Raises StageError when they are not of this split."""
-        made: dict[str, Array] = dict(answers.of("test"))
+        made = answers.of("test")
         if any(len(array) != len(self.split) for array in made.values()):
             raise StageError(f"the stored answers are not of these {len(self.split)} test samples; delete them and run again")
         return made

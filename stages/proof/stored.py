@@ -28,14 +28,14 @@ def check(task: Task, teacher: Model, answers: Answers) -> None:
 
 
 def compare(task: Task, predict: Predict, answers: Answers, split: SplitName, view: int | None) -> None:
-    stored = answers.of(split, view)
+    stored = answers.rows(split, view)
     seen = views.chunk(task, task.split(split), 0, seed=answers.facts["seed"], view=view)
     most = task.ranges.get("batch", (1, ROWS))[1]
     rows = np.arange(min(ROWS, most, len(seen.indices)))
     live = predict(seen.take(rows).inputs)
     for name in task.outputs:
         kept, of = stored[name][rows], live[name]
-        if view is not None and answers.of(split, view)[name].partial:
+        if stored[name].partial:
             of = np.where(kept > kept.min(-1, keepdims=True), of, kept)  # the others share one value, the least
         apart = difference(kept, of) if kept.shape == of.shape else np.inf
         if not apart <= TOLERANCE:
