@@ -217,6 +217,7 @@ class Run:
             started = time.perf_counter()
             facts = self._facts(slot, payload, done)
             if edited := self.keys.edited(deciders):
+                self.store.forget(key, shared)
                 raise StageError(f"{', '.join(edited)} changed while {slot} was being made; run the same command again")
             record = {
                 "slot": slot,

@@ -152,6 +152,12 @@ class Store:
             shutil.rmtree(self.root / "work" / key, ignore_errors=True)
         return kind(key, digest, self.folder(key), json.loads(canonical(facts)))
 
+    def forget(self, key: str, shared: str | None) -> None:
+        """Delete unfinished work and kept files: other code or data may have made them than these keys say."""
+        shutil.rmtree(self.root / "work" / key, ignore_errors=True)
+        if shared:
+            shutil.rmtree(self.root / "kept" / shared, ignore_errors=True)
+
     def discard(self, key: str) -> None:
         """Forget an artifact: it vanishes at once, then its files are deleted."""
         folder = self.folder(key)

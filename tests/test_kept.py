@@ -10,7 +10,9 @@ from typing import ClassVar
 import pytest
 
 from attar.pipeline import keys
+from attar.pipeline.fingerprint import Fingerprint
 from attar.pipeline.kept import Kept, kept
+from attar.pipeline.run import Bound, Pipeline, Run
 from attar.pipeline.stage import Facts, Stage
 from attar.pipeline.store import Store
 from tests.test_store import KEY, RECORD, nobody
@@ -115,3 +117,20 @@ def test_what_is_shared_is_locked(tmp_path: Path) -> None:
     with store.making(KEY, nobody, SHARED), pytest.raises(Timeout):
         FileLock(tmp_path / "locks" / f"{SHARED}.lock").acquire(timeout=0)
     FileLock(tmp_path / "locks" / f"{SHARED}.lock").acquire(timeout=0)
+
+
+class Keeping(Growing):
+    def run(self, out: Path) -> Facts:
+        kept(out).add("a", text("made by other code"))
+        return {}
+
+
+def test_what_changed_code_may_have_made_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    walk = Run(Pipeline({"x": Bound(Keeping(), {})}), Store(tmp_path), Fingerprint(tmp_path), "recipe").walk
+    monkeypatch.setattr(keys.Keys, "edited", lambda *_: ["nets.py"])
+    [record] = walk()
+    assert record.error == "x: nets.py changed while x was being made; run the same command again"
+    assert list((tmp_path / "kept").iterdir()) == []
+    monkeypatch.undo()
+    assert [record.status for record in walk()] == ["made"]
+    assert len(list((tmp_path / "kept").glob("*/a.*"))) == 1
