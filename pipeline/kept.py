@@ -13,6 +13,9 @@ from pathlib import Path
 from attar.pipeline.store import KEPT, digest_of
 
 
+DIGEST = "?" * 64  # how a name ends; others are unfinished
+
+
 class Kept:
     """Files in one folder. Several processes may share it: a file appears whole or not at all."""
 
@@ -22,11 +25,11 @@ class Kept:
 
     def any(self, start: str) -> bool:
         """Whether a file's name starts like this."""
-        return next(self.folder.glob(f"{start}*"), None) is not None
+        return next(self.folder.glob(f"{start}*.{DIGEST}"), None) is not None
 
     def find(self, name: str) -> Path | None:
         """The file of this name, every byte checked; None when it was never made. One that is damaged is deleted."""
-        for path in self.folder.glob(f"{name}.*"):
+        for path in self.folder.glob(f"{name}.{DIGEST}"):
             if intact(path):
                 return path
             path.unlink()

@@ -88,7 +88,7 @@ def counting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Weights:
     monkeypatch.setattr(Counting, "asked", [])
     for name in ("samples", "changed"):
         monkeypatch.setattr(Points, name, getattr(Points, name))  # a test may change them
-    return weights(tmp_path / "teacher", "tests.test_asking:Counting", "tests.test_label:Points")
+    return weights(tmp_path / "teacher", "tests.test_asking:Counting", "tests.test_asking:Points")
 
 
 def again(teacher: Weights, out: Path, **settings: Any) -> int:
@@ -182,7 +182,7 @@ def killing(path):  # called between a file's last byte and its name
 
 kept.digest_of = killing
 folder = Path({folder!r})
-label(weights(folder / "teacher", "tests.test_asking:Counting", "tests.test_label:Points"), folder / "slot" / "out")
+label(weights(folder / "teacher", "tests.test_asking:Counting", "tests.test_asking:Points"), folder / "slot" / "out")
 """
 
 
@@ -243,7 +243,7 @@ class Position(nn.Module):
 
 
 def test_rows_have_lengths_of_their_own(tmp_path: Path) -> None:
-    teacher = weights(tmp_path / "teacher", "tests.test_asking:Position", "tests.test_label:Said")
+    teacher = weights(tmp_path / "teacher", "tests.test_asking:Position", "tests.test_asking:Said")
     task = load_task(teacher.facts["task"])
     rows = label(teacher, new(tmp_path), views=1).rows("train", 0)["y"]
     for number in range(3):
@@ -260,6 +260,6 @@ class Silent(Points):
 
 
 def test_an_answer_that_lacks_an_output(tmp_path: Path) -> None:
-    teacher = weights(tmp_path / "teacher", "tests.test_asking:Counting", "tests.test_label:Silent")
+    teacher = weights(tmp_path / "teacher", "tests.test_asking:Counting", "tests.test_asking:Silent")
     with pytest.raises(StageError, match=r"the teacher's answer lacks \['y'\], which its task names; it has \['z'\]"):
         label(teacher, new(tmp_path))

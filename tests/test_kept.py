@@ -58,6 +58,14 @@ def test_a_file_that_breaks_off_has_no_name(tmp_path: Path) -> None:
     assert here.find("a") is None
 
 
+def test_what_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
+    here, partial = Kept(tmp_path), tmp_path / "a.17.partial"
+    partial.write_text("half")
+    assert here.find("a") is None
+    assert not here.any("a")
+    assert partial.exists()
+
+
 class Growing(Stage[Number]):
     grows: ClassVar[tuple[str, ...]] = ("count", "data")
 
