@@ -107,6 +107,8 @@ class Task(ABC):
     score_name: ClassVar[str] = "accuracy"
     preprocess: ClassVar[Mapping[str, Sequence[Step]]] = {}
     """For each raw input, the steps that make it the network's input. Data, not code: it travels in the bundle."""
+    transfer: ClassVar[bool] = False
+    """Whether ``split("transfer")`` has unlabelled samples, inputs alone, which a student learns from its teacher only."""
 
     @abstractmethod
     def data(self) -> Sequence[Path | str]:
@@ -114,7 +116,7 @@ class Task(ABC):
 
     @abstractmethod
     def split(self, name: SplitName) -> Split:
-        """The samples of ``train``, ``validation``, ``test`` and, where there is one, ``transfer`` (inputs alone)."""
+        """The samples of ``train``, ``validation`` and ``test``; where there is a ``transfer``, also its, without targets."""
 
     @abstractmethod
     def score(self, outputs: Arrays, targets: Arrays) -> npt.NDArray[np.float64]:

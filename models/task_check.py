@@ -16,6 +16,7 @@ from attar.models.task import Array, Arrays, Batch, Output, Split, SplitName, Ta
 from attar.pipeline.errors import StageError, did_you_mean
 
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+"""Those that every task has."""
 AT_ONCE = 4096  # samples in memory at once
 FEW = 64  # samples that are read again to see whether they are the same
 
@@ -24,13 +25,17 @@ def check(task: Task) -> None:
     """Raises StageError for whatever in the task is not as ``Task`` says, and for a test split that was trained on."""
     check_declared(task)
     check_data(task)
-    splits = {name: task.split(name) for name in SPLITS}
+    splits = {name: task.split(name) for name in splits_of(task)}
     for name, split in splits.items():
         check_split(task, name, split)
         check_repeats(task, name, split)
     check_views(task, splits["train"])
     check_score(task, splits["test"])
     check_overlap(splits)
+
+
+def splits_of(task: Task) -> tuple[SplitName, ...]:
+    return (*SPLITS, "transfer") if task.transfer else SPLITS
 
 
 def check_declared(task: Task) -> None:
@@ -92,12 +97,15 @@ def check_data(task: Task) -> None:
 
 def check_split(task: Task, name: SplitName, split: Split) -> None:
     if len(split) == 0:
-        raise StageError(f"the {name} split of {type(task).__name__} is empty; all of {', '.join(SPLITS)} need samples")
+        raise StageError(f"the {name} split of {type(task).__name__} is empty; all of {', '.join(splits_of(task))} need samples")
     check_inputs(task, name, views.chunk(task, split, 0).inputs)
     whole = integers(task)
     steps = {key: task.preprocess[key] for key in whole if key in task.preprocess}
     for batch in batches(split):
-        check_labels(task, name, batch)
+        if name == "transfer":
+            check_unlabelled(task, batch)
+        else:
+            check_labels(task, name, batch)
         check_integers(task, name, preprocess.apply(steps, {key: batch.inputs[key] for key in whole}))
 
 
@@ -236,6 +244,14 @@ def check_labels(task: Task, split: str, batch: Batch) -> None:
         check_classes(split, np.asarray(target, np.int64), output.axes[-1])
 
 
+def check_unlabelled(task: Task, batch: Batch) -> None:
+    if batch.targets:
+        raise StageError(
+            f"the transfer split of {type(task).__name__} gives the targets {sorted(batch.targets)}; it holds samples without "
+            "labels, so return inputs alone (labelled samples belong in train)"
+        )
+
+
 def check_classes(split: str, labels: npt.NDArray[np.int64], classes: int | str) -> None:
     if isinstance(classes, str):  # a dynamic number of classes: nothing is promised
         return
@@ -249,7 +265,7 @@ def check_classes(split: str, labels: npt.NDArray[np.int64], classes: int | str)
 def check_overlap(splits: dict[SplitName, Split]) -> None:
     """No sample of the test split may be one that was trained on, or chosen by."""
     test = fingerprints(splits["test"])
-    for name in ("train", "validation"):
+    for name in (name for name in splits if name != "test"):
         shared = len(test & fingerprints(splits[name]))
         if shared:
             raise StageError(

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from attar.models import preprocess
 from attar.models.task import Array, Arrays, Split, Task
+from attar.pipeline.errors import StageError
 
 CHUNK = 512
 POOL = 32  # chunks that are shuffled together: 16,384 samples in memory at once
@@ -21,15 +22,23 @@ POOL = 32  # chunks that are shuffled together: 16,384 samples in memory at once
 
 @dataclass(frozen=True)
 class Seen:
-    """Some samples as a network sees them."""
+    """Some samples as a network sees them. Those with labels come first, and only they have ``targets``."""
 
     indices: npt.NDArray[np.int64]
     inputs: dict[str, Array]
     targets: Arrays
 
+    @property
+    def labelled(self) -> int:
+        """How many samples have labels; all, where there are no targets at all."""
+        return min((len(target) for target in self.targets.values()), default=len(self.indices))
+
     def take(self, rows: npt.NDArray[np.int64]) -> Seen:
-        inputs = {name: array[rows] for name, array in self.inputs.items()}
-        return Seen(self.indices[rows], inputs, {name: array[rows] for name, array in self.targets.items()})
+        """These samples, those with labels first."""
+        with_labels = rows < self.labelled
+        ordered = np.concatenate([rows[with_labels], rows[~with_labels]])
+        targets = {name: array[rows[with_labels]] for name, array in self.targets.items()}
+        return Seen(self.indices[ordered], {name: array[ordered] for name, array in self.inputs.items()}, targets)
 
 
 def chunk(task: Task, split: Split, number: int, *, seed: int = 0, view: int | None = None) -> Seen:
@@ -62,28 +71,71 @@ def spread(task: Task, split: Split, samples: int, batch: int) -> Iterator[Seen]
         yield Seen(rows, preprocess.apply(task.preprocess, taken.inputs), taken.targets)
 
 
-def epoch(task: Task, split: Split, batch: int, order: np.random.Generator, *, seed: int, view: int) -> Iterator[Seen]:
+def epoch(
+    task: Task, split: Split, batch: int, order: np.random.Generator, *, seed: int, view: int, transfer: Split | None = None
+) -> Iterator[Seen]:
     """One pass over a view in shuffled batches; the last, smaller batch is dropped unless it is the only one.
 
-    Chunks are drawn in random order and shuffled in pools, so memory is bounded and no batch follows the split's order.
+    Chunks are drawn in random order and shuffled in pools, so memory is bounded and no batch follows the split's order. The
+    samples of ``transfer``, which have no labels, are mixed in; their indices go on from those of ``split``.
     """
-    numbers = order.permutation(chunks(split))
+    labelled = chunks(split)
+    numbers = order.permutation(labelled + (chunks(transfer) if transfer else 0))
     left: Seen | None = None
     for start in range(0, len(numbers), POOL):
-        parts = [chunk(task, split, int(n), seed=seed, view=view) for n in numbers[start : start + POOL]]
+        parts = [
+            chunk(task, split, int(n), seed=seed, view=view)
+            if transfer is None or n < labelled
+            else without_labels(split, chunk(task, transfer, int(n) - labelled, seed=seed, view=view))
+            for n in numbers[start : start + POOL]
+        ]
         pool = join([left, *parts] if left else parts)
-        pool = pool.take(order.permutation(len(pool.indices)))
-        whole = len(pool.indices) - len(pool.indices) % batch
+        shuffled = order.permutation(len(pool.indices))
+        whole = len(shuffled) - len(shuffled) % batch
         for row in range(0, whole, batch):
-            yield pool.take(np.arange(row, row + batch))
-        left = pool.take(np.arange(whole, len(pool.indices)))
-    if left is not None and len(split) < batch:
+            yield pool.take(shuffled[row : row + batch])
+        left = pool.take(shuffled[whole:])
+    if left is not None and len(split) + len(transfer or ()) < batch:
         yield left
 
 
+def without_labels(split: Split, seen: Seen) -> Seen:
+    """Samples of transfer, counted on from those of ``split``; of its targets there are none."""
+    none = {name: target[:0] for name, target in split.take(np.arange(1)).targets.items()}
+    return Seen(seen.indices + len(split), seen.inputs, none)
+
+
 def join(parts: list[Seen]) -> Seen:
-    return Seen(
-        np.concatenate([part.indices for part in parts]),
-        {name: np.concatenate([part.inputs[name] for part in parts]) for name in parts[0].inputs},
-        {name: np.concatenate([part.targets[name] for part in parts]) for name in parts[0].targets},
-    )
+    """One after the other, those with labels first. Raises StageError for targets of different shapes."""
+    indices = np.concatenate([part.indices for part in parts])
+    inputs = {name: padded([part.inputs[name] for part in parts]) for name in parts[0].inputs}
+    targets = {name: stacked(name, [part.targets[name] for part in parts]) for name in parts[0].targets}
+    labelled = np.concatenate([np.arange(len(part.indices)) < part.labelled for part in parts])
+    if not labelled.all():
+        rows = np.argsort(~labelled, kind="stable")
+        indices, inputs = indices[rows], {name: array[rows] for name, array in inputs.items()}
+    return Seen(indices, inputs, targets)
+
+
+def padded(arrays: list[Array]) -> Array:
+    """One after the other; where samples have lengths of their own, zeros behind the shorter ones."""
+    longest = np.max([array.shape[1:] for array in arrays], axis=0).astype(int)
+    if all(array.shape[1:] == tuple(longest) for array in arrays):
+        return np.concatenate(arrays)
+    made = np.zeros((sum(map(len, arrays)), *longest), arrays[0].dtype)
+    start = 0
+    for array in arrays:
+        made[(slice(start, start + len(array)), *(slice(size) for size in array.shape[1:]))] = array
+        start += len(array)
+    return made
+
+
+def stacked(name: str, targets: list[Array]) -> Array:
+    shapes = {target.shape[1:] for target in targets}
+    if len(shapes) > 1:
+        found = ", ".join(str(shape) for shape in sorted(shapes))
+        raise StageError(
+            f"the target {name!r} has rows of {found}: only inputs may have lengths of their own, for a label has no padding; "
+            "pad all samples to one length in Task.split"
+        )
+    return np.concatenate(targets)

@@ -79,6 +79,14 @@ def key(deciders: Deciders) -> str:
     return digest(deciders)
 
 
+def shared(stage: Stage[Any], deciders: Deciders) -> str | None:
+    """Digest of the deciders without what ``grows``; None for a stage that keeps nothing for others."""
+    if not stage.grows:
+        return None
+    fixed = {name: value for name, value in deciders["settings"].items() if name not in stage.grows}
+    return digest({name: value for name, value in deciders.items() if name not in stage.grows} | {"settings": fixed})
+
+
 def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 

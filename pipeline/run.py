@@ -250,15 +250,17 @@ class Run:
         return "; ".join(differences[:3]) + more or "its artifact is gone"
 
     def _make(self, slot: str, deciders: Deciders, done: Mapping[str, Artifact]) -> tuple[Artifact, Status]:
-        kind = type(self.pipeline.slots[slot].stage).makes()
-        key = keys.key(deciders)
-        with self.store.making(key, lambda: advance(slot, 0, 1, "another process is making it")) as payload:
+        stage = self.pipeline.slots[slot].stage
+        kind, key = type(stage).makes(), keys.key(deciders)
+        shared = keys.shared(stage, deciders)
+        with self.store.making(key, lambda: advance(slot, 0, 1, "another process is making it"), shared) as payload:
             with contextlib.suppress(Damaged):  # that is why it is being made again
                 if (artifact := self.store.find(kind, key)) is not None:
                     return artifact, "reused"
             started = time.perf_counter()
             facts = self._facts(slot, payload, done)
             if edited := self.keys.edited(deciders):
+                self.store.forget(key, shared)
                 raise StageError(f"{', '.join(edited)} changed while {slot} was being made; run the same command again")
             record = {
                 "slot": slot,

@@ -60,7 +60,7 @@ class Stage(BaseModel, Generic[A]):
     ``run(out, *, <input>: <Artifact>, ...)`` reads its inputs, fills the empty folder ``out`` and returns facts.
     The keyword names are the graph's edges; the type in ``Stage[...]`` is what it makes. A stage never edits an
     input and does not know the slot it fills. What it wants to find again after an interruption goes to
-    ``scratch(out)``.
+    ``scratch(out)``, what later runs shall find to ``kept(out)``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -70,6 +70,8 @@ class Stage(BaseModel, Generic[A]):
 
     libraries: ClassVar[tuple[str, ...]] = ()
     """Packages whose versions decide the result although the stage's code does not import them itself."""
+    grows: ClassVar[tuple[str, ...]] = ()
+    """Settings, and ``data``, that add to a result and leave the rest of it as it was: see ``pipeline.kept``."""
     follows: ClassVar[tuple[str, ...]] = ()
     """Code (``module:object``) that decides the result although the stage does not name it, such as how an input is opened."""
 

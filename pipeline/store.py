@@ -2,6 +2,7 @@
 
 artifacts/KEY/   payload, facts.json (content) and record.json (how it came to be: times live here and nowhere else)
 work/KEY/        unfinished work, resumed by the same key
+kept/KEY/        files that several artifacts share by links, see ``kept``
 locks/KEY.lock   held while KEY is made, so that two processes share a store
 recipes/, data/, code.json   what the planner remembers
 """
@@ -25,6 +26,8 @@ from attar.pipeline.stage import A, Artifact, Facts
 
 RECORDED = {"key", "digest", "files", "slot", "deciders", "seconds", "made"}
 NOT_PAYLOAD = ("facts.json", "record.json")
+KEPT = "kept.txt"
+"""In an unfinished work's folder: where the files are that its stage shares with others."""
 
 
 class Damaged(StoreError):
@@ -94,8 +97,27 @@ class Store:
         return record
 
     @contextmanager
-    def making(self, key: str, waiting: Callable[[], None]) -> Iterator[Path]:
-        """Hold the lock on ``key`` and give an empty ``payload`` folder; ``waiting`` is called when another holds it."""
+    def making(self, key: str, waiting: Callable[[], None], shared: str | None = None) -> Iterator[Path]:
+        """Hold the lock on ``key`` and give an empty ``payload`` folder; ``waiting`` is called when another holds it.
+
+        ``shared``: a second key, locked too, under which the stage keeps files for others (see ``kept``).
+        """
+        payload = self.root / "work" / key / "payload"
+        with contextlib.ExitStack() as held:
+            for each in [key, shared] if shared else [key]:
+                held.enter_context(self._lock(each, waiting))
+            try:
+                with disk(self.root):
+                    shutil.rmtree(payload, ignore_errors=True)
+                    payload.mkdir(parents=True)
+                    if shared:
+                        (payload.parent / KEPT).write_text(str(self.root / "kept" / shared))
+                yield payload
+            finally:
+                shutil.rmtree(payload, ignore_errors=True)
+
+    @contextmanager
+    def _lock(self, key: str, waiting: Callable[[], None]) -> Iterator[None]:
         from filelock import FileLock, Timeout
 
         with disk(self.root):
@@ -107,13 +129,8 @@ class Store:
                 waiting()
                 lock.acquire()
         try:
-            payload = self.root / "work" / key / "payload"
-            with disk(self.root):
-                shutil.rmtree(payload, ignore_errors=True)
-                payload.mkdir(parents=True)
-            yield payload
+            yield
         finally:
-            shutil.rmtree(payload, ignore_errors=True)
             lock.release()
 
     def commit(self, kind: type[A], payload: Path, key: str, facts: Facts, record: Mapping[str, Any]) -> A:
@@ -134,6 +151,12 @@ class Store:
             payload.rename(self.folder(key))
             shutil.rmtree(self.root / "work" / key, ignore_errors=True)
         return kind(key, digest, self.folder(key), json.loads(canonical(facts)))
+
+    def forget(self, key: str, shared: str | None) -> None:
+        """Delete unfinished work and kept files: other code or data may have made them than these keys say."""
+        shutil.rmtree(self.root / "work" / key, ignore_errors=True)
+        if shared:
+            shutil.rmtree(self.root / "kept" / shared, ignore_errors=True)
 
     def discard(self, key: str) -> None:
         """Forget an artifact: it vanishes at once, then its files are deleted."""
@@ -188,7 +211,7 @@ class Store:
         return {key for note in notes for key in note.values()}
 
     def collect(self, *, dry_run: bool) -> Iterator[tuple[str, int]]:
-        """Delete what no recipe used last, what is damaged, and unfinished work; yields what and its bytes.
+        """Delete what no recipe used last, what is damaged, kept for nobody or unfinished; yields what and its bytes.
 
         Raises StoreError while a run is going on: what it has just made is in no recipe's list yet.
         """
@@ -203,6 +226,21 @@ class Store:
                 yield f"{'damaged' if folder.parent.name == 'artifacts' else 'unfinished'} {folder.name[:12]}", size_of(folder)
                 if not dry_run:
                     shutil.rmtree(folder)
+            yield from self._collect_kept(used, dry_run=dry_run)
+
+    def _collect_kept(self, used: set[str], *, dry_run: bool) -> Iterator[tuple[str, int]]:
+        """Kept files whose bytes are in no artifact that is used."""
+        listed = [entry.record["files"].values() for entry in self.entries() if entry.key in used]
+        needed = {digest for files in listed for _, _, digest in files}
+        for folder in sorted((self.root / "kept").glob("*")):
+            doomed = [path for path in folder.iterdir() if path.name.rpartition(".")[2] not in needed]
+            if doomed:
+                yield f"{len(doomed)} kept in {folder.name[:12]}", sum(path.stat().st_size for path in doomed)
+            if not dry_run:
+                for path in doomed:
+                    path.unlink()
+                if not any(folder.iterdir()):
+                    folder.rmdir()
 
     def read_note(self, name: str) -> Any:
         """Something that the planner remembers; None when it does not, or when the note is damaged: it is only a memory."""

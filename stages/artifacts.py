@@ -8,12 +8,13 @@ from filecmp import cmp
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
 from pydantic import TypeAdapter
 
 from attar.models.preprocess import Step
 from attar.models.task import Array, Predictor, Task
+from attar.pipeline.errors import StageError
 from attar.pipeline.stage import Artifact, Device
+from attar.stages.labelling.rows import Rows, mapped
 
 if TYPE_CHECKING:
     from torch import nn
@@ -75,15 +76,27 @@ class OnnxModel(Model):
 
 
 class Answers(Artifact):
-    """The teacher's outputs: ``SPLIT.VIEW.OUTPUT.npy`` for recorded views, ``SPLIT.clean.OUTPUT.npy`` for the rest.
+    """The teacher's outputs in shards, ``SPLIT.VIEW.NUMBER.safetensors``; VIEW is ``clean`` for what is not augmented.
 
     Facts: ``views`` (count), ``seed`` (of the views), ``samples`` (a split's count), ``outputs`` (names), ``device``.
     """
 
-    def of(self, split: str, view: int | None = None) -> dict[str, Array]:
-        """Memory-mapped outputs of one split in the order of its samples; float16 for views, float32 for clean ones."""
-        label = "clean" if view is None else str(view)
-        return {name: np.load(self.root / f"{split}.{label}.{name}.npy", mmap_mode="r") for name in self.facts["outputs"]}
+    def rows(self, split: str, view: int | None = None) -> dict[str, Rows]:
+        """The outputs of one split in the order of its samples, mapped. Raises StageError when they were not asked for."""
+        which = "clean" if view is None else str(view)
+        shards = [mapped(path) for path in sorted(self.root.glob(f"{split}.{which}.*.safetensors"))]
+        if not shards:
+            raise StageError(f"{self.root} holds no answers to {split}, view {which}; label again")
+        return {name: Rows([shard[name] for shard in shards]) for name in self.facts["outputs"]}
+
+    def of(self, split: str) -> dict[str, Array]:
+        """Those of a clean split, whole: float32 ``[samples, ...]``."""
+        return {name: rows[:] for name, rows in self.rows(split).items()}
+
+    def learned(self, view: int) -> dict[str, Rows]:
+        """Those to all that a student learns from in this view: train and then, where there is one, transfer."""
+        splits = [self.rows(split, view) for split in ("train", "transfer") if split in self.facts["samples"]]
+        return {name: Rows([part for split in splits for part in split[name].parts]) for name in self.facts["outputs"]}
 
 
 class Ranges(Artifact):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,8 @@ class Distill(Learn):
     Every epoch reads one recorded view, so that the teacher's answer belongs to exactly the input that the student sees
     (Beyer et al. 2022, arXiv:2106.05237).
     """
+
+    follows: ClassVar[tuple[str, ...]] = ("attar.stages.labelling.rows:mapped", "attar.stages.labelling.rows:Rows")
 
     lambda_kd: float = Field(0.9, ge=0, le=1)
     losses: tuple[AnyLoss, ...] = Field((Kd(),), min_length=1)
@@ -47,7 +49,10 @@ class Distill(Learn):
 
 
 class Control(Learn):
-    """The student's network, views and budget, on the labels alone: what the teacher is worth."""
+    """The student's network and views, on the labels alone: what the teacher is worth.
+
+    As many epochs as the student; where there is a transfer split these are shorter, for it has nothing to learn from there.
+    """
 
     enabled: bool = False
     views: int = Field(4, ge=1)

@@ -3,94 +3,82 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Sequence
+from errno import EMLINK, ENOTSUP, EPERM, EXDEV
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
-import numpy as np
 from pydantic import Field
 
-from attar.models import task_check, views
-from attar.models.task import Array, Predictor, SplitName, Task, load_task
-from attar.pipeline.errors import StageError
+from attar.models import task_check
+from attar.models.task import load_task
+from attar.pipeline.kept import intact, kept
 from attar.pipeline.progress import advance
 from attar.pipeline.stage import CodeName, Device, Facts, Stage, scratch
 from attar.stages.artifacts import Answers, Weights
+from attar.stages.labelling.asking import Asking
+from attar.stages.labelling.shards import Shard, shards
 
-Memory = np.memmap[Any, Any]
-CLEAN: tuple[SplitName, ...] = ("validation", "test")
+NO_LINKS = (EXDEV, EPERM, ENOTSUP, EMLINK)
+"""What a file system says that has no hard links, or not so many."""
 
 
 class Label(Stage[Answers]):
-    """Stores the teacher's outputs: for train in ``views`` recorded augmentations (float16), else not augmented (float32).
+    """Stores the teacher's outputs: for train and transfer in ``views`` recorded augmentations (float16), else float32.
 
-    Each (split, view) is complete in the scratch folder before the next begins, so that an interruption costs one at most.
+    Shards are kept for later runs of the same teacher: more views or samples ask it for those alone. An interruption costs
+    one shard.
     """
+
+    grows: ClassVar[tuple[str, ...]] = ("views", "view_seed", "top", "data")
 
     task: CodeName
     views: int = Field(4, ge=1)
     view_seed: int = Field(0, ge=0)
     """Of the augmentations; a seed of its own, so that another seed for training leaves the answers as they are."""
+    top: int = Field(0, ge=0)
+    """Keep so many of a view's largest logits, where there are more, and the common share of the others; 0: keep all."""
     device: Device = "auto"
 
     def run(self, out: Path, *, teacher: Weights) -> Facts:
-        task = load_task(self.task)
-        task_check.check(task)
-        work = scratch(out)
-        todo: list[tuple[SplitName, int | None]] = [("train", view) for view in range(self.views)]
-        todo += [(name, None) for name in CLEAN]
         from attar.stages.runtimes.torch import device_of
 
+        task, device = load_task(self.task), device_of(self.device).type
+        task_check.check(task)
+        splits = {name: task.split(name) for name in task_check.splits_of(task)}
+        samples = {name: len(split) for name, split in splits.items()}
+        todo, work, folder = shards(samples, self.views), scratch(out), kept(out)
         with teacher.open(device=self.device) as predict:
-            for number, (name, view) in enumerate(todo):
-                self.answer(task, predict, work, name, view)
-                advance("answers", number + 1, len(todo), f"{name} {'clean' if view is None else f'view {view}'}")
-        for name, view in todo:
-            for output in task.outputs:
-                (work / file(name, view, output)).replace(out / file(name, view, output))
-        samples = {name: len(task.split(name)) for name in task_check.SPLITS}
+            asking = Asking(task, splits, predict, folder, self.view_seed, self.top, device)
+            for shard in missing(todo, work, folder.folder):
+                (work / shard.name).write_text(asking.answered(shard).name)
+                advance("answers", len(list(work.iterdir())), len(todo), shard.title)
+        assemble(todo, work, folder.folder, out)
         return {
             "views": self.views,
             "seed": self.view_seed,
             "samples": samples,
             "outputs": list(task.outputs),
-            "device": device_of(self.device).type,
+            "device": device,
         }
 
-    def answer(self, task: Task, predict: Predictor, work: Path, name: SplitName, view: int | None) -> None:
-        """One file for each output; nothing where they are all there."""
-        if all((work / file(name, view, output)).exists() for output in task.outputs):
-            return
-        split, made = task.split(name), dict[str, Memory]()
-        for number in range(views.chunks(split)):
-            seen = views.chunk(task, split, number, seed=self.view_seed, view=view)
-            for output, answer in task.answer(predict.graphs, seen.inputs).items():
-                if output not in made:
-                    made[output] = create(work / f"{output}.partial", (len(split), *answer.shape[1:]), view)
-                made[output][seen.indices] = narrowed(output, answer, made[output])
-        for output, memory in made.items():
-            memory.flush()
-            (work / f"{output}.partial").replace(work / file(name, view, output))
+
+def missing(todo: Sequence[Shard], work: Path, folder: Path) -> list[Shard]:
+    """Those without a note in ``work`` that names an intact file in ``folder``."""
+    return [shard for shard in todo if not ((note := work / shard.name).exists() and intact(folder / note.read_text()))]
 
 
-def create(path: Path, shape: tuple[int, ...], view: int | None) -> Memory:
-    """A new memory-mapped file with its blocks allocated: a full disk raises OSError here, and a write would kill the process."""
-    made = np.lib.format.open_memmap(path, "w+", np.float32 if view is None else np.float16, shape)
-    with path.open("r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    return made
+def assemble(todo: Sequence[Shard], work: Path, folder: Path, out: Path) -> None:
+    for shard in todo:
+        link(folder / (work / shard.name).read_text(), out / shard.name)
 
 
-def narrowed(output: str, answer: Array, memory: Memory) -> Array:
-    """The answer in the dtype of its file. Raises StageError for what does not survive that."""
-    if answer.shape[1:] != memory.shape[1:]:
-        shapes = f"{answer.shape[1:]} after rows of {memory.shape[1:]}"
-        raise StageError(f"the teacher's {output!r} has rows of {shapes}; pad all samples to one length")
-    largest = float(np.abs(answer).max(initial=0))
-    if not largest <= float(np.finfo(memory.dtype).max):  # NaN fails too
-        raise StageError(f"the teacher's {output!r} reaches {largest}, more than {memory.dtype} holds; scale it, or teach again")
-    return answer.astype(memory.dtype)
-
-
-def file(name: SplitName, view: int | None, output: str) -> str:
-    """As ``Answers.of`` reads it."""
-    return f"{name}.{'clean' if view is None else view}.{output}.npy"
+def link(source: Path, target: Path) -> None:
+    """The same file under another name; a copy where the file system has no such thing."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        shutil.copyfile(source, target)

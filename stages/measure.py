@@ -33,7 +33,12 @@ class Measure(Stage[Evidence]):
     """
 
     bound_to_machine: ClassVar[bool] = True
-    follows: ClassVar[tuple[str, ...]] = ("attar.stages.runtimes.torch:opened", "attar.stages.runtimes.onnxruntime:opened")
+    follows: ClassVar[tuple[str, ...]] = (
+        "attar.stages.runtimes.torch:opened",
+        "attar.stages.runtimes.onnxruntime:opened",
+        "attar.stages.labelling.rows:mapped",
+        "attar.stages.labelling.rows:Rows",
+    )
 
     task: CodeName
     batch: int = Field(32, ge=1)

@@ -19,9 +19,11 @@ from attar.models.preprocess import Scale, Step
 from attar.models.task import Arrays, InMemory, Output, Predictor, Split, SplitName, Task, Tensor
 from attar.pipeline.stage import Facts
 from attar.stages.artifacts import Answers, Engine, Evidence, OnnxModel, Production, Verdict, Weights
+from attar.stages.labelling.shards import Shard
 from attar.stages.measure import Measure
 from attar.stages.proof.ledger import BOUNDED
 from attar.stages.runtimes import onnxruntime
+from tests.smoke import write_shard
 
 NAME = "tests.proof_parts:Points"
 SAMPLES = 400
@@ -110,7 +112,7 @@ def answers(root: Path, matrix: Matrix) -> Answers:
     root.mkdir(parents=True)
     task = Points()
     inputs = preprocess.apply(task.preprocess, task.split("test").take(np.arange(SAMPLES)).inputs)
-    np.save(root / "test.clean.logits.npy", np.asarray(inputs["x"], np.float32) @ matrix)
+    write_shard(root, Shard("test", None, 0), {"logits": np.asarray(inputs["x"], np.float32) @ matrix})
     return Answers(digest(root.name), digest(str(matrix)), root, {"outputs": ["logits"], "views": 0, "seed": 0})
 
 

@@ -18,6 +18,7 @@ from attar.models.views import clean
 from attar.pipeline import names
 from attar.pipeline.stage import Artifact, Facts
 from attar.stages.artifacts import Weights
+from attar.stages.labelling.shards import Packed, Shard, save
 
 A = TypeVar("A", bound=Artifact)
 DIGITS = "attar.models.tasks.digits:Digits"
@@ -58,6 +59,14 @@ def digits_weights(root: Path) -> Weights:
         for seen in clean(Digits(), Digits().split("train")):
             module(torch.from_numpy(np.asarray(seen.inputs["image"], np.float32)))
     return stored(root, module, RESIDUAL, DIGITS, {"width": 8})
+
+
+def write_shard(root: Path, shard: Shard, outputs: Mapping[str, Array]) -> None:
+    """As ``Label`` stores it."""
+    packed = [Packed(name, Output(("batch", *array.shape[1:])), shard.dtype) for name, array in outputs.items()]
+    for each in packed:
+        each.add(outputs[each.name])
+    save(root / shard.name, packed)
 
 
 class Numbers(Task):

@@ -210,7 +210,7 @@ def test_labels_reach_the_losses_that_need_them(answers: Answers) -> None:
     task = load_task(DIGITS)
     seen = views.chunk(task, task.split("train"), 0, seed=0, view=0)
     student = torch.randn(len(seen.indices), 10, generator=torch.Generator().manual_seed(0))
-    teacher = torch.from_numpy(answers.of("train", 0)["logits"][seen.indices].astype(np.float32))
+    teacher = torch.from_numpy(answers.rows("train", 0)["logits"][seen.indices].astype(np.float32))
     labels = torch.from_numpy(np.asarray(seen.targets["label"], np.int64))
     expected = 0.5 * losses.dkd(student, teacher, labels, 1.0, 8.0, 4.0) + 3 * losses.logit_pearson(student, teacher)
     objective = Distillation(1.0, (Dkd(weight=0.5), LogitPearson(weight=3.0)), answers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from attar.models import views
 from attar.models.task import Arrays, InMemory, Split, SplitName
 from attar.pipeline.errors import StageError
 from attar.stages.artifacts import Answers
+from attar.stages.labelling.shards import Shard
 from attar.stages.proof import stored
 from tests.proof_parts import TEACHER, Linear, Points, digest, linear
+from tests.smoke import write_shard
 
 VIEWS, SEED = 2, 5
 
@@ -36,13 +39,13 @@ def teacher(tmp_path: Path) -> Linear:
 
 
 def answers(root: Path, order: tuple[int, int] = (0, 1), wrong: str = "") -> Answers:
-    """As ``Label`` stores them; view ``v`` under the name of ``order[v]``, for the split ``wrong`` those of another teacher."""
+    """View ``v`` under the name of ``order[v]``, for the split ``wrong`` those of another teacher."""
     root.mkdir()
     task = Shaken()
-    for split, view, name in (("test", None, "clean"), *(("train", view, str(order[view])) for view in range(VIEWS))):
-        seen = views.chunk(task, task.split(split), 0, seed=SEED, view=view)  # type: ignore[arg-type]  # the names of splits
-        logits = np.asarray(seen.inputs["x"], np.float32) @ (TEACHER * np.float32(1.2 if split == wrong else 1))
-        np.save(root / f"{split}.{name}.logits.npy", logits.astype(np.float32 if view is None else np.float16))
+    for shard in (Shard("test", None, 0), *(Shard("train", view, 0) for view in range(VIEWS))):
+        seen = views.chunk(task, task.split(shard.split), 0, seed=SEED, view=shard.view)
+        logits = np.asarray(seen.inputs["x"], np.float32) @ (TEACHER * np.float32(1.2 if shard.split == wrong else 1))
+        write_shard(root, shard if shard.view is None else replace(shard, view=order[shard.view]), {"logits": logits})
     return Answers(digest("a"), digest("a"), root, {"outputs": ["logits"], "views": VIEWS, "seed": SEED})
 
 

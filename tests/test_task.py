@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from attar.models import task_check, views
-from attar.models.task import Array, Arrays, InMemory, Output, Split, SplitName, Tensor, hits, load_task
+from attar.models.task import Array, Arrays, InMemory, Output, Split, SplitName, Task, Tensor, hits, load_task
 from attar.models.tasks.digits import Digits
 from attar.pipeline.errors import StageError
 from attar.stages.runtimes.torch import build, probe
@@ -352,3 +352,38 @@ def test_padding_does_not_change_what_a_reader_answers() -> None:
 def test_outputs_keep_their_declared_kind() -> None:
     assert Output(("batch", 10)).kind == "logits"
     assert Tensor("float32", ("batch", 1, 8, 8)).shape({"batch": 5}) == (5, 1, 8, 8)
+
+
+class Transfer(Sentences):
+    """Sentences with some without labels; a test replaces them."""
+
+    transfer = True
+    unlabelled: ClassVar[InMemory]
+
+    def split(self, name: SplitName) -> Split:
+        return self.unlabelled if name == "transfer" else super().split(name)
+
+
+def transfer(unlabelled: InMemory) -> Task:
+    made = type("Made", (Transfer,), {"unlabelled": unlabelled})()
+    assert isinstance(made, Task)
+    return made
+
+
+def test_a_transfer_split_has_inputs_alone() -> None:
+    some = Sentences().example(np.random.default_rng(0), batch=20, sequence=16)
+    task_check.check(transfer(InMemory(some, {})))
+    with pytest.raises(StageError, match=r"transfer split of Made gives the targets \['value'\]; .* return inputs alone"):
+        task_check.check(transfer(InMemory(some, {"value": np.zeros((20, 1), np.float32)})))
+
+
+def test_a_transfer_split_is_looked_at_like_the_others() -> None:
+    with pytest.raises(StageError, match="the transfer split of Made is empty; all of train, validation, test, transfer need"):
+        task_check.check(transfer(InMemory(rows("train", 0, 0).inputs, {})))
+    with pytest.raises(StageError, match="different test samples are in the transfer split too"):
+        task_check.check(transfer(InMemory(rows("test", 0, 9).inputs, {})))
+
+
+def test_without_saying_so_there_is_no_transfer_split() -> None:
+    assert task_check.splits_of(Sentences()) == task_check.SPLITS
+    assert task_check.splits_of(Transfer()) == (*task_check.SPLITS, "transfer")

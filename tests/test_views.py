@@ -6,11 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attar.models import views
 from attar.models.task import Array, Arrays, InMemory, Output, Split, SplitName, Task, Tensor
+from attar.pipeline.errors import StageError
 
 
 class Noisy(Task):
@@ -97,3 +99,49 @@ def test_a_spread_covers_the_split_evenly_and_never_twice(samples: int, batch: i
     steps = np.diff([*indices, len(SPLIT)])
     assert steps.min() >= 1
     assert steps.max() - steps.min() <= 1
+
+
+def unlabelled(count: int) -> InMemory:
+    return InMemory({"x": -np.ones((count, 2), np.float32)}, {})
+
+
+@settings(deadline=None, max_examples=40)  # hundreds of small batches, on a machine that may be busy
+@given(st.integers(1, 1300), st.integers(1, 1300), st.integers(5, 200), st.integers(0, 100))
+def test_transfer_is_mixed_in_and_labels_come_first(train: int, transfer: int, batch: int, seed: int) -> None:
+    order = np.random.default_rng(seed)
+    seen = list(views.epoch(TASK, numbered(train), batch, order, seed=0, view=0, transfer=unlabelled(transfer)))
+    indices = np.concatenate([part.indices for part in seen])
+    total = train + transfer
+    assert len(set(indices.tolist())) == len(indices) == (total if total < batch else total - total % batch)
+    for part in seen:
+        assert (part.indices[: part.labelled] < train).all()
+        assert (part.indices[part.labelled :] >= train).all()
+        assert part.targets["label"].tolist() == part.indices[: part.labelled].tolist()
+
+
+def test_transfer_is_spread_over_an_epoch() -> None:
+    seen = list(views.epoch(TASK, numbered(1024), 128, np.random.default_rng(0), seed=0, view=0, transfer=unlabelled(1024)))
+    assert all(32 < part.labelled < 96 for part in seen)
+
+
+def test_a_sample_of_transfer_looks_as_it_was_recorded() -> None:
+    recorded = views.chunk(TASK, unlabelled(600), 1, seed=3, view=2)
+    looks = {index: row.tobytes() for index, row in zip(recorded.indices.tolist(), recorded.inputs["x"], strict=True)}
+    for seen in views.epoch(TASK, numbered(100), 50, np.random.default_rng(0), seed=3, view=2, transfer=unlabelled(600)):
+        for index, row in zip(seen.indices.tolist(), seen.inputs["x"], strict=True):
+            assert looks.get(index - 100, row.tobytes()) == row.tobytes()
+
+
+def test_inputs_of_other_lengths_are_padded_with_zeros() -> None:
+    short = views.Seen(np.array([0]), {"x": np.array([[1, 2]]), "mask": np.array([[1.0, 1.0]])}, {"y": np.array([5])})
+    long = views.Seen(np.array([1]), {"x": np.array([[3, 4, 5]]), "mask": np.ones((1, 3))}, {"y": np.array([6])})
+    both = views.join([short, long])
+    assert both.inputs["x"].tolist() == [[1, 2, 0], [3, 4, 5]]
+    assert both.inputs["mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
+    assert both.targets["y"].tolist() == [5, 6]
+
+
+def test_targets_of_other_lengths_are_refused() -> None:
+    parts = [views.Seen(np.array([0]), {"x": np.zeros((1, n))}, {"y": np.zeros((1, n))}) for n in (2, 3)]
+    with pytest.raises(StageError, match=r"the target 'y' has rows of \(2,\), \(3,\): .* pad all samples to one length"):
+        views.join(parts)

@@ -43,13 +43,16 @@ class Companion:
         return features.shape[-1]
 
     def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
-        """For the batch that the student has just answered: L_TA + L_SA, weighted, and what the distiller itself learns from."""
+        """For the batch that the student has just answered: L_TA + L_SA, weighted, and what the distiller itself learns from.
+
+        Of samples without labels, which come last, nothing is given, and their features are left out too.
+        """
         if labels is None:
             raise StageError("the distiller learns from labels, and this output has none; name its target in Output(target=...)")
-        features = self.tap().flatten(0, -2)  # (R, D)
+        rows = (student.flatten(0, -2), teacher.flatten(0, -2), labels.flatten())
+        features = self.tap().flatten(0, -2)[: len(rows[0])]  # (R, D)
         if not self.settings.trunk:
             features = features.detach()
-        rows = (student.flatten(0, -2), teacher.flatten(0, -2), labels.flatten())
         logits, scores = self.network(features, rows[1])
         attend = (self.settings.teacher_attention, self.settings.student_attention)
         found = terms(logits, scores, *rows, attend, self.settings.floor)

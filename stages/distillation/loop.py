@@ -140,8 +140,8 @@ class Training:
         self.bf16 = self.settings.precision == "bf16" or (
             self.settings.precision == "auto" and bf16_pays(self.module, self.device)
         )
-        self.train = self.task.split("train")
-        self.steps = max(1, len(self.train) // self.settings.batch)
+        self.train, self.transfer = self.task.split("train"), self.objective.transfer(self.task)
+        self.steps = max(1, (len(self.train) + len(self.transfer or ())) // self.settings.batch)
 
     def run(self, validation: Validation, file: Path) -> None:
         """To the end, from the checkpoint where there is one; the module then holds the weights to keep."""
@@ -171,7 +171,9 @@ class Training:
         view = self.views.number(epoch - 1)
         total, note = 0.0, self.note(epoch)
         passed = (epoch - 1) * self.steps
-        batches = views.epoch(self.task, self.train, self.settings.batch, order, seed=self.views.seed, view=view)
+        batches = views.epoch(
+            self.task, self.train, self.settings.batch, order, seed=self.views.seed, view=view, transfer=self.transfer
+        )
         for step, seen in enumerate(batches):
             self.set_rate((passed + step) / (self.steps * self.settings.epochs))
             total += self.step(seen, view, f"step {step + 1} of epoch {epoch}")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attar.models.task import Output, Task
+from attar.models.task import Output, Split, SplitName, Task
 from attar.models.views import Seen
 from attar.pipeline.errors import StageError, did_you_mean
 from attar.stages.artifacts import Answers, Weights
@@ -25,6 +25,9 @@ Tensors = Mapping[str, Tensor]
 class Objective(Protocol):
     def prepare(self, task: Task) -> None:
         """Refuse, before anything is trained, a task that this cannot be computed for. Raises StageError."""
+
+    def transfer(self, task: Task) -> Split | None:
+        """The samples without labels that are learned from too, where there are any."""
 
     def beside(self, task: Task, module: nn.Module) -> nn.Module:
         """What is trained beside ``module`` and not kept; a module without parameters where there is nothing."""
@@ -49,6 +52,9 @@ class Labels:
                 "name one in Output(target=...), or distil with lambda_kd = 1"
             )
 
+    def transfer(self, task: Task) -> Split | None:
+        return None
+
     def beside(self, task: Task, module: nn.Module) -> nn.Module:
         return nn.Module()
 
@@ -57,7 +63,7 @@ class Labels:
 
     def __call__(self, task: Task, outputs: Tensors, seen: Seen, view: int) -> Tensor:
         terms = [
-            self.term(output, outputs[name], target)
+            self.term(output, outputs[name][: len(target)], target)
             for name, output in task.outputs.items()
             if (target := target_of(output, seen, outputs[name].device)) is not None
         ]
@@ -70,7 +76,11 @@ class Labels:
 
 
 class Distillation:
-    """``L = lambda_kd * L_KD + (1 - lambda_kd) * L_other``; a part whose share is 0 is not computed."""
+    """``L = lambda_kd * L_KD + (1 - lambda_kd) * L_other``; a part whose share is 0 is not computed.
+
+    Samples of transfer have no labels: what needs labels is the mean over those of the batch that have some, and nothing
+    where none has.
+    """
 
     def __init__(
         self,
@@ -85,7 +95,7 @@ class Distillation:
         self.losses = [loss for loss in losses if not isinstance(loss, OfFeatures)]
         self.features = [loss for loss in losses if isinstance(loss, OfFeatures)]
         self.other, self.facts, self.distiller = Labels(), answers.facts, distiller
-        self.views = [answers.of("train", view) for view in range(answers.facts["views"])]
+        self.views = [answers.learned(view) for view in range(answers.facts["views"])]
         self.live: Live | None = None
         self.companion: Companion | None = None
 
@@ -96,9 +106,17 @@ class Distillation:
         for loss in self.losses:
             self.check(loss, task.outputs)
             self.check_labels(loss, task.outputs)
+        if task.transfer and not self.features and all(loss.labels for loss in self.losses):
+            raise StageError(
+                f"{self.losses[0].kind} needs labels, and transfer of {type(task).__name__} has none to learn from; add "
+                "{ kind = 'kd' }, or set its transfer = False"
+            )
         for name, output in task.outputs.items():
             if not self.features and not any(reads(loss, name, output) for loss in self.losses):
                 raise StageError(f"no loss reads the output {name!r} ({output.kind}); add {{ kind = 'mse', output = '{name}' }}")
+
+    def transfer(self, task: Task) -> Split | None:
+        return task.split("transfer") if task.transfer and self.lambda_kd else None
 
     def beside(self, task: Task, module: nn.Module) -> nn.Module:
         """The distiller, and the regressors of losses of features."""
@@ -118,11 +136,13 @@ class Distillation:
 
     def check_answers(self, task: Task) -> None:
         """A task whose splits changed under the same name and version would pair samples with the wrong answers."""
-        samples, outputs = len(task.split("train")), list(task.outputs)
-        if self.facts["samples"]["train"] != samples or self.facts["outputs"] != outputs:
+        splits: list[SplitName] = ["train", "transfer"] if task.transfer else ["train"]
+        samples = sum(len(task.split(name)) for name in splits)
+        known = sum(self.facts["samples"].get(name, 0) for name in ("train", "transfer"))
+        if known != samples or self.facts["outputs"] != list(task.outputs):
             raise StageError(
-                f"the answers are for {self.facts['samples']['train']} samples and {self.facts['outputs']}, "
-                f"the task has {samples} and {outputs}; label again"
+                f"the answers are for {known} samples and {self.facts['outputs']}, "
+                f"the task has {samples} and {list(task.outputs)}; label again"
             )
 
     @staticmethod
@@ -147,7 +167,7 @@ class Distillation:
         if self.lambda_kd == 0:
             return self.other(task, outputs, seen, view)
         learned = self.lambda_kd * self.from_teacher(task, outputs, seen, view)
-        if self.lambda_kd == 1:
+        if self.lambda_kd == 1 or not seen.labelled:
             return learned
         return learned + (1 - self.lambda_kd) * self.other(task, outputs, seen, view)
 
@@ -156,14 +176,38 @@ class Distillation:
         total = torch.zeros(())
         for name, output in task.outputs.items():
             student = outputs[name]
-            teacher = torch.from_numpy(self.views[view][name][seen.indices].astype(np.float32)).to(student.device)
+            teacher = torch.from_numpy(self.views[view][name][seen.indices]).to(student.device)
             for loss in self.losses:
-                if reads(loss, name, output):
-                    labels = target_of(output, seen, student.device) if loss.labels else None
-                    total = total + loss.weight * loss(student, teacher, labels)
-            if self.companion and name == self.companion.output:
-                total = total + self.companion(student, teacher, target_of(output, seen, student.device))
+                if not reads(loss, name, output):
+                    continue
+                if not loss.labels:
+                    total = total + loss.weight * loss(*answered(output, student, teacher), None)
+                elif seen.labelled:
+                    total = total + loss.weight * loss(*with_labels(output, student, teacher, seen))
+            if self.companion and name == self.companion.output and seen.labelled:
+                total = total + self.companion(*with_labels(output, student, teacher, seen))
         return total if self.live is None else total + self.live(seen.inputs)
+
+
+def with_labels(output: Output, student: Tensor, teacher: Tensor, seen: Seen) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What both say to the samples that have labels, which come first, and these labels."""
+    count = seen.labelled
+    return (*answered(output, student[:count], teacher[:count]), target_of(output, seen, student.device))
+
+
+def answered(output: Output, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Both without the padding of ``Rows``, which the teacher did not answer: ``(R, classes)`` of logits, ``(R,)`` of values.
+
+    As they are where there is none.
+    """
+    if all(isinstance(axis, int) for axis in output.axes[1:]):
+        return student, teacher
+    known = ~teacher.isnan()
+    if student.shape == teacher.shape and known.all():
+        return student, teacher
+    if output.kind == "logits":
+        known = known[..., 0]
+    return student[tuple(slice(size) for size in teacher.shape)][known], teacher[known]
 
 
 def reads(loss: Loss, name: str, output: Output) -> bool:

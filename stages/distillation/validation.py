@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
 import numpy as np
 from torch import nn
 
 from attar.models import views
-from attar.models.task import Array, Arrays, Task
+from attar.models.task import Array, Output, Task
 from attar.stages.artifacts import Answers
+from attar.stages.labelling.rows import Rows
 from attar.stages.proof.metrics import compare, worst
 from attar.stages.runtimes.torch import predictor
 
@@ -18,7 +22,7 @@ class Validation:
     def __init__(self, task: Task, answers: Answers | None = None) -> None:
         self.task = task
         self.split = task.split("validation")
-        self.teacher = None if answers is None else answers.of("validation")
+        self.teacher = None if answers is None else answers.rows("validation")
 
     def __call__(self, module: nn.Module) -> dict[str, float]:
         predict = predictor(module, self.task)
@@ -32,9 +36,14 @@ class Validation:
             measured |= self.against(self.teacher, outputs)
         return {name: round(value, 6) for name, value in measured.items()}
 
-    def against(self, teacher: Arrays, parts: list[dict[str, Array]]) -> dict[str, float]:
+    def against(self, teacher: Mapping[str, Rows], parts: list[dict[str, Array]]) -> dict[str, float]:
         """CORR and, where there are logits, KDL with the teacher, both of the worst output."""
-        pairs = {name: (teacher[name], np.concatenate([part[name] for part in parts])) for name in self.task.outputs}
+        ends = np.cumsum([0, *(len(next(iter(part.values()))) for part in parts)])
+        chunks = [np.arange(*pair) for pair in pairwise(ends)]
+        pairs = {
+            name: (joined(output, [teacher[name][chunk] for chunk in chunks]), joined(output, [part[name] for part in parts]))
+            for name, output in self.task.outputs.items()
+        }
         found = worst([compare(output.kind, *pairs[name]).numbers for name, output in self.task.outputs.items()])
         return {name: value for name in ("correlation", "kdl") if (value := found[name]) is not None}
 
@@ -42,6 +51,15 @@ class Validation:
         """OACC on validation: the teacher's own score, from its stored answers; None without them."""
         if self.teacher is None:
             return None
-        targets = [seen.targets for seen in views.clean(self.task, self.split)]
-        joined = {name: np.concatenate([each[name] for each in targets]) for name in targets[0]}
-        return round(self.task.aggregate(self.task.score(dict(self.teacher), joined)), 6)
+        statistics = [
+            self.task.score({name: rows[seen.indices] for name, rows in self.teacher.items()}, seen.targets)
+            for seen in views.clean(self.task, self.split)
+        ]
+        return round(self.task.aggregate(np.concatenate(statistics)), 6)
+
+
+def joined(output: Output, parts: Sequence[Array]) -> Array:
+    """Of all samples; where chunks have lengths of their own, of all rows of logits ``(R, classes)`` or values ``(R, 1)``."""
+    if len({part.shape[1:] for part in parts}) > 1:
+        parts = [part.reshape(-1, part.shape[-1] if output.kind == "logits" else 1) for part in parts]
+    return np.concatenate(parts)

@@ -1,0 +1,115 @@
+"""What labelling costs beside the teacher: CPU time of ``Label``'s shards against bare calls of it on the same inputs."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from attar.models import preprocess, views
+from attar.models.task import InMemory, Output, Predictor, Task, load_task
+from attar.pipeline import machine
+from attar.pipeline.kept import Kept
+from attar.stages.labelling.asking import Asking, update
+from attar.stages.labelling.shards import Packed, Shard, save
+from attar.stages.runtimes.torch import build, opened
+
+GOAL = 0.95
+TASK = "attar.models.tasks.fashion:FashionMnist"
+RESIDUAL = "attar.models.networks.residual:residual"
+TEACHER: dict[str, Any] = {"width": 48, "stem": 2}
+"""The demo's. Random weights cost what trained ones do."""
+SAMPLES = 2048
+PAIRS = 9
+
+
+def few(task: Task) -> InMemory:
+    """The first samples of the training split."""
+    batch = task.split("train").take(np.arange(SAMPLES))
+    return InMemory(batch.inputs, batch.targets)
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Of this process's CPU: other load on the machine counts less than in wall time."""
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+def bare(predict: Predictor, prepared: Iterable[views.Seen]) -> None:
+    for seen in prepared:
+        predict(seen.inputs)
+
+
+def pair(asking: Asking, number: int) -> tuple[float, float]:
+    """A view that was not asked before, labelled, and its inputs given to the teacher alone; in turn, either is first."""
+    shard = Shard("train", number, 0)
+    prepared = list(asking.chunks(shard))
+    calls = {"label": lambda: asking.answered(shard), "bare": lambda: bare(asking.predict, prepared)}
+    order = sorted(calls, reverse=bool(number % 2))
+    took = {name: seconds(calls[name]) for name in order}
+    return took["label"], took["bare"]
+
+
+def digested(chunks: Iterable[views.Seen]) -> str:
+    decided = hashlib.sha256()
+    for seen in chunks:
+        update(decided, seen.inputs)
+    return decided.hexdigest()
+
+
+def parts(task: Task, asking: Asking, folder: Path) -> dict[str, float]:
+    """CPU seconds for all samples of each thing that labelling does besides asking."""
+    seen, raw = list(asking.chunks(Shard("train", 0, 0))), asking.splits["train"].take(np.arange(views.CHUNK)).inputs
+    logits = np.random.default_rng(0).standard_normal((views.CHUNK, 10)).astype(np.float32)
+
+    def stored() -> None:
+        packed = Packed("logits", Output(("batch", 10)), np.float16)
+        for _ in seen:
+            packed.add(logits)
+        Kept(folder).add("part", lambda path: save(path, [packed]))
+
+    chunks = len(seen)
+    return {
+        "augment": chunks * seconds(lambda: task.augment(raw, np.random.default_rng(0))),
+        "preprocess": chunks * seconds(lambda: preprocess.apply(task.preprocess, raw)),
+        "digest": seconds(lambda: digested(seen)),
+        "store": seconds(stored),
+    }
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--pairs", type=int, default=PAIRS)
+    chosen = arguments.parse_args()
+    torch.set_num_threads(1)
+    task = load_task(TASK)
+    print(
+        f"{datetime.now(UTC):%d %B %Y}, {machine.describe()['cpu']}, {platform.machine()}, torch {torch.__version__}, one thread"
+    )
+    with tempfile.TemporaryDirectory() as temporary, opened(build(RESIDUAL, TEACHER), TASK, 1) as predict:
+        kept = Kept(Path(temporary) / "kept")
+        asking = Asking(task, {"train": few(task)}, predict, kept, seed=0, top=0, device="cpu")
+        pair(asking, 1000)  # warm
+        took = [pair(asking, number) for number in range(chosen.pairs)]
+        ratios = [bare / label for label, bare in took]
+        ratio = statistics.median(ratios)
+        print(f"bare {statistics.median(bare for _, bare in took):.2f} s of CPU for {SAMPLES:,} samples, {chosen.pairs} pairs")
+        for name, each in parts(task, asking, Path(temporary) / "parts").items():
+            print(f"  {name:<10} {1e3 * each:.1f} ms")
+    print(f"throughput {ratio:.3f} of the bare teacher's (median; {min(ratios):.3f} to {max(ratios):.3f}), goal {GOAL}")
+    assert ratio >= GOAL, "below the goal"
+
+
+if __name__ == "__main__":
+    main()

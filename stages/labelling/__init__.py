@@ -1,0 +1,1 @@
+"""How a teacher's answers are asked for, stored in shards, and read again."""

@@ -1,0 +1,86 @@
+"""Asking: one shard after another, each from its recorded view, and none that the teacher answered before."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from attar.models import views
+from attar.models.task import Arrays, Predictor, Split, SplitName, Task
+from attar.models.views import Seen
+from attar.pipeline.errors import StageError
+from attar.pipeline.kept import Kept
+from attar.stages.labelling.shards import CHUNKS, Packed, Shard, save
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A teacher and what it is asked. A shard is kept under the digest of its inputs, so the same inputs are asked once."""
+
+    task: Task
+    splits: Mapping[SplitName, Split]
+    predict: Predictor
+    kept: Kept
+    seed: int
+    """Of the views."""
+    top: int
+    device: str
+
+    def answered(self, shard: Shard) -> Path:
+        """The shard's file, made where there is none. Its inputs are prepared in any case: they are what names it.
+
+        One chunk is in memory at a time. Inputs are prepared twice only where a kept shard starts alike and goes on otherwise.
+        """
+        chunks = self.chunks(shard)
+        first = next(chunks)
+        start = self.digest(shard, [first])
+        if self.kept.any(start[:16]):
+            known = self.kept.find(self.name(start, self.digest(shard, chain([first], chunks))))
+            if known is not None:
+                return known
+            chunks = self.chunks(shard)
+            next(chunks)
+        return self.ask(shard, start, chain([first], chunks))
+
+    def chunks(self, shard: Shard) -> Iterator[Seen]:
+        split = self.splits[shard.split]
+        first = shard.number * CHUNKS
+        for number in range(first, min(first + CHUNKS, views.chunks(split))):
+            yield views.chunk(self.task, split, number, seed=self.seed, view=shard.view)
+
+    def ask(self, shard: Shard, start: str, chunks: Iterable[Seen]) -> Path:
+        top = 0 if shard.view is None else self.top
+        packed = [Packed(name, output, shard.dtype, top) for name, output in self.task.outputs.items()]
+        decided = self.decided(shard)
+        for seen in chunks:
+            update(decided, seen.inputs)
+            answer = self.task.answer(self.predict.graphs, seen.inputs)
+            if missing := self.task.outputs.keys() - answer.keys():
+                raise StageError(f"the teacher's answer lacks {sorted(missing)}, which its task names; it has {sorted(answer)}")
+            for each in packed:
+                each.add(answer[each.name])
+        return self.kept.add(self.name(start, decided.hexdigest()), lambda path: save(path, packed))
+
+    def name(self, start: str, whole: str) -> str:
+        return f"{start[:16]}-{whole}"
+
+    def digest(self, shard: Shard, chunks: Iterable[Seen]) -> str:
+        decided = self.decided(shard)
+        for seen in chunks:
+            update(decided, seen.inputs)
+        return decided.hexdigest()
+
+    def decided(self, shard: Shard) -> hashlib._Hash:
+        """What decides a shard besides its inputs, the teacher and the code."""
+        top = 0 if shard.view is None else self.top
+        return hashlib.sha256(f"{shard.dtype.__name__} {top} {self.device}".encode())
+
+
+def update(decided: hashlib._Hash, inputs: Arrays) -> None:
+    for name in sorted(inputs):
+        array = inputs[name]
+        decided.update(f"{name} {array.dtype} {array.shape}".encode())
+        decided.update(array.tobytes())
