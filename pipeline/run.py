@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from attar.pipeline import keys, machine
+from attar.pipeline import keys, machine, team
 from attar.pipeline.errors import AttarError, RecipeError, StageError, did_you_mean
 from attar.pipeline.fingerprint import Fingerprint
 from attar.pipeline.keys import Deciders, Keys
@@ -235,7 +235,7 @@ class Run:
         inputs = {name: done[source] for name, source in bound.inputs.items()}
         for name, artifact in inputs.items():
             self._verify(bound.inputs[name], artifact)
-        return bound.stage.run(payload, **inputs)
+        return team.current().run(bound.stage, payload, inputs, self.code.home)
 
     def _verify(self, slot: str, artifact: Artifact) -> None:
         """An input's bytes are read again, once a run, before a stage relies on them."""
