@@ -38,6 +38,8 @@ class Wire(Protocol):
 class Broken(BaseException):
     """A stage that is made together broke in one process, so it cannot be finished in any. Not an Exception: nothing goes on."""
 
+    exit_code = 1
+
 
 @dataclass
 class Team:
@@ -83,11 +85,11 @@ class Team:
         try:
             facts = stage.run(out, **inputs)
             self.barrier()
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # user code may raise anything
             raise Broken(self.cause(error)) from error
         return facts
 
-    def cause(self, error: Exception) -> str:
+    def cause(self, error: BaseException) -> str:
         """What broke first: another process, if it said so, or this one."""
         for rank in range(1, self.world):
             if self.wire and self.wire.check([f"broken {rank}"]):
@@ -99,7 +101,7 @@ class Team:
         while (text := self.share("")) != STOP:
             try:
                 join(text)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 message = said(error, self.rank)
                 if self.wire:
                     self.wire.set(f"broken {self.rank}", message)
@@ -107,7 +109,7 @@ class Team:
             self.barrier()
 
 
-def said(error: Exception, rank: int) -> str:
+def said(error: BaseException, rank: int) -> str:
     words = str(error) if isinstance(error, AttarError) else f"{type(error).__name__}: {error}"
     return f"process {rank}: {words}"
 
