@@ -1,6 +1,6 @@
 """Team: the processes that torchrun started walk one run together.
 
-Rank 0 acts: it walks the slots, holds the locks and writes. The others wait, and join it inside the stages that are made together.
+Rank 0 acts: it walks the slots, holds the locks and writes. The others wait, and join it in the stages that are made together.
 """
 
 from __future__ import annotations
@@ -171,5 +171,5 @@ def assembled(wire: Wire, rank: int, world: int) -> Iterator[Team]:
     finally:
         if team.leads:
             team.share(STOP)
-        del os.environ[JOINED]
+        os.environ.pop(JOINED, None)
         _current.reset(token)

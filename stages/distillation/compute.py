@@ -1,13 +1,12 @@
 """Compute: the device, the precision and the processes of one training, by accelerate.
 
-No module is wrapped for several processes: a wrapper averages the gradients of what is called through it, and the distiller and the
-regressors beside the student are not. All gradients are averaged at once instead, before they are clipped.
+No module is wrapped for several processes: a wrapper averages the gradients of what is called through it, and the distiller and
+the regressors beside the student are not. All gradients are averaged at once instead, before they are clipped.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -124,8 +123,7 @@ def computing(settings: Learn, module: nn.Module, what: str, batch: int) -> Iter
     )
     try:
         if accelerator.device.type != device.type:
-            variables = ", ".join(name for name in os.environ if name.startswith("ACCELERATE_"))
-            raise StageError(f"accelerate chose {accelerator.device} instead of {device}; unset {variables or 'its configuration'}")
+            raise StageError(f"accelerate chose {accelerator.device}, not {device}; unset the environment's ACCELERATE_ variables")
         if logging:
             accelerator.init_trackers(what)
         yield Compute(accelerator, precision, batch)
