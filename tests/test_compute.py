@@ -56,16 +56,23 @@ def test_another_device_of_accelerates_own_choice(monkeypatch: pytest.MonkeyPatc
 
 
 def test_fp16_needs_cuda() -> None:
-    with pytest.raises(StageError, match="precision = 'fp16' needs a CUDA device, this is the cpu; set precision to 'bf16' or 'fp32'"):
+    with pytest.raises(
+        StageError, match="precision = 'fp16' needs a CUDA device, this is the cpu; set precision to 'bf16' or 'fp32'"
+    ):
         made(128, precision="fp16")
 
 
 def test_a_batch_that_cannot_be_cut() -> None:
-    with pytest.raises(StageError, match=r"128 samples a step cannot be cut into 3 equal parts of at least 2 \(1 processes, accumulate"):
+    with pytest.raises(
+        StageError, match=r"128 samples a step cannot be cut into 3 equal parts of at least 2 \(1 processes, accumulate"
+    ):
         made(128, accumulate=3)
     with pytest.raises(StageError, match="set batch to a multiple of 4, at least 8"):
         made(4, accumulate=4)
-    with assembled(Board(), 0, 2), pytest.raises(StageError, match=r"130 samples .* \(2 processes, accumulate = 2\); set batch to"):
+    with (
+        assembled(Board(), 0, 2),
+        pytest.raises(StageError, match=r"130 samples .* \(2 processes, accumulate = 2\); set batch to"),
+    ):
         made(130, accumulate=2)
 
 

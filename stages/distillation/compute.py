@@ -123,7 +123,9 @@ def computing(settings: Learn, module: nn.Module, what: str, batch: int) -> Iter
     )
     try:
         if accelerator.device.type != device.type:
-            raise StageError(f"accelerate chose {accelerator.device}, not {device}; unset the environment's ACCELERATE_ variables")
+            raise StageError(
+                f"accelerate chose {accelerator.device}, not {device}; unset the environment's ACCELERATE_ variables"
+            )
         if logging:
             accelerator.init_trackers(what)
         yield Compute(accelerator, precision, batch)
