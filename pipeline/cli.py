@@ -49,6 +49,8 @@ def follow(member: team.Team) -> None:
     except Broken as error:
         tell(error)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def tell(error: AttarError | Broken) -> None:

@@ -1,4 +1,4 @@
-"""Points and whether they lie in a ring: two classes, a network with dropout and without batch statistics, nothing heavy."""
+"""Points and whether they lie in a ring: two classes, a network with or without dropout and batch statistics, nothing heavy."""
 
 from __future__ import annotations
 
@@ -32,6 +32,6 @@ class Ring(Task):
         return hits(outputs["logits"], targets["inside"])
 
 
-def layers(width: int = 8, dropout: float = 0.0) -> nn.Sequential:
-    hidden = [nn.Linear(2, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, width), nn.ReLU()]
-    return nn.Sequential(*hidden, nn.Linear(width, 2))  # (B, 2) -> (B, 2)
+def layers(width: int = 8, dropout: float = 0.0, norm: bool = False) -> nn.Sequential:
+    first = [nn.Linear(2, width), nn.BatchNorm1d(width) if norm else nn.Identity(), nn.ReLU(), nn.Dropout(dropout)]
+    return nn.Sequential(*first, nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2))  # (B, 2) -> (B, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from attar.pipeline.store import Store
@@ -42,6 +44,7 @@ distiller = { teacher_attention = false, student_attention = false }
 
 [control]
 enabled = true
+options = { norm = true }
 
 [targets.cpu]
 precision = "fp32"
@@ -73,8 +76,6 @@ class Breaks(nn.Module):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch
-
     folder = tmp_path_factory.mktemp("project")
     torch.manual_seed(0)
     save_file(layers(width=32).state_dict(), folder / "teacher.safetensors")
@@ -95,8 +96,6 @@ def together(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def facts(store: Path, slot: str) -> tuple[str, dict[str, Any]]:
     """The digest and the facts of a slot."""
     (entry,) = [each for each in Store(store).entries() if each.record["slot"] == slot]
-    import json
-
     return entry.record["digest"], json.loads((entry.root / "facts.json").read_text())
 
 
@@ -113,8 +112,8 @@ def test_two_processes_are_one_but_for_rounding(project: Path) -> None:
     assert "bundle  " in two.stdout
     for slot in ("teacher", "reference", "answers"):
         assert facts(project / "two", slot)[0] == facts(project / "store", slot)[0]
-    for slot in ("student", "control"):
-        assert curve(project / "two", slot) == pytest.approx(curve(project / "store", slot), rel=1e-4)
+    assert curve(project / "two", "student") == pytest.approx(curve(project / "store", "student"), rel=1e-4)
+    assert curve(project / "two", "control") == pytest.approx(curve(project / "store", "control"), abs=0.2)  # batch statistics
     assert facts(project / "two", "student")[1]["processes"] == 2
     assert not list((project / "two" / "work").glob("*"))
 
@@ -123,5 +122,6 @@ def test_what_breaks_in_one_process_ends_both(project: Path) -> None:
     done = together(project, "distill", "breaks.toml")
     assert done.returncode != 0
     assert "error: process 1: RuntimeError: told to" in done.stderr
-    assert not [each for each in Store(project / "two").entries() if each.record["slot"] == "student" and "breaks" in str(each)]
+    students = [each for each in Store(project / "two").entries() if each.record["slot"] == "student"]
+    assert not [each for each in students if each.record["deciders"]["settings"]["network"] == "breaks.py:Breaks"]
     assert tiny.attar(project, "plan", "breaks.toml").returncode == 0  # nothing is locked

@@ -20,6 +20,7 @@ from attar.stages.distillation.choices import Beside, Dkd, Hint, Kd
 from tests.smoke import DIGITS, RESIDUAL, artifact
 from tests.toy import Double, Number
 
+HERE = Path("runs")
 JOINED: list[tuple[int, float]] = []
 """Which rank ran a stage, and what it read."""
 
@@ -133,10 +134,10 @@ def test_rank_0_that_breaks_ends_the_run(tmp_path: Path, source: Number) -> None
 
 def test_a_stage_arrives_as_it_was_sent() -> None:
     """Settings with unions, tuples, paths and None; every stage can be named."""
+    losses = (Kd(standardize=True), Dkd(beta=2), Hint(student="a", teacher="b"))
     sent = Distill(
-        task=DIGITS, network=RESIDUAL, options={"width": 4}, losses=(Kd(standardize=True), Dkd(beta=2), Hint(student="a", teacher="b")),
-        distiller=Beside(hidden=3), tensorboard=Path("runs"),
-    )  # fmt: skip  # a line a group
+        task=DIGITS, network=RESIDUAL, options={"width": 4}, losses=losses, distiller=Beside(hidden=3), tensorboard=HERE
+    )
     call = json.loads(team.told(sent, Path("out"), {}, Path("home")))
     assert team.found(call["stage"]).model_validate_json(json.dumps(call["settings"])) == sent
     assert all(team.found(team.place(slot.stage)) is slot.stage for slot in SLOTS)
