@@ -50,7 +50,8 @@ class Compute:
 
     @property
     def device(self) -> torch.device:
-        return self.accelerator.device  # type: ignore[no-any-return]  # accelerate does not annotate it
+        found: torch.device = self.accelerator.device
+        return found
 
     def parts(self, seen: Seen) -> Iterator[Seen]:
         """This process's parts of a step's samples: every so-manieth row, so that all of them together are each row once."""
@@ -62,7 +63,8 @@ class Compute:
             yield seen.take(np.arange(first, len(seen.indices), self.parts_a_step))
 
     def autocast(self) -> AbstractContextManager[None]:
-        return self.accelerator.autocast()
+        found: AbstractContextManager[None] = self.accelerator.autocast()
+        return found
 
     def backward(self, loss: Tensor) -> None:
         """Adds the gradient of one part's mean loss; over all parts of a step they are those of the mean."""
@@ -70,7 +72,8 @@ class Compute:
 
     def optimizer(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
         """One that scales the loss where fp16 needs it."""
-        return self.accelerator.prepare_optimizer(optimizer)
+        prepared: torch.optim.Optimizer = self.accelerator.prepare_optimizer(optimizer)
+        return prepared
 
     def averaged(self, parameters: Sequence[nn.Parameter], losses: Sequence[Tensor]) -> float:
         """Average the gradients over the processes, and give the mean loss of the whole step."""
@@ -80,7 +83,7 @@ class Compute:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         flat = torch.cat([*(each.reshape(-1) for each in gradients), loss.reshape(1)])
         mean: Tensor = self.accelerator.reduce(flat, "mean")
-        pieces = mean[:-1].split([each.numel() for each in gradients])
+        pieces = torch.split(mean[:-1], [each.numel() for each in gradients])
         for each, piece in zip(gradients, pieces, strict=True):
             each.copy_(piece.view(each.shape))
         return float(mean[-1].item())

@@ -20,10 +20,10 @@ LONG = timedelta(days=365)
 @contextmanager
 def assembled() -> Iterator[Team]:
     """This process in the team of all that torchrun started. It stays in one process group, which accelerate finds and uses."""
-    store, rank, world = next(rendezvous("env://"))  # type: ignore[no-untyped-call]  # torch does not annotate it
+    store, rank, world = next(rendezvous("env://"))
     store.set_timeout(LONG)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    group = distributed.PrefixStore("group", store)
-    distributed.init_process_group(backend, store=group, rank=rank, world_size=world)
-    with team.assembled(distributed.PrefixStore("attar", store), rank, world) as made:
+    prefixed = distributed.PrefixStore  # type: ignore[attr-defined]  # documented, and missing in torch's own list of names
+    distributed.init_process_group(backend, store=prefixed("group", store), rank=rank, world_size=world)
+    with team.assembled(prefixed("attar", store), rank, world) as made:
         yield made
