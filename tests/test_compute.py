@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from torch import nn
 from attar.models.views import Seen
 from attar.pipeline.errors import StageError
 from attar.pipeline.team import Team, assembled
-from attar.stages.distillation import compute
 from attar.stages.distillation.compute import Compute, bf16_pays, computing
 from attar.stages.teach import Teach
 from tests.smoke import DIGITS, RESIDUAL
@@ -117,7 +117,9 @@ def test_the_mean_of_losses_by_hand() -> None:
 
 
 def test_tensorboard_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(compute.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(
+        "attar.stages.distillation.compute.importlib", SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: None))
+    )
     with pytest.raises(StageError, match=r"needs TensorBoard; `pip install 'attar\[tensorboard\]'`, or leave it out"):
         made(128, tensorboard=tmp_path)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
-from attar.pipeline import console
 from attar.pipeline.console import View, remaining
 
 
@@ -19,7 +19,7 @@ def test_what_is_left_by_hand() -> None:
 def test_a_line_says_how_far_it_is_and_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """After an interruption the first step seen is not the first of all: only those that were seen are timed."""
     clock = iter([0.0, 100.0, 116.0])
-    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("attar.pipeline.console.time", SimpleNamespace(monotonic=lambda: next(clock)))
     written = io.StringIO()
     view = View(Console(file=written, width=200), None)
     view.advance("student", 50, 100, "loss 0.5")

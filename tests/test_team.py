@@ -73,14 +73,15 @@ def source(tmp_path: Path) -> Number:
 
 def gathered(world: int, act: Callable[[Team], None]) -> list[BaseException | None]:
     """``act`` on rank 0 of a team whose other members follow; what each rank raised."""
-    board, raised = Board(), [None] * world
+    board = Board()
+    raised: list[BaseException | None] = [None] * world
 
     def member(rank: int) -> None:
         try:
             with assembled(board, rank, world) as made:
                 act(made) if made.leads else made.follow()
         except BaseException as error:  # noqa: BLE001  # Broken is none of the usual ones, and each is looked at below
-            raised[rank] = error  # type: ignore[call-overload]  # the list was made of None
+            raised[rank] = error
 
     threads = [threading.Thread(target=member, args=(rank,)) for rank in range(world)]
     for thread in threads:
