@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import sys
 import traceback
+from contextlib import redirect_stdout
 from typing import Any
 
 import click
 
-from attar.pipeline import cli_recipe, cli_store
+from attar.pipeline import cli_recipe, cli_store, team
 from attar.pipeline.errors import AttarError
+from attar.pipeline.team import Broken
 
 
 class Loud(click.Group):
     """Prints an AttarError as one message and exits with its code; ``-v`` adds the traceback."""
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Of the processes that torchrun started one acts; the others join it inside the stages that are made together."""
+        if not team.started():
+            return super().main(*args, **kwargs)
+        from attar.stages.distillation.processes import assembled
+
+        with assembled() as made:
+            return super().main(*args, **kwargs) if made.leads else follow(made)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except AttarError as error:
-            if "-v" in sys.argv or "--verbose" in sys.argv:
-                traceback.print_exc()
-            click.echo(f"error: {error}", err=True)
+        except (AttarError, Broken) as error:
+            tell(error)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo("interrupted; the same command goes on from what is finished", err=True)
@@ -30,6 +39,24 @@ class Loud(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of the work, not of the alphabet."""
         return list(self.commands)
+
+
+def follow(member: team.Team) -> None:
+    """What user code prints is no part of the result here either."""
+    try:
+        with redirect_stdout(sys.stderr):
+            member.follow()
+    except Broken as error:
+        tell(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def tell(error: AttarError | Broken) -> None:
+    if "-v" in sys.argv or "--verbose" in sys.argv:
+        traceback.print_exc()
+    click.echo(f"error: {error}", err=True)
 
 
 @click.group(cls=Loud, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

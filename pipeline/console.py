@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from attar.pipeline.progress import listening
@@ -25,11 +26,12 @@ class View:
         self.console, self.progress = console, progress
         self.bar: TaskID | None = None
         self.what, self.said = "", time.monotonic()
+        self.began = (0, self.said)
 
     def done(self, record: Record) -> None:
         if self.progress and self.bar is not None:
             self.progress.remove_task(self.bar)
-            self.bar, self.what = None, ""
+        self.bar, self.what = None, ""
         took = f"{record.seconds:8.1f} s" if record.status == "made" else ""
         why = (record.error or "").removeprefix(f"{record.slot}: ") or ("" if record.status == "reused" else record.reason)
         why = "new" if why == "never made" else why
@@ -47,14 +49,23 @@ class View:
             self.progress.update(self.bar, completed=done, total=total, note=note)
 
     def _line(self, what: str, done: int, total: int, note: str) -> None:
-        if time.monotonic() - self.said > QUIET:
-            self.said = time.monotonic()
-            self._print(f"       {_plain(what)}: {done} of {total}  {_plain(note)}")
+        now = time.monotonic()
+        if what != self.what:
+            self.what, self.began = what, (done, now)
+        if now - self.said > QUIET:
+            self.said = now
+            left = remaining(done - self.began[0], total - done, now - self.began[1])
+            self._print(f"       {_plain(what)}: {done} of {total}  {_plain(note)}  {left}".rstrip())
 
     def _print(self, line: str, *, whole: bool = False) -> None:
         """Cut at the edge of a terminal unless all of it matters; whole elsewhere, because a log has no edge."""
         cut = self.console.is_terminal and not whole
         self.console.print(line, highlight=False, soft_wrap=not cut, no_wrap=cut, overflow="ellipsis" if cut else None)
+
+
+def remaining(done: int, left: int, seconds: float) -> str:
+    """``ETA 0:01:40`` at the mean time of the steps seen so far; nothing before the first is done."""
+    return f"ETA {timedelta(seconds=round(seconds / done * left))}" if done > 0 else ""
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 from attar.pipeline import machine
 
 PARTS = {
-    "train": ("torch", "onnx", "onnxscript", "matplotlib", "jinja2"),
+    "train": ("torch", "accelerate", "onnx", "onnxscript", "matplotlib", "jinja2"),
     "core": ("onnxruntime", "numpy", "safetensors", "pydantic", "click", "rich", "filelock"),
 }
 

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from attar.pipeline import keys, machine
+from attar.pipeline import keys, machine, team
 from attar.pipeline.errors import AttarError, RecipeError, StageError, StoreError, did_you_mean
 from attar.pipeline.fingerprint import Fingerprint
 from attar.pipeline.keys import Deciders, Keys
@@ -283,7 +283,7 @@ class Run:
         pinned = self._pinned(slot)
         for name, artifact in pinned.items():
             self._verify_pinned(f"{slot}.{name}", artifact)
-        return bound.stage.run(payload, **inputs, **pinned)
+        return team.current().run(bound.stage, payload, inputs | pinned, self.code.home)
 
     def _verify_pinned(self, place: str, artifact: Artifact) -> None:
         """It is not discarded: this recipe cannot make it anew."""

@@ -68,6 +68,8 @@ class Stage(BaseModel, Generic[A]):
     bound_to_machine: ClassVar[bool] = False
     """Whether the result is only good on the machine (CPU, GPU, driver) that made it."""
 
+    together: ClassVar[bool] = False
+    """Whether every process of a team runs it, where several were started. Rank 0 alone writes, and its facts count."""
     libraries: ClassVar[tuple[str, ...]] = ()
     """Packages whose versions decide the result although the stage's code does not import them itself."""
     grows: ClassVar[tuple[str, ...]] = ()

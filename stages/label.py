@@ -13,6 +13,7 @@ from pydantic import Field
 
 from attar.models import task_check
 from attar.models.task import load_task
+from attar.pipeline import team
 from attar.pipeline.kept import intact, kept
 from attar.pipeline.progress import advance
 from attar.pipeline.stage import CodeName, Device, Facts, Stage, scratch
@@ -28,9 +29,10 @@ class Label(Stage[Answers]):
     """Stores the teacher's outputs: for train and transfer in ``views`` recorded augmentations (float16), else float32.
 
     Shards are kept for later runs of the same teacher: more views or samples ask it for those alone. An interruption costs
-    one shard.
+    one shard. Several processes share the shards among them, which are the same bytes whoever makes them.
     """
 
+    together: ClassVar[bool] = True
     grows: ClassVar[tuple[str, ...]] = ("views", "view_seed", "top", "data")
 
     task: CodeName
@@ -48,13 +50,15 @@ class Label(Stage[Answers]):
         task_check.check(task)
         splits = {name: task.split(name) for name in task_check.splits_of(task)}
         samples = {name: len(split) for name, split in splits.items()}
-        todo, work, folder = shards(samples, self.views), scratch(out), kept(out)
+        todo, work, folder, member = shards(samples, self.views), scratch(out), kept(out), team.current()
         with teacher.open(device=self.device) as predict:
             asking = Asking(task, splits, predict, folder, self.view_seed, self.top, device)
-            for shard in missing(todo, work, folder.folder):
+            for shard in missing(todo[member.rank :: member.world], work, folder.folder):
                 (work / shard.name).write_text(asking.answered(shard).name)
                 advance("answers", len(list(work.iterdir())), len(todo), shard.title)
-        assemble(todo, work, folder.folder, out)
+        member.barrier()
+        if member.leads:
+            assemble(todo, work, folder.folder, out)
         return {
             "views": self.views,
             "seed": self.view_seed,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from attar.pipeline.stage import CodeName, Device, Stage
+from attar.pipeline.stage import CodeName, Device, Named, Stage
 from attar.stages.artifacts import Weights
 
 Option = bool | int | float | str
@@ -15,13 +16,17 @@ Option = bool | int | float | str
 class Learn(Stage[Weights]):
     """Settings of one training: which network, for how long, and how."""
 
+    together: ClassVar[bool] = True
+
     task: CodeName
     network: CodeName
     """A factory, ``factory(**options) -> torch.nn.Module``."""
     options: dict[str, Option] = {}
     epochs: int = Field(10, ge=1)
     batch: int = Field(128, ge=2)
-    """Samples a step. Two at least: batch normalisation needs them."""
+    """Samples a step, of all processes together. Two at least: batch normalisation needs them."""
+    accumulate: int = Field(1, ge=1)
+    """Parts that a process cuts its share of a step's samples into, one after the other, to need less memory."""
     learning_rate: float = Field(3e-3, gt=0)
     """The largest of the schedule."""
     weight_decay: float = Field(0.05, ge=0)
@@ -32,7 +37,9 @@ class Learn(Stage[Weights]):
     """Decay a step of an exponential moving average of the weights, which is then what is kept; 0: the weights as they are."""
     patience: int = Field(0, ge=0)
     """Stop after so many epochs without a better validation score, and keep the best weights; 0: keep the last."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """bf16 is autocast, the weights stay fp32; ``auto`` takes it where the CPU has it and it pays."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """bf16 and fp16 (CUDA only) are autocast, the weights stay fp32; ``auto`` takes bf16 where the device has it and it pays."""
     seed: int = Field(0, ge=0)
     device: Device = "auto"
+    tensorboard: Annotated[Path | None, Named("undecided")] = None
+    """A folder for TensorBoard's event files, relative to where attar is started; it does not count in the key."""

@@ -7,7 +7,19 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "onnx", "onnxscript", "onnxruntime", "tensorrt", "openvino", "matplotlib", "jinja2", "sklearn", "scipy"}
+HEAVY = {
+    "torch",
+    "accelerate",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "tensorrt",
+    "openvino",
+    "matplotlib",
+    "jinja2",
+    "sklearn",
+    "scipy",
+}
 
 PRINT_LOADED = "import sys; print(*{name.partition('.')[0] for name in sys.modules})"
 HELP = """

@@ -35,6 +35,10 @@ class Objective(Protocol):
     def __call__(self, task: Task, outputs: Tensors, seen: Seen, view: int) -> Tensor:
         """The loss of float32 ``outputs`` for the samples ``seen`` in ``view``."""
 
+    @property
+    def notes(self) -> dict[str, list[float]]:
+        """What was noted of the epoch that is going on: a checkpoint holds it, and puts it back."""
+
     def logged(self) -> dict[str, float]:
         """Means of what was noted since the last call, for the history."""
 
@@ -57,6 +61,10 @@ class Labels:
 
     def beside(self, task: Task, module: nn.Module) -> nn.Module:
         return nn.Module()
+
+    @property
+    def notes(self) -> dict[str, list[float]]:
+        return {}
 
     def logged(self) -> dict[str, float]:
         return {}
@@ -130,6 +138,10 @@ class Distillation:
             self.companion = Companion(self.distiller, task, module)
             found["distiller"] = self.companion.network.to(device)
         return found
+
+    @property
+    def notes(self) -> dict[str, list[float]]:
+        return self.companion.notes if self.companion else {}
 
     def logged(self) -> dict[str, float]:
         return self.companion.logged() if self.companion else {}

@@ -1,0 +1,175 @@
+"""Team: the processes that torchrun started walk one run together.
+
+Rank 0 acts: it walks the slots, holds the locks and writes. The others wait, and join it in the stages that are made together.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from attar.pipeline.errors import AttarError
+from attar.pipeline.stage import Artifact, Facts, Stage
+
+STOP = "stop"
+JOINED = "ATTAR_JOINED"
+"""Set for the children of a process that is in a team: they inherit its rank and are not in the team themselves."""
+
+
+class Wire(Protocol):
+    """What the processes of a team see of each other, such as ``torch.distributed.Store``."""
+
+    def set(self, key: str, value: str) -> None: ...
+
+    def get(self, key: str) -> bytes:
+        """Waits until the key is set."""
+
+    def check(self, keys: list[str]) -> bool:
+        """Whether all of these are set."""
+
+
+class Broken(BaseException):
+    """A stage that is made together broke in one process, so it cannot be finished in any. Not an Exception: nothing goes on."""
+
+    exit_code = 1
+
+
+@dataclass
+class Team:
+    """This process's place among ``world`` processes. All of them must call ``share`` and ``barrier`` in the same order."""
+
+    rank: int = 0
+    world: int = 1
+    wire: Wire | None = None
+    calls: int = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.rank == 0
+
+    def share(self, text: str) -> str:
+        """The text that rank 0 gave, in every process."""
+        if self.wire is None:
+            return text
+        self.calls += 1
+        if self.leads:
+            self.wire.set(f"share {self.calls}", text)
+            return text
+        return self.wire.get(f"share {self.calls}").decode()
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        if self.wire is None:
+            return
+        self.calls += 1
+        self.wire.set(f"barrier {self.calls} {self.rank}", "")
+        for rank in range(self.world):
+            self.wire.get(f"barrier {self.calls} {rank}")
+
+    def run(self, stage: Stage[Any], out: Path, inputs: Mapping[str, Artifact], home: Path) -> Facts:
+        """``stage.run``, in every process where the stage is made together; ``home``: the recipe's folder.
+
+        Raises Broken when it breaks in any of them: the others may be waiting for numbers that never come.
+        """
+        if self.wire is None or not stage.together:
+            return stage.run(out, **inputs)
+        self.share(told(stage, out, inputs, home))
+        try:
+            facts = stage.run(out, **inputs)
+            self.barrier()
+        except (Exception, SystemExit) as error:  # user code may raise anything
+            raise Broken(self.cause(error)) from error
+        return facts
+
+    def cause(self, error: BaseException) -> str:
+        """What broke first: another process, if it said so, or this one."""
+        for rank in range(1, self.world):
+            if self.wire and self.wire.check([f"broken {rank}"]):
+                return self.wire.get(f"broken {rank}").decode()
+        return said(error, self.rank)
+
+    def follow(self) -> None:
+        """Join rank 0 in each stage that it tells of, until it has finished. Raises Broken when one breaks here."""
+        while (text := self.share("")) != STOP:
+            try:
+                join(text)
+            except (Exception, SystemExit) as error:
+                message = said(error, self.rank)
+                if self.wire:
+                    self.wire.set(f"broken {self.rank}", message)
+                raise Broken(message) from error
+            self.barrier()
+
+
+def said(error: BaseException, rank: int) -> str:
+    words = str(error) if isinstance(error, AttarError) else f"{type(error).__name__}: {error}"
+    return f"process {rank}: {words}"
+
+
+def told(stage: Stage[Any], out: Path, inputs: Mapping[str, Artifact], home: Path) -> str:
+    """All that another process needs to run this stage, as JSON."""
+    artifacts = {
+        name: {"kind": place(type(each)), "key": each.key, "digest": each.digest, "root": str(each.root), "facts": each.facts}
+        for name, each in inputs.items()
+    }
+    whole = {"stage": place(type(stage)), "settings": stage.model_dump(mode="json"), "out": str(out)}
+    return json.dumps(whole | {"inputs": artifacts, "home": str(home)})
+
+
+def join(text: str) -> None:
+    """Run the stage that ``told`` describes."""
+    from attar.pipeline.workspace import move_in
+
+    call = json.loads(text)
+    move_in(Path(call["home"]))
+    stage: Stage[Any] = found(call["stage"]).model_validate_json(json.dumps(call["settings"]))
+    inputs = {
+        name: found(each["kind"])(each["key"], each["digest"], Path(each["root"]), each["facts"])
+        for name, each in call["inputs"].items()
+    }
+    stage.run(Path(call["out"]), **inputs)
+
+
+def place(kind: type) -> str:
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def found(name: str) -> Any:
+    module, _, kind = name.partition(":")
+    return getattr(importlib.import_module(module), kind)
+
+
+_current: ContextVar[Team] = ContextVar("team", default=Team())  # noqa: B039  # without a wire nothing in it ever changes
+
+
+def current() -> Team:
+    """The team that this process is in; alone, a team of one."""
+    return _current.get()
+
+
+def started() -> bool:
+    """Whether torchrun (or what sets the same variables) started this process beside others."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and JOINED not in os.environ
+
+
+@contextmanager
+def assembled(wire: Wire, rank: int, world: int) -> Iterator[Team]:
+    """Inside, this process is in the team; when rank 0 leaves, the others are told to stop."""
+    team = Team(rank, world, wire)
+    token = _current.set(team)
+    os.environ[JOINED] = "1"
+    try:
+        yield team
+    finally:
+        if team.leads:
+            team.share(STOP)
+        os.environ.pop(JOINED, None)
+        _current.reset(token)
