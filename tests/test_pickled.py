@@ -61,7 +61,7 @@ LEAVES = st.none() | st.booleans() | st.integers() | st.binary(max_size=300).map
 VALUES = LEAVES | st.lists(LEAVES, max_size=4) | st.tuples(LEAVES, LEAVES) | st.dictionaries(st.text("abc"), LEAVES, max_size=2)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.dictionaries(st.text("abc", max_size=3), VALUES | st.lists(VALUES, max_size=3), max_size=3))
 def test_values_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, value: dict[str, Any]) -> None:
     assert read(tmp_path_factory.getbasetemp() / "values", packed(value)) == value
@@ -145,6 +145,7 @@ WHOLE = packed({"data": IMAGES[:1, :8], "labels": [5, 300], "name": "test"})
 PLACES = st.integers(0, len(WHOLE) - 1)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(PLACES, st.integers(0, 255)), min_size=1, max_size=4), PLACES)
 def test_damage_is_an_error_or_another_table_and_nothing_else(
     tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]], cut: int

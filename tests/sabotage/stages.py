@@ -67,12 +67,12 @@ class SpoiltStudent(Distill):
 
     spoil: CodeName
 
-    def run(self, out: Path, *, teacher: Weights, answers: Answers) -> Facts:
+    def run(self, out: Path, *, teacher: Weights, answers: Answers, start: Weights | None = None) -> Facts:
         from safetensors.torch import load_file, save_file
 
         from attar.pipeline import names
 
-        facts = super().run(out, teacher=teacher, answers=answers)
+        facts = super().run(out, teacher=teacher, answers=answers, start=start)
         tensors = load_file(out / "weights.safetensors")
         names.load(self.spoil)(tensors)
         save_file(tensors, out / "weights.safetensors")
