@@ -12,7 +12,6 @@ from pathlib import Path
 
 from attar.pipeline.store import KEPT, digest_of
 
-
 DIGEST = "?" * 64  # how a name ends; others are unfinished
 
 

@@ -15,9 +15,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from attar.pipeline.errors import StageError
+from attar.stages.labelling.shards import Shard
 from attar.stages.measure import Measure
 from attar.stages.proof import timing
 from tests.proof_parts import NAME, SAMPLES, STUDENT, TEACHER, Chain, line, onnx_model
+from tests.smoke import write_shard
 
 HOPS = ["teacher", "reference", "student", "onnx", "model", "engine"]
 
@@ -115,8 +117,8 @@ def test_a_hop_with_other_outputs_is_named(tmp_path: Path) -> None:
 
 def test_answers_of_other_samples_are_refused(tmp_path: Path) -> None:
     inputs = Chain(tmp_path).inputs()
-    path = inputs["answers"].root / "test.clean.logits.npy"
-    np.save(path, np.load(path)[:-1])
+    answers = inputs["answers"]
+    write_shard(answers.root, Shard("test", None, 0), {"logits": answers.of("test")["logits"][:-1]})
     with pytest.raises(StageError, match="not of these 400 test samples"):
         Measure(task=NAME, batch=4).run(tmp_path, **inputs)
 

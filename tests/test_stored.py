@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from attar.models import views
 from attar.models.task import Arrays, InMemory, Split, SplitName
 from attar.pipeline.errors import StageError
 from attar.stages.artifacts import Answers
-from attar.stages.labelling.shards import Shard
+from attar.stages.labelling.shards import Packed, Shard, save
 from attar.stages.proof import stored
 from tests.proof_parts import TEACHER, Linear, Points, digest, linear
 from tests.smoke import write_shard
@@ -62,3 +63,16 @@ def test_answers_of_another_teacher(teacher: Linear, tmp_path: Path, split: str,
 def test_answers_in_another_order_of_views(teacher: Linear, tmp_path: Path) -> None:
     with pytest.raises(StageError, match="of train, view 0 is off by"):
         stored.check(Shaken(), teacher, answers(tmp_path / "answers", order=(1, 0)))
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.2])
+def test_of_wide_logits_what_was_kept_is_compared(teacher: Linear, tmp_path: Path, factor: float) -> None:
+    root, task = tmp_path / "answers", Shaken()
+    made = answers(root)
+    for shard in (Shard("train", view, 0) for view in range(VIEWS)):
+        seen = views.chunk(task, task.split("train"), 0, seed=SEED, view=shard.view)
+        packed = Packed("logits", task.outputs["logits"], shard.dtype, top=1)
+        packed.add(np.asarray(seen.inputs["x"], np.float32) @ TEACHER * np.float32(factor))
+        save(root / shard.name, [packed])
+    with pytest.raises(StageError, match="of train, view 0 is off by") if factor > 1 else nullcontext():
+        stored.check(task, teacher, made)
