@@ -125,7 +125,6 @@ def test_tensorboard_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_tensorboard_gets_each_epochs_numbers(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard", reason="the extra `tensorboard` is not installed")
     Teach(task=SENTENCES, network=READER, epochs=1, tensorboard=tmp_path / "runs").run(new(tmp_path))
     (events,) = (tmp_path / "runs" / "teacher").glob("events.*")
     assert b"loss" in events.read_bytes()
