@@ -35,10 +35,12 @@ class Seen:
 
     def take(self, rows: npt.NDArray[np.int64]) -> Seen:
         """These samples, those with labels first."""
-        with_labels = rows < self.labelled
-        ordered = np.concatenate([rows[with_labels], rows[~with_labels]])
-        targets = {name: array[rows[with_labels]] for name, array in self.targets.items()}
-        return Seen(self.indices[ordered], {name: array[ordered] for name, array in self.inputs.items()}, targets)
+        labelled = rows
+        if self.labelled < len(self.indices):
+            labelled = rows[rows < self.labelled]
+            rows = np.concatenate([labelled, rows[rows >= self.labelled]])
+        targets = {name: array[labelled] for name, array in self.targets.items()}
+        return Seen(self.indices[rows], {name: array[rows] for name, array in self.inputs.items()}, targets)
 
 
 def chunk(task: Task, split: Split, number: int, *, seed: int = 0, view: int | None = None) -> Seen:
