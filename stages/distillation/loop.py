@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -60,8 +61,19 @@ class Recorded:
         return epoch % self.count
 
 
-def fit(settings: Learn, out: Path, what: str, objective: Objective, seen: Views, answers: Answers | None = None) -> Facts:
+def fit(
+    settings: Learn,
+    out: Path,
+    what: str,
+    objective: Objective,
+    seen: Views,
+    answers: Answers | None = None,
+    *,
+    module: Callable[[], nn.Module] | None = None,
+) -> Facts:
     """Train, keep ``weights.safetensors`` in ``out``, return the facts of ``Weights``.
+
+    ``module`` makes what is trained; by default it is the network that the settings name.
 
     The same settings give the same bytes on the same CPU, interrupted or not: each epoch is seeded by (seed, epoch) and
     ends with a checkpoint. Raises StageError for a task or a network that cannot be trained, and when the loss diverges.
@@ -73,13 +85,13 @@ def fit(settings: Learn, out: Path, what: str, objective: Objective, seen: Views
     device = device_of(settings.device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(settings.seed)
-        module = build(settings.network, settings.options).to(device)
-        probe(module, task)
-        beside = objective.beside(task, module)
-        training = Training(settings, task, module, objective, seen, what, beside)
+        made = (module() if module else build(settings.network, settings.options)).to(device)
+        probe(made, task)
+        beside = objective.beside(task, made)
+        training = Training(settings, task, made, objective, seen, what, beside)
         training.run(validation, scratch(out) / "checkpoint.safetensors")
     oacc = validation.oacc()
-    return finish(out, module, settings, training.facts() | ({} if oacc is None else {"oacc": oacc}))
+    return finish(out, made, settings, training.facts() | ({} if oacc is None else {"oacc": oacc}))
 
 
 def adopt(settings: Learn, file: Path, out: Path) -> Facts:
