@@ -82,8 +82,8 @@ class Optimize(Stage[OnnxModel]):
         of_student = student.facts["correlation"]
         if of_student < self.floor:
             raise StageError(
-                f"floor = {self.floor}, but in float the student has a correlation of {of_student} with the teacher on validation, "
-                "and precision is not what it lacks; lower the floor, or distil a better student"
+                f"floor = {self.floor}, but on validation the student itself has a correlation of {of_student} with the teacher: "
+                "what it lacks is not precision; lower the floor, or distil a better student"
             )
         task = load_task(self.task)
         rungs = self.rungs(out, student, onnx.file(), calibration, answers)
@@ -108,7 +108,7 @@ class Optimize(Stage[OnnxModel]):
 
             floats, quantized = scratch(out) / "tuned.onnx", scratch(out) / f"{first.name}.onnx"
             found = tune(source, quantized, floats, answers, self.learning(student), out)
-            return self.write(floats, file, calibration) | found
+            return self.write(floats, file, calibration) | {"tuning": found}
 
         if self.tuning_epochs:
             yield Rung("distillation", tuned)

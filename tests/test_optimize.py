@@ -70,8 +70,10 @@ def int8(tmp_path_factory: pytest.TempPathFactory, digits_onnx: OnnxModel, digit
 
 
 def optimized(out: Path, model: OnnxModel, ranges: Ranges, **settings: Any) -> OnnxModel:
+    """Without a floor, for which nobody is asked."""
     out.mkdir(exist_ok=True)
-    return smoke.artifact(OnnxModel, out, Optimize(**settings).run(out, onnx=model, calibration=ranges))
+    given: dict[str, Any] = {"student": smoke.NOBODY, "answers": smoke.UNASKED, "calibration": ranges}
+    return smoke.artifact(OnnxModel, out, Optimize(task=smoke.DIGITS, **settings).run(out, onnx=model, **given))
 
 
 def exported(folder: Path, network: str, task: str, exporter: str = "torchscript", **options: Any) -> tuple[OnnxModel, Ranges]:
@@ -202,7 +204,7 @@ def test_refusals(tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges)
         optimized(tmp_path / "c", digits_onnx, ranges, precision="int8")
     for wrong in ("fp16", "int4"):
         with pytest.raises(ValidationError, match="precision"):
-            Optimize.model_validate({"precision": wrong})
+            Optimize.model_validate({"task": smoke.DIGITS, "precision": wrong})
 
 
 @pytest.mark.parametrize(("keepdims", "operators"), [(1, ["GlobalAveragePool"]), (0, ["GlobalAveragePool", "Flatten"])])
