@@ -24,7 +24,8 @@ CONSTANTS = f"""<
     float[5] five = {{1, 0, -1, 2, 0.2}}, float[7] seven = {{1, 0, -1, 2, 0.2, 3, 1}},
     float low = {{-0.5}}, float high = {{0.7}}, float step = {{0.05}}, uint8 middle = {{131}}, int8 zero = {{0}},
     int8[4] levels = {{-127, 3, 0, 90}}, float[4] steps = {{0.1, 0.2, 0.05, 0.4}}, int8[4] zeros = {{0, 0, 0, 0}},
-    int64[1] one = {{1}}, int64[2] image = {{-1, 2}}, int64[2] behind = {{1, 2}}, int64[3] shape = {{0, -1, 5}}, int64[3] plain = {{4, 2, -1}}
+    int64[1] one = {{1}}, int64[2] image = {{-1, 2}}, int64[2] behind = {{1, 2}},
+    int64[3] shape = {{0, -1, 5}}, int64[3] plain = {{4, 2, -1}}
 >"""
 SAME = [  # x is (2, 4, 6, 5)
     "y = Add(x, low)",

@@ -108,7 +108,7 @@ def gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
     attributes = node.attributes
     left = a.mT if attributes.get("transA", 0) else a
     right = b.mT if attributes.get("transB", 0) else b
-    product = attributes.get("alpha", 1.0) * (left @ right)
+    product: Tensor = attributes.get("alpha", 1.0) * (left @ right)
     return product if c is None else product + attributes.get("beta", 1.0) * c
 
 
