@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 
@@ -13,7 +14,7 @@ from tests import smoke
 NUMBERS = smoke.Numbers().numbers()
 
 
-def answers(root: Path, values: np.ndarray) -> Answers:  # type: ignore[type-arg]  # of any float
+def answers(root: Path, values: npt.NDArray[np.float32]) -> Answers:
     np.save(root / "validation.clean.y.npy", values)
     return smoke.artifact(Answers, root, {"outputs": ["y"]})
 
