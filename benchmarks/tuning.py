@@ -1,8 +1,8 @@
 """What quantization-aware distillation gives back: int8 students of digits before and after it, on test images that it never saw.
 
-``python -m benchmarks.tuning`` takes two minutes on one core. Three students each in six cases: one scale a weight or one a
-channel, and weights as they were trained or stretched. Stretched, the network computes the same in float, but the channels
-between two convolutions differ up to 100- or 900-fold, as in networks that quantize badly (Nagel et al. 2019, arXiv:1906.04721, fig. 2).
+``python -m benchmarks.tuning`` takes minutes on one core. Three students each in six cases: one scale a weight or one a channel,
+and weights as they were trained or stretched. Stretched, the network computes the same in float, but the channels between two
+convolutions differ up to 100- or 900-fold, as in networks that quantize badly (Nagel et al. 2019, arXiv:1906.04721, fig. 2).
 """
 
 from __future__ import annotations
