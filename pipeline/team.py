@@ -80,7 +80,8 @@ class Team:
         Raises Broken when it breaks in any of them: the others may be waiting for numbers that never come.
         """
         if self.wire is None or not stage.together:
-            return stage.run(out, **inputs)
+            with member(Team()):  # what it trains on the way, it trains alone
+                return stage.run(out, **inputs)
         self.share(told(stage, out, inputs, home))
         try:
             facts = stage.run(out, **inputs)
@@ -164,12 +165,21 @@ def started() -> bool:
 def assembled(wire: Wire, rank: int, world: int) -> Iterator[Team]:
     """Inside, this process is in the team; when rank 0 leaves, the others are told to stop."""
     team = Team(rank, world, wire)
-    token = _current.set(team)
     os.environ[JOINED] = "1"
     try:
-        yield team
+        with member(team):
+            yield team
     finally:
         if team.leads:
             team.share(STOP)
         os.environ.pop(JOINED, None)
+
+
+@contextmanager
+def member(team: Team) -> Iterator[None]:
+    """Inside, this is the ``current`` team."""
+    token = _current.set(team)
+    try:
+        yield
+    finally:
         _current.reset(token)

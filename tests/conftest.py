@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from attar.stages.artifacts import OnnxModel, Ranges, Weights
+from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.calibrate import Calibrate
 from attar.stages.export import Export
+from attar.stages.label import Label
+from benchmarks.tuning import stretched
 from tests import smoke
 
 
@@ -25,3 +27,20 @@ def digits_onnx(tmp_path_factory: pytest.TempPathFactory, digits_weights: Weight
 def digits_ranges(tmp_path_factory: pytest.TempPathFactory, digits_onnx: OnnxModel) -> Ranges:
     out = tmp_path_factory.mktemp("ranges")
     return smoke.artifact(Ranges, out, Calibrate(task=smoke.DIGITS, samples=256).run(out, onnx=digits_onnx))
+
+
+@pytest.fixture(scope="session")
+def own_answers(tmp_path_factory: pytest.TempPathFactory, digits_weights: Weights) -> Answers:
+    """The float network is its own teacher, so what int8 loses is all that there is to learn."""
+    out = tmp_path_factory.mktemp("answers") / "out"
+    out.mkdir()
+    return smoke.artifact(Answers, out, Label(task=smoke.DIGITS, views=2).run(out, teacher=digits_weights))
+
+
+@pytest.fixture(scope="session")
+def hard(tmp_path_factory: pytest.TempPathFactory, digits_weights: Weights) -> tuple[OnnxModel, Ranges]:
+    """The same function in float, its channels stretched."""
+    root, out = tmp_path_factory.mktemp("hard"), tmp_path_factory.mktemp("hard-ranges")
+    model = smoke.artifact(OnnxModel, root, Export(task=smoke.DIGITS, exporter="torchscript").run(root, weights=digits_weights))
+    stretched(model.file(), 100)
+    return model, smoke.artifact(Ranges, out, Calibrate(task=smoke.DIGITS, samples=256).run(out, onnx=model))

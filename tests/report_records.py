@@ -18,6 +18,7 @@ from attar.pipeline.report.terminal import ledger
 from tests.report_facts import CLASSES, MACHINE, SAMPLES, absent, evidence, trained, verdict
 
 TARGET_INPUTS = ("teacher", "answers", "reference", "student", "control", "onnx")
+OPTIMIZED = {"student": "student", "onnx": "onnx", "calibration": "calibration", "answers": "answers"}
 SHARED: Mapping[str, tuple[str, dict[str, str], float]] = {
     "teacher": ("Teach", {}, 118.4),
     "reference": ("Export", {"weights": "teacher"}, 3.1),
@@ -82,7 +83,7 @@ def run_records(
 def suffix_records(target: str, ledger: Mapping[str, Any], root: Path) -> Iterator[Made]:
     """The slots that a target has to itself."""
     model, engine, proof, judged = (f"{target}.{suffix}" for suffix in ("model", "engine", "evidence", "verdict"))
-    yield finished(model, "Optimize", {"onnx": "onnx", "calibration": "calibration"}, 2.0, {}, root)
+    yield finished(model, "Optimize", OPTIMIZED, 2.0, {}, root)
     yield finished(engine, "Build", {"model": model}, 4.4, {}, root)
     yield finished(proof, "Measure", {n: n for n in TARGET_INPUTS} | {"engine": engine}, 24.9, ledger, root)
     yield finished(judged, "Judge", {"evidence": proof}, 0.01, verdict(ledger), root)

@@ -17,7 +17,7 @@ from attar.models.tasks.digits import Digits
 from attar.models.views import clean
 from attar.pipeline import names
 from attar.pipeline.stage import Artifact, Facts
-from attar.stages.artifacts import Weights
+from attar.stages.artifacts import Answers, Weights
 from attar.stages.labelling.shards import Packed, Shard, save
 
 A = TypeVar("A", bound=Artifact)
@@ -32,6 +32,8 @@ def artifact(kind: type[A], root: Path, facts: Facts) -> A:
 
 NOBODY = artifact(Weights, Path("nowhere"), {})
 """A teacher that cannot be asked: what is distilled from stored answers alone never opens it."""
+UNASKED = artifact(Answers, Path("nowhere"), {})
+"""Answers that are not there: what needs none never reads them."""
 
 
 def floats(array: Array) -> npt.NDArray[np.float64]:

@@ -25,8 +25,9 @@ def model(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, digits_onnx: OnnxModel, digits_ranges: Ranges
 ) -> OnnxModel:
     out = tmp_path_factory.mktemp("model")
-    settings = Optimize.model_validate({"precision": request.param})
-    return smoke.artifact(OnnxModel, out, settings.run(out, onnx=digits_onnx, calibration=digits_ranges))
+    settings = Optimize.model_validate({"task": smoke.DIGITS, "precision": request.param})
+    given: dict[str, Any] = {"student": smoke.NOBODY, "answers": smoke.UNASKED, "calibration": digits_ranges}
+    return smoke.artifact(OnnxModel, out, settings.run(out, onnx=digits_onnx, **given))
 
 
 def test_the_engine_answers_like_the_model_and_decides_nothing_more(tmp_path: Path, model: OnnxModel) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from attar.models.task import Arrays, InMemory, Output, Split, SplitName, Task, 
 from attar.models.tasks.digits import Digits
 from attar.models.views import clean
 from attar.pipeline.errors import StageError
-from attar.stages.artifacts import OnnxModel, Ranges
+from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.calibrate import Calibrate
 from attar.stages.export import Export
 from attar.stages.optimize import Optimize
@@ -70,8 +72,10 @@ def int8(tmp_path_factory: pytest.TempPathFactory, digits_onnx: OnnxModel, digit
 
 
 def optimized(out: Path, model: OnnxModel, ranges: Ranges, **settings: Any) -> OnnxModel:
+    """Without a floor, for which nobody is asked."""
     out.mkdir(exist_ok=True)
-    return smoke.artifact(OnnxModel, out, Optimize(**settings).run(out, onnx=model, calibration=ranges))
+    given: dict[str, Any] = {"student": smoke.NOBODY, "answers": smoke.UNASKED, "calibration": ranges}
+    return smoke.artifact(OnnxModel, out, Optimize(task=smoke.DIGITS, **settings).run(out, onnx=model, **given))
 
 
 def exported(folder: Path, network: str, task: str, exporter: str = "torchscript", **options: Any) -> tuple[OnnxModel, Ranges]:
@@ -202,7 +206,7 @@ def test_refusals(tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges)
         optimized(tmp_path / "c", digits_onnx, ranges, precision="int8")
     for wrong in ("fp16", "int4"):
         with pytest.raises(ValidationError, match="precision"):
-            Optimize.model_validate({"precision": wrong})
+            Optimize.model_validate({"task": smoke.DIGITS, "precision": wrong})
 
 
 @pytest.mark.parametrize(("keepdims", "operators"), [(1, ["GlobalAveragePool"]), (0, ["GlobalAveragePool", "Flatten"])])
@@ -243,3 +247,96 @@ def test_identities_of_weights_become_weights() -> None:
     assert [node.op_type for node in model.graph.node] == ["Add", "Identity"]
     assert {tensor.name for tensor in model.graph.initializer} == {"bias", "again", "more"}
     assert ranks(model)["z"] == 1
+
+
+@dataclass(frozen=True)
+class Climbing:
+    """``climbing(out, floor=..., ...)``: one scale a weight, for channels that differ much; in float CORR is 1."""
+
+    given: dict[str, Any]
+
+    def __call__(self, out: Path, **settings: Any) -> OnnxModel:
+        payload = out / "payload"
+        payload.mkdir(parents=True)
+        asked = {"task": smoke.DIGITS, "precision": "int8", "per_channel": False, "tuning_epochs": 1, "device": "cpu", **settings}
+        return smoke.artifact(OnnxModel, payload, Optimize(**asked).run(payload, **self.given))
+
+
+@pytest.fixture(scope="module")
+def climbing(hard: tuple[OnnxModel, Ranges], digits_weights: Weights, own_answers: Answers) -> Climbing:
+    student = smoke.artifact(Weights, digits_weights.root, {**digits_weights.facts, "correlation": 1.0})
+    return Climbing({"student": student, "onnx": hard[0], "calibration": hard[1], "answers": own_answers})
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory, climbing: Climbing) -> OnnxModel:
+    return climbing(tmp_path_factory.mktemp("plain"))
+
+
+def test_above_the_floor_nothing_is_touched(tmp_path: Path, climbing: Climbing, plain: OnnxModel) -> None:
+    made = climbing(tmp_path, floor=0.9)
+    assert made.file().read_bytes() == plain.file().read_bytes()
+    facts = dict(made.facts)
+    (rung,) = facts["rungs"]
+    assert (facts["rung"], rung["rung"], facts["reached"], facts["student"]) == ("per-tensor", "per-tensor", True, 1.0)
+    assert 0.9 <= rung["correlation"] < 0.9995
+    assert {name: facts[name] for name in plain.facts} == plain.facts
+
+
+def test_below_the_floor_distillation_is_the_last_resort(tmp_path: Path, climbing: Climbing, plain: OnnxModel) -> None:
+    made = climbing(tmp_path, floor=0.99999)
+    first, last = made.facts["rungs"]
+    assert (first["rung"], last["rung"], made.facts["rung"]) == ("per-tensor", "distillation", "distillation")
+    assert last["correlation"] > first["correlation"]
+    assert [entry["epoch"] for entry in last["tuning"]["history"]] == [1]  # as many as allowed
+    assert made.facts["tuning"] == last["tuning"]
+    assert (made.facts["floor"], made.facts["reached"], made.facts["precision"]) == (0.99999, False, "int8")
+    assert made.facts["quantized"] == plain.facts["quantized"]
+    assert made.file().read_bytes() == (tmp_path / "scratch" / "distillation.onnx").read_bytes()
+    nodes, same = (onnx.load(each.file()).graph.node for each in (made, plain))
+    assert list(nodes) == list(same)
+
+
+def test_what_made_it_worse_is_not_kept(tmp_path: Path, climbing: Climbing, plain: OnnxModel) -> None:
+    made = climbing(tmp_path, floor=0.99999, tuning_learning_rate=1e3)
+    first, last = made.facts["rungs"]
+    assert last["correlation"] < first["correlation"]
+    assert made.facts["rung"] == "per-tensor"
+    assert "tuning" not in made.facts
+    assert made.file().read_bytes() == plain.file().read_bytes()
+
+
+def test_without_epochs_there_is_no_last_resort(tmp_path: Path, climbing: Climbing, plain: OnnxModel) -> None:
+    made = climbing(tmp_path, floor=0.99999, tuning_epochs=0)
+    assert [rung["rung"] for rung in made.facts["rungs"]] == ["per-tensor"]
+    assert not made.facts["reached"]
+    assert made.file().read_bytes() == plain.file().read_bytes()
+
+
+def test_a_floor_that_the_student_itself_does_not_have(tmp_path: Path, climbing: Climbing) -> None:
+    low = smoke.artifact(Weights, tmp_path, {**climbing.given["student"].facts, "correlation": 0.91})
+    other = Climbing({**climbing.given, "student": low})
+    with pytest.raises(StageError, match=r"floor = 0.95, but .* the student itself has a correlation of 0.91 with the teacher"):
+        other(tmp_path / "out", floor=0.95)
+
+
+def test_an_operator_that_cannot_be_trained_is_named(tmp_path: Path, climbing: Climbing) -> None:
+    given = climbing.given
+    model = onnx.load(given["onnx"].file())
+    model.graph.node[-1].output[0] = "inner"
+    model.graph.node.append(onnx.helper.make_node("Elu", ["inner"], ["logits"], name="odd"))
+    onnx.save(model, tmp_path / "model.onnx")
+    ranges = json.loads((given["calibration"].root / "ranges.json").read_text())
+    (tmp_path / "ranges.json").write_text(json.dumps({**ranges, "inner": [-9, 9]}))  # no head any more, so it is int8 too
+    odd = {kind: smoke.artifact(kind, tmp_path, given["onnx"].facts) for kind in (OnnxModel, Ranges)}
+    other = Climbing({**given, "onnx": odd[OnnxModel], "calibration": odd[Ranges]})
+    with pytest.raises(StageError, match=r"the operator Elu \(node 'odd'\) is not known there; set tuning_epochs = 0"):
+        other(tmp_path / "out", floor=0.99999)
+
+
+def test_without_a_floor_its_settings_decide_nothing() -> None:
+    tuning = {"task", "floor", "tuning_epochs", "tuning_learning_rate", "seed"}
+    both = {"precision", "per_channel", "exclude"}
+    assert Optimize(task=smoke.DIGITS, precision="int8").deciding() == both
+    assert Optimize(task=smoke.DIGITS, precision="fp32", floor=0.9).deciding() == both
+    assert Optimize(task=smoke.DIGITS, precision="int8", floor=0.9).deciding() == both | tuning

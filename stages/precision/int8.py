@@ -39,9 +39,7 @@ def quantize(
     """
     import onnx
 
-    model, ranges = tidy(onnx.load(source)), dict(ranges)
-    name_nodes(model)
-    inline_identities(model)
+    model, ranges = prepared(source), dict(ranges)
     pool_globally(model, ranges)
     operators, integers = chosen(model), integer_nodes(model)
     kept = {*unknown_refused(model, exclude), *better_in_float(model)} - integers
@@ -53,6 +51,16 @@ def quantize(
         "quantized": dict(sorted(Counter(node.op_type for node in inside).items())),
         "float": [node.name for node in model.graph.node if node.op_type in MULTIPLYING and node.name in kept],
     }
+
+
+def prepared(source: Path) -> onnx.ModelProto:
+    """The float graph, every node with a name and every weight a tensor of its own."""
+    import onnx
+
+    model = tidy(onnx.load(source))
+    name_nodes(model)
+    inline_identities(model)
+    return model
 
 
 def with_pairs(

@@ -172,8 +172,8 @@ class Narrowed(Calibrate):
 class SpoiltModel(Optimize):
     spoil: CodeName
 
-    def run(self, out: Path, *, onnx: OnnxModel, calibration: Ranges) -> Facts:
-        facts = super().run(out, onnx=onnx, calibration=calibration)
+    def run(self, out: Path, *, student: Weights, onnx: OnnxModel, calibration: Ranges, answers: Answers) -> Facts:
+        facts = super().run(out, student=student, onnx=onnx, calibration=calibration, answers=answers)
         spoil(out / "model.onnx", self.spoil)
         return facts
 

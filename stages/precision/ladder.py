@@ -1,0 +1,41 @@
+"""Ladder: ways to bake the same precision in, each dearer than the one before, until one is faithful enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Rung:
+    """``make(file)`` writes the graph and returns facts of it."""
+
+    name: str
+    make: Callable[[Path], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Tried:
+    name: str
+    file: Path
+    correlation: float
+    facts: dict[str, Any]
+
+
+def climb(rungs: Iterable[Rung], measure: Callable[[Path], float], floor: float, folder: Path) -> list[Tried]:
+    """What was tried, in order: up to the first rung at or above the floor, or all. A rung above it is never made."""
+    tried: list[Tried] = []
+    for rung in rungs:
+        file = folder / f"{rung.name}.onnx"
+        facts = rung.make(file)
+        tried.append(Tried(rung.name, file, measure(file), facts))
+        if tried[-1].correlation >= floor:
+            break
+    return tried
+
+
+def best(tried: Iterable[Tried]) -> Tried:
+    """The most faithful; of equals the first, which was the cheapest."""
+    return max(tried, key=lambda each: each.correlation)

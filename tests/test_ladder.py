@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attar.stages.precision.ladder import Rung, best, climb
+
+
+def rungs(made: list[str]) -> list[Rung]:
+    def make(name: str, value: float) -> Rung:
+        def write(file: Path) -> dict[str, Any]:
+            made.append(name)
+            file.write_text(str(value))
+            return {"of": name}
+
+        return Rung(name, write)
+
+    return [make("a", 0.5), make("b", 0.7), make("c", 0.6), make("d", 0.7)]
+
+
+@pytest.mark.parametrize(
+    ("floor", "tried", "kept"), [(0.5, ["a"], "a"), (0.6, ["a", "b"], "b"), (0.9, ["a", "b", "c", "d"], "b")]
+)
+def test_no_rung_above_the_floor_is_made_and_the_best_is_kept(tmp_path: Path, floor: float, tried: list[str], kept: str) -> None:
+    made: list[str] = []
+    found = climb(rungs(made), lambda file: float(file.read_text()), floor, tmp_path)
+    assert made == tried == [each.name for each in found]
+    assert best(found).name == kept  # of equals the first
+    assert best(found).facts == {"of": kept}
+    assert best(found).file == tmp_path / f"{kept}.onnx"

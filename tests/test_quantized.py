@@ -1,0 +1,202 @@
+"""The trainable graph is the shipped graph: the same answers, the same rounding, the same names."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attar.models.tasks.digits import Digits
+from attar.models.views import clean
+from attar.stages.artifacts import OnnxModel, Ranges
+from attar.stages.calibrate import widen
+from attar.stages.distillation.quantized import Bias, Kept, QuantizedNetwork, Weight
+from attar.stages.precision import int8
+from attar.stages.precision.graphs import revealed
+from attar.stages.runtimes import onnxruntime
+from tests import smoke
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+
+def network(source: Path, quantized: Path) -> QuantizedNetwork:
+    tensors = int8.prepared(source).graph.initializer
+    return QuantizedNetwork(onnx.load(quantized), {each.name: onnx.numpy_helper.to_array(each) for each in tensors})
+
+
+def answers(file: Path, inputs: Any, name: str, *, optimize: bool) -> npt.NDArray[np.float64]:
+    with onnxruntime.opened({"model": file}, 1, optimize=optimize) as predict:
+        return smoke.floats(predict(inputs)[name])
+
+
+def made(folder: Path, model: onnx.ModelProto, x: npt.NDArray[np.float32], per_channel: bool) -> tuple[Path, Path]:
+    """The float graph and its Q-DQ graph, with the ranges that it has on ``x``."""
+    source, quantized = folder / "float.onnx", folder / "int8.onnx"
+    onnx.save(model, source)
+    ranges: dict[str, tuple[float, float]] = {}
+    with onnxruntime.opened({"model": revealed(source)}, 1, optimize=False) as predict:
+        widen(ranges, {"x": x, **predict({"x": x})})
+    int8.quantize(source, quantized, ranges, per_channel, ())
+    return source, quantized
+
+
+def convolutions(seed: int, channels: int, separable: bool, relu: bool) -> onnx.ModelProto:
+    """``y = conv(relu(conv(x) + conv(x)))`` with a depthwise middle or a dense one, and biases."""
+    random = np.random.default_rng(seed)
+
+    def tensor(name: str, *shape: int) -> onnx.TensorProto:
+        return onnx.numpy_helper.from_array((random.standard_normal(shape) * 0.4).astype(np.float32), name)
+
+    groups = channels if separable else 1
+    middle = "r = Relu(s)" if relu else "r = Identity(s)"
+    model: onnx.ModelProto = onnx.parser.parse_model(f"""<ir_version: 9, opset_import: ["" : 20]>
+        g (float[batch,4,7,7] x) => (float[batch,3,h,w] y) {{
+            a = Conv<pads = [1, 1, 1, 1]>(x, first, bias)
+            b = Conv(x, side)
+            s = Add(a, b)
+            {middle}
+            m = Conv<group = {groups}, strides = [2, 2]>(r, middle, bias2)
+            y = Conv(m, last)
+        }}""")
+    model.graph.initializer.extend(
+        [
+            tensor("first", channels, 4, 3, 3),
+            tensor("bias", channels),
+            tensor("side", channels, 4, 1, 1),
+            tensor("middle", channels, channels // groups, 3, 3),
+            tensor("bias2", channels),
+            tensor("last", 3, channels, 1, 1),
+        ]
+    )
+    return model
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    channels=st.integers(2, 9),
+    separable=st.booleans(),
+    relu=st.booleans(),
+    per_channel=st.booleans(),
+)
+def test_random_graphs_answer_alike(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, channels: int, separable: bool, relu: bool, per_channel: bool
+) -> None:
+    """As they are written and with integer kernels: a sum near a half may round to the other side, and no more."""
+    x = np.random.default_rng(seed).standard_normal((6, 4, 7, 7)).astype(np.float32)
+    source, quantized = made(tmp_path_factory.mktemp("g"), convolutions(seed, channels, separable, relu), x, per_channel)
+    module = network(source, quantized)
+    with torch.no_grad():
+        got = smoke.floats(module(torch.from_numpy(x)).numpy())
+    step = float(module.constant("y_scale"))
+    for optimize in (False, True):
+        steps = np.abs(got - answers(quantized, {"x": x}, "y", optimize=optimize)) / step
+        assert steps.max() < 2.01
+        assert np.mean(steps > 0.01) < 0.05
+
+
+def integers(module: QuantizedNetwork, graph: onnx.ModelProto) -> None:
+    """Every weight is on the integers that the quantizer wrote, times its scales."""
+    stored = {each.name: onnx.numpy_helper.to_array(each) for each in graph.graph.initializer}
+    names = {id(value): name for name, value in module.parameters_of.items()}
+    for weight in module.weights:
+        name = names[id(weight.value)]
+        if isinstance(weight, Weight):
+            levels = (weight() / weight.scale(weight.least)).detach().numpy()
+            np.testing.assert_allclose(levels, stored[f"{name}_quantized"], atol=1e-4)
+            np.testing.assert_array_equal(weight.scale(weight.least).numpy().ravel(), stored[f"{name}_scale"].ravel())
+        elif isinstance(weight, Bias):
+            np.testing.assert_allclose(
+                (weight() / weight.scale).detach().numpy(), stored[f"{name}_quantized"], rtol=1e-6, atol=0.01
+            )
+        else:
+            np.testing.assert_array_equal(weight().detach().numpy(), stored[name])
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_digits(tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges, per_channel: bool) -> None:
+    ranges = json.loads((digits_ranges.root / "ranges.json").read_text())
+    int8.quantize(digits_onnx.file(), tmp_path / "int8.onnx", ranges, per_channel, ())
+    module = network(digits_onnx.file(), tmp_path / "int8.onnx")
+    kinds = [type(weight) for weight in module.weights]
+    assert (kinds.count(Weight), kinds.count(Bias)) == (8, 8)
+    assert kinds.count(Kept) == 4  # the stem and the head stay float, and are trained too
+    integers(module, onnx.load(tmp_path / "int8.onnx"))
+    inputs = next(clean(Digits(), Digits().split("validation"))).inputs
+    with torch.no_grad():
+        got = smoke.floats(module(torch.from_numpy(np.asarray(inputs["image"]))).numpy())
+    for optimize in (False, True):
+        expected = answers(tmp_path / "int8.onnx", inputs, "logits", optimize=optimize)
+        assert np.abs(got - expected).max() < 0.05 * expected.std()
+        assert np.corrcoef(got.ravel(), expected.ravel())[0, 1] > 0.9999
+
+
+def test_a_channel_whose_bias_would_leave_int32_keeps_the_larger_scale(tmp_path: Path) -> None:
+    model = convolutions(0, 4, separable=False, relu=True)
+    for tensor in model.graph.initializer:
+        if tensor.name == "middle":
+            values = onnx.numpy_helper.to_array(tensor).copy()
+            values[0], values[1] = values[0] * 1e-8, 0
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, "middle"))
+    x = np.random.default_rng(0).standard_normal((6, 4, 7, 7)).astype(np.float32)
+    source, quantized = made(tmp_path, model, x, per_channel=True)
+    module = network(source, quantized)
+    integers(module, onnx.load(quantized))
+    weight = next(each for each in module.weights if isinstance(each, Weight) and each.value is module.parameters_of["middle"])
+    assert [bool(each) for each in weight.least.ravel()] == [True, False, False, False]
+    with torch.no_grad():
+        weight.value[0] = 127 * float(weight.least[0]) * 2  # grown: its own scale is the larger one now
+    assert weight.scale(weight.least)[0].item() == pytest.approx(2 * float(weight.least[0]))
+
+
+def test_weights_that_two_nodes_share_are_one_parameter(tmp_path: Path) -> None:
+    model = convolutions(0, 4, separable=False, relu=True)
+    for node in model.graph.node:
+        if "side" in node.input:
+            node.input[1] = "last_again"
+    shared = next(each for each in model.graph.initializer if each.name == "side")
+    shared.name = "last_again"
+    again = model.graph.node.add()
+    again.CopyFrom(onnx.helper.make_node("Conv", ["x", "last_again"], ["b2"], name="again"))
+    model.graph.node.insert(2, again)
+    del model.graph.node[-1]
+    next(node for node in model.graph.node if node.op_type == "Add").input[0] = "b2"
+    x = np.random.default_rng(0).standard_normal((6, 4, 7, 7)).astype(np.float32)
+    module = network(*made(tmp_path, model, x, per_channel=True))
+    assert len({id(weight.value) for weight in module.weights}) == len(list(module.parameters())) == len(module.parameters_of)
+    assert module.trained().keys() == module.parameters_of.keys()
+
+
+def test_gradients_reach_all_that_is_trained_and_nothing_else(
+    tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges
+) -> None:
+    ranges = json.loads((digits_ranges.root / "ranges.json").read_text())
+    int8.quantize(digits_onnx.file(), tmp_path / "int8.onnx", ranges, True, ())
+    module = network(digits_onnx.file(), tmp_path / "int8.onnx")
+    module(torch.randn(16, 1, 8, 8)).square().sum().backward()
+    found = dict(module.named_parameters())
+    assert len(found) == 20
+    for name, parameter in found.items():
+        assert re.fullmatch(r"weights\.\d+\.value", name)
+        assert parameter.grad is not None
+        assert math.isfinite(parameter.grad.abs().sum().item())
+        assert parameter.grad.any()
+    assert module.state_dict().keys() == found.keys()  # a checkpoint holds the weights alone
+
+
+def test_two_outputs_are_a_tuple() -> None:
+    model = onnx.parser.parse_model("""<ir_version: 9, opset_import: ["" : 20]>
+        g (float[batch,3] x) => (float[batch,3] a, float[batch,3] b) { a = Relu(x)  b = Add(a, x) }""")
+    a, b = QuantizedNetwork(model, {})(torch.tensor([[-1.0, 0.0, 2.0]]))
+    assert (a.tolist(), b.tolist()) == ([[0, 0, 2]], [[-1, 0, 4]])
