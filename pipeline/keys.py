@@ -29,9 +29,10 @@ class Keys:
         ``inputs`` may hold optional ones. Of those the content counts alone: code that once made one may be gone.
         """
         kind = type(stage)
+        inputs = {name: artifact for name, artifact in inputs.items() if name in stage.reading()}
         roots = [f"{kind.__module__}:{kind.__qualname__}", *(name for name in code_names(stage) if name)]
         roots += kind.follows
-        needed = [inputs[name] for name in kind.needs()]
+        needed = [inputs[name] for name in kind.needs() if name in inputs]
         roots += [artifact.facts[fact] for artifact in needed for fact in artifact.code if fact in artifact.facts]
         code = self.code.of(roots)
         libraries = dict(code.packages)

@@ -107,6 +107,10 @@ class Stage(BaseModel, Generic[A]):
         """The fields that decide the result, as they are set. A mode that switches others off leaves those out."""
         return set(type(self).model_fields) - {*self.named("undecided"), *self.named("artifact")}
 
+    def reading(self) -> Set[str]:
+        """The inputs that decide the result, by name. A mode that looks at fewer leaves the others out."""
+        return {*self.needs(), *self.takes()}
+
     @classmethod
     def named(cls, what: str) -> list[str]:
         """The fields that are marked ``code``, ``file``, ``folder``, ``artifact`` or ``undecided``."""

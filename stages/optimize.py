@@ -58,6 +58,9 @@ class Optimize(Stage[OnnxModel]):
         only = {"task", "floor", "tuning_epochs", "tuning_learning_rate", "seed"}
         return super().deciding() - (set() if self.climbs else only)
 
+    def reading(self) -> Set[str]:
+        return super().reading() - (set() if self.climbs else {"student", "answers"})
+
     def run(self, out: Path, *, student: Weights, onnx: OnnxModel, calibration: Ranges, answers: Answers) -> Facts:
         """Raises StageError when nothing can be quantized, the calibration belongs to another graph, or the floor is above what
         the student itself has."""

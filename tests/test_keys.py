@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,21 @@ def test_the_content_of_an_input_counts_and_not_its_key(tmp_path: Path) -> None:
     one = deciders(tmp_path, Double(), source=FIXED)
     assert one == deciders(tmp_path, Double(), source=Number("other", "d" * 64, Path(), {}))
     assert one != deciders(tmp_path, Double(), source=Number("k", "e" * 64, Path(), {}))
+
+
+class Deaf(Double):
+    """Looks at its source only where it is told to."""
+
+    listens: bool = False
+
+    def reading(self) -> Set[str]:
+        return super().reading() if self.listens else set()
+
+
+def test_an_input_that_is_not_looked_at_does_not_count(tmp_path: Path) -> None:
+    other = Number("k", "e" * 64, Path(), {})
+    assert deciders(tmp_path, Deaf(), source=FIXED) == deciders(tmp_path, Deaf(), source=other)
+    assert deciders(tmp_path, Deaf(listens=True), source=FIXED) != deciders(tmp_path, Deaf(listens=True), source=other)
 
 
 def test_code_that_once_made_an_optional_input_does_not_count_and_may_be_gone(tmp_path: Path) -> None:

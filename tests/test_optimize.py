@@ -340,3 +340,5 @@ def test_without_a_floor_its_settings_decide_nothing() -> None:
     assert Optimize(task=smoke.DIGITS, precision="int8").deciding() == both
     assert Optimize(task=smoke.DIGITS, precision="fp32", floor=0.9).deciding() == both
     assert Optimize(task=smoke.DIGITS, precision="int8", floor=0.9).deciding() == both | tuning
+    assert Optimize(task=smoke.DIGITS, precision="int8").reading() == {"onnx", "calibration"}
+    assert Optimize(task=smoke.DIGITS, precision="int8", floor=0.9).reading() == {"student", "onnx", "calibration", "answers"}

@@ -62,6 +62,13 @@ class Jointly(Stage[Number]):
         return {"rank": rank}
 
 
+class Alone(Stage[Number]):
+    """Made by one process, which may train on the way: it must not wait for the others then."""
+
+    def run(self, out: Path) -> Facts:
+        return {"world": team.current().world}
+
+
 @pytest.fixture
 def source(tmp_path: Path) -> Number:
     JOINED.clear()
@@ -111,6 +118,12 @@ def test_what_is_not_made_together_is_made_by_rank_0(tmp_path: Path, source: Num
     raised = gathered(2, lambda made: facts.append(made.run(Double(), tmp_path, {"source": source}, tmp_path)))
     assert raised == [None, None]
     assert json.loads((tmp_path / "value.json").read_text()) == 6.0
+
+
+def test_what_is_made_by_one_process_is_in_no_team(tmp_path: Path) -> None:
+    facts: list[Facts] = []
+    assert gathered(2, lambda made: facts.append(made.run(Alone(), tmp_path, {}, tmp_path))) == [None, None]
+    assert facts == [{"world": 1}]
 
 
 def test_one_that_breaks_says_so_and_is_what_the_others_tell_of(tmp_path: Path, source: Number) -> None:
