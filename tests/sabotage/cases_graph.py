@@ -158,7 +158,7 @@ ENGINE = (
     ),
     Case("Two classes swapped", engine("classes_swapped"), 3, "engine"),
     Case("One scale halved", engine("scale_halved"), 3, "engine"),
-    Case("fp16 overflows to infinity for three images", engine("fp16_overflow"), 3, "engine", "not finite"),
+    Case("fp16 overflows to infinity for a few images", engine("fp16_overflow"), 3, "engine", "not finite"),
     Case("NaN for one image", engine("nan_for_one"), 3, "engine", "not finite"),
     Case("Noise of a hundredth", engine("noise"), 3, "engine", "a second answer"),
     Case("An engine that is not optimised", run(SPEED, engine=Unoptimised), 3, "engine", "speedup"),

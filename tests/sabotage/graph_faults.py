@@ -126,7 +126,7 @@ def noise(model: onnx.ModelProto) -> None:
 
 
 def fp16_overflow(model: onnx.ModelProto) -> None:
-    """What the last layer reads goes through fp16, on a scale on which three test images are too bright for it."""
+    """What the last layer reads goes through fp16, on a scale on which at least three test images are too bright for it."""
     name = read_by_head(model)
     scale = LARGEST_FP16 / exceeded_by(answers(model, seen_images(), name).max(axis=1), 3)
     text = "large = Mul(x, up) half = Cast<to = 10>(large) single = Cast<to = 1>(half) y = Mul(single, down)"

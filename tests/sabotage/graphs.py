@@ -92,7 +92,13 @@ def answers(model: onnx.ModelProto, images: Numbers, tensor: str = "logits") -> 
         return np.asarray(predict({"image": images})[tensor], np.float32)
 
 
+CLEARLY = 2**-8
+"""By such a share two numbers must differ for half precision to tell one from the middle between them."""
+
+
 def exceeded_by(values: Numbers, count: int) -> float:
-    """The number that exactly so many of these exceed, in the middle between two of them."""
+    """The number that so many of these exceed, in the middle between two of them; more than so many where some are equal."""
     ordered = np.sort(values.ravel())[::-1]
-    return float((ordered[count - 1] + ordered[count]) / 2)
+    apart = np.flatnonzero(-np.diff(ordered[count - 1 :]) > CLEARLY * np.abs(ordered[count:]))
+    last = count - 1 + int(apart[0])
+    return float((ordered[last] + ordered[last + 1]) / 2)
