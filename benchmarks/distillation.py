@@ -2,8 +2,9 @@
 
 ``python -m benchmarks.distillation`` prints a table for digits in two minutes, of which 300 test images tell little;
 ``--task fashion`` takes two hours on one core. Every finished training is kept in ``--work``, so an interrupted run goes on;
-empty it to measure anew. Seconds are CPU time. What is best is chosen on validation, trained again with seeds that no row had,
-and tested once.
+empty it to measure anew. ``--train`` trains what the table needs and prints nothing: several of those share the work, one thread
+each, as in ``OMP_NUM_THREADS=1 taskset -c 1 python -m benchmarks.distillation --train &``. Seconds are CPU time. What is best is
+chosen on validation, trained again with seeds that no row had, and tested once.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from scipy.stats import t as student_t
 
 from attar.models import views
@@ -61,7 +63,7 @@ FIELDS = {
     "fashion": Field(
         "attar.models.tasks.fashion:FashionMnist",
         {"options": {"width": 48, "stem": 2}, "epochs": 12, "learning_rate": 0.003},
-        {"options": {"width": 12, "stem": 2}, "epochs": 8, "learning_rate": 0.006},
+        {"options": {"width": 12, "stem": 2}, "epochs": 6, "learning_rate": 0.006},
         "stages",
     ),
     "digits": Field(
@@ -105,15 +107,28 @@ class Bench:
     device: str
 
     def made(self, name: str, stage: Any, **inputs: Any) -> tuple[Path, dict[str, Any]]:
-        """A stage's folder and facts, from ``work`` where it was made before."""
+        """A stage's folder and facts, from ``work`` where it was made before; waits where another process is making it."""
         out, note = self.work / name / "out", self.work / name / "facts.json"
-        if not note.exists():
-            out.mkdir(parents=True, exist_ok=True)
-            started = time.process_time()
-            facts = dict(stage.run(out, **inputs))
-            seconds = (time.process_time() - started) / len(facts.get("history") or [1])
-            note.write_text(json.dumps(facts | {"seconds_an_epoch": round(seconds, 3)}))
+        out.mkdir(parents=True, exist_ok=True)
+        with self.lock(name):
+            if not note.exists():
+                started = time.process_time()
+                facts = dict(stage.run(out, **inputs))
+                seconds = (time.process_time() - started) / len(facts.get("history") or [1])
+                note.write_text(json.dumps(facts | {"seconds_an_epoch": round(seconds, 3)}))
         return out, json.loads(note.read_text())
+
+    def lock(self, name: str) -> FileLock:
+        self.work.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.work / f"{name.replace('/', '-')}.lock")
+
+    def busy(self, name: str) -> bool:
+        """Whether another process is making it."""
+        try:
+            with self.lock(name).acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
 
     def settings(self, part: Mapping[str, Any]) -> dict[str, Any]:
         return {"task": self.field.task, "network": RESIDUAL, "device": self.device, **part}
@@ -131,7 +146,7 @@ class Bench:
 
     def student(self, name: str, chosen: Choice, seed: int, taught: tuple[Weights, Answers]) -> Weights:
         settings = self.settings(self.field.student) | {"seed": seed}
-        place = f"{name.replace(' ', '-').replace(',', '')}/{seed}"
+        place = placed(name, seed)
         if chosen is None:
             root, facts = self.made(place, Control(**settings, enabled=True, views=4))
         else:
@@ -160,6 +175,22 @@ class Bench:
         targets = [seen.targets for seen in views.clean(task, task.split("test"))]
         joined = {name: np.concatenate([each[name] for each in targets]) for name in targets[0]}
         return task.aggregate(task.score(dict(answers.of("test")), joined))
+
+
+def placed(name: str, seed: int) -> str:
+    return f"{name.replace(' ', '-').replace(',', '')}/{seed}"
+
+
+def train(bench: Bench) -> None:
+    """Every training of the table that no other process is at; those of one seed before those of the next."""
+    if bench.busy("teacher"):
+        bench.teacher("smoothed-", 0.1)
+    taught, smoothed = bench.teacher(), bench.teacher("smoothed-", 0.1)
+    table = {**rows(bench.field), SMOOTHED: {"losses": [KD]}}
+    jobs = [(name, seed) for seed in SEEDS for name in table] + [(CONTROL, seed) for seed in FRESH]
+    for name, seed in jobs:
+        if not bench.busy(placed(name, seed)):
+            bench.student(name, table[name], seed, smoothed if name == SMOOTHED else taught)
 
 
 def difference(values: Sequence[float], base: Sequence[float]) -> tuple[float, float]:
@@ -228,8 +259,12 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="where finished trainings are kept")
     parser.add_argument("--figure", type=Path, help="where to draw accuracy against CORR, as SVG")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--train", action="store_true", help="train what is missing and no other process is at; print nothing")
     given = parser.parse_args()
     bench = Bench(FIELDS[given.task], given.work or Path(".benchmarks") / f"distillation-{given.task}", given.device)
+    if given.train:
+        train(bench)
+        return
     taught = bench.teacher()
     machine(bench, taught[1])
     found, name = compared(bench, taught)

@@ -31,7 +31,7 @@ class Kept:
         for path in self.folder.glob(f"{name}.{DIGEST}"):
             if intact(path):
                 return path
-            path.unlink()
+            path.unlink(missing_ok=True)  # another process of the same team may have found it too
         return None
 
     def add(self, name: str, write: Callable[[Path], None]) -> Path:

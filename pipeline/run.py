@@ -166,6 +166,8 @@ class Run:
     def _pinned(self, slot: str) -> dict[str, Artifact]:
         """The optional inputs that the recipe names by key. Raises RecipeError where one is not there, or of another kind."""
         bound, found = self.pipeline.slots[slot], dict[str, Artifact]()
+        if bound.keep:  # it is there, and reads nothing
+            return found
         for name, prefix in bound.pinned.items():
             place, kind = f"{slot}.{name} = {prefix!r}", type(bound.stage).takes()[name]
             try:
@@ -258,9 +260,12 @@ class Run:
                 if (artifact := self.store.find(kind, key)) is not None:
                     return artifact, "reused"
             started = time.perf_counter()
-            facts = self._facts(slot, payload, done)
-            if edited := self.keys.edited(deciders):
-                self.store.forget(key, shared)
+            try:
+                facts = self._facts(slot, payload, done)
+            finally:  # what broke must not be gone on with either
+                if edited := self.keys.edited(deciders):
+                    self.store.forget(key, shared)
+            if edited:
                 raise StageError(f"{', '.join(edited)} changed while {slot} was being made; run the same command again")
             record = {
                 "slot": slot,

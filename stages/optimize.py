@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator, Set
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -33,6 +33,8 @@ class Optimize(Stage[OnnxModel]):
     ``floor``, ``reached``, ``rung`` (the one that is kept), ``student`` (its correlation in float) and ``rungs``, each with its
     ``correlation`` and what else was found.
     """
+
+    follows: ClassVar[tuple[str, ...]] = ("attar.stages.labelling.rows:mapped", "attar.stages.labelling.rows:Rows")
 
     task: CodeName
     precision: Literal["fp32", "int8"] = "fp32"

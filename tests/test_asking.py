@@ -113,6 +113,41 @@ def test_more_views_ask_for_the_new_ones_alone(tmp_path: Path, counting: Weights
     assert again(counting, out, views=1, view_seed=7) == train
 
 
+class Forgetful(Points):
+    """Answers one sample too few."""
+
+    def answer(self, graphs: Mapping[str, Predict], inputs: Arrays) -> dict[str, Array]:
+        return {name: array[1:] for name, array in graphs["model"](inputs).items()}
+
+
+def test_every_sample_needs_its_own_row(tmp_path: Path, counting: Weights) -> None:
+    with pytest.raises(StageError, match=r"the teacher's 'y' has 511 rows for 512 samples; it must answer each once"):
+        label(counting, new(tmp_path), views=1, task="tests.test_asking:Forgetful")
+
+
+class Versioned(Points):
+    """Its own way to answer, which may look at what ``data`` names."""
+
+    version: ClassVar[str] = "1"
+
+    def data(self) -> list[str]:
+        return [self.version]
+
+    def answer(self, graphs: Mapping[str, Predict], inputs: Arrays) -> dict[str, Array]:
+        return {name: array * np.float32(self.version) for name, array in graphs["model"](inputs).items()}
+
+
+def test_a_task_that_answers_in_its_own_way_is_asked_again_when_its_data_change(
+    tmp_path: Path, counting: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = new(tmp_path)
+    whole = 2 * ROWS + 10 + 40
+    assert again(counting, out, views=1, task="tests.test_asking:Versioned") == whole
+    assert again(counting, out, views=1, task="tests.test_asking:Versioned") == 0
+    monkeypatch.setattr(Versioned, "version", "2")
+    assert again(counting, out, views=1, task="tests.test_asking:Versioned") == whole
+
+
 def test_another_number_of_largest_logits_is_asked_anew(tmp_path: Path, counting: Weights) -> None:
     out = new(tmp_path)
     again(counting, out, views=1)

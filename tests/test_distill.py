@@ -131,7 +131,10 @@ def test_a_loss_for_the_wrong_kind_of_output(tmp_path: Path, values: Answers) ->
 
 
 def test_answers_to_another_task(tmp_path: Path, values: Answers) -> None:
-    with pytest.raises(StageError, match=r"answers are for 2048 samples and \['value'\], the task has 1197 and \['logits'\]"):
+    with pytest.raises(
+        StageError,
+        match=r"answers are for 2048 samples of train and \['value'\], the task has 1197 samples of train and \['logits'\]",
+    ):
         distill().run(new(tmp_path), teacher=NOBODY, answers=values)
 
 

@@ -134,6 +134,14 @@ def test_files_that_make_no_sense(file: Path, content: bytes, why: str) -> None:
         read(file, content)
 
 
+def test_one_text_is_not_many_arrays(file: Path) -> None:
+    """Each array more would cost a dozen bytes of the file and as much memory as the text has."""
+    array = OF_BYTES[2:] + b"K\x01M\xe8\x03\x85" + BYTES + b"\x89"
+    first = b"\x80\x02](" + array + b"T\xe8\x03\x00\x00" + b"x" * 1000 + b"q\x01t\x62"
+    with pytest.raises(StageError, match="its arrays are larger than it is"):
+        read(file, first + (array + b"h\x01t\x62") * 20 + b"e.")
+
+
 def test_a_deep_or_missing_file_is_said(file: Path) -> None:
     with pytest.raises(StageError, match="calls list"):
         read(file, b"\x80\x02]]" + b"\x85" * 100_000 + b"R.")

@@ -113,8 +113,14 @@ def test_transfer_needs_a_loss_that_needs_no_labels(tmp_path: Path, answers: Ans
 
 def test_answers_from_before_there_was_a_transfer_split(tmp_path: Path, answers: Answers) -> None:
     before = Answers("", "", answers.root, {**answers.facts, "samples": {"train": 200}})
-    with pytest.raises(StageError, match=r"the answers are for 200 samples .* the task has 1197"):
+    said = r"are for 200 samples of train and .* has 200 samples of train and 997 samples of transfer and .* label again"
+    with pytest.raises(StageError, match=said):
         Distill(**STUDENT).run(new(tmp_path), teacher=NOBODY, answers=before)
+
+
+def test_labels_of_a_step_that_is_cut_would_not_weigh_evenly(tmp_path: Path, answers: Answers) -> None:
+    with pytest.raises(StageError, match=r"a step cut into 2 parts would not weigh .* use one process and accumulate = 1"):
+        Distill(**STUDENT, batch=64, accumulate=2).run(new(tmp_path), teacher=NOBODY, answers=answers)
 
 
 class Lengths(Digits):

@@ -43,8 +43,9 @@ def read(path: Path) -> dict[str, Any]:
     Raises StageError for a file that cannot be read, breaks off, or holds anything else.
     """
     try:
-        machine = Machine()
-        for name, argument in opcodes(path.read_bytes()):
+        content = path.read_bytes()
+        machine = Machine(len(content))
+        for name, argument in opcodes(content):
             machine.obey(name, argument)
         (made,) = machine.stack
     except OSError as error:
@@ -70,7 +71,9 @@ class Machine:
     Raises Refused, and IndexError, KeyError, TypeError or ValueError where the file makes no sense.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
+        """``size``: bytes of the file, and of all arrays in it at most: one text may be named many times over."""
+        self.left = size
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
@@ -141,7 +144,11 @@ class Machine:
         """An array from ``(version, shape, dtype, column by column, bytes)``; a dtype's state says nothing about bytes."""
         begun, state = self.pop(2)
         if begun is Known.UNFILLED:
-            self.stack.append(filled(*state))
+            made = filled(*state)
+            self.left -= made.nbytes
+            if self.left < 0:
+                raise Refused("its arrays are larger than it is")
+            self.stack.append(made)
         elif begun is Known.BYTES:
             self.stack.append(begun)
         else:

@@ -91,11 +91,12 @@ class Compute:
     def clip(self, parameters: Sequence[nn.Parameter], limit: float) -> None:
         self.accelerator.clip_grad_norm_(parameters, limit)
 
-    def even(self, module: nn.Module) -> None:
-        """Rank 0's buffers for all: batch normalisation keeps statistics of what each process has seen."""
+    def alike(self, tensors: Sequence[Tensor]) -> None:
+        """Rank 0's values for all: a factory may draw its own weights, and each process has its own batch statistics."""
         if self.team.world > 1:
-            for buffer in module.buffers():
-                buffer.copy_(broadcast(buffer.detach().clone()))
+            with torch.no_grad():
+                for tensor in tensors:
+                    tensor.copy_(broadcast(tensor.detach().clone()))
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """To TensorBoard, where it is on."""

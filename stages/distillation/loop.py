@@ -68,7 +68,7 @@ def fit(
     objective.prepare(task)
     validation = Validation(task, answers)
     device = device_of(settings.device)
-    batch = min(settings.batch, len(task.split("train")))
+    batch = min(settings.batch, len(task.split("train")) + len(objective.transfer(task) or ()))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(settings.seed)
         built = module() if module else build(settings.network, settings.options)

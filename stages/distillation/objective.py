@@ -149,12 +149,12 @@ class Distillation:
     def check_answers(self, task: Task) -> None:
         """A task whose splits changed under the same name and version would pair samples with the wrong answers."""
         splits: list[SplitName] = ["train", "transfer"] if task.transfer else ["train"]
-        samples = sum(len(task.split(name)) for name in splits)
-        known = sum(self.facts["samples"].get(name, 0) for name in ("train", "transfer"))
+        samples = {name: len(task.split(name)) for name in splits}
+        known = {name: self.facts["samples"][name] for name in ("train", "transfer") if name in self.facts["samples"]}
         if known != samples or self.facts["outputs"] != list(task.outputs):
             raise StageError(
-                f"the answers are for {known} samples and {self.facts['outputs']}, "
-                f"the task has {samples} and {list(task.outputs)}; label again"
+                f"the answers are for {counted(known)} and {self.facts['outputs']}, "
+                f"the task has {counted(samples)} and {list(task.outputs)}; label again"
             )
 
     @staticmethod
@@ -199,6 +199,10 @@ class Distillation:
             if self.companion and name == self.companion.output and seen.labelled:
                 total = total + self.companion(*with_labels(output, student, teacher, seen))
         return total if self.live is None else total + self.live(seen.inputs)
+
+
+def counted(samples: Mapping[str, int]) -> str:
+    return " and ".join(f"{count} samples of {split}" for split, count in samples.items())
 
 
 def with_labels(output: Output, student: Tensor, teacher: Tensor, seen: Seen) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -69,12 +69,18 @@ class Training:
         self.optimizer = self.compute.optimizer(self.plain)
         self.average = averaged(self.module, self.settings.ema)
         self.train, self.transfer = self.task.split("train"), self.objective.transfer(self.task)
+        if self.transfer is not None and self.compute.parts_a_step > 1:
+            raise StageError(
+                f"{type(self.task).__name__} has a transfer split, whose samples have no labels: a step cut into "
+                f"{self.compute.parts_a_step} parts would not weigh its labels evenly; use one process and accumulate = 1"
+            )
         self.steps = max(1, (len(self.train) + len(self.transfer or ())) // self.settings.batch)
 
     def run(self, validation: Validation, file: Path) -> None:
         """To the end, from the checkpoint where there is one; the module then holds the weights to keep."""
         if file.exists():
             self.resume(file)
+        self.compute.alike([*self.module.state_dict().values(), *self.beside.state_dict().values()])
         self.saved = time.monotonic()
         while len(self.history) < self.settings.epochs and not self.stale():
             self.epoch(len(self.history) + 1, file)
@@ -149,7 +155,7 @@ class Training:
 
     def measured(self, validation: Validation) -> dict[str, float]:
         """The epoch's line of the history: rank 0 measures, and tells the others what to stop by."""
-        self.compute.even(self.module)
+        self.compute.alike(list(self.module.buffers()))
         entry = {"epoch": len(self.history) + 1, "loss": round(self.total / self.steps, 6)}
         if self.compute.team.leads:
             entry |= validation(self.kept) | self.objective.logged()

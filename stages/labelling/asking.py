@@ -28,6 +28,8 @@ class Asking:
     """Of the views."""
     top: int
     device: str
+    reads: str = ""
+    """Digest of the data that the task's own ``answer`` may read, besides the inputs."""
 
     def answered(self, shard: Shard) -> Path:
         """The shard's file, made where there is none. Its inputs are prepared in any case: they are what names it.
@@ -61,6 +63,11 @@ class Asking:
             if missing := self.task.outputs.keys() - answer.keys():
                 raise StageError(f"the teacher's answer lacks {sorted(missing)}, which its task names; it has {sorted(answer)}")
             for each in packed:
+                if len(answer[each.name]) != len(seen.indices):
+                    raise StageError(
+                        f"the teacher's {each.name!r} has {len(answer[each.name])} rows for {len(seen.indices)} samples; "
+                        "it must answer each once, in their order"
+                    )
                 each.add(answer[each.name])
         return self.kept.add(self.name(start, decided.hexdigest()), lambda path: save(path, packed))
 
@@ -76,7 +83,7 @@ class Asking:
     def decided(self, shard: Shard) -> hashlib._Hash:
         """What decides a shard besides its inputs, the teacher and the code."""
         top = 0 if shard.view is None else self.top
-        return hashlib.sha256(f"{shard.dtype.__name__} {top} {self.device}".encode())
+        return hashlib.sha256(f"{shard.dtype.__name__} {top} {self.device} {self.reads}".encode())
 
 
 def update(decided: hashlib._Hash, inputs: Arrays) -> None:
