@@ -134,7 +134,7 @@ class Versioned(Points):
         return [self.version]
 
     def answer(self, graphs: Mapping[str, Predict], inputs: Arrays) -> dict[str, Array]:
-        return {name: array * np.float32(self.version) for name, array in graphs["model"](inputs).items()}
+        return {name: np.asarray(array, np.float32) * np.float32(self.version) for name, array in graphs["model"](inputs).items()}
 
 
 def test_a_task_that_answers_in_its_own_way_is_asked_again_when_its_data_change(

@@ -148,9 +148,9 @@ class Distillation:
 
     def check_answers(self, task: Task) -> None:
         """A task whose splits changed under the same name and version would pair samples with the wrong answers."""
-        splits: list[SplitName] = ["train", "transfer"] if task.transfer else ["train"]
-        samples = {name: len(task.split(name)) for name in splits}
-        known = {name: self.facts["samples"][name] for name in ("train", "transfer") if name in self.facts["samples"]}
+        both: tuple[SplitName, ...] = ("train", "transfer")
+        samples = {name: len(task.split(name)) for name in (both if task.transfer else both[:1])}
+        known = {name: self.facts["samples"][name] for name in both if name in self.facts["samples"]}
         if known != samples or self.facts["outputs"] != list(task.outputs):
             raise StageError(
                 f"the answers are for {counted(known)} and {self.facts['outputs']}, "
@@ -201,7 +201,7 @@ class Distillation:
         return total if self.live is None else total + self.live(seen.inputs)
 
 
-def counted(samples: Mapping[str, int]) -> str:
+def counted(samples: Mapping[SplitName, int]) -> str:
     return " and ".join(f"{count} samples of {split}" for split, count in samples.items())
 
 
