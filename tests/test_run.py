@@ -203,6 +203,12 @@ def test_an_optional_input_that_is_not_there_stops_the_run_before_it_begins(tmp_
         run(tmp_path, summing("abcdef12"))
 
 
+def test_what_is_kept_needs_no_optional_input(tmp_path: Path) -> None:
+    made = run(tmp_path, summing(None))[1]
+    there = Bound(Sum(more="abcdef12"), {"source": "source"}, str(made.key), {"more": "abcdef12"})
+    assert run(tmp_path, Pipeline(dict(summing(None).slots) | {"sum": there}))[1].status == "reused"
+
+
 def test_an_optional_input_of_another_kind_says_what_it_is(tmp_path: Path) -> None:
     spoken = str(run(tmp_path, Pipeline({"word": Bound(Speak(), {})}))[0].key)
     with pytest.raises(RecipeError, match=r"sum\.more = .* is word, made by .*Speak; it must be Number"):
