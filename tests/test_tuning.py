@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from attar.models.task import load_task
+from attar.pipeline.errors import StageError
 from attar.pipeline.progress import listening
 from attar.stages.artifacts import Answers, OnnxModel, Ranges
 from attar.stages.distillation.quantized import QuantizedNetwork
@@ -94,3 +95,11 @@ def test_an_interrupted_tuning_ends_in_the_same_bytes(
 def test_losses_for_every_output() -> None:
     found = [(loss.kind, loss.output) for loss in losses(smoke.Images())]
     assert found == [("kd", "logits"), ("logit_pearson", "logits"), ("mse", "map")]
+
+
+def test_a_graph_without_weights_has_nothing_to_learn(tmp_path: Path) -> None:
+    text = '<ir_version: 9, opset_import: ["" : 20]> g (float[batch,3] x) => (float[batch,3] y) { y = Relu(x) }'
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "float.onnx")
+    source, out = tmp_path / "float.onnx", new(tmp_path, "slot")
+    with pytest.raises(StageError, match="none of its weights is read by Conv, Gemm, MatMul itself; set tuning_epochs = 0"):
+        tune(source, source, tmp_path / "tuned.onnx", smoke.UNASKED, Learn(**LEARN), out)

@@ -93,10 +93,6 @@ class QuantizedNetwork(nn.Module):
         self.weights = nn.ModuleList()
         self.connect({node.outputs[0]: node for node in self.nodes}, originals)
         self.nodes = [node for node in self.nodes if node.outputs[0] not in self.read]
-        if not self.parameters_of:
-            raise StageError(
-                f"the graph cannot be tuned: none of its weights is read by {', '.join(TRAINED)} itself; set tuning_epochs = 0"
-            )
 
     def hold(self, values: Mapping[str, Tensor]) -> None:
         """Constants: shapes and axes stay on the CPU, where they are read as numbers."""

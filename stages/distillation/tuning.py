@@ -10,12 +10,13 @@ import onnx
 from safetensors.torch import load_file
 
 from attar.models.task import Task, load_task
+from attar.pipeline.errors import StageError
 from attar.pipeline.stage import scratch
 from attar.stages.artifacts import Answers
 from attar.stages.distillation.choices import Kd, LogitPearson, Loss, Mse
 from attar.stages.distillation.loop import Recorded, fit
 from attar.stages.distillation.objective import Distillation
-from attar.stages.distillation.quantized import QuantizedNetwork
+from attar.stages.distillation.quantized import TRAINED, QuantizedNetwork
 from attar.stages.learn import Learn
 from attar.stages.precision.int8 import prepared
 
@@ -24,11 +25,15 @@ def tune(source: Path, quantized: Path, target: Path, answers: Answers, settings
     """Train the weights of ``source`` as ``quantized`` rounds them; write the float graph with the new ones to ``target``.
 
     ``quantized`` is the Q-DQ graph of ``source``. Quantizing ``target`` with the same ranges gives the same nodes and names.
-    ``out`` is a folder of an interruptible stage. Raises StageError for an operator that cannot be run in torch.
+    ``out`` is a folder of an interruptible stage. Raises StageError for an operator that cannot be run in torch, and for a
+    graph without weights.
     """
     model = prepared(source)
     originals = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     network = QuantizedNetwork(onnx.load(quantized), originals)
+    if not network.parameters_of:
+        readers = ", ".join(TRAINED)
+        raise StageError(f"the graph cannot be tuned: none of its weights is read by {readers} itself; set tuning_epochs = 0")
     objective = Distillation(1.0, losses(load_task(settings.task)), answers)
     work = scratch(out) / "tuned"
     work.mkdir(exist_ok=True)
