@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from attar.pipeline.errors import RecipeError, did_you_mean
 from attar.pipeline.fingerprint import Fingerprint
+from attar.pipeline.graph import Bound, Pipeline
 from attar.pipeline.keys import code_names
-from attar.pipeline.run import Bound, Pipeline
 from attar.pipeline.stage import Stage
 
 SHIPPED = Path(__file__).parent / "recipes"

@@ -11,8 +11,9 @@ import pytest
 
 from attar.pipeline import keys
 from attar.pipeline.fingerprint import Fingerprint
+from attar.pipeline.graph import Bound, Pipeline
 from attar.pipeline.kept import Kept, kept
-from attar.pipeline.run import Bound, Pipeline, Run
+from attar.pipeline.run import Run
 from attar.pipeline.stage import Facts, Stage
 from attar.pipeline.store import Store
 from tests.test_store import KEY, RECORD, nobody

@@ -11,7 +11,8 @@ import pytest
 
 from attar.pipeline.errors import RecipeError
 from attar.pipeline.fingerprint import Fingerprint
-from attar.pipeline.run import Bound, Pipeline, Record, Run
+from attar.pipeline.graph import Bound, Pipeline
+from attar.pipeline.run import Record, Run
 from attar.pipeline.store import Store
 from tests.toy import Check, Double, Number, Source, Speak, Sum
 
