@@ -47,7 +47,8 @@ class Cifar100(Task):
     """The 10,000 images of the test file; 5,000 of the training file for validation, the others to train on.
 
     Training images that are in the test file too, byte for byte, are left out: Barz and Denzler 2020, arXiv:1902.00423, list
-    duplicates, of which it is not known here how many are that. The literature trains on all 50,000 and chooses on test; here nothing is chosen on test.
+    duplicates, of which it is not known here how many are that. The literature trains on all 50,000 and chooses on test; here
+    nothing is chosen on test.
     """
 
     inputs = {"image": Tensor("float32", ("batch", 3, 32, 32))}
