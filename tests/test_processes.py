@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,10 +23,10 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "
 TORCHRUN += ["--rdzv-endpoint", "localhost:0", "-m", "attar"]
 
 RECIPE = """
-task = "tests.ring_task:Ring"
+task = "ring_task.py:Ring"
 
 [teacher]
-network = "tests.ring_task:layers"
+network = "ring_task.py:layers"
 options = { width = 32 }
 weights = "teacher.safetensors"
 
@@ -49,7 +49,7 @@ options = { norm = true }
 BREAKS = """
 import os
 from torch import nn
-from tests.ring_task import layers
+from ring_task import layers
 
 class Breaks(nn.Module):
     def __init__(self, norm=False):
@@ -69,18 +69,16 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     torch.manual_seed(0)
     save_file(layers(width=32).state_dict(), folder / "teacher.safetensors")
-    (folder / "recipe.toml").write_text(RECIPE.replace("NETS", "tests.ring_task:layers"))
+    shutil.copy(Path(__file__).parent / "ring_task.py", folder)
+    (folder / "recipe.toml").write_text(RECIPE.replace("NETS", "ring_task.py:layers"))
     (folder / "breaks.toml").write_text(RECIPE.replace("NETS", "breaks.py:Breaks"))
     (folder / "breaks.py").write_text(BREAKS)
     return folder
 
 
 def together(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = tiny.environment() | {
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    }
     command = [*TORCHRUN, *arguments, "--store", str(folder / "two")]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=folder, env=tiny.environment(), capture_output=True, text=True, check=False)
 
 
 def facts(store: Path, slot: str) -> tuple[str, dict[str, Any]]:
