@@ -148,4 +148,4 @@ def test_the_schema_has_every_slot_and_hides_what_a_recipe_does_not_write() -> N
     made = schema(SLOTS)
     assert {"source", "double", "targets", "task", "seed"} <= set(made["properties"])
     assert set(made["properties"]["source"]["properties"]) == {"value", "file", "keep"}
-    assert set(made["properties"]["targets"]["additionalProperties"]["properties"]) == {"limit", "fail", "keep"}
+    assert set(made["properties"]["targets"]["additionalProperties"]["properties"]) == {"limit", "fail"}
