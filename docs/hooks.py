@@ -1,14 +1,13 @@
 """Hooks: what the site has besides ``docs/*.md``. Pages made of the code, pages from elsewhere in the repository, figures.
 
 Pages link to files of the repository, so that the links work where the repository is read as well. In the site a link to a file
-leads to the page that is made of it.
+leads to the page that is made of it, or else to the file's own text.
 """
 
 from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping
 from html import unescape
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
@@ -42,9 +41,20 @@ IMAGE = re.compile(r'<img alt="([^"]*)" src="([^"]*figures/[^"]*\.svg)"[^>]*>')
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     for place, text in reference.pages().items():
         files.append(File.generated(config, place, content=text))
-    for source, place in INCLUDED.items():
-        files.append(File.generated(config, place, abs_src_path=str(ROOT / source)))
+    for source in (*INCLUDED, *cited()):
+        files.append(File.generated(config, page_of(source) or source, abs_src_path=str(ROOT / source)))
     return files
+
+
+def cited() -> list[str]:
+    """Files that the pages link to and that have no page."""
+    pages = [*(ROOT / "docs").glob("*.md"), *(ROOT / name for name in INCLUDED if name.endswith(".md"))]
+    found = {
+        resolved(page.relative_to(ROOT).as_posix(), link)
+        for page in pages
+        for link in LINK.findall(page.read_text(encoding="utf-8"))
+    }
+    return sorted(source for source in found if (page_of(source) or "").startswith("source/"))
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -53,15 +63,25 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return markdown if place in MADE_OF.values() else linked(markdown, origins.get(place, f"docs/{place}"), place)
 
 
-def linked(markdown: str, source: str, place: str, published: Mapping[str, str] = INCLUDED | MADE_OF) -> str:
-    """Links between files of the repository as links between pages. One that leads to no page stays, and is refused as broken."""
+def linked(markdown: str, source: str, place: str) -> str:
+    """Links between files of the repository as links between pages. One that leads nowhere stays, and is refused as broken."""
 
     def led(found: re.Match[str]) -> str:
-        target = posixpath.normpath(posixpath.join(posixpath.dirname(source), found[1]))
-        page = target.removeprefix("docs/") if target.startswith("docs/") else published.get(target)
+        page = page_of(resolved(source, found[1]))
         return posixpath.relpath(page, posixpath.dirname(place) or ".") if page else found[1]
 
     return LINK.sub(led, markdown)
+
+
+def resolved(source: str, link: str) -> str:
+    return posixpath.normpath(posixpath.join(posixpath.dirname(source), link))
+
+
+def page_of(source: str) -> str | None:
+    """Where in the site a file of the repository is; None where there is no such file."""
+    if source.startswith("docs/"):
+        return source.removeprefix("docs/")
+    return (INCLUDED | MADE_OF).get(source) or (f"source/{source}.txt" if (ROOT / source).is_file() else None)
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:

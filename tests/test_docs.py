@@ -134,6 +134,7 @@ def test_links_lead_to_files_where_the_repository_is_read() -> None:
         ("docs/ideas.md", "ideas.md", "../pipeline/schema.py", "reference/recipe.md"),
         ("README.md", "overview.md", "docs/report.png", "report.png"),
         ("benchmarks/RESULTS.md", "measured.md", "../docs/gates.md", "gates.md"),
+        ("docs/gates.md", "gates.md", "../stages/judge.py", "source/stages/judge.py.txt"),
         ("docs/ci.md", "ci.md", "../nowhere.md", "../nowhere.md"),
         ("docs/ci.md", "ci.md", "https://example.org/a.md", "https://example.org/a.md"),
         ("docs/ci.md", "ci.md", "#exit-codes", "#exit-codes"),
@@ -200,3 +201,17 @@ def test_the_site_is_built_strictly_and_fetches_nothing_from_elsewhere(tmp_path:
     assert [url for text in styles for url in re.findall(r"url\(\s*[\"']?((?:https?:)?//[^)]*)", text)] == []
     assert html["ideas.html"].count("<svg role=") == 3
     assert "python -m benchmarks.gates" in html["measured.html"]
+
+
+def test_what_pages_cite_and_has_no_page_is_shown_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "stages" / "judge.py").write_text("")
+    for name in hooks.INCLUDED:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("[a stage](stages/judge.py)" if name == "README.md" else "")
+    (tmp_path / "docs" / "a.md").write_text(
+        "[a stage](../stages/judge.py), [a page](b.md), [none](../none.py), [read me](../README.md)"
+    )
+    monkeypatch.setattr(hooks, "ROOT", tmp_path)
+    assert hooks.cited() == ["stages/judge.py"]
