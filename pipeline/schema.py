@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -69,16 +70,19 @@ class Described(GenerateJsonSchema):
 
 def docstrings(model: type) -> dict[str, str]:
     """What stands in the source under each field of a class and of those that it derives from."""
-    return {name: text for base in reversed(model.__mro__) if inspect.get_annotations(base) for name, text in _documented(base)}
+    return {name: text for base in reversed(model.__mro__) for name, text in _documented(base).items()}
 
 
-def _documented(model: type) -> Iterator[tuple[str, str]]:
-    if model.__module__.startswith("pydantic"):
-        return
+@cache
+def _documented(model: type) -> dict[str, str]:
+    if model.__module__.startswith("pydantic") or not inspect.get_annotations(model):
+        return {}
     body = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0]
     statements = body.body if isinstance(body, ast.ClassDef) else []
+    found = {}
     for field, after in pairwise(statements):
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
             match after:
                 case ast.Expr(value=ast.Constant(value=str(text))):
-                    yield field.target.id, inspect.cleandoc(text)
+                    found[field.target.id] = inspect.cleandoc(text)
+    return found
