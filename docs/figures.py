@@ -15,7 +15,7 @@ LIMIT = 0.02
 CASES = (  # what is seen, samples lost, samples won, samples
     ("as many won as lost", 30, 30, 2_000),
     ("some lost, many samples", 260, 140, 10_000),
-    ("the same, few samples", 3, 3, 200),
+    ("as many won as lost, of few", 3, 3, 200),
     ("exactly at the limit", 30, 10, 1_000),
     ("more lost than promised", 60, 20, 1_000),
 )
