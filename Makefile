@@ -15,7 +15,7 @@ READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 
 .NOTPARALLEL:
-.PHONY: help demo setup check format test test-all gpu bench run plan fetch report clean $(STAGES)
+.PHONY: help demo setup check format docs test test-all gpu bench run plan fetch report clean $(STAGES)
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z$$][^:]*:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -36,11 +36,18 @@ $(READY_DEV): $(READY)
 	$(PIP) --editable '.[train,examples,dev]'
 	@touch $@
 
-check: $(READY_DEV)  ## style, types and the direction of imports
+# The theme warns of MkDocs 2, which constraints.txt keeps away.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+check: $(READY_DEV)  ## style, types, the direction of imports, and the site with its links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(MKDOCS) --quiet
+
+docs: $(READY_DEV)  ## the documentation, in site/: open site/index.html
+	$(MKDOCS)
 
 format: $(READY_DEV)  ## sort imports, mend what can be mended, format
 	$(BIN)/ruff check --fix .
@@ -70,5 +77,5 @@ report: $(READY)  ## the report of RECIPE, in report/
 	@$(BIN)/attar report $(RECIPE) -o report $(ARGS)
 
 clean:  ## what was built, cached and reported; the store (.attar) and .venv stay
-	rm -rf build dist report *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf build dist report site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -path ./$(VENV) -prune -o -path ./.attar -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -34,7 +34,9 @@ def recipe_options(command: Command) -> Command:
         click.option(
             "--against", type=BUNDLE, metavar="BUNDLE", help="Compare with the bundle in production, on the same samples."
         ),
-        click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
+        click.option(
+            "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
+        ),
         JSON,
         VERBOSE,
     )
@@ -196,7 +198,9 @@ def fetch(as_json: bool, **options: Any) -> None:
 
 @click.command()
 @recipe_options
-@click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Where the report and the bundles go."
+)
 def report(output: Path, as_json: bool, **options: Any) -> None:
     """Write the report, and a copy of each bundle, from what the store holds; nothing is made."""
     from attar.pipeline.deliver import deliver

@@ -28,7 +28,15 @@ def check(bundle: Path, as_json: bool, verbose: bool) -> None:
 
 @click.command()
 @BUNDLE
-@click.option("--batch", "batches", multiple=True, type=click.IntRange(1), default=(1, 32), show_default=True)
+@click.option(
+    "--batch",
+    "batches",
+    multiple=True,
+    type=click.IntRange(1),
+    default=(1, 32),
+    show_default=True,
+    help="Samples a call; may be repeated.",
+)
 @click.option("--seconds", type=click.FloatRange(0.05), default=1.0, show_default=True, help="Time for each measurement.")
 @JSON
 @VERBOSE

@@ -54,9 +54,11 @@ class Build(Stage[Engine]):
 
     task: CodeName
     runtime: Literal["onnxruntime"] = "onnxruntime"
+    """What runs the engine."""
     provider: str = onnxruntime.CPU
+    """The runtime's execution provider; one that this machine does not have is an error."""
     threads: int | None = Field(None, ge=1)
-    """Intra-op threads; None: the count that answers one sample fastest here, a larger one only if it saves 10 %."""
+    """Intra-op threads; not set: the count that answers one sample fastest here, a larger one only if it saves 10 %."""
     tolerance: float = Field(1e-3, gt=0)
     """Largest ``|model - engine|``, times the largest answer where that is above 1."""
 

@@ -24,6 +24,7 @@ class Distill(Learn):
     follows: ClassVar[tuple[str, ...]] = ("attar.stages.labelling.rows:mapped", "attar.stages.labelling.rows:Rows")
 
     lambda_kd: float = Field(0.9, ge=0, le=1)
+    """The share of L_KD; the labels have the rest."""
     losses: tuple[AnyLoss, ...] = Field((Kd(),), min_length=1)
     """L_KD is their weighted sum. Losses of features run the teacher beside the student; the others read the stored answers."""
     distiller: Beside | None = None
@@ -55,8 +56,11 @@ class Control(Learn):
     """
 
     enabled: bool = False
+    """Whether it is trained at all."""
     views: int = Field(4, ge=1)
+    """As in ``answers``, whose setting it takes."""
     view_seed: int = Field(0, ge=0)
+    """As in ``answers``, whose setting it takes."""
 
     def deciding(self) -> Set[str]:
         return super().deciding() if self.enabled else {"enabled"}

@@ -34,6 +34,7 @@ class Export(Stage[OnnxModel]):
     exporter: Literal["dynamo", "torchscript"] = "dynamo"
     """``dynamo`` captures the network with ``torch.export``; ``torchscript`` traces it, and is the way out where that fails."""
     opset: int = Field(20, ge=18, le=22)
+    """The version of ONNX's operators."""
     tolerance: float = Field(1e-4, gt=0)
     """Largest ``|PyTorch - ONNX Runtime|``, times the largest answer where that is above 1."""
 

@@ -22,6 +22,7 @@ class Judge(Stage[Verdict]):
     """
 
     gates: Gates = Gates()
+    """What is promised; ``[gates]`` of the recipe, unless the target has its own."""
 
     def run(self, out: Path, *, evidence: Evidence) -> Facts:
         """A failed verdict is a result, not an error: ``Package`` refuses it."""

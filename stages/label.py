@@ -37,6 +37,7 @@ class Label(Stage[Answers]):
 
     task: CodeName
     views: int = Field(4, ge=1)
+    """Augmentations of every training sample that the teacher answers; each epoch reads one."""
     view_seed: int = Field(0, ge=0)
     """Of the augmentations; a seed of its own, so that another seed for training leaves the answers as they are."""
     top: int = Field(0, ge=0)

@@ -22,7 +22,9 @@ class Learn(Stage[Weights]):
     network: CodeName
     """A factory, ``factory(**options) -> torch.nn.Module``."""
     options: dict[str, Option] = {}
+    """What the factory is called with."""
     epochs: int = Field(10, ge=1)
+    """Passes over the training split."""
     batch: int = Field(128, ge=2)
     """Samples a step, of all processes together. Two at least: batch normalisation needs them."""
     accumulate: int = Field(1, ge=1)
@@ -30,7 +32,9 @@ class Learn(Stage[Weights]):
     learning_rate: float = Field(3e-3, gt=0)
     """The largest of the schedule."""
     weight_decay: float = Field(0.05, ge=0)
+    """AdamW's."""
     schedule: Literal["one-cycle", "cosine"] = "one-cycle"
+    """How the learning rate moves over the steps."""
     gradient_clip: float = Field(0.0, ge=0)
     """The largest norm of a step's gradient, over all parameters; 0: no limit."""
     ema: float = Field(0.0, ge=0, lt=1)
@@ -40,6 +44,7 @@ class Learn(Stage[Weights]):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """bf16 and fp16 (CUDA only) are autocast, the weights stay fp32; ``auto`` takes bf16 where the device has it and it pays."""
     seed: int = Field(0, ge=0)
+    """Of the first weights, the order of the samples and all else that the training draws."""
     device: Device = "auto"
     tensorboard: Annotated[Path | None, Named("undecided")] = None
     """A folder for TensorBoard's event files, relative to where attar is started; it does not count in the key."""

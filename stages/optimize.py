@@ -38,6 +38,7 @@ class Optimize(Stage[OnnxModel]):
 
     task: CodeName
     precision: Literal["fp32", "int8"] = "fp32"
+    """What the graph's weights and activations are held in."""
     per_channel: bool = True
     """A scale for each output channel of a weight instead of one for the whole weight. int8 only."""
     exclude: tuple[str, ...] = ()

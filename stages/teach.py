@@ -16,6 +16,7 @@ class Teach(Learn):
     weights: DataFile | None = None
     """A safetensors file of the network's ``state_dict``; nothing is trained then."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """The share of the target that all classes get alike (Szegedy et al. 2016, arXiv:1512.00567, section 7)."""
 
     def run(self, out: Path) -> Facts:
         from attar.stages.distillation.loop import Fresh, adopt, fit

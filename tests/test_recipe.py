@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from attar.pipeline import recipe as recipes
 from attar.pipeline.errors import RecipeError
 from attar.pipeline.recipe import Recipe, Slot, merged
-from attar.pipeline.schema import schema
+from attar.pipeline.schema import Described, docstrings, schema
 from tests.toy import SLOTS, Double, Source, Sum, Tasked
 
 GOOD = """
@@ -148,4 +149,24 @@ def test_the_schema_has_every_slot_and_hides_what_a_recipe_does_not_write() -> N
     made = schema(SLOTS)
     assert {"source", "double", "targets", "task", "seed"} <= set(made["properties"])
     assert set(made["properties"]["source"]["properties"]) == {"value", "file", "keep"}
-    assert set(made["properties"]["targets"]["additionalProperties"]["properties"]) == {"limit", "fail", "keep"}
+    assert set(made["properties"]["targets"]["additionalProperties"]["properties"]) == {"limit", "fail"}
+
+
+class Plain(BaseModel):
+    first: int = 0
+    """Of the first."""
+    second: int = 0
+
+
+class Derived(Plain):
+    second: int = 1
+    """Of the second,
+    on two lines."""
+    third: str = "no words"
+
+
+def test_a_field_is_described_by_its_docstring_or_by_that_of_the_class_it_comes_from() -> None:
+    assert docstrings(Derived) == {"first": "Of the first.", "second": "Of the second,\non two lines."}
+    made = Derived.model_json_schema(schema_generator=Described)["properties"]
+    assert made["first"]["description"] == "Of the first."
+    assert "description" not in made["third"]

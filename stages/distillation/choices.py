@@ -28,6 +28,7 @@ class _Choice(BaseModel):
     """The settings of which one must be above 0."""
 
     weight: float = Field(1.0, gt=0)
+    """Of this loss in L_KD."""
 
     @model_validator(mode="after")
     def _measures_something(self) -> Self:
@@ -45,7 +46,7 @@ class _Loss(_Choice):
     """Whether it needs labels."""
 
     output: str | None = None
-    """The only output that it reads; None: all of a kind that it applies to."""
+    """The only output that it reads; not set: all of a kind that it applies to."""
 
 
 class Kd(_Loss):
@@ -53,7 +54,9 @@ class Kd(_Loss):
 
     kind: Literal["kd"] = "kd"
     temperature: Temperature = 4.0
+    """Softens both: logits are divided by it, the loss is multiplied by its square."""
     standardize: bool = False
+    """Whether each sample's logits get mean 0 and deviation 1 first (Sun et al. 2024, arXiv:2403.01427)."""
 
     def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
         from attar.stages.distillation.losses import kd, standardized
@@ -70,8 +73,11 @@ class Dkd(_Loss):
     labels = True
     kind: Literal["dkd"] = "dkd"
     alpha: Share = 1.0
+    """Of the label's probability against that of all other classes together."""
     beta: Share = 8.0
+    """Of the other classes among themselves."""
     temperature: Temperature = 4.0
+    """As in ``kd``."""
 
     def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
         from attar.stages.distillation.losses import dkd
@@ -87,8 +93,11 @@ class Dist(_Loss):
     shares = ("beta", "gamma")
     kind: Literal["dist"] = "dist"
     beta: Share = 1.0
+    """Of the classes of one sample."""
     gamma: Share = 1.0
+    """Of the samples of one class."""
     temperature: Temperature = 1.0
+    """As in ``kd``."""
 
     def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
         from attar.stages.distillation.losses import dist
@@ -130,7 +139,9 @@ class OfFeatures(_Choice):
     """Whether the student's features must first pass a learned regressor to the shape of the teacher's."""
 
     student: Layer
+    """The student's layer, as ``named_modules`` calls it."""
     teacher: Layer
+    """The teacher's layer that it is compared with."""
 
 
 class Rkd(OfFeatures):
@@ -139,7 +150,9 @@ class Rkd(OfFeatures):
     shares = ("distance", "angle")
     kind: Literal["rkd"] = "rkd"
     distance: Share = 1.0
+    """Of the distances between two samples."""
     angle: Share = 2.0
+    """Of the angles between three."""
 
     def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
         from attar.stages.distillation.features import rkd_angle, rkd_distance
@@ -195,14 +208,15 @@ class Beside(BaseModel):
     weight: float = Field(1.0, gt=0)
     """Of the terms that compare the student with the distiller, in L_KD."""
     hidden: int = Field(64, ge=1)
+    """Units of its hidden layers."""
     floor: float = Field(0.5, gt=0, le=1)
     """The least weight of a sample where the mean is 1: it bounds the entropy of both attentions from below."""
     trunk: bool = True
     """Whether the distiller's own loss moves the student's layers below the features that it shares."""
     features: Layer | None = None
-    """The student's layer whose answer is shared; None: the input of its last linear layer."""
+    """The student's layer whose answer is shared; not set: the input of its last linear layer."""
     output: str | None = None
-    """The logits that it is about; None: the only ones with a target."""
+    """The logits that it is about; not set: the only ones with a target."""
 
 
 FeatureLoss = Annotated[Rkd | Similarity | Attention | Hint, Field(discriminator="kind")]

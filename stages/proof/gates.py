@@ -49,20 +49,28 @@ class RegressionGates(Promises):
     """What the engine must keep of the bundle in production, where it is compared with one (``--against``)."""
 
     score_drop: float | None = 0.01
+    """The most that the engine may score below production."""
     correlation: float | None = Field(None, ge=-1, le=1)
+    """The least CORR of their outputs."""
     agreement: float | None = Field(None, ge=0, le=1)
+    """The least share of samples on which both say the same class."""
     kdl: float | None = Field(None, ge=0)
+    """The largest KL divergence of their probabilities, the mean over samples."""
     speedup: float | None = Field(0.8, gt=0)
     """Production's latency over the engine's, at batch 1 on one thread: 0.8 lets it be a quarter slower."""
 
 
 class Gates(Promises):
-    """Promises of the engine against the teacher on the test split; what is None is not promised."""
+    """Promises of the engine against the teacher on the test split; what is not set is not promised."""
 
     score_drop: float | None = None
+    """The most that the engine may score below the teacher."""
     correlation: float | None = Field(None, ge=-1, le=1)
+    """The least CORR of their outputs."""
     agreement: float | None = Field(None, ge=0, le=1)
+    """The least share of samples on which both say the same class."""
     kdl: float | None = Field(None, ge=0)
+    """The largest KL divergence of their probabilities, the mean over samples."""
     speedup: float | None = Field(None, gt=0)
     """Against the reference, at batch 1 on one thread: the median over rounds of its latency over the engine's."""
     score: float | None = None
@@ -70,7 +78,9 @@ class Gates(Promises):
     teacher_score: float | None = None
     """The least score of the teacher itself, so that a broken one cannot pass."""
     hops: HopGates = HopGates()
+    """Of each conversion."""
     regression: RegressionGates = RegressionGates()
+    """Of the engine against the bundle in production."""
 
 
 def outcomes(ledger: Mapping[str, Any], gates: Gates) -> list[Outcome]:

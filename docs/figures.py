@@ -1,0 +1,161 @@
+"""Figures: ``python -m docs.figures`` draws those of the pages into ``docs/figures``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from attar.stages import SLOTS
+from attar.stages.proof.statistics import paired
+from docs.drawing import area, arrow, box, dot, line, svg, text
+
+FOLDER = Path(__file__).parent / "figures"
+
+LIMIT = 0.02
+CASES = (  # what is seen, samples lost, samples won, samples
+    ("as many won as lost", 30, 30, 2_000),
+    ("some lost, many samples", 260, 140, 10_000),
+    ("as many won as lost, of few", 3, 3, 200),
+    ("exactly at the limit", 30, 10, 1_000),
+    ("more lost than promised", 60, 20, 1_000),
+)
+LEFT, RIGHT, TOP, ROW = 250.0, 630.0, 62.0, 40.0
+LOWEST, HIGHEST = -0.03, 0.06
+
+
+def decided(low: float, high: float) -> str:
+    return "passed" if high <= LIMIT else "failed" if low > LIMIT else "undecided"
+
+
+def place(drop: float) -> float:
+    return LEFT + (RIGHT - LEFT) * (drop - LOWEST) / (HIGHEST - LOWEST)
+
+
+def gates() -> str:
+    """Score drops with their real bounds against one promise."""
+    bottom, limit = TOP + ROW * len(CASES), place(LIMIT)
+    parts = [
+        area(LEFT, TOP - 16, limit - LEFT, bottom - TOP + 10, "passed"),
+        area(limit, TOP - 16, RIGHT - limit, bottom - TOP + 10, "failed"),
+        text((LEFT + limit) / 2, TOP - 26, "inside the promise", "passed", bold=True),
+        text((limit + RIGHT) / 2, TOP - 26, "outside", "failed", bold=True),
+        line([(limit, TOP - 40), (limit, bottom + 6)], "ink", dashed=True),
+    ]
+    parts += [part for row, case in enumerate(CASES) for part in interval(TOP + 8 + ROW * row, *case)]
+    ticks = (-0.02, 0.0, 0.02, 0.04)
+    parts += [text(place(tick), bottom + 20, f"{tick:g}".replace("-", "−"), "muted", size=12) for tick in ticks]
+    parts.append(text((LEFT + RIGHT) / 2, bottom + 42, "score drop against the teacher; promised: at most 0.02", "muted"))
+    return svg(760, bottom + 56, parts)
+
+
+def interval(y: float, seen: str, lost: int, won: int, samples: int) -> Iterator[str]:
+    low, high = paired(lost, won, samples)
+    tone = decided(low, high)
+    yield text(LEFT - 14, y - 2, seen, anchor="end")
+    yield text(LEFT - 14, y + 14, f"{lost} lost, {won} won of {samples:,}", "muted", "end", size=11.5)
+    yield line([(place(low), y), (place(high), y)], tone, 3)
+    yield from (line([(place(bound), y - 6), (place(bound), y + 6)], tone, 3) for bound in (low, high))
+    yield dot(place((lost - won) / samples), y, tone)
+    yield text(RIGHT + 14, y + 4.5, tone, tone, "start", bold=True)
+
+
+def distiller() -> str:
+    """Who reads what while a student learns with a distiller, and what is left when it is exported."""
+    return svg(
+        760,
+        580,
+        [
+            area(14, 36, 732, 112, "student"),
+            text(26, 28, "exported: the student alone", "student", "start", bold=True),
+            box(30, 62, 100, 60, ["inputs", "one view"]),
+            box(200, 62, 150, 60, ["trunk", "of the student"], "student"),
+            box(440, 62, 130, 60, ["last layer", "of the student"], "student"),
+            box(640, 62, 90, 60, ["s", "its logits"], "student"),
+            arrow((130, 92), (200, 92)),
+            arrow((350, 92), (440, 92)),
+            text(395, 84, "f", "ink", bold=True),
+            arrow((570, 92), (640, 92)),
+            area(14, 190, 732, 376, "muted", 0.08),
+            text(26, 182, "dropped at export", "muted", "start", bold=True),
+            box(30, 216, 150, 56, ["t", "the teacher's answer"], "teacher"),
+            box(220, 216, 140, 56, ["distiller", "ReLU layers: h"], "undecided"),
+            box(420, 206, 160, 76, ["d", "its logits;", "target: softmax(sg d)"], "undecided"),
+            box(420, 310, 160, 76, ["a", "two scores a sample:", "weights w_T and w_S"], "undecided"),
+            box(
+                614, 216, 122, 150, ["L_TA + L_SA", "KL of the target", "and softmax(s),", "weighted by w_T", "and by w_S"], "ink"
+            ),
+            arrow((395, 92), (395, 160), (290, 160), (290, 216)),
+            arrow((180, 244), (220, 244)),
+            arrow((360, 244), (420, 244)),
+            arrow((390, 244), (390, 348), (420, 348)),
+            arrow((580, 244), (614, 244)),
+            arrow((580, 348), (614, 348)),
+            arrow((685, 122), (685, 216)),
+            box(30, 408, 150, 80, ["y", "the labels"]),
+            box(220, 408, 140, 80, ["L_D", "CE(d, y)"], "ink"),
+            box(
+                420,
+                408,
+                316,
+                80,
+                ["L_A", "CE of the needs and softmax(a):", "n_T = CE(t, y)", "n_S = KL(softmax(d) ‖ softmax(s))"],
+                "ink",
+            ),
+            arrow((180, 448), (220, 448)),
+            arrow((500, 386), (500, 408)),
+            arrow((460, 282), (460, 296), (290, 296), (290, 408)),
+            arrow((105, 488), (105, 506), (578, 506), (578, 488)),
+            text(380, 532, "L_KD = losses(s, t) + weight · (L_TA + L_SA) + L_D + L_A"),
+            text(380, 552, "L = lambda_kd · L_KD + (1 − lambda_kd) · L_other,   L_other = CE(s, y)"),
+        ],
+    )
+
+
+ROWS = {"teacher": (0, 0), "reference": (0, 1), "answers": (1, 0), "student": (2, 0), "control": (2, 1), "onnx": (3, 0)}
+ROWS |= {"calibration": (3, 1), "model": (4, 0), "engine": (5, 0), "production": (5, 1)}
+BAR = {"evidence": (12, 214, 736), "verdict": (258, 292, 236), "bundle": (512, 292, 236)}
+TONES = {"reuse": "passed", "run": "student", "wait": "undecided"}
+WORDS = {"reuse": "reused", "run": "made: a setting changed", "wait": "made if what it reads changed"}
+
+
+def actions(changed: str) -> dict[str, str]:
+    """What ``attar plan`` says of every slot when a setting of one changed."""
+    found: dict[str, str] = {}
+    for slot in SLOTS:
+        sources = {slot.wires.get(need, need) for need in slot.stage.needs()}
+        touched = any(found.get(source, "reuse") != "reuse" for source in sources)
+        found[slot.name] = "run" if slot.name == changed else "wait" if touched else "reuse"
+    return found
+
+
+def slots() -> str:
+    """The walk over the slots after ``--set student.epochs=2``."""
+    found = actions("student")
+    parts = [part for name, place in ROWS.items() for part in slot_box(name, *place, TONES[found[name]])]
+    parts += [box(x, y, width, 40, [name], TONES[found[name]]) for name, (x, y, width) in BAR.items()]
+    parts += [arrow((column * 126 + 118, 62), (column * 126 + 138, 62)) for column in range(5)]
+    parts += [arrow((x * 126 + 48, 84), (x * 126 + 48, 118)) for x in (0, 3)]  # reference, calibration
+    parts += [arrow((480, 140), (570, 140), (570, 84))]  # calibration to model
+    parts += [arrow((x * 126 + 108, 84), (x * 126 + 108, 214)) for x in range(6)]
+    parts += [arrow((x * 126 + 48, 162), (x * 126 + 48, 214)) for x in (0, 2, 5)]  # reference, control, production
+    parts += [arrow((376, 254), (376, 292)), arrow((630, 254), (630, 292)), arrow((494, 312), (512, 312))]
+    parts.append(text(12, 22, "attar plan digits --set student.epochs=2", anchor="start", bold=True))
+    parts += [part for row, action in enumerate(TONES) for part in legend(action, 288 + 20 * row)]
+    return svg(760, 348, parts)
+
+
+def slot_box(name: str, column: int, row: int, tone: str) -> Iterator[str]:
+    yield box(12 + 126 * column, 40 + 78 * row, 106 if row == 0 else 90, 44, [name], tone)
+
+
+def legend(action: str, y: float) -> Iterator[str]:
+    yield line([(12, y), (34, y)], TONES[action], 4)
+    yield text(42, y + 4.5, WORDS[action], "ink", "start", size=12)
+
+
+FIGURES = {"gates": gates, "distiller": distiller, "slots": slots}
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for _name, _draw in FIGURES.items():
+        (FOLDER / f"{_name}.svg").write_text(_draw(), encoding="utf-8")

@@ -1,0 +1,94 @@
+"""Hooks: what the site has besides ``docs/*.md``. Pages made of the code, pages from elsewhere in the repository, figures.
+
+Pages link to files of the repository, so that the links work where the repository is read as well. In the site a link to a file
+leads to the page that is made of it, or else to the file's own text.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from html import unescape
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+from docs import drawing, reference
+
+ROOT = Path(__file__).parents[1]
+INCLUDED = {
+    "README.md": "overview.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "LICENSE": "LICENSE.txt",
+    "benchmarks/RESULTS.md": "measured.md",
+}
+"""Files of the repository, and their places in the site."""
+MADE_OF = {
+    "attar/__init__.py": "reference/python.md",
+    "pipeline/cli.py": "reference/commands.md",
+    "pipeline/recipes/digits.toml": "reference/recipes.md",
+    "pipeline/schema.py": "reference/recipe.md",
+}
+"""Code, and the pages that are made of it."""
+LINK = re.compile(r"(?<=\]\()(?![a-z]+:|[#/])([^)#\s]+)")
+IMAGE = re.compile(r'<img alt="([^"]*)" src="([^"]*figures/[^"]*\.svg)"[^>]*>')
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    for place, text in reference.pages().items():
+        files.append(File.generated(config, place, content=text))
+    for source in (*INCLUDED, *cited()):
+        files.append(File.generated(config, page_of(source) or source, abs_src_path=str(ROOT / source)))
+    return files
+
+
+def cited() -> list[str]:
+    """Files that the pages link to and that have no page."""
+    pages = [*(ROOT / "docs").glob("*.md"), *(ROOT / name for name in INCLUDED if name.endswith(".md"))]
+    found = {
+        resolved(page.relative_to(ROOT).as_posix(), link)
+        for page in pages
+        for link in LINK.findall(page.read_text(encoding="utf-8"))
+    }
+    return sorted(source for source in found if (page_of(source) or "").startswith("source/"))
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    place = page.file.src_uri
+    origins = {place: source for source, place in INCLUDED.items()}
+    return markdown if place in MADE_OF.values() else linked(markdown, origins.get(place, f"docs/{place}"), place)
+
+
+def linked(markdown: str, source: str, place: str) -> str:
+    """Links between files of the repository as links between pages. One that leads nowhere stays, and is refused as broken."""
+
+    def led(found: re.Match[str]) -> str:
+        page = page_of(resolved(source, found[1]))
+        return posixpath.relpath(page, posixpath.dirname(place) or ".") if page else found[1]
+
+    return LINK.sub(led, markdown)
+
+
+def resolved(source: str, link: str) -> str:
+    return posixpath.normpath(posixpath.join(posixpath.dirname(source), link))
+
+
+def page_of(source: str) -> str | None:
+    """Where in the site a file of the repository is; None where there is no such file."""
+    if source.startswith("docs/"):
+        return source.removeprefix("docs/")
+    return (INCLUDED | MADE_OF).get(source) or (f"source/{source}.txt" if (ROOT / source).is_file() else None)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Figures become part of their page, so that they follow its light and its dark."""
+    return IMAGE.sub(lambda found: inlined(Path(config.docs_dir, "figures", Path(found[2]).name), found[1]), html)
+
+
+def inlined(file: Path, words: str) -> str:
+    drawn = file.read_text(encoding="utf-8").replace(drawing.STYLE, drawing.SITE_STYLE)
+    return drawn.replace("<svg", f'<svg role="img" aria-label={quoteattr(unescape(words))}', 1)
