@@ -7,11 +7,15 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
+from attar.models.preprocess.images import CenterCrop, ChannelsFirst, DecodeImage, Resize
 from attar.models.preprocess.numbers import Normalize, Scale
 from attar.models.preprocess.step import Step
 from attar.models.preprocess.text import Tokenize
 
-KnownStep = Annotated[Scale | Normalize | Tokenize, Field(discriminator="step")]
+KnownStep = Annotated[
+    DecodeImage | Resize | CenterCrop | ChannelsFirst | Scale | Normalize | Tokenize,
+    Field(discriminator="step"),
+]
 """Pydantic writes it to JSON and reads it back, and refuses any other."""
 STEPS = TypeAdapter(dict[str, list[KnownStep]])
 
