@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from attar.models.preprocess import resampling
 from attar.models.preprocess.step import Array, Step, found
-from attar.pipeline.errors import AttarError
+from attar.pipeline.errors import Missing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -49,7 +49,7 @@ class DecodeImage(Step):
         try:
             from PIL import Image
         except ImportError as error:
-            raise AttarError("the step 'decode_image' needs Pillow: pip install 'attar[serve-image]'") from error
+            raise Missing("the step 'decode_image' needs Pillow: pip install 'attar[serve-image]'") from error
         which = f"{len(file)} bytes as sample {number} of {count}"
         try:
             with Image.open(BytesIO(file), formats=FORMATS) as image:

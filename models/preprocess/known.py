@@ -17,9 +17,10 @@ KnownStep = Annotated[
     Field(discriminator="step"),
 ]
 """Pydantic writes it to JSON and reads it back, and refuses any other."""
-STEPS = TypeAdapter(dict[str, list[KnownStep]])
+Steps = dict[str, list[KnownStep]]
+STEPS = TypeAdapter(Steps)
 
 
-def known(steps: Mapping[str, Sequence[Step]]) -> dict[str, list[KnownStep]]:
+def known(steps: Mapping[str, Sequence[Step]]) -> Steps:
     """The same steps, each of a kind that a bundle may hold. Raises ValidationError for any other."""
     return STEPS.validate_python(steps)
