@@ -29,7 +29,7 @@ def ship(name: str, step: Step, root: Path) -> Step:
 
 
 def located(steps: Mapping[str, Sequence[Step]], root: Path) -> Steps:
-    """These steps, which find their files below ``root`` from any working directory. Raises ValueError if one lies ``outside``."""
+    """These steps, finding their files below ``root`` from any working directory. Raises ValueError if one lies ``outside``."""
     if wrong := outside(step for todo in steps.values() for step in todo):
         raise ValueError(wrong)
     return known({name: [locate(step, root.absolute()) for step in todo] for name, todo in steps.items()})
