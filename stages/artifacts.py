@@ -8,13 +8,13 @@ from filecmp import cmp
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import TypeAdapter
-
-from attar.models.preprocess import Step
+from attar.models.preprocess import contents
+from attar.models.preprocess.known import STEPS, Steps
 from attar.models.task import Array, Predictor, Task
 from attar.pipeline.errors import StageError
 from attar.pipeline.stage import Artifact, Device
 from attar.stages.labelling.rows import Rows, mapped
+from attar.stages.packaging.steps import located
 
 if TYPE_CHECKING:
     from torch import nn
@@ -124,15 +124,15 @@ class Production(OnnxModel):
         return bool(self.facts.get("off", False))
 
     @property
-    def preprocess(self) -> dict[str, list[Step]]:
+    def preprocess(self) -> Steps:
         """Its own steps, which may be others than the task's are now."""
-        return TypeAdapter(dict[str, list[Step]]).validate_python(self.facts["preprocess"])
+        return located(STEPS.validate_python(self.facts["preprocess"]), self.root)
 
     def same(self, model: OnnxModel, task: Task) -> bool:
         """Whether it holds this very graph and prepares inputs for it as the task does."""
         files = sorted(path.name for path in self.root.glob("*.onnx*"))
         alike = files == sorted(path.name for path in model.root.glob("*.onnx*"))
-        prepared = self.preprocess == {name: list(steps) for name, steps in task.preprocess.items()}
+        prepared = contents(self.preprocess) == contents(task.preprocess)
         return alike and prepared and all(cmp(self.root / name, model.root / name, shallow=False) for name in files)
 
 

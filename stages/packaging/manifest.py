@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from attar.models.preprocess import Step
+from attar.models.preprocess.known import KnownStep
 from attar.pipeline.errors import did_you_mean
 from attar.stages.packaging.judgement import Judgement
 from attar.stages.packaging.part import Part
+from attar.stages.packaging.steps import outside
 
 Size = Annotated[int, Field(ge=1)]
 Axis = Size | Annotated[str, Field(min_length=1)]
@@ -50,7 +51,10 @@ class Needs(Part):
 
 
 class Golden(Part):
-    """``golden.safetensors``: ``raw.INPUT``, before preprocessing, and ``teacher.OUTPUT`` and ``engine.OUTPUT`` for it."""
+    """``golden.safetensors``: ``raw.INPUT``, before preprocessing, and ``teacher.OUTPUT`` and ``engine.OUTPUT`` for it.
+
+    Raw inputs that are no tensors are held as ``attar.stages.packaging.ragged`` says.
+    """
 
     requests: int = Field(ge=1)
     tolerance: float = Field(gt=0, le=LOOSEST)
@@ -74,7 +78,7 @@ class Manifest(Part):
     outputs: Mapping[str, Output] = Field(min_length=1)
     ranges: Mapping[str, tuple[int, int]]
     """For each dynamic axis the smallest and the largest size that was promised to work."""
-    preprocess: Mapping[str, Sequence[Step]]
+    preprocess: Mapping[str, Sequence[KnownStep]]
     labels: Sequence[str]
     graphs: Sequence[Annotated[str, Field(pattern=r"^\w+$")]] = Field(min_length=1)
     """They name files, so they are words and lead nowhere else."""
@@ -109,6 +113,8 @@ class Manifest(Part):
             raise ValueError(f"no range of sizes is given for the axis {min(unknown)}")
         if unknown := self.preprocess.keys() - self.inputs.keys():
             raise ValueError(f"steps are given for {min(unknown)}, which is no input")
+        if wrong := outside(step for todo in self.preprocess.values() for step in todo):
+            raise ValueError(wrong)
         if list(self.labels) != list(self.ledger.get("classes", self.labels)):
             raise ValueError("the labels are not the classes that were measured")
         return self
