@@ -7,16 +7,31 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from attar.models.preprocess import Normalize, Scale
-    from attar.models.task import InMemory, Output, Split, Task, Tensor, hits
+    from attar.models.task import Batch, InMemory, Output, Split, Task, Tensor, hits
     from attar.pipeline.stage import Artifact, Stage
     from attar.stages.bundle import open_bundle as open  # the public name reads attar.open
     from attar.stages.run import run
 
 __version__ = "0.1.0"
-__all__ = ["Artifact", "InMemory", "Normalize", "Output", "Scale", "Split", "Stage", "Task", "Tensor", "hits", "open", "run"]
+__all__ = [
+    "Artifact",
+    "Batch",
+    "InMemory",
+    "Normalize",
+    "Output",
+    "Scale",
+    "Split",
+    "Stage",
+    "Task",
+    "Tensor",
+    "hits",
+    "open",
+    "run",
+]
 
 _HOMES = {
     "Artifact": "attar.pipeline.stage:Artifact",
+    "Batch": "attar.models.task:Batch",
     "InMemory": "attar.models.task:InMemory",
     "Normalize": "attar.models.preprocess:Normalize",
     "Output": "attar.models.task:Output",

@@ -352,8 +352,8 @@ def overlapping(arrays: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (outside, "labels of the train split are outside the 2 classes"),
-        (empty, "the validation split of Circle is empty"),
+        (outside, "Circle.split('train') gives 1 labels outside the 2 classes"),
+        (empty, "Circle.split('validation') is empty"),
         (overlapping, "5 of 256 different test samples are in the train split too"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
