@@ -40,8 +40,8 @@ def new(folder: Path, verbose: bool) -> None:
 
 def write(folder: Path) -> None:
     """All files or none: they are written beside ``folder`` and renamed. Raises RecipeError where that cannot be done."""
-    refuse(folder)
     try:
+        refuse(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".attar-new-", dir=folder.parent) as beside:
             made = Path(beside) / "project"
@@ -50,20 +50,19 @@ def write(folder: Path) -> None:
                 shutil.copyfile(STARTER / source, made / name)
             made.rename(folder)  # takes the place of an empty folder, and of nothing else
     except OSError as error:
-        raise RecipeError(f"cannot make {folder}: {error.strerror or error}; name another folder") from error
+        place = f" ({error.filename})" if error.filename else ""
+        raise RecipeError(f"cannot make {folder}: {error.strerror or error}{place}; name another folder") from error
+    except ValueError as error:  # a NUL, which no name may hold
+        raise RecipeError(f"cannot make {str(folder)!r}: {error}; name another folder") from error
 
 
 def refuse(folder: Path) -> None:
-    """Raises RecipeError for what is no name of a folder, and for one that holds something."""
-    try:
-        there = folder.exists() or folder.is_symlink()
-        if there and not folder.is_dir():
-            raise RecipeError(f"{folder} is there and is no folder; name one that is new or empty")
-        if there and any(folder.iterdir()):
-            raise RecipeError(f"{folder} is not empty, and nothing in it is overwritten; name a folder that is new or empty")
-        if there and (folder.is_symlink() or folder.samefile(Path.cwd())):
-            raise RecipeError(f"{folder} would be replaced under your feet; name a new folder, such as {folder / 'project'}")
-    except OSError as error:
-        raise RecipeError(f"cannot look at {folder}: {error.strerror or error}; name another folder") from error
-    except ValueError as error:  # a NUL, which no file system takes
-        raise RecipeError(f"{str(folder)!r} cannot be the name of a folder: {error}") from error
+    """Raises RecipeError for what is there and is no folder, holds something, or must not be replaced by another folder."""
+    if not (folder.exists() or folder.is_symlink()):
+        return
+    if not folder.is_dir():
+        raise RecipeError(f"{folder} is there and is no folder; name one that is new or empty")
+    if any(folder.iterdir()):
+        raise RecipeError(f"{folder} is not empty, and nothing in it is overwritten; name a folder that is new or empty")
+    if folder.is_symlink() or folder.samefile(Path.cwd()):
+        raise RecipeError(f"{folder} would be replaced under your feet; name a new folder, such as {folder / 'project'}")
