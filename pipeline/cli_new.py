@@ -52,8 +52,6 @@ def write(folder: Path) -> None:
     except OSError as error:
         place = f" ({error.filename})" if error.filename else ""
         raise RecipeError(f"cannot make {folder}: {error.strerror or error}{place}; name another folder") from error
-    except ValueError as error:  # a NUL, which no name may hold
-        raise RecipeError(f"cannot make {str(folder)!r}: {error}; name another folder") from error
 
 
 def refuse(folder: Path) -> None:

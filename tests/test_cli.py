@@ -413,6 +413,16 @@ def test_a_broken_task_is_one_message_and_json_stays_json(here: Path, how: str) 
     assert "Traceback" not in done.stderr
 
 
+def test_a_fetch_that_raises_is_one_message_with_its_line(here: Path) -> None:
+    tiny.write(here, task=f"{tiny.TASK}\n    def fetch(self):\n        raise ValueError('no such address')\n")
+    done = call("fetch", "recipe.toml", "--store", "store")
+    assert done.exit_code == 1, done.output
+    assert re.search(
+        r"error: fetching for task\.py:Circle broke: ValueError: no such address \(task\.py:\d+, in Circle\.fetch\)", done.stderr
+    )
+    assert "Traceback" not in done.stderr
+
+
 def test_code_that_was_edited_between_two_runs_of_one_process_is_the_code_that_runs(here: Path) -> None:
     tiny.write(here)
     first = attar.run("recipe.toml", store="store")

@@ -80,9 +80,8 @@ def test_what_is_no_folder_is_left_as_it_is(tmp_path: Path) -> None:
     assert names(tmp_path) == {"file", "link"}
 
 
-@pytest.mark.parametrize(("name", "message"), [("x" * 300, "File name too long"), ("a\0b", "embedded null byte")])
-def test_names_that_no_folder_can_have(tmp_path: Path, name: str, message: str) -> None:
-    refused(f"{tmp_path}/{name}", message)
+def test_a_name_that_no_folder_can_have(tmp_path: Path) -> None:
+    refused(tmp_path / ("x" * 300), "File name too long")
     assert names(tmp_path) == set()
 
 
