@@ -48,7 +48,7 @@ def test_its_links_lead_somewhere() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_the_page_leads_to_a_bundle(tmp_path: Path) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
