@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from attar.models.preprocess import CenterCrop, ChannelsFirst, DecodeImage, Normalize, Resize, Scale, Tokenize
-    from attar.models.task import InMemory, Output, Split, Task, Tensor, hits
+    from attar.models.task import Batch, InMemory, Output, Split, Task, Tensor, hits
     from attar.pipeline.stage import Artifact, Stage
     from attar.stages.bundle import open_bundle as open  # the public name reads attar.open
     from attar.stages.run import run
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Artifact",
+    "Batch",
     "CenterCrop",
     "ChannelsFirst",
     "DecodeImage",
@@ -35,6 +36,7 @@ __all__ = [
 
 _HOMES = {
     "Artifact": "attar.pipeline.stage:Artifact",
+    "Batch": "attar.models.task:Batch",
     "CenterCrop": "attar.models.preprocess:CenterCrop",
     "ChannelsFirst": "attar.models.preprocess:ChannelsFirst",
     "DecodeImage": "attar.models.preprocess:DecodeImage",

@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from attar.models import content, preprocess, step_check, views
-from attar.models.task import Array, Arrays, Batch, Output, Split, SplitName, Task, Tensor
-from attar.pipeline.errors import StageError, did_you_mean
+from attar.models import content, preprocess, step_check
+from attar.models.task import Array, Arrays, Batch, Split, SplitName, Task
+from attar.models.task_calls import Trial, calling, place, seen, split_of
+from attar.models.task_declared import check_declared
+from attar.pipeline import blame
+from attar.pipeline.errors import StageError
 
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 """Those that every task has."""
@@ -26,7 +29,7 @@ def check(task: Task) -> None:
     check_declared(task)
     check_data(task)
     step_check.check(task)
-    splits = {name: task.split(name) for name in splits_of(task)}
+    splits = {name: split_of(task, name) for name in splits_of(task)}
     for name, split in splits.items():
         check_split(task, name, split)
         check_repeats(task, name, split)
@@ -39,75 +42,27 @@ def splits_of(task: Task) -> tuple[SplitName, ...]:
     return (*SPLITS, "transfer") if task.transfer else SPLITS
 
 
-def check_declared(task: Task) -> None:
-    """What the class says before any data are read: ``inputs``, ``outputs`` and ``ranges``."""
-    kinds: dict[str, type] = {"inputs": Tensor, "outputs": Output}
-    for attribute, kind in kinds.items():
-        declared: Any = getattr(task, attribute, None)
-        if not (isinstance(declared, Mapping) and declared and all(isinstance(each, kind) for each in declared.values())):
-            raise StageError(
-                f"{place(task, attribute)} must name at least one attar.{kind.__name__}, got {reprlib.repr(declared)}"
-            )
-    for axis in task.ranges:
-        check_range(task, axis)
-    for attribute in kinds:
-        for name, each in getattr(task, attribute).items():
-            check_axes(task, f"{attribute}[{name!r}]", each.axes)
-    for name, tensor in task.inputs.items():
-        check_dtype(task, name, tensor)
-
-
-def place(task: Task, attribute: str) -> str:
-    return f"{type(task).__name__}.{attribute}"
-
-
-def check_range(task: Task, axis: str) -> None:
-    promised: Any = task.ranges[axis]
-    least = 1 if axis == "batch" else 0  # a cache may be empty at first, a batch never is
-    pair = isinstance(promised, Sequence) and len(promised) == 2 and all(isinstance(size, int) for size in promised)
-    if not pair or not least <= promised[0] <= promised[1] or promised[1] == 0:
-        raise StageError(
-            f"{place(task, f'ranges[{axis!r}]')} must be two integers, the smallest and the largest size that is promised, "
-            f"{least} <= smallest <= largest and largest > 0; got {promised!r}"
-        )
-
-
-def check_axes(task: Task, where: str, axes: tuple[int | str, ...]) -> None:
-    for axis in axes:
-        if isinstance(axis, str) and axis not in task.ranges:
-            raise StageError(
-                f"{place(task, where)} has an axis {axis!r} that `ranges` says nothing of: add its smallest and largest size, "
-                f"or name one that is there; {did_you_mean(axis, task.ranges)}"
-            )
-
-
-def check_dtype(task: Task, name: str, tensor: Tensor) -> None:
-    try:
-        np.dtype(tensor.dtype)
-    except TypeError as error:
-        where = place(task, f"inputs[{name!r}]")
-        raise StageError(f"{where} has the dtype {tensor.dtype!r}; it must be a numpy name such as float32 or int64") from error
-
-
 def check_data(task: Task) -> None:
-    listed: Any = task.data()
+    with calling(f"{place(task, 'data')}()"):
+        listed: Any = task.data()
     whole = isinstance(listed, Sequence) and not isinstance(listed, str)  # each letter of a string would be a version
     if not whole or not all(isinstance(item, (str, Path)) for item in listed):
         raise StageError(f"{place(task, 'data')}() must return a list of paths and version strings, got {reprlib.repr(listed)}")
 
 
-def check_split(task: Task, name: SplitName, split: Split) -> None:
+def check_split(task: Task, name: SplitName, split: Trial) -> None:
+    where = split.where
     if len(split) == 0:
-        raise StageError(f"the {name} split of {type(task).__name__} is empty; all of {', '.join(splits_of(task))} need samples")
-    check_inputs(task, name, views.chunk(task, split, 0).inputs)
+        raise StageError(f"{where} is empty; all of {', '.join(splits_of(task))} need samples")
+    check_inputs(task, where, seen(task, split).inputs)
     whole = integers(task)
     steps = {key: task.preprocess[key] for key in whole if key in task.preprocess}
     for batch in batches(split):
         if name == "transfer":
-            check_unlabelled(task, batch)
+            check_unlabelled(where, batch)
         else:
-            check_labels(task, name, batch)
-        check_integers(task, name, preprocess.apply(steps, {key: batch.inputs[key] for key in whole}))
+            check_labels(task, where, batch)
+        check_integers(task, where, preprocess.apply(steps, {key: batch.inputs[key] for key in whole}))
 
 
 def integers(task: Task) -> list[str]:
@@ -115,21 +70,21 @@ def integers(task: Task) -> list[str]:
     return [name for name, tensor in task.inputs.items() if np.issubdtype(np.dtype(tensor.dtype), np.integer)]
 
 
-def check_integers(task: Task, split: str, inputs: Arrays) -> None:
+def check_integers(task: Task, where: str, inputs: Arrays) -> None:
     """Integers lie in ``[0, high)``: what an embedding would do with others depends on the runtime."""
     for name in integers(task):
         array, high = np.asarray(inputs[name], np.int64), task.inputs[name].high
         wrong = array[(array < 0) | (array >= high)]
         if wrong.size:
             raise StageError(
-                f"the {split} split gives {name!r} the value {wrong[0]}, outside [0, high) with high = {high}; "
+                f"{where} gives {name!r} the value {wrong[0]}, outside [0, high) with high = {high}; "
                 f"set `high` of {place(task, f'inputs[{name!r}]')} to the largest value that may occur, plus 1"
             )
 
 
 def check_repeats(task: Task, name: SplitName, split: Split) -> None:
     """The first samples of another call: a teacher's answers are recorded by index and read long afterwards."""
-    again = task.split(name)
+    again = split_of(task, name)
     rows = np.arange(min(FEW, len(split)))
     if len(again) == len(split):
         one, two = split.take(rows), again.take(rows)
@@ -148,23 +103,21 @@ def same(one: Arrays, two: Arrays) -> bool:
 
 def check_views(task: Task, split: Split) -> None:
     """Augmented inputs are as declared, and decided by the generator alone."""
-    first = views.chunk(task, split, 0, view=0).inputs
-    check_inputs(task, "train (augmented)", first)
-    check_integers(task, "train (augmented)", first)
-    if not same(first, views.chunk(task, split, 0, view=0).inputs):
+    first, where = seen(task, split, view=0).inputs, place(task, "augment")
+    check_inputs(task, where, first)
+    check_integers(task, where, first)
+    if not same(first, seen(task, split, view=0).inputs):
+        raise StageError(f"{where} gives different views for equal generators; it must draw from `generator` alone")
+    if same(first, seen(task, split, view=1).inputs) and not same(first, seen(task, split).inputs):
         raise StageError(
-            f"{place(task, 'augment')} gives different views for equal generators; it must draw from `generator` alone"
-        )
-    if same(first, views.chunk(task, split, 0, view=1).inputs) and not same(first, views.chunk(task, split, 0).inputs):
-        raise StageError(
-            f"{place(task, 'augment')} changes the inputs but gives the same view for different generators; it must draw from "
+            f"{where} changes the inputs but gives the same view for different generators; it must draw from "
             "`generator`, and what is done to every sample alike belongs in `preprocess`"
         )
 
 
 def check_score(task: Task, split: Split) -> None:
     """``score`` of a few random answers. Not where their shapes are known to the task's own ``answer`` only."""
-    few = views.chunk(task, split, 0).take(np.arange(min(FEW, len(split))))
+    few = seen(task, split).take(np.arange(min(FEW, len(split))))
     outputs = random_outputs(task, few.inputs)
     if outputs is None:
         return
@@ -174,7 +127,9 @@ def check_score(task: Task, split: Split) -> None:
             made: Any = task.score(outputs, few.targets)
     except Exception as error:
         shapes = {name: array.shape for name, array in outputs.items()}
-        raise StageError(f"{where} cannot score outputs of shapes {shapes}: {type(error).__name__}: {error}") from error
+        raise StageError(
+            f"{where} cannot score outputs of shapes {shapes}: {type(error).__name__}: {error}{blame.where(error)}"
+        ) from error
     found = f"{made.dtype} {list(made.shape)}" if isinstance(made, np.ndarray) else reprlib.repr(made)
     right = isinstance(made, np.ndarray) and made.ndim == 2 and made.shape[0] == samples and made.shape[1] > 0
     if not right or not np.issubdtype(made.dtype, np.floating):
@@ -202,23 +157,23 @@ def batches(split: Split) -> Iterator[Batch]:
         yield split.take(np.arange(start, min(start + AT_ONCE, len(split))))
 
 
-def check_inputs(task: Task, split: str, inputs: Arrays) -> None:
+def check_inputs(task: Task, where: str, inputs: Arrays) -> None:
     """Names, dtypes and shapes after preprocessing, against what the task declares."""
     if set(inputs) != set(task.inputs):
-        raise StageError(f"the {split} split gives the inputs {sorted(inputs)}, the task declares {sorted(task.inputs)}")
+        raise StageError(f"{where} gives the inputs {sorted(inputs)}, the task declares {sorted(task.inputs)}")
     for name, tensor in task.inputs.items():
         array = inputs[name]
-        if array.dtype != np.dtype(tensor.dtype) or not fits(task, tensor, array):
+        if array.dtype != np.dtype(tensor.dtype) or not fits(task, tensor.axes, array.shape):
             raise StageError(
-                f"the {split} split gives {name!r} as {array.dtype} {array.shape} after preprocessing, "
-                f"the task declares {tensor.dtype} {tensor.axes} with {dict(task.ranges)}"
+                f"{where} gives {name!r} as {array.dtype} {array.shape} after preprocessing, the task declares {tensor.dtype} "
+                f"{tensor.axes} with {dict(task.ranges)}; return it so, or let a step in `preprocess` make it so"
             )
 
 
-def fits(task: Task, tensor: Tensor, array: Array) -> bool:
-    if array.ndim != len(tensor.axes):
+def fits(task: Task, axes: Sequence[int | str], shape: Sequence[int]) -> bool:
+    if len(shape) != len(axes):
         return False
-    for axis, size in zip(tensor.axes, array.shape, strict=True):
+    for axis, size in zip(axes, shape, strict=True):
         if isinstance(axis, int) and size != axis:
             return False
         if isinstance(axis, str) and axis != "batch":
@@ -228,40 +183,52 @@ def fits(task: Task, tensor: Tensor, array: Array) -> bool:
     return True
 
 
-def check_labels(task: Task, split: str, batch: Batch) -> None:
-    """Class indices lie in ``[0, classes)``, numbers are finite."""
+def check_labels(task: Task, where: str, batch: Batch) -> None:
+    """Class indices lie in ``[0, classes)``, numbers are finite, and both are of the output's axes."""
     for name, output in task.outputs.items():
         if output.target is None:
             continue
         if output.target not in batch.targets:
-            raise StageError(f"the {split} split has no target {output.target!r}, which the output {name!r} is trained on")
+            raise StageError(f"{where} has no target {output.target!r}, which the output {name!r} is trained on")
         target = batch.targets[output.target]
-        if output.kind == "values":
-            if not np.isfinite(np.asarray(target, np.float64)).all():
-                raise StageError(f"the target {output.target!r} of the {split} split holds NaN or infinity")
-            continue
-        check_classes(split, np.asarray(target, np.int64), output.axes[-1])
+        check_kind(task, where, name, target)
+        if output.kind == "logits":
+            check_classes(where, np.asarray(target, np.int64), output.axes[-1])
+        elif not np.isfinite(np.asarray(target, np.float64)).all():
+            raise StageError(f"{where}: the target {output.target!r} holds NaN or infinity")
 
 
-def check_unlabelled(task: Task, batch: Batch) -> None:
-    if batch.targets:
+def check_kind(task: Task, where: str, name: str, target: Array) -> None:
+    """Integers without the axis of the classes for logits, numbers of the same axes for values."""
+    output = task.outputs[name]
+    classes = output.kind == "logits"
+    axes, kinds = (output.axes[:-1], "biu") if classes else (output.axes, "biuf")
+    if target.dtype.kind not in kinds or not fits(task, axes, target.shape):
+        wanted = "integer class indices" if classes else "numbers"
         raise StageError(
-            f"the transfer split of {type(task).__name__} gives the targets {sorted(batch.targets)}; it holds samples without "
-            "labels, so return inputs alone (labelled samples belong in train)"
+            f"{where} gives the target {output.target!r} as {target.dtype} {target.shape}; the output {name!r}, {output.kind} of "
+            f"{output.axes}, is trained on {wanted} of the axes {axes}"
         )
 
 
-def check_classes(split: str, labels: npt.NDArray[np.int64], classes: int | str) -> None:
+def check_unlabelled(where: str, batch: Batch) -> None:
+    if batch.targets:
+        raise StageError(
+            f"{where} gives the targets {sorted(batch.targets)}; it holds samples without labels, so return inputs alone "
+            "(labelled samples belong in train)"
+        )
+
+
+def check_classes(where: str, labels: npt.NDArray[np.int64], classes: int | str) -> None:
     if isinstance(classes, str):  # a dynamic number of classes: nothing is promised
         return
     wrong = labels[(labels < 0) | (labels >= classes)]
     if len(wrong):
         found = sorted(set(wrong.tolist()))[:5]
-        last = classes - 1
-        raise StageError(f"{len(wrong)} labels of the {split} split are outside the {classes} classes (0 to {last}): {found}")
+        raise StageError(f"{where} gives {len(wrong)} labels outside the {classes} classes (0 to {classes - 1}): {found}")
 
 
-def check_overlap(splits: dict[SplitName, Split]) -> None:
+def check_overlap(splits: Mapping[SplitName, Split]) -> None:
     """No sample of the test split may be one that was trained on, or chosen by."""
     test = fingerprints(splits["test"])
     for name in (name for name in splits if name != "test"):

@@ -187,12 +187,15 @@ def plan(as_json: bool, **options: Any) -> None:
 def fetch(as_json: bool, **options: Any) -> None:
     """Get the data that the recipe's task knows how to get."""
     from attar.models.task import load_task
+    from attar.pipeline.run import breaking
 
     workspace = workspace_of(options)
     tasks = {stage.task for bound in workspace.recipe.pipeline.slots.values() if hasattr(stage := bound.stage, "task")}
+    found: dict[str, list[str]] = {}
     for name in sorted(tasks):
-        load_task(name).fetch()
-    found = {name: [str(item) for item in load_task(name).data()] for name in sorted(tasks)}
+        with breaking(f"fetching for {name}"):
+            load_task(name).fetch()
+            found[name] = [str(item) for item in load_task(name).data()]
     click.echo(json.dumps(found, indent=1) if as_json else "\n".join(f"{name}: data are at hand" for name in found))
 
 

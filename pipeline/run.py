@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from attar.pipeline import keys, machine, team
+from attar.pipeline import blame, keys, machine, team
 from attar.pipeline.errors import AttarError, RecipeError, StageError, StoreError
 from attar.pipeline.fingerprint import Fingerprint
 from attar.pipeline.graph import Pipeline
@@ -272,9 +272,12 @@ def breaking(slot: str) -> Iterator[None]:
     except AttarError as error:
         raise type(error)(f"{slot}: {error}") from error
     except ModuleNotFoundError as error:
-        raise StageError(f"{slot} broke: {error}; is it installed? Training needs `pip install 'attar[train]'`") from error
+        said = f"{slot} broke: {error}{blame.where(error)}"
+        raise StageError(f"{said}; is it installed? Training needs `pip install 'attar[train]'`") from error
     except OSError as error:
         place = f" ({error.filename})" if error.filename else ""
-        raise StageError(f"{slot}: {error.strerror or error}{place}; is the disk full or the file gone?") from error
+        raise StageError(
+            f"{slot}: {error.strerror or error}{place}{blame.where(error)}; is the disk full or the file gone?"
+        ) from error
     except (Exception, SystemExit) as error:  # user code and libraries may raise anything; it is chained and shown by -v
-        raise StageError(f"{slot} broke: {type(error).__name__}: {error}") from error
+        raise StageError(f"{slot} broke: {type(error).__name__}: {error}{blame.where(error)}") from error

@@ -352,8 +352,8 @@ def overlapping(arrays: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (outside, "labels of the train split are outside the 2 classes"),
-        (empty, "the validation split of Circle is empty"),
+        (outside, "Circle.split('train') gives 1 labels outside the 2 classes"),
+        (empty, "Circle.split('validation') is empty"),
         (overlapping, "5 of 256 different test samples are in the train split too"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -410,6 +410,16 @@ def test_a_broken_task_is_one_message_and_json_stays_json(here: Path, how: str) 
     assert done.exit_code == 1, done.output
     (teacher,) = json.loads(done.stdout)["slots"]
     assert re.search(message, teacher["error"]), teacher["error"]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_fetch_that_raises_is_one_message_with_its_line(here: Path) -> None:
+    tiny.write(here, task=f"{tiny.TASK}\n    def fetch(self):\n        raise ValueError('no such address')\n")
+    done = call("fetch", "recipe.toml", "--store", "store")
+    assert done.exit_code == 1, done.output
+    assert re.search(
+        r"error: fetching for task\.py:Circle broke: ValueError: no such address \(task\.py:\d+, in Circle\.fetch\)", done.stderr
+    )
     assert "Traceback" not in done.stderr
 
 

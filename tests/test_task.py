@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from attar.models import task_check, views
+from attar.models import task_check, task_declared, views
 from attar.models.task import Array, Arrays, InMemory, Output, Split, SplitName, Task, Tensor, hits, load_task
 from attar.models.tasks.digits import Digits
 from attar.pipeline.errors import StageError
@@ -96,7 +96,9 @@ def test_examples_have_the_declared_shapes() -> None:
 @pytest.mark.parametrize("label", [-1, 10])
 def test_labels_outside_the_classes(label: int) -> None:
     task = type("Made", (Labelled,), {"label": label})()
-    with pytest.raises(StageError, match=rf"1 labels of the train split are outside the 10 classes \(0 to 9\): \[{label}\]"):
+    with pytest.raises(
+        StageError, match=rf"Made\.split\('train'\) gives 1 labels outside the 10 classes \(0 to 9\): \[{label}\]"
+    ):
         task_check.check(task)
 
 
@@ -104,12 +106,12 @@ def test_targets_that_are_not_finite() -> None:
     part = rows("train", 0, 9)
     value = np.asarray(part.targets["value"]).copy()
     value[4] = np.nan
-    with pytest.raises(StageError, match="'value' of the train split holds NaN"):
+    with pytest.raises(StageError, match=r"Made\.split\('train'\): the target 'value' holds NaN"):
         task_check.check(broken(train=InMemory(part.inputs, {"value": value})))
 
 
 def test_targets_that_are_not_there() -> None:
-    with pytest.raises(StageError, match="the validation split has no target 'value'"):
+    with pytest.raises(StageError, match=r"Made\.split\('validation'\) has no target 'value'"):
         task_check.check(broken(validation=InMemory(rows("validation", 0, 9).inputs, {})))
 
 
@@ -118,7 +120,7 @@ def test_an_empty_split() -> None:
         def split(self, name: SplitName) -> Split:
             return rows("validation", 0, 0) if name == "validation" else super().split(name)
 
-    with pytest.raises(StageError, match="validation split of Empty is empty"):
+    with pytest.raises(StageError, match=r"Empty\.split\('validation'\) is empty"):
         task_check.check(Empty())
 
 
@@ -156,7 +158,7 @@ def test_an_augmentation_that_changes_the_dtype() -> None:
         def augment(self, inputs: Arrays, generator: np.random.Generator) -> Arrays:
             return {**inputs, "mask": np.asarray(inputs["mask"], np.float64)}
 
-    with pytest.raises(StageError, match=r"train \(augmented\) split gives 'mask' as float64"):
+    with pytest.raises(StageError, match=r"Doubles\.augment gives 'mask' as float64"):
         task_check.check(Doubles())
 
 
@@ -183,7 +185,7 @@ def test_ranges_that_are_none(promised: Any) -> None:
 
 
 def test_an_empty_batch_is_no_promise_but_an_empty_cache_is() -> None:
-    task_check.check_range(with_attributes(ranges={"cache": (0, 16)}), "cache")
+    task_declared.check_range(with_attributes(ranges={"cache": (0, 16)}), "cache")
     with pytest.raises(StageError, match="1 <= smallest"):
         task_check.check(with_attributes(ranges={**Sentences.ranges, "batch": (0, 16)}))
 
@@ -216,7 +218,7 @@ def test_integers_outside_what_is_declared(value: int, split: SplitName) -> None
     inputs = {"tokens": tokens, "mask": np.tile(whole.inputs["mask"], (9, 1))}
     task = broken(**{split: InMemory(inputs, {"value": np.tile(whole.targets["value"], (9, 1))})})
     with pytest.raises(
-        StageError, match=rf"the {split} split gives 'tokens' the value {value}, outside \[0, high\) with high = 32"
+        StageError, match=rf"Made\.split\('{split}'\) gives 'tokens' the value {value}, outside \[0, high\) with high = 32"
     ):
         task_check.check(task)
 
@@ -225,7 +227,7 @@ def test_an_augmentation_that_makes_other_integers() -> None:
     def augment(self: Sentences, inputs: Arrays, generator: np.random.Generator) -> Arrays:
         return {**inputs, "tokens": np.asarray(inputs["tokens"], np.int64) + generator.integers(1, 32)}
 
-    with pytest.raises(StageError, match=r"train \(augmented\) split gives 'tokens' the value \d+, outside"):
+    with pytest.raises(StageError, match=r"Made\.augment gives 'tokens' the value \d+, outside"):
         task_check.check(with_attributes(augment=augment))
 
 
@@ -373,12 +375,12 @@ def transfer(unlabelled: InMemory) -> Task:
 def test_a_transfer_split_has_inputs_alone() -> None:
     some = Sentences().example(np.random.default_rng(0), batch=20, sequence=16)
     task_check.check(transfer(InMemory(some, {})))
-    with pytest.raises(StageError, match=r"transfer split of Made gives the targets \['value'\]; .* return inputs alone"):
+    with pytest.raises(StageError, match=r"Made\.split\('transfer'\) gives the targets \['value'\]; .* return inputs alone"):
         task_check.check(transfer(InMemory(some, {"value": np.zeros((20, 1), np.float32)})))
 
 
 def test_a_transfer_split_is_looked_at_like_the_others() -> None:
-    with pytest.raises(StageError, match="the transfer split of Made is empty; all of train, validation, test, transfer need"):
+    with pytest.raises(StageError, match=r"Made\.split\('transfer'\) is empty; all of train, validation, test, transfer need"):
         task_check.check(transfer(InMemory(rows("train", 0, 0).inputs, {})))
     with pytest.raises(StageError, match="different test samples are in the transfer split too"):
         task_check.check(transfer(InMemory(rows("test", 0, 9).inputs, {})))

@@ -66,11 +66,12 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Enviro
 
 
 def packaged() -> set[str]:
-    """What the import package must hold: its modules, recipes, templates and the marker for type checkers."""
+    """What the import package must hold: its modules, recipes, starter, templates and the marker for type checkers."""
     wanted = {"attar/py.typed"}
     for part in ("attar", "attar/pipeline", "attar/stages", "attar/models"):
         wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / part).rglob("*.py")}
     wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / "attar/pipeline/recipes").glob("*.toml")}
+    wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / "attar/pipeline/starter").iterdir() if path.is_file()}
     templates = (ROOT / "attar/pipeline/report/templates").rglob("*.*")
     return wanted | {str(path.relative_to(ROOT)) for path in templates if "__pycache__" not in path.parts}
 

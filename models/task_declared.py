@@ -1,0 +1,59 @@
+"""What the class of a task says before any data are read: ``inputs``, ``outputs`` and ``ranges``."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from attar.models.task import Output, Task, Tensor
+from attar.models.task_calls import place
+from attar.pipeline.errors import StageError, did_you_mean
+
+
+def check_declared(task: Task) -> None:
+    """Raises StageError for names, axes, ranges and dtypes that no batch could fulfil."""
+    kinds: dict[str, type] = {"inputs": Tensor, "outputs": Output}
+    for attribute, kind in kinds.items():
+        declared: Any = getattr(task, attribute, None)
+        if not (isinstance(declared, Mapping) and declared and all(isinstance(each, kind) for each in declared.values())):
+            raise StageError(
+                f"{place(task, attribute)} must name at least one attar.{kind.__name__}, got {reprlib.repr(declared)}"
+            )
+    for axis in task.ranges:
+        check_range(task, axis)
+    for attribute in kinds:
+        for name, each in getattr(task, attribute).items():
+            check_axes(task, f"{attribute}[{name!r}]", each.axes)
+    for name, tensor in task.inputs.items():
+        check_dtype(task, name, tensor)
+
+
+def check_range(task: Task, axis: str) -> None:
+    promised: Any = task.ranges[axis]
+    least = 1 if axis == "batch" else 0  # a cache may be empty at first, a batch never is
+    pair = isinstance(promised, Sequence) and len(promised) == 2 and all(isinstance(size, int) for size in promised)
+    if not pair or not least <= promised[0] <= promised[1] or promised[1] == 0:
+        raise StageError(
+            f"{place(task, f'ranges[{axis!r}]')} must be two integers, the smallest and the largest size that is promised, "
+            f"{least} <= smallest <= largest and largest > 0; got {promised!r}"
+        )
+
+
+def check_axes(task: Task, where: str, axes: tuple[int | str, ...]) -> None:
+    for axis in axes:
+        if isinstance(axis, str) and axis not in task.ranges:
+            raise StageError(
+                f"{place(task, where)} has an axis {axis!r} that `ranges` says nothing of: add its smallest and largest size, "
+                f"or name one that is there; {did_you_mean(axis, task.ranges)}"
+            )
+
+
+def check_dtype(task: Task, name: str, tensor: Tensor) -> None:
+    try:
+        np.dtype(tensor.dtype)
+    except TypeError as error:
+        where = place(task, f"inputs[{name!r}]")
+        raise StageError(f"{where} has the dtype {tensor.dtype!r}; it must be a numpy name such as float32 or int64") from error
