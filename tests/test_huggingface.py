@@ -62,6 +62,14 @@ class Embeddings(Sentences):
         return np.ones((len(outputs["vector"]), 1))
 
 
+class Wider(Sentences):
+    inputs = {"tokens": Tensor("int64", ("batch", "sequence"), high=WORDS + 1)}
+
+
+class Longer(Sentences):
+    ranges = {"batch": (1, 8), "sequence": (1, LONGEST + 1)}
+
+
 class Four(Sentences):
     outputs = {"logits": Output(("batch", 4), target="label")}
     classes = ("a", "b", "c", "d")
@@ -182,6 +190,18 @@ def test_weights_of_a_file_are_trained_further_too(tmp_path: Path, saved: Callab
     before, after = (load_file(each.root / "weights.safetensors") for each in (first, second))
     for name, tensor in before.items():
         torch.testing.assert_close(after[name], tensor, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [("Wider", "knows 50 tokens, Wider gives 'tokens' with high = 51"), ("Longer", "at most 16 tokens, Longer promises 17")],
+)
+def test_tokens_and_places_without_an_embedding_are_refused(
+    tmp_path: Path, saved: Callable[..., Any], task: str, said: str
+) -> None:
+    saved(num_labels=3)
+    with pytest.raises(StageError, match=said):
+        teach(tmp_path, task=f"tests.test_huggingface:{task}")
 
 
 def test_a_head_of_other_labels_is_refused(tmp_path: Path, saved: Callable[..., Any]) -> None:
