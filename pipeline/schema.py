@@ -52,7 +52,8 @@ def section(slot: Slot, definitions: dict[str, Any]) -> dict[str, Any]:
     """The settings of one slot; ``definitions`` gets what they refer to."""
     made = slot.stage.model_json_schema(ref_template="#/$defs/{model}", schema_generator=Described)
     definitions.update(made.get("$defs", {}))
-    properties = {name: field for name, field in made["properties"].items() if name not in HIDDEN}
+    hidden = HIDDEN - ({"task"} if slot.own_task else set())
+    properties = {name: field for name, field in made["properties"].items() if name not in hidden}
     pinned = {} if slot.per_target else {"keep": KEEP}
     return {"type": "object", "additionalProperties": False, "properties": properties | pinned}
 

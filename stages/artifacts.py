@@ -6,13 +6,13 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from filecmp import cmp
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from attar.models.preprocess import contents
 from attar.models.preprocess.known import STEPS, Steps
-from attar.models.task import Array, Predictor, Task
+from attar.models.task import Array, Predictor, Task, load_task
 from attar.pipeline.errors import StageError
-from attar.pipeline.stage import Artifact, Device
+from attar.pipeline.stage import Artifact, Device, Facts
 from attar.stages.labelling.rows import Rows, mapped
 from attar.stages.packaging.steps import located
 
@@ -23,9 +23,20 @@ if TYPE_CHECKING:
 class Model(Artifact, ABC):
     """Something that answers: ``with model.open() as predict: predict(inputs)``, named arrays to named arrays."""
 
+    @classmethod
+    def found(cls, key: str, digest: str, root: Path, facts: Facts) -> Self:
+        """Where any model will do, as for a teacher, ``OnnxModel`` if there are graphs and else ``Weights``."""
+        kind: Any = (OnnxModel if "graphs" in facts else Weights) if cls is Model else cls
+        made: Self = kind(key, digest, root, facts)
+        return made
+
     @abstractmethod
     def open(self, threads: int | None = None) -> AbstractContextManager[Predictor]:
         """``threads``: intra-op threads; None means every core that this process may use."""
+
+    def reads(self) -> Task:
+        """The task that prepares inputs as this model needs them; a teacher's may be another than its student's."""
+        return load_task(self.facts["task"])
 
     @property
     def size(self) -> int:
@@ -43,7 +54,7 @@ class Weights(Model):
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("torch", "safetensors")
-    code: ClassVar[tuple[str, ...]] = ("network",)
+    code: ClassVar[tuple[str, ...]] = ("network", "task")
 
     @property
     def off(self) -> bool:
@@ -62,7 +73,10 @@ class Weights(Model):
 
 
 class OnnxModel(Model):
-    """``NAME.onnx`` for every name in the fact ``graphs``; ``precision`` says what is baked in."""
+    """``NAME.onnx`` for every name in the fact ``graphs``; ``precision`` says what is baked in.
+
+    An opaque teacher's facts have a ``score`` too, and an empty ``history``.
+    """
 
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime",)
 
@@ -78,8 +92,11 @@ class OnnxModel(Model):
 class Answers(Artifact):
     """The teacher's outputs in shards, ``SPLIT.VIEW.NUMBER.safetensors``; VIEW is ``clean`` for what is not augmented.
 
-    Facts: ``views`` (count), ``seed`` (of the views), ``samples`` (a split's count), ``outputs`` (names), ``device``.
+    Facts: ``task`` (the teacher's), ``views`` (count), ``seed`` (of the views), ``samples`` (a split's count), ``outputs``
+    (names), ``device``.
     """
+
+    code: ClassVar[tuple[str, ...]] = ("task",)
 
     def rows(self, split: str, view: int | None = None) -> dict[str, Rows]:
         """The outputs of one split in the order of its samples, mapped. Raises StageError when they were not asked for."""
@@ -104,7 +121,10 @@ class Ranges(Artifact):
 
 
 class Engine(OnnxModel):
-    """A model built for one runtime on one machine. Facts: ``runtime``, ``provider``, ``threads``, ``precision``, ``graphs``."""
+    """A model built for one runtime on one machine.
+
+    Facts: ``task``, ``runtime``, ``provider``, ``threads``, ``precision``, ``graphs``.
+    """
 
     def open(self, threads: int | None = None) -> AbstractContextManager[Predictor]:
         from attar.stages.runtimes import onnxruntime
@@ -114,7 +134,8 @@ class Engine(OnnxModel):
 
 
 class Production(OnnxModel):
-    """The graphs of a bundle that is in production. Facts: ``name``, ``graphs``, ``precision``, ``preprocess``, ``parameters``.
+    """The graphs of a bundle that is in production. Facts: ``name``, ``task``, ``graphs``, ``precision``, ``preprocess``,
+    ``parameters``.
 
     One that is not compared with has ``{"off": true}``.
     """
@@ -127,6 +148,11 @@ class Production(OnnxModel):
     def preprocess(self) -> Steps:
         """Its own steps, which may be others than the task's are now."""
         return located(STEPS.validate_python(self.facts["preprocess"]), self.root)
+
+    def reads(self) -> Task:
+        task = type(super().reads())
+        made: Task = type(task.__name__, (task,), {"preprocess": self.preprocess})()
+        return made
 
     def same(self, model: OnnxModel, task: Task) -> bool:
         """Whether it holds this very graph and prepares inputs for it as the task does."""

@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from errno import EMLINK, ENOTSUP, EPERM, EXDEV
 from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
 
-from attar.models import task_check
-from attar.models.task import Task, load_task
+from attar.models import agreement, task_check
+from attar.models.task import Predictor, Task, load_task
 from attar.pipeline import data, keys, team
+from attar.pipeline.errors import StageError
 from attar.pipeline.kept import intact, kept
 from attar.pipeline.progress import advance
 from attar.pipeline.stage import CodeName, Device, Facts, Stage, scratch
-from attar.stages.artifacts import Answers, Weights
+from attar.stages.artifacts import Answers, Model, Weights
 from attar.stages.labelling.asking import Asking
 from attar.stages.labelling.shards import Shard, shards
 
@@ -36,6 +38,7 @@ class Label(Stage[Answers]):
     grows: ClassVar[tuple[str, ...]] = ("views", "view_seed", "top", "data")
 
     task: CodeName
+    """What the teacher reads: its section's own ``task``, where it has one."""
     views: int = Field(4, ge=1)
     """Augmentations of every training sample that the teacher answers; each epoch reads one."""
     view_seed: int = Field(0, ge=0)
@@ -44,15 +47,15 @@ class Label(Stage[Answers]):
     """Keep so many of a view's largest logits, where there are more, and the common share of the others; 0: keep all."""
     device: Device = "auto"
 
-    def run(self, out: Path, *, teacher: Weights) -> Facts:
-        from attar.stages.runtimes.torch import device_of
-
-        task, device = load_task(self.task), device_of(self.device).type
+    def run(self, out: Path, *, teacher: Model) -> Facts:
+        task = load_task(self.task)
         task_check.check(task)
         splits = {name: task.split(name) for name in task_check.splits_of(task)}
         samples = {name: len(split) for name, split in splits.items()}
         todo, work, folder, member = shards(samples, self.views), scratch(out), kept(out), team.current()
-        with teacher.open(device=self.device) as predict:
+        check_reads(task, teacher)
+        opened, device = self.opened(teacher)
+        with opened as predict:
             asking = Asking(task, splits, predict, folder, self.view_seed, self.top, device, read_by(task))
             for shard in missing(todo[member.rank :: member.world], work, folder.folder):
                 (work / shard.name).write_text(asking.answered(shard).name)
@@ -61,12 +64,30 @@ class Label(Stage[Answers]):
         if member.leads:
             assemble(todo, work, folder.folder, out)
         return {
+            "task": self.task,
             "views": self.views,
             "seed": self.view_seed,
             "samples": samples,
             "outputs": list(task.outputs),
             "device": device,
         }
+
+    def opened(self, teacher: Model) -> tuple[AbstractContextManager[Predictor], str]:
+        """The teacher, and the device that it answers on: a graph does so on the CPU."""
+        if not isinstance(teacher, Weights):
+            return teacher.open(), "cpu"
+        from attar.stages.runtimes.torch import device_of
+
+        return teacher.open(device=self.device), device_of(self.device).type
+
+
+def check_reads(task: Task, teacher: Model) -> None:
+    """Raises StageError for a teacher that was made for other inputs, as one that is kept by its key may be."""
+    if not agreement.same_inputs(task, teacher.reads()):
+        raise StageError(
+            f"the teacher reads the inputs of {teacher.facts['task']}, and is asked those of {type(task).__name__}; "
+            f"write task = {teacher.facts['task']!r} in [teacher]"
+        )
 
 
 def read_by(task: Task) -> str:

@@ -42,6 +42,7 @@ class Unpack(Stage[Production]):
             shutil.copyfile(graph, out / graph.name)
         return {
             "name": manifest.name,
+            "task": self.task,
             "graphs": list(manifest.graphs),
             "precision": manifest.engine.precision,
             "preprocess": STEPS.dump_python(shipped(manifest.preprocess, out), mode="json"),

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attar.models.task import Output, Split, SplitName, Task
+from attar.models import agreement
+from attar.models.task import Output, Split, SplitName, Task, load_task
 from attar.models.views import Seen
 from attar.pipeline.errors import StageError, did_you_mean
-from attar.stages.artifacts import Answers, Weights
+from attar.stages.artifacts import Answers, Model
 from attar.stages.distillation.choices import Beside, FeatureLoss, Loss, OfFeatures
 from attar.stages.distillation.companion import Companion
-from attar.stages.distillation.live import Live
+from attar.stages.distillation.live import Live, layered
 from attar.stages.distillation.losses import cross_entropy, mse
 
 Tensors = Mapping[str, Tensor]
@@ -96,7 +97,7 @@ class Distillation:
         losses: Sequence[Loss | FeatureLoss],
         answers: Answers,
         distiller: Beside | None = None,
-        teacher: Weights | None = None,
+        teacher: Model | None = None,
     ) -> None:
         """``teacher`` is opened for losses of features only."""
         self.lambda_kd, self.teacher = lambda_kd, teacher
@@ -111,6 +112,8 @@ class Distillation:
         if self.lambda_kd < 1:
             self.other.prepare(task)
         self.check_answers(task)
+        if self.features and self.teacher is not None:
+            layered(task, self.teacher)
         for loss in self.losses:
             self.check(loss, task.outputs)
             self.check_labels(loss, task.outputs)
@@ -133,7 +136,8 @@ class Distillation:
         if self.features and self.lambda_kd:
             if self.teacher is None:
                 raise StageError(f"{self.features[0].kind} is a loss of features, for which the teacher itself is needed")
-            found["features"] = self.live = Live(task, module, self.teacher.load().to(device), self.features)
+            teacher = layered(task, self.teacher).load().to(device)
+            found["features"] = self.live = Live(task, module, teacher, self.features)
         if self.distiller and self.lambda_kd:
             self.companion = Companion(self.distiller, task, module)
             found["distiller"] = self.companion.network.to(device)
@@ -156,6 +160,7 @@ class Distillation:
                 f"the answers are for {counted(known)} and {self.facts['outputs']}, "
                 f"the task has {counted(samples)} and {list(task.outputs)}; label again"
             )
+        agreement.check(task, load_task(self.facts["task"]))
 
     @staticmethod
     def check(loss: Loss, outputs: Mapping[str, Output]) -> None:
