@@ -6,7 +6,7 @@ by (seed, view, chunk). Hence any chunk of any view can be made again alone, in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -91,7 +91,7 @@ def epoch(
             else without_labels(split, chunk(task, transfer, int(n) - labelled, seed=seed, view=view))
             for n in numbers[start : start + POOL]
         ]
-        pool = join([left, *parts] if left else parts)
+        pool = join([left, *parts] if left else parts, {name: tensor.pad for name, tensor in task.inputs.items()})
         shuffled = order.permutation(len(pool.indices))
         whole = len(shuffled) - len(shuffled) % batch
         for rows in batches(task, pool, shuffled[:whole], batch, order):
@@ -125,10 +125,10 @@ def without_labels(split: Split, seen: Seen) -> Seen:
     return Seen(seen.indices + len(split), seen.inputs, none)
 
 
-def join(parts: list[Seen]) -> Seen:
-    """One after the other, those with labels first. Raises StageError for targets of different shapes."""
+def join(parts: list[Seen], pads: Mapping[str, int]) -> Seen:
+    """One after the other, those with labels first; ``pads``: see ``Tensor``. Raises StageError for targets of other shapes."""
     indices = np.concatenate([part.indices for part in parts])
-    inputs = {name: padded([part.inputs[name] for part in parts]) for name in parts[0].inputs}
+    inputs = {name: padded([part.inputs[name] for part in parts], pads[name]) for name in parts[0].inputs}
     targets = {name: stacked(name, [part.targets[name] for part in parts]) for name in parts[0].targets}
     labelled = np.concatenate([np.arange(len(part.indices)) < part.labelled for part in parts])
     if not labelled.all():
@@ -137,12 +137,12 @@ def join(parts: list[Seen]) -> Seen:
     return Seen(indices, inputs, targets)
 
 
-def padded(arrays: list[Array]) -> Array:
-    """One after the other; where samples have lengths of their own, zeros behind the shorter ones."""
+def padded(arrays: list[Array], pad: int) -> Array:
+    """One after the other; where samples have lengths of their own, ``pad`` behind the shorter ones."""
     longest = np.max([array.shape[1:] for array in arrays], axis=0).astype(int)
     if all(array.shape[1:] == tuple(longest) for array in arrays):
         return np.concatenate(arrays)
-    made = np.zeros((sum(map(len, arrays)), *longest), arrays[0].dtype)
+    made = np.full((sum(map(len, arrays)), *longest), pad, arrays[0].dtype)
     start = 0
     for array in arrays:
         made[(slice(start, start + len(array)), *(slice(size) for size in array.shape[1:]))] = array

@@ -8,9 +8,7 @@ from filecmp import cmp
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import TypeAdapter
-
-from attar.models.preprocess import Step
+from attar.models.preprocess.known import STEPS, KnownStep
 from attar.models.task import Array, Predictor, Task
 from attar.pipeline.errors import StageError
 from attar.pipeline.stage import Artifact, Device
@@ -124,9 +122,9 @@ class Production(OnnxModel):
         return bool(self.facts.get("off", False))
 
     @property
-    def preprocess(self) -> dict[str, list[Step]]:
+    def preprocess(self) -> dict[str, list[KnownStep]]:
         """Its own steps, which may be others than the task's are now."""
-        return TypeAdapter(dict[str, list[Step]]).validate_python(self.facts["preprocess"])
+        return STEPS.validate_python(self.facts["preprocess"])
 
     def same(self, model: OnnxModel, task: Task) -> bool:
         """Whether it holds this very graph and prepares inputs for it as the task does."""

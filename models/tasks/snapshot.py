@@ -86,7 +86,7 @@ def tokenizer(file: Path, learned: Sequence[str]) -> None:
         from tokenizers.pre_tokenizers import ByteLevel
         from tokenizers.trainers import BpeTrainer
     except ModuleNotFoundError as error:
-        raise StageError("a vocabulary is made with the package tokenizers: pip install tokenizers") from error
+        raise StageError("a vocabulary is made with the library tokenizers: pip install 'attar[serve-text]'") from error
     made = Tokenizer(BPE())
     made.normalizer, made.pre_tokenizer = BertNormalizer(lowercase=True), ByteLevel(add_prefix_space=True)
     alphabet = sorted(ByteLevel.alphabet())
