@@ -48,7 +48,7 @@ class Topics(Task):
 
     def split(self, name: SplitName) -> Split:
         file = find() / snapshot.TEXTS
-        return split(file, file.stat().st_mtime_ns, file.stat().st_size, name)
+        return splits(file, file.stat().st_mtime_ns, file.stat().st_size)[name]
 
     def augment(self, inputs: Arrays, generator: np.random.Generator) -> Arrays:
         """A tenth of the words left out; one word always stays."""
@@ -90,23 +90,32 @@ class Texts(Split):
         return Batch({"text": text}, {} if self.sections is None else {"section": self.sections[indices]})
 
 
-@lru_cache(maxsize=4)
-def split(file: Path, mtime: int, size: int, name: SplitName) -> Texts:
-    """The split of the file as it was at this mtime and size: a run asks for its splits many times."""
-    found = [each for each in snapshot.read(file) if each.split == name]
+@lru_cache(maxsize=2)
+def splits(file: Path, mtime: int, size: int) -> dict[str, Texts]:
+    """The splits of the file as it was at this mtime and size: a run asks for them many times."""
+    found: dict[str, list[snapshot.Text]] = {}
+    for each in snapshot.read(file):
+        found.setdefault(each.split, []).append(each)
+    return {name: as_split(texts) for name, texts in found.items()}
+
+
+def as_split(found: Sequence[snapshot.Text]) -> Texts:
+    """With the numbers of their sections, where they have some."""
     numbers = {section: number for number, section in enumerate(Topics.classes)}
-    texts = tuple(each.text for each in found)
-    if name == "transfer":
-        return Texts(texts, None)
-    return Texts(texts, np.array([numbers[each.section or ""] for each in found], np.int64))
+    sections = [numbers[each.section] for each in found if each.section is not None]
+    return Texts(tuple(each.text for each in found), np.array(sections, np.int64) if sections else None)
 
 
 def without_words(texts: Array, generator: np.random.Generator, share: float) -> Array:
     """Each word of each text left out with this probability, but never all: the one with the largest draw stays."""
     words = [text.split() for text in texts.tolist()]
     draws = generator.random((len(words), max(map(len, words), default=0)))  # (N, most words)
-    kept = [[w for w, d in zip(each, row, strict=False) if d >= min(share, row[: len(each)].max())] for each, row in zip(words, draws, strict=True)]
-    return np.array([" ".join(each) for each in kept], texts.dtype)
+    return np.array([" ".join(kept(each, row, share)) for each, row in zip(words, draws, strict=True)], texts.dtype)
+
+
+def kept(words: list[str], draws: npt.NDArray[np.float64], share: float) -> list[str]:
+    least = min(share, float(draws[: len(words)].max(initial=0)))
+    return [word for word, draw in zip(words, draws.tolist(), strict=False) if draw >= least]
 
 
 def places() -> list[Path]:
