@@ -35,7 +35,7 @@ def main() -> None:
     majority = max(np.bincount(expected)) / len(expected)
     print(f"{len(test)} test texts, the largest section has {majority:.3f} of them")
     for which in (("train",), ("train", "validation")):
-        learned, sections = texts(*which)  # type: ignore[arg-type]  # mypy forgets that these are split names
+        learned, sections = texts(*which)
         for name, feature in features.items():
             classifier = make_pipeline(feature, LinearSVC(C=0.5)).fit(learned, sections)
             print(f"{len(learned)} texts of {' and '.join(which)}, {name}: {classifier.score(test, expected):.4f}")

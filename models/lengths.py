@@ -33,7 +33,8 @@ def lengths(task: Task, inputs: Arrays) -> Integers:
 def along(task: Task, inputs: Arrays, axis: str) -> Integers:
     """The longest of what the inputs that share this axis hold: ``[N]``."""
     found = [ends(inputs[name], tensor.pad, place) for name, tensor, place in having(task, axis)]
-    return np.max([*found, np.full_like(found[0], task.ranges[axis][0])], axis=0)
+    made: Integers = np.stack([*found, np.full_like(found[0], task.ranges[axis][0])]).max(0)
+    return made
 
 
 def having(task: Task, axis: str) -> Iterator[tuple[str, Tensor, int]]:
@@ -65,4 +66,6 @@ def ends(array: Array, pad: int, place: int) -> Integers:
     """For each sample, one more than the last position along axis ``place`` that holds anything but padding: ``[N]``."""
     others = tuple(axis for axis in range(1, array.ndim) if axis != place)
     used = (array != pad).any(axis=others)  # (N, size)
-    return np.where(used, np.arange(1, used.shape[1] + 1), 0).max(1, initial=0)
+    positions = np.where(used, np.arange(1, used.shape[1] + 1), 0)  # (N, size)
+    made: Integers = positions.max(1, initial=0)
+    return made

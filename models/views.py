@@ -79,7 +79,8 @@ def epoch(
     """One pass over a view in shuffled batches; the last, smaller batch is dropped unless it is the only one.
 
     Chunks are drawn in random order and shuffled in pools, so memory is bounded and no batch follows the split's order. Where
-    samples have lengths of their own, a batch holds some of like length. The samples of ``transfer``, which have no labels, are mixed in; their indices go on from those of ``split``.
+    samples have lengths of their own, a batch holds some of like length. The samples of ``transfer``, which have no labels, are
+    mixed in; their indices go on from those of ``split``.
     """
     labelled = chunks(split)
     numbers = order.permutation(labelled + (chunks(transfer) if transfer else 0))

@@ -87,7 +87,7 @@ def test_a_text_that_is_all_padding_has_an_answer(factory: str) -> None:
 def test_batch_and_sequence_stay_dynamic_in_the_graph(tmp_path: Path, factory: str) -> None:
     """``Export`` proves the answers at every promised size of both."""
     weights = smoke.weights(tmp_path / "weights", f"tests.test_text:{factory}", "tests.test_text:Words")
-    facts = Export(task="tests.test_text:Words").run(tmp_path, weights=weights)
+    facts = Export().run(tmp_path, weights=weights)
     assert facts["opset"] == 20
     assert facts["inputs"] == {"text": ["batch", "sequence"]}
     assert facts["difference"] < 1e-5

@@ -1,4 +1,4 @@
-"""Small readers of tokens: a transformer and a convolutional network, for one answer a text. Token 0 is padding, and is not read."""
+"""Small readers of tokens, a transformer and a convolutional network: one answer a text. Token 0 is padding and is not read."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, unseen: Tensor) -> Tensor:
         shape = (x.shape[0], x.shape[1], self.heads, x.shape[2] // self.heads)
-        query, key, value = (
-            part.reshape(shape).transpose(1, 2) for part in self.inside(x).chunk(3, 2)
-        )  # (B, heads, S, width/heads)
+        parts = self.inside(x).chunk(3, 2)  # (B, S, width) each
+        query, key, value = (part.reshape(shape).transpose(1, 2) for part in parts)  # (B, heads, S, width/heads)
         scores = query @ key.transpose(2, 3) * shape[3] ** -0.5 + unseen  # (B, heads, S, S)
         seen = (scores.softmax(3) @ value).transpose(1, 2)  # (B, S, heads, width/heads)
         return self.outside(seen.flatten(2))  # type: ignore[no-any-return]  # (B, S, width); nn.Module calls are untyped

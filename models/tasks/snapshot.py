@@ -1,4 +1,4 @@
-"""The snapshot of Debian's descriptions that the topics are learned from: two files, the same bytes for the same package lists."""
+"""The snapshot of Debian's descriptions that topics are learned from: two files, the same bytes for the same package lists."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def write(folder: Path, found: Sequence[Text], sections: Sequence[str]) -> None:
     lacking = sorted(set(sections) - {each.section for each in found if each.split == "train"})
     if lacking:
         raise StageError(
-            f"the package lists hold nothing to train on in the sections {', '.join(lacking)}; fetch where /etc/apt lists a whole "
-            "release of Debian, its component main at least"
+            f"the package lists hold nothing to train on in the sections {', '.join(lacking)}; fetch where /etc/apt lists a "
+            "whole release of Debian, its component main at least"
         )
     tokenizer(folder / TOKENIZER, [each.text for each in found if each.split in ("train", "transfer")])
     lines = "".join(json.dumps(each) + "\n" for each in found)
