@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +39,7 @@ def data(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder: nothing is found but what is put there."""
     monkeypatch.setenv("ATTAR_DATA", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -86,8 +86,8 @@ def test_the_file_is_read_again_when_it_changes(data: Path, elsewhere: Path) -> 
 @pytest.mark.parametrize("command", ["run", "fetch"])
 def test_missing_data_say_how_to_get_them(elsewhere: Path, command: str) -> None:
     """There is no program at all on this PATH."""
-    done = tiny.subprocess.run(
-        [*tiny.command(elsewhere, command, "topics-small")], cwd=elsewhere, capture_output=True, text=True, check=False,
+    done = subprocess.run(
+        tiny.command(elsewhere, command, "topics-small"), cwd=elsewhere, capture_output=True, text=True, check=False,
         env={**tiny.environment(), "PATH": str(elsewhere), "PYTHONPATH": str(Path(topics.__file__).parents[3])},
     )  # fmt: skip
     said = " ".join((done.stdout + done.stderr).split())

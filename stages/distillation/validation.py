@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from attar.models import views
-from attar.models.task import Array, Output, Task
+from attar.models.task import Array, Output, Predict, Task
 from attar.stages.artifacts import Answers
 from attar.stages.labelling.rows import Rows
 from attar.stages.proof.metrics import compare, worst
@@ -25,7 +25,10 @@ class Validation:
         self.teacher = None if answers is None else answers.rows("validation")
 
     def __call__(self, module: nn.Module) -> dict[str, float]:
-        predict = predictor(module, self.task)
+        return self.of(predictor(module, self.task))
+
+    def of(self, predict: Predict) -> dict[str, float]:
+        """The same of anything that answers."""
         statistics, outputs = [], []
         for seen in views.clean(self.task, self.split):
             made = self.task.answer({"model": predict}, seen.inputs)
