@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attar.models import task_check
-from attar.models.tasks import debian, snapshot, topics
+from attar.models.tasks import debian, minilm, snapshot, topics
 from attar.models.tasks.topics import FewTopics, Topics, TopicsForMiniLM
 from attar.pipeline.errors import StageError
 from tests import tiny
@@ -125,7 +125,7 @@ def test_a_tenth_of_the_words_is_left_out() -> None:
 
 def test_without_minilm_it_says_how_to_get_it(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [])
-    monkeypatch.delitem(sys.modules, topics.MINILM, raising=False)
+    monkeypatch.delitem(sys.modules, minilm.PACKAGE, raising=False)
     sys.path_importer_cache.clear()
     with pytest.raises(StageError, match=MINILM.replace(".", r"\.")):
         TopicsForMiniLM().data()
@@ -133,7 +133,7 @@ def test_without_minilm_it_says_how_to_get_it(data: Path, monkeypatch: pytest.Mo
 
 def test_minilm_reads_the_same_texts(data: Path) -> None:
     try:
-        tokenizer = topics.minilm() / "tokenizer.json"
+        tokenizer = minilm.folder() / "tokenizer.json"
     except StageError:
         missing("minilm", MINILM)
     task = TopicsForMiniLM()
@@ -143,7 +143,7 @@ def test_minilm_reads_the_same_texts(data: Path) -> None:
     assert task.split("test").take(rows).inputs["text"].tolist() == Topics().split("test").take(rows).inputs["text"].tolist()
     tokens = task.preprocess["text"][0](np.array(["hello world", "hello"]))
     assert tokens.tolist() == [[101, 7592, 2088, 102], [101, 7592, 102, 0]]
-    assert topics.MINILM not in sys.modules
+    assert minilm.PACKAGE not in sys.modules
 
 
 def test_the_real_snapshot() -> None:
