@@ -14,11 +14,20 @@ from hypothesis import strategies as st
 
 from attar.models.networks import text
 from attar.models.networks.text import Reader
-from attar.models.task import Array, Arrays, InMemory, Output, Split, SplitName, Task, Tensor
+from attar.models.task import Array, Arrays, Batch, InMemory, Output, Split, SplitName, Task, Tensor
 from attar.stages.export import Export
 from tests import smoke
 
 FACTORIES = ["transformer", "convolution"]
+
+
+class AsLongAsItsLongest(InMemory):
+    """As a tokenizer gives them: what is taken together is padded to the longest of them."""
+
+    def take(self, indices: npt.NDArray[np.int64]) -> Batch:
+        taken = super().take(indices)
+        tokens = taken.inputs["text"]
+        return Batch({"text": tokens[:, : int((tokens != 0).sum(1).max())]}, taken.targets)
 
 
 class Words(Task):
@@ -34,7 +43,7 @@ class Words(Task):
     def split(self, name: SplitName) -> Split:
         generator = np.random.default_rng(len(name))
         tokens = generator.integers(1, 50, (60, 12)) * (np.arange(12) < generator.integers(1, 13, (60, 1)))
-        return InMemory({"text": tokens}, {"label": tokens[:, 0] % 5})
+        return AsLongAsItsLongest({"text": tokens}, {"label": tokens[:, 0] % 5})
 
     def score(self, outputs: Mapping[str, Array], targets: Arrays) -> npt.NDArray[np.float64]:
         return np.zeros((len(outputs["logits"]), 1))
