@@ -51,15 +51,14 @@ def optimized(out: Path, exported: tuple[OnnxModel, Ranges], **settings: Any) ->
     return smoke.artifact(OnnxModel, out, Optimize(task=WORDS, **settings).run(out, onnx=exported[0], **given))
 
 
-def products(file: Path, **settings: Any) -> tuple[dict[str, Any], onnx.ModelProto]:
+def products(file: Path, *, per_channel: bool = True, exclude: Collection[str] = ()) -> tuple[dict[str, Any], onnx.ModelProto]:
     """``TWO_PRODUCTS`` with drawn weights, quantized."""
     model, generator = onnx.parser.parse_model(TWO_PRODUCTS), np.random.default_rng(0)
     for name, shape in WEIGHTS.items():
         drawn = generator.standard_normal(shape).astype(np.float32)
         model.graph.initializer.append(onnx.numpy_helper.from_array(drawn, name))
     onnx.save(model, file)
-    exclude: Collection[str] = settings.pop("exclude", ())
-    facts = dynamic.quantize(file, file.with_suffix(".int8.onnx"), settings.pop("per_channel", True), exclude)
+    facts = dynamic.quantize(file, file.with_suffix(".int8.onnx"), per_channel, exclude)
     return facts, onnx.load(file.with_suffix(".int8.onnx"))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attar.models import lengths, views
-from attar.models.task import Array, Arrays, InMemory, Output, Split, SplitName, Task, Tensor
+from attar.models.task import Array, Arrays, InMemory, Output, Predictor, Split, SplitName, Task, Tensor
+from attar.pipeline.kept import Kept
+from attar.stages.labelling.asking import Asking
+from attar.stages.labelling.rows import mapped
+from attar.stages.labelling.shards import Shard
 from tests.token_task import Sentences
 
 LONGEST = 12
@@ -36,6 +42,19 @@ class Ragged(Task):
 
     def score(self, outputs: Mapping[str, Array], targets: Arrays) -> npt.NDArray[np.float64]:
         return np.zeros((len(outputs["y"]), 1))
+
+
+@dataclass
+class Teacher:
+    """Says the number of each sample, and notes in which shapes it was asked."""
+
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
+
+    def __call__(self, inputs: Arrays) -> dict[str, Array]:
+        tokens = inputs["tokens"]
+        self.shapes.append(tokens.shape)
+        positions = tokens if tokens.shape[1] == LONGEST else np.pad(tokens, ((0, 0), (0, LONGEST - tokens.shape[1])))
+        return {"y": tokens[:, :1].astype(np.float32), "whole": positions.astype(np.float32)}
 
 
 class Positions(Ragged):
@@ -138,6 +157,30 @@ def test_batches_of_like_length_come_in_no_order_of_length_and_save_padding() ->
     assert widths != sorted(widths)
     assert len(set(widths)) == LONGEST - 1  # each length from 2 on has batches of its own
     assert np.mean(widths) < 7.2  # the mean length is 6.5, and batches by chance would all have 12
+
+
+def asked(task: Task, folder: Path) -> tuple[Teacher, Path]:
+    teacher = Teacher()
+    asking = Asking(task, {"test": ragged(700)}, Predictor({"model": teacher}), Kept(folder), seed=0, top=0, device="cpu")
+    return teacher, asking.answered(Shard("test", None, 0))
+
+
+def test_a_teacher_is_asked_for_like_lengths_together_and_answers_in_order(tmp_path: Path) -> None:
+    teacher, file = asked(Ragged(), tmp_path / "one")
+    answers = mapped(file)["y"][np.arange(700)]
+    assert answers[:, 0].tolist() == (1000 + np.arange(700)).tolist()
+    assert sum(rows for rows, _ in teacher.shapes) == 700
+    assert {rows for rows, _ in teacher.shapes[:8]} == {64}
+    assert sum(rows * width for rows, width in teacher.shapes) < 0.65 * 700 * LONGEST
+    assert asked(Ragged(), tmp_path / "two")[1].read_bytes() == file.read_bytes()
+
+
+def test_a_teacher_that_answers_position_by_position_is_asked_for_whole_chunks(tmp_path: Path) -> None:
+    class Whole(Positions):
+        outputs: ClassVar[Mapping[str, Output]] = {"whole": Output(("batch", "sequence"), kind="values")}
+
+    teacher, _ = asked(Whole(), tmp_path)
+    assert teacher.shapes == [(512, LONGEST), (188, LONGEST)]
 
 
 def test_samples_of_one_size_are_batched_as_they_were_shuffled() -> None:
