@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attar.models.preprocess import Normalize, Scale, Tokenize
+    from attar.models.preprocess import CenterCrop, ChannelsFirst, DecodeImage, Normalize, Resize, Scale, Tokenize
     from attar.models.task import InMemory, Output, Split, Task, Tensor, hits
     from attar.pipeline.stage import Artifact, Stage
     from attar.stages.bundle import open_bundle as open  # the public name reads attar.open
@@ -15,9 +15,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Artifact",
+    "CenterCrop",
+    "ChannelsFirst",
+    "DecodeImage",
     "InMemory",
     "Normalize",
     "Output",
+    "Resize",
     "Scale",
     "Split",
     "Stage",
@@ -31,9 +35,13 @@ __all__ = [
 
 _HOMES = {
     "Artifact": "attar.pipeline.stage:Artifact",
+    "CenterCrop": "attar.models.preprocess:CenterCrop",
+    "ChannelsFirst": "attar.models.preprocess:ChannelsFirst",
+    "DecodeImage": "attar.models.preprocess:DecodeImage",
     "InMemory": "attar.models.task:InMemory",
     "Normalize": "attar.models.preprocess:Normalize",
     "Output": "attar.models.task:Output",
+    "Resize": "attar.models.preprocess:Resize",
     "Scale": "attar.models.preprocess:Scale",
     "Split": "attar.models.task:Split",
     "Stage": "attar.pipeline.stage:Stage",

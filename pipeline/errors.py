@@ -22,6 +22,10 @@ class StageError(AttarError):
     """A stage broke; ``__cause__`` holds the original exception where there was one."""
 
 
+class Missing(AttarError):
+    """A library is not installed; the message names the extra that brings it."""
+
+
 class StoreError(AttarError):
     """The store cannot be read or written."""
 

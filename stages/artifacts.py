@@ -8,11 +8,13 @@ from filecmp import cmp
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from attar.models.preprocess.known import STEPS, KnownStep
+from attar.models.preprocess import contents
+from attar.models.preprocess.known import STEPS, Steps
 from attar.models.task import Array, Predictor, Task, load_task
 from attar.pipeline.errors import StageError
 from attar.pipeline.stage import Artifact, Device, Facts
 from attar.stages.labelling.rows import Rows, mapped
+from attar.stages.packaging.steps import located
 
 if TYPE_CHECKING:
     from torch import nn
@@ -143,9 +145,9 @@ class Production(OnnxModel):
         return bool(self.facts.get("off", False))
 
     @property
-    def preprocess(self) -> dict[str, list[KnownStep]]:
+    def preprocess(self) -> Steps:
         """Its own steps, which may be others than the task's are now."""
-        return STEPS.validate_python(self.facts["preprocess"])
+        return located(STEPS.validate_python(self.facts["preprocess"]), self.root)
 
     def reads(self) -> Task:
         task = type(super().reads())
@@ -156,7 +158,7 @@ class Production(OnnxModel):
         """Whether it holds this very graph and prepares inputs for it as the task does."""
         files = sorted(path.name for path in self.root.glob("*.onnx*"))
         alike = files == sorted(path.name for path in model.root.glob("*.onnx*"))
-        prepared = self.preprocess == {name: list(steps) for name, steps in task.preprocess.items()}
+        prepared = contents(self.preprocess) == contents(task.preprocess)
         return alike and prepared and all(cmp(self.root / name, model.root / name, shallow=False) for name in files)
 
 

@@ -6,6 +6,7 @@ Needs numpy, pydantic, safetensors and the engine's runtime; never torch or onnx
     engines/RUNTIME/        what is run here
     manifest.json           see ``attar.stages.packaging.manifest``
     golden.safetensors      requests with the teacher's and the engine's answers, replayed before the first use
+    preprocess/             what its steps read, such as a tokenizer
     README.md triton/ SHA256SUMS
 """
 
@@ -28,6 +29,7 @@ from attar.stages.packaging.checksums import sha256
 from attar.stages.packaging.fitness import AGAIN, unfit
 from attar.stages.packaging.judgement import check_passed
 from attar.stages.packaging.manifest import LOOSEST, Manifest, Needs
+from attar.stages.packaging.steps import located
 
 INDIFFERENT = {"cores"}
 """What the runtime records about a machine and an engine does without."""
@@ -46,7 +48,7 @@ class BundlePredictor:
         return self._predictor(inputs)
 
     def preprocess(self, raw: Arrays) -> dict[str, Array]:
-        """Raw inputs, such as pixels of 0 to 255, to what the graph reads: the same steps that the training ran."""
+        """Raw inputs, such as strings or pixels of 0 to 255, to what the graph reads: the same steps that the training ran."""
         return preprocess.apply(self.manifest.preprocess, raw)
 
     @property
@@ -117,19 +119,20 @@ def whole(path: Path) -> tuple[Manifest, int]:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Raises Unfit when there is none, or it is not complete and consistent."""
+    """Its steps find their files in the bundle. Raises Unfit when there is none, or it is not complete and consistent."""
     file = path / "manifest.json"
     if not file.is_file():
         raise Unfit(f"{path} has no manifest.json: not a bundle, or not a whole one; bundles are written by `attar package`")
     with unfit(f"{file} cannot be read"):
         content = file.read_bytes()
     try:
-        return Manifest.model_validate_json(content)
+        manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         said = first["msg"].removeprefix("Value error, ")
         raise Unfit(f"{file} is not one that this version reads: {where}: {said}. {AGAIN}") from error
+    return manifest.model_copy(update={"preprocess": located(manifest.preprocess, path)})
 
 
 def check_machine(needs: Needs) -> None:

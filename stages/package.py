@@ -16,17 +16,18 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from attar.models import preprocess
-from attar.models.preprocess.known import known
+from attar.models.preprocess.known import Steps
 from attar.models.task import Array, Arrays, Task, load_task
 from attar.pipeline.errors import Rejected, StageError
 from attar.pipeline.stage import Artifact, CodeName, Facts, Stage
 from attar.stages.artifacts import Bundle, Engine, Evidence, OnnxModel, Verdict
 from attar.stages.bundle import check, difference, in_batches
-from attar.stages.packaging import checksums, triton
+from attar.stages.packaging import checksums, ragged, triton
 from attar.stages.packaging.card import card
 from attar.stages.packaging.judgement import Judgement, gated
 from attar.stages.packaging.manifest import LOOSEST, Golden, Manifest, Needs, Origin, Output, Tensor
 from attar.stages.packaging.page import page
+from attar.stages.packaging.steps import shipped
 
 REQUESTS = 16
 NEVER_NEEDED = ("torch", "onnx", "onnxscript", "sklearn", "jinja2", "matplotlib")
@@ -56,10 +57,11 @@ class Package(Stage[Bundle]):
         copy(onnx, out / "reference")
         copy(engine, out / "engines" / engine.facts["runtime"])
         task = load_task(self.task)
+        steps = shipped(task.preprocess, out)
         golden = self._golden(task, engine, evidence)
         save_file(golden, out / "golden.safetensors")
         made = {"onnx": onnx, "model": model, "engine": engine, "evidence": evidence, "verdict": verdict}
-        manifest = self._manifest(task, golden, made)
+        manifest = self._manifest(task, steps, golden, made)
         (out / "manifest.json").write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
         (out / "README.md").write_text(card(manifest), encoding="utf-8")
         (out / "report.html").write_text(page(self.name, made), encoding="utf-8")
@@ -86,9 +88,10 @@ class Package(Stage[Bundle]):
                 )
         teacher = recorded(evidence, "teacher", task, rows)
         parts: dict[str, Arrays] = {"raw": raw, "teacher": teacher, "engine": answers}
-        return {f"{who}.{name}": np.ascontiguousarray(array) for who, arrays in parts.items() for name, array in arrays.items()}
+        named = {f"{who}.{name}": array for who, arrays in parts.items() for name, array in arrays.items()}
+        return {key: tensor for name, array in named.items() for key, tensor in ragged.encoded(name, array).items()}
 
-    def _manifest(self, task: Task, golden: Arrays, made: Mapping[str, Artifact]) -> Manifest:
+    def _manifest(self, task: Task, steps: Steps, golden: Arrays, made: Mapping[str, Artifact]) -> Manifest:
         verdict, ledger = made["verdict"].facts, made["evidence"].facts
         return Manifest(
             name=self.name,
@@ -99,7 +102,7 @@ class Package(Stage[Bundle]):
                 for name, output in task.outputs.items()
             },
             ranges=task.ranges,
-            preprocess=known(task.preprocess),
+            preprocess=steps,
             labels=task.classes,
             graphs=made["engine"].facts["graphs"],
             engine=needs(made["engine"].facts),

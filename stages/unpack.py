@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from attar.models.preprocess.known import STEPS
 from attar.models.task import Task, load_task
 from attar.pipeline.errors import StageError
 from attar.pipeline.stage import CodeName, DataFolder, Facts, Stage
 from attar.stages.artifacts import Production
 from attar.stages.bundle import whole
 from attar.stages.packaging.manifest import Manifest
+from attar.stages.packaging.steps import shipped
 
 
 class Unpack(Stage[Production]):
@@ -43,7 +45,7 @@ class Unpack(Stage[Production]):
             "task": self.task,
             "graphs": list(manifest.graphs),
             "precision": manifest.engine.precision,
-            "preprocess": manifest.model_dump(mode="json")["preprocess"],
+            "preprocess": STEPS.dump_python(shipped(manifest.preprocess, out), mode="json"),
             "parameters": manifest.lineage["model"].facts.get("parameters"),
         }
 

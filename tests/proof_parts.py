@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from attar.models import preprocess
 from attar.models.preprocess import Scale, Step
-from attar.models.task import Arrays, InMemory, Output, Predictor, Split, SplitName, Task, Tensor
+from attar.models.task import Arrays, InMemory, Output, Predictor, Split, SplitName, Task, Tensor, load_task
 from attar.pipeline.stage import Facts
 from attar.stages.artifacts import Answers, Engine, Evidence, OnnxModel, Production, Verdict, Weights
 from attar.stages.labelling.shards import Shard
@@ -108,9 +108,8 @@ def engine(root: Path, matrix: Matrix) -> Engine:
     return Engine(digest(root.name), digest(str(matrix)), root, facts)
 
 
-def answers(root: Path, matrix: Matrix) -> Answers:
+def answers(root: Path, matrix: Matrix, task: Task) -> Answers:
     root.mkdir(parents=True)
-    task = Points()
     inputs = preprocess.apply(task.preprocess, task.split("test").take(np.arange(SAMPLES)).inputs)
     write_shard(root, Shard("test", None, 0), {"logits": np.asarray(inputs["x"], np.float32) @ matrix})
     return Answers(digest(root.name), digest(str(matrix)), root, {"outputs": ["logits"], "views": 0, "seed": 0})
@@ -123,6 +122,7 @@ class Chain:
     root: Path
     broken: Mapping[str, Matrix] = field(default_factory=dict)
     control: bool = False
+    task: str = NAME
 
     def inputs(self) -> dict[str, Any]:
         hops = {
@@ -142,7 +142,7 @@ class Chain:
             "engine": engine,
         }
         made: dict[str, Any] = {hop: make[hop](self.root / hop, self.broken.get(hop, hops[hop])) for hop in hops}
-        made["answers"] = answers(self.root / "answers", TEACHER)
+        made["answers"] = answers(self.root / "answers", TEACHER, load_task(self.task))
         off = Weights(digest("control"), "", self.root, {"off": True})
         made["control"] = linear(self.root / "control", self.broken.get("control", STUDENT)) if self.control else off
         made["production"] = Production(digest("production"), "", self.root, {"off": True})
@@ -151,7 +151,7 @@ class Chain:
     def evidence(self, inputs: Mapping[str, Any]) -> Evidence:
         out = self.root / "evidence"
         out.mkdir()
-        facts = Measure(task=NAME, batch=4, repeats=20, seconds=0.01).run(out, **inputs)
+        facts = Measure(task=self.task, batch=4, repeats=20, seconds=0.01).run(out, **inputs)
         return Evidence(digest("evidence"), digest("evidence"), out, facts)
 
 

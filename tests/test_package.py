@@ -29,16 +29,16 @@ from tests.proof_parts import NAME, STUDENT, TEACHER, Chain, digest, engine, onn
 GATES = Gates(score_drop=0.2, correlation=0.9, teacher_score=0.9)
 
 
-def packaged(root: Path, gates: Gates = GATES, **changed: Any) -> Path:
+def packaged(root: Path, gates: Gates = GATES, task: str = NAME, **changed: Any) -> Path:
     """The bundle of a chain in ``root``; the hops that Package reads may be replaced."""
-    chain = Chain(root)
+    chain = Chain(root, task=task)
     inputs = chain.inputs()
     evidence = chain.evidence(inputs)
     judged = verdict(Judge(gates=gates).run(root, evidence=evidence))
     given = {name: inputs[name] for name in ("onnx", "model", "engine")}
     out = root / "out"
     out.mkdir()
-    Package(task=NAME, name="points").run(out, **{**given, "evidence": evidence, "verdict": judged, **changed})
+    Package(task=task, name="points").run(out, **{**given, "evidence": evidence, "verdict": judged, **changed})
     return out
 
 

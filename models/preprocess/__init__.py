@@ -5,8 +5,21 @@ Nothing here stands at module level but imports: whoever names one step depends 
 
 from __future__ import annotations
 
+from attar.models.preprocess.images import CenterCrop, ChannelsFirst, DecodeImage, Resize
 from attar.models.preprocess.numbers import Normalize, Scale
-from attar.models.preprocess.step import FileStep, Step, apply
+from attar.models.preprocess.step import FileStep, Step, apply, contents
 from attar.models.preprocess.text import Tokenize
 
-__all__ = ["FileStep", "Normalize", "Scale", "Step", "Tokenize", "apply"]
+__all__ = [
+    "CenterCrop",
+    "ChannelsFirst",
+    "DecodeImage",
+    "FileStep",
+    "Normalize",
+    "Resize",
+    "Scale",
+    "Step",
+    "Tokenize",
+    "apply",
+    "contents",
+]

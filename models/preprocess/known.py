@@ -7,15 +7,20 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
+from attar.models.preprocess.images import CenterCrop, ChannelsFirst, DecodeImage, Resize
 from attar.models.preprocess.numbers import Normalize, Scale
 from attar.models.preprocess.step import Step
 from attar.models.preprocess.text import Tokenize
 
-KnownStep = Annotated[Scale | Normalize | Tokenize, Field(discriminator="step")]
+KnownStep = Annotated[
+    DecodeImage | Resize | CenterCrop | ChannelsFirst | Scale | Normalize | Tokenize,
+    Field(discriminator="step"),
+]
 """Pydantic writes it to JSON and reads it back, and refuses any other."""
-STEPS = TypeAdapter(dict[str, list[KnownStep]])
+Steps = dict[str, list[KnownStep]]
+STEPS = TypeAdapter(Steps)
 
 
-def known(steps: Mapping[str, Sequence[Step]]) -> dict[str, list[KnownStep]]:
+def known(steps: Mapping[str, Sequence[Step]]) -> Steps:
     """The same steps, each of a kind that a bundle may hold. Raises ValidationError for any other."""
     return STEPS.validate_python(steps)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from attar.models.preprocess.step import Array, Step
+from attar.models.preprocess.step import Array, Step, found
 
 
 class Scale(Step):
@@ -16,7 +17,7 @@ class Scale(Step):
     by: float
 
     def __call__(self, x: Array) -> Array:
-        return np.asarray(x, np.float32) * np.float32(self.by)
+        return as_float(self, x) * np.float32(self.by)
 
 
 class Normalize(Step):
@@ -27,6 +28,17 @@ class Normalize(Step):
     std: tuple[float, ...]
 
     def __call__(self, x: Array) -> Array:
+        raw = as_float(self, x)
         shape = (1, -1) + (1,) * (x.ndim - 2)  # (1, channels, 1, ...)
         mean, std = (np.asarray(v, np.float32).reshape(shape) for v in (self.mean, self.std))
-        return (np.asarray(x, np.float32) - mean) / std
+        if x.ndim < 2 or not {mean.size, std.size} <= {1, x.shape[1]}:
+            numbers = f"{mean.size} means and {std.size} deviations"
+            raise self.refuse(found(x), f"it has {numbers}, one for each channel in axis 1; put channels_first before it")
+        return (raw - mean) / std
+
+
+def as_float(step: Step, x: Array) -> npt.NDArray[np.float32]:
+    """Raises AttarError for what are no numbers."""
+    if x.dtype.kind not in "biuf":
+        raise step.refuse(found(x), "it reads one array of numbers; decode images, and make their sizes equal, before it")
+    return np.asarray(x, np.float32)

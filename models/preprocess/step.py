@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +31,10 @@ class Step(BaseModel, ABC):
         """What it fills up shorter samples with, where it does; a task's ``Tensor.pad`` must be the same."""
         return None
 
+    def content(self) -> dict[str, Any]:
+        """What it says as JSON, a file by its digest."""
+        return self.model_dump(mode="json")
+
     def refuse(self, got: str, remedy: str) -> AttarError:
         """What to raise for an input that this step does not read."""
         name = type(self).model_fields["step"].default
@@ -38,7 +44,12 @@ class Step(BaseModel, ABC):
 class FileStep(Step):
     """A step that reads a file, which travels in the bundle and must be listed in ``Task.data``."""
 
+    kind: ClassVar[str]
+    """How the file's name ends in a bundle."""
     file: Path
+
+    def content(self) -> dict[str, Any]:
+        return {**super().content(), "file": hashlib.sha256(self.file.read_bytes()).hexdigest()}
 
 
 def apply(steps: Mapping[str, Sequence[Step]], inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -48,6 +59,11 @@ def apply(steps: Mapping[str, Sequence[Step]], inputs: Mapping[str, Array]) -> d
         for step in todo:
             made[name] = step(made[name])
     return made
+
+
+def contents(steps: Mapping[str, Sequence[Step]]) -> dict[str, list[dict[str, Any]]]:
+    """Equal where the same is done to raw inputs, wherever the files lie."""
+    return {name: [step.content() for step in todo] for name, todo in steps.items()}
 
 
 def found(x: Array) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from attar.models.preprocess.step import Array, FileStep, found
-from attar.pipeline.errors import AttarError
+from attar.pipeline.errors import AttarError, Missing
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -27,6 +27,7 @@ class Tokenize(FileStep):
     at least one column, so that an empty text has a length too. ``file`` is a ``tokenizer.json`` of the library ``tokenizers``.
     """
 
+    kind: ClassVar[str] = "tokenizer.json"
     step: Literal["tokenize"] = "tokenize"
     length: int = Field(ge=1)
 
@@ -69,7 +70,7 @@ def opened(file: Path, size: int, mtime: int, length: int) -> tuple[Tokenizer, i
     try:
         from tokenizers import Tokenizer
     except ImportError as error:
-        raise AttarError("the step 'tokenize' needs the library tokenizers: pip install 'attar[serve-text]'") from error
+        raise Missing("the step 'tokenize' needs the library tokenizers: pip install 'attar[serve-text]'") from error
     try:
         made = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower

@@ -27,11 +27,12 @@ def seal(bundle: Path) -> None:
 def verify(bundle: Path) -> int:
     """How many files there are, all as they were sealed. Raises Unfit, naming each file that is not."""
     listed = read(bundle / SUMS)
-    present = set(files(bundle))
+    present = {name: sha256(bundle / name) for name in files(bundle)}
     wrong = [
         *(f"{name} is missing" for name in listed if name not in present),
-        *(f"{name} was added" for name in sorted(present - listed.keys())),
-        *(f"{name} was changed" for name in listed if name in present and sha256(bundle / name) != listed[name]),
+        *(f"{name} was added" for name in sorted(present.keys() - listed.keys())),
+        *(f"{name} was changed" for name in listed if name in present and present[name] != listed[name]),
+        *(f"{name} is {NO_FILE}" for name, digest in listed.items() if digest == NO_FILE),
     ]
     if wrong:
         raise Unfit(f"{bundle} is not as it was packaged: {'; '.join(wrong)}. Copy it again, or package it again")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from attar.pipeline.errors import Unfit
+from attar.pipeline.errors import Missing, Unfit
 
 AGAIN = "Copy it again, or package it again"
 
@@ -17,6 +17,8 @@ def unfit(what: str) -> Iterator[None]:
         yield
     except Unfit:
         raise
+    except Missing as error:
+        raise Unfit(f"{what}: {error}") from error  # the bundle itself may well be sound
     except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise Unfit(f"{what}: {said}. {AGAIN}") from error

@@ -8,6 +8,7 @@ from safetensors.numpy import load_file
 
 from attar.models.task import Array, Arrays
 from attar.pipeline.errors import Unfit
+from attar.stages.packaging import ragged
 from attar.stages.packaging.fitness import AGAIN, unfit
 from attar.stages.packaging.manifest import Manifest, Output
 
@@ -18,7 +19,7 @@ def read(bundle: Path, manifest: Manifest) -> dict[str, Array]:
     """``raw.INPUT``, ``teacher.OUTPUT`` and ``engine.OUTPUT``, each with a row a request. Raises Unfit for anything else."""
     path = bundle / FILE
     with unfit(f"{path} cannot be read"):
-        tensors: dict[str, Array] = load_file(path)
+        tensors = ragged.decoded(load_file(path))
     if wrong := problem(tensors, manifest):
         raise Unfit(f"{path} is not what the manifest says: {wrong}. {AGAIN}")
     return tensors

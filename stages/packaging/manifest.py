@@ -11,6 +11,7 @@ from attar.models.preprocess.known import KnownStep
 from attar.pipeline.errors import did_you_mean
 from attar.stages.packaging.judgement import Judgement
 from attar.stages.packaging.part import Part
+from attar.stages.packaging.steps import outside
 
 Size = Annotated[int, Field(ge=1)]
 Axis = Size | Annotated[str, Field(min_length=1)]
@@ -50,7 +51,10 @@ class Needs(Part):
 
 
 class Golden(Part):
-    """``golden.safetensors``: ``raw.INPUT``, before preprocessing, and ``teacher.OUTPUT`` and ``engine.OUTPUT`` for it."""
+    """``golden.safetensors``: ``raw.INPUT``, before preprocessing, and ``teacher.OUTPUT`` and ``engine.OUTPUT`` for it.
+
+    Raw inputs that are no tensors are held as ``attar.stages.packaging.ragged`` says.
+    """
 
     requests: int = Field(ge=1)
     tolerance: float = Field(gt=0, le=LOOSEST)
@@ -109,6 +113,8 @@ class Manifest(Part):
             raise ValueError(f"no range of sizes is given for the axis {min(unknown)}")
         if unknown := self.preprocess.keys() - self.inputs.keys():
             raise ValueError(f"steps are given for {min(unknown)}, which is no input")
+        if wrong := outside(step for todo in self.preprocess.values() for step in todo):
+            raise ValueError(wrong)
         if list(self.labels) != list(self.ledger.get("classes", self.labels)):
             raise ValueError("the labels are not the classes that were measured")
         return self

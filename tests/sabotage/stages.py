@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import field_validator
 
 from attar.models.preprocess import Scale
+from attar.models.preprocess.known import Steps
 from attar.models.task import Arrays, Task
 from attar.pipeline.stage import Artifact, CodeName, DataFile, Facts
 from attar.stages.artifacts import Answers, Evidence, Model, OnnxModel, Ranges, Weights
@@ -265,6 +266,5 @@ class Promiseless(Judge):
 class OtherPreprocessing(Package):
     """The bundle is told to divide pixels by 16, as the original digits have it, and not by 255."""
 
-    def _manifest(self, task: Task, golden: Arrays, made: Mapping[str, Artifact]) -> Manifest:
-        steps = {"image": [Scale(by=1 / 16), *task.preprocess["image"][1:]]}
-        return super()._manifest(task, golden, made).model_copy(update={"preprocess": steps})
+    def _manifest(self, task: Task, steps: Steps, golden: Arrays, made: Mapping[str, Artifact]) -> Manifest:
+        return super()._manifest(task, {"image": [Scale(by=1 / 16), *steps["image"][1:]]}, golden, made)
