@@ -26,6 +26,10 @@ class Pretrained(Protocol):
     def labels(self) -> Sequence[str] | None:
         """The names that the folder's own head gives its classes."""
 
+    @property
+    def limits(self) -> tuple[int, int | None]:
+        """The size of the vocabulary, and the most tokens that a row may have."""
+
     def fill(self, folder: Path) -> None: ...
 
 
@@ -68,12 +72,13 @@ def filled(module: nn.Module, folder: Path, task: Task, *, trained: bool) -> nn.
 
     Raises StageError for a network that no folder can fill, a head that nothing has trained, and classes that are not the task's.
     """
-    if not (hasattr(module, "fill") and hasattr(module, "labels")):
+    if not all(hasattr(module, name) for name in ("fill", "fresh", "labels", "limits")):
         raise StageError(
             f"{type(module).__name__} cannot be filled from a Hugging Face folder; use classifier or encoder of "
             "attar.models.networks.huggingface, or derive from its Pretrained"
         )
     pretrained: Any = module
+    check_inputs(pretrained, task, folder)
     check_labels(pretrained, task, folder)
     if pretrained.fresh and not trained:
         raise StageError(
@@ -81,6 +86,22 @@ def filled(module: nn.Module, folder: Path, task: Task, *, trained: bool) -> nn.
         )
     pretrained.fill(folder)
     return module
+
+
+def check_inputs(module: Pretrained, task: Task, folder: Path) -> None:
+    """Every token that the task promises has an embedding, and so has every place."""
+    vocabulary, most = module.limits
+    for name, tensor in task.inputs.items():
+        longest = max((axis if isinstance(axis, int) else task.ranges[axis][1] for axis in tensor.axes[1:]), default=0)
+        if tensor.high > vocabulary:
+            raise StageError(
+                f"{folder} knows {vocabulary} tokens, {type(task).__name__} gives {name!r} with high = {tensor.high}; was it "
+                "made by another tokenizer? With [teacher] task = ... the teacher can have inputs of its own"
+            )
+        if most is not None and longest > most:
+            raise StageError(
+                f"{folder} reads at most {most} tokens, {type(task).__name__} promises {longest} in {name!r}; lower its range"
+            )
 
 
 def check_labels(module: Pretrained, task: Task, folder: Path) -> None:

@@ -14,6 +14,7 @@ from attar.models.preprocess import Scale
 from attar.models.task import Arrays, InMemory, Output, Split, SplitName, Task, Tensor
 from attar.pipeline.errors import RecipeError, StageError
 from attar.pipeline.recipe import Slot, load
+from attar.pipeline.schema import schema
 from attar.stages import SLOTS
 from attar.stages.artifacts import Weights
 from attar.stages.distillation.live import layered
@@ -149,3 +150,9 @@ def test_every_hop_is_asked_in_its_own_task_and_the_student_s_preparation_costs_
     reused = {name: status for name, status in tiny.statuses(second).items() if name in ("teacher", "reference", "answers")}
     assert set(reused.values()) == {"reused"}
     assert tiny.statuses(second)["student"] == "made"
+
+
+def test_the_schema_shows_a_task_where_one_may_be_written() -> None:
+    sections = schema(SLOTS)["properties"]
+    assert "task" in sections["teacher"]["properties"]
+    assert not any("task" in sections[name]["properties"] for name in ("answers", "student", "reference"))

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from attar.models.task import InMemory, Output, Split, SplitName, Tensor
 from attar.pipeline.errors import StageError
+from attar.pipeline.fingerprint import Fingerprint
 from attar.pipeline.keys import settings
 from attar.stages.artifacts import Model, OnnxModel
 from attar.stages.distillation.live import layered
@@ -225,3 +226,13 @@ def test_a_whole_run_from_an_onnx_file(tmp_path: Path) -> None:
     again = tiny.attar(folder, "plan", "recipe.toml", "--json")
     assert again.returncode == 0, again.stderr
     assert "reuse" in again.stdout
+
+
+def test_the_code_that_adopts_a_graph_counts_for_such_a_teacher_alone(tmp_path: Path, file: Path) -> None:
+    code, stage = Fingerprint(tmp_path), "attar.stages.teach:Teach"
+    trained = code.of([stage, *Teach(task=NAME, network="nets.py:teacher").following()])
+    opaque = code.of([stage, *Teach(task=NAME, onnx=file).following()])
+    assert not any(name.startswith("attar.stages.opaque") for name in trained.definitions)
+    assert "onnxruntime" not in trained.packages
+    assert "attar.stages.opaque:check_axes" in opaque.definitions
+    assert "onnxruntime" in opaque.packages

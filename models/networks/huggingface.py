@@ -59,6 +59,12 @@ class Pretrained(nn.Module):
         """The names that the folder's own head gives its classes; None where there is no such head."""
         return None
 
+    @property
+    def limits(self) -> tuple[int, int | None]:
+        """The size of the vocabulary, and the most tokens that a row may have; None where nothing is said of that."""
+        config = self.model.config
+        return config.vocab_size, getattr(config, "max_position_embeddings", None)
+
     def made(self, config: Any) -> Any:
         try:
             return getattr(library(), self.auto).from_config(config, trust_remote_code=False, **HOW)
