@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from attar.models.preprocess import Step
+from attar.models.task import Kind
 from attar.pipeline.errors import did_you_mean
 from attar.stages.packaging.judgement import Judgement
 from attar.stages.packaging.part import Part
@@ -34,7 +35,7 @@ class Tensor(Part):
 
 
 class Output(Tensor):
-    kind: Literal["logits", "values"]
+    kind: Kind
 
 
 class Needs(Part):

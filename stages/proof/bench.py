@@ -35,8 +35,9 @@ class Bench:
         low, high = self.task.ranges.get("batch", (1, 1))
         if not low <= self.batch <= high:
             raise StageError(f"batch {self.batch} is outside the {low} to {high} that the task promises; set the target's batch")
-        if len(self.split) < FEWEST:
-            raise StageError(f"the test split has {len(self.split)} samples, which prove nothing; give it at least {FEWEST}")
+        least = FEWEST * max(2 if output.kind == "embedding" else 1 for output in self.task.outputs.values())  # pairs of samples
+        if len(self.split) < least:
+            raise StageError(f"the test split has {len(self.split)} samples, which prove nothing; give it at least {least}")
 
     def targets(self) -> dict[str, Array]:
         parts = [seen.targets for seen in views.clean(self.task, self.split)]

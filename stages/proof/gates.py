@@ -18,7 +18,7 @@ from attar.stages.proof.outcome import ROUNDING, Against, Decision, Name, Outcom
 
 GATED = ("teacher", "reference", "student", "onnx", "model", "engine")
 CUMULATIVE = ("student", "onnx", "model", "engine")
-ALIKE: Sequence[Name] = ("score_drop", "correlation", "agreement", "kdl")
+ALIKE: Sequence[Name] = ("score_drop", "correlation", "cosine", "agreement", "kdl")
 """The promises of one hop against another."""
 ALWAYS: Sequence[Name] = ("sound", "sizes")
 """What every hop is held to without being asked."""
@@ -50,6 +50,7 @@ class RegressionGates(Promises):
 
     score_drop: float | None = 0.01
     correlation: float | None = Field(None, ge=-1, le=1)
+    cosine: float | None = Field(None, ge=-1, le=1)
     agreement: float | None = Field(None, ge=0, le=1)
     kdl: float | None = Field(None, ge=0)
     speedup: float | None = Field(0.8, gt=0)
@@ -61,6 +62,8 @@ class Gates(Promises):
 
     score_drop: float | None = None
     correlation: float | None = Field(None, ge=-1, le=1)
+    cosine: float | None = Field(None, ge=-1, le=1)
+    """The mean cosine between both embeddings of a sample."""
     agreement: float | None = Field(None, ge=0, le=1)
     kdl: float | None = Field(None, ge=0)
     speedup: float | None = Field(None, gt=0)
@@ -137,7 +140,7 @@ def alike(
 def conversions(ledger: Mapping[str, Any], hops: Hops, gates: HopGates) -> Iterator[Outcome]:
     for hop, other in PREVIOUS.items():
         for gate, limit in kept_by(hop, gates).items():
-            shown = not ran(hops, hop, other) or hops[hop]["previous"][gate] is not None  # values have no KDL
+            shown = not ran(hops, hop, other) or hops[hop]["previous"][gate] is not None  # only logits have a KDL
             if shown:
                 yield compared(gate, ledger, hops, hop, "previous", limit, decides=True)
 
@@ -160,7 +163,8 @@ def compared(
     found = hops[hop][against]
     if found[gate] is None:
         section = "[gates.regression]" if against == "production" else "[gates]"
-        raise StageError(f"the gate {gate!r} is about classes and this task's outputs are values; remove it from {section}")
+        about = "embeddings" if gate == "cosine" else "classes"
+        raise StageError(f"the gate {gate!r} is about {about}, and no output of this task holds any; remove it from {section}")
     bounds = found["bounds"].get(gate)
     if bounds is None:
         return Outcome(gate, hop, against, limit, found[gate], decides)
