@@ -39,9 +39,9 @@ views = 2
 
 [student]
 network = "embedding_task.py:student"
-epochs = 6
+epochs = 12
 batch = 64
-learning_rate = 0.02
+learning_rate = 0.05
 lambda_kd = 1.0
 losses = [{ kind = "cosine" }, { kind = "relations" }]
 
