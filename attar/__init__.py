@@ -6,14 +6,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attar.models.preprocess import Normalize, Scale
+    from attar.models.preprocess import Normalize, Scale, Tokenize
     from attar.models.task import InMemory, Output, Split, Task, Tensor, hits
     from attar.pipeline.stage import Artifact, Stage
     from attar.stages.bundle import open_bundle as open  # the public name reads attar.open
     from attar.stages.run import run
 
 __version__ = "0.1.0"
-__all__ = ["Artifact", "InMemory", "Normalize", "Output", "Scale", "Split", "Stage", "Task", "Tensor", "hits", "open", "run"]
+__all__ = [
+    "Artifact",
+    "InMemory",
+    "Normalize",
+    "Output",
+    "Scale",
+    "Split",
+    "Stage",
+    "Task",
+    "Tensor",
+    "Tokenize",
+    "hits",
+    "open",
+    "run",
+]
 
 _HOMES = {
     "Artifact": "attar.pipeline.stage:Artifact",
@@ -25,6 +39,7 @@ _HOMES = {
     "Stage": "attar.pipeline.stage:Stage",
     "Task": "attar.models.task:Task",
     "Tensor": "attar.models.task:Tensor",
+    "Tokenize": "attar.models.preprocess:Tokenize",
     "hits": "attar.models.task:hits",
     "open": "attar.stages.bundle:open_bundle",
     "run": "attar.stages.run:run",

@@ -100,7 +100,7 @@ def of_student(folder: Path, seed: int, teacher: Weights, answers: Answers) -> M
     student = made(Weights, folder / "student", settings, teacher=teacher, answers=answers)
     found: dict[str, Measured] = {}
     for form, most in FORMS.items():
-        graph = made(OnnxModel, folder / form / "onnx", Export(task=TASK, exporter="torchscript"), weights=student)
+        graph = made(OnnxModel, folder / form / "onnx", Export(exporter="torchscript"), weights=student)
         stretched(graph.file(), most, seed)
         ranges = made(Ranges, folder / form / "ranges", Calibrate(task=TASK), onnx=graph)
         given: dict[str, Artifact] = {"onnx": graph, "calibration": ranges, "answers": answers}

@@ -19,24 +19,31 @@ ROUNDING = 1e-12  # of a cosine: nearer than this is as near
 
 
 def retrieval(embeddings: Array, groups: Array) -> Numbers:
-    """Statistics ``[N, 2]`` of embeddings ``[N, dimensions]`` and the group of each ``[N]``: samples found, samples counted.
+    """Statistics ``[N, 2]`` of embeddings ``[N, dimensions]`` and the group of each ``[N]``: found (0 or 1), counted (0 or 1).
 
     Counted is who has another of its group. Of two that are equally near the one of another group is taken, so that embeddings
-    which are all alike find nothing; neither does a vector of zeros.
-
-    The sums of a whole group stand in the row of its first sample and the others are 0: of a pair both are found or neither is,
-    most of the time, so rows of their own would count one observation twice, and bounds that resample rows be too near. They
-    hold for other groups that are looked for among as many samples.
+    which are all alike find nothing; neither does a vector of zeros. Bounds that resample these rows hold for other samples that
+    are looked for among the same ones.
     """
     labels = np.unique(groups, return_inverse=True)[1].reshape(-1)
-    found, partners = np.zeros(len(labels)), np.bincount(labels)[labels] > 1
+    counted = np.bincount(labels)[labels] > 1
+    found = np.zeros(len(labels), bool)
     for rows, cosines in blocks(np.asarray(embeddings, np.float64)):
         own = labels[rows, None] == labels
         nearest, other = (np.where(mask, cosines, -np.inf).max(1) for mask in (own, ~own))
-        found[rows] = partners[rows] & (nearest > other + ROUNDING)
-    first = np.unique(labels, return_index=True)[1]
-    made = np.zeros((len(labels), 2))
-    made[first] = np.stack([np.bincount(labels, weights=each) for each in (found, partners)], 1)
+        found[rows] = counted[rows] & (nearest > other + ROUNDING)
+    return np.stack([found, counted], 1).astype(np.float64)
+
+
+def by_group(statistics: Numbers, groups: Array) -> Numbers:
+    """The sums of each group in the row of its first sample, 0 in the others, ``[N, k] -> [N, k]``.
+
+    For groups of a few: of a pair mostly both are found or neither is, and rows of their own would count one observation twice,
+    which brings bounds too near. Not for groups that are classes: of few groups there is nothing to resample.
+    """
+    _, first, labels = np.unique(groups, return_index=True, return_inverse=True)
+    made = np.zeros_like(statistics)
+    np.add.at(made, first[labels.reshape(-1)], statistics)
     return made
 
 

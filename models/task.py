@@ -35,6 +35,8 @@ class Tensor:
     axes: tuple[int | str, ...]
     high: int = 2
     """For integers: values lie in ``[0, high)``. ``example`` draws them from there."""
+    pad: int = 0
+    """What fills up a sample that is shorter than others along a dynamic axis; a tokenizer's own, where there is one."""
 
     def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         return tuple(axis if isinstance(axis, int) else sizes[axis] for axis in self.axes)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from attar.models import preprocess, views
+from attar.models import content, preprocess, step_check, views
 from attar.models.task import Array, Arrays, Batch, Output, Split, SplitName, Task, Tensor
 from attar.pipeline.errors import StageError, did_you_mean
 
@@ -25,6 +25,7 @@ def check(task: Task) -> None:
     """Raises StageError for whatever in the task is not as ``Task`` says, and for a test split that was trained on."""
     check_declared(task)
     check_data(task)
+    step_check.check(task)
     splits = {name: task.split(name) for name in splits_of(task)}
     for name, split in splits.items():
         check_split(task, name, split)
@@ -160,10 +161,8 @@ def check_repeats(task: Task, name: SplitName, split: Split) -> None:
 
 
 def same(one: Arrays, two: Arrays) -> bool:
-    """Byte for byte."""
-    return one.keys() == two.keys() and all(
-        one[name].shape == two[name].shape and one[name].tobytes() == two[name].tobytes() for name in one
-    )
+    """Byte for byte; strings and other objects by their content."""
+    return one.keys() == two.keys() and all(content.same(one[name], two[name]) for name in one)
 
 
 def check_views(task: Task, split: Split) -> None:
@@ -298,7 +297,7 @@ def fingerprints(split: Split) -> set[bytes]:
 
 
 def digests(inputs: Arrays) -> Iterator[bytes]:
-    """One a sample, over the bytes of all its raw inputs."""
+    """One a sample, over the content of all its raw inputs."""
     columns = [np.ascontiguousarray(inputs[name]) for name in sorted(inputs)]
     for row in range(len(columns[0])):
-        yield hashlib.blake2b(b"".join(column[row].tobytes() for column in columns), digest_size=16).digest()
+        yield hashlib.blake2b(b"".join(content.of(column[row]) for column in columns), digest_size=16).digest()

@@ -36,6 +36,8 @@ class Slot:
     like: tuple[str, ...] = ()
     """Sections whose settings it takes too, where it has such a field and its own section does not say otherwise."""
     per_target: bool = False
+    own_task: bool = False
+    """Whether its section may name a task of its own, and with it those whose sections are ``like`` it."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,10 @@ def load(
     bound: dict[str, Bound] = {}
     for slot in shared:
         like = {key: value for name in slot.like for key, value in tables.get(name, {}).items() if key in slot.stage.model_fields}
-        bound[slot.name] = _bind(slot, slot.name, given, like | _section(tables, slot.name), path.parent, "")
+        section = _section(tables, slot.name)
+        if "task" in section and not slot.own_task:
+            raise RecipeError(f"{slot.name}.task: its task is the recipe's; only {_own_task(slots)} may have another")
+        bound[slot.name] = _bind(slot, slot.name, given, like | section, path.parent, "")
     for target, settings in chosen.items():
         _known(
             f"[targets.{target}]", settings, {"gates", *(name for slot in suffix for name in slot.stage.model_fields)} - {"task"}
@@ -138,6 +143,10 @@ def load(
             bound[name] = _bind(slot, name, given, own, path.parent, target, {other.name for other in suffix})
     _check_code(code or Fingerprint(path.parent), bound)
     return Recipe(identity(path), path, Pipeline(bound), tuple(chosen))
+
+
+def _own_task(slots: Iterable[Slot]) -> str:
+    return ", ".join(f"[{slot.name}]" for slot in slots if slot.own_task) or "none"
 
 
 def identity(path: Path) -> str:

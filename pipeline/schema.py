@@ -40,7 +40,7 @@ def schema(table: Sequence[Slot]) -> dict[str, Any]:
 def _section(slot: Slot, definitions: dict[str, Any]) -> dict[str, Any]:
     made = slot.stage.model_json_schema(ref_template="#/$defs/{model}")
     definitions.update(made.get("$defs", {}))
-    hidden = {"device", *COMMON} - {"seed", "gates"}
+    hidden = {"device", *COMMON} - {"seed", "gates"} - ({"task"} if slot.own_task else set())
     properties = {name: field for name, field in made["properties"].items() if name not in hidden}
     pinned = {"keep": {"type": "string", "description": "Pin the artifact with this key."}}
     return {"type": "object", "additionalProperties": False, "properties": properties | pinned}

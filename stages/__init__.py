@@ -16,9 +16,9 @@ from attar.stages.teach import Teach
 from attar.stages.unpack import Unpack
 
 SLOTS = (
-    Slot("teacher", Teach),
+    Slot("teacher", Teach, own_task=True),
     Slot("reference", Export, wires={"weights": "teacher"}),
-    Slot("answers", Label),
+    Slot("answers", Label, like=("teacher",)),
     Slot("student", Distill),
     Slot("control", Control, like=("answers", "student")),
     Slot("onnx", Export, wires={"weights": "student"}),

@@ -8,10 +8,8 @@ from filecmp import cmp
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import TypeAdapter
-
-from attar.models.preprocess import Step
-from attar.models.task import Array, Predictor, Task
+from attar.models.preprocess.known import STEPS, KnownStep
+from attar.models.task import Array, Predictor, Task, load_task
 from attar.pipeline.errors import StageError
 from attar.pipeline.stage import Artifact, Device
 from attar.stages.labelling.rows import Rows, mapped
@@ -26,6 +24,10 @@ class Model(Artifact, ABC):
     @abstractmethod
     def open(self, threads: int | None = None) -> AbstractContextManager[Predictor]:
         """``threads``: intra-op threads; None means every core that this process may use."""
+
+    def reads(self) -> Task:
+        """The task that prepares inputs as this model needs them; a teacher's may be another than its student's."""
+        return load_task(self.facts["task"])
 
     @property
     def size(self) -> int:
@@ -43,7 +45,7 @@ class Weights(Model):
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("torch", "safetensors")
-    code: ClassVar[tuple[str, ...]] = ("network",)
+    code: ClassVar[tuple[str, ...]] = ("network", "task")
 
     @property
     def off(self) -> bool:
@@ -78,7 +80,8 @@ class OnnxModel(Model):
 class Answers(Artifact):
     """The teacher's outputs in shards, ``SPLIT.VIEW.NUMBER.safetensors``; VIEW is ``clean`` for what is not augmented.
 
-    Facts: ``views`` (count), ``seed`` (of the views), ``samples`` (a split's count), ``outputs`` (names), ``device``.
+    Facts: ``task`` (the teacher's), ``views`` (count), ``seed`` (of the views), ``samples`` (a split's count), ``outputs``
+    (names), ``device``.
     """
 
     def rows(self, split: str, view: int | None = None) -> dict[str, Rows]:
@@ -104,7 +107,10 @@ class Ranges(Artifact):
 
 
 class Engine(OnnxModel):
-    """A model built for one runtime on one machine. Facts: ``runtime``, ``provider``, ``threads``, ``precision``, ``graphs``."""
+    """A model built for one runtime on one machine.
+
+    Facts: ``task``, ``runtime``, ``provider``, ``threads``, ``precision``, ``graphs``.
+    """
 
     def open(self, threads: int | None = None) -> AbstractContextManager[Predictor]:
         from attar.stages.runtimes import onnxruntime
@@ -114,7 +120,8 @@ class Engine(OnnxModel):
 
 
 class Production(OnnxModel):
-    """The graphs of a bundle that is in production. Facts: ``name``, ``graphs``, ``precision``, ``preprocess``, ``parameters``.
+    """The graphs of a bundle that is in production. Facts: ``name``, ``task``, ``graphs``, ``precision``, ``preprocess``,
+    ``parameters``.
 
     One that is not compared with has ``{"off": true}``.
     """
@@ -124,9 +131,14 @@ class Production(OnnxModel):
         return bool(self.facts.get("off", False))
 
     @property
-    def preprocess(self) -> dict[str, list[Step]]:
+    def preprocess(self) -> dict[str, list[KnownStep]]:
         """Its own steps, which may be others than the task's are now."""
-        return TypeAdapter(dict[str, list[Step]]).validate_python(self.facts["preprocess"])
+        return STEPS.validate_python(self.facts["preprocess"])
+
+    def reads(self) -> Task:
+        task = type(super().reads())
+        made: Task = type(task.__name__, (task,), {"preprocess": self.preprocess})()
+        return made
 
     def same(self, model: OnnxModel, task: Task) -> bool:
         """Whether it holds this very graph and prepares inputs for it as the task does."""

@@ -75,6 +75,7 @@ class Build(Stage[Engine]):
             hint = f"look at the graph; if it is sound, try precision = 'fp32' or {other}"
             difference = largest_difference(task, expected, got, self.tolerance, hint)
         return {
+            "task": model.facts["task"],
             "graphs": list(files),
             "runtime": self.runtime,
             "runtime_version": runtime.version(),

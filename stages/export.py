@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from attar.models.task import Task, load_task
+from attar.models.task import Task
 from attar.pipeline.errors import StageError
 from attar.pipeline.progress import advance
-from attar.pipeline.stage import CodeName, Facts, Stage
+from attar.pipeline.stage import Facts, Stage
 from attar.stages.artifacts import OnnxModel, Weights
 from attar.stages.parity import largest_difference, traced_sizes
 from attar.stages.precision.graphs import parameters, tidy
@@ -30,7 +30,6 @@ Axes = tuple[int | str, ...]
 class Export(Stage[OnnxModel]):
     libraries: ClassVar[tuple[str, ...]] = ("onnxscript",)
 
-    task: CodeName
     exporter: Literal["dynamo", "torchscript"] = "dynamo"
     """``dynamo`` captures the network with ``torch.export``; ``torchscript`` traces it, and is the way out where that fails."""
     opset: int = Field(20, ge=18, le=22)
@@ -41,7 +40,7 @@ class Export(Stage[OnnxModel]):
         """Raises StageError when the network cannot be exported, an axis is not dynamic, or an answer drifts."""
         import onnx
 
-        task, file = load_task(self.task), out / "model.onnx"
+        task, file = weights.reads(), out / "model.onnx"
         advance("export", 0, 2, self.exporter)
         self.write(task, weights.load(), file)
         model = onnx.load(file)
@@ -52,6 +51,7 @@ class Export(Stage[OnnxModel]):
         difference = self.prove(task, weights, file)
         advance("export", 2, 2)
         return {
+            "task": weights.facts["task"],
             "graphs": ["model"],
             "precision": "fp32",
             "opset": self.opset,

@@ -11,13 +11,14 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from attar.models import task_check
+from attar.models import agreement, task_check
 from attar.models.task import Task, load_task
 from attar.pipeline import data, keys, team
+from attar.pipeline.errors import StageError
 from attar.pipeline.kept import intact, kept
 from attar.pipeline.progress import advance
 from attar.pipeline.stage import CodeName, Device, Facts, Stage, scratch
-from attar.stages.artifacts import Answers, Weights
+from attar.stages.artifacts import Answers, Model, Weights
 from attar.stages.labelling.asking import Asking
 from attar.stages.labelling.shards import Shard, shards
 
@@ -36,6 +37,7 @@ class Label(Stage[Answers]):
     grows: ClassVar[tuple[str, ...]] = ("views", "view_seed", "top", "data")
 
     task: CodeName
+    """What the teacher reads: its section's own ``task``, where it has one."""
     views: int = Field(4, ge=1)
     view_seed: int = Field(0, ge=0)
     """Of the augmentations; a seed of its own, so that another seed for training leaves the answers as they are."""
@@ -51,6 +53,7 @@ class Label(Stage[Answers]):
         splits = {name: task.split(name) for name in task_check.splits_of(task)}
         samples = {name: len(split) for name, split in splits.items()}
         todo, work, folder, member = shards(samples, self.views), scratch(out), kept(out), team.current()
+        check_reads(task, teacher)
         with teacher.open(device=self.device) as predict:
             asking = Asking(task, splits, predict, folder, self.view_seed, self.top, device, read_by(task))
             for shard in missing(todo[member.rank :: member.world], work, folder.folder):
@@ -60,12 +63,22 @@ class Label(Stage[Answers]):
         if member.leads:
             assemble(todo, work, folder.folder, out)
         return {
+            "task": self.task,
             "views": self.views,
             "seed": self.view_seed,
             "samples": samples,
             "outputs": list(task.outputs),
             "device": device,
         }
+
+
+def check_reads(task: Task, teacher: Model) -> None:
+    """Raises StageError for a teacher that was made for other inputs, as one that is kept by its key may be."""
+    if not agreement.same_inputs(task, teacher.reads()):
+        raise StageError(
+            f"the teacher reads the inputs of {teacher.facts['task']}, and is asked those of {type(task).__name__}; "
+            f"write task = {teacher.facts['task']!r} in [teacher]"
+        )
 
 
 def read_by(task: Task) -> str:

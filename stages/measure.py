@@ -68,8 +68,9 @@ class Measure(Stage[Evidence]):
         models = {hop: each for hop, each in chain.items() if not (isinstance(each, Weights | Production) and each.off)}
         task = load_task(self.task)
         bench = Bench(task, task.split("test"), self.batch)
-        bench.check()
-        stored.check(task, teacher, answers)
+        for each in (bench, bench.of(teacher)):
+            each.check()
+        stored.check(teacher.reads(), teacher, answers)
         targets = bench.targets()
         of = {"teacher": ledger.answered(task, bench.recorded(answers), targets)}
         of |= {hop: ledger.answered(task, bench.answers(hop, each), targets) for hop, each in models.items() if hop != "teacher"}

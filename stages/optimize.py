@@ -72,7 +72,7 @@ class Optimize(Stage[OnnxModel]):
         else:
             made = self.write(onnx.file(), out / "model.onnx", calibration)
         advance("optimize", 1, 1, self.precision)
-        passed_on = ("graphs", "opset", "inputs", "outputs", "parameters")
+        passed_on = ("task", "graphs", "opset", "inputs", "outputs", "parameters")
         return {name: onnx.facts[name] for name in passed_on} | {"precision": self.precision} | made
 
     def write(self, source: Path, target: Path, calibration: Ranges) -> dict[str, Any]:

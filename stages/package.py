@@ -16,6 +16,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from attar.models import preprocess
+from attar.models.preprocess.known import known
 from attar.models.task import Array, Arrays, Task, load_task
 from attar.pipeline.errors import Rejected, StageError
 from attar.pipeline.stage import Artifact, CodeName, Facts, Stage
@@ -98,7 +99,7 @@ class Package(Stage[Bundle]):
                 for name, output in task.outputs.items()
             },
             ranges=task.ranges,
-            preprocess=task.preprocess,
+            preprocess=known(task.preprocess),
             labels=task.classes,
             graphs=made["engine"].facts["graphs"],
             engine=needs(made["engine"].facts),

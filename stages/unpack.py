@@ -40,6 +40,7 @@ class Unpack(Stage[Production]):
             shutil.copyfile(graph, out / graph.name)
         return {
             "name": manifest.name,
+            "task": self.task,
             "graphs": list(manifest.graphs),
             "precision": manifest.engine.precision,
             "preprocess": manifest.model_dump(mode="json")["preprocess"],

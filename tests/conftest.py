@@ -20,7 +20,7 @@ def digits_weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
 @pytest.fixture(scope="session")
 def digits_onnx(tmp_path_factory: pytest.TempPathFactory, digits_weights: Weights) -> OnnxModel:
     out = tmp_path_factory.mktemp("onnx")
-    return smoke.artifact(OnnxModel, out, Export(task=smoke.DIGITS).run(out, weights=digits_weights))
+    return smoke.artifact(OnnxModel, out, Export().run(out, weights=digits_weights))
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +41,6 @@ def own_answers(tmp_path_factory: pytest.TempPathFactory, digits_weights: Weight
 def hard(tmp_path_factory: pytest.TempPathFactory, digits_weights: Weights) -> tuple[OnnxModel, Ranges]:
     """The same function in float, its channels stretched."""
     root, out = tmp_path_factory.mktemp("hard"), tmp_path_factory.mktemp("hard-ranges")
-    model = smoke.artifact(OnnxModel, root, Export(task=smoke.DIGITS, exporter="torchscript").run(root, weights=digits_weights))
+    model = smoke.artifact(OnnxModel, root, Export(exporter="torchscript").run(root, weights=digits_weights))
     stretched(model.file(), 100)
     return model, smoke.artifact(Ranges, out, Calibrate(task=smoke.DIGITS, samples=256).run(out, onnx=model))

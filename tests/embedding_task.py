@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from attar.models.retrieval import retrieval, share_found
+from attar.models.retrieval import by_group, retrieval, share_found
 from attar.models.task import Arrays, InMemory, Output, Split, SplitName, Task, Tensor
 
 WORDS, DIMENSIONS = 24, 8
@@ -43,7 +43,8 @@ class Texts(Task):
         return {"words": np.where(kept, inputs["words"], np.float32(0))}
 
     def score(self, outputs: Arrays, targets: Arrays) -> npt.NDArray[np.float64]:
-        return retrieval(outputs["vector"], targets["source"])
+        """Both texts of a source in one row: they are one observation."""
+        return by_group(retrieval(outputs["vector"], targets["source"]), targets["source"])
 
     def aggregate(self, statistics: npt.NDArray[np.float64]) -> float:
         return share_found(statistics)

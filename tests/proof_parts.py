@@ -91,7 +91,7 @@ def write_graph(path: Path, matrix: Matrix) -> None:
 
 
 def onnx_facts(matrix: Matrix) -> dict[str, Any]:
-    return {"graphs": ["model"], "precision": "fp32", "parameters": matrix.size}
+    return {"task": NAME, "graphs": ["model"], "precision": "fp32", "parameters": matrix.size}
 
 
 def onnx_model(root: Path, matrix: Matrix) -> OnnxModel:

@@ -44,6 +44,7 @@ def test_facts(tmp_path: Path, model: OnnxModel) -> None:
     kernel = "QLinearConv" if model.facts["precision"] == "int8" else "Conv"
     assert facts.pop("nodes")[kernel] >= 8
     assert facts == {
+        "task": smoke.DIGITS,
         "graphs": ["model"],
         "runtime": "onnxruntime",
         "runtime_version": onnxruntime.version(),

@@ -83,7 +83,7 @@ def test_a_masked_attention_block_is_calibrated(tmp_path: Path) -> None:
 
     weights = smoke.weights(tmp_path / "weights", "tests.smoke:attention", NUMBERS)
     (tmp_path / "onnx").mkdir()
-    facts = Export(task=NUMBERS, exporter="torchscript").run(tmp_path / "onnx", weights=weights)
+    facts = Export(exporter="torchscript").run(tmp_path / "onnx", weights=weights)
     ranges = calibrated(tmp_path / "out", smoke.artifact(OnnxModel, tmp_path / "onnx", facts), 20)
     assert all(np.isfinite(pair).all() for pair in ranges.values())
 

@@ -78,7 +78,7 @@ def test_the_exported_graph_is_that_of_a_student_without_one(tmp_path: Path, ans
     for name, distiller in (("with", BESIDE), ("without", None)):
         student, out = distilled(new(tmp_path, name), answers, distiller=distiller, epochs=1), new(tmp_path, f"{name} onnx")
         assert set(student.load().state_dict()) == set(build(RESIDUAL, {"width": 4}).state_dict())
-        Export(task=DIGITS, exporter="torchscript").run(out, weights=student)
+        Export(exporter="torchscript").run(out, weights=student)
         graph = onnx.load(out / "model.onnx").graph
         nodes = [(node.op_type, list(node.input), list(node.output)) for node in graph.node]
         shapes.append((nodes, {tensor.name: list(tensor.dims) for tensor in graph.initializer}))

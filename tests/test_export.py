@@ -26,7 +26,7 @@ def export(tmp_path: Path, network: str, task: str, exporter: Exporter = "torchs
     given = smoke.weights(tmp_path / "weights", f"tests.smoke:{network}", f"tests.smoke:{task}", **options)
     out = tmp_path / "out"
     out.mkdir()
-    return smoke.artifact(OnnxModel, out, Export(task=f"tests.smoke:{task}", exporter=exporter).run(out, weights=given))
+    return smoke.artifact(OnnxModel, out, Export(exporter=exporter).run(out, weights=given))
 
 
 def test_the_graph_answers_like_the_network(digits_weights: Weights, digits_onnx: OnnxModel) -> None:
@@ -39,6 +39,7 @@ def test_facts_describe_the_graph(digits_onnx: OnnxModel) -> None:
     facts = dict(digits_onnx.facts)
     assert 0 < facts.pop("difference") <= 1e-4
     assert facts == {
+        "task": smoke.DIGITS,
         "graphs": ["model"],
         "precision": "fp32",
         "opset": 20,
@@ -58,7 +59,7 @@ def test_the_only_file_names_axes_and_no_source(digits_onnx: OnnxModel) -> None:
 
 
 def test_bytes_and_facts_are_the_same_again(tmp_path: Path, digits_weights: Weights, digits_onnx: OnnxModel) -> None:
-    facts = Export(task=smoke.DIGITS).run(tmp_path, weights=digits_weights)
+    facts = Export().run(tmp_path, weights=digits_weights)
     assert (tmp_path / "model.onnx").read_bytes() == digits_onnx.file().read_bytes()
     assert facts == digits_onnx.facts
 
@@ -84,7 +85,7 @@ def test_every_axis_may_be_dynamic_and_outputs_several(tmp_path: Path, exporter:
 def test_several_inputs_share_axes(tmp_path: Path, exporter: Exporter) -> None:
     task = "tests.token_task:Sentences"
     given = smoke.weights(tmp_path / "weights", "tests.token_task:student", task)
-    facts = Export(task=task, exporter=exporter, tolerance=1e-3).run(tmp_path, weights=given)
+    facts = Export(exporter=exporter, tolerance=1e-3).run(tmp_path, weights=given)
     assert facts["inputs"] == {"tokens": ["batch", "sequence"], "mask": ["batch", "sequence"]}
 
 
@@ -126,12 +127,12 @@ def test_an_axis_without_range_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("opset", [17, 23])
 def test_opsets_that_runtimes_fail_on_are_refused(opset: int) -> None:
     with pytest.raises(ValidationError, match="opset"):
-        Export(task=smoke.DIGITS, opset=opset)
+        Export(opset=opset)
 
 
 def test_another_opset_is_written(tmp_path: Path) -> None:
     given = smoke.weights(tmp_path / "weights", "tests.smoke:double", "tests.smoke:Numbers")
-    Export(task="tests.smoke:Numbers", opset=18).run(tmp_path, weights=given)
+    Export(opset=18).run(tmp_path, weights=given)
     assert onnx.load(tmp_path / "model.onnx").opset_import[0].version == 18
 
 

@@ -65,6 +65,7 @@ def test_clean_answers_are_float32(tmp_path: Path, teacher: Weights) -> None:
 def test_facts_and_files(tmp_path: Path, digits_weights: Weights) -> None:
     answers = label(digits_weights, new(tmp_path))
     assert answers.facts == {
+        "task": DIGITS,
         "views": 2,
         "seed": 0,
         "samples": {"train": 1197, "validation": 300, "test": 300},

@@ -83,7 +83,7 @@ def exported(folder: Path, network: str, task: str, exporter: str = "torchscript
     onnx_folder, ranges_folder = folder / "onnx", folder / "ranges"
     onnx_folder.mkdir()
     ranges_folder.mkdir()
-    facts = Export.model_validate({"task": task, "exporter": exporter}).run(onnx_folder, weights=weights)
+    facts = Export.model_validate({"exporter": exporter}).run(onnx_folder, weights=weights)
     model = smoke.artifact(OnnxModel, onnx_folder, facts)
     return model, smoke.artifact(Ranges, ranges_folder, Calibrate(task=task, samples=30).run(ranges_folder, onnx=model))
 

@@ -8,8 +8,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from attar.models import preprocess
 from attar.models.preprocess import Normalize, Scale, Step
+from attar.models.preprocess.known import KnownStep
 
-STEPS = TypeAdapter(dict[str, list[Step]])
+STEPS = TypeAdapter(dict[str, list[KnownStep]])
 
 
 def test_scale_and_normalize_by_hand() -> None:
@@ -32,7 +33,7 @@ def test_the_raw_inputs_are_left_alone() -> None:
 
 
 def test_json_and_back() -> None:
-    steps: dict[str, list[Step]] = {"image": [Scale(by=1 / 255), Normalize(mean=(0.286,), std=(0.353,))]}
+    steps: dict[str, list[KnownStep]] = {"image": [Scale(by=1 / 255), Normalize(mean=(0.286,), std=(0.353,))]}
     again = STEPS.validate_json(STEPS.dump_json(steps))
     image = np.random.default_rng(0).integers(0, 256, (4, 1, 5, 5), np.uint8)
     one, two = (preprocess.apply(each, {"image": image})["image"] for each in (steps, again))

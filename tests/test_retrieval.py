@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attar.models import retrieval as module
-from attar.models.retrieval import retrieval, share_found
+from attar.models.retrieval import by_group, retrieval, share_found
 
 
 def on_a_circle(*degrees: float) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
@@ -19,10 +19,10 @@ def on_a_circle(*degrees: float) -> np.ndarray[tuple[int, int], np.dtype[np.floa
 def test_by_hand() -> None:
     """Of a (0 and 10 degrees) both find each other; of b (90 and 150) neither does, for the lone c at 110 lies between them."""
     made = retrieval(on_a_circle(0, 90, 10, 150, 110), np.array(["a", "b", "a", "b", "c"]))
-    assert made.tolist() == [[2, 2], [0, 2], [0, 0], [0, 0], [0, 0]]  # a group's sums in the row of its first sample
+    assert made.tolist() == [[1, 1], [0, 1], [1, 1], [0, 1], [0, 0]]
     assert share_found(made) == 0.5
     nearer = retrieval(on_a_circle(0, 90, 10, 150, 200), np.array(["a", "b", "a", "b", "c"]))
-    assert nearer[1].tolist() == [1, 2]  # 150 is 60 from 90 and 50 from the lone 200; 90 finds 150 before 10
+    assert nearer[[1, 3]].tolist() == [[1, 1], [0, 1]]  # 150 is 60 from 90 and 50 from the lone 200; 90 finds 150 before 10
 
 
 def test_lengths_do_not_matter() -> None:
@@ -43,7 +43,15 @@ def test_without_pairs_nothing_counts() -> None:
 
 
 def test_one_group_alone_is_always_found() -> None:
-    assert retrieval(on_a_circle(0, 90, 200), np.array([5, 5, 5])).tolist() == [[3, 3], [0, 0], [0, 0]]
+    assert retrieval(on_a_circle(0, 90, 200), np.array([5, 5, 5])).tolist() == [[1, 1]] * 3
+
+
+def test_the_sums_of_a_group_stand_in_the_row_of_its_first_sample() -> None:
+    groups = np.array(["b", "a", "b", "c", "a"])
+    statistics = np.array([[1.0, 1], [0, 1], [1, 1], [0, 0], [1, 1]])
+    made = by_group(statistics, groups)
+    assert made.tolist() == [[2, 2], [1, 2], [0, 0], [0, 0], [0, 0]]
+    assert share_found(made) == share_found(statistics)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 60))

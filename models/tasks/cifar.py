@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tarfile
 import tempfile
 import urllib.request
@@ -17,7 +16,7 @@ import numpy.typing as npt
 
 from attar.models.preprocess import Normalize, Scale, Step
 from attar.models.task import Array, Arrays, InMemory, Output, Split, SplitName, Task, Tensor, hits
-from attar.models.tasks import pickled
+from attar.models.tasks import folders, pickled
 from attar.models.tasks.images import flip, shift
 from attar.pipeline.errors import StageError
 
@@ -90,15 +89,12 @@ class Cifar100(Task):
 
 def places() -> list[Path]:
     """Where the folder is looked for; ``fetch`` writes to the last one."""
-    given = os.environ.get("ATTAR_DATA")
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    chosen = [Path(given), Path(given) / FOLDER] if given else []
-    return [*chosen, Path("data").absolute() / FOLDER, cache / "attar" / FOLDER]
+    return folders.places(FOLDER)
 
 
 def complete() -> Path | None:
     """The first place that has all three files."""
-    return next((folder for folder in places() if all((folder / name).is_file() for name in FILES)), None)
+    return folders.first(places(), lambda folder: all((folder / name).is_file() for name in FILES))
 
 
 def find() -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
 import shutil
 import subprocess
 import tempfile
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from attar.models.preprocess import Normalize, Scale, Step
 from attar.models.task import Array, Arrays, InMemory, Output, Split, SplitName, Task, Tensor, hits
+from attar.models.tasks import folders
 from attar.models.tasks.images import erase, flip, shift
 from attar.pipeline.errors import StageError
 
@@ -83,15 +83,12 @@ def samples(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> InM
 
 def places() -> list[Path]:
     """Where the four files are looked for; ``fetch`` writes to the last one."""
-    given = os.environ.get("ATTAR_DATA")
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    chosen = [Path(given), Path(given) / "fashion-mnist"] if given else []
-    return [*chosen, DEBIAN, Path("data/fashion-mnist").absolute(), cache / "attar" / "fashion-mnist"]
+    return folders.places("fashion-mnist", DEBIAN)
 
 
 def complete() -> Path | None:
     """The first place that has all four files."""
-    return next((folder for folder in places() if all(packed_or_not(folder, name).is_file() for name in FILES)), None)
+    return folders.first(places(), lambda folder: all(packed_or_not(folder, name).is_file() for name in FILES))
 
 
 def find() -> Path:

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attar.models import agreement
 from attar.models.task import Arrays, Task
 from attar.pipeline.errors import StageError
+from attar.stages.artifacts import Model
 from attar.stages.distillation.choices import FeatureLoss
 from attar.stages.distillation.taps import Tap, named
 from attar.stages.runtimes.torch import call
@@ -58,6 +60,16 @@ class Live(nn.Module):
             for pair, regressed in zip(self.pairs, self.regressors, strict=True)
         ]
         return torch.stack(terms).sum()
+
+
+def check_teacher(task: Task, teacher: Model) -> None:
+    """Raises StageError for a teacher whose layers cannot be looked at while it reads the student's batch."""
+    if not agreement.same_inputs(task, teacher.reads()):
+        raise StageError(
+            "a loss of features runs the teacher on the student's own batch, but the teacher reads the inputs of "
+            f"{teacher.facts['task']}, the student those of {type(task).__name__}; "
+            "use losses of answers (kd, mse, dist, ...), which are stored"
+        )
 
 
 def regressor(got: Tensor, wanted: Tensor, kind: str) -> nn.Module:

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attar.models.task import Output, Split, SplitName, Task
+from attar.models import agreement
+from attar.models.task import Output, Split, SplitName, Task, load_task
 from attar.models.views import Seen
 from attar.pipeline.errors import StageError, did_you_mean
 from attar.stages.artifacts import Answers, Weights
 from attar.stages.distillation.choices import Beside, FeatureLoss, Loss, OfFeatures, fitting
 from attar.stages.distillation.companion import Companion
-from attar.stages.distillation.live import Live
+from attar.stages.distillation.live import Live, check_teacher
 from attar.stages.distillation.losses import cross_entropy, mse
 
 Tensors = Mapping[str, Tensor]
@@ -111,6 +112,8 @@ class Distillation:
         if self.lambda_kd < 1:
             self.other.prepare(task)
         self.check_answers(task)
+        if self.features and self.teacher is not None:
+            check_teacher(task, self.teacher)
         for loss in self.losses:
             self.check(loss, task.outputs)
             self.check_labels(loss, task.outputs)
@@ -159,6 +162,7 @@ class Distillation:
                 f"the answers are for {counted(known)} and {self.facts['outputs']}, "
                 f"the task has {counted(samples)} and {list(task.outputs)}; label again"
             )
+        agreement.check(task, load_task(self.facts["task"]))
 
     @staticmethod
     def check(loss: Loss, outputs: Mapping[str, Output]) -> None:

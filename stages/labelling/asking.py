@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from attar.models import views
-from attar.models.task import Arrays, Predictor, Split, SplitName, Task
+import numpy as np
+
+from attar.models import lengths, views
+from attar.models.task import Array, Arrays, Predictor, Split, SplitName, Task
 from attar.models.views import Seen
 from attar.pipeline.errors import StageError
 from attar.pipeline.kept import Kept
 from attar.stages.labelling.shards import CHUNKS, Packed, Shard, save
+
+TOGETHER = 64
+"""Samples of like length that are asked at once."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Asking:
         decided = self.decided(shard)
         for seen in chunks:
             update(decided, seen.inputs)
-            answer = self.task.answer(self.predict.graphs, seen.inputs)
+            answer = self.answer(seen)
             if missing := self.task.outputs.keys() - answer.keys():
                 raise StageError(f"the teacher's answer lacks {sorted(missing)}, which its task names; it has {sorted(answer)}")
             for each in packed:
@@ -70,6 +75,20 @@ class Asking:
                     )
                 each.add(answer[each.name])
         return self.kept.add(self.name(start, decided.hexdigest()), lambda path: save(path, packed))
+
+    def answer(self, seen: Seen) -> dict[str, Array]:
+        """The teacher's outputs for one chunk. Samples of lengths of their own are asked with those of like length.
+
+        The chunk alone decides which are asked together, so the same sums are rounded whoever asks, and in which order.
+        """
+        axes = [axis for output in self.task.outputs.values() for axis in output.axes[1:]]
+        if not lengths.axes(self.task) or any(isinstance(axis, str) for axis in axes):
+            return self.task.answer(self.predict.graphs, seen.inputs)
+        groups = lengths.alike(self.task, seen.inputs, np.arange(len(seen.indices)), TOGETHER)
+        parts = [views.trimmed(self.task, seen.take(rows)).inputs for rows in groups]
+        answers = [self.task.answer(self.predict.graphs, part) for part in parts]
+        back = np.argsort(np.concatenate(groups))
+        return {name: np.concatenate([each[name] for each in answers])[back] for name in answers[0]}
 
     def name(self, start: str, whole: str) -> str:
         return f"{start[:16]}-{whole}"

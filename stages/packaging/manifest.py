@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from attar.models.preprocess import Step
+from attar.models.preprocess.known import KnownStep
 from attar.models.task import Kind
 from attar.pipeline.errors import did_you_mean
 from attar.stages.packaging.judgement import Judgement
@@ -75,7 +75,7 @@ class Manifest(Part):
     outputs: Mapping[str, Output] = Field(min_length=1)
     ranges: Mapping[str, tuple[int, int]]
     """For each dynamic axis the smallest and the largest size that was promised to work."""
-    preprocess: Mapping[str, Sequence[Step]]
+    preprocess: Mapping[str, Sequence[KnownStep]]
     labels: Sequence[str]
     graphs: Sequence[Annotated[str, Field(pattern=r"^\w+$")]] = Field(min_length=1)
     """They name files, so they are words and lead nowhere else."""

@@ -15,7 +15,7 @@ from attar.models import preprocess, views
 from attar.models.task import Array, Arrays, Predictor, Split, Task
 from attar.pipeline.errors import StageError
 from attar.pipeline.progress import advance
-from attar.stages.artifacts import Answers, Model, Production
+from attar.stages.artifacts import Answers, Model
 from attar.stages.proof import sizes, timing
 
 FEWEST = 50  # samples: with fewer, the bounds of a correlation are wrong more than twice as often as they say
@@ -34,7 +34,8 @@ class Bench:
         """Raises StageError for a batch that is not promised, and for a split without a sample or with only one."""
         low, high = self.task.ranges.get("batch", (1, 1))
         if not low <= self.batch <= high:
-            raise StageError(f"batch {self.batch} is outside the {low} to {high} that the task promises; set the target's batch")
+            promised = f"the {low} to {high} that {type(self.task).__name__} promises"
+            raise StageError(f"batch {self.batch} is outside {promised}; set the target's batch")
         least = FEWEST * max(2 if output.kind == "embedding" else 1 for output in self.task.outputs.values())  # pairs of samples
         if len(self.split) < least:
             raise StageError(f"the test split has {len(self.split)} samples, which prove nothing; give it at least {least}")
@@ -51,11 +52,8 @@ class Bench:
         return made
 
     def of(self, model: Model) -> Bench:
-        """The bench that prepares inputs as this model needs them: a bundle brings its own preprocessing along."""
-        if not isinstance(model, Production):
-            return self
-        other = type(type(self.task).__name__, (type(self.task),), {"preprocess": model.preprocess})
-        return replace(self, task=other())
+        """The bench of the task that this model reads: raw samples and targets are the same, what is made of them is not."""
+        return replace(self, task=model.reads())
 
     def answers(self, hop: str, model: Model) -> dict[str, Array]:
         """Outputs for the whole split, in its order."""
@@ -104,7 +102,8 @@ class Bench:
     def sizes(self, hop: str, model: Model) -> dict[str, Any]:
         """Whether it answers soundly at every size that the task promises; see ``sizes.examined``."""
         with model.open(threads=1) as predictor:
-            return sizes.examined(self.task, partial(self.ask, hop, predictor), self.of(model).some)
+            own = self.of(model)
+            return sizes.examined(own.task, partial(own.ask, hop, predictor), own.some)
 
     def times(
         self, models: Mapping[str, Model], repeats: int, seconds: float

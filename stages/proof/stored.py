@@ -16,7 +16,7 @@ TOLERANCE = 1e-2  # of the largest magnitude: float16 keeps three digits, and an
 
 
 def check(task: Task, teacher: Model, answers: Answers) -> None:
-    """Ask the teacher again for a few samples of the test split and of every view of train and transfer.
+    """Ask the teacher again for a few samples of the test split and of every view of train and transfer; ``task``: what it reads.
 
     Raises StageError where it says something else than what is stored.
     """

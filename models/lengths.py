@@ -1,0 +1,71 @@
+"""Lengths: how much of a padded sample is its own, so that a batch carries no more padding than its longest sample needs.
+
+An axis is one of samples of their own lengths when an integer input has it (tokens), and no output: what is answered position by
+position keeps its positions. Floating-point inputs that share it, such as a mask that is 0 where the tokens are padding, are cut
+alike. A floating-point input alone, such as an image, may hold its padding's value anywhere, and is left as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from attar.models.task import Array, Arrays, Task, Tensor
+
+Integers = npt.NDArray[np.int64]
+
+
+def axes(task: Task) -> tuple[str, ...]:
+    """The axes along which samples have lengths of their own."""
+    whole = [tensor for tensor in task.inputs.values() if np.issubdtype(np.dtype(tensor.dtype), np.integer)]
+    named = dict.fromkeys(axis for tensor in whole for axis in tensor.axes[1:] if isinstance(axis, str))
+    answered = {axis for output in task.outputs.values() for axis in output.axes}
+    return tuple(axis for axis in named if axis not in answered)
+
+
+def lengths(task: Task, inputs: Arrays) -> Integers:
+    """Of each sample along each of ``axes(task)``, at least the smallest promised size: ``[N, axes]``."""
+    return np.stack([along(task, inputs, axis) for axis in axes(task)], 1)
+
+
+def along(task: Task, inputs: Arrays, axis: str) -> Integers:
+    """The longest of what the inputs that share this axis hold: ``[N]``."""
+    found = [ends(inputs[name], tensor.pad, place) for name, tensor, place in having(task, axis)]
+    made: Integers = np.stack([*found, np.full_like(found[0], task.ranges[axis][0])]).max(0)
+    return made
+
+
+def having(task: Task, axis: str) -> Iterator[tuple[str, Tensor, int]]:
+    """The inputs that have this axis, and where."""
+    for name, tensor in task.inputs.items():
+        for place, each in enumerate(tensor.axes):
+            if each == axis:
+                yield name, tensor, place
+
+
+def trimmed(task: Task, inputs: Arrays) -> dict[str, Array]:
+    """The same samples without what is padding in all of them."""
+    made = dict(inputs)
+    for axis in axes(task):
+        longest = int(along(task, inputs, axis).max())
+        for name, _, place in having(task, axis):
+            kept = (slice(None),) * place + (slice(longest),)
+            made[name] = np.ascontiguousarray(made[name][kept])
+    return made
+
+
+def alike(task: Task, inputs: Arrays, rows: Integers, size: int) -> list[Integers]:
+    """These rows in groups of ``size``, those of like length together; of equal lengths in the order that they have."""
+    ordered = rows[np.lexsort(lengths(task, inputs)[rows].T[::-1])]  # by the first axis, then by the next
+    return [ordered[start : start + size] for start in range(0, len(rows), size)]
+
+
+def ends(array: Array, pad: int, place: int) -> Integers:
+    """For each sample, one more than the last position along axis ``place`` that holds anything but padding: ``[N]``."""
+    others = tuple(axis for axis in range(1, array.ndim) if axis != place)
+    used = (array != pad).any(axis=others)  # (N, size)
+    positions = np.where(used, np.arange(1, used.shape[1] + 1), 0)  # (N, size)
+    made: Integers = positions.max(1, initial=0)
+    return made

@@ -1,0 +1,95 @@
+"""Steps on text."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import Field
+
+from attar.models.preprocess.step import Array, FileStep, found
+from attar.pipeline.errors import AttarError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+PADS = ("[PAD]", "<pad>", "<|pad|>", "<|padding|>")
+"""What padding is called in a vocabulary whose tokenizer does not say."""
+
+
+class Tokenize(FileStep):
+    """Strings ``[N]`` to token ids, int64 ``[N, longest of these]``, padded on the right with the tokenizer's own pad.
+
+    A text is cut to ``length`` tokens; those that the post-processor adds, such as [CLS] and [SEP], count and are kept. There is
+    at least one column, so that an empty text has a length too. ``file`` is a ``tokenizer.json`` of the library ``tokenizers``.
+    """
+
+    step: Literal["tokenize"] = "tokenize"
+    length: int = Field(ge=1)
+
+    def __call__(self, x: Array) -> Array:
+        texts = x.tolist()
+        if x.ndim != 1 or x.dtype.kind not in "UO" or not all(isinstance(text, str) for text in texts):
+            raise self.refuse(found(x), "it reads strings: an array [N] of dtype U, or of str objects")
+        encoded = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts)]
+        made = np.full((len(texts), max(1, *map(len, encoded), 0)), self.pad, np.int64)
+        for row, ids in zip(made, encoded, strict=True):
+            row[: len(ids)] = ids
+        return made
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Opened once for each content of the file. Raises AttarError when there is none, or it is no tokenizer."""
+        return self._opened[0]
+
+    @property
+    def pad(self) -> int:
+        """The id of the token that fills up shorter texts."""
+        return self._opened[1]
+
+    @property
+    def _opened(self) -> tuple[Tokenizer, int]:
+        if not self.file.is_file():
+            raise AttarError(f"the step 'tokenize' finds no file {self.file}; give it the tokenizer.json of a trained tokenizer")
+        stat = self.file.stat()
+        return opened(self.file.absolute(), stat.st_size, stat.st_mtime_ns, self.length)
+
+
+@lru_cache(maxsize=16)
+def opened(file: Path, size: int, mtime: int, length: int) -> tuple[Tokenizer, int]:
+    """A tokenizer as its file was at this size and mtime, and the id of its pad.
+
+    It is not changed afterwards, so threads may share it. It tokenizes on one thread unless TOKENIZERS_PARALLELISM says
+    otherwise: after a fork its threads would be gone, and it would say so on every one.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise AttarError("the step 'tokenize' needs the library tokenizers: pip install 'attar[serve-text]'") from error
+    try:
+        made = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing narrower
+        raise AttarError(f"{file} is no tokenizer.json that tokenizers reads ({error}); save it again with its `save`") from error
+    added = made.num_special_tokens_to_add(is_pair=False)
+    if length <= added:
+        raise AttarError(f"{file} adds {added} tokens to each text, so a length of {length} leaves no room; set a larger one")
+    pad = pad_of(made, file)
+    made.no_padding()
+    made.enable_truncation(length, direction=(made.truncation or {}).get("direction", "right"))
+    return made, pad
+
+
+def pad_of(tokenizer: Tokenizer, file: Path) -> int:
+    """The id of its pad. Raises AttarError where there is none, or where it would stand on the left."""
+    padding = tokenizer.padding
+    if padding and padding["direction"] != "right":
+        raise AttarError(f"{file} pads on the left; attar pads on the right: save it with enable_padding(direction='right')")
+    known = [padding["pad_id"]] if padding else [tokenizer.token_to_id(token) for token in PADS]
+    ids = [each for each in known if each is not None]
+    if not ids:
+        raise AttarError(f"{file} has no token to pad with (of {', '.join(PADS)}); save it with enable_padding(pad_id=...)")
+    return int(ids[0])

