@@ -98,7 +98,7 @@ def test_what_is_no_embedding(output: Output, told: str) -> None:
 
 def test_samples_without_targets_are_joined_and_taken() -> None:
     parts = [views.chunk(Unlabelled(), Unlabelled().split("train"), number) for number in (0, 1)]
-    joined = views.join(parts, {})
+    joined = views.join(parts, {"words": 0})
     assert joined.targets == {}
     assert len(joined.indices) == joined.labelled == 1024
     assert joined.take(np.arange(5, 9)).indices.tolist() == [5, 6, 7, 8]
