@@ -16,7 +16,7 @@ from attar.pipeline.progress import advance
 from attar.pipeline.stage import CodeName, Device, Facts, Stage, scratch
 from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.learn import Learn
-from attar.stages.precision import fp32, int8
+from attar.stages.precision import dynamic, fp32, int8
 from attar.stages.precision.fidelity import correlation
 from attar.stages.precision.ladder import Rung, best, climb
 
@@ -24,7 +24,8 @@ TUNING_BATCH = 64
 
 
 class Optimize(Stage[OnnxModel]):
-    """``fp32`` keeps the graph; ``int8`` puts Q-DQ pairs around what has int8 kernels, from the calibration's ranges.
+    """``fp32`` keeps the graph; ``int8`` puts Q-DQ pairs around what has int8 kernels, from the calibration's ranges;
+    ``int8-dynamic`` stores the weights of matrix products in int8, and finds each batch's ranges when it is asked.
 
     With a ``floor`` the graph is looked at on validation, and where it is below, a ladder is climbed: what was asked for first,
     quantization-aware distillation last. All rungs are of the precision that was asked for. The most faithful one is kept, **also
@@ -37,11 +38,11 @@ class Optimize(Stage[OnnxModel]):
     follows: ClassVar[tuple[str, ...]] = ("attar.stages.labelling.rows:mapped", "attar.stages.labelling.rows:Rows")
 
     task: CodeName
-    precision: Literal["fp32", "int8"] = "fp32"
+    precision: Literal["fp32", "int8", "int8-dynamic"] = "fp32"
     per_channel: bool = True
-    """A scale for each output channel of a weight instead of one for the whole weight. int8 only."""
+    """A scale for each output channel of a weight instead of one for the whole weight. Both int8 only."""
     exclude: tuple[str, ...] = ()
-    """Names of nodes that stay float. int8 only."""
+    """Names of nodes that stay float. Both int8 only."""
     floor: float = Field(0.0, ge=0, lt=1)
     """The correlation with the teacher on validation below which the ladder is climbed; 0: never. int8 only."""
     tuning_epochs: int = Field(2, ge=0)
@@ -61,7 +62,8 @@ class Optimize(Stage[OnnxModel]):
         return super().deciding() - (set() if self.climbs else only)
 
     def reading(self) -> Set[str]:
-        return super().reading() - (set() if self.climbs else {"student", "answers"})
+        calibrated = set() if self.precision != "int8-dynamic" else {"calibration"}
+        return super().reading() - calibrated - (set() if self.climbs else {"student", "answers"})
 
     def run(self, out: Path, *, student: Weights, onnx: OnnxModel, calibration: Ranges, answers: Answers) -> Facts:
         """Raises StageError when nothing can be quantized, the calibration belongs to another graph, or the floor is above what
@@ -79,6 +81,8 @@ class Optimize(Stage[OnnxModel]):
         if self.precision == "fp32":
             fp32.keep(source, target)
             return {}
+        if self.precision == "int8-dynamic":
+            return dynamic.quantize(source, target, self.per_channel, self.exclude)
         ranges = json.loads((calibration.root / "ranges.json").read_text())
         return int8.quantize(source, target, ranges, self.per_channel, self.exclude)
 

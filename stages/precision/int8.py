@@ -108,16 +108,19 @@ def integer_nodes(model: onnx.ModelProto) -> set[str]:
 
 
 def better_in_float(model: onnx.ModelProto) -> set[str]:
-    """The stem and the head of a network.
+    """The stem and the head of a network, and products of two activations, as in attention.
 
     A stem of 1 or 3 channels in float makes the whole network 4 to 15 % faster (measured at 28x28 and 96x96), and
-    the pixels keep their precision; the last layer is too small to gain, and its rounding goes straight into the answer.
+    the pixels keep their precision; the last layer is too small to gain, and its rounding goes straight into the answer. Products of
+    two activations have two unsigned operands, for which there is no fast kernel: in float, a transformer of width 160 is 15 %
+    faster at 10 tokens and 20 % at 48 (measured).
     """
     inputs = {value.name for value in model.graph.input}
     weights, last = constants(model), answers(model)
     stem = [n for n in model.graph.node if n.op_type == "Conv" and n.input[0] in inputs and narrow(n, weights)]
     head = [n for n in model.graph.node if n.op_type in ("Gemm", "MatMul") and n.output[0] in last]
-    return {node.name for node in stem + head}
+    both = [n for n in model.graph.node if n.op_type == "MatMul" and not weights.keys() & set(n.input)]
+    return {node.name for node in stem + head + both}
 
 
 def answers(model: onnx.ModelProto) -> set[str]:
