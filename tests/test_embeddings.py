@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from attar.models.task import InMemory
 from attar.pipeline.errors import StageError
+from attar.pipeline.report.figures import answers
 from attar.stages.proof import intervals, ledger, metrics
 from attar.stages.proof.bench import Bench
 from attar.stages.proof.gates import CUMULATIVE, Gates, compared, outcomes
@@ -176,6 +177,19 @@ def test_a_cosine_can_be_promised() -> None:
     rows = [row for row in outcomes(facts, Gates(cosine=0.95)) if row.gate == "cosine"]
     assert [(row.hop, row.verdict) for row in rows] == [*((hop, "passed") for hop in CUMULATIVE[:-1]), ("engine", "failed")]
     assert rows[-1].sentence == "engine: cosine 0.9 (0.9 to 0.9), promised at least 0.95"
+
+
+def test_the_report_draws_the_cosines_between_samples() -> None:
+    """Of three vectors the cosines of 0 and 1, 0 and 2, 1 and 2, whatever their lengths; zeros point nowhere."""
+    vectors = np.array([[2.0, 0], [3, 3], [0, 0]], np.float32)
+    assert answers.points(vectors, "embedding").tolist() == pytest.approx([ROOT, 0, 0])
+    many = np.random.default_rng(0).standard_normal((5000, 4))
+    assert len(answers.points(many, "embedding")) == 1000 * 999 / 2
+
+
+@pytest.mark.parametrize(("metric", "kind"), [("agreement", "logits"), ("cosine", "embedding"), ("correlation", "values")])
+def test_the_report_tells_what_outputs_hold_by_their_metrics(metric: str, kind: str) -> None:
+    assert answers.kind_of({"teacher": {"agreement": None, "cosine": None, metric: 0.5}}) == kind
 
 
 def test_pairs_need_twice_as_many_samples() -> None:
