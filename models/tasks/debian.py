@@ -16,6 +16,11 @@ from typing import NamedTuple
 from attar.pipeline.errors import StageError
 
 PACKAGES, TRANSLATIONS = "*_Packages", "*_Translation-en"
+COMMAND = (
+    "sh -c 'mkdir -p /lists/partial; apt-get update -o Dir::State::lists=/lists -o Acquire::Languages=en "
+    "-o Acquire::GzipIndexes=false'"
+)
+"""What gets the lists into ``/lists``. A container, and many machines, are set to get no descriptions: hence the language."""
 
 
 class Package(NamedTuple):
@@ -35,26 +40,30 @@ def update(folder: Path) -> None:
     """The lists of this machine's sources into ``folder``, apart from its own. Raises StageError with what apt-get said."""
     if shutil.which("apt-get") is None:
         raise StageError(
-            "Debian's package lists come from `apt-get update`, and there is no apt-get here; fetch in a container, "
-            "`docker run --rm -v $PWD/data:/data debian:12 ...` as docs/text.md says, or copy the folder from a Debian machine"
+            "Debian's package lists come from `apt-get update`, and there is no apt-get here; get them in a container, "
+            f"`docker run --rm -v $PWD/data/debian-topics/lists:/lists debian:12 {COMMAND}`, and fetch again here; "
+            "or copy the two files of a snapshot from a machine that has them"
         )
     (folder / "partial").mkdir(parents=True, exist_ok=True)  # which apt-get does not make itself
     options = {"Dir::State::lists": folder, "Dir::Cache": folder, "Acquire::Languages": "en", "Acquire::GzipIndexes": "false"}
     settings = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
     done = subprocess.run(["apt-get", "update", "-qq", *settings], capture_output=True, text=True)
-    if done.returncode != 0 or not list(folder.glob(PACKAGES)):
-        said = " ".join((done.stderr or done.stdout).split()) or f"exit code {done.returncode}, no {PACKAGES}"
+    if done.returncode != 0 or not complete(folder):
+        said = " ".join((done.stderr or done.stdout).split()) or f"exit code {done.returncode}, no {PACKAGES} or {TRANSLATIONS}"
         raise StageError(f"`apt-get update` did not get the package lists: {said}; look at /etc/apt and the network")
 
 
+def complete(folder: Path) -> bool:
+    """Whether lists are there, and the descriptions in full."""
+    return any(folder.glob(PACKAGES)) and any(folder.glob(TRANSLATIONS))
+
+
 def read(folder: Path) -> list[Package]:
-    """The packages of all lists in ``folder``, by name; of one that is listed twice the first list's. Raises StageError."""
-    lists, translations = sorted(folder.glob(PACKAGES)), sorted(folder.glob(TRANSLATIONS))
-    if not (lists and translations):
-        raise StageError(f"{folder} lacks {PACKAGES} or {TRANSLATIONS}, which `apt-get update` writes there; fetch again")
+    """The packages of all lists in ``folder``, by name; of one that is listed twice the first list's."""
+    translations = sorted(folder.glob(TRANSLATIONS))
     full = {each["Description-md5"]: each["Description-en"] for path in translations for each in paragraphs(path)}
     found: dict[str, Package] = {}
-    for path in lists:
+    for path in sorted(folder.glob(PACKAGES)):
         for each in paragraphs(path):
             description = full.get(each.get("Description-md5", ""), each.get("Description", ""))
             if description and "Section" in each:

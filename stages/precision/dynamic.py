@@ -40,8 +40,8 @@ def quantize(source: Path, target: Path, per_channel: bool, exclude: Collection[
     if not inside:
         present = ", ".join(sorted({node.op_type for node in model.graph.node}))
         raise StageError(
-            f"nothing can be quantized: no {' or '.join(sorted(MULTIPLYING))} by a weight is left but those excluded; the graph has "
-            f"{present}. Use precision = 'int8' for convolutions, or 'fp32'"
+            f"nothing can be quantized: no {' or '.join(sorted(MULTIPLYING))} by a weight is left but those excluded and "
+            f"the last layer; the graph has {present}. Use precision = 'int8' for convolutions, or 'fp32'"
         )
     floats = [node.name for node in products if node not in inside]
     as_products = [f"{name}_MatMul" for name in floats]  # what ONNX Runtime calls a Gemm once it has split off its bias
