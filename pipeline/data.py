@@ -60,9 +60,16 @@ def content(known: Iterable[Entry]) -> list[list[str]]:
 
 
 def folder(path: Path) -> dict[str, str]:
-    """The digest of every file in a folder, by its name in there."""
-    files = sorted(each for each in path.rglob("*") if each.is_file())
-    return {each.relative_to(path).as_posix(): file_digest(each.absolute(), *stamp(each)) for each in files}
+    """The digest of every file in a folder, by its name in there. Hidden ones do not count: they are notes of some tool."""
+    files = {each.relative_to(path): each for each in sorted(path.rglob("*")) if each.is_file()}
+    shown = {name: each for name, each in files.items() if not any(part.startswith(".") for part in name.parts)}
+    return {name.as_posix(): file_digest(each.absolute(), *stamp(each)) for name, each in shown.items()}
+
+
+def together(path: Path) -> dict[str, str]:
+    """The digests of a file and of those beside it whose names begin with its own, by what follows it there."""
+    files = sorted(each for each in path.parent.iterdir() if each.name.startswith(path.name) and each.is_file())
+    return {each.name.removeprefix(path.name): file_digest(each.absolute(), *stamp(each)) for each in files}
 
 
 def stamp(path: Path) -> tuple[int, int]:

@@ -31,13 +31,12 @@ class Keys:
         kind = type(stage)
         inputs = {name: artifact for name, artifact in inputs.items() if name in stage.reading()}
         roots = [f"{kind.__module__}:{kind.__qualname__}", *(name for name in code_names(stage) if name)]
-        roots += kind.follows
+        roots += stage.following()
         needed = [inputs[name] for name in kind.needs() if name in inputs]
         roots += [artifact.facts[fact] for artifact in needed for fact in artifact.code if fact in artifact.facts]
         code = self.code.of(roots)
         libraries = dict(code.packages)
-        read = [artifact for name, artifact in {**kind.needs(), **kind.takes()}.items() if name in inputs]
-        for library in {*kind.libraries, *(library for artifact in read for library in artifact.libraries)}:
+        for library in {*kind.libraries, *(library for artifact in inputs.values() for library in artifact.libraries)}:
             libraries |= self.code.of([f"{library}:"]).packages
         found: Deciders = {
             "stage": kind.__qualname__,
@@ -102,6 +101,9 @@ def settings(stage: Stage[Any]) -> dict[str, Any]:
     for field in type(stage).named("file"):
         if values.get(field) is not None:
             values[field] = data.file_digest(Path(values[field]), *data.stamp(Path(values[field])))
+    for field in type(stage).named("files"):
+        if values.get(field) is not None:
+            values[field] = digest(data.together(Path(values[field])))
     for field in type(stage).named("folder"):
         if values.get(field) is not None:
             values[field] = digest(data.folder(Path(values[field])))

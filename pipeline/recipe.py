@@ -22,7 +22,7 @@ SHIPPED = Path(__file__).parent / "recipes"
 COMMON = ("task", "seed", "gates")
 """Top-level keys that are given to every stage that has such a field; a section's own value wins."""
 
-PLACES = {"file": Path.is_file, "folder": Path.is_dir}
+PLACES = {"file": Path.is_file, "files": Path.is_file, "folder": Path.is_dir}
 """What a setting may name, and how it is seen to be there."""
 
 
@@ -203,7 +203,7 @@ def _bind(slot: Slot, name: str, given: Table, section: Table, folder: Path, tar
             if isinstance(settings.get(field_name), str):
                 settings[field_name] = folder / settings[field_name]
                 if not is_there(settings[field_name]):
-                    raise RecipeError(f"{name}.{field_name}: there is no {what} {settings[field_name]}")
+                    raise RecipeError(f"{name}.{field_name}: there is no {what.removesuffix('s')} {settings[field_name]}")
     try:
         stage = slot.stage(**settings)
     except ValidationError as error:
@@ -236,7 +236,8 @@ def explained(slot: str, stage: type[Stage[Any]], error: Mapping[str, Any]) -> s
     if error["type"] == "missing":
         top = " at the top of the recipe" if error["loc"][0] in COMMON else f" in [{slot}]"
         return f"{place} is missing; write {error['loc'][-1]} = ...{top}"
-    return f"{place}: {error['msg']}; got {error['input']!r}"
+    said = error["msg"].removeprefix("Value error, ")
+    return f"{place}: {said}; got {error['input']!r}" if error["loc"] else f"{place}: {said}"
 
 
 def _check_code(code: Fingerprint, bound: Mapping[str, Bound]) -> None:

@@ -125,12 +125,12 @@ class Run:
             place, kind = f"{slot}.{name} = {prefix!r}", type(bound.stage).takes()[name]
             try:
                 entry = self.store.match(prefix)
-                artifact = self.store.find(kind, entry.key)
+                stage = entry.record["deciders"]["stage"]
+                made = self.pipeline.makes(stage)
+                artifact = self.store.find(made or Artifact, entry.key)
             except StoreError as error:
                 raise RecipeError(f"{place}: {error}") from error
-            stage = entry.record["deciders"]["stage"]
-            made = self.pipeline.makes(stage)
-            if artifact is None or made is None or not issubclass(made, kind):
+            if not isinstance(artifact, kind):
                 is_a = f"is {entry.record['slot']}, made by {stage}"
                 raise RecipeError(f"{place} {is_a}; it must be {kind.__name__}. `attar ls` lists keys")
             found[name] = artifact

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict
 
@@ -29,14 +29,19 @@ class Artifact:
     root: Path
     facts: Facts
 
+    @classmethod
+    def found(cls, key: str, digest: str, root: Path, facts: Facts) -> Self:
+        """The artifact that the store holds there. A class that is one of several kinds tells from the facts which."""
+        return cls(key, digest, root, facts)
+
 
 A = TypeVar("A", bound=Artifact)
 
 
 @dataclass(frozen=True)
 class Named:
-    """Marks a setting that names something which decides the result (``code``, a ``file``, a ``folder``, an ``artifact``), or is
-    ``undecided``."""
+    """Marks a setting that names something which decides the result (``code``, a ``file``, ``files``, a ``folder``, an
+    ``artifact``), or is ``undecided``."""
 
     what: str
 
@@ -45,8 +50,10 @@ CodeName = Annotated[str, Named("code")]
 """``package.module:object`` or ``file.py:object``. The object's code counts in the key."""
 DataFile = Annotated[Path, Named("file")]
 """A file, relative to the recipe. Its bytes count in the key, not its path."""
+DataFiles = Annotated[Path, Named("files")]
+"""As ``DataFile``, with the files beside it whose names begin with its own: ``model.onnx`` and its ``model.onnx.data``."""
 DataFolder = Annotated[Path, Named("folder")]
-"""As ``DataFile``, for a folder and all files in it."""
+"""As ``DataFile``, for a folder and all files in it, hidden ones aside."""
 StoredKey = Annotated[str, Named("artifact")]
 """The key of an artifact in the store, or its beginning. ``run`` gets the artifact as an optional input of the setting's name;
 what counts in the key is its content, not how it is named."""
@@ -111,9 +118,13 @@ class Stage(BaseModel, Generic[A]):
         """The inputs that decide the result, by name. A mode that looks at fewer leaves the others out."""
         return {*self.needs(), *self.takes()}
 
+    def following(self) -> Sequence[str]:
+        """Code as in ``follows``. A mode that runs more than the others adds it."""
+        return self.follows
+
     @classmethod
     def named(cls, what: str) -> list[str]:
-        """The fields that are marked ``code``, ``file``, ``folder``, ``artifact`` or ``undecided``."""
+        """The fields that are marked ``code``, ``file``, ``files``, ``folder``, ``artifact`` or ``undecided``."""
         return [name for name, field in cls.model_fields.items() if Named(what) in [*field.metadata, *marks(field.annotation)]]
 
 

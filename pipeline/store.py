@@ -69,7 +69,7 @@ class Store:
             stat = path.stat()
             if (stat.st_size, stat.st_mtime_ns) != (size, mtime) and digest_of(path) != digest:
                 raise Damaged(f"{name} in {root} was changed after it was made")
-        return kind(key, record["digest"], root, json.loads((root / "facts.json").read_text()))
+        return kind.found(key, record["digest"], root, json.loads((root / "facts.json").read_text()))
 
     def verify(self, artifact: Artifact) -> None:
         """Read every byte again. Raises Damaged."""
@@ -150,7 +150,7 @@ class Store:
             self.folder(key).parent.mkdir(parents=True, exist_ok=True)
             payload.rename(self.folder(key))
             shutil.rmtree(self.root / "work" / key, ignore_errors=True)
-        return kind(key, digest, self.folder(key), json.loads(canonical(facts)))
+        return kind.found(key, digest, self.folder(key), json.loads(canonical(facts)))
 
     def forget(self, key: str, shared: str | None) -> None:
         """Delete unfinished work and kept files: other code or data may have made them than these keys say."""

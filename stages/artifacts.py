@@ -6,12 +6,12 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from filecmp import cmp
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from attar.models.preprocess.known import STEPS, KnownStep
 from attar.models.task import Array, Predictor, Task, load_task
 from attar.pipeline.errors import StageError
-from attar.pipeline.stage import Artifact, Device
+from attar.pipeline.stage import Artifact, Device, Facts
 from attar.stages.labelling.rows import Rows, mapped
 
 if TYPE_CHECKING:
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 class Model(Artifact, ABC):
     """Something that answers: ``with model.open() as predict: predict(inputs)``, named arrays to named arrays."""
+
+    @classmethod
+    def found(cls, key: str, digest: str, root: Path, facts: Facts) -> Self:
+        """Where any model will do, as for a teacher, ``OnnxModel`` if there are graphs and else ``Weights``."""
+        kind: Any = (OnnxModel if "graphs" in facts else Weights) if cls is Model else cls
+        made: Self = kind(key, digest, root, facts)
+        return made
 
     @abstractmethod
     def open(self, threads: int | None = None) -> AbstractContextManager[Predictor]:
@@ -64,7 +71,10 @@ class Weights(Model):
 
 
 class OnnxModel(Model):
-    """``NAME.onnx`` for every name in the fact ``graphs``; ``precision`` says what is baked in."""
+    """``NAME.onnx`` for every name in the fact ``graphs``; ``precision`` says what is baked in.
+
+    An opaque teacher's facts have a ``score`` too, and an empty ``history``.
+    """
 
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime",)
 
@@ -83,6 +93,8 @@ class Answers(Artifact):
     Facts: ``task`` (the teacher's), ``views`` (count), ``seed`` (of the views), ``samples`` (a split's count), ``outputs``
     (names), ``device``.
     """
+
+    code: ClassVar[tuple[str, ...]] = ("task",)
 
     def rows(self, split: str, view: int | None = None) -> dict[str, Rows]:
         """The outputs of one split in the order of its samples, mapped. Raises StageError when they were not asked for."""

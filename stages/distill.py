@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from attar.pipeline.stage import Facts, StoredKey
-from attar.stages.artifacts import Answers, Weights
+from attar.stages.artifacts import Answers, Model, Weights
 from attar.stages.distillation.choices import AnyLoss, Beside, Kd
 from attar.stages.learn import Learn
 
@@ -34,7 +34,7 @@ class Distill(Learn):
     start: StoredKey | None = None
     """The key of an earlier student: tensors of the same name and shape begin as its. The control begins from nothing."""
 
-    def run(self, out: Path, *, teacher: Weights, answers: Answers, start: Weights | None = None) -> Facts:
+    def run(self, out: Path, *, teacher: Model, answers: Answers, start: Weights | None = None) -> Facts:
         """Calls the teacher only for losses of features."""
         from attar.stages.distillation.loop import Recorded, fit
         from attar.stages.distillation.objective import Distillation

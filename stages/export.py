@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from attar.models.task import Task
 from attar.pipeline.errors import StageError
 from attar.pipeline.progress import advance
 from attar.pipeline.stage import Facts, Stage
-from attar.stages.artifacts import OnnxModel, Weights
+from attar.stages.artifacts import Model, OnnxModel, Weights
 from attar.stages.parity import largest_difference, traced_sizes
 from attar.stages.precision.graphs import parameters, tidy
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 Axes = tuple[int | str, ...]
+PASSED_ON = ("graphs", "precision", "opset", "inputs", "outputs", "parameters")
 
 
 class Export(Stage[OnnxModel]):
@@ -36,8 +38,13 @@ class Export(Stage[OnnxModel]):
     tolerance: float = Field(1e-4, gt=0)
     """Largest ``|PyTorch - ONNX Runtime|``, times the largest answer where that is above 1."""
 
-    def run(self, out: Path, *, weights: Weights) -> Facts:
-        """Raises StageError when the network cannot be exported, an axis is not dynamic, or an answer drifts."""
+    def run(self, out: Path, *, weights: Model) -> Facts:
+        """A teacher that is a graph already is taken as it is.
+
+        Raises StageError when the network cannot be exported, an axis is not dynamic, or an answer drifts.
+        """
+        if not isinstance(weights, Weights):
+            return copied(weights, out)
         import onnx
 
         task, file = weights.reads(), out / "model.onnx"
@@ -98,6 +105,13 @@ class Export(Stage[OnnxModel]):
         with weights.open(threads=1) as expected, onnxruntime.opened({"model": file}, threads=1) as got:
             hint = f"if it fails at some sizes only, the exporter took a size for a constant; {self.hint}"
             return largest_difference(task, expected, got, self.tolerance, hint)
+
+
+def copied(model: Model, out: Path) -> Facts:
+    """The same graphs; of the facts, those that an export has too."""
+    for path in sorted(model.root.glob("*.onnx*")):
+        shutil.copyfile(path, out / path.name)
+    return {name: model.facts[name] for name in ("task", *PASSED_ON)} | {"exporter": "none", "difference": 0.0}
 
 
 Exporter = Callable[["torch.nn.Module", "tuple[torch.Tensor, ...]", Task, Path, int], None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from errno import EMLINK, ENOTSUP, EPERM, EXDEV
 from pathlib import Path
 from typing import ClassVar
@@ -12,7 +13,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from attar.models import agreement, task_check
-from attar.models.task import Task, load_task
+from attar.models.task import Predictor, Task, load_task
 from attar.pipeline import data, keys, team
 from attar.pipeline.errors import StageError
 from attar.pipeline.kept import intact, kept
@@ -45,16 +46,15 @@ class Label(Stage[Answers]):
     """Keep so many of a view's largest logits, where there are more, and the common share of the others; 0: keep all."""
     device: Device = "auto"
 
-    def run(self, out: Path, *, teacher: Weights) -> Facts:
-        from attar.stages.runtimes.torch import device_of
-
-        task, device = load_task(self.task), device_of(self.device).type
+    def run(self, out: Path, *, teacher: Model) -> Facts:
+        task = load_task(self.task)
         task_check.check(task)
         splits = {name: task.split(name) for name in task_check.splits_of(task)}
         samples = {name: len(split) for name, split in splits.items()}
         todo, work, folder, member = shards(samples, self.views), scratch(out), kept(out), team.current()
         check_reads(task, teacher)
-        with teacher.open(device=self.device) as predict:
+        opened, device = self.opened(teacher)
+        with opened as predict:
             asking = Asking(task, splits, predict, folder, self.view_seed, self.top, device, read_by(task))
             for shard in missing(todo[member.rank :: member.world], work, folder.folder):
                 (work / shard.name).write_text(asking.answered(shard).name)
@@ -70,6 +70,14 @@ class Label(Stage[Answers]):
             "outputs": list(task.outputs),
             "device": device,
         }
+
+    def opened(self, teacher: Model) -> tuple[AbstractContextManager[Predictor], str]:
+        """The teacher, and the device that it answers on: a graph does so on the CPU."""
+        if not isinstance(teacher, Weights):
+            return teacher.open(), "cpu"
+        from attar.stages.runtimes.torch import device_of
+
+        return teacher.open(device=self.device), device_of(self.device).type
 
 
 def check_reads(task: Task, teacher: Model) -> None:

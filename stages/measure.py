@@ -52,7 +52,7 @@ class Measure(Stage[Evidence]):
         self,
         out: Path,
         *,
-        teacher: Weights,
+        teacher: Model,
         answers: Answers,
         reference: OnnxModel,
         student: Weights,

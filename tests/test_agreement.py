@@ -16,7 +16,7 @@ from attar.pipeline.errors import RecipeError, StageError
 from attar.pipeline.recipe import Slot, load
 from attar.stages import SLOTS
 from attar.stages.artifacts import Weights
-from attar.stages.distillation.live import check_teacher
+from attar.stages.distillation.live import layered
 from attar.stages.label import Label, check_reads
 from tests import tiny
 from tests.smoke import DIGITS, Numbers, artifact
@@ -102,9 +102,9 @@ def test_a_teacher_kept_from_another_task_is_not_asked(tmp_path: Path) -> None:
 
 
 def test_layers_cannot_be_compared_where_the_inputs_differ(tmp_path: Path) -> None:
-    check_teacher(Numbers(), artifact(Weights, tmp_path, {"task": "tests.smoke:Numbers"}))
+    layered(Numbers(), artifact(Weights, tmp_path, {"task": "tests.smoke:Numbers"}))
     with pytest.raises(StageError, match=r"reads the inputs of tests.test_agreement:Halved, the student those of Numbers; use"):
-        check_teacher(Numbers(), artifact(Weights, tmp_path, {"task": "tests.test_agreement:Halved"}))
+        layered(Numbers(), artifact(Weights, tmp_path, {"task": "tests.test_agreement:Halved"}))
 
 
 def recipe(folder: Path, text: str) -> Path:

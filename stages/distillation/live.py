@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from attar.models import agreement
 from attar.models.task import Arrays, Task
 from attar.pipeline.errors import StageError
-from attar.stages.artifacts import Model
+from attar.stages.artifacts import Model, Weights
 from attar.stages.distillation.choices import FeatureLoss
 from attar.stages.distillation.taps import Tap, named
 from attar.stages.runtimes.torch import call
@@ -62,14 +62,20 @@ class Live(nn.Module):
         return torch.stack(terms).sum()
 
 
-def check_teacher(task: Task, teacher: Model) -> None:
-    """Raises StageError for a teacher whose layers cannot be looked at while it reads the student's batch."""
+def layered(task: Task, teacher: Model) -> Weights:
+    """The teacher, if its layers can be looked at while it reads the student's batch. Raises StageError if not."""
+    if not isinstance(teacher, Weights):
+        raise StageError(
+            "a loss of features compares layers, and of an ONNX teacher only inputs and outputs are known; "
+            "use losses of answers (kd, mse, dist, ...)"
+        )
     if not agreement.same_inputs(task, teacher.reads()):
         raise StageError(
             "a loss of features runs the teacher on the student's own batch, but the teacher reads the inputs of "
             f"{teacher.facts['task']}, the student those of {type(task).__name__}; "
             "use losses of answers (kd, mse, dist, ...), which are stored"
         )
+    return teacher
 
 
 def regressor(got: Tensor, wanted: Tensor, kind: str) -> nn.Module:

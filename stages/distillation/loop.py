@@ -22,7 +22,7 @@ from attar.stages.distillation.objective import Objective
 from attar.stages.distillation.training import Training, Views
 from attar.stages.distillation.validation import Validation
 from attar.stages.learn import Learn
-from attar.stages.runtimes.torch import build, device_of, load, probe
+from attar.stages.runtimes.torch import build, device_of, probe
 
 FRESH = 1 << 20  # the views of a training without records start here, so that none of them is a recorded one
 
@@ -82,11 +82,10 @@ def fit(
     return finish(out, built, settings, training.facts() | ({} if oacc is None else {"oacc": oacc}))
 
 
-def adopt(settings: Learn, file: Path, out: Path) -> Facts:
-    """Weights from elsewhere: checked against the network and the task, measured on validation, kept."""
+def adopt(settings: Learn, module: nn.Module, out: Path) -> Facts:
+    """A network with weights from elsewhere: checked against the task, measured on validation, kept."""
     task = load_task(settings.task)
     task_check.check(task)
-    module = load(file, settings.network, settings.options)
     probe(module, task)
     measured = Validation(task)(module)
     return finish(out, module, settings, {"score": measured["score"], "history": [], "best_epoch": 0, "precision": "fp32"})

@@ -14,10 +14,10 @@ from attar.models import agreement
 from attar.models.task import Output, Split, SplitName, Task, load_task
 from attar.models.views import Seen
 from attar.pipeline.errors import StageError, did_you_mean
-from attar.stages.artifacts import Answers, Weights
+from attar.stages.artifacts import Answers, Model
 from attar.stages.distillation.choices import Beside, FeatureLoss, Loss, OfFeatures, fitting
 from attar.stages.distillation.companion import Companion
-from attar.stages.distillation.live import Live, check_teacher
+from attar.stages.distillation.live import Live, layered
 from attar.stages.distillation.losses import cross_entropy, mse
 
 Tensors = Mapping[str, Tensor]
@@ -97,7 +97,7 @@ class Distillation:
         losses: Sequence[Loss | FeatureLoss],
         answers: Answers,
         distiller: Beside | None = None,
-        teacher: Weights | None = None,
+        teacher: Model | None = None,
     ) -> None:
         """``teacher`` is opened for losses of features only."""
         self.lambda_kd, self.teacher = lambda_kd, teacher
@@ -113,7 +113,7 @@ class Distillation:
             self.other.prepare(task)
         self.check_answers(task)
         if self.features and self.teacher is not None:
-            check_teacher(task, self.teacher)
+            layered(task, self.teacher)
         for loss in self.losses:
             self.check(loss, task.outputs)
             self.check_labels(loss, task.outputs)
@@ -139,7 +139,8 @@ class Distillation:
         if self.features and self.lambda_kd:
             if self.teacher is None:
                 raise StageError(f"{self.features[0].kind} is a loss of features, for which the teacher itself is needed")
-            found["features"] = self.live = Live(task, module, self.teacher.load().to(device), self.features)
+            teacher = layered(task, self.teacher).load().to(device)
+            found["features"] = self.live = Live(task, module, teacher, self.features)
         if self.distiller and self.lambda_kd:
             self.companion = Companion(self.distiller, task, module)
             found["distiller"] = self.companion.network.to(device)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from torch import nn
 
 from attar.models import views
-from attar.models.task import Array, Arrays, Output, Task
+from attar.models.task import Array, Arrays, Output, Predict, Task
 from attar.stages.artifacts import Answers
 from attar.stages.labelling.rows import Rows
 from attar.stages.proof.metrics import compare, worst
@@ -26,7 +26,10 @@ class Validation:
         self.teacher = None if answers is None else answers.rows("validation")
 
     def __call__(self, module: nn.Module) -> dict[str, float]:
-        predict = predictor(module, self.task)
+        return self.of(predictor(module, self.task))
+
+    def of(self, predict: Predict) -> dict[str, float]:
+        """The same of anything that answers."""
         found = [(self.task.answer({"model": predict}, seen.inputs), seen.targets) for seen in views.clean(self.task, self.split)]
         measured = {"score": self.task.aggregate(scored(self.task, found))}
         if self.teacher is not None:

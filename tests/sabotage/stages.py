@@ -16,7 +16,7 @@ from pydantic import field_validator
 from attar.models.preprocess import Scale
 from attar.models.task import Arrays, Task
 from attar.pipeline.stage import Artifact, CodeName, DataFile, Facts
-from attar.stages.artifacts import Answers, Evidence, OnnxModel, Ranges, Weights
+from attar.stages.artifacts import Answers, Evidence, Model, OnnxModel, Ranges, Weights
 from attar.stages.build import Build
 from attar.stages.calibrate import Calibrate
 from attar.stages.distill import Distill
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 class ViewsExchanged(Label):
     """The answers to two views of the training split are stored under each other's number."""
 
-    def run(self, out: Path, *, teacher: Weights) -> Facts:
+    def run(self, out: Path, *, teacher: Model) -> Facts:
         facts = super().run(out, teacher=teacher)
         for path in sorted(out.glob("train.0.*")):
             other = path.with_name(path.name.replace("train.0.", "train.1."))
@@ -53,7 +53,7 @@ class ViewsExchanged(Label):
 class RowsLate(Label):
     """Every answer to the test split stands one row late."""
 
-    def run(self, out: Path, *, teacher: Weights) -> Facts:
+    def run(self, out: Path, *, teacher: Model) -> Facts:
         facts = super().run(out, teacher=teacher)
         shard = Shard("test", None, 0)
         late = np.roll(Rows([mapped(out / shard.name)["logits"]])[:], 1, axis=0)
@@ -67,7 +67,7 @@ class SpoiltStudent(Distill):
 
     spoil: CodeName
 
-    def run(self, out: Path, *, teacher: Weights, answers: Answers, start: Weights | None = None) -> Facts:
+    def run(self, out: Path, *, teacher: Model, answers: Answers, start: Weights | None = None) -> Facts:
         from safetensors.torch import load_file, save_file
 
         from attar.pipeline import names
@@ -150,7 +150,7 @@ class SpoiltAfterExport(Export):
 
     spoil: CodeName
 
-    def run(self, out: Path, *, weights: Weights) -> Facts:
+    def run(self, out: Path, *, weights: Model) -> Facts:
         facts = super().run(out, weights=weights)
         spoil(out / "model.onnx", self.spoil)
         return facts

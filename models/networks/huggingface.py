@@ -1,0 +1,168 @@
+"""Hugging Face encoders: networks made from what a folder's ``config.json`` says, reading tokens and nothing else.
+
+Everything that makes the network is in its options, ``config`` among them, so that its weights can be loaded again when the
+folder is gone. Nothing here asks a hub, runs code from a folder, or reads a pickle.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attar.pipeline.errors import StageError, did_you_mean
+
+HOW = {"attn_implementation": "eager", "dtype": torch.float32}
+"""Attention as products and a softmax, which exporters take as they are; float32, whatever the folder was stored in."""
+
+
+def classifier(config: str, classes: int = 0) -> nn.Module:
+    """Logits ``[B, classes]``. With ``classes``, a fresh linear head over the mean of the tokens' states; else the folder's head.
+
+    Raises StageError for a configuration that transformers has no such model for.
+    """
+    return Fresh(config, classes) if classes else Labelled(config)
+
+
+def encoder(config: str, normalize: bool = True) -> nn.Module:
+    """Embeddings ``[B, hidden]``: the mean of the tokens' states, padding aside (Reimers and Gurevych 2019, arXiv:1908.10084).
+
+    ``normalize``: divided by their L2 norm.
+    """
+    return Encoder(config, normalize)
+
+
+class Pretrained(nn.Module):
+    """A model of transformers that reads int64 tokens ``[B, S]``; those that equal the configuration's padding are masked."""
+
+    auto = "AutoModel"
+    """The class of transformers that chooses the model."""
+    fresh = False
+    """Whether some weights are no folder's, and random until they are trained."""
+
+    def __init__(self, config: str) -> None:
+        super().__init__()
+        model = self.made(parsed(config))
+        if getattr(model, "pooler", None) is not None:
+            model.pooler = None  # what it makes of the first token is not read, so it would be weights without a use
+        self.model: Any = model
+        self.pad: int = model.config.pad_token_id or 0
+
+    @property
+    def labels(self) -> list[str] | None:
+        """The names that the folder's own head gives its classes; None where there is no such head."""
+        return None
+
+    def made(self, config: Any) -> Any:
+        try:
+            return getattr(library(), self.auto).from_config(config, trust_remote_code=False, **HOW)
+        except ValueError as error:
+            raise StageError(f"transformers has no {self.auto} for a {config.model_type}: {error}") from error
+
+    def fill(self, folder: Path) -> None:
+        """Take the folder's weights. Raises StageError where it lacks some that the model has."""
+        with quiet():
+            found, told = type(self.model).from_pretrained(
+                folder, config=self.model.config, local_files_only=True, use_safetensors=True, output_loading_info=True, **HOW
+            )
+        missing = sorted(name for name in told["missing_keys"] if not name.startswith("pooler."))
+        if missing:
+            shown = f"{', '.join(missing[:5])}{f' and {len(missing) - 5} more' if len(missing) > 5 else ''}"
+            raise StageError(
+                f"{folder} has no weights for {shown}; where these are its head, give the task's number of classes for a fresh "
+                "one (options = { classes = ... }) and fine_tune = true"
+            )
+        if getattr(found, "pooler", None) is not None:
+            found.pooler = self.model.pooler
+        self.model.load_state_dict(found.state_dict())
+
+    def mask(self, tokens: Tensor) -> Tensor:
+        """(B, S), 1 where a token is read. A row of nothing but padding is read whole: a mean over no token is not a number."""
+        real = tokens != self.pad
+        return (real | ~real.any(1, keepdim=True)).long()
+
+    def pooled(self, tokens: Tensor) -> Tensor:
+        """The mean of the last states, padding aside: (B, S) -> (B, hidden)."""
+        mask = self.mask(tokens)
+        states = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state  # (B, S, hidden)
+        weight = mask.unsqueeze(2).to(states.dtype)  # (B, S, 1)
+        mean: Tensor = (states * weight).sum(1) / weight.sum(1)
+        return mean
+
+
+class Encoder(Pretrained):
+    def __init__(self, config: str, normalize: bool) -> None:
+        super().__init__(config)
+        self.normalize = normalize
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        pooled = self.pooled(tokens)  # (B, hidden)
+        return F.normalize(pooled, dim=1) if self.normalize else pooled
+
+
+class Fresh(Pretrained):
+    """An encoder with a head of its own, which begins random."""
+
+    fresh = True
+
+    def __init__(self, config: str, classes: int) -> None:
+        super().__init__(config)
+        self.dropout = nn.Dropout(getattr(self.model.config, "hidden_dropout_prob", 0.1))
+        self.head = nn.Linear(self.model.config.hidden_size, classes)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.dropout(self.pooled(tokens)))  # type: ignore[no-any-return]  # nn.Module calls are untyped
+
+
+class Labelled(Pretrained):
+    """A classifier with the head that the folder holds."""
+
+    auto = "AutoModelForSequenceClassification"
+
+    @property
+    def labels(self) -> list[str]:
+        named: dict[int, str] = self.model.config.id2label
+        return [named[number] for number in sorted(named)]
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.model(input_ids=tokens, attention_mask=self.mask(tokens)).logits  # type: ignore[no-any-return]  # as above
+
+
+def library() -> Any:
+    """transformers, or a StageError that says how to get it."""
+    try:
+        import transformers
+    except ModuleNotFoundError as error:
+        raise StageError(f"a Hugging Face network needs transformers ({error}); pip install 'attar[text]'") from error
+    return transformers
+
+
+def parsed(config: str) -> Any:
+    """The configuration of a ``config.json``'s text. Raises StageError for a kind of model that transformers does not know."""
+    known = library().CONFIG_MAPPING
+    settings = json.loads(config)
+    kind = settings.get("model_type")
+    if kind not in known:
+        raise StageError(f"transformers knows no model_type {kind!r}; {did_you_mean(str(kind), list(known))}")
+    return known[kind].from_dict(settings)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bar, and no report of weights that were not used: which are missing is looked at here."""
+    logging = library().utils.logging
+    before, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bar:
+            logging.enable_progress_bar()
