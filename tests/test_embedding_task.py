@@ -19,6 +19,8 @@ from attar.stages.distill import Control, Distill
 from attar.stages.distillation.choices import AnyLoss, Beside, Cosine, Kd, Relations
 from attar.stages.distillation.tuning import losses
 from attar.stages.label import Label
+from attar.stages.proof import ledger
+from attar.stages.proof.bench import Bench
 from attar.stages.proof.sizes import examined
 from tests import tiny
 from tests.embedding_task import Texts, Unlabelled, save_teacher
@@ -102,6 +104,16 @@ def test_samples_without_targets_are_joined_and_taken() -> None:
     assert joined.targets == {}
     assert len(joined.indices) == joined.labelled == 1024
     assert joined.take(np.arange(5, 9)).indices.tolist() == [5, 6, 7, 8]
+
+
+def test_without_targets_there_is_a_score_and_none_to_keep() -> None:
+    task = Unlabelled()
+    bench = Bench(task, task.split("test"), 32)
+    vectors = np.random.default_rng(0).standard_normal((600, 8))
+    found = ledger.answered(task, {"vector": vectors}, bench.targets())
+    assert bench.targets() == {}
+    assert task.aggregate(found.statistics) == pytest.approx(1, abs=0.05)  # all directions alike: spread
+    assert ledger.labels(task, {}) is None
 
 
 # ---- what it is refused
