@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attar.models import task_check
-from attar.models.tasks import debian, snapshot, topics
+from attar.models.tasks import debian, minilm, snapshot, topics
 from attar.models.tasks.topics import FewTopics, Topics, TopicsForMiniLM
 from attar.pipeline.errors import StageError
 from tests import tiny
@@ -39,7 +39,7 @@ def data(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder: nothing is found but what is put there."""
     monkeypatch.setenv("ATTAR_DATA", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -86,8 +86,8 @@ def test_the_file_is_read_again_when_it_changes(data: Path, elsewhere: Path) -> 
 @pytest.mark.parametrize("command", ["run", "fetch"])
 def test_missing_data_say_how_to_get_them(elsewhere: Path, command: str) -> None:
     """There is no program at all on this PATH."""
-    done = tiny.subprocess.run(
-        [*tiny.command(elsewhere, command, "topics-small")], cwd=elsewhere, capture_output=True, text=True, check=False,
+    done = subprocess.run(
+        tiny.command(elsewhere, command, "topics-small"), cwd=elsewhere, capture_output=True, text=True, check=False,
         env={**tiny.environment(), "PATH": str(elsewhere), "PYTHONPATH": str(Path(topics.__file__).parents[3])},
     )  # fmt: skip
     said = " ".join((done.stdout + done.stderr).split())
@@ -125,7 +125,7 @@ def test_a_tenth_of_the_words_is_left_out() -> None:
 
 def test_without_minilm_it_says_how_to_get_it(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [])
-    monkeypatch.delitem(sys.modules, topics.MINILM, raising=False)
+    monkeypatch.delitem(sys.modules, minilm.PACKAGE, raising=False)
     sys.path_importer_cache.clear()
     with pytest.raises(StageError, match=MINILM.replace(".", r"\.")):
         TopicsForMiniLM().data()
@@ -133,7 +133,7 @@ def test_without_minilm_it_says_how_to_get_it(data: Path, monkeypatch: pytest.Mo
 
 def test_minilm_reads_the_same_texts(data: Path) -> None:
     try:
-        tokenizer = topics.minilm() / "tokenizer.json"
+        tokenizer = minilm.folder() / "tokenizer.json"
     except StageError:
         missing("minilm", MINILM)
     task = TopicsForMiniLM()
@@ -143,7 +143,7 @@ def test_minilm_reads_the_same_texts(data: Path) -> None:
     assert task.split("test").take(rows).inputs["text"].tolist() == Topics().split("test").take(rows).inputs["text"].tolist()
     tokens = task.preprocess["text"][0](np.array(["hello world", "hello"]))
     assert tokens.tolist() == [[101, 7592, 2088, 102], [101, 7592, 102, 0]]
-    assert topics.MINILM not in sys.modules
+    assert minilm.PACKAGE not in sys.modules
 
 
 def test_the_real_snapshot() -> None:

