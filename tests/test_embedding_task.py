@@ -122,7 +122,7 @@ def test_without_targets_there_is_a_score_and_none_to_keep() -> None:
 def test_there_is_nothing_to_learn_without_a_teacher(tmp_path: Path, answers: Answers) -> None:
     told = (
         r"no output of Texts has a target, so there are no labels to learn from; name one in Output\(target=...\), "
-        r"or adopt a teacher \(weights or huggingface\), distil with lambda_kd = 1 and leave the control out"
+        r"or adopt a teacher \(weights or huggingface\), distil with lambda_kd = 1, and leave out the control"
     )
     control = Control(task=f"{HERE}:Texts", network=f"{HERE}:student", enabled=True)
     with pytest.raises(StageError, match=told):

@@ -53,8 +53,9 @@ class Labels:
     def prepare(self, task: Task) -> None:
         if not any(output.target for output in task.outputs.values()):
             raise StageError(
-                f"no output of {type(task).__name__} has a target, so there are no labels to learn from; name one in Output(target="
-                "...), or adopt a teacher (weights or huggingface), distil with lambda_kd = 1 and leave the control out"
+                f"no output of {type(task).__name__} has a target, so there are no labels to learn from; name one in "
+                "Output(target=...), or adopt a teacher (weights or huggingface), distil with lambda_kd = 1, and leave out the "
+                "control"
             )
 
     def transfer(self, task: Task) -> Split | None:
