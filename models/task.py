@@ -23,6 +23,8 @@ Arrays = Mapping[str, Array]
 """Named tensors; the first axis of each is the batch."""
 Predict = Callable[[Arrays], dict[str, Array]]
 SplitName = Literal["train", "validation", "test", "transfer"]
+Kind = Literal["logits", "values", "embedding"]
+"""What an output holds; see ``Output``."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,14 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Output:
-    """A named output. ``logits`` are unnormalised log-probabilities over the last axis; ``values`` are taken as they are."""
+    """A named output. ``logits`` are unnormalised log-probabilities over the last axis; ``values`` are taken as they are.
+
+    An ``embedding`` is one vector a sample, with axes ``("batch", DIMENSIONS)``, of which only the direction counts: it is
+    compared by cosine. It has no target, for no label says where it should point: it is learned from a teacher.
+    """
 
     axes: tuple[int | str, ...]
-    kind: Literal["logits", "values"] = "logits"
+    kind: Kind = "logits"
     target: str | None = None
     """The target that this output is trained on: class indices for logits, numbers for values; None: no labels."""
 

@@ -29,6 +29,8 @@ def check_declared(task: Task) -> None:
             check_axes(task, f"{attribute}[{name!r}]", each.axes)
     for name, tensor in task.inputs.items():
         check_dtype(task, name, tensor)
+    for name, output in task.outputs.items():
+        check_embedding(task, name, output)
 
 
 def check_range(task: Task, axis: str) -> None:
@@ -57,3 +59,20 @@ def check_dtype(task: Task, name: str, tensor: Tensor) -> None:
     except TypeError as error:
         where = place(task, f"inputs[{name!r}]")
         raise StageError(f"{where} has the dtype {tensor.dtype!r}; it must be a numpy name such as float32 or int64") from error
+
+
+def check_embedding(task: Task, name: str, output: Output) -> None:
+    """One vector a sample, as long for every network, and no label."""
+    if output.kind != "embedding":
+        return
+    where = place(task, f"outputs[{name!r}]")
+    if len(output.axes) != 2 or output.axes[0] != "batch" or not isinstance(output.axes[1], int):
+        raise StageError(
+            f"{where} is an embedding with the axes {output.axes}; it must be one vector a sample, ('batch', DIMENSIONS): pool "
+            "positions inside the network, and let a student of another width end in a linear layer to the teacher's dimensions"
+        )
+    if output.target is not None:
+        raise StageError(
+            f"{where} is an embedding with the target {output.target!r}; no label says where a vector should point: remove "
+            "`target` (what `score` needs is read from the targets in any case)"
+        )

@@ -120,7 +120,7 @@ def refuse(verdict: Facts) -> None:
     if verdict["verdict"] == "passed":
         raise Rejected(
             "not packaged: nothing is promised of the engine against the teacher, so nothing is known of what would be shipped; "
-            "add score_drop, correlation, agreement or kdl to [gates]"
+            "add score_drop, correlation, cosine, agreement or kdl to [gates]"
         )
     if verdict["verdict"] == "failed":
         outside = f"{-verdict['margin']:.4g} outside; improve {verdict['first_broken']}, or change the promise in [gates]"

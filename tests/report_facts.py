@@ -59,7 +59,7 @@ def comparison(drop: float, corr: float, classes: Sequence[str]) -> dict[str, An
     apart = 1 - corr
     found = {
         "score_drop": drop, "correlation": corr, "correlation_per_sample": corr,
-        "correlation_probabilities": corr if classes else None,
+        "correlation_probabilities": corr if classes else None, "cosine": None,
         "kdl": round(2 * apart, 4) if classes else None, "agreement": round(1 - apart * 3.1, 4) if classes else None,
     }  # fmt: skip  # a table of facts
     rooms = {"score_drop": 0.0038 if apart else 0, "kdl": 0.11 * apart, "agreement": 0.3 * apart}

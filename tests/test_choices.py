@@ -20,7 +20,9 @@ from attar.stages.artifacts import Answers
 from attar.stages.distill import Distill
 from attar.stages.distillation import features, losses
 from attar.stages.distillation.choices import (
+    OF_OUTPUTS,
     Attention,
+    Cosine,
     Dist,
     Dkd,
     FeatureLoss,
@@ -29,6 +31,7 @@ from attar.stages.distillation.choices import (
     LogitPearson,
     Loss,
     Mse,
+    Relations,
     Rkd,
     Similarity,
 )
@@ -62,6 +65,8 @@ def refused(losses: Any) -> str:
         ({"kind": "dist", "gamma": 0}, Dist(beta=1.0, gamma=0.0, temperature=1.0)),
         ({"kind": "logit_pearson", "output": "logits"}, LogitPearson(output="logits")),
         ({"kind": "mse", "output": "value"}, Mse(output="value")),
+        ({"kind": "cosine", "weight": 2}, Cosine(weight=2.0)),
+        ({"kind": "relations", "angle": 2}, Relations(similarity=1.0, distance=0.0, angle=2.0)),
     ],
 )
 def test_a_recipe_picks_a_loss_of_outputs(written: dict[str, object], picked: Loss) -> None:
@@ -112,6 +117,10 @@ def test_settings_are_read_without_torch() -> None:
             "student.losses.0.dkd: .*alpha and beta are both 0, so the loss is always 0; raise",
         ),
         ({"kind": "dist", "beta": 0, "gamma": 0}, "student.losses.0.dist: .*beta and gamma are both 0"),
+        (
+            {"kind": "relations", "similarity": 0},
+            "relations: .*similarity and distance and angle are all 0, so the loss is always 0",
+        ),
         ({"kind": "dist", "temperature": -2}, "student.losses.0.dist.temperature: Input should be greater than 0; got -2"),
     ],
 )
@@ -142,14 +151,33 @@ OUTPUTS = {
     "classes": Output(("batch", 3), target="class"),
     "unlabelled": Output(("batch", 3)),
     "value": Output(("batch", 1), kind="values", target="value"),
+    "vector": Output(("batch", 8), kind="embedding"),
 }
 
 
 @pytest.mark.parametrize("kind", ["kd", "dkd", "dist", "logit_pearson"])
 def test_the_wrong_kind_of_output(kind: str) -> None:
-    with pytest.raises(StageError, match=f"{kind} is for logits; 'value' holds values: use mse"):
+    with pytest.raises(StageError, match=f"{kind} is for logits; 'value' holds values: use mse$"):
         Distillation.check(LOSS.validate_python({"kind": kind, "output": "value"}), OUTPUTS)
+    with pytest.raises(StageError, match=f"{kind} is for logits; 'vector' holds embedding: use mse, cosine or relations$"):
+        Distillation.check(LOSS.validate_python({"kind": kind, "output": "vector"}), OUTPUTS)
     Distillation.check(Mse(output="value"), OUTPUTS)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "relations"])
+def test_what_compares_directions_is_for_embeddings(kind: str) -> None:
+    with pytest.raises(StageError, match=f"{kind} is for embedding; 'value' holds values: use mse$"):
+        Distillation.check(LOSS.validate_python({"kind": kind, "output": "value"}), OUTPUTS)
+    with pytest.raises(
+        StageError, match=f"{kind} is for embedding; 'classes' holds logits: use kd, dkd, dist, logit_pearson or mse$"
+    ):
+        Distillation.check(LOSS.validate_python({"kind": kind, "output": "classes"}), OUTPUTS)
+    Distillation.check(LOSS.validate_python({"kind": kind, "output": "vector"}), OUTPUTS)
+
+
+def test_every_loss_of_outputs_is_named_where_another_does_not_fit() -> None:
+    named = {loss.model_fields["kind"].default for loss in OF_OUTPUTS}
+    assert named == set(LOSS.json_schema()["discriminator"]["mapping"])
 
 
 def test_labels_that_are_not_there() -> None:
@@ -170,6 +198,7 @@ def test_settings_reach_the_functions() -> None:
     student, teacher = torch.randn(2, 6, 4, generator=generator)
     labels = torch.randint(4, (6,), generator=generator)
     hot = losses.standardized(student), losses.standardized(teacher)
+    directions = losses.unit(student, 1), losses.unit(teacher, 1)
     expected: dict[Loss, torch.Tensor] = {
         Kd(temperature=3.0): losses.kd(student, teacher, 3.0),
         Kd(temperature=2.0, standardize=True): losses.kd(*hot, 2.0),
@@ -177,6 +206,11 @@ def test_settings_reach_the_functions() -> None:
         Dist(beta=2.0, gamma=3.0, temperature=5.0): losses.dist(student, teacher, 2.0, 3.0, 5.0),
         LogitPearson(): losses.logit_pearson(student, teacher),
         Mse(): losses.mse(student, teacher),
+        Cosine(): losses.cosine(student, teacher),
+        Relations(): features.similarity(*directions),
+        Relations(similarity=2.0, distance=3.0, angle=4.0): 2 * features.similarity(*directions)
+        + 3 * features.rkd_distance(*directions)
+        + 4 * features.rkd_angle(*directions),
     }
     for loss, value in expected.items():
         assert loss(student, teacher, labels).item() == value.item()

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from attar.models.task import Arrays, Output, Split, SplitName, Task, hits
+from attar.models.task import Arrays, Kind, Output, Split, SplitName, Task, hits
 from attar.pipeline.errors import StageError
 from attar.stages.proof import intervals, metrics, statistics
-from attar.stages.proof.metrics import Kind, Numbers, Sums
+from attar.stages.proof.metrics import Numbers, Sums
 
 LOGITS = np.random.default_rng(0).standard_normal((60, 4))
 NEAR = LOGITS + 0.5 * np.random.default_rng(1).standard_normal((60, 4))

@@ -141,6 +141,7 @@ def tiles(target: Target) -> list[Tile]:
     made = [
         score_tile(target),
         alike_tile(target, "CORR", "correlation"),
+        alike_tile(target, "cosine", "cosine"),
         alike_tile(target, "agreement", "agreement"),
         speed_tile(target),
         ratio_tile("size", words.size, number(teacher, "bytes"), number(last, "bytes"), "smaller"),

@@ -30,7 +30,7 @@ def production(target: Target) -> list[Compared]:
     if target.production is None:
         return []
     engine = target.hop("engine")
-    names = {"score_drop": "score drop", "correlation": "CORR", "agreement": "agreement"}
+    names = {"score_drop": "score drop", "correlation": "CORR", "cosine": "cosine", "agreement": "agreement"}
     made = [
         compared(target, gate, name, against(engine, "production", gate), bounds(engine, "production", gate))
         for gate, name in names.items()

@@ -186,7 +186,7 @@ def bounds(hop: Hop, other: str, name: str) -> Sequence[float] | None:
     """The one-sided 95 % bounds of ``against``; None where it is not compared so."""
     if not hop.get(other):
         return None
-    found: Sequence[float] | None = hop[other]["bounds"][name]
+    found: Sequence[float] | None = hop[other]["bounds"].get(name)
     return found
 
 

@@ -33,7 +33,8 @@ class _Choice(BaseModel):
     @model_validator(mode="after")
     def _measures_something(self) -> Self:
         if self.shares and not any(getattr(self, name) for name in self.shares):
-            raise ValueError(f"{' and '.join(self.shares)} are both 0, so the loss is always 0; raise one, or leave the loss out")
+            names, zero = " and ".join(self.shares), "both 0" if len(self.shares) == 2 else "all 0"
+            raise ValueError(f"{names} are {zero}, so the loss is always 0; raise one, or leave the loss out")
         return self
 
 
@@ -117,9 +118,9 @@ class LogitPearson(_Loss):
 
 
 class Mse(_Loss):
-    """``losses.mse``."""
+    """``losses.mse``. Of embeddings it compares lengths too, as of a teacher whose vectors all have length 1."""
 
-    applies = frozenset({"logits", "values"})
+    applies = frozenset({"logits", "values", "embedding"})
     kind: Literal["mse"] = "mse"
 
     def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
@@ -128,8 +129,51 @@ class Mse(_Loss):
         return mse(student, teacher)
 
 
-Loss = Annotated[Kd | Dkd | Dist | LogitPearson | Mse, Field(discriminator="kind")]
+class Cosine(_Loss):
+    """``losses.cosine``."""
+
+    applies = frozenset({"embedding"})
+    kind: Literal["cosine"] = "cosine"
+
+    def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        from attar.stages.distillation.losses import cosine
+
+        return cosine(student, teacher)
+
+
+class Relations(_Loss):
+    """How the stored embeddings of a batch lie to each other: ``features.similarity``, ``rkd_distance`` and ``rkd_angle``.
+
+    All three of directions: each embedding is divided by its length, so that the products of ``similarity`` are cosines. The
+    teacher is not asked.
+    """
+
+    shares = ("similarity", "distance", "angle")
+    applies = frozenset({"embedding"})
+    kind: Literal["relations"] = "relations"
+    similarity: Share = 1.0
+    distance: Share = 0.0
+    angle: Share = 0.0
+
+    def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        from attar.stages.distillation.features import rkd_angle, rkd_distance, similarity
+        from attar.stages.distillation.losses import unit
+
+        p, q = unit(student, -1), unit(teacher, -1)
+        parts = {similarity: self.similarity, rkd_distance: self.distance, rkd_angle: self.angle}
+        terms = [share * part(p, q) for part, share in parts.items() if share]
+        return sum(terms[1:], terms[0])
+
+
+Loss = Annotated[Kd | Dkd | Dist | LogitPearson | Mse | Cosine | Relations, Field(discriminator="kind")]
 """Every loss of outputs, by ``kind``. It reads the stored answers."""
+OF_OUTPUTS: tuple[type[_Loss], ...] = (Kd, Dkd, Dist, LogitPearson, Mse, Cosine, Relations)
+
+
+def fitting(kind: str) -> str:
+    """The losses for outputs of this kind, as a message names them: ``mse, cosine or relations``."""
+    *names, last = [loss.model_fields["kind"].default for loss in OF_OUTPUTS if kind in loss.applies]
+    return f"{', '.join(names)} or {last}" if names else str(last)
 
 
 class OfFeatures(_Choice):
@@ -222,5 +266,7 @@ class Beside(BaseModel):
 FeatureLoss = Annotated[Rkd | Similarity | Attention | Hint, Field(discriminator="kind")]
 """Every loss of features, by ``kind``. The teacher runs beside the student."""
 
-AnyLoss = Annotated[Kd | Dkd | Dist | LogitPearson | Mse | Rkd | Similarity | Attention | Hint, Field(discriminator="kind")]
+AnyLoss = Annotated[
+    Kd | Dkd | Dist | LogitPearson | Mse | Cosine | Relations | Rkd | Similarity | Attention | Hint, Field(discriminator="kind")
+]
 """What ``losses`` in a recipe may hold."""

@@ -93,6 +93,15 @@ def mse(student: Tensor, teacher: Tensor) -> Tensor:
     return (student - teacher).square().mean()
 
 
+def cosine(student: Tensor, teacher: Tensor) -> Tensor:
+    """1 - cos between the student's and the teacher's vector ``(B, dimensions)`` of a sample, the mean over samples; in [0, 2].
+
+    Half the squared distance of the two on the unit sphere. Sanh et al. 2019, "DistilBERT", arXiv:1910.01108, section 2, L_cos,
+    there of hidden states. A vector of zeros has cosine 0 with all, and gradient 0.
+    """
+    return 1 - (unit(student, -1) * unit(teacher, -1)).sum(-1).mean()
+
+
 def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """``-log softmax(logits)[label]``, the mean over all axes but the last; ``labels`` are class indices.
 

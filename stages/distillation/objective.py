@@ -15,7 +15,7 @@ from attar.models.task import Output, Split, SplitName, Task, load_task
 from attar.models.views import Seen
 from attar.pipeline.errors import StageError, did_you_mean
 from attar.stages.artifacts import Answers, Model
-from attar.stages.distillation.choices import Beside, FeatureLoss, Loss, OfFeatures
+from attar.stages.distillation.choices import Beside, FeatureLoss, Loss, OfFeatures, fitting
 from attar.stages.distillation.companion import Companion
 from attar.stages.distillation.live import Live, layered
 from attar.stages.distillation.losses import cross_entropy, mse
@@ -53,8 +53,9 @@ class Labels:
     def prepare(self, task: Task) -> None:
         if not any(output.target for output in task.outputs.values()):
             raise StageError(
-                f"no output of {type(task).__name__} has a target, so there are no labels to learn from; "
-                "name one in Output(target=...), or distil with lambda_kd = 1"
+                f"no output of {type(task).__name__} has a target, so there are no labels to learn from; name one in "
+                "Output(target=...), or adopt a teacher (weights or huggingface), distil with lambda_kd = 1, and leave out the "
+                "control"
             )
 
     def transfer(self, task: Task) -> Split | None:
@@ -124,7 +125,10 @@ class Distillation:
             )
         for name, output in task.outputs.items():
             if not self.features and not any(reads(loss, name, output) for loss in self.losses):
-                raise StageError(f"no loss reads the output {name!r} ({output.kind}); add {{ kind = 'mse', output = '{name}' }}")
+                raise StageError(
+                    f"no loss reads the output {name!r} ({output.kind}); add {{ kind = 'mse', output = '{name}' }} to losses, or "
+                    f"another that is for {output.kind}: {fitting(output.kind)}"
+                )
 
     def transfer(self, task: Task) -> Split | None:
         return task.split("transfer") if task.transfer and self.lambda_kd else None
@@ -170,7 +174,8 @@ class Distillation:
             raise StageError(f"{loss.kind}: the task has no output {loss.output!r}: {did_you_mean(loss.output, outputs)}")
         kind = outputs[loss.output].kind
         if kind not in loss.applies:
-            raise StageError(f"{loss.kind} is for {', '.join(sorted(loss.applies))}; {loss.output!r} holds {kind}: use mse")
+            found = f"{loss.output!r} holds {kind}: use {fitting(kind)}"
+            raise StageError(f"{loss.kind} is for {', '.join(sorted(loss.applies))}; {found}")
 
     @staticmethod
     def check_labels(loss: Loss, outputs: Mapping[str, Output]) -> None:

@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 from safetensors.torch import load_file
 
-from attar.models.task import Task, load_task
+from attar.models.task import Kind, Task, load_task
 from attar.pipeline.errors import StageError
 from attar.pipeline.stage import scratch
 from attar.stages.artifacts import Answers
-from attar.stages.distillation.choices import Kd, LogitPearson, Loss, Mse
+from attar.stages.distillation.choices import Cosine, Kd, LogitPearson, Loss, Mse
 from attar.stages.distillation.loop import Recorded, fit
 from attar.stages.distillation.objective import Distillation
 from attar.stages.distillation.quantized import TRAINED, QuantizedNetwork
@@ -45,10 +45,15 @@ def tune(source: Path, quantized: Path, target: Path, answers: Answers, settings
 
 
 def losses(task: Task) -> list[Loss]:
-    """What every task has: KD and CORR itself for logits, the squared error for values. No labels are needed."""
+    """KD and CORR itself for logits, the squared error for values, the cosine for embeddings. No labels are needed."""
     found: list[Loss] = []
     for name, output in task.outputs.items():
-        found += [Kd(output=name), LogitPearson(output=name)] if output.kind == "logits" else [Mse(output=name)]
+        of: dict[Kind, list[Loss]] = {
+            "logits": [Kd(output=name), LogitPearson(output=name)],
+            "values": [Mse(output=name)],
+            "embedding": [Cosine(output=name)],
+        }
+        found += of[output.kind]
     return found
 
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 from torch import nn
 
 from attar.models import views
-from attar.models.task import Array, Output, Predict, Task
+from attar.models.task import Array, Arrays, Output, Predict, Task
 from attar.stages.artifacts import Answers
 from attar.stages.labelling.rows import Rows
 from attar.stages.proof.metrics import compare, worst
@@ -29,14 +30,10 @@ class Validation:
 
     def of(self, predict: Predict) -> dict[str, float]:
         """The same of anything that answers."""
-        statistics, outputs = [], []
-        for seen in views.clean(self.task, self.split):
-            made = self.task.answer({"model": predict}, seen.inputs)
-            statistics.append(self.task.score(made, seen.targets))
-            outputs.append(made)
-        measured = {"score": self.task.aggregate(np.concatenate(statistics))}
+        found = [(self.task.answer({"model": predict}, seen.inputs), seen.targets) for seen in views.clean(self.task, self.split)]
+        measured = {"score": self.task.aggregate(scored(self.task, found))}
         if self.teacher is not None:
-            measured |= self.against(self.teacher, outputs)
+            measured |= self.against(self.teacher, [outputs for outputs, _ in found])
         return {name: round(value, 6) for name, value in measured.items()}
 
     def against(self, teacher: Mapping[str, Rows], parts: list[dict[str, Array]]) -> dict[str, float]:
@@ -54,11 +51,30 @@ class Validation:
         """OACC on validation: the teacher's own score, from its stored answers; None without them."""
         if self.teacher is None:
             return None
-        statistics = [
-            self.task.score({name: rows[seen.indices] for name, rows in self.teacher.items()}, seen.targets)
+        found = [
+            ({name: rows[seen.indices] for name, rows in self.teacher.items()}, seen.targets)
             for seen in views.clean(self.task, self.split)
         ]
-        return round(self.task.aggregate(np.concatenate(statistics)), 6)
+        return round(self.task.aggregate(scored(self.task, found)), 6)
+
+
+def scored(task: Task, chunks: Sequence[tuple[Arrays, Arrays]]) -> npt.NDArray[np.float64]:
+    """The statistics of all samples, from chunks of outputs and targets.
+
+    They are scored at once, as test is, because a sample's may depend on the others (on which is the nearest, say); chunk by
+    chunk only where these have lengths of their own.
+    """
+    outputs, targets = together([chunk[0] for chunk in chunks]), together([chunk[1] for chunk in chunks])
+    if outputs is None or targets is None:
+        return np.concatenate([task.score(*chunk) for chunk in chunks])
+    return task.score(outputs, targets)
+
+
+def together(parts: Sequence[Arrays]) -> dict[str, Array] | None:
+    """One after the other; None where a shape differs."""
+    if any(len({part[name].shape[1:] for part in parts}) > 1 for name in parts[0]):
+        return None
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def joined(output: Output, parts: Sequence[Array]) -> Array:

@@ -95,7 +95,7 @@ def check_passed(bundle: Path, found: Judgement) -> None:
     if not found.gated:
         raise Unfit(
             f"{bundle} is ungated: none of its {len(found.gates)} gates holds the engine to the teacher; "
-            "promise score_drop, correlation, agreement or kdl in [gates] and package it again"
+            "promise score_drop, correlation, cosine, agreement or kdl in [gates] and package it again"
         )
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from attar.models.preprocess.known import KnownStep
+from attar.models.task import Kind
 from attar.pipeline.errors import did_you_mean
 from attar.stages.packaging.judgement import Judgement
 from attar.stages.packaging.part import Part
@@ -35,7 +36,7 @@ class Tensor(Part):
 
 
 class Output(Tensor):
-    kind: Literal["logits", "values"]
+    kind: Kind
 
 
 class Needs(Part):

@@ -36,8 +36,9 @@ class Bench:
         if not low <= self.batch <= high:
             promised = f"the {low} to {high} that {type(self.task).__name__} promises"
             raise StageError(f"batch {self.batch} is outside {promised}; set the target's batch")
-        if len(self.split) < FEWEST:
-            raise StageError(f"the test split has {len(self.split)} samples, which prove nothing; give it at least {FEWEST}")
+        least = FEWEST * max(2 if output.kind == "embedding" else 1 for output in self.task.outputs.values())  # pairs of samples
+        if len(self.split) < least:
+            raise StageError(f"the test split has {len(self.split)} samples, which prove nothing; give it at least {least}")
 
     def targets(self) -> dict[str, Array]:
         parts = [seen.targets for seen in views.clean(self.task, self.split)]

@@ -18,7 +18,7 @@ from attar.stages.proof.outcome import ROUNDING, Against, Decision, Name, Outcom
 
 GATED = ("teacher", "reference", "student", "onnx", "model", "engine")
 CUMULATIVE = ("student", "onnx", "model", "engine")
-ALIKE: Sequence[Name] = ("score_drop", "correlation", "agreement", "kdl")
+ALIKE: Sequence[Name] = ("score_drop", "correlation", "cosine", "agreement", "kdl")
 """The promises of one hop against another."""
 ALWAYS: Sequence[Name] = ("sound", "sizes")
 """What every hop is held to without being asked."""
@@ -52,6 +52,8 @@ class RegressionGates(Promises):
     """The most that the engine may score below production."""
     correlation: float | None = Field(None, ge=-1, le=1)
     """The least CORR of their outputs."""
+    cosine: float | None = Field(None, ge=-1, le=1)
+    """The least mean cosine between both embeddings of a sample."""
     agreement: float | None = Field(None, ge=0, le=1)
     """The least share of samples on which both say the same class."""
     kdl: float | None = Field(None, ge=0)
@@ -67,6 +69,8 @@ class Gates(Promises):
     """The most that the engine may score below the teacher."""
     correlation: float | None = Field(None, ge=-1, le=1)
     """The least CORR of their outputs."""
+    cosine: float | None = Field(None, ge=-1, le=1)
+    """The least mean cosine between both embeddings of a sample."""
     agreement: float | None = Field(None, ge=0, le=1)
     """The least share of samples on which both say the same class."""
     kdl: float | None = Field(None, ge=0)
@@ -147,7 +151,7 @@ def alike(
 def conversions(ledger: Mapping[str, Any], hops: Hops, gates: HopGates) -> Iterator[Outcome]:
     for hop, other in PREVIOUS.items():
         for gate, limit in kept_by(hop, gates).items():
-            shown = not ran(hops, hop, other) or hops[hop]["previous"][gate] is not None  # values have no KDL
+            shown = not ran(hops, hop, other) or hops[hop]["previous"][gate] is not None  # only logits have a KDL
             if shown:
                 yield compared(gate, ledger, hops, hop, "previous", limit, decides=True)
 
@@ -170,7 +174,8 @@ def compared(
     found = hops[hop][against]
     if found[gate] is None:
         section = "[gates.regression]" if against == "production" else "[gates]"
-        raise StageError(f"the gate {gate!r} is about classes and this task's outputs are values; remove it from {section}")
+        about = "embeddings" if gate == "cosine" else "classes"
+        raise StageError(f"the gate {gate!r} is about {about}, and no output of this task holds any; remove it from {section}")
     bounds = found["bounds"].get(gate)
     if bounds is None:
         return Outcome(gate, hop, against, limit, found[gate], decides)

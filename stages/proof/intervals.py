@@ -2,7 +2,7 @@
 
 The samples of the test split are a sample of all inputs; the bounds say how far the number may be off for that reason. A share
 (agreement, and every score whose statistics are 0 or 1) has score bounds in closed form. Everything else is resampled by whole
-samples, because the entries of one answer are not independent of each other.
+samples, because the entries of one answer are not independent of each other; pairs of samples by whole groups of samples.
 """
 
 from __future__ import annotations
@@ -74,6 +74,6 @@ def mean(values: Numbers) -> Sums:
 
 
 def resolved(rests: Mapping[Name, Rests]) -> dict[Name, list[float]]:
-    """All bounds, ``[low, high]``; what is resampled is resampled together."""
+    """All bounds, ``[low, high]``; what is resampled by the same rows is resampled together."""
     drawn = statistics.bootstrap({name: rest for name, rest in rests.items() if isinstance(rest, Sums)})
     return {name: list(drawn[name] if isinstance(rest, Sums) else rest) for name, rest in rests.items()}

@@ -3,7 +3,8 @@
 Pure numpy, in float64, never NaN. The same sums give the numbers and, resampled, their bounds (see ``intervals``).
 
 ``expected`` and ``got`` hold one output of both models, ``[N, ...]``, finite. Logits are taken over the last axis and are only
-defined up to a constant, so they are compared after subtracting each row's mean.
+defined up to a constant, so they are compared after subtracting each row's mean. Of embeddings only directions count: they are
+compared by cosine, see ``of_embeddings``.
 
 A side that is constant has no correlation with anything (Pearson's r is 0/0). Here it is **0**, even against itself: a constant
 answer proves nothing, so no promise of a correlation is kept by one.
@@ -14,22 +15,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from attar.models.task import Kind
+
 Numbers = npt.NDArray[np.float64]
-Kind = Literal["logits", "values"]
 Metrics = dict[str, float | None]
-"""``correlation`` ``correlation_per_sample`` ``correlation_probabilities`` ``kdl`` ``agreement`` ``largest_difference``."""
+"""``correlation`` ``correlation_per_sample`` ``correlation_probabilities`` ``cosine`` ``kdl`` ``agreement``
+``largest_difference``."""
 
 ENTRIES = 2**16  # of a side that are worked on at a time: 512 kB in float64, which stay in the processor's cache
+GROUP = 64  # samples at most whose embeddings are compared with each other
+FEWEST_GROUPS = 50  # that are aimed at: fewer are too few to resample
 ROUNDING = 1e-12  # of the largest magnitude: what float64 leaves of a constant after its mean is subtracted
 WORST: dict[str, Callable[[Sequence[float]], float]] = {
     "correlation": min,
     "correlation_per_sample": min,
     "correlation_probabilities": min,
+    "cosine": min,
     "kdl": max,
     "agreement": min,
     "largest_difference": max,
@@ -38,10 +44,10 @@ WORST: dict[str, Callable[[Sequence[float]], float]] = {
 
 @dataclass(frozen=True)
 class Sums:
-    """A statistic that is a function of sums over samples, such as a mean or a pooled correlation."""
+    """A statistic that is a function of sums over independent rows, such as a mean or a pooled correlation."""
 
     columns: Numbers
-    """[N, k]: what is summed."""
+    """[N, k]: what is summed; of pairs of samples [groups, k], a row for each group of samples that no other group has."""
     statistic: Callable[[Numbers], Numbers]
     """Sums [..., k] to values [...], symmetric in the samples."""
 
@@ -67,6 +73,8 @@ class Compared:
 
 def compare(kind: Kind, expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> Compared:
     """All metrics of one output. Memory does not grow with the number of entries a sample."""
+    if kind == "embedding":
+        return of_embeddings(expected, got)
     columns = of_logits if kind == "logits" else OfValues(expected, got)
     parts, largest = [], 0.0
     for p, q in blocks(expected, got):
@@ -115,6 +123,50 @@ class OfValues:
         return {**pooled, "correlation_per_sample": counted(pearson(rows))}
 
 
+def of_embeddings(expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> Compared:
+    """Of ``[N, dimensions]``: the correlation of the cosines between samples, and the cosine of each sample with itself.
+
+    ``correlation``: Pearson's r of the teacher's cosines of pairs against the student's: do both say which samples are alike? It
+    is blind to a rotation of either space. Pairs are made inside disjoint groups of samples, and summed by group, so that what is
+    resampled is independent. Resampling samples, each with the sum over all of its pairs, would count the chance of one side
+    only: a pair varies with both of its samples, and the deviation of the mean is twice what such sums show (Hoeffding 1948: the
+    variance of a U-statistic of pairs is 4/N times that of the conditional mean, not 1/N times). ``cosine`` tells whether one
+    space can stand for the other, as beside an index that the teacher made.
+    """
+    sides = [[between(group) for group in dealt(side)] for side in (expected, got)]
+    means = [sum(float(group.sum()) for group in side) / max(1, sum(map(len, side))) for side in sides]
+    left = [[cleared(group - mean, 1.0) for group in side] for side, mean in zip(sides, means, strict=True)]
+    pooled = np.concatenate([products(p[None], q[None]) for p, q in zip(*left, strict=True)])
+    own, largest = [], 0.0
+    for p, q in blocks(expected, got):
+        largest = max(largest, float(np.abs(p - q).max()))
+        own.append(np.clip(np.einsum("ij,ij->i", directions(p), directions(q)), -1, 1))
+    columns = {"correlation": pooled, "cosine": counted(np.concatenate(own))}
+    return Compared({name: Sums(each, STATISTICS[name]) for name, each in columns.items()}, largest)
+
+
+def dealt(samples: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    """Samples dealt into groups like cards: G groups, and neighbours, which may be siblings, fall into different ones."""
+    size = min(GROUP, max(2, len(samples) // FEWEST_GROUPS))
+    count = max(1, len(samples) // size)
+    return [samples[first::count] for first in range(count)]
+
+
+def between(group: npt.NDArray[Any]) -> Numbers:
+    """Cosines of all pairs of different samples, ``[m, dimensions] -> [m (m - 1) / 2]``."""
+    unit = directions(np.asarray(group, np.float64))
+    made: Numbers = (unit @ unit.T)[np.triu_indices(len(unit), 1)]
+    return made
+
+
+def directions(vectors: Numbers) -> Numbers:
+    """Each over its length; a vector of zeros points nowhere and stays: its cosine with anything is 0."""
+    largest = np.abs(vectors).max(-1, keepdims=True)  # first, so that no square leaves the range
+    scaled = np.divide(vectors, largest, out=np.zeros_like(vectors), where=largest > 0)
+    made: Numbers = scaled / np.sqrt(np.maximum(1, np.square(scaled).sum(-1, keepdims=True)))
+    return made
+
+
 def products(p: Numbers, q: Numbers) -> Numbers:
     """What ``pearson`` reads, of the entries of each sample: ``[N, ...] -> [N, 6]``."""
     p, q = p.reshape(len(p), -1), q.reshape(len(q), -1)
@@ -153,6 +205,7 @@ STATISTICS: dict[str, Callable[[Numbers], Numbers]] = {
     "correlation": pearson,
     "correlation_per_sample": ratio,
     "correlation_probabilities": pearson,
+    "cosine": ratio,
     "kdl": ratio,
     "agreement": ratio,
 }

@@ -17,6 +17,7 @@ Name = Literal[
     "score",
     "score_drop",
     "correlation",
+    "cosine",
     "agreement",
     "kdl",
     "largest_difference",

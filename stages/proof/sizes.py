@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from attar.models.task import Array, Arrays, Output, Predict, Task
+from attar.models.task import Array, Arrays, Kind, Output, Predict, Task
 from attar.pipeline.errors import StageError
 from attar.stages.parity import Sizes, dynamic_axes, proven_sizes
 from attar.stages.proof import metrics
@@ -97,7 +97,8 @@ def crowded(task: Task, predict: Predict, inputs: Arrays, answers: Arrays, sizes
         together, alone = answers[name][:count], np.concatenate([row[name] for row in rows])
         if together.shape != alone.shape or not np.isfinite(np.asarray(alone, np.float64)).all():
             return f"{name!r} of one sample alone has another shape or is not finite"
-        apart, corr = difference(alone, together), metrics.compare(output.kind, alone, together).numbers["correlation"]
+        kind: Kind = "values" if output.kind == "embedding" else output.kind  # of one network's: entry by entry, not pair by pair
+        apart, corr = difference(alone, together), metrics.compare(kind, alone, together).numbers["correlation"]
         if apart > STEP or (apart > SAME and corr is not None and corr < LEAST):
             told = f"CORR {corr:.3f} with the answers to each alone, it differs by {apart:.2g} of their magnitude"
             return f"{name!r} depends on the other samples in the batch: {told}"

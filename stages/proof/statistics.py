@@ -117,12 +117,18 @@ def bootstrap_sums(columns: Numbers, statistic: Callable[[Numbers], Numbers]) ->
 
 
 def bootstrap(wanted: Mapping[Name, Sums]) -> dict[Name, Bounds]:
-    """Bounds by resampling samples (BCa, see ``bca``), all statistics at once and on the same resamples.
+    """Bounds by resampling rows (BCa, see ``bca``): samples, or groups of samples where pairs are compared.
 
-    Raises ValueError for fewer than 2 samples, or where the statistic of a resample is not a finite number.
+    All statistics of as many rows are computed at once and on the same resamples. Raises ValueError for fewer than 2 rows, or
+    where the statistic of a resample is not a finite number.
     """
-    if not wanted:
-        return {}
+    alike: dict[int, dict[Name, Sums]] = {}
+    for name, each in wanted.items():
+        alike.setdefault(len(each.columns), {})[name] = each
+    return {name: bounds for some in alike.values() for name, bounds in together(some).items()}
+
+
+def together(wanted: Mapping[Name, Sums]) -> dict[Name, Bounds]:
     columns = np.concatenate([each.columns for each in wanted.values()], 1, dtype=np.float64)  # (N, all k)
     total, ends = columns.sum(0), np.cumsum([each.columns.shape[1] for each in wanted.values()])[:-1]
     resampled = np.concatenate([part.astype(np.float64) @ columns for part in resamples(len(columns))])

@@ -10,7 +10,7 @@ from attar.pipeline.report import words
 from attar.pipeline.report.figures import style
 from attar.pipeline.report.figures.ledger import span
 from attar.pipeline.report.figures.style import Panel
-from attar.pipeline.report.target import Target, against
+from attar.pipeline.report.target import Hop, Target, against
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 Numbers = Mapping[str, "npt.NDArray[np.generic]"]
 MOST_POINTS = 1_000_000
 """Outputs beyond this many are thinned evenly over the samples before they are drawn."""
+MOST_PAIRED = 1_000
+"""Embeddings beyond this many are thinned before the cosines between them are drawn."""
+SHOWN = {"logits": "logits, centred for each sample", "values": "values", "embedding": "cosines with each other"}
 MOST_CLASSES = 16
 """Of more classes the ones with the lowest agreement are drawn."""
 LEVELS = 10
@@ -40,9 +43,9 @@ def panels(target: Target) -> list[Panel]:
     if record is None or record.path is None or last is None or not target.hops:
         return []
     arrays = read(record.path / "hops.safetensors", ("teacher", last))
-    logits = against(target.last, "teacher", "agreement") is not None
+    kind = kind_of(target.last)
     names = [name.removeprefix("teacher.output.") for name in arrays if name.startswith("teacher.output.")]
-    made = [density(target, name, arrays[f"teacher.output.{name}"], arrays[f"{last}.output.{name}"], logits) for name in names]
+    made = [density(target, name, arrays[f"teacher.output.{name}"], arrays[f"{last}.output.{name}"], kind) for name in names]
     table = by_class(arrays, last, target.evidence.get("classes") or ())
     if table is not None:
         made += [accuracies(target, table, last), agreements(target, table, last)]
@@ -57,9 +60,16 @@ def read(path: Any, hops: Sequence[str]) -> dict[str, Any]:
         return {name: file.get_tensor(name) for name in sorted(wanted)}
 
 
-def density(target: Target, name: str, teacher: Any, other: Any, logits: bool) -> Panel:
+def kind_of(hop: Hop) -> str:
+    """What the outputs hold, read off the metrics that there are of them."""
+    if against(hop, "teacher", "agreement") is not None:
+        return "logits"
+    return "values" if against(hop, "teacher", "cosine") is None else "embedding"
+
+
+def density(target: Target, name: str, teacher: Any, other: Any, kind: str) -> Panel:
     """Where the outputs lie, darker where there are more; equal answers lie on the diagonal."""
-    x, y = points(teacher, logits), points(other, logits)
+    x, y = points(teacher, kind), points(other, kind)
     last = target.last["hop"]
     with style.house():
         figure, axes = style.panel(330, left=50, right=14, top=14, bottom=42)
@@ -72,22 +82,33 @@ def density(target: Target, name: str, teacher: Any, other: Any, logits: bool) -
         axes.plot([low - room, high + room], [low - room, high + room], color=style.MUTED, linewidth=1, dashes=(4, 3))
         hexagons(axes, x, y)
         drawn = style.svg(figure, f"{target.name}: {name}, teacher against {last}")
-    kind = "logits, centred for each sample" if logits else "values"
     corr = words.score(against(target.last, "teacher", "correlation"))
     title = f"{name.capitalize()}: teacher and {last}"
-    said = f"{words.count(len(teacher))} samples' {kind}, darker where there are more; the diagonal is equality. CORR {corr}."
+    what = f"{words.count(len(teacher))} samples' {SHOWN[kind]}"
+    said = f"{what}, darker where there are more; the diagonal is equality. CORR {corr}."
     return Panel(title, drawn, said)
 
 
-def points(outputs: Any, logits: bool) -> Any:
+def points(outputs: Any, kind: str) -> Any:
     """Flat, thinned; logits (the last axis) with the mean of each sample taken off, since only differences mean anything."""
     import numpy as np
 
     wide = np.asarray(outputs, dtype=np.float64)
-    if logits and wide.ndim > 1:
+    if kind == "embedding" and wide.ndim == 2:
+        return cosines(wide)
+    if kind == "logits" and wide.ndim > 1:
         wide = wide - wide.mean(axis=-1, keepdims=True)
     step = -(-wide.size // MOST_POINTS)
     return wide[::step].ravel()
+
+
+def cosines(vectors: Any) -> Any:
+    """Of all pairs of some samples, spread over the split; only directions mean anything."""
+    import numpy as np
+
+    some = vectors[:: -(-len(vectors) // MOST_PAIRED)]
+    unit = some / np.maximum(np.linalg.norm(some, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    return (unit @ unit.T)[np.triu_indices(len(unit), 1)]
 
 
 def hexagons(axes: Any, x: Any, y: Any) -> None:

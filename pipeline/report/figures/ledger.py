@@ -73,6 +73,7 @@ def panels(target: Target) -> list[Panel]:
             "the drop",
         ),
         with_teacher("CORR", "correlation with the teacher's outputs", "correlation", target),
+        with_teacher("Cosine", "mean cosine with the teacher's embedding of the same sample", "cosine", target),
         with_teacher("Agreement", "the share of samples with the teacher's class", "agreement", target),
     ]
     made = [hops_panel(target, column) for column in columns]
