@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attar.models import task_check, views
+from attar.models import task_check, task_declared, views
 from attar.models.retrieval import retrieval, share_found
 from attar.models.task import Output, Task
 from attar.pipeline.errors import StageError
@@ -95,7 +95,7 @@ def test_neither_labels_nor_targets_are_needed(task: Task) -> None:
 def test_what_is_no_embedding(output: Output, told: str) -> None:
     task = type("Made", (Texts,), {"outputs": {"vector": output}})()
     with pytest.raises(StageError, match=rf"Made\.outputs\['vector'\] is an embedding with .*{told}"):
-        task_check.check_declared(task)
+        task_declared.check_declared(task)
 
 
 def test_samples_without_targets_are_joined_and_taken() -> None:
