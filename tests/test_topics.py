@@ -120,6 +120,14 @@ def test_a_view_leaves_words_out_and_never_all(texts: list[str], seed: int, shar
         assert bool(after) == bool(words)
 
 
+def test_an_excerpt_is_of_one_piece_and_from_anywhere() -> None:
+    texts = np.array(["a b c d e", "a  b c", ""] * 200)
+    made = topics.excerpts(texts, np.random.default_rng(0), 3).tolist()
+    assert set(made[::3]) == {"a b c", "b c d", "c d e"}
+    assert set(made[1::3]) == {"a  b c"}
+    assert set(made[2::3]) == {""}
+
+
 def test_a_tenth_of_the_words_is_left_out() -> None:
     texts = np.array(["a b c d e f g h i j"] * 500)
     left = [len(text.split()) for text in topics.without_words(texts, np.random.default_rng(0), 0.1).tolist()]

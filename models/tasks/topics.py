@@ -20,6 +20,7 @@ from attar.pipeline.errors import StageError
 FOLDER = "debian-topics"
 LENGTH = 48  # tokens: all but a few of the one-line texts, and most of a long one
 DROPPED = 0.1  # of the words, in a view
+EXCERPT = 16  # words of a view of a long text
 SECTIONS = (
     "admin cli-mono devel doc editors fonts games gnome gnu-r golang graphics haskell interpreters introspection java javascript "
     "kde lisp localization mail math misc net ocaml perl php python ruby rust science sound text utils web x11"
@@ -50,8 +51,8 @@ class Topics(Task):
         return splits(file, file.stat().st_mtime_ns, file.stat().st_size)[name]
 
     def augment(self, inputs: Arrays, generator: np.random.Generator) -> Arrays:
-        """A tenth of the words left out; one word always stays."""
-        return {"text": without_words(inputs["text"], generator, DROPPED)}
+        """Of a long text an excerpt, as long as the texts that are asked about; a tenth of the words left out, never all."""
+        return {"text": without_words(excerpts(inputs["text"], generator, EXCERPT), generator, DROPPED)}
 
     def score(self, outputs: Mapping[str, Array], targets: Arrays) -> npt.NDArray[np.float64]:
         return hits(outputs["logits"], targets["section"])
@@ -113,6 +114,18 @@ def as_split(found: Sequence[snapshot.Text]) -> Texts:
     numbers = {section: number for number, section in enumerate(Topics.classes)}
     sections = [numbers[each.section] for each in found if each.section is not None]
     return Texts(tuple(each.text for each in found), np.array(sections, np.int64) if sections else None)
+
+
+def excerpts(texts: Array, generator: np.random.Generator, most: int) -> Array:
+    """Of each text of more than ``most`` words so many in a row, from a random place; others as they are."""
+    draws = generator.random(len(texts)).tolist()
+    return np.array([excerpt(text, draw, most) for text, draw in zip(texts.tolist(), draws, strict=True)], texts.dtype)
+
+
+def excerpt(text: str, draw: float, most: int) -> str:
+    words = text.split()
+    start = int(draw * (len(words) - most + 1))
+    return " ".join(words[start : start + most]) if len(words) > most else text
 
 
 def without_words(texts: Array, generator: np.random.Generator, share: float) -> Array:
