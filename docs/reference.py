@@ -257,11 +257,12 @@ with attar.open(".attar/latest/recipe/cpu") as predict:
 
 API = {
     "Run and serve": ("run", "open", "attar.stages.bundle:BundlePredictor", "attar.pipeline.run:Record"),
-    "A task": ("Task", "Tensor", "Output", "Split", "InMemory", "attar.models.task:Batch", "hits"),
-    "Preprocessing": ("Scale", "Normalize"),
+    "A task": ("Task", "Tensor", "Output", "Split", "InMemory", "Batch", "hits"),
+    "Preprocessing": ("DecodeImage", "Resize", "CenterCrop", "ChannelsFirst", "Scale", "Normalize", "Tokenize"),
     "A stage of your own": ("Stage", "Artifact"),
     "Errors": tuple(
-        f"attar.pipeline.errors:{name}" for name in ("AttarError", "RecipeError", "StageError", "StoreError", "Rejected", "Unfit")
+        f"attar.pipeline.errors:{name}"
+        for name in ("AttarError", "RecipeError", "StageError", "StoreError", "Missing", "Rejected", "Unfit")
     ),
 }
 

@@ -19,6 +19,7 @@ class Learn(Stage[Weights]):
     together: ClassVar[bool] = True
 
     task: CodeName
+    """The recipe's; a teacher's section may name another, which differs in what is read alone (see docs/teachers.md)."""
     network: CodeName
     """A factory, ``factory(**options) -> torch.nn.Module``."""
     options: dict[str, Option] = {}

@@ -26,7 +26,7 @@ class Teach(Learn):
     """Trains ``network`` on the labels, or adopts what was trained elsewhere and only measures it. See docs/teachers.md."""
 
     network: CodeName = ""
-    """As everywhere; of a Hugging Face folder the classifier where nothing is said. An ONNX file has none."""
+    """As everywhere; of a Hugging Face folder the classifier where nothing is said; not for an ONNX file."""
     weights: DataFile | None = None
     """A safetensors file of the network's ``state_dict``."""
     huggingface: DataFolder | None = None

@@ -1,4 +1,4 @@
-"""The README is run: its shell lines and its Python, in a copy of the project, and its recipe is the shipped one."""
+"""The README is run: its shell lines and its Python, in a copy of the project."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tests import tiny
 from tests.copies import ROOT, copy_project
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -29,11 +28,6 @@ def lines() -> list[str]:
     """Every command of the README's shell blocks, and the Make line in its text, without comments."""
     written = [re.sub(r"\s+#.*", "", line) for block in blocks("sh") for line in block.splitlines()]
     return [line for line in written if line] + re.findall(r"`(make [a-z ]+ RECIPE=\w+)`", README)
-
-
-def files() -> dict[str, str]:
-    """The blocks that follow a line with a file's name."""
-    return dict(re.findall(r"^`([\w.]+)`\n\n```\w+\n(.*?)^```$", README, re.MULTILINE | re.DOTALL))
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +61,6 @@ def test_lines_that_are_not_run_are_still_written() -> None:
 def test_it_opens_with_the_two_commands() -> None:
     first = blocks("sh")[0]
     assert [line.split("#")[0].strip() for line in first.splitlines()] == ["make demo", "make test"]
-
-
-def test_its_own_task_runs_as_written(tmp_path: Path) -> None:
-    assert list(files()) == ["task.py", "nets.py", "recipe.toml"]
-    for name, text in files().items():
-        (tmp_path / name).write_text(text)
-    made = tiny.run(tmp_path)
-    assert made["targets"]["cpu"]["verdict"] == "passed"
-    assert made["slots"][-2]["facts"]["distillation"] is not None
 
 
 def test_every_command_is_in_its_table() -> None:

@@ -152,8 +152,11 @@ class Relations(_Loss):
     applies = frozenset({"embedding"})
     kind: Literal["relations"] = "relations"
     similarity: Share = 1.0
+    """The share of the mean squared difference of their cosines (Tung and Mori 2019, arXiv:1907.09682)."""
     distance: Share = 0.0
+    """The share of RKD over pairs (Park et al. 2019, arXiv:1904.05068, eq. 4)."""
     angle: Share = 0.0
+    """The share of RKD over triples (Park et al. 2019, eq. 6)."""
 
     def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
         from attar.stages.distillation.features import rkd_angle, rkd_distance, similarity
