@@ -84,6 +84,7 @@ def rows(field: Field) -> dict[str, Choice]:
         "KD": {"losses": [KD]},
         "KD + logit_pearson": {"losses": [KD, PEARSON]},
         "KD + 4 logit_pearson": {"losses": [KD, PEARSON | {"weight": 4.0}]},
+        "KD + 16 logit_pearson": {"losses": [KD, PEARSON | {"weight": 16.0}]},
         "KD at T = 4 + 4 logit_pearson": {"losses": [KD | {"temperature": 4.0}, PEARSON | {"weight": 4.0}]},
         "KD, standardized": {"losses": [KD | {"standardize": True}]},
         "DKD": {"losses": [{"kind": "dkd", "temperature": 2.0}]},
