@@ -17,6 +17,9 @@ DECLARED: Mapping[str, Callable[[Task], Any]] = {
     "classes": lambda task: list(task.classes),
     "score_name": lambda task: task.score_name,
     "transfer": lambda task: task.transfer,
+    "ranges of its outputs' axes": lambda task: {
+        axis: tuple(task.ranges[axis]) for output in task.outputs.values() for axis in output.axes if isinstance(axis, str)
+    },
 }
 """What must be the same before any data are read."""
 

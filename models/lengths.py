@@ -1,8 +1,8 @@
 """Lengths: how much of a padded sample is its own, so that a batch carries no more padding than its longest sample needs.
 
-An axis is one of samples of their own lengths when an integer input has it (tokens), and no output: what is answered position by
-position keeps its positions. Floating-point inputs that share it, such as a mask that is 0 where the tokens are padding, are cut
-alike. A floating-point input alone, such as an image, may hold its padding's value anywhere, and is left as it is.
+Along an axis samples have lengths of their own when an input that declares its padding (``Tensor.pad``) has it, and no output:
+what is answered position by position keeps its positions. Other inputs that share it, such as a mask that is 0 where the tokens
+are padding, are cut alike. An input that declares none, such as an image, may end in any value, and is left as it is.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ Integers = npt.NDArray[np.int64]
 
 def axes(task: Task) -> tuple[str, ...]:
     """The axes along which samples have lengths of their own."""
-    whole = [tensor for tensor in task.inputs.values() if np.issubdtype(np.dtype(tensor.dtype), np.integer)]
-    named = dict.fromkeys(axis for tensor in whole for axis in tensor.axes[1:] if isinstance(axis, str))
+    padded = [tensor for tensor in task.inputs.values() if tensor.pad is not None]
+    named = dict.fromkeys(axis for tensor in padded for axis in tensor.axes[1:] if isinstance(axis, str))
     answered = {axis for output in task.outputs.values() for axis in output.axes}
     return tuple(axis for axis in named if axis not in answered)
 
@@ -32,7 +32,7 @@ def lengths(task: Task, inputs: Arrays) -> Integers:
 
 def along(task: Task, inputs: Arrays, axis: str) -> Integers:
     """The longest of what the inputs that share this axis hold: ``[N]``."""
-    found = [ends(inputs[name], tensor.pad, place) for name, tensor, place in having(task, axis)]
+    found = [ends(inputs[name], tensor.pad or 0, place) for name, tensor, place in having(task, axis)]
     made: Integers = np.stack([*found, np.full_like(found[0], task.ranges[axis][0])]).max(0)
     return made
 

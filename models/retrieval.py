@@ -21,12 +21,13 @@ ROUNDING = 1e-12  # of a cosine: nearer than this is as near
 def retrieval(embeddings: Array, groups: Array) -> Numbers:
     """Statistics ``[N, 2]`` of embeddings ``[N, dimensions]`` and the group of each ``[N]``: found (0 or 1), counted (0 or 1).
 
-    Counted is who has another of its group. Of two that are equally near the one of another group is taken, so that embeddings
-    which are all alike find nothing; neither does a vector of zeros. Bounds that resample these rows hold for other samples that
-    are looked for among the same ones.
+    Counted is who has another of its group, and one that is not. Of two that are equally near the one of another group is taken,
+    so that embeddings which are all alike find nothing; neither does a vector of zeros. Bounds that resample these rows hold for
+    other samples that are looked for among the same ones.
     """
     labels = np.unique(groups, return_inverse=True)[1].reshape(-1)
-    counted = np.bincount(labels)[labels] > 1
+    alike = np.bincount(labels)[labels]  # (N,): samples of its group
+    counted = (alike > 1) & (alike < len(labels))
     found = np.zeros(len(labels), bool)
     for rows, cosines in blocks(np.asarray(embeddings, np.float64)):
         own = labels[rows, None] == labels

@@ -35,8 +35,9 @@ class Tensor:
     axes: tuple[int | str, ...]
     high: int = 2
     """For integers: values lie in ``[0, high)``. ``example`` draws them from there."""
-    pad: int = 0
-    """What fills up a sample that is shorter than others along a dynamic axis; a tokenizer's own, where there is one."""
+    pad: int | None = None
+    """What fills up a sample that is shorter than others along a dynamic axis, such as a tokenizer's padding: what a sample ends
+    in may be cut off where it is this. None: whatever a sample ends in is its own."""
 
     def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         return tuple(axis if isinstance(axis, int) else sizes[axis] for axis in self.axes)

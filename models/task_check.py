@@ -137,6 +137,15 @@ def check_score(task: Task, split: Split) -> None:
             f"{where} must return floating-point statistics [samples, k], here [{samples}, k], got {found}; for accuracy: "
             "(outputs[name].argmax(1) == targets[name])[:, None].astype(float)"
         )
+    check_aggregate(task, made)
+
+
+def check_aggregate(task: Task, statistics: npt.NDArray[np.float64]) -> None:
+    where = place(task, "aggregate")
+    with calling(where), np.errstate(all="ignore"):
+        made: Any = task.aggregate(statistics)
+    if not isinstance(made, float | int):
+        raise StageError(f"{where} must return one number, the score, got {reprlib.repr(made)}; wrap it in float(...)")
 
 
 def random_outputs(task: Task, inputs: Arrays) -> dict[str, Array] | None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from attar.models.task import Output, Task, Tensor
+from attar.models.task import Kind, Output, Task, Tensor
 from attar.models.task_calls import place
 from attar.pipeline.errors import StageError, did_you_mean
 
@@ -22,6 +22,8 @@ def check_declared(task: Task) -> None:
             raise StageError(
                 f"{place(task, attribute)} must name at least one attar.{kind.__name__}, got {reprlib.repr(declared)}"
             )
+    for attribute in ("ranges", "preprocess"):
+        check_mapping(task, attribute)
     for axis in task.ranges:
         check_range(task, axis)
     for attribute in kinds:
@@ -30,7 +32,14 @@ def check_declared(task: Task) -> None:
     for name, tensor in task.inputs.items():
         check_dtype(task, name, tensor)
     for name, output in task.outputs.items():
+        check_output(task, name, output)
         check_embedding(task, name, output)
+
+
+def check_mapping(task: Task, attribute: str) -> None:
+    declared: Any = getattr(task, attribute)
+    if not isinstance(declared, Mapping):
+        raise StageError(f"{place(task, attribute)} must be a dictionary, {{name: ...}}, got {reprlib.repr(declared)}")
 
 
 def check_range(task: Task, axis: str) -> None:
@@ -45,6 +54,12 @@ def check_range(task: Task, axis: str) -> None:
 
 
 def check_axes(task: Task, where: str, axes: tuple[int | str, ...]) -> None:
+    declared: Any = axes
+    if not isinstance(declared, tuple) or not all(type(axis) in (int, str) for axis in declared) or declared[:1] != ("batch",):
+        raise StageError(
+            f"{place(task, where)} has the axes {declared!r}; they must be a tuple of sizes and names that begins with 'batch', "
+            "such as ('batch', 3, 'height')"
+        )
     for axis in axes:
         if isinstance(axis, str) and axis not in task.ranges:
             raise StageError(
@@ -59,6 +74,21 @@ def check_dtype(task: Task, name: str, tensor: Tensor) -> None:
     except TypeError as error:
         where = place(task, f"inputs[{name!r}]")
         raise StageError(f"{where} has the dtype {tensor.dtype!r}; it must be a numpy name such as float32 or int64") from error
+
+
+def check_output(task: Task, name: str, output: Output) -> None:
+    """Its kind is one of those that there are, and its classes have as many names as it has numbers."""
+    where = place(task, f"outputs[{name!r}]")
+    if output.kind not in get_args(Kind):
+        raise StageError(f"{where} has the kind {output.kind!r}; {did_you_mean(output.kind, get_args(Kind))}")
+    classes: Any = task.classes
+    if isinstance(classes, str) or not isinstance(classes, Sequence):
+        raise StageError(f"{place(task, 'classes')} must be a list of names, got {reprlib.repr(classes)}")
+    size = output.axes[-1]
+    if output.kind == "logits" and classes and isinstance(size, int) and size != len(classes):
+        raise StageError(
+            f"{where} has {size} logits, {place(task, 'classes')} has {len(classes)} names; name each class, or none"
+        )
 
 
 def check_embedding(task: Task, name: str, output: Output) -> None:

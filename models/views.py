@@ -92,7 +92,7 @@ def epoch(
             else without_labels(split, chunk(task, transfer, int(n) - labelled, seed=seed, view=view))
             for n in numbers[start : start + POOL]
         ]
-        pool = join([left, *parts] if left else parts, {name: tensor.pad for name, tensor in task.inputs.items()})
+        pool = join([left, *parts] if left else parts, {name: tensor.pad or 0 for name, tensor in task.inputs.items()})
         shuffled = order.permutation(len(pool.indices))
         whole = len(shuffled) - len(shuffled) % batch
         for rows in batches(task, pool, shuffled[:whole], batch, order):

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import FrameType
 
 INSTALLED = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+PACKAGES = {"site-packages", "dist-packages"}
+"""Folders of packages, those of a user's site and of the system among them."""
 
 
 def where(error: BaseException) -> str:
@@ -25,4 +27,6 @@ def own(frame: FrameType) -> bool:
     if module.partition(".")[0] == "attar":
         return module.startswith(("attar.models.tasks.", "attar.models.networks."))
     file = frame.f_code.co_filename
+    if not PACKAGES.isdisjoint(Path(file).parts):
+        return False
     return not file.startswith((*INSTALLED, "<"))

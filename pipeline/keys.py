@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +70,10 @@ class Keys:
                 self.store.write_note(note, self.entries[task])
         return digest(data.content(self.entries[task]))
 
-    def edited(self, deciders: Deciders) -> list[str]:
-        """Files of code and data that are no longer what these deciders were computed from."""
-        return [*self.code.edited(deciders["code"]), *data.changed(each for known in self.entries.values() for each in known)]
+    def edited(self, stage: Stage[Any], deciders: Deciders) -> list[str]:
+        """Files of code and data, and those that settings name, that are no longer what these deciders were computed from."""
+        changed = data.changed(each for known in self.entries.values() for each in known)
+        return [*self.code.edited(deciders["code"]), *changed, *moved(stage, deciders["settings"])]
 
 
 def key(deciders: Deciders) -> str:
@@ -98,16 +99,27 @@ def code_names(stage: Stage[Any]) -> list[str]:
 def settings(stage: Stage[Any]) -> dict[str, Any]:
     """The settings that decide the result, as JSON; files and folders by their content."""
     values: dict[str, Any] = stage.model_dump(mode="json", include=set(stage.deciding()))
-    for field in type(stage).named("file"):
-        if values.get(field) is not None:
-            values[field] = data.file_digest(Path(values[field]), *data.stamp(Path(values[field])))
-    for field in type(stage).named("files"):
-        if values.get(field) is not None:
-            values[field] = digest(data.together(Path(values[field])))
-    for field in type(stage).named("folder"):
-        if values.get(field) is not None:
-            values[field] = digest(data.folder(Path(values[field])))
-    return values
+    return values | {field: read(path) for field, (path, read) in places(stage, values).items()}
+
+
+def moved(stage: Stage[Any], known: Mapping[str, Any]) -> list[str]:
+    """The files and folders among the settings whose content is no longer the known one."""
+    named = places(stage, stage.model_dump(mode="json", include=set(stage.deciding())))
+    return [str(path) for field, (path, read) in named.items() if not path.exists() or read(path) != known[field]]
+
+
+def places(stage: Stage[Any], values: Mapping[str, Any]) -> dict[str, tuple[Path, Callable[[Path], str]]]:
+    """The settings that name a file or a folder, and what gives the digest of what is there."""
+    named = [(field, read) for kind, read in CONTENT.items() for field in type(stage).named(kind)]
+    return {field: (Path(values[field]), read) for field, read in named if values.get(field) is not None}
+
+
+CONTENT: Mapping[str, Callable[[Path], str]] = {
+    "file": lambda path: data.file_digest(path, *data.stamp(path)),
+    "files": lambda path: digest(data.together(path)),
+    "folder": lambda path: digest(data.folder(path)),
+}
+"""Digest of what a setting names, by what it is."""
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> Iterator[str]:

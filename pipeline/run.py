@@ -216,7 +216,7 @@ class Run:
             try:
                 facts = self._facts(slot, payload, done)
             finally:  # what broke must not be gone on with either
-                if edited := self.keys.edited(deciders):
+                if edited := self.keys.edited(stage, deciders):
                     self.store.forget(key, shared)
             if edited:
                 raise StageError(f"{', '.join(edited)} changed while {slot} was being made; run the same command again")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +66,7 @@ def loaded(file: Path) -> onnx.ModelProto:
     except Exception as error:
         said = " ".join(str(error).split())
         raise StageError(f"{file} is not valid ONNX ({said}); export it again, its external data beside it") from error
-    strange = sorted({place for place in external(model) if not place.startswith(file.name)})
+    strange = sorted({place for place in external(model) if "/" in place or not place.startswith(file.name)})
     if strange:
         raise StageError(
             f"{file} has weights in {', '.join(strange)}, whose bytes would not count in the key; save it again with "
@@ -76,12 +76,21 @@ def loaded(file: Path) -> onnx.ModelProto:
 
 
 def external(model: onnx.ModelProto) -> Iterable[str]:
-    """The files that its tensors lie in, as the graph names them."""
+    """The files that its tensors lie in, as the graph names them: weights, constants, and those of graphs inside nodes."""
     import onnx
 
-    for tensor in model.graph.initializer:
+    for tensor in tensors(model.graph):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             yield next(entry.value for entry in tensor.external_data if entry.key == "location")
+
+
+def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """All that a graph holds, inside its nodes too."""
+    yield from graph.initializer
+    for attribute in (each for node in graph.node for each in node.attribute):
+        yield from [attribute.t, *attribute.tensors] if attribute.HasField("t") else attribute.tensors
+        for inner in [attribute.g, *attribute.graphs] if attribute.HasField("g") else attribute.graphs:
+            yield from tensors(inner)
 
 
 def keep(model: onnx.ModelProto, file: Path, out: Path) -> None:
@@ -91,6 +100,8 @@ def keep(model: onnx.ModelProto, file: Path, out: Path) -> None:
     inside = not any(external(model))
     whole = model if inside else onnx.load(file)
     where: dict[str, Any] = {} if inside else {"save_as_external_data": True, "location": "model.onnx.data", "size_threshold": 0}
+    if not inside:
+        where["convert_attribute"] = True
     onnx.save(whole, out / "model.onnx", **where)
 
 

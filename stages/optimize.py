@@ -6,9 +6,9 @@ import json
 import shutil
 from collections.abc import Iterator, Set
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from attar.models.task import load_task
 from attar.pipeline.errors import StageError
@@ -53,6 +53,12 @@ class Optimize(Stage[OnnxModel]):
     seed: int = Field(0, ge=0)
     """Of the order in which the tuning reads its samples."""
     device: Device = "auto"
+
+    @model_validator(mode="after")
+    def _floor_has_a_ladder(self) -> Self:
+        if self.floor and self.precision == "int8-dynamic":
+            raise ValueError("floor climbs a ladder that precision 'int8-dynamic' does not have; remove floor, or use 'int8'")
+        return self
 
     @property
     def climbs(self) -> bool:

@@ -21,6 +21,8 @@ class Pretrained(Protocol):
 
     fresh: bool
     """Whether some weights are no folder's."""
+    pad: int
+    """The token that is masked."""
 
     @property
     def labels(self) -> Sequence[str] | None:
@@ -42,9 +44,11 @@ def configuration(folder: Path) -> str:
     if not file.is_file():
         raise StageError(f"{folder} has no config.json, so it is no model as `save_pretrained` writes it; name its inner folder")
     try:
-        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        config: Any = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise StageError(f"{file} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise StageError(f"{file} holds no settings; it must be an object, as `save_pretrained` writes it")
     if config.get("auto_map"):
         raise StageError(
             f"{folder} wants code of its own to be run (auto_map in config.json), which is never done; export it to ONNX where "
@@ -72,7 +76,7 @@ def filled(module: nn.Module, folder: Path, task: Task, *, trained: bool) -> nn.
 
     Raises StageError for a network that no folder can fill, a head that nothing has trained, and classes that are not the task's.
     """
-    if not all(hasattr(module, name) for name in ("fill", "fresh", "labels", "limits")):
+    if not all(hasattr(module, name) for name in ("fill", "fresh", "labels", "limits", "pad")):
         raise StageError(
             f"{type(module).__name__} cannot be filled from a Hugging Face folder; use classifier or encoder of "
             "attar.models.networks.huggingface, or derive from its Pretrained"
@@ -98,6 +102,11 @@ def check_inputs(module: Pretrained, task: Task, folder: Path) -> None:
                 f"{folder} knows {vocabulary} tokens, {type(task).__name__} gives {name!r} with high = {tensor.high}; was it "
                 "made by another tokenizer? With [teacher] task = ... the teacher can have inputs of its own"
             )
+        if tensor.pad != module.pad:
+            raise StageError(
+                f"{folder} masks the token {module.pad}, {type(task).__name__} has {name!r} with pad = {tensor.pad}; declare "
+                f"pad = {module.pad}, and pad with it"
+            )
         if most is not None and longest > most:
             raise StageError(
                 f"{folder} reads at most {most} tokens, {type(task).__name__} promises {longest} in {name!r}; lower its range"
@@ -113,7 +122,8 @@ def check_labels(module: Pretrained, task: Task, folder: Path) -> None:
             f"{folder} tells {len(labels)} labels apart, {type(task).__name__} has {len(classes)} classes; for a fresh head "
             f"write options = {{ classes = {len(classes)} }} and fine_tune = true"
         )
-    if list(labels) != classes and sorted(labels) == sorted(classes):
+    told, wanted = ([each.strip().casefold() for each in names] for names in (labels, classes))
+    if told != wanted and sorted(told) == sorted(wanted):
         raise StageError(
             f"{folder} has the classes of {type(task).__name__} in another order: {', '.join(labels)}; order the task's alike"
         )

@@ -35,6 +35,17 @@ def test_the_last_line_of_ones_own_is_named(call: Any) -> None:
     assert blame.where(caught.value) == f" (test_blame.py:{line}, in {call.__name__})"
 
 
+def test_packages_are_not_ones_own_wherever_they_lie(tmp_path: Path) -> None:
+    (tmp_path / "site-packages").mkdir()
+    file = tmp_path / "site-packages" / "elsewhere.py"
+    file.write_text("def broken():\n    raise ValueError\n")
+    spaces: dict[str, Any] = {}
+    exec(compile(file.read_text(), file, "exec"), spaces)  # noqa: S102  # a module where a user's site would have it
+    with pytest.raises(ValueError, match=r"^$") as caught:
+        spaces["broken"]()
+    assert blame.where(caught.value).endswith("in test_packages_are_not_ones_own_wherever_they_lie)")
+
+
 def test_an_error_without_a_line_names_none() -> None:
     assert blame.where(ValueError("made, not raised")) == ""
 

@@ -35,7 +35,7 @@ HUGGINGFACE = "attar.models.networks.huggingface"
 class Sentences(Task):
     """Which of three ranges holds the first token? Padded with 0 to the longest."""
 
-    inputs = {"tokens": Tensor("int64", ("batch", "sequence"), high=WORDS)}
+    inputs = {"tokens": Tensor("int64", ("batch", "sequence"), high=WORDS, pad=0)}
     outputs = {"logits": Output(("batch", 3), target="label")}
     ranges = {"batch": (1, 8), "sequence": (1, LONGEST)}
     classes: ClassVar[Sequence[str]] = ("low", "middle", "high")
@@ -63,7 +63,7 @@ class Embeddings(Sentences):
 
 
 class Wider(Sentences):
-    inputs = {"tokens": Tensor("int64", ("batch", "sequence"), high=WORDS + 1)}
+    inputs = {"tokens": Tensor("int64", ("batch", "sequence"), high=WORDS + 1, pad=0)}
 
 
 class Longer(Sentences):
@@ -204,6 +204,39 @@ def test_tokens_and_places_without_an_embedding_are_refused(
         teach(tmp_path, task=f"tests.test_huggingface:{task}")
 
 
+class Otherwise(Sentences):
+    inputs = {"tokens": Tensor("int64", ("batch", "sequence"), high=WORDS, pad=1)}
+
+
+def test_another_padding_than_the_model_s_is_refused(tmp_path: Path, saved: Callable[..., Any]) -> None:
+    saved(num_labels=3)
+    with pytest.raises(StageError, match="masks the token 0, Otherwise has 'tokens' with pad = 1; declare pad = 0"):
+        teach(tmp_path, task="tests.test_huggingface:Otherwise")
+
+
+def test_a_model_without_a_padding_is_refused(tmp_path: Path, saved: Callable[..., Any]) -> None:
+    saved(num_labels=3, pad_token_id=None)
+    with pytest.raises(StageError, match="this bert has no pad_token_id, or reads no tokens; for a text model set pad_token_id"):
+        teach(tmp_path)
+
+
+def test_places_that_are_kept_for_padding_are_no_places() -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    config = transformers.RobertaConfig(vocab_size=WORDS, max_position_embeddings=12, pad_token_id=1, **sizes)
+    network: Any = huggingface.encoder(config.to_json_string())
+    assert network.limits == (WORDS, 10)
+    assert network(torch.full((1, 10), 5)).shape == (1, 32)
+    with pytest.raises((RuntimeError, IndexError)):
+        network(torch.full((1, 11), 5))
+
+
+def test_a_pointer_in_place_of_weights_is_refused(tmp_path: Path, saved: Callable[..., Any]) -> None:
+    saved(num_labels=3)
+    (tmp_path / "folder" / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(StageError, match=r"weights in .*folder cannot be read \(.*\); is it whole, and no pointer of git-lfs"):
+        teach(tmp_path)
+
+
 def test_a_head_of_other_labels_is_refused(tmp_path: Path, saved: Callable[..., Any]) -> None:
     saved(num_labels=3)
     with pytest.raises(StageError, match=r"tells 3 labels apart, Four has 4 classes; .* options = \{ classes = 4 \}"):
@@ -211,8 +244,8 @@ def test_a_head_of_other_labels_is_refused(tmp_path: Path, saved: Callable[..., 
 
 
 def test_classes_in_another_order_are_refused(tmp_path: Path, saved: Callable[..., Any]) -> None:
-    saved(id2label={0: "middle", 1: "low", 2: "high"}, label2id={"middle": 0, "low": 1, "high": 2})
-    with pytest.raises(StageError, match="in another order: middle, low, high; order the task's alike"):
+    saved(id2label={0: "Middle", 1: "low", 2: "high"}, label2id={"Middle": 0, "low": 1, "high": 2})
+    with pytest.raises(StageError, match="in another order: Middle, low, high; order the task's alike"):
         teach(tmp_path)
 
 
@@ -309,7 +342,7 @@ import attar
 
 class Majority(attar.Task):
     '''Are most words of a sentence late in the dictionary?'''
-    inputs = {"tokens": attar.Tensor("int64", ("batch", "sequence"), high=50)}
+    inputs = {"tokens": attar.Tensor("int64", ("batch", "sequence"), high=50, pad=0)}
     outputs = {"logits": attar.Output(("batch", 2), target="late")}
     ranges = {"batch": (1, 32), "sequence": (2, 16)}
     classes = ("early", "late")

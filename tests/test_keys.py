@@ -51,6 +51,20 @@ def test_a_file_counts_by_its_bytes_and_not_by_its_place(tmp_path: Path) -> None
     assert one != deciders(tmp_path, Source(file=tmp_path / "b.txt"))
 
 
+def test_a_file_that_changes_while_it_is_read_is_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "value.txt"
+    file.write_text("1")
+    stage = Source(file=file)
+    known = Keys(Store(tmp_path / "store"), Fingerprint(tmp_path))
+    found = known.deciders(stage, {}, may_import=True)
+    assert found is not None
+    assert known.edited(stage, found) == []
+    file.write_text("12")
+    assert known.edited(stage, found) == [str(file)]
+    file.unlink()
+    assert known.edited(stage, found) == [str(file)]
+
+
 def test_the_content_of_an_input_counts_and_not_its_key(tmp_path: Path) -> None:
     one = deciders(tmp_path, Double(), source=FIXED)
     assert one == deciders(tmp_path, Double(), source=Number("other", "d" * 64, Path(), {}))

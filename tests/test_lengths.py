@@ -57,6 +57,18 @@ class Teacher:
         return {"y": tokens[:, :1].astype(np.float32), "whole": positions.astype(np.float32)}
 
 
+class Coded(Ragged):
+    """Integers that end in zeros of their own: no padding is declared."""
+
+    inputs: ClassVar[Mapping[str, Tensor]] = {"tokens": Tensor("uint8", ("batch", "sequence"), high=256)}
+
+
+def test_without_a_declared_padding_nothing_is_cut() -> None:
+    pixels = np.array([[5, 0, 0, 0]], np.uint8)
+    assert lengths.axes(Coded()) == ()
+    assert lengths.trimmed(Coded(), {"tokens": pixels})["tokens"].tolist() == [[5, 0, 0, 0]]
+
+
 class Positions(Ragged):
     """Answers position by position."""
 
@@ -74,8 +86,8 @@ class Pairs(Ragged):
     """Two axes of lengths."""
 
     inputs: ClassVar[Mapping[str, Tensor]] = {
-        "source": Tensor("int64", ("batch", "source"), high=99),
-        "target": Tensor("int64", ("batch", "target"), high=99),
+        "source": Tensor("int64", ("batch", "source"), high=99, pad=0),
+        "target": Tensor("int64", ("batch", "target"), high=99, pad=0),
     }
     ranges = {"batch": (1, 4), "source": (1, 9), "target": (0, 9)}
 

@@ -182,6 +182,36 @@ def test_weights_that_no_key_would_see_are_refused(tmp_path: Path, file: Path) -
         adopted(tmp_path / "t.onnx", new(tmp_path))
 
 
+def constant_outside(path: Path, location: str) -> None:
+    """A graph whose weights are a Constant, whose value lies in another file."""
+    (path.parent / location).parent.mkdir(exist_ok=True)
+    (path.parent / location).write_bytes(TEACHER.tobytes())
+    value = TensorProto(dims=TEACHER.shape, data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
+    value.external_data.add(key="location", value=location)
+    constant = helper.make_node("Constant", [], ["matrix"])
+    constant.attribute.append(onnx.AttributeProto(name="value", type=onnx.AttributeProto.TENSOR, t=value))
+    shapes: dict[str, list[str | int | None]] = {"x": ["batch", 2], "logits": ["batch", 3]}
+    x, logits = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items())
+    product = helper.make_node("MatMul", ["x", "matrix"], ["logits"])
+    graph = helper.make_graph([constant, product], "outside", [x], [logits])
+    path.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString())
+
+
+def test_constants_that_lie_outside_are_kept_too(tmp_path: Path) -> None:
+    constant_outside(tmp_path / "t.onnx", "t.onnx.data")
+    teacher = adopted(tmp_path / "t.onnx", new(tmp_path))
+    (tmp_path / "t.onnx.data").unlink()
+    with teacher.open() as predict:
+        np.testing.assert_array_equal(predict({"x": np.eye(2, dtype=np.float32)})["logits"], TEACHER)
+
+
+@pytest.mark.parametrize("location", ["other.bin", "t.onnx_data/weights.bin"])
+def test_constants_that_no_key_would_see_are_refused(tmp_path: Path, location: str) -> None:
+    constant_outside(tmp_path / "t.onnx", location)
+    with pytest.raises(StageError, match=f"has weights in {location}, whose bytes would not count in the key"):
+        adopted(tmp_path / "t.onnx", new(tmp_path))
+
+
 def test_external_data_counts_in_the_key(tmp_path: Path, file: Path) -> None:
     before = settings(Teach(task=NAME, onnx=file))["onnx"]
     (tmp_path / "teacher.onnx.data").write_bytes(b"1")

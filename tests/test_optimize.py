@@ -31,7 +31,7 @@ from tests import smoke
 class Tokens(Task):
     """Sentences of any length, a value for each token."""
 
-    inputs = {"tokens": Tensor("int64", ("batch", "sequence"), high=20)}
+    inputs = {"tokens": Tensor("int64", ("batch", "sequence"), high=20, pad=0)}
     outputs = {"values": Output(("batch", "sequence", 4), kind="values")}
     ranges = {"batch": (1, 8), "sequence": (3, 12)}
 
@@ -332,6 +332,11 @@ def test_an_operator_that_cannot_be_trained_is_named(tmp_path: Path, climbing: C
     other = Climbing({**given, "onnx": odd[OnnxModel], "calibration": odd[Ranges]})
     with pytest.raises(StageError, match=r"the operator Elu \(node 'odd'\) is not known there; set tuning_epochs = 0"):
         other(tmp_path / "out", floor=0.99999)
+
+
+def test_dynamic_int8_has_no_ladder() -> None:
+    with pytest.raises(ValidationError, match="floor climbs a ladder that precision 'int8-dynamic' does not have"):
+        Optimize(task=smoke.DIGITS, precision="int8-dynamic", floor=0.9)
 
 
 def test_without_a_floor_its_settings_decide_nothing() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from pydantic import ValidationError
 from safetensors.numpy import load_file
 
@@ -45,6 +46,38 @@ def packaged(root: Path, gates: Gates = GATES, task: str = NAME, **changed: Any)
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return packaged(tmp_path_factory.mktemp("package"))
+
+
+def write_by_range(path: Path) -> None:
+    """``x @ STUDENT`` times 1 and a hundredth of the largest |x| of the whole call, as dynamic int8 rounds by it."""
+    x, logits = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", size]) for name, size in (("x", 2), ("logits", 3))
+    )
+    nodes = [
+        helper.make_node("Abs", ["x"], ["size"]),
+        helper.make_node("ReduceMax", ["size"], ["largest"], keepdims=0),
+        helper.make_node("Mul", ["largest", "hundredth"], ["more"]),
+        helper.make_node("MatMul", ["x", "matrix"], ["product"]),
+        helper.make_node("Mul", ["product", "more"], ["shift"]),
+        helper.make_node("Add", ["product", "shift"], ["logits"]),
+    ]
+    weights = {"matrix": STUDENT, "hundredth": np.float32(0.01)}
+    constants = [numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()]
+    graph = helper.make_graph(nodes, "by_range", [x], [logits], constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+
+
+def test_an_engine_whose_answers_depend_on_the_whole_call_is_packaged(tmp_path: Path) -> None:
+    chain = Chain(tmp_path)
+    inputs = chain.inputs()
+    for hop in ("model", "engine"):
+        write_by_range(inputs[hop].root / "model.onnx")
+    evidence = chain.evidence(inputs)
+    judged = verdict(Judge(gates=Gates(correlation=0.5)).run(tmp_path, evidence=evidence))
+    given = {name: inputs[name] for name in ("onnx", "model", "engine")}
+    (tmp_path / "out").mkdir()
+    facts = Package(task=NAME, name="points").run(tmp_path / "out", **given, evidence=evidence, verdict=judged)
+    assert facts["golden"]["requests"] == 16
 
 
 def manifest_of(bundle: Path) -> Manifest:

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from attar.models import preprocess
 from attar.models.preprocess import Normalize, Scale, Step
 from attar.models.preprocess.known import KnownStep
+from attar.pipeline.errors import AttarError
 
 STEPS = TypeAdapter(dict[str, list[KnownStep]])
 
@@ -24,6 +25,14 @@ def test_scale_and_normalize_by_hand() -> None:
 def test_inputs_without_steps_pass_unchanged() -> None:
     tokens = np.array([[1, 2]])
     assert preprocess.apply({}, {"tokens": tokens})["tokens"] is tokens
+
+
+def test_an_input_that_is_no_array_is_named() -> None:
+    steps = {"image": [Scale(by=2)]}
+    with pytest.raises(AttarError, match=r"the input 'image' must be a numpy array, did you mean 'imagee'\?"):
+        preprocess.apply(steps, {"imagee": np.ones(2)})
+    with pytest.raises(AttarError, match="the input 'image' must be a numpy array, got list"):
+        preprocess.apply(steps, {"image": [1.0]})  # type: ignore[dict-item]  # the mistake
 
 
 def test_the_raw_inputs_are_left_alone() -> None:

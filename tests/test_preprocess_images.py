@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import sys
+import zlib
 from io import BytesIO
 from typing import Any
 
@@ -29,6 +31,17 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     file = BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
+
+
+def png(height: int, width: int, bits: int, kind: int, stride: int) -> bytes:
+    """A black PNG of any depth: what Pillow itself does not write (PNG specification, sections 5 and 11.2.2)."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
+    rows = zlib.compress(b"\0" * (height * (1 + stride)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
 def objects(*each: Any) -> Any:
@@ -121,6 +134,7 @@ def test_a_resize_says_one_size(sizes: dict[str, int]) -> None:
 
 
 PNG = encoded(picture(4, 4))
+SIXTEEN_COLOURS = png(2, 2, 16, 2, 6 * 2)
 SIXTEEN = encoded(Image.fromarray(np.zeros((2, 2), np.uint16)))
 
 
@@ -140,6 +154,13 @@ SIXTEEN = encoded(Image.fromarray(np.zeros((2, 2), np.uint16)))
         (DecodeImage(max_pixels=15), objects(PNG), "4 x 4 pixels are more than its max_pixels, 15; send a smaller image"),
         (DecodeImage(), objects(encoded(Image.new("1", (20_000, 20_000)))), "sample 0 of 1; no image of .*exceeds limit of"),
         (DecodeImage(), objects(SIXTEEN), r"more than 8 bits a channel \(mode I;16\); convert it to 8 bits first"),
+        (DecodeImage(), objects(SIXTEEN_COLOURS), "more than 8 bits a channel"),
+        (Resize(shorter=256), np.zeros((1, 1, 65_000, 3), np.uint8), "an image of 1 x 65000; it makes at most 50,000,000 pixels"),
+        (
+            Resize(height=2, width=2),
+            np.zeros((1, 1, 65_537, 1), np.uint8),
+            "sides up to 65,536, not 2 x 2; send one less",
+        ),
         (Resize(shorter=2), np.zeros((1, 4, 4, 3), np.float32), r"'resize' got float32\[1, 4, 4, 3\]; it reads uint8 images"),
         (Resize(shorter=2), np.zeros((1, 3, 8, 8), np.uint8), r"got uint8\[1, 3, 8, 8\]; .* before channels_first and scale"),
         (Resize(shorter=2), np.zeros((2, 8, 8), np.uint8), r"with 1 to 4 channels"),

@@ -51,6 +51,12 @@ def test_a_tokenizer_that_adds_nothing_has_a_column_for_an_empty_text(tmp_path: 
     assert step(np.array(["sun moon"])).tolist() == [[4]]
 
 
+def test_half_a_surrogate_pair_is_refused(tmp_path: Path) -> None:
+    step = Tokenize(file=saved(tmp_path / "tokenizer.json"), length=4)
+    with pytest.raises(AttarError, match="got a text that is no Unicode; it holds half of a surrogate pair"):
+        step(np.array(["a \ud800"], object))
+
+
 def test_a_changed_file_is_opened_again(tmp_path: Path) -> None:
     step = Tokenize(file=saved(tmp_path / "words.json"), length=8)
     assert step.tokenizer is step.tokenizer

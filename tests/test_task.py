@@ -198,6 +198,35 @@ def test_inputs_and_outputs_that_say_nothing(attribute: str, declared: Any) -> N
         task_check.check(with_attributes(**{attribute: declared}))
 
 
+@pytest.mark.parametrize("attribute", ["ranges", "preprocess"])
+def test_what_is_no_dictionary(attribute: str) -> None:
+    with pytest.raises(StageError, match=rf"Made\.{attribute} must be a dictionary, {{name: ...}}, got \[\]"):
+        task_check.check(with_attributes(**{attribute: []}))
+
+
+@pytest.mark.parametrize("axes", [4, ("batch", 4.0), ("sequence", "batch"), (), ["batch"]])
+def test_axes_that_are_none(axes: Any) -> None:
+    with pytest.raises(StageError, match=r"Made\.inputs\['mask'\] has the axes .*; they must be a tuple of sizes and names"):
+        task_check.check(with_attributes(inputs={"mask": Tensor("float32", axes)}))
+
+
+def test_a_kind_that_there_is_not() -> None:
+    output = Output(("batch", 1), kind="valeus", target="value")  # type: ignore[arg-type]  # the mistake
+    with pytest.raises(StageError, match=r"Made\.outputs\['value'\] has the kind 'valeus'; did you mean 'values'\?"):
+        task_check.check(with_attributes(outputs={"value": output}))
+
+
+@pytest.mark.parametrize(("classes", "told"), [("abc", "must be a list of names"), (("a", "b"), "Made.classes has 2 names")])
+def test_classes_that_do_not_fit(classes: Any, told: str) -> None:
+    with pytest.raises(StageError, match=told):
+        task_check.check(with_attributes(classes=classes, outputs={"logits": Output(("batch", 3))}))
+
+
+def test_an_aggregate_that_is_no_number() -> None:
+    with pytest.raises(StageError, match=r"Made\.aggregate must return one number, the score, got array"):
+        task_check.check(with_attributes(aggregate=lambda self, statistics: statistics.mean(0)))
+
+
 def test_a_dtype_that_numpy_does_not_know() -> None:
     with pytest.raises(StageError, match=r"Made\.inputs\['mask'\] has the dtype 'float23'; it must be a numpy name"):
         task_check.check(with_attributes(inputs={"mask": Tensor("float23", ("batch", "sequence"))}))

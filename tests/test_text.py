@@ -33,7 +33,7 @@ class AsLongAsItsLongest(InMemory):
 class Words(Task):
     """Tokens of any length up to 12, padded with 0, and a class; drawn, but the lengths are as ragged as real ones."""
 
-    inputs = {"text": Tensor("int64", ("batch", "sequence"), high=50)}
+    inputs = {"text": Tensor("int64", ("batch", "sequence"), high=50, pad=0)}
     outputs = {"logits": Output(("batch", 5), target="label")}
     ranges = {"batch": (1, 8), "sequence": (1, 12)}
 

@@ -21,7 +21,7 @@ SAMPLES = {"train": 2048, "validation": 256, "test": 512}
 
 class Sentences(Task):
     inputs = {
-        "tokens": Tensor("int64", ("batch", "sequence"), high=VOCABULARY),
+        "tokens": Tensor("int64", ("batch", "sequence"), high=VOCABULARY, pad=0),
         "mask": Tensor("float32", ("batch", "sequence")),
     }
     outputs = {"value": Output(("batch", 1), kind="values", target="value")}

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from attar.pipeline.errors import StageError, did_you_mean
@@ -52,7 +53,7 @@ class Pretrained(nn.Module):
         if getattr(model, "pooler", None) is not None:
             model.pooler = None  # what it makes of the first token is not read, so it would be weights without a use
         self.model: Any = model
-        self.pad: int = model.config.pad_token_id or 0
+        self.pad = padding(model.config)
 
     @property
     def labels(self) -> list[str] | None:
@@ -63,7 +64,13 @@ class Pretrained(nn.Module):
     def limits(self) -> tuple[int, int | None]:
         """The size of the vocabulary, and the most tokens that a row may have; None where nothing is said of that."""
         config = self.model.config
-        return config.vocab_size, getattr(config, "max_position_embeddings", None)
+        most: int | None = getattr(config, "max_position_embeddings", None)
+        offsets = [
+            module.padding_idx + 1  # as RoBERTa, which counts places from behind its padding's
+            for name, module in self.model.named_modules()
+            if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None
+        ]
+        return config.vocab_size, None if most is None else most - max(offsets, default=0)
 
     def made(self, config: Any) -> Any:
         try:
@@ -73,7 +80,7 @@ class Pretrained(nn.Module):
 
     def fill(self, folder: Path) -> None:
         """Take the folder's weights. Raises StageError where it lacks some that the model has."""
-        with quiet():
+        with reading(folder), quiet():
             found, told = type(self.model).from_pretrained(
                 folder, config=self.model.config, local_files_only=True, use_safetensors=True, output_loading_info=True, **HOW
             )
@@ -140,6 +147,17 @@ class Labelled(Pretrained):
         return self.model(input_ids=tokens, attention_mask=self.mask(tokens)).logits  # type: ignore[no-any-return]  # as above
 
 
+def padding(config: Any) -> int:
+    """The token that fills up shorter texts. Raises StageError for a model that reads no tokens, or knows no padding."""
+    pad: int | None = getattr(config, "pad_token_id", None)
+    if pad is None or getattr(config, "vocab_size", None) is None:
+        raise StageError(
+            f"this {config.model_type} has no pad_token_id, or reads no tokens; for a text model set pad_token_id in its "
+            "config.json to the padding of its tokenizer, and export another kind of model to ONNX (onnx = ...)"
+        )
+    return pad
+
+
 def library() -> Any:
     """transformers, or a StageError that says how to get it."""
     try:
@@ -157,6 +175,17 @@ def parsed(config: str) -> Any:
     if kind not in known:
         raise StageError(f"transformers knows no model_type {kind!r}; {did_you_mean(str(kind), list(known))}")
     return known[kind].from_dict(settings)
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (SafetensorError, OSError, RuntimeError) as error:
+        said = " ".join(str(error).split())
+        raise StageError(
+            f"the weights in {folder} cannot be read ({said}); is it whole, and no pointer of git-lfs? Fetch it again"
+        ) from error
 
 
 @contextmanager

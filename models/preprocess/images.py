@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Pixels = npt.NDArray[np.uint8]
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 """What is decoded. Pillow knows more, but some of them run other programs."""
+MOST, LONGEST = 50_000_000, 2**16
+"""Pixels that a resize makes at most, and the longest side that it reads: a file of 200 bytes can ask for 20 GB."""
 
 
 class DecodeImage(Step):
@@ -35,7 +37,7 @@ class DecodeImage(Step):
 
     step: Literal["decode_image"] = "decode_image"
     mode: Literal["RGB", "L"] = "RGB"
-    max_pixels: int = Field(50_000_000, ge=1)
+    max_pixels: int = Field(50_000_000, ge=1, le=178_000_000)
     """Larger images are refused before they are decoded: a small file may claim to hold a huge one."""
 
     def __call__(self, x: Array) -> Array:
@@ -68,7 +70,8 @@ class DecodeImage(Step):
         """Why an image should not be decoded, by what its header says."""
         if image.width * image.height > self.max_pixels:
             return f"{image.width} x {image.height} pixels are more than its max_pixels, {self.max_pixels}; send a smaller image"
-        if image.mode.startswith(("I", "F")):
+        tiles: list[Any] = getattr(image, "tile", [])  # of a colour image with 16 bits, whose mode tells of 8
+        if image.mode.startswith(("I", "F")) or any(";16" in str(tile[3]) for tile in tiles):
             return f"it has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits first"
         return None
 
@@ -103,9 +106,10 @@ class ImageStep(Step):
 
 
 class Resize(ImageStep):
-    """Images of another size, to the very bytes of Pillow's ``Image.resize``; when it shrinks, the filter grows (antialias).
+    """Images of another size, of 1 or 3 channels to the very bytes of Pillow's ``Image.resize``.
 
-    To ``height`` and ``width``; or so that the shorter side is ``shorter`` and the longer one in proportion, rounded down.
+    When it shrinks, the filter grows (antialias). To ``height`` and ``width``; or so that the shorter side is ``shorter`` and the
+    longer one in proportion, rounded down.
     """
 
     step: Literal["resize"] = "resize"
@@ -122,7 +126,14 @@ class Resize(ImageStep):
         return self
 
     def image(self, one: Pixels) -> Pixels:
-        return resampling.resized(one, *self.size(*one.shape[:2]), self.filter)
+        """Raises AttarError for one so narrow that keeping its proportions would make it enormous."""
+        before, after = one.shape[:2], self.size(*one.shape[:2])
+        if max(before) > LONGEST or after[0] * after[1] > MOST:
+            raise self.refuse(
+                f"an image of {before[0]} x {before[1]}",
+                f"it makes at most {MOST:,} pixels of sides up to {LONGEST:,}, not {after[0]} x {after[1]}; send one less narrow",
+            )
+        return resampling.resized(one, *after, self.filter)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Of the image that is made. In proportion as in torchvision: ``int(shorter * long / short)``."""

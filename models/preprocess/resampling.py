@@ -47,7 +47,7 @@ def along_rows(image: Pixels, width: int, kind: Filter) -> Pixels:
     return made
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)
 def taps(size: int, wanted: int, kind: Filter) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
     """Which pixels each new one is made of, and their weights: both ``[taps, wanted]``."""
     scale = size / wanted

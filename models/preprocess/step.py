@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from attar.pipeline.errors import AttarError
+from attar.pipeline.errors import AttarError, did_you_mean
 
 Array = npt.NDArray[np.generic]
 
@@ -53,9 +53,16 @@ class FileStep(Step):
 
 
 def apply(steps: Mapping[str, Sequence[Step]], inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """Raw inputs to the network's inputs; an input without steps passes unchanged."""
+    """Raw inputs to the network's inputs; an input without steps passes unchanged.
+
+    Raises AttarError for an input that is missing or no array, and for what a step does not read.
+    """
     made = dict(inputs)
     for name, todo in steps.items():
+        given: Any = inputs.get(name)
+        if not isinstance(given, np.ndarray):
+            told = did_you_mean(name, inputs) if given is None else f"got {type(given).__name__}"
+            raise AttarError(f"the input {name!r} must be a numpy array, {told}")
         for step in todo:
             made[name] = step(made[name])
     return made

@@ -35,7 +35,11 @@ class Tokenize(FileStep):
         texts = x.tolist()
         if x.ndim != 1 or x.dtype.kind not in "UO" or not all(isinstance(text, str) for text in texts):
             raise self.refuse(found(x), "it reads strings: an array [N] of dtype U, or of str objects")
-        encoded = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts)]
+        try:
+            encoded = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts)]
+        except TypeError as error:  # what it says of half a surrogate pair
+            remedy = "it holds half of a surrogate pair; decode it with errors='replace'"
+            raise self.refuse("a text that is no Unicode", remedy) from error
         made = np.full((len(texts), max(1, *map(len, encoded), 0)), self.pad, np.int64)
         for row, ids in zip(made, encoded, strict=True):
             row[: len(ids)] = ids

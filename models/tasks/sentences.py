@@ -15,7 +15,8 @@ import numpy.typing as npt
 from attar.models.preprocess import Step
 from attar.models.retrieval import retrieval, share_found
 from attar.models.task import Array, Arrays, Output
-from attar.models.tasks.topics import Topics, TopicsForMiniLM
+from attar.models.tasks import minilm, snapshot
+from attar.models.tasks.topics import Topics, TopicsForMiniLM, find
 
 
 class Sentences(Topics):
@@ -42,4 +43,5 @@ class SentencesForMiniLM(Sentences):
         return TopicsForMiniLM().preprocess
 
     def data(self) -> list[Path | str]:
-        return TopicsForMiniLM().data()
+        """The vocabulary alone: whose weights are the teacher's, the recipe says."""
+        return [find() / snapshot.TEXTS, minilm.folder() / "tokenizer.json"]

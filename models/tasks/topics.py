@@ -32,7 +32,7 @@ metapackages) and not what it is about."""
 class Topics(Task):
     """The text as tokens of a vocabulary of 8,192; transfer holds long descriptions of the packages to train on."""
 
-    inputs = {"text": Tensor("int64", ("batch", "sequence"), high=snapshot.VOCABULARY)}
+    inputs = {"text": Tensor("int64", ("batch", "sequence"), high=snapshot.VOCABULARY, pad=0)}
     outputs = {"logits": Output(("batch", 35), target="section")}
     ranges = {"batch": (1, 64), "sequence": (1, LENGTH)}
     classes = tuple(SECTIONS.split())
@@ -69,17 +69,21 @@ class FewTopics(Topics):
         return super().split(name).every(8)
 
 
+TEACHER = ("config.json", "model.safetensors", "tokenizer.json")
+"""Of MiniLM's package, what decides its answers."""
+
+
 class TopicsForMiniLM(Topics):
     """The same texts as tokens of MiniLM-L6 (Wang et al. 2020, arXiv:2002.10957), whose vocabulary its package brings along."""
 
-    inputs = {"text": Tensor("int64", ("batch", "sequence"), high=30522)}
+    inputs = {"text": Tensor("int64", ("batch", "sequence"), high=30522, pad=0)}
 
     @property
     def preprocess(self) -> Mapping[str, Sequence[Step]]:  # type: ignore[override]  # as above
         return {"text": [Tokenize(file=minilm.folder() / "tokenizer.json", length=LENGTH)]}
 
     def data(self) -> list[Path | str]:
-        return [find() / snapshot.TEXTS, *(minilm.folder() / name for name in ("tokenizer.json", "model.safetensors"))]
+        return [find() / snapshot.TEXTS, *(minilm.folder() / name for name in TEACHER)]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from attar.models import preprocess, views
+from attar.models import lengths, preprocess, views
 from attar.models.task import Array, Arrays, Predictor, Split, Task
 from attar.pipeline.errors import StageError
 from attar.pipeline.progress import advance
@@ -64,7 +64,8 @@ class Bench:
     def batches(self, hop: str) -> Iterator[dict[str, Array]]:
         for seen in views.clean(self.task, self.split):
             for start in range(0, len(seen.indices), self.batch):
-                yield seen.take(np.arange(start, min(start + self.batch, len(seen.indices)))).inputs
+                rows = np.arange(start, min(start + self.batch, len(seen.indices)))
+                yield lengths.trimmed(self.task, seen.take(rows).inputs)  # as it is asked for: without another's padding
             advance(f"measuring {hop}", int(seen.indices[-1]) + 1, len(self.split))
 
     def ask(self, hop: str, predictor: Predictor, inputs: Arrays) -> dict[str, Array]:
@@ -82,7 +83,7 @@ class Bench:
     def first(self, samples: int) -> dict[str, Array]:
         """The first samples of the split, from the start again where it has fewer."""
         rows = np.arange(samples) % min(len(self.split), views.CHUNK)
-        return views.chunk(self.task, self.split, 0).take(rows).inputs
+        return lengths.trimmed(self.task, views.chunk(self.task, self.split, 0).take(rows).inputs)
 
     def some(self, samples: int, call: int) -> dict[str, Array]:
         """Samples from all over the split, which may be sorted by class; others for each call."""
