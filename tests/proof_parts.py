@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -145,6 +145,8 @@ class Chain:
         made["answers"] = answers(self.root / "answers", TEACHER, load_task(self.task))
         off = Weights(digest("control"), "", self.root, {"off": True})
         made["control"] = linear(self.root / "control", self.broken.get("control", STUDENT)) if self.control else off
+        for hop in hops:
+            made[hop] = replace(made[hop], facts={**made[hop].facts, "task": self.task})
         made["production"] = Production(digest("production"), "", self.root, {"off": True})
         return made
 

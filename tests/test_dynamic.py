@@ -131,4 +131,3 @@ def test_bytes_are_the_same_again_and_say_nothing_else(
 
 def test_nothing_is_calibrated_for_it() -> None:
     assert Optimize(task=WORDS, precision="int8-dynamic").reading() == {"onnx"}
-    assert Optimize(task=WORDS, precision="int8-dynamic", floor=0.9).reading() == {"onnx"}

@@ -88,7 +88,10 @@ def test_neither_labels_nor_targets_are_needed(task: Task) -> None:
     [
         (Output(("batch", "batch"), kind="embedding"), r"axes \('batch', 'batch'\); it must be one vector a sample"),
         (Output(("batch", 4, 8), kind="embedding"), r"it must be one vector a sample, \('batch', DIMENSIONS\): pool positions"),
-        (Output((8,), kind="embedding"), "let a student of another width end in a linear layer to the teacher's dimensions"),
+        (
+            Output(("batch", "batch"), kind="embedding"),
+            "let a student of another width end in a linear layer to the teacher's dimensions",
+        ),
         (Output(("batch", 8), "embedding", "source"), "the target 'source'; no label says where a vector should point: remove"),
     ],
 )

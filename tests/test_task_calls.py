@@ -228,4 +228,4 @@ def test_what_attar_says_itself_passes_as_it_is() -> None:
 
 def test_preprocessing_of_what_is_not_there() -> None:
     task = changed(Digits, preprocess={"imge": Digits.preprocess["image"]})
-    assert told(task) == "Made.preprocess raised KeyError: 'imge'"
+    assert told(task) == "Made.preprocess has steps for 'imge', which is no input; did you mean 'image'? known: image"

@@ -149,7 +149,7 @@ def test_minilm_reads_the_same_texts(data: Path) -> None:
         missing("minilm", MINILM)
     task = TopicsForMiniLM()
     task_check.check(task)
-    assert task.data()[1] == tokenizer
+    assert tokenizer in task.data()
     rows = np.arange(20)
     assert task.split("test").take(rows).inputs["text"].tolist() == Topics().split("test").take(rows).inputs["text"].tolist()
     tokens = task.preprocess["text"][0](np.array(["hello world", "hello"]))

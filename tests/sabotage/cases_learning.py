@@ -25,7 +25,7 @@ def network(function: str) -> Inject:
 LEAKED = "in the train split too"
 OTHERS = "not this teacher's"
 DATA = (
-    Case("Labels shuffled in training", run('teacher.task = "task.py:Shuffled"'), 3, "teacher", "teacher score"),
+    Case("Labels shuffled in training", run('task = "task.py:Shuffled"'), 3, "teacher", "teacher score"),
     Case("Labels of the test split one row late", run(evidence=LateLabels), 3, "teacher"),
     Case("A test split that leaks into training", run('task = "task.py:Leaking"'), 1, "teacher", LEAKED),
     Case("A test split that leaks into the student's training", run('student.task = "task.py:Leaking"'), 1, "student", LEAKED),
