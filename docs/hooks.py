@@ -34,6 +34,7 @@ MADE_OF = {
     "pipeline/schema.py": "reference/recipe.md",
 }
 """Code, and the pages that are made of it."""
+PICTURES = (".png", ".svg")
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|[#/])([^)#\s]+)")
 IMAGE = re.compile(r'<img alt="([^"]*)" src="([^"]*figures/[^"]*\.svg)"[^>]*>')
 
@@ -81,7 +82,10 @@ def page_of(source: str) -> str | None:
     """Where in the site a file of the repository is; None where there is no such file."""
     if source.startswith("docs/"):
         return source.removeprefix("docs/")
-    return (INCLUDED | MADE_OF).get(source) or (f"source/{source}.txt" if (ROOT / source).is_file() else None)
+    if not (ROOT / source).is_file():
+        return None
+    shown = f"source/{source}" if source.endswith(PICTURES) else f"source/{source}.txt"
+    return (INCLUDED | MADE_OF).get(source, shown)
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:

@@ -135,6 +135,7 @@ def test_links_lead_to_files_where_the_repository_is_read() -> None:
         ("README.md", "overview.md", "docs/report.png", "report.png"),
         ("benchmarks/RESULTS.md", "measured.md", "../docs/gates.md", "gates.md"),
         ("docs/gates.md", "gates.md", "../stages/judge.py", "source/stages/judge.py.txt"),
+        ("docs/learning.md", "learning.md", "../benchmarks/distillation.svg", "source/benchmarks/distillation.svg"),
         ("docs/ci.md", "ci.md", "../nowhere.md", "../nowhere.md"),
         ("docs/ci.md", "ci.md", "https://example.org/a.md", "https://example.org/a.md"),
         ("docs/ci.md", "ci.md", "#exit-codes", "#exit-codes"),
