@@ -18,6 +18,7 @@ from attar.models.tasks import debian, minilm, snapshot, topics
 from attar.models.tasks.topics import FewTopics, Topics, TopicsForMiniLM
 from attar.pipeline.errors import StageError
 from attar.pipeline.recipe import find
+from attar.stages.bundle import open_bundle
 from tests import tiny
 from tests.debian_lists import release
 from tests.promised import missing
@@ -172,12 +173,19 @@ def test_the_real_snapshot() -> None:
 
 @pytest.mark.network
 @pytest.mark.slow
-def test_the_real_lists(elsewhere: Path) -> None:
+@pytest.mark.timeout(1200)
+def test_the_small_recipe_keeps_its_promises_on_the_real_texts(elsewhere: Path) -> None:
+    """Fetched anew, taught, distilled, quantized and packaged; then the bundle reads texts."""
     try:
         Topics().fetch()
     except StageError as error:
         missing("debian-topics", str(error))
     assert len(Topics().split("train")) > 20_000
+    made = tiny.run(elsewhere, "-o", str(elsewhere / "out"), recipe="topics-small")
+    assert made["targets"]["cpu"]["verdict"] == "passed"
+    with open_bundle(elsewhere / "out" / "cpu") as predict:
+        logits = predict(predict.preprocess({"text": np.array(["fonts for the screen", "a game of chess"], object)}))["logits"]
+    assert [predict.labels[row] for row in logits.argmax(1)] == ["fonts", "games"]
 
 
 @pytest.mark.slow
