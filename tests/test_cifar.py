@@ -134,7 +134,7 @@ def test_another_archive_or_none_leaves_nothing(archive: Path, elsewhere: Path) 
 
 
 def test_the_real_files() -> None:
-    if cifar.complete() is None:
+    if cifar.HOME.complete() is None:
         missing("cifar-100", "https://www.cs.toronto.edu/~kriz/cifar.html")
     task = Cifar100()
     task.fetch()  # finds them, and verifies

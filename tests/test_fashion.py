@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         content = packed(generator.integers(0, 10, shape, np.uint8))
         (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content, 1))
     monkeypatch.setenv("ATTAR_DATA", str(tmp_path))
-    monkeypatch.setattr(fashion, "DEBIAN", tmp_path / "nowhere")
+    monkeypatch.setattr(fashion, "HOME", replace(fashion.HOME, installed=()))
     return tmp_path
 
 
@@ -119,7 +120,7 @@ def test_the_debian_package_needs_no_root(tmp_path: Path) -> None:
 
 
 def test_the_real_files() -> None:
-    if fashion.complete() is None:
+    if fashion.HOME.complete() is None:
         missing("fashion-mnist", "apt-get install dataset-fashion-mnist")
     task = FashionMnist()
     task.fetch()  # finds them, and verifies

@@ -104,10 +104,10 @@ def test_fetch_takes_lists_that_are_there(elsewhere: Path, monkeypatch: pytest.M
     release(elsewhere / topics.FOLDER / "lists", 12)
     monkeypatch.setenv("PATH", str(elsewhere))
     Topics().fetch()
-    assert topics.find() == elsewhere / "cache" / "attar" / topics.FOLDER
-    before = (topics.find() / snapshot.TEXTS).stat().st_mtime_ns
+    assert topics.HOME.find() == elsewhere / "cache" / "attar" / topics.FOLDER
+    before = (topics.HOME.find() / snapshot.TEXTS).stat().st_mtime_ns
     Topics().fetch()  # what is there stays as it is
-    assert (topics.find() / snapshot.TEXTS).stat().st_mtime_ns == before
+    assert (topics.HOME.find() / snapshot.TEXTS).stat().st_mtime_ns == before
 
 
 @given(st.lists(st.text(st.sampled_from("ab "), max_size=12), min_size=1, max_size=8), st.integers(0, 1000), st.floats(0, 1))
@@ -160,7 +160,7 @@ def test_minilm_reads_the_same_texts(data: Path) -> None:
 
 def test_the_real_snapshot() -> None:
     """Of Debian 12 on 25 November 2026; security updates and other releases move the counts a little."""
-    if topics.complete() is None:
+    if topics.HOME.complete() is None:
         missing("debian-topics", "`attar fetch topics` gets it")
     task = Topics()
     sizes = [len(task.split(name)) for name in task_check.splits_of(task)]

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from attar.models.preprocess import Normalize, Scale, Step
 from attar.models.task import Array, Arrays, InMemory, Output, Split, SplitName, Task, Tensor, hits
-from attar.models.tasks import folders, pickled
+from attar.models.tasks import pickled
+from attar.models.tasks.folders import Home
 from attar.models.tasks.images import flip, shift
 from attar.pipeline.errors import StageError
 
@@ -58,11 +59,11 @@ class Cifar100(Task):
     }
 
     def data(self) -> list[Path | str]:
-        folder = find()
+        folder = HOME.find()
         return [folder / name for name in FILES]
 
     def split(self, name: SplitName) -> Split:
-        folder = find()
+        folder = HOME.find()
         check_names(folder / "meta", self.classes)
         if name == "test":
             return InMemory(*table(folder / "test"))
@@ -81,32 +82,18 @@ class Cifar100(Task):
         return hits(outputs["logits"], targets["label"])
 
     def fetch(self) -> None:
-        if complete() is None:
-            fetch(places()[-1])
+        if HOME.complete() is None:
+            fetch(HOME.places()[-1])
         for name, expected in FILES.items():
-            verify(find() / name, expected)
+            verify(HOME.find() / name, expected)
 
 
-def places() -> list[Path]:
-    """Where the folder is looked for; ``fetch`` writes to the last one."""
-    return folders.places(FOLDER)
-
-
-def complete() -> Path | None:
-    """The first place that has all three files."""
-    return folders.first(places(), lambda folder: all((folder / name).is_file() for name in FILES))
-
-
-def find() -> Path:
-    """The same. Raises StageError when there is none."""
-    folder = complete()
-    if folder is not None:
-        return folder
-    looked = ", ".join(str(folder) for folder in places())
-    raise StageError(
-        f"CIFAR-100 is not here; looked for {', '.join(FILES)} in {looked}. Run `attar fetch RECIPE`, or get {FOLDER}.tar.gz "
-        f"from {PAGE} (MD5 {ARCHIVE_MD5}), unpack it to data/, or anywhere and set ATTAR_DATA to its folder {FOLDER}"
-    )
+HOME = Home(
+    FOLDER,
+    lambda folder: all((folder / name).is_file() for name in FILES),
+    f"CIFAR-100 is not here; looked for {', '.join(FILES)} in {{looked}}. Run `attar fetch RECIPE`, or get {FOLDER}.tar.gz "
+    f"from {PAGE} (MD5 {ARCHIVE_MD5}), unpack it to data/, or anywhere and set ATTAR_DATA to its folder {FOLDER}",
+)
 
 
 def table(path: Path) -> tuple[dict[str, Array], dict[str, Array]]:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from attar.models.preprocess import Normalize, Scale, Step
 from attar.models.task import Array, Arrays, InMemory, Output, Split, SplitName, Task, Tensor, hits
-from attar.models.tasks import folders
+from attar.models.tasks.folders import Home
 from attar.models.tasks.images import erase, flip, shift
 from attar.pipeline.errors import StageError
 
@@ -43,7 +43,7 @@ class FashionMnist(Task):
     preprocess: ClassVar[Mapping[str, Sequence[Step]]] = {"image": [Scale(by=1 / 255), Normalize(mean=(0.286,), std=(0.353,))]}
 
     def data(self) -> list[Path | str]:
-        folder = find()
+        folder = HOME.find()
         return [packed_or_not(folder, name) for name in FILES]
 
     def split(self, name: SplitName) -> Split:
@@ -62,10 +62,10 @@ class FashionMnist(Task):
         return hits(outputs["logits"], targets["label"])
 
     def fetch(self) -> None:
-        if complete() is None:
-            fetch(places()[-1])
+        if HOME.complete() is None:
+            fetch(HOME.places()[-1])
         for name, expected in FILES.items():
-            verify(packed_or_not(find(), name), expected)
+            verify(packed_or_not(HOME.find(), name), expected)
 
 
 class FashionMnistErasing(FashionMnist):
@@ -81,26 +81,13 @@ def samples(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> InM
     return InMemory({"image": images[:, None]}, {"label": labels.astype(np.int64)})  # (N, 1, 28, 28), (N,)
 
 
-def places() -> list[Path]:
-    """Where the four files are looked for; ``fetch`` writes to the last one."""
-    return folders.places("fashion-mnist", DEBIAN)
-
-
-def complete() -> Path | None:
-    """The first place that has all four files."""
-    return folders.first(places(), lambda folder: all(packed_or_not(folder, name).is_file() for name in FILES))
-
-
-def find() -> Path:
-    """The same. Raises StageError when there is none."""
-    folder = complete()
-    if folder is not None:
-        return folder
-    looked = ", ".join(str(folder) for folder in places())
-    raise StageError(
-        f"Fashion-MNIST is not here; looked in {looked}. Run `attar fetch RECIPE`, or set ATTAR_DATA to the folder "
-        f"that holds {', '.join(FILES)} (.gz or unpacked)"
-    )
+HOME = Home(
+    "fashion-mnist",
+    lambda folder: all(packed_or_not(folder, name).is_file() for name in FILES),
+    "Fashion-MNIST is not here; looked in {looked}. Run `attar fetch RECIPE`, or set ATTAR_DATA to the folder "
+    f"that holds {', '.join(FILES)} (.gz or unpacked)",
+    (DEBIAN,),
+)
 
 
 def packed_or_not(folder: Path, name: str) -> Path:

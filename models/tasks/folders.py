@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-
-def places(name: str, *installed: Path) -> list[Path]:
-    """Where the folder ``name`` is looked for, ``installed`` being where a system puts it; ``fetch`` writes to the last one."""
-    given = os.environ.get("ATTAR_DATA")
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    chosen = [Path(given), Path(given) / name] if given else []
-    return [*chosen, *installed, Path("data").absolute() / name, cache / "attar" / name]
+from attar.pipeline.errors import StageError
 
 
-def first(folders: list[Path], whole: Callable[[Path], bool]) -> Path | None:
+@dataclass(frozen=True)
+class Home:
+    """A folder of data, in the first of several places that has all that it must have."""
+
+    name: str
+    whole: Callable[[Path], bool]
+    advice: str
+    """What is said where no place has it; ``{looked}`` stands for the places."""
+    installed: tuple[Path, ...] = ()
+    """Where a system puts it."""
+
+    def places(self) -> list[Path]:
+        """Where it is looked for; ``fetch`` writes to the last one."""
+        given = os.environ.get("ATTAR_DATA")
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        chosen = [Path(given), Path(given) / self.name] if given else []
+        return [*chosen, *self.installed, Path("data").absolute() / self.name, cache / "attar" / self.name]
+
+    def complete(self) -> Path | None:
+        return first(self.places(), self.whole)
+
+    def find(self) -> Path:
+        """As ``complete``. Raises StageError when there is none."""
+        folder = self.complete()
+        if folder is None:
+            raise StageError(self.advice.replace("{looked}", ", ".join(map(str, self.places()))))
+        return folder
+
+
+def first(folders: Iterable[Path], whole: Callable[[Path], bool]) -> Path | None:
     """The first that has all that it must have."""
     return next((folder for folder in folders if whole(folder)), None)

@@ -16,7 +16,7 @@ from attar.models.preprocess import Step
 from attar.models.retrieval import retrieval, share_found
 from attar.models.task import Array, Arrays, Output
 from attar.models.tasks import minilm, snapshot
-from attar.models.tasks.topics import Topics, TopicsForMiniLM, find
+from attar.models.tasks.topics import HOME, Topics, TopicsForMiniLM
 
 
 class Sentences(Topics):
@@ -44,4 +44,4 @@ class SentencesForMiniLM(Sentences):
 
     def data(self) -> list[Path | str]:
         """The vocabulary alone: whose weights are the teacher's, the recipe says."""
-        return [find() / snapshot.TEXTS, minilm.folder() / "tokenizer.json"]
+        return [HOME.find() / snapshot.TEXTS, minilm.folder() / "tokenizer.json"]

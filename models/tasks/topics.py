@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from attar.models.preprocess import Step, Tokenize
 from attar.models.task import Array, Arrays, Batch, Output, Split, SplitName, Task, Tensor, hits
-from attar.models.tasks import debian, folders, minilm, snapshot
-from attar.pipeline.errors import StageError
+from attar.models.tasks import debian, minilm, snapshot
+from attar.models.tasks.folders import Home, first
 
 FOLDER = "debian-topics"
 LENGTH = 48  # tokens: all but a few of the one-line texts, and most of a long one
@@ -40,14 +40,14 @@ class Topics(Task):
 
     @property
     def preprocess(self) -> Mapping[str, Sequence[Step]]:  # type: ignore[override]  # where the vocabulary lies is found out late
-        return {"text": [Tokenize(file=find() / snapshot.TOKENIZER, length=LENGTH)]}
+        return {"text": [Tokenize(file=HOME.find() / snapshot.TOKENIZER, length=LENGTH)]}
 
     def data(self) -> list[Path | str]:
-        folder = find()
+        folder = HOME.find()
         return [folder / snapshot.TEXTS, folder / snapshot.TOKENIZER]
 
     def split(self, name: SplitName) -> Texts:
-        file = find() / snapshot.TEXTS
+        file = HOME.find() / snapshot.TEXTS
         return splits(file, file.stat().st_mtime_ns, file.stat().st_size)[name]
 
     def augment(self, inputs: Arrays, generator: np.random.Generator) -> Arrays:
@@ -58,8 +58,8 @@ class Topics(Task):
         return hits(outputs["logits"], targets["section"])
 
     def fetch(self) -> None:
-        if complete() is None:
-            fetch(places()[-1])
+        if HOME.complete() is None:
+            fetch(HOME.places()[-1])
 
 
 class FewTopics(Topics):
@@ -83,7 +83,7 @@ class TopicsForMiniLM(Topics):
         return {"text": [Tokenize(file=minilm.folder() / "tokenizer.json", length=LENGTH)]}
 
     def data(self) -> list[Path | str]:
-        return [find() / snapshot.TEXTS, *(minilm.folder() / name for name in TEACHER)]
+        return [HOME.find() / snapshot.TEXTS, *(minilm.folder() / name for name in TEACHER)]
 
 
 @dataclass(frozen=True)
@@ -144,33 +144,19 @@ def kept(words: list[str], draws: npt.NDArray[np.float64], share: float) -> list
     return [word for word, draw in zip(words, draws.tolist(), strict=False) if draw >= least]
 
 
-def places() -> list[Path]:
-    """Where the snapshot is looked for; ``fetch`` writes to the last one."""
-    return folders.places(FOLDER)
-
-
-def complete() -> Path | None:
-    """The first place that has both files."""
-    return folders.first(places(), lambda folder: all((folder / name).is_file() for name in (snapshot.TEXTS, snapshot.TOKENIZER)))
-
-
-def find() -> Path:
-    """The same. Raises StageError when there is none."""
-    folder = complete()
-    if folder is not None:
-        return folder
-    looked = ", ".join(str(folder) for folder in places())
-    raise StageError(
-        f"the snapshot of Debian's package descriptions is not here; looked for {snapshot.TEXTS} and {snapshot.TOKENIZER} in "
-        f"{looked}. Run `attar fetch RECIPE` where there is an apt-get (docs/text.md says how to elsewhere), or copy both files "
-        "there and set ATTAR_DATA to their folder"
-    )
+HOME = Home(
+    FOLDER,
+    lambda folder: all((folder / name).is_file() for name in (snapshot.TEXTS, snapshot.TOKENIZER)),
+    f"the snapshot of Debian's package descriptions is not here; looked for {snapshot.TEXTS} and {snapshot.TOKENIZER} in "
+    "{looked}. Run `attar fetch RECIPE` where there is an apt-get (docs/text.md says how to elsewhere), or copy both files "
+    "there and set ATTAR_DATA to their folder",
+)
 
 
 def fetch(folder: Path) -> None:
     """Both files into ``folder``: from package lists in a folder ``lists`` of one of the places, else from those of today."""
     with tempfile.TemporaryDirectory() as temporary:
-        lists = folders.first([place / "lists" for place in places()], debian.complete)
+        lists = first([place / "lists" for place in HOME.places()], debian.complete)
         if lists is None:
             lists = Path(temporary) / "lists"
             debian.update(lists)
