@@ -1,10 +1,10 @@
 """What each way to distil is worth: one teacher, one student, paired seeds, the same views, steps and schedule for every row.
 
 ``python -m benchmarks.distillation`` prints a table for digits in two minutes, of which 300 test images tell little;
-``--task fashion`` takes two hours on one core. Every finished training is kept in ``--work``, so an interrupted run goes on;
-empty it to measure anew. ``--train`` trains what the table needs and prints nothing: several of those share the work, one thread
-each, as in ``OMP_NUM_THREADS=1 taskset -c 1 python -m benchmarks.distillation --train &``. Seconds are CPU time. What is best is
-chosen on validation, trained again with seeds that no row had, and tested once.
+``--task fashion`` takes two and a half hours of one core. Every finished training is kept in ``--work``, so an interrupted run
+goes on; empty it to measure anew. ``--train`` trains what the table needs and prints nothing: several of those share the work,
+one thread each, as in ``OMP_NUM_THREADS=1 taskset -c 1 python -m benchmarks.distillation --train &``. Seconds are CPU time. What
+is best is chosen on validation, trained again with seeds that no row had, and tested once.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
@@ -44,3 +46,12 @@ def hard(tmp_path_factory: pytest.TempPathFactory, digits_weights: Weights) -> t
     model = smoke.artifact(OnnxModel, root, Export(exporter="torchscript").run(root, weights=digits_weights))
     stretched(model.file(), 100)
     return model, smoke.artifact(Ranges, out, Calibrate(task=smoke.DIGITS, samples=256).run(out, onnx=model))
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder for data: nothing is found but what is put there."""
+    monkeypatch.setenv("ATTAR_DATA", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -42,15 +42,6 @@ def folder(written: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return written
 
 
-@pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder: nothing is found but what is put there."""
-    monkeypatch.setenv("ATTAR_DATA", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def test_splits_do_not_overlap_and_are_always_the_same(folder: Path) -> None:
     task = Cifar100()
     assert task.data() == [folder / name for name in FILES]

@@ -42,15 +42,6 @@ def data(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return made / topics.FOLDER
 
 
-@pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder: nothing is found but what is put there."""
-    monkeypatch.setenv("ATTAR_DATA", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def test_it_is_a_sound_task(data: Path) -> None:
     for task in (Topics(), FewTopics()):
         task_check.check(task)
