@@ -22,6 +22,10 @@ class StageError(AttarError):
     """A stage broke; ``__cause__`` holds the original exception where there was one."""
 
 
+class Refusal(StageError):
+    """The graph cannot be had in the form that was asked for, or not by this runtime; another candidate may do."""
+
+
 class Missing(AttarError):
     """A library is not installed; the message names the extra that brings it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from filecmp import cmp
@@ -119,18 +120,27 @@ class Answers(Artifact):
 class Ranges(Artifact):
     """``ranges.json``: for every tensor of a graph its smallest and largest value, ``{"name": [low, high]}``."""
 
+    def of(self, method: str = "minmax") -> dict[str, tuple[float, float]]:
+        """What to make room for in every tensor, by a range method. Raises StageError for an unknown one."""
+        if method != "minmax":
+            raise StageError(f"there is no range method {method!r}; known: minmax")
+        return {name: (low, high) for name, (low, high) in json.loads((self.root / "ranges.json").read_text()).items()}
+
 
 class Engine(OnnxModel):
     """A model built for one runtime on one machine.
 
-    Facts: ``task``, ``runtime``, ``provider``, ``threads``, ``precision``, ``graphs``.
+    Facts: ``task``, ``runtime``, ``provider``, ``threads``, ``precision``, ``graphs`` and ``files``, the names of their files.
     """
 
-    def open(self, threads: int | None = None) -> AbstractContextManager[Predictor]:
-        from attar.stages.runtimes import onnxruntime
+    def file(self, graph: str = "model") -> Path:
+        return self.root / str(self.facts["files"][graph])
 
-        files = {name: self.file(name) for name in self.facts["graphs"]}
-        return onnxruntime.opened(files, threads or self.facts["threads"], self.facts["provider"], optimize=False)
+    def open(self, threads: int | None = None) -> AbstractContextManager[Predictor]:
+        from attar.stages.runtimes.runtime import Asked, load
+
+        asked = Asked(self.facts["precision"], threads or self.facts["threads"], self.facts["provider"])
+        return load(self.facts["runtime"]).opened({graph: self.file(graph) for graph in self.facts["graphs"]}, asked)
 
 
 class Production(OnnxModel):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -20,31 +20,12 @@ from attar.pipeline.stage import CodeName, Facts, Stage
 from attar.stages.artifacts import Engine, OnnxModel
 from attar.stages.parity import dynamic_axes, largest_difference
 from attar.stages.precision.graphs import count_nodes, in_training
-from attar.stages.runtimes import onnxruntime
+from attar.stages.runtimes import runtime as runtimes
+from attar.stages.runtimes.runtime import RUNTIMES, Asked, Runtime
 
 ROUNDS = 15  # every candidate is timed so often, in turn
 SLICE = 0.008  # seconds of a round: longer than a pool of threads goes on spinning after another candidate's call
 WORTH = 0.9  # more threads must take less than this share of the time
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """What Build needs to know of a runtime."""
-
-    write: Callable[[Path, Path, str], None]
-    """From a graph, to a file, for a provider."""
-    opened: Callable[[Mapping[str, Path], int, str], AbstractContextManager[Predictor]]
-    """Open what ``write`` wrote, with so many threads, on a provider."""
-    version: Callable[[], str]
-
-
-def as_written(files: Mapping[str, Path], threads: int, provider: str) -> AbstractContextManager[Predictor]:
-    return onnxruntime.opened(files, threads, provider, optimize=False)
-
-
-RUNTIMES: Mapping[str, Runtime] = {
-    "onnxruntime": Runtime(onnxruntime.write_optimized, as_written, onnxruntime.version),
-}
 
 
 class Build(Stage[Engine]):
@@ -55,61 +36,59 @@ class Build(Stage[Engine]):
     task: CodeName
     runtime: Literal["onnxruntime"] = "onnxruntime"
     """What runs the engine."""
-    provider: str = onnxruntime.CPU
-    """The runtime's execution provider; one that this machine does not have is an error."""
+    provider: str = "CPUExecutionProvider"
+    """ONNX Runtime's execution provider; one that this machine does not have is an error."""
     threads: int | None = Field(None, ge=1)
     """Intra-op threads; not set: the count that answers one sample fastest here, a larger one only if it saves 10 %."""
     tolerance: float = Field(1e-3, gt=0)
     """Largest ``|model - engine|``, times the largest answer where that is above 1."""
 
+    def following(self) -> Sequence[str]:
+        return (*self.follows, RUNTIMES[self.runtime])
+
     def run(self, out: Path, *, model: OnnxModel) -> Facts:
         """Raises StageError when a node of the graph is in training mode, when the provider is not here, and when the engine's
         answers are not the model's."""
-        task, runtime = load_task(self.task), RUNTIMES[self.runtime]
-        files = {graph: out / f"{graph}.onnx" for graph in model.facts["graphs"]}
+        task, runtime = load_task(self.task), runtimes.load(self.runtime)
+        asked = Asked(precision=model.facts["precision"], provider=self.provider)
+        files = {graph: out / f"{graph}{runtime.suffix}" for graph in model.facts["graphs"]}
         for graph, file in files.items():
             if found := in_training(model.file(graph)):
                 raise StageError(f"{', '.join(found)} of the graph is in training mode; export the network in evaluation mode")
-            runtime.write(model.file(graph), file, self.provider)
-        threads = self.threads or self.fastest(task, runtime, files)
-        with model.open(threads=1) as expected, runtime.opened(files, threads, self.provider) as got:
-            other = f"another version than {self.runtime} {runtime.version()}"
+            runtime.build(model.file(graph), file, task, asked)
+        asked = replace(asked, threads=self.threads or fastest(task, runtime, files, asked))
+        environment = runtime.environment()
+        with model.open(threads=1) as expected, runtime.opened(files, asked) as got:
+            other = f"another version than {self.runtime} {environment.version}"
             hint = f"look at the graph; if it is sound, try precision = 'fp32' or {other}"
             difference = largest_difference(task, expected, got, self.tolerance, hint)
         return {
             "task": model.facts["task"],
             "graphs": list(files),
+            "files": {graph: file.name for graph, file in files.items()},
             "runtime": self.runtime,
-            "runtime_version": runtime.version(),
+            "runtime_version": environment.version,
             "provider": self.provider,
-            "threads": threads,
+            "threads": asked.threads,
             "precision": model.facts["precision"],
             "parameters": model.facts["parameters"],
             "difference": difference,
-            "machine": onnxruntime.machine(),
+            "machine": environment.machine,
             "nodes": count_nodes(files.values()),
         }
 
-    def fastest(self, task: Task, runtime: Runtime, files: Mapping[str, Path]) -> int:
-        """The thread count that answers one sample in the least time, all candidates open and timed in turn."""
-        counts = list(candidates(onnxruntime.cores()))
-        if len(counts) == 1:
-            return counts[0]
-        sizes = {axis: 1 if axis == "batch" else high for axis, (_, high) in dynamic_axes(task).items()}
-        inputs = task.example(np.random.default_rng(0), **sizes)
-        with ExitStack() as stack:
-            opened = {count: stack.enter_context(runtime.opened(files, count, self.provider)) for count in counts}
-            calls = {count: answering(task, predictor) for count, predictor in opened.items()}
-            return chosen(times(calls, inputs))
 
-
-def candidates(cores: int) -> Iterator[int]:
-    """1, 2, 4, ... and every core."""
-    count = 1
-    while count < cores:
-        yield count
-        count *= 2
-    yield cores
+def fastest(task: Task, runtime: Runtime, files: Mapping[str, Path], asked: Asked) -> int:
+    """The thread count that answers one sample in the least time, all candidates open and timed in turn."""
+    counts = runtime.counts()
+    if len(counts) == 1:
+        return counts[0]
+    sizes = {axis: 1 if axis == "batch" else high for axis, (_, high) in dynamic_axes(task).items()}
+    inputs = task.example(np.random.default_rng(0), **sizes)
+    with ExitStack() as stack:
+        opened = {count: stack.enter_context(runtime.opened(files, replace(asked, threads=count))) for count in counts}
+        calls = {count: answering(task, predictor) for count, predictor in opened.items()}
+        return chosen(times(calls, inputs))
 
 
 def answering(task: Task, predictor: Predictor) -> Predict:

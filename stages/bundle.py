@@ -30,6 +30,8 @@ from attar.stages.packaging.fitness import AGAIN, unfit
 from attar.stages.packaging.judgement import check_passed
 from attar.stages.packaging.manifest import LOOSEST, Manifest, Needs
 from attar.stages.packaging.steps import located
+from attar.stages.runtimes import runtime as runtimes
+from attar.stages.runtimes.runtime import Asked
 
 INDIFFERENT = {"cores"}
 """What the runtime records about a machine and an engine does without."""
@@ -137,11 +139,9 @@ def read_manifest(path: Path) -> Manifest:
 
 def check_machine(needs: Needs) -> None:
     """Raises Unfit when the engine was built for another runtime or machine than is here."""
-    from attar.stages.runtimes import onnxruntime
-
-    if needs.runtime != "onnxruntime":
-        raise Unfit(f"the engine needs {needs.runtime} {needs.version}, which this version of attar does not run")
-    version, here = onnxruntime.version(), onnxruntime.machine()
+    with unfit(f"the engine needs {needs.runtime} {needs.version}"):
+        environment = runtimes.load(needs.runtime).environment()
+    version, here = environment.version, environment.machine
     if version.split(".")[:2] != needs.version.split(".")[:2]:
         raise Unfit(f"the engine was built by {needs.runtime} {needs.version}, here is {version}; install that, or build it here")
     other = [
@@ -156,14 +156,13 @@ def check_machine(needs: Needs) -> None:
 @contextmanager
 def opened(path: Path, manifest: Manifest, threads: int | None = None) -> Iterator[Predictor]:
     """The engine of a verified bundle. Raises Unfit when it does not open."""
-    from attar.stages.runtimes import onnxruntime
-
     needs = manifest.engine
-    files = {name: path / "engines" / needs.runtime / f"{name}.onnx" for name in manifest.graphs}
+    runtime = runtimes.load(needs.runtime)
+    files = {name: path / "engines" / needs.runtime / f"{name}{runtime.suffix}" for name in manifest.graphs}
     with ExitStack() as stack:
         with unfit(f"the engine of {path} does not open"):
-            session = onnxruntime.opened(files, threads or needs.threads, needs.provider, optimize=False)
-            predictor = stack.enter_context(session)
+            asked = Asked(needs.precision, threads or needs.threads, needs.provider)
+            predictor = stack.enter_context(runtime.opened(files, asked))
         yield predictor
 
 

@@ -18,8 +18,8 @@ from attar.stages.artifacts import Answers, Engine, Evidence, Model, OnnxModel, 
 from attar.stages.proof import ledger, statistics, stored, timing
 from attar.stages.proof.bench import Bench
 from attar.stages.proof.ledger import Answered
-
-RUNTIMES = {"onnxruntime": "ONNX Runtime"}
+from attar.stages.runtimes import runtime as runtimes
+from attar.stages.runtimes.runtime import RUNTIMES
 
 
 class Measure(Stage[Evidence]):
@@ -35,6 +35,7 @@ class Measure(Stage[Evidence]):
     bound_to_machine: ClassVar[bool] = True
     follows: ClassVar[tuple[str, ...]] = (
         "attar.stages.runtimes.torch:opened",
+        *RUNTIMES.values(),
         "attar.stages.runtimes.onnxruntime:opened",
         "attar.stages.labelling.rows:mapped",
         "attar.stages.labelling.rows:Rows",
@@ -114,7 +115,7 @@ def check_shapes(of: Mapping[str, Answered]) -> None:
 def described(model: Model) -> dict[str, Any]:
     """The columns that need no measuring."""
     facts = model.facts
-    made = RUNTIMES.get(facts["runtime"], facts["runtime"]) if isinstance(model, Engine) else "ONNX"
+    made = runtimes.load(facts["runtime"]).title if isinstance(model, Engine) else "ONNX"
     weights = isinstance(model, Weights)
     return {
         "format": "PyTorch" if weights else made,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Set
 from pathlib import Path
@@ -90,8 +89,7 @@ class Optimize(Stage[OnnxModel]):
             return {}
         if self.precision == "int8-dynamic":
             return dynamic.quantize(source, target, self.per_channel, self.exclude)
-        ranges = json.loads((calibration.root / "ranges.json").read_text())
-        return int8.quantize(source, target, ranges, self.per_channel, self.exclude)
+        return int8.quantize(source, target, calibration.of(), self.per_channel, self.exclude)
 
     def climb(self, out: Path, student: Weights, onnx: OnnxModel, calibration: Ranges, answers: Answers) -> dict[str, Any]:
         """Rung by rung; ``model.onnx`` is the best of them."""

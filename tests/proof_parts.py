@@ -103,7 +103,8 @@ def onnx_model(root: Path, matrix: Matrix) -> OnnxModel:
 def engine(root: Path, matrix: Matrix) -> Engine:
     root.mkdir(parents=True)
     write_graph(root / "model.onnx", matrix)
-    runtime = {"runtime": "onnxruntime", "runtime_version": onnxruntime.version(), "provider": onnxruntime.CPU, "threads": 1}
+    runtime: dict[str, Any] = {"runtime": "onnxruntime", "runtime_version": onnxruntime.version(), "provider": onnxruntime.CPU}
+    runtime |= {"threads": 1, "files": {"model": "model.onnx"}}
     facts = {**onnx_facts(matrix), **runtime, "machine": onnxruntime.machine()}
     return Engine(digest(root.name), digest(str(matrix)), root, facts)
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +45,7 @@ def test_facts(tmp_path: Path, model: OnnxModel) -> None:
     assert facts == {
         "task": smoke.DIGITS,
         "graphs": ["model"],
+        "files": {"model": "model.onnx"},
         "runtime": "onnxruntime",
         "runtime_version": onnxruntime.version(),
         "provider": "CPUExecutionProvider",
@@ -60,7 +60,7 @@ def test_the_thread_count_is_measured(tmp_path: Path, digits_onnx: OnnxModel, mo
     monkeypatch.setattr(build, "ROUNDS", 1)
     model = smoke.artifact(OnnxModel, digits_onnx.root, digits_onnx.facts)
     facts = Build(task=smoke.DIGITS).run(tmp_path, model=model)
-    assert facts["threads"] in build.candidates(onnxruntime.cores())
+    assert facts["threads"] in onnxruntime.OnnxRuntime().counts()
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,8 @@ def test_more_threads_must_be_worth_it(seconds: dict[int, float], threads: int) 
 
 
 @pytest.mark.parametrize(("cores", "counts"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
-def test_candidates(cores: int, counts: list[int]) -> None:
-    assert list(build.candidates(cores)) == counts
+def test_thread_counts(cores: int, counts: list[int]) -> None:
+    assert onnxruntime.powers(cores) == counts
 
 
 def test_an_engine_that_answers_differently_is_refused(
@@ -90,13 +90,9 @@ def test_an_engine_that_answers_differently_is_refused(
         bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + np.float32(1), bias.name))
         onnx.save(graph, target)
 
-    monkeypatch.setattr(build, "RUNTIMES", {"onnxruntime": replaced(write=wrong)})
+    monkeypatch.setattr(onnxruntime, "write_optimized", wrong)
     with pytest.raises(StageError, match=r"at batch 1: output 'logits' differs by 1, allowed .*look at the graph"):
         Build(task=smoke.DIGITS, threads=1).run(tmp_path, model=digits_onnx)
-
-
-def replaced(write: Callable[[Path, Path, str], None]) -> build.Runtime:
-    return build.Runtime(write, build.as_written, onnxruntime.version)
 
 
 @pytest.mark.parametrize("settings", [{"runtime": "openvino"}, {"threads": 0}])

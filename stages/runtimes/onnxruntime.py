@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attar.models.task import Array, Arrays, Predict, Predictor
+from attar.models.task import Array, Arrays, Predict, Predictor, Task
 from attar.pipeline.errors import StageError, did_you_mean
+from attar.stages.runtimes.runtime import Asked, Environment, Refused, Runtime
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -26,6 +27,29 @@ FLAGS = frozenset(
     | {"amx_tile", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm", "bf16", "sve", "sve2"}
 )
 """The CPU features by which its kernels are chosen."""
+
+
+class OnnxRuntime(Runtime):
+    """Engines are graphs as it optimized them: fused, kernels and memory layout chosen."""
+
+    title = "ONNX Runtime"
+    suffix = ".onnx"
+    knows = frozenset({"provider", "threads"})
+
+    def environment(self) -> Environment:
+        return Environment(version(), machine())
+
+    def supports(self, source: Path, task: Task, asked: Asked) -> Sequence[Refused]:
+        return []
+
+    def build(self, source: Path, target: Path, task: Task, asked: Asked) -> None:
+        write_optimized(source, target, asked.provider)
+
+    def opened(self, files: Mapping[str, Path], asked: Asked) -> AbstractContextManager[Predictor]:
+        return opened(files, asked.threads, asked.provider, optimize=False)
+
+    def counts(self) -> Sequence[int]:
+        return powers(cores())
 
 
 @contextmanager
@@ -134,6 +158,11 @@ def version() -> str:
     import onnxruntime
 
     return str(onnxruntime.__version__)
+
+
+def powers(cores: int) -> list[int]:
+    """1, 2, 4, ... and every core."""
+    return [*(1 << power for power in range(cores.bit_length()) if 1 << power < cores), cores]
 
 
 def cores() -> int:
