@@ -118,13 +118,20 @@ class Answers(Artifact):
 
 
 class Ranges(Artifact):
-    """``ranges.json``: for every tensor of a graph its smallest and largest value, ``{"name": [low, high]}``."""
+    """``ranges.json``: for every tensor of a graph its smallest and largest value, ``{"name": [low, high]}``; and
+    ``histograms.safetensors``, how often it takes which values (see ``stages.precision.histogram``).
 
-    def of(self, method: str = "minmax") -> dict[str, tuple[float, float]]:
-        """What to make room for in every tensor, by a range method. Raises StageError for an unknown one."""
-        if method != "minmax":
-            raise StageError(f"there is no range method {method!r}; known: minmax")
-        return {name: (low, high) for name, (low, high) in json.loads((self.root / "ranges.json").read_text()).items()}
+    Facts: ``samples`` and ``tensors``, how many were seen.
+    """
+
+    def of(self, method: str = "minmax", percent: float = 99.99) -> dict[str, tuple[float, float]]:
+        """What to make room for in every tensor, by a range method: ``minmax``, ``percentile`` (at least ``percent`` of what was
+        seen), ``entropy`` or ``mse``. Raises StageError for an unknown one."""
+        from attar.stages.precision import ranges
+
+        if method == "minmax":
+            return {name: (low, high) for name, (low, high) in json.loads((self.root / "ranges.json").read_text()).items()}
+        return ranges.of(self.root / "histograms.safetensors", method, percent)
 
 
 class Engine(OnnxModel):

@@ -11,7 +11,8 @@ import pytest
 from attar.pipeline.errors import StageError
 from attar.pipeline.progress import listening
 from attar.stages.artifacts import OnnxModel, Ranges
-from attar.stages.calibrate import Calibrate, widen
+from attar.stages.calibrate import Calibrate, gather
+from attar.stages.precision.histogram import Histogram
 from tests import smoke
 
 DOUBLE = """
@@ -71,11 +72,11 @@ def test_nan_is_named_when_it_is_read(tmp_path: Path, double: OnnxModel) -> None
 
 
 def test_infinity_is_refused_but_minus_infinity_is_a_mask() -> None:
-    ranges: dict[str, tuple[float, float]] = {}
-    widen(ranges, {"scores": np.array([-np.inf, -1, 2], np.float32), "hidden": np.full(3, -np.inf, np.float32)})
-    assert ranges == {"scores": (-1, 2)}
+    histograms: dict[str, Histogram] = {}
+    gather(histograms, {"scores": np.array([-np.inf, -1, 2], np.float32), "hidden": np.full(3, -np.inf, np.float32)})
+    assert {name: (each.low, each.high, each.counts.sum()) for name, each in histograms.items()} == {"scores": (-1, 2, 2)}
     with pytest.raises(StageError, match=r"'scores' takes values from 1\.0 to inf"):
-        widen(ranges, {"scores": np.array([1, np.inf], np.float32)})
+        gather(histograms, {"scores": np.array([1, np.inf], np.float32)})
 
 
 def test_a_masked_attention_block_is_calibrated(tmp_path: Path) -> None:

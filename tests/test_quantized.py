@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 from attar.models.tasks.digits import Digits
 from attar.models.views import clean
 from attar.stages.artifacts import OnnxModel, Ranges
-from attar.stages.calibrate import widen
+from attar.stages.calibrate import gather
 from attar.stages.distillation.quantized import Bias, Kept, QuantizedNetwork, Weight
 from attar.stages.precision import int8
 from attar.stages.precision.graphs import revealed
+from attar.stages.precision.histogram import Histogram
 from attar.stages.runtimes import onnxruntime
 from tests import smoke
 
@@ -44,9 +45,10 @@ def made(folder: Path, model: onnx.ModelProto, x: npt.NDArray[np.float32], per_c
     """The float graph and its Q-DQ graph, with the ranges that it has on ``x``."""
     source, quantized = folder / "float.onnx", folder / "int8.onnx"
     onnx.save(model, source)
-    ranges: dict[str, tuple[float, float]] = {}
+    histograms: dict[str, Histogram] = {}
     with onnxruntime.opened({"model": revealed(source)}, 1, optimize=False) as predict:
-        widen(ranges, {"x": x, **predict({"x": x})})
+        gather(histograms, {"x": x, **predict({"x": x})})
+    ranges = {name: (each.low, each.high) for name, each in histograms.items()}
     int8.quantize(source, quantized, ranges, per_channel, ())
     return source, quantized
 
