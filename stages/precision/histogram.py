@@ -19,6 +19,8 @@ BINS = 2048
 FINEST = -100
 """The finest bins are 2^-100 wide, so that one over the width is a float32."""
 
+CHUNK = 1 << 15  # values at a time: what is made of them stays in the cache
+
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Range = tuple[float, float]
@@ -49,12 +51,14 @@ class Histogram:
 
     def add(self, values: Array) -> None:
         """Count finite floating-point values of any shape, at least one."""
-        exact = np.asarray(values.ravel(), np.promote_types(values.dtype, np.float32))
-        self.make_room(float(exact.min()), float(exact.max()))
-        scaled = exact * math.ldexp(1.0, -self.exponent)  # by a power of two, so nothing is rounded
-        places = np.floor(scaled, out=scaled).astype(np.intp)
-        places -= self.first
-        self.counts += np.bincount(places, minlength=BINS)
+        self.make_room(float(values.min()), float(values.max()))
+        scale, flat = math.ldexp(1.0, -self.exponent), values.ravel()
+        for start in range(0, len(flat), CHUNK):
+            exact = np.asarray(flat[start : start + CHUNK], np.promote_types(values.dtype, np.float32))
+            scaled = exact * scale  # by a power of two, so nothing is rounded
+            places = np.floor(scaled, out=scaled).astype(np.intp)
+            places -= self.first
+            self.counts += np.bincount(places, minlength=BINS)
 
     def cut(self, low: float, high: float) -> Range:
         """This range without what lies beyond the extremes."""
@@ -76,7 +80,7 @@ def grid(low: float, high: float) -> tuple[int, int]:
     They are the finest where nothing was seen, which infinite extremes say.
     """
     low, high = (min(low, 0.0), max(high, 0.0)) if low <= high else (0.0, 0.0)
-    exponent = max(math.frexp((high - low) / BINS)[1] - 2, FINEST)
+    exponent = max(math.frexp((high - low) / BINS)[1] - 2, FINEST) if low < high else FINEST
     while place(high, exponent) - place(low, exponent) >= BINS:
         exponent += 1
     return exponent, place(low, exponent)
