@@ -63,14 +63,11 @@ def clean(task: Task, split: Split) -> Iterator[Seen]:
         yield chunk(task, split, number)
 
 
-def spread(task: Task, split: Split, samples: int, batch: int, done: int = 0) -> Iterator[Seen]:
-    """At most ``samples`` samples, not augmented, spread evenly over the split: a split may be sorted by class.
-
-    The first ``done`` of them, a multiple of ``batch``, are left out.
-    """
+def spread(task: Task, split: Split, samples: int, batch: int) -> Iterator[Seen]:
+    """At most ``samples`` samples, not augmented, spread evenly over the split: a split may be sorted by class."""
     count = min(samples, len(split))
     indices = np.arange(count, dtype=np.int64) * len(split) // count
-    for start in range(done, count, batch):
+    for start in range(0, count, batch):
         rows = indices[start : start + batch]
         taken = split.take(rows)
         yield Seen(rows, preprocess.apply(task.preprocess, taken.inputs), taken.targets)

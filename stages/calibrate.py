@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -43,11 +44,11 @@ class Calibrate(Stage[Ranges]):
         split, state = task.split("train"), scratch(out) / "histograms.safetensors"
         step, count = self.batches(task, len(split))
         histograms, done = histogram.load(state) if state.exists() else ({}, 0)
-        if done % step or done > count:
+        if done != count and (done % step or done > count):
             raise histogram.damaged(state, f"{done} of {count} samples, {step} at a time")
         saved = time.monotonic()
         with onnxruntime.opened({"model": revealed(onnx.file())}, None, optimize=False) as predict:
-            for seen in spread(task, split, count, step, done):
+            for seen in islice(spread(task, split, count, step), -(-done // step), None):
                 gather(histograms, {**seen.inputs, **predict(seen.inputs)})
                 done += len(seen.indices)
                 advance("calibrate", done, count)

@@ -166,7 +166,9 @@ class Skewed(smoke.Numbers):
         return InMemory({"x": np.clip(values.astype(np.float32), -LIMIT, LIMIT)}, {})
 
 
-class Reader(theirs.CalibrationDataReader):
+class Reader:
+    """What they read from: whatever has this method."""
+
     def __init__(self) -> None:
         task = Skewed()
         self.batches: Iterator[Any] = iter([seen.inputs for seen in spread(task, task.split("train"), 512, 32)])
@@ -239,7 +241,7 @@ def test_the_same_histogram_of_a_network_gives_the_same_range(digits_ranges: Ran
 
 def symmetric(each: Histogram) -> tuple[Floats, Floats]:
     counts, width = about_zero(each)
-    return counts, (np.arange(len(counts) + 1) - len(counts) // 2) * width
+    return counts, np.arange(-(len(counts) // 2), len(counts) // 2 + 1, dtype=np.float64) * width
 
 
 # -- of an artifact -----------------------------------------------------------------------------------------------------
