@@ -67,7 +67,7 @@ def divergences(counts: Floats, start: Places, end: Places) -> Floats:
     less_p, less_q = taken(filled.sum(1), end - start), taken(((q > 0) * sizes).sum(1), end - start)
     log_q = np.log(np.where(q > 0, q - less_q[:, None], SMOOTH))
     smoothed = p - less_p[:, None] * filled + SMOOTH * (sizes - filled)
-    # c log c for c a little less than a count, and for the empty bins
+    # c log c for c a little less than a count, to first order in what was taken, and for the empty bins
     own = parts(lambda count: count * logarithm(count)) - less_p[:, None] * (parts(logarithm) + filled)
     own += SMOOTH * np.log(SMOOTH) * (sizes - filled)
     total, kept = counts.sum(), (q * sizes).sum(1)
