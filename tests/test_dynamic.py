@@ -109,7 +109,7 @@ def test_one_scale_a_weight_and_what_is_excluded(tmp_path: Path) -> None:
     assert {tuple(t.dims) for t in model.graph.initializer if t.name.endswith("_scale")} <= {(), (1,)}
     facts, model = products(tmp_path / "y.onnx", exclude=["Gemm_0"])
     assert facts["quantized"] == {"MatMul": 1}
-    assert facts["float"][0] == "Gemm_0"
+    assert facts["float"]["Gemm_0"] == "excluded by the recipe"
     assert [node.op_type for node in model.graph.node].count("MatMulInteger") == 1
 
 

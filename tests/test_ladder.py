@@ -25,7 +25,7 @@ def rungs(made: list[str]) -> list[Rung]:
 )
 def test_no_rung_above_the_floor_is_made_and_the_best_is_kept(tmp_path: Path, floor: float, tried: list[str], kept: str) -> None:
     made: list[str] = []
-    found = climb(rungs(made), lambda file: float(file.read_text()), floor, tmp_path)
+    found = climb(lambda tried: rungs(made), lambda file: float(file.read_text()), floor, tmp_path)
     assert made == tried == [each.name for each in found]
     assert best(found).name == kept  # of equals the first
     assert best(found).facts == {"of": kept}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,14 @@ class Tried:
     facts: dict[str, Any]
 
 
-def climb(rungs: Iterable[Rung], measure: Callable[[Path], float], floor: float, folder: Path) -> list[Tried]:
+Plan = Callable[[Sequence[Tried]], Iterable[Rung]]
+"""The rungs; what it is given holds, whenever the next one is asked for, what became of those before."""
+
+
+def climb(plan: Plan, measure: Callable[[Path], float], floor: float, folder: Path) -> list[Tried]:
     """What was tried, in order: up to the first rung at or above the floor, or all. A rung above it is never made."""
     tried: list[Tried] = []
-    for rung in rungs:
+    for rung in plan(tried):
         file = folder / f"{rung.name}.onnx"
         facts = rung.make(file)
         tried.append(Tried(rung.name, file, measure(file), facts))
