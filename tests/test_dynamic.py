@@ -62,7 +62,7 @@ def products(file: Path, *, per_channel: bool = True, exclude: Collection[str] =
     return facts, onnx.load(file.with_suffix(".int8.onnx"))
 
 
-@pytest.mark.parametrize("precision", ["int8", "int8-dynamic"])
+@pytest.mark.parametrize("precision", ["int8", "int8-dynamic", "fp16"])
 def test_ragged_texts_keep_their_answers(tmp_path: Path, exported: tuple[OnnxModel, Ranges], precision: str) -> None:
     made = optimized(tmp_path / "out", exported, precision=precision)
     assert made.facts["precision"] == precision

@@ -10,6 +10,7 @@ import numpy as np
 from attar.models.task import Array, Task
 from attar.models.views import spread
 from attar.stages.artifacts import Answers
+from attar.stages.precision.half import as_written
 from attar.stages.proof.metrics import compare, worst
 
 BATCH = 256  # samples a call
@@ -23,13 +24,16 @@ def correlation(file: Path, task: Task, answers: Answers) -> float:
 def answered(graph: Path | bytes, task: Task, samples: int | None = None) -> dict[str, Array]:
     """The answers to validation, or to so many samples spread over it.
 
-    As the graph is written, so that another machine's integer kernels would not choose another rung.
+    As the graph is written, so that another machine's kernels would not choose another rung.
     """
+    import onnx
+
     from attar.stages.runtimes import onnxruntime
 
+    model = onnx.load(graph) if isinstance(graph, Path) else onnx.load_from_string(graph)
     split = task.split("validation")
     step = min(BATCH, task.ranges.get("batch", (1, BATCH))[1])
-    with onnxruntime.opened({"model": graph}, None, optimize=False) as predict:
+    with onnxruntime.opened({"model": as_written(model).SerializeToString()}, None, optimize=False) as predict:
         parts = [task.answer(predict.graphs, seen.inputs) for seen in spread(task, split, samples or len(split), step)]
     return {name: np.concatenate([part[name] for part in parts]) for name in task.outputs}
 

@@ -19,7 +19,7 @@ from attar.models.views import spread
 from attar.pipeline.errors import Refusal
 from attar.pipeline.progress import advance
 from attar.stages.precision.graphs import prepared, tidy, with_results
-from attar.stages.precision.half import half, halve, too_wide
+from attar.stages.precision.half import as_written, half, halve, too_wide
 from attar.stages.precision.int8 import EXCLUDED
 from attar.stages.precision.placement import MULTIPLYING
 from attar.stages.precision.selection import unknown_refused
@@ -137,7 +137,8 @@ def side_by_side(model: onnx.ModelProto, made: onnx.ModelProto, task: Task) -> I
     from attar.stages.runtimes import onnxruntime
 
     step = min(BATCH, task.ranges.get("batch", (1, BATCH))[1])
-    graphs = [with_results(onnx.ModelProto.FromString(each.SerializeToString())) for each in (model, made)]
+    copies = [onnx.ModelProto.FromString(each.SerializeToString()) for each in (model, made)]
+    graphs = [with_results(as_written(each)) for each in copies]
     exact, got = (onnxruntime.opened({"model": graph}, None, optimize=False) for graph in graphs)
     with exact as in_float, got as in_half:
         for seen in spread(task, task.split("validation"), SAMPLES, step):

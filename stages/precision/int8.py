@@ -55,15 +55,18 @@ def quantize(source: Path, target: Path, ranges: Ranges, form: Form) -> dict[str
 
     made = quantized(source, ranges, form)
     require_work(made)
-    halved = halve(made.model, form.half - too_wide(prepared(source), ranges).keys())
+    wide = {name: why for name, why in too_wide(prepared(source), ranges).items() if name in form.half}
+    halved = halve(made.model, form.half - wide.keys())
     onnx.save(tidy(made.model), target)
     half = {name: why for name, why in made.outside.items() if name in halved}
+    floats = {name: why for name, why in made.outside.items() if name not in half}
+    floats |= {name: f"{floats[name]}; half precision cannot hold it: {why}" for name, why in wide.items()}
     return {
         "placement": form.placement.name,
         "per_channel": form.per_channel,
         "range_method": form.method,
         "quantized": dict(sorted(Counter(node.op_type for node in made.inside).items())),
-        "float": {name: why for name, why in made.outside.items() if name not in half},
+        "float": floats,
         **({"half": half} if half else {}),
     }
 

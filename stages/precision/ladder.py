@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from attar.pipeline.errors import Refusal
+
+LEAST = -1.0
+"""That a correlation can be: what was refused is never the best."""
+
 
 @dataclass(frozen=True)
 class Rung:
@@ -29,12 +34,20 @@ Plan = Callable[[Sequence[Tried]], Iterable[Rung]]
 
 
 def climb(plan: Plan, measure: Callable[[Path], float], floor: float, folder: Path) -> list[Tried]:
-    """What was tried, in order: up to the first rung at or above the floor, or all. A rung above it is never made."""
+    """What was tried, in order: up to the first rung at or above the floor, or all. A rung above it is never made.
+
+    Of a rung that is refused the facts say why; the first one that is refused is an error.
+    """
     tried: list[Tried] = []
     for rung in plan(tried):
         file = folder / f"{rung.name}.onnx"
-        facts = rung.make(file)
-        tried.append(Tried(rung.name, file, measure(file), facts))
+        try:
+            facts = rung.make(file)
+            tried.append(Tried(rung.name, file, measure(file), facts))
+        except Refusal as refusal:
+            if not tried:
+                raise
+            tried.append(Tried(rung.name, file, LEAST, {"refused": str(refusal)}))
         if tried[-1].correlation >= floor:
             break
     return tried
