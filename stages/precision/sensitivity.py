@@ -53,4 +53,4 @@ def costliest(names: Sequence[str], cost: Callable[[Sequence[str]], float], eval
         middle = len(group) // 2
         for first, part in ((start, group[:middle]), (start + middle, group[middle:])):
             heapq.heappush(groups, (-cost(part), first, part))
-    return found
+    return dict(sorted(found.items(), key=lambda each: -each[1]))
