@@ -39,6 +39,13 @@ def test_where_a_group_costs_as_much_as_its_worst(costs: list[int], count: int) 
     assert all(found[name] == of[name] for name in found)
 
 
+def test_the_worst_comes_first_however_groups_mislead() -> None:
+    """Two errors may cancel: ``b`` and ``a`` cost less together than alone, and are found last."""
+    costs = {"ab": 0.2, "cd": 0.3, "a": 0.5, "b": 0.1, "c": 0.3, "d": 0.0, "abcd": 0.6}
+    found = costliest("abcd", lambda group: costs["".join(group)], 100, 3)
+    assert list(found.items()) == [("a", 0.5), ("c", 0.3), ("b", 0.1)]
+
+
 @given(st.integers(1, 40))
 def test_no_more_questions_than_allowed(evaluations: int) -> None:
     asked: list[Sequence[str]] = []
