@@ -120,6 +120,35 @@ def test_an_overflow_that_no_island_cures_is_refused(tmp_path: Path, monkeypatch
         converted(tmp_path, OVERFLOWING, UNSEEN)
 
 
+def test_a_target_whose_model_overflows(tmp_path: Path) -> None:
+    """Its graph has islands, inputs and outputs are float, and ``exclude`` keeps more of it float."""
+    root = tmp_path / "onnx"
+    root.mkdir()
+    written(root, OVERFLOWING)
+    facts = {"task": "tests.smoke:Numbers", "graphs": ["model"], "opset": 20, "inputs": {}, "outputs": {}, "parameters": 9}
+    given: dict[str, Any] = {"student": smoke.NOBODY, "answers": smoke.UNASKED, "calibration": smoke.known(UNSEEN)}
+    asked = Optimize(task="tests.smoke:Numbers", precision="fp16", exclude=("MatMul_4",))
+    made = dict(asked.run(tmp_path, onnx=smoke.artifact(OnnxModel, root, facts), **given))
+    assert made == {
+        **facts,
+        "precision": "fp16",
+        "half": {"MatMul": 1},
+        "float": {
+            "Mul_1": "'b' is not finite in half precision",
+            "Relu_2": "'b' is not finite in half precision",
+            "Mul_3": "'c' is not finite in half precision",
+            "MatMul_4": "excluded by the recipe",
+        },
+        "rounds": 3,
+    }
+    types = [value.type.tensor_type.elem_type for value in ends(onnx.load(tmp_path / "model.onnx"))]
+    assert types == [onnx.TensorProto.FLOAT] * 2
+
+
+def ends(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    return [*model.graph.input, *model.graph.output]
+
+
 def test_the_image_student(tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges) -> None:
     given: dict[str, Any] = {"student": smoke.NOBODY, "answers": smoke.UNASKED, "calibration": digits_ranges}
     asked = Optimize(task=smoke.DIGITS, precision="fp16")
