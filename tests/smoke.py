@@ -17,7 +17,7 @@ from attar.models.tasks.digits import Digits
 from attar.models.views import clean
 from attar.pipeline import names
 from attar.pipeline.stage import Artifact, Facts
-from attar.stages.artifacts import Answers, Weights
+from attar.stages.artifacts import Answers, Ranges, Weights
 from attar.stages.labelling.shards import Packed, Shard, save
 
 A = TypeVar("A", bound=Artifact)
@@ -28,6 +28,19 @@ MOBILE = "attar.models.networks.mobile:mobile"
 
 def artifact(kind: type[A], root: Path, facts: Facts) -> A:
     return kind(key="0" * 64, digest="1" * 64, root=root, facts=facts)
+
+
+class Known(Ranges):
+    """Ranges that are given: facts hold them by method."""
+
+    def of(self, method: str = "minmax") -> dict[str, tuple[float, float]]:
+        return dict(self.facts[method])
+
+
+def known(ranges: Mapping[str, tuple[float, float]], **others: Mapping[str, tuple[float, float]]) -> Known:
+    """By every method the same, but for those that are named."""
+    methods = ("minmax", "percentile", "entropy", "mse")
+    return artifact(Known, Path("nowhere"), {**dict.fromkeys(methods, ranges), **others})
 
 
 NOBODY = artifact(Weights, Path("nowhere"), {})
