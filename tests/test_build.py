@@ -53,6 +53,8 @@ def test_facts(tmp_path: Path, model: OnnxModel) -> None:
         "precision": model.facts["precision"],
         "parameters": 19642,
         "machine": onnxruntime.machine(),
+        "why": None,
+        "asked": {"profile": {}, "options": {}},
     }
 
 

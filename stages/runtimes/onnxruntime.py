@@ -35,6 +35,7 @@ class OnnxRuntime(Runtime):
     title = "ONNX Runtime"
     suffix = ".onnx"
     knows = frozenset({"provider", "threads"})
+    provider = CPU
 
     def environment(self) -> Environment:
         return Environment(version(), machine())
@@ -43,10 +44,10 @@ class OnnxRuntime(Runtime):
         return []
 
     def build(self, source: Path, target: Path, task: Task, asked: Asked) -> None:
-        write_optimized(source, target, asked.provider)
+        write_optimized(source, target, asked.provider or CPU)
 
     def opened(self, files: Mapping[str, Path], asked: Asked) -> AbstractContextManager[Predictor]:
-        return opened(files, asked.threads, asked.provider, optimize=False)
+        return opened(files, asked.threads, asked.provider or CPU, optimize=False)
 
     def counts(self) -> Sequence[int]:
         return powers(cores())
