@@ -143,6 +143,7 @@ class Build(Stage[Engine]):
             "task": model.facts["task"],
             "graphs": list(model.facts["graphs"]),
             "runtime": self.runtime,
+            "opened_by": RUNTIMES[self.runtime],
             "runtime_version": None,
             "provider": asked.provider,
             "threads": asked.threads,
