@@ -44,7 +44,7 @@ class Needs(Part):
 
     runtime: str
     version: str
-    provider: str
+    provider: str | None
     threads: int = Field(ge=1, le=1024)
     precision: str
     machine: Mapping[str, Any]
