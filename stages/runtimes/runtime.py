@@ -13,9 +13,11 @@ from attar.models.task import Predictor, Task
 from attar.pipeline import names
 from attar.pipeline.errors import Missing, StageError, did_you_mean
 
-RuntimeName = Literal["onnxruntime"]
+RuntimeName = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
 RUNTIMES: Mapping[str, str] = {
     "onnxruntime": "attar.stages.runtimes.onnxruntime:OnnxRuntime",
+    "tensorrt": "attar.stages.runtimes.tensorrt:TensorRt",
+    "tensorrt-rtx": "attar.stages.runtimes.tensorrt:TensorRtRtx",
 }
 """By the name that a recipe calls it; imported only when it is asked for, so that its code counts for its own targets alone."""
 
