@@ -17,7 +17,7 @@ from attar.stages.runtimes import child
 
 def doubled(request: Mapping[str, Any]) -> Any:
     print("what a library says to anybody")  # noqa: T201  # as a vendor's library does
-    os.system("echo and below Python")  # noqa: S605, S607  # to the descriptor, as C does
+    os.system("echo and below Python")  # noqa: S605  # to the descriptor, as C does
     return [2 * number for number in request["numbers"]]
 
 
