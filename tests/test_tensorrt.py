@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from attar.models.task import Task, load_task
 from attar.pipeline.errors import Missing, Refusal, StageError
@@ -19,7 +20,7 @@ from attar.stages.export import Export
 from attar.stages.runtimes import cuda, tensorrt_build
 from attar.stages.runtimes.runtime import Asked, load
 from attar.stages.runtimes.tensorrt import TensorRt, TensorRtRtx
-from attar.stages.runtimes.tensorrt_engine import Header, check, check_device, header
+from attar.stages.runtimes.tensorrt_engine import Header, check, check_device, header, probe
 from tests import smoke, tensorrt_graphs, test_child
 from tests.tensorrt_graphs import Examples, written
 
@@ -195,6 +196,9 @@ def test_without_compute_the_engine_is_for_what_the_vendor_says(takes: Path, tmp
     check("tensorrt_rtx", tmp_path / "model.engine", importlib.metadata.version("tensorrt-rtx"))
     with pytest.raises(StageError, match=r"was built by tensorrt_rtx 1\.7\.\d+\.\d+, here is 1\.8\.0\.1"):
         check("tensorrt_rtx", tmp_path / "model.engine", "1.8.0.1")
+    if not DRIVER:  # the library itself, asked in a process of its own, says so too
+        with pytest.raises(StageError, match=r"^TensorRT-RTX does not load .*CUDA driver version is insufficient"):
+            probe("tensorrt_rtx", "TensorRT-RTX", tmp_path / "model.engine")
     with pytest.raises(StageError, match=r"built for compute capability 8\.0, .*; H100 has 9\.0"):
         check_device(tmp_path / "model.engine", found, {"name": "H100", "compute": "9.0"})
 
@@ -248,3 +252,40 @@ def test_networks_are_strongly_typed_in_every_version(version: str, flags: int) 
     flag = SimpleNamespace(STRONGLY_TYPED=1)
     library = SimpleNamespace(__name__=name, __version__=number, NetworkDefinitionCreationFlag=flag)
     assert tensorrt_build.creation_flags(library) == flags
+
+
+@rtx
+@pytest.mark.parametrize("option", ["builder_optimization_level", "hardware_compatibility", "version_compatible"])
+def test_options_that_tensorrt_rtx_takes_and_ignores_are_errors(option: str) -> None:
+    value = {"builder_optimization_level": 5, "hardware_compatibility": "ampere_plus", "version_compatible": True}[option]
+    with pytest.raises(ValidationError, match=f"{option} means nothing to runtime 'tensorrt-rtx'"):
+        Build.model_validate({"task": smoke.DIGITS, "runtime": "tensorrt-rtx", option: value})
+
+
+@rtx
+def test_a_workspace_that_is_too_small_is_what_the_builder_says(takes: Path, tmp_path: Path) -> None:
+    with pytest.raises(Refusal, match=r"it cannot be built: .*workspace"):
+        build(takes, tmp_path, workspace=1)
+    assert build(takes, tmp_path, workspace=64).compute is not None
+
+
+def test_options_under_the_vendor_s_names() -> None:
+    """Of TensorRT, whose library cannot be installed here."""
+    level = SimpleNamespace(AMPERE_PLUS="ampere")
+    flags, limits = set[str](), dict[str, int]()
+    config = SimpleNamespace(set_flag=flags.add, clear_flag=flags.discard, set_memory_pool_limit=limits.__setitem__)
+    library = SimpleNamespace(
+        BuilderFlag=SimpleNamespace(TF32="tf32", VERSION_COMPATIBLE="versions"),
+        MemoryPoolType=SimpleNamespace(WORKSPACE="workspace"),
+        HardwareCompatibilityLevel=level,
+    )
+    flags.add("tf32")
+    options = {
+        "builder_optimization_level": 0,
+        "workspace": 2,
+        "hardware_compatibility": "ampere_plus",
+        "version_compatible": True,
+    }
+    made = tensorrt_build.configured(library, SimpleNamespace(create_builder_config=lambda: config), options)
+    assert (made.builder_optimization_level, made.hardware_compatibility_level) == (0, "ampere")
+    assert (flags, limits) == ({"versions"}, {"workspace": 2 << 20})

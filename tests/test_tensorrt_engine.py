@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +16,12 @@ from hypothesis import strategies as st
 
 from attar.pipeline.errors import StageError
 from attar.stages.runtimes import cuda, tensorrt_engine
+from attar.stages.runtimes.runtime import Asked
+from attar.stages.runtimes.tensorrt import TensorRtRtx
 from attar.stages.runtimes.tensorrt_engine import COMPUTE, Form, Header, Session, check, check_device, forms, header, invalid
 from tests import smoke
 from tests.cuda_host import HostDriver
+from tests.test_child import segfaulting
 
 L4 = {"name": "NVIDIA L4", "compute": "8.9"}
 DTYPES = {"FLOAT": np.float32, "INT64": np.int64}
@@ -203,3 +207,69 @@ def test_tensors_of_an_engine() -> None:
 def test_room_for_an_output() -> None:
     made = tensorrt_engine.empty(Form("y", "int64", (-1, 3)), (5, 3))
     assert (made.shape, made.dtype.name, made.nbytes) == ((5, 3), "int64", 120)
+
+
+class Library:
+    """What of TensorRT's module loading an engine needs, for the engine above."""
+
+    nptype = staticmethod(numpy_type)
+    TensorIOMode = LIBRARY.TensorIOMode
+    ILogger = type("ILogger", (), {"INTERNAL_ERROR": 0, "ERROR": 1, "WARNING": 2})
+
+    def __init__(self, engine: DoublingEngine | None) -> None:
+        self.engine = engine
+
+    def Runtime(self, log: Any) -> SimpleNamespace:  # noqa: N802  # the vendor's name
+        if self.engine is None:
+            log.log(1, "no\n  memory")
+        return SimpleNamespace(deserialize_cuda_engine=lambda content: self.engine)
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> HostDriver:
+    """An L4 whose driver is played by the host, and no process to look at engines first."""
+    made = HostDriver()
+    monkeypatch.setattr(cuda, "absent", lambda: None)
+    monkeypatch.setattr(cuda, "devices", lambda: [L4])
+    monkeypatch.setattr(cuda, "library", lambda: made)
+    monkeypatch.setattr(TensorRtRtx, "version", lambda self: "1.7.1.116")
+    return made
+
+
+def test_an_engine_is_opened_and_everything_is_given_back(
+    tmp_path: Path, host: HostDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensorrt_engine, "probe", lambda *asked: None)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", Library(DoublingEngine()))
+    with TensorRtRtx().opened({"model": engine_file(tmp_path)}, Asked()) as predict:
+        assert predict({"x": np.ones((2, 3), np.float32)})["y"].tolist() == [[2, 2, 2], [2, 2, 2]]
+    assert host.given == {}
+    assert host.calls[-1] == "cuDevicePrimaryCtxRelease_v2"
+
+
+def test_an_engine_that_the_library_does_not_load(tmp_path: Path, host: HostDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorrt_engine, "probe", lambda *asked: None)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", Library(None))
+    with (
+        pytest.raises(StageError, match=r"tensorrt_rtx does not load .*model.engine: no memory; build it again"),
+        TensorRtRtx().opened({"model": engine_file(tmp_path)}, Asked()),
+    ):
+        pass
+    assert host.calls[-1] == "cuDevicePrimaryCtxRelease_v2"
+
+
+def test_engines_are_checked_before_the_library_sees_them(
+    tmp_path: Path, host: HostDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opening(file: Path) -> None:
+        with TensorRtRtx().opened({"model": file}, Asked()):
+            pass
+
+    with pytest.raises(StageError, match=r"NVIDIA L4 has 8\.9"):
+        opening(engine_file(tmp_path, bits=0b10))
+    with pytest.raises(StageError, match=r"was built by tensorrt_rtx 1\.6\.0\.5"):
+        opening(engine_file(tmp_path, version=(1, 6, 0, 5)))
+    monkeypatch.setattr(tensorrt_engine, "loaded", segfaulting)
+    with pytest.raises(StageError, match=r"^loading .*model.engine with TensorRT-RTX crashed .*\(SIGSEGV\)"):
+        opening(engine_file(tmp_path))
+    assert host.calls == []

@@ -18,7 +18,6 @@ from attar.stages.runtimes.runtime import Asked, Environment, Refused, Runtime, 
 
 SECONDS = 3600  # to build an engine; TensorRT tries its kernels one by one
 PARSING = 300
-OPTIONS = frozenset({"profile", "builder_optimization_level", "workspace"})
 
 
 class TensorRt(Runtime):
@@ -26,7 +25,7 @@ class TensorRt(Runtime):
 
     title = "TensorRT"
     suffix = ".engine"
-    knows = OPTIONS | {"hardware_compatibility", "version_compatible"}
+    knows = frozenset({"profile", "builder_optimization_level", "workspace", "hardware_compatibility", "version_compatible"})
     precisions = frozenset({"fp32", "fp16", "int8"})
     module: ClassVar[str] = "tensorrt"
     library: ClassVar[str] = "tensorrt"
@@ -92,7 +91,7 @@ class TensorRtRtx(TensorRt):
     """Built anywhere, ahead of time, for several compute capabilities in one engine; kernels are compiled when it is loaded."""
 
     title = "TensorRT-RTX"
-    knows = OPTIONS | {"compute"}
+    knows = frozenset({"profile", "compute", "workspace"})
     module = "tensorrt_rtx"
     library = "tensorrt-rtx"
     oldest = (1, 7)

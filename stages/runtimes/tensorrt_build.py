@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from attar.pipeline.errors import Refusal, StageError
 from attar.stages.precision.graphs import attribute, constants
+from attar.stages.runtimes.tensorrt_engine import logger
 
 if TYPE_CHECKING:
     import onnx
@@ -69,24 +70,6 @@ class Parsed:
         if not self.refused and not (parsed and self.network.num_outputs):  # it takes any bytes for an empty graph
             raise StageError(f"{source} is not an ONNX graph that TensorRT can read")
         self.refused = self.refused or unsigned(source)
-
-
-def logger(trt: Any) -> Any:
-    """Keeps what TensorRT says instead of printing it."""
-
-    class Log(trt.ILogger):  # type: ignore[misc]  # its base is known when the library is there
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-            self.warnings: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
-                self.errors.append(" ".join(message.split()))
-            elif severity == trt.ILogger.WARNING:
-                self.warnings.append(" ".join(message.split()))
-
-    return Log()
 
 
 def creation_flags(trt: Any) -> int:

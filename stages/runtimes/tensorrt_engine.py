@@ -20,7 +20,6 @@ import numpy as np
 from attar.models.task import Array, Arrays, Predictor
 from attar.pipeline.errors import StageError, did_you_mean
 from attar.stages.runtimes import child, cuda
-from attar.stages.runtimes.tensorrt_build import logger
 
 RTX = struct.Struct("<4s4xQQ4B4sQ")
 """Magic, format, bytes of the file, four parts of the version, magic again, and a bit for every compute capability."""
@@ -126,6 +125,24 @@ def loaded(request: Mapping[str, Any]) -> str | None:
     if engine is None or engine.create_execution_context() is None:
         return "; ".join(log.errors) or "no reason was given"
     return None
+
+
+def logger(trt: Any) -> Any:
+    """Keeps what TensorRT says instead of printing it."""
+
+    class Log(trt.ILogger):  # type: ignore[misc]  # its base is known when the library is there
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+            self.warnings: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
+                self.errors.append(" ".join(message.split()))
+            elif severity == trt.ILogger.WARNING:
+                self.warnings.append(" ".join(message.split()))
+
+    return Log()
 
 
 def invalid(flags: int, members: Mapping[str, Any]) -> list[str]:
