@@ -2,70 +2,60 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
-import signal
+import subprocess
+import sys
 import time
-from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
 
 import pytest
 
 from attar.pipeline.errors import Refusal, StageError
 from attar.stages.runtimes import child
-
-
-def doubled(request: Mapping[str, Any]) -> Any:
-    print("what a library says to anybody")  # noqa: T201  # as a vendor's library does
-    os.system("echo and below Python")  # noqa: S605  # to the descriptor, as C does
-    return [2 * number for number in request["numbers"]]
-
-
-def refusing(request: Mapping[str, Any]) -> Any:
-    raise Refusal(f"not {request['what']}")
-
-
-def segfaulting(request: Mapping[str, Any]) -> Any:
-    os.write(2, b"one\ntwo\nthree\nfour\n")
-    return ctypes.string_at(0)
-
-
-def aborting(request: Mapping[str, Any]) -> Any:
-    os.kill(os.getpid(), signal.SIGABRT)
-
-
-def failing(request: Mapping[str, Any]) -> Any:
-    return request["numbers"][0] / 0
-
-
-def hanging(request: Mapping[str, Any]) -> Any:
-    os.write(2, b"still busy\n")
-    time.sleep(60)
+from tests import child_calls
 
 
 def test_answers_are_what_the_function_returns_whatever_is_printed() -> None:
-    assert child.ask(doubled, {"numbers": [1, 2.5]}, "doubling", 30) == [2, 5.0]
+    assert child.ask(child_calls.doubled, {"numbers": [1, 2.5]}, "doubling", 30) == [2, 5.0]
 
 
 def test_an_error_that_attar_names_is_raised_as_what_it_is() -> None:
     with pytest.raises(Refusal, match=r"^not this$"):
-        child.ask(refusing, {"what": "this"}, "asking", 30)
+        child.ask(child_calls.refusing, {"what": "this"}, "asking", 30)
 
 
 def test_a_crash_is_an_error_with_the_signal_and_what_was_said_last() -> None:
     with pytest.raises(StageError, match=r"^reading nothing crashed .*\(SIGSEGV\); the last it said: two \| three \| four$"):
-        child.ask(segfaulting, {}, "reading nothing", 30)
+        child.ask(child_calls.segfaulting, {}, "reading nothing", 30)
     with pytest.raises(StageError, match=r"^giving up crashed .*\(SIGABRT\)$"):
-        child.ask(aborting, {}, "giving up", 30)
+        child.ask(child_calls.aborting, {}, "giving up", 30)
 
 
 def test_an_error_that_attar_does_not_name() -> None:
     with pytest.raises(StageError, match=r"^dividing failed \(exit code 1\); the last it said: .*ZeroDivisionError"):
-        child.ask(failing, {"numbers": [1]}, "dividing", 30)
+        child.ask(child_calls.failing, {"numbers": [1]}, "dividing", 30)
+
+
+def test_a_child_does_not_outlive_its_parent(tmp_path: Path) -> None:
+    called = (
+        "import sys; from attar.stages.runtimes import child; from tests import child_calls; "
+        "child.ask(child_calls.telling, {'file': sys.argv[1]}, 'waiting', 100)"
+    )
+    command = [sys.executable, "-c", called, str(tmp_path / "pid")]
+    parent = subprocess.Popen(command, cwd=Path(__file__).parents[1])
+    while not (tmp_path / "pid").exists():
+        time.sleep(0.05)
+    process = Path("/proc") / (tmp_path / "pid").read_text()
+    assert process.exists()
+    parent.kill()
+    parent.wait()
+    while process.exists() and "(zombie)" not in (process / "status").read_text():
+        time.sleep(0.05)
 
 
 def test_what_takes_too_long_is_stopped() -> None:
     before = time.monotonic()
-    with pytest.raises(StageError, match=r"^waiting took longer than 3 s and was stopped; the last it said: still busy$"):
-        child.ask(hanging, {}, "waiting", 3)
+    with pytest.raises(StageError, match=r"^waiting took longer than 2 s and was stopped"):
+        child.ask(child_calls.hanging, {}, "waiting", 2)
     assert time.monotonic() - before < 20
+    assert child.tail(b"one\n\n two \nthree\nfour\n") == "; the last it said: two | three | four"
+    assert child.tail(None) == ""

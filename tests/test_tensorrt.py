@@ -13,6 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from attar.models.task import Task, load_task
+from attar.pipeline import doctor
 from attar.pipeline.errors import Missing, Refusal, StageError
 from attar.stages.artifacts import Engine, OnnxModel
 from attar.stages.build import Build
@@ -21,7 +22,7 @@ from attar.stages.runtimes import cuda, tensorrt_build
 from attar.stages.runtimes.runtime import Asked, load
 from attar.stages.runtimes.tensorrt import TensorRt, TensorRtRtx
 from attar.stages.runtimes.tensorrt_engine import Header, check, check_device, header, probe
-from tests import smoke, tensorrt_graphs, test_child
+from tests import child_calls, smoke, tensorrt_graphs
 from tests.tensorrt_graphs import Examples, written
 
 WORDS = "tests.test_text:Words"
@@ -232,7 +233,7 @@ def test_a_crash_of_the_builder_is_an_error_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, takes: Path, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.7.1.116")
-    monkeypatch.setattr(tensorrt_build, "built", test_child.segfaulting)
+    monkeypatch.setattr(tensorrt_build, "built", child_calls.segfaulting)
     with pytest.raises(StageError, match=r"^building model.engine with TensorRT-RTX crashed .*\(SIGSEGV\)"):
         build(takes, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["takes.onnx"]
@@ -267,6 +268,10 @@ def test_a_workspace_that_is_too_small_is_what_the_builder_says(takes: Path, tmp
     with pytest.raises(Refusal, match=r"it cannot be built: .*workspace"):
         build(takes, tmp_path, workspace=1)
     assert build(takes, tmp_path, workspace=64).compute is not None
+
+
+def test_the_doctor_says_what_no_gpu_has_run() -> None:
+    assert doctor.examine()["not run here"].keys() == {"tensorrt", "tensorrt-rtx"}
 
 
 def test_options_under_the_vendor_s_names() -> None:

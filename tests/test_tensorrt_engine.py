@@ -20,8 +20,8 @@ from attar.stages.runtimes.runtime import Asked
 from attar.stages.runtimes.tensorrt import TensorRtRtx
 from attar.stages.runtimes.tensorrt_engine import COMPUTE, Form, Header, Session, check, check_device, forms, header, invalid
 from tests import smoke
+from tests.child_calls import segfaulting
 from tests.cuda_host import HostDriver
-from tests.test_child import segfaulting
 
 L4 = {"name": "NVIDIA L4", "compute": "8.9"}
 DTYPES = {"FLOAT": np.float32, "INT64": np.int64}

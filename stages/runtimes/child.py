@@ -6,6 +6,7 @@ standard output, ``{"answer": ...}`` or ``{"error": [CLASS, MESSAGE]}``. Whateve
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from typing import Any
 from attar.pipeline import errors, names
 from attar.pipeline.errors import AttarError, StageError
 
+DEATH = 1  # PR_SET_PDEATHSIG: the signal that a process gets when its parent dies
 TAIL = 3  # lines of what a child said last
 
 
@@ -65,6 +67,7 @@ def tail(said: str | bytes | None) -> str:
 
 def main() -> None:
     """The child's side. An error that is not attar's is left to Python: its trace is the last that the child says."""
+    ctypes.CDLL(None).prctl(DEATH, signal.SIGKILL)  # nobody would read what it says
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     asked = json.load(sys.stdin)
