@@ -19,7 +19,7 @@ from attar.pipeline.progress import advance
 from attar.pipeline.stage import CodeName, Facts, Stage
 from attar.stages.artifacts import Engine, OnnxModel
 from attar.stages.parity import dynamic_axes, largest_difference
-from attar.stages.precision.graphs import count_nodes, in_training
+from attar.stages.precision.graphs import count_nodes, first_node, in_training
 from attar.stages.runtimes import runtime as runtimes
 from attar.stages.runtimes.runtime import RUNTIMES, Asked, Refused, Runtime, RuntimeName, Sizes
 
@@ -28,9 +28,6 @@ SLICE = 0.008  # seconds of a round: longer than a pool of threads goes on spinn
 WORTH = 0.9  # more threads must take less than this share of the time
 SHOWN = 3  # refused nodes that a message names
 TOLERANCE = 1e-3
-TOLERANCES: Mapping[str, float] = {"fp16": 1e-2, "bf16": 5e-2}
-"""Where a runtime computes in it what the graph, as ONNX Runtime runs it, computes in more bits: 11 and 8 bits of mantissa."""
-
 Compute = Annotated[str, Field(pattern=r"^\d{1,2}\.\d$")]
 
 
@@ -74,8 +71,8 @@ class Build(Stage[Engine]):
     version_compatible: bool = False
     """Whether later versions of TensorRT can run the engine."""
     tolerance: float | None = Field(None, gt=0)
-    """Largest ``|model - engine|``, times the largest answer where that is above 1. Not set: 1e-3, and where the runtime computes
-    in another precision than the graph holds, what that rounds to: 1e-2 for fp16, 5e-2 for bf16."""
+    """Largest ``|model - engine|``, times the largest answer where that is above 1. Not set: 1e-3, and more where the runtime rounds
+    otherwise than ONNX Runtime, which answers for the model: see ``tolerances`` of each runtime."""
 
     @field_validator("profile")
     @classmethod
@@ -117,7 +114,9 @@ class Build(Stage[Engine]):
         files = {graph: out / f"{graph}{runtime.suffix}" for graph in model.facts["graphs"]}
         for graph, file in files.items():
             if refused := runtime.supports(model.file(graph), task, asked):
-                raise Refusal(f"{runtime.title} cannot take the graph: {told(refused)}; exclude it, or choose another runtime")
+                raise Refusal(
+                    f"{runtime.title} cannot take the graph: {told(refused, model.file(graph))}; choose another runtime"
+                )
             runtime.build(model.file(graph), file, task, asked)
         environment = runtime.environment()
         made = {
@@ -157,7 +156,7 @@ class Build(Stage[Engine]):
         }
 
     def prove(self, task: Task, runtime: Runtime, model: OnnxModel, files: Mapping[str, Path], asked: Asked) -> float:
-        tolerance = self.tolerance or TOLERANCES.get(asked.precision, TOLERANCE)
+        tolerance = self.tolerance or runtime.tolerances.get(asked.precision, TOLERANCE)
         hint = f"look at the graph; if it is sound, try precision = 'fp32' or another version of {runtime.title}"
         with model.open(threads=1) as expected, runtime.opened(files, asked) as got:
             return largest_difference(task, expected, got, tolerance, hint)
@@ -172,10 +171,11 @@ def check(model: OnnxModel, runtime: Runtime, name: str) -> None:
         raise Refusal(f"{name} has no precision {precision!r}; it has {', '.join(sorted(runtime.precisions))}")
 
 
-def told(refused: Sequence[Refused]) -> str:
-    """The first few."""
+def told(refused: Sequence[Refused], file: Path) -> str:
+    """The first few, each with a node's name."""
+    named = [each if each.node else replace(each, node=first_node(file, each.operator)) for each in refused[:SHOWN]]
     more = len(refused) - SHOWN
-    return "; ".join(map(str, refused[:SHOWN])) + (f"; and {more} more" if more > 0 else "")
+    return "; ".join(map(str, named)) + (f"; and {more} more" if more > 0 else "")
 
 
 def completed(profile: Mapping[str, Sizes], task: Task) -> dict[str, Sizes]:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -61,6 +62,23 @@ def digits_weights(root: Path) -> Weights:
         for seen in clean(Digits(), Digits().split("train")):
             module(torch.from_numpy(np.asarray(seen.inputs["image"], np.float32)))
     return stored(root, module, RESIDUAL, DIGITS, {"width": 8})
+
+
+STRANGE = """
+    <ir_version: 9, opset_import: ["" : 20, "my.ops" : 1]>
+    strange (float[batch,1,8,8] image) => (float[batch,10] logits) {
+        seen = Relu(image)
+        logits = my.ops.Strange(seen)
+    }"""
+
+
+def strange(folder: Path) -> Path:
+    """A graph whose last node has an operator that no runtime knows."""
+    graph = onnx.parser.parse_model(STRANGE)
+    for number, node in enumerate(graph.graph.node):
+        node.name = f"node_{number}"
+    onnx.save(graph, folder / "model.onnx")
+    return folder / "model.onnx"
 
 
 def write_shard(root: Path, shard: Shard, outputs: Mapping[str, Array]) -> None:

@@ -49,6 +49,15 @@ def count_nodes(files: Iterable[Path]) -> dict[str, int]:
     return dict(sorted(Counter(node.op_type for file in files for node in onnx.load(file).graph.node).items()))
 
 
+def first_node(file: Path, operator: str) -> str | None:
+    """The name of the first node of an operator, ``Conv`` or ``my.ops:Strange``."""
+    import onnx
+
+    nodes = onnx.load(file, load_external_data=False).graph.node
+    of = (node.name for node in nodes if operator in (node.op_type, f"{node.domain}:{node.op_type}"))
+    return next(of, None)
+
+
 def in_training(file: Path) -> list[str]:
     """The nodes that behave as in training: a runtime may leave them out of what it runs, and another may not.
 

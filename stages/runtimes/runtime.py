@@ -13,9 +13,10 @@ from attar.models.task import Predictor, Task
 from attar.pipeline import names
 from attar.pipeline.errors import Missing, StageError, did_you_mean
 
-RuntimeName = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
+RuntimeName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
 RUNTIMES: Mapping[str, str] = {
     "onnxruntime": "attar.stages.runtimes.onnxruntime:OnnxRuntime",
+    "openvino": "attar.stages.runtimes.openvino:OpenVino",
     "tensorrt": "attar.stages.runtimes.tensorrt:TensorRt",
     "tensorrt-rtx": "attar.stages.runtimes.tensorrt:TensorRtRtx",
 }
@@ -44,12 +45,13 @@ class Asked:
 class Refused:
     """A node that a runtime cannot take."""
 
-    node: str
+    node: str | None
+    """None where the runtime names the operator alone."""
     operator: str
     why: str
 
     def __str__(self) -> str:
-        return f"{self.operator} {self.node!r}: {self.why}"
+        return f"{self.operator} {self.node!r}: {self.why}" if self.node else f"{self.operator}: {self.why}"
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,10 @@ class Runtime(ABC):
     """The one that is meant where none is named, of a runtime that has several."""
     precisions: ClassVar[frozenset[str]] = PRECISIONS
     """What a graph may be held in for it."""
+
+    tolerances: ClassVar[Mapping[str, float]] = {}
+    """How far its answers may be from the model's in ONNX Runtime, relative to the largest, in a precision where it rounds otherwise:
+    a step of int8 that falls to the other side, or fewer bits. A wrong kernel is off by more, and the gates judge the rest."""
 
     @abstractmethod
     def environment(self) -> Environment:

@@ -27,6 +27,7 @@ class TensorRt(Runtime):
     suffix = ".engine"
     knows = frozenset({"profile", "builder_optimization_level", "workspace", "hardware_compatibility", "version_compatible"})
     precisions = frozenset({"fp32", "fp16", "int8"})
+    tolerances = {"fp16": 1e-2, "int8": 5e-2}  # as OpenVINO's: nothing was measured yet
     module: ClassVar[str] = "tensorrt"
     library: ClassVar[str] = "tensorrt"
     """As it is installed, and the name of attar's extra."""

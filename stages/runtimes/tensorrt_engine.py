@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from attar.models.task import Array, Arrays, Predictor
-from attar.pipeline.errors import StageError, did_you_mean
+from attar.pipeline.errors import StageError
 from attar.stages.runtimes import child, cuda
+from attar.stages.runtimes.inputs import Wanted, refusal
 
 RTX = struct.Struct("<4s4xQQ4B4sQ")
 """Magic, format, bytes of the file, four parts of the version, magic again, and a bit for every compute capability."""
@@ -160,11 +161,13 @@ class Form:
     least: tuple[int, ...] = ()
     most: tuple[int, ...] = ()
 
-    def wrong(self, array: Array) -> str | None:
-        """What is wrong with an input; None if nothing is."""
-        if array.dtype.name != self.dtype or array.ndim != len(self.axes):
-            return f"input {self.name!r} must be {self.dtype} {list(self.axes)}, got {array.dtype} {list(array.shape)}"
-        for number, (size, least, most) in enumerate(zip(array.shape, self.least, self.most, strict=True)):
+    @property
+    def wanted(self) -> Wanted:
+        return Wanted(self.name, self.dtype, [size if size >= 0 else "dynamic" for size in self.axes])
+
+    def beyond(self, array: Array) -> str | None:
+        """How an input leaves the profile; None where it does not."""
+        for number, (size, least, most) in enumerate(zip(np.shape(array), self.least, self.most, strict=True)):
             if not least <= size <= most:
                 return f"axis {number} of input {self.name!r} is {size}, the engine's profile has {least} to {most}"
         return None
@@ -223,13 +226,11 @@ class Session:
         return taken
 
     def check(self, inputs: Arrays) -> None:
-        known = [form.name for form in self.inputs]
-        for name in inputs.keys() ^ set(known):
-            problem = "is missing" if name in known else f"is not an input; {did_you_mean(name, known)}"
-            raise StageError(f"the engine cannot answer: {name!r} {problem}")
+        if why := refusal([form.wanted for form in self.inputs], inputs):
+            raise StageError(why)
         for form in self.inputs:
-            if why := form.wrong(inputs[form.name]):
-                raise StageError(f"the engine cannot answer: {why}")
+            if why := form.beyond(inputs[form.name]):
+                raise StageError(why)
 
     def give(self, form: Form, array: Array) -> Array:
         address = self.memory.room(form.name, array.nbytes)
