@@ -37,6 +37,9 @@ def engine_file(folder: Path, bits: int = 0b1010, version: tuple[int, ...] = (1,
 
 def test_what_a_header_says(tmp_path: Path) -> None:
     assert header("tensorrt_rtx", engine_file(tmp_path)) == Header("1.7.1.116", ("8.0", "8.9"), newer=False)
+    later = header("tensorrt_rtx", engine_file(tmp_path, version=(1, 8, 0, 1)))
+    assert later == Header("1.8.0.1")  # what its bits mean is for its library to say
+    assert later.runs("9.0")
 
 
 @given(chosen=st.sets(st.sampled_from(COMPUTE), min_size=1), newer=st.booleans())

@@ -136,7 +136,10 @@ def target(trt: Any, config: Any, compute: Sequence[str]) -> None:
     config.num_compute_capabilities = len(compute)
     for number, each in enumerate(compute):
         if each not in known:
-            raise Refusal(f"there are no kernels for compute capability {each}; there are for {', '.join(known)}")
+            raise Refusal(
+                f"there are no kernels for compute capability {each}; there are for {', '.join(known)}. Leave it out of `compute`, "
+                "or take runtime 'tensorrt' for such a GPU"
+            )
         config.set_compute_capability(known[each], number)
 
 

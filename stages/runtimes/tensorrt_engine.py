@@ -1,7 +1,7 @@
 """TensorRT's engines: what a file says of itself, whether it is one for this place, and running it.
 
-The header of TensorRT-RTX is not documented; it is as engines of 1.7.1 for every compute capability have it. TensorRT's own file
-is known by its first bytes alone, and the rest is left to its library, in a process of its own (see ``child``).
+The header of TensorRT-RTX is not documented; it is as engines of 1.4.0, 1.6.1 and 1.7.1 for every compute capability have it.
+TensorRT's own file is known by its first bytes alone, and the rest is left to its library, in a process of its own (see ``child``).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RTX = struct.Struct("<4s4xQQ4B4sQ")
 """Magic, format, bytes of the file, four parts of the version, magic again, and a bit for every compute capability."""
 MAGIC = {"tensorrt": b"ftrt", "tensorrt_rtx": b"vtrt"}
 COMPUTE = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
-"""Of the first bits; the next one stands for what is newer than all of them."""
+"""Of the first bits in engines of 1.7; the next one stands for what is newer than all of them."""
 AGAIN = "build it again here"
 SECONDS = 600  # to look at an engine
 SAID = {
@@ -79,8 +79,11 @@ def rtx_header(file: Path, start: bytes) -> Header:
         raise StageError(f"{file} is an engine in a form that is not known here ({layout}); {AGAIN}")
     if (found := file.stat().st_size) != size:
         raise StageError(f"{file} has {found} bytes and should have {size}: it was cut off or added to; {AGAIN}")
+    named = ".".join(map(str, version))
+    if version[:2] != [1, 7]:  # the bits have moved between releases
+        return Header(named)
     compute = tuple(each for number, each in enumerate(COMPUTE) if bits >> number & 1)
-    return Header(".".join(map(str, version)), compute, bool(bits >> len(COMPUTE)))
+    return Header(named, compute, bool(bits >> len(COMPUTE)))
 
 
 def check(module: str, file: Path, version: str) -> Header:
