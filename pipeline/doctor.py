@@ -9,14 +9,8 @@ from attar.pipeline import machine
 
 PARTS = {
     "train": ("torch", "accelerate", "onnx", "onnxscript", "matplotlib", "jinja2"),
-    "engines": ("tensorrt-rtx", "tensorrt"),
     "core": ("onnxruntime", "numpy", "safetensors", "pydantic", "click", "rich", "filelock"),
 }
-UNTESTED = {
-    "tensorrt-rtx": "its engines are built and checked on machines without a GPU; none was run yet",
-    "tensorrt": "untested: neither built nor run on any machine yet",
-}
-"""What attar's own tests have not seen of a runtime."""
 
 
 def examine() -> dict[str, Any]:
@@ -29,7 +23,6 @@ def examine() -> dict[str, Any]:
         "machine": machine.describe(),
         **versions,
         "train and export": can_train,
-        "not run here": UNTESTED,
         "conflict": "onnxruntime and onnxruntime-gpu shadow each other: uninstall one" if both else "none",
     }
 

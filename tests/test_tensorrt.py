@@ -13,7 +13,6 @@ import pytest
 from pydantic import ValidationError
 
 from attar.models.task import Task, load_task
-from attar.pipeline import doctor
 from attar.pipeline.errors import Missing, Refusal, StageError
 from attar.stages.artifacts import Engine, OnnxModel
 from attar.stages.build import Build
@@ -268,10 +267,6 @@ def test_a_workspace_that_is_too_small_is_what_the_builder_says(takes: Path, tmp
     with pytest.raises(Refusal, match=r"it cannot be built: .*workspace"):
         build(takes, tmp_path, workspace=1)
     assert build(takes, tmp_path, workspace=64).compute is not None
-
-
-def test_the_doctor_says_what_no_gpu_has_run() -> None:
-    assert doctor.examine()["not run here"].keys() == {"tensorrt", "tensorrt-rtx"}
 
 
 def test_options_under_the_vendor_s_names() -> None:

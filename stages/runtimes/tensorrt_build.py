@@ -137,8 +137,8 @@ def target(trt: Any, config: Any, compute: Sequence[str]) -> None:
     for number, each in enumerate(compute):
         if each not in known:
             raise Refusal(
-                f"there are no kernels for compute capability {each}; there are for {', '.join(known)}. Leave it out of `compute`, "
-                "or take runtime 'tensorrt' for such a GPU"
+                f"there are no kernels for compute capability {each}; there are for {', '.join(known)}. "
+                "Leave it out of `compute`, or take runtime 'tensorrt' for such a GPU"
             )
         config.set_compute_capability(known[each], number)
 

@@ -1,7 +1,7 @@
 """TensorRT's engines: what a file says of itself, whether it is one for this place, and running it.
 
 The header of TensorRT-RTX is not documented; it is as engines of 1.4.0, 1.6.1 and 1.7.1 for every compute capability have it.
-TensorRT's own file is known by its first bytes alone, and the rest is left to its library, in a process of its own (see ``child``).
+TensorRT's own file is known by its first bytes alone; the rest is left to its library, in a process of its own (see ``child``).
 """
 
 from __future__ import annotations
