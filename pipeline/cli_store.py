@@ -125,10 +125,11 @@ def schema() -> None:
 @click.command()
 @JSON
 def doctor(as_json: bool) -> None:
-    """What this machine can do: CPU, GPU, and the libraries that are installed."""
+    """What this machine can do: CPU, GPU, the libraries that are installed, and what each runtime can build and run."""
     from attar.pipeline.doctor import examine
+    from attar.stages.runtimes.runtime import RUNTIMES, Asked, load
 
-    facts = examine()
+    facts = examine({name: load(name) for name in RUNTIMES}, Asked)
     click.echo(json.dumps(facts, indent=1) if as_json else _block(facts))
 
 

@@ -78,8 +78,8 @@ class Runtime(ABC):
     """What a graph may be held in for it."""
 
     tolerances: ClassVar[Mapping[str, float]] = {}
-    """How far its answers may be from the model's in ONNX Runtime, relative to the largest, in a precision where it rounds otherwise:
-    a step of int8 that falls to the other side, or fewer bits. A wrong kernel is off by more, and the gates judge the rest."""
+    """By precision, how far its answers may be from the model's in ONNX Runtime, relative to the largest, where it rounds
+    otherwise: fewer bits, or a step of int8 to the other side. A wrong kernel is off by more, and the gates judge the rest."""
 
     @abstractmethod
     def environment(self) -> Environment:
