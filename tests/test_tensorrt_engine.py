@@ -166,6 +166,7 @@ def test_a_session_answers_whatever_the_batch_and_gives_everything_back() -> Non
         x = np.arange(3 * batch, dtype=np.float32).reshape(3, batch).T  # not contiguous
         np.testing.assert_array_equal(smoke.floats(predict({"x": x})["y"]), 2 * smoke.floats(x))
     predict.close()
+    predict.memory.close()
     assert host.given == {}
 
 
@@ -197,6 +198,12 @@ def test_what_goes_wrong_while_it_runs() -> None:
     engine.starts = False
     with pytest.raises(StageError, match="TensorRT did not start the engine"):
         session(engine)[0](good)
+
+
+def test_a_gpu_without_room_for_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DoublingEngine, "create_execution_context", lambda self: None)
+    with pytest.raises(StageError, match="is there enough memory on the GPU"):
+        session(DoublingEngine())
 
 
 def test_tensors_of_an_engine() -> None:
@@ -250,11 +257,19 @@ def test_an_engine_is_opened_and_everything_is_given_back(
     assert host.calls[-1] == "cuDevicePrimaryCtxRelease_v2"
 
 
+@pytest.mark.parametrize("hosted", [True, False])
+def test_only_a_version_compatible_engine_may_run_code_of_its_own_on_the_host(hosted: bool) -> None:
+    made = tensorrt_engine.loader(
+        SimpleNamespace(Runtime=lambda log: SimpleNamespace(engine_host_code_allowed=False)), None, hosted
+    )
+    assert made.engine_host_code_allowed == hosted
+
+
 def test_an_engine_that_the_library_does_not_load(tmp_path: Path, host: HostDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensorrt_engine, "probe", lambda *asked: None)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", Library(None))
     with (
-        pytest.raises(StageError, match=r"tensorrt_rtx does not load .*model.engine: no memory; build it again"),
+        pytest.raises(StageError, match=r"model.engine cannot be loaded: no memory; build it again"),
         TensorRtRtx().opened({"model": engine_file(tmp_path)}, Asked()),
     ):
         pass

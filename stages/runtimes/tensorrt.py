@@ -75,10 +75,11 @@ class TensorRt(Runtime):
         headers = {file: tensorrt_engine.check(self.module, file, version) for file in files.values()}
         if why := cuda.absent():
             raise StageError(f"engines of {self.title} cannot run here: {why}")
+        hosted = bool(asked.options.get("version_compatible"))
         for file, found in headers.items():
             tensorrt_engine.check_device(file, found, cuda.devices()[0])
-            tensorrt_engine.probe(self.module, self.title, file)
-        with tensorrt_engine.sessions(self.module, files) as predictor:
+            tensorrt_engine.probe(self.module, self.title, file, hosted)
+        with tensorrt_engine.sessions(self.module, files, hosted) as predictor:
             yield predictor
 
     def unbuildable(self, asked: Asked) -> str | None:

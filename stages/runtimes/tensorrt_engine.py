@@ -109,9 +109,9 @@ def check_device(file: Path, found: Header, device: Mapping[str, Any]) -> None:
         )
 
 
-def probe(module: str, title: str, file: Path) -> None:
+def probe(module: str, title: str, file: Path, hosted: bool = False) -> None:
     """Load the engine once in a process of its own. Raises StageError when it cannot be loaded, or crashes what loads it."""
-    request = {"module": module, "file": str(file)}
+    request = {"module": module, "file": str(file), "hosted": hosted}
     if why := child.ask(loaded, request, f"loading {file} with {title}", SECONDS):
         raise StageError(f"{title} does not load {file}: {why}; {AGAIN}")
 
@@ -120,7 +120,7 @@ def loaded(request: Mapping[str, Any]) -> str | None:
     """The child's side of ``probe``: why the engine cannot be loaded, or None."""
     trt = importlib.import_module(request["module"])
     log, content = logger(trt), Path(request["file"]).read_bytes()
-    runtime = trt.Runtime(log)
+    runtime = loader(trt, log, request["hosted"])
     if hasattr(runtime, "get_engine_validity"):
         validity, flags = runtime.get_engine_validity(content)
         if validity == trt.EngineValidity.INVALID:
@@ -129,6 +129,14 @@ def loaded(request: Mapping[str, Any]) -> str | None:
     if engine is None or engine.create_execution_context() is None:
         return "; ".join(log.errors) or "no reason was given"
     return None
+
+
+def loader(trt: Any, log: Any, hosted: bool) -> Any:
+    """``hosted``: the engine brings code for the host with it, as a version-compatible one does; else such code is refused."""
+    made = trt.Runtime(log)
+    if hosted:
+        made.engine_host_code_allowed = True
+    return made
 
 
 def logger(trt: Any) -> Any:
@@ -209,7 +217,9 @@ class Session:
     """One engine on one GPU: named arrays to named arrays. Calls from several threads take turns."""
 
     def __init__(self, trt: Any, engine: Any, memory: cuda.Memory) -> None:
-        self.context = engine.create_execution_context()
+        self.engine, self.context = engine, engine.create_execution_context()
+        if self.context is None:
+            raise StageError("TensorRT cannot prepare the engine to run; is there enough memory on the GPU?")
         self.inputs, self.outputs = forms(trt, engine)
         self.memory, self.lock = memory, Lock()
 
@@ -249,24 +259,28 @@ class Session:
         return array
 
     def close(self) -> None:
-        """The context before the memory that it was told of."""
-        del self.context
-        self.memory.close()
+        """While the GPU's context and the memory that the engine was told of are still there."""
+        del self.context, self.engine
 
 
 @contextmanager
-def sessions(module: str, files: Mapping[str, Path]) -> Iterator[Predictor]:
+def sessions(module: str, files: Mapping[str, Path], hosted: bool = False) -> Iterator[Predictor]:
     """Engines that were checked, on the first GPU."""
     trt: Any = importlib.import_module(module)
     with ExitStack() as stack:
         driver = cuda.Driver(cuda.library())
         context, log = stack.enter_context(cuda.opened(driver)), logger(trt)
-        runtime = trt.Runtime(log)
-        graphs = {}
+        runtime, graphs = loader(trt, log, hosted), {}
         for name, file in files.items():
-            engine = runtime.deserialize_cuda_engine(file.read_bytes())
-            if engine is None:
-                raise StageError(f"{module} does not load {file}: {'; '.join(log.errors) or 'no reason was given'}; {AGAIN}")
-            graphs[name] = Session(trt, engine, cuda.Memory(driver, context))
+            memory = cuda.Memory(driver, context)
+            stack.callback(memory.close)
+            graphs[name] = Session(trt, deserialized(runtime, log, file), memory)
             stack.callback(graphs[name].close)
         yield Predictor(dict(graphs))
+
+
+def deserialized(runtime: Any, log: Any, file: Path) -> Any:
+    engine = runtime.deserialize_cuda_engine(file.read_bytes())
+    if engine is None:
+        raise StageError(f"{file} cannot be loaded: {'; '.join(log.errors) or 'no reason was given'}; {AGAIN}")
+    return engine
