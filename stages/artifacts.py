@@ -133,13 +133,15 @@ class Ranges(Artifact):
 class Engine(OnnxModel):
     """A model built for one runtime on one machine, one file a graph.
 
-    Facts: ``task``, ``runtime``, ``runtime_version``, ``provider`` (of a runtime that has several), ``threads``, ``precision``,
-    ``graphs``, ``files`` (their names, by graph), ``parameters``, ``machine`` (what the engine depends on), ``nodes`` (a count by
-    operator, where the file tells), ``difference`` (to the model), ``asked`` (``profile``, ``options``) and ``why``: None, or why
-    it was not run here. ``files`` is empty, and what building finds out is unknown, where it was not even built.
+    Facts: ``task``, ``runtime``, ``opened_by`` (its code), ``runtime_version``, ``provider`` (of a runtime that has several),
+    ``threads``, ``precision``, ``graphs``, ``files`` (their names, by graph), ``parameters``, ``machine`` (what the engine
+    depends on), ``nodes`` (a count by operator, where the file tells), ``difference`` (to the model), ``asked`` (``profile``,
+    ``options``) and ``why``: None, or why it was not run here. ``files`` is empty, and what building finds out is unknown, where
+    it was not even built.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ()
+    code: ClassVar[tuple[str, ...]] = ("opened_by",)
 
     @property
     def why(self) -> str | None:

@@ -53,7 +53,7 @@ class Build(Stage[Engine]):
     runtime: RuntimeName = "onnxruntime"
     """What runs the engine."""
     provider: str | None = None
-    """ONNX Runtime's execution provider, as it writes it; not set: ``CPUExecutionProvider``. None takes another's place."""
+    """ONNX Runtime's execution provider, as it writes it; not set: ``CPUExecutionProvider``. No other takes its place."""
     threads: int | None = Field(None, ge=1)
     """Intra-op threads; not set: the count that answers one sample fastest here, a larger one only if it saves 10 %."""
     profile: dict[str, Sizes] = {}
@@ -143,6 +143,7 @@ class Build(Stage[Engine]):
             "task": model.facts["task"],
             "graphs": list(model.facts["graphs"]),
             "runtime": self.runtime,
+            "opened_by": RUNTIMES[self.runtime],
             "runtime_version": None,
             "provider": asked.provider,
             "threads": asked.threads,

@@ -19,7 +19,6 @@ from attar.stages.proof import ledger, statistics, stored, timing
 from attar.stages.proof.bench import Bench
 from attar.stages.proof.ledger import Answered
 from attar.stages.runtimes import runtime as runtimes
-from attar.stages.runtimes.runtime import RUNTIMES
 
 
 class Measure(Stage[Evidence]):
@@ -35,7 +34,6 @@ class Measure(Stage[Evidence]):
     bound_to_machine: ClassVar[bool] = True
     follows: ClassVar[tuple[str, ...]] = (
         "attar.stages.runtimes.torch:opened",
-        *RUNTIMES.values(),
         "attar.stages.runtimes.onnxruntime:opened",
         "attar.stages.labelling.rows:mapped",
         "attar.stages.labelling.rows:Rows",

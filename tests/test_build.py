@@ -51,6 +51,7 @@ def test_facts(tmp_path: Path, model: OnnxModel) -> None:
         "graphs": ["model"],
         "files": {"model": "model.onnx"},
         "runtime": "onnxruntime",
+        "opened_by": "attar.stages.runtimes.onnxruntime:OnnxRuntime",
         "runtime_version": onnxruntime.version(),
         "provider": "CPUExecutionProvider",
         "threads": 2,

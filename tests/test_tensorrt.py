@@ -14,11 +14,12 @@ from pydantic import ValidationError
 
 from attar.models.task import Task, load_task
 from attar.pipeline.errors import Missing, Refusal, StageError
+from attar.pipeline.fingerprint import Fingerprint
 from attar.stages.artifacts import Engine, OnnxModel
 from attar.stages.build import Build
 from attar.stages.export import Export
 from attar.stages.runtimes import cuda, tensorrt_build
-from attar.stages.runtimes.runtime import Asked, load
+from attar.stages.runtimes.runtime import RUNTIMES, Asked, load
 from attar.stages.runtimes.tensorrt import TensorRt, TensorRtRtx
 from attar.stages.runtimes.tensorrt_engine import Header, check, check_device, header, probe
 from tests import child_calls, smoke, tensorrt_graphs
@@ -210,6 +211,13 @@ def test_tensorrt_itself_builds_on_its_gpu_only(tmp_path: Path, digits_onnx: Onn
     assert facts["files"] == {}
     assert facts["why"] == "no NVIDIA driver here (libcuda.so.1 cannot be loaded)"
     assert list(tmp_path.iterdir()) == []
+
+
+@rtx
+def test_another_version_or_other_code_in_the_child_makes_the_engine_anew(tmp_path: Path) -> None:
+    found = Fingerprint(tmp_path).of([RUNTIMES["tensorrt-rtx"]])
+    assert found.packages["tensorrt_rtx"] == importlib.metadata.version("tensorrt-rtx")
+    assert any(name.endswith("tensorrt_build:configured") for name in found.definitions)
 
 
 @pytest.mark.parametrize("runtime", ["tensorrt", "tensorrt-rtx"])

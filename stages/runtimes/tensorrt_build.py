@@ -6,14 +6,13 @@ and ``options``. Precision is what the graph says: networks are strongly typed.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attar.pipeline.errors import Refusal, StageError
 from attar.stages.precision.graphs import attribute, constants
-from attar.stages.runtimes.tensorrt_engine import logger
+from attar.stages.runtimes.tensorrt_engine import library, logger
 
 if TYPE_CHECKING:
     import onnx
@@ -33,13 +32,13 @@ def refused(request: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
     Raises StageError for a file that is no graph.
     """
-    trt = importlib.import_module(request["module"])
+    trt = library(request["module"])
     return Parsed(trt, request["source"]).refused
 
 
 def built(request: Mapping[str, Any]) -> list[str]:
     """Write the engine; what the builder warned of. Raises Refusal with what it said when it cannot."""
-    trt = importlib.import_module(request["module"])
+    trt = library(request["module"])
     made = Parsed(trt, request["source"])
     if made.refused:
         node, operator, why = made.refused[0]

@@ -6,7 +6,6 @@ TensorRT's own file is known by its first bytes alone; the rest is left to its l
 
 from __future__ import annotations
 
-import importlib
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -118,7 +117,7 @@ def probe(module: str, title: str, file: Path, hosted: bool = False) -> None:
 
 def loaded(request: Mapping[str, Any]) -> str | None:
     """The child's side of ``probe``: why the engine cannot be loaded, or None."""
-    trt = importlib.import_module(request["module"])
+    trt = library(request["module"])
     log, content = logger(trt), Path(request["file"]).read_bytes()
     runtime = loader(trt, log, request["hosted"])
     if hasattr(runtime, "get_engine_validity"):
@@ -129,6 +128,17 @@ def loaded(request: Mapping[str, Any]) -> str | None:
     if engine is None or engine.create_execution_context() is None:
         return "; ".join(log.errors) or "no reason was given"
     return None
+
+
+def library(module: str) -> Any:
+    """Imported by name, so that the versions of both count in the keys of engines."""
+    if module == "tensorrt_rtx":
+        import tensorrt_rtx
+
+        return tensorrt_rtx
+    import tensorrt
+
+    return tensorrt
 
 
 def loader(trt: Any, log: Any, hosted: bool) -> Any:
@@ -266,7 +276,7 @@ class Session:
 @contextmanager
 def sessions(module: str, files: Mapping[str, Path], hosted: bool = False) -> Iterator[Predictor]:
     """Engines that were checked, on the first GPU."""
-    trt: Any = importlib.import_module(module)
+    trt = library(module)
     with ExitStack() as stack:
         driver = cuda.Driver(cuda.library())
         context, log = stack.enter_context(cuda.opened(driver)), logger(trt)
