@@ -13,10 +13,12 @@ from attar.models.task import Predictor, Task
 from attar.pipeline import names
 from attar.pipeline.errors import Missing, StageError, did_you_mean
 
-RuntimeName = Literal["onnxruntime", "openvino"]
+RuntimeName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
 RUNTIMES: Mapping[str, str] = {
     "onnxruntime": "attar.stages.runtimes.onnxruntime:OnnxRuntime",
     "openvino": "attar.stages.runtimes.openvino:OpenVino",
+    "tensorrt": "attar.stages.runtimes.tensorrt:TensorRt",
+    "tensorrt-rtx": "attar.stages.runtimes.tensorrt:TensorRtRtx",
 }
 """By the name that a recipe calls it; imported only when it is asked for, so that its code counts for its own targets alone."""
 
