@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from attar.models.preprocess.known import KnownStep
 from attar.models.task import Kind
 from attar.pipeline.errors import did_you_mean
+from attar.stages.packaging.finished import WITHIN, Finished, Unfinished
 from attar.stages.packaging.judgement import Judgement
 from attar.stages.packaging.part import Part
 from attar.stages.packaging.steps import outside
@@ -40,21 +41,27 @@ class Output(Tensor):
 
 
 class Needs(Part):
-    """What the engine needs to run: it was built for one runtime on one machine."""
+    """What the engine needs to run: it was built for one runtime on one machine. Of an unfinished one, what was asked for."""
 
     runtime: str
-    version: str
+    version: str | None
+    """None where none was built."""
     provider: str | None
     threads: int = Field(ge=1, le=1024)
     precision: str
     machine: Mapping[str, Any]
     """Of the machine that built it; see ``attar.pipeline.machine``."""
+    profile: Mapping[str, tuple[int, int, int]] = {}
+    """By dynamic axis the smallest, the usual and the largest size that it is built for."""
+    options: Mapping[str, Any] = {}
+    """What only some runtimes know, under the vendor's name."""
 
 
 class Golden(Part):
     """``golden.safetensors``: ``raw.INPUT``, before preprocessing, and ``teacher.OUTPUT`` and ``engine.OUTPUT`` for it.
 
-    Raw inputs that are no tensors are held as ``attar.stages.packaging.ragged`` says.
+    Where the engine was not run, ``model.OUTPUT`` stands for it: what ONNX Runtime makes of its graph on a CPU. It stays beside
+    the engine's when the bundle is finished. Raw inputs that are no tensors are held as ``attar.stages.packaging.ragged`` says.
     """
 
     requests: int = Field(ge=1)
@@ -90,6 +97,15 @@ class Manifest(Part):
     ledger: Mapping[str, Any]
     """Every hop from the teacher to the engine, as ``measure`` found them."""
     lineage: Mapping[str, Origin]
+    unfinished: Unfinished | None = None
+    finished: Finished | None = None
+
+    @property
+    def answered(self) -> Sequence[str]:
+        """Whose answers the golden requests have."""
+        if self.unfinished:
+            return ("teacher", "model")
+        return ("teacher", "model", "engine") if self.finished else ("teacher", "engine")
 
     @field_validator("graphs")
     @classmethod
@@ -116,6 +132,14 @@ class Manifest(Part):
             raise ValueError(f"steps are given for {min(unknown)}, which is no input")
         if wrong := outside(step for todo in self.preprocess.values() for step in todo):
             raise ValueError(wrong)
+        if self.unfinished and self.finished:
+            raise ValueError("it says both that it is unfinished and that it was finished")
+        if self.engine.version is None and not self.unfinished:
+            raise ValueError("the version of the engine's runtime is not said")
+        if (self.unfinished or self.finished) and self.engine.precision not in WITHIN:
+            raise ValueError(f"the precision {self.engine.precision!r} is none; {did_you_mean(self.engine.precision, WITHIN)}")
+        if (self.unfinished or self.finished) and self.verdict.verdict == "passed":
+            raise ValueError("its verdict is 'passed', so there was nothing to finish")
         if list(self.labels) != list(self.ledger.get("classes", self.labels)):
             raise ValueError("the labels are not the classes that were measured")
         return self

@@ -1,0 +1,53 @@
+"""Finished: what a bundle says whose engine the machine that packaged it could not run, before and after another one built it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from attar.models.task import Array, Arrays
+from attar.stages.packaging.part import Part
+
+WITHIN: Mapping[str, float] = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 5e-2, "int8": 5e-2, "int8-dynamic": 5e-2}
+"""By precision: how far the answers of an engine may be from those of the graph that it is built from, of their magnitude (or 1).
+
+Both compute the same rounded arithmetic in another order. fp32 leaves 1e-3, as ``Build`` does; half precision and bfloat16 have
+significands of 11 and 8 bits, and a few of their last places are allowed; of int8 with 255 steps a dozen."""
+
+
+class Unfinished(Part):
+    """The engine was not run where the bundle was packaged."""
+
+    why: str = Field(min_length=1)
+
+
+class Finished(Part):
+    """Another machine built the engine and compared it, on the golden requests, with the graph that it is built from."""
+
+    why: str = Field(min_length=1)
+    """What kept the machine that packaged the bundle from running it."""
+    date: str
+    attar: str
+    """The version that finished it."""
+    machine: Mapping[str, Any]
+    """See ``attar.pipeline.machine``; the engine's own needs are in ``engine``."""
+    requests: int = Field(ge=1)
+    largest_difference: float = Field(ge=0)
+    """Of the engine's golden answers from the model's, as ``difference`` has it; at most what ``WITHIN`` allows."""
+
+
+def difference(expected: Array, got: Array) -> float:
+    """Largest ``|got - expected|`` over the larger of 1 and the largest ``|expected|``; infinite for another shape or a NaN."""
+    if expected.shape != got.shape or not np.isfinite(got.astype(np.float64)).all():
+        return float("inf")
+    known, new = expected.astype(np.float64), got.astype(np.float64)
+    return float(np.abs(new - known).max() / max(1.0, float(np.abs(known).max())))
+
+
+def apart(golden: Arrays) -> dict[str, float]:
+    """By output: the ``difference`` of the engine's golden answers from the model's."""
+    outputs = [name.removeprefix("engine.") for name in golden if name.startswith("engine.")]
+    return {name: difference(golden[f"model.{name}"], golden[f"engine.{name}"]) for name in outputs}
