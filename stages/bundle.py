@@ -122,7 +122,7 @@ def whole(path: Path) -> tuple[Manifest, int]:
     if manifest.unfinished:
         raise Unfit(
             f"{path} is unfinished: its {manifest.engine.runtime} engine was not run where it was packaged "
-            f"({manifest.unfinished.why}); run `attar finish {path} -o DIR` on a machine that can"
+            f"({manifest.not_run_here}); run `attar finish {path} -o DIR` on a machine that can"
         )
     check_fit(path, manifest.verdict, finished=manifest.finished is not None)
     if manifest.finished:
@@ -133,7 +133,7 @@ def whole(path: Path) -> tuple[Manifest, int]:
 def unfinished(path: Path) -> Manifest:
     """The manifest of a bundle that lacks nothing but its engine. Raises Unfit, and RecipeError for one that has it."""
     manifest, _ = sealed(path)
-    if manifest.unfinished is None:
+    if not manifest.unfinished:
         done = f"was finished on {manifest.finished.date}" if manifest.finished else f"is {manifest.verdict.verdict}"
         raise RecipeError(f"{path} {done}, nothing of it is unfinished; `attar check {path}` says whether it fits this machine")
     check_fit(path, manifest.verdict, finished=True)

@@ -20,7 +20,7 @@ from attar.pipeline.stage import Facts
 from attar.stages import bundle as bundles
 from attar.stages.packaging import checksums, golden
 from attar.stages.packaging.card import card
-from attar.stages.packaging.finished import Finished, apart
+from attar.stages.packaging.finished import Finished
 from attar.stages.packaging.fitness import unfit
 from attar.stages.packaging.manifest import Manifest
 from attar.stages.runtimes import runtime as runtimes
@@ -97,11 +97,9 @@ def complete(folder: Path, manifest: Manifest, runtime: Runtime) -> None:
     built = manifest.model_copy(update={"engine": needs})
     tensors = answered(folder, built)
     save_file(tensors, folder / golden.FILE)
-    done = record(built, max(apart(tensors).values()))
-    as_written = bundles.read_manifest(folder)
-    finished = as_written.model_copy(update={"engine": needs, "unfinished": None, "finished": done})
+    done = record(built, golden.proven(folder, needs.precision, tensors))
+    finished = bundles.read_manifest(folder).model_copy(update={"engine": needs, "finished": done})
     (folder / "manifest.json").write_text(finished.model_dump_json(indent=1), encoding="utf-8")
-    golden.check_finished(folder, finished)
     (folder / "README.md").write_text(card(finished), encoding="utf-8")
     checksums.seal(folder)
 
@@ -130,10 +128,7 @@ def answered(folder: Path, manifest: Manifest) -> dict[str, Array]:
 
 
 def record(manifest: Manifest, largest: float) -> Finished:
-    if manifest.unfinished is None:
-        raise ValueError("it is finished already")
     return Finished(
-        why=manifest.unfinished.why,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         attar=version("attar"),
         machine=machine.describe(),

@@ -25,7 +25,7 @@ from attar.stages.artifacts import Bundle, Engine, Evidence, OnnxModel, Verdict
 from attar.stages.bundle import check, in_batches, unfinished
 from attar.stages.packaging import checksums, ragged, triton
 from attar.stages.packaging.card import card
-from attar.stages.packaging.finished import Unfinished, difference
+from attar.stages.packaging.finished import difference
 from attar.stages.packaging.judgement import Judgement, gated
 from attar.stages.packaging.manifest import LOOSEST, Golden, Manifest, Needs, Origin, Output, Tensor
 from attar.stages.packaging.page import page
@@ -118,7 +118,7 @@ class Package(Stage[Bundle]):
             verdict=Judgement.model_validate(verdict),
             ledger=ledger,
             lineage=lineage(made),
-            unfinished=Unfinished(why=engine["why"]) if engine["why"] else None,
+            not_run_here=engine["why"],
         )
 
 
@@ -193,7 +193,8 @@ def lineage(made: Mapping[str, Artifact]) -> dict[str, Origin]:
 def reopen(bundle: Path, check: Callable[[Path], object]) -> None:
     """Check the bundle in a process of its own that cannot import torch or user code. Raises StageError with what it said."""
     blocked = "".join(f"sys.modules[{name!r}] = None; " for name in NEVER_NEEDED)
-    called = f"import sys; {blocked}from {check.__module__} import {check.__name__}; {check.__name__}(sys.argv[1])"
+    called = f"import sys; {blocked}from pathlib import Path; from {check.__module__} import {check.__name__}"
+    called += f"; {check.__name__}(Path(sys.argv[1]))"
     environment: dict[str, Any] = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}  # attar's home and no other
     command = [sys.executable, "-P", "-c", called, str(bundle)]
     child = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -60,7 +60,7 @@ fp32 student, which `reference/` holds. `triton/` is a model repository for Trit
 
 
 def state(manifest: Manifest) -> str:
-    """What became of an engine that was not run where the bundle was packaged; empty for another."""
+    """What becomes of an engine that was not run where the bundle was packaged; empty for another."""
     if manifest.unfinished:
         return (
             "\n\n**Unfinished: nothing serves this bundle yet.** `attar finish BUNDLE -o DIR` on a machine that can run the "

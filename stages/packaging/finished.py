@@ -1,4 +1,4 @@
-"""Finished: what a bundle says whose engine the machine that packaged it could not run, before and after another one built it."""
+"""Finished: what a bundle says of its engine when the machine that packaged it could not run that, and another one built it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,9 @@ Both compute the same rounded arithmetic in another order. fp32 leaves 1e-3, as 
 significands of 11 and 8 bits, and a few of their last places are allowed; of int8 with 255 steps a dozen."""
 
 
-class Unfinished(Part):
-    """The engine was not run where the bundle was packaged."""
-
-    why: str = Field(min_length=1)
-
-
 class Finished(Part):
     """Another machine built the engine and compared it, on the golden requests, with the graph that it is built from."""
 
-    why: str = Field(min_length=1)
-    """What kept the machine that packaged the bundle from running it."""
     date: str
     attar: str
     """The version that finished it."""

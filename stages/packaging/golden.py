@@ -28,15 +28,21 @@ def read(bundle: Path, manifest: Manifest) -> dict[str, Array]:
 
 def check_finished(bundle: Path, manifest: Manifest) -> None:
     """Raises Unfit where the engine's answers are not as close to its graph's as the bundle says, or as its precision needs."""
-    distance = max(apart(read(bundle, manifest)).values())
-    said, allowed = manifest.finished and manifest.finished.largest_difference, WITHIN[manifest.engine.precision]
+    distance = proven(bundle, manifest.engine.precision, read(bundle, manifest))
+    said = manifest.finished and manifest.finished.largest_difference
+    if distance != said:
+        raise Unfit(f"{bundle} says that its engine is off by {said} of its graph, its answers say {distance}. {AGAIN}")
+
+
+def proven(bundle: Path, precision: str, tensors: Arrays) -> float:
+    """How far the engine's answers are from its graph's. Raises Unfit where that is more than the precision explains."""
+    distance, allowed = max(apart(tensors).values()), WITHIN[precision]
     if not distance <= allowed:
         raise Unfit(
             f"{bundle}: its engine answers otherwise than the graph that it was built from: off by {distance:.2g} of their "
-            f"magnitude, allowed for {manifest.engine.precision} {allowed:g}"
+            f"magnitude, allowed for {precision} {allowed:g}"
         )
-    if distance != said:
-        raise Unfit(f"{bundle} says that its engine is off by {said} of its graph, its answers say {distance}. {AGAIN}")
+    return distance
 
 
 def problem(tensors: Arrays, manifest: Manifest) -> str | None:

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from attar.models.preprocess.known import KnownStep
 from attar.models.task import Kind
 from attar.pipeline.errors import did_you_mean
-from attar.stages.packaging.finished import WITHIN, Finished, Unfinished
+from attar.stages.packaging.finished import WITHIN, Finished
 from attar.stages.packaging.judgement import Judgement
 from attar.stages.packaging.part import Part
 from attar.stages.packaging.steps import outside
@@ -97,15 +97,19 @@ class Manifest(Part):
     ledger: Mapping[str, Any]
     """Every hop from the teacher to the engine, as ``measure`` found them."""
     lineage: Mapping[str, Origin]
-    unfinished: Unfinished | None = None
+    not_run_here: str | None = Field(None, min_length=1)
+    """What kept the machine that packaged the bundle from running the engine; such a bundle is served nowhere until it is finished."""
     finished: Finished | None = None
+
+    @property
+    def unfinished(self) -> bool:
+        return self.not_run_here is not None and self.finished is None
 
     @property
     def answered(self) -> Sequence[str]:
         """Whose answers the golden requests have."""
-        if self.unfinished:
-            return ("teacher", "model")
-        return ("teacher", "model", "engine") if self.finished else ("teacher", "engine")
+        model = ("model",) if self.not_run_here else ()
+        return ("teacher", *model) if self.unfinished else ("teacher", *model, "engine")
 
     @field_validator("graphs")
     @classmethod
@@ -132,14 +136,16 @@ class Manifest(Part):
             raise ValueError(f"steps are given for {min(unknown)}, which is no input")
         if wrong := outside(step for todo in self.preprocess.values() for step in todo):
             raise ValueError(wrong)
-        if self.unfinished and self.finished:
-            raise ValueError("it says both that it is unfinished and that it was finished")
+        if (self.not_run_here is not None) != (self.verdict.verdict == "not run here"):
+            raise ValueError(
+                f"its verdict is {self.verdict.verdict!r}, the reason why its engine was not run: {self.not_run_here}"
+            )
+        if self.finished and not self.not_run_here:
+            raise ValueError("it was finished, and nothing of it was unfinished")
         if self.engine.version is None and not self.unfinished:
             raise ValueError("the version of the engine's runtime is not said")
-        if (self.unfinished or self.finished) and self.engine.precision not in WITHIN:
+        if self.not_run_here and self.engine.precision not in WITHIN:
             raise ValueError(f"the precision {self.engine.precision!r} is none; {did_you_mean(self.engine.precision, WITHIN)}")
-        if (self.unfinished or self.finished) and self.verdict.verdict == "passed":
-            raise ValueError("its verdict is 'passed', so there was nothing to finish")
         if list(self.labels) != list(self.ledger.get("classes", self.labels)):
             raise ValueError("the labels are not the classes that were measured")
         return self
