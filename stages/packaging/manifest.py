@@ -98,7 +98,7 @@ class Manifest(Part):
     """Every hop from the teacher to the engine, as ``measure`` found them."""
     lineage: Mapping[str, Origin]
     not_run_here: str | None = Field(None, min_length=1)
-    """What kept the machine that packaged the bundle from running the engine; such a bundle is served nowhere until it is finished."""
+    """What kept the machine that packaged the bundle from running the engine; until it is finished such a bundle is not served."""
     finished: Finished | None = None
 
     @property
