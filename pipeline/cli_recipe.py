@@ -134,7 +134,7 @@ def show(records: list[Record], report: Path | None, options: dict[str, Any]) ->
         from attar.pipeline.report import terminal
 
         terminal.show(records)
-    waiting = {record.slot.removesuffix(".bundle") for record in bundles if record.facts["verdict"] == "not run here"}
+    waiting = {record.slot.removesuffix(".bundle") for record in bundles if record.facts.get("verdict") == "not run here"}
     for target, bundle in delivered.items():
         more = f"  unfinished: `attar finish {bundle} -o DIR` where its engine runs" if target in waiting else ""
         click.echo(f"bundle  {bundle}{more}")

@@ -98,7 +98,7 @@ class Manifest(Part):
     """Every hop from the teacher to the engine, as ``measure`` found them."""
     lineage: Mapping[str, Origin]
     not_run_here: str | None = Field(None, min_length=1)
-    """What kept the machine that packaged the bundle from running the engine; until it is finished such a bundle is not served."""
+    """What kept the machine that packaged the bundle from running the engine; until it is finished, it is served nowhere."""
     finished: Finished | None = None
 
     @property
@@ -136,16 +136,19 @@ class Manifest(Part):
             raise ValueError(f"steps are given for {min(unknown)}, which is no input")
         if wrong := outside(step for todo in self.preprocess.values() for step in todo):
             raise ValueError(wrong)
+        if list(self.labels) != list(self.ledger.get("classes", self.labels)):
+            raise ValueError("the labels are not the classes that were measured")
+        return self
+
+    @model_validator(mode="after")
+    def _has_an_engine_or_a_reason(self) -> Manifest:
         if (self.not_run_here is not None) != (self.verdict.verdict == "not run here"):
-            raise ValueError(
-                f"its verdict is {self.verdict.verdict!r}, the reason why its engine was not run: {self.not_run_here}"
-            )
+            said = f"its verdict is {self.verdict.verdict!r}"
+            raise ValueError(f"{said}, the reason why its engine was not run: {self.not_run_here}")
         if self.finished and not self.not_run_here:
             raise ValueError("it was finished, and nothing of it was unfinished")
         if self.engine.version is None and not self.unfinished:
             raise ValueError("the version of the engine's runtime is not said")
         if self.not_run_here and self.engine.precision not in WITHIN:
             raise ValueError(f"the precision {self.engine.precision!r} is none; {did_you_mean(self.engine.precision, WITHIN)}")
-        if list(self.labels) != list(self.ledger.get("classes", self.labels)):
-            raise ValueError("the labels are not the classes that were measured")
         return self
