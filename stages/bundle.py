@@ -29,7 +29,7 @@ from attar.pipeline.errors import AttarError, RecipeError, Unfit, did_you_mean
 from attar.pipeline.stage import Facts
 from attar.stages.packaging import checksums, golden
 from attar.stages.packaging.checksums import sha256
-from attar.stages.packaging.finished import WITHIN, difference
+from attar.stages.packaging.finished import difference
 from attar.stages.packaging.fitness import AGAIN, unfit
 from attar.stages.packaging.judgement import check_fit
 from attar.stages.packaging.manifest import LOOSEST, Manifest, Needs
@@ -98,7 +98,7 @@ def check_portable(path: Path, manifest: Manifest) -> None:
 
     files = {name: path / "graphs" / f"{name}.onnx" for name in manifest.graphs}
     recorded = "model" in manifest.answered
-    who, tolerance = ("model", WITHIN[manifest.engine.precision]) if recorded else ("engine", LOOSEST)
+    who, tolerance = ("model", max(LOOSEST, golden.within(manifest.engine))) if recorded else ("engine", LOOSEST)
     with unfit(f"the graphs of {path} do not open"), onnxruntime.opened(files, manifest.engine.threads) as predict:
         try:
             replay(path, manifest, predict, tolerance, who)

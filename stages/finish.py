@@ -30,7 +30,7 @@ from attar.stages.runtimes.runtime import Runtime
 def finish(path: str | Path, out: str | Path) -> Facts:
     """Write to ``out`` the bundle with an engine of this machine; the facts of ``attar check`` about it.
 
-    The engine answers the golden requests as its graph does (see ``packaging.finished.WITHIN``); no gate is measured.
+    The engine answers the golden requests as its graph does (see ``Runtime.tolerances``); no gate is measured.
 
     Raises Unfit for a bundle that is not whole, where this machine cannot build or run the engine, and where that answers
     otherwise; RecipeError for a bundle that has its engine, and for a folder that holds something. Nothing is written then.
@@ -97,7 +97,7 @@ def complete(folder: Path, manifest: Manifest, runtime: Runtime) -> None:
     built = manifest.model_copy(update={"engine": needs})
     tensors = answered(folder, built)
     save_file(tensors, folder / golden.FILE)
-    done = record(built, golden.proven(folder, needs.precision, tensors))
+    done = record(built, golden.proven(folder, needs, tensors))
     finished = bundles.read_manifest(folder).model_copy(update={"engine": needs, "finished": done})
     (folder / "manifest.json").write_text(finished.model_dump_json(indent=1), encoding="utf-8")
     (folder / "README.md").write_text(card(finished), encoding="utf-8")

@@ -26,7 +26,7 @@ from attar.stages.package import Package
 from attar.stages.packaging import checksums
 from attar.stages.packaging.manifest import Manifest
 from attar.stages.proof.gates import Gates
-from attar.stages.runtimes import onnxruntime
+from attar.stages.runtimes import cpu, onnxruntime
 from attar.stages.runtimes.runtime import RUNTIMES
 from tests.late import HERE, MISSING
 from tests.proof_parts import NAME, STUDENT, TEACHER, Chain, line, verdict, write_graph
@@ -142,7 +142,7 @@ def test_finishing_builds_the_engine_and_writes_another_bundle(original: Path, d
     assert manifest.finished is not None
     assert (manifest.not_run_here, manifest.finished.requests) == (WHY, 16)
     assert manifest.finished.largest_difference <= 1e-6
-    assert manifest.engine.machine == onnxruntime.machine()
+    assert manifest.engine.machine == cpu.machine()
     assert manifest.verdict == manifest_of(original).verdict
     assert load_file(done / "golden.safetensors").keys() == {"raw.x", "teacher.logits", "model.logits", "engine.logits"}
     assert "**Finished by attar" in (done / "README.md").read_text()
@@ -267,7 +267,10 @@ def unrun(manifest: dict[str, Any], hop: str, name: str) -> None:
         (lambda m: m["verdict"].update(verdict="passed"), "its verdict is 'passed', the reason why its engine was not run: this"),
         (lambda m: (m["verdict"].update(verdict="failed"), m.update(not_run_here=None)), "was finished, and nothing of it was"),
         (lambda m: m["engine"].update(version=None), "the version of the engine's runtime is not said"),
-        (lambda m: m["engine"].update(precision="fp23"), "the precision 'fp23' is none; did you mean"),
+        (
+            lambda m: m["engine"].update(runtime="onixruntime"),
+            "there is no runtime 'onixruntime'; did you mean",
+        ),
         (lambda m: m["finished"].update(largest_difference=0.1), r"off by 0\.1 of its graph, its answers say"),
         (lose, "its gates amount to 'failed', it says 'not run here'"),
         (lambda m: gate(m, "model", "score_drop").update(decides=False), "so 'decides' is True, not False"),

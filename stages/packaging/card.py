@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from attar.pipeline.report import gate as words
-from attar.stages.packaging.finished import WITHIN
+from attar.stages.packaging.golden import within
 from attar.stages.packaging.judgement import Gate
 from attar.stages.packaging.manifest import Manifest, Tensor
 from attar.stages.proof.ledger import PREVIOUS
@@ -67,7 +67,7 @@ def state(manifest: Manifest) -> str:
             "engine builds it there, compares it with its graph, and writes the finished bundle to DIR."
         )
     if done := manifest.finished:
-        allowed = WITHIN[manifest.engine.precision]
+        allowed = within(manifest.engine)
         return (
             f"\n\n**Finished by attar {done.attar} on {done.date}.** On {done.requests} golden requests the engine is off by "
             f"{done.largest_difference:.2g} of its graph, the `model` below; up to {allowed:g} is allowed. The promises "

@@ -11,11 +11,9 @@ from pydantic import Field
 from attar.models.task import Array, Arrays
 from attar.stages.packaging.part import Part
 
-WITHIN: Mapping[str, float] = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 5e-2, "int8": 5e-2, "int8-dynamic": 5e-2}
-"""By precision: how far the answers of an engine may be from those of the graph that it is built from, of their magnitude (or 1).
-
-Both compute the same rounded arithmetic in another order. fp32 leaves 1e-3, as ``Build`` does; half precision and bfloat16 have
-significands of 11 and 8 bits, and a few of their last places are allowed; of int8 with 255 steps a dozen."""
+TOLERANCE = 1e-3
+"""How far an engine's answers may be from those of the graph that it is built from, of their magnitude (or 1), where its runtime
+does not round otherwise: as in ``Build``."""
 
 
 class Finished(Part):
@@ -28,7 +26,7 @@ class Finished(Part):
     """See ``attar.pipeline.machine``; the engine's own needs are in ``engine``."""
     requests: int = Field(ge=1)
     largest_difference: float = Field(ge=0)
-    """Of the engine's golden answers from the model's, as ``difference`` has it; at most what ``WITHIN`` allows."""
+    """Of the engine's golden answers from the model's, as ``difference`` has it; at most what its runtime tolerates."""
 
 
 def difference(expected: Array, got: Array) -> float:

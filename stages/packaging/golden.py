@@ -9,9 +9,10 @@ from safetensors.numpy import load_file
 from attar.models.task import Array, Arrays
 from attar.pipeline.errors import Unfit
 from attar.stages.packaging import ragged
-from attar.stages.packaging.finished import WITHIN, apart
+from attar.stages.packaging.finished import TOLERANCE, apart
 from attar.stages.packaging.fitness import AGAIN, unfit
-from attar.stages.packaging.manifest import Manifest, Output
+from attar.stages.packaging.manifest import Manifest, Needs, Output
+from attar.stages.runtimes.runtime import load
 
 FILE = "golden.safetensors"
 
@@ -28,19 +29,25 @@ def read(bundle: Path, manifest: Manifest) -> dict[str, Array]:
 
 def check_finished(bundle: Path, manifest: Manifest) -> None:
     """Raises Unfit where the engine's answers are not as close to its graph's as the bundle says, or as its precision needs."""
-    distance = proven(bundle, manifest.engine.precision, read(bundle, manifest))
+    distance = proven(bundle, manifest.engine, read(bundle, manifest))
     said = manifest.finished and manifest.finished.largest_difference
     if distance != said:
         raise Unfit(f"{bundle} says that its engine is off by {said} of its graph, its answers say {distance}. {AGAIN}")
 
 
-def proven(bundle: Path, precision: str, tensors: Arrays) -> float:
-    """How far the engine's answers are from its graph's. Raises Unfit where that is more than the precision explains."""
-    distance, allowed = max(apart(tensors).values()), WITHIN[precision]
+def within(needs: Needs) -> float:
+    """How far an engine may be from its graph. Raises Unfit for a runtime that is none."""
+    with unfit(f"the engine needs {needs.runtime}"):
+        return load(needs.runtime).tolerances.get(needs.precision, TOLERANCE)
+
+
+def proven(bundle: Path, needs: Needs, tensors: Arrays) -> float:
+    """How far the engine's answers are from its graph's. Raises Unfit where that is more than its precision explains."""
+    distance, allowed = max(apart(tensors).values()), within(needs)
     if not distance <= allowed:
         raise Unfit(
             f"{bundle}: its engine answers otherwise than the graph that it was built from: off by {distance:.2g} of their "
-            f"magnitude, allowed for {precision} {allowed:g}"
+            f"magnitude, allowed for {needs.precision} {allowed:g}"
         )
     return distance
 

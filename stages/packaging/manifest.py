@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from attar.models.preprocess.known import KnownStep
 from attar.models.task import Kind
 from attar.pipeline.errors import did_you_mean
-from attar.stages.packaging.finished import WITHIN, Finished
+from attar.stages.packaging.finished import Finished
 from attar.stages.packaging.judgement import Judgement
 from attar.stages.packaging.part import Part
 from attar.stages.packaging.steps import outside
@@ -149,6 +149,4 @@ class Manifest(Part):
             raise ValueError("it was finished, and nothing of it was unfinished")
         if self.engine.version is None and not self.unfinished:
             raise ValueError("the version of the engine's runtime is not said")
-        if self.not_run_here and self.engine.precision not in WITHIN:
-            raise ValueError(f"the precision {self.engine.precision!r} is none; {did_you_mean(self.engine.precision, WITHIN)}")
         return self
