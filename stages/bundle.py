@@ -97,8 +97,8 @@ def check_portable(path: Path, manifest: Manifest) -> None:
     from attar.stages.runtimes import onnxruntime
 
     files = {name: path / "graphs" / f"{name}.onnx" for name in manifest.graphs}
-    recorded = "model" in manifest.answered
-    who, tolerance = ("model", max(LOOSEST, golden.within(manifest.engine))) if recorded else ("engine", LOOSEST)
+    who = "model" if "model" in manifest.answered else "engine"
+    tolerance = max(LOOSEST, golden.within(manifest.engine))
     with unfit(f"the graphs of {path} do not open"), onnxruntime.opened(files, manifest.engine.threads) as predict:
         try:
             replay(path, manifest, predict, tolerance, who)
