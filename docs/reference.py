@@ -256,7 +256,13 @@ with attar.open(".attar/latest/recipe/cpu") as predict:
 ```"""
 
 API = {
-    "Run and serve": ("run", "open", "attar.stages.bundle:BundlePredictor", "attar.pipeline.run:Record"),
+    "Run and serve": (
+        "run",
+        "open",
+        "attar.stages.bundle:BundlePredictor",
+        "attar.stages.finish:finish",
+        "attar.pipeline.run:Record",
+    ),
     "A task": ("Task", "Tensor", "Output", "Split", "InMemory", "Batch", "hits"),
     "Preprocessing": ("DecodeImage", "Resize", "CenterCrop", "ChannelsFirst", "Scale", "Normalize", "Tokenize"),
     "A stage of your own": ("Stage", "Artifact"),

@@ -1,4 +1,4 @@
-"""The commands that look at a store, a bundle or this machine instead of running a recipe."""
+"""The commands that look at a store or this machine instead of running a recipe."""
 
 from __future__ import annotations
 
@@ -10,42 +10,6 @@ from typing import Any
 import click
 
 from attar.pipeline.options import JSON, STORE, VERBOSE
-
-BUNDLE = click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
-
-
-@click.command()
-@BUNDLE
-@JSON
-@VERBOSE
-def check(bundle: Path, as_json: bool, verbose: bool) -> None:
-    """Checksums, machine, verdict and golden requests of a bundle; exit code 4 when it is not fit to serve."""
-    from attar.stages import bundle as bundles
-
-    facts = bundles.check(bundle)
-    click.echo(json.dumps(facts, indent=1) if as_json else f"{bundle} is fit to serve: " + _line(facts))
-
-
-@click.command()
-@BUNDLE
-@click.option(
-    "--batch",
-    "batches",
-    multiple=True,
-    type=click.IntRange(1),
-    default=(1, 32),
-    show_default=True,
-    help="Samples a call; may be repeated.",
-)
-@click.option("--seconds", type=click.FloatRange(0.05), default=1.0, show_default=True, help="Time for each measurement.")
-@JSON
-@VERBOSE
-def bench(bundle: Path, batches: tuple[int, ...], seconds: float, as_json: bool, verbose: bool) -> None:
-    """Latency and throughput on this machine, against the bundle's fp32 student."""
-    from attar.stages import bench as benches
-
-    facts = benches.bench(bundle, batches, seconds)
-    click.echo(json.dumps(facts, indent=1) if as_json else benches.table(facts))
 
 
 @click.command()
@@ -141,10 +105,6 @@ def _size(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
-def _line(facts: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in facts.items() if isinstance(value, str | int | float))
-
-
 def _block(facts: Mapping[str, Any], indent: str = "") -> str:
     lines = []
     for name, value in facts.items():
@@ -154,4 +114,4 @@ def _block(facts: Mapping[str, Any], indent: str = "") -> str:
     return "\n".join(lines)
 
 
-COMMANDS = (check, bench, show, ls, gc, schema, doctor)
+COMMANDS = (show, ls, gc, schema, doctor)

@@ -121,6 +121,6 @@ class Bench:
                 calls = {hop: partial(self.ask, hop, each, inputs[hop]) for hop, each in opened.items()}
                 for hop, taken in timing.interleaved(calls, repeats, seconds).items():
                     times[hop][batch] = taken
-        rounds = {str(batch): len(taken) for batch, taken in times["engine"].items()}
+        rounds = {str(batch): len(taken) for batch, taken in next(iter(times.values())).items()}
         loads.append(timing.load_average())
         return times, {"timing": {"cpu": cpu, "threads": 1, "rounds": rounds, "load_average": loads}}

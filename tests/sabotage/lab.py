@@ -97,7 +97,7 @@ def outcome(records: Sequence[Record]) -> Found:
     if verdict["verdict"] == "passed":
         return Found(code, "", verdict["summary"])
     gate = told(verdict)
-    return Found(code, gate.hop, gate.outcome.sentence.removeprefix(f"{gate.hop}: "))
+    return Found(code, gate.hop, gate.judged().sentence.removeprefix(f"{gate.hop}: "))
 
 
 def told(verdict: Mapping[str, Any]) -> Gate:
