@@ -13,7 +13,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attar.pipeline.errors import StageError
+from attar.pipeline.errors import Refusal
 from attar.stages.precision.graphs import constants, tidy
 from attar.stages.precision.int8 import better_in_float, prepared, unknown_refused
 
@@ -39,7 +39,7 @@ def quantize(source: Path, target: Path, per_channel: bool, exclude: Collection[
     inside = [node for node in products if weighted(node, model) and node.name not in kept]
     if not inside:
         present = ", ".join(sorted({node.op_type for node in model.graph.node}))
-        raise StageError(
+        raise Refusal(
             f"nothing can be quantized: no {' or '.join(sorted(MULTIPLYING))} by a weight is left but those excluded and "
             f"the last layer; the graph has {present}. Use precision = 'int8' for convolutions, or 'fp32'"
         )

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attar.pipeline.errors import StageError, did_you_mean
+from attar.pipeline.errors import Refusal, StageError, did_you_mean
 from attar.stages.precision.graphs import attribute, constants, inline_identities, is_float, tidy
 from attar.stages.precision.pooling import pool_globally
 
@@ -147,7 +147,7 @@ def unknown_refused(model: onnx.ModelProto, exclude: Collection[str]) -> Collect
 def require_work(inside: list[onnx.NodeProto], model: onnx.ModelProto) -> None:
     if not any(node.op_type in MULTIPLYING for node in inside):
         present = ", ".join(sorted({node.op_type for node in model.graph.node}))
-        raise StageError(
+        raise Refusal(
             f"nothing can be quantized: no {', '.join(sorted(MULTIPLYING))} is left but those excluded, a narrow stem and "
             f"the last layer; the graph has {present}. Use precision = 'fp32'"
         )
