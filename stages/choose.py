@@ -25,8 +25,8 @@ Rounds = Mapping[str, npt.NDArray[np.float64]]
 
 class Choose(Stage[Choice]):
     """What is promised of the engine's answers, and what its precision must keep of the fp32 graph, is held against each
-    candidate; the fastest that passes goes on. Where others are as fast within the noise, the most faithful of them does. Where
-    none passes it is the most faithful one, for the gates on test to judge; where none runs here, the first.
+    candidate; the fastest that passes goes on. Where others are as fast within the noise, the most faithful of them does. If all
+    break a promise it is the most faithful, for the gates on test to judge; if all need another machine, the first.
 
     Facts: ``winner``; ``passed``: whether it keeps the promises on validation; ``summary``; ``split``, ``samples``,
     ``score_name``, ``batch``, ``timing``; and ``candidates`` in the recipe's order: ``candidate``, ``title``, ``status``,

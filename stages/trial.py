@@ -42,7 +42,7 @@ class Try(Stage[Trials]):
     task: CodeName
     candidates: tuple[dict[str, Any], ...] = ()
     """Forms of this target to choose from: tables with any settings of its model and engine, whose defaults are those of the
-    target; or ``"all"``, what this machine can run. See [Engines](../engines.md)."""
+    target; or ``"all"``: what this machine can run."""
     batch: int = Field(32, ge=1)
     """Samples a call when a split is answered, and the second batch size that is timed, besides 1."""
     repeats: int = Field(200, ge=timing.LEAST)
