@@ -16,7 +16,7 @@ from attar.stages.artifacts import Choice, Trials
 from attar.stages.proof import gates as proof
 from attar.stages.proof import statistics
 from attar.stages.proof.gates import Gates
-from attar.stages.proof.outcome import Outcome
+from attar.stages.proof.outcome import ROUNDING, Outcome
 
 Row = Mapping[str, Any]
 Rounds = Mapping[str, npt.NDArray[np.float64]]
@@ -25,13 +25,14 @@ Rounds = Mapping[str, npt.NDArray[np.float64]]
 
 class Choose(Stage[Choice]):
     """What is promised of the engine's answers, and what its precision must keep of the fp32 graph, is held against each
-    candidate; the fastest that passes goes on. Where others are as fast within the noise, the most faithful of them does. If all
-    break a promise it is the most faithful, for the gates on test to judge; if all need another machine, the first.
+    candidate; the fastest that passes goes on. Where others are as fast within the noise, the most faithful of them does. If too
+    few samples let any pass, those count whose numbers are inside the promises, though their bounds are not. If all break a
+    promise it is the most faithful, for the gates on test to judge; if all need another machine, the first.
 
-    Facts: ``winner``; ``passed``: whether it keeps the promises on validation; ``summary``; ``split``, ``samples``,
+    Facts: ``winner``; ``passed``: whether it passed on validation; ``summary``; ``split``, ``samples``,
     ``score_name``, ``batch``, ``timing``; and ``candidates`` in the recipe's order: ``candidate``, ``title``, ``status``,
     ``verdict``, ``reason``, ``score``, ``score_drop``, ``correlation``, ``p50`` (microseconds by batch size), ``bytes``,
-    ``threads``, ``slower`` (``times`` the fastest that passes, with ``bounds``).
+    ``threads``, ``slower`` (``times`` the fastest of those that count, with ``bounds``).
     """
 
     gates: Gates = Gates()
@@ -40,24 +41,29 @@ class Choose(Stage[Choice]):
     def run(self, out: Path, *, trials: Trials) -> Facts:
         """Raises StageError when every candidate is refused, with the reasons."""
         rows = {row["candidate"]: row for row in trials.facts["candidates"]}
-        measured = [name for name, row in rows.items() if row["status"] == "measured"]
-        judged = {name: proof.candidate(trials.facts, rows[name], self.gates) for name in measured}
-        passing = [name for name in measured if proof.overall(each.verdict for each in judged[name]) == "passed"]
-        slower = ratios(rounds(trials, passing), rows)
-        winner = chosen(rows, measured, passing, slower)
+        measured = {name: row for name, row in rows.items() if row["status"] == "measured"}
+        judged = {name: proof.candidate(trials.facts, row, self.gates) for name, row in measured.items()}
+        slower = ratios(rounds(trials, counting(judged)), rows)
+        winner = chosen(rows, slower)
         told = {name: reason(name, winner, row, judged.get(name, ()), slower) for name, row in rows.items()}
-        shown = {name: proof.overall(each.verdict for each in judged[name]) for name in measured}
+        shown = {name: proof.overall(each.verdict for each in found) for name, found in judged.items()}
         about = {name: trials.facts[name] for name in ("split", "samples", "score_name", "batch", "timing")}
         return {
             **about,
             "winner": winner,
-            "passed": winner in passing,
+            "passed": shown.get(winner) == "passed",
             "summary": f"{rows[winner]['title']} goes on: {told[winner]}",
             "candidates": [
                 {**columns(row), "verdict": shown.get(name, row["status"]), "reason": told[name], "slower": slower.get(name)}
                 for name, row in rows.items()
             ],
         }
+
+
+def counting(judged: Mapping[str, Sequence[Outcome]]) -> list[str]:
+    """Those that are chosen by their speed: all that pass; where none does, all whose numbers are inside every promise."""
+    passing = [name for name, found in judged.items() if all(each.verdict == "passed" for each in found)]
+    return passing or [name for name, found in judged.items() if all((each.margin or 0) >= -ROUNDING for each in found)]
 
 
 def rounds(trials: Trials, names: Sequence[str]) -> Rounds:
@@ -78,10 +84,11 @@ def p50(row: Row) -> float:
     return float(row["latency"]["1"]["p50"])
 
 
-def chosen(rows: Mapping[str, Row], measured: Sequence[str], passing: Sequence[str], slower: Mapping[str, Row]) -> str:
+def chosen(rows: Mapping[str, Row], slower: Mapping[str, Row]) -> str:
     """Raises StageError when there is nothing to choose from."""
-    if passing:
-        return max((name for name in passing if tied(slower[name])), key=lambda name: faithful(rows[name]))
+    if slower:
+        return max((name for name in slower if tied(slower[name])), key=lambda name: faithful(rows[name]))
+    measured = [name for name, row in rows.items() if row["status"] == "measured"]
     if measured:
         return max(measured, key=lambda name: faithful(rows[name]))
     absent = [name for name, row in rows.items() if row["status"] == "not run here"]
@@ -107,17 +114,20 @@ def reason(name: str, winner: str, row: Row, judged: Sequence[Outcome], slower: 
         return f"{row['status']}: {row['why']}" + ("; none runs here, and it is the first" if name == winner else "")
     broken = "; ".join(promise(each) for each in judged if each.verdict != "passed")
     if name == winner:
-        return f"none keeps the promises, it is the most faithful: {broken}" if broken else first(name, slower)
-    return broken or later(slower[name])
+        goes = first(name, slower, "may keep" if broken else "keeps")
+        return f"{goes}; {broken}" if broken else goes
+    return later(slower[name]) if name in slower else broken
 
 
-def first(name: str, slower: Mapping[str, Row]) -> str:
+def first(name: str, slower: Mapping[str, Row], keeps: str) -> str:
     """Of the one that goes on."""
+    if not slower:
+        return "the most faithful, none keeps the promises"
     if len(slower) == 1:
-        return "the only one that keeps the promises"
+        return f"the only one that {keeps} the promises"
     if any(tied(each) for other, each in slower.items() if other != name):
         return "the most faithful of the fastest"
-    return "the fastest that keeps the promises"
+    return f"the fastest that {keeps} the promises"
 
 
 def later(slower: Row) -> str:

@@ -23,6 +23,8 @@ class Point:
     value: float
     """More is better."""
     ink: str
+    kept: bool
+    """Whether it was shown to keep the promises."""
 
 
 def panels(target: Target) -> list[Panel]:
@@ -33,9 +35,9 @@ def panels(target: Target) -> list[Panel]:
 
 
 def points(target: Target, name: str) -> list[Point]:
-    inks = {"passed": style.STUDENT}
+    inks = {"failed": style.FAIL}
     return [
-        Point(row["candidate"], latency, value, inks.get(row["verdict"], style.FAIL))
+        Point(row["candidate"], latency, value, inks.get(row["verdict"], style.STUDENT), row["verdict"] == "passed")
         for row in target.candidates
         if (latency := number(row, "p50", "1")) is not None and (value := number(row, name)) is not None
     ]
@@ -71,10 +73,9 @@ def panel(target: Target, name: str, found: Sequence[Point]) -> Panel:
 
 
 def dot(axes: Axes, point: Point, wins: bool) -> None:
-    """The one that goes on is full and larger; one that does not keep the promises is hollow."""
-    fill = style.ENGINE if wins else point.ink if point.ink != style.FAIL else style.PAPER
-    edge = style.ENGINE if wins and point.ink != style.FAIL else point.ink
-    style.ring(axes, point.latency, point.value, fill, edge, 11 if wins else 8)
+    """The one that goes on is larger; one that is not shown to keep the promises is hollow."""
+    ink = style.ENGINE if wins and point.ink != style.FAIL else point.ink
+    style.ring(axes, point.latency, point.value, ink if point.kept else style.PAPER, ink, 11 if wins else 8)
     axes.annotate(
         point.name, (point.latency, point.value), (0, 9), textcoords="offset points",
         ha="center", color=style.INK if wins else style.MUTED, size=style.SMALL, weight="bold" if wins else "normal",
@@ -84,6 +85,6 @@ def dot(axes: Axes, point: Point, wins: bool) -> None:
 def caption(winner: str, best: Sequence[Point], log: bool) -> str:
     said = [
         "Median time of a call at batch 1 on the validation split, less is better. The line joins those that no other beats:",
-        f"{', '.join(each.name for each in best)}. {winner} goes on; one that does not keep the promises is hollow.",
+        f"{', '.join(each.name for each in best)}. {winner} goes on; what is not shown to keep the promises is hollow.",
     ]
     return " ".join([*said, *(["The axis is logarithmic."] if log else [])])
