@@ -125,3 +125,8 @@ def test_no_other_beats_a_point_of_the_front_and_every_other_is_beaten(of: list[
 def test_one_candidate_alone_is_no_front(records: list[Made]) -> None:
     rows = targets(records)[0].candidates[:1]
     assert front.panels(targets(changed(records, "cpu.choice", candidates=rows))[0]) == []
+
+
+def test_what_hardly_differs_is_drawn_level() -> None:
+    assert front.height([0.9690, 0.9690]) == pytest.approx((0.967, 0.971))
+    assert front.height([0.5, 0.9]) == pytest.approx((0.428, 0.972))

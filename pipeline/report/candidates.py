@@ -59,8 +59,8 @@ def tried(target: Target) -> str:
         return "None of them was run here."
     rounds = max(timing["rounds"].values())
     threads = "on one pinned thread" if timing["threads"] == 1 else "each on its own threads, none of them pinned"
-    before, after = timing["load_average"]
+    load = " to ".join(dict.fromkeys(f"{each:.1f}" for each in timing["load_average"]))
     return (
         f"All answered the same {words.count(choice['samples'])} samples of the {choice['split']} split and were timed in the "
-        f"same {words.count(rounds)} rounds, {threads}, at a load average of {before:.1f} to {after:.1f}."
+        f"same {words.count(rounds)} rounds, {threads}, at a load average of {load}."
     )

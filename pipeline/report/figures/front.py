@@ -14,6 +14,9 @@ from attar.pipeline.report.target import Target, number
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+FLAT = 0.004
+"""The least height of an axis: differences in the fourth decimal are not drawn as if they filled it."""
+
 
 @dataclass(frozen=True)
 class Point:
@@ -53,6 +56,8 @@ def front(found: Sequence[Point]) -> list[Point]:
 
 
 def panel(target: Target, name: str, found: Sequence[Point]) -> Panel:
+    from matplotlib.ticker import MaxNLocator
+
     title, winner = f"{name[:1].upper()}{name[1:]} and latency", target.choice["winner"]
     with style.house():
         figure, axes = style.panel(230, left=56, right=24, top=18, bottom=38)
@@ -61,15 +66,23 @@ def panel(target: Target, name: str, found: Sequence[Point]) -> Panel:
         log = speed.spread([point.latency for point in found], [])
         if log:
             axes.set_xscale("log")
-        axes.margins(0.14)
+        axes.margins(x=0.14)
+        axes.set_ylim(*height([point.value for point in found]))
         best = front(found)
         axes.plot([each.latency for each in best], [each.value for each in best], color=style.MUTED, linewidth=1.2)
         for point in found:
             dot(axes, point, point.name == winner)
         speed.ticks(axes, words.micro, log)
+        axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.yaxis.set_major_formatter(lambda value, _: words.score(value))
         drawn = style.svg(figure, f"{target.name}: {title}")
     return Panel(title, drawn, caption(winner, best, log))
+
+
+def height(values: Sequence[float]) -> tuple[float, float]:
+    """The ends of the axis: room around the values, and never so near that differences which mean nothing look large."""
+    middle, room = (max(values) + min(values)) / 2, max(FLAT, 1.36 * (max(values) - min(values))) / 2
+    return middle - room, middle + room
 
 
 def dot(axes: Axes, point: Point, wins: bool) -> None:
