@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from attar.pipeline.errors import RecipeError, did_you_mean
 from attar.pipeline.graph import Bound
+from attar.pipeline.stage import Stage
 
 if TYPE_CHECKING:
     from attar.pipeline.recipe import Slot, Table
@@ -56,18 +57,24 @@ def wired(slot: Slot, beside: Mapping[str, str], target: str = "", names: Iterab
 
 def expanded(target: str, slots: Sequence[Slot], settings: Table) -> dict[str, Table]:
     """``c1``, ``c2``, ... and all that is set of each. Raises RecipeError."""
-    fields = {key for slot in slots if slot.candidate for key in slot.stage.model_fields} - {"task"}
+    stages = [slot.stage for slot in slots if slot.candidate]
+    fields = {key for stage in stages for key in stage.model_fields} - {"task"}
     defaults = {key: value for key, value in settings.items() if key in fields}
     listed = tables(f"[targets.{target}] {KEY}", slots, settings[KEY])
     for number, own in enumerate(listed, 1):
         known(f"[targets.{target}] candidate {number}", own, fields)
+    used = [taken(stages, defaults, own) for own in listed]
     for key in defaults:
-        if all(key in own for own in listed):
-            whose = "chooses it for each" if settings[KEY] == ALL else "sets it in each"
-            raise RecipeError(
-                f"[targets.{target}] {key} = {defaults[key]!r} is never used, because {KEY} {whose}; remove one of both"
-            )
-    return {f"c{number}": defaults | own for number, own in enumerate(listed, 1)}
+        if not any(key in each for each in used):
+            why = f"{KEY} = {ALL!r} chooses it" if settings[KEY] == ALL else f"each of the {KEY} has its own, or no use for it"
+            raise RecipeError(f"[targets.{target}] {key} = {defaults[key]!r} is never used: {why}; remove it")
+    return {f"c{number}": each | own for number, (each, own) in enumerate(zip(used, listed, strict=True), 1)}
+
+
+def taken(stages: Iterable[type[Stage[Any]]], defaults: Table, own: Table) -> Table:
+    """The defaults that a candidate takes: those that it does not set itself and that mean something beside what it sets."""
+    idle = {key for stage in stages for key in stage.meaningless(defaults | own)}
+    return {key: value for key, value in defaults.items() if key not in own and key not in idle}
 
 
 def tables(place: str, slots: Sequence[Slot], value: Any) -> Sequence[Table]:

@@ -138,6 +138,11 @@ class Stage(BaseModel, Generic[A]):
         return self.follows
 
     @classmethod
+    def meaningless(cls, settings: Mapping[str, Any]) -> Set[str]:
+        """Of these settings those that mean nothing beside the others: as defaults of several forms they are left out."""
+        return set()
+
+    @classmethod
     def named(cls, what: str) -> list[str]:
         """The fields that are marked ``code``, ``file``, ``files``, ``folder``, ``artifact`` or ``undecided``."""
         return [name for name, field in cls.model_fields.items() if Named(what) in [*field.metadata, *marks(field.annotation)]]

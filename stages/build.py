@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -42,6 +42,11 @@ class Build(Stage[Engine]):
     """Intra-op threads; not set: the count that answers one sample fastest here, a larger one only if it saves 10 %."""
     tolerance: float = Field(1e-3, gt=0)
     """Largest ``|model - engine|``, times the largest answer where that is above 1."""
+
+    @classmethod
+    def meaningless(cls, settings: Mapping[str, Any]) -> Set[str]:
+        name = settings.get("runtime", cls.model_fields["runtime"].default)
+        return {"provider", "threads"} - runtimes.load(name).knows if name in RUNTIMES else set()
 
     def following(self) -> Sequence[str]:
         return (*self.follows, RUNTIMES[self.runtime])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -58,6 +58,10 @@ class Optimize(Stage[OnnxModel]):
         if self.floor and self.precision == "int8-dynamic":
             raise ValueError("floor climbs a ladder that precision 'int8-dynamic' does not have; remove floor, or use 'int8'")
         return self
+
+    @classmethod
+    def meaningless(cls, settings: Mapping[str, Any]) -> Set[str]:
+        return set() if settings.get("precision") == "int8" else {"floor", "tuning_epochs", "tuning_learning_rate"}
 
     @property
     def climbs(self) -> bool:

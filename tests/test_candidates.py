@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +17,8 @@ from attar.pipeline.run import Record, Run
 from attar.pipeline.schema import schema
 from attar.pipeline.stage import Artifact, Facts, Stage
 from attar.pipeline.store import Store
+from attar.stages.build import Build
+from attar.stages.optimize import Optimize
 from tests import tiny
 from tests.toy import Number, Source, Word
 
@@ -39,7 +41,13 @@ class Form(Stage[Number]):
 
 
 class Engine(Stage[Number]):
+    """Adds something; to nothing it adds nothing."""
+
     add: float = 0.0
+
+    @classmethod
+    def meaningless(cls, settings: Mapping[str, Any]) -> Set[str]:
+        return {"add"} if settings.get("times") == 0 else set()
 
     def run(self, out: Path, *, form: Number) -> Facts:
         (out / "value.json").write_text(json.dumps(form.value() + self.add))
@@ -125,6 +133,15 @@ def test_a_target_s_settings_are_the_defaults_of_each_and_its_own_win(tmp_path: 
     assert slots["cpu.told"].stage == Tell(candidates=({"add": 1, "times": 2}, {"add": 7, "times": 3}))
 
 
+def test_a_default_that_means_nothing_to_a_candidate_is_left_out_of_it(tmp_path: Path) -> None:
+    slots = load(tmp_path, "[targets.cpu]\nadd = 5\ncandidates = [{ times = 2 }, { times = 0 }]").pipeline.slots
+    assert [slots[f"cpu.{name}.engine"].stage for name in ("c1", "c2")] == [Engine(add=5), Engine()]
+    with pytest.raises(RecipeError, match=r"add = 5 is never used: each of the candidates has its own, or no use for it"):
+        load(tmp_path, "[targets.cpu]\nadd = 5\ncandidates = [{ times = 0 }]")
+    assert Optimize.meaningless({"precision": "int8-dynamic"}) == {"floor", "tuning_epochs", "tuning_learning_rate"}
+    assert Optimize.meaningless({"precision": "int8"}) == Build.meaningless({}) == Build.meaningless({"runtime": "none"}) == set()
+
+
 def test_all_is_what_the_table_offers(tmp_path: Path) -> None:
     slots = load(tmp_path, "[targets.cpu]\ncandidates = 'all'").pipeline.slots
     assert [slots[f"cpu.{name}.form"].stage for name in ("c1", "c2")] == [Form(times=2), Form(times=3)]
@@ -146,9 +163,9 @@ def test_all_is_what_the_table_offers(tmp_path: Path) -> None:
         ("candidates = [{ times = 2 }, {}, { times = 2.0, over = 1 }]", r"candidates 1 and 3 are the same; remove one"),
         (
             "times = 5\ncandidates = [{ times = 2 }, { times = 3 }]",
-            r"times = 5 is never used, because candidates sets it in each",
+            r"times = 5 is never used: each of the candidates has its own, or no use for it; remove it",
         ),
-        ("times = 5\ncandidates = 'all'", r"times = 5 is never used, because candidates chooses it for each; remove one of both"),
+        ("times = 5\ncandidates = 'all'", r"times = 5 is never used: candidates = 'all' chooses it; remove it"),
     ],
 )
 def test_a_mistake_is_named_with_its_place(tmp_path: Path, target: str, message: str) -> None:
