@@ -47,9 +47,7 @@ def recipe() -> str:
     parts += ["## `[gates]`", *model(gates["$ref"], whole["$defs"], 3)]
     parts += [part for slot in SLOTS if not slot.per_target for part in slot_part(slot, f"## `[{slot.name}]`", slot.name)]
     parts.append(TARGETS)
-    parts += [
-        part for slot in SLOTS if slot.per_target for part in slot_part(slot, f"### NAME.{slot.name}", f"target-{slot.name}")
-    ]
+    parts += [part for slot in of_targets() for part in slot_part(slot, f"### NAME.{slot.name}", f"target-{slot.name}")]
     return "\n\n".join([*parts, *losses(whole), ""])
 
 
@@ -65,7 +63,15 @@ relative to the recipe. Of both the content counts when attar decides what to ma
 TARGETS = """## `[targets.NAME]`
 
 One section for each deployment, named as you like. Its keys go to all of the stages below that have a setting of that name;
-`[targets.NAME.gates]` overrides [`[gates]`](#gates)."""
+`[targets.NAME.gates]` overrides [`[gates]`](#gates).
+
+`candidates` lists several forms of the target; each has a model and an engine of its own, `NAME.c1.model`, `NAME.c1.engine` and
+so on, and [the fastest that keeps the promises](../engines.md#candidates) becomes the target's."""
+
+
+def of_targets() -> list[Slot]:
+    """Those with something to set: what only hands on the candidate that was chosen has nothing."""
+    return [slot for slot in SLOTS if slot.per_target and section(slot, {})["properties"]]
 
 
 def slot_part(slot: Slot, heading: str, anchor: str) -> Iterator[str]:
@@ -94,6 +100,7 @@ def first(docstring: str | None) -> str:
 
 def edges(slot: Slot) -> str:
     sources = [f"`{slot.wires.get(need, need)}`" for need in slot.stage.needs()]
+    sources += [f"the `{slot.wires.get(name, name)}` of every candidate" for name in slot.stage.gathers()]
     return f"Reads {listed(sources) if sources else 'no other slot'}; makes `{slot.stage.makes().__name__}`."
 
 

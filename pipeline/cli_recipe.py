@@ -191,7 +191,7 @@ def plan(as_json: bool, **options: Any) -> None:
 def fetch(as_json: bool, **options: Any) -> None:
     """Get the data that the recipe's task knows how to get."""
     from attar.models.task import load_task
-    from attar.pipeline.run import breaking
+    from attar.pipeline.blame import breaking
 
     workspace = workspace_of(options)
     tasks = {stage.task for bound in workspace.recipe.pipeline.slots.values() if hasattr(stage := bound.stage, "task")}

@@ -215,6 +215,14 @@ class Production(OnnxModel):
         return alike and prepared and all(cmp(self.root / name, model.root / name, shallow=False) for name in files)
 
 
+class Trials(Artifact):
+    """``seconds.safetensors`` (``CANDIDATE.BATCH``, in rounds) and what each candidate answers, in the facts (see ``trial``)."""
+
+
+class Choice(Artifact):
+    """Which candidate goes on, and why the others do not, in the facts (see ``choose``)."""
+
+
 class Evidence(Artifact):
     """``hops.safetensors`` (per-sample outputs and statistics of every hop) and the ledger in the facts (see ``measure``)."""
 

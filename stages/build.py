@@ -96,8 +96,12 @@ class Build(Stage[Engine]):
         return bool(getattr(self, name) != type(self).model_fields[name].default)
 
     def deciding(self) -> Set[str]:
-        strange = {"provider", "threads", "profile", *self.OPTIONS} - runtimes.load(self.runtime).knows
-        return super().deciding() - strange
+        return super().deciding() - self.meaningless({"runtime": self.runtime})
+
+    @classmethod
+    def meaningless(cls, settings: Mapping[str, Any]) -> Set[str]:
+        name = settings.get("runtime", cls.model_fields["runtime"].default)
+        return {"provider", "threads", "profile", *cls.OPTIONS} - runtimes.load(name).knows if name in RUNTIMES else set()
 
     def following(self) -> Sequence[str]:
         return (*self.follows, RUNTIMES[self.runtime])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -100,6 +100,10 @@ class Optimize(Stage[OnnxModel]):
     def placement(self) -> str:
         """What ``runtime`` decides: where an int8 graph has its Q-DQ pairs."""
         return PLACEMENTS[self.runtime].name
+
+    @classmethod
+    def meaningless(cls, settings: Mapping[str, Any]) -> Set[str]:
+        return set() if settings.get("precision") in CLIMBING else {"floor", "tuning_epochs", "tuning_learning_rate"}
 
     @property
     def climbs(self) -> bool:

@@ -155,11 +155,24 @@ def alike(
 
 
 def conversions(ledger: Mapping[str, Any], hops: Hops, gates: HopGates) -> Iterator[Outcome]:
-    for hop, other in PREVIOUS.items():
-        for gate, limit in kept_by(hop, gates).items():
-            shown = not ran(hops, hop, other) or hops[hop]["previous"][gate] is not None  # only logits have a KDL
-            if shown:
-                yield compared(gate, ledger, hops, hop, "previous", limit, decides=True)
+    for hop in PREVIOUS:
+        yield from conversion(ledger, hops, hop, gates)
+
+
+def conversion(ledger: Mapping[str, Any], hops: Hops, hop: str, gates: HopGates) -> Iterator[Outcome]:
+    for gate, limit in kept_by(hop, gates).items():
+        shown = not ran(hops, hop, PREVIOUS[hop]) or hops[hop]["previous"][gate] is not None  # only logits have a KDL
+        if shown:
+            yield compared(gate, ledger, hops, hop, "previous", limit, decides=True)
+
+
+def candidate(ledger: Mapping[str, Any], entry: Mapping[str, Any], gates: Gates) -> list[Outcome]:
+    """What would be promised of this entry, were it the engine: its answers alone, and what its precision must keep."""
+    hops = {hop["hop"]: hop for hop in (*ledger["hops"], {**entry, "hop": "model"})}
+    found = [*sound(ledger, hops, "model", decides=True), *alike(ledger, hops, "model", "teacher", gates, decides=True)]
+    if gates.score is not None:
+        found.append(floor("score", "model", gates.score, hops, ledger["samples"], decides=True))
+    return [*found, *conversion(ledger, hops, "model", gates.hops)]
 
 
 def kept_by(hop: str, gates: HopGates) -> dict[Name, float]:
