@@ -43,7 +43,9 @@ class OnnxRuntime(Runtime):
         return []
 
     def build(self, source: Path, target: Path, task: Task, asked: Asked) -> None:
-        write_optimized(source, target, asked.provider)
+        from attar.stages.runtimes.widening import widened
+
+        write_optimized(widened(source) if asked.provider == CPU else source, target, asked.provider)
 
     def opened(self, files: Mapping[str, Path], asked: Asked) -> AbstractContextManager[Predictor]:
         return opened(files, asked.threads, asked.provider, optimize=False)
@@ -147,7 +149,7 @@ def dtype(want: Any) -> str:
     return DTYPES.get(name, name)
 
 
-def write_optimized(source: Path, target: Path, provider: str = CPU) -> None:
+def write_optimized(source: Path | bytes, target: Path, provider: str = CPU) -> None:
     """Write the graph that ONNX Runtime really runs on this machine: fused, quantized kernels and memory layout chosen."""
     wanted = options(1, provider, optimize=True)
     wanted.optimized_model_filepath = str(target)
