@@ -71,17 +71,17 @@ class Worker:
             self.process.stdin.write(json.dumps(request, default=str) + "\n")
             self.process.stdin.flush()
         except BrokenPipeError as error:
-            raise Missing(self.why()) from error
+            raise self.dead() from error
         return self.heard()
 
     def heard(self) -> dict[str, Any]:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            self.process.wait()
-            raise Missing(self.why())
+            raise self.dead()
         reply: dict[str, Any] = json.loads(line)
         return reply
 
-    def why(self) -> str:
-        return last_words(self.log.read_text()) or f"its process ended with {self.process.returncode}"
+    def dead(self) -> Missing:
+        self.process.communicate()  # which closes the pipes
+        return Missing(last_words(self.log.read_text()) or f"its process ended with {self.process.returncode}")

@@ -57,7 +57,7 @@ def torch(file: Path, compiled: bool, freezing: bool = False) -> Predict:
 
     ``freezing`` makes constants of the weights, so that batch normalisation is folded into convolutions; PyTorch leaves it off.
     """
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(file.parent / "compiled")  # what was compiled before must not count
+    os.environ["TMPDIR"] = str(file.parent)  # there it keeps what it compiled; what is kept from before must not count
     import torch
     import torch._inductor.config
 
