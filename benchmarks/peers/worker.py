@@ -42,14 +42,26 @@ def onnxruntime(file: Path) -> Predict:
 
 
 def openvino(file: Path, hints: Mapping[str, str]) -> Predict:
-    """What it makes itself, or an ONNX file; its outputs are copied, as they are everywhere."""
+    """What it makes itself, or an ONNX file. Each batch size is compiled for itself: three quarters of the time."""
     import openvino
 
+    core, opened = openvino.Core(), dict[int, tuple[list[str], Any]]()
     asked = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY", **hints}
-    compiled = openvino.Core().compile_model(file, "CPU", asked)
-    request = compiled.create_infer_request()
-    names = [output.any_name for output in compiled.outputs]
-    return lambda inputs: dict(zip(names, request.infer(inputs, share_inputs=True).values(), strict=True))
+
+    def compiled(inputs: Arrays) -> tuple[list[str], Any]:
+        model = core.read_model(file)
+        model.reshape({name: array.shape for name, array in inputs.items()})
+        made = core.compile_model(model, "CPU", asked)
+        return [output.any_name for output in made.outputs], made.create_infer_request()
+
+    def predict(inputs: Arrays) -> Mapping[str, Any]:
+        batch = len(next(iter(inputs.values())))
+        if batch not in opened:
+            opened[batch] = compiled(inputs)
+        names, request = opened[batch]
+        return dict(zip(names, request.infer(inputs, share_inputs=True).values(), strict=True))
+
+    return predict
 
 
 def torch(file: Path, compiled: bool, freezing: bool = False) -> Predict:
