@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from benchmarks import engines_report
-from benchmarks.peers import contenders, environments, process
+from benchmarks.peers import contenders, environments, measured, process
 from benchmarks.peers.contenders import Contender, Given
 from benchmarks.peers.environments import OURS, Environment, Missing
 from benchmarks.peers.process import Worker
@@ -81,6 +81,16 @@ def test_an_environment_that_cannot_be_installed_is_a_reason_and_not_kept(
     with pytest.raises(Missing, match="No matching distribution found for no-such-package-of-attar"):
         environments.python(environment, tmp_path)
     assert not (tmp_path / "none" / "requirements.json").exists()
+
+
+def test_the_memory_of_a_build_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process has far more than the 100 MB that the script asks for; what it ran in does not count."""
+    monkeypatch.setattr(process, "HERE", tmp_path)
+    (tmp_path / "measured.py").write_text(Path(measured.__file__).read_text())
+    (tmp_path / "hungry.py").write_text("import sys; held = bytearray(int(sys.argv[1]) * 10**6)")
+    small, large = (process.build(OURS, tmp_path, "hungry", [size], tmp_path / "build.log").memory for size in ("1", "101"))
+    assert 90e6 < large - small < 110e6
+    assert small < 50e6
 
 
 def test_a_key_that_attar_has_not_is_a_reason(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
 from attar.pipeline.stage import Artifact, Stage
 from attar.stages.artifacts import Answers, Engine, OnnxModel, Ranges, Weights
 from attar.stages.build import Build
@@ -19,6 +21,7 @@ from attar.stages.calibrate import Calibrate
 from attar.stages.optimize import Optimize
 
 A = TypeVar("A", bound=Artifact)
+S = TypeVar("S", bound=Stage[Any])
 STAGES: tuple[type[Stage[Any]], ...] = (Calibrate, Optimize, Build)
 
 
@@ -34,8 +37,12 @@ def known(target: Mapping[str, Any]) -> Mapping[str, Any]:
     return target
 
 
-def settings(stage: type[Stage[Any]], target: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in target.items() if key in stage.model_fields}
+def asked(stage: type[S], target: Mapping[str, Any], task: str) -> S:
+    try:
+        return stage.model_validate({"task": task} | {key: value for key, value in target.items() if key in stage.model_fields})
+    except ValidationError as error:
+        found = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}, got {each['input']!r}" for each in error.errors()]
+        raise SystemExit(f"{stage.__name__} refuses {'; '.join(found)}") from error
 
 
 def main() -> None:
@@ -49,10 +56,10 @@ def main() -> None:
     onnx = slot(OnnxModel, "onnx")
     calibration = made(Ranges, out / "calibration/out", Calibrate(task=task, samples=samples), onnx=onnx)
     model = made(
-        OnnxModel, out / "model/out", Optimize(task=task, **settings(Optimize, target)),
+        OnnxModel, out / "model/out", asked(Optimize, target, task),
         student=slot(Weights, "student"), onnx=onnx, calibration=calibration, answers=slot(Answers, "answers"),
     )  # fmt: skip
-    engine = made(Engine, out / "engine/out", Build(task=task, **settings(Build, target)), model=model)
+    engine = made(Engine, out / "engine/out", asked(Build, target, task), model=model)
     (out / "engine.json").write_text(json.dumps({"root": str(engine.root), "facts": dict(engine.facts)}))
 
 

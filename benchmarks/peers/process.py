@@ -35,7 +35,8 @@ class Cost:
 
 def build(environment: Environment, cache: Path, script: str, arguments: Sequence[str], log: Path) -> Cost:
     """Run ``peers/SCRIPT.py`` there. Raises Missing with its last words when it fails."""
-    command = [str(python(environment, cache)), str(HERE / f"{script}.py"), *arguments]
+    note, made = log.with_suffix(".memory"), [str(HERE / f"{script}.py"), *arguments]
+    command = [str(python(environment, cache)), str(HERE / "measured.py"), str(note), *made]
     started = time.perf_counter()
     with log.open("w") as said:
         process = subprocess.Popen(command, stdout=said, stderr=said, env=environ(environment))
@@ -43,7 +44,7 @@ def build(environment: Environment, cache: Path, script: str, arguments: Sequenc
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise Missing(last_words(log.read_text()) or f"{script} ended with {process.returncode}")
-    return Cost(time.perf_counter() - started, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
+    return Cost(time.perf_counter() - started, used.ru_utime + used.ru_stime, int(note.read_text()))
 
 
 class Worker:
