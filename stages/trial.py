@@ -17,7 +17,6 @@ from attar.stages.artifacts import Answers, Engine, Model, OnnxModel, Trials
 from attar.stages.measure import check_shapes, described, latency
 from attar.stages.proof import ledger, timing
 from attar.stages.proof.bench import Bench
-from attar.stages.runtimes.runtime import RUNTIMES
 
 SPLIT: SplitName = "validation"
 
@@ -33,7 +32,6 @@ class Try(Stage[Trials]):
 
     bound_to_machine: ClassVar[bool] = True
     follows: ClassVar[tuple[str, ...]] = (
-        *RUNTIMES.values(),
         "attar.stages.runtimes.onnxruntime:opened",
         "attar.stages.labelling.rows:mapped",
         "attar.stages.labelling.rows:Rows",

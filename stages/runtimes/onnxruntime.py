@@ -53,11 +53,13 @@ class OnnxRuntime(Runtime):
         return [Refused(node, operator, f"it runs on {where}") for where, node, operator in elsewhere(made, provider)]
 
     def build(self, source: Path, target: Path, task: Task, asked: Asked) -> None:
+        from attar.stages.runtimes.widening import widened
+
         provider = asked.provider or CPU
         if provider in COMPILES:
             shutil.copyfile(source, target)
         else:
-            write_optimized(source, target, provider)
+            write_optimized(widened(source) if provider == CPU else source, target, provider)
 
     def unbuildable(self, asked: Asked) -> str | None:
         return "no NVIDIA GPU" if asked.provider in NVIDIA and not gpus() else None
@@ -163,7 +165,7 @@ def wanted(port: onnxruntime.NodeArg) -> Wanted:
     return Wanted(port.name, DTYPES.get(name, name), port.shape)
 
 
-def write_optimized(source: Path, target: Path, provider: str = CPU) -> None:
+def write_optimized(source: Path | bytes, target: Path, provider: str = CPU) -> None:
     """Write the graph that ONNX Runtime really runs on this machine: fused, quantized kernels and memory layout chosen."""
     wanted = options(1, provider, optimize=True)
     wanted.optimized_model_filepath = str(target)
