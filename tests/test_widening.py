@@ -57,7 +57,7 @@ def quantized(source: Path, target: Path) -> Path:
     with onnxruntime.opened({"model": revealed(source)}, 1, optimize=False) as predict:
         tensors = {"x": IMAGES, **predict({"x": IMAGES})}
     ranges = {name: (float(values.min()), float(values.max())) for name, values in tensors.items()}
-    int8.quantize(source, target, ranges, True, [])
+    int8.quantize(source, target, ranges, int8.Form())
     return target
 
 
