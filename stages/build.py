@@ -27,7 +27,6 @@ ROUNDS = 15  # every candidate is timed so often, in turn
 SLICE = 0.008  # seconds of a round: longer than a pool of threads goes on spinning after another candidate's call
 WORTH = 0.9  # more threads must take less than this share of the time
 SHOWN = 3  # refused nodes that a message names
-TOLERANCE = 1e-3
 Compute = Annotated[str, Field(pattern=r"^\d{1,2}\.\d$")]
 
 
@@ -161,7 +160,7 @@ class Build(Stage[Engine]):
         }
 
     def prove(self, task: Task, runtime: Runtime, model: OnnxModel, files: Mapping[str, Path], asked: Asked) -> float:
-        tolerance = self.tolerance or runtime.tolerances.get(asked.precision, TOLERANCE)
+        tolerance = self.tolerance or runtime.tolerance(asked.precision)
         hint = f"look at the graph; if it is sound, try precision = 'fp32' or another version of {runtime.title}"
         with model.open(threads=1) as expected, runtime.opened(files, asked) as got:
             return largest_difference(task, expected, got, tolerance, hint)

@@ -139,7 +139,8 @@ def test_a_default_that_means_nothing_to_a_candidate_is_left_out_of_it(tmp_path:
     with pytest.raises(RecipeError, match=r"add = 5 is never used: each of the candidates has its own, or no use for it"):
         load(tmp_path, "[targets.cpu]\nadd = 5\ncandidates = [{ times = 0 }]")
     assert Optimize.meaningless({"precision": "int8-dynamic"}) == {"floor", "tuning_epochs", "tuning_learning_rate"}
-    assert Optimize.meaningless({"precision": "int8"}) == Build.meaningless({}) == Build.meaningless({"runtime": "none"}) == set()
+    assert Optimize.meaningless({"precision": "int8"}) == Build.meaningless({"runtime": "none"}) == set()
+    assert Build.meaningless({}) == {"profile", *Build.OPTIONS}
 
 
 def test_all_is_what_the_table_offers(tmp_path: Path) -> None:

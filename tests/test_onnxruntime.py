@@ -98,3 +98,11 @@ def test_threads() -> None:
             assert made.get_session_config_entry("session.intra_op.allow_spinning") == spinning
     with pytest.raises(StageError, match="0 threads"):
         onnxruntime.options(0, onnxruntime.CPU, optimize=True)
+
+
+def test_building_without_onnx_says_what_to_install(
+    tmp_path: Path, digits_onnx: OnnxModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "find_spec", lambda name: None)
+    with pytest.raises(Missing, match=r"onnx is not installed; run: pip install 'attar\[train\]'"):
+        onnxruntime.OnnxRuntime().build(digits_onnx.file(), tmp_path / "model.onnx", load_task(smoke.DIGITS), Asked())

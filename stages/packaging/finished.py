@@ -11,10 +11,6 @@ from pydantic import Field
 from attar.models.task import Array, Arrays
 from attar.stages.packaging.part import Part
 
-TOLERANCE = 1e-3
-"""How far an engine's answers may be from those of the graph that it is built from, of their magnitude (or 1), where its runtime
-does not round otherwise: as in ``Build``."""
-
 
 class Finished(Part):
     """Another machine built the engine and compared it, on the golden requests, with the graph that it is built from."""

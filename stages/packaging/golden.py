@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 from attar.models.task import Array, Arrays
 from attar.pipeline.errors import Unfit
 from attar.stages.packaging import ragged
-from attar.stages.packaging.finished import TOLERANCE, apart
+from attar.stages.packaging.finished import apart
 from attar.stages.packaging.fitness import AGAIN, unfit
 from attar.stages.packaging.manifest import Manifest, Needs, Output
 from attar.stages.runtimes.runtime import load
@@ -38,7 +38,7 @@ def check_finished(bundle: Path, manifest: Manifest) -> None:
 def within(needs: Needs) -> float:
     """How far an engine may be from its graph. Raises Unfit for a runtime that is none."""
     with unfit(f"the engine needs {needs.runtime}"):
-        return load(needs.runtime).tolerances.get(needs.precision, TOLERANCE)
+        return load(needs.runtime).tolerance(needs.precision)
 
 
 def proven(bundle: Path, needs: Needs, tensors: Arrays) -> float:

@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from attar.pipeline.errors import Missing, StageError, did_you_mean
 from attar.pipeline.machine import gpus
 from attar.stages.runtimes.cpu import cores, machine, powers
 from attar.stages.runtimes.inputs import Wanted, refusal
-from attar.stages.runtimes.runtime import Asked, Environment, Refused, Runtime
+from attar.stages.runtimes.runtime import Asked, Environment, Refused, Runtime, missing
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -53,13 +54,11 @@ class OnnxRuntime(Runtime):
         return [Refused(node, operator, f"it runs on {where}") for where, node, operator in elsewhere(made, provider)]
 
     def build(self, source: Path, target: Path, task: Task, asked: Asked) -> None:
-        from attar.stages.runtimes.widening import widened
-
         provider = asked.provider or CPU
         if provider in COMPILES:
             shutil.copyfile(source, target)
         else:
-            write_optimized(widened(source) if provider == CPU else source, target, provider)
+            write_optimized(read(source) if provider == CPU else source, target, provider)
 
     def unbuildable(self, asked: Asked) -> str | None:
         return "no NVIDIA GPU" if asked.provider in NVIDIA and not gpus() else None
@@ -157,6 +156,15 @@ def predictor(session: onnxruntime.InferenceSession) -> Predict:
             raise StageError(wrong or f"ONNX Runtime failed: {' '.join(str(error).split())}") from error
 
     return predict
+
+
+def read(source: Path) -> Path | bytes:
+    """The graph as its CPU kernels like it. Raises Missing without onnx, which is needed to build and never to open."""
+    if find_spec("onnx") is None:
+        raise missing("onnx", "train")
+    from attar.stages.runtimes.widening import widened
+
+    return widened(source)
 
 
 def wanted(port: onnxruntime.NodeArg) -> Wanted:

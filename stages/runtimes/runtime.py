@@ -23,6 +23,9 @@ RUNTIMES: Mapping[str, str] = {
 """By the name that a recipe calls it; imported only when it is asked for, so that its code counts for its own targets alone."""
 
 PRECISIONS = frozenset({"fp32", "fp16", "int8", "int8-dynamic"})
+ROUNDING = 1e-3
+"""What the same arithmetic in another order may differ by, of the magnitude of the answers (or 1)."""
+
 Sizes = tuple[int, int, int]
 """Of one axis: the smallest, the usual one that kernels are chosen for, the largest."""
 
@@ -80,6 +83,10 @@ class Runtime(ABC):
     tolerances: ClassVar[Mapping[str, float]] = {}
     """By precision, how far its answers may be from the model's in ONNX Runtime, relative to the largest, where it rounds
     otherwise: fewer bits, or a step of int8 to the other side. A wrong kernel is off by more, and the gates judge the rest."""
+
+    def tolerance(self, precision: str) -> float:
+        """How far an engine's answers may be from its graph's, of their magnitude (or 1)."""
+        return self.tolerances.get(precision, ROUNDING)
 
     @abstractmethod
     def environment(self) -> Environment:
