@@ -88,21 +88,20 @@ class Batcher:
     def drop(self, work: Work) -> None:
         """Its caller is gone: make room in the queue."""
         work.future.cancel()
-        queue = self._queues.get(work.shapes, ())
-        if work in queue:
-            self._remove(work)
+        queue = self._queues.get(work.shapes)
+        if queue and work in queue:
+            queue.remove(work)
+            self._shrunk(work.shapes, 1)
 
     def close(self) -> None:
         """For when nothing waits or runs any more."""
         if self._threads:
             self._threads.shutdown(wait=True)
 
-    def _remove(self, work: Work) -> None:
-        queue = self._queues[work.shapes]
-        queue.remove(work)
-        self.waiting -= 1
-        if not queue:
-            del self._queues[work.shapes]
+    def _shrunk(self, shapes: Shapes, by: int) -> None:
+        self.waiting -= by
+        if not self._queues[shapes]:
+            del self._queues[shapes]
 
     def _wake(self) -> None:
         if self._idle and not self._due:
@@ -124,28 +123,31 @@ class Batcher:
     def _next(self) -> list[Work]:
         """Of those with the shapes that have waited longest, as many as go together; none where all were given up."""
         while self._queues:
-            queue = min(self._queues.values(), key=lambda queue: queue[0].arrived)
-            batch = self._live(queue)
-            for work in batch:
-                self._remove(work)
+            shapes, queue = min(self._queues.items(), key=lambda each: each[1][0].arrived)
+            before = len(queue)
+            batch = self._first(queue)
+            self._shrunk(shapes, before - len(queue))
             if batch:
                 return batch
         return []
 
-    def _live(self, queue: deque[Work]) -> list[Work]:
-        """The first of a queue, as many as go together; those that were given up or are late are taken out."""
+    def _first(self, queue: deque[Work]) -> list[Work]:
+        """Takes from a queue what goes together, and what was given up or is late."""
         batch: list[Work] = []
-        rows, now = 0, perf_counter_ns()
-        for work in tuple(queue):
-            if work.future.done() or work.deadline < now:
-                expire(work)
-                self._remove(work)
-                continue
-            rows += work.rows
-            if batch and (rows > self.limits.most or not self.limits.joins):
+        rows, now, limits = 0, perf_counter_ns(), self.limits
+        while queue:
+            rows += queue[0].rows
+            if batch and (rows > limits.most or not limits.joins):
                 break
-            batch.append(work)
-        return cut(batch, self.limits.preferred)
+            work = queue.popleft()
+            if work.future.done() or work.deadline < now:
+                rows -= work.rows
+                expire(work)
+            else:
+                batch.append(work)
+        kept = cut(batch, limits.preferred) if limits.preferred else batch
+        queue.extendleft(reversed(batch[len(kept) :]))
+        return kept
 
     def _finished(self, engine: Predict, batch: list[Work], done: asyncio.Future[list[Outputs | Refused]]) -> None:
         self._answer(engine, batch, done.result())
@@ -203,9 +205,7 @@ def split(outputs: Outputs, rows: Sequence[int]) -> list[Outputs]:
     if len(rows) == 1:
         return [outputs]
     ends = list(accumulate(rows))
-    return [
-        {name: array[end - count : end] for name, array in outputs.items()} for end, count in zip(ends, rows, strict=True)
-    ]
+    return [{name: array[end - count : end] for name, array in outputs.items()} for end, count in zip(ends, rows, strict=True)]
 
 
 def blame(engine: Predict, probe: Arrays, error: Exception) -> Refused:

@@ -42,6 +42,18 @@ class TooLarge(Refused):
     status, cause = 413, "too_large"
 
 
+class HeaderTooLarge(Refused):
+    """The request's line and headers are over the limit."""
+
+    status, cause = 431, "header_too_large"
+
+
+class TooSlow(Refused):
+    """The client took too long to send it."""
+
+    status, cause = 408, "too_slow"
+
+
 class Busy(Refused):
     """The queue is full, or the model is on its way in or out."""
 

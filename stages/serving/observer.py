@@ -33,7 +33,7 @@ class Observer:
     def answered(self, model: Model, infer: Infer, outputs: Mapping[str, Array], times: Times) -> None:
         """A request has its outputs, all of them. ``infer.inputs`` are the graph's own, preprocessed where it has steps."""
 
-    def failed(self, model: Model, error: BaseException) -> None:
+    def failed(self, model: Model, error: BaseException, nanoseconds: int) -> None:
         """A request has none: ``error`` is Refused, or CancelledError when its client went away."""
 
     def executed(self, model: Model, rows: int, nanoseconds: int) -> None:

@@ -202,9 +202,7 @@ def kind(value: Any) -> str:
 
 def answer(infer: Infer, found: Mapping[str, Array], model: str, version: str, labels: Sequence[str] = ()) -> Answer:
     """From all outputs of the model to what was asked for."""
-    made = {
-        each.name: top(found[each.name], each.classes, labels) if each.classes else found[each.name] for each in infer.wanted
-    }
+    made = {each.name: top(found[each.name], each.classes, labels) if each.classes else found[each.name] for each in infer.wanted}
     binary = frozenset(each.name for each in infer.wanted if each.binary)
     echoed = {name: value for name, value in infer.parameters.items() if name not in MEANT} if infer.parameters else {}
     return Answer(model, version, infer.id, made, binary, echoed)
