@@ -20,12 +20,14 @@ from attar.pipeline.errors import Unfit
 from attar.stages.serving import protocol
 from attar.stages.serving.errors import BadRequest, EngineFailed, NotAllowed, NotFound, Refused, TooLarge
 from attar.stages.serving.http import Reply, Request, error_reply, json_reply
+from attar.stages.serving.reader import flag, parsed
 from attar.stages.serving.repository import Repository
 
 Handler: TypeAlias = Callable[..., Awaitable[Reply]]
 """Of a request and, by name, of the parts that its path names."""
 MODEL = r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?"
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]
+LENGTH = protocol.HEADER_LENGTH.lower().encode()
 ENCODINGS = {b"gzip": 31, b"deflate": 15}
 """What zlib calls them."""
 log = logging.getLogger(__name__)
@@ -111,8 +113,7 @@ class Api:
     async def infer(self, request: Request, name: str, version: str = "") -> Reply:
         model = self.repository.model(name, version)
         try:
-            length = header_length(request)
-            asked = protocol.read(body(request, self.settings.max_body), length, model.signature, self.settings)
+            asked = model.reader.read(body(request, self.settings.max_body), header_length(request))
         except Refused as error:
             model.failed(error, 0)
             raise
@@ -125,12 +126,12 @@ class Api:
     # -- the repository ---------------------------------------------------------------------------------------------
 
     async def index(self, request: Request) -> Reply:
-        asked = protocol.parsed(memoryview(body(request, self.settings.max_body) or b"{}"))
-        ready = protocol.flag(asked.get("ready", False), "ready")
+        asked = parsed(body(request, self.settings.max_body) or b"{}")
+        ready = flag(asked.get("ready", False), "ready")
         return json_reply([entry for entry in self.repository.index() if not ready or entry["state"] == "READY"])
 
     async def load(self, request: Request, name: str) -> Reply:
-        asked = protocol.parsed(memoryview(body(request, self.settings.max_body) or b"{}"))
+        asked = parsed(body(request, self.settings.max_body) or b"{}")
         if asked.get("parameters"):
             raise BadRequest("a bundle says everything about itself; nothing of it is replaced by parameters")
         try:
@@ -153,7 +154,7 @@ def path_of(target: bytes) -> str:
 
 
 def header_length(request: Request) -> int | None:
-    given = request.headers.get(protocol.HEADER_LENGTH.lower().encode())
+    given = request.headers.get(LENGTH)
     if given is None:
         return None
     if not given.isdigit() or len(given) > 18:
@@ -163,9 +164,10 @@ def header_length(request: Request) -> int | None:
 
 def body(request: Request, most: int) -> bytes:
     """Decompressed. Raises BadRequest for an unknown or broken encoding, TooLarge for more than ``most`` bytes."""
-    encoding = request.headers.get(b"content-encoding", b"identity").lower()
-    if encoding == b"identity":
+    encoding = request.headers.get(b"content-encoding")
+    if encoding is None:
         return request.body
+    encoding = encoding.lower()
     if encoding not in ENCODINGS:
         raise BadRequest(f"the Content-Encoding is {encoding[:40].decode('latin-1')!r}, taken are gzip and deflate")
     opened = zlib.decompressobj(ENCODINGS[encoding])

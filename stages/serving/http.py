@@ -68,8 +68,8 @@ class Connection(asyncio.Protocol):
         self._last = self._reading = self._blocked = self._paused = False
         self._began = 0.0
         self._target, self._headers, self._body = b"", dict[bytes, bytes](), list[bytes]()
-        self._head = self._size = 0  # bytes of the request that is being read
-        self._received = 0  # the same, from the second piece on
+        self._size = 0  # bytes of the body that is being read
+        self._received = 0  # bytes of the request that is being read, from the second piece on
 
     # -- what the server does with it -------------------------------------------------------------------------------
 
@@ -135,20 +135,21 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._target, self._headers, self._body = b"", {}, []
-        self._head = self._size = self._received = 0
+        self._size = self._received = 0
         self._reading, self._began = not self._last, self._loop.time()
 
     def on_url(self, part: bytes) -> None:
         self._target += part
-        self._count(len(part))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers[name.lower()] = value
-        self._count(len(name) + len(value))
 
     def on_headers_complete(self) -> None:
+        head = len(self._target) + sum([len(name) + len(value) for name, value in self._headers.items()])
         length = self._headers.get(b"content-length", b"0")
-        if len(length) > 18 or int(length) > self._settings.max_body:
+        if head > self._settings.max_header:
+            self._refuse(HeaderTooLarge(f"the request's line and headers are over {self._settings.max_header} bytes"))
+        elif len(length) > 18 or int(length) > self._settings.max_body:
             self._too_large()
         elif self._headers.get(b"expect", b"").lower() == b"100-continue" and not (self._task or self._requests):
             self._transport.write(CONTINUE)
@@ -171,11 +172,6 @@ class Connection(asyncio.Protocol):
             self._paused = True
             self._transport.pause_reading()
         self._go_on()
-
-    def _count(self, size: int) -> None:
-        self._head += size
-        if self._head > self._settings.max_header:
-            self._refuse(HeaderTooLarge(f"the request's line and headers are over {self._settings.max_header} bytes"))
 
     def _too_large(self) -> None:
         self._refuse(TooLarge(f"the body is over {self._settings.max_body} bytes"))

@@ -19,6 +19,7 @@ from attar.stages.serving.engines import Engines, open_engines
 from attar.stages.serving.errors import BadRequest, Busy, Late, Refused
 from attar.stages.serving.observer import Observer, Times
 from attar.stages.serving.protocol import Infer
+from attar.stages.serving.reader import Reader
 from attar.stages.serving.settings import Settings
 from attar.stages.serving.signature import BYTES, Signature
 from attar.stages.serving.statistics import Statistics
@@ -83,6 +84,7 @@ class Model:
 
     def __init__(self, name: str, served: Served, signature: Signature, prepare: Prepare | None = None) -> None:
         self.name, self.served, self.signature = name, served, signature
+        self.reader = Reader(signature, served.settings)
         self.statistics = Statistics()
         self._prepare = prepare
         self._at_once = served.engines.inline and prepare is None

@@ -12,7 +12,7 @@ import uvloop
 
 from attar.pipeline.errors import AttarError
 from attar.stages.serving.api import Api
-from attar.stages.serving.http import Connection, Reply, Request
+from attar.stages.serving.http import Connection
 from attar.stages.serving.observer import Observer
 from attar.stages.serving.repository import Repository, Sources
 from attar.stages.serving.settings import Settings
@@ -31,13 +31,11 @@ class Server:
         self.settings = settings
         self.repository = Repository(sources, settings, observers)
         self.api = Api(self.repository)
+        self.answer = self.api.answer
         self.connections: set[Connection] = set()
         self.draining = False
         self.address = ""
         """Where it listens, once it does."""
-
-    async def answer(self, request: Request) -> Reply:
-        return await self.api.answer(request)
 
     async def start(self) -> None:
         """Raises Unfit for a bundle that is not fit, and AttarError for an address that cannot be had."""

@@ -17,6 +17,7 @@ from attar.stages.serving.signature import BYTES, DATATYPES, Declared
 
 DTYPES = {datatype: np.dtype(name).newbyteorder("<") for name, datatype in DATATYPES.items()}
 """The numpy dtype of a datatype; the protocol's bytes are little-endian."""
+NAMES = {**{dtype: datatype for datatype, dtype in DTYPES.items()}, np.dtype(object): BYTES}
 CODES = {"INT8": "b", "INT16": "h", "INT32": "i", "INT64": "q", "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q"} | {
     "FP16": "d",
     "FP32": "f",
@@ -131,4 +132,5 @@ def to_bytes(tensor: Array) -> memoryview:
 
 
 def datatype(tensor: Array) -> str:
-    return BYTES if tensor.dtype == object else DATATYPES[tensor.dtype.name]
+    """The protocol's name of what an array holds."""
+    return NAMES[tensor.dtype]
