@@ -198,5 +198,3 @@ def test_no_bytes_do_more_than_being_refused(length: int, behind: bytes) -> None
         return
     assert len(behind) == len(tensors)
     assert infer.rows == 1
-
-

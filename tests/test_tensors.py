@@ -53,7 +53,7 @@ def test_bytes_there_and_back(rows: list[bytes]) -> None:
 def test_bytes_as_they_travel() -> None:
     """Four bytes of length, little-endian, before each element."""
     tensor = objects([b"ab", b"", "né".encode()])
-    assert bytes(to_bytes(tensor)) == b"\x02\0\0\0ab" b"\0\0\0\0" b"\x03\0\0\0n\xc3\xa9"
+    assert bytes(to_bytes(tensor)) == b"\x02\0\0\0ab\0\0\0\0\x03\0\0\0n\xc3\xa9"
     assert to_json(tensor) == ["ab", "", "né"]
     text = from_bytes(declared("BYTES", text=True), to_bytes(tensor), [3])
     assert text.tolist() == ["ab", "", "né"]

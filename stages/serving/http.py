@@ -31,6 +31,8 @@ SLOWEST = 16_384
 """Bytes a second that a client must manage over the seconds that it has anyway."""
 LINGER = 2.0
 """Seconds in which a client may read why it was cut off before the connection is reset."""
+GRACE = 1.0
+"""Seconds that an idle connection stays open when the server ends."""
 PIPELINED = 16
 """Requests of one connection that may wait for their turn before no more is read."""
 
@@ -83,9 +85,9 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def drain(self) -> None:
-        """Close it after what it has begun."""
-        if not (self._reading or self._task or self._requests):
-            self._transport.close()
+        """Its next answer is its last. While nothing is asked it stays open for a moment, as a request may be on its way."""
+        if not (self._reading or self._task or self._last):
+            self.until = self._loop.time() + GRACE
 
     def abort(self) -> None:
         self._transport.abort()

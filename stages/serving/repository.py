@@ -17,7 +17,7 @@ from attar.stages.serving.model import RAW, Model, Served
 from attar.stages.serving.observer import Observer
 from attar.stages.serving.settings import Settings
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """Of a model. No part of a path that leads elsewhere can be written so."""
 log = logging.getLogger(__name__)
 
@@ -35,9 +35,8 @@ class Sources:
 
     def paths(self, name: str) -> list[Path]:
         """The bundles of a name, the default one last. Raises NotFound."""
-        inside = [root / name for root in self.roots if self._holds(root / name)]
-        found = [*self.named.get(name, ()), *inside]
-        if not NAME.fullmatch(name) or not found:
+        found = [*self.named.get(name, ()), *(root / name for root in self.roots if self._holds(root / name))]
+        if not found:
             raise NotFound(f"the repository has no bundle {name[:80]!r}; {did_you_mean(name[:80], self.names())}")
         return found
 
@@ -76,7 +75,7 @@ class Repository:
     def __init__(self, sources: Sources, settings: Settings, observers: Iterable[Observer] = ()) -> None:
         self.sources, self.settings = sources, settings
         self._observers = tuple(observers)
-        self._served: dict[str, dict[Path, Served]] = {}
+        self._served: dict[str, list[Served]] = {}
         self._reasons: dict[str, str] = {}
         self._one_at_a_time = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
@@ -85,7 +84,7 @@ class Repository:
 
     def models(self) -> Iterator[Model]:
         for versions in self._served.values():
-            for served in versions.values():
+            for served in versions:
                 yield from served.models
 
     def model(self, name: str, version: str = "") -> Model:
@@ -106,7 +105,7 @@ class Repository:
     @property
     def ready(self) -> bool:
         """Whether everything that was to be served is, and answers."""
-        return not self._reasons and all(served.ready for each in self._served.values() for served in each.values())
+        return not self._reasons and all(served.ready for each in self._served.values() for served in each)
 
     def index(self) -> list[dict[str, str]]:
         """Every model of the repository, loaded or not, as its extension of the protocol has it."""
@@ -129,7 +128,7 @@ class Repository:
 
     def _versions(self, name: str) -> list[Model]:
         base = name if name in self._served else name.removesuffix(RAW)
-        return [model for served in self._served.get(base, {}).values() for model in served.models if model.name == name]
+        return [model for served in self._served.get(base, ()) for model in served.models if model.name == name]
 
     # -- what changes it --------------------------------------------------------------------------------------------
 
@@ -137,7 +136,7 @@ class Repository:
         """Load everything. Raises Unfit for the first bundle that is not fit; then nothing is served."""
         try:
             for name in self.sources.names():
-                await self.load(name)
+                await self._load(name)
         except AttarError:
             await self.close()
             raise
@@ -146,38 +145,54 @@ class Repository:
         """Load the bundles of a name, anew where they are loaded; the old ones answer what they have begun. Raises NotFound for
         an unknown name, and Unfit for a bundle that is not fit: what was served before still is."""
         async with self._one_at_a_time:
-            paths = self.sources.paths(name)
-            self._check_names(name)
             try:
-                fresh = {path: await Served.open(name, path, self.settings, self._observers) for path in paths}
+                await self._load(name)
             except Unfit as error:
                 log.warning("%s was not loaded: %s", name, error)
                 if name not in self._served:
                     self._reasons[name] = str(error)
                 raise
-            self._replace(name, fresh)
-            self._reasons.pop(name, None)
-            log.info("%s is served in version %s", name, ", ".join(served.version for served in fresh.values()))
 
     async def unload(self, name: str) -> None:
         """Stop serving a name; what has begun is answered. Raises NotFound for an unknown one."""
         async with self._one_at_a_time:
             self.sources.paths(name)
-            self._replace(name, {})
+            self._replace(name, [])
             self._reasons[name] = "unloaded"
             log.info("%s is no longer served", name)
 
     async def close(self) -> None:
         """Answer what has begun, and close everything."""
         for name in list(self._served):
-            self._replace(name, {})
+            self._replace(name, [])
         await asyncio.gather(*self._retiring)
 
-    def _replace(self, name: str, fresh: dict[Path, Served]) -> None:
-        old = self._served.pop(name, {})
+    async def _load(self, name: str) -> None:
+        paths = self.sources.paths(name)
+        self._check_names(name)
+        fresh = await self._opened(name, paths)
+        self._replace(name, fresh)
+        self._reasons.pop(name, None)
+        log.info("%s is served in version %s", name, ", ".join(served.version for served in fresh))
+
+    async def _opened(self, name: str, paths: Sequence[Path]) -> list[Served]:
+        made: list[Served] = []
+        try:
+            for path in paths:
+                served = await Served.open(name, path, self.settings, self._observers)
+                made.append(served)
+        except Unfit:
+            for served in made:
+                await served.retire()
+            raise
+        return made
+
+    def _replace(self, name: str, fresh: list[Served]) -> None:
+        """In one step: whoever asks before gets the old ones, whoever asks after the new."""
+        old = self._served.pop(name, [])
         if fresh:
             self._served[name] = fresh
-        for served in old.values():
+        for served in old:
             task = asyncio.create_task(served.retire())
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)

@@ -16,6 +16,7 @@ from attar.stages.serving.http import Connection
 from attar.stages.serving.observer import Observer
 from attar.stages.serving.repository import Repository, Sources
 from attar.stages.serving.settings import Settings
+from attar.stages.serving.watch import watch
 
 LOOK = 0.5
 """Seconds between looks at connections whose time may be over."""
@@ -51,7 +52,9 @@ class Server:
             raise AttarError(f"cannot listen on {asked}: {error}; choose another with --host and --http-port") from error
         host, port = self._listener.sockets[0].getsockname()[:2]
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        self._looking = loop.create_task(self._look())
+        self._tasks = [loop.create_task(self._look())]
+        if self.settings.watch:
+            self._tasks.append(loop.create_task(watch(self.repository, self.settings.watch)))
 
     async def stop(self) -> None:
         """Take no more, answer what has begun within ``settings.drain`` seconds, and close everything."""
@@ -67,7 +70,8 @@ class Server:
             log.warning("%d connections were cut off: %g s were not enough to drain", len(self.connections), self.settings.drain)
         for connection in list(self.connections):
             connection.abort()
-        self._looking.cancel()
+        for task in self._tasks:
+            task.cancel()
         await self.repository.close()
 
     async def _look(self) -> None:
