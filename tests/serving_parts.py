@@ -8,7 +8,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from http.client import HTTPConnection
@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 
 import pytest
 import uvloop
+from tritonclient import http as triton
 
 from attar.models.task import Array, Arrays, Predict
 from attar.stages.packaging import checksums
 from attar.stages.serving import model
-from attar.stages.serving.engines import Engines
-from attar.stages.serving.model import open_engines
+from attar.stages.serving.engines import Engines, open_engines
 from attar.stages.serving.repository import sources
 from attar.stages.serving.server import Server
 from attar.stages.serving.settings import Settings
@@ -125,6 +125,17 @@ def slow(monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[int]:
     return calls
 
 
-def asked(*rows: list[float], **more: Any) -> dict[str, Any]:
+@contextmanager
+def triton_client(url: str) -> Iterator[Any]:
+    """Triton's own. It closes itself again when it is collected, in whichever thread that is, which gevent does not allow."""
+    made = triton.InferenceServerClient(url)
+    try:
+        yield made
+    finally:
+        made.close()
+        made.close = lambda: None
+
+
+def asked(*rows: Sequence[float], **more: Any) -> dict[str, Any]:
     """A request for points in JSON."""
-    return {"inputs": [{"name": "x", "datatype": "FP32", "shape": [len(rows), 2], "data": list(rows)}], **more}
+    return {"inputs": [{"name": "x", "datatype": "FP32", "shape": [len(rows), 2], "data": rows}], **more}

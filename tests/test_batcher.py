@@ -254,9 +254,9 @@ def test_everybody_gets_the_answer_to_what_they_asked(
             got = (await work.future)["y"]
             assert np.array_equal(got, work.inputs["x"] * 2)
             assert got[0, 0] == number * 200 + 1
-        rows = [count for recorder in recorders for count in recorder.calls]
-        assert sum(rows) == sum(count for count, _, _ in requests)
-        assert max(rows) <= max(most, 5)
+        calls = [call for recorder in recorders for call in recorder.calls]
+        assert sum(calls) == sum(rows for rows, _, _ in requests)
+        assert max(calls) <= max(most, 5)
         assert made.waiting == 0
         made.close()
 

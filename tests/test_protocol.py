@@ -8,10 +8,11 @@ import numpy as np
 import orjson
 import pytest
 
+from attar.models.task import Array
 from attar.stages.serving.errors import BadRequest
 from attar.stages.serving.protocol import Infer, Wanted, answer, top, write
 
-FOUND = {"y": np.array([[1, 3, 2]], np.float32), "z": np.array([7], np.int64)}
+FOUND: dict[str, Array] = {"y": np.array([[1, 3, 2]], np.float32), "z": np.array([7], np.int64)}
 
 
 def infer(*wanted: Wanted, **more: Any) -> Infer:

@@ -19,7 +19,7 @@ from tritonclient.utils import InferenceServerException
 
 from attar.stages.serving.api import EXTENSIONS
 from tests.proof_parts import STUDENT
-from tests.serving_parts import Running, asked, running, slow
+from tests.serving_parts import Running, asked, running, slow, triton_client
 
 HEADER = "Inference_Header_Content_Length"
 
@@ -32,7 +32,7 @@ def server(points_bundle: Path) -> Iterator[Running]:
 
 @pytest.fixture
 def client(server: Running) -> Iterator[Any]:
-    with triton.InferenceServerClient(server.url) as made:
+    with triton_client(server.url) as made:
         yield made
 
 
@@ -63,7 +63,7 @@ def test_health_and_metadata(client: Any) -> None:
 @pytest.mark.parametrize("back", [True, False])
 @pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
 def test_infer(client: Any, sent: bool, back: bool, compression: str | None) -> None:
-    rows = [[1, 2], [3, 4.5]]
+    rows = np.array([[1, 2], [3, 4.5]])
     output = triton.InferRequestedOutput("logits", binary_data=back)
     found = client.infer(
         "points",
@@ -103,7 +103,7 @@ def test_each_caller_gets_the_answer_to_its_own_request(server: Running) -> None
 
     def client(number: int) -> None:
         rng = np.random.default_rng(number)
-        with triton.InferenceServerClient(server.url) as mine:
+        with triton_client(server.url) as mine:
             for turn in range(40):
                 rows = rng.standard_normal((1 + turn % 3, 2)).astype(np.float32)
                 found = mine.infer("points", input_of(rows, turn % 2 == 0), request_id=f"{number}-{turn}")
@@ -121,7 +121,7 @@ def test_each_caller_gets_the_answer_to_its_own_request(server: Running) -> None
 
 
 def test_statistics(points_bundle: Path) -> None:
-    with running(points_bundle) as server, triton.InferenceServerClient(server.url) as client:
+    with running(points_bundle) as server, triton_client(server.url) as client:
         client.infer("points", input_of([[1, 2], [3, 4]]))
         with pytest.raises(InferenceServerException):
             client.infer("points", input_of([[1, 2, 3]]))
@@ -207,7 +207,7 @@ def test_a_full_queue_says_when_to_come_back(points_bundle: Path, monkeypatch: p
 
 def test_a_deadline(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow(monkeypatch, 0.2)
-    with running(points_bundle) as server, triton.InferenceServerClient(server.url) as client:
+    with running(points_bundle) as server, triton_client(server.url) as client:
         with pytest.raises(InferenceServerException, match=r"504.*no answer within 0\.05 s") as late:
             client.infer("points", input_of([[1, 2]]), timeout=50_000)  # microseconds
         assert late.value.status() == "504"

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tritonclient import http as triton
 from tritonclient.utils import InferenceServerException
 
 from attar.pipeline.errors import RecipeError, Unfit
 from attar.stages.serving.errors import NotFound
 from attar.stages.serving.repository import sources
-from tests.serving_parts import Running, another, asked, running, slow, spoil
+from tests.serving_parts import Running, another, asked, running, slow, spoil, triton_client
 
 INFER = "/v2/models/points/infer"
 
@@ -33,7 +32,7 @@ def versions(server: Running, name: str = "points") -> list[str]:
 
 
 def test_index_load_and_unload_by_the_client(bundle: Path) -> None:
-    with running(bundle) as server, triton.InferenceServerClient(server.url) as client:
+    with running(bundle) as server, triton_client(server.url) as client:
         assert [(each["name"], each["state"]) for each in client.get_model_repository_index()] == [
             ("points", "READY"),
             ("points-raw", "READY"),

@@ -35,7 +35,9 @@ class Sources:
 
     def paths(self, name: str) -> list[Path]:
         """The bundles of a name, the default one last. Raises NotFound."""
-        found = [*self.named.get(name, ()), *(root / name for root in self.roots if self._holds(root / name))]
+        found: list[Path] = []
+        if NAME.fullmatch(name):  # before any path is made of it
+            found = [*self.named.get(name, ()), *(root / name for root in self.roots if self._holds(root / name))]
         if not found:
             raise NotFound(f"the repository has no bundle {name[:80]!r}; {did_you_mean(name[:80], self.names())}")
         return found
