@@ -48,6 +48,14 @@ def hard(tmp_path_factory: pytest.TempPathFactory, digits_weights: Weights) -> t
     return model, smoke.artifact(Ranges, out, Calibrate(task=smoke.DIGITS, samples=256).run(out, onnx=model))
 
 
+@pytest.fixture(scope="session")
+def points_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of linear points: raw coordinates are halved by preprocessing. Copy it before you spoil it."""
+    from tests.test_package import packaged
+
+    return packaged(tmp_path_factory.mktemp("points"))
+
+
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder for data: nothing is found but what is put there."""

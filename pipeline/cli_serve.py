@@ -1,0 +1,47 @@
+"""The command that serves bundles."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import click
+
+from attar.pipeline.options import VERBOSE
+
+
+@click.command()
+@click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is every one of this machine."
+)
+@click.option("--http-port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes any free one.")
+@click.option("--max-batch", type=click.IntRange(1), default=32, show_default=True, help="Rows of a batch at most.")
+@click.option("--preferred", multiple=True, type=click.IntRange(1), help="A batch size to cut longer queues to; may be repeated.")
+@click.option("--instances", type=click.IntRange(1, 1024), help="Engines of each model; as many as fit the cores unless given.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Of each engine; as many as it was built for unless given.")
+@click.option("--queue", type=click.IntRange(1), default=1024, show_default=True, help="Requests that may wait for a model.")
+@click.option(
+    "--deadline", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True, help="Seconds to an answer."
+)
+@click.option("--max-body", type=click.IntRange(1), default=64 * 2**20, show_default=True, help="Bytes of a request's body.")
+@click.option("--drain", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds to finish in after SIGTERM.")
+@click.option("--watch", type=click.FloatRange(0), default=0.0, help="Seconds between looks for new bundles in the same folders.")
+@click.option("--allow-ungated", is_flag=True, help="Serve bundles that passed no gates; every metadata answer says so.")
+@VERBOSE
+def serve(bundles: tuple[str, ...], verbose: bool, **chosen: Any) -> None:
+    """Answer requests over HTTP (Open Inference Protocol v2); exit code 4 when a bundle is not fit to serve.
+
+    BUNDLE is a bundle's folder, NAME=FOLDER to serve it under another name, or a folder that holds bundles. Bundles of one name
+    are versions of one model; the last one is the default.
+    """
+    from attar.stages.serving.repository import sources
+    from attar.stages.serving.server import serve as run
+    from attar.stages.serving.settings import Settings
+
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    settings = Settings(**chosen)
+    run(sources(bundles), settings, lambda server: click.echo(f"ready on {server.address}"))
+
+
+COMMANDS = (serve,)

@@ -1,0 +1,73 @@
+"""Errors: why a request gets no answer, in words for its caller and with the HTTP status that says the same."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from attar.pipeline.errors import AttarError
+
+
+class Refused(AttarError):
+    """A request without an answer. The message is what its caller reads."""
+
+    status: ClassVar[int]
+    """Of HTTP."""
+    cause: ClassVar[str]
+    """A word for metrics and logs."""
+    retry_after: ClassVar[int | None] = None
+    """Seconds after which trying again makes sense; None where it makes none."""
+
+
+class BadRequest(Refused):
+    """Not a request of the protocol, or not one that this model takes."""
+
+    status, cause = 400, "bad_request"
+
+
+class NotFound(Refused):
+    """No such model, version or page."""
+
+    status, cause = 404, "not_found"
+
+
+class NotAllowed(Refused):
+    """The page is there, the method is not."""
+
+    status, cause = 405, "not_allowed"
+
+
+class TooLarge(Refused):
+    """Over one of the limits in ``Settings``."""
+
+    status, cause = 413, "too_large"
+
+
+class HeaderTooLarge(Refused):
+    """The request's line and headers are over the limit."""
+
+    status, cause = 431, "header_too_large"
+
+
+class TooSlow(Refused):
+    """The client took too long to send it."""
+
+    status, cause = 408, "too_slow"
+
+
+class Busy(Refused):
+    """The queue is full, or the model is on its way in or out."""
+
+    status, cause = 503, "busy"
+    retry_after = 1
+
+
+class Late(Refused):
+    """The deadline passed before there was an answer."""
+
+    status, cause = 504, "late"
+
+
+class EngineFailed(Refused):
+    """The engine broke; the request was in order."""
+
+    status, cause = 500, "engine_failed"

@@ -1,0 +1,191 @@
+"""Model: what a caller addresses by name. A bundle with preprocessing steps makes two, for its graph and for raw inputs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from math import inf
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Any
+
+from attar.models import preprocess
+from attar.models.task import Array, Arrays
+from attar.pipeline.errors import AttarError
+from attar.stages.packaging.manifest import Manifest
+from attar.stages.serving.batcher import Batcher, Limits
+from attar.stages.serving.engines import Engines, open_engines
+from attar.stages.serving.errors import BadRequest, Busy, Late, Refused
+from attar.stages.serving.observer import Observer, Times
+from attar.stages.serving.protocol import Infer
+from attar.stages.serving.reader import Reader
+from attar.stages.serving.settings import Settings
+from attar.stages.serving.signature import BYTES, Signature
+from attar.stages.serving.statistics import Statistics
+
+RAW = "-raw"
+"""Behind a name: the same with raw inputs."""
+Prepare = Callable[[Arrays], dict[str, Array]]
+
+
+class Served:
+    """A bundle that is being served: its engines, and the models that are reached through them."""
+
+    def __init__(self, name: str, path: Path, engines: Engines, settings: Settings, observers: Iterable[Observer] = ()) -> None:
+        """On the event loop that it will live on."""
+        self.name, self.path, self.engines, self.settings = name, path, engines, settings
+        self.observers = tuple(observers)
+        limits = Limits(engines.most, settings.preferred, settings.queue, engines.joins, engines.inline)
+        self.batcher = Batcher(engines.predicts, limits, engines.probe, self._executed)
+        self.active = 0
+        """Requests on their way, those that are not in the queue yet among them."""
+        self.models = [Model(name, self, engines.graph)]
+        if engines.raw:
+            self.models.append(Model(name + RAW, self, engines.raw, self._prepare))
+        self._threads = ThreadPoolExecutor(len(engines.predicts), "prepare")
+
+    @classmethod
+    async def open(cls, name: str, path: Path, settings: Settings, observers: Iterable[Observer] = ()) -> Served:
+        """Beside whatever is being served: all that takes time is done in a thread. Raises Unfit."""
+        return cls(name, path, await asyncio.to_thread(open_engines, path, settings), settings, observers)
+
+    @property
+    def version(self) -> str:
+        return self.engines.version
+
+    @property
+    def ready(self) -> bool:
+        return not self.batcher.failed
+
+    async def prepared(self, prepare: Prepare, inputs: Arrays) -> dict[str, Array]:
+        """Decoding an image may take long, so it never holds up the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, prepare, inputs)
+
+    async def retire(self) -> None:
+        """Answer what is on its way, then close. Nothing new may come."""
+        while self.active:
+            await asyncio.sleep(0.01)
+        self.batcher.close()
+        self._threads.shutdown()
+        await asyncio.to_thread(self.engines.close)
+
+    def _prepare(self, raw: Arrays) -> dict[str, Array]:
+        return preprocess.apply(self.engines.manifest.preprocess, raw)
+
+    def _executed(self, rows: int, nanoseconds: int) -> None:
+        graph = self.models[0]
+        for observer in (graph.statistics, *self.observers):
+            observer.executed(graph, rows, nanoseconds)
+
+
+class Model:
+    """One name of a served bundle."""
+
+    def __init__(self, name: str, served: Served, signature: Signature, prepare: Prepare | None = None) -> None:
+        self.name, self.served, self.signature = name, served, signature
+        self.reader = Reader(signature, served.settings)
+        self.statistics = Statistics()
+        self._prepare = prepare
+        self._at_once = served.engines.inline and prepare is None
+
+    @property
+    def version(self) -> str:
+        return self.served.version
+
+    def metadata(self) -> dict[str, Any]:
+        """As the protocol has it; whether gates were passed stands where every client shows it."""
+        manifest = self.served.engines.manifest
+        gates = "ungated" if self.served.settings.allow_ungated and not passed(manifest) else "passed"
+        runtime = manifest.engine.runtime
+        return {
+            "name": self.name,
+            "versions": [self.version],
+            "platform": runtime if gates == "passed" else f"{runtime}_ungated",
+            "inputs": [declared.metadata() for declared in self.signature.inputs.values()],
+            "outputs": [declared.metadata() for declared in self.signature.outputs.values()],
+            "properties": {"gates": gates, "precision": manifest.engine.precision, "task": manifest.task},
+        }
+
+    def configuration(self) -> dict[str, Any]:
+        """What Triton's model configuration extension tells of it, as far as it means something here."""
+        limits = self.served.batcher.limits
+        described = self.metadata()
+        groups = [{"kind": "KIND_CPU", "count": len(self.served.engines.predicts)}]
+        return {
+            "name": self.name,
+            "platform": described["platform"],
+            "max_batch_size": limits.most if self.signature.batched else 0,
+            **{
+                kind: [configured(each, self.signature.batched) for each in described[f"{kind}s"]] for kind in ("input", "output")
+            },
+            "instance_group": groups,
+            "dynamic_batching": {"preferred_batch_size": list(limits.preferred), "max_queue_delay_microseconds": 0},
+        }
+
+    def told(self) -> dict[str, Any]:
+        """Its entry in ``model_stats``."""
+        return self.statistics.told(self.name, self.version)
+
+    async def infer(self, infer: Infer) -> dict[str, Array]:
+        """All outputs of the graph; ``infer.inputs`` are then the graph's own. Raises Refused."""
+        served, arrived = self.served, perf_counter_ns()
+        served.active += 1
+        try:
+            seconds = min(infer.timeout or inf, served.settings.deadline)
+            if self._at_once:  # the queue is as long as a turn of the loop, so it looks after deadlines by itself
+                outputs, times = await self._answered(infer, arrived, seconds)
+            else:
+                outputs, times = await self._in_time(infer, arrived, seconds)
+        except (Refused, asyncio.CancelledError) as error:
+            self.failed(error, perf_counter_ns() - arrived)
+            raise
+        finally:
+            served.active -= 1
+        for observer in (self.statistics, *served.observers):
+            observer.answered(self, infer, outputs, times)
+        return outputs
+
+    def failed(self, error: BaseException, nanoseconds: int) -> None:
+        """Tell the observers of a request that got no answer."""
+        for observer in (self.statistics, *self.served.observers):
+            observer.failed(self, error, nanoseconds)
+
+    async def _in_time(self, infer: Infer, arrived: int, seconds: float) -> tuple[dict[str, Array], Times]:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._answered(infer, arrived, seconds)
+        except TimeoutError as error:
+            raise Late(f"there was no answer within {seconds:g} s") from error
+
+    async def _answered(self, infer: Infer, arrived: int, seconds: float) -> tuple[dict[str, Array], Times]:
+        if self._prepare:
+            await self._preprocess(infer, self._prepare)
+        prepared, batcher = perf_counter_ns(), self.served.batcher
+        work = batcher.submit(infer.inputs, infer.rows, seconds)
+        try:
+            outputs = await work.future
+        except asyncio.CancelledError:
+            batcher.drop(work)
+            raise
+        return outputs, Times(prepared - arrived, work.started - work.arrived, work.ended - work.started, work.shared)
+
+    async def _preprocess(self, infer: Infer, prepare: Prepare) -> None:
+        served = self.served
+        if served.active > served.settings.queue:
+            raise Busy(f"{served.active} requests are on their way already; try again later")
+        try:
+            infer.inputs = await served.prepared(prepare, infer.inputs)
+        except AttarError as error:
+            raise BadRequest(str(error)) from error
+        infer.rows = served.models[0].signature.rows({name: array.shape for name, array in infer.inputs.items()})
+
+
+def passed(manifest: Manifest) -> bool:
+    return manifest.verdict.verdict == "passed" and manifest.verdict.gated
+
+
+def configured(tensor: Mapping[str, Any], batched: bool) -> dict[str, Any]:
+    """A tensor of the metadata as the configuration has it: the batch axis goes without saying."""
+    kind = "STRING" if tensor["datatype"] == BYTES else tensor["datatype"]
+    return {"name": tensor["name"], "data_type": f"TYPE_{kind}", "dims": tensor["shape"][1:] if batched else tensor["shape"]}

@@ -1,0 +1,99 @@
+"""Server: opens the bundles, listens, looks after its connections, and on SIGTERM finishes what it has begun."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+import uvloop
+
+from attar.pipeline.errors import AttarError
+from attar.stages.serving.api import Api
+from attar.stages.serving.http import Connection
+from attar.stages.serving.observer import Observer
+from attar.stages.serving.repository import Repository, Sources
+from attar.stages.serving.settings import Settings
+from attar.stages.serving.watch import watch
+
+LOOK = 0.5
+"""Seconds between looks at connections whose time may be over."""
+BACKLOG = 2048
+"""Connections that may wait to be accepted."""
+log = logging.getLogger(__name__)
+
+
+class Server:
+    """Made on the event loop that it runs on."""
+
+    def __init__(self, sources: Sources, settings: Settings, observers: Iterable[Observer] = ()) -> None:
+        self.settings = settings
+        self.repository = Repository(sources, settings, observers)
+        self.api = Api(self.repository)
+        self.answer = self.api.answer
+        self.connections: set[Connection] = set()
+        self.draining = False
+        self.address = ""
+        """Where it listens, once it does."""
+
+    async def start(self) -> None:
+        """Raises Unfit for a bundle that is not fit, and AttarError for an address that cannot be had."""
+        await self.repository.start()
+        loop = asyncio.get_running_loop()
+        try:
+            self._listener = await loop.create_server(
+                lambda: Connection(self), self.settings.host, self.settings.http_port, backlog=BACKLOG
+            )
+        except OSError as error:
+            await self.repository.close()
+            asked = f"{self.settings.host}:{self.settings.http_port}"
+            raise AttarError(f"cannot listen on {asked}: {error}; choose another with --host and --http-port") from error
+        host, port = self._listener.sockets[0].getsockname()[:2]
+        self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self._tasks = [loop.create_task(self._look())]
+        if self.settings.watch:
+            self._tasks.append(loop.create_task(watch(self.repository, self.settings.watch)))
+
+    async def stop(self) -> None:
+        """Take no more, answer what has begun within ``settings.drain`` seconds, and close everything."""
+        self.draining = self.api.draining = True
+        self._listener.close()
+        for connection in list(self.connections):
+            connection.drain()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.drain):
+                while self.connections:
+                    await asyncio.sleep(0.01)
+        if self.connections:
+            log.warning("%d connections were cut off: %g s were not enough to drain", len(self.connections), self.settings.drain)
+        for connection in list(self.connections):
+            connection.abort()
+        for task in self._tasks:
+            task.cancel()
+        await self.repository.close()
+
+    async def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(LOOK)
+            now = loop.time()
+            for connection in [each for each in self.connections if each.until < now]:
+                connection.cut()
+
+
+async def served(sources: Sources, settings: Settings, ready: Callable[[Server], object]) -> None:
+    """Serve until SIGTERM or SIGINT; ``ready`` is called once requests are answered."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    server = Server(sources, settings)
+    await server.start()
+    ready(server)
+    await stopped.wait()
+    await server.stop()
+
+
+def serve(sources: Sources, settings: Settings, ready: Callable[[Server], object]) -> None:
+    uvloop.run(served(sources, settings, ready))

@@ -1,0 +1,52 @@
+"""Settings: everything about a server that can be set."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = "127.0.0.1"
+    """The address to listen on; 0.0.0.0 is every one of this machine."""
+    http_port: int = Field(8000, ge=0, le=65535)
+    """0 takes any free one; the line that says that the server is ready names it."""
+
+    max_batch: int = Field(32, ge=1)
+    """Rows that requests are joined to at most; never more than the bundle promises."""
+    preferred: tuple[int, ...] = ()
+    """Batch sizes to cut a longer queue to, where an engine is fastest at some. Nothing ever waits for one of them."""
+    instances: int | None = Field(None, ge=1, le=1024)
+    """Engines of each model that run at the same time, each in a thread. None: as many as there are cores for their threads, and
+    an engine that needs less than ``inline_below`` runs between two turns of the event loop instead."""
+    threads: int | None = Field(None, ge=1, le=1024)
+    """Of each engine; None: as many as the bundle was built for."""
+    inline_below: float = Field(1e-3, ge=0)
+    """Seconds for a full batch under which handing over to a thread costs more than it frees."""
+    queue: int = Field(1024, ge=1)
+    """Requests that wait for one model at most; further ones are refused with 503."""
+    deadline: float = Field(30.0, gt=0)
+    """Seconds from arrival to answer, unless the request's parameter ``timeout`` (microseconds) asks for less."""
+
+    max_body: int = Field(64 * 2**20, ge=1)
+    """Bytes of a request's body, after decompression too."""
+    max_header: int = Field(16 * 2**10, ge=1)
+    """Bytes of a request's line and headers."""
+    max_tensors: int = Field(64, ge=1)
+    """Inputs or outputs that a request may name."""
+    max_elements: int = Field(2**24, ge=1)
+    """Elements of one tensor."""
+    max_connections: int = Field(4096, ge=1)
+    """Further ones are closed at once."""
+
+    idle: float = Field(75.0, gt=0)
+    """Seconds that a connection may stay open without a request."""
+    slow: float = Field(20.0, gt=0)
+    """Seconds that a client may take to send one request, or to take in one answer."""
+    drain: float = Field(30.0, ge=0)
+    """Seconds that requests have to finish in after SIGTERM."""
+    watch: float = Field(0.0, ge=0)
+    """Seconds between looks at the bundles' folders for new content; 0 never looks, a call to the repository loads anew."""
+    allow_ungated: bool = False
+    """Serve bundles that never passed their gates; every metadata answer says so."""

@@ -1,0 +1,131 @@
+"""The command: when it is ready, what it refuses, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+
+from tests.serving_parts import asked, spoil
+from tests.test_bundle import edit
+
+ATTAR = [sys.executable, "-m", "attar", "serve"]
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """The process and the port that it is ready on."""
+    process = subprocess.Popen(
+        [*ATTAR, "--http-port", "0", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+    )
+    assert process.stdout
+    try:
+        line = process.stdout.readline()
+        found = re.fullmatch(r"ready on http://127\.0\.0\.1:(\d+)\n", line)
+        assert found, line + process.communicate()[1]
+        yield process, int(found[1])
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def infer(port: int) -> int:
+    with closing(HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        connection.request("POST", "/v2/models/points/infer", json.dumps(asked([1, 2])))
+        return connection.getresponse().status
+
+
+def peak(pid: int) -> int:
+    """Kilobytes that were resident at most."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found
+    return int(found[1])
+
+
+def test_it_serves_without_what_training_needs_and_ends_on_sigterm(points_bundle: Path) -> None:
+    with serving(str(points_bundle)) as (process, port):
+        assert infer(port) == 200
+        mapped = Path(f"/proc/{process.pid}/maps").read_text()
+        assert "onnxruntime" in mapped
+        assert "libtorch" not in mapped
+        assert "onnx_cpp2py" not in mapped
+        assert peak(process.pid) < 160_000
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+def test_sigterm_fails_no_request(points_bundle: Path) -> None:
+    """Clients that keep asking on their connections see answers, and the last of them says that it is the last."""
+    found: list[list[tuple[int, str | None]]] = []
+
+    def client(port: int) -> None:
+        answers: list[tuple[int, str | None]] = []
+        found.append(answers)
+        connection = HTTPConnection("127.0.0.1", port, timeout=20)
+        with closing(connection):
+            while not answers or answers[-1][1] != "close":
+                connection.request("POST", "/v2/models/points/infer", json.dumps(asked([1, 2])))
+                answer = connection.getresponse()
+                answer.read()
+                answers.append((answer.status, answer.getheader("Connection")))
+
+    with serving(str(points_bundle)) as (process, port):
+        threads = [threading.Thread(target=client, args=(port,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        for thread in threads:
+            thread.join()
+        assert process.wait(10) == 0
+    for answers in found:
+        assert len(answers) > 1
+        assert answers == [(200, "keep-alive")] * (len(answers) - 1) + [(200, "close")]
+
+
+def refused(*arguments: str) -> tuple[int, str]:
+    done = subprocess.run([*ATTAR, "--http-port", "0", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert not done.stdout
+    return done.returncode, done.stderr
+
+
+@pytest.fixture
+def bundle(points_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(points_bundle, tmp_path / "mine"))
+
+
+def test_a_bundle_that_is_not_fit_ends_it_with_4_and_one_line(bundle: Path) -> None:
+    spoil(bundle)
+    code, said = refused(str(bundle))
+    assert code == 4
+    assert re.fullmatch(r"error: .*engines/onnxruntime/model\.onnx was changed\..*\n", said)
+
+
+def test_an_ungated_bundle_needs_leave_and_says_so(bundle: Path) -> None:
+    edit(bundle, lambda manifest: manifest["verdict"].update(verdict="undecided"))
+    code, said = refused(str(bundle))
+    assert (code, "was never passed: its verdict is 'undecided'" in said) == (4, True)
+    with serving("--allow-ungated", str(bundle)) as (_, port):
+        with closing(HTTPConnection("127.0.0.1", port)) as connection:
+            connection.request("GET", "/v2/models/points")
+            told = json.loads(connection.getresponse().read())
+        assert (told["platform"], told["properties"]["gates"]) == ("onnxruntime_ungated", "ungated")
+
+
+def test_a_port_that_is_taken(points_bundle: Path) -> None:
+    with serving(str(points_bundle)) as (_, port):
+        code, said = refused("--http-port", str(port), str(points_bundle))
+        assert code == 1
+        assert f"cannot listen on 127.0.0.1:{port}" in said
+        assert "choose another with --host and --http-port" in said
