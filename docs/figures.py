@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from attar.stages import SLOTS
 from attar.stages.proof.statistics import paired
+from attar.stages.slots import SLOTS
 from docs.drawing import area, arrow, box, dot, line, svg, text
 
 FOLDER = Path(__file__).parent / "figures"

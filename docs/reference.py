@@ -16,7 +16,7 @@ from attar.pipeline.cli import main
 from attar.pipeline.recipe import SHIPPED, Slot, shipped_names
 from attar.pipeline.schema import schema, section
 from attar.pipeline.stage import Stage
-from attar.stages import SLOTS
+from attar.stages.slots import SLOTS
 
 Field = Mapping[str, Any]
 """A setting in JSON schema."""

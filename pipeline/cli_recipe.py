@@ -47,7 +47,7 @@ def recipe_options(command: Command) -> Command:
 
 def workspace_of(options: dict[str, Any]) -> Workspace:
     from attar.pipeline.workspace import open_workspace
-    from attar.stages import SLOTS
+    from attar.stages.slots import SLOTS
 
     picked = {name: options[name] for name in ("store", "overrides", "targets", "device", "against")}
     return open_workspace(options["recipe"], SLOTS, **picked)
@@ -113,7 +113,7 @@ def summarize(records: list[Record], title: str) -> None:
 
 
 def per_target() -> list[str]:
-    from attar.stages import SLOTS
+    from attar.stages.slots import SLOTS
 
     return [slot.name for slot in SLOTS if slot.per_target]
 

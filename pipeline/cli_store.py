@@ -81,7 +81,7 @@ def gc(store: Path, dry_run: bool) -> None:
 def schema() -> None:
     """The recipe's JSON schema, for editors."""
     from attar.pipeline.schema import schema as made
-    from attar.stages import SLOTS
+    from attar.stages.slots import SLOTS
 
     click.echo(json.dumps(made(SLOTS), indent=1))
 

@@ -9,11 +9,11 @@ from attar.pipeline.errors import RecipeError, Unfit, did_you_mean
 from attar.pipeline.run import Record
 from attar.pipeline.stage import Facts
 from attar.pipeline.workspace import Workspace, open_workspace
-from attar.stages import SLOTS
 from attar.stages import bundle as bundles
 from attar.stages.finish import able, copy, filled
 from attar.stages.package import Package
 from attar.stages.packaging.checksums import sha256
+from attar.stages.slots import SLOTS
 
 
 def rerun(

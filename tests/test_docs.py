@@ -17,7 +17,7 @@ from mkdocs.config import load_config
 import attar
 from attar.pipeline.cli import main
 from attar.pipeline.schema import schema, section
-from attar.stages import SLOTS
+from attar.stages.slots import SLOTS
 from docs import drawing, figures, hooks, reference
 
 ROOT = Path(__file__).parents[1]
