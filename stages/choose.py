@@ -87,7 +87,8 @@ def p50(row: Row) -> float:
 def chosen(rows: Mapping[str, Row], slower: Mapping[str, Row]) -> str:
     """Raises StageError when there is nothing to choose from."""
     if slower:
-        return max((name for name in slower if tied(slower[name])), key=lambda name: faithful(rows[name]))
+        fastest = [name for name in sorted(slower, key=lambda name: p50(rows[name])) if tied(slower[name])]
+        return max(fastest, key=lambda name: faithful(rows[name]))  # of equals the first: the one with the least median
     measured = [name for name, row in rows.items() if row["status"] == "measured"]
     if measured:
         return max(measured, key=lambda name: faithful(rows[name]))
@@ -132,7 +133,7 @@ def first(name: str, slower: Mapping[str, Row], keeps: str) -> str:
 
 def later(slower: Row) -> str:
     if tied(slower):
-        return "as fast within the noise, and less faithful"
+        return "as fast within the noise, and no more faithful"
     low, high = slower["bounds"]
     return f"slower: {slower['times']:.3g} times ({low:.3g} to {high:.3g})"
 

@@ -74,9 +74,16 @@ def test_within_the_noise_the_most_faithful_goes_on(tmp_path: Path) -> None:
     found = choice(tmp_path, *rows, noise=0.1)
     assert found["winner"] == "c2"
     assert found["c2"]["reason"] == "the most faithful of the fastest"
-    assert found["c1"]["reason"] == "as fast within the noise, and less faithful"
+    assert found["c1"]["reason"] == "as fast within the noise, and no more faithful"
     assert found["c3"]["reason"].startswith("slower: 1.")
     assert choice(tmp_path, *rows)["winner"] == "c1"  # without noise a thousandth is seen
+
+
+def test_of_equally_faithful_ones_the_faster_goes_on(tmp_path: Path) -> None:
+    found = choice(tmp_path, row("c1", 10.01), row("c2", 10), row("c3", 12), noise=0.1)
+    assert found["c1"]["slower"]["bounds"][0] <= 1
+    assert found["winner"] == "c2"
+    assert found["c1"]["reason"] == "as fast within the noise, and no more faithful"
 
 
 def test_what_is_undecided_does_not_pass(tmp_path: Path) -> None:
