@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FLAT = 0.004
 """The least height of an axis: differences in the fourth decimal are not drawn as if they filled it."""
-LETTER, LINE = 6.0, 14.0
+LETTER, LINE = 6.0, 11.0
 """Width of a letter and height of a line of the names, in points."""
 
 
