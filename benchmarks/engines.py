@@ -27,6 +27,7 @@ from attar.models import views
 from attar.models.task import SplitName, Task, load_task
 from attar.pipeline import machine
 from attar.stages.artifacts import Answers
+from attar.stages.proof import statistics
 from attar.stages.proof.timing import load_average
 from attar.stages.run import run
 from benchmarks.engines_figure import draw
@@ -142,12 +143,14 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(".benchmarks/engines"), help="where engines are built")
     parser.add_argument("--environments", type=Path, default=Path(".benchmarks/peers"), help="where the peers are installed")
     parser.add_argument("--samples", type=int, default=512, help="of calibration")
-    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=200, help=f"at least {statistics.fewest()}")
     parser.add_argument("--slice", type=float, default=0.02, help="seconds of one engine in one round, half of them to warm up")
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)), help="the CPU that all engines run on")
     parser.add_argument("--figure", type=Path, help="where to draw latency against CORR, as SVG")
     parser.add_argument("--json", type=Path, help="where to write all that was measured")
     chosen = parser.parse_args()
+    if chosen.rounds < statistics.fewest():
+        parser.error(f"--rounds {chosen.rounds} are too few to bound a median; give {statistics.fewest()} or more")
     found = measured(chosen)
     if chosen.json:
         chosen.json.write_text(json.dumps(found, indent=1) + "\n")
