@@ -78,7 +78,7 @@ def running(*bundles: str | Path, **settings: Any) -> Iterator[Running]:
 
 
 async def started(bundles: tuple[str | Path, ...], settings: dict[str, Any]) -> Server:
-    server = Server(sources([str(path) for path in bundles]), Settings(http_port=0, **settings))
+    server = Server(sources([str(path) for path in bundles]), Settings(**{"http_port": 0, "grpc_port": None} | settings))
     await server.start()
     return server
 
