@@ -192,10 +192,10 @@ def content(datatype: str) -> Any:
     return np.array(EXTREMES[datatype], object if datatype == BYTES else NUMPY[datatype]).reshape(1, 2)
 
 
-@pytest.fixture(scope="module")
-def echo(points_bundle: Path) -> Iterator[Running]:
-    """A model that gives back what it takes, a tensor of every datatype."""
-    every = {name: Declared(name, name, ("batch", 2)) for name in EXTREMES}
+@contextmanager
+def echo(bundle: Path, *datatypes: str) -> Iterator[Running]:
+    """A model that gives back what it takes, a tensor of each datatype."""
+    every = {name: Declared(name, name, ("batch", 2)) for name in datatypes}
 
     def opened(path: Path, settings: Settings) -> Engines:
         same = Signature(every, every, {"batch": (1, 8)})
@@ -203,7 +203,7 @@ def echo(points_bundle: Path) -> Iterator[Running]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(model, "open_engines", opened)
-        with running(points_bundle, grpc_port=0) as made:
+        with running(bundle, grpc_port=0) as made:
             yield made
 
 
@@ -216,8 +216,8 @@ def inputs_of(module: Any) -> list[Any]:
     return made
 
 
-def test_every_datatype_as_bytes_and_as_over_http(echo: Running) -> None:
-    with client_of(echo) as client, triton_client(echo.url) as other:
+def test_every_datatype_as_bytes_and_as_over_http(points_bundle: Path) -> None:
+    with echo(points_bundle, *EXTREMES) as server, client_of(server) as client, triton_client(server.url) as other:
         found = client.infer("points", inputs_of(triton), request_id="a")
         same = other.infer("points", inputs_of(http), request_id="a")
     described, over_http = found.get_response(), same.get_response()
@@ -236,31 +236,29 @@ def tensor(name: str, values: Any) -> dict[str, Any]:
     return {"name": name, "datatype": name, "shape": [1, 2], "contents": {f"{field}_contents": values}}
 
 
-def test_every_datatype_as_values(echo: Running) -> None:
-    sent = [tensor(name, values) for name, values in EXTREMES.items()]
-    code, told = refusal(echo, request(*sent))
-    assert (code, told) == (
-        grpc.StatusCode.INVALID_ARGUMENT,
-        "'FP16' is FP16, which has no contents in gRPC; send raw_input_contents",
-    )
+def test_every_datatype_as_values(points_bundle: Path) -> None:
+    names = [name for name in EXTREMES if name != "FP16"]
+    with echo(points_bundle, *names) as server:
+        found = triton.InferResult(ask(server, request(*[tensor(name, EXTREMES[name]) for name in names])))
+        for name in names:
+            assert np.array_equal(found.as_numpy(name), content(name))
+            assert found.as_numpy(name).dtype == content(name).dtype
 
 
-@pytest.mark.parametrize("name", [name for name in EXTREMES if name != "FP16"])
-def test_a_datatype_as_values(points_bundle: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    declared = {name: Declared(name, name, ("batch", 2))}
+@pytest.mark.parametrize("name", ["INT8", "UINT16"])
+def test_a_value_that_does_not_fit(points_bundle: Path, name: str) -> None:
+    with echo(points_bundle, name) as server:
+        code, told = refusal(server, request(tensor(name, [0, 100_000])))
+        assert (code, f"{name!r} holds what is no {name}" in told) == (grpc.StatusCode.INVALID_ARGUMENT, True)
 
-    def opened(path: Path, settings: Settings) -> Engines:
-        same = Signature(declared, declared, {"batch": (1, 8)})
-        return replace(open_engines(path, settings), graph=same, raw=None, predicts=[lambda inputs: dict(inputs)])
 
-    monkeypatch.setattr(model, "open_engines", opened)
-    with running(points_bundle, grpc_port=0) as server:
-        found = triton.InferResult(ask(server, request(tensor(name, EXTREMES[name]))))
-        assert np.array_equal(found.as_numpy(name), content(name))
-        assert np.array_equal(found.as_numpy(name).dtype, content(name).dtype)
-        if name in ("INT8", "UINT16"):
-            code, told = refusal(server, request(tensor(name, [0, 100_000])))
-            assert (code, f"{name!r} holds what is no {name}" in told) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+def test_half_floats_come_as_bytes_only(points_bundle: Path) -> None:
+    with echo(points_bundle, "FP16") as server:
+        sent = {"name": "FP16", "datatype": "FP16", "shape": [1, 2], "contents": {"fp32_contents": [1, 2]}}
+        assert refusal(server, request(sent)) == (
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "'FP16' is FP16, which has no contents in gRPC; send raw_input_contents",
+        )
 
 
 # -- errors -------------------------------------------------------------------------------------------------------------
@@ -312,7 +310,7 @@ def test_parameters_that_cannot_be_followed(server: Running, name: str, paramete
 def test_shared_memory_is_not_taken(client: Any) -> None:
     (shared,) = input_of([[1, 2]])
     shared.set_shared_memory("region", 8)
-    with pytest.raises(InferenceServerException, match="INVALID_ARGUMENT.*tensors in shared memory are not taken"):
+    with pytest.raises(InferenceServerException, match=r"INVALID_ARGUMENT.*tensors in shared memory are not taken"):
         client.infer("points", [shared])
 
 
@@ -376,7 +374,10 @@ def test_work_of_a_client_that_went_away_is_dropped(points_bundle: Path, monkeyp
     with running(points_bundle, grpc_port=0, instances=1) as server, client_of(server) as client:
         before = len(calls)
         answers: queue.Queue[Any] = queue.Queue()
-        told = lambda result, error: answers.put((result, error))  # noqa: E731  # what the client calls back
+
+        def told(result: Any, error: Any) -> None:
+            answers.put((result, error))
+
         client.async_infer("points", input_of([[1, 2]]), told)
         time.sleep(0.1)
         gone = [client.async_infer("points", input_of([[1, 2], [3, 4]]), told) for _ in range(4)]
@@ -392,18 +393,24 @@ def test_work_of_a_client_that_went_away_is_dropped(points_bundle: Path, monkeyp
         assert (counted.success.count, counted.fail.count) == (2, 5)
 
 
-def test_a_full_queue_says_when_to_come_back(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    slow(monkeypatch, 0.3)
-    refused: list[Any] = []
+def refused_of(server: Running, count: int) -> list[Any]:
+    """The errors of so many requests at once."""
+    found: list[Any] = []
 
     def work(_: int) -> None:
         try:
             ask(server, request(TYPED))
         except grpc.RpcError as error:
-            refused.append(error)
+            found.append(error)
 
+    at_once(work, count)
+    return found
+
+
+def test_a_full_queue_says_when_to_come_back(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow(monkeypatch, 0.3)
     with running(points_bundle, grpc_port=0, queue=1, instances=1) as server:
-        at_once(work, 6)
+        refused = refused_of(server, 6)
     assert 0 < len(refused) < 6
     for error in refused:
         assert error.code() is grpc.StatusCode.UNAVAILABLE
@@ -413,17 +420,8 @@ def test_a_full_queue_says_when_to_come_back(points_bundle: Path, monkeypatch: p
 
 def test_too_many_requests_at_a_time(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow(monkeypatch, 0.3)
-    codes: list[Any] = []
-
-    def work(_: int) -> None:
-        try:
-            ask(server, request(TYPED))
-        except grpc.RpcError as error:
-            codes.append(error.code())
-
     with running(points_bundle, grpc_port=0, max_connections=1) as server:
-        at_once(work, 3)
-    assert codes == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 2
+        assert [error.code() for error in refused_of(server, 3)] == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 2
 
 
 # -- streams ------------------------------------------------------------------------------------------------------------
@@ -505,7 +503,10 @@ def test_an_address_that_is_taken(points_bundle: Path) -> None:
 def test_the_repository(points_bundle: Path, tmp_path: Path) -> None:
     bundle = another(points_bundle, tmp_path / "mine")
     with running(bundle, grpc_port=0) as server, client_of(server) as client:
-        index = lambda: [(each.name, each.state) for each in client.get_model_repository_index().models]  # noqa: E731  # short
+
+        def index() -> list[tuple[str, str]]:
+            return [(each.name, each.state) for each in client.get_model_repository_index().models]
+
         assert index() == [("points", "READY"), ("points-raw", "READY")]
         client.unload_model("points")
         assert index() == [("points", "UNAVAILABLE")]
@@ -513,7 +514,7 @@ def test_the_repository(points_bundle: Path, tmp_path: Path) -> None:
         assert not client.is_model_ready("points")
         only = service_pb2.RepositoryIndexRequest(ready=True)
         assert not ask(server, only, "RepositoryIndex").models
-        with pytest.raises(InferenceServerException, match="UNAVAILABLE.*points is not loaded: unloaded"):
+        with pytest.raises(InferenceServerException, match=r"UNAVAILABLE.*points is not loaded: unloaded"):
             client.get_model_metadata("points")
         client.load_model("points")
         assert client.is_server_ready()
