@@ -16,6 +16,8 @@ from attar.pipeline.options import VERBOSE
     "--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is every one of this machine."
 )
 @click.option("--http-port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes any free one.")
+@click.option("--grpc-port", type=click.IntRange(0, 65535), default=8001, show_default=True, help="The same for gRPC.")
+@click.option("--no-grpc", is_flag=True, help="Listen for HTTP alone.")
 @click.option("--max-batch", type=click.IntRange(1), default=32, show_default=True, help="Rows of a batch at most.")
 @click.option("--preferred", multiple=True, type=click.IntRange(1), help="A batch size to cut longer queues to; may be repeated.")
 @click.option("--instances", type=click.IntRange(1, 1024), help="Engines of each model; as many as fit the cores unless given.")
@@ -29,8 +31,8 @@ from attar.pipeline.options import VERBOSE
 @click.option("--watch", type=click.FloatRange(0), default=0.0, help="Seconds between looks for new bundles in the same folders.")
 @click.option("--allow-ungated", is_flag=True, help="Serve bundles that passed no gates; every metadata answer says so.")
 @VERBOSE
-def serve(bundles: tuple[str, ...], verbose: bool, **chosen: Any) -> None:
-    """Answer requests over HTTP (Open Inference Protocol v2); exit code 4 when a bundle is not fit to serve.
+def serve(bundles: tuple[str, ...], verbose: bool, no_grpc: bool, **chosen: Any) -> None:
+    """Answer requests over HTTP and gRPC (Open Inference Protocol v2); exit code 4 when a bundle is not fit to serve.
 
     BUNDLE is a bundle's folder, NAME=FOLDER to serve it under another name, or a folder that holds bundles. Bundles of one name
     are versions of one model; the last one is the default.
@@ -40,8 +42,8 @@ def serve(bundles: tuple[str, ...], verbose: bool, **chosen: Any) -> None:
     from attar.stages.serving.settings import Settings
 
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    settings = Settings(**chosen)
-    run(sources(bundles), settings, lambda server: click.echo(f"ready on {server.address}"))
+    settings = Settings(**chosen | ({"grpc_port": None} if no_grpc else {}))
+    run(sources(bundles), settings, lambda server: click.echo(f"ready on {server.addresses}"))
 
 
 COMMANDS = (serve,)

@@ -15,9 +15,11 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, TypeVar
 
+import grpc
 import pytest
 import uvloop
 from tritonclient import http as triton
+from tritonclient.grpc import service_pb2
 
 from attar.models.task import Array, Arrays, Predict
 from attar.stages.packaging import checksums
@@ -28,6 +30,7 @@ from attar.stages.serving.server import Server
 from attar.stages.serving.settings import Settings
 
 T = TypeVar("T")
+METHOD = "/inference.GRPCInferenceService/"
 
 
 class Running:
@@ -38,6 +41,11 @@ class Running:
         self.host, port = server.address.removeprefix("http://").rsplit(":", 1)
         self.port = int(port)
         self.url = f"{self.host}:{self.port}"
+
+    @property
+    def grpc_url(self) -> str:
+        assert self.server.grpc
+        return self.server.grpc.address.removeprefix("grpc://")
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(20)
@@ -78,7 +86,7 @@ def running(*bundles: str | Path, **settings: Any) -> Iterator[Running]:
 
 
 async def started(bundles: tuple[str | Path, ...], settings: dict[str, Any]) -> Server:
-    server = Server(sources([str(path) for path in bundles]), Settings(http_port=0, **settings))
+    server = Server(sources([str(path) for path in bundles]), Settings(**{"http_port": 0, "grpc_port": None} | settings))
     await server.start()
     return server
 
@@ -134,6 +142,20 @@ def triton_client(url: str) -> Iterator[Any]:
     finally:
         made.close()
         made.close = lambda: None
+
+
+@contextmanager
+def channel(server: Running) -> Iterator[Any]:
+    with grpc.insecure_channel(server.grpc_url) as made:
+        yield made
+
+
+def ask(server: Running, sent: Any, method: str = "ModelInfer", **more: Any) -> Any:
+    """A request over gRPC by hand: bytes, or a message, which is answered by one of Triton's."""
+    with channel(server) as made:
+        content = sent if isinstance(sent, bytes) else sent.SerializeToString()
+        answered = getattr(service_pb2, f"{method}Response", service_pb2.ServerLiveResponse)
+        return answered.FromString(made.unary_unary(METHOD + method)(content, timeout=20, **more))
 
 
 def asked(*rows: Sequence[float], **more: Any) -> dict[str, Any]:

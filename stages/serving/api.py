@@ -132,17 +132,22 @@ class Api:
 
     async def load(self, request: Request, name: str) -> Reply:
         asked = parsed(body(request, self.settings.max_body) or b"{}")
-        if asked.get("parameters"):
-            raise BadRequest("a bundle says everything about itself; nothing of it is replaced by parameters")
-        try:
-            await self.repository.load(name)
-        except Unfit as error:
-            raise BadRequest(str(error)) from error
+        await load(self.repository, name, asked.get("parameters"))
         return Reply()
 
     async def unload(self, request: Request, name: str) -> Reply:
         await self.repository.unload(name)
         return Reply()
+
+
+async def load(repository: Repository, name: str, parameters: object) -> None:
+    """As either transport asks for it. Raises BadRequest for a bundle that is not fit, too."""
+    if parameters:
+        raise BadRequest("a bundle says everything about itself; nothing of it is replaced by parameters")
+    try:
+        await repository.load(name)
+    except Unfit as error:
+        raise BadRequest(str(error)) from error
 
 
 def path_of(target: bytes) -> str:

@@ -127,12 +127,12 @@ class Model:
         """Its entry in ``model_stats``."""
         return self.statistics.told(self.name, self.version)
 
-    async def infer(self, infer: Infer) -> dict[str, Array]:
-        """All outputs of the graph; ``infer.inputs`` are then the graph's own. Raises Refused."""
+    async def infer(self, infer: Infer, within: float = inf) -> dict[str, Array]:
+        """All outputs of the graph within so many seconds; ``infer.inputs`` are then the graph's own. Raises Refused."""
         served, arrived = self.served, perf_counter_ns()
         served.active += 1
         try:
-            seconds = min(infer.timeout or inf, served.settings.deadline)
+            seconds = min(infer.timeout or inf, within, served.settings.deadline)
             if self._at_once:  # the queue is as long as a turn of the loop, so it looks after deadlines by itself
                 outputs, times = await self._answered(infer, arrived, seconds)
             else:

@@ -67,7 +67,10 @@ class Reader:
 
     def plan(self, head: bytes) -> Plan:
         """The JSON, checked against the signature; all but the content of its tensors."""
-        told = parsed(head)
+        return self.understood(parsed(head))
+
+    def understood(self, told: Mapping[str, Any]) -> Plan:
+        """What the JSON holds, or what another transport says in the same words."""
         parameters = told.get("parameters") or {}
         check_parameters(parameters)
         identifier = told.get("id", "")
@@ -89,6 +92,10 @@ class Reader:
             start += size
         if start != len(behind):
             raise BadRequest(f"{len(behind) - start} bytes are left over behind the tensors; give each its binary_data_size")
+        return self.infer(plan, made)
+
+    def infer(self, plan: Plan, made: dict[str, Array]) -> Infer:
+        """``made``: the content of each part of the plan."""
         if len(made) > 1:
             made = {name: made[name] for name in self.signature.inputs}
         return Infer(made, plan.rows, plan.wanted, plan.id, plan.parameters)

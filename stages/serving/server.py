@@ -7,6 +7,7 @@ import logging
 import signal
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -17,6 +18,9 @@ from attar.stages.serving.observer import Observer
 from attar.stages.serving.repository import Repository, Sources
 from attar.stages.serving.settings import Settings
 from attar.stages.serving.watch import watch
+
+if TYPE_CHECKING:
+    from attar.stages.serving.grpc import Rpc
 
 LOOK = 0.5
 """Seconds between looks at connections whose time may be over."""
@@ -37,28 +41,54 @@ class Server:
         self.draining = False
         self.address = ""
         """Where it listens, once it does."""
+        self.grpc: Rpc | None = None
 
     async def start(self) -> None:
         """Raises Unfit for a bundle that is not fit, and AttarError for an address that cannot be had."""
         await self.repository.start()
+        try:
+            await self._listen()
+        except AttarError:
+            await self.repository.close()
+            raise
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._look())]
+        if self.settings.watch:
+            self._tasks.append(loop.create_task(watch(self.repository, self.settings.watch)))
+
+    @property
+    def addresses(self) -> str:
+        """Where it listens, in words."""
+        return f"{self.address} and {self.grpc.address}" if self.grpc else self.address
+
+    async def _listen(self) -> None:
+        if self.settings.grpc_port is not None:
+            from attar.stages.serving.grpc import Rpc
+
+            self.grpc = Rpc(self.api)
+            await self.grpc.start()
         loop = asyncio.get_running_loop()
         try:
             self._listener = await loop.create_server(
                 lambda: Connection(self), self.settings.host, self.settings.http_port, backlog=BACKLOG
             )
         except OSError as error:
-            await self.repository.close()
+            if self.grpc:
+                await self.grpc.stop()
             asked = f"{self.settings.host}:{self.settings.http_port}"
             raise AttarError(f"cannot listen on {asked}: {error}; choose another with --host and --http-port") from error
         host, port = self._listener.sockets[0].getsockname()[:2]
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        self._tasks = [loop.create_task(self._look())]
-        if self.settings.watch:
-            self._tasks.append(loop.create_task(watch(self.repository, self.settings.watch)))
 
     async def stop(self) -> None:
         """Take no more, answer what has begun within ``settings.drain`` seconds, and close everything."""
         self.draining = self.api.draining = True
+        await asyncio.gather(self._drain(), *([self.grpc.stop()] if self.grpc else []))
+        for task in self._tasks:
+            task.cancel()
+        await self.repository.close()
+
+    async def _drain(self) -> None:
         self._listener.close()
         for connection in list(self.connections):
             connection.drain()
@@ -70,9 +100,6 @@ class Server:
             log.warning("%d connections were cut off: %g s were not enough to drain", len(self.connections), self.settings.drain)
         for connection in list(self.connections):
             connection.abort()
-        for task in self._tasks:
-            task.cancel()
-        await self.repository.close()
 
     async def _look(self) -> None:
         loop = asyncio.get_running_loop()

@@ -12,6 +12,8 @@ class Settings(BaseModel):
     """The address to listen on; 0.0.0.0 is every one of this machine."""
     http_port: int = Field(8000, ge=0, le=65535)
     """0 takes any free one; the line that says that the server is ready names it."""
+    grpc_port: int | None = Field(8001, ge=0, le=65535)
+    """The same for gRPC; None listens for HTTP alone."""
 
     max_batch: int = Field(32, ge=1)
     """Rows that requests are joined to at most; never more than the bundle promises."""
@@ -30,15 +32,15 @@ class Settings(BaseModel):
     """Seconds from arrival to answer, unless the request's parameter ``timeout`` (microseconds) asks for less."""
 
     max_body: int = Field(64 * 2**20, ge=1)
-    """Bytes of a request's body, after decompression too."""
+    """Bytes of a request's body, and of a message of gRPC, after decompression too."""
     max_header: int = Field(16 * 2**10, ge=1)
-    """Bytes of a request's line and headers."""
+    """Bytes of a request's line and headers; of its metadata in gRPC."""
     max_tensors: int = Field(64, ge=1)
     """Inputs or outputs that a request may name."""
     max_elements: int = Field(2**24, ge=1)
     """Elements of one tensor."""
     max_connections: int = Field(4096, ge=1)
-    """Further ones are closed at once."""
+    """Further ones are closed at once. So many requests are taken at a time in gRPC, where connections share them."""
 
     idle: float = Field(75.0, gt=0)
     """Seconds that a connection may stay open without a request."""
