@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -79,25 +80,20 @@ def test_only_the_last_samples_count(points_bundle: Path, teacher: str) -> None:
         assert server.metric("attar_shadow_correlation") == pytest.approx(expected["correlation"], abs=1e-5)
 
 
-def test_the_share_that_is_chosen_follows_from_the_seed(points_bundle: Path) -> None:
-    found = []
-    for _ in range(2):
-        with running(points_bundle, shadow="fp32", shadow_rate=0.2, shadow_seed=3) as server:
-            ask(server, POINTS)
-            found.append([len(each.windows["logits"]._rows["kdl"]) for each in shadows(server)])
-    assert found[0] == found[1]
-    assert 0 < found[0][0] < 150
+def test_the_share_that_is_chosen_follows_from_the_seed(points_bundle: Path, teacher: str) -> None:
+    generator = Random(3)
+    chosen = np.repeat([generator.random() < 0.2 for _ in range(60)], 5)
+    with running(points_bundle, shadow=teacher, shadow_rate=0.2, shadow_seed=3) as server:
+        ask(server, POINTS)
+        compared(server, chosen.sum() // 5)
+        assert server.metric("attar_shadow_requests_total") == chosen.sum() // 5
+        expected = compare("logits", POINTS[chosen] @ TEACHER, POINTS[chosen] @ STUDENT).numbers
+        assert server.metric("attar_shadow_kdl") == pytest.approx(expected["kdl"], abs=1e-5)
 
 
 def shadows(server: Running) -> list[Any]:
     assert server.server.shadow
-    until(lambda: shadow_is_idle(server))
     return list(server.server.shadow._of.values())
-
-
-def shadow_is_idle(server: Running) -> bool:
-    assert server.server.shadow
-    return server.server.shadow._queue.empty() and not any(each._using.locked() for each in server.server.shadow._of.values())
 
 
 def ready(server: Running) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import subprocess
@@ -10,11 +11,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attar.stages.serving.telemetry import SECONDS, Histogram
+from attar.stages.serving.telemetry import RECENT, SECONDS, Histogram
 from tests.serving_parts import Running, asked, running, slow
 
 INFER = "/v2/models/points/infer"
@@ -57,6 +59,19 @@ def test_requests_rows_batches_and_phases(server: Running) -> None:
     assert server.metric("attar_request_seconds_count", model="points", phase="total") == 2
 
 
+def test_more_requests_than_are_counted_together(server: Running) -> None:
+    """Two thirds of them are folded on the way, the rest when the page is asked for."""
+    server.send(*[infer_many(RECENT * 3 // 2)])
+    assert server.metric("attar_requests_total", outcome="ok") == RECENT * 3 // 2
+    assert server.metric("attar_request_seconds_bucket", phase="compute", le="+Inf") == RECENT * 3 // 2
+
+
+def infer_many(count: int) -> bytes:
+    body = json.dumps(asked([1, 2])).encode()
+    one = f"POST {INFER} HTTP/1.1\r\nContent-Length: {len(body)}\r\n".encode()
+    return (one + b"\r\n" + body) * (count - 1) + one + b"Connection: close\r\n\r\n" + body
+
+
 def test_errors_by_cause_with_and_without_a_model(server: Running) -> None:
     assert server.ask("POST", INFER, b"nonsense")[0] == 400
     assert server.ask("POST", "/v2/models/lines/infer", asked([1, 2]))[0] == 404
@@ -92,11 +107,11 @@ def test_two_servers_do_not_mix(points_bundle: Path) -> None:
         assert (one.metric("attar_requests_total"), other.metric("attar_requests_total")) == (1, 0)
 
 
-@given(st.lists(st.floats(0, 100)))
-def test_a_histogram_counts_what_is_at_most_each_bound(values: list[float]) -> None:
+@given(st.lists(st.floats(0, 100) | st.sampled_from(SECONDS)), st.integers(0, 5))
+def test_a_histogram_counts_what_is_at_most_each_bound(values: list[float], first: int) -> None:
     made = Histogram(SECONDS)
-    for value in values:
-        made.add(value)
+    for part in (values[:first], values[first:]):
+        made.add(np.array(part, np.float64), np.ones(len(part), np.int64))
     assert made.buckets() == [
         *((str(bound), sum(value <= bound for value in values)) for bound in SECONDS),
         ("+Inf", len(values)),

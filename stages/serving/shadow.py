@@ -7,13 +7,13 @@ full; a thread of its own does all else.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from queue import Empty, Full, Queue
+from queue import Full, Queue
 from random import Random
 from threading import Event, Lock, Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 
 FP32 = "fp32"
 OUTCOMES = ("compared", "dropped", "failed")
-LOOK = 0.2
-"""Seconds after which the thread sees at the latest that it is to end."""
+GATHER = 0.1
+"""Seconds between looks at the queue."""
+Pair: TypeAlias = tuple[Arrays, Arrays]
+"""Inputs of a request and what it was answered."""
 HELP = {
     "correlation": "Rolling CORR with the shadow: Pearson's r, of logits centred by sample, of embeddings of cosines of pairs.",
     "cosine": "Rolling mean cosine of an embedding with the shadow's.",
@@ -57,19 +59,19 @@ class Shadowed:
         self._using = Lock()
         self._closed = False
 
-    def compare(self, inputs: Arrays, got: Mapping[str, Array]) -> None:
-        """Raises whatever the shadow raises, and StageError for answers that are not finite."""
+    def compare(self, sample: Sequence[Pair]) -> None:
+        """Pairs of the same shapes. Raises whatever the shadow raises, and StageError for answers that are not finite."""
         with self._using:
             if self._closed:
                 return
-            expected = self.predict(inputs)
-            pairs = {name: (expected[name], got[name]) for name in self.windows}
-            for name, sides in pairs.items():
-                if not all(np.isfinite(side.astype(np.float64)).all() for side in sides):
+            expected = joined([self.predict(inputs) for inputs, _ in sample])
+            got = joined([outputs for _, outputs in sample])
+            for name in self.windows:
+                if not (np.isfinite(expected[name]).all() and np.isfinite(got[name]).all()):
                     raise StageError(f"{name!r} is not finite")
             for name, window in self.windows.items():
-                window.add(*pairs[name])
-            self.counts["compared"] += 1
+                window.add(expected[name], got[name])
+            self.counts["compared"] += len(sample)
 
     @property
     def ready(self) -> bool:
@@ -96,7 +98,7 @@ class Shadow(Observer):
         self.settings = settings
         self._random, self._rate = Random(settings.shadow_seed), settings.shadow_rate  # noqa: S311  # a sample is no secret
         self._of: dict[Served, Shadowed] = {}
-        self._queue: Queue[tuple[Shadowed, Arrays, Mapping[str, Array]]] = Queue(settings.shadow_queue)
+        self._queue: Queue[tuple[Shadowed, Pair]] = Queue(settings.shadow_queue)
         self._ended = Event()
         self._thread = Thread(target=self._work, name="shadow", daemon=True)
         self._thread.start()
@@ -117,7 +119,7 @@ class Shadow(Observer):
             return
         mine = self._of[model.served]
         try:
-            self._queue.put_nowait((mine, infer.inputs, outputs))
+            self._queue.put_nowait((mine, (infer.inputs, outputs)))
         except Full:
             mine.counts["dropped"] += 1
 
@@ -127,16 +129,18 @@ class Shadow(Observer):
         self._thread.join()
 
     def _work(self) -> None:
-        while not self._ended.is_set():
-            try:
-                mine, inputs, got = self._queue.get(timeout=LOOK)
-            except Empty:
-                continue
-            try:
-                mine.compare(inputs, got)
-            except Exception as error:  # noqa: BLE001  # whatever a shadow raises, it is told and the next request compared
-                mine.counts["failed"] += 1
-                log.warning("a request was not compared with its shadow", extra=logs.fields(error=str(error)))
+        """Now and then, all that was put in since: together they take far less of the processor than one by one."""
+        while not self._ended.wait(GATHER):
+            groups: dict[object, tuple[Shadowed, list[Pair]]] = {}
+            for _ in range(self._queue.qsize()):
+                mine, pair = self._queue.get_nowait()
+                groups.setdefault((mine, alike(pair)), (mine, []))[1].append(pair)
+            for mine, sample in groups.values():
+                try:
+                    mine.compare(sample)
+                except Exception as error:  # noqa: BLE001  # whatever a shadow raises, it is told and the next compared
+                    mine.counts["failed"] += len(sample)
+                    log.warning("requests were not compared with their shadow", extra=logs.fields(error=str(error)))
 
     def collect(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -160,6 +164,15 @@ class Shadow(Observer):
         waiting = GaugeMetricFamily("attar_shadow_queue_requests", "Requests that wait to be answered again.")
         waiting.add_metric([], self._queue.qsize())
         yield from (requests, samples, *rolling.values(), waiting)
+
+
+def alike(pair: Pair) -> tuple[tuple[int, ...], ...]:
+    """What is equal for pairs that can be joined."""
+    return tuple(array.shape[1:] for side in pair for array in side.values())
+
+
+def joined(arrays: Sequence[Arrays]) -> dict[str, Array]:
+    return {name: np.concatenate([each[name] for each in arrays]) for name in arrays[0]}
 
 
 def shadowed(served: Served, settings: Settings) -> Shadowed:
