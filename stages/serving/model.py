@@ -83,9 +83,7 @@ class Served:
         return preprocess.apply(self.engines.manifest.preprocess, raw)
 
     def _executed(self, rows: int, nanoseconds: int) -> None:
-        graph = self.models[0]
-        for observer in (graph.statistics, *self.observers):
-            observer.executed(graph, rows, nanoseconds)
+        self.models[0].executed(rows, nanoseconds)
 
 
 class Model:
@@ -95,6 +93,7 @@ class Model:
         self.name, self.served, self.signature = name, served, signature
         self.reader = Reader(signature, served.settings)
         self.statistics = Statistics()
+        self._observers = (self.statistics, *served.observers)
         self._prepare = prepare
         self._at_once = served.engines.inline and prepare is None
 
@@ -151,14 +150,19 @@ class Model:
             raise
         finally:
             served.active -= 1
-        for observer in (self.statistics, *served.observers):
+        for observer in self._observers:
             observer.answered(self, infer, outputs, times)
         return outputs
 
     def failed(self, error: BaseException, nanoseconds: int) -> None:
         """Tell the observers of a request that got no answer."""
-        for observer in (self.statistics, *self.served.observers):
+        for observer in self._observers:
             observer.failed(self, error, nanoseconds)
+
+    def executed(self, rows: int, nanoseconds: int) -> None:
+        """Tell the observers that the engine was called."""
+        for observer in self._observers:
+            observer.executed(self, rows, nanoseconds)
 
     async def _in_time(self, infer: Infer, arrived: int, seconds: float) -> tuple[dict[str, Array], Times]:
         try:

@@ -35,8 +35,8 @@ ROWS = tuple(2.0**power for power in range(11))
 PHASES = ("prepare", "queue", "compute", "total")
 GONE = "client_gone"
 """The outcome of a request whose client did not wait for it."""
-RECENT = 256
-"""Answered requests that are counted together."""
+RECENT = 4 * 1024
+"""Numbers, four of each answered request, that are counted together."""
 
 
 class Collector(Protocol):
@@ -71,17 +71,14 @@ class Counts:
         """How often the engine was called with so many rows."""
         self.seconds = {phase: Histogram(SECONDS) for phase in PHASES}
         self.rows = 0
-        self._recent: list[tuple[int, int, int, int]] = []
-
-    def answered(self, times: Times, rows: int) -> None:
-        self._recent.append((times.prepare, times.queue, times.compute, rows))
-        if len(self._recent) >= RECENT:
-            self.fold()
+        self.recent: list[int] = []
+        """Nanoseconds of preparing, queue and compute and the rows of each request that is not counted yet: flat, as a tuple for
+        each would keep the garbage collector busy."""
 
     def fold(self) -> None:
         """Many requests at once cost far less than each alone."""
-        recent = np.array(self._recent, np.int64).reshape(-1, 4)
-        self._recent.clear()
+        recent = np.array(self.recent, np.int64).reshape(-1, 4)
+        self.recent.clear()
         self.outcomes["ok"] += len(recent)
         self.rows += int(recent[:, 3].sum())
         for histogram, taken in zip(self.seconds.values(), [*recent.T[:3], recent[:, :3].sum(1)], strict=True):
@@ -107,7 +104,10 @@ class Telemetry(Observer):
             self._of.pop(model, None)
 
     def answered(self, model: Model, infer: Infer, outputs: Mapping[str, Array], times: Times) -> None:
-        self._of[model].answered(times, infer.rows)
+        counts = self._of[model]
+        counts.recent += (times.prepare, times.queue, times.compute, infer.rows)
+        if len(counts.recent) >= RECENT:
+            counts.fold()
 
     def failed(self, model: Model, error: BaseException, nanoseconds: int) -> None:
         self._of[model].outcomes[error.cause if isinstance(error, Refused) else GONE] += 1
