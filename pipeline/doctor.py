@@ -15,6 +15,8 @@ PARTS = {
     "train": ("torch", "accelerate", "onnx", "onnxscript", "matplotlib", "jinja2"),
     "core": ("onnxruntime", "numpy", "safetensors", "pydantic", "click", "rich", "filelock"),
 }
+OTHERS = {"onnxruntime": ("onnxruntime-gpu", "onnxruntime-openvino")}
+"""Packages that bring a runtime as well as the one of its name."""
 UNTESTED = {
     "tensorrt-rtx": "its engines are built and checked on machines without a GPU; none was run yet",
     "tensorrt": "untested: neither built nor run on any machine yet",
@@ -40,12 +42,13 @@ def examine(runtimes: Mapping[str, Runtime], asked: type[Asked]) -> dict[str, An
 def able(name: str, runtime: Runtime, asked: type[Asked]) -> dict[str, str]:
     """Its version, or what installs it; the precisions that it can build and run here, and what is missing for the others.
 
-    A runtime, its package and attar's extra have one name.
+    A runtime, its package and attar's extra have one name; ONNX Runtime is no extra, and there are other packages of it.
     """
-    found = version(name)
+    found = package(name)
     told = {"untested here": UNTESTED[name]} if name in UNTESTED else {}
     if found == "not installed":
-        return {"version": f"not installed: pip install 'attar[{name}]'", **told}
+        brings = "onnxruntime" if name == "onnxruntime" else f"'attar[{name}]'"
+        return {"version": f"not installed: pip install {brings}", **told}
     precisions = sorted(runtime.precisions)
     unbuilt = {each: why for each in precisions if (why := runtime.unbuildable(asked(each)))}
     unrun = {each: why for each in precisions if (why := runtime.unrunnable(asked(each)))}
@@ -59,6 +62,13 @@ def those(precisions: list[str], lacking: Mapping[str, str]) -> str:
     if len(lacking) == len(precisions) and len(reasons) == 1:
         return f"none: {next(iter(reasons))}"
     return "; ".join([able, *(f"not {names}: {why}" for why, names in reasons.items())])
+
+
+def package(name: str) -> str:
+    """The version of a runtime, with the package that it is in where that has another name."""
+    others = {each: version(each) for each in OTHERS.get(name, ())}
+    found = [f"{number} ({each})" for each, number in others.items() if number != "not installed"]
+    return found[0] if found and version(name) == "not installed" else version(name)
 
 
 def version(name: str) -> str:

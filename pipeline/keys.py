@@ -52,6 +52,8 @@ class Keys:
                 return None
         if kind.bound_to_machine:
             found["machine"] = machine.describe()
+        if lacks := stage.lacks():
+            found["lacks"] = lacks
         return found
 
     def data_of(self, task: str, *, may_import: bool) -> str | None:

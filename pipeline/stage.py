@@ -137,6 +137,10 @@ class Stage(BaseModel, Generic[A]):
         """Code as in ``follows``. A mode that runs more than the others adds it."""
         return self.follows
 
+    def lacks(self) -> str | None:
+        """What the stage would look for here and not find, where that decides the result and no fact about the machine tells."""
+        return None
+
     @classmethod
     def meaningless(cls, settings: Mapping[str, Any]) -> Set[str]:
         """Of these settings those that mean nothing beside the others: as defaults of several forms they are left out."""

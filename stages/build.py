@@ -94,6 +94,10 @@ class Build(Stage[Engine]):
     def says(self, name: str) -> bool:
         return bool(getattr(self, name) != type(self).model_fields[name].default)
 
+    def vendors(self) -> dict[str, Any]:
+        """The options that are set."""
+        return {name: getattr(self, name) for name in self.OPTIONS if self.says(name)}
+
     def deciding(self) -> Set[str]:
         return super().deciding() - self.meaningless({"runtime": self.runtime})
 
@@ -104,6 +108,13 @@ class Build(Stage[Engine]):
 
     def following(self) -> Sequence[str]:
         return (*self.follows, RUNTIMES[self.runtime])
+
+    def lacks(self) -> str | None:
+        """So that what was not run here is looked at again once it can be: a container may be given its host's GPU later. What
+        arithmetic a CPU has is a fact about the machine, so that precision is left out."""
+        runtime = runtimes.load(self.runtime)
+        asked = Asked(provider=self.provider or runtime.provider, options=self.vendors())
+        return runtime.unbuildable(asked) or runtime.unrunnable(asked)
 
     def run(self, out: Path, *, model: OnnxModel) -> Facts:
         """Raises Refusal when the runtime cannot take the graph, Missing when its library is not installed, and StageError when a
@@ -136,9 +147,8 @@ class Build(Stage[Engine]):
 
     def asked(self, task: Task, runtime: Runtime, precision: str) -> Asked:
         """What the runtime is told: nothing that it does not know."""
-        options = {name: getattr(self, name) for name in self.OPTIONS if self.says(name)}
         profile = completed(self.profile, task) if "profile" in runtime.knows else {}
-        return Asked(precision, self.threads or 1, self.provider or runtime.provider, profile, options)
+        return Asked(precision, self.threads or 1, self.provider or runtime.provider, profile, self.vendors())
 
     def described(self, model: OnnxModel, asked: Asked) -> dict[str, Any]:
         """What is known before anything is built; nothing is known of what was not."""

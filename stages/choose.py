@@ -16,8 +16,10 @@ from attar.stages.artifacts import Choice, Trials
 from attar.stages.proof import gates as proof
 from attar.stages.proof import statistics
 from attar.stages.proof.gates import Gates
-from attar.stages.proof.outcome import ROUNDING, Outcome
+from attar.stages.proof.outcome import ROUNDING, Name, Outcome
 
+SCORES: frozenset[Name] = frozenset({"score", "score_drop", "agreement"})
+"""Shares of samples: they move by whole samples."""
 Row = Mapping[str, Any]
 Rounds = Mapping[str, npt.NDArray[np.float64]]
 """Seconds of a call at batch 1 by candidate; entry i of all is from the same round."""
@@ -25,8 +27,10 @@ Rounds = Mapping[str, npt.NDArray[np.float64]]
 
 class Choose(Stage[Choice]):
     """What is promised of the engine's answers, and what its precision must keep of the fp32 graph, is held against each
-    candidate; the fastest that passes goes on. Where others are as fast within the noise, the most faithful of them does. If too
-    few samples let any pass, those count whose numbers are inside the promises, though their bounds are not. If all break a
+    candidate; the fastest that passes goes on. Where others are as fast within the noise, the most faithful of them does. Whether
+    a score passes may hang on a sample or two, by which a candidate differs from another only by chance: one whose numbers are
+    inside the promises counts too if nothing but a score is undecided, and that is not proven to be below the fp32 graph's. If
+    too few samples let any pass, all count whose numbers are inside the promises, though their bounds are not. If all break a
     promise it is the most faithful, for the gates on test to judge; if all need another machine, the first.
 
     Facts: ``winner``; ``passed``: whether it passed on validation; ``summary``; ``split``, ``samples``,
@@ -43,7 +47,7 @@ class Choose(Stage[Choice]):
         rows = {row["candidate"]: row for row in trials.facts["candidates"]}
         measured = {name: row for name, row in rows.items() if row["status"] == "measured"}
         judged = {name: proof.candidate(trials.facts, row, self.gates) for name, row in measured.items()}
-        slower = ratios(rounds(trials, counting(judged)), rows)
+        slower = ratios(rounds(trials, counting(judged, rows)), rows)
         winner = chosen(rows, slower)
         told = {name: reason(name, winner, row, judged.get(name, ()), slower) for name, row in rows.items()}
         shown = {name: proof.overall(each.verdict for each in found) for name, found in judged.items()}
@@ -60,10 +64,24 @@ class Choose(Stage[Choice]):
         }
 
 
-def counting(judged: Mapping[str, Sequence[Outcome]]) -> list[str]:
-    """Those that are chosen by their speed: all that pass; where none does, all whose numbers are inside every promise."""
-    passing = [name for name, found in judged.items() if all(each.verdict == "passed" for each in found)]
-    return passing or [name for name, found in judged.items() if all((each.margin or 0) >= -ROUNDING for each in found)]
+def counting(judged: Mapping[str, Sequence[Outcome]], rows: Mapping[str, Row]) -> list[str]:
+    """Those that are chosen by their speed: all that pass, and what lacks nothing but samples to pass with them; where none
+    passes, all whose numbers are inside every promise."""
+    inside = [name for name, found in judged.items() if all((each.margin or 0) >= -ROUNDING for each in found)]
+    if not any(passed(judged[name]) for name in inside):
+        return inside
+    return [name for name in inside if passed(judged[name]) or alike(judged[name], rows[name])]
+
+
+def passed(judged: Sequence[Outcome]) -> bool:
+    return all(each.verdict == "passed" for each in judged)
+
+
+def alike(judged: Sequence[Outcome], row: Row) -> bool:
+    """Whether only scores are undecided, and the one against the graph in fp32 is not proven to have dropped."""
+    open_ones = {each.gate for each in judged if each.verdict != "passed"}
+    bounds = row["previous"]["bounds"]["score_drop"]
+    return open_ones <= SCORES and bounds is not None and bounds[0] <= 0
 
 
 def rounds(trials: Trials, names: Sequence[str]) -> Rounds:
@@ -87,7 +105,8 @@ def p50(row: Row) -> float:
 def chosen(rows: Mapping[str, Row], slower: Mapping[str, Row]) -> str:
     """Raises StageError when there is nothing to choose from."""
     if slower:
-        return max((name for name in slower if tied(slower[name])), key=lambda name: faithful(rows[name]))
+        fastest = [name for name in sorted(slower, key=lambda name: p50(rows[name])) if tied(slower[name])]
+        return max(fastest, key=lambda name: faithful(rows[name]))  # of equals the first: the one with the least median
     measured = [name for name, row in rows.items() if row["status"] == "measured"]
     if measured:
         return max(measured, key=lambda name: faithful(rows[name]))
@@ -132,7 +151,7 @@ def first(name: str, slower: Mapping[str, Row], keeps: str) -> str:
 
 def later(slower: Row) -> str:
     if tied(slower):
-        return "as fast within the noise, and less faithful"
+        return "as fast within the noise, and no more faithful"
     low, high = slower["bounds"]
     return f"slower: {slower['times']:.3g} times ({low:.3g} to {high:.3g})"
 

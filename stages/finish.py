@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from attar.models.task import Array, Arrays, Output, Split, SplitName, Task, Tensor
 from attar.pipeline import machine
-from attar.pipeline.errors import RecipeError, StageError, StoreError, Unfit
+from attar.pipeline.errors import Missing, RecipeError, StageError, StoreError, Unfit
 from attar.pipeline.stage import Facts
 from attar.stages import bundle as bundles
 from attar.stages.packaging import checksums, golden
@@ -114,7 +114,7 @@ def build(folder: Path, manifest: Manifest, runtime: Runtime) -> None:
     try:
         for name in manifest.graphs:
             runtime.build(folder / "graphs" / f"{name}.onnx", place / f"{name}{runtime.suffix}", task, asked)
-    except StageError as error:
+    except (StageError, Missing) as error:
         raise Unfit(f"the engine cannot be built here: {error}") from error
 
 

@@ -35,6 +35,11 @@ def test_an_error_that_attar_does_not_name() -> None:
         child.ask(child_calls.failing, {"numbers": [1]}, "dividing", 30)
 
 
+def test_a_library_that_ends_the_process_as_if_all_were_well() -> None:
+    with pytest.raises(StageError, match=r"^leaving ended without an answer; the last it said: goodbye$"):
+        child.ask(child_calls.leaving, {}, "leaving", 30)
+
+
 def test_a_child_does_not_outlive_its_parent(tmp_path: Path) -> None:
     called = (
         "import sys; from attar.stages.runtimes import child; from tests import child_calls; "

@@ -74,9 +74,16 @@ def test_within_the_noise_the_most_faithful_goes_on(tmp_path: Path) -> None:
     found = choice(tmp_path, *rows, noise=0.1)
     assert found["winner"] == "c2"
     assert found["c2"]["reason"] == "the most faithful of the fastest"
-    assert found["c1"]["reason"] == "as fast within the noise, and less faithful"
+    assert found["c1"]["reason"] == "as fast within the noise, and no more faithful"
     assert found["c3"]["reason"].startswith("slower: 1.")
     assert choice(tmp_path, *rows)["winner"] == "c1"  # without noise a thousandth is seen
+
+
+def test_of_equally_faithful_ones_the_faster_goes_on(tmp_path: Path) -> None:
+    found = choice(tmp_path, row("c1", 10.01), row("c2", 10), row("c3", 12), noise=0.1)
+    assert found["c1"]["slower"]["bounds"][0] <= 1
+    assert found["winner"] == "c2"
+    assert found["c1"]["reason"] == "as fast within the noise, and no more faithful"
 
 
 def test_what_is_undecided_does_not_pass(tmp_path: Path) -> None:
@@ -84,6 +91,18 @@ def test_what_is_undecided_does_not_pass(tmp_path: Path) -> None:
     assert (found["winner"], found["c1"]["verdict"]) == ("c2", "undecided")
     assert found["c1"]["reason"] == "undecided: correlation 0.91 (0.89 to 0.93), promised at least 0.9"
     assert found["c2"]["reason"] == "the only one that keeps the promises"
+
+
+def test_a_score_that_a_sample_decides_costs_no_candidate_its_place(tmp_path: Path) -> None:
+    lucky, fast, worse = (
+        row(name, p50, within=0.02, score_drop=drop) for name, p50, drop in (("c1", 30, 0.02), ("c2", 10, 0.04), ("c3", 5, 0.04))
+    )
+    worse["previous"] |= {"score_drop": 0.02, "bounds": {**worse["previous"]["bounds"], "score_drop": [0.01, 0.03]}}
+    found = choice(tmp_path, lucky, fast, worse)
+    assert (found["winner"], found["passed"], found["c1"]["verdict"]) == ("c2", False, "passed")
+    assert found["c2"]["reason"].startswith("the fastest that may keep the promises; undecided: score drop 0.04 (0.02 to 0.06)")
+    assert found["c1"]["reason"] == "slower: 3 times (3 to 3)"
+    assert found["c3"]["reason"].startswith("undecided: score drop 0.04")
 
 
 def test_where_samples_are_too_few_the_numbers_inside_the_promises_count(tmp_path: Path) -> None:

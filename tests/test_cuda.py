@@ -7,6 +7,8 @@ import pytest
 
 from attar.pipeline.errors import StageError
 from attar.stages.runtimes import cuda
+from attar.stages.runtimes.runtime import Asked
+from attar.stages.runtimes.tensorrt import TensorRt, TensorRtRtx
 from tests.cuda_host import HostDriver
 
 
@@ -27,6 +29,16 @@ def test_what_is_absent(driver: bool, devices: list[dict[str, str]], why: str | 
     monkeypatch.setattr(cuda, "devices", lambda: devices)
     found = cuda.absent()
     assert found is why if why is None else (found is not None and found.startswith(why))
+
+
+def test_a_driver_that_finds_no_device_or_does_not_work_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA_ERROR_NO_DEVICE is what cuInit says in a container without a GPU, or with CUDA_VISIBLE_DEVICES empty."""
+    monkeypatch.setattr(cuda, "library", lambda: HostDriver(cuInit=100))
+    monkeypatch.setattr(cuda, "devices", lambda: cuda.described({}))
+    assert cuda.absent() == "the NVIDIA driver refuses cuInit: out of memory (CUresult 100)"  # the words are the host's
+    assert TensorRtRtx().unrunnable(Asked()) == cuda.absent()
+    monkeypatch.setattr(TensorRt, "version", lambda self: "10.13.0.35")
+    assert TensorRt().environment().machine == {"gpu": "none", "compute": "none"}
 
 
 def test_a_refusal_says_what_the_driver_says() -> None:

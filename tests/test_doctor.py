@@ -43,6 +43,13 @@ def test_reasons(lacking: dict[str, str], told: str) -> None:
     assert doctor.those(["bf16", "fp32"], lacking) == told
 
 
+def test_onnx_runtime_in_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "version", lambda name: "1.32.0" if name == "onnxruntime-gpu" else "not installed")
+    assert doctor.able("onnxruntime", OnnxRuntime(), Asked)["version"] == "1.32.0 (onnxruntime-gpu)"
+    monkeypatch.setattr(doctor, "version", lambda name: "not installed")
+    assert doctor.able("onnxruntime", OnnxRuntime(), Asked)["version"] == "not installed: pip install onnxruntime"
+
+
 @pytest.mark.parametrize("name", ["openvino", "tensorrt"])
 def test_what_is_not_installed_says_how_and_what_is_untested_says_so(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(doctor, "version", lambda name: "not installed")

@@ -179,6 +179,18 @@ def test_a_machine_that_cannot_either_writes_nothing(
     finish(original, tmp_path / "out")
 
 
+def test_what_building_needs_besides_is_told_and_nothing_is_written(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking(name: str) -> None:
+        assert name == "onnx"
+
+    monkeypatch.setattr(onnxruntime, "find_spec", lacking)
+    with pytest.raises(Unfit, match=r"the engine cannot be built here: onnx is not installed; run: pip install 'attar\[train\]'"):
+        finish(original, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_has_its_engine_is_not_finished_again(done: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"was finished on 20.*, nothing of it is unfinished; `attar check"):
         finish(done, tmp_path / "out")

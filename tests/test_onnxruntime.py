@@ -25,6 +25,7 @@ IMAGE = np.zeros((2, 1, 8, 8), np.float32)
         ({}, r"the graph wants an input 'image' \(float32 \[batch, 1, 8, 8\]\) and got none"),
         ({"picture": IMAGE}, r"the graph wants an input 'image' .* and got picture"),
         ({"image": IMAGE, "imag": IMAGE}, r"the graph has no input 'imag': did you mean 'image'\?"),
+        ({"image": IMAGE.astype(">f4")}, r"'image' must be float32 .*, got float32 \[2, 1, 8, 8\] in the other byte order"),
         ({"image": IMAGE.astype(np.float64)}, r"'image' must be float32 \[batch, 1, 8, 8\], got float64 \[2, 1, 8, 8\]"),
         ({"image": IMAGE[..., :4]}, r"'image' must be float32 \[batch, 1, 8, 8\], got float32 \[2, 1, 8, 4\]"),
         ({"image": IMAGE[0]}, r"'image' must be float32 \[batch, 1, 8, 8\], got float32 \[1, 8, 8\]"),

@@ -128,6 +128,7 @@ def test_several_threads_may_ask(engine: Path) -> None:
         ({"picture": IMAGE}, r"the graph wants an input 'image' .* and got picture"),
         ({"image": IMAGE, "imag": IMAGE}, r"the graph has no input 'imag': did you mean 'image'\?"),
         ({"image": IMAGE.astype(np.float64)}, r"'image' must be float32 \[\?, 1, 8, 8\], got float64 \[2, 1, 8, 8\]"),
+        ({"image": IMAGE.astype(">f4")}, r"'image' must be float32 .*, got float32 \[2, 1, 8, 8\] in the other byte order"),
         ({"image": IMAGE[..., :4]}, r"'image' must be float32 \[\?, 1, 8, 8\], got float32 \[2, 1, 8, 4\]"),
     ],
 )

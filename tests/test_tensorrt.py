@@ -252,6 +252,13 @@ def test_a_gpu_that_was_not_asked_for_does_not_run_the_engine(compute: tuple[str
     assert (found is None) if why is None else (found is not None and why in found)
 
 
+@pytest.mark.parametrize(("compute", "runs"), [("7.5", False), ("8.9", True), ("9.0", False), ("12.1", True), ("13.0", True)])
+def test_a_gpu_that_no_engine_is_for_unless_it_is_asked_for(compute: str, runs: bool) -> None:
+    found = TensorRtRtx.unsuited((), {"name": "NVIDIA H100", "compute": compute})
+    assert (found is None) == runs
+    assert runs or f"NVIDIA H100 has compute capability {compute}, the engine is for 8.0, 8.6, 8.9, 12.0, 12.1" in str(found)
+
+
 @pytest.mark.parametrize(
     ("version", "flags"), [("tensorrt 10.12.0.36", 1 << 1), ("tensorrt 11.0.0.1", 0), ("tensorrt_rtx 1.7.1.116", 0)]
 )

@@ -175,6 +175,7 @@ def test_a_session_answers_whatever_the_batch_and_gives_everything_back() -> Non
     [
         ({}, r"the graph wants an input 'x' \(float32 \[dynamic, 3\]\) and got none"),
         ({"x": np.zeros((1, 3), np.float32), "z": np.zeros(1)}, r"the graph has no input 'z': known: x"),
+        ({"x": np.zeros((1, 3), ">f4")}, r"input 'x' must be float32 .*, got float32 \[1, 3\] in the other byte order"),
         ({"x": np.zeros((1, 3))}, r"input 'x' must be float32 \[dynamic, 3\], got float64 \[1, 3\]"),
         ({"x": np.zeros(3, np.float32)}, r"must be float32 \[dynamic, 3\], got float32 \[3\]"),
         ({"x": np.zeros((9, 3), np.float32)}, r"axis 0 of input 'x' is 9, the engine's profile has 1 to 8"),
@@ -255,6 +256,12 @@ def test_an_engine_is_opened_and_everything_is_given_back(
         assert predict({"x": np.ones((2, 3), np.float32)})["y"].tolist() == [[2, 2, 2], [2, 2, 2]]
     assert host.given == {}
     assert host.calls[-1] == "cuDevicePrimaryCtxRelease_v2"
+
+
+def test_whichever_thread_closes_an_engine_the_gpu_is_made_its_own_first() -> None:
+    predict, host = session(DoublingEngine())
+    predict.close()
+    assert host.calls[-1] == "cuCtxSetCurrent"
 
 
 @pytest.mark.parametrize("hosted", [True, False])

@@ -42,6 +42,12 @@ def graph(file: Path, nodes: Sequence[Any], output: str) -> Path:
     return file
 
 
+def counted(tensor: str) -> onnx.GraphProto:
+    """What a branch of an If computes: how many numbers a tensor has."""
+    nodes = [helper.make_node("Size", [tensor], ["size"]), helper.make_node("Cast", ["size"], ["count"], to=TensorProto.FLOAT)]
+    return helper.make_graph(nodes, "counted", [], [helper.make_tensor_value_info("count", TensorProto.FLOAT, [])])
+
+
 def residual(file: Path, channels: int = 12) -> Path:
     """Two convolutions beside a shortcut, between two others: of ``channels``, then 24."""
     relu, add = helper.make_node("Relu", ["a"], ["r"], name="relu"), helper.make_node("Add", ["r", "c"], ["s"], name="add")
@@ -51,13 +57,13 @@ def residual(file: Path, channels: int = 12) -> Path:
     )
 
 
-def quantized(source: Path, target: Path) -> Path:
+def quantized(source: Path, target: Path, per_channel: bool = True) -> Path:
     from attar.stages.precision.graphs import revealed
 
     with onnxruntime.opened({"model": revealed(source)}, 1, optimize=False) as predict:
         tensors = {"x": IMAGES, **predict({"x": IMAGES})}
     ranges = {name: (float(values.min()), float(values.max())) for name, values in tensors.items()}
-    int8.quantize(source, target, ranges, int8.Form())
+    int8.quantize(source, target, ranges, int8.Form(per_channel=per_channel))
     return target
 
 
@@ -77,10 +83,12 @@ def x86(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
 
 
-@pytest.mark.parametrize("channels", [4, 12, 18])
+@pytest.mark.parametrize("channels", [1, 4, 12, 18])
+@pytest.mark.parametrize("per_channel", [False, True])
 @pytest.mark.parametrize("optimize", [False, True])
-def test_the_same_answers_to_the_last_bit(channels: int, optimize: bool, tmp_path: Path) -> None:
-    source = quantized(residual(tmp_path / "float.onnx", channels), tmp_path / "int8.onnx")
+def test_the_same_answers_to_the_last_bit(channels: int, per_channel: bool, optimize: bool, tmp_path: Path) -> None:
+    """One scale for a whole weight is one number, written with one axis or none."""
+    source = quantized(residual(tmp_path / "float.onnx", channels), tmp_path / "int8.onnx", per_channel)
     made = widened(source)
     assert isinstance(made, bytes)
     np.testing.assert_array_equal(answers(made, optimize), answers(source, optimize))
@@ -117,13 +125,18 @@ def test_other_processors_have_other_kernels(monkeypatch: pytest.MonkeyPatch, tm
     assert widened(source) is source
 
 
-@pytest.mark.parametrize("case", ["grouped", "output", "read otherwise", "shared weights"])
+@pytest.mark.parametrize("case", ["grouped", "output", "read otherwise", "shared weights", "repeated", "read in a branch"])
 def test_channels_that_something_else_counts_stay(case: str, tmp_path: Path) -> None:
     first, second = convolution("a", "x", 8, 12), convolution("y", "a", 12, 12)
+    third, total = convolution("y", "s", 12, 24), helper.make_node("Add", ["t", "n"], ["y"], name="total")
+    yes = numpy_helper.from_array(np.array(True), "yes")
+    branch = helper.make_node("If", ["yes"], ["n"], name="if", then_branch=counted("a"), else_branch=counted("a"))
     nodes: dict[str, tuple[list[Any], str]] = {
         "grouped": ([first, convolution("d", "a", 12, 12, group=12), convolution("y", "d", 12, 24)], "y"),
         "output": ([first], "a"),
         "read otherwise": ([first, helper.make_node("Softmax", ["a"], ["s"], axis=1), convolution("y", "s", 12, 24)], "y"),
+        "repeated": ([first, convolution("b", "x", 8, 1), helper.make_node("Add", ["a", "b"], ["s"], name="add"), third], "y"),
+        "read in a branch": ([first, (branch, [yes]), convolution("t", "a", 12, 24), total], "y"),
         "shared weights": ([first, second, helper.make_node("Conv", ["y", "y.w"], ["z"], name="z", pads=[1] * 4)], "z"),
     }
     source = quantized(graph(tmp_path / "float.onnx", *nodes[case]), tmp_path / "int8.onnx")

@@ -41,7 +41,11 @@ def ask(function: Callable[[Any], Any], request: Mapping[str, Any], doing: str, 
         raise StageError(f"{doing} took longer than {seconds:g} s and was stopped{tail(error.stderr)}") from error
     if done.returncode != 0:
         raise StageError(f"{doing} {ended(done.returncode)}{tail(done.stderr)}")
-    return answer(json.loads(done.stdout))
+    try:
+        said = json.loads(done.stdout)
+    except ValueError as error:  # a library ended the process as if all were well
+        raise StageError(f"{doing} ended without an answer{tail(done.stderr)}") from error
+    return answer(said)
 
 
 def answer(said: Mapping[str, Any]) -> Any:

@@ -23,10 +23,13 @@ SECONDS = 60  # to find the devices
 
 
 def absent() -> str | None:
-    """Why no GPU can be used here; None where one can."""
+    """Why no GPU can be used here; None where one can. A driver that finds no device refuses to start, as a broken one does."""
     if not driver():
         return f"no NVIDIA driver here ({LIBRARY} cannot be loaded)"
-    return None if devices() else "no NVIDIA GPU here"
+    try:
+        return None if devices() else "no NVIDIA GPU here"
+    except StageError as error:
+        return str(error)
 
 
 def driver() -> bool:

@@ -23,7 +23,7 @@ class Wanted:
         return f"{self.dtype} [{', '.join(map(str, self.axes))}]"
 
     def fits(self, array: Array) -> bool:
-        if array.dtype.name != self.dtype or array.ndim != len(self.axes):
+        if array.dtype.name != self.dtype or not array.dtype.isnative or array.ndim != len(self.axes):
             return False
         return all(not isinstance(axis, int) or axis == size for axis, size in zip(self.axes, array.shape, strict=True))
 
@@ -35,7 +35,13 @@ def refusal(wanted: Sequence[Wanted], got: Arrays) -> str | None:
             return f"the graph wants an input {want.name!r} ({want}) and got {', '.join(got) or 'none'}"
         array = np.asarray(got[want.name])
         if not want.fits(array):
-            return f"input {want.name!r} must be {want}, got {array.dtype} {list(array.shape)}"
+            order = "" if array.dtype.isnative else " in the other byte order"
+            return f"input {want.name!r} must be {want}, got {array.dtype.name} {list(array.shape)}{order}"
     known = [want.name for want in wanted]
     unknown = sorted(got.keys() - set(known))
     return f"the graph has no input {unknown[0]!r}: {did_you_mean(unknown[0], known)}" if unknown else None
+
+
+def swapped(inputs: Arrays) -> bool:
+    """Whether an array is in the other byte order, which no runtime looks at: it would answer for other numbers."""
+    return any(not np.asarray(array).dtype.isnative for array in inputs.values())

@@ -14,7 +14,7 @@ from attar.models.task import Array, Arrays, Predict, Predictor, Task
 from attar.pipeline.errors import Missing, StageError, did_you_mean
 from attar.pipeline.machine import gpus
 from attar.stages.runtimes.cpu import cores, machine, powers
-from attar.stages.runtimes.inputs import Wanted, refusal
+from attar.stages.runtimes.inputs import Wanted, refusal, swapped
 from attar.stages.runtimes.runtime import Asked, Environment, Refused, Runtime, missing
 
 if TYPE_CHECKING:
@@ -145,11 +145,13 @@ def elsewhere(session: onnxruntime.InferenceSession, provider: str) -> list[tupl
 
 
 def predictor(session: onnxruntime.InferenceSession) -> Predict:
-    """Named arrays to named arrays. The inputs are looked at only when the runtime refuses them: a good call pays nothing."""
+    """Named arrays to named arrays. Inputs are looked at when the runtime refuses them; but it does not see their byte order."""
     names = [output.name for output in session.get_outputs()]
 
     def predict(inputs: Arrays) -> dict[str, Array]:
         try:
+            if swapped(inputs):
+                raise ValueError("byte order")
             return dict(zip(names, session.run(names, inputs), strict=True))
         except Exception as error:
             wrong = refusal([wanted(port) for port in session.get_inputs()], inputs)

@@ -12,7 +12,7 @@ from typing import Any
 from attar.models.task import Array, Arrays, Predict, Predictor, Task
 from attar.pipeline.errors import Refusal, StageError
 from attar.stages.runtimes.cpu import cores, cpu_flags, machine, powers
-from attar.stages.runtimes.inputs import Wanted, refusal
+from attar.stages.runtimes.inputs import Wanted, refusal, swapped
 from attar.stages.runtimes.runtime import Asked, Environment, Refused, Runtime, missing
 
 HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
@@ -132,8 +132,8 @@ def predictor(compiled: Any) -> Predict:
 
     def predict(given: Arrays) -> dict[str, Array]:
         try:
-            if given.keys() != known:
-                raise KeyError("inputs")
+            if given.keys() != known or swapped(given):
+                raise ValueError("inputs")
             with turn:
                 for number, name in enumerate(inputs):
                     array = given[name]

@@ -15,9 +15,12 @@ from attar.models.task import Predictor, Task
 from attar.pipeline.errors import Refusal, StageError
 from attar.stages.runtimes import child, cuda, tensorrt_build, tensorrt_engine
 from attar.stages.runtimes.runtime import Asked, Environment, Refused, Runtime, missing
+from attar.stages.runtimes.tensorrt_engine import COMPUTE, Header
 
 SECONDS = 3600  # to build an engine; TensorRT tries its kernels one by one
 PARSING = 300
+OWN_CHOICE = Header(compute=COMPUTE[1:], newer=True)
+"""What TensorRT-RTX 1.7 builds for when it is not told."""
 
 
 class TensorRt(Runtime):
@@ -35,7 +38,7 @@ class TensorRt(Runtime):
 
     def environment(self) -> Environment:
         """Raises StageError for a version that is too old."""
-        device = cuda.devices()[0] if cuda.devices() else {"name": "none", "compute": "none"}
+        device = {"name": "none", "compute": "none"} if cuda.absent() else cuda.devices()[0]
         return Environment(self.version(), {"gpu": device["name"], "compute": device["compute"]})
 
     def version(self) -> str:
@@ -110,7 +113,8 @@ class TensorRtRtx(TensorRt):
 
     @staticmethod
     def unsuited(compute: Sequence[str], device: Mapping[str, Any]) -> str | None:
-        """Why the GPU cannot run an engine for these compute capabilities; None where it can, or the engine's header decides."""
-        if not compute or device["compute"] in compute:
+        """Why the GPU cannot run an engine for these compute capabilities, or TensorRT-RTX's own choice; None where it can."""
+        built = Header(compute=tuple(compute)) if compute else OWN_CHOICE
+        if built.runs(device["compute"]):
             return None
-        return f"{device['name']} has compute capability {device['compute']}, the engine is for {', '.join(compute)}"
+        return f"{device['name']} has compute capability {device['compute']}, the engine is for {', '.join(built.compute or ())}"

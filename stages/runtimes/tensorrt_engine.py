@@ -269,7 +269,8 @@ class Session:
         return array
 
     def close(self) -> None:
-        """While the GPU's context and the memory that the engine was told of are still there."""
+        """While the memory that the engine was told of and the GPU's context, made that of this thread, are still there."""
+        self.memory.enter()
         del self.context, self.engine
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attar.stages.precision.graphs import attribute
+from attar.stages.precision.graphs import attribute, read_inside
 
 if TYPE_CHECKING:
     import onnx
@@ -74,7 +74,7 @@ class Graph:
     def of(cls, model: onnx.ModelProto) -> Graph:
         readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
         for node in model.graph.node:
-            for name in filter(None, node.input):
+            for name in filter(None, (*node.input, *read_inside(node))):
                 readers[name].append(node)
         makers = {name: node for node in model.graph.node for name in node.output}
         constants = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -115,7 +115,8 @@ class Graph:
         alike = not any(
             self.sized(name) for node in group.within for name in filter(None, node.input) if name not in group.tensors
         )
-        return closed and alike and bool(group.readers) and all(self.plain(n, group) for n in (*group.makers, *group.readers))
+        plain = closed and alike and bool(group.readers) and all(self.plain(n, group) for n in (*group.makers, *group.readers))
+        return plain and len({self.channels(self.parts(node, 1)) for node in group.makers}) == 1  # an Add may repeat one channel
 
     def plain(self, node: onnx.NodeProto, group: Group) -> bool:
         if node.op_type != "Conv" or attribute(node, "group", 1) != 1 or group.tensors & set(node.input[1:]):
@@ -151,16 +152,17 @@ class Graph:
             self.pad(self.parts(node, 1)[0], 1)
 
     def pad(self, name: str, axis: int) -> None:
-        """Zeros behind, along one axis; behind scales the last of them, as none may be zero."""
+        """Zeros behind, along one axis; behind scales the last of them, as none may be zero. One scale for all stays one."""
         import numpy as np
         import onnx
 
         tensor = self.constants[name]
-        if not tensor.dims:
-            return
+        dequantizing = [node for node in self.readers[name] if node.op_type == "DequantizeLinear" and name in node.input[1:]]
         array = onnx.numpy_helper.to_array(tensor)
+        if not tensor.dims or (dequantizing and array.size == 1):
+            return
         more = [(0, wider(array.shape[axis]) - array.shape[axis] if n == axis else 0) for n in range(array.ndim)]
-        scale = any(node.op_type == "DequantizeLinear" and node.input[1] == name for node in self.readers[name])
+        scale = any(node.input[1] == name for node in dequantizing)
         tensor.CopyFrom(onnx.numpy_helper.from_array(np.pad(array, more, "edge" if scale else "constant"), name))
 
 

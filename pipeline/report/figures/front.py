@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 FLAT = 0.004
 """The least height of an axis: differences in the fourth decimal are not drawn as if they filled it."""
+LETTER, LINE = 6.0, 11.0
+"""Width of a letter and height of a line of the names, in points."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,11 @@ def panel(target: Target, name: str, found: Sequence[Point]) -> Panel:
         axes.set_ylim(*height([point.value for point in found]))
         best = front(found)
         axes.plot([each.latency for each in best], [each.value for each in best], color=style.MUTED, linewidth=1.2)
-        for point in found:
+        for point in sorted(found, key=lambda each: each.name == winner):  # on top of those that it hides
             dot(axes, point, point.name == winner)
+        axes.autoscale_view()  # before asking where the dots are
+        for together in near(found, lambda point: placed(axes, point)):
+            label(axes, together, winner)
         speed.ticks(axes, words.micro, log)
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.yaxis.set_major_formatter(lambda value, _: words.score(value))
@@ -89,8 +94,40 @@ def dot(axes: Axes, point: Point, wins: bool) -> None:
     """The one that goes on is larger; one that is not shown to keep the promises is hollow."""
     ink = style.ENGINE if wins and point.ink != style.FAIL else point.ink
     style.ring(axes, point.latency, point.value, ink if point.kept else style.PAPER, ink, 11 if wins else 8)
+
+
+def placed(axes: Axes, point: Point) -> tuple[float, float]:
+    """Where it is in the figure, in points."""
+    x, y = axes.transData.transform((point.latency, point.value)) * 72 / axes.figure.dpi
+    return float(x), float(y)
+
+
+def near(found: Sequence[Point], place: Callable[[Point], tuple[float, float]]) -> list[list[Point]]:
+    """Those whose names would be written over each other together, from left to right. ``place``: in points."""
+    groups: list[list[Point]] = []
+    for point in sorted(found, key=place):
+        x, y = place(point)
+        for group in groups:
+            left = sum(place(each)[0] for each in group) / len(group)
+            wide = LETTER * (len(named(group)) + len(point.name) + 2) / 2
+            if x - left < wide and any(abs(y - place(each)[1]) < LINE for each in group):
+                group.append(point)
+                break
+        else:
+            groups.append([point])
+    return groups
+
+
+def named(together: Sequence[Point]) -> str:
+    return ", ".join(point.name for point in together)
+
+
+def label(axes: Axes, together: Sequence[Point], winner: str) -> None:
+    """Above the dots, in the middle; bold where one of them goes on."""
+    wins = any(point.name == winner for point in together)
+    middle = sum(point.latency for point in together) / len(together)
     axes.annotate(
-        point.name, (point.latency, point.value), (0, 9), textcoords="offset points",
+        named(together), (middle, max(point.value for point in together)), (0, 9), textcoords="offset points",
         ha="center", color=style.INK if wins else style.MUTED, size=style.SMALL, weight="bold" if wins else "normal",
     )  # fmt: skip  # where, then how
 
