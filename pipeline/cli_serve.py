@@ -30,6 +30,15 @@ from attar.pipeline.options import VERBOSE
 @click.option("--drain", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds to finish in after SIGTERM.")
 @click.option("--watch", type=click.FloatRange(0), default=0.0, help="Seconds between looks for new bundles in the same folders.")
 @click.option("--allow-ungated", is_flag=True, help="Serve bundles that passed no gates; every metadata answer says so.")
+@click.option("--access-log", is_flag=True, help="Log every request; those that are refused always are.")
+@click.option("--shadow", metavar="fp32|FILE", help="Answer a sample again by the fp32 student, or by a teacher's ONNX file.")
+@click.option("--shadow-rate", type=click.FloatRange(0, 1, min_open=True), default=0.01, show_default=True, help="Its share.")
+@click.option("--shadow-window", type=click.IntRange(2), default=1000, show_default=True, help="Samples of the rolling numbers.")
+@click.option(
+    "--ready-correlation",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Not ready while the rolling correlation is under it.",
+)
 @VERBOSE
 def serve(bundles: tuple[str, ...], verbose: bool, no_grpc: bool, **chosen: Any) -> None:
     """Answer requests over HTTP and gRPC (Open Inference Protocol v2); exit code 4 when a bundle is not fit to serve.
@@ -37,12 +46,18 @@ def serve(bundles: tuple[str, ...], verbose: bool, no_grpc: bool, **chosen: Any)
     BUNDLE is a bundle's folder, NAME=FOLDER to serve it under another name, or a folder that holds bundles. Bundles of one name
     are versions of one model; the last one is the default.
     """
+    from pydantic import ValidationError
+
+    from attar.stages.serving import logs
     from attar.stages.serving.repository import sources
     from attar.stages.serving.server import serve as run
     from attar.stages.serving.settings import Settings
 
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    settings = Settings(**chosen | ({"grpc_port": None} if no_grpc else {}))
+    logs.to_stderr(logging.DEBUG if verbose else logging.INFO)
+    try:
+        settings = Settings(**chosen | ({"grpc_port": None} if no_grpc else {}))
+    except ValidationError as error:
+        raise click.UsageError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
     run(sources(bundles), settings, lambda server: click.echo(f"ready on {server.addresses}"))
 
 

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from http.client import HTTPConnection
 from pathlib import Path
@@ -18,6 +18,9 @@ from typing import Any, TypeVar
 import grpc
 import pytest
 import uvloop
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families as prometheus
 from tritonclient import http as triton
 from tritonclient.grpc import service_pb2
 
@@ -59,6 +62,20 @@ class Running:
         told = answer.read()
         connection.close()
         return answer.status, json.loads(told) if told else None, {name.lower(): value for name, value in answer.getheaders()}
+
+    def scrape(self, accept: str = "") -> list[Metric]:
+        """``/metrics`` as Prometheus reads it."""
+        with closing(HTTPConnection(self.host, self.port, timeout=20)) as connection:
+            connection.request("GET", "/metrics", headers={"Accept": accept})
+            answer = connection.getresponse()
+            assert answer.status == 200
+            parse = openmetrics if "openmetrics" in (answer.getheader("Content-Type") or "") else prometheus
+            return list(parse(answer.read().decode()))
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of the samples that have these labels among theirs."""
+        samples = [each for family in self.scrape() for each in family.samples if each.name == name]
+        return sum(each.value for each in samples if labels.items() <= each.labels.items())
 
     def send(self, *pieces: bytes, pause: float = 0.0) -> bytes:
         """Raw bytes in, whatever comes until the server closes out."""

@@ -159,6 +159,30 @@ def test_an_ungated_bundle_needs_leave_and_says_so(bundle: Path) -> None:
         assert (told["platform"], told["properties"]["gates"]) == ("onnxruntime_ungated", "ungated")
 
 
+def test_the_log_is_json_and_a_shadow_shows_in_the_metrics(points_bundle: Path) -> None:
+    with serving("--shadow", "fp32", "--shadow-rate", "1", "--access-log", str(points_bundle)) as (process, port):
+        assert infer(port) == 200
+        with closing(HTTPConnection("127.0.0.1", port)) as connection:
+            connection.request("GET", "/metrics")
+            page = connection.getresponse().read().decode()
+        assert "attar_shadow_samples{" in page
+        process.send_signal(signal.SIGTERM)
+        told = [json.loads(line) for line in process.communicate(timeout=20)[1].splitlines()]
+    assert [each["target"] for each in told if each["message"] == "answered"] == ["/v2/models/points/infer", "/metrics"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--ready-correlation", "0.9"], 2, "ready_correlation needs a shadow to correlate with; give --shadow fp32"),
+        (["--shadow", "none.onnx"], 4, "--shadow none.onnx is no file; give fp32, or an ONNX file"),
+    ],
+)
+def test_a_shadow_that_cannot_be(points_bundle: Path, arguments: list[str], code: int, said: str) -> None:
+    found, told = refused(*arguments, str(points_bundle))
+    assert (found, said in " ".join(told.split())) == (code, True), told
+
+
 def test_a_port_that_is_taken(points_bundle: Path) -> None:
     with serving(str(points_bundle)) as (_, port):
         code, said = refused("--http-port", str(port), str(points_bundle))

@@ -8,18 +8,20 @@ from __future__ import annotations
 import logging
 import re
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache
-from typing import TypeAlias
+from time import perf_counter_ns
+from typing import Any, TypeAlias
 from urllib.parse import unquote_to_bytes
 
 import httptools
 
 from attar import __version__
 from attar.pipeline.errors import Unfit
-from attar.stages.serving import protocol
+from attar.stages.serving import logs, protocol
 from attar.stages.serving.errors import BadRequest, EngineFailed, NotAllowed, NotFound, Refused, TooLarge
 from attar.stages.serving.http import Reply, Request, error_reply, json_reply
+from attar.stages.serving.observer import Observer
 from attar.stages.serving.reader import flag, parsed
 from attar.stages.serving.repository import Repository
 
@@ -30,12 +32,16 @@ EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "mo
 LENGTH = protocol.HEADER_LENGTH.lower().encode()
 ENCODINGS = {b"gzip": 31, b"deflate": 15}
 """What zlib calls them."""
+REQUEST_ID = b"x-request-id"
+SHOWN = re.compile(rb"[!-~]{1,128}")
+"""An id that is echoed and logged; any other is passed over."""
 log = logging.getLogger(__name__)
+access = logging.getLogger("attar.access")
 
 
 class Api:
-    def __init__(self, repository: Repository) -> None:
-        self.repository, self.settings = repository, repository.settings
+    def __init__(self, repository: Repository, observers: Iterable[Observer] = ()) -> None:
+        self.repository, self.settings, self.observers = repository, repository.settings, tuple(observers)
         self.draining = False
         self.routes: list[tuple[str, re.Pattern[str], Handler]] = []
         self._found = lru_cache(maxsize=1024)(self._find)
@@ -62,14 +68,32 @@ class Api:
 
     async def answer(self, request: Request) -> Reply:
         """Never fails: what was not foreseen is logged and told as 500."""
+        started = perf_counter_ns() if self.settings.access_log else 0
+        named = request.headers.get(REQUEST_ID)
+        if named and SHOWN.fullmatch(named):
+            request.id = named.decode()
         try:
             handler, parts = self._found(request.method, request.target)
-            return await handler(request, **parts)
+            reply = await handler(request, **parts)
         except Refused as error:
-            return error_reply(error)
+            reply = self.refused(error, request)
         except Exception:
-            log.exception("%s %r failed", request.method, request.target[:200])
-            return error_reply(EngineFailed("the server failed; its log says why"))
+            log.exception("a request failed", extra=logs.fields(**told_of(request)))
+            reply = self.refused(EngineFailed("the server failed; its log says why"), request)
+        if named and request.id:
+            reply.headers = [*reply.headers, ("X-Request-ID", request.id)]
+        if started:
+            taken = round((perf_counter_ns() - started) / 1e6, 3)
+            access.info("answered", extra=logs.fields(**told_of(request), status=reply.status, milliseconds=taken))
+        return reply
+
+    def refused(self, error: Refused, request: Request | None = None) -> Reply:
+        """The answer that says no; ``request``: None where what came was never a whole one. Always logged."""
+        for observer in self.observers:
+            observer.refused(error)
+        about = told_of(request) if request else {}
+        log.warning("refused", extra=logs.fields(**about, status=error.status, cause=error.cause, error=str(error)))
+        return error_reply(error)
 
     def _find(self, method: str, target: bytes) -> tuple[Handler, dict[str, str]]:
         path = path_of(target)
@@ -117,6 +141,7 @@ class Api:
         except Refused as error:
             model.failed(error, 0)
             raise
+        request.id = request.id or asked.id
         found = await model.infer(asked)
         pieces, size = protocol.write(protocol.answer(asked, found, model.name, model.version, model.signature.labels))
         if size is None:
@@ -148,6 +173,11 @@ async def load(repository: Repository, name: str, parameters: object) -> None:
         await repository.load(name)
     except Unfit as error:
         raise BadRequest(str(error)) from error
+
+
+def told_of(request: Request) -> dict[str, Any]:
+    """What a line of the log says about it."""
+    return {"id": request.id, "method": request.method, "target": request.target[:200].decode("latin-1")}
 
 
 def path_of(target: bytes) -> str:

@@ -46,6 +46,8 @@ class Request:
     """By lower-case name."""
     body: bytes
     keep_alive: bool
+    id: str = ""
+    """What its client calls it, for the log."""
 
 
 @dataclass(slots=True)
@@ -192,7 +194,7 @@ class Connection(asyncio.Protocol):
             if self._requests:
                 self._task = self._loop.create_task(self._serve(self._requests.popleft()))
             elif self._fault:
-                self._write(error_reply(self._fault), keep=False)
+                self._write(self._server.refused(self._fault), keep=False)
                 self._fault = None
                 self._linger()
             if self._paused and len(self._requests) < PIPELINED:

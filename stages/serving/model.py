@@ -12,7 +12,7 @@ from typing import Any
 
 from attar.models import preprocess
 from attar.models.task import Array, Arrays
-from attar.pipeline.errors import AttarError
+from attar.pipeline.errors import AttarError, Unfit
 from attar.stages.packaging.manifest import Manifest
 from attar.stages.serving.batcher import Batcher, Limits
 from attar.stages.serving.engines import Engines, open_engines
@@ -48,7 +48,14 @@ class Served:
     @classmethod
     async def open(cls, name: str, path: Path, settings: Settings, observers: Iterable[Observer] = ()) -> Served:
         """Beside whatever is being served: all that takes time is done in a thread. Raises Unfit."""
-        return cls(name, path, await asyncio.to_thread(open_engines, path, settings), settings, observers)
+        made = cls(name, path, await asyncio.to_thread(open_engines, path, settings), settings, observers)
+        try:
+            for observer in made.observers:
+                await asyncio.to_thread(observer.loaded, made)
+        except Unfit:
+            await made.retire()
+            raise
+        return made
 
     @property
     def version(self) -> str:
@@ -56,7 +63,7 @@ class Served:
 
     @property
     def ready(self) -> bool:
-        return not self.batcher.failed
+        return not self.batcher.failed and all(observer.ready(self) for observer in self.observers)
 
     async def prepared(self, prepare: Prepare, inputs: Arrays) -> dict[str, Array]:
         """Decoding an image may take long, so it never holds up the event loop."""
@@ -68,15 +75,15 @@ class Served:
             await asyncio.sleep(0.01)
         self.batcher.close()
         self._threads.shutdown()
+        for observer in self.observers:
+            await asyncio.to_thread(observer.retired, self)
         await asyncio.to_thread(self.engines.close)
 
     def _prepare(self, raw: Arrays) -> dict[str, Array]:
         return preprocess.apply(self.engines.manifest.preprocess, raw)
 
     def _executed(self, rows: int, nanoseconds: int) -> None:
-        graph = self.models[0]
-        for observer in (graph.statistics, *self.observers):
-            observer.executed(graph, rows, nanoseconds)
+        self.models[0].executed(rows, nanoseconds)
 
 
 class Model:
@@ -86,6 +93,7 @@ class Model:
         self.name, self.served, self.signature = name, served, signature
         self.reader = Reader(signature, served.settings)
         self.statistics = Statistics()
+        self._observers = (self.statistics, *served.observers)
         self._prepare = prepare
         self._at_once = served.engines.inline and prepare is None
 
@@ -142,14 +150,19 @@ class Model:
             raise
         finally:
             served.active -= 1
-        for observer in (self.statistics, *served.observers):
+        for observer in self._observers:
             observer.answered(self, infer, outputs, times)
         return outputs
 
     def failed(self, error: BaseException, nanoseconds: int) -> None:
         """Tell the observers of a request that got no answer."""
-        for observer in (self.statistics, *self.served.observers):
+        for observer in self._observers:
             observer.failed(self, error, nanoseconds)
+
+    def executed(self, rows: int, nanoseconds: int) -> None:
+        """Tell the observers that the engine was called."""
+        for observer in self._observers:
+            observer.executed(self, rows, nanoseconds)
 
     async def _in_time(self, infer: Infer, arrived: int, seconds: float) -> tuple[dict[str, Array], Times]:
         try:

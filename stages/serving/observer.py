@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from attar.models.task import Array
 
 if TYPE_CHECKING:
-    from attar.stages.serving.model import Model
+    from attar.stages.serving.errors import Refused
+    from attar.stages.serving.model import Model, Served
     from attar.stages.serving.protocol import Infer
 
 
@@ -28,7 +29,8 @@ class Times:
 
 
 class Observer:
-    """Everything is called on the event loop, in the path of the requests: it returns at once and raises nothing."""
+    """Where nothing else is said, it is called on the event loop, in the path of the requests: it returns at once and raises
+    nothing."""
 
     def answered(self, model: Model, infer: Infer, outputs: Mapping[str, Array], times: Times) -> None:
         """A request has its outputs, all of them. ``infer.inputs`` are the graph's own, preprocessed where it has steps."""
@@ -38,3 +40,19 @@ class Observer:
 
     def executed(self, model: Model, rows: int, nanoseconds: int) -> None:
         """The engine was called once, for one or more requests."""
+
+    def refused(self, error: Refused) -> None:
+        """A reply said no. ``failed`` was told as well where a model was meant."""
+
+    def loaded(self, served: Served) -> None:
+        """A bundle was opened and is not served yet. In a thread; may raise Unfit, and then it never is."""
+
+    def retired(self, served: Served) -> None:
+        """A bundle has given its last answer, or was loaded and never served. In a thread."""
+
+    def ready(self, served: Served) -> bool:
+        """Whether requests should be sent to it. What says no here still answers."""
+        return True
+
+    def close(self) -> None:
+        """The server has ended. In a thread."""

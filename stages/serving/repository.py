@@ -168,6 +168,8 @@ class Repository:
         for name in list(self._served):
             self._replace(name, [])
         await asyncio.gather(*self._retiring)
+        for observer in self._observers:
+            await asyncio.to_thread(observer.close)
 
     async def _load(self, name: str) -> None:
         paths = self.sources.paths(name)

@@ -17,6 +17,8 @@ from attar.stages.serving.http import Connection
 from attar.stages.serving.observer import Observer
 from attar.stages.serving.repository import Repository, Sources
 from attar.stages.serving.settings import Settings
+from attar.stages.serving.shadow import Shadow
+from attar.stages.serving.telemetry import Gauges, Telemetry
 from attar.stages.serving.watch import watch
 
 if TYPE_CHECKING:
@@ -34,9 +36,14 @@ class Server:
 
     def __init__(self, sources: Sources, settings: Settings, observers: Iterable[Observer] = ()) -> None:
         self.settings = settings
-        self.repository = Repository(sources, settings, observers)
-        self.api = Api(self.repository)
-        self.answer = self.api.answer
+        self.telemetry = Telemetry()
+        self.shadow = Shadow(settings) if settings.shadow else None
+        everybody = [self.telemetry, *([self.shadow] if self.shadow else []), *observers]
+        self.repository = Repository(sources, settings, everybody)
+        self.telemetry.collectors += [Gauges(self.repository), *([self.shadow] if self.shadow else [])]
+        self.api = Api(self.repository, everybody)
+        self.api.route("GET", "/metrics", self.telemetry.page)
+        self.answer, self.refused = self.api.answer, self.api.refused
         self.connections: set[Connection] = set()
         self.draining = False
         self.address = ""

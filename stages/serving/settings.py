@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Settings(BaseModel):
@@ -52,3 +52,27 @@ class Settings(BaseModel):
     """Seconds between looks at the bundles' folders for new content; 0 never looks, a call to the repository loads anew."""
     allow_ungated: bool = False
     """Serve bundles that never passed their gates; every metadata answer says so."""
+
+    access_log: bool = False
+    """A line of the log for every request. Those that were refused always have one."""
+    shadow: str | None = None
+    """Who answers a sample of the traffic again: ``fp32`` for the bundle's own student before precision was baked, or an ONNX
+    file with the graph's inputs and outputs, such as the teacher."""
+    shadow_rate: float = Field(0.01, gt=0, le=1)
+    """The share of requests that is answered again."""
+    shadow_queue: int = Field(64, ge=1)
+    """Requests that wait to be answered again at most; further ones are dropped and counted."""
+    shadow_window: int = Field(1000, ge=2)
+    """Samples that the rolling numbers are of."""
+    shadow_seed: int | None = None
+    """Of the choice of requests; None chooses anew each time."""
+    ready_correlation: float | None = Field(None, gt=0, lt=1)
+    """The rolling correlation under which a model is no longer ready. It is again at a quarter of the way from there to 1."""
+    ready_samples: int = Field(200, ge=2)
+    """Samples in the window before which readiness does not depend on them; where the window holds fewer, a full one."""
+
+    @model_validator(mode="after")
+    def _can_be_told(self) -> Settings:
+        if self.ready_correlation is not None and self.shadow is None:
+            raise ValueError("ready_correlation needs a shadow to correlate with; give --shadow fp32 or a teacher's ONNX file")
+        return self
