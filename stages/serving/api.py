@@ -17,7 +17,7 @@ import httptools
 
 from attar import __version__
 from attar.pipeline.errors import Unfit
-from attar.stages.serving import protocol
+from attar.stages.serving import openapi, protocol
 from attar.stages.serving.errors import BadRequest, EngineFailed, NotAllowed, NotFound, Refused, TooLarge
 from attar.stages.serving.http import Reply, Request, error_reply, json_reply
 from attar.stages.serving.reader import flag, parsed
@@ -43,6 +43,7 @@ class Api:
             ("GET", "/v2/health/live", self.live),
             ("GET", "/v2/health/ready", self.ready),
             ("GET", "/v2/?", self.server),
+            ("GET", r"/openapi\.json", self.openapi),
             ("GET", r"/v2/models/stats", self.every_statistics),
             ("GET", MODEL, self.model),
             ("GET", MODEL + "/ready", self.model_ready),
@@ -91,6 +92,9 @@ class Api:
 
     async def server(self, request: Request) -> Reply:
         return json_reply({"name": "attar", "version": __version__, "extensions": EXTENSIONS})
+
+    async def openapi(self, request: Request) -> Reply:
+        return json_reply(openapi.document(self.repository.models(), self.settings))
 
     # -- models -----------------------------------------------------------------------------------------------------
 
@@ -182,6 +186,6 @@ def body(request: Request, most: int) -> bytes:
         raise BadRequest(f"the body is no {encoding.decode()}: {error}") from error
     if len(made) > most:
         raise TooLarge(f"the body is over {most} bytes when decompressed")
-    if not opened.eof:
+    if not opened.eof or opened.unused_data:
         raise BadRequest(f"the body is no whole {encoding.decode()}")
     return made

@@ -16,13 +16,15 @@ from attar import __version__
 from attar.pipeline.errors import AttarError
 from attar.stages.serving import protocol
 from attar.stages.serving.api import EXTENSIONS, Api, load
-from attar.stages.serving.errors import BadRequest, Busy, EngineFailed, NotFound, Refused
+from attar.stages.serving.errors import BadRequest, Busy, EngineFailed, NotFound, Refused, Unauthorized
 from attar.stages.serving.grpc_infer import delimited, read, write
+from attar.stages.serving.guard import ASK_WITH_TOKEN, Guard
 from attar.stages.serving.messages import SERVICE, ModelInferRequest, ModelStreamInferResponse
 from attar.stages.serving.settings import Settings
 
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
     404: grpc.StatusCode.NOT_FOUND,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,  # as gRPC itself calls a message that is too large
     500: grpc.StatusCode.INTERNAL,
@@ -30,6 +32,7 @@ CODES = {
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 """What gRPC calls an error that has this status in HTTP."""
+HEALTH = {f"/{SERVICE.full_name}/{name}" for name in ("ServerLive", "ServerReady")}
 INFER_RESPONSE = ModelStreamInferResponse.DESCRIPTOR.fields_by_name["infer_response"].number
 Answered: TypeAlias = Mapping[str, Any] | bytes
 """The fields of a response, or the response as it goes out."""
@@ -41,10 +44,11 @@ log = logging.getLogger(__name__)
 class Rpc:
     """The service and the server that it is reached through."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, guard: Guard) -> None:
         self.api, self.repository, self.settings = api, api.repository, api.settings
         self.address = ""
         """Where it listens, once it does."""
+        self._guard = guard
         self._ending = asyncio.Event()
         self._handlers: Mapping[str, Handler] = {
             "ServerLive": self.live,
@@ -62,18 +66,28 @@ class Rpc:
 
     async def start(self) -> None:
         """Raises AttarError for an address that cannot be had."""
-        self._server = grpc.aio.server(options=options(self.settings), maximum_concurrent_rpcs=self.settings.max_connections)
+        self._server = grpc.aio.server(
+            options=options(self.settings),
+            maximum_concurrent_rpcs=self.settings.max_connections,
+            interceptors=[Door(self._guard)],
+        )
         methods = {name: grpc.unary_unary_rpc_method_handler(self._unary(name)) for name in self._handlers}
         methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self.stream)
         self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE.full_name, methods)])
         host = f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
         try:
-            port = self._server.add_insecure_port(f"{host}:{self.settings.grpc_port}")
+            port = self._open(f"{host}:{self.settings.grpc_port}")
         except RuntimeError as error:
             asked = f"{host}:{self.settings.grpc_port}"
             raise AttarError(f"cannot listen on {asked} for gRPC: {error}; choose another with --host and --grpc-port") from error
         await self._server.start()
-        self.address = f"grpc://{host}:{port}"
+        self.address = f"grpc{'s' if self.settings.tls_cert else ''}://{host}:{port}"
+
+    def _open(self, address: str) -> int:
+        pair = self._guard.key_pair()
+        if pair is None:
+            return int(self._server.add_insecure_port(address))
+        return int(self._server.add_secure_port(address, grpc.ssl_server_credentials([pair])))
 
     async def stop(self) -> None:
         """Take no more, and answer what has begun within ``settings.drain`` seconds."""
@@ -167,6 +181,24 @@ class Rpc:
     async def unload(self, request: Any, context: Any) -> Answered:
         await self.repository.unload(request.model_name)
         return {}
+
+
+class Door(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
+    """Lets in who has a token, before anything of the message is read; as over HTTP, whoever asks about health needs none."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
+        sent = [value for name, value in details.invocation_metadata if name == "authorization"]
+        if details.method in HEALTH or self._guard.admits(", ".join(sent).encode()):
+            return await continuation(details)
+        return grpc.unary_unary_rpc_method_handler(refuse)
+
+
+async def refuse(sent: bytes, context: Any) -> bytes:
+    await context.abort(CODES[Unauthorized.status], ASK_WITH_TOKEN)
+    raise Unauthorized(ASK_WITH_TOKEN)
 
 
 def options(settings: Settings) -> list[tuple[str, int]]:
