@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
 from collections.abc import Iterator
 from random import Random
@@ -32,8 +31,12 @@ FAULTS = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DAT
 X: dict[str, Any] = {"name": "x", "datatype": "FP32", "shape": ["1", "2"]}
 VALID: dict[str, Any] = {"model_name": "points", "inputs": [X | {"contents": {"fp32_contents": [1, 2]}}]}
 RAW: dict[str, Any] = {
-    "model_name": "points", "id": "a", "inputs": [X], "raw_input_contents": ["AACAPwAAAEA="],
-    "parameters": {"mine": {"int64_param": "1"}}, "outputs": [{"name": "logits"}],
+    "model_name": "points",
+    "id": "a",
+    "inputs": [X],
+    "raw_input_contents": ["AACAPwAAAEA="],
+    "parameters": {"mine": {"int64_param": "1"}},
+    "outputs": [{"name": "logits"}],
 }
 
 
@@ -44,7 +47,7 @@ def message(random: Random) -> bytes:
         for _ in range(20):
             try:
                 return bytes(ParseDict(changed(content, random), ModelInferRequest()).SerializeToString())
-            except (ParseError, ValueError, TypeError, AttributeError, struct.error):  # a value that no message can hold
+            except (ParseError, ValueError, TypeError, AttributeError, OverflowError):  # a value that no message can hold
                 continue
     return mutated(ParseDict(content, ModelInferRequest()).SerializeToString(), WORDS, random)
 

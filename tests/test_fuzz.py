@@ -23,7 +23,7 @@ class Target:
     """A server in a process of its own, as it is run."""
 
     def __init__(self, process: subprocess.Popen[str], line: str, log: Path) -> None:
-        found = re.fullmatch(r"ready on http://127\.0\.0\.1:(\d+)(?: and grpc://127\.0\.0\.1:(\d+))?\n", line)
+        found = re.fullmatch(r"ready on https?://[\d.]+:(\d+)(?: and grpcs?://[\d.]+:(\d+))?\n", line)
         assert found, line + log.read_text()
         self.process, self.log = process, log
         self.http, self.grpc = ("127.0.0.1", int(found[1])), f"127.0.0.1:{found[2]}"

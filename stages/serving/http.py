@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import httptools
 import orjson
 
-from attar.stages.serving.errors import BadRequest, HeaderTooLarge, Refused, TooLarge, TooSlow
+from attar.stages.serving.errors import BadRequest, Busy, HeaderTooLarge, Refused, TooLarge, TooSlow
 
 if TYPE_CHECKING:
     from attar.stages.serving.server import Server
@@ -71,6 +71,7 @@ class Connection(asyncio.Protocol):
         self._began = 0.0
         self._target, self._headers, self._body = b"", dict[bytes, bytes](), list[bytes]()
         self._size = 0  # bytes of the body that is being read
+        self._held = 0  # of those of all requests that are not answered
         self._received = 0  # bytes of the request that is being read, from the second piece on
 
     # -- what the server does with it -------------------------------------------------------------------------------
@@ -104,6 +105,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Whatever it waited for is dropped. A client that is done sending counts as gone, as one that crashed looks the same."""
         self._server.connections.discard(self)
+        self._hold(-self._held)
         self._requests.clear()
         self._last = True
         if self._task:
@@ -181,10 +183,15 @@ class Connection(asyncio.Protocol):
             raise TooLarge(f"the body is over {self._settings.max_body} bytes")
 
     def on_body(self, part: bytes) -> None:
+        if self._last:
+            return
         self._size += len(part)
+        self._hold(len(part))
         if self._size > self._settings.max_body:
             self._refuse(TooLarge(f"the body is over {self._settings.max_body} bytes"))
-        elif not self._last:
+        elif self._server.bodies > self._settings.max_bodies:
+            self._refuse(Busy("the bodies of others fill the memory that is set aside for them; try again later"))
+        else:
             self._body.append(part)
 
     def on_message_complete(self) -> None:
@@ -199,12 +206,17 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
         self._go_on()
 
+    def _hold(self, size: int) -> None:
+        self._held += size
+        self._server.bodies += size
+
     # -- one request after the other --------------------------------------------------------------------------------
 
     def _refuse(self, error: Refused) -> None:
         """Nothing more is read; what came before is still answered."""
         if not self._last:
             self._fault, self._last, self._reading = error, True, False
+            self._body.clear()
             self._go_on()
 
     def _go_on(self) -> None:
@@ -223,6 +235,7 @@ class Connection(asyncio.Protocol):
 
     async def _serve(self, request: Request) -> None:
         reply = await self._server.answer(request)
+        self._hold(-len(request.body))
         self._task = None
         if self._transport.is_closing():
             return

@@ -40,6 +40,8 @@ class Server:
         self.answer = self.api.answer
         self.guard = Guard(settings)
         self.connections: set[Connection] = set()
+        self.bodies = 0
+        """Bytes of bodies, read or being read, whose requests are not answered yet."""
         self.draining = False
         self.address = ""
         """Where it listens, once it does."""

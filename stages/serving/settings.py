@@ -44,6 +44,8 @@ class Settings(BaseModel):
 
     max_body: int = Field(64 * 2**20, ge=1)
     """Bytes of a request's body, and of a message of gRPC, after decompression too."""
+    max_bodies: int = Field(2**30, ge=1)
+    """Bytes of the bodies that all connections over HTTP together have sent and have no answer to yet; beyond it they get 503."""
     max_header: int = Field(16 * 2**10, ge=1)
     """Bytes of a request's line and headers; of its metadata in gRPC."""
     max_tensors: int = Field(64, ge=1)
