@@ -10,6 +10,8 @@ import shutil
 import signal
 import ssl
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,6 +108,23 @@ def test_tokens_over_grpc(server: Running) -> None:
         assert client.infer("points", [made], headers={"authorization": f"Bearer {TOKEN}"}).as_numpy("logits").shape == (1, 3)
     with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError, match="needs a token"):
         list(streams(channel, b"", "wrong"))
+
+
+def test_a_stranger_sends_no_message(server: Running) -> None:
+    """One who never ends it is refused all the same."""
+    assert server.server.grpc
+    ended = threading.Event()
+
+    def endless() -> Iterator[bytes]:
+        ended.wait(10)
+        yield b""
+
+    with grpc.insecure_channel(server.server.grpc.address.removeprefix("grpc://")) as channel:
+        for method in ("ModelInfer", "ModelStreamInfer", "Nothing"):
+            call = channel.stream_stream(f"/inference.GRPCInferenceService/{method}")(endless(), timeout=5)
+            with pytest.raises(grpc.RpcError, match="needs a token"):
+                next(call)
+        ended.set()
 
 
 def test_the_file_is_read_again_when_it_changes(server: Running, file: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -205,10 +224,12 @@ def trusting(cert: Path, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2) -> ss
     return made
 
 
-def over_tls(address: tuple[str, int], cert: Path, rows: int = 1) -> int:
+def over_tls(address: tuple[str, int], cert: Path, rows: int = 1, **more: str) -> int:
     connection = http.client.HTTPSConnection(*address, timeout=10, context=trusting(cert))
-    connection.request("POST", "/v2/models/points/infer", json.dumps(asked(*[[1, 2]] * rows)))
-    status = connection.getresponse().status
+    connection.request("POST", "/v2/models/points/infer", json.dumps(asked(*[[1, 2]] * rows, **more)))
+    answer = connection.getresponse()
+    status, told = answer.status, json.loads(answer.read())
+    assert told.get("id") == more.get("id")
     connection.close()
     return status
 
@@ -219,6 +240,7 @@ def test_tls(points_bundle: Path, certificate: tuple[Path, Path]) -> None:
         assert server.server.address.startswith("https://")
         port = int(server.server.address.rsplit(":", 1)[1])
         assert over_tls(("127.0.0.1", port), cert, rows=8) == 200
+        assert over_tls(("127.0.0.1", port), cert, id="a" * 1_000_000) == 200  # comes back, in more than one piece
         assert server.server.grpc
         assert server.server.grpc.address.startswith("grpcs://")
         credentials = grpc.ssl_channel_credentials(cert.read_bytes())
@@ -270,6 +292,13 @@ def test_sighup_reads_certificate_and_tokens_again(points_bundle: Path, certific
         assert over_tls(server.http, mine[0]) == 200
         with pytest.raises(ssl.SSLCertVerificationError):
             over_tls(server.http, certificate[0])
+
+
+def test_the_command_refuses_a_file_without_tokens(points_bundle: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "attar", "serve", "--token-file", str(tmp_path / "none"), str(points_bundle)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: the token file cannot be read")
 
 
 def test_the_command_warns(points_bundle: Path, tmp_path: Path) -> None:

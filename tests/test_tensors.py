@@ -103,7 +103,7 @@ def test_bytes_that_are_no_tensor(name: str, content: bytes, text: bool, told: s
 
 def test_a_scalar_has_no_list_to_nest() -> None:
     assert from_json(Declared("a", "FP32", ()), [2.5], []).tolist() == 2.5
-    with pytest.raises(BadRequest, match="is not nested as its shape"):
+    with pytest.raises(BadRequest, match="holds what is no FP32: must be real number, not list"):
         from_json(Declared("a", "FP32", ()), [[2.5]], [])
 
 

@@ -193,12 +193,11 @@ class Door(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no typ
         sent = [value for name, value in details.invocation_metadata if name == "authorization"]
         if details.method in HEALTH or self._guard.admits(", ".join(sent).encode()):
             return await continuation(details)
-        return grpc.unary_unary_rpc_method_handler(refuse)
+        return grpc.stream_stream_rpc_method_handler(refuse)  # which alone is called before a message has come
 
 
-async def refuse(sent: bytes, context: Any) -> bytes:
+async def refuse(requests: Any, context: Any) -> None:
     await context.abort(CODES[Unauthorized.status], ASK_WITH_TOKEN)
-    raise Unauthorized(ASK_WITH_TOKEN)
 
 
 def options(settings: Settings) -> list[tuple[str, int]]:
