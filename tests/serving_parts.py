@@ -39,6 +39,11 @@ class Running:
         self.port = int(port)
         self.url = f"{self.host}:{self.port}"
 
+    @property
+    def grpc_url(self) -> str:
+        assert self.server.grpc
+        return self.server.grpc.address.removeprefix("grpc://")
+
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(20)
 

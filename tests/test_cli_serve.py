@@ -14,8 +14,12 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from tritonclient import grpc as triton
+from tritonclient.utils import InferenceServerException
 
 from tests.serving_parts import asked, spoil
 from tests.test_bundle import edit
@@ -24,17 +28,17 @@ ATTAR = [sys.executable, "-m", "attar", "serve"]
 
 
 @contextmanager
-def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """The process and the port that it is ready on."""
+def serving(*arguments: str, grpc: str = "--no-grpc") -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """The process and the port that it is ready on, with ``grpc`` ``--grpc-port=0`` the one for gRPC."""
     process = subprocess.Popen(
-        [*ATTAR, "--http-port", "0", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+        [*ATTAR, "--http-port", "0", grpc, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
     )
     assert process.stdout
     try:
         line = process.stdout.readline()
-        found = re.fullmatch(r"ready on http://127\.0\.0\.1:(\d+)\n", line)
+        found = re.fullmatch(r"ready on http://127\.0\.0\.1:(\d+)(?: and grpc://127\.0\.0\.1:(\d+))?\n", line)
         assert found, line + process.communicate()[1]
-        yield process, int(found[1])
+        yield process, int(found[1] if grpc == "--no-grpc" else found[2])
     finally:
         process.kill()
         process.communicate()
@@ -60,6 +64,7 @@ def test_it_serves_without_what_training_needs_and_ends_on_sigterm(points_bundle
         assert "onnxruntime" in mapped
         assert "libtorch" not in mapped
         assert "onnx_cpp2py" not in mapped
+        assert "cygrpc" not in mapped
         assert peak(process.pid) < 160_000
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
@@ -94,8 +99,39 @@ def test_sigterm_fails_no_request(points_bundle: Path) -> None:
         assert answers == [(200, "keep-alive")] * (len(answers) - 1) + [(200, "close")]
 
 
+def test_grpc_needs_none_of_it_either_and_fails_no_request(points_bundle: Path) -> None:
+    """A call in flight is answered, one behind it is refused so that clients go elsewhere."""
+    found: list[Any] = []
+
+    def client(port: int) -> None:
+        with triton.InferenceServerClient(f"127.0.0.1:{port}") as made:
+            asked_for = triton.InferInput("x", [1, 2], "FP32").set_data_from_numpy(np.ones((1, 2), np.float32))
+            while "UNAVAILABLE" not in str(found[-1:]):
+                try:
+                    found.append(made.infer("points", [asked_for]).as_numpy("logits").shape)
+                except InferenceServerException as error:
+                    found.append(str(error))
+
+    with serving(str(points_bundle), grpc="--grpc-port=0") as (process, port):
+        thread = threading.Thread(target=client, args=(port,))
+        thread.start()
+        time.sleep(0.3)
+        mapped = Path(f"/proc/{process.pid}/maps").read_text()
+        assert "cygrpc" in mapped
+        assert "libtorch" not in mapped
+        assert "onnx_cpp2py" not in mapped
+        assert peak(process.pid) < 160_000
+        process.send_signal(signal.SIGTERM)
+        thread.join()
+        assert process.wait(10) == 0
+    assert len(found) > 1
+    assert found[:-1] == [(1, 3)] * (len(found) - 1)
+
+
 def refused(*arguments: str) -> tuple[int, str]:
-    done = subprocess.run([*ATTAR, "--http-port", "0", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [*ATTAR, "--http-port", "0", "--grpc-port", "0", *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
     assert not done.stdout
     return done.returncode, done.stderr
 
@@ -129,3 +165,8 @@ def test_a_port_that_is_taken(points_bundle: Path) -> None:
         assert code == 1
         assert f"cannot listen on 127.0.0.1:{port}" in said
         assert "choose another with --host and --http-port" in said
+    with serving(str(points_bundle), grpc="--grpc-port=0") as (_, port):
+        code, said = refused("--grpc-port", str(port), str(points_bundle))
+        assert code == 1
+        assert f"cannot listen on 127.0.0.1:{port} for gRPC" in said
+        assert "choose another with --host and --grpc-port" in said

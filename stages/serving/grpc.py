@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from math import inf
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -16,28 +16,30 @@ from attar import __version__
 from attar.pipeline.errors import AttarError
 from attar.stages.serving import protocol
 from attar.stages.serving.api import EXTENSIONS, Api, load
-from attar.stages.serving.errors import BadRequest, Busy, EngineFailed, NotFound, Refused, Unauthorized
-from attar.stages.serving.grpc_infer import delimited, read, write
-from attar.stages.serving.guard import ASK_WITH_TOKEN, Guard
+from attar.stages.serving.errors import BadRequest, Busy, EngineFailed, NotFound, Refused, TooSlow
+from attar.stages.serving.grpc_door import Door, opened
+from attar.stages.serving.grpc_infer import read, written
+from attar.stages.serving.guard import Guard
 from attar.stages.serving.messages import SERVICE, ModelInferRequest, ModelStreamInferResponse
 from attar.stages.serving.settings import Settings
 
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
-    401: grpc.StatusCode.UNAUTHENTICATED,
     404: grpc.StatusCode.NOT_FOUND,
+    408: grpc.StatusCode.DEADLINE_EXCEEDED,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,  # as gRPC itself calls a message that is too large
     500: grpc.StatusCode.INTERNAL,
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 """What gRPC calls an error that has this status in HTTP."""
-HEALTH = {f"/{SERVICE.full_name}/{name}" for name in ("ServerLive", "ServerReady")}
-INFER_RESPONSE = ModelStreamInferResponse.DESCRIPTOR.fields_by_name["infer_response"].number
-Answered: TypeAlias = Mapping[str, Any] | bytes
-"""The fields of a response, or the response as it goes out."""
-Handler: TypeAlias = Callable[[Any, Any], Awaitable[Answered]]
-"""Of a request and its context."""
+GRACE = 1.0
+"""Seconds that a stream stays open without a request when the server ends."""
+Fields: TypeAlias = Mapping[str, Any]
+"""Of a response."""
+Handler: TypeAlias = Callable[[Any, Any], Awaitable[Any]]
+"""From a request and its context to a response, or to its fields."""
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -49,7 +51,7 @@ class Rpc:
         self.address = ""
         """Where it listens, once it does."""
         self._guard = guard
-        self._ending = asyncio.Event()
+        self._streams: set[asyncio.Timeout] = set()  # of those that wait for a request
         self._handlers: Mapping[str, Handler] = {
             "ServerLive": self.live,
             "ServerReady": self.ready,
@@ -69,64 +71,74 @@ class Rpc:
         self._server = grpc.aio.server(
             options=options(self.settings),
             maximum_concurrent_rpcs=self.settings.max_connections,
-            interceptors=[Door(self._guard)],
+            interceptors=[Door(self._guard)] if self.settings.token_file else [],
         )
-        methods = {name: grpc.unary_unary_rpc_method_handler(self._unary(name)) for name in self._handlers}
+        methods = {name: grpc.stream_unary_rpc_method_handler(self._unary(name)) for name in self._handlers}
         methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self.stream)
         self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE.full_name, methods)])
         host = f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
         try:
-            port = self._open(f"{host}:{self.settings.grpc_port}")
+            port = opened(self._server, f"{host}:{self.settings.grpc_port}", self._guard)
         except RuntimeError as error:
             asked = f"{host}:{self.settings.grpc_port}"
             raise AttarError(f"cannot listen on {asked} for gRPC: {error}; choose another with --host and --grpc-port") from error
         await self._server.start()
         self.address = f"grpc{'s' if self.settings.tls_cert else ''}://{host}:{port}"
 
-    def _open(self, address: str) -> int:
-        pair = self._guard.key_pair()
-        if pair is None:
-            return int(self._server.add_insecure_port(address))
-        return int(self._server.add_secure_port(address, grpc.ssl_server_credentials([pair])))
-
     async def stop(self) -> None:
         """Take no more, and answer what has begun within ``settings.drain`` seconds."""
-        self._ending.set()
+        for limit in self._streams:
+            limit.reschedule(asyncio.get_running_loop().time() + GRACE)
         await self._server.stop(self.settings.drain)
 
-    def _unary(self, name: str) -> Callable[[bytes, Any], Awaitable[bytes]]:
-        """Decodes and encodes by itself, so that every error is told as one of the protocol."""
+    def _unary(self, name: str) -> Callable[[Any, Any], Awaitable[bytes]]:
+        """What gRPC calls. It reads, decodes and encodes by itself, so that a request that never comes is cut off, which gRPC
+        does not do, and so that every error is told as one of the protocol."""
         method, handler = SERVICE.methods_by_name[name], self._handlers[name]
         asked, answered = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
 
-        async def call(sent: bytes, context: Any) -> bytes:
+        async def answer(context: Any) -> bytes:
+            made = await handler(decoded(asked, await self._request(context)), context)
+            return encoded(answered(**made) if isinstance(made, Mapping) else made)
+
+        async def call(_: Any, context: Any) -> bytes:
             try:
-                made = await handler(decoded(asked, sent), context)
-                return made if isinstance(made, bytes) else bytes(answered(**made).SerializeToString())
+                return await foreseen(name, answer(context))
             except Refused as error:
-                refused = error
-            except Exception:
-                log.exception("%s failed", name)
-                refused = EngineFailed("the server failed; its log says why")
-            await context.abort(CODES[refused.status], str(refused), pushback(refused))
-            raise refused
+                return await refuse(context, error)
 
         return call
 
+    async def _request(self, context: Any) -> Any:
+        try:
+            async with asyncio.timeout(self.settings.slow):
+                return await context.read()
+        except TimeoutError:
+            raise TooSlow("the request did not arrive in time; send it quicker, or in parts") from None
+
+    async def _next(self, context: Any) -> Any:
+        """The next request of a stream. Raises TimeoutError where none comes for long, or soon when the server ends."""
+        async with asyncio.timeout(GRACE if self.api.draining else self.settings.idle) as limit:
+            self._streams.add(limit)
+            try:
+                return await context.read()
+            finally:
+                self._streams.discard(limit)
+
     # -- the server -------------------------------------------------------------------------------------------------
 
-    async def live(self, request: Any, context: Any) -> Answered:
+    async def live(self, request: Any, context: Any) -> Fields:
         return {"live": True}
 
-    async def ready(self, request: Any, context: Any) -> Answered:
+    async def ready(self, request: Any, context: Any) -> Fields:
         return {"ready": self.repository.ready and not self.api.draining}
 
-    async def server(self, request: Any, context: Any) -> Answered:
+    async def server(self, request: Any, context: Any) -> Fields:
         return {"name": "attar", "version": __version__, "extensions": EXTENSIONS}
 
     # -- models -----------------------------------------------------------------------------------------------------
 
-    async def model_ready(self, request: Any, context: Any) -> Answered:
+    async def model_ready(self, request: Any, context: Any) -> Fields:
         """An unknown model is not ready, which clients tell from an error."""
         try:
             served = self.repository.model(request.name, request.version).served
@@ -134,31 +146,40 @@ class Rpc:
             return {"ready": False}
         return {"ready": served.ready and not self.api.draining}
 
-    async def model(self, request: Any, context: Any) -> Answered:
+    async def model(self, request: Any, context: Any) -> Fields:
         return self.repository.metadata(request.name, request.version)
 
-    async def configuration(self, request: Any, context: Any) -> Answered:
+    async def configuration(self, request: Any, context: Any) -> Fields:
         return {"config": self.repository.model(request.name, request.version).configuration()}
 
-    async def statistics(self, request: Any, context: Any) -> Answered:
+    async def statistics(self, request: Any, context: Any) -> Fields:
         """Of every model where none is named."""
         named = [self.repository.model(request.name, request.version)] if request.name else self.repository.models()
         return {"model_stats": [model.told() for model in named]}
 
-    async def infer(self, request: Any, context: Any) -> bytes:
+    async def infer(self, request: Any, context: Any) -> Any:
         remaining = context.time_remaining()
         return await self._inferred(request, inf if remaining is None else remaining)
 
-    async def stream(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+    async def stream(self, _: Any, context: Any) -> AsyncIterator[bytes]:
         """Answers in the order of the requests; an error is told in its place and does not end the stream."""
-        async for sent in requests:
-            try:
-                found = await self._inferred(decoded(ModelInferRequest, sent), inf)
-                yield b"".join(delimited(INFER_RESPONSE, found))
-            except Refused as error:
-                yield ModelStreamInferResponse(error_message=str(error)).SerializeToString()
+        try:
+            while (sent := await self._next(context)) is not grpc.aio.EOF:
+                yield encoded(await self._streamed(sent))
+        except TimeoutError:
+            await refuse(context, Busy("no request came on the stream for long, or the server ends; open another"))
 
-    async def _inferred(self, request: Any, within: float) -> bytes:
+    async def _streamed(self, sent: bytes) -> Any:
+        try:
+            found = await foreseen("ModelStreamInfer", self._sent(sent))
+        except Refused as error:
+            return ModelStreamInferResponse(error_message=str(error))
+        return ModelStreamInferResponse(infer_response=found)
+
+    async def _sent(self, sent: bytes) -> Any:
+        return await self._inferred(decoded(ModelInferRequest, sent), inf)
+
+    async def _inferred(self, request: Any, within: float) -> Any:
         model = self.repository.model(request.model_name, request.model_version)
         try:
             asked = read(model.reader, request)
@@ -167,37 +188,20 @@ class Rpc:
             raise
         found = await model.infer(asked, within)
         answer = protocol.answer(asked, found, model.name, model.version, model.signature.labels)
-        return write(answer, request.parameters)
+        return written(answer, request.parameters)
 
     # -- the repository ---------------------------------------------------------------------------------------------
 
-    async def index(self, request: Any, context: Any) -> Answered:
+    async def index(self, request: Any, context: Any) -> Fields:
         return {"models": [each for each in self.repository.index() if not request.ready or each["state"] == "READY"]}
 
-    async def load(self, request: Any, context: Any) -> Answered:
+    async def load(self, request: Any, context: Any) -> Fields:
         await load(self.repository, request.model_name, request.parameters)
         return {}
 
-    async def unload(self, request: Any, context: Any) -> Answered:
+    async def unload(self, request: Any, context: Any) -> Fields:
         await self.repository.unload(request.model_name)
         return {}
-
-
-class Door(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
-    """Lets in who has a token, before anything of the message is read; as over HTTP, whoever asks about health needs none."""
-
-    def __init__(self, guard: Guard) -> None:
-        self._guard = guard
-
-    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
-        sent = [value for name, value in details.invocation_metadata if name == "authorization"]
-        if details.method in HEALTH or self._guard.admits(", ".join(sent).encode()):
-            return await continuation(details)
-        return grpc.stream_stream_rpc_method_handler(refuse)  # which alone is called before a message has come
-
-
-async def refuse(requests: Any, context: Any) -> None:
-    await context.abort(CODES[Unauthorized.status], ASK_WITH_TOKEN)
 
 
 def options(settings: Settings) -> list[tuple[str, int]]:
@@ -211,13 +215,34 @@ def options(settings: Settings) -> list[tuple[str, int]]:
     ]
 
 
-def decoded(asked: Any, sent: bytes) -> Any:
+def decoded(asked: Any, sent: Any) -> Any:
+    """Raises BadRequest for what is no message of this kind."""
+    if sent is grpc.aio.EOF:
+        raise BadRequest(f"the request ended without a {asked.DESCRIPTOR.name}")
     try:
         return asked.FromString(sent)
     except DecodeError as error:
         raise BadRequest(f"no {asked.DESCRIPTOR.name}: {error}") from error
 
 
-def pushback(error: Refused) -> tuple[tuple[str, str], ...]:
-    """What gRPC's own retries read: in how many milliseconds to try again."""
-    return () if error.retry_after is None else (("grpc-retry-pushback-ms", str(error.retry_after * 1000)),)
+def encoded(message: Any) -> bytes:
+    made: bytes = message.SerializeToString()
+    return made
+
+
+async def foreseen(name: str, work: Awaitable[T]) -> T:
+    """What comes of it. Raises Refused alone: any other error is logged and told as one."""
+    try:
+        return await work
+    except Refused:
+        raise
+    except Exception as error:
+        log.exception("%s failed", name)
+        raise EngineFailed("the server failed; its log says why") from error
+
+
+async def refuse(context: Any, error: Refused) -> NoReturn:
+    """End a call with an error, and say to gRPC's own retries in how many milliseconds another one makes sense."""
+    again = () if error.retry_after is None else (("grpc-retry-pushback-ms", str(error.retry_after * 1000)),)
+    await context.abort(CODES[error.status], str(error), again)
+    raise error  # which abort never comes to

@@ -1,4 +1,4 @@
-"""ModelInfer as gRPC has it: a request to arrays that fit the model, an answer to bytes."""
+"""ModelInfer as gRPC has it: a request to arrays that fit the model, an answer to a response."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ CONTENTS = {
     BYTES: "bytes_contents",
 }
 """Where a datatype's values stand that are not sent as bytes. The protocol has no place for FP16."""
-RAW_OUTPUT_CONTENTS = ModelInferResponse.DESCRIPTOR.fields_by_name["raw_output_contents"].number
 
 
 def read(reader: Reader, request: Any) -> Infer:
@@ -86,28 +85,15 @@ def typed(part: Part, given: Any) -> Array:
     return made.reshape(shape)
 
 
-def write(answer: Answer, given: Mapping[str, Any]) -> bytes:
-    """A ModelInferResponse, its tensors as bytes, which are copied once; ``given``: the request's parameters, to echo."""
-    outputs = [{"name": name, "datatype": datatype(made), "shape": made.shape} for name, made in answer.outputs.items()]
-    head = ModelInferResponse(model_name=answer.model, model_version=answer.version, id=answer.id, outputs=outputs)
+def written(answer: Answer, given: Mapping[str, Any]) -> Any:
+    """A ModelInferResponse, its tensors as bytes; ``given``: the request's parameters, to echo."""
+    made = ModelInferResponse(
+        model_name=answer.model,
+        model_version=answer.version,
+        id=answer.id,
+        outputs=[{"name": name, "datatype": datatype(tensor), "shape": tensor.shape} for name, tensor in answer.outputs.items()],
+        raw_output_contents=[bytes(to_bytes(tensor)) for tensor in answer.outputs.values()],
+    )
     for name in answer.parameters:
-        head.parameters[name].CopyFrom(given[name])
-    pieces: list[bytes | memoryview] = [head.SerializeToString()]
-    for tensor in answer.outputs.values():
-        pieces += delimited(RAW_OUTPUT_CONTENTS, to_bytes(tensor))
-    return b"".join(pieces)
-
-
-def delimited(number: int, content: bytes | memoryview) -> tuple[bytes, bytes | memoryview]:
-    """A field of bytes, or of a message, as protobuf encodes it: its key and length, then the content."""
-    return varint(number << 3 | 2) + varint(len(content)), content
-
-
-def varint(value: int) -> bytes:
-    """Seven bits a byte, the lowest first; all but the last with the highest bit set."""
-    made = bytearray()
-    while value > 127:
-        made.append(value & 127 | 128)
-        value >>= 7
-    made.append(value)
-    return bytes(made)
+        made.parameters[name].CopyFrom(given[name])
+    return made

@@ -111,7 +111,7 @@ class Reader:
 
     def _shape(self, declared: Declared, given: Any) -> list[int]:
         if type(given) is not list or not all(type(size) is int and size >= 0 for size in given):
-            told = [shown(size) for size in given[:8]] if type(given) is list else shown(given)
+            told = f"[{', '.join(map(shown, given[:8]))}]" if type(given) is list else shown(given)
             raise BadRequest(f"the shape of {declared.name!r} is {told}, expected a list of sizes")
         if len(given) != len(declared.axes):
             raise BadRequest(f"{declared.name!r} has {len(given)} axes, expected {len(declared.axes)}")
