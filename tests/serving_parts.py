@@ -15,9 +15,11 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, TypeVar
 
+import grpc
 import pytest
 import uvloop
 from tritonclient import http as triton
+from tritonclient.grpc import service_pb2
 
 from attar.models.task import Array, Arrays, Predict
 from attar.stages.packaging import checksums
@@ -28,6 +30,7 @@ from attar.stages.serving.server import Server
 from attar.stages.serving.settings import Settings
 
 T = TypeVar("T")
+METHOD = "/inference.GRPCInferenceService/"
 
 
 class Running:
@@ -139,6 +142,20 @@ def triton_client(url: str) -> Iterator[Any]:
     finally:
         made.close()
         made.close = lambda: None
+
+
+@contextmanager
+def channel(server: Running) -> Iterator[Any]:
+    with grpc.insecure_channel(server.grpc_url) as made:
+        yield made
+
+
+def ask(server: Running, sent: Any, method: str = "ModelInfer", **more: Any) -> Any:
+    """A request over gRPC by hand: bytes, or a message, which is answered by one of Triton's."""
+    with channel(server) as made:
+        content = sent if isinstance(sent, bytes) else sent.SerializeToString()
+        answered = getattr(service_pb2, f"{method}Response", service_pb2.ServerLiveResponse)
+        return answered.FromString(made.unary_unary(METHOD + method)(content, timeout=20, **more))
 
 
 def asked(*rows: Sequence[float], **more: Any) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from grpc import RpcError
 from tritonclient import http as triton
+from tritonclient.grpc import InferResult, service_pb2
 from tritonclient.utils import InferenceServerException
 
 from attar.models.preprocess import Normalize, Tokenize
@@ -21,7 +23,7 @@ from attar.stages.serving.engines import alone_and_together, open_engines, warm
 from attar.stages.serving.settings import Settings
 from attar.stages.serving.signature import Declared, raw
 from tests.proof_parts import STUDENT, Chain, verdict
-from tests.serving_parts import Running, running, triton_client
+from tests.serving_parts import Running, ask, running, triton_client
 from tests.test_bundle import edit
 from tests.test_package import packaged, write_by_range
 from tests.test_text_bundle import NAME, Pairs
@@ -108,7 +110,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Any:
     Pairs.preprocess = {
         "x": [Tokenize(file=saved(root / "mine.json", frame=False), length=2), Normalize(mean=(6.0,), std=(1.0,))]
     }
-    with running(packaged(root / "chain", Gates(score_drop=0.5, correlation=0.5), NAME)) as made:
+    with running(packaged(root / "chain", Gates(score_drop=0.5, correlation=0.5), NAME), grpc_port=0) as made:
         yield made
 
 
@@ -120,6 +122,27 @@ def test_text_comes_as_bytes(texts: Running, binary: bool) -> None:
         words.set_data_from_numpy(np.array(["sun wind", "moon moon stone"], object), binary_data=binary)
         found = client.infer("points-raw", [words]).as_numpy("logits")
         assert np.allclose(found, np.array([[-2, 2], [-1, -1]]) @ STUDENT)
+
+
+WORDS = {"name": "x", "datatype": "BYTES", "shape": [1]}
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"inputs": [{**WORDS, "contents": {"bytes_contents": [b"sun wind"]}}]},
+        {"inputs": [WORDS], "raw_input_contents": [b"\x08\0\0\0sun wind"]},
+    ],
+)
+def test_text_comes_as_bytes_over_grpc(texts: Running, sent: dict[str, Any]) -> None:
+    found = InferResult(ask(texts, service_pb2.ModelInferRequest(model_name="points-raw", **sent)))
+    assert np.allclose(found.as_numpy("logits"), [[-2, 2]] @ STUDENT)
+
+
+def test_what_is_no_text_over_grpc(texts: Running) -> None:
+    sent = service_pb2.ModelInferRequest(model_name="points-raw", inputs=[{**WORDS, "contents": {"bytes_contents": [b"\xff"]}}])
+    with pytest.raises(RpcError, match="'x' holds what is no BYTES: 'utf-8' codec can't decode"):
+        ask(texts, sent)
 
 
 def test_what_the_steps_make_must_fit_the_graph(texts: Running) -> None:

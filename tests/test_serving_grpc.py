@@ -21,15 +21,14 @@ from tritonclient.grpc import aio, service_pb2
 from tritonclient.utils import InferenceServerException
 
 from attar.pipeline.errors import AttarError
-from attar.stages.serving import model
+from attar.stages.serving import errors, model
 from attar.stages.serving.api import EXTENSIONS
 from attar.stages.serving.engines import Engines, open_engines
+from attar.stages.serving.grpc import CODES
 from attar.stages.serving.settings import Settings
 from attar.stages.serving.signature import BYTES, DATATYPES, Declared, Signature
 from tests.proof_parts import STUDENT
-from tests.serving_parts import Running, another, asked, running, slow, spoil, triton_client
-
-METHOD = "/inference.GRPCInferenceService/"
+from tests.serving_parts import METHOD, Running, another, ask, asked, channel, running, slow, spoil, triton_client
 
 
 @pytest.fixture(scope="module")
@@ -66,20 +65,6 @@ def point(**more: Any) -> dict[str, Any]:
 
 
 TYPED = point(contents={"fp32_contents": [1, 2]})
-
-
-@contextmanager
-def channel(server: Running) -> Iterator[Any]:
-    with grpc.insecure_channel(server.grpc_url) as made:
-        yield made
-
-
-def ask(server: Running, sent: Any, method: str = "ModelInfer", **more: Any) -> Any:
-    """By hand: bytes, or a message, which is answered by one of Triton's."""
-    with channel(server) as made:
-        content = sent if isinstance(sent, bytes) else sent.SerializeToString()
-        answered = getattr(service_pb2, f"{method}Response", service_pb2.ServerLiveResponse)
-        return answered.FromString(made.unary_unary(METHOD + method)(content, timeout=20, **more))
 
 
 def refusal(server: Running, sent: Any, method: str = "ModelInfer", **more: Any) -> tuple[grpc.StatusCode, str]:
@@ -291,6 +276,11 @@ def test_errors_follow_the_protocol(server: Running, sent: Any, code: str, told:
     got, said = refusal(server, sent)
     assert got is grpc.StatusCode[code]
     assert told in said
+
+
+def test_every_error_has_a_code() -> None:
+    """But those that only HTTP can make."""
+    assert {each.status for each in errors.Refused.__subclasses__()} - {405, 431} <= CODES.keys()
 
 
 @pytest.mark.parametrize(
