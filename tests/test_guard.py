@@ -120,7 +120,7 @@ def test_a_stranger_sends_no_message(server: Running) -> None:
         yield b""
 
     with grpc.insecure_channel(server.server.grpc.address.removeprefix("grpc://")) as channel:
-        for method in ("ModelInfer", "ModelStreamInfer", "Nothing"):
+        for method in ("ModelInfer", "ModelStreamInfer", "RepositoryModelUnload"):
             call = channel.stream_stream(f"/inference.GRPCInferenceService/{method}")(endless(), timeout=5)
             with pytest.raises(grpc.RpcError, match="needs a token"):
                 next(call)

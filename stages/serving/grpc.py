@@ -16,15 +16,16 @@ from attar import __version__
 from attar.pipeline.errors import AttarError
 from attar.stages.serving import protocol
 from attar.stages.serving.api import EXTENSIONS, Api, load
-from attar.stages.serving.errors import BadRequest, Busy, EngineFailed, NotFound, Refused, TooSlow
-from attar.stages.serving.grpc_door import Door, opened
+from attar.stages.serving.errors import BadRequest, Busy, EngineFailed, NotFound, Refused, TooSlow, Unauthorized
 from attar.stages.serving.grpc_infer import read, written
-from attar.stages.serving.guard import Guard
+from attar.stages.serving.guard import ASK_WITH_TOKEN, Guard
 from attar.stages.serving.messages import SERVICE, ModelInferRequest, ModelStreamInferResponse
 from attar.stages.serving.settings import Settings
 
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
     408: grpc.StatusCode.DEADLINE_EXCEEDED,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,  # as gRPC itself calls a message that is too large
@@ -33,6 +34,8 @@ CODES = {
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 """What gRPC calls an error that has this status in HTTP."""
+OPEN = ("ServerLive", "ServerReady")
+"""What needs no token, as over HTTP."""
 GRACE = 1.0
 """Seconds that a stream stays open without a request when the server ends."""
 Fields: TypeAlias = Mapping[str, Any]
@@ -68,22 +71,30 @@ class Rpc:
 
     async def start(self) -> None:
         """Raises AttarError for an address that cannot be had."""
-        self._server = grpc.aio.server(
-            options=options(self.settings),
-            maximum_concurrent_rpcs=self.settings.max_connections,
-            interceptors=[Door(self._guard)] if self.settings.token_file else [],
-        )
+        self._server = grpc.aio.server(options=options(self.settings), maximum_concurrent_rpcs=self.settings.max_connections)
         methods = {name: grpc.stream_unary_rpc_method_handler(self._unary(name)) for name in self._handlers}
         methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self.stream)
         self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE.full_name, methods)])
         host = f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
         try:
-            port = opened(self._server, f"{host}:{self.settings.grpc_port}", self._guard)
+            port = self._opened(f"{host}:{self.settings.grpc_port}")
         except RuntimeError as error:
             asked = f"{host}:{self.settings.grpc_port}"
             raise AttarError(f"cannot listen on {asked} for gRPC: {error}; choose another with --host and --grpc-port") from error
         await self._server.start()
         self.address = f"grpc{'s' if self.settings.tls_cert else ''}://{host}:{port}"
+
+    def _opened(self, address: str) -> int:
+        pair = self._guard.key_pair()
+        if pair is None:
+            return int(self._server.add_insecure_port(address))
+        return int(self._server.add_secure_port(address, grpc.ssl_server_credentials([pair])))
+
+    def _admit(self, context: Any) -> None:
+        """Before anything of a message is read. Raises Unauthorized."""
+        sent = [value for name, value in context.invocation_metadata() if name == "authorization"]
+        if not self._guard.admits(", ".join(sent).encode()):
+            raise Unauthorized(ASK_WITH_TOKEN)
 
     async def stop(self) -> None:
         """Take no more, and answer what has begun within ``settings.drain`` seconds."""
@@ -98,6 +109,8 @@ class Rpc:
         asked, answered = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
 
         async def answer(context: Any) -> bytes:
+            if name not in OPEN:
+                self._admit(context)
             made = await handler(decoded(asked, await self._request(context)), context)
             return encoded(answered(**made) if isinstance(made, Mapping) else made)
 
@@ -164,8 +177,11 @@ class Rpc:
     async def stream(self, _: Any, context: Any) -> AsyncIterator[bytes]:
         """Answers in the order of the requests; an error is told in its place and does not end the stream."""
         try:
+            self._admit(context)
             while (sent := await self._next(context)) is not grpc.aio.EOF:
                 yield encoded(await self._streamed(sent))
+        except Unauthorized as error:
+            await refuse(context, error)
         except TimeoutError:
             await refuse(context, Busy("no request came on the stream for long, or the server ends; open another"))
 
