@@ -30,6 +30,17 @@ from attar.pipeline.options import VERBOSE
     "--deadline", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True, help="Seconds to an answer."
 )
 @click.option("--max-body", type=click.IntRange(1), default=64 * 2**20, show_default=True, help="Bytes of a request's body.")
+@click.option("--max-bodies", type=click.IntRange(1), default=2**30, show_default=True, help="Of all of them together.")
+@click.option("--max-header", type=click.IntRange(1), default=16 * 2**10, show_default=True, help="Bytes of line and headers.")
+@click.option("--max-tensors", type=click.IntRange(1), default=64, show_default=True, help="Inputs or outputs of a request.")
+@click.option("--max-elements", type=click.IntRange(1), default=2**24, show_default=True, help="Elements of a tensor.")
+@click.option("--max-connections", type=click.IntRange(1), default=4096, show_default=True, help="Further ones are closed.")
+@click.option(
+    "--slow", type=click.FloatRange(0, min_open=True), default=20.0, show_default=True, help="Seconds to send a request in."
+)
+@click.option(
+    "--idle", type=click.FloatRange(0, min_open=True), default=75.0, show_default=True, help="Seconds without a request."
+)
 @click.option("--drain", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds to finish in after SIGTERM.")
 @click.option("--watch", type=click.FloatRange(0), default=0.0, help="Seconds between looks for new bundles in the same folders.")
 @click.option("--allow-ungated", is_flag=True, help="Serve bundles that passed no gates; every metadata answer says so.")

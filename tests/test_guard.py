@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from tritonclient import grpc as triton_grpc
 
+from attar.pipeline.cli_serve import serve
 from attar.pipeline.errors import RecipeError
 from attar.stages.serving.guard import Guard, is_loopback
 from attar.stages.serving.settings import Settings
@@ -299,6 +300,14 @@ def test_the_command_refuses_a_file_without_tokens(points_bundle: Path, tmp_path
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: the token file cannot be read")
+
+
+def test_every_limit_of_the_command_is_a_setting_with_the_same_default() -> None:
+    told = {str(option.name): option.to_info_dict()["default"] for option in serve.params}
+    for name, default in told.items():
+        if default is not None and name in Settings.model_fields:
+            assert Settings.model_fields[name].default == default, name
+    assert {name for name in Settings.model_fields if name.startswith("max_")} <= told.keys()
 
 
 def test_the_command_warns(points_bundle: Path, tmp_path: Path) -> None:
