@@ -18,6 +18,9 @@ from attar.pipeline.options import VERBOSE
 @click.option("--http-port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes any free one.")
 @click.option("--grpc-port", type=click.IntRange(0, 65535), default=8001, show_default=True, help="The same for gRPC.")
 @click.option("--no-grpc", is_flag=True, help="Listen for HTTP alone.")
+@click.option("--token-file", metavar="FILE", help="Bearer tokens, one a line; read again when it changes and on SIGHUP.")
+@click.option("--tls-cert", metavar="FILE", help="Certificate chain in PEM; speak TLS alone.")
+@click.option("--tls-key", metavar="FILE", help="Its private key, unless it stands in the same file.")
 @click.option("--max-batch", type=click.IntRange(1), default=32, show_default=True, help="Rows of a batch at most.")
 @click.option("--preferred", multiple=True, type=click.IntRange(1), help="A batch size to cut longer queues to; may be repeated.")
 @click.option("--instances", type=click.IntRange(1, 1024), help="Engines of each model; as many as fit the cores unless given.")
@@ -27,6 +30,17 @@ from attar.pipeline.options import VERBOSE
     "--deadline", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True, help="Seconds to an answer."
 )
 @click.option("--max-body", type=click.IntRange(1), default=64 * 2**20, show_default=True, help="Bytes of a request's body.")
+@click.option("--max-bodies", type=click.IntRange(1), default=2**30, show_default=True, help="Of all of them together.")
+@click.option("--max-header", type=click.IntRange(1), default=16 * 2**10, show_default=True, help="Bytes of line and headers.")
+@click.option("--max-tensors", type=click.IntRange(1), default=64, show_default=True, help="Inputs or outputs of a request.")
+@click.option("--max-elements", type=click.IntRange(1), default=2**24, show_default=True, help="Elements of a tensor.")
+@click.option("--max-connections", type=click.IntRange(1), default=4096, show_default=True, help="Further ones are closed.")
+@click.option(
+    "--slow", type=click.FloatRange(0, min_open=True), default=20.0, show_default=True, help="Seconds to send a request in."
+)
+@click.option(
+    "--idle", type=click.FloatRange(0, min_open=True), default=75.0, show_default=True, help="Seconds without a request."
+)
 @click.option("--drain", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds to finish in after SIGTERM.")
 @click.option("--watch", type=click.FloatRange(0), default=0.0, help="Seconds between looks for new bundles in the same folders.")
 @click.option("--allow-ungated", is_flag=True, help="Serve bundles that passed no gates; every metadata answer says so.")

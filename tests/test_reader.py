@@ -23,6 +23,9 @@ SIGNATURE = Signature(
 )
 READER = Reader(SIGNATURE, Settings(max_tensors=3, max_elements=1000))
 X: dict[str, Any] = {"name": "x", "datatype": "FP32", "shape": [2, 2], "data": [1, 2.5, 3, 4]}
+DEEP: list[Any] = []
+for _ in range(900):
+    DEEP = [DEEP]
 N: dict[str, Any] = {"name": "n", "datatype": "INT64", "shape": [2, 1], "data": [[7], [8]]}
 
 
@@ -37,12 +40,12 @@ def request(x: Any = None, n: Any = None, **more: Any) -> dict[str, Any]:
 
 
 def test_json() -> None:
-    infer = read(request(id="a", parameters={"timeout": 1500, "mine": [1]}))
+    infer = read(request(id="a", parameters={"timeout": 1500, "mine": 1}))
     assert infer.inputs["x"].dtype == np.float32
     assert infer.inputs["x"].tolist() == [[1, 2.5], [3, 4]]
     assert infer.inputs["n"].tolist() == [[7], [8]]
     assert (infer.rows, infer.id, infer.timeout) == (2, "a", 0.0015)
-    assert infer.parameters == {"timeout": 1500, "mine": [1]}
+    assert infer.parameters == {"timeout": 1500, "mine": 1}
     assert infer.wanted == [Wanted("y"), Wanted("z")]
 
 
@@ -94,12 +97,25 @@ def test_all_outputs_as_bytes() -> None:
         (b"", "no JSON"),
         (b"[" * 10_000, "no JSON"),
         (b"\xff", "no JSON"),
+        (b'{"inputs": NaN}', "no JSON"),
+        (b'{"inputs": 1e999}', "no JSON"),
+        (b'{"id": "\\ud800"}', "no JSON"),
         (b"[]", "the body is a list"),
         ({}, "inputs is missing"),
         ({"inputs": {}}, "inputs is an object, expected a list of objects"),
         ({"inputs": [1]}, "inputs is a list, expected a list of objects"),
         ({"inputs": [X]}, "the input 'n' is missing"),
         ({"inputs": [X, X, N]}, "an input is there twice"),
+        (request(parameters={"mine": DEEP}), "the parameter 'mine' is a list, expected a text, number or boolean"),
+        (request(parameters={"timeout": DEEP}), "timeout is a list"),
+        (request({"name": DEEP}), "there is no input 'a list'"),
+        (request({"datatype": DEEP}), "the datatype a list, expected FP32"),
+        (request({"shape": DEEP}), "expected a list of sizes"),
+        (request({"shape": [-1, -2]}), "expected a list of sizes"),
+        (request({"data": DEEP}), "is not nested as its shape"),
+        (request({"parameters": {"binary_data_size": DEEP}}), "a binary_data_size of a list"),
+        (request(outputs=[{"name": DEEP}]), "there is no output 'a list'"),
+        (request(outputs=[{"name": "y", "parameters": {"classification": DEEP}}]), "classification is a list"),
         (request(id=3), "the id is a number"),
         (request(parameters=[1]), "parameters is a list"),
         (request(parameters={"timeout": 0}), "timeout is 0, expected microseconds"),

@@ -152,6 +152,12 @@ def test_statistics(points_bundle: Path) -> None:
         ("POST", "/v2/repository/models/lines/load", None, 404, "the repository has no bundle 'lines'"),
         ("POST", "/v2/repository/models/..%2Fpoints/load", None, 404, ""),
         ("POST", "/v2/repository/models/..%2e/unload", None, 404, "the repository has no bundle '...'"),
+        ("POST", "/v2/repository/models/%2e%2e/load", None, 404, "the repository has no bundle '..'"),
+        ("POST", "/v2/repository/models/%2e%2e%2f%2e%2e%2fetc/load", None, 404, "there is no "),
+        ("POST", "/v2/repository/models/..%5cpoints/load", None, 404, "the repository has no bundle "),
+        ("POST", "/v2/repository/models/points%00/load", None, 404, "the repository has no bundle "),
+        ("POST", "/v2/repository/models/points%0a/load", None, 404, "the repository has no bundle "),
+        ("POST", "/v2/repository/models/%EF%BC%8E%EF%BC%8E/load", None, 404, "the repository has no bundle "),
         ("POST", "/v2/repository/models/points/load", {"parameters": {"config": "{}"}}, 400, "nothing of it is replaced"),
     ],
 )
@@ -178,6 +184,7 @@ def test_compressed_bodies(server: Running) -> None:
     assert ask(content, "br") == (400, {"error": "the Content-Encoding is 'br', taken are gzip and deflate"})
     assert "the body is no gzip" in ask(content, "gzip")[1]["error"]
     assert "the body is no whole gzip" in ask(gzip.compress(content)[:-9], "gzip")[1]["error"]
+    assert "the body is no whole gzip" in ask(gzip.compress(content) + b"more", "gzip")[1]["error"]
     assert ask(gzip.compress(b" " * 10**6), "gzip") == (413, {"error": "the body is over 2000 bytes when decompressed"})
 
 

@@ -80,6 +80,23 @@ def test_an_upgrade_is_not_followed(server: Running) -> None:
         (b"POST / HTTP/1.1\r\nContent-Length: 9999999999999999999\r\n\r\n", 413),
         (b"GET / HTTP/1.1\r\nA: " + b"b" * 2000 + b"\r\n\r\n", 431),
         (b"GET /" + b"b" * 2000 + b" HTTP/1.1\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 2000 + b"\r\n", 431),
+        (b"POST / HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello", 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: 5, 5\r\n\r\nhello", 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: \r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: +5\r\n\r\nhello", 400),
+        (b"POST / HTTP/1.1\r\nContent-Length : 5\r\n\r\nhello", 400),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n", 400),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n", 400),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\nhello\n0\n\n", 400),
+        (b"GET / HTTP/1.1\nHost: a\n\n", 400),
+        (b"GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nA: b\0c\r\n\r\n", 400),
+        (b"GET /\r\n\r\n", 400),
+        (b"GET / HTTP/3.0\r\n\r\n", 400),
     ],
 )
 def test_what_is_refused_ends_the_connection(server: Running, sent: bytes, status: int) -> None:
@@ -88,6 +105,20 @@ def test_what_is_refused_ends_the_connection(server: Running, sent: bytes, statu
     assert b"Connection: close" in answer
     assert b'{"error":' in answer
     assert statuses(server.send(LAST)) == [200]
+
+
+def test_what_follows_a_body_changes_nothing(server: Running) -> None:
+    body = json.dumps(asked([1, 2])).encode()
+    head = b"POST /v2/models/points/infer HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    trailer = b"0\r\nContent-Encoding: gzip\r\nInference-Header-Content-Length: 3\r\n\r\n"
+    assert statuses(server.send(head + b"%x\r\n%s\r\n" % (len(body), body) + trailer)) == [200]
+
+
+@pytest.mark.parametrize(
+    "extra", [b"Content-Encoding: br\r\nContent-Encoding: gzip\r\n", b"Inference-Header-Content-Length: 5\r\n" * 2]
+)
+def test_a_header_that_is_there_twice_overrides_nothing(server: Running, extra: bytes) -> None:
+    assert statuses(server.send(infer([1, 2], extra=extra + b"Connection: close\r\n"))) == [400]
 
 
 def test_a_body_that_turns_out_too_large(server: Running) -> None:
@@ -126,6 +157,22 @@ def test_a_client_that_does_not_read(points_bundle: Path) -> None:
         while server.server.connections and time.monotonic() < wait:
             time.sleep(0.05)
         assert not server.server.connections
+
+
+def test_too_many_bytes_of_bodies(points_bundle: Path) -> None:
+    """Two clients that together send more than is set aside, though each of them may."""
+    with running(points_bundle, max_body=100_000, max_bodies=150_000) as server:
+        assert statuses(server.send(infer([1, 2], extra=b"Connection: close\r\n"))) == [200]
+        start = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n" + b" " * 90_000
+        with socket.create_connection((server.host, server.port)) as first:
+            first.sendall(start)
+            time.sleep(0.1)
+            answer = server.send(start)
+            assert statuses(answer) == [503]
+            assert b"Retry-After: 1" in answer
+        time.sleep(0.1)
+        assert server.server.bodies == 0
+        assert statuses(server.send(infer([1, 2], extra=b"Connection: close\r\n"))) == [200]
 
 
 def test_too_many_connections(points_bundle: Path) -> None:

@@ -99,3 +99,15 @@ def test_what_a_datatype_does_not_hold(name: str, data: list[Any], told: str) ->
 def test_bytes_that_are_no_tensor(name: str, content: bytes, text: bool, told: str) -> None:
     with pytest.raises(BadRequest, match=told):
         from_bytes(declared(name, text), memoryview(content), [2])
+
+
+def test_a_scalar_has_no_list_to_nest() -> None:
+    assert from_json(Declared("a", "FP32", ()), [2.5], []).tolist() == 2.5
+    with pytest.raises(BadRequest, match="holds what is no FP32: must be real number, not list"):
+        from_json(Declared("a", "FP32", ()), [[2.5]], [])
+
+
+def test_no_more_elements_are_read_than_the_shape_has() -> None:
+    """Two million empty ones would keep everybody else waiting."""
+    with pytest.raises(BadRequest, match="has more elements in its bytes, its shape asks for 2"):
+        from_bytes(declared("BYTES"), memoryview(bytes(8_000_000)), [2])

@@ -18,7 +18,7 @@ import httptools
 
 from attar import __version__
 from attar.pipeline.errors import Unfit
-from attar.stages.serving import logs, protocol
+from attar.stages.serving import logs, openapi, protocol
 from attar.stages.serving.errors import BadRequest, EngineFailed, NotAllowed, NotFound, Refused, TooLarge
 from attar.stages.serving.http import Reply, Request, error_reply, json_reply
 from attar.stages.serving.observer import Observer
@@ -49,6 +49,7 @@ class Api:
             ("GET", "/v2/health/live", self.live),
             ("GET", "/v2/health/ready", self.ready),
             ("GET", "/v2/?", self.server),
+            ("GET", r"/openapi\.json", self.openapi),
             ("GET", r"/v2/models/stats", self.every_statistics),
             ("GET", MODEL, self.model),
             ("GET", MODEL + "/ready", self.model_ready),
@@ -88,12 +89,15 @@ class Api:
         return reply
 
     def refused(self, error: Refused, request: Request | None = None) -> Reply:
-        """The answer that says no; ``request``: None where what came was never a whole one. Always logged."""
+        """The answer that says no; ``request``: None where what came was never a whole one."""
+        self.noted(error, **(told_of(request) if request else {}))
+        return error_reply(error)
+
+    def noted(self, error: Refused, **about: Any) -> None:
+        """Whoever asked, over either transport, is told no: it is counted, and always logged."""
         for observer in self.observers:
             observer.refused(error)
-        about = told_of(request) if request else {}
         log.warning("refused", extra=logs.fields(**about, status=error.status, cause=error.cause, error=str(error)))
-        return error_reply(error)
 
     def _find(self, method: str, target: bytes) -> tuple[Handler, dict[str, str]]:
         path = path_of(target)
@@ -115,6 +119,9 @@ class Api:
 
     async def server(self, request: Request) -> Reply:
         return json_reply({"name": "attar", "version": __version__, "extensions": EXTENSIONS})
+
+    async def openapi(self, request: Request) -> Reply:
+        return json_reply(openapi.document(self.repository.models(), self.settings))
 
     # -- models -----------------------------------------------------------------------------------------------------
 
@@ -212,6 +219,6 @@ def body(request: Request, most: int) -> bytes:
         raise BadRequest(f"the body is no {encoding.decode()}: {error}") from error
     if len(made) > most:
         raise TooLarge(f"the body is over {most} bytes when decompressed")
-    if not opened.eof:
+    if not opened.eof or opened.unused_data:
         raise BadRequest(f"the body is no whole {encoding.decode()}")
     return made

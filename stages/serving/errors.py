@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from attar.pipeline.errors import AttarError
 
@@ -17,11 +18,32 @@ class Refused(AttarError):
     retry_after: ClassVar[int | None] = None
     """Seconds after which trying again makes sense; None where it makes none."""
 
+    @property
+    def headers(self) -> Sequence[tuple[str, str]]:
+        """Of HTTP, that say the same."""
+        return [] if self.retry_after is None else [("Retry-After", str(self.retry_after))]
+
 
 class BadRequest(Refused):
     """Not a request of the protocol, or not one that this model takes."""
 
     status, cause = 400, "bad_request"
+
+
+class Unauthorized(Refused):
+    """No token, or one that is not in the file."""
+
+    status, cause = 401, "unauthorized"
+
+    @property
+    def headers(self) -> Sequence[tuple[str, str]]:
+        return [("WWW-Authenticate", "Bearer")]
+
+
+class Forbidden(Refused):
+    """Sent by a page of another site, in the name of whoever reads that page."""
+
+    status, cause = 403, "forbidden"
 
 
 class NotFound(Refused):
@@ -71,3 +93,14 @@ class EngineFailed(Refused):
     """The engine broke; the request was in order."""
 
     status, cause = 500, "engine_failed"
+
+
+def kind(value: Any) -> str:
+    """What a message calls it."""
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "missing"}
+    return names.get(type(value), "a number")
+
+
+def shown(value: Any) -> str:
+    """For a message: the start of a value. A list or an object may be nested deeper than can be shown, so its kind is told."""
+    return kind(value) if isinstance(value, dict | list) else str(value)[:80]

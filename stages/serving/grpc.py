@@ -16,13 +16,16 @@ from attar import __version__
 from attar.pipeline.errors import AttarError
 from attar.stages.serving import protocol
 from attar.stages.serving.api import EXTENSIONS, Api, load
-from attar.stages.serving.errors import BadRequest, Busy, EngineFailed, NotFound, Refused, TooSlow
+from attar.stages.serving.errors import BadRequest, Busy, EngineFailed, NotFound, Refused, TooSlow, Unauthorized
 from attar.stages.serving.grpc_infer import read, written
+from attar.stages.serving.guard import ASK_WITH_TOKEN, Guard
 from attar.stages.serving.messages import SERVICE, ModelInferRequest, ModelStreamInferResponse
 from attar.stages.serving.settings import Settings
 
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
     408: grpc.StatusCode.DEADLINE_EXCEEDED,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,  # as gRPC itself calls a message that is too large
@@ -31,6 +34,8 @@ CODES = {
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 """What gRPC calls an error that has this status in HTTP."""
+OPEN = ("ServerLive", "ServerReady")
+"""What needs no token, as over HTTP."""
 GRACE = 1.0
 """Seconds that a stream stays open without a request when the server ends."""
 Fields: TypeAlias = Mapping[str, Any]
@@ -44,10 +49,11 @@ log = logging.getLogger(__name__)
 class Rpc:
     """The service and the server that it is reached through."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, guard: Guard) -> None:
         self.api, self.repository, self.settings = api, api.repository, api.settings
         self.address = ""
         """Where it listens, once it does."""
+        self._guard = guard
         self._streams: set[asyncio.Timeout] = set()  # of those that wait for a request
         self._handlers: Mapping[str, Handler] = {
             "ServerLive": self.live,
@@ -71,12 +77,24 @@ class Rpc:
         self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE.full_name, methods)])
         host = f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
         try:
-            port = self._server.add_insecure_port(f"{host}:{self.settings.grpc_port}")
+            port = self._opened(f"{host}:{self.settings.grpc_port}")
         except RuntimeError as error:
             asked = f"{host}:{self.settings.grpc_port}"
             raise AttarError(f"cannot listen on {asked} for gRPC: {error}; choose another with --host and --grpc-port") from error
         await self._server.start()
-        self.address = f"grpc://{host}:{port}"
+        self.address = f"grpc{'s' if self.settings.tls_cert else ''}://{host}:{port}"
+
+    def _opened(self, address: str) -> int:
+        pair = self._guard.key_pair()
+        if pair is None:
+            return int(self._server.add_insecure_port(address))
+        return int(self._server.add_secure_port(address, grpc.ssl_server_credentials([pair])))
+
+    def _admit(self, context: Any) -> None:
+        """Before anything of a message is read. Raises Unauthorized."""
+        sent = [value for name, value in context.invocation_metadata() if name == "authorization"]
+        if not self._guard.admits(", ".join(sent).encode()):
+            raise Unauthorized(ASK_WITH_TOKEN)
 
     async def stop(self) -> None:
         """Take no more, and answer what has begun within ``settings.drain`` seconds."""
@@ -91,6 +109,8 @@ class Rpc:
         asked, answered = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
 
         async def answer(context: Any) -> bytes:
+            if name not in OPEN:
+                self._admit(context)
             made = await handler(decoded(asked, await self._request(context)), context)
             return encoded(answered(**made) if isinstance(made, Mapping) else made)
 
@@ -98,6 +118,7 @@ class Rpc:
             try:
                 return await foreseen(name, answer(context))
             except Refused as error:
+                self.api.noted(error, method=name)
                 return await refuse(context, error)
 
         return call
@@ -157,8 +178,11 @@ class Rpc:
     async def stream(self, _: Any, context: Any) -> AsyncIterator[bytes]:
         """Answers in the order of the requests; an error is told in its place and does not end the stream."""
         try:
+            self._admit(context)
             while (sent := await self._next(context)) is not grpc.aio.EOF:
                 yield encoded(await self._streamed(sent))
+        except Unauthorized as error:
+            await refuse(context, error)
         except TimeoutError:
             await refuse(context, Busy("no request came on the stream for long, or the server ends; open another"))
 
@@ -166,6 +190,7 @@ class Rpc:
         try:
             found = await foreseen("ModelStreamInfer", self._sent(sent))
         except Refused as error:
+            self.api.noted(error, method="ModelStreamInfer")
             return ModelStreamInferResponse(error_message=str(error))
         return ModelStreamInferResponse(infer_response=found)
 

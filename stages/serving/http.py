@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import httptools
 import orjson
 
-from attar.stages.serving.errors import BadRequest, HeaderTooLarge, Refused, TooLarge, TooSlow
+from attar.stages.serving.errors import BadRequest, Busy, HeaderTooLarge, Refused, TooLarge, TooSlow
 
 if TYPE_CHECKING:
     from attar.stages.serving.server import Server
@@ -43,7 +43,7 @@ class Request:
     target: bytes
     """As it was sent: a path with its query, or a whole URL."""
     headers: dict[bytes, bytes]
-    """By lower-case name."""
+    """By lower-case name; what is there several times is joined by commas (RFC 9110 5.2), so that none overrides another."""
     body: bytes
     keep_alive: bool
     id: str = ""
@@ -69,10 +69,11 @@ class Connection(asyncio.Protocol):
         self._requests: deque[Request] = deque()
         self._task: asyncio.Task[None] | None = None
         self._fault: Refused | None = None
-        self._last = self._reading = self._blocked = self._paused = False
+        self._last = self._reading = self._headed = self._blocked = self._paused = False
         self._began = 0.0
         self._target, self._headers, self._body = b"", dict[bytes, bytes](), list[bytes]()
         self._size = 0  # bytes of the body that is being read
+        self._held = 0  # of those of all requests that are not answered
         self._received = 0  # bytes of the request that is being read, from the second piece on
 
     # -- what the server does with it -------------------------------------------------------------------------------
@@ -106,6 +107,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Whatever it waited for is dropped. A client that is done sending counts as gone, as one that crashed looks the same."""
         self._server.connections.discard(self)
+        self._hold(-self._held)
         self._requests.clear()
         self._last = True
         if self._task:
@@ -140,29 +142,58 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._target, self._headers, self._body = b"", {}, []
         self._size = self._received = 0
-        self._reading, self._began = not self._last, self._loop.time()
+        self._reading, self._headed, self._began = not self._last, False, self._loop.time()
 
     def on_url(self, part: bytes) -> None:
         self._target += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.lower()] = value
+        if self._last or self._headed:  # what follows a body changes nothing of what was said before it
+            return
+        name = name.lower()
+        if name in self._headers:
+            value = self._headers[name] + b", " + value
+            if len(value) > self._settings.max_header:
+                self._refuse(HeaderTooLarge(f"the headers are over {self._settings.max_header} bytes"))
+        self._headers[name] = value
 
     def on_headers_complete(self) -> None:
+        self._headed = True
+        if self._last:
+            return
+        try:
+            self._check_head()
+        except Refused as error:
+            self._refuse(error)
+            return
+        if self._headers.get(b"expect", b"").lower() == b"100-continue" and not (self._task or self._requests):
+            self._transport.write(CONTINUE)
+
+    def _check_head(self) -> None:
+        """Before anything of the body is read. Raises Refused."""
         head = len(self._target) + sum([len(name) + len(value) for name, value in self._headers.items()])
         length = self._headers.get(b"content-length", b"0")
         if head > self._settings.max_header:
-            self._refuse(HeaderTooLarge(f"the request's line and headers are over {self._settings.max_header} bytes"))
-        elif len(length) > 18 or int(length) > self._settings.max_body:
-            self._too_large()
-        elif self._headers.get(b"expect", b"").lower() == b"100-continue" and not (self._task or self._requests):
-            self._transport.write(CONTINUE)
+            raise HeaderTooLarge(f"the request's line and headers are over {self._settings.max_header} bytes")
+        self._server.guard.check(self._target, self._headers)
+        version, coding = self._parser.get_http_version(), self._headers.get(b"transfer-encoding")
+        if version not in ("1.0", "1.1"):
+            raise BadRequest(f"this is HTTP/{version}, spoken are 1.0 and 1.1")
+        if coding is not None and (coding.lower() != b"chunked" or version != "1.1"):
+            raise BadRequest("the one Transfer-Encoding that is read is chunked, in HTTP/1.1; compress with Content-Encoding")
+        if len(length) > 18 or int(length) > self._settings.max_body:
+            raise TooLarge(f"the body is over {self._settings.max_body} bytes")
 
     def on_body(self, part: bytes) -> None:
+        if self._last:
+            return
         self._size += len(part)
+        self._hold(len(part))
         if self._size > self._settings.max_body:
-            self._too_large()
-        elif not self._last:
+            self._refuse(TooLarge(f"the body is over {self._settings.max_body} bytes"))
+        elif self._server.bodies > self._settings.max_bodies:
+            self._refuse(Busy("the bodies of others fill the memory that is set aside for them; try again later"))
+        else:
             self._body.append(part)
 
     def on_message_complete(self) -> None:
@@ -177,8 +208,9 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
         self._go_on()
 
-    def _too_large(self) -> None:
-        self._refuse(TooLarge(f"the body is over {self._settings.max_body} bytes"))
+    def _hold(self, size: int) -> None:
+        self._held += size
+        self._server.bodies += size
 
     # -- one request after the other --------------------------------------------------------------------------------
 
@@ -186,6 +218,7 @@ class Connection(asyncio.Protocol):
         """Nothing more is read; what came before is still answered."""
         if not self._last:
             self._fault, self._last, self._reading = error, True, False
+            self._body.clear()
             self._go_on()
 
     def _go_on(self) -> None:
@@ -204,6 +237,7 @@ class Connection(asyncio.Protocol):
 
     async def _serve(self, request: Request) -> None:
         reply = await self._server.answer(request)
+        self._hold(-len(request.body))
         self._task = None
         if self._transport.is_closing():
             return
@@ -262,5 +296,4 @@ def json_reply(content: Any, status: int = 200, headers: Sequence[tuple[str, str
 
 def error_reply(error: Refused) -> Reply:
     """As the protocol has it: an object with ``error``."""
-    headers = [] if error.retry_after is None else [("Retry-After", str(error.retry_after))]
-    return json_reply({"error": str(error)}, error.status, headers)
+    return json_reply({"error": str(error)}, error.status, error.headers)

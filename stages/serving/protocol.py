@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 
 from attar.models.task import Array
-from attar.stages.serving.errors import BadRequest
+from attar.stages.serving.errors import BadRequest, shown
 from attar.stages.serving.tensors import datatype, objects, to_bytes, to_json
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -65,10 +65,14 @@ class Answer:
 
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:
-    """Raises BadRequest for one that is addressed to the server and cannot be followed."""
+    """Raises BadRequest for one that the protocol does not have, or that is addressed to the server and cannot be followed."""
     timeout = parameters.get("timeout")
     if timeout is not None and (type(timeout) is not int or timeout <= 0):
-        raise BadRequest(f"the parameter timeout is {str(timeout)[:40]}, expected microseconds as an integer over 0")
+        raise BadRequest(f"the parameter timeout is {shown(timeout)}, expected microseconds as an integer over 0")
+    if nested := [name for name, value in parameters.items() if isinstance(value, dict | list)]:
+        raise BadRequest(
+            f"the parameter {nested[0][:80]!r} is {shown(parameters[nested[0]])}, expected a text, number or boolean"
+        )
     if any(parameters.get(name) for name in STATEFUL):
         raise BadRequest("sequences need a model that keeps state between requests; the models here keep none")
 

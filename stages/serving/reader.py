@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from attar.models.task import Array
-from attar.stages.serving.errors import BadRequest, TooLarge
+from attar.stages.serving.errors import BadRequest, TooLarge, kind, shown
 from attar.stages.serving.protocol import HEADER_LENGTH, Infer, Wanted, check_parameters
 from attar.stages.serving.settings import Settings
 from attar.stages.serving.signature import Declared, Signature
@@ -103,17 +103,16 @@ class Reader:
     def _part(self, entry: Mapping[str, Any]) -> Part:
         declared = self.signature.input(entry.get("name"))
         if entry.get("datatype") != declared.datatype:
-            raise BadRequest(
-                f"{declared.name!r} has the datatype {str(entry.get('datatype'))[:40]}, expected {declared.datatype}"
-            )
+            raise BadRequest(f"{declared.name!r} has the datatype {shown(entry.get('datatype'))}, expected {declared.datatype}")
         size = own(entry).get("binary_data_size")
         if size is not None and (type(size) is not int or size < 0):
-            raise BadRequest(f"{declared.name!r} has a binary_data_size of {str(size)[:40]}, expected a number of bytes")
+            raise BadRequest(f"{declared.name!r} has a binary_data_size of {shown(size)}, expected a number of bytes")
         return Part(declared, self._shape(declared, entry.get("shape")), size, entry.get("data"))
 
     def _shape(self, declared: Declared, given: Any) -> list[int]:
         if type(given) is not list or not all(type(size) is int and size >= 0 for size in given):
-            raise BadRequest(f"the shape of {declared.name!r} is {str(given)[:80]}, expected a list of sizes")
+            told = f"[{', '.join(map(shown, given[:8]))}]" if type(given) is list else shown(given)
+            raise BadRequest(f"the shape of {declared.name!r} is {told}, expected a list of sizes")
         if len(given) != len(declared.axes):
             raise BadRequest(f"{declared.name!r} has {len(given)} axes, expected {len(declared.axes)}")
         if prod(given) > self.settings.max_elements:
@@ -134,7 +133,7 @@ class Reader:
         name, asked = self.signature.output(entry.get("name")).name, own(entry)
         classes = asked.get("classification", 0)
         if type(classes) is not int or classes < 0:
-            raise BadRequest(f"classification is {str(classes)[:40]}, expected how many classes")
+            raise BadRequest(f"classification is {shown(classes)}, expected how many classes")
         return Wanted(name, flag(asked.get("binary_data", binary), "binary_data"), classes)
 
 
@@ -164,7 +163,7 @@ def own(entry: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of one tensor."""
     found = entry.get("parameters") or {}
     if type(found) is not dict:
-        raise BadRequest(f"the parameters of {str(entry.get('name'))[:80]!r} are {kind(found)}, expected an object")
+        raise BadRequest(f"the parameters of {shown(entry.get('name'))!r} are {kind(found)}, expected an object")
     if "shared_memory_region" in found:
         raise BadRequest("tensors in shared memory are not taken; send their bytes")
     return found
@@ -174,9 +173,3 @@ def flag(value: Any, name: str) -> bool:
     if type(value) is not bool:
         raise BadRequest(f"{name} is {kind(value)}, expected true or false")
     return value
-
-
-def kind(value: Any) -> str:
-    """What a message calls it."""
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "missing"}
-    return names.get(type(value), "a number")

@@ -13,6 +13,7 @@ import uvloop
 
 from attar.pipeline.errors import AttarError
 from attar.stages.serving.api import Api
+from attar.stages.serving.guard import Guard
 from attar.stages.serving.http import Connection
 from attar.stages.serving.observer import Observer
 from attar.stages.serving.repository import Repository, Sources
@@ -44,7 +45,10 @@ class Server:
         self.api = Api(self.repository, everybody)
         self.api.route("GET", "/metrics", self.telemetry.page)
         self.answer, self.refused = self.api.answer, self.api.refused
+        self.guard = Guard(settings)
         self.connections: set[Connection] = set()
+        self.bodies = 0
+        """Bytes of bodies, read or being read, whose requests are not answered yet."""
         self.draining = False
         self.address = ""
         """Where it listens, once it does."""
@@ -72,12 +76,17 @@ class Server:
         if self.settings.grpc_port is not None:
             from attar.stages.serving.grpc import Rpc
 
-            self.grpc = Rpc(self.api)
+            self.grpc = Rpc(self.api, self.guard)
             await self.grpc.start()
         loop = asyncio.get_running_loop()
         try:
             self._listener = await loop.create_server(
-                lambda: Connection(self), self.settings.host, self.settings.http_port, backlog=BACKLOG
+                lambda: Connection(self),
+                self.settings.host,
+                self.settings.http_port,
+                backlog=BACKLOG,
+                ssl=self.guard.tls,
+                ssl_handshake_timeout=self.settings.slow if self.guard.tls else None,
             )
         except OSError as error:
             if self.grpc:
@@ -85,7 +94,7 @@ class Server:
             asked = f"{self.settings.host}:{self.settings.http_port}"
             raise AttarError(f"cannot listen on {asked}: {error}; choose another with --host and --http-port") from error
         host, port = self._listener.sockets[0].getsockname()[:2]
-        self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self.address = f"http{'s' if self.guard.tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
 
     async def stop(self) -> None:
         """Take no more, answer what has begun within ``settings.drain`` seconds, and close everything."""
@@ -112,6 +121,7 @@ class Server:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(LOOK)
+            self.guard.look()
             now = loop.time()
             for connection in [each for each in self.connections if each.until < now]:
                 connection.cut()
@@ -124,6 +134,9 @@ async def served(sources: Sources, settings: Settings, ready: Callable[[Server],
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     server = Server(sources, settings)
     await server.start()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.guard.reload)
+    for line in server.guard.warnings():
+        log.warning("%s", line)
     ready(server)
     await stopped.wait()
     await server.stop()

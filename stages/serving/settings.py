@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
@@ -14,6 +16,15 @@ class Settings(BaseModel):
     """0 takes any free one; the line that says that the server is ready names it."""
     grpc_port: int | None = Field(8001, ge=0, le=65535)
     """The same for gRPC; None listens for HTTP alone."""
+
+    token_file: Path | None = None
+    """A file of bearer tokens, one a line, each of 16 characters or more; who sends none of them is answered about health alone.
+    Read again when it changes and on SIGHUP. None: everybody who reaches the address may ask for everything."""
+    tls_cert: Path | None = None
+    """The certificate in PEM, with those between it and its root; then HTTP and gRPC speak TLS 1.2 or later alone. Read again on
+    SIGHUP for HTTP."""
+    tls_key: Path | None = None
+    """The certificate's private key in PEM; None where it stands in the same file."""
 
     max_batch: int = Field(32, ge=1)
     """Rows that requests are joined to at most; never more than the bundle promises."""
@@ -33,6 +44,8 @@ class Settings(BaseModel):
 
     max_body: int = Field(64 * 2**20, ge=1)
     """Bytes of a request's body, and of a message of gRPC, after decompression too."""
+    max_bodies: int = Field(2**30, ge=1)
+    """Bytes of the bodies that all connections over HTTP together have sent and have no answer to yet; beyond it they get 503."""
     max_header: int = Field(16 * 2**10, ge=1)
     """Bytes of a request's line and headers; of its metadata in gRPC."""
     max_tensors: int = Field(64, ge=1)

@@ -10,7 +10,7 @@ from attar.models.task import Array
 from attar.pipeline.errors import did_you_mean
 from attar.stages.packaging.manifest import Manifest
 from attar.stages.packaging.manifest import Tensor as Described
-from attar.stages.serving.errors import BadRequest
+from attar.stages.serving.errors import BadRequest, shown
 
 Axes = tuple[int | str, ...]
 DATATYPES = {
@@ -85,7 +85,7 @@ class Signature:
 def known(declared: Mapping[str, Declared], name: Any, kind: str) -> Declared:
     found = declared.get(name) if isinstance(name, str) else None
     if found is None:
-        raise BadRequest(f"there is no {kind} {str(name)[:80]!r}; {did_you_mean(str(name)[:80], declared)}")
+        raise BadRequest(f"there is no {kind} {shown(name)!r}; {did_you_mean(shown(name), declared)}")
     return found
 
 

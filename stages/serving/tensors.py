@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from math import prod
 from typing import Any
 
@@ -44,7 +44,7 @@ def flattened(declared: Declared, data: Any, shape: Sequence[int]) -> list[Any]:
         raise BadRequest(f"{declared.name!r} has no list as data; send one, or binary_data_size and the bytes behind the JSON")
     if not data or type(data[0]) is not list:
         return data
-    nested = len(data) == shape[0]
+    nested = list(shape[:1]) == [len(data)]
     for size in shape[1:]:
         nested = nested and all(type(each) is list and len(each) == size for each in data)
         if not nested:
@@ -97,11 +97,12 @@ def from_bytes(declared: Declared, view: memoryview, shape: Sequence[int]) -> Ar
 
 def strings(declared: Declared, view: memoryview, count: int) -> Array:
     try:
-        rows = [str(each, "utf-8") if declared.text else bytes(each) for each in pieces(view)]
+        rows = [str(each, "utf-8") if declared.text else bytes(each) for each in islice(pieces(view), count + 1)]
     except (struct.error, UnicodeDecodeError) as error:
         raise BadRequest(f"{declared.name!r} holds no {'UTF-8 ' * declared.text}BYTES behind their lengths: {error}") from error
     if len(rows) != count:
-        raise BadRequest(f"{declared.name!r} has {len(rows)} elements in its bytes, its shape asks for {count}")
+        found = len(rows) if len(rows) < count else "more"
+        raise BadRequest(f"{declared.name!r} has {found} elements in its bytes, its shape asks for {count}")
     return objects(rows)
 
 
