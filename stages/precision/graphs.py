@@ -85,7 +85,7 @@ def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
 
 
 def revealed(file: Path) -> bytes:
-    """The graph, serialized, with the result of every node among its outputs."""
+    """The graph, serialized, with every tensor that a node gives among its outputs, but no sequence, map or optional."""
     import onnx
 
     return with_results(onnx.load(file))
@@ -95,11 +95,19 @@ def with_results(model: onnx.ModelProto) -> bytes:
     """As ``revealed``; the model given is changed."""
     import onnx
 
-    known = {output.name for output in model.graph.output}
+    known = {output.name for output in model.graph.output} | no_tensors(model)
     results = (name for node in model.graph.node for name in node.output if name and name not in known)
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in results)  # the runtime infers their types
     made: bytes = model.SerializeToString()
     return made
+
+
+def no_tensors(model: onnx.ModelProto) -> set[str]:
+    """What is known to be a sequence, a map or an optional."""
+    import onnx
+
+    inferred = onnx.shape_inference.infer_shapes(model).graph.value_info
+    return {value.name for value in inferred if value.type.WhichOneof("value") not in (None, "tensor_type")}
 
 
 def constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
