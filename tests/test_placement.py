@@ -12,8 +12,10 @@ from pydantic import ValidationError
 
 from attar.models.tasks.digits import Digits
 from attar.models.views import clean
+from attar.pipeline.errors import Refusal
 from attar.stages.artifacts import OnnxModel, Ranges
 from attar.stages.optimize import Optimize
+from attar.stages.precision import dynamic, int8
 from attar.stages.precision.placement import MULTIPLYING, PLACEMENTS
 from attar.stages.precision.selection import data
 from tests import smoke
@@ -69,8 +71,6 @@ def test_tensorrt_rtx_builds_it(tmp_path: Path, digits_onnx: OnnxModel, digits_r
 def test_tensorrt_rtx_builds_nodes_in_half_between_others_in_int8(
     tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges
 ) -> None:
-    from attar.stages.precision import int8
-
     convolutions = [node.name for node in onnx.load(digits_onnx.file()).graph.node if node.op_type == "Conv"][2:4]
     excluded = dict.fromkeys(convolutions, "sensitive")
     form = int8.Form(PLACEMENTS["tensorrt-rtx"], exclude=excluded, half=frozenset(convolutions))
@@ -136,6 +136,38 @@ def test_bf16_is_the_float_graph_for_openvino(tmp_path: Path, digits_onnx: OnnxM
 def test_a_precision_that_a_runtime_does_not_have(precision: Any, runtime: Any, having: str) -> None:
     with pytest.raises(ValidationError, match=f"runtime '{runtime}' has no precision '{precision}', {having}; use another"):
         Optimize(task=smoke.DIGITS, precision=precision, runtime=runtime)
+
+
+PRODUCT = """
+    <ir_version: 9, opset_import: ["" : 20]>
+    g (float[batch,4] x) => (float[batch,4] y) {{
+        h = Cast<to = {to}>(x)
+        a = MatMul(h, w)
+        r = Relu(a)
+        b = MatMul(r, v)
+        c = Relu(b)
+        y = Cast<to = 1>(c)
+    }}"""
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt"])
+@pytest.mark.parametrize(("dtype", "name"), [(np.float16, "float16"), (np.float64, "double")])
+def test_graphs_of_another_float_are_refused(tmp_path: Path, runtime: str, dtype: Any, name: str) -> None:
+    """The quantizer would write scales of float32 beside tensors of another type, which no runtime takes."""
+    model = onnx.parser.parse_model(PRODUCT.format(to=onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))))
+    weights = np.random.default_rng(0).standard_normal((2, 4, 4)).astype(dtype)
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(each, n) for each, n in zip(weights, "wv", strict=True))
+    onnx.save(model, tmp_path / "model.onnx")
+    told = rf"nothing can be quantized: .*\(MatMul_1 computes in {name}, MatMul_3 computes in {name}\); .*Use precision = 'fp32'"
+    with pytest.raises(Refusal, match=told):
+        int8.quantize(tmp_path / "model.onnx", tmp_path / "int8.onnx", dict.fromkeys("xharbcy", (-2.0, 2.0)), form(runtime))
+    with pytest.raises(Refusal, match=f"MatMul_1 computes in {name}"):
+        dynamic.quantize(tmp_path / "model.onnx", tmp_path / "dynamic.onnx", True, [])
+    assert not [*tmp_path.glob("int8*"), *tmp_path.glob("dynamic*")]
+
+
+def form(runtime: str, **settings: Any) -> int8.Form:
+    return int8.Form(PLACEMENTS[runtime], **settings)
 
 
 def test_what_is_rounded_for_a_node() -> None:

@@ -13,7 +13,7 @@ from attar.stages.precision.graphs import constants, prepared, tidy
 from attar.stages.precision.half import halve, too_wide
 from attar.stages.precision.placement import MULTIPLYING, UNSIGNED, Placement
 from attar.stages.precision.pooling import pool_globally
-from attar.stages.precision.selection import better_in_float, chosen, data, integer_nodes, unknown_refused
+from attar.stages.precision.selection import better_in_float, chosen, data, integer_nodes, named, unknown_refused
 
 if TYPE_CHECKING:
     import onnx
@@ -82,7 +82,7 @@ def quantized(source: Path, ranges: Ranges, form: Form) -> Quantized:
     out = kept.keys() | integers
     inside = [node for node in model.graph.node if node.op_type in operators and node.name not in out]
     worth = [n.name for n in model.graph.node if n.op_type in MULTIPLYING or (n.op_type in operators and n.name in form.exclude)]
-    outside = {name: kept[name] for name in worth if name in kept and name not in integers}
+    outside = {name: kept[name] for name in worth if name in kept}
     require_ranges(inside, model, known, form.placement)
     return Quantized(with_pairs(model, known, form, sorted(out), sorted(operators)), inside, outside)
 
@@ -109,7 +109,7 @@ def require_work(made: Quantized) -> None:
         present = {node.op_type for node in made.model.graph.node} - {"QuantizeLinear", "DequantizeLinear"}
         raise Refusal(
             f"nothing can be quantized: no {', '.join(sorted(MULTIPLYING))} is left but those excluded, a narrow stem and "
-            f"the last layer; the graph has {', '.join(sorted(present))}. Use precision = 'fp32'"
+            f"the last layer{named(made.outside)}; the graph has {', '.join(sorted(present))}. Use precision = 'fp32'"
         )
 
 
