@@ -166,6 +166,23 @@ def test_graphs_of_another_float_are_refused(tmp_path: Path, runtime: str, dtype
     assert not [*tmp_path.glob("int8*"), *tmp_path.glob("dynamic*")]
 
 
+@pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt"])
+def test_a_weight_in_a_constant_node_is_a_weight(tmp_path: Path, runtime: str) -> None:
+    text = """
+        <ir_version: 9, opset_import: ["" : 20]>
+        g (float[batch,2] x) => (float[batch,2] y) {
+            w = Constant<value = float[2,2] {1.0, 0.5, -0.25, 2.0}>()
+            a = MatMul(x, w)
+            y = Relu(a)
+        }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "model.onnx")
+    ranges = dict.fromkeys("xay", (-4.0, 4.0))  # none of the weight
+    assert int8.quantize(tmp_path / "model.onnx", tmp_path / "int8.onnx", ranges, form(runtime))["quantized"] == {"MatMul": 1}
+    made = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(tmp_path / "int8.onnx").graph.initializer}
+    np.testing.assert_array_equal(made["w_quantized"], [[127, 32], [-32, 127]])
+    assert dynamic.quantize(tmp_path / "model.onnx", tmp_path / "dynamic.onnx", True, [])["quantized"] == {"MatMul": 1}
+
+
 def form(runtime: str, **settings: Any) -> int8.Form:
     return int8.Form(PLACEMENTS[runtime], **settings)
 

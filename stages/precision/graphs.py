@@ -144,12 +144,27 @@ def inline_identities(model: onnx.ModelProto) -> None:
             model.graph.node.remove(node)
 
 
+def inline_constants(model: onnx.ModelProto) -> None:
+    """Turn every Constant node that holds a tensor into an initializer, as which alone a weight is quantized.
+
+    One that is an answer of the graph stays.
+    """
+    answers = {output.name for output in model.graph.output}
+    for node in list(model.graph.node):
+        value = attribute(node, "value", None) if node.op_type == "Constant" else None
+        if value is not None and node.output[0] not in answers:
+            model.graph.initializer.add().CopyFrom(value)
+            model.graph.initializer[-1].name = node.output[0]
+            model.graph.node.remove(node)
+
+
 def prepared(source: Path) -> onnx.ModelProto:
-    """The float graph, every node with a name and every weight a tensor of its own."""
+    """The float graph, every node with a name and every weight an initializer."""
     import onnx
 
     model = tidy(onnx.load(source))
     name_nodes(model)
+    inline_constants(model)
     inline_identities(model)
     return model
 
@@ -158,6 +173,16 @@ def name_nodes(model: onnx.ModelProto) -> None:
     """Nodes are left out by name, so each needs one."""
     for number, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{number}"
+
+
+def unused(model: onnx.ModelProto, ending: str) -> str:
+    """The ending, with underscores before it until no tensor has it: what is called NAME + ENDING is new."""
+    graph = model.graph
+    names = {name for node in graph.node for name in (*node.input, *node.output, *read_inside(node))}
+    names |= {each.name for each in (*graph.input, *graph.initializer)}
+    while any(name.endswith(ending) for name in names):
+        ending = f"_{ending}"
+    return ending
 
 
 def element_types(model: onnx.ModelProto) -> dict[str, int]:
