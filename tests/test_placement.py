@@ -16,8 +16,10 @@ from attar.pipeline.errors import Refusal
 from attar.stages.artifacts import OnnxModel, Ranges
 from attar.stages.optimize import Optimize
 from attar.stages.precision import dynamic, int8
+from attar.stages.precision.graphs import revealed
 from attar.stages.precision.placement import MULTIPLYING, PLACEMENTS
 from attar.stages.precision.selection import data
+from attar.stages.runtimes import onnxruntime
 from tests import smoke
 
 
@@ -181,6 +183,52 @@ def test_a_weight_in_a_constant_node_is_a_weight(tmp_path: Path, runtime: str) -
     made = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(tmp_path / "int8.onnx").graph.initializer}
     np.testing.assert_array_equal(made["w_quantized"], [[127, 32], [-32, 127]])
     assert dynamic.quantize(tmp_path / "model.onnx", tmp_path / "dynamic.onnx", True, [])["quantized"] == {"MatMul": 1}
+
+
+def random(*shape: int) -> Any:
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
+
+
+def faithful(folder: Path, text: str, form: int8.Form, **weights: Any) -> tuple[float, dict[str, Any]]:
+    """CORR of ``y`` in int8, as ONNX Runtime fuses it, with ``y`` in float; and the facts."""
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in weights.items())
+    onnx.save(model, folder / "model.onnx")
+    (given,) = model.graph.input
+    x = random(64, *(dim.dim_value for dim in given.type.tensor_type.shape.dim[1:]))
+    with onnxruntime.opened({"model": revealed(folder / "model.onnx")}, 1, optimize=False) as predict:
+        tensors = {"x": x, **predict({"x": x})}
+    ranges = {name: (float(np.min(array)), float(np.max(array))) for name, array in tensors.items()}
+    facts = int8.quantize(folder / "model.onnx", folder / "int8.onnx", ranges, form)
+    with onnxruntime.opened({"model": folder / "int8.onnx"}, 1) as predict:
+        got = smoke.floats(predict({"x": x})["y"])
+    return float(np.corrcoef(got.ravel(), smoke.floats(tensors["y"]).ravel())[0, 1]), facts
+
+
+GEMM = """
+    <ir_version: 9, opset_import: ["" : 20]>
+    g (float[batch,16] x) => (float[batch,8] y) {{
+        a = Gemm<transB = 1{factors}>(x, w, b)
+        y = Relu(a)
+    }}"""
+
+
+@pytest.mark.parametrize("factors", ["", ", alpha = 0.5", ", beta = 2.0", ", alpha = 0.5, beta = 2.0"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt"])
+def test_the_factors_of_a_gemm_count(tmp_path: Path, runtime: str, factors: str) -> None:
+    found, _ = faithful(tmp_path, GEMM.format(factors=factors), form(runtime), w=random(8, 16), b=4 * random(8))
+    assert found > 0.999
+
+
+def test_the_factor_of_a_computed_bias_counts(tmp_path: Path) -> None:
+    text = """
+        <ir_version: 9, opset_import: ["" : 20]>
+        g (float[batch,16] x) => (float[batch,16] y) {
+            a = Gemm<beta = 2.0>(x, w, x)
+            c = MatMul(a, v)
+            y = Relu(c)
+        }"""
+    assert faithful(tmp_path, text, form("onnxruntime"), w=random(16, 16), v=random(16, 16))[0] > 0.999
 
 
 def form(runtime: str, **settings: Any) -> int8.Form:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from graphlib import TopologicalSorter
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import onnx
+
+COPY = ".copy"
 
 
 def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -158,14 +161,59 @@ def inline_constants(model: onnx.ModelProto) -> None:
             model.graph.node.remove(node)
 
 
+def fold_beta(model: onnx.ModelProto) -> None:
+    """Make beta of every Gemm part of its bias, where that is an initializer: ONNX Runtime's quantizer forgets beta there."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        beta = next((each for each in node.attribute if node.op_type == "Gemm" and each.name == "beta"), None)
+        if beta is not None and len(node.input) > 2 and node.input[2] in weights:
+            node.input[2] = scaled(model, node.input[2], beta.f)
+            node.attribute.remove(beta)
+
+
+def scaled(model: onnx.ModelProto, name: str, factor: float) -> str:
+    """The initializer times a number: itself, or a copy where it is read more than once."""
+    import onnx
+
+    made = copied(model, name) if reads(model)[name] > 1 else name
+    tensor = next(each for each in model.graph.initializer if each.name == made)
+    array = onnx.numpy_helper.to_array(tensor)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(array * array.dtype.type(factor), made))
+    return made
+
+
+def copied(model: onnx.ModelProto, name: str) -> str:
+    """A copy of an initializer, by the name that it gets."""
+    taken = reads(model).keys() | {tensor.name for tensor in model.graph.initializer}
+    made = model.graph.initializer.add()
+    made.CopyFrom(next(tensor for tensor in model.graph.initializer if tensor.name == name))
+    made.name = next(new for number in count(1) if (new := f"{name}{COPY}{number}") not in taken)
+    return str(made.name)
+
+
+def original(name: str, known: Container[str]) -> str:
+    """The tensor of which this one is a copy; itself where it is known."""
+    return name if name in known else name.rpartition(COPY)[0]
+
+
+def reads(model: onnx.ModelProto) -> Counter[str]:
+    """How often each tensor is read, an answer of the graph once more; what nothing reads but a node makes counts 0."""
+    found = Counter(output.name for output in model.graph.output)
+    for node in model.graph.node:
+        found.update((*node.input, *read_inside(node)))
+        found.update(dict.fromkeys(node.output, 0))
+    return found
+
+
 def prepared(source: Path) -> onnx.ModelProto:
-    """The float graph, every node with a name and every weight an initializer."""
+    """The float graph, every node with a name, every weight an initializer, no bias with a factor beside it."""
     import onnx
 
     model = tidy(onnx.load(source))
     name_nodes(model)
     inline_constants(model)
     inline_identities(model)
+    fold_beta(model)
     return model
 
 
