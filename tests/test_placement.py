@@ -231,6 +231,55 @@ def test_the_factor_of_a_computed_bias_counts(tmp_path: Path) -> None:
     assert faithful(tmp_path, text, form("onnxruntime"), w=random(16, 16), v=random(16, 16))[0] > 0.999
 
 
+@pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt"])
+@pytest.mark.parametrize("case", ["three axes", "on the left", "shared"])
+def test_weights_that_have_one_scale(tmp_path: Path, runtime: str, case: str) -> None:
+    """Along any other axis than that of the results a scale cannot be taken out of a sum."""
+    product, weight = {"three axes": ("x, w", (3, 8, 6)), "on the left": ("w, x", (6, 5)), "shared": ("x, v", (8, 8))}[case]
+    other = "t = MatMul(v, r)" if case == "shared" else "t = Identity(r)"
+    text = f"""
+        <ir_version: 9, opset_import: ["" : 20]>
+        g (float[batch,{8 if case == "shared" else 3},{5 if case == "on the left" else 8},8] x) => (float[a,b,c,d] y) {{
+            p = MatMul({product})
+            r = Relu(p)
+            {other}
+            y = Relu(t)
+        }}"""
+    weights = {"v": random(8, 8)} if case == "shared" else {"w": random(*weight)}
+    found, facts = faithful(tmp_path, text, form(runtime), **weights)
+    assert facts["quantized"]["MatMul"] == 1 + (case == "shared")
+    assert found > 0.999
+    made = onnx.load(tmp_path / "int8.onnx").graph.initializer
+    scales = {tensor.name: tuple(tensor.dims) for tensor in made if tensor.name.endswith("_scale")}
+    assert scales["v.copy1_scale" if case == "shared" else "w_scale"] == ()
+    assert scales.get("v_scale", (8,)) == (8,)
+
+
+TIED = """
+    <ir_version: 9, opset_import: ["" : 20]>
+    g (float[batch,8] x) => (float[batch,8] y) {
+        a = MatMul(x, w)
+        r = Relu(a)
+        c = Gemm<transB = 1>(r, w)
+        d = Relu(c)
+        e = MatMul(d, w)
+        y = Relu(e)
+    }"""
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt"])
+def test_a_tied_weight_has_its_channels_along_the_axis_of_each_reader(tmp_path: Path, runtime: str) -> None:
+    """And what stays float reads it as it is."""
+    weight = random(8, 8) * 2 ** np.arange(8, dtype=np.float32)
+    found, facts = faithful(tmp_path, TIED, form(runtime, exclude={"MatMul_4": "sensitive"}), w=weight)
+    assert facts["quantized"]["MatMul"] == facts["quantized"]["Gemm"] == 1
+    assert found > 0.999
+    made = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(tmp_path / "int8.onnx").graph.initializer}
+    np.testing.assert_allclose(made["w_scale"], np.abs(weight).max(0) / 127, rtol=1e-6)
+    np.testing.assert_allclose(made["w.copy1_scale"], np.abs(weight).max(1) / 127, rtol=1e-6)
+    np.testing.assert_array_equal(made["w.copy2"], weight)
+
+
 def form(runtime: str, **settings: Any) -> int8.Form:
     return int8.Form(PLACEMENTS[runtime], **settings)
 
