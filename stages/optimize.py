@@ -124,7 +124,7 @@ class Optimize(Stage[OnnxModel]):
 
     def run(self, out: Path, *, student: Weights, onnx: OnnxModel, calibration: Ranges, answers: Answers) -> Facts:
         """Raises Refusal when nothing can be quantized or half precision overflows in spite of all; StageError when the
-        calibration belongs to another graph, or the floor is above what the student itself has."""
+        calibration belongs to another graph, or the floor is above what the student itself has, or that is not known."""
         advance("optimize", 0, 1, self.precision)
         if self.climbs:
             made = self.climb(out, student, onnx, calibration, answers)
@@ -151,7 +151,12 @@ class Optimize(Stage[OnnxModel]):
 
     def climb(self, out: Path, student: Weights, onnx: OnnxModel, calibration: Ranges, answers: Answers) -> dict[str, Any]:
         """Rung by rung; ``model.onnx`` is the best of them."""
-        of_student = student.facts["correlation"]
+        of_student = student.facts.get("correlation")
+        if of_student is None:
+            raise StageError(
+                f"floor = {self.floor} is compared with the student's correlation with the teacher, but that was never measured: "
+                f"the student was not distilled (its facts: {', '.join(sorted(student.facts))}); leave out floor, or distil one"
+            )
         if of_student < self.floor:
             raise StageError(
                 f"floor = {self.floor}, but on validation the student itself has a correlation of {of_student} with the teacher: "

@@ -30,6 +30,14 @@ double (float[batch,3] x) => (float[batch,3] y) <float[1] two = {2}, float[1] on
     y = Mul(shifted, two)
 }
 """
+SEQUENCE = """
+<ir_version: 9, opset_import: ["" : 18]>
+split (float[batch,3] x) => (float[batch,1] y) <int64 one = {1}> {
+    parts = SplitToSequence<axis = 1>(x, one)
+    part = SequenceAt(parts, one)
+    y = Relu(part)
+}
+"""
 NUMBERS = "tests.smoke:Numbers"
 
 
@@ -50,6 +58,13 @@ def test_ranges_by_hand(tmp_path: Path, double: OnnxModel) -> None:
     """Row i is i, i + 0.25, i + 0.5; ten of a hundred rows are 0, 10, ... 90, which ends in 90.5. Integers have no range."""
     ranges = calibrated(tmp_path / "out", double, 10)
     assert ranges == {"x": [0.0, 90.5], "shifted": [1.0, 91.5], "y": [2.0, 183.0]}
+
+
+def test_a_sequence_has_no_range(tmp_path: Path) -> None:
+    """Row i is i, i + 0.25, i + 0.5; the middle of the three parts of ten rows ends in 90.25."""
+    onnx.save(onnx.parser.parse_model(SEQUENCE), tmp_path / "model.onnx")
+    model = smoke.artifact(OnnxModel, tmp_path, {"graphs": ["model"]})
+    assert calibrated(tmp_path / "out", model, 10) == {"x": [0.0, 90.5], "part": [0.25, 90.25], "y": [0.25, 90.25]}
 
 
 @pytest.mark.parametrize(("samples", "read", "highest"), [(1, 1, 0.5), (77, 77, 98.5), (100, 100, 99.5), (512, 100, 99.5)])

@@ -13,12 +13,15 @@ from attar.models import task_check, task_declared, views
 from attar.models.retrieval import retrieval, share_found
 from attar.models.task import Output, Task
 from attar.pipeline.errors import StageError
-from attar.stages.artifacts import Answers
+from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.bundle import open_bundle
+from attar.stages.calibrate import Calibrate
 from attar.stages.distill import Control, Distill
 from attar.stages.distillation.choices import AnyLoss, Beside, Cosine, Kd, Relations
 from attar.stages.distillation.tuning import losses
+from attar.stages.export import Export
 from attar.stages.label import Label
+from attar.stages.optimize import Optimize
 from attar.stages.proof import ledger
 from attar.stages.proof.bench import Bench
 from attar.stages.proof.sizes import examined
@@ -182,6 +185,21 @@ def test_validation_scores_all_samples_at_once_as_test_is(answers: Answers, tmp_
     chunks = np.concatenate([retrieval(vectors[part], sources[part]) for part in (slice(512), slice(512, None))])
     assert facts["oacc"] == pytest.approx(whole, abs=1e-6)
     assert share_found(chunks) > whole
+
+
+@pytest.mark.parametrize(("precision", "last"), [("int8", "distillation"), ("fp16", "within-0.001")])
+def test_a_floor_under_embeddings(tmp_path: Path, answers: Answers, precision: str, last: str) -> None:
+    """Compared by the cosines between samples, as the student was; the floor is the student itself, so the ladder is climbed."""
+    folders = {name: new(tmp_path, name) for name in ("student", "onnx", "calibration", "model")}
+    student = artifact(Weights, folders["student"], distill().run(folders["student"], teacher=NOBODY, answers=answers))
+    onnx = artifact(OnnxModel, folders["onnx"], Export(exporter="torchscript").run(folders["onnx"], weights=student))
+    task, floor = f"{HERE}:Texts", student.facts["correlation"]
+    calibration = artifact(Ranges, folders["calibration"], Calibrate(task=task).run(folders["calibration"], onnx=onnx))
+    stage = Optimize.model_validate({"task": task, "precision": precision, "floor": floor, "tuning_epochs": 1, "device": "cpu"})
+    facts = stage.run(folders["model"], student=student, onnx=onnx, calibration=calibration, answers=answers)
+    assert facts["student"] == floor
+    assert max(rung["correlation"] for rung in facts["rungs"]) == pytest.approx(floor, abs=0.02)
+    assert facts["reached"] or facts["rungs"][-1]["rung"] == last
 
 
 def test_int8_is_tuned_by_the_cosine() -> None:

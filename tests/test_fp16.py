@@ -162,3 +162,15 @@ def test_the_image_student(tmp_path: Path, digits_onnx: OnnxModel, digits_ranges
     assert made[0].file().stat().st_size < 0.6 * digits_onnx.file().stat().st_size
     assert asked.reading() == {"onnx", "calibration"}
     assert asked.deciding() == {"precision", "exclude", "task"}
+
+
+def test_a_sequence_is_not_compared(tmp_path: Path) -> None:
+    text = f"""{HEADER}
+        split (float[batch,3] x) => (float[batch,1] y) <int64 one = {{1}}, float[3,3] w = {{1, 0, 0, 0, 1, 0, 0, 0, 1}}> {{
+            a = MatMul(x, w)
+            parts = SplitToSequence<axis = 1>(a, one)
+            y = SequenceAt(parts, one)
+        }}"""
+    facts, target = converted(tmp_path, text, {})
+    assert facts == {"half": {"MatMul": 1}, "float": {}, "rounds": 1}
+    assert apart(tmp_path, target) < 0.001

@@ -128,6 +128,20 @@ def test_constants_that_are_nodes_become_weights() -> None:
     assert answered(model, x=np.ones(2, np.float32)).tolist() == [3, 4]
 
 
+def test_a_name_that_is_taken_is_not_taken_again() -> None:
+    text = f"""{HEADER}
+        taken (float[2] a_half) => (float[2] y) {{
+            a = Neg(a_half)
+            a_half_exact = Exp(a)
+            y = Add(a_half_exact, a_half)
+        }}"""
+    model, done = made(text)
+    assert done == {"Neg_0", "Exp_1", "Add_2"}
+    assert "a__half" in {name for node in model.graph.node for name in node.output}
+    x = np.array([0.5, -1], np.float32)
+    np.testing.assert_allclose(answered(model, a_half=x), np.exp(-x) + x, rtol=2e-3)
+
+
 def test_what_half_precision_cannot_hold() -> None:
     """Half of 65504, as validation may reach further than training; its root where squares are added up; weights as well."""
     model = onnx.parser.parse_model(

@@ -335,6 +335,13 @@ def test_a_floor_that_the_student_itself_does_not_have(tmp_path: Path, climbing:
         other(tmp_path / "out", floor=0.95)
 
 
+def test_a_floor_for_a_student_that_was_not_compared(tmp_path: Path, climbing: Climbing) -> None:
+    facts = {name: fact for name, fact in climbing.given["student"].facts.items() if name != "correlation"}
+    other = Climbing({**climbing.given, "student": smoke.artifact(Weights, tmp_path, facts)})
+    with pytest.raises(StageError, match=r"floor = 0.5 is compared with .* never measured: .*; leave out floor, or distil one"):
+        other(tmp_path / "out", floor=0.5)
+
+
 def test_an_operator_that_cannot_be_trained_is_named(tmp_path: Path, climbing: Climbing) -> None:
     given = climbing.given
     model = onnx.load(given["onnx"].file())

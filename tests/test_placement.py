@@ -12,10 +12,14 @@ from pydantic import ValidationError
 
 from attar.models.tasks.digits import Digits
 from attar.models.views import clean
+from attar.pipeline.errors import Refusal
 from attar.stages.artifacts import OnnxModel, Ranges
 from attar.stages.optimize import Optimize
+from attar.stages.precision import dynamic, int8
+from attar.stages.precision.graphs import revealed
 from attar.stages.precision.placement import MULTIPLYING, PLACEMENTS
 from attar.stages.precision.selection import data
+from attar.stages.runtimes import onnxruntime
 from tests import smoke
 
 
@@ -69,8 +73,6 @@ def test_tensorrt_rtx_builds_it(tmp_path: Path, digits_onnx: OnnxModel, digits_r
 def test_tensorrt_rtx_builds_nodes_in_half_between_others_in_int8(
     tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges
 ) -> None:
-    from attar.stages.precision import int8
-
     convolutions = [node.name for node in onnx.load(digits_onnx.file()).graph.node if node.op_type == "Conv"][2:4]
     excluded = dict.fromkeys(convolutions, "sensitive")
     form = int8.Form(PLACEMENTS["tensorrt-rtx"], exclude=excluded, half=frozenset(convolutions))
@@ -136,6 +138,150 @@ def test_bf16_is_the_float_graph_for_openvino(tmp_path: Path, digits_onnx: OnnxM
 def test_a_precision_that_a_runtime_does_not_have(precision: Any, runtime: Any, having: str) -> None:
     with pytest.raises(ValidationError, match=f"runtime '{runtime}' has no precision '{precision}', {having}; use another"):
         Optimize(task=smoke.DIGITS, precision=precision, runtime=runtime)
+
+
+PRODUCT = """
+    <ir_version: 9, opset_import: ["" : 20]>
+    g (float[batch,4] x) => (float[batch,4] y) {{
+        h = Cast<to = {to}>(x)
+        a = MatMul(h, w)
+        r = Relu(a)
+        b = MatMul(r, v)
+        c = Relu(b)
+        y = Cast<to = 1>(c)
+    }}"""
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt"])
+@pytest.mark.parametrize(("dtype", "name"), [(np.float16, "float16"), (np.float64, "double")])
+def test_graphs_of_another_float_are_refused(tmp_path: Path, runtime: str, dtype: Any, name: str) -> None:
+    """The quantizer would write scales of float32 beside tensors of another type, which no runtime takes."""
+    model = onnx.parser.parse_model(PRODUCT.format(to=onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))))
+    weights = np.random.default_rng(0).standard_normal((2, 4, 4)).astype(dtype)
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(each, n) for each, n in zip(weights, "wv", strict=True))
+    onnx.save(model, tmp_path / "model.onnx")
+    told = rf"nothing can be quantized: .*\(MatMul_1 computes in {name}, MatMul_3 computes in {name}\); .*Use precision = 'fp32'"
+    with pytest.raises(Refusal, match=told):
+        int8.quantize(tmp_path / "model.onnx", tmp_path / "int8.onnx", dict.fromkeys("xharbcy", (-2.0, 2.0)), form(runtime))
+    with pytest.raises(Refusal, match=f"MatMul_1 computes in {name}"):
+        dynamic.quantize(tmp_path / "model.onnx", tmp_path / "dynamic.onnx", True, [])
+    assert not [*tmp_path.glob("int8*"), *tmp_path.glob("dynamic*")]
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt"])
+def test_a_weight_in_a_constant_node_is_a_weight(tmp_path: Path, runtime: str) -> None:
+    text = """
+        <ir_version: 9, opset_import: ["" : 20]>
+        g (float[batch,2] x) => (float[batch,2] y) {
+            w = Constant<value = float[2,2] {1.0, 0.5, -0.25, 2.0}>()
+            a = MatMul(x, w)
+            y = Relu(a)
+        }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "model.onnx")
+    ranges = dict.fromkeys("xay", (-4.0, 4.0))  # none of the weight
+    assert int8.quantize(tmp_path / "model.onnx", tmp_path / "int8.onnx", ranges, form(runtime))["quantized"] == {"MatMul": 1}
+    made = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(tmp_path / "int8.onnx").graph.initializer}
+    np.testing.assert_array_equal(made["w_quantized"], [[127, 32], [-32, 127]])
+    assert dynamic.quantize(tmp_path / "model.onnx", tmp_path / "dynamic.onnx", True, [])["quantized"] == {"MatMul": 1}
+
+
+def random(*shape: int) -> Any:
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
+
+
+def faithful(folder: Path, text: str, form: int8.Form, **weights: Any) -> tuple[float, dict[str, Any]]:
+    """CORR of ``y`` in int8, as ONNX Runtime fuses it, with ``y`` in float; and the facts."""
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in weights.items())
+    onnx.save(model, folder / "model.onnx")
+    (given,) = model.graph.input
+    x = random(64, *(dim.dim_value for dim in given.type.tensor_type.shape.dim[1:]))
+    with onnxruntime.opened({"model": revealed(folder / "model.onnx")}, 1, optimize=False) as predict:
+        tensors = {"x": x, **predict({"x": x})}
+    ranges = {name: (float(np.min(array)), float(np.max(array))) for name, array in tensors.items()}
+    facts = int8.quantize(folder / "model.onnx", folder / "int8.onnx", ranges, form)
+    with onnxruntime.opened({"model": folder / "int8.onnx"}, 1) as predict:
+        got = smoke.floats(predict({"x": x})["y"])
+    return float(np.corrcoef(got.ravel(), smoke.floats(tensors["y"]).ravel())[0, 1]), facts
+
+
+GEMM = """
+    <ir_version: 9, opset_import: ["" : 20]>
+    g (float[batch,16] x) => (float[batch,8] y) {{
+        a = Gemm<transB = 1{factors}>(x, w, b)
+        y = Relu(a)
+    }}"""
+
+
+@pytest.mark.parametrize("factors", ["", ", alpha = 0.5", ", beta = 2.0", ", alpha = 0.5, beta = 2.0"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt"])
+def test_the_factors_of_a_gemm_count(tmp_path: Path, runtime: str, factors: str) -> None:
+    found, _ = faithful(tmp_path, GEMM.format(factors=factors), form(runtime), w=random(8, 16), b=4 * random(8))
+    assert found > 0.999
+
+
+def test_the_factor_of_a_computed_bias_counts(tmp_path: Path) -> None:
+    text = """
+        <ir_version: 9, opset_import: ["" : 20]>
+        g (float[batch,16] x) => (float[batch,16] y) {
+            a = Gemm<beta = 2.0>(x, w, x)
+            c = MatMul(a, v)
+            y = Relu(c)
+        }"""
+    assert faithful(tmp_path, text, form("onnxruntime"), w=random(16, 16), v=random(16, 16))[0] > 0.999
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt"])
+@pytest.mark.parametrize("case", ["three axes", "on the left", "shared"])
+def test_weights_that_have_one_scale(tmp_path: Path, runtime: str, case: str) -> None:
+    """Along any other axis than that of the results a scale cannot be taken out of a sum."""
+    product, weight = {"three axes": ("x, w", (3, 8, 6)), "on the left": ("w, x", (6, 5)), "shared": ("x, v", (8, 8))}[case]
+    other = "t = MatMul(v, r)" if case == "shared" else "t = Identity(r)"
+    text = f"""
+        <ir_version: 9, opset_import: ["" : 20]>
+        g (float[batch,{8 if case == "shared" else 3},{5 if case == "on the left" else 8},8] x) => (float[a,b,c,d] y) {{
+            p = MatMul({product})
+            r = Relu(p)
+            {other}
+            y = Relu(t)
+        }}"""
+    weights = {"v": random(8, 8)} if case == "shared" else {"w": random(*weight)}
+    found, facts = faithful(tmp_path, text, form(runtime), **weights)
+    assert facts["quantized"]["MatMul"] == 1 + (case == "shared")
+    assert found > 0.999
+    made = onnx.load(tmp_path / "int8.onnx").graph.initializer
+    scales = {tensor.name: tuple(tensor.dims) for tensor in made if tensor.name.endswith("_scale")}
+    assert scales["v.copy1_scale" if case == "shared" else "w_scale"] == ()
+    assert scales.get("v_scale", (8,)) == (8,)
+
+
+TIED = """
+    <ir_version: 9, opset_import: ["" : 20]>
+    g (float[batch,8] x) => (float[batch,8] y) {
+        a = MatMul(x, w)
+        r = Relu(a)
+        c = Gemm<transB = 1>(r, w)
+        d = Relu(c)
+        e = MatMul(d, w)
+        y = Relu(e)
+    }"""
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt"])
+def test_a_tied_weight_has_its_channels_along_the_axis_of_each_reader(tmp_path: Path, runtime: str) -> None:
+    """And what stays float reads it as it is."""
+    weight = random(8, 8) * 2 ** np.arange(8, dtype=np.float32)
+    found, facts = faithful(tmp_path, TIED, form(runtime, exclude={"MatMul_4": "sensitive"}), w=weight)
+    assert facts["quantized"]["MatMul"] == facts["quantized"]["Gemm"] == 1
+    assert found > 0.999
+    made = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(tmp_path / "int8.onnx").graph.initializer}
+    np.testing.assert_allclose(made["w_scale"], np.abs(weight).max(0) / 127, rtol=1e-6)
+    np.testing.assert_allclose(made["w.copy1_scale"], np.abs(weight).max(1) / 127, rtol=1e-6)
+    np.testing.assert_array_equal(made["w.copy2"], weight)
+
+
+def form(runtime: str, **settings: Any) -> int8.Form:
+    return int8.Form(PLACEMENTS[runtime], **settings)
 
 
 def test_what_is_rounded_for_a_node() -> None:

@@ -197,6 +197,36 @@ def test_gradients_reach_all_that_is_trained_and_nothing_else(
     assert module.state_dict().keys() == found.keys()  # a checkpoint holds the weights alone
 
 
+TIED = """
+    <ir_version: 9, opset_import: ["" : 20]>
+    g (float[batch,8] x) => (float[batch,8] y) {
+        a = MatMul(x, w)
+        c = Gemm<transB = 1>(a, w)
+        d = Relu(c)
+        e = Mul(d, w)
+        y = Relu(e)
+    }"""
+
+
+def test_a_tied_weight_is_trained_as_one_and_rounded_for_each_reader(tmp_path: Path) -> None:
+    """Its copies in the Q-DQ graph too; and what reads it in float has the new one."""
+    random = np.random.default_rng(0)
+    model, x = onnx.parser.parse_model(TIED), random.standard_normal((8, 8)).astype(np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(random.standard_normal((8, 8)).astype(np.float32), "w"))
+    source, quantized, ranges = tmp_path / "float.onnx", tmp_path / "int8.onnx", dict.fromkeys("xacdey", (-20.0, 20.0))
+    onnx.save(model, source)
+    int8.quantize(source, quantized, ranges, int8.Form())
+    module = network(source, quantized)
+    assert set(module.trained()) == {"w"}
+    with torch.no_grad():
+        module.parameters_of["w"].mul_(torch.from_numpy(random.uniform(0.8, 1, (8, 8)).astype(np.float32)))
+        got = smoke.floats(module(torch.from_numpy(x)).numpy())
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(module.trained()["w"], "w"))
+    onnx.save(model, source)
+    int8.quantize(source, quantized, ranges, int8.Form())
+    np.testing.assert_allclose(got, answers(quantized, {"x": x}, "y", optimize=False), atol=1e-4)
+
+
 def test_two_outputs_are_a_tuple() -> None:
     model = onnx.parser.parse_model("""<ir_version: 9, opset_import: ["" : 20]>
         g (float[batch,3] x) => (float[batch,3] a, float[batch,3] b) { a = Relu(x)  b = Add(a, x) }""")

@@ -143,6 +143,18 @@ def test_channels_that_something_else_counts_stay(case: str, tmp_path: Path) -> 
     assert widened(source) is source
 
 
+def test_weights_whose_zero_is_another_number_stay(tmp_path: Path) -> None:
+    """Zeros behind them would not be zero, neither where a channel is made nor where it is read."""
+    model = onnx.load(quantized(residual(tmp_path / "float.onnx"), tmp_path / "int8.onnx", per_channel=False))
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith(".w_zero_point"):
+            tensor.CopyFrom(numpy_helper.from_array(np.full(tensor.dims, 3, np.int8), tensor.name))
+    onnx.save(model, tmp_path / "asymmetric.onnx")
+    made = widened(tmp_path / "asymmetric.onnx")
+    np.testing.assert_array_equal(answers(made, optimize=False), answers(tmp_path / "asymmetric.onnx", optimize=False))
+    assert made == tmp_path / "asymmetric.onnx"
+
+
 def test_engines_are_widened_when_they_are_built(tmp_path: Path) -> None:
     from attar.models.task import load_task
     from attar.stages.runtimes.runtime import Asked

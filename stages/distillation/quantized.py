@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from attar.pipeline.errors import StageError
 from attar.stages.distillation.operators import OPERATORS, Node, along, fake_quantize
-from attar.stages.precision.graphs import constants
+from attar.stages.precision.graphs import constants, original
 
 if TYPE_CHECKING:
     import onnx
@@ -110,11 +110,17 @@ class QuantizedNetwork(nn.Module):
                 read = node.inputs[place] if place < len(node.inputs) else ""
                 maker = makers.get(read)
                 source = maker.inputs[0] if maker and maker.operator == "DequantizeLinear" else read
-                name = source.removesuffix(ORIGINAL)
+                name = original(source.removesuffix(ORIGINAL), originals)
                 if read not in self.read and name in originals:
                     value = self.parameters_of.setdefault(name, nn.Parameter(torch.from_numpy(originals[name].copy())))
-                    self.read[read] = len(self.weights)
-                    self.weights.append(self.module_for(value, maker))
+                    self.connect_one(read, self.module_for(value, maker))
+        for read in [name for node in self.nodes for name in node.inputs if name in self.held]:
+            if read not in self.read and (name := original(read, originals)) in self.parameters_of:
+                self.connect_one(read, Kept(self.parameters_of[name]))  # an embedding, say, that is tied to what is trained
+
+    def connect_one(self, read: str, module: Kept) -> None:
+        self.read[read] = len(self.weights)
+        self.weights.append(module)
 
     def module_for(self, value: nn.Parameter, maker: Node | None) -> Kept:
         if maker is None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from attar.pipeline.errors import Refusal
 from attar.stages.precision.graphs import constants, prepared, tidy
 from attar.stages.precision.int8 import EXCLUDED
-from attar.stages.precision.selection import better_in_float, unknown_refused
+from attar.stages.precision.selection import better_in_float, named, unknown_refused
 
 if TYPE_CHECKING:
     import onnx
@@ -43,7 +43,7 @@ def quantize(source: Path, target: Path, per_channel: bool, exclude: Collection[
         present = ", ".join(sorted({node.op_type for node in model.graph.node}))
         raise Refusal(
             f"nothing can be quantized: no {' or '.join(sorted(MULTIPLYING))} by a weight is left but those excluded and "
-            f"the last layer; the graph has {present}. Use precision = 'int8' for convolutions, or 'fp32'"
+            f"the last layer{named(kept)}; the graph has {present}. Use precision = 'int8' for convolutions, or 'fp32'"
         )
     floats = [node.name for node in products if node not in inside]
     reasons = {name: kept.get(name, "a product of two activations") for name in floats}

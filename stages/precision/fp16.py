@@ -18,8 +18,8 @@ from attar.models.task import Array, Arrays, Task
 from attar.models.views import spread
 from attar.pipeline.errors import Refusal
 from attar.pipeline.progress import advance
-from attar.stages.precision.graphs import prepared, tidy, with_results
-from attar.stages.precision.half import as_written, half, halve, too_wide
+from attar.stages.precision.graphs import prepared, tidy, unused, with_results
+from attar.stages.precision.half import HALF, as_written, halve, too_wide
 from attar.stages.precision.int8 import EXCLUDED
 from attar.stages.precision.placement import MULTIPLYING
 from attar.stages.precision.selection import unknown_refused
@@ -115,9 +115,10 @@ class Tally:
 def faults(model: onnx.ModelProto, made: onnx.ModelProto, task: Task, allowed: float) -> dict[str, str]:
     """The tensors that are wrong though all that they are made of is right, and what is wrong with them."""
     tallies: dict[str, Tally] = defaultdict(Tally)
+    ending = unused(model, HALF)
     for exact, got in side_by_side(model, made, task):
         for name, tensor in exact.items():
-            other = got.get(half(name), got.get(name))
+            other = got.get(name + ending, got.get(name))
             if other is not None and np.issubdtype(tensor.dtype, np.floating):
                 tallies[name].add(tensor, other)
     found = {name: tally.wrong(allowed) for name, tally in tallies.items()}

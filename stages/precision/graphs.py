@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from graphlib import TopologicalSorter
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import onnx
+
+COPY = ".copy"
 
 
 def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -85,7 +88,7 @@ def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
 
 
 def revealed(file: Path) -> bytes:
-    """The graph, serialized, with the result of every node among its outputs."""
+    """The graph, serialized, with every tensor that a node gives among its outputs, but no sequence, map or optional."""
     import onnx
 
     return with_results(onnx.load(file))
@@ -95,11 +98,19 @@ def with_results(model: onnx.ModelProto) -> bytes:
     """As ``revealed``; the model given is changed."""
     import onnx
 
-    known = {output.name for output in model.graph.output}
+    known = {output.name for output in model.graph.output} | no_tensors(model)
     results = (name for node in model.graph.node for name in node.output if name and name not in known)
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in results)  # the runtime infers their types
     made: bytes = model.SerializeToString()
     return made
+
+
+def no_tensors(model: onnx.ModelProto) -> set[str]:
+    """What is known to be a sequence, a map or an optional."""
+    import onnx
+
+    inferred = onnx.shape_inference.infer_shapes(model).graph.value_info
+    return {value.name for value in inferred if value.type.WhichOneof("value") not in (None, "tensor_type")}
 
 
 def constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
@@ -136,13 +147,73 @@ def inline_identities(model: onnx.ModelProto) -> None:
             model.graph.node.remove(node)
 
 
+def inline_constants(model: onnx.ModelProto) -> None:
+    """Turn every Constant node that holds a tensor into an initializer, as which alone a weight is quantized.
+
+    One that is an answer of the graph stays.
+    """
+    answers = {output.name for output in model.graph.output}
+    for node in list(model.graph.node):
+        value = attribute(node, "value", None) if node.op_type == "Constant" else None
+        if value is not None and node.output[0] not in answers:
+            model.graph.initializer.add().CopyFrom(value)
+            model.graph.initializer[-1].name = node.output[0]
+            model.graph.node.remove(node)
+
+
+def fold_beta(model: onnx.ModelProto) -> None:
+    """Make beta of every Gemm part of its bias, where that is an initializer: ONNX Runtime's quantizer forgets beta there."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        beta = next((each for each in node.attribute if node.op_type == "Gemm" and each.name == "beta"), None)
+        if beta is not None and len(node.input) > 2 and node.input[2] in weights:
+            node.input[2] = scaled(model, node.input[2], beta.f)
+            node.attribute.remove(beta)
+
+
+def scaled(model: onnx.ModelProto, name: str, factor: float) -> str:
+    """The initializer times a number: itself, or a copy where it is read more than once."""
+    import onnx
+
+    made = copied(model, name) if reads(model)[name] > 1 else name
+    tensor = next(each for each in model.graph.initializer if each.name == made)
+    array = onnx.numpy_helper.to_array(tensor)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(array * array.dtype.type(factor), made))
+    return made
+
+
+def copied(model: onnx.ModelProto, name: str) -> str:
+    """A copy of an initializer, by the name that it gets."""
+    taken = reads(model).keys() | {tensor.name for tensor in model.graph.initializer}
+    made = model.graph.initializer.add()
+    made.CopyFrom(next(tensor for tensor in model.graph.initializer if tensor.name == name))
+    made.name = next(new for number in count(1) if (new := f"{name}{COPY}{number}") not in taken)
+    return str(made.name)
+
+
+def original(name: str, known: Container[str]) -> str:
+    """The tensor of which this one is a copy; itself where it is known."""
+    return name if name in known else name.rpartition(COPY)[0]
+
+
+def reads(model: onnx.ModelProto) -> Counter[str]:
+    """How often each tensor is read, an answer of the graph once more; what nothing reads but a node makes counts 0."""
+    found = Counter(output.name for output in model.graph.output)
+    for node in model.graph.node:
+        found.update((*node.input, *read_inside(node)))
+        found.update(dict.fromkeys(node.output, 0))
+    return found
+
+
 def prepared(source: Path) -> onnx.ModelProto:
-    """The float graph, every node with a name and every weight a tensor of its own."""
+    """The float graph, every node with a name, every weight an initializer, no bias with a factor beside it."""
     import onnx
 
     model = tidy(onnx.load(source))
     name_nodes(model)
+    inline_constants(model)
     inline_identities(model)
+    fold_beta(model)
     return model
 
 
@@ -150,6 +221,16 @@ def name_nodes(model: onnx.ModelProto) -> None:
     """Nodes are left out by name, so each needs one."""
     for number, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{number}"
+
+
+def unused(model: onnx.ModelProto, ending: str) -> str:
+    """The ending, with underscores before it until no tensor has it: what is called NAME + ENDING is new."""
+    graph = model.graph
+    names = {name for node in graph.node for name in (*node.input, *node.output, *read_inside(node))}
+    names |= {each.name for each in (*graph.input, *graph.initializer)}
+    while any(name.endswith(ending) for name in names):
+        ending = f"_{ending}"
+    return ending
 
 
 def element_types(model: onnx.ModelProto) -> dict[str, int]:

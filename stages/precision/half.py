@@ -1,8 +1,9 @@
 """Half precision: chosen nodes of a float graph compute in float16, with casts where the two meet.
 
-A tensor NAME stays float, and NAME_half is the same in half precision; each exists only where something reads it. So two nodes
-that stay float hand a tensor on in float, however large it is, and inputs and outputs are what they were. (ONNX Runtime's own
-converter, ``onnxruntime.transformers.float16``, casts every result of such a node to half and back, which overflows again.)
+A tensor NAME stays float, and NAME_half is the same in half precision (with more underscores where names end so already); each
+exists only where something reads it. So two nodes that stay float hand a tensor on in float, however large it is, and inputs and
+outputs are what they were. (ONNX Runtime's own converter, ``onnxruntime.transformers.float16``, casts every result of such a node
+to half and back, which overflows again.)
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attar.stages.precision.graphs import constants, element_types, in_order, read_inside
+from attar.stages.precision.graphs import constants, element_types, in_order, read_inside, unused
 
 if TYPE_CHECKING:
     import onnx
 
+HALF = "_half"
 LARGEST = 65504.0
 MARGIN = 2.0  # between what training data reach and what half precision holds
 SQUARING = frozenset(
@@ -82,6 +84,7 @@ class Rewriting:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.graph = model.graph
+        self.ending = unused(model, HALF)
         self.constants = constants(model)
         self.halves: set[str] = set()
         """Tensors that are there in half precision."""
@@ -102,8 +105,11 @@ class Rewriting:
             name = node.output[place]
             self.halves.add(name)
             self.missing.add(name)
-            node.output[place] = half(name)
+            node.output[place] = self.half(name)
         self.nodes.append(node)
+
+    def half(self, name: str) -> str:
+        return name + self.ending
 
     def as_half(self, name: str) -> str:
         import onnx
@@ -113,17 +119,17 @@ class Rewriting:
             if name in self.constants:
                 with np.errstate(over="ignore"):  # too large a weight is found as infinity, like any other tensor
                     values = onnx.numpy_helper.to_array(self.constants[name]).astype(np.float16)
-                self.graph.initializer.append(onnx.numpy_helper.from_array(values, half(name)))
+                self.graph.initializer.append(onnx.numpy_helper.from_array(values, self.half(name)))
             else:
-                self.nodes.append(cast(name, half(name), onnx.TensorProto.FLOAT16))
-        return half(name)
+                self.nodes.append(cast(name, self.half(name), onnx.TensorProto.FLOAT16))
+        return self.half(name)
 
     def as_float(self, name: str) -> None:
         import onnx
 
         if name in self.missing:
             self.missing.discard(name)
-            self.nodes.append(cast(half(name), name, onnx.TensorProto.FLOAT))
+            self.nodes.append(cast(self.half(name), name, onnx.TensorProto.FLOAT))
 
     def finish(self) -> None:
         """The outputs in float; weights that nothing reads in float any more are dropped."""
@@ -148,22 +154,17 @@ def as_written(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     import onnx
 
-    types = element_types(model)
-    nodes = []
+    types, ending, nodes = element_types(model), unused(model, "_exact"), []
     for node in model.graph.node:
         nodes.append(node)
         for place, name in enumerate(node.output):
             if types.get(name) == onnx.TensorProto.FLOAT16:
-                node.output[place] = f"{name}_exact"
-                nodes.append(onnx.helper.make_node("Identity", [f"{name}_exact"], [name]))
+                node.output[place] = name + ending
+                nodes.append(onnx.helper.make_node("Identity", [name + ending], [name]))
     copies = [type(each).FromString(each.SerializeToString()) for each in nodes]
     model.graph.ClearField("node")
     model.graph.node.extend(copies)
     return model
-
-
-def half(name: str) -> str:
-    return f"{name}_half"
 
 
 def cast(source: str, target: str, element_type: int) -> onnx.NodeProto:

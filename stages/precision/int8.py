@@ -13,7 +13,8 @@ from attar.stages.precision.graphs import constants, prepared, tidy
 from attar.stages.precision.half import halve, too_wide
 from attar.stages.precision.placement import MULTIPLYING, UNSIGNED, Placement
 from attar.stages.precision.pooling import pool_globally
-from attar.stages.precision.selection import better_in_float, chosen, data, integer_nodes, unknown_refused
+from attar.stages.precision.selection import better_in_float, chosen, data, integer_nodes, named, unknown_refused
+from attar.stages.precision.weights import separate
 
 if TYPE_CHECKING:
     import onnx
@@ -28,7 +29,7 @@ class Form:
 
     placement: Placement = UNSIGNED
     per_channel: bool = True
-    """A scale for each output channel of a weight instead of one for the whole weight."""
+    """A scale for each output channel of a weight instead of one for the whole weight; where a product has such channels."""
     method: str = "minmax"
     """By which ranges were found from the calibration."""
     exclude: Mapping[str, str] = field(default_factory=dict)
@@ -82,22 +83,26 @@ def quantized(source: Path, ranges: Ranges, form: Form) -> Quantized:
     out = kept.keys() | integers
     inside = [node for node in model.graph.node if node.op_type in operators and node.name not in out]
     worth = [n.name for n in model.graph.node if n.op_type in MULTIPLYING or (n.op_type in operators and n.name in form.exclude)]
-    outside = {name: kept[name] for name in worth if name in kept and name not in integers}
+    outside = {name: kept[name] for name in worth if name in kept}
     require_ranges(inside, model, known, form.placement)
-    return Quantized(with_pairs(model, known, form, sorted(out), sorted(operators)), inside, outside)
+    whole = separate(model, {node.name for node in inside}, form.per_channel)
+    return Quantized(with_pairs(model, known, form, sorted(out), sorted(operators), whole), inside, outside)
 
 
-def with_pairs(model: onnx.ModelProto, ranges: Ranges, form: Form, kept: list[str], operators: list[str]) -> onnx.ModelProto:
-    """ONNX Runtime's own placement of Q-DQ pairs, fed with our ranges."""
+def with_pairs(
+    model: onnx.ModelProto, ranges: Ranges, form: Form, kept: list[str], operators: list[str], whole: Collection[str]
+) -> onnx.ModelProto:
+    """ONNX Runtime's own placement of Q-DQ pairs, fed with our ranges; the weights ``whole`` have one scale each."""
     import numpy as np
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
     data = {name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ranges.items()}
+    options = {**form.placement.options, "TensorQuantOverrides": {name: [{"symmetric": True}] for name in sorted(whole)}}
     quantizer = QDQQuantizer(
         model, form.per_channel, False, QuantType.QInt8, QuantType[form.placement.activations],
-        TensorsData(CalibrationMethod.MinMax, data), [], kept, operators, dict(form.placement.options),
+        TensorsData(CalibrationMethod.MinMax, data), [], kept, operators, options,
     )  # fmt: skip
     quantizer.quantize_model()
     made: onnx.ModelProto = quantizer.model.model
@@ -109,7 +114,7 @@ def require_work(made: Quantized) -> None:
         present = {node.op_type for node in made.model.graph.node} - {"QuantizeLinear", "DequantizeLinear"}
         raise Refusal(
             f"nothing can be quantized: no {', '.join(sorted(MULTIPLYING))} is left but those excluded, a narrow stem and "
-            f"the last layer; the graph has {', '.join(sorted(present))}. Use precision = 'fp32'"
+            f"the last layer{named(made.outside)}; the graph has {', '.join(sorted(present))}. Use precision = 'fp32'"
         )
 
 

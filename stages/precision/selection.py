@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from attar.pipeline.errors import StageError, did_you_mean
-from attar.stages.precision.graphs import attribute, constants, is_float
+from attar.stages.precision.graphs import attribute, constants, element_types
 from attar.stages.precision.placement import MULTIPLYING, Placement
 
 if TYPE_CHECKING:
@@ -25,13 +25,22 @@ def chosen(model: onnx.ModelProto, placement: Placement) -> frozenset[str]:
 def integer_nodes(model: onnx.ModelProto) -> set[str]:
     """Nodes that compute shapes, indices and masks: their operators carry integers as well as floats, and integers stay exact.
 
+    Those that compute in another float than float32 too: a scale must have the type of its tensor, and ranges are float32.
+    """
+    return set(other_types(model))
+
+
+def other_types(model: onnx.ModelProto) -> dict[str, str]:
+    """Nodes that are known to compute in another type than float32, and in which.
+
     By the inferred type of the first result, which all operators here share with their data.
     """
     import onnx
 
-    graph = onnx.shape_inference.infer_shapes(model).graph
-    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.output)}
-    return {node.name for node in model.graph.node if not is_float(types.get(node.output[0], onnx.TensorProto.FLOAT))}
+    types = element_types(model)
+    found = {node.name: types.get(node.output[0], onnx.TensorProto.FLOAT) for node in model.graph.node}
+    name = onnx.TensorProto.DataType.Name
+    return {node: name(kind).lower() for node, kind in found.items() if kind != onnx.TensorProto.FLOAT}
 
 
 def better_in_float(model: onnx.ModelProto) -> dict[str, str]:
@@ -52,7 +61,16 @@ def better_in_float(model: onnx.ModelProto) -> dict[str, str]:
             found[node.name] = "a product of two activations"
         if node.op_type in ("Gemm", "MatMul") and node.output[0] in last:
             found[node.name] = "the last layer"
-    return found
+    types = other_types(model)
+    return found | {
+        n.name: f"computes in {types[n.name]}" for n in model.graph.node if n.op_type in MULTIPLYING and n.name in types
+    }
+
+
+def named(kept: Mapping[str, str]) -> str:
+    """For an error: nodes and reasons, the first few."""
+    shown = [f"{name} {why}" for name, why in list(kept.items())[:3]]
+    return f" ({', '.join(shown)}{', ...' if len(kept) > len(shown) else ''})" if shown else ""
 
 
 def answers(model: onnx.ModelProto) -> set[str]:

@@ -123,7 +123,14 @@ class Graph:
             return False
         parts = [name for place in (1, 2) for name in self.parts(node, place) if self.sized(name)]
         alone = all(len(self.readers[name]) == 1 for name in (*parts, *filter(None, node.input[1:])))
-        return alone and all(name in self.constants for name in parts)
+        return alone and all(name in self.constants for name in parts) and self.symmetric(node)
+
+    def symmetric(self, node: onnx.NodeProto) -> bool:
+        """Whether zeros behind its weight and bias stand for zero: their zero points, if any, are all 0."""
+        import onnx
+
+        points = [name for place in (1, 2) for name in self.parts(node, place)[2:]]
+        return all(name in self.constants and not onnx.numpy_helper.to_array(self.constants[name]).any() for name in points)
 
     def parts(self, node: onnx.NodeProto, place: int) -> list[str]:
         """The constants of a weight (1) or a bias (2): itself, or what it is dequantized from."""
