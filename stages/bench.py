@@ -31,9 +31,7 @@ def bench(path: str | Path, batches: Sequence[int] = (1, 32), seconds: float = 3
     """
     folder = Path(path)
     manifest, _ = bundle.verified(folder)
-    low, high = manifest.ranges.get("batch", (1, 1))
-    if beyond := [batch for batch in batches if not low <= batch <= high]:
-        raise AttarError(f"{manifest.name} promises batches of {low} to {high}, not {', '.join(map(str, beyond))}")
+    bundle.promised(manifest, batches)
     facts: dict[str, Any] = {"bundle": manifest.name, "machine": machine.describe(), "threads": 1, "batches": {}}
     with ExitStack() as stack:
         models = {
