@@ -62,8 +62,9 @@ test: $(READY_DEV)  ## all tests but the slow ones and those that need a package
 test-all: test  ## every test
 	$(TEST) -m "slow or network"
 
-gpu: $(READY_DEV)  ## the demo, the tests and, with its data, CIFAR-100 on a CUDA device, where there is one
-	@PYTHON=$(BIN)/python ATTAR=$(BIN)/attar bash benchmarks/gpu.sh
+# Without .venv, as on a machine that reaches no package index, with what its own Python has.
+gpu:  ## the most that this machine can do on an NVIDIA GPU, and a summary of it and the rest
+	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu
 
 bench: $(READY_DEV)  ## every benchmark in benchmarks/, one after the other
 	@for file in benchmarks/[!_]*.py; do \

@@ -26,9 +26,12 @@ from attar.pipeline.stage import Artifact, Stage
 from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.calibrate import Calibrate
 from attar.stages.distill import Distill
+from attar.stages.distillation.tuning import tune
 from attar.stages.export import Export
 from attar.stages.label import Label
+from attar.stages.learn import Learn
 from attar.stages.optimize import Optimize
+from attar.stages.precision.int8 import Form, quantize
 from attar.stages.proof.metrics import compare
 from attar.stages.runtimes import onnxruntime
 from attar.stages.teach import Teach
@@ -103,17 +106,22 @@ def of_student(folder: Path, seed: int, teacher: Weights, answers: Answers) -> M
         graph = made(OnnxModel, folder / form / "onnx", Export(exporter="torchscript"), weights=student)
         stretched(graph.file(), most, seed)
         ranges = made(Ranges, folder / form / "ranges", Calibrate(task=TASK), onnx=graph)
-        given: dict[str, Artifact] = {"onnx": graph, "calibration": ranges, "answers": answers}
-        given["student"] = Weights("", "", student.root, {**student.facts, "correlation": 1.0})  # every case is to be tuned
+        learning = Optimize(task=TASK, precision="int8", tuning_epochs=EPOCHS, seed=seed).learning(student)
         for channels in (True, False):
             name = f"{form}, {'a scale a channel' if channels else 'a scale a weight'}"
-            asked = Optimize(task=TASK, precision="int8", per_channel=channels, floor=0.9999, tuning_epochs=EPOCHS, seed=seed)
-            made(OnnxModel, folder / name, asked, **given)
-            scratch = folder / name / "scratch"
-            files = {"float": graph.file(), "int8": scratch / f"per-{'channel' if channels else 'tensor'}.onnx"}
-            files["tuned"] = scratch / "distillation.onnx"
+            files = {"float": graph.file()} | tuned(folder / name, graph.file(), ranges, channels, answers, learning)
             found[name] = {each: measured(file, answers) for each, file in files.items()}
     return found
+
+
+def tuned(folder: Path, source: Path, ranges: Ranges, channels: bool, answers: Answers, learning: Learn) -> dict[str, Path]:
+    """The graph in int8 before and after it is trained: that rung of the ladder alone."""
+    (folder / "out").mkdir(parents=True)
+    files, form = {name: folder / f"{name}.onnx" for name in ("int8", "tuned")}, Form(per_channel=channels)
+    quantize(source, files["int8"], ranges.of(), form)
+    tune(source, files["int8"], folder / "float.onnx", answers, learning, folder / "out")
+    quantize(folder / "float.onnx", files["tuned"], ranges.of(), form)
+    return files
 
 
 def main() -> None:

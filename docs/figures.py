@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from attar.stages import SLOTS
 from attar.stages.proof.statistics import paired
+from attar.stages.slots import SLOTS
 from docs.drawing import area, arrow, box, dot, line, svg, text
 
 FOLDER = Path(__file__).parent / "figures"
@@ -119,9 +119,11 @@ WORDS = {"reuse": "reused", "run": "made: a setting changed", "wait": "made if w
 
 
 def actions(changed: str) -> dict[str, str]:
-    """What ``attar plan`` says of every slot when a setting of one changed."""
+    """What ``attar plan`` says of every slot of a target without candidates when a setting of one changed."""
     found: dict[str, str] = {}
     for slot in SLOTS:
+        if slot.choosing:
+            continue
         sources = {slot.wires.get(need, need) for need in slot.stage.needs()}
         touched = any(found.get(source, "reuse") != "reuse" for source in sources)
         found[slot.name] = "run" if slot.name == changed else "wait" if touched else "reuse"
@@ -153,7 +155,30 @@ def legend(action: str, y: float) -> Iterator[str]:
     yield text(42, y + 4.5, WORDS[action], "ink", "start", size=12)
 
 
-FIGURES = {"gates": gates, "distiller": distiller, "slots": slots}
+def candidates() -> str:
+    """From the candidates of a target to what all that follows sees of them."""
+    middles = [62 + 72 * row for row in range(3)]
+    parts = [area(150, 20, 260, 228, "student"), text(280, 264, "one row a candidate", "student")]
+    parts += [box(14, 112, 106, 44, ["onnx", "calibration"], "student")]
+    for number, y in enumerate(middles, 1):
+        parts += [
+            box(164, y - 22, 100, 44, [f"c{number}.model"], "student"),
+            box(296, y - 22, 100, 44, [f"c{number}.engine"], "student"),
+        ]
+        parts += [arrow((120, 134), (142, 134), (142, y), (164, y)), arrow((264, y), (296, y))]
+        parts.append(arrow((396, y), (424, y), (424, 134), (444, 134)))
+    parts += [box(444, 98, 120, 72, ["trials", "on validation,", "timed in turn"], "undecided"), arrow((564, 134), (596, 134))]
+    parts += [
+        box(596, 98, 150, 72, ["choice", "the fastest that", "keeps the promises"], "undecided"),
+        arrow((671, 170), (671, 292)),
+    ]
+    parts += [box(596, 292, 150, 44, ["model, engine", "of the one chosen"], "passed"), arrow((596, 314), (564, 314))]
+    parts += [box(444, 292, 120, 44, ["evidence", "on test"]), arrow((444, 314), (412, 314))]
+    parts += [box(292, 292, 120, 44, ["verdict"]), arrow((292, 314), (260, 314)), box(140, 292, 120, 44, ["bundle"])]
+    return svg(760, 350, parts)
+
+
+FIGURES = {"gates": gates, "distiller": distiller, "slots": slots, "candidates": candidates}
 
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)

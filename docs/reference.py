@@ -16,7 +16,7 @@ from attar.pipeline.cli import main
 from attar.pipeline.recipe import SHIPPED, Slot, shipped_names
 from attar.pipeline.schema import schema, section
 from attar.pipeline.stage import Stage
-from attar.stages import SLOTS
+from attar.stages.slots import SLOTS
 
 Field = Mapping[str, Any]
 """A setting in JSON schema."""
@@ -47,9 +47,7 @@ def recipe() -> str:
     parts += ["## `[gates]`", *model(gates["$ref"], whole["$defs"], 3)]
     parts += [part for slot in SLOTS if not slot.per_target for part in slot_part(slot, f"## `[{slot.name}]`", slot.name)]
     parts.append(TARGETS)
-    parts += [
-        part for slot in SLOTS if slot.per_target for part in slot_part(slot, f"### NAME.{slot.name}", f"target-{slot.name}")
-    ]
+    parts += [part for slot in of_targets() for part in slot_part(slot, f"### NAME.{slot.name}", f"target-{slot.name}")]
     return "\n\n".join([*parts, *losses(whole), ""])
 
 
@@ -65,7 +63,15 @@ relative to the recipe. Of both the content counts when attar decides what to ma
 TARGETS = """## `[targets.NAME]`
 
 One section for each deployment, named as you like. Its keys go to all of the stages below that have a setting of that name;
-`[targets.NAME.gates]` overrides [`[gates]`](#gates)."""
+`[targets.NAME.gates]` overrides [`[gates]`](#gates).
+
+`candidates` lists several forms of the target; each has a model and an engine of its own, `NAME.c1.model`, `NAME.c1.engine` and
+so on, and [the fastest that keeps the promises](../engines.md#candidates) becomes the target's."""
+
+
+def of_targets() -> list[Slot]:
+    """Those with something to set: what only hands on the candidate that was chosen has nothing."""
+    return [slot for slot in SLOTS if slot.per_target and section(slot, {})["properties"]]
 
 
 def slot_part(slot: Slot, heading: str, anchor: str) -> Iterator[str]:
@@ -94,6 +100,7 @@ def first(docstring: str | None) -> str:
 
 def edges(slot: Slot) -> str:
     sources = [f"`{slot.wires.get(need, need)}`" for need in slot.stage.needs()]
+    sources += [f"the `{slot.wires.get(name, name)}` of every candidate" for name in slot.stage.gathers()]
     return f"Reads {listed(sources) if sources else 'no other slot'}; makes `{slot.stage.makes().__name__}`."
 
 
@@ -256,7 +263,13 @@ with attar.open(".attar/latest/recipe/cpu") as predict:
 ```"""
 
 API = {
-    "Run and serve": ("run", "open", "attar.stages.bundle:BundlePredictor", "attar.pipeline.run:Record"),
+    "Run and serve": (
+        "run",
+        "open",
+        "attar.stages.bundle:BundlePredictor",
+        "attar.stages.finish:finish",
+        "attar.pipeline.run:Record",
+    ),
     "A task": ("Task", "Tensor", "Output", "Split", "InMemory", "Batch", "hits"),
     "Preprocessing": ("DecodeImage", "Resize", "CenterCrop", "ChannelsFirst", "Scale", "Normalize", "Tokenize"),
     "A stage of your own": ("Stage", "Artifact"),

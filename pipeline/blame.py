@@ -1,11 +1,15 @@
-"""Where code that is the user's own broke: the line that a message has to name."""
+"""Blame: what broke as a message that names the slot, and the line of the user's own code where it did."""
 
 from __future__ import annotations
 
 import sysconfig
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+
+from attar.pipeline.errors import AttarError, StageError
 
 INSTALLED = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 PACKAGES = {"site-packages", "dist-packages"}
@@ -30,3 +34,20 @@ def own(frame: FrameType) -> bool:
     if not PACKAGES.isdisjoint(Path(file).parts):
         return False
     return not file.startswith((*INSTALLED, "<"))
+
+
+@contextmanager
+def breaking(slot: str) -> Iterator[None]:
+    """Whatever breaks inside leaves as an AttarError that names the slot."""
+    try:
+        yield
+    except AttarError as error:
+        raise type(error)(f"{slot}: {error}") from error
+    except ModuleNotFoundError as error:
+        said = f"{slot} broke: {error}{where(error)}"
+        raise StageError(f"{said}; is it installed? Training needs `pip install 'attar[train]'`") from error
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        raise StageError(f"{slot}: {error.strerror or error}{place}{where(error)}; is the disk full or the file gone?") from error
+    except (Exception, SystemExit) as error:  # user code and libraries may raise anything; it is chained and shown by -v
+        raise StageError(f"{slot} broke: {type(error).__name__}: {error}{where(error)}") from error

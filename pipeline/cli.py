@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from attar.pipeline import cli_new, cli_recipe, cli_serve, cli_store, team
+from attar.pipeline import cli_bundle, cli_new, cli_recipe, cli_serve, cli_store, team
 from attar.pipeline.errors import AttarError
 from attar.pipeline.team import Broken
 
@@ -65,5 +65,5 @@ def main() -> None:
     """From knowledge distillation to an optimized inference artifact, proven at every hop."""
 
 
-for _command in (cli_new.new, *cli_recipe.COMMANDS, *cli_serve.COMMANDS, *cli_store.COMMANDS):
+for _command in (cli_new.new, *cli_recipe.COMMANDS, *cli_bundle.COMMANDS, *cli_serve.COMMANDS, *cli_store.COMMANDS):
     main.add_command(_command)

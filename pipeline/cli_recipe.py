@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from attar.pipeline.errors import AttarError, RecipeError
-from attar.pipeline.options import JSON, STORE, VERBOSE
+from attar.pipeline.options import JSON, REQUIRE_ALL, STORE, VERBOSE
 
 if TYPE_CHECKING:
     from attar.pipeline.run import Record
@@ -47,13 +47,13 @@ def recipe_options(command: Command) -> Command:
 
 def workspace_of(options: dict[str, Any]) -> Workspace:
     from attar.pipeline.workspace import open_workspace
-    from attar.stages import SLOTS
+    from attar.stages.slots import SLOTS
 
     picked = {name: options[name] for name in ("store", "overrides", "targets", "device", "against")}
     return open_workspace(options["recipe"], SLOTS, **picked)
 
 
-def walk(wanted: tuple[str, ...], output: Path | None, **options: Any) -> None:
+def walk(wanted: tuple[str, ...], output: Path | None, require_all: bool, **options: Any) -> None:
     """Make the wanted slots (all, if none is named), show what happened and exit with what it means."""
     from attar.pipeline.console import live
     from attar.pipeline.deliver import deliver
@@ -83,7 +83,7 @@ def walk(wanted: tuple[str, ...], output: Path | None, **options: Any) -> None:
                 traceback.print_exception(record.cause)
     if unwritten:
         raise unwritten
-    sys.exit(exit_code(records))
+    sys.exit(exit_code(records, require_all=require_all))
 
 
 def look_at_production(workspace: Workspace, slots: list[str], folder: Path | None) -> None:
@@ -113,7 +113,7 @@ def summarize(records: list[Record], title: str) -> None:
 
 
 def per_target() -> list[str]:
-    from attar.stages import SLOTS
+    from attar.stages.slots import SLOTS
 
     return [slot.name for slot in SLOTS if slot.per_target]
 
@@ -134,8 +134,10 @@ def show(records: list[Record], report: Path | None, options: dict[str, Any]) ->
         from attar.pipeline.report import terminal
 
         terminal.show(records)
-    for bundle in delivered.values():
-        click.echo(f"bundle  {bundle}")
+    waiting = {record.slot.removesuffix(".bundle") for record in bundles if record.facts.get("verdict") == "not run here"}
+    for target, bundle in delivered.items():
+        more = f"  unfinished: `attar finish {bundle} -o DIR` where its engine runs" if target in waiting else ""
+        click.echo(f"bundle  {bundle}{more}")
     if report:
         click.echo(f"report  {report}")
 
@@ -155,19 +157,21 @@ UP_TO = {
 
 @click.command("run")
 @recipe_options
+@REQUIRE_ALL
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Where the report goes.")
-def run(output: Path | None, **options: Any) -> None:
+def run(output: Path | None, require_all: bool, **options: Any) -> None:
     """Everything, for all targets."""
-    walk((), output, **options)
+    walk((), output, require_all, **options)
 
 
 def up_to(name: str, slots: tuple[str, ...]) -> click.Command:
     """A command that makes these slots and what they need."""
 
-    def command(**options: Any) -> None:
-        walk(slots, None, **options)
+    def command(require_all: bool = False, **options: Any) -> None:
+        walk(slots, None, require_all, **options)
 
-    return click.command(name, help=f"Make {' and '.join(slots)}, and what they need.")(recipe_options(command))
+    full = recipe_options(REQUIRE_ALL(command) if {"verdict", "bundle"} & set(slots) else command)
+    return click.command(name, help=f"Make {' and '.join(slots)}, and what they need.")(full)
 
 
 @click.command()
@@ -187,7 +191,7 @@ def plan(as_json: bool, **options: Any) -> None:
 def fetch(as_json: bool, **options: Any) -> None:
     """Get the data that the recipe's task knows how to get."""
     from attar.models.task import load_task
-    from attar.pipeline.run import breaking
+    from attar.pipeline.blame import breaking
 
     workspace = workspace_of(options)
     tasks = {stage.task for bound in workspace.recipe.pipeline.slots.values() if hasattr(stage := bound.stage, "task")}

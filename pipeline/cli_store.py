@@ -1,4 +1,4 @@
-"""The commands that look at a store, a bundle or this machine instead of running a recipe."""
+"""The commands that look at a store or this machine instead of running a recipe."""
 
 from __future__ import annotations
 
@@ -10,42 +10,6 @@ from typing import Any
 import click
 
 from attar.pipeline.options import JSON, STORE, VERBOSE
-
-BUNDLE = click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
-
-
-@click.command()
-@BUNDLE
-@JSON
-@VERBOSE
-def check(bundle: Path, as_json: bool, verbose: bool) -> None:
-    """Checksums, machine, verdict and golden requests of a bundle; exit code 4 when it is not fit to serve."""
-    from attar.stages import bundle as bundles
-
-    facts = bundles.check(bundle)
-    click.echo(json.dumps(facts, indent=1) if as_json else f"{bundle} is fit to serve: " + _line(facts))
-
-
-@click.command()
-@BUNDLE
-@click.option(
-    "--batch",
-    "batches",
-    multiple=True,
-    type=click.IntRange(1),
-    default=(1, 32),
-    show_default=True,
-    help="Samples a call; may be repeated.",
-)
-@click.option("--seconds", type=click.FloatRange(0.05), default=1.0, show_default=True, help="Time for each measurement.")
-@JSON
-@VERBOSE
-def bench(bundle: Path, batches: tuple[int, ...], seconds: float, as_json: bool, verbose: bool) -> None:
-    """Latency and throughput on this machine, against the bundle's fp32 student."""
-    from attar.stages import bench as benches
-
-    facts = benches.bench(bundle, batches, seconds)
-    click.echo(json.dumps(facts, indent=1) if as_json else benches.table(facts))
 
 
 @click.command()
@@ -117,7 +81,7 @@ def gc(store: Path, dry_run: bool) -> None:
 def schema() -> None:
     """The recipe's JSON schema, for editors."""
     from attar.pipeline.schema import schema as made
-    from attar.stages import SLOTS
+    from attar.stages.slots import SLOTS
 
     click.echo(json.dumps(made(SLOTS), indent=1))
 
@@ -125,10 +89,11 @@ def schema() -> None:
 @click.command()
 @JSON
 def doctor(as_json: bool) -> None:
-    """What this machine can do: CPU, GPU, and the libraries that are installed."""
+    """What this machine can do: CPU, GPU, the libraries that are installed, and what each runtime can build and run."""
     from attar.pipeline.doctor import examine
+    from attar.stages.runtimes.runtime import RUNTIMES, Asked, load
 
-    facts = examine()
+    facts = examine({name: load(name) for name in RUNTIMES}, Asked)
     click.echo(json.dumps(facts, indent=1) if as_json else _block(facts))
 
 
@@ -140,10 +105,6 @@ def _size(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
-def _line(facts: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in facts.items() if isinstance(value, str | int | float))
-
-
 def _block(facts: Mapping[str, Any], indent: str = "") -> str:
     lines = []
     for name, value in facts.items():
@@ -153,4 +114,4 @@ def _block(facts: Mapping[str, Any], indent: str = "") -> str:
     return "\n".join(lines)
 
 
-COMMANDS = (check, bench, show, ls, gc, schema, doctor)
+COMMANDS = (show, ls, gc, schema, doctor)

@@ -21,6 +21,14 @@ class Bound:
     inputs: Mapping[str, str]
     keep: str | None = None
     pinned: Mapping[str, str] = field(default_factory=dict)
+    candidate: bool = False
+    """One of several: that it is refused (see ``Refusal``) breaks nothing, and what reads it is refused too."""
+
+    def wanted(self) -> dict[str, type[Artifact]]:
+        """What each of its inputs must be: those that ``run`` names, and then any number of one kind, if it takes such."""
+        named = type(self.stage).needs()
+        more = [name for name in self.inputs if name not in named]
+        return named | {name: kind for kind in type(self.stage).gathers().values() for name in more}
 
 
 class Pipeline:
@@ -29,7 +37,7 @@ class Pipeline:
     def __init__(self, slots: Mapping[str, Bound]) -> None:
         made: dict[str, type[Artifact]] = {}
         for slot, bound in slots.items():
-            for name, wanted in type(bound.stage).needs().items():
+            for name, wanted in bound.wanted().items():
                 source = bound.inputs[name]
                 if source not in made:
                     raise RecipeError(

@@ -29,10 +29,11 @@ class Keys:
         ``inputs`` may hold optional ones. Of those the content counts alone: code that once made one may be gone.
         """
         kind = type(stage)
-        inputs = {name: artifact for name, artifact in inputs.items() if name in stage.reading()}
+        unread = {*kind.needs(), *kind.takes()} - stage.reading()
+        inputs = {name: artifact for name, artifact in inputs.items() if name not in unread}
         roots = [f"{kind.__module__}:{kind.__qualname__}", *(name for name in code_names(stage) if name)]
         roots += stage.following()
-        needed = [inputs[name] for name in kind.needs() if name in inputs]
+        needed = [artifact for name, artifact in inputs.items() if name not in kind.takes()]
         roots += [artifact.facts[fact] for artifact in needed for fact in artifact.code if fact in artifact.facts]
         code = self.code.of(roots)
         libraries = dict(code.packages)
@@ -78,6 +79,11 @@ class Keys:
 
 def key(deciders: Deciders) -> str:
     return digest(deciders)
+
+
+def refused(deciders: Deciders) -> Deciders:
+    """Of the refusal of what these decide: it is kept under a key of its own, for only candidates may be refused."""
+    return deciders | {"refused": True}
 
 
 def shared(stage: Stage[Any], deciders: Deciders) -> str | None:

@@ -15,4 +15,5 @@ STORE = click.option(
     help="Where artifacts are kept.",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output and nothing else there.")
+REQUIRE_ALL = click.option("--require-all", is_flag=True, help="A target that was not run here counts as failed: exit code 3.")
 VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from attar.pipeline import candidates
 from attar.pipeline.errors import RecipeError, did_you_mean
 from attar.pipeline.fingerprint import Fingerprint
 from attar.pipeline.graph import Bound, Pipeline
@@ -24,6 +25,7 @@ COMMON = ("task", "seed", "gates")
 
 PLACES = {"file": Path.is_file, "files": Path.is_file, "folder": Path.is_dir}
 """What a setting may name, and how it is seen to be there."""
+Table = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,12 @@ class Slot:
     per_target: bool = False
     own_task: bool = False
     """Whether its section may name a task of its own, and with it those whose sections are ``like`` it."""
+    candidate: bool = False
+    """Whether each candidate of a target has one of its own."""
+    choosing: bool = False
+    """Whether only targets with candidates have it: it stands behind theirs, and may have the name of one of them."""
+    offers: Callable[[], Sequence[Table]] | None = None
+    """What ``candidates = "all"`` stands for."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +58,6 @@ class Recipe:
     @property
     def title(self) -> str:
         return self.path.stem
-
-
-Table = dict[str, Any]
 
 
 def find(recipe: str) -> Path:
@@ -117,7 +122,7 @@ def load(
     tables = read(path, overrides)
     shared = [slot for slot in slots if not slot.per_target]
     suffix = [slot for slot in slots if slot.per_target]
-    _known(path.name, tables, [*COMMON, "targets", *(slot.name for slot in shared)])
+    candidates.known(path.name, tables, [*COMMON, "targets", *(slot.name for slot in shared)])
     chosen = _targets(tables, targets)
     if against is not None:
         chosen = _against(chosen, against)
@@ -128,21 +133,27 @@ def load(
         section = _section(tables, slot.name)
         if "task" in section and not slot.own_task:
             raise RecipeError(f"{slot.name}.task: its task is the recipe's; only {_own_task(slots)} may have another")
-        bound[slot.name] = _bind(slot, slot.name, given, like | section, path.parent, "")
+        inputs = {need: slot.wires.get(need, need) for need in slot.stage.needs()}
+        bound[slot.name] = _bind(slot.stage, slot.name, given, like | section, path.parent, inputs)
     for target, settings in chosen.items():
-        _known(
-            f"[targets.{target}]", settings, {"gates", *(name for slot in suffix for name in slot.stage.model_fields)} - {"task"}
-        )
-        for slot in suffix:
-            own = {key: value for key, value in settings.items() if key in slot.stage.model_fields}
-            if "name" in slot.stage.model_fields:
-                own.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", f"{path.stem}-{target}"))
-            if "gates" in own:
-                own["gates"] = merged(_section(tables, "gates"), _section(settings, "gates"))
-            name = f"{target}.{slot.name}"
-            bound[name] = _bind(slot, name, given, own, path.parent, target, {other.name for other in suffix})
+        bound |= _of_target(target, suffix, settings, _section(tables, "gates"), given, path)
     _check_code(code or Fingerprint(path.parent), bound)
     return Recipe(identity(path), path, Pipeline(bound), tuple(chosen))
+
+
+def _of_target(target: str, slots: Sequence[Slot], settings: Table, gates: Table, given: Table, path: Path) -> dict[str, Bound]:
+    """The slots that a target has to itself."""
+    fields = {key for slot in slots for key in slot.stage.model_fields}
+    candidates.known(f"[targets.{target}]", settings, {"gates", *fields} - {"task"})
+    filled: Table = {"name": re.sub(r"[^A-Za-z0-9._-]+", "-", f"{path.stem}-{target}")} | settings
+    filled["gates"] = merged(gates, _section(settings, "gates"))
+    bound: dict[str, Bound] = {}
+    for place in candidates.places(target, slots, filled):
+        own = {key: value for key, value in place.settings.items() if key in place.slot.stage.model_fields}
+        made = _bind(place.slot.stage, place.name, given, own, path.parent, place.inputs)
+        bound[place.name] = replace(made, candidate=place.candidate)
+    candidates.check_different(target, bound)
+    return bound
 
 
 def _own_task(slots: Iterable[Slot]) -> str:
@@ -152,12 +163,6 @@ def _own_task(slots: Iterable[Slot]) -> str:
 def identity(path: Path) -> str:
     """What the store remembers a recipe by: its name and a digest of its place."""
     return f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-
-
-def _known(where: str, names: Iterable[str], known: Iterable[str]) -> None:
-    for name in names:
-        if name not in known:
-            raise RecipeError(f"{where}: unknown name {name!r}; {did_you_mean(name, known)}")
 
 
 def _section(tables: Table, name: str) -> Table:
@@ -174,7 +179,7 @@ def _targets(tables: Table, wanted: Iterable[str]) -> dict[str, Table]:
             raise RecipeError(f"[targets] holds sections such as [targets.cpu]; got {name} = {section!r}")
         if not name.isidentifier():
             raise RecipeError(f"target {name!r}: a name is letters, digits and _, because it becomes part of file names")
-    _known("--target", wanted, targets)
+    candidates.known("--target", wanted, targets)
     return {name: section for name, section in targets.items() if not wanted or name in wanted}
 
 
@@ -194,18 +199,18 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Table:
     return both
 
 
-def _bind(slot: Slot, name: str, given: Table, section: Table, folder: Path, target: str, beside: Iterable[str] = ()) -> Bound:
-    """Build the stage of one slot from its settings, and connect its inputs: those made per target to its own target's."""
+def _bind(kind: type[Stage[Any]], name: str, given: Table, section: Table, folder: Path, inputs: Mapping[str, str]) -> Bound:
+    """Build the stage of one slot from its settings, and connect its inputs."""
     keep = _key(f"{name}.keep", section.pop("keep", None))
-    settings = {key: value for key, value in given.items() if key in slot.stage.model_fields} | section
+    settings = {key: value for key, value in given.items() if key in kind.model_fields} | section
     for what, is_there in PLACES.items():
-        for field_name in slot.stage.named(what):
+        for field_name in kind.named(what):
             if isinstance(settings.get(field_name), str):
                 settings[field_name] = folder / settings[field_name]
                 if not is_there(settings[field_name]):
                     raise RecipeError(f"{name}.{field_name}: there is no {what.removesuffix('s')} {settings[field_name]}")
     try:
-        stage = slot.stage(**settings)
+        stage = kind(**settings)
     except ValidationError as error:
         wrong = [item["loc"] for item in error.errors()]
         roots = [
@@ -213,10 +218,8 @@ def _bind(slot: Slot, name: str, given: Table, section: Table, folder: Path, tar
             for item in error.errors()
             if not any(other != item["loc"] and other[: len(item["loc"])] == item["loc"] for other in wrong)
         ]
-        raise RecipeError("\n".join(explained(name, slot.stage, item) for item in roots)) from error
-    sources = {need: slot.wires.get(need, need) for need in slot.stage.needs()}
-    inputs = {need: f"{target}.{source}" if source in beside else source for need, source in sources.items()}
-    pinned = {field_name: _key(f"{name}.{field_name}", settings.get(field_name)) for field_name in slot.stage.named("artifact")}
+        raise RecipeError("\n".join(explained(name, kind, item) for item in roots)) from error
+    pinned = {field_name: _key(f"{name}.{field_name}", settings.get(field_name)) for field_name in kind.named("artifact")}
     return Bound(stage, inputs, keep, {field_name: key for field_name, key in pinned.items() if key is not None})
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from attar.pipeline import blame, keys, machine, team
-from attar.pipeline.errors import AttarError, RecipeError, StageError, StoreError
+from attar.pipeline import keys, machine, team
+from attar.pipeline.blame import breaking
+from attar.pipeline.errors import AttarError, RecipeError, Refusal, StageError, StoreError
 from attar.pipeline.fingerprint import Fingerprint
-from attar.pipeline.graph import Pipeline
+from attar.pipeline.graph import Bound, Pipeline
 from attar.pipeline.keys import Deciders, Keys
 from attar.pipeline.progress import advance
 from attar.pipeline.stage import Artifact, Facts
@@ -149,7 +150,7 @@ class Run:
                 plan = self._plan(slot, done, may_import=True)
                 artifact = plan.artifact
                 if artifact is None:
-                    artifact, status = self._make(slot, plan.deciders, done)
+                    artifact, status = self._made(slot, plan.deciders, done)
         except AttarError as error:
             return Record(
                 slot, kind, "failed", "broke", error=str(error), inputs=bound.inputs, exit_code=error.exit_code, cause=error
@@ -161,7 +162,7 @@ class Run:
         bound = self.pipeline.slots[slot]
         history = self.store.history(artifact.key)
         return Record(
-            slot, type(bound.stage).__name__, status, reason, artifact.key, artifact.root,
+            slot, type(bound.stage).__name__, status, why(artifact, reason), artifact.key, artifact.root,
             history["seconds"], artifact.facts, made=history["made"], inputs=bound.inputs,
         )  # fmt: skip  # one line a group reads better than one a field
 
@@ -169,7 +170,7 @@ class Run:
         plan = self._decided(slot, done, may_import=may_import)
         records = {name: self.store.history(artifact.key) for name, artifact in self._pinned(slot).items()}
         shown = [f"; {name} is {record['slot']} {record['key'][:12]}" for name, record in records.items()]
-        return replace(plan, reason=plan.reason + "".join(shown))
+        return replace(plan, reason=why(plan.artifact, plan.reason) + "".join(shown))
 
     def _decided(self, slot: str, done: Mapping[str, Artifact], *, may_import: bool) -> Plan:
         bound = self.pipeline.slots[slot]
@@ -187,12 +188,18 @@ class Run:
         if deciders is None:
             return Plan(slot, "run", "its task is new, so its data are not known yet")
         try:
-            artifact = self.store.find(type(bound.stage).makes(), keys.key(deciders))
+            artifact = self._found(bound, deciders)
         except Damaged as error:
             return Plan(slot, "run", f"damaged: {error}", deciders=deciders)
         if artifact:
             return Plan(slot, "reuse", "nothing that decides it changed", artifact)
         return Plan(slot, "run", self._why(slot, deciders), deciders=deciders)
+
+    def _found(self, bound: Bound, deciders: Deciders) -> Artifact | None:
+        """What the store has of this, or of its refusal where it may be refused."""
+        ways = [deciders, keys.refused(deciders)] if bound.candidate else [deciders]
+        found = (self.store.find(type(bound.stage).makes(), keys.key(way)) for way in ways)
+        return next((artifact for artifact in found if artifact), None)
 
     def _why(self, slot: str, deciders: Deciders) -> str:
         previous = None
@@ -204,7 +211,18 @@ class Run:
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         return "; ".join(differences[:3]) + more or "its artifact is gone"
 
-    def _make(self, slot: str, deciders: Deciders, done: Mapping[str, Artifact]) -> tuple[Artifact, Status]:
+    def _made(self, slot: str, deciders: Deciders, done: Mapping[str, Artifact]) -> tuple[Artifact, Status]:
+        """The artifact; where it may be refused and is, an empty one that says why."""
+        try:
+            return self._make(slot, deciders, lambda payload: self._facts(slot, payload, done))
+        except Refusal as error:
+            if not self.pipeline.slots[slot].candidate:
+                raise
+            said = str(error)
+            self.store.forget(keys.key(deciders), None)
+            return self._make(slot, keys.refused(deciders), lambda _: {"refused": said})
+
+    def _make(self, slot: str, deciders: Deciders, fill: Callable[[Path], Facts]) -> tuple[Artifact, Status]:
         stage = self.pipeline.slots[slot].stage
         kind, key = type(stage).makes(), keys.key(deciders)
         shared = keys.shared(stage, deciders)
@@ -214,7 +232,7 @@ class Run:
                     return artifact, "reused"
             started = time.perf_counter()
             try:
-                facts = self._facts(slot, payload, done)
+                facts = fill(payload)
             finally:  # what broke must not be gone on with either
                 if edited := self.keys.edited(stage, deciders):
                     self.store.forget(key, shared)
@@ -233,11 +251,13 @@ class Run:
             return self.store.commit(kind, payload, key, facts, record), "made"
 
     def _facts(self, slot: str, payload: Path, done: Mapping[str, Artifact]) -> Facts:
-        """Verify the inputs and run the stage."""
+        """Verify the inputs and run the stage. Raises Refusal where a candidate reads what was refused."""
         bound = self.pipeline.slots[slot]
         inputs = {name: done[source] for name, source in bound.inputs.items()}
         for name, artifact in inputs.items():
             self._verify(bound.inputs[name], artifact)
+            if bound.candidate and artifact.refused:
+                raise Refusal(artifact.refused)
         pinned = self._pinned(slot)
         for name, artifact in pinned.items():
             self._verify_pinned(f"{slot}.{name}", artifact)
@@ -264,20 +284,6 @@ class Run:
         self.verified.add(artifact.key)
 
 
-@contextlib.contextmanager
-def breaking(slot: str) -> Iterator[None]:
-    """Whatever breaks inside leaves as an AttarError that names the slot."""
-    try:
-        yield
-    except AttarError as error:
-        raise type(error)(f"{slot}: {error}") from error
-    except ModuleNotFoundError as error:
-        said = f"{slot} broke: {error}{blame.where(error)}"
-        raise StageError(f"{said}; is it installed? Training needs `pip install 'attar[train]'`") from error
-    except OSError as error:
-        place = f" ({error.filename})" if error.filename else ""
-        raise StageError(
-            f"{slot}: {error.strerror or error}{place}{blame.where(error)}; is the disk full or the file gone?"
-        ) from error
-    except (Exception, SystemExit) as error:  # user code and libraries may raise anything; it is chained and shown by -v
-        raise StageError(f"{slot} broke: {type(error).__name__}: {error}{blame.where(error)}") from error
+def why(artifact: Artifact | None, reason: str) -> str:
+    """What became of a slot is more than why it was made: that it was refused."""
+    return f"refused: {artifact.refused}" if artifact and artifact.refused else reason

@@ -24,9 +24,13 @@ def schema(table: Sequence[Slot]) -> dict[str, Any]:
     definitions: dict[str, Any] = {}
     sections = {slot.name: section(slot, definitions) for slot in table if not slot.per_target}
     target: dict[str, Any] = {}
+    candidate: dict[str, Any] = {}
     for slot in table:
         if slot.per_target:
-            target |= section(slot, definitions)["properties"]
+            target |= (own := section(slot, definitions)["properties"])
+            candidate |= own if slot.candidate else {}
+    if "candidates" in target:
+        target["candidates"] = {"description": target["candidates"]["description"], **candidates(candidate)}
     gates = target.get("gates", {"type": "object"})
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -46,6 +50,12 @@ def schema(table: Sequence[Slot]) -> dict[str, Any]:
         },
         "$defs": definitions,
     }
+
+
+def candidates(properties: dict[str, Any]) -> dict[str, Any]:
+    """A list of tables that may set these, or ``"all"``."""
+    one = {"type": "object", "additionalProperties": False, "properties": properties}
+    return {"anyOf": [{"const": "all"}, {"type": "array", "minItems": 1, "items": one}]}
 
 
 def section(slot: Slot, definitions: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,12 @@ class Artifact:
     """Digest of its payload and facts (hex, 256 bits)."""
     root: Path
     facts: Facts
+
+    @property
+    def refused(self) -> str | None:
+        """Why it cannot be had; such an artifact is empty, and stands where one of several may be refused."""
+        said: str | None = self.facts.get("refused")
+        return said
 
     @classmethod
     def found(cls, key: str, digest: str, root: Path, facts: Facts) -> Self:
@@ -65,9 +72,10 @@ class Stage(BaseModel, Generic[A]):
     """Frozen, validated settings with one method, ``run``.
 
     ``run(out, *, <input>: <Artifact>, ...)`` reads its inputs, fills the empty folder ``out`` and returns facts.
-    The keyword names are the graph's edges; the type in ``Stage[...]`` is what it makes. A stage never edits an
-    input and does not know the slot it fills. What it wants to find again after an interruption goes to
-    ``scratch(out)``, what later runs shall find to ``kept(out)``.
+    The keyword names are the graph's edges; ``**NAME: <Artifact>`` takes any number of one kind, under names that the graph
+    gives them. The type in ``Stage[...]`` is what it makes. A stage never edits an input and does not know the slot it
+    fills. What it wants to find again after an interruption goes to ``scratch(out)``, what later runs shall find to
+    ``kept(out)``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -98,13 +106,20 @@ class Stage(BaseModel, Generic[A]):
 
     @classmethod
     def needs(cls) -> dict[str, type[Artifact]]:
-        """The inputs of ``run`` that earlier slots make, by name: all but the optional ones."""
-        return {name: hint for name, hint in cls._inputs().items() if type(None) not in get_args(hint)}
+        """The inputs of ``run`` that earlier slots make, by name: all but the optional ones, and those of any number."""
+        named = cls._inputs().keys() - cls.gathers().keys()
+        return {name: hint for name, hint in cls._inputs().items() if name in named and type(None) not in get_args(hint)}
 
     @classmethod
     def takes(cls) -> dict[str, type[Artifact]]:
         """The optional inputs of ``run`` (``Weights | None``), by name: a ``StoredKey`` of that name says which artifact."""
         return {name: get_args(hint)[0] for name, hint in cls._inputs().items() if type(None) in get_args(hint)}
+
+    @classmethod
+    def gathers(cls) -> dict[str, type[Artifact]]:
+        """What ``**NAME`` of ``run`` takes, by that name: any number of inputs of one kind, which the graph names."""
+        parameters = inspect.signature(cls.run).parameters.values()
+        return {p.name: cls._inputs()[p.name] for p in parameters if p.kind is p.VAR_KEYWORD}
 
     @classmethod
     def _inputs(cls) -> dict[str, Any]:
@@ -115,12 +130,17 @@ class Stage(BaseModel, Generic[A]):
         return set(type(self).model_fields) - {*self.named("undecided"), *self.named("artifact")}
 
     def reading(self) -> Set[str]:
-        """The inputs that decide the result, by name. A mode that looks at fewer leaves the others out."""
+        """Of the inputs that ``run`` names those that decide the result. A mode that looks at fewer leaves the others out."""
         return {*self.needs(), *self.takes()}
 
     def following(self) -> Sequence[str]:
         """Code as in ``follows``. A mode that runs more than the others adds it."""
         return self.follows
+
+    @classmethod
+    def meaningless(cls, settings: Mapping[str, Any]) -> Set[str]:
+        """Of these settings those that mean nothing beside the others: as defaults of several forms they are left out."""
+        return set()
 
     @classmethod
     def named(cls, what: str) -> list[str]:

@@ -81,9 +81,13 @@ def move_in(home: Path) -> None:
     importlib.invalidate_caches()
 
 
-def exit_code(records: Iterable[Record]) -> int:
-    """0 when all is done; 1 when a stage broke; 3 when a target failed, is undecided or was refused."""
+def exit_code(records: Iterable[Record], *, require_all: bool = False) -> int:
+    """0 when all is done; 1 when a stage broke; 3 when a target failed, is undecided or was refused.
+
+    ``require_all``: also when one was not run here.
+    """
     codes = {record.exit_code for record in records}
-    if any(record.slot.endswith(".verdict") and record.facts.get("verdict") in ("failed", "undecided") for record in records):
+    bad = ("failed", "undecided", "not run here") if require_all else ("failed", "undecided")
+    if any(record.slot.endswith(".verdict") and record.facts.get("verdict") in bad for record in records):
         codes.add(Rejected.exit_code)
     return next((code for code in (1, 2, 4, 3) if code in codes), 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from filecmp import cmp
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -19,6 +20,8 @@ from attar.stages.packaging.steps import located
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from attar.stages.runtimes.runtime import Asked
 
 
 class Model(Artifact, ABC):
@@ -118,29 +121,69 @@ class Answers(Artifact):
 
 
 class Ranges(Artifact):
-    """``ranges.json``: for every tensor of a graph its smallest and largest value, ``{"name": [low, high]}``."""
+    """``ranges.json``: for every tensor of a graph its smallest and largest value, ``{"name": [low, high]}``; and
+    ``histograms.safetensors``, how often it takes which values (see ``stages.precision.histogram``).
 
-    def of(self, method: str = "minmax") -> dict[str, tuple[float, float]]:
-        """What to make room for in every tensor, by a range method. Raises StageError for an unknown one."""
-        if method != "minmax":
-            raise StageError(f"there is no range method {method!r}; known: minmax")
-        return {name: (low, high) for name, (low, high) in json.loads((self.root / "ranges.json").read_text()).items()}
+    Facts: ``samples`` and ``tensors``, how many were seen.
+    """
+
+    def of(self, method: str = "minmax", percent: float = 99.99) -> dict[str, tuple[float, float]]:
+        """What to make room for in every tensor, by a range method: ``minmax``, ``percentile`` (at least ``percent`` of what was
+        seen), ``entropy`` or ``mse``. Raises StageError for an unknown one."""
+        from attar.stages.precision import ranges
+
+        if method == "minmax":
+            return {name: (low, high) for name, (low, high) in json.loads((self.root / "ranges.json").read_text()).items()}
+        return ranges.of(self.root / "histograms.safetensors", method, percent)
 
 
 class Engine(OnnxModel):
-    """A model built for one runtime on one machine.
+    """A model built for one runtime on one machine, one file a graph.
 
-    Facts: ``task``, ``runtime``, ``provider``, ``threads``, ``precision``, ``graphs`` and ``files``, the names of their files.
+    Facts: ``task``, ``runtime``, ``opened_by`` (its code), ``runtime_version``, ``provider`` (of a runtime that has several),
+    ``threads``, ``precision``, ``graphs``, ``files`` (their names, by graph), ``parameters``, ``machine`` (what the engine
+    depends on), ``nodes`` (a count by operator, where the file tells), ``difference`` (to the model), ``asked`` (``profile``,
+    ``options``) and ``why``: None, or why it was not run here. ``files`` is empty, and what building finds out is unknown, where
+    it was not even built.
     """
 
+    libraries: ClassVar[tuple[str, ...]] = ()
+    code: ClassVar[tuple[str, ...]] = ("opened_by",)
+
+    @property
+    def why(self) -> str | None:
+        """What is missing here to run it; None where it was run."""
+        found: str | None = self.facts["why"]
+        return found
+
+    @property
+    def asked(self) -> Asked:
+        """What it was built to be."""
+        from attar.stages.runtimes.runtime import Asked
+
+        facts = self.facts
+        profile = {axis: tuple(sizes) for axis, sizes in facts["asked"]["profile"].items()}
+        return Asked(facts["precision"], facts["threads"], facts["provider"], profile, facts["asked"]["options"])
+
+    @property
+    def size(self) -> int:
+        return sum(self.file(graph).stat().st_size for graph in self.facts["files"])
+
     def file(self, graph: str = "model") -> Path:
+        """Raises StageError where it was not built."""
+        if not self.facts["files"]:
+            raise StageError(f"there is no engine: it was not built here: {self.why}")
         return self.root / str(self.facts["files"][graph])
 
     def open(self, threads: int | None = None) -> AbstractContextManager[Predictor]:
-        from attar.stages.runtimes.runtime import Asked, load
+        """Raises StageError where it cannot run."""
+        from attar.stages.runtimes.runtime import load
 
-        asked = Asked(self.facts["precision"], threads or self.facts["threads"], self.facts["provider"])
-        return load(self.facts["runtime"]).opened({graph: self.file(graph) for graph in self.facts["graphs"]}, asked)
+        runtime, asked = load(self.facts["runtime"]), self.asked
+        files = {graph: self.file(graph) for graph in self.facts["graphs"]}
+        if why := runtime.unrunnable(asked):
+            raise StageError(f"the engine cannot run here: {why}")
+        return runtime.opened(files, replace(asked, threads=threads or asked.threads))
 
 
 class Production(OnnxModel):
@@ -170,6 +213,14 @@ class Production(OnnxModel):
         alike = files == sorted(path.name for path in model.root.glob("*.onnx*"))
         prepared = contents(self.preprocess) == contents(task.preprocess)
         return alike and prepared and all(cmp(self.root / name, model.root / name, shallow=False) for name in files)
+
+
+class Trials(Artifact):
+    """``seconds.safetensors`` (``CANDIDATE.BATCH``, in rounds) and what each candidate answers, in the facts (see ``trial``)."""
+
+
+class Choice(Artifact):
+    """Which candidate goes on, and why the others do not, in the facts (see ``choose``)."""
 
 
 class Evidence(Artifact):

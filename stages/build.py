@@ -4,78 +4,204 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from attar.models.task import Arrays, Predict, Predictor, Task, load_task
-from attar.pipeline.errors import StageError
+from attar.pipeline.errors import Refusal, StageError, did_you_mean
 from attar.pipeline.progress import advance
 from attar.pipeline.stage import CodeName, Facts, Stage
 from attar.stages.artifacts import Engine, OnnxModel
 from attar.stages.parity import dynamic_axes, largest_difference
-from attar.stages.precision.graphs import count_nodes, in_training
+from attar.stages.precision.graphs import count_nodes, first_node, in_training
 from attar.stages.runtimes import runtime as runtimes
-from attar.stages.runtimes.runtime import RUNTIMES, Asked, Runtime
+from attar.stages.runtimes.runtime import RUNTIMES, Asked, Refused, Runtime, RuntimeName, Sizes
 
 ROUNDS = 15  # every candidate is timed so often, in turn
 SLICE = 0.008  # seconds of a round: longer than a pool of threads goes on spinning after another candidate's call
 WORTH = 0.9  # more threads must take less than this share of the time
+SHOWN = 3  # refused nodes that a message names
+Compute = Annotated[str, Field(pattern=r"^\d{1,2}\.\d$")]
 
 
 class Build(Stage[Engine]):
-    """Fusions, kernels and memory layout are decided here, once; opening the engine decides nothing more."""
+    """Fusions, kernels and memory layout are decided here, once; opening the engine decides nothing more.
+
+    Where the hardware that the target asks for is not here, the engine is empty, or is built and not asked anything: its fact
+    ``why`` says what is missing, and its target is ``not run here``. Options bear the names of the runtime's vendor; one that the
+    runtime has no use for is an error.
+    """
 
     bound_to_machine: ClassVar[bool] = True
+    OPTIONS: ClassVar[tuple[str, ...]] = (
+        "compute",
+        "builder_optimization_level",
+        "workspace",
+        "hardware_compatibility",
+        "version_compatible",
+    )
+    """What only some runtimes know, besides ``provider``, ``threads`` and ``profile``."""
 
     task: CodeName
-    runtime: Literal["onnxruntime"] = "onnxruntime"
+    runtime: RuntimeName = "onnxruntime"
     """What runs the engine."""
-    provider: str = "CPUExecutionProvider"
-    """ONNX Runtime's execution provider; one that this machine does not have is an error."""
+    provider: str | None = None
+    """ONNX Runtime's execution provider, as it writes it; not set: ``CPUExecutionProvider``. No other takes its place."""
     threads: int | None = Field(None, ge=1)
     """Intra-op threads; not set: the count that answers one sample fastest here, a larger one only if it saves 10 %."""
-    tolerance: float = Field(1e-3, gt=0)
-    """Largest ``|model - engine|``, times the largest answer where that is above 1."""
+    profile: dict[str, Sizes] = {}
+    """TensorRT's optimization profile: for a dynamic axis its smallest size, the one that kernels are chosen for, its largest. An
+    axis that is not named gets what the task promises in ``ranges``; of the batch the smallest is the usual size, of others the
+    largest."""
+    compute: tuple[Compute, ...] = ()
+    """Compute capabilities that one TensorRT-RTX engine is built for, such as ``["8.6", "8.9"]``; not set: its own choice."""
+    builder_optimization_level: int | None = Field(None, ge=0, le=5)
+    """How long TensorRT looks for fast kernels."""
+    workspace: int | None = Field(None, ge=1)
+    """MiB that TensorRT's kernels may use for intermediate results."""
+    hardware_compatibility: Literal["ampere_plus", "same_compute_capability"] | None = None
+    """Which GPUs besides the one that built it a TensorRT engine runs on."""
+    version_compatible: bool = False
+    """Whether later versions of TensorRT can run the engine."""
+    tolerance: float | None = Field(None, gt=0)
+    """Largest ``|model - engine|``, times the largest answer where that is above 1. Not set: 1e-3, and more where the runtime
+    rounds otherwise than ONNX Runtime, which answers for the model: 1e-2 for fp16, 5e-2 for bf16 and int8 of OpenVINO."""
+
+    @field_validator("profile")
+    @classmethod
+    def _ascends(cls, profile: dict[str, Sizes]) -> dict[str, Sizes]:
+        for axis, (least, usual, most) in profile.items():
+            if not 0 <= least <= usual <= most or most == 0:
+                raise ValueError(
+                    f"{axis} must be three ascending sizes, smallest, usual, largest; {least}, {usual}, {most} are not"
+                )
+        return profile
+
+    @model_validator(mode="after")
+    def _is_known(self) -> Self:
+        knows = runtimes.load(self.runtime).knows
+        for name in ("provider", "threads", "profile", *self.OPTIONS):
+            if name not in knows and self.says(name):
+                raise ValueError(f"{name} means nothing to runtime {self.runtime!r}, which knows {', '.join(sorted(knows))}")
+        return self
+
+    def says(self, name: str) -> bool:
+        return bool(getattr(self, name) != type(self).model_fields[name].default)
+
+    def deciding(self) -> Set[str]:
+        return super().deciding() - self.meaningless({"runtime": self.runtime})
+
+    @classmethod
+    def meaningless(cls, settings: Mapping[str, Any]) -> Set[str]:
+        name = settings.get("runtime", cls.model_fields["runtime"].default)
+        return {"provider", "threads", "profile", *cls.OPTIONS} - runtimes.load(name).knows if name in RUNTIMES else set()
 
     def following(self) -> Sequence[str]:
         return (*self.follows, RUNTIMES[self.runtime])
 
     def run(self, out: Path, *, model: OnnxModel) -> Facts:
-        """Raises StageError when a node of the graph is in training mode, when the provider is not here, and when the engine's
-        answers are not the model's."""
+        """Raises Refusal when the runtime cannot take the graph, Missing when its library is not installed, and StageError when a
+        node of the graph is in training mode, the provider is unknown, the profile does not cover what the task promises, or the
+        engine's answers are not the model's."""
         task, runtime = load_task(self.task), runtimes.load(self.runtime)
-        asked = Asked(precision=model.facts["precision"], provider=self.provider)
+        asked = self.asked(task, runtime, model.facts["precision"])
+        check(model, runtime, self.runtime)
+        if why := runtime.unbuildable(asked):
+            return self.described(model, asked) | {"why": why, "files": {}}
         files = {graph: out / f"{graph}{runtime.suffix}" for graph in model.facts["graphs"]}
         for graph, file in files.items():
-            if found := in_training(model.file(graph)):
-                raise StageError(f"{', '.join(found)} of the graph is in training mode; export the network in evaluation mode")
+            if refused := runtime.supports(model.file(graph), task, asked):
+                raise Refusal(
+                    f"{runtime.title} cannot take the graph: {told(refused, model.file(graph))}; choose another runtime"
+                )
             runtime.build(model.file(graph), file, task, asked)
-        asked = replace(asked, threads=self.threads or fastest(task, runtime, files, asked))
         environment = runtime.environment()
-        with model.open(threads=1) as expected, runtime.opened(files, asked) as got:
-            other = f"another version than {self.runtime} {environment.version}"
-            hint = f"look at the graph; if it is sound, try precision = 'fp32' or {other}"
-            difference = largest_difference(task, expected, got, self.tolerance, hint)
+        made = {
+            "files": {graph: file.name for graph, file in files.items()},
+            "runtime_version": environment.version,
+            "machine": environment.machine,
+            "nodes": count_nodes(files.values()) if runtime.suffix == ".onnx" else {},
+        }
+        if why := runtime.unrunnable(asked):
+            return self.described(model, asked) | made | {"why": why}
+        asked = replace(asked, threads=self.threads or fastest(task, runtime, files, asked))
+        proven = self.prove(task, runtime, model, files, asked)
+        return self.described(model, asked) | made | {"difference": proven}
+
+    def asked(self, task: Task, runtime: Runtime, precision: str) -> Asked:
+        """What the runtime is told: nothing that it does not know."""
+        options = {name: getattr(self, name) for name in self.OPTIONS if self.says(name)}
+        profile = completed(self.profile, task) if "profile" in runtime.knows else {}
+        return Asked(precision, self.threads or 1, self.provider or runtime.provider, profile, options)
+
+    def described(self, model: OnnxModel, asked: Asked) -> dict[str, Any]:
+        """What is known before anything is built; nothing is known of what was not."""
         return {
             "task": model.facts["task"],
-            "graphs": list(files),
-            "files": {graph: file.name for graph, file in files.items()},
+            "graphs": list(model.facts["graphs"]),
             "runtime": self.runtime,
-            "runtime_version": environment.version,
-            "provider": self.provider,
+            "opened_by": RUNTIMES[self.runtime],
+            "runtime_version": None,
+            "provider": asked.provider,
             "threads": asked.threads,
-            "precision": model.facts["precision"],
+            "precision": asked.precision,
             "parameters": model.facts["parameters"],
-            "difference": difference,
-            "machine": environment.machine,
-            "nodes": count_nodes(files.values()),
+            "difference": None,
+            "machine": {},
+            "nodes": {},
+            "why": None,
+            "asked": {"profile": {axis: list(sizes) for axis, sizes in asked.profile.items()}, "options": dict(asked.options)},
         }
+
+    def prove(self, task: Task, runtime: Runtime, model: OnnxModel, files: Mapping[str, Path], asked: Asked) -> float:
+        tolerance = self.tolerance or runtime.tolerance(asked.precision)
+        hint = f"look at the graph; if it is sound, try precision = 'fp32' or another version of {runtime.title}"
+        with model.open(threads=1) as expected, runtime.opened(files, asked) as got:
+            return largest_difference(task, expected, got, tolerance, hint)
+
+
+def check(model: OnnxModel, runtime: Runtime, name: str) -> None:
+    """Raises StageError for a node in training mode, Refusal for a precision that the runtime does not have."""
+    for graph in model.facts["graphs"]:
+        if found := in_training(model.file(graph)):
+            raise StageError(f"{', '.join(found)} of the graph is in training mode; export the network in evaluation mode")
+    if (precision := model.facts["precision"]) not in runtime.precisions:
+        raise Refusal(f"{name} has no precision {precision!r}; it has {', '.join(sorted(runtime.precisions))}")
+
+
+def told(refused: Sequence[Refused], file: Path) -> str:
+    """The first few, each with a node's name."""
+    named = [each if each.node else replace(each, node=first_node(file, each.operator)) for each in refused[:SHOWN]]
+    more = len(refused) - SHOWN
+    return "; ".join(map(str, named)) + (f"; and {more} more" if more > 0 else "")
+
+
+def completed(profile: Mapping[str, Sizes], task: Task) -> dict[str, Sizes]:
+    """One entry for every dynamic axis. Raises StageError for an unknown axis, one that neither the profile nor the task says
+    anything of, and sizes that the task promises and the profile leaves out."""
+    ranges = dynamic_axes(task)
+    for axis, (least, _, most) in profile.items():
+        if axis not in ranges:
+            raise StageError(f"profile: {type(task).__name__} has no dynamic axis {axis!r}; {did_you_mean(axis, ranges)}")
+        low, high = ranges[axis]
+        if least > low or most < high:
+            raise StageError(
+                f"profile: {axis} goes from {least} to {most}, but {type(task).__name__} promises {low} to {high}; "
+                "widen the profile, or promise less in `ranges`"
+            )
+    usual = usual_sizes(task)
+    return {axis: profile.get(axis, (low, usual[axis], high)) for axis, (low, high) in ranges.items()}
+
+
+def usual_sizes(task: Task) -> dict[str, int]:
+    """One sample, as large as it may be."""
+    return {axis: low if axis == "batch" else high for axis, (low, high) in dynamic_axes(task).items()}
 
 
 def fastest(task: Task, runtime: Runtime, files: Mapping[str, Path], asked: Asked) -> int:
@@ -83,8 +209,7 @@ def fastest(task: Task, runtime: Runtime, files: Mapping[str, Path], asked: Aske
     counts = runtime.counts()
     if len(counts) == 1:
         return counts[0]
-    sizes = {axis: 1 if axis == "batch" else high for axis, (_, high) in dynamic_axes(task).items()}
-    inputs = task.example(np.random.default_rng(0), **sizes)
+    inputs = task.example(np.random.default_rng(0), **usual_sizes(task))
     with ExitStack() as stack:
         opened = {count: stack.enter_context(runtime.opened(files, replace(asked, threads=count))) for count in counts}
         calls = {count: answering(task, predictor) for count, predictor in opened.items()}

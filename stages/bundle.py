@@ -8,6 +8,9 @@ Needs numpy, pydantic, safetensors and the engine's runtime; never torch or onnx
     golden.safetensors      requests with the teacher's and the engine's answers, replayed before the first use
     preprocess/             what its steps read, such as a tokenizer
     README.md triton/ SHA256SUMS
+
+One whose engine the machine that packaged it could not run is unfinished: nothing here opens it until ``attar.stages.finish`` did
+its work on a machine that can.
 """
 
 from __future__ import annotations
@@ -22,12 +25,13 @@ from pydantic import ValidationError
 
 from attar.models import preprocess
 from attar.models.task import Array, Arrays, Predict, Predictor
-from attar.pipeline.errors import AttarError, Unfit, did_you_mean
+from attar.pipeline.errors import AttarError, RecipeError, Unfit, did_you_mean
 from attar.pipeline.stage import Facts
 from attar.stages.packaging import checksums, golden
 from attar.stages.packaging.checksums import sha256
+from attar.stages.packaging.finished import difference
 from attar.stages.packaging.fitness import AGAIN, unfit
-from attar.stages.packaging.judgement import check_passed
+from attar.stages.packaging.judgement import check_fit
 from attar.stages.packaging.manifest import LOOSEST, Manifest, Needs
 from attar.stages.packaging.steps import located
 from attar.stages.runtimes import runtime as runtimes
@@ -88,13 +92,16 @@ def check(path: str | Path) -> Facts:
 
 
 def check_portable(path: Path, manifest: Manifest) -> None:
-    """The graphs that others run. Raises Unfit where they answer otherwise than the engine, or are not those in ``triton/``."""
+    """The graphs that others run. Raises Unfit where they answer otherwise than the engine, or than it was recorded of them where
+    it was, and where they are not those in ``triton/``."""
     from attar.stages.runtimes import onnxruntime
 
     files = {name: path / "graphs" / f"{name}.onnx" for name in manifest.graphs}
+    who = "model" if "model" in manifest.answered else "engine"
+    tolerance = max(LOOSEST, golden.within(manifest.engine))
     with unfit(f"the graphs of {path} do not open"), onnxruntime.opened(files, manifest.engine.threads) as predict:
         try:
-            replay(path, manifest, predict, LOOSEST)
+            replay(path, manifest, predict, tolerance, who)
         except Unfit as error:
             raise Unfit(f"graphs/ is not what the engine was built from: {error}") from error
     ours = sorted(sha256(file) for file in (path / "graphs").iterdir())
@@ -103,9 +110,9 @@ def check_portable(path: Path, manifest: Manifest) -> None:
 
 
 def verified(path: Path, *, gated: bool = True) -> tuple[Manifest, int]:
-    """The manifest of a bundle that is whole, was passed and fits this machine, and its count of files. Raises Unfit.
+    """The manifest of a bundle that is whole, fit to serve and for this machine, and its count of files. Raises Unfit.
 
-    ``gated=False`` lets one through that was not passed.
+    ``gated=False`` lets one through that was not passed, though never an unfinished one.
     """
     manifest, count = whole(path, gated=gated)
     check_machine(manifest.engine)
@@ -114,31 +121,54 @@ def verified(path: Path, *, gated: bool = True) -> tuple[Manifest, int]:
 
 def whole(path: Path, *, gated: bool = True) -> tuple[Manifest, int]:
     """As ``verified``, for any machine."""
+    manifest, count = sealed(path)
+    if manifest.unfinished:
+        raise Unfit(
+            f"{path} is unfinished: its {manifest.engine.runtime} engine was not run where it was packaged "
+            f"({manifest.not_run_here}); run `attar finish {path} -o DIR` on a machine that can"
+        )
+    if gated:
+        check_fit(path, manifest.verdict, finished=manifest.finished is not None)
+    if manifest.finished:
+        golden.check_finished(path, manifest)
+    return manifest, count
+
+
+def unfinished(path: Path) -> Manifest:
+    """The manifest of a bundle that lacks nothing but its engine. Raises Unfit, and RecipeError for one that has it."""
+    manifest, _ = sealed(path)
+    if not manifest.unfinished:
+        done = f"was finished on {manifest.finished.date}" if manifest.finished else f"is {manifest.verdict.verdict}"
+        raise RecipeError(f"{path} {done}, nothing of it is unfinished; `attar check {path}` says whether it fits this machine")
+    check_fit(path, manifest.verdict, finished=True)
+    check_portable(path, manifest)
+    return manifest
+
+
+def sealed(path: Path) -> tuple[Manifest, int]:
+    """The manifest of a bundle whose files are those that were packaged, and their count. Raises Unfit."""
     if not path.is_dir():
         raise Unfit(f"{path} is no folder; a bundle is one, written by `attar package`")
     with unfit(f"the files of {path} cannot be read"):
         count = checksums.verify(path)
     manifest = read_manifest(path)
-    if gated:
-        check_passed(path, manifest.verdict)
-    return manifest, count
+    return manifest.model_copy(update={"preprocess": located(manifest.preprocess, path)}), count
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Its steps find their files in the bundle. Raises Unfit when there is none, or it is not complete and consistent."""
+    """As it is written. Raises Unfit when there is none, or it is not complete and consistent."""
     file = path / "manifest.json"
     if not file.is_file():
         raise Unfit(f"{path} has no manifest.json: not a bundle, or not a whole one; bundles are written by `attar package`")
     with unfit(f"{file} cannot be read"):
         content = file.read_bytes()
     try:
-        manifest = Manifest.model_validate_json(content)
+        return Manifest.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         said = first["msg"].removeprefix("Value error, ")
         raise Unfit(f"{file} is not one that this version reads: {where}: {said}. {AGAIN}") from error
-    return manifest.model_copy(update={"preprocess": located(manifest.preprocess, path)})
 
 
 def check_machine(needs: Needs) -> None:
@@ -146,7 +176,7 @@ def check_machine(needs: Needs) -> None:
     with unfit(f"the engine needs {needs.runtime} {needs.version}"):
         environment = runtimes.load(needs.runtime).environment()
     version, here = environment.version, environment.machine
-    if version.split(".")[:2] != needs.version.split(".")[:2]:
+    if version.split(".")[:2] != (needs.version or "").split(".")[:2]:
         raise Unfit(f"the engine was built by {needs.runtime} {needs.version}, here is {version}; install that, or build it here")
     other = [
         f"{name} {needs.machine.get(name)}, here {here[name]}"
@@ -157,6 +187,10 @@ def check_machine(needs: Needs) -> None:
         raise Unfit(f"the engine was built on another machine: {'; '.join(other)}. Build it on this one")
 
 
+def asked_of(needs: Needs, threads: int | None = None) -> Asked:
+    return Asked(needs.precision, threads or needs.threads, needs.provider, needs.profile, needs.options)
+
+
 @contextmanager
 def opened(path: Path, manifest: Manifest, threads: int | None = None) -> Iterator[Predictor]:
     """The engine of a verified bundle. Raises Unfit when it does not open."""
@@ -165,8 +199,7 @@ def opened(path: Path, manifest: Manifest, threads: int | None = None) -> Iterat
     files = {name: path / "engines" / needs.runtime / f"{name}{runtime.suffix}" for name in manifest.graphs}
     with ExitStack() as stack:
         with unfit(f"the engine of {path} does not open"):
-            asked = Asked(needs.precision, threads or needs.threads, needs.provider)
-            predictor = stack.enter_context(runtime.opened(files, asked))
+            predictor = stack.enter_context(runtime.opened(files, asked_of(needs, threads)))
         yield predictor
 
 
@@ -195,31 +228,23 @@ def prepared(path: Path, manifest: Manifest, tensors: Arrays) -> dict[str, Array
     return inputs
 
 
-def replay(path: Path, manifest: Manifest, predict: Predict, tolerance: float | None = None) -> float:
+def replay(path: Path, manifest: Manifest, predict: Predict, tolerance: float | None = None, who: str = "engine") -> float:
     """Answer the golden requests again; the largest difference, relative to the tolerance's scale. Raises Unfit beyond it."""
     allowed = tolerance or manifest.golden.tolerance
     tensors = golden.read(path, manifest)
     inputs = prepared(path, manifest, tensors)
     with unfit(f"{path} does not answer its golden requests"):
         got = in_batches(predict, inputs, manifest.ranges.get("batch", (1, 1))[1])
-        apart = {name: difference(tensors[f"engine.{name}"], got[name]) for name in manifest.outputs if name in got}
+        found = {name: difference(tensors[f"{who}.{name}"], got[name]) for name in manifest.outputs if name in got}
     if missing := manifest.outputs.keys() - got.keys():
         raise Unfit(f"{path} does not answer {min(missing)!r}, which its manifest names; it answers {', '.join(got)}. {AGAIN}")
-    for name, largest in apart.items():
+    for name, largest in found.items():
         if not largest <= allowed:
             raise Unfit(
                 f"{path} does not repeat its golden answers: {name!r} is off by {largest:.2g} of its magnitude, allowed "
                 f"{allowed:g}; this runtime computes something else, so build the engine here"
             )
-    return max(apart.values())
-
-
-def difference(expected: Array, got: Array) -> float:
-    """Largest ``|got - expected|`` over the larger of 1 and the largest ``|expected|``; infinite for another shape or a NaN."""
-    if expected.shape != got.shape or not np.isfinite(got.astype(np.float64)).all():
-        return float("inf")
-    known, new = expected.astype(np.float64), got.astype(np.float64)
-    return float(np.abs(new - known).max() / max(1.0, float(np.abs(known).max())))
+    return max(found.values())
 
 
 def in_batches(predict: Predict, inputs: Arrays, batch: int) -> dict[str, Array]:
@@ -262,7 +287,8 @@ def _checked(path: Path, threads: int | None) -> tuple[BundlePredictor, Facts]:
         facts = {
             "bundle": manifest.name,
             "files": files,
-            "verdict": "passed",
+            "verdict": manifest.verdict.verdict,
+            "finished": manifest.finished and manifest.finished.date,
             "machine": "fits",
             "golden": {**manifest.golden.model_dump(), "largest_difference": largest},
         }

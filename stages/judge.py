@@ -26,5 +26,6 @@ class Judge(Stage[Verdict]):
 
     def run(self, out: Path, *, evidence: Evidence) -> Facts:
         """A failed verdict is a result, not an error: ``Package`` refuses it."""
-        facts = verdict(outcomes(evidence.facts, self.gates))
+        engine = next(hop for hop in evidence.facts["hops"] if hop["hop"] == "engine")
+        facts = verdict(outcomes(evidence.facts, self.gates), engine["why"])
         return {**facts, "distillation": distillation(evidence.facts, self.gates)}

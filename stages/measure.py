@@ -19,7 +19,6 @@ from attar.stages.proof import ledger, statistics, stored, timing
 from attar.stages.proof.bench import Bench
 from attar.stages.proof.ledger import Answered
 from attar.stages.runtimes import runtime as runtimes
-from attar.stages.runtimes.runtime import RUNTIMES
 
 
 class Measure(Stage[Evidence]):
@@ -30,12 +29,13 @@ class Measure(Stage[Evidence]):
 
     ``hops.safetensors``: ``HOP.output.NAME`` [samples, ...], ``HOP.statistics`` [samples, k], ``HOP.seconds.BATCH`` [rounds]
     (entry i of all hops is from the same round), ``target.NAME``.
+
+    An engine that this machine cannot run is a hop of ``status`` "not run here" with ``why``, and without numbers.
     """
 
     bound_to_machine: ClassVar[bool] = True
     follows: ClassVar[tuple[str, ...]] = (
         "attar.stages.runtimes.torch:opened",
-        *RUNTIMES.values(),
         "attar.stages.runtimes.onnxruntime:opened",
         "attar.stages.labelling.rows:mapped",
         "attar.stages.labelling.rows:Rows",
@@ -67,6 +67,8 @@ class Measure(Stage[Evidence]):
         chain: dict[str, Model] = {"teacher": teacher, "reference": reference, "student": student, "control": control}
         chain |= {"onnx": onnx, "model": model, "production": production, "engine": engine}
         models = {hop: each for hop, each in chain.items() if not (isinstance(each, Weights | Production) and each.off)}
+        if engine.why:
+            del models["engine"]
         task = load_task(self.task)
         bench = Bench(task, task.split("test"), self.batch)
         for each in (bench, bench.of(teacher)):
@@ -75,7 +77,7 @@ class Measure(Stage[Evidence]):
         targets = bench.targets()
         of = {"teacher": ledger.answered(task, bench.recorded(answers), targets)}
         of |= {hop: ledger.answered(task, bench.answers(hop, each), targets) for hop, each in models.items() if hop != "teacher"}
-        if "production" in of and production.same(model, task):
+        if {"production", "engine"} <= of.keys() and production.same(model, task):
             of["production"] = of["engine"]  # the engine is built from this very graph: nothing about the drop is uncertain
         check_shapes(of)
         asked = {hop: {"sizes": bench.sizes(hop, each), "memory": bench.memory(hop, each)} for hop, each in models.items()}
@@ -87,7 +89,9 @@ class Measure(Stage[Evidence]):
             {"hop": hop, **described(each), **proven[hop], **asked[hop], "latency": latency(times, hop)}
             for hop, each in models.items()
         ]
-        inputs: dict[str, Artifact] = {**models, "answers": answers}
+        if engine.why:
+            entries.append(absent(engine))
+        inputs: dict[str, Artifact] = {**models, "answers": answers, "engine": engine}
         lineage = {name: {"key": each.key, "digest": each.digest} for name, each in inputs.items()}
         how |= {"gain": ledger.gain(of, proof), "speedup": speedup(times), "machine": machine.describe(), "lineage": lineage}
         return {**self._about(task, len(bench.split)), **found(entries), **how}
@@ -110,6 +114,12 @@ def check_shapes(of: Mapping[str, Answered]) -> None:
             wanted = of["teacher"].outputs[name].shape
             if array.shape != wanted:
                 raise StageError(f"{hop} answers {name!r} of shape {array.shape}, the teacher {wanted}; look at how it was made")
+
+
+def absent(engine: Engine) -> dict[str, Any]:
+    """The columns of an engine that was not run here."""
+    known = {name: column for name, column in described(engine).items() if name in ("format", "precision")}
+    return {"hop": "engine", **known, "status": "not run here", "why": engine.why}
 
 
 def described(model: Model) -> dict[str, Any]:
@@ -142,7 +152,12 @@ def found(entries: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def speedup(times: Mapping[str, Mapping[int, timing.Seconds]]) -> dict[str, Any]:
-    """How many times as fast as others the engine answers one sample: the median over rounds, in which both took their turn."""
+    """How many times as fast as others the engine answers one sample: the median over rounds, in which both took their turn.
+
+    Nothing where the engine was not run.
+    """
+    if "engine" not in times:
+        return {"bounds": {}, "rounds": 0}
     ratios = {hop: times[hop][1] / times["engine"][1] for hop in ("reference", "teacher", "production") if hop in times}
     found: dict[str, Any] = {hop: float(np.median(each)) for hop, each in ratios.items()}
     bounds = {hop: list(statistics.median(each)) for hop, each in ratios.items()}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Set
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, computed_field, model_validator
 
 from attar.models.task import load_task
 from attar.pipeline.errors import StageError
@@ -15,38 +15,62 @@ from attar.pipeline.progress import advance
 from attar.pipeline.stage import CodeName, Device, Facts, Stage, scratch
 from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.learn import Learn
-from attar.stages.precision import dynamic, fp32, int8
+from attar.stages.precision import dynamic, fp16, fp32, int8
 from attar.stages.precision.fidelity import correlation
-from attar.stages.precision.ladder import Rung, best, climb
+from attar.stages.precision.int8 import EXCLUDED, Form
+from attar.stages.precision.ladder import best, climb
+from attar.stages.precision.placement import PLACEMENTS
+from attar.stages.precision.rungs import Fp16, Int8
 
 TUNING_BATCH = 64
+CLIMBING = ("fp16", "int8")
+"""Precisions that have a ladder."""
 
 
 class Optimize(Stage[OnnxModel]):
-    """``fp32`` keeps the graph; ``int8`` puts Q-DQ pairs around what has int8 kernels, from the calibration's ranges;
-    ``int8-dynamic`` stores the weights of matrix products in int8, and finds each batch's ranges when it is asked.
+    """What the graph computes in.
 
-    With a ``floor`` the graph is looked at on validation, and where it is below, a ladder is climbed: what was asked for first,
-    quantization-aware distillation last. All rungs are of the precision that was asked for. The most faithful one is kept, **also
-    when none reaches the floor**: the floor says when more effort is worth it, and is compared with an estimate from a split that
-    the effort was chosen on; what is promised are the gates, which judge the same correlation on test, with bounds. Facts tell:
-    ``floor``, ``reached``, ``rung`` (the one that is kept), ``student`` (its correlation in float) and ``rungs``, each with its
-    ``correlation`` and what else was found.
+    - ``fp32`` keeps the graph.
+    - ``fp16`` holds weights and activations in half precision; inputs and outputs stay float, and so do islands where half
+      overflows, which are found by running the graph on validation.
+    - ``bf16`` keeps the graph too: OpenVINO computes it in bfloat16, no other runtime here does.
+    - ``int8`` puts Q-DQ pairs around what has int8 kernels, from the calibration's ranges, where the ``runtime`` wants them.
+    - ``int8-dynamic`` stores the weights of matrix products in int8, and finds each batch's ranges when it is asked.
+
+    With a ``floor`` the graph is looked at on validation, and where it is below, a ladder is climbed. That of ``int8``: what was
+    asked for, a scale for each channel, other range methods, 1, 2, 4 and 8 of the most sensitive nodes out of int8, and
+    quantization-aware distillation. That of ``fp16``: more islands. All rungs are of the precision that was asked for, and each
+    starts from the best so far. The most faithful one is kept, **also when none reaches the floor**: the floor says when more
+    effort is worth it, and is compared with an estimate from a split that the effort was chosen on; what is promised are the
+    gates, which judge the same correlation on test, with bounds.
+
+    Facts tell what is rounded (``quantized`` or ``half``, nodes by operator) and what is not (``float``: node and reason); with a
+    floor also ``floor``, ``reached``, ``rung`` (the one that is kept), ``student`` (its correlation in float), ``rungs``, each
+    with its ``correlation`` and what else was found, and ``sensitivity`` (worst nodes: what each costs), where it was measured.
     """
 
-    follows: ClassVar[tuple[str, ...]] = ("attar.stages.labelling.rows:mapped", "attar.stages.labelling.rows:Rows")
+    follows: ClassVar[tuple[str, ...]] = (
+        "attar.stages.labelling.rows:mapped",
+        "attar.stages.labelling.rows:Rows",
+        "attar.stages.precision.ranges:of",
+    )
 
     task: CodeName
-    precision: Literal["fp32", "int8", "int8-dynamic"] = "fp32"
+    precision: Literal["fp32", "fp16", "bf16", "int8", "int8-dynamic"] = "fp32"
     """What the graph's weights and activations are held in."""
+    runtime: Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"] = "onnxruntime"
+    """What the graph is for. ``onnxruntime`` and ``openvino`` share one int8 graph, unsigned and asymmetric; ``tensorrt`` and
+    ``tensorrt-rtx`` another, symmetric."""
     per_channel: bool = True
     """A scale for each output channel of a weight instead of one for the whole weight. Both int8 only."""
+    range_method: Literal["minmax", "percentile", "entropy", "mse"] = "minmax"
+    """How the range of an activation is found from the calibration. int8 only."""
     exclude: tuple[str, ...] = ()
-    """Names of nodes that stay float. Both int8 only."""
+    """Names of nodes that stay float. fp16 and both int8 only."""
     floor: float = Field(0.0, ge=0, lt=1)
-    """The correlation with the teacher on validation below which the ladder is climbed; 0: never. int8 only."""
+    """The correlation with the teacher on validation below which the ladder is climbed; 0: never. int8 and fp16 only."""
     tuning_epochs: int = Field(2, ge=0)
-    """Of the ladder's last rung, quantization-aware distillation on the stored answers; 0: without it."""
+    """Of the last rung of int8, quantization-aware distillation on the stored answers; 0: without it."""
     tuning_learning_rate: float = Field(1e-3, gt=0)
     """The largest of a cosine."""
     seed: int = Field(0, ge=0)
@@ -55,25 +79,52 @@ class Optimize(Stage[OnnxModel]):
 
     @model_validator(mode="after")
     def _floor_has_a_ladder(self) -> Self:
-        if self.floor and self.precision == "int8-dynamic":
-            raise ValueError("floor climbs a ladder that precision 'int8-dynamic' does not have; remove floor, or use 'int8'")
+        if self.floor and self.precision not in CLIMBING:
+            raise ValueError(
+                f"floor climbs a ladder that precision {self.precision!r} does not have; remove floor, or use 'int8' or 'fp16'"
+            )
         return self
+
+    @model_validator(mode="after")
+    def _the_runtime_has_it(self) -> Self:
+        having = {"bf16": ["openvino"], "int8-dynamic": ["onnxruntime", "openvino"]}.get(self.precision, list(PLACEMENTS))
+        if self.runtime not in having:
+            raise ValueError(
+                f"runtime {self.runtime!r} has no precision {self.precision!r}, {' and '.join(having)} alone; "
+                "use another precision, such as 'fp16'"
+            )
+        return self
+
+    @computed_field  # type: ignore[prop-decorator]  # pydantic's decorator reads a property; mypy wants none above one
+    @property
+    def placement(self) -> str:
+        """What ``runtime`` decides: where an int8 graph has its Q-DQ pairs."""
+        return PLACEMENTS[self.runtime].name
+
+    @classmethod
+    def meaningless(cls, settings: Mapping[str, Any]) -> Set[str]:
+        return set() if settings.get("precision") in CLIMBING else {"floor", "tuning_epochs", "tuning_learning_rate"}
 
     @property
     def climbs(self) -> bool:
-        return self.precision == "int8" and self.floor > 0
+        return self.precision in CLIMBING and self.floor > 0
 
     def deciding(self) -> Set[str]:
-        only = {"task", "floor", "tuning_epochs", "tuning_learning_rate", "seed"}
-        return super().deciding() - (set() if self.climbs else only)
+        of = {
+            "fp16": {"exclude", "task"},
+            "int8": {"exclude", "per_channel", "range_method", "placement"},
+            "int8-dynamic": {"exclude", "per_channel"},
+        }
+        tuning = {"tuning_epochs", "tuning_learning_rate", "seed"} if self.precision == "int8" else set()
+        return {"precision", *of.get(self.precision, ()), *({"task", "floor", *tuning} if self.climbs else ())}
 
     def reading(self) -> Set[str]:
-        calibrated = set() if self.precision != "int8-dynamic" else {"calibration"}
-        return super().reading() - calibrated - (set() if self.climbs else {"student", "answers"})
+        calibrated = {"calibration"} if self.precision in CLIMBING else set()
+        return {"onnx", *calibrated, *({"student", "answers"} if self.climbs else ())}
 
     def run(self, out: Path, *, student: Weights, onnx: OnnxModel, calibration: Ranges, answers: Answers) -> Facts:
-        """Raises StageError when nothing can be quantized, the calibration belongs to another graph, or the floor is above what
-        the student itself has."""
+        """Raises Refusal when nothing can be quantized or half precision overflows in spite of all; StageError when the
+        calibration belongs to another graph, or the floor is above what the student itself has."""
         advance("optimize", 0, 1, self.precision)
         if self.climbs:
             made = self.climb(out, student, onnx, calibration, answers)
@@ -84,12 +135,19 @@ class Optimize(Stage[OnnxModel]):
         return {name: onnx.facts[name] for name in passed_on} | {"precision": self.precision} | made
 
     def write(self, source: Path, target: Path, calibration: Ranges) -> dict[str, Any]:
-        if self.precision == "fp32":
-            fp32.keep(source, target)
-            return {}
+        if self.precision == "int8":
+            return int8.quantize(source, target, calibration.of(self.range_method), self.form)
         if self.precision == "int8-dynamic":
             return dynamic.quantize(source, target, self.per_channel, self.exclude)
-        return int8.quantize(source, target, calibration.of(), self.per_channel, self.exclude)
+        if self.precision == "fp16":
+            return fp16.convert(source, target, calibration.of(), load_task(self.task), self.exclude)
+        fp32.keep(source, target)
+        return {}
+
+    @property
+    def form(self) -> Form:
+        excluded = dict.fromkeys(self.exclude, EXCLUDED)
+        return Form(PLACEMENTS[self.runtime], self.per_channel, self.range_method, excluded)
 
     def climb(self, out: Path, student: Weights, onnx: OnnxModel, calibration: Ranges, answers: Answers) -> dict[str, Any]:
         """Rung by rung; ``model.onnx`` is the best of them."""
@@ -100,8 +158,8 @@ class Optimize(Stage[OnnxModel]):
                 "what it lacks is not precision; lower the floor, or distil a better student"
             )
         task = load_task(self.task)
-        rungs = self.rungs(out, student, onnx.file(), calibration, answers)
-        tried = climb(rungs, lambda file: correlation(file, task, answers), self.floor, scratch(out))
+        plan = self.plan(out, student, onnx.file(), calibration, answers)
+        tried = climb(plan, lambda file: correlation(file, task, answers), self.floor, scratch(out))
         kept = best(tried)
         shutil.copyfile(kept.file, out / "model.onnx")
         return kept.facts | {
@@ -110,22 +168,20 @@ class Optimize(Stage[OnnxModel]):
             "rung": kept.name,
             "student": of_student,
             "rungs": [{"rung": each.name, "correlation": each.correlation, **each.facts} for each in tried],
+            **({"sensitivity": plan.costs} if isinstance(plan, Int8) and plan.costs else {}),
         }
 
-    def rungs(self, out: Path, student: Weights, source: Path, calibration: Ranges, answers: Answers) -> Iterator[Rung]:
-        """What was asked for, then the last resort."""
-        first = Rung("per-channel" if self.per_channel else "per-tensor", lambda file: self.write(source, file, calibration))
-        yield first
+    def plan(self, out: Path, student: Weights, source: Path, calibration: Ranges, answers: Answers) -> Int8 | Fp16:
+        task = load_task(self.task)
+        if self.precision == "fp16":
+            return Fp16(source, calibration.of(), task, self.exclude)
 
-        def tuned(file: Path) -> dict[str, Any]:
+        def tuned(quantized: Path, floats: Path) -> dict[str, Any]:
             from attar.stages.distillation.tuning import tune
 
-            floats, quantized = scratch(out) / "tuned.onnx", scratch(out) / f"{first.name}.onnx"
-            found = tune(source, quantized, floats, answers, self.learning(student), out)
-            return self.write(floats, file, calibration) | {"tuning": found}
+            return tune(source, quantized, floats, answers, self.learning(student), out)
 
-        if self.tuning_epochs:
-            yield Rung("distillation", tuned)
+        return Int8(source, calibration, self.form, task, tuned if self.tuning_epochs else None)
 
     def learning(self, student: Weights) -> Learn:
         """In fp32, because what is rounded to int8 must not be rounded before; nothing pulls the weights to zero."""

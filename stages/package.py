@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,10 +20,12 @@ from attar.models.preprocess.known import Steps
 from attar.models.task import Array, Arrays, Task, load_task
 from attar.pipeline.errors import Rejected, StageError
 from attar.pipeline.stage import Artifact, CodeName, Facts, Stage
+from attar.pipeline.store import NOT_PAYLOAD
 from attar.stages.artifacts import Bundle, Engine, Evidence, OnnxModel, Verdict
-from attar.stages.bundle import check, difference, in_batches
+from attar.stages.bundle import check, in_batches, unfinished
 from attar.stages.packaging import checksums, ragged, triton
 from attar.stages.packaging.card import card
+from attar.stages.packaging.finished import difference
 from attar.stages.packaging.judgement import Judgement, gated
 from attar.stages.packaging.manifest import LOOSEST, Golden, Manifest, Needs, Origin, Output, Tensor
 from attar.stages.packaging.page import page
@@ -38,7 +40,8 @@ NEVER_NEEDED = ("torch", "onnx", "onnxscript", "sklearn", "jinja2", "matplotlib"
 class Package(Stage[Bundle]):
     """Facts: ``name``, ``verdict``, ``bytes`` and ``golden`` (``requests``, ``tolerance``).
 
-    The layout is described in ``attar.stages.bundle``.
+    The layout is described in ``attar.stages.bundle``. The bundle of an engine that was not run here is unfinished: it has the
+    graph's answers for the engine's, and the engine itself only where it could be built.
     """
 
     bound_to_machine: ClassVar[bool] = True
@@ -50,16 +53,17 @@ class Package(Stage[Bundle]):
     """How far an engine's answers may move between two runs, relative to their largest magnitude (or 1)."""
 
     def run(self, out: Path, *, onnx: OnnxModel, model: OnnxModel, engine: Engine, evidence: Evidence, verdict: Verdict) -> Facts:
-        """Raises Rejected for any verdict but ``passed`` and for one that promises nothing of the engine against the teacher,
-        StageError when the evidence is of something else, or the engine does not repeat what was measured."""
+        """Raises Rejected for a verdict that is ``failed`` or ``undecided``, or that promises nothing of the engine against the
+        teacher, StageError when the evidence is of something else, or the engine does not repeat what was measured."""
         refuse(verdict.facts)
         check_evidence(evidence, {"onnx": onnx, "model": model, "engine": engine})
         copy(model, out / "graphs")
         copy(onnx, out / "reference")
-        copy(engine, out / "engines" / engine.facts["runtime"])
+        if engine.facts["files"]:
+            copy(engine, out / "engines" / engine.facts["runtime"], "*")
         task = load_task(self.task)
         steps = shipped(task.preprocess, out)
-        golden = self._golden(task, engine, evidence)
+        golden = self._golden(task, last_run(engine.facts), engine if last_run(engine.facts) == "engine" else model, evidence)
         save_file(golden, out / "golden.safetensors")
         made = {"onnx": onnx, "model": model, "engine": engine, "evidence": evidence, "verdict": verdict}
         manifest = self._manifest(task, steps, golden, made)
@@ -68,60 +72,67 @@ class Package(Stage[Bundle]):
         (out / "report.html").write_text(page(self.name, made), encoding="utf-8")
         triton.write(out / "triton", manifest, out / "graphs")
         checksums.seal(out)
-        reopen(out)
+        reopen(out, unfinished if manifest.unfinished else check)
         size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-        return {"name": self.name, "verdict": "passed", "bytes": size, "golden": manifest.golden.model_dump()}
+        return {"name": self.name, "verdict": verdict.facts["verdict"], "bytes": size, "golden": manifest.golden.model_dump()}
 
-    def _golden(self, task: Task, engine: Engine, evidence: Evidence) -> dict[str, Array]:
-        """Requests from the test split, the teacher's recorded answers and the engine's new ones."""
+    def _golden(self, task: Task, hop: str, last: OnnxModel, evidence: Evidence) -> dict[str, Array]:
+        """Requests from the test split, the teacher's recorded answers and new ones of the last hop that was run."""
         split = task.split("test")
         rows = np.arange(min(REQUESTS, len(split)))
         raw = split.take(rows).inputs
         batch = task.ranges.get("batch", (1, 1))[1]
-        measured_call = next(Bench(task, split, evidence.facts["batch"]).batches("the engine again"))
-        with engine.open() as predictor:
+        measured_call = next(Bench(task, split, evidence.facts["batch"]).batches(f"the {hop} again"))
+        with last.open() as predictor:
             answers = in_batches(predictor, preprocess.apply(task.preprocess, raw), batch)
             again = predictor(measured_call)  # dynamic int8 rounds by the range of its whole call, so it is the same call
-        for name, measured in recorded(evidence, "engine", task, rows).items():
+        for name, measured in recorded(evidence, hop, task, rows).items():
             common = min(len(measured), len(again[name]))
             apart = difference(measured[:common], again[name][:common])
             if not apart <= self.tolerance:
                 raise StageError(
-                    f"the engine does not repeat what was measured: {name!r} is off by {apart:.2g} of its magnitude, allowed "
-                    f"{self.tolerance:g}; it is not the engine of this evidence, or not deterministic. Build and measure again"
+                    f"the {hop} does not repeat what was measured: {name!r} is off by {apart:.2g} of its magnitude, allowed "
+                    f"{self.tolerance:g}; it is not the {hop} of this evidence, or not deterministic. Build and measure again"
                 )
         teacher = recorded(evidence, "teacher", task, rows)
-        parts: dict[str, Arrays] = {"raw": raw, "teacher": teacher, "engine": answers}
+        parts: dict[str, Arrays] = {"raw": raw, "teacher": teacher, hop: answers}
         named = {f"{who}.{name}": array for who, arrays in parts.items() for name, array in arrays.items()}
         return {key: tensor for name, array in named.items() for key, tensor in ragged.encoded(name, array).items()}
 
     def _manifest(self, task: Task, steps: Steps, golden: Arrays, made: Mapping[str, Artifact]) -> Manifest:
-        verdict, ledger = made["verdict"].facts, made["evidence"].facts
+        verdict, ledger, engine = made["verdict"].facts, made["evidence"].facts, made["engine"].facts
         return Manifest(
             name=self.name,
             task=self.task,
             inputs={name: Tensor(dtype=np.dtype(tensor.dtype).name, axes=tensor.axes) for name, tensor in task.inputs.items()},
             outputs={
-                name: Output(dtype=str(golden[f"engine.{name}"].dtype), axes=output.axes, kind=output.kind)
+                name: Output(dtype=str(golden[f"{last_run(engine)}.{name}"].dtype), axes=output.axes, kind=output.kind)
                 for name, output in task.outputs.items()
             },
             ranges=task.ranges,
             preprocess=steps,
             labels=task.classes,
-            graphs=made["engine"].facts["graphs"],
-            engine=needs(made["engine"].facts),
+            graphs=engine["graphs"],
+            engine=needs(engine),
             golden=Golden(requests=len(next(iter(golden.values()))), tolerance=self.tolerance),
             verdict=Judgement.model_validate(verdict),
             ledger=ledger,
             lineage=lineage(made),
+            not_run_here=engine["why"],
         )
 
 
+def last_run(engine: Facts) -> str:
+    """The hop whose answers are the bundle's: where the engine was not run here, that of the graph it is built from."""
+    return "model" if engine["why"] else "engine"
+
+
 def refuse(verdict: Facts) -> None:
-    """Raises Rejected unless something was promised of the engine, and everything promised was kept."""
-    if verdict["verdict"] == "passed" and gated(verdict["gates"]):
+    """Raises Rejected unless something was promised of the engine, and everything promised was kept as far as it was run."""
+    kept = verdict["verdict"] in ("passed", "not run here")
+    if kept and gated(verdict["gates"]):
         return
-    if verdict["verdict"] == "passed":
+    if kept:
         raise Rejected(
             "not packaged: nothing is promised of the engine against the teacher, so nothing is known of what would be shipped; "
             "add score_drop, correlation, cosine, agreement or kdl to [gates]"
@@ -143,11 +154,12 @@ def check_evidence(evidence: Evidence, packed: Mapping[str, Artifact]) -> None:
             )
 
 
-def copy(model: OnnxModel, folder: Path) -> None:
+def copy(model: OnnxModel, folder: Path, files: str = "*.onnx*") -> None:
     """The graphs with their external data; not what the store wrote beside them."""
     folder.mkdir(parents=True)
-    for path in sorted(model.root.glob("*.onnx*")):
-        shutil.copyfile(path, folder / path.name)
+    for path in sorted(model.root.glob(files)):
+        if path.name not in NOT_PAYLOAD:
+            shutil.copyfile(path, folder / path.name)
 
 
 def recorded(evidence: Evidence, hop: str, task: Task, rows: Array) -> dict[str, Array]:
@@ -157,6 +169,7 @@ def recorded(evidence: Evidence, hop: str, task: Task, rows: Array) -> dict[str,
 
 
 def needs(engine: Facts) -> Needs:
+    asked = engine["asked"]
     return Needs(
         runtime=engine["runtime"],
         version=engine["runtime_version"],
@@ -164,6 +177,8 @@ def needs(engine: Facts) -> Needs:
         threads=engine["threads"],
         precision=engine["precision"],
         machine=engine["machine"],
+        profile={axis: tuple(sizes) for axis, sizes in asked["profile"].items()},
+        options=asked["options"],
     )
 
 
@@ -175,10 +190,11 @@ def lineage(made: Mapping[str, Artifact]) -> dict[str, Origin]:
     return earlier | given
 
 
-def reopen(bundle: Path) -> None:
+def reopen(bundle: Path, check: Callable[[Path], object]) -> None:
     """Check the bundle in a process of its own that cannot import torch or user code. Raises StageError with what it said."""
     blocked = "".join(f"sys.modules[{name!r}] = None; " for name in NEVER_NEEDED)
-    called = f"import sys; {blocked}from {check.__module__} import {check.__name__}; {check.__name__}(sys.argv[1])"
+    called = f"import sys; {blocked}from pathlib import Path; from {check.__module__} import {check.__name__}"
+    called += f"; {check.__name__}(Path(sys.argv[1]))"
     environment: dict[str, Any] = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}  # attar's home and no other
     command = [sys.executable, "-P", "-c", called, str(bundle)]
     child = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from attar.pipeline.run import Record
 from attar.pipeline.workspace import STORE, open_workspace
-from attar.stages import SLOTS
+from attar.stages.slots import SLOTS
 
 
 def run(

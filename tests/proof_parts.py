@@ -22,7 +22,7 @@ from attar.stages.artifacts import Answers, Engine, Evidence, OnnxModel, Product
 from attar.stages.labelling.shards import Shard
 from attar.stages.measure import Measure
 from attar.stages.proof.ledger import BOUNDED
-from attar.stages.runtimes import onnxruntime
+from attar.stages.runtimes import cpu, onnxruntime
 from tests.smoke import write_shard
 
 NAME = "tests.proof_parts:Points"
@@ -104,8 +104,8 @@ def engine(root: Path, matrix: Matrix) -> Engine:
     root.mkdir(parents=True)
     write_graph(root / "model.onnx", matrix)
     runtime: dict[str, Any] = {"runtime": "onnxruntime", "runtime_version": onnxruntime.version(), "provider": onnxruntime.CPU}
-    runtime |= {"threads": 1, "files": {"model": "model.onnx"}}
-    facts = {**onnx_facts(matrix), **runtime, "machine": onnxruntime.machine()}
+    runtime |= {"threads": 1, "files": {"model": "model.onnx"}, "why": None, "asked": {"profile": {}, "options": {}}}
+    facts = {**onnx_facts(matrix), **runtime, "machine": cpu.machine()}
     return Engine(digest(root.name), digest(str(matrix)), root, facts)
 
 

@@ -92,6 +92,34 @@ def absent(hop: Mapping[str, Any], why: str) -> dict[str, Any]:
     return {name: hop[name] for name in ("hop", "format", "precision")} | {"status": "not run here", "why": why}
 
 
+def choice() -> dict[str, Any]:
+    """Five candidates: two pass, one breaks a promise, one was refused and one needs another machine."""
+    rows = [
+        tried("c1", "onnxruntime fp32", 118.0, 0.9143, 0.9821, 96_500, "slower: 1.65 times (1.63 to 1.67)"),
+        tried("c2", "onnxruntime int8", 71.3, 0.9121, 0.9789, 66_000, "the fastest that keeps the promises"),
+        tried("c3", "onnxruntime int8, per_channel false", 69.9, 0.8904, 0.9431, 65_100, "correlation 0.9431", verdict="failed"),
+        untried("c4", "onnxruntime int8-dynamic", "refused", "nothing can be quantized: no <MatMul> is left"),
+        untried("c5", "tensorrt-rtx fp16", "not run here", "needs a GPU"),
+    ]
+    timing = {"cpu": 1, "threads": 1, "rounds": {"1": 200, "32": 200}, "load_average": [0.4, 1.0]}
+    about = {"split": "validation", "samples": 5000, "score_name": "accuracy", "batch": 32, "timing": timing}
+    return {**about, "winner": "c2", "passed": True, "summary": "onnxruntime int8 goes on", "candidates": rows}
+
+
+def tried(
+    name: str, title: str, p50: float, score: float, corr: float, size: int, reason: str, verdict: str = "passed"
+) -> dict[str, Any]:  # fmt: skip  # the columns of a table
+    found = {"score": score, "score_drop": round(0.9271 - score, 4), "correlation": corr, "bytes": size, "threads": 1}
+    latency = {"p50": {"1": p50, "32": 17 * p50}, "slower": None}
+    return {"candidate": name, "title": title, "status": "measured", "verdict": verdict, "reason": reason, **found, **latency}
+
+
+def untried(name: str, title: str, status: str, why: str) -> dict[str, Any]:
+    nothing = dict.fromkeys(("score", "score_drop", "correlation", "bytes", "threads", "slower"))
+    row = {"candidate": name, "title": title, "status": status, "verdict": status, "reason": f"{status}: {why}"}
+    return {**row, **nothing, "p50": {}}
+
+
 def verdict(ledger: Mapping[str, Any]) -> dict[str, Any]:
     hops = {hop["hop"]: hop for hop in ledger["hops"]}
     gates = [judged("teacher_score", "teacher", "absolute", 0.9, hops["teacher"]["score"], hops["teacher"]["score_bounds"])]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from attar.pipeline.report.junit import junit
 from attar.pipeline.report.target import targets
 from attar.pipeline.report.terminal import ledger
-from tests.report_facts import CLASSES, MACHINE, SAMPLES, absent, evidence, trained, verdict
+from tests.report_facts import CLASSES, MACHINE, SAMPLES, absent, choice, evidence, trained, verdict
 
 TARGET_INPUTS = ("teacher", "answers", "reference", "student", "control", "onnx")
 OPTIMIZED = {"student": "student", "onnx": "onnx", "calibration": "calibration", "answers": "answers"}
@@ -88,6 +88,19 @@ def suffix_records(target: str, ledger: Mapping[str, Any], root: Path) -> Iterat
     yield finished(proof, "Measure", {n: n for n in TARGET_INPUTS} | {"engine": engine}, 24.9, ledger, root)
     yield finished(judged, "Judge", {"evidence": proof}, 0.01, verdict(ledger), root)
     yield finished(f"{target}.bundle", "Package", {"engine": engine, "verdict": judged}, 1.9, {}, root)
+
+
+def with_candidates(records: Sequence[Made], root: Path) -> list[Made]:
+    """The same run, had the target been chosen from five candidates, of which one was refused."""
+    at = [record.slot for record in records].index("cpu.model")
+    slots = [finished(f"cpu.c{n}.{name}", "Build", {}, 1.0, {}, root) for n in range(1, 6) for name in ("model", "engine")]
+    slots += [finished("cpu.trials", "Try", {"c1": "cpu.c1.engine"}, 9.1, {}, root)]
+    return [
+        *records[:at],
+        *slots,
+        finished("cpu.choice", "Choose", {"trials": "cpu.trials"}, 0.01, choice(), root),
+        *records[at:],
+    ]
 
 
 def skipped(record: Made, reason: str) -> Made:

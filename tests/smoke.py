@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -17,7 +18,7 @@ from attar.models.tasks.digits import Digits
 from attar.models.views import clean
 from attar.pipeline import names
 from attar.pipeline.stage import Artifact, Facts
-from attar.stages.artifacts import Answers, Weights
+from attar.stages.artifacts import Answers, Ranges, Weights
 from attar.stages.labelling.shards import Packed, Shard, save
 
 A = TypeVar("A", bound=Artifact)
@@ -28,6 +29,19 @@ MOBILE = "attar.models.networks.mobile:mobile"
 
 def artifact(kind: type[A], root: Path, facts: Facts) -> A:
     return kind(key="0" * 64, digest="1" * 64, root=root, facts=facts)
+
+
+class Known(Ranges):
+    """Ranges that are given: facts hold them by method."""
+
+    def of(self, method: str = "minmax", percent: float = 99.99) -> dict[str, tuple[float, float]]:
+        return dict(self.facts[method])
+
+
+def known(ranges: Mapping[str, tuple[float, float]], **others: Mapping[str, tuple[float, float]]) -> Known:
+    """By every method the same, but for those that are named."""
+    methods = ("minmax", "percentile", "entropy", "mse")
+    return artifact(Known, Path("nowhere"), {**dict.fromkeys(methods, ranges), **others})
 
 
 NOBODY = artifact(Weights, Path("nowhere"), {})
@@ -61,6 +75,23 @@ def digits_weights(root: Path) -> Weights:
         for seen in clean(Digits(), Digits().split("train")):
             module(torch.from_numpy(np.asarray(seen.inputs["image"], np.float32)))
     return stored(root, module, RESIDUAL, DIGITS, {"width": 8})
+
+
+STRANGE = """
+    <ir_version: 9, opset_import: ["" : 20, "my.ops" : 1]>
+    strange (float[batch,1,8,8] image) => (float[batch,10] logits) {
+        seen = Relu(image)
+        logits = my.ops.Strange(seen)
+    }"""
+
+
+def strange(folder: Path) -> Path:
+    """A graph whose last node has an operator that no runtime knows."""
+    graph = onnx.parser.parse_model(STRANGE)
+    for number, node in enumerate(graph.graph.node):
+        node.name = f"node_{number}"
+    onnx.save(graph, folder / "model.onnx")
+    return folder / "model.onnx"
 
 
 def write_shard(root: Path, shard: Shard, outputs: Mapping[str, Array]) -> None:

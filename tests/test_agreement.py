@@ -15,10 +15,10 @@ from attar.models.task import Arrays, InMemory, Output, Split, SplitName, Task, 
 from attar.pipeline.errors import RecipeError, StageError
 from attar.pipeline.recipe import Slot, load
 from attar.pipeline.schema import schema
-from attar.stages import SLOTS
 from attar.stages.artifacts import Weights
 from attar.stages.distillation.live import layered
 from attar.stages.label import Label, check_reads
+from attar.stages.slots import SLOTS
 from tests import tiny
 from tests.smoke import DIGITS, Numbers, artifact
 from tests.toy import Tasked

@@ -11,8 +11,8 @@ import pytest
 
 from attar.models.task import hits
 from attar.pipeline import blame
+from attar.pipeline.blame import breaking
 from attar.pipeline.errors import StageError
-from attar.pipeline.run import breaking
 
 
 def by_numpy() -> None:

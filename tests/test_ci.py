@@ -58,8 +58,8 @@ def uses() -> Iterator[tuple[str, list[str]]]:
 
 def test_the_page_uses_what_the_issue_is_about() -> None:
     commands = {name for name, _ in uses()}
-    assert commands == {"run", "plan", "fetch", "gc", "check", "bench", "validate", "package"}
-    assert {option for _, options in uses() for option in options} == {"-o", "--against", "--json"}
+    assert commands == {"run", "plan", "fetch", "gc", "check", "bench", "validate", "package", "finish"}
+    assert {option for _, options in uses() for option in options} == {"-o", "--against", "--json", "--recipe"}
 
 
 @pytest.mark.parametrize(("name", "options"), list(uses()))

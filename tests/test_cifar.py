@@ -14,7 +14,7 @@ from attar.models.tasks import cifar
 from attar.models.tasks.cifar import FILES, FOLDER, Cifar100
 from attar.pipeline.errors import StageError
 from attar.pipeline.workspace import open_workspace
-from attar.stages import SLOTS
+from attar.stages.slots import SLOTS
 from tests.cifar import packed, table, write
 from tests.promised import missing
 

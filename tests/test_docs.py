@@ -17,7 +17,7 @@ from mkdocs.config import load_config
 import attar
 from attar.pipeline.cli import main
 from attar.pipeline.schema import schema, section
-from attar.stages import SLOTS
+from attar.stages.slots import SLOTS
 from docs import drawing, figures, hooks, reference
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +42,9 @@ def rows(text: str) -> dict[str, list[str]]:
     return {row[0].strip("`"): row for row in cells}
 
 
-@pytest.mark.parametrize("slot", SLOTS, ids=lambda slot: str(slot.name))
+@pytest.mark.parametrize(
+    "slot", [*(slot for slot in SLOTS if not slot.per_target), *reference.of_targets()], ids=lambda slot: str(slot.name)
+)
 def test_every_setting_of_every_slot_is_in_the_reference(slot: Any, pages: dict[str, str]) -> None:
     anchor = f"target-{slot.name}" if slot.per_target else slot.name
     found = rows(part(pages["reference/recipe.md"], anchor))
@@ -155,7 +157,7 @@ def test_the_figures_are_those_that_the_code_draws(name: str) -> None:
 
 def test_the_figure_of_the_slots_has_every_slot_and_what_a_plan_says() -> None:
     drawn = figures.slots()
-    assert [slot.name for slot in SLOTS if f">{slot.name}</text>" not in drawn] == []
+    assert [slot.name for slot in SLOTS if not slot.choosing and f">{slot.name}</text>" not in drawn] == []
     found = figures.actions("student")
     assert [name for name, action in found.items() if action == "run"] == ["student"]
     assert {name for name, action in found.items() if action == "reuse"} == {
@@ -165,6 +167,13 @@ def test_the_figure_of_the_slots_has_every_slot_and_what_a_plan_says() -> None:
         "control",
         "production",
     }
+
+
+def test_the_figure_of_the_candidates_has_every_slot_that_only_they_have() -> None:
+    drawn = figures.candidates()
+    names = [slot.name for slot in SLOTS if slot.choosing and slot in reference.of_targets()]
+    assert names == ["trials", "choice"]
+    assert [name for name in names if f">{name}</text>" not in drawn] == []
 
 
 @pytest.mark.parametrize(("low", "high", "verdict"), [(0, 0.02, "passed"), (0.01, 0.03, "undecided"), (0.021, 0.03, "failed")])

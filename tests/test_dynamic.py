@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from attar.models import views
-from attar.pipeline.errors import StageError
+from attar.pipeline.errors import Refusal, StageError
 from attar.stages.artifacts import OnnxModel, Ranges
 from attar.stages.calibrate import Calibrate
 from attar.stages.export import Export
@@ -62,7 +62,7 @@ def products(file: Path, *, per_channel: bool = True, exclude: Collection[str] =
     return facts, onnx.load(file.with_suffix(".int8.onnx"))
 
 
-@pytest.mark.parametrize("precision", ["int8", "int8-dynamic"])
+@pytest.mark.parametrize("precision", ["int8", "int8-dynamic", "fp16"])
 def test_ragged_texts_keep_their_answers(tmp_path: Path, exported: tuple[OnnxModel, Ranges], precision: str) -> None:
     made = optimized(tmp_path / "out", exported, precision=precision)
     assert made.facts["precision"] == precision
@@ -109,12 +109,12 @@ def test_one_scale_a_weight_and_what_is_excluded(tmp_path: Path) -> None:
     assert {tuple(t.dims) for t in model.graph.initializer if t.name.endswith("_scale")} <= {(), (1,)}
     facts, model = products(tmp_path / "y.onnx", exclude=["Gemm_0"])
     assert facts["quantized"] == {"MatMul": 1}
-    assert facts["float"][0] == "Gemm_0"
+    assert facts["float"]["Gemm_0"] == "excluded by the recipe"
     assert [node.op_type for node in model.graph.node].count("MatMulInteger") == 1
 
 
 def test_what_cannot_be_quantized_is_said(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"nothing can be quantized: .* Use precision = 'int8' for convolutions"):
+    with pytest.raises(Refusal, match=r"nothing can be quantized: .* Use precision = 'int8' for convolutions"):
         products(tmp_path / "x.onnx", exclude=["Gemm_0", "MatMul_2"])
     with pytest.raises(StageError, match="exclude names a node 'Gemm_1' that the graph does not have; did you mean 'Gemm_"):
         products(tmp_path / "y.onnx", exclude=["Gemm_1"])

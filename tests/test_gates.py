@@ -121,8 +121,18 @@ def test_what_was_not_run_here_never_passes() -> None:
     facts = judged(ledger)
     assert facts["verdict"] == "not run here"
     assert {row["verdict"] for row in facts["gates"] if row["hop"] == "engine"} == {"not run here"}
+    assert all(row["decides"] for row in facts["gates"] if row["hop"] in ("model", "engine"))
     line(ledger, "model")["previous"] |= metrics(correlation=0.1)
     assert judged(ledger)["verdict"] == "failed"  # what did run and broke is worse
+
+
+def test_the_graph_stands_for_an_engine_that_was_not_run() -> None:
+    ledger = a_ledger()
+    line(ledger, "model")["teacher"] = metrics(score_drop=0.5)
+    assert judged(ledger)["verdict"] == "passed"  # the engine keeps the promise, however it does that
+    ledger["hops"][-1] = {"hop": "engine", "status": "not run here", "why": "no GPU"}
+    facts = judged(ledger)
+    assert (facts["verdict"], facts["first_broken"]) == ("failed", "model")
 
 
 def test_a_promise_that_the_outputs_cannot_show_is_an_error() -> None:

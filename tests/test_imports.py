@@ -43,7 +43,7 @@ def loaded(code: str) -> set[str]:
     "code",
     [
         pytest.param("import attar", id="import attar"),
-        pytest.param("import attar.stages", id="import attar.stages"),
+        pytest.param("import attar.stages.slots", id="import attar.stages.slots"),
         pytest.param("import attar.models.task", id="import attar.models.task"),
         pytest.param(HELP, id="attar --help"),
     ],

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 
-from attar.models.task import Arrays
-from attar.pipeline.errors import StageError
+from attar.models.task import Arrays, load_task
+from attar.pipeline.errors import Missing, StageError
 from attar.stages.artifacts import OnnxModel
 from attar.stages.runtimes import onnxruntime
+from attar.stages.runtimes.runtime import Asked
+from tests import smoke
 
+AZURE = "AzureExecutionProvider"
 IMAGE = np.zeros((2, 1, 8, 8), np.float32)
 
 
@@ -34,21 +38,47 @@ def test_wrong_inputs_are_named(digits_onnx: OnnxModel, inputs: Arrays, message:
 def test_an_unknown_provider_is_not_replaced_by_the_cpu(digits_onnx: OnnxModel) -> None:
     files = {"model": digits_onnx.file()}
     with (
-        pytest.raises(StageError, match=r"no provider 'CpuExecutionProvider'; did you mean 'CPUExecutionProvider'\?"),
-        onnxruntime.opened(files, 1, "CpuExecutionProvider"),
+        pytest.raises(StageError, match=r"has no provider 'CPUExecutionProvidr'; did you mean 'CPUExecutionProvider'\?"),
+        onnxruntime.opened(files, 1, "CPUExecutionProvidr"),
     ):
         pass
 
 
-def test_a_provider_that_takes_no_node_is_an_error(digits_onnx: OnnxModel, capfd: pytest.CaptureFixture[str]) -> None:
-    if "AzureExecutionProvider" not in ort.get_available_providers():
-        pytest.skip("this ONNX Runtime has no provider that falls back to the CPU")
+@pytest.mark.skipif(AZURE not in ort.get_available_providers(), reason="no provider that leaves nodes to the CPU")
+def test_nodes_that_land_on_another_provider_are_named(digits_onnx: OnnxModel, capfd: pytest.CaptureFixture[str]) -> None:
     with (
-        pytest.raises(StageError, match=r"cannot open .*model\.onnx on AzureExecutionProvider: .*fallback"),
-        onnxruntime.opened({"model": digits_onnx.file()}, 1, "AzureExecutionProvider"),
+        pytest.raises(StageError, match=rf"{AZURE} was asked for, but .* Conv 'node_\w+' on CPUExecutionProvider, .* in all"),
+        onnxruntime.opened({"model": digits_onnx.file()}, 1, AZURE),
     ):
         pass
+    refused = onnxruntime.OnnxRuntime().supports(digits_onnx.file(), load_task(smoke.DIGITS), Asked(provider=AZURE))
+    assert {each.operator for each in refused} >= {"Conv", "Gemm"}
+    assert re.fullmatch(r"Conv 'node_\w+': it runs on CPUExecutionProvider", str(refused[0]))
     assert capfd.readouterr().err == ""
+
+
+def test_the_cpu_takes_every_node(digits_onnx: OnnxModel) -> None:
+    assert onnxruntime.OnnxRuntime().supports(digits_onnx.file(), load_task(smoke.DIGITS), Asked()) == []
+
+
+def test_an_operator_that_nobody_implements_is_named(tmp_path: Path) -> None:
+    refused = onnxruntime.OnnxRuntime().supports(smoke.strange(tmp_path), load_task(smoke.DIGITS), Asked())
+    assert list(map(str, refused)) == ["my.ops:Strange: ONNX Runtime does not have it"]
+
+
+@pytest.mark.parametrize("provider", sorted(onnxruntime.NVIDIA))
+def test_a_provider_whose_hardware_is_not_here(monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
+    monkeypatch.setattr(onnxruntime, "gpus", list)
+    assert onnxruntime.OnnxRuntime().unbuildable(Asked(provider=provider)) == "no NVIDIA GPU"
+    monkeypatch.setattr(onnxruntime, "gpus", lambda: ["one"])
+    assert onnxruntime.OnnxRuntime().unbuildable(Asked(provider=provider)) is None
+
+
+def test_a_provider_of_another_package_is_missing() -> None:
+    with pytest.raises(Missing, match="no provider 'OpenVINOExecutionProvider': install onnxruntime-openvino in place of"):
+        onnxruntime.check_provider("OpenVINOExecutionProvider")
+    with pytest.raises(Missing, match="no provider 'NnapiExecutionProvider': install a build of ONNX Runtime that has it"):
+        onnxruntime.check_provider("NnapiExecutionProvider")
 
 
 @pytest.mark.parametrize("content", [None, b"not a graph"])
@@ -70,8 +100,9 @@ def test_threads() -> None:
         onnxruntime.options(0, onnxruntime.CPU, optimize=True)
 
 
-def test_machine_facts() -> None:
-    facts = onnxruntime.machine()
-    assert facts["cores"] == len(os.sched_getaffinity(0))
-    assert facts["flags"] == sorted(facts["flags"])
-    assert set(facts["flags"]) <= onnxruntime.FLAGS
+def test_building_without_onnx_says_what_to_install(
+    tmp_path: Path, digits_onnx: OnnxModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "find_spec", lambda name: None)
+    with pytest.raises(Missing, match=r"onnx is not installed; run: pip install 'attar\[train\]'"):
+        onnxruntime.OnnxRuntime().build(digits_onnx.file(), tmp_path / "model.onnx", load_task(smoke.DIGITS), Asked())

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,14 @@ from torch import nn
 from attar.models.task import Arrays, InMemory, Output, Split, SplitName, Task, Tensor
 from attar.models.tasks.digits import Digits
 from attar.models.views import clean
-from attar.pipeline.errors import StageError
+from attar.pipeline.errors import Refusal, StageError
 from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.calibrate import Calibrate
 from attar.stages.export import Export
 from attar.stages.optimize import Optimize
-from attar.stages.precision.graphs import count_nodes, inline_identities, ranks
-from attar.stages.precision.int8 import data, integer_nodes, name_nodes
+from attar.stages.precision.graphs import count_nodes, inline_identities, name_nodes, ranks
 from attar.stages.precision.pooling import pool_globally
+from attar.stages.precision.selection import data, integer_nodes
 from attar.stages.runtimes import onnxruntime
 from tests import smoke
 
@@ -200,13 +199,12 @@ def test_refusals(tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges)
     with pytest.raises(StageError, match="exclude names a node 'node_Conv' that the graph does not have; did you mean"):
         optimized(tmp_path / "a", digits_onnx, digits_ranges, precision="int8", exclude=["node_Conv"])
     model, ranges = exported(tmp_path / "linear", "tests.smoke:linear", "tests.smoke:Numbers")
-    with pytest.raises(StageError, match=r"nothing can be quantized: .* Use precision = 'fp32'"):
+    with pytest.raises(Refusal, match=r"nothing can be quantized: .* Use precision = 'fp32'"):
         optimized(tmp_path / "b", model, ranges, precision="int8")
     with pytest.raises(StageError, match=r"no range for tensor .*; was it made from another graph"):
         optimized(tmp_path / "c", digits_onnx, ranges, precision="int8")
-    for wrong in ("fp16", "int4"):
-        with pytest.raises(ValidationError, match="precision"):
-            Optimize.model_validate({"task": smoke.DIGITS, "precision": wrong})
+    with pytest.raises(ValidationError, match="precision"):
+        Optimize.model_validate({"task": smoke.DIGITS, "precision": "int4"})
 
 
 @pytest.mark.parametrize(("keepdims", "operators"), [(1, ["GlobalAveragePool"]), (0, ["GlobalAveragePool", "Flatten"])])
@@ -265,7 +263,11 @@ class Climbing:
 @pytest.fixture(scope="module")
 def climbing(hard: tuple[OnnxModel, Ranges], digits_weights: Weights, own_answers: Answers) -> Climbing:
     student = smoke.artifact(Weights, digits_weights.root, {**digits_weights.facts, "correlation": 1.0})
-    return Climbing({"student": student, "onnx": hard[0], "calibration": hard[1], "answers": own_answers})
+    minmax = hard[1].of()
+    half = {name: (low / 2, high / 2) for name, (low, high) in minmax.items()}  # clips, and is worse
+    near = {name: (0.98 * low, 0.98 * high) for name, (low, high) in minmax.items()}
+    ranges = smoke.known(minmax, percentile=half, mse=near)
+    return Climbing({"student": student, "onnx": hard[0], "calibration": ranges, "answers": own_answers})
 
 
 @pytest.fixture(scope="module")
@@ -283,34 +285,47 @@ def test_above_the_floor_nothing_is_touched(tmp_path: Path, climbing: Climbing, 
     assert {name: facts[name] for name in plain.facts} == plain.facts
 
 
-def test_below_the_floor_distillation_is_the_last_resort(tmp_path: Path, climbing: Climbing, plain: OnnxModel) -> None:
-    made = climbing(tmp_path, floor=0.99999)
-    first, last = made.facts["rungs"]
-    assert (first["rung"], last["rung"], made.facts["rung"]) == ("per-tensor", "distillation", "distillation")
-    assert last["correlation"] > first["correlation"]
+def test_below_the_floor_distillation_is_the_last_resort(tmp_path: Path, climbing: Climbing) -> None:
+    made = climbing(tmp_path, floor=0.99999, tuning_learning_rate=1e-4)
+    rungs = {rung["rung"]: rung for rung in made.facts["rungs"]}
+    without = ["without-1", "without-2", "without-4"]  # of eight convolutions
+    assert list(rungs) == ["per-tensor", "per-channel", "percentile", "entropy", "mse", *without, "distillation"]
+    assert rungs["per-tensor"]["correlation"] < rungs["per-channel"]["correlation"]
+    assert rungs["percentile"]["correlation"] < rungs["per-channel"]["correlation"]
+    assert {rungs[name]["range_method"] for name in without} != {"percentile"}  # which was worse
+    assert made.facts["rung"] == "distillation"
+    last = rungs["distillation"]
+    assert last["correlation"] > rungs["without-4"]["correlation"]
     assert [entry["epoch"] for entry in last["tuning"]["history"]] == [1]  # as many as allowed
-    assert made.facts["tuning"] == last["tuning"]
     assert (made.facts["floor"], made.facts["reached"], made.facts["precision"]) == (0.99999, False, "int8")
-    assert made.facts["quantized"] == plain.facts["quantized"]
+    assert made.facts["quantized"] == last["quantized"] == rungs["without-4"]["quantized"]
+    assert list(made.facts["sensitivity"].values()) == sorted(made.facts["sensitivity"].values(), reverse=True)
     assert made.file().read_bytes() == (tmp_path / "scratch" / "distillation.onnx").read_bytes()
-    nodes, same = (onnx.load(each.file()).graph.node for each in (made, plain))
-    assert list(nodes) == list(same)
+    nodes = [onnx.load(tmp_path / "scratch" / f"{name}.onnx").graph.node for name in ("distillation", "without-4")]
+    assert list(nodes[0]) == list(nodes[1])  # and only the numbers differ
 
 
-def test_what_made_it_worse_is_not_kept(tmp_path: Path, climbing: Climbing, plain: OnnxModel) -> None:
+def test_what_made_it_worse_is_not_kept(tmp_path: Path, climbing: Climbing) -> None:
     made = climbing(tmp_path, floor=0.99999, tuning_learning_rate=1e3)
-    first, last = made.facts["rungs"]
-    assert last["correlation"] < first["correlation"]
-    assert made.facts["rung"] == "per-tensor"
+    *others, last = made.facts["rungs"]
+    best = max(others, key=lambda rung: float(rung["correlation"]))
+    assert last["correlation"] < best["correlation"]
+    assert made.facts["rung"] == best["rung"]
     assert "tuning" not in made.facts
-    assert made.file().read_bytes() == plain.file().read_bytes()
+    assert made.file().read_bytes() == (tmp_path / "scratch" / f"{best['rung']}.onnx").read_bytes()
 
 
-def test_without_epochs_there_is_no_last_resort(tmp_path: Path, climbing: Climbing, plain: OnnxModel) -> None:
+def test_without_epochs_there_is_no_last_resort(tmp_path: Path, climbing: Climbing) -> None:
     made = climbing(tmp_path, floor=0.99999, tuning_epochs=0)
-    assert [rung["rung"] for rung in made.facts["rungs"]] == ["per-tensor"]
+    assert made.facts["rungs"][-1]["rung"] == "without-4"
     assert not made.facts["reached"]
-    assert made.file().read_bytes() == plain.file().read_bytes()
+
+
+def test_fp16_climbs_a_ladder_of_its_own(tmp_path: Path, climbing: Climbing) -> None:
+    made = climbing(tmp_path, floor=0.9, precision="fp16")
+    assert [rung["rung"] for rung in made.facts["rungs"]] == ["within-0.1"]
+    assert 0.9 < made.facts["rungs"][0]["correlation"] <= 1
+    assert (made.facts["reached"], made.facts["precision"], made.facts["half"]["Conv"]) == (True, "fp16", 9)
 
 
 def test_a_floor_that_the_student_itself_does_not_have(tmp_path: Path, climbing: Climbing) -> None:
@@ -326,24 +341,30 @@ def test_an_operator_that_cannot_be_trained_is_named(tmp_path: Path, climbing: C
     model.graph.node[-1].output[0] = "inner"
     model.graph.node.append(onnx.helper.make_node("Elu", ["inner"], ["logits"], name="odd"))
     onnx.save(model, tmp_path / "model.onnx")
-    ranges = json.loads((given["calibration"].root / "ranges.json").read_text())
-    (tmp_path / "ranges.json").write_text(json.dumps({**ranges, "inner": [-9, 9]}))  # no head any more, so it is int8 too
-    odd = {kind: smoke.artifact(kind, tmp_path, given["onnx"].facts) for kind in (OnnxModel, Ranges)}
-    other = Climbing({**given, "onnx": odd[OnnxModel], "calibration": odd[Ranges]})
+    ranges = smoke.known({**given["calibration"].of(), "inner": (-9, 9)})  # no head any more, so it is int8 too
+    other = Climbing({**given, "onnx": smoke.artifact(OnnxModel, tmp_path, given["onnx"].facts), "calibration": ranges})
     with pytest.raises(StageError, match=r"the operator Elu \(node 'odd'\) is not known there; set tuning_epochs = 0"):
         other(tmp_path / "out", floor=0.99999)
 
 
-def test_dynamic_int8_has_no_ladder() -> None:
-    with pytest.raises(ValidationError, match="floor climbs a ladder that precision 'int8-dynamic' does not have"):
-        Optimize(task=smoke.DIGITS, precision="int8-dynamic", floor=0.9)
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8-dynamic"])
+def test_other_precisions_have_no_ladder(precision: Any) -> None:
+    with pytest.raises(ValidationError, match=f"floor climbs a ladder that precision '{precision}' does not have; remove floor"):
+        Optimize(task=smoke.DIGITS, precision=precision, runtime="openvino", floor=0.9)
 
 
 def test_without_a_floor_its_settings_decide_nothing() -> None:
+    int8 = {"precision", "placement", "per_channel", "range_method", "exclude"}
     tuning = {"task", "floor", "tuning_epochs", "tuning_learning_rate", "seed"}
-    both = {"precision", "per_channel", "exclude"}
-    assert Optimize(task=smoke.DIGITS, precision="int8").deciding() == both
-    assert Optimize(task=smoke.DIGITS, precision="fp32", floor=0.9).deciding() == both
-    assert Optimize(task=smoke.DIGITS, precision="int8", floor=0.9).deciding() == both | tuning
-    assert Optimize(task=smoke.DIGITS, precision="int8").reading() == {"onnx", "calibration"}
-    assert Optimize(task=smoke.DIGITS, precision="int8", floor=0.9).reading() == {"student", "onnx", "calibration", "answers"}
+    fp16 = {"precision", "exclude", "task"}
+    assert Optimize(task=smoke.DIGITS).deciding() == {"precision"}
+    assert Optimize(task=smoke.DIGITS).reading() == {"onnx"}
+    assert Optimize(task=smoke.DIGITS, precision="int8").deciding() == int8
+    assert Optimize(task=smoke.DIGITS, precision="int8", floor=0.9).deciding() == int8 | tuning
+    assert Optimize(task=smoke.DIGITS, precision="fp16").deciding() == fp16
+    assert Optimize(task=smoke.DIGITS, precision="fp16", floor=0.9).deciding() == fp16 | {"floor"}
+    for precision in ("int8", "fp16"):
+        asked = Optimize.model_validate({"task": smoke.DIGITS, "precision": precision})
+        assert asked.reading() == {"onnx", "calibration"}
+        climbing = Optimize.model_validate({"task": smoke.DIGITS, "precision": precision, "floor": 0.9})
+        assert climbing.reading() == {"student", "onnx", "calibration", "answers"}

@@ -159,11 +159,10 @@ def test_a_failed_verdict_is_refused_with_the_hop_and_the_margin(tmp_path: Path)
     assert not list((tmp_path / "out").iterdir())
 
 
-@pytest.mark.parametrize("decided", ["undecided", "not run here"])
-def test_nothing_but_a_passed_verdict_is_packaged(tmp_path: Path, decided: str) -> None:
+def test_an_undecided_verdict_is_not_packaged(tmp_path: Path) -> None:
     inputs = Chain(tmp_path / "chain").inputs()
     given = {name: inputs[name] for name in ("onnx", "model", "engine")}
-    judged = verdict({"verdict": decided, "summary": decided})
+    judged = verdict({"verdict": "undecided", "summary": "undecided"})
     with pytest.raises(Rejected, match="Only what was proven is shipped"):
         Package(task=NAME).run(tmp_path, **given, evidence=Evidence("", "", tmp_path, {}), verdict=judged)
 

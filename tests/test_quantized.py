@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 from attar.models.tasks.digits import Digits
 from attar.models.views import clean
 from attar.stages.artifacts import OnnxModel, Ranges
-from attar.stages.calibrate import widen
+from attar.stages.calibrate import gather
 from attar.stages.distillation.quantized import Bias, Kept, QuantizedNetwork, Weight
 from attar.stages.precision import int8
-from attar.stages.precision.graphs import revealed
+from attar.stages.precision.graphs import prepared, revealed
+from attar.stages.precision.histogram import Histogram
 from attar.stages.runtimes import onnxruntime
 from tests import smoke
 
@@ -31,7 +32,7 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 def network(source: Path, quantized: Path) -> QuantizedNetwork:
-    tensors = int8.prepared(source).graph.initializer
+    tensors = prepared(source).graph.initializer
     return QuantizedNetwork(onnx.load(quantized), {each.name: onnx.numpy_helper.to_array(each) for each in tensors})
 
 
@@ -44,10 +45,11 @@ def made(folder: Path, model: onnx.ModelProto, x: npt.NDArray[np.float32], per_c
     """The float graph and its Q-DQ graph, with the ranges that it has on ``x``."""
     source, quantized = folder / "float.onnx", folder / "int8.onnx"
     onnx.save(model, source)
-    ranges: dict[str, tuple[float, float]] = {}
+    histograms: dict[str, Histogram] = {}
     with onnxruntime.opened({"model": revealed(source)}, 1, optimize=False) as predict:
-        widen(ranges, {"x": x, **predict({"x": x})})
-    int8.quantize(source, quantized, ranges, per_channel, ())
+        gather(histograms, {"x": x, **predict({"x": x})})
+    ranges = {name: (each.low, each.high) for name, each in histograms.items()}
+    int8.quantize(source, quantized, ranges, int8.Form(per_channel=per_channel))
     return source, quantized
 
 
@@ -127,7 +129,7 @@ def integers(module: QuantizedNetwork, graph: onnx.ModelProto) -> None:
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_digits(tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges, per_channel: bool) -> None:
     ranges = json.loads((digits_ranges.root / "ranges.json").read_text())
-    int8.quantize(digits_onnx.file(), tmp_path / "int8.onnx", ranges, per_channel, ())
+    int8.quantize(digits_onnx.file(), tmp_path / "int8.onnx", ranges, int8.Form(per_channel=per_channel))
     module = network(digits_onnx.file(), tmp_path / "int8.onnx")
     kinds = [type(weight) for weight in module.weights]
     assert (kinds.count(Weight), kinds.count(Bias)) == (8, 8)
@@ -182,7 +184,7 @@ def test_gradients_reach_all_that_is_trained_and_nothing_else(
     tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges
 ) -> None:
     ranges = json.loads((digits_ranges.root / "ranges.json").read_text())
-    int8.quantize(digits_onnx.file(), tmp_path / "int8.onnx", ranges, True, ())
+    int8.quantize(digits_onnx.file(), tmp_path / "int8.onnx", ranges, int8.Form())
     module = network(digits_onnx.file(), tmp_path / "int8.onnx")
     module(torch.randn(16, 1, 8, 8)).square().sum().backward()
     found = dict(module.named_parameters())

@@ -14,7 +14,7 @@ import pytest
 
 from attar.pipeline.report.html import html
 from tests.promised import missing
-from tests.report_records import broke, run_records
+from tests.report_records import broke, run_records, with_candidates
 
 pytestmark = pytest.mark.slow
 
@@ -86,9 +86,10 @@ def look(chromium: str, folder: Path, width: int, *flags: str) -> dict[str, Any]
 @pytest.mark.parametrize("width", [1280, 420])
 def test_every_figure_is_drawn_and_fits(chromium: str, tmp_path: Path, width: int) -> None:
     records = run_records(tmp_path / "store", broken=True, undecided=True, production=True)
+    records = with_candidates(records, tmp_path / "store")
     (tmp_path / "report.html").write_text(html(records, "fashion"), encoding="utf-8")
     seen = look(chromium, tmp_path, width)
-    assert len(seen["figures"]) == 12
+    assert len(seen["figures"]) == 14
     for figure in seen["figures"]:
         assert figure["box"] is not None, figure
         assert min(figure["box"]) > 100, figure

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from attar.pipeline.workspace import open_workspace
-from attar.stages import SLOTS
+from attar.stages.slots import SLOTS
 from tests import tiny
 
 TRAIN, CLEAN = 1024, 256 + 256

@@ -31,7 +31,7 @@ LEARN |= {"learning_rate": 1e-3, "schedule": "cosine", "weight_decay": 0, "preci
 
 def quantize(folder: Path, name: str, source: Path, ranges: Ranges) -> Path:
     read = json.loads((ranges.root / "ranges.json").read_text())
-    int8.quantize(source, folder / name, read, False, ())
+    int8.quantize(source, folder / name, read, int8.Form(per_channel=False))
     return folder / name
 
 

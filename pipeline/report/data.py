@@ -13,7 +13,8 @@ from attar.pipeline.report.target import NO_VERDICT, Target, targets
 def data(records: Sequence[Record]) -> dict[str, Any]:
     """``{"slots": [...], "targets": {NAME: {"verdict", "gates", "bundle"}}}`` of plain JSON values.
 
-    A target that never came as far as its gates has the verdict null.
+    A target with candidates has ``winner`` and ``candidates`` too (see ``stages.choose``). A target that never came as far as
+    its gates has the verdict null.
     """
     return {"slots": [slot(record) for record in records], "targets": {t.name: target(t) for t in targets(records)}}
 
@@ -33,10 +34,12 @@ def slot(record: Record) -> dict[str, Any]:
 
 
 def target(one: Target) -> dict[str, Any]:
+    chosen = {"winner": one.choice["winner"], "candidates": plain(one.candidates)} if one.candidates else {}
     return {
         "verdict": None if one.verdict == NO_VERDICT else one.verdict,
         "gates": plain(one.gates),
         "bundle": None if one.bundle is None else str(one.bundle),
+        **chosen,
     }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attar.pipeline.report import forest, gate, words
+from attar.pipeline.report.candidates import Candidate, candidates, tried
 from attar.pipeline.report.origin import answer, origin
 from attar.pipeline.report.production import Compared, production
 from attar.pipeline.report.record import Record, outcome, why
@@ -37,6 +38,8 @@ class Chapter:
 
     target: Target
     tiles: Sequence[Tile]
+    candidates: Sequence[Candidate]
+    front: Sequence[Panel]
     production: Sequence[Compared]
     ledger: Sequence[Panel]
     answers: Sequence[Panel]
@@ -60,7 +63,7 @@ def html(records: Sequence[Record], recipe_name: str) -> str:
     environment.tests["measured"] = measured
     environment.filters.update(outcome=outcome, why=why)
     environment.tests["deciding"] = gate.decides
-    environment.globals.update(number=number, bounds=bounds, say=gate, mark=forest.mark, answer=answer)
+    environment.globals.update(number=number, bounds=bounds, say=gate, mark=forest.mark, answer=answer, tried=tried)
     return environment.get_template("report.html").render(page(records, recipe_name))
 
 
@@ -112,10 +115,20 @@ def spoken(value: Any) -> str:
 
 
 def chapter(target: Target) -> Chapter:
-    from attar.pipeline.report.figures import ledger, speed
+    from attar.pipeline.report.figures import front, ledger, speed
 
     drawn, unread = answers(target)
-    return Chapter(target, tiles(target), production(target), ledger.panels(target), drawn, unread, speed.panels(target))
+    return Chapter(
+        target=target,
+        tiles=tiles(target),
+        candidates=candidates(target),
+        front=front.panels(target),
+        production=production(target),
+        ledger=ledger.panels(target),
+        answers=drawn,
+        unread=unread,
+        speed=speed.panels(target),
+    )
 
 
 def answers(target: Target) -> tuple[Sequence[Panel], str | None]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from attar.pipeline.report import gate, words
+from attar.pipeline.report.candidates import candidates, tried
 from attar.pipeline.report.production import production
 from attar.pipeline.report.record import Record, outcome
 from attar.pipeline.report.start import started
@@ -38,10 +39,24 @@ def target_blocks(target: Target) -> list[str]:
     if target.hops:
         head = ("hop", "format", target.score_name, "drop", "CORR", "agreement", "p50 at batch 1", "size")
         blocks.append(table(head, [ledger_row(hop) for hop in target.hops]))
+    if target.candidates:
+        blocks += candidates_blocks(target)
     if target.production:
         said = ", ".join(f"{one.name} {one.shown}" for one in production(target))
         blocks.append(f"**Against the bundle in production**: {escape(said)}.")
     return blocks + gates_blocks(target)
+
+
+def candidates_blocks(target: Target) -> list[str]:
+    head = ("candidate", "", target.choice["score_name"], "drop", "CORR", "p50 at batch 1", f"batch {target.choice['batch']}")
+    rows = [
+        [
+            f"{each.name}: {each.title}", f"{MARKS.get(each.verdict, '🚫')} {each.verdict}", each.score, each.drop,
+            each.correlation, each.p50, each.batched, each.size, f"goes on: {each.reason}" if each.goes_on else each.reason,
+        ]
+        for each in candidates(target)
+    ]  # fmt: skip  # the columns of a table
+    return [f"**The candidates**: {escape(tried(target))}", table((*head, "size", "why"), rows)]
 
 
 def ledger_row(hop: Hop) -> list[str]:

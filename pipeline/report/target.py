@@ -27,7 +27,7 @@ class Target:
 
     name: str
     slots: Mapping[str, Record]
-    """By suffix: ``model``, ``engine``, ``evidence``, ``verdict``, ``bundle``."""
+    """By suffix: ``model``, ``engine``, ``evidence``, ``verdict``, ``bundle``; of a candidate ``c1.model`` and so on."""
     shared: Sequence[Record]
     """The slots that all targets share, in order."""
 
@@ -37,6 +37,16 @@ class Target:
     @cached_property
     def evidence(self) -> Mapping[str, Any]:
         return self.facts("evidence")
+
+    @property
+    def choice(self) -> Mapping[str, Any]:
+        """Which candidate goes on and why; empty where the target has none, or none was chosen."""
+        return self.facts("choice")
+
+    @property
+    def candidates(self) -> list[Mapping[str, Any]]:
+        """Those that it was chosen from, in the recipe's order."""
+        return list(self.choice.get("candidates", ()))
 
     @cached_property
     def hops(self) -> list[Hop]:

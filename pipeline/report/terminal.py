@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING
 
 from attar.pipeline.report import gate, words
+from attar.pipeline.report.candidates import candidates, tried
 from attar.pipeline.report.record import Record
 from attar.pipeline.report.start import started
 from attar.pipeline.report.target import Hop, Target, against, measured, number, targets
@@ -47,11 +48,26 @@ def of_target(target: Target) -> list[RenderableType]:
     style = STYLES.get(target.verdict, "yellow")
     head = Text.assemble("\n", (target.name, "bold"), "  ", (target.verdict, f"bold {style}"), f"  {target.summary}")
     parts: list[RenderableType] = [head]
+    if target.candidates:
+        parts.append(candidates_lines(target))
     if target.hops:
         parts.append(table(target))
     if target.gates:
         parts.append(gates_lines(target))
     return parts
+
+
+def candidates_lines(target: Target) -> Text:
+    """Two lines for each: what it is and gave, and why it goes on or does not."""
+    from rich.text import Text
+
+    lines = Text(f"candidates: {tried(target)}")
+    for each in candidates(target):
+        gave = f"CORR {each.correlation}, p50 {each.p50}, {each.size}" if each.measured else each.verdict
+        style = "bold" if each.goes_on else "" if each.measured else "bright_black"
+        lines.append(f"\n  {each.name} {each.title}: {gave}", style)
+        lines.append(f"\n    {'goes on: ' if each.goes_on else ''}{each.reason}", style)
+    return lines
 
 
 def table(target: Target) -> Table:

@@ -18,7 +18,7 @@ from attar.stages.distillation.loop import Recorded, fit
 from attar.stages.distillation.objective import Distillation
 from attar.stages.distillation.quantized import TRAINED, QuantizedNetwork
 from attar.stages.learn import Learn
-from attar.stages.precision.int8 import prepared
+from attar.stages.precision.graphs import prepared
 
 
 def tune(source: Path, quantized: Path, target: Path, answers: Answers, settings: Learn, out: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from attar.pipeline.report import gate as words
+from attar.stages.packaging.golden import within
 from attar.stages.packaging.judgement import Gate
 from attar.stages.packaging.manifest import Manifest, Tensor
 from attar.stages.proof.ledger import PREVIOUS
@@ -13,13 +14,14 @@ from attar.stages.proof.ledger import PREVIOUS
 
 def card(manifest: Manifest) -> str:
     """Markdown."""
-    needs, ledger, cpu = manifest.engine, manifest.ledger, manifest.ledger["machine"]["cpu"]
+    needs, ledger = manifest.engine, manifest.ledger
+    runtime = ", ".join(filter(None, [" ".join(filter(None, [needs.runtime, needs.version])), needs.provider]))
     return f"""# {manifest.name}
 
-{sentence(manifest.verdict.summary)}
+{sentence(manifest.verdict.summary)}{state(manifest)}
 
-Task: `{manifest.task}`. Engine: {needs.precision}, {needs.runtime} {needs.version}, {needs.provider}, threads: {needs.threads}.
-Built on {cpu}: `graphs/` is portable, `engines/` is for such a machine only.
+Task: `{manifest.task}`. Engine: {needs.precision}, {runtime}, threads: {needs.threads}.
+{place(manifest)}
 
 ## Proof
 
@@ -57,6 +59,30 @@ fp32 student, which `reference/` holds. `triton/` is a model repository for Trit
 """
 
 
+def state(manifest: Manifest) -> str:
+    """What becomes of an engine that was not run where the bundle was packaged; empty for another."""
+    if manifest.unfinished:
+        return (
+            "\n\n**Unfinished: nothing serves this bundle yet.** `attar finish BUNDLE -o DIR` on a machine that can run the "
+            "engine builds it there, compares it with its graph, and writes the finished bundle to DIR."
+        )
+    if done := manifest.finished:
+        allowed = within(manifest.engine)
+        return (
+            f"\n\n**Finished by attar {done.attar} on {done.date}.** On {done.requests} golden requests the engine is off by "
+            f"{done.largest_difference:.2g} of its graph, the `model` below; up to {allowed:g} is allowed. The promises "
+            "were measured on that graph; on the test split the engine itself was not."
+        )
+    return ""
+
+
+def place(manifest: Manifest) -> str:
+    if manifest.unfinished:
+        return "`graphs/` is portable; there is no engine that was run."
+    cpu = (manifest.finished.machine if manifest.finished else manifest.ledger["machine"])["cpu"]
+    return f"Built on {cpu}: `graphs/` is portable, `engines/` is for such a machine only."
+
+
 def sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:].removesuffix('.')}."
 
@@ -68,6 +94,8 @@ def signed(number: float) -> str:
 
 
 def row(hop: Mapping[str, Any]) -> str:
+    if hop["status"] != "measured":
+        return f"| {hop['hop']} | {hop['format']} | {hop['precision']} | not run here: {hop['why']} | | | | |"
     teacher, p50 = hop["teacher"], hop["latency"]["1"]["p50"]
     columns = [
         *(hop["hop"], hop["format"], hop["precision"], f"{hop['score']:.4f}"),

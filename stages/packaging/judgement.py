@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -52,19 +52,17 @@ class Gate(Part):
             raise ValueError(f"{self.gate} of the {self.hop} is not inside its own bounds")
         return self
 
-    @property
-    def outcome(self) -> Outcome:
-        """The same gate judged anew."""
+    def judged(self, held: Container[str] = ("engine",)) -> Outcome:
+        """The same gate judged anew; ``held`` are the hops whose promises decide."""
         bounds = None if self.bounds is None else (self.bounds[0], self.bounds[1])
-        exact = (self.gate, self.hop, self.against, self.limit, self.measured, self.must_decide)
+        exact = (self.gate, self.hop, self.against, self.limit, self.measured, self.must_decide(held))
         return Outcome(*exact, bounds=bounds, samples=self.samples, note=self.note)
 
-    @property
-    def must_decide(self) -> bool:
-        """The hops before the engine are held to its promises only to find where one was broken first."""
+    def must_decide(self, held: Container[str]) -> bool:
+        """The other hops are held to the promises only to find where one was broken first."""
         if self.hop == "production":
             return False
-        return self.hop == "engine" or not (self.against == "teacher" or self.gate == "score")
+        return self.hop in held or not (self.against == "teacher" or self.gate == "score")
 
 
 class Judgement(Part):
@@ -80,15 +78,29 @@ class Judgement(Part):
     def gated(self) -> bool:
         return gated([gate.model_dump() for gate in self.gates])
 
+    @property
+    def held(self) -> Sequence[str]:
+        """The hops whose promises decide: where the engine was not run, those of the graph that it is built from too."""
+        ran = any(gate.hop == "engine" and gate.measured is not None for gate in self.gates)
+        return ("engine",) if ran else ("model", "engine")
+
 
 def gated(gates: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether anything is promised of the engine against the teacher: without it nothing is known of what is shipped."""
-    return any(each["decides"] and (each["hop"], each["against"]) == ("engine", "teacher") for each in gates)
+    """Whether anything that was measured holds what is shipped to the teacher: without it nothing is known of it."""
+    shipped = ("engine", "model")  # the model's decides only where it stands for an engine that was not run
+    return any(
+        each["decides"] and each["against"] == "teacher" and each["hop"] in shipped and each["measured"] is not None
+        for each in gates
+    )
 
 
-def check_passed(bundle: Path, found: Judgement) -> None:
-    """Raises Unfit unless the verdict is ``passed``, follows from the gates, and some gate holds the engine to the teacher."""
-    if found.verdict != "passed":
+def check_fit(bundle: Path, found: Judgement, *, finished: bool) -> None:
+    """Raises Unfit unless the verdict is ``passed``, follows from the gates, and some gate holds what is shipped to the teacher.
+
+    One that is ``not run here`` will do where the bundle was ``finished``: then every gate of what was run is passed, those of
+    the engine's graph against the teacher among them, and the engine answers as its graph does.
+    """
+    if found.verdict != "passed" and not (finished and found.verdict == "not run here"):
         raise Unfit(f"{bundle} was never passed: its verdict is {found.verdict!r}; only passed bundles are served")
     if wrong := list(contradictions(found)):
         raise Unfit(f"the verdict of {bundle} contradicts itself: {'; '.join(wrong)}. {AGAIN}")
@@ -102,15 +114,20 @@ def check_passed(bundle: Path, found: Judgement) -> None:
 def contradictions(found: Judgement) -> Iterator[str]:
     """What is said otherwise than it follows from the limits and what was measured."""
     for gate in found.gates:
-        said, follows = gate.model_dump(), gate.outcome.facts()
+        outcome = gate.judged(found.held)
+        said, follows = gate.model_dump(), outcome.facts()
         said["bounds"] = None if gate.bounds is None else list(gate.bounds)
         for name in follows:
             if said[name] != follows[name]:
-                yield f"{gate.outcome.sentence}, so {name!r} is {follows[name]!r}, not {said[name]!r}"
+                yield f"{outcome.sentence}, so {name!r} is {follows[name]!r}, not {said[name]!r}"
     looked_at = {(str(gate.gate), str(gate.hop)) for gate in found.gates}
     for hop, name in product(GATED, ALWAYS):
         if (name, hop) not in looked_at:
             yield f"no gate {name!r} is there for the {hop}"
-    decided = overall(gate.outcome.verdict for gate in found.gates if gate.must_decide)
+    for gate in found.gates:
+        if gate.measured is None and (gate.hop != "engine" or "model" not in found.held):
+            yield f"{gate.gate} of the {gate.hop} was not run, which only all gates of an engine together may be"
+    judged = [gate.judged(found.held) for gate in found.gates]
+    decided = overall(outcome.verdict for outcome in judged if outcome.decides)
     if decided != found.verdict:
         yield f"its gates amount to {decided!r}, it says {found.verdict!r}"

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from attar.models.preprocess.known import KnownStep
 from attar.models.task import Kind
 from attar.pipeline.errors import did_you_mean
+from attar.stages.packaging.finished import Finished
 from attar.stages.packaging.judgement import Judgement
 from attar.stages.packaging.part import Part
 from attar.stages.packaging.steps import outside
@@ -40,21 +41,27 @@ class Output(Tensor):
 
 
 class Needs(Part):
-    """What the engine needs to run: it was built for one runtime on one machine."""
+    """What the engine needs to run: it was built for one runtime on one machine. Of an unfinished one, what was asked for."""
 
     runtime: str
-    version: str
-    provider: str
+    version: str | None
+    """None where none was built."""
+    provider: str | None
     threads: int = Field(ge=1, le=1024)
     precision: str
     machine: Mapping[str, Any]
     """Of the machine that built it; see ``attar.pipeline.machine``."""
+    profile: Mapping[str, tuple[int, int, int]] = {}
+    """By dynamic axis the smallest, the usual and the largest size that it is built for."""
+    options: Mapping[str, Any] = {}
+    """What only some runtimes know, under the vendor's name."""
 
 
 class Golden(Part):
     """``golden.safetensors``: ``raw.INPUT``, before preprocessing, and ``teacher.OUTPUT`` and ``engine.OUTPUT`` for it.
 
-    Raw inputs that are no tensors are held as ``attar.stages.packaging.ragged`` says.
+    Where the engine was not run, ``model.OUTPUT`` stands for it: what ONNX Runtime makes of its graph on a CPU. It stays beside
+    the engine's when the bundle is finished. Raw inputs that are no tensors are held as ``attar.stages.packaging.ragged`` says.
     """
 
     requests: int = Field(ge=1)
@@ -90,6 +97,19 @@ class Manifest(Part):
     ledger: Mapping[str, Any]
     """Every hop from the teacher to the engine, as ``measure`` found them."""
     lineage: Mapping[str, Origin]
+    not_run_here: str | None = Field(None, min_length=1)
+    """What kept the machine that packaged the bundle from running the engine; until it is finished, it is served nowhere."""
+    finished: Finished | None = None
+
+    @property
+    def unfinished(self) -> bool:
+        return self.not_run_here is not None and self.finished is None
+
+    @property
+    def answered(self) -> Sequence[str]:
+        """Whose answers the golden requests have."""
+        model = ("model",) if self.not_run_here else ()
+        return ("teacher", *model) if self.unfinished else ("teacher", *model, "engine")
 
     @field_validator("graphs")
     @classmethod
@@ -118,4 +138,15 @@ class Manifest(Part):
             raise ValueError(wrong)
         if list(self.labels) != list(self.ledger.get("classes", self.labels)):
             raise ValueError("the labels are not the classes that were measured")
+        return self
+
+    @model_validator(mode="after")
+    def _has_an_engine_or_a_reason(self) -> Manifest:
+        if (self.not_run_here is not None) != (self.verdict.verdict == "not run here"):
+            said = f"its verdict is {self.verdict.verdict!r}"
+            raise ValueError(f"{said}, the reason why its engine was not run: {self.not_run_here}")
+        if self.finished and not self.not_run_here:
+            raise ValueError("it was finished, and nothing of it was unfinished")
+        if self.engine.version is None and not self.unfinished:
+            raise ValueError("the version of the engine's runtime is not said")
         return self

@@ -13,9 +13,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attar.pipeline.errors import StageError
-from attar.stages.precision.graphs import constants, tidy
-from attar.stages.precision.int8 import better_in_float, prepared, unknown_refused
+from attar.pipeline.errors import Refusal
+from attar.stages.precision.graphs import constants, prepared, tidy
+from attar.stages.precision.int8 import EXCLUDED
+from attar.stages.precision.selection import better_in_float, unknown_refused
 
 if TYPE_CHECKING:
     import onnx
@@ -26,31 +27,33 @@ PREPARED = {"onnx.quant.pre_process": "onnxruntime.quant"}
 
 
 def quantize(source: Path, target: Path, per_channel: bool, exclude: Collection[str]) -> dict[str, Any]:
-    """Write the graph. Returns how many of each operator are int8 and which products stay float.
+    """Write the graph. Returns how many of each operator are int8 and which products stay float, and why.
 
-    Raises StageError for an excluded node that is not there, and if nothing can be quantized.
+    Raises Refusal if nothing can be quantized, StageError for an excluded node that is not there.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = prepared(source)
-    kept = {*unknown_refused(model, exclude), *better_in_float(model)}
+    unknown_refused(model, exclude)
+    kept = better_in_float(model) | dict.fromkeys(exclude, EXCLUDED)
     products = [node for node in model.graph.node if node.op_type in MULTIPLYING]
     inside = [node for node in products if weighted(node, model) and node.name not in kept]
     if not inside:
         present = ", ".join(sorted({node.op_type for node in model.graph.node}))
-        raise StageError(
+        raise Refusal(
             f"nothing can be quantized: no {' or '.join(sorted(MULTIPLYING))} by a weight is left but those excluded and "
             f"the last layer; the graph has {present}. Use precision = 'int8' for convolutions, or 'fp32'"
         )
     floats = [node.name for node in products if node not in inside]
+    reasons = {name: kept.get(name, "a product of two activations") for name in floats}
     as_products = [f"{name}_MatMul" for name in floats]  # what ONNX Runtime calls a Gemm once it has split off its bias
     onnx.helper.set_model_props(model, PREPARED)
     quantize_dynamic(
         model, target, sorted(MULTIPLYING), per_channel, weight_type=QuantType.QInt8, nodes_to_exclude=floats + as_products
     )
     onnx.save(tidy(onnx.load(target)), target)
-    return {"quantized": dict(sorted(Counter(node.op_type for node in inside).items())), "float": floats}
+    return {"quantized": dict(sorted(Counter(node.op_type for node in inside).items())), "float": reasons}
 
 
 def weighted(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:

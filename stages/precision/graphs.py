@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,15 @@ def count_nodes(files: Iterable[Path]) -> dict[str, int]:
     return dict(sorted(Counter(node.op_type for file in files for node in onnx.load(file).graph.node).items()))
 
 
+def first_node(file: Path, operator: str) -> str | None:
+    """The name of the first node of an operator, ``Conv`` or ``my.ops:Strange``."""
+    import onnx
+
+    nodes = onnx.load(file, load_external_data=False).graph.node
+    of = (node.name for node in nodes if operator in (node.op_type, f"{node.domain}:{node.op_type}"))
+    return next(of, None)
+
+
 def in_training(file: Path) -> list[str]:
     """The nodes that behave as in training: a runtime may leave them out of what it runs, and another may not.
 
@@ -78,7 +88,13 @@ def revealed(file: Path) -> bytes:
     """The graph, serialized, with the result of every node among its outputs."""
     import onnx
 
-    model = onnx.load(file)
+    return with_results(onnx.load(file))
+
+
+def with_results(model: onnx.ModelProto) -> bytes:
+    """As ``revealed``; the model given is changed."""
+    import onnx
+
     known = {output.name for output in model.graph.output}
     results = (name for node in model.graph.node for name in node.output if name and name not in known)
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in results)  # the runtime infers their types
@@ -118,3 +134,44 @@ def inline_identities(model: onnx.ModelProto) -> None:
             copied.name = node.output[0]
             initializers[copied.name] = copied
             model.graph.node.remove(node)
+
+
+def prepared(source: Path) -> onnx.ModelProto:
+    """The float graph, every node with a name and every weight a tensor of its own."""
+    import onnx
+
+    model = tidy(onnx.load(source))
+    name_nodes(model)
+    inline_identities(model)
+    return model
+
+
+def name_nodes(model: onnx.ModelProto) -> None:
+    """Nodes are left out by name, so each needs one."""
+    for number, node in enumerate(model.graph.node):
+        node.name = node.name or f"{node.op_type}_{number}"
+
+
+def element_types(model: onnx.ModelProto) -> dict[str, int]:
+    """Of every tensor for which it is known or can be inferred, as ``onnx.TensorProto`` counts them."""
+    import onnx
+
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    found = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input, *graph.output)}
+    return found | {name: tensor.data_type for name, tensor in constants(model).items()}
+
+
+def read_inside(node: onnx.NodeProto) -> list[str]:
+    """What the graphs inside a node, such as the branches of an If, read; names of their own among them."""
+    inner = [graph for each in node.attribute for graph in (each.g, *each.graphs) if graph.node or graph.output]
+    nodes = [(*each.input, *read_inside(each)) for graph in inner for each in graph.node]
+    return [*(name for names in nodes for name in names), *(output.name for graph in inner for output in graph.output)]
+
+
+def in_order(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Copies of the nodes, each after those whose results it reads; the quantizer adds its pairs at the end."""
+    nodes = list(model.graph.node)
+    makers = {name: number for number, node in enumerate(nodes) for name in node.output if name}
+    reads = [{makers[name] for name in (*node.input, *read_inside(node)) if name in makers} for node in nodes]
+    order = TopologicalSorter(dict(enumerate(reads))).static_order()
+    return [type(nodes[0]).FromString(nodes[number].SerializeToString()) for number in order]

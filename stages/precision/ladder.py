@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from attar.pipeline.errors import Refusal
+
+LEAST = -1.0
+"""That a correlation can be: what was refused is never the best."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +29,25 @@ class Tried:
     facts: dict[str, Any]
 
 
-def climb(rungs: Iterable[Rung], measure: Callable[[Path], float], floor: float, folder: Path) -> list[Tried]:
-    """What was tried, in order: up to the first rung at or above the floor, or all. A rung above it is never made."""
+Plan = Callable[[Sequence[Tried]], Iterable[Rung]]
+"""The rungs; what it is given holds, whenever the next one is asked for, what became of those before."""
+
+
+def climb(plan: Plan, measure: Callable[[Path], float], floor: float, folder: Path) -> list[Tried]:
+    """What was tried, in order: up to the first rung at or above the floor, or all. A rung above it is never made.
+
+    Of a rung that is refused the facts say why; the first one that is refused is an error.
+    """
     tried: list[Tried] = []
-    for rung in rungs:
+    for rung in plan(tried):
         file = folder / f"{rung.name}.onnx"
-        facts = rung.make(file)
-        tried.append(Tried(rung.name, file, measure(file), facts))
+        try:
+            facts = rung.make(file)
+            tried.append(Tried(rung.name, file, measure(file), facts))
+        except Refusal as refusal:
+            if not tried:
+                raise
+            tried.append(Tried(rung.name, file, LEAST, {"refused": str(refusal)}))
         if tried[-1].correlation >= floor:
             break
     return tried

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from attar.models import lengths, preprocess, views
-from attar.models.task import Array, Arrays, Predictor, Split, Task
+from attar.models.task import Array, Arrays, Predictor, Split, SplitName, Task
 from attar.pipeline.errors import StageError
 from attar.pipeline.progress import advance
 from attar.stages.artifacts import Answers, Model
@@ -24,11 +24,13 @@ SPREAD = 64  # places of the split that samples are taken from
 
 @dataclass(frozen=True)
 class Bench:
-    """One task's test split, and what is asked of every hop on it."""
+    """One task's split, and what is asked of every hop on it."""
 
     task: Task
     split: Split
     batch: int
+    name: SplitName = "test"
+    """Of the split."""
 
     def check(self) -> None:
         """Raises StageError for a batch that is not promised, and for a split without a sample or with only one."""
@@ -38,7 +40,9 @@ class Bench:
             raise StageError(f"batch {self.batch} is outside {promised}; set the target's batch")
         least = FEWEST * max(2 if output.kind == "embedding" else 1 for output in self.task.outputs.values())  # pairs of samples
         if len(self.split) < least:
-            raise StageError(f"the test split has {len(self.split)} samples, which prove nothing; give it at least {least}")
+            raise StageError(
+                f"the {self.name} split has {len(self.split)} samples, which prove nothing; give it at least {least}"
+            )
 
     def targets(self) -> dict[str, Array]:
         parts = [seen.targets for seen in views.clean(self.task, self.split)]
@@ -46,9 +50,11 @@ class Bench:
 
     def recorded(self, answers: Answers) -> dict[str, Array]:
         """The teacher's answers. Raises StageError when they are not of this split."""
-        made = answers.of("test")
+        made = answers.of(self.name)
         if any(len(array) != len(self.split) for array in made.values()):
-            raise StageError(f"the stored answers are not of these {len(self.split)} test samples; delete them and run again")
+            raise StageError(
+                f"the stored answers are not of these {len(self.split)} {self.name} samples; delete them and run again"
+            )
         return made
 
     def of(self, model: Model) -> Bench:
@@ -107,20 +113,23 @@ class Bench:
             return sizes.examined(own.task, partial(own.ask, hop, predictor), own.some)
 
     def times(
-        self, models: Mapping[str, Model], repeats: int, seconds: float
+        self, models: Mapping[str, Model], repeats: int, seconds: float, *, pinned: bool = True
     ) -> tuple[dict[str, dict[int, timing.Seconds]], dict[str, Any]]:
-        """``{hop: {batch: seconds of each call}}`` on one thread of one core, all hops opened at once, and how it was taken."""
+        """``{hop: {batch: seconds of each call}}``, all hops opened at once, and how it was taken.
+
+        On one thread of one core; not ``pinned``, on as many threads as each was built for.
+        """
         times: dict[str, dict[int, timing.Seconds]] = {hop: {} for hop in models}
         loads = [timing.load_average()]
         with ExitStack() as stack:
-            opened = {hop: stack.enter_context(each.open(threads=1)) for hop, each in models.items()}
-            cpu = stack.enter_context(timing.pinned())
+            opened = {hop: stack.enter_context(each.open(threads=1 if pinned else None)) for hop, each in models.items()}
+            cpu = stack.enter_context(timing.pinned()) if pinned else None
             for done, batch in enumerate(batches := sorted({1, self.batch})):
                 advance("timing", done, len(batches), f"batch {batch}")
                 inputs = {hop: self.of(each).first(batch) for hop, each in models.items()}
                 calls = {hop: partial(self.ask, hop, each, inputs[hop]) for hop, each in opened.items()}
-                for hop, taken in timing.interleaved(calls, repeats, seconds).items():
+                for hop, taken in timing.interleaved(calls, repeats, seconds, 0.0 if pinned else timing.SPINNING).items():
                     times[hop][batch] = taken
-        rounds = {str(batch): len(taken) for batch, taken in times["engine"].items()}
+        rounds = {str(batch): len(taken) for batch, taken in next(iter(times.values())).items()}
         loads.append(timing.load_average())
-        return times, {"timing": {"cpu": cpu, "threads": 1, "rounds": rounds, "load_average": loads}}
+        return times, {"timing": {"cpu": cpu, "threads": 1 if pinned else None, "rounds": rounds, "load_average": loads}}

@@ -2,7 +2,8 @@
 
 The engine is what ships, so its promises decide; the hops before it are held to the same promises only to find where a promise
 was broken first. Every conversion is also held to the hop before it, and every hop must give finite answers that depend on its
-input, at every size that is promised. A hop that was not run here keeps no promise.
+input, at every size that is promised. A hop that was not run here keeps no promise; where that is the engine, the graph that
+it is built from has to keep them too, for an engine cannot be better than its graph.
 """
 
 from __future__ import annotations
@@ -102,12 +103,17 @@ def ran(hops: Hops, *names: str) -> bool:
     return all(hops[name]["status"] == "measured" for name in names)
 
 
+def held(hops: Hops) -> Sequence[str]:
+    """The hops whose promises decide."""
+    return ("engine",) if ran(hops, "engine") else ("model", "engine")
+
+
 def floors(ledger: Mapping[str, Any], hops: Hops, gates: Gates) -> Iterator[Outcome]:
     """Of the teacher and of the engine, whatever they are compared with."""
     if gates.teacher_score is not None:
         yield floor("teacher_score", "teacher", gates.teacher_score, hops, ledger["samples"], decides=True)
     for hop in CUMULATIVE if gates.score is not None else ():
-        yield floor("score", hop, gates.score or 0.0, hops, ledger["samples"], decides=hop == "engine")
+        yield floor("score", hop, gates.score or 0.0, hops, ledger["samples"], decides=hop in held(hops))
 
 
 def floor(gate: Name, hop: str, limit: float, hops: Hops, samples: int, *, decides: bool) -> Outcome:
@@ -135,7 +141,7 @@ def sound(ledger: Mapping[str, Any], hops: Hops, hop: str, *, decides: bool) -> 
 
 def cumulative(ledger: Mapping[str, Any], hops: Hops, gates: Gates) -> Iterator[Outcome]:
     for hop in CUMULATIVE:
-        yield from alike(ledger, hops, hop, "teacher", gates, decides=hop == "engine")
+        yield from alike(ledger, hops, hop, "teacher", gates, decides=hop in held(hops))
 
 
 def alike(
@@ -149,11 +155,24 @@ def alike(
 
 
 def conversions(ledger: Mapping[str, Any], hops: Hops, gates: HopGates) -> Iterator[Outcome]:
-    for hop, other in PREVIOUS.items():
-        for gate, limit in kept_by(hop, gates).items():
-            shown = not ran(hops, hop, other) or hops[hop]["previous"][gate] is not None  # only logits have a KDL
-            if shown:
-                yield compared(gate, ledger, hops, hop, "previous", limit, decides=True)
+    for hop in PREVIOUS:
+        yield from conversion(ledger, hops, hop, gates)
+
+
+def conversion(ledger: Mapping[str, Any], hops: Hops, hop: str, gates: HopGates) -> Iterator[Outcome]:
+    for gate, limit in kept_by(hop, gates).items():
+        shown = not ran(hops, hop, PREVIOUS[hop]) or hops[hop]["previous"][gate] is not None  # only logits have a KDL
+        if shown:
+            yield compared(gate, ledger, hops, hop, "previous", limit, decides=True)
+
+
+def candidate(ledger: Mapping[str, Any], entry: Mapping[str, Any], gates: Gates) -> list[Outcome]:
+    """What would be promised of this entry, were it the engine: its answers alone, and what its precision must keep."""
+    hops = {hop["hop"]: hop for hop in (*ledger["hops"], {**entry, "hop": "model"})}
+    found = [*sound(ledger, hops, "model", decides=True), *alike(ledger, hops, "model", "teacher", gates, decides=True)]
+    if gates.score is not None:
+        found.append(floor("score", "model", gates.score, hops, ledger["samples"], decides=True))
+    return [*found, *conversion(ledger, hops, "model", gates.hops)]
 
 
 def kept_by(hop: str, gates: HopGates) -> dict[Name, float]:
@@ -195,8 +214,8 @@ def speed(ledger: Mapping[str, Any], hops: Hops, gates: Gates) -> Iterator[Outco
             yield Outcome("speedup", "engine", other, limit, found[other], True, (low, high), found["rounds"])
 
 
-def verdict(found: Sequence[Outcome]) -> dict[str, Any]:
-    """``verdict``, ``first_broken``, ``margin``, ``summary`` and the ``gates``."""
+def verdict(found: Sequence[Outcome], why: str | None = None) -> dict[str, Any]:
+    """``verdict``, ``first_broken``, ``margin``, ``summary`` and the ``gates``. ``why`` the engine was not run here."""
     decided = overall(outcome.verdict for outcome in found if outcome.decides)
     facts = {"verdict": decided, "first_broken": None, "margin": None, "gates": [outcome.facts() for outcome in found]}
     if decided == "passed":
@@ -205,7 +224,8 @@ def verdict(found: Sequence[Outcome]) -> dict[str, Any]:
     if decided == "undecided":
         return facts | {"summary": f"undecided: {worst[0].sentence}; {worst[0].more}"}
     if decided != "failed":
-        return facts | {"summary": f"{decided}: {worst[0].sentence}"}
+        reason = f"the engine was not run here: {why}" if why else f"{decided}: {worst[0].sentence}"
+        return facts | {"summary": f"{reason}; every gate of what was run is passed"}
     hop = min((located(outcome, found) for outcome in worst), key=GATED.index)
     row = reported(hop, worst, found)
     return facts | {"first_broken": hop, "margin": row.margin, "summary": f"{row.sentence} (first broken hop: {hop})"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,9 +106,11 @@ def others(hop: str, measured: Container[str]) -> dict[str, str]:
     return found
 
 
-def entries(of: Mapping[str, Answered], compare: Comparer) -> dict[str, dict[str, Any]]:
+def entries(
+    of: Mapping[str, Answered], compare: Comparer, against: Callable[[str, Container[str]], Mapping[str, str]] = others
+) -> dict[str, dict[str, Any]]:
     """The proof columns of every hop, with the bounds of every number that is an estimate."""
-    pairs = [(hop, what, other) for hop in of for what, other in others(hop, of).items()]
+    pairs = [(hop, what, other) for hop in of for what, other in against(hop, of).items()]
     rests: dict[tuple[str, ...], Rests] = {(hop,): intervals.score(compare.task, of[hop].statistics) for hop in of}
     outputs = {(hop, what): compare.outputs(of[other], of[hop]) for hop, what, other in pairs}
     for hop, what, other in pairs:

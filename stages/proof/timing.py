@@ -18,6 +18,7 @@ Seconds = npt.NDArray[np.float64]
 """The time of each call; entry i of every model was taken in the same round."""
 WARM_UP = 5  # calls of each model that are not counted: allocators, lazily made kernels, caches
 LEAST = 20  # rounds, however slow the models are
+SPINNING = 0.004  # seconds: longer than a pool of threads goes on spinning after another model's call
 
 
 @contextmanager
@@ -50,10 +51,13 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int, seconds: float) -> dict[str, Seconds]:
+def interleaved(
+    calls: Mapping[str, Callable[[], object]], rounds: int, seconds: float, settling: float = 0.0
+) -> dict[str, Seconds]:
     """Time each call once a round, in an order that changes every round, after one call that brings its data to the caches.
 
-    Stops after ``rounds``, or when ``seconds`` are over and at least 20 rounds were made.
+    ``settling``: the seconds for which it is called before it is timed, at least once. Stops after ``rounds``, or when
+    ``seconds`` are over and at least 20 rounds were made.
     """
     for call in calls.values():
         for _ in range(WARM_UP):
@@ -67,12 +71,15 @@ def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int, seconds:
             if done >= LEAST and time.perf_counter() > end:
                 break
             for index in order.permutation(len(names)):
-                taken[names[index]].append(timed(calls[names[index]]))
+                taken[names[index]].append(timed(calls[names[index]], settling))
     return {name: np.array(each) for name, each in taken.items()}
 
 
-def timed(call: Callable[[], object]) -> float:
+def timed(call: Callable[[], object], settling: float = 0.0) -> float:
+    settled = time.perf_counter() + settling
     call()
+    while time.perf_counter() < settled:
+        call()
     start = time.perf_counter()
     call()
     return time.perf_counter() - start

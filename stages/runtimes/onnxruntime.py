@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import platform
+import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from attar.models.task import Array, Arrays, Predict, Predictor, Task
-from attar.pipeline.errors import StageError, did_you_mean
-from attar.stages.runtimes.runtime import Asked, Environment, Refused, Runtime
+from attar.pipeline.errors import Missing, StageError, did_you_mean
+from attar.pipeline.machine import gpus
+from attar.stages.runtimes.cpu import cores, machine, powers
+from attar.stages.runtimes.inputs import Wanted, refusal
+from attar.stages.runtimes.runtime import Asked, Environment, Refused, Runtime, missing
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -22,11 +24,12 @@ CPU = "CPUExecutionProvider"
 FATAL = 4  # ONNX Runtime's log level: what it calls an error it also raises, and one message is enough
 REFUSED = ["WeightBiasQuantization"]  # would quantize nodes that the graph keeps float, because their neighbours are int8
 DTYPES = {"float": "float32", "double": "float64"}  # where its names of element types are not numpy's
-FLAGS = frozenset(
-    {"fma", "avx", "avx2", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16", "avx_vnni"}
-    | {"amx_tile", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm", "bf16", "sve", "sve2"}
-)
-"""The CPU features by which its kernels are chosen."""
+NVIDIA = frozenset({"CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider"})
+COMPILES = NVIDIA - {"CUDAExecutionProvider"} | {"OpenVINOExecutionProvider"}
+"""Providers that make one node of many, which no file can hold: for them an engine is the graph, and opening it compiles."""
+PACKAGES = dict.fromkeys(NVIDIA, "onnxruntime-gpu") | {"OpenVINOExecutionProvider": "onnxruntime-openvino"}
+UNKNOWN = re.compile(r"(\S+)\(-?\d+\) is not a registered function/op")
+NAMED = 3  # nodes that a message names
 
 
 class OnnxRuntime(Runtime):
@@ -35,18 +38,33 @@ class OnnxRuntime(Runtime):
     title = "ONNX Runtime"
     suffix = ".onnx"
     knows = frozenset({"provider", "threads"})
+    provider = CPU
 
     def environment(self) -> Environment:
         return Environment(version(), machine())
 
     def supports(self, source: Path, task: Task, asked: Asked) -> Sequence[Refused]:
-        return []
+        provider = asked.provider or CPU
+        try:
+            made = started(source, options(1, provider, optimize=True), provider)
+        except StageError as error:
+            if unknown := UNKNOWN.search(str(error)):
+                return [Refused(None, unknown[1], "ONNX Runtime does not have it")]
+            raise
+        return [Refused(node, operator, f"it runs on {where}") for where, node, operator in elsewhere(made, provider)]
 
     def build(self, source: Path, target: Path, task: Task, asked: Asked) -> None:
-        write_optimized(source, target, asked.provider)
+        provider = asked.provider or CPU
+        if provider in COMPILES:
+            shutil.copyfile(source, target)
+        else:
+            write_optimized(read(source) if provider == CPU else source, target, provider)
+
+    def unbuildable(self, asked: Asked) -> str | None:
+        return "no NVIDIA GPU" if asked.provider in NVIDIA and not gpus() else None
 
     def opened(self, files: Mapping[str, Path], asked: Asked) -> AbstractContextManager[Predictor]:
-        return opened(files, asked.threads, asked.provider, optimize=False)
+        return opened(files, asked.threads, asked.provider or CPU, optimize=False)
 
     def counts(self) -> Sequence[int]:
         return powers(cores())
@@ -65,8 +83,12 @@ def opened(
 
 
 def session(file: Path | bytes, threads: int | None, provider: str, optimize: bool) -> onnxruntime.InferenceSession:
-    """A session that runs on ``provider`` alone, or StageError."""
-    return started(file, options(threads, provider, optimize), provider)
+    """A session that runs every node on ``provider``, or StageError."""
+    made = started(file, options(threads, provider, optimize), provider)
+    if strays := elsewhere(made, provider):
+        told = ", ".join(f"{operator} {node!r} on {where}" for where, node, operator in strays[:NAMED])
+        raise StageError(f"{provider} was asked for, but ONNX Runtime runs {told}; {len(strays)} nodes in all")
+    return made
 
 
 def options(threads: int | None, provider: str, optimize: bool) -> onnxruntime.SessionOptions:
@@ -81,25 +103,45 @@ def options(threads: int | None, provider: str, optimize: bool) -> onnxruntime.S
     made.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
     made.log_severity_level = FATAL
     made.add_session_config_entry("session.intra_op.allow_spinning", "1" if count > 1 else "0")
-    if provider != CPU:  # nodes that the provider does not take are then an error instead of slow
-        made.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    if provider != CPU:  # it takes every node that ONNX Runtime knows, so there is nothing to look for
+        made.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     return made
 
 
 def started(file: Path | bytes, options: onnxruntime.SessionOptions, provider: str) -> onnxruntime.InferenceSession:
+    """A session, some of whose nodes may run elsewhere. Raises Missing for a provider that another package has."""
     import onnxruntime
 
-    available = onnxruntime.get_available_providers()
-    if provider not in available:
-        raise StageError(f"this ONNX Runtime has no provider {provider!r}; {did_you_mean(provider, available)}")
+    check_provider(provider)
     try:
         made = onnxruntime.InferenceSession(file, options, providers=[provider], disabled_optimizers=REFUSED)
     except Exception as error:
         name = "the graph" if isinstance(file, bytes) else str(file)
-        raise StageError(f"ONNX Runtime cannot open {name} on {provider}: {error}") from error
+        raise StageError(f"ONNX Runtime cannot open {name} on {provider}: {' '.join(str(error).split())}") from error
     if made.get_providers()[0] != provider:
         raise StageError(f"{provider} was asked for, but ONNX Runtime runs on {', '.join(made.get_providers())}")
     return made
+
+
+def check_provider(provider: str) -> None:
+    """Raises StageError for a name that ONNX Runtime does not know, Missing for one that this build of it does not have."""
+    import onnxruntime
+
+    known, available = onnxruntime.get_all_providers(), onnxruntime.get_available_providers()
+    if provider in available:
+        return
+    if provider not in {*known, *PACKAGES}:
+        raise StageError(f"ONNX Runtime has no provider {provider!r}; {did_you_mean(provider, known)}")
+    package = PACKAGES.get(provider, "a build of ONNX Runtime that has it")
+    raise Missing(f"this ONNX Runtime has no provider {provider!r}: install {package} in place of onnxruntime")
+
+
+def elsewhere(session: onnxruntime.InferenceSession, provider: str) -> list[tuple[str, str, str]]:
+    """Of the nodes that did not land on the provider: where they did, their name and operator."""
+    if provider == CPU:
+        return []
+    parts = session.get_provider_graph_assignment_info()
+    return [(part.ep_name, node.name, node.op_type) for part in parts if part.ep_name != provider for node in part.get_nodes()]
 
 
 def predictor(session: onnxruntime.InferenceSession) -> Predict:
@@ -110,44 +152,28 @@ def predictor(session: onnxruntime.InferenceSession) -> Predict:
         try:
             return dict(zip(names, session.run(names, inputs), strict=True))
         except Exception as error:
-            raise StageError(
-                refusal(session.get_inputs(), inputs) or f"ONNX Runtime failed: {' '.join(str(error).split())}"
-            ) from error
+            wrong = refusal([wanted(port) for port in session.get_inputs()], inputs)
+            raise StageError(wrong or f"ONNX Runtime failed: {' '.join(str(error).split())}") from error
 
     return predict
 
 
-def refusal(wanted: list[Any], got: Arrays) -> str | None:
-    """What is wrong with the inputs, for a reader; None if nothing is."""
-    for want in wanted:
-        if want.name not in got:
-            return f"the graph wants an input {want.name!r} ({form(want)}) and got {', '.join(got) or 'none'}"
-        array = np.asarray(got[want.name])
-        if not fits(want, array):
-            return f"input {want.name!r} must be {form(want)}, got {array.dtype} {list(array.shape)}"
-    unknown = sorted(got.keys() - {want.name for want in wanted})
-    if unknown:
-        return f"the graph has no input {unknown[0]!r}: {did_you_mean(unknown[0], [want.name for want in wanted])}"
-    return None
+def read(source: Path) -> Path | bytes:
+    """The graph as its CPU kernels like it. Raises Missing without onnx, which is needed to build and never to open."""
+    if find_spec("onnx") is None:
+        raise missing("onnx", "train")
+    from attar.stages.runtimes.widening import widened
+
+    return widened(source)
 
 
-def fits(want: Any, array: Array) -> bool:
-    if array.dtype.name != dtype(want) or array.ndim != len(want.shape):
-        return False
-    return all(not isinstance(size, int) or size == n for size, n in zip(want.shape, array.shape, strict=True))
+def wanted(port: onnxruntime.NodeArg) -> Wanted:
+    """Its types read ``tensor(float)``."""
+    name = str(port.type).removeprefix("tensor(").removesuffix(")")
+    return Wanted(port.name, DTYPES.get(name, name), port.shape)
 
 
-def form(want: Any) -> str:
-    return f"{dtype(want)} {list(want.shape)}".replace("'", "")
-
-
-def dtype(want: Any) -> str:
-    """``tensor(float)`` -> ``float32``."""
-    name = str(want.type).removeprefix("tensor(").removesuffix(")")
-    return DTYPES.get(name, name)
-
-
-def write_optimized(source: Path, target: Path, provider: str = CPU) -> None:
+def write_optimized(source: Path | bytes, target: Path, provider: str = CPU) -> None:
     """Write the graph that ONNX Runtime really runs on this machine: fused, quantized kernels and memory layout chosen."""
     wanted = options(1, provider, optimize=True)
     wanted.optimized_model_filepath = str(target)
@@ -158,27 +184,3 @@ def version() -> str:
     import onnxruntime
 
     return str(onnxruntime.__version__)
-
-
-def powers(cores: int) -> list[int]:
-    """1, 2, 4, ... and every core."""
-    return [*(1 << power for power in range(cores.bit_length()) if 1 << power < cores), cores]
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
-def machine() -> dict[str, Any]:
-    """What its choice of kernels depends on."""
-    return {"architecture": platform.machine(), "cores": cores(), "flags": sorted(FLAGS & cpu_flags())}
-
-
-def cpu_flags() -> set[str]:
-    """What the kernel says that the CPU can do; Linux calls it ``flags`` on x86 and ``Features`` on Arm."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() in ("flags", "Features"):
-            return set(value.split())
-    return set()

@@ -16,6 +16,7 @@ from attar.models.task import Array, Arrays, Predict
 from attar.pipeline import machine
 from attar.stages import bundle
 from attar.stages.packaging import checksums, golden
+from attar.stages.packaging.finished import difference
 from attar.stages.packaging.fitness import unfit
 from attar.stages.packaging.manifest import LOOSEST, Manifest
 from attar.stages.serving.settings import Settings
@@ -129,4 +130,4 @@ def alone_and_together(predict: Predict, requests: Arrays, rows: tuple[int, int]
     few, many = rows
     inputs = tiled(requests, many - many % few)
     whole, apart = predict(inputs), bundle.in_batches(predict, inputs, few)
-    return max(bundle.difference(whole[name], apart[name]) for name in whole)
+    return max(difference(whole[name], apart[name]) for name in whole)

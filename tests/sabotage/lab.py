@@ -16,9 +16,9 @@ from attar.pipeline.cli import main
 from attar.pipeline.run import Record
 from attar.pipeline.stage import Stage
 from attar.pipeline.workspace import Workspace, exit_code, open_workspace
-from attar.stages import SLOTS
 from attar.stages.packaging import checksums
 from attar.stages.packaging.judgement import Gate
+from attar.stages.slots import SLOTS
 
 RECIPE = Path(__file__).parent / "project" / "recipe.toml"
 Stages = Mapping[str, type[Stage[Any]]]
@@ -97,7 +97,7 @@ def outcome(records: Sequence[Record]) -> Found:
     if verdict["verdict"] == "passed":
         return Found(code, "", verdict["summary"])
     gate = told(verdict)
-    return Found(code, gate.hop, gate.outcome.sentence.removeprefix(f"{gate.hop}: "))
+    return Found(code, gate.hop, gate.judged().sentence.removeprefix(f"{gate.hop}: "))
 
 
 def told(verdict: Mapping[str, Any]) -> Gate:

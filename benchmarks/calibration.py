@@ -1,0 +1,115 @@
+"""What calibration costs: peak memory and CPU time for more and more samples, beside ONNX Runtime's histogram calibrators."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from attar.models.views import spread
+from attar.stages.artifacts import OnnxModel, Ranges
+from attar.stages.calibrate import BATCH, Calibrate
+from attar.stages.runtimes import onnxruntime
+from tests.stream_task import Stream, convolutions
+
+TASK = "tests.stream_task:Stream"
+SAMPLES = (256, 1024, 2048, 8192)
+MOST = {"percentile": 2048, "entropy": 2048}
+"""ONNX Runtime keeps what it has seen: with more samples it would need gigabytes."""
+GOAL = 1.05
+METHODS = ("minmax", "percentile", "entropy", "mse")
+
+
+def ours(folder: Path, samples: int) -> Callable[[], object]:
+    model = OnnxModel("", "", folder, {"graphs": ["model"]})
+    (folder / "out").mkdir()
+    return lambda: Calibrate(task=TASK, samples=samples).run(folder / "out", onnx=model)
+
+
+def theirs(folder: Path, samples: int, method: str) -> Callable[[], object]:
+    from onnxruntime.quantization import calibrate
+
+    kind = {"percentile": calibrate.PercentileCalibrater, "entropy": calibrate.EntropyCalibrater}[method]
+    task = Stream()
+    batches = iter([seen.inputs for seen in spread(task, task.split("train"), samples, BATCH)])
+
+    class Reader:
+        def get_next(self) -> Any:
+            return next(batches, None)
+
+    calibrater = kind(folder / "model.onnx", augmented_model_path=str(folder / "augmented.onnx"))
+    calibrater.augment_graph()
+    calibrater.create_inference_session()
+
+    def collect() -> None:
+        with contextlib.redirect_stdout(io.StringIO()):
+            calibrater.collect_data(Reader())
+
+    return collect
+
+
+def child(method: str, samples: int) -> None:
+    """Print the peak memory of this process in MiB, the CPU seconds of collecting and, of ours, those of each range method."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        onnx.save(convolutions(), folder / "model.onnx")
+        collect = ours(folder, samples) if method == "attar" else theirs(folder, samples, method)
+        found: dict[str, Any] = {"seconds": seconds(collect), "memory": peak()}
+        if method == "attar":
+            ranges = Ranges("", "", folder / "out", {})
+            found |= {name: seconds(partial(ranges.of, name)) for name in METHODS}
+    print(json.dumps(found))
+
+
+def seconds(call: Callable[[], object]) -> float:
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+def peak() -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+
+
+def measured(method: str, samples: int) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.calibration", "--child", method, str(samples)]
+    found: dict[str, float] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--child", nargs=2, metavar=("METHOD", "SAMPLES"))
+    asked = parser.parse_args().child
+    if asked:
+        child(asked[0], int(asked[1]))
+        return
+    print(f"{platform.machine()}, ONNX Runtime {onnxruntime.version()}, {datetime.now(UTC):%d %B %Y}, batches of {BATCH}\n")
+    print("| samples | attar, all methods | ONNX Runtime, percentile | ONNX Runtime, entropy |\n| --- | --- | --- | --- |")
+    peaks: dict[int, dict[str, float]] = {}
+    for samples in SAMPLES:
+        peaks[samples] = measured("attar", samples)
+        cells = [peaks[samples], *(measured(method, samples) if samples <= most else None for method, most in MOST.items())]
+        said = [f"{each['memory']:.0f} MiB, {each['seconds']:.1f} s" if each else "not run" for each in cells]
+        print(f"| {samples:,} | {' | '.join(said)} |")
+    of = ", ".join(f"{name} {1000 * peaks[SAMPLES[-1]][name]:.0f} ms" for name in METHODS)
+    print(f"\nRanges of all tensors: {of}")
+    assert peaks[SAMPLES[-1]]["memory"] < GOAL * peaks[SAMPLES[0]]["memory"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""attar's pick against what else makes a fast engine of the same student on this CPU: one run, interleaved, one thread.
+
+``python -m benchmarks.engines`` makes the student with ``attar run demo`` where the store does not have it, installs every peer
+into an environment of its own, and builds each engine from the same ONNX file with the same calibration samples. Every engine
+is held open by a process of its own; in each round all are timed one after the other, in an order that changes. attar's pick is
+made before, on validation: the fastest of its candidates at batch 1 whose CORR with the teacher is at most 0.002 below the float
+student's. What cannot be had on a machine stays in the table with the reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attar.models import views
+from attar.models.task import SplitName, Task, load_task
+from attar.pipeline import machine
+from attar.stages.artifacts import Answers
+from attar.stages.proof.timing import load_average
+from attar.stages.run import run
+from benchmarks.engines_figure import draw
+from benchmarks.engines_report import goals, table
+from benchmarks.peers.contenders import BATCHES, CANDIDATES, FLOAT, PEERS, Given
+from benchmarks.peers.environments import NNCF, OLIVE, OURS, STOCK, Environment, Missing, versions
+from benchmarks.peers.field import Field, Row, opened
+
+LOST = 0.002
+"""Of CORR on validation, at most: a candidate that loses more is not picked."""
+
+
+def prepared(chosen: argparse.Namespace) -> tuple[Given, Task, Answers]:
+    """The student and its teacher's answers from the store, and everything that the contenders read, as files."""
+    records = run(chosen.recipe, store=chosen.store, overrides=chosen.set)
+    slots = {record.slot: record for record in records if record.path is not None}
+    for slot in ("student", "onnx", "answers"):
+        if slot not in slots:
+            sys.exit(f"{chosen.recipe} has no {slot}: run `attar run {chosen.recipe}` and see what it says")
+    given = Given(chosen.work.resolve(), chosen.samples, chosen.environments)
+    given.folder.mkdir(parents=True, exist_ok=True)
+    found: dict[str, dict[str, Any]] = {
+        slot: {"root": str(Path(str(record.path)).resolve()), "facts": record.facts} for slot, record in slots.items()
+    }
+    given.slots.write_text(json.dumps({slot: found[slot] for slot in ("student", "onnx", "answers")}))
+    given.weights.write_text(json.dumps(found["student"]))
+    shutil.copyfile(Path(found["onnx"]["root"]) / "model.onnx", given.student)
+    task = load_task(found["onnx"]["facts"]["task"])
+    write_inputs(task, given)
+    return given, task, Answers("", "", Path(found["answers"]["root"]), found["answers"]["facts"])
+
+
+def write_inputs(task: Task, given: Given) -> None:
+    parts = {"calibration": list(views.spread(task, task.split("train"), given.samples, given.samples))}
+    splits: tuple[SplitName, ...] = ("validation", "test")
+    for split in splits:
+        parts[split] = list(views.clean(task, task.split(split)))
+    joined = {name: {n: np.concatenate([p.inputs[n] for p in part]) for n in task.inputs} for name, part in parts.items()}
+    for batch in BATCHES:
+        joined[str(batch)] = {name: array[:batch] for name, array in joined["test"].items()}
+    for name, arrays in joined.items():
+        np.savez(given.inputs(name), **arrays)  # type: ignore[arg-type]  # numpy's stub takes the arrays for its flag
+
+
+def pick(field: Field, rounds: int) -> Row:
+    """Of attar's candidates, on validation alone."""
+    names = [each.name for each in CANDIDATES]
+    field.answer([*names, FLOAT], "validation")
+    names = [name for name in names if field.rows[name].answers]
+    floor = field.correlation(field.rows[FLOAT], "validation").value - LOST
+    able = [name for name in names if field.correlation(field.rows[name], "validation").value >= floor]
+    if not able:
+        sys.exit("none of attar's candidates can be had here, or all lose too much")
+    field.times(able, 1, rounds)
+    return field.rows[min(able, key=lambda name: float(np.median(field.rows[name].seconds[1])))]
+
+
+def measured(chosen: argparse.Namespace) -> dict[str, Any]:
+    """Everything; prints the table and what became of the goals, and returns what a program would want to know."""
+    given, task, answers = prepared(chosen)
+    loads = [load_average()]
+    with ExitStack() as stack:
+        rows, workers = opened([*CANDIDATES, *PEERS], given, chosen.core, stack)
+        field = Field(task, answers, given, chosen.core, chosen.slice, rows, workers)
+        picked = pick(field, chosen.rounds)
+        field.answer(list(rows), "test")
+        for batch in BATCHES:
+            field.times(list(rows), batch, chosen.rounds)
+            loads.append(load_average())
+    found = {name: versions_of(environment, given) for name, environment in ENVIRONMENTS.items()}
+    said = goals(field, picked)
+    print(f"{datetime.now(UTC):%d %B %Y}, {machine.describe()['cpu']}, {machine.describe()['system']}, core {chosen.core}, one")
+    print(f"thread; {chosen.rounds} rounds; load average {', '.join(f'{load:.1f}' for load in loads)}\n")
+    print(table(field, picked), "", *(f"- {goal}" for goal in said), "", sep="\n")
+    print(*(f"- {name}: {', '.join(f'{k} {v}' for k, v in each.items())}" for name, each in found.items()), sep="\n")
+    if chosen.figure:
+        shown = {row.name: (row.seconds, field.correlation(row, "test").value) for row in rows.values() if row.seconds}
+        draw(chosen.figure, shown, picked.name)
+    return {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine.describe(), "core": chosen.core, "load_average": loads,
+        "rounds": chosen.rounds, "samples": given.samples, "versions": found, "pick": picked.name, "goals": said,
+        "engines": {row.name: as_json(field, row) for row in rows.values()},
+    }  # fmt: skip
+
+
+ENVIRONMENTS = {"attar": OURS, "Olive": OLIVE, "ONNX Runtime": STOCK, "NNCF and OpenVINO": NNCF}
+
+
+def versions_of(environment: Environment, given: Given) -> Mapping[str, str]:
+    try:
+        return versions(environment, given.cache)
+    except Missing as error:
+        return {"not installed": str(error)}
+
+
+def as_json(field: Field, row: Row) -> dict[str, Any]:
+    if not row.seconds or row.built is None:
+        return {"status": "not run here", "why": row.why}
+    return {
+        "seconds": {str(batch): taken.tolist() for batch, taken in row.seconds.items()},
+        "accuracy": field.score(row),
+        "correlation": field.correlation(row, "test").value,
+        "bytes": row.built.size,
+        "build": asdict(row.built.cost) if row.built.cost else None,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recipe", default="demo")
+    parser.add_argument("--store", type=Path, default=Path(".attar"), help="where the recipe's student is, or will be")
+    parser.add_argument("--set", action="append", default=[], metavar="SLOT.FIELD=VALUE", help="as `attar run` takes it")
+    parser.add_argument("--work", type=Path, default=Path(".benchmarks/engines"), help="where engines are built")
+    parser.add_argument("--environments", type=Path, default=Path(".benchmarks/peers"), help="where the peers are installed")
+    parser.add_argument("--samples", type=int, default=512, help="of calibration")
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--slice", type=float, default=0.02, help="seconds of one engine in one round, half of them to warm up")
+    parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)), help="the CPU that all engines run on")
+    parser.add_argument("--figure", type=Path, help="where to draw latency against CORR, as SVG")
+    parser.add_argument("--json", type=Path, help="where to write all that was measured")
+    chosen = parser.parse_args()
+    found = measured(chosen)
+    if chosen.json:
+        chosen.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

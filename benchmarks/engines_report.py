@@ -1,0 +1,81 @@
+"""The table of ``benchmarks.engines``, and what became of its goals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from attar.stages.proof import statistics
+from attar.stages.proof.metrics import Sums
+from benchmarks.peers.contenders import BATCHES, OLIVE_INT8
+from benchmarks.peers.field import Field, Row
+
+SLOWER, FASTER = 1.03, 2.0
+"""Goals: at most so many times the fastest other's time; at least so many times as fast as Olive's default."""
+Bounds = tuple[float, float]
+
+
+def ratio(row: Row, base: Row, batch: int) -> tuple[float, Bounds]:
+    """How many times as long as the base it takes: the median over the rounds, and its bounds."""
+    each = row.seconds[batch] / base.seconds[batch]
+    return float(np.median(each)), statistics.median(each)
+
+
+def line(field: Field, row: Row, picked: Row) -> str:
+    if not row.seconds:
+        return f"| {row.name} | not run here: {row.why} |" + " |" * 8
+    assert row.built is not None
+    cells = []
+    for batch in BATCHES:
+        times, (low, high) = ratio(row, picked, batch)
+        cells += [f"{1e6 * float(np.median(row.seconds[batch])):,.1f}", f"{times:.2f} ({low:.2f} to {high:.2f})"]
+    cost = row.built.cost
+    cells += [f"{field.score(row):.4f}", f"{field.correlation(row, 'test').value:.4f}", f"{row.built.size / 1e3:,.0f}"]
+    cells += [f"{cost.seconds:.1f}", f"{cost.memory / 1e6:,.0f}"] if cost else ["", ""]
+    name = f"**{row.name}**" if row is picked else row.name
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def table(field: Field, picked: Row) -> str:
+    times = [f"batch {batch}, µs | times the pick's" for batch in BATCHES]
+    head = ["engine", *times, "accuracy", "CORR", "kB", "build, s", "build, MB"]
+    columns = len(BATCHES) * 2 + 6
+    lines = [line(field, row, picked) for row in field.rows.values()]
+    return "\n".join([f"| {' | '.join(head)} |", "|" + " --- |" * columns, *lines])
+
+
+def verdict(low: float, high: float, least: float) -> str:
+    """Of a goal that something is at least so much, by its bounds."""
+    return "kept" if low >= least else "missed" if high < least else "undecided"
+
+
+def goals(field: Field, picked: Row) -> list[str]:
+    """What was hoped for, what became of it."""
+    others = [row for row in field.rows.values() if row.seconds and not row.contender.ours]
+    said = []
+    for batch in BATCHES:
+        fastest = min(others, key=lambda row: float(np.median(row.seconds[batch])))
+        times, (low, high) = ratio(picked, fastest, batch)
+        found = f"{times:.3f} ({low:.3f} to {high:.3f}) times the time of {fastest.name}"
+        said.append(f"batch {batch}: {found}, goal at most {SLOWER}: {verdict(-high, -low, -SLOWER)}")
+        if (olive := field.rows[OLIVE_INT8]).seconds:
+            times, (low, high) = ratio(olive, picked, batch)
+            found = f"{times:.2f} ({low:.2f} to {high:.2f}) times as fast as {olive.name}"
+            said.append(f"batch {batch}: {found}, goal at least {FASTER:.0f}: {verdict(low, high, FASTER)}")
+    return [*said, *faithful(field, picked, [row for row in others if row.contender.int8])]
+
+
+def faithful(field: Field, picked: Row, int8: Sequence[Row]) -> list[str]:
+    """CORR on the same test samples, against the most faithful of the peers' int8."""
+    if not int8:
+        return []
+    best = max(int8, key=lambda row: field.correlation(row, "test").value)
+    mine, theirs = field.correlation(picked, "test"), field.correlation(best, "test")
+    width = mine.columns.shape[1]
+    both = Sums(
+        np.hstack([mine.columns, theirs.columns]), lambda s: mine.statistic(s[..., :width]) - theirs.statistic(s[..., width:])
+    )
+    low, high = statistics.bootstrap({"difference": both})["difference"]
+    found = f"CORR {mine.value:.4f}, {best.name} {theirs.value:.4f}, difference {both.value:+.5f} ({low:+.5f} to {high:+.5f})"
+    return [f"{found}, goal at least 0: {verdict(low, high, 0)}"]

@@ -1,0 +1,67 @@
+"""attar's own engine: calibration, precision and engine, as a target's stages make them.
+
+``python build_attar.py GIVEN SAMPLES OUT TARGET``. GIVEN holds the facts and folders of the slots before; TARGET is a target's
+keys in JSON. As in a recipe, a key goes to every stage that has a field of that name, and one that none has is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from attar.pipeline.stage import Artifact, Stage
+from attar.stages.artifacts import Answers, Engine, OnnxModel, Ranges, Weights
+from attar.stages.build import Build
+from attar.stages.calibrate import Calibrate
+from attar.stages.optimize import Optimize
+
+A = TypeVar("A", bound=Artifact)
+S = TypeVar("S", bound=Stage[Any])
+STAGES: tuple[type[Stage[Any]], ...] = (Calibrate, Optimize, Build)
+
+
+def made(kind: type[A], out: Path, stage: Stage[Any], **inputs: Artifact) -> A:
+    out.mkdir(parents=True)
+    return kind("", "", out, stage.run(out, **inputs))
+
+
+def known(target: Mapping[str, Any]) -> Mapping[str, Any]:
+    for key in target:
+        if not any(key in stage.model_fields for stage in STAGES):
+            raise SystemExit(f"attar has no {key} yet")
+    return target
+
+
+def asked(stage: type[S], target: Mapping[str, Any], task: str) -> S:
+    try:
+        return stage.model_validate({"task": task} | {key: value for key, value in target.items() if key in stage.model_fields})
+    except ValidationError as error:
+        found = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}, got {each['input']!r}" for each in error.errors()]
+        raise SystemExit(f"{stage.__name__} refuses {'; '.join(found)}") from error
+
+
+def main() -> None:
+    given, samples, out, target = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), known(json.loads(sys.argv[4]))
+    slots = json.loads(given.read_text())
+    task = slots["onnx"]["facts"]["task"]
+
+    def slot(kind: type[A], name: str) -> A:
+        return kind("", "", Path(slots[name]["root"]), slots[name]["facts"])
+
+    onnx = slot(OnnxModel, "onnx")
+    calibration = made(Ranges, out / "calibration/out", Calibrate(task=task, samples=samples), onnx=onnx)
+    model = made(
+        OnnxModel, out / "model/out", asked(Optimize, target, task),
+        student=slot(Weights, "student"), onnx=onnx, calibration=calibration, answers=slot(Answers, "answers"),
+    )  # fmt: skip
+    engine = made(Engine, out / "engine/out", asked(Build, target, task), model=model)
+    (out / "engine.json").write_text(json.dumps({"root": str(engine.root), "facts": dict(engine.facts)}))
+
+
+if __name__ == "__main__":
+    main()

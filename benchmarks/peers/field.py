@@ -1,0 +1,105 @@
+"""Field: the contenders side by side, asked the same and timed in turn."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from attar.models import views
+from attar.models.task import Array, SplitName, Task
+from attar.stages.artifacts import Answers
+from attar.stages.proof.metrics import Sums, compare
+from attar.stages.proof.timing import Seconds
+from benchmarks.peers.contenders import Built, Contender, Given
+from benchmarks.peers.environments import Missing
+from benchmarks.peers.process import Worker
+
+ASKED = 32  # samples a call when answers are looked at: one of the sizes that are timed
+
+
+@dataclass
+class Row:
+    """What was found of one contender; ``why`` it was not run here, where it was not."""
+
+    contender: Contender
+    built: Built | None = None
+    why: str = ""
+    answers: dict[str, Array] = field(default_factory=dict)
+    """On the split that was asked for last."""
+    seconds: dict[int, Seconds] = field(default_factory=dict)
+    """By batch, entry i of every contender from the same round."""
+
+    @property
+    def name(self) -> str:
+        return self.contender.name
+
+
+@dataclass
+class Field:
+    """One student, its teacher's answers, and the workers that hold its engines."""
+
+    task: Task
+    answers: Answers
+    given: Given
+    cpu: int
+    slice: float
+    rows: dict[str, Row]
+    workers: dict[str, Worker]
+
+    def each(self, names: Sequence[str], **request: Any) -> dict[str, dict[str, Any]]:
+        """Ask these in turn. One whose process dies is out, and its row says why."""
+        replies = {}
+        for name in [name for name in names if name in self.workers]:
+            try:
+                replies[name] = self.workers[name].ask(**request)
+            except Missing as error:
+                self.rows[name].why = str(error)
+                del self.workers[name]
+        return replies
+
+    def answer(self, names: Sequence[str], split: SplitName) -> None:
+        for name in names:
+            made = self.given.folder / "answers.npz"
+            if self.each([name], answer=self.given.inputs(split), batch=ASKED, to=made):
+                self.rows[name].answers = dict(np.load(made))
+
+    def times(self, names: Sequence[str], batch: int, rounds: int) -> None:
+        self.each(names, load=self.given.inputs(batch))
+        timed = [name for name in names if name in self.workers]
+        taken: dict[str, list[float]] = {name: [] for name in timed}
+        order = np.random.default_rng(0)
+        for _ in range(rounds):
+            for index in order.permutation(len(timed)):
+                taken[timed[index]].append(self.workers[timed[index]].ask(time=self.slice)["seconds"])
+        for name in timed:
+            self.rows[name].seconds[batch] = np.array(taken[name])
+
+    def score(self, row: Row) -> float:
+        seen = [each.targets for each in views.clean(self.task, self.task.split("test"))]
+        targets = {name: np.concatenate([each[name] for each in seen]) for name in seen[0]}
+        return self.task.aggregate(self.task.score(row.answers, targets))
+
+    def correlation(self, row: Row, split: SplitName) -> Sums:
+        """CORR with the teacher, of the task's first output."""
+        name, output = next(iter(self.task.outputs.items()))
+        return compare(output.kind, self.answers.of(split)[name], row.answers[name]).sums["correlation"]
+
+
+def opened(contenders: Sequence[Contender], given: Given, cpu: int, stack: ExitStack) -> tuple[dict[str, Row], dict[str, Worker]]:
+    """Every contender built, then every one that could be held open."""
+    rows, workers = {contender.name: Row(contender) for contender in contenders}, {}
+    for name, row in rows.items():
+        print(f"building {name}", file=sys.stderr)
+        try:
+            row.built = row.contender.built(given)
+            log = given.folder / f"{name.replace(' ', '-')}.log"
+            worker = Worker(row.contender.environment, given.cache, row.contender.kind, row.built.file, cpu, log)
+            workers[name] = stack.enter_context(worker)
+        except Missing as error:
+            row.why = str(error)
+    return rows, workers

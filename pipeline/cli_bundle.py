@@ -1,0 +1,80 @@
+"""The commands that take a bundle: check it, time it, and finish one whose engine the making machine could not run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import click
+
+from attar.pipeline.options import JSON, STORE, VERBOSE
+
+BUNDLE = click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
+
+
+@click.command()
+@BUNDLE
+@JSON
+@VERBOSE
+def check(bundle: Path, as_json: bool, verbose: bool) -> None:
+    """Checksums, machine, verdict and golden requests of a bundle; exit code 4 when it is not fit to serve."""
+    from attar.stages import bundle as bundles
+
+    facts = bundles.check(bundle)
+    click.echo(json.dumps(facts, indent=1) if as_json else f"{bundle} is fit to serve: " + _line(facts))
+
+
+@click.command()
+@BUNDLE
+@click.option(
+    "--batch",
+    "batches",
+    multiple=True,
+    type=click.IntRange(1),
+    default=(1, 32),
+    show_default=True,
+    help="Samples a call; may be repeated.",
+)
+@click.option("--seconds", type=click.FloatRange(0.05), default=1.0, show_default=True, help="Time for each measurement.")
+@JSON
+@VERBOSE
+def bench(bundle: Path, batches: tuple[int, ...], seconds: float, as_json: bool, verbose: bool) -> None:
+    """Latency and throughput on this machine, against the bundle's fp32 student."""
+    from attar.stages import bench as benches
+
+    facts = benches.bench(bundle, batches, seconds)
+    click.echo(json.dumps(facts, indent=1) if as_json else benches.table(facts))
+
+
+@click.command()
+@BUNDLE
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The new bundle's folder.")
+@click.option("--recipe", metavar="RECIPE", help="Run the recipe that made the bundle, to prove the engine on its test split.")
+@STORE
+@JSON
+@VERBOSE
+def finish(bundle: Path, output: Path, recipe: str | None, store: Path, as_json: bool, verbose: bool) -> None:
+    """Build here the engine that the making machine could not run, and compare it; exit code 4 where this machine cannot."""
+    from attar.stages import finish as finishing
+
+    facts = finishing.finish(bundle, output) if recipe is None else _rerun(bundle, output, recipe, store)
+    click.echo(json.dumps(facts, indent=1) if as_json else f"{output} is fit to serve: " + _line(facts))
+
+
+def _rerun(bundle: Path, output: Path, recipe: str, store: Path) -> Mapping[str, Any]:
+    from attar.pipeline.console import live
+    from attar.stages.rerun import rerun
+
+    with live() as view, redirect_stdout(sys.stderr):  # what user code prints is no part of the result
+        return rerun(bundle, output, recipe, store, view.done)
+
+
+def _line(facts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in facts.items() if isinstance(value, str | int | float))
+
+
+COMMANDS = (check, bench, finish)

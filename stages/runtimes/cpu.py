@@ -1,0 +1,38 @@
+"""Cpu: what engines for it depend on, and how many threads are worth trying."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+FLAGS = frozenset(
+    {"fma", "avx", "avx2", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni"}
+    | {"amx_tile", "amx_int8", "amx_bf16", "amx_fp16", "asimd", "asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve2"}
+)
+"""The features by which kernels are chosen."""
+
+
+def machine() -> dict[str, Any]:
+    """What a choice of kernels depends on."""
+    return {"architecture": platform.machine(), "cores": cores(), "flags": sorted(FLAGS & cpu_flags())}
+
+
+def powers(cores: int) -> list[int]:
+    """1, 2, 4, ... and every core."""
+    return [*(1 << power for power in range(cores.bit_length()) if 1 << power < cores), cores]
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def cpu_flags() -> set[str]:
+    """What the kernel says that the CPU can do; Linux calls it ``flags`` on x86 and ``Features`` on Arm."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return set(value.split())
+    return set()

@@ -1,0 +1,40 @@
+"""Slots: the one table that says what attar does in which order."""
+
+from __future__ import annotations
+
+from attar.pipeline.recipe import Slot
+from attar.stages.build import Build
+from attar.stages.calibrate import Calibrate
+from attar.stages.choose import Choose
+from attar.stages.distill import Control, Distill
+from attar.stages.export import Export
+from attar.stages.judge import Judge
+from attar.stages.label import Label
+from attar.stages.measure import Measure
+from attar.stages.offers import offered
+from attar.stages.optimize import Optimize
+from attar.stages.package import Package
+from attar.stages.take import TakeEngine, TakeModel
+from attar.stages.teach import Teach
+from attar.stages.trial import Try
+from attar.stages.unpack import Unpack
+
+SLOTS = (
+    Slot("teacher", Teach, own_task=True),
+    Slot("reference", Export, wires={"weights": "teacher"}),
+    Slot("answers", Label, like=("teacher",)),
+    Slot("student", Distill),
+    Slot("control", Control, like=("answers", "student")),
+    Slot("onnx", Export, wires={"weights": "student"}),
+    Slot("calibration", Calibrate),
+    Slot("model", Optimize, per_target=True, candidate=True),
+    Slot("engine", Build, per_target=True, candidate=True),
+    Slot("trials", Try, wires={"engines": "engine"}, per_target=True, choosing=True, offers=offered),
+    Slot("choice", Choose, per_target=True, choosing=True),
+    Slot("model", TakeModel, wires={"models": "model"}, per_target=True, choosing=True),
+    Slot("engine", TakeEngine, wires={"engines": "engine"}, per_target=True, choosing=True),
+    Slot("production", Unpack, per_target=True),
+    Slot("evidence", Measure, per_target=True),
+    Slot("verdict", Judge, per_target=True),
+    Slot("bundle", Package, per_target=True),
+)

@@ -1,0 +1,88 @@
+"""The NVIDIA driver's library, played by the host: device memory is ordinary memory, so whatever computes there can be numpy."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+
+class HostDriver:
+    """Functions of ``libcuda`` with C's own pointers. It knows what it gave out, and what was not given back."""
+
+    def __init__(self, **fails: int) -> None:
+        self.fails = fails
+        self.given: dict[int, Any] = {}
+        self.calls: list[str] = []
+
+    def __getattribute__(self, name: str) -> Any:
+        found = object.__getattribute__(self, name)
+        if name.startswith("cu") and name != "cuGetErrorString":
+            object.__getattribute__(self, "calls").append(name)
+            if code := object.__getattribute__(self, "fails").get(name):
+                return lambda *arguments: code
+        return found
+
+    def cuInit(self, flags: Any) -> int:  # noqa: N802  # the vendor's name, as all below
+        return 0
+
+    def cuGetErrorString(self, code: Any, said: Any) -> int:  # noqa: N802
+        said._obj.value = b"out of memory"
+        return 0
+
+    def cuDeviceGetCount(self, count: Any) -> int:  # noqa: N802
+        count._obj.value = 2
+        return 0
+
+    def cuDeviceGet(self, device: Any, number: Any) -> int:  # noqa: N802
+        device._obj.value = number.value
+        return 0
+
+    def cuDeviceGetName(self, name: Any, length: Any, device: Any) -> int:  # noqa: N802
+        name.value = [b"NVIDIA L4", b"NVIDIA GeForce RTX 5090"][device.value]
+        return 0
+
+    def cuDeviceGetAttribute(self, value: Any, which: Any, device: Any) -> int:  # noqa: N802
+        value._obj.value = {75: (8, 12), 76: (9, 0)}[which.value][device.value]
+        return 0
+
+    def cuDriverGetVersion(self, version: Any) -> int:  # noqa: N802
+        version._obj.value = 13020
+        return 0
+
+    def cuDevicePrimaryCtxRetain(self, context: Any, device: Any) -> int:  # noqa: N802
+        context._obj.value = 77
+        return 0
+
+    def cuDevicePrimaryCtxRelease_v2(self, device: Any) -> int:  # noqa: N802
+        return 0
+
+    def cuCtxSetCurrent(self, context: Any) -> int:  # noqa: N802
+        return 0
+
+    def cuStreamCreate(self, stream: Any, flags: Any) -> int:  # noqa: N802
+        stream._obj.value = 99
+        return 0
+
+    def cuStreamSynchronize(self, stream: Any) -> int:  # noqa: N802
+        return 0
+
+    def cuStreamDestroy_v2(self, stream: Any) -> int:  # noqa: N802
+        return 0
+
+    def cuMemAlloc_v2(self, address: Any, size: Any) -> int:  # noqa: N802
+        room = ctypes.create_string_buffer(size.value)
+        address._obj.value = ctypes.addressof(room)
+        self.given[address._obj.value] = room
+        return 0
+
+    def cuMemFree_v2(self, address: Any) -> int:  # noqa: N802
+        del self.given[address.value]
+        return 0
+
+    def cuMemcpyHtoDAsync_v2(self, target: Any, source: Any, size: Any, stream: Any) -> int:  # noqa: N802
+        ctypes.memmove(target.value, source, size.value)
+        return 0
+
+    def cuMemcpyDtoHAsync_v2(self, target: Any, source: Any, size: Any, stream: Any) -> int:  # noqa: N802
+        ctypes.memmove(target, source.value, size.value)
+        return 0
