@@ -13,14 +13,16 @@ from attar.pipeline.errors import AttarError
 from attar.pipeline.progress import advance
 from attar.pipeline.stage import Facts
 from attar.stages import bundle
+from attar.stages.bench import promised
+from attar.stages.bench_figure import Bar
+from attar.stages.bench_figure import figure as drawn
 from attar.stages.packaging import golden
+from attar.stages.packaging.finished import difference
 from attar.stages.packaging.manifest import LOOSEST, Manifest
 from attar.stages.proof import timing
-from attar.stages.serving.client import FORMS, Address, address, infer, send, turns
-from attar.stages.serving.load import Load, Outcome
+from attar.stages.serving.client import FORMS, Address, address, bearer, infer, send, turns
+from attar.stages.serving.load import SHARE, Load, Outcome
 
-SHARE = 0.8
-"""Of the closed loop's best rate: the open loop's, unless rates are given."""
 WARM = 0.1
 """Of a measurement's time, before it, for connections and caches."""
 
@@ -42,6 +44,10 @@ class Asked:
     headers: Mapping[str, str] = field(default_factory=dict)
     """Sent with every request."""
 
+    @classmethod
+    def of(cls, token_file: Path | None, **asked: Any) -> Asked:
+        return cls(headers=bearer(token_file), **asked)
+
 
 def bench(path: str | Path, url: str, asked: Asked) -> Facts:
     """Rates and latencies (microseconds), a row a measurement.
@@ -51,7 +57,7 @@ def bench(path: str | Path, url: str, asked: Asked) -> Facts:
     """
     folder, where = Path(path), address(url)
     manifest, _ = bundle.whole(folder, gated=False)
-    bundle.promised(manifest, asked.batches)
+    promised(manifest, asked.batches)
     model = asked.model or manifest.name
     requests = bundle.requests(folder, manifest)
     for form in FORMS:
@@ -61,15 +67,13 @@ def bench(path: str | Path, url: str, asked: Asked) -> Facts:
     return {**facts, "rows": rows, "load_average": timing.load_average()}
 
 
-def check_answers(
-    folder: Path, manifest: Manifest, where: Address, form: str, model: str, headers: Mapping[str, str]
-) -> None:
+def check_answers(folder: Path, manifest: Manifest, where: Address, form: str, model: str, headers: Mapping[str, str]) -> None:
     """What is quick and wrong is not worth timing."""
     tensors, low = golden.read(folder, manifest), manifest.ranges.get("batch", (1, 1))[0]
     requests = bundle.prepared(folder, manifest, tensors)
     got = send(where, infer(model, {name: array[:low] for name, array in requests.items()}, form, headers))
     for name in manifest.outputs:
-        apart = bundle.difference(tensors[f"engine.{name}"][:low], got[name]) if name in got else float("inf")
+        apart = difference(tensors[f"engine.{name}"][:low], got[name]) if name in got else float("inf")
         if not apart <= LOOSEST:
             raise AttarError(
                 f"{model!r} at {where} does not give this bundle's answers: {name!r} is off by {apart:.2g} of its magnitude; "
@@ -122,7 +126,15 @@ def saturated(rows: Sequence[Mapping[str, Any]]) -> bool:
     return any(each["loop"] == "closed" and each["busy"] > 0.95 for each in rows)
 
 
+def figure(facts: Facts) -> str:
+    """The facts of ``bench`` as SVG. Raises AttarError where nothing was answered."""
+    answered = [each for each in facts["rows"] if "p50" in each]
+    if not answered:
+        raise AttarError("no request was answered, so there is nothing to draw")
+    bars = [Bar(label(each), each["p50"], each["p99"], f"{each['rate']:,.0f} requests/s") for each in answered]
+    return drawn(f"{facts['model']} at {facts['url']}, {facts['machine']['cpu']}", bars)
+
+
 def label(found: Mapping[str, Any]) -> str:
-    """Of its row in the figure."""
     kind = f"{found['connections']} connections" if found["loop"] == "closed" else "open loop"
     return f"{found['form']}, batch {found['batch']}, {kind}"

@@ -26,6 +26,8 @@ PATIENCE = 10.0
 COARSE = 2e-3
 """Seconds: a wait that is shorter is spent looking, as the system's own waits are not that fine."""
 PIECE = 1 << 16
+SHARE = 0.8
+"""Of the closed loop's best rate: the open loop's, unless another is asked for."""
 CLOSED, UNANSWERED = "closed", "unanswered"
 OK = 200
 
@@ -59,7 +61,7 @@ class Schedule(Protocol):
     """When requests are meant to be sent."""
 
     def due(self, now: float) -> float | None:
-        """The moment, not after ``now``, at which the next one was meant to be sent, which is then taken; None if there is none."""
+        """Take the next one: the moment at which it was meant to be sent; None if that is not before ``now``."""
 
     def next(self) -> float:
         """The moment of the next one; infinite where only answers bring it, or no more come."""
@@ -88,9 +90,12 @@ class Poisson:
     """Open loop: at random times that do not depend on the answers, ``rate`` a second on average."""
 
     def __init__(self, start: float, seconds: float, rate: float, seed: int = 0) -> None:
+        """Raises AttarError where no request falls into the time."""
         gaps = np.random.default_rng(seed).exponential(1 / rate, int(rate * seconds * 1.2 + 100))
         times = np.cumsum(gaps)
         self._times = array("d", start + times[times < seconds])
+        if not self._times:
+            raise AttarError(f"{rate:g} requests a second leave none for {seconds:g} s; measure longer or ask for more")
         self._count = 0
 
     def due(self, now: float) -> float | None:
@@ -135,31 +140,32 @@ class Connection:
         self.asked = False
         self.intended = 0.0
         self._address, self._epoll = address, epoll
-        self._socket: socket.socket | None = None
+        self._socket = socket.socket()
+        self.opened = False
         self._unsent = memoryview(b"")
         self._head: Head | None = None
         self._lines, self._missing = b"", 0
 
     def open(self) -> int:
         """Its number for epoll. Raises AttarError where nothing listens."""
+        self._socket.close()
         try:
             self._socket = made = socket.create_connection(self._address, PATIENCE)
         except OSError as error:
             host, port = self._address
-            raise AttarError(f"there is no connection to {host}:{port}: {error}; start `attar serve`, or give its --url") from error
+            raise AttarError(
+                f"there is no connection to {host}:{port}: {error}; start `attar serve`, or give its --url"
+            ) from error
         made.setblocking(False)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._epoll.register(made, select.EPOLLIN)
+        self.opened = True
         return made.fileno()
 
-    @property
-    def opened(self) -> bool:
-        return self._socket is not None
-
     def close(self) -> None:
-        if self._socket:
-            self._socket.close()
-        self._socket, self.asked = None, False
+        self._socket.close()
+        self.opened = self.asked = False
+        self._unsent = memoryview(b"")
 
     def ask(self, message: bytes, intended: float) -> None:
         self.asked, self.intended, self._head, self._lines = True, intended, None, b""
@@ -170,7 +176,6 @@ class Connection:
         self._send(self._unsent)
 
     def _send(self, message: memoryview) -> None:
-        assert self._socket
         waited = bool(self._unsent)
         try:
             sent = self._socket.send(message)
@@ -184,7 +189,6 @@ class Connection:
 
     def read(self) -> int:
         """The status once the answer is whole, before that 0. Raises ConnectionError when it was closed."""
-        assert self._socket
         try:
             data = self._socket.recv(PIECE)
         except BlockingIOError:
@@ -205,7 +209,7 @@ class Connection:
     def done(self) -> None:
         """It is free for the next request."""
         self.asked = False
-        if self._head and not self._head.keep_alive:
+        if self._unsent or (self._head and not self._head.keep_alive):  # some are refused before all is sent
             self.close()
 
 
@@ -257,7 +261,7 @@ class Load:
             if schedule.over(now):
                 ended = min(ended, now)
                 if len(self._free) == len(self._every):
-                    return
+                    return None
                 if now > ended + PATIENCE:
                     return self._give_up()
             for number, event in self._epoll.poll(self._wait(schedule, now)):
