@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -145,6 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="where to write all that was measured")
     parser.add_argument("--figure", type=Path, help="where to draw rates and latencies, as SVG")
     chosen = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended before it was done"))  # so that no server is left behind
     found = measured(chosen)
     print(told(chosen, found))
     if chosen.markdown:
