@@ -18,6 +18,8 @@ MANY = 32
 """Samples a request, beside 1."""
 FLAT = 0.02
 """Of the memory after the first minute: so much more at the end is flat."""
+SOAK = 10
+"""Pieces of a minute that decide about the soak."""
 Case: TypeAlias = tuple[str, str, int, int]
 """Server, form, samples a request, connections."""
 OURS = "attar serve"
@@ -113,7 +115,7 @@ def soak(found: Found) -> str:
         return "soak at 80 % of peak load: not run here"
     first, last = found.soaked[0]["resident"], found.soaked[-1]["resident"]
     errors = sum(each["errors"] for each in found.soaked)
-    kept = "kept" if not errors and last <= (1 + FLAT) * first else "missed"
+    kept = "missed" if errors or last > (1 + FLAT) * first else "kept" if len(found.soaked) >= SOAK else "undecided: too short"
     grown = f"{first / 1e6:.1f} MB after the first of {len(found.soaked)} pieces, {last / 1e6:.1f} MB after the last"
     return f"soak at 80 % of peak load: {grown}, {errors:.0f} errors; flat within {FLAT:.0%}, no error: {kept}"
 

@@ -44,9 +44,11 @@ def test_bounds_decide() -> None:
 
 def test_a_soak_is_flat_or_not() -> None:
     found = made()
-    found.soaked = [{"errors": 0, "resident": 100e6}, {"errors": 0, "resident": 101e6}]
+    found.soaked = [{"errors": 0, "resident": 100e6}, *({"errors": 0, "resident": 101e6} for _ in range(9))]
     assert any("flat within 2%, no error: kept" in said for said in goals(found))
-    found.soaked[-1]["resident"] = 103e6
+    del found.soaked[5:]
+    assert any("no error: undecided: too short" in said for said in goals(found))
+    found.soaked.append({"errors": 0, "resident": 103e6})
     assert any("no error: missed" in said for said in goals(found))
 
 

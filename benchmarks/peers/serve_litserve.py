@@ -1,13 +1,12 @@
 """The engine behind LitServe, batches of 32: ``MODEL PORT``. A request is ``{"input": [[...], ...]}``, one sample."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 
 import litserve
 import numpy as np
 import onnxruntime
+from fastapi import Request
 
 
 class Api(litserve.LitAPI):  # type: ignore[misc]  # installed for this process alone
@@ -17,7 +16,8 @@ class Api(litserve.LitAPI):  # type: ignore[misc]  # installed for this process 
         self.session = onnxruntime.InferenceSession(sys.argv[1], options)
         self.input = self.session.get_inputs()[0].name
 
-    def decode_request(self, request: dict[str, Any]) -> Any:
+    def decode_request(self, request: Request) -> Any:
+        """LitServe reads the annotation, and hands over what the request's JSON says."""
         return np.array(request["input"], np.float32)
 
     def batch(self, inputs: list[Any]) -> Any:

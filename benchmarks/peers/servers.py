@@ -53,7 +53,7 @@ LITSERVE = Peer("LitServe", Environment("litserve", ("litserve==0.2.19", ENGINE)
 MLSERVER = Peer("MLServer", Environment("mlserver", ("mlserver==1.7.1", ENGINE)), "serve_mlserver")
 STARLETTE = Peer(
     "bare Starlette",
-    Environment("starlette", ("starlette", "uvicorn[standard]", "orjson", ENGINE)),
+    Environment("starlette", ("starlette", "uvicorn", "uvloop", "httptools", "orjson", ENGINE)),
     "serve_starlette",
     ("json", "binary"),
 )
@@ -75,10 +75,11 @@ class Running:
     def __enter__(self) -> Self:
         self.port = free()
         self.where = Address("127.0.0.1", self.port)
+        command = self.command()  # which installs what is missing
         with self.log.open("w") as said:
             start = time.perf_counter()
             self.process = subprocess.Popen(
-                ["taskset", "-c", str(self.core), *self.command()],
+                ["taskset", "-c", str(self.core), *command],
                 stdout=said, stderr=said, env=environ(self.peer.environment), start_new_session=True,
             )  # fmt: skip
         while not self.answers():
