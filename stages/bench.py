@@ -22,7 +22,8 @@ from attar.stages.bench_figure import Bar
 from attar.stages.bench_figure import figure as drawn
 from attar.stages.packaging.manifest import Manifest
 from attar.stages.proof import timing
-from attar.stages.serving.load import SHARE, Poisson
+from attar.stages.serving.load import SHARE
+from attar.stages.serving.schedule import Poisson
 
 ROUNDS = 100_000  # the time decides
 SHOWN = {"engine": "engine", "student_fp32": "student fp32"}

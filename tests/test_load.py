@@ -14,7 +14,8 @@ import pytest
 
 from attar.pipeline.errors import AttarError
 from attar.stages.serving.client import infer
-from attar.stages.serving.load import Head, Load, Poisson, head
+from attar.stages.serving.load import Head, Load, head
+from attar.stages.serving.schedule import Poisson
 from tests.serving_parts import Running, running, slow
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
