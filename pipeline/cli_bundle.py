@@ -40,14 +40,42 @@ def check(bundle: Path, as_json: bool, verbose: bool) -> None:
     help="Samples a call; may be repeated.",
 )
 @click.option("--seconds", type=click.FloatRange(0.05), default=1.0, show_default=True, help="Time for each measurement.")
+@click.option("--rate", "rates", multiple=True, type=click.FloatRange(0, min_open=True), help="Open loop: requests a second.")
+@click.option("--url", help="Of a running server, http://HOST:PORT; without it the engine is timed.")
+@click.option("--model", help="The server's name for the bundle, where it is not the bundle's own.")
+@click.option(
+    "--connections", multiple=True, type=click.IntRange(1), default=(1, 16, 64), show_default=True, help="To the server."
+)
+@click.option("--token-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The server's bearer token.")
+@click.option("--figure", type=click.Path(dir_okay=False, path_type=Path), help="Where to draw the latencies, as SVG.")
 @JSON
 @VERBOSE
-def bench(bundle: Path, batches: tuple[int, ...], seconds: float, as_json: bool, verbose: bool) -> None:
-    """Latency and throughput on this machine, against the bundle's fp32 student."""
-    from attar.stages import bench as benches
+def bench(
+    bundle: Path,
+    batches: tuple[int, ...],
+    seconds: float,
+    rates: tuple[float, ...],
+    url: str | None,
+    figure: Path | None,
+    as_json: bool,
+    verbose: bool,
+    **server: Any,
+) -> None:
+    """Latency and throughput on this machine, against the bundle's fp32 student; with --url those of a server that has it.
 
-    facts = benches.bench(bundle, batches, seconds)
-    click.echo(json.dumps(facts, indent=1) if as_json else benches.table(facts))
+    In a closed loop, and at random times in an open one, there at 80 % of the closed loop's best unless --rate is given.
+    """
+    from attar.stages import bench as engines
+    from attar.stages.serving import bench as servers
+
+    if url is None:
+        facts = engines.bench(bundle, batches, seconds, rates)
+    else:
+        facts = servers.bench(bundle, url, servers.Asked.of(batches=batches, seconds=seconds, rates=rates, **server))
+    shown = engines if url is None else servers
+    if figure:
+        figure.write_text(shown.figure(facts), encoding="utf-8")
+    click.echo(json.dumps(facts, indent=1) if as_json else shown.table(facts))
 
 
 @click.command()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from attar.pipeline.errors import AttarError, Unfit
-from attar.stages.bench import bench, table
+from attar.stages.bench import bench, figure, table
 from attar.stages.proof.timing import LEAST
 from tests.test_package import packaged
 
@@ -34,6 +34,14 @@ def test_the_engine_is_timed_beside_the_fp32_student(bundle: Path) -> None:
     assert shown == [["1", "engine"], ["1", "student fp32"], ["8", "engine"], ["8", "student fp32"]]
     assert len({len(line) for line in lines[:5]}) == 1  # the columns stand under their names
     assert lines[5].startswith("speedup over the fp32 student: ")
+    assert lines[6].startswith("open loop, ")
+    assert figure(facts).count("<circle") == 5  # two models in two batches, and the open loop
+
+
+def test_the_engine_alone_in_an_open_loop(bundle: Path) -> None:
+    found = bench(bundle, batches=(1, 8), seconds=0.1, rates=(500, 1000))["open"]
+    assert [each["asked_rate"] for each in found] == [500, 1000]
+    assert all(0 < each["p50"] <= each["p99"] for each in found)
 
 
 def test_a_batch_that_is_not_promised_is_refused(bundle: Path) -> None:

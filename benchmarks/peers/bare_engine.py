@@ -1,0 +1,23 @@
+"""The engine without a server: ``BUNDLE ROWS SECONDS`` prints its samples a second."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from attar.stages import bundle
+from attar.stages.serving.client import turns
+
+if __name__ == "__main__":
+    path, rows, seconds = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    manifest, _ = bundle.verified(path, gated=False)
+    requests = turns(bundle.requests(path, manifest), rows)
+    with bundle.opened(path, manifest, threads=1) as predict:
+        for request in requests:
+            predict(request)
+        count, start = 0, time.perf_counter()
+        while time.perf_counter() < start + seconds:
+            predict(requests[count % len(requests)])
+            count += 1
+    print(count * rows / (time.perf_counter() - start))

@@ -1,0 +1,140 @@
+"""Bench of a running server: closed and open loop, JSON and binary tensors, with a bundle's golden requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from attar.models.task import Arrays
+from attar.pipeline import machine
+from attar.pipeline.errors import AttarError
+from attar.pipeline.progress import advance
+from attar.pipeline.stage import Facts
+from attar.stages import bundle
+from attar.stages.bench import promised
+from attar.stages.bench_figure import Bar
+from attar.stages.bench_figure import figure as drawn
+from attar.stages.packaging import golden
+from attar.stages.packaging.finished import difference
+from attar.stages.packaging.manifest import LOOSEST, Manifest
+from attar.stages.proof import timing
+from attar.stages.serving.client import FORMS, Address, address, bearer, infer, send, turns
+from attar.stages.serving.load import SHARE, Load, Outcome
+
+WARM = 0.1
+"""Of a measurement's time, before it, for connections and caches."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is measured."""
+
+    batches: Sequence[int] = (1, 32)
+    """Samples a request."""
+    connections: Sequence[int] = (1, 16, 64)
+    """Of the closed loop; the open loop has as many as the largest."""
+    rates: Sequence[float] = ()
+    """Requests a second of the open loop; 80 % of the closed loop's best where none is given."""
+    seconds: float = 1.0
+    """Of each measurement."""
+    model: str | None = None
+    """The server's name for the bundle; None: the bundle's own."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Sent with every request."""
+
+    @classmethod
+    def of(cls, token_file: Path | None, **asked: Any) -> Asked:
+        return cls(headers=bearer(token_file), **asked)
+
+
+def bench(path: str | Path, url: str, asked: Asked) -> Facts:
+    """Rates and latencies (microseconds), a row a measurement.
+
+    Raises AttarError for a server that cannot be reached, does not know the model or answers otherwise than the bundle says,
+    and Unfit for a bundle that is not whole.
+    """
+    folder, where = Path(path), address(url)
+    manifest, _ = bundle.whole(folder, gated=False)
+    promised(manifest, asked.batches)
+    model = asked.model or manifest.name
+    requests = bundle.requests(folder, manifest)
+    for form in FORMS:
+        check_answers(folder, manifest, where, form, model, asked.headers)
+    facts = {"bundle": manifest.name, "model": model, "url": url, "machine": machine.describe()}
+    rows = list(measured(where, requests, model, asked))
+    return {**facts, "rows": rows, "load_average": timing.load_average()}
+
+
+def check_answers(folder: Path, manifest: Manifest, where: Address, form: str, model: str, headers: Mapping[str, str]) -> None:
+    """What is quick and wrong is not worth timing."""
+    tensors, low = golden.read(folder, manifest), manifest.ranges.get("batch", (1, 1))[0]
+    requests = bundle.prepared(folder, manifest, tensors)
+    got = send(where, infer(model, {name: array[:low] for name, array in requests.items()}, form, headers))
+    for name in manifest.outputs:
+        apart = difference(tensors[f"engine.{name}"][:low], got[name]) if name in got else float("inf")
+        if not apart <= LOOSEST:
+            raise AttarError(
+                f"{model!r} at {where} does not give this bundle's answers: {name!r} is off by {apart:.2g} of its magnitude; "
+                "give the bundle that is served there, or its name with --model"
+            )
+
+
+def measured(where: Address, requests: Arrays, model: str, asked: Asked) -> Iterator[dict[str, Any]]:
+    cases = [(form, batch) for form in FORMS for batch in asked.batches]
+    for done, (form, batch) in enumerate(cases):
+        advance("loading", done, len(cases), f"{form}, {batch} a request")
+        messages = [infer(model, each, form, asked.headers).message(str(where)) for each in turns(requests, batch)]
+        about = {"form": form, "batch": batch}
+        best = 0.0
+        for connections in asked.connections:
+            with Load(where.host, where.port, messages, connections) as load:
+                load.closed(WARM * asked.seconds)
+                found = load.closed(asked.seconds)
+            best = max(best, found.rate)
+            yield row("closed", found, connections=connections, **about)
+        for rate in asked.rates or ([SHARE * best] if best else []):
+            with Load(where.host, where.port, messages, max(asked.connections)) as load:
+                yield row("open", load.open(rate, asked.seconds), asked_rate=rate, connections=max(asked.connections), **about)
+
+
+def row(loop: str, found: Outcome, **about: Any) -> dict[str, Any]:
+    """``rate`` is answered requests a second, ``busy`` the share of the time that the generator itself took."""
+    return {"loop": loop, **about, "rate": found.rate, "errors": dict(found.errors), "busy": found.busy, **found.quantiles()}
+
+
+def table(facts: Facts) -> str:
+    """The facts of ``bench`` for a terminal."""
+    columns = f"{'requests/s':>10}  {'samples/s':>10}  {'p50 µs':>9}  {'p99 µs':>9}"
+    head = f"{'loop':<6}  {'form':<6}  {'batch':>5}  {'connections':>11}  {columns}  errors"
+    lines = [line(each) for each in facts["rows"]]
+    where = f"{facts['model']} at {facts['url']}, {facts['machine']['cpu']}, load average {facts['load_average']:.2f}"
+    limits = "; the load generator was busy all the time, the server may be quicker" if saturated(facts["rows"]) else ""
+    return "\n".join([head, *lines, f"{where}{limits}"])
+
+
+def line(found: Mapping[str, Any]) -> str:
+    rate = found["rate"]
+    times = "  ".join(f"{found[name]:>9,.1f}" if name in found else f"{'-':>9}" for name in ("p50", "p99"))
+    errors = ", ".join(f"{count} {cause}" for cause, count in found["errors"].items()) or "none"
+    about = f"{found['loop']:<6}  {found['form']:<6}  {found['batch']:>5}  {found['connections']:>11}"
+    return f"{about}  {rate:>10,.0f}  {rate * found['batch']:>10,.0f}  {times}  {errors}"
+
+
+def saturated(rows: Sequence[Mapping[str, Any]]) -> bool:
+    return any(each["loop"] == "closed" and each["busy"] > 0.95 for each in rows)
+
+
+def figure(facts: Facts) -> str:
+    """The facts of ``bench`` as SVG. Raises AttarError where nothing was answered."""
+    answered = [each for each in facts["rows"] if "p50" in each]
+    if not answered:
+        raise AttarError("no request was answered, so there is nothing to draw")
+    bars = [Bar(label(each), each["p50"], each["p99"], f"{each['rate']:,.0f} requests/s") for each in answered]
+    return drawn(f"{facts['model']} at {facts['url']}, {facts['machine']['cpu']}", bars)
+
+
+def label(found: Mapping[str, Any]) -> str:
+    kind = f"{found['connections']} connections" if found["loop"] == "closed" else "open loop"
+    return f"{found['form']}, batch {found['batch']}, {kind}"

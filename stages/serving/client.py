@@ -1,0 +1,115 @@
+"""Client: requests for a model as bytes to send, and its answers as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+import orjson
+
+from attar.models.task import Array, Arrays
+from attar.pipeline.errors import AttarError
+from attar.stages.serving.protocol import HEADER_LENGTH, described_output
+from attar.stages.serving.tensors import DTYPES
+
+FORMS = ("json", "binary")
+TIMEOUT = 30.0
+
+
+@dataclass(frozen=True)
+class Request:
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    def message(self, host: str) -> bytes:
+        """As it goes over the wire."""
+        fields = {"Host": host, **self.headers, "Content-Length": str(len(self.body))}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        return f"POST {self.path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + self.body
+
+
+@dataclass(frozen=True)
+class Address:
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def address(url: str) -> Address:
+    """Raises AttarError for anything but ``http://HOST[:PORT]``."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 80
+    except ValueError:
+        parts, port = urlsplit(""), 0
+    if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise AttarError(f"the url is {url!r}, expected http://HOST:PORT; TLS is measured by what ends it")
+    return Address(parts.hostname, port)
+
+
+def infer(model: str, inputs: Arrays, form: str, headers: Mapping[str, str] | None = None) -> Request:
+    """A request of the Open Inference Protocol v2 for all outputs, both ways in the same form."""
+    binary, behind = form == "binary", list[memoryview]()
+    asked: dict[str, Any] = {"inputs": [described_output(name, array, binary, behind) for name, array in inputs.items()]}
+    if binary:
+        asked["parameters"] = {"binary_data_output": True}
+    text = orjson.dumps(asked, option=orjson.OPT_SERIALIZE_NUMPY)
+    kind = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(text))} if binary else {}
+    own = {"Content-Type": "application/json", **kind, **(headers or {})}
+    return Request(f"/v2/models/{quote(model, safe='')}/infer", own, b"".join([text, *behind]))
+
+
+def send(where: Address, request: Request) -> dict[str, Array]:
+    """The outputs by name. Raises AttarError with what the server says when it does not answer."""
+    connection = HTTPConnection(where.host, where.port, timeout=TIMEOUT)
+    try:
+        connection.request("POST", request.path, request.body, dict(request.headers))
+        answer = connection.getresponse()
+        content, length = answer.read(), answer.getheader(HEADER_LENGTH)
+    except (OSError, HTTPException) as error:
+        raise AttarError(f"there is no answer from {where}: {error}; start `attar serve`, or give its --url") from error
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise AttarError(f"{where} answered {request.path} with {answer.status}: {content[:500].decode('utf-8', 'replace')}")
+    return outputs(content, len(content) if length is None else int(length))
+
+
+def outputs(content: bytes, length: int) -> dict[str, Array]:
+    """``length``: of the JSON. Raises AttarError for what is no answer of the protocol."""
+    made: dict[str, Array] = {}
+    try:
+        for entry in orjson.loads(content[:length])["outputs"]:
+            dtype, size = DTYPES[entry["datatype"]], entry.get("parameters", {}).get("binary_data_size")
+            part = content[length : length + (size or 0)]
+            length += len(part)
+            flat = np.array(entry["data"], dtype) if size is None else np.frombuffer(part, dtype)
+            made[entry["name"]] = flat.reshape(entry["shape"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise AttarError(f"the server's answer is not one of the Open Inference Protocol v2: {error!r}") from error
+    return made
+
+
+def bearer(file: Path | None) -> dict[str, str]:
+    """The headers that carry the token in a file, its first line."""
+    if file is None:
+        return {}
+    lines = file.read_text().split()
+    if not lines:
+        raise AttarError(f"{file} holds no token; its first line is sent as the bearer token")
+    return {"Authorization": f"Bearer {lines[0]}"}
+
+
+def turns(requests: Arrays, rows: int) -> Sequence[dict[str, Array]]:
+    """Requests of so many samples, all samples in turn."""
+    count = len(next(iter(requests.values())))
+    starts = range(0, count, rows)
+    return [{name: array[np.arange(start, start + rows) % count] for name, array in requests.items()} for start in starts]

@@ -1,0 +1,81 @@
+"""Bench of a server: what it measures, and whom it does not measure."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from attar.models.task import Predict
+from attar.pipeline.errors import AttarError
+from attar.stages.serving.bench import Asked, bench, figure, table
+from attar.stages.serving.client import Address, address, bearer, outputs
+from tests.serving_parts import running, wrapped
+
+ASKED = Asked(batches=(1, 8), connections=(1, 2), seconds=0.05)
+
+
+def test_a_server_is_measured_in_both_loops_and_forms(points_bundle: Path) -> None:
+    with running(points_bundle) as server:
+        facts = bench(points_bundle, f"http://{server.url}", ASKED)
+    shown = [(row["loop"], row["form"], row["batch"], row["connections"]) for row in facts["rows"]]
+    each = [("closed", 1), ("closed", 2), ("open", 2)]
+    assert shown == [(loop, form, batch, c) for form in ("json", "binary") for batch in (1, 8) for loop, c in each]
+    for row in facts["rows"]:
+        assert row["errors"] == {}
+        assert 0 < row["p50"] <= row["p99"]
+    json.dumps(facts, allow_nan=False)
+    lines = table(facts).splitlines()
+    assert len({len(line) for line in lines[1:-1]}) == 1
+    assert lines[1].split()[:4] == ["closed", "json", "1", "1"]
+    assert figure(facts) == figure(facts)
+    drawn = ET.fromstring(figure(facts))  # noqa: S314  # our own
+    assert sum(part.tag.endswith("circle") for part in drawn.iter()) == len(facts["rows"])
+
+
+def test_rates_that_are_asked_for(points_bundle: Path) -> None:
+    with running(points_bundle) as server:
+        facts = bench(points_bundle, f"http://{server.url}", Asked((1,), (1,), (200.0, 400.0), 0.1))
+    assert [row["asked_rate"] for row in facts["rows"] if row["loop"] == "open"] == [200, 400] * 2
+
+
+def test_another_model_is_not_measured(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def off(predict: Predict) -> Predict:
+        return lambda inputs: {name: array + 1 for name, array in predict(inputs).items()}
+
+    wrapped(monkeypatch, off)
+    with running(points_bundle) as server:
+        with pytest.raises(AttarError, match="does not give this bundle's answers"):
+            bench(points_bundle, f"http://{server.url}", ASKED)
+        with pytest.raises(AttarError, match=r"404.*nobody"):
+            bench(points_bundle, f"http://{server.url}", Asked(batches=(1,), model="nobody"))
+
+
+def test_nobody_there(points_bundle: Path) -> None:
+    with pytest.raises(AttarError, match=r"no answer from 127\.0\.0\.1:1"):
+        bench(points_bundle, "http://127.0.0.1:1", ASKED)
+
+
+def test_addresses() -> None:
+    assert address("http://[::1]:8000/") == Address("::1", 8000)
+    assert str(Address("::1", 80)) == "[::1]:80"
+    for wrong in ("https://host:1", "host:1", "http://host:x", "http://host/v2"):
+        with pytest.raises(AttarError, match="expected http://HOST:PORT"):
+            address(wrong)
+
+
+def test_the_token_is_read_from_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("secret\n")
+    assert bearer(file) == {"Authorization": "Bearer secret"}
+    assert bearer(None) == {}
+    file.write_text("")
+    with pytest.raises(AttarError, match="holds no token"):
+        bearer(file)
+
+
+def test_what_is_no_answer() -> None:
+    with pytest.raises(AttarError, match="not one of the Open Inference Protocol"):
+        outputs(b'{"outputs": [{"name": "y"}]}', 28)
