@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tritonclient import grpc as triton
+from tritonclient.utils import InferenceServerException
 
 from attar.stages.serving.telemetry import RECENT, SECONDS, Histogram
 from tests.serving_parts import Running, asked, running, slow
@@ -82,6 +84,13 @@ def test_errors_by_cause_with_and_without_a_model(server: Running) -> None:
     assert server.metric("attar_requests_total") == 1
     found = {cause: server.metric("attar_errors_total", cause=cause) for cause in ("bad_request", "not_found", "not_allowed")}
     assert found == {"bad_request": 2, "not_found": 1, "not_allowed": 1}
+
+
+def test_what_grpc_refuses_counts_too(points_bundle: Path) -> None:
+    with running(points_bundle, grpc_port=0) as server, triton.InferenceServerClient(server.grpc_url) as client:
+        with pytest.raises(InferenceServerException, match="lines"):
+            client.get_model_metadata("lines")
+        assert server.metric("attar_errors_total", cause="not_found") == 1
 
 
 def test_a_client_that_went_away(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
