@@ -115,8 +115,10 @@ class Optimize(Stage[OnnxModel]):
             "int8": {"exclude", "per_channel", "range_method", "placement"},
             "int8-dynamic": {"exclude", "per_channel"},
         }
-        tuning = {"tuning_epochs", "tuning_learning_rate", "seed"} if self.precision == "int8" else set()
-        return {"precision", *of.get(self.precision, ()), *({"task", "floor", *tuning} if self.climbs else ())}
+        tuning = {"tuning_epochs", "tuning_learning_rate", "seed"}
+        sometimes = {"runtime", "task", "floor", *tuning, *of["int8"]}
+        climbing = {"task", "floor", *(tuning if self.precision == "int8" else ())} if self.climbs else set()
+        return super().deciding() - sometimes | of.get(self.precision, set()) | climbing
 
     def reading(self) -> Set[str]:
         calibrated = {"calibration"} if self.precision in CLIMBING else set()
