@@ -74,6 +74,7 @@ def server() -> dict[str, Schema]:
         "/v2/repository/index": {"post": operation("Every model, loaded or not", MANY, requestBody={"content": ready})},
         "/v2/repository/models/{name}/load": {"post": operation("Load a bundle, or load it anew", parameters=name)},
         "/v2/repository/models/{name}/unload": {"post": operation("Stop serving a bundle", parameters=name)},
+        "/metrics": {"get": operation("What Prometheus reads")},
         "/openapi.json": {"get": operation("This description", {"type": "object"})},
     }
 
