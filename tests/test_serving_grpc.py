@@ -22,6 +22,7 @@ from tritonclient.utils import InferenceServerException
 
 from attar.pipeline.errors import AttarError
 from attar.stages.serving import errors, model
+from attar.stages.serving import grpc as serving_grpc
 from attar.stages.serving.api import EXTENSIONS
 from attar.stages.serving.engines import Engines, open_engines
 from attar.stages.serving.grpc import CODES
@@ -473,6 +474,20 @@ def test_what_has_begun_is_answered_when_the_server_ends(points_bundle: Path, mo
         assert "the server ends" in str(answers.get(timeout=10)[1])
         with pytest.raises(InferenceServerException, match="UNAVAILABLE"):
             client.infer("points", input_of([[1, 2]]))
+
+
+def test_a_call_that_comes_when_the_server_ends_is_answered(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither it nor the one behind it meets the moment in which gRPC cancels what comes."""
+    monkeypatch.setattr(serving_grpc, "HOLD", 0.5)
+    with running(points_bundle, grpc_port=0) as server, client_of(server) as client:
+        client.infer("points", input_of([[1, 2]]))
+        ended = asyncio.run_coroutine_threadsafe(server.server.stop(), server.loop)
+        while not server.server.draining:
+            time.sleep(0.001)
+        assert np.allclose(client.infer("points", input_of([[1, 2]])).as_numpy("logits"), [[1, 2]] @ STUDENT)
+        with pytest.raises(InferenceServerException, match="UNAVAILABLE"):
+            client.infer("points", input_of([[1, 2]]))
+        ended.result(20)
 
 
 def test_an_address_that_is_taken(points_bundle: Path) -> None:

@@ -38,6 +38,9 @@ OPEN = ("ServerLive", "ServerReady")
 """What needs no token, as over HTTP."""
 GRACE = 1.0
 """Seconds that a stream stays open without a request when the server ends."""
+HOLD = 0.1
+"""Seconds for which calls that come when the server ends are held, so that none comes from a client that waits for its answer
+in the moment of the end."""
 Fields: TypeAlias = Mapping[str, Any]
 """Of a response."""
 Handler: TypeAlias = Callable[[Any, Any], Awaitable[Any]]
@@ -54,6 +57,9 @@ class Rpc:
         self.address = ""
         """Where it listens, once it does."""
         self._guard = guard
+        self._open = asyncio.Event()
+        """Whether calls that come are begun at once."""
+        self._open.set()
         self._streams: set[asyncio.Timeout] = set()  # of those that wait for a request
         self._handlers: Mapping[str, Handler] = {
             "ServerLive": self.live,
@@ -97,10 +103,18 @@ class Rpc:
             raise Unauthorized(ASK_WITH_TOKEN)
 
     async def stop(self) -> None:
-        """Take no more, and answer what has begun within ``settings.drain`` seconds."""
+        """Take no more, and answer what has begun within ``settings.drain`` seconds.
+
+        gRPC says CANCELLED, which no client tries again, to a call that comes after it has begun to stop and before its client
+        has read its GOAWAY. So calls are held first, and answered behind the GOAWAY: their clients read it before the answer.
+        """
         for limit in self._streams:
             limit.reschedule(asyncio.get_running_loop().time() + GRACE)
-        await self._server.stop(self.settings.drain)
+        self._open.clear()
+        await asyncio.sleep(min(HOLD, self.settings.drain))
+        stopped = asyncio.create_task(self._server.stop(self.settings.drain))
+        asyncio.get_running_loop().call_soon(self._open.set)  # behind the first step of the task, which sends the GOAWAY
+        await stopped
 
     def _unary(self, name: str) -> Callable[[Any, Any], Awaitable[bytes]]:
         """What gRPC calls. It reads, decodes and encodes by itself, so that a request that never comes is cut off, which gRPC
@@ -109,6 +123,7 @@ class Rpc:
         asked, answered = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
 
         async def answer(context: Any) -> bytes:
+            await self._open.wait()
             if name not in OPEN:
                 self._admit(context)
             made = await handler(decoded(asked, await self._request(context)), context)
@@ -177,6 +192,7 @@ class Rpc:
 
     async def stream(self, _: Any, context: Any) -> AsyncIterator[bytes]:
         """Answers in the order of the requests; an error is told in its place and does not end the stream."""
+        await self._open.wait()
         try:
             self._admit(context)
             while (sent := await self._next(context)) is not grpc.aio.EOF:
