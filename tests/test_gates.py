@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -145,6 +145,7 @@ def test_a_promise_that_the_outputs_cannot_show_is_an_error() -> None:
 
 @given(st.floats(-1, 1), st.floats(-1, 1))
 def test_at_the_limit_is_inside(limit: float, measured: float) -> None:
+    assume(abs(abs(measured - limit) - 1e-12) > 1e-15)  # there the order of two roundings decides
     ledger = a_ledger()
     line(ledger, "engine")["teacher"] = metrics(score_drop=measured, correlation=measured)
     rows = outcomes(ledger, Gates(score_drop=limit, correlation=limit))
