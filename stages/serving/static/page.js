@@ -9,6 +9,7 @@ let told = null; // GET page/models
 let model = null; // the one of them that is shown
 let inputs = []; // what reads each of its inputs
 let busy = false, again = false;
+let looking = false;
 let before = null; // the metrics of the last look
 
 const $ = id => document.getElementById(id);
@@ -240,7 +241,6 @@ function choose(index) {
   $("timing").hidden = true;
   const made = model.forms.map(form => {
     const place = make("div", {}, make("label", { htmlFor: `input-${form.name}`, textContent: form.kind === "image" ? `${form.name}: draw, drop or choose an image` : form.name }));
-    $("inputs").append(place);
     const { read, clear } = fields[form.kind](form, place);
     return { place, clear, read: async () => ({ name: form.name, datatype: form.datatype, ...await read() }) };
   });
@@ -316,7 +316,8 @@ async function open() {
     $("choice").hidden = told.models.length < 2;
     choose(0);
     $("model").hidden = false;
-    look();
+    if (!looking) look();
+    looking = true;
   } catch (error) { problem(error); }
 }
 
