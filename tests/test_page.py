@@ -266,7 +266,10 @@ def test_it_fits_and_is_dark_where_the_browser_is(server: Running, tmp_path: Pat
         browser.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         browser.go(f"http://{server.url}/")
         browser.until("document.querySelectorAll('#live dd').length")
+        browser.run("document.querySelector('#ask button').click()")
+        browser.until("!document.querySelector('#timing').hidden")
         assert browser.run("document.documentElement.scrollWidth") <= width
+        assert browser.run("(card => card.scrollWidth <= card.clientWidth)(document.querySelector('#timing').parentElement)")
         background = "getComputedStyle(document.body).backgroundColor"
         light = browser.run(background)
         browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])

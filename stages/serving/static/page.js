@@ -18,7 +18,8 @@ const make = (tag, properties = {}, ...children) => {
   element.append(...children);
   return element;
 };
-const digits = (number, most = 3) => Number.isFinite(number) ? number.toLocaleString("en", { maximumSignificantDigits: most }) : "–";
+const digits = (number, most = 3) => !Number.isFinite(number) ? "–" : number && Math.abs(number) < 1e-3 ? number.toExponential(1)
+  : number.toLocaleString("en", { maximumSignificantDigits: most });
 const time = ms => ms === undefined ? "" : ms < 1 ? `${digits(ms * 1000)} µs` : `${digits(ms)} ms`;
 
 // -- asking the server ---------------------------------------------------------------------------------------------
