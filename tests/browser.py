@@ -106,6 +106,11 @@ class Browser:
         ]:
             self.mouse(kind, *place)
 
+    def choose(self, selector: str, file: Path) -> None:
+        """In a field for files."""
+        field = self.call("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})")["result"]["objectId"]
+        self.call("DOM.setFileInputFiles", objectId=field, files=[str(file)])
+
     def close(self) -> None:
         """It ends by itself once nobody is at the other end of the pipe."""
         self._to.close()

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from attar.models.preprocess import ChannelsFirst, DecodeImage, Scale
@@ -229,6 +230,24 @@ def test_an_image_is_drawn_and_answered(images_bundle: Path, tmp_path: Path) -> 
         browser.until("[...document.querySelectorAll('#live div')].some(tile => /^requests\\s*2$/.test(tile.innerText))")
         assert browser.run("document.querySelectorAll('#gates tbody tr').length") > 5
         own_requests_alone(browser, server)
+
+
+@pytest.mark.slow
+def test_a_file_is_resized_and_answered(images_bundle: Path, tmp_path: Path) -> None:
+    """White above, four times as large as the model's images; what is no image is told."""
+    pixels = np.zeros((32, 32), np.uint8)
+    pixels[:8] = 255
+    Image.fromarray(pixels).save(tmp_path / "up.png")
+    (tmp_path / "no.png").write_text("no image")
+    with running(images_bundle) as server, browsing(tmp_path / "profile") as browser:
+        browser.go(f"http://{server.url}/")
+        browser.until("!!document.querySelector('canvas')")
+        browser.choose("input[type=file]", tmp_path / "up.png")
+        assert browser.until("document.querySelector('.best')?.textContent") == "up"
+        assert browser.run("document.querySelectorAll('.bars i').length") == 3
+        own_requests_alone(browser, server)
+        browser.choose("input[type=file]", tmp_path / "no.png")
+        assert "no.png is no image" in browser.until("document.querySelector('#problem').textContent")
 
 
 @pytest.mark.slow
