@@ -44,6 +44,7 @@ from attar.pipeline.options import VERBOSE
 @click.option("--drain", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds to finish in after SIGTERM.")
 @click.option("--watch", type=click.FloatRange(0), default=0.0, help="Seconds between looks for new bundles in the same folders.")
 @click.option("--allow-ungated", is_flag=True, help="Serve bundles that passed no gates; every metadata answer says so.")
+@click.option("--no-page", is_flag=True, help="Have no page at / on which people can try the models.")
 @click.option("--access-log", is_flag=True, help="Log every request; those that are refused always are.")
 @click.option("--shadow", metavar="fp32|FILE", help="Answer a sample again by the fp32 student, or by a teacher's ONNX file.")
 @click.option("--shadow-rate", type=click.FloatRange(0, 1, min_open=True), default=0.01, show_default=True, help="Its share.")
@@ -54,7 +55,7 @@ from attar.pipeline.options import VERBOSE
     help="Not ready while the rolling correlation is under it.",
 )
 @VERBOSE
-def serve(bundles: tuple[str, ...], verbose: bool, no_grpc: bool, **chosen: Any) -> None:
+def serve(bundles: tuple[str, ...], verbose: bool, no_grpc: bool, no_page: bool, **chosen: Any) -> None:
     """Answer requests over HTTP and gRPC (Open Inference Protocol v2); exit code 4 when a bundle is not fit to serve.
 
     BUNDLE is a bundle's folder, NAME=FOLDER to serve it under another name, or a folder that holds bundles. Bundles of one name
@@ -69,7 +70,7 @@ def serve(bundles: tuple[str, ...], verbose: bool, no_grpc: bool, **chosen: Any)
 
     logs.to_stderr(logging.DEBUG if verbose else logging.INFO)
     try:
-        settings = Settings(**chosen | ({"grpc_port": None} if no_grpc else {}))
+        settings = Settings(page=not no_page, **chosen | ({"grpc_port": None} if no_grpc else {}))
     except ValidationError as error:
         raise click.UsageError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
     run(sources(bundles), settings, lambda server: click.echo(f"ready on {server.addresses}"))

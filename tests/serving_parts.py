@@ -54,14 +54,16 @@ class Running:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(20)
 
     def ask(self, method: str, path: str, content: Any = None, **headers: str) -> tuple[int, Any, dict[str, str]]:
-        """Status, what JSON says (None for an empty body), and the headers."""
+        """Status, what JSON says (None for an empty body, text for another type), and the headers."""
         connection = HTTPConnection(self.host, self.port, timeout=20)
         body = content if content is None or isinstance(content, bytes) else json.dumps(content)
         connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
         answer = connection.getresponse()
         told = answer.read()
         connection.close()
-        return answer.status, json.loads(told) if told else None, {name.lower(): value for name, value in answer.getheaders()}
+        got = {name.lower(): value for name, value in answer.getheaders()}
+        parse = json.loads if got["content-type"] == "application/json" else bytes.decode
+        return answer.status, parse(told) if told else None, got
 
     def scrape(self, accept: str = "") -> list[Metric]:
         """``/metrics`` as Prometheus reads it."""

@@ -70,6 +70,13 @@ def test_it_serves_without_what_training_needs_and_ends_on_sigterm(points_bundle
         assert process.wait(10) == 0
 
 
+@pytest.mark.parametrize(("options", "status"), [((), 200), (("--no-page",), 404)])
+def test_the_page(points_bundle: Path, options: tuple[str, ...], status: int) -> None:
+    with serving(*options, str(points_bundle)) as (_, port), closing(HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        connection.request("GET", "/")
+        assert connection.getresponse().status == status
+
+
 def test_sigterm_fails_no_request(points_bundle: Path) -> None:
     """Clients that keep asking on their connections see answers, and the last of them says that it is the last."""
     found: list[list[tuple[int, str | None]]] = []

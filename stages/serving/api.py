@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import zlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import lru_cache
 from time import perf_counter_ns
 from typing import Any, TypeAlias
@@ -17,11 +17,14 @@ from urllib.parse import unquote_to_bytes
 import httptools
 
 from attar import __version__
+from attar.models.task import Array
 from attar.pipeline.errors import Unfit
 from attar.stages.serving import logs, openapi, protocol
 from attar.stages.serving.errors import BadRequest, EngineFailed, NotAllowed, NotFound, Refused, TooLarge
 from attar.stages.serving.http import Reply, Request, error_reply, json_reply
+from attar.stages.serving.model import Model
 from attar.stages.serving.observer import Observer
+from attar.stages.serving.protocol import Infer
 from attar.stages.serving.reader import flag, parsed
 from attar.stages.serving.repository import Repository
 
@@ -143,17 +146,18 @@ class Api:
 
     async def infer(self, request: Request, name: str, version: str = "") -> Reply:
         model = self.repository.model(name, version)
+        asked = self.read(request, model)
+        return written(model, asked, await model.infer(asked))
+
+    def read(self, request: Request, model: Model) -> Infer:
+        """What the model is asked. Raises Refused, and tells whoever observes it."""
         try:
             asked = model.reader.read(body(request, self.settings.max_body), header_length(request))
         except Refused as error:
             model.failed(error, 0)
             raise
         request.id = request.id or asked.id
-        found = await model.infer(asked)
-        pieces, size = protocol.write(protocol.answer(asked, found, model.name, model.version, model.signature.labels))
-        if size is None:
-            return Reply(pieces)
-        return Reply(pieces, content_type="application/octet-stream", headers=[(protocol.HEADER_LENGTH, str(size))])
+        return asked
 
     # -- the repository ---------------------------------------------------------------------------------------------
 
@@ -180,6 +184,13 @@ async def load(repository: Repository, name: str, parameters: object) -> None:
         await repository.load(name)
     except Unfit as error:
         raise BadRequest(str(error)) from error
+
+
+def written(model: Model, asked: Infer, found: Mapping[str, Array]) -> Reply:
+    pieces, size = protocol.write(protocol.answer(asked, found, model.name, model.version, model.signature.labels))
+    if size is None:
+        return Reply(pieces)
+    return Reply(pieces, content_type="application/octet-stream", headers=[(protocol.HEADER_LENGTH, str(size))])
 
 
 def told_of(request: Request) -> dict[str, Any]:

@@ -19,6 +19,8 @@ OPEN = (b"/v2/health/live", b"/v2/health/ready")
 """What is answered without a token, as probes have none: whether the server lives and is ready, and nothing else."""
 TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]{16,1000}=*")
 """As RFC 6750 2.1 has it, and long enough not to be guessed."""
+PAGE = (b"/", b"/page/page.js", b"/page/page.css", b"/page/icon.svg")
+"""So is the page that asks for the token, while there is one; it tells nothing of the models by itself."""
 ASK_WITH_TOKEN = "this needs a token; send the header Authorization: Bearer TOKEN"  # noqa: S105  # a message, no token
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,7 @@ class Guard:
         """Raises RecipeError for files that cannot be used."""
         self.settings = settings
         self.tls = context(settings)
+        self._open = frozenset(OPEN + PAGE if settings.page else OPEN)
         self._digests: list[bytes] | None = None
         self._stamp: tuple[int, ...] = ()
         if settings.token_file:
@@ -42,7 +45,7 @@ class Guard:
         origin = headers.get(b"origin")
         if origin is not None and origin.partition(b"://")[2] != headers.get(b"host"):
             raise Forbidden("a page of another site may not ask; a proxy in between must pass the header Host on")
-        if self._digests is not None and target not in OPEN and not self.admits(headers.get(b"authorization", b"")):
+        if self._digests is not None and target not in self._open and not self.admits(headers.get(b"authorization", b"")):
             raise Unauthorized(ASK_WITH_TOKEN)
 
     def admits(self, authorization: bytes) -> bool:

@@ -150,6 +150,7 @@ class Model:
             raise
         finally:
             served.active -= 1
+        infer.times = times
         for observer in self._observers:
             observer.answered(self, infer, outputs, times)
         return outputs
@@ -173,7 +174,7 @@ class Model:
 
     async def _answered(self, infer: Infer, arrived: int, seconds: float) -> tuple[dict[str, Array], Times]:
         if self._prepare:
-            await self._preprocess(infer, self._prepare)
+            await self.prepare(infer)
         prepared, batcher = perf_counter_ns(), self.served.batcher
         work = batcher.submit(infer.inputs, infer.rows, seconds)
         try:
@@ -183,8 +184,11 @@ class Model:
             raise
         return outputs, Times(prepared - arrived, work.started - work.arrived, work.ended - work.started, work.shared)
 
-    async def _preprocess(self, infer: Infer, prepare: Prepare) -> None:
-        served = self.served
+    async def prepare(self, infer: Infer) -> None:
+        """From here on ``infer.inputs`` are the graph's own. Raises Refused."""
+        served, prepare = self.served, self._prepare
+        if prepare is None:
+            return
         if served.active > served.settings.queue:
             raise Busy(f"{served.active} requests are on their way already; try again later")
         try:

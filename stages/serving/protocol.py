@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -16,6 +16,9 @@ import orjson
 from attar.models.task import Array
 from attar.stages.serving.errors import BadRequest, shown
 from attar.stages.serving.tensors import datatype, objects, to_bytes, to_json
+
+if TYPE_CHECKING:
+    from attar.stages.serving.observer import Times
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 """The HTTP header that says how long the JSON is where bytes follow it."""
@@ -45,6 +48,8 @@ class Infer:
     """In the order in which they were asked for."""
     id: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    times: Times | None = None
+    """What the answer took, once there is one."""
 
     @property
     def timeout(self) -> float | None:

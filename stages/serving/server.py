@@ -16,6 +16,7 @@ from attar.stages.serving.api import Api
 from attar.stages.serving.guard import Guard
 from attar.stages.serving.http import Connection
 from attar.stages.serving.observer import Observer
+from attar.stages.serving.page import Page
 from attar.stages.serving.repository import Repository, Sources
 from attar.stages.serving.settings import Settings
 from attar.stages.serving.shadow import Shadow
@@ -44,6 +45,8 @@ class Server:
         self.telemetry.collectors += [Gauges(self.repository), *([self.shadow] if self.shadow else [])]
         self.api = Api(self.repository, everybody)
         self.api.route("GET", "/metrics", self.telemetry.page)
+        if settings.page:
+            Page(self.api, self.shadow)
         self.answer, self.refused = self.api.answer, self.api.refused
         self.guard = Guard(settings)
         self.connections: set[Connection] = set()

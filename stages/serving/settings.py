@@ -66,6 +66,8 @@ class Settings(BaseModel):
     allow_ungated: bool = False
     """Serve bundles that never passed their gates; every metadata answer says so."""
 
+    page: bool = True
+    """Answer ``GET /`` with a page to try the models on."""
     access_log: bool = False
     """A line of the log for every request. Those that were refused always have one."""
     shadow: str | None = None
