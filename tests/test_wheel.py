@@ -72,7 +72,8 @@ def packaged() -> set[str]:
         wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / part).rglob("*.py")}
     wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / "attar/pipeline/recipes").glob("*.toml")}
     wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / "attar/pipeline/starter").iterdir() if path.is_file()}
-    wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / "attar/stages/serving/static").iterdir()}
+    serving = ROOT / "attar/stages/serving"
+    wanted |= {str(path.relative_to(ROOT)) for path in (*serving.glob("*.proto"), *(serving / "static").iterdir())}
     templates = (ROOT / "attar/pipeline/report/templates").rglob("*.*")
     return wanted | {str(path.relative_to(ROOT)) for path in templates if "__pycache__" not in path.parts}
 
