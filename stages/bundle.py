@@ -27,8 +27,7 @@ from attar.models import preprocess
 from attar.models.task import Array, Arrays, Predict, Predictor
 from attar.pipeline.errors import AttarError, RecipeError, Unfit, did_you_mean
 from attar.pipeline.stage import Facts
-from attar.stages.packaging import checksums, golden
-from attar.stages.packaging.checksums import sha256
+from attar.stages.packaging import checksums, golden, triton
 from attar.stages.packaging.finished import difference
 from attar.stages.packaging.fitness import AGAIN, unfit
 from attar.stages.packaging.judgement import check_fit
@@ -104,9 +103,7 @@ def check_portable(path: Path, manifest: Manifest) -> None:
             replay(path, manifest, predict, tolerance, who)
         except Unfit as error:
             raise Unfit(f"graphs/ is not what the engine was built from: {error}") from error
-    ours = sorted(sha256(file) for file in (path / "graphs").iterdir())
-    if ours != sorted(sha256(file) for file in (path / "triton").glob("*/1/*")):
-        raise Unfit(f"{path}: the graphs for Triton are not those in graphs/. {AGAIN}")
+    triton.check(path, manifest)
 
 
 def verified(path: Path, *, gated: bool = True) -> tuple[Manifest, int]:
@@ -151,8 +148,12 @@ def sealed(path: Path) -> tuple[Manifest, int]:
         raise Unfit(f"{path} is no folder; a bundle is one, written by `attar package`")
     with unfit(f"the files of {path} cannot be read"):
         count = checksums.verify(path)
-    manifest = read_manifest(path)
-    return manifest.model_copy(update={"preprocess": located(manifest.preprocess, path)}), count
+    return placed(read_manifest(path), path), count
+
+
+def placed(manifest: Manifest, path: Path) -> Manifest:
+    """As it is where the bundle lies: its steps find their files."""
+    return manifest.model_copy(update={"preprocess": located(manifest.preprocess, path)})
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -18,7 +18,7 @@ from attar.pipeline import machine
 from attar.pipeline.errors import Missing, RecipeError, StageError, StoreError, Unfit
 from attar.pipeline.stage import Facts
 from attar.stages import bundle as bundles
-from attar.stages.packaging import checksums, golden
+from attar.stages.packaging import checksums, golden, triton
 from attar.stages.packaging.card import card
 from attar.stages.packaging.finished import Finished
 from attar.stages.packaging.fitness import unfit
@@ -90,6 +90,7 @@ def copy(bundle: Path, folder: Path) -> None:
 
 def complete(folder: Path, manifest: Manifest, runtime: Runtime) -> None:
     """Give an unfinished bundle its engine, the engine's golden answers, and the record of both."""
+    requests = bundles.requests(folder, manifest)
     build(folder, manifest, runtime)
     environment = runtime.environment()
     update = {"version": environment.version, "machine": dict(environment.machine)}
@@ -101,6 +102,8 @@ def complete(folder: Path, manifest: Manifest, runtime: Runtime) -> None:
     finished = bundles.read_manifest(folder).model_copy(update={"engine": needs, "finished": done})
     (folder / "manifest.json").write_text(finished.model_dump_json(indent=1), encoding="utf-8")
     (folder / "README.md").write_text(card(finished), encoding="utf-8")
+    shutil.rmtree(folder / "triton")
+    triton.write(folder / "triton", finished, folder, requests)
     checksums.seal(folder)
 
 

@@ -22,7 +22,7 @@ from attar.pipeline.errors import Rejected, StageError
 from attar.pipeline.stage import Artifact, CodeName, Facts, Stage
 from attar.pipeline.store import NOT_PAYLOAD
 from attar.stages.artifacts import Bundle, Engine, Evidence, OnnxModel, Verdict
-from attar.stages.bundle import check, in_batches, unfinished
+from attar.stages.bundle import check, in_batches, placed, requests, unfinished
 from attar.stages.packaging import checksums, ragged, triton
 from attar.stages.packaging.card import card
 from attar.stages.packaging.finished import difference
@@ -70,7 +70,7 @@ class Package(Stage[Bundle]):
         (out / "manifest.json").write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
         (out / "README.md").write_text(card(manifest), encoding="utf-8")
         (out / "report.html").write_text(page(self.name, made), encoding="utf-8")
-        triton.write(out / "triton", manifest, out / "graphs")
+        triton.write(out / "triton", manifest, out, requests(out, placed(manifest, out)))
         checksums.seal(out)
         reopen(out, unfinished if manifest.unfinished else check)
         size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())

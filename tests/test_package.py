@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from attar.stages import package
 from attar.stages.artifacts import Evidence
 from attar.stages.judge import Judge
 from attar.stages.package import Package
-from attar.stages.packaging import triton
 from attar.stages.packaging.card import signed
 from attar.stages.packaging.manifest import Manifest, Output, Tensor
 from attar.stages.proof.gates import Gates
@@ -96,6 +94,8 @@ def test_the_layout(bundle: Path) -> None:
         "report.html",
         "triton/points/1/model.onnx",
         "triton/points/config.pbtxt",
+        "triton/points/labels.txt",
+        "triton/points/warmup/0",
     ]
 
 
@@ -208,56 +208,3 @@ def test_external_data_travels_with_its_graph(tmp_path: Path) -> None:
     out = packaged(tmp_path / "package", **{name: inputs[name] for name in ("onnx", "model", "engine")})
     for folder in ("graphs", "reference", "engines/onnxruntime", "triton/points/1"):
         assert (out / folder / "model.onnx.data").is_file()
-
-
-def tokens_of(text: str) -> list[str]:
-    """Lexemes of protobuf's text format: names, numbers, strings and brackets, with nothing between them but space."""
-    lexeme = r'[A-Za-z_]\w*:?|-?\d+|"(?:[^"\\]|\\.)*"|[{}\[\],]'
-    assert re.fullmatch(rf"(?:\s*(?:{lexeme}))*\s*", text)
-    return re.findall(lexeme, text)
-
-
-def test_the_configuration_for_triton(bundle: Path) -> None:
-    text = (bundle / "triton" / "points" / "config.pbtxt").read_text()
-    tokens = tokens_of(text)
-    assert all(tokens.count(a) == tokens.count(b) for a, b in ("{}", "[]"))
-    assert text.splitlines() == [
-        'name: "points"',
-        'backend: "onnxruntime"',
-        "max_batch_size: 8",
-        'input [ { name: "x" data_type: TYPE_FP32 dims: [ 2 ] } ]',
-        'output [ { name: "logits" data_type: TYPE_FP32 dims: [ 3 ] } ]',
-        "instance_group [ { count: 1 kind: KIND_CPU } ]",
-        "dynamic_batching { max_queue_delay_microseconds: 100 }",
-    ]
-
-
-def odd(bundle: Path) -> Manifest:
-    """The manifest with a scalar input a sample, a dynamic axis and a quote in a name."""
-    inputs = {'a "b"': Tensor(dtype="int64", axes=("batch", "sequence")), "scalar": Tensor(dtype="float32", axes=("batch",))}
-    return manifest_of(bundle).model_copy(update={"inputs": inputs})
-
-
-def test_odd_tensors_for_triton(bundle: Path) -> None:
-    text = triton.config("odd", odd(bundle))
-    assert 'input [ { name: "a \\"b\\"" data_type: TYPE_INT64 dims: [ -1 ] } ]' in text
-    assert 'input [ { name: "scalar" data_type: TYPE_FP32 dims: [ 1 ] reshape { shape: [ ] } } ]' in text
-    tokens_of(text)
-
-
-def test_without_a_batch_axis_triton_batches_nothing(bundle: Path) -> None:
-    fixed = manifest_of(bundle).model_copy(update={"inputs": {"x": Tensor(dtype="float32", axes=(2,))}})
-    text = triton.config("fixed", fixed)
-    assert "max_batch_size: 0" in text
-    assert "dims: [ -1, 3 ]" in text
-    assert "dynamic_batching" not in text
-
-
-def test_tritons_own_protobuf_reads_the_configuration(bundle: Path) -> None:
-    from google.protobuf import text_format
-    from tritonclient.grpc import model_config_pb2
-
-    for text in ((bundle / "triton" / "points" / "config.pbtxt").read_text(), triton.config("odd", odd(bundle))):
-        config = text_format.Parse(text, model_config_pb2.ModelConfig())
-        assert config.max_batch_size == 8
-        assert config.HasField("dynamic_batching")

@@ -20,6 +20,8 @@ Axis = Size | Annotated[str, Field(min_length=1)]
 DTYPES = {"bool", "float16", "float32", "float64", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
 LOOSEST = 1e-2
 """The largest tolerance: beyond it a replay would let another engine pass."""
+BY_CALL = ("int8-dynamic",)
+"""Precisions that round by the range of a whole call, so that an answer would depend on whom it shares a call with."""
 
 
 class Tensor(Part):

@@ -18,14 +18,12 @@ from attar.stages import bundle
 from attar.stages.packaging import checksums, golden
 from attar.stages.packaging.finished import difference
 from attar.stages.packaging.fitness import unfit
-from attar.stages.packaging.manifest import LOOSEST, Manifest
+from attar.stages.packaging.manifest import BY_CALL, LOOSEST, Manifest
 from attar.stages.serving.settings import Settings
 from attar.stages.serving.signature import Signature, of_graph, of_raw
 
 WARM = 0.05
 """Seconds of repeated calls, after which the quickest counts."""
-BY_CALL = ("int8-dynamic",)
-"""Precisions that round by the range of a whole call, so that an answer would depend on whom it shares a call with."""
 COARSE = ("bf16", "fp16")
 """Precisions in which another order of the same sum, as kernels for other batch sizes have it, shows in the answers."""
 log = logging.getLogger(__name__)
