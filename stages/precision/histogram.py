@@ -55,7 +55,9 @@ class Histogram:
         scale, flat = math.ldexp(1.0, -self.exponent), values.ravel()
         for start in range(0, len(flat), CHUNK):
             exact = np.asarray(flat[start : start + CHUNK], np.promote_types(values.dtype, np.float32))
-            scaled = exact * scale  # by a power of two, so nothing is rounded
+            scaled = exact * scale  # by a power of two, so nothing is rounded but what becomes too small for its type
+            if scale < 1:
+                scaled[(scaled == 0) & (exact < 0)] = -0.5  # it is below 0, however near
             places = np.floor(scaled, out=scaled).astype(np.intp)
             places -= self.first
             self.counts += np.bincount(places, minlength=BINS)
