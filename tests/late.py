@@ -23,6 +23,12 @@ class Late(OnnxRuntime):
         return None if os.environ.get(HERE) else MISSING
 
 
+class Plan(OnnxRuntime):
+    """Its engines are called as TensorRT's are."""
+
+    suffix = ".engine"
+
+
 class Later(Late):
     """Does not even build elsewhere."""
 

@@ -159,6 +159,19 @@ def test_a_finished_bundle_answers(done: Path) -> None:
     assert bench(done, batches=(1,), seconds=0.05)["batches"]["1"]["rounds"] > 0
 
 
+def test_an_engine_of_tensorrt_takes_its_graphs_place_for_triton(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RUNTIMES, "tensorrt", "tests.late:Plan")
+    edit(bundle, lambda manifest: manifest["engine"].update(runtime="tensorrt"))
+    assert (bundle / "triton" / "points" / "1" / "model.onnx").is_file()
+    finish(bundle, tmp_path / "done")
+    engine, version = tmp_path / "done" / "engines" / "tensorrt" / "model.engine", tmp_path / "done" / "triton" / "points" / "1"
+    assert [path.name for path in version.iterdir()] == ["model.plan"]
+    assert (version / "model.plan").read_bytes() == engine.read_bytes()
+    assert 'backend: "tensorrt"' in (version.parent / "config.pbtxt").read_text()
+
+
 def test_one_that_was_not_even_built(tmp_path: Path) -> None:
     bundle = not_run(tmp_path / "made", built=False)
     assert not (bundle / "engines").exists()

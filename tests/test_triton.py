@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from attar.pipeline.errors import Unfit
 from attar.stages import bundle as bundles
 from attar.stages.packaging import triton
 from attar.stages.packaging.manifest import Manifest, Needs, Output, Tensor
+from tests.copies import ROOT
 
 
 @pytest.fixture
@@ -62,6 +64,14 @@ def test_every_file_that_it_names_is_there(points_bundle: Path) -> None:
         for given in warmup.inputs.values():
             content = (model / "warmup" / given.input_data_file).read_bytes()
             assert np.frombuffer(content, np.float32).shape == tuple(given.dims)
+
+
+def test_the_client_of_the_page_prepares_inputs_without_an_engine(points_bundle: Path) -> None:
+    page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(from pathlib.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {"raw": {"x": np.array([[4.0, 2.0]], np.float32)}}
+    exec(code.replace("BUNDLE", str(points_bundle)), names)  # noqa: S102  # our own page, so that it stays true
+    assert np.array_equal(names["inputs"]["x"], [[2.0, 1.0]])
 
 
 def test_it_is_warmed_by_the_first_golden_request_preprocessed(points_bundle: Path) -> None:
