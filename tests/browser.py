@@ -25,7 +25,6 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--hide-scrollbars",
-    "--remote-debugging-pipe",
 )
 
 
@@ -127,7 +126,7 @@ def browsing(profile: Path, *flags: str) -> Iterator[Browser]:
         missing("chromium", "install it (Debian: apt-get install chromium)")
     theirs_in, to = os.pipe()
     back, theirs_out = os.pipe()
-    command = [found, *FLAGS, *flags, f"--user-data-dir={profile}", "about:blank"]
+    command = [found, *FLAGS, "--remote-debugging-pipe", *flags, f"--user-data-dir={profile}", "about:blank"]
     wired = ["bash", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "bash", *command]  # the browser reads 3 and writes 4
     with subprocess.Popen(wired, pass_fds=(theirs_in, theirs_out), stderr=subprocess.DEVNULL) as process:
         os.close(theirs_in)

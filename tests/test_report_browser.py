@@ -13,21 +13,14 @@ from typing import Any
 import pytest
 
 from attar.pipeline.report.html import html
+from tests.browser import FLAGS
 from tests.promised import missing
 from tests.report_records import broke, run_records, with_candidates
 
 pytestmark = pytest.mark.slow
 
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
+SHOWING = (
+    *FLAGS,
     "--allow-file-access-from-files",  # the probe, a file, looks into the report, another file
     "--enable-logging=stderr",  # console messages appear there
 )
@@ -66,7 +59,7 @@ def chromium() -> str:
 
 def browse(chromium: str, page: Path, profile: Path, *flags: str) -> tuple[str, list[str]]:
     """The page's DOM once it has loaded, and what it wrote to the console."""
-    command = [chromium, *FLAGS, *flags, f"--user-data-dir={profile}", "--dump-dom", page.as_uri()]
+    command = [chromium, *SHOWING, *flags, f"--user-data-dir={profile}", "--dump-dom", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True)
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
