@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from attar.models.task import Array, Arrays, Predict, Predictor, Task, load_task
 from attar.pipeline import names
 from attar.pipeline.errors import StageError, did_you_mean
 from attar.pipeline.stage import Device
+
+REGISTER = 16
+"""Floats in the widest vector register of an x86 CPU (AVX-512); AVX2's hold 8."""
 
 
 def device_of(requested: Device) -> torch.device:
@@ -102,8 +105,32 @@ def tensor(array: Array) -> torch.Tensor:
 
 
 def channels_last(module: nn.Module) -> nn.Module:
-    """The module itself, its convolutions' weights laid out for channels-last images."""
-    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # torch's stub lacks it
+    """The module itself, its convolutions' weights laid out for channels-last images, all but those that ``overflows``."""
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+    for each in module.modules():
+        if overflows(each) and contiguous not in each._forward_pre_hooks.values():
+            each.weight.data = each.weight.data.clone(memory_format=torch.contiguous_format)
+            each.register_forward_pre_hook(contiguous)
+    return module
+
+
+def overflows(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether oneDNN would write the gradient of its channels-last weight beyond the memory that it has for it.
+
+    Of a 1x1 convolution with a stride and fewer channels than a register holds: with AVX2 the gradient is wrong, or the process
+    crashes or hangs. https://github.com/uxlfoundation/oneDNN/issues/6035, open in torch 2.13.
+    """
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and module.stride != (1, 1)
+        and module.in_channels < REGISTER
+    )
+
+
+def contiguous(module: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    """Before the call of a module: torch computes channels-last where the input or the weight lies so."""
+    return (inputs[0].contiguous(),)
 
 
 def probe(module: nn.Module, task: Task) -> None:
