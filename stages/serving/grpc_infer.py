@@ -42,7 +42,7 @@ def read(reader: Reader, request: Any) -> Infer:
             "outputs": [told(each) for each in request.outputs],
         }
     )
-    return reader.infer(plan, dict(contents(plan.parts, request)))
+    return reader.infer(plan, dict(contents(plan.parts, request)), plan.id)
 
 
 def told(tensor: Any) -> dict[str, Any]:

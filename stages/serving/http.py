@@ -72,7 +72,7 @@ class Connection(asyncio.Protocol):
         self._last = self._reading = self._headed = self._blocked = self._paused = False
         self._began = 0.0
         self._target, self._headers, self._body = b"", dict[bytes, bytes](), list[bytes]()
-        self._size = 0  # bytes of the body that is being read
+        self._head = self._size = 0  # bytes of the headers and of the body of the request that is being read
         self._held = 0  # of those of all requests that are not answered
         self._received = 0  # bytes of the request that is being read, from the second piece on
 
@@ -141,7 +141,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._target, self._headers, self._body = b"", {}, []
-        self._size = self._received = 0
+        self._head = self._size = self._received = 0
         self._reading, self._headed, self._began = not self._last, False, self._loop.time()
 
     def on_url(self, part: bytes) -> None:
@@ -150,10 +150,11 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._last or self._headed:  # what follows a body changes nothing of what was said before it
             return
+        self._head += len(name) + len(value)
         name = name.lower()
         if name in self._headers:
             value = self._headers[name] + b", " + value
-            if len(value) > self._settings.max_header:
+            if len(value) > self._settings.max_header:  # before it is copied again and again
                 self._refuse(HeaderTooLarge(f"the headers are over {self._settings.max_header} bytes"))
         self._headers[name] = value
 
@@ -171,9 +172,8 @@ class Connection(asyncio.Protocol):
 
     def _check_head(self) -> None:
         """Before anything of the body is read. Raises Refused."""
-        head = len(self._target) + sum([len(name) + len(value) for name, value in self._headers.items()])
         length = self._headers.get(b"content-length", b"0")
-        if head > self._settings.max_header:
+        if len(self._target) + self._head > self._settings.max_header:
             raise HeaderTooLarge(f"the request's line and headers are over {self._settings.max_header} bytes")
         self._server.guard.check(self._target, self._headers)
         version, coding = self._parser.get_http_version(), self._headers.get(b"transfer-encoding")

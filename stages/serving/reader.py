@@ -21,7 +21,8 @@ from attar.stages.serving.signature import Declared, Signature
 from attar.stages.serving.tensors import from_bytes, from_json
 
 REMEMBERED, SHORT = 256, 2048
-"""So many JSON heads of up to so many bytes are understood once: who sends bytes sends the same head again and again."""
+"""So many heads of up to so many bytes are understood once: a client says the same of its tensors again and again."""
+NOTHING = memoryview(b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +35,13 @@ class Part:
     """Bytes behind the JSON; None where ``data`` holds the content."""
     data: Any
 
-    def content(self, view: memoryview) -> Array:
-        return (
-            from_json(self.declared, self.data, self.shape) if self.size is None else from_bytes(self.declared, view, self.shape)
-        )
+    def content(self, data: Any, view: memoryview) -> Array:
+        return from_json(self.declared, data, self.shape) if self.size is None else from_bytes(self.declared, view, self.shape)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that the JSON says."""
+    """All that the JSON says, its head: the content of the tensors may stand apart from it."""
 
     parts: Sequence[Part]
     rows: int
@@ -59,11 +58,23 @@ class Reader:
     def read(self, body: bytes, length: int | None) -> Infer:
         """``length``: of the JSON; None where nothing is behind it. Raises BadRequest, and TooLarge beyond the limits."""
         if length is None:
-            return self._filled(self.plan(body), memoryview(b""))
+            told = parsed(body)
+            named = identifier(told.pop("id", ""))
+            data = [entry.pop("data", None) for entry in entries(told, "inputs", self.settings)]
+            return self._filled(self._planned(told), data, NOTHING, named)
         if length > len(body):
             raise BadRequest(f"{HEADER_LENGTH} is {length}, the body has {len(body)} bytes")
-        plan = self._remembered if length <= SHORT else self.plan
-        return self._filled(plan(body[:length]), memoryview(body)[length:])
+        plan = self._known(body[:length])
+        return self._filled(plan, [part.data for part in plan.parts], memoryview(body)[length:], plan.id)
+
+    def _planned(self, told: Mapping[str, Any]) -> Plan:
+        try:
+            return self._known(orjson.dumps(told))
+        except orjson.JSONEncodeError:  # more nesting than is written, though not more than is read
+            return self.understood(told)
+
+    def _known(self, head: bytes) -> Plan:
+        return (self._remembered if len(head) <= SHORT else self.plan)(head)
 
     def plan(self, head: bytes) -> Plan:
         """The JSON, checked against the signature; all but the content of its tensors."""
@@ -73,32 +84,29 @@ class Reader:
         """What the JSON holds, or what another transport says in the same words."""
         parameters = told.get("parameters") or {}
         check_parameters(parameters)
-        identifier = told.get("id", "")
-        if type(identifier) is not str:
-            raise BadRequest(f"the id is {kind(identifier)}, expected a string")
         parts = [self._part(each) for each in entries(told, "inputs", self.settings)]
         shapes = {part.declared.name: part.shape for part in parts}
         if len(shapes) < len(parts):
             raise BadRequest("an input is there twice")
-        return Plan(parts, self.signature.rows(shapes), self._wanted(told, parameters), identifier, parameters)
+        return Plan(parts, self.signature.rows(shapes), self._wanted(told, parameters), identifier(told.get("id", "")), parameters)
 
-    def _filled(self, plan: Plan, behind: memoryview) -> Infer:
+    def _filled(self, plan: Plan, data: Sequence[Any], behind: memoryview, named: str) -> Infer:
         made, start = {}, 0
-        for part in plan.parts:
+        for part, given in zip(plan.parts, data, strict=True):
             size = part.size or 0
             if start + size > len(behind):
                 raise BadRequest(f"{part.declared.name!r} has a binary_data_size of {size}, {len(behind) - start} bytes are left")
-            made[part.declared.name] = part.content(behind[start : start + size])
+            made[part.declared.name] = part.content(given, behind[start : start + size])
             start += size
         if start != len(behind):
             raise BadRequest(f"{len(behind) - start} bytes are left over behind the tensors; give each its binary_data_size")
-        return self.infer(plan, made)
+        return self.infer(plan, made, named)
 
-    def infer(self, plan: Plan, made: dict[str, Array]) -> Infer:
-        """``made``: the content of each part of the plan."""
+    def infer(self, plan: Plan, made: dict[str, Array], named: str) -> Infer:
+        """``made``: the content of each part of the plan; ``named``: the id of the request."""
         if len(made) > 1:
             made = {name: made[name] for name in self.signature.inputs}
-        return Infer(made, plan.rows, plan.wanted, plan.id, plan.parameters)
+        return Infer(made, plan.rows, plan.wanted, named, plan.parameters)
 
     def _part(self, entry: Mapping[str, Any]) -> Part:
         declared = self.signature.input(entry.get("name"))
@@ -148,6 +156,12 @@ def parsed(text: bytes) -> dict[str, Any]:
     if type(made.get("parameters") or {}) is not dict:
         raise BadRequest(f"parameters is {kind(made['parameters'])}, expected an object")
     return made
+
+
+def identifier(given: Any) -> str:
+    if type(given) is not str:
+        raise BadRequest(f"the id is {kind(given)}, expected a string")
+    return given
 
 
 def entries(told: Mapping[str, Any], name: str, settings: Settings) -> list[dict[str, Any]]:
