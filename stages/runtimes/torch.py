@@ -107,9 +107,9 @@ def tensor(array: Array) -> torch.Tensor:
 def channels_last(module: nn.Module) -> nn.Module:
     """The module itself, its convolutions' weights laid out for channels-last images, all but those that ``overflows``."""
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
-    for each in module.modules():
-        if overflows(each) and contiguous not in each._forward_pre_hooks.values():
-            each.weight.data = each.weight.data.clone(memory_format=torch.contiguous_format)
+    for each in filter(overflows, module.modules()):
+        each.weight.data = each.weight.data.clone(memory_format=torch.contiguous_format)
+        if contiguous not in each._forward_pre_hooks.values():
             each.register_forward_pre_hook(contiguous)
     return module
 

@@ -88,7 +88,9 @@ class Reader:
         shapes = {part.declared.name: part.shape for part in parts}
         if len(shapes) < len(parts):
             raise BadRequest("an input is there twice")
-        return Plan(parts, self.signature.rows(shapes), self._wanted(told, parameters), identifier(told.get("id", "")), parameters)
+        return Plan(
+            parts, self.signature.rows(shapes), self._wanted(told, parameters), identifier(told.get("id", "")), parameters
+        )
 
     def _filled(self, plan: Plan, data: Sequence[Any], behind: memoryview, named: str) -> Infer:
         made, start = {}, 0
