@@ -1,6 +1,6 @@
 """attar serve against other servers of the same engine: one run, interleaved, server and load generator on one core each.
 
-``python -m benchmarks.serving`` makes the bundle with ``attar run digits`` unless it is given one, installs every peer into an
+``python -m benchmarks.serving`` makes the bundle with ``attar run demo`` unless it is given one, installs every peer into an
 environment of its own, starts all servers on one core and stops each (SIGSTOP) except while it is measured. In each round
 everything is measured once, in an order that changes; what is compared is compared within rounds. ``--soak 600`` adds ten
 minutes at 80 % of peak load. Run it on a quiet machine of two cores or more: about 20 minutes with the soak.
@@ -37,7 +37,7 @@ from benchmarks.serving_report import CONNECTIONS, MANY, PEAK, Case, Found, draw
 def made_bundle(chosen: argparse.Namespace) -> Path:
     if chosen.bundle:
         return Path(chosen.bundle).resolve()
-    records = run("digits", store=chosen.store)
+    records = run("demo", store=chosen.store)
     return next(Path(str(record.path)).resolve() for record in records if record.slot == "cpu.bundle")
 
 
@@ -132,7 +132,7 @@ def installed(cache: Path, found: Found) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> None:
     cores = sorted(os.sched_getaffinity(0))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bundle", type=Path, help="made with `attar run digits` unless given; built for ONNX Runtime")
+    parser.add_argument("--bundle", type=Path, help="made with `attar run demo` unless given; built for ONNX Runtime")
     parser.add_argument("--store", type=Path, default=Path(".attar"))
     parser.add_argument("--work", type=Path, default=Path(".benchmarks/serving"), help="where the servers' logs go")
     parser.add_argument("--environments", type=Path, default=Path(".benchmarks/peers"), help="where the peers are installed")
