@@ -10,6 +10,7 @@ from attar.stages.proof import statistics
 from attar.stages.proof.metrics import Sums
 from benchmarks.peers.contenders import BATCHES, OLIVE_INT8
 from benchmarks.peers.field import Field, Row
+from benchmarks.verdicts import at_most, verdict
 
 SLOWER, FASTER = 1.03, 2.0
 """Goals: at most so many times the fastest other's time; at least so many times as fast as Olive's default."""
@@ -45,11 +46,6 @@ def table(field: Field, picked: Row) -> str:
     return "\n".join([f"| {' | '.join(head)} |", "|" + " --- |" * columns, *lines])
 
 
-def verdict(low: float, high: float, least: float) -> str:
-    """Of a goal that something is at least so much, by its bounds."""
-    return "kept" if low >= least else "missed" if high < least else "undecided"
-
-
 def goals(field: Field, picked: Row) -> list[str]:
     """What was hoped for, what became of it."""
     others = [row for row in field.rows.values() if row.seconds and not row.contender.ours]
@@ -58,7 +54,7 @@ def goals(field: Field, picked: Row) -> list[str]:
         fastest = min(others, key=lambda row: float(np.median(row.seconds[batch])))
         times, (low, high) = ratio(picked, fastest, batch)
         found = f"{times:.3f} ({low:.3f} to {high:.3f}) times the time of {fastest.name}"
-        said.append(f"batch {batch}: {found}, goal at most {SLOWER}: {verdict(-high, -low, -SLOWER)}")
+        said.append(f"batch {batch}: {found}, goal at most {SLOWER}: {at_most(low, high, SLOWER)}")
         if (olive := field.rows[OLIVE_INT8]).seconds:
             times, (low, high) = ratio(olive, picked, batch)
             found = f"{times:.2f} ({low:.2f} to {high:.2f}) times as fast as {olive.name}"

@@ -11,6 +11,7 @@ import numpy as np
 from attar.stages.bench_figure import Bar, figure
 from attar.stages.proof import statistics
 from attar.stages.serving.load import Outcome
+from benchmarks.verdicts import at_most, verdict
 
 CONNECTIONS = (1, 16, 64)
 PEAK = 64
@@ -99,15 +100,11 @@ def goal(what: str, values: Any, limits: Sequence[float], most: bool = False) ->
         verdicts, shown = ["undecided: too few rounds" for _ in limits], "no bounds"
     else:
         low, high = statistics.median(values)
-        verdicts = [verdict(-high, -low, -limit) if most else verdict(low, high, limit) for limit in limits]
+        verdicts = [(at_most if most else verdict)(low, high, limit) for limit in limits]
         shown = f"{low:.2f} to {high:.2f}"
     middle = float(np.median(values)) if len(values) else float("nan")
     asked = "; ".join(f"at {'most' if most else 'least'} {limit:g}: {said}" for limit, said in zip(limits, verdicts, strict=True))
     return f"{what}: {middle:.2f} ({shown}); {asked}"
-
-
-def verdict(low: float, high: float, least: float) -> str:
-    return "kept" if low >= least else "missed" if high < least else "undecided"
 
 
 def soak(found: Found) -> str:

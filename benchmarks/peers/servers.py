@@ -97,7 +97,17 @@ class Running:
 
     def command(self) -> list[str]:
         if self.peer is ATTAR:
-            return [sys.executable, "-m", "attar", "serve", "--http-port", str(self.port), f"served={self.bundle}"]
+            return [
+                sys.executable,
+                "-m",
+                "attar",
+                "serve",
+                "--threads",
+                "1",
+                "--http-port",
+                str(self.port),
+                f"served={self.bundle}",
+            ]
         model = self.bundle / "engines" / "onnxruntime" / "model.onnx"
         script = HERE / f"{self.peer.script}.py"
         return [str(python(self.peer.environment, self.cache)), str(script), str(model), str(self.port)]
