@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from benchmarks import engines_report
+from benchmarks import verdicts
 from benchmarks.peers import contenders, environments, measured, process
 from benchmarks.peers.contenders import Contender, Given
 from benchmarks.peers.environments import OURS, Environment, Missing
@@ -115,4 +115,9 @@ def test_every_name_is_one_contender() -> None:
 
 @pytest.mark.parametrize(("bounds", "said"), [((2.0, 2.2), "kept"), ((1.8, 1.9), "missed"), ((1.9, 2.1), "undecided")])
 def test_goals_are_judged_by_bounds(bounds: tuple[float, float], said: str) -> None:
-    assert engines_report.verdict(*bounds, 2.0) == said
+    assert verdicts.verdict(*bounds, 2.0) == said
+
+
+@pytest.mark.parametrize(("bounds", "said"), [((2.1, 2.2), "missed"), ((1.8, 2.0), "kept"), ((1.9, 2.1), "undecided")])
+def test_of_what_may_be_no_more_the_upper_bound_counts(bounds: tuple[float, float], said: str) -> None:
+    assert verdicts.at_most(*bounds, 2.0) == said

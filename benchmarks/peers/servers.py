@@ -97,17 +97,8 @@ class Running:
 
     def command(self) -> list[str]:
         if self.peer is ATTAR:
-            return [
-                sys.executable,
-                "-m",
-                "attar",
-                "serve",
-                "--threads",
-                "1",
-                "--http-port",
-                str(self.port),
-                f"served={self.bundle}",
-            ]
+            options = ["--threads", "1", "--http-port", str(self.port)]
+            return [sys.executable, "-m", "attar", "serve", *options, f"served={self.bundle}"]
         model = self.bundle / "engines" / "onnxruntime" / "model.onnx"
         script = HERE / f"{self.peer.script}.py"
         return [str(python(self.peer.environment, self.cache)), str(script), str(model), str(self.port)]
