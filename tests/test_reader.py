@@ -49,6 +49,18 @@ def test_json() -> None:
     assert infer.wanted == [Wanted("y"), Wanted("z")]
 
 
+@given(st.lists(st.tuples(st.floats(width=32, allow_nan=False, allow_infinity=False), st.text()), min_size=2, max_size=5))
+def test_what_says_the_same_has_its_own_values_and_id(asked: list[tuple[float, str]]) -> None:
+    for value, named in asked:
+        infer = read(request({"data": [value] * 4}, id=named))
+        assert infer.inputs["x"].tolist() == [[value] * 2] * 2
+        assert (infer.id, infer.rows) == (named, 2)
+
+
+def test_nesting_that_nobody_reads_is_passed_over() -> None:
+    assert read(request(other=DEEP)).rows == 2
+
+
 def test_inputs_come_in_the_order_of_the_signature() -> None:
     assert list(read({"inputs": [N, X]}).inputs) == ["x", "n"]
 
