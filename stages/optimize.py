@@ -67,7 +67,7 @@ class Optimize(Stage[OnnxModel]):
     range_method: Literal["minmax", "percentile", "entropy", "mse"] = "minmax"
     """How the range of an activation is found from the calibration. int8 only."""
     reduce_range: bool | None = None
-    """Weights of 7 bits instead of 8, with which no kernel saturates. Left out: where the CPU of the machine that builds would (x86
+    """Weights of 7 bits instead of 8, with which no kernel saturates. Left out: where the CPU that builds would saturate (x86
     without VNNI), and only for ``onnxruntime`` and ``openvino``. Both int8 only."""
     exclude: tuple[str, ...] = ()
     """Names of nodes that stay float. fp16 and both int8 only."""

@@ -43,9 +43,7 @@ def answers(file: Path, inputs: Any, name: str, *, optimize: bool) -> npt.NDArra
         return smoke.floats(predict(inputs)[name])
 
 
-def made(
-    folder: Path, model: onnx.ModelProto, x: npt.NDArray[np.float32], per_channel: bool, bits: int = 8
-) -> tuple[Path, Path]:
+def made(folder: Path, model: onnx.ModelProto, x: npt.NDArray[np.float32], per_channel: bool, bits: int = 8) -> tuple[Path, Path]:
     """The float graph and its Q-DQ graph, with the ranges that it has on ``x``."""
     source, quantized = folder / "float.onnx", folder / "int8.onnx"
     onnx.save(model, source)
@@ -100,7 +98,7 @@ def convolutions(seed: int, channels: int, separable: bool, relu: bool) -> onnx.
 def test_random_graphs_answer_alike(
     tmp_path_factory: pytest.TempPathFactory, seed: int, channels: int, separable: bool, relu: bool, per_channel: bool, bits: int
 ) -> None:
-    """As they are written and with integer kernels that do not saturate: a sum near a half may round to the other side, no more."""
+    """As they are written and with integer kernels that do not saturate: a sum near a half may go to the other side."""
     x = np.random.default_rng(seed).standard_normal((6, 4, 7, 7)).astype(np.float32)
     source, quantized = made(tmp_path_factory.mktemp("g"), convolutions(seed, channels, separable, relu), x, per_channel, bits)
     module = network(source, quantized, bits)

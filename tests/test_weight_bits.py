@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,13 @@ SATURATING = ("narrow", "pointwise", "grouped", *PRODUCTS)
 
 
 def drawn(shape: tuple[int, ...], *values: float) -> Floats:
-    return np.random.default_rng(0).choice(np.float32(values), shape)
+    return np.random.default_rng(0).choice(np.array(values, np.float32), shape)
 
 
 def made(case: str, largest: float) -> tuple[onnx.ModelProto, Floats]:
-    """One multiplying node, with weights of the largest magnitude alone, and samples of the most and the least that a u8 holds."""
+    """One multiplying node, with weights of the largest magnitude alone, and samples of the most and the least of a u8."""
+    sample: tuple[int, ...]
+    weight: tuple[int, ...]
     if case in PRODUCTS:
         sample, weight, call = (64,), (64, 32), f"p = {case}(x, weight)  y = Identity(p)"
     else:
@@ -62,8 +65,13 @@ def quantized(folder: Path, case: str, bits: int) -> tuple[Path, Floats, npt.NDA
     results = (-128 * STEP, 127 * STEP)
     ranges = {"x": (0.0, 255.0), "p": results, "y": results}
     int8.quantize(folder / "float.onnx", folder / "int8.onnx", ranges, int8.Form(weight_bits=bits))
-    sums = smoke.floats(ReferenceEvaluator(model).run(None, {"x": x})[0])  # below 2 ** 24, so that float32 holds them exactly
-    return folder / "int8.onnx", x, np.clip(np.rint(sums / STEP), -128, 127) * STEP
+    return folder / "int8.onnx", x, np.clip(np.rint(sums(model, x) / STEP), -128, 127) * STEP
+
+
+def sums(model: onnx.ModelProto, x: Floats) -> npt.NDArray[np.float64]:
+    """Of integers, in numpy; all below 2 ** 24, so that float32 holds them exactly."""
+    found: Any = ReferenceEvaluator(model).run(None, {"x": x})
+    return smoke.floats(found[0])
 
 
 def engine(file: Path, runtime: Runtime) -> AbstractContextManager[Predictor]:
@@ -107,7 +115,7 @@ def test_dynamic_products_of_7_bits_answer_what_integers_do(tmp_path: Path) -> N
     assert facts["weight_bits"] == 7
     assert largest(onnx.load(tmp_path / "int8.onnx"), "weight_quantized") == 64
     with engine(tmp_path / "int8.onnx", onnxruntime.OnnxRuntime()) as predict:
-        np.testing.assert_array_equal(predict({"x": x})["y"], ReferenceEvaluator(model).run(None, {"x": x})[0])
+        np.testing.assert_array_equal(predict({"x": x})["y"], sums(model, x))
 
 
 def largest(model: onnx.ModelProto, name: str) -> int:
@@ -132,19 +140,19 @@ def test_the_largest_weight_has_the_largest_level(
             p = MatMul(left, r)
             y = Relu(p)
         }""")
-    values = {"weight": [[3.2, 1.0, -1.6, 0.8], [-6.4, 1.0, 0, 0]], "offset": [[[1.0]], [[2.0]]], "left": [[3.2]]}
+    values: dict[str, Any] = {"weight": [[3.2, 1.0, -1.6, 0.8], [-6.4, 1.0, 0, 0]], "offset": [[[1.0]], [[2.0]]], "left": [[3.2]]}
     shapes = {"weight": (2, 4, 1, 1), "offset": (2, 1, 1), "left": (1, 1)}
     for name, value in values.items():
-        model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(value).reshape(shapes[name]), name))
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, np.float32).reshape(shapes[name]), name))
     onnx.save(model, tmp_path / "float.onnx")
     ranges = dict.fromkeys("xcsrpy", (0.0, 2.55)) | {"offset": (0.0, 2.0)}
     form = int8.Form(placement, per_channel, weight_bits=bits)
     facts = int8.quantize(tmp_path / "float.onnx", tmp_path / "int8.onnx", ranges, form)
     assert facts["weight_bits"] == bits
     found = {each.name: onnx.numpy_helper.to_array(each) for each in onnx.load(tmp_path / "int8.onnx").graph.initializer}
-    scales = np.float32([3.2, 6.4] if per_channel else [6.4, 6.4]) / most
+    scales = np.array([3.2, 6.4] if per_channel else [6.4, 6.4], np.float32) / most
     np.testing.assert_allclose(np.broadcast_to(found["weight_scale"], 2), scales, rtol=1e-6)
-    expected = np.rint(np.float32(values["weight"]) / scales[:, None])
+    expected = np.rint(np.array(values["weight"], np.float32) / scales[:, None])
     np.testing.assert_array_equal(found["weight_quantized"].reshape(2, 4), expected)
     assert np.abs(expected).max() == found["left_quantized"].max() == most
     if placement is UNSIGNED:
@@ -172,7 +180,7 @@ ON = {  # architecture and flags of a CPU, and the bits that follow
 def test_left_out_the_cpu_decides(monkeypatch: pytest.MonkeyPatch, kind: str, precision: str) -> None:
     """Alike, the artifact is shared: nothing else of the machine decides, and what was asked for in words counts the same."""
     architecture, flags, bits = ON[kind]
-    monkeypatch.setattr(cpu.platform, "machine", lambda: architecture)
+    monkeypatch.setattr(platform, "machine", lambda: architecture)
     monkeypatch.setattr(cpu, "cpu_flags", lambda: flags)
     assert cpu.saturates() is (bits == 7)
     for runtime in ("onnxruntime", "openvino"):
@@ -185,6 +193,7 @@ def test_left_out_the_cpu_decides(monkeypatch: pytest.MonkeyPatch, kind: str, pr
 
 @pytest.mark.parametrize("runtime", ["tensorrt", "tensorrt-rtx"])
 def test_for_tensorrt_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch, runtime: str) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(cpu, "cpu_flags", lambda: {"avx2"})
     assert decided(precision="int8", runtime=runtime)["weight_bits"] == 8
     assert decided(precision="int8", runtime=runtime, reduce_range=True)["weight_bits"] == 7

@@ -39,7 +39,8 @@ class Kept(nn.Module):
 
 
 class Weight(Kept):
-    """A weight that is rounded by the scale that the quantizer will give it: its largest magnitude, a channel or all, over ``levels``.
+    """A weight that is rounded by the scale that the quantizer will give it: its largest magnitude, a channel or all, over
+    ``levels``.
 
     The quantizer takes a larger scale where the bias would leave int32; that one is the least here.
     """

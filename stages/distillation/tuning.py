@@ -27,9 +27,9 @@ def tune(
 ) -> dict[str, Any]:
     """Train the weights of ``source`` as ``quantized`` rounds them; write the float graph with the new ones to ``target``.
 
-    ``quantized`` is the Q-DQ graph of ``source``, ``levels`` the largest integer of its weights. Quantizing ``target`` with the same ranges gives the same nodes and names.
-    ``out`` is a folder of an interruptible stage. Raises StageError for an operator that cannot be run in torch, and for a
-    graph without weights.
+    ``quantized`` is the Q-DQ graph of ``source``, ``levels`` the largest integer of its weights. Quantizing ``target`` with the
+    same ranges gives the same nodes and names. ``out`` is a folder of an interruptible stage. Raises StageError for
+    an operator that cannot be run in torch, and for a graph without weights.
     """
     model = prepared(source)
     originals = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
