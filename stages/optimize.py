@@ -19,8 +19,9 @@ from attar.stages.precision import dynamic, fp16, fp32, int8
 from attar.stages.precision.fidelity import correlation
 from attar.stages.precision.int8 import EXCLUDED, Form
 from attar.stages.precision.ladder import best, climb
-from attar.stages.precision.placement import PLACEMENTS
+from attar.stages.precision.placement import PLACEMENTS, UNSIGNED
 from attar.stages.precision.rungs import Fp16, Int8
+from attar.stages.runtimes.cpu import saturates
 
 TUNING_BATCH = 64
 CLIMBING = ("fp16", "int8")
@@ -65,6 +66,9 @@ class Optimize(Stage[OnnxModel]):
     """A scale for each output channel of a weight instead of one for the whole weight. Both int8 only."""
     range_method: Literal["minmax", "percentile", "entropy", "mse"] = "minmax"
     """How the range of an activation is found from the calibration. int8 only."""
+    reduce_range: bool | None = None
+    """Weights of 7 bits instead of 8, with which no kernel saturates. Left out: where the CPU that builds would saturate (x86
+    without VNNI), and only for ``onnxruntime`` and ``openvino``. Both int8 only."""
     exclude: tuple[str, ...] = ()
     """Names of nodes that stay float. fp16 and both int8 only."""
     floor: float = Field(0.0, ge=0, lt=1)
@@ -101,6 +105,13 @@ class Optimize(Stage[OnnxModel]):
         """What ``runtime`` decides: where an int8 graph has its Q-DQ pairs."""
         return PLACEMENTS[self.runtime].name
 
+    @computed_field  # type: ignore[prop-decorator]  # pydantic's decorator reads a property; mypy wants none above one
+    @property
+    def weight_bits(self) -> Literal[7, 8]:
+        """What ``reduce_range`` decides, where it is left out with this machine."""
+        default = PLACEMENTS[self.runtime] is UNSIGNED and saturates()
+        return 7 if (default if self.reduce_range is None else self.reduce_range) else 8
+
     @classmethod
     def meaningless(cls, settings: Mapping[str, Any]) -> Set[str]:
         return set() if settings.get("precision") in CLIMBING else {"floor", "tuning_epochs", "tuning_learning_rate"}
@@ -112,11 +123,11 @@ class Optimize(Stage[OnnxModel]):
     def deciding(self) -> Set[str]:
         of = {
             "fp16": {"exclude", "task"},
-            "int8": {"exclude", "per_channel", "range_method", "placement"},
-            "int8-dynamic": {"exclude", "per_channel"},
+            "int8": {"exclude", "per_channel", "range_method", "placement", "weight_bits"},
+            "int8-dynamic": {"exclude", "per_channel", "weight_bits"},
         }
         tuning = {"tuning_epochs", "tuning_learning_rate", "seed"}
-        sometimes = {"runtime", "task", "floor", *tuning, *of["int8"]}
+        sometimes = {"runtime", "reduce_range", "task", "floor", *tuning, *of["int8"]}
         climbing = {"task", "floor", *(tuning if self.precision == "int8" else ())} if self.climbs else set()
         return super().deciding() - sometimes | of.get(self.precision, set()) | climbing
 
@@ -140,7 +151,7 @@ class Optimize(Stage[OnnxModel]):
         if self.precision == "int8":
             return int8.quantize(source, target, calibration.of(self.range_method), self.form)
         if self.precision == "int8-dynamic":
-            return dynamic.quantize(source, target, self.per_channel, self.exclude)
+            return dynamic.quantize(source, target, self.per_channel, self.exclude, self.weight_bits)
         if self.precision == "fp16":
             return fp16.convert(source, target, calibration.of(), load_task(self.task), self.exclude)
         fp32.keep(source, target)
@@ -149,7 +160,7 @@ class Optimize(Stage[OnnxModel]):
     @property
     def form(self) -> Form:
         excluded = dict.fromkeys(self.exclude, EXCLUDED)
-        return Form(PLACEMENTS[self.runtime], self.per_channel, self.range_method, excluded)
+        return Form(PLACEMENTS[self.runtime], self.per_channel, self.range_method, excluded, weight_bits=self.weight_bits)
 
     def climb(self, out: Path, student: Weights, onnx: OnnxModel, calibration: Ranges, answers: Answers) -> dict[str, Any]:
         """Rung by rung; ``model.onnx`` is the best of them."""
@@ -186,7 +197,7 @@ class Optimize(Stage[OnnxModel]):
         def tuned(quantized: Path, floats: Path) -> dict[str, Any]:
             from attar.stages.distillation.tuning import tune
 
-            return tune(source, quantized, floats, answers, self.learning(student), out)
+            return tune(source, quantized, floats, answers, self.learning(student), out, self.form.levels)
 
         return Int8(source, calibration, self.form, task, tuned if self.tuning_epochs else None)
 

@@ -256,7 +256,8 @@ class Climbing:
     def __call__(self, out: Path, **settings: Any) -> OnnxModel:
         payload = out / "payload"
         payload.mkdir(parents=True)
-        asked = {"task": smoke.DIGITS, "precision": "int8", "per_channel": False, "tuning_epochs": 1, "device": "cpu", **settings}
+        asked = {"task": smoke.DIGITS, "precision": "int8", "per_channel": False, "tuning_epochs": 1, "device": "cpu"}
+        asked |= {"reduce_range": False, **settings}
         return smoke.artifact(OnnxModel, payload, Optimize(**asked).run(payload, **self.given))
 
 
@@ -361,12 +362,14 @@ def test_other_precisions_have_no_ladder(precision: Any) -> None:
 
 
 def test_without_a_floor_its_settings_decide_nothing() -> None:
-    int8 = {"precision", "placement", "per_channel", "range_method", "exclude"}
+    int8 = {"precision", "placement", "per_channel", "range_method", "exclude", "weight_bits"}
     tuning = {"task", "floor", "tuning_epochs", "tuning_learning_rate", "seed"}
     fp16 = {"precision", "exclude", "task"}
     assert Optimize(task=smoke.DIGITS).deciding() == {"precision"}
     assert Optimize(task=smoke.DIGITS).reading() == {"onnx"}
     assert Optimize(task=smoke.DIGITS, precision="int8").deciding() == int8
+    dynamic = Optimize(task=smoke.DIGITS, precision="int8-dynamic", reduce_range=True)
+    assert dynamic.deciding() == {"precision", "per_channel", "exclude", "weight_bits"}
     assert Optimize(task=smoke.DIGITS, precision="int8", floor=0.9).deciding() == int8 | tuning
     assert Optimize(task=smoke.DIGITS, precision="fp16").deciding() == fp16
     assert Optimize(task=smoke.DIGITS, precision="fp16", floor=0.9).deciding() == fp16 | {"floor"}

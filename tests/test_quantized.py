@@ -25,15 +25,17 @@ from attar.stages.distillation.quantized import Bias, Kept, QuantizedNetwork, We
 from attar.stages.precision import int8
 from attar.stages.precision.graphs import prepared, revealed
 from attar.stages.precision.histogram import Histogram
-from attar.stages.runtimes import onnxruntime
+from attar.stages.precision.placement import LEVELS
+from attar.stages.runtimes import cpu, onnxruntime
 from tests import smoke
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
-def network(source: Path, quantized: Path) -> QuantizedNetwork:
+def network(source: Path, quantized: Path, bits: int = 8) -> QuantizedNetwork:
     tensors = prepared(source).graph.initializer
-    return QuantizedNetwork(onnx.load(quantized), {each.name: onnx.numpy_helper.to_array(each) for each in tensors})
+    originals = {each.name: onnx.numpy_helper.to_array(each) for each in tensors}
+    return QuantizedNetwork(onnx.load(quantized), originals, LEVELS[bits])
 
 
 def answers(file: Path, inputs: Any, name: str, *, optimize: bool) -> npt.NDArray[np.float64]:
@@ -41,7 +43,7 @@ def answers(file: Path, inputs: Any, name: str, *, optimize: bool) -> npt.NDArra
         return smoke.floats(predict(inputs)[name])
 
 
-def made(folder: Path, model: onnx.ModelProto, x: npt.NDArray[np.float32], per_channel: bool) -> tuple[Path, Path]:
+def made(folder: Path, model: onnx.ModelProto, x: npt.NDArray[np.float32], per_channel: bool, bits: int = 8) -> tuple[Path, Path]:
     """The float graph and its Q-DQ graph, with the ranges that it has on ``x``."""
     source, quantized = folder / "float.onnx", folder / "int8.onnx"
     onnx.save(model, source)
@@ -49,7 +51,7 @@ def made(folder: Path, model: onnx.ModelProto, x: npt.NDArray[np.float32], per_c
     with onnxruntime.opened({"model": revealed(source)}, 1, optimize=False) as predict:
         gather(histograms, {"x": x, **predict({"x": x})})
     ranges = {name: (each.low, each.high) for name, each in histograms.items()}
-    int8.quantize(source, quantized, ranges, int8.Form(per_channel=per_channel))
+    int8.quantize(source, quantized, ranges, int8.Form(per_channel=per_channel, weight_bits=bits))
     return source, quantized
 
 
@@ -91,21 +93,27 @@ def convolutions(seed: int, channels: int, separable: bool, relu: bool) -> onnx.
     separable=st.booleans(),
     relu=st.booleans(),
     per_channel=st.booleans(),
+    bits=st.sampled_from(sorted(LEVELS)),
 )
 def test_random_graphs_answer_alike(
-    tmp_path_factory: pytest.TempPathFactory, seed: int, channels: int, separable: bool, relu: bool, per_channel: bool
+    tmp_path_factory: pytest.TempPathFactory, seed: int, channels: int, separable: bool, relu: bool, per_channel: bool, bits: int
 ) -> None:
-    """As they are written and with integer kernels: a sum near a half may round to the other side, and no more."""
+    """As they are written and with integer kernels that do not saturate: a sum near a half may go to the other side."""
     x = np.random.default_rng(seed).standard_normal((6, 4, 7, 7)).astype(np.float32)
-    source, quantized = made(tmp_path_factory.mktemp("g"), convolutions(seed, channels, separable, relu), x, per_channel)
-    module = network(source, quantized)
+    source, quantized = made(tmp_path_factory.mktemp("g"), convolutions(seed, channels, separable, relu), x, per_channel, bits)
+    module = network(source, quantized, bits)
     with torch.no_grad():
         got = smoke.floats(module(torch.from_numpy(x)).numpy())
     step = float(module.constant("y_scale"))
-    for optimize in (False, True):
+    for optimize in kernels(bits):
         steps = np.abs(got - answers(quantized, {"x": x}, "y", optimize=optimize)) / step
         assert steps.max() < 2.01
         assert np.mean(steps > 0.01) < 0.05
+
+
+def kernels(bits: int) -> list[bool]:
+    """Whether to answer as a graph is written, and with integer kernels where they add up what they should."""
+    return [False] if bits == 8 and cpu.saturates() else [False, True]
 
 
 def integers(module: QuantizedNetwork, graph: onnx.ModelProto) -> None:
@@ -127,10 +135,11 @@ def integers(module: QuantizedNetwork, graph: onnx.ModelProto) -> None:
 
 
 @pytest.mark.parametrize("per_channel", [True, False])
-def test_digits(tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges, per_channel: bool) -> None:
+@pytest.mark.parametrize("bits", LEVELS)
+def test_digits(tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges, per_channel: bool, bits: int) -> None:
     ranges = json.loads((digits_ranges.root / "ranges.json").read_text())
-    int8.quantize(digits_onnx.file(), tmp_path / "int8.onnx", ranges, int8.Form(per_channel=per_channel))
-    module = network(digits_onnx.file(), tmp_path / "int8.onnx")
+    int8.quantize(digits_onnx.file(), tmp_path / "int8.onnx", ranges, int8.Form(per_channel=per_channel, weight_bits=bits))
+    module = network(digits_onnx.file(), tmp_path / "int8.onnx", bits)
     kinds = [type(weight) for weight in module.weights]
     assert (kinds.count(Weight), kinds.count(Bias)) == (8, 8)
     assert kinds.count(Kept) == 4  # the stem and the head stay float, and are trained too
@@ -138,13 +147,14 @@ def test_digits(tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges, p
     inputs = next(clean(Digits(), Digits().split("validation"))).inputs
     with torch.no_grad():
         got = smoke.floats(module(torch.from_numpy(np.asarray(inputs["image"]))).numpy())
-    for optimize in (False, True):
+    for optimize in kernels(bits):
         expected = answers(tmp_path / "int8.onnx", inputs, "logits", optimize=optimize)
         assert np.abs(got - expected).max() < 0.05 * expected.std()
         assert np.corrcoef(got.ravel(), expected.ravel())[0, 1] > 0.9999
 
 
-def test_a_channel_whose_bias_would_leave_int32_keeps_the_larger_scale(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("bits", "levels"), [(8, 127), (7, 64)])
+def test_a_channel_whose_bias_would_leave_int32_keeps_the_larger_scale(tmp_path: Path, bits: int, levels: int) -> None:
     model = convolutions(0, 4, separable=False, relu=True)
     for tensor in model.graph.initializer:
         if tensor.name == "middle":
@@ -152,13 +162,13 @@ def test_a_channel_whose_bias_would_leave_int32_keeps_the_larger_scale(tmp_path:
             values[0], values[1] = values[0] * 1e-8, 0
             tensor.CopyFrom(onnx.numpy_helper.from_array(values, "middle"))
     x = np.random.default_rng(0).standard_normal((6, 4, 7, 7)).astype(np.float32)
-    source, quantized = made(tmp_path, model, x, per_channel=True)
-    module = network(source, quantized)
+    source, quantized = made(tmp_path, model, x, per_channel=True, bits=bits)
+    module = network(source, quantized, bits)
     integers(module, onnx.load(quantized))
     weight = next(each for each in module.weights if isinstance(each, Weight) and each.value is module.parameters_of["middle"])
     assert [bool(each) for each in weight.least.ravel()] == [True, False, False, False]
     with torch.no_grad():
-        weight.value[0] = 127 * float(weight.least[0]) * 2  # grown: its own scale is the larger one now
+        weight.value[0] = levels * float(weight.least[0]) * 2  # grown: its own scale is the larger one now
     assert weight.scale(weight.least)[0].item() == pytest.approx(2 * float(weight.least[0]))
 
 

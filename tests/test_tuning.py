@@ -20,6 +20,7 @@ from attar.stages.distillation.tuning import losses, tune
 from attar.stages.learn import Learn
 from attar.stages.precision import int8
 from attar.stages.precision.fidelity import correlation
+from attar.stages.precision.placement import LEVELS
 from attar.stages.runtimes import onnxruntime
 from tests import smoke
 from tests.test_learn import Interrupted, interrupt_at
@@ -29,9 +30,9 @@ LEARN: dict[str, Any] = {"task": smoke.DIGITS, "network": smoke.RESIDUAL, "optio
 LEARN |= {"learning_rate": 1e-3, "schedule": "cosine", "weight_decay": 0, "precision": "fp32"}
 
 
-def quantize(folder: Path, name: str, source: Path, ranges: Ranges) -> Path:
+def quantize(folder: Path, name: str, source: Path, ranges: Ranges, bits: int = 8) -> Path:
     read = json.loads((ranges.root / "ranges.json").read_text())
-    int8.quantize(source, folder / name, read, int8.Form(per_channel=False))
+    int8.quantize(source, folder / name, read, int8.Form(per_channel=False, weight_bits=bits))
     return folder / name
 
 
@@ -48,12 +49,15 @@ def form(file: Path) -> list[Any]:
     return [list(graph.node), tensors, list(graph.input), list(graph.output)]
 
 
-def test_tuning_gives_back_what_int8_lost(tmp_path: Path, hard: tuple[OnnxModel, Ranges], own_answers: Answers) -> None:
+@pytest.mark.parametrize("bits", LEVELS)
+def test_tuning_gives_back_what_int8_lost(
+    tmp_path: Path, hard: tuple[OnnxModel, Ranges], own_answers: Answers, bits: int
+) -> None:
     model, ranges = hard
     task, floats = load_task(smoke.DIGITS), tmp_path / "tuned.onnx"
-    before = quantize(tmp_path, "before.onnx", model.file(), ranges)
-    found = tune(model.file(), before, floats, own_answers, Learn(**LEARN), new(tmp_path, "slot"))
-    after = quantize(tmp_path, "after.onnx", floats, ranges)
+    before = quantize(tmp_path, "before.onnx", model.file(), ranges, bits)
+    found = tune(model.file(), before, floats, own_answers, Learn(**LEARN), new(tmp_path, "slot"), LEVELS[bits])
+    after = quantize(tmp_path, "after.onnx", floats, ranges, bits)
     assert correlation(model.file(), task, own_answers) > 0.9999
     lost, left = (1 - correlation(file, task, own_answers) for file in (before, after))
     assert lost > 0.001
@@ -61,15 +65,15 @@ def test_tuning_gives_back_what_int8_lost(tmp_path: Path, hard: tuple[OnnxModel,
     assert [entry["epoch"] for entry in found["history"]] == [1, 2]
     assert found["device"] in ("cpu", "cuda")
     assert form(after) == form(before)
-    same_answers(after, floats, task)
+    same_answers(after, floats, task, LEVELS[bits])
 
 
-def same_answers(quantized: Path, floats: Path, task: Any) -> None:
+def same_answers(quantized: Path, floats: Path, task: Any, levels: int) -> None:
     """What was shipped is what was trained: the module of the tuned weights answers as ONNX Runtime does."""
     originals = {each.name: onnx.numpy_helper.to_array(each) for each in onnx.load(floats).graph.initializer}
     x = task.example(np.random.default_rng(0), batch=32)
     with torch.no_grad(), onnxruntime.opened({"model": quantized}, 1, optimize=False) as predict:
-        got = QuantizedNetwork(onnx.load(quantized), originals)(torch.from_numpy(x["image"])).numpy()
+        got = QuantizedNetwork(onnx.load(quantized), originals, levels)(torch.from_numpy(x["image"])).numpy()
         expected = smoke.floats(predict(x)["logits"])
     assert np.corrcoef(got.ravel(), expected.ravel())[0, 1] > 0.9999
 

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from attar.pipeline.errors import StageError
 from attar.stages.distillation.operators import OPERATORS, Node, along, fake_quantize
 from attar.stages.precision.graphs import constants, original
+from attar.stages.precision.placement import LEVELS
 
 if TYPE_CHECKING:
     import onnx
 
 TRAINED = {"Conv": (1, 2), "Gemm": (1, 2), "MatMul": (0, 1)}
 """Which inputs are weights and biases, where they are constants; all other constants stay."""
-LEVELS = 127  # weights are symmetric, so -128 is left out
 ORIGINAL = "_quantized"  # what ONNX Runtime's quantizer adds to the name of a weight
 
 
@@ -39,25 +39,27 @@ class Kept(nn.Module):
 
 
 class Weight(Kept):
-    """A weight that is rounded by the scale that the quantizer will give it: its largest magnitude, a channel or all, over 127.
+    """A weight that is rounded by the scale that the quantizer will give it: its largest magnitude, a channel or all, over
+    ``levels``.
 
     The quantizer takes a larger scale where the bias would leave int32; that one is the least here.
     """
 
-    def __init__(self, value: nn.Parameter, scale: Tensor, axis: int) -> None:
+    def __init__(self, value: nn.Parameter, scale: Tensor, axis: int, levels: int) -> None:
         super().__init__(value)
+        self.levels = levels
         self.axes = [n for n in range(value.ndim) if scale.numel() == 1 or n != axis % value.ndim]
         given = along(scale, axis, value)
         self.least: Tensor
         self.register_buffer("least", given.masked_fill(given <= self.scale(0) * (1 + 1e-6), 0), persistent=False)
 
     def forward(self) -> Tensor:
-        return fake_quantize(self.value, self.scale(self.least), -LEVELS, LEVELS)
+        return fake_quantize(self.value, self.scale(self.least), -self.levels, self.levels)
 
     def scale(self, least: Tensor | float) -> Tensor:
         """In float64 before it is rounded, as the quantizer does it; 1 where all is zero."""
         largest = self.value.detach().abs().amax(self.axes, keepdim=True)
-        found = (largest.double() / LEVELS).float()
+        found = (largest.double() / self.levels).float()
         return torch.where(largest > 0, torch.maximum(found, torch.as_tensor(least, device=found.device)), 1)
 
 
@@ -76,12 +78,14 @@ class Bias(Kept):
 class QuantizedNetwork(nn.Module):
     """``QuantizedNetwork(quantized, originals)``: the Q-DQ graph, with weights that start from the float ones.
 
+    ``levels``: the largest integer of its weights, as the quantizer was told (``int8.Form``).
     Called with the graph's inputs in their order, it answers its outputs in theirs, one tensor or a tuple.
     """
 
-    def __init__(self, graph: onnx.ModelProto, originals: Mapping[str, npt.NDArray[Any]]) -> None:
+    def __init__(self, graph: onnx.ModelProto, originals: Mapping[str, npt.NDArray[Any]], levels: int = LEVELS[8]) -> None:
         """Raises StageError for an operator that it does not know."""
         super().__init__()
+        self.levels = levels
         self.inputs = [value.name for value in graph.graph.input]
         self.outputs = [value.name for value in graph.graph.output]
         self.fixed: dict[str, Tensor] = {}
@@ -126,7 +130,9 @@ class QuantizedNetwork(nn.Module):
         if maker is None:
             return Kept(value)
         integers, scale = self.constant(maker.inputs[0]), self.constant(maker.inputs[1])
-        return Bias(value, scale) if integers.dtype == torch.int32 else Weight(value, scale, maker.attributes.get("axis", 1))
+        if integers.dtype == torch.int32:
+            return Bias(value, scale)
+        return Weight(value, scale, maker.attributes.get("axis", 1), self.levels)
 
     def constant(self, name: str) -> Tensor:
         return self.fixed[name] if name in self.fixed else self.get_buffer(self.held[name])

@@ -19,18 +19,21 @@ from attar.stages.distillation.objective import Distillation
 from attar.stages.distillation.quantized import TRAINED, QuantizedNetwork
 from attar.stages.learn import Learn
 from attar.stages.precision.graphs import prepared
+from attar.stages.precision.placement import LEVELS
 
 
-def tune(source: Path, quantized: Path, target: Path, answers: Answers, settings: Learn, out: Path) -> dict[str, Any]:
+def tune(
+    source: Path, quantized: Path, target: Path, answers: Answers, settings: Learn, out: Path, levels: int = LEVELS[8]
+) -> dict[str, Any]:
     """Train the weights of ``source`` as ``quantized`` rounds them; write the float graph with the new ones to ``target``.
 
-    ``quantized`` is the Q-DQ graph of ``source``. Quantizing ``target`` with the same ranges gives the same nodes and names.
-    ``out`` is a folder of an interruptible stage. Raises StageError for an operator that cannot be run in torch, and for a
-    graph without weights.
+    ``quantized`` is the Q-DQ graph of ``source``, ``levels`` the largest integer of its weights. Quantizing ``target`` with the
+    same ranges gives the same nodes and names. ``out`` is a folder of an interruptible stage. Raises StageError for
+    an operator that cannot be run in torch, and for a graph without weights.
     """
     model = prepared(source)
     originals = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    network = QuantizedNetwork(onnx.load(quantized), originals)
+    network = QuantizedNetwork(onnx.load(quantized), originals, levels)
     if not network.parameters_of:
         readers = ", ".join(TRAINED)
         raise StageError(f"the graph cannot be tuned: none of its weights is read by {readers} itself; set tuning_epochs = 0")

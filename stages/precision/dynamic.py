@@ -26,9 +26,10 @@ PREPARED = {"onnx.quant.pre_process": "onnxruntime.quant"}
 """What its own preparation writes into a graph: without it each call advises to run that, which fails on transformers."""
 
 
-def quantize(source: Path, target: Path, per_channel: bool, exclude: Collection[str]) -> dict[str, Any]:
+def quantize(source: Path, target: Path, per_channel: bool, exclude: Collection[str], weight_bits: int = 8) -> dict[str, Any]:
     """Write the graph. Returns how many of each operator are int8 and which products stay float, and why.
 
+    Weights have 8 bits or 7: see ``placement.LEVELS``.
     Raises Refusal if nothing can be quantized, StageError for an excluded node that is not there.
     """
     import onnx
@@ -50,10 +51,11 @@ def quantize(source: Path, target: Path, per_channel: bool, exclude: Collection[
     as_products = [f"{name}_MatMul" for name in floats]  # what ONNX Runtime calls a Gemm once it has split off its bias
     onnx.helper.set_model_props(model, PREPARED)
     quantize_dynamic(
-        model, target, sorted(MULTIPLYING), per_channel, weight_type=QuantType.QInt8, nodes_to_exclude=floats + as_products
+        model, target, sorted(MULTIPLYING), per_channel, weight_bits < 8, QuantType.QInt8, nodes_to_exclude=floats + as_products
     )
     onnx.save(tidy(onnx.load(target)), target)
-    return {"quantized": dict(sorted(Counter(node.op_type for node in inside).items())), "float": reasons}
+    counts = Counter(node.op_type for node in inside)
+    return {"weight_bits": weight_bits, "quantized": dict(sorted(counts.items())), "float": reasons}
 
 
 def weighted(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from attar.pipeline.errors import Refusal, StageError
 from attar.stages.precision.graphs import constants, prepared, tidy
 from attar.stages.precision.half import halve, too_wide
-from attar.stages.precision.placement import MULTIPLYING, UNSIGNED, Placement
+from attar.stages.precision.placement import LEVELS, MULTIPLYING, UNSIGNED, Placement
 from attar.stages.precision.pooling import pool_globally
 from attar.stages.precision.selection import better_in_float, chosen, data, integer_nodes, named, unknown_refused
 from attar.stages.precision.weights import separate
@@ -36,6 +36,13 @@ class Form:
     """Nodes that stay out of int8, and why."""
     half: frozenset[str] = frozenset()
     """Those of them that compute in half precision instead of float."""
+    weight_bits: int = 8
+    """7: so that no sum of two products leaves 16 bits; see ``LEVELS``."""
+
+    @property
+    def levels(self) -> int:
+        """The largest magnitude of an integer weight."""
+        return LEVELS[self.weight_bits]
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,7 @@ def quantize(source: Path, target: Path, ranges: Ranges, form: Form) -> dict[str
         "placement": form.placement.name,
         "per_channel": form.per_channel,
         "range_method": form.method,
+        "weight_bits": form.weight_bits,
         "quantized": dict(sorted(Counter(node.op_type for node in made.inside).items())),
         "float": floats,
         **({"half": half} if half else {}),
@@ -85,23 +93,23 @@ def quantized(source: Path, ranges: Ranges, form: Form) -> Quantized:
     worth = [n.name for n in model.graph.node if n.op_type in MULTIPLYING or (n.op_type in operators and n.name in form.exclude)]
     outside = {name: kept[name] for name in worth if name in kept}
     require_ranges(inside, model, known, form.placement)
-    whole = separate(model, {node.name for node in inside}, form.per_channel)
-    return Quantized(with_pairs(model, known, form, sorted(out), sorted(operators), whole), inside, outside)
+    told = separate(model, {node.name for node in inside}, form.per_channel)
+    return Quantized(with_pairs(model, known, form, sorted(out), sorted(operators), told), inside, outside)
 
 
 def with_pairs(
-    model: onnx.ModelProto, ranges: Ranges, form: Form, kept: list[str], operators: list[str], whole: Collection[str]
+    model: onnx.ModelProto, ranges: Ranges, form: Form, kept: list[str], operators: list[str], told: Mapping[str, Any]
 ) -> onnx.ModelProto:
-    """ONNX Runtime's own placement of Q-DQ pairs, fed with our ranges; the weights ``whole`` have one scale each."""
+    """ONNX Runtime's own placement of Q-DQ pairs, fed with our ranges, and ``told`` what is different about some initializers."""
     import numpy as np
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
     data = {name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ranges.items()}
-    options = {**form.placement.options, "TensorQuantOverrides": {name: [{"symmetric": True}] for name in sorted(whole)}}
+    options = {**form.placement.options, "TensorQuantOverrides": {name: [{**told[name]}] for name in sorted(told)}}
     quantizer = QDQQuantizer(
-        model, form.per_channel, False, QuantType.QInt8, QuantType[form.placement.activations],
+        model, form.per_channel, form.weight_bits < 8, QuantType.QInt8, QuantType[form.placement.activations],
         TensorsData(CalibrationMethod.MinMax, data), [], kept, operators, options,
     )  # fmt: skip
     quantizer.quantize_model()

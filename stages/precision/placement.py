@@ -13,6 +13,10 @@ CARRYING = frozenset(
 )
 """What keeps a tensor in int8 between two convolutions."""
 
+LEVELS = {8: 127, 7: 64}
+"""The largest magnitude of an integer weight by its bits. Weights are symmetric, so that -128 is left out; 7 bits are what ONNX
+Runtime's quantizer calls a reduced range: two products with a u8 are at most 2 * 255 * 64 = 32640, and fit into 16 bits."""
+
 
 @dataclass(frozen=True)
 class Placement:

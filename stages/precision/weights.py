@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Mapping
 from typing import TYPE_CHECKING
 
 from attar.stages.precision.graphs import attribute, copied, read_inside
@@ -13,13 +13,18 @@ from attar.stages.precision.selection import data
 if TYPE_CHECKING:
     import onnx
 
+TOLD: Mapping[Hashable, Mapping[str, bool]] = {("weight", None): {"symmetric": True}, "activation": {"reduce_range": False}}
+"""What ONNX Runtime's quantizer must be told of an initializer that is treated so: one scale, which it would take asymmetric; and
+8 bits, which are no weight's."""
 
-def separate(model: onnx.ModelProto, inside: Collection[str], per_channel: bool) -> set[str]:
+
+def separate(model: onnx.ModelProto, inside: Collection[str], per_channel: bool) -> dict[str, Mapping[str, bool]]:
     """Rewrite in place, so that no weight is rounded in two ways, nor in any for a node that stays float.
 
-    ``inside``: the names of the nodes that are quantized. The first that reads a weight keeps its name. Returns the weights of
-    products that have one scale, because an int8 product has no other: those that stand on the left or have more axes than two,
-    all of them where no scale is asked for each channel.
+    ``inside``: the names of the nodes that are quantized. The first that reads a weight keeps its name. Returns what the
+    quantizer must be told of some: of the constants that are rounded like activations, and of the weights of products that have
+    one scale, because an int8 product has no other: those that stand on the left or have more axes than two, all of them where
+    no scale is asked for each channel.
     """
     import onnx
 
@@ -27,7 +32,7 @@ def separate(model: onnx.ModelProto, inside: Collection[str], per_channel: bool)
     names: dict[str, dict[Hashable, str]] = defaultdict(dict)
     for kept in (*(value.name for value in model.graph.output), *(n for node in model.graph.node for n in read_inside(node))):
         names[kept][None] = kept
-    whole = set()
+    told: dict[str, Mapping[str, bool]] = {}
     for node in model.graph.node:
         for place, name in enumerate(node.input):
             if name in ranks:
@@ -35,8 +40,8 @@ def separate(model: onnx.ModelProto, inside: Collection[str], per_channel: bool)
                 if way not in names[name]:
                     names[name][way] = copied(model, name) if names[name] else name
                 node.input[place] = names[name][way]
-                whole |= {node.input[place]} if way == ("weight", None) else set()
-    return whole
+                told |= {node.input[place]: TOLD[way]} if way in TOLD else {}
+    return told
 
 
 def treatment(node: onnx.NodeProto, place: int, rank: int, per_channel: bool) -> Hashable:

@@ -12,11 +12,21 @@ FLAGS = frozenset(
     | {"amx_tile", "amx_int8", "amx_bf16", "amx_fp16", "asimd", "asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve2"}
 )
 """The features by which kernels are chosen."""
+X86 = frozenset({"x86_64", "AMD64"})
+EXACT = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+"""Features of x86, with one of which products of bytes are added up in 32 bits."""
 
 
 def machine() -> dict[str, Any]:
     """What a choice of kernels depends on."""
     return {"architecture": platform.machine(), "cores": cores(), "flags": sorted(FLAGS & cpu_flags())}
+
+
+def saturates() -> bool:
+    """Whether kernels for this CPU add two products of u8 and s8 in 16 bits, which saturate: VPMADDUBSW, all that x86 has without
+    VNNI. Two of 255 * 127 do not fit; of 255 * 64 they do.
+    """
+    return platform.machine() in X86 and not EXACT & cpu_flags()
 
 
 def powers(cores: int) -> list[int]:

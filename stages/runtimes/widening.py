@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attar.stages.precision.graphs import attribute, read_inside
+from attar.stages.runtimes.cpu import X86
 
 if TYPE_CHECKING:
     import onnx
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 LEAST, STEP, ALIGNED = 16, 8, 4
 KEEPING = frozenset({"QuantizeLinear", "DequantizeLinear", "Relu", "Clip", "MaxPool", "AveragePool", "Add"})
 """What gives as many channels as it reads; its further inputs, such as scales and bounds, are one number for all of them."""
-X86 = frozenset({"x86_64", "AMD64"})
 
 
 def widened(source: Path) -> Path | bytes:
