@@ -37,8 +37,8 @@ def check(bundle: Path, trusted: Path | None, as_json: bool, verbose: bool) -> N
 def sign(bundle: Path, key: Path, as_json: bool, verbose: bool) -> None:
     """Write SHA256SUMS.sig into a bundle that is whole and passed its gates; exit code 4 when it is not.
 
-    `openssl genpkey -algorithm ed25519 -out private.pem` makes a key; `openssl pkey -in private.pem -pubout -out public.pem` writes
-    the public half, for --trusted.
+    `openssl genpkey -algorithm ed25519 -out private.pem` makes a key, `openssl pkey -in private.pem -pubout -out public.pem` its
+    public half, for --trusted.
     """
     from attar.stages.sign import open_to_others, sign
 

@@ -77,11 +77,12 @@ class BundlePredictor:
 def open_bundle(path: str | Path, threads: int | None = None, *, trusted: str | Path | None = None) -> BundlePredictor:
     """Check the bundle and open its engine. ``threads``: as many as it was built for, unless given.
 
-    ``trusted``: a file of public keys in PEM, one of which must have signed the bundle. Raises Unfit, and AttarError for less than one thread.
+    ``trusted``: a file of public keys in PEM, one of which must have signed the bundle. Raises Unfit, and AttarError for less
+    than one thread.
     """
     if threads is not None and threads < 1:
         raise AttarError(f"{path} cannot be opened on {threads} threads; give 1 or more, or none for as many as it was built for")
-    predictor, _ = _checked(Path(path), threads, trusted and Path(trusted))
+    predictor, _ = _checked(Path(path), threads, Path(trusted) if trusted is not None else None)
     return predictor
 
 

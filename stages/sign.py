@@ -1,4 +1,4 @@
-"""Sign: says of a bundle that it is ours. Who trusts the key's public half opens no other, see ``attar.stages.packaging.signatures``."""
+"""Sign: says whose a bundle is, to everybody who trusts the key; see ``attar.stages.packaging.signatures``."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ from attar.stages.packaging.judgement import check_fit
 def sign(path: str | Path, key: str | Path) -> Facts:
     """Write the signature beside the checksums, in place of an older one; its place and the key's fingerprint.
 
-    An unfinished bundle may be signed, for `attar finish --trusted`; nothing serves it. Raises Unfit for a bundle that is not whole
-    or did not pass its gates, RecipeError for one in a store and for a key that cannot be used, Missing without the library
+    An unfinished bundle may be signed, for `attar finish --trusted`; nothing serves it. Raises Unfit for a bundle that is not
+    whole or did not pass its gates, RecipeError for one in a store and for a key that cannot be used, Missing without the library
     cryptography. Nothing is written then.
     """
     bundle = Path(path)
     if checksums.is_stored(bundle):
-        raise RecipeError(
-            f"{bundle} is in a store, where nothing is changed; sign the copy that `attar run RECIPE -o DIR` puts into DIR"
-        )
+        raise RecipeError(f"{bundle} is in a store, which is never changed; sign the copy that `attar run RECIPE -o DIR` makes")
     private = signatures.private_key(Path(key))
     manifest, seal = bundles.sealed(bundle)
     check_fit(bundle, manifest.verdict, finished=manifest.unfinished or manifest.finished is not None)
@@ -41,9 +39,8 @@ def write(bundle: Path, signature: bytes) -> None:
         partial.write_bytes(signature)
         partial.replace(place / checksums.SIGNATURE)
     except OSError as error:
-        raise StoreError(
-            f"cannot sign {bundle}: {error.strerror or error}; its folder and the one it is in must be writable"
-        ) from error
+        said = f"{error.strerror or error}; the folder and the one that it is in must be writable"
+        raise StoreError(f"cannot sign {bundle}: {said}") from error
     finally:
         partial.unlink(missing_ok=True)
 

@@ -1,7 +1,7 @@
 """Signatures: whose bundle it is. Ed25519 (RFC 8032) over the bytes of ``SHA256SUMS``, which names every file.
 
-A signature is ``SHA256SUMS.sig``, 64 raw bytes, and keys are PEM, so `openssl` makes and verifies all of it too. Needs the library
-cryptography, which is imported only where a key is given.
+A signature is ``SHA256SUMS.sig``, 64 raw bytes, and keys are PEM, so that openssl makes and verifies all of it too. Needs the
+library cryptography, which is imported only where a key is given.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attar.pipeline.errors import Missing, RecipeError, Unfit
-from attar.stages.packaging.checksums import NO_SIGNATURE, SIGNATURE, Seal
+from attar.stages.packaging.checksums import LENGTH, SIGNATURE, Seal
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -32,16 +32,15 @@ def checked(bundle: Path, seal: Seal, trusted: Path) -> Seal:
     need_library()
     keys = public_keys(trusted)
     if seal.signature is None:
-        there = (bundle / SIGNATURE).is_symlink() or (bundle / SIGNATURE).exists()
-        what = f"its {SIGNATURE} {NO_SIGNATURE}" if there else f"it has no {SIGNATURE}"
-        raise Unfit(f"{bundle} is not signed: {what}; `attar sign` writes one with a key whose public half is in {trusted}")
+        raise Unfit(
+            f"{bundle} is not signed: it has no {SIGNATURE}, a plain file of {LENGTH} bytes; `attar sign` writes one, with a key "
+            f"whose public half is in {trusted}"
+        )
     for key in keys:
         if is_by(key, seal.signature, seal.content):
             return replace(seal, key=fingerprint(key))
     known = ", ".join(map(fingerprint, keys))
-    raise Unfit(
-        f"{bundle} is not signed as it is by a key in {trusted} ({known}): another key signed it, or it was changed since"
-    )
+    raise Unfit(f"{bundle} is signed by no key in {trusted} ({known}): it was changed since, or somebody else signed it")
 
 
 def is_by(key: Ed25519PublicKey, signature: bytes, content: bytes) -> bool:
