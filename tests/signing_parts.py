@@ -23,9 +23,16 @@ class Pair(NamedTuple):
     public: Path
 
 
-def pair(folder: Path, name: str = "key", *, kind: str = "ed25519", locked: bool = False) -> Pair:
-    """A new key; the private half only its owner may read, ``locked`` with the passphrase."""
-    made = ed25519.Ed25519PrivateKey.generate() if kind == "ed25519" else rsa.generate_private_key(65537, 2048)
+def pair(folder: Path, name: str = "key", *, kind: str = "ed25519", seed: bytes | None = None, locked: bool = False) -> Pair:
+    """A new key; the private half only its owner may read, ``locked`` with the passphrase.
+
+    ``seed``: 32 bytes for an Ed25519 key that is always the same.
+    """
+    made: ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
+    if kind == "rsa":
+        made = rsa.generate_private_key(65537, 2048)
+    else:
+        made = ed25519.Ed25519PrivateKey.from_private_bytes(seed) if seed else ed25519.Ed25519PrivateKey.generate()
     lock: KeySerializationEncryption = BestAvailableEncryption(PASSPHRASE.encode()) if locked else NoEncryption()
     found = Pair(folder / f"{name}.pem", folder / f"{name}.pub.pem")
     found.private.touch(0o600)
