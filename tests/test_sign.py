@@ -86,7 +86,7 @@ def test_without_trusted_keys_a_signature_is_not_looked_at(bundle: Path, key: Pa
     assert check(bundle)["signature"] == "not checked"
 
 
-def openssl(*arguments: str | Path) -> bytes:
+def openssl(*arguments: object) -> bytes:
     return subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True).stdout
 
 
@@ -327,6 +327,8 @@ def test_an_unfinished_bundle_is_signed_for_who_finishes_it(tmp_path: Path, key:
         check(unfinished, key.public)
     with pytest.raises(Unfit, match="is signed by no key in"):
         finish(unfinished, done, stranger.public)
+    refused = run("finish", unfinished, "-o", done, "--recipe", "digits", "--trusted", stranger.public)
+    assert (refused.exit_code, "is signed by no key in" in refused.stderr) == (4, True)
     assert not done.exists()
     assert run("finish", unfinished, "-o", done, "--trusted", key.public).exit_code == 0
     assert not (done / SIGNATURE).exists()
