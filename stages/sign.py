@@ -36,7 +36,9 @@ def write(bundle: Path, signature: bytes) -> None:
     place = bundle.resolve()
     partial = place.with_name(f".{place.name}.{checksums.SIGNATURE}.partial")
     try:
-        partial.write_bytes(signature)
+        partial.unlink(missing_ok=True)  # of one that was killed; nor is a link followed that somebody put there
+        with partial.open("xb") as file:
+            file.write(signature)
         partial.replace(place / checksums.SIGNATURE)
     except OSError as error:
         said = f"{error.strerror or error}; the folder and the one that it is in must be writable"

@@ -317,6 +317,14 @@ def test_a_signature_that_cannot_be_written_leaves_nothing(bundle: Path, key: Pa
     assert [path.name for path in bundle.parent.iterdir()] == ["mine"]
 
 
+def test_what_lies_where_a_signature_is_begun_is_replaced(bundle: Path, key: Pair, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / ".mine.SHA256SUMS.sig.partial").symlink_to(tmp_path / "mine.txt")
+    sign(bundle, key.private)
+    assert check(bundle, key.public)["signature"] == "valid"
+    assert ((tmp_path / "mine.txt").read_text(), len(list(tmp_path.iterdir()))) == ("mine", 2)
+
+
 def test_an_unfinished_bundle_is_signed_for_who_finishes_it(tmp_path: Path, key: Pair, stranger: Pair) -> None:
     unfinished = not_run(tmp_path)
     done = tmp_path / "done"
