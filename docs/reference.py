@@ -268,6 +268,7 @@ API = {
         "open",
         "attar.stages.bundle:BundlePredictor",
         "attar.stages.finish:finish",
+        "attar.stages.sign:sign",
         "attar.pipeline.run:Record",
     ),
     "A task": ("Task", "Tensor", "Output", "Split", "InMemory", "Batch", "hits"),

@@ -1,4 +1,4 @@
-"""The commands that take a bundle: check it, time it, and finish one whose engine the making machine could not run."""
+"""The commands that take a bundle: check it, sign it, time it, and finish one whose engine the making machine could not run."""
 
 from __future__ import annotations
 
@@ -11,21 +11,41 @@ from typing import Any
 
 import click
 
-from attar.pipeline.options import JSON, STORE, VERBOSE
+from attar.pipeline.options import JSON, STORE, TRUSTED, VERBOSE
 
 BUNDLE = click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
 
 
 @click.command()
 @BUNDLE
+@TRUSTED
 @JSON
 @VERBOSE
-def check(bundle: Path, as_json: bool, verbose: bool) -> None:
+def check(bundle: Path, trusted: Path | None, as_json: bool, verbose: bool) -> None:
     """Checksums, machine, verdict and golden requests of a bundle; exit code 4 when it is not fit to serve."""
     from attar.stages import bundle as bundles
 
-    facts = bundles.check(bundle)
+    facts = bundles.check(bundle, trusted)
     click.echo(json.dumps(facts, indent=1) if as_json else f"{bundle} is fit to serve: " + _line(facts))
+
+
+@click.command()
+@BUNDLE
+@click.option("--key", required=True, type=click.Path(path_type=Path), metavar="FILE", help="Ed25519 private key in PEM.")
+@JSON
+@VERBOSE
+def sign(bundle: Path, key: Path, as_json: bool, verbose: bool) -> None:
+    """Write SHA256SUMS.sig into a bundle that is whole and passed its gates; exit code 4 when it is not.
+
+    `openssl genpkey -algorithm ed25519 -out private.pem` makes a key, `openssl pkey -in private.pem -pubout -out public.pem` its
+    public half, for --trusted.
+    """
+    from attar.stages.sign import open_to_others, sign
+
+    facts = sign(bundle, key)
+    if open_to_others(key):
+        click.echo(f"warning: {key} is a private key that others may read; chmod 600 it", err=True)
+    click.echo(json.dumps(facts, indent=1) if as_json else f"{bundle} is signed: " + _line(facts))
 
 
 @click.command()
@@ -82,27 +102,30 @@ def bench(
 @BUNDLE
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The new bundle's folder.")
 @click.option("--recipe", metavar="RECIPE", help="Run the recipe that made the bundle, to prove the engine on its test split.")
+@TRUSTED
 @STORE
 @JSON
 @VERBOSE
-def finish(bundle: Path, output: Path, recipe: str | None, store: Path, as_json: bool, verbose: bool) -> None:
+def finish(
+    bundle: Path, output: Path, recipe: str | None, trusted: Path | None, store: Path, as_json: bool, verbose: bool
+) -> None:
     """Build here the engine that the making machine could not run, and compare it; exit code 4 where this machine cannot."""
     from attar.stages import finish as finishing
 
-    facts = finishing.finish(bundle, output) if recipe is None else _rerun(bundle, output, recipe, store)
+    facts = finishing.finish(bundle, output, trusted) if recipe is None else _rerun(bundle, output, recipe, store, trusted)
     click.echo(json.dumps(facts, indent=1) if as_json else f"{output} is fit to serve: " + _line(facts))
 
 
-def _rerun(bundle: Path, output: Path, recipe: str, store: Path) -> Mapping[str, Any]:
+def _rerun(bundle: Path, output: Path, recipe: str, store: Path, trusted: Path | None) -> Mapping[str, Any]:
     from attar.pipeline.console import live
     from attar.stages.rerun import rerun
 
     with live() as view, redirect_stdout(sys.stderr):  # what user code prints is no part of the result
-        return rerun(bundle, output, recipe, store, view.done)
+        return rerun(bundle, output, recipe, store, view.done, trusted)
 
 
 def _line(facts: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in facts.items() if isinstance(value, str | int | float))
 
 
-COMMANDS = (check, bench, finish)
+COMMANDS = (check, sign, bench, finish)

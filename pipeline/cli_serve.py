@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from attar.pipeline.options import VERBOSE
+from attar.pipeline.options import TRUSTED, VERBOSE
 
 
 @click.command()
@@ -21,6 +21,7 @@ from attar.pipeline.options import VERBOSE
 @click.option("--token-file", metavar="FILE", help="Bearer tokens, one a line; read again when it changes and on SIGHUP.")
 @click.option("--tls-cert", metavar="FILE", help="Certificate chain in PEM; speak TLS alone.")
 @click.option("--tls-key", metavar="FILE", help="Its private key, unless it stands in the same file.")
+@TRUSTED
 @click.option("--max-batch", type=click.IntRange(1), default=32, show_default=True, help="Rows of a batch at most.")
 @click.option("--preferred", multiple=True, type=click.IntRange(1), help="A batch size to cut longer queues to; may be repeated.")
 @click.option("--instances", type=click.IntRange(1, 1024), help="Engines of each model; as many as fit the cores unless given.")

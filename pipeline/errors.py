@@ -41,7 +41,7 @@ class Rejected(AttarError):
 
 
 class Unfit(AttarError):
-    """A bundle is not fit to serve: tampered with, ungated, unfinished, or made for another machine."""
+    """A bundle is not fit to serve: tampered with, ungated, unfinished, for another machine, or not signed as it has to be."""
 
     exit_code = 4
 

@@ -16,4 +16,10 @@ STORE = click.option(
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output and nothing else there.")
 REQUIRE_ALL = click.option("--require-all", is_flag=True, help="A target that was not run here counts as failed: exit code 3.")
+TRUSTED = click.option(
+    "--trusted",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Public keys in PEM; a bundle must be signed by one of them, see `attar sign`.",
+)
 VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")

@@ -8,6 +8,7 @@ Needs numpy, pydantic, safetensors and the engine's runtime; never torch or onnx
     golden.safetensors      requests with the teacher's and the engine's answers, replayed before the first use
     preprocess/             what its steps read, such as a tokenizer
     README.md triton/ SHA256SUMS
+    SHA256SUMS.sig          where somebody signed it, see ``attar.stages.packaging.signatures``
 
 One whose engine the machine that packaged it could not run is unfinished: nothing here opens it until ``attar.stages.finish`` did
 its work on a machine that can.
@@ -25,9 +26,11 @@ from pydantic import ValidationError
 
 from attar.models import preprocess
 from attar.models.task import Array, Arrays, Predict, Predictor
-from attar.pipeline.errors import AttarError, RecipeError, Unfit, did_you_mean
+from attar.pipeline.errors import AttarError, RecipeError, Unfit
 from attar.pipeline.stage import Facts
-from attar.stages.packaging import checksums, golden, triton
+from attar.stages.packaging import checksums, golden, signatures, triton
+from attar.stages.packaging.accept import accept, dynamic_sizes
+from attar.stages.packaging.checksums import Seal
 from attar.stages.packaging.finished import difference
 from attar.stages.packaging.fitness import AGAIN, unfit
 from attar.stages.packaging.judgement import check_fit
@@ -71,20 +74,22 @@ class BundlePredictor:
         self.close()
 
 
-def open_bundle(path: str | Path, threads: int | None = None) -> BundlePredictor:
+def open_bundle(path: str | Path, threads: int | None = None, *, trusted: str | Path | None = None) -> BundlePredictor:
     """Check the bundle and open its engine. ``threads``: as many as it was built for, unless given.
 
-    Raises Unfit, and AttarError for less than one thread.
+    ``trusted``: a file of public keys in PEM, one of which must have signed the bundle. Raises Unfit, and AttarError for less
+    than one thread.
     """
     if threads is not None and threads < 1:
         raise AttarError(f"{path} cannot be opened on {threads} threads; give 1 or more, or none for as many as it was built for")
-    predictor, _ = _checked(Path(path), threads)
+    predictor, _ = _checked(Path(path), threads, Path(trusted) if trusted is not None else None)
     return predictor
 
 
-def check(path: str | Path) -> Facts:
-    """Files, verdict, machine and golden requests, of the portable graphs too. Raises Unfit for the first that is not right."""
-    predictor, facts = _checked(Path(path), None)
+def check(path: str | Path, trusted: Path | None = None) -> Facts:
+    """Files, verdict, machine and golden requests, of the portable graphs too, and where keys are ``trusted`` the signature.
+    Raises Unfit for the first that is not right."""
+    predictor, facts = _checked(Path(path), None, trusted)
     predictor.close()
     check_portable(Path(path), predictor.manifest)
     return facts
@@ -106,19 +111,19 @@ def check_portable(path: Path, manifest: Manifest) -> None:
     triton.check(path, manifest)
 
 
-def verified(path: Path, *, gated: bool = True) -> tuple[Manifest, int]:
-    """The manifest of a bundle that is whole, fit to serve and for this machine, and its count of files. Raises Unfit.
+def verified(path: Path, *, gated: bool = True, trusted: Path | None = None) -> tuple[Manifest, Seal]:
+    """The manifest and the seal of a bundle that is whole, fit to serve and for this machine. Raises Unfit.
 
     ``gated=False`` lets one through that was not passed, though never an unfinished one.
     """
-    manifest, count = whole(path, gated=gated)
+    manifest, seal = whole(path, gated=gated, trusted=trusted)
     check_machine(manifest.engine)
-    return manifest, count
+    return manifest, seal
 
 
-def whole(path: Path, *, gated: bool = True) -> tuple[Manifest, int]:
+def whole(path: Path, *, gated: bool = True, trusted: Path | None = None) -> tuple[Manifest, Seal]:
     """As ``verified``, for any machine."""
-    manifest, count = sealed(path)
+    manifest, seal = sealed(path, trusted)
     if manifest.unfinished:
         raise Unfit(
             f"{path} is unfinished: its {manifest.engine.runtime} engine was not run where it was packaged "
@@ -128,27 +133,31 @@ def whole(path: Path, *, gated: bool = True) -> tuple[Manifest, int]:
         check_fit(path, manifest.verdict, finished=manifest.finished is not None)
     if manifest.finished:
         golden.check_finished(path, manifest)
-    return manifest, count
+    return manifest, seal
 
 
-def unfinished(path: Path) -> Manifest:
-    """The manifest of a bundle that lacks nothing but its engine. Raises Unfit, and RecipeError for one that has it."""
-    manifest, _ = sealed(path)
+def unfinished(path: Path, trusted: Path | None = None) -> tuple[Manifest, Seal]:
+    """Of a bundle that lacks nothing but its engine. Raises Unfit, and RecipeError for one that has it."""
+    manifest, seal = sealed(path, trusted)
     if not manifest.unfinished:
         done = f"was finished on {manifest.finished.date}" if manifest.finished else f"is {manifest.verdict.verdict}"
         raise RecipeError(f"{path} {done}, nothing of it is unfinished; `attar check {path}` says whether it fits this machine")
     check_fit(path, manifest.verdict, finished=True)
     check_portable(path, manifest)
-    return manifest
+    return manifest, seal
 
 
-def sealed(path: Path) -> tuple[Manifest, int]:
-    """The manifest of a bundle whose files are those that were packaged, and their count. Raises Unfit."""
+def sealed(path: Path, trusted: Path | None = None) -> tuple[Manifest, Seal]:
+    """The manifest and the seal of a bundle whose files are those that were packaged, and signed by one of the keys in
+    ``trusted``, where that is given. Raises Unfit."""
     if not path.is_dir():
         raise Unfit(f"{path} is no folder; a bundle is one, written by `attar package`")
-    with unfit(f"the files of {path} cannot be read"):
-        count = checksums.verify(path)
-    return placed(read_manifest(path), path), count
+    with unfit(f"{path} cannot be verified"):
+        seal = checksums.read(path)
+        if trusted is not None:
+            seal = signatures.checked(path, seal, trusted)
+        checksums.verify(path, seal.sums)
+    return placed(read_manifest(path), path), seal
 
 
 def placed(manifest: Manifest, path: Path) -> Manifest:
@@ -257,40 +266,19 @@ def in_batches(predict: Predict, inputs: Arrays, batch: int) -> dict[str, Array]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def accept(manifest: Manifest, inputs: Arrays) -> None:
-    """Raises AttarError for a name, dtype or size that the bundle does not take."""
-    for axis, size in dynamic_sizes(manifest, inputs).items():
-        low, high = manifest.ranges[axis]
-        if not low <= size <= high:
-            raise AttarError(f"{manifest.name}: {axis} is {size}, promised and proven are {low} to {high}; send fewer at once")
-
-
-def dynamic_sizes(manifest: Manifest, inputs: Arrays) -> dict[str, int]:
-    """The sizes of the named axes. Raises AttarError for a name, dtype or shape that is not declared."""
-    for name in inputs.keys() ^ manifest.inputs.keys():
-        problem = "is missing" if name in manifest.inputs else f"is not an input; {did_you_mean(name, manifest.inputs)}"
-        raise AttarError(f"{manifest.name}: {name!r} {problem}")
-    sizes: dict[str, int] = {}
-    for name, tensor in manifest.inputs.items():
-        array = inputs[name]
-        wanted = [sizes.setdefault(a, n) if isinstance(a, str) else a for a, n in zip(tensor.axes, array.shape, strict=False)]
-        if array.dtype != tensor.dtype or list(array.shape) != wanted or len(wanted) != len(tensor.axes):
-            shape = ", ".join(map(str, tensor.axes))
-            raise AttarError(f"{manifest.name}: {name!r} is {array.dtype}{list(array.shape)}, expected {tensor.dtype}[{shape}]")
-    return sizes
-
-
-def _checked(path: Path, threads: int | None) -> tuple[BundlePredictor, Facts]:
-    manifest, files = verified(path)
+def _checked(path: Path, threads: int | None, trusted: Path | None) -> tuple[BundlePredictor, Facts]:
+    manifest, seal = verified(path, trusted=trusted)
     with ExitStack() as stack:
         predictor = stack.enter_context(opened(path, manifest, threads))
         largest = replay(path, manifest, predictor)
         facts = {
             "bundle": manifest.name,
-            "files": files,
+            "files": len(seal.sums),
             "verdict": manifest.verdict.verdict,
             "finished": manifest.finished and manifest.finished.date,
             "machine": "fits",
+            "signature": ("valid" if seal.key else "not checked") if seal.signature else None,
+            "key": seal.key,
             "golden": {**manifest.golden.model_dump(), "largest_difference": largest},
         }
         return BundlePredictor(manifest, predictor, stack.pop_all()), facts

@@ -20,6 +20,7 @@ from attar.pipeline.stage import Facts
 from attar.stages import bundle as bundles
 from attar.stages.packaging import checksums, golden, triton
 from attar.stages.packaging.card import card
+from attar.stages.packaging.checksums import Seal
 from attar.stages.packaging.finished import Finished
 from attar.stages.packaging.fitness import unfit
 from attar.stages.packaging.manifest import Manifest
@@ -27,20 +28,21 @@ from attar.stages.runtimes import runtime as runtimes
 from attar.stages.runtimes.runtime import Runtime
 
 
-def finish(path: str | Path, out: str | Path) -> Facts:
+def finish(path: str | Path, out: str | Path, trusted: Path | None = None) -> Facts:
     """Write to ``out`` the bundle with an engine of this machine; the facts of ``attar check`` about it.
 
-    The engine answers the golden requests as its graph does (see ``Runtime.tolerances``); no gate is measured.
+    The engine answers the golden requests as its graph does (see ``Runtime.tolerances``); no gate is measured. ``trusted``: keys
+    one of which must have signed the bundle; what is written is another one, and not signed.
 
     Raises Unfit for a bundle that is not whole, where this machine cannot build or run the engine, and where that answers
     otherwise; RecipeError for a bundle that has its engine, and for a folder that holds something. Nothing is written then.
     """
     bundle = Path(path)
-    manifest = bundles.unfinished(bundle)
+    manifest, seal = bundles.unfinished(bundle, trusted)
     runtime = able(bundle, manifest)
     with filled(Path(out), bundle) as folder:
-        copy(bundle, folder)
-        checksums.verify(folder)
+        copy(bundle, folder, seal)
+        checksums.verify(folder, seal.sums)
         complete(folder, manifest, runtime)
         return bundles.check(folder)
 
@@ -81,11 +83,12 @@ def filled(out: Path, bundle: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def copy(bundle: Path, folder: Path) -> None:
+def copy(bundle: Path, folder: Path, seal: Seal) -> None:
     """Everything that was sealed, and nothing else."""
-    for name in (*checksums.files(bundle), checksums.SUMS):
+    for name in seal.sums:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(bundle / name, folder / name)
+    (folder / checksums.SUMS).write_bytes(seal.content)
 
 
 def complete(folder: Path, manifest: Manifest, runtime: Runtime) -> None:

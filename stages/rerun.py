@@ -12,12 +12,17 @@ from attar.pipeline.workspace import Workspace, open_workspace
 from attar.stages import bundle as bundles
 from attar.stages.finish import able, copy, filled
 from attar.stages.package import Package
-from attar.stages.packaging.checksums import sha256
+from attar.stages.packaging.checksums import Seal, sha256
 from attar.stages.slots import SLOTS
 
 
 def rerun(
-    path: str | Path, out: str | Path, recipe: str, store: Path, told: Callable[[Record], None] = lambda record: None
+    path: str | Path,
+    out: str | Path,
+    recipe: str,
+    store: Path,
+    told: Callable[[Record], None] = lambda record: None,
+    trusted: Path | None = None,
 ) -> Facts:
     """Run the target that made the bundle, reusing the store, and copy its bundle to ``out``; the facts of ``attar check``.
 
@@ -25,10 +30,11 @@ def rerun(
     another graph than the bundle holds, before anything is built from it.
     """
     bundle = Path(path)
-    manifest = bundles.unfinished(bundle)
+    manifest, _ = bundles.unfinished(bundle, trusted)
     able(bundle, manifest)
     with filled(Path(out), bundle) as folder:
-        copy(made(bundle, workspace_of(recipe, store, manifest.name), told), folder)
+        new, seal = made(bundle, workspace_of(recipe, store, manifest.name), told)
+        copy(new, folder, seal)
         return bundles.check(folder)
 
 
@@ -41,7 +47,7 @@ def workspace_of(recipe: str, store: Path, name: str) -> Workspace:
     return open_workspace(recipe, SLOTS, store, targets=(names[name].partition(".")[0],))
 
 
-def made(bundle: Path, workspace: Workspace, told: Callable[[Record], None]) -> Path:
+def made(bundle: Path, workspace: Workspace, told: Callable[[Record], None]) -> tuple[Path, Seal]:
     """The bundle that this machine makes of the recipe."""
     (target,) = workspace.recipe.targets
     found: dict[str, Path] = {}
@@ -53,8 +59,9 @@ def made(bundle: Path, workspace: Workspace, told: Callable[[Record], None]) -> 
             found[record.slot] = record.path
         if record.slot == f"{target}.model":
             check_same(bundle, found[record.slot])
-    bundles.whole(found[f"{target}.bundle"])
-    return found[f"{target}.bundle"]
+    new = found[f"{target}.bundle"]
+    _, seal = bundles.whole(new)
+    return new, seal
 
 
 def check_same(bundle: Path, model: Path) -> None:

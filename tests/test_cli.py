@@ -19,7 +19,10 @@ from click.testing import CliRunner, Result
 import attar
 from attar.pipeline.cli import main
 from attar.pipeline.store import Store
+from attar.stages.bundle import check
+from attar.stages.sign import sign
 from tests import tiny
+from tests.signing_parts import pair
 
 
 @pytest.fixture(scope="session")
@@ -265,6 +268,16 @@ def test_a_delivered_bundle_that_is_gone_is_put_back(copy: Path) -> None:
     tiny.run(copy)
     assert (bundle / "manifest.json").is_file()
     assert not (bundle / "record.json").exists()
+
+
+def test_a_signature_stays_until_its_bundle_is_delivered_anew(copy: Path, tmp_path: Path) -> None:
+    key, bundle = pair(tmp_path), copy / "store" / "latest" / "recipe" / "cpu"
+    sign(bundle, key.private)
+    tiny.run(copy)
+    assert check(bundle, key.public)["signature"] == "valid"
+    edit(copy / "recipe.toml", "threads = 1", 'threads = 1\nname = "renamed"')
+    tiny.run(copy)
+    assert check(bundle)["signature"] is None
 
 
 def test_all_targets_are_attempted(copy: Path) -> None:

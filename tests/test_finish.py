@@ -331,7 +331,7 @@ def test_finishing_needs_none_of_what_training_needs(original: Path, tmp_path: P
 
 
 def test_a_full_disk_leaves_nothing(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(bundle: Path, folder: Path) -> None:
+    def full(bundle: Path, folder: Path, seal: checksums.Seal) -> None:
         (folder / "half").write_text("")
         raise OSError(28, "No space left on device")
 

@@ -10,6 +10,7 @@ import pytest
 HEAVY = {
     "torch",
     "accelerate",
+    "cryptography",
     "onnx",
     "onnxscript",
     "onnxruntime",

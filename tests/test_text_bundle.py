@@ -68,7 +68,7 @@ def edit(bundle: Path, **change: Any) -> None:
 def test_the_tokenizer_is_in_it_and_sealed(bundle: Path) -> None:
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert manifest["preprocess"]["x"][0] == {"step": "tokenize", "file": FILE, "length": 2}
-    assert FILE in checksums.read(bundle / "SHA256SUMS")
+    assert FILE in checksums.read(bundle).sums
 
 
 def test_it_takes_strings_from_wherever_it_is_opened(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,21 +1,46 @@
 """Checksums: ``SHA256SUMS`` names every file of a bundle, so that no change, loss or addition goes unseen.
 
 A bundle is delivered as a plain copy without what the store wrote beside it: ``facts.json`` and ``record.json`` are passed over
-only where they are a store's, and are added files anywhere else.
+only where they are a store's, and are added files anywhere else. A signature (``attar.stages.packaging.signatures``) comes after
+the list, so ``SHA256SUMS.sig`` is passed over where it can be one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from attar.pipeline.errors import Unfit
 
 SUMS = "SHA256SUMS"
+SIGNATURE = "SHA256SUMS.sig"
+LENGTH = 64
+"""Bytes of a signature."""
 NO_FILE = "not a plain file"
+NO_SIGNATURE = f"is no signature, a plain file of {LENGTH} bytes"
 FACTS, RECORD = "facts.json", "record.json"
 """What the store writes into an artifact's folder; see ``attar.pipeline.store``."""
+
+
+@dataclass(frozen=True)
+class Seal:
+    """``SHA256SUMS`` as it was read, once, so that what is verified is what was signed."""
+
+    content: bytes
+    sums: Mapping[str, str]
+    """Hex digests by the names of the files."""
+    signature: bytes | None
+    """That lies beside it; nobody has looked whose it is."""
+    key: str | None = None
+    """Fingerprint of the trusted key whose signature it is, where one was asked for."""
+
+    @property
+    def version(self) -> str:
+        """Of the content, so that another bundle is another version, whatever its folder is called."""
+        return hashlib.sha256(self.content).hexdigest()[:12]
 
 
 def seal(bundle: Path) -> None:
@@ -24,27 +49,28 @@ def seal(bundle: Path) -> None:
     (bundle / SUMS).write_text("".join(lines), encoding="utf-8")
 
 
-def verify(bundle: Path) -> int:
-    """How many files there are, all as they were sealed. Raises Unfit, naming each file that is not."""
-    listed = read(bundle / SUMS)
+def verify(bundle: Path, listed: Mapping[str, str]) -> None:
+    """Raises Unfit, naming each file that is not as it was sealed."""
     present = {name: sha256(bundle / name) for name in files(bundle)}
     wrong = [
         *(f"{name} is missing" for name in listed if name not in present),
-        *(f"{name} was added" for name in sorted(present.keys() - listed.keys())),
+        *(f"{name} {NO_SIGNATURE if name == SIGNATURE else 'was added'}" for name in sorted(present.keys() - listed.keys())),
         *(f"{name} was changed" for name in listed if name in present and present[name] != listed[name]),
         *(f"{name} is {NO_FILE}" for name, digest in listed.items() if digest == NO_FILE),
     ]
     if wrong:
         raise Unfit(f"{bundle} is not as it was packaged: {'; '.join(wrong)}. Copy it again, or package it again")
-    return len(listed)
 
 
-def read(path: Path) -> dict[str, str]:
+def read(bundle: Path) -> Seal:
+    """Raises Unfit for a folder without the list, or with one that is none."""
+    path = bundle / SUMS
     if not path.is_file():
         raise Unfit(f"{path} is missing: not a bundle, or not a whole one; bundles are written by `attar package`")
+    content = path.read_bytes()
     try:
-        pairs = [line.split("  ", 1) for line in path.read_text(encoding="utf-8").splitlines()]
-        return {name: digest for digest, name in pairs}
+        pairs = [line.split("  ", 1) for line in content.decode().splitlines()]
+        return Seal(content, {name: digest for digest, name in pairs}, signature(bundle))
     except ValueError as error:
         raise Unfit(f"{path} was changed: it is no list of SHA-256 sums ({error})") from error
 
@@ -52,8 +78,16 @@ def read(path: Path) -> dict[str, str]:
 def files(bundle: Path) -> list[str]:
     """Everything below, links too: a link out of the bundle would be content that nobody sealed."""
     found = [path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_symlink() or not path.is_dir()]
-    outside = {SUMS, FACTS, RECORD} if is_stored(bundle) else {SUMS}
+    outside = {SUMS, *((FACTS, RECORD) if is_stored(bundle) else ()), *((SIGNATURE,) if signature(bundle) else ())}
     return sorted(name for name in found if name not in outside)
+
+
+def signature(bundle: Path) -> bytes | None:
+    """What may be one, a plain file of so many bytes; whose it is, if anybody's, is not looked at."""
+    path = bundle / SIGNATURE
+    if path.is_symlink() or not path.is_file() or path.stat().st_size != LENGTH:
+        return None
+    return path.read_bytes()
 
 
 def is_stored(folder: Path) -> bool:

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
 
@@ -15,7 +14,7 @@ import numpy as np
 from attar.models.task import Array, Arrays, Predict
 from attar.pipeline import machine
 from attar.stages import bundle
-from attar.stages.packaging import checksums, golden
+from attar.stages.packaging import golden
 from attar.stages.packaging.finished import difference
 from attar.stages.packaging.fitness import unfit
 from attar.stages.packaging.manifest import BY_CALL, LOOSEST, Manifest
@@ -35,7 +34,9 @@ class Engines:
 
     manifest: Manifest
     version: str
-    """Of the content, so that another bundle is another version, whatever its folder is called."""
+    """Of the content, see ``Seal``."""
+    key: str | None
+    """Fingerprint of the trusted key that signed it, where one was asked for."""
     graph: Signature
     raw: Signature | None
     """What the preprocessing steps read, where there are any."""
@@ -56,7 +57,7 @@ class Engines:
 
 def open_engines(path: Path, settings: Settings) -> Engines:
     """Takes as long as the engine needs to open and to warm up. Raises Unfit."""
-    manifest, _ = bundle.verified(path, gated=not settings.allow_ungated)
+    manifest, seal = bundle.verified(path, gated=not settings.allow_ungated, trusted=settings.trusted)
     threads = settings.threads or manifest.engine.threads
     low, high = manifest.ranges.get("batch", (1, 1))
     most = max(low, min(settings.max_batch, high))
@@ -70,7 +71,8 @@ def open_engines(path: Path, settings: Settings) -> Engines:
         count = 1 if inline else settings.instances or max(1, machine.cores() // threads)
         return Engines(
             manifest=manifest,
-            version=sha256((path / checksums.SUMS).read_bytes()).hexdigest()[:12],
+            version=seal.version,
+            key=seal.key,
             graph=graph,
             raw=of_raw(manifest, raw) if any(manifest.preprocess.values()) else None,
             predicts=[first, *(replayed(path, manifest, threads, stack) for _ in range(count - 1))],

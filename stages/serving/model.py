@@ -102,17 +102,19 @@ class Model:
         return self.served.version
 
     def metadata(self) -> dict[str, Any]:
-        """As the protocol has it; whether gates were passed stands where every client shows it."""
+        """As the protocol has it; whether gates were passed stands where every client shows it, and so does the key that signed
+        the bundle where one was asked for."""
         manifest = self.served.engines.manifest
         gates = "ungated" if self.served.settings.allow_ungated and not passed(manifest) else "passed"
-        runtime = manifest.engine.runtime
+        runtime, key = manifest.engine.runtime, self.served.engines.key
+        signed = {"signed_by": key} if key else {}
         return {
             "name": self.name,
             "versions": [self.version],
             "platform": runtime if gates == "passed" else f"{runtime}_ungated",
             "inputs": [declared.metadata() for declared in self.signature.inputs.values()],
             "outputs": [declared.metadata() for declared in self.signature.outputs.values()],
-            "properties": {"gates": gates, "precision": manifest.engine.precision, "task": manifest.task},
+            "properties": {"gates": gates, "precision": manifest.engine.precision, "task": manifest.task, **signed},
         }
 
     def configuration(self) -> dict[str, Any]:

@@ -26,6 +26,10 @@ class Settings(BaseModel):
     tls_key: Path | None = None
     """The certificate's private key in PEM; None where it stands in the same file."""
 
+    trusted: Path | None = None
+    """A file of Ed25519 public keys in PEM, one after another; each bundle must be signed by one of them. Read again whenever a
+    bundle is loaded. None: any bundle that is whole and passed is served, whoever made it."""
+
     max_batch: int = Field(32, ge=1)
     """Rows that requests are joined to at most; never more than the bundle promises."""
     preferred: tuple[int, ...] = ()

@@ -12,9 +12,12 @@ import numpy as np
 import onnx
 from safetensors.numpy import load_file, save_file
 
+from attar.stages.packaging import checksums
 from attar.stages.runtimes import onnxruntime
+from attar.stages.sign import sign
 from tests.sabotage.graph_faults import classes_swapped
 from tests.sabotage.lab import Lab
+from tests.signing_parts import pair
 
 ENGINE = Path("engines/onnxruntime/model.onnx")
 GOLDEN = "golden.safetensors"
@@ -149,6 +152,19 @@ def labels_exchanged(bundle: Path, lab: Lab) -> None:
 def larger_batches(bundle: Path, lab: Lab) -> None:
     """Batches that were never proven."""
     edited(bundle, lambda manifest: manifest["ranges"].update(batch=[1, 4096]))
+
+
+def signed_by_another(bundle: Path, lab: Lab) -> None:
+    """Batches that were never proven, and a signature of them that is right, by a key that nobody trusts."""
+    larger_batches(bundle, lab)
+    checksums.seal(bundle)
+    sign(bundle, pair(lab.store, "stranger", seed=bytes([1] * 32)).private)
+
+
+def unsigned(bundle: Path, lab: Lab) -> None:
+    """Batches that were never proven, and no signature."""
+    larger_batches(bundle, lab)
+    (bundle / checksums.SIGNATURE).unlink()
 
 
 def other_machine(bundle: Path, lab: Lab) -> None:

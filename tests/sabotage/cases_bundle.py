@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.sabotage import bundles
@@ -13,6 +14,11 @@ from tests.sabotage.stages import Lenient, OtherLineage, OtherPreprocessing, Pro
 
 SWAPPED = 'targets.cpu.spoil = "tests.sabotage.graph_faults:classes_swapped"'
 SIGNATURE = "who may write the bundle and its checksums may write all that is checked; only a signature shows it"
+
+
+def signed(fault: str, change: Callable[[Path, Lab], object], says: str = "is signed by no key") -> Case:
+    """One that only a signature shows."""
+    return Case(fault, tampered(change, sealed=True, signed=True), 4, "bundle", says)
 
 
 def overwritten(lab: Lab) -> Found:
@@ -80,4 +86,11 @@ SEALED = (
     Case("Two classes swapped in the graph for Triton", tampered(bundles.other_triton_graph, sealed=True), 4, "bundle", "Triton"),
     Case("Two labels exchanged", tampered(bundles.labels_exchanged, sealed=True), 4, "bundle", "the labels are not"),
     missed("Larger batches promised", tampered(bundles.larger_batches, sealed=True), "the golden requests are few"),
+)
+SIGNED = (
+    signed("Another model throughout, with its own answers", bundles.swapped_throughout),
+    signed("A promise loosened, with all that follows from it", bundles.promise_rewritten),
+    signed("Larger batches promised", bundles.larger_batches),
+    signed("Larger batches promised, and signed by somebody else", bundles.signed_by_another),
+    signed("Larger batches promised, and the signature taken away", bundles.unsigned, "is not signed"),
 )

@@ -18,7 +18,9 @@ from attar.pipeline.stage import Stage
 from attar.pipeline.workspace import Workspace, exit_code, open_workspace
 from attar.stages.packaging import checksums
 from attar.stages.packaging.judgement import Gate
+from attar.stages.sign import sign
 from attar.stages.slots import SLOTS
+from tests.signing_parts import pair
 
 RECIPE = Path(__file__).parent / "project" / "recipe.toml"
 Stages = Mapping[str, type[Stage[Any]]]
@@ -72,6 +74,12 @@ class Lab:
             (folder / written).unlink()
         return folder
 
+    def signed(self, bundle: Path) -> Path:
+        """The file with the public key."""
+        key = pair(self.store, "trusted", seed=bytes(32))
+        sign(bundle, key.private)
+        return key.public
+
 
 @contextmanager
 def steady() -> Iterator[None]:
@@ -123,15 +131,17 @@ def run(*settings: Setting, against: Callable[[Lab], Path] | None = None, **stag
     return inject
 
 
-def tampered(change: Callable[[Path, Lab], object], *, sealed: bool = False) -> Inject:
-    """A change to a copy of the healthy bundle; ``sealed`` writes its checksums anew, as somebody does who means it."""
+def tampered(change: Callable[[Path, Lab], object], *, sealed: bool = False, signed: bool = False) -> Inject:
+    """A change to a copy of the healthy bundle; ``sealed`` writes its checksums anew, as somebody does who means it. A ``signed``
+    one is checked against the key that signed it before the change."""
 
     def inject(lab: Lab) -> Found:
         bundle = lab.copied(getattr(change, "__name__", "bundle"))
+        trusted = ["--trusted", str(lab.signed(bundle))] if signed else []
         change(bundle, lab)
         if sealed:
             checksums.seal(bundle)
-        done = CliRunner().invoke(main, ["check", str(bundle)])
+        done = CliRunner().invoke(main, ["check", str(bundle), *trusted])
         said = done.output.strip().removeprefix("error: ").replace(f"{bundle}/", "").replace(str(bundle), "the bundle")
         return Found(done.exit_code, "bundle" if done.exit_code else "", said.splitlines()[0])
 

@@ -29,8 +29,8 @@ def page(results: Results, healthy: Sequence[Record], seconds: float, lab: Lab) 
 Nothing broken should get through; this page says what does. `python -m tests.sabotage` puts {count} faults, one at a time,
 into the real pipeline on a recipe of seconds (`tests/sabotage/project`: digits of 8x8 pixels, a residual network as the teacher,
 a student with a tenth of its parameters, int8), notes how each run ended, and writes this page. All stages are the real ones but
-for the one that is spoilt; a bundle is spoilt in a copy and given to `attar check`. `make test` holds every line below to its
-exit code and its place, the misses too: when something is found that catches one, the test says so.
+for the one that is spoilt; a bundle is spoilt in a copy and given to `attar check`, a signed one with `--trusted`. `make test`
+holds every line below to its exit code and its place, the misses too: when something is found that catches one, the test says so.
 
 {count - len(missed)} of {count} are caught. Exit codes: 1 a stage broke, 3 a gate refused, 4 a bundle was refused.
 Measured on {machine.describe()["cpu"]}, one thread, {datetime.now(UTC):%d %B %Y}, in {seconds:.0f} seconds.

@@ -18,4 +18,5 @@ CASES: Mapping[str, Sequence[Case]] = {
     "Proof and packaging": cases_bundle.PROOF,
     "A bundle, changed": cases_bundle.BUNDLE,
     "A bundle, changed and sealed again": cases_bundle.SEALED,
+    "A signed bundle, changed and sealed again": cases_bundle.SIGNED,
 }

@@ -1,0 +1,52 @@
+"""Sign: says whose a bundle is, to everybody who trusts the key; see ``attar.stages.packaging.signatures``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attar.pipeline.errors import RecipeError, StoreError
+from attar.pipeline.stage import Facts
+from attar.stages import bundle as bundles
+from attar.stages.packaging import checksums, golden, signatures
+from attar.stages.packaging.judgement import check_fit
+
+
+def sign(path: str | Path, key: str | Path) -> Facts:
+    """Write the signature beside the checksums, in place of an older one; its place and the key's fingerprint.
+
+    An unfinished bundle may be signed, for `attar finish --trusted`; nothing serves it. Raises Unfit for a bundle that is not
+    whole or did not pass its gates, RecipeError for one in a store and for a key that cannot be used, Missing without the library
+    cryptography. Nothing is written then.
+    """
+    bundle = Path(path)
+    if checksums.is_stored(bundle):
+        raise RecipeError(f"{bundle} is in a store, which is never changed; sign the copy that `attar run RECIPE -o DIR` makes")
+    private = signatures.private_key(Path(key))
+    manifest, seal = bundles.sealed(bundle)
+    check_fit(bundle, manifest.verdict, finished=manifest.unfinished or manifest.finished is not None)
+    if manifest.finished:
+        golden.check_finished(bundle, manifest)
+    write(bundle, private.sign(seal.content))
+    fingerprint = signatures.fingerprint(private.public_key())
+    return {"bundle": manifest.name, "files": len(seal.sums), "signature": str(bundle / checksums.SIGNATURE), "key": fingerprint}
+
+
+def write(bundle: Path, signature: bytes) -> None:
+    """In one step. Half of one beside the bundle spoils nothing; in it, it would be a file that was added."""
+    place = bundle.resolve()
+    partial = place.with_name(f".{place.name}.{checksums.SIGNATURE}.partial")
+    try:
+        partial.unlink(missing_ok=True)  # of one that was killed; nor is a link followed that somebody put there
+        with partial.open("xb") as file:
+            file.write(signature)
+        partial.replace(place / checksums.SIGNATURE)
+    except OSError as error:
+        said = f"{error.strerror or error}; the folder and the one that it is in must be writable"
+        raise StoreError(f"cannot sign {bundle}: {said}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def open_to_others(key: str | Path) -> bool:
+    """Whether its group or everybody may read it."""
+    return bool(Path(key).stat().st_mode & 0o044)
