@@ -62,7 +62,7 @@ def taken(command: list[str], environment: dict[str, str]) -> Taken:
         wall = wall if ready else time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
     assert ready or process.returncode == 0, said.decode()
-    return Taken(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e3)
+    return Taken(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6)
 
 
 def measured(recipe: str, folder: Path) -> dict[str, Taken]:
