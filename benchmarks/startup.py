@@ -1,45 +1,92 @@
-"""How long attar takes to do nothing: importing it, its help, and a recipe whose every slot is made."""
+"""How long attar takes to do nothing: importing it, its help, a recipe whose every slot is made, and a server until it is ready.
+
+python -m benchmarks.startup          # the recipe `digits`, made first
+python -m benchmarks.startup RECIPE   # another one with a target `cpu`
+"""
 
 from __future__ import annotations
 
+import argparse
+import os
 import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
+from typing import NamedTuple
 
-BUDGETS = {"import attar": 0.3, "attar --help": 0.3, "attar run digits, all made": 0.5}
-"""Seconds of wall time."""
 TIMES = 11
+BUDGETS = {
+    "import attar": (0.3, None),
+    "attar --help": (0.3, None),
+    "attar run, all made": (0.5, None),
+    "attar serve": (1.0, 160),
+    "attar serve --no-grpc": (1.0, 160),
+}
+"""Seconds of wall time, of a server until it is ready; megabytes that were resident at most."""
 
 
-def commands(store: str) -> dict[str, list[str]]:
+class Taken(NamedTuple):
+    wall: float
+    cpu: float
+    """Seconds of the processor, user and system, which other programs beside it lengthen less."""
+    megabytes: float
+
+
+def commands(recipe: str, store: Path) -> dict[str, list[str]]:
+    attar = [sys.executable, "-m", "attar"]
+    serve = [*attar, "serve", "--http-port", "0", "--grpc-port", "0", str(store / "latest" / Path(recipe).stem / "cpu")]
     return {
         "import attar": [sys.executable, "-c", "import attar"],
-        "attar --help": [sys.executable, "-m", "attar", "--help"],
-        "attar run digits, all made": [sys.executable, "-m", "attar", "run", "digits", "--store", store],
+        "attar --help": [*attar, "--help"],
+        "attar run, all made": [*attar, "run", recipe, "--store", str(store)],
+        "attar serve": serve,
+        "attar serve --no-grpc": [*serve, "--no-grpc"],
     }
 
 
-def seconds(command: list[str]) -> float:
-    """Median wall time of a process; it must succeed."""
-    took = []
-    for _ in range(TIMES):
-        start = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True)
-        took.append(time.perf_counter() - start)
-    return statistics.median(took)
+def taken(command: list[str], environment: dict[str, str]) -> Taken:
+    """Of one process until it ends, or until it says that it is ready; it must succeed."""
+    start = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stdout
+        assert process.stderr
+        ready = process.stdout.readline().startswith(b"ready on ")
+        wall = time.perf_counter() - start
+        if ready:
+            process.kill()
+        said = process.stdout.read() + process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = wall if ready else time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert ready or process.returncode == 0, said.decode()
+    return Taken(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6)
+
+
+def measured(recipe: str, folder: Path) -> dict[str, Taken]:
+    """Medians of interleaved processes, after one each that compiles their modules, as an installation does."""
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    asked = commands(recipe, folder / "store")
+    subprocess.run(asked["attar run, all made"], check=True, capture_output=True, env=environment)
+    rounds = [{name: taken(command, environment) for name, command in asked.items()} for _ in range(TIMES + 1)]
+    return {name: Taken(*map(statistics.median, zip(*[each[name] for each in rounds[1:]], strict=True))) for name in asked}
 
 
 def main() -> None:
-    print(f"{platform.machine()}, Python {platform.python_version()}, median of {TIMES} processes")
-    with tempfile.TemporaryDirectory() as store:
-        subprocess.run(commands(store)["attar run digits, all made"], check=True, capture_output=True)
-        measured = {name: seconds(command) for name, command in commands(store).items()}
-    for name, took in measured.items():
-        print(f"{name:<28} {took:6.3f} s of {BUDGETS[name]} s")
-    late = [name for name, took in measured.items() if took > BUDGETS[name]]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("recipe", nargs="?", default="digits")
+    recipe = parser.parse_args().recipe
+    print(f"{platform.machine()}, Python {platform.python_version()}, {recipe}, medians of {TIMES} interleaved processes")
+    late = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, found in measured(recipe, Path(folder)).items():
+            seconds, megabytes = BUDGETS[name]
+            print(f"{name:<22} {found.wall:6.3f} s of {seconds} s, processor {found.cpu:6.3f} s, {found.megabytes:4.0f} MB")
+            if found.wall > seconds or (megabytes and found.megabytes > megabytes):
+                late.append(name)
     assert not late, f"over budget: {', '.join(late)}"
 
 

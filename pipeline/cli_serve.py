@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from attar.pipeline.options import TRUSTED, VERBOSE
+
+if TYPE_CHECKING:
+    from attar.stages.serving.server import Server
 
 
 @click.command()
@@ -62,19 +66,33 @@ def serve(bundles: tuple[str, ...], verbose: bool, no_grpc: bool, no_page: bool,
     BUNDLE is a bundle's folder, NAME=FOLDER to serve it under another name, or a folder that holds bundles. Bundles of one name
     are versions of one model; the last one is the default.
     """
+    gc.disable()  # what is loaded until it is ready stays, so looking through it for garbage finds none
+    try:
+        run(bundles, verbose, page=not no_page, **chosen | ({"grpc_port": None} if no_grpc else {}))
+    finally:
+        gc.enable()
+
+
+def run(bundles: tuple[str, ...], verbose: bool, **chosen: Any) -> None:
+    """Raises UsageError for settings that do not go together, and what ``server.serve`` raises."""
     from pydantic import ValidationError
 
-    from attar.stages.serving import logs
+    from attar.stages.serving import logs, server
     from attar.stages.serving.repository import sources
-    from attar.stages.serving.server import serve as run
     from attar.stages.serving.settings import Settings
 
     logs.to_stderr(logging.DEBUG if verbose else logging.INFO)
     try:
-        settings = Settings(page=not no_page, **chosen | ({"grpc_port": None} if no_grpc else {}))
+        settings = Settings(**chosen)
     except ValidationError as error:
         raise click.UsageError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
-    run(sources(bundles), settings, lambda server: click.echo(f"ready on {server.addresses}"))
+    server.serve(sources(bundles), settings, ready)
+
+
+def ready(server: Server) -> None:
+    gc.freeze()
+    gc.enable()
+    click.echo(f"ready on {server.addresses}")
 
 
 COMMANDS = (serve,)

@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,37 @@ def describe() -> dict[str, Any]:
     }
 
 
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cores(root: Path = Path("/")) -> int:
+    """How many threads this process can keep busy: the CPUs that it may run on, and no more than its cgroups' quota pays for.
+
+    A quota is rounded down, to 1 at least, as in Rust's ``available_parallelism`` (the JVM and Go round it up): one thread more
+    than is paid for, and the kernel stops them all for the rest of each period. ``root`` is where /proc and /sys are.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([allowed, *(int(quota) for quota in quotas(root))]))
+
+
+def quotas(root: Path) -> Iterator[float]:
+    """CPUs' worth of time that each cgroup of this process, or one above it, may use (cgroups(7); the kernel's documents
+    ``cgroup-v2`` and ``sched-bwc``). Where a container sees only its own part of the tree, that part's root is its limit."""
+    listed, top = root / "proc/self/cgroup", root / "sys/fs/cgroup"
+    for line in listed.read_text().splitlines() if listed.exists() else ():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base, inside = top / controllers, Path(path.lstrip("/"))
+        for group in [base / part for part in (inside, *inside.parents) if ".." not in part.parts]:
+            if quota := bandwidth(group):
+                yield quota
+
+
+def bandwidth(group: Path) -> float | None:
+    """Its quota by its period, of version 2 or 1; None where there is no limit."""
+    found = [group / "cpu.max"] if (group / "cpu.max").exists() else [group / "cpu.cfs_quota_us", group / "cpu.cfs_period_us"]
+    if not all(file.exists() for file in found):
+        return None
+    quota, period = " ".join(file.read_text() for file in found).split()
+    return None if quota in ("max", "-1") else int(quota) / int(period)
 
 
 def gpus() -> list[str]:

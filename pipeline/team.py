@@ -13,10 +13,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from attar.pipeline.errors import AttarError
-from attar.pipeline.stage import Artifact, Facts, Stage
+
+if TYPE_CHECKING:
+    from attar.pipeline.stage import Artifact, Facts, Stage
 
 STOP = "stop"
 JOINED = "ATTAR_JOINED"

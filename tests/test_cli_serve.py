@@ -23,6 +23,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests.serving_parts import asked, spoil
 from tests.test_bundle import edit
+from tests.test_imports import HEAVY
 
 ATTAR = [sys.executable, "-m", "attar", "serve"]
 
@@ -68,6 +69,41 @@ def test_it_serves_without_what_training_needs_and_ends_on_sigterm(points_bundle
         assert peak(process.pid) < 160_000
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
+
+
+def test_nothing_heavy_is_imported_in_all_its_life(points_bundle: Path, tmp_path: Path) -> None:
+    """Every import of the process is written down, whatever it is asked for."""
+    command = [*ATTAR, "--http-port", "0", "--grpc-port", "0", "--shadow", "fp32", "--shadow-rate", "1", str(points_bundle)]
+    log = tmp_path / "log"
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
+            [command[0], "-X", "importtime", *command[1:]], stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
+    ):
+        assert process.stdout
+        http, grpc = re.findall(r"127\.0\.0\.1:(\d+)", process.stdout.readline())
+        live(int(http), int(grpc))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    imported = set(re.findall(r"^import time:.*\| +(\w+)", log.read_text(), re.MULTILINE))
+    assert {"attar", "onnxruntime", "grpc", "prometheus_client"} <= imported
+    assert not imported & (HEAVY - {"onnxruntime"})
+
+
+def live(http: int, grpc: int) -> None:
+    """Ask for everything that a server has."""
+    assert infer(http) == 200
+    with closing(HTTPConnection("127.0.0.1", http, timeout=20)) as connection:
+        for path in ("/", "/metrics", "/openapi.json", "/v2/models/points", "/v2/models/points/stats", "/v2/health/ready"):
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            assert (answer.status, len(answer.read()) > 0) == (200, path != "/v2/health/ready"), path
+        connection.request("POST", "/v2/repository/models/points/load", "{}")
+        assert connection.getresponse().status == 200
+    with triton.InferenceServerClient(f"127.0.0.1:{grpc}") as made:
+        given = triton.InferInput("x", [1, 2], "FP32").set_data_from_numpy(np.ones((1, 2), np.float32))
+        assert made.infer("points", [given]).as_numpy("logits").shape == (1, 3)
 
 
 @pytest.mark.parametrize(("options", "status"), [((), 200), (("--no-page",), 404)])

@@ -55,6 +55,10 @@ def test_light_parts_load_nothing_heavy(code: str) -> None:
     assert not packages & HEAVY
 
 
+def test_help_needs_no_library_of_numbers_or_settings() -> None:
+    assert not loaded(HELP) & {"numpy", "pydantic", "uvloop", "grpc"}
+
+
 def test_the_probe_sees_what_is_loaded() -> None:
     """Guards the test above: a heavy import does show."""
     assert "onnxruntime" in loaded("import onnxruntime")

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from attar.models.task import Arrays, load_task
 from attar.pipeline.errors import Missing, StageError
+from attar.pipeline.machine import cores
 from attar.stages.artifacts import OnnxModel
 from attar.stages.runtimes import onnxruntime
 from attar.stages.runtimes.runtime import Asked
@@ -92,7 +92,7 @@ def test_a_file_that_is_no_graph_is_named(tmp_path: Path, content: bytes | None)
 
 
 def test_threads() -> None:
-    for asked, expected, spinning in ((None, len(os.sched_getaffinity(0)), None), (1, 1, "0"), (3, 3, "1")):
+    for asked, expected, spinning in ((None, cores(), None), (1, 1, "0"), (3, 3, "1")):
         made = onnxruntime.options(asked, onnxruntime.CPU, optimize=True)
         assert (made.intra_op_num_threads, made.inter_op_num_threads) == (expected, 1)
         if spinning:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from attar.models.task import Arrays
 from attar.stages.judge import Judge
 from attar.stages.package import Package
 from attar.stages.proof.gates import Gates
-from attar.stages.serving.engines import alone_and_together, open_engines, warm
+from attar.stages.serving.engines import CALLS, alone_and_together, open_engines, warm
 from attar.stages.serving.settings import Settings
 from attar.stages.serving.signature import Declared, raw
 from tests.proof_parts import STUDENT, Chain, verdict
@@ -88,6 +89,19 @@ def test_a_slow_engine_is_not_warmed_for_long() -> None:
 
     assert warm(predict, {}, 1e-3) >= 0.02
     assert 0 < len(calls) <= 3
+
+
+def test_a_quick_engine_is_warmed_by_a_number_of_calls_and_the_quickest_counts() -> None:
+    calls = []
+
+    def predict(inputs: Arrays) -> dict[str, Any]:
+        calls.append(1)
+        if len(calls) == 1:
+            time.sleep(0.005)
+        return {}
+
+    assert warm(predict, {}, 1e-3) < 0.005
+    assert 3 <= len(calls) <= CALLS
 
 
 @pytest.mark.parametrize(

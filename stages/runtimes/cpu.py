@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from pathlib import Path
 from typing import Any
+
+from attar.pipeline.machine import cores
 
 FLAGS = frozenset(
     {"fma", "avx", "avx2", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni"}
@@ -32,11 +33,6 @@ def saturates() -> bool:
 def powers(cores: int) -> list[int]:
     """1, 2, 4, ... and every core."""
     return [*(1 << power for power in range(cores.bit_length()) if 1 << power < cores), cores]
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def cpu_flags() -> set[str]:

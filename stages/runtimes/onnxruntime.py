@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from attar.models.task import Array, Arrays, Predict, Predictor, Task
 from attar.pipeline.errors import Missing, StageError, did_you_mean
-from attar.pipeline.machine import gpus
-from attar.stages.runtimes.cpu import cores, machine, powers
+from attar.pipeline.machine import cores, gpus
+from attar.stages.runtimes.cpu import machine, powers
 from attar.stages.runtimes.inputs import Wanted, refusal, swapped
 from attar.stages.runtimes.runtime import Asked, Environment, Refused, Runtime, missing
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from attar.models.task import Array, Arrays, Predict, Predictor, Task
 from attar.pipeline.errors import Refusal, StageError
-from attar.stages.runtimes.cpu import cores, cpu_flags, machine, powers
+from attar.pipeline.machine import cores
+from attar.stages.runtimes.cpu import cpu_flags, machine, powers
 from attar.stages.runtimes.inputs import Wanted, refusal, swapped
 from attar.stages.runtimes.runtime import Asked, Environment, Refused, Runtime, missing
 

@@ -21,8 +21,8 @@ from attar.stages.packaging.manifest import BY_CALL, LOOSEST, Manifest
 from attar.stages.serving.settings import Settings
 from attar.stages.serving.signature import Signature, of_graph, of_raw
 
-WARM = 0.05
-"""Seconds of repeated calls, after which the quickest counts."""
+WARM, CALLS = 0.05, 30
+"""Seconds, and calls, after which the quickest call counts."""
 COARSE = ("bf16", "fp16")
 """Precisions in which another order of the same sum, as kernels for other batch sizes have it, shows in the answers."""
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ def extremes(requests: Arrays, manifest: Manifest, rows: int) -> Iterator[dict[s
 def warm(predict: Predict, inputs: Arrays, enough: float) -> float:
     """Seconds of a call when nothing is new any more; a call that is too slow to run on the loop is not repeated much."""
     taken: list[float] = []
-    while sum(taken) < WARM and (len(taken) < 3 or min(taken) < enough):
+    while sum(taken) < WARM and len(taken) < CALLS and (len(taken) < 3 or min(taken) < enough):
         start = perf_counter()
         predict(inputs)
         taken.append(perf_counter() - start)
