@@ -25,7 +25,7 @@ from attar.stages.serving import errors, model
 from attar.stages.serving import grpc as serving_grpc
 from attar.stages.serving.api import EXTENSIONS
 from attar.stages.serving.engines import Engines, open_engines
-from attar.stages.serving.grpc import CODES
+from attar.stages.serving.grpc_calls import CODES
 from attar.stages.serving.settings import Settings
 from attar.stages.serving.signature import BYTES, DATATYPES, Declared, Signature
 from tests.proof_parts import STUDENT
