@@ -116,7 +116,7 @@ def test_a_certificate_that_is_not_trusted(scheme: str, points_bundle: Path, gua
 def test_a_certificate_of_another_host(scheme: str, points_bundle: Path, guarded: Target, certificate: tuple[Path, Path]) -> None:
     """It is for 127.0.0.1, and nothing turns that off."""
     elsewhere = url(guarded, scheme).replace("127.0.0.1", "localhost")
-    with pytest.raises(AttarError, match="localhost"):
+    with pytest.raises(AttarError, match=r"of localhost:\d+ is not trusted: .*[Hh]ostname"):
         bench(points_bundle, elsewhere, Asked(ca=certificate[0], **QUICK))
 
 
@@ -148,6 +148,13 @@ def test_the_other_transport(
     secure = scheme.endswith("s")
     with pytest.raises(AttarError, match=r"there is no (TLS with|answer from) 127\.0\.0\.1"):
         bench(points_bundle, url(plain if secure else guarded, scheme), Asked(ca=certificate[0] if secure else None, **QUICK))
+
+
+def test_the_port_of_the_other(points_bundle: Path, plain: Target) -> None:
+    with pytest.raises(AttarError, match=r"which is no HTTP/1\.1; give the address of its HTTP port"):
+        bench(points_bundle, f"http://{plain.grpc}", Asked(**QUICK))
+    with pytest.raises(AttarError, match=r"there is no answer from .*http1\.x server"):
+        bench(points_bundle, url(plain, "http").replace("http", "grpc"), Asked(**QUICK))
 
 
 def test_a_file_of_certificates_that_is_none(points_bundle: Path, plain: Target, token_file: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import BadStatusLine, HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -81,6 +81,8 @@ def unreached(where: Address, error: Exception) -> AttarError:
         return untrusted(where, error.verify_message)
     if isinstance(error, ssl.SSLError):
         return AttarError(f"there is no TLS with {where}: {error}; a server without it has a --url of http:// or grpc://")
+    if isinstance(error, BadStatusLine) and not isinstance(error, ConnectionError):
+        return AttarError(f"{where} answered {error.line[:40]!r}, which is no HTTP/1.1; give the address of its HTTP port")
     return AttarError(f"there is no answer from {where}: {error}; start `attar serve`, or give its --url")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -25,6 +26,8 @@ OPTIONS = (
     ("grpc.max_send_message_length", -1),
 )
 """What they mean says gRPC's ``channel_arg_names.h``."""
+UNTRUSTED = re.compile(r"CERTIFICATE_VERIFY_FAILED: ([^:]+)|(Hostname Verification Check failed)")
+"""In what gRPC says of a server that it has no connection to; it has no code for it."""
 Metadata: TypeAlias = Sequence[tuple[str, str]]
 
 
@@ -60,8 +63,8 @@ def send(where: Address, message: bytes, sent: Metadata = (), ca: Path | None = 
 
 
 def failed(where: Address, code: grpc.StatusCode, said: str) -> AttarError:
-    if "CERTIFICATE_VERIFY_FAILED" in said:
-        return untrusted(where, said)
+    if found := UNTRUSTED.search(said):
+        return untrusted(where, found[1] or found[2])
     if code is grpc.StatusCode.UNAVAILABLE:
         return unreached(where, AttarError(said))
     return refused(where, "ModelInfer", code.name, said)
