@@ -153,6 +153,17 @@ def test_each_caller_gets_the_answer_to_its_own_request(server: Running) -> None
     assert not wrong
 
 
+def test_a_head_is_understood_once(server: Running) -> None:
+    remembered = server.server.repository.model("points").reader._remembered
+    before = remembered.cache_info()
+    for rows in ([[1, 2]], [[3, 4]], [[5, 6], [7, 8]]):
+        content = np.array(rows, np.float32)
+        sent = request(point(shape=content.shape), model_version="", id="once", raw_input_contents=[content.tobytes()])
+        assert np.allclose(triton.InferResult(ask(server, sent)).as_numpy("logits"), content @ STUDENT)
+    after = remembered.cache_info()
+    assert (after.hits - before.hits, after.misses - before.misses) == (1, 2)
+
+
 def at_once(work: Callable[[int], None], count: int) -> None:
     threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
     for thread in threads:

@@ -82,7 +82,7 @@ def unreached(where: Address, error: Exception) -> AttarError:
     if isinstance(error, ssl.SSLError):
         return AttarError(f"there is no TLS with {where}: {error}; a server without it has a --url of http:// or grpc://")
     if isinstance(error, BadStatusLine) and not isinstance(error, ConnectionError):
-        return AttarError(f"{where} answered {error.line[:40]!r}, which is no HTTP/1.1; give the address of its HTTP port")
+        return AttarError(f"{where} answered {str(error)[:40]!r}, which is no HTTP/1.1; give the address of its HTTP port")
     return AttarError(f"there is no answer from {where}: {error}; start `attar serve`, or give its --url")
 
 
