@@ -48,7 +48,7 @@ class Asked:
     headers: Mapping[str, str] = field(default_factory=dict)
     """Sent with every request."""
     ca: Path | None = None
-    """Whose certificates are trusted, in PEM; None: those that are without."""
+    """Whose certificates count, in PEM; None: those that this machine trusts."""
 
     @classmethod
     def of(cls, token_file: Path | None, **asked: Any) -> Asked:
