@@ -61,12 +61,17 @@ def sign(bundle: Path, key: Path, as_json: bool, verbose: bool) -> None:
 )
 @click.option("--seconds", type=click.FloatRange(0.05), default=1.0, show_default=True, help="Time for each measurement.")
 @click.option("--rate", "rates", multiple=True, type=click.FloatRange(0, min_open=True), help="Open loop: requests a second.")
-@click.option("--url", help="Of a running server, http://HOST:PORT; without it the engine is timed.")
+@click.option(
+    "--url", help="Of a running server, SCHEME://HOST:PORT: http, https, grpc or grpcs; without it the engine is timed."
+)
 @click.option("--model", help="The server's name for the bundle, where it is not the bundle's own.")
 @click.option(
     "--connections", multiple=True, type=click.IntRange(1), default=(1, 16, 64), show_default=True, help="To the server."
 )
 @click.option("--token-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The server's bearer token.")
+@click.option(
+    "--ca", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM: who signed the server's certificate."
+)
 @click.option("--figure", type=click.Path(dir_okay=False, path_type=Path), help="Where to draw the latencies, as SVG.")
 @JSON
 @VERBOSE
@@ -89,6 +94,8 @@ def bench(
     from attar.stages.serving import bench as servers
 
     if url is None:
+        if ignored := [f"--{name.replace('_', '-')}" for name in ("model", "token_file", "ca") if server[name]]:
+            raise click.UsageError(f"{', '.join(ignored)}: of a server; give its --url")
         facts = engines.bench(bundle, batches, seconds, rates)
     else:
         facts = servers.bench(bundle, url, servers.Asked.of(batches=batches, seconds=seconds, rates=rates, **server))

@@ -9,7 +9,7 @@ from benchmarks.serving_report import CONNECTIONS, MANY, OURS, Found, draw, goal
 
 
 def outcome(rate: float, latency: float) -> Outcome:
-    return Outcome(np.full(int(rate), latency), 1.0, {}, 0.5)
+    return Outcome(np.full(int(rate), latency), 1.0, {}, busy=0.5, cpu=0.5)
 
 
 def made(rounds: int = 7) -> Found:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from attar.pipeline.errors import AttarError
-from attar.stages.serving.client import infer
-from attar.stages.serving.load import Head, Load, head
+from attar.stages.serving.client import Address, infer
+from attar.stages.serving.load_http import Head, HttpLoad, head
 from attar.stages.serving.schedule import Poisson
 from tests.serving_parts import Running, running, slow
 
@@ -28,8 +28,8 @@ def server(points_bundle: Path) -> Iterator[Running]:
         yield made
 
 
-def load(server: Running, connections: int, model: str = "points", form: str = "json") -> Load:
-    return Load(server.host, server.port, [infer(model, POINT, form).message(server.url)], connections)
+def load(server: Running, connections: int, model: str = "points", form: str = "json") -> HttpLoad:
+    return HttpLoad(Address(server.host, server.port), [infer(model, POINT, form).message(server.url)], connections)
 
 
 @contextmanager
@@ -66,6 +66,7 @@ def test_the_server_counts_as_many_as_the_generator(server: Running, form: str, 
     times = found.quantiles()
     assert 0 < times["p50"] <= times["p90"] <= times["p99"] <= times["p99.9"] <= found.seconds * 1e6
     assert 0 < found.busy <= 1
+    assert found.cpu > 0
 
 
 def test_an_open_loop_asks_as_often_as_it_should(server: Running) -> None:
@@ -94,7 +95,7 @@ def test_refusals_are_errors_and_no_latencies(server: Running) -> None:
 
 
 def test_a_connection_that_is_closed_is_an_error_and_is_opened_again() -> None:
-    with saying(lambda made: made.recv(100)) as port, Load("127.0.0.1", port, [b"x"], 1) as made:
+    with saying(lambda made: made.recv(100)) as port, HttpLoad(Address("127.0.0.1", port), [b"x"], 1) as made:
         found = made.closed(0.05)
     assert found.errors["closed"] > 1
     assert not len(found.latencies)
@@ -107,7 +108,7 @@ def test_an_answer_may_come_in_pieces() -> None:
             made.sendall(piece)
             time.sleep(0.01)
 
-    with saying(answer) as port, Load("127.0.0.1", port, [b"x"], 1) as made:
+    with saying(answer) as port, HttpLoad(Address("127.0.0.1", port), [b"x"], 1) as made:
         found = made.closed(0.01)
     assert len(found.latencies) == 1
     assert found.latencies[0] > 0.02
@@ -119,16 +120,16 @@ def test_a_message_that_does_not_go_out_at_once_is_sent_on(server: Running) -> N
     long = message.replace(b"\r\n\r\n", b"\r\n\r\n" + b" " * 9_000_000)
     size = int(message.split(b"Content-Length: ")[1].split(b"\r\n")[0])
     long = long.replace(b"Content-Length: %d" % size, b"Content-Length: %d" % (size + 9_000_000))
-    with Load(server.host, server.port, [long], 1) as made:
+    with HttpLoad(Address(server.host, server.port), [long], 1) as made:
         found = made.closed(0.05)
     assert found.errors == {}
     assert len(found.latencies) >= 1
 
 
 def test_an_answer_that_never_comes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attar.stages.serving.load.PATIENCE", 0.1)
+    monkeypatch.setattr("attar.stages.serving.load_http.PATIENCE", 0.1)
     done = threading.Event()
-    with saying(lambda made: done.wait(5)) as port, Load("127.0.0.1", port, [b"x"], 1) as made:
+    with saying(lambda made: done.wait(5)) as port, HttpLoad(Address("127.0.0.1", port), [b"x"], 1) as made:
         found = made.closed(0.01)
         done.set()
     assert found.errors == {"unanswered": 1}
@@ -137,8 +138,8 @@ def test_an_answer_that_never_comes_is_told(monkeypatch: pytest.MonkeyPatch) -> 
 def test_nobody_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    with pytest.raises(AttarError, match=rf"no connection to 127\.0\.0\.1:{port}.*start `attar serve`"):
-        Load("127.0.0.1", port, [b"x"], 1)
+    with pytest.raises(AttarError, match=rf"no answer from 127\.0\.0\.1:{port}.*start `attar serve`"):
+        HttpLoad(Address("127.0.0.1", port), [b"x"], 1)
 
 
 def test_the_head_of_an_answer() -> None:

@@ -61,7 +61,9 @@ def test_nobody_there(points_bundle: Path) -> None:
 def test_addresses() -> None:
     assert address("http://[::1]:8000/") == Address("::1", 8000)
     assert str(Address("::1", 80)) == "[::1]:80"
-    for wrong in ("https://host:1", "host:1", "http://host:x", "http://host/v2"):
+    assert address("https://host") == Address("host", 443, "https")
+    assert address("grpcs://host:1") == Address("host", 1, "grpcs")
+    for wrong in ("ftp://host:1", "host:1", "http://host:x", "http://host/v2", "grpc://host", "http://me@host:1"):
         with pytest.raises(AttarError, match="expected http://HOST:PORT"):
             address(wrong)
 

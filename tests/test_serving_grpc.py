@@ -25,7 +25,7 @@ from attar.stages.serving import errors, model
 from attar.stages.serving import grpc as serving_grpc
 from attar.stages.serving.api import EXTENSIONS
 from attar.stages.serving.engines import Engines, open_engines
-from attar.stages.serving.grpc import CODES
+from attar.stages.serving.grpc_calls import CODES
 from attar.stages.serving.settings import Settings
 from attar.stages.serving.signature import BYTES, DATATYPES, Declared, Signature
 from tests.proof_parts import STUDENT
@@ -151,6 +151,17 @@ def test_each_caller_gets_the_answer_to_its_own_request(server: Running) -> None
 
     at_once(work, 6)
     assert not wrong
+
+
+def test_a_head_is_understood_once(server: Running) -> None:
+    remembered = server.server.repository.model("points").reader._remembered
+    before = remembered.cache_info()
+    for rows in ([[1, 2]], [[3, 4]], [[5, 6], [7, 8]]):
+        content = np.array(rows, np.float32)
+        sent = request(point(shape=content.shape), model_version="", id="once", raw_input_contents=[content.tobytes()])
+        assert np.allclose(triton.InferResult(ask(server, sent)).as_numpy("logits"), content @ STUDENT)
+    after = remembered.cache_info()
+    assert (after.hits - before.hits, after.misses - before.misses) == (1, 2)
 
 
 def at_once(work: Callable[[int], None], count: int) -> None:

@@ -66,4 +66,4 @@ def test_what_one_writes_the_other_reads() -> None:
 @pytest.mark.parametrize("line", ["optional int32 x = 1;", "string x = 1; string y = 2;", "import 'a';", "reserved 3;"])
 def test_more_of_the_language_is_not_passed_over(line: str) -> None:
     with pytest.raises(ValueError, match="is not read; write it as the other lines are written"):
-        described("message A {\n" + line + "\n}")
+        described(FILE, "message A {\n" + line + "\n}")

@@ -19,7 +19,8 @@ import orjson
 from attar.models.task import Array, Arrays
 from attar.pipeline.errors import AttarError
 from attar.stages.serving.client import Address, Request, infer, turns
-from attar.stages.serving.load import Load, Outcome
+from attar.stages.serving.load import Outcome
+from attar.stages.serving.load_http import HttpLoad
 from benchmarks.peers.environments import OURS, Environment, Missing, last_words, ours, python
 from benchmarks.peers.process import HERE, environ
 
@@ -108,9 +109,9 @@ class Running:
             return True
         return False
 
-    def load(self, requests: Arrays, form: str, batch: int, connections: int) -> Load:
+    def load(self, requests: Arrays, form: str, batch: int, connections: int) -> HttpLoad:
         asked = [self.peer.ask(each, form).message(str(self.where)) for each in turns(requests, batch)]
-        return Load(self.where.host, self.where.port, asked, connections)
+        return HttpLoad(self.where, asked, connections)
 
     def closed(self, requests: Arrays, form: str, batch: int, connections: int, seconds: float) -> Outcome:
         """After a tenth of the time that does not count."""

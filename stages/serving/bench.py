@@ -1,11 +1,14 @@
-"""Bench of a running server: closed and open loop, JSON and binary tensors, with a bundle's golden requests."""
+"""Bench of a running server: closed and open loop, over HTTP or gRPC, with a bundle's golden requests."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from attar.models.task import Arrays
 from attar.pipeline import machine
@@ -20,8 +23,9 @@ from attar.stages.packaging import golden
 from attar.stages.packaging.finished import difference
 from attar.stages.packaging.manifest import LOOSEST, Manifest
 from attar.stages.proof import timing
-from attar.stages.serving.client import FORMS, Address, address, bearer, infer, send, turns
-from attar.stages.serving.load import SHARE, Load, Outcome
+from attar.stages.serving.client import Address, address, bearer, trust, turns
+from attar.stages.serving.load import SHARE, Outcome, Transport
+from attar.stages.serving.load_http import Http
 
 WARM = 0.1
 """Of a measurement's time, before it, for connections and caches."""
@@ -43,6 +47,8 @@ class Asked:
     """The server's name for the bundle; None: the bundle's own."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Sent with every request."""
+    ca: Path | None = None
+    """Whose certificates count, in PEM; None: those that this machine trusts."""
 
     @classmethod
     def of(cls, token_file: Path | None, **asked: Any) -> Asked:
@@ -52,56 +58,81 @@ class Asked:
 def bench(path: str | Path, url: str, asked: Asked) -> Facts:
     """Rates and latencies (microseconds), a row a measurement.
 
-    Raises AttarError for a server that cannot be reached, does not know the model or answers otherwise than the bundle says,
-    and Unfit for a bundle that is not whole.
+    Raises AttarError for a server that cannot be reached or is not trusted, does not know the model or answers otherwise than the
+    bundle says, and Unfit for a bundle that is not whole.
     """
     folder, where = Path(path), address(url)
     manifest, _ = bundle.whole(folder, gated=False)
     promised(manifest, asked.batches)
     model = asked.model or manifest.name
     requests = bundle.requests(folder, manifest)
-    for form in FORMS:
-        check_answers(folder, manifest, where, form, model, asked.headers)
     facts = {"bundle": manifest.name, "model": model, "url": url, "machine": machine.describe()}
-    rows = list(measured(where, requests, model, asked))
+    with transport(where, asked) as server:
+        for form in server.forms:
+            check_answers(folder, manifest, server, form, model)
+        rows = list(measured(server, requests, model, asked))
     return {**facts, "rows": rows, "load_average": timing.load_average()}
 
 
-def check_answers(folder: Path, manifest: Manifest, where: Address, form: str, model: str, headers: Mapping[str, str]) -> None:
+@contextmanager
+def transport(where: Address, asked: Asked) -> Iterator[Transport]:
+    """Raises AttarError for certificates that are none, or that nothing asks for."""
+    if asked.ca and not where.tls:
+        raise AttarError(f"--ca is given, and the url is {where.scheme}://{where} without TLS; give https:// or grpcs://")
+    if where.grpc:
+        from attar.stages.serving.load_grpc import Grpc, event_loop
+
+        with event_loop() as runner:
+            yield Grpc(runner, where, asked.headers, asked.ca)
+    else:
+        yield Http(where, asked.headers, trust(asked.ca) if where.tls else None)
+
+
+def check_answers(folder: Path, manifest: Manifest, server: Transport, form: str, model: str) -> None:
     """What is quick and wrong is not worth timing."""
     tensors, low = golden.read(folder, manifest), manifest.ranges.get("batch", (1, 1))[0]
     requests = bundle.prepared(folder, manifest, tensors)
-    got = send(where, infer(model, {name: array[:low] for name, array in requests.items()}, form, headers))
+    got = server.ask(model, {name: array[:low] for name, array in requests.items()}, form)
     for name in manifest.outputs:
         apart = difference(tensors[f"engine.{name}"][:low], got[name]) if name in got else float("inf")
         if not apart <= LOOSEST:
             raise AttarError(
-                f"{model!r} at {where} does not give this bundle's answers: {name!r} is off by {apart:.2g} of its magnitude; "
-                "give the bundle that is served there, or its name with --model"
+                f"{model!r} at {server.where} does not give this bundle's answers: {name!r} is off by {apart:.2g} of its "
+                "magnitude; give the bundle that is served there, or its name with --model"
             )
 
 
-def measured(where: Address, requests: Arrays, model: str, asked: Asked) -> Iterator[dict[str, Any]]:
-    cases = [(form, batch) for form in FORMS for batch in asked.batches]
+def measured(server: Transport, requests: Arrays, model: str, asked: Asked) -> Iterator[dict[str, Any]]:
+    cases = [(form, batch) for form in server.forms for batch in asked.batches]
     for done, (form, batch) in enumerate(cases):
         advance("loading", done, len(cases), f"{form}, {batch} a request")
-        messages = [infer(model, each, form, asked.headers).message(str(where)) for each in turns(requests, batch)]
+        messages = server.messages(model, turns(requests, batch), form)
         about = {"form": form, "batch": batch}
         best = 0.0
         for connections in asked.connections:
-            with Load(where.host, where.port, messages, connections) as load:
+            with server.load(messages, connections) as load:
                 load.closed(WARM * asked.seconds)
                 found = load.closed(asked.seconds)
             best = max(best, found.rate)
             yield row("closed", found, connections=connections, **about)
         for rate in asked.rates or ([SHARE * best] if best else []):
-            with Load(where.host, where.port, messages, max(asked.connections)) as load:
+            with server.load(messages, max(asked.connections)) as load:
                 yield row("open", load.open(rate, asked.seconds), asked_rate=rate, connections=max(asked.connections), **about)
 
 
 def row(loop: str, found: Outcome, **about: Any) -> dict[str, Any]:
-    """``rate`` is answered requests a second, ``busy`` the share of the time that the generator itself took."""
-    return {"loop": loop, **about, "rate": found.rate, "errors": dict(found.errors), "busy": found.busy, **found.quantiles()}
+    """``rate`` is answered requests a second, ``busy`` the share of the time that the generator itself took, ``cpu`` the
+    microseconds of processor time that all its threads took for each answer."""
+    cpu = {"cpu": found.cpu / len(found.latencies) * 1e6} if len(found.latencies) else {}
+    return {
+        "loop": loop,
+        **about,
+        "rate": found.rate,
+        "errors": dict(found.errors),
+        "busy": found.busy,
+        **cpu,
+        **found.quantiles(),
+    }
 
 
 def table(facts: Facts) -> str:
@@ -110,8 +141,10 @@ def table(facts: Facts) -> str:
     head = f"{'loop':<6}  {'form':<6}  {'batch':>5}  {'connections':>11}  {columns}  errors"
     lines = [line(each) for each in facts["rows"]]
     where = f"{facts['model']} at {facts['url']}, {facts['machine']['cpu']}, load average {facts['load_average']:.2f}"
+    own = [each["cpu"] for each in facts["rows"] if each["loop"] == "closed" and "cpu" in each]
+    cost = f"; the load generator itself took {np.median(own):,.0f} µs of processor time a request" if own else ""
     limits = "; the load generator was busy all the time, the server may be quicker" if saturated(facts["rows"]) else ""
-    return "\n".join([head, *lines, f"{where}{limits}"])
+    return "\n".join([head, *lines, f"{where}{cost}{limits}"])
 
 
 def line(found: Mapping[str, Any]) -> str:

@@ -1,10 +1,11 @@
-"""Client: requests for a model as bytes to send, and its answers as arrays."""
+"""Client: where a server is, whom to trust there, and over HTTP a request as bytes to send and its answer as arrays."""
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
+from http.client import BadStatusLine, HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -19,6 +20,8 @@ from attar.stages.serving.tensors import DTYPES
 
 FORMS = ("json", "binary")
 TIMEOUT = 30.0
+PORTS = {"http": 80, "https": 443, "grpc": 0, "grpcs": 0}
+"""By scheme; gRPC has none of its own, so it has to be given."""
 
 
 @dataclass(frozen=True)
@@ -38,21 +41,59 @@ class Request:
 class Address:
     host: str
     port: int
+    scheme: str = "http"
+
+    @property
+    def grpc(self) -> bool:
+        return self.scheme.startswith("grpc")
+
+    @property
+    def tls(self) -> bool:
+        return self.scheme.endswith("s")
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def address(url: str) -> Address:
-    """Raises AttarError for anything but ``http://HOST[:PORT]``."""
+    """Raises AttarError for anything but ``SCHEME://HOST:PORT``; over HTTP the port may be left out."""
     try:
         parts = urlsplit(url)
-        port = parts.port or 80
+        port = parts.port or PORTS.get(parts.scheme, 0)
     except ValueError:
         parts, port = urlsplit(""), 0
-    if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query:
-        raise AttarError(f"the url is {url!r}, expected http://HOST:PORT; TLS is measured by what ends it")
-    return Address(parts.hostname, port)
+    if parts.scheme not in PORTS or not port or not parts.hostname or parts.username or parts.path.strip("/") or parts.query:
+        raise AttarError(f"the url is {url!r}, expected http://HOST:PORT or https, grpc or grpcs with it")
+    return Address(parts.hostname, port, parts.scheme)
+
+
+def trust(ca: Path | None) -> ssl.SSLContext:
+    """``ca``: whose certificates count, in PEM; None: those that this machine trusts. Raises AttarError for other files."""
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as error:  # ssl.SSLError is one
+        raise AttarError(f"{ca} holds no certificate in PEM: {error}; --ca takes that of who signed the server's") from error
+
+
+def unreached(where: Address, error: Exception) -> AttarError:
+    """What to do about it."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return untrusted(where, error.verify_message)
+    if isinstance(error, ssl.SSLError):
+        return AttarError(f"there is no TLS with {where}: {error}; a server without it has a --url of http:// or grpc://")
+    if isinstance(error, BadStatusLine) and not isinstance(error, ConnectionError):
+        return AttarError(f"{where} answered {str(error)[:40]!r}, which is no HTTP/1.1; give the address of its HTTP port")
+    return AttarError(f"there is no answer from {where}: {error}; start `attar serve`, or give its --url")
+
+
+def untrusted(where: Address, why: str) -> AttarError:
+    return AttarError(f"the certificate of {where} is not trusted: {why}; give that of who signed it with --ca")
+
+
+def refused(where: Address, what: str, status: str, said: str) -> AttarError:
+    """``status``: of HTTP or gRPC."""
+    token = "; give the server's token with --token-file" if status in ("401", "UNAUTHENTICATED") else ""
+    return AttarError(f"{where} answered {what} with {status}: {said}{token}")
 
 
 def infer(model: str, inputs: Arrays, form: str, headers: Mapping[str, str] | None = None) -> Request:
@@ -67,19 +108,23 @@ def infer(model: str, inputs: Arrays, form: str, headers: Mapping[str, str] | No
     return Request(f"/v2/models/{quote(model, safe='')}/infer", own, b"".join([text, *behind]))
 
 
-def send(where: Address, request: Request) -> dict[str, Array]:
+def send(where: Address, request: Request, tls: ssl.SSLContext | None = None) -> dict[str, Array]:
     """The outputs by name. Raises AttarError with what the server says when it does not answer."""
-    connection = HTTPConnection(where.host, where.port, timeout=TIMEOUT)
+    connection = (
+        HTTPSConnection(where.host, where.port, timeout=TIMEOUT, context=tls)
+        if tls
+        else HTTPConnection(where.host, where.port, timeout=TIMEOUT)
+    )
     try:
         connection.request("POST", request.path, request.body, dict(request.headers))
         answer = connection.getresponse()
         content, length = answer.read(), answer.getheader(HEADER_LENGTH)
     except (OSError, HTTPException) as error:
-        raise AttarError(f"there is no answer from {where}: {error}; start `attar serve`, or give its --url") from error
+        raise unreached(where, error) from error
     finally:
         connection.close()
     if answer.status != 200:
-        raise AttarError(f"{where} answered {request.path} with {answer.status}: {content[:500].decode('utf-8', 'replace')}")
+        raise refused(where, request.path, str(answer.status), content[:500].decode("utf-8", "replace"))
     return outputs(content, len(content) if length is None else int(length))
 
 

@@ -3,39 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from math import inf
-from typing import Any, NoReturn, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import grpc
-from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from attar import __version__
 from attar.pipeline.errors import AttarError
 from attar.stages.serving import protocol
 from attar.stages.serving.api import EXTENSIONS, Api, load
-from attar.stages.serving.errors import BadRequest, Busy, EngineFailed, NotFound, Refused, TooSlow, Unauthorized
+from attar.stages.serving.errors import Busy, NotFound, Refused, TooSlow, Unauthorized
+from attar.stages.serving.grpc_calls import decoded, encoded, foreseen, refuse
 from attar.stages.serving.grpc_infer import read, written
 from attar.stages.serving.guard import ASK_WITH_TOKEN, Guard
-from attar.stages.serving.messages import SERVICE, ModelInferRequest, ModelStreamInferResponse
+from attar.stages.serving.health import Health
+from attar.stages.serving.messages import (
+    HEALTH,
+    SERVICE,
+    HealthCheckRequest,
+    HealthCheckResponse,
+    ModelInferRequest,
+    ModelStreamInferResponse,
+)
 from attar.stages.serving.settings import Settings
 
-CODES = {
-    400: grpc.StatusCode.INVALID_ARGUMENT,
-    401: grpc.StatusCode.UNAUTHENTICATED,
-    403: grpc.StatusCode.PERMISSION_DENIED,
-    404: grpc.StatusCode.NOT_FOUND,
-    408: grpc.StatusCode.DEADLINE_EXCEEDED,
-    413: grpc.StatusCode.RESOURCE_EXHAUSTED,  # as gRPC itself calls a message that is too large
-    500: grpc.StatusCode.INTERNAL,
-    503: grpc.StatusCode.UNAVAILABLE,
-    504: grpc.StatusCode.DEADLINE_EXCEEDED,
-}
-"""What gRPC calls an error that has this status in HTTP."""
-OPEN = ("ServerLive", "ServerReady")
-"""What needs no token, as over HTTP."""
+OPEN = ("ServerLive", "ServerReady", "Check")
+"""What needs no token, as over HTTP; Check asks for one itself where it would tell of a model."""
 GRACE = 1.0
 """Seconds that a stream stays open without a request when the server ends."""
 HOLD = 0.1
@@ -45,18 +40,16 @@ Fields: TypeAlias = Mapping[str, Any]
 """Of a response."""
 Handler: TypeAlias = Callable[[Any, Any], Awaitable[Any]]
 """From a request and its context to a response, or to its fields."""
-T = TypeVar("T")
-log = logging.getLogger(__name__)
 
 
 class Rpc:
-    """The service and the server that it is reached through."""
+    """The services and the server that they are reached through."""
 
     def __init__(self, api: Api, guard: Guard) -> None:
         self.api, self.repository, self.settings = api, api.repository, api.settings
         self.address = ""
         """Where it listens, once it does."""
-        self._guard = guard
+        self._guard, self._health = guard, Health(api)
         self._open = asyncio.Event()
         """Whether calls that come are begun at once."""
         self._open.set()
@@ -73,14 +66,21 @@ class Rpc:
             "RepositoryIndex": self.index,
             "RepositoryModelLoad": self.load,
             "RepositoryModelUnload": self.unload,
+            "Check": self.check,
         }
 
     async def start(self) -> None:
         """Raises AttarError for an address that cannot be had."""
         self._server = grpc.aio.server(options=options(self.settings), maximum_concurrent_rpcs=self.settings.max_connections)
-        methods = {name: grpc.stream_unary_rpc_method_handler(self._unary(name)) for name in self._handlers}
-        methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self.stream)
-        self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE.full_name, methods)])
+        streams = {"ModelStreamInfer": self.stream, "Watch": self.watch}
+        for service in (SERVICE, HEALTH):
+            methods = {
+                method.name: grpc.stream_stream_rpc_method_handler(streams[method.name])
+                if method.server_streaming
+                else grpc.stream_unary_rpc_method_handler(self._unary(method))
+                for method in service.methods
+            }
+            self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service.full_name, methods)])
         host = f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
         try:
             port = self._opened(f"{host}:{self.settings.grpc_port}")
@@ -116,10 +116,10 @@ class Rpc:
         asyncio.get_running_loop().call_soon(self._open.set)  # behind the first step of the task, which sends the GOAWAY
         await stopped
 
-    def _unary(self, name: str) -> Callable[[Any, Any], Awaitable[bytes]]:
+    def _unary(self, method: Any) -> Callable[[Any, Any], Awaitable[bytes]]:
         """What gRPC calls. It reads, decodes and encodes by itself, so that a request that never comes is cut off, which gRPC
         does not do, and so that every error is told as one of the protocol."""
-        method, handler = SERVICE.methods_by_name[name], self._handlers[name]
+        name, handler = method.name, self._handlers[method.name]
         asked, answered = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
 
         async def answer(context: Any) -> bytes:
@@ -164,6 +164,24 @@ class Rpc:
 
     async def server(self, request: Any, context: Any) -> Fields:
         return {"name": "attar", "version": __version__, "extensions": EXTENSIONS}
+
+    async def check(self, request: Any, context: Any) -> Fields:
+        """What there is by name is told to whoever has a token alone."""
+        if request.service:
+            self._admit(context)
+        return {"status": self._health.status(request.service)}
+
+    async def watch(self, _: Any, context: Any) -> AsyncIterator[bytes]:
+        """Needs a token for the server as well: it takes up a call for as long as its client likes."""
+        await self._open.wait()
+        try:
+            self._admit(context)
+            asked = decoded(HealthCheckRequest, await self._request(context))
+            async for status in self._health.changes(asked.service):
+                yield encoded(HealthCheckResponse(status=status))
+            raise Busy("the server ends; ask another")
+        except Refused as error:
+            await refuse(context, error)
 
     # -- models -----------------------------------------------------------------------------------------------------
 
@@ -247,36 +265,3 @@ def options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_connection_idle_ms", int(settings.idle * 1000)),
         ("grpc.server_handshake_timeout_ms", int(settings.slow * 1000)),
     ]
-
-
-def decoded(asked: Any, sent: Any) -> Any:
-    """Raises BadRequest for what is no message of this kind."""
-    if sent is grpc.aio.EOF:
-        raise BadRequest(f"the request ended without a {asked.DESCRIPTOR.name}")
-    try:
-        return asked.FromString(sent)
-    except DecodeError as error:
-        raise BadRequest(f"no {asked.DESCRIPTOR.name}: {error}") from error
-
-
-def encoded(message: Any) -> bytes:
-    made: bytes = message.SerializeToString()
-    return made
-
-
-async def foreseen(name: str, work: Awaitable[T]) -> T:
-    """What comes of it. Raises Refused alone: any other error is logged and told as one."""
-    try:
-        return await work
-    except Refused:
-        raise
-    except Exception as error:
-        log.exception("%s failed", name)
-        raise EngineFailed("the server failed; its log says why") from error
-
-
-async def refuse(context: Any, error: Refused) -> NoReturn:
-    """End a call with an error, and say to gRPC's own retries in how many milliseconds another one makes sense."""
-    again = () if error.retry_after is None else (("grpc-retry-pushback-ms", str(error.retry_after * 1000)),)
-    await context.abort(CODES[error.status], str(error), again)
-    raise error  # which abort never comes to

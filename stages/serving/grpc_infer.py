@@ -10,7 +10,7 @@ import numpy as np
 
 from attar.models.task import Array
 from attar.stages.serving.errors import BadRequest, TooLarge
-from attar.stages.serving.messages import ModelInferResponse
+from attar.stages.serving.messages import ModelInferRequest, ModelInferResponse
 from attar.stages.serving.protocol import Answer, Infer
 from attar.stages.serving.reader import Part, Reader
 from attar.stages.serving.signature import BYTES
@@ -30,23 +30,32 @@ CONTENTS = {
 
 
 def read(reader: Reader, request: Any) -> Infer:
-    """From a ModelInferRequest. Raises BadRequest, and TooLarge beyond the limits."""
+    """From a ModelInferRequest, which loses its bytes and its id. Raises BadRequest, and TooLarge beyond the limits."""
     most = reader.settings.max_tensors
     if max(len(request.inputs), len(request.outputs)) > most:
         raise TooLarge(f"more than the {most} inputs or outputs that are allowed")
-    plan = reader.understood(
-        {
-            "id": request.id,
-            "parameters": parameters(request.parameters),
-            "inputs": [told(each) | {"datatype": each.datatype, "shape": list(each.shape)} for each in request.inputs],
-            "outputs": [told(each) for each in request.outputs],
-        }
-    )
-    return reader.infer(plan, dict(contents(plan.parts, request)), plan.id)
+    raw, named = list(request.raw_input_contents), request.id
+    for apart in ("raw_input_contents", "id"):
+        request.ClearField(apart)
+    plan = reader.known(request.SerializeToString(), parsed) if raw else reader.understood(told(request))
+    return reader.infer(plan, dict(contents(plan.parts, request, raw)), named)
 
 
-def told(tensor: Any) -> dict[str, Any]:
+def parsed(head: bytes) -> dict[str, Any]:
+    """``head``: a request without its bytes and its id."""
+    return told(ModelInferRequest.FromString(head))
+
+
+def told(request: Any) -> dict[str, Any]:
     """What the reader knows from JSON."""
+    return {
+        "parameters": parameters(request.parameters),
+        "inputs": [about(each) | {"datatype": each.datatype, "shape": list(each.shape)} for each in request.inputs],
+        "outputs": [about(each) for each in request.outputs],
+    }
+
+
+def about(tensor: Any) -> dict[str, Any]:
     return {"name": tensor.name, "parameters": parameters(tensor.parameters)}
 
 
@@ -54,9 +63,8 @@ def parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: getattr(each, each.WhichOneof("parameter_choice") or "string_param") for name, each in given.items()}
 
 
-def contents(parts: Sequence[Part], request: Any) -> Iterator[tuple[str, Array]]:
-    """The arrays by name: views into the message where it has them as bytes."""
-    raw = request.raw_input_contents
+def contents(parts: Sequence[Part], request: Any, raw: Sequence[bytes]) -> Iterator[tuple[str, Array]]:
+    """The arrays by name: views into the message's bytes where it has them."""
     if raw and len(raw) != len(parts):
         raise BadRequest(f"there are {len(raw)} raw_input_contents for {len(parts)} inputs; send one each, or none")
     for i, part in enumerate(parts):

@@ -1,4 +1,4 @@
-"""Messages: protobuf's classes for ``open_inference.proto``, made from the file itself when this module is imported.
+"""Messages: protobuf's classes for the ``.proto`` files beside it, made from the files themselves when this module is imported.
 
 They live in a pool of their own, so that a client of the same protocol, whose names are the same, fits into the same process.
 """
@@ -14,15 +14,16 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 
-FILE, PACKAGE = "open_inference.proto", "inference"
+FILE, HEALTH_FILE = "open_inference.proto", "health.proto"
 STATEMENT = re.compile(
     r"(?P<kind>message|enum|oneof|service) (?P<opened>\w+) \{"
     r"|(?P<closed>\})"
-    r"|rpc (?P<method>\w+)\((?P<stream>stream )?(?P<request>\w+)\) returns \((?:stream )?(?P<response>\w+)\);"
+    r"|rpc (?P<method>\w+)\((?P<asks>stream )?(?P<request>\w+)\) returns \((?P<tells>stream )?(?P<response>\w+)\);"
     r"|(?P<key>map<string, )?(?P<many>repeated )?(?P<type>\w+)>? (?P<field>\w+) = (?P<number>\d+);"
     r"|(?P<value>\w+) = (?P<valued>\d+);"
+    r"|package (?P<package>[\w.]+);"
 )
-"""One line of the few kinds that the file is written in."""
+"""One line of the few kinds that the files are written in."""
 
 
 class Scope:
@@ -57,23 +58,26 @@ class Scope:
         Scope(entry).field("value", 2, type_name, repeated=False)
         self.field(name, number, entry.name, repeated=True)
 
-    def method(self, name: str, request: str, response: str, streams: bool) -> None:
+    def method(self, name: str, request: str, response: str, asks: bool, tells: bool) -> None:
+        """``asks``, ``tells``: whether the request, the response is a stream."""
         self.descriptor.method.add(
-            name=name, input_type=request, output_type=response, client_streaming=streams, server_streaming=streams
+            name=name, input_type=request, output_type=response, client_streaming=asks, server_streaming=tells
         )
 
 
-def described(text: str) -> Any:
+def described(name: str, text: str) -> Any:
     """The file's descriptor. Raises ValueError for more of the language than it is written in."""
-    scopes = [Scope(FileDescriptorProto(name=FILE, package=PACKAGE, syntax="proto3"))]
-    for said in statements(text):
+    scopes = [Scope(FileDescriptorProto(name=name, syntax="proto3"))]
+    for said in statements(name, text):
         scope = scopes[-1]
         if said["opened"]:
             scopes.append(scope.open(said["kind"], said["opened"]))
         elif said["closed"]:
             scopes.pop()
         elif said["method"]:
-            scope.method(said["method"], said["request"], said["response"], bool(said["stream"]))
+            scope.method(said["method"], said["request"], said["response"], bool(said["asks"]), bool(said["tells"]))
+        elif said["package"]:
+            scope.descriptor.package = said["package"]
         elif said["key"]:
             scope.map(said["field"], int(said["number"]), said["type"])
         elif said["field"]:
@@ -83,20 +87,28 @@ def described(text: str) -> Any:
     return scopes[0].descriptor
 
 
-def statements(text: str) -> Iterator[re.Match[str]]:
+def statements(name: str, text: str) -> Iterator[re.Match[str]]:
     for line in text.splitlines():
         said = line.partition("//")[0].strip()
-        if not said or said in ('syntax = "proto3";', f"package {PACKAGE};"):
+        if not said or said == 'syntax = "proto3";':
             continue
         found = STATEMENT.fullmatch(said)
         if found is None:
-            raise ValueError(f"{FILE}: {said!r} is not read; write it as the other lines are written")
+            raise ValueError(f"{name}: {said!r} is not read; write it as the other lines are written")
         yield found
 
 
+def message(name: str) -> Any:
+    return GetMessageClass(POOL.FindMessageTypeByName(name))
+
+
 POOL = DescriptorPool()
-POOL.Add(described((files(__package__) / FILE).read_text()))
-SERVICE = POOL.FindServiceByName(f"{PACKAGE}.GRPCInferenceService")
-ModelInferRequest = GetMessageClass(POOL.FindMessageTypeByName(f"{PACKAGE}.ModelInferRequest"))
-ModelInferResponse = GetMessageClass(POOL.FindMessageTypeByName(f"{PACKAGE}.ModelInferResponse"))
-ModelStreamInferResponse = GetMessageClass(POOL.FindMessageTypeByName(f"{PACKAGE}.ModelStreamInferResponse"))
+for each in (FILE, HEALTH_FILE):
+    POOL.Add(described(each, (files(__package__) / each).read_text()))
+SERVICE = POOL.FindServiceByName("inference.GRPCInferenceService")
+HEALTH = POOL.FindServiceByName("grpc.health.v1.Health")
+ModelInferRequest = message("inference.ModelInferRequest")
+ModelInferResponse = message("inference.ModelInferResponse")
+ModelStreamInferResponse = message("inference.ModelStreamInferResponse")
+HealthCheckRequest = message("grpc.health.v1.HealthCheckRequest")
+HealthCheckResponse = message("grpc.health.v1.HealthCheckResponse")

@@ -5,11 +5,11 @@ The body is JSON, or JSON and behind it the bytes of tensors, where a header say
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 
@@ -23,6 +23,8 @@ from attar.stages.serving.tensors import from_bytes, from_json
 REMEMBERED, SHORT = 256, 2048
 """So many heads of up to so many bytes are understood once: a client says the same of its tensors again and again."""
 NOTHING = memoryview(b"")
+Parse: TypeAlias = Callable[[bytes], Mapping[str, Any]]
+"""From a head to what JSON says in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +66,22 @@ class Reader:
             return self._filled(self._planned(told), data, NOTHING, named)
         if length > len(body):
             raise BadRequest(f"{HEADER_LENGTH} is {length}, the body has {len(body)} bytes")
-        plan = self._known(body[:length])
+        plan = self.known(body[:length], parsed)
         return self._filled(plan, [part.data for part in plan.parts], memoryview(body)[length:], plan.id)
 
     def _planned(self, told: Mapping[str, Any]) -> Plan:
         try:
-            return self._known(orjson.dumps(told))
+            return self.known(orjson.dumps(told), parsed)
         except orjson.JSONEncodeError:  # more nesting than is written, though not more than is read
             return self.understood(told)
 
-    def _known(self, head: bytes) -> Plan:
-        return (self._remembered if len(head) <= SHORT else self.plan)(head)
+    def known(self, head: bytes, parse: Parse) -> Plan:
+        """As ``plan``; a short head is understood once."""
+        return (self._remembered if len(head) <= SHORT else self.plan)(head, parse)
 
-    def plan(self, head: bytes) -> Plan:
-        """The JSON, checked against the signature; all but the content of its tensors."""
-        return self.understood(parsed(head))
+    def plan(self, head: bytes, parse: Parse) -> Plan:
+        """The head, checked against the signature; all but the content of its tensors."""
+        return self.understood(parse(head))
 
     def understood(self, told: Mapping[str, Any]) -> Plan:
         """What the JSON holds, or what another transport says in the same words."""

@@ -1,0 +1,110 @@
+"""grpc.health.v1, asked by hand: the bytes are those of the protocol, not of our own messages."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from tritonclient import grpc as triton
+
+from attar.stages.serving import grpc as serving_grpc
+from attar.stages.serving import health
+from tests.serving_parts import Running, another, channel, running
+
+CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
+SERVING, NOT_SERVING, UNKNOWN = b"\x08\x01", b"\x08\x02", b"\x08\x03"
+TOKEN = "correct-horse-battery"  # noqa: S105  # opens nothing but the server of a test
+BEARER = [("authorization", f"Bearer {TOKEN}")]
+
+
+def asked(service: str) -> bytes:
+    """A HealthCheckRequest; proto3 leaves out what is empty."""
+    name = service.encode()
+    return b"\x0a" + bytes([len(name)]) + name if name else b""
+
+
+def check(server: Running, service: str = "", **more: Any) -> bytes:
+    with channel(server) as made:
+        return bytes(made.unary_unary(CHECK)(asked(service), timeout=20, **more))
+
+
+def refused(server: Running, service: str, **more: Any) -> grpc.StatusCode:
+    with pytest.raises(grpc.RpcError) as error:
+        check(server, service, **more)
+    code: grpc.StatusCode = error.value.code()
+    return code
+
+
+@pytest.fixture
+def served(points_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    monkeypatch.setattr(health, "LOOK", 0.01)
+    with running(another(points_bundle, tmp_path / "mine"), grpc_port=0) as made:
+        yield made
+
+
+def test_the_server_and_its_models(served: Running) -> None:
+    assert [check(served, service) for service in ("", "points", "points-raw")] == [SERVING] * 3
+    assert refused(served, "lines") is grpc.StatusCode.NOT_FOUND
+    assert refused(served, "\x7f" * 100) is grpc.StatusCode.NOT_FOUND
+    with triton.InferenceServerClient(served.grpc_url) as client:
+        client.unload_model("points")
+    assert [check(served, service) for service in ("", "points")] == [NOT_SERVING] * 2
+
+
+def test_what_changes_is_told_to_whoever_watches(served: Running) -> None:
+    with channel(served) as made, triton.InferenceServerClient(served.grpc_url) as client:
+        watch = made.unary_stream(WATCH)
+        calls = [watch(asked(service), timeout=20) for service in ("", "points", "lines")]
+        assert [next(call) for call in calls] == [SERVING, SERVING, UNKNOWN]
+        client.unload_model("points")
+        assert [next(call) for call in calls[:2]] == [NOT_SERVING] * 2
+        client.load_model("points")
+        assert [next(call) for call in calls[:2]] == [SERVING] * 2
+        began = time.monotonic()
+        served.call(served.server.stop())
+        assert time.monotonic() - began < 5  # they did not hold it up
+        for call in calls[:2]:
+            assert next(call) == NOT_SERVING
+            with pytest.raises(grpc.RpcError, match="the server ends") as ended:
+                next(call)
+            assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_server_that_drains_is_not_serving(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving_grpc, "HOLD", 0.5)
+    with running(points_bundle, grpc_port=0) as server, channel(server) as made:
+        ask = made.unary_unary(CHECK)
+        assert ask(b"", timeout=20) == SERVING
+        ended = asyncio.run_coroutine_threadsafe(server.server.stop(), server.loop)
+        while not server.server.draining:
+            time.sleep(0.001)
+        assert ask(b"", timeout=20) == NOT_SERVING
+        ended.result(20)
+
+
+def test_a_probe_needs_no_token_and_a_name_does(points_bundle: Path, tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(TOKEN)
+    with running(points_bundle, grpc_port=0, token_file=tokens) as server:
+        assert check(server) == SERVING
+        for service in ("points", "lines"):
+            assert refused(server, service) is grpc.StatusCode.UNAUTHENTICATED
+        assert check(server, "points", metadata=BEARER) == SERVING
+        assert refused(server, "lines", metadata=BEARER) is grpc.StatusCode.NOT_FOUND
+        with channel(server) as made:
+            with pytest.raises(grpc.RpcError, match="needs a token"):
+                next(made.unary_stream(WATCH)(b"", timeout=20))
+            assert next(made.unary_stream(WATCH)(b"", timeout=20, metadata=BEARER)) == SERVING
+
+
+def test_what_is_no_request(served: Running) -> None:
+    with channel(served) as made:
+        for call in (made.unary_unary(CHECK), lambda sent: next(made.unary_stream(WATCH)(sent))):
+            with pytest.raises(grpc.RpcError, match="no HealthCheckRequest") as error:
+                call(b"\xff")
+            assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
