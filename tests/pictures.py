@@ -37,10 +37,8 @@ def matrix(side: str, channels: int) -> Matrix:
 
 
 def write_graph(path: Path, weights: Matrix) -> None:
-    shape = ["batch", len(weights) // 64, 8, 8]
-    x, logits = (
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, axes) for name, axes in (("x", shape), ("logits", ["batch", 3]))
-    )
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", len(weights) // 64, 8, 8])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])
     nodes = [helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("MatMul", ["flat", "matrix"], ["logits"])]
     graph = helper.make_graph(nodes, "pictures", [x], [logits], [numpy_helper.from_array(weights, "matrix")])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
@@ -53,7 +51,7 @@ def bundle_of(points: Path, to: Path, raw: Array, steps: Sequence[Step]) -> Path
     channels = inputs.shape[1]
     for file, side in (("engines/onnxruntime", "student"), ("graphs", "student"), ("reference", "teacher")):
         write_graph(made / file / "model.onnx", matrix(side, channels))
-    flat = inputs.reshape(len(inputs), -1)
+    flat: Matrix = np.asarray(inputs, np.float32).reshape(len(inputs), -1)
     golden = {name: array for name, array in load_file(made / "golden.safetensors").items() if not name.startswith("raw.x")}
     golden |= ragged.encoded("raw.x", raw)
     golden |= {"teacher.logits": flat @ matrix("teacher", channels), "engine.logits": flat @ matrix("student", channels)}
