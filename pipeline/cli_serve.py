@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 @click.option("--max-header", type=click.IntRange(1), default=16 * 2**10, show_default=True, help="Bytes of line and headers.")
 @click.option("--max-tensors", type=click.IntRange(1), default=64, show_default=True, help="Inputs or outputs of a request.")
 @click.option("--max-elements", type=click.IntRange(1), default=2**24, show_default=True, help="Elements of a tensor.")
+@click.option("--max-pixels", type=click.IntRange(1), default=50_000_000, show_default=True, help="Of a request's pictures.")
 @click.option("--max-connections", type=click.IntRange(1), default=4096, show_default=True, help="Further ones are closed.")
 @click.option(
     "--slow", type=click.FloatRange(0, min_open=True), default=20.0, show_default=True, help="Seconds to send a request in."

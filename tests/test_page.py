@@ -2,67 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
-from safetensors.numpy import load_file, save_file
 
 from attar.models.preprocess import ChannelsFirst, DecodeImage, Scale
-from attar.stages.packaging import checksums
 from attar.stages.serving import page
 from attar.stages.serving.guard import PAGE
 from attar.stages.serving.signature import Declared
+from tests import pictures
 from tests.browser import Browser, browsing
-from tests.proof_parts import STUDENT, TEACHER, Matrix, write_graph
+from tests.proof_parts import STUDENT, TEACHER, write_graph
 from tests.serving_parts import Running, asked, running
 
 TOKEN = "correct-horse-battery"  # noqa: S105  # of these tests alone
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
-def pictures(side: str) -> Matrix:
-    """Of 8 x 8 pixels: ink on the right is class 0, ink above is class 1, by a matrix of points."""
-    matrix = {"teacher": TEACHER, "student": STUDENT}[side]
-    row, column = np.divmod(np.arange(64), 8)
-    made: Matrix = (np.stack([column - 3.5, 3.5 - row], 1) / 8 @ matrix).astype(np.float32)
-    return made
-
-
-def write_pictures(path: Path, matrix: Matrix) -> None:
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 1, 8, 8])
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])
-    nodes = [helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("MatMul", ["flat", "matrix"], ["logits"])]
-    graph = helper.make_graph(nodes, "pictures", [x], [logits], [numpy_helper.from_array(matrix, "matrix")])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
-
-
 @pytest.fixture(scope="module")
 def images_bundle(points_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of points, turned into one of images."""
-    made = Path(shutil.copytree(points_bundle, tmp_path_factory.mktemp("images") / "images"))
-    for file, side in (("engines/onnxruntime", "student"), ("graphs", "student"), ("reference", "teacher")):
-        write_pictures(made / file / "model.onnx", pictures(side))
-    raw = np.random.default_rng(0).integers(0, 256, (16, 1, 8, 8), np.uint8)
-    inputs = raw.reshape(16, 64).astype(np.float32) / 255
-    golden = load_file(made / "golden.safetensors")
-    golden |= {"raw.x": raw, "teacher.logits": inputs @ pictures("teacher"), "engine.logits": inputs @ pictures("student")}
-    save_file(golden, made / "golden.safetensors")
-    manifest = json.loads((made / "manifest.json").read_text())
-    manifest["inputs"]["x"]["axes"] = ["batch", 1, 8, 8]
-    manifest["preprocess"]["x"] = [{"step": "scale", "by": 1 / 255}]
-    (made / "manifest.json").write_text(json.dumps(manifest))
-    checksums.seal(made)
-    return made
+    return pictures.of_pixels(points_bundle, tmp_path_factory.mktemp("images") / "images")
 
 
 @pytest.fixture(scope="module")

@@ -57,10 +57,14 @@ class DecodeImage(Step):
             with Image.open(BytesIO(file), formats=FORMATS) as image:
                 problem = self.problem(image)
                 made = None if problem else np.asarray(upright(image, self.mode))
+        except Image.DecompressionBombError as error:
+            raise self.refuse(
+                which, f"it claims more pixels than its max_pixels, {self.max_pixels}; send a smaller image"
+            ) from error
         except Exception as error:  # a damaged file may raise anything, in any of Pillow's decoders
             said = str(error).partition(" <_io")[0] or type(error).__name__
             raise self.refuse(
-                which, f"no image of {', '.join(FORMATS)} ({said}); send the whole file as it is on disk"
+                which, f"no image of {', '.join(FORMATS)} ({said}); send the whole file as it is on disk: no base64, no text"
             ) from error
         if made is None:
             raise self.refuse(which, str(problem))
@@ -79,8 +83,9 @@ class DecodeImage(Step):
 def upright(image: Image, mode: str) -> Image:
     from PIL import ImageOps
 
-    turned = ImageOps.exif_transpose(image)
-    return (turned.convert("RGBA") if "transparency" in turned.info else turned).convert(mode)
+    ImageOps.exif_transpose(image, in_place=True)
+    shown = image.convert("RGBA") if "transparency" in image.info else image
+    return shown if shown.mode == mode else shown.convert(mode)  # which would copy
 
 
 class ImageStep(Step):
@@ -173,6 +178,25 @@ class ChannelsFirst(Step):
         if x.ndim != 4:
             raise self.refuse(found(x), "it reads [N, H, W, C]; a grey image needs an axis of one channel")
         return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+
+
+def pixels(steps: Sequence[Step], file: bytes) -> int:
+    """The most that a file's picture has on its way through the steps, by its header; 0 where decoding tells what is wrong."""
+    from PIL import Image
+
+    try:
+        with Image.open(BytesIO(file), formats=FORMATS) as image:
+            height, width = image.height, image.width
+    except Exception:  # noqa: BLE001  # a damaged file may raise anything; decoding it says so to its sender
+        return 0
+    most = height * width
+    for step in steps:
+        if isinstance(step, Resize):
+            height, width = step.size(height, width)
+        elif isinstance(step, CenterCrop):
+            height, width = min(height, step.height), min(width, step.width)
+        most = max(most, height * width)
+    return most
 
 
 def is_image(one: Any) -> bool:

@@ -16,8 +16,14 @@ import numpy.typing as npt
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
+Places = npt.NDArray[np.int64]
+Weights = npt.NDArray[np.int32]
 Filter = Literal["bilinear", "bicubic"]
 BITS = 22
+BLOCK = 2**18
+"""Numbers that are summed at a time, so that they stay in the cache, and a large image needs little memory beside its own."""
+KEPT = 2**13
+"""Pixels of sides up to which weights are kept for the next image."""
 REACH: dict[Filter, int] = {"bilinear": 1, "bicubic": 2}
 """How far a filter looks to each side, in pixels of the larger of both images."""
 CUBIC = -0.5  # the slope of the cubic at 1; OpenCV and PyTorch without antialias have -0.75
@@ -39,16 +45,24 @@ def along_rows(image: Pixels, width: int, kind: Filter) -> Pixels:
     """``[H, W, C]`` to ``[H, width, C]``."""
     if width == image.shape[1]:
         return image
-    places, weights = taps(image.shape[1], width, kind)
-    total = np.full((image.shape[0], width, image.shape[2]), 1 << (BITS - 1), np.int32)  # a half, so that cutting bits off rounds
+    rows, _, channels = image.shape
+    places, weights = (kept if max(image.shape[1], width) <= KEPT else taps)(image.shape[1], width, kind)
+    made = np.empty((rows, width, channels), np.uint8)
+    step = max(1, BLOCK // (width * channels))
+    for top in range(0, rows, step):
+        made[top : top + step] = summed(image[top : top + step], places, weights)
+    return made
+
+
+def summed(image: Pixels, places: Places, weights: Weights) -> Pixels:
+    total = np.full((len(image), places.shape[1], image.shape[2]), 1 << (BITS - 1), np.int32)  # a half: cutting bits off rounds
     for place, weight in zip(places, weights, strict=True):
         total += image[:, place].astype(np.int32) * weight[:, None]
     made: Pixels = np.clip(total >> BITS, 0, 255).astype(np.uint8)
     return made
 
 
-@lru_cache(maxsize=32)
-def taps(size: int, wanted: int, kind: Filter) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+def taps(size: int, wanted: int, kind: Filter) -> tuple[Places, Weights]:
     """Which pixels each new one is made of, and their weights: both ``[taps, wanted]``."""
     scale = size / wanted
     wide = max(scale, 1.0)
@@ -61,6 +75,9 @@ def taps(size: int, wanted: int, kind: Filter) -> tuple[npt.NDArray[np.int64], n
     shares /= shares.sum(0)
     weights = np.trunc(shares * (1 << BITS) + np.copysign(0.5, shares)).astype(np.int32)
     return np.minimum(places, size - 1), weights
+
+
+kept = lru_cache(maxsize=32)(taps)
 
 
 def shape(kind: Filter, x: Floats) -> Floats:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import inf
 from pathlib import Path
@@ -11,12 +11,14 @@ from time import perf_counter_ns
 from typing import Any
 
 from attar.models import preprocess
+from attar.models.preprocess import DecodeImage, Step
+from attar.models.preprocess.images import pixels
 from attar.models.task import Array, Arrays
 from attar.pipeline.errors import AttarError, Unfit
 from attar.stages.packaging.manifest import Manifest
 from attar.stages.serving.batcher import Batcher, Limits
 from attar.stages.serving.engines import Engines, open_engines
-from attar.stages.serving.errors import BadRequest, Busy, Late, Refused
+from attar.stages.serving.errors import BadRequest, Busy, Late, Refused, TooLarge
 from attar.stages.serving.observer import Observer, Times
 from attar.stages.serving.protocol import Infer
 from attar.stages.serving.reader import Reader
@@ -80,6 +82,7 @@ class Served:
         await asyncio.to_thread(self.engines.close)
 
     def _prepare(self, raw: Arrays) -> dict[str, Array]:
+        check_pictures(self.engines.manifest.preprocess, raw, self.settings.max_pixels)
         return preprocess.apply(self.engines.manifest.preprocess, raw)
 
     def _executed(self, rows: int, nanoseconds: int) -> None:
@@ -195,9 +198,19 @@ class Model:
             raise Busy(f"{served.active} requests are on their way already; try again later")
         try:
             infer.inputs = await served.prepared(prepare, infer.inputs)
+        except Refused:
+            raise
         except AttarError as error:
             raise BadRequest(str(error)) from error
         infer.rows = served.models[0].signature.rows({name: array.shape for name, array in infer.inputs.items()})
+
+
+def check_pictures(preprocess: Mapping[str, Sequence[Step]], raw: Arrays, most: int) -> None:
+    """By the headers of the files, before any of them is decoded. Raises TooLarge."""
+    decoded = {name: steps for name, steps in preprocess.items() if isinstance(next(iter(steps), None), DecodeImage)}
+    found = sum(pixels(steps, file) for name, steps in decoded.items() for file in raw[name].tolist())
+    if found > most:
+        raise TooLarge(f"the pictures have {found:,} pixels, decoded or resized; {most:,} a request are allowed, so send fewer")
 
 
 def passed(manifest: Manifest) -> bool:

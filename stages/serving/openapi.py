@@ -9,16 +9,40 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from attar import __version__
+from attar.stages.serving.errors import (
+    BadRequest,
+    Busy,
+    EngineFailed,
+    Forbidden,
+    HeaderTooLarge,
+    Late,
+    NotFound,
+    TooLarge,
+    TooSlow,
+    Unauthorized,
+)
 from attar.stages.serving.guard import OPEN
 from attar.stages.serving.model import Model
-from attar.stages.serving.protocol import HEADER_LENGTH
+from attar.stages.serving.protocol import HEADER_LENGTH, STATEFUL
 from attar.stages.serving.settings import Settings
 from attar.stages.serving.signature import Declared, Signature
 
 Schema = dict[str, Any]
 MANY = {"type": "array", "items": {"type": "object"}}
 ECHOED = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean", "null"]}}
+PARAMETERS = ECHOED | {
+    "properties": {
+        "timeout": {"type": "integer", "minimum": 1, "description": "Microseconds"},
+        "binary_data_output": {"type": "boolean"},
+        **{name: {"enum": [0, False, ""]} for name in STATEFUL},
+    }
+}
+BEHIND = {"type": "object", "properties": {"binary_data_size": False, "shared_memory_region": False}}
+"""Parameters of a tensor that is in the JSON, not behind it."""
+PER_OUTPUT = {"classification": {"type": "integer", "minimum": 0}, "binary_data": {"type": "boolean"}}
 TENSOR = {
     "type": "object",
     "required": ["name", "datatype", "shape"],
@@ -42,6 +66,11 @@ ANSWER = {
     },
 }
 ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+ANYWHERE = (BadRequest, Unauthorized, Forbidden, TooSlow, TooLarge, HeaderTooLarge, EngineFailed, Busy)
+"""What any request may be answered."""
+REFUSALS = (*ANYWHERE, NotFound, Late)
+NOT_READY = {"503": {"description": "Not ready"}}
+NAMED = {"404": {"$ref": "#/components/responses/NotFound"}}
 
 
 def document(models: Iterable[Model], settings: Settings) -> Schema:
@@ -51,7 +80,9 @@ def document(models: Iterable[Model], settings: Settings) -> Schema:
     if settings.token_file:
         for path in paths.keys() & {each.decode() for each in OPEN}:
             paths[path]["get"]["security"] = []
-    components: Schema = {"schemas": {"Error": ERROR, "Answer": ANSWER}}
+    told = as_json({"$ref": "#/components/schemas/Error"})
+    refusals = {each.__name__: {"description": str(each.__doc__), "content": told} for each in REFUSALS}
+    components: Schema = {"schemas": {"Error": ERROR, "Answer": ANSWER}, "responses": refusals}
     if settings.token_file:
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     return {
@@ -68,13 +99,13 @@ def server() -> dict[str, Schema]:
     ready = as_json({"type": "object", "properties": {"ready": {"type": "boolean"}}})
     return {
         "/v2/health/live": {"get": operation("Whether the server lives")},
-        "/v2/health/ready": {"get": operation("Whether everything that is served answers")},
+        "/v2/health/ready": {"get": operation("Whether everything that is served answers", more=NOT_READY)},
         "/v2": {"get": operation("The server's name, version and extensions", {"type": "object"})},
         "/v2/models/stats": {"get": operation("Statistics of every model", {"type": "object"})},
         "/v2/repository/index": {"post": operation("Every model, loaded or not", MANY, requestBody={"content": ready})},
-        "/v2/repository/models/{name}/load": {"post": operation("Load a bundle, or load it anew", parameters=name)},
-        "/v2/repository/models/{name}/unload": {"post": operation("Stop serving a bundle", parameters=name)},
-        "/metrics": {"get": operation("What Prometheus reads")},
+        "/v2/repository/models/{name}/load": {"post": operation("Load a bundle, or load it anew", more=NAMED, parameters=name)},
+        "/v2/repository/models/{name}/unload": {"post": operation("Stop serving a bundle", more=NAMED, parameters=name)},
+        "/metrics": {"get": operation("What Prometheus reads", {"type": "string"}, as_type="text/plain")},
         "/openapi.json": {"get": operation("This description", {"type": "object"})},
     }
 
@@ -82,31 +113,37 @@ def server() -> dict[str, Schema]:
 def model_paths(model: Model) -> dict[str, Schema]:
     name, base = model.name, f"/v2/models/{model.name}"
     return {
-        base: {"get": operation(f"What {name} takes and gives", {"type": "object"})},
-        f"{base}/ready": {"get": operation(f"Whether {name} answers")},
-        f"{base}/config": {"get": operation(f"The configuration of {name}", {"type": "object"})},
-        f"{base}/stats": {"get": operation(f"Statistics of {name}", {"type": "object"})},
+        base: {"get": operation(f"What {name} takes and gives", {"type": "object"}, more=NAMED)},
+        f"{base}/ready": {"get": operation(f"Whether {name} answers", more=NAMED | NOT_READY)},
+        f"{base}/config": {"get": operation(f"The configuration of {name}", {"type": "object"}, more=NAMED)},
+        f"{base}/stats": {"get": operation(f"Statistics of {name}", {"type": "object"}, more=NAMED)},
         f"{base}/infer": {"post": infer(name, model.signature)},
     }
 
 
 def infer(name: str, signature: Signature) -> Schema:
     tensors = [tensor(each, signature.ranges) for each in signature.inputs.values()]
-    outputs = {"type": "object", "required": ["name"], "properties": {"name": {"enum": list(signature.outputs)}}}
+    named = {"name": {"enum": list(signature.outputs)}, "parameters": {"type": "object", "properties": PER_OUTPUT}}
+    outputs = {"type": "object", "required": ["name"], "properties": named}
     asked = {
         "type": "object",
         "required": ["inputs"],
         "properties": {
             "id": {"type": "string"},
-            "parameters": ECHOED,
+            "parameters": PARAMETERS,
             "inputs": {"type": "array", "minItems": len(tensors), "maxItems": len(tensors), "items": {"oneOf": tensors}},
             "outputs": {"type": "array", "items": outputs},
         },
     }
     length = {"name": HEADER_LENGTH, "in": "header", "schema": {"type": "integer", "minimum": 0}}
-    length["description"] = "Bytes of the JSON, where the bytes of tensors follow it"
+    length["description"] = "Bytes of the JSON, where those of tensors follow it: each has a binary_data_size instead of data"
     body = {"required": True, "content": as_json(asked) | {"application/octet-stream": {}}}
-    return operation(f"Ask {name}", {"$ref": "#/components/schemas/Answer"}, requestBody=body, parameters=[length])
+    late = {"504": {"$ref": "#/components/responses/Late"}}
+    made = operation(
+        f"Ask {name}", {"$ref": "#/components/schemas/Answer"}, more=NAMED | late, requestBody=body, parameters=[length]
+    )
+    made["responses"]["200"]["content"]["application/octet-stream"] = {}
+    return made
 
 
 def tensor(declared: Declared, ranges: Mapping[str, tuple[int, int]]) -> Schema:
@@ -115,13 +152,13 @@ def tensor(declared: Declared, ranges: Mapping[str, tuple[int, int]]) -> Schema:
     shape = {"type": "array", "prefixItems": axes, "minItems": len(axes), "maxItems": len(axes)}
     return {
         "type": "object",
-        "required": ["name", "datatype", "shape"],
+        "required": ["name", "datatype", "shape", "data"],
         "properties": {
             "name": {"const": declared.name},
             "datatype": {"const": declared.datatype},
             "shape": shape,
             "data": {"type": "array", "items": {"anyOf": [element(declared.datatype), {"type": "array"}]}},
-            "parameters": {"type": "object", "properties": {"binary_data_size": {"type": "integer", "minimum": 0}}},
+            "parameters": BEHIND,
         },
     }
 
@@ -136,14 +173,19 @@ def element(datatype: str) -> Schema:
         bits = int(found[2])
         low, high = (0, 2**bits - 1) if found[1] else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
         return {"type": "integer", "minimum": low, "maximum": high}
-    return {"type": {"BYTES": "string", "BOOL": "boolean"}.get(datatype, "number")}
+    if found := re.fullmatch(r"FP(\d+)", datatype):
+        most = float(np.finfo(f"float{found[1]}").max)
+        return {"type": "number", "minimum": -most, "maximum": most}
+    return {"type": {"BYTES": "string", "BOOL": "boolean"}[datatype]}
 
 
-def operation(summary: str, answer: Schema | None = None, **more: Any) -> Schema:
-    """Every error is an object with ``error``, but those of health and readiness, which have no content."""
-    told = {"description": "as asked", **({} if answer is None else {"content": as_json(answer)})}
-    refused = {"description": "why not", "content": as_json({"$ref": "#/components/schemas/Error"})}
-    return {"summary": summary, "responses": {"200": told, "default": refused}, **more}
+def operation(
+    summary: str, answer: Schema | None = None, *, more: Schema | None = None, as_type: str = "application/json", **rest: Any
+) -> Schema:
+    """``more``: responses beside the usual. Every error is an object with ``error``, but readiness, which has no content."""
+    told = {"description": "As asked", **({} if answer is None else {"content": {as_type: {"schema": answer}}})}
+    refused = {str(each.status): {"$ref": f"#/components/responses/{each.__name__}"} for each in ANYWHERE}
+    return {"summary": summary, "responses": {"200": told, **refused, **(more or {})}, **rest}
 
 
 def as_json(schema: Schema) -> Schema:
