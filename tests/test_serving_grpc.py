@@ -158,8 +158,11 @@ def test_a_head_is_understood_once(server: Running) -> None:
     before = remembered.cache_info()
     for rows in ([[1, 2]], [[3, 4]], [[5, 6], [7, 8]]):
         content = np.array(rows, np.float32)
-        sent = request(point(shape=content.shape), model_version="", id="once", raw_input_contents=[content.tobytes()])
-        assert np.allclose(triton.InferResult(ask(server, sent)).as_numpy("logits"), content @ STUDENT)
+        sent = request(point(shape=content.shape), id=str(rows), raw_input_contents=[content.tobytes()])
+        sent.parameters["of"].string_param = "this test"
+        found = triton.InferResult(ask(server, sent))
+        assert np.allclose(found.as_numpy("logits"), content @ STUDENT)
+        assert found.get_response().id == str(rows)
     after = remembered.cache_info()
     assert (after.hits - before.hits, after.misses - before.misses) == (1, 2)
 
