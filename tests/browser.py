@@ -110,6 +110,19 @@ class Browser:
         field = self.call("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})")["result"]["objectId"]
         self.call("DOM.setFileInputFiles", objectId=field, files=[str(file)])
 
+    def type(self, selector: str, text: str) -> None:
+        """As from a keyboard, into a field that is emptied first."""
+        self.run(f"(field => {{ field.focus(); field.select(); }})(document.querySelector({json.dumps(selector)}))")
+        self.call("Input.insertText", text=text)
+
+    def drop(self, selector: str, file: Path) -> None:
+        """From a folder of the desktop onto the middle of an element."""
+        box = self.run(f"JSON.stringify(document.querySelector({json.dumps(selector)}).getBoundingClientRect())")
+        left, top, width, height = (json.loads(box)[name] for name in ("left", "top", "width", "height"))
+        data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.call("Input.dispatchDragEvent", type=kind, x=left + width / 2, y=top + height / 2, data=data)
+
     def close(self) -> None:
         """It ends by itself once nobody is at the other end of the pipe."""
         self._to.close()

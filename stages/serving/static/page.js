@@ -10,6 +10,7 @@ let model = null; // the one of them that is shown
 let inputs = []; // what reads each of its inputs
 let busy = false, again = false;
 let looking = false;
+let gone = false; // whether that is the problem that is shown
 let before = null; // the metrics of the last look
 
 const $ = id => document.getElementById(id);
@@ -22,21 +23,27 @@ const digits = (number, most = 3) => !Number.isFinite(number) ? "–" : number &
   : number.toLocaleString("en", { maximumSignificantDigits: most });
 const time = ms => ms === undefined ? "" : ms < 1 ? `${digits(ms * 1000)} µs` : `${digits(ms)} ms`;
 
+class Gone extends Error {
+  constructor() { super("The server does not answer. It may have been stopped, or the way to it is interrupted."); }
+}
+
 // -- asking the server ---------------------------------------------------------------------------------------------
 
 async function call(path, options = {}) {
   const headers = { ...options.headers, ...(token && { Authorization: `Bearer ${token}` }) };
-  const answer = await fetch(path, { ...options, headers, cache: "no-store", credentials: "omit" });
+  const answer = await fetch(path, { ...options, headers, cache: "no-store", credentials: "omit" }).catch(() => { throw new Gone(); });
   if (answer.status === 401) {
     $("token").hidden = false;
     $("secret").focus();
     throw new Error(token ? "The server does not know this token." : "");
   }
-  if (!answer.ok) throw new Error((await answer.json()).error);
+  if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).error || `The server answers with ${answer.status}.`);
   return answer;
 }
 
 function problem(error) {
+  gone = error instanceof Gone;
+  $("live").classList.toggle("stale", gone);
   $("problem").textContent = error ? error.message : "";
   $("problem").hidden = !(error && error.message);
 }
@@ -74,7 +81,14 @@ async function ask() {
       if (of === model) show(student, shadow);
     } while (again);
     problem();
-  } catch (error) { problem(error); } finally { busy = false; }
+  } catch (error) { unanswered(); problem(error); } finally { busy = false; }
+}
+
+/** An answer to another question is none to this one. */
+function unanswered() {
+  $("answer").replaceChildren();
+  $("nothing").hidden = false;
+  $("timing").hidden = true;
 }
 
 // -- the answer ----------------------------------------------------------------------------------------------------
@@ -168,15 +182,17 @@ const fields = {
         pen.drawImage(image, (form.width - w) / 2, (form.height - h) / 2, w, h);
         sent = form.file ? given : null;
         ask();
-      } catch { problem(new Error(`${given.name} is no image that this browser reads.`)); }
+      } catch {
+        file.value = "";
+        problem(new Error(`${given.name} is no image that this browser reads.`));
+      }
     };
     drawing(canvas, pen, () => { sent = null; });
     file.addEventListener("change", () => { if (file.files.length) put(file.files[0]); });
     invert.addEventListener("change", ask);
-    canvas.addEventListener("dragover", event => { event.preventDefault(); canvas.classList.add("over"); });
-    canvas.addEventListener("dragleave", () => canvas.classList.remove("over"));
-    canvas.addEventListener("drop", event => {
-      event.preventDefault();
+    place.addEventListener("dragover", () => canvas.classList.add("over"));
+    place.addEventListener("dragleave", () => canvas.classList.remove("over"));
+    place.addEventListener("drop", event => {
       canvas.classList.remove("over");
       if (event.dataTransfer.files.length) put(event.dataTransfer.files[0]);
     });
@@ -237,9 +253,7 @@ function choose(index) {
   $("meta").textContent = [`version ${model.version}`, `${model.properties.precision} on ${runtime}`, `${threads} thread${threads > 1 ? "s" : ""}`,
     told.shadow ? `shadow: ${told.shadow}` : "no shadow"].join(" · ");
   $("summary").textContent = model.summary;
-  $("answer").replaceChildren();
-  $("nothing").hidden = false;
-  $("timing").hidden = true;
+  unanswered();
   const made = model.forms.map(form => {
     const place = make("div", {}, make("label", { htmlFor: `input-${form.name}`, textContent: form.kind === "image" ? `${form.name}: draw, drop or choose an image` : form.name }));
     const { read, clear } = fields[form.kind](form, place);
@@ -292,16 +306,20 @@ function live(metrics, now) {
     ["rows of a batch", calls ? digits(sum("attar_batch_rows_sum", {}, model.title) / calls) : "–"],
     ["waiting", digits(sum("attar_queue_requests", {}, model.title), 6)],
   ];
+  const several = Object.keys(model.kinds).length > 1;
   for (const { name, labels, value } of metrics)
     if (/^attar_shadow_(correlation|agreement|kdl|cosine|samples)$/.test(name))
-      tiles.push([`shadow: ${labels.output} ${name.slice(13)}`, digits(value, 4)]);
+      tiles.push([`shadow ${name.slice(13)}${several ? ` · ${labels.output}` : ""}`, digits(value, 4)]);
   before = { total, now };
   $("live").replaceChildren(...tiles.map(([name, value]) => make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: value }))));
 }
 
 async function look() {
   try {
-    if (!document.hidden && model) live(parsed(await (await call("metrics")).text()), performance.now());
+    if (!document.hidden && model) {
+      live(parsed(await (await call("metrics")).text()), performance.now());
+      if (gone) problem();
+    }
   } catch (error) { problem(error); }
   setTimeout(look, LIVE);
 }
@@ -322,6 +340,7 @@ async function open() {
   } catch (error) { problem(error); }
 }
 
+for (const event of ["dragover", "drop"]) document.addEventListener(event, each => each.preventDefault()); // a file beside the field opens nothing
 $("token").addEventListener("submit", event => { event.preventDefault(); token = $("secret").value.trim(); $("secret").value = ""; open(); });
 $("choice").addEventListener("change", () => choose($("choice").selectedIndex));
 $("ask").addEventListener("submit", event => { event.preventDefault(); ask(); });
