@@ -33,16 +33,18 @@ from attar.stages.serving.signature import Declared, Signature
 Schema = dict[str, Any]
 MANY = {"type": "array", "items": {"type": "object"}}
 ECHOED = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean", "null"]}}
+LARGEST = 2**53 - 1
+"""Integer that every reader of JSON takes as it is."""
 PARAMETERS = ECHOED | {
     "properties": {
-        "timeout": {"type": "integer", "minimum": 1, "description": "Microseconds"},
+        "timeout": {"type": "integer", "minimum": 1, "maximum": LARGEST, "description": "Microseconds"},
         "binary_data_output": {"type": "boolean"},
         **{name: {"enum": [0, False, ""]} for name in STATEFUL},
     }
 }
 BEHIND = {"type": "object", "properties": {"binary_data_size": False, "shared_memory_region": False}}
 """Parameters of a tensor that is in the JSON, not behind it."""
-PER_OUTPUT = {"classification": {"type": "integer", "minimum": 0}, "binary_data": {"type": "boolean"}}
+PER_OUTPUT = {"classification": {"type": "integer", "minimum": 0, "maximum": LARGEST}, "binary_data": {"type": "boolean"}}
 TENSOR = {
     "type": "object",
     "required": ["name", "datatype", "shape"],
