@@ -75,12 +75,12 @@ def torch(file: Path, compiled: bool, freezing: bool = False) -> Predict:
 
     from attar.models.task import load_task
     from attar.stages.artifacts import Weights
-    from attar.stages.runtimes.torch import channels_last, predictor
+    from attar.stages.runtimes.torch import laid_out, predictor
 
     torch.set_num_threads(1)
     torch._inductor.config.freezing = freezing
     given = json.loads(file.read_text())
-    module = channels_last(Weights("", "", Path(given["root"]), given["facts"]).load())
+    module = laid_out(Weights("", "", Path(given["root"]), given["facts"]).load(), torch.device("cpu"))
     if compiled:
         module.compile(dynamic=False)
     return predictor(module, load_task(given["facts"]["task"]))

@@ -27,7 +27,7 @@ from attar.stages.distillation.objective import Objective
 from attar.stages.distillation.schedule import SCHEDULES
 from attar.stages.distillation.validation import Validation
 from attar.stages.learn import Learn
-from attar.stages.runtimes.torch import call, channels_last
+from attar.stages.runtimes.torch import call, laid_out
 
 CHECKPOINT_SECONDS = 60.0
 """Within an epoch; there is one at the end of each, too."""
@@ -63,7 +63,7 @@ class Training:
     """Of their losses."""
 
     def __post_init__(self) -> None:
-        channels_last(self.module)
+        laid_out(self.module, self.compute.device)
         self.trained = [*self.module.parameters(), *self.beside.parameters()]
         self.plain = torch.optim.AdamW(self.trained, weight_decay=self.settings.weight_decay, fused=True)
         self.optimizer = self.compute.optimizer(self.plain)

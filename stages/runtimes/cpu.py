@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +31,21 @@ def saturates() -> bool:
     return platform.machine() in X86 and not EXACT & cpu_flags()
 
 
+def without_avx512() -> bool:
+    """Whether it is an x86 CPU whose vectors have 256 bits at most; ``avx512bw`` is part of what libraries mean by AVX-512."""
+    return platform.machine() in X86 and "avx512bw" not in cpu_flags()
+
+
 def powers(cores: int) -> list[int]:
     """1, 2, 4, ... and every core."""
     return [*(1 << power for power in range(cores.bit_length()) if 1 << power < cores), cores]
 
 
-def cpu_flags() -> set[str]:
+@cache
+def cpu_flags() -> frozenset[str]:
     """What the kernel says that the CPU can do; Linux calls it ``flags`` on x86 and ``Features`` on Arm."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         name, _, value = line.partition(":")
         if name.strip() in ("flags", "Features"):
-            return set(value.split())
-    return set()
+            return frozenset(value.split())
+    return frozenset()

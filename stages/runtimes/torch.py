@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +18,7 @@ from attar.models.task import Array, Arrays, Predict, Predictor, Task, load_task
 from attar.pipeline import names
 from attar.pipeline.errors import StageError, did_you_mean
 from attar.pipeline.stage import Device
-
-REGISTER = 16
-"""Floats in the widest vector register of an x86 CPU (AVX-512); AVX2's hold 8."""
+from attar.stages.runtimes import cpu
 
 
 def device_of(requested: Device) -> torch.device:
@@ -89,9 +87,9 @@ def misfits(expected: Mapping[str, torch.Tensor], got: Mapping[str, torch.Tensor
 
 
 def call(module: nn.Module, task: Task, inputs: Arrays) -> dict[str, torch.Tensor]:
-    """Named arrays in, named tensors out. Images ``(B, C, H, W)`` go in channels-last, which CPUs convolve faster."""
+    """Named arrays in, named tensors out. Images ``(B, C, H, W)`` lie as ``layout`` says."""
     place = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
-    given = [tensor(inputs[name]).to(place) for name in task.inputs]
+    given = [tensor(inputs[name], layout(place)).to(place) for name in task.inputs]
     made = module(*given)
     outputs = made if isinstance(made, tuple) else (made,)
     if len(outputs) != len(task.outputs):
@@ -99,38 +97,24 @@ def call(module: nn.Module, task: Task, inputs: Arrays) -> dict[str, torch.Tenso
     return dict(zip(task.outputs, outputs, strict=True))
 
 
-def tensor(array: Array) -> torch.Tensor:
+def tensor(array: Array, images: torch.memory_format) -> torch.Tensor:
     made = torch.from_numpy(np.ascontiguousarray(array))
-    return made.contiguous(memory_format=torch.channels_last) if made.ndim == 4 else made
+    return made.contiguous(memory_format=images) if made.ndim == 4 else made
 
 
-def channels_last(module: nn.Module) -> nn.Module:
-    """The module itself, its convolutions' weights laid out for channels-last images, all but those that ``overflows``."""
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
-    for each in filter(overflows, module.modules()):
-        each.weight.data = each.weight.data.clone(memory_format=torch.contiguous_format)
-        if contiguous not in each._forward_pre_hooks.values():
-            each.register_forward_pre_hook(contiguous)
-    return module
+def layout(place: torch.device) -> torch.memory_format:
+    """How images and the weights of their convolutions lie: channels-last, which is faster, but on x86 without AVX-512.
 
-
-def overflows(module: nn.Module) -> TypeGuard[nn.Conv2d]:
-    """Whether oneDNN would write the gradient of its channels-last weight beyond the memory that it has for it.
-
-    Of a 1x1 convolution with a stride and fewer channels than a register holds: with AVX2 the gradient is wrong, or the process
-    crashes or hangs. https://github.com/uxlfoundation/oneDNN/issues/6035, open in torch 2.13.
+    There oneDNN writes the gradient of a channels-last 1x1 convolution with a stride and fewer than 8 channels beyond its memory:
+    it is wrong by half of itself, or the process crashes or hangs. https://github.com/uxlfoundation/oneDNN/issues/6035, open in
+    torch 2.13.
     """
-    return (
-        isinstance(module, nn.Conv2d)
-        and module.kernel_size == (1, 1)
-        and module.stride != (1, 1)
-        and module.in_channels < REGISTER
-    )
+    return torch.contiguous_format if place.type == "cpu" and cpu.without_avx512() else torch.channels_last
 
 
-def contiguous(module: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-    """Before the call of a module: torch computes channels-last where the input or the weight lies so."""
-    return (inputs[0].contiguous(),)
+def laid_out(module: nn.Module, place: torch.device) -> nn.Module:
+    """The module itself, for images that go to this device; it is not moved."""
+    return module.to(memory_format=layout(place))  # type: ignore[call-overload,no-any-return]  # torch's stub lacks it
 
 
 def probe(module: nn.Module, task: Task) -> None:
@@ -165,7 +149,8 @@ def predictor(module: nn.Module, task: Task) -> Predict:
 @contextmanager
 def opened(module: nn.Module, task_name: str, threads: int | None = None, device: Device = "cpu") -> Iterator[Predictor]:
     """The module as a predictor; inside, PyTorch runs on ``threads`` threads (None: as many as it was set to)."""
-    predict = predictor(channels_last(module).to(device_of(device)), load_task(task_name))
+    place = device_of(device)
+    predict = predictor(laid_out(module, place).to(place), load_task(task_name))
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
