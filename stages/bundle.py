@@ -156,7 +156,7 @@ def sealed(path: Path, trusted: Path | None = None) -> tuple[Manifest, Seal]:
         seal = checksums.read(path)
         if trusted is not None:
             seal = signatures.checked(path, seal, trusted)
-        checksums.verify(path, seal.sums)
+        checksums.verify(path, seal)
     return placed(read_manifest(path), path), seal
 
 

@@ -20,7 +20,7 @@ def sign(path: str | Path, key: str | Path) -> Facts:
     """
     bundle = Path(path)
     if checksums.is_stored(bundle):
-        raise RecipeError(f"{bundle} is in a store, which is never changed; sign the copy that `attar run RECIPE -o DIR` makes")
+        raise RecipeError(f"{bundle} is in a store, which is never changed; sign the copy that {checksums.DELIVER} makes")
     private = signatures.private_key(Path(key))
     manifest, seal = bundles.sealed(bundle)
     check_fit(bundle, manifest.verdict, finished=manifest.unfinished or manifest.finished is not None)
