@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from errno import EXDEV
 from pathlib import Path
 
 from attar.pipeline.errors import RecipeError, StoreError
@@ -9,6 +10,8 @@ from attar.pipeline.stage import Facts
 from attar.stages import bundle as bundles
 from attar.stages.packaging import checksums, golden, signatures
 from attar.stages.packaging.judgement import check_fit
+
+MOUNTED = "it is a mount point; sign it before it is mounted"
 
 
 def sign(path: str | Path, key: str | Path) -> Facts:
@@ -41,7 +44,8 @@ def write(bundle: Path, signature: bytes) -> None:
             file.write(signature)
         partial.replace(place / checksums.SIGNATURE)
     except OSError as error:
-        said = f"{error.strerror or error}; the folder and the one that it is in must be writable"
+        advice = MOUNTED if error.errno == EXDEV else "the folder and the one that it is in must be writable"
+        said = f"{error.strerror or error}; {advice}"
         raise StoreError(f"cannot sign {bundle}: {said}") from error
     finally:
         partial.unlink(missing_ok=True)
