@@ -51,6 +51,7 @@ def write(bundle: Path, signature: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def open_to_others(key: str | Path) -> bool:
-    """Whether its group or everybody may read it."""
-    return bool(Path(key).stat().st_mode & 0o044)
+def open_to_others(key: str | Path) -> str | None:
+    """What its group or everybody may do with it: ``read``, ``write`` or nothing."""
+    mode = Path(key).stat().st_mode
+    return "read" if mode & 0o044 else "write" if mode & 0o022 else None

@@ -13,7 +13,7 @@ import pytest
 from attar.pipeline.errors import StoreError, Unfit
 from attar.stages.bundle import check
 from attar.stages.packaging.checksums import SIGNATURE, SUMS
-from attar.stages.sign import sign
+from attar.stages.sign import open_to_others, sign
 from tests.signing_parts import Pair, pair
 from tests.test_bundle import store
 
@@ -83,3 +83,11 @@ def test_a_signature_that_cannot_be_written_leaves_nothing(
     with pytest.raises(StoreError, match=told):
         sign(bundle, key.private)
     assert sorted(bundle.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("mode", "allowed"), [(0o600, None), (0o400, None), (0o640, "read"), (0o604, "read"), (0o622, "write"), (0o602, "write")]
+)
+def test_what_others_may_do_with_a_key(key: Pair, mode: int, allowed: str | None) -> None:
+    key.private.chmod(mode)
+    assert open_to_others(key.private) == allowed
