@@ -43,8 +43,8 @@ def sign(bundle: Path, key: Path, as_json: bool, verbose: bool) -> None:
     from attar.stages.sign import open_to_others, sign
 
     facts = sign(bundle, key)
-    if open_to_others(key):
-        click.echo(f"warning: {key} is a private key that others may read; chmod 600 it", err=True)
+    if allowed := open_to_others(key):
+        click.echo(f"warning: {key} is a private key that others may {allowed}; chmod 600 it", err=True)
     click.echo(json.dumps(facts, indent=1) if as_json else f"{bundle} is signed: " + _line(facts))
 
 

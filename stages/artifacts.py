@@ -17,6 +17,7 @@ from attar.pipeline.errors import StageError
 from attar.pipeline.stage import Artifact, Device, Facts
 from attar.stages.labelling.rows import Rows, mapped
 from attar.stages.packaging.steps import located
+from attar.stages.precision.placement import SYMMETRIC
 
 if TYPE_CHECKING:
     from torch import nn
@@ -79,6 +80,8 @@ class Weights(Model):
 class OnnxModel(Model):
     """``NAME.onnx`` for every name in the fact ``graphs``; ``precision`` says what is baked in.
 
+    An int8 graph for GPUs, of symmetric ``placement``, is computed as it is written: the integer kernels of a CPU may saturate.
+
     An opaque teacher's facts have a ``score`` too, and an empty ``history``.
     """
 
@@ -90,7 +93,8 @@ class OnnxModel(Model):
     def open(self, threads: int | None = None) -> AbstractContextManager[Predictor]:
         from attar.stages.runtimes import onnxruntime
 
-        return onnxruntime.opened({name: self.file(name) for name in self.facts["graphs"]}, threads)
+        files = {name: self.file(name) for name in self.facts["graphs"]}
+        return onnxruntime.opened(files, threads, integers=self.facts.get("placement") != SYMMETRIC.name)
 
 
 class Answers(Artifact):

@@ -36,6 +36,7 @@ from attar.stages.packaging.fitness import AGAIN, unfit
 from attar.stages.packaging.judgement import check_fit
 from attar.stages.packaging.manifest import LOOSEST, Manifest, Needs
 from attar.stages.packaging.steps import located
+from attar.stages.precision.placement import PLACEMENTS, SYMMETRIC
 from attar.stages.runtimes import runtime as runtimes
 from attar.stages.runtimes.runtime import Asked
 
@@ -103,7 +104,8 @@ def check_portable(path: Path, manifest: Manifest) -> None:
     files = {name: path / "graphs" / f"{name}.onnx" for name in manifest.graphs}
     who = "model" if "model" in manifest.answered else "engine"
     tolerance = max(LOOSEST, golden.within(manifest.engine))
-    with unfit(f"the graphs of {path} do not open"), onnxruntime.opened(files, manifest.engine.threads) as predict:
+    threads, integers = manifest.engine.threads, PLACEMENTS.get(manifest.engine.runtime) is not SYMMETRIC  # as in ``OnnxModel``
+    with unfit(f"the graphs of {path} do not open"), onnxruntime.opened(files, threads, integers=integers) as predict:
         try:
             replay(path, manifest, predict, tolerance, who)
         except Unfit as error:
@@ -156,7 +158,7 @@ def sealed(path: Path, trusted: Path | None = None) -> tuple[Manifest, Seal]:
         seal = checksums.read(path)
         if trusted is not None:
             seal = signatures.checked(path, seal, trusted)
-        checksums.verify(path, seal.sums)
+        checksums.verify(path, seal)
     return placed(read_manifest(path), path), seal
 
 

@@ -42,7 +42,7 @@ def finish(path: str | Path, out: str | Path, trusted: Path | None = None) -> Fa
     runtime = able(bundle, manifest)
     with filled(Path(out), bundle) as folder:
         copy(bundle, folder, seal)
-        checksums.verify(folder, seal.sums)
+        checksums.verify(folder, seal)
         complete(folder, manifest, runtime)
         return bundles.check(folder)
 

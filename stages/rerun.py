@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from attar.pipeline.workspace import Workspace, open_workspace
 from attar.stages import bundle as bundles
 from attar.stages.finish import able, copy, filled
 from attar.stages.package import Package
-from attar.stages.packaging.checksums import Seal, sha256
+from attar.stages.packaging.checksums import FACTS, Seal, sha256
 from attar.stages.slots import SLOTS
 
 
@@ -69,6 +70,16 @@ def check_same(bundle: Path, model: Path) -> None:
     ours, new = ({path.name: sha256(path) for path in folder.glob("*.onnx*")} for folder in (bundle / "graphs", model))
     if ours != new:
         raise Unfit(
-            f"the recipe makes another graph here than {bundle} holds; use the recipe and the store that made it, package it "
-            f"anew with `attar run`, or finish what it holds, without --recipe"
+            f"the recipe makes another graph here than {bundle} holds{bits(bundle, model)}; use the recipe and the store that "
+            f"made it, package it anew with `attar run`, or finish what it holds, without --recipe"
         )
+
+
+def bits(bundle: Path, model: Path) -> str:
+    """How the weights differ, which a CPU decides where the recipe does not; nothing where they do not."""
+    ours = bundles.read_manifest(bundle).lineage["model"].facts.get("weight_bits")
+    here = json.loads((model / FACTS).read_bytes()).get("weight_bits")
+    if here == ours:
+        return ""
+    reduced = str(ours == 7).lower()
+    return f": int8 weights of {here} bits, not {ours}, as follows from this CPU; `reduce_range = {reduced}` makes those"

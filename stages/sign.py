@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from errno import EXDEV
 from pathlib import Path
 
 from attar.pipeline.errors import RecipeError, StoreError
@@ -9,6 +10,8 @@ from attar.pipeline.stage import Facts
 from attar.stages import bundle as bundles
 from attar.stages.packaging import checksums, golden, signatures
 from attar.stages.packaging.judgement import check_fit
+
+MOUNTED = "it is a mount point; sign it before it is mounted"
 
 
 def sign(path: str | Path, key: str | Path) -> Facts:
@@ -20,7 +23,7 @@ def sign(path: str | Path, key: str | Path) -> Facts:
     """
     bundle = Path(path)
     if checksums.is_stored(bundle):
-        raise RecipeError(f"{bundle} is in a store, which is never changed; sign the copy that `attar run RECIPE -o DIR` makes")
+        raise RecipeError(f"{bundle} is in a store, which is never changed; sign the copy that {checksums.DELIVER} makes")
     private = signatures.private_key(Path(key))
     manifest, seal = bundles.sealed(bundle)
     check_fit(bundle, manifest.verdict, finished=manifest.unfinished or manifest.finished is not None)
@@ -41,12 +44,14 @@ def write(bundle: Path, signature: bytes) -> None:
             file.write(signature)
         partial.replace(place / checksums.SIGNATURE)
     except OSError as error:
-        said = f"{error.strerror or error}; the folder and the one that it is in must be writable"
+        advice = MOUNTED if error.errno == EXDEV else "the folder and the one that it is in must be writable"
+        said = f"{error.strerror or error}; {advice}"
         raise StoreError(f"cannot sign {bundle}: {said}") from error
     finally:
         partial.unlink(missing_ok=True)
 
 
-def open_to_others(key: str | Path) -> bool:
-    """Whether its group or everybody may read it."""
-    return bool(Path(key).stat().st_mode & 0o044)
+def open_to_others(key: str | Path) -> str | None:
+    """What its group or everybody may do with it: ``read``, ``write`` or nothing."""
+    mode = Path(key).stat().st_mode
+    return "read" if mode & 0o044 else "write" if mode & 0o022 else None

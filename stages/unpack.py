@@ -45,6 +45,7 @@ class Unpack(Stage[Production]):
             "task": self.task,
             "graphs": list(manifest.graphs),
             "precision": manifest.engine.precision,
+            "placement": manifest.lineage["model"].facts.get("placement"),
             "preprocess": STEPS.dump_python(shipped(manifest.preprocess, out), mode="json"),
             "parameters": manifest.lineage["model"].facts.get("parameters"),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from attar.pipeline.cli import main
 from attar.stages.bundle import open_bundle
+from attar.stages.runtimes import cpu
 from attar.stages.runtimes.runtime import RUNTIMES
 from tests import tiny
 from tests.late import HERE, MISSING
@@ -99,6 +101,17 @@ def test_with_its_recipe_the_engine_is_proven_there(project: Path) -> None:
     facts = json.loads(attar("finish", "out/cpu", "-o", "proven", "--recipe", "recipe.toml", "--store", "store", "--json").stdout)
     assert (facts["verdict"], facts["finished"]) == ("passed", None)
     assert json.loads(attar("check", "proven", "--json").stdout)["verdict"] == "passed"
+
+
+@pytest.mark.usefixtures("made", "here")
+def test_a_machine_whose_cpu_asks_for_other_bits_says_which(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, other, flags = (7, 8, {"avx512_vnni"}) if cpu.saturates() else (8, 7, {"avx2"})
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(cpu, "cpu_flags", lambda: flags)
+    said = attar("finish", "out/cpu", "-o", "wrong", "--recipe", "recipe.toml", "--store", "store", code=4).output
+    assert f"out/cpu holds: int8 weights of {other} bits, not {ours}, as follows from this CPU; `reduce_range = " in said
+    assert f"`reduce_range = {'true' if ours == 7 else 'false'}` makes those; use the recipe" in said
+    assert not (project / "wrong").exists()
 
 
 @pytest.mark.usefixtures("made", "here")

@@ -21,6 +21,8 @@ from tritonclient import grpc, http
 from tritonclient.utils import InferenceServerException
 
 import attar
+from attar.models.preprocess import Resize, Scale, Step
+from attar.models.preprocess.images import packed
 from attar.models.task import Array
 from attar.pipeline.errors import AttarError
 from attar.stages.serving.model import check_pictures
@@ -196,4 +198,16 @@ def test_pixels_that_a_resize_would_make_count() -> None:
     check_pictures({"x": pictures.FILES}, {"x": objects(narrow, b"no picture")}, 6400)
     with pytest.raises(AttarError, match="have 6,400 pixels, decoded or resized; 6,399 a request are allowed"):
         check_pictures({"x": pictures.FILES}, {"x": objects(narrow)}, 6399)
-    check_pictures({"x": pictures.FILES[1:]}, {"x": objects(narrow)}, 1)
+
+
+def test_pixels_that_a_resize_would_make_of_arrays_count() -> None:
+    """24 pictures of 1 x 600, 43 kB in all, had become 724 million pixels."""
+    steps: dict[str, list[Step]] = {"x": [Resize(shorter=224)], "text": [Scale(by=2)]}
+    raw: dict[str, Array] = {"x": np.zeros((24, 1, 600, 3), np.uint8), "text": np.zeros((1, 1, 1, 1))}
+    with pytest.raises(AttarError, match="have 722,534,400 pixels, decoded or resized; 50,000,000 a request are allowed"):
+        check_pictures(steps, raw, 50_000_000)
+    check_pictures(steps, raw | {"x": raw["x"][:1]}, 30_105_600)
+    with pytest.raises(AttarError, match="have 30,155,776 pixels"):
+        check_pictures(steps, raw | {"x": packed([raw["x"][0], np.zeros((1, 1, 3), np.uint8)])}, 30_105_600)
+    for nothing in (np.zeros((1, 0, 600, 3), np.uint8), np.zeros((1, 1, 600, 3)), np.zeros((1, 3), np.uint8)):
+        check_pictures(steps, raw | {"x": nothing}, 1)

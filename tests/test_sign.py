@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import attar
 from attar.pipeline.cli import main
-from attar.pipeline.errors import Missing, RecipeError, StoreError, Unfit
+from attar.pipeline.errors import Missing, RecipeError, Unfit
 from attar.stages import bundle as bundles
 from attar.stages.bundle import check
 from attar.stages.finish import finish
@@ -308,13 +308,6 @@ def test_nothing_is_written_into_a_store(bundle: Path, key: Pair) -> None:
     with pytest.raises(RecipeError, match=r"is in a store, which is never changed; sign the copy that `attar run RECIPE -o DIR`"):
         sign(bundle, key.private)
     assert not (bundle / SIGNATURE).exists()
-
-
-def test_a_signature_that_cannot_be_written_leaves_nothing(bundle: Path, key: Pair) -> None:
-    (bundle / SIGNATURE).mkdir()
-    with pytest.raises(StoreError, match=r"cannot sign .*: Is a directory; the folder and the one that it is in"):
-        sign(bundle, key.private)
-    assert [path.name for path in bundle.parent.iterdir()] == ["mine"]
 
 
 def test_what_lies_where_a_signature_is_begun_is_replaced(bundle: Path, key: Pair, tmp_path: Path) -> None:

@@ -180,16 +180,13 @@ class ChannelsFirst(Step):
         return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
 
 
-def pixels(steps: Sequence[Step], file: bytes) -> int:
-    """The most that a file's picture has on its way through the steps, by its header; 0 where decoding tells what is wrong."""
-    from PIL import Image
-
-    try:
-        with Image.open(BytesIO(file), formats=FORMATS) as image:
-            height, width = image.height, image.width
-    except Exception:  # noqa: BLE001  # a damaged file may raise anything; decoding it says so to its sender
-        return 0
+def pixels(steps: Sequence[Step], picture: Any) -> int:
+    """The most that a picture, a file's bytes or ``[H, W, C]``, has on its way through the steps, by its header or its shape; 0
+    where a step tells what is wrong with it."""
+    height, width = extent(picture)
     most = height * width
+    if not most:
+        return 0
     for step in steps:
         if isinstance(step, Resize):
             height, width = step.size(height, width)
@@ -197,6 +194,19 @@ def pixels(steps: Sequence[Step], file: bytes) -> int:
             height, width = min(height, step.height), min(width, step.width)
         most = max(most, height * width)
     return most
+
+
+def extent(picture: Any) -> tuple[int, int]:
+    """Height and width; of what is no picture 0, and its sender hears why from the step that reads it."""
+    if not isinstance(picture, bytes):
+        return picture.shape[:2] if is_image(picture) else (0, 0)
+    from PIL import Image
+
+    try:
+        with Image.open(BytesIO(picture), formats=FORMATS) as image:
+            return image.height, image.width
+    except Exception:  # noqa: BLE001  # a damaged file may raise anything
+        return 0, 0
 
 
 def is_image(one: Any) -> bool:

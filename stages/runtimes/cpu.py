@@ -14,6 +14,8 @@ FLAGS = frozenset(
     | {"amx_tile", "amx_int8", "amx_bf16", "amx_fp16", "asimd", "asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve2"}
 )
 """The features by which kernels are chosen."""
+CPUINFO = Path("/proc/cpuinfo")
+"""Of Linux alone."""
 X86 = frozenset({"x86_64", "AMD64"})
 EXACT = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 """Features of x86, with one of which products of bytes are added up in 32 bits."""
@@ -43,8 +45,8 @@ def powers(cores: int) -> list[int]:
 
 @cache
 def cpu_flags() -> frozenset[str]:
-    """What the kernel says that the CPU can do; Linux calls it ``flags`` on x86 and ``Features`` on Arm."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
+    """What the kernel says that the CPU can do; Linux calls it ``flags`` on x86 and ``Features`` on Arm. Elsewhere nothing."""
+    for line in CPUINFO.read_text().splitlines() if CPUINFO.exists() else ():
         name, _, value = line.partition(":")
         if name.strip() in ("flags", "Features"):
             return frozenset(value.split())

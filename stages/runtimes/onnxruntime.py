@@ -72,26 +72,29 @@ class OnnxRuntime(Runtime):
 
 @contextmanager
 def opened(
-    files: Mapping[str, Path | bytes], threads: int | None, provider: str = CPU, *, optimize: bool = True
+    files: Mapping[str, Path | bytes], threads: int | None, provider: str = CPU, *, optimize: bool = True, integers: bool = True
 ) -> Iterator[Predictor]:
-    """Sessions of named graphs, files or serialized models; ``optimize=False`` runs them as they are written.
+    """Sessions of named graphs, files or serialized models; ``optimize=False`` runs them as they are written, and
+    ``integers=False`` no products of bytes, but what Q-DQ pairs make in float.
 
     ``threads``: intra-op threads, None for every core that this process may use. Raises StageError when the graph
     cannot be loaded or the provider is not there, and, when called, for inputs that the graph does not take.
     """
-    yield Predictor({name: predictor(session(file, threads, provider, optimize)) for name, file in files.items()})
+    yield Predictor(
+        {name: predictor(session(file, options(threads, provider, optimize, integers), provider)) for name, file in files.items()}
+    )
 
 
-def session(file: Path | bytes, threads: int | None, provider: str, optimize: bool) -> onnxruntime.InferenceSession:
+def session(file: Path | bytes, options: onnxruntime.SessionOptions, provider: str) -> onnxruntime.InferenceSession:
     """A session that runs every node on ``provider``, or StageError."""
-    made = started(file, options(threads, provider, optimize), provider)
+    made = started(file, options, provider)
     if strays := elsewhere(made, provider):
         told = ", ".join(f"{operator} {node!r} on {where}" for where, node, operator in strays[:NAMED])
         raise StageError(f"{provider} was asked for, but ONNX Runtime runs {told}; {len(strays)} nodes in all")
     return made
 
 
-def options(threads: int | None, provider: str, optimize: bool) -> onnxruntime.SessionOptions:
+def options(threads: int | None, provider: str, optimize: bool, integers: bool = True) -> onnxruntime.SessionOptions:
     import onnxruntime
 
     count = cores() if threads is None else threads
@@ -101,6 +104,7 @@ def options(threads: int | None, provider: str, optimize: bool) -> onnxruntime.S
     made = onnxruntime.SessionOptions()
     made.intra_op_num_threads, made.inter_op_num_threads = count, 1
     made.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+    made.add_session_config_entry("session.disable_quant_qdq", "0" if integers else "1")
     made.log_severity_level = FATAL
     made.add_session_config_entry("session.intra_op.allow_spinning", "1" if count > 1 else "0")
     if provider != CPU:  # it takes every node that ONNX Runtime knows, so there is nothing to look for

@@ -11,7 +11,7 @@ from time import perf_counter_ns
 from typing import Any
 
 from attar.models import preprocess
-from attar.models.preprocess import DecodeImage, Step
+from attar.models.preprocess import DecodeImage, Resize, Step
 from attar.models.preprocess.images import pixels
 from attar.models.task import Array, Arrays
 from attar.pipeline.errors import AttarError, Unfit
@@ -206,9 +206,9 @@ class Model:
 
 
 def check_pictures(preprocess: Mapping[str, Sequence[Step]], raw: Arrays, most: int) -> None:
-    """By the headers of the files, before any of them is decoded. Raises TooLarge."""
-    decoded = {name: steps for name, steps in preprocess.items() if isinstance(next(iter(steps), None), DecodeImage)}
-    found = sum(pixels(steps, file) for name, steps in decoded.items() for file in raw[name].tolist())
+    """By the headers of files and the shapes of arrays, before any is decoded or resized. Raises TooLarge."""
+    growing = {name: steps for name, steps in preprocess.items() if any(isinstance(step, DecodeImage | Resize) for step in steps)}
+    found = sum(pixels(steps, picture) for name, steps in growing.items() for picture in raw[name])
     if found > most:
         raise TooLarge(f"the pictures have {found:,} pixels, decoded or resized; {most:,} a request are allowed, so send fewer")
 

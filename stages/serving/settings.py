@@ -57,7 +57,7 @@ class Settings(BaseModel):
     max_elements: int = Field(2**24, ge=1)
     """Elements of one tensor."""
     max_pixels: int = Field(50_000_000, ge=1)
-    """Pixels of all pictures of a request together, decoded or resized: a file of some thousand bytes can hold as many."""
+    """Pixels of all pictures of a request together, decoded or resized: some thousand bytes can ask for as many."""
     max_connections: int = Field(4096, ge=1)
     """Further ones are closed at once. So many requests are taken at a time in gRPC, where connections share them."""
 
