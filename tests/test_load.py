@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import socket
 import threading
 import time
@@ -140,6 +142,20 @@ def test_nobody_there() -> None:
         port = taken.getsockname()[1]
     with pytest.raises(AttarError, match=rf"no answer from 127\.0\.0\.1:{port}.*start `attar serve`"):
         HttpLoad(Address("127.0.0.1", port), [b"x"], 1)
+
+
+def test_more_connections_than_files_may_be_open() -> None:
+    """Those that were opened are closed again."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
+        before = len(os.listdir("/proc/self/fd"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before + 20, limits[1]))
+        try:
+            with pytest.raises(AttarError, match=r"no more connections to .*: .*open files; raise `ulimit -n` or give fewer"):
+                HttpLoad(Address("127.0.0.1", listener.getsockname()[1]), [b"x"], 50)
+            assert len(os.listdir("/proc/self/fd")) == before
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_the_head_of_an_answer() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ FORMS = ("json", "binary")
 TIMEOUT = 30.0
 PORTS = {"http": 80, "https": 443, "grpc": 0, "grpcs": 0}
 """By scheme; gRPC has none of its own, so it has to be given."""
+FULL = (errno.EMFILE, errno.ENFILE)
+"""A process, or all of them together, may open no more files."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ def unreached(where: Address, error: Exception) -> AttarError:
         return AttarError(f"there is no TLS with {where}: {error}; a server without it has a --url of http:// or grpc://")
     if isinstance(error, BadStatusLine) and not isinstance(error, ConnectionError):
         return AttarError(f"{where} answered {str(error)[:40]!r}, which is no HTTP/1.1; give the address of its HTTP port")
+    if isinstance(error, OSError) and error.errno in FULL:
+        return AttarError(f"there can be no more connections to {where}: {error}; raise `ulimit -n` or give fewer --connections")
     return AttarError(f"there is no answer from {where}: {error}; start `attar serve`, or give its --url")
 
 
