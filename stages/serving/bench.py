@@ -56,7 +56,7 @@ class Asked:
 
 
 def bench(path: str | Path, url: str, asked: Asked) -> Facts:
-    """Rates and latencies (microseconds), a row a measurement.
+    """Rates and latencies (microseconds), a row a measurement; ``ended`` says why there are not all of them.
 
     Raises AttarError for a server that cannot be reached or is not trusted, does not know the model or answers otherwise than the
     bundle says, and Unfit for a bundle that is not whole.
@@ -70,8 +70,20 @@ def bench(path: str | Path, url: str, asked: Asked) -> Facts:
     with transport(where, asked) as server:
         for form in server.forms:
             check_answers(folder, manifest, server, form, model)
-        rows = list(measured(server, requests, model, asked))
-    return {**facts, "rows": rows, "load_average": timing.load_average()}
+        found = rows(measured(server, requests, model, asked))
+    return {**facts, **found, "load_average": timing.load_average()}
+
+
+def rows(measurements: Iterator[dict[str, Any]]) -> dict[str, Any]:
+    """What was measured is kept, whatever comes after it."""
+    made: list[dict[str, Any]] = []
+    try:
+        made.extend(measurements)
+    except AttarError as error:
+        if not made:
+            raise
+        return {"rows": made, "ended": str(error)}
+    return {"rows": made}
 
 
 @contextmanager

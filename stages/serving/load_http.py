@@ -57,16 +57,25 @@ class Connection:
         self._unsent = memoryview(b"")
         self._head: Head | None = None
         self._lines, self._missing = b"", 0
-        self.open()
-
-    def open(self) -> None:
-        """Raises AttarError as the constructor does."""
         try:
-            self._socket = socket.create_connection((self._where.host, self._where.port), PATIENCE)
-            if self._tls:
-                self._socket = self._tls.wrap_socket(self._socket, server_hostname=self._where.host)
+            self._socket = socket.create_connection((where.host, where.port), PATIENCE)
+            self._family, self._peer = self._socket.family, self._socket.getpeername()
+            if tls:
+                self._socket = tls.wrap_socket(self._socket, server_hostname=where.host)
         except OSError as error:
-            raise unreached(self._where, error) from error
+            raise unreached(where, error) from error
+        self._opened()
+
+    def reopen(self) -> None:
+        """To the same server, without waiting for it: writing goes on once it is there, reading tells where it is not."""
+        self._socket = socket.socket(self._family)
+        self._socket.setblocking(False)
+        if self._tls:
+            self._socket = self._tls.wrap_socket(self._socket, server_hostname=self._where.host, do_handshake_on_connect=False)
+        self._socket.connect_ex(self._peer)
+        self._opened()
+
+    def _opened(self) -> None:
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._epoll.register(self._socket, select.EPOLLIN)
@@ -174,7 +183,7 @@ class HttpLoad(Load[Connection]):
 
     def _ask(self, connection: Connection, intended: float) -> None:
         if not connection.opened:
-            connection.open()
+            connection.reopen()
             self._by_number[connection.number] = connection
         connection.ask(self._message(), intended)
 
