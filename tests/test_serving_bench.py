@@ -58,6 +58,22 @@ def test_nobody_there(points_bundle: Path) -> None:
         bench(points_bundle, "http://127.0.0.1:1", ASKED)
 
 
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_a_model_that_is_not_loaded(scheme: str, points_bundle: Path) -> None:
+    """The server is there, and says why it does not answer."""
+    with running(points_bundle, grpc_port=0) as server:
+        server.call(server.server.repository.unload("points"))
+        where = f"http://{server.url}" if scheme == "http" else f"grpc://{server.grpc_url}"
+        with pytest.raises(AttarError, match=r"answered .* with (503|UNAVAILABLE): .*points is not loaded: unloaded"):
+            bench(points_bundle, where, ASKED)
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_a_name_that_nobody_knows(scheme: str, points_bundle: Path) -> None:
+    with pytest.raises(AttarError, match=r"no answer from nobody\.invalid:1: .*start `attar serve`"):
+        bench(points_bundle, f"{scheme}://nobody.invalid:1", ASKED)
+
+
 def test_addresses() -> None:
     assert address("http://[::1]:8000/") == Address("::1", 8000)
     assert str(Address("::1", 80)) == "[::1]:80"
