@@ -86,12 +86,18 @@ def test_addresses() -> None:
 
 def test_the_token_is_read_from_its_file(tmp_path: Path) -> None:
     file = tmp_path / "token"
-    file.write_text("secret\n")
-    assert bearer(file) == {"Authorization": "Bearer secret"}
+    file.write_text("correct-horse-battery\nanother-one-of-them\n")
+    assert bearer(file) == {"Authorization": "Bearer correct-horse-battery"}
     assert bearer(None) == {}
-    file.write_text("")
-    with pytest.raises(AttarError, match="holds no token"):
-        bearer(file)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"secret", "пароль-пароль-пароль".encode(), b"\xff\xfe" * 20])
+def test_a_file_without_a_token(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "token"
+    file.write_bytes(content)
+    with pytest.raises(AttarError, match="holds no token; its first line is sent: 16 characters or more") as told:
+        Asked.of(file)
+    assert "secret" not in str(told.value)
 
 
 def test_what_is_no_answer() -> None:

@@ -16,6 +16,7 @@ import orjson
 
 from attar.models.task import Array, Arrays
 from attar.pipeline.errors import AttarError
+from attar.stages.serving.guard import TOKEN
 from attar.stages.serving.protocol import HEADER_LENGTH, described_output
 from attar.stages.serving.tensors import DTYPES
 
@@ -149,13 +150,13 @@ def outputs(content: bytes, length: int) -> dict[str, Array]:
 
 
 def bearer(file: Path | None) -> dict[str, str]:
-    """The headers that carry the token in a file, its first line."""
+    """The headers that carry the first token of a file. Raises AttarError where that is none."""
     if file is None:
         return {}
-    lines = file.read_text().split()
-    if not lines:
-        raise AttarError(f"{file} holds no token; its first line is sent as the bearer token")
-    return {"Authorization": f"Bearer {lines[0]}"}
+    token = next(iter(file.read_bytes().split()), b"")
+    if not TOKEN.fullmatch(token):
+        raise AttarError(f"{file} holds no token; its first line is sent: 16 characters or more of A-Z a-z 0-9 - . _ ~ + /")
+    return {"Authorization": f"Bearer {token.decode('ascii')}"}
 
 
 def turns(requests: Arrays, rows: int) -> Sequence[dict[str, Array]]:
