@@ -79,9 +79,18 @@ def test_addresses() -> None:
     assert str(Address("::1", 80)) == "[::1]:80"
     assert address("https://host") == Address("host", 443, "https")
     assert address("grpcs://host:1") == Address("host", 1, "grpcs")
-    for wrong in ("ftp://host:1", "host:1", "http://host:x", "http://host/v2", "grpc://host", "http://me@host:1"):
-        with pytest.raises(AttarError, match="expected http://HOST:PORT"):
-            address(wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *("ftp://host:1", "host:1", "http://host:x", "http://host:0", "grpc://host", "http://", "http://:1"),
+        *("http://host/v2", "http://host?a", "http://host:1#a", "http://me@host:1", "http://:secret@host:1"),
+    ],
+)
+def test_what_is_no_address(wrong: str) -> None:
+    with pytest.raises(AttarError, match="expected http://HOST:PORT"):
+        address(wrong)
 
 
 def test_the_token_is_read_from_its_file(tmp_path: Path) -> None:

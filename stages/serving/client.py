@@ -63,10 +63,11 @@ def address(url: str) -> Address:
     """Raises AttarError for anything but ``SCHEME://HOST:PORT``; over HTTP the port may be left out."""
     try:
         parts = urlsplit(url)
-        port = parts.port or PORTS.get(parts.scheme, 0)
+        port = PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
     except ValueError:
         parts, port = urlsplit(""), 0
-    if parts.scheme not in PORTS or not port or not parts.hostname or parts.username or parts.path.strip("/") or parts.query:
+    more = "@" in parts.netloc or parts.path.strip("/") or parts.query or parts.fragment
+    if parts.scheme not in PORTS or not port or not parts.hostname or more:
         raise AttarError(f"the url is {url!r}, expected http://HOST:PORT or https, grpc or grpcs with it")
     return Address(parts.hostname, port, parts.scheme)
 
