@@ -64,7 +64,8 @@ class Connection:
                 self._socket = tls.wrap_socket(self._socket, server_hostname=where.host)
         except OSError as error:
             raise unreached(where, error) from error
-        self._opened()
+        self._socket.setblocking(False)
+        self._register()
 
     def reopen(self) -> None:
         """To the same server, without waiting for it: writing goes on once it is there, reading tells where it is not."""
@@ -73,10 +74,9 @@ class Connection:
         if self._tls:
             self._socket = self._tls.wrap_socket(self._socket, server_hostname=self._where.host, do_handshake_on_connect=False)
         self._socket.connect_ex(self._peer)
-        self._opened()
+        self._register()
 
-    def _opened(self) -> None:
-        self._socket.setblocking(False)
+    def _register(self) -> None:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._epoll.register(self._socket, select.EPOLLIN)
         self.opened = True
