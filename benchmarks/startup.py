@@ -75,18 +75,28 @@ def measured(recipe: str, folder: Path) -> dict[str, Taken]:
     return {name: Taken(*map(statistics.median, zip(*[each[name] for each in rounds[1:]], strict=True))) for name in asked}
 
 
+def exceeded(name: str, found: Taken) -> list[str]:
+    """What is over its budget, by how much; the processor's time, which says less of what its user waits for, has none."""
+    seconds, megabytes = BUDGETS[name]
+    late = [f"{found.wall:.3f} s of {seconds} s"] if found.wall > seconds else []
+    large = [f"{found.megabytes:.0f} MB of {megabytes} MB"] if megabytes and found.megabytes > megabytes else []
+    return late + large
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("recipe", nargs="?", default="digits")
     recipe = parser.parse_args().recipe
     print(f"{platform.machine()}, Python {platform.python_version()}, {recipe}, medians of {TIMES} interleaved processes")
-    late = []
+    over = {}
+    before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         for name, found in measured(recipe, Path(folder)).items():
-            seconds, megabytes = BUDGETS[name]
-            print(f"{name:<22} {found.wall:6.3f} s of {seconds} s, processor {found.cpu:6.3f} s, {found.megabytes:4.0f} MB")
-            if found.wall > seconds or (megabytes and found.megabytes > megabytes):
-                late.append(name)
+            over[name] = ", ".join(exceeded(name, found))
+            told = f"over budget: {over[name]}" if over[name] else f"within {BUDGETS[name][0]} s"
+            print(f"{name:<22} {found.wall:6.3f} s, processor {found.cpu:6.3f} s, {found.megabytes:4.0f} MB, {told}")
+    print(f"load average {before:.2f} before and {os.getloadavg()[0]:.2f} after")
+    late = [f"{name} ({what})" for name, what in over.items() if what]
     assert not late, f"over budget: {', '.join(late)}"
 
 

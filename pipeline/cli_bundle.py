@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from attar.pipeline.errors import AttarError
 from attar.pipeline.options import JSON, STORE, TRUSTED, VERBOSE
 
 BUNDLE = click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
@@ -103,6 +104,8 @@ def bench(
     if figure:
         figure.write_text(shown.figure(facts), encoding="utf-8")
     click.echo(json.dumps(facts, indent=1) if as_json else shown.table(facts))
+    if "ended" in facts:
+        raise AttarError(facts["ended"])
 
 
 @click.command()

@@ -46,6 +46,7 @@ def quotas(root: Path) -> Iterator[float]:
         if controllers and "cpu" not in controllers.split(","):
             continue
         base, inside = top / controllers, Path(path.lstrip("/"))
+        base = base if base.exists() else top / "cpu"  # a link: the kernel may list them in another order than they are mounted
         for group in [base / part for part in (inside, *inside.parents) if ".." not in part.parts]:
             if quota := bandwidth(group):
                 yield quota

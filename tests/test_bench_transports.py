@@ -18,10 +18,13 @@ from click.testing import CliRunner
 
 from attar.pipeline.cli import main
 from attar.pipeline.errors import AttarError
+from attar.stages.serving import bench as servers
 from attar.stages.serving.bench import Asked, bench, figure, table
 from attar.stages.serving.client import Address, address, trust
+from attar.stages.serving.client import infer as over_http
 from attar.stages.serving.client_grpc import infer, outputs
 from attar.stages.serving.load_grpc import GrpcLoad, event_loop
+from attar.stages.serving.load_http import HttpLoad
 from attar.stages.serving.messages import ModelInferResponse
 from attar.stages.serving.schedule import Poisson
 from tests.serving_parts import running, slow
@@ -92,7 +95,7 @@ def test_every_transport_in_both_loops(
         assert 0 < row["p50"] <= row["p99"]
         assert row["cpu"] > 0
     json.dumps(facts, allow_nan=False)
-    assert "the load generator itself took" in table(facts)
+    assert table(facts).splitlines()[0].endswith(" own µs  errors")
     assert f"at {url(server, scheme)}" in figure(facts)
 
 
@@ -174,6 +177,42 @@ def test_the_command(points_bundle: Path, guarded: Target, certificate: tuple[Pa
     done = CliRunner().invoke(main, ["bench", str(points_bundle), "--url", url(guarded, "grpcs"), *of_server, *quick])
     assert done.exit_code == 0, done.output
     assert [line.split()[:2] for line in done.output.splitlines()[1:3]] == [["closed", "binary"], ["open", "binary"]]
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_a_server_that_goes_leaves_what_was_measured(
+    scheme: str, points_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = servers.row
+    with target(tmp_path, str(points_bundle)) as server:
+
+        def last(*about: Any, **more: Any) -> dict[str, Any]:
+            server.process.kill()
+            server.process.wait()
+            monkeypatch.setattr("attar.stages.serving.load_grpc.PATIENCE", 0.2)
+            return measured(*about, **more)
+
+        monkeypatch.setattr("attar.stages.serving.bench.row", last)
+        arguments = ["bench", str(points_bundle), "--url", url(server, scheme), "--batch", "1", "--seconds", "0.05", "--json"]
+        done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 1, done.output
+    facts = json.loads(done.stdout)
+    assert len(facts["rows"]) == 1
+    assert facts["rows"][0]["rate"] > 0
+    assert facts["ended"] in done.stderr
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_connection_is_opened_again(scheme: str, plain: Target, guarded: Target, certificate: tuple[Path, Path]) -> None:
+    """For each request, where the server closes it after each."""
+    server, tls = (guarded, trust(certificate[0])) if scheme == "https" else (plain, None)
+    where = address(url(server, scheme))
+    about = {"Authorization": f"Bearer {TOKEN}", "Connection": "close"}
+    request = over_http("points", {"x": np.array([[1, 2]], np.float32)}, "json", about)
+    with HttpLoad(where, [request.message(str(where))], 2, tls) as made:
+        found = made.closed(0.2)
+    assert found.errors == {}
+    assert len(found.latencies) > 4
 
 
 # -- the loads ----------------------------------------------------------------------------------------------------------

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,38 @@ def test_a_connection_that_is_closed_is_an_error_and_is_opened_again() -> None:
     assert not len(found.latencies)
 
 
+def test_a_server_that_goes_is_counted() -> None:
+    def once(made: socket.socket) -> None:
+        made.recv(100)
+        made.sendall(ANSWER)
+
+    with saying(once) as port:
+        made = HttpLoad(Address("127.0.0.1", port), [b"x"], 2)
+        before = made.closed(0.02)
+    with made:
+        gone = made.closed(0.05)
+    assert len(before.latencies) > 1
+    assert gone.errors.keys() == {"closed"}
+    assert (gone.errors["closed"] > 2, len(gone.latencies)) == (True, 0)
+
+
+def test_a_server_that_no_longer_listens_does_not_hold_the_others_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its queue of connections is full: none is refused, none is answered."""
+    monkeypatch.setattr("attar.stages.serving.load_http.PATIENCE", 0.3)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as others:
+        port = listener.getsockname()[1]
+        with HttpLoad(Address("127.0.0.1", port), [b"x"], 1) as made:
+            listener.accept()[0].close()
+            for _ in range(3):
+                other = others.enter_context(closing(socket.socket()))
+                other.setblocking(False)
+                other.connect_ex(("127.0.0.1", port))
+            start = time.perf_counter()
+            found = made.closed(0.05)
+    assert time.perf_counter() - start < 1
+    assert found.errors == {"closed": 1, "unanswered": 1}
+
+
 def test_an_answer_may_come_in_pieces() -> None:
     def answer(made: socket.socket) -> None:
         made.recv(100)
@@ -140,6 +173,20 @@ def test_nobody_there() -> None:
         port = taken.getsockname()[1]
     with pytest.raises(AttarError, match=rf"no answer from 127\.0\.0\.1:{port}.*start `attar serve`"):
         HttpLoad(Address("127.0.0.1", port), [b"x"], 1)
+
+
+def test_more_connections_than_files_may_be_open() -> None:
+    """Those that were opened are closed again."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before + 20, limits[1]))
+        try:
+            with pytest.raises(AttarError, match=r"no more connections to .*: .*open files; raise `ulimit -n` or give fewer"):
+                HttpLoad(Address("127.0.0.1", listener.getsockname()[1]), [b"x"], 50)
+            assert len(list(Path("/proc/self/fd").iterdir())) == before
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_the_head_of_an_answer() -> None:

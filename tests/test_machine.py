@@ -56,6 +56,7 @@ def v1(group: str, quota: int, period: int = 100_000) -> dict[str, str]:
         pytest.param("4:cpu,cpuacct:/a\n0::/", v1(f"{V1}/a", 250_000, 50_000), 5, id="version 1"),
         pytest.param("4:cpu,cpuacct:/a/b", v1(f"{V1}/a/b", -1) | v1(f"{V1}/a", 700_000), 7, id="version 1, above it"),
         pytest.param("1:cpu:/docker/0a1b", v1("/sys/fs/cgroup/cpu", 150_000), 1, id="version 1, a container's own root"),
+        pytest.param("4:cpuacct,cpu:/a", v1("/sys/fs/cgroup/cpu/a", 350_000), 3, id="version 1, listed otherwise than mounted"),
         pytest.param("3:cpuset:/a\n1:name=cpu:/a", v1("/sys/fs/cgroup/cpuset/a", 100_000), ALLOWED, id="another controller"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,13 +135,22 @@ def test_an_embedding_is_shown_as_numbers(vectors_bundle: Path, browser: Browser
         assert browser.run("document.querySelector('#answer .values').innerText.trim()") == "2  4.5  -4"
 
 
-def test_a_server_that_went_is_told_and_one_that_came_back_is_seen(points_bundle: Path, browser: Browser) -> None:
-    with running(points_bundle) as server:
+@pytest.fixture
+def port() -> Iterator[int]:
+    """One that nobody else is given between a server and the next: it stays bound, and who names it may listen there."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+def test_a_server_that_went_is_told_and_one_that_came_back_is_seen(points_bundle: Path, browser: Browser, port: int) -> None:
+    with running(points_bundle, http_port=port) as server:
         opened(browser, server)
     assert "The server does not answer" in browser.until(PROBLEM)
     assert browser.run("document.querySelector('#live').classList.contains('stale')")
     browser.run("document.querySelector('#ask button').click()")
     assert "The server does not answer" in browser.until(PROBLEM)
-    with running(points_bundle, http_port=server.port):
+    with running(points_bundle, http_port=port):
         browser.until(SOLVED)
         assert not browser.run("document.querySelector('#live').classList.contains('stale')")

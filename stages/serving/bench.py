@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from attar.models.task import Arrays
 from attar.pipeline import machine
 from attar.pipeline.errors import AttarError
@@ -56,7 +54,7 @@ class Asked:
 
 
 def bench(path: str | Path, url: str, asked: Asked) -> Facts:
-    """Rates and latencies (microseconds), a row a measurement.
+    """Rates and latencies (microseconds), a row a measurement; ``ended`` says why there are not all of them.
 
     Raises AttarError for a server that cannot be reached or is not trusted, does not know the model or answers otherwise than the
     bundle says, and Unfit for a bundle that is not whole.
@@ -70,8 +68,20 @@ def bench(path: str | Path, url: str, asked: Asked) -> Facts:
     with transport(where, asked) as server:
         for form in server.forms:
             check_answers(folder, manifest, server, form, model)
-        rows = list(measured(server, requests, model, asked))
-    return {**facts, "rows": rows, "load_average": timing.load_average()}
+        found = rows(measured(server, requests, model, asked))
+    return {**facts, **found, "load_average": timing.load_average()}
+
+
+def rows(measurements: Iterator[dict[str, Any]]) -> dict[str, Any]:
+    """What was measured is kept, whatever comes after it."""
+    made: list[dict[str, Any]] = []
+    try:
+        made.extend(measurements)
+    except AttarError as error:
+        if not made:
+            raise
+        return {"rows": made, "ended": str(error)}
+    return {"rows": made}
 
 
 @contextmanager
@@ -122,37 +132,36 @@ def measured(server: Transport, requests: Arrays, model: str, asked: Asked) -> I
 
 def row(loop: str, found: Outcome, **about: Any) -> dict[str, Any]:
     """``rate`` is answered requests a second, ``busy`` the share of the time that the generator itself took, ``cpu`` the
-    microseconds of processor time that all its threads took for each answer."""
-    cpu = {"cpu": found.cpu / len(found.latencies) * 1e6} if len(found.latencies) else {}
+    microseconds of processor time that all its threads took for each request, answered or not."""
+    requests = len(found.latencies) + sum(found.errors.values())
     return {
         "loop": loop,
         **about,
         "rate": found.rate,
         "errors": dict(found.errors),
         "busy": found.busy,
-        **cpu,
+        **({"cpu": found.cpu / requests * 1e6} if requests else {}),
         **found.quantiles(),
     }
 
 
 def table(facts: Facts) -> str:
-    """The facts of ``bench`` for a terminal."""
-    columns = f"{'requests/s':>10}  {'samples/s':>10}  {'p50 µs':>9}  {'p99 µs':>9}"
+    """The facts of ``bench`` for a terminal; ``own`` is what a request takes of the load generator's processor time."""
+    columns = f"{'requests/s':>10}  {'samples/s':>10}  {'p50 µs':>9}  {'p99 µs':>9}  {'own µs':>7}"
     head = f"{'loop':<6}  {'form':<6}  {'batch':>5}  {'connections':>11}  {columns}  errors"
     lines = [line(each) for each in facts["rows"]]
     where = f"{facts['model']} at {facts['url']}, {facts['machine']['cpu']}, load average {facts['load_average']:.2f}"
-    own = [each["cpu"] for each in facts["rows"] if each["loop"] == "closed" and "cpu" in each]
-    cost = f"; the load generator itself took {np.median(own):,.0f} µs of processor time a request" if own else ""
     limits = "; the load generator was busy all the time, the server may be quicker" if saturated(facts["rows"]) else ""
-    return "\n".join([head, *lines, f"{where}{cost}{limits}"])
+    return "\n".join([head, *lines, f"{where}{limits}"])
 
 
 def line(found: Mapping[str, Any]) -> str:
     rate = found["rate"]
     times = "  ".join(f"{found[name]:>9,.1f}" if name in found else f"{'-':>9}" for name in ("p50", "p99"))
+    own = f"{found['cpu']:>7,.0f}" if "cpu" in found else f"{'-':>7}"
     errors = ", ".join(f"{count} {cause}" for cause, count in found["errors"].items()) or "none"
     about = f"{found['loop']:<6}  {found['form']:<6}  {found['batch']:>5}  {found['connections']:>11}"
-    return f"{about}  {rate:>10,.0f}  {rate * found['batch']:>10,.0f}  {times}  {errors}"
+    return f"{about}  {rate:>10,.0f}  {rate * found['batch']:>10,.0f}  {times}  {own}  {errors}"
 
 
 def saturated(rows: Sequence[Mapping[str, Any]]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import orjson
 
 from attar.models.task import Array, Arrays
 from attar.pipeline.errors import AttarError
+from attar.stages.serving.guard import TOKEN
 from attar.stages.serving.protocol import HEADER_LENGTH, described_output
 from attar.stages.serving.tensors import DTYPES
 
@@ -22,6 +24,8 @@ FORMS = ("json", "binary")
 TIMEOUT = 30.0
 PORTS = {"http": 80, "https": 443, "grpc": 0, "grpcs": 0}
 """By scheme; gRPC has none of its own, so it has to be given."""
+FULL = (errno.EMFILE, errno.ENFILE)
+"""A process, or all of them together, may open no more files."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,11 @@ def address(url: str) -> Address:
     """Raises AttarError for anything but ``SCHEME://HOST:PORT``; over HTTP the port may be left out."""
     try:
         parts = urlsplit(url)
-        port = parts.port or PORTS.get(parts.scheme, 0)
+        port = PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
     except ValueError:
         parts, port = urlsplit(""), 0
-    if parts.scheme not in PORTS or not port or not parts.hostname or parts.username or parts.path.strip("/") or parts.query:
+    more = "@" in parts.netloc or parts.path.strip("/") or parts.query or parts.fragment
+    if parts.scheme not in PORTS or not port or not parts.hostname or more:
         raise AttarError(f"the url is {url!r}, expected http://HOST:PORT or https, grpc or grpcs with it")
     return Address(parts.hostname, port, parts.scheme)
 
@@ -83,6 +88,8 @@ def unreached(where: Address, error: Exception) -> AttarError:
         return AttarError(f"there is no TLS with {where}: {error}; a server without it has a --url of http:// or grpc://")
     if isinstance(error, BadStatusLine) and not isinstance(error, ConnectionError):
         return AttarError(f"{where} answered {str(error)[:40]!r}, which is no HTTP/1.1; give the address of its HTTP port")
+    if isinstance(error, OSError) and error.errno in FULL:
+        return AttarError(f"there can be no more connections to {where}: {error}; raise `ulimit -n` or give fewer --connections")
     return AttarError(f"there is no answer from {where}: {error}; start `attar serve`, or give its --url")
 
 
@@ -144,13 +151,13 @@ def outputs(content: bytes, length: int) -> dict[str, Array]:
 
 
 def bearer(file: Path | None) -> dict[str, str]:
-    """The headers that carry the token in a file, its first line."""
+    """The headers that carry the first token of a file. Raises AttarError where that is none."""
     if file is None:
         return {}
-    lines = file.read_text().split()
-    if not lines:
-        raise AttarError(f"{file} holds no token; its first line is sent as the bearer token")
-    return {"Authorization": f"Bearer {lines[0]}"}
+    token = next(iter(file.read_bytes().split()), b"")
+    if not TOKEN.fullmatch(token):
+        raise AttarError(f"{file} holds no token; its first line is sent: 16 characters or more of A-Z a-z 0-9 - . _ ~ + /")
+    return {"Authorization": f"Bearer {token.decode('ascii')}"}
 
 
 def turns(requests: Arrays, rows: int) -> Sequence[dict[str, Array]]:

@@ -28,6 +28,8 @@ OPTIONS = (
 """What they mean says gRPC's ``channel_arg_names.h``."""
 UNTRUSTED = re.compile(r"CERTIFICATE_VERIFY_FAILED: ([^:]+)|(Hostname Verification Check failed)")
 """In what gRPC says of a server that it has no connection to; it has no code for it."""
+UNREACHED = re.compile("failed to connect to all addresses|errors resolving|resolution failed")
+"""There, too: so it is told from a server that is there and has the same status, such as for a model that is not loaded."""
 Metadata: TypeAlias = Sequence[tuple[str, str]]
 
 
@@ -65,7 +67,7 @@ def send(where: Address, message: bytes, sent: Metadata = (), ca: Path | None = 
 def failed(where: Address, code: grpc.StatusCode, said: str) -> AttarError:
     if found := UNTRUSTED.search(said):
         return untrusted(where, found[1] or found[2])
-    if code is grpc.StatusCode.UNAVAILABLE:
+    if code is grpc.StatusCode.UNAVAILABLE and UNREACHED.search(said):
         return unreached(where, AttarError(said))
     return refused(where, "ModelInfer", code.name, said)
 

@@ -7,6 +7,7 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import lru_cache
 from math import inf
@@ -46,32 +47,44 @@ def head(lines: bytes) -> Head:
 
 
 class Connection:
-    """One request at a time; opened when it is needed."""
+    """One request at a time; opened again when it is needed."""
 
     def __init__(self, where: Address, epoll: select.epoll, tls: ssl.SSLContext | None) -> None:
+        """Raises AttarError where nothing listens, or who listens is not trusted."""
         self.asked = False
         self.intended = 0.0
         self._where, self._epoll, self._tls = where, epoll, tls
-        self._socket = socket.socket()
-        self.opened = False
         self._unsent = memoryview(b"")
         self._head: Head | None = None
         self._lines, self._missing = b"", 0
-
-    def open(self) -> int:
-        """Its number for epoll. Raises AttarError where nothing listens, or who listens is not trusted."""
-        self._socket.close()
         try:
-            self._socket = made = socket.create_connection((self._where.host, self._where.port), PATIENCE)
-            if self._tls:
-                self._socket = made = self._tls.wrap_socket(made, server_hostname=self._where.host)
+            self._socket = socket.create_connection((where.host, where.port), PATIENCE)
+            self._family, self._peer = self._socket.family, self._socket.getpeername()
+            if tls:
+                self._socket = tls.wrap_socket(self._socket, server_hostname=where.host)
         except OSError as error:
-            raise unreached(self._where, error) from error
-        made.setblocking(False)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._epoll.register(made, select.EPOLLIN)
+            raise unreached(where, error) from error
+        self._socket.setblocking(False)
+        self._register()
+
+    def reopen(self) -> None:
+        """To the same server, without waiting for it: writing goes on once it is there, reading tells where it is not."""
+        self._socket = socket.socket(self._family)
+        self._socket.setblocking(False)
+        if self._tls:
+            self._socket = self._tls.wrap_socket(self._socket, server_hostname=self._where.host, do_handshake_on_connect=False)
+        self._socket.connect_ex(self._peer)
+        self._register()
+
+    def _register(self) -> None:
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._epoll.register(self._socket, select.EPOLLIN)
         self.opened = True
-        return made.fileno()
+
+    @property
+    def number(self) -> int:
+        """For epoll."""
+        return self._socket.fileno()
 
     def close(self) -> None:
         self._socket.close()
@@ -143,14 +156,15 @@ class Connection:
 class HttpLoad(Load[Connection]):
     def __init__(self, where: Address, messages: Sequence[bytes], connections: int, tls: ssl.SSLContext | None = None) -> None:
         """``messages``: whole HTTP requests. Raises AttarError where nothing listens, or who listens is not trusted."""
-        self._epoll = select.epoll()
-        super().__init__(messages, [Connection(where, self._epoll, tls) for _ in range(connections)])
-        self._by_number = {connection.open(): connection for connection in self._every}
+        with ExitStack() as opened:
+            self._epoll = opened.enter_context(select.epoll())
+            made = [opened.enter_context(closing(Connection(where, self._epoll, tls))) for _ in range(connections)]
+            self._opened = opened.pop_all()
+        super().__init__(messages, made)
+        self._by_number = {connection.number: connection for connection in made}
 
     def close(self) -> None:
-        for connection in self._every:
-            connection.close()
-        self._epoll.close()
+        self._opened.close()
 
     def _drive(self, schedule: Schedule) -> None:
         ended = inf
@@ -169,7 +183,8 @@ class HttpLoad(Load[Connection]):
 
     def _ask(self, connection: Connection, intended: float) -> None:
         if not connection.opened:
-            self._by_number[connection.open()] = connection
+            connection.reopen()
+            self._by_number[connection.number] = connection
         connection.ask(self._message(), intended)
 
     def _look(self, connection: Connection, event: int) -> None:
