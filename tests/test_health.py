@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,8 @@ import pytest
 from tritonclient import grpc as triton
 
 from attar.stages.serving import grpc as serving_grpc
-from attar.stages.serving import health
-from tests.serving_parts import Running, another, channel, running
+from attar.stages.serving import grpc_door, health
+from tests.serving_parts import METHOD, Running, another, channel, running
 
 CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
 SERVING, NOT_SERVING, UNKNOWN = b"\x08\x01", b"\x08\x02", b"\x08\x03"
@@ -87,19 +88,64 @@ def test_a_server_that_drains_is_not_serving(points_bundle: Path, monkeypatch: p
         ended.result(20)
 
 
-def test_a_probe_needs_no_token_and_a_name_does(points_bundle: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def guarded(points_bundle: Path, tmp_path: Path) -> Iterator[Running]:
     tokens = tmp_path / "tokens"
     tokens.write_text(TOKEN)
-    with running(points_bundle, grpc_port=0, token_file=tokens) as server:
-        assert check(server) == SERVING
-        for service in ("points", "lines"):
-            assert refused(server, service) is grpc.StatusCode.UNAUTHENTICATED
-        assert check(server, "points", metadata=BEARER) == SERVING
-        assert refused(server, "lines", metadata=BEARER) is grpc.StatusCode.NOT_FOUND
-        with channel(server) as made:
-            with pytest.raises(grpc.RpcError, match="needs a token"):
-                next(made.unary_stream(WATCH)(b"", timeout=20))
-            assert next(made.unary_stream(WATCH)(b"", timeout=20, metadata=BEARER)) == SERVING
+    with running(points_bundle, grpc_port=0, token_file=tokens) as made:
+        yield made
+
+
+def test_a_probe_needs_no_token_and_a_name_does(guarded: Running) -> None:
+    assert check(guarded) == SERVING
+    for service in ("points", "lines"):
+        assert refused(guarded, service) is grpc.StatusCode.UNAUTHENTICATED
+    assert check(guarded, "points", metadata=BEARER) == SERVING
+    assert refused(guarded, "lines", metadata=BEARER) is grpc.StatusCode.NOT_FOUND
+    with channel(guarded) as made:
+        with pytest.raises(grpc.RpcError, match="needs a token"):
+            next(made.unary_stream(WATCH)(b"", timeout=20))
+        assert next(made.unary_stream(WATCH)(b"", timeout=20, metadata=BEARER)) == SERVING
+
+
+def test_a_stranger_may_send_little(guarded: Running) -> None:
+    long = b"\x0a\xff\x0f" + b"x" * 2047
+    with channel(guarded) as made:
+        for sent in (long, b"\x7a" + long[1:]):  # a name, and a field that nobody knows
+            with pytest.raises(grpc.RpcError, match="without a token a message has 1024 bytes at most") as error:
+                made.unary_unary(CHECK)(sent, timeout=20)
+            assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        with pytest.raises(grpc.RpcError) as error:
+            made.unary_unary(CHECK)(long, timeout=20, metadata=BEARER)
+        assert error.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize(("method", "answer"), [("ServerLive", b"\x08\x01"), ("ServerReady", b"\x08\x01")])
+def test_what_needs_no_message_is_answered_unread(guarded: Running, method: str, answer: bytes) -> None:
+    with channel(guarded) as made:
+        for sent in (iter([]), iter([b"\xff" * 10_000_000])):
+            assert made.stream_unary(METHOD + method)(sent, timeout=20) == answer
+
+
+def test_strangers_send_one_after_another(guarded: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who sends nothing holds the others up for a moment."""
+    monkeypatch.setattr(grpc_door, "MOMENT", 0.3)
+    over = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        over.wait(20)
+        yield from ()
+
+    with channel(guarded) as made:
+        idle = made.stream_unary(CHECK).future(nothing(), timeout=20)
+        time.sleep(0.1)
+        began = time.monotonic()
+        assert check(guarded, metadata=BEARER) == SERVING
+        assert time.monotonic() - began < 0.15
+        assert check(guarded) == SERVING
+        assert time.monotonic() - began > 0.15
+        assert idle.exception(20).code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        over.set()
 
 
 def test_what_is_no_request(served: Running) -> None:

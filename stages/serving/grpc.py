@@ -14,10 +14,11 @@ from attar import __version__
 from attar.pipeline.errors import AttarError
 from attar.stages.serving import protocol
 from attar.stages.serving.api import EXTENSIONS, Api, load
-from attar.stages.serving.errors import Busy, NotFound, Refused, TooSlow, Unauthorized
+from attar.stages.serving.errors import Busy, NotFound, Refused, Unauthorized
 from attar.stages.serving.grpc_calls import decoded, encoded, foreseen, refuse
+from attar.stages.serving.grpc_door import Door
 from attar.stages.serving.grpc_infer import read, written
-from attar.stages.serving.guard import ASK_WITH_TOKEN, Guard
+from attar.stages.serving.guard import Guard
 from attar.stages.serving.health import Health
 from attar.stages.serving.messages import (
     HEALTH,
@@ -29,8 +30,6 @@ from attar.stages.serving.messages import (
 )
 from attar.stages.serving.settings import Settings
 
-OPEN = ("ServerLive", "ServerReady", "Check")
-"""What needs no token, as over HTTP; Check asks for one itself where it would tell of a model."""
 GRACE = 1.0
 """Seconds that a stream stays open without a request when the server ends."""
 HOLD = 0.1
@@ -49,7 +48,7 @@ class Rpc:
         self.api, self.repository, self.settings = api, api.repository, api.settings
         self.address = ""
         """Where it listens, once it does."""
-        self._guard, self._health = guard, Health(api)
+        self._guard, self._door, self._health = guard, Door(guard, self.settings), Health(api)
         self._open = asyncio.Event()
         """Whether calls that come are begun at once."""
         self._open.set()
@@ -96,12 +95,6 @@ class Rpc:
             return int(self._server.add_insecure_port(address))
         return int(self._server.add_secure_port(address, grpc.ssl_server_credentials([pair])))
 
-    def _admit(self, context: Any) -> None:
-        """Before anything of a message is read. Raises Unauthorized."""
-        sent = [value for name, value in context.invocation_metadata() if name == "authorization"]
-        if not self._guard.admits(", ".join(sent).encode()):
-            raise Unauthorized(ASK_WITH_TOKEN)
-
     async def stop(self) -> None:
         """Take no more, and answer what has begun within ``settings.drain`` seconds.
 
@@ -124,9 +117,7 @@ class Rpc:
 
         async def answer(context: Any) -> bytes:
             await self._open.wait()
-            if name not in OPEN:
-                self._admit(context)
-            made = await handler(decoded(asked, await self._request(context)), context)
+            made = await handler(decoded(asked, await self._door.message(name, context)), context)
             return encoded(answered(**made) if isinstance(made, Mapping) else made)
 
         async def call(_: Any, context: Any) -> bytes:
@@ -137,13 +128,6 @@ class Rpc:
                 return await refuse(context, error)
 
         return call
-
-    async def _request(self, context: Any) -> Any:
-        try:
-            async with asyncio.timeout(self.settings.slow):
-                return await context.read()
-        except TimeoutError:
-            raise TooSlow("the request did not arrive in time; send it quicker, or in parts") from None
 
     async def _next(self, context: Any) -> Any:
         """The next request of a stream. Raises TimeoutError where none comes for long, or soon when the server ends."""
@@ -168,15 +152,14 @@ class Rpc:
     async def check(self, request: Any, context: Any) -> Fields:
         """What there is by name is told to whoever has a token alone."""
         if request.service:
-            self._admit(context)
+            self._door.admit(context)
         return {"status": self._health.status(request.service)}
 
     async def watch(self, _: Any, context: Any) -> AsyncIterator[bytes]:
         """Needs a token for the server as well: it takes up a call for as long as its client likes."""
         await self._open.wait()
         try:
-            self._admit(context)
-            asked = decoded(HealthCheckRequest, await self._request(context))
+            asked = decoded(HealthCheckRequest, await self._door.message("Watch", context))
             async for status in self._health.changes(asked.service):
                 yield encoded(HealthCheckResponse(status=status))
             raise Busy("the server ends; ask another")
@@ -212,7 +195,7 @@ class Rpc:
         """Answers in the order of the requests; an error is told in its place and does not end the stream."""
         await self._open.wait()
         try:
-            self._admit(context)
+            self._door.admit(context)
             while (sent := await self._next(context)) is not grpc.aio.EOF:
                 yield encoded(await self._streamed(sent))
         except Unauthorized as error:
