@@ -120,6 +120,14 @@ def test_a_stranger_may_send_little(guarded: Running) -> None:
         assert error.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+@pytest.mark.parametrize("method", [CHECK, WATCH, METHOD + "ModelInfer", METHOD + "ModelStreamInfer"])
+def test_a_call_without_a_token_is_counted_and_logged(guarded: Running, caplog: pytest.LogCaptureFixture, method: str) -> None:
+    with channel(guarded) as made, pytest.raises(grpc.RpcError, match="needs a token"):
+        next(made.stream_stream(method)(iter([asked("points")]), timeout=20))
+    assert guarded.server.telemetry._errors == {"unauthorized": 1}
+    assert [record.__dict__["fields"]["method"] for record in caplog.records] == [method.rpartition("/")[2]]
+
+
 @pytest.mark.parametrize(("method", "answer"), [("ServerLive", b"\x08\x01"), ("ServerReady", b"\x08\x01")])
 def test_what_needs_no_message_is_answered_unread(guarded: Running, method: str, answer: bytes) -> None:
     with channel(guarded) as made:
@@ -146,6 +154,16 @@ def test_strangers_send_one_after_another(guarded: Running, monkeypatch: pytest.
         assert time.monotonic() - began > 0.15
         assert idle.exception(20).code() is grpc.StatusCode.DEADLINE_EXCEEDED
         over.set()
+
+
+def test_an_error_that_nobody_foresaw_ends_a_watch(
+    served: Running, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health.Health, "status", lambda *_: 1 / 0)
+    with channel(served) as made, pytest.raises(grpc.RpcError, match="the server failed; its log says why") as error:
+        next(made.unary_stream(WATCH)(b"", timeout=20))
+    assert error.value.code() is grpc.StatusCode.INTERNAL
+    assert "Watch failed" in caplog.text
 
 
 def test_what_is_no_request(served: Running) -> None:

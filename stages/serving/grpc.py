@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from math import inf
 from typing import Any, TypeAlias
 
@@ -14,7 +15,7 @@ from attar import __version__
 from attar.pipeline.errors import AttarError
 from attar.stages.serving import protocol
 from attar.stages.serving.api import EXTENSIONS, Api, load
-from attar.stages.serving.errors import Busy, NotFound, Refused, Unauthorized
+from attar.stages.serving.errors import Busy, NotFound, Refused
 from attar.stages.serving.grpc_calls import decoded, encoded, foreseen, refuse
 from attar.stages.serving.grpc_door import Door
 from attar.stages.serving.grpc_infer import read, written
@@ -121,22 +122,32 @@ class Rpc:
             return encoded(answered(**made) if isinstance(made, Mapping) else made)
 
         async def call(_: Any, context: Any) -> bytes:
-            try:
-                return await foreseen(name, answer(context))
-            except Refused as error:
-                self.api.noted(error, method=name)
-                return await refuse(context, error)
+            async with self._refusing(name, context):
+                return await answer(context)
 
         return call
 
+    @asynccontextmanager
+    async def _refusing(self, name: str, context: Any) -> AsyncIterator[None]:
+        """An error ends the call with its status, and is counted and logged."""
+        try:
+            with foreseen(name):
+                yield
+        except Refused as error:
+            self.api.noted(error, method=name)
+            await refuse(context, error)
+
     async def _next(self, context: Any) -> Any:
-        """The next request of a stream. Raises TimeoutError where none comes for long, or soon when the server ends."""
-        async with asyncio.timeout(GRACE if self.api.draining else self.settings.idle) as limit:
-            self._streams.add(limit)
-            try:
-                return await context.read()
-            finally:
-                self._streams.discard(limit)
+        """The next request of a stream. Raises Busy where none comes for long, or soon when the server ends."""
+        try:
+            async with asyncio.timeout(GRACE if self.api.draining else self.settings.idle) as limit:
+                self._streams.add(limit)
+                try:
+                    return await context.read()
+                finally:
+                    self._streams.discard(limit)
+        except TimeoutError:
+            raise Busy("no request came on the stream for long, or the server ends; open another") from None
 
     # -- the server -------------------------------------------------------------------------------------------------
 
@@ -158,13 +169,11 @@ class Rpc:
     async def watch(self, _: Any, context: Any) -> AsyncIterator[bytes]:
         """Needs a token for the server as well: it takes up a call for as long as its client likes."""
         await self._open.wait()
-        try:
+        async with self._refusing("Watch", context):
             asked = decoded(HealthCheckRequest, await self._door.message("Watch", context))
             async for status in self._health.changes(asked.service):
                 yield encoded(HealthCheckResponse(status=status))
             raise Busy("the server ends; ask another")
-        except Refused as error:
-            await refuse(context, error)
 
     # -- models -----------------------------------------------------------------------------------------------------
 
@@ -194,25 +203,18 @@ class Rpc:
     async def stream(self, _: Any, context: Any) -> AsyncIterator[bytes]:
         """Answers in the order of the requests; an error is told in its place and does not end the stream."""
         await self._open.wait()
-        try:
+        async with self._refusing("ModelStreamInfer", context):
             self._door.admit(context)
             while (sent := await self._next(context)) is not grpc.aio.EOF:
                 yield encoded(await self._streamed(sent))
-        except Unauthorized as error:
-            await refuse(context, error)
-        except TimeoutError:
-            await refuse(context, Busy("no request came on the stream for long, or the server ends; open another"))
 
     async def _streamed(self, sent: bytes) -> Any:
         try:
-            found = await foreseen("ModelStreamInfer", self._sent(sent))
+            with foreseen("ModelStreamInfer"):
+                return ModelStreamInferResponse(infer_response=await self._inferred(decoded(ModelInferRequest, sent), inf))
         except Refused as error:
             self.api.noted(error, method="ModelStreamInfer")
             return ModelStreamInferResponse(error_message=str(error))
-        return ModelStreamInferResponse(infer_response=found)
-
-    async def _sent(self, sent: bytes) -> Any:
-        return await self._inferred(decoded(ModelInferRequest, sent), inf)
 
     async def _inferred(self, request: Any, within: float) -> Any:
         model = self.repository.model(request.model_name, request.model_version)

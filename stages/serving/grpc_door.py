@@ -1,6 +1,7 @@
 """Door: who may call over gRPC, and what of a message is taken from whom.
 
-gRPC takes up a message as a whole, up to its limit, and that limit is one for all methods. What is not read stays with its client.
+gRPC takes up a message as a whole, up to its limit, and that limit is the same for all methods.
+What is not read stays with its client.
 """
 
 from __future__ import annotations
