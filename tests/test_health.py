@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +77,72 @@ def test_what_changes_is_told_to_whoever_watches(served: Running) -> None:
             with pytest.raises(grpc.RpcError, match="the server ends") as ended:
                 next(call)
             assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_who_watches_leaves_room_for_requests(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "LOOK", 0.01)
+    with running(points_bundle, grpc_port=0, max_connections=16) as server, channel(server) as made:
+        watch = made.unary_stream(WATCH)
+        calls = [watch(b"", timeout=20) for _ in range(2)]
+        assert [next(call) for call in calls] == [SERVING] * 2
+        for _ in range(16):
+            with pytest.raises(grpc.RpcError, match="2 watch already; ask with Check") as error:
+                next(watch(b"", timeout=20))
+            assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert check(server) == SERVING
+        calls[0].cancel()
+        until(lambda: serving_grpc_of(server)._watching == 1)
+        assert next(watch(b"", timeout=20)) == SERVING
+
+
+def serving_grpc_of(server: Running) -> serving_grpc.Rpc:
+    assert server.server.grpc
+    return server.server.grpc
+
+
+def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@contextmanager
+def between(address: str) -> Iterator[tuple[str, threading.Event]]:
+    """Another address for one connection, and an event from which on nothing comes through, while nothing is closed."""
+    silent = threading.Event()
+
+    def carry(source: socket.socket, to: socket.socket) -> None:
+        while sent := source.recv(65536):
+            if not silent.is_set():
+                to.sendall(sent)
+        to.shutdown(socket.SHUT_WR)
+
+    def join() -> None:
+        client, (host, _, port) = listener.accept()[0], address.partition(":")
+        with client, socket.create_connection((host, int(port))) as server, ThreadPoolExecutor(2) as threads:
+            threads.submit(carry, client, server)
+            threads.submit(carry, server, client)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as thread:
+        thread.submit(join)
+        yield f"127.0.0.1:{listener.getsockname()[1]}", silent
+
+
+def test_a_watcher_that_is_gone_without_a_word_is_noticed(points_bundle: Path) -> None:
+    """What stands between the client and the server passes on nothing more, and closes nothing."""
+    with (
+        running(points_bundle, grpc_port=0, idle=0.3, slow=0.3) as server,
+        between(server.grpc_url) as (address, silent),
+        grpc.insecure_channel(address) as made,
+    ):
+        call = made.unary_stream(WATCH)(b"")
+        assert next(call) == SERVING
+        time.sleep(1.5)
+        assert serving_grpc_of(server)._watching == 1  # it answers for as long as it is there
+        silent.set()
+        until(lambda: serving_grpc_of(server)._watching == 0)
+        call.cancel()
 
 
 def test_a_server_that_drains_is_not_serving(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

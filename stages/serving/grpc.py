@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from math import inf
 from typing import Any, TypeAlias
 
@@ -36,6 +36,8 @@ GRACE = 1.0
 HOLD = 0.1
 """Seconds for which calls that come when the server ends are held, so that none comes from a client that waits for its answer
 in the moment of the end."""
+WATCHERS = 8
+"""One of so many of the calls that are taken at a time may be a Watch, which has no end of its own."""
 Fields: TypeAlias = Mapping[str, Any]
 """Of a response."""
 Handler: TypeAlias = Callable[[Any, Any], Awaitable[Any]]
@@ -54,6 +56,7 @@ class Rpc:
         """Whether calls that come are begun at once."""
         self._open.set()
         self._streams: set[asyncio.Timeout] = set()  # of those that wait for a request
+        self._watching = 0
         self._handlers: Mapping[str, Handler] = {
             "ServerLive": self.live,
             "ServerReady": self.ready,
@@ -171,9 +174,22 @@ class Rpc:
         await self._open.wait()
         async with self._refusing("Watch", context):
             asked = decoded(HealthCheckRequest, await self._door.message("Watch", context))
-            async for status in self._health.changes(asked.service):
-                yield encoded(HealthCheckResponse(status=status))
+            with self._watcher():
+                async for status in self._health.changes(asked.service):
+                    yield encoded(HealthCheckResponse(status=status))
             raise Busy("the server ends; ask another")
+
+    @contextmanager
+    def _watcher(self) -> Iterator[None]:
+        """Raises Busy where so many watch that requests would find no place."""
+        most = max(1, self.settings.max_connections // WATCHERS)
+        if self._watching >= most:
+            raise Busy(f"{most} watch already; ask with Check")
+        self._watching += 1
+        try:
+            yield
+        finally:
+            self._watching -= 1
 
     # -- models -----------------------------------------------------------------------------------------------------
 
@@ -248,5 +264,7 @@ def options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", settings.max_body),
         ("grpc.max_metadata_size", settings.max_header),
         ("grpc.max_connection_idle_ms", int(settings.idle * 1000)),
+        ("grpc.keepalive_time_ms", int(settings.idle * 1000)),  # asks whether a client that says nothing is still there
+        ("grpc.http2.ping_timeout_ms", int(settings.slow * 1000)),
         ("grpc.server_handshake_timeout_ms", int(settings.slow * 1000)),
     ]
