@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from attar.stages.serving.errors import BadRequest, Refused, TooLarge
 from attar.stages.serving.protocol import Infer, Wanted
-from attar.stages.serving.reader import Reader
+from attar.stages.serving.reader import Reader, parsed
 from attar.stages.serving.settings import Settings
 from attar.stages.serving.signature import Declared, Signature
 
@@ -21,7 +21,8 @@ SIGNATURE = Signature(
     {"y": Declared("y", "FP32", ("batch", 3)), "z": Declared("z", "FP32", ("batch",))},
     {"batch": (1, 4), "length": (0, 3)},
 )
-READER = Reader(SIGNATURE, Settings(max_tensors=3, max_elements=1000))
+SETTINGS = Settings(max_tensors=3, max_elements=1000)
+READER = Reader(SIGNATURE, SETTINGS)
 X: dict[str, Any] = {"name": "x", "datatype": "FP32", "shape": [2, 2], "data": [1, 2.5, 3, 4]}
 DEEP: list[Any] = []
 for _ in range(900):
@@ -59,6 +60,26 @@ def test_what_says_the_same_has_its_own_values_and_id(asked: list[tuple[float, s
 
 def test_nesting_that_nobody_reads_is_passed_over() -> None:
     assert read(request(other=DEEP)).rows == 2
+
+
+def test_what_nobody_reads_is_no_part_of_the_head() -> None:
+    reader = Reader(SIGNATURE, SETTINGS)
+    for filler in ("a" * 10_000, [0.5] * 10_000, "b"):
+        content = request({"other": filler}, other=filler)
+        assert reader.read(json.dumps(content).encode(), None).rows == 2
+    assert reader._remembered.cache_info()[:2] == (2, 1)
+
+
+def test_a_long_head_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def counted(text: bytes) -> dict[str, Any]:
+        calls.append(len(text))
+        return parsed(text)
+
+    monkeypatch.setattr("attar.stages.serving.reader.parsed", counted)
+    assert read(request(parameters={"mine": "a" * 10_000})).parameters == {"mine": "a" * 10_000}
+    assert len(calls) == 1
 
 
 def test_inputs_come_in_the_order_of_the_signature() -> None:
