@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 from google.protobuf.json_format import ParseDict, ParseError
 
-from attar.stages.serving.messages import SERVICE, ModelInferRequest, ModelStreamInferResponse
+from attar.stages.serving.messages import HEALTH, SERVICE, ModelInferRequest, ModelStreamInferResponse
 from tests.fuzz_mutations import changed, mutated
 
 WORDS = (
@@ -26,7 +26,15 @@ WORDS = (
     b"x" * 5000,
 )
 NAME, STREAM = f"/{SERVICE.full_name}/", "ModelStreamInfer"
-METHODS = (*["ModelInfer"] * 12, *[STREAM] * 4, *[method.name for method in SERVICE.methods if "Unload" not in method.name])
+HEALTHS = [method.name for method in HEALTH.methods]
+METHODS = (
+    *["ModelInfer"] * 12,
+    *[STREAM] * 4,
+    *HEALTHS * 2,
+    *[method.name for method in SERVICE.methods if "Unload" not in method.name],
+)
+OPEN = ("ServerLive", "ServerReady", "Check")
+"""What may be answered without a token; Check asks for one where it is asked for a model."""
 FAULTS = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS)
 X: dict[str, Any] = {"name": "x", "datatype": "FP32", "shape": ["1", "2"]}
 VALID: dict[str, Any] = {"model_name": "points", "inputs": [X | {"contents": {"fp32_contents": [1, 2]}}]}
@@ -38,6 +46,10 @@ RAW: dict[str, Any] = {
     "parameters": {"mine": {"int64_param": "1"}},
     "outputs": [{"name": "logits"}],
 }
+
+
+NAMED = b"\x0a\x06points"
+"""A HealthCheckRequest."""
 
 
 def message(random: Random) -> bytes:
@@ -55,7 +67,11 @@ def message(random: Random) -> bytes:
 def call(channel: grpc.Channel, method: str, content: bytes, token: str) -> grpc.StatusCode:
     metadata = [("authorization", f"Bearer {token}")] if token else []
     try:
-        if method == STREAM:
+        if method == "Watch":
+            first(channel.unary_stream(f"/{HEALTH.full_name}/Watch")(content, metadata=metadata, timeout=20))
+        elif method == "Check":
+            channel.unary_unary(f"/{HEALTH.full_name}/Check")(content, metadata=metadata, timeout=20)
+        elif method == STREAM:
             for _ in channel.stream_stream(NAME + method)(iter([content]), metadata=metadata, timeout=20):
                 pass
         else:
@@ -63,6 +79,12 @@ def call(channel: grpc.Channel, method: str, content: bytes, token: str) -> grpc
     except grpc.RpcError as error:
         return error.code()
     return grpc.StatusCode.OK
+
+
+def first(answers: Any) -> None:
+    """Of a call that has no end."""
+    next(answers)
+    answers.cancel()
 
 
 def answers(channel: grpc.Channel, token: str) -> bool:
@@ -82,11 +104,12 @@ def run(address: str, count: int, random: Random, token: str) -> Counter[str]:
     seen: Counter[str] = Counter()
     with grpc.insecure_channel(address) as channel:
         for number in range(count):
-            method, content = random.choice(METHODS), message(random)
+            method = random.choice(METHODS)
+            content = mutated(NAMED, WORDS, random) if method in HEALTHS else message(random)
             right = random.random() < 0.9
             code = call(channel, method, content, token if right else random.choice(("", token[:-1], token + "a")))
             assert code not in FAULTS, (method, content, code)
-            if not right and "Server" not in method:
+            if not right and method not in OPEN:
                 assert code == grpc.StatusCode.UNAUTHENTICATED, (method, code)
             seen[code.name] += 1
             if number % 100 == 99:

@@ -83,7 +83,7 @@ def change(inside: Any, random: Random) -> None:
 
 
 def replaced(inside: Any, key: Any, random: Random) -> None:
-    inside[key] = random.choice(VALUES)
+    inside[key] = json.loads(json.dumps(random.choice(VALUES)))  # a copy, as the next change may be inside it
 
 
 def left_out(inside: Any, key: Any, random: Random) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from random import Random
 
 import pytest
 
-from tests import fuzz_grpc, fuzz_http
+from tests import fuzz_grpc, fuzz_http, fuzz_mutations
 
 TOKEN = "0123456789abcdef"  # noqa: S105  # opens nothing but the server of a test
 GROWTH = 24_000
@@ -61,6 +62,13 @@ def flat(server: Target, count: int, seed: int) -> None:
     assert seen["200"] > count / 50  # some are still valid, so it is not one wall that all run into
     assert seen["400"] > count / 10
     server.check()
+
+
+def test_a_change_leaves_what_it_puts_in_as_it_is() -> None:
+    before, random = json.dumps(fuzz_mutations.VALUES), Random(1)
+    for _ in range(5000):
+        fuzz_mutations.text(fuzz_mutations.changed({"a": [1]}, random))
+    assert json.dumps(fuzz_mutations.VALUES) == before
 
 
 def test_some_hundred_over_http(points_bundle: Path, tmp_path: Path) -> None:

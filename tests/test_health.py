@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +17,8 @@ import pytest
 from tritonclient import grpc as triton
 
 from attar.stages.serving import grpc as serving_grpc
-from attar.stages.serving import health
-from tests.serving_parts import Running, another, channel, running
+from attar.stages.serving import grpc_door, health
+from tests.serving_parts import METHOD, Running, another, channel, running
 
 CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
 SERVING, NOT_SERVING, UNKNOWN = b"\x08\x01", b"\x08\x02", b"\x08\x03"
@@ -75,6 +79,72 @@ def test_what_changes_is_told_to_whoever_watches(served: Running) -> None:
             assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
+def test_who_watches_leaves_room_for_requests(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "LOOK", 0.01)
+    with running(points_bundle, grpc_port=0, max_connections=16) as server, channel(server) as made:
+        watch = made.unary_stream(WATCH)
+        calls = [watch(b"", timeout=20) for _ in range(2)]
+        assert [next(call) for call in calls] == [SERVING] * 2
+        for _ in range(16):
+            with pytest.raises(grpc.RpcError, match="2 watch already; ask with Check") as error:
+                next(watch(b"", timeout=20))
+            assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert check(server) == SERVING
+        calls[0].cancel()
+        until(lambda: serving_grpc_of(server)._watching == 1)
+        assert next(watch(b"", timeout=20)) == SERVING
+
+
+def serving_grpc_of(server: Running) -> serving_grpc.Rpc:
+    assert server.server.grpc
+    return server.server.grpc
+
+
+def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@contextmanager
+def between(address: str) -> Iterator[tuple[str, threading.Event]]:
+    """Another address for one connection, and an event from which on nothing comes through, while nothing is closed."""
+    silent = threading.Event()
+
+    def carry(source: socket.socket, to: socket.socket) -> None:
+        while sent := source.recv(65536):
+            if not silent.is_set():
+                to.sendall(sent)
+        to.shutdown(socket.SHUT_WR)
+
+    def join() -> None:
+        client, (host, _, port) = listener.accept()[0], address.partition(":")
+        with client, socket.create_connection((host, int(port))) as server, ThreadPoolExecutor(2) as threads:
+            threads.submit(carry, client, server)
+            threads.submit(carry, server, client)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as thread:
+        thread.submit(join)
+        yield f"127.0.0.1:{listener.getsockname()[1]}", silent
+
+
+def test_a_watcher_that_is_gone_without_a_word_is_noticed(points_bundle: Path) -> None:
+    """What stands between the client and the server passes on nothing more, and closes nothing."""
+    with (
+        running(points_bundle, grpc_port=0, idle=0.3, slow=0.3) as server,
+        between(server.grpc_url) as (address, silent),
+        grpc.insecure_channel(address) as made,
+    ):
+        call = made.unary_stream(WATCH)(b"")
+        assert next(call) == SERVING
+        time.sleep(1.5)
+        assert serving_grpc_of(server)._watching == 1  # it answers for as long as it is there
+        silent.set()
+        until(lambda: serving_grpc_of(server)._watching == 0)
+        call.cancel()
+
+
 def test_a_server_that_drains_is_not_serving(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving_grpc, "HOLD", 0.5)
     with running(points_bundle, grpc_port=0) as server, channel(server) as made:
@@ -87,19 +157,82 @@ def test_a_server_that_drains_is_not_serving(points_bundle: Path, monkeypatch: p
         ended.result(20)
 
 
-def test_a_probe_needs_no_token_and_a_name_does(points_bundle: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def guarded(points_bundle: Path, tmp_path: Path) -> Iterator[Running]:
     tokens = tmp_path / "tokens"
     tokens.write_text(TOKEN)
-    with running(points_bundle, grpc_port=0, token_file=tokens) as server:
-        assert check(server) == SERVING
-        for service in ("points", "lines"):
-            assert refused(server, service) is grpc.StatusCode.UNAUTHENTICATED
-        assert check(server, "points", metadata=BEARER) == SERVING
-        assert refused(server, "lines", metadata=BEARER) is grpc.StatusCode.NOT_FOUND
-        with channel(server) as made:
-            with pytest.raises(grpc.RpcError, match="needs a token"):
-                next(made.unary_stream(WATCH)(b"", timeout=20))
-            assert next(made.unary_stream(WATCH)(b"", timeout=20, metadata=BEARER)) == SERVING
+    with running(points_bundle, grpc_port=0, token_file=tokens) as made:
+        yield made
+
+
+def test_a_probe_needs_no_token_and_a_name_does(guarded: Running) -> None:
+    assert check(guarded) == SERVING
+    for service in ("points", "lines"):
+        assert refused(guarded, service) is grpc.StatusCode.UNAUTHENTICATED
+    assert check(guarded, "points", metadata=BEARER) == SERVING
+    assert refused(guarded, "lines", metadata=BEARER) is grpc.StatusCode.NOT_FOUND
+    with channel(guarded) as made:
+        with pytest.raises(grpc.RpcError, match="needs a token"):
+            next(made.unary_stream(WATCH)(b"", timeout=20))
+        assert next(made.unary_stream(WATCH)(b"", timeout=20, metadata=BEARER)) == SERVING
+
+
+def test_a_stranger_may_send_little(guarded: Running) -> None:
+    long = b"\x0a\xff\x0f" + b"x" * 2047
+    with channel(guarded) as made:
+        for sent in (long, b"\x7a" + long[1:]):  # a name, and a field that nobody knows
+            with pytest.raises(grpc.RpcError, match="without a token a message has 1024 bytes at most") as error:
+                made.unary_unary(CHECK)(sent, timeout=20)
+            assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        with pytest.raises(grpc.RpcError) as error:
+            made.unary_unary(CHECK)(long, timeout=20, metadata=BEARER)
+        assert error.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("method", [CHECK, WATCH, METHOD + "ModelInfer", METHOD + "ModelStreamInfer"])
+def test_a_call_without_a_token_is_counted_and_logged(guarded: Running, caplog: pytest.LogCaptureFixture, method: str) -> None:
+    with channel(guarded) as made, pytest.raises(grpc.RpcError, match="needs a token"):
+        next(made.stream_stream(method)(iter([asked("points")]), timeout=20))
+    assert guarded.server.telemetry._errors == {"unauthorized": 1}
+    assert [record.__dict__["fields"]["method"] for record in caplog.records] == [method.rpartition("/")[2]]
+
+
+@pytest.mark.parametrize(("method", "answer"), [("ServerLive", b"\x08\x01"), ("ServerReady", b"\x08\x01")])
+def test_what_needs_no_message_is_answered_unread(guarded: Running, method: str, answer: bytes) -> None:
+    with channel(guarded) as made:
+        for sent in (iter([]), iter([b"\xff" * 10_000_000])):
+            assert made.stream_unary(METHOD + method)(sent, timeout=20) == answer
+
+
+def test_strangers_send_one_after_another(guarded: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who sends nothing holds the others up for a moment."""
+    monkeypatch.setattr(grpc_door, "MOMENT", 0.3)
+    over = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        over.wait(20)
+        yield from ()
+
+    with channel(guarded) as made:
+        idle = made.stream_unary(CHECK).future(nothing(), timeout=20)
+        time.sleep(0.1)
+        began = time.monotonic()
+        assert check(guarded, metadata=BEARER) == SERVING
+        assert time.monotonic() - began < 0.15
+        assert check(guarded) == SERVING
+        assert time.monotonic() - began > 0.15
+        assert idle.exception(20).code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        over.set()
+
+
+def test_an_error_that_nobody_foresaw_ends_a_watch(
+    served: Running, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health.Health, "status", lambda *_: 1 / 0)
+    with channel(served) as made, pytest.raises(grpc.RpcError, match="the server failed; its log says why") as error:
+        next(made.unary_stream(WATCH)(b"", timeout=20))
+    assert error.value.code() is grpc.StatusCode.INTERNAL
+    assert "Watch failed" in caplog.text
 
 
 def test_what_is_no_request(served: Running) -> None:

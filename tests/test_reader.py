@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from attar.stages.serving.errors import BadRequest, Refused, TooLarge
 from attar.stages.serving.protocol import Infer, Wanted
-from attar.stages.serving.reader import Reader
+from attar.stages.serving.reader import Reader, parsed
 from attar.stages.serving.settings import Settings
 from attar.stages.serving.signature import Declared, Signature
 
@@ -21,7 +21,8 @@ SIGNATURE = Signature(
     {"y": Declared("y", "FP32", ("batch", 3)), "z": Declared("z", "FP32", ("batch",))},
     {"batch": (1, 4), "length": (0, 3)},
 )
-READER = Reader(SIGNATURE, Settings(max_tensors=3, max_elements=1000))
+SETTINGS = Settings(max_tensors=3, max_elements=1000)
+READER = Reader(SIGNATURE, SETTINGS)
 X: dict[str, Any] = {"name": "x", "datatype": "FP32", "shape": [2, 2], "data": [1, 2.5, 3, 4]}
 DEEP: list[Any] = []
 for _ in range(900):
@@ -59,6 +60,36 @@ def test_what_says_the_same_has_its_own_values_and_id(asked: list[tuple[float, s
 
 def test_nesting_that_nobody_reads_is_passed_over() -> None:
     assert read(request(other=DEEP)).rows == 2
+
+
+def test_a_head_in_json_is_understood_once() -> None:
+    reader = Reader(SIGNATURE, SETTINGS)
+    for value, named in ((1, "a"), (2, "b"), (3, "c")):
+        infer = reader.read(json.dumps(request({"data": [value] * 4}, id=named)).encode(), None)
+        assert (infer.inputs["x"].tolist(), infer.id) == ([[value] * 2] * 2, named)
+    assert reader._remembered.cache_info()[:2] == (2, 1)
+    reader.read(json.dumps(request({"shape": [1, 2], "data": [1, 2]}, {"shape": [1, 1], "data": [7]})).encode(), None)
+    assert reader._remembered.cache_info()[:2] == (2, 2)
+
+
+def test_what_nobody_reads_is_no_part_of_the_head() -> None:
+    reader = Reader(SIGNATURE, SETTINGS)
+    for filler in ("a" * 10_000, [0.5] * 10_000, "b"):
+        content = request({"other": filler}, other=filler)
+        assert reader.read(json.dumps(content).encode(), None).rows == 2
+    assert reader._remembered.cache_info()[:2] == (2, 1)
+
+
+def test_a_long_head_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def counted(text: bytes) -> dict[str, Any]:
+        calls.append(len(text))
+        return parsed(text)
+
+    monkeypatch.setattr("attar.stages.serving.reader.parsed", counted)
+    assert read(request(parameters={"mine": "a" * 10_000})).parameters == {"mine": "a" * 10_000}
+    assert len(calls) == 1
 
 
 def test_inputs_come_in_the_order_of_the_signature() -> None:
@@ -226,3 +257,31 @@ def test_no_bytes_do_more_than_being_refused(length: int, behind: bytes) -> None
         return
     assert len(behind) == len(tensors)
     assert infer.rows == 1
+
+
+def told(reader: Reader, content: Any, behind: bytes | None) -> Any:
+    """All that comes of a request: what was read, down to types and bytes, or what was said."""
+    body = json.dumps(content).encode()
+    try:
+        infer = reader.read(body + (behind or b""), None if behind is None else len(body))
+    except Refused as error:
+        return type(error), str(error)
+    arrays = {name: (array.dtype, array.shape, array.tobytes()) for name, array in infer.inputs.items()}
+    return arrays, infer.rows, infer.wanted, infer.id, repr(infer.parameters)
+
+
+ALIKE = st.sampled_from([0, 0.0, -0.0, 1, 1.0, True, False, None, "1", "", [], {}, [1], 2, 2.0, 10**30, 1e22, "é", "\u2028"])
+PARAMETERS = st.dictionaries(st.sampled_from(["timeout", "mine", "binary_data_output"]), ALIKE, max_size=2)
+CHANGED = st.dictionaries(st.sampled_from(KEYS), ALIKE | st.lists(ALIKE, min_size=2, max_size=4), max_size=2)
+ASKED = st.lists(st.fixed_dictionaries({"name": st.sampled_from("yz"), "parameters": PARAMETERS}), max_size=2)
+WARM = Reader(SIGNATURE, SETTINGS)
+
+
+@given(x=CHANGED, n=CHANGED, id=ALIKE, parameters=PARAMETERS, outputs=ASKED, behind=st.none() | st.just(b"") | st.just(bytes(16)))
+def test_a_reader_that_remembers_reads_as_a_fresh_one(
+    x: dict[str, Any], n: dict[str, Any], behind: bytes | None, **more: Any
+) -> None:
+    """Heads that look alike, such as 1, 1.0 and true, are not the same."""
+    content = request(x, n, **more)
+    for _ in range(2):
+        assert told(WARM, content, behind) == told(Reader(SIGNATURE, SETTINGS), content, behind)

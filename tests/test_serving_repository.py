@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import shutil
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +51,28 @@ def test_index_load_and_unload_by_the_client(bundle: Path) -> None:
         client.load_model("points")
         assert client.is_model_ready("points-raw")
         assert client.is_server_ready()
+
+
+@pytest.mark.parametrize("change", ["load", "unload"])
+def test_what_is_no_longer_served_is_freed_without_the_collector(bundle: Path, change: str) -> None:
+    """It never looks through what was there when the server was ready."""
+    gc.disable()
+    try:
+        with running(bundle) as server:
+            served = server.server.repository.model("points").served
+            gone = [weakref.ref(each) for each in (served, served.engines, served.batcher, *served.engines.predicts)]
+            del served
+            assert server.ask("POST", INFER, asked([1, 2]))[0] == 200
+            assert server.ask("POST", f"/v2/repository/models/points/{change}")[0] == 200
+            server.call(everything_retired(server))
+            assert [each() for each in gone] == [None] * len(gone)
+    finally:
+        gc.enable()
+
+
+async def everything_retired(server: Running) -> None:
+    while server.server.repository._retiring:
+        await asyncio.sleep(0.01)
 
 
 def test_two_bundles_of_one_name_are_two_versions(bundle: Path, tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from math import inf
 from typing import Any, TypeAlias
 
@@ -14,10 +15,11 @@ from attar import __version__
 from attar.pipeline.errors import AttarError
 from attar.stages.serving import protocol
 from attar.stages.serving.api import EXTENSIONS, Api, load
-from attar.stages.serving.errors import Busy, NotFound, Refused, TooSlow, Unauthorized
+from attar.stages.serving.errors import Busy, NotFound, Refused
 from attar.stages.serving.grpc_calls import decoded, encoded, foreseen, refuse
+from attar.stages.serving.grpc_door import Door
 from attar.stages.serving.grpc_infer import read, written
-from attar.stages.serving.guard import ASK_WITH_TOKEN, Guard
+from attar.stages.serving.guard import Guard
 from attar.stages.serving.health import Health
 from attar.stages.serving.messages import (
     HEALTH,
@@ -29,13 +31,13 @@ from attar.stages.serving.messages import (
 )
 from attar.stages.serving.settings import Settings
 
-OPEN = ("ServerLive", "ServerReady", "Check")
-"""What needs no token, as over HTTP; Check asks for one itself where it would tell of a model."""
 GRACE = 1.0
 """Seconds that a stream stays open without a request when the server ends."""
 HOLD = 0.1
 """Seconds for which calls that come when the server ends are held, so that none comes from a client that waits for its answer
 in the moment of the end."""
+WATCHERS = 8
+"""One of so many of the calls that are taken at a time may be a Watch, which has no end of its own."""
 Fields: TypeAlias = Mapping[str, Any]
 """Of a response."""
 Handler: TypeAlias = Callable[[Any, Any], Awaitable[Any]]
@@ -49,11 +51,12 @@ class Rpc:
         self.api, self.repository, self.settings = api, api.repository, api.settings
         self.address = ""
         """Where it listens, once it does."""
-        self._guard, self._health = guard, Health(api)
+        self._guard, self._door, self._health = guard, Door(guard, self.settings), Health(api)
         self._open = asyncio.Event()
         """Whether calls that come are begun at once."""
         self._open.set()
         self._streams: set[asyncio.Timeout] = set()  # of those that wait for a request
+        self._watching = 0
         self._handlers: Mapping[str, Handler] = {
             "ServerLive": self.live,
             "ServerReady": self.ready,
@@ -96,12 +99,6 @@ class Rpc:
             return int(self._server.add_insecure_port(address))
         return int(self._server.add_secure_port(address, grpc.ssl_server_credentials([pair])))
 
-    def _admit(self, context: Any) -> None:
-        """Before anything of a message is read. Raises Unauthorized."""
-        sent = [value for name, value in context.invocation_metadata() if name == "authorization"]
-        if not self._guard.admits(", ".join(sent).encode()):
-            raise Unauthorized(ASK_WITH_TOKEN)
-
     async def stop(self) -> None:
         """Take no more, and answer what has begun within ``settings.drain`` seconds.
 
@@ -124,35 +121,36 @@ class Rpc:
 
         async def answer(context: Any) -> bytes:
             await self._open.wait()
-            if name not in OPEN:
-                self._admit(context)
-            made = await handler(decoded(asked, await self._request(context)), context)
+            made = await handler(decoded(asked, await self._door.message(name, context)), context)
             return encoded(answered(**made) if isinstance(made, Mapping) else made)
 
         async def call(_: Any, context: Any) -> bytes:
-            try:
-                return await foreseen(name, answer(context))
-            except Refused as error:
-                self.api.noted(error, method=name)
-                return await refuse(context, error)
+            async with self._refusing(name, context):
+                return await answer(context)
 
         return call
 
-    async def _request(self, context: Any) -> Any:
+    @asynccontextmanager
+    async def _refusing(self, name: str, context: Any) -> AsyncIterator[None]:
+        """An error ends the call with its status, and is counted and logged."""
         try:
-            async with asyncio.timeout(self.settings.slow):
-                return await context.read()
-        except TimeoutError:
-            raise TooSlow("the request did not arrive in time; send it quicker, or in parts") from None
+            with foreseen(name):
+                yield
+        except Refused as error:
+            self.api.noted(error, method=name)
+            await refuse(context, error)
 
     async def _next(self, context: Any) -> Any:
-        """The next request of a stream. Raises TimeoutError where none comes for long, or soon when the server ends."""
-        async with asyncio.timeout(GRACE if self.api.draining else self.settings.idle) as limit:
-            self._streams.add(limit)
-            try:
-                return await context.read()
-            finally:
-                self._streams.discard(limit)
+        """The next request of a stream. Raises Busy where none comes for long, or soon when the server ends."""
+        try:
+            async with asyncio.timeout(GRACE if self.api.draining else self.settings.idle) as limit:
+                self._streams.add(limit)
+                try:
+                    return await context.read()
+                finally:
+                    self._streams.discard(limit)
+        except TimeoutError:
+            raise Busy("no request came on the stream for long, or the server ends; open another") from None
 
     # -- the server -------------------------------------------------------------------------------------------------
 
@@ -168,20 +166,30 @@ class Rpc:
     async def check(self, request: Any, context: Any) -> Fields:
         """What there is by name is told to whoever has a token alone."""
         if request.service:
-            self._admit(context)
+            self._door.admit(context)
         return {"status": self._health.status(request.service)}
 
     async def watch(self, _: Any, context: Any) -> AsyncIterator[bytes]:
         """Needs a token for the server as well: it takes up a call for as long as its client likes."""
         await self._open.wait()
-        try:
-            self._admit(context)
-            asked = decoded(HealthCheckRequest, await self._request(context))
-            async for status in self._health.changes(asked.service):
-                yield encoded(HealthCheckResponse(status=status))
+        async with self._refusing("Watch", context):
+            asked = decoded(HealthCheckRequest, await self._door.message("Watch", context))
+            with self._watcher():
+                async for status in self._health.changes(asked.service):
+                    yield encoded(HealthCheckResponse(status=status))
             raise Busy("the server ends; ask another")
-        except Refused as error:
-            await refuse(context, error)
+
+    @contextmanager
+    def _watcher(self) -> Iterator[None]:
+        """Raises Busy where so many watch that requests would find no place."""
+        most = max(1, self.settings.max_connections // WATCHERS)
+        if self._watching >= most:
+            raise Busy(f"{most} watch already; ask with Check")
+        self._watching += 1
+        try:
+            yield
+        finally:
+            self._watching -= 1
 
     # -- models -----------------------------------------------------------------------------------------------------
 
@@ -211,25 +219,18 @@ class Rpc:
     async def stream(self, _: Any, context: Any) -> AsyncIterator[bytes]:
         """Answers in the order of the requests; an error is told in its place and does not end the stream."""
         await self._open.wait()
-        try:
-            self._admit(context)
+        async with self._refusing("ModelStreamInfer", context):
+            self._door.admit(context)
             while (sent := await self._next(context)) is not grpc.aio.EOF:
                 yield encoded(await self._streamed(sent))
-        except Unauthorized as error:
-            await refuse(context, error)
-        except TimeoutError:
-            await refuse(context, Busy("no request came on the stream for long, or the server ends; open another"))
 
     async def _streamed(self, sent: bytes) -> Any:
         try:
-            found = await foreseen("ModelStreamInfer", self._sent(sent))
+            with foreseen("ModelStreamInfer"):
+                return ModelStreamInferResponse(infer_response=await self._inferred(decoded(ModelInferRequest, sent), inf))
         except Refused as error:
             self.api.noted(error, method="ModelStreamInfer")
             return ModelStreamInferResponse(error_message=str(error))
-        return ModelStreamInferResponse(infer_response=found)
-
-    async def _sent(self, sent: bytes) -> Any:
-        return await self._inferred(decoded(ModelInferRequest, sent), inf)
 
     async def _inferred(self, request: Any, within: float) -> Any:
         model = self.repository.model(request.model_name, request.model_version)
@@ -263,5 +264,7 @@ def options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", settings.max_body),
         ("grpc.max_metadata_size", settings.max_header),
         ("grpc.max_connection_idle_ms", int(settings.idle * 1000)),
+        ("grpc.keepalive_time_ms", int(settings.idle * 1000)),  # asks whether a client that says nothing is still there
+        ("grpc.http2.ping_timeout_ms", int(settings.slow * 1000)),
         ("grpc.server_handshake_timeout_ms", int(settings.slow * 1000)),
     ]

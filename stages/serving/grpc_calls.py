@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -23,7 +24,6 @@ CODES = {
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 """What gRPC calls an error that has this status in HTTP."""
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -42,10 +42,11 @@ def encoded(message: Any) -> bytes:
     return made
 
 
-async def foreseen(name: str, work: Awaitable[T]) -> T:
-    """What comes of it. Raises Refused alone: any other error is logged and told as one."""
+@contextmanager
+def foreseen(name: str) -> Iterator[None]:
+    """Raises Refused alone: any other error is logged and told as one."""
     try:
-        return await work
+        yield
     except Refused:
         raise
     except Exception as error:

@@ -72,7 +72,7 @@ class Served:
         return await asyncio.get_running_loop().run_in_executor(self._threads, prepare, inputs)
 
     async def retire(self) -> None:
-        """Answer what is on its way, then close. Nothing new may come."""
+        """Answer what is on its way, then close, and let go of the engines. Nothing new may come."""
         while self.active:
             await asyncio.sleep(0.01)
         self.batcher.close()
@@ -80,6 +80,8 @@ class Served:
         for observer in self.observers:
             await asyncio.to_thread(observer.retired, self)
         await asyncio.to_thread(self.engines.close)
+        self.models.clear()
+        del self.batcher  # as the models do, it leads back here, and the collector passes over what was loaded at the start
 
     def _prepare(self, raw: Arrays) -> dict[str, Array]:
         check_pictures(self.engines.manifest.preprocess, raw, self.settings.max_pixels)

@@ -22,6 +22,8 @@ from attar.stages.serving.tensors import from_bytes, from_json
 
 REMEMBERED, SHORT = 256, 2048
 """So many heads of up to so many bytes are understood once: a client says the same of its tensors again and again."""
+DESCRIBED, BESIDE = ("name", "datatype", "shape", "parameters"), ("outputs", "parameters")
+"""What the head says of an input, and beside the inputs; nobody reads more of it."""
 NOTHING = memoryview(b"")
 Parse: TypeAlias = Callable[[bytes], Mapping[str, Any]]
 """From a head to what JSON says in it."""
@@ -61,9 +63,9 @@ class Reader:
         """``length``: of the JSON; None where nothing is behind it. Raises BadRequest, and TooLarge beyond the limits."""
         if length is None:
             told = parsed(body)
-            named = identifier(told.pop("id", ""))
-            data = [entry.pop("data", None) for entry in entries(told, "inputs", self.settings)]
-            return self._filled(self._planned(told), data, NOTHING, named)
+            named, inputs = identifier(told.get("id", "")), entries(told, "inputs", self.settings)
+            head = {"inputs": [chosen(entry, DESCRIBED) for entry in inputs], **chosen(told, BESIDE)}
+            return self._filled(self._planned(head), [entry.get("data") for entry in inputs], NOTHING, named)
         if length > len(body):
             raise BadRequest(f"{HEADER_LENGTH} is {length}, the body has {len(body)} bytes")
         plan = self.known(body[:length], parsed)
@@ -71,9 +73,10 @@ class Reader:
 
     def _planned(self, told: Mapping[str, Any]) -> Plan:
         try:
-            return self.known(orjson.dumps(told), parsed)
+            head = orjson.dumps(told)
         except orjson.JSONEncodeError:  # more nesting than is written, though not more than is read
             return self.understood(told)
+        return self.known(head, parsed) if len(head) <= SHORT else self.understood(told)
 
     def known(self, head: bytes, parse: Parse) -> Plan:
         """As ``plan``; a short head is understood once."""
@@ -161,6 +164,10 @@ def parsed(text: bytes) -> dict[str, Any]:
     if type(made.get("parameters") or {}) is not dict:
         raise BadRequest(f"parameters is {kind(made['parameters'])}, expected an object")
     return made
+
+
+def chosen(told: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: told[name] for name in names if name in told}
 
 
 def identifier(given: Any) -> str:
