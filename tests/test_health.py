@@ -17,7 +17,7 @@ import pytest
 from tritonclient import grpc as triton
 
 from attar.stages.serving import grpc as serving_grpc
-from attar.stages.serving import grpc_door, health
+from attar.stages.serving import health
 from tests.serving_parts import METHOD, Running, another, channel, running
 
 CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
@@ -204,9 +204,8 @@ def test_what_needs_no_message_is_answered_unread(guarded: Running, method: str,
             assert made.stream_unary(METHOD + method)(sent, timeout=20) == answer
 
 
-def test_strangers_send_one_after_another(guarded: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strangers_send_one_after_another(guarded: Running) -> None:
     """Who sends nothing holds the others up for a moment."""
-    monkeypatch.setattr(grpc_door, "MOMENT", 0.3)
     over = threading.Event()
 
     def nothing() -> Iterator[bytes]:
@@ -215,12 +214,11 @@ def test_strangers_send_one_after_another(guarded: Running, monkeypatch: pytest.
 
     with channel(guarded) as made:
         idle = made.stream_unary(CHECK).future(nothing(), timeout=20)
-        time.sleep(0.1)
-        began = time.monotonic()
+        until(serving_grpc_of(guarded)._door._strangers.locked)
+        stranger = made.unary_unary(CHECK).future(b"", timeout=20)
         assert check(guarded, metadata=BEARER) == SERVING
-        assert time.monotonic() - began < 0.15
-        assert check(guarded) == SERVING
-        assert time.monotonic() - began > 0.15
+        assert not stranger.done()
+        assert stranger.result(20) == SERVING
         assert idle.exception(20).code() is grpc.StatusCode.DEADLINE_EXCEEDED
         over.set()
 

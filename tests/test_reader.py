@@ -270,7 +270,9 @@ def told(reader: Reader, content: Any, behind: bytes | None) -> Any:
     return arrays, infer.rows, infer.wanted, infer.id, repr(infer.parameters)
 
 
-ALIKE = st.sampled_from([0, 0.0, -0.0, 1, 1.0, True, False, None, "1", "", [], {}, [1], 2, 2.0, 10**30, 1e22, "é", "\u2028"])
+ALIKE: st.SearchStrategy[Any] = st.sampled_from(
+    [0, 0.0, -0.0, 1, 1.0, True, False, None, "1", "", [], {}, [1], 2, 2.0, 10**30, 1e22, "é", "\u2028"]
+)
 PARAMETERS = st.dictionaries(st.sampled_from(["timeout", "mine", "binary_data_output"]), ALIKE, max_size=2)
 CHANGED = st.dictionaries(st.sampled_from(KEYS), ALIKE | st.lists(ALIKE, min_size=2, max_size=4), max_size=2)
 ASKED = st.lists(st.fixed_dictionaries({"name": st.sampled_from("yz"), "parameters": PARAMETERS}), max_size=2)
