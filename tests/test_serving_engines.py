@@ -38,6 +38,17 @@ def test_a_quick_engine_runs_on_the_loop_and_is_opened_once(points_bundle: Path)
     engines.close()
 
 
+@pytest.mark.parametrize(("cores", "inline"), [(1, True), (2, False)])
+def test_on_a_single_core_a_slower_engine_runs_on_the_loop_too(
+    cores: int, inline: bool, points_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attar.pipeline.machine.cores", lambda: cores)
+    monkeypatch.setattr("attar.stages.serving.engines.warm", lambda *_: 2e-3)
+    engines = open_engines(points_bundle, Settings(inline_below=1e-3))
+    assert (engines.inline, len(engines.predicts)) == (inline, cores)
+    engines.close()
+
+
 def test_settings_decide_otherwise(points_bundle: Path) -> None:
     engines = open_engines(points_bundle, Settings(instances=3, max_batch=4))
     assert (engines.inline, engines.most, len(engines.predicts)) == (False, 4, 3)

@@ -23,6 +23,9 @@ from attar.stages.serving.signature import Signature, of_graph, of_raw
 
 WARM, CALLS = 0.05, 30
 """Seconds, and calls, after which the quickest call counts."""
+ALONE = 20
+"""On a single core a thread computes nothing beside the event loop: it only lets it go on, for so many times the cost of a full
+batch that is small elsewhere."""
 COARSE = ("bf16", "fp16")
 """Precisions in which another order of the same sum, as kernels for other batch sizes have it, shows in the answers."""
 log = logging.getLogger(__name__)
@@ -64,10 +67,11 @@ def open_engines(path: Path, settings: Settings) -> Engines:
     with ExitStack() as stack:
         first = replayed(path, manifest, threads, stack)
         requests, raw, graph = bundle.requests(path, manifest), golden.read(path, manifest), of_graph(manifest)
+        enough = settings.inline_below * (ALONE if machine.cores() == 1 else 1)
         with unfit(f"{path} does not answer batches of {most}, which it promises"):
-            seconds = max(warm(first, inputs, settings.inline_below) for inputs in extremes(requests, manifest, most))
+            seconds = max(warm(first, inputs, enough) for inputs in extremes(requests, manifest, most))
             joins = graph.batched and joinable(first, requests, manifest, (low, most))
-        inline = settings.instances is None and seconds < settings.inline_below
+        inline = settings.instances is None and seconds < enough
         count = 1 if inline else settings.instances or max(1, machine.cores() // threads)
         return Engines(
             manifest=manifest,

@@ -1,7 +1,7 @@
 """HTTP: one connection of HTTP/1.1 as an asyncio protocol on httptools: bytes to requests, replies to bytes.
 
-No framework stands between the socket and the model: that costs half of the throughput (see ``docs/serving.md``), and the limits
-below are simplest where the bytes come in. What is asked for and answered is not known here.
+No framework stands between the socket and the model: what it would take pays for the checks (``benchmarks/RESULTS.md``), and the
+limits below are simplest where the bytes come in. What is asked for and answered is not known here.
 """
 
 from __future__ import annotations
