@@ -60,7 +60,7 @@ test: $(READY_DEV)  ## all tests but the slow ones and those that need a package
 	$(TEST) --numprocesses 2 --dist loadfile -m "not slow and not network"
 
 test-all: test  ## every test
-	$(TEST) -m "slow or network"
+	$(TEST) --numprocesses 2 --dist loadfile -m "slow or network"
 
 # Without .venv, as on a machine that reaches no package index, with what its own Python has.
 gpu:  ## the most that this machine can do on an NVIDIA GPU, and a summary of it and the rest
