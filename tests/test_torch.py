@@ -47,7 +47,7 @@ def check(module: nn.Module, channels: int) -> None:
     """As images are given to it in training, against float64, which oneDNN does not compute."""
     image = np.random.default_rng(0).standard_normal((64, channels, 8, 8), np.float32)
     exact = gradients(deepcopy(module).double(), torch.from_numpy(image).double())
-    found = gradients(laid_out(module, CPU), tensor(image, layout(CPU)))
+    found = gradients(laid_out(module, CPU), tensor(image, layout(module, CPU)))
     assert found.keys() == exact.keys()
     largest = max(float(gradient.abs().max()) for gradient in exact.values())
     for name, gradient in exact.items():
@@ -82,8 +82,10 @@ def test_images_lie_plain_where_gradients_would_be_wrong(
 ) -> None:
     monkeypatch.setattr("platform.machine", lambda: machine)
     monkeypatch.setattr(cpu, "cpu_flags", lambda: flags)
-    assert layout(place) is expected
+    module = nn.Sequential(large := nn.Conv2d(3, 7, 3), nn.Conv2d(7, 10, 1, 2))
+    assert layout(module, place) is expected
     assert tensor(np.zeros((2, 3, 4, 4), np.float32), expected).is_contiguous(memory_format=expected)
-    convolution = nn.Conv2d(3, 4, 3)
-    laid_out(convolution, place)
-    assert convolution.weight.is_contiguous(memory_format=expected)
+    laid_out(module, place)
+    assert large.weight.is_contiguous(memory_format=expected)
+    for harmless in (nn.Conv2d(8, 10, 1, 2), nn.Conv2d(7, 10, 3, 2), nn.Linear(7, 1)):
+        assert layout(harmless, place) is torch.channels_last

@@ -89,7 +89,7 @@ def misfits(expected: Mapping[str, torch.Tensor], got: Mapping[str, torch.Tensor
 def call(module: nn.Module, task: Task, inputs: Arrays) -> dict[str, torch.Tensor]:
     """Named arrays in, named tensors out. Images ``(B, C, H, W)`` lie as ``layout`` says."""
     place = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
-    given = [tensor(inputs[name], layout(place)).to(place) for name in task.inputs]
+    given = [tensor(inputs[name], layout(module, place)).to(place) for name in task.inputs]
     made = module(*given)
     outputs = made if isinstance(made, tuple) else (made,)
     if len(outputs) != len(task.outputs):
@@ -102,19 +102,25 @@ def tensor(array: Array, images: torch.memory_format) -> torch.Tensor:
     return made.contiguous(memory_format=images) if made.ndim == 4 else made
 
 
-def layout(place: torch.device) -> torch.memory_format:
-    """How images and the weights of their convolutions lie: channels-last, which is faster, but on x86 without AVX-512.
+def layout(module: nn.Module, place: torch.device) -> torch.memory_format:
+    """How images and the weights of their convolutions lie: channels-last, which is faster, but not where a 1x1 convolution is
+    narrow on x86 without AVX-512.
 
-    There oneDNN writes the gradient of a channels-last 1x1 convolution with a stride and fewer than 8 channels beyond its memory:
-    it is wrong by half of itself, or the process crashes or hangs. https://github.com/uxlfoundation/oneDNN/issues/6035, open in
-    torch 2.13.
+    With a stride oneDNN writes the gradient of its channels-last weight beyond its memory there: it is wrong by half of itself,
+    or the process crashes or hangs. https://github.com/uxlfoundation/oneDNN/issues/6035, open in torch 2.13.
     """
-    return torch.contiguous_format if place.type == "cpu" and cpu.without_avx512() else torch.channels_last
+    plain = place.type == "cpu" and cpu.without_avx512() and any(map(narrow, module.parameters()))
+    return torch.contiguous_format if plain else torch.channels_last
+
+
+def narrow(weight: torch.Tensor) -> bool:
+    """Whether it is that of a 1x1 convolution of fewer channels than a vector of AVX2 holds, with any stride."""
+    return weight.ndim == 4 and weight.shape[1] < 8 and weight.shape[2:] == (1, 1)
 
 
 def laid_out(module: nn.Module, place: torch.device) -> nn.Module:
     """The module itself, for images that go to this device; it is not moved."""
-    return module.to(memory_format=layout(place))  # type: ignore[call-overload,no-any-return]  # torch's stub lacks it
+    return module.to(memory_format=layout(module, place))  # type: ignore[call-overload,no-any-return]  # torch's stub lacks it
 
 
 def probe(module: nn.Module, task: Task) -> None:
