@@ -81,9 +81,7 @@ def distiller() -> str:
             box(220, 216, 140, 56, ["distiller", "ReLU layers: h"], "undecided"),
             box(420, 206, 160, 76, ["d", "its logits;", "target: softmax(sg d)"], "undecided"),
             box(420, 310, 160, 76, ["a", "two scores a sample:", "weights w_T and w_S"], "undecided"),
-            box(
-                614, 216, 122, 150, ["L_TA + L_SA", "KL of the target", "and softmax(s),", "weighted by w_T", "and by w_S"], "ink"
-            ),
+            box(614, 216, 122, 150, ["L_C", "KL of the target", "and softmax(s),", "half by w_T,", "half by w_S"], "ink"),
             arrow((395, 92), (395, 160), (290, 160), (290, 216)),
             arrow((180, 244), (220, 244)),
             arrow((360, 244), (420, 244)),
@@ -105,7 +103,7 @@ def distiller() -> str:
             arrow((500, 386), (500, 408)),
             arrow((460, 282), (460, 296), (290, 296), (290, 408)),
             arrow((105, 488), (105, 506), (578, 506), (578, 488)),
-            text(380, 532, "L_KD = losses(s, t) + weight · (L_TA + L_SA) + L_D + L_A"),
+            text(380, 532, "L_KD = losses(s, t) + weight · L_C + L_D + L_A"),
             text(380, 552, "L = lambda_kd · L_KD + (1 − lambda_kd) · L_other,   L_other = CE(s, y)"),
         ],
     )

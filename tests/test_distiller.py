@@ -9,7 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from pydantic import ValidationError
 
+from attar.stages.distillation.choices import Beside
 from attar.stages.distillation.distiller import Terms, attention, described, divergences, supervised, terms
 
 LN2, LN3 = math.log(2), math.log(3)
@@ -69,7 +71,7 @@ def test_divergences_by_hand() -> None:
     assert divergences(target, student).tolist() == pytest.approx([0.5 * math.log(4 / 3)], abs=1e-6)
 
 
-def batch(attend: tuple[bool, bool] = (True, True), floor: float = 0.5) -> tuple[dict[str, torch.Tensor], Terms]:
+def batch(shares: tuple[float, float] = (0.5, 0.5), floor: float = 0.5) -> tuple[dict[str, torch.Tensor], Terms]:
     made = {
         "logits": random(ROWS, CLASSES, seed=1),
         "scores": random(ROWS, 2, seed=2),
@@ -78,21 +80,40 @@ def batch(attend: tuple[bool, bool] = (True, True), floor: float = 0.5) -> tuple
         "labels": torch.arange(ROWS) % CLASSES,
     }
     rows = (made["logits"], made["scores"], made["student"], made["teacher"], made["labels"])
-    return made, terms(*rows, attend, floor)
+    return made, terms(*rows, shares, floor)
 
 
-def test_both_attention_terms_lean_on_what_their_attention_says() -> None:
-    made, found = batch()
-    divergence = divergences(made["logits"], made["student"])
-    weighted = [(attention(made["scores"][:, which], 0.5) * divergence).mean() for which in (0, 1)]
-    assert found.compared.item() == pytest.approx(sum(each.item() for each in weighted))
+def test_both_attention_terms_by_hand() -> None:
+    """Two rows; the distiller says [1/2, 1/2] of both, the student [1/4, 3/4] and [1/2, 1/2]: KL ln(4/3)/2 and 0."""
+    logits, student = torch.zeros(2, 2), torch.tensor([[0.0, LN3], [0.0, 0.0]])
+    scores = torch.tensor([[LN3, 0.0], [0.0, LN3]])  # Teacher Attention [5/4, 3/4], Student Attention [3/4, 5/4]
+    teacher, labels = torch.zeros(2, 2), torch.tensor([0, 0])  # it needs both rows alike: shares [1/2, 1/2]
+    kl = 0.5 * math.log(4 / 3)
+    of_teacher, of_student = 1.25 * kl / 2, 0.75 * kl / 2
+    # CE([1/2, 1/2], [3/4, 1/4]) / ln 2, and all the student's need is in row 0, of which its attention says 1/4: ln 4 / ln 2
+    learned_of_teacher, learned_of_student = -0.5 * math.log(3 / 16) / LN2, 2.0
+    for shares in ((0.5, 0.5), (0.75, 0.25), (1.0, 0.0), (0.0, 1.0)):
+        found = terms(logits, scores, student, teacher, labels, shares, 0.5)
+        assert found.compared.item() == pytest.approx(shares[0] * of_teacher + shares[1] * of_student, abs=1e-6)
+        expected = shares[0] * learned_of_teacher + shares[1] * learned_of_student
+        assert found.supervision.item() == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize(("attend", "times"), [((False, False), 1), ((True, False), 1), ((True, True), 2)])
-def test_even_attention_is_the_plain_divergence(attend: tuple[bool, bool], times: int) -> None:
-    made, found = batch(attend, floor=1.0)
-    plain = divergences(made["logits"], made["student"]).mean().item()
-    assert found.compared.item() == pytest.approx(times * plain)
+@pytest.mark.parametrize("on", [(False, False), (True, False), (False, True), (True, True)])
+def test_even_attention_is_the_plain_divergence_whichever_are_on(on: tuple[bool, bool]) -> None:
+    """So that rows of a table that differ in the attentions differ in nothing else."""
+    shares = Beside(teacher_attention=on[0], student_attention=on[1]).compute_shares()
+    made, found = batch(shares, floor=1.0)
+    assert found.compared.item() == pytest.approx(divergences(made["logits"], made["student"]).mean().item())
+
+
+def test_the_share_of_teacher_attention_is_a_setting_where_both_are_on() -> None:
+    assert Beside().compute_shares() == (0.5, 0.5)
+    assert Beside(teacher_share=0.75).compute_shares() == (0.75, 0.25)
+    with pytest.raises(ValidationError, match=r"teacher_share = 0.75 divides .* and not both are on; leave it out, or set"):
+        Beside(teacher_share=0.75, student_attention=False)
+    with pytest.raises(ValidationError, match="less than 1"):
+        Beside(teacher_share=1)
 
 
 def test_its_own_loss_is_the_cross_entropy_with_the_labels() -> None:

@@ -252,8 +252,10 @@ class Beside(BaseModel):
     """Lean on the samples that the teacher assigns wrongly."""
     student_attention: bool = True
     """Lean on the samples on which the student does not yet say what the distiller believes."""
+    teacher_share: float = Field(0.5, gt=0, lt=1)
+    """The share of Teacher Attention where both are on; Student Attention has the rest."""
     weight: float = Field(1.0, gt=0)
-    """Of the terms that compare the student with the distiller, in L_KD."""
+    """Of what compares the student with the distiller, in L_KD, however many attentions are on."""
     hidden: int = Field(64, ge=1)
     """Units of its hidden layers."""
     floor: float = Field(0.5, gt=0, le=1)
@@ -264,6 +266,21 @@ class Beside(BaseModel):
     """The student's layer whose answer is shared; not set: the input of its last linear layer."""
     output: str | None = None
     """The logits that it is about; not set: the only ones with a target."""
+
+    @model_validator(mode="after")
+    def _shares_between_two(self) -> Self:
+        if "teacher_share" in self.model_fields_set and not (self.teacher_attention and self.student_attention):
+            raise ValueError(
+                f"teacher_share = {self.teacher_share} divides the weight between two attentions, and not both are on; "
+                "leave it out, or set teacher_attention and student_attention to true"
+            )
+        return self
+
+    def compute_shares(self) -> tuple[float, float]:
+        """Return the shares of Teacher and of Student Attention: 0 of one that is off, 1 together where one is on."""
+        if self.teacher_attention and self.student_attention:
+            return self.teacher_share, 1 - self.teacher_share
+        return float(self.teacher_attention), float(self.student_attention)
 
 
 FeatureLoss = Annotated[Rkd | Similarity | Attention | Hint, Field(discriminator="kind")]

@@ -43,7 +43,7 @@ class Companion:
         return features.shape[-1]
 
     def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
-        """For the batch that the student has just answered: L_TA + L_SA, weighted, and what the distiller itself learns from.
+        """For the batch that the student has just answered: weight * L_C + L_D + L_A.
 
         Of samples without labels, which come last, nothing is given, and their features are left out too.
         """
@@ -54,8 +54,7 @@ class Companion:
         if not self.settings.trunk:
             features = features.detach()
         logits, scores = self.network(features, rows[1])
-        attend = (self.settings.teacher_attention, self.settings.student_attention)
-        found = terms(logits, scores, *rows, attend, self.settings.floor)
+        found = terms(logits, scores, *rows, self.settings.compute_shares(), self.settings.floor)
         for name, value in found.logged.items():
             self.notes[name].append(value)
         return self.settings.weight * found.compared + found.own + found.supervision

@@ -13,11 +13,17 @@ It learns from the labels, and the student learns from it. With s the student's 
     L_TA = sum_i w_T(i) KL(softmax(sg d_i) || softmax(s_i)) / B     Teacher Attention
     L_SA = sum_i w_S(i) KL(softmax(sg d_i) || softmax(s_i)) / B     Student Attention
     w    = floor + (1 - floor) B softmax(a)                         over the batch: mean 1, none below the floor
+    L_C  = r_T L_TA + r_S L_SA          r_T + r_S = 1; one that is off has share 0, without any L_C is the mean of the KL
+
+The shares are 1/2 each by default where both are on. As every w has the mean 1, what compares the student with the distiller
+weighs the same with none, one or both attentions: they move the weight between samples, and add none.
 
 The attentions are supervised. Teacher Attention learns where the teacher is wrong on this very view, n_T(i) = CE(t_i, y_i);
 Student Attention learns where the student is not yet what the distiller believes, n_S(i) = KL(softmax(d_i) || softmax(s_i)):
 
-    L_A = CE(n / sum n, softmax(a))      for each, n without a gradient
+    L_A = r_T CE(n_T / sum n_T, softmax(a_T)) + r_S CE(n_S / sum n_S, softmax(a_S))      n without a gradient
+
+Together L_KD gains weight * L_C + L_D + L_A.
 
 What would go wrong otherwise:
 - Labels are in the distiller's loss and not among its inputs: there it would learn the identity and say nothing of the student.
@@ -67,33 +73,33 @@ class Terms:
     own: Tensor
     """L_D."""
     compared: Tensor
-    """The sum of the attention-weighted terms; without attention the plain mean of the divergences."""
+    """L_C."""
     supervision: Tensor
-    """The sum of L_A."""
+    """L_A; 0 without attention."""
     logged: dict[str, float]
 
 
 def terms(
-    logits: Tensor, scores: Tensor, student: Tensor, teacher: Tensor, labels: Tensor, attend: tuple[bool, bool], floor: float
+    logits: Tensor, scores: Tensor, student: Tensor, teacher: Tensor, labels: Tensor, shares: tuple[float, float], floor: float
 ) -> Terms:
     """``logits`` and ``scores`` of the distiller, logits of ``student`` and ``teacher`` ``[R, C]``, ``labels`` ``[R]``.
 
-    ``attend``: whether there is Teacher Attention, and Student Attention. Batch-level, and so of one process's batch.
+    ``shares`` of Teacher and Student Attention: they sum to 1, or are both 0. Batch-level, and so of one process's batch.
     """
     divergence = divergences(logits.detach(), student)  # (R,)
     needs = (F.cross_entropy(teacher, labels, reduction="none"), divergence.detach())
-    found, supervision, logged = [], logits.new_zeros(()), dict[str, float]()
+    compared, supervision, logged = [], logits.new_zeros(()), dict[str, float]()
     wrong = teacher.argmax(-1) != labels
     for which, name in enumerate(("teacher_attention", "student_attention")):
-        if attend[which]:
+        if share := shares[which]:
             weights = attention(scores[:, which], floor)
-            found.append((weights.detach() * divergence).mean())
-            supervision = supervision + supervised(scores[:, which], needs[which])
+            compared.append(share * (weights.detach() * divergence).mean())
+            supervision = supervision + share * supervised(scores[:, which], needs[which])
             logged |= described(name, weights.detach(), wrong)
-    compared = torch.stack(found).sum() if found else divergence.mean()
     logged["distiller_score"] = float((logits.argmax(-1) == labels).float().mean())
     logged["distiller_kdl"] = float(divergence.detach().mean())
-    return Terms(F.cross_entropy(logits, labels), compared, supervision, logged)
+    total = torch.stack(compared).sum() if compared else divergence.mean()
+    return Terms(F.cross_entropy(logits, labels), total, supervision, logged)
 
 
 def attention(scores: Tensor, floor: float) -> Tensor:
