@@ -204,23 +204,25 @@ def test_what_needs_no_message_is_answered_unread(guarded: Running, method: str,
             assert made.stream_unary(METHOD + method)(sent, timeout=20) == answer
 
 
-def test_strangers_send_one_after_another(guarded: Running) -> None:
-    """Who sends nothing holds the others up for a moment."""
-    over = threading.Event()
+def test_silent_strangers_keep_nobody_out(points_bundle: Path, tmp_path: Path) -> None:
+    """Many more than calls are taken at a time, on the connection of a probe and of a client with its token."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text(TOKEN)
 
-    def nothing() -> Iterator[bytes]:
-        over.wait(20)
-        yield from ()
+    async def work(address: str) -> None:
+        async with grpc.aio.insecure_channel(address) as made:
+            silent = [made.stream_unary(CHECK)() for _ in range(500)]
+            await made.unary_unary(METHOD + "ServerLive")(b"", timeout=20)  # is sent behind them
+            probe, live = made.unary_unary(CHECK), made.unary_unary(METHOD + "ServerLive")
+            for _ in range(5):
+                assert await probe(b"", timeout=5) == SERVING
+                assert await probe(asked("points"), timeout=5, metadata=BEARER) == SERVING
+                assert await live(b"", timeout=5)
+            codes = {await each.code() for each in silent}
+            assert codes == {grpc.StatusCode.DEADLINE_EXCEEDED}
 
-    with channel(guarded) as made:
-        idle = made.stream_unary(CHECK).future(nothing(), timeout=20)
-        until(serving_grpc_of(guarded)._door._strangers.locked)
-        stranger = made.unary_unary(CHECK).future(b"", timeout=20)
-        assert check(guarded, metadata=BEARER) == SERVING
-        assert not stranger.done()
-        assert stranger.result(20) == SERVING
-        assert idle.exception(20).code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        over.set()
+    with running(points_bundle, grpc_port=0, token_file=tokens, max_connections=40) as server:
+        server.call(work(server.grpc_url))
 
 
 def test_an_error_that_nobody_foresaw_ends_a_watch(

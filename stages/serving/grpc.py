@@ -74,7 +74,7 @@ class Rpc:
 
     async def start(self) -> None:
         """Raises AttarError for an address that cannot be had."""
-        self._server = grpc.aio.server(options=options(self.settings), maximum_concurrent_rpcs=self.settings.max_connections)
+        self._server = grpc.aio.server(options=options(self.settings))
         streams = {"ModelStreamInfer": self.stream, "Watch": self.watch}
         for service in (SERVICE, HEALTH):
             methods = {
@@ -132,9 +132,9 @@ class Rpc:
 
     @asynccontextmanager
     async def _refusing(self, name: str, context: Any) -> AsyncIterator[None]:
-        """An error ends the call with its status, and is counted and logged."""
+        """A call that is counted among those under way. An error ends it with its status, and is counted and logged."""
         try:
-            with foreseen(name):
+            with foreseen(name), self._door.count_call(name, context):
                 yield
         except Refused as error:
             self.api.noted(error, method=name)
@@ -220,7 +220,6 @@ class Rpc:
         """Answers in the order of the requests; an error is told in its place and does not end the stream."""
         await self._open.wait()
         async with self._refusing("ModelStreamInfer", context):
-            self._door.admit(context)
             while (sent := await self._next(context)) is not grpc.aio.EOF:
                 yield encoded(await self._streamed(sent))
 
