@@ -6,11 +6,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from attar.api import run
+    from attar.bundle.opening import open_bundle as open  # the public name reads attar.open
     from attar.models.preprocess import CenterCrop, ChannelsFirst, DecodeImage, Normalize, Resize, Scale, Tokenize
     from attar.models.task import Batch, InMemory, Output, Split, Task, Tensor, hits
-    from attar.pipeline.stage import Artifact, Stage
-    from attar.stages.bundle import open_bundle as open  # the public name reads attar.open
-    from attar.stages.run import run
+    from attar.pipeline.core.stage import Artifact, Stage
 
 __version__ = "0.1.0"
 __all__ = [
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Artifact": "attar.pipeline.stage:Artifact",
+    "Artifact": "attar.pipeline.core.stage:Artifact",
     "Batch": "attar.models.task:Batch",
     "CenterCrop": "attar.models.preprocess:CenterCrop",
     "ChannelsFirst": "attar.models.preprocess:ChannelsFirst",
@@ -46,13 +46,13 @@ _HOMES = {
     "Resize": "attar.models.preprocess:Resize",
     "Scale": "attar.models.preprocess:Scale",
     "Split": "attar.models.task:Split",
-    "Stage": "attar.pipeline.stage:Stage",
+    "Stage": "attar.pipeline.core.stage:Stage",
     "Task": "attar.models.task:Task",
     "Tensor": "attar.models.task:Tensor",
     "Tokenize": "attar.models.preprocess:Tokenize",
     "hits": "attar.models.task:hits",
-    "open": "attar.stages.bundle:open_bundle",
-    "run": "attar.stages.run:run",
+    "open": "attar.bundle.opening:open_bundle",
+    "run": "attar.api:run",
 }
 
 

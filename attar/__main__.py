@@ -1,5 +1,5 @@
 """``python -m attar``."""
 
-from attar.pipeline.cli import main
+from attar.cli.main import main
 
 main()

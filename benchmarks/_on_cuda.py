@@ -30,7 +30,7 @@ def module(path: str) -> ModuleType:
     return made
 
 
-LOSSES = module("stages/distillation/losses.py")
+LOSSES = module("stages/learning/losses.py")
 RESIDUAL = module("models/networks/residual.py")
 TEXT = module("models/networks/text.py")
 

@@ -19,13 +19,13 @@ from typing import Any
 
 import onnx
 
+from attar.engines.runtimes import onnxruntime
 from attar.models.views import spread
 from attar.stages.artifacts import OnnxModel, Ranges
 from attar.stages.calibrate import BATCH, Calibrate
-from attar.stages.runtimes import onnxruntime
-from tests.stream_task import Stream, convolutions
+from tests.support.stream_task import Stream, convolutions
 
-TASK = "tests.stream_task:Stream"
+TASK = "tests.support.stream_task:Stream"
 SAMPLES = (256, 1024, 2048, 8192)
 MOST = {"percentile": 2048, "entropy": 2048}
 """ONNX Runtime keeps what it has seen: with more samples it would need gigabytes."""

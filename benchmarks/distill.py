@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from attar.pipeline.stage import Facts
+from attar.pipeline.core.stage import Facts
 from attar.stages.artifacts import Answers, Weights
-from attar.stages.distill import Control, Distill
-from attar.stages.label import Label
-from attar.stages.teach import Teach
+from attar.stages.distill.stage import Control, Distill
+from attar.stages.label.stage import Label
+from attar.stages.teach.stage import Teach
 
 BUDGET = 1.05
 PAIRS = 5

@@ -27,11 +27,11 @@ from scipy.stats import t as student_t
 
 from attar.models import views
 from attar.models.task import Arrays, load_task
+from attar.proof.metrics import compare
 from attar.stages.artifacts import Answers, Weights
-from attar.stages.distill import Control, Distill
-from attar.stages.label import Label
-from attar.stages.proof.metrics import compare
-from attar.stages.teach import Teach
+from attar.stages.distill.stage import Control, Distill
+from attar.stages.label.stage import Label
+from attar.stages.teach.stage import Teach
 from benchmarks.distillation_figure import draw
 
 RESIDUAL = "attar.models.networks.residual:residual"

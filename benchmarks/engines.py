@@ -23,13 +23,13 @@ from typing import Any
 
 import numpy as np
 
+from attar.api import run
 from attar.models import views
 from attar.models.task import SplitName, Task, load_task
-from attar.pipeline import machine
+from attar.pipeline.keys import machine
+from attar.proof import statistics
+from attar.proof.timing import load_average
 from attar.stages.artifacts import Answers
-from attar.stages.proof import statistics
-from attar.stages.proof.timing import load_average
-from attar.stages.run import run
 from benchmarks.engines_figure import draw
 from benchmarks.engines_report import goals, table
 from benchmarks.peers.contenders import BATCHES, CANDIDATES, FLOAT, PEERS, Given

@@ -19,9 +19,9 @@ from itertools import pairwise
 import numpy as np
 from scipy.stats import binom
 
-from attar.stages.proof import statistics
-from attar.stages.proof.metrics import Numbers, softmax
-from attar.stages.proof.statistics import Bounds, Z
+from attar.proof import statistics
+from attar.proof.metrics import Numbers, softmax
+from attar.proof.statistics import Bounds, Z
 
 CEILINGS = {200: 0.06, 1000: 0.057, 10_000: 0.057}
 """Of wrong passes, by the number of samples."""

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from attar.engines.runtimes.torch import build, opened
 from attar.models import preprocess, views
 from attar.models.task import InMemory, Output, Predictor, Task, load_task
-from attar.pipeline import machine
-from attar.pipeline.kept import Kept
-from attar.stages.labelling.asking import Asking, update
-from attar.stages.labelling.shards import Packed, Shard, save
-from attar.stages.runtimes.torch import build, opened
+from attar.pipeline.core.file_cache import Kept
+from attar.pipeline.keys import machine
+from attar.stages.label.asking import Asking, update
+from attar.stages.label.shards import Packed, Shard, save
 
 GOAL = 0.95
 TASK = "attar.models.tasks.fashion:FashionMnist"

@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 
+from attar.api import run
+from attar.bundle import opening as bundle
 from attar.models.task import Arrays
-from attar.pipeline import machine
-from attar.stages import bundle
-from attar.stages.proof.timing import load_average
-from attar.stages.run import run
-from attar.stages.serving.load import SHARE, Outcome
+from attar.pipeline.keys import machine
+from attar.proof.timing import load_average
+from attar.serving.load.load import SHARE, Outcome
 from benchmarks.peers.environments import OURS, Missing, python, versions
 from benchmarks.peers.process import environ
 from benchmarks.peers.servers import ATTAR, PEERS, Running, checked

@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from attar.stages.bench_figure import Bar, figure
-from attar.stages.proof import statistics
-from attar.stages.serving.load import Outcome
+from attar.proof import statistics
+from attar.serving.load.figure import Bar, figure
+from attar.serving.load.load import Outcome
 from benchmarks.verdicts import at_most, verdict
 
 CONNECTIONS = (1, 16, 64)

@@ -17,12 +17,12 @@ from typing import Any
 
 import uvloop
 
-from attar.stages.serving.http import Request
-from attar.stages.serving.repository import Repository, sources
-from attar.stages.serving.server import Server
-from attar.stages.serving.settings import Settings
-from tests.serving_parts import asked
-from tests.test_package import packaged
+from attar.serving.http import Request
+from attar.serving.repository import Repository, sources
+from attar.serving.server import Server
+from attar.serving.settings import Settings
+from tests.stages.test_package import packaged
+from tests.support.serving_parts import asked
 
 TARGET = b"/v2/models/points/infer"
 BODY = json.dumps(asked([1, 2])).encode()

@@ -20,21 +20,21 @@ import numpy.typing as npt
 import onnx
 import torch
 
+from attar.engines.graphs.int8 import Form, quantize
+from attar.engines.runtimes import onnxruntime
 from attar.models import views
 from attar.models.task import load_task
-from attar.pipeline.stage import Artifact, Stage
+from attar.pipeline.core.stage import Artifact, Stage
+from attar.proof.metrics import compare
 from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.calibrate import Calibrate
-from attar.stages.distill import Distill
-from attar.stages.distillation.tuning import tune
+from attar.stages.distill.stage import Distill
 from attar.stages.export import Export
-from attar.stages.label import Label
-from attar.stages.learn import Learn
-from attar.stages.optimize import Optimize
-from attar.stages.precision.int8 import Form, quantize
-from attar.stages.proof.metrics import compare
-from attar.stages.runtimes import onnxruntime
-from attar.stages.teach import Teach
+from attar.stages.label.stage import Label
+from attar.stages.learning.learn import Learn
+from attar.stages.optimize.stage import Optimize
+from attar.stages.optimize.tuning import tune
+from attar.stages.teach.stage import Teach
 
 TASK = "attar.models.tasks.digits:Digits"
 RESIDUAL = "attar.models.networks.residual:residual"

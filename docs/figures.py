@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from attar.stages.proof.statistics import paired
+from attar.proof.statistics import paired
 from attar.stages.slots import SLOTS
 from docs.drawing import area, arrow, box, dot, line, svg, text
 

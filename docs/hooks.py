@@ -29,9 +29,9 @@ INCLUDED = {
 """Files of the repository, and their places in the site."""
 MADE_OF = {
     "attar/__init__.py": "reference/python.md",
-    "pipeline/cli.py": "reference/commands.md",
-    "pipeline/recipes/digits.toml": "reference/recipes.md",
-    "pipeline/schema.py": "reference/recipe.md",
+    "attar/cli/main.py": "reference/commands.md",
+    "attar/recipes/digits.toml": "reference/recipes.md",
+    "pipeline/recipe/schema.py": "reference/recipe.md",
 }
 """Code, and the pages that are made of it."""
 PICTURES = (".png", ".svg")

@@ -12,10 +12,10 @@ from typing import Any
 import click
 
 import attar
-from attar.pipeline.cli import main
-from attar.pipeline.recipe import SHIPPED, Slot, shipped_names
-from attar.pipeline.schema import schema, section
-from attar.pipeline.stage import Stage
+from attar.cli.main import main
+from attar.pipeline.core.stage import Stage
+from attar.pipeline.recipe.recipe import SHIPPED, Slot, shipped_names
+from attar.pipeline.recipe.schema import schema, section
 from attar.stages.slots import SLOTS
 
 Field = Mapping[str, Any]
@@ -266,16 +266,16 @@ API = {
     "Run and serve": (
         "run",
         "open",
-        "attar.stages.bundle:BundlePredictor",
-        "attar.stages.finish:finish",
-        "attar.stages.sign:sign",
+        "attar.bundle.opening:BundlePredictor",
+        "attar.bundle.finish:finish",
+        "attar.bundle.sign:sign",
         "attar.pipeline.run:Record",
     ),
     "A task": ("Task", "Tensor", "Output", "Split", "InMemory", "Batch", "hits"),
     "Preprocessing": ("DecodeImage", "Resize", "CenterCrop", "ChannelsFirst", "Scale", "Normalize", "Tokenize"),
     "A stage of your own": ("Stage", "Artifact"),
     "Errors": tuple(
-        f"attar.pipeline.errors:{name}"
+        f"attar.pipeline.core.errors:{name}"
         for name in ("AttarError", "RecipeError", "StageError", "StoreError", "Missing", "Rejected", "Unfit")
     ),
 }

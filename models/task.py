@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attar.models.preprocess import Step
-from attar.pipeline import names
+from attar.pipeline.core import names
 
 Array = npt.NDArray[np.generic]
 Arrays = Mapping[str, Array]
@@ -167,7 +167,7 @@ def hits(logits: Array, labels: Array) -> npt.NDArray[np.float64]:
 
 def load_task(name: str) -> Task:
     """The task that a recipe names. Raises StageError when it is not there or is no task."""
-    from attar.pipeline.errors import StageError
+    from attar.pipeline.core.errors import StageError
 
     made = names.load(name)
     if not (isinstance(made, type) and issubclass(made, Task)):

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from attar.models import lengths, preprocess
 from attar.models.task import Array, Arrays, Split, Task
-from attar.pipeline.errors import StageError
+from attar.pipeline.core.errors import StageError
 
 CHUNK = 512
 POOL = 32  # chunks that are shuffled together: 16,384 samples in memory at once

@@ -11,15 +11,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from attar.pipeline import keys, machine, team
-from attar.pipeline.blame import breaking
-from attar.pipeline.errors import AttarError, RecipeError, Refusal, StageError, StoreError
-from attar.pipeline.fingerprint import Fingerprint
-from attar.pipeline.graph import Bound, Pipeline
-from attar.pipeline.keys import Deciders, Keys
-from attar.pipeline.progress import advance
-from attar.pipeline.stage import Artifact, Facts
-from attar.pipeline.store import Damaged, Store
+from attar.pipeline import team
+from attar.pipeline.core.error_context import breaking
+from attar.pipeline.core.errors import AttarError, RecipeError, Refusal, StageError, StoreError
+from attar.pipeline.core.graph import Bound, Pipeline
+from attar.pipeline.core.progress import advance
+from attar.pipeline.core.stage import Artifact, Facts
+from attar.pipeline.core.store import Damaged, Store
+from attar.pipeline.keys import deciders as keys
+from attar.pipeline.keys import machine
+from attar.pipeline.keys.deciders import Deciders, Keys
+from attar.pipeline.keys.fingerprint import Fingerprint
 
 Status = Literal["made", "reused", "failed", "skipped"]
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from attar.pipeline.errors import AttarError
+from attar.pipeline.core.errors import AttarError
 
 if TYPE_CHECKING:
-    from attar.pipeline.stage import Artifact, Facts, Stage
+    from attar.pipeline.core.stage import Artifact, Facts, Stage
 
 STOP = "stop"
 JOINED = "ATTAR_JOINED"
@@ -129,7 +129,7 @@ def told(stage: Stage[Any], out: Path, inputs: Mapping[str, Artifact], home: Pat
 
 def join(text: str) -> None:
     """Run the stage that ``told`` describes."""
-    from attar.pipeline.workspace import move_in
+    from attar.workspace import move_in
 
     call = json.loads(text)
     move_in(Path(call["home"]))

@@ -13,15 +13,15 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
+from attar.engines.graphs.graphs import count_nodes, first_node, in_training
+from attar.engines.parity import dynamic_axes, largest_difference
+from attar.engines.runtimes import runtime as runtimes
+from attar.engines.runtimes.runtime import RUNTIMES, Asked, Refused, Runtime, RuntimeName, Sizes
 from attar.models.task import Arrays, Predict, Predictor, Task, load_task
-from attar.pipeline.errors import Refusal, StageError, did_you_mean
-from attar.pipeline.progress import advance
-from attar.pipeline.stage import CodeName, Facts, Stage
+from attar.pipeline.core.errors import Refusal, StageError, did_you_mean
+from attar.pipeline.core.progress import advance
+from attar.pipeline.core.stage import CodeName, Facts, Stage
 from attar.stages.artifacts import Engine, OnnxModel
-from attar.stages.parity import dynamic_axes, largest_difference
-from attar.stages.precision.graphs import count_nodes, first_node, in_training
-from attar.stages.runtimes import runtime as runtimes
-from attar.stages.runtimes.runtime import RUNTIMES, Asked, Refused, Runtime, RuntimeName, Sizes
 
 ROUNDS = 15  # every candidate is timed so often, in turn
 SLICE = 0.008  # seconds of a round: longer than a pool of threads goes on spinning after another candidate's call

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
+from attar.engines.calibration import histogram
+from attar.engines.calibration.histogram import Histogram
+from attar.engines.graphs.graphs import revealed
 from attar.models.task import Array, Arrays, Task, load_task
 from attar.models.views import spread
-from attar.pipeline.errors import StageError
-from attar.pipeline.progress import advance
-from attar.pipeline.stage import CodeName, Facts, Stage, scratch
+from attar.pipeline.core.errors import StageError
+from attar.pipeline.core.progress import advance
+from attar.pipeline.core.stage import CodeName, Facts, Stage, scratch
 from attar.stages.artifacts import OnnxModel, Ranges
-from attar.stages.precision import histogram
-from attar.stages.precision.graphs import revealed
-from attar.stages.precision.histogram import Histogram
 
 BATCH = 32  # samples whose tensors are in memory at once, however many are read
 SAVE_SECONDS = 10.0
@@ -38,7 +38,7 @@ class Calibrate(Stage[Ranges]):
 
     def run(self, out: Path, *, onnx: OnnxModel) -> Facts:
         """Raises StageError when a tensor is not finite, and for fewer samples than the task's smallest batch."""
-        from attar.stages.runtimes import onnxruntime
+        from attar.engines.runtimes import onnxruntime
 
         task = load_task(self.task)
         split, state = task.split("train"), scratch(out) / "histograms.safetensors"

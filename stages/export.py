@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from attar.engines.graphs.graphs import parameters, tidy
+from attar.engines.parity import largest_difference, traced_sizes
 from attar.models.task import Task
-from attar.pipeline.errors import StageError
-from attar.pipeline.progress import advance
-from attar.pipeline.stage import Facts, Stage
+from attar.pipeline.core.errors import StageError
+from attar.pipeline.core.progress import advance
+from attar.pipeline.core.stage import Facts, Stage
 from attar.stages.artifacts import Model, OnnxModel, Weights
-from attar.stages.parity import largest_difference, traced_sizes
-from attar.stages.precision.graphs import parameters, tidy
 
 if TYPE_CHECKING:
     import onnx
@@ -101,7 +101,7 @@ class Export(Stage[OnnxModel]):
 
     def prove(self, task: Task, weights: Weights, file: Path) -> float:
         """One thread on both sides, so that the same sums are added in the same order every time."""
-        from attar.stages.runtimes import onnxruntime
+        from attar.engines.runtimes import onnxruntime
 
         with weights.open(threads=1) as expected, onnxruntime.opened({"model": file}, threads=1) as got:
             hint = f"if it fails at some sizes only, the exporter took a size for a constant; {self.hint}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from attar.pipeline.stage import Facts, Stage
+from attar.pipeline.core.stage import Facts, Stage
+from attar.proof.control import distillation
+from attar.proof.gates import Gates, outcomes, verdict
 from attar.stages.artifacts import Evidence, Verdict
-from attar.stages.proof.control import distillation
-from attar.stages.proof.gates import Gates, outcomes, verdict
 
 
 class Judge(Stage[Verdict]):

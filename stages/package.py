@@ -15,22 +15,22 @@ from pydantic import Field
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from attar.bundle import checksums, ragged, triton
+from attar.bundle.card import card
+from attar.bundle.finished import difference
+from attar.bundle.judgement import Judgement, gated
+from attar.bundle.manifest import LOOSEST, Golden, Manifest, Needs, Origin, Output, Tensor
+from attar.bundle.opening import check, in_batches, placed, requests, unfinished
+from attar.bundle.page import page
+from attar.bundle.steps import shipped
 from attar.models import preprocess
 from attar.models.preprocess.known import Steps
 from attar.models.task import Array, Arrays, Task, load_task
-from attar.pipeline.errors import Rejected, StageError
-from attar.pipeline.stage import Artifact, CodeName, Facts, Stage
-from attar.pipeline.store import NOT_PAYLOAD
+from attar.pipeline.core.errors import Rejected, StageError
+from attar.pipeline.core.stage import Artifact, CodeName, Facts, Stage
+from attar.pipeline.core.store import NOT_PAYLOAD
 from attar.stages.artifacts import Bundle, Engine, Evidence, OnnxModel, Verdict
-from attar.stages.bundle import check, in_batches, placed, requests, unfinished
-from attar.stages.packaging import checksums, ragged, triton
-from attar.stages.packaging.card import card
-from attar.stages.packaging.finished import difference
-from attar.stages.packaging.judgement import Judgement, gated
-from attar.stages.packaging.manifest import LOOSEST, Golden, Manifest, Needs, Origin, Output, Tensor
-from attar.stages.packaging.page import page
-from attar.stages.packaging.steps import shipped
-from attar.stages.proof.bench import Bench
+from attar.stages.measure.bench import Bench
 
 REQUESTS = 16
 NEVER_NEEDED = ("torch", "onnx", "onnxscript", "sklearn", "jinja2", "matplotlib")
@@ -40,7 +40,7 @@ NEVER_NEEDED = ("torch", "onnx", "onnxscript", "sklearn", "jinja2", "matplotlib"
 class Package(Stage[Bundle]):
     """Facts: ``name``, ``verdict``, ``bytes`` and ``golden`` (``requests``, ``tolerance``).
 
-    The layout is described in ``attar.stages.bundle``. The bundle of an engine that was not run here is unfinished: it has the
+    The layout is described in ``attar.bundle.opening``. The bundle of an engine that was not run here is unfinished: it has the
     graph's answers for the engine's, and the engine itself only where it could be built.
     """
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from attar.pipeline.recipe import Slot
+from attar.pipeline.recipe.recipe import Slot
 from attar.stages.build import Build
 from attar.stages.calibrate import Calibrate
-from attar.stages.choose import Choose
-from attar.stages.distill import Control, Distill
+from attar.stages.choose.offers import offered
+from attar.stages.choose.stage import Choose
+from attar.stages.choose.take import TakeEngine, TakeModel
+from attar.stages.choose.trial import Try
+from attar.stages.distill.stage import Control, Distill
 from attar.stages.export import Export
 from attar.stages.judge import Judge
-from attar.stages.label import Label
-from attar.stages.measure import Measure
-from attar.stages.offers import offered
-from attar.stages.optimize import Optimize
+from attar.stages.label.stage import Label
+from attar.stages.measure.stage import Measure
+from attar.stages.optimize.stage import Optimize
 from attar.stages.package import Package
-from attar.stages.take import TakeEngine, TakeModel
-from attar.stages.teach import Teach
-from attar.stages.trial import Try
+from attar.stages.teach.stage import Teach
 from attar.stages.unpack import Unpack
 
 SLOTS = (

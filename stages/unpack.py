@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from attar.bundle.manifest import Manifest
+from attar.bundle.opening import whole
+from attar.bundle.steps import shipped
 from attar.models.preprocess.known import STEPS
 from attar.models.task import Task, load_task
-from attar.pipeline.errors import StageError
-from attar.pipeline.stage import CodeName, DataFolder, Facts, Stage
+from attar.pipeline.core.errors import StageError
+from attar.pipeline.core.stage import CodeName, DataFolder, Facts, Stage
 from attar.stages.artifacts import Production
-from attar.stages.bundle import whole
-from attar.stages.packaging.manifest import Manifest
-from attar.stages.packaging.steps import shipped
 
 
 class Unpack(Stage[Production]):

@@ -9,9 +9,9 @@ import pytest
 from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.calibrate import Calibrate
 from attar.stages.export import Export
-from attar.stages.label import Label
+from attar.stages.label.stage import Label
 from benchmarks.tuning import stretched
-from tests import smoke
+from tests.support import smoke
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +51,7 @@ def hard(tmp_path_factory: pytest.TempPathFactory, digits_weights: Weights) -> t
 @pytest.fixture(scope="session")
 def points_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of linear points: raw coordinates are halved by preprocessing. Copy it before you spoil it."""
-    from tests.test_package import packaged
+    from tests.stages.test_package import packaged
 
     return packaged(tmp_path_factory.mktemp("points"))
 

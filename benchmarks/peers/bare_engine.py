@@ -6,8 +6,8 @@ import sys
 import time
 from pathlib import Path
 
-from attar.stages import bundle
-from attar.stages.serving.client import turns
+from attar.bundle import opening as bundle
+from attar.serving.load.client import turns
 
 if __name__ == "__main__":
     path, rows, seconds = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])

@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from attar.pipeline.stage import Artifact, Stage
+from attar.pipeline.core.stage import Artifact, Stage
 from attar.stages.artifacts import Answers, Engine, OnnxModel, Ranges, Weights
 from attar.stages.build import Build
 from attar.stages.calibrate import Calibrate
-from attar.stages.optimize import Optimize
+from attar.stages.optimize.stage import Optimize
 
 A = TypeVar("A", bound=Artifact)
 S = TypeVar("S", bound=Stage[Any])

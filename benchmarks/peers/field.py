@@ -12,9 +12,9 @@ import numpy as np
 
 from attar.models import views
 from attar.models.task import Array, SplitName, Task
+from attar.proof.metrics import Sums, compare
+from attar.proof.timing import Seconds
 from attar.stages.artifacts import Answers
-from attar.stages.proof.metrics import Sums, compare
-from attar.stages.proof.timing import Seconds
 from benchmarks.peers.contenders import Built, Contender, Given
 from benchmarks.peers.environments import Missing
 from benchmarks.peers.process import Worker

@@ -17,10 +17,10 @@ from typing import Self
 import orjson
 
 from attar.models.task import Array, Arrays
-from attar.pipeline.errors import AttarError
-from attar.stages.serving.client import Address, Request, infer, turns
-from attar.stages.serving.load import Outcome
-from attar.stages.serving.load_http import HttpLoad
+from attar.pipeline.core.errors import AttarError
+from attar.serving.load.client import Address, Request, infer, turns
+from attar.serving.load.load import Outcome
+from attar.serving.load.load_http import HttpLoad
 from benchmarks.peers.environments import OURS, Environment, Missing, last_words, ours, python
 from benchmarks.peers.process import HERE, environ
 

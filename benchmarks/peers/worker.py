@@ -73,9 +73,9 @@ def torch(file: Path, compiled: bool, freezing: bool = False) -> Predict:
     import torch
     import torch._inductor.config
 
+    from attar.engines.runtimes.torch import laid_out, predictor
     from attar.models.task import load_task
     from attar.stages.artifacts import Weights
-    from attar.stages.runtimes.torch import laid_out, predictor
 
     torch.set_num_threads(1)
     torch._inductor.config.freezing = freezing

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from attar.pipeline.errors import StageError, did_you_mean
+from attar.pipeline.core.errors import StageError, did_you_mean
 
 HOW = {"attn_implementation": "eager", "dtype": torch.float32}
 """Attention as products and a softmax, which exporters take as they are; float32, whatever the folder was stored in."""

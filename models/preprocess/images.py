@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from attar.models.preprocess import resampling
 from attar.models.preprocess.step import Array, Step, found
-from attar.pipeline.errors import Missing
+from attar.pipeline.core.errors import Missing
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from attar.pipeline.errors import AttarError, did_you_mean
+from attar.pipeline.core.errors import AttarError, did_you_mean
 
 Array = npt.NDArray[np.generic]
 

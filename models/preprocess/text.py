@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from attar.models.preprocess.step import Array, FileStep, found
-from attar.pipeline.errors import AttarError, Missing
+from attar.pipeline.core.errors import AttarError, Missing
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

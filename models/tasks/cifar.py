@@ -19,7 +19,7 @@ from attar.models.task import Array, Arrays, InMemory, Output, Split, SplitName,
 from attar.models.tasks import pickled
 from attar.models.tasks.folders import Home
 from attar.models.tasks.images import flip, shift
-from attar.pipeline.errors import StageError
+from attar.pipeline.core.errors import StageError
 
 FOLDER = "cifar-100-python"
 FILES = {  # MD5, which is what the authors publish

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from attar.pipeline.errors import StageError
+from attar.pipeline.core.errors import StageError
 
 PACKAGES, TRANSLATIONS = "*_Packages", "*_Translation-en"
 COMMAND = (

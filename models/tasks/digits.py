@@ -12,7 +12,7 @@ import numpy.typing as npt
 from attar.models.preprocess import Normalize, Scale, Step
 from attar.models.task import Array, Arrays, InMemory, Output, Split, SplitName, Task, Tensor, hits
 from attar.models.tasks.images import shift
-from attar.pipeline.errors import StageError
+from attar.pipeline.core.errors import StageError
 
 TRAIN, VALIDATION = 1197, 300  # of 1,797; the remaining 300 are the test split
 

@@ -20,7 +20,7 @@ from attar.models.preprocess import Normalize, Scale, Step
 from attar.models.task import Array, Arrays, InMemory, Output, Split, SplitName, Task, Tensor, hits
 from attar.models.tasks.folders import Home
 from attar.models.tasks.images import erase, flip, shift
-from attar.pipeline.errors import StageError
+from attar.pipeline.core.errors import StageError
 
 FILES = {  # SHA-256 of the unpacked bytes: every mirror compresses them in its own way
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from attar.pipeline.errors import StageError
+from attar.pipeline.core.errors import StageError
 
 
 @dataclass(frozen=True)

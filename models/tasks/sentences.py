@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from attar.models.preprocess import Step
-from attar.models.retrieval import retrieval, share_found
 from attar.models.task import Array, Arrays, Output
 from attar.models.tasks import minilm, snapshot
+from attar.models.tasks.retrieval import retrieval, share_found
 from attar.models.tasks.topics import HOME, Topics, TopicsForMiniLM
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from attar.models.tasks.debian import Package
-from attar.pipeline.errors import StageError
+from attar.pipeline.core.errors import StageError
 
 TEXTS, TOKENIZER = "topics.jsonl.gz", "tokenizer.json"
 TEST, VALIDATION = 20, 8  # of a hundred source packages

@@ -1,0 +1,31 @@
+"""``attar.run``: a whole recipe from a program or a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from attar.pipeline.run import Record
+from attar.stages.slots import SLOTS
+from attar.workspace import STORE, open_workspace
+
+
+def run(
+    recipe: str | Path,
+    *,
+    store: str | Path = STORE,
+    overrides: Iterable[str] = (),
+    targets: Iterable[str] = (),
+    device: str = "auto",
+    against: str | Path | None = None,
+) -> list[Record]:
+    """Make or reuse every slot of a recipe and return one record a slot.
+
+    ``overrides`` are ``slot.field=value`` with TOML values; ``against`` is the bundle in production that the
+    engine is compared with. A mistake in the recipe raises RecipeError; a slot that broke
+    or was refused is a record whose ``error`` says why, and what depends on it is ``skipped``.
+    """
+    workspace = open_workspace(
+        str(recipe), SLOTS, Path(store), overrides, targets, device, None if against is None else Path(against)
+    )
+    return list(workspace.run.walk())

@@ -1,0 +1,96 @@
+"""Console: what a person sees while a recipe runs. Everything goes to standard error; results go to standard output."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from attar.pipeline.core.progress import listening
+from attar.pipeline.run import Record
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+COLOURS = {"made": "green", "reused": "cyan", "failed": "red", "skipped": "yellow"}
+QUIET = 15.0  # seconds between lines where nothing can be redrawn
+
+
+class View:
+    """Prints a line a slot, and below them the progress of the slot that is being made."""
+
+    def __init__(self, console: Console, progress: Progress | None) -> None:
+        self.console, self.progress = console, progress
+        self.bar: TaskID | None = None
+        self.what, self.said = "", time.monotonic()
+        self.began = (0, self.said)
+
+    def done(self, record: Record) -> None:
+        if self.progress and self.bar is not None:
+            self.progress.remove_task(self.bar)
+        self.bar, self.what = None, ""
+        took = f"{record.seconds:8.1f} s" if record.status == "made" else ""
+        why = (record.error or "").removeprefix(f"{record.slot}: ") or ("" if record.status == "reused" else record.reason)
+        why = "new" if why == "never made" else why
+        place = f" {record.slot:<16} {took:>10}  "
+        self._print(f"[{COLOURS[record.status]}]{record.status:<7}[/]{place}[dim]{_plain(why)}[/]", whole=bool(record.error))
+
+    def advance(self, what: str, done: int, total: int, note: str) -> None:
+        if self.progress is None:
+            self._line(what, done, total, note)
+        elif self.bar is None or what != self.what:
+            if self.bar is not None:
+                self.progress.remove_task(self.bar)
+            self.bar, self.what = self.progress.add_task(what, total=total, completed=done, note=note), what
+        else:
+            self.progress.update(self.bar, completed=done, total=total, note=note)
+
+    def _line(self, what: str, done: int, total: int, note: str) -> None:
+        now = time.monotonic()
+        if what != self.what:
+            self.what, self.began = what, (done, now)
+        if now - self.said > QUIET:
+            self.said = now
+            left = remaining(done - self.began[0], total - done, now - self.began[1])
+            self._print(f"       {_plain(what)}: {done} of {total}  {_plain(note)}  {left}".rstrip())
+
+    def _print(self, line: str, *, whole: bool = False) -> None:
+        """Cut at the edge of a terminal unless all of it matters; whole elsewhere, because a log has no edge."""
+        cut = self.console.is_terminal and not whole
+        self.console.print(line, highlight=False, soft_wrap=not cut, no_wrap=cut, overflow="ellipsis" if cut else None)
+
+
+def remaining(done: int, left: int, seconds: float) -> str:
+    """``ETA 0:01:40`` at the mean time of the steps seen so far; nothing before the first is done."""
+    return f"ETA {timedelta(seconds=round(seconds / done * left))}" if done > 0 else ""
+
+
+@contextmanager
+def live() -> Iterator[View]:
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        view = View(console, None)
+        with listening(view.advance):
+            yield view
+        return
+    with _progress(console) as progress:
+        view = View(console, progress)
+        with listening(view.advance):
+            yield view
+
+
+def _progress(console: Console) -> Progress:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:<12}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn())
+    return Progress(*columns, TextColumn("[dim]{task.fields[note]}"), console=console, transient=True)
+
+
+def _plain(text: str) -> str:
+    """Square brackets are markup to rich; here they are text."""
+    return text.replace("[", r"\[")

@@ -1,0 +1,85 @@
+"""Rerun: the recipe of an unfinished bundle on a machine that can run its engine, so that the engine itself is proven."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from attar.bundle import opening as bundles
+from attar.bundle.checksums import FACTS, Seal, sha256
+from attar.bundle.finish import able, copy, filled
+from attar.pipeline.core.errors import RecipeError, Unfit, did_you_mean
+from attar.pipeline.core.stage import Facts
+from attar.pipeline.run import Record
+from attar.stages.package import Package
+from attar.stages.slots import SLOTS
+from attar.workspace import Workspace, open_workspace
+
+
+def rerun(
+    path: str | Path,
+    out: str | Path,
+    recipe: str,
+    store: Path,
+    told: Callable[[Record], None] = lambda record: None,
+    trusted: Path | None = None,
+) -> Facts:
+    """Run the target that made the bundle, reusing the store, and copy its bundle to ``out``; the facts of ``attar check``.
+
+    ``told`` hears of every slot. Raises what ``finish`` does, what a slot that broke raised, and Unfit where the recipe makes
+    another graph than the bundle holds, before anything is built from it.
+    """
+    bundle = Path(path)
+    manifest, _ = bundles.unfinished(bundle, trusted)
+    able(bundle, manifest)
+    with filled(Path(out), bundle) as folder:
+        new, seal = made(bundle, workspace_of(recipe, store, manifest.name), told)
+        copy(new, folder, seal)
+        return bundles.check(folder)
+
+
+def workspace_of(recipe: str, store: Path, name: str) -> Workspace:
+    """Of the one target that packages under this name."""
+    slots = open_workspace(recipe, SLOTS, store).recipe.pipeline.slots
+    names = {stage.name: slot for slot, bound in slots.items() if isinstance(stage := bound.stage, Package)}
+    if name not in names:
+        raise RecipeError(f"no target of {recipe} makes a bundle {name!r}; {did_you_mean(name, names)}")
+    return open_workspace(recipe, SLOTS, store, targets=(names[name].partition(".")[0],))
+
+
+def made(bundle: Path, workspace: Workspace, told: Callable[[Record], None]) -> tuple[Path, Seal]:
+    """The bundle that this machine makes of the recipe."""
+    (target,) = workspace.recipe.targets
+    found: dict[str, Path] = {}
+    for record in workspace.run.walk():
+        told(record)
+        if record.cause is not None:
+            raise record.cause
+        if record.path is not None:
+            found[record.slot] = record.path
+        if record.slot == f"{target}.model":
+            check_same(bundle, found[record.slot])
+    new = found[f"{target}.bundle"]
+    _, seal = bundles.whole(new)
+    return new, seal
+
+
+def check_same(bundle: Path, model: Path) -> None:
+    """Raises Unfit where the recipe makes other graphs than the bundle holds."""
+    ours, new = ({path.name: sha256(path) for path in folder.glob("*.onnx*")} for folder in (bundle / "graphs", model))
+    if ours != new:
+        raise Unfit(
+            f"the recipe makes another graph here than {bundle} holds{bits(bundle, model)}; use the recipe and the store that "
+            f"made it, package it anew with `attar run`, or finish what it holds, without --recipe"
+        )
+
+
+def bits(bundle: Path, model: Path) -> str:
+    """How the weights differ, which a CPU decides where the recipe does not; nothing where they do not."""
+    ours = bundles.read_manifest(bundle).lineage["model"].facts.get("weight_bits")
+    here = json.loads((model / FACTS).read_bytes()).get("weight_bits")
+    if here == ours:
+        return ""
+    reduced = str(ours == 7).lower()
+    return f": int8 weights of {here} bits, not {ours}, as follows from this CPU; `reduce_range = {reduced}` makes those"

@@ -1,0 +1,74 @@
+"""The command line. It joins the engine with the stages; everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from contextlib import redirect_stdout
+from typing import Any
+
+import click
+
+from attar.cli import bundle as cli_bundle
+from attar.cli import new as cli_new
+from attar.cli import recipe as cli_recipe
+from attar.cli import serve as cli_serve
+from attar.cli import store as cli_store
+from attar.pipeline import team
+from attar.pipeline.core.errors import AttarError
+from attar.pipeline.team import Broken
+
+
+class Loud(click.Group):
+    """Prints an AttarError as one message and exits with its code; ``-v`` adds the traceback."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Of the processes that torchrun started one acts; the others join it inside the stages that are made together."""
+        if not team.started():
+            return super().main(*args, **kwargs)
+        from attar.stages.learning.processes import assembled
+
+        with assembled() as made:
+            return super().main(*args, **kwargs) if made.leads else follow(made)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (AttarError, Broken) as error:
+            tell(error)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("interrupted; the same command goes on from what is finished", err=True)
+            ctx.exit(130)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the work, not of the alphabet."""
+        return list(self.commands)
+
+
+def follow(member: team.Team) -> None:
+    """What user code prints is no part of the result here either."""
+    try:
+        with redirect_stdout(sys.stderr):
+            member.follow()
+    except Broken as error:
+        tell(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def tell(error: AttarError | Broken) -> None:
+    if "-v" in sys.argv or "--verbose" in sys.argv:
+        traceback.print_exc()
+    click.echo(f"error: {error}", err=True)
+
+
+@click.group(cls=Loud, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="attar", prog_name="attar")
+def main() -> None:
+    """From knowledge distillation to an optimized inference artifact, proven at every hop."""
+
+
+for _command in (cli_new.new, *cli_recipe.COMMANDS, *cli_bundle.COMMANDS, *cli_serve.COMMANDS, *cli_store.COMMANDS):
+    main.add_command(_command)

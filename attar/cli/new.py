@@ -1,0 +1,66 @@
+"""``attar new``: a project of the user's own to begin with. Its files are those in ``starter/``, and it runs as it stands."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import click
+
+from attar.cli.options import VERBOSE
+from attar.pipeline.core.errors import RecipeError
+
+STARTER = Path(__file__).parent / "starter"
+FILES = {
+    "README.md": "README.md",
+    "task.py": "task.py",
+    "nets.py": "nets.py",
+    "recipe.toml": "recipe.toml",
+    "test_project.py": "test_project.py",
+    "ci.sh": "ci.sh",
+    "gitignore": ".gitignore",
+}
+"""Name in ``starter/`` to name in the project; a .gitignore in there would be this repository's own."""
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@VERBOSE
+def new(folder: Path, verbose: bool) -> None:
+    """A starter project of your own: recipe, task, networks, test, CI stage.
+
+    DIR is made; if it is there, it must be empty.
+    """
+    write(folder)
+    click.echo(f"{folder}: {', '.join(FILES.values())}")
+    click.echo("It runs as it stands, on made-up data, in half a minute; README.md says what to replace. Next, in that folder:")
+    click.echo("  attar run recipe.toml")
+
+
+def write(folder: Path) -> None:
+    """All files or none: they are written beside ``folder`` and renamed. Raises RecipeError where that cannot be done."""
+    try:
+        refuse(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".attar-new-", dir=folder.parent) as beside:
+            made = Path(beside) / "project"
+            made.mkdir()
+            for source, name in FILES.items():
+                shutil.copyfile(STARTER / source, made / name)
+            made.rename(folder)  # takes the place of an empty folder, and of nothing else
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        raise RecipeError(f"cannot make {folder}: {error.strerror or error}{place}; name another folder") from error
+
+
+def refuse(folder: Path) -> None:
+    """Raises RecipeError for what is there and is no folder, holds something, or must not be replaced by another folder."""
+    if not (folder.exists() or folder.is_symlink()):
+        return
+    if not folder.is_dir():
+        raise RecipeError(f"{folder} is there and is no folder; name one that is new or empty")
+    if any(folder.iterdir()):
+        raise RecipeError(f"{folder} is not empty, and nothing in it is overwritten; name a folder that is new or empty")
+    if folder.is_symlink() or folder.samefile(Path.cwd()):
+        raise RecipeError(f"{folder} would be replaced under your feet; name a new folder, such as {folder / 'project'}")

@@ -1,0 +1,224 @@
+"""The commands that take a recipe: plan it, run it, run part of it, report on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from attar.cli.options import JSON, REQUIRE_ALL, STORE, VERBOSE
+from attar.pipeline.core.errors import AttarError, RecipeError
+
+if TYPE_CHECKING:
+    from attar.pipeline.run import Record
+    from attar.workspace import Workspace
+
+Command = Callable[..., None]
+BUNDLE = click.Path(file_okay=False, path_type=Path)
+
+
+def recipe_options(command: Command) -> Command:
+    """RECIPE and the options of every command that plans or runs one."""
+    decorators = (
+        click.argument("recipe"),
+        STORE,
+        click.option("--set", "overrides", multiple=True, metavar="SLOT.FIELD=VALUE", help="Override a setting; TOML values."),
+        click.option("--target", "targets", multiple=True, metavar="NAME", help="Only this target; may be repeated."),
+        click.option(
+            "--against", type=BUNDLE, metavar="BUNDLE", help="Compare with the bundle in production, on the same samples."
+        ),
+        click.option(
+            "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
+        ),
+        JSON,
+        VERBOSE,
+    )
+    for decorator in reversed(decorators):
+        command = decorator(command)
+    return command
+
+
+def workspace_of(options: dict[str, Any]) -> Workspace:
+    from attar.stages.slots import SLOTS
+    from attar.workspace import open_workspace
+
+    picked = {name: options[name] for name in ("store", "overrides", "targets", "device", "against")}
+    return open_workspace(options["recipe"], SLOTS, **picked)
+
+
+def walk(wanted: tuple[str, ...], output: Path | None, require_all: bool, **options: Any) -> None:
+    """Make the wanted slots (all, if none is named), show what happened and exit with what it means."""
+    from attar.cli.console import live
+    from attar.cli.deliver import deliver
+    from attar.workspace import exit_code
+
+    workspace = workspace_of(options)
+    slots = workspace.slots(wanted, per_target())
+    folder, delivers = output or workspace.output, "bundle" in (wanted or ("bundle",))
+    look_at_production(workspace, slots, folder if delivers else None)
+    records: list[Record] = []
+    with live() as view, redirect_stdout(sys.stderr):  # what user code prints is no part of the result
+        for record in workspace.run.walk(slots):
+            view.done(record)
+            records.append(record)
+    report, unwritten = None, None
+    try:
+        if delivers:
+            report = deliver(records, folder, workspace.recipe.title)
+    except AttarError as error:  # what the run found is shown all the same
+        unwritten = error
+    if delivers or "verdict" in wanted:
+        summarize(records, workspace.recipe.title)
+    show(records, report, options)
+    if options["verbose"]:
+        for record in records:
+            if record.cause:
+                traceback.print_exception(record.cause)
+    if unwritten:
+        raise unwritten
+    sys.exit(exit_code(records, require_all=require_all))
+
+
+def look_at_production(workspace: Workspace, slots: list[str], folder: Path | None) -> None:
+    """Before anything is trained. Raises Unfit for a bundle that is not whole, RecipeError for one that the run would replace."""
+    from attar.bundle.opening import whole
+
+    for slot in slots:
+        bundle: Path | None = getattr(workspace.recipe.pipeline.slots[slot].stage, "against", None)
+        if bundle is None:
+            continue
+        if folder and bundle.resolve().is_relative_to(folder.resolve()):
+            raise RecipeError(
+                f"--against {bundle} is in {folder}, where this run puts its own bundle or takes a failed one away; "
+                "copy it elsewhere first, or choose another -o"
+            )
+        whole(bundle)
+
+
+def summarize(records: list[Record], title: str) -> None:
+    """For the page of a CI step. What keeps it from being written is said and changes no exit code."""
+    from attar.proof.report.formats import summary
+
+    try:
+        summary.append(records, title, os.environ)
+    except AttarError as error:
+        click.echo(f"warning: {error}", err=True)
+
+
+def per_target() -> list[str]:
+    from attar.stages.slots import SLOTS
+
+    return [slot.name for slot in SLOTS if slot.per_target]
+
+
+def show(records: list[Record], report: Path | None, options: dict[str, Any]) -> None:
+    from attar.cli.deliver import place
+    from attar.proof.report import data
+
+    bundles = [record for record in records if record.slot.endswith(".bundle") and record.path and report]
+    delivered = {record.slot.removesuffix(".bundle"): place(record, report.parent) for record in bundles if report}
+    if options["as_json"]:
+        made = data.data(records) | {"report": str(report) if report else None}
+        for target, bundle in delivered.items():
+            made["targets"][target]["bundle"] = str(bundle)
+        click.echo(json.dumps(made, indent=1))
+        return
+    if any(record.slot.endswith(".evidence") and record.path for record in records):
+        from attar.proof.report.formats import terminal
+
+        terminal.show(records)
+    waiting = {record.slot.removesuffix(".bundle") for record in bundles if record.facts.get("verdict") == "not run here"}
+    for target, bundle in delivered.items():
+        more = f"  unfinished: `attar finish {bundle} -o DIR` where its engine runs" if target in waiting else ""
+        click.echo(f"bundle  {bundle}{more}")
+    if report:
+        click.echo(f"report  {report}")
+
+
+UP_TO = {
+    "teach": ("teacher",),
+    "label": ("answers",),
+    "distill": ("student", "control"),
+    "export": ("onnx", "reference"),
+    "optimize": ("model",),
+    "build": ("engine",),
+    "validate": ("evidence", "verdict"),
+    "package": ("bundle",),
+}
+"""The slots that each command makes, besides all that they need."""
+
+
+@click.command("run")
+@recipe_options
+@REQUIRE_ALL
+@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Where the report goes.")
+def run(output: Path | None, require_all: bool, **options: Any) -> None:
+    """Everything, for all targets."""
+    walk((), output, require_all, **options)
+
+
+def up_to(name: str, slots: tuple[str, ...]) -> click.Command:
+    """A command that makes these slots and what they need."""
+
+    def command(require_all: bool = False, **options: Any) -> None:
+        walk(slots, None, require_all, **options)
+
+    full = recipe_options(REQUIRE_ALL(command) if {"verdict", "bundle"} & set(slots) else command)
+    return click.command(name, help=f"Make {' and '.join(slots)}, and what they need.")(full)
+
+
+@click.command()
+@recipe_options
+def plan(as_json: bool, **options: Any) -> None:
+    """What would run, and why. Imports none of your code."""
+    plans = list(workspace_of(options).run.plan())
+    if as_json:
+        click.echo(json.dumps({"slots": [{"slot": p.slot, "action": p.action, "reason": p.reason} for p in plans]}, indent=1))
+        return
+    for p in plans:
+        click.echo(f"{p.action:<7} {p.slot:<18} {p.reason}")
+
+
+@click.command()
+@recipe_options
+def fetch(as_json: bool, **options: Any) -> None:
+    """Get the data that the recipe's task knows how to get."""
+    from attar.models.task import load_task
+    from attar.pipeline.core.error_context import breaking
+
+    workspace = workspace_of(options)
+    tasks = {stage.task for bound in workspace.recipe.pipeline.slots.values() if hasattr(stage := bound.stage, "task")}
+    found: dict[str, list[str]] = {}
+    for name in sorted(tasks):
+        with breaking(f"fetching for {name}"):
+            load_task(name).fetch()
+            found[name] = [str(item) for item in load_task(name).data()]
+    click.echo(json.dumps(found, indent=1) if as_json else "\n".join(f"{name}: data are at hand" for name in found))
+
+
+@click.command()
+@recipe_options
+@click.option(
+    "-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Where the report and the bundles go."
+)
+def report(output: Path, as_json: bool, **options: Any) -> None:
+    """Write the report, and a copy of each bundle, from what the store holds; nothing is made."""
+    from attar.cli.deliver import deliver
+    from attar.pipeline.core.errors import RecipeError
+
+    workspace = workspace_of(options)
+    records = list(workspace.run.recall())
+    if not any(record.key for record in records):
+        raise RecipeError(f"nothing of {workspace.recipe.path.name} is made yet in {workspace.store.root}; `attar run` makes it")
+    path = deliver(records, output, workspace.recipe.title)
+    click.echo(json.dumps({"report": str(path)}) if as_json else f"report  {path}")
+
+
+COMMANDS = (run, plan, *(up_to(name, slots) for name, slots in UP_TO.items()), fetch, report)

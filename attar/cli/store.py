@@ -1,0 +1,117 @@
+"""The commands that look at a store or this machine instead of running a recipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from attar.cli.options import JSON, STORE, VERBOSE
+
+
+@click.command()
+@click.argument("key")
+@STORE
+@click.option("--verify", is_flag=True, help="Read every byte again.")
+@VERBOSE
+def show(key: str, store: Path, verify: bool, verbose: bool) -> None:
+    """One artifact: what decided it, its facts and its files.
+
+    KEY is a key or the start of one. A recipe, by path or name, shows the keys that it used last, by slot.
+    """
+    from attar.pipeline.core.errors import RecipeError
+    from attar.pipeline.core.stage import Artifact
+    from attar.pipeline.core.store import Store
+    from attar.pipeline.recipe.recipe import find, identity
+
+    held = Store(store)
+    if not _is_hex(key):
+        used = held.read_note(f"recipes/{identity(find(key))}.json")
+        if not used:
+            raise RecipeError(
+                f"{key} used nothing in {held.root} yet; `attar run {key}` makes it, `attar ls` lists what is there"
+            )
+        click.echo("\n".join(f"{slot:<18} {last}" for slot, last in used.items()))
+        return
+    entry = held.match(key)
+    if verify:
+        held.verify(Artifact(entry.key, entry.record["digest"], entry.root, {}))
+    facts = json.loads((entry.root / "facts.json").read_text())
+    click.echo(json.dumps({"path": str(entry.root), "facts": facts, **entry.record}, indent=1))
+
+
+@click.command()
+@STORE
+@JSON
+def ls(store: Path, as_json: bool) -> None:
+    """The artifacts in the store, newest first."""
+    from attar.pipeline.core.store import Store
+
+    held = Store(store)
+    used = held.used()
+    rows: list[dict[str, Any]] = [
+        {"key": e.key, "slot": e.record["slot"], "date": e.record["made"]["date"], "bytes": e.bytes, "in_use": e.key in used}
+        for e in held.entries()
+    ]
+    if as_json:
+        click.echo(json.dumps({"artifacts": rows}, indent=1))
+        return
+    for row in rows:
+        mark = "*" if row["in_use"] else " "
+        click.echo(f"{mark} {row['key'][:12]}  {row['slot']:<18} {_size(row['bytes']):>10}  {row['date']}")
+    click.echo(f"{len(rows)} artifacts, {_size(sum(row['bytes'] for row in rows))}; * is in use by a recipe")
+
+
+@click.command()
+@STORE
+@click.option("--dry-run", is_flag=True, help="Say what would go.")
+def gc(store: Path, dry_run: bool) -> None:
+    """Delete artifacts that no recipe used last, and unfinished work that nobody is doing."""
+    from attar.pipeline.core.store import Store
+
+    verb = "would delete" if dry_run else "deleted"
+    done = [f"{verb} {what}  {_size(size)}" for what, size in Store(store).collect(dry_run=dry_run)]
+    click.echo("\n".join(done) or "nothing to delete")
+
+
+@click.command()
+def schema() -> None:
+    """The recipe's JSON schema, for editors."""
+    from attar.pipeline.recipe.schema import schema as made
+    from attar.stages.slots import SLOTS
+
+    click.echo(json.dumps(made(SLOTS), indent=1))
+
+
+@click.command()
+@JSON
+def doctor(as_json: bool) -> None:
+    """What this machine can do: CPU, GPU, the libraries that are installed, and what each runtime can build and run."""
+    from attar.cli.doctor import examine
+    from attar.engines.runtimes.runtime import RUNTIMES, Asked, load
+
+    facts = examine({name: load(name) for name in RUNTIMES}, Asked)
+    click.echo(json.dumps(facts, indent=1) if as_json else _block(facts))
+
+
+def _is_hex(text: str) -> bool:
+    return all(c in "0123456789abcdef" for c in text)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
+
+
+def _block(facts: Mapping[str, Any], indent: str = "") -> str:
+    lines = []
+    for name, value in facts.items():
+        lines.append(
+            f"{indent}{name}\n{_block(value, indent + '  ')}" if isinstance(value, Mapping) else f"{indent}{name:<16} {value}"
+        )
+    return "\n".join(lines)
+
+
+COMMANDS = (show, ls, gc, schema, doctor)

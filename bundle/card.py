@@ -1,0 +1,124 @@
+"""The model card: what a bundle holds, what was proven about it, and how it is used, in the ``README.md`` inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attar.bundle.golden import within
+from attar.bundle.judgement import Gate
+from attar.bundle.manifest import Manifest, Tensor
+from attar.proof.ledger import PREVIOUS
+from attar.proof.report import gate as words
+
+
+def card(manifest: Manifest) -> str:
+    """Markdown."""
+    needs, ledger = manifest.engine, manifest.ledger
+    runtime = ", ".join(filter(None, [" ".join(filter(None, [needs.runtime, needs.version])), needs.provider]))
+    return f"""# {manifest.name}
+
+{sentence(manifest.verdict.summary)}{state(manifest)}
+
+Task: `{manifest.task}`. Engine: {needs.precision}, {runtime}, threads: {needs.threads}.
+{place(manifest)}
+
+## Proof
+
+{ledger["samples"]:,} samples of the {ledger["split"]} split. Drop and correlation: against the teacher. Latency: one thread.
+
+| hop | format | precision | {ledger["score_name"]} | drop | correlation | p50, batch 1 (µs) | bytes |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+{chr(10).join(row(hop) for hop in ledger["hops"])}
+
+{words.BOUNDS}
+
+| gate | promise | measured | verdict |
+| --- | --- | --- | --- |
+{chr(10).join(gate(each) for each in manifest.verdict.gates if each.decides)}
+
+## Tensors
+
+| name | | dtype | axes |
+| --- | --- | --- | --- |
+{chr(10).join(tensors(manifest))}
+
+{sizes(manifest)}
+
+## Use
+
+```python
+import attar
+
+with attar.open("{manifest.name}") as model:
+    outputs = model(model.preprocess(raw))  # named numpy arrays; model.labels names the classes
+```
+
+`attar check` replays the {manifest.golden.requests} golden requests. `attar bench` compares the engine's speed with that of the
+fp32 student, which `reference/` holds. `triton/` is a model repository for Triton.
+"""
+
+
+def state(manifest: Manifest) -> str:
+    """What becomes of an engine that was not run where the bundle was packaged; empty for another."""
+    if manifest.unfinished:
+        return (
+            "\n\n**Unfinished: nothing serves this bundle yet.** `attar finish BUNDLE -o DIR` on a machine that can run the "
+            "engine builds it there, compares it with its graph, and writes the finished bundle to DIR."
+        )
+    if done := manifest.finished:
+        allowed = within(manifest.engine)
+        return (
+            f"\n\n**Finished by attar {done.attar} on {done.date}.** On {done.requests} golden requests the engine is off by "
+            f"{done.largest_difference:.2g} of its graph, the `model` below; up to {allowed:g} is allowed. The promises "
+            "were measured on that graph; on the test split the engine itself was not."
+        )
+    return ""
+
+
+def place(manifest: Manifest) -> str:
+    if manifest.unfinished:
+        return "`graphs/` is portable; there is no engine that was run."
+    cpu = (manifest.finished.machine if manifest.finished else manifest.ledger["machine"])["cpu"]
+    return f"Built on {cpu}: `graphs/` is portable, `engines/` is for such a machine only."
+
+
+def sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].removesuffix('.')}."
+
+
+def signed(number: float) -> str:
+    """To four places; what rounds to nothing has no sign."""
+    text = f"{number:+.4f}"
+    return text if float(text) else "0"
+
+
+def row(hop: Mapping[str, Any]) -> str:
+    if hop["status"] != "measured":
+        return f"| {hop['hop']} | {hop['format']} | {hop['precision']} | not run here: {hop['why']} | | | | |"
+    teacher, p50 = hop["teacher"], hop["latency"]["1"]["p50"]
+    columns = [
+        *(hop["hop"], hop["format"], hop["precision"], f"{hop['score']:.4f}"),
+        *(signed(teacher["score_drop"]), f"{teacher['correlation']:.4f}", f"{p50:,.0f}", f"{hop['bytes']:,}"),
+    ]
+    return f"| {' | '.join(columns)} |"
+
+
+def gate(each: Gate) -> str:
+    said = each.model_dump()
+    other = PREVIOUS[each.hop] if each.against == "previous" else each.against
+    found = ": ".join(filter(None, [words.evidence(said), words.note(said)]))
+    return f"| {each.hop}: {words.title(said, other)} | {words.promise(said)} | {found} | {each.verdict} |"
+
+
+def tensors(manifest: Manifest) -> list[str]:
+    inputs = [tensor(name, "input", each) for name, each in manifest.inputs.items()]
+    return inputs + [tensor(name, "output", each) for name, each in manifest.outputs.items()]
+
+
+def tensor(name: str, which: str, each: Tensor) -> str:
+    return f"| `{name}` | {which} | {each.dtype} | {', '.join(map(str, each.axes))} |"
+
+
+def sizes(manifest: Manifest) -> str:
+    return "; ".join(f"`{axis}` from {low} to {high}" for axis, (low, high) in manifest.ranges.items())

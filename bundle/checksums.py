@@ -1,0 +1,121 @@
+"""Checksums: ``SHA256SUMS`` names every file of a bundle, so that no change, loss or addition goes unseen.
+
+A bundle is delivered as a plain copy without what the store wrote beside it: ``facts.json`` and ``record.json`` are passed over
+only where they are a store's, and are added files anywhere else, and wherever a signature is asked for. A signature
+(``attar.bundle.signatures``) comes after the list, so ``SHA256SUMS.sig`` is passed over where it can be one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from attar.pipeline.core.errors import Unfit
+
+SUMS = "SHA256SUMS"
+SIGNATURE = "SHA256SUMS.sig"
+LENGTH = 64
+"""Bytes of a signature."""
+DELIVER = "`attar run RECIPE -o DIR`"
+AGAIN = "Copy it again, or package it again"
+DELIVERED = f"A store's own is never signed: use the copy that {DELIVER} makes"
+NO_FILE = "not a plain file"
+NO_SIGNATURE = f"is no signature, a plain file of {LENGTH} bytes"
+STORED = FACTS, RECORD = "facts.json", "record.json"
+"""What the store writes into an artifact's folder; see ``attar.pipeline.core.store``."""
+
+
+@dataclass(frozen=True)
+class Seal:
+    """``SHA256SUMS`` as it was read, once, so that what is verified is what was signed."""
+
+    content: bytes
+    sums: Mapping[str, str]
+    """Hex digests by the names of the files."""
+    signature: bytes | None
+    """That lies beside it; nobody has looked whose it is."""
+    key: str | None = None
+    """Fingerprint of the trusted key whose signature it is, where one was asked for."""
+
+    @property
+    def version(self) -> str:
+        """Of the content, so that another bundle is another version, whatever its folder is called."""
+        return hashlib.sha256(self.content).hexdigest()[:12]
+
+
+def seal(bundle: Path) -> None:
+    """Write the list, in the form that ``sha256sum --check`` reads. Sealing again after a file was added is allowed."""
+    lines = [f"{sha256(bundle / name)}  {name}\n" for name in files(bundle)]
+    (bundle / SUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def verify(bundle: Path, seal: Seal) -> None:
+    """Raises Unfit, naming each file that is not as it was sealed; under a trusted key also those that a store wrote."""
+    listed, unsigned = seal.sums, STORED if seal.key and is_stored(bundle) else ()
+    present = {name: sha256(bundle / name) for name in [*files(bundle), *unsigned]}
+    wrong = [
+        *(f"{name} is missing" for name in listed if name not in present),
+        *(f"{name} {NO_SIGNATURE if name == SIGNATURE else 'was added'}" for name in sorted(present.keys() - listed.keys())),
+        *(f"{name} was changed" for name in listed if name in present and present[name] != listed[name]),
+        *(f"{name} is {NO_FILE}" for name, digest in listed.items() if digest == NO_FILE),
+    ]
+    if wrong:
+        raise Unfit(f"{bundle} is not as it was packaged: {'; '.join(wrong)}. {DELIVERED if unsigned else AGAIN}")
+
+
+def read(bundle: Path) -> Seal:
+    """Raises Unfit for a folder without the list, or with one that is none, a link, or of two minds."""
+    path = bundle / SUMS
+    if path.is_symlink():
+        raise Unfit(f"{path} is a link, to what anybody may change; copy the file itself into the bundle")
+    if not path.is_file():
+        raise Unfit(f"{path} is missing: not a bundle, or not a whole one; bundles are written by `attar package`")
+    content = path.read_bytes()
+    try:
+        pairs = [line.split("  ", 1) for line in content.decode().splitlines()]
+        sums = {name: digest for digest, name in pairs}
+    except ValueError as error:
+        raise Unfit(f"{path} was changed: it is no list of SHA-256 sums ({error})") from error
+    if len(sums) != len(pairs):
+        raise Unfit(f"{path} was changed: it names {len(sums)} files in {len(pairs)} lines; copy it again, or package it again")
+    return Seal(content, sums, signature(bundle))
+
+
+def files(bundle: Path) -> list[str]:
+    """Everything below, links too: a link out of the bundle would be content that nobody sealed. Folders only in a signature's
+    place."""
+    below = [path for path in bundle.rglob("*") if path.is_symlink() or not path.is_dir() or path == bundle / SIGNATURE]
+    found = [path.relative_to(bundle).as_posix() for path in below]
+    outside = {SUMS, *(STORED if is_stored(bundle) else ()), *((SIGNATURE,) if signature(bundle) else ())}
+    return sorted(name for name in found if name not in outside)
+
+
+def signature(bundle: Path) -> bytes | None:
+    """What may be one, a plain file of so many bytes; whose it is, if anybody's, is not looked at."""
+    path = bundle / SIGNATURE
+    if path.is_symlink() or not path.is_file() or path.stat().st_size != LENGTH:
+        return None
+    return path.read_bytes()
+
+
+def is_stored(folder: Path) -> bool:
+    """Whether it is a store's artifact: both files are there, and the record holds the facts' own sum."""
+    digest = sha256(folder / FACTS)
+    if sha256(folder / RECORD) == NO_FILE or digest == NO_FILE:
+        return False
+    try:
+        _, _, recorded = json.loads((folder / RECORD).read_bytes())["files"][FACTS]  # size, time of change, SHA-256
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return False  # no record, so the two are files like any other
+    return bool(recorded == digest)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a plain file; a link has none, so it is never what was sealed."""
+    if path.is_symlink() or not path.is_file():
+        return NO_FILE
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

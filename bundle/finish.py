@@ -1,0 +1,163 @@
+"""Finish: the engine that the machine which packaged a bundle could not run is built on this one and compared with its graph."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file, save_file
+
+from attar.bundle import checksums, golden, triton
+from attar.bundle import opening as bundles
+from attar.bundle.card import card
+from attar.bundle.checksums import Seal
+from attar.bundle.finished import Finished
+from attar.bundle.fitness import unfit
+from attar.bundle.manifest import Manifest
+from attar.engines.runtimes import runtime as runtimes
+from attar.engines.runtimes.runtime import Runtime
+from attar.models.task import Array, Arrays, Output, Split, SplitName, Task, Tensor
+from attar.pipeline.core.errors import Missing, RecipeError, StageError, StoreError, Unfit
+from attar.pipeline.core.stage import Facts
+from attar.pipeline.keys import machine
+
+
+def finish(path: str | Path, out: str | Path, trusted: Path | None = None) -> Facts:
+    """Write to ``out`` the bundle with an engine of this machine; the facts of ``attar check`` about it.
+
+    The engine answers the golden requests as its graph does (see ``Runtime.tolerances``); no gate is measured. ``trusted``: keys
+    one of which must have signed the bundle; what is written is another one, and not signed.
+
+    Raises Unfit for a bundle that is not whole, where this machine cannot build or run the engine, and where that answers
+    otherwise; RecipeError for a bundle that has its engine, and for a folder that holds something. Nothing is written then.
+    """
+    bundle = Path(path)
+    manifest, seal = bundles.unfinished(bundle, trusted)
+    runtime = able(bundle, manifest)
+    with filled(Path(out), bundle) as folder:
+        copy(bundle, folder, seal)
+        checksums.verify(folder, seal)
+        complete(folder, manifest, runtime)
+        return bundles.check(folder)
+
+
+def able(bundle: Path, manifest: Manifest) -> Runtime:
+    """The runtime of its engine. Raises Unfit, with what is missing, where it cannot run here."""
+    needs = manifest.engine
+    with unfit(f"{bundle} cannot be finished here"):
+        runtime = runtimes.load(needs.runtime)
+        runtime.environment()
+        asked = bundles.asked_of(needs)
+        missing = runtime.unbuildable(asked) or runtime.unrunnable(asked)
+    if missing:
+        raise Unfit(f"{bundle} cannot be finished here: {missing}; run `attar finish` on a machine that can run {runtime.title}")
+    return runtime
+
+
+@contextmanager
+def filled(out: Path, bundle: Path) -> Iterator[Path]:
+    """A folder to fill; it stands in the place of ``out`` once the block ends, and is gone if it breaks.
+
+    Raises RecipeError where something is in the way, StoreError when the disk does not take it.
+    """
+    place = out.absolute()
+    if place.exists() and not (place.is_dir() and not any(place.iterdir())):
+        raise RecipeError(f"{out} is there and not an empty folder; choose another -o")
+    if place.resolve().is_relative_to(bundle.resolve()):
+        raise RecipeError(f"{out} is inside {bundle}, which is never changed; choose another -o")
+    partial = place.with_name(f".{place.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)  # of one that was killed
+        partial.mkdir(parents=True)
+        yield partial
+        partial.rename(place)
+    except OSError as error:
+        raise StoreError(f"cannot write {out}: {error.strerror or error}; free some space or choose another -o") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def copy(bundle: Path, folder: Path, seal: Seal) -> None:
+    """Everything that was sealed, and nothing else."""
+    for name in seal.sums:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(bundle / name, folder / name)
+    (folder / checksums.SUMS).write_bytes(seal.content)
+
+
+def complete(folder: Path, manifest: Manifest, runtime: Runtime) -> None:
+    """Give an unfinished bundle its engine, the engine's golden answers, and the record of both."""
+    requests = bundles.requests(folder, manifest)
+    build(folder, manifest, runtime)
+    environment = runtime.environment()
+    update = {"version": environment.version, "machine": dict(environment.machine)}
+    needs = manifest.engine.model_copy(update=update)
+    built = manifest.model_copy(update={"engine": needs})
+    tensors = answered(folder, built)
+    save_file(tensors, folder / golden.FILE)
+    done = record(built, golden.proven(folder, needs, tensors))
+    finished = bundles.read_manifest(folder).model_copy(update={"engine": needs, "finished": done})
+    (folder / "manifest.json").write_text(finished.model_dump_json(indent=1), encoding="utf-8")
+    (folder / "README.md").write_text(card(finished), encoding="utf-8")
+    shutil.rmtree(folder / "triton")
+    triton.write(folder / "triton", finished, folder, requests)
+    checksums.seal(folder)
+
+
+def build(folder: Path, manifest: Manifest, runtime: Runtime) -> None:
+    """The engine from ``graphs/``, anew where one was built already: it was never run."""
+    engines = folder / "engines"
+    shutil.rmtree(engines, ignore_errors=True)
+    place = engines / manifest.engine.runtime
+    place.mkdir(parents=True)
+    task, asked = interface(manifest), bundles.asked_of(manifest.engine)
+    try:
+        for name in manifest.graphs:
+            runtime.build(folder / "graphs" / f"{name}.onnx", place / f"{name}{runtime.suffix}", task, asked)
+    except (StageError, Missing) as error:
+        raise Unfit(f"the engine cannot be built here: {error}") from error
+
+
+def answered(folder: Path, manifest: Manifest) -> dict[str, Array]:
+    """The golden requests as they are stored, with the engine's answers beside the others."""
+    inputs = bundles.prepared(folder, manifest, golden.read(folder, manifest))
+    with bundles.opened(folder, manifest) as predict, unfit("the engine does not answer the golden requests"):
+        answers = bundles.in_batches(predict, inputs, manifest.ranges.get("batch", (1, 1))[1])
+        new = {f"engine.{name}": np.ascontiguousarray(answers[name]) for name in manifest.outputs}
+    return {**load_file(folder / golden.FILE), **new}
+
+
+def record(manifest: Manifest, largest: float) -> Finished:
+    return Finished(
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        attar=version("attar"),
+        machine=machine.describe(),
+        requests=manifest.golden.requests,
+        largest_difference=largest,
+    )
+
+
+def interface(manifest: Manifest) -> Task:
+    """As much of the task as building an engine needs: its tensors and their sizes."""
+
+    class Interface(Task):
+        inputs = {name: Tensor(each.dtype, each.axes) for name, each in manifest.inputs.items()}
+        outputs = {name: Output(each.axes, each.kind) for name, each in manifest.outputs.items()}
+        ranges = manifest.ranges
+
+        def data(self) -> list[str]:
+            return []
+
+        def split(self, name: SplitName) -> Split:
+            raise NotImplementedError(f"a bundle has no {name} split")
+
+        def score(self, outputs: Arrays, targets: Arrays) -> npt.NDArray[np.float64]:
+            raise NotImplementedError("a bundle has no targets")
+
+    return Interface()

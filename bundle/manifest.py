@@ -1,0 +1,154 @@
+"""Manifest: everything that a bundle says about itself, as validated data in ``manifest.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from attar.bundle.finished import Finished
+from attar.bundle.judgement import Judgement
+from attar.bundle.part import Part
+from attar.bundle.steps import outside
+from attar.models.preprocess.known import KnownStep
+from attar.models.task import Kind
+from attar.pipeline.core.errors import did_you_mean
+
+Size = Annotated[int, Field(ge=1)]
+Axis = Size | Annotated[str, Field(min_length=1)]
+DTYPES = {"bool", "float16", "float32", "float64", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
+LOOSEST = 1e-2
+"""The largest tolerance: beyond it a replay would let another engine pass."""
+BY_CALL = ("int8-dynamic",)
+"""Precisions that round by the range of a whole call, so that an answer would depend on whom it shares a call with."""
+
+
+class Tensor(Part):
+    """A named tensor: a numpy dtype and its axes, a number where fixed and a name where dynamic."""
+
+    dtype: str
+    axes: tuple[Axis, ...]
+
+    @field_validator("dtype")
+    @classmethod
+    def _is_known(cls, dtype: str) -> str:
+        if dtype not in DTYPES:
+            raise ValueError(f"{dtype!r} is no dtype of a tensor; {did_you_mean(dtype, DTYPES)}")
+        return dtype
+
+
+class Output(Tensor):
+    kind: Kind
+
+
+class Needs(Part):
+    """What the engine needs to run: it was built for one runtime on one machine. Of an unfinished one, what was asked for."""
+
+    runtime: str
+    version: str | None
+    """None where none was built."""
+    provider: str | None
+    threads: int = Field(ge=1, le=1024)
+    precision: str
+    machine: Mapping[str, Any]
+    """Of the machine that built it; see ``attar.pipeline.keys.machine``."""
+    profile: Mapping[str, tuple[int, int, int]] = {}
+    """By dynamic axis the smallest, the usual and the largest size that it is built for."""
+    options: Mapping[str, Any] = {}
+    """What only some runtimes know, under the vendor's name."""
+
+
+class Golden(Part):
+    """``golden.safetensors``: ``raw.INPUT``, before preprocessing, and ``teacher.OUTPUT`` and ``engine.OUTPUT`` for it.
+
+    Where the engine was not run, ``model.OUTPUT`` stands for it: what ONNX Runtime makes of its graph on a CPU. It stays beside
+    the engine's when the bundle is finished. Raw inputs that are no tensors are held as ``attar.bundle.ragged`` says.
+    """
+
+    requests: int = Field(ge=1)
+    tolerance: float = Field(gt=0, le=LOOSEST)
+    """Largest difference to the recorded answers that a replay may show, relative to the largest magnitude among them (or 1)."""
+
+
+class Origin(Part):
+    """Where an artifact in the bundle came from: its key and digest in the store that made it, and the facts about it."""
+
+    key: str
+    digest: str
+    facts: Mapping[str, Any] = {}
+
+
+class Manifest(Part):
+    format: Literal["attar bundle 1"] = "attar bundle 1"
+    """The version of this schema."""
+    name: str
+    task: str
+    inputs: Mapping[str, Tensor] = Field(min_length=1)
+    outputs: Mapping[str, Output] = Field(min_length=1)
+    ranges: Mapping[str, tuple[int, int]]
+    """For each dynamic axis the smallest and the largest size that was promised to work."""
+    preprocess: Mapping[str, Sequence[KnownStep]]
+    labels: Sequence[str]
+    graphs: Sequence[Annotated[str, Field(pattern=r"^\w+$")]] = Field(min_length=1)
+    """They name files, so they are words and lead nowhere else."""
+    engine: Needs
+    golden: Golden
+    verdict: Judgement
+    """The gates and what became of them, as ``judge`` found them."""
+    ledger: Mapping[str, Any]
+    """Every hop from the teacher to the engine, as ``measure`` found them."""
+    lineage: Mapping[str, Origin]
+    not_run_here: str | None = Field(None, min_length=1)
+    """What kept the machine that packaged the bundle from running the engine; until it is finished, it is served nowhere."""
+    finished: Finished | None = None
+
+    @property
+    def unfinished(self) -> bool:
+        return self.not_run_here is not None and self.finished is None
+
+    @property
+    def answered(self) -> Sequence[str]:
+        """Whose answers the golden requests have."""
+        model = ("model",) if self.not_run_here else ()
+        return ("teacher", *model) if self.unfinished else ("teacher", *model, "engine")
+
+    @field_validator("graphs")
+    @classmethod
+    def _can_be_called(cls, graphs: Sequence[str]) -> Sequence[str]:
+        if "model" not in graphs:
+            raise ValueError(f"there is no graph 'model' among {', '.join(graphs)}")
+        return graphs
+
+    @field_validator("ranges")
+    @classmethod
+    def _are_sizes(cls, ranges: Mapping[str, tuple[int, int]]) -> Mapping[str, tuple[int, int]]:
+        for axis, (low, high) in ranges.items():
+            least = 1 if axis == "batch" else 0  # a cache may be empty at first, a batch never is
+            if not least <= low <= high or high == 0:
+                raise ValueError(f"{axis} from {low} to {high} is no range of sizes")
+        return ranges
+
+    @model_validator(mode="after")
+    def _names_belong_together(self) -> Manifest:
+        axes = {axis for tensor in [*self.inputs.values(), *self.outputs.values()] for axis in tensor.axes}
+        if unknown := {axis for axis in axes if isinstance(axis, str)} - self.ranges.keys():
+            raise ValueError(f"no range of sizes is given for the axis {min(unknown)}")
+        if unknown := self.preprocess.keys() - self.inputs.keys():
+            raise ValueError(f"steps are given for {min(unknown)}, which is no input")
+        if wrong := outside(step for todo in self.preprocess.values() for step in todo):
+            raise ValueError(wrong)
+        if list(self.labels) != list(self.ledger.get("classes", self.labels)):
+            raise ValueError("the labels are not the classes that were measured")
+        return self
+
+    @model_validator(mode="after")
+    def _has_an_engine_or_a_reason(self) -> Manifest:
+        if (self.not_run_here is not None) != (self.verdict.verdict == "not run here"):
+            said = f"its verdict is {self.verdict.verdict!r}"
+            raise ValueError(f"{said}, the reason why its engine was not run: {self.not_run_here}")
+        if self.finished and not self.not_run_here:
+            raise ValueError("it was finished, and nothing of it was unfinished")
+        if self.engine.version is None and not self.unfinished:
+            raise ValueError("the version of the engine's runtime is not said")
+        return self

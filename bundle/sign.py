@@ -1,0 +1,57 @@
+"""Sign: says whose a bundle is, to everybody who trusts the key; see ``attar.bundle.signatures``."""
+
+from __future__ import annotations
+
+from errno import EXDEV
+from pathlib import Path
+
+from attar.bundle import checksums, golden, signatures
+from attar.bundle import opening as bundles
+from attar.bundle.judgement import check_fit
+from attar.pipeline.core.errors import RecipeError, StoreError
+from attar.pipeline.core.stage import Facts
+
+MOUNTED = "it is a mount point; sign it before it is mounted"
+
+
+def sign(path: str | Path, key: str | Path) -> Facts:
+    """Write the signature beside the checksums, in place of an older one; its place and the key's fingerprint.
+
+    An unfinished bundle may be signed, for `attar finish --trusted`; nothing serves it. Raises Unfit for a bundle that is not
+    whole or did not pass its gates, RecipeError for one in a store and for a key that cannot be used, Missing without the library
+    cryptography. Nothing is written then.
+    """
+    bundle = Path(path)
+    if checksums.is_stored(bundle):
+        raise RecipeError(f"{bundle} is in a store, which is never changed; sign the copy that {checksums.DELIVER} makes")
+    private = signatures.private_key(Path(key))
+    manifest, seal = bundles.sealed(bundle)
+    check_fit(bundle, manifest.verdict, finished=manifest.unfinished or manifest.finished is not None)
+    if manifest.finished:
+        golden.check_finished(bundle, manifest)
+    write(bundle, private.sign(seal.content))
+    fingerprint = signatures.fingerprint(private.public_key())
+    return {"bundle": manifest.name, "files": len(seal.sums), "signature": str(bundle / checksums.SIGNATURE), "key": fingerprint}
+
+
+def write(bundle: Path, signature: bytes) -> None:
+    """In one step. Half of one beside the bundle spoils nothing; in it, it would be a file that was added."""
+    place = bundle.resolve()
+    partial = place.with_name(f".{place.name}.{checksums.SIGNATURE}.partial")
+    try:
+        partial.unlink(missing_ok=True)  # of one that was killed; nor is a link followed that somebody put there
+        with partial.open("xb") as file:
+            file.write(signature)
+        partial.replace(place / checksums.SIGNATURE)
+    except OSError as error:
+        advice = MOUNTED if error.errno == EXDEV else "the folder and the one that it is in must be writable"
+        said = f"{error.strerror or error}; {advice}"
+        raise StoreError(f"cannot sign {bundle}: {said}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def open_to_others(key: str | Path) -> str | None:
+    """What its group or everybody may do with it: ``read``, ``write`` or nothing."""
+    mode = Path(key).stat().st_mode
+    return "read" if mode & 0o044 else "write" if mode & 0o022 else None

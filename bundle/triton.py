@@ -1,0 +1,191 @@
+"""A Triton model repository: graphs for its ONNX Runtime backend, engines of TensorRT for its own; warmed by golden requests.
+
+    NAME/config.pbtxt NAME/1/   the configuration, and the graph or the engine
+    NAME/labels.txt             the classes, one a line, where an output is logits
+    NAME/warmup/                the first golden request, as the graph reads it: a file an input, its raw bytes
+
+The configuration is protobuf text of ``inference.ModelConfig`` (Triton's ``model_config.proto``), written by hand because
+Triton's own protobuf is no dependency of a bundle. There is no preprocessing in it: that would be code.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from attar.bundle.checksums import sha256
+from attar.bundle.fitness import AGAIN, unfit
+from attar.bundle.manifest import BY_CALL, Manifest, Output, Tensor
+from attar.models.task import Array, Arrays
+from attar.pipeline.core.errors import Unfit
+
+TYPES = {
+    "bool": "TYPE_BOOL",
+    "uint8": "TYPE_UINT8",
+    "uint16": "TYPE_UINT16",
+    "uint32": "TYPE_UINT32",
+    "uint64": "TYPE_UINT64",
+    "int8": "TYPE_INT8",
+    "int16": "TYPE_INT16",
+    "int32": "TYPE_INT32",
+    "int64": "TYPE_INT64",
+    "float16": "TYPE_FP16",
+    "float32": "TYPE_FP32",
+    "float64": "TYPE_FP64",
+}
+WARMUP = "warmup"  # the folder that Triton reads it from
+QUEUE_DELAY = 100  # microseconds that a request may wait for others to join its batch
+QUEUE_POLICY = "timeout_action: REJECT default_timeout_microseconds: 30000000 max_queue_size: 1024"
+"""As ``attar serve`` has it: Triton's own queue has no end."""
+
+
+def write(folder: Path, manifest: Manifest, bundle: Path, requests: Arrays) -> None:
+    """Fill ``folder``, the bundle's ``triton/``; ``requests`` are the golden ones, preprocessed."""
+    for name, files in models(bundle, manifest).items():
+        version = folder / name / "1"
+        version.mkdir(parents=True)
+        for target, source in files.items():
+            shutil.copyfile(source, version / target)
+        (folder / name / "config.pbtxt").write_text(config(name, manifest, requests), encoding="utf-8")
+        if single(manifest):
+            write_beside(folder / name, manifest, requests)
+
+
+def write_beside(folder: Path, manifest: Manifest, requests: Arrays) -> None:
+    """What the configuration of a model names."""
+    if any(labelled(manifest, output) for output in manifest.outputs.values()):
+        lines = [" ".join(label.split()) for label in manifest.labels]
+        (folder / "labels.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    (folder / WARMUP).mkdir()
+    for number, array in enumerate(first(manifest, requests).values()):
+        (folder / WARMUP / str(number)).write_bytes(array.tobytes())
+
+
+def models(bundle: Path, manifest: Manifest) -> dict[str, dict[str, Path]]:
+    """By model the files of its version, and what they are copies of. Of several graphs each is a model, ``NAME-GRAPH``."""
+    found = {}
+    for graph in manifest.graphs:
+        name = manifest.name if single(manifest) else f"{manifest.name}-{graph}"
+        if planned(manifest):
+            found[name] = {"model.plan": bundle / "engines" / "tensorrt" / f"{graph}.engine"}
+        else:
+            paths = sorted((bundle / "graphs").glob(f"{graph}.onnx*"))
+            found[name] = {"model.onnx" if path.suffix == ".onnx" else path.name: path for path in paths}
+    return found
+
+
+def check(bundle: Path, manifest: Manifest) -> None:
+    """Raises Unfit where what Triton would run is not what was proven, or is more than that, such as a later version."""
+    root = bundle / "triton"
+    with unfit(f"the models for Triton of {bundle} cannot be read"):
+        wanted = models(bundle, manifest).items()
+        ours = {root / name / "1" / file: sha256(source) for name, files in wanted for file, source in files.items()}
+        theirs = {file: sha256(file) for file in root.glob("*/*/*") if file.parent.name != WARMUP}
+    if ours != theirs:
+        where = "engines" if planned(manifest) else "graphs"
+        raise Unfit(f"{bundle}: the graphs for Triton are not those in {where}/. {AGAIN}")
+
+
+def config(name: str, manifest: Manifest, requests: Arrays) -> str:
+    """The tensors of several graphs are in no manifest: Triton completes their configurations from the graphs."""
+    described = described_tensors(manifest, requests) if single(manifest) else []
+    lines = [
+        f"name: {json.dumps(name)}",
+        f'backend: "{"tensorrt" if planned(manifest) else "onnxruntime"}"',
+        "version_policy { latest { num_versions: 1 } }",
+        f"instance_group [ {{ count: 1 kind: {'KIND_GPU' if on_gpu(manifest) else 'KIND_CPU'} }} ]",
+        *([] if on_gpu(manifest) else threads(manifest.engine.threads)),
+        *described,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def described_tensors(manifest: Manifest, requests: Arrays) -> list[str]:
+    batched = largest(manifest) > 0
+    sizes = preferred(manifest)
+    return [
+        f"max_batch_size: {largest(manifest)}",
+        *(tensor("input", name, each, batched) for name, each in manifest.inputs.items()),
+        *(
+            tensor("output", name, each, batched, ' label_filename: "labels.txt"' * labelled(manifest, each))
+            for name, each in manifest.outputs.items()
+        ),
+        *(batching(sizes) if sizes else []),
+        *warmups(manifest, requests, sorted({1, largest(manifest) or 1})),
+    ]
+
+
+def single(manifest: Manifest) -> bool:
+    return list(manifest.graphs) == ["model"]
+
+
+def planned(manifest: Manifest) -> bool:
+    """Whether the engine is one that Triton runs: its TensorRT backend knows those of TensorRT, not those of TensorRT-RTX."""
+    return manifest.engine.runtime == "tensorrt" and not manifest.unfinished
+
+
+def on_gpu(manifest: Manifest) -> bool:
+    return planned(manifest) or manifest.engine.provider == "CUDAExecutionProvider"
+
+
+def labelled(manifest: Manifest, output: Output) -> bool:
+    return bool(manifest.labels) and output.kind == "logits"
+
+
+def largest(manifest: Manifest) -> int:
+    """Triton's ``max_batch_size``: 0, where it must not make batches of its own, as of a graph that takes no single sample."""
+    tensors = [*manifest.inputs.values(), *manifest.outputs.values()]
+    low, high = manifest.ranges.get("batch", (0, 0))
+    return high if low == 1 and all(each.axes[:1] == ("batch",) for each in tensors) else 0
+
+
+def preferred(manifest: Manifest) -> list[int]:
+    """Batch sizes that wait for nothing more: the largest, and the one that kernels were chosen for. Empty: nothing is joined."""
+    most = largest(manifest)
+    usual = manifest.engine.profile.get("batch", (1, 1, 1))[1]
+    return [] if manifest.engine.precision in BY_CALL else sorted({size for size in (usual, most) if 1 < size <= most})
+
+
+def batching(sizes: Sequence[int]) -> list[str]:
+    given = f"preferred_batch_size: [ {', '.join(map(str, sizes))} ] max_queue_delay_microseconds: {QUEUE_DELAY}"
+    return [f"dynamic_batching {{ {given} default_queue_policy {{ {QUEUE_POLICY} }} }}"]
+
+
+def threads(count: int) -> list[str]:
+    """Without it an instance takes every core."""
+    return [f'parameters {{ key: "intra_op_thread_count" value {{ string_value: "{count}" }} }}']
+
+
+def first(manifest: Manifest, requests: Arrays) -> dict[str, Array]:
+    """The first golden request, or as many as the graph takes at least."""
+    rows = manifest.ranges.get("batch", (1, 1))[0]
+    return {name: requests[name][:rows] for name in manifest.inputs}
+
+
+def warmups(manifest: Manifest, requests: Arrays, sizes: Sequence[int]) -> list[str]:
+    """Triton makes a batch of copies of one sample."""
+    inputs = [warm(number, manifest, name, array) for number, (name, array) in enumerate(first(manifest, requests).items())]
+    return [f'model_warmup [ {{ name: "golden-{size}" batch_size: {size} {" ".join(inputs)} }} ]' for size in sizes]
+
+
+def warm(number: int, manifest: Manifest, name: str, array: Array) -> str:
+    shape = array.shape[1:] if largest(manifest) else array.shape
+    value = f'data_type: {TYPES[manifest.inputs[name].dtype]} dims: [ {dimensions(shape)} ] input_data_file: "{number}"'
+    return f"inputs {{ key: {json.dumps(name)} value {{ {value} }} }}"
+
+
+def tensor(field: str, name: str, each: Tensor, batched: bool, more: str = "") -> str:
+    """Triton adds the batch axis itself where there is a ``max_batch_size``; a dynamic axis is -1."""
+    axes = each.axes[1:] if batched else each.axes
+    shape = [axis if isinstance(axis, int) else -1 for axis in axes]
+    reshape = "" if axes else " reshape { shape: [ ] }"
+    return (
+        f"{field} [ {{ name: {json.dumps(name)} data_type: {TYPES[each.dtype]} dims: [ {dimensions(shape)} ]{reshape}{more} }} ]"
+    )
+
+
+def dimensions(shape: Sequence[int]) -> str:
+    """Triton wants one dimension at least, and drops it again by ``reshape``."""
+    return ", ".join(map(str, shape)) or "1"

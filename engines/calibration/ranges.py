@@ -1,0 +1,85 @@
+"""Ranges: what int8 makes room for in a tensor, computed from the histogram of its values.
+
+A narrower range has finer steps, and cuts off more. The methods weigh that differently; none makes room for more than was seen,
+and 0 is no part of a range that is all on one side of it: what needs a 0 extends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from attar.engines.calibration import histogram as stored
+from attar.engines.calibration.entropy import entropy
+from attar.engines.calibration.histogram import Floats, Histogram, Range
+from attar.pipeline.core.errors import StageError, did_you_mean
+
+PERCENTILE = 99.99
+STEPS = 255  # of 8 bits
+TRIED, ROUNDS = 128, 8  # ends that `mse` tries at a time, and how often it tries
+
+
+def of(file: Path, method: str, percent: float) -> dict[str, Range]:
+    """Of every tensor whose histogram is in ``file``. Raises StageError for a method that there is not."""
+    methods: dict[str, Callable[[Histogram], Range]] = {
+        "minmax": minmax,
+        "percentile": partial(percentile, percent=percent),
+        "entropy": entropy,
+        "mse": mse,
+    }
+    if method not in methods:
+        raise StageError(f"there is no range method {method!r}; {did_you_mean(method, methods)}")
+    histograms, _ = stored.load(file)
+    return {name: methods[method](histogram) for name, histogram in histograms.items()}
+
+
+def minmax(histogram: Histogram) -> Range:
+    """All that was seen."""
+    return histogram.low, histogram.high
+
+
+def percentile(histogram: Histogram, percent: float = PERCENTILE) -> Range:
+    """At least ``percent`` of the values; as much of the others is cut off on either side, to a bin.
+
+    As ONNX Runtime's ``PercentileCalibrater`` that is not symmetric.
+    """
+    if not 0 < percent <= 100:
+        raise StageError(f"a percentile of {percent} was asked for; give more than 0 and at most 100, such as {PERCENTILE}")
+    seen = np.cumsum(histogram.counts)
+    cut = (100 - percent) / 200 * float(seen[-1])
+    low, high = np.searchsorted(seen, cut, "right"), np.searchsorted(seen, seen[-1] - cut, "left")
+    return histogram.cut(float(histogram.edges[low]), float(histogram.edges[high + 1]))
+
+
+def mse(histogram: Histogram) -> Range:
+    """The least mean squared error of 8 bits: each end in turn is moved to where the error is least, until neither moves.
+
+    Banner et al. 2019, arXiv:1810.05723, minimize the same error, for a distribution that they assume.
+    """
+    low, high = minmax(histogram)
+    shares = np.arange(1, TRIED + 1) / TRIED
+    for _ in range(ROUNDS):
+        before = low, high
+        if high > 0:
+            ends = np.maximum(shares * histogram.high, low)
+            high = float(ends[np.argmin(errors(histogram, low, ends))])
+        if low < 0:
+            ends = np.minimum(shares * histogram.low, high)
+            low = float(ends[np.argmin(errors(histogram, ends, high))])
+        if before == (low, high):
+            break
+    return low, high
+
+
+def errors(histogram: Histogram, low: Floats | float, high: Floats | float) -> Floats:
+    """Mean squared error of 8 bits for each of these ranges [n], extended to 0; every value counts as the middle of its bin."""
+    filled = np.flatnonzero(histogram.counts)
+    values = (histogram.first + filled + 0.5) * histogram.width  # [bins]
+    lows, highs = (np.atleast_1d(np.asarray(end, np.float64))[:, None] for end in (np.minimum(low, 0), np.maximum(high, 0)))
+    step = np.maximum((highs - lows) / STEPS, np.finfo(np.float64).tiny)
+    rounded = np.rint(np.clip(values, lows, highs) / step) * step  # [n, bins]
+    found: Floats = np.square(rounded - values) @ histogram.counts[filled] / histogram.counts.sum()
+    return found

@@ -1,0 +1,53 @@
+"""Cpu: what engines for it depend on, and how many threads are worth trying."""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from attar.pipeline.keys.machine import cores
+
+FLAGS = frozenset(
+    {"fma", "avx", "avx2", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni"}
+    | {"amx_tile", "amx_int8", "amx_bf16", "amx_fp16", "asimd", "asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve2"}
+)
+"""The features by which kernels are chosen."""
+CPUINFO = Path("/proc/cpuinfo")
+"""Of Linux alone."""
+X86 = frozenset({"x86_64", "AMD64"})
+EXACT = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+"""Features of x86, with one of which products of bytes are added up in 32 bits."""
+
+
+def machine() -> dict[str, Any]:
+    """What a choice of kernels depends on."""
+    return {"architecture": platform.machine(), "cores": cores(), "flags": sorted(FLAGS & cpu_flags())}
+
+
+def saturates() -> bool:
+    """Whether kernels for this CPU add two products of u8 and s8 in 16 bits, which saturate: VPMADDUBSW, all that x86 has without
+    VNNI. Two of 255 * 127 do not fit; of 255 * 64 they do.
+    """
+    return platform.machine() in X86 and not EXACT & cpu_flags()
+
+
+def without_avx512() -> bool:
+    """Whether it is an x86 CPU whose vectors have 256 bits at most; ``avx512bw`` is part of what libraries mean by AVX-512."""
+    return platform.machine() in X86 and "avx512bw" not in cpu_flags()
+
+
+def powers(cores: int) -> list[int]:
+    """1, 2, 4, ... and every core."""
+    return [*(1 << power for power in range(cores.bit_length()) if 1 << power < cores), cores]
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """What the kernel says that the CPU can do; Linux calls it ``flags`` on x86 and ``Features`` on Arm. Elsewhere nothing."""
+    for line in CPUINFO.read_text().splitlines() if CPUINFO.exists() else ():
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()

@@ -1,0 +1,134 @@
+"""Static int8: Q-DQ pairs around the operators that have int8 kernels, in the form that the target's runtime wants."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attar.engines.graphs.graphs import constants, prepared, tidy
+from attar.engines.graphs.half import halve, too_wide
+from attar.engines.graphs.placement import LEVELS, MULTIPLYING, UNSIGNED, Placement
+from attar.engines.graphs.pooling import pool_globally
+from attar.engines.graphs.selection import better_in_float, chosen, data, integer_nodes, named, unknown_refused
+from attar.engines.graphs.weights import separate
+from attar.pipeline.core.errors import Refusal, StageError
+
+if TYPE_CHECKING:
+    import onnx
+
+Ranges = Mapping[str, tuple[float, float]]
+EXCLUDED = "excluded by the recipe"
+
+
+@dataclass(frozen=True)
+class Form:
+    """One of the ways to write a graph in int8."""
+
+    placement: Placement = UNSIGNED
+    per_channel: bool = True
+    """A scale for each output channel of a weight instead of one for the whole weight; where a product has such channels."""
+    method: str = "minmax"
+    """By which ranges were found from the calibration."""
+    exclude: Mapping[str, str] = field(default_factory=dict)
+    """Nodes that stay out of int8, and why."""
+    half: frozenset[str] = frozenset()
+    """Those of them that compute in half precision instead of float."""
+    weight_bits: int = 8
+    """7: so that no sum of two products leaves 16 bits; see ``LEVELS``."""
+
+    @property
+    def levels(self) -> int:
+        """The largest magnitude of an integer weight."""
+        return LEVELS[self.weight_bits]
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A Q-DQ graph, the nodes that are in int8, and the multiplying ones that are not, with the reason."""
+
+    model: onnx.ModelProto
+    inside: list[onnx.NodeProto]
+    outside: dict[str, str]
+
+
+def quantize(source: Path, target: Path, ranges: Ranges, form: Form) -> dict[str, Any]:
+    """Write the Q-DQ graph. Returns how many of each operator are int8, and which multiplying ones stay float, and why.
+
+    Raises Refusal if nothing can be quantized, StageError for an excluded node that is not there and a tensor without a range.
+    """
+    import onnx
+
+    made = quantized(source, ranges, form)
+    require_work(made)
+    wide = {name: why for name, why in too_wide(prepared(source), ranges).items() if name in form.half}
+    halved = halve(made.model, form.half - wide.keys())
+    onnx.save(tidy(made.model), target)
+    half = {name: why for name, why in made.outside.items() if name in halved}
+    floats = {name: why for name, why in made.outside.items() if name not in half}
+    floats |= {name: f"{floats[name]}; half precision cannot hold it: {why}" for name, why in wide.items()}
+    return {
+        "placement": form.placement.name,
+        "per_channel": form.per_channel,
+        "range_method": form.method,
+        "weight_bits": form.weight_bits,
+        "quantized": dict(sorted(Counter(node.op_type for node in made.inside).items())),
+        "float": floats,
+        **({"half": half} if half else {}),
+    }
+
+
+def quantized(source: Path, ranges: Ranges, form: Form) -> Quantized:
+    """As ``quantize``, in memory; also where nothing that multiplies is left."""
+    model, known = prepared(source), dict(ranges)
+    if form.placement.carrying:
+        pool_globally(model, known)
+    unknown_refused(model, form.exclude)
+    operators, integers = chosen(model, form.placement), integer_nodes(model)
+    kept = {**better_in_float(model), **form.exclude}
+    out = kept.keys() | integers
+    inside = [node for node in model.graph.node if node.op_type in operators and node.name not in out]
+    worth = [n.name for n in model.graph.node if n.op_type in MULTIPLYING or (n.op_type in operators and n.name in form.exclude)]
+    outside = {name: kept[name] for name in worth if name in kept}
+    require_ranges(inside, model, known, form.placement)
+    told = separate(model, {node.name for node in inside}, form.per_channel)
+    return Quantized(with_pairs(model, known, form, sorted(out), sorted(operators), told), inside, outside)
+
+
+def with_pairs(
+    model: onnx.ModelProto, ranges: Ranges, form: Form, kept: list[str], operators: list[str], told: Mapping[str, Any]
+) -> onnx.ModelProto:
+    """ONNX Runtime's own placement of Q-DQ pairs, fed with our ranges, and ``told`` what is different about some initializers."""
+    import numpy as np
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+    data = {name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ranges.items()}
+    options = {**form.placement.options, "TensorQuantOverrides": {name: [{**told[name]}] for name in sorted(told)}}
+    quantizer = QDQQuantizer(
+        model, form.per_channel, form.weight_bits < 8, QuantType.QInt8, QuantType[form.placement.activations],
+        TensorsData(CalibrationMethod.MinMax, data), [], kept, operators, options,
+    )  # fmt: skip
+    quantizer.quantize_model()
+    made: onnx.ModelProto = quantizer.model.model
+    return made
+
+
+def require_work(made: Quantized) -> None:
+    if not any(node.op_type in MULTIPLYING for node in made.inside):
+        present = {node.op_type for node in made.model.graph.node} - {"QuantizeLinear", "DequantizeLinear"}
+        raise Refusal(
+            f"nothing can be quantized: no {', '.join(sorted(MULTIPLYING))} is left but those excluded, a narrow stem and "
+            f"the last layer{named(made.outside)}; the graph has {', '.join(sorted(present))}. Use precision = 'fp32'"
+        )
+
+
+def require_ranges(inside: Collection[onnx.NodeProto], model: onnx.ModelProto, ranges: Ranges, placement: Placement) -> None:
+    weights = constants(model)
+    for node in inside:
+        for name in data(node, results=placement.results or node.op_type not in MULTIPLYING):
+            if name not in weights and name not in ranges:
+                raise StageError(f"calibration has no range for tensor {name!r} of {node.name}; was it made from another graph?")

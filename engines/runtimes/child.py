@@ -1,0 +1,88 @@
+"""Child: a call that may crash its process is made in one of its own, where a crash is only an error message.
+
+The parent writes one JSON object to its standard input, ``{"function": "MODULE:NAME", "request": {...}}``, and reads one from its
+standard output, ``{"answer": ...}`` or ``{"error": [CLASS, MESSAGE]}``. Whatever a library prints goes to standard error.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from attar.pipeline.core import errors, names
+from attar.pipeline.core.errors import AttarError, StageError
+
+DEATH = 1  # PR_SET_PDEATHSIG: the signal that a process gets when its parent dies
+TAIL = 3  # lines of what a child said last
+
+
+def ask(function: Callable[[Any], Any], request: Mapping[str, Any], doing: str, seconds: float) -> Any:
+    """What a module's function answers to the request in a process of its own; both are JSON.
+
+    ``doing`` is what it is there for, as in "building model.engine". An AttarError of the child is raised here as what it is.
+    Raises StageError when the child crashes (names the signal), fails, or takes longer than ``seconds``.
+    """
+    given = json.dumps({"function": f"{function.__module__}:{function.__name__}", "request": request})
+    command = [sys.executable, "-P", "-m", __name__]
+    paths = [str(Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]  # attar's home comes first
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    try:
+        done = subprocess.run(
+            command, input=given, env=environment, capture_output=True, text=True, errors="replace", timeout=seconds, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise StageError(f"{doing} took longer than {seconds:g} s and was stopped{tail(error.stderr)}") from error
+    if done.returncode != 0:
+        raise StageError(f"{doing} {ended(done.returncode)}{tail(done.stderr)}")
+    try:
+        said = json.loads(done.stdout)
+    except ValueError as error:  # a library ended the process as if all were well
+        raise StageError(f"{doing} ended without an answer{tail(done.stderr)}") from error
+    return answer(said)
+
+
+def answer(said: Mapping[str, Any]) -> Any:
+    """Raises the child's error."""
+    if "error" in said:
+        kind, message = said["error"]
+        raise getattr(errors, kind)(message)
+    return said["answer"]
+
+
+def ended(code: int) -> str:
+    """How a process ended, by its return code: negative for a signal."""
+    if code < 0:
+        return f"crashed the process that did it ({signal.Signals(-code).name})"
+    return f"failed (exit code {code})"
+
+
+def tail(said: str | bytes | None) -> str:
+    text = said.decode(errors="replace") if isinstance(said, bytes) else said or ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()][-TAIL:]
+    return f"; the last it said: {' | '.join(lines)}" if lines else ""
+
+
+def main() -> None:
+    """The child's side. An error that is not attar's is left to Python: its trace is the last that the child says."""
+    ctypes.CDLL(None).prctl(DEATH, signal.SIGKILL)  # nobody would read what it says
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    asked = json.load(sys.stdin)
+    try:
+        said = {"answer": names.load(asked["function"])(asked["request"])}
+    except AttarError as error:
+        said = {"error": [type(error).__name__, str(error)]}
+    json.dump(said, out)
+    out.close()
+    os._exit(0)  # without the clean-up of the vendor's libraries, which may crash when all is done
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""Cuda: which NVIDIA GPUs there are, and memory on one, through the driver's own library; no toolkit is needed.
+
+Signatures are those of the CUDA driver API (docs.nvidia.com/cuda/cuda-driver-api), under the names that ``cuda.h`` maps them to.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from ctypes import byref, c_char_p, c_int, c_size_t, c_uint, c_uint64, c_void_p
+from functools import cache
+from typing import Any
+
+from attar.engines.runtimes import child
+from attar.models.task import Array
+from attar.pipeline.core.errors import StageError
+
+LIBRARY = "libcuda.so.1"  # comes with the driver
+MAJOR, MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
+NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the default stream
+SECONDS = 60  # to find the devices
+
+
+def absent() -> str | None:
+    """Why no GPU can be used here; None where one can. A driver that finds no device refuses to start, as a broken one does."""
+    if not driver():
+        return f"no NVIDIA driver here ({LIBRARY} cannot be loaded)"
+    try:
+        return None if devices() else "no NVIDIA GPU here"
+    except StageError as error:
+        return str(error)
+
+
+def driver() -> bool:
+    try:
+        library()
+    except OSError:
+        return False
+    return True
+
+
+def library() -> ctypes.CDLL:
+    return ctypes.CDLL(LIBRARY)
+
+
+@cache
+def devices() -> list[Mapping[str, Any]]:
+    """``name``, ``compute`` (capability, as in "8.9") and ``cuda`` (the latest version that the driver knows) of every GPU."""
+    if not driver():
+        return []
+    found: list[Mapping[str, Any]] = child.ask(described, {}, "looking for NVIDIA GPUs", SECONDS)
+    return found
+
+
+def described(request: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The child's side of ``devices``."""
+    api = Driver(library())
+    return [api.describe(number) for number in range(api.count())]
+
+
+class Driver:
+    """The functions of the driver's library that are needed. Raises StageError with what the driver says of a failure."""
+
+    def __init__(self, library: Any) -> None:
+        self.library = library
+        self.call("cuInit", c_uint(0))
+
+    def call(self, name: str, *arguments: Any) -> None:
+        if code := getattr(self.library, name)(*arguments):
+            said = c_char_p()
+            self.library.cuGetErrorString(c_int(code), byref(said))
+            raise StageError(f"the NVIDIA driver refuses {name}: {(said.value or b'unknown error').decode()} (CUresult {code})")
+
+    def number(self, name: str, *arguments: Any) -> int:
+        """Of a function that writes an int to its first argument."""
+        found = c_int()
+        self.call(name, byref(found), *arguments)
+        return found.value
+
+    def count(self) -> int:
+        return self.number("cuDeviceGetCount")
+
+    def describe(self, number: int) -> dict[str, Any]:
+        device, name = self.number("cuDeviceGet", c_int(number)), ctypes.create_string_buffer(256)
+        self.call("cuDeviceGetName", name, c_int(len(name)), c_int(device))
+        major, minor = (self.number("cuDeviceGetAttribute", c_int(which), c_int(device)) for which in (MAJOR, MINOR))
+        version = self.number("cuDriverGetVersion")  # 1000 major + 10 minor
+        return {
+            "name": name.value.decode(),
+            "compute": f"{major}.{minor}",
+            "cuda": f"{version // 1000}.{version % 1000 // 10}",
+        }
+
+
+class Memory:
+    """Memory on one GPU and a stream that copies and computes in order. Use it from any thread, one at a time."""
+
+    def __init__(self, driver: Driver, context: c_void_p) -> None:
+        self.driver, self.context = driver, context
+        self.held: dict[str, tuple[int, int]] = {}
+        created = c_void_p()
+        driver.call("cuStreamCreate", byref(created), c_uint(NON_BLOCKING))
+        self.stream = created.value or 0
+
+    def enter(self) -> None:
+        """Make the GPU that of the calling thread."""
+        self.driver.call("cuCtxSetCurrent", self.context)
+
+    def room(self, name: str, size: int) -> int:
+        """The address of at least ``size`` bytes for a tensor of this name: what the last call had, where that is enough."""
+        address, held = self.held.get(name, (0, 0))
+        if held < max(size, 1):
+            self.free(name)
+            made = c_uint64()
+            self.driver.call("cuMemAlloc_v2", byref(made), c_size_t(max(size, 1)))
+            address = made.value
+            self.held[name] = (address, max(size, 1))
+        return address
+
+    def write(self, address: int, array: Array) -> None:
+        """From a C-contiguous array, which must live until ``wait``."""
+        source, size = c_void_p(array.ctypes.data), c_size_t(array.nbytes)
+        self.driver.call("cuMemcpyHtoDAsync_v2", c_uint64(address), source, size, c_void_p(self.stream))
+
+    def read(self, array: Array, address: int) -> None:
+        """Into a C-contiguous array, which is complete after ``wait``."""
+        target, size = c_void_p(array.ctypes.data), c_size_t(array.nbytes)
+        self.driver.call("cuMemcpyDtoHAsync_v2", target, c_uint64(address), size, c_void_p(self.stream))
+
+    def wait(self) -> None:
+        self.driver.call("cuStreamSynchronize", c_void_p(self.stream))
+
+    def free(self, name: str) -> None:
+        if name in self.held:
+            self.driver.call("cuMemFree_v2", c_uint64(self.held.pop(name)[0]))
+
+    def close(self) -> None:
+        self.enter()
+        for name in list(self.held):
+            self.free(name)
+        self.driver.call("cuStreamDestroy_v2", c_void_p(self.stream))
+
+
+@contextmanager
+def opened(driver: Driver) -> Iterator[c_void_p]:
+    """The context of the first GPU that the vendor's libraries share (the primary one), current in this thread."""
+    device, context = driver.number("cuDeviceGet", c_int(0)), c_void_p()
+    driver.call("cuDevicePrimaryCtxRetain", byref(context), c_int(device))
+    try:
+        driver.call("cuCtxSetCurrent", context)
+        yield context
+    finally:
+        driver.call("cuDevicePrimaryCtxRelease_v2", c_int(device))

@@ -1,0 +1,192 @@
+"""ONNX Runtime: the only place where its sessions are opened, and none of them falls back in silence."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from attar.engines.cpu import machine, powers
+from attar.engines.runtimes.inputs import Wanted, refusal, swapped
+from attar.engines.runtimes.runtime import Asked, Environment, Refused, Runtime, missing
+from attar.models.task import Array, Arrays, Predict, Predictor, Task
+from attar.pipeline.core.errors import Missing, StageError, did_you_mean
+from attar.pipeline.keys.machine import cores, gpus
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+CPU = "CPUExecutionProvider"
+FATAL = 4  # ONNX Runtime's log level: what it calls an error it also raises, and one message is enough
+REFUSED = ["WeightBiasQuantization"]  # would quantize nodes that the graph keeps float, because their neighbours are int8
+DTYPES = {"float": "float32", "double": "float64"}  # where its names of element types are not numpy's
+NVIDIA = frozenset({"CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider"})
+COMPILES = NVIDIA - {"CUDAExecutionProvider"} | {"OpenVINOExecutionProvider"}
+"""Providers that make one node of many, which no file can hold: for them an engine is the graph, and opening it compiles."""
+PACKAGES = dict.fromkeys(NVIDIA, "onnxruntime-gpu") | {"OpenVINOExecutionProvider": "onnxruntime-openvino"}
+UNKNOWN = re.compile(r"(\S+)\(-?\d+\) is not a registered function/op")
+NAMED = 3  # nodes that a message names
+
+
+class OnnxRuntime(Runtime):
+    """Engines are graphs as it optimized them: fused, kernels and memory layout chosen."""
+
+    title = "ONNX Runtime"
+    suffix = ".onnx"
+    knows = frozenset({"provider", "threads"})
+    provider = CPU
+
+    def environment(self) -> Environment:
+        return Environment(version(), machine())
+
+    def supports(self, source: Path, task: Task, asked: Asked) -> Sequence[Refused]:
+        provider = asked.provider or CPU
+        try:
+            made = started(source, options(1, provider, optimize=True), provider)
+        except StageError as error:
+            if unknown := UNKNOWN.search(str(error)):
+                return [Refused(None, unknown[1], "ONNX Runtime does not have it")]
+            raise
+        return [Refused(node, operator, f"it runs on {where}") for where, node, operator in elsewhere(made, provider)]
+
+    def build(self, source: Path, target: Path, task: Task, asked: Asked) -> None:
+        provider = asked.provider or CPU
+        if provider in COMPILES:
+            shutil.copyfile(source, target)
+        else:
+            write_optimized(read(source) if provider == CPU else source, target, provider)
+
+    def unbuildable(self, asked: Asked) -> str | None:
+        return "no NVIDIA GPU" if asked.provider in NVIDIA and not gpus() else None
+
+    def opened(self, files: Mapping[str, Path], asked: Asked) -> AbstractContextManager[Predictor]:
+        return opened(files, asked.threads, asked.provider or CPU, optimize=False)
+
+    def counts(self) -> Sequence[int]:
+        return powers(cores())
+
+
+@contextmanager
+def opened(
+    files: Mapping[str, Path | bytes], threads: int | None, provider: str = CPU, *, optimize: bool = True, integers: bool = True
+) -> Iterator[Predictor]:
+    """Sessions of named graphs, files or serialized models; ``optimize=False`` runs them as they are written, and
+    ``integers=False`` no products of bytes, but what Q-DQ pairs make in float.
+
+    ``threads``: intra-op threads, None for every core that this process may use. Raises StageError when the graph
+    cannot be loaded or the provider is not there, and, when called, for inputs that the graph does not take.
+    """
+    yield Predictor(
+        {name: predictor(session(file, options(threads, provider, optimize, integers), provider)) for name, file in files.items()}
+    )
+
+
+def session(file: Path | bytes, options: onnxruntime.SessionOptions, provider: str) -> onnxruntime.InferenceSession:
+    """A session that runs every node on ``provider``, or StageError."""
+    made = started(file, options, provider)
+    if strays := elsewhere(made, provider):
+        told = ", ".join(f"{operator} {node!r} on {where}" for where, node, operator in strays[:NAMED])
+        raise StageError(f"{provider} was asked for, but ONNX Runtime runs {told}; {len(strays)} nodes in all")
+    return made
+
+
+def options(threads: int | None, provider: str, optimize: bool, integers: bool = True) -> onnxruntime.SessionOptions:
+    import onnxruntime
+
+    count = cores() if threads is None else threads
+    if count < 1:
+        raise StageError(f"a session of {count} threads was asked for; give 1 or more, or none for every core")
+    level = onnxruntime.GraphOptimizationLevel
+    made = onnxruntime.SessionOptions()
+    made.intra_op_num_threads, made.inter_op_num_threads = count, 1
+    made.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+    made.add_session_config_entry("session.disable_quant_qdq", "0" if integers else "1")
+    made.log_severity_level = FATAL
+    made.add_session_config_entry("session.intra_op.allow_spinning", "1" if count > 1 else "0")
+    if provider != CPU:  # it takes every node that ONNX Runtime knows, so there is nothing to look for
+        made.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    return made
+
+
+def started(file: Path | bytes, options: onnxruntime.SessionOptions, provider: str) -> onnxruntime.InferenceSession:
+    """A session, some of whose nodes may run elsewhere. Raises Missing for a provider that another package has."""
+    import onnxruntime
+
+    check_provider(provider)
+    try:
+        made = onnxruntime.InferenceSession(file, options, providers=[provider], disabled_optimizers=REFUSED)
+    except Exception as error:
+        name = "the graph" if isinstance(file, bytes) else str(file)
+        raise StageError(f"ONNX Runtime cannot open {name} on {provider}: {' '.join(str(error).split())}") from error
+    if made.get_providers()[0] != provider:
+        raise StageError(f"{provider} was asked for, but ONNX Runtime runs on {', '.join(made.get_providers())}")
+    return made
+
+
+def check_provider(provider: str) -> None:
+    """Raises StageError for a name that ONNX Runtime does not know, Missing for one that this build of it does not have."""
+    import onnxruntime
+
+    known, available = onnxruntime.get_all_providers(), onnxruntime.get_available_providers()
+    if provider in available:
+        return
+    if provider not in {*known, *PACKAGES}:
+        raise StageError(f"ONNX Runtime has no provider {provider!r}; {did_you_mean(provider, known)}")
+    package = PACKAGES.get(provider, "a build of ONNX Runtime that has it")
+    raise Missing(f"this ONNX Runtime has no provider {provider!r}: install {package} in place of onnxruntime")
+
+
+def elsewhere(session: onnxruntime.InferenceSession, provider: str) -> list[tuple[str, str, str]]:
+    """Of the nodes that did not land on the provider: where they did, their name and operator."""
+    if provider == CPU:
+        return []
+    parts = session.get_provider_graph_assignment_info()
+    return [(part.ep_name, node.name, node.op_type) for part in parts if part.ep_name != provider for node in part.get_nodes()]
+
+
+def predictor(session: onnxruntime.InferenceSession) -> Predict:
+    """Named arrays to named arrays. Inputs are looked at when the runtime refuses them; but it does not see their byte order."""
+    names = [output.name for output in session.get_outputs()]
+
+    def predict(inputs: Arrays) -> dict[str, Array]:
+        try:
+            if swapped(inputs):
+                raise ValueError("byte order")
+            return dict(zip(names, session.run(names, inputs), strict=True))
+        except Exception as error:
+            wrong = refusal([wanted(port) for port in session.get_inputs()], inputs)
+            raise StageError(wrong or f"ONNX Runtime failed: {' '.join(str(error).split())}") from error
+
+    return predict
+
+
+def read(source: Path) -> Path | bytes:
+    """The graph as its CPU kernels like it. Raises Missing without onnx, which is needed to build and never to open."""
+    if find_spec("onnx") is None:
+        raise missing("onnx", "train")
+    from attar.engines.graphs.channel_padding import widened
+
+    return widened(source)
+
+
+def wanted(port: onnxruntime.NodeArg) -> Wanted:
+    """Its types read ``tensor(float)``."""
+    name = str(port.type).removeprefix("tensor(").removesuffix(")")
+    return Wanted(port.name, DTYPES.get(name, name), port.shape)
+
+
+def write_optimized(source: Path | bytes, target: Path, provider: str = CPU) -> None:
+    """Write the graph that ONNX Runtime really runs on this machine: fused, quantized kernels and memory layout chosen."""
+    wanted = options(1, provider, optimize=True)
+    wanted.optimized_model_filepath = str(target)
+    started(source, wanted, provider)
+
+
+def version() -> str:
+    import onnxruntime
+
+    return str(onnxruntime.__version__)

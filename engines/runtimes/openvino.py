@@ -1,0 +1,170 @@
+"""OpenVINO on a CPU, asked for one precision by name: left alone it takes bf16 where the CPU has it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from attar.engines.cpu import cpu_flags, machine, powers
+from attar.engines.runtimes.inputs import Wanted, refusal, swapped
+from attar.engines.runtimes.runtime import Asked, Environment, Refused, Runtime, missing
+from attar.models.task import Array, Arrays, Predict, Predictor, Task
+from attar.pipeline.core.errors import Refusal, StageError
+from attar.pipeline.keys.machine import cores
+
+HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
+"""By the precision that is asked for, what is not quantized is computed in."""
+NATIVE = {"bf16": {"avx512_bf16", "amx_bf16", "bf16"}, "fp16": {"avx512_fp16", "amx_fp16", "asimdhp"}}
+"""CPU features, one of which arithmetic in a precision needs; without, OpenVINO computes in another and says nothing."""
+COMPUTED = {"fp16": {"f16"}, "bf16": {"bf16"}, "int8": {"u8", "i8"}}
+"""What OpenVINO calls the precisions that products must be computed in, in some of them at least."""
+UNKNOWN = re.compile(r"No conversion rule found for operations: (\S+(?:, \S+)*)")
+PRODUCTS = {"Convolution", "Deconvolution", "FullyConnected", "MatMul"}
+
+
+class OpenVino(Runtime):
+    """Engines are compiled models as OpenVINO exports them: one file, that opens several times faster than the graph is compiled.
+    Its head names the version and the instruction set that it is for, and OpenVINO refuses it elsewhere.
+    """
+
+    title = "OpenVINO"
+    suffix = ".blob"
+    knows = frozenset({"threads"})
+    precisions = frozenset(HINTS)
+    tolerances = {"fp16": 1e-2, "bf16": 5e-2, "int8": 5e-2}
+
+    def environment(self) -> Environment:
+        return Environment(version(), machine())
+
+    def supports(self, source: Path, task: Task, asked: Asked) -> Sequence[Refused]:
+        try:
+            with said(f"OpenVINO cannot read {source}"):
+                library().Core().read_model(str(source))
+        except Refusal as error:
+            if unknown := UNKNOWN.search(str(error)):
+                return [Refused(None, operator(each), "OpenVINO does not have it") for each in unknown[1].split(", ")]
+            raise
+        return []
+
+    def build(self, source: Path, target: Path, task: Task, asked: Asked) -> None:
+        with said(f"OpenVINO cannot compile {source}"):
+            compiled = library().Core().compile_model(str(source), "CPU", configured(asked))
+        check_computed(compiled, asked.precision)
+        target.write_bytes(compiled.export_model().getvalue())
+
+    @contextmanager
+    def opened(self, files: Mapping[str, Path], asked: Asked) -> Iterator[Predictor]:
+        core = library().Core()
+        yield Predictor({name: predictor(imported(core, file, asked)) for name, file in files.items()})
+
+    def unbuildable(self, asked: Asked) -> str | None:
+        native = NATIVE.get(asked.precision)
+        if native is None or native & cpu_flags():
+            return None
+        return f"this CPU has no {asked.precision} arithmetic ({' or '.join(sorted(native))})"
+
+    def counts(self) -> Sequence[int]:
+        return powers(cores())
+
+
+def library() -> Any:
+    """OpenVINO itself. Raises Missing."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise missing("OpenVINO", "openvino") from error
+    return openvino
+
+
+def version() -> str:
+    """``2026.4.1-22982-...`` without its build."""
+    return str(library().__version__).partition("-")[0]
+
+
+def configured(asked: Asked) -> dict[str, Any]:
+    """One call at a time, on so many threads, wherever the process may run them; the precision is not left to the plugin."""
+    if asked.threads < 1:
+        raise StageError(f"an engine on {asked.threads} threads was asked for; give 1 or more")
+    return {
+        "INFERENCE_PRECISION_HINT": HINTS[asked.precision],
+        "INFERENCE_NUM_THREADS": asked.threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_CPU_PINNING": False,
+    }
+
+
+def operator(told: str) -> str:
+    """``Det-20`` -> ``Det``; ``my.ops.Strange`` -> ``my.ops:Strange``."""
+    domain, _, name = re.sub(r"-\d+$", "", told).rpartition(".")
+    return f"{domain}:{name}" if domain else name
+
+
+def check_computed(compiled: Any, precision: str) -> None:
+    """Raises Refusal when no product is computed in the precision that was asked for, whatever the hint said."""
+    about = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
+    found = [(info["layerType"].astype(str), info["runtimePrecision"].astype(str)) for info in about]
+    products = sorted({(layer, used) for layer, used in found if layer in PRODUCTS})
+    if precision in COMPUTED and products and not COMPUTED[precision] & {used for _, used in products}:
+        told = ", ".join(f"{layer} in {used}" for layer, used in products)
+        raise Refusal(f"OpenVINO computes nothing of this graph in {precision}, but {told}; try precision = 'fp32'")
+
+
+def imported(core: Any, file: Path, asked: Asked) -> Any:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise StageError(f"OpenVINO cannot open {file}: {error.strerror}") from error
+    with said(f"OpenVINO cannot open {file}"):
+        return core.import_model(content, "CPU", configured(asked))
+
+
+def predictor(compiled: Any) -> Predict:
+    """Named arrays to named arrays, one call at a time: all calls share one request, whose inputs are the arrays themselves."""
+    tensor = library().Tensor
+    request, turn = compiled.create_infer_request(), Lock()
+    inputs = [port.any_name for port in compiled.inputs]
+    outputs = [port.any_name for port in compiled.outputs]
+    known = set(inputs)
+
+    def predict(given: Arrays) -> dict[str, Array]:
+        try:
+            if given.keys() != known or swapped(given):
+                raise ValueError("inputs")
+            with turn:
+                for number, name in enumerate(inputs):
+                    array = given[name]
+                    request.set_input_tensor(number, tensor(array, shared_memory=array.flags.carray))
+                request.infer(None, share_inputs=True, share_outputs=True)
+                return {name: request.get_output_tensor(number).data.copy() for number, name in enumerate(outputs)}
+        except Exception as error:
+            wrong = refusal([wanted(port) for port in compiled.inputs], given)
+            raise StageError(wrong or f"OpenVINO failed: {last(error)}") from error
+
+    return predict
+
+
+def wanted(port: Any) -> Wanted:
+    """A compiled model has forgotten the names of its axes."""
+    axes = ["?" if axis.is_dynamic else axis.get_length() for axis in port.get_partial_shape()]
+    return Wanted(port.any_name, port.get_element_type().to_dtype().name, axes)
+
+
+@contextmanager
+def said(what: str) -> Iterator[None]:
+    """Raises Refusal with what OpenVINO said of a graph or an engine."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise Refusal(f"{what}: {last(error)}") from error
+
+
+def last(error: Exception) -> str:
+    """What it said without where in its own source: lines that begin with ``Exception from`` and ``Check``."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [line for line in lines if line and not line.startswith(("Exception from", "Check "))]
+    return " ".join(told) or str(error)

@@ -1,0 +1,297 @@
+"""TensorRT's engines: what a file says of itself, whether it is one for this place, and running it.
+
+The header of TensorRT-RTX is not documented; it is as engines of 1.4.0, 1.6.1 and 1.7.1 for every compute capability have it.
+TensorRT's own file is known by its first bytes alone; the rest is left to its library, in a process of its own (see ``child``).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from attar.engines.runtimes import child, cuda
+from attar.engines.runtimes.inputs import Wanted, refusal
+from attar.models.task import Array, Arrays, Predictor
+from attar.pipeline.core.errors import StageError
+
+RTX = struct.Struct("<4s4xQQ4B4sQ")
+"""Magic, format, bytes of the file, four parts of the version, magic again, and a bit for every compute capability."""
+MAGIC = {"tensorrt": b"ftrt", "tensorrt_rtx": b"vtrt"}
+COMPUTE = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
+"""Of the first bits in engines of 1.7; the next one stands for what is newer than all of them."""
+AGAIN = "build it again here"
+SECONDS = 600  # to look at an engine
+SAID = {
+    "VERSION_MISMATCH": "it is of another version of TensorRT-RTX",
+    "UNSUPPORTED_CC": "it was not built for this GPU's compute capability",
+    "OLD_CUDA_DRIVER": "the NVIDIA driver is too old for it: update the driver",
+    "OLD_CUDA_RUNTIME": "the CUDA runtime is too old for it: update TensorRT-RTX",
+    "INSUFFICIENT_GPU_MEMORY": "the GPU has too little memory for it",
+    "MALFORMED_ENGINE": "the file is damaged",
+    "CUDA_ERROR": "the NVIDIA driver does not work",
+}
+"""The flags of TensorRT-RTX's EngineInvalidityDiagnostics."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an engine's file says of itself; None where it does not."""
+
+    version: str | None = None
+    compute: tuple[str, ...] | None = None
+    newer: bool = False
+    """Whether it is for GPUs that are newer than all known ones, too."""
+
+    def runs(self, compute: str) -> bool:
+        if self.compute is None or compute in self.compute:
+            return True
+        return self.newer and ordered(compute) > ordered(COMPUTE[-1])
+
+
+def ordered(compute: str) -> tuple[int, ...]:
+    return tuple(map(int, compute.split(".")))
+
+
+def header(module: str, file: Path) -> Header:
+    """Raises StageError for a file that is not there, is no engine, or is not all of one."""
+    if not file.is_file():
+        raise StageError(f"there is no engine {file}")
+    with file.open("rb") as opened:
+        start = opened.read(RTX.size)
+    if start[:4] != MAGIC[module]:
+        raise StageError(f"{file} is no engine of {module}: it begins with {start[:4]!r}, not {MAGIC[module]!r}; {AGAIN}")
+    return rtx_header(file, start) if module == "tensorrt_rtx" else Header()
+
+
+def rtx_header(file: Path, start: bytes) -> Header:
+    if len(start) < RTX.size:
+        raise StageError(f"{file} ends in its header; it was cut off: {AGAIN}")
+    _, layout, size, *version, again, bits = RTX.unpack(start)
+    if layout != 2 or again != MAGIC["tensorrt_rtx"]:
+        raise StageError(f"{file} is an engine in a form that is not known here ({layout}); {AGAIN}")
+    if (found := file.stat().st_size) != size:
+        raise StageError(f"{file} has {found} bytes and should have {size}: it was cut off or added to; {AGAIN}")
+    named = ".".join(map(str, version))
+    if version[:2] != [1, 7]:  # the bits have moved between releases
+        return Header(named)
+    compute = tuple(each for number, each in enumerate(COMPUTE) if bits >> number & 1)
+    return Header(named, compute, bool(bits >> len(COMPUTE)))
+
+
+def check(module: str, file: Path, version: str) -> Header:
+    """What needs no GPU. Raises StageError for a file that is no engine, or of another release than ``version``."""
+    found = header(module, file)
+    if found.version is not None and release(found.version) != release(version):
+        raise StageError(f"{file} was built by {module} {found.version}, here is {version}; install that, or {AGAIN}")
+    return found
+
+
+def release(version: str) -> list[str]:
+    """TensorRT-RTX runs the engines of its own release only; what follows is the number of a build."""
+    return version.split(".")[:3]
+
+
+def check_device(file: Path, found: Header, device: Mapping[str, Any]) -> None:
+    """Raises StageError for a GPU that the engine was not built for."""
+    if not found.runs(device["compute"]):
+        built = ", ".join(found.compute or ())
+        raise StageError(
+            f"{file} was built for compute capability {built}; {device['name']} has {device['compute']}: "
+            f"add that to `compute` and build again, or take a GPU that it is for"
+        )
+
+
+def probe(module: str, title: str, file: Path, hosted: bool = False) -> None:
+    """Load the engine once in a process of its own. Raises StageError when it cannot be loaded, or crashes what loads it."""
+    request = {"module": module, "file": str(file), "hosted": hosted}
+    if why := child.ask(loaded, request, f"loading {file} with {title}", SECONDS):
+        raise StageError(f"{title} does not load {file}: {why}; {AGAIN}")
+
+
+def loaded(request: Mapping[str, Any]) -> str | None:
+    """The child's side of ``probe``: why the engine cannot be loaded, or None."""
+    trt = library(request["module"])
+    log, content = logger(trt), Path(request["file"]).read_bytes()
+    runtime = loader(trt, log, request["hosted"])
+    if hasattr(runtime, "get_engine_validity"):
+        validity, flags = runtime.get_engine_validity(content)
+        if validity == trt.EngineValidity.INVALID:
+            return "; ".join([*invalid(flags, trt.EngineInvalidityDiagnostics.__members__), *log.errors]) or "it is invalid here"
+    engine = runtime.deserialize_cuda_engine(content)
+    if engine is None or engine.create_execution_context() is None:
+        return "; ".join(log.errors) or "no reason was given"
+    return None
+
+
+def library(module: str) -> Any:
+    """Imported by name, so that the versions of both count in the keys of engines."""
+    if module == "tensorrt_rtx":
+        import tensorrt_rtx
+
+        return tensorrt_rtx
+    import tensorrt
+
+    return tensorrt
+
+
+def loader(trt: Any, log: Any, hosted: bool) -> Any:
+    """``hosted``: the engine brings code for the host with it, as a version-compatible one does; else such code is refused."""
+    made = trt.Runtime(log)
+    if hosted:
+        made.engine_host_code_allowed = True
+    return made
+
+
+def logger(trt: Any) -> Any:
+    """Keeps what TensorRT says instead of printing it."""
+
+    class Log(trt.ILogger):  # type: ignore[misc]  # its base is known when the library is there
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+            self.warnings: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
+                self.errors.append(" ".join(message.split()))
+            elif severity == trt.ILogger.WARNING:
+                self.warnings.append(" ".join(message.split()))
+
+    return Log()
+
+
+def invalid(flags: int, members: Mapping[str, Any]) -> list[str]:
+    """What the flags say, for a reader."""
+    return [SAID.get(name, name) for name, flag in members.items() if flags & int(flag)]
+
+
+@dataclass(frozen=True)
+class Form:
+    """A tensor of an engine: numpy's name of its dtype, its axes (-1 where dynamic) and what the profile allows."""
+
+    name: str
+    dtype: str
+    axes: tuple[int, ...]
+    least: tuple[int, ...] = ()
+    most: tuple[int, ...] = ()
+
+    @property
+    def wanted(self) -> Wanted:
+        return Wanted(self.name, self.dtype, [size if size >= 0 else "dynamic" for size in self.axes])
+
+    def beyond(self, array: Array) -> str | None:
+        """How an input leaves the profile; None where it does not."""
+        for number, (size, least, most) in enumerate(zip(np.shape(array), self.least, self.most, strict=True)):
+            if not least <= size <= most:
+                return f"axis {number} of input {self.name!r} is {size}, the engine's profile has {least} to {most}"
+        return None
+
+
+def empty(form: Form, shape: Sequence[int]) -> Array:
+    """Room for an output. Raises StageError for a shape that only the data decide."""
+    if any(size < 0 for size in shape):
+        raise StageError(f"the size of output {form.name!r} depends on the data, {list(shape)}; such outputs are not supported")
+    return np.empty(tuple(shape), form.dtype)
+
+
+def forms(trt: Any, engine: Any) -> tuple[list[Form], list[Form]]:
+    """Inputs and outputs. Raises StageError for an element type that numpy does not have."""
+    inputs, outputs = [], []
+    for number in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(number)
+        axes = tuple(engine.get_tensor_shape(name))
+        dtype = numpy_name(trt, name, engine.get_tensor_dtype(name))
+        if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
+            least, _, most = engine.get_tensor_profile_shape(name, 0)
+            inputs.append(Form(name, dtype, axes, tuple(least), tuple(most)))
+        else:
+            outputs.append(Form(name, dtype, axes))
+    return inputs, outputs
+
+
+def numpy_name(trt: Any, name: str, dtype: Any) -> str:
+    try:
+        return str(np.dtype(trt.nptype(dtype)).name)
+    except TypeError as error:
+        raise StageError(f"tensor {name!r} is {dtype.name}, which numpy does not have; give the graph float32 ends") from error
+
+
+class Session:
+    """One engine on one GPU: named arrays to named arrays. Calls from several threads take turns."""
+
+    def __init__(self, trt: Any, engine: Any, memory: cuda.Memory) -> None:
+        self.engine, self.context = engine, engine.create_execution_context()
+        if self.context is None:
+            raise StageError("TensorRT cannot prepare the engine to run; is there enough memory on the GPU?")
+        self.inputs, self.outputs = forms(trt, engine)
+        self.memory, self.lock = memory, Lock()
+
+    def __call__(self, inputs: Arrays) -> dict[str, Array]:
+        """Raises StageError for inputs that the engine or its profile do not take."""
+        self.check(inputs)
+        with self.lock:
+            self.memory.enter()
+            held = [self.give(form, np.ascontiguousarray(inputs[form.name])) for form in self.inputs]
+            taken = {form.name: self.prepare(form) for form in self.outputs}
+            if not self.context.execute_async_v3(self.memory.stream):
+                raise StageError("TensorRT did not start the engine")
+            for name, array in taken.items():
+                self.memory.read(array, self.memory.room(name, array.nbytes))
+            self.memory.wait()
+            del held  # copied from until now
+        return taken
+
+    def check(self, inputs: Arrays) -> None:
+        if why := refusal([form.wanted for form in self.inputs], inputs):
+            raise StageError(why)
+        for form in self.inputs:
+            if why := form.beyond(inputs[form.name]):
+                raise StageError(why)
+
+    def give(self, form: Form, array: Array) -> Array:
+        address = self.memory.room(form.name, array.nbytes)
+        self.memory.write(address, array)
+        if not (self.context.set_input_shape(form.name, array.shape) and self.context.set_tensor_address(form.name, address)):
+            raise StageError(f"TensorRT refuses {list(array.shape)} for input {form.name!r}")
+        return array
+
+    def prepare(self, form: Form) -> Array:
+        """When all inputs are given: their shapes decide the outputs'."""
+        array = empty(form, tuple(self.context.get_tensor_shape(form.name)))
+        self.context.set_tensor_address(form.name, self.memory.room(form.name, array.nbytes))
+        return array
+
+    def close(self) -> None:
+        """While the memory that the engine was told of and the GPU's context, made that of this thread, are still there."""
+        self.memory.enter()
+        del self.context, self.engine
+
+
+@contextmanager
+def sessions(module: str, files: Mapping[str, Path], hosted: bool = False) -> Iterator[Predictor]:
+    """Engines that were checked, on the first GPU."""
+    trt = library(module)
+    with ExitStack() as stack:
+        driver = cuda.Driver(cuda.library())
+        context, log = stack.enter_context(cuda.opened(driver)), logger(trt)
+        runtime, graphs = loader(trt, log, hosted), {}
+        for name, file in files.items():
+            memory = cuda.Memory(driver, context)
+            stack.callback(memory.close)
+            graphs[name] = Session(trt, deserialized(runtime, log, file), memory)
+            stack.callback(graphs[name].close)
+        yield Predictor(dict(graphs))
+
+
+def deserialized(runtime: Any, log: Any, file: Path) -> Any:
+    engine = runtime.deserialize_cuda_engine(file.read_bytes())
+    if engine is None:
+        raise StageError(f"{file} cannot be loaded: {'; '.join(log.errors) or 'no reason was given'}; {AGAIN}")
+    return engine

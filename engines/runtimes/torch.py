@@ -1,0 +1,165 @@
+"""PyTorch: networks are built, filled with weights, checked against their task, and opened as predictors."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from attar.engines import cpu
+from attar.models.task import Array, Arrays, Predict, Predictor, Task, load_task
+from attar.pipeline.core import names
+from attar.pipeline.core.errors import StageError, did_you_mean
+from attar.pipeline.core.stage import Device
+
+
+def device_of(requested: Device) -> torch.device:
+    """``auto`` is the CUDA device where there is one. Raises StageError when one is asked for and there is none."""
+    if requested == "cuda" and not torch.cuda.is_available():
+        raise StageError(
+            f"device is 'cuda', but PyTorch {torch.__version__} sees no CUDA device; "
+            "use --device cpu or auto, or install a CUDA build of PyTorch and its driver"
+        )
+    return torch.device("cpu" if requested == "cpu" or not torch.cuda.is_available() else "cuda")
+
+
+def build(network: str, options: Mapping[str, Any]) -> nn.Module:
+    """``network(**options)``. Raises StageError for options that it does not take, and for what is no module."""
+    factory = names.load(network)
+    check_options(network, factory, options)
+    try:
+        module = factory(**options)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise StageError(f"{network} cannot be made with {dict(options)}: {error}") from error
+    if not isinstance(module, nn.Module):
+        raise StageError(f"{network} returned {type(module).__name__}; a network is a function that returns a torch.nn.Module")
+    return module
+
+
+def check_options(network: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    if not callable(factory):
+        raise StageError(f"{network} is {factory!r}; a network is a function that returns a torch.nn.Module")
+    parameters = inspect.signature(factory).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    taken = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    for name in options:
+        if name not in taken:
+            raise StageError(f"{network} has no option {name!r}: {did_you_mean(name, taken)}")
+
+
+def load(file: Path, network: str, options: Mapping[str, Any]) -> nn.Module:
+    """The network with the tensors of a safetensors file, in evaluation mode. Raises StageError where they do not fit."""
+    module = build(network, options)
+    try:
+        tensors = load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise StageError(f"{file} cannot be read as safetensors: {error}; save a state_dict with safetensors.torch") from error
+    problems = misfits(module.state_dict(), tensors)
+    if problems:
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise StageError(
+            f"{file.name} does not fit {network} with {dict(options)}: {'; '.join(problems[:5])}{more}. "
+            "Set network and options to what the weights were trained with"
+        )
+    module.load_state_dict(tensors)
+    return module.eval()
+
+
+def misfits(expected: Mapping[str, torch.Tensor], got: Mapping[str, torch.Tensor]) -> list[str]:
+    """What keeps these tensors from filling that network, one line each."""
+    missing = [f"missing {name}" for name in expected if name not in got]
+    unexpected = [f"unexpected {name}" for name in got if name not in expected]
+    shapes = [
+        f"{name} is {tuple(got[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in got and got[name].shape != tensor.shape
+    ]
+    return shapes + unexpected + missing
+
+
+def call(module: nn.Module, task: Task, inputs: Arrays) -> dict[str, torch.Tensor]:
+    """Named arrays in, named tensors out. Images ``(B, C, H, W)`` lie as ``layout`` says."""
+    place = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    given = [tensor(inputs[name], layout(module, place)).to(place) for name in task.inputs]
+    made = module(*given)
+    outputs = made if isinstance(made, tuple) else (made,)
+    if len(outputs) != len(task.outputs):
+        raise StageError(f"the network returns {len(outputs)} outputs, its task names {len(task.outputs)}: {list(task.outputs)}")
+    return dict(zip(task.outputs, outputs, strict=True))
+
+
+def tensor(array: Array, images: torch.memory_format) -> torch.Tensor:
+    made = torch.from_numpy(np.ascontiguousarray(array))
+    return made.contiguous(memory_format=images) if made.ndim == 4 else made
+
+
+def layout(module: nn.Module, place: torch.device) -> torch.memory_format:
+    """How images and the weights of their convolutions lie: channels-last, which is faster, but not where a 1x1 convolution is
+    narrow on x86 without AVX-512.
+
+    With a stride oneDNN writes the gradient of its channels-last weight beyond its memory there: it is wrong by half of itself,
+    or the process crashes or hangs. https://github.com/uxlfoundation/oneDNN/issues/6035, open in torch 2.13.
+    """
+    plain = place.type == "cpu" and cpu.without_avx512() and any(map(narrow, module.parameters()))
+    return torch.contiguous_format if plain else torch.channels_last
+
+
+def narrow(weight: torch.Tensor) -> bool:
+    """Whether it is that of a 1x1 convolution of fewer channels than a vector of AVX2 holds, with any stride."""
+    return weight.ndim == 4 and weight.shape[1] < 8 and weight.shape[2:] == (1, 1)
+
+
+def laid_out(module: nn.Module, place: torch.device) -> nn.Module:
+    """The module itself, for images that go to this device; it is not moved."""
+    return module.to(memory_format=layout(module, place))  # type: ignore[call-overload,no-any-return]  # torch's stub lacks it
+
+
+def probe(module: nn.Module, task: Task) -> None:
+    """Call the network once. Raises StageError when its outputs are not what the task promises."""
+    inputs = task.example(np.random.default_rng(0), batch=2)
+    module.eval()
+    try:
+        with torch.inference_mode():
+            outputs = call(module, task, inputs)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        shapes = {name: array.shape for name, array in inputs.items()}
+        raise StageError(f"the network cannot read inputs of {type(task).__name__}, {shapes}: {error}") from error
+    sizes = {axis: low for axis, (low, _) in task.ranges.items()} | {"batch": 2}
+    for name, output in task.outputs.items():
+        shape = tuple(outputs[name].shape)
+        expected = tuple(sizes.get(axis, axis) if isinstance(axis, str) else axis for axis in output.axes)
+        if shape != expected:
+            raise StageError(f"the network's output {name!r} has shape {shape}, its task promises {expected} for a batch of 2")
+
+
+def predictor(module: nn.Module, task: Task) -> Predict:
+    """The module in evaluation mode, float32, as a function of named arrays."""
+    module.eval()
+
+    def predict(inputs: Arrays) -> dict[str, Array]:
+        with torch.inference_mode():
+            return {name: made.float().cpu().numpy() for name, made in call(module, task, inputs).items()}
+
+    return predict
+
+
+@contextmanager
+def opened(module: nn.Module, task_name: str, threads: int | None = None, device: Device = "cpu") -> Iterator[Predictor]:
+    """The module as a predictor; inside, PyTorch runs on ``threads`` threads (None: as many as it was set to)."""
+    place = device_of(device)
+    predict = predictor(laid_out(module, place).to(place), load_task(task_name))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield Predictor({"model": predict})
+    finally:
+        torch.set_num_threads(before)

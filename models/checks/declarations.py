@@ -1,0 +1,108 @@
+"""What the class of a task says before any data are read: ``inputs``, ``outputs`` and ``ranges``."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+import numpy as np
+
+from attar.models.checks.calls import place
+from attar.models.task import Kind, Output, Task, Tensor
+from attar.pipeline.core.errors import StageError, did_you_mean
+
+
+def check_declared(task: Task) -> None:
+    """Raises StageError for names, axes, ranges and dtypes that no batch could fulfil."""
+    kinds: dict[str, type] = {"inputs": Tensor, "outputs": Output}
+    for attribute, kind in kinds.items():
+        declared: Any = getattr(task, attribute, None)
+        if not (isinstance(declared, Mapping) and declared and all(isinstance(each, kind) for each in declared.values())):
+            raise StageError(
+                f"{place(task, attribute)} must name at least one attar.{kind.__name__}, got {reprlib.repr(declared)}"
+            )
+    for attribute in ("ranges", "preprocess"):
+        check_mapping(task, attribute)
+    for axis in task.ranges:
+        check_range(task, axis)
+    for attribute in kinds:
+        for name, each in getattr(task, attribute).items():
+            check_axes(task, f"{attribute}[{name!r}]", each.axes)
+    for name, tensor in task.inputs.items():
+        check_dtype(task, name, tensor)
+    for name, output in task.outputs.items():
+        check_output(task, name, output)
+        check_embedding(task, name, output)
+
+
+def check_mapping(task: Task, attribute: str) -> None:
+    declared: Any = getattr(task, attribute)
+    if not isinstance(declared, Mapping):
+        raise StageError(f"{place(task, attribute)} must be a dictionary, {{name: ...}}, got {reprlib.repr(declared)}")
+
+
+def check_range(task: Task, axis: str) -> None:
+    promised: Any = task.ranges[axis]
+    least = 1 if axis == "batch" else 0  # a cache may be empty at first, a batch never is
+    pair = isinstance(promised, Sequence) and len(promised) == 2 and all(isinstance(size, int) for size in promised)
+    if not pair or not least <= promised[0] <= promised[1] or promised[1] == 0:
+        raise StageError(
+            f"{place(task, f'ranges[{axis!r}]')} must be two integers, the smallest and the largest size that is promised, "
+            f"{least} <= smallest <= largest and largest > 0; got {promised!r}"
+        )
+
+
+def check_axes(task: Task, where: str, axes: tuple[int | str, ...]) -> None:
+    declared: Any = axes
+    if not isinstance(declared, tuple) or not all(type(axis) in (int, str) for axis in declared) or declared[:1] != ("batch",):
+        raise StageError(
+            f"{place(task, where)} has the axes {declared!r}; they must be a tuple of sizes and names that begins with 'batch', "
+            "such as ('batch', 3, 'height')"
+        )
+    for axis in axes:
+        if isinstance(axis, str) and axis not in task.ranges:
+            raise StageError(
+                f"{place(task, where)} has an axis {axis!r} that `ranges` says nothing of: add its smallest and largest size, "
+                f"or name one that is there; {did_you_mean(axis, task.ranges)}"
+            )
+
+
+def check_dtype(task: Task, name: str, tensor: Tensor) -> None:
+    try:
+        np.dtype(tensor.dtype)
+    except TypeError as error:
+        where = place(task, f"inputs[{name!r}]")
+        raise StageError(f"{where} has the dtype {tensor.dtype!r}; it must be a numpy name such as float32 or int64") from error
+
+
+def check_output(task: Task, name: str, output: Output) -> None:
+    """Its kind is one of those that there are, and its classes have as many names as it has numbers."""
+    where = place(task, f"outputs[{name!r}]")
+    if output.kind not in get_args(Kind):
+        raise StageError(f"{where} has the kind {output.kind!r}; {did_you_mean(output.kind, get_args(Kind))}")
+    classes: Any = task.classes
+    if isinstance(classes, str) or not isinstance(classes, Sequence):
+        raise StageError(f"{place(task, 'classes')} must be a list of names, got {reprlib.repr(classes)}")
+    size = output.axes[-1]
+    if output.kind == "logits" and classes and isinstance(size, int) and size != len(classes):
+        raise StageError(
+            f"{where} has {size} logits, {place(task, 'classes')} has {len(classes)} names; name each class, or none"
+        )
+
+
+def check_embedding(task: Task, name: str, output: Output) -> None:
+    """One vector a sample, as long for every network, and no label."""
+    if output.kind != "embedding":
+        return
+    where = place(task, f"outputs[{name!r}]")
+    if len(output.axes) != 2 or output.axes[0] != "batch" or not isinstance(output.axes[1], int):
+        raise StageError(
+            f"{where} is an embedding with the axes {output.axes}; it must be one vector a sample, ('batch', DIMENSIONS): pool "
+            "positions inside the network, and let a student of another width end in a linear layer to the teacher's dimensions"
+        )
+    if output.target is not None:
+        raise StageError(
+            f"{where} is an embedding with the target {output.target!r}; no label says where a vector should point: remove "
+            "`target` (what `score` needs is read from the targets in any case)"
+        )

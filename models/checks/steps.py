@@ -1,0 +1,57 @@
+"""Looks at a task's ``preprocess``: what would otherwise be noticed when the bundle is written, or never."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from attar.models.preprocess import FileStep, Step
+from attar.models.task import Task
+from attar.pipeline.core.errors import StageError, did_you_mean
+
+OURS = Step.__module__.rpartition(".")[0]
+
+
+def check(task: Task) -> None:
+    """Raises StageError for a step that no bundle can hold, and for one whose file is not part of the task's data."""
+    for name, steps in task.preprocess.items():
+        if name not in task.inputs:
+            raise StageError(f"{place(task)} has steps for {name!r}, which is no input; {did_you_mean(name, task.inputs)}")
+        for step in steps:
+            check_kind(task, name, step)
+            if isinstance(step, FileStep):
+                check_file(task, step)
+            if step.pad is not None:
+                check_pad(task, name, step.pad)
+
+
+def place(task: Task) -> str:
+    return f"{type(task).__name__}.preprocess"
+
+
+def check_kind(task: Task, name: str, step: Any) -> None:
+    """By its home, not by a list of all kinds: naming them here would make every task depend on every step's libraries."""
+    kind = type(step)
+    if not (isinstance(step, Step) and kind.__module__.rpartition(".")[0] == OURS):
+        raise StageError(
+            f"{place(task)}[{name!r}] holds {kind.__name__}, which is no step of attar.models.preprocess: a bundle holds data, "
+            "not code; do it in Task.split, or inside the network"
+        )
+
+
+def check_file(task: Task, step: FileStep) -> None:
+    listed = {item.resolve() for item in task.data() if isinstance(item, Path)}
+    if step.file.resolve() not in listed:
+        raise StageError(
+            f"{place(task)} reads {step.file}, which {type(task).__name__}.data() does not list: "
+            "if it changed, nothing would be made again; add its path there"
+        )
+
+
+def check_pad(task: Task, name: str, pad: int) -> None:
+    """A text that another one is longer than ends alike, whether both were tokenized together or joined afterwards."""
+    if (declared := task.inputs[name].pad) != pad:
+        raise StageError(
+            f"{type(task).__name__}.inputs[{name!r}] has pad={declared}, but its tokenizer pads with {pad}; "
+            f"declare it with pad={pad}"
+        )

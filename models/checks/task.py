@@ -1,0 +1,262 @@
+"""Looks at a task before anything is spent on it: what would otherwise train for an hour and mean nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from attar.models import preprocess
+from attar.models.checks import content
+from attar.models.checks import steps as step_check
+from attar.models.checks.calls import Trial, calling, place, seen, split_of
+from attar.models.checks.declarations import check_declared
+from attar.models.task import Array, Arrays, Batch, Split, SplitName, Task
+from attar.pipeline.core import error_context as blame
+from attar.pipeline.core.errors import StageError
+
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+"""Those that every task has."""
+AT_ONCE = 4096  # samples in memory at once
+FEW = 64  # samples that are read again to see whether they are the same
+
+
+def check(task: Task) -> None:
+    """Raises StageError for whatever in the task is not as ``Task`` says, and for a test split that was trained on."""
+    check_declared(task)
+    check_data(task)
+    step_check.check(task)
+    splits = {name: split_of(task, name) for name in splits_of(task)}
+    for name, split in splits.items():
+        check_split(task, name, split)
+        check_repeats(task, name, split)
+    check_views(task, splits["train"])
+    check_score(task, splits["test"])
+    check_overlap(splits)
+
+
+def splits_of(task: Task) -> tuple[SplitName, ...]:
+    return (*SPLITS, "transfer") if task.transfer else SPLITS
+
+
+def check_data(task: Task) -> None:
+    with calling(f"{place(task, 'data')}()"):
+        listed: Any = task.data()
+    whole = isinstance(listed, Sequence) and not isinstance(listed, str)  # each letter of a string would be a version
+    if not whole or not all(isinstance(item, (str, Path)) for item in listed):
+        raise StageError(f"{place(task, 'data')}() must return a list of paths and version strings, got {reprlib.repr(listed)}")
+
+
+def check_split(task: Task, name: SplitName, split: Trial) -> None:
+    where = split.where
+    if len(split) == 0:
+        raise StageError(f"{where} is empty; all of {', '.join(splits_of(task))} need samples")
+    check_inputs(task, where, seen(task, split).inputs)
+    whole = integers(task)
+    steps = {key: task.preprocess[key] for key in whole if key in task.preprocess}
+    for batch in batches(split):
+        if name == "transfer":
+            check_unlabelled(where, batch)
+        else:
+            check_labels(task, where, batch)
+        check_integers(task, where, preprocess.apply(steps, {key: batch.inputs[key] for key in whole}))
+
+
+def integers(task: Task) -> list[str]:
+    """The inputs that are integers once preprocessed."""
+    return [name for name, tensor in task.inputs.items() if np.issubdtype(np.dtype(tensor.dtype), np.integer)]
+
+
+def check_integers(task: Task, where: str, inputs: Arrays) -> None:
+    """Integers lie in ``[0, high)``: what an embedding would do with others depends on the runtime."""
+    for name in integers(task):
+        array, high = np.asarray(inputs[name], np.int64), task.inputs[name].high
+        wrong = array[(array < 0) | (array >= high)]
+        if wrong.size:
+            raise StageError(
+                f"{where} gives {name!r} the value {wrong[0]}, outside [0, high) with high = {high}; "
+                f"set `high` of {place(task, f'inputs[{name!r}]')} to the largest value that may occur, plus 1"
+            )
+
+
+def check_repeats(task: Task, name: SplitName, split: Split) -> None:
+    """The first samples of another call: a teacher's answers are recorded by index and read long afterwards."""
+    again = split_of(task, name)
+    rows = np.arange(min(FEW, len(split)))
+    if len(again) == len(split):
+        one, two = split.take(rows), again.take(rows)
+        if same(one.inputs, two.inputs) and same(one.targets, two.targets):
+            return
+    raise StageError(
+        f"{place(task, 'split')}({name!r}) gives other samples when it is called again; it must give the same ones in the same "
+        "order every time: seed its generator, sort the files that it lists"
+    )
+
+
+def same(one: Arrays, two: Arrays) -> bool:
+    """Byte for byte; strings and other objects by their content."""
+    return one.keys() == two.keys() and all(content.same(one[name], two[name]) for name in one)
+
+
+def check_views(task: Task, split: Split) -> None:
+    """Augmented inputs are as declared, and decided by the generator alone."""
+    first, where = seen(task, split, view=0).inputs, place(task, "augment")
+    check_inputs(task, where, first)
+    check_integers(task, where, first)
+    if not same(first, seen(task, split, view=0).inputs):
+        raise StageError(f"{where} gives different views for equal generators; it must draw from `generator` alone")
+    if same(first, seen(task, split, view=1).inputs) and not same(first, seen(task, split).inputs):
+        raise StageError(
+            f"{where} changes the inputs but gives the same view for different generators; it must draw from "
+            "`generator`, and what is done to every sample alike belongs in `preprocess`"
+        )
+
+
+def check_score(task: Task, split: Split) -> None:
+    """``score`` of a few random answers. Not where their shapes are known to the task's own ``answer`` only."""
+    few = seen(task, split).take(np.arange(min(FEW, len(split))))
+    outputs = random_outputs(task, few.inputs)
+    if outputs is None:
+        return
+    where, samples = place(task, "score"), len(few.indices)
+    try:
+        with np.errstate(all="ignore"):
+            made: Any = task.score(outputs, few.targets)
+    except Exception as error:
+        shapes = {name: array.shape for name, array in outputs.items()}
+        raise StageError(
+            f"{where} cannot score outputs of shapes {shapes}: {type(error).__name__}: {error}{blame.where(error)}"
+        ) from error
+    found = f"{made.dtype} {list(made.shape)}" if isinstance(made, np.ndarray) else reprlib.repr(made)
+    right = isinstance(made, np.ndarray) and made.ndim == 2 and made.shape[0] == samples and made.shape[1] > 0
+    if not right or not np.issubdtype(made.dtype, np.floating):
+        raise StageError(
+            f"{where} must return floating-point statistics [samples, k], here [{samples}, k], got {found}; for accuracy: "
+            "(outputs[name].argmax(1) == targets[name])[:, None].astype(float)"
+        )
+    check_aggregate(task, made)
+
+
+def check_aggregate(task: Task, statistics: npt.NDArray[np.float64]) -> None:
+    where = place(task, "aggregate")
+    with calling(where), np.errstate(all="ignore"):
+        made: Any = task.aggregate(statistics)
+    if not isinstance(made, float | int):
+        raise StageError(f"{where} must return one number, the score, got {reprlib.repr(made)}; wrap it in float(...)")
+
+
+def random_outputs(task: Task, inputs: Arrays) -> dict[str, Array] | None:
+    """Outputs such as a network would give for these inputs; None where a shape cannot be known without asking one."""
+    sizes = {
+        axis: size for name, tensor in task.inputs.items() for axis, size in zip(tensor.axes, inputs[name].shape, strict=True)
+    }
+    dynamic = {axis for output in task.outputs.values() for axis in output.axes if isinstance(axis, str)}
+    if type(task).answer is not Task.answer or not dynamic <= sizes.keys():
+        return None
+    generator = np.random.default_rng(0)
+    shapes = {name: [sizes[axis] if isinstance(axis, str) else axis for axis in task.outputs[name].axes] for name in task.outputs}
+    return {name: generator.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def batches(split: Split) -> Iterator[Batch]:
+    for start in range(0, len(split), AT_ONCE):
+        yield split.take(np.arange(start, min(start + AT_ONCE, len(split))))
+
+
+def check_inputs(task: Task, where: str, inputs: Arrays) -> None:
+    """Names, dtypes and shapes after preprocessing, against what the task declares."""
+    if set(inputs) != set(task.inputs):
+        raise StageError(f"{where} gives the inputs {sorted(inputs)}, the task declares {sorted(task.inputs)}")
+    for name, tensor in task.inputs.items():
+        array = inputs[name]
+        if array.dtype != np.dtype(tensor.dtype) or not fits(task, tensor.axes, array.shape):
+            raise StageError(
+                f"{where} gives {name!r} as {array.dtype} {array.shape} after preprocessing, the task declares {tensor.dtype} "
+                f"{tensor.axes} with {dict(task.ranges)}; return it so, or let a step in `preprocess` make it so"
+            )
+
+
+def fits(task: Task, axes: Sequence[int | str], shape: Sequence[int]) -> bool:
+    if len(shape) != len(axes):
+        return False
+    for axis, size in zip(axes, shape, strict=True):
+        if isinstance(axis, int) and size != axis:
+            return False
+        if isinstance(axis, str) and axis != "batch":
+            low, high = task.ranges[axis]
+            if not low <= size <= high:
+                return False
+    return True
+
+
+def check_labels(task: Task, where: str, batch: Batch) -> None:
+    """Class indices lie in ``[0, classes)``, numbers are finite, and both are of the output's axes."""
+    for name, output in task.outputs.items():
+        if output.target is None:
+            continue
+        if output.target not in batch.targets:
+            raise StageError(f"{where} has no target {output.target!r}, which the output {name!r} is trained on")
+        target = batch.targets[output.target]
+        check_kind(task, where, name, target)
+        if output.kind == "logits":
+            check_classes(where, np.asarray(target, np.int64), output.axes[-1])
+        elif not np.isfinite(np.asarray(target, np.float64)).all():
+            raise StageError(f"{where}: the target {output.target!r} holds NaN or infinity")
+
+
+def check_kind(task: Task, where: str, name: str, target: Array) -> None:
+    """Integers without the axis of the classes for logits, numbers of the same axes for values."""
+    output = task.outputs[name]
+    classes = output.kind == "logits"
+    axes, kinds = (output.axes[:-1], "biu") if classes else (output.axes, "biuf")
+    if target.dtype.kind not in kinds or not fits(task, axes, target.shape):
+        wanted = "integer class indices" if classes else "numbers"
+        raise StageError(
+            f"{where} gives the target {output.target!r} as {target.dtype} {target.shape}; the output {name!r}, {output.kind} of "
+            f"{output.axes}, is trained on {wanted} of the axes {axes}"
+        )
+
+
+def check_unlabelled(where: str, batch: Batch) -> None:
+    if batch.targets:
+        raise StageError(
+            f"{where} gives the targets {sorted(batch.targets)}; it holds samples without labels, so return inputs alone "
+            "(labelled samples belong in train)"
+        )
+
+
+def check_classes(where: str, labels: npt.NDArray[np.int64], classes: int | str) -> None:
+    if isinstance(classes, str):  # a dynamic number of classes: nothing is promised
+        return
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if len(wrong):
+        found = sorted(set(wrong.tolist()))[:5]
+        raise StageError(f"{where} gives {len(wrong)} labels outside the {classes} classes (0 to {classes - 1}): {found}")
+
+
+def check_overlap(splits: Mapping[SplitName, Split]) -> None:
+    """No sample of the test split may be one that was trained on, or chosen by."""
+    test = fingerprints(splits["test"])
+    for name in (name for name in splits if name != "test"):
+        shared = len(test & fingerprints(splits[name]))
+        if shared:
+            raise StageError(
+                f"{shared} of {len(test)} different test samples are in the {name} split too, byte for byte; "
+                "a score on them proves nothing: split again"
+            )
+
+
+def fingerprints(split: Split) -> set[bytes]:
+    return {digest for batch in batches(split) for digest in digests(batch.inputs)}
+
+
+def digests(inputs: Arrays) -> Iterator[bytes]:
+    """One a sample, over the content of all its raw inputs."""
+    columns = [np.ascontiguousarray(inputs[name]) for name in sorted(inputs)]
+    for row in range(len(columns[0])):
+        yield hashlib.blake2b(b"".join(content.of(column[row]) for column in columns), digest_size=16).digest()

@@ -1,0 +1,66 @@
+"""The graph of a run: stages in slots, and which slot feeds which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+from typing import Any
+
+from attar.pipeline.core.errors import RecipeError, did_you_mean
+from attar.pipeline.core.stage import Artifact, Stage
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A stage in its slot: which slot feeds each of its inputs, and the key of an artifact that is pinned there.
+
+    ``pinned``: for optional inputs, the key of the artifact that each is, or its beginning.
+    """
+
+    stage: Stage[Any]
+    inputs: Mapping[str, str]
+    keep: str | None = None
+    pinned: Mapping[str, str] = field(default_factory=dict)
+    candidate: bool = False
+    """One of several: that it is refused (see ``Refusal``) breaks nothing, and what reads it is refused too."""
+
+    def wanted(self) -> dict[str, type[Artifact]]:
+        """What each of its inputs must be: those that ``run`` names, and then any number of one kind, if it takes such."""
+        named = type(self.stage).needs()
+        more = [name for name in self.inputs if name not in named]
+        return named | {name: kind for kind in type(self.stage).gathers().values() for name in more}
+
+
+class Pipeline:
+    """Slots in the order they run. An input names an earlier slot, so no cycle can be written. Raises RecipeError."""
+
+    def __init__(self, slots: Mapping[str, Bound]) -> None:
+        made: dict[str, type[Artifact]] = {}
+        for slot, bound in slots.items():
+            for name, wanted in bound.wanted().items():
+                source = bound.inputs[name]
+                if source not in made:
+                    raise RecipeError(
+                        f"{slot} needs {name} from slot {source!r}, which no earlier slot is; {did_you_mean(source, made)}"
+                    )
+                if not issubclass(made[source], wanted):
+                    raise RecipeError(f"{slot} needs {name} to be {wanted.__name__}; {source} makes {made[source].__name__}")
+            made[slot] = type(bound.stage).makes()
+        self.slots = dict(slots)
+
+    def up_to(self, wanted: Set[str]) -> list[str]:
+        """These slots and all that they need, in order."""
+        needed = set(wanted)
+        for slot in reversed(self.slots):
+            if slot in needed:
+                needed |= set(self.slots[slot].inputs.values())
+        return [slot for slot in self.slots if slot in needed]
+
+    def makes(self, stage: str) -> type[Artifact] | None:
+        """What the stages of this class make; None where no slot holds one."""
+        return next((type(b.stage).makes() for b in self.slots.values() if type(b.stage).__qualname__ == stage), None)
+
+    def dooms(self, slot: str, walked: list[str]) -> bool:
+        """Whether none of the last slots of a walk can be made without this one."""
+        read = {name for other in walked for name in self.slots[other].inputs.values()}
+        return all(slot in self.up_to({end}) for end in walked if end not in read)

@@ -1,0 +1,288 @@
+"""The store: finished artifacts on disk, one read-only folder each, named by their key.
+
+artifacts/KEY/   payload, facts.json (content) and record.json (how it came to be: times live here and nowhere else)
+work/KEY/        unfinished work, resumed by the same key
+kept/KEY/        files that several artifacts share by links, see ``kept``
+locks/KEY.lock   held while KEY is made, so that two processes share a store
+recipes/, data/, code.json   what the planner remembers
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attar.pipeline.core.errors import StoreError
+from attar.pipeline.core.stage import A, Artifact, Facts
+
+RECORDED = {"key", "digest", "files", "slot", "deciders", "seconds", "made"}
+NOT_PAYLOAD = ("facts.json", "record.json")
+KEPT = "kept.txt"
+"""In an unfinished work's folder: where the files are that its stage shares with others."""
+
+
+class Damaged(StoreError):
+    """An artifact is not what was recorded."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One artifact as ``ls`` and ``show`` see it, whatever its class."""
+
+    key: str
+    root: Path
+    record: Mapping[str, Any]
+
+    @property
+    def bytes(self) -> int:
+        return sum(int(size) for size, _, _ in self.record["files"].values())
+
+
+class Store:
+    """Raises StoreError where the disk does not do what was asked."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+
+    def folder(self, key: str) -> Path:
+        return self.root / "artifacts" / key
+
+    def find(self, kind: type[A], key: str) -> A | None:
+        """The finished artifact, its files checked by size and mtime; None when it was never made. Raises Damaged."""
+        record = self.record(key)
+        if record is None:
+            return None
+        root = self.folder(key)
+        for name, (size, mtime, digest) in record["files"].items():
+            path = root / name
+            if not path.is_file():
+                raise Damaged(f"{name} is missing from {root}")
+            stat = path.stat()
+            if (stat.st_size, stat.st_mtime_ns) != (size, mtime) and digest_of(path) != digest:
+                raise Damaged(f"{name} in {root} was changed after it was made")
+        return kind.found(key, record["digest"], root, json.loads((root / "facts.json").read_text()))
+
+    def verify(self, artifact: Artifact) -> None:
+        """Read every byte again. Raises Damaged."""
+        for name, (_, _, digest) in self.history(artifact.key)["files"].items():
+            if digest_of(artifact.root / name) != digest:
+                raise Damaged(f"{name} in {artifact.root} was changed after it was made")
+
+    def record(self, key: str) -> dict[str, Any] | None:
+        path = self.folder(key) / "record.json"
+        try:
+            made: Any = json.loads(path.read_text())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except ValueError as error:
+            raise Damaged(f"{path} is not JSON: {error}") from error
+        if not isinstance(made, dict) or not made.keys() >= RECORDED:
+            raise Damaged(f"{path} is not the record of an artifact")
+        return dict(made)
+
+    def history(self, key: str) -> dict[str, Any]:
+        """The record of an artifact that must be there. Raises Damaged."""
+        record = self.record(key)
+        if record is None:
+            raise Damaged(f"{self.folder(key)} is gone")
+        return record
+
+    @contextmanager
+    def making(self, key: str, waiting: Callable[[], None], shared: str | None = None) -> Iterator[Path]:
+        """Hold the lock on ``key`` and give an empty ``payload`` folder; ``waiting`` is called when another holds it.
+
+        ``shared``: a second key, locked too, under which the stage keeps files for others (see ``kept``).
+        """
+        payload = self.root / "work" / key / "payload"
+        with contextlib.ExitStack() as held:
+            for each in [key, shared] if shared else [key]:
+                held.enter_context(self._lock(each, waiting))
+            try:
+                with disk(self.root):
+                    shutil.rmtree(payload, ignore_errors=True)
+                    payload.mkdir(parents=True)
+                    if shared:
+                        (payload.parent / KEPT).write_text(str(self.root / "kept" / shared))
+                yield payload
+            finally:
+                shutil.rmtree(payload, ignore_errors=True)
+
+    @contextmanager
+    def _lock(self, key: str, waiting: Callable[[], None]) -> Iterator[None]:
+        from filelock import FileLock, Timeout
+
+        with disk(self.root):
+            (self.root / "locks").mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.root / "locks" / f"{key}.lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                waiting()
+                lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def commit(self, kind: type[A], payload: Path, key: str, facts: Facts, record: Mapping[str, Any]) -> A:
+        """Turn a payload into the artifact ``key``: all of it or nothing, whenever the process dies."""
+        with disk(self.root):
+            (payload / "facts.json").write_text(canonical(facts, indent=1))
+            files = {}
+            for path in sorted(p for p in payload.rglob("*") if p.is_file()):
+                path.chmod(0o444)
+                stat = path.stat()
+                files[path.relative_to(payload).as_posix()] = (stat.st_size, stat.st_mtime_ns, digest_of(path))
+            content = {name: digest for name, (_, _, digest) in files.items()}
+            digest = hashlib.sha256(canonical(content).encode()).hexdigest()
+            whole = {"key": key, "digest": digest, "files": files, **record}
+            (payload / "record.json").write_text(canonical(whole, indent=1))
+            self.discard(key)
+            self.folder(key).parent.mkdir(parents=True, exist_ok=True)
+            payload.rename(self.folder(key))
+            shutil.rmtree(self.root / "work" / key, ignore_errors=True)
+        return kind.found(key, digest, self.folder(key), json.loads(canonical(facts)))
+
+    def forget(self, key: str, shared: str | None) -> None:
+        """Delete unfinished work and kept files: other code or data may have made them than these keys say."""
+        shutil.rmtree(self.root / "work" / key, ignore_errors=True)
+        if shared:
+            shutil.rmtree(self.root / "kept" / shared, ignore_errors=True)
+
+    def discard(self, key: str) -> None:
+        """Forget an artifact: it vanishes at once, then its files are deleted."""
+        folder = self.folder(key)
+        if folder.exists():
+            doomed = self.root / "work" / f"{key}.discarded"
+            doomed.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(doomed, ignore_errors=True)
+            folder.rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+
+    def entries(self) -> list[Entry]:
+        """Every finished artifact, newest first."""
+        found: list[Entry] = []
+        for folder in (self.root / "artifacts").glob("*"):
+            with contextlib.suppress(Damaged):  # `collect` deletes it
+                found.append(Entry(folder.name, folder, self.history(folder.name)))
+        return sorted(found, key=lambda entry: str(entry.record["made"]["date"]), reverse=True)
+
+    def damaged(self) -> list[Path]:
+        """Folders that should be artifacts and have no readable record."""
+        readable = {entry.root for entry in self.entries()}
+        return [folder for folder in sorted((self.root / "artifacts").glob("*")) if folder not in readable]
+
+    @contextmanager
+    def in_use(self, *, alone: bool = False) -> Iterator[None]:
+        """Runs share the store; ``alone`` refuses to share it. Raises StoreError when that cannot be had at once."""
+        with disk(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            folder = os.open(self.root, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_NB | (fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
+        except BlockingIOError as error:
+            os.close(folder)
+            raise StoreError(f"{self.root} is in use by another process; try again when it has finished") from error
+        try:
+            yield
+        finally:
+            os.close(folder)  # which releases the lock
+
+    def match(self, prefix: str) -> Entry:
+        """The one artifact whose key starts like this."""
+        found = [entry for entry in self.entries() if entry.key.startswith(prefix)]
+        if len(found) != 1:
+            what = "no artifact" if not found else f"{len(found)} artifacts"
+            raise StoreError(f"{what} in {self.root} with a key that starts with {prefix!r}; `attar ls` lists them")
+        return found[0]
+
+    def used(self) -> set[str]:
+        """Keys that a recipe used last."""
+        notes = [self.read_note(f"recipes/{path.name}") or {} for path in (self.root / "recipes").glob("*.json")]
+        return {key for note in notes for key in note.values()}
+
+    def collect(self, *, dry_run: bool) -> Iterator[tuple[str, int]]:
+        """Delete what no recipe used last, what is damaged, kept for nobody or unfinished; yields what and its bytes.
+
+        Raises StoreError while a run is going on: what it has just made is in no recipe's list yet.
+        """
+        with self.in_use(alone=True):
+            used = self.used()
+            for entry in self.entries():
+                if entry.key not in used:
+                    yield f"{entry.record['slot']} {entry.key[:12]}", entry.bytes
+                    if not dry_run:
+                        self.discard(entry.key)
+            for folder in [*self.damaged(), *sorted((self.root / "work").glob("*"))]:
+                yield f"{'damaged' if folder.parent.name == 'artifacts' else 'unfinished'} {folder.name[:12]}", size_of(folder)
+                if not dry_run:
+                    shutil.rmtree(folder)
+            yield from self._collect_kept(used, dry_run=dry_run)
+
+    def _collect_kept(self, used: set[str], *, dry_run: bool) -> Iterator[tuple[str, int]]:
+        """Kept files whose bytes are in no artifact that is used."""
+        listed = [entry.record["files"].values() for entry in self.entries() if entry.key in used]
+        needed = {digest for files in listed for _, _, digest in files}
+        for folder in sorted((self.root / "kept").glob("*")):
+            doomed = [path for path in folder.iterdir() if path.name.rpartition(".")[2] not in needed]
+            if doomed:
+                yield f"{len(doomed)} kept in {folder.name[:12]}", sum(path.stat().st_size for path in doomed)
+            if not dry_run:
+                for path in doomed:
+                    path.unlink()
+                if not any(folder.iterdir()):
+                    folder.rmdir()
+
+    def read_note(self, name: str) -> Any:
+        """Something that the planner remembers; None when it does not, or when the note is damaged: it is only a memory."""
+        try:
+            return json.loads((self.root / name).read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def write_note(self, name: str, value: Any) -> None:
+        if self.read_note(name) == value:
+            return
+        path = self.root / name
+        with disk(self.root):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.{os.getpid()}")
+            temporary.write_text(canonical(value, indent=1))
+            temporary.replace(path)
+
+
+@contextmanager
+def disk(root: Path) -> Iterator[None]:
+    """OSErrors of the store as messages that say what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"cannot write the store {root}: {error.strerror}; free some space or choose another with --store"
+        ) from error
+
+
+def canonical(value: Any, indent: int | None = None) -> str:
+    """JSON with one spelling. Raises StoreError for NaN, infinity and what JSON cannot hold."""
+    try:
+        return json.dumps(value, sort_keys=True, indent=indent, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"facts must be finite JSON values: {error}") from error
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def digest_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,218 @@
+"""Fingerprint: which code, of whom, decides what an object does. Parsed, never imported.
+
+From a name such as ``attar.stages.teach.stage:Teach`` everything that it uses is followed, definition by definition, through attar
+and through the user's own files. Installed packages are not followed: their version counts. ``attar.pipeline`` and the
+artifact classes are not followed either: they carry results and do not make them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import sys
+import tokenize
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from attar.pipeline.core import names
+from attar.pipeline.core.errors import RecipeError, did_you_mean
+from attar.pipeline.keys.source import STATEMENTS, Source, parse
+
+FORMAT = [3, *sys.version_info[:2]]
+"""Of the cache: the fields of ``Source``, and Python's own syntax tree."""
+NOTHING = "<statements>"
+"""The name of no definition: following it counts a module's statements alone."""
+STOP = ("attar.pipeline", "attar.stages.artifacts")
+NEUTRAL = ("attar", "pydantic", "typing_extensions")
+"""Packages that check and carry settings, and compute nothing that ends in an artifact."""
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "PIL": "pillow", "cv2": "opencv-python", "yaml": "pyyaml"}
+"""Import names whose distribution has another name; asking the metadata for all of them takes a tenth of a second."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """What was found from some names: definitions with their digests, and installed packages with their versions."""
+
+    definitions: Mapping[str, str]
+    packages: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(self.definitions, sort_keys=True).encode()).hexdigest()
+
+
+class Fingerprint:
+    """Reads the code below ``home`` (the recipe's folder, first on the import path), attar, and other uninstalled packages.
+
+    ``cache``: a file where parsed files are remembered by size and mtime; planning twice parses once.
+    """
+
+    def __init__(self, home: Path, cache: Path | None = None) -> None:
+        self.home, self.cache = home, cache
+        self.remembered: dict[str, tuple[int, int, Source]] = {}
+        if cache and cache.exists():
+            with contextlib.suppress(ValueError):  # a damaged memory is no memory
+                kept = json.loads(cache.read_text())
+                self.remembered = kept["files"] if kept["format"] == FORMAT else {}
+        self.changed = False
+        self.stamps: dict[str, tuple[int, int]] = {}
+        self.sources: dict[str, Source | None] = {}
+        self.paths: dict[str, Path | None] = {}
+
+    def of(self, roots: Iterable[str]) -> Code:
+        """Follow these names: ``module:object`` or ``file.py:object``; ``module:`` is all of a module."""
+        seen: dict[str, str] = {}
+        packages: dict[str, str] = {}
+        todo = [root if root.endswith(":") else ":".join(names.split(root)) for root in roots]
+        visited: set[str] = set()
+        while todo:
+            target = todo.pop()
+            if target in visited:
+                continue
+            visited.add(target)
+            module, name = self._resolve(target)
+            source = None if module.startswith(STOP) else self.source(module)
+            if source is None:
+                packages |= _version(module.split(".")[0])
+                continue
+            todo.extend(self._visit(module, name, source, seen))
+        return Code(dict(sorted(seen.items())), dict(sorted(packages.items())))
+
+    def _visit(self, module: str, name: str, source: Source, seen: dict[str, str]) -> list[str]:
+        """Count one definition (or a whole module, when ``name`` is empty) and say what to follow from it."""
+        definitions, exports = source["definitions"], source["exports"]
+        wanted = definitions if not name else [name] if name in definitions else []
+        todo = list(exports.get(name, []))
+        for part in {STATEMENTS, *wanted}:
+            seen[f"{module}:{part}"] = definitions[part]["digest"]
+            todo.extend(definitions[part]["uses"])
+        return todo if module.startswith("attar.") else [*todo, *self._effects(module, source)]
+
+    def _effects(self, module: str, source: Source) -> list[str]:
+        """What importing the user's module runs besides the definitions that are asked for.
+
+        Statements of its packages and of the modules that it imports, and definitions that a decorator of the user's own may
+        have put into a registry. (attar's own modules do nothing when they are imported.)
+        """
+        parents = module.split(".")[:-1]
+        packages = [".".join(parents[: depth + 1]) for depth in range(len(parents))]
+        imported = {self._resolve(target)[0] for targets in source["exports"].values() for target in targets}
+        registered = [
+            f"{module}:{name}"
+            for name, definition in source["definitions"].items()
+            if any(self.path(self._resolve(target)[0]) for target in definition["decorators"])
+        ]
+        return [*(f"{each}:{NOTHING}" for each in {*packages, *imported} if self.path(each)), *registered]
+
+    def _resolve(self, target: str) -> tuple[str, str]:
+        """``a:b.c`` is object ``b`` of module ``a``, or, where ``a.b`` is a module, object ``c`` of that."""
+        module, _, rest = target.partition(":")
+        attributes = rest.split(".") if rest else []
+        while attributes and self.path(f"{module}.{attributes[0]}"):
+            module = f"{module}.{attributes.pop(0)}"
+        return module, attributes[0] if attributes else ""
+
+    def source(self, module: str) -> Source | None:
+        """The parsed file of a module that is not installed; None for one that is."""
+        if module not in self.sources:
+            path = self.path(module)
+            self.sources[module] = self._parsed(module, path) if path else None
+        return self.sources[module]
+
+    def _parsed(self, module: str, path: Path) -> Source:
+        stat = path.stat()
+        self.stamps[module] = (stat.st_size, stat.st_mtime_ns)
+        known = self.remembered.get(f"{module} {path}")
+        if known and (known[0], known[1]) == (stat.st_size, stat.st_mtime_ns):
+            return known[2]
+        try:
+            with tokenize.open(path) as file:  # in the encoding that the file declares
+                source = parse(file.read(), module, is_package=path.name == "__init__.py")
+        except SyntaxError as error:
+            raise RecipeError(f"{path} line {error.lineno} is not Python: {error.msg}") from error
+        self.remembered[f"{module} {path}"] = (stat.st_size, stat.st_mtime_ns, source)
+        self.changed = True
+        return source
+
+    def path(self, module: str) -> Path | None:
+        """The file of a module whose code counts, found without importing it."""
+        if module not in self.paths:
+            top, *rest = module.split(".")
+            root = self._root(top)
+            self.paths[module] = _file(root.joinpath(*rest)) if root else None
+        return self.paths[module]
+
+    def _root(self, top: str) -> Path | None:
+        """The folder (or the file without ``.py``) of a top-level package, unless it is installed or built in."""
+        if top == "attar":
+            return Path(__file__).absolute().parents[1]  # not resolved: attar/pipeline is a link in a checkout
+        if _file(self.home / top):
+            return self.home / top
+        if top in sys.stdlib_module_names:
+            return None
+        spec = importlib.util.find_spec(top)
+        origin = Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+        if (spec is None or spec.origin is None) and (self.home / top).is_dir():
+            return self.home / top  # a folder without __init__.py is a package too
+        if origin is None or {"site-packages", "dist-packages"} & set(origin.parts):
+            return None
+        return origin.parent if origin.name == "__init__.py" else origin.with_suffix("")
+
+    def require(self, name: str, options: Iterable[str] | None = None) -> None:
+        """Raises RecipeError when a named object is not in its file, or is a function that does not take ``options``."""
+        module, wanted = names.split(name)
+        source = self.source(module)
+        if source is None:
+            if importlib.util.find_spec(module.split(".")[0]) is None:
+                raise RecipeError(f"{name!r}: there is no module {module!r} beside the recipe ({self.home}) or installed")
+            return
+        definitions = source["definitions"]
+        if wanted not in {*definitions, *source["exports"], *source["assigned"]}:
+            raise RecipeError(f"{name!r}: {module} defines no {wanted!r}; {did_you_mean(wanted, [d for d in definitions if d])}")
+        takes = definitions[wanted]["parameters"] if wanted in definitions else ["**"]
+        for option in options or ():
+            if "**" not in takes and option not in takes:
+                raise RecipeError(f"{name!r} takes no option {option!r}; {did_you_mean(option, takes)}")
+
+    def edited(self, definitions: Iterable[str]) -> list[str]:
+        """Files that changed since they were read here, among those that hold these definitions."""
+        found = []
+        for module in sorted({definition.partition(":")[0] for definition in definitions}):
+            path = self.path(module)
+            stat = path.stat() if path and path.is_file() else None
+            if stat is None or (stat.st_size, stat.st_mtime_ns) != self.stamps[module]:
+                found.append(str(path))
+        return found
+
+    def remember(self) -> None:
+        """Write the cache, if there is one and something in it is new."""
+        if self.cache and self.changed:
+            with contextlib.suppress(OSError):  # it only saves time, so a store that cannot be written may go without
+                temporary = self.cache.with_suffix(f".{os.getpid()}")
+                temporary.write_text(json.dumps({"format": FORMAT, "files": self.remembered}))
+                temporary.replace(self.cache)
+
+
+def _file(root: Path) -> Path | None:
+    for path in (root / "__init__.py", root.with_name(root.name + ".py")):
+        if path.is_file():
+            return path
+    return None
+
+
+@cache
+def _version(package: str) -> Mapping[str, str]:
+    if package in NEUTRAL or package in sys.stdlib_module_names:
+        return {}
+    name = DISTRIBUTIONS.get(package, package)
+    try:
+        return {name: importlib.metadata.version(name)}
+    except importlib.metadata.PackageNotFoundError:
+        found = importlib.metadata.packages_distributions().get(package, [])
+        return {found[0]: importlib.metadata.version(found[0])} if found else {package: "not installed"}

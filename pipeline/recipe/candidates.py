@@ -1,0 +1,107 @@
+"""Candidates: a target that lists several forms of its engine gets slots for each of them, and slots that choose one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from attar.pipeline.core.errors import RecipeError, did_you_mean
+from attar.pipeline.core.graph import Bound
+from attar.pipeline.core.stage import Stage
+
+if TYPE_CHECKING:
+    from attar.pipeline.recipe.recipe import Slot, Table
+
+KEY = "candidates"
+ALL = "all"
+EXAMPLE = 'candidates = [{ precision = "fp32" }, { precision = "int8" }], or candidates = "all"'
+
+
+@dataclass(frozen=True)
+class Place:
+    """A slot of a target: its full name, the settings that its stage may take, and the slots that feed its inputs."""
+
+    slot: Slot
+    name: str
+    settings: Table
+    inputs: Mapping[str, str]
+    candidate: bool = False
+
+
+def places(target: str, slots: Sequence[Slot], settings: Table) -> Iterator[Place]:
+    """The slots of a target in order: ``TARGET.model`` and so on.
+
+    Where it has candidates, ``TARGET.c1.model``, ``TARGET.c1.engine``, ``TARGET.c2.model``, ... come first, then those that
+    choose. The settings of a target are the defaults of each. Raises RecipeError for candidates that nothing can be made of.
+    """
+    own = [slot for slot in slots if slot.candidate]
+    listed = expanded(target, slots, settings) if KEY in settings else {}
+    for name, candidate in listed.items():
+        inside = {slot.name: f"{target}.{name}.{slot.name}" for slot in own}
+        yield from (Place(slot, inside[slot.name], candidate, wired(slot, inside), candidate=True) for slot in own)
+    rest = [slot for slot in slots if not (slot.candidate if listed else slot.choosing)]
+    beside = {slot.name: f"{target}.{slot.name}" for slot in rest}
+    for slot in rest:
+        yield Place(slot, beside[slot.name], settings | {KEY: list(listed.values())}, wired(slot, beside, target, listed))
+
+
+def wired(slot: Slot, beside: Mapping[str, str], target: str = "", names: Iterable[str] = ()) -> dict[str, str]:
+    """Which slot feeds each input: one ``beside`` it where there is such, and of any number the slot of each candidate."""
+    sources = {need: slot.wires.get(need, need) for need in slot.stage.needs()}
+    found = {need: beside.get(source, source) for need, source in sources.items()}
+    for each in slot.stage.gathers():
+        found |= {name: f"{target}.{name}.{slot.wires.get(each, each)}" for name in names}
+    return found
+
+
+def expanded(target: str, slots: Sequence[Slot], settings: Table) -> dict[str, Table]:
+    """``c1``, ``c2``, ... and all that is set of each. Raises RecipeError."""
+    stages = [slot.stage for slot in slots if slot.candidate]
+    fields = {key for stage in stages for key in stage.model_fields} - {"task"}
+    defaults = {key: value for key, value in settings.items() if key in fields}
+    listed = tables(f"[targets.{target}] {KEY}", slots, settings[KEY])
+    for number, own in enumerate(listed, 1):
+        known(f"[targets.{target}] candidate {number}", own, fields)
+    used = [taken(stages, defaults, own) for own in listed]
+    for key in defaults:
+        if not any(key in each for each in used):
+            why = f"{KEY} = {ALL!r} chooses it" if settings[KEY] == ALL else f"each of the {KEY} has its own, or no use for it"
+            raise RecipeError(f"[targets.{target}] {key} = {defaults[key]!r} is never used: {why}; remove it")
+    return {f"c{number}": each | own for number, (each, own) in enumerate(zip(used, listed, strict=True), 1)}
+
+
+def taken(stages: Iterable[type[Stage[Any]]], defaults: Table, own: Table) -> Table:
+    """The defaults that a candidate takes: those that it does not set itself and that mean something beside what it sets."""
+    idle = {key for stage in stages for key in stage.meaningless(defaults | own)}
+    return {key: value for key, value in defaults.items() if key not in own and key not in idle}
+
+
+def tables(place: str, slots: Sequence[Slot], value: Any) -> Sequence[Table]:
+    """What each candidate sets itself. Raises RecipeError for anything but ``"all"`` and a list of tables, and for none."""
+    if value == ALL:
+        return [own for slot in slots if slot.offers for own in slot.offers()]
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise RecipeError(f"{place} must be a list of tables, or {ALL!r}; got {value!r}; write {EXAMPLE}")
+    if not value:
+        raise RecipeError(f"{place} lists none; write {EXAMPLE}, or remove it")
+    return value
+
+
+def known(where: str, names: Iterable[str], among: Iterable[str]) -> None:
+    """Raises RecipeError for a name that is not among these."""
+    for name in names:
+        if name not in among:
+            raise RecipeError(f"{where}: unknown name {name!r}; {did_you_mean(name, among)}")
+
+
+def check_different(target: str, bound: Mapping[str, Bound]) -> None:
+    """Raises RecipeError for two candidates that come to the same, defaults included."""
+    stages: dict[str, list[Any]] = {}
+    for slot, item in bound.items():
+        if item.candidate:
+            stages.setdefault(slot.split(".")[1], []).append(item.stage)
+    for name, made in stages.items():
+        first = next(other for other, theirs in stages.items() if theirs == made)
+        if first != name:
+            raise RecipeError(f"[targets.{target}] {KEY} {first[1:]} and {name[1:]} are the same; remove one")

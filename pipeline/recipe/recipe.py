@@ -1,0 +1,255 @@
+"""Recipe: a TOML file becomes a pipeline. Every mistake in it is found here, before anything runs."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from attar.pipeline.core.errors import RecipeError, did_you_mean
+from attar.pipeline.core.graph import Bound, Pipeline
+from attar.pipeline.core.stage import Stage
+from attar.pipeline.keys.deciders import code_names
+from attar.pipeline.keys.fingerprint import Fingerprint
+from attar.pipeline.recipe import candidates
+
+SHIPPED = Path(__file__).parent / "recipes"
+COMMON = ("task", "seed", "gates")
+"""Top-level keys that are given to every stage that has such a field; a section's own value wins."""
+
+PLACES = {"file": Path.is_file, "files": Path.is_file, "folder": Path.is_dir}
+"""What a setting may name, and how it is seen to be there."""
+Table = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place in the graph: its stage, and where an input comes from when that is not the slot of the same name."""
+
+    name: str
+    stage: type[Stage[Any]]
+    wires: Mapping[str, str] = field(default_factory=dict)
+    like: tuple[str, ...] = ()
+    """Sections whose settings it takes too, where it has such a field and its own section does not say otherwise."""
+    per_target: bool = False
+    own_task: bool = False
+    """Whether its section may name a task of its own, and with it those whose sections are ``like`` it."""
+    candidate: bool = False
+    """Whether each candidate of a target has one of its own."""
+    choosing: bool = False
+    """Whether only targets with candidates have it: it stands behind theirs, and may have the name of one of them."""
+    offers: Callable[[], Sequence[Table]] | None = None
+    """What ``candidates = "all"`` stands for."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    name: str
+    path: Path
+    pipeline: Pipeline
+    targets: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        return self.path.stem
+
+
+def find(recipe: str) -> Path:
+    """A path, or the name of a shipped recipe. Raises RecipeError."""
+    path = Path(recipe)
+    if path.is_file():
+        return path.absolute()
+    shipped = SHIPPED / f"{recipe}.toml"
+    if shipped.is_file():
+        return shipped
+    raise RecipeError(f"there is no file {recipe!r} and no shipped recipe of that name; {did_you_mean(recipe, shipped_names())}")
+
+
+def shipped_names() -> list[str]:
+    return sorted(path.stem for path in SHIPPED.glob("*.toml"))
+
+
+def read(path: Path, overrides: Iterable[str] = ()) -> Table:
+    """The recipe's tables with ``slot.field=value`` overrides applied; values are TOML."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not TOML: {error}") from error
+    for override in overrides:
+        place, equals, value = override.partition("=")
+        if not equals or not place.strip():
+            raise RecipeError(f"--set {override!r} must read slot.field=value")
+        *parents, last = place.strip().split(".")
+        table = tables
+        for parent in parents:
+            table = table.setdefault(parent, {})
+            if not isinstance(table, dict):
+                raise RecipeError(f"--set {override!r}: {parent} is a value in {path.name}, not a section")
+        table[last] = _value(override, value)
+    return tables
+
+
+def _value(override: str, text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"--set {override!r}: {text!r} is no TOML value ({error}); text needs quotes: '\"{text}\"'") from error
+
+
+def load(
+    path: Path,
+    table: Iterable[Slot],
+    overrides: Iterable[str] = (),
+    targets: Iterable[str] = (),
+    device: str = "auto",
+    code: Fingerprint | None = None,
+    against: Path | None = None,
+) -> Recipe:
+    """Check everything that can be checked without running anything. ``targets``: only these; none: all.
+
+    ``against``: the bundle that the only target is compared with, whatever the recipe says of that.
+
+    Raises RecipeError for an unknown name anywhere, a setting of the wrong type or range, a missing file, or an object
+    of code that is not there.
+    """
+    slots = list(table)
+    tables = read(path, overrides)
+    shared = [slot for slot in slots if not slot.per_target]
+    suffix = [slot for slot in slots if slot.per_target]
+    candidates.known(path.name, tables, [*COMMON, "targets", *(slot.name for slot in shared)])
+    chosen = _targets(tables, targets)
+    if against is not None:
+        chosen = _against(chosen, against)
+    given = {name: tables[name] for name in COMMON if name in tables} | {"device": device}
+    bound: dict[str, Bound] = {}
+    for slot in shared:
+        like = {key: value for name in slot.like for key, value in tables.get(name, {}).items() if key in slot.stage.model_fields}
+        section = _section(tables, slot.name)
+        if "task" in section and not slot.own_task:
+            raise RecipeError(f"{slot.name}.task: its task is the recipe's; only {_own_task(slots)} may have another")
+        inputs = {need: slot.wires.get(need, need) for need in slot.stage.needs()}
+        bound[slot.name] = _bind(slot.stage, slot.name, given, like | section, path.parent, inputs)
+    for target, settings in chosen.items():
+        bound |= _of_target(target, suffix, settings, _section(tables, "gates"), given, path)
+    _check_code(code or Fingerprint(path.parent), bound)
+    return Recipe(identity(path), path, Pipeline(bound), tuple(chosen))
+
+
+def _of_target(target: str, slots: Sequence[Slot], settings: Table, gates: Table, given: Table, path: Path) -> dict[str, Bound]:
+    """The slots that a target has to itself."""
+    fields = {key for slot in slots for key in slot.stage.model_fields}
+    candidates.known(f"[targets.{target}]", settings, {"gates", *fields} - {"task"})
+    filled: Table = {"name": re.sub(r"[^A-Za-z0-9._-]+", "-", f"{path.stem}-{target}")} | settings
+    filled["gates"] = merged(gates, _section(settings, "gates"))
+    bound: dict[str, Bound] = {}
+    for place in candidates.places(target, slots, filled):
+        own = {key: value for key, value in place.settings.items() if key in place.slot.stage.model_fields}
+        made = _bind(place.slot.stage, place.name, given, own, path.parent, place.inputs)
+        bound[place.name] = replace(made, candidate=place.candidate)
+    candidates.check_different(target, bound)
+    return bound
+
+
+def _own_task(slots: Iterable[Slot]) -> str:
+    return ", ".join(f"[{slot.name}]" for slot in slots if slot.own_task) or "none"
+
+
+def identity(path: Path) -> str:
+    """What the store remembers a recipe by: its name and a digest of its place."""
+    return f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+
+
+def _section(tables: Table, name: str) -> Table:
+    section = tables.get(name, {})
+    if not isinstance(section, dict):
+        raise RecipeError(f"{name} must be a section, [{name}]; got {section!r}")
+    return dict(section)
+
+
+def _targets(tables: Table, wanted: Iterable[str]) -> dict[str, Table]:
+    targets = _section(tables, "targets")
+    for name, section in targets.items():
+        if not isinstance(section, dict):
+            raise RecipeError(f"[targets] holds sections such as [targets.cpu]; got {name} = {section!r}")
+        if not name.isidentifier():
+            raise RecipeError(f"target {name!r}: a name is letters, digits and _, because it becomes part of file names")
+    candidates.known("--target", wanted, targets)
+    return {name: section for name, section in targets.items() if not wanted or name in wanted}
+
+
+def _against(targets: Mapping[str, Table], bundle: Path) -> dict[str, Table]:
+    if len(targets) != 1:
+        raise RecipeError(
+            f"--against {bundle} is about one target, this is about {', '.join(targets) or 'none'}; name one with --target"
+        )
+    return {name: {**section, "against": str(bundle.absolute())} for name, section in targets.items()}
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Table:
+    """``above`` over ``below``, table by table."""
+    both = dict(below)
+    for name, value in above.items():
+        both[name] = merged(both[name], value) if isinstance(value, Mapping) and isinstance(both.get(name), Mapping) else value
+    return both
+
+
+def _bind(kind: type[Stage[Any]], name: str, given: Table, section: Table, folder: Path, inputs: Mapping[str, str]) -> Bound:
+    """Build the stage of one slot from its settings, and connect its inputs."""
+    keep = _key(f"{name}.keep", section.pop("keep", None))
+    settings = {key: value for key, value in given.items() if key in kind.model_fields} | section
+    for what, is_there in PLACES.items():
+        for field_name in kind.named(what):
+            if isinstance(settings.get(field_name), str):
+                settings[field_name] = folder / settings[field_name]
+                if not is_there(settings[field_name]):
+                    raise RecipeError(f"{name}.{field_name}: there is no {what.removesuffix('s')} {settings[field_name]}")
+    try:
+        stage = kind(**settings)
+    except ValidationError as error:
+        wrong = [item["loc"] for item in error.errors()]
+        roots = [
+            item
+            for item in error.errors()
+            if not any(other != item["loc"] and other[: len(item["loc"])] == item["loc"] for other in wrong)
+        ]
+        raise RecipeError("\n".join(explained(name, kind, item) for item in roots)) from error
+    pinned = {field_name: _key(f"{name}.{field_name}", settings.get(field_name)) for field_name in kind.named("artifact")}
+    return Bound(stage, inputs, keep, {field_name: key for field_name, key in pinned.items() if key is not None})
+
+
+def _key(place: str, value: Any) -> str | None:
+    """The beginning of a key; None where none is given. Raises RecipeError for anything else."""
+    if value is None or (isinstance(value, str) and re.fullmatch("[0-9a-f]{8,64}", value)):
+        return value
+    raise RecipeError(f"{place} must be a key, or at least its first 8 hex digits; got {value!r}; `attar ls` lists keys")
+
+
+def explained(slot: str, stage: type[Stage[Any]], error: Mapping[str, Any]) -> str:
+    """One pydantic error as a sentence that names the place in the recipe."""
+    place = ".".join([slot, *(str(part) for part in error["loc"])])
+    if error["type"] == "extra_forbidden":
+        known = stage.model_fields if len(error["loc"]) == 1 else ()
+        return f"{place}: unknown field" + (f"; {did_you_mean(str(error['loc'][-1]), known)}" if known else "")
+    if error["type"] == "missing":
+        top = " at the top of the recipe" if error["loc"][0] in COMMON else f" in [{slot}]"
+        return f"{place} is missing; write {error['loc'][-1]} = ...{top}"
+    said = error["msg"].removeprefix("Value error, ")
+    return f"{place}: {said}; got {error['input']!r}" if error["loc"] else f"{place}: {said}"
+
+
+def _check_code(code: Fingerprint, bound: Mapping[str, Bound]) -> None:
+    for slot, item in bound.items():
+        for name in code_names(item.stage):
+            if not name:
+                continue
+            takes_options = name == getattr(item.stage, "network", None)
+            try:
+                code.require(name, getattr(item.stage, "options", {}) if takes_options else None)
+            except RecipeError as error:
+                raise RecipeError(f"{slot}: {error}") from error

@@ -1,0 +1,79 @@
+"""Intervals: what the bounds of every metric in the ledger rest on, and the bounds.
+
+The samples of the test split are a sample of all inputs; the bounds say how far the number may be off for that reason. A share
+(agreement, and every score whose statistics are 0 or 1) has score bounds in closed form. Everything else is resampled by whole
+samples, because the entries of one answer are not independent of each other; pairs of samples by whole groups of samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+
+from attar.models.task import Task
+from attar.pipeline.core.errors import StageError
+from attar.proof import metrics, statistics
+from attar.proof.metrics import Compared, Numbers, Sums
+from attar.proof.statistics import Bounds, Name
+
+Rests = Bounds | Sums
+"""Bounds in closed form, or the sums over samples of which the resampled metric is a function."""
+
+
+def of_output(found: Compared) -> dict[str, Rests]:
+    """For one output of two models: of every metric that has bounds, by name."""
+    rests: dict[str, Rests] = dict(found.sums)
+    if "agreement" in found.sums:
+        rests["agreement"] = share(found.sums["agreement"].columns[:, 0])
+    return rests
+
+
+def score(task: Task, scored: Numbers) -> Rests:
+    """Of the aggregate of per-sample statistics ``[N, k]``. Raises StageError where some resample has none."""
+    if averages(task):
+        return share(scored[:, 0])
+    with defined(task):
+        return statistics.bootstrap_rows(len(scored), lambda index: task.aggregate(scored[index]))
+
+
+def score_drop(task: Task, expected: Numbers, got: Numbers) -> Bounds:
+    """Of the drop from ``expected`` to ``got``, per-sample statistics ``[N, k]`` of the same samples. Raises as ``score``."""
+    before, after = expected[:, 0], got[:, 0]
+    if averages(task) and binary(before) and binary(after):
+        return statistics.paired(int((before > after).sum()), int((before < after).sum()), len(got))
+    with defined(task):
+        return statistics.bootstrap_drop(expected, got, task.aggregate)
+
+
+@contextmanager
+def defined(task: Task) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise StageError(f"{type(task).__name__}.aggregate has no bounds: {error}") from error
+
+
+def averages(task: Task) -> bool:
+    """Whether its score is the mean of the first statistic, as by default."""
+    return type(task).aggregate is Task.aggregate
+
+
+def binary(values: Numbers) -> bool:
+    return bool(np.isin(values, (0, 1)).all())
+
+
+def share(values: Numbers) -> Rests:
+    """Of a mean: in closed form where it is a share of the samples."""
+    return statistics.proportion(int(values.sum()), len(values)) if binary(values) else mean(values)
+
+
+def mean(values: Numbers) -> Sums:
+    return Sums(metrics.counted(values), metrics.ratio)
+
+
+def resolved(rests: Mapping[Name, Rests]) -> dict[Name, list[float]]:
+    """All bounds, ``[low, high]``; what is resampled by the same rows is resampled together."""
+    drawn = statistics.bootstrap({name: rest for name, rest in rests.items() if isinstance(rest, Sums)})
+    return {name: list(drawn[name] if isinstance(rest, Sums) else rest) for name, rest in rests.items()}

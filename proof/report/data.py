@@ -1,0 +1,52 @@
+"""The report for programs: the object that ``--json`` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attar.proof.report.record import Record
+from attar.proof.report.target import NO_VERDICT, Target, targets
+
+
+def data(records: Sequence[Record]) -> dict[str, Any]:
+    """``{"slots": [...], "targets": {NAME: {"verdict", "gates", "bundle"}}}`` of plain JSON values.
+
+    A target with candidates has ``winner`` and ``candidates`` too (see ``stages.choose.stage``). A target that never came as far as
+    its gates has the verdict null.
+    """
+    return {"slots": [slot(record) for record in records], "targets": {t.name: target(t) for t in targets(records)}}
+
+
+def slot(record: Record) -> dict[str, Any]:
+    return {
+        "slot": record.slot,
+        "status": record.status,
+        "reused": record.status == "reused",
+        "reason": record.reason,
+        "key": record.key,
+        "path": None if record.path is None else str(record.path),
+        "seconds": round(record.seconds, 3),
+        "facts": plain(record.facts),
+        "error": record.error,
+    }
+
+
+def target(one: Target) -> dict[str, Any]:
+    chosen = {"winner": one.choice["winner"], "candidates": plain(one.candidates)} if one.candidates else {}
+    return {
+        "verdict": None if one.verdict == NO_VERDICT else one.verdict,
+        "gates": plain(one.gates),
+        "bundle": None if one.bundle is None else str(one.bundle),
+        **chosen,
+    }
+
+
+def plain(value: Any) -> Any:
+    """The same value of dicts, lists and scalars, which is all that ``json`` writes."""
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

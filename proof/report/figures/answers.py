@@ -1,0 +1,194 @@
+"""Teacher against engine, sample by sample: outputs, and what becomes of each class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from attar.proof.report import words
+from attar.proof.report.figures import style
+from attar.proof.report.figures.ledger import span
+from attar.proof.report.figures.style import Panel
+from attar.proof.report.target import Hop, Target, against
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+Numbers = Mapping[str, "npt.NDArray[np.generic]"]
+MOST_POINTS = 1_000_000
+"""Outputs beyond this many are thinned evenly over the samples before they are drawn."""
+MOST_PAIRED = 1_000
+"""Embeddings beyond this many are thinned before the cosines between them are drawn."""
+SHOWN = {"logits": "logits, centred for each sample", "values": "values", "embedding": "cosines with each other"}
+MOST_CLASSES = 16
+"""Of more classes the ones with the lowest agreement are drawn."""
+LEVELS = 10
+
+
+@dataclass(frozen=True)
+class ByClass:
+    """Per class, in the order of the task's classes: samples, both accuracies and the agreement."""
+
+    names: Sequence[str]
+    teacher: Sequence[float]
+    other: Sequence[float]
+    agreement: Sequence[float]
+
+
+def panels(target: Target) -> list[Panel]:
+    """What the arrays of the evidence show; raises OSError or SafetensorError when they cannot be read."""
+    record, last = target.slots.get("evidence"), target.last.get("hop")
+    if record is None or record.path is None or last is None or not target.hops:
+        return []
+    arrays = read(record.path / "hops.safetensors", ("teacher", last))
+    kind = kind_of(target.last)
+    names = [name.removeprefix("teacher.output.") for name in arrays if name.startswith("teacher.output.")]
+    made = [density(target, name, arrays[f"teacher.output.{name}"], arrays[f"{last}.output.{name}"], kind) for name in names]
+    table = by_class(arrays, last, target.evidence.get("classes") or ())
+    if table is not None:
+        made += [accuracies(target, table, last), agreements(target, table, last)]
+    return made
+
+
+def read(path: Any, hops: Sequence[str]) -> dict[str, Any]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        wanted = [name for name in file.keys() if name.split(".")[0] in (*hops, "target")]  # noqa: SIM118  # it is no dict
+        return {name: file.get_tensor(name) for name in sorted(wanted)}
+
+
+def kind_of(hop: Hop) -> str:
+    """What the outputs hold, read off the metrics that there are of them."""
+    if against(hop, "teacher", "agreement") is not None:
+        return "logits"
+    return "values" if against(hop, "teacher", "cosine") is None else "embedding"
+
+
+def density(target: Target, name: str, teacher: Any, other: Any, kind: str) -> Panel:
+    """Where the outputs lie, darker where there are more; equal answers lie on the diagonal."""
+    x, y = points(teacher, kind), points(other, kind)
+    last = target.last["hop"]
+    with style.house():
+        figure, axes = style.panel(330, left=50, right=14, top=14, bottom=42)
+        low, high = float(min(x.min(), y.min())), float(max(x.max(), y.max()))
+        room = 0.04 * (high - low) or 1.0
+        axes.set(xlim=(low - room, high + room), ylim=(low - room, high + room), xlabel="teacher", ylabel=last)
+        axes.grid(axis="both")
+        axes.locator_params(nbins=5)
+        axes.tick_params(axis="y", labelcolor=style.MUTED, labelsize=style.SMALL)
+        axes.plot([low - room, high + room], [low - room, high + room], color=style.MUTED, linewidth=1, dashes=(4, 3))
+        hexagons(axes, x, y)
+        drawn = style.svg(figure, f"{target.name}: {name}, teacher against {last}")
+    corr = words.score(against(target.last, "teacher", "correlation"))
+    title = f"{name.capitalize()}: teacher and {last}"
+    what = f"{words.count(len(teacher))} samples' {SHOWN[kind]}"
+    said = f"{what}, darker where there are more; the diagonal is equality. CORR {corr}."
+    return Panel(title, drawn, said)
+
+
+def points(outputs: Any, kind: str) -> Any:
+    """Flat, thinned; logits (the last axis) with the mean of each sample taken off, since only differences mean anything."""
+    import numpy as np
+
+    wide = np.asarray(outputs, dtype=np.float64)
+    if kind == "embedding" and wide.ndim == 2:
+        return cosines(wide)
+    if kind == "logits" and wide.ndim > 1:
+        wide = wide - wide.mean(axis=-1, keepdims=True)
+    step = -(-wide.size // MOST_POINTS)
+    return wide[::step].ravel()
+
+
+def cosines(vectors: Any) -> Any:
+    """Of all pairs of some samples, spread over the split; only directions mean anything."""
+    import numpy as np
+
+    some = vectors[:: -(-len(vectors) // MOST_PAIRED)]
+    unit = some / np.maximum(np.linalg.norm(some, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    return (unit @ unit.T)[np.triu_indices(len(unit), 1)]
+
+
+def hexagons(axes: Any, x: Any, y: Any) -> None:
+    """Hexagonal bins in one ink; the opacity is the logarithm of the count, in a few levels."""
+    import numpy as np
+    from matplotlib.colors import to_rgba
+
+    bins = axes.hexbin(x, y, gridsize=44, mincnt=1, linewidths=0, extent=(*axes.get_xlim(), *axes.get_ylim()))
+    counts = np.log1p(np.asarray(bins.get_array(), dtype=np.float64))
+    levels = np.ceil(counts / counts.max() * LEVELS) / LEVELS
+    bins.set_array(None)
+    bins.set_facecolor([to_rgba(style.ENGINE, 0.12 + 0.88 * float(level)) for level in levels])
+
+
+def by_class(arrays: Numbers, other: str, classes: Sequence[str]) -> ByClass | None:
+    """From the output whose last axis is the classes and its integer target; None when the task has no such pair."""
+    import numpy as np
+
+    for name, labels in arrays.items():
+        output = name.removeprefix("target.")
+        candidates = [n for n in arrays if n.startswith("teacher.output.") and arrays[n].shape == (*labels.shape, len(classes))]
+        if output == name or not candidates or not np.issubdtype(labels.dtype, np.integer):
+            continue
+        chosen = candidates[0].removeprefix("teacher")
+        teacher, engine = (arrays[hop + chosen].argmax(axis=-1).ravel() for hop in ("teacher", other))
+        return counted(labels.ravel(), teacher, engine, classes)
+    return None
+
+
+def counted(labels: Any, teacher: Any, other: Any, classes: Sequence[str]) -> ByClass:
+    """Classes without a sample are left out."""
+    present = [index for index in range(len(classes)) if (labels == index).any()]
+    masks = [labels == index for index in present]
+    return ByClass(
+        [classes[index] for index in present],
+        [float((teacher[mask] == labels[mask]).mean()) for mask in masks],
+        [float((other[mask] == labels[mask]).mean()) for mask in masks],
+        [float((teacher[mask] == other[mask]).mean()) for mask in masks],
+    )
+
+
+def hardest(table: ByClass) -> list[int]:
+    order = sorted(range(len(table.names)), key=lambda index: table.agreement[index])
+    return sorted(order[:MOST_CLASSES])
+
+
+def which(table: ByClass) -> str:
+    if len(table.names) <= MOST_CLASSES:
+        return ""
+    return f" Of {len(table.names)} classes, the {MOST_CLASSES} with the lowest agreement."
+
+
+def accuracies(target: Target, table: ByClass, other: str) -> Panel:
+    """A line for every class, from the teacher's accuracy to the engine's."""
+    rows = hardest(table)
+    with style.house():
+        figure, axes = style.rows_panel([table.names[index] for index in rows])
+        axes.set_xlim(*span([value for i in rows for value in (table.teacher[i], table.other[i])]))
+        axes.locator_params(axis="x", nbins=4)
+        for row, i in enumerate(rows):
+            axes.plot([table.teacher[i], table.other[i]], [row, row], color=style.MUTED, linewidth=2.2, alpha=0.5)
+            style.ring(axes, table.other[i], row, style.ENGINE, style.ENGINE, size=6)
+            style.ring(axes, table.teacher[i], row, "none", style.TEACHER, size=11)  # on top, around an equal dot
+            style.beside(axes, row, words.change(table.other[i] - table.teacher[i]))
+        drawn = style.svg(figure, f"{target.name}: accuracy of every class")
+    said = f"Ring: teacher. Dot: {other}. Beside them, what the {other} has gained or lost in each class."
+    return Panel("Accuracy by class", drawn, said + which(table))
+
+
+def agreements(target: Target, table: ByClass, other: str) -> Panel:
+    """A bar for every class, as long as the share of its samples on which both models differ."""
+    rows = hardest(table)
+    apart = [1 - table.agreement[index] for index in rows]
+    with style.house():
+        figure, axes = style.rows_panel([table.names[index] for index in rows])
+        axes.set_xlim(0, max(max(apart) * 1.08, 0.01))
+        axes.locator_params(axis="x", nbins=4)
+        for row, share in enumerate(apart):
+            axes.barh(row, share, height=0.52, color=style.ENGINE)
+            style.beside(axes, row, words.score(share, 3))
+        drawn = style.svg(figure, f"{target.name}: disagreement in every class")
+    said = f"The share of each class's samples on which {other} and teacher differ, right or wrong."
+    return Panel("Disagreement by class", drawn, said + which(table))

@@ -1,0 +1,140 @@
+"""What the candidates of a target gave for their time: the front that no other beats, and the one that goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from attar.proof.report import words
+from attar.proof.report.figures import speed, style
+from attar.proof.report.figures.style import Panel
+from attar.proof.report.target import Target, number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+FLAT = 0.004
+"""The least height of an axis: differences in the fourth decimal are not drawn as if they filled it."""
+LETTER, LINE = 6.0, 11.0
+"""Width of a letter and height of a line of the names, in points."""
+
+
+@dataclass(frozen=True)
+class Point:
+    name: str
+    latency: float
+    """Microseconds, the median at batch 1."""
+    value: float
+    """More is better."""
+    ink: str
+    kept: bool
+    """Whether it was shown to keep the promises."""
+
+
+def panels(target: Target) -> list[Panel]:
+    """The correlation and the score against the latency; nothing where fewer than two were measured."""
+    named = {"correlation": "CORR", "score": str(target.choice.get("score_name", "score"))}
+    found = {name: points(target, name) for name in named}
+    return [panel(target, named[name], of) for name, of in found.items() if len(of) > 1]
+
+
+def points(target: Target, name: str) -> list[Point]:
+    inks = {"failed": style.FAIL}
+    return [
+        Point(row["candidate"], latency, value, inks.get(row["verdict"], style.STUDENT), row["verdict"] == "passed")
+        for row in target.candidates
+        if (latency := number(row, "p50", "1")) is not None and (value := number(row, name)) is not None
+    ]
+
+
+def front(found: Sequence[Point]) -> list[Point]:
+    """Those that no other beats: each the best of all that are as fast as it or faster."""
+    best: list[Point] = []
+    for point in sorted(found, key=lambda each: (each.latency, -each.value)):
+        if not best or point.value > best[-1].value:
+            best.append(point)
+    return best
+
+
+def panel(target: Target, name: str, found: Sequence[Point]) -> Panel:
+    from matplotlib.ticker import MaxNLocator
+
+    title, winner = f"{name[:1].upper()}{name[1:]} and latency", target.choice["winner"]
+    with style.house():
+        figure, axes = style.panel(230, left=56, right=24, top=18, bottom=38)
+        axes.grid(axis="y")
+        axes.tick_params(axis="y", labelcolor=style.MUTED, labelsize=style.SMALL)
+        log = speed.spread([point.latency for point in found], [])
+        if log:
+            axes.set_xscale("log")
+        axes.margins(x=0.14)
+        axes.set_ylim(*height([point.value for point in found]))
+        best = front(found)
+        axes.plot([each.latency for each in best], [each.value for each in best], color=style.MUTED, linewidth=1.2)
+        for point in sorted(found, key=lambda each: each.name == winner):  # on top of those that it hides
+            dot(axes, point, point.name == winner)
+        axes.autoscale_view()  # before asking where the dots are
+        for together in near(found, lambda point: placed(axes, point)):
+            label(axes, together, winner)
+        speed.ticks(axes, words.micro, log)
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.yaxis.set_major_formatter(lambda value, _: words.score(value))
+        drawn = style.svg(figure, f"{target.name}: {title}")
+    return Panel(title, drawn, caption(winner, best, log))
+
+
+def height(values: Sequence[float]) -> tuple[float, float]:
+    """The ends of the axis: room around the values, and never so near that differences which mean nothing look large."""
+    middle, room = (max(values) + min(values)) / 2, max(FLAT, 1.36 * (max(values) - min(values))) / 2
+    return middle - room, middle + room
+
+
+def dot(axes: Axes, point: Point, wins: bool) -> None:
+    """The one that goes on is larger; one that is not shown to keep the promises is hollow."""
+    ink = style.ENGINE if wins and point.ink != style.FAIL else point.ink
+    style.ring(axes, point.latency, point.value, ink if point.kept else style.PAPER, ink, 11 if wins else 8)
+
+
+def placed(axes: Axes, point: Point) -> tuple[float, float]:
+    """Where it is in the figure, in points."""
+    x, y = axes.transData.transform((point.latency, point.value)) * 72 / axes.figure.dpi
+    return float(x), float(y)
+
+
+def near(found: Sequence[Point], place: Callable[[Point], tuple[float, float]]) -> list[list[Point]]:
+    """Those whose names would be written over each other together, from left to right. ``place``: in points."""
+    groups: list[list[Point]] = []
+    for point in sorted(found, key=place):
+        x, y = place(point)
+        for group in groups:
+            left = sum(place(each)[0] for each in group) / len(group)
+            wide = LETTER * (len(named(group)) + len(point.name) + 2) / 2
+            if x - left < wide and any(abs(y - place(each)[1]) < LINE for each in group):
+                group.append(point)
+                break
+        else:
+            groups.append([point])
+    return groups
+
+
+def named(together: Sequence[Point]) -> str:
+    return ", ".join(point.name for point in together)
+
+
+def label(axes: Axes, together: Sequence[Point], winner: str) -> None:
+    """Above the dots, in the middle; bold where one of them goes on."""
+    wins = any(point.name == winner for point in together)
+    middle = sum(point.latency for point in together) / len(together)
+    axes.annotate(
+        named(together), (middle, max(point.value for point in together)), (0, 9), textcoords="offset points",
+        ha="center", color=style.INK if wins else style.MUTED, size=style.SMALL, weight="bold" if wins else "normal",
+    )  # fmt: skip  # where, then how
+
+
+def caption(winner: str, best: Sequence[Point], log: bool) -> str:
+    said = [
+        "Median time of a call at batch 1 on the validation split, less is better. The line joins those that no other beats:",
+        f"{', '.join(each.name for each in best)}. {winner} goes on; what is not shown to keep the promises is hollow.",
+    ]
+    return " ".join([*said, *(["The axis is logarithmic."] if log else [])])

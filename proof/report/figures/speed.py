@@ -1,0 +1,113 @@
+"""Latency, throughput and size of every hop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from attar.proof.report import words
+from attar.proof.report.figures import style
+from attar.proof.report.figures.ledger import colour
+from attar.proof.report.figures.style import Panel
+from attar.proof.report.target import Hop, Target, measured, number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDE = 25.0
+"""Bars that differ by more than this factor are drawn on a logarithmic axis."""
+SQUASHED = 3.0
+"""And so are bars with a whisker that is longer than the longest bar by this factor: preempted calls have long tails."""
+Value = tuple[str, float]
+
+
+def panels(target: Target) -> list[Panel]:
+    batch = str(target.evidence.get("batch", 1))
+    made = [
+        bars(target, "Latency, batch 1", latency("1", "p50"), words.micro, ratio_note, latency("1", "p99")),
+        bars(target, f"Throughput, batch {batch}", latency(batch, "throughput"), words.count, plain_note),
+        bars(target, "Size", lambda hop: number(hop, "bytes"), words.size, ratio_note),
+    ]
+    return [one for one in made if one is not None]
+
+
+def latency(batch: str, name: str) -> Callable[[Hop], float | None]:
+    return lambda hop: number(hop, "latency", batch, name)
+
+
+def bars(
+    target: Target,
+    title: str,
+    read: Callable[[Hop], float | None],
+    said: Callable[[float | None], str],
+    note: Callable[[str, Sequence[Value], str], str],
+    tail: Callable[[Hop], float | None] | None = None,
+) -> Panel | None:
+    """A bar for every hop, its value beside it; ``tail`` (p99) is a tick beyond the bar."""
+    found = [(hop, value) for hop in target.hops if measured(hop) and (value := read(hop)) is not None and value > 0]
+    if not found:
+        return None
+    values = [(hop["hop"], value) for hop, value in found]
+    tails = [tail(hop) if tail else None for hop, _ in found]
+    log = spread([v for _, v in values], [t for t in tails if t])
+    with style.house():
+        figure, axes = style.rows_panel([name for name, _ in values], right=76)
+        if log:
+            axes.set_xscale("log")
+        low = min(v for _, v in values) / 3 if log else 0.0
+        axes.set_xlim(low, max([v for _, v in values] + [t for t in tails if t]) * (1.4 if log else 1.06))
+        for row, ((name, value), far) in enumerate(zip(values, tails, strict=True)):
+            axes.barh(row, value - low, left=low, height=0.52, color=style.PAPER)  # hides the grid behind a pale bar
+            axes.barh(row, value - low, left=low, height=0.52, color=colour(name), alpha=1.0 if name == "engine" else 0.6)
+            if far and far > value:
+                axes.plot([value, far], [row, row], color=style.MUTED, linewidth=1)
+                axes.plot([far], [row], "|", color=style.MUTED, markersize=8)
+            style.beside(axes, row, said(value))
+        ticks(axes, said, log)
+        drawn = style.svg(figure, f"{target.name}: {title} of every hop")
+    return Panel(title, drawn, caption(title, values, log, note, tail is not None))
+
+
+def spread(values: Sequence[float], tails: Sequence[float]) -> bool:
+    """Whether the values can only be compared on a logarithmic axis."""
+    return max(values) > WIDE * min(values) or max(tails, default=0.0) > SQUASHED * max(values)
+
+
+def ticks(axes: Axes, said: Callable[[float | None], str], log: bool) -> None:
+    """Few ticks, in the same words as the values."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+    axes.xaxis.set_major_locator(LogLocator(base=10, numticks=5) if log else MaxNLocator(3))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: said(value) if value else "0"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def caption(title: str, values: Sequence[Value], log: bool, note: Callable[[str, Sequence[Value], str], str], tail: bool) -> str:
+    parts = {
+        "Latency": "Median time of a call on one pinned thread",
+        "Throughput": "Samples per second on one pinned thread",
+        "Size": "Bytes on disk",
+    }
+    said = parts[title.split(",")[0]] + ("; the whisker ends at p99." if tail else ".")
+    return " ".join(filter(None, [said, "The axis is logarithmic." if log else "", note(title, values, "engine")]))
+
+
+def ratio_note(title: str, values: Sequence[Value], name: str) -> str:
+    """How the engine stands against the reference and the teacher."""
+    known = dict(values)
+    words_of = ("smaller", "larger") if title == "Size" else ("faster", "slower")
+    eager = "" if title == "Size" else " in PyTorch eager"
+    others = (("the reference", "reference"), (f"the teacher{eager}", "teacher"))
+    said = [f"{ratio(known[hop] / known[name], *words_of)} than {text}" for text, hop in others if {name, hop} <= set(known)]
+    return f"The engine is {' and '.join(said)}." if said else ""
+
+
+def ratio(times: float, better: str, worse: str) -> str:
+    return f"{words.times(times)} {better}" if times >= 1 else f"{words.times(1 / times)} {worse}"
+
+
+def plain_note(title: str, values: Sequence[Value], name: str) -> str:
+    known = dict(values)
+    if name not in known or "reference" not in known:
+        return ""
+    return f"The engine does {words.times(known[name] / known['reference'])} what the reference does."

@@ -1,0 +1,63 @@
+"""OACC and the control: what the original scores, and what the student would have scored without it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from attar.proof.report import words
+from attar.proof.report.gate import Gate
+from attar.proof.report.record import Record
+from attar.proof.report.target import Hop, Target
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The teacher, the student and the control side by side, before any conversion, and what follows from them."""
+
+    target: Target
+    """Whose evidence it is."""
+    hops: Sequence[Hop]
+    gain: tuple[str, str] | None
+    """The student's score minus the control's, and its bounds; None without a control."""
+    gates: Sequence[Gate]
+    """The promises, had the control made them."""
+    answer: str
+    """``needed``, ``not needed``, ``undecided``, or ``not asked``: there is no control, or nothing is promised."""
+    says: str
+
+
+def origin(found: Sequence[Target], records: Sequence[Record]) -> Origin | None:
+    """From the first target that has evidence, for these hops are the same in all; None when none has."""
+    target = next((target for target in found if target.hops), None)
+    if target is None:
+        return None
+    hops = [hop for name in ("teacher", "student", "control") if (hop := target.hop(name))]
+    said = target.distillation
+    if said is None:
+        return Origin(target, hops, gained(target), (), "not asked", unasked(target, records))
+    return Origin(target, hops, gained(target), said["gates"], answer(said["needed"]), words.sentence(said["says"]))
+
+
+def answer(needed: bool | None) -> str:
+    return "undecided" if needed is None else "needed" if needed else "not needed"
+
+
+def gained(target: Target) -> tuple[str, str] | None:
+    """``("+0.0047", "−0.0003 to +0.0097")``."""
+    found, signed = target.evidence["gain"], partial(words.change, places=4)
+    return None if found is None else (signed(found["score"]), words.span(found["bounds"], signed))
+
+
+def unasked(target: Target, records: Sequence[Record]) -> str:
+    """Why nobody knows whether distillation was needed."""
+    if target.hop("control"):
+        return "Nothing is promised that the control could keep, so it cannot say whether distillation was needed."
+    why = "it was not measured" if trained(records) else "none was trained; [control] enabled = true trains one"
+    return f"Whether distillation was needed cannot be told without a control: {why}."
+
+
+def trained(records: Sequence[Record]) -> bool:
+    """Whether there is a control that is not switched off."""
+    return any(r.slot == "control" and r.status in ("made", "reused") and not r.facts.get("off") for r in records)

@@ -1,0 +1,73 @@
+"""What the report knows of a run: the fields of one record a slot, and nothing of the engine behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from attar.proof.report import words
+
+Status = Literal["made", "reused", "failed", "skipped"]
+REFUSED = 3
+"""The exit code of a stage that refused, on the evidence, to make something."""
+
+
+class Record(Protocol):
+    """One slot of a run and what became of it. Every page of the report is a pure function of a sequence of these."""
+
+    @property
+    def slot(self) -> str:
+        """``student``, or ``TARGET.engine`` for what is made per target."""
+
+    @property
+    def stage(self) -> str:
+        """Name of the stage's class."""
+
+    @property
+    def status(self) -> Status: ...
+
+    @property
+    def reason(self) -> str:
+        """Why it was made, reused or skipped."""
+
+    @property
+    def key(self) -> str | None: ...
+
+    @property
+    def path(self) -> Path | None:
+        """The artifact's folder, where there is one."""
+
+    @property
+    def seconds(self) -> float:
+        """How long making it took, whenever that was."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]: ...
+
+    @property
+    def error(self) -> str | None: ...
+
+    @property
+    def exit_code(self) -> int:
+        """0, or what the error says: 3 is a bundle that was refused because of its verdict, which broke nothing."""
+
+    @property
+    def made(self) -> Mapping[str, Any]:
+        """``{"date": ISO 8601, "machine": {...}, "attar": version}``; empty if nothing was made."""
+
+    @property
+    def inputs(self) -> Mapping[str, str]:
+        """Input name to the slot that it was read from."""
+
+
+def outcome(record: Record) -> str:
+    """Its status, but for a bundle that a verdict forbids: that is ``refused``, not ``failed``."""
+    return "refused" if record.status == "failed" and record.exit_code == REFUSED else record.status
+
+
+def why(record: Record) -> str:
+    """Why it became that. What was made because it never had been is ``new``: "made, never made" contradicts itself."""
+    if outcome(record) == "refused":
+        return words.minus(record.error or record.reason)
+    return "new" if record.status == "made" and record.reason == "never made" else record.reason

@@ -1,0 +1,105 @@
+"""Sizes: whether a hop answers soundly at every size that its task promises, not only in the batches of the test split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from attar.engines.parity import Sizes, dynamic_axes, proven_sizes
+from attar.models.task import Array, Arrays, Kind, Output, Predict, Task
+from attar.pipeline.core.errors import StageError
+from attar.proof import metrics
+
+FEW = 8
+"""So many samples are asked for alone, and so many at least at every size: one answer to all of them is constant."""
+SAME = 1e-3  # of the largest magnitude: what another order of the same sums may change
+TINY = 1e-30
+LEAST, STEP = 0.98, 0.1
+"""The CORR of samples' answers in a batch with those alone, and how much of their magnitude they may differ by: rounding may flip
+some steps of int8, another sample may not."""
+
+
+def examined(task: Task, predict: Predict, some: Callable[[int, int], Arrays]) -> dict[str, Any]:
+    """``{"tried": count of sizes, "faults": ["at batch 1: ..."]}``.
+
+    ``some(samples, call)`` gives samples of the test split, others for each call; they are asked for where the batch is the only
+    dynamic axis. At other sizes there are none, and the task's random examples stand in for them.
+    """
+    only_batch, sizes = set(dynamic_axes(task)) == {"batch"}, proven_sizes(task)
+    found: list[str] = []
+    for number, each in enumerate(sizes):
+        calls = -(-FEW // each.get("batch", 1))  # that give at least so many samples
+        inputs = [
+            some(each["batch"], call) if only_batch else task.example(np.random.default_rng((1, number, call)), **each)
+            for call in range(calls)
+        ]
+        wrong = fault(task, predict, inputs, each)
+        if wrong:
+            found.append(f"at {', '.join(f'{axis} {size}' for axis, size in each.items())}: {wrong}")
+    return {"tried": len(sizes), "faults": found}
+
+
+def fault(task: Task, predict: Predict, inputs: Sequence[Arrays], sizes: Sizes) -> str | None:
+    """What is wrong with the answers to these inputs of one size; None if nothing is."""
+    try:
+        answers = [predict(each) for each in inputs]
+        again = predict(inputs[0])
+    except StageError as error:
+        return str(error)
+    for name, output in task.outputs.items():
+        wrong = next(filter(None, (unsound(output, answer[name], sizes) for answer in answers)), None)
+        wrong = wrong or constant(np.concatenate([answer[name] for answer in answers]))
+        wrong = wrong or unlike(answers[0][name], again[name], "a second answer to the same inputs")
+        if wrong:
+            return f"{name!r} {wrong}"
+    return crowded(task, predict, inputs[0], answers[0], sizes)
+
+
+def constant(answers: Array) -> str | None:
+    return f"is the same for {len(answers)} samples" if bool((answers == answers[0]).all()) else None
+
+
+def unsound(output: Output, answer: Array, sizes: Sizes) -> str | None:
+    wanted = [sizes.get(axis, axis) if isinstance(axis, str) else axis for axis in output.axes]
+    fits = len(wanted) == answer.ndim and all(isinstance(w, str) or w == n for w, n in zip(wanted, answer.shape, strict=True))
+    if not fits:
+        return f"has shape {list(answer.shape)}, expected {wanted}".replace("'", "")
+    if not np.isfinite(np.asarray(answer, np.float64)).all():
+        return "is not finite"
+    return None
+
+
+def unlike(expected: Array, got: Array, what: str) -> str | None:
+    if expected.shape != got.shape or not np.isfinite(np.asarray(got, np.float64)).all():
+        return f"of {what} has another shape or is not finite"
+    apart = difference(expected, got)
+    return f"of {what} differs by {apart:.2g} of its magnitude" if apart > SAME else None
+
+
+def difference(expected: Array, got: Array) -> float:
+    """The largest ``|got - expected|`` over the largest ``|expected|``."""
+    a, b = np.asarray(expected, np.float64), np.asarray(got, np.float64)
+    return float(np.abs(a - b).max(initial=0) / max(TINY, float(np.abs(a).max(initial=0))))
+
+
+def crowded(task: Task, predict: Predict, inputs: Arrays, answers: Arrays, sizes: Sizes) -> str | None:
+    """Whether the answer to a sample depends on the others in its batch, as with batch statistics of training mode."""
+    count = min(FEW, sizes.get("batch", 1))
+    if count < 2 or task.ranges["batch"][0] > 1:
+        return None
+    try:
+        rows = [predict({name: array[row : row + 1] for name, array in inputs.items()}) for row in range(count)]
+    except StageError as error:
+        return f"one sample alone: {error}"
+    for name, output in task.outputs.items():
+        together, alone = answers[name][:count], np.concatenate([row[name] for row in rows])
+        if together.shape != alone.shape or not np.isfinite(np.asarray(alone, np.float64)).all():
+            return f"{name!r} of one sample alone has another shape or is not finite"
+        kind: Kind = "values" if output.kind == "embedding" else output.kind  # of one network's: entry by entry, not pair by pair
+        apart, corr = difference(alone, together), metrics.compare(kind, alone, together).numbers["correlation"]
+        if apart > STEP or (apart > SAME and corr is not None and corr < LEAST):
+            told = f"CORR {corr:.3f} with the answers to each alone, it differs by {apart:.2g} of their magnitude"
+            return f"{name!r} depends on the other samples in the batch: {told}"
+    return None

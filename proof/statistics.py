@@ -1,0 +1,234 @@
+"""Statistics: what a number measured on some samples says about the numbers that it estimates.
+
+Every function gives a lower and an upper bound, each one-sided at 95 %: in about 5 of 100 validations the truth lies beyond
+the one that a verdict rests on. Comparisons are paired: two models answer the same samples, which are drawn independently.
+What is a count of samples (0/1 scores, agreement) has score bounds; the bootstrap is for what is not, and its bounds are too near
+where a few of few samples weigh most. ``benchmarks/gates.py`` measures how often each is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from fractions import Fraction
+from functools import lru_cache
+from statistics import NormalDist
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from attar.proof.metrics import Numbers, Sums
+
+Bounds = tuple[float, float]
+"""The lower and the upper bound, each one-sided at ``LEVEL``."""
+Indices = npt.NDArray[np.int64]
+Name = TypeVar("Name", bound=Hashable)
+
+LEVEL = 0.95
+Z = NormalDist().inv_cdf(LEVEL)
+RESOLUTION = 1e-12  # of a score bound
+RESAMPLES = 2000
+PART = 2**21  # counts that are made at a time: 2 MB, 16 MB as float64
+GROUPS = 200  # of samples that the jackknife of a slow statistic leaves out at a time
+UNDEFINED = 0.05  # of the resamples may have no value, such as an AUC of one class; they are left out
+MOST = 10**9  # samples that anybody may be told to collect
+
+
+def proportion(hits: int, samples: int) -> Bounds:
+    """Bounds of the probability of a hit: Wilson's (1927), corrected for skewness where that widens them."""
+    if not 0 <= hits <= samples or samples == 0:
+        raise ValueError(f"{hits} hits of {samples} samples; give at least one sample and no more hits than samples")
+    return 1 - score_bound(samples - hits, samples, lambda p: p), score_bound(hits, samples, lambda p: p)
+
+
+def paired(lost: int, won: int, samples: int) -> Bounds:
+    """Bounds of the drop of a 0/1 score: Tango's (1998), corrected for skewness where that widens them.
+
+    ``lost``: samples that were right and are wrong now; ``won``: wrong before and right now. The drop is (lost - won) / samples.
+    """
+    if min(lost, won) < 0 or lost + won > samples or samples == 0:
+        raise ValueError(
+            f"{lost} lost and {won} won of {samples} samples; give at least one sample and no more of both than samples"
+        )
+    return (
+        -score_bound(won - lost, samples, lambda drop: changed(won, lost, samples, drop)),
+        score_bound(lost - won, samples, lambda drop: changed(lost, won, samples, drop)),
+    )
+
+
+def changed(lost: int, won: int, samples: int, drop: float) -> float:
+    """The most likely probability that a sample changes sides if the true drop is ``drop`` (Tango 1998).
+
+    The probability of a win is the larger root of 2 n q^2 + b q + c, where the likelihood of the counts is greatest.
+    """
+    b = (2 * samples - lost + won) * drop - lost - won
+    c = -won * drop * (1 - drop)
+    gained = (math.sqrt(b * b - 8 * samples * c) - b) / (4 * samples)
+    return 2 * max(gained, -drop, 0.0) + drop
+
+
+def score_bound(total: int, samples: int, square: Callable[[float], float]) -> float:
+    """The largest mean of D in {-1, 0, 1} that a one-sided score test on the sum of D over the samples does not reject.
+
+    ``square``: the expectation of D^2 if that of D is the given mean. As D^3 = D, the third central moment is
+    m - 3 m E[D^2] + 2 m^3. Z deviations are corrected for skewness to the first order (Cornish and Fisher 1938; Laud 2017).
+    Where that would bring the bound nearer it is left out: with few changes the counts are so coarse that the test at the nearer
+    bound passes twice as often as it should.
+    """
+    estimate = total / samples
+    low, high = estimate, 1.0
+    while high - low > RESOLUTION:
+        mean = (low + high) / 2
+        variance = square(mean) - mean**2
+        third = mean - 3 * mean * square(mean) + 2 * mean**3
+        reach = Z * math.sqrt(variance / samples) - min(0, (Z**2 - 1) * third / (6 * samples * variance))
+        low, high = (mean, high) if mean - estimate <= reach else (low, mean)
+    return high
+
+
+def median(values: Numbers) -> Bounds:
+    """Bounds of the median, whatever the distribution of the ``values`` [n], which are independent: two of the values.
+
+    The k-th smallest exceeds the median when fewer than k values lie below it: binomial(n, 1/2) (Conover 1999, section 3.2).
+    """
+    n, ordered = len(values), np.sort(values)
+    if not np.isfinite(ordered).all():
+        raise ValueError("not all values are finite; their median has no bounds")
+    allowed = Fraction(1 - LEVEL) * 2**n
+    k, term, tail = 0, 1, 1  # subsets of k values; of at most k values
+    while tail <= allowed:
+        k += 1
+        term = term * (n - k + 1) // k
+        tail += term
+    if k == 0:
+        raise ValueError(f"{n} values are too few to bound a median at {LEVEL:.0%}; give at least {fewest()}")
+    return float(ordered[k - 1]), float(ordered[n - k])
+
+
+def fewest() -> int:
+    """The number of values at which even the least of them is a lower bound of the median."""
+    return math.ceil(-math.log2(1 - LEVEL))
+
+
+def bootstrap_sums(columns: Numbers, statistic: Callable[[Numbers], Numbers]) -> Bounds:
+    """Bounds of one; see ``bootstrap``."""
+    return bootstrap({"": Sums(columns, statistic)})[""]
+
+
+def bootstrap(wanted: Mapping[Name, Sums]) -> dict[Name, Bounds]:
+    """Bounds by resampling rows (BCa, see ``bca``): samples, or groups of samples where pairs are compared.
+
+    All statistics of as many rows are computed at once and on the same resamples. Raises ValueError for fewer than 2 rows, or
+    where the statistic of a resample is not a finite number.
+    """
+    alike: dict[int, dict[Name, Sums]] = {}
+    for name, each in wanted.items():
+        alike.setdefault(len(each.columns), {})[name] = each
+    return {name: bounds for some in alike.values() for name, bounds in together(some).items()}
+
+
+def together(wanted: Mapping[Name, Sums]) -> dict[Name, Bounds]:
+    columns = np.concatenate([each.columns for each in wanted.values()], 1, dtype=np.float64)  # (N, all k)
+    total, ends = columns.sum(0), np.cumsum([each.columns.shape[1] for each in wanted.values()])[:-1]
+    resampled = np.concatenate([part.astype(np.float64) @ columns for part in resamples(len(columns))])
+    split = (np.split(sums, ends, -1) for sums in (total, resampled, total - columns))
+    return {
+        name: bca(float(each.statistic(whole)), each.statistic(drawn), each.statistic(left))
+        for (name, each), whole, drawn, left in zip(wanted.items(), *split, strict=True)
+    }
+
+
+def bootstrap_rows(samples: int, statistic: Callable[[Indices], float]) -> Bounds:
+    """As ``bootstrap_sums``, of the same resamples, for any statistic of the rows whose indices it is given (some repeatedly).
+
+    Above 200 samples the jackknife leaves out one of 200 random groups at a time, which estimates the same acceleration.
+    """
+    rows = np.arange(samples)
+    resampled = [statistic(np.repeat(rows, counts)) for part in resamples(samples) for counts in part]
+    groups = np.array_split(np.random.default_rng(0).permutation(samples), min(samples, GROUPS))
+    left = [statistic(np.delete(rows, group)) for group in groups]
+    return bca(statistic(rows), np.array(resampled), np.array(left))
+
+
+def bootstrap_drop(expected: Numbers, got: Numbers, score: Callable[[Numbers], float]) -> Bounds:
+    """Bounds of score(expected) - score(got), of per-sample statistics [N, k] of the same samples, as ``bootstrap_rows``.
+
+    A bootstrap knows only the changes that it saw: with few or none its bounds are too near. So one sample more is lost and one
+    more is won, as Agresti and Min (2005) add to the counts of each change. For 0/1 scores use ``paired``: it needs no such help.
+    """
+    before, after = with_changes(expected, got, score)
+    low, high = bootstrap_rows(len(before), lambda rows: score(before[rows]) - score(after[rows]))
+    drop = score(expected) - score(got)
+    return min(low, drop), max(high, drop)
+
+
+def with_changes(expected: Numbers, got: Numbers, score: Callable[[Numbers], float]) -> tuple[Numbers, Numbers]:
+    """Both [N + 2, k]: one sample went from the best statistics that any sample has to the worst, and one came back.
+
+    Best is what raises the score most when added once more. Of more than 200 different statistics 200 are tried.
+    """
+    seen = np.unique(np.concatenate([expected, got]), axis=0)
+    seen = seen[np.unique(np.linspace(0, len(seen) - 1, GROUPS).round().astype(int))]
+    scores = [score(np.vstack([expected, one])) for one in seen]
+    best, worst = seen[np.argmax(scores)], seen[np.argmin(scores)]
+    return np.vstack([expected, best, worst]), np.vstack([got, worst, best])
+
+
+def resamples(samples: int) -> Iterator[npt.NDArray[np.uint8]]:
+    """How often each sample is drawn, [resamples, samples] in parts, the same whenever it is asked."""
+    if samples < 2:
+        raise ValueError(f"{samples} samples cannot be resampled; give at least 2")
+    together = max(1, PART // samples)
+    for start in range(0, RESAMPLES, together):
+        yield counted(samples, start, min(together, RESAMPLES - start))
+
+
+@lru_cache(maxsize=16)  # 32 MB, unless there are more than 2 million samples: every comparison of a ledger draws the same
+def counted(samples: int, start: int, count: int) -> npt.NDArray[np.uint8]:
+    """Counts [count, samples]; none comes near 255, which has a probability below 10^-500."""
+    chosen = np.random.default_rng((samples, start)).integers(samples, size=(count, samples))
+    chosen += np.arange(count)[:, None] * samples
+    made: npt.NDArray[np.uint8] = np.bincount(chosen.ravel(), minlength=count * samples).astype(np.uint8).reshape(count, samples)
+    made.flags.writeable = False
+    return made
+
+
+def bca(estimate: float, resampled: Numbers, left: Numbers) -> Bounds:
+    """Bias-corrected and accelerated bounds (Efron 1987; Efron and Tibshirani 1993, eqs. 14.10, 14.14 and 14.15).
+
+    ``resampled``: the statistic of each resample; ``left``: with each sample left out. Where all resamples give the estimate, so
+    do both bounds: a bootstrap sees no difference that no sample shows. Bounds never exclude the estimate.
+    """
+    values = np.concatenate([[estimate], resampled, left])
+    undefined = int((~np.isfinite(values)).sum())
+    if not math.isfinite(estimate) or undefined > UNDEFINED * len(values):
+        raise ValueError(
+            f"the statistic is not a finite number for {undefined} of {len(values)} sets of these samples "
+            "(such as F1 of samples without a positive one); define it there, say as 0, or give more samples"
+        )
+    resampled, left = resampled[np.isfinite(resampled)], left[np.isfinite(left)]
+    below = ((resampled < estimate).mean() + (resampled <= estimate).mean()) / 2
+    bias = NormalDist().inv_cdf(float(np.clip(below, 0.5 / len(resampled), 1 - 0.5 / len(resampled))))
+    influence = left.mean() - left
+    spread = float((influence**2).sum()) ** 1.5
+    acceleration = float((influence**3).sum()) / (6 * spread) if spread > 0 else 0.0
+    shares = [bca_share(bias, acceleration, z) for z in (-Z, Z)]
+    low, high = np.quantile(resampled, shares)
+    return min(float(low), estimate), max(float(high), estimate)
+
+
+def bca_share(bias: float, acceleration: float, z: float) -> float:
+    """The share of resamples below the bound. The divisor is positive: acceleration is at most 1/6 and ``bias + z`` below 6."""
+    return NormalDist().cdf(bias + (bias + z) / (1 - acceleration * (bias + z)))
+
+
+def enough(estimate: float, bound: float, limit: float, samples: int) -> int | None:
+    """About how many samples would bring ``bound`` to ``limit`` if the estimate stayed, as bounds near it with 1 / sqrt(samples).
+
+    ``bound`` is the one on the limit's side. None where the estimate lies at the limit or more than 10^9 samples are needed.
+    """
+    if estimate == limit:
+        return None
+    narrower = abs(bound - estimate) / abs(limit - estimate)
+    return math.ceil(samples * narrower**2) if narrower <= math.sqrt(MOST / samples) else None

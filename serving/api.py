@@ -1,0 +1,235 @@
+"""API: what is asked for by which method and path, and what is answered: the Open Inference Protocol v2 over HTTP.
+
+Written against ``Request`` and ``Reply`` alone. Further pages are further routes.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import zlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import lru_cache
+from time import perf_counter_ns
+from typing import Any, TypeAlias
+from urllib.parse import unquote_to_bytes
+
+import httptools
+
+from attar import __version__
+from attar.models.task import Array
+from attar.pipeline.core.errors import Unfit
+from attar.serving import logs, openapi, protocol
+from attar.serving.errors import BadRequest, EngineFailed, NotAllowed, NotFound, Refused, TooLarge
+from attar.serving.http import Reply, Request, error_reply, json_reply
+from attar.serving.model import Model
+from attar.serving.observer import Observer
+from attar.serving.protocol import Infer
+from attar.serving.reader import flag, parsed
+from attar.serving.repository import Repository
+
+Handler: TypeAlias = Callable[..., Awaitable[Reply]]
+"""Of a request and, by name, of the parts that its path names."""
+MODEL = r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?"
+EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]
+LENGTH = protocol.HEADER_LENGTH.lower().encode()
+ENCODINGS = {b"gzip": 31, b"deflate": 15}
+"""What zlib calls them."""
+REQUEST_ID = b"x-request-id"
+SHOWN = re.compile(rb"[!-~]{1,128}")
+"""An id that is echoed and logged; any other is passed over."""
+log = logging.getLogger(__name__)
+access = logging.getLogger("attar.access")
+
+
+class Api:
+    def __init__(self, repository: Repository, observers: Iterable[Observer] = ()) -> None:
+        self.repository, self.settings, self.observers = repository, repository.settings, tuple(observers)
+        self.draining = False
+        self.routes: list[tuple[str, re.Pattern[str], Handler]] = []
+        self._found = lru_cache(maxsize=1024)(self._find)
+        for method, path, handler in (
+            ("GET", "/v2/health/live", self.live),
+            ("GET", "/v2/health/ready", self.ready),
+            ("GET", "/v2/?", self.server),
+            ("GET", r"/openapi\.json", self.openapi),
+            ("GET", r"/v2/models/stats", self.every_statistics),
+            ("GET", MODEL, self.model),
+            ("GET", MODEL + "/ready", self.model_ready),
+            ("GET", MODEL + "/config", self.configuration),
+            ("GET", MODEL + "/stats", self.statistics),
+            ("POST", MODEL + "/infer", self.infer),
+            ("POST", "/v2/repository/index", self.index),
+            ("POST", "/v2/repository/models/(?P<name>[^/]+)/load", self.load),
+            ("POST", "/v2/repository/models/(?P<name>[^/]+)/unload", self.unload),
+        ):
+            self.route(method, path, handler)
+
+    def route(self, method: str, path: str, handler: Handler) -> None:
+        """``path``: a pattern of the whole path; its named groups are handed to the handler. GET answers HEAD too."""
+        self.routes.append((method, re.compile(path), handler))
+        self._found.cache_clear()
+
+    async def answer(self, request: Request) -> Reply:
+        """Never fails: what was not foreseen is logged and told as 500."""
+        started = perf_counter_ns() if self.settings.access_log else 0
+        named = request.headers.get(REQUEST_ID)
+        if named and SHOWN.fullmatch(named):
+            request.id = named.decode()
+        try:
+            handler, parts = self._found(request.method, request.target)
+            reply = await handler(request, **parts)
+        except Refused as error:
+            reply = self.refused(error, request)
+        except Exception:
+            log.exception("a request failed", extra=logs.fields(**told_of(request)))
+            reply = self.refused(EngineFailed("the server failed; its log says why"), request)
+        if named and request.id:
+            reply.headers = [*reply.headers, ("X-Request-ID", request.id)]
+        if started:
+            taken = round((perf_counter_ns() - started) / 1e6, 3)
+            access.info("answered", extra=logs.fields(**told_of(request), status=reply.status, milliseconds=taken))
+        return reply
+
+    def refused(self, error: Refused, request: Request | None = None) -> Reply:
+        """The answer that says no; ``request``: None where what came was never a whole one."""
+        self.noted(error, **(told_of(request) if request else {}))
+        return error_reply(error)
+
+    def noted(self, error: Refused, **about: Any) -> None:
+        """Whoever asked, over either transport, is told no: it is counted, and always logged."""
+        for observer in self.observers:
+            observer.refused(error)
+        log.warning("refused", extra=logs.fields(**about, status=error.status, cause=error.cause, error=str(error)))
+
+    def _find(self, method: str, target: bytes) -> tuple[Handler, dict[str, str]]:
+        path = path_of(target)
+        allowed = [(made, match, handler) for made, pattern, handler in self.routes if (match := pattern.fullmatch(path))]
+        for made, match, handler in allowed:
+            if method == made or (method, made) == ("HEAD", "GET"):
+                return handler, {name: value for name, value in match.groupdict().items() if value}
+        if allowed:
+            raise NotAllowed(f"{method} is not allowed here, {allowed[0][0]} is")
+        raise NotFound(f"there is no {path[:200]!r}")
+
+    # -- the server -------------------------------------------------------------------------------------------------
+
+    async def live(self, request: Request) -> Reply:
+        return Reply()
+
+    async def ready(self, request: Request) -> Reply:
+        return Reply(status=200 if self.repository.ready and not self.draining else 503)
+
+    async def server(self, request: Request) -> Reply:
+        return json_reply({"name": "attar", "version": __version__, "extensions": EXTENSIONS})
+
+    async def openapi(self, request: Request) -> Reply:
+        return json_reply(openapi.document(self.repository.models(), self.settings))
+
+    # -- models -----------------------------------------------------------------------------------------------------
+
+    async def model(self, request: Request, name: str, version: str = "") -> Reply:
+        return json_reply(self.repository.metadata(name, version))
+
+    async def model_ready(self, request: Request, name: str, version: str = "") -> Reply:
+        ready = self.repository.model(name, version).served.ready and not self.draining
+        return Reply(status=200 if ready else 503)
+
+    async def configuration(self, request: Request, name: str, version: str = "") -> Reply:
+        return json_reply(self.repository.model(name, version).configuration())
+
+    async def statistics(self, request: Request, name: str, version: str = "") -> Reply:
+        return json_reply({"model_stats": [self.repository.model(name, version).told()]})
+
+    async def every_statistics(self, request: Request) -> Reply:
+        return json_reply({"model_stats": [model.told() for model in self.repository.models()]})
+
+    async def infer(self, request: Request, name: str, version: str = "") -> Reply:
+        model = self.repository.model(name, version)
+        asked = self.read(request, model)
+        return written(model, asked, await model.infer(asked))
+
+    def read(self, request: Request, model: Model) -> Infer:
+        """What the model is asked. Raises Refused, and tells whoever observes it."""
+        try:
+            asked = model.reader.read(body(request, self.settings.max_body), header_length(request))
+        except Refused as error:
+            model.failed(error, 0)
+            raise
+        request.id = request.id or asked.id
+        return asked
+
+    # -- the repository ---------------------------------------------------------------------------------------------
+
+    async def index(self, request: Request) -> Reply:
+        asked = parsed(body(request, self.settings.max_body) or b"{}")
+        ready = flag(asked.get("ready", False), "ready")
+        return json_reply([entry for entry in self.repository.index() if not ready or entry["state"] == "READY"])
+
+    async def load(self, request: Request, name: str) -> Reply:
+        asked = parsed(body(request, self.settings.max_body) or b"{}")
+        await load(self.repository, name, asked.get("parameters"))
+        return Reply()
+
+    async def unload(self, request: Request, name: str) -> Reply:
+        await self.repository.unload(name)
+        return Reply()
+
+
+async def load(repository: Repository, name: str, parameters: object) -> None:
+    """As either transport asks for it. Raises BadRequest for a bundle that is not fit, too."""
+    if parameters:
+        raise BadRequest("a bundle says everything about itself; nothing of it is replaced by parameters")
+    try:
+        await repository.load(name)
+    except Unfit as error:
+        raise BadRequest(str(error)) from error
+
+
+def written(model: Model, asked: Infer, found: Mapping[str, Array]) -> Reply:
+    pieces, size = protocol.write(protocol.answer(asked, found, model.name, model.version, model.signature.labels))
+    if size is None:
+        return Reply(pieces)
+    return Reply(pieces, content_type="application/octet-stream", headers=[(protocol.HEADER_LENGTH, str(size))])
+
+
+def told_of(request: Request) -> dict[str, Any]:
+    """What a line of the log says about it."""
+    return {"id": request.id, "method": request.method, "target": request.target[:200].decode("latin-1")}
+
+
+def path_of(target: bytes) -> str:
+    """Raises BadRequest for what is no URL."""
+    try:
+        return unquote_to_bytes(httptools.parse_url(target).path or b"/").decode()
+    except (httptools.HttpParserInvalidURLError, UnicodeDecodeError) as error:
+        raise BadRequest(f"{target[:200]!r} is no path") from error
+
+
+def header_length(request: Request) -> int | None:
+    given = request.headers.get(LENGTH)
+    if given is None:
+        return None
+    if not given.isdigit() or len(given) > 18:
+        raise BadRequest(f"{protocol.HEADER_LENGTH} is {given[:40].decode('latin-1')!r}, expected a number of bytes")
+    return int(given)
+
+
+def body(request: Request, most: int) -> bytes:
+    """Decompressed. Raises BadRequest for an unknown or broken encoding, TooLarge for more than ``most`` bytes."""
+    encoding = request.headers.get(b"content-encoding")
+    if encoding is None:
+        return request.body
+    encoding = encoding.lower()
+    if encoding not in ENCODINGS:
+        raise BadRequest(f"the Content-Encoding is {encoding[:40].decode('latin-1')!r}, taken are gzip and deflate")
+    opened = zlib.decompressobj(ENCODINGS[encoding])
+    try:
+        made = opened.decompress(request.body, most + 1)
+    except zlib.error as error:
+        raise BadRequest(f"the body is no {encoding.decode()}: {error}") from error
+    if len(made) > most:
+        raise TooLarge(f"the body is over {most} bytes when decompressed")
+    if not opened.eof or opened.unused_data:
+        raise BadRequest(f"the body is no whole {encoding.decode()}")
+    return made

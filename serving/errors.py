@@ -1,0 +1,106 @@
+"""Errors: why a request gets no answer, in words for its caller and with the HTTP status that says the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from attar.pipeline.core.errors import AttarError
+
+
+class Refused(AttarError):
+    """A request without an answer. The message is what its caller reads."""
+
+    status: ClassVar[int]
+    """Of HTTP."""
+    cause: ClassVar[str]
+    """A word for metrics and logs."""
+    retry_after: ClassVar[int | None] = None
+    """Seconds after which trying again makes sense; None where it makes none."""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, str]]:
+        """Of HTTP, that say the same."""
+        return [] if self.retry_after is None else [("Retry-After", str(self.retry_after))]
+
+
+class BadRequest(Refused):
+    """Not a request of the protocol, or not one that this model takes."""
+
+    status, cause = 400, "bad_request"
+
+
+class Unauthorized(Refused):
+    """No token, or one that is not in the file."""
+
+    status, cause = 401, "unauthorized"
+
+    @property
+    def headers(self) -> Sequence[tuple[str, str]]:
+        return [("WWW-Authenticate", "Bearer")]
+
+
+class Forbidden(Refused):
+    """Sent by a page of another site, in the name of whoever reads that page."""
+
+    status, cause = 403, "forbidden"
+
+
+class NotFound(Refused):
+    """No such model, version or page."""
+
+    status, cause = 404, "not_found"
+
+
+class NotAllowed(Refused):
+    """The page is there, the method is not."""
+
+    status, cause = 405, "not_allowed"
+
+
+class TooLarge(Refused):
+    """Over one of the limits in ``Settings``."""
+
+    status, cause = 413, "too_large"
+
+
+class HeaderTooLarge(Refused):
+    """The request's line and headers are over the limit."""
+
+    status, cause = 431, "header_too_large"
+
+
+class TooSlow(Refused):
+    """The client took too long to send it."""
+
+    status, cause = 408, "too_slow"
+
+
+class Busy(Refused):
+    """The queue is full, or the model is on its way in or out."""
+
+    status, cause = 503, "busy"
+    retry_after = 1
+
+
+class Late(Refused):
+    """The deadline passed before there was an answer."""
+
+    status, cause = 504, "late"
+
+
+class EngineFailed(Refused):
+    """The engine broke; the request was in order."""
+
+    status, cause = 500, "engine_failed"
+
+
+def kind(value: Any) -> str:
+    """What a message calls it."""
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "missing"}
+    return names.get(type(value), "a number")
+
+
+def shown(value: Any) -> str:
+    """For a message: the start of a value. A list or an object may be nested deeper than can be shown, so its kind is told."""
+    return kind(value) if isinstance(value, dict | list) else str(value)[:80]

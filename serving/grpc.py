@@ -1,0 +1,269 @@
+"""gRPC: the Open Inference Protocol v2 over gRPC, beside HTTP on the same event loop and with the same models."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from math import inf
+from typing import Any, TypeAlias
+
+import grpc
+from google.protobuf.message_factory import GetMessageClass
+
+from attar import __version__
+from attar.pipeline.core.errors import AttarError
+from attar.serving import protocol
+from attar.serving.api import EXTENSIONS, Api, load
+from attar.serving.errors import Busy, NotFound, Refused
+from attar.serving.grpc_calls import decoded, encoded, foreseen, refuse
+from attar.serving.grpc_door import Door
+from attar.serving.grpc_infer import read, written
+from attar.serving.guard import Guard
+from attar.serving.health import Health
+from attar.serving.messages import (
+    HEALTH,
+    SERVICE,
+    HealthCheckRequest,
+    HealthCheckResponse,
+    ModelInferRequest,
+    ModelStreamInferResponse,
+)
+from attar.serving.settings import Settings
+
+GRACE = 1.0
+"""Seconds that a stream stays open without a request when the server ends."""
+HOLD = 0.1
+"""Seconds for which calls that come when the server ends are held, so that none comes from a client that waits for its answer
+in the moment of the end."""
+WATCHERS = 8
+"""One of so many of the calls that are taken at a time may be a Watch, which has no end of its own."""
+Fields: TypeAlias = Mapping[str, Any]
+"""Of a response."""
+Handler: TypeAlias = Callable[[Any, Any], Awaitable[Any]]
+"""From a request and its context to a response, or to its fields."""
+
+
+class Rpc:
+    """The services and the server that they are reached through."""
+
+    def __init__(self, api: Api, guard: Guard) -> None:
+        self.api, self.repository, self.settings = api, api.repository, api.settings
+        self.address = ""
+        """Where it listens, once it does."""
+        self._guard, self._door, self._health = guard, Door(guard, self.settings), Health(api)
+        self._open = asyncio.Event()
+        """Whether calls that come are begun at once."""
+        self._open.set()
+        self._streams: set[asyncio.Timeout] = set()  # of those that wait for a request
+        self._watching = 0
+        self._handlers: Mapping[str, Handler] = {
+            "ServerLive": self.live,
+            "ServerReady": self.ready,
+            "ServerMetadata": self.server,
+            "ModelReady": self.model_ready,
+            "ModelMetadata": self.model,
+            "ModelConfig": self.configuration,
+            "ModelStatistics": self.statistics,
+            "ModelInfer": self.infer,
+            "RepositoryIndex": self.index,
+            "RepositoryModelLoad": self.load,
+            "RepositoryModelUnload": self.unload,
+            "Check": self.check,
+        }
+
+    async def start(self) -> None:
+        """Raises AttarError for an address that cannot be had."""
+        self._server = grpc.aio.server(options=options(self.settings))
+        streams = {"ModelStreamInfer": self.stream, "Watch": self.watch}
+        for service in (SERVICE, HEALTH):
+            methods = {
+                method.name: grpc.stream_stream_rpc_method_handler(streams[method.name])
+                if method.server_streaming
+                else grpc.stream_unary_rpc_method_handler(self._unary(method))
+                for method in service.methods
+            }
+            self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service.full_name, methods)])
+        host = f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
+        try:
+            port = self._opened(f"{host}:{self.settings.grpc_port}")
+        except RuntimeError as error:
+            asked = f"{host}:{self.settings.grpc_port}"
+            raise AttarError(f"cannot listen on {asked} for gRPC: {error}; choose another with --host and --grpc-port") from error
+        await self._server.start()
+        self.address = f"grpc{'s' if self.settings.tls_cert else ''}://{host}:{port}"
+
+    def _opened(self, address: str) -> int:
+        pair = self._guard.key_pair()
+        if pair is None:
+            return int(self._server.add_insecure_port(address))
+        return int(self._server.add_secure_port(address, grpc.ssl_server_credentials([pair])))
+
+    async def stop(self) -> None:
+        """Take no more, and answer what has begun within ``settings.drain`` seconds.
+
+        gRPC says CANCELLED, which no client tries again, to a call that comes after it has begun to stop and before its client
+        has read its GOAWAY. So calls are held first, and answered behind the GOAWAY: their clients read it before the answer.
+        """
+        for limit in self._streams:
+            limit.reschedule(asyncio.get_running_loop().time() + GRACE)
+        self._open.clear()
+        await asyncio.sleep(min(HOLD, self.settings.drain))
+        stopped = asyncio.create_task(self._server.stop(self.settings.drain))
+        asyncio.get_running_loop().call_soon(self._open.set)  # behind the first step of the task, which sends the GOAWAY
+        await stopped
+
+    def _unary(self, method: Any) -> Callable[[Any, Any], Awaitable[bytes]]:
+        """What gRPC calls. It reads, decodes and encodes by itself, so that a request that never comes is cut off, which gRPC
+        does not do, and so that every error is told as one of the protocol."""
+        name, handler = method.name, self._handlers[method.name]
+        asked, answered = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
+
+        async def answer(context: Any) -> bytes:
+            await self._open.wait()
+            made = await handler(decoded(asked, await self._door.message(name, context)), context)
+            return encoded(answered(**made) if isinstance(made, Mapping) else made)
+
+        async def call(_: Any, context: Any) -> bytes:
+            async with self._refusing(name, context):
+                return await answer(context)
+
+        return call
+
+    @asynccontextmanager
+    async def _refusing(self, name: str, context: Any) -> AsyncIterator[None]:
+        """A call that is counted among those under way. An error ends it with its status, and is counted and logged."""
+        try:
+            with foreseen(name), self._door.count_call(name, context):
+                yield
+        except Refused as error:
+            self.api.noted(error, method=name)
+            await refuse(context, error)
+
+    async def _next(self, context: Any) -> Any:
+        """The next request of a stream. Raises Busy where none comes for long, or soon when the server ends."""
+        try:
+            async with asyncio.timeout(GRACE if self.api.draining else self.settings.idle) as limit:
+                self._streams.add(limit)
+                try:
+                    return await context.read()
+                finally:
+                    self._streams.discard(limit)
+        except TimeoutError:
+            raise Busy("no request came on the stream for long, or the server ends; open another") from None
+
+    # -- the server -------------------------------------------------------------------------------------------------
+
+    async def live(self, request: Any, context: Any) -> Fields:
+        return {"live": True}
+
+    async def ready(self, request: Any, context: Any) -> Fields:
+        return {"ready": self.repository.ready and not self.api.draining}
+
+    async def server(self, request: Any, context: Any) -> Fields:
+        return {"name": "attar", "version": __version__, "extensions": EXTENSIONS}
+
+    async def check(self, request: Any, context: Any) -> Fields:
+        """What there is by name is told to whoever has a token alone."""
+        if request.service:
+            self._door.admit(context)
+        return {"status": self._health.status(request.service)}
+
+    async def watch(self, _: Any, context: Any) -> AsyncIterator[bytes]:
+        """Needs a token for the server as well: it takes up a call for as long as its client likes."""
+        await self._open.wait()
+        async with self._refusing("Watch", context):
+            asked = decoded(HealthCheckRequest, await self._door.message("Watch", context))
+            with self._watcher():
+                async for status in self._health.changes(asked.service):
+                    yield encoded(HealthCheckResponse(status=status))
+            raise Busy("the server ends; ask another")
+
+    @contextmanager
+    def _watcher(self) -> Iterator[None]:
+        """Raises Busy where so many watch that requests would find no place."""
+        most = max(1, self.settings.max_connections // WATCHERS)
+        if self._watching >= most:
+            raise Busy(f"{most} watch already; ask with Check")
+        self._watching += 1
+        try:
+            yield
+        finally:
+            self._watching -= 1
+
+    # -- models -----------------------------------------------------------------------------------------------------
+
+    async def model_ready(self, request: Any, context: Any) -> Fields:
+        """An unknown model is not ready, which clients tell from an error."""
+        try:
+            served = self.repository.model(request.name, request.version).served
+        except (NotFound, Busy):
+            return {"ready": False}
+        return {"ready": served.ready and not self.api.draining}
+
+    async def model(self, request: Any, context: Any) -> Fields:
+        return self.repository.metadata(request.name, request.version)
+
+    async def configuration(self, request: Any, context: Any) -> Fields:
+        return {"config": self.repository.model(request.name, request.version).configuration()}
+
+    async def statistics(self, request: Any, context: Any) -> Fields:
+        """Of every model where none is named."""
+        named = [self.repository.model(request.name, request.version)] if request.name else self.repository.models()
+        return {"model_stats": [model.told() for model in named]}
+
+    async def infer(self, request: Any, context: Any) -> Any:
+        remaining = context.time_remaining()
+        return await self._inferred(request, inf if remaining is None else remaining)
+
+    async def stream(self, _: Any, context: Any) -> AsyncIterator[bytes]:
+        """Answers in the order of the requests; an error is told in its place and does not end the stream."""
+        await self._open.wait()
+        async with self._refusing("ModelStreamInfer", context):
+            while (sent := await self._next(context)) is not grpc.aio.EOF:
+                yield encoded(await self._streamed(sent))
+
+    async def _streamed(self, sent: bytes) -> Any:
+        try:
+            with foreseen("ModelStreamInfer"):
+                return ModelStreamInferResponse(infer_response=await self._inferred(decoded(ModelInferRequest, sent), inf))
+        except Refused as error:
+            self.api.noted(error, method="ModelStreamInfer")
+            return ModelStreamInferResponse(error_message=str(error))
+
+    async def _inferred(self, request: Any, within: float) -> Any:
+        model = self.repository.model(request.model_name, request.model_version)
+        try:
+            asked = read(model.reader, request)
+        except Refused as error:
+            model.failed(error, 0)
+            raise
+        found = await model.infer(asked, within)
+        answer = protocol.answer(asked, found, model.name, model.version, model.signature.labels)
+        return written(answer, request.parameters)
+
+    # -- the repository ---------------------------------------------------------------------------------------------
+
+    async def index(self, request: Any, context: Any) -> Fields:
+        return {"models": [each for each in self.repository.index() if not request.ready or each["state"] == "READY"]}
+
+    async def load(self, request: Any, context: Any) -> Fields:
+        await load(self.repository, request.model_name, request.parameters)
+        return {}
+
+    async def unload(self, request: Any, context: Any) -> Fields:
+        await self.repository.unload(request.model_name)
+        return {}
+
+
+def options(settings: Settings) -> list[tuple[str, int]]:
+    """Of gRPC's server; what they mean says its ``channel_arg_names.h``."""
+    return [
+        ("grpc.so_reuseport", 0),  # else a second server would take half of the requests without a word
+        ("grpc.max_receive_message_length", settings.max_body),
+        ("grpc.max_metadata_size", settings.max_header),
+        ("grpc.max_connection_idle_ms", int(settings.idle * 1000)),
+        ("grpc.keepalive_time_ms", int(settings.idle * 1000)),  # asks whether a client that says nothing is still there
+        ("grpc.http2.ping_timeout_ms", int(settings.slow * 1000)),
+        ("grpc.server_handshake_timeout_ms", int(settings.slow * 1000)),
+    ]

@@ -1,0 +1,299 @@
+"""HTTP: one connection of HTTP/1.1 as an asyncio protocol on httptools: bytes to requests, replies to bytes.
+
+No framework stands between the socket and the model: what it would take pays for the checks (``benchmarks/RESULTS.md``), and the
+limits below are simplest where the bytes come in. What is asked for and answered is not known here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from http import HTTPStatus
+from math import inf
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import httptools
+import orjson
+
+from attar.serving.errors import BadRequest, Busy, HeaderTooLarge, Refused, TooLarge, TooSlow
+
+if TYPE_CHECKING:
+    from attar.serving.server import Server
+
+Buffer: TypeAlias = bytes | memoryview
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+JOINED = 65536
+"""Bytes up to which head and body are sent as one piece."""
+SLOWEST = 16_384
+"""Bytes a second that a client must manage over the seconds that it has anyway."""
+LINGER = 2.0
+"""Seconds in which a client may read why it was cut off before the connection is reset."""
+GRACE = 1.0
+"""Seconds that an idle connection stays open when the server ends."""
+PIPELINED = 16
+"""Requests of one connection that may wait for their turn before no more is read."""
+
+
+@dataclass(slots=True)
+class Request:
+    method: str
+    target: bytes
+    """As it was sent: a path with its query, or a whole URL."""
+    headers: dict[bytes, bytes]
+    """By lower-case name; what is there several times is joined by commas (RFC 9110 5.2), so that none overrides another."""
+    body: bytes
+    keep_alive: bool
+    id: str = ""
+    """What its client calls it, for the log."""
+
+
+@dataclass(slots=True)
+class Reply:
+    body: Sequence[Buffer] = ()
+    status: int = 200
+    content_type: str = "application/json"
+    headers: Sequence[tuple[str, str]] = ()
+
+
+class Connection(asyncio.Protocol):
+    """Answers its requests one after the other, in their order."""
+
+    def __init__(self, server: Server) -> None:
+        self.until = inf
+        """On the loop's clock, when to ``cut`` it: the server looks now and then, so no timer is set for a request."""
+        self._server, self._settings, self._loop = server, server.settings, asyncio.get_running_loop()
+        self._parser = httptools.HttpRequestParser(self)
+        self._requests: deque[Request] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._fault: Refused | None = None
+        self._last = self._reading = self._headed = self._blocked = self._paused = False
+        self._began = 0.0
+        self._target, self._headers, self._body = b"", dict[bytes, bytes](), list[bytes]()
+        self._head = self._size = 0  # bytes of the headers and of the body of the request that is being read
+        self._held = 0  # of those of all requests that are not answered
+        self._received = 0  # bytes of the request that is being read, from the second piece on
+
+    # -- what the server does with it -------------------------------------------------------------------------------
+
+    def cut(self) -> None:
+        """Its time is over: say so to a client that was slow to send, drop one that is slow to read."""
+        if self._reading:
+            self._refuse(TooSlow("the request did not arrive in time; send it quicker, or in parts"))
+        elif self._last or self._blocked:
+            self._transport.abort()
+        else:
+            self._transport.close()
+
+    def drain(self) -> None:
+        """Its next answer is its last. While nothing is asked it stays open for a moment, as a request may be on its way."""
+        if not (self._reading or self._task or self._last):
+            self.until = self._loop.time() + GRACE
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    # -- what the transport calls -----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._server.connections.add(self)
+        self._watch()
+        if len(self._server.connections) > self._settings.max_connections:
+            self._transport.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Whatever it waited for is dropped. A client that is done sending counts as gone, as one that crashed looks the same."""
+        self._server.connections.discard(self)
+        self._hold(-self._held)
+        self._requests.clear()
+        self._last = True
+        if self._task:
+            self._task.cancel()
+
+    def pause_writing(self) -> None:
+        self._blocked = True
+        self._watch()
+
+    def resume_writing(self) -> None:
+        self._blocked = False
+        self._go_on()
+
+    def data_received(self, data: bytes) -> None:
+        if self._last:
+            return
+        self._received += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._last = True  # the request itself was read and is answered; the parser reads no further
+        except httptools.HttpParserError as error:
+            if not self._last:  # nothing is read behind "Connection: close"
+                self._refuse(BadRequest(f"no HTTP: {error}"))
+        if self._reading:
+            if self._received - self._size > self._settings.max_header + self._size // 4:
+                self._refuse(HeaderTooLarge(f"more than {self._settings.max_header} bytes came that belong to no body"))
+            self._watch()
+
+    # -- what the parser calls --------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._target, self._headers, self._body = b"", {}, []
+        self._head = self._size = self._received = 0
+        self._reading, self._headed, self._began = not self._last, False, self._loop.time()
+
+    def on_url(self, part: bytes) -> None:
+        self._target += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._last or self._headed:  # what follows a body changes nothing of what was said before it
+            return
+        self._head += len(name) + len(value)
+        name = name.lower()
+        if name in self._headers:
+            value = self._headers[name] + b", " + value
+            if len(value) > self._settings.max_header:  # before it is copied again and again
+                self._refuse(HeaderTooLarge(f"the headers are over {self._settings.max_header} bytes"))
+        self._headers[name] = value
+
+    def on_headers_complete(self) -> None:
+        self._headed = True
+        if self._last:
+            return
+        try:
+            self._check_head()
+        except Refused as error:
+            self._refuse(error)
+            return
+        if self._headers.get(b"expect", b"").lower() == b"100-continue" and not (self._task or self._requests):
+            self._transport.write(CONTINUE)
+
+    def _check_head(self) -> None:
+        """Before anything of the body is read. Raises Refused."""
+        length = self._headers.get(b"content-length", b"0")
+        if len(self._target) + self._head > self._settings.max_header:
+            raise HeaderTooLarge(f"the request's line and headers are over {self._settings.max_header} bytes")
+        self._server.guard.check(self._target, self._headers)
+        version, coding = self._parser.get_http_version(), self._headers.get(b"transfer-encoding")
+        if version not in ("1.0", "1.1"):
+            raise BadRequest(f"this is HTTP/{version}, spoken are 1.0 and 1.1")
+        if coding is not None and (coding.lower() != b"chunked" or version != "1.1"):
+            raise BadRequest("the one Transfer-Encoding that is read is chunked, in HTTP/1.1; compress with Content-Encoding")
+        if len(length) > 18 or int(length) > self._settings.max_body:
+            raise TooLarge(f"the body is over {self._settings.max_body} bytes")
+
+    def on_body(self, part: bytes) -> None:
+        if self._last:
+            return
+        self._size += len(part)
+        self._hold(len(part))
+        if self._size > self._settings.max_body:
+            self._refuse(TooLarge(f"the body is over {self._settings.max_body} bytes"))
+        elif self._server.bodies > self._settings.max_bodies:
+            self._refuse(Busy("the bodies of others fill the memory that is set aside for them; try again later"))
+        else:
+            self._body.append(part)
+
+    def on_message_complete(self) -> None:
+        if self._last:
+            return
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        keep = self._parser.should_keep_alive()
+        self._requests.append(Request(self._parser.get_method().decode(), self._target, self._headers, body, keep))
+        self._reading, self._last = False, not keep
+        if len(self._requests) >= PIPELINED and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+        self._go_on()
+
+    def _hold(self, size: int) -> None:
+        self._held += size
+        self._server.bodies += size
+
+    # -- one request after the other --------------------------------------------------------------------------------
+
+    def _refuse(self, error: Refused) -> None:
+        """Nothing more is read; what came before is still answered."""
+        if not self._last:
+            self._fault, self._last, self._reading = error, True, False
+            self._body.clear()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Take the next request, where the one before is answered and its answer taken in."""
+        if not (self._task or self._blocked):
+            if self._requests:
+                self._task = self._loop.create_task(self._serve(self._requests.popleft()))
+            elif self._fault:
+                self._write(self._server.refused(self._fault), keep=False)
+                self._fault = None
+                self._linger()
+            if self._paused and len(self._requests) < PIPELINED:
+                self._paused = False
+                self._transport.resume_reading()
+        self._watch()
+
+    async def _serve(self, request: Request) -> None:
+        reply = await self._server.answer(request)
+        self._hold(-len(request.body))
+        self._task = None
+        if self._transport.is_closing():
+            return
+        keep = request.keep_alive and not self._server.draining and not (self._last and not self._requests and not self._fault)
+        self._write(reply, keep, bodiless=request.method == "HEAD")
+        if keep:
+            self._began = self._loop.time()
+            self._go_on()
+        else:
+            self._last = True
+            self._requests.clear()
+            self._linger()
+
+    def _write(self, reply: Reply, keep: bool, bodiless: bool = False) -> None:
+        size = sum(map(len, reply.body))
+        own = "".join(f"{name}: {value}\r\n" for name, value in reply.headers)
+        head = opening(reply.status, reply.content_type, keep) + f"{own}Content-Length: {size}\r\n\r\n".encode("latin-1")
+        if bodiless or size < JOINED:
+            self._transport.write(b"".join([head, *(() if bodiless else reply.body)]))
+        else:
+            self._transport.writelines([head, *reply.body])
+
+    def _linger(self) -> None:
+        """Close so that the client can still read: a reset would take the answer from it where bytes of its own are unread."""
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+            self._watch()
+        else:
+            self._transport.close()
+
+    def _watch(self) -> None:
+        now = self._loop.time()
+        if self._blocked:
+            self.until = now + self._settings.slow
+        elif self._task:
+            self.until = inf
+        elif self._last:
+            self.until = now + LINGER
+        elif self._reading:
+            self.until = self._began + self._settings.slow + self._received / SLOWEST
+        else:
+            self.until = now + self._settings.idle
+
+
+@lru_cache(maxsize=256)
+def opening(status: int, content_type: str, keep: bool) -> bytes:
+    connection = "keep-alive" if keep else "close"
+    return (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: {content_type}\r\nConnection: {connection}\r\n"
+    ).encode("latin-1")
+
+
+def json_reply(content: Any, status: int = 200, headers: Sequence[tuple[str, str]] = ()) -> Reply:
+    return Reply([orjson.dumps(content)], status, headers=headers)
+
+
+def error_reply(error: Refused) -> Reply:
+    """As the protocol has it: an object with ``error``."""
+    return json_reply({"error": str(error)}, error.status, error.headers)

@@ -1,0 +1,133 @@
+"""gRPC load: one channel a connection, each with a connection of its own, on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import uvloop
+
+from attar.models.task import Array, Arrays
+from attar.pipeline.core.errors import AttarError
+from attar.serving.load.client import Address
+from attar.serving.load.client_grpc import METHOD, Metadata, channel, infer, metadata, send
+from attar.serving.load.load import PATIENCE, UNANSWERED, Load
+from attar.serving.load.schedule import Schedule
+
+
+@dataclass(frozen=True, eq=False)
+class Connection:
+    channel: Any
+    ask: Any
+    """Bytes of a request to those of its answer."""
+
+
+async def opened(where: Address, ca: Path | None, count: int) -> list[Connection]:
+    """Raises AttarError where there is no connection within ``PATIENCE``."""
+    channels = [channel(grpc.aio, where, ca) for _ in range(count)]
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*(made.channel_ready() for made in channels))
+    except TimeoutError:
+        await asyncio.gather(*(made.close() for made in channels))
+        raise AttarError(
+            f"there is no connection to {where} within {PATIENCE:g} s; start `attar serve`, or give its --url"
+        ) from None
+    return [Connection(made, made.unary_unary(METHOD)) for made in channels]
+
+
+@contextmanager
+def event_loop() -> Iterator[asyncio.Runner]:
+    """One for all loads of a process: gRPC's events may come late, to one that is closed."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as made:
+        yield made
+
+
+class GrpcLoad(Load[Connection]):
+    def __init__(
+        self,
+        runner: asyncio.Runner,
+        where: Address,
+        messages: Sequence[bytes],
+        connections: int,
+        sent: Metadata = (),
+        ca: Path | None = None,
+    ) -> None:
+        """``messages``: each a ModelInferRequest. Raises AttarError where nothing listens, or who listens is not trusted."""
+        self._runner, self._metadata = runner, sent
+        super().__init__(messages, runner.run(opened(where, ca, connections)))
+        self._asked: set[asyncio.Task[None]] = set()
+        self._freed = asyncio.Event()
+
+    def close(self) -> None:
+        self._runner.run(self._closed())
+
+    async def _closed(self) -> None:
+        await asyncio.gather(*(connection.channel.close() for connection in self._every))
+
+    def _drive(self, schedule: Schedule) -> None:
+        self._runner.run(self._driven(schedule))
+
+    async def _driven(self, schedule: Schedule) -> None:
+        async with asyncio.TaskGroup() as group:
+            while not schedule.over(now := time.perf_counter()):
+                while self._free and (intended := schedule.due(now)) is not None:
+                    task = group.create_task(self._ask(self._free.popleft(), intended))
+                    self._asked.add(task)
+                    task.add_done_callback(self._asked.discard)
+                await self._pause(schedule, now)
+            await self._last()
+
+    async def _ask(self, connection: Connection, intended: float) -> None:
+        try:
+            await connection.ask(self._message(), metadata=self._metadata)
+            self._latencies.append(time.perf_counter() - intended)
+        except grpc.aio.AioRpcError as error:
+            self._errors[error.code().name] += 1
+        finally:
+            self._free.append(connection)
+            self._freed.set()
+
+    async def _pause(self, schedule: Schedule, now: float) -> None:
+        """Until a connection is free or a request is due."""
+        wait = self._wait(schedule, now)
+        if not wait:
+            await asyncio.sleep(0)
+            return
+        self._freed.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait):
+                await self._freed.wait()
+
+    async def _last(self) -> None:
+        if self._asked:
+            await asyncio.wait(self._asked, timeout=PATIENCE)
+        for task in self._asked:
+            self._errors[UNANSWERED] += 1
+            task.cancel()
+
+
+@dataclass(frozen=True)
+class Grpc:
+    """A server that is asked over gRPC."""
+
+    runner: asyncio.Runner
+    where: Address
+    headers: Mapping[str, str]
+    ca: Path | None
+    forms = ("binary",)
+
+    def ask(self, model: str, inputs: Arrays, form: str) -> dict[str, Array]:
+        return send(self.where, infer(model, inputs), metadata(self.headers), self.ca)
+
+    def messages(self, model: str, requests: Sequence[Arrays], form: str) -> list[bytes]:
+        return [infer(model, each) for each in requests]
+
+    def load(self, messages: Sequence[bytes], connections: int) -> GrpcLoad:
+        return GrpcLoad(self.runner, self.where, messages, connections, metadata(self.headers), self.ca)

@@ -1,0 +1,173 @@
+"""Page: where people try a model: ``GET /``, what it shows, and the student and its shadow asked side by side.
+
+It is a client of the server like any other, apart from the path of the requests. Its files are in ``static``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import PurePath
+from time import perf_counter_ns
+from typing import Any
+
+from attar import __version__
+from attar.models.preprocess.images import CenterCrop, ChannelsFirst, DecodeImage, Resize
+from attar.models.preprocess.numbers import Scale
+from attar.models.preprocess.step import Step
+from attar.models.task import Arrays
+from attar.pipeline.core.errors import AttarError
+from attar.serving.api import Api, written
+from attar.serving.errors import Busy, EngineFailed, NotFound, Refused
+from attar.serving.http import Reply, Request, json_reply
+from attar.serving.model import Model, Served
+from attar.serving.protocol import Infer
+from attar.serving.shadow import FP32, Shadow
+from attar.serving.signature import BYTES, Declared
+
+TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+HEADERS = (
+    ("Content-Security-Policy", "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cache-Control", "no-cache"),
+)
+SIDE = 224
+"""Pixels of a drawing where the model takes any size."""
+WAITING = 8
+"""Questions to shadows that wait at most: they are answered one at a time, as they take the time of the requests' cores."""
+Steps = Sequence[Step]
+
+
+class Page:
+    def __init__(self, api: Api, shadow: Shadow | None) -> None:
+        self.api, self.shadow = api, shadow
+        self._one_at_a_time, self._waiting = asyncio.Lock(), 0
+        api.route("GET", "/", self.index)
+        api.route("GET", r"/page/(?P<file>(?:page|icon)\.(?:js|css|svg))", self.file)
+        api.route("GET", "/page/models", self.models)
+        api.route("POST", "/page/student/(?P<name>[^/]+)", self.ask)
+        api.route("POST", "/page/shadow/(?P<name>[^/]+)", self.ask_shadow)
+
+    async def index(self, request: Request) -> Reply:
+        return await self.file(request, "index.html")
+
+    async def file(self, request: Request, file: str) -> Reply:
+        content = read(file)
+        if content is None:
+            raise NotFound(f"there is no {file}")
+        return Reply([content], content_type=f"{TYPES[PurePath(file).suffix]}; charset=utf-8", headers=HEADERS)
+
+    async def models(self, request: Request) -> Reply:
+        """The default version of each bundle, with raw inputs where it has steps."""
+        latest = {model.served.name: model.served for model in self.api.repository.models()}
+        chosen = self.api.settings.shadow
+        name = None if chosen is None else "fp32 student" if chosen == FP32 else PurePath(chosen).name
+        return json_reply({"version": __version__, "shadow": name, "models": [told(served) for served in latest.values()]})
+
+    async def ask(self, request: Request, name: str) -> Reply:
+        """As ``infer`` answers, and says what it took (https://www.w3.org/TR/server-timing/)."""
+        model = self.api.repository.model(name)
+        asked = self.api.read(request, model)
+        found, times = await model.infer(asked), asked.times
+        assert times  # noqa: S101  # it has answered
+        return timed(written(model, asked, found), prepare=times.prepare, queue=times.queue, compute=times.compute)
+
+    async def ask_shadow(self, request: Request, name: str) -> Reply:
+        """The same from the shadow. Raises Refused."""
+        model = self.api.repository.model(name)
+        if self.shadow is None:
+            raise NotFound("there is no shadow; start the server with --shadow fp32 or a teacher's ONNX file")
+        if self._waiting >= WAITING:
+            raise Busy(f"{WAITING} questions wait for the shadow already; ask again")
+        asked = self.api.read(request, model)
+        self._waiting += 1
+        model.served.active += 1
+        try:
+            async with self._one_at_a_time:
+                found, prepare, compute = await self._from_shadow(self.shadow, model, asked)
+        finally:
+            self._waiting -= 1
+            model.served.active -= 1
+        return timed(written(model, asked, found), prepare=prepare, compute=compute)
+
+    async def _from_shadow(self, shadow: Shadow, model: Model, asked: Infer) -> tuple[Arrays, int, int]:
+        """Outputs, and nanoseconds of preprocessing and of the shadow."""
+        began = perf_counter_ns()
+        await model.prepare(asked)
+        prepared = perf_counter_ns()
+        try:
+            found, compute = await asyncio.to_thread(shadow.of(model.served).answer, asked.inputs)
+        except Refused:
+            raise
+        except AttarError as error:
+            raise EngineFailed(f"the shadow failed: {error}") from error
+        return found, prepared - began, compute
+
+
+@cache
+def read(file: str) -> bytes | None:
+    """A file of the page; None where there is none. Few names ever get here."""
+    found = files("attar.serving") / "static" / file
+    return found.read_bytes() if found.is_file() else None
+
+
+def timed(reply: Reply, **nanoseconds: int) -> Reply:
+    phases = ", ".join(f"{phase};dur={spent / 1e6:.6f}" for phase, spent in nanoseconds.items())
+    reply.headers = [*reply.headers, ("Server-Timing", phases)]
+    return reply
+
+
+def told(served: Served) -> dict[str, Any]:
+    """All that the page shows of a bundle but its live numbers."""
+    manifest, model = served.engines.manifest, served.models[-1]
+    steps: Mapping[str, Steps] = manifest.preprocess if len(served.models) > 1 else {}
+    verdict = manifest.verdict
+    return {
+        **model.metadata(),
+        "title": served.name,
+        "version": served.version,
+        "engine": {"runtime": manifest.engine.runtime, "threads": manifest.engine.threads},
+        "forms": [form(each, steps.get(each.name, ()), model.signature.ranges) for each in model.signature.inputs.values()],
+        "kinds": {name: output.kind for name, output in manifest.outputs.items()},
+        "labels": manifest.labels,
+        "verdict": verdict.verdict,
+        "summary": verdict.summary,
+        "gates": [gate.model_dump(mode="json") for gate in verdict.gates if gate.decides],
+    }
+
+
+def form(declared: Declared, steps: Steps, ranges: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
+    """How one sample of an input is entered: an ``image``, a ``text``, or else the numbers of ``json``."""
+    made = {"name": declared.name, "datatype": declared.datatype}
+    if decode := next((step for step in steps if isinstance(step, DecodeImage)), None):
+        return {**made, "kind": "image", "file": True, **canvas(SIDE, SIDE, 3 if decode.mode == "RGB" else 1)}
+    if declared.datatype == BYTES:
+        return {**made, "kind": "text"}
+    if found := pixels(declared, steps):
+        return {**made, "kind": "image", "file": False, **found, "high": brightest(declared, steps)}
+    shape = [axis if isinstance(axis, int) else max(1, ranges.get(axis, (1, 1))[0]) for axis in declared.axes]
+    return {**made, "kind": "json", "shape": shape}
+
+
+def pixels(declared: Declared, steps: Steps) -> dict[str, Any] | None:
+    """Its canvas where ``[N, C, H, W]`` or ``[N, H, W, C]`` can be an image, else None."""
+    if len(declared.axes) != 4 or declared.datatype == "BOOL":
+        return None
+    one, two, three = (axis if isinstance(axis, int) else SIDE for axis in declared.axes[1:])
+    if three in (1, 3) and (one not in (1, 3) or any(isinstance(step, Resize | CenterCrop | ChannelsFirst) for step in steps)):
+        return canvas(one, two, three)
+    return canvas(two, three, one, first=True) if one in (1, 3) else None
+
+
+def canvas(height: int, width: int, channels: int, first: bool = False) -> dict[str, Any]:
+    return {"height": height, "width": width, "channels": channels, "first": first}
+
+
+def brightest(declared: Declared, steps: Steps) -> float:
+    """The number that stands for white, as far as the steps tell: what they scale to 1, or else the usual."""
+    scale = next((step for step in steps if isinstance(step, Scale)), None)
+    usual = 1.0 if declared.datatype.startswith("FP") else 255.0
+    return usual if scale is None or scale.by <= 0 else round(1 / scale.by, 6)

@@ -1,0 +1,208 @@
+"""Repository: the models by name and version; each is loaded beside the old one and takes its place in one step."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attar.bundle import opening as bundle
+from attar.pipeline.core.errors import AttarError, RecipeError, Unfit, did_you_mean
+from attar.serving.errors import Busy, NotFound
+from attar.serving.model import RAW, Model, Served
+from attar.serving.observer import Observer
+from attar.serving.settings import Settings
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""Of a model. No part of a path that leads elsewhere can be written so."""
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where bundles come from: named folders, several versions of one name among them, and folders full of bundles."""
+
+    named: Mapping[str, Sequence[Path]]
+    roots: Sequence[Path] = ()
+
+    def names(self) -> list[str]:
+        inside = [path.name for root in self.roots for path in sorted(root.iterdir()) if self._holds(path)]
+        return list(dict.fromkeys([*self.named, *inside]))
+
+    def paths(self, name: str) -> list[Path]:
+        """The bundles of a name, the default one last. Raises NotFound."""
+        found: list[Path] = []
+        if NAME.fullmatch(name):  # before any path is made of it
+            found = [*self.named.get(name, ()), *(root / name for root in self.roots if self._holds(root / name))]
+        if not found:
+            raise NotFound(f"the repository has no bundle {name[:80]!r}; {did_you_mean(name[:80], self.names())}")
+        return found
+
+    @staticmethod
+    def _holds(path: Path) -> bool:
+        return bool(NAME.fullmatch(path.name)) and is_bundle(path)
+
+
+def is_bundle(path: Path) -> bool:
+    return (path / "manifest.json").is_file()
+
+
+def sources(arguments: Sequence[str]) -> Sources:
+    """From ``BUNDLE`` or ``NAME=BUNDLE``, a bundle's folder or one that holds bundles under their names.
+
+    Raises Unfit for what is no bundle, and RecipeError for a name that cannot be one.
+    """
+    named: dict[str, list[Path]] = {}
+    roots: list[Path] = []
+    for argument in arguments:
+        called, _, folder = argument.rpartition("=") if not Path(argument).exists() else ("", "", argument)
+        path = Path(folder)
+        if not called and path.is_dir() and not is_bundle(path) and any(is_bundle(each) for each in path.iterdir()):
+            roots.append(path)
+            continue
+        name = called or bundle.read_manifest(path).name
+        if not NAME.fullmatch(name):
+            raise RecipeError(f"{name!r} is no name for a model: letters, digits, '.', '_' and '-'; write NAME={folder}")
+        named.setdefault(name, []).append(path)
+    return Sources(named, roots)
+
+
+class Repository:
+    """Belongs to one event loop. Whoever got a model from it may still use that model after it was replaced."""
+
+    def __init__(self, sources: Sources, settings: Settings, observers: Iterable[Observer] = ()) -> None:
+        self.sources, self.settings = sources, settings
+        self._observers = tuple(observers)
+        self._served: dict[str, list[Served]] = {}
+        self._reasons: dict[str, str] = {}
+        self._one_at_a_time = asyncio.Lock()
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    # -- what is served ---------------------------------------------------------------------------------------------
+
+    def models(self) -> Iterator[Model]:
+        for versions in self._served.values():
+            for served in versions:
+                yield from served.models
+
+    def model(self, name: str, version: str = "") -> Model:
+        """Without a version the default one. Raises NotFound, and Busy for a model that is known and not loaded."""
+        found = [model for model in self._versions(name) if version in ("", model.version)]
+        if found:
+            return found[-1]
+        if others := [model.version for model in self._versions(name)]:
+            raise NotFound(f"{name} has no version {version[:80]!r}; it has {', '.join(others)}")
+        if name in self._reasons:
+            raise Busy(f"{name} is not loaded: {self._reasons[name]}")
+        raise NotFound(f"there is no model {name[:80]!r}; {did_you_mean(name[:80], {model.name for model in self.models()})}")
+
+    def metadata(self, name: str, version: str = "") -> dict[str, Any]:
+        versions = [each.version for each in self._versions(name)]
+        return {**self.model(name, version).metadata(), "versions": [version] if version else versions}
+
+    @property
+    def ready(self) -> bool:
+        """Whether everything that was to be served is, and answers."""
+        return not self._reasons and all(served.ready for each in self._served.values() for served in each)
+
+    def index(self) -> list[dict[str, str]]:
+        """Every model of the repository, loaded or not, as its extension of the protocol has it."""
+        loaded = [
+            {
+                "name": model.name,
+                "version": model.version,
+                "state": "READY" if model.served.ready else "UNAVAILABLE",
+                "reason": "",
+            }
+            for model in self.models()
+        ]
+        there = {entry["name"] for entry in loaded}
+        rest = [
+            {"name": name, "version": "", "state": "UNAVAILABLE", "reason": self._reasons.get(name, "not loaded")}
+            for name in self.sources.names()
+            if name not in there
+        ]
+        return loaded + rest
+
+    def _versions(self, name: str) -> list[Model]:
+        base = name if name in self._served else name.removesuffix(RAW)
+        return [model for served in self._served.get(base, ()) for model in served.models if model.name == name]
+
+    # -- what changes it --------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Load everything. Raises Unfit for the first bundle that is not fit; then nothing is served."""
+        try:
+            for name in self.sources.names():
+                await self._load(name)
+        except AttarError:
+            await self.close()
+            raise
+
+    async def load(self, name: str) -> None:
+        """Load the bundles of a name, anew where they are loaded; the old ones answer what they have begun. Raises NotFound for
+        an unknown name, and Unfit for a bundle that is not fit: what was served before still is."""
+        async with self._one_at_a_time:
+            try:
+                await self._load(name)
+            except Unfit as error:
+                log.warning("%s was not loaded: %s", name, error)
+                if name not in self._served:
+                    self._reasons[name] = str(error)
+                raise
+
+    async def unload(self, name: str) -> None:
+        """Stop serving a name; what has begun is answered. Raises NotFound for an unknown one."""
+        async with self._one_at_a_time:
+            self.sources.paths(name)
+            self._replace(name, [])
+            self._reasons[name] = "unloaded"
+            log.info("%s is no longer served", name)
+
+    async def close(self) -> None:
+        """Answer what has begun, and close everything."""
+        for name in list(self._served):
+            self._replace(name, [])
+        await asyncio.gather(*self._retiring)
+        for observer in self._observers:
+            await asyncio.to_thread(observer.close)
+
+    async def _load(self, name: str) -> None:
+        paths = self.sources.paths(name)
+        self._check_names(name)
+        fresh = await self._opened(name, paths)
+        self._replace(name, fresh)
+        self._reasons.pop(name, None)
+        log.info("%s is served in version %s", name, ", ".join(served.version for served in fresh))
+
+    async def _opened(self, name: str, paths: Sequence[Path]) -> list[Served]:
+        made: list[Served] = []
+        try:
+            for path in paths:
+                served = await Served.open(name, path, self.settings, self._observers)
+                made.append(served)
+        except Unfit:
+            for served in made:
+                await served.retire()
+            raise
+        return made
+
+    def _replace(self, name: str, fresh: list[Served]) -> None:
+        """In one step: whoever asks before gets the old ones, whoever asks after the new."""
+        old = self._served.pop(name, [])
+        if fresh:
+            self._served[name] = fresh
+        for served in old:
+            task = asyncio.create_task(served.retire())
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+
+    def _check_names(self, name: str) -> None:
+        """Raises Unfit where ``NAME-raw`` would be two models."""
+        for one, other in ((name, name.removesuffix(RAW)), (name + RAW, name)):
+            if one != other and {one, other} <= {name, *self._served}:
+                raise Unfit(f"{one} is also what {other} is called with raw inputs; serve it as NAME=BUNDLE")

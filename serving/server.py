@@ -1,0 +1,149 @@
+"""Server: opens the bundles, listens, looks after its connections, and on SIGTERM finishes what it has begun."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from attar.pipeline.core.errors import AttarError
+from attar.serving.api import Api
+from attar.serving.guard import Guard
+from attar.serving.http import Connection
+from attar.serving.observer import Observer
+from attar.serving.page import Page
+from attar.serving.repository import Repository, Sources
+from attar.serving.settings import Settings
+from attar.serving.shadow import Shadow
+from attar.serving.telemetry import Gauges, Telemetry
+from attar.serving.watch import watch
+
+if TYPE_CHECKING:
+    from attar.serving.grpc import Rpc
+
+LOOK = 0.5
+"""Seconds between looks at connections whose time may be over."""
+BACKLOG = 2048
+"""Connections that may wait to be accepted."""
+log = logging.getLogger(__name__)
+
+
+class Server:
+    """Made on the event loop that it runs on."""
+
+    def __init__(self, sources: Sources, settings: Settings, observers: Iterable[Observer] = ()) -> None:
+        self.settings = settings
+        self.telemetry = Telemetry()
+        self.shadow = Shadow(settings) if settings.shadow else None
+        everybody = [self.telemetry, *([self.shadow] if self.shadow else []), *observers]
+        self.repository = Repository(sources, settings, everybody)
+        self.telemetry.collectors += [Gauges(self.repository), *([self.shadow] if self.shadow else [])]
+        self.api = Api(self.repository, everybody)
+        self.api.route("GET", "/metrics", self.telemetry.page)
+        if settings.page:
+            Page(self.api, self.shadow)
+        self.answer, self.refused = self.api.answer, self.api.refused
+        self.guard = Guard(settings)
+        self.connections: set[Connection] = set()
+        self.bodies = 0
+        """Bytes of bodies, read or being read, whose requests are not answered yet."""
+        self.draining = False
+        self.address = ""
+        """Where it listens, once it does."""
+        self.grpc: Rpc | None = None
+
+    async def start(self) -> None:
+        """Raises Unfit for a bundle that is not fit, and AttarError for an address that cannot be had."""
+        await self.repository.start()
+        try:
+            await self._listen()
+        except AttarError:
+            await self.repository.close()
+            raise
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._look())]
+        if self.settings.watch:
+            self._tasks.append(loop.create_task(watch(self.repository, self.settings.watch)))
+
+    @property
+    def addresses(self) -> str:
+        """Where it listens, in words."""
+        return f"{self.address} and {self.grpc.address}" if self.grpc else self.address
+
+    async def _listen(self) -> None:
+        if self.settings.grpc_port is not None:
+            from attar.serving.grpc import Rpc
+
+            self.grpc = Rpc(self.api, self.guard)
+            await self.grpc.start()
+        loop = asyncio.get_running_loop()
+        try:
+            self._listener = await loop.create_server(
+                lambda: Connection(self),
+                self.settings.host,
+                self.settings.http_port,
+                backlog=BACKLOG,
+                ssl=self.guard.tls,
+                ssl_handshake_timeout=self.settings.slow if self.guard.tls else None,
+            )
+        except OSError as error:
+            if self.grpc:
+                await self.grpc.stop()
+            asked = f"{self.settings.host}:{self.settings.http_port}"
+            raise AttarError(f"cannot listen on {asked}: {error}; choose another with --host and --http-port") from error
+        host, port = self._listener.sockets[0].getsockname()[:2]
+        self.address = f"http{'s' if self.guard.tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
+
+    async def stop(self) -> None:
+        """Take no more, answer what has begun within ``settings.drain`` seconds, and close everything."""
+        self.draining = self.api.draining = True
+        await asyncio.gather(self._drain(), *([self.grpc.stop()] if self.grpc else []))
+        for task in self._tasks:
+            task.cancel()
+        await self.repository.close()
+
+    async def _drain(self) -> None:
+        self._listener.close()
+        for connection in list(self.connections):
+            connection.drain()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.drain):
+                while self.connections:
+                    await asyncio.sleep(0.01)
+        if self.connections:
+            log.warning("%d connections were cut off: %g s were not enough to drain", len(self.connections), self.settings.drain)
+        for connection in list(self.connections):
+            connection.abort()
+
+    async def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(LOOK)
+            self.guard.look()
+            now = loop.time()
+            for connection in [each for each in self.connections if each.until < now]:
+                connection.cut()
+
+
+async def served(sources: Sources, settings: Settings, ready: Callable[[Server], object]) -> None:
+    """Serve until SIGTERM or SIGINT; ``ready`` is called once requests are answered."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    server = Server(sources, settings)
+    await server.start()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.guard.reload)
+    for line in server.guard.warnings():
+        log.warning("%s", line)
+    ready(server)
+    await stopped.wait()
+    await server.stop()
+
+
+def serve(sources: Sources, settings: Settings, ready: Callable[[Server], object]) -> None:
+    uvloop.run(served(sources, settings, ready))

@@ -1,0 +1,51 @@
+"""Offers: the candidates that this machine can run, found without loading a runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
+
+from attar.engines.cpu import cpu_flags
+from attar.engines.runtimes.runtime import RUNTIMES
+from attar.pipeline.keys.machine import gpus
+
+BF16 = frozenset({"avx512_bf16", "amx_bf16"})
+"""CPU features that compute in bf16; without one it is emulated, and slow."""
+CUDA = "CUDAExecutionProvider"
+
+
+def offered() -> list[dict[str, str]]:
+    """What ``candidates = "all"`` stands for: precision and runtime, and the provider where there are several."""
+    return [*on_cpu(), *(on_gpu() if gpus() else ())]
+
+
+def on_cpu() -> Iterator[dict[str, str]]:
+    for precision in ("fp32", "int8", "int8-dynamic"):
+        yield {"runtime": "onnxruntime", "precision": precision}
+    if here("openvino", "openvino"):
+        for precision in ("fp32", "bf16", "int8") if BF16 & cpu_flags() else ("fp32", "int8"):
+            yield {"runtime": "openvino", "precision": precision}
+
+
+def on_gpu() -> Iterator[dict[str, str]]:
+    if installed("onnxruntime-gpu"):
+        for precision in ("fp32", "fp16"):
+            yield {"runtime": "onnxruntime", "precision": precision, "provider": CUDA}
+    for runtime, module in (("tensorrt", "tensorrt"), ("tensorrt-rtx", "tensorrt_rtx")):
+        if here(runtime, module):
+            for precision in ("fp16", "int8"):
+                yield {"runtime": runtime, "precision": precision}
+
+
+def here(runtime: str, module: str) -> bool:
+    """Whether attar knows this runtime and its library is installed."""
+    return runtime in RUNTIMES and find_spec(module) is not None
+
+
+def installed(package: str) -> bool:
+    try:
+        distribution(package)
+    except PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,30 @@
+"""Take: the candidate that was chosen becomes the target's model and engine, so that all that follows knows of no other."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from attar.pipeline.core.stage import Artifact, Facts, Stage
+from attar.pipeline.core.store import NOT_PAYLOAD
+from attar.stages.artifacts import Choice, Engine, OnnxModel
+
+
+class TakeModel(Stage[OnnxModel]):
+    """The graph of the candidate that was chosen, byte for byte: a choice that falls on the same one makes nothing again."""
+
+    def run(self, out: Path, *, choice: Choice, **models: OnnxModel) -> Facts:
+        return taken(out, models[choice.facts["winner"]])
+
+
+class TakeEngine(Stage[Engine]):
+    """The engine of the candidate that was chosen, byte for byte."""
+
+    def run(self, out: Path, *, choice: Choice, **engines: Engine) -> Facts:
+        return taken(out, engines[choice.facts["winner"]])
+
+
+def taken(out: Path, artifact: Artifact) -> Facts:
+    """A copy of its files, and its facts."""
+    shutil.copytree(artifact.root, out, ignore=shutil.ignore_patterns(*NOT_PAYLOAD), dirs_exist_ok=True)
+    return artifact.facts

@@ -1,0 +1,292 @@
+"""The losses that a recipe can name by ``kind``, with their settings. No torch here: recipes are read where there is none.
+
+To add one: a pure function in ``losses`` or ``features``, a settings class here, its name in the unions at the end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from attar.pipeline.core.errors import StageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Share = Annotated[float, Field(ge=0)]
+"""The weight of one term of a loss."""
+Temperature = Annotated[float, Field(gt=0)]
+Layer = Annotated[str, Field(min_length=1)]
+"""The name of a layer, as in ``named_modules``."""
+
+
+class _Choice(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    shares: ClassVar[tuple[str, ...]] = ()
+    """The settings of which one must be above 0."""
+
+    weight: float = Field(1.0, gt=0)
+    """Of this loss in L_KD."""
+
+    @model_validator(mode="after")
+    def _measures_something(self) -> Self:
+        if self.shares and not any(getattr(self, name) for name in self.shares):
+            names, zero = " and ".join(self.shares), "both 0" if len(self.shares) == 2 else "all 0"
+            raise ValueError(f"{names} are {zero}, so the loss is always 0; raise one, or leave the loss out")
+        return self
+
+
+class _Loss(_Choice):
+    """A loss of outputs: ``loss(student, teacher, labels)``, all of one output; ``labels`` None where it has no target."""
+
+    applies: ClassVar[frozenset[str]] = frozenset({"logits"})
+    """The kinds of output that it is defined for."""
+    labels: ClassVar[bool] = False
+    """Whether it needs labels."""
+
+    output: str | None = None
+    """The only output that it reads; not set: all of a kind that it applies to."""
+
+
+class Kd(_Loss):
+    """``losses.kd``, with ``standardize`` on ``losses.standardized`` logits."""
+
+    kind: Literal["kd"] = "kd"
+    temperature: Temperature = 4.0
+    """Softens both: logits are divided by it, the loss is multiplied by its square."""
+    standardize: bool = False
+    """Whether each sample's logits get mean 0 and deviation 1 first (Sun et al. 2024, arXiv:2403.01427)."""
+
+    def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        from attar.stages.learning.losses import kd, standardized
+
+        if self.standardize:
+            student, teacher = standardized(student), standardized(teacher)
+        return kd(student, teacher, self.temperature)
+
+
+class Dkd(_Loss):
+    """``losses.dkd``; the defaults are those of the paper for CIFAR-100."""
+
+    shares = ("alpha", "beta")
+    labels = True
+    kind: Literal["dkd"] = "dkd"
+    alpha: Share = 1.0
+    """Of the label's probability against that of all other classes together."""
+    beta: Share = 8.0
+    """Of the other classes among themselves."""
+    temperature: Temperature = 4.0
+    """As in ``kd``."""
+
+    def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        from attar.stages.learning.losses import dkd
+
+        if labels is None:
+            raise StageError("dkd needs labels, and this output has none; name its target in Output(target=...), or use kd")
+        return dkd(student, teacher, labels, self.alpha, self.beta, self.temperature)
+
+
+class Dist(_Loss):
+    """``losses.dist``."""
+
+    shares = ("beta", "gamma")
+    kind: Literal["dist"] = "dist"
+    beta: Share = 1.0
+    """Of the classes of one sample."""
+    gamma: Share = 1.0
+    """Of the samples of one class."""
+    temperature: Temperature = 1.0
+    """As in ``kd``."""
+
+    def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        from attar.stages.learning.losses import dist
+
+        return dist(student, teacher, self.beta, self.gamma, self.temperature)
+
+
+class LogitPearson(_Loss):
+    """``losses.logit_pearson``."""
+
+    kind: Literal["logit_pearson"] = "logit_pearson"
+
+    def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        from attar.stages.learning.losses import logit_pearson
+
+        return logit_pearson(student, teacher)
+
+
+class Mse(_Loss):
+    """``losses.mse``. Of embeddings it compares lengths too, as of a teacher whose vectors all have length 1."""
+
+    applies = frozenset({"logits", "values", "embedding"})
+    kind: Literal["mse"] = "mse"
+
+    def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        from attar.stages.learning.losses import mse
+
+        return mse(student, teacher)
+
+
+class Cosine(_Loss):
+    """``losses.cosine``."""
+
+    applies = frozenset({"embedding"})
+    kind: Literal["cosine"] = "cosine"
+
+    def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        from attar.stages.learning.losses import cosine
+
+        return cosine(student, teacher)
+
+
+class Relations(_Loss):
+    """How the stored embeddings of a batch lie to each other: ``features.similarity``, ``rkd_distance`` and ``rkd_angle``.
+
+    All three of directions: each embedding is divided by its length, so that the products of ``similarity`` are cosines. The
+    teacher is not asked.
+    """
+
+    shares = ("similarity", "distance", "angle")
+    applies = frozenset({"embedding"})
+    kind: Literal["relations"] = "relations"
+    similarity: Share = 1.0
+    """The share of the mean squared difference of their cosines (Tung and Mori 2019, arXiv:1907.09682)."""
+    distance: Share = 0.0
+    """The share of RKD over pairs (Park et al. 2019, arXiv:1904.05068, eq. 4)."""
+    angle: Share = 0.0
+    """The share of RKD over triples (Park et al. 2019, eq. 6)."""
+
+    def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        from attar.stages.distill.features import rkd_angle, rkd_distance, similarity
+        from attar.stages.learning.losses import unit
+
+        p, q = unit(student, -1), unit(teacher, -1)
+        parts = {similarity: self.similarity, rkd_distance: self.distance, rkd_angle: self.angle}
+        terms = [share * part(p, q) for part, share in parts.items() if share]
+        return sum(terms[1:], terms[0])
+
+
+Loss = Annotated[Kd | Dkd | Dist | LogitPearson | Mse | Cosine | Relations, Field(discriminator="kind")]
+"""Every loss of outputs, by ``kind``. It reads the stored answers."""
+OF_OUTPUTS: tuple[type[_Loss], ...] = (Kd, Dkd, Dist, LogitPearson, Mse, Cosine, Relations)
+
+
+def fitting(kind: str) -> str:
+    """The losses for outputs of this kind, as a message names them: ``mse, cosine or relations``."""
+    *names, last = [loss.model_fields["kind"].default for loss in OF_OUTPUTS if kind in loss.applies]
+    return f"{', '.join(names)} or {last}" if names else str(last)
+
+
+class OfFeatures(_Choice):
+    """A loss of features: ``loss(student, teacher)``, what the two named layers answer to the same samples."""
+
+    regressed: ClassVar[bool] = False
+    """Whether the student's features must first pass a learned regressor to the shape of the teacher's."""
+
+    student: Layer
+    """The student's layer, as ``named_modules`` calls it."""
+    teacher: Layer
+    """The teacher's layer that it is compared with."""
+
+
+class Rkd(OfFeatures):
+    """``distance * features.rkd_distance + angle * features.rkd_angle``, by default 1 to 2 as in the authors' code."""
+
+    shares = ("distance", "angle")
+    kind: Literal["rkd"] = "rkd"
+    distance: Share = 1.0
+    """Of the distances between two samples."""
+    angle: Share = 2.0
+    """Of the angles between three."""
+
+    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
+        from attar.stages.distill.features import rkd_angle, rkd_distance
+
+        parts = {rkd_distance: self.distance, rkd_angle: self.angle}
+        terms = [share * part(student, teacher) for part, share in parts.items() if share]
+        return sum(terms[1:], terms[0])
+
+
+class Similarity(OfFeatures):
+    """``features.similarity``."""
+
+    kind: Literal["similarity"] = "similarity"
+
+    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
+        from attar.stages.distill.features import similarity
+
+        return similarity(student, teacher)
+
+
+class Attention(OfFeatures):
+    """``features.attention``."""
+
+    kind: Literal["attention"] = "attention"
+
+    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
+        from attar.stages.distill.features import attention
+
+        return attention(student, teacher)
+
+
+class Hint(OfFeatures):
+    """``features.hint``; ``student`` is what the regressor made of the student's features."""
+
+    regressed = True
+    kind: Literal["hint"] = "hint"
+
+    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
+        from attar.stages.distill.features import hint
+
+        return hint(student, teacher)
+
+
+class Beside(BaseModel):
+    """The distiller of ``stages.distill.distiller``: trained beside the student, in no graph that is exported."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    teacher_attention: bool = True
+    """Lean on the samples that the teacher assigns wrongly."""
+    student_attention: bool = True
+    """Lean on the samples on which the student does not yet say what the distiller believes."""
+    teacher_share: float = Field(0.5, gt=0, lt=1)
+    """The share of Teacher Attention where both are on; Student Attention has the rest."""
+    weight: float = Field(1.0, gt=0)
+    """Of what compares the student with the distiller, in L_KD, however many attentions are on."""
+    hidden: int = Field(64, ge=1)
+    """Units of its hidden layers."""
+    floor: float = Field(0.5, gt=0, le=1)
+    """The least weight of a sample where the mean is 1: it bounds the entropy of both attentions from below."""
+    trunk: bool = True
+    """Whether the distiller's own loss moves the student's layers below the features that it shares."""
+    features: Layer | None = None
+    """The student's layer whose answer is shared; not set: the input of its last linear layer."""
+    output: str | None = None
+    """The logits that it is about; not set: the only ones with a target."""
+
+    @model_validator(mode="after")
+    def _shares_between_two(self) -> Self:
+        if "teacher_share" in self.model_fields_set and not (self.teacher_attention and self.student_attention):
+            raise ValueError(
+                f"teacher_share = {self.teacher_share} divides the weight between two attentions, and not both are on; "
+                "leave it out, or set teacher_attention and student_attention to true"
+            )
+        return self
+
+    def compute_shares(self) -> tuple[float, float]:
+        """Return the shares of Teacher and of Student Attention: 0 of one that is off, 1 together where one is on."""
+        if self.teacher_attention and self.student_attention:
+            return self.teacher_share, 1 - self.teacher_share
+        return float(self.teacher_attention), float(self.student_attention)
+
+
+FeatureLoss = Annotated[Rkd | Similarity | Attention | Hint, Field(discriminator="kind")]
+"""Every loss of features, by ``kind``. The teacher runs beside the student."""
+
+AnyLoss = Annotated[
+    Kd | Dkd | Dist | LogitPearson | Mse | Cosine | Relations | Rkd | Similarity | Attention | Hint, Field(discriminator="kind")
+]
+"""What ``losses`` in a recipe may hold."""

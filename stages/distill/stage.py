@@ -1,0 +1,74 @@
+"""Distill: the student learns what the teacher answered. Control: the same student learns without a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from attar.pipeline.core.stage import Facts, StoredKey
+from attar.stages.artifacts import Answers, Model, Weights
+from attar.stages.distill.choices import AnyLoss, Beside, Kd
+from attar.stages.learning.learn import Learn
+
+
+class Distill(Learn):
+    """Minimises ``L = lambda_kd * L_KD + (1 - lambda_kd) * L_other`` on the teacher's stored answers.
+
+    Every epoch reads one recorded view, so that the teacher's answer belongs to exactly the input that the student sees
+    (Beyer et al. 2022, arXiv:2106.05237).
+    """
+
+    follows: ClassVar[tuple[str, ...]] = ("attar.models.rows:mapped", "attar.models.rows:Rows")
+
+    lambda_kd: float = Field(0.9, ge=0, le=1)
+    """The share of L_KD; the labels have the rest."""
+    losses: tuple[AnyLoss, ...] = Field((Kd(),), min_length=1)
+    """L_KD is their weighted sum. Losses of features run the teacher beside the student; the others read the stored answers."""
+    distiller: Beside | None = None
+    """A small network that is trained beside the student and adds to L_KD; see ``stages.distill.distiller``."""
+    other: Literal["cross-entropy"] = "cross-entropy"
+    """L_other, for outputs that are logits; outputs that are numbers are fitted by their squared error."""
+
+    start: StoredKey | None = None
+    """The key of an earlier student: tensors of the same name and shape begin as its. The control begins from nothing."""
+
+    def run(self, out: Path, *, teacher: Model, answers: Answers, start: Weights | None = None) -> Facts:
+        """Calls the teacher only for losses of features."""
+        from attar.stages.distill.objective import Distillation
+        from attar.stages.distill.warm import Warm
+        from attar.stages.learning.loop import Recorded, fit
+
+        views = Recorded(answers.facts["seed"], answers.facts["views"])
+        objective = Distillation(self.lambda_kd, self.losses, answers, self.distiller, teacher)
+        if start is None:
+            return fit(self, out, "student", objective, views, answers)
+        warm = Warm(self, start)
+        return {**fit(self, out, "student", objective, views, answers, warm), "started_from": warm.facts}
+
+
+class Control(Learn):
+    """The student's network and views, on the labels alone: what the teacher is worth.
+
+    As many epochs as the student; where there is a transfer split these are shorter, for it has nothing to learn from there.
+    """
+
+    enabled: bool = False
+    """Whether it is trained at all."""
+    views: int = Field(4, ge=1)
+    """As in ``answers``, whose setting it takes."""
+    view_seed: int = Field(0, ge=0)
+    """As in ``answers``, whose setting it takes."""
+
+    def deciding(self) -> Set[str]:
+        return super().deciding() if self.enabled else {"enabled"}
+
+    def run(self, out: Path) -> Facts:
+        from attar.stages.distill.objective import Labels
+        from attar.stages.learning.loop import Recorded, fit
+
+        if not self.enabled:
+            return {"off": True}
+        return fit(self, out, "control", Labels(), Recorded(self.view_seed, self.views))

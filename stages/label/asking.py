@@ -1,0 +1,112 @@
+"""Asking: one shard after another, each from its recorded view, and none that the teacher answered before."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from attar.models import lengths, views
+from attar.models.task import Array, Arrays, Predictor, Split, SplitName, Task
+from attar.models.views import Seen
+from attar.pipeline.core.errors import StageError
+from attar.pipeline.core.file_cache import Kept
+from attar.stages.label.shards import CHUNKS, Packed, Shard, save
+
+TOGETHER = 64
+"""Samples of like length that are asked at once."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A teacher and what it is asked. A shard is kept under the digest of its inputs, so the same inputs are asked once."""
+
+    task: Task
+    splits: Mapping[SplitName, Split]
+    predict: Predictor
+    kept: Kept
+    seed: int
+    """Of the views."""
+    top: int
+    device: str
+    reads: str = ""
+    """Digest of the data that the task's own ``answer`` may read, besides the inputs."""
+
+    def answered(self, shard: Shard) -> Path:
+        """The shard's file, made where there is none. Its inputs are prepared in any case: they are what names it.
+
+        One chunk is in memory at a time. Inputs are prepared twice only where a kept shard starts alike and goes on otherwise.
+        """
+        chunks = self.chunks(shard)
+        first = next(chunks)
+        start = self.digest(shard, [first])
+        if self.kept.any(start[:16]):
+            known = self.kept.find(self.name(start, self.digest(shard, chain([first], chunks))))
+            if known is not None:
+                return known
+            chunks = self.chunks(shard)
+            next(chunks)
+        return self.ask(shard, start, chain([first], chunks))
+
+    def chunks(self, shard: Shard) -> Iterator[Seen]:
+        split = self.splits[shard.split]
+        first = shard.number * CHUNKS
+        for number in range(first, min(first + CHUNKS, views.chunks(split))):
+            yield views.chunk(self.task, split, number, seed=self.seed, view=shard.view)
+
+    def ask(self, shard: Shard, start: str, chunks: Iterable[Seen]) -> Path:
+        top = 0 if shard.view is None else self.top
+        packed = [Packed(name, output, shard.dtype, top) for name, output in self.task.outputs.items()]
+        decided = self.decided(shard)
+        for seen in chunks:
+            update(decided, seen.inputs)
+            answer = self.answer(seen)
+            if missing := self.task.outputs.keys() - answer.keys():
+                raise StageError(f"the teacher's answer lacks {sorted(missing)}, which its task names; it has {sorted(answer)}")
+            for each in packed:
+                if len(answer[each.name]) != len(seen.indices):
+                    raise StageError(
+                        f"the teacher's {each.name!r} has {len(answer[each.name])} rows for {len(seen.indices)} samples; "
+                        "it must answer each once, in their order"
+                    )
+                each.add(answer[each.name])
+        return self.kept.add(self.name(start, decided.hexdigest()), lambda path: save(path, packed))
+
+    def answer(self, seen: Seen) -> dict[str, Array]:
+        """The teacher's outputs for one chunk. Samples of lengths of their own are asked with those of like length.
+
+        The chunk alone decides which are asked together, so the same sums are rounded whoever asks, and in which order.
+        """
+        axes = [axis for output in self.task.outputs.values() for axis in output.axes[1:]]
+        if not lengths.axes(self.task) or any(isinstance(axis, str) for axis in axes):
+            return self.task.answer(self.predict.graphs, seen.inputs)
+        groups = lengths.alike(self.task, seen.inputs, np.arange(len(seen.indices)), TOGETHER)
+        parts = [views.trimmed(self.task, seen.take(rows)).inputs for rows in groups]
+        answers = [self.task.answer(self.predict.graphs, part) for part in parts]
+        back = np.argsort(np.concatenate(groups))
+        return {name: np.concatenate([each[name] for each in answers])[back] for name in answers[0]}
+
+    def name(self, start: str, whole: str) -> str:
+        return f"{start[:16]}-{whole}"
+
+    def digest(self, shard: Shard, chunks: Iterable[Seen]) -> str:
+        decided = self.decided(shard)
+        for seen in chunks:
+            update(decided, seen.inputs)
+        return decided.hexdigest()
+
+    def decided(self, shard: Shard) -> hashlib._Hash:
+        """What decides a shard besides its inputs, the teacher and the code."""
+        top = 0 if shard.view is None else self.top
+        return hashlib.sha256(f"{shard.dtype.__name__} {top} {self.device} {self.reads}".encode())
+
+
+def update(decided: hashlib._Hash, inputs: Arrays) -> None:
+    for name in sorted(inputs):
+        array = inputs[name]
+        decided.update(f"{name} {array.dtype} {array.shape}".encode())
+        decided.update(array.tobytes())

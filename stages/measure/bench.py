@@ -1,0 +1,135 @@
+"""Bench: every hop is asked the same on the samples of one split: what it answers, at which sizes, how fast, in what memory."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from attar.models import lengths, preprocess, views
+from attar.models.task import Array, Arrays, Predictor, Split, SplitName, Task
+from attar.pipeline.core.errors import StageError
+from attar.pipeline.core.progress import advance
+from attar.proof import sizes, timing
+from attar.stages.artifacts import Answers, Model
+
+FEWEST = 50  # samples: with fewer, the bounds of a correlation are wrong more than twice as often as they say
+SPREAD = 64  # places of the split that samples are taken from
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One task's split, and what is asked of every hop on it."""
+
+    task: Task
+    split: Split
+    batch: int
+    name: SplitName = "test"
+    """Of the split."""
+
+    def check(self) -> None:
+        """Raises StageError for a batch that is not promised, and for a split without a sample or with only one."""
+        low, high = self.task.ranges.get("batch", (1, 1))
+        if not low <= self.batch <= high:
+            promised = f"the {low} to {high} that {type(self.task).__name__} promises"
+            raise StageError(f"batch {self.batch} is outside {promised}; set the target's batch")
+        least = FEWEST * max(2 if output.kind == "embedding" else 1 for output in self.task.outputs.values())  # pairs of samples
+        if len(self.split) < least:
+            raise StageError(
+                f"the {self.name} split has {len(self.split)} samples, which prove nothing; give it at least {least}"
+            )
+
+    def targets(self) -> dict[str, Array]:
+        parts = [seen.targets for seen in views.clean(self.task, self.split)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def recorded(self, answers: Answers) -> dict[str, Array]:
+        """The teacher's answers. Raises StageError when they are not of this split."""
+        made = answers.of(self.name)
+        if any(len(array) != len(self.split) for array in made.values()):
+            raise StageError(
+                f"the stored answers are not of these {len(self.split)} {self.name} samples; delete them and run again"
+            )
+        return made
+
+    def of(self, model: Model) -> Bench:
+        """The bench of the task that this model reads: raw samples and targets are the same, what is made of them is not."""
+        return replace(self, task=model.reads())
+
+    def answers(self, hop: str, model: Model) -> dict[str, Array]:
+        """Outputs for the whole split, in its order."""
+        with model.open() as predictor:
+            parts = [self.ask(hop, predictor, inputs) for inputs in self.of(model).batches(hop)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in self.task.outputs}
+
+    def batches(self, hop: str) -> Iterator[dict[str, Array]]:
+        for seen in views.clean(self.task, self.split):
+            for start in range(0, len(seen.indices), self.batch):
+                rows = np.arange(start, min(start + self.batch, len(seen.indices)))
+                yield lengths.trimmed(self.task, seen.take(rows).inputs)  # as it is asked for: without another's padding
+            advance(f"measuring {hop}", int(seen.indices[-1]) + 1, len(self.split))
+
+    def ask(self, hop: str, predictor: Predictor, inputs: Arrays) -> dict[str, Array]:
+        """Raises StageError with the hop's name, whatever its runtime raises."""
+        try:
+            made = self.task.answer(predictor.graphs, inputs)
+        except Exception as error:
+            shapes = {name: array.shape for name, array in inputs.items()}
+            raise StageError(f"{hop} cannot answer inputs of shape {shapes}: {error}") from error
+        missing = set(self.task.outputs) - set(made)
+        if missing:
+            raise StageError(f"{hop} gives {sorted(made)} and lacks {sorted(missing)}, which the task names")
+        return made
+
+    def first(self, samples: int) -> dict[str, Array]:
+        """The first samples of the split, from the start again where it has fewer."""
+        rows = np.arange(samples) % min(len(self.split), views.CHUNK)
+        return lengths.trimmed(self.task, views.chunk(self.task, self.split, 0).take(rows).inputs)
+
+    def some(self, samples: int, call: int) -> dict[str, Array]:
+        """Samples from all over the split, which may be sorted by class; others for each call."""
+        rows = (np.arange(samples) + call * samples) * max(1, len(self.split) // SPREAD) % len(self.split)
+        return preprocess.apply(self.task.preprocess, self.split.take(rows).inputs)
+
+    def memory(self, hop: str, model: Model) -> int | None:
+        """Resident bytes that opening it and answering one batch add, libraries not counted: ``answers`` loaded them."""
+        inputs = self.of(model).first(self.batch)
+        gc.collect()
+        before = timing.resident()
+        with model.open(threads=1) as predictor:
+            self.ask(hop, predictor, inputs)
+            after = timing.resident()
+        return max(0, after - before) if before is not None and after is not None else None
+
+    def sizes(self, hop: str, model: Model) -> dict[str, Any]:
+        """Whether it answers soundly at every size that the task promises; see ``sizes.examined``."""
+        with model.open(threads=1) as predictor:
+            own = self.of(model)
+            return sizes.examined(own.task, partial(own.ask, hop, predictor), own.some)
+
+    def times(
+        self, models: Mapping[str, Model], repeats: int, seconds: float, *, pinned: bool = True
+    ) -> tuple[dict[str, dict[int, timing.Seconds]], dict[str, Any]]:
+        """``{hop: {batch: seconds of each call}}``, all hops opened at once, and how it was taken.
+
+        On one thread of one core; not ``pinned``, on as many threads as each was built for.
+        """
+        times: dict[str, dict[int, timing.Seconds]] = {hop: {} for hop in models}
+        loads = [timing.load_average()]
+        with ExitStack() as stack:
+            opened = {hop: stack.enter_context(each.open(threads=1 if pinned else None)) for hop, each in models.items()}
+            cpu = stack.enter_context(timing.pinned()) if pinned else None
+            for done, batch in enumerate(batches := sorted({1, self.batch})):
+                advance("timing", done, len(batches), f"batch {batch}")
+                inputs = {hop: self.of(each).first(batch) for hop, each in models.items()}
+                calls = {hop: partial(self.ask, hop, each, inputs[hop]) for hop, each in opened.items()}
+                for hop, taken in timing.interleaved(calls, repeats, seconds, 0.0 if pinned else timing.SPINNING).items():
+                    times[hop][batch] = taken
+        rounds = {str(batch): len(taken) for batch, taken in next(iter(times.values())).items()}
+        loads.append(timing.load_average())
+        return times, {"timing": {"cpu": cpu, "threads": 1 if pinned else None, "rounds": rounds, "load_average": loads}}

@@ -1,0 +1,46 @@
+"""Stored: whether the answers that a student learned from are those of the teacher that it is compared with."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from attar.models import views
+from attar.models.task import Predict, SplitName, Task
+from attar.pipeline.core.errors import StageError
+from attar.proof.sizes import difference
+from attar.stages.artifacts import Answers, Model
+
+ROWS = 32
+"""So many samples of every view are asked for again: answers of another teacher, or to another view, differ in the first."""
+TOLERANCE = 1e-2  # of the largest magnitude: float16 keeps three digits, and another device rounds otherwise
+
+
+def check(task: Task, teacher: Model, answers: Answers) -> None:
+    """Ask the teacher again for a few samples of the test split and of every view of train and transfer; ``task``: what it reads.
+
+    Raises StageError where it says something else than what is stored.
+    """
+    kept: list[tuple[SplitName, int | None]] = [("test", None), *(("train", view) for view in range(answers.facts["views"]))]
+    kept += [("transfer", view) for view in range(answers.facts["views"]) if task.transfer]
+    with teacher.open() as predictor:
+        for split, view in kept:
+            compare(task, lambda inputs: task.answer(predictor.graphs, inputs), answers, split, view)
+
+
+def compare(task: Task, predict: Predict, answers: Answers, split: SplitName, view: int | None) -> None:
+    stored = answers.rows(split, view)
+    seen = views.chunk(task, task.split(split), 0, seed=answers.facts["seed"], view=view)
+    most = task.ranges.get("batch", (1, ROWS))[1]
+    rows = np.arange(min(ROWS, most, len(seen.indices)))
+    live = predict(seen.take(rows).inputs)
+    for name in task.outputs:
+        kept, of = stored[name][rows], live[name]
+        if stored[name].partial:
+            of = np.where(kept > kept.min(-1, keepdims=True), of, kept)  # the others share one value, the least
+        apart = difference(kept, of) if kept.shape == of.shape else np.inf
+        if not apart <= TOLERANCE:
+            which = "" if view is None else f", view {view}"
+            raise StageError(
+                f"the stored answers are not this teacher's: {name!r} of {split}{which} is off by {apart:.2g} of its magnitude, "
+                f"allowed {TOLERANCE:g}; `attar show RECIPE` names the answers in the store, delete their folder and label again"
+            )

@@ -1,0 +1,46 @@
+"""Fidelity: what a graph with its precision baked in still has of the teacher, before anything is built of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from attar.engines.graphs.half import as_written
+from attar.models.task import Array, Task
+from attar.models.views import spread
+from attar.proof.metrics import compare, worst
+from attar.stages.artifacts import Answers
+
+BATCH = 256  # samples a call
+
+
+def correlation(file: Path, task: Task, answers: Answers) -> float:
+    """CORR with the teacher's stored answers on validation, of the worst output: what the gate of that name asks for on test."""
+    return between(task, answers.of("validation"), answered(file, task))
+
+
+def answered(graph: Path | bytes, task: Task, samples: int | None = None) -> dict[str, Array]:
+    """The answers to validation, or to so many samples spread over it.
+
+    As the graph is written, so that another machine's kernels would not choose another rung.
+    """
+    import onnx
+
+    from attar.engines.runtimes import onnxruntime
+
+    model = onnx.load(graph) if isinstance(graph, Path) else onnx.load_from_string(graph)
+    split = task.split("validation")
+    step = min(BATCH, task.ranges.get("batch", (1, BATCH))[1])
+    with onnxruntime.opened({"model": as_written(model).SerializeToString()}, None, optimize=False) as predict:
+        parts = [task.answer(predict.graphs, seen.inputs) for seen in spread(task, split, samples or len(split), step)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in task.outputs}
+
+
+def between(task: Task, expected: Mapping[str, Array], got: Mapping[str, Array]) -> float:
+    """The correlation of the worst output; 0 where a side is constant, or an answer not finite."""
+    if not all(np.isfinite(got[name]).all() for name in task.outputs):
+        return 0.0
+    found = worst([compare(output.kind, expected[name], got[name]).numbers for name, output in task.outputs.items()])
+    return round(float(found["correlation"] or 0), 6)

@@ -1,0 +1,169 @@
+"""fp16: a graph in half precision, but for islands of float where half overflows, which are found by running it.
+
+What shows is what a node gives. ONNX Runtime's CPU kernels add up in float inside of a node; what a GPU loses there shows when
+its engine is measured.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from attar.engines.graphs.graphs import prepared, tidy, unused, with_results
+from attar.engines.graphs.half import HALF, as_written, halve, too_wide
+from attar.engines.graphs.int8 import EXCLUDED
+from attar.engines.graphs.placement import MULTIPLYING
+from attar.engines.graphs.selection import unknown_refused
+from attar.models.task import Array, Arrays, Task
+from attar.models.views import spread
+from attar.pipeline.core.errors import Refusal
+from attar.pipeline.core.progress import advance
+
+if TYPE_CHECKING:
+    import onnx
+
+SAMPLES = 256  # of validation
+BATCH = 32  # samples whose tensors are in memory at once
+ROUNDS = 16
+HUGE = 0.1
+"""Of a tensor's norm: what rounding alone never moves."""
+
+
+def convert(
+    source: Path,
+    target: Path,
+    ranges: Mapping[str, tuple[float, float]],
+    task: Task,
+    exclude: Collection[str],
+    allowed: float = HUGE,
+) -> dict[str, Any]:
+    """Write the graph. Returns how many of each operator are half, which nodes stay float and why, and the rounds it took.
+
+    Nodes whose tensors are out of half precision's range on training data are float from the start. Then the graph is run on
+    validation beside the float one, with every result revealed: where one is not finite, or ``allowed`` of its norm away, though
+    all that it is made of is right, the nodes that make and read it become float; and again, until nothing is wrong.
+
+    Raises Refusal, which names a node, when that does not end, or leaves nothing worth it in half precision; StageError for an
+    excluded node that is not there.
+    """
+    import onnx
+
+    model = prepared(source)
+    unknown_refused(model, exclude)
+    islands = too_wide(model, ranges) | dict.fromkeys(exclude, EXCLUDED)
+    for number in range(1, ROUNDS + 1):
+        made = onnx.ModelProto.FromString(model.SerializeToString())
+        inside = halve(made, {node.name for node in model.graph.node} - islands.keys())
+        require_work(model, inside, islands)
+        wrong = faults(model, made, task, allowed)
+        if not wrong:
+            onnx.save(tidy(made), target)
+            return facts(model, inside, islands, number)
+        fresh = around(model, inside, wrong)
+        if not fresh:
+            break
+        islands |= fresh
+        advance("islands", number, ROUNDS, f"{len(islands)} nodes in float")
+    raise Refusal(f"precision 'fp16': after {number} rounds, {first(model, wrong)}; use 'fp32', or 'bf16' where a runtime has it")
+
+
+def facts(model: onnx.ModelProto, inside: Collection[str], islands: Mapping[str, str], rounds: int) -> dict[str, Any]:
+    counted = Counter(node.op_type for node in model.graph.node if node.name in inside)
+    floats = {node.name: islands[node.name] for node in model.graph.node if node.name in islands}
+    return {"half": dict(sorted(counted.items())), "float": floats, "rounds": rounds}
+
+
+def require_work(model: onnx.ModelProto, inside: Collection[str], islands: Mapping[str, str]) -> None:
+    """Half precision is for what multiplies, where there is such a node."""
+    nodes = list(model.graph.node)
+    worth = [node for node in nodes if node.op_type in MULTIPLYING] or nodes
+    if not any(node.name in inside for node in worth):
+        lost = [f"{node.op_type} {node.name!r} ({islands[node.name]})" for node in worth if node.name in islands]
+        why = f": {lost[0]} must stay float" if lost else ""
+        raise Refusal(f"precision 'fp16': nothing is left to compute in half precision{why}; use precision = 'fp32'")
+
+
+@dataclass
+class Tally:
+    """How far a tensor in half precision is from the same in float, over all samples."""
+
+    infinite: bool = False
+    apart: float = 0.0
+    norm: float = 0.0
+
+    def add(self, exact: Array, got: Array) -> None:
+        a, b = np.asarray(exact, np.float64), np.asarray(got, np.float64)
+        sound = np.isfinite(a)
+        self.infinite |= not np.isfinite(b[sound]).all()
+        sound &= np.isfinite(b)
+        self.apart += float(np.square(a - b, where=sound, out=np.zeros_like(a)).sum())
+        self.norm += float(np.square(a, where=sound, out=np.zeros_like(a)).sum())
+
+    def wrong(self, allowed: float) -> str | None:
+        if self.infinite:
+            return "is not finite in half precision"
+        if self.apart > allowed**2 * self.norm:
+            return f"differs in half precision by more than {allowed:g} of its norm"
+        return None
+
+
+def faults(model: onnx.ModelProto, made: onnx.ModelProto, task: Task, allowed: float) -> dict[str, str]:
+    """The tensors that are wrong though all that they are made of is right, and what is wrong with them."""
+    tallies: dict[str, Tally] = defaultdict(Tally)
+    ending = unused(model, HALF)
+    for exact, got in side_by_side(model, made, task):
+        for name, tensor in exact.items():
+            other = got.get(name + ending, got.get(name))
+            if other is not None and np.issubdtype(tensor.dtype, np.floating):
+                tallies[name].add(tensor, other)
+    found = {name: tally.wrong(allowed) for name, tally in tallies.items()}
+    wrong = {name: why for name, why in found.items() if why is not None}
+    makers = {name: node for node in model.graph.node for name in node.output}
+    return {
+        name: f"{name!r} {why}"
+        for name, why in wrong.items()
+        if name not in makers or not any(read in wrong for read in makers[name].input)
+    }
+
+
+def side_by_side(model: onnx.ModelProto, made: onnx.ModelProto, task: Task) -> Iterator[tuple[Arrays, Arrays]]:
+    """Every tensor of both graphs, inputs among them, batch by batch."""
+    import onnx
+
+    from attar.engines.runtimes import onnxruntime
+
+    step = min(BATCH, task.ranges.get("batch", (1, BATCH))[1])
+    copies = [onnx.ModelProto.FromString(each.SerializeToString()) for each in (model, made)]
+    graphs = [with_results(as_written(each)) for each in copies]
+    exact, got = (onnxruntime.opened({"model": graph}, None, optimize=False) for graph in graphs)
+    with exact as in_float, got as in_half:
+        for seen in spread(task, task.split("validation"), SAMPLES, step):
+            yield {**seen.inputs, **in_float(seen.inputs)}, in_half(seen.inputs)
+
+
+def around(model: onnx.ModelProto, inside: Collection[str], wrong: Mapping[str, str]) -> dict[str, str]:
+    """The half nodes that make and read these tensors; where those are float already, the nearest half ones before them."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    found: dict[str, str] = {}
+    for tensor, why in wrong.items():
+        near = [node for node in model.graph.node if tensor in (*node.input, *node.output)]
+        here = {node.name for node in near if node.name in inside}
+        while near and not here:
+            near = [makers[name] for node in near for name in node.input if name in makers]
+            here = {node.name for node in near if node.name in inside}
+        found |= {name: why for name in here if name not in found}
+    return found
+
+
+def first(model: onnx.ModelProto, wrong: Mapping[str, str]) -> str:
+    """The first of these tensors in the graph's order, with its node."""
+    for node in model.graph.node:
+        for name in (*node.input, *node.output):
+            if name in wrong:
+                return f"{node.op_type} {node.name!r}: {wrong[name]}"
+    return next(iter(wrong.values()))

@@ -1,0 +1,180 @@
+"""A Q-DQ graph as a torch module whose weights can be trained: what learns is the very graph that is shipped.
+
+Libraries that turn ONNX into torch (onnx2torch) have no fake quantization with gradients; torch's own quantization-aware training
+places its pairs by other rules than those of ``precision.int8``. So the few operators that exports hold are run as they stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from graphlib import TopologicalSorter
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from attar.engines.graphs.graphs import constants, original
+from attar.engines.graphs.placement import LEVELS
+from attar.pipeline.core.errors import StageError
+from attar.stages.optimize.operators import OPERATORS, Node, along, fake_quantize
+
+if TYPE_CHECKING:
+    import onnx
+
+TRAINED = {"Conv": (1, 2), "Gemm": (1, 2), "MatMul": (0, 1)}
+"""Which inputs are weights and biases, where they are constants; all other constants stay."""
+ORIGINAL = "_quantized"  # what ONNX Runtime's quantizer adds to the name of a weight
+
+
+class Kept(nn.Module):
+    """A weight that stays float."""
+
+    def __init__(self, value: nn.Parameter) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self) -> Tensor:
+        return self.value
+
+
+class Weight(Kept):
+    """A weight that is rounded by the scale that the quantizer will give it: its largest magnitude, a channel or all, over
+    ``levels``.
+
+    The quantizer takes a larger scale where the bias would leave int32; that one is the least here.
+    """
+
+    def __init__(self, value: nn.Parameter, scale: Tensor, axis: int, levels: int) -> None:
+        super().__init__(value)
+        self.levels = levels
+        self.axes = [n for n in range(value.ndim) if scale.numel() == 1 or n != axis % value.ndim]
+        given = along(scale, axis, value)
+        self.least: Tensor
+        self.register_buffer("least", given.masked_fill(given <= self.scale(0) * (1 + 1e-6), 0), persistent=False)
+
+    def forward(self) -> Tensor:
+        return fake_quantize(self.value, self.scale(self.least), -self.levels, self.levels)
+
+    def scale(self, least: Tensor | float) -> Tensor:
+        """In float64 before it is rounded, as the quantizer does it; 1 where all is zero."""
+        largest = self.value.detach().abs().amax(self.axes, keepdim=True)
+        found = (largest.double() / self.levels).float()
+        return torch.where(largest > 0, torch.maximum(found, torch.as_tensor(least, device=found.device)), 1)
+
+
+class Bias(Kept):
+    """A bias in int32: so fine that its first scale does."""
+
+    def __init__(self, value: nn.Parameter, scale: Tensor) -> None:
+        super().__init__(value)
+        self.scale: Tensor
+        self.register_buffer("scale", scale, persistent=False)
+
+    def forward(self) -> Tensor:
+        return fake_quantize(self.value, self.scale, -(2.0**31), 2.0**31)
+
+
+class QuantizedNetwork(nn.Module):
+    """``QuantizedNetwork(quantized, originals)``: the Q-DQ graph, with weights that start from the float ones.
+
+    ``levels``: the largest integer of its weights, as the quantizer was told (``int8.Form``).
+    Called with the graph's inputs in their order, it answers its outputs in theirs, one tensor or a tuple.
+    """
+
+    def __init__(self, graph: onnx.ModelProto, originals: Mapping[str, npt.NDArray[Any]], levels: int = LEVELS[8]) -> None:
+        """Raises StageError for an operator that it does not know."""
+        super().__init__()
+        self.levels = levels
+        self.inputs = [value.name for value in graph.graph.input]
+        self.outputs = [value.name for value in graph.graph.output]
+        self.fixed: dict[str, Tensor] = {}
+        self.held: dict[str, str] = {}
+        self.nodes = in_order([node_of(node) for node in graph.graph.node if node.op_type != "Constant"])
+        self.hold({name: as_tensor(tensor) for name, tensor in constants(graph).items()})
+        self.parameters_of: dict[str, nn.Parameter] = {}
+        self.read: dict[str, int] = {}
+        self.weights = nn.ModuleList()
+        self.connect({node.outputs[0]: node for node in self.nodes}, originals)
+        self.nodes = [node for node in self.nodes if node.outputs[0] not in self.read]
+
+    def hold(self, values: Mapping[str, Tensor]) -> None:
+        """Constants: shapes and axes stay on the CPU, where they are read as numbers."""
+        for number, (name, value) in enumerate(values.items()):
+            if value.dtype in (torch.int64, torch.int32):
+                self.fixed[name] = value
+            else:
+                self.held[name] = f"constant{number}"
+                self.register_buffer(self.held[name], value, persistent=False)
+
+    def connect(self, makers: Mapping[str, Node], originals: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Find what is trained, and put a module where it is read."""
+        for node in self.nodes:
+            for place in TRAINED.get(node.operator, ()):
+                read = node.inputs[place] if place < len(node.inputs) else ""
+                maker = makers.get(read)
+                source = maker.inputs[0] if maker and maker.operator == "DequantizeLinear" else read
+                name = original(source.removesuffix(ORIGINAL), originals)
+                if read not in self.read and name in originals:
+                    value = self.parameters_of.setdefault(name, nn.Parameter(torch.from_numpy(originals[name].copy())))
+                    self.connect_one(read, self.module_for(value, maker))
+        for read in [name for node in self.nodes for name in node.inputs if name in self.held]:
+            if read not in self.read and (name := original(read, originals)) in self.parameters_of:
+                self.connect_one(read, Kept(self.parameters_of[name]))  # an embedding, say, that is tied to what is trained
+
+    def connect_one(self, read: str, module: Kept) -> None:
+        self.read[read] = len(self.weights)
+        self.weights.append(module)
+
+    def module_for(self, value: nn.Parameter, maker: Node | None) -> Kept:
+        if maker is None:
+            return Kept(value)
+        integers, scale = self.constant(maker.inputs[0]), self.constant(maker.inputs[1])
+        if integers.dtype == torch.int32:
+            return Bias(value, scale)
+        return Weight(value, scale, maker.attributes.get("axis", 1), self.levels)
+
+    def constant(self, name: str) -> Tensor:
+        return self.fixed[name] if name in self.fixed else self.get_buffer(self.held[name])
+
+    def forward(self, *given: Tensor) -> Tensor | tuple[Tensor, ...]:
+        values = dict(zip(self.inputs, given, strict=True)) | self.fixed
+        values |= {name: self.get_buffer(attribute) for name, attribute in self.held.items()}
+        values |= {name: self.weights[number]() for name, number in self.read.items()}
+        for node in self.nodes:
+            inputs = [values[name] if name else None for name in node.inputs]
+            values[node.outputs[0]] = OPERATORS[node.operator](node, *inputs)
+        made = tuple(values[name] for name in self.outputs)
+        return made if len(made) > 1 else made[0]
+
+    def trained(self) -> dict[str, npt.NDArray[Any]]:
+        """The weights as they are now, under their names in the float graph."""
+        return {name: value.detach().cpu().contiguous().numpy() for name, value in self.parameters_of.items()}
+
+
+def as_tensor(tensor: onnx.TensorProto) -> Tensor:
+    import onnx
+
+    return torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy())
+
+
+def node_of(node: onnx.NodeProto) -> Node:
+    """Raises StageError for an operator, or a second result, that is not known."""
+    import onnx
+
+    results = [name for name in node.output if name]
+    if node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx") or len(results) > 1:
+        what = f"{len(results)} results of {node.op_type}" if len(results) > 1 else f"the operator {node.op_type}"
+        raise StageError(
+            f"the graph cannot be tuned: {what} (node {node.name!r}) is not known there; set tuning_epochs = 0, or add it to "
+            f"stages/optimize/operators.py. Known: {', '.join(sorted(OPERATORS))}"
+        )
+    attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+    return Node(node.name, node.op_type, tuple(node.input), tuple(results), attributes)
+
+
+def in_order(nodes: list[Node]) -> list[Node]:
+    """Every node after those whose results it reads; the quantizer adds its pairs at the end."""
+    makers = {node.outputs[0]: node for node in nodes}
+    reads = {name: [each for each in node.inputs if each in makers] for name, node in makers.items()}
+    return [makers[name] for name in TopologicalSorter(reads).static_order()]

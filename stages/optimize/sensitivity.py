@@ -1,0 +1,56 @@
+"""Sensitivity: which nodes cost an int8 graph most of its fidelity, each quantized alone."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from attar.engines.graphs.int8 import Form, Ranges, quantized
+from attar.models.task import Task
+from attar.pipeline.core.progress import advance
+from attar.stages.optimize.fidelity import answered, between
+
+SAMPLES = 128  # of validation
+EVALUATIONS = 64  # graphs that are written and run
+WORST = 8  # nodes that are looked for
+
+
+def sensitivity(source: Path, ranges: Ranges, form: Form, task: Task) -> dict[str, float]:
+    """What the worst nodes cost, the worst first: 1 minus the correlation with the float graph when that one alone is in int8."""
+    exact = answered(source, task, SAMPLES)
+    names = [node.name for node in quantized(source, ranges, form).inside]
+    done = 0
+
+    def cost(group: Sequence[str]) -> float:
+        nonlocal done
+        done += 1
+        advance("sensitivity", done, EVALUATIONS, f"{len(group)} of {len(names)} nodes in int8")
+        others = dict.fromkeys((name for name in names if name not in group), "not looked at")
+        alone = quantized(source, ranges, replace(form, exclude={**form.exclude, **others}))
+        return 1 - between(task, exact, answered(alone.model.SerializeToString(), task, SAMPLES))
+
+    return costliest(names, cost, EVALUATIONS, WORST)
+
+
+def costliest(names: Sequence[str], cost: Callable[[Sequence[str]], float], evaluations: int, count: int) -> dict[str, float]:
+    """The costliest names, at most so many, with what each costs alone; ``cost`` is asked for groups, and at most so often.
+
+    The costliest group is halved until it is one name: some names of n are found with 2 log2(n) questions each, and no question
+    is wasted on what costs nothing. A group is taken to cost as much as the costliest in it, or more.
+    """
+    groups = [(-cost(names), 0, list(names))] if names else []
+    asked, found = 1, dict[str, float]()
+    while groups and len(found) < count:
+        least, start, group = heapq.heappop(groups)
+        if len(group) == 1:
+            found[group[0]] = round(-least, 6)
+            continue
+        if asked + 2 > evaluations:
+            break
+        asked += 2
+        middle = len(group) // 2
+        for first, part in ((start, group[:middle]), (start + middle, group[middle:])):
+            heapq.heappush(groups, (-cost(part), first, part))
+    return dict(sorted(found.items(), key=lambda each: -each[1]))

@@ -1,0 +1,67 @@
+"""Tuning: quantization-aware distillation, a short training of a Q-DQ graph on the teacher's stored answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from safetensors.torch import load_file
+
+from attar.engines.graphs.graphs import prepared
+from attar.engines.graphs.placement import LEVELS
+from attar.models.task import Kind, Task, load_task
+from attar.pipeline.core.errors import StageError
+from attar.pipeline.core.stage import scratch
+from attar.stages.artifacts import Answers
+from attar.stages.distill.choices import Cosine, Kd, LogitPearson, Loss, Mse
+from attar.stages.distill.objective import Distillation
+from attar.stages.learning.learn import Learn
+from attar.stages.learning.loop import Recorded, fit
+from attar.stages.optimize.quantized import TRAINED, QuantizedNetwork
+
+
+def tune(
+    source: Path, quantized: Path, target: Path, answers: Answers, settings: Learn, out: Path, levels: int = LEVELS[8]
+) -> dict[str, Any]:
+    """Train the weights of ``source`` as ``quantized`` rounds them; write the float graph with the new ones to ``target``.
+
+    ``quantized`` is the Q-DQ graph of ``source``, ``levels`` the largest integer of its weights. Quantizing ``target`` with the
+    same ranges gives the same nodes and names. ``out`` is a folder of an interruptible stage. Raises StageError for
+    an operator that cannot be run in torch, and for a graph without weights.
+    """
+    model = prepared(source)
+    originals = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    network = QuantizedNetwork(onnx.load(quantized), originals, levels)
+    if not network.parameters_of:
+        readers = ", ".join(TRAINED)
+        raise StageError(f"the graph cannot be tuned: none of its weights is read by {readers} itself; set tuning_epochs = 0")
+    objective = Distillation(1.0, losses(load_task(settings.task)), answers)
+    work = scratch(out) / "tuned"
+    work.mkdir(exist_ok=True)
+    views = Recorded(answers.facts["seed"], answers.facts["views"])
+    found = fit(settings, work, "tuning", objective, views, answers, module=lambda: network)
+    network.load_state_dict(load_file(work / "weights.safetensors"))
+    write(model, network.trained(), target)
+    return {name: found[name] for name in ("history", "device")}
+
+
+def losses(task: Task) -> list[Loss]:
+    """KD and CORR itself for logits, the squared error for values, the cosine for embeddings. No labels are needed."""
+    found: list[Loss] = []
+    for name, output in task.outputs.items():
+        of: dict[Kind, list[Loss]] = {
+            "logits": [Kd(output=name), LogitPearson(output=name)],
+            "values": [Mse(output=name)],
+            "embedding": [Cosine(output=name)],
+        }
+        found += of[output.kind]
+    return found
+
+
+def write(model: onnx.ModelProto, trained: dict[str, Any], target: Path) -> None:
+    for tensor in model.graph.initializer:
+        if tensor.name in trained:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(trained[tensor.name]), tensor.name))
+    onnx.save(model, target)

@@ -1,0 +1,355 @@
+"""A bundle in use: what is let through, and what is found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from attar.bundle import checksums
+from attar.bundle.opening import check, open_bundle
+from attar.pipeline.core.errors import AttarError, Unfit
+from attar.serving.load.engine import bench
+from tests.stages.test_package import packaged
+from tests.support.proof_parts import STUDENT, TEACHER, write_graph
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return packaged(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture
+def bundle(original: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(original, tmp_path / "bundle"))
+
+
+def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Edit the manifest and seal the bundle anew, as somebody would who means it."""
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+    checksums.seal(bundle)
+
+
+def test_an_untouched_bundle_is_fit(bundle: Path) -> None:
+    facts = check(bundle)
+    assert facts["golden"] == {"requests": 16, "tolerance": 1e-4, "largest_difference": 0}
+    assert (facts["bundle"], facts["verdict"], facts["files"]) == ("points", "passed", 11)
+
+
+def store(bundle: Path, digest: str | None = None) -> None:
+    """Write beside the bundle what a store does."""
+    (bundle / "facts.json").write_text('{"name": "points"}')
+    facts = hashlib.sha256((bundle / "facts.json").read_bytes()).hexdigest()
+    (bundle / "record.json").write_text(json.dumps({"files": {"facts.json": [18, 0, digest or facts]}}))
+
+
+def test_what_the_store_writes_beside_it_is_no_part_of_it(bundle: Path) -> None:
+    store(bundle)
+    assert check(bundle)["files"] == 11
+
+
+@pytest.mark.parametrize("record", ["{}", "[]", "null", "junk", "\xff", '{"files": {"facts.json": []}}', "[" * 100_000])
+def test_files_named_as_those_of_the_store_were_added_by_somebody_else(bundle: Path, record: str) -> None:
+    (bundle / "record.json").write_text(record, encoding="latin-1")
+    with pytest.raises(Unfit, match=r"not as it was packaged: record\.json was added"):
+        check(bundle)
+    (bundle / "facts.json").write_text("{}")
+    with pytest.raises(Unfit, match=r"facts\.json was added; record\.json was added"):
+        check(bundle)
+
+
+def test_the_record_of_other_facts_does_not_hide_them(bundle: Path) -> None:
+    store(bundle, digest="0" * 64)
+    with pytest.raises(Unfit, match=r"facts\.json was added; record\.json was added"):
+        check(bundle)
+    store(bundle)
+    (bundle / "record.json").unlink()
+    with pytest.raises(Unfit, match=r": facts\.json was added\."):
+        check(bundle)
+
+
+def test_it_answers_raw_requests(bundle: Path) -> None:
+    raw = {"x": np.array([[4.0, 0], [0, 4]], np.float32)}
+    with open_bundle(bundle) as model:
+        outputs = model(model.preprocess(raw))
+        assert [model.labels[i] for i in outputs["logits"].argmax(1)] == ["right", "up"]
+        assert np.allclose(outputs["logits"], raw["x"] / 2 @ STUDENT)
+
+
+@pytest.mark.parametrize("name", ["engines/onnxruntime/model.onnx", "golden.safetensors", "manifest.json", "README.md"])
+def test_one_flipped_bit_is_found_and_named(bundle: Path, name: str) -> None:
+    content = bytearray((bundle / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle / name).write_bytes(content)
+    with pytest.raises(Unfit, match=f"{name} was changed") as unfit:
+        check(bundle)
+    assert unfit.value.exit_code == 4
+    with pytest.raises(Unfit):
+        open_bundle(bundle)
+
+
+def test_a_missing_and_an_added_file_are_both_named(bundle: Path) -> None:
+    (bundle / "golden.safetensors").unlink()
+    (bundle / "graphs" / "other.onnx").write_bytes(b"")
+    with pytest.raises(Unfit, match=r"golden\.safetensors is missing; graphs/other\.onnx was added"):
+        check(bundle)
+
+
+def test_a_link_is_not_the_file_that_was_sealed(bundle: Path, tmp_path: Path) -> None:
+    path = bundle / "golden.safetensors"
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(Unfit, match=r"golden\.safetensors was changed"):
+        check(bundle)
+
+
+@pytest.mark.parametrize("content", [None, "", "not sums\n", "00  manifest.json\n"])
+def test_a_list_of_sums_that_is_gone_or_spoilt(bundle: Path, content: str | None) -> None:
+    (bundle / "SHA256SUMS").unlink()
+    if content is not None:
+        (bundle / "SHA256SUMS").write_text(content)
+    with pytest.raises(Unfit, match=r"SHA256SUMS is missing|was added|no list"):
+        check(bundle)
+
+
+def test_what_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(Unfit, match="is no folder"):
+        check(tmp_path / "nowhere")
+    checksums.seal(tmp_path)
+    with pytest.raises(Unfit, match=r"no manifest\.json"):
+        check(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda m: m["verdict"].update(verdict="failed"), "never passed: its verdict is 'failed'"),
+        (lambda m: m.update(format="attar bundle 2"), "not one that this version reads: format"),
+        (lambda m: m["preprocess"]["x"].append({"step": "run", "code": "evil"}), "preprocess.x"),
+        (lambda m: m.update(extra=1), "extra"),
+        (lambda m: m.update(graphs=["../../model"]), r"graphs\.0"),
+        (lambda m: m["engine"]["machine"].update(flags=["sve2"]), "built on another machine: flags"),
+        (lambda m: m["engine"].update(version="0.1.0"), "built by onnxruntime 0.1.0, here is"),
+        (lambda m: m["engine"].update(runtime="tensorrt"), "needs tensorrt"),
+        (lambda m: m["preprocess"]["x"][0].update(by=0.4), "does not repeat its golden answers"),
+    ],
+)
+def test_a_manifest_that_was_sealed_again_still_has_to_be_right(bundle: Path, change: Any, told: str) -> None:
+    edit(bundle, change)
+    with pytest.raises(Unfit, match=told):
+        check(bundle)
+
+
+def every_gate(manifest: dict[str, Any], **changed: Any) -> None:
+    for gate in manifest["verdict"]["gates"]:
+        gate.update(changed)
+
+
+def without_promises_of_the_engine(manifest: dict[str, Any]) -> None:
+    gates = manifest["verdict"]["gates"]
+    gates[:] = [gate for gate in gates if gate["against"] != "teacher"]
+
+
+def fail(manifest: dict[str, Any]) -> None:
+    """Worse than promised, and said to be so in every deciding gate; only the verdict lies."""
+    for gate in manifest["verdict"]["gates"]:
+        if (gate["hop"], gate["gate"]) == ("engine", "score_drop"):
+            gate.update(measured=0.5, bounds=[0.45, 0.55], margin=gate["limit"] - 0.5, verdict="failed")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda m: m.update(verdict={}), r"verdict\.verdict: Field required"),
+        (lambda m: m.update(verdict=None), "verdict: "),
+        (lambda m: m.update(graphs=[]), "graphs: .*at least 1"),
+        (lambda m: m.update(graphs=["encoder"]), "graphs: there is no graph 'model' among encoder"),
+        (lambda m: m.update(inputs={}), "inputs: .*at least 1"),
+        (lambda m: m.update(outputs={}), "outputs: .*at least 1"),
+        (lambda m: m.update(ranges={}), "no range of sizes is given for the axis batch"),
+        (lambda m: m.update(ranges={"batch": [8, 1]}), "batch from 8 to 1 is no range"),
+        (lambda m: m["inputs"]["x"].update(dtype="float23"), "'float23' is no dtype .*did you mean 'float32'"),
+        (lambda m: m["inputs"]["x"].update(axes=["batch", 3]), r"does not preprocess .*expected float32\[batch, 3\]"),
+        (lambda m: m["outputs"]["logits"].update(axes=["batch", 4]), r"logits is .*expected float32\[batch, 4\]"),
+        (lambda m: m["preprocess"].update(z=[]), "steps are given for z, which is no input"),
+        (lambda m: m["preprocess"]["x"].append({"step": "normalize", "mean": [0] * 3, "std": [1] * 3}), "does not preprocess"),
+        (lambda m: m["golden"].update(tolerance=1e9), r"golden\.tolerance: .*less than or equal to 0\.01"),
+        (lambda m: m["golden"].update(tolerance=0), r"golden\.tolerance: .*greater than 0"),
+        (lambda m: m["golden"].update(tolerance="1e-4"), r"golden\.tolerance: .*valid number"),
+        (lambda m: m["golden"].update(requests=0), r"golden\.requests: .*greater than or equal to 1"),
+        (lambda m: m["golden"].update(requests=15), "shape .*expected 15 requests"),
+        (lambda m: m["engine"].update(threads=-1), r"engine\.threads: .*greater than or equal to 1"),
+        (lambda m: m["engine"].update(threads=10**6), r"engine\.threads"),
+        (lambda m: m["engine"].update(provider="Nonsense"), "does not open: .*no provider 'Nonsense'"),
+        (lambda m: m["verdict"].update(gates=[]), r"verdict\.gates: .*at least 1"),
+        (lambda m: m["verdict"]["gates"][0].update(gate="beauty"), r"verdict\.gates\.0\.gate"),
+        (lambda m: every_gate(m, hop="student", against="previous"), "the student was not made from another hop"),
+        (lambda m: every_gate(m, verdict="failed"), "contradicts itself: .*so 'verdict' is 'passed', not 'failed'"),
+        (fail, "contradicts itself: its gates amount to 'failed', it says 'passed'"),
+        (lambda m: every_gate(m, measured=None), "so 'verdict' is 'not run here', not 'passed'"),
+        (lambda m: every_gate(m, bounds=None), "is an estimate without bounds, which proves nothing"),
+        (lambda m: every_gate(m, bounds=[-1.0, -0.9]), "is not inside its own bounds"),
+        (lambda m: every_gate(m, decides=False), "so 'decides' is True, not False"),
+        (lambda m: every_gate(m, margin=1.0), r"so 'margin' is 0\.\d+, not 1\.0"),
+        (lambda m: every_gate(m, promise="at most 0"), "so 'promise' is 'at least 0.9', not 'at most 0'"),
+        (without_promises_of_the_engine, "is ungated: none of its .* gates holds the engine to the teacher; promise"),
+    ],
+)
+def test_a_manifest_that_contradicts_itself(bundle: Path, change: Any, told: str) -> None:
+    edit(bundle, change)
+    with pytest.raises(Unfit, match=told) as unfit:
+        check(bundle)
+    assert unfit.value.exit_code == 4
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b"[" * 100_000])
+def test_a_manifest_that_is_none(bundle: Path, content: bytes) -> None:
+    (bundle / "manifest.json").write_bytes(content)
+    checksums.seal(bundle)
+    with pytest.raises(Unfit, match="not one that this version reads: the file: "):
+        check(bundle)
+
+
+def golden(rows: int = 16, **changed: npt.NDArray[Any] | None) -> dict[str, npt.NDArray[Any]]:
+    tensors = {
+        "raw.x": np.zeros((rows, 2), np.float32),
+        "teacher.logits": np.zeros((rows, 3), np.float32),
+        "engine.logits": np.zeros((rows, 3), np.float32),
+    }
+    named = {name.replace("_", "."): array for name, array in changed.items()}
+    return {name: array for name, array in {**tensors, **named}.items() if array is not None}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "told"),
+    [
+        (golden(0), r"raw\.x is of shape \[0, 2\], expected 16|logits is of shape \[0, 3\], expected 16"),
+        (golden(engine_logits=np.zeros((15, 3), np.float32)), r"engine\.logits is of shape \[15, 3\], expected 16 requests"),
+        (golden(engine_logits=np.array(0, np.float32)), r"engine\.logits is of shape \[\], expected 16 requests"),
+        (golden(engine_logits=np.zeros((16, 4), np.float32)), r"float32\[16, 4\], expected float32\[batch, 3\]"),
+        (golden(engine_logits=np.zeros((16, 3))), r"float64\[16, 3\], expected float32\[batch, 3\]"),
+        (golden(engine_logits=None), r"it holds raw\.x, teacher\.logits, expected engine\.logits, raw\.x, teacher\.logits"),
+        (golden(raw_x=None), r"it holds engine\.logits, teacher\.logits, expected"),
+        (golden(raw_y=np.zeros(16)), r"it holds engine\.logits, raw\.x, raw\.y"),
+        (golden(raw_x=np.zeros((16, 5), np.float32)), r"does not preprocess .*expected float32\[batch, 2\]"),
+        ({}, "it holds nothing"),
+    ],
+)
+def test_golden_requests_that_are_not_what_the_manifest_says(
+    bundle: Path, tensors: dict[str, npt.NDArray[Any]], told: str
+) -> None:
+    save_file(tensors, bundle / "golden.safetensors")
+    checksums.seal(bundle)
+    with pytest.raises(Unfit, match=told):
+        check(bundle)
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"\xff" * 64, None])
+def test_golden_requests_that_cannot_be_read(bundle: Path, content: bytes | None) -> None:
+    path = bundle / "golden.safetensors"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    checksums.seal(bundle)
+    with pytest.raises(Unfit, match=r"golden\.safetensors cannot be read: .*Copy it again"):
+        check(bundle)
+
+
+@pytest.mark.parametrize("content", [b"junk", None])
+@pytest.mark.parametrize(
+    ("folder", "use"),
+    [
+        ("engines/onnxruntime", check),
+        ("engines/onnxruntime", lambda bundle: bench(bundle, batches=(1,))),
+        ("reference", lambda bundle: bench(bundle, batches=(1,))),
+    ],
+)
+def test_a_graph_that_does_not_open(bundle: Path, folder: str, use: Callable[[Path], object], content: bytes | None) -> None:
+    path = bundle / folder / "model.onnx"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    checksums.seal(bundle)
+    with pytest.raises(Unfit, match=r"does not open: ONNX Runtime cannot open .*model\.onnx.*Copy it again"):
+        use(bundle)
+
+
+def test_an_engine_with_another_input(bundle: Path) -> None:
+    write_graph(bundle / "engines" / "onnxruntime" / "model.onnx", np.zeros((5, 3), np.float32))
+    checksums.seal(bundle)
+    with pytest.raises(Unfit, match="does not answer its golden requests: input 'x' must be"):
+        check(bundle)
+
+
+def test_an_output_that_the_engine_does_not_give(bundle: Path) -> None:
+    tensors = load_file(bundle / "golden.safetensors")
+    renamed = {name.replace("logits", "votes"): array for name, array in tensors.items()}
+    save_file(renamed, bundle / "golden.safetensors")
+    edit(bundle, lambda m: m["outputs"].update(votes=m["outputs"].pop("logits")))
+    with pytest.raises(Unfit, match="does not answer 'votes', which its manifest names; it answers logits"):
+        check(bundle)
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_a_number_of_threads_that_the_caller_got_wrong_is_no_fault_of_the_bundle(original: Path, threads: int) -> None:
+    with pytest.raises(AttarError, match=f"cannot be opened on {threads} threads; give 1 or more") as wrong:
+        open_bundle(original, threads)
+    assert not isinstance(wrong.value, Unfit)
+
+
+def test_another_number_of_cores_is_no_other_machine(bundle: Path) -> None:
+    edit(bundle, lambda m: m["engine"]["machine"].update(cores=1024))
+    check(bundle)
+
+
+def test_a_swapped_engine_is_found_by_the_golden_requests(bundle: Path) -> None:
+    write_graph(bundle / "engines" / "onnxruntime" / "model.onnx", TEACHER)
+    checksums.seal(bundle)
+    with pytest.raises(Unfit, match="does not repeat its golden answers: 'logits' is off by"):
+        check(bundle)
+
+
+def test_an_engine_that_answers_nan_is_found(bundle: Path) -> None:
+    write_graph(bundle / "engines" / "onnxruntime" / "model.onnx", STUDENT * np.float32(np.nan))
+    checksums.seal(bundle)
+    with pytest.raises(Unfit, match="off by inf"):
+        check(bundle)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "told"),
+    [
+        ({}, "'x' is missing"),
+        ({"x": np.zeros((1, 2), np.float32), "z": np.zeros(1)}, "'z' is not an input; .*known: x"),
+        ({"x": np.zeros((1, 2))}, r"float64\[1, 2\], expected float32\[batch, 2\]"),
+        ({"x": np.zeros((1, 3), np.float32)}, r"expected float32\[batch, 2\]"),
+        ({"x": np.zeros(2, np.float32)}, r"expected float32\[batch, 2\]"),
+        ({"x": np.zeros((9, 2), np.float32)}, "batch is 9, promised and proven are 1 to 8"),
+    ],
+)
+def test_requests_that_it_does_not_take(original: Path, inputs: dict[str, Any], told: str) -> None:
+    with open_bundle(original) as model, pytest.raises(AttarError, match=told):
+        model(inputs)
+
+
+def test_opening_one_needs_none_of_what_training_needs(original: Path) -> None:
+    called = (
+        "import sys; from attar.bundle.opening import open_bundle; open_bundle(sys.argv[1]).close(); "
+        "print(*(name for name in ('torch', 'onnx', 'sklearn', 'matplotlib', 'jinja2', 'cryptography') if name in sys.modules))"
+    )
+    made = subprocess.run([sys.executable, "-c", called, original], capture_output=True, text=True, check=True)
+    assert made.stdout.strip() == ""

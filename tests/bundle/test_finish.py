@@ -1,0 +1,342 @@
+"""Finish: a bundle whose engine was not run where it was packaged, refused by everybody until a machine that can has built it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from attar.bundle import checksums
+from attar.bundle import finish as finishing
+from attar.bundle.finish import finish
+from attar.bundle.manifest import Manifest
+from attar.bundle.opening import check, open_bundle, whole
+from attar.engines import cpu
+from attar.engines.runtimes import onnxruntime
+from attar.engines.runtimes.runtime import RUNTIMES
+from attar.pipeline.core.errors import RecipeError, Rejected, StageError, Unfit
+from attar.proof.gates import Gates
+from attar.serving.load.engine import bench
+from attar.stages.artifacts import Evidence
+from attar.stages.judge import Judge
+from attar.stages.package import Package
+from tests.bundle.test_bundle import edit
+from tests.stages.test_package import GATES, packaged
+from tests.support.late import HERE, MISSING
+from tests.support.proof_parts import NAME, STUDENT, TEACHER, Chain, line, verdict, write_graph
+
+WHY = "this machine has no accelerator"
+
+
+def not_run(root: Path, gates: Gates = GATES, *, built: bool = True, **broken: Any) -> Path:
+    """The bundle of a chain whose engine could not be run, or not even be built."""
+    chain = Chain(root, broken)
+    inputs = chain.inputs()
+    engine = inputs["engine"]
+    unknown: dict[str, Any] = {} if built else {"files": {}, "runtime_version": None, "machine": {}}
+    asked = {"profile": {"batch": [1, 4, 8]}, "options": {"workspace": 64}}
+    inputs["engine"] = replace(engine, facts={**engine.facts, **unknown, "why": WHY, "asked": asked})
+    evidence = chain.evidence(inputs)
+    judged = verdict(Judge(gates=gates).run(root, evidence=evidence))
+    out = root / "out"
+    out.mkdir()
+    given = {name: inputs[name] for name in ("onnx", "model", "engine")}
+    Package(task=NAME, name="points").run(out, **given, evidence=evidence, verdict=judged)
+    return out
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return not_run(tmp_path_factory.mktemp("unfinished"))
+
+
+@pytest.fixture(scope="module")
+def done(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished") / "new" / "bundle"
+    finish(original, out)
+    return out
+
+
+@pytest.fixture
+def bundle(original: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(original, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def finished(done: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(done, tmp_path / "finished"))
+
+
+def manifest_of(bundle: Path) -> Manifest:
+    return Manifest.model_validate_json((bundle / "manifest.json").read_text())
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {name: checksums.sha256(folder / name) for name in checksums.files(folder)}
+
+
+def test_the_ledger_says_why_the_engine_has_no_numbers(tmp_path: Path) -> None:
+    chain = Chain(tmp_path)
+    inputs = chain.inputs()
+    inputs["engine"] = replace(inputs["engine"], facts={**inputs["engine"].facts, "why": WHY})
+    facts = chain.evidence(inputs).facts
+    assert line(facts, "engine") == {
+        "hop": "engine", "format": "ONNX Runtime", "precision": "fp32", "status": "not run here", "why": WHY
+    }  # fmt: skip  # a row reads better on one line
+    assert [hop["status"] for hop in facts["hops"][:-1]] == ["measured"] * 5
+    assert facts["speedup"] == {"bounds": {}, "rounds": 0}
+    assert facts["timing"]["rounds"].keys() == {"1", "4"}
+    assert facts["lineage"]["engine"]["key"] == inputs["engine"].key
+    judged = Judge(gates=GATES).run(tmp_path, evidence=Evidence("", "", tmp_path, facts))
+    assert judged["verdict"] == "not run here"
+    assert judged["summary"] == f"the engine was not run here: {WHY}; every gate of what was run is passed"
+
+
+def test_a_graph_that_breaks_a_promise_fails_although_its_engine_was_not_run(tmp_path: Path) -> None:
+    with pytest.raises(Rejected, match=r"first broken hop: student\)"):
+        not_run(tmp_path, Gates(correlation=0.9999))
+
+
+def test_a_promise_of_nothing_against_the_teacher_is_not_packaged(tmp_path: Path) -> None:
+    with pytest.raises(Rejected, match="nothing is promised of the engine against the teacher"):
+        not_run(tmp_path, Gates(teacher_score=0.9))
+
+
+def test_what_an_unfinished_bundle_holds(original: Path) -> None:
+    manifest = manifest_of(original)
+    assert manifest.unfinished
+    assert (manifest.not_run_here, manifest.verdict.verdict) == (WHY, "not run here")
+    assert (manifest.engine.profile, manifest.engine.options) == ({"batch": (1, 4, 8)}, {"workspace": 64})
+    assert "engines/onnxruntime/model.onnx" in content(original)
+    golden = load_file(original / "golden.safetensors")
+    assert golden.keys() == {"raw.x", "teacher.logits", "model.logits"}
+    assert np.allclose(golden["raw.x"] / 2 @ STUDENT, golden["model.logits"], atol=1e-5)
+    card = (original / "README.md").read_text()
+    assert "**Unfinished: nothing serves this bundle yet.** `attar finish BUNDLE -o DIR`" in card
+    assert f"| engine | ONNX Runtime | fp32 | not run here: {WHY} |" in card
+    assert "not run here" in (original / "report.html").read_text()
+
+
+@pytest.mark.parametrize("use", [check, open_bundle, whole, lambda path: bench(path, batches=(1,))])
+def test_nobody_opens_an_unfinished_bundle(original: Path, use: Callable[[Path], object]) -> None:
+    with pytest.raises(Unfit, match=rf"is unfinished: .*\({WHY}\); run `attar finish .*/out -o DIR` on a machine") as unfit:
+        use(original)
+    assert unfit.value.exit_code == 4
+
+
+def test_finishing_builds_the_engine_and_writes_another_bundle(original: Path, done: Path) -> None:
+    before = content(original)
+    assert check(done)["verdict"] == "not run here"
+    assert content(original) == before
+    manifest = manifest_of(done)
+    assert not manifest.unfinished
+    assert manifest.finished is not None
+    assert (manifest.not_run_here, manifest.finished.requests) == (WHY, 16)
+    assert manifest.finished.largest_difference <= 1e-6
+    assert manifest.engine.machine == cpu.machine()
+    assert manifest.verdict == manifest_of(original).verdict
+    assert load_file(done / "golden.safetensors").keys() == {"raw.x", "teacher.logits", "model.logits", "engine.logits"}
+    assert "**Finished by attar" in (done / "README.md").read_text()
+    assert {name for name in content(done) if before.get(name) != content(done)[name]} == {
+        "README.md", "engines/onnxruntime/model.onnx", "golden.safetensors", "manifest.json"
+    }  # fmt: skip  # a set reads better on one line
+    assert not list(done.parent.glob(".*"))
+
+
+def test_a_finished_bundle_answers(done: Path) -> None:
+    with open_bundle(done) as model:
+        raw = {"x": np.array([[4.0, 0], [0, 4]], np.float32)}
+        assert np.allclose(model(model.preprocess(raw))["logits"], raw["x"] / 2 @ STUDENT)
+    assert bench(done, batches=(1,), seconds=0.05)["batches"]["1"]["rounds"] > 0
+
+
+def test_an_engine_of_tensorrt_takes_its_graphs_place_for_triton(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RUNTIMES, "tensorrt", "tests.support.late:Plan")
+    edit(bundle, lambda manifest: manifest["engine"].update(runtime="tensorrt"))
+    assert (bundle / "triton" / "points" / "1" / "model.onnx").is_file()
+    finish(bundle, tmp_path / "done")
+    engine, version = tmp_path / "done" / "engines" / "tensorrt" / "model.engine", tmp_path / "done" / "triton" / "points" / "1"
+    assert [path.name for path in version.iterdir()] == ["model.plan"]
+    assert (version / "model.plan").read_bytes() == engine.read_bytes()
+    assert 'backend: "tensorrt"' in (version.parent / "config.pbtxt").read_text()
+
+
+def test_one_that_was_not_even_built(tmp_path: Path) -> None:
+    bundle = not_run(tmp_path / "made", built=False)
+    assert not (bundle / "engines").exists()
+    assert manifest_of(bundle).engine.version is None
+    (tmp_path / "empty").mkdir()
+    assert finish(bundle, tmp_path / "empty")["machine"] == "fits"  # an empty folder may be there
+
+
+@pytest.mark.parametrize("runtime", ["Late", "Later"])
+def test_a_machine_that_cannot_either_writes_nothing(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str
+) -> None:
+    monkeypatch.setitem(RUNTIMES, "onnxruntime", f"tests.support.late:{runtime}")
+    with pytest.raises(Unfit, match=rf"cannot be finished here: {MISSING}; run .* on a machine that can run Late"):
+        finish(original, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv(HERE, "1")
+    finish(original, tmp_path / "out")
+
+
+def test_what_building_needs_besides_is_told_and_nothing_is_written(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking(name: str) -> None:
+        assert name == "onnx"
+
+    monkeypatch.setattr(onnxruntime, "find_spec", lacking)
+    with pytest.raises(Unfit, match=r"the engine cannot be built here: onnx is not installed; run: pip install 'attar\[train\]'"):
+        finish(original, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_has_its_engine_is_not_finished_again(done: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"was finished on 20.*, nothing of it is unfinished; `attar check"):
+        finish(done, tmp_path / "out")
+    with pytest.raises(RecipeError, match=r"is passed, nothing of it is unfinished"):
+        finish(packaged(tmp_path / "passed"), tmp_path / "out")
+
+
+def test_a_folder_that_is_in_use(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("")
+    for place in (tmp_path / "out", tmp_path / "out" / "mine", bundle):
+        with pytest.raises(RecipeError, match="is there and not an empty folder; choose another -o"):
+            finish(bundle, place)
+    before = content(bundle)
+    with pytest.raises(RecipeError, match=r"is inside .*, which is never changed"):
+        finish(bundle, bundle / "new")
+    assert content(bundle) == before
+
+
+def test_a_changed_file_is_never_built_from(bundle: Path, tmp_path: Path) -> None:
+    write_graph(bundle / "graphs" / "model.onnx", TEACHER)
+    with pytest.raises(Unfit, match=r"graphs/model\.onnx was changed"):
+        finish(bundle, tmp_path / "out")
+    checksums.seal(bundle)
+    with pytest.raises(Unfit, match="graphs/ is not what the engine was built from"):
+        finish(bundle, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("scale", "told"), [(1.01, r"off by 0\.0\d+ of their magnitude, allowed for fp32 0\.001"), (np.nan, "off by inf")]
+)
+def test_an_engine_that_answers_otherwise_than_its_graph(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale: float, told: str
+) -> None:
+    monkeypatch.setattr(
+        onnxruntime, "write_optimized", lambda source, target, provider: write_graph(target, STUDENT * np.float32(scale))
+    )
+    with pytest.raises(Unfit, match=told):
+        finish(original, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_engine_that_cannot_be_built(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: object) -> None:
+        raise StageError("MatMul 'linear' is not supported")
+
+    monkeypatch.setattr(onnxruntime, "write_optimized", refuse)
+    with pytest.raises(Unfit, match="the engine cannot be built here: MatMul 'linear' is not supported"):
+        finish(original, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_kill_in_the_middle_leaves_nothing_half_written(original: Path, tmp_path: Path) -> None:
+    killed = (
+        "import os, signal, sys; from attar.stages import finish; "
+        "finish.checksums.seal = lambda folder: os.kill(os.getpid(), signal.SIGKILL); finish.finish(*sys.argv[1:])"
+    )
+    out = tmp_path / "out"
+    child = subprocess.run([sys.executable, "-c", killed, str(original), str(out)], check=False)
+    assert child.returncode == -9
+    assert not out.exists()
+    assert finish(original, out)["machine"] == "fits"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def gate(manifest: dict[str, Any], hop: str, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(each for each in manifest["verdict"]["gates"] if (each["hop"], each["gate"]) == (hop, name))
+    return found
+
+
+def lose(manifest: dict[str, Any]) -> None:
+    """The graph loses more than promised, and its row says so."""
+    row = gate(manifest, "model", "score_drop")
+    row.update(measured=0.5, bounds=[0.45, 0.55], margin=row["limit"] - 0.5, verdict="failed")
+
+
+def unrun(manifest: dict[str, Any], hop: str, name: str) -> None:
+    gate(manifest, hop, name).update(measured=None, margin=None, bounds=None, samples=None, verdict="not run here")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda m: m.update(finished=None), "is unfinished: "),
+        (lambda m: m.update(finished=None, not_run_here=None), "the reason why its engine was not run: None"),
+        (lambda m: m["verdict"].update(verdict="passed"), "its verdict is 'passed', the reason why its engine was not run: this"),
+        (lambda m: (m["verdict"].update(verdict="failed"), m.update(not_run_here=None)), "was finished, and nothing of it was"),
+        (lambda m: m["engine"].update(version=None), "the version of the engine's runtime is not said"),
+        (
+            lambda m: m["engine"].update(runtime="onixruntime"),
+            "there is no runtime 'onixruntime'; did you mean",
+        ),
+        (lambda m: m["finished"].update(largest_difference=0.1), r"off by 0\.1 of its graph, its answers say"),
+        (lose, "its gates amount to 'failed', it says 'not run here'"),
+        (lambda m: gate(m, "model", "score_drop").update(decides=False), "so 'decides' is True, not False"),
+        (lambda m: unrun(m, "onnx", "sizes"), "sizes of the onnx was not run, which only all gates of an engine together may be"),
+        (lambda m: unrun(m, "model", "score_drop"), "score_drop of the model was not run"),
+    ],
+)
+def test_a_finished_bundle_that_contradicts_itself(finished: Path, change: Any, told: str) -> None:
+    edit(finished, change)
+    with pytest.raises(Unfit, match=told):
+        check(finished)
+
+
+def test_an_engine_of_another_student_with_its_own_answers(finished: Path) -> None:
+    write_graph(finished / "engines" / "onnxruntime" / "model.onnx", TEACHER)
+    tensors = load_file(finished / "golden.safetensors")
+    save_file({**tensors, "engine.logits": tensors["raw.x"] / 2 @ TEACHER}, finished / "golden.safetensors")
+    checksums.seal(finished)
+    with pytest.raises(Unfit, match="its engine answers otherwise than the graph that it was built from"):
+        open_bundle(finished)
+
+
+def test_finishing_needs_none_of_what_training_needs(original: Path, tmp_path: Path) -> None:
+    """But onnx, where the runtime reads the graph in order to build: ONNX Runtime on a CPU does."""
+    called = (
+        "import json, sys; blocked = ('torch', 'onnxscript', 'sklearn', 'matplotlib', 'jinja2'); "
+        "sys.modules.update(dict.fromkeys(blocked)); "
+        "from attar.bundle.finish import finish; print(json.dumps(finish(*sys.argv[1:])))"
+    )
+    command = [sys.executable, "-c", called, str(original), str(tmp_path / "out")]
+    made = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(made.stdout)["golden"]["largest_difference"] == 0
+
+
+def test_a_full_disk_leaves_nothing(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(bundle: Path, folder: Path, seal: checksums.Seal) -> None:
+        (folder / "half").write_text("")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(finishing, "copy", full)
+    with pytest.raises(Exception, match=r"cannot write .*out: No space left on device; free some space"):
+        finish(original, tmp_path / "out")
+    assert not list(tmp_path.iterdir())

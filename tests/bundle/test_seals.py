@@ -1,0 +1,93 @@
+"""Seals: what a signature covers, and what a list of checksums may not be."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from errno import EACCES, EXDEV
+from pathlib import Path
+
+import pytest
+
+from attar.bundle.checksums import SIGNATURE, SUMS
+from attar.bundle.opening import check
+from attar.bundle.sign import open_to_others, sign
+from attar.pipeline.core.errors import StoreError, Unfit
+from tests.bundle.test_bundle import store
+from tests.support.signing_parts import Pair, pair
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Pair:
+    return pair(tmp_path)
+
+
+@pytest.fixture
+def bundle(points_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(points_bundle, tmp_path / "mine"))
+
+
+def test_what_a_store_writes_is_signed_by_nobody(bundle: Path, key: Pair) -> None:
+    """Anybody may write the two so that they hold each other's sum."""
+    sign(bundle, key.private)
+    store(bundle)
+    assert check(bundle)["signature"] == "not checked"
+    told = r"facts\.json was added; record\.json was added\. A store's own is never signed: use the copy that `attar run"
+    with pytest.raises(Unfit, match=told):
+        check(bundle, key.public)
+
+
+def linked(bundle: Path) -> None:
+    (bundle / SUMS).rename(bundle.with_suffix(".sums"))
+    (bundle / SUMS).symlink_to(bundle.with_suffix(".sums"))
+
+
+def twice(bundle: Path) -> None:
+    """`sha256sum --check` refuses it; whoever reads it as a table takes one of the two."""
+    lines = (bundle / SUMS).read_text().splitlines(keepends=True)
+    (bundle / SUMS).write_text("".join(["0" * 64 + lines[0][64:], *lines]))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (linked, r"SHA256SUMS is a link, to what anybody may change; copy the file itself"),
+        (twice, r"SHA256SUMS was changed: it names 11 files in 12 lines; copy it again"),
+        (lambda bundle: (bundle / SIGNATURE).mkdir(), r"SHA256SUMS\.sig is no signature, a plain file of 64 bytes"),
+    ],
+)
+def test_a_list_and_a_signature_that_are_none(bundle: Path, key: Pair, change: Callable[[Path], object], told: str) -> None:
+    change(bundle)
+    with pytest.raises(Unfit, match=told):
+        check(bundle)
+    with pytest.raises(Unfit, match=told):
+        sign(bundle, key.private)
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (EXDEV, r"cannot sign .*mine: Invalid cross-device link; it is a mount point; sign it before it is mounted"),
+        (EACCES, r"cannot sign .*mine: Permission denied; the folder and the one that it is in must be writable"),
+    ],
+)
+def test_a_signature_that_cannot_be_written_leaves_nothing(
+    bundle: Path, key: Pair, monkeypatch: pytest.MonkeyPatch, number: int, told: str
+) -> None:
+    def refused(self: Path, target: Path) -> None:
+        raise OSError(number, os.strerror(number), str(self), None, str(target))
+
+    before = sorted(bundle.parent.rglob("*"))
+    monkeypatch.setattr(Path, "replace", refused)
+    with pytest.raises(StoreError, match=told):
+        sign(bundle, key.private)
+    assert sorted(bundle.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("mode", "allowed"), [(0o600, None), (0o400, None), (0o640, "read"), (0o604, "read"), (0o622, "write"), (0o602, "write")]
+)
+def test_what_others_may_do_with_a_key(key: Pair, mode: int, allowed: str | None) -> None:
+    key.private.chmod(mode)
+    assert open_to_others(key.private) == allowed

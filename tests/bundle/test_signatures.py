@@ -1,0 +1,233 @@
+"""Signatures: whose bundle it is. What somebody else made, or changed since, is refused, and so are keys that are none."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
+
+import attar
+from attar.bundle import checksums, signatures
+from attar.bundle import opening as bundles
+from attar.bundle.checksums import SIGNATURE, SUMS, Seal
+from attar.bundle.opening import check
+from attar.bundle.sign import sign
+from attar.pipeline.core.errors import Unfit
+from tests.support.serving_parts import another, spoil
+from tests.support.signing_parts import Pair, pair
+
+OPENSSL = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl on the PATH")
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return pair(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return pair(tmp_path_factory.mktemp("stranger"), "stranger")
+
+
+@pytest.fixture
+def bundle(points_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(points_bundle, tmp_path / "mine"))
+
+
+@pytest.fixture
+def signed(bundle: Path, key: Pair) -> Path:
+    sign(bundle, key.private)
+    return bundle
+
+
+def flip(file: Path, at: int = 0) -> None:
+    content = bytearray(file.read_bytes())
+    content[at] ^= 1
+    file.write_bytes(content)
+
+
+# -- whose it is ------------------------------------------------------------------------------------------------------
+
+
+def test_who_signed_it_is_told(bundle: Path, key: Pair) -> None:
+    facts = sign(bundle, key.private)
+    assert facts == {"bundle": "points", "files": 11, "signature": str(bundle / SIGNATURE), "key": facts["key"]}
+    assert len((bundle / SIGNATURE).read_bytes()) == 64
+    told = check(bundle, key.public)
+    assert (told["signature"], told["key"], told["files"]) == ("valid", facts["key"], 11)
+    with attar.open(bundle, trusted=str(key.public)) as predict:
+        assert predict.manifest.name == "points"
+
+
+def test_without_trusted_keys_a_signature_is_not_looked_at(bundle: Path, key: Pair) -> None:
+    assert (check(bundle)["signature"], check(bundle)["key"]) == (None, None)
+    sign(bundle, key.private)
+    assert (check(bundle)["signature"], check(bundle)["key"]) == ("not checked", None)
+    flip(bundle / SIGNATURE)
+    assert check(bundle)["signature"] == "not checked"
+
+
+def openssl(*arguments: object) -> bytes:
+    return subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True).stdout
+
+
+@OPENSSL
+def test_openssl_verifies_what_attar_signs(signed: Path, key: Pair, stranger: Pair) -> None:
+    command = ["pkeyutl", "-verify", "-pubin", "-rawin", "-in", signed / SUMS, "-sigfile", signed / SIGNATURE, "-inkey"]
+    assert b"Verified Successfully" in openssl(*command, key.public)
+    with pytest.raises(subprocess.CalledProcessError):
+        openssl(*command, stranger.public)
+
+
+@OPENSSL
+def test_attar_verifies_what_openssl_signs(bundle: Path, tmp_path: Path) -> None:
+    private, public = tmp_path / "private.pem", tmp_path / "public.pem"
+    openssl("genpkey", "-algorithm", "ed25519", "-out", private)
+    openssl("pkey", "-in", private, "-pubout", "-out", public)
+    openssl("pkeyutl", "-sign", "-inkey", private, "-rawin", "-in", bundle / SUMS, "-out", bundle / SIGNATURE)
+    raw = openssl("pkey", "-pubin", "-in", public, "-outform", "DER")[-32:]  # RFC 8410: the raw key comes last
+    assert check(bundle, public)["key"] == hashlib.sha256(raw).hexdigest()[:16]
+    before = (bundle / SIGNATURE).read_bytes()
+    sign(bundle, private)
+    assert (bundle / SIGNATURE).read_bytes() == before
+
+
+def test_several_keys_are_trusted_while_one_follows_another(bundle: Path, key: Pair, stranger: Pair, tmp_path: Path) -> None:
+    old, new = key.public.read_text(), stranger.public.read_text()
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_text(f"the old one, until summer\n{old}\n\nthe new one\r\n{new}".replace("\n", "\r\n"), newline="")
+    found = [(sign(bundle, each.private)["key"], check(bundle, trusted)["key"]) for each in (key, stranger)]
+    assert found == [(found[0][0],) * 2, (found[1][0],) * 2]
+    trusted.write_text(old)
+    with pytest.raises(Unfit, match=rf"is signed by no key in .*trusted\.pem \({found[0][0]}\)"):
+        check(bundle, trusted)
+
+
+# -- what is caught ---------------------------------------------------------------------------------------------------
+
+
+def resealed(bundle: Path) -> None:
+    """What no checksum can show."""
+    (bundle / "README.md").write_text("mine\n")
+    checksums.seal(bundle)
+
+
+def linked(bundle: Path) -> None:
+    (bundle / SIGNATURE).rename(bundle.with_suffix(".sig"))
+    (bundle / SIGNATURE).symlink_to(bundle.with_suffix(".sig"))
+
+
+def of_another(bundle: Path) -> None:
+    other = another(bundle, bundle.with_name("another"))
+    sign(other, bundle.with_name("key.pem"))
+    shutil.copyfile(other / SIGNATURE, bundle / SIGNATURE)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda bundle: (bundle / SIGNATURE).unlink(), r"is not signed: it has no SHA256SUMS\.sig, .*`attar sign`"),
+        (of_another, "is signed by no key in"),
+        (lambda bundle: sign(bundle, pair(bundle.parent, "other").private), "is signed by no key in"),
+        (resealed, "is signed by no key in .*: it was changed since"),
+        (lambda bundle: flip(bundle / SUMS), "is signed by no key in .*: it was changed since"),
+        (lambda bundle: flip(bundle / SIGNATURE, 63), "is signed by no key in"),
+        (spoil, r"model\.onnx was changed"),
+        (lambda bundle: (bundle / "more").write_text(""), "more was added"),
+        (lambda bundle: (bundle / SIGNATURE).write_bytes((bundle / SIGNATURE).read_bytes()[:63]), "is not signed: it has no"),
+        (lambda bundle: (bundle / SIGNATURE).write_bytes(b""), "is not signed: it has no"),
+        (linked, "is not signed: it has no .* a plain file of 64 bytes"),
+        (lambda bundle: (bundle / SUMS).unlink(), "SHA256SUMS is missing"),
+    ],
+)
+def test_what_is_not_opened(bundle: Path, tmp_path: Path, change: Callable[[Path], object], told: str) -> None:
+    mine = pair(tmp_path)
+    sign(bundle, mine.private)
+    change(bundle)
+    with pytest.raises(Unfit, match=told) as unfit:
+        check(bundle, mine.public)
+    assert unfit.value.exit_code == 4
+    with pytest.raises(Unfit, match=told):
+        attar.open(bundle, trusted=mine.public)
+
+
+@pytest.mark.parametrize("spoil", [linked, lambda bundle: (bundle / SIGNATURE).write_bytes(b"short")])
+def test_what_cannot_be_a_signature_is_refused_by_everybody(signed: Path, spoil: Callable[[Path], object]) -> None:
+    spoil(signed)
+    with pytest.raises(Unfit, match=r"SHA256SUMS\.sig is no signature, a plain file of 64 bytes"):
+        check(signed)
+
+
+def test_what_was_signed_is_what_is_compared(signed: Path, key: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who changes files and list just after the signature was verified gains nothing: the list is read once."""
+
+    def late(bundle: Path, seal: Seal, trusted: Path) -> Seal:
+        found = signatures.checked(bundle, seal, trusted)
+        resealed(bundle)
+        return found
+
+    monkeypatch.setattr(bundles, "signatures", type("Late", (), {"checked": staticmethod(late)}))
+    with pytest.raises(Unfit, match=r"README\.md was changed"):
+        check(signed, key.public)
+
+
+@cache
+def example() -> tuple[Ed25519PrivateKey, bytes]:
+    private = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    return private, private.sign(b"0" * 64 + b"  manifest.json\n")
+
+
+@given(st.binary(max_size=100))
+def test_a_signature_is_of_one_content_and_no_other(content: bytes) -> None:
+    private, signature = example()
+    is_it = content == b"0" * 64 + b"  manifest.json\n"
+    assert signatures.is_by(private.public_key(), signature, content) == is_it
+
+
+@given(st.integers(0, 64 * 8 - 1))
+def test_no_bit_of_a_signature_may_differ(bit: int) -> None:
+    private, signature = example()
+    spoilt = bytearray(signature)
+    spoilt[bit // 8] ^= 1 << bit % 8
+    assert signatures.is_by(private.public_key(), signature, b"0" * 64 + b"  manifest.json\n")
+    assert not signatures.is_by(private.public_key(), bytes(spoilt), b"0" * 64 + b"  manifest.json\n")
+
+
+# -- keys that cannot be used -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("write", "told"),
+    [
+        (lambda public, private: "", "has no key; write public keys into it"),
+        (lambda public, private: "ssh-ed25519 AAAA me\n", "has no key"),
+        (lambda public, private: public + private, "holds a private key, which belongs to the signer alone"),
+        (lambda public, private: public[:-20], "has a PEM block that is broken or commented out"),
+        (lambda public, private: public + public[:60], "has a PEM block that is broken"),
+        (lambda public, private: public + "# " + public.replace("\n", "\n# "), "commented out; to trust a key no more"),
+        (lambda public, private: public + public.replace("PUBLIC KEY", "CERTIFICATE"), "holds a CERTIFICATE, expected a PUBLIC"),
+        (lambda public, private: public.replace("MCow", "AAAA"), "holds a PUBLIC KEY that cannot be read"),
+    ],
+)
+def test_trusted_keys_that_are_none(signed: Path, key: Pair, tmp_path: Path, write: Callable[[str, str], str], told: str) -> None:
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_text(write(key.public.read_text(), key.private.read_text()))
+    with pytest.raises(Unfit, match=told):
+        check(signed, trusted)
+
+
+def test_trusted_keys_of_another_kind_or_not_there(signed: Path, tmp_path: Path) -> None:
+    with pytest.raises(Unfit, match=r"of another kind than Ed25519, a RSAPublicKey; `openssl genpkey"):
+        check(signed, pair(tmp_path, kind="rsa").public)
+    with pytest.raises(Unfit, match=r"the trusted keys .*nowhere cannot be read: No such file"):
+        check(signed, tmp_path / "nowhere")
+    with pytest.raises(Unfit, match="cannot be read: Is a directory"):
+        check(signed, tmp_path)

@@ -1,0 +1,189 @@
+"""A bundle that reads text: its tokenizer travels with it, and it trusts no other file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from attar.bundle import checksums
+from attar.bundle.opening import check, open_bundle
+from attar.models.preprocess import Normalize, Tokenize, contents, text
+from attar.models.task import InMemory, Split, SplitName, load_task
+from attar.pipeline.core.errors import Unfit
+from attar.proof.gates import Gates
+from attar.stages.artifacts import OnnxModel, Production
+from attar.stages.unpack import Unpack
+from tests.stages.test_package import packaged
+from tests.support.proof_parts import SAMPLES, STUDENT, TEACHER, Points, digest
+from tests.support.words import WORDS, saved
+
+NAME = "tests.bundle.test_text_bundle:Pairs"
+FILE = "preprocess/x.tokenizer.json"
+
+
+class Pairs(Points):
+    """Two words are a point: their ids, 4 to 8, less 6."""
+
+    preprocess: ClassVar[Any] = {}  # the module's fixture knows where the tokenizer is
+
+    def split(self, name: SplitName) -> Split:
+        rows = np.random.default_rng(0).integers(0, len(WORDS), (SAMPLES, 2))
+        pairs = np.array([" ".join(WORDS[i] for i in row) for row in rows])
+        return InMemory({"x": pairs}, {"label": ((rows - 2) @ TEACHER).argmax(1)})
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle, whose task's own tokenizer is gone."""
+    root = tmp_path_factory.mktemp("pairs")
+    file = saved(root / "mine.json", frame=False)
+    Pairs.preprocess = {"x": [Tokenize(file=file, length=2), Normalize(mean=(6.0,), std=(1.0,))]}
+    made = packaged(root / "chain", Gates(score_drop=0.5, correlation=0.5), NAME)
+    file.unlink()
+    return made
+
+
+@pytest.fixture
+def bundle(original: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(original, tmp_path / "bundle"))
+
+
+def edit(bundle: Path, **change: Any) -> None:
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["preprocess"]["x"][0].update(change)
+    path.write_text(json.dumps(manifest))
+    checksums.seal(bundle)
+
+
+def test_the_tokenizer_is_in_it_and_sealed(bundle: Path) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert manifest["preprocess"]["x"][0] == {"step": "tokenize", "file": FILE, "length": 2}
+    assert FILE in checksums.read(bundle).sums
+
+
+def test_it_takes_strings_from_wherever_it_is_opened(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    check("bundle")
+    with open_bundle("bundle") as model:
+        monkeypatch.chdir("/")
+        inputs = model.preprocess({"x": np.array(["sun wind", "moon moon stone"])})
+        assert inputs["x"].tolist() == [[-2, 2], [-1, -1]]
+        assert np.allclose(model(inputs)["logits"], np.array([[-2, 2], [-1, -1]]) @ STUDENT)
+
+
+def test_its_golden_requests_are_text(bundle: Path) -> None:
+    stored = load_file(bundle / "golden.safetensors")
+    assert stored.keys() == {"raw.x:text", "raw.x:shape", "teacher.logits", "engine.logits"}
+    first = stored["raw.x:text"][0, : stored["raw.x:shape"][0, 0]].tobytes().decode()
+    assert first == Pairs().split("test").take(np.arange(1)).inputs["x"][0]
+
+
+def changed(bundle: Path) -> None:
+    path = bundle / FILE
+    path.write_text(path.read_text().replace('"sun"', '"sin"'))
+
+
+def removed(bundle: Path) -> None:
+    (bundle / FILE).unlink()
+
+
+def other_words(bundle: Path) -> None:
+    changed(bundle)
+    checksums.seal(bundle)
+
+
+def without(bundle: Path) -> None:
+    removed(bundle)
+    checksums.seal(bundle)
+
+
+def linked(bundle: Path) -> None:
+    shutil.move(bundle / FILE, bundle.parent / "outside.json")
+    (bundle / FILE).symlink_to(bundle.parent / "outside.json")
+    checksums.seal(bundle)
+
+
+def elsewhere(file: str) -> Callable[[Path], None]:
+    def spoil(bundle: Path) -> None:
+        saved(bundle.parent / "outside.json", frame=False)
+        edit(bundle, file=file.format(folder=bundle.parent))
+
+    return spoil
+
+
+def not_text(bundle: Path) -> None:
+    path = bundle / "golden.safetensors"
+    tensors = load_file(path)
+    tensors["raw.x:text"] |= np.uint8(0x80)
+    save_file(tensors, path)
+    checksums.seal(bundle)
+
+
+def half(bundle: Path) -> None:
+    path = bundle / "golden.safetensors"
+    save_file({name: array for name, array in load_file(path).items() if name != "raw.x:shape"}, path)
+    checksums.seal(bundle)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (changed, "not as it was packaged: preprocess/x.tokenizer.json was changed"),
+        (removed, "preprocess/x.tokenizer.json is missing"),
+        (other_words, "does not repeat its golden answers"),
+        (without, "does not preprocess its own golden requests: the step 'tokenize' finds no file .*preprocess/x.tokenizer.json"),
+        (linked, "preprocess/x.tokenizer.json is not a plain file"),
+        (elsewhere("{folder}/outside.json"), "a step reads /.*/outside.json, which is not in the bundle's own preprocess/"),
+        (elsewhere("../outside.json"), r"a step reads \.\./outside.json, which is not"),
+        (elsewhere("preprocess/../../outside.json"), r"a step reads preprocess/\.\./\.\./outside.json, which is not"),
+        (elsewhere("preprocess/.."), r"a step reads preprocess/\.\., which is not"),
+        (not_text, r"golden.safetensors cannot be read: .*can't decode byte"),
+        (half, r"it holds engine.logits, raw.x:text, teacher.logits, expected engine.logits, raw.x, teacher.logits"),
+    ],
+)
+def test_what_is_not_let_through(bundle: Path, spoil: Callable[[Path], None], told: str) -> None:
+    spoil(bundle)
+    with pytest.raises(Unfit, match=told):
+        check(bundle)
+
+
+def test_without_the_library_it_says_what_to_install(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text.opened.cache_clear()
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(Unfit, match=r"pip install 'attar\[serve-text\]'$"):
+        check(bundle)
+
+
+def test_in_production_it_keeps_its_own_tokenizer(bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    production = Production(digest("production"), digest("production"), out, Unpack(task=NAME, against=bundle).run(out))
+    assert str(tmp_path) not in json.dumps(production.facts)
+    shutil.rmtree(bundle / "preprocess")
+    step = production.preprocess["x"][0]
+    assert step(np.array(["sun wind"])).tolist() == [[4, 8]]
+
+
+def test_the_same_text_file_elsewhere_is_the_same_preprocessing(bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    production = Production(digest("production"), digest("production"), out, Unpack(task=NAME, against=bundle).run(out))
+    model = OnnxModel(digest("model"), digest("model"), bundle / "graphs", {})
+    task = load_task(NAME)
+    mine = Pairs.preprocess["x"][0].file
+    saved(mine, frame=False)
+    assert production.same(model, task)
+    assert contents(production.preprocess) == contents(task.preprocess)
+    saved(mine, frame=True)
+    assert not production.same(model, task)
+    mine.unlink()

@@ -1,0 +1,239 @@
+"""The command: when it is ready, what it refuses, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tritonclient import grpc as triton
+from tritonclient.utils import InferenceServerException
+
+from tests.bundle.test_bundle import edit
+from tests.support.serving_parts import asked, spoil
+from tests.system.test_imports import HEAVY
+
+ATTAR = [sys.executable, "-m", "attar", "serve"]
+
+
+@contextmanager
+def serving(*arguments: str, grpc: str = "--no-grpc") -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """The process and the port that it is ready on, with ``grpc`` ``--grpc-port=0`` the one for gRPC."""
+    process = subprocess.Popen(
+        [*ATTAR, "--http-port", "0", grpc, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+    )
+    assert process.stdout
+    try:
+        line = process.stdout.readline()
+        found = re.fullmatch(r"ready on http://127\.0\.0\.1:(\d+)(?: and grpc://127\.0\.0\.1:(\d+))?\n", line)
+        assert found, line + process.communicate()[1]
+        yield process, int(found[1] if grpc == "--no-grpc" else found[2])
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def infer(port: int) -> int:
+    with closing(HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        connection.request("POST", "/v2/models/points/infer", json.dumps(asked([1, 2])))
+        return connection.getresponse().status
+
+
+def peak(pid: int) -> int:
+    """Kilobytes that were resident at most."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found
+    return int(found[1])
+
+
+def test_it_serves_without_what_training_needs_and_ends_on_sigterm(points_bundle: Path) -> None:
+    with serving(str(points_bundle)) as (process, port):
+        assert infer(port) == 200
+        mapped = Path(f"/proc/{process.pid}/maps").read_text()
+        assert "onnxruntime" in mapped
+        assert "libtorch" not in mapped
+        assert "onnx_cpp2py" not in mapped
+        assert "cygrpc" not in mapped
+        assert peak(process.pid) < 160_000
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+def test_nothing_heavy_is_imported_in_all_its_life(points_bundle: Path, tmp_path: Path) -> None:
+    """Every import of the process is written down, whatever it is asked for."""
+    command = [*ATTAR, "--http-port", "0", "--grpc-port", "0", "--shadow", "fp32", "--shadow-rate", "1", str(points_bundle)]
+    log = tmp_path / "log"
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
+            [command[0], "-X", "importtime", *command[1:]], stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
+    ):
+        assert process.stdout
+        http, grpc = re.findall(r"127\.0\.0\.1:(\d+)", process.stdout.readline())
+        live(int(http), int(grpc))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    imported = set(re.findall(r"^import time:.*\| +(\w+)", log.read_text(), re.MULTILINE))
+    assert {"attar", "onnxruntime", "grpc", "prometheus_client"} <= imported
+    assert not imported & (HEAVY - {"onnxruntime"})
+
+
+def live(http: int, grpc: int) -> None:
+    """Ask for everything that a server has."""
+    assert infer(http) == 200
+    with closing(HTTPConnection("127.0.0.1", http, timeout=20)) as connection:
+        for path in ("/", "/metrics", "/openapi.json", "/v2/models/points", "/v2/models/points/stats", "/v2/health/ready"):
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            assert (answer.status, len(answer.read()) > 0) == (200, path != "/v2/health/ready"), path
+        connection.request("POST", "/v2/repository/models/points/load", "{}")
+        assert connection.getresponse().status == 200
+    with triton.InferenceServerClient(f"127.0.0.1:{grpc}") as made:
+        given = triton.InferInput("x", [1, 2], "FP32").set_data_from_numpy(np.ones((1, 2), np.float32))
+        assert made.infer("points", [given]).as_numpy("logits").shape == (1, 3)
+
+
+@pytest.mark.parametrize(("options", "status"), [((), 200), (("--no-page",), 404)])
+def test_the_page(points_bundle: Path, options: tuple[str, ...], status: int) -> None:
+    with serving(*options, str(points_bundle)) as (_, port), closing(HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        connection.request("GET", "/")
+        assert connection.getresponse().status == status
+
+
+def test_sigterm_fails_no_request(points_bundle: Path) -> None:
+    """Clients that keep asking on their connections see answers, and the last of them says that it is the last."""
+    found: list[list[tuple[int, str | None]]] = []
+
+    def client(port: int) -> None:
+        answers: list[tuple[int, str | None]] = []
+        found.append(answers)
+        connection = HTTPConnection("127.0.0.1", port, timeout=20)
+        with closing(connection):
+            while not answers or answers[-1][1] != "close":
+                connection.request("POST", "/v2/models/points/infer", json.dumps(asked([1, 2])))
+                answer = connection.getresponse()
+                answer.read()
+                answers.append((answer.status, answer.getheader("Connection")))
+
+    with serving(str(points_bundle)) as (process, port):
+        threads = [threading.Thread(target=client, args=(port,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        for thread in threads:
+            thread.join()
+        assert process.wait(10) == 0
+    for answers in found:
+        assert len(answers) > 1
+        assert answers == [(200, "keep-alive")] * (len(answers) - 1) + [(200, "close")]
+
+
+def test_grpc_needs_none_of_it_either_and_fails_no_request(points_bundle: Path) -> None:
+    """A call in flight is answered, one behind it is refused so that clients go elsewhere."""
+    found: list[Any] = []
+
+    def client(port: int) -> None:
+        with triton.InferenceServerClient(f"127.0.0.1:{port}") as made:
+            asked_for = triton.InferInput("x", [1, 2], "FP32").set_data_from_numpy(np.ones((1, 2), np.float32))
+            while "UNAVAILABLE" not in str(found[-1:]):
+                try:
+                    found.append(made.infer("points", [asked_for]).as_numpy("logits").shape)
+                except InferenceServerException as error:
+                    found.append(str(error))
+
+    with serving(str(points_bundle), grpc="--grpc-port=0") as (process, port):
+        thread = threading.Thread(target=client, args=(port,))
+        thread.start()
+        time.sleep(0.3)
+        mapped = Path(f"/proc/{process.pid}/maps").read_text()
+        assert "cygrpc" in mapped
+        assert "libtorch" not in mapped
+        assert "onnx_cpp2py" not in mapped
+        assert peak(process.pid) < 160_000
+        process.send_signal(signal.SIGTERM)
+        thread.join()
+        assert process.wait(10) == 0
+    assert len(found) > 1
+    assert found[:-1] == [(1, 3)] * (len(found) - 1)
+
+
+def refused(*arguments: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [*ATTAR, "--http-port", "0", "--grpc-port", "0", *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert not done.stdout
+    return done.returncode, done.stderr
+
+
+@pytest.fixture
+def bundle(points_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(points_bundle, tmp_path / "mine"))
+
+
+def test_a_bundle_that_is_not_fit_ends_it_with_4_and_one_line(bundle: Path) -> None:
+    spoil(bundle)
+    code, said = refused(str(bundle))
+    assert code == 4
+    assert re.fullmatch(r"error: .*engines/onnxruntime/model\.onnx was changed\..*\n", said)
+
+
+def test_an_ungated_bundle_needs_leave_and_says_so(bundle: Path) -> None:
+    edit(bundle, lambda manifest: manifest["verdict"].update(verdict="undecided"))
+    code, said = refused(str(bundle))
+    assert (code, "was never passed: its verdict is 'undecided'" in said) == (4, True)
+    with serving("--allow-ungated", str(bundle)) as (_, port):
+        with closing(HTTPConnection("127.0.0.1", port)) as connection:
+            connection.request("GET", "/v2/models/points")
+            told = json.loads(connection.getresponse().read())
+        assert (told["platform"], told["properties"]["gates"]) == ("onnxruntime_ungated", "ungated")
+
+
+def test_the_log_is_json_and_a_shadow_shows_in_the_metrics(points_bundle: Path) -> None:
+    with serving("--shadow", "fp32", "--shadow-rate", "1", "--access-log", str(points_bundle)) as (process, port):
+        assert infer(port) == 200
+        with closing(HTTPConnection("127.0.0.1", port)) as connection:
+            connection.request("GET", "/metrics")
+            page = connection.getresponse().read().decode()
+        assert "attar_shadow_samples{" in page
+        process.send_signal(signal.SIGTERM)
+        told = [json.loads(line) for line in process.communicate(timeout=20)[1].splitlines()]
+    assert [each["target"] for each in told if each["message"] == "answered"] == ["/v2/models/points/infer", "/metrics"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--ready-correlation", "0.9"], 2, "ready_correlation needs a shadow to correlate with; give --shadow fp32"),
+        (["--shadow", "none.onnx"], 4, "--shadow none.onnx is no file; give fp32, or an ONNX file"),
+    ],
+)
+def test_a_shadow_that_cannot_be(points_bundle: Path, arguments: list[str], code: int, said: str) -> None:
+    found, told = refused(*arguments, str(points_bundle))
+    assert (found, said in " ".join(told.split())) == (code, True), told
+
+
+def test_a_port_that_is_taken(points_bundle: Path) -> None:
+    with serving(str(points_bundle)) as (_, port):
+        code, said = refused("--http-port", str(port), str(points_bundle))
+        assert code == 1
+        assert f"cannot listen on 127.0.0.1:{port}" in said
+        assert "choose another with --host and --http-port" in said
+    with serving(str(points_bundle), grpc="--grpc-port=0") as (_, port):
+        code, said = refused("--grpc-port", str(port), str(points_bundle))
+        assert code == 1
+        assert f"cannot listen on 127.0.0.1:{port} for gRPC" in said
+        assert "choose another with --host and --grpc-port" in said

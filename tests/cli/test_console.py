@@ -1,0 +1,30 @@
+"""What a log shows while a recipe runs where no line can be redrawn."""
+
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from attar.cli.console import View, remaining
+
+
+def test_what_is_left_by_hand() -> None:
+    assert remaining(10, 40, 25.0) == "ETA 0:01:40"  # 2.5 s a step, 40 steps
+    assert remaining(0, 40, 25.0) == ""
+
+
+def test_a_line_says_how_far_it_is_and_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an interruption the first step seen is not the first of all: only those that were seen are timed."""
+    clock = iter([0.0, 100.0, 116.0])
+    monkeypatch.setattr("attar.cli.console.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    written = io.StringIO()
+    view = View(Console(file=written, width=200), None)
+    view.advance("student", 50, 100, "loss 0.5")
+    view.advance("student", 55, 100, "loss [0.4]")
+    assert written.getvalue().splitlines() == [
+        "       student: 50 of 100  loss 0.5",
+        "       student: 55 of 100  loss [0.4]  ETA 0:02:24",
+    ]

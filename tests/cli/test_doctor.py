@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+
+import pytest
+
+from attar.cli import doctor
+from attar.engines.runtimes import openvino
+from attar.engines.runtimes.onnxruntime import OnnxRuntime
+from attar.engines.runtimes.openvino import OpenVino
+from attar.engines.runtimes.runtime import RUNTIMES, Asked, load
+
+
+def test_every_runtime_is_listed_and_none_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    found = doctor.examine({name: load(name) for name in RUNTIMES}, Asked)["runtimes"]
+    assert found.keys() == RUNTIMES.keys()
+    assert found["onnxruntime"] == {
+        "version": importlib.metadata.version("onnxruntime"),
+        "builds": "fp16, fp32, int8, int8-dynamic",
+        "runs": "fp16, fp32, int8, int8-dynamic",
+    }
+
+
+def test_what_the_hardware_lacks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino, "cpu_flags", lambda: {"avx512_bf16"})
+    monkeypatch.setattr(doctor, "version", lambda name: "1.2")
+    found = doctor.able("openvino", OpenVino(), Asked)
+    assert found["version"] == "1.2"
+    assert found["runs"] == "bf16, fp32, int8; not fp16: this CPU has no fp16 arithmetic (amx_fp16 or asimdhp or avx512_fp16)"
+
+
+@pytest.mark.parametrize(
+    ("lacking", "told"),
+    [
+        ({}, "bf16, fp32"),
+        ({"bf16": "no GPU", "fp32": "no GPU"}, "none: no GPU"),
+        ({"bf16": "a", "fp32": "b"}, "none; not bf16: a; not fp32: b"),
+    ],
+)
+def test_reasons(lacking: dict[str, str], told: str) -> None:
+    assert doctor.those(["bf16", "fp32"], lacking) == told
+
+
+def test_onnx_runtime_in_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "version", lambda name: "1.32.0" if name == "onnxruntime-gpu" else "not installed")
+    assert doctor.able("onnxruntime", OnnxRuntime(), Asked)["version"] == "1.32.0 (onnxruntime-gpu)"
+    monkeypatch.setattr(doctor, "version", lambda name: "not installed")
+    assert doctor.able("onnxruntime", OnnxRuntime(), Asked)["version"] == "not installed: pip install onnxruntime"
+
+
+@pytest.mark.parametrize("name", ["openvino", "tensorrt"])
+def test_what_is_not_installed_says_how_and_what_is_untested_says_so(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(doctor, "version", lambda name: "not installed")
+    found = doctor.able(name, OnnxRuntime(), Asked)
+    assert found["version"] == f"not installed: pip install 'attar[{name}]'"
+    assert found.keys() == {"version"} if name == "openvino" else {"version", "untested here"}

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from attar.engines.runtimes import onnxruntime
+from attar.engines.runtimes.runtime import Asked
+from attar.models.task import Arrays, load_task
+from attar.pipeline.core.errors import Missing, StageError
+from attar.pipeline.keys.machine import cores
+from attar.stages.artifacts import OnnxModel
+from tests.support import smoke
+
+AZURE = "AzureExecutionProvider"
+IMAGE = np.zeros((2, 1, 8, 8), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({}, r"the graph wants an input 'image' \(float32 \[batch, 1, 8, 8\]\) and got none"),
+        ({"picture": IMAGE}, r"the graph wants an input 'image' .* and got picture"),
+        ({"image": IMAGE, "imag": IMAGE}, r"the graph has no input 'imag': did you mean 'image'\?"),
+        ({"image": IMAGE.astype(">f4")}, r"'image' must be float32 .*, got float32 \[2, 1, 8, 8\] in the other byte order"),
+        ({"image": IMAGE.astype(np.float64)}, r"'image' must be float32 \[batch, 1, 8, 8\], got float64 \[2, 1, 8, 8\]"),
+        ({"image": IMAGE[..., :4]}, r"'image' must be float32 \[batch, 1, 8, 8\], got float32 \[2, 1, 8, 4\]"),
+        ({"image": IMAGE[0]}, r"'image' must be float32 \[batch, 1, 8, 8\], got float32 \[1, 8, 8\]"),
+    ],
+)
+def test_wrong_inputs_are_named(digits_onnx: OnnxModel, inputs: Arrays, message: str) -> None:
+    with digits_onnx.open(threads=1) as predict, pytest.raises(StageError, match=message):
+        predict(inputs)
+
+
+def test_an_unknown_provider_is_not_replaced_by_the_cpu(digits_onnx: OnnxModel) -> None:
+    files = {"model": digits_onnx.file()}
+    with (
+        pytest.raises(StageError, match=r"has no provider 'CPUExecutionProvidr'; did you mean 'CPUExecutionProvider'\?"),
+        onnxruntime.opened(files, 1, "CPUExecutionProvidr"),
+    ):
+        pass
+
+
+@pytest.mark.skipif(AZURE not in ort.get_available_providers(), reason="no provider that leaves nodes to the CPU")
+def test_nodes_that_land_on_another_provider_are_named(digits_onnx: OnnxModel, capfd: pytest.CaptureFixture[str]) -> None:
+    with (
+        pytest.raises(StageError, match=rf"{AZURE} was asked for, but .* Conv 'node_\w+' on CPUExecutionProvider, .* in all"),
+        onnxruntime.opened({"model": digits_onnx.file()}, 1, AZURE),
+    ):
+        pass
+    refused = onnxruntime.OnnxRuntime().supports(digits_onnx.file(), load_task(smoke.DIGITS), Asked(provider=AZURE))
+    assert {each.operator for each in refused} >= {"Conv", "Gemm"}
+    assert re.fullmatch(r"Conv 'node_\w+': it runs on CPUExecutionProvider", str(refused[0]))
+    assert capfd.readouterr().err == ""
+
+
+def test_the_cpu_takes_every_node(digits_onnx: OnnxModel) -> None:
+    assert onnxruntime.OnnxRuntime().supports(digits_onnx.file(), load_task(smoke.DIGITS), Asked()) == []
+
+
+def test_an_operator_that_nobody_implements_is_named(tmp_path: Path) -> None:
+    refused = onnxruntime.OnnxRuntime().supports(smoke.strange(tmp_path), load_task(smoke.DIGITS), Asked())
+    assert list(map(str, refused)) == ["my.ops:Strange: ONNX Runtime does not have it"]
+
+
+@pytest.mark.parametrize("provider", sorted(onnxruntime.NVIDIA))
+def test_a_provider_whose_hardware_is_not_here(monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
+    monkeypatch.setattr(onnxruntime, "gpus", list)
+    assert onnxruntime.OnnxRuntime().unbuildable(Asked(provider=provider)) == "no NVIDIA GPU"
+    monkeypatch.setattr(onnxruntime, "gpus", lambda: ["one"])
+    assert onnxruntime.OnnxRuntime().unbuildable(Asked(provider=provider)) is None
+
+
+def test_a_provider_of_another_package_is_missing() -> None:
+    with pytest.raises(Missing, match="no provider 'OpenVINOExecutionProvider': install onnxruntime-openvino in place of"):
+        onnxruntime.check_provider("OpenVINOExecutionProvider")
+    with pytest.raises(Missing, match="no provider 'NnapiExecutionProvider': install a build of ONNX Runtime that has it"):
+        onnxruntime.check_provider("NnapiExecutionProvider")
+
+
+@pytest.mark.parametrize("content", [None, b"not a graph"])
+def test_a_file_that_is_no_graph_is_named(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "broken.onnx"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(StageError, match=r"cannot open .*broken\.onnx"), onnxruntime.opened({"model": file}, 1):
+        pass
+
+
+def test_threads() -> None:
+    for asked, expected, spinning in ((None, cores(), None), (1, 1, "0"), (3, 3, "1")):
+        made = onnxruntime.options(asked, onnxruntime.CPU, optimize=True)
+        assert (made.intra_op_num_threads, made.inter_op_num_threads) == (expected, 1)
+        if spinning:
+            assert made.get_session_config_entry("session.intra_op.allow_spinning") == spinning
+    with pytest.raises(StageError, match="0 threads"):
+        onnxruntime.options(0, onnxruntime.CPU, optimize=True)
+
+
+def test_building_without_onnx_says_what_to_install(
+    tmp_path: Path, digits_onnx: OnnxModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "find_spec", lambda name: None)
+    with pytest.raises(Missing, match=r"onnx is not installed; run: pip install 'attar\[train\]'"):
+        onnxruntime.OnnxRuntime().build(digits_onnx.file(), tmp_path / "model.onnx", load_task(smoke.DIGITS), Asked())

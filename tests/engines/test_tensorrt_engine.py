@@ -1,0 +1,300 @@
+"""Engines of TensorRT before and while they run: headers byte by byte, and a session whose GPU is played by the host."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attar.engines.runtimes import cuda, tensorrt_engine
+from attar.engines.runtimes.runtime import Asked
+from attar.engines.runtimes.tensorrt import TensorRtRtx
+from attar.engines.runtimes.tensorrt_engine import COMPUTE, Form, Header, Session, check, check_device, forms, header, invalid
+from attar.pipeline.core.errors import StageError
+from tests.support import smoke
+from tests.support.child_calls import segfaulting
+from tests.support.cuda_host import HostDriver
+
+L4 = {"name": "NVIDIA L4", "compute": "8.9"}
+DTYPES = {"FLOAT": np.float32, "INT64": np.int64}
+
+
+def engine_file(folder: Path, bits: int = 0b1010, version: tuple[int, ...] = (1, 7, 1, 116), size: int | None = None) -> Path:
+    """A header as TensorRT-RTX 1.7.1 writes it, 8.0 and 8.9 by default, and 100 bytes."""
+    start = struct.pack("<4s4xQQ4B4sQ", b"vtrt", 2, 140 if size is None else size, *version, b"vtrt", bits)
+    file = folder / "model.engine"
+    file.write_bytes(start + bytes(100))
+    return file
+
+
+def test_what_a_header_says(tmp_path: Path) -> None:
+    assert header("tensorrt_rtx", engine_file(tmp_path)) == Header("1.7.1.116", ("8.0", "8.9"), newer=False)
+    later = header("tensorrt_rtx", engine_file(tmp_path, version=(1, 8, 0, 1)))
+    assert later == Header("1.8.0.1")  # what its bits mean is for its library to say
+    assert later.runs("9.0")
+
+
+@given(chosen=st.sets(st.sampled_from(COMPUTE), min_size=1), newer=st.booleans())
+def test_an_engine_runs_where_its_header_says(chosen: set[str], newer: bool) -> None:
+    found = Header("1.7.1.116", tuple(sorted(chosen)), newer)
+    assert {each for each in COMPUTE if found.runs(each)} == chosen
+    assert found.runs("13.0") == newer
+    assert not found.runs("9.0")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", r"is no engine of tensorrt_rtx: it begins with b'', not b'vtrt'; build it again"),
+        (b"\x08\x0a\x12\x07pytorch" * 20, r"is no engine of tensorrt_rtx: it begins with b'\\x08"),  # an ONNX file
+        (b"ftrt" + bytes(100), r"is no engine of tensorrt_rtx: it begins with b'ftrt'"),  # one of TensorRT
+        (b"vtrt" + bytes(10), r"ends in its header; it was cut off"),
+        (b"vtrt" + bytes(100), r"in a form that is not known here \(0\)"),
+    ],
+)
+def test_files_that_are_no_engines(content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "model.engine").write_bytes(content)
+    with pytest.raises(StageError, match=said):
+        header("tensorrt_rtx", tmp_path / "model.engine")
+
+
+def test_a_file_that_is_not_there_or_not_all_there(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"there is no engine .*nothing.engine"):
+        header("tensorrt_rtx", tmp_path / "nothing.engine")
+    with pytest.raises(StageError, match=r"has 140 bytes and should have 4000: it was cut off"):
+        header("tensorrt_rtx", engine_file(tmp_path, size=4000))
+
+
+def test_tensorrt_s_own_engines_are_known_by_their_first_bytes(tmp_path: Path) -> None:
+    (tmp_path / "model.engine").write_bytes(b"ftrt" + bytes(100))
+    assert check("tensorrt", tmp_path / "model.engine", "11.0.0.1") == Header()
+    with pytest.raises(StageError, match="is no engine of tensorrt: it begins with b'vtrt'"):
+        check("tensorrt", engine_file(tmp_path), "11.0.0.1")
+
+
+def test_another_release_is_refused_and_another_build_of_the_same_is_not(tmp_path: Path) -> None:
+    file = engine_file(tmp_path)
+    assert check("tensorrt_rtx", file, "1.7.1.120").version == "1.7.1.116"
+    with pytest.raises(
+        StageError, match=r"was built by tensorrt_rtx 1\.7\.1\.116, here is 1\.7\.2\.1; install that, or build it"
+    ):
+        check("tensorrt_rtx", file, "1.7.2.1")
+
+
+def test_another_compute_capability_is_refused(tmp_path: Path) -> None:
+    check_device(tmp_path, Header("1.7.1.116", ("8.0", "8.9")), L4)
+    with pytest.raises(StageError, match=r"for compute capability 8\.0, 8\.6; NVIDIA L4 has 8\.9: add that to `compute`"):
+        check_device(tmp_path, Header("1.7.1.116", ("8.0", "8.6")), L4)
+
+
+def test_what_the_vendor_s_flags_say() -> None:
+    members = {"VERSION_MISMATCH": 1, "UNSUPPORTED_CC": 2, "OLD_CUDA_DRIVER": 4, "TOMORROWS_FLAG": 128}
+    assert invalid(4, members) == ["the NVIDIA driver is too old for it: update the driver"]
+    assert invalid(130, members) == ["it was not built for this GPU's compute capability", "TOMORROWS_FLAG"]
+
+
+class DoublingEngine:
+    """An engine for ``y = 2 x`` of [batch, 3] floats, one to eight at a time; it reads and writes at addresses, as a GPU does."""
+
+    num_io_tensors = 2
+    starts = True
+
+    def __init__(self, dtype: str = "FLOAT", answer: tuple[int, ...] | None = None) -> None:
+        self.dtype, self.answer = SimpleNamespace(name=dtype), answer
+        self.shape: tuple[int, ...] = ()
+        self.addresses: dict[str, int] = {}
+
+    def create_execution_context(self) -> DoublingEngine:
+        return self
+
+    def get_tensor_name(self, number: int) -> str:
+        return "xy"[number]
+
+    def get_tensor_mode(self, name: str) -> str:
+        return "input" if name == "x" else "output"
+
+    def get_tensor_dtype(self, name: str) -> Any:
+        return self.dtype
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return (self.answer or self.shape) or (-1, 3)
+
+    def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
+        return [(1, 3), (4, 3), (8, 3)]
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self.shape = shape
+        return True
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self.addresses[name] = address
+        return True
+
+    def execute_async_v3(self, stream: int) -> bool:
+        if self.starts:
+            count = int(np.prod(self.shape))
+            x, y = (np.ctypeslib.as_array((ctypes.c_float * count).from_address(self.addresses[name])) for name in "xy")
+            y[:] = 2 * x
+        return self.starts
+
+
+def numpy_type(dtype: Any) -> Any:
+    if dtype.name not in DTYPES:
+        raise TypeError
+    return DTYPES[dtype.name]
+
+
+LIBRARY = SimpleNamespace(nptype=numpy_type, TensorIOMode=SimpleNamespace(INPUT="input"))
+
+
+def session(engine: DoublingEngine) -> tuple[Session, HostDriver]:
+    host = HostDriver()
+    return Session(LIBRARY, engine, cuda.Memory(cuda.Driver(host), ctypes.c_void_p(77))), host
+
+
+def test_a_session_answers_whatever_the_batch_and_gives_everything_back() -> None:
+    predict, host = session(DoublingEngine())
+    for batch in (4, 8, 1):
+        x = np.arange(3 * batch, dtype=np.float32).reshape(3, batch).T  # not contiguous
+        np.testing.assert_array_equal(smoke.floats(predict({"x": x})["y"]), 2 * smoke.floats(x))
+    predict.close()
+    predict.memory.close()
+    assert host.given == {}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        ({}, r"the graph wants an input 'x' \(float32 \[dynamic, 3\]\) and got none"),
+        ({"x": np.zeros((1, 3), np.float32), "z": np.zeros(1)}, r"the graph has no input 'z': known: x"),
+        ({"x": np.zeros((1, 3), ">f4")}, r"input 'x' must be float32 .*, got float32 \[1, 3\] in the other byte order"),
+        ({"x": np.zeros((1, 3))}, r"input 'x' must be float32 \[dynamic, 3\], got float64 \[1, 3\]"),
+        ({"x": np.zeros(3, np.float32)}, r"must be float32 \[dynamic, 3\], got float32 \[3\]"),
+        ({"x": np.zeros((9, 3), np.float32)}, r"axis 0 of input 'x' is 9, the engine's profile has 1 to 8"),
+        ({"x": np.zeros((0, 3), np.float32)}, r"axis 0 of input 'x' is 0, the engine's profile has 1 to 8"),
+        ({"x": np.zeros((1, 4), np.float32)}, r"must be float32 \[dynamic, 3\], got float32 \[1, 4\]"),
+    ],
+)
+def test_inputs_that_it_does_not_take_never_reach_the_gpu(inputs: dict[str, Any], said: str) -> None:
+    predict, host = session(DoublingEngine())
+    with pytest.raises(StageError, match=said):
+        predict(inputs)
+    assert host.given == {}
+
+
+def test_what_goes_wrong_while_it_runs() -> None:
+    good = {"x": np.zeros((1, 3), np.float32)}
+    predict, _ = session(DoublingEngine(answer=(-1, 3)))
+    with pytest.raises(StageError, match=r"the size of output 'y' depends on the data, \[-1, 3\]"):
+        predict(good)
+    engine = DoublingEngine()
+    engine.starts = False
+    with pytest.raises(StageError, match="TensorRT did not start the engine"):
+        session(engine)[0](good)
+
+
+def test_a_gpu_without_room_for_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DoublingEngine, "create_execution_context", lambda self: None)
+    with pytest.raises(StageError, match="is there enough memory on the GPU"):
+        session(DoublingEngine())
+
+
+def test_tensors_of_an_engine() -> None:
+    inputs, outputs = forms(LIBRARY, DoublingEngine("INT64"))
+    assert inputs == [Form("x", "int64", (-1, 3), (1, 3), (8, 3))]
+    assert outputs == [Form("y", "int64", (-1, 3))]
+    with pytest.raises(StageError, match="tensor 'x' is BF16, which numpy does not have"):
+        forms(LIBRARY, DoublingEngine("BF16"))
+
+
+def test_room_for_an_output() -> None:
+    made = tensorrt_engine.empty(Form("y", "int64", (-1, 3)), (5, 3))
+    assert (made.shape, made.dtype.name, made.nbytes) == ((5, 3), "int64", 120)
+
+
+class Library:
+    """What of TensorRT's module loading an engine needs, for the engine above."""
+
+    nptype = staticmethod(numpy_type)
+    TensorIOMode = LIBRARY.TensorIOMode
+    ILogger = type("ILogger", (), {"INTERNAL_ERROR": 0, "ERROR": 1, "WARNING": 2})
+
+    def __init__(self, engine: DoublingEngine | None) -> None:
+        self.engine = engine
+
+    def Runtime(self, log: Any) -> SimpleNamespace:  # noqa: N802  # the vendor's name
+        if self.engine is None:
+            log.log(1, "no\n  memory")
+        return SimpleNamespace(deserialize_cuda_engine=lambda content: self.engine)
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> HostDriver:
+    """An L4 whose driver is played by the host, and no process to look at engines first."""
+    made = HostDriver()
+    monkeypatch.setattr(cuda, "absent", lambda: None)
+    monkeypatch.setattr(cuda, "devices", lambda: [L4])
+    monkeypatch.setattr(cuda, "library", lambda: made)
+    monkeypatch.setattr(TensorRtRtx, "version", lambda self: "1.7.1.116")
+    return made
+
+
+def test_an_engine_is_opened_and_everything_is_given_back(
+    tmp_path: Path, host: HostDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensorrt_engine, "probe", lambda *asked: None)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", Library(DoublingEngine()))
+    with TensorRtRtx().opened({"model": engine_file(tmp_path)}, Asked()) as predict:
+        assert predict({"x": np.ones((2, 3), np.float32)})["y"].tolist() == [[2, 2, 2], [2, 2, 2]]
+    assert host.given == {}
+    assert host.calls[-1] == "cuDevicePrimaryCtxRelease_v2"
+
+
+def test_whichever_thread_closes_an_engine_the_gpu_is_made_its_own_first() -> None:
+    predict, host = session(DoublingEngine())
+    predict.close()
+    assert host.calls[-1] == "cuCtxSetCurrent"
+
+
+@pytest.mark.parametrize("hosted", [True, False])
+def test_only_a_version_compatible_engine_may_run_code_of_its_own_on_the_host(hosted: bool) -> None:
+    made = tensorrt_engine.loader(
+        SimpleNamespace(Runtime=lambda log: SimpleNamespace(engine_host_code_allowed=False)), None, hosted
+    )
+    assert made.engine_host_code_allowed == hosted
+
+
+def test_an_engine_that_the_library_does_not_load(tmp_path: Path, host: HostDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorrt_engine, "probe", lambda *asked: None)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", Library(None))
+    with (
+        pytest.raises(StageError, match=r"model.engine cannot be loaded: no memory; build it again"),
+        TensorRtRtx().opened({"model": engine_file(tmp_path)}, Asked()),
+    ):
+        pass
+    assert host.calls[-1] == "cuDevicePrimaryCtxRelease_v2"
+
+
+def test_engines_are_checked_before_the_library_sees_them(
+    tmp_path: Path, host: HostDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opening(file: Path) -> None:
+        with TensorRtRtx().opened({"model": file}, Asked()):
+            pass
+
+    with pytest.raises(StageError, match=r"NVIDIA L4 has 8\.9"):
+        opening(engine_file(tmp_path, bits=0b10))
+    with pytest.raises(StageError, match=r"was built by tensorrt_rtx 1\.6\.0\.5"):
+        opening(engine_file(tmp_path, version=(1, 6, 0, 5)))
+    monkeypatch.setattr(tensorrt_engine, "loaded", segfaulting)
+    with pytest.raises(StageError, match=r"^loading .*model.engine with TensorRT-RTX crashed .*\(SIGSEGV\)"):
+        opening(engine_file(tmp_path))
+    assert host.calls == []

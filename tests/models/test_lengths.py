@@ -1,0 +1,208 @@
+"""Lengths: what is padding is told from what is not, batches are trimmed to their longest sample, and nothing is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attar.models import lengths, views
+from attar.models.rows import mapped
+from attar.models.task import Array, Arrays, InMemory, Output, Predictor, Split, SplitName, Task, Tensor
+from attar.pipeline.core.file_cache import Kept
+from attar.stages.label.asking import Asking
+from attar.stages.label.shards import Shard
+from tests.support.token_task import Sentences
+
+LONGEST = 12
+
+
+class Ragged(Task):
+    """Tokens padded with 9, which occurs inside a text too, beside a mask; each sample's first token is its number."""
+
+    inputs: ClassVar[Mapping[str, Tensor]] = {
+        "tokens": Tensor("int64", ("batch", "sequence"), high=100_000, pad=9),
+        "mask": Tensor("float32", ("batch", "sequence")),
+        "weight": Tensor("float32", ("batch", 1)),
+    }
+    outputs: ClassVar[Mapping[str, Output]] = {"y": Output(("batch", 1), kind="values", target="y")}
+    ranges = {"batch": (1, 64), "sequence": (2, LONGEST)}
+
+    def data(self) -> list[str]:
+        return []
+
+    def split(self, name: SplitName) -> Split:
+        return ragged(700)
+
+    def score(self, outputs: Mapping[str, Array], targets: Arrays) -> npt.NDArray[np.float64]:
+        return np.zeros((len(outputs["y"]), 1))
+
+
+@dataclass
+class Teacher:
+    """Says the number of each sample, and notes in which shapes it was asked."""
+
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
+
+    def __call__(self, inputs: Arrays) -> dict[str, Array]:
+        tokens = inputs["tokens"]
+        self.shapes.append(tokens.shape)
+        positions = tokens if tokens.shape[1] == LONGEST else np.pad(tokens, ((0, 0), (0, LONGEST - tokens.shape[1])))
+        return {"y": tokens[:, :1].astype(np.float32), "whole": positions.astype(np.float32)}
+
+
+class Coded(Ragged):
+    """Integers that end in zeros of their own: no padding is declared."""
+
+    inputs: ClassVar[Mapping[str, Tensor]] = {"tokens": Tensor("uint8", ("batch", "sequence"), high=256)}
+
+
+def test_without_a_declared_padding_nothing_is_cut() -> None:
+    pixels = np.array([[5, 0, 0, 0]], np.uint8)
+    assert lengths.axes(Coded()) == ()
+    assert lengths.trimmed(Coded(), {"tokens": pixels})["tokens"].tolist() == [[5, 0, 0, 0]]
+
+
+class Positions(Ragged):
+    """Answers position by position."""
+
+    outputs: ClassVar[Mapping[str, Output]] = {"y": Output(("batch", "sequence"), kind="values")}
+
+
+class Image(Ragged):
+    """No tokens: what is 0 at the rim of an image is a part of it."""
+
+    inputs: ClassVar[Mapping[str, Tensor]] = {"image": Tensor("float32", ("batch", 1, "height", "width"))}
+    ranges = {"batch": (1, 4), "height": (1, 9), "width": (1, 9)}
+
+
+class Pairs(Ragged):
+    """Two axes of lengths."""
+
+    inputs: ClassVar[Mapping[str, Tensor]] = {
+        "source": Tensor("int64", ("batch", "source"), high=99, pad=0),
+        "target": Tensor("int64", ("batch", "target"), high=99, pad=0),
+    }
+    ranges = {"batch": (1, 4), "source": (1, 9), "target": (0, 9)}
+
+
+def ragged(count: int, seed: int = 0, *, labels: bool = True) -> InMemory:
+    own = np.random.default_rng(seed).integers(1, LONGEST + 1, (count, 1))
+    inside = np.arange(LONGEST) < own
+    tokens = np.where(inside, np.random.default_rng(seed + 1).integers(9, 12, inside.shape), 9)
+    tokens[:, 0] = 1000 + np.arange(count)
+    inputs = {"tokens": tokens, "mask": inside.astype(np.float32), "weight": np.ones((count, 1), np.float32)}
+    return InMemory(inputs, {"y": np.arange(count, dtype=np.float32)[:, None]} if labels else {})
+
+
+def test_which_axes_have_lengths() -> None:
+    assert lengths.axes(Ragged()) == ("sequence",)
+    assert lengths.axes(Sentences()) == ("sequence",)
+    assert lengths.axes(Pairs()) == ("source", "target")
+    assert lengths.axes(Positions()) == lengths.axes(Image()) == ()
+
+
+def test_lengths_by_hand() -> None:
+    """A mask tells that the 9 at the end of the second text is none of the padding; nothing is shorter than promised."""
+    tokens = np.array([[5, 9, 9, 9], [5, 9, 9, 9], [5, 6, 9, 7]])
+    mask = np.array([[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]], np.float32)
+    inputs = {"tokens": tokens, "mask": mask, "weight": np.zeros((3, 1), np.float32)}
+    assert lengths.lengths(Ragged(), inputs).tolist() == [[2], [3], [4]]
+    made = lengths.trimmed(Ragged(), {name: array[:2] for name, array in inputs.items()})
+    assert made["tokens"].tolist() == [[5, 9, 9], [5, 9, 9]]
+    assert made["mask"].tolist() == [[1, 0, 0], [1, 1, 1]]
+    assert made["weight"].shape == (2, 1)
+
+
+def test_two_axes_are_cut_apart() -> None:
+    inputs = {"source": np.array([[1, 0, 0], [1, 2, 0]]), "target": np.array([[0, 0], [0, 0]])}
+    made = lengths.trimmed(Pairs(), inputs)
+    assert (made["source"].shape, made["target"].shape) == ((2, 2), (2, 0))
+
+
+def test_like_lengths_stand_together_and_ties_keep_their_order() -> None:
+    inputs = {"source": np.array([[1, 0], [1, 2], [3, 0], [4, 5]]), "target": np.array([[7, 7], [7, 0], [7, 0], [7, 0]])}
+    groups = lengths.alike(Pairs(), inputs, np.array([3, 2, 1, 0]), 2)
+    assert [rows.tolist() for rows in groups] == [[2, 0], [3, 1]]
+
+
+@settings(deadline=None, max_examples=40)  # many small batches, on a machine that may be busy
+@given(count=st.integers(1, 900), more=st.integers(0, 600), batch=st.integers(1, 150), seed=st.integers(0, 1000))
+def test_an_epoch_shows_every_sample_once_and_whole(count: int, more: int, batch: int, seed: int) -> None:
+    task, train, transfer = Ragged(), ragged(count, seed), ragged(more, seed + 5, labels=False) if more else None
+    whole = [train, transfer] if transfer else [train]
+    tokens = np.concatenate([split.inputs["tokens"] for split in whole])
+    masks = np.concatenate([split.inputs["mask"] for split in whole])
+    seen = list(views.epoch(task, train, batch, np.random.default_rng(seed), seed=0, view=0, transfer=transfer))
+    indices = np.concatenate([part.indices for part in seen])
+    total = count + more
+    assert len(set(indices.tolist())) == len(indices) == (total if total < batch else total - total % batch)
+    for part in seen:
+        width = part.inputs["tokens"].shape[1]
+        assert part.inputs["mask"].shape == part.inputs["tokens"].shape
+        assert (part.inputs["tokens"] == tokens[part.indices][:, :width]).all()
+        assert (part.inputs["mask"] == masks[part.indices][:, :width]).all()
+        assert not masks[part.indices][:, width:].any()
+        assert (tokens[part.indices][:, width:] == 9).all()
+        assert width == max(2, int(masks[part.indices].sum(1).max()))
+        assert part.targets["y"][:, 0].tolist() == part.indices[: part.labelled].tolist()
+
+
+@given(st.integers(0, 1000))
+def test_an_epoch_is_decided_by_its_order(seed: int) -> None:
+    one, two = (list(views.epoch(Ragged(), ragged(300), 32, np.random.default_rng(seed), seed=0, view=0)) for _ in range(2))
+    assert [part.indices.tolist() for part in one] == [part.indices.tolist() for part in two]
+    assert [part.inputs["tokens"].tobytes() for part in one] == [part.inputs["tokens"].tobytes() for part in two]
+
+
+def test_batches_of_like_length_come_in_no_order_of_length_and_save_padding() -> None:
+    widths = [
+        part.inputs["tokens"].shape[1]
+        for part in views.epoch(Ragged(), ragged(4000), 64, np.random.default_rng(0), seed=0, view=0)
+    ]
+    assert widths != sorted(widths)
+    assert len(set(widths)) == LONGEST - 1  # each length from 2 on has batches of its own
+    assert np.mean(widths) < 7.2  # the mean length is 6.5, and batches by chance would all have 12
+
+
+def asked(task: Task, folder: Path) -> tuple[Teacher, Path]:
+    teacher = Teacher()
+    asking = Asking(task, {"test": ragged(700)}, Predictor({"model": teacher}), Kept(folder), seed=0, top=0, device="cpu")
+    return teacher, asking.answered(Shard("test", None, 0))
+
+
+def test_a_teacher_is_asked_for_like_lengths_together_and_answers_in_order(tmp_path: Path) -> None:
+    teacher, file = asked(Ragged(), tmp_path / "one")
+    answers = mapped(file)["y"][np.arange(700)]
+    assert answers[:, 0].tolist() == (1000 + np.arange(700)).tolist()
+    assert sum(rows for rows, _ in teacher.shapes) == 700
+    assert {rows for rows, _ in teacher.shapes[:8]} == {64}
+    assert sum(rows * width for rows, width in teacher.shapes) < 0.65 * 700 * LONGEST
+    assert asked(Ragged(), tmp_path / "two")[1].read_bytes() == file.read_bytes()
+
+
+def test_a_teacher_that_answers_position_by_position_is_asked_for_whole_chunks(tmp_path: Path) -> None:
+    class Whole(Positions):
+        outputs: ClassVar[Mapping[str, Output]] = {"whole": Output(("batch", "sequence"), kind="values")}
+
+    teacher, _ = asked(Whole(), tmp_path)
+    assert teacher.shapes == [(512, LONGEST), (188, LONGEST)]
+
+
+def test_samples_of_one_size_are_batched_as_they_were_shuffled() -> None:
+    """Byte for byte what a permutation of the pool gives: the order of trainings without lengths never changes."""
+    task = Image()
+    pixels = np.random.default_rng(0).integers(0, 2, (100, 1, 3, 3)).astype(np.float32)
+    split = InMemory({"image": pixels}, {"y": np.zeros((100, 1), np.float32)})
+    order = np.random.default_rng(7)
+    order.permutation(1)  # of the chunks
+    shuffled = order.permutation(100)
+    seen = list(views.epoch(task, split, 32, np.random.default_rng(7), seed=0, view=0))
+    assert [part.indices.tolist() for part in seen] == [shuffled[start : start + 32].tolist() for start in (0, 32, 64)]
+    assert all(part.inputs["image"].tobytes() == pixels[part.indices].tobytes() for part in seen)

@@ -1,0 +1,422 @@
+"""The contract of a task, and what a task or a network is refused for before anything is spent on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import nn
+
+from attar.engines.runtimes.torch import build, probe
+from attar.models import views
+from attar.models.checks import declarations as task_declared
+from attar.models.checks import task as task_check
+from attar.models.task import Array, Arrays, InMemory, Output, Split, SplitName, Task, Tensor, hits, load_task
+from attar.models.tasks.digits import Digits
+from attar.pipeline.core.errors import StageError
+from tests.support.token_task import Sentences, teacher
+
+DIGITS = "attar.models.tasks.digits:Digits"
+RESIDUAL = "attar.models.networks.residual:residual"
+
+
+class Broken(Sentences):
+    """Sentences whose splits a test replaces."""
+
+    replaced: ClassVar[dict[SplitName, Split]] = {}
+
+    def split(self, name: SplitName) -> Split:
+        return self.replaced.get(name) or super().split(name)
+
+
+class Labelled(Digits):
+    """Digits with one label changed."""
+
+    label: ClassVar[int] = 0
+
+    def split(self, name: SplitName) -> Split:
+        whole = super().split(name).take(np.arange(50))
+        labels = np.asarray(whole.targets["label"]).copy()
+        labels[3] = self.label
+        return InMemory(whole.inputs, {"label": labels})
+
+
+def broken(**splits: Split) -> Broken:
+    made = type("Made", (Broken,), {"replaced": splits})()
+    assert isinstance(made, Broken)
+    return made
+
+
+def rows(split: SplitName, start: int, stop: int) -> InMemory:
+    batch = Sentences().split(split).take(np.arange(start, stop))
+    return InMemory(batch.inputs, batch.targets)
+
+
+@pytest.mark.parametrize("task", [Digits(), Sentences()])
+def test_tasks_that_are_right_pass(task: Digits | Sentences) -> None:
+    task_check.check(task)
+    assert [task.split(name).take(np.arange(3)).inputs.keys() for name in task_check.SPLITS]
+
+
+def test_digits_are_split_without_overlap() -> None:
+    sizes = {name: len(Digits().split(name)) for name in task_check.SPLITS}
+    assert sizes == {"train": 1197, "validation": 300, "test": 300}
+
+
+def test_load_task_refuses_what_is_no_task() -> None:
+    with pytest.raises(StageError, match="a task is a class that derives from"):
+        load_task(RESIDUAL)
+    with pytest.raises(StageError, match="did you mean 'Digits'"):
+        load_task(DIGITS[:-1])
+
+
+def test_hits() -> None:
+    assert hits(np.array([[1.0, 2.0], [3.0, 0.0]]), np.array([1, 1])).tolist() == [[1.0], [0.0]]
+
+
+def test_r_squared_is_an_aggregate_of_statistics() -> None:
+    value = np.array([[1.0], [-1.0], [2.0]])
+    statistics = Sentences().score({"value": value + 0.5}, {"value": value})
+    assert statistics.tolist() == [[0.25, 1.0], [0.25, 1.0], [0.25, 4.0]]
+    assert Sentences().aggregate(statistics) == pytest.approx(1 - 0.75 / 6)
+
+
+def test_examples_have_the_declared_shapes() -> None:
+    made = Sentences().example(np.random.default_rng(0), batch=3, sequence=7)
+    assert {name: (array.dtype.name, array.shape) for name, array in made.items()} == {
+        "tokens": ("int64", (3, 7)),
+        "mask": ("float32", (3, 7)),
+    }
+    assert Sentences().example(np.random.default_rng(0))["tokens"].shape == (1, 4)
+
+
+@pytest.mark.parametrize("label", [-1, 10])
+def test_labels_outside_the_classes(label: int) -> None:
+    task = type("Made", (Labelled,), {"label": label})()
+    with pytest.raises(
+        StageError, match=rf"Made\.split\('train'\) gives 1 labels outside the 10 classes \(0 to 9\): \[{label}\]"
+    ):
+        task_check.check(task)
+
+
+def test_targets_that_are_not_finite() -> None:
+    part = rows("train", 0, 9)
+    value = np.asarray(part.targets["value"]).copy()
+    value[4] = np.nan
+    with pytest.raises(StageError, match=r"Made\.split\('train'\): the target 'value' holds NaN"):
+        task_check.check(broken(train=InMemory(part.inputs, {"value": value})))
+
+
+def test_targets_that_are_not_there() -> None:
+    with pytest.raises(StageError, match=r"Made\.split\('validation'\) has no target 'value'"):
+        task_check.check(broken(validation=InMemory(rows("validation", 0, 9).inputs, {})))
+
+
+def test_an_empty_split() -> None:
+    class Empty(Sentences):
+        def split(self, name: SplitName) -> Split:
+            return rows("validation", 0, 0) if name == "validation" else super().split(name)
+
+    with pytest.raises(StageError, match=r"Empty\.split\('validation'\) is empty"):
+        task_check.check(Empty())
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_split_that_overlaps_test(split: SplitName) -> None:
+    own, test = rows(split, 0, 100), rows("test", 5, 8)
+    mixed = {name: np.concatenate([own.inputs[name], test.inputs[name]]) for name in own.inputs}
+    targets = {"value": np.concatenate([own.targets["value"], test.targets["value"]])}
+    with pytest.raises(StageError, match=rf"3 of 512 different test samples are in the {split} split too"):
+        task_check.check(broken(**{split: InMemory(mixed, targets)}))
+
+
+def test_inputs_of_the_wrong_dtype() -> None:
+    part = rows("train", 0, 9)
+    inputs = {**part.inputs, "mask": np.asarray(part.inputs["mask"], np.float64)}
+    with pytest.raises(StageError, match=r"'mask' as float64 \(9, 16\) after preprocessing, the task declares float32"):
+        task_check.check(broken(train=InMemory(inputs, part.targets)))
+
+
+def test_inputs_beyond_the_promised_range() -> None:
+    part = rows("train", 0, 9)
+    inputs: Arrays = {name: np.concatenate([array, array], 1) for name, array in part.inputs.items()}
+    with pytest.raises(StageError, match=r"\(9, 32\) after preprocessing"):
+        task_check.check(broken(train=InMemory(inputs, part.targets)))
+
+
+def test_inputs_that_are_not_declared() -> None:
+    part = rows("test", 0, 9)
+    with pytest.raises(StageError, match=r"gives the inputs \['tokens'\], the task declares \['mask', 'tokens'\]"):
+        task_check.check(broken(test=InMemory({"tokens": part.inputs["tokens"]}, part.targets)))
+
+
+def test_an_augmentation_that_changes_the_dtype() -> None:
+    class Doubles(Sentences):
+        def augment(self, inputs: Arrays, generator: np.random.Generator) -> Arrays:
+            return {**inputs, "mask": np.asarray(inputs["mask"], np.float64)}
+
+    with pytest.raises(StageError, match=r"Doubles\.augment gives 'mask' as float64"):
+        task_check.check(Doubles())
+
+
+def with_attributes(**attributes: Any) -> Sentences:
+    """Sentences with a mistake in what its class declares."""
+    made = type("Made", (Sentences,), attributes)()
+    assert isinstance(made, Sentences)
+    return made
+
+
+def test_an_axis_without_a_range() -> None:
+    renamed = {**Sentences.inputs, "mask": Tensor("float32", ("batch", "sequense"))}
+    with pytest.raises(StageError, match=r"Made\.inputs\['mask'\] has an axis 'sequense' .*; did you mean 'sequence'\?"):
+        task_check.check(with_attributes(inputs=renamed))
+    answers = {"value": Output(("batch", "answers"), kind="values", target="value")}
+    with pytest.raises(StageError, match=r"Made\.outputs\['value'\] has an axis 'answers' that `ranges` says nothing of"):
+        task_check.check(with_attributes(outputs=answers))
+
+
+@pytest.mark.parametrize("promised", [(8, 4), (0, 0), (-1, 4), (4,), (), 4, (1.0, 4.0), "14"])
+def test_ranges_that_are_none(promised: Any) -> None:
+    with pytest.raises(StageError, match=r"Made\.ranges\['sequence'\] must be two integers"):
+        task_check.check(with_attributes(ranges={"batch": (1, 64), "sequence": promised}))
+
+
+def test_an_empty_batch_is_no_promise_but_an_empty_cache_is() -> None:
+    task_declared.check_range(with_attributes(ranges={"cache": (0, 16)}), "cache")
+    with pytest.raises(StageError, match="1 <= smallest"):
+        task_check.check(with_attributes(ranges={**Sentences.ranges, "batch": (0, 16)}))
+
+
+@pytest.mark.parametrize("attribute", ["inputs", "outputs"])
+@pytest.mark.parametrize("declared", [{}, None, ["tokens"], {"tokens": ("batch", 3)}])
+def test_inputs_and_outputs_that_say_nothing(attribute: str, declared: Any) -> None:
+    kind = {"inputs": "Tensor", "outputs": "Output"}[attribute]
+    with pytest.raises(StageError, match=rf"Made\.{attribute} must name at least one attar\.{kind}, got"):
+        task_check.check(with_attributes(**{attribute: declared}))
+
+
+@pytest.mark.parametrize("attribute", ["ranges", "preprocess"])
+def test_what_is_no_dictionary(attribute: str) -> None:
+    with pytest.raises(StageError, match=rf"Made\.{attribute} must be a dictionary, {{name: ...}}, got \[\]"):
+        task_check.check(with_attributes(**{attribute: []}))
+
+
+@pytest.mark.parametrize("axes", [4, ("batch", 4.0), ("sequence", "batch"), (), ["batch"]])
+def test_axes_that_are_none(axes: Any) -> None:
+    with pytest.raises(StageError, match=r"Made\.inputs\['mask'\] has the axes .*; they must be a tuple of sizes and names"):
+        task_check.check(with_attributes(inputs={"mask": Tensor("float32", axes)}))
+
+
+def test_a_kind_that_there_is_not() -> None:
+    output = Output(("batch", 1), kind="valeus", target="value")  # type: ignore[arg-type]  # the mistake
+    with pytest.raises(StageError, match=r"Made\.outputs\['value'\] has the kind 'valeus'; did you mean 'values'\?"):
+        task_check.check(with_attributes(outputs={"value": output}))
+
+
+@pytest.mark.parametrize(("classes", "told"), [("abc", "must be a list of names"), (("a", "b"), "Made.classes has 2 names")])
+def test_classes_that_do_not_fit(classes: Any, told: str) -> None:
+    with pytest.raises(StageError, match=told):
+        task_check.check(with_attributes(classes=classes, outputs={"logits": Output(("batch", 3))}))
+
+
+def test_an_aggregate_that_is_no_number() -> None:
+    with pytest.raises(StageError, match=r"Made\.aggregate must return one number, the score, got array"):
+        task_check.check(with_attributes(aggregate=lambda self, statistics: statistics.mean(0)))
+
+
+def test_a_dtype_that_numpy_does_not_know() -> None:
+    with pytest.raises(StageError, match=r"Made\.inputs\['mask'\] has the dtype 'float23'; it must be a numpy name"):
+        task_check.check(with_attributes(inputs={"mask": Tensor("float23", ("batch", "sequence"))}))
+
+
+@pytest.mark.parametrize("listed", ["points.npz", Path("points.npz"), None, [1], {"points.npz": 1}])
+def test_data_that_are_no_list(listed: Any) -> None:
+    with pytest.raises(StageError, match=r"Made\.data\(\) must return a list of paths and version strings, got"):
+        task_check.check(with_attributes(data=lambda self: listed))
+
+
+@pytest.mark.parametrize(("value", "split"), [(-1, "train"), (32, "test")])
+def test_integers_outside_what_is_declared(value: int, split: SplitName) -> None:
+    """In a batch that is not the first, too."""
+    whole = rows(split, 0, 500)
+    tokens = np.tile(whole.inputs["tokens"], (9, 1))
+    tokens[4200, 3] = value
+    inputs = {"tokens": tokens, "mask": np.tile(whole.inputs["mask"], (9, 1))}
+    task = broken(**{split: InMemory(inputs, {"value": np.tile(whole.targets["value"], (9, 1))})})
+    with pytest.raises(
+        StageError, match=rf"Made\.split\('{split}'\) gives 'tokens' the value {value}, outside \[0, high\) with high = 32"
+    ):
+        task_check.check(task)
+
+
+def test_an_augmentation_that_makes_other_integers() -> None:
+    def augment(self: Sentences, inputs: Arrays, generator: np.random.Generator) -> Arrays:
+        return {**inputs, "tokens": np.asarray(inputs["tokens"], np.int64) + generator.integers(1, 32)}
+
+    with pytest.raises(StageError, match=r"Made\.augment gives 'tokens' the value \d+, outside"):
+        task_check.check(with_attributes(augment=augment))
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (np.zeros(64), r"float64 \[64\]"),
+        (np.zeros((64, 0)), r"float64 \[64, 0\]"),
+        (np.zeros((3, 1)), r"float64 \[3, 1\]"),
+        (np.zeros((64, 1), bool), r"bool \[64, 1\]"),
+        (np.zeros((64, 1), int), r"int64 \[64, 1\]"),
+        (0.5, "0.5"),
+        (None, "None"),
+    ],
+)
+def test_scores_that_are_no_statistics(made: Any, told: str) -> None:
+    with pytest.raises(StageError, match=rf"Made\.score must return .* here \[64, k\], got {told};"):
+        task_check.check(with_attributes(score=lambda self, outputs, targets: made))
+
+
+def test_a_score_that_cannot_be_computed() -> None:
+    def score(self: Sentences, outputs: Arrays, targets: Arrays) -> Array:
+        return outputs["values"]
+
+    with pytest.raises(StageError, match=r"Made\.score cannot score outputs of shapes .*\(64, 1\)\}: KeyError: 'values'"):
+        task_check.check(with_attributes(score=score))
+
+
+def test_a_score_of_outputs_whose_size_only_a_network_knows_is_not_asked() -> None:
+    def score(self: Sentences, outputs: Arrays, targets: Arrays) -> Array:
+        raise AssertionError("asked")
+
+    def answer(self: Sentences, graphs: Mapping[str, Any], inputs: Arrays) -> dict[str, Array]:
+        raise AssertionError("asked")
+
+    outputs = {"value": Output(("batch", "boxes"), kind="values", target="value")}
+    task_check.check(with_attributes(score=score, outputs=outputs, ranges={**Sentences.ranges, "boxes": (0, 9)}))
+    task_check.check(with_attributes(score=score, answer=answer))
+
+
+def test_a_split_that_is_drawn_anew() -> None:
+    drawn = np.random.default_rng(0)
+
+    class Drawn(Sentences):
+        def split(self, name: SplitName) -> Split:
+            whole = super().split(name).take(drawn.permutation(200))
+            return InMemory(whole.inputs, whole.targets)
+
+    with pytest.raises(StageError, match=r"Drawn\.split\('train'\) gives other samples when it is called again"):
+        task_check.check(Drawn())
+
+
+def noise(generator: np.random.Generator) -> npt.NDArray[np.float32]:
+    return generator.standard_normal((512, 16)).astype(np.float32)
+
+
+def test_views_that_the_generator_does_not_decide() -> None:
+    own = np.random.default_rng(0)
+    drawn = with_attributes(augment=lambda self, inputs, generator: {**inputs, "mask": noise(own)})
+    with pytest.raises(StageError, match=r"Made\.augment gives different views for equal generators"):
+        task_check.check(drawn)
+    fixed = with_attributes(augment=lambda self, inputs, generator: {**inputs, "mask": noise(np.random.default_rng(0))})
+    with pytest.raises(StageError, match=r"Made\.augment changes the inputs but gives the same view for different generators"):
+        task_check.check(fixed)
+    task_check.check(with_attributes(augment=lambda self, inputs, generator: inputs))  # no augmentation is none that ignores it
+
+
+def test_options_that_a_network_does_not_take() -> None:
+    with pytest.raises(StageError, match=r"has no option 'widht': did you mean 'width'\?"):
+        build(RESIDUAL, {"widht": 8})
+
+
+def test_options_that_a_network_cannot_use() -> None:
+    with pytest.raises(StageError, match="cannot be made with"):
+        build(RESIDUAL, {"width": -1})
+
+
+def test_what_is_no_network() -> None:
+    with pytest.raises(StageError, match="returned dict; a network is a function that returns"):
+        build("tests.models.test_task:no_network", {})
+    with pytest.raises(StageError, match=r"a network is a function that returns a torch.nn.Module"):
+        build("tests.models.test_task:RESIDUAL", {})
+
+
+def no_network() -> dict[str, int]:
+    return {}
+
+
+class Pair(nn.Module):
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return image, image
+
+
+def test_a_network_with_the_wrong_number_of_outputs() -> None:
+    with pytest.raises(StageError, match=r"returns 2 outputs, its task names 1: \['logits'\]"):
+        probe(Pair(), Digits())
+
+
+def test_a_network_with_outputs_of_the_wrong_shape() -> None:
+    with pytest.raises(StageError, match=r"'logits' has shape \(2, 7\), its task promises \(2, 10\)"):
+        probe(build(RESIDUAL, {"classes": 7}), Digits())
+
+
+def test_a_network_for_other_inputs() -> None:
+    with pytest.raises(StageError, match="cannot read inputs of Sentences"):
+        probe(build(RESIDUAL, {}), Sentences())
+
+
+@pytest.mark.parametrize("name", ["residual:residual", "mobile:mobile"])
+@pytest.mark.parametrize("stem", [1, 2])
+def test_the_shipped_networks_fit_their_tasks(name: str, stem: int) -> None:
+    probe(build(f"attar.models.networks.{name}", {"width": 4, "stem": stem}), Digits())
+
+
+def test_padding_does_not_change_what_a_reader_answers() -> None:
+    """The mask is what makes the sequence axis dynamic."""
+    seen = views.chunk(Sentences(), Sentences().split("test"), 0)
+    tokens, mask = (torch.from_numpy(np.asarray(seen.inputs[name])) for name in ("tokens", "mask"))
+    short = mask.sum(1) <= 8
+    module = teacher().eval()
+    torch.testing.assert_close(module(tokens[short], mask[short]), module(tokens[short, :8], mask[short, :8]))
+
+
+def test_outputs_keep_their_declared_kind() -> None:
+    assert Output(("batch", 10)).kind == "logits"
+    assert Tensor("float32", ("batch", 1, 8, 8)).shape({"batch": 5}) == (5, 1, 8, 8)
+
+
+class Transfer(Sentences):
+    """Sentences with some without labels; a test replaces them."""
+
+    transfer = True
+    unlabelled: ClassVar[InMemory]
+
+    def split(self, name: SplitName) -> Split:
+        return self.unlabelled if name == "transfer" else super().split(name)
+
+
+def transfer(unlabelled: InMemory) -> Task:
+    made = type("Made", (Transfer,), {"unlabelled": unlabelled})()
+    assert isinstance(made, Task)
+    return made
+
+
+def test_a_transfer_split_has_inputs_alone() -> None:
+    some = Sentences().example(np.random.default_rng(0), batch=20, sequence=16)
+    task_check.check(transfer(InMemory(some, {})))
+    with pytest.raises(StageError, match=r"Made\.split\('transfer'\) gives the targets \['value'\]; .* return inputs alone"):
+        task_check.check(transfer(InMemory(some, {"value": np.zeros((20, 1), np.float32)})))
+
+
+def test_a_transfer_split_is_looked_at_like_the_others() -> None:
+    with pytest.raises(StageError, match=r"Made\.split\('transfer'\) is empty; all of train, validation, test, transfer need"):
+        task_check.check(transfer(InMemory(rows("train", 0, 0).inputs, {})))
+    with pytest.raises(StageError, match="different test samples are in the transfer split too"):
+        task_check.check(transfer(InMemory(rows("test", 0, 9).inputs, {})))
+
+
+def test_without_saying_so_there_is_no_transfer_split() -> None:
+    assert task_check.splits_of(Sentences()) == task_check.SPLITS
+    assert task_check.splits_of(Transfer()) == (*task_check.SPLITS, "transfer")

@@ -1,0 +1,147 @@
+"""Views can be replayed bit for bit, a chunk at a time, in any order; an epoch shows every sample once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attar.models import views
+from attar.models.task import Array, Arrays, InMemory, Output, Split, SplitName, Task, Tensor
+from attar.pipeline.core.errors import StageError
+
+
+class Noisy(Task):
+    """Each sample is its own number; a view adds noise to it."""
+
+    inputs = {"x": Tensor("float32", ("batch", 2))}
+    outputs = {"y": Output(("batch", 1), kind="values")}
+
+    def data(self) -> list[str]:
+        return []
+
+    def split(self, name: SplitName) -> Split:
+        return numbered(1300)
+
+    def augment(self, inputs: Arrays, generator: np.random.Generator) -> Arrays:
+        noise = generator.standard_normal(inputs["x"].shape).astype(np.float32)
+        return {"x": np.asarray(inputs["x"], np.float32) + noise}
+
+    def score(self, outputs: Mapping[str, Array], targets: Arrays) -> npt.NDArray[np.float64]:
+        return np.zeros((len(outputs["y"]), 1))
+
+
+def numbered(count: int) -> InMemory:
+    column = np.arange(count, dtype=np.float32)
+    return InMemory({"x": np.stack([column, column], 1)}, {"label": np.arange(count)})
+
+
+TASK, SPLIT = Noisy(), numbered(1300)
+
+
+@given(seed=st.integers(0, 2**31), view=st.integers(0, 2**21), number=st.integers(0, 2))
+def test_a_chunk_is_the_same_every_time_and_no_other(seed: int, view: int, number: int) -> None:
+    first = views.chunk(TASK, SPLIT, number, seed=seed, view=view)
+    views.chunk(TASK, SPLIT, 2 - number, seed=seed, view=view)
+    again = views.chunk(TASK, SPLIT, number, seed=seed, view=view)
+    other = views.chunk(TASK, SPLIT, number, seed=seed, view=view + 1)
+    assert first.inputs["x"].tobytes() == again.inputs["x"].tobytes()
+    assert first.inputs["x"].tobytes() != other.inputs["x"].tobytes()
+
+
+@given(st.integers(1, 1300), st.integers(1, 200), st.integers(0, 1000))
+def test_an_epoch_shows_each_sample_once_and_drops_less_than_a_batch(count: int, batch: int, seed: int) -> None:
+    split = numbered(count)
+    seen = list(views.epoch(TASK, split, batch, np.random.default_rng(seed), seed=0, view=0))
+    indices = np.concatenate([part.indices for part in seen])
+    assert len(set(indices.tolist())) == len(indices)
+    assert len(indices) == (count if count < batch else count - count % batch)
+    assert {len(part.indices) for part in seen} == ({count} if count < batch else {batch})
+
+
+@given(st.integers(0, 1000), st.integers(0, 1000))
+def test_the_order_of_an_epoch_does_not_change_what_a_sample_looks_like(first: int, second: int) -> None:
+    looks = []
+    for order in (first, second):
+        seen = list(views.epoch(TASK, SPLIT, 100, np.random.default_rng(order), seed=3, view=5))
+        looks.append({int(i): row.tobytes() for part in seen for i, row in zip(part.indices, part.inputs["x"], strict=True)})
+    assert all(looks[0][index] == looks[1][index] for index in set(looks[0]) & set(looks[1]))
+
+
+def test_targets_and_inputs_stay_together() -> None:
+    for seen in views.epoch(TASK, SPLIT, 64, np.random.default_rng(0), seed=0, view=0):
+        assert (seen.targets["label"] == seen.indices).all()
+        assert np.abs(np.asarray(seen.inputs["x"], np.float32)[:, 0] - seen.indices).max() < 6  # noise of standard deviation 1
+
+
+def test_batches_do_not_follow_the_order_of_the_split() -> None:
+    first = next(iter(views.epoch(TASK, SPLIT, 128, np.random.default_rng(0), seed=0, view=0)))
+    assert len(set((first.indices // views.CHUNK).tolist())) > 1
+    assert (np.diff(first.indices) < 0).any()
+
+
+def test_clean_is_the_split_in_order() -> None:
+    parts = list(views.clean(TASK, SPLIT))
+    assert np.concatenate([part.indices for part in parts]).tolist() == list(range(1300))
+    assert np.concatenate([part.inputs["x"] for part in parts]).tobytes() == SPLIT.inputs["x"].tobytes()
+
+
+@given(samples=st.integers(1, 3 * len(SPLIT)), batch=st.integers(1, 700))
+def test_a_spread_covers_the_split_evenly_and_never_twice(samples: int, batch: int) -> None:
+    parts = list(views.spread(TASK, SPLIT, samples, batch))
+    indices = np.concatenate([part.indices for part in parts])
+    assert len(indices) == min(samples, len(SPLIT))
+    assert all(len(part.indices) <= batch for part in parts)
+    steps = np.diff([*indices, len(SPLIT)])
+    assert steps.min() >= 1
+    assert steps.max() - steps.min() <= 1
+
+
+def unlabelled(count: int) -> InMemory:
+    return InMemory({"x": -np.ones((count, 2), np.float32)}, {})
+
+
+@settings(deadline=None, max_examples=40)  # hundreds of small batches, on a machine that may be busy
+@given(st.integers(1, 1300), st.integers(1, 1300), st.integers(5, 200), st.integers(0, 100))
+def test_transfer_is_mixed_in_and_labels_come_first(train: int, transfer: int, batch: int, seed: int) -> None:
+    order = np.random.default_rng(seed)
+    seen = list(views.epoch(TASK, numbered(train), batch, order, seed=0, view=0, transfer=unlabelled(transfer)))
+    indices = np.concatenate([part.indices for part in seen])
+    total = train + transfer
+    assert len(set(indices.tolist())) == len(indices) == (total if total < batch else total - total % batch)
+    for part in seen:
+        assert (part.indices[: part.labelled] < train).all()
+        assert (part.indices[part.labelled :] >= train).all()
+        assert part.targets["label"].tolist() == part.indices[: part.labelled].tolist()
+
+
+def test_transfer_is_spread_over_an_epoch() -> None:
+    seen = list(views.epoch(TASK, numbered(1024), 128, np.random.default_rng(0), seed=0, view=0, transfer=unlabelled(1024)))
+    assert all(32 < part.labelled < 96 for part in seen)
+
+
+def test_a_sample_of_transfer_looks_as_it_was_recorded() -> None:
+    recorded = views.chunk(TASK, unlabelled(600), 1, seed=3, view=2)
+    looks = {index: row.tobytes() for index, row in zip(recorded.indices.tolist(), recorded.inputs["x"], strict=True)}
+    for seen in views.epoch(TASK, numbered(100), 50, np.random.default_rng(0), seed=3, view=2, transfer=unlabelled(600)):
+        for index, row in zip(seen.indices.tolist(), seen.inputs["x"], strict=True):
+            assert looks.get(index - 100, row.tobytes()) == row.tobytes()
+
+
+def test_inputs_of_other_lengths_are_padded_as_the_task_says() -> None:
+    short = views.Seen(np.array([0]), {"x": np.array([[1, 2]]), "mask": np.array([[1.0, 1.0]])}, {"y": np.array([5])})
+    long = views.Seen(np.array([1]), {"x": np.array([[3, 4, 5]]), "mask": np.ones((1, 3))}, {"y": np.array([6])})
+    both = views.join([short, long], {"x": 9, "mask": 0})
+    assert both.inputs["x"].tolist() == [[1, 2, 9], [3, 4, 5]]
+    assert both.inputs["mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
+    assert both.targets["y"].tolist() == [5, 6]
+
+
+def test_targets_of_other_lengths_are_refused() -> None:
+    parts = [views.Seen(np.array([0]), {"x": np.zeros((1, n))}, {"y": np.zeros((1, n))}) for n in (2, 3)]
+    with pytest.raises(StageError, match=r"the target 'y' has rows of \(2,\), \(3,\): .* pad all samples to one length"):
+        views.join(parts, {"x": 0})

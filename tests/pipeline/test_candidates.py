@@ -1,0 +1,281 @@
+"""A target with candidates: how it is written, which slots it becomes, and what a refused one does to the others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from attar.pipeline.core.errors import RecipeError, Refusal
+from attar.pipeline.core.stage import Artifact, Facts, Stage
+from attar.pipeline.core.store import Store
+from attar.pipeline.keys.fingerprint import Fingerprint
+from attar.pipeline.recipe import recipe as recipes
+from attar.pipeline.recipe.recipe import Recipe, Slot
+from attar.pipeline.recipe.schema import schema
+from attar.pipeline.run import Record, Run
+from attar.stages.build import Build
+from attar.stages.optimize.stage import Optimize
+from tests.support import tiny
+from tests.support.toy import Number, Source, Word
+
+
+class Form(Stage[Number]):
+    """``times`` the source; what is divided by zero is refused, 13 breaks."""
+
+    made: ClassVar[list[float]] = []
+    times: float = 1.0
+    over: float = 1.0
+
+    def run(self, out: Path, *, source: Number) -> Facts:
+        self.made.append(self.times)
+        if self.over == 0:
+            raise Refusal(f"{self.times} cannot be divided by 0")
+        if self.over == 13:
+            raise RuntimeError("thirteen")
+        (out / "value.json").write_text(json.dumps(source.value() * self.times / self.over))
+        return {}
+
+
+class Engine(Stage[Number]):
+    """Adds something; to nothing it adds nothing."""
+
+    add: float = 0.0
+
+    @classmethod
+    def meaningless(cls, settings: Mapping[str, Any]) -> Set[str]:
+        return {"add"} if settings.get("times") == 0 else set()
+
+    def run(self, out: Path, *, form: Number) -> Facts:
+        (out / "value.json").write_text(json.dumps(form.value() + self.add))
+        return {}
+
+
+class Tell(Stage[Word]):
+    candidates: tuple[dict[str, Any], ...] = ()
+    """Forms to choose from."""
+
+    def run(self, out: Path, *, source: Number, **engines: Number) -> Facts:
+        return {name: engine.refused or engine.value() for name, engine in engines.items()}
+
+
+class Take(Stage[Number]):
+    def run(self, out: Path, *, told: Word, **engines: Number) -> Facts:
+        winner = max(engines, key=lambda name: float(told.facts[name]) if engines[name].refused is None else -1.0)
+        (out / "value.json").write_text((engines[winner].root / "value.json").read_text())
+        return engines[winner].facts
+
+
+class After(Stage[Number]):
+    def run(self, out: Path, *, engine: Number) -> Facts:
+        return {"value": engine.value()}
+
+
+SLOTS = (
+    Slot("source", Source),
+    Slot("form", Form, per_target=True, candidate=True),
+    Slot("engine", Engine, per_target=True, candidate=True),
+    Slot(
+        "told", Tell, wires={"engines": "engine"}, per_target=True, choosing=True,
+        offers=lambda: [{"times": 2.0}, {"times": 3.0}],
+    ),
+    Slot("engine", Take, wires={"engines": "engine"}, per_target=True, choosing=True),
+    Slot("after", After, per_target=True),
+)  # fmt: skip  # one line a group reads better than one a field
+TWO = """
+[source]
+value = 5
+[targets.cpu]
+add = 1
+candidates = [{ times = 2 }, { times = 3, add = 7 }]
+[targets.plain]
+times = 4
+"""
+
+
+def load(folder: Path, text: str, *overrides: str, slots: Sequence[Slot] = SLOTS) -> Recipe:
+    (folder / "recipe.toml").write_text(text)
+    return recipes.load(folder / "recipe.toml", slots, overrides)
+
+
+def run_of(folder: Path, text: str) -> Run:
+    made = load(folder, text)
+    return Run(made.pipeline, Store(folder / "store"), Fingerprint(folder), made.name)
+
+
+def walk(folder: Path, text: str) -> dict[str, Record]:
+    return {record.slot: record for record in run_of(folder, text).walk()}
+
+
+def test_candidates_become_slots_before_those_that_choose_and_other_targets_have_neither(tmp_path: Path) -> None:
+    slots = load(tmp_path, TWO).pipeline.slots
+    assert list(slots) == [
+        "source", "cpu.c1.form", "cpu.c1.engine", "cpu.c2.form", "cpu.c2.engine", "cpu.told", "cpu.engine", "cpu.after",
+        "plain.form", "plain.engine", "plain.after",
+    ]  # fmt: skip  # a target on a line
+    assert slots["cpu.c2.engine"].inputs == {"form": "cpu.c2.form"}
+    assert slots["cpu.told"].inputs == {"source": "source", "c1": "cpu.c1.engine", "c2": "cpu.c2.engine"}
+    assert slots["cpu.engine"].inputs == {"told": "cpu.told", "c1": "cpu.c1.engine", "c2": "cpu.c2.engine"}
+    assert slots["cpu.after"].inputs == {"engine": "cpu.engine"}
+    assert slots["plain.after"].inputs == {"engine": "plain.engine"}
+    assert {name for name, bound in slots.items() if bound.candidate} == {
+        f"cpu.{c}.{s}" for c in ("c1", "c2") for s in ("form", "engine")
+    }
+
+
+def test_a_target_s_settings_are_the_defaults_of_each_and_its_own_win(tmp_path: Path) -> None:
+    slots = load(tmp_path, TWO).pipeline.slots
+    assert slots["cpu.c1.form"].stage == Form(times=2)
+    assert [slots[f"cpu.{name}.engine"].stage for name in ("c1", "c2")] == [Engine(add=1), Engine(add=7)]
+    assert slots["cpu.told"].stage == Tell(candidates=({"add": 1, "times": 2}, {"add": 7, "times": 3}))
+
+
+def test_a_default_that_means_nothing_to_a_candidate_is_left_out_of_it(tmp_path: Path) -> None:
+    slots = load(tmp_path, "[targets.cpu]\nadd = 5\ncandidates = [{ times = 2 }, { times = 0 }]").pipeline.slots
+    assert [slots[f"cpu.{name}.engine"].stage for name in ("c1", "c2")] == [Engine(add=5), Engine()]
+    with pytest.raises(RecipeError, match=r"add = 5 is never used: each of the candidates has its own, or no use for it"):
+        load(tmp_path, "[targets.cpu]\nadd = 5\ncandidates = [{ times = 0 }]")
+    assert Optimize.meaningless({"precision": "int8-dynamic"}) == {"floor", "tuning_epochs", "tuning_learning_rate"}
+    assert Optimize.meaningless({"precision": "int8"}) == Build.meaningless({"runtime": "none"}) == set()
+    assert Build.meaningless({}) == {"profile", *Build.OPTIONS}
+
+
+def test_all_is_what_the_table_offers(tmp_path: Path) -> None:
+    slots = load(tmp_path, "[targets.cpu]\ncandidates = 'all'").pipeline.slots
+    assert [slots[f"cpu.{name}.form"].stage for name in ("c1", "c2")] == [Form(times=2), Form(times=3)]
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("candidates = []", r"\[targets\.cpu\] candidates lists none; write candidates = \[\{ precision"),
+        ("candidates = 'al'", r"\[targets\.cpu\] candidates must be a list of tables, or 'all'; got 'al'; write"),
+        ("candidates = [1]", r"must be a list of tables, or 'all'; got \[1\]"),
+        ("candidates = { times = 1 }", r"must be a list of tables, or 'all'; got \{'times': 1\}"),
+        (
+            "candidates = [{ times = 2 }, { tims = 3 }]",
+            r"candidate 2: unknown name 'tims'; did you mean 'times'\? known: add, over",
+        ),
+        ("candidates = [{ task = 'x' }]", r"candidate 1: unknown name 'task'"),
+        ("candidates = [{ times = 'x' }]", r"cpu\.c1\.form\.times: Input should be a valid number.*got 'x'"),
+        ("candidates = [{ times = 2 }, {}, { times = 2.0, over = 1 }]", r"candidates 1 and 3 are the same; remove one"),
+        (
+            "times = 5\ncandidates = [{ times = 2 }, { times = 3 }]",
+            r"times = 5 is never used: each of the candidates has its own, or no use for it; remove it",
+        ),
+        ("times = 5\ncandidates = 'all'", r"times = 5 is never used: candidates = 'all' chooses it; remove it"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place(tmp_path: Path, target: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load(tmp_path, f"[targets.cpu]\n{target}")
+
+
+def test_what_is_gathered_must_be_of_its_kind_and_there(tmp_path: Path) -> None:
+    class Words(Stage[Word]):
+        candidates: tuple[dict[str, Any], ...] = ()
+
+        def run(self, out: Path, **engines: Word) -> Facts:
+            return {}
+
+    wrong = (*SLOTS[:3], Slot("told", Words, wires={"engines": "engine"}, per_target=True, choosing=True))
+    with pytest.raises(RecipeError, match=r"cpu\.told needs c1 to be Word; cpu\.c1\.engine makes Number"):
+        load(tmp_path, "[targets.cpu]\ncandidates = [{}]", slots=wrong)
+    gone = (*SLOTS[:3], Slot("told", Words, wires={"engines": "motor"}, per_target=True, choosing=True))
+    with pytest.raises(RecipeError, match=r"cpu\.told needs c1 from slot 'cpu\.c1\.motor', which no earlier slot is"):
+        load(tmp_path, "[targets.cpu]\ncandidates = [{}]", slots=gone)
+
+
+def test_a_stage_says_what_it_gathers() -> None:
+    assert Tell.needs() == {"source": Number}
+    assert Tell.gathers() == {"engines": Number}
+    assert Form.gathers() == {}
+
+
+def test_the_chosen_one_goes_on_and_a_changed_candidate_changes_the_key(tmp_path: Path) -> None:
+    first = walk(tmp_path, TWO)
+    assert first["cpu.after"].facts == {"value": 22.0}  # 5 * 3 + 7
+    second = walk(tmp_path, TWO.replace("{ times = 2 }", "{ times = 1 }"))
+    assert second["cpu.c2.engine"].status == "reused"
+    assert second["cpu.told"].status == "made"
+    assert "c1 changed" in second["cpu.told"].reason
+    assert (second["cpu.engine"].status, second["cpu.after"].status) == ("made", "reused")  # the same one was chosen
+
+
+def test_a_refused_candidate_stays_with_its_reason_and_the_others_go_on(tmp_path: Path) -> None:
+    text = "[targets.cpu]\ncandidates = [{ over = 0, times = 9 }, { times = 3 }]"
+    Form.made.clear()
+    first = walk(tmp_path, text)
+    assert first["cpu.told"].facts == {"c1": "9.0 cannot be divided by 0", "c2": 3.0}
+    assert first["cpu.c1.form"].facts == first["cpu.c1.engine"].facts == {"refused": "9.0 cannot be divided by 0"}
+    assert first["cpu.c1.form"].reason == first["cpu.c1.engine"].reason == "refused: 9.0 cannot be divided by 0"
+    assert first["cpu.after"].facts == {"value": 3.0}
+    again = walk(tmp_path, text)
+    assert {record.status for record in again.values()} == {"reused"}
+    assert Form.made == [9, 3]
+    assert [plan.action for plan in run_of(tmp_path, text).plan()] == ["reuse"] * len(again)
+    assert not list((tmp_path / "store" / "work").glob("*"))
+
+
+def test_what_was_refused_as_a_candidate_is_an_error_where_it_is_the_only_form(tmp_path: Path) -> None:
+    both = "[targets.cpu]\ncandidates = [{ over = 0 }, {}]\n[targets.plain]\nover = 0"
+    records = walk(tmp_path, both)
+    assert records["cpu.after"].status == "made"
+    assert (records["plain.form"].status, records["plain.form"].exit_code) == ("failed", 1)
+    assert records["plain.form"].error == "plain.form: 1.0 cannot be divided by 0"
+
+
+def test_any_other_error_of_a_candidate_is_an_error(tmp_path: Path) -> None:
+    records = walk(tmp_path, "[targets.cpu]\ncandidates = [{ over = 13 }, {}]")
+    assert str(records["cpu.c1.form"].error).startswith("cpu.c1.form broke: RuntimeError: thirteen (test_candidates.py:")
+    assert records["cpu.told"].status == "skipped"
+
+
+def test_candidates_that_come_to_the_same_model_share_it(tmp_path: Path) -> None:
+    Form.made.clear()
+    text = "[targets.cpu]\ncandidates = [{ times = 2 }, { times = 2, add = 5 }]\n[targets.plain]\ntimes = 2"
+    records = walk(tmp_path, text)
+    assert Form.made == [2]
+    assert records["cpu.c1.form"].key == records["cpu.c2.form"].key == records["plain.form"].key
+
+
+def test_a_plan_names_every_candidate(tmp_path: Path) -> None:
+    plans = {plan.slot: plan for plan in run_of(tmp_path, TWO).plan()}
+    assert plans["cpu.c1.form"].reason == "depends on source"
+    assert plans["cpu.told"].reason == "depends on source, cpu.c1.engine, cpu.c2.engine"
+
+
+def test_the_schema_takes_all_or_tables_of_what_candidates_may_set() -> None:
+    target = schema(SLOTS)["properties"]["targets"]["additionalProperties"]["properties"]
+    assert target["candidates"]["description"] == "Forms to choose from."
+    every, tables = target["candidates"]["anyOf"]
+    assert every == {"const": "all"}
+    assert set(tables["items"]["properties"]) == {"times", "over", "add"}
+    assert set(target) == {"times", "over", "add", "candidates"}
+
+
+def test_an_artifact_is_refused_only_where_it_says_so() -> None:
+    assert Artifact("k", "d", Path(), {}).refused is None
+    assert Artifact("k", "d", Path(), {"refused": "why"}).refused == "why"
+
+
+@pytest.mark.slow
+def test_a_whole_run_ships_the_one_that_was_chosen(tmp_path: Path) -> None:
+    forms = '[{ precision = "fp32" }, { precision = "int8" }, { precision = "int8-dynamic", exclude = ["node_linear"] }]'
+    tiny.write(tmp_path, recipe=tiny.RECIPE.replace('precision = "int8"', f"candidates = {forms}"))
+    made = tiny.run(tmp_path)
+    choice, refused = (tiny.entry(made, slot)["facts"] for slot in ("cpu.choice", "cpu.c3.engine"))
+    assert refused["refused"].startswith("nothing can be quantized: no Gemm or MatMul by a weight is left but those excluded")
+    assert [row["verdict"] for row in choice["candidates"]] == ["passed", "passed", "refused"]
+    assert made["targets"]["cpu"]["winner"] == choice["winner"]
+    chosen = tiny.entry(made, f"cpu.{choice['winner']}.model")
+    lineage = tiny.entry(made, "cpu.evidence")["facts"]["lineage"]
+    digests = {name: json.loads((Path(tiny.entry(made, slot)["path"]) / "record.json").read_text())["digest"]
+               for name, slot in (("chosen", chosen["slot"]), ("taken", "cpu.model"))}  # fmt: skip  # two digests
+    assert digests["chosen"] == digests["taken"] == lineage["model"]["digest"]
+    assert made["targets"]["cpu"]["verdict"] == "passed"
+    again = tiny.run(tmp_path, "--set", "gates.correlation=0.6")
+    assert tiny.made_again(again) == ["cpu.choice", "cpu.verdict", "cpu.bundle"]

@@ -1,0 +1,145 @@
+"""Kept files are found by what decides them while they are what was written, and go when no artifact has them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from attar.pipeline.core.file_cache import Kept, kept
+from attar.pipeline.core.graph import Bound, Pipeline
+from attar.pipeline.core.stage import Facts, Stage
+from attar.pipeline.core.store import Store
+from attar.pipeline.keys import deciders as keys
+from attar.pipeline.keys.fingerprint import Fingerprint
+from attar.pipeline.run import Run
+from tests.pipeline.test_store import KEY, RECORD, nobody
+from tests.support.toy import Number
+
+SHARED = "5" * 64
+
+
+def text(content: str) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        path.write_text(content)
+
+    return write
+
+
+def test_a_file_is_found_by_its_name(tmp_path: Path) -> None:
+    here = Kept(tmp_path)
+    path = here.add("ab-1", text("x"))
+    assert here.find("ab-1") == path
+    assert path.read_text() == "x"
+    assert here.find("ab-2") is None
+    assert here.any("ab")
+    assert not here.any("b")
+
+
+@pytest.mark.parametrize("harm", ["y", "xx", ""])
+def test_a_damaged_file_is_not_found_and_is_gone(tmp_path: Path, harm: str) -> None:
+    here = Kept(tmp_path)
+    path = here.add("a", text("x"))
+    path.write_text(harm)
+    assert here.find("a") is None
+    assert not path.exists()
+
+
+def test_a_file_that_breaks_off_has_no_name(tmp_path: Path) -> None:
+    def break_off(path: Path) -> None:
+        path.write_text("half")
+        raise ZeroDivisionError
+
+    here = Kept(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        here.add("a", break_off)
+    assert here.find("a") is None
+
+
+def test_what_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
+    here, partial = Kept(tmp_path), tmp_path / "a.17.partial"
+    partial.write_text("half")
+    assert here.find("a") is None
+    assert not here.any("a")
+    assert partial.exists()
+
+
+class Growing(Stage[Number]):
+    grows: ClassVar[tuple[str, ...]] = ("count", "data")
+
+    count: int = 1
+    scale: int = 1
+
+    def run(self, out: Path) -> Facts:
+        return {}
+
+
+def test_what_only_adds_does_not_change_where_files_are_kept() -> None:
+    def shared(stage: Growing, data: str = "one") -> str | None:
+        return keys.shared(stage, {"settings": keys.settings(stage), "data": data, "code": {}})
+
+    assert shared(Growing()) == shared(Growing(count=2)) == shared(Growing(), "two")
+    assert shared(Growing()) != shared(Growing(scale=2))
+
+
+def make(store: Store, key: str, names: list[str]) -> None:
+    with store.making(key, nobody, SHARED) as payload:
+        here = kept(payload)
+        for name in names:
+            os.link(here.find(name) or here.add(name, text(name)), payload / name)
+        store.commit(Number, payload, key, {}, RECORD)
+
+
+def test_artifacts_share_what_they_keep(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    make(store, "a" * 64, ["one"])
+    make(store, "b" * 64, ["one", "two"])
+    assert len(list((tmp_path / "kept" / SHARED).iterdir())) == 2
+    one, other = (store.folder(key * 64) / "one" for key in "ab")
+    assert one.samefile(other)
+    assert store.find(Number, "a" * 64) is not None
+
+
+def test_gc_drops_what_no_artifact_in_use_has(tmp_path: Path) -> None:
+    store, folder = Store(tmp_path), tmp_path / "kept" / SHARED
+    make(store, "a" * 64, ["one"])
+    make(store, "b" * 64, ["one", "two"])
+    (folder / "three.17.partial").write_text("half")
+    store.write_note("recipes/x.json", {"answers": "a" * 64})
+    assert [what for what, _ in store.collect(dry_run=True)] == ["x " + "b" * 12, "2 kept in 555555555555"]
+    assert len(list(folder.iterdir())) == 3
+    list(store.collect(dry_run=False))
+    assert [path.name.partition(".")[0] for path in folder.iterdir()] == ["one"]
+    assert store.find(Number, "a" * 64) is not None
+    store.write_note("recipes/x.json", {})
+    list(store.collect(dry_run=False))
+    assert not folder.exists()
+
+
+def test_what_is_shared_is_locked(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    from filelock import FileLock, Timeout
+
+    with store.making(KEY, nobody, SHARED), pytest.raises(Timeout):
+        FileLock(tmp_path / "locks" / f"{SHARED}.lock").acquire(timeout=0)
+    FileLock(tmp_path / "locks" / f"{SHARED}.lock").acquire(timeout=0)
+
+
+class Keeping(Growing):
+    def run(self, out: Path) -> Facts:
+        kept(out).add("a", text("made by other code"))
+        return {}
+
+
+def test_what_changed_code_may_have_made_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    walk = Run(Pipeline({"x": Bound(Keeping(), {})}), Store(tmp_path), Fingerprint(tmp_path), "recipe").walk
+    monkeypatch.setattr(keys.Keys, "edited", lambda *_: ["nets.py"])
+    [record] = walk()
+    assert record.error == "x: nets.py changed while x was being made; run the same command again"
+    assert list((tmp_path / "kept").iterdir()) == []
+    monkeypatch.undo()
+    assert [record.status for record in walk()] == ["made"]
+    assert len(list((tmp_path / "kept").glob("*/a.*"))) == 1

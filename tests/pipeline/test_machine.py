@@ -1,0 +1,82 @@
+"""How many cores there are, in made-up trees of control groups."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attar.engines import cpu
+from attar.pipeline.keys import machine
+
+ALLOWED = 64
+V1 = "/sys/fs/cgroup/cpu,cpuacct"
+
+
+@pytest.fixture(autouse=True)
+def many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(ALLOWED)))
+
+
+def tree(root: Path, cgroup: str, files: dict[str, str]) -> Path:
+    """What the kernel shows a process whose /proc/self/cgroup says ``cgroup``."""
+    for name, content in {"/proc/self/cgroup": cgroup, **files}.items():
+        file = root / name.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content + "\n")
+    return root
+
+
+def v1(group: str, quota: int, period: int = 100_000) -> dict[str, str]:
+    return {f"{group}/cpu.cfs_quota_us": str(quota), f"{group}/cpu.cfs_period_us": str(period)}
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "files", "cores"),
+    [
+        pytest.param("0::/", {}, ALLOWED, id="no limit"),
+        pytest.param("0::/", {"/sys/fs/cgroup/cpu.max": "max 100000"}, ALLOWED, id="a limit that is none"),
+        pytest.param("0::/", {"/sys/fs/cgroup/cpu.max": "200000 100000"}, 2, id="a container's own root"),
+        pytest.param("0::/", {"/sys/fs/cgroup/cpu.max": "290000 100000"}, 2, id="a part of a core is none"),
+        pytest.param("0::/", {"/sys/fs/cgroup/cpu.max": "5000 10000"}, 1, id="less than one is one"),
+        pytest.param("0::/", {"/sys/fs/cgroup/cpu.max": "9900000 100000"}, ALLOWED, id="more than there are"),
+        pytest.param("0::/a/b", {"/sys/fs/cgroup/a/b/cpu.max": "300000 100000"}, 3, id="its own group"),
+        pytest.param(
+            "0::/a/b",
+            {"/sys/fs/cgroup/a/b/cpu.max": "800000 100000", "/sys/fs/cgroup/a/cpu.max": "400000 100000"},
+            4,
+            id="one above it is tighter",
+        ),
+        pytest.param("0::/a", {"/sys/fs/cgroup/b/cpu.max": "100000 100000"}, ALLOWED, id="another group"),
+        pytest.param("0::/../a", {"/sys/fs/cgroup/cpu.max": "500000 100000"}, 5, id="a group outside of what is seen"),
+        pytest.param("4:cpu,cpuacct:/\n0::/", v1(V1, -1), ALLOWED, id="version 1 without a limit"),
+        pytest.param("4:cpu,cpuacct:/a\n0::/", v1(f"{V1}/a", 250_000, 50_000), 5, id="version 1"),
+        pytest.param("4:cpu,cpuacct:/a/b", v1(f"{V1}/a/b", -1) | v1(f"{V1}/a", 700_000), 7, id="version 1, above it"),
+        pytest.param("1:cpu:/docker/0a1b", v1("/sys/fs/cgroup/cpu", 150_000), 1, id="version 1, a container's own root"),
+        pytest.param("4:cpuacct,cpu:/a", v1("/sys/fs/cgroup/cpu/a", 350_000), 3, id="version 1, listed otherwise than mounted"),
+        pytest.param("3:cpuset:/a\n1:name=cpu:/a", v1("/sys/fs/cgroup/cpuset/a", 100_000), ALLOWED, id="another controller"),
+    ],
+)
+def test_a_quota_bounds_the_cores(tmp_path: Path, cgroup: str, files: dict[str, str], cores: int) -> None:
+    assert machine.cores(tree(tmp_path, cgroup, files)) == cores
+
+
+def test_a_system_without_control_groups(tmp_path: Path) -> None:
+    assert machine.cores(tmp_path) == ALLOWED
+
+
+@given(quotas=st.lists(st.integers(1_000, 10_000_000), min_size=1, max_size=4))
+def test_the_tightest_wins(tmp_path_factory: pytest.TempPathFactory, quotas: list[int]) -> None:
+    groups = ["/".join("abcd"[:depth]) for depth in range(len(quotas))]
+    files = {f"/sys/fs/cgroup/{group}/cpu.max": f"{quota} 100000" for group, quota in zip(groups, quotas, strict=True)}
+    root = tree(tmp_path_factory.mktemp("root"), f"0::/{groups[-1]}", files)
+    assert machine.cores(root) == max(1, min(ALLOWED, min(quotas) // 100_000))
+
+
+def test_engines_and_keys_count_the_same_cores() -> None:
+    machine.describe.cache_clear()
+    assert machine.describe()["cores"] == cpu.machine()["cores"] == machine.cores() <= ALLOWED
+    machine.describe.cache_clear()

@@ -1,0 +1,247 @@
+"""The engine, on a pipeline of numbers."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attar.pipeline.core.errors import RecipeError
+from attar.pipeline.core.graph import Bound, Pipeline
+from attar.pipeline.core.store import Store
+from attar.pipeline.keys.fingerprint import Fingerprint
+from attar.pipeline.run import Record, Run
+from tests.support.toy import Check, Double, Number, Source, Speak, Sum
+
+
+def pipeline(value: float = 3.0, *, seed: int = 0, limit: float = 100.0, **check: Any) -> Pipeline:
+    return Pipeline(
+        {
+            "source": Bound(Source(value=value), {}),
+            "double": Bound(Double(seed=seed), {"source": "source"}),
+            "check": Bound(Check(limit=limit, **check), {"double": "double"}),
+        }
+    )
+
+
+def run(root: Path, made: Pipeline) -> list[Record]:
+    return list(Run(made, Store(root), Fingerprint(root), "recipe").walk())
+
+
+def statuses(records: list[Record]) -> list[str]:
+    return [record.status for record in records]
+
+
+def test_a_second_run_reuses_everything_and_says_when_it_was_made(tmp_path: Path) -> None:
+    first, second = run(tmp_path, pipeline()), run(tmp_path, pipeline())
+    assert statuses(first) == ["made"] * 3
+    assert statuses(second) == ["reused"] * 3
+    assert [r.key for r in first] == [r.key for r in second]
+    assert [r.made for r in first] == [r.made for r in second]
+    assert [r.seconds for r in first] == [r.seconds for r in second]
+
+
+def test_a_setting_makes_again_what_follows_it_and_says_why(tmp_path: Path) -> None:
+    run(tmp_path, pipeline(seed=0))
+    again = run(tmp_path, pipeline(seed=1))
+    assert statuses(again) == ["reused", "made", "made"]
+    assert again[1].reason == "settings.seed: 0 -> 1"
+
+
+def test_an_input_made_again_with_the_same_content_makes_nothing_after_it(tmp_path: Path) -> None:
+    run(tmp_path, pipeline(limit=50.0))
+    quiet = Pipeline(
+        {
+            "source": Bound(Source(value=3.0), {}),
+            "double": Bound(Double(rounding=True), {"source": "source"}),
+            "check": Bound(Check(limit=50.0), {"double": "double"}),
+        }
+    )
+    first = run(tmp_path, quiet)  # 6.0 became 6: other bytes
+    assert statuses(first) == ["reused", "made", "made"]
+    list(Store(tmp_path).collect(dry_run=False))
+    changed = Pipeline(dict(quiet.slots) | {"source": Bound(Source(value=2.9), {})})
+    assert statuses(run(tmp_path, changed)) == ["made", "made", "reused"]  # 5.8 rounds to the same 6
+
+
+def test_plan_says_what_would_happen_and_writes_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    plans = list(Run(pipeline(), store, Fingerprint(tmp_path), "recipe").plan())
+    assert [(p.action, p.reason) for p in plans] == [
+        ("run", "never made"),
+        ("wait", "depends on source"),
+        ("wait", "depends on double"),
+    ]
+    assert not store.root.exists()
+
+
+def test_a_broken_stage_names_itself_keeps_its_cause_and_skips_what_depends_on_it(tmp_path: Path) -> None:
+    slots = pipeline().slots
+    made = Pipeline(
+        dict(slots)
+        | {
+            "check": Bound(Check(fail=True), {"double": "double"}),
+            "last": Bound(Double(), {"source": "check"}),
+            "apart": Bound(Source(value=9), {}),
+        }
+    )
+    records = run(tmp_path, made)
+    assert statuses(records) == ["made", "made", "failed", "skipped", "made"]
+    assert re.fullmatch(r"check broke: ZeroDivisionError: told to \(toy\.py:\d+, in Check\.run\)", str(records[2].error))
+    assert records[2].exit_code == 1
+    assert isinstance(records[2].cause and records[2].cause.__cause__, ZeroDivisionError)
+    assert records[3].reason == "without check"
+
+
+def test_what_every_end_needs_stops_the_run_when_it_breaks(tmp_path: Path) -> None:
+    slots = {"source": Bound(Check(fail=True), {"double": "first"}), "apart": Bound(Source(value=9), {})}
+    ends = {"end": Bound(Double(), {"source": "source"}), "more": Bound(Double(), {"source": "source"})}
+    feeds = {"apart.end": Bound(Check(), {"double": "apart"})}
+    first = {"first": Bound(Source(), {})}
+    assert statuses(run(tmp_path / "a", Pipeline(first | slots | feeds | ends)))[1:3] == ["failed", "made"]
+    without = Pipeline(first | {"source": slots["source"]} | ends)
+    assert statuses(run(tmp_path / "b", without)) == ["made", "failed", "skipped", "skipped"]
+
+
+def test_a_refused_stage_leaves_no_artifact_and_is_tried_again(tmp_path: Path) -> None:
+    records = run(tmp_path, pipeline(limit=1.0))
+    assert (records[2].status, records[2].exit_code) == ("failed", 3)
+    assert records[2].error == "check: 6.0 is over 1.0"
+    assert len(Store(tmp_path).entries()) == 2
+    assert run(tmp_path, pipeline(limit=1.0))[2].status == "failed"
+
+
+def test_wiring_is_checked_before_anything_runs() -> None:
+    with pytest.raises(
+        RecipeError, match="double needs source from slot 'sauce', which no earlier slot is; did you mean 'source'"
+    ):
+        Pipeline({"source": Bound(Source(), {}), "double": Bound(Double(), {"source": "sauce"})})
+
+
+def test_a_file_changed_after_it_was_made_is_said_and_made_again(tmp_path: Path) -> None:
+    first = run(tmp_path, pipeline())
+    assert first[0].path is not None
+    value = first[0].path / "value.json"
+    value.chmod(0o644)
+    value.write_text("4.0")
+    again = run(tmp_path, pipeline())
+    assert statuses(again) == ["made", "reused", "reused"]
+    assert "was changed after it was made" in again[0].reason
+    assert value.read_text() == "3.0"
+
+
+def test_a_change_that_hides_behind_size_and_mtime_is_found_when_a_stage_reads_it(tmp_path: Path) -> None:
+    import os
+
+    first = run(tmp_path, pipeline())
+    assert first[0].path is not None
+    value = first[0].path / "value.json"
+    stat = value.stat()
+    value.chmod(0o644)
+    value.write_text("4.0")
+    os.utime(value, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    found = run(tmp_path, pipeline(seed=1))
+    assert found[1].error is not None
+    assert "source was damaged and is discarded" in found[1].error
+    assert statuses(run(tmp_path, pipeline(seed=1))) == ["made", "made", "made"]
+
+
+def test_a_pinned_artifact_is_used_whatever_changed(tmp_path: Path) -> None:
+    first = run(tmp_path, pipeline(3.0))
+    key = first[0].key
+    assert key is not None
+    pinned = Pipeline(dict(pipeline(7.0).slots) | {"source": Bound(Source(value=7.0), {}, keep=key[:12])})
+    again = run(tmp_path, pinned)
+    assert statuses(again) == ["reused"] * 3
+    assert "pinned" in again[0].reason
+
+
+def summing(more: str | None, value: float = 3.0) -> Pipeline:
+    pinned = {"more": more} if more else {}
+    return Pipeline({"source": Bound(Source(value=value), {}), "sum": Bound(Sum(more=more), {"source": "source"}, None, pinned)})
+
+
+def value_of(record: Record) -> float:
+    return Number(str(record.key), "", Path(str(record.path)), {}).value()
+
+
+def test_an_optional_input_is_the_artifact_that_the_recipe_names(tmp_path: Path) -> None:
+    first = run(tmp_path, summing(None, 5.0))
+    key = str(first[0].key)
+    plan = list(Run(summing(key[:8]), Store(tmp_path), Fingerprint(tmp_path), "recipe").plan())[1]
+    assert (plan.action, plan.reason) == ("wait", f"depends on source; more is source {key[:12]}")
+    with_more = run(tmp_path, summing(key[:8]))
+    assert [value_of(first[1]), value_of(with_more[1])] == [5.0, 8.0]
+    assert with_more[1].reason == f"more changed; source changed; more is source {key[:12]}"
+
+
+def test_an_optional_input_counts_by_its_content_and_not_by_its_name(tmp_path: Path) -> None:
+    key = str(run(tmp_path, summing(None, 5.0))[0].key)
+    one, two, without = (run(tmp_path, summing(more))[1] for more in (key[:8], key, None))
+    assert (one.status, two.status, without.status) == ("made", "reused", "made")
+    assert one.key == two.key != without.key
+
+
+def test_gc_keeps_an_optional_input_while_its_recipe_names_it(tmp_path: Path) -> None:
+    key = str(run(tmp_path, summing(None, 5.0))[0].key)
+    run(tmp_path, summing(key))
+    assert key not in str(list(Store(tmp_path).collect(dry_run=False)))
+    assert run(tmp_path, summing(key))[1].status == "reused"
+    run(tmp_path, summing(None))
+    assert f"source {key[:12]}" in str(list(Store(tmp_path).collect(dry_run=True)))
+
+
+def test_an_optional_input_that_is_not_there_stops_the_run_before_it_begins(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"sum\.more = 'abcdef12': no artifact in .*; `attar ls` lists them"):
+        run(tmp_path, summing("abcdef12"))
+    assert not list(tmp_path.glob("artifacts/*"))
+    for folder in ("abcdef12aa", "abcdef12bb"):
+        shutil.copytree(run(tmp_path, summing(None))[0].path or tmp_path, tmp_path / "artifacts" / folder)
+    with pytest.raises(RecipeError, match="2 artifacts in"):
+        run(tmp_path, summing("abcdef12"))
+
+
+def test_what_is_kept_needs_no_optional_input(tmp_path: Path) -> None:
+    made = run(tmp_path, summing(None))[1]
+    there = Bound(Sum(more="abcdef12"), {"source": "source"}, str(made.key), {"more": "abcdef12"})
+    assert run(tmp_path, Pipeline(dict(summing(None).slots) | {"sum": there}))[1].status == "reused"
+
+
+def test_an_optional_input_of_another_kind_says_what_it_is(tmp_path: Path) -> None:
+    spoken = str(run(tmp_path, Pipeline({"word": Bound(Speak(), {})}))[0].key)
+    with pytest.raises(RecipeError, match=r"sum\.more = .* is word, made by .*Speak; it must be Number"):
+        run(tmp_path, summing(spoken))
+
+
+def test_a_damaged_optional_input_is_said_and_stays(tmp_path: Path) -> None:
+    first = run(tmp_path, summing(None, 5.0))[0]
+    damage(Path(str(first.path)) / "value.json")
+    found = run(tmp_path, summing(str(first.key)))[1]
+    assert "sum.more is damaged" in str(found.error)
+    assert Store(tmp_path).record(str(first.key)) is not None
+
+
+def damage(file: Path) -> None:
+    """Other bytes, the same size and times: only reading it shows."""
+    stat = file.stat()
+    file.chmod(0o644)
+    file.write_text("4.0")
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_only_what_is_wanted_and_what_it_needs_is_walked() -> None:
+    made = Pipeline(dict(pipeline().slots) | {"apart": Bound(Source(value=9), {})})
+    assert made.up_to({"double"}) == ["source", "double"]
+    assert made.up_to({"apart", "double"}) == ["source", "double", "apart"]
+
+
+def test_recall_makes_nothing(tmp_path: Path) -> None:
+    run(tmp_path, pipeline())
+    records = list(Run(pipeline(seed=1), Store(tmp_path), Fingerprint(tmp_path), "recipe").recall())
+    assert statuses(records) == ["reused", "skipped", "skipped"]
+    assert records[0].facts == {"value": 3.0}
+    assert isinstance(Store(tmp_path).find(Number, str(records[0].key)), Number)

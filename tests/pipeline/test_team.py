@@ -1,0 +1,168 @@
+"""A team, in threads: rank 0 acts, the others join it in stages that are made together, and what breaks in one ends all."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from attar.pipeline import team
+from attar.pipeline.core.errors import StageError
+from attar.pipeline.core.stage import Facts, Stage
+from attar.pipeline.team import Broken, Team, assembled
+from attar.stages.distill.choices import Beside, Dkd, Hint, Kd
+from attar.stages.distill.stage import Distill
+from attar.stages.slots import SLOTS
+from tests.support.smoke import DIGITS, RESIDUAL, artifact
+from tests.support.toy import Double, Number
+
+HERE = Path("runs")
+JOINED: list[tuple[int, float]] = []
+"""Which rank ran a stage, and what it read."""
+
+
+class Board:
+    """A wire within one process. A get that nobody answers fails after some seconds instead of hanging the tests."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, bytes] = {}
+        self.changed = threading.Condition()
+
+    def set(self, key: str, value: str) -> None:
+        with self.changed:
+            self.values[key] = value.encode()
+            self.changed.notify_all()
+
+    def get(self, key: str) -> bytes:
+        with self.changed:
+            assert self.changed.wait_for(lambda: key in self.values, timeout=20), f"nobody set {key!r}"
+            return self.values[key]
+
+    def check(self, keys: list[str]) -> bool:
+        return all(key in self.values for key in keys)
+
+
+class Jointly(Stage[Number]):
+    """Every process reads the input; the one of rank ``fails`` breaks."""
+
+    together: ClassVar[bool] = True
+    fails: int = -1
+
+    def run(self, out: Path, *, source: Number) -> Facts:
+        rank = team.current().rank
+        JOINED.append((rank, source.value()))
+        if rank == self.fails:
+            raise StageError("told to")
+        if team.current().leads:
+            (out / "value.json").write_text("1.0")
+        return {"rank": rank}
+
+
+class Alone(Stage[Number]):
+    """Made by one process, which may train on the way: it must not wait for the others then."""
+
+    def run(self, out: Path) -> Facts:
+        return {"world": team.current().world}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Number:
+    JOINED.clear()
+    root = tmp_path / "source"
+    root.mkdir()
+    (root / "value.json").write_text("3.0")
+    return artifact(Number, root, {"value": 3.0})
+
+
+def gathered(world: int, act: Callable[[Team], None]) -> list[BaseException | None]:
+    """``act`` on rank 0 of a team whose other members follow; what each rank raised."""
+    board = Board()
+    raised: list[BaseException | None] = [None] * world
+
+    def member(rank: int) -> None:
+        try:
+            with assembled(board, rank, world) as made:
+                act(made) if made.leads else made.follow()
+        except BaseException as error:  # noqa: BLE001  # Broken is none of the usual ones, and each is looked at below
+            raised[rank] = error
+
+    threads = [threading.Thread(target=member, args=(rank,)) for rank in range(world)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return raised
+
+
+def test_alone_a_team_is_nothing() -> None:
+    alone = team.current()
+    assert (alone.rank, alone.world, alone.leads) == (0, 1, True)
+    assert alone.share("text") == "text"
+    alone.barrier()
+
+
+def test_all_run_what_is_made_together_and_rank_0_alone_writes(tmp_path: Path, source: Number) -> None:
+    facts: list[Facts] = []
+    raised = gathered(2, lambda made: facts.append(made.run(Jointly(), tmp_path, {"source": source}, tmp_path)))
+    assert raised == [None, None]
+    assert facts == [{"rank": 0}]
+    assert sorted(JOINED) == [(0, 3.0), (1, 3.0)]
+
+
+def test_what_is_not_made_together_is_made_by_rank_0(tmp_path: Path, source: Number) -> None:
+    facts: list[Facts] = []
+    raised = gathered(2, lambda made: facts.append(made.run(Double(), tmp_path, {"source": source}, tmp_path)))
+    assert raised == [None, None]
+    assert json.loads((tmp_path / "value.json").read_text()) == 6.0
+
+
+def test_what_is_made_by_one_process_is_in_no_team(tmp_path: Path) -> None:
+    facts: list[Facts] = []
+    assert gathered(2, lambda made: facts.append(made.run(Alone(), tmp_path, {}, tmp_path))) == [None, None]
+    assert facts == [{"world": 1}]
+
+
+def test_one_that_breaks_says_so_and_is_what_the_others_tell_of(tmp_path: Path, source: Number) -> None:
+    """Rank 0 breaks too, because rank 1 is gone; what it says is what rank 1 said."""
+
+    def act(made: Team) -> None:
+        assert made.wire
+        made.share(team.told(Jointly(fails=1), tmp_path, {"source": source}, tmp_path))
+        made.wire.get("broken 1")
+        raise Broken(made.cause(RuntimeError("Connection closed by peer")))
+
+    raised = gathered(2, act)
+    assert [str(each) for each in raised] == ["process 1: told to"] * 2
+    assert all(isinstance(each, Broken) for each in raised)
+
+
+def test_rank_0_that_breaks_ends_the_run(tmp_path: Path, source: Number) -> None:
+    board = Board()
+    with assembled(board, 0, 2) as made, pytest.raises(Broken, match="process 0: told to"):
+        made.run(Jointly(fails=0), tmp_path, {"source": source}, tmp_path)
+
+
+def test_a_stage_arrives_as_it_was_sent() -> None:
+    """Settings with unions, tuples, paths and None; every stage can be named."""
+    losses = (Kd(standardize=True), Dkd(beta=2), Hint(student="a", teacher="b"))
+    sent = Distill(
+        task=DIGITS, network=RESIDUAL, options={"width": 4}, losses=losses, distiller=Beside(hidden=3), tensorboard=HERE
+    )
+    call = json.loads(team.told(sent, Path("out"), {}, Path("home")))
+    assert team.found(call["stage"]).model_validate_json(json.dumps(call["settings"])) == sent
+    assert all(team.found(team.place(slot.stage)) is slot.stage for slot in SLOTS)
+
+
+def test_when_there_is_a_team(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert not team.started()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert team.started()
+    with assembled(Board(), 0, 2):
+        assert not team.started()  # nor is a child of this process, which inherits the variables
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert not team.started()

@@ -1,0 +1,200 @@
+"""How embeddings are compared: cosines of pairs, by hand; what they are blind to; and that the bounds are those of the pairs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attar.models.task import InMemory
+from attar.pipeline.core.errors import StageError
+from attar.proof import intervals, ledger, metrics
+from attar.proof.gates import CUMULATIVE, Gates, compared, outcomes
+from attar.proof.metrics import Numbers, Sums, dealt, directions
+from attar.proof.report.figures import answers
+from attar.stages.measure.bench import Bench
+from tests.support.embedding_task import Texts
+from tests.support.proof_parts import a_ledger, line
+from tests.support.proof_parts import metrics as metrics_of
+
+ROOT = math.sqrt(0.5)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def found(expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> metrics.Metrics:
+    return metrics.compare("embedding", expected, got).numbers
+
+
+def drawn(seed: int, samples: int = 40, dimensions: int = 5) -> tuple[Numbers, Numbers]:
+    """Vectors along a few common directions, and the same with noise."""
+    generator = np.random.default_rng(seed)
+    common = generator.standard_normal((3, dimensions))
+    one = generator.standard_normal((samples, 3)) @ common + 0.3 * generator.standard_normal((samples, dimensions))
+    return one, one + generator.standard_normal(one.shape)
+
+
+def test_by_hand() -> None:
+    """Cosines between samples 0, 1 and 2: the teacher's 0, sqrt(1/2), sqrt(1/2); the student's 0, 0, 1, whatever the lengths.
+
+    Deviations: a (-2, 1, 1) with a = sqrt(1/2) / 3, and (-1, -1, 2) / 3; r = (2 - 1 + 2) / (sqrt(6) sqrt(6)) = 1/2. Cosines of
+    both vectors of a sample: 1, 1, sqrt(1/2).
+    """
+    teacher = np.array([[2.0, 0], [0, 3], [1, 1]])
+    student = np.array([[4.0, 0], [0, 1], [0, 2]])
+    made = found(teacher, student)
+    assert made["correlation"] == pytest.approx(0.5)
+    assert made["cosine"] == pytest.approx((2 + ROOT) / 3)
+    assert made["largest_difference"] == 2
+    assert {name for name, value in made.items() if value is None} == {
+        *("correlation_per_sample", "correlation_probabilities", "kdl", "agreement")
+    }
+
+
+def test_samples_are_dealt_like_cards() -> None:
+    """Of 200 samples 50 groups of 4: neighbours, which may be siblings, fall into different ones."""
+    groups = dealt(np.arange(203))
+    assert [len(groups), {len(group) for group in groups}] == [50, {4, 5}]
+    assert groups[0].tolist() == [0, 50, 100, 150, 200]
+    assert len(dealt(np.arange(10_000))) == 156  # 64 at most in a group
+    assert [group.tolist() for group in dealt(np.arange(5))] == [[0, 2, 4], [1, 3]]
+    assert [group.tolist() for group in dealt(np.arange(1))] == [[0]]
+
+
+def test_only_pairs_of_one_group_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups {0, 2} and {1, 3}: of the teacher's pairs one has cosine 1 and one 0, of the student's the other way round."""
+    monkeypatch.setattr(metrics, "GROUP", 2)
+    teacher, student = np.eye(3)[[0, 0, 0, 1]], np.eye(3)[[0, 2, 1, 2]]
+    assert found(teacher, student)["correlation"] == pytest.approx(-1)
+    assert len(metrics.compare("embedding", teacher, student).sums["correlation"].columns) == 2
+
+
+@given(seeds, st.floats(1e-3, 1e3), st.floats(1e-3, 1e3))
+def test_lengths_do_not_matter(seed: int, one: float, other: float) -> None:
+    expected, got = drawn(seed)
+    lengths = np.geomspace(one, other, len(got))[:, None]
+    scaled, plain = found(expected, got * lengths), found(expected, got)
+    for name in ("correlation", "cosine"):
+        assert scaled[name] == pytest.approx(plain[name], abs=1e-9)
+
+
+@given(seeds)
+def test_a_rotation_of_the_student_s_space_does_not_change_which_samples_are_alike(seed: int) -> None:
+    expected, got = drawn(seed)
+    rotation = np.linalg.qr(np.random.default_rng(seed).standard_normal((5, 5)))[0]
+    assert found(expected, got @ rotation)["correlation"] == pytest.approx(found(expected, got)["correlation"], abs=1e-9)
+    assert found(expected, expected @ rotation)["correlation"] == pytest.approx(1, abs=1e-9)
+    assert (found(expected, expected @ rotation)["cosine"] or 0) < 1 - 1e-6  # but one space cannot stand for the other
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3, 120])
+@pytest.mark.parametrize("length", [0.0, 1e-30, 0.1, 1e30])
+def test_one_direction_for_all_correlates_with_nothing_and_no_vector_with_no_direction(samples: int, length: float) -> None:
+    constant, (other, _) = np.full((samples, 5), length, np.float32), drawn(0, samples)
+    for p, q in ((constant, other), (other, constant), (constant, constant)):
+        assert found(p, q)["correlation"] == 0
+        assert all(math.isfinite(value) for value in found(p, q).values() if value is not None)
+    assert found(constant, constant)["cosine"] == pytest.approx(1 if length else 0)
+
+
+def test_bounds_by_groups_are_as_wide_as_the_correlation_varies_and_by_samples_half_of_that() -> None:
+    """Over 60 test splits of 1,000 samples. By samples: each with the sum over its pairs with all others."""
+    values, by_groups, by_samples = [], [], []
+    for seed in range(60):
+        expected, got = drawn_from_one(seed)
+        sums = metrics.compare("embedding", expected, got).sums["correlation"]
+        values.append(sums.value)
+        by_groups.append(deviation(sums))
+        by_samples.append(deviation(all_pairs(expected, got)))
+    spread = float(np.std(values))
+    assert 0.8 < np.mean(by_groups) / spread < 1.25
+    assert 0.35 < np.mean(by_samples) / spread < 0.65
+
+
+def drawn_from_one(seed: int) -> tuple[Numbers, Numbers]:
+    common, generator = np.random.default_rng(99).standard_normal((4, 8)), np.random.default_rng(seed)
+    expected = generator.standard_normal((1000, 4)) @ common
+    return expected, expected + generator.standard_normal(expected.shape)
+
+
+def all_pairs(expected: Numbers, got: Numbers) -> Sums:
+    cosines = [directions(side) @ directions(side).T for side in (expected, got)]
+    apart = ~np.eye(len(expected), dtype=bool)
+    return Sums(metrics.products(*(each[apart].reshape(len(expected), -1) for each in cosines)), metrics.pearson)
+
+
+def deviation(sums: Sums) -> float:
+    low, high = intervals.resolved({"r": sums})["r"]
+    return (high - low) / (2 * 1.645)
+
+
+def test_metrics_by_groups_and_by_samples_have_bounds_beside_each_other() -> None:
+    expected, got = drawn(0, 200)
+    rests = intervals.of_output(metrics.compare("embedding", expected, got))
+    known, bounds = found(expected, got), intervals.resolved(rests)
+    assert bounds.keys() == {"correlation", "cosine"}
+    for name, (low, high) in bounds.items():
+        assert low < (known[name] or 0) < high
+        assert bounds[name] == intervals.resolved({name: rests[name]})[name]
+
+
+# ---- in the ledger and in gates
+
+
+def entries(noise: float) -> dict[str, Any]:
+    task, generator = Texts(), np.random.default_rng(0)
+    vectors = generator.standard_normal((200, 8)).astype(np.float32)
+    targets = {"source": np.repeat(np.arange(100), 2)}
+    other = (vectors + noise * generator.standard_normal(vectors.shape)).astype(np.float32)
+    hops = {name: ledger.answered(task, {"vector": each}, targets) for name, each in (("teacher", vectors), ("student", other))}
+    made: dict[str, Any] = ledger.entries(hops, ledger.Comparer(task, ledger.labels(task, targets)))["student"]["teacher"]
+    return made
+
+
+def test_the_ledger_of_embeddings() -> None:
+    made = entries(noise=0.2)
+    assert made["cosine"] > 0.9
+    assert made["bounds"]["cosine"][0] < made["cosine"] < made["bounds"]["cosine"][1]
+    assert made["bounds"]["correlation"][0] < made["correlation"] < made["bounds"]["correlation"][1]
+    assert [made["kdl"], made["agreement"], made["worst_class"], made["bounds"]["kdl"]] == [None, None, None, None]
+
+
+@pytest.mark.parametrize(("gate", "about"), [("kdl", "classes"), ("agreement", "classes"), ("cosine", "embeddings")])
+def test_a_promise_of_other_outputs_is_refused(gate: Any, about: str) -> None:
+    hop = {"status": "measured", "teacher": {gate: None}}
+    with pytest.raises(StageError, match=rf"the gate '{gate}' is about {about}, and no output of this task holds any; remove it"):
+        compared(gate, {"samples": 9}, {"engine": hop, "teacher": hop}, "engine", "teacher", 0.5, decides=True)
+
+
+def test_a_cosine_can_be_promised() -> None:
+    facts = a_ledger()
+    for hop in CUMULATIVE:
+        line(facts, hop)["teacher"] = metrics_of(cosine=0.9 if hop == "engine" else 0.97)
+    rows = [row for row in outcomes(facts, Gates(cosine=0.95)) if row.gate == "cosine"]
+    assert [(row.hop, row.verdict) for row in rows] == [*((hop, "passed") for hop in CUMULATIVE[:-1]), ("engine", "failed")]
+    assert rows[-1].sentence == "engine: cosine 0.9 (0.9 to 0.9), promised at least 0.95"
+
+
+def test_the_report_draws_the_cosines_between_samples() -> None:
+    """Of three vectors the cosines of 0 and 1, 0 and 2, 1 and 2, whatever their lengths; zeros point nowhere."""
+    vectors = np.array([[2.0, 0], [3, 3], [0, 0]], np.float32)
+    assert answers.points(vectors, "embedding").tolist() == pytest.approx([ROOT, 0, 0])
+    many = np.random.default_rng(0).standard_normal((5000, 4))
+    assert len(answers.points(many, "embedding")) == 1000 * 999 / 2
+
+
+@pytest.mark.parametrize(("metric", "kind"), [("agreement", "logits"), ("cosine", "embedding"), ("correlation", "values")])
+def test_the_report_tells_what_outputs_hold_by_their_metrics(metric: str, kind: str) -> None:
+    assert answers.kind_of({"teacher": {"agreement": None, "cosine": None, metric: 0.5}}) == kind
+
+
+def test_pairs_need_twice_as_many_samples() -> None:
+    task = Texts()
+    Bench(task, task.split("test"), 32).check()
+    few = InMemory({"words": np.zeros((99, 24), np.float32)}, {})
+    with pytest.raises(StageError, match="the test split has 99 samples, which prove nothing; give it at least 100"):
+        Bench(task, few, 32).check()

@@ -1,0 +1,129 @@
+"""Intervals: that the bounds rest on the same numbers as the ledger, and on whole samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from attar.models.task import Arrays, Kind, Output, Split, SplitName, Task, hits
+from attar.pipeline.core.errors import StageError
+from attar.proof import intervals, metrics, statistics
+from attar.proof.metrics import Numbers, Sums
+
+LOGITS = np.random.default_rng(0).standard_normal((60, 4))
+NEAR = LOGITS + 0.5 * np.random.default_rng(1).standard_normal((60, 4))
+
+
+class Plain(Task):
+    """A share of hits."""
+
+    outputs = {"logits": Output(("batch", 4), target="label")}
+
+    def data(self) -> list[str]:
+        return []
+
+    def split(self, name: SplitName) -> Split:
+        raise NotImplementedError("only its score is asked for here")
+
+    def score(self, outputs: Arrays, targets: Arrays) -> npt.NDArray[np.float64]:
+        return hits(outputs["logits"], targets["label"])
+
+
+class F1(Plain):
+    """Of statistics (true positive, false positive, false negative)."""
+
+    def aggregate(self, statistics: npt.NDArray[np.float64]) -> float:
+        hit, alarm, miss = statistics.sum(0)
+        return float(2 * hit / (2 * hit + alarm + miss)) if hit + alarm + miss else float("nan")
+
+
+def of_output(kind: Kind, expected: Numbers, got: Numbers) -> dict[str, intervals.Rests]:
+    return intervals.of_output(metrics.compare(kind, expected, got))
+
+
+def value(rest: intervals.Rests) -> float:
+    assert isinstance(rest, Sums)
+    return rest.value
+
+
+@pytest.mark.parametrize("kind", ["logits", "values"])
+def test_every_number_but_the_largest_difference_has_bounds(kind: Kind) -> None:
+    known = metrics.compare(kind, LOGITS, NEAR).numbers
+    bounds = intervals.resolved(of_output(kind, LOGITS, NEAR))
+    assert {name for name in known if known[name] is not None} - {"largest_difference"} == bounds.keys()
+    for name, (low, high) in bounds.items():
+        assert low < (known[name] or 0) < high
+
+
+def test_sums_of_values_far_from_zero_do_not_cancel() -> None:
+    near = value(of_output("values", LOGITS, NEAR)["correlation"])
+    assert value(of_output("values", LOGITS + 1e6, NEAR + 1e6)["correlation"]) == pytest.approx(near, abs=1e-9)
+
+
+def test_agreement_is_a_share_of_samples_where_a_sample_has_one_row() -> None:
+    agreed = int((LOGITS.argmax(1) == NEAR.argmax(1)).sum())
+    assert of_output("logits", LOGITS, NEAR)["agreement"] == statistics.proportion(agreed, 60)
+    rows = of_output("logits", LOGITS.reshape(20, 3, 4), NEAR.reshape(20, 3, 4))["agreement"]
+    assert isinstance(rows, Sums)
+    assert len(rows.columns) == 20  # samples, not rows: three rows of one sample are not three observations
+    assert value(rows) == pytest.approx(agreed / 60)
+
+
+def test_a_correlation_resamples_samples_not_entries() -> None:
+    """Each sample is told three times over: no more is known than from one telling, and the bounds must not get narrower."""
+    once = intervals.resolved({"r": of_output("values", LOGITS, NEAR)["correlation"]})["r"]
+    tripled = (np.tile(side, (1, 3)) for side in (LOGITS, NEAR))
+    assert intervals.resolved({"r": of_output("values", *tripled)["correlation"]})["r"] == pytest.approx(once)
+
+
+def test_a_constant_side_has_the_correlation_zero_in_every_resample() -> None:
+    found = of_output("logits", np.zeros_like(LOGITS), NEAR)["correlation"]
+    assert intervals.resolved({"r": found}) == {"r": [0, 0]}
+
+
+def column(*numbers: float) -> Numbers:
+    return np.array(numbers)[:, None]
+
+
+def test_a_drop_of_hits_has_paired_bounds() -> None:
+    before, after = column(1, 1, 1, 0, 1), column(1, 0, 0, 1, 1)
+    assert intervals.score_drop(Plain(), before, after) == statistics.paired(lost=2, won=1, samples=5)
+    assert intervals.score(Plain(), after) == statistics.proportion(3, 5)
+
+
+def test_a_drop_of_other_numbers_is_resampled() -> None:
+    before, after = column(1, 0.5, 1, 0.25), column(1, 0, 0, 0.25)
+    low, high = intervals.score_drop(Plain(), before, after)
+    assert low < 0.375 < high
+    assert value(intervals.score(Plain(), after)) == pytest.approx(0.3125)
+
+
+def test_a_task_s_own_aggregate_is_resampled_by_rows() -> None:
+    before = np.tile([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]], (25, 1))
+    after = before.copy()
+    after[:10] = [0, 0, 1]
+    low, high = intervals.score_drop(F1(), before, after)
+    drop = F1().aggregate(before) - F1().aggregate(after)
+    generator = np.random.default_rng(5)
+    drawn = [generator.integers(100, size=100) for _ in range(400)]
+    spread = np.std([F1().aggregate(before[rows]) - F1().aggregate(after[rows]) for rows in drawn])
+    assert low < drop < high
+    assert 1 < (high - low) / (2 * 1.645 * spread) < 1.4  # of a nearly normal statistic; two changes more are allowed for
+
+
+def test_an_aggregate_that_some_samples_leave_undefined_says_what_to_do() -> None:
+    rare: Any = np.zeros((50, 3))
+    rare[0] = [1, 0, 0]
+    with pytest.raises(
+        StageError, match=r"F1\.aggregate has no bounds: the statistic is not a finite number .* give more samples"
+    ):
+        intervals.score(F1(), rare)
+
+
+def test_bounds_of_many_are_those_of_each_alone() -> None:
+    rests = of_output("logits", LOGITS, NEAR)
+    for name, bounds in intervals.resolved(rests).items():
+        assert bounds == pytest.approx(intervals.resolved({name: rests[name]})[name])

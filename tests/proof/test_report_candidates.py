@@ -1,0 +1,157 @@
+"""The candidates in every form of the report: what each gave, the front, and why the others stayed behind."""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations, pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attar.cli.deliver import place
+from attar.pipeline.run import Record
+from attar.proof.report import words
+from attar.proof.report.candidates import candidates, tried
+from attar.proof.report.data import data
+from attar.proof.report.figures import front
+from attar.proof.report.figures.front import Point
+from attar.proof.report.formats.html import html
+from attar.proof.report.formats.junit import junit
+from attar.proof.report.formats.markdown import markdown
+from attar.proof.report.target import targets
+from tests.support.report_records import Made, Page, broke, changed, printed, run_records, with_candidates
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> list[Made]:
+    return with_candidates(run_records(tmp_path), tmp_path)
+
+
+def test_slots_of_candidates_belong_to_their_target(records: list[Made]) -> None:
+    found = targets(records)
+    assert [target.name for target in found] == ["cpu"]
+    assert {"c1.model", "c5.engine", "trials", "choice", "model"} <= found[0].slots.keys()
+    assert all("." not in record.slot for record in found[0].shared)
+
+
+def test_a_row_has_its_numbers_and_one_that_was_not_measured_has_dashes(records: list[Made]) -> None:
+    rows = candidates(targets(records)[0])
+    assert [row.name for row in rows if row.goes_on] == ["c2"]
+    assert (rows[1].score, rows[1].correlation, rows[1].p50, rows[1].batched) == ("0.9121", "0.9789", "71.3 µs", "1.21 ms")
+    assert {rows[3].score, rows[3].drop, rows[3].correlation, rows[3].p50, rows[3].batched, rows[3].size} == {words.DASH}
+    assert rows[3].reason == "refused: nothing can be quantized: no <MatMul> is left"
+
+
+def test_how_they_were_compared_is_said(records: list[Made]) -> None:
+    assert tried(targets(records)[0]) == (
+        "All answered the same 5\u202f000 samples of the validation split and were timed in the same 200 rounds, on one pinned "
+        "thread, at a load average of 0.4 to 1.0."
+    )
+    none = changed(records, "cpu.choice", timing=None)
+    assert tried(targets(none)[0]) == "None of them was run here."
+    free = {"cpu": None, "threads": None, "rounds": {"1": 20}, "load_average": [0, 0]}
+    assert "each on its own threads, none of them pinned" in tried(targets(changed(records, "cpu.choice", timing=free))[0])
+
+
+def test_the_page_has_the_table_and_two_figures(records: list[Made]) -> None:
+    page = Page(html(records, "fashion"))
+    assert "The candidates" in page.words
+    assert "CORR and latency" in page.words
+    assert "Accuracy and latency" in page.words
+    assert "tr winner" in page.classes
+    assert "refused: nothing can be quantized: no <MatMul> is left" in page.words
+    assert "not run here: needs a GPU" in page.words
+    assert "c3, c2, c1. c2 goes on; what is not shown to keep the promises is hollow." in page.words
+    assert "The candidates" not in Page(html(run_records_of(records), "fashion")).words
+
+
+def run_records_of(records: list[Made]) -> list[Made]:
+    return [record for record in records if not record.slot.startswith(("cpu.c", "cpu.trials"))]
+
+
+def test_a_target_that_broke_after_the_choice_still_shows_it(records: list[Made]) -> None:
+    page = Page(html(broke(records, "cpu.evidence", "no"), "fashion"))
+    assert "The candidates" in page.words
+    assert "The ledger" not in page.words
+
+
+def test_the_pull_request_has_a_row_for_each(records: list[Made]) -> None:
+    text = markdown(records, "fashion")
+    assert (
+        "| c2: onnxruntime int8 | ✅ passed | 0.9121 | 0.0150 | 0.9789 | 71.3 µs | 1.21 ms | 66.0 kB | goes on: the fastest"
+        in text
+    )
+    assert (
+        "| c4: onnxruntime int8-dynamic | 🚫 refused | – | – | – | – | – | – | refused: nothing can be quantized: no \\<MatMul\\>"
+        in text
+    )
+
+
+def test_the_terminal_fits_80_columns_and_says_why(records: list[Made]) -> None:
+    shown = printed(records)
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "  c2 onnxruntime int8: CORR 0.9789, p50 71.3 µs, 66.0 kB\n    goes on: the fastest that keeps the promises\n" in shown
+    assert "  c5 tensorrt-rtx fp16: not run here\n    not run here: needs a GPU\n" in shown
+
+
+def test_programs_get_the_rows_and_the_winner(records: list[Made]) -> None:
+    made = data(records)["targets"]["cpu"]
+    assert json.loads(json.dumps(made, allow_nan=False)) == made
+    assert made["winner"] == "c2"
+    assert [row["candidate"] for row in made["candidates"]] == ["c1", "c2", "c3", "c4", "c5"]
+    assert made["bundle"] is not None
+
+
+def test_ci_counts_the_slots_of_candidates_and_a_bundle_is_delivered_under_its_target(
+    records: list[Made], tmp_path: Path
+) -> None:
+    assert 'name="cpu.c1.model"' in junit(records, "fashion")
+    bundles = [place(Record(r.slot, r.stage, "made", ""), tmp_path / "out") for r in records if r.slot.endswith(".bundle")]
+    assert bundles == [tmp_path / "out" / "cpu"]
+
+
+@given(st.lists(st.tuples(st.floats(1, 100), st.floats(0, 1)), min_size=1, max_size=8))
+def test_no_other_beats_a_point_of_the_front_and_every_other_is_beaten(of: list[tuple[float, float]]) -> None:
+    found = [Point(f"c{n}", latency, value, "", kept=True) for n, (latency, value) in enumerate(of)]
+    best = front.front(found)
+    for point in found:
+        beaten = any(b.latency <= point.latency and b.value >= point.value for b in best if b is not point)
+        assert beaten or point in best
+    assert all(a.latency < b.latency and a.value < b.value for a, b in pairwise(best))
+
+
+def test_one_candidate_alone_is_no_front(records: list[Made]) -> None:
+    rows = targets(records)[0].candidates[:1]
+    assert front.panels(targets(changed(records, "cpu.choice", candidates=rows))[0]) == []
+
+
+def test_what_hardly_differs_is_drawn_level() -> None:
+    assert front.height([0.9690, 0.9690]) == pytest.approx((0.967, 0.971))
+    assert front.height([0.5, 0.9]) == pytest.approx((0.428, 0.972))
+
+
+@given(st.lists(st.tuples(st.floats(0, 300), st.floats(0, 200)), min_size=1, max_size=8))
+def test_names_that_would_be_written_over_each_other_are_written_together(of: list[tuple[float, float]]) -> None:
+    found = [Point(f"c{n}", x, y, "", kept=True) for n, (x, y) in enumerate(of)]
+    groups = front.near(found, lambda point: (point.latency, point.value))
+    assert sorted(point.name for group in groups for point in group) == sorted(point.name for point in found)
+    for one, other in combinations([group[0] for group in groups], 2):
+        first = len(front.named([one]) + front.named([other])) * front.LETTER / 2
+        if all(len(group) == 1 for group in groups):
+            assert abs(one.latency - other.latency) >= first or abs(one.value - other.value) >= front.LINE
+
+
+def test_only_what_is_near_shares_a_name() -> None:
+    found = [Point("c1", 10, 50, "", kept=True), Point("c2", 14, 52, "", kept=True), Point("c3", 80, 50, "", kept=True)]
+    groups = front.near(found, lambda point: (point.latency, point.value))
+    assert [front.named(group) for group in groups] == ["c1, c2", "c3"]
+
+
+def test_a_name_under_which_two_dots_lie_is_drawn_once(records: list[Made]) -> None:
+    rows = [dict(row) for row in targets(records)[0].candidates if row["status"] == "measured"]
+    rows[1] |= {"correlation": rows[0]["correlation"], "p50": {**rows[0]["p50"], "1": rows[0]["p50"]["1"] * 1.01}}
+    drawn = front.panels(targets(changed(records, "cpu.choice", candidates=rows))[0])[0].svg
+    assert ">c1, c2<" in drawn
+    assert ">c1<" not in drawn

@@ -1,0 +1,212 @@
+"""The report for machines and terminals: JUnit, JSON, the ledger as text, the files, and how numbers are written."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attar.proof import report
+from attar.proof.report import gate, words
+from attar.proof.report.data import data
+from attar.proof.report.formats import terminal
+from attar.proof.report.formats.html import html
+from attar.proof.report.formats.junit import junit
+from attar.proof.report.formats.markdown import markdown
+from attar.proof.report.target import targets
+from tests.support.report_facts import judged
+from tests.support.report_records import broke, changed, parsed, printed, run_records, with_gate, without_engine
+
+
+def test_every_page_counts_the_same_gates(tmp_path: Path) -> None:
+    """The teacher's floor, 4 sound, 4 sizes, 3 conversions, 3 promises of the engine and the speedup; int8 breaks two."""
+    records = run_records(tmp_path, broken=True)
+    assert "gates: 14 passed, 2 failed\n" in printed(records)
+    assert "Gates: 14 passed, 2 failed. First broken hop: model." in markdown(records, "fashion")
+    assert ": 14 passed, 2 failed." in html(records, "fashion")
+    assert [(suite.attrib["tests"], suite.attrib["failures"]) for suite in parsed(records, "fashion")][1:] == [("16", "2")]
+
+
+def test_page_traces_what_the_engine_broke_and_nothing_else(tmp_path: Path) -> None:
+    kept, broken = targets(run_records(tmp_path / "a"))[0], targets(run_records(tmp_path / "b", broken=True))[0]
+    assert kept.traced == kept.deciding
+    traced = {(gate["hop"], gate["gate"]) for gate in broken.traced} - {(gate["hop"], gate["gate"]) for gate in broken.deciding}
+    assert traced == {(hop, gate) for hop in ("student", "onnx", "model") for gate in ("correlation", "agreement")}
+
+
+# json, terminal, files
+
+
+def test_data_is_the_object_of_the_design(tmp_path: Path) -> None:
+    made = data(run_records(tmp_path))
+    assert json.loads(json.dumps(made, allow_nan=False)) == made
+    assert set(made["slots"][0]) == {"slot", "status", "reused", "reason", "key", "path", "seconds", "facts", "error"}
+    assert made["targets"]["cpu"]["verdict"] == "passed"
+    assert made["targets"]["cpu"]["bundle"] == str(tmp_path / "cpu.bundle")
+    assert set(made["targets"]["cpu"]) == {"verdict", "gates", "bundle"}
+
+
+def test_data_of_a_target_that_was_not_judged(tmp_path: Path) -> None:
+    made = data(broke(run_records(tmp_path), "student", "no"))
+    assert made["targets"]["cpu"] == {"verdict": None, "gates": [], "bundle": None}
+
+
+def test_refused_bundle_is_none(tmp_path: Path) -> None:
+    assert data(run_records(tmp_path, broken=True))["targets"]["cpu"]["bundle"] is None
+
+
+def test_terminal_fits_80_columns_and_names_what_failed(tmp_path: Path) -> None:
+    shown = printed(run_records(tmp_path, broken=True))
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "…" not in shown
+    assert shown.splitlines()[-8:] == [
+        "gates: 14 passed, 2 failed",
+        "  failed: engine correlation against the teacher",
+        "    0.9431 (0.9374 to 0.9488), at least 0.95; margin −0.0069",
+        "  failed: engine agreement against the teacher",
+        "    0.8236 (0.8065 to 0.8407), at least 0.91; margin −0.0864",
+        "first broken hop: model",
+        "control: distillation was not needed: the same student without a teacher keeps ",
+        "every promise: score drop 0.0175, at most 0.025; it gained 0.0047 in accuracy",
+    ]
+
+
+def test_terminal_says_what_would_decide(tmp_path: Path) -> None:
+    records = run_records(tmp_path, undecided=True, production=True)
+    shown = printed(with_gate(records, "engine", "score_drop", verdict="undecided", would_decide="about 12,300 samples"))
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "  undecided: engine score drop against the teacher\n" in shown
+    assert "    0.0231 (0.0193 to 0.0269), at most 0.025; about 12,300 samples would decide\n" in shown
+    assert "  undecided: engine score drop against the bundle in production\n" in shown
+    assert "\nproduction  ONNX Runtime int8" in shown
+
+
+def test_terminal_gives_the_evidence_in_words(tmp_path: Path) -> None:
+    fault = {"verdict": "failed", "measured": 2, "margin": -2, "note": "at batch 1: shape [2, 10], expected [1, 10]"}
+    shown = printed(with_gate(run_records(tmp_path), "onnx", "sizes", **fault), width=120)
+    assert "  failed: onnx sizes\n" in shown
+    assert "    no, 2 sizes, a sound answer at every promised size; at batch 1: shape [2, 10], expected [1, 10]\n" in shown
+
+
+def test_ledger_in_a_pipe_is_not_wrapped(tmp_path: Path) -> None:
+    sentence = f"Every promise is kept{', and so is the next' * 20}."
+    records = changed(run_records(tmp_path), "cpu.verdict", summary=sentence)
+    terminal.show(records, file := io.StringIO())
+    assert f"cpu  passed  {sentence}" in file.getvalue().splitlines()
+    assert " accuracy    drop    CORR   agree  p50 µs     size" in file.getvalue()
+
+
+def test_ledger_is_as_wide_as_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    records = changed(run_records(tmp_path), "cpu.verdict", summary="word " * 60)
+    for columns in (70, 120):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setenv("TERM", "xterm")
+        terminal.show(records, screen := Screen())
+        longest = max(map(len, words.clean(screen.getvalue()).splitlines()))
+        assert columns - 6 < longest <= columns
+        assert "…" not in screen.getvalue()
+
+
+def test_terminal_says_what_did_not_run(tmp_path: Path) -> None:
+    assert "not run" in printed(without_engine(run_records(tmp_path)))
+
+
+def test_write_replaces_all_four_and_leaves_nothing_else(tmp_path: Path) -> None:
+    records = run_records(tmp_path / "store")
+    for _ in range(2):
+        path = report.write(records, tmp_path / "out", "fashion")
+    assert path == tmp_path / "out" / "report.html"
+    assert sorted(each.name for each in path.parent.iterdir()) == ["junit.xml", "report.html", "report.json", "report.md"]
+    json.loads((path.parent / "report.json").read_text(encoding="utf-8"))
+    assert (path.parent / "junit.xml").read_text(encoding="utf-8") == junit(records, "fashion")
+
+
+def test_importing_the_report_is_cheap() -> None:
+    heavy = "{'rich', 'jinja2', 'matplotlib', 'numpy', 'safetensors'}"
+    modules = "attar.proof.report, attar.proof.report.formats.terminal, attar.proof.report.data, attar.proof.report.formats.html"
+    code = f"import sys, {modules}; sys.exit(str({heavy} & set(sys.modules) or ''))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == ""
+
+
+# numbers
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (words.micro(71.34), "71.3 µs"),
+        (words.micro(999.9), "1000 µs"),
+        (words.micro(1480), "1.48 ms"),
+        (words.micro(2.5e6), "2.50 s"),
+        (words.size(66_000), "66.0 kB"),
+        (words.size(999), "999 B"),
+        (words.count(1234567), "1\u202f234\u202f567"),
+        (words.times(8.583), "8.58×"),
+        (words.times(123.4), "123×"),
+        (words.score(-0.00124), "−0.0012"),
+        (words.score(-0.00001), "0.0000"),
+        (words.change(0.0124), "+0.012"),
+        (words.change(-0.0124), "−0.012"),
+        (words.change(0.0001), "0.000"),
+        (words.limit(-0.01), "−0.01"),
+        (words.minus("drop -1.5e-05 (at least -.5), 2025-03-01, top-1"), "drop −1.5e−05 (at least −.5), 2025-03-01, top-1"),
+        (words.small(2.4e-06), "2.4e−06"),
+        (words.small(-0.0068), "−0.0068"),
+        (words.seconds(118.4), "1 min 58 s"),
+        (words.seconds(59.97), "60.0 s"),
+        (words.seconds(7325), "2 h 02 min"),
+        (words.score(None), "–"),
+        (words.span([-0.0012, 0.0142]), "−0.0012 to 0.0142"),
+        (words.span([0.99998, 0.99999]), ""),
+        (words.bracketed(0.0111, [0.0081, 0.0142]), "0.0111 (0.0081 to 0.0142)"),
+        (words.bracketed(0.0111, None), "0.0111"),
+        (words.sentence("a drop of -0.01"), "A drop of −0.01."),
+        (words.sentence("Done!"), "Done!"),
+        (words.sentence(""), ""),
+        (words.clean("a\x1b[31mb\x00c"), "abc"),
+    ],
+)
+def test_words(shown: str, expected: str) -> None:
+    assert shown == expected
+
+
+@pytest.mark.parametrize(
+    ("row", "said", "rest"),
+    [
+        (("sound", 0, 0), "onnx sound answers: yes, promised at most 0", ""),
+        (("sound", 0, 37), "onnx sound answers: no, 37 samples, promised at most 0", ""),
+        (("score_drop", 0.025, -0.0002, [-0.001, 0.001]), "onnx score drop: −0.0002 (−0.0010 to 0.0010), promised at most 0.025",
+         "margin +0.0252"),
+        (("speedup", 3.0, 2.5, [2.4, 3.5]), "onnx speedup: 2.50× (2.40× to 3.50×), promised at least 3",
+         "about 8,100 samples would decide"),
+        (("largest_difference", 1e-3, 5.7e-6), "onnx largest difference: 5.7e−06, promised at most 0.001", "margin +9.9e−04"),
+        (("kdl", 0.5, 0.01, [0.01, 0.01]), "onnx KDL: 0.0100, promised at least 0.5", "margin −0.4900"),
+    ],
+)  # fmt: skip  # a row, then what is said of it
+def test_gate_in_words(row: tuple[Any, ...], said: str, rest: str) -> None:
+    name, limit, *found = row
+    one = judged(name, "onnx", "absolute", limit, *found)
+    assert gate.found(one, "absolute") == said
+    assert gate.rest(one) == rest
+    claim, colon, evidence = said.partition(":")
+    assert gate.found(one, "student") == f"{claim} against student{colon}{evidence}"
+
+
+def test_gate_that_was_not_run_here_in_words() -> None:
+    one = {**judged("correlation", "engine", "teacher", 0.95, 0.9), "measured": None, "margin": None}
+    assert gate.found(one, "teacher") == "engine correlation against the teacher: not run here, promised at least 0.95"
+
+
+def test_no_number_decides_at_the_limit() -> None:
+    one = {**judged("speedup", "engine", "reference", 3.0, 3.0, [2.9, 3.1]), "would_decide": "at the limit: no number decides"}
+    assert gate.rest(one) == "at the limit: no number decides"

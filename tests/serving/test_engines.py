@@ -1,0 +1,191 @@
+"""A bundle opened for serving: what was measured about it decides how it is run."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from grpc import RpcError
+from tritonclient import http as triton
+from tritonclient.grpc import InferResult, service_pb2
+from tritonclient.utils import InferenceServerException
+
+from attar.models.preprocess import Normalize, Tokenize
+from attar.models.task import Arrays
+from attar.proof.gates import Gates
+from attar.serving.engines import CALLS, alone_and_together, open_engines, warm
+from attar.serving.settings import Settings
+from attar.serving.signature import Declared, raw
+from attar.stages.judge import Judge
+from attar.stages.package import Package
+from tests.bundle.test_bundle import edit
+from tests.bundle.test_text_bundle import NAME, Pairs
+from tests.stages.test_package import packaged, write_by_range
+from tests.support.proof_parts import STUDENT, Chain, verdict
+from tests.support.serving_parts import Running, ask, running, triton_client
+from tests.support.words import saved
+
+
+def test_a_quick_engine_runs_on_the_loop_and_is_opened_once(points_bundle: Path) -> None:
+    engines = open_engines(points_bundle, Settings())
+    assert (engines.inline, engines.joins, engines.most, len(engines.predicts)) == (True, True, 8, 1)
+    assert engines.probe["x"].shape == (1, 2)
+    engines.close()
+
+
+@pytest.mark.parametrize(("cores", "inline"), [(1, True), (2, False)])
+def test_on_a_single_core_a_slower_engine_runs_on_the_loop_too(
+    cores: int, inline: bool, points_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attar.pipeline.keys.machine.cores", lambda: cores)
+    monkeypatch.setattr("attar.serving.engines.warm", lambda *_: 2e-3)
+    engines = open_engines(points_bundle, Settings(inline_below=1e-3))
+    assert (engines.inline, len(engines.predicts)) == (inline, cores)
+    engines.close()
+
+
+def test_settings_decide_otherwise(points_bundle: Path) -> None:
+    engines = open_engines(points_bundle, Settings(instances=3, max_batch=4))
+    assert (engines.inline, engines.most, len(engines.predicts)) == (False, 4, 3)
+    engines.close()
+    engines = open_engines(points_bundle, Settings(inline_below=0))
+    assert (engines.inline, len(engines.predicts) >= 1) == (False, True)
+    engines.close()
+
+
+def test_an_engine_whose_answers_depend_on_the_whole_call_is_never_shared(tmp_path: Path) -> None:
+    chain = Chain(tmp_path)
+    inputs = chain.inputs()
+    for hop in ("model", "engine"):
+        write_by_range(inputs[hop].root / "model.onnx")
+    evidence = chain.evidence(inputs)
+    judged = verdict(Judge(gates=Gates(correlation=0.5)).run(tmp_path, evidence=evidence))
+    given: dict[str, Any] = {name: inputs[name] for name in ("onnx", "model", "engine")}
+    out = tmp_path / "out"
+    out.mkdir()
+    Package(task=chain.task, name="points").run(out, **given, evidence=evidence, verdict=judged)
+    engines = open_engines(out, Settings())
+    assert not engines.joins
+    engines.close()
+
+
+def test_dynamic_int8_is_never_shared(points_bundle: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(points_bundle, tmp_path / "mine"))
+    edit(bundle, lambda manifest: manifest["engine"].update(precision="int8-dynamic"))
+    engines = open_engines(bundle, Settings())
+    assert not engines.joins
+    engines.close()
+
+
+def test_alone_and_together() -> None:
+    rows = {"x": np.array([[1.0], [4.0], [10.0]])}
+    assert alone_and_together(lambda inputs: dict(inputs), rows, (1, 3)) == 0
+    largest = alone_and_together(lambda inputs: {"y": inputs["x"] - np.asarray(inputs["x"], float).mean()}, rows, (1, 3))
+    assert largest == 1  # alone each is its own mean, 0; together -4, -1, 5 of magnitude 5
+    assert alone_and_together(lambda inputs: dict(inputs), rows, (2, 5)) == 0
+
+
+def test_a_slow_engine_is_not_warmed_for_long() -> None:
+    calls = []
+
+    def predict(inputs: Arrays) -> dict[str, Any]:
+        calls.append(1)
+        threading.Event().wait(0.02)
+        return {}
+
+    assert warm(predict, {}, 1e-3) >= 0.02
+    assert 0 < len(calls) <= 3
+
+
+def test_a_quick_engine_is_warmed_by_a_number_of_calls_and_the_quickest_counts() -> None:
+    calls = []
+
+    def predict(inputs: Arrays) -> dict[str, Any]:
+        calls.append(1)
+        if len(calls) == 1:
+            time.sleep(0.005)
+        return {}
+
+    assert warm(predict, {}, 1e-3) < 0.005
+    assert 3 <= len(calls) <= CALLS
+
+
+@pytest.mark.parametrize(
+    ("sample", "resized", "told"),
+    [
+        (np.array([b"a", b"b"], object), False, Declared("x", "BYTES", ("batch",))),
+        (np.array(["a", "b"], object), False, Declared("x", "BYTES", ("batch",), text=True)),
+        (np.zeros((3, 28, 28), np.uint8), False, Declared("x", "UINT8", ("batch", 28, 28))),
+        (np.zeros((3, 28, 28), np.uint8), True, Declared("x", "UINT8", ("batch", "x axis 1", "x axis 2"))),
+    ],
+)
+def test_what_raw_inputs_are(sample: Any, resized: bool, told: Declared) -> None:
+    assert raw("x", sample, resized) == told
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A server of a bundle that reads two words."""
+    root = tmp_path_factory.mktemp("pairs")
+    Pairs.preprocess = {
+        "x": [Tokenize(file=saved(root / "mine.json", frame=False), length=2), Normalize(mean=(6.0,), std=(1.0,))]
+    }
+    with running(packaged(root / "chain", Gates(score_drop=0.5, correlation=0.5), NAME), grpc_port=0) as made:
+        yield made
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_text_comes_as_bytes(texts: Running, binary: bool) -> None:
+    with triton_client(texts.url) as client:
+        assert client.get_model_metadata("points-raw")["inputs"] == [{"name": "x", "datatype": "BYTES", "shape": [-1]}]
+        words = triton.InferInput("x", [2], "BYTES")
+        words.set_data_from_numpy(np.array(["sun wind", "moon moon stone"], object), binary_data=binary)
+        found = client.infer("points-raw", [words]).as_numpy("logits")
+        assert np.allclose(found, np.array([[-2, 2], [-1, -1]]) @ STUDENT)
+
+
+WORDS = {"name": "x", "datatype": "BYTES", "shape": [1]}
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"inputs": [{**WORDS, "contents": {"bytes_contents": [b"sun wind"]}}]},
+        {"inputs": [WORDS], "raw_input_contents": [b"\x08\0\0\0sun wind"]},
+    ],
+)
+def test_text_comes_as_bytes_over_grpc(texts: Running, sent: dict[str, Any]) -> None:
+    found = InferResult(ask(texts, service_pb2.ModelInferRequest(model_name="points-raw", **sent)))
+    assert np.allclose(found.as_numpy("logits"), [[-2, 2]] @ STUDENT)
+
+
+def test_what_is_no_text_over_grpc(texts: Running) -> None:
+    sent = service_pb2.ModelInferRequest(model_name="points-raw", inputs=[{**WORDS, "contents": {"bytes_contents": [b"\xff"]}}])
+    with pytest.raises(RpcError, match="'x' holds what is no BYTES: 'utf-8' codec can't decode"):
+        ask(texts, sent)
+
+
+def test_what_the_steps_make_must_fit_the_graph(texts: Running) -> None:
+    """One word is one token, and the graph reads two."""
+    words = triton.InferInput("x", [1], "BYTES")
+    words.set_data_from_numpy(np.array(["sun"], object))
+    with (
+        triton_client(texts.url) as client,
+        pytest.raises(InferenceServerException, match=r"'x' has the shape \[1, 1\], expected \[batch, 2\]"),
+    ):
+        client.infer("points-raw", [words])
+
+
+def test_what_is_no_text(texts: Running) -> None:
+    words = triton.InferInput("x", [1], "BYTES")
+    words.set_data_from_numpy(np.array([b"\xff"], object))
+    with (
+        triton_client(texts.url) as client,
+        pytest.raises(InferenceServerException, match="holds no UTF-8 BYTES"),
+    ):
+        client.infer("points-raw", [words])

@@ -1,0 +1,80 @@
+"""Logs: lines that a program reads, and the ids of requests in them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attar.serving.logs import Lines, fields
+from tests.support.serving_parts import Running, asked, running
+
+INFER = "/v2/models/points/infer"
+
+
+@pytest.fixture
+def server(points_bundle: Path) -> Iterator[Running]:
+    with running(points_bundle, access_log=True) as made:
+        yield made
+
+
+def lines(caplog: pytest.LogCaptureFixture, message: str) -> list[dict[str, Any]]:
+    return [json.loads(Lines().format(record)) for record in caplog.records if record.message == message]
+
+
+def test_a_line_is_one_json_object() -> None:
+    record = logging.LogRecord("a", logging.WARNING, "", 0, "%s\nfell", ("x",), None)
+    record.__dict__.update(fields(id="7", where=Path("b")))
+    told = json.loads(Lines().format(record))
+    assert told.pop("time").endswith("+00:00")
+    assert told == {"level": "warning", "logger": "a", "message": "x\nfell", "id": "7", "where": "b"}
+
+
+def test_the_traceback_stays_in_its_line() -> None:
+    try:
+        raise ValueError("broken")
+    except ValueError as error:
+        record = logging.LogRecord("a", logging.ERROR, "", 0, "failed", (), (ValueError, error, error.__traceback__))
+    said = Lines().format(record)
+    assert "\n" not in said
+    assert "ValueError: broken" in json.loads(said)["traceback"]
+
+
+def test_the_id_of_the_header_is_echoed_and_logged(server: Running, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    _, _, headers = server.ask("POST", INFER, asked([1, 2], id="inner"), X_Request_ID="outer-1")
+    assert headers["x-request-id"] == "outer-1"
+    (line,) = lines(caplog, "answered")
+    assert (line["id"], line["method"], line["target"], line["status"]) == ("outer-1", "POST", INFER, 200)
+    assert line["milliseconds"] > 0
+
+
+def test_the_id_of_the_protocol_stands_in_where_there_is_no_header(server: Running, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    _, told, headers = server.ask("POST", INFER, asked([1, 2], id="inner"))
+    assert (told["id"], "x-request-id" in headers) == ("inner", False)
+    assert [line["id"] for line in lines(caplog, "answered")] == ["inner"]
+
+
+def test_an_error_is_logged_with_its_id_and_cause(points_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with running(points_bundle) as server:
+        server.ask("POST", INFER, asked([1, 2]))
+        _, _, headers = server.ask("POST", INFER, asked([1, 2, 3]), X_Request_ID="7")
+        assert headers["x-request-id"] == "7"
+        server.send(b"nonsense\r\n\r\n")
+    assert not lines(caplog, "answered")
+    wrong, no_http = lines(caplog, "refused")
+    assert (wrong["id"], wrong["status"], wrong["cause"], wrong["level"]) == ("7", 400, "bad_request", "warning")
+    assert "is not nested as its shape" in wrong["error"]
+    assert (no_http["status"], "id" in no_http) == (400, False)
+
+
+@pytest.mark.parametrize("named", ["a b", "x" * 129, "\u00e9"])
+def test_an_id_that_could_confuse_a_reader_is_passed_over(server: Running, named: str) -> None:
+    status, _, headers = server.ask("POST", INFER, asked([1, 2]), X_Request_ID=named)
+    assert (status, "x-request-id" in headers) == (200, False)

@@ -1,0 +1,213 @@
+"""A served bundle that reads files of pictures, in a process of its own: over every transport, and whatever is sent as one."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from http.client import HTTPConnection
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tritonclient import grpc, http
+from tritonclient.utils import InferenceServerException
+
+import attar
+from attar.models.preprocess import Resize, Scale, Step
+from attar.models.preprocess.images import packed
+from attar.models.task import Array
+from attar.pipeline.core.errors import AttarError
+from attar.serving.model import check_pictures
+from tests.serving.test_fuzz import Target, target
+from tests.support import pictures
+from tests.support.pictures import encoded, inked, noise, objects
+from tests.support.serving_parts import triton_client
+
+NAME = "points-raw"
+GROWTH = 60_000
+"""Kilobytes that broken pictures may take at most, Pillow itself among them."""
+
+
+@pytest.fixture(scope="module")
+def bundle(points_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pictures.of_files(points_bundle, tmp_path_factory.mktemp("pictures") / "points")
+
+
+@pytest.fixture(scope="module")
+def server(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    with target(tmp_path_factory.mktemp("serve"), "--max-pixels", "60000000", str(bundle)) as made:
+        yield made
+        made.check()
+
+
+def turned(image: Image.Image) -> bytes:
+    """As a camera saves it that was held upright."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(image, "JPEG", exif=exif)
+
+
+def animation() -> bytes:
+    file = BytesIO()
+    inked("up").save(file, "GIF", save_all=True, append_images=[inked("right")], duration=50)
+    return file.getvalue()
+
+
+def png(side: int, content: bytes = b"") -> bytes:
+    """Grey, and as wide as it is high, whatever its content (PNG specification, section 5)."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(content)) + chunk(b"IEND", b"")
+
+
+PNG = encoded(inked("up"))
+TAKEN = {
+    "png": PNG,
+    "jpeg": encoded(noise(40, 60), "JPEG"),
+    "grey": encoded(noise(9, 30, "L")),
+    "transparent": encoded(noise(30, 20, "RGBA")),
+    "turned": turned(inked("right")),
+    "one pixel": encoded(noise(1, 1)),
+    "animation": animation(),
+}
+BROKEN = {
+    "cut": (encoded(noise(64, 64))[:2000], "image file is truncated"),
+    "text": (b"hello", "cannot identify image file"),
+    "empty": (b"", "got 0 bytes as sample 0 of 1"),
+    "hollow": (png(7000), "image file is truncated"),
+    "bomb": (png(50_000), "claims more pixels than its max_pixels, 50000000; send a smaller image"),
+    "narrow": (encoded(Image.new("L", (65_537, 1))), "sides up to 65,536"),
+}
+
+
+def over_http(server: Target, files: Sequence[bytes], binary: bool = True) -> Array:
+    asked = http.InferInput("x", [len(files)], "BYTES")
+    asked.set_data_from_numpy(objects(*files), binary_data=binary)
+    with triton_client(f"{server.http[0]}:{server.http[1]}") as client:
+        made: Array = client.infer(NAME, [asked]).as_numpy("logits")
+    return made
+
+
+def over_grpc(server: Target, files: Sequence[bytes]) -> Array:
+    asked = grpc.InferInput("x", [len(files)], "BYTES")
+    asked.set_data_from_numpy(objects(*files))
+    with grpc.InferenceServerClient(server.grpc) as client:
+        made: Array = client.infer(NAME, [asked]).as_numpy("logits")
+    return made
+
+
+def in_json(server: Target, *texts: str) -> tuple[int, Any]:
+    body = {"inputs": [{"name": "x", "datatype": "BYTES", "shape": [len(texts)], "data": texts}]}
+    with closing(HTTPConnection(*server.http, timeout=20)) as connection:
+        connection.request("POST", f"/v2/models/{NAME}/infer", json.dumps(body))
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+
+
+def expected(bundle: Path, files: Sequence[bytes]) -> Array:
+    with attar.open(bundle) as model:
+        return model(model.preprocess({"x": objects(*files)}))["logits"]
+
+
+@pytest.mark.parametrize("ask", [over_http, over_grpc])
+def test_every_picture_is_answered_as_the_bundle_answers(server: Target, bundle: Path, ask: Any) -> None:
+    for name, file in TAKEN.items():
+        assert np.array_equal(ask(server, [file]), expected(bundle, [file])), name
+    assert ask(server, [PNG]).argmax() == 1
+
+
+@pytest.mark.parametrize("ask", [over_http, over_grpc])
+def test_pictures_of_different_sizes_go_together(server: Target, bundle: Path, ask: Any) -> None:
+    files = list(TAKEN.values())
+    assert np.array_equal(ask(server, files), expected(bundle, files))
+
+
+def test_what_a_camera_turned_is_turned_back(server: Target) -> None:
+    """Turned by a quarter to the right, what is on the right comes below, which is the opposite of up."""
+    logits = over_http(server, [turned(inked("right"))])
+    assert logits.argmin() == 1
+    assert over_http(server, [encoded(inked("right"))]).argmax() == 0
+
+
+def test_json_holds_texts_and_no_files(server: Target, bundle: Path) -> None:
+    """BYTES in JSON are the UTF-8 of a text, which a picture's file hardly ever is: Triton's client does not send it either."""
+    with pytest.raises(InferenceServerException, match="use binary_data=True"):
+        over_http(server, [PNG], binary=False)
+    for text in (base64.b64encode(PNG).decode(), PNG.decode("latin-1")):
+        status, answer = in_json(server, text)
+        assert (status, "send the whole file as it is on disk: no base64, no text" in answer["error"]) == (400, True)
+    ascii_alone = encoded(Image.new("RGB", (2, 2), "#102030"), "BMP", dpi=(1, 1))
+    status, answer = in_json(server, ascii_alone.decode("ascii"))
+    assert status == 200
+    assert np.allclose(answer["outputs"][0]["data"], expected(bundle, [ascii_alone]).ravel())
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_no_picture_is_refused_and_the_next_is_answered(server: Target, name: str) -> None:
+    file, told = BROKEN[name]
+    before = server.resident()
+    for ask in (over_http, over_grpc):
+        with pytest.raises(InferenceServerException) as caught:
+            ask(server, [file])
+        assert caught.value.status() in ("400", "StatusCode.INVALID_ARGUMENT")
+        assert told in caught.value.message()
+        assert over_http(server, [PNG]).argmax() == 1
+    assert server.resident() - before < GROWTH
+    server.check()
+
+
+def test_which_of_several_is_broken_is_told(server: Target) -> None:
+    with pytest.raises(InferenceServerException, match="got 5 bytes as sample 1 of 3"):
+        over_http(server, [PNG, b"hello", PNG])
+
+
+def peak(server: Target) -> int:
+    """Kilobytes that were resident at most."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{server.process.pid}/status").read_text())
+    assert found
+    return int(found[1])
+
+
+def test_many_large_pictures_in_few_bytes_are_refused_before_they_are_decoded(server: Target) -> None:
+    """Each is one that is taken alone. A request of 8 of 7000 x 7000 had taken 2.7 GB and the only thread for a minute."""
+    large = png(5000, bytes(5001 * 5000))
+    assert len(large) < 50_000
+    before = peak(server)
+    for ask, status in ((over_http, "413"), (over_grpc, "StatusCode.RESOURCE_EXHAUSTED")):
+        with pytest.raises(InferenceServerException, match="have 75,000,000 pixels, decoded or resized; 60,000,000") as caught:
+            ask(server, [large] * 3)
+        assert caught.value.status() == status
+    assert over_http(server, [PNG]).argmax() == 1
+    assert peak(server) - before < GROWTH
+
+
+def test_pixels_that_a_resize_would_make_count() -> None:
+    """1 x 100 becomes 8 x 800; what is no picture counts nothing, as decoding it says more."""
+    narrow = encoded(Image.new("L", (100, 1)))
+    check_pictures({"x": pictures.FILES}, {"x": objects(narrow, b"no picture")}, 6400)
+    with pytest.raises(AttarError, match="have 6,400 pixels, decoded or resized; 6,399 a request are allowed"):
+        check_pictures({"x": pictures.FILES}, {"x": objects(narrow)}, 6399)
+
+
+def test_pixels_that_a_resize_would_make_of_arrays_count() -> None:
+    """24 pictures of 1 x 600, 43 kB in all, had become 724 million pixels."""
+    steps: dict[str, list[Step]] = {"x": [Resize(shorter=224)], "text": [Scale(by=2)]}
+    raw: dict[str, Array] = {"x": np.zeros((24, 1, 600, 3), np.uint8), "text": np.zeros((1, 1, 1, 1))}
+    with pytest.raises(AttarError, match="have 722,534,400 pixels, decoded or resized; 50,000,000 a request are allowed"):
+        check_pictures(steps, raw, 50_000_000)
+    check_pictures(steps, raw | {"x": raw["x"][:1]}, 30_105_600)
+    with pytest.raises(AttarError, match="have 30,155,776 pixels"):
+        check_pictures(steps, raw | {"x": packed([raw["x"][0], np.zeros((1, 1, 3), np.uint8)])}, 30_105_600)
+    for nothing in (np.zeros((1, 0, 600, 3), np.uint8), np.zeros((1, 1, 600, 3)), np.zeros((1, 3), np.uint8)):
+        check_pictures(steps, raw | {"x": nothing}, 1)

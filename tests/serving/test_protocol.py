@@ -1,0 +1,65 @@
+"""Answers: what was asked for, in the order and form in which it was asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from attar.models.task import Array
+from attar.serving.errors import BadRequest
+from attar.serving.protocol import Infer, Wanted, answer, top, write
+
+FOUND: dict[str, Array] = {"y": np.array([[1, 3, 2]], np.float32), "z": np.array([7], np.int64)}
+
+
+def infer(*wanted: Wanted, **more: Any) -> Infer:
+    return Infer({}, 1, wanted, **more)
+
+
+def test_json() -> None:
+    asked = infer(Wanted("z"), Wanted("y"), id="7", parameters={"timeout": 5, "mine": True})
+    (text,), length = write(answer(asked, FOUND, "m", "1"))
+    assert length is None
+    assert orjson.loads(text) == {
+        "model_name": "m",
+        "model_version": "1",
+        "id": "7",
+        "parameters": {"mine": True},
+        "outputs": [
+            {"name": "z", "datatype": "INT64", "shape": [1], "data": [7]},
+            {"name": "y", "datatype": "FP32", "shape": [1, 3], "data": [1, 3, 2]},
+        ],
+    }
+
+
+def test_bytes_follow_in_the_order_of_the_outputs_and_are_not_copied() -> None:
+    pieces, length = write(answer(infer(Wanted("z", True), Wanted("y", True)), FOUND, "m", "1"))
+    assert length == len(pieces[0])
+    assert [each["parameters"] for each in orjson.loads(pieces[0])["outputs"]] == [
+        {"binary_data_size": 8},
+        {"binary_data_size": 12},
+    ]
+    assert [bytes(piece) for piece in pieces[1:]] == [FOUND["z"].tobytes(), FOUND["y"].tobytes()]
+    assert np.shares_memory(np.frombuffer(pieces[2], np.uint8), FOUND["y"])
+
+
+def test_both_forms_in_one_answer() -> None:
+    pieces, _ = write(answer(infer(Wanted("z", True), Wanted("y")), FOUND, "m", "1"))
+    first, second = orjson.loads(pieces[0])["outputs"]
+    assert ("data" in first, second["data"], len(pieces)) == (False, [1, 3, 2], 2)
+
+
+def test_classification() -> None:
+    values = np.array([[0.5, -1, 2], [3, 3, 1]], np.float32)
+    assert top(values, 2, ["a", "b", "c"]).tolist() == [[b"2.000000:2:c", b"0.500000:0:a"], [b"3.000000:0:a", b"3.000000:1:b"]]
+    assert top(values, 9, []).shape == (2, 3)
+    assert top(values, 1, ["a"]).tolist() == [[b"2.000000:2"], [b"3.000000:0"]]
+    made = answer(infer(Wanted("y", classes=1)), FOUND, "m", "1", ["a", "b", "c"])
+    assert orjson.loads(write(made)[0][0])["outputs"] == [
+        {"name": "y", "datatype": "BYTES", "shape": [1, 1], "data": ["3.000000:1:b"]}
+    ]
+    with pytest.raises(BadRequest, match="an axis of classes"):
+        top(np.array(1.0), 1, [])

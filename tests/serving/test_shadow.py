@@ -1,0 +1,231 @@
+"""Shadow: rolling agreement with a model that is trusted, and what depends on it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from attar.models.task import Array, Arrays
+from attar.pipeline.core.errors import StageError, Unfit
+from attar.proof.metrics import compare
+from attar.serving.settings import Settings
+from tests.support.proof_parts import STUDENT, TEACHER, write_graph
+from tests.support.serving_parts import Running, another, asked, running
+
+INFER = "/v2/models/points/infer"
+POINTS = np.random.default_rng(0).standard_normal((300, 2)).astype(np.float32)
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> str:
+    write_graph(tmp_path / "teacher.onnx", TEACHER)
+    return str(tmp_path / "teacher.onnx")
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def ask(server: Running, points: Array, path: str = INFER) -> None:
+    for start in range(0, len(points), 5):
+        assert server.ask("POST", path, asked(*points[start : start + 5].tolist()))[0] == 200
+
+
+def compared(server: Running, count: int) -> None:
+    """Wait until so many requests were."""
+    until(lambda: server.metric("attar_shadow_requests_total", outcome="compared") == count)
+
+
+def rolling(server: Running) -> dict[str, float]:
+    return {name: server.metric(f"attar_shadow_{name}") for name in ("correlation", "agreement", "kdl")}
+
+
+def test_the_teacher_gives_what_validation_would_measure(points_bundle: Path, teacher: str) -> None:
+    with running(points_bundle, shadow=teacher, shadow_rate=1) as server:
+        ask(server, POINTS)
+        compared(server, 60)
+        told = rolling(server)
+        assert server.metric("attar_shadow_samples", model="points", output="logits") == 300
+    expected = compare("logits", POINTS @ TEACHER, POINTS @ STUDENT).numbers
+    assert told == pytest.approx({name: expected[name] for name in told}, abs=1e-5)
+    measured = json.loads((points_bundle / "manifest.json").read_text())["ledger"]["hops"][-1]["teacher"]["correlation"]
+    assert told["correlation"] == pytest.approx(measured, abs=0.02)
+
+
+def test_the_fp32_student_agrees_with_itself(points_bundle: Path) -> None:
+    with running(points_bundle, shadow="fp32", shadow_rate=1) as server:
+        ask(server, POINTS[:50], "/v2/models/points-raw/infer")
+        compared(server, 10)
+        assert rolling(server) == pytest.approx({"correlation": 1, "agreement": 1, "kdl": 0}, abs=1e-5)
+
+
+def test_only_the_last_samples_count(points_bundle: Path, teacher: str) -> None:
+    with running(points_bundle, shadow=teacher, shadow_rate=1, shadow_window=20) as server:
+        ask(server, POINTS[:100])
+        compared(server, 20)
+        expected = compare("logits", POINTS[80:100] @ TEACHER, POINTS[80:100] @ STUDENT).numbers
+        assert server.metric("attar_shadow_samples") == 20
+        assert server.metric("attar_shadow_correlation") == pytest.approx(expected["correlation"], abs=1e-5)
+
+
+def test_the_share_that_is_chosen_follows_from_the_seed(points_bundle: Path, teacher: str) -> None:
+    generator = Random(3)
+    chosen = np.repeat([generator.random() < 0.2 for _ in range(60)], 5)
+    with running(points_bundle, shadow=teacher, shadow_rate=0.2, shadow_seed=3) as server:
+        ask(server, POINTS)
+        compared(server, chosen.sum() // 5)
+        assert server.metric("attar_shadow_requests_total") == chosen.sum() // 5
+        expected = compare("logits", POINTS[chosen] @ TEACHER, POINTS[chosen] @ STUDENT).numbers
+        assert server.metric("attar_shadow_kdl") == pytest.approx(expected["kdl"], abs=1e-5)
+
+
+def shadows(server: Running) -> list[Any]:
+    assert server.server.shadow
+    return list(server.server.shadow._of.values())
+
+
+def ready(server: Running) -> tuple[int, int]:
+    return server.ask("GET", "/v2/health/ready")[0], server.ask("GET", "/v2/models/points/ready")[0]
+
+
+def test_readiness_falls_with_another_teacher_once_there_are_enough_samples(points_bundle: Path, tmp_path: Path) -> None:
+    write_graph(tmp_path / "other.onnx", -TEACHER)
+    limits = {"ready_correlation": 0.9, "ready_samples": 50}
+    with running(points_bundle, shadow=str(tmp_path / "other.onnx"), shadow_rate=1, **limits) as server:
+        ask(server, POINTS[:45])
+        compared(server, 9)
+        assert server.metric("attar_shadow_correlation") < -0.9
+        assert ready(server) == (200, 200)
+        ask(server, POINTS[45:50])
+        compared(server, 10)
+        assert ready(server) == (503, 503)
+        assert server.metric("attar_model_ready", model="points") == 0
+        ask(server, POINTS[:5])  # what is not ready still answers
+
+
+def test_readiness_comes_back_a_quarter_of_the_way_up(points_bundle: Path, teacher: str) -> None:
+    limits = {"ready_correlation": 0.8, "ready_samples": 10, "shadow_window": 10}
+    with running(points_bundle, shadow=teacher, shadow_rate=1, **limits) as server:
+        ask(server, POINTS[:10])
+        compared(server, 2)
+        (mine,) = shadows(server)
+        for correlation, is_ready in ((0.81, True), (0.79, False), (0.84, False), (0.86, True), (0.81, True)):
+            mine.windows["logits"].numbers = lambda correlation=correlation: {"correlation": correlation}
+            assert mine.ready is is_ready
+
+
+def test_a_slow_shadow_holds_nobody_up_and_what_is_too_much_is_dropped(points_bundle: Path) -> None:
+    with running(points_bundle, shadow="fp32", shadow_rate=1, shadow_queue=3) as server:
+        (mine,) = shadows(server)
+        entered, go, predict = threading.Event(), threading.Event(), mine.predict
+
+        def stuck(inputs: Arrays) -> dict[str, Array]:
+            entered.set()
+            assert go.wait(20)
+            answered: dict[str, Array] = predict(inputs)
+            return answered
+
+        mine.predict = stuck
+        ask(server, POINTS[:5])
+        assert entered.wait(10)
+        ask(server, POINTS[:50])  # all of them are answered while the shadow is at the first
+        assert server.metric("attar_shadow_queue_requests") == 3
+        assert server.metric("attar_shadow_requests_total", outcome="dropped") == 7
+        go.set()
+        compared(server, 4)
+
+
+@pytest.fixture
+def watched(points_bundle: Path) -> Iterator[Running]:
+    with running(points_bundle, shadow="fp32", shadow_rate=1) as made:
+        yield made
+
+
+def test_a_shadow_that_fails_is_told_and_goes_on(watched: Running, caplog: pytest.LogCaptureFixture) -> None:
+    (mine,) = shadows(watched)
+    predict = mine.predict
+
+    def broken(inputs: Arrays) -> dict[str, Array]:
+        raise StageError("out of order")
+
+    for wrong in (broken, lambda inputs: {"logits": predict(inputs)["logits"] * np.float32("nan")}):
+        mine.predict = wrong
+        ask(watched, POINTS[:5])
+        until(lambda: mine.counts["failed"] > 0)
+    until(lambda: mine.counts["failed"] == 2)
+    assert [record.__dict__["fields"]["error"] for record in caplog.records] == ["out of order", "'logits' is not finite"]
+    mine.predict = predict
+    ask(watched, POINTS[:5])
+    compared(watched, 1)
+
+
+def test_a_new_bundle_starts_with_an_empty_window(points_bundle: Path, tmp_path: Path) -> None:
+    bundle = another(points_bundle, tmp_path / "mine")
+    with running(bundle, shadow="fp32", shadow_rate=1) as server:
+        ask(server, POINTS[:50])
+        compared(server, 10)
+        assert server.ask("POST", "/v2/repository/models/points/load")[0] == 200
+        until(lambda: len(shadows(server)) == 1)
+        assert server.metric("attar_shadow_samples") == 0
+        ask(server, POINTS[:5])
+        compared(server, 1)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "rename", "said"),
+    [
+        (np.ones((3, 3), np.float32), {}, r"input 'x' must be float32 \[batch, 3\].*with the inputs of the graph"),
+        (np.ones((2, 4), np.float32), {}, r"'logits' has the shape \[1, 4\], expected \[1, 3\]; give a teacher of the same task"),
+        (TEACHER, {"x": "y"}, r"the graph wants an input 'y'"),
+        (TEACHER, {"logits": "z"}, r"it has no output 'logits', it has z"),
+    ],
+)
+def test_a_teacher_of_something_else(points_bundle: Path, tmp_path: Path, matrix: Any, rename: dict[str, str], said: str) -> None:
+    file = tmp_path / "other.onnx"
+    write_graph(file, matrix)
+    content = file.read_bytes()
+    for old, new in rename.items():
+        content = renamed(content, old, new)
+    file.write_bytes(content)
+    with (
+        pytest.raises(Unfit, match=f"--shadow .*other.onnx cannot stand for points: .*{said}"),
+        running(points_bundle, shadow=str(file)),
+    ):
+        pass
+
+
+def renamed(graph: bytes, old: str, new: str) -> bytes:
+    import onnx
+
+    model = onnx.load_model_from_string(graph)
+    for value in (*model.graph.input, *model.graph.output):
+        value.name = new if value.name == old else value.name
+    for node in model.graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+        node.output[:] = [new if name == old else name for name in node.output]
+    made: bytes = model.SerializeToString()
+    return made
+
+
+def test_what_is_no_graph(points_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "no.onnx").write_text("nonsense")
+    for file, said in ((tmp_path / "no.onnx", "cannot open"), (tmp_path / "none.onnx", "is no file; give fp32, or an ONNX file")):
+        with pytest.raises(Unfit, match=said), running(points_bundle, shadow=str(file)):
+            pass
+
+
+def test_readiness_needs_a_shadow() -> None:
+    with pytest.raises(ValidationError, match="ready_correlation needs a shadow to correlate with"):
+        Settings(ready_correlation=0.9)

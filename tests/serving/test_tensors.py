@@ -1,0 +1,113 @@
+"""Tensors to and from JSON and bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from attar.models.task import Array
+from attar.serving.errors import BadRequest
+from attar.serving.signature import Declared
+from attar.serving.tensors import DTYPES, datatype, from_bytes, from_json, objects, to_bytes, to_json
+
+
+def declared(name: str, text: bool = False) -> Declared:
+    return Declared("x", name, ("batch", "length"), text)
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> Array:
+    dtype = DTYPES[draw(st.sampled_from(sorted(DTYPES)))]
+    shape = draw(arrays.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=4))
+    elements = {"allow_nan": False, "allow_infinity": False} if dtype.kind == "f" else None
+    made: Array = draw(arrays.arrays(dtype, shape, elements=elements))
+    return made
+
+
+@given(tensors())
+def test_there_and_back(tensor: Array) -> None:
+    told = declared(datatype(tensor))
+    again = from_bytes(told, to_bytes(tensor), tensor.shape)
+    assert again.dtype == tensor.dtype
+    assert np.array_equal(again, tensor)
+    flat = orjson.loads(orjson.dumps(to_json(tensor), option=orjson.OPT_SERIALIZE_NUMPY))
+    for data in (flat, np.array(flat, object).reshape(tensor.shape).tolist()):
+        again = from_json(told, data, tensor.shape)
+        assert (again.dtype, again.shape) == (tensor.dtype, tensor.shape)
+        assert np.array_equal(again, tensor)
+
+
+@given(st.lists(st.binary(max_size=9), max_size=6))
+def test_bytes_there_and_back(rows: list[bytes]) -> None:
+    tensor = objects(rows)
+    assert datatype(tensor) == "BYTES"
+    assert from_bytes(declared("BYTES"), to_bytes(tensor), tensor.shape).tolist() == rows
+
+
+def test_bytes_as_they_travel() -> None:
+    """Four bytes of length, little-endian, before each element."""
+    tensor = objects([b"ab", b"", "né".encode()])
+    assert bytes(to_bytes(tensor)) == b"\x02\0\0\0ab\0\0\0\0\x03\0\0\0n\xc3\xa9"
+    assert to_json(tensor) == ["ab", "", "né"]
+    text = from_bytes(declared("BYTES", text=True), to_bytes(tensor), [3])
+    assert text.tolist() == ["ab", "", "né"]
+    assert from_json(declared("BYTES", text=True), ["a", "né"], [2]).tolist() == ["a", "né"]
+    assert from_json(declared("BYTES"), [["a"], ["né"]], [2, 1]).tolist() == [[b"a"], ["né".encode()]]
+
+
+def test_a_view_that_does_not_lie_in_one_piece() -> None:
+    tensor = np.arange(6, dtype=np.int16).reshape(2, 3).T
+    assert bytes(to_bytes(tensor)) == np.ascontiguousarray(tensor).tobytes()
+    assert list(to_json(tensor)) == [0, 3, 1, 4, 2, 5]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "told"),
+    [
+        ("BOOL", [0, 1], "no BOOL: got int"),
+        ("INT8", [1, 128], "no INT8: signed char is greater than maximum"),
+        ("UINT8", [1, -1], "no UINT8"),
+        ("UINT64", [1, 2**64], "no UINT64"),
+        ("FP16", [1, 7e4], "no FP16: a number is too large"),
+        ("FP64", [1, 10**400], "no FP64"),
+        ("BYTES", [1, "a"], "no BYTES: got int"),
+        ("INT32", [1, "1"], "no INT32"),
+    ],
+)
+def test_what_a_datatype_does_not_hold(name: str, data: list[Any], told: str) -> None:
+    with pytest.raises(BadRequest, match=told):
+        from_json(declared(name), data, [2])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text", "told"),
+    [
+        ("BOOL", b"\0\2", False, "no BOOL: a byte is 0 or 1"),
+        ("INT16", b"\0\0", False, r"2 bytes, its shape \[2\] asks for 4"),
+        ("BYTES", b"\1\0\0\0a", False, "1 elements in its bytes"),
+        ("BYTES", b"\1\0\0\0a\1\0\0", False, "holds no BYTES behind their lengths"),
+        ("BYTES", b"\1\0\0\0a\xff\xff\xff\xffb", False, "an element of 4294967295 bytes ends behind the tensor"),
+        ("BYTES", b"\1\0\0\0a\1\0\0\0\xff", True, "holds no UTF-8 BYTES"),
+    ],
+)
+def test_bytes_that_are_no_tensor(name: str, content: bytes, text: bool, told: str) -> None:
+    with pytest.raises(BadRequest, match=told):
+        from_bytes(declared(name, text), memoryview(content), [2])
+
+
+def test_a_scalar_has_no_list_to_nest() -> None:
+    assert from_json(Declared("a", "FP32", ()), [2.5], []).tolist() == 2.5
+    with pytest.raises(BadRequest, match="holds what is no FP32: must be real number, not list"):
+        from_json(Declared("a", "FP32", ()), [[2.5]], [])
+
+
+def test_no_more_elements_are_read_than_the_shape_has() -> None:
+    """Two million empty ones would keep everybody else waiting."""
+    with pytest.raises(BadRequest, match="has more elements in its bytes, its shape asks for 2"):
+        from_bytes(declared("BYTES"), memoryview(bytes(8_000_000)), [2])

@@ -1,0 +1,275 @@
+"""What a recipe may write for a loss, what it is told when it may not, and that labels reach the losses that need them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from attar.models import views
+from attar.models.task import Output, load_task
+from attar.pipeline.core.errors import StageError
+from attar.pipeline.recipe.recipe import explained
+from attar.stages.artifacts import Answers
+from attar.stages.distill import features
+from attar.stages.distill.choices import (
+    OF_OUTPUTS,
+    Attention,
+    Cosine,
+    Dist,
+    Dkd,
+    FeatureLoss,
+    Hint,
+    Kd,
+    LogitPearson,
+    Loss,
+    Mse,
+    Relations,
+    Rkd,
+    Similarity,
+)
+from attar.stages.distill.objective import Distillation
+from attar.stages.distill.stage import Distill
+from attar.stages.label.stage import Label
+from attar.stages.learning import losses
+from tests.stages.test_learn import new
+from tests.support.smoke import DIGITS, NOBODY, RESIDUAL, artifact, weights
+from tests.system.test_imports import HEAVY, loaded
+
+LOSS: TypeAdapter[Loss] = TypeAdapter(Loss)
+FEATURE_LOSS: TypeAdapter[FeatureLoss] = TypeAdapter(FeatureLoss)
+LAYERS = {"student": "body.2", "teacher": "body.4"}
+
+
+def refused(losses: Any) -> str:
+    """What the command line says of ``losses = ...`` in ``[student]``."""
+    with pytest.raises(ValidationError) as caught:
+        Distill(task="a:b", network="c:d", losses=losses)
+    return "\n".join(explained("student", Distill, item) for item in caught.value.errors())
+
+
+# ---- picked by kind
+
+
+@pytest.mark.parametrize(
+    ("written", "picked"),
+    [
+        ({"kind": "kd", "temperature": 2}, Kd(temperature=2.0)),
+        ({"kind": "kd", "standardize": True, "weight": 9}, Kd(standardize=True, weight=9.0)),
+        ({"kind": "dkd", "beta": 2.0}, Dkd(alpha=1.0, beta=2.0, temperature=4.0)),
+        ({"kind": "dist", "gamma": 0}, Dist(beta=1.0, gamma=0.0, temperature=1.0)),
+        ({"kind": "logit_pearson", "output": "logits"}, LogitPearson(output="logits")),
+        ({"kind": "mse", "output": "value"}, Mse(output="value")),
+        ({"kind": "cosine", "weight": 2}, Cosine(weight=2.0)),
+        ({"kind": "relations", "angle": 2}, Relations(similarity=1.0, distance=0.0, angle=2.0)),
+    ],
+)
+def test_a_recipe_picks_a_loss_of_outputs(written: dict[str, object], picked: Loss) -> None:
+    assert LOSS.validate_python(written) == picked
+
+
+@pytest.mark.parametrize(
+    ("written", "picked"),
+    [
+        ({"kind": "rkd", "distance": 25, "angle": 50}, Rkd(**LAYERS, distance=25.0, angle=50.0)),
+        ({"kind": "similarity", "weight": 3000}, Similarity(**LAYERS, weight=3000.0)),
+        ({"kind": "attention"}, Attention(**LAYERS)),
+        ({"kind": "hint"}, Hint(**LAYERS)),
+    ],
+)
+def test_a_recipe_picks_a_loss_of_features(written: dict[str, object], picked: FeatureLoss) -> None:
+    assert FEATURE_LOSS.validate_python(written | LAYERS) == picked
+
+
+def test_both_fit_in_one_list() -> None:
+    adapter: TypeAdapter[list[Loss | FeatureLoss]] = TypeAdapter(list[Loss | FeatureLoss])
+    assert adapter.validate_python([{"kind": "kd"}, {"kind": "hint"} | LAYERS]) == [Kd(), Hint(**LAYERS)]
+
+
+def test_settings_are_read_without_torch() -> None:
+    assert not loaded("import attar.stages.distill.choices, attar.stages.distill.stage") & HEAVY
+
+
+# ---- what a recipe may not write
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        (
+            {"kind": "kdd"},
+            "student.losses.0: Input tag 'kdd' found .* expected tags: 'kd', 'dkd', 'dist', 'logit_pearson', 'mse'",
+        ),
+        ({"temperature": 2}, "student.losses.0: Unable to extract tag using discriminator 'kind'"),
+        ({"kind": "kd", "temperature": 0}, "student.losses.0.kd.temperature: Input should be greater than 0; got 0"),
+        ({"kind": "kd", "weight": 0}, "student.losses.0.kd.weight: Input should be greater than 0; got 0"),
+        ({"kind": "kd", "weight": float("inf")}, "student.losses.0.kd.weight: Input should be a finite number; got inf"),
+        ({"kind": "kd", "standardize": "often"}, "student.losses.0.kd.standardize: Input should be a valid boolean"),
+        ({"kind": "mse", "temperature": 1}, "student.losses.0.mse.temperature: unknown field"),
+        ({"kind": "dkd", "alpha": -1}, "student.losses.0.dkd.alpha: Input should be greater than or equal to 0; got -1"),
+        (
+            {"kind": "dkd", "alpha": 0, "beta": 0},
+            "student.losses.0.dkd: .*alpha and beta are both 0, so the loss is always 0; raise",
+        ),
+        ({"kind": "dist", "beta": 0, "gamma": 0}, "student.losses.0.dist: .*beta and gamma are both 0"),
+        (
+            {"kind": "relations", "similarity": 0},
+            "relations: .*similarity and distance and angle are all 0, so the loss is always 0",
+        ),
+        ({"kind": "dist", "temperature": -2}, "student.losses.0.dist.temperature: Input should be greater than 0; got -2"),
+    ],
+)
+def test_what_a_recipe_may_not_write(written: dict[str, object], says: str) -> None:
+    assert re.search(says, refused([written]))
+
+
+def test_no_losses_at_all() -> None:
+    assert "student.losses: Tuple should have at least 1 item" in refused([])
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ({"kind": "hints"} | LAYERS, "expected tags: 'rkd', 'similarity', 'attention', 'hint'"),
+        ({"kind": "hint", "student": "body"}, "teacher\n  Field required"),
+        ({"kind": "attention", "student": "", "teacher": "body"}, "student\n  String should have at least 1 character"),
+        ({"kind": "rkd", "distance": 0, "angle": 0} | LAYERS, "distance and angle are both 0"),
+        ({"kind": "rkd", "angle": -1} | LAYERS, "angle\n  Input should be greater than or equal to 0"),
+    ],
+)
+def test_what_a_recipe_may_not_write_of_features(written: dict[str, object], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        FEATURE_LOSS.validate_python(written)
+
+
+OUTPUTS = {
+    "classes": Output(("batch", 3), target="class"),
+    "unlabelled": Output(("batch", 3)),
+    "value": Output(("batch", 1), kind="values", target="value"),
+    "vector": Output(("batch", 8), kind="embedding"),
+}
+
+
+@pytest.mark.parametrize("kind", ["kd", "dkd", "dist", "logit_pearson"])
+def test_the_wrong_kind_of_output(kind: str) -> None:
+    with pytest.raises(StageError, match=f"{kind} is for logits; 'value' holds values: use mse$"):
+        Distillation.check(LOSS.validate_python({"kind": kind, "output": "value"}), OUTPUTS)
+    with pytest.raises(StageError, match=f"{kind} is for logits; 'vector' holds embedding: use mse, cosine or relations$"):
+        Distillation.check(LOSS.validate_python({"kind": kind, "output": "vector"}), OUTPUTS)
+    Distillation.check(Mse(output="value"), OUTPUTS)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "relations"])
+def test_what_compares_directions_is_for_embeddings(kind: str) -> None:
+    with pytest.raises(StageError, match=f"{kind} is for embedding; 'value' holds values: use mse$"):
+        Distillation.check(LOSS.validate_python({"kind": kind, "output": "value"}), OUTPUTS)
+    with pytest.raises(
+        StageError, match=f"{kind} is for embedding; 'classes' holds logits: use kd, dkd, dist, logit_pearson or mse$"
+    ):
+        Distillation.check(LOSS.validate_python({"kind": kind, "output": "classes"}), OUTPUTS)
+    Distillation.check(LOSS.validate_python({"kind": kind, "output": "vector"}), OUTPUTS)
+
+
+def test_every_loss_of_outputs_is_named_where_another_does_not_fit() -> None:
+    named = {loss.model_fields["kind"].default for loss in OF_OUTPUTS}
+    assert named == set(LOSS.json_schema()["discriminator"]["mapping"])
+
+
+def test_labels_that_are_not_there() -> None:
+    for loss in (Dkd(), Dkd(output="unlabelled")):
+        with pytest.raises(StageError, match="dkd needs labels, and the output 'unlabelled' has no target; name one in Output"):
+            Distillation.check_labels(loss, OUTPUTS)
+    for fine in (Dkd(output="classes"), Kd(), Mse()):
+        Distillation.check_labels(fine, OUTPUTS)
+    with pytest.raises(StageError, match="dkd needs labels, and this output has none; name its target in Output"):
+        Dkd()(torch.ones(2, 3), torch.ones(2, 3), None)
+
+
+# ---- what the settings compute
+
+
+def test_settings_reach_the_functions() -> None:
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 6, 4, generator=generator)
+    labels = torch.randint(4, (6,), generator=generator)
+    hot = losses.standardized(student), losses.standardized(teacher)
+    directions = losses.unit(student, 1), losses.unit(teacher, 1)
+    expected: dict[Loss, torch.Tensor] = {
+        Kd(temperature=3.0): losses.kd(student, teacher, 3.0),
+        Kd(temperature=2.0, standardize=True): losses.kd(*hot, 2.0),
+        Dkd(alpha=2.0, beta=3.0, temperature=5.0): losses.dkd(student, teacher, labels, 2.0, 3.0, 5.0),
+        Dist(beta=2.0, gamma=3.0, temperature=5.0): losses.dist(student, teacher, 2.0, 3.0, 5.0),
+        LogitPearson(): losses.logit_pearson(student, teacher),
+        Mse(): losses.mse(student, teacher),
+        Cosine(): losses.cosine(student, teacher),
+        Relations(): features.similarity(*directions),
+        Relations(similarity=2.0, distance=3.0, angle=4.0): 2 * features.similarity(*directions)
+        + 3 * features.rkd_distance(*directions)
+        + 4 * features.rkd_angle(*directions),
+    }
+    for loss, value in expected.items():
+        assert loss(student, teacher, labels).item() == value.item()
+        assert loss.labels or loss(student, teacher, None).item() == value.item()
+
+
+def test_settings_reach_the_functions_of_features() -> None:
+    student, teacher = torch.randn(2, 6, 4, 3, generator=torch.Generator().manual_seed(0))
+    distance, angle = features.rkd_distance(student, teacher), features.rkd_angle(student, teacher)
+    expected: dict[FeatureLoss, torch.Tensor] = {
+        Rkd(**LAYERS): distance + 2 * angle,
+        Rkd(**LAYERS, angle=0.0): distance,
+        Rkd(**LAYERS, distance=0.0, angle=3.0): 3 * angle,
+        Similarity(**LAYERS): features.similarity(student, teacher),
+        Attention(**LAYERS): features.attention(student, teacher),
+        Hint(**LAYERS): features.hint(student, teacher),
+    }
+    for loss, value in expected.items():
+        assert loss(student, teacher).item() == value.item()
+    assert [loss.regressed for loss in expected] == 5 * [False] + [True]
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
+    folder = tmp_path_factory.mktemp("answers")
+    teacher, out = weights(folder / "teacher", RESIDUAL, DIGITS, width=4), new(folder)
+    return artifact(Answers, out, Label(task=DIGITS, views=1).run(out, teacher=teacher))
+
+
+def test_labels_reach_the_losses_that_need_them(answers: Answers) -> None:
+    task = load_task(DIGITS)
+    seen = views.chunk(task, task.split("train"), 0, seed=0, view=0)
+    student = torch.randn(len(seen.indices), 10, generator=torch.Generator().manual_seed(0))
+    teacher = torch.from_numpy(answers.rows("train", 0)["logits"][seen.indices].astype(np.float32))
+    labels = torch.from_numpy(np.asarray(seen.targets["label"], np.int64))
+    expected = 0.5 * losses.dkd(student, teacher, labels, 1.0, 8.0, 4.0) + 3 * losses.logit_pearson(student, teacher)
+    objective = Distillation(1.0, (Dkd(weight=0.5), LogitPearson(weight=3.0)), answers)
+    objective.prepare(task)
+    assert objective(task, {"logits": student}, seen, 0).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_samples_without_labels_are_distilled_by_what_needs_none(answers: Answers) -> None:
+    task = load_task(DIGITS)
+    seen = replace(views.chunk(task, task.split("train"), 0, seed=0, view=0), targets={})
+    student = torch.zeros(len(seen.indices), 10)
+    assert Distillation(1.0, (Kd(), Dist()), answers)(task, {"logits": student}, seen, 0).item() > 0
+
+
+def test_a_loss_without_its_labels_is_refused_before_training(answers: Answers) -> None:
+    unlabelled = type("Unlabelled", (type(load_task(DIGITS)),), {"outputs": {"logits": Output(("batch", 10))}})()
+    Distillation(1.0, (Kd(),), answers).prepare(unlabelled)
+    with pytest.raises(StageError, match="dkd needs labels, and the output 'logits' has no target"):
+        Distillation(1.0, (Kd(), Dkd()), answers).prepare(unlabelled)
+
+
+@pytest.mark.parametrize("kind", ["kd", "dkd", "dist", "logit_pearson"])
+def test_a_student_is_distilled_by_each(tmp_path: Path, answers: Answers, kind: str) -> None:
+    settings: dict[str, Any] = {"network": RESIDUAL, "options": {"width": 4}, "epochs": 4, "learning_rate": 0.01}
+    stage = Distill(task=DIGITS, losses=({"kind": kind},), lambda_kd=1, **settings)
+    history = stage.run(new(tmp_path), teacher=NOBODY, answers=answers)["history"]
+    assert history[-1]["loss"] < history[0]["loss"]

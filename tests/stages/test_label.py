@@ -1,0 +1,106 @@
+"""Labelling: the stored answers are the teacher's to exactly the views that a student reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from attar.models import views
+from attar.models.task import (
+    Array,
+    Task,
+    load_task,
+)
+from attar.pipeline.core.errors import StageError
+from attar.pipeline.core.file_cache import kept
+from attar.pipeline.core.progress import listening
+from attar.stages.artifacts import Answers, Weights
+from attar.stages.label.stage import Label
+from tests.stages.test_learn import READER, SENTENCES, Interrupted, interrupt_at, new
+from tests.support.smoke import DIGITS, artifact, weights
+
+
+@pytest.fixture(params=["digits", "sentences"])
+def teacher(request: pytest.FixtureRequest, tmp_path: Path, digits_weights: Weights) -> Weights:
+    return digits_weights if request.param == "digits" else weights(tmp_path / "teacher", READER, SENTENCES)
+
+
+def label(teacher: Weights, out: Path, **settings: Any) -> Answers:
+    stage = Label(**{"task": teacher.facts["task"], "views": 2, **settings})
+    return artifact(Answers, out, stage.run(out, teacher=teacher))
+
+
+def asked(task: Task, teacher: Weights, seen: views.Seen) -> dict[str, Array]:
+    with teacher.open() as predict:
+        return predict(seen.inputs)
+
+
+def test_answers_belong_to_their_view(tmp_path: Path, teacher: Weights) -> None:
+    task = load_task(teacher.facts["task"])
+    answers = label(teacher, new(tmp_path), view_seed=5)
+    for view in range(2):
+        seen = views.chunk(task, task.split("train"), 1, seed=5, view=view)
+        for name, expected in asked(task, teacher, seen).items():
+            stored = answers.rows("train", view)[name]
+            assert len(stored) == len(task.split("train"))
+            assert stored[seen.indices].tobytes() == expected.astype(np.float16).astype(np.float32).tobytes()
+
+
+def test_clean_answers_are_float32(tmp_path: Path, teacher: Weights) -> None:
+    task = load_task(teacher.facts["task"])
+    answers = label(teacher, new(tmp_path))
+    for split in ("validation", "test"):
+        seen = views.chunk(task, task.split(split), 0)
+        for name, expected in asked(task, teacher, seen).items():
+            stored = answers.of(split)[name]
+            assert stored.dtype == np.float32
+            assert stored[seen.indices].tobytes() == expected.tobytes()
+
+
+def test_facts_and_files(tmp_path: Path, digits_weights: Weights) -> None:
+    answers = label(digits_weights, new(tmp_path))
+    assert answers.facts == {
+        "task": DIGITS,
+        "views": 2,
+        "seed": 0,
+        "samples": {"train": 1197, "validation": 300, "test": 300},
+        "outputs": ["logits"],
+        "device": "cpu",
+    }
+    names = [f"{name}.00000.safetensors" for name in ("test.clean", "train.0", "train.1", "validation.clean")]
+    assert sorted(path.name for path in answers.root.iterdir()) == names
+
+
+def test_an_interruption_costs_no_finished_shard(tmp_path: Path, digits_weights: Weights) -> None:
+    whole, broken = label(digits_weights, new(tmp_path, "whole")), new(tmp_path, "broken")
+    with pytest.raises(Interrupted), listening(interrupt_at(1)):
+        label(digits_weights, broken)
+    marks = {path.name: path.stat().st_mtime_ns for path in kept(broken).folder.iterdir()}
+    assert len(marks) == 1
+    again = label(digits_weights, broken)
+    assert {path.name: path.stat().st_mtime_ns for path in kept(broken).folder.iterdir()}.items() > marks.items()
+    for path in whole.root.iterdir():
+        assert (again.root / path.name).read_bytes() == path.read_bytes()
+
+
+class Loud(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+        self.factor = factor
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        made: torch.Tensor = self.layer(image.flatten(1))  # (B, 1, 8, 8) -> (B, 10)
+        return made * self.factor
+
+
+@pytest.mark.parametrize("factor", [1e9, float("nan")])
+def test_answers_that_float16_cannot_hold(tmp_path: Path, factor: float) -> None:
+    teacher = weights(tmp_path / "teacher", "tests.stages.test_label:Loud", DIGITS, factor=factor)
+    with pytest.raises(StageError, match="more than float16 holds; scale it"):
+        label(teacher, new(tmp_path))

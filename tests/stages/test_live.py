@@ -1,0 +1,107 @@
+"""Losses of features: the teacher runs beside the student, unchanged, and wrong layers are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from attar.engines.runtimes.torch import build, call
+from attar.models.task import load_task
+from attar.pipeline.core.errors import StageError
+from attar.stages.artifacts import Answers, Weights
+from attar.stages.distill.choices import Attention, FeatureLoss, Hint, Kd, Rkd, Similarity
+from attar.stages.distill.features import attention
+from attar.stages.distill.live import Live
+from attar.stages.distill.objective import Distillation
+from attar.stages.distill.stage import Distill
+from attar.stages.label.stage import Label
+from attar.stages.teach.stage import Teach
+from tests.stages.test_learn import new
+from tests.support.smoke import DIGITS, NOBODY, RESIDUAL, artifact
+
+STUDENT: dict[str, Any] = {"task": DIGITS, "network": RESIDUAL, "options": {"width": 4}, "epochs": 1, "learning_rate": 0.01}
+TASK = load_task(DIGITS)
+Taught = tuple[Weights, Answers]
+PAIRS: list[FeatureLoss] = [
+    Attention(student="stages.1", teacher="stages.1"),
+    Similarity(student="stages.2", teacher="stages.2"),
+    Rkd(student="head.1", teacher="head.1"),
+    Hint(student="stages.0", teacher="stages.0"),
+]
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Taught:
+    folder = tmp_path_factory.mktemp("live")
+    root, out = new(folder, "teacher"), new(folder)
+    teacher = artifact(Weights, root, Teach(**STUDENT | {"options": {"width": 8}}).run(root))
+    return teacher, artifact(Answers, out, Label(task=DIGITS, views=1).run(out, teacher=teacher))
+
+
+def live(*losses: FeatureLoss, width: int = 4) -> tuple[torch.nn.Module, torch.nn.Module, Live]:
+    torch.manual_seed(0)
+    student, teacher = build(RESIDUAL, {"width": width}), build(RESIDUAL, {"width": 8})
+    return student, teacher, Live(TASK, student, teacher, losses)
+
+
+def test_the_weighted_sum_of_what_the_two_layers_answer() -> None:
+    losses = [Attention(student="stages.1", teacher="stages.1", weight=weight) for weight in (2.0, 0.5)]
+    student, teacher, found = live(*losses)
+    inputs = TASK.example(np.random.default_rng(1), batch=6)
+    seen: list[torch.Tensor] = []
+    for module in (student, teacher):
+        module.get_submodule("stages.1").register_forward_hook(lambda layer, given, answer: seen.append(answer))
+    call(student, TASK, inputs)
+    got = found(inputs).item()
+    assert got == pytest.approx(2.5 * attention(*seen).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", PAIRS, ids=lambda loss: str(loss.kind))
+def test_every_kind_teaches_the_student_and_leaves_the_teacher_alone(taught: Taught, tmp_path: Path, loss: Any) -> None:
+    teacher, answers = taught
+    before = (teacher.root / "weights.safetensors").read_bytes()
+    facts = Distill(**STUDENT, losses=(Kd(), loss)).run(new(tmp_path), teacher=teacher, answers=answers)
+    assert np.isfinite(facts["history"][0]["loss"])
+    assert (teacher.root / "weights.safetensors").read_bytes() == before
+
+
+def test_only_regressors_are_trained_beside_the_student() -> None:
+    student, teacher, found = live(*PAIRS)
+    assert {name for name, _ in found.named_parameters()} == {"regressors.3.weight", "regressors.3.bias"}
+    inputs = TASK.example(np.random.default_rng(1), batch=6)
+    call(student, TASK, inputs)
+    found(inputs).backward()
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert any(parameter.grad is not None for parameter in student.parameters())
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [
+        (Attention(student="stage.1", teacher="stages.1"), r"the student has no layer 'stage\.1'; did you mean 'stages\.1'"),
+        (Attention(student="stages.1", teacher="body"), r"the teacher has no layer 'body'; .*known: "),
+        (
+            Hint(student="stages.0", teacher="stages.1"),
+            "hint: the student's features are .* layers of the same height and width",
+        ),
+    ],
+)
+def test_a_wrong_layer_is_named(loss: FeatureLoss, told: str) -> None:
+    with pytest.raises(StageError, match=told):
+        live(loss)
+
+
+def test_without_a_teacher_a_loss_of_features_says_what_it_needs(taught: Taught) -> None:
+    objective = Distillation(0.9, [PAIRS[0]], taught[1])
+    with pytest.raises(StageError, match="attention is a loss of features, for which the teacher itself is needed"):
+        objective.beside(TASK, build(RESIDUAL, {"width": 4}))
+
+
+def test_stored_answers_alone_never_open_the_teacher(taught: Taught, tmp_path: Path) -> None:
+    """Another architecture, loss, share, temperature and schedule: the teacher is a folder that does not exist."""
+    other = {"options": {"width": 6}, "lambda_kd": 0.5, "losses": (Kd(temperature=2.0),), "schedule": "cosine"}
+    assert Distill(**STUDENT | other).run(new(tmp_path), teacher=NOBODY, answers=taught[1])["history"]

@@ -1,0 +1,268 @@
+"""A teacher that is an ONNX file: checked against its task, kept whole, asked through ONNX Runtime, never looked into."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from attar.models.task import InMemory, Output, Split, SplitName, Tensor
+from attar.pipeline.core.errors import StageError
+from attar.pipeline.keys.deciders import settings
+from attar.pipeline.keys.fingerprint import Fingerprint
+from attar.stages.artifacts import Model, OnnxModel
+from attar.stages.distill.live import layered
+from attar.stages.export import Export
+from attar.stages.label.stage import Label
+from attar.stages.teach.opaque import check_interface, loaded, precision
+from attar.stages.teach.stage import Teach
+from tests.stages.test_learn import new
+from tests.support import tiny
+from tests.support.proof_parts import TEACHER, Matrix, Points, write_graph
+from tests.support.smoke import artifact
+
+RECIPE = tiny.RECIPE.replace(
+    '[teacher]\nnetwork = "nets.py:teacher"\nepochs = 6\nbatch = 64\nlearning_rate = 0.02\n', '[teacher]\nonnx = "teacher.onnx"\n'
+).replace("int8", "fp32")
+
+
+class Apart(Points):
+    """Splits that do not overlap."""
+
+    def split(self, name: SplitName) -> Split:
+        x = np.random.default_rng(len(name)).standard_normal((400, 2)).astype(np.float32)
+        return InMemory({"x": x}, {"label": (x * np.float32(0.5) @ TEACHER).argmax(1)})
+
+
+NAME = "tests.stages.test_opaque:Apart"
+
+
+class Whole(Apart):
+    inputs = {"x": Tensor("int64", ("batch", 2))}
+
+
+class Wide(Apart):
+    outputs = {"logits": Output(("batch", 4), target="label")}
+
+
+class Other(Apart):
+    outputs = {"scores": Output(("batch", 3), target="label")}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    write_graph(tmp_path / "teacher.onnx", TEACHER)
+    return tmp_path / "teacher.onnx"
+
+
+def adopted(file: Path, out: Path, task: str = NAME) -> OnnxModel:
+    return artifact(OnnxModel, out, Teach(task=task, onnx=file).run(out))
+
+
+def test_facts_tell_what_can_be_known(tmp_path: Path, file: Path) -> None:
+    teacher = adopted(file, new(tmp_path))
+    assert teacher.facts == {
+        "task": NAME,
+        "graphs": ["model"],
+        "precision": "fp32",
+        "opset": 20,
+        "inputs": {"x": ["batch", 2]},
+        "outputs": {"logits": ["batch", 3]},
+        "parameters": 6,
+        "device": "cpu",
+        "score": 1.0,  # the labels are this very matrix's
+        "history": [],
+        "best_epoch": 0,
+    }
+    assert onnx.load(teacher.file()) == onnx.load(file)
+
+
+def test_the_store_gives_back_what_was_put_in(tmp_path: Path, file: Path) -> None:
+    assert Teach.makes() is Model
+    facts = Teach(task=NAME, onnx=file).run(tmp_path)
+    assert type(Model.found("key", "digest", tmp_path, facts)) is OnnxModel
+    assert type(Model.found("key", "digest", tmp_path, {"network": "nets.py:teacher"})).__name__ == "Weights"
+
+
+def test_external_data_is_kept_in_one_file(tmp_path: Path, file: Path) -> None:
+    outside = tmp_path / "outside" / "teacher.onnx"
+    outside.parent.mkdir()
+    onnx.save(onnx.load(file), outside, save_as_external_data=True, location="teacher.onnx_data", size_threshold=0)
+    teacher = adopted(outside, new(tmp_path))
+    assert sorted(path.name for path in teacher.root.iterdir()) == ["model.onnx", "model.onnx.data"]
+    for path in outside.parent.iterdir():
+        path.unlink()
+    with teacher.open() as predict:
+        np.testing.assert_array_equal(predict({"x": np.eye(2, dtype=np.float32)})["logits"], TEACHER)
+    assert teacher.size > TEACHER.nbytes
+
+
+def test_its_answers_are_stored_and_the_reference_is_the_same_graph(tmp_path: Path, file: Path) -> None:
+    teacher = adopted(file, new(tmp_path))
+    labelled, exported = tmp_path / "labelled", tmp_path / "exported"
+    labelled.mkdir()
+    exported.mkdir()
+    reference = artifact(OnnxModel, exported, Export().run(exported, weights=teacher))
+    assert reference.file().read_bytes() == teacher.file().read_bytes()
+    assert reference.facts == {
+        **{name: teacher.facts[name] for name in ("task", "graphs", "precision", "opset", "inputs", "outputs", "parameters")},
+        "exporter": "none",
+        "difference": 0.0,
+    }
+    facts = Label(task=NAME, views=1, device="cpu").run(labelled, teacher=teacher)
+    assert (facts["device"], facts["samples"]) == ("cpu", {"train": 400, "validation": 400, "test": 400})
+
+
+def test_its_layers_cannot_be_compared(tmp_path: Path, file: Path) -> None:
+    with pytest.raises(StageError, match="of an ONNX teacher only inputs and outputs are known; use losses of answers"):
+        layered(Apart(), adopted(file, new(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        (Whole, "reads 'x' as float32, Whole gives it as int64"),
+        (Wide, "has 'logits' with the axes ['batch', 3], Wide says ['batch', 4]; an axis that the task names must be"),
+        (Other, "answers logits, the task names scores; "),
+    ],
+)
+def test_what_does_not_fit_the_task_is_refused(file: Path, task: type[Points], said: str) -> None:
+    with pytest.raises(StageError, match=re.escape(said)):
+        check_interface(task(), loaded(file), file)
+
+
+def graph(
+    path: Path, nodes: list[onnx.NodeProto], inputs: dict[str, list[int | str]], classes: int = 3, **weights: Matrix
+) -> Path:
+    """``logits`` [batch, classes] from these nodes."""
+    given = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()]
+    made = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", classes])]
+    initializers = [numpy_helper.from_array(weight, name) for name, weight in weights.items()]
+    whole = helper.make_graph(nodes, "made", given, made, initializers)
+    onnx.save(helper.make_model(whole, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    return path
+
+
+PRODUCT = helper.make_node("MatMul", ["x", "matrix"], ["logits"])
+
+
+def test_a_fixed_batch_is_refused(tmp_path: Path) -> None:
+    file = graph(tmp_path / "fixed.onnx", [PRODUCT], {"x": [1, 2]}, matrix=TEACHER)
+    with pytest.raises(StageError, match=r"has 'x' with the axes \[1, 2\], Apart says \['batch', 2\]"):
+        adopted(file, new(tmp_path))
+
+
+def test_an_input_that_the_task_does_not_give_is_refused(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Add", ["x", "shift"], ["y"]), helper.make_node("MatMul", ["y", "matrix"], ["logits"])]
+    file = graph(tmp_path / "two.onnx", nodes, {"x": ["batch", 2], "shift": ["batch", 2]}, matrix=TEACHER)
+    with pytest.raises(StageError, match="reads x, shift, the task names x; it wants shift too"):
+        adopted(file, new(tmp_path))
+
+
+def test_an_answer_that_is_not_finite_is_refused_with_its_size(tmp_path: Path) -> None:
+    nodes = [helper.make_node("MatMul", ["x", "matrix"], ["y"]), helper.make_node("Div", ["y", "zero"], ["logits"])]
+    file = graph(tmp_path / "nan.onnx", nodes, {"x": ["batch", 2]}, matrix=TEACHER, zero=np.zeros(3, np.float32))
+    with pytest.raises(StageError, match=r"at batch 1: .* answers 'logits' as float32 \[1, 3\], .* all of it finite"):
+        adopted(file, new(tmp_path))
+
+
+def test_what_is_no_graph_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.onnx").write_text("not a graph")
+    with pytest.raises(StageError, match=r"text.onnx is not valid ONNX .* export it again"):
+        adopted(tmp_path / "text.onnx", new(tmp_path))
+
+
+def test_weights_that_no_key_would_see_are_refused(tmp_path: Path, file: Path) -> None:
+    onnx.save(onnx.load(file), tmp_path / "t.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    with pytest.raises(StageError, match=r"has weights in weights.bin, .* location='t.onnx.data'"):
+        adopted(tmp_path / "t.onnx", new(tmp_path))
+
+
+def constant_outside(path: Path, location: str) -> None:
+    """A graph whose weights are a Constant, whose value lies in another file."""
+    (path.parent / location).parent.mkdir(exist_ok=True)
+    (path.parent / location).write_bytes(TEACHER.tobytes())
+    value = TensorProto(dims=TEACHER.shape, data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
+    value.external_data.add(key="location", value=location)
+    constant = helper.make_node("Constant", [], ["matrix"])
+    constant.attribute.append(onnx.AttributeProto(name="value", type=onnx.AttributeProto.TENSOR, t=value))
+    shapes: dict[str, list[str | int | None]] = {"x": ["batch", 2], "logits": ["batch", 3]}
+    x, logits = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items())
+    product = helper.make_node("MatMul", ["x", "matrix"], ["logits"])
+    graph = helper.make_graph([constant, product], "outside", [x], [logits])
+    path.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString())
+
+
+def test_constants_that_lie_outside_are_kept_too(tmp_path: Path) -> None:
+    constant_outside(tmp_path / "t.onnx", "t.onnx.data")
+    teacher = adopted(tmp_path / "t.onnx", new(tmp_path))
+    (tmp_path / "t.onnx.data").unlink()
+    with teacher.open() as predict:
+        np.testing.assert_array_equal(predict({"x": np.eye(2, dtype=np.float32)})["logits"], TEACHER)
+
+
+@pytest.mark.parametrize("location", ["other.bin", "t.onnx_data/weights.bin"])
+def test_constants_that_no_key_would_see_are_refused(tmp_path: Path, location: str) -> None:
+    constant_outside(tmp_path / "t.onnx", location)
+    with pytest.raises(StageError, match=f"has weights in {location}, whose bytes would not count in the key"):
+        adopted(tmp_path / "t.onnx", new(tmp_path))
+
+
+def test_external_data_counts_in_the_key(tmp_path: Path, file: Path) -> None:
+    before = settings(Teach(task=NAME, onnx=file))["onnx"]
+    (tmp_path / "teacher.onnx.data").write_bytes(b"1")
+    between = settings(Teach(task=NAME, onnx=file))["onnx"]
+    (tmp_path / "teacher.onnx.data").write_bytes(b"2")
+    assert len({before, between, settings(Teach(task=NAME, onnx=file))["onnx"]}) == 3
+
+
+def test_precision_is_what_the_weights_are_stored_in_or_int8(tmp_path: Path) -> None:
+    half = graph(
+        tmp_path / "h.onnx",
+        [helper.make_node("Cast", ["matrix"], ["m"], to=1), PRODUCT],
+        {"x": ["batch", 2]},
+        matrix=TEACHER.astype(np.float16),
+    )
+    quantized = graph(
+        tmp_path / "q.onnx", [helper.make_node("DynamicQuantizeLinear", ["x"], ["a", "b", "c"])], {"x": ["batch", 2]}
+    )
+    assert [precision(onnx.load(path)) for path in (half, quantized)] == ["fp16", "int8"]
+
+
+def circle(path: Path) -> None:
+    """The rule itself: ``logits`` are 10 (r² - 0.6) and its negative, for points inside where that is below 0."""
+    square = helper.make_node("Mul", ["point", "point"], ["squares"])
+    total = helper.make_node("Gemm", ["squares", "weight", "bias"], ["logits"])
+    weights = {"weight": np.array([[10, -10], [10, -10]], np.float32), "bias": np.array([-6, 6], np.float32)}
+    graph(path, [square, total], {"point": ["batch", 2]}, classes=2, **weights)
+
+
+@pytest.mark.slow
+def test_a_whole_run_from_an_onnx_file(tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    tiny.write(folder, recipe=RECIPE)
+    circle(folder / "teacher.onnx")
+    made = tiny.run(folder)
+    assert made["targets"]["cpu"]["verdict"] == "passed"
+    assert tiny.entry(made, "teacher")["facts"]["score"] == 1.0
+    hops = {hop["hop"]: hop for hop in tiny.entry(made, "cpu.evidence")["facts"]["hops"]}
+    assert (hops["teacher"]["format"], hops["teacher"]["precision"], hops["teacher"]["parameters"]) == ("ONNX", "fp32", 6)
+    assert hops["student"]["format"] == "PyTorch"
+    assert hops["reference"]["teacher"]["largest_difference"] == 0.0
+    again = tiny.attar(folder, "plan", "recipe.toml", "--json")
+    assert again.returncode == 0, again.stderr
+    assert "reuse" in again.stdout
+
+
+def test_the_code_that_adopts_a_graph_counts_for_such_a_teacher_alone(tmp_path: Path, file: Path) -> None:
+    code, stage = Fingerprint(tmp_path), "attar.stages.teach.stage:Teach"
+    trained = code.of([stage, *Teach(task=NAME, network="nets.py:teacher").following()])
+    opaque = code.of([stage, *Teach(task=NAME, onnx=file).following()])
+    assert not any(name.startswith("attar.stages.teach.opaque") for name in trained.definitions)
+    assert "onnxruntime" not in trained.packages
+    assert "attar.stages.teach.opaque:check_axes" in opaque.definitions
+    assert "onnxruntime" in opaque.packages

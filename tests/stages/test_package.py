@@ -1,0 +1,210 @@
+"""Package: what is written, what is refused, and that the result opens without torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from pydantic import ValidationError
+from safetensors.numpy import load_file
+
+from attar.bundle.card import signed
+from attar.bundle.manifest import Manifest, Output, Tensor
+from attar.pipeline.core.errors import Rejected, StageError
+from attar.proof.gates import Gates
+from attar.stages import package
+from attar.stages.artifacts import Evidence
+from attar.stages.judge import Judge
+from attar.stages.package import Package
+from tests.support.proof_parts import NAME, STUDENT, TEACHER, Chain, digest, engine, onnx_model, verdict
+
+GATES = Gates(score_drop=0.2, correlation=0.9, teacher_score=0.9)
+
+
+def packaged(root: Path, gates: Gates = GATES, task: str = NAME, **changed: Any) -> Path:
+    """The bundle of a chain in ``root``; the hops that Package reads may be replaced."""
+    chain = Chain(root, task=task)
+    inputs = chain.inputs()
+    evidence = chain.evidence(inputs)
+    judged = verdict(Judge(gates=gates).run(root, evidence=evidence))
+    given = {name: inputs[name] for name in ("onnx", "model", "engine")}
+    out = root / "out"
+    out.mkdir()
+    Package(task=task, name="points").run(out, **{**given, "evidence": evidence, "verdict": judged, **changed})
+    return out
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return packaged(tmp_path_factory.mktemp("package"))
+
+
+def write_by_range(path: Path) -> None:
+    """``x @ STUDENT`` times 1 and a hundredth of the largest |x| of the whole call, as dynamic int8 rounds by it."""
+    x, logits = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", size]) for name, size in (("x", 2), ("logits", 3))
+    )
+    nodes = [
+        helper.make_node("Abs", ["x"], ["size"]),
+        helper.make_node("ReduceMax", ["size"], ["largest"], keepdims=0),
+        helper.make_node("Mul", ["largest", "hundredth"], ["more"]),
+        helper.make_node("MatMul", ["x", "matrix"], ["product"]),
+        helper.make_node("Mul", ["product", "more"], ["shift"]),
+        helper.make_node("Add", ["product", "shift"], ["logits"]),
+    ]
+    weights = {"matrix": STUDENT, "hundredth": np.float32(0.01)}
+    constants = [numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()]
+    graph = helper.make_graph(nodes, "by_range", [x], [logits], constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+
+
+def test_an_engine_whose_answers_depend_on_the_whole_call_is_packaged(tmp_path: Path) -> None:
+    chain = Chain(tmp_path)
+    inputs = chain.inputs()
+    for hop in ("model", "engine"):
+        write_by_range(inputs[hop].root / "model.onnx")
+    evidence = chain.evidence(inputs)
+    judged = verdict(Judge(gates=Gates(correlation=0.5)).run(tmp_path, evidence=evidence))
+    given = {name: inputs[name] for name in ("onnx", "model", "engine")}
+    (tmp_path / "out").mkdir()
+    facts = Package(task=NAME, name="points").run(tmp_path / "out", **given, evidence=evidence, verdict=judged)
+    assert facts["golden"]["requests"] == 16
+
+
+def manifest_of(bundle: Path) -> Manifest:
+    return Manifest.model_validate_json((bundle / "manifest.json").read_text())
+
+
+def test_the_layout(bundle: Path) -> None:
+    assert sorted(path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()) == [
+        "README.md",
+        "SHA256SUMS",
+        "engines/onnxruntime/model.onnx",
+        "golden.safetensors",
+        "graphs/model.onnx",
+        "manifest.json",
+        "reference/model.onnx",
+        "report.html",
+        "triton/points/1/model.onnx",
+        "triton/points/config.pbtxt",
+        "triton/points/labels.txt",
+        "triton/points/warmup/0",
+    ]
+
+
+def test_the_manifest_says_all_that_serving_needs(bundle: Path) -> None:
+    manifest = manifest_of(bundle)
+    assert manifest.inputs == {"x": Tensor(dtype="float32", axes=("batch", 2))}
+    assert manifest.outputs == {"logits": Output(dtype="float32", axes=("batch", 3), kind="logits")}
+    assert manifest.labels == ["right", "up", "other"]
+    assert manifest.ranges == {"batch": (1, 8)}
+    assert (manifest.engine.runtime, manifest.engine.threads) == ("onnxruntime", 1)
+    assert manifest.verdict.verdict == "passed"
+    assert manifest.verdict.gated
+    assert {hop["hop"] for hop in manifest.ledger["hops"]} >= {"teacher", "engine"}
+
+
+def test_the_lineage_leads_back_to_the_teacher(bundle: Path) -> None:
+    lineage = manifest_of(bundle).lineage
+    assert lineage.keys() >= {"teacher", "answers", "reference", "student", "onnx", "model", "engine", "evidence", "verdict"}
+    assert lineage["teacher"].key == hashlib.sha256(b"teacher").hexdigest()
+    assert lineage["engine"].facts["precision"] == "fp32"
+
+
+def test_golden_requests_are_raw_and_answered_by_both(bundle: Path) -> None:
+    golden = load_file(bundle / "golden.safetensors")
+    assert {name: array.shape for name, array in golden.items()} == {
+        "raw.x": (16, 2),
+        "teacher.logits": (16, 3),
+        "engine.logits": (16, 3),
+    }
+    assert np.allclose(golden["raw.x"] / 2 @ TEACHER, golden["teacher.logits"], atol=1e-5)
+    assert np.allclose(golden["raw.x"] / 2 @ STUDENT, golden["engine.logits"], atol=1e-5)
+
+
+def test_the_list_of_sums_is_one_that_coreutils_read(bundle: Path) -> None:
+    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=bundle, check=True, capture_output=True)
+
+
+def test_the_model_card_shows_the_proof(bundle: Path) -> None:
+    card = (bundle / "README.md").read_text()
+    assert "| engine | ONNX Runtime | fp32 |" in card
+    assert "| engine: score drop against the teacher | at most 0.2 |" in card
+    assert "| engine: correlation against model | at least 0.999 |" in card
+    assert "`batch` from 1 to 8" in card
+    assert "p50, batch 1 (µs)" in card
+    assert "`attar bench` compares the engine's speed with that of the\nfp32 student, which `reference/` holds" in card
+    assert card.splitlines()[2].startswith("Every promise is kept: ")
+    assert card.splitlines()[2].endswith(".")
+
+
+def test_a_drop_of_nothing_has_no_sign(bundle: Path) -> None:
+    assert [signed(drop) for drop in (0.0, -0.0, 4e-5, -4e-5, 0.0123, -0.5)] == ["0", "0", "0", "0", "+0.0123", "-0.5000"]
+    card = (bundle / "README.md").read_text()
+    assert "-0.0000" not in card
+    assert "| teacher | PyTorch | fp32 | 1.0000 | 0 | 1.0000 |" in card
+
+
+def test_a_failed_verdict_is_refused_with_the_hop_and_the_margin(tmp_path: Path) -> None:
+    with pytest.raises(Rejected, match=r"\(first broken hop: student\), 0\.0\d+ outside; improve student") as refused:
+        packaged(tmp_path, Gates(correlation=0.9999))
+    assert refused.value.exit_code == 3
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_an_undecided_verdict_is_not_packaged(tmp_path: Path) -> None:
+    inputs = Chain(tmp_path / "chain").inputs()
+    given = {name: inputs[name] for name in ("onnx", "model", "engine")}
+    judged = verdict({"verdict": "undecided", "summary": "undecided"})
+    with pytest.raises(Rejected, match="Only what was proven is shipped"):
+        Package(task=NAME).run(tmp_path, **given, evidence=Evidence("", "", tmp_path, {}), verdict=judged)
+
+
+def test_a_verdict_that_promises_nothing_of_the_engine_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Rejected, match=r"nothing is promised of the engine against the teacher.* add score_drop"):
+        packaged(tmp_path, Gates(teacher_score=0.9))
+
+
+@pytest.mark.parametrize(("name", "make"), [("engine", engine), ("model", onnx_model), ("onnx", onnx_model)])
+def test_the_evidence_of_something_else_is_refused(tmp_path: Path, name: str, make: Any) -> None:
+    with pytest.raises(StageError, match=rf"the evidence is of another {name} \(\w{{12}}\) .* measure again"):
+        packaged(tmp_path, **{name: make(tmp_path / "other", TEACHER)})
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_an_engine_that_does_not_repeat_its_answers_is_refused(tmp_path: Path) -> None:
+    """Its digest says that it is the one that was measured; it answers otherwise all the same."""
+    other = engine(tmp_path / "other", TEACHER)
+    same = dataclasses.replace(other, digest=digest(str(STUDENT)))
+    with pytest.raises(StageError, match="does not repeat what was measured"):
+        packaged(tmp_path, engine=same)
+
+
+@pytest.mark.parametrize("tolerance", [0, 0.02])
+def test_a_tolerance_that_proves_nothing_is_refused(tolerance: float) -> None:
+    with pytest.raises(ValidationError, match="tolerance"):
+        Package(task=NAME, tolerance=tolerance)
+
+
+def test_a_bundle_that_needs_torch_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(package, "NEVER_NEEDED", ("onnxruntime",))
+    with pytest.raises(StageError, match=r"cannot be opened without torch: .*onnxruntime"):
+        packaged(tmp_path)
+
+
+def test_external_data_travels_with_its_graph(tmp_path: Path) -> None:
+    inputs = Chain(tmp_path / "chain").inputs()
+    for name in ("onnx", "model", "engine"):
+        path = inputs[name].root / "model.onnx"
+        model = onnx.load(path)
+        onnx.save(model, path, save_as_external_data=True, location="model.onnx.data", size_threshold=0)
+    out = packaged(tmp_path / "package", **{name: inputs[name] for name in ("onnx", "model", "engine")})
+    for folder in ("graphs", "reference", "engines/onnxruntime", "triton/points/1"):
+        assert (out / folder / "model.onnx.data").is_file()

@@ -1,0 +1,56 @@
+"""Taps: what a layer was given and what it answered, and the messages of names that are wrong."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from attar.pipeline.core.errors import StageError
+from attar.stages.distill.taps import Tap, last_linear, named
+
+
+def network() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+
+
+def test_a_layer_s_answer_and_its_input() -> None:
+    module = network()
+    after, before = Tap(module[1]), Tap(module[2], before=True)
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    expected = torch.relu(module[0](x))
+    assert torch.equal(module(x), module[2](expected))  # listening changes nothing
+    assert torch.equal(after(), expected)
+    assert torch.equal(before(), expected)
+    module(2 * x)
+    assert not torch.equal(after(), expected)  # always the last call
+
+
+def test_what_was_read_keeps_its_gradient_and_is_float32() -> None:
+    module = network()
+    tap = Tap(module[0])
+    module(torch.ones(1, 3))
+    tap().sum().backward()  # type: ignore[no-untyped-call]  # torch does not annotate Tensor.backward
+    assert isinstance(module[0], nn.Linear)
+    assert module[0].weight.grad is not None
+    with torch.autocast("cpu", torch.bfloat16):
+        module(torch.ones(1, 3))
+    assert tap().dtype == torch.float32
+
+
+def test_a_layer_that_was_not_reached() -> None:
+    with pytest.raises(StageError, match="was not called, or gave no tensor"):
+        Tap(nn.Linear(1, 1))()
+
+
+def test_a_wrong_name_lists_those_that_exist() -> None:
+    with pytest.raises(StageError, match=r"the student has no layer '3'; .*known: 0, 1, 2"):
+        named(network(), "3", "student")
+    assert named(network(), "1", "student").__class__ is nn.ReLU
+
+
+def test_the_last_linear_layer() -> None:
+    module = network()
+    assert last_linear(module) is module[2]
+    with pytest.raises(StageError, match=r"no linear layer .* name a layer in distiller\.features"):
+        last_linear(nn.Sequential(nn.Conv2d(1, 1, 1)))

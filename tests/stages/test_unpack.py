@@ -1,0 +1,99 @@
+"""Unpack: a bundle that is in production, and what it is compared with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from attar.bundle import checksums
+from attar.models.preprocess import Scale
+from attar.models.task import Output
+from attar.pipeline.core.errors import StageError, Unfit
+from attar.pipeline.core.stage import Facts
+from attar.stages.artifacts import Production
+from attar.stages.unpack import Unpack
+from tests.stages.test_package import packaged
+from tests.support.proof_parts import NAME, STUDENT, Chain, Points, digest, line
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return packaged(tmp_path_factory.mktemp("production"))
+
+
+def unpacked(out: Path, bundle: Path | None, task: str = NAME) -> Production:
+    out.mkdir()
+    facts: Facts = Unpack(task=task, against=bundle).run(out)
+    return Production(digest("production"), digest("production"), out, facts)
+
+
+def edited(bundle: Path, copy: Path, **manifest: Any) -> Path:
+    """A bundle that says something else of itself, consistently sealed."""
+    shutil.copytree(bundle, copy)
+    path = copy / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | manifest))
+    checksums.seal(copy)
+    return copy
+
+
+def test_nothing_to_compare_with_is_off_and_depends_on_nothing_else(tmp_path: Path) -> None:
+    assert unpacked(tmp_path / "out", None).off
+    assert Unpack(task=NAME).deciding() == {"against"}
+    assert Unpack(task=NAME, against=tmp_path).deciding() == {"task", "against"}
+
+
+def test_it_answers_as_the_bundle_does(bundle: Path, tmp_path: Path) -> None:
+    production = unpacked(tmp_path / "out", bundle)
+    x = np.ones((2, 2), np.float32)
+    with production.open(threads=1) as predict:
+        assert predict({"x": x})["logits"] == pytest.approx(x @ STUDENT)
+    assert (production.facts["name"], production.off) == ("points", False)
+    assert production.preprocess == {"x": [Scale(by=0.5)]}
+
+
+def test_a_bundle_that_is_not_whole_is_not_compared_with(bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    (copy / "golden.safetensors").unlink()
+    with pytest.raises(Unfit, match=r"golden\.safetensors is missing"):
+        unpacked(tmp_path / "out", copy)
+
+
+class Renamed(Points):
+    classes = ("east", "north", "other")
+
+
+class Raw(Points):
+    outputs = {"logits": Output(("batch", 3), kind="values")}
+
+
+@pytest.mark.parametrize(
+    ("task", "told"),
+    [
+        ("Renamed", "its classes are right, up, other, the task's east, north, other"),
+        ("Raw", r"its outputs are .*logits.*, the task's .*values"),
+    ],
+)
+def test_a_bundle_of_another_task_is_refused(bundle: Path, tmp_path: Path, task: str, told: str) -> None:
+    with pytest.raises(StageError, match=f"cannot be compared with .*: {told}"):
+        unpacked(tmp_path / "out", bundle, f"tests.stages.test_unpack:{task}")
+
+
+def test_it_is_a_hop_beside_the_engine_with_its_own_preprocessing(bundle: Path, tmp_path: Path) -> None:
+    """The bundle in production halves once more than the task: as its logits are linear, they are half as large."""
+    other = edited(bundle, tmp_path / "other", preprocess={"x": [{"step": "scale", "by": 0.25}]})
+    chain = Chain(tmp_path / "chain")
+    inputs = chain.inputs() | {"production": unpacked(tmp_path / "out", other)}
+    facts = chain.evidence(inputs).facts
+    assert [hop["hop"] for hop in facts["hops"]][-2:] == ["production", "engine"]
+    found = line(facts, "engine")["production"]
+    assert (found["score_drop"], found["agreement"], found["correlation"]) == (0, 1, pytest.approx(1))
+    assert found["largest_difference"] == pytest.approx(line(facts, "engine")["teacher"]["largest_difference"], rel=10)
+    assert found["largest_difference"] > 0.1
+    assert facts["speedup"]["bounds"].keys() == {"reference", "teacher", "production"}
+    assert facts["lineage"]["production"]["key"] == digest("production")

@@ -1,0 +1,36 @@
+"""A runtime whose hardware is here only while a variable says so; else it is ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import os
+
+from attar.engines.runtimes.onnxruntime import OnnxRuntime
+from attar.engines.runtimes.runtime import Asked
+
+HERE = "ATTAR_TEST_HARDWARE"
+MISSING = "there is no such accelerator in this machine"
+
+
+class Late(OnnxRuntime):
+    """Builds everywhere."""
+
+    title = "Late"
+
+    def unbuildable(self, asked: Asked) -> str | None:
+        return None
+
+    def unrunnable(self, asked: Asked) -> str | None:
+        return None if os.environ.get(HERE) else MISSING
+
+
+class Plan(OnnxRuntime):
+    """Its engines are called as TensorRT's are."""
+
+    suffix = ".engine"
+
+
+class Later(Late):
+    """Does not even build elsewhere."""
+
+    def unbuildable(self, asked: Asked) -> str | None:
+        return self.unrunnable(asked)

@@ -1,0 +1,148 @@
+"""The lab: one recipe, one store, and what a run or a bundle with a fault in it comes to."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner
+
+from attar.bundle import checksums
+from attar.bundle.judgement import Gate
+from attar.bundle.sign import sign
+from attar.cli.main import main
+from attar.pipeline.core.stage import Stage
+from attar.pipeline.run import Record
+from attar.stages.slots import SLOTS
+from attar.workspace import Workspace, exit_code, open_workspace
+from tests.support.signing_parts import pair
+
+RECIPE = Path(__file__).parent / "project" / "recipe.toml"
+Stages = Mapping[str, type[Stage[Any]]]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a fault came to."""
+
+    code: int
+    """The exit code."""
+    where: str
+    """The hop that broke first, the slot that broke, or ``bundle``; empty when nothing noticed it."""
+    evidence: str
+    """The gate with its numbers, or the message."""
+
+
+@dataclass(frozen=True)
+class Lab:
+    """``store`` is shared: what a fault does not touch is made once."""
+
+    store: Path
+
+    def workspace(self, overrides: Sequence[str] = (), stages: Stages | None = None, against: Path | None = None) -> Workspace:
+        """The recipe, with other settings, with saboteurs in the places of some stages, against a bundle in production."""
+        places = stages or {}
+        # Any slot may be given another task here: to look at other data is a way to be wrong.
+        table = [replace(slot, stage=places.get(slot.name, slot.stage), own_task=True) for slot in SLOTS]
+        return open_workspace(str(RECIPE), table, self.store, overrides, against=against)
+
+    def healthy(self) -> list[Record]:
+        """The recipe as it is. What is in memory then stays there, and is not searched again by every measurement."""
+        records = list(self.workspace().run.walk())
+        gc.collect()
+        gc.freeze()
+        return records
+
+    def made(self, slot: str, *overrides: str) -> Record:
+        """One slot of another healthy run: an older student's engine, another teacher's answers."""
+        workspace = self.workspace(overrides)
+        return list(workspace.run.walk(workspace.recipe.pipeline.up_to({slot})))[-1]
+
+    def copied(self, name: str) -> Path:
+        """A copy of the healthy bundle, to spoil."""
+        bundle = self.made("cpu.bundle").path
+        assert bundle is not None
+        folder = self.store / "spoilt" / name
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(bundle, folder, copy_function=shutil.copyfile)  # writable, unlike the original
+        for written in (checksums.FACTS, checksums.RECORD):
+            (folder / written).unlink()
+        return folder
+
+    def signed(self, bundle: Path) -> Path:
+        """The file with the public key."""
+        key = pair(self.store, "trusted", seed=bytes(32))
+        sign(bundle, key.private)
+        return key.public
+
+
+@contextmanager
+def steady() -> Iterator[None]:
+    """PyTorch on one thread, so that the same sums are added in the same order; ``healthy`` may freeze what is in memory."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        gc.unfreeze()
+
+
+def outcome(records: Sequence[Record]) -> Found:
+    """Of a run."""
+    code = exit_code(records)
+    failed = next((record for record in records if record.status == "failed"), None)
+    verdict = next((record.facts for record in records if record.slot == "cpu.verdict"), {})
+    if failed is not None and verdict.get("verdict", "passed") == "passed":
+        return Found(code, failed.slot, str(failed.error).removeprefix(f"{failed.slot}: ").splitlines()[0])
+    if verdict["verdict"] == "passed":
+        return Found(code, "", verdict["summary"])
+    gate = told(verdict)
+    return Found(code, gate.hop, gate.judged().sentence.removeprefix(f"{gate.hop}: "))
+
+
+def told(verdict: Mapping[str, Any]) -> Gate:
+    """Of the gates that were not kept at the first broken hop the one that the summary tells."""
+    rows = [row for row in verdict["gates"] if row["verdict"] == verdict["verdict"]]
+    hop = verdict["first_broken"] or rows[0]["hop"]
+    there = [Gate.model_validate(row) for row in rows if row["hop"] == hop]
+    return next((gate for gate in there if gate.gate.replace("_", " ") in verdict["summary"]), there[0])
+
+
+Inject = Callable[[Lab], Found]
+Setting = str | Callable[[Lab], str]
+
+
+def run(*settings: Setting, against: Callable[[Lab], Path] | None = None, **stages: type[Stage[Any]]) -> Inject:
+    """The recipe with these settings, and with saboteurs in these slots."""
+
+    def inject(lab: Lab) -> Found:
+        overrides = [setting if isinstance(setting, str) else setting(lab) for setting in settings]
+        workspace = lab.workspace(overrides, stages, against(lab) if against else None)
+        return outcome(list(workspace.run.walk()))
+
+    return inject
+
+
+def tampered(change: Callable[[Path, Lab], object], *, sealed: bool = False, signed: bool = False) -> Inject:
+    """A change to a copy of the healthy bundle; ``sealed`` writes its checksums anew, as somebody does who means it. A ``signed``
+    one is checked against the key that signed it before the change."""
+
+    def inject(lab: Lab) -> Found:
+        bundle = lab.copied(getattr(change, "__name__", "bundle"))
+        trusted = ["--trusted", str(lab.signed(bundle))] if signed else []
+        change(bundle, lab)
+        if sealed:
+            checksums.seal(bundle)
+        done = CliRunner().invoke(main, ["check", str(bundle), *trusted])
+        said = done.output.strip().removeprefix("error: ").replace(f"{bundle}/", "").replace(str(bundle), "the bundle")
+        return Found(done.exit_code, "bundle" if done.exit_code else "", said.splitlines()[0])
+
+    return inject

@@ -1,0 +1,137 @@
+"""The pipelines in docs/ci.md: right YAML, right shell, and no command or option that attar does not have."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+import pytest
+import yaml  # type: ignore[import-untyped]  # it ships no types, and one call needs none
+
+from attar.cli.main import main
+from attar.pipeline.core import errors
+from attar.proof.gates import Gates
+from tests.support.copies import ROOT
+
+PAGE = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+PROSE = re.sub(r"^```.*?^```$", "", PAGE, flags=re.MULTILINE | re.DOTALL)
+Job = Mapping[str, Any]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def pipelines() -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """That of GitHub Actions and that of GitLab CI."""
+    github, gitlab = (yaml.safe_load(block) for block in blocks("yaml"))
+    return github, gitlab
+
+
+def github_jobs() -> dict[str, Job]:
+    return dict(pipelines()[0]["jobs"])
+
+
+def gitlab_jobs() -> dict[str, Job]:
+    return {name: job for name, job in pipelines()[1].items() if isinstance(job, dict) and "script" in job}
+
+
+def scripts() -> list[str]:
+    """Every piece of shell on the page."""
+    steps = [step["run"] for job in github_jobs().values() for step in job["steps"] if "run" in step]
+    lines: list[str] = [line for job in gitlab_jobs().values() for line in (*job.get("before_script", ()), *job["script"])]
+    assert all(isinstance(line, str) for line in lines), "a colon in a plain line makes a mapping of it; write it as a block"
+    return [*steps, *lines, *blocks("sh")]
+
+
+def uses() -> Iterator[tuple[str, list[str]]]:
+    """Each attar command on the page, the prose's too, and the options that follow it on its line."""
+    inline = re.findall(r"`(attar [^`]+)`", PROSE)
+    for line in (line.partition(" # ")[0] for text in (*scripts(), *inline) for line in text.splitlines()):
+        for rest in re.findall(r"(?:^|[\s;(])attar ([^|;>]+)", line):
+            yield rest.split()[0], re.findall(r"(?<![\w-])(--?[a-z][a-z-]*)", rest)
+
+
+def test_the_page_uses_what_the_issue_is_about() -> None:
+    commands = {name for name, _ in uses()}
+    assert commands == {"run", "plan", "fetch", "gc", "check", "bench", "validate", "package", "finish"}
+    assert {option for _, options in uses() for option in options} == {"-o", "--against", "--json", "--recipe", "--trusted"}
+
+
+@pytest.mark.parametrize(("name", "options"), list(uses()))
+def test_every_command_and_option_is_there(name: str, options: list[str]) -> None:
+    command = main.commands.get(name)
+    assert command is not None, f"there is no `attar {name}`"
+    known = {option for param in command.params if isinstance(param, click.Option) for option in param.opts}
+    assert set(options) <= known
+
+
+def test_options_in_the_prose_are_those_of_run() -> None:
+    known = {option for param in main.commands["run"].params if isinstance(param, click.Option) for option in param.opts}
+    assert set(re.findall(r"`(--[a-z-]+)`", PROSE)) <= known
+
+
+@pytest.mark.parametrize("script", scripts())
+def test_shell_is_shell(script: str) -> None:
+    plain = re.sub(r"\$\{\{.*?\}\}", "expression", script)
+    done = subprocess.run(["bash", "-n"], input=plain, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+
+
+def test_github_steps_are_whole() -> None:
+    for name, job in github_jobs().items():
+        assert job["runs-on"], name
+        for step in job["steps"]:
+            assert len({"uses", "run"} & step.keys()) == 1, step
+            assert re.fullmatch(r"[\w-]+(/[\w-]+)+@v\d+", step.get("uses", "a/b@v1")), step
+        assert set(named(job.get("needs"))) <= github_jobs().keys()
+    assert re.search(r"^on:\n  pull_request:\n  push:$", blocks("yaml")[0], re.MULTILINE), "YAML 1.1 reads this key as true"
+
+
+def test_gitlab_jobs_are_whole() -> None:
+    for name, job in gitlab_jobs().items():
+        assert job["stage"] in pipelines()[1]["stages"], name
+        assert set(named(job.get("needs"))) <= gitlab_jobs().keys()
+
+
+def named(needs: str | list[str] | None) -> list[str]:
+    return [needs] if isinstance(needs, str) else needs or []
+
+
+def test_the_report_is_kept_after_a_failure() -> None:
+    upload = next(step for step in github_jobs()["prove"]["steps"] if "upload-artifact" in step.get("uses", ""))
+    save = next(step for step in github_jobs()["prove"]["steps"] if "cache/save" in step.get("uses", ""))
+    assert "!cancelled()" in upload["if"]
+    assert "!cancelled()" in save["if"]
+    artifacts = gitlab_jobs()["prove"]["artifacts"]
+    assert artifacts["when"] == "always"
+    assert artifacts["reports"]["junit"] == "out/junit.xml"
+    assert upload["with"]["path"] == "out"
+    assert artifacts["paths"] == ["out"]
+
+
+def test_a_cache_is_found_by_the_start_of_its_key() -> None:
+    restore = next(step for step in github_jobs()["prove"]["steps"] if "cache/restore" in step.get("uses", ""))["with"]
+    assert restore["path"] == ".attar"
+    assert restore["key"].startswith(restore["restore-keys"].splitlines()[0])
+    assert [cache["paths"] for cache in gitlab_jobs()["prove"]["cache"]] == [[".cache/pip"], [".attar"]]
+
+
+def test_exit_codes_are_those_of_the_errors() -> None:
+    raised = {each.exit_code for each in vars(errors).values() if isinstance(each, type) and issubclass(each, errors.AttarError)}
+    rows = re.findall(r"^\| (\d) \|", PAGE, re.MULTILINE)
+    assert [int(code) for code in rows] == sorted({0, *raised})
+
+
+def test_gates_are_gates() -> None:
+    (block,) = blocks("toml")
+    regression = Gates.model_validate(tomllib.loads(block)["gates"]).regression
+    assert (regression.score_drop, regression.speedup) == (0.01, 0.8)
+
+
+def test_no_host_is_named() -> None:
+    assert not re.findall(r"https?://|\b[\w-]+\.(?:com|org|io|net)\b", PAGE)
