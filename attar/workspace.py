@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from attar.pipeline.core.errors import RecipeError, Rejected
+from attar.pipeline.core.errors import RecipeError, Rejected, did_you_mean
+from attar.pipeline.core.import_path import put_first
 from attar.pipeline.core.store import Store
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.recipe import recipe as recipes
@@ -16,6 +15,7 @@ from attar.pipeline.recipe.recipe import Recipe, Slot
 from attar.pipeline.run import Record, Run
 
 STORE = Path(".attar")
+SHIPPED = Path(__file__).parent / "recipes"
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,22 @@ class Workspace:
         return self.recipe.pipeline.up_to(names)
 
 
+def find_recipe(recipe: str) -> Path:
+    """Return the file of a recipe, which is a path or the name of a shipped recipe. Raises RecipeError."""
+    path = Path(recipe)
+    if path.is_file():
+        return path.absolute()
+    shipped = SHIPPED / f"{recipe}.toml"
+    if shipped.is_file():
+        return shipped
+    known = did_you_mean(recipe, list_shipped_recipes())
+    raise RecipeError(f"there is no file {recipe!r} and no shipped recipe of that name; {known}")
+
+
+def list_shipped_recipes() -> list[str]:
+    return sorted(path.stem for path in SHIPPED.glob("*.toml"))
+
+
 def open_workspace(
     recipe: str,
     table: Sequence[Slot],
@@ -53,32 +69,12 @@ def open_workspace(
     against: Path | None = None,
 ) -> Workspace:
     """Load the recipe and put its folder first on the import path. Writes nothing. Raises RecipeError."""
-    path = recipes.find(recipe)
-    move_in(path.parent)
+    path = find_recipe(recipe)
+    put_first(path.parent)
     stored = Store(store)
     code = Fingerprint(path.parent, stored.root / "code.json")
     loaded = recipes.load(path, table, overrides, targets, device, code, against)
     return Workspace(loaded, stored, Run(loaded.pipeline, stored, code, loaded.name))
-
-
-_homes: set[Path] = set()
-"""Recipes' folders that this process has run in."""
-
-
-def move_in(home: Path) -> None:
-    """Make this folder the first of the import path, and forget what was imported from a recipe's folder before.
-
-    Keys are computed from files. A module that is still in memory may be an older version, or another recipe's file of
-    the same name, and its results would be stored under the wrong key.
-    """
-    _homes.add(home)
-    sys.path[:] = [str(home), *(entry for entry in sys.path if Path(entry) not in _homes)]
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        inside = file is not None and "site-packages" not in file and any(Path(file).is_relative_to(each) for each in _homes)
-        if inside and name != "__main__" and name.partition(".")[0] != "attar":
-            del sys.modules[name]
-    importlib.invalidate_caches()
 
 
 def exit_code(records: Iterable[Record], *, require_all: bool = False) -> int:

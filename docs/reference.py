@@ -14,9 +14,10 @@ import click
 import attar
 from attar.cli.main import main
 from attar.pipeline.core.stage import Stage
-from attar.pipeline.recipe.recipe import SHIPPED, Slot, shipped_names
+from attar.pipeline.recipe.recipe import Slot
 from attar.pipeline.recipe.schema import schema, section
 from attar.stages.slots import SLOTS
+from attar.workspace import SHIPPED, list_shipped_recipes
 
 Field = Mapping[str, Any]
 """A setting in JSON schema."""
@@ -206,7 +207,7 @@ def toml(value: Any) -> str:
 def recipes() -> str:
     """The shipped recipes as they are."""
     parts = ["# Shipped recipes", "`attar run NAME` runs one; copy it to begin your own."]
-    for name in shipped_names():
+    for name in list_shipped_recipes():
         text = (SHIPPED / f"{name}.toml").read_text(encoding="utf-8")
         tomllib.loads(text)
         parts += [f"## {name}", f"```toml\n{text}```"]

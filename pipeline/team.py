@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from attar.pipeline.core.errors import AttarError
+from attar.pipeline.core.import_path import put_first
 
 if TYPE_CHECKING:
     from attar.pipeline.core.stage import Artifact, Facts, Stage
@@ -129,10 +130,8 @@ def told(stage: Stage[Any], out: Path, inputs: Mapping[str, Artifact], home: Pat
 
 def join(text: str) -> None:
     """Run the stage that ``told`` describes."""
-    from attar.workspace import move_in
-
     call = json.loads(text)
-    move_in(Path(call["home"]))
+    put_first(Path(call["home"]))
     stage: Stage[Any] = found(call["stage"]).model_validate_json(json.dumps(call["settings"]))
     inputs = {
         name: found(each["kind"])(each["key"], each["digest"], Path(each["root"]), each["facts"])

@@ -11,7 +11,7 @@ import click
 from attar.cli.options import VERBOSE
 from attar.pipeline.core.errors import RecipeError
 
-STARTER = Path(__file__).parent / "starter"
+STARTER = Path(__file__).parents[1] / "starter"
 FILES = {
     "README.md": "README.md",
     "task.py": "task.py",

@@ -25,11 +25,12 @@ def show(key: str, store: Path, verify: bool, verbose: bool) -> None:
     from attar.pipeline.core.errors import RecipeError
     from attar.pipeline.core.stage import Artifact
     from attar.pipeline.core.store import Store
-    from attar.pipeline.recipe.recipe import find, identity
+    from attar.pipeline.recipe.recipe import identity
+    from attar.workspace import find_recipe
 
     held = Store(store)
     if not _is_hex(key):
-        used = held.read_note(f"recipes/{identity(find(key))}.json")
+        used = held.read_note(f"recipes/{identity(find_recipe(key))}.json")
         if not used:
             raise RecipeError(
                 f"{key} used nothing in {held.root} yet; `attar run {key}` makes it, `attar ls` lists what is there"

@@ -151,7 +151,7 @@ class Fingerprint:
     def _root(self, top: str) -> Path | None:
         """The folder (or the file without ``.py``) of a top-level package, unless it is installed or built in."""
         if top == "attar":
-            return Path(__file__).absolute().parents[1]  # not resolved: attar/pipeline is a link in a checkout
+            return Path(__file__).absolute().parents[2]  # not resolved: attar/pipeline is a link in a checkout
         if _file(self.home / top):
             return self.home / top
         if top in sys.stdlib_module_names:

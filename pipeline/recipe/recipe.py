@@ -19,7 +19,6 @@ from attar.pipeline.keys.deciders import code_names
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.recipe import candidates
 
-SHIPPED = Path(__file__).parent / "recipes"
 COMMON = ("task", "seed", "gates")
 """Top-level keys that are given to every stage that has such a field; a section's own value wins."""
 
@@ -58,21 +57,6 @@ class Recipe:
     @property
     def title(self) -> str:
         return self.path.stem
-
-
-def find(recipe: str) -> Path:
-    """A path, or the name of a shipped recipe. Raises RecipeError."""
-    path = Path(recipe)
-    if path.is_file():
-        return path.absolute()
-    shipped = SHIPPED / f"{recipe}.toml"
-    if shipped.is_file():
-        return shipped
-    raise RecipeError(f"there is no file {recipe!r} and no shipped recipe of that name; {did_you_mean(recipe, shipped_names())}")
-
-
-def shipped_names() -> list[str]:
-    return sorted(path.stem for path in SHIPPED.glob("*.toml"))
 
 
 def read(path: Path, overrides: Iterable[str] = ()) -> Table:

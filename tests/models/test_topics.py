@@ -18,7 +18,7 @@ from attar.models.checks import task as task_check
 from attar.models.tasks import debian, minilm, snapshot, topics
 from attar.models.tasks.topics import FewTopics, Topics, TopicsForMiniLM
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.recipe.recipe import find
+from attar.workspace import find_recipe
 from tests.support import tiny
 from tests.support.debian_lists import release
 from tests.support.promised import missing
@@ -194,7 +194,7 @@ def test_the_small_recipe_goes_through_every_slot(data: Path, tmp_path: Path) ->
 
 def test_what_the_recipe_promises() -> None:
     """More than words alone, within three points of the teacher, eight times as fast. Two points above words are a goal alone."""
-    gates = tomllib.loads(find("topics").read_text())["gates"]
+    gates = tomllib.loads(find_recipe("topics").read_text())["gates"]
     assert gates["teacher_score"] >= 0.734
     assert gates["score_drop"] <= 0.03
     assert gates["correlation"] >= 0.92

@@ -11,6 +11,7 @@ from attar.pipeline.core.errors import RecipeError
 from attar.pipeline.recipe import recipe as recipes
 from attar.pipeline.recipe.recipe import Recipe, Slot, merged
 from attar.pipeline.recipe.schema import Described, docstrings, schema
+from attar.workspace import find_recipe
 from tests.support.toy import SLOTS, Double, Source, Sum, Tasked
 
 GOOD = """
@@ -126,7 +127,7 @@ def test_an_unknown_target_gets_a_guess(tmp_path: Path) -> None:
 
 def test_an_unknown_recipe_names_those_that_are_shipped() -> None:
     with pytest.raises(RecipeError, match="there is no file 'digitz' and no shipped recipe of that name"):
-        recipes.find("digitz")
+        find_recipe("digitz")
 
 
 def test_code_that_is_not_there_is_found_without_importing(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from attar.models.tasks import fashion
-from attar.pipeline.recipe.recipe import find
+from attar.workspace import find_recipe
 from tests.support import promised, tiny
 
 
 def test_its_gates_are_no_looser_than_promised() -> None:
-    gates = tomllib.loads(find("demo").read_text())["gates"]
+    gates = tomllib.loads(find_recipe("demo").read_text())["gates"]
     assert gates["score_drop"] <= 0.025
     assert gates["correlation"] >= 0.95
     assert gates["agreement"] >= 0.91

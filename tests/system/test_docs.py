@@ -20,7 +20,7 @@ from attar.pipeline.recipe.schema import schema, section
 from attar.stages.slots import SLOTS
 from docs import drawing, figures, hooks, reference
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 
 

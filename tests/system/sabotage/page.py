@@ -13,7 +13,7 @@ from attar.pipeline.run import Record
 from tests.system.sabotage.case import Case
 from tests.system.sabotage.lab import Found, Lab
 
-PAGE = Path(__file__).parents[2] / "docs" / "sabotage.md"
+PAGE = Path(__file__).parents[3] / "docs" / "sabotage.md"
 LONGEST = 150  # characters of a message that a table shows
 PLACES = {"teacher", "reference", "student", "onnx", "model", "engine"}
 Row = tuple[str, str, str, str]
