@@ -5,6 +5,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from attar.pipeline.core.version import VERSION
+
+__version__ = VERSION
+
 if TYPE_CHECKING:
     from attar.api import run
     from attar.bundle.opening import open_bundle as open  # the public name reads attar.open
@@ -12,7 +16,6 @@ if TYPE_CHECKING:
     from attar.models.task import Batch, InMemory, Output, Split, Task, Tensor, hits
     from attar.pipeline.core.stage import Artifact, Stage
 
-__version__ = "0.1.0"
 __all__ = [
     "Artifact",
     "Batch",

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from attar.pipeline.run import Record
+from attar.recipes.workspace import STORE, open_workspace
 from attar.stages.slots import SLOTS
-from attar.workspace import STORE, open_workspace
 
 
 def run(

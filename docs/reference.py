@@ -14,10 +14,10 @@ import click
 import attar
 from attar.cli.main import main
 from attar.pipeline.core.stage import Stage
-from attar.pipeline.recipe.recipe import Slot
 from attar.pipeline.recipe.schema import schema, section
+from attar.pipeline.recipe.slot import Slot
+from attar.recipes.workspace import SHIPPED, list_shipped_recipes
 from attar.stages.slots import SLOTS
-from attar.workspace import SHIPPED, list_shipped_recipes
 
 Field = Mapping[str, Any]
 """A setting in JSON schema."""

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from attar.pipeline.core.graph import Bound, Pipeline
 from attar.pipeline.core.progress import advance
 from attar.pipeline.core.stage import Artifact, Facts
 from attar.pipeline.core.store import Damaged, Store
+from attar.pipeline.core.version import VERSION
 from attar.pipeline.keys import deciders as keys
 from attar.pipeline.keys import machine
 from attar.pipeline.keys.deciders import Deciders, Keys
@@ -247,7 +247,7 @@ class Run:
                 "made": {
                     "date": datetime.now(UTC).isoformat(timespec="seconds"),
                     "machine": machine.describe(),
-                    "attar": version("attar"),
+                    "attar": VERSION,
                 },
             }
             return self.store.commit(kind, payload, key, facts, record), "made"

@@ -16,9 +16,9 @@ from urllib.parse import unquote_to_bytes
 
 import httptools
 
-from attar import __version__
 from attar.models.task import Array
 from attar.pipeline.core.errors import Unfit
+from attar.pipeline.core.version import VERSION
 from attar.serving import logs, openapi, protocol
 from attar.serving.errors import BadRequest, EngineFailed, NotAllowed, NotFound, Refused, TooLarge
 from attar.serving.http import Reply, Request, error_reply, json_reply
@@ -121,7 +121,7 @@ class Api:
         return Reply(status=200 if self.repository.ready and not self.draining else 503)
 
     async def server(self, request: Request) -> Reply:
-        return json_reply({"name": "attar", "version": __version__, "extensions": EXTENSIONS})
+        return json_reply({"name": "attar", "version": VERSION, "extensions": EXTENSIONS})
 
     async def openapi(self, request: Request) -> Reply:
         return json_reply(openapi.document(self.repository.models(), self.settings))

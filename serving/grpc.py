@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 import grpc
 from google.protobuf.message_factory import GetMessageClass
 
-from attar import __version__
 from attar.pipeline.core.errors import AttarError
+from attar.pipeline.core.version import VERSION
 from attar.serving import protocol
 from attar.serving.api import EXTENSIONS, Api, load
 from attar.serving.errors import Busy, NotFound, Refused
@@ -161,7 +161,7 @@ class Rpc:
         return {"ready": self.repository.ready and not self.api.draining}
 
     async def server(self, request: Any, context: Any) -> Fields:
-        return {"name": "attar", "version": __version__, "extensions": EXTENSIONS}
+        return {"name": "attar", "version": VERSION, "extensions": EXTENSIONS}
 
     async def check(self, request: Any, context: Any) -> Fields:
         """What there is by name is told to whoever has a token alone."""

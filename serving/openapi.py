@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from attar import __version__
+from attar.pipeline.core.version import VERSION
 from attar.serving.errors import (
     BadRequest,
     Busy,
@@ -89,7 +89,7 @@ def document(models: Iterable[Model], settings: Settings) -> Schema:
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     return {
         "openapi": "3.1.1",
-        "info": {"title": "attar", "version": __version__, "description": "Open Inference Protocol v2"},
+        "info": {"title": "attar", "version": VERSION, "description": "Open Inference Protocol v2"},
         "paths": paths,
         "components": components,
         **({"security": [{"token": []}]} if settings.token_file else {}),

@@ -13,12 +13,12 @@ from pathlib import PurePath
 from time import perf_counter_ns
 from typing import Any
 
-from attar import __version__
 from attar.models.preprocess.images import CenterCrop, ChannelsFirst, DecodeImage, Resize
 from attar.models.preprocess.numbers import Scale
 from attar.models.preprocess.step import Step
 from attar.models.task import Arrays
 from attar.pipeline.core.errors import AttarError
+from attar.pipeline.core.version import VERSION
 from attar.serving.api import Api, written
 from attar.serving.errors import Busy, EngineFailed, NotFound, Refused
 from attar.serving.http import Reply, Request, json_reply
@@ -65,7 +65,7 @@ class Page:
         latest = {model.served.name: model.served for model in self.api.repository.models()}
         chosen = self.api.settings.shadow
         name = None if chosen is None else "fp32 student" if chosen == FP32 else PurePath(chosen).name
-        return json_reply({"version": __version__, "shadow": name, "models": [told(served) for served in latest.values()]})
+        return json_reply({"version": VERSION, "shadow": name, "models": [told(served) for served in latest.values()]})
 
     async def ask(self, request: Request, name: str) -> Reply:
         """As ``infer`` answers, and says what it took (https://www.w3.org/TR/server-timing/)."""

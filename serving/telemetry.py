@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from attar import __version__
 from attar.models.task import Array
+from attar.pipeline.core.version import VERSION
 from attar.serving.errors import Refused
 from attar.serving.http import Reply, Request
 from attar.serving.observer import Observer, Times
@@ -180,7 +180,7 @@ class Gauges:
         for model in self.repository.models():
             told, labels = model.metadata()["properties"], (model.name, model.version)
             runtime = model.served.engines.manifest.engine.runtime
-            info.add_metric([*labels, runtime, told["precision"], told["gates"], __version__], 1)
+            info.add_metric([*labels, runtime, told["precision"], told["gates"], VERSION], 1)
             ready.add_metric(labels, model.served.ready)
         for served in {id(model.served): model.served for model in self.repository.models()}.values():
             waiting.add_metric([served.name, served.version], served.batcher.waiting)

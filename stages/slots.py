@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attar.pipeline.recipe.recipe import Slot
+from attar.pipeline.recipe.slot import Slot
 from attar.stages.build import Build
 from attar.stages.calibrate import Calibrate
 from attar.stages.choose.offers import offered

@@ -44,7 +44,7 @@ def deliver(records: Sequence[Record], folder: Path, title: str) -> Path:
 
 
 def written(records: Sequence[Record], folder: Path, title: str) -> None:
-    from attar.proof.report import write
+    from attar.proof.report.formats.files import write
 
     try:
         write(records, folder, title)

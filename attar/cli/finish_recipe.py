@@ -12,9 +12,9 @@ from attar.bundle.finish import able, copy, filled
 from attar.pipeline.core.errors import RecipeError, Unfit, did_you_mean
 from attar.pipeline.core.stage import Facts
 from attar.pipeline.run import Record
+from attar.recipes.workspace import Workspace, open_workspace
 from attar.stages.package import Package
 from attar.stages.slots import SLOTS
-from attar.workspace import Workspace, open_workspace
 
 
 def rerun(

@@ -18,7 +18,7 @@ from attar.pipeline.core.errors import AttarError, RecipeError
 
 if TYPE_CHECKING:
     from attar.pipeline.run import Record
-    from attar.workspace import Workspace
+    from attar.recipes.workspace import Workspace
 
 Command = Callable[..., None]
 BUNDLE = click.Path(file_okay=False, path_type=Path)
@@ -46,8 +46,8 @@ def recipe_options(command: Command) -> Command:
 
 
 def workspace_of(options: dict[str, Any]) -> Workspace:
+    from attar.recipes.workspace import open_workspace
     from attar.stages.slots import SLOTS
-    from attar.workspace import open_workspace
 
     picked = {name: options[name] for name in ("store", "overrides", "targets", "device", "against")}
     return open_workspace(options["recipe"], SLOTS, **picked)
@@ -57,7 +57,7 @@ def walk(wanted: tuple[str, ...], output: Path | None, require_all: bool, **opti
     """Make the wanted slots (all, if none is named), show what happened and exit with what it means."""
     from attar.cli.console import live
     from attar.cli.deliver import deliver
-    from attar.workspace import exit_code
+    from attar.recipes.workspace import exit_code
 
     workspace = workspace_of(options)
     slots = workspace.slots(wanted, per_target())

@@ -26,7 +26,7 @@ def show(key: str, store: Path, verify: bool, verbose: bool) -> None:
     from attar.pipeline.core.stage import Artifact
     from attar.pipeline.core.store import Store
     from attar.pipeline.recipe.recipe import identity
-    from attar.workspace import find_recipe
+    from attar.recipes.workspace import find_recipe
 
     held = Store(store)
     if not _is_hex(key):

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attar.pipeline.core.errors import RecipeError, did_you_mean
 from attar.pipeline.core.graph import Bound
 from attar.pipeline.core.stage import Stage
-
-if TYPE_CHECKING:
-    from attar.pipeline.recipe.recipe import Slot, Table
+from attar.pipeline.recipe.slot import Slot, Table
 
 KEY = "candidates"
 ALL = "all"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +18,13 @@ from attar.pipeline.core.stage import Stage
 from attar.pipeline.keys.deciders import code_names
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.recipe import candidates
+from attar.pipeline.recipe.slot import Slot, Table
 
 COMMON = ("task", "seed", "gates")
 """Top-level keys that are given to every stage that has such a field; a section's own value wins."""
 
 PLACES = {"file": Path.is_file, "files": Path.is_file, "folder": Path.is_dir}
 """What a setting may name, and how it is seen to be there."""
-Table = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A place in the graph: its stage, and where an input comes from when that is not the slot of the same name."""
-
-    name: str
-    stage: type[Stage[Any]]
-    wires: Mapping[str, str] = field(default_factory=dict)
-    like: tuple[str, ...] = ()
-    """Sections whose settings it takes too, where it has such a field and its own section does not say otherwise."""
-    per_target: bool = False
-    own_task: bool = False
-    """Whether its section may name a task of its own, and with it those whose sections are ``like`` it."""
-    candidate: bool = False
-    """Whether each candidate of a target has one of its own."""
-    choosing: bool = False
-    """Whether only targets with candidates have it: it stands behind theirs, and may have the name of one of them."""
-    offers: Callable[[], Sequence[Table]] | None = None
-    """What ``candidates = "all"`` stands for."""
 
 
 @dataclass(frozen=True)

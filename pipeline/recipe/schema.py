@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
-from attar.pipeline.recipe.recipe import COMMON, Slot
+from attar.pipeline.recipe.recipe import COMMON
+from attar.pipeline.recipe.slot import Slot
 
 HIDDEN = {"device", *COMMON} - {"seed", "gates"}
 """Fields of stages that a section does not set."""

@@ -66,8 +66,8 @@ class Control(Learn):
         return super().deciding() if self.enabled else {"enabled"}
 
     def run(self, out: Path) -> Facts:
-        from attar.stages.distill.objective import Labels
         from attar.stages.learning.loop import Recorded, fit
+        from attar.stages.learning.objective import Labels
 
         if not self.enabled:
             return {"off": True}

@@ -17,10 +17,10 @@ from attar.models.task import load_task
 from attar.pipeline import team
 from attar.pipeline.core.stage import Facts, scratch
 from attar.stages.artifacts import Answers
-from attar.stages.distill.objective import Objective
 from attar.stages.learning import checkpoint
 from attar.stages.learning.compute import computing
 from attar.stages.learning.learn import Learn
+from attar.stages.learning.objective import Objective
 from attar.stages.learning.training import Training, Views
 from attar.stages.learning.validation import Validation
 

@@ -22,10 +22,10 @@ from attar.models.task import Task
 from attar.models.views import Seen
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import advance
-from attar.stages.distill.objective import Objective
 from attar.stages.learning import checkpoint
 from attar.stages.learning.compute import Compute
 from attar.stages.learning.learn import Learn
+from attar.stages.learning.objective import Objective
 from attar.stages.learning.schedule import SCHEDULES
 from attar.stages.learning.validation import Validation
 

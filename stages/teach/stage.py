@@ -76,8 +76,8 @@ class Teach(Learn):
         if self.onnx is not None:
             adopted: Facts = names.load(OPAQUE)(self.task, self.onnx, out)  # by name, so that its code counts here alone
             return adopted
-        from attar.stages.distill.objective import Labels
         from attar.stages.learning.loop import Fresh, adopt, fit
+        from attar.stages.learning.objective import Labels
 
         settings = self.complete()
         start = settings.start()

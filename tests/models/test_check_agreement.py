@@ -13,8 +13,9 @@ from attar.models.checks import agreement
 from attar.models.preprocess import Scale
 from attar.models.task import Arrays, InMemory, Output, Split, SplitName, Task, Tensor
 from attar.pipeline.core.errors import RecipeError, StageError
-from attar.pipeline.recipe.recipe import Slot, load
+from attar.pipeline.recipe.recipe import load
 from attar.pipeline.recipe.schema import schema
+from attar.pipeline.recipe.slot import Slot
 from attar.stages.artifacts import Weights
 from attar.stages.distill.live import layered
 from attar.stages.label.stage import Label, check_reads

@@ -13,8 +13,8 @@ from attar.models.checks import task as task_check
 from attar.models.tasks import cifar
 from attar.models.tasks.cifar import FILES, FOLDER, Cifar100
 from attar.pipeline.core.errors import StageError
+from attar.recipes.workspace import open_workspace
 from attar.stages.slots import SLOTS
-from attar.workspace import open_workspace
 from tests.support.cifar import packed, table, write
 from tests.support.promised import missing
 

@@ -18,7 +18,7 @@ from attar.models.checks import task as task_check
 from attar.models.tasks import debian, minilm, snapshot, topics
 from attar.models.tasks.topics import FewTopics, Topics, TopicsForMiniLM
 from attar.pipeline.core.errors import StageError
-from attar.workspace import find_recipe
+from attar.recipes.workspace import find_recipe
 from tests.support import tiny
 from tests.support.debian_lists import release
 from tests.support.promised import missing

@@ -14,8 +14,9 @@ from attar.pipeline.core.stage import Artifact, Facts, Stage
 from attar.pipeline.core.store import Store
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.recipe import recipe as recipes
-from attar.pipeline.recipe.recipe import Recipe, Slot
+from attar.pipeline.recipe.recipe import Recipe
 from attar.pipeline.recipe.schema import schema
+from attar.pipeline.recipe.slot import Slot
 from attar.pipeline.run import Record, Run
 from attar.stages.build import Build
 from attar.stages.optimize.stage import Optimize

@@ -9,9 +9,10 @@ from pydantic import BaseModel
 
 from attar.pipeline.core.errors import RecipeError
 from attar.pipeline.recipe import recipe as recipes
-from attar.pipeline.recipe.recipe import Recipe, Slot, merged
+from attar.pipeline.recipe.recipe import Recipe, merged
 from attar.pipeline.recipe.schema import Described, docstrings, schema
-from attar.workspace import find_recipe
+from attar.pipeline.recipe.slot import Slot
+from attar.recipes.workspace import find_recipe
 from tests.support.toy import SLOTS, Double, Source, Sum, Tasked
 
 GOOD = """

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from attar.proof import report
 from attar.proof.report import gate, words
 from attar.proof.report.data import data
-from attar.proof.report.formats import terminal
+from attar.proof.report.formats import files, terminal
 from attar.proof.report.formats.html import html
 from attar.proof.report.formats.junit import junit
 from attar.proof.report.formats.markdown import markdown
@@ -123,7 +122,7 @@ def test_terminal_says_what_did_not_run(tmp_path: Path) -> None:
 def test_write_replaces_all_four_and_leaves_nothing_else(tmp_path: Path) -> None:
     records = run_records(tmp_path / "store")
     for _ in range(2):
-        path = report.write(records, tmp_path / "out", "fashion")
+        path = files.write(records, tmp_path / "out", "fashion")
     assert path == tmp_path / "out" / "report.html"
     assert sorted(each.name for each in path.parent.iterdir()) == ["junit.xml", "report.html", "report.json", "report.md"]
     json.loads((path.parent / "report.json").read_text(encoding="utf-8"))

@@ -15,10 +15,11 @@ from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import listening
 from attar.stages.artifacts import Answers, Weights
 from attar.stages.distill.choices import Kd, Mse
-from attar.stages.distill.objective import Distillation, Labels
+from attar.stages.distill.objective import Distillation
 from attar.stages.distill.stage import Control, Distill
 from attar.stages.label.stage import Label
 from attar.stages.learning.losses import cross_entropy, kd, mse
+from attar.stages.learning.objective import Labels
 from attar.stages.teach.stage import Teach
 from tests.stages.test_learn import READER, SENTENCES, Interrupted, interrupt_at, new
 from tests.support.smoke import DIGITS, NOBODY, RESIDUAL, artifact, weights

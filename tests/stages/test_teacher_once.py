@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from attar.recipes.workspace import open_workspace
 from attar.stages.slots import SLOTS
-from attar.workspace import open_workspace
 from tests.support import tiny
 
 TRAIN, CLEAN = 1024, 256 + 256

@@ -132,8 +132,8 @@ def test_checkpoints_by_time_hold_the_step(tmp_path: Path, every_step: None) -> 
 
 
 def test_the_network_may_be_made_by_the_caller(tmp_path: Path) -> None:
-    from attar.stages.distill.objective import Labels
     from attar.stages.learning.loop import Fresh, fit
+    from attar.stages.learning.objective import Labels
     from tests.support.ring_task import layers
 
     facts = fit(Teach(**STUDENT), new(tmp_path), "teacher", Labels(), Fresh(0), module=lambda: layers(width=3))

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from attar.pipeline.core.errors import Rejected
 from attar.pipeline.core.stage import Artifact, CodeName, DataFile, Device, Facts, Stage, StoredKey
-from attar.pipeline.recipe.recipe import Slot
+from attar.pipeline.recipe.slot import Slot
 
 
 class Number(Artifact):

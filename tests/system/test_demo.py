@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from attar.models.tasks import fashion
-from attar.workspace import find_recipe
+from attar.recipes.workspace import find_recipe
 from tests.support import promised, tiny
 
 

@@ -18,8 +18,8 @@ from attar.bundle.sign import sign
 from attar.cli.main import main
 from attar.pipeline.core.stage import Stage
 from attar.pipeline.run import Record
+from attar.recipes.workspace import Workspace, exit_code, open_workspace
 from attar.stages.slots import SLOTS
-from attar.workspace import Workspace, exit_code, open_workspace
 from tests.support.signing_parts import pair
 
 RECIPE = Path(__file__).parent / "project" / "recipe.toml"

@@ -11,11 +11,12 @@ from attar.pipeline.core.import_path import put_first
 from attar.pipeline.core.store import Store
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.recipe import recipe as recipes
-from attar.pipeline.recipe.recipe import Recipe, Slot
+from attar.pipeline.recipe.recipe import Recipe
+from attar.pipeline.recipe.slot import Slot
 from attar.pipeline.run import Record, Run
 
 STORE = Path(".attar")
-SHIPPED = Path(__file__).parent / "recipes"
+SHIPPED = Path(__file__).parent
 
 
 @dataclass(frozen=True)

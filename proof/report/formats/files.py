@@ -1,0 +1,41 @@
+"""Files: the report of a run in every format, written to a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from attar.proof.report.record import Record
+
+
+def write(records: Sequence[Record], folder: Path, recipe_name: str) -> Path:
+    """Write ``report.html``, ``report.md``, ``report.json`` and ``junit.xml``; return the path of the first.
+
+    Each file is replaced in one step, so a reader never sees half of one. Raises OSError when the folder cannot be written.
+    """
+    from attar.proof.report.data import data
+    from attar.proof.report.formats.html import html
+    from attar.proof.report.formats.junit import junit
+    from attar.proof.report.formats.markdown import markdown
+
+    folder.mkdir(parents=True, exist_ok=True)
+    replace(folder / "report.json", json.dumps(data(records), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    replace(folder / "junit.xml", junit(records, recipe_name))
+    replace(folder / "report.md", markdown(records, recipe_name))
+    replace(folder / "report.html", html(records, recipe_name))
+    return folder / "report.html"
+
+
+def replace(path: Path, text: str) -> None:
+    """Write beside it, then rename over it."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)  # after the rename there is nothing left to remove
