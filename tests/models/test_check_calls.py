@@ -189,11 +189,11 @@ def fail(wanted: bool) -> str:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("data", r"Raising\.data\(\) raised KeyError: 'gone' \(test_task_calls\.py:\d+, in fail\)"),
-        ("split", r"Raising\.split\('test'\) raised KeyError: 'gone' \(test_task_calls\.py:\d+, in fail\)"),
-        ("take", r"Raising\.split\('train'\)\.take raised KeyError: 'gone' \(test_task_calls\.py:\d+, in fail\)"),
-        ("augment", r"Raising\.augment raised ValueError: .* \(test_task_calls\.py:\d+, in Raising\.augment\)"),
-        ("score", r"Raising\.score cannot score outputs .*: KeyError: 'gone' \(test_task_calls\.py:\d+, in fail\)"),
+        ("data", r"Raising\.data\(\) raised KeyError: 'gone' \(test_check_calls\.py:\d+, in fail\)"),
+        ("split", r"Raising\.split\('test'\) raised KeyError: 'gone' \(test_check_calls\.py:\d+, in fail\)"),
+        ("take", r"Raising\.split\('train'\)\.take raised KeyError: 'gone' \(test_check_calls\.py:\d+, in fail\)"),
+        ("augment", r"Raising\.augment raised ValueError: .* \(test_check_calls\.py:\d+, in Raising\.augment\)"),
+        ("score", r"Raising\.score cannot score outputs .*: KeyError: 'gone' \(test_check_calls\.py:\d+, in fail\)"),
     ],
 )
 def test_what_a_method_raises_names_it_and_its_line(how: str, message: str) -> None:
@@ -210,7 +210,7 @@ def test_a_length_that_is_none() -> None:
             raise RuntimeError("nobody knows")
 
     said = told(giving(Endless(WHOLE)))
-    assert said.startswith("the length of Made.split('validation') raised RuntimeError: nobody knows (test_task_calls.py:")
+    assert said.startswith("the length of Made.split('validation') raised RuntimeError: nobody knows (test_check_calls.py:")
 
 
 def test_a_call_with_other_arguments_has_no_line_of_its_own() -> None:

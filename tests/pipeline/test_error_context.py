@@ -32,7 +32,7 @@ def test_the_last_line_of_ones_own_is_named(call: Any) -> None:
     with pytest.raises(Exception, match=r".") as caught:
         call()
     line = call.__code__.co_firstlineno + 1
-    assert blame.where(caught.value) == f" (test_blame.py:{line}, in {call.__name__})"
+    assert blame.where(caught.value) == f" (test_error_context.py:{line}, in {call.__name__})"
 
 
 def test_packages_are_not_ones_own_wherever_they_lie(tmp_path: Path) -> None:
@@ -52,12 +52,14 @@ def test_an_error_without_a_line_names_none() -> None:
 
 def test_what_breaks_in_a_slot_names_the_line() -> None:
     with (
-        pytest.raises(StageError, match=r"^student broke: ValueError: .* \(test_blame\.py:\d+, in by_numpy\)$"),
+        pytest.raises(StageError, match=r"^student broke: ValueError: .* \(test_error_context\.py:\d+, in by_numpy\)$"),
         breaking("student"),
     ):
         by_numpy()
     with (
-        pytest.raises(StageError, match=r"No such file or directory \(/gone/points\.npz\) \(test_blame\.py:\d+, in .*\); is the"),
+        pytest.raises(
+            StageError, match=r"No such file or directory \(/gone/points\.npz\) \(test_error_context\.py:\d+, in .*\); is the"
+        ),
         breaking("student"),
     ):
         Path("/gone/points.npz").read_bytes()

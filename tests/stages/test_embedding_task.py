@@ -28,7 +28,7 @@ from attar.stages.measure.bench import Bench
 from attar.stages.optimize.stage import Optimize
 from attar.stages.optimize.tuning import losses
 from tests.stages.test_learn import new
-from tests.support import tiny
+from tests.support import embedding_task, tiny
 from tests.support.embedding_task import Texts, Unlabelled, save_teacher
 from tests.support.smoke import NOBODY, artifact, weights
 
@@ -237,7 +237,7 @@ def test_rounding_that_a_batch_changes_is_no_fault_and_another_sample_is(wobble:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("texts")
-    (folder / "embedding_task.py").write_text((Path(__file__).parent / "embedding_task.py").read_text())
+    (folder / "embedding_task.py").write_text((Path(embedding_task.__file__)).read_text())
     (folder / "recipe.toml").write_text(RECIPE)
     save_teacher(folder / "teacher.safetensors")
     return {"folder": folder, **tiny.run(folder)}

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from attar.pipeline.core.store import Store
-from tests.support import tiny
+from tests.support import ring_task, tiny
 from tests.support.ring_task import layers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # each starts several interpreters that import torch
@@ -69,7 +69,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     torch.manual_seed(0)
     save_file(layers(width=32).state_dict(), folder / "teacher.safetensors")
-    shutil.copy(Path(__file__).parent / "ring_task.py", folder)
+    shutil.copy(Path(ring_task.__file__), folder)
     (folder / "recipe.toml").write_text(RECIPE.replace("NETS", "ring_task.py:layers"))
     (folder / "breaks.toml").write_text(RECIPE.replace("NETS", "breaks.py:Breaks"))
     (folder / "breaks.py").write_text(BREAKS)
