@@ -15,12 +15,13 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # it ships no types, and one call needs none
 
 from attar.cli.serve import serve
+from attar.pipeline.core.version import VERSION
 from attar.serving.guard import OPEN
 from tests.support.copies import ROOT
 
 DEPLOY = ROOT / "deploy"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-IMAGE = f"attar:{PROJECT['version']}"
+IMAGE = f"attar:{VERSION}"
 PROBE = {"httpGet", "initialDelaySeconds", "periodSeconds", "timeoutSeconds", "failureThreshold"}
 CONTAINER = {
     *("name", "image", "args", "env", "ports", "lifecycle", "resources", "securityContext", "volumeMounts"),
