@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,14 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attar.engines.runtimes.torch import laid_out
 from attar.models.checks import agreement
-from attar.models.task import Output, Split, SplitName, Task, load_task
+from attar.models.task import CLASSIFYING, Output, Split, SplitName, Task, load_task
 from attar.models.views import Seen
 from attar.pipeline.core.errors import StageError, did_you_mean
 from attar.stages.artifacts import Answers, Model
-from attar.stages.distill.choices import Beside, FeatureLoss, Loss, OfFeatures, fitting
+from attar.stages.distill.choices import Beside, Loss, fitting
 from attar.stages.distill.companion import Companion
-from attar.stages.distill.live import Live, layered
+from attar.stages.distill.feature_choices import FeatureLoss, OfFeatures
+from attar.stages.distill.live import Autocast, Live, layered
 from attar.stages.learning.losses import cross_entropy, mse
 
 Tensors = Mapping[str, Tensor]
@@ -30,8 +33,11 @@ class Objective(Protocol):
     def transfer(self, task: Task) -> Split | None:
         """The samples without labels that are learned from too, where there are any."""
 
-    def beside(self, task: Task, module: nn.Module) -> nn.Module:
-        """What is trained beside ``module`` and not kept; a module without parameters where there is nothing."""
+    def beside(self, task: Task, module: nn.Module, autocast: Autocast = nullcontext) -> nn.Module:
+        """What is trained beside ``module`` and not kept; a module without parameters where there is nothing.
+
+        ``autocast``: what ``module`` runs in.
+        """
 
     def __call__(self, task: Task, outputs: Tensors, seen: Seen, view: int) -> Tensor:
         """The loss of float32 ``outputs`` for the samples ``seen`` in ``view``."""
@@ -46,7 +52,7 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class Labels:
-    """L_other: cross-entropy for logits, squared error for values; the sum over the outputs that have a target."""
+    """L_other: cross-entropy where there are classes, squared error for values; the sum over the outputs that have a target."""
 
     smoothing: float = 0.0
 
@@ -61,7 +67,7 @@ class Labels:
     def transfer(self, task: Task) -> Split | None:
         return None
 
-    def beside(self, task: Task, module: nn.Module) -> nn.Module:
+    def beside(self, task: Task, module: nn.Module, autocast: Autocast = nullcontext) -> nn.Module:
         return nn.Module()
 
     @property
@@ -80,7 +86,7 @@ class Labels:
         return torch.stack(terms).sum() if len(terms) > 1 else terms[0]
 
     def term(self, output: Output, got: Tensor, target: Tensor) -> Tensor:
-        if output.kind == "logits":
+        if output.kind in CLASSIFYING:
             return cross_entropy(got, target, self.smoothing)
         return mse(got, target)
 
@@ -133,15 +139,15 @@ class Distillation:
     def transfer(self, task: Task) -> Split | None:
         return task.split("transfer") if task.transfer and self.lambda_kd else None
 
-    def beside(self, task: Task, module: nn.Module) -> nn.Module:
+    def beside(self, task: Task, module: nn.Module, autocast: Autocast = nullcontext) -> nn.Module:
         """The distiller, and the regressors of losses of features."""
         found = nn.ModuleDict()
         device = next(module.parameters()).device
         if self.features and self.lambda_kd:
             if self.teacher is None:
                 raise StageError(f"{self.features[0].kind} is a loss of features, for which the teacher itself is needed")
-            teacher = layered(task, self.teacher).load().to(device)
-            found["features"] = self.live = Live(task, module, teacher, self.features)
+            teacher = laid_out(layered(task, self.teacher).load(), device).to(device)
+            found["features"] = self.live = Live(task, module, teacher, self.features, autocast)
         if self.distiller and self.lambda_kd:
             self.companion = Companion(self.distiller, task, module)
             found["distiller"] = self.companion.network.to(device)
@@ -231,7 +237,7 @@ def answered(output: Output, student: Tensor, teacher: Tensor) -> tuple[Tensor, 
     known = ~teacher.isnan()
     if student.shape == teacher.shape and known.all():
         return student, teacher
-    if output.kind == "logits":
+    if output.kind in CLASSIFYING:
         known = known[..., 0]
     return student[tuple(slice(size) for size in teacher.shape)][known], teacher[known]
 
@@ -241,8 +247,8 @@ def reads(loss: Loss, name: str, output: Output) -> bool:
 
 
 def target_of(output: Output, seen: Seen, device: torch.device) -> Tensor | None:
-    """Class indices for logits, float32 numbers for values; None where the output has no target."""
+    """Class indices for logits and probabilities, float32 numbers for values; None where the output has no target."""
     if output.target is None:
         return None
     target = torch.from_numpy(np.asarray(seen.targets[output.target])).to(device)
-    return target.long() if output.kind == "logits" else target.float()
+    return target.long() if output.kind in CLASSIFYING else target.float()
