@@ -21,6 +21,7 @@ from attar.pipeline.core.errors import Unfit
 from attar.pipeline.core.version import VERSION
 from attar.serving import logs, openapi, protocol
 from attar.serving.errors import BadRequest, EngineFailed, NotAllowed, NotFound, Refused, TooLarge
+from attar.serving.guard import Guard
 from attar.serving.http import Reply, Request, error_reply, json_reply
 from attar.serving.model import Model
 from attar.serving.observer import Observer
@@ -43,8 +44,9 @@ access = logging.getLogger("attar.access")
 
 
 class Api:
-    def __init__(self, repository: Repository, observers: Iterable[Observer] = ()) -> None:
+    def __init__(self, repository: Repository, guard: Guard, observers: Iterable[Observer] = ()) -> None:
         self.repository, self.settings, self.observers = repository, repository.settings, tuple(observers)
+        self._guard = guard
         self.draining = False
         self.routes: list[tuple[str, re.Pattern[str], Handler]] = []
         self._found = lru_cache(maxsize=1024)(self._find)
@@ -115,10 +117,11 @@ class Api:
     # -- the server -------------------------------------------------------------------------------------------------
 
     async def live(self, request: Request) -> Reply:
-        return Reply()
+        return json_reply({"live": True})
 
     async def ready(self, request: Request) -> Reply:
-        return Reply(status=200 if self.repository.ready and not self.draining else 503)
+        ready = self.repository.ready and not self.draining
+        return json_reply({"ready": ready}, 200 if ready else 503)
 
     async def server(self, request: Request) -> Reply:
         return json_reply({"name": "attar", "version": VERSION, "extensions": EXTENSIONS})
@@ -133,13 +136,13 @@ class Api:
 
     async def model_ready(self, request: Request, name: str, version: str = "") -> Reply:
         ready = self.repository.model(name, version).served.ready and not self.draining
-        return Reply(status=200 if ready else 503)
+        return json_reply({"name": name, "ready": ready}, 200 if ready else 503)
 
     async def configuration(self, request: Request, name: str, version: str = "") -> Reply:
         return json_reply(self.repository.model(name, version).configuration())
 
     async def statistics(self, request: Request, name: str, version: str = "") -> Reply:
-        return json_reply({"model_stats": [self.repository.model(name, version).told()]})
+        return json_reply({"model_stats": [model.told() for model in self.repository.versions(name, version)]})
 
     async def every_statistics(self, request: Request) -> Reply:
         return json_reply({"model_stats": [model.told() for model in self.repository.models()]})
@@ -167,11 +170,13 @@ class Api:
         return json_reply([entry for entry in self.repository.index() if not ready or entry["state"] == "READY"])
 
     async def load(self, request: Request, name: str) -> Reply:
+        self._guard.check_control(request.headers.get(b"authorization", b""))
         asked = parsed(body(request, self.settings.max_body) or b"{}")
         await load(self.repository, name, asked.get("parameters"))
         return Reply()
 
     async def unload(self, request: Request, name: str) -> Reply:
+        self._guard.check_control(request.headers.get(b"authorization", b""))
         await self.repository.unload(name)
         return Reply()
 

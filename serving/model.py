@@ -15,8 +15,8 @@ from attar.models import preprocess
 from attar.models.preprocess import DecodeImage, Resize, Step
 from attar.models.preprocess.images import pixels
 from attar.models.task import Array, Arrays
-from attar.pipeline.core.errors import AttarError, Unfit
-from attar.serving.batcher import Batcher, Limits
+from attar.pipeline.core.errors import AttarError
+from attar.serving.batcher import Batcher, Limits, Work
 from attar.serving.engines import Engines, open_engines
 from attar.serving.errors import BadRequest, Busy, Late, Refused, TooLarge
 from attar.serving.observer import Observer, Times
@@ -50,11 +50,16 @@ class Served:
     @classmethod
     async def open(cls, name: str, path: Path, settings: Settings, observers: Iterable[Observer] = ()) -> Served:
         """Beside whatever is being served: all that takes time is done in a thread. Raises Unfit."""
-        made = cls(name, path, await asyncio.to_thread(open_engines, path, settings), settings, observers)
+        engines = await asyncio.to_thread(open_engines, path, settings)
+        try:
+            made = cls(name, path, engines, settings, observers)
+        except BaseException:
+            await asyncio.to_thread(engines.close)
+            raise
         try:
             for observer in made.observers:
                 await asyncio.to_thread(observer.loaded, made)
-        except Unfit:
+        except BaseException:
             await made.retire()
             raise
         return made
@@ -75,8 +80,8 @@ class Served:
         """Answer what is on its way, then close, and let go of the engines. Nothing new may come."""
         while self.active:
             await asyncio.sleep(0.01)
-        self.batcher.close()
-        self._threads.shutdown()
+        await asyncio.to_thread(self.batcher.close)  # in a thread, as calls that were given up may still compute
+        await asyncio.to_thread(self._threads.shutdown)
         for observer in self.observers:
             await asyncio.to_thread(observer.retired, self)
         await asyncio.to_thread(self.engines.close)
@@ -87,8 +92,12 @@ class Served:
         check_pictures(self.engines.manifest.preprocess, raw, self.settings.max_pixels)
         return preprocess.apply(self.engines.manifest.preprocess, raw)
 
-    def _executed(self, rows: int, nanoseconds: int) -> None:
-        self.models[0].executed(rows, nanoseconds)
+    def _executed(self, batch: Sequence[Work]) -> None:
+        """A call counts once for each model that had a request in it."""
+        rows, nanoseconds, names = batch[0].shared, batch[0].ended - batch[0].started, {work.model for work in batch}
+        for model in self.models:
+            if model.name in names:
+                model.executed(rows, nanoseconds)
 
 
 class Model:
@@ -183,7 +192,7 @@ class Model:
         if self._prepare:
             await self.prepare(infer)
         prepared, batcher = perf_counter_ns(), self.served.batcher
-        work = batcher.submit(infer.inputs, infer.rows, seconds)
+        work = batcher.submit(infer.inputs, infer.rows, seconds, self.name)
         try:
             outputs = await work.future
         except asyncio.CancelledError:

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from attar.engines.graphs.graphs import parameters, tidy
+from attar.engines.graphs.softmax import append_softmax, list_probabilities
 from attar.engines.parity import largest_difference, traced_sizes
 from attar.models.task import Task
 from attar.pipeline.core.errors import StageError
@@ -30,6 +31,8 @@ PASSED_ON = ("graphs", "precision", "opset", "inputs", "outputs", "parameters")
 
 
 class Export(Stage[OnnxModel]):
+    """Of a network's outputs those that the task declares as probabilities have a softmax behind them in the graph."""
+
     libraries: ClassVar[tuple[str, ...]] = ("onnxscript",)
 
     exporter: Literal["dynamo", "torchscript"] = "dynamo"
@@ -53,6 +56,7 @@ class Export(Stage[OnnxModel]):
         self.write(task, weights.load(), file)
         model = onnx.load(file)
         name_axes(model, task, self.hint)
+        append_softmax(model, list_probabilities(task))
         onnx.save(tidy(model), file)
         self.check(file)
         advance("export", 1, 2, "proving the answers")

@@ -16,9 +16,9 @@ import orjson
 
 from attar.models.task import Array, Arrays
 from attar.pipeline.core.errors import AttarError
-from attar.serving.guard import TOKEN
 from attar.serving.protocol import HEADER_LENGTH, described_output
 from attar.serving.tensors import DTYPES
+from attar.serving.tokens import TOKEN
 
 FORMS = ("json", "binary")
 TIMEOUT = 30.0

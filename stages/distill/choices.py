@@ -1,6 +1,7 @@
-"""The losses that a recipe can name by ``kind``, with their settings. No torch here: recipes are read where there is none.
+"""The losses of outputs that a recipe can name by ``kind``, and the distiller, with their settings.
 
-To add one: a pure function in ``losses`` or ``features``, a settings class here, its name in the unions at the end.
+No torch here: recipes are read where there is none. To add a loss: a pure function in ``losses``, a settings class here, its
+name in the union. Losses of features are in ``feature_choices``.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from attar.models.task import CLASSIFYING, Kind
 from attar.pipeline.core.errors import StageError
 
 if TYPE_CHECKING:
@@ -21,7 +23,9 @@ Layer = Annotated[str, Field(min_length=1)]
 """The name of a layer, as in ``named_modules``."""
 
 
-class _Choice(BaseModel):
+class Choice(BaseModel):
+    """One loss that a recipe names by its ``kind``."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     shares: ClassVar[tuple[str, ...]] = ()
@@ -38,10 +42,10 @@ class _Choice(BaseModel):
         return self
 
 
-class _Loss(_Choice):
+class _Loss(Choice):
     """A loss of outputs: ``loss(student, teacher, labels)``, all of one output; ``labels`` None where it has no target."""
 
-    applies: ClassVar[frozenset[str]] = frozenset({"logits"})
+    applies: ClassVar[frozenset[Kind]] = CLASSIFYING
     """The kinds of output that it is defined for."""
     labels: ClassVar[bool] = False
     """Whether it needs labels."""
@@ -120,7 +124,7 @@ class LogitPearson(_Loss):
 class Mse(_Loss):
     """``losses.mse``. Of embeddings it compares lengths too, as of a teacher whose vectors all have length 1."""
 
-    applies = frozenset({"logits", "values", "embedding"})
+    applies = CLASSIFYING | {"values", "embedding"}
     kind: Literal["mse"] = "mse"
 
     def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
@@ -132,7 +136,7 @@ class Mse(_Loss):
 class Cosine(_Loss):
     """``losses.cosine``."""
 
-    applies = frozenset({"embedding"})
+    applies: ClassVar[frozenset[Kind]] = frozenset({"embedding"})
     kind: Literal["cosine"] = "cosine"
 
     def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
@@ -149,7 +153,7 @@ class Relations(_Loss):
     """
 
     shares = ("similarity", "distance", "angle")
-    applies = frozenset({"embedding"})
+    applies: ClassVar[frozenset[Kind]] = frozenset({"embedding"})
     kind: Literal["relations"] = "relations"
     similarity: Share = 1.0
     """The share of the mean squared difference of their cosines (Tung and Mori 2019, arXiv:1907.09682)."""
@@ -179,70 +183,6 @@ def fitting(kind: str) -> str:
     return f"{', '.join(names)} or {last}" if names else str(last)
 
 
-class OfFeatures(_Choice):
-    """A loss of features: ``loss(student, teacher)``, what the two named layers answer to the same samples."""
-
-    regressed: ClassVar[bool] = False
-    """Whether the student's features must first pass a learned regressor to the shape of the teacher's."""
-
-    student: Layer
-    """The student's layer, as ``named_modules`` calls it."""
-    teacher: Layer
-    """The teacher's layer that it is compared with."""
-
-
-class Rkd(OfFeatures):
-    """``distance * features.rkd_distance + angle * features.rkd_angle``, by default 1 to 2 as in the authors' code."""
-
-    shares = ("distance", "angle")
-    kind: Literal["rkd"] = "rkd"
-    distance: Share = 1.0
-    """Of the distances between two samples."""
-    angle: Share = 2.0
-    """Of the angles between three."""
-
-    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
-        from attar.stages.distill.features import rkd_angle, rkd_distance
-
-        parts = {rkd_distance: self.distance, rkd_angle: self.angle}
-        terms = [share * part(student, teacher) for part, share in parts.items() if share]
-        return sum(terms[1:], terms[0])
-
-
-class Similarity(OfFeatures):
-    """``features.similarity``."""
-
-    kind: Literal["similarity"] = "similarity"
-
-    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
-        from attar.stages.distill.features import similarity
-
-        return similarity(student, teacher)
-
-
-class Attention(OfFeatures):
-    """``features.attention``."""
-
-    kind: Literal["attention"] = "attention"
-
-    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
-        from attar.stages.distill.features import attention
-
-        return attention(student, teacher)
-
-
-class Hint(OfFeatures):
-    """``features.hint``; ``student`` is what the regressor made of the student's features."""
-
-    regressed = True
-    kind: Literal["hint"] = "hint"
-
-    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
-        from attar.stages.distill.features import hint
-
-        return hint(student, teacher)
-
-
 class Beside(BaseModel):
     """The distiller of ``stages.distill.distiller``: trained beside the student, in no graph that is exported."""
 
@@ -269,7 +209,8 @@ class Beside(BaseModel):
 
     @model_validator(mode="after")
     def _shares_between_two(self) -> Self:
-        if "teacher_share" in self.model_fields_set and not (self.teacher_attention and self.student_attention):
+        given = self.teacher_share != Beside.model_fields["teacher_share"].default  # what is dumped and read again has set it
+        if given and not (self.teacher_attention and self.student_attention):
             raise ValueError(
                 f"teacher_share = {self.teacher_share} divides the weight between two attentions, and not both are on; "
                 "leave it out, or set teacher_attention and student_attention to true"
@@ -281,12 +222,3 @@ class Beside(BaseModel):
         if self.teacher_attention and self.student_attention:
             return self.teacher_share, 1 - self.teacher_share
         return float(self.teacher_attention), float(self.student_attention)
-
-
-FeatureLoss = Annotated[Rkd | Similarity | Attention | Hint, Field(discriminator="kind")]
-"""Every loss of features, by ``kind``. The teacher runs beside the student."""
-
-AnyLoss = Annotated[
-    Kd | Dkd | Dist | LogitPearson | Mse | Cosine | Relations | Rkd | Similarity | Attention | Hint, Field(discriminator="kind")
-]
-"""What ``losses`` in a recipe may hold."""

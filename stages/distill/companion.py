@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from attar.engines.runtimes.torch import call
-from attar.models.task import Task
+from attar.models.task import CLASSIFYING, Task
 from attar.pipeline.core.errors import StageError, did_you_mean
 from attar.stages.distill.choices import Beside
 from attar.stages.distill.distiller import Distiller, terms
-from attar.stages.distill.taps import Tap, last_linear, named
+from attar.stages.distill.taps import Tap, last_linear, tap_layer
 
 
 class Companion:
@@ -22,7 +22,7 @@ class Companion:
     def __init__(self, settings: Beside, task: Task, student: nn.Module) -> None:
         self.settings, self.output = settings, chosen(settings, task)
         shared = settings.features
-        self.tap = Tap(named(student, shared, "student")) if shared else Tap(last_linear(student), before=True)
+        self.tap = tap_layer(student, shared, "student") if shared else Tap(last_linear(student), before=True)
         classes = int(task.outputs[self.output].axes[-1])
         self.network = Distiller(self.probed(task, student, classes), classes, settings.hidden)
         self.notes: dict[str, list[float]] = defaultdict(list)
@@ -71,7 +71,7 @@ def chosen(settings: Beside, task: Task) -> str:
     able = [
         name
         for name, output in task.outputs.items()
-        if output.kind == "logits" and output.target and isinstance(output.axes[-1], int)
+        if output.kind in CLASSIFYING and output.target and isinstance(output.axes[-1], int)
     ]
     if settings.output is None and len(able) == 1:
         return able[0]

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
+from attar.engines.runtimes.torch import laid_out
 from attar.models.checks import agreement
-from attar.models.task import Output, Split, SplitName, Task, load_task
+from attar.models.task import CLASSIFYING, Output, Split, SplitName, Task, load_task
 from attar.models.views import Seen
 from attar.pipeline.core.errors import StageError, did_you_mean
 from attar.stages.artifacts import Answers, Model
-from attar.stages.distill.choices import Beside, FeatureLoss, Loss, OfFeatures, fitting
+from attar.stages.distill.choices import Beside, Loss, fitting
 from attar.stages.distill.companion import Companion
+from attar.stages.distill.feature_choices import FeatureLoss, OfFeatures
 from attar.stages.distill.live import Live, layered
-from attar.stages.learning.objective import Labels, Tensors, target_of
+from attar.stages.learning.objective import Autocast, Labels, Tensors, target_of
 
 
 class Distillation:
@@ -66,15 +69,15 @@ class Distillation:
     def transfer(self, task: Task) -> Split | None:
         return task.split("transfer") if task.transfer and self.lambda_kd else None
 
-    def beside(self, task: Task, module: nn.Module) -> nn.Module:
+    def beside(self, task: Task, module: nn.Module, autocast: Autocast = nullcontext) -> nn.Module:
         """The distiller, and the regressors of losses of features."""
         found = nn.ModuleDict()
         device = next(module.parameters()).device
         if self.features and self.lambda_kd:
             if self.teacher is None:
                 raise StageError(f"{self.features[0].kind} is a loss of features, for which the teacher itself is needed")
-            teacher = layered(task, self.teacher).load().to(device)
-            found["features"] = self.live = Live(task, module, teacher, self.features)
+            teacher = laid_out(layered(task, self.teacher).load(), device).to(device)
+            found["features"] = self.live = Live(task, module, teacher, self.features, autocast)
         if self.distiller and self.lambda_kd:
             self.companion = Companion(self.distiller, task, module)
             found["distiller"] = self.companion.network.to(device)
@@ -164,7 +167,7 @@ def answered(output: Output, student: Tensor, teacher: Tensor) -> tuple[Tensor, 
     known = ~teacher.isnan()
     if student.shape == teacher.shape and known.all():
         return student, teacher
-    if output.kind == "logits":
+    if output.kind in CLASSIFYING:
         known = known[..., 0]
     return student[tuple(slice(size) for size in teacher.shape)][known], teacher[known]
 

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from attar.pipeline.core.stage import Facts, StoredKey
 from attar.stages.artifacts import Answers, Model, Weights
-from attar.stages.distill.choices import AnyLoss, Beside, Kd
+from attar.stages.distill.choices import Beside, Kd
+from attar.stages.distill.feature_choices import AnyLoss
 from attar.stages.learning.learn import Learn
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,12 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attar.models.task import Output, Split, Task
+from attar.models.task import CLASSIFYING, Output, Split, Task
 from attar.models.views import Seen
 from attar.pipeline.core.errors import StageError
 from attar.stages.learning.losses import cross_entropy, mse
 
 Tensors = Mapping[str, Tensor]
+Autocast = Callable[[], AbstractContextManager[None]]
+"""Makes the context that a network runs in."""
 
 
 class Objective(Protocol):
@@ -25,8 +28,11 @@ class Objective(Protocol):
     def transfer(self, task: Task) -> Split | None:
         """The samples without labels that are learned from too, where there are any."""
 
-    def beside(self, task: Task, module: nn.Module) -> nn.Module:
-        """What is trained beside ``module`` and not kept; a module without parameters where there is nothing."""
+    def beside(self, task: Task, module: nn.Module, autocast: Autocast = nullcontext) -> nn.Module:
+        """What is trained beside ``module`` and not kept; a module without parameters where there is nothing.
+
+        ``autocast``: what ``module`` runs in.
+        """
 
     def __call__(self, task: Task, outputs: Tensors, seen: Seen, view: int) -> Tensor:
         """The loss of float32 ``outputs`` for the samples ``seen`` in ``view``."""
@@ -41,7 +47,7 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class Labels:
-    """L_other: cross-entropy for logits, squared error for values; the sum over the outputs that have a target."""
+    """L_other: cross-entropy where there are classes, squared error for values; the sum over the outputs that have a target."""
 
     smoothing: float = 0.0
 
@@ -56,7 +62,7 @@ class Labels:
     def transfer(self, task: Task) -> Split | None:
         return None
 
-    def beside(self, task: Task, module: nn.Module) -> nn.Module:
+    def beside(self, task: Task, module: nn.Module, autocast: Autocast = nullcontext) -> nn.Module:
         return nn.Module()
 
     @property
@@ -75,14 +81,14 @@ class Labels:
         return torch.stack(terms).sum() if len(terms) > 1 else terms[0]
 
     def term(self, output: Output, got: Tensor, target: Tensor) -> Tensor:
-        if output.kind == "logits":
+        if output.kind in CLASSIFYING:
             return cross_entropy(got, target, self.smoothing)
         return mse(got, target)
 
 
 def target_of(output: Output, seen: Seen, device: torch.device) -> Tensor | None:
-    """Class indices for logits, float32 numbers for values; None where the output has no target."""
+    """Class indices for logits and probabilities, float32 numbers for values; None where the output has no target."""
     if output.target is None:
         return None
     target = torch.from_numpy(np.asarray(seen.targets[output.target])).to(device)
-    return target.long() if output.kind == "logits" else target.float()
+    return target.long() if output.kind in CLASSIFYING else target.float()

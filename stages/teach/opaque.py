@@ -13,6 +13,7 @@ from attar.engines.graphs.graphs import parameters
 from attar.engines.parity import proven_sizes
 from attar.engines.runtimes import onnxruntime
 from attar.models.checks import task as task_check
+from attar.models.probabilities import check_kind
 from attar.models.task import Predict, Task, load_task
 from attar.pipeline import team
 from attar.pipeline.core.errors import StageError, did_you_mean
@@ -163,6 +164,7 @@ def check_answers(task: Task, predict: Predict, file: Path) -> None:
                 raise StageError(
                     f"at {at}: {file} answers {name!r} as {got.dtype} {list(got.shape)}, the task says {wanted}, all of it finite"
                 )
+            check_kind(f"the answers of {file} for", name, output.kind, got)
 
 
 def precision(model: onnx.ModelProto) -> str:

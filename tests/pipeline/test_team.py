@@ -14,7 +14,8 @@ from attar.pipeline import team
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.stage import Facts, Stage
 from attar.pipeline.team import Broken, Team, assembled
-from attar.stages.distill.choices import Beside, Dkd, Hint, Kd
+from attar.stages.distill.choices import Beside, Dkd, Kd
+from attar.stages.distill.feature_choices import Hint
 from attar.stages.distill.stage import Distill
 from attar.stages.slots import SLOTS
 from tests.support.smoke import DIGITS, RESIDUAL, artifact

@@ -20,7 +20,8 @@ from attar.proof import ledger
 from attar.proof.sizes import examined
 from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.calibrate import Calibrate
-from attar.stages.distill.choices import AnyLoss, Beside, Cosine, Kd, Relations
+from attar.stages.distill.choices import Beside, Cosine, Kd, Relations
+from attar.stages.distill.feature_choices import AnyLoss
 from attar.stages.distill.stage import Control, Distill
 from attar.stages.export import Export
 from attar.stages.label.stage import Label

@@ -28,6 +28,7 @@ from attar.bundle import checksums
 from attar.models.task import Array, Arrays, Predict
 from attar.serving import model
 from attar.serving.engines import Engines, open_engines
+from attar.serving.observer import Observer
 from attar.serving.repository import sources
 from attar.serving.server import Server
 from attar.serving.settings import Settings
@@ -90,6 +91,7 @@ class Running:
 
 @contextmanager
 def running(*bundles: str | Path, **settings: Any) -> Iterator[Running]:
+    """``observers`` among the settings are handed to the server itself."""
     loop = uvloop.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -104,8 +106,10 @@ def running(*bundles: str | Path, **settings: Any) -> Iterator[Running]:
         loop.close()
 
 
-async def started(bundles: tuple[str | Path, ...], settings: dict[str, Any]) -> Server:
-    server = Server(sources([str(path) for path in bundles]), Settings(**{"http_port": 0, "grpc_port": None} | settings))
+async def started(bundles: Sequence[str | Path], settings: dict[str, Any]) -> Server:
+    observers: Sequence[Observer] = settings.pop("observers", ())
+    chosen = Settings(**{"http_port": 0, "grpc_port": None} | settings)
+    server = Server(sources([str(path) for path in bundles]), chosen, observers)
     await server.start()
     return server
 
