@@ -33,7 +33,7 @@ class Learn(Stage[Weights]):
     learning_rate: float = Field(3e-3, gt=0)
     """The largest of the schedule."""
     weight_decay: float = Field(0.05, ge=0)
-    """AdamW's."""
+    """AdamW's, of weights with two axes or more; biases and the vectors of norms do not decay."""
     schedule: Literal["one-cycle", "cosine"] = "one-cycle"
     """How the learning rate moves over the steps."""
     gradient_clip: float = Field(0.0, ge=0)

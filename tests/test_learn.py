@@ -164,6 +164,35 @@ def test_progress_says_how_it_goes(tmp_path: Path) -> None:
     assert " accuracy 0." in told[-1][3]
 
 
+class Silent(nn.Module):
+    """Its answers are 0 whatever its weights are: nothing but decay moves them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.layer = nn.LayerNorm(64), nn.Linear(64, 10)
+        nn.init.constant_(self.layer.weight, 2.0)
+        nn.init.constant_(self.layer.bias, 3.0)
+        nn.init.constant_(self.norm.bias, 4.0)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        made: torch.Tensor = self.layer(self.norm(image.flatten(1)))  # (B, 1, 8, 8) -> (B, 10)
+        return 0 * made
+
+
+def test_weights_decay_and_norms_and_biases_do_not(tmp_path: Path) -> None:
+    # one step, at 1/25 of the rate: 2 * (1 - 0.5 / 25 * 5) = 1.8; the layer's bias and the norm stay as they began
+    out = new(tmp_path)
+    once = {"epochs": 1, "batch": 1197, "learning_rate": 0.5, "weight_decay": 5.0}
+    teach(network="tests.test_learn:Silent", options={}, **once).run(out)
+    kept = {name: tensor.unique().tolist() for name, tensor in load_file(out / "weights.safetensors").items()}
+    assert kept == {
+        "layer.weight": [pytest.approx(1.8)],
+        "layer.bias": [3.0],
+        "norm.weight": [1.0],
+        "norm.bias": [4.0],
+    }
+
+
 class Exploding(nn.Module):
     """Its answers grow until they are no numbers."""
 

@@ -69,6 +69,24 @@ def test_every_kind_teaches_the_student_and_leaves_the_teacher_alone(taught: Tau
     assert (teacher.root / "weights.safetensors").read_bytes() == before
 
 
+@pytest.mark.parametrize(("precision", "expected"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_the_teacher_runs_in_the_precision_of_the_student(
+    taught: Taught, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, expected: torch.dtype
+) -> None:
+    found: list[torch.dtype] = []
+    load = Weights.load
+
+    def watched(weights: Weights) -> torch.nn.Module:
+        module = load(weights)
+        module.get_submodule("stages.1").register_forward_hook(lambda layer, given, answer: found.append(answer.dtype))
+        return module
+
+    monkeypatch.setattr(Weights, "load", watched)
+    teacher, answers = taught
+    Distill(**STUDENT, losses=(PAIRS[0],), precision=precision).run(new(tmp_path), teacher=teacher, answers=answers)
+    assert set(found[1:]) == {expected}  # the first call, before the training, looks at shapes
+
+
 def test_only_regressors_are_trained_beside_the_student() -> None:
     student, teacher, found = live(*PAIRS)
     assert {name for name, _ in found.named_parameters()} == {"regressors.3.weight", "regressors.3.bias"}

@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from attar.pipeline import team
+from attar.pipeline.errors import StageError
 from attar.pipeline.progress import listening
 from attar.stages.artifacts import Answers, Weights
 from attar.stages.distill import Distill
@@ -129,6 +131,21 @@ def test_checkpoints_by_time_hold_the_step(tmp_path: Path, every_step: None) -> 
     with safe_open(out.parent / "scratch" / "checkpoint.safetensors", framework="pt") as content:
         state = content.metadata()["state"]
     assert '"done": 2' in state  # two of the second epoch's five
+
+
+@pytest.mark.usefixtures("every_step")
+def test_a_checkpoint_of_other_parameters_is_refused(tmp_path: Path) -> None:
+    """As those were that had numbers in place of names: going on would give one parameter the moments of another."""
+    out = new(tmp_path)
+    with pytest.raises(Interrupted), listening(interrupt_at(3)):
+        Teach(**STUDENT).run(out)
+    file = out.parent / "scratch" / "checkpoint.safetensors"
+    with safe_open(file, framework="pt") as content:
+        state = content.metadata()
+    renamed = {key.replace("optimizer/module.0.weight/", "optimizer/0/"): tensor for key, tensor in load_file(file).items()}
+    save_file(renamed, file, metadata=state)
+    with pytest.raises(StageError, match=r"checkpoint\.safetensors is of a training of other parameters \('0' is none"):
+        Teach(**STUDENT).run(out)
 
 
 def test_the_network_may_be_made_by_the_caller(tmp_path: Path) -> None:

@@ -9,9 +9,13 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+
+from attar.pipeline.errors import StageError
 
 Groups = Mapping[str, Mapping[str, Tensor]]
+Parameters = Mapping[str, nn.Parameter]
+"""All that an optimizer moves, by name: a checkpoint holds nothing by its place in the optimizer's groups."""
 
 
 def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -19,35 +23,48 @@ def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
 
 
-def save(file: Path, groups: Groups, optimizer: torch.optim.Optimizer, state: str) -> None:
-    moments = optimizer.state_dict()["state"]
+def save(file: Path, groups: Groups, optimizer: torch.optim.Optimizer, parameters: Parameters, state: str) -> None:
     everything = {f"{group}/{name}": tensor for group, tensors in groups.items() for name, tensor in tensors.items()}
-    everything |= {f"optimizer/{index}/{name}": tensor for index, each in moments.items() for name, tensor in each.items()}
+    for name, parameter in parameters.items():
+        everything |= {f"optimizer/{name}/{moment}": tensor for moment, tensor in optimizer.state.get(parameter, {}).items()}
     partial = file.with_suffix(".partial")
     save_file(copied(everything), partial, metadata={"state": state})
     partial.replace(file)
 
 
-def load(file: Path, optimizer: torch.optim.Optimizer) -> tuple[dict[str, dict[str, Tensor]], str]:
-    """The groups that were saved and the JSON; the optimizer goes on from where it was."""
+def load(
+    file: Path, optimizer: torch.optim.Optimizer, parameters: Parameters
+) -> tuple[dict[str, dict[str, Tensor]], str]:
+    """The groups that were saved and the JSON; the optimizer goes on from where it was.
+
+    Raises StageError for the checkpoint of other parameters.
+    """
     groups: dict[str, dict[str, Tensor]] = {}
     with safe_open(file, framework="pt") as content:
         for key in content.keys():  # noqa: SIM118  # safe_open is no mapping, it only has keys()
             group, name = key.split("/", 1)
             groups.setdefault(group, {})[name] = content.get_tensor(key)
         state: str = content.metadata()["state"]
-    restore(optimizer, groups.pop("optimizer", {}))
+    moments = groups.pop("optimizer", {})
+    unknown = sorted({key.rpartition("/")[0] for key in moments} - parameters.keys())
+    if unknown:
+        raise StageError(
+            f"the checkpoint {file} is of a training of other parameters ({unknown[0]!r} is none of this one's), or was "
+            "written by another version of attar; delete it, and the training begins anew"
+        )
+    restore(optimizer, parameters, moments)
     return groups, state
 
 
-def restore(optimizer: torch.optim.Optimizer, moments: Mapping[str, Tensor]) -> None:
+def restore(optimizer: torch.optim.Optimizer, parameters: Parameters, moments: Mapping[str, Tensor]) -> None:
     """The moments in the memory format of their parameters: the fused optimizer walks both by address."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    places = {id(parameter): place for place, parameter in enumerate(order)}
     state: dict[int, dict[str, Any]] = {}
     for key, tensor in moments.items():
-        index, name = key.split("/")
-        parameter = parameters[int(index)]
+        owner, _, name = key.rpartition("/")
+        parameter = parameters[owner]
         if tensor.shape == parameter.shape and name != "step":
             tensor = torch.empty_like(parameter).copy_(tensor)
-        state.setdefault(int(index), {})[name] = tensor
+        state.setdefault(places[id(parameter)], {})[name] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

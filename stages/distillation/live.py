@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,8 @@ from attar.stages.distillation.choices import FeatureLoss
 from attar.stages.distillation.taps import Tap, named
 from attar.stages.runtimes.torch import call
 
+Autocast = Callable[[], AbstractContextManager[None]]
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -30,8 +33,17 @@ class Pair:
 class Live(nn.Module):
     """The weighted sum of feature losses. Its parameters are the regressors of those losses that need one (FitNets)."""
 
-    def __init__(self, task: Task, student: nn.Module, teacher: nn.Module, losses: Sequence[FeatureLoss]) -> None:
+    def __init__(
+        self,
+        task: Task,
+        student: nn.Module,
+        teacher: nn.Module,
+        losses: Sequence[FeatureLoss],
+        autocast: Autocast = nullcontext,
+    ) -> None:
+        """``autocast``: what the student runs in. The teacher runs in it too, and costs no more than it must."""
         super().__init__()
+        self.autocast = autocast
         self.task, self.held = task, [teacher.eval().requires_grad_(False)]  # in a list: it is no part of what is trained
         self.pairs = [
             Pair(loss, Tap(named(student, loss.student, "student")), Tap(named(teacher, loss.teacher, "teacher")))
@@ -53,7 +65,7 @@ class Live(nn.Module):
 
     def forward(self, inputs: Arrays) -> Tensor:
         """For a batch that the student has just answered."""
-        with torch.no_grad():
+        with torch.no_grad(), self.autocast():
             call(self.held[0], self.task, inputs)
         terms = [
             pair.loss.weight * pair.loss(regressed(pair.student()), pair.teacher())

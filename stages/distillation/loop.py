@@ -75,7 +75,7 @@ def fit(
         with computing(settings, built, what, batch) as compute:
             built.to(compute.device)
             probe(built, task)
-            beside = objective.beside(task, built)
+            beside = objective.beside(task, built, compute.autocast)
             training = Training(settings, task, built, objective, seen, what, beside, compute)
             training.run(validation, scratch(out) / "checkpoint.safetensors")
     oacc = validation.oacc()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,8 +18,9 @@ from attar.pipeline.errors import StageError, did_you_mean
 from attar.stages.artifacts import Answers, Model
 from attar.stages.distillation.choices import Beside, FeatureLoss, Loss, OfFeatures, fitting
 from attar.stages.distillation.companion import Companion
-from attar.stages.distillation.live import Live, layered
+from attar.stages.distillation.live import Autocast, Live, layered
 from attar.stages.distillation.losses import cross_entropy, mse
+from attar.stages.runtimes.torch import laid_out
 
 Tensors = Mapping[str, Tensor]
 
@@ -30,8 +32,8 @@ class Objective(Protocol):
     def transfer(self, task: Task) -> Split | None:
         """The samples without labels that are learned from too, where there are any."""
 
-    def beside(self, task: Task, module: nn.Module) -> nn.Module:
-        """What is trained beside ``module`` and not kept; a module without parameters where there is nothing."""
+    def beside(self, task: Task, module: nn.Module, autocast: Autocast = nullcontext) -> nn.Module:
+        """What is trained beside ``module``, which runs in ``autocast``, and is not kept; an empty module where there is nothing."""
 
     def __call__(self, task: Task, outputs: Tensors, seen: Seen, view: int) -> Tensor:
         """The loss of float32 ``outputs`` for the samples ``seen`` in ``view``."""
@@ -61,7 +63,7 @@ class Labels:
     def transfer(self, task: Task) -> Split | None:
         return None
 
-    def beside(self, task: Task, module: nn.Module) -> nn.Module:
+    def beside(self, task: Task, module: nn.Module, autocast: Autocast = nullcontext) -> nn.Module:
         return nn.Module()
 
     @property
@@ -133,15 +135,15 @@ class Distillation:
     def transfer(self, task: Task) -> Split | None:
         return task.split("transfer") if task.transfer and self.lambda_kd else None
 
-    def beside(self, task: Task, module: nn.Module) -> nn.Module:
+    def beside(self, task: Task, module: nn.Module, autocast: Autocast = nullcontext) -> nn.Module:
         """The distiller, and the regressors of losses of features."""
         found = nn.ModuleDict()
         device = next(module.parameters()).device
         if self.features and self.lambda_kd:
             if self.teacher is None:
                 raise StageError(f"{self.features[0].kind} is a loss of features, for which the teacher itself is needed")
-            teacher = layered(task, self.teacher).load().to(device)
-            found["features"] = self.live = Live(task, module, teacher, self.features)
+            teacher = laid_out(layered(task, self.teacher).load(), device).to(device)
+            found["features"] = self.live = Live(task, module, teacher, self.features, autocast)
         if self.distiller and self.lambda_kd:
             self.companion = Companion(self.distiller, task, module)
             found["distiller"] = self.companion.network.to(device)

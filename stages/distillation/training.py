@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -64,8 +64,9 @@ class Training:
 
     def __post_init__(self) -> None:
         laid_out(self.module, self.compute.device)
-        self.trained = [*self.module.parameters(), *self.beside.parameters()]
-        self.plain = torch.optim.AdamW(self.trained, weight_decay=self.settings.weight_decay, fused=True)
+        self.named = {**named_parameters(self.module, "module"), **named_parameters(self.beside, "beside")}
+        self.trained = list(self.named.values())
+        self.plain = torch.optim.AdamW(split_by_decay(self.trained, self.settings.weight_decay), fused=True)
         self.optimizer = self.compute.optimizer(self.plain)
         self.average = averaged(self.module, self.settings.ema)
         self.train, self.transfer = self.task.split("train"), self.objective.transfer(self.task)
@@ -194,10 +195,10 @@ class Training:
         groups = {"module": self.module.state_dict(), "best": self.best, "beside": self.beside.state_dict()}
         if self.average is not None:
             groups["average"] = self.average.state_dict()
-        checkpoint.save(file, groups, self.plain, json.dumps(state))
+        checkpoint.save(file, groups, self.plain, self.named, json.dumps(state))
 
     def resume(self, file: Path) -> None:
-        tensors, text = checkpoint.load(file, self.plain)
+        tensors, text = checkpoint.load(file, self.plain, self.named)
         state = json.loads(text)
         self.history, self.best_epoch, self.best = state["history"], state["best_epoch"], tensors.get("best", {})
         self.done, self.total = state["done"], state["total"]
@@ -212,6 +213,17 @@ class Training:
         kept = {name: value for name, value in self.history[self.best_epoch - 1].items() if name not in ("epoch", "loss")}
         several = {"processes": self.compute.team.world} if self.compute.team.world > 1 else {}
         return {**kept, **several, "history": self.history, "best_epoch": self.best_epoch, "precision": self.compute.precision}
+
+
+def named_parameters(module: nn.Module, prefix: str) -> dict[str, nn.Parameter]:
+    return {f"{prefix}.{name}": parameter for name, parameter in module.named_parameters()}
+
+
+def split_by_decay(parameters: Sequence[nn.Parameter], decay: float) -> list[dict[str, Any]]:
+    """Return the optimizer's groups: what has two axes or more decays, biases and the vectors of norms do not."""
+    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
+    vectors = [parameter for parameter in parameters if parameter.ndim < 2]
+    return [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
 def averaged(module: nn.Module, decay: float) -> AveragedModel | None:
