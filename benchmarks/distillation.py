@@ -5,6 +5,8 @@
 goes on; empty it to measure anew. ``--train`` trains what the table needs and prints nothing: several of those share the work,
 one thread each, as in ``OMP_NUM_THREADS=1 taskset -c 1 python -m benchmarks.distillation --train &``. Seconds are CPU time. What
 is best is chosen on validation, trained again with seeds that no row had, and tested once.
+
+``--rows DKD DIST --seeds 0 1 2`` is these rows alone, beside the control: nothing is chosen, nothing is drawn.
 """
 
 from __future__ import annotations
@@ -33,75 +35,13 @@ from attar.stages.label import Label
 from attar.stages.proof.metrics import compare
 from attar.stages.teach import Teach
 from benchmarks.distillation_figure import draw
+from benchmarks.distillation_rows import CONTROL, FIELDS, FRESH, SMOOTHED, Choice, Field, Part, all_rows, rows, select_part
 
 RESIDUAL = "attar.models.networks.residual:residual"
-SEEDS = (0, 1, 2, 3, 4)
-FRESH = (5, 6, 7, 8, 9)
-"""For what was chosen on validation, and for the control beside it."""
 LEAST = 0.985
 """The CORR on validation that a row needs to be chosen."""
-CONTROL = "no teacher"
-KD = {"kind": "kd", "temperature": 2.0}
-PEARSON = {"kind": "logit_pearson"}
 
-Choice = Mapping[str, Any] | None
 Columns = dict[str, list[float]]
-
-
-@dataclass(frozen=True)
-class Field:
-    """One task, its teacher and its student."""
-
-    task: str
-    teacher: Mapping[str, Any]
-    student: Mapping[str, Any]
-    layers: str
-    """The layer of both networks whose features are compared."""
-
-
-FIELDS = {
-    "fashion": Field(
-        "attar.models.tasks.fashion:FashionMnist",
-        {"options": {"width": 48, "stem": 2}, "epochs": 12, "learning_rate": 0.003},
-        {"options": {"width": 12, "stem": 2}, "epochs": 6, "learning_rate": 0.006},
-        "stages",
-    ),
-    "digits": Field(
-        "attar.models.tasks.digits:Digits",
-        {"options": {"width": 16}, "epochs": 12, "batch": 64, "learning_rate": 0.01},
-        {"options": {"width": 4}, "epochs": 15, "batch": 64, "learning_rate": 0.02},
-        "stages",
-    ),
-}
-
-
-def rows(field: Field) -> dict[str, Choice]:
-    """Settings of ``Distill`` by name; None is the control."""
-    attention = {"kind": "attention", "student": field.layers, "teacher": field.layers, "weight": 10.0}
-    plain = {"teacher_attention": False, "student_attention": False}
-    return {
-        CONTROL: None,
-        "KD": {"losses": [KD]},
-        "KD + logit_pearson": {"losses": [KD, PEARSON]},
-        "KD + 4 logit_pearson": {"losses": [KD, PEARSON | {"weight": 4.0}]},
-        "KD + 16 logit_pearson": {"losses": [KD, PEARSON | {"weight": 16.0}]},
-        "KD at T = 4 + 4 logit_pearson": {"losses": [KD | {"temperature": 4.0}, PEARSON | {"weight": 4.0}]},
-        "KD, standardized": {"losses": [KD | {"standardize": True}]},
-        "DKD": {"losses": [{"kind": "dkd", "temperature": 2.0}]},
-        "DIST": {"losses": [{"kind": "dist", "beta": 2.0, "gamma": 2.0}]},
-        "DIST + logit_pearson": {"losses": [{"kind": "dist", "beta": 2.0, "gamma": 2.0}, PEARSON]},
-        "KD + AT": {"losses": [KD, attention]},
-        "KD, standardized + logit_pearson": {"losses": [KD | {"standardize": True}, PEARSON]},
-        "KD + distiller": {"losses": [KD], "distiller": plain},
-        "KD + distiller, teacher attention": {"losses": [KD], "distiller": plain | {"teacher_attention": True}},
-        "KD + distiller, student attention": {"losses": [KD], "distiller": plain | {"student_attention": True}},
-        "KD + distiller, both": {"losses": [KD], "distiller": {}},
-        "KD + logit_pearson + distiller, both": {"losses": [KD, PEARSON], "distiller": {}},
-    }
-
-
-SMOOTHED = "KD from a teacher with label smoothing"
-"""A row with a teacher of its own."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +51,11 @@ class Bench:
     device: str
 
     def made(self, name: str, stage: Any, **inputs: Any) -> tuple[Path, dict[str, Any]]:
-        """A stage's folder and facts, from ``work`` where it was made before; waits where another process is making it."""
+        """A stage's folder and facts, from ``work`` where it was made before; waits where another process is making it.
+
+        Raises SystemExit where it was made with other settings.
+        """
+        settings = json.loads(stage.model_dump_json())
         out, note = self.work / name / "out", self.work / name / "facts.json"
         out.mkdir(parents=True, exist_ok=True)
         with self.lock(name):
@@ -119,8 +63,12 @@ class Bench:
                 started = time.process_time()
                 facts = dict(stage.run(out, **inputs))
                 seconds = (time.process_time() - started) / len(facts.get("history") or [1])
-                note.write_text(json.dumps(facts | {"seconds_an_epoch": round(seconds, 3)}))
-        return out, json.loads(note.read_text())
+                facts |= {"seconds_an_epoch": round(seconds, 3), "settings": settings}
+                note.write_text(json.dumps(facts))
+        found = json.loads(note.read_text())
+        if found.get("settings") != settings:
+            raise SystemExit(f"{self.work / name} was trained with other settings than this table has: delete it")
+        return out, found
 
     def lock(self, name: str) -> FileLock:
         self.work.mkdir(parents=True, exist_ok=True)
@@ -144,6 +92,9 @@ class Bench:
         labels = Label(task=self.field.task, views=4, device=self.device)
         root, facts = self.made(f"{name}answers", labels, teacher=teacher)
         return teacher, Answers("", "", root, facts)
+
+    def teacher_of(self, row: str) -> tuple[Weights, Answers]:
+        return self.teacher("smoothed-", 0.1) if row == SMOOTHED else self.teacher()
 
     def students(self, name: str, chosen: Choice, seeds: Sequence[int], taught: tuple[Weights, Answers]) -> list[Weights]:
         return [self.student(name, chosen, seed, taught) for seed in seeds]
@@ -185,16 +136,15 @@ def placed(name: str, seed: int) -> str:
     return f"{name.replace(' ', '-').replace(',', '')}/{seed}"
 
 
-def train(bench: Bench) -> None:
+def train(bench: Bench, part: Part) -> None:
     """Every training of the table that no other process is at; those of one seed before those of the next."""
-    if bench.busy("teacher"):
+    if SMOOTHED in part.rows and bench.busy("teacher"):
         bench.teacher("smoothed-", 0.1)
-    taught, smoothed = bench.teacher(), bench.teacher("smoothed-", 0.1)
-    table = {**rows(bench.field), SMOOTHED: {"losses": [KD]}}
-    jobs = [(name, seed) for seed in SEEDS for name in table] + [(CONTROL, seed) for seed in FRESH]
+    jobs = [(name, seed) for seed in part.seeds for name in part.rows]
+    jobs += [(CONTROL, seed) for seed in FRESH if part.whole]
     for name, seed in jobs:
         if not bench.busy(placed(name, seed)):
-            bench.student(name, table[name], seed, smoothed if name == SMOOTHED else taught)
+            bench.student(name, part.rows[name], seed, bench.teacher_of(name))
 
 
 def difference(values: Sequence[float], base: Sequence[float]) -> tuple[float, float]:
@@ -225,26 +175,25 @@ def best(trained: Mapping[str, Sequence[Weights]]) -> str:
     return max(able, key=lambda name: mean(name, "score")) if able else max(trained, key=lambda name: mean(name, "correlation"))
 
 
-def machine(bench: Bench, answers: Answers) -> None:
+def machine(bench: Bench, answers: Answers, seeds: Sequence[int]) -> None:
     today = f"{datetime.datetime.now(datetime.UTC):%d %B %Y}"
     print(f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {today}")
-    print(f"{len(SEEDS)} seeds; the teacher scores {bench.oacc(answers):.4f} on test")
+    print(f"seeds {', '.join(map(str, seeds))}; the teacher scores {bench.oacc(answers):.4f} on test")
     print("\n| row | accuracy | CORR | KDL | agreement | validation | s an epoch |\n| --- | --- | --- | --- | --- | --- | --- |")
 
 
-def compared(bench: Bench, taught: tuple[Weights, Answers]) -> tuple[dict[str, Columns], str]:
-    """Train and print every row. Returns what each measures on test and the name of the row that validation chose."""
+def compared(bench: Bench, part: Part) -> tuple[dict[str, Columns], dict[str, Sequence[Weights]]]:
+    """Train and print every row. Returns what each measures on test, and the students of those of which one is chosen."""
     trained: dict[str, Sequence[Weights]] = {}
     found: dict[str, Columns] = {}
-    smoothed = bench.teacher("smoothed-", 0.1)
-    for name, chosen in {**rows(bench.field), SMOOTHED: {"losses": [KD]}}.items():
-        teacher = smoothed if name == SMOOTHED else taught
-        students = bench.students(name, chosen, SEEDS, teacher)
+    for name, chosen in part.rows.items():
+        teacher = bench.teacher_of(name)
+        students = bench.students(name, chosen, part.seeds, teacher)
         found[name] = bench.tested(students, teacher[1])
         print(line(name, found[name], found.get(CONTROL) if chosen else None, students), flush=True)
-        if chosen and teacher is taught:
+        if chosen and name != SMOOTHED:
             trained[name] = students
-    return found, best(trained)
+    return found, trained
 
 
 def confirmed(bench: Bench, name: str, taught: tuple[Weights, Answers]) -> None:
@@ -257,27 +206,49 @@ def confirmed(bench: Bench, name: str, taught: tuple[Weights, Answers]) -> None:
     print(line(name, bench.tested(students, taught[1]), beside, students))
 
 
-def main() -> None:
+def plot(file: Path, found: Mapping[str, Columns], task: str) -> None:
+    base = found[CONTROL]
+    points = {
+        row: [difference(columns[metric], base[metric]) for metric in ("accuracy", "CORR")]
+        for row, columns in found.items()
+        if row != CONTROL
+    }
+    draw(file, points, task)
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", choices=FIELDS, default="digits")
     parser.add_argument("--work", type=Path, help="where finished trainings are kept")
     parser.add_argument("--figure", type=Path, help="where to draw accuracy against CORR, as SVG")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--train", action="store_true", help="train what is missing and no other process is at; print nothing")
+    names = list(all_rows(FIELDS["digits"]))
+    parser.add_argument("--rows", nargs="+", choices=names, metavar="ROW", help=f"these alone, of: {'; '.join(names)}")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="instead of 0 to 4")
     given = parser.parse_args()
+    partial = given.rows is not None or given.seeds is not None
+    if given.figure and partial:
+        parser.error("--figure shows the whole table: leave out --rows and --seeds")
+    if not given.train and given.seeds is not None and len(set(given.seeds)) < 2:
+        parser.error("--seeds needs two different seeds, or more: of one difference there is no interval")
+    return given
+
+
+def main() -> None:
+    given = arguments()
     bench = Bench(FIELDS[given.task], given.work or Path(".benchmarks") / f"distillation-{given.task}", given.device)
+    part = select_part(bench.field, given.rows, given.seeds)
     if given.train:
-        train(bench)
+        train(bench, part)
         return
     taught = bench.teacher()
-    machine(bench, taught[1])
-    found, name = compared(bench, taught)
+    machine(bench, taught[1], part.seeds)
+    found, trained = compared(bench, part)
     if given.figure:
-        points = {
-            row: [difference(columns[m], found[CONTROL][m]) for m in ("accuracy", "CORR")] for row, columns in found.items()
-        }
-        draw(given.figure, {row: point for row, point in points.items() if row != CONTROL}, given.task)
-    confirmed(bench, name, taught)
+        plot(given.figure, found, given.task)
+    if part.whole:
+        confirmed(bench, best(trained), taught)
 
 
 if __name__ == "__main__":

@@ -32,9 +32,7 @@ def save(file: Path, groups: Groups, optimizer: torch.optim.Optimizer, parameter
     partial.replace(file)
 
 
-def load(
-    file: Path, optimizer: torch.optim.Optimizer, parameters: Parameters
-) -> tuple[dict[str, dict[str, Tensor]], str]:
+def load(file: Path, optimizer: torch.optim.Optimizer, parameters: Parameters) -> tuple[dict[str, dict[str, Tensor]], str]:
     """The groups that were saved and the JSON; the optimizer goes on from where it was.
 
     Raises StageError for the checkpoint of other parameters.

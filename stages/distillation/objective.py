@@ -33,7 +33,10 @@ class Objective(Protocol):
         """The samples without labels that are learned from too, where there are any."""
 
     def beside(self, task: Task, module: nn.Module, autocast: Autocast = nullcontext) -> nn.Module:
-        """What is trained beside ``module``, which runs in ``autocast``, and is not kept; an empty module where there is nothing."""
+        """What is trained beside ``module`` and not kept; a module without parameters where there is nothing.
+
+        ``autocast``: what ``module`` runs in.
+        """
 
     def __call__(self, task: Task, outputs: Tensors, seen: Seen, view: int) -> Tensor:
         """The loss of float32 ``outputs`` for the samples ``seen`` in ``view``."""

@@ -1,0 +1,47 @@
+"""The benchmark of ways to distil: its rows are what they are called, and work of other settings is not taken for theirs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from attar.stages.distill import Control, Distill
+from attar.stages.distillation.losses import dist, dkd
+from benchmarks.distillation import Bench
+from benchmarks.distillation_rows import CONTROL, FIELDS, rows, select_part
+
+FIELD = FIELDS["digits"]
+
+
+def test_dkd_and_dist_weigh_labels_and_teacher_alike_as_published() -> None:
+    draw = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(6, 10, generator=draw, dtype=torch.float64) for _ in range(2))
+    labels = torch.arange(6)
+    published = {
+        "DKD": dkd(student, teacher, labels, alpha=1, beta=8, temperature=4),
+        "DIST": dist(student, teacher, beta=2, gamma=2, temperature=4),
+    }
+    for name, expected in published.items():
+        row = rows(FIELD)[name]
+        assert row is not None
+        stage = Distill(task="a:b", network="c:d", **row)
+        assert stage.lambda_kd == 1 - stage.lambda_kd
+        (loss,) = stage.losses
+        torch.testing.assert_close(loss.weight * loss(student, teacher, labels), expected)  # type: ignore[call-arg]
+
+
+def test_some_rows_stand_beside_the_control_and_nothing_is_chosen_of_them() -> None:
+    part = select_part(FIELD, ["DIST", "DKD"], [3, 4])
+    assert list(part.rows) == [CONTROL, "DKD", "DIST"]
+    assert (part.seeds, part.whole) == ([3, 4], False)
+    assert select_part(FIELD, None, None).whole
+
+
+def test_what_was_trained_with_other_settings_is_told(tmp_path: Path) -> None:
+    bench = Bench(FIELD, tmp_path, "cpu")
+    for _ in range(2):
+        bench.made("control/0", Control(task="a:b", network="c:d"))
+    with pytest.raises(SystemExit, match="control/0 was trained with other settings than this table has: delete it"):
+        bench.made("control/0", Control(task="a:b", network="c:d", epochs=3))
