@@ -44,7 +44,7 @@ def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 def batcher(*engines: Predict, **limits: Any) -> Batcher:
-    return Batcher(engines, Limits(**limits), PROBE, lambda rows, nanoseconds: None)
+    return Batcher(engines, Limits(**limits), PROBE, lambda batch: None)
 
 
 def submit(to: Batcher, *values: float, width: int = 1, seconds: float = 10) -> Work:

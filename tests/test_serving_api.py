@@ -120,6 +120,34 @@ def test_each_caller_gets_the_answer_to_its_own_request(server: Running) -> None
     assert not wrong
 
 
+def test_health_as_the_protocol_has_it(points_bundle: Path) -> None:
+    with running(points_bundle) as server:
+        assert server.ask("GET", "/v2/health/live")[:2] == (200, {"live": True})
+        assert server.ask("GET", "/v2/health/ready")[:2] == (200, {"ready": True})
+        assert server.ask("GET", "/v2/models/points/ready")[:2] == (200, {"name": "points", "ready": True})
+        server.server.api.draining = True
+        assert server.ask("GET", "/v2/health/live")[:2] == (200, {"live": True})
+        assert server.ask("GET", "/v2/health/ready")[:2] == (503, {"ready": False})
+        assert server.ask("GET", "/v2/models/points/ready")[:2] == (503, {"name": "points", "ready": False})
+
+
+def test_a_timeout_of_zero_is_none(client: Any) -> None:
+    assert client.infer("points", input_of([[1, 2]]), timeout=0)
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_an_output_that_json_has_no_number_for(client: Any, value: float) -> None:
+    inputs = input_of([[value, 1]])
+    for output in (
+        triton.InferRequestedOutput("logits", binary_data=False),
+        triton.InferRequestedOutput("logits", class_count=1),
+    ):
+        with pytest.raises(InferenceServerException, match="'logits' holds Inf or NaN") as refused:
+            client.infer("points", inputs, outputs=[output])
+        assert refused.value.status() == "500"
+    assert not np.isfinite(client.infer("points", inputs).as_numpy("logits")).all()
+
+
 def test_statistics(points_bundle: Path) -> None:
     with running(points_bundle) as server, triton_client(server.url) as client:
         client.infer("points", input_of([[1, 2], [3, 4]]))
@@ -132,6 +160,10 @@ def test_statistics(points_bundle: Path) -> None:
         assert counts["fail"] == 1
         assert [each["batch_size"] for each in told["batch_stats"]] == [2]
         assert {each["name"] for each in client.get_inference_statistics()["model_stats"]} == {"points", "points-raw"}
+        client.infer("points-raw", input_of([[1, 2], [3, 4], [5, 6]]))
+        (told,) = client.get_inference_statistics("points-raw")["model_stats"]
+        assert (told["inference_count"], told["execution_count"]) == (3, 1)
+        assert client.get_inference_statistics("points")["model_stats"][0]["execution_count"] == 1
 
 
 @pytest.mark.parametrize(

@@ -301,7 +301,7 @@ def test_every_error_has_a_code() -> None:
 @pytest.mark.parametrize(
     ("name", "parameter", "told"),
     [
-        ("timeout", {"int64_param": 0}, "the parameter timeout is 0, expected microseconds"),
+        ("timeout", {"int64_param": -1}, "the parameter timeout is -1, expected microseconds"),
         ("timeout", {"double_param": 1.5}, "the parameter timeout is 1.5, expected microseconds"),
         ("sequence_id", {"int64_param": 7}, "sequences need a model that keeps state"),
     ],
@@ -458,6 +458,48 @@ def test_a_stream_answers_in_order_and_goes_on_behind_an_error(client: Any) -> N
                 assert np.allclose(result.as_numpy("logits"), [[n, 0]] @ STUDENT)
 
 
+def test_requests_of_a_stream_share_batches_and_errors_have_their_ids(
+    points_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = slow(monkeypatch, 0.2)
+    names = [str(n) for n in range(100)]
+    requests = [request(point(shape=[1, 1 if n == "7" else 2], contents={"fp32_contents": [1, 2]}), id=n) for n in names]
+    with running(points_bundle, grpc_port=0, instances=1) as server, channel(server) as made:
+        before = len(calls)
+        call = made.stream_stream(
+            METHOD + "ModelStreamInfer",
+            service_pb2.ModelInferRequest.SerializeToString,
+            service_pb2.ModelStreamInferResponse.FromString,
+        )
+        answers = list(call(iter(requests), timeout=20))
+    assert [each.infer_response.id for each in answers] == names
+    assert [each.infer_response.id for each in answers if each.error_message] == ["7"]
+    assert "expected [batch, 2]" in answers[7].error_message
+    assert sum(calls[before:]) == 99
+    assert max(calls[before:]) == 8  # the most that the bundle promises
+
+
+def test_a_stream_that_is_given_up_leaves_nothing_behind(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = slow(monkeypatch, 0.2)
+    with running(points_bundle, grpc_port=0, instances=1) as server, channel(server) as made:
+        before, over = len(calls), threading.Event()
+
+        def requests() -> Iterator[bytes]:
+            yield from [request(TYPED).SerializeToString()] * 20
+            over.wait(20)
+
+        call = made.stream_stream(METHOD + "ModelStreamInfer")(requests(), timeout=20)
+        next(call)
+        call.cancel()
+        over.set()
+        served = server.server.repository.model("points").served
+        end = time.monotonic() + 10
+        while served.active and time.monotonic() < end:
+            time.sleep(0.01)
+        assert (served.active, served.batcher.waiting) == (0, 0)
+        assert sum(calls[before:]) < 20
+
+
 def test_a_stream_on_which_nothing_comes_is_ended(points_bundle: Path) -> None:
     with running(points_bundle, grpc_port=0, idle=0.3) as server, client_of(server) as client, stream(client) as answers:
         client.async_stream_infer("points", input_of([[1, 2]]))
@@ -528,7 +570,7 @@ def test_the_repository(points_bundle: Path, tmp_path: Path) -> None:
         def index() -> list[tuple[str, str]]:
             return [(each.name, each.state) for each in client.get_model_repository_index().models]
 
-        assert index() == [("points", "READY"), ("points-raw", "READY")]
+        assert index() == [("points", "READY")]
         client.unload_model("points")
         assert index() == [("points", "UNAVAILABLE")]
         assert not client.is_server_ready()
@@ -560,3 +602,17 @@ def test_statistics_count_both_transports(points_bundle: Path) -> None:
         assert (told.inference_stats.success.count, told.inference_stats.fail.count) == (2, 1)
         assert [each.batch_size for each in told.batch_stats] == [1, 2]
         assert {each.name for each in client.get_inference_statistics().model_stats} == {"points", "points-raw"}
+
+
+def test_statistics_without_a_version_are_of_every_version(points_bundle: Path, tmp_path: Path) -> None:
+    bundles = [another(points_bundle, tmp_path / name) for name in ("one", "two")]
+    with running(*[f"points={each}" for each in bundles], grpc_port=0) as server, client_of(server) as client:
+        versions = server.ask("GET", "/v2/models/points")[1]["versions"]
+        assert len(versions) == 2
+        for version in [*versions, versions[0]]:
+            client.infer("points", input_of([[1, 2]]), model_version=version)
+        told = client.get_inference_statistics("points").model_stats
+        assert [(each.version, each.inference_count) for each in told] == list(zip(versions, (2, 1), strict=True))
+        over_http = server.ask("GET", "/v2/models/points/stats")[1]["model_stats"]
+        assert [(each["version"], each["inference_count"]) for each in over_http] == list(zip(versions, (2, 1), strict=True))
+        assert [each.version for each in client.get_inference_statistics("points", versions[0]).model_stats] == versions[:1]

@@ -36,10 +36,7 @@ def versions(server: Running, name: str = "points") -> list[str]:
 
 def test_index_load_and_unload_by_the_client(bundle: Path) -> None:
     with running(bundle) as server, triton_client(server.url) as client:
-        assert [(each["name"], each["state"]) for each in client.get_model_repository_index()] == [
-            ("points", "READY"),
-            ("points-raw", "READY"),
-        ]
+        assert [(each["name"], each["state"]) for each in client.get_model_repository_index()] == [("points", "READY")]
         client.unload_model("points")
         assert client.get_model_repository_index() == [
             {"name": "points", "version": "", "state": "UNAVAILABLE", "reason": "unloaded"}
@@ -90,7 +87,7 @@ def test_a_folder_of_bundles(bundle: Path, tmp_path: Path) -> None:
     (shop / ".hidden").mkdir()
     (shop / "notes.txt").write_text("")
     with running(shop) as server:
-        assert [each["name"] for each in server.ask("POST", "/v2/repository/index")[1]] == ["one", "one-raw"]
+        assert [each["name"] for each in server.ask("POST", "/v2/repository/index")[1]] == ["one"]
         another(bundle, shop / "two")
         index = server.ask("POST", "/v2/repository/index")[1]
         assert (index[-1]["name"], index[-1]["state"]) == ("two", "UNAVAILABLE")

@@ -115,10 +115,11 @@ class Api:
     # -- the server -------------------------------------------------------------------------------------------------
 
     async def live(self, request: Request) -> Reply:
-        return Reply()
+        return json_reply({"live": True})
 
     async def ready(self, request: Request) -> Reply:
-        return Reply(status=200 if self.repository.ready and not self.draining else 503)
+        ready = self.repository.ready and not self.draining
+        return json_reply({"ready": ready}, 200 if ready else 503)
 
     async def server(self, request: Request) -> Reply:
         return json_reply({"name": "attar", "version": __version__, "extensions": EXTENSIONS})
@@ -133,13 +134,13 @@ class Api:
 
     async def model_ready(self, request: Request, name: str, version: str = "") -> Reply:
         ready = self.repository.model(name, version).served.ready and not self.draining
-        return Reply(status=200 if ready else 503)
+        return json_reply({"name": name, "ready": ready}, 200 if ready else 503)
 
     async def configuration(self, request: Request, name: str, version: str = "") -> Reply:
         return json_reply(self.repository.model(name, version).configuration())
 
     async def statistics(self, request: Request, name: str, version: str = "") -> Reply:
-        return json_reply({"model_stats": [self.repository.model(name, version).told()]})
+        return json_reply({"model_stats": [model.told() for model in self.repository.versions(name, version)]})
 
     async def every_statistics(self, request: Request) -> Reply:
         return json_reply({"model_stats": [model.told() for model in self.repository.models()]})

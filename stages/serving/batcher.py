@@ -23,8 +23,6 @@ from attar.stages.serving.errors import BadRequest, Busy, EngineFailed, Late, Re
 
 Shapes: TypeAlias = tuple[tuple[int, ...], ...]
 Outputs: TypeAlias = dict[str, Array]
-Executed: TypeAlias = Callable[[int, int], None]
-"""Told of every batch: its rows and nanoseconds."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +49,17 @@ class Work:
     future: asyncio.Future[Outputs]
     """Gets the outputs, or Refused; cancelling it drops the work."""
     shapes: Shapes
+    model: str = ""
+    """The name that was asked: several may share the engines."""
     arrived: int = field(default_factory=perf_counter_ns)
     started: int = 0
     ended: int = 0
     shared: int = 0
     """Rows of the batch that it was in."""
+
+
+Executed: TypeAlias = Callable[[Sequence[Work]], None]
+"""Told of every batch."""
 
 
 class Batcher:
@@ -74,12 +78,12 @@ class Batcher:
         self.failed = False
         """Whether an engine no longer answers what it answered before."""
 
-    def submit(self, inputs: Arrays, rows: int, seconds: float) -> Work:
+    def submit(self, inputs: Arrays, rows: int, seconds: float, model: str = "") -> Work:
         """Queue a request for at most ``seconds``. Raises Busy when the queue is full."""
         if self.waiting >= self.limits.queue:
             raise Busy(f"{self.waiting} requests wait already; try again later, or serve with more instances")
         shapes = tuple([array.shape[1:] for array in inputs.values()])
-        work = Work(inputs, rows, perf_counter_ns() + int(seconds * 1e9), self._loop.create_future(), shapes)
+        work = Work(inputs, rows, perf_counter_ns() + int(seconds * 1e9), self._loop.create_future(), shapes, model)
         self._queues.setdefault(shapes, deque()).append(work)
         self.waiting += 1
         self._wake()
@@ -156,7 +160,7 @@ class Batcher:
 
     def _answer(self, engine: Predict, batch: list[Work], found: list[Outputs | Refused]) -> None:
         self._idle.append(engine)
-        self._executed(batch[0].shared, batch[0].ended - batch[0].started)
+        self._executed(batch)
         for work, made in zip(batch, found, strict=True):
             if work.future.done():
                 continue

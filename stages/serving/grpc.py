@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from math import inf
 from typing import Any, TypeAlias
 
@@ -19,6 +20,7 @@ from attar.stages.serving.errors import Busy, NotFound, Refused
 from attar.stages.serving.grpc_calls import decoded, encoded, foreseen, refuse
 from attar.stages.serving.grpc_door import Door
 from attar.stages.serving.grpc_infer import read, written
+from attar.stages.serving.grpc_stream import answer_in_order
 from attar.stages.serving.guard import Guard
 from attar.stages.serving.health import Health
 from attar.stages.serving.messages import (
@@ -209,7 +211,7 @@ class Rpc:
 
     async def statistics(self, request: Any, context: Any) -> Fields:
         """Of every model where none is named."""
-        named = [self.repository.model(request.name, request.version)] if request.name else self.repository.models()
+        named = self.repository.versions(request.name, request.version) if request.name else self.repository.models()
         return {"model_stats": [model.told() for model in named]}
 
     async def infer(self, request: Any, context: Any) -> Any:
@@ -217,19 +219,22 @@ class Rpc:
         return await self._inferred(request, inf if remaining is None else remaining)
 
     async def stream(self, _: Any, context: Any) -> AsyncIterator[bytes]:
-        """Answers in the order of the requests; an error is told in its place and does not end the stream."""
+        """Answers in the order of the requests; an error is told in its place, with the request's id, and does not end it."""
         await self._open.wait()
         async with self._refusing("ModelStreamInfer", context):
-            while (sent := await self._next(context)) is not grpc.aio.EOF:
-                yield encoded(await self._streamed(sent))
+            async for response in answer_in_order(partial(self._next, context), self._streamed):
+                yield encoded(response)
 
     async def _streamed(self, sent: bytes) -> Any:
+        named = ""
         try:
             with foreseen("ModelStreamInfer"):
-                return ModelStreamInferResponse(infer_response=await self._inferred(decoded(ModelInferRequest, sent), inf))
+                request = decoded(ModelInferRequest, sent)
+                named = request.id
+                return ModelStreamInferResponse(infer_response=await self._inferred(request, inf))
         except Refused as error:
             self.api.noted(error, method="ModelStreamInfer")
-            return ModelStreamInferResponse(error_message=str(error))
+            return ModelStreamInferResponse(error_message=str(error), infer_response={"id": named})
 
     async def _inferred(self, request: Any, within: float) -> Any:
         model = self.repository.model(request.model_name, request.model_version)

@@ -16,7 +16,7 @@ from attar.models.preprocess.images import pixels
 from attar.models.task import Array, Arrays
 from attar.pipeline.errors import AttarError, Unfit
 from attar.stages.packaging.manifest import Manifest
-from attar.stages.serving.batcher import Batcher, Limits
+from attar.stages.serving.batcher import Batcher, Limits, Work
 from attar.stages.serving.engines import Engines, open_engines
 from attar.stages.serving.errors import BadRequest, Busy, Late, Refused, TooLarge
 from attar.stages.serving.observer import Observer, Times
@@ -87,8 +87,12 @@ class Served:
         check_pictures(self.engines.manifest.preprocess, raw, self.settings.max_pixels)
         return preprocess.apply(self.engines.manifest.preprocess, raw)
 
-    def _executed(self, rows: int, nanoseconds: int) -> None:
-        self.models[0].executed(rows, nanoseconds)
+    def _executed(self, batch: Sequence[Work]) -> None:
+        """A call counts once for each model that had a request in it."""
+        rows, nanoseconds, names = batch[0].shared, batch[0].ended - batch[0].started, {work.model for work in batch}
+        for model in self.models:
+            if model.name in names:
+                model.executed(rows, nanoseconds)
 
 
 class Model:
@@ -183,7 +187,7 @@ class Model:
         if self._prepare:
             await self.prepare(infer)
         prepared, batcher = perf_counter_ns(), self.served.batcher
-        work = batcher.submit(infer.inputs, infer.rows, seconds)
+        work = batcher.submit(infer.inputs, infer.rows, seconds, self.name)
         try:
             outputs = await work.future
         except asyncio.CancelledError:

@@ -37,7 +37,7 @@ LARGEST = 2**53 - 1
 """Integer that every reader of JSON takes as it is."""
 PARAMETERS = ECHOED | {
     "properties": {
-        "timeout": {"type": "integer", "minimum": 1, "maximum": LARGEST, "description": "Microseconds"},
+        "timeout": {"type": "integer", "minimum": 0, "maximum": LARGEST, "description": "Microseconds"},
         "binary_data_output": {"type": "boolean"},
         **{name: {"enum": [0, False, ""]} for name in STATEFUL},
     }
@@ -71,7 +71,12 @@ ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type
 ANYWHERE = (BadRequest, Unauthorized, Forbidden, TooSlow, TooLarge, HeaderTooLarge, EngineFailed, Busy)
 """What any request may be answered."""
 REFUSALS = (*ANYWHERE, NotFound, Late)
-NOT_READY = {"503": {"description": "Not ready"}}
+LIVE = {"type": "object", "required": ["live"], "properties": {"live": {"const": True}}}
+READY = {
+    "type": "object",
+    "required": ["ready"],
+    "properties": {"name": {"type": "string"}, "ready": {"type": "boolean"}},
+}
 NAMED = {"404": {"$ref": "#/components/responses/NotFound"}}
 
 
@@ -100,8 +105,8 @@ def server() -> dict[str, Schema]:
     name = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]
     ready = as_json({"type": "object", "properties": {"ready": {"type": "boolean"}}})
     return {
-        "/v2/health/live": {"get": operation("Whether the server lives")},
-        "/v2/health/ready": {"get": operation("Whether everything that is served answers", more=NOT_READY)},
+        "/v2/health/live": {"get": operation("Whether the server lives", LIVE)},
+        "/v2/health/ready": {"get": operation("Whether everything that is served answers", READY, more=not_ready())},
         "/v2": {"get": operation("The server's name, version and extensions", {"type": "object"})},
         "/v2/models/stats": {"get": operation("Statistics of every model", {"type": "object"})},
         "/v2/repository/index": {"post": operation("Every model, loaded or not", MANY, requestBody={"content": ready})},
@@ -116,7 +121,7 @@ def model_paths(model: Model) -> dict[str, Schema]:
     name, base = model.name, f"/v2/models/{model.name}"
     return {
         base: {"get": operation(f"What {name} takes and gives", {"type": "object"}, more=NAMED)},
-        f"{base}/ready": {"get": operation(f"Whether {name} answers", more=NAMED | NOT_READY)},
+        f"{base}/ready": {"get": operation(f"Whether {name} answers", READY, more=NAMED | not_ready())},
         f"{base}/config": {"get": operation(f"The configuration of {name}", {"type": "object"}, more=NAMED)},
         f"{base}/stats": {"get": operation(f"Statistics of {name}", {"type": "object"}, more=NAMED)},
         f"{base}/infer": {"post": infer(name, model.signature)},
@@ -184,10 +189,16 @@ def element(datatype: str) -> Schema:
 def operation(
     summary: str, answer: Schema | None = None, *, more: Schema | None = None, as_type: str = "application/json", **rest: Any
 ) -> Schema:
-    """``more``: responses beside the usual. Every error is an object with ``error``, but readiness, which has no content."""
+    """``more``: responses beside the usual. Every error is an object with ``error``, but readiness."""
     told = {"description": "As asked", **({} if answer is None else {"content": {as_type: {"schema": answer}}})}
     refused = {str(each.status): {"$ref": f"#/components/responses/{each.__name__}"} for each in ANYWHERE}
     return {"summary": summary, "responses": {"200": told, **refused, **(more or {})}, **rest}
+
+
+def not_ready() -> Schema:
+    """The answer that says so, which has the status of servers that are busy."""
+    told = {"anyOf": [READY, {"$ref": "#/components/schemas/Error"}]}
+    return {"503": {"description": "Not ready", "content": as_json(told)}}
 
 
 def as_json(schema: Schema) -> Schema:

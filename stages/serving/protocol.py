@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 
 from attar.models.task import Array
-from attar.stages.serving.errors import BadRequest, shown
+from attar.stages.serving.errors import BadRequest, EngineFailed, shown
 from attar.stages.serving.tensors import datatype, objects, to_bytes, to_json
 
 if TYPE_CHECKING:
@@ -53,9 +53,9 @@ class Infer:
 
     @property
     def timeout(self) -> float | None:
-        """Seconds that the caller is ready to wait."""
+        """Seconds that the caller is ready to wait; None for as long as the server allows, which 0 asks for as well."""
         asked = self.parameters.get("timeout")
-        return None if asked is None else asked / 1e6
+        return asked / 1e6 if asked else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,8 @@ class Answer:
 def check_parameters(parameters: Mapping[str, Any]) -> None:
     """Raises BadRequest for one that the protocol does not have, or that is addressed to the server and cannot be followed."""
     timeout = parameters.get("timeout")
-    if timeout is not None and (type(timeout) is not int or timeout <= 0):
-        raise BadRequest(f"the parameter timeout is {shown(timeout)}, expected microseconds as an integer over 0")
+    if timeout is not None and (type(timeout) is not int or timeout < 0):
+        raise BadRequest(f"the parameter timeout is {shown(timeout)}, expected microseconds as an integer, 0 for none")
     if nested := [name for name, value in parameters.items() if isinstance(value, dict | list)]:
         raise BadRequest(
             f"the parameter {nested[0][:80]!r} is {shown(parameters[nested[0]])}, expected a text, number or boolean"
@@ -84,10 +84,19 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
 
 def answer(infer: Infer, found: Mapping[str, Array], model: str, version: str, labels: Sequence[str] = ()) -> Answer:
     """From all outputs of the model to what was asked for."""
+    for each in infer.wanted:
+        if each.classes:
+            check_finite(each.name, found[each.name])
     made = {each.name: top(found[each.name], each.classes, labels) if each.classes else found[each.name] for each in infer.wanted}
     binary = {each.name for each in infer.wanted if each.binary}
     echoed = {name: value for name, value in infer.parameters.items() if name not in MEANT} if infer.parameters else {}
     return Answer(model, version, infer.id, made, binary, echoed)
+
+
+def check_finite(name: str, values: Array) -> None:
+    """Raises EngineFailed for an output that cannot be told in numbers as texts have them."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise EngineFailed(f"the output {name!r} holds Inf or NaN, which JSON has no numbers for; ask for it as binary data")
 
 
 def top(values: Array, classes: int, labels: Sequence[str]) -> Array:
@@ -119,5 +128,6 @@ def described_output(name: str, tensor: Array, binary: bool, behind: list[memory
         behind.append(to_bytes(tensor))
         made["parameters"] = {"binary_data_size": len(behind[-1])}
     else:
+        check_finite(name, tensor)
         made["data"] = to_json(tensor)
     return made

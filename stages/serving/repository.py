@@ -100,6 +100,11 @@ class Repository:
             raise Busy(f"{name} is not loaded: {self._reasons[name]}")
         raise NotFound(f"there is no model {name[:80]!r}; {did_you_mean(name[:80], {model.name for model in self.models()})}")
 
+    def versions(self, name: str, version: str = "") -> list[Model]:
+        """All of a name where no version is asked for. Raises NotFound and Busy."""
+        found = self.model(name, version)
+        return [found] if version else self._versions(name)
+
     def metadata(self, name: str, version: str = "") -> dict[str, Any]:
         versions = [each.version for each in self._versions(name)]
         return {**self.model(name, version).metadata(), "versions": [version] if version else versions}
@@ -110,7 +115,8 @@ class Repository:
         return not self._reasons and all(served.ready for each in self._served.values() for served in each)
 
     def index(self) -> list[dict[str, str]]:
-        """Every model of the repository, loaded or not, as its extension of the protocol has it."""
+        """Every model of the repository, loaded or not, as its extension of the protocol has it: what can be loaded and unloaded
+        by its name, so none with raw inputs, which comes and goes with the other of its bundle."""
         loaded = [
             {
                 "name": model.name,
@@ -119,6 +125,7 @@ class Repository:
                 "reason": "",
             }
             for model in self.models()
+            if model is model.served.models[0]
         ]
         there = {entry["name"] for entry in loaded}
         rest = [
