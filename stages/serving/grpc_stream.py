@@ -20,8 +20,10 @@ async def answer_in_order(read: Callable[[], Awaitable[Any]], answer: Callable[[
 
     async def take() -> None:
         try:
-            while await room.acquire() and (sent := await read()) is not grpc.aio.EOF:
+            await room.acquire()
+            while (sent := await read()) is not grpc.aio.EOF:
                 answers.put_nowait(asyncio.ensure_future(answer(sent)))
+                await room.acquire()
         finally:
             answers.put_nowait(None)
 
