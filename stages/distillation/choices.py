@@ -269,7 +269,8 @@ class Beside(BaseModel):
 
     @model_validator(mode="after")
     def _shares_between_two(self) -> Self:
-        if "teacher_share" in self.model_fields_set and not (self.teacher_attention and self.student_attention):
+        given = self.teacher_share != Beside.model_fields["teacher_share"].default  # what is dumped and read again has set it
+        if given and not (self.teacher_attention and self.student_attention):
             raise ValueError(
                 f"teacher_share = {self.teacher_share} divides the weight between two attentions, and not both are on; "
                 "leave it out, or set teacher_attention and student_attention to true"
