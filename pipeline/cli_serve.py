@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 @click.option("--grpc-port", type=click.IntRange(0, 65535), default=8001, show_default=True, help="The same for gRPC.")
 @click.option("--no-grpc", is_flag=True, help="Listen for HTTP alone.")
 @click.option("--token-file", metavar="FILE", help="Bearer tokens, one a line; read again when it changes and on SIGHUP.")
+@click.option("--model-control", is_flag=True, help="Let requests load and unload models.")
+@click.option("--control-token-file", metavar="FILE", help="Tokens of those who may; others than those of --token-file.")
 @click.option("--tls-cert", metavar="FILE", help="Certificate chain in PEM; speak TLS alone.")
 @click.option("--tls-key", metavar="FILE", help="Its private key, unless it stands in the same file.")
 @TRUSTED

@@ -28,6 +28,7 @@ from attar.models.task import Array, Arrays, Predict
 from attar.stages.packaging import checksums
 from attar.stages.serving import model
 from attar.stages.serving.engines import Engines, open_engines
+from attar.stages.serving.observer import Observer
 from attar.stages.serving.repository import sources
 from attar.stages.serving.server import Server
 from attar.stages.serving.settings import Settings
@@ -89,11 +90,11 @@ class Running:
 
 
 @contextmanager
-def running(*bundles: str | Path, **settings: Any) -> Iterator[Running]:
+def running(*bundles: str | Path, observers: Sequence[Observer] = (), **settings: Any) -> Iterator[Running]:
     loop = uvloop.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    server = asyncio.run_coroutine_threadsafe(started(bundles, settings), loop).result(60)
+    server = asyncio.run_coroutine_threadsafe(started(bundles, observers, settings), loop).result(60)
     made = Running(server, loop)
     try:
         yield made
@@ -104,8 +105,9 @@ def running(*bundles: str | Path, **settings: Any) -> Iterator[Running]:
         loop.close()
 
 
-async def started(bundles: tuple[str | Path, ...], settings: dict[str, Any]) -> Server:
-    server = Server(sources([str(path) for path in bundles]), Settings(**{"http_port": 0, "grpc_port": None} | settings))
+async def started(bundles: Sequence[str | Path], observers: Sequence[Observer], settings: dict[str, Any]) -> Server:
+    chosen = Settings(**{"http_port": 0, "grpc_port": None} | settings)
+    server = Server(sources([str(path) for path in bundles]), chosen, observers)
     await server.start()
     return server
 

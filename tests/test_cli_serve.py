@@ -73,12 +73,12 @@ def test_it_serves_without_what_training_needs_and_ends_on_sigterm(points_bundle
 
 def test_nothing_heavy_is_imported_in_all_its_life(points_bundle: Path, tmp_path: Path) -> None:
     """Every import of the process is written down, whatever it is asked for."""
-    command = [*ATTAR, "--http-port", "0", "--grpc-port", "0", "--shadow", "fp32", "--shadow-rate", "1", str(points_bundle)]
+    command = [*ATTAR, "--http-port", "0", "--grpc-port", "0", "--shadow", "fp32", "--shadow-rate", "1", "--model-control"]
     log = tmp_path / "log"
     with (
         log.open("w") as errors,
         subprocess.Popen(
-            [command[0], "-X", "importtime", *command[1:]], stdout=subprocess.PIPE, stderr=errors, text=True
+            [command[0], "-X", "importtime", *command[1:], str(points_bundle)], stdout=subprocess.PIPE, stderr=errors, text=True
         ) as process,
     ):
         assert process.stdout

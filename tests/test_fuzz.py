@@ -72,7 +72,7 @@ def test_a_change_leaves_what_it_puts_in_as_it_is() -> None:
 
 
 def test_some_hundred_over_http(points_bundle: Path, tmp_path: Path) -> None:
-    with target(tmp_path, str(points_bundle)) as server:
+    with target(tmp_path, "--model-control", str(points_bundle)) as server:
         flat(server, 400, seed=1)
 
 
@@ -87,7 +87,7 @@ def test_some_hundred_over_grpc(points_bundle: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_twenty_thousand_over_http(points_bundle: Path, tmp_path: Path) -> None:
-    with target(tmp_path, str(points_bundle)) as server:
+    with target(tmp_path, "--model-control", str(points_bundle)) as server:
         flat(server, 20_000, seed=2)
 
 

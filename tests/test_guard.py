@@ -198,7 +198,7 @@ def test_an_open_address_is_warned_of(file: Path, certificate: tuple[Path, Path]
     ("origin", "status"), [("http://a", 200), ("http://elsewhere", 403), ("null", 403), ("http://a.elsewhere", 403)]
 )
 def test_a_page_of_another_site_may_not_ask(points_bundle: Path, origin: str, status: int) -> None:
-    with running(points_bundle) as server:
+    with running(points_bundle, model_control=True) as server:
         answer = server.send(framed("POST", "/v2/repository/models/points/unload", b"", f"Origin: {origin}"))
         assert answer.startswith(b"HTTP/1.1 %d" % status)
 

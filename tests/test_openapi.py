@@ -15,7 +15,7 @@ from tests.serving_parts import Running, asked, running
 
 @pytest.fixture(scope="module")
 def server(points_bundle: Path) -> Iterator[Running]:
-    with running(points_bundle) as made:
+    with running(points_bundle, model_control=True) as made:
         yield made
 
 

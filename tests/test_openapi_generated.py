@@ -116,7 +116,7 @@ def all_of(server: Target, mode: GenerationMode, whole: bool) -> dict[str, Count
 @pytest.mark.timeout(600)
 def test_what_it_describes_is_answered_as_it_describes(points_bundle: Path, tmp_path: Path) -> None:
     """A request that is complete is answered with 200, and so is every page that takes no name."""
-    with target(tmp_path, str(points_bundle)) as server:
+    with target(tmp_path, "--model-control", str(points_bundle)) as server:
         seen = all_of(server, GenerationMode.POSITIVE, whole=True)
     for label, statuses in seen.items():
         assert (404 if "{name}" in label else 200) in statuses, label
@@ -126,7 +126,7 @@ def test_what_it_describes_is_answered_as_it_describes(points_bundle: Path, tmp_
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_what_it_excludes_is_refused_as_it_describes(points_bundle: Path, tmp_path: Path) -> None:
-    with target(tmp_path, str(points_bundle)) as server:
+    with target(tmp_path, "--model-control", str(points_bundle)) as server:
         seen = all_of(server, GenerationMode.NEGATIVE, whole=False)
     assert seen["POST /v2/models/points/infer"].keys() == {400}
 

@@ -26,7 +26,7 @@ HEADER = "Inference_Header_Content_Length"
 
 @pytest.fixture(scope="module")
 def server(points_bundle: Path) -> Iterator[Running]:
-    with running(points_bundle, max_body=2000) as made:
+    with running(points_bundle, max_body=2000, model_control=True) as made:
         yield made
 
 

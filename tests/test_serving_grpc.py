@@ -565,7 +565,7 @@ def test_an_address_that_is_taken(points_bundle: Path) -> None:
 
 def test_the_repository(points_bundle: Path, tmp_path: Path) -> None:
     bundle = another(points_bundle, tmp_path / "mine")
-    with running(bundle, grpc_port=0) as server, client_of(server) as client:
+    with running(bundle, grpc_port=0, model_control=True) as server, client_of(server) as client:
 
         def index() -> list[tuple[str, str]]:
             return [(each.name, each.state) for each in client.get_model_repository_index().models]
@@ -573,7 +573,7 @@ def test_the_repository(points_bundle: Path, tmp_path: Path) -> None:
         assert index() == [("points", "READY")]
         client.unload_model("points")
         assert index() == [("points", "UNAVAILABLE")]
-        assert not client.is_server_ready()
+        assert client.is_server_ready()
         assert not client.is_model_ready("points")
         only = service_pb2.RepositoryIndexRequest(ready=True)
         assert not ask(server, only, "RepositoryIndex").models

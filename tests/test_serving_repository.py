@@ -21,6 +21,7 @@ from attar.stages.serving.repository import sources
 from tests.serving_parts import Running, another, asked, running, slow, spoil, triton_client
 
 INFER = "/v2/models/points/infer"
+CONTROL = {"model_control": True}
 
 
 @pytest.fixture
@@ -35,14 +36,14 @@ def versions(server: Running, name: str = "points") -> list[str]:
 
 
 def test_index_load_and_unload_by_the_client(bundle: Path) -> None:
-    with running(bundle) as server, triton_client(server.url) as client:
+    with running(bundle, **CONTROL) as server, triton_client(server.url) as client:
         assert [(each["name"], each["state"]) for each in client.get_model_repository_index()] == [("points", "READY")]
         client.unload_model("points")
         assert client.get_model_repository_index() == [
             {"name": "points", "version": "", "state": "UNAVAILABLE", "reason": "unloaded"}
         ]
         assert server.ask("POST", "/v2/repository/index", {"ready": True})[1] == []
-        assert not client.is_server_ready()
+        assert client.is_server_ready()
         with pytest.raises(InferenceServerException, match="points is not loaded: unloaded"):
             client.get_model_metadata("points")
         client.load_model("points")
@@ -55,7 +56,7 @@ def test_what_is_no_longer_served_is_freed_without_the_collector(bundle: Path, c
     """It never looks through what was there when the server was ready."""
     gc.disable()
     try:
-        with running(bundle) as server:
+        with running(bundle, **CONTROL) as server:
             served = server.server.repository.model("points").served
             gone = [weakref.ref(each) for each in (served, served.engines, served.batcher, *served.engines.predicts)]
             del served
@@ -86,7 +87,7 @@ def test_a_folder_of_bundles(bundle: Path, tmp_path: Path) -> None:
     another(bundle, shop / "one")
     (shop / ".hidden").mkdir()
     (shop / "notes.txt").write_text("")
-    with running(shop) as server:
+    with running(shop, **CONTROL) as server:
         assert [each["name"] for each in server.ask("POST", "/v2/repository/index")[1]] == ["one"]
         another(bundle, shop / "two")
         index = server.ask("POST", "/v2/repository/index")[1]
@@ -126,7 +127,7 @@ def test_a_bundle_that_is_not_fit_is_not_served(bundle: Path) -> None:
 
 
 def test_a_bad_bundle_is_refused_and_the_old_one_stays(bundle: Path) -> None:
-    with running(bundle) as server:
+    with running(bundle, **CONTROL) as server:
         before = versions(server)
         spoil(bundle)
         status, told, _ = server.ask("POST", "/v2/repository/models/points/load")
@@ -138,7 +139,7 @@ def test_a_bad_bundle_is_refused_and_the_old_one_stays(bundle: Path) -> None:
 
 def test_of_two_versions_one_of_which_is_bad_neither_is_taken(bundle: Path, tmp_path: Path) -> None:
     newer = another(bundle, tmp_path / "newer")
-    with running(bundle, newer) as server:
+    with running(bundle, newer, **CONTROL) as server:
         before = versions(server)
         spoil(newer)
         assert server.ask("POST", "/v2/repository/models/points/load")[0] == 400
@@ -181,7 +182,7 @@ def test_under_load_a_new_bundle_takes_over_and_no_request_fails(
     if threaded:
         slow(monkeypatch, 0.02)
     newer = another(bundle, tmp_path / "newer")
-    with running(bundle) as server:
+    with running(bundle, **CONTROL) as server:
         (old,) = versions(server)
 
         def change() -> None:

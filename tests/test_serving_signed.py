@@ -72,7 +72,7 @@ def test_the_command_ends_with_4_and_one_line(bundle: Path, key: Pair) -> None:
 
 def test_a_bundle_that_somebody_put_in_its_place_is_refused_and_the_old_one_stays(bundle: Path, key: Pair) -> None:
     sign(bundle, key.private)
-    with running(bundle, trusted=key.public) as server:
+    with running(bundle, trusted=key.public, model_control=True) as server:
         before = version(server)
         replaced(bundle)
         status, told, _ = server.ask("POST", LOAD)
@@ -99,7 +99,7 @@ def test_keys_come_and_go_without_a_restart(bundle: Path, key: Pair, tmp_path: P
     new, trusted = pair(tmp_path, "new"), tmp_path / "trusted.pem"
     shutil.copyfile(key.public, trusted)
     sign(bundle, key.private)
-    with running(bundle, trusted=trusted) as server:
+    with running(bundle, trusted=trusted, model_control=True) as server:
         sign(bundle, new.private)
         assert server.ask("POST", LOAD)[0] == 400
         trusted.write_text(key.public.read_text() + new.public.read_text())

@@ -173,7 +173,7 @@ def test_a_shadow_that_fails_is_told_and_goes_on(watched: Running, caplog: pytes
 
 def test_a_new_bundle_starts_with_an_empty_window(points_bundle: Path, tmp_path: Path) -> None:
     bundle = another(points_bundle, tmp_path / "mine")
-    with running(bundle, shadow="fp32", shadow_rate=1) as server:
+    with running(bundle, shadow="fp32", shadow_rate=1, model_control=True) as server:
         ask(server, POINTS[:50])
         compared(server, 10)
         assert server.ask("POST", "/v2/repository/models/points/load")[0] == 200

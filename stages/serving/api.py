@@ -21,6 +21,7 @@ from attar.models.task import Array
 from attar.pipeline.errors import Unfit
 from attar.stages.serving import logs, openapi, protocol
 from attar.stages.serving.errors import BadRequest, EngineFailed, NotAllowed, NotFound, Refused, TooLarge
+from attar.stages.serving.guard import Guard
 from attar.stages.serving.http import Reply, Request, error_reply, json_reply
 from attar.stages.serving.model import Model
 from attar.stages.serving.observer import Observer
@@ -43,8 +44,9 @@ access = logging.getLogger("attar.access")
 
 
 class Api:
-    def __init__(self, repository: Repository, observers: Iterable[Observer] = ()) -> None:
+    def __init__(self, repository: Repository, guard: Guard, observers: Iterable[Observer] = ()) -> None:
         self.repository, self.settings, self.observers = repository, repository.settings, tuple(observers)
+        self._guard = guard
         self.draining = False
         self.routes: list[tuple[str, re.Pattern[str], Handler]] = []
         self._found = lru_cache(maxsize=1024)(self._find)
@@ -168,11 +170,13 @@ class Api:
         return json_reply([entry for entry in self.repository.index() if not ready or entry["state"] == "READY"])
 
     async def load(self, request: Request, name: str) -> Reply:
+        self._guard.check_control(request.headers.get(b"authorization", b""))
         asked = parsed(body(request, self.settings.max_body) or b"{}")
         await load(self.repository, name, asked.get("parameters"))
         return Reply()
 
     async def unload(self, request: Request, name: str) -> Reply:
+        self._guard.check_control(request.headers.get(b"authorization", b""))
         await self.repository.unload(name)
         return Reply()
 

@@ -16,9 +16,9 @@ import orjson
 
 from attar.models.task import Array, Arrays
 from attar.pipeline.errors import AttarError
-from attar.stages.serving.guard import TOKEN
 from attar.stages.serving.protocol import HEADER_LENGTH, described_output
 from attar.stages.serving.tensors import DTYPES
+from attar.stages.serving.tokens import TOKEN
 
 FORMS = ("json", "binary")
 TIMEOUT = 30.0

@@ -41,7 +41,7 @@ class Unauthorized(Refused):
 
 
 class Forbidden(Refused):
-    """Sent by a page of another site, in the name of whoever reads that page."""
+    """Sent by a page of another site in the name of whoever reads that page, or asks for what the sender may not."""
 
     status, cause = 403, "forbidden"
 

@@ -253,10 +253,12 @@ class Rpc:
         return {"models": [each for each in self.repository.index() if not request.ready or each["state"] == "READY"]}
 
     async def load(self, request: Any, context: Any) -> Fields:
+        self._door.admit_control(context)
         await load(self.repository, request.model_name, request.parameters)
         return {}
 
     async def unload(self, request: Any, context: Any) -> Fields:
+        self._door.admit_control(context)
         await self.repository.unload(request.model_name)
         return {}
 

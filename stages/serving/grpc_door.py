@@ -37,8 +37,7 @@ class Door:
         self._unauthenticated: list[asyncio.Timeout] = []
 
     def knows(self, context: Any) -> bool:
-        sent = [value for name, value in context.invocation_metadata() if name == "authorization"]
-        return self._guard.admits(", ".join(sent).encode())
+        return self._guard.admits(read_authorization(context))
 
     def admit(self, context: Any) -> None:
         """Raises Unauthorized."""
@@ -62,6 +61,10 @@ class Door:
             yield
         finally:
             self._calls -= 1
+
+    def admit_control(self, context: Any) -> None:
+        """To load or unload a model. Raises Unauthorized and Forbidden."""
+        self._guard.check_control(read_authorization(context))
 
     async def message(self, name: str, context: Any) -> Any:
         """The request of a method whose call is counted. Raises TooSlow and TooLarge."""
@@ -99,3 +102,8 @@ async def within(limit: asyncio.Timeout, context: Any) -> Any:
             return await context.read()
     except TimeoutError:
         raise TooSlow("the request did not arrive in time; send it quicker, or in parts") from None
+
+
+def read_authorization(context: Any) -> bytes:
+    sent = [value for name, value in context.invocation_metadata() if name == "authorization"]
+    return ", ".join(sent).encode()

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import logging
-import re
 import ssl
 from collections.abc import Mapping
-from hashlib import sha256
-from hmac import compare_digest
 from ipaddress import ip_address
-from pathlib import Path
 
 from attar.pipeline.errors import RecipeError
 from attar.stages.serving.errors import Forbidden, Unauthorized
 from attar.stages.serving.settings import Settings
+from attar.stages.serving.tokens import TokenFile
 
 OPEN = (b"/v2/health/live", b"/v2/health/ready")
 """What is answered without a token, as probes have none: whether the server lives and is ready, and nothing else."""
-TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]{16,1000}=*")
-"""As RFC 6750 2.1 has it, and long enough not to be guessed."""
 PAGE = (b"/", b"/page/page.js", b"/page/page.css", b"/page/icon.svg")
 """So is the page that asks for the token, while there is one; it tells nothing of the models by itself."""
 ASK_WITH_TOKEN = "this needs a token; send the header Authorization: Bearer TOKEN"  # noqa: S105  # a message, no token
+CONTROL_OFF = "models are loaded and unloaded by nobody from outside; start the server with --model-control"
+ASK_WITH_CONTROL = "this token may not load or unload models; send one of --control-token-file"
 log = logging.getLogger(__name__)
 
 
@@ -33,11 +30,9 @@ class Guard:
         self.settings = settings
         self.tls = context(settings)
         self._open = frozenset(OPEN + PAGE if settings.page else OPEN)
-        self._digests: list[bytes] | None = None
-        self._stamp: tuple[int, ...] = ()
-        if settings.token_file:
-            self._stamp = stamp(settings.token_file)
-            self._digests = tokens(settings.token_file)
+        self._tokens = TokenFile(settings.token_file) if settings.token_file else None
+        self._control = TokenFile(settings.control_token_file) if settings.control_token_file else None
+        self._check_control_settings()
 
     def check(self, target: bytes, headers: Mapping[bytes, bytes]) -> None:
         """Of a request over HTTP. Raises Unauthorized, and Forbidden for what a page of another site sends: browsers send it even
@@ -45,43 +40,55 @@ class Guard:
         origin = headers.get(b"origin")
         if origin is not None and origin.partition(b"://")[2] != headers.get(b"host"):
             raise Forbidden("a page of another site may not ask; a proxy in between must pass the header Host on")
-        if self._digests is not None and target not in self._open and not self.admits(headers.get(b"authorization", b"")):
+        if self._tokens and target not in self._open and not self.admits(headers.get(b"authorization", b"")):
             raise Unauthorized(ASK_WITH_TOKEN)
 
     def admits(self, authorization: bytes) -> bool:
-        """Takes as long for a token that is nearly right as for one that is not."""
-        if self._digests is None:
-            return True
-        scheme, _, token = authorization.partition(b" ")
-        digest = sha256(token.strip()).digest()
-        found = [compare_digest(digest, each) for each in self._digests]
-        return scheme.lower() == b"bearer" and any(found)
+        """Whether it opens what is not control of the repository. Who may control that may do all else, too."""
+        return not self._tokens or any(file.admits(authorization) for file in self._files())
+
+    def check_control(self, authorization: bytes) -> None:
+        """Of a request to load or unload a model. Raises Forbidden, and Unauthorized where no token was sent."""
+        if not self.settings.model_control:
+            raise Forbidden(CONTROL_OFF)
+        if not self._control:
+            return  # this machine alone reaches the server, and nobody is asked for a token
+        if not authorization:
+            raise Unauthorized(ASK_WITH_TOKEN)
+        if not self._control.admits(authorization) or (self._tokens and self._tokens.admits(authorization)):
+            raise Forbidden(ASK_WITH_CONTROL)
+
+    def _check_control_settings(self) -> None:
+        """Raises RecipeError where more would control the repository than were asked to."""
+        if not self._control:
+            if self.settings.model_control and (self._tokens or not is_loopback(self.settings.host)):
+                raise RecipeError("--model-control lets others change what is served; say who may with --control-token-file")
+            return
+        if not self.settings.model_control:
+            raise RecipeError("--control-token-file is for --model-control, which is not given; give it too")
+        if self._tokens and set(self._tokens.digests) & set(self._control.digests):
+            raise RecipeError(
+                f"a token of {self._control.path} is in {self._tokens.path} too; control of the models needs one of its own"
+            )
+
+    def _files(self) -> list[TokenFile]:
+        return [file for file in (self._tokens, self._control) if file]
 
     def look(self) -> None:
         """Read the tokens again where their file has changed."""
-        if self.settings.token_file and stamp(self.settings.token_file) != self._stamp:
-            self._read()
+        for file in self._files():
+            file.look()
 
     def reload(self) -> None:
         """Read everything again. What cannot be used is told, and what was read before stays."""
-        if self.settings.token_file:
-            self._read()
+        for file in self._files():
+            file.reload()
         if self.tls:
             try:
                 context(self.settings)  # tried on another: a half that fits no more must not spoil the one in use
                 load(self.tls, self.settings)
             except RecipeError as error:
                 log.error("the old certificate stays in use: %s", error)  # the user's file, no fault of ours
-
-    def _read(self) -> None:
-        path = self.settings.token_file
-        assert path  # noqa: S101  # its callers looked
-        self._stamp = stamp(path)
-        try:
-            self._digests = tokens(path)
-            log.info("read %d tokens from %s", len(self._digests), path)
-        except RecipeError as error:
-            log.error("the old tokens stay in use: %s", error)  # the user's file, no fault of ours
 
     def key_pair(self) -> tuple[bytes, bytes] | None:
         """Private key and certificate chain in PEM; None without TLS."""
@@ -93,7 +100,7 @@ class Guard:
         host = self.settings.host
         if is_loopback(host):
             return []
-        if self._digests is None:
+        if not self._tokens:
             return [f"{host} is reached from other machines, and everybody there may ask; give --token-file"]
         return [] if self.tls else [f"tokens travel to {host} where everybody on the way reads them; give --tls-cert"]
 
@@ -103,32 +110,6 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def stamp(path: Path) -> tuple[int, ...]:
-    """Tells of a change without reading; empty for a file that is not there."""
-    try:
-        found = path.stat()
-    except OSError:
-        return ()
-    return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def tokens(path: Path) -> list[bytes]:
-    """Their digests. Raises RecipeError for a file that cannot be read, has none, or a line that is none; never shows one."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise RecipeError(f"the token file cannot be read: {error}") from error
-    found = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
-    for number, token in found:
-        if not TOKEN.fullmatch(token):
-            raise RecipeError(
-                f"line {number} of {path} is no token: 16 characters or more of A-Z a-z 0-9 - . _ ~ + /; `openssl rand -hex 32`"
-            )
-    if not found:
-        raise RecipeError(f"{path} has no token; write one a line, such as from `openssl rand -hex 32`")
-    return [sha256(token).digest() for _, token in found]
 
 
 def context(settings: Settings) -> ssl.SSLContext | None:

@@ -14,7 +14,7 @@ from attar.models import preprocess
 from attar.models.preprocess import DecodeImage, Resize, Step
 from attar.models.preprocess.images import pixels
 from attar.models.task import Array, Arrays
-from attar.pipeline.errors import AttarError, Unfit
+from attar.pipeline.errors import AttarError
 from attar.stages.packaging.manifest import Manifest
 from attar.stages.serving.batcher import Batcher, Limits, Work
 from attar.stages.serving.engines import Engines, open_engines
@@ -50,11 +50,16 @@ class Served:
     @classmethod
     async def open(cls, name: str, path: Path, settings: Settings, observers: Iterable[Observer] = ()) -> Served:
         """Beside whatever is being served: all that takes time is done in a thread. Raises Unfit."""
-        made = cls(name, path, await asyncio.to_thread(open_engines, path, settings), settings, observers)
+        engines = await asyncio.to_thread(open_engines, path, settings)
+        try:
+            made = cls(name, path, engines, settings, observers)
+        except BaseException:
+            await asyncio.to_thread(engines.close)
+            raise
         try:
             for observer in made.observers:
                 await asyncio.to_thread(observer.loaded, made)
-        except Unfit:
+        except BaseException:
             await made.retire()
             raise
         return made
@@ -75,8 +80,8 @@ class Served:
         """Answer what is on its way, then close, and let go of the engines. Nothing new may come."""
         while self.active:
             await asyncio.sleep(0.01)
-        self.batcher.close()
-        self._threads.shutdown()
+        await asyncio.to_thread(self.batcher.close)  # in a thread, as calls that were given up may still compute
+        await asyncio.to_thread(self._threads.shutdown)
         for observer in self.observers:
             await asyncio.to_thread(observer.retired, self)
         await asyncio.to_thread(self.engines.close)

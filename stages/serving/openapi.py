@@ -83,14 +83,14 @@ NAMED = {"404": {"$ref": "#/components/responses/NotFound"}}
 def document(models: Iterable[Model], settings: Settings) -> Schema:
     """For every model its own paths, with the tensors that it takes."""
     served = {model.name: model for model in models}
-    paths = {**server(), **{path: made for model in served.values() for path, made in model_paths(model).items()}}
+    paths = {**server(settings), **{path: made for model in served.values() for path, made in model_paths(model).items()}}
     if settings.token_file:
         for path in paths.keys() & {each.decode() for each in OPEN}:
             paths[path]["get"]["security"] = []
     told = as_json({"$ref": "#/components/schemas/Error"})
     refusals = {each.__name__: {"description": str(each.__doc__), "content": told} for each in REFUSALS}
     components: Schema = {"schemas": {"Error": ERROR, "Answer": ANSWER}, "responses": refusals}
-    if settings.token_file:
+    if settings.token_file or settings.control_token_file:
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     return {
         "openapi": "3.1.1",
@@ -101,8 +101,7 @@ def document(models: Iterable[Model], settings: Settings) -> Schema:
     }
 
 
-def server() -> dict[str, Schema]:
-    name = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]
+def server(settings: Settings) -> dict[str, Schema]:
     ready = as_json({"type": "object", "properties": {"ready": {"type": "boolean"}}})
     return {
         "/v2/health/live": {"get": operation("Whether the server lives", LIVE)},
@@ -110,11 +109,19 @@ def server() -> dict[str, Schema]:
         "/v2": {"get": operation("The server's name, version and extensions", {"type": "object"})},
         "/v2/models/stats": {"get": operation("Statistics of every model", {"type": "object"})},
         "/v2/repository/index": {"post": operation("Every model, loaded or not", MANY, requestBody={"content": ready})},
-        "/v2/repository/models/{name}/load": {"post": operation("Load a bundle, or load it anew", more=NAMED, parameters=name)},
-        "/v2/repository/models/{name}/unload": {"post": operation("Stop serving a bundle", more=NAMED, parameters=name)},
+        **(control(settings) if settings.model_control else {}),
         "/metrics": {"get": operation("What Prometheus reads", {"type": "string"}, as_type="text/plain")},
         "/openapi.json": {"get": operation("This description", {"type": "object"})},
     }
+
+
+def control(settings: Settings) -> dict[str, Schema]:
+    name = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]
+    more: Schema = {"security": [{"token": []}]} if settings.control_token_file else {}
+    load = operation("Load a bundle, or load it anew", more=NAMED, parameters=name, **more)
+    unload = operation("Stop serving a bundle", more=NAMED, parameters=name, **more)
+    path = "/v2/repository/models/{name}"
+    return {f"{path}/load": {"post": load}, f"{path}/unload": {"post": unload}}
 
 
 def model_paths(model: Model) -> dict[str, Schema]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from attar.stages.serving.errors import Busy, NotFound
 from attar.stages.serving.model import RAW, Model, Served
 from attar.stages.serving.observer import Observer
 from attar.stages.serving.settings import Settings
+from attar.stages.serving.supervisor import Supervisor
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """Of a model. No part of a path that leads elsewhere can be written so."""
@@ -30,25 +31,31 @@ class Sources:
     roots: Sequence[Path] = ()
 
     def names(self) -> list[str]:
-        inside = [path.name for root in self.roots for path in sorted(root.iterdir()) if self._holds(path)]
+        inside = [path.name for root in self.roots for path in list_bundles(root)]
         return list(dict.fromkeys([*self.named, *inside]))
 
     def paths(self, name: str) -> list[Path]:
         """The bundles of a name, the default one last. Raises NotFound."""
         found: list[Path] = []
         if NAME.fullmatch(name):  # before any path is made of it
-            found = [*self.named.get(name, ()), *(root / name for root in self.roots if self._holds(root / name))]
+            found = [*self.named.get(name, ()), *(root / name for root in self.roots if is_bundle(root / name))]
         if not found:
             raise NotFound(f"the repository has no bundle {name[:80]!r}; {did_you_mean(name[:80], self.names())}")
         return found
 
-    @staticmethod
-    def _holds(path: Path) -> bool:
-        return bool(NAME.fullmatch(path.name)) and is_bundle(path)
-
 
 def is_bundle(path: Path) -> bool:
     return (path / "manifest.json").is_file()
+
+
+def list_bundles(root: Path) -> list[Path]:
+    """The bundles in a folder of them, by their names; none while it cannot be read."""
+    try:
+        inside = sorted(root.iterdir())
+    except OSError as error:
+        log.debug("%s cannot be read: %s", root, error)
+        return []
+    return [path for path in inside if NAME.fullmatch(path.name) and is_bundle(path)]
 
 
 def sources(arguments: Sequence[str]) -> Sources:
@@ -74,15 +81,21 @@ def sources(arguments: Sequence[str]) -> Sources:
 class Repository:
     """Belongs to one event loop. Whoever got a model from it may still use that model after it was replaced."""
 
-    def __init__(self, sources: Sources, settings: Settings, observers: Iterable[Observer] = ()) -> None:
-        self.sources, self.settings = sources, settings
+    def __init__(self, sources: Sources, settings: Settings, supervisor: Supervisor, observers: Iterable[Observer] = ()) -> None:
+        self.sources, self.settings, self._supervisor = sources, settings, supervisor
         self._observers = tuple(observers)
         self._served: dict[str, list[Served]] = {}
         self._reasons: dict[str, str] = {}
+        """Why a name is not served, or not in its newest content."""
         self._one_at_a_time = asyncio.Lock()
+        self._changing: set[asyncio.Task[None]] = set()
         self._retiring: set[asyncio.Task[None]] = set()
 
     # -- what is served ---------------------------------------------------------------------------------------------
+
+    def names(self) -> list[str]:
+        """Of what is loaded."""
+        return list(self._served)
 
     def models(self) -> Iterator[Model]:
         for versions in self._served.values():
@@ -111,8 +124,8 @@ class Repository:
 
     @property
     def ready(self) -> bool:
-        """Whether everything that was to be served is, and answers."""
-        return not self._reasons and all(served.ready for each in self._served.values() for served in each)
+        """Whether everything that is loaded answers. What is not loaded makes nothing else unready."""
+        return all(served.ready for each in self._served.values() for served in each)
 
     def index(self) -> list[dict[str, str]]:
         """Every model of the repository, loaded or not, as its extension of the protocol has it: what can be loaded and unloaded
@@ -122,7 +135,7 @@ class Repository:
                 "name": model.name,
                 "version": model.version,
                 "state": "READY" if model.served.ready else "UNAVAILABLE",
-                "reason": "",
+                "reason": self._reasons.get(model.served.name, ""),
             }
             for model in self.models()
             if model is model.served.models[0]
@@ -153,25 +166,42 @@ class Repository:
     async def load(self, name: str) -> None:
         """Load the bundles of a name, anew where they are loaded; the old ones answer what they have begun. Raises NotFound for
         an unknown name, and Unfit for a bundle that is not fit: what was served before still is."""
+        await self._change(self._load_noted(name))
+
+    async def unload(self, name: str) -> None:
+        """Stop serving a name; what has begun is answered. Raises NotFound for one that is neither loaded nor there."""
+        await self._change(self._unload(name))
+
+    async def _change(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it to its end, even where who asked for it is gone: a half of it would leave opened engines behind."""
+        task = asyncio.create_task(work)
+        self._changing.add(task)
+        task.add_done_callback(self._changing.discard)
+        await asyncio.shield(task)
+
+    async def _load_noted(self, name: str) -> None:
         async with self._one_at_a_time:
             try:
                 await self._load(name)
             except Unfit as error:
                 log.warning("%s was not loaded: %s", name, error)
-                if name not in self._served:
-                    self._reasons[name] = str(error)
+                self._reasons[name] = str(error)
                 raise
 
-    async def unload(self, name: str) -> None:
-        """Stop serving a name; what has begun is answered. Raises NotFound for an unknown one."""
+    async def _unload(self, name: str) -> None:
         async with self._one_at_a_time:
-            self.sources.paths(name)
+            there = name in self.sources.names()
+            if not there and name not in self._served:
+                self.sources.paths(name)
             self._replace(name, [])
-            self._reasons[name] = "unloaded"
+            self._reasons.pop(name, None)
+            if there:
+                self._reasons[name] = "unloaded"
             log.info("%s is no longer served", name)
 
     async def close(self) -> None:
         """Answer what has begun, and close everything."""
+        await asyncio.gather(*self._changing, return_exceptions=True)  # whoever asked for them is told
         for name in list(self._served):
             self._replace(name, [])
         await asyncio.gather(*self._retiring)
@@ -192,7 +222,7 @@ class Repository:
             for path in paths:
                 served = await Served.open(name, path, self.settings, self._observers)
                 made.append(served)
-        except Unfit:
+        except BaseException:
             for served in made:
                 await served.retire()
             raise
@@ -204,7 +234,7 @@ class Repository:
         if fresh:
             self._served[name] = fresh
         for served in old:
-            task = asyncio.create_task(served.retire())
+            task = self._supervisor.run_once("retire", served.retire())
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
 

@@ -20,8 +20,9 @@ from attar.stages.serving.page import Page
 from attar.stages.serving.repository import Repository, Sources
 from attar.stages.serving.settings import Settings
 from attar.stages.serving.shadow import Shadow
+from attar.stages.serving.supervisor import Supervisor
 from attar.stages.serving.telemetry import Gauges, Telemetry
-from attar.stages.serving.watch import watch
+from attar.stages.serving.watch import Watcher
 
 if TYPE_CHECKING:
     from attar.stages.serving.grpc import Rpc
@@ -40,15 +41,17 @@ class Server:
         self.settings = settings
         self.telemetry = Telemetry()
         self.shadow = Shadow(settings) if settings.shadow else None
-        everybody = [self.telemetry, *([self.shadow] if self.shadow else []), *observers]
-        self.repository = Repository(sources, settings, everybody)
-        self.telemetry.collectors += [Gauges(self.repository), *([self.shadow] if self.shadow else [])]
-        self.api = Api(self.repository, everybody)
+        shadows = [self.shadow] if self.shadow else []
+        everybody = [self.telemetry, *shadows, *observers]
+        self.supervisor = Supervisor()
+        self.repository = Repository(sources, settings, self.supervisor, everybody)
+        self.telemetry.collectors += [Gauges(self.repository), self.supervisor, *shadows]
+        self.guard = Guard(settings)
+        self.api = Api(self.repository, self.guard, everybody)
         self.api.route("GET", "/metrics", self.telemetry.page)
         if settings.page:
             Page(self.api, self.shadow)
         self.answer, self.refused = self.api.answer, self.api.refused
-        self.guard = Guard(settings)
         self.connections: set[Connection] = set()
         self.bodies = 0
         """Bytes of bodies, read or being read, whose requests are not answered yet."""
@@ -59,16 +62,20 @@ class Server:
 
     async def start(self) -> None:
         """Raises Unfit for a bundle that is not fit, and AttarError for an address that cannot be had."""
+        watcher = Watcher(self.repository, self.settings.watch)
+        if self.settings.watch:
+            await watcher.remember()
         await self.repository.start()
         try:
             await self._listen()
         except AttarError:
             await self.repository.close()
             raise
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._look())]
+        self.supervisor.keep_running("connections", self._look)
+        if self.shadow:
+            self.supervisor.keep_running("shadow", self.shadow.run)
         if self.settings.watch:
-            self._tasks.append(loop.create_task(watch(self.repository, self.settings.watch)))
+            self.supervisor.keep_running("watch", watcher.run)
 
     @property
     def addresses(self) -> str:
@@ -103,8 +110,7 @@ class Server:
         """Take no more, answer what has begun within ``settings.drain`` seconds, and close everything."""
         self.draining = self.api.draining = True
         await asyncio.gather(self._drain(), *([self.grpc.stop()] if self.grpc else []))
-        for task in self._tasks:
-            task.cancel()
+        await self.supervisor.close()
         await self.repository.close()
 
     async def _drain(self) -> None:

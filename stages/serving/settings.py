@@ -20,6 +20,11 @@ class Settings(BaseModel):
     token_file: Path | None = None
     """A file of bearer tokens, one a line, each of 16 characters or more; who sends none of them is answered about health alone.
     Read again when it changes and on SIGHUP. None: everybody who reaches the address may ask for everything."""
+    model_control: bool = False
+    """Whether models are loaded and unloaded by requests at all."""
+    control_token_file: Path | None = None
+    """A file as ``token_file``, of other tokens: who sends one of them may load and unload models, and all else. None: with
+    ``model_control`` everybody may, which is taken on loopback and without ``token_file`` alone."""
     tls_cert: Path | None = None
     """The certificate in PEM, with those between it and its root; then HTTP and gRPC speak TLS 1.2 or later alone. Read again on
     SIGHUP for HTTP."""

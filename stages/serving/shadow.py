@@ -1,18 +1,19 @@
 """Shadow: a sample of the traffic is answered again by a model that is trusted, and both are held against each other.
 
 It never slows what it watches: a request is chosen by one random number and put into a bounded queue, or dropped where that is
-full; a thread of its own does all else.
+full; a thread does all else.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from queue import Full, Queue
 from random import Random
-from threading import Event, Lock, Thread
+from threading import Lock
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -109,9 +110,6 @@ class Shadow(Observer):
         self._random, self._rate = Random(settings.shadow_seed), settings.shadow_rate  # noqa: S311  # a sample is no secret
         self._of: dict[Served, Shadowed] = {}
         self._queue: Queue[tuple[Shadowed, Pair]] = Queue(settings.shadow_queue)
-        self._ended = Event()
-        self._thread = Thread(target=self._work, name="shadow", daemon=True)
-        self._thread.start()
 
     def loaded(self, served: Served) -> None:
         self._of[served] = shadowed(served, self.settings)
@@ -137,24 +135,24 @@ class Shadow(Observer):
         except Full:
             mine.counts["dropped"] += 1
 
-    def close(self) -> None:
-        """What waits is not answered any more."""
-        self._ended.set()
-        self._thread.join()
-
-    def _work(self) -> None:
+    async def run(self) -> None:
         """Now and then, all that was put in since: together they take far less of the processor than one by one."""
-        while not self._ended.wait(GATHER):
-            groups: dict[object, tuple[Shadowed, list[Pair]]] = {}
-            for _ in range(self._queue.qsize()):
-                mine, pair = self._queue.get_nowait()
-                groups.setdefault((mine, alike(pair)), (mine, []))[1].append(pair)
-            for mine, sample in groups.values():
-                try:
-                    mine.compare(sample)
-                except Exception as error:  # noqa: BLE001  # whatever a shadow raises, it is told and the next compared
-                    mine.counts["failed"] += len(sample)
-                    log.warning("requests were not compared with their shadow", extra=logs.fields(error=str(error)))
+        while True:
+            await asyncio.sleep(GATHER)
+            if not self._queue.empty():
+                await asyncio.to_thread(self._compare_waiting)
+
+    def _compare_waiting(self) -> None:
+        groups: dict[object, tuple[Shadowed, list[Pair]]] = {}
+        for _ in range(self._queue.qsize()):
+            mine, pair = self._queue.get_nowait()
+            groups.setdefault((mine, alike(pair)), (mine, []))[1].append(pair)
+        for mine, sample in groups.values():
+            try:
+                mine.compare(sample)
+            except Exception as error:  # noqa: BLE001  # whatever a shadow raises, it is told and the next compared
+                mine.counts["failed"] += len(sample)
+                log.warning("requests were not compared with their shadow", extra=logs.fields(error=str(error)))
 
     def collect(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily

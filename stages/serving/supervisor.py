@@ -1,0 +1,71 @@
+"""Supervisor: keeps the server's background tasks running; what ends is logged, counted and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 60.0
+"""Before a task is started again; twice as long each time while it does not last as long as the longest."""
+log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._endless: list[asyncio.Task[None]] = []
+        self._ends: Counter[str] = Counter()
+
+    def keep_running(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Run work that has no end of its own until ``close``. It goes on after a failure, so its state is its owner's."""
+        self._ends[name] += 0
+        self._endless.append(asyncio.create_task(self._restart(name, work)))
+
+    def run_once(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run work to its end; its task never fails, as a failure is logged and counted here."""
+        self._ends[name] += 0
+        return asyncio.create_task(self._finish(name, work))
+
+    async def close(self) -> None:
+        """Cancel what has no end of its own."""
+        for task in self._endless:
+            task.cancel()
+        await asyncio.gather(*self._endless, return_exceptions=True)
+
+    def collect(self) -> Iterator[Metric]:
+        from prometheus_client.core import CounterMetricFamily
+
+        ends = CounterMetricFamily(
+            "attar_background_ends", "Background tasks that ended or failed by themselves.", labels=["task"]
+        )
+        for name, count in self._ends.items():
+            ends.add_metric([name], count)
+        yield ends
+
+    async def _restart(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        loop, pause = asyncio.get_running_loop(), FIRST_PAUSE_SECONDS
+        while True:
+            began = loop.time()
+            await self._finish(name, work(), endless=True)
+            if loop.time() - began > LONGEST_PAUSE_SECONDS:
+                pause = FIRST_PAUSE_SECONDS
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    async def _finish(self, name: str, work: Awaitable[None], *, endless: bool = False) -> None:
+        try:
+            await work
+            if not endless:
+                return
+            log.error("the background task %r ended; it is started again", name)
+        except Exception:
+            again = "; it is started again" if endless else ""
+            log.exception("the background task %r failed%s", name, again)
+        self._ends[name] += 1
