@@ -90,11 +90,12 @@ class Running:
 
 
 @contextmanager
-def running(*bundles: str | Path, observers: Sequence[Observer] = (), **settings: Any) -> Iterator[Running]:
+def running(*bundles: str | Path, **settings: Any) -> Iterator[Running]:
+    """``observers`` among the settings are handed to the server itself."""
     loop = uvloop.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    server = asyncio.run_coroutine_threadsafe(started(bundles, observers, settings), loop).result(60)
+    server = asyncio.run_coroutine_threadsafe(started(bundles, settings), loop).result(60)
     made = Running(server, loop)
     try:
         yield made
@@ -105,7 +106,8 @@ def running(*bundles: str | Path, observers: Sequence[Observer] = (), **settings
         loop.close()
 
 
-async def started(bundles: Sequence[str | Path], observers: Sequence[Observer], settings: dict[str, Any]) -> Server:
+async def started(bundles: Sequence[str | Path], settings: dict[str, Any]) -> Server:
+    observers: Sequence[Observer] = settings.pop("observers", ())
     chosen = Settings(**{"http_port": 0, "grpc_port": None} | settings)
     server = Server(sources([str(path) for path in bundles]), chosen, observers)
     await server.start()
