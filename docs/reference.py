@@ -162,6 +162,8 @@ def kind(field: Field) -> str:
         return " or ".join(kind(each) for each in field["anyOf"] if each.get("type") != "null")
     if "const" in field or "enum" in field:
         return " or ".join(f"`{toml(value)}`" for value in field.get("enum", [field.get("const")]))
+    if "prefixItems" in field:
+        return f"list of {len(field['prefixItems'])} {kind(field['prefixItems'][0])}s"
     if field["type"] == "array":
         return "list of [losses](#losses)" if "oneOf" in field["items"] else f"list of {kind(field['items'])}"
     if field["type"] == "object":

@@ -31,9 +31,24 @@ def lengths(task: Task, inputs: Arrays) -> Integers:
 
 
 def along(task: Task, inputs: Arrays, axis: str) -> Integers:
-    """The longest of what the inputs that share this axis hold: ``[N]``."""
+    """The longest of what the inputs that share this axis hold, at least the smallest promised size: ``[N]``."""
+    made: Integers = np.maximum(measure_lengths(task, inputs, axis), task.ranges[axis][0])
+    return made
+
+
+def measure_lengths(task: Task, inputs: Arrays, axis: str) -> Integers:
+    """Return the longest of what the inputs that share this axis hold: ``[N]``."""
     found = [ends(inputs[name], tensor.pad or 0, place) for name, tensor, place in having(task, axis)]
-    made: Integers = np.stack([*found, np.full_like(found[0], task.ranges[axis][0])]).max(0)
+    made: Integers = np.stack(found).max(0)
+    return made
+
+
+def mask_padding(task: Task, inputs: Arrays, name: str) -> npt.NDArray[np.bool_]:
+    """Return, for an input that declares its padding, where along its second axis it holds anything else: ``[N, size]``."""
+    tensor, array = task.inputs[name], inputs[name]
+    axis = tensor.axes[1]
+    ended = measure_lengths(task, inputs, axis) if isinstance(axis, str) else ends(array, tensor.pad or 0, 1)
+    made: npt.NDArray[np.bool_] = np.arange(array.shape[1]) < ended[:, None]
     return made
 
 

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from attar.pipeline.stage import Facts, StoredKey
 from attar.stages.artifacts import Answers, Model, Weights
-from attar.stages.distillation.choices import AnyLoss, Beside, Kd
+from attar.stages.distillation.choices import Beside, Kd
+from attar.stages.distillation.feature_choices import AnyLoss
 from attar.stages.learn import Learn
 
 

@@ -18,20 +18,24 @@ from attar.pipeline.errors import StageError
 from attar.pipeline.recipe import explained
 from attar.stages.artifacts import Answers
 from attar.stages.distill import Distill
-from attar.stages.distillation import features, losses
+from attar.stages.distillation import features, losses, token_features
 from attar.stages.distillation.choices import (
     OF_OUTPUTS,
-    Attention,
     Cosine,
     Dist,
     Dkd,
-    FeatureLoss,
-    Hint,
     Kd,
     LogitPearson,
     Loss,
     Mse,
     Relations,
+)
+from attar.stages.distillation.feature_choices import (
+    Attention,
+    AttentionRelations,
+    FeatureLoss,
+    HiddenStates,
+    Hint,
     Rkd,
     Similarity,
 )
@@ -80,6 +84,8 @@ def test_a_recipe_picks_a_loss_of_outputs(written: dict[str, object], picked: Lo
         ({"kind": "similarity", "weight": 3000}, Similarity(**LAYERS, weight=3000.0)),
         ({"kind": "attention"}, Attention(**LAYERS)),
         ({"kind": "hint"}, Hint(**LAYERS)),
+        ({"kind": "hidden_states", "input": "text"}, HiddenStates(**LAYERS, input="text")),
+        ({"kind": "attention_relations", "heads": 4}, AttentionRelations(**LAYERS, heads=4, values=1.0)),
     ],
 )
 def test_a_recipe_picks_a_loss_of_features(written: dict[str, object], picked: FeatureLoss) -> None:
@@ -135,11 +141,21 @@ def test_no_losses_at_all() -> None:
 @pytest.mark.parametrize(
     ("written", "says"),
     [
-        ({"kind": "hints"} | LAYERS, "expected tags: 'rkd', 'similarity', 'attention', 'hint'"),
+        (
+            {"kind": "hints"} | LAYERS,
+            "expected tags: 'rkd', 'similarity', 'attention', 'hint', 'hidden_states', 'attention_relations'",
+        ),
         ({"kind": "hint", "student": "body"}, "teacher\n  Field required"),
         ({"kind": "attention", "student": "", "teacher": "body"}, "student\n  String should have at least 1 character"),
         ({"kind": "rkd", "distance": 0, "angle": 0} | LAYERS, "distance and angle are both 0"),
         ({"kind": "rkd", "angle": -1} | LAYERS, "angle\n  Input should be greater than or equal to 0"),
+        ({"kind": "hidden_states", "teacher": ["a", "b", "c"], "student": "a"}, "teacher\n  Input should be a valid string"),
+        ({"kind": "attention_relations"} | LAYERS, "heads\n  Field required"),
+        ({"kind": "attention_relations", "heads": 1, "student": ["a", "b"], "teacher": "a"}, "student.*\n  Field required"),
+        (
+            {"kind": "attention_relations", "heads": 1, "queries": 0, "keys": 0, "values": 0} | LAYERS,
+            "queries and keys and values and attention are all 0",
+        ),
     ],
 )
 def test_what_a_recipe_may_not_write_of_features(written: dict[str, object], says: str) -> None:
@@ -218,7 +234,7 @@ def test_settings_reach_the_functions() -> None:
 
 
 def test_settings_reach_the_functions_of_features() -> None:
-    student, teacher = torch.randn(2, 6, 4, 3, generator=torch.Generator().manual_seed(0))
+    student, teacher = torch.randn(2, 6, 4, 3, 3, generator=torch.Generator().manual_seed(0))
     distance, angle = features.rkd_distance(student, teacher), features.rkd_angle(student, teacher)
     expected: dict[FeatureLoss, torch.Tensor] = {
         Rkd(**LAYERS): distance + 2 * angle,
@@ -231,6 +247,17 @@ def test_settings_reach_the_functions_of_features() -> None:
     for loss, value in expected.items():
         assert loss(student, teacher).item() == value.item()
     assert [loss.regressed for loss in expected] == 5 * [False] + [True]
+
+
+def test_settings_reach_the_functions_of_tokens() -> None:
+    student, teacher = torch.randn(2, 6, 4, 12, generator=torch.Generator().manual_seed(0))
+    mask = torch.arange(4) < torch.tensor([1, 2, 3, 4, 4, 2])[:, None]
+    shares = {"queries": 2.0, "keys": 3.0, "values": 4.0, "attention": 5.0}
+    relations = token_features.attention_relations(student, teacher, 2, [2.0, 3.0, 4.0, 5.0], mask)
+    assert AttentionRelations(**LAYERS, heads=2, **shares)(student, teacher, mask).item() == relations.item()
+    states = token_features.hidden_states(student, teacher, mask)
+    assert HiddenStates(**LAYERS)(student, teacher, mask).item() == states.item()
+    assert HiddenStates(**LAYERS)(student, teacher).item() == pytest.approx(losses.mse(student, teacher).item(), rel=1e-6)
 
 
 @pytest.fixture(scope="module")

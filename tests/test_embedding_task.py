@@ -17,7 +17,8 @@ from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.bundle import open_bundle
 from attar.stages.calibrate import Calibrate
 from attar.stages.distill import Control, Distill
-from attar.stages.distillation.choices import AnyLoss, Beside, Cosine, Kd, Relations
+from attar.stages.distillation.choices import Beside, Cosine, Kd, Relations
+from attar.stages.distillation.feature_choices import AnyLoss
 from attar.stages.distillation.tuning import losses
 from attar.stages.export import Export
 from attar.stages.label import Label

@@ -93,20 +93,20 @@ def test_similarity_by_hand() -> None:
 
 def test_attention_by_hand() -> None:
     """Sums of squares over the channels: 1 + 2, 4 + 0, over their norm 0.6, 0.8; the teacher's 1, 0."""
-    student = torch.tensor([[[1.0, 2.0], [math.sqrt(2), 0.0]]], dtype=torch.float64)  # (1, 2 channels, 2 positions)
-    teacher = torch.tensor([[[-7.0, 0.0]]], dtype=torch.float64)
+    student = torch.tensor([[[[1.0, 2.0]], [[math.sqrt(2), 0.0]]]], dtype=torch.float64)  # (1, 2 channels, 1, 2)
+    teacher = torch.tensor([[[[-7.0, 0.0]]]], dtype=torch.float64)
     assert attention(student, teacher).item() == pytest.approx((0.4**2 + 0.8**2) / 2, rel=1e-9)
 
 
 def test_attention_averages_the_map_and_not_the_features() -> None:
     """Squares 1, 1, 9, 25 average to 1, 17; the mean of 1 and -1 would be 0."""
-    teacher = torch.tensor([[[1.0, -1.0, 3.0, -5.0]]], dtype=torch.float64)
-    student = torch.tensor([[[1.0, math.sqrt(17)]]], dtype=torch.float64)
+    teacher = torch.tensor([[[[1.0, -1.0, 3.0, -5.0]]]], dtype=torch.float64)
+    student = torch.tensor([[[[1.0, math.sqrt(17)]]]], dtype=torch.float64)
     assert attention(student, teacher).item() == attention(teacher, student).item() == pytest.approx(0, abs=1e-12)
-    assert attention(torch.ones(1, 1, 2), teacher.float()).item() == pytest.approx(1 - 18 / math.sqrt(2 * 290), abs=1e-6)
+    assert attention(torch.ones(1, 1, 1, 2), teacher.float()).item() == pytest.approx(1 - 18 / math.sqrt(2 * 290), abs=1e-6)
 
 
-@pytest.mark.parametrize(("positions", "smaller"), [((8,), (3,)), ((6, 4), (3, 5)), ((4, 4, 2), (2, 2, 2))])
+@pytest.mark.parametrize(("positions", "smaller"), [((8, 2), (3, 2)), ((6, 4), (3, 5)), ((4, 4, 2), (2, 2, 2))])
 def test_attention_maps_of_other_sizes(positions: tuple[int, ...], smaller: tuple[int, ...]) -> None:
     """Both come down to the smaller size on each axis; one map everywhere alike agrees with any such map."""
     assert attention(torch.full((2, 3, *positions), 2.0), torch.ones(2, 5, *smaller)).item() == pytest.approx(0, abs=1e-6)
@@ -133,7 +133,7 @@ def test_a_hint_teaches_the_regressor_too() -> None:
 
 
 @each_loss
-@pytest.mark.parametrize("shapes", [((5, 3, 4), (5, 6, 4)), ((4, 2, 4, 4), (4, 3, 2, 5))], ids=["lines", "maps"])
+@pytest.mark.parametrize("shapes", [((5, 3, 4, 1), (5, 6, 4, 1)), ((4, 2, 4, 4), (4, 3, 2, 5))], ids=["lines", "maps"])
 def test_gradients(loss: Compare, shapes: tuple[tuple[int, ...], ...]) -> None:
     student, teacher = drawn(1, *shapes)
     assert torch.autograd.gradcheck(lambda s: loss(s, teacher), (student.requires_grad_(),))
@@ -151,7 +151,7 @@ def test_gradient_of_hint() -> None:
 @patient
 @given(seed=seeds)
 def test_the_order_of_samples_does_not_matter(loss: Compare, seed: int) -> None:
-    student, teacher = drawn(seed, (6, 3, 4), (6, 2, 4))
+    student, teacher = drawn(seed, (6, 3, 4, 1), (6, 2, 4, 1))
     order = torch.randperm(6, generator=torch.Generator().manual_seed(seed))
     assert loss(student[order], teacher[order]).item() == pytest.approx(loss(student, teacher).item(), rel=1e-9)
 
@@ -160,7 +160,7 @@ def test_the_order_of_samples_does_not_matter(loss: Compare, seed: int) -> None:
 @patient
 @given(seed=seeds, scale=st.floats(0.01, 100))
 def test_scale_does_not_matter(loss: Compare, seed: int, scale: float) -> None:
-    student, teacher = drawn(seed, (6, 3, 4), (6, 2, 4))
+    student, teacher = drawn(seed, (6, 3, 4, 1), (6, 2, 4, 1))
     assert loss(scale * student, teacher).item() == pytest.approx(loss(student, teacher).item(), rel=1e-8)
     assert loss(scale * teacher, teacher).item() == pytest.approx(0, abs=1e-12)
 
@@ -185,7 +185,7 @@ def test_relational_losses_do_not_see_a_shift(loss: Compare, seed: int) -> None:
 @patient
 @given(seeds)
 def test_attention_does_not_see_channels_signs_or_the_scale_of_a_sample(seed: int) -> None:
-    student, teacher, scales = drawn(seed, (5, 3, 4), (5, 2, 4), (5, 1, 1))
+    student, teacher, scales = drawn(seed, (5, 3, 4, 1), (5, 2, 4, 1), (5, 1, 1, 1))
     other = (scales.abs() + 0.1) * -student.flip(1)
     assert attention(other, teacher).item() == pytest.approx(attention(student, teacher).item(), rel=1e-8)
 
@@ -193,8 +193,8 @@ def test_attention_does_not_see_channels_signs_or_the_scale_of_a_sample(seed: in
 @patient
 @given(seeds)
 def test_attention_is_one_minus_the_cosine_of_the_maps(seed: int) -> None:
-    student, teacher = drawn(seed, (5, 3, 4), (5, 2, 4))
-    p, q = (x.square().sum(1) for x in (student, teacher))
+    student, teacher = drawn(seed, (5, 3, 4, 1), (5, 2, 4, 1))
+    p, q = (x.square().sum(1).flatten(1) for x in (student, teacher))
     assert attention(student, teacher).item() == pytest.approx(1 - torch.cosine_similarity(p, q).mean().item(), abs=1e-9)
 
 
@@ -218,7 +218,8 @@ HARD = {
 @pytest.mark.parametrize("student", HARD.values(), ids=HARD)
 @pytest.mark.parametrize("teacher", ["other", "same", "all 0"])
 def test_no_loss_and_no_gradient_leaves_the_numbers(loss: Compare, student: Tensor, teacher: str) -> None:
-    other = drawn(0, (len(student), 2, 4))[0].float()
+    student = student[..., None]  # (samples, channels, height, width)
+    other = drawn(0, (len(student), 2, 4, 1))[0].float()
     expected = {"other": other, "same": student.clone(), "all 0": torch.zeros_like(student)}[teacher]
     student = student.clone().requires_grad_()
     found = loss(student, expected)
@@ -262,13 +263,15 @@ def test_a_sample_that_answers_zero_is_similar_to_none() -> None:
 # ---- what a user may get wrong
 
 
-def test_attention_needs_positions() -> None:
-    with pytest.raises(
-        StageError, match=r"maps \(batch, channels, positions...\).* \(4, 8\), the teacher's \(4, 8, 2\): name other"
-    ):
-        attention(torch.ones(4, 8), torch.ones(4, 8, 2))
-    with pytest.raises(StageError, match=r"\(4, 8\), the teacher's \(4, 8\)"):
+def test_attention_needs_maps() -> None:
+    """States of a text (batch, sequence, hidden) would be read as channels and positions."""
+    said = r"maps \(batch, channels, height, width\); .* \(4, 7, 8\), the teacher's \(4, 7, 16\): .* use hidden_states or"
+    with pytest.raises(StageError, match=said):
+        attention(torch.ones(4, 7, 8), torch.ones(4, 7, 16))
+    with pytest.raises(StageError, match=r"\(4, 8\), the teacher's \(4, 8\): .*hint, similarity or rkd for rows"):
         attention(torch.ones(4, 8), torch.ones(4, 8))
+    with pytest.raises(StageError, match=r"\(4, 8, 2, 2\), the teacher's \(4, 8, 2, 2, 2\)"):
+        attention(torch.ones(4, 8, 2, 2), torch.ones(4, 8, 2, 2, 2))
 
 
 def test_hint_needs_equal_shapes() -> None:

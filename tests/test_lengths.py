@@ -120,6 +120,16 @@ def test_lengths_by_hand() -> None:
     assert made["weight"].shape == (2, 1)
 
 
+def test_padding_is_masked_whatever_is_promised_and_answered() -> None:
+    """The smallest promised size is 2, of which one token of the first text is padding."""
+    tokens = np.array([[5, 9, 9, 9], [5, 9, 9, 9], [9, 9, 9, 9]])
+    mask = np.array([[1, 0, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0]], np.float32)
+    inputs = {"tokens": tokens, "mask": mask, "weight": np.zeros((3, 1), np.float32)}
+    for task in (Ragged(), Positions()):
+        assert lengths.mask_padding(task, inputs, "tokens").sum(1).tolist() == [1, 3, 0]
+        assert lengths.mask_padding(task, inputs, "tokens")[1].tolist() == [True, True, True, False]
+
+
 def test_two_axes_are_cut_apart() -> None:
     inputs = {"source": np.array([[1, 0, 0], [1, 2, 0]]), "target": np.array([[0, 0], [0, 0]])}
     made = lengths.trimmed(Pairs(), inputs)

@@ -13,7 +13,8 @@ from attar.models.task import load_task
 from attar.pipeline.errors import StageError
 from attar.stages.artifacts import Answers, Weights
 from attar.stages.distill import Distill
-from attar.stages.distillation.choices import Attention, FeatureLoss, Hint, Kd, Rkd, Similarity
+from attar.stages.distillation.choices import Kd
+from attar.stages.distillation.feature_choices import Attention, FeatureLoss, Hint, Rkd, Similarity
 from attar.stages.distillation.features import attention
 from attar.stages.distillation.live import Live
 from attar.stages.distillation.objective import Distillation

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from attar.pipeline.errors import StageError
-from attar.stages.distillation.taps import Tap, last_linear, named
+from attar.stages.distillation.taps import Tap, last_linear, named, tap_layer
 
 
 def network() -> nn.Sequential:
@@ -39,8 +39,46 @@ def test_what_was_read_keeps_its_gradient_and_is_float32() -> None:
 
 
 def test_a_layer_that_was_not_reached() -> None:
-    with pytest.raises(StageError, match="was not called, or gave no tensor"):
+    with pytest.raises(StageError, match="a layer that is listened to was not called; name another one"):
         Tap(nn.Linear(1, 1))()
+
+
+class Answering(nn.Module):
+    def __init__(self, answer: object) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self) -> object:
+        return self.answer
+
+
+ONE, TWO = torch.ones(1), torch.full((1,), 2.0)
+
+
+@pytest.mark.parametrize("answer", [(ONE, TWO), (ONE, None), [ONE]])
+def test_of_several_the_first_is_read(answer: object) -> None:
+    layer = Answering(answer)
+    tap = Tap(layer)
+    layer()
+    assert torch.equal(tap(), ONE)
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ((None, ONE), r"answers tuple \(NoneType, Tensor\), not a tensor first; name another one"),
+        (((ONE, TWO), ONE), r"answers tuple \(tuple, Tensor\), not a tensor first"),
+        ({"states": ONE}, r"answers dict \(states\), not a tensor first"),
+        ((), r"answers tuple \(\), not"),
+        (None, "answers NoneType, not"),
+    ],
+)
+def test_what_has_no_tensor_first_is_told_with_what_it_has(answer: object, told: str) -> None:
+    module = nn.Sequential(Answering(answer))
+    tap = tap_layer(module, "0", "student")
+    module[0]()
+    with pytest.raises(StageError, match=f"the student's layer '0' {told}"):
+        tap()
 
 
 def test_a_wrong_name_lists_those_that_exist() -> None:

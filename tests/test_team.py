@@ -15,7 +15,8 @@ from attar.pipeline.errors import StageError
 from attar.pipeline.stage import Facts, Stage
 from attar.pipeline.team import Broken, Team, assembled
 from attar.stages.distill import Distill
-from attar.stages.distillation.choices import Beside, Dkd, Hint, Kd
+from attar.stages.distillation.choices import Beside, Dkd, Kd
+from attar.stages.distillation.feature_choices import Hint
 from attar.stages.slots import SLOTS
 from tests.smoke import DIGITS, RESIDUAL, artifact
 from tests.toy import Double, Number

@@ -1,6 +1,7 @@
-"""The losses that a recipe can name by ``kind``, with their settings. No torch here: recipes are read where there is none.
+"""The losses of outputs that a recipe can name by ``kind``, and the distiller, with their settings.
 
-To add one: a pure function in ``losses`` or ``features``, a settings class here, its name in the unions at the end.
+No torch here: recipes are read where there is none. To add a loss: a pure function in ``losses``, a settings class here, its
+name in the union. Losses of features are in ``feature_choices``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ Layer = Annotated[str, Field(min_length=1)]
 """The name of a layer, as in ``named_modules``."""
 
 
-class _Choice(BaseModel):
+class Choice(BaseModel):
+    """One loss that a recipe names by its ``kind``."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     shares: ClassVar[tuple[str, ...]] = ()
@@ -38,7 +41,7 @@ class _Choice(BaseModel):
         return self
 
 
-class _Loss(_Choice):
+class _Loss(Choice):
     """A loss of outputs: ``loss(student, teacher, labels)``, all of one output; ``labels`` None where it has no target."""
 
     applies: ClassVar[frozenset[str]] = frozenset({"logits"})
@@ -179,70 +182,6 @@ def fitting(kind: str) -> str:
     return f"{', '.join(names)} or {last}" if names else str(last)
 
 
-class OfFeatures(_Choice):
-    """A loss of features: ``loss(student, teacher)``, what the two named layers answer to the same samples."""
-
-    regressed: ClassVar[bool] = False
-    """Whether the student's features must first pass a learned regressor to the shape of the teacher's."""
-
-    student: Layer
-    """The student's layer, as ``named_modules`` calls it."""
-    teacher: Layer
-    """The teacher's layer that it is compared with."""
-
-
-class Rkd(OfFeatures):
-    """``distance * features.rkd_distance + angle * features.rkd_angle``, by default 1 to 2 as in the authors' code."""
-
-    shares = ("distance", "angle")
-    kind: Literal["rkd"] = "rkd"
-    distance: Share = 1.0
-    """Of the distances between two samples."""
-    angle: Share = 2.0
-    """Of the angles between three."""
-
-    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
-        from attar.stages.distillation.features import rkd_angle, rkd_distance
-
-        parts = {rkd_distance: self.distance, rkd_angle: self.angle}
-        terms = [share * part(student, teacher) for part, share in parts.items() if share]
-        return sum(terms[1:], terms[0])
-
-
-class Similarity(OfFeatures):
-    """``features.similarity``."""
-
-    kind: Literal["similarity"] = "similarity"
-
-    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
-        from attar.stages.distillation.features import similarity
-
-        return similarity(student, teacher)
-
-
-class Attention(OfFeatures):
-    """``features.attention``."""
-
-    kind: Literal["attention"] = "attention"
-
-    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
-        from attar.stages.distillation.features import attention
-
-        return attention(student, teacher)
-
-
-class Hint(OfFeatures):
-    """``features.hint``; ``student`` is what the regressor made of the student's features."""
-
-    regressed = True
-    kind: Literal["hint"] = "hint"
-
-    def __call__(self, student: Tensor, teacher: Tensor) -> Tensor:
-        from attar.stages.distillation.features import hint
-
-        return hint(student, teacher)
-
-
 class Beside(BaseModel):
     """The distiller of ``stages.distillation.distiller``: trained beside the student, in no graph that is exported."""
 
@@ -282,12 +221,3 @@ class Beside(BaseModel):
         if self.teacher_attention and self.student_attention:
             return self.teacher_share, 1 - self.teacher_share
         return float(self.teacher_attention), float(self.student_attention)
-
-
-FeatureLoss = Annotated[Rkd | Similarity | Attention | Hint, Field(discriminator="kind")]
-"""Every loss of features, by ``kind``. The teacher runs beside the student."""
-
-AnyLoss = Annotated[
-    Kd | Dkd | Dist | LogitPearson | Mse | Cosine | Relations | Rkd | Similarity | Attention | Hint, Field(discriminator="kind")
-]
-"""What ``losses`` in a recipe may hold."""

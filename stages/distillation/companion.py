@@ -12,7 +12,7 @@ from attar.models.task import Task
 from attar.pipeline.errors import StageError, did_you_mean
 from attar.stages.distillation.choices import Beside
 from attar.stages.distillation.distiller import Distiller, terms
-from attar.stages.distillation.taps import Tap, last_linear, named
+from attar.stages.distillation.taps import Tap, last_linear, tap_layer
 from attar.stages.runtimes.torch import call
 
 
@@ -22,7 +22,7 @@ class Companion:
     def __init__(self, settings: Beside, task: Task, student: nn.Module) -> None:
         self.settings, self.output = settings, chosen(settings, task)
         shared = settings.features
-        self.tap = Tap(named(student, shared, "student")) if shared else Tap(last_linear(student), before=True)
+        self.tap = tap_layer(student, shared, "student") if shared else Tap(last_linear(student), before=True)
         classes = int(task.outputs[self.output].axes[-1])
         self.network = Distiller(self.probed(task, student, classes), classes, settings.hidden)
         self.notes: dict[str, list[float]] = defaultdict(list)

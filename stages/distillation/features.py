@@ -79,20 +79,21 @@ def similarity(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def attention(student: Tensor, teacher: Tensor) -> Tensor:
-    """Half the squared distance of the two attention maps, the mean over samples; features ``(B, channels, positions...)``.
+    """Half the squared distance of the two attention maps, the mean over samples; features ``(B, channels, height, width)``.
 
     Zagoruyko and Komodakis 2017, "Paying More Attention to Attention", arXiv:1612.03928, eq. 2 for one pair of layers, with
     F_sum^2: a map is the sum over channels of squares, over its norm. The distance is squared, as in the authors' code, which
     takes the mean over positions too: its beta is a weight of 2 * beta / positions here. Both maps are averaged down to
     the smaller size on each axis: the maps, since features of either sign would cancel.
 
-    A map that is all 0 looks nowhere and has gradient 0. Raises StageError for features without positions, or with
-    different numbers of axes.
+    Maps of volumes ``(B, channels, depth, height, width)`` are compared alike. A map that is all 0 looks nowhere and has gradient
+    0. Raises StageError for features of other numbers of axes: of three it cannot be told which are the channels.
     """
-    if not 3 <= student.ndim == teacher.ndim <= 5:
+    if not 4 <= student.ndim == teacher.ndim <= 5:
         raise StageError(
-            "attention compares maps (batch, channels, positions...) of one to three axes; "
-            f"the student's features are {tuple(student.shape)}, the teacher's {tuple(teacher.shape)}: name other layers"
+            f"attention compares maps (batch, channels, height, width); the student's features are {tuple(student.shape)}, the "
+            f"teacher's {tuple(teacher.shape)}: name other layers, or use hidden_states or attention_relations for states "
+            "(batch, sequence, hidden), and hint, similarity or rkd for rows (batch, features)"
         )
     p, q = (features.square().sum(1, keepdim=True) for features in (student, teacher))
     size = [min(sizes) for sizes in zip(p.shape[2:], q.shape[2:], strict=True)]

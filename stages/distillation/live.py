@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attar.models import agreement
+from attar.models import agreement, lengths
 from attar.models.task import Arrays, Task
-from attar.pipeline.errors import StageError
+from attar.pipeline.errors import StageError, did_you_mean
 from attar.stages.artifacts import Model, Weights
-from attar.stages.distillation.choices import FeatureLoss
-from attar.stages.distillation.taps import Tap, named
+from attar.stages.distillation.feature_choices import AttentionRelations, FeatureLoss, HiddenStates
+from attar.stages.distillation.taps import Projections, Tap, tap_layer
+from attar.stages.distillation.token_features import check_states
 from attar.stages.runtimes.torch import call
 
 Autocast = Callable[[], AbstractContextManager[None]]
@@ -23,11 +24,12 @@ Autocast = Callable[[], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class Pair:
-    """One loss and the two layers that it compares."""
+    """One loss, what it compares, and the input whose padding it leaves out."""
 
     loss: FeatureLoss
-    student: Tap
-    teacher: Tap
+    student: Tap | Projections
+    teacher: Tap | Projections
+    padded: str | None
 
 
 class Live(nn.Module):
@@ -45,33 +47,68 @@ class Live(nn.Module):
         super().__init__()
         self.autocast = autocast
         self.task, self.held = task, [teacher.eval().requires_grad_(False)]  # in a list: it is no part of what is trained
-        self.pairs = [
-            Pair(loss, Tap(named(student, loss.student, "student")), Tap(named(teacher, loss.teacher, "teacher")))
-            for loss in losses
-        ]
-        self.regressors = nn.ModuleList(self.regressor(student, pair) for pair in self.pairs)
+        self.pairs = [pair_layers(loss, task, student, teacher) for loss in losses]
+        self.padded = {pair.padded for pair in self.pairs if pair.padded is not None}
+        inputs = task.example(np.random.default_rng(0), batch=2)
+        self.probe(student, inputs)
+        self.regressors = nn.ModuleList(
+            regressor(pair.student(), pair.teacher(), pair.loss) if pair.loss.regressed else nn.Identity() for pair in self.pairs
+        )
+        with torch.no_grad():
+            self.compare(inputs)  # what a loss cannot read is told before anything is trained
 
-    def regressor(self, student: nn.Module, pair: Pair) -> nn.Module:
-        """From the student's features to the shape of the teacher's: a linear map of channels, or nothing."""
-        inputs = self.task.example(np.random.default_rng(0), batch=2)
+    def probe(self, student: nn.Module, inputs: Arrays) -> None:
+        """Call both networks once, so that the shapes of all features are known."""
         training = student.training
         student.eval()
         with torch.no_grad():
             call(student, self.task, inputs)
             call(self.held[0], self.task, inputs)
         student.train(training)
-        got, wanted = pair.student(), pair.teacher()
-        return regressor(got, wanted, pair.loss.kind) if pair.loss.regressed else nn.Identity()
 
     def forward(self, inputs: Arrays) -> Tensor:
         """For a batch that the student has just answered."""
         with torch.no_grad(), self.autocast():
             call(self.held[0], self.task, inputs)
-        terms = [
-            pair.loss.weight * pair.loss(regressed(pair.student()), pair.teacher())
-            for pair, regressed in zip(self.pairs, self.regressors, strict=True)
-        ]
+        return self.compare(inputs)
+
+    def compare(self, inputs: Arrays) -> Tensor:
+        """Return the weighted sum for what both networks have just answered to ``inputs``."""
+        masks: dict[str | None, Tensor] = {
+            name: torch.from_numpy(lengths.mask_padding(self.task, inputs, name)) for name in self.padded
+        }
+        terms = []
+        for pair, regressed in zip(self.pairs, self.regressors, strict=True):
+            student, mask = regressed(pair.student()), masks.get(pair.padded)
+            mask = None if mask is None else mask.to(student.device)
+            terms.append(pair.loss.weight * pair.loss(student, pair.teacher(), mask))
         return torch.stack(terms).sum()
+
+
+def pair_layers(loss: FeatureLoss, task: Task, student: nn.Module, teacher: nn.Module) -> Pair:
+    """Listen to the layers that a loss names. Raises StageError for names that there are not."""
+    if isinstance(loss, AttentionRelations):
+        both = Projections(student, loss.student, "student"), Projections(teacher, loss.teacher, "teacher")
+        return Pair(loss, *both, choose_padded(loss, task))
+    padded = choose_padded(loss, task) if isinstance(loss, HiddenStates) else None
+    return Pair(loss, tap_layer(student, loss.student, "student"), tap_layer(teacher, loss.teacher, "teacher"), padded)
+
+
+def choose_padded(loss: AttentionRelations | HiddenStates, task: Task) -> str | None:
+    """Return the input whose padding is no token; None where none declares any. Raises StageError where there are several."""
+    padded = {name: tensor.axes[1:] for name, tensor in task.inputs.items() if tensor.pad is not None}
+    declared = {name: axes[0] if isinstance(axes[0], str) else name for name, axes in padded.items() if axes}
+    if loss.input is not None and loss.input not in declared:
+        raise StageError(
+            f"{loss.kind}: no input {loss.input!r} of {type(task).__name__} declares its padding (Tensor.pad); "
+            f"{did_you_mean(loss.input, declared)}"
+        )
+    if loss.input is None and len(set(declared.values())) > 1:
+        raise StageError(
+            f"{loss.kind}: {', '.join(declared)} of {type(task).__name__} have paddings of their own; write input = ... to say "
+            "whose tokens the layers answer"
+        )
+    return loss.input or next(iter(declared), None)
 
 
 def layered(task: Task, teacher: Model) -> Weights:
@@ -90,13 +127,25 @@ def layered(task: Task, teacher: Model) -> Weights:
     return teacher
 
 
-def regressor(got: Tensor, wanted: Tensor, kind: str) -> nn.Module:
+def regressor(got: Tensor, wanted: Tensor, loss: FeatureLoss) -> nn.Module:
+    """Return what maps the student's features to the shape of the teacher's. Raises StageError for pairs without such a map."""
+    if isinstance(loss, HiddenStates):
+        check_states(loss.kind, got, wanted, None)
+        return nn.Linear(got.shape[2], wanted.shape[2], bias=False).to(got.device)
+    return regress_channels(got, wanted)
+
+
+def regress_channels(got: Tensor, wanted: Tensor) -> nn.Module:
     """A 1x1 convolution for images ``(B, C, H, W)``, a linear layer for rows ``(B, C)``. Raises StageError for other pairs."""
     if got.ndim == wanted.ndim == 4 and got.shape[2:] == wanted.shape[2:]:
         return nn.Conv2d(got.shape[1], wanted.shape[1], 1).to(got.device)
     if got.ndim == wanted.ndim == 2:
         return nn.Linear(got.shape[1], wanted.shape[1]).to(got.device)
     raise StageError(
-        f"{kind}: the student's features are {list(got.shape[1:])} and the teacher's {list(wanted.shape[1:])}; "
-        "name layers of the same height and width, or use attention, which compares maps of any size"
+        f"hint: the student's features are {list(got.shape[1:])} and the teacher's {list(wanted.shape[1:])}; "
+        + (
+            "use hidden_states for states (sequence, hidden)"
+            if got.ndim == wanted.ndim == 3
+            else "name layers of the same height and width, or use attention, which compares maps of any size"
+        )
     )

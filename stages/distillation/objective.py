@@ -16,8 +16,9 @@ from attar.models.task import Output, Split, SplitName, Task, load_task
 from attar.models.views import Seen
 from attar.pipeline.errors import StageError, did_you_mean
 from attar.stages.artifacts import Answers, Model
-from attar.stages.distillation.choices import Beside, FeatureLoss, Loss, OfFeatures, fitting
+from attar.stages.distillation.choices import Beside, Loss, fitting
 from attar.stages.distillation.companion import Companion
+from attar.stages.distillation.feature_choices import FeatureLoss, OfFeatures
 from attar.stages.distillation.live import Autocast, Live, layered
 from attar.stages.distillation.losses import cross_entropy, mse
 from attar.stages.runtimes.torch import laid_out

@@ -1,0 +1,116 @@
+"""Losses of tokens: pure functions of what a layer of the student and one of the teacher make of each token of a text.
+
+States are ``(B, S, width)``; both networks read the same tokens, so they have the same ``S``. ``mask`` ``(B, S)`` is true where
+a token is no padding; None: none is. A loss is the mean over samples of the mean over the sample's own tokens, so that neither
+padding nor the length of other samples matters; a sample that is all padding counts 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from attar.pipeline.errors import StageError
+
+RELATED = ((0, 0), (1, 1), (2, 2), (0, 1))
+"""Queries to queries, keys to keys, values to values, queries to keys."""
+
+
+def hidden_states(projected: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return the mean squared difference of the student's states, projected to the teacher's width, and the teacher's.
+
+    Jiao et al. 2020, "TinyBERT", arXiv:1909.10351, eq. 8; of the answers of embedding layers it is eq. 9. Padding is left out,
+    which the authors' code counts. Raises StageError for other shapes than ``(B, S, width)``, the same on both sides.
+    """
+    check_states("hidden_states", projected, teacher, mask)
+    if projected.shape[2] != teacher.shape[2]:
+        raise StageError(
+            f"hidden_states compares one width; the student's states are {tuple(projected.shape)} after the projection, "
+            f"the teacher's {tuple(teacher.shape)}"
+        )
+    differences = (projected - teacher).masked_fill(~own_tokens(teacher, mask)[:, :, None], 0)
+    return average_tokens(differences.square().mean(2), own_tokens(teacher, mask))
+
+
+def attention_relations(
+    student: Tensor, teacher: Tensor, heads: int, shares: Sequence[float], mask: Tensor | None = None
+) -> Tensor:
+    """Return how far the student's tokens stand otherwise to each other than the teacher's: KL, weighted and summed.
+
+    Queries, keys and values lie side by side: ``(B, S, 3 width)``, the width of each network its own. With X and Y two of them,
+    cut into ``heads`` parts of d numbers, a relation is ``softmax(X Y^T / sqrt(d))`` over the tokens; compared is KL(teacher ||
+    student), the mean over heads and tokens. ``shares`` weigh Q-Q, K-K, V-V and Q-K. Wang et al. 2021, "MiniLMv2",
+    arXiv:2012.15828, eq. 5 to 8, has the first three; Wang et al. 2020, "MiniLM", arXiv:2002.10957, has V-V and, with the heads
+    that both networks have, Q-K. No padding is related to. Raises StageError for shapes that cannot be read like this.
+    """
+    check_states("attention_relations", student, teacher, mask)
+    check_heads(heads, student.shape[2], teacher.shape[2])
+    own = own_tokens(teacher, mask)
+    p, q = split_heads(student, heads), split_heads(teacher, heads)
+    terms = [
+        share * average_tokens(compare_relations(relate(p[x], p[y], own), relate(q[x], q[y], own), own), own)
+        for share, (x, y) in zip(shares, RELATED, strict=True)
+        if share
+    ]
+    return torch.stack(terms).sum()
+
+
+def split_heads(projections: Tensor, heads: int) -> Tensor:
+    """Return queries, keys and values: ``(B, S, 3 width) -> (3, B, heads, S, width / heads)``."""
+    batch, size, width = projections.shape
+    return projections.reshape(batch, size, 3, heads, width // (3 * heads)).permute(2, 0, 3, 1, 4)
+
+
+def relate(x: Tensor, y: Tensor, own: Tensor) -> Tensor:
+    """Return the logarithm of what each token of ``x`` gives to each of ``y``: twice ``(B, heads, S, d) -> (B, heads, S, S)``."""
+    scores = x @ y.transpose(2, 3) * x.shape[3] ** -0.5
+    return functional.log_softmax(scores.masked_fill(~own[:, None, None, :], torch.finfo(scores.dtype).min), 3)
+
+
+def compare_relations(student: Tensor, teacher: Tensor, own: Tensor) -> Tensor:
+    """Return KL(teacher || student) of each token, the mean over heads: twice ``(B, heads, S, S) -> (B, S)``."""
+    terms = teacher.exp() * (teacher - student)
+    return terms.masked_fill(~own[:, None, None, :], 0).sum(3).mean(1)
+
+
+def average_tokens(values: Tensor, own: Tensor) -> Tensor:
+    """Return the mean over samples of the mean over their own tokens: twice ``(B, S) -> ()``."""
+    return (values.masked_fill(~own, 0).sum(1) / own.sum(1).clamp(min=1)).mean()
+
+
+def own_tokens(states: Tensor, mask: Tensor | None) -> Tensor:
+    return torch.ones(states.shape[:2], dtype=torch.bool, device=states.device) if mask is None else mask
+
+
+def check_states(kind: str, student: Tensor, teacher: Tensor, mask: Tensor | None) -> None:
+    """Raises StageError for what are no states of the same tokens."""
+    shapes = f"the student's features are {tuple(student.shape)}, the teacher's {tuple(teacher.shape)}"
+    if not student.ndim == teacher.ndim == 3:
+        raise StageError(
+            f"{kind} compares states (batch, sequence, hidden); {shapes}: name layers that answer token by token, or use hint "
+            "for rows and for maps of images"
+        )
+    if student.shape[:2] != teacher.shape[:2]:
+        raise StageError(
+            f"{kind} compares token by token; {shapes}: name layers where both networks have the batch first and a state "
+            "for each of the same tokens"
+        )
+    if mask is not None and mask.shape != student.shape[:2]:
+        raise StageError(
+            f"{kind} leaves out padding; {shapes}, the inputs hold {mask.shape[0]} samples of {mask.shape[1]} tokens: name "
+            "layers with the batch first and a state for each token that is read"
+        )
+
+
+def check_heads(heads: int, *widths: int) -> None:
+    """Raises StageError where queries, keys and values of one of these widths together cannot be cut into so many heads."""
+    if any(width % (3 * heads) for width in widths):
+        student, teacher = (width // 3 for width in widths)
+        able = [str(count) for count in range(1, min(student, teacher) + 1) if student % count == teacher % count == 0]
+        raise StageError(
+            f"attention_relations: heads = {heads} must divide both the student's width, {student}, and the teacher's, "
+            f"{teacher}; use one of {', '.join(able)}"
+        )

@@ -1,0 +1,183 @@
+"""A Hugging Face teacher and a small text student: hidden states and attention relations, end to end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from attar.models.networks import huggingface
+from attar.models.task import Arrays, Tensor, load_task
+from attar.pipeline.errors import StageError
+from attar.stages.artifacts import Answers, Weights
+from attar.stages.distill import Distill
+from attar.stages.distillation.feature_choices import Attention, AttentionRelations, FeatureLoss, HiddenStates, Hint
+from attar.stages.distillation.live import Live
+from attar.stages.label import Label
+from attar.stages.runtimes.torch import build, call
+from attar.stages.teach import Teach
+from tests.smoke import artifact
+from tests.test_huggingface import LONGEST, TASK, WORDS, Sentences, small
+from tests.test_learn import new
+
+TRANSFORMER = "attar.models.networks.text:transformer"
+OPTIONS = {"width": 12, "layers": 1, "heads": 2, "vocabulary": WORDS, "length": LONGEST, "classes": 3, "dropout": 0.0}
+STUDENT: dict[str, Any] = {"task": TASK, "network": TRANSFORMER, "options": OPTIONS, "batch": 16, "learning_rate": 0.01}
+LAYER = "model.bert.encoder.layer.1"
+QKV = tuple(f"{LAYER}.attention.self.{name}" for name in ("query", "key", "value"))
+STATES = HiddenStates(student="blocks.0", teacher=LAYER)
+RELATIONS = AttentionRelations(student="blocks.0.attention.inside", teacher=QKV, heads=4)
+Taught = tuple[Weights, Answers]
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Taught:
+    folder = tmp_path_factory.mktemp("taught")
+    torch.manual_seed(0)
+    with huggingface.quiet():
+        transformers.BertForSequenceClassification(small(num_labels=3)).save_pretrained(folder / "bert")
+    root, out = new(folder, "teacher"), new(folder)
+    facts = Teach(task=TASK, huggingface=folder / "bert", device="cpu").run(root)
+    teacher = artifact(Weights, root, facts)
+    return teacher, artifact(Answers, out, Label(task=TASK, views=1).run(out, teacher=teacher))
+
+
+def connect(taught: Taught, *losses: FeatureLoss, student: torch.nn.Module | None = None, task: Any = None) -> Live:
+    torch.manual_seed(0)
+    return Live(task or load_task(TASK), student or build(TRANSFORMER, OPTIONS).eval(), taught[0].load(), losses)
+
+
+@pytest.mark.parametrize("loss", [STATES, RELATIONS], ids=lambda loss: str(loss.kind))
+def test_a_student_comes_nearer_to_its_teacher(taught: Taught, tmp_path: Path, loss: FeatureLoss) -> None:
+    """Learning from that loss alone, of texts of many lengths."""
+    teacher, answers = taught
+    stage = Distill(**STUDENT, epochs=12, lambda_kd=1, losses=(loss,))
+    history = stage.run(new(tmp_path), teacher=teacher, answers=answers)["history"]
+    assert history[-1]["loss"] < 0.7 * history[0]["loss"]
+
+
+@pytest.mark.parametrize("loss", [STATES, RELATIONS], ids=lambda loss: str(loss.kind))
+def test_padding_a_batch_further_changes_nothing(taught: Taught, loss: FeatureLoss) -> None:
+    student = build(TRANSFORMER, OPTIONS).eval()
+    live = connect(taught, loss, student=student)
+    tokens = np.zeros((3, LONGEST), np.int64)
+    for row, length in enumerate((2, 9, 6)):
+        tokens[row, :length] = np.random.default_rng(row).integers(1, WORDS, length)
+    found = []
+    for size in (9, LONGEST):
+        inputs = {"tokens": tokens[:, :size]}
+        call(student, Sentences(), inputs)
+        found.append(live(inputs).item())
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
+class Folded(torch.nn.Module):
+    """Answers a tuple: the states, and weights beside them, as layers of Hugging Face may."""
+
+    def __init__(self, states_first: bool) -> None:
+        super().__init__()
+        self.embedding, self.head, self.states_first = torch.nn.Embedding(WORDS, 12), torch.nn.Linear(12, 3), states_first
+        self.layer = Pairing(states_first)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        answer = self.layer(self.embedding(tokens))
+        states: torch.Tensor = answer[0] if self.states_first else answer[1]
+        return self.head(states.mean(1))  # type: ignore[no-any-return]  # nn.Module calls are untyped
+
+
+class Pairing(torch.nn.Module):
+    def __init__(self, states_first: bool) -> None:
+        super().__init__()
+        self.states_first = states_first
+
+    def forward(self, states: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return (states, None) if self.states_first else (None, states)
+
+
+def test_of_a_tuple_the_states_are_read(taught: Taught) -> None:
+    """A student's layer and a teacher's: ``attention`` of BERT answers its states and None."""
+    student = Folded(states_first=True)
+    loss = HiddenStates(student="layer", teacher=f"{LAYER}.attention")
+    live = connect(taught, loss, student=student)
+    inputs = load_task(TASK).example(np.random.default_rng(0), batch=4, sequence=7)
+    call(student, Sentences(), inputs)
+    live(inputs).backward()
+    assert student.embedding.weight.grad is not None
+
+
+class Fixed(Sentences):
+    """The same, always at full length."""
+
+    inputs = {"tokens": Tensor("int64", ("batch", LONGEST), high=WORDS, pad=0)}
+    ranges = {"batch": (1, 8)}
+
+
+def test_padding_of_a_fixed_length_is_left_out_too(taught: Taught) -> None:
+    student, found = build(TRANSFORMER, OPTIONS).eval(), []
+    inputs: Arrays = {"tokens": np.pad([[3, 4, 5], [6, 7, 0]], ((0, 0), (0, LONGEST - 3)))}
+    for task in (Fixed(), Sentences()):
+        live = connect(taught, RELATIONS, student=student, task=task)
+        call(student, task, inputs)
+        found.append(live(inputs).item())
+    assert found[0] == found[1]
+
+
+class Pairs(Sentences):
+    """Two texts, each with a padding of its own."""
+
+    inputs = {
+        "tokens": Tensor("int64", ("batch", "sequence"), high=WORDS, pad=0),
+        "answer": Tensor("int64", ("batch", "other"), high=WORDS, pad=0),
+    }
+
+
+def test_whose_padding_it_is_must_be_known(taught: Taught) -> None:
+    with pytest.raises(StageError, match="hidden_states: tokens, answer of Pairs have paddings of their own; write input = "):
+        connect(taught, STATES, task=Pairs())
+    with pytest.raises(StageError, match=r"no input 'token' of Sentences declares its padding .*; did you mean 'tokens'"):
+        connect(taught, HiddenStates(student="blocks.0", teacher=LAYER, input="token"))
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [
+        (
+            Attention(student="blocks.0", teacher=LAYER),
+            r"attention compares maps .* \(2, 1, 12\), the teacher's \(2, 1, 32\): .* use hidden_states or attention_relations",
+        ),
+        (Hint(student="blocks.0", teacher=LAYER), r"hint: .* use hidden_states for states \(sequence, hidden\)"),
+        (HiddenStates(student="head", teacher=LAYER), r"hidden_states compares states .* \(2, 3\), the teacher's \(2, 1, 32\)"),
+        (
+            HiddenStates(student="blocks.0", teacher="model.bert.encoder"),
+            r"the teacher's layer 'model.bert.encoder' answers BaseModelOutput\w* \(last_hidden_state\), not a",
+        ),
+        (
+            AttentionRelations(student="blocks.0.attention.inside", teacher=f"{LAYER}.attention.self", heads=4),
+            r"the teacher's model.*self makes 32 numbers of 32, and not queries, keys and values .* \[QUERIES, KEYS, VALUES\]",
+        ),
+        (
+            AttentionRelations(student="blocks.0.attention.inside", teacher=(QKV[0], QKV[1], f"{LAYER}.intermediate"), heads=4),
+            r"answer \[1, 32\], \[1, 32\], \[1, 64\]: relations need queries, keys and values of one width",
+        ),
+        (
+            AttentionRelations(student="blocks.0.attention.inside", teacher=QKV, heads=8),
+            "heads = 8 must divide both the student's width, 12, and the teacher's, 32; use one of 1, 2, 4",
+        ),
+        (
+            AttentionRelations(student="blocks.0.attention.inside", teacher=(*QKV[:2], "model.bert.values"), heads=4),
+            "the teacher has no layer 'model.bert.values'",
+        ),
+    ],
+)
+def test_what_a_loss_cannot_read_is_told_before_anything_is_trained(taught: Taught, loss: FeatureLoss, told: str) -> None:
+    with pytest.raises(StageError, match=told):
+        connect(taught, loss)
+
+
+def test_a_tuple_that_does_not_begin_with_a_tensor(taught: Taught) -> None:
+    with pytest.raises(StageError, match=r"the student's layer 'layer' answers tuple \(NoneType, Tensor\), not a tensor first"):
+        connect(taught, HiddenStates(student="layer", teacher=LAYER), student=Folded(states_first=False))
