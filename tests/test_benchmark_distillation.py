@@ -29,7 +29,7 @@ def test_dkd_and_dist_weigh_labels_and_teacher_alike_as_published() -> None:
         stage = Distill(task="a:b", network="c:d", **row)
         assert stage.lambda_kd == 1 - stage.lambda_kd
         (loss,) = stage.losses
-        torch.testing.assert_close(loss.weight * loss(student, teacher, labels), expected)  # type: ignore[call-arg]
+        torch.testing.assert_close(loss.weight * loss(student, teacher, labels), expected)
 
 
 def test_some_rows_stand_beside_the_control_and_nothing_is_chosen_of_them() -> None:
