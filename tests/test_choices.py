@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -86,10 +87,15 @@ def test_a_recipe_picks_a_loss_of_outputs(written: dict[str, object], picked: Lo
         ({"kind": "hint"}, Hint(**LAYERS)),
         ({"kind": "hidden_states", "input": "text"}, HiddenStates(**LAYERS, input="text")),
         ({"kind": "attention_relations", "heads": 4}, AttentionRelations(**LAYERS, heads=4, values=1.0)),
+        (
+            {"kind": "attention_relations", "heads": 2, "keys": 0},
+            AttentionRelations(**LAYERS | {"teacher": ("q", "k", "v")}, heads=2, keys=0.0),
+        ),
     ],
 )
 def test_a_recipe_picks_a_loss_of_features(written: dict[str, object], picked: FeatureLoss) -> None:
-    assert FEATURE_LOSS.validate_python(written | LAYERS) == picked
+    layers = {"student": LAYERS["student"], "teacher": picked.teacher}
+    assert FEATURE_LOSS.validate_json(json.dumps(written | layers)) == picked  # tables and lists, as TOML has them
 
 
 def test_both_fit_in_one_list() -> None:
