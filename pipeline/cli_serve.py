@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is every one of this machine."
 )
+@click.option("--allowed-host", metavar="NAME", multiple=True, help="Another name that it is called by; may be repeated.")
 @click.option("--http-port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes any free one.")
 @click.option("--grpc-port", type=click.IntRange(0, 65535), default=8001, show_default=True, help="The same for gRPC.")
 @click.option("--no-grpc", is_flag=True, help="Listen for HTTP alone.")

@@ -72,7 +72,7 @@ FAULTS = ("500", "501", "502", "505")
 
 
 def framed(method: str, path: str, body: bytes = b"", *headers: str) -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", "Host: a", "Connection: close", f"Content-Length: {len(body)}", *headers]
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close", f"Content-Length: {len(body)}", *headers]
     return "\r\n".join([*lines, "", ""]).encode("utf-8", "surrogatepass") + body
 
 
@@ -88,7 +88,7 @@ def infers(content: Any, behind: bytes, random: Random) -> bytes:
             body = head + behind
             return framed("POST", path, body, f"Inference-Header-Content-Length: {len(head)}")
         case 3:
-            lines = f"POST {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+            lines = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
             return (
                 lines
                 + b"".join(b"%x\r\n%s\r\n" % (len(head[i : i + 50]), head[i : i + 50]) for i in range(0, len(head), 50))

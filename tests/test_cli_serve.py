@@ -98,7 +98,7 @@ def live(http: int, grpc: int) -> None:
         for path in ("/", "/metrics", "/openapi.json", "/v2/models/points", "/v2/models/points/stats", "/v2/health/ready"):
             connection.request("GET", path)
             answer = connection.getresponse()
-            assert (answer.status, len(answer.read()) > 0) == (200, path != "/v2/health/ready"), path
+            assert (answer.status, len(answer.read()) > 0) == (200, True), path
         connection.request("POST", "/v2/repository/models/points/load", "{}")
         assert connection.getresponse().status == 200
     with triton.InferenceServerClient(f"127.0.0.1:{grpc}") as made:

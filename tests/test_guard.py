@@ -19,6 +19,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from tritonclient import grpc as triton_grpc
 
 from attar.pipeline.cli_serve import serve
@@ -76,14 +77,16 @@ def test_two_tokens_are_none(server: Running) -> None:
 
 
 def test_a_token_behind_the_body_comes_too_late(server: Running) -> None:
-    chunked = b"POST /v2/repository/index HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+    chunked = (
+        b"POST /v2/repository/index HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+    )
     assert server.send(chunked + f"Authorization: Bearer {TOKEN}\r\n\r\n".encode()).startswith(b"HTTP/1.1 401")
 
 
 def test_a_stranger_sends_no_body(server: Running) -> None:
     """Refused after its head: none of what it announces is waited for."""
     answer = server.send(
-        b"POST /v2/models/points/infer HTTP/1.1\r\nHost: a\r\nContent-Length: 60000000\r\nExpect: 100-continue\r\n\r\n"
+        b"POST /v2/models/points/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000000\r\nExpect: 100-continue\r\n\r\n"
     )
     assert answer.startswith(b"HTTP/1.1 401")
 
@@ -195,12 +198,65 @@ def test_an_open_address_is_warned_of(file: Path, certificate: tuple[Path, Path]
 
 
 @pytest.mark.parametrize(
-    ("origin", "status"), [("http://a", 200), ("http://elsewhere", 403), ("null", 403), ("http://a.elsewhere", 403)]
+    ("origin", "status"),
+    [("http://localhost", 200), ("http://elsewhere", 403), ("null", 403), ("http://localhost.elsewhere", 403)],
 )
 def test_a_page_of_another_site_may_not_ask(points_bundle: Path, origin: str, status: int) -> None:
     with running(points_bundle, model_control=True) as server:
         answer = server.send(framed("POST", "/v2/repository/models/points/unload", b"", f"Origin: {origin}"))
         assert answer.startswith(b"HTTP/1.1 %d" % status)
+
+
+LOOPBACK_HOSTS = ("127.0.0.1:8000", "localhost", "LocalHost.:8000", "[::1]:8000", "127.9.9.9")
+POD = "10.42.0.7:8000"
+REBOUND = "evil.example:8000"
+
+
+def host_status(server: Running, host: str, path: str = "/v2/models/points", *headers: str) -> int:
+    sent = "\r\n".join([f"GET {path} HTTP/1.1", f"Host: {host}", "Connection: close", *headers, "", ""])
+    return int(server.send(sent.encode()).split(b" ", 2)[1])
+
+
+def test_a_name_that_leads_here_is_not_one_of_this_server(points_bundle: Path) -> None:
+    """DNS rebinding: the page of a site whose name was led to this machine, so that both are one site for its browser."""
+    with running(points_bundle) as server:
+        for path in ("/", "/v2", "/v2/models/points", "/metrics", "/openapi.json", "/page/models"):
+            for headers in ([], [f"Origin: http://{REBOUND}"]):
+                assert host_status(server, REBOUND, path, *headers) == 403
+            assert host_status(server, "", path) == 403
+        assert server.ask("POST", "/v2/models/points/infer", asked([1, 2]), Host=REBOUND)[0] == 403
+        told = server.ask("GET", "/v2", Host=REBOUND)[1]["error"]
+        assert "--allowed-host NAME" in told
+        for host in (*LOOPBACK_HOSTS, POD):
+            assert host_status(server, host) == 200
+            assert host_status(server, host, "/v2", f"Origin: http://{host}") == 200
+
+
+def test_names_that_are_allowed(points_bundle: Path) -> None:
+    with running(points_bundle, host=EVERYWHERE, allowed_host=("Models.example",)) as server:
+        server.host = "127.0.0.1"
+        assert host_status(server, "models.example:8000") == 200
+        assert host_status(server, POD) == 200
+        assert host_status(server, REBOUND) == 403
+        for path in ("/v2/health/live", "/v2/health/ready"):
+            assert host_status(server, REBOUND, path) == 200  # a probe by any name
+
+
+def test_tokens_make_any_name_do(server: Running) -> None:
+    assert host_status(server, REBOUND) == 401
+    assert host_status(server, REBOUND, "/v2", f"Authorization: Bearer {TOKEN}") == 200
+
+
+@pytest.mark.parametrize("sent", [b"", b"Host: a\r\nHost: a\r\n", b"Host: a, b\r\n", b"Host: a/b\r\n", b"Host: user@a\r\n"])
+def test_a_host_that_is_none_or_several(points_bundle: Path, sent: bytes) -> None:
+    with running(points_bundle) as server:
+        assert server.send(b"GET /v2/health/live HTTP/1.1\r\n" + sent + b"\r\n").startswith(b"HTTP/1.1 400 ")
+        assert server.send(b"GET /v2/health/live HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_name_that_is_no_name() -> None:
+    with pytest.raises(ValidationError, match=r"'models\.example:8000' is no name of a host; give --allowed-host a name alone"):
+        Settings(allowed_host=("models.example:8000",))
 
 
 def signed(folder: Path, name: str) -> tuple[Path, Path]:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.serving_parts import Running, asked, running, slow
 
-LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n"
+LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 LAST = LIVE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
 
 
@@ -24,7 +24,7 @@ def server(points_bundle: Path) -> Iterator[Running]:
 
 def infer(*rows: list[float], name: str = "points", extra: bytes = b"", **more: object) -> bytes:
     body = json.dumps(asked(*rows, **more)).encode()
-    head = f"POST /v2/models/{name}/infer HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n".encode()
+    head = f"POST /v2/models/{name}/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n".encode()
     return head + extra + b"\r\n" + body
 
 
@@ -48,14 +48,14 @@ def test_a_request_in_pieces(server: Running) -> None:
 
 def test_a_chunked_body(server: Running) -> None:
     body = json.dumps(asked([1, 2])).encode()
-    head = b"POST /v2/models/points/infer HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    head = b"POST /v2/models/points/infer HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(body[i : i + 7]), body[i : i + 7]) for i in range(0, len(body), 7))
     assert statuses(server.send(head + chunks + b"0\r\n\r\n")) == [200]
 
 
 def test_a_client_that_asks_before_it_sends(server: Running) -> None:
     body = json.dumps(asked([1, 2])).encode()
-    head = b"POST /v2/models/points/infer HTTP/1.1\r\nExpect: 100-continue\r\nConnection: close\r\n"
+    head = b"POST /v2/models/points/infer HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nConnection: close\r\n"
     assert statuses(server.send(head + b"Content-Length: %d\r\n\r\n" % len(body), body, pause=0.05)) == [100, 200]
 
 
@@ -64,7 +64,7 @@ def test_http_1_0(server: Running) -> None:
 
 
 def test_an_upgrade_is_not_followed(server: Running) -> None:
-    upgrade = b"GET /v2 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    upgrade = b"GET /v2 HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
     assert statuses(server.send(upgrade + b"PRI * HTTP/2.0\r\n")) == [200]
 
 
@@ -73,28 +73,31 @@ def test_an_upgrade_is_not_followed(server: Running) -> None:
     [
         (b"nonsense\r\n\r\n", 400),
         (b"\x16\x03\x01\x02\x00\x01", 400),
-        (b"GET / HTTP/1.1\r\nA b: c\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nContent-Length: -5\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nContent-Length: 100001\r\n\r\n", 413),
-        (b"POST / HTTP/1.1\r\nContent-Length: 9999999999999999999\r\n\r\n", 413),
-        (b"GET / HTTP/1.1\r\nA: " + b"b" * 2000 + b"\r\n\r\n", 431),
-        (b"GET /" + b"b" * 2000 + b" HTTP/1.1\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nA b: c\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100001\r\n\r\n", 413),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999999999999999\r\n\r\n", 413),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nA: " + b"b" * 2000 + b"\r\n\r\n", 431),
+        (b"GET /" + b"b" * 2000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 2000 + b"\r\n", 431),
-        (b"POST / HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello", 400),
-        (b"POST / HTTP/1.1\r\nContent-Length: 5, 5\r\n\r\nhello", 400),
-        (b"POST / HTTP/1.1\r\nContent-Length: \r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nContent-Length: +5\r\n\r\nhello", 400),
-        (b"POST / HTTP/1.1\r\nContent-Length : 5\r\n\r\nhello", 400),
-        (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello", 400),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5, 5\r\n\r\nhello", 400),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: \r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: +5\r\n\r\nhello", 400),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length : 5\r\n\r\nhello", 400),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400),
+        (
+            b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
+            400,
+        ),
         (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n", 400),
-        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n", 400),
-        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\nhello\n0\n\n", 400),
-        (b"GET / HTTP/1.1\nHost: a\n\n", 400),
-        (b"GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nA: b\0c\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\nhello\n0\n\n", 400),
+        (b"GET / HTTP/1.1\nHost: localhost\n\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nA: b\r\n c\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nA: b\0c\r\n\r\n", 400),
         (b"GET /\r\n\r\n", 400),
         (b"GET / HTTP/3.0\r\n\r\n", 400),
     ],
@@ -109,7 +112,7 @@ def test_what_is_refused_ends_the_connection(server: Running, sent: bytes, statu
 
 def test_what_follows_a_body_changes_nothing(server: Running) -> None:
     body = json.dumps(asked([1, 2])).encode()
-    head = b"POST /v2/models/points/infer HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    head = b"POST /v2/models/points/infer HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
     trailer = b"0\r\nContent-Encoding: gzip\r\nInference-Header-Content-Length: 3\r\n\r\n"
     assert statuses(server.send(head + b"%x\r\n%s\r\n" % (len(body), body) + trailer)) == [200]
 
@@ -122,17 +125,23 @@ def test_a_header_that_is_there_twice_overrides_nothing(server: Running, extra: 
 
 
 def test_a_body_that_turns_out_too_large(server: Running) -> None:
-    head = b"POST /v2/models/points/infer HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = b"POST /v2/models/points/infer HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     chunk = b"4e20\r\n" + b" " * 20_000 + b"\r\n"
     assert statuses(server.send(head, *[chunk] * 8)) == [413]
 
 
-@pytest.mark.parametrize("start", [b"GET / HTTP/1.1\r\nA: ", b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: "])
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nA: ",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: ",
+    ],
+)
 def test_a_header_without_end(server: Running, start: bytes) -> None:
     assert statuses(server.send(start, *[b"b" * 500] * 8, pause=0.01)) == [431]
 
 
-@pytest.mark.parametrize("start", [b"GET /", b"POST / HTTP/1.1\r\nContent-Length: 99999\r\n\r\n"])
+@pytest.mark.parametrize("start", [b"GET /", b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999\r\n\r\n"])
 def test_a_client_that_never_ends_its_request(server: Running, start: bytes) -> None:
     began = time.monotonic()
     assert statuses(server.send(start, *[b"b"] * 10, pause=0.1)) == [408]
@@ -163,7 +172,7 @@ def test_too_many_bytes_of_bodies(points_bundle: Path) -> None:
     """Two clients that together send more than is set aside, though each of them may."""
     with running(points_bundle, max_body=100_000, max_bodies=150_000) as server:
         assert statuses(server.send(infer([1, 2], extra=b"Connection: close\r\n"))) == [200]
-        start = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n" + b" " * 90_000
+        start = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n" + b" " * 90_000
         with socket.create_connection((server.host, server.port)) as first:
             first.sendall(start)
             time.sleep(0.1)

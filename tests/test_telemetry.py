@@ -72,7 +72,7 @@ def test_more_requests_than_are_counted_together(server: Running) -> None:
 
 def infer_many(count: int) -> bytes:
     body = json.dumps(asked([1, 2])).encode()
-    one = f"POST {INFER} HTTP/1.1\r\nContent-Length: {len(body)}\r\n".encode()
+    one = f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n".encode()
     return (one + b"\r\n" + body) * (count - 1) + one + b"Connection: close\r\n\r\n" + body
 
 
@@ -99,7 +99,7 @@ def test_a_client_that_went_away(points_bundle: Path, monkeypatch: pytest.Monkey
     with running(points_bundle, instances=1) as server:
         body = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1,2],"data":[1,2]}]}'
         with socket.create_connection((server.host, server.port)) as raw:
-            raw.sendall(f"POST {INFER} HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+            raw.sendall(f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
             time.sleep(0.05)
         time.sleep(0.05)
         assert server.metric("attar_requests_total", outcome="client_gone") == 1

@@ -9,6 +9,7 @@ from ipaddress import ip_address
 
 from attar.pipeline.errors import RecipeError
 from attar.stages.serving.errors import Forbidden, Unauthorized
+from attar.stages.serving.hosts import check_host, normalize_host, parse_host
 from attar.stages.serving.settings import Settings
 from attar.stages.serving.tokens import TokenFile
 
@@ -29,6 +30,7 @@ class Guard:
         """Raises RecipeError for files that cannot be used."""
         self.settings = settings
         self.tls = context(settings)
+        self._hosts = {normalize_host(name) for name in (settings.host, *settings.allowed_host)}
         self._open = frozenset(OPEN + PAGE if settings.page else OPEN)
         self._tokens = TokenFile(settings.token_file) if settings.token_file else None
         self._control = TokenFile(settings.control_token_file) if settings.control_token_file else None
@@ -36,7 +38,14 @@ class Guard:
 
     def check(self, target: bytes, headers: Mapping[bytes, bytes]) -> None:
         """Of a request over HTTP. Raises Unauthorized, and Forbidden for what a page of another site sends: browsers send it even
-        to a server that only this machine reaches, and say so."""
+        to a server that only this machine reaches, and say so. Raises BadRequest for a Host that is none.
+
+        Without tokens and TLS, a page reads what has the name of its own site, so the name must be one of this server: a token no
+        such page has, and for a certificate its name is wrong. What is answered to everybody is so under any name."""
+        if (host := headers.get(b"host")) is not None:
+            parse_host(host)
+            if self._tokens is None and self.tls is None and target not in OPEN:
+                check_host(host, self._hosts)
         origin = headers.get(b"origin")
         if origin is not None and origin.partition(b"://")[2] != headers.get(b"host"):
             raise Forbidden("a page of another site may not ask; a proxy in between must pass the header Host on")

@@ -179,6 +179,8 @@ class Connection(asyncio.Protocol):
         version, coding = self._parser.get_http_version(), self._headers.get(b"transfer-encoding")
         if version not in ("1.0", "1.1"):
             raise BadRequest(f"this is HTTP/{version}, spoken are 1.0 and 1.1")
+        if version == "1.1" and b"host" not in self._headers:
+            raise BadRequest("the header Host is missing; send one, as every request since 1.1 has one")
         if coding is not None and (coding.lower() != b"chunked" or version != "1.1"):
             raise BadRequest("the one Transfer-Encoding that is read is chunked, in HTTP/1.1; compress with Content-Encoding")
         if len(length) > 18 or int(length) > self._settings.max_body:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Settings(BaseModel):
@@ -17,6 +18,9 @@ class Settings(BaseModel):
     grpc_port: int | None = Field(8001, ge=0, le=65535)
     """The same for gRPC; None listens for HTTP alone."""
 
+    allowed_host: tuple[str, ...] = ()
+    """Names, beside ``host``, localhost and every address, that a server without tokens and TLS may be called by over HTTP: a
+    page that has another name for it is one of another site. Health is answered under any name."""
     token_file: Path | None = None
     """A file of bearer tokens, one a line, each of 16 characters or more; who sends none of them is answered about health alone.
     Read again when it changes and on SIGHUP. None: everybody who reaches the address may ask for everything."""
@@ -97,6 +101,14 @@ class Settings(BaseModel):
     """The rolling correlation under which a model is no longer ready. It is again at a quarter of the way from there to 1."""
     ready_samples: int = Field(200, ge=2)
     """Samples in the window before which readiness does not depend on them; where the window holds fewer, a full one."""
+
+    @field_validator("allowed_host")
+    @classmethod
+    def _is_a_name(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+                raise ValueError(f"{name!r} is no name of a host; give --allowed-host a name alone, such as models.example.org")
+        return names
 
     @model_validator(mode="after")
     def _can_be_told(self) -> Settings:
