@@ -23,8 +23,10 @@ Arrays = Mapping[str, Array]
 """Named tensors; the first axis of each is the batch."""
 Predict = Callable[[Arrays], dict[str, Array]]
 SplitName = Literal["train", "validation", "test", "transfer"]
-Kind = Literal["logits", "values", "embedding"]
+Kind = Literal["logits", "probabilities", "values", "embedding"]
 """What an output holds; see ``Output``."""
+CLASSIFYING: frozenset[Kind] = frozenset({"logits", "probabilities"})
+"""The kinds whose last axis is the classes."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,10 @@ class Tensor:
 class Output:
     """A named output. ``logits`` are unnormalised log-probabilities over the last axis; ``values`` are taken as they are.
 
+    ``probabilities`` are what a softmax makes of logits: an adopted ONNX teacher answers them, and so does every graph that is
+    made. A network in PyTorch answers their logits all the same; the softmax is put behind it. What is distilled, compared and
+    stored is their logarithm (see ``models.probabilities``).
+
     An ``embedding`` is one vector a sample, with axes ``("batch", DIMENSIONS)``, of which only the direction counts: it is
     compared by cosine. It has no target, for no label says where it should point: it is learned from a teacher.
     """
@@ -54,7 +60,8 @@ class Output:
     axes: tuple[int | str, ...]
     kind: Kind = "logits"
     target: str | None = None
-    """The target that this output is trained on: class indices for logits, numbers for values; None: no labels."""
+    """The target that this output is trained on: class indices for logits and probabilities, numbers for values; None: no
+    labels."""
 
 
 @dataclass(frozen=True)

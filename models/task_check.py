@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attar.models import content, preprocess, step_check
-from attar.models.task import Array, Arrays, Batch, Split, SplitName, Task
+from attar.models.task import CLASSIFYING, Array, Arrays, Batch, Split, SplitName, Task
 from attar.models.task_calls import Trial, calling, place, seen, split_of
 from attar.models.task_declared import check_declared
 from attar.pipeline import blame
@@ -201,16 +201,16 @@ def check_labels(task: Task, where: str, batch: Batch) -> None:
             raise StageError(f"{where} has no target {output.target!r}, which the output {name!r} is trained on")
         target = batch.targets[output.target]
         check_kind(task, where, name, target)
-        if output.kind == "logits":
+        if output.kind in CLASSIFYING:
             check_classes(where, np.asarray(target, np.int64), output.axes[-1])
         elif not np.isfinite(np.asarray(target, np.float64)).all():
             raise StageError(f"{where}: the target {output.target!r} holds NaN or infinity")
 
 
 def check_kind(task: Task, where: str, name: str, target: Array) -> None:
-    """Integers without the axis of the classes for logits, numbers of the same axes for values."""
+    """Integers without the axis of the classes for logits and probabilities, numbers of the same axes for values."""
     output = task.outputs[name]
-    classes = output.kind == "logits"
+    classes = output.kind in CLASSIFYING
     axes, kinds = (output.axes[:-1], "biu") if classes else (output.axes, "biuf")
     if target.dtype.kind not in kinds or not fits(task, axes, target.shape):
         wanted = "integer class indices" if classes else "numbers"

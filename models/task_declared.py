@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from attar.models.task import Kind, Output, Task, Tensor
+from attar.models.task import CLASSIFYING, Kind, Output, Task, Tensor
 from attar.models.task_calls import place
 from attar.pipeline.errors import StageError, did_you_mean
 
@@ -85,9 +85,9 @@ def check_output(task: Task, name: str, output: Output) -> None:
     if isinstance(classes, str) or not isinstance(classes, Sequence):
         raise StageError(f"{place(task, 'classes')} must be a list of names, got {reprlib.repr(classes)}")
     size = output.axes[-1]
-    if output.kind == "logits" and classes and isinstance(size, int) and size != len(classes):
+    if output.kind in CLASSIFYING and classes and isinstance(size, int) and size != len(classes):
         raise StageError(
-            f"{where} has {size} logits, {place(task, 'classes')} has {len(classes)} names; name each class, or none"
+            f"{where} has {size} {output.kind}, {place(task, 'classes')} has {len(classes)} names; name each class, or none"
         )
 
 

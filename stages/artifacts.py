@@ -107,7 +107,10 @@ class Answers(Artifact):
     code: ClassVar[tuple[str, ...]] = ("task",)
 
     def rows(self, split: str, view: int | None = None) -> dict[str, Rows]:
-        """The outputs of one split in the order of its samples, mapped. Raises StageError when they were not asked for."""
+        """The outputs of one split in the order of its samples, mapped; of probabilities their logarithms.
+
+        Raises StageError when they were not asked for.
+        """
         which = "clean" if view is None else str(view)
         shards = [mapped(path) for path in sorted(self.root.glob(f"{split}.{which}.*.safetensors"))]
         if not shards:

@@ -20,6 +20,7 @@ from attar.pipeline.stage import Facts, Stage
 from attar.stages.artifacts import Model, OnnxModel, Weights
 from attar.stages.parity import largest_difference, traced_sizes
 from attar.stages.precision.graphs import parameters, tidy
+from attar.stages.precision.softmax import append_softmax, list_probabilities
 
 if TYPE_CHECKING:
     import onnx
@@ -30,6 +31,8 @@ PASSED_ON = ("graphs", "precision", "opset", "inputs", "outputs", "parameters")
 
 
 class Export(Stage[OnnxModel]):
+    """Of a network's outputs those that the task declares as probabilities have a softmax behind them in the graph."""
+
     libraries: ClassVar[tuple[str, ...]] = ("onnxscript",)
 
     exporter: Literal["dynamo", "torchscript"] = "dynamo"
@@ -53,6 +56,7 @@ class Export(Stage[OnnxModel]):
         self.write(task, weights.load(), file)
         model = onnx.load(file)
         name_axes(model, task, self.hint)
+        append_softmax(model, list_probabilities(task))
         onnx.save(tidy(model), file)
         self.check(file)
         advance("export", 1, 2, "proving the answers")

@@ -23,9 +23,9 @@ from attar.stages.runtimes import runtime as runtimes
 
 class Measure(Stage[Evidence]):
     """Facts: the ledger (``hops`` in the order of the chain, see ``ledger.entries`` and ``described``), ``task``, ``split``,
-    ``samples``, ``score_name``, ``classes``, ``batch``, ``oacc`` (the teacher's score), ``control`` (its score, or None),
-    ``gain`` (of the student's score over the control's), ``speedup`` (of the engine over the reference, the teacher and what is
-    in production), ``machine``, ``timing``, ``lineage``.
+    ``samples``, ``score_name``, ``classes``, ``kinds`` (of outputs), ``batch``, ``oacc`` (the teacher's score), ``control`` (its
+    score, or None), ``gain`` (of the student's score over the control's), ``speedup`` (of the engine over the reference, the
+    teacher and what is in production), ``machine``, ``timing``, ``lineage``.
 
     ``hops.safetensors``: ``HOP.output.NAME`` [samples, ...], ``HOP.statistics`` [samples, k], ``HOP.seconds.BATCH`` [rounds]
     (entry i of all hops is from the same round), ``target.NAME``.
@@ -103,6 +103,7 @@ class Measure(Stage[Evidence]):
             "samples": samples,
             "score_name": task.score_name,
             "classes": list(task.classes),
+            "kinds": {name: output.kind for name, output in task.outputs.items()},
             "batch": self.batch,
         }
 

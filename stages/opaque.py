@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attar.models import task_check
+from attar.models.probabilities import check_kind
 from attar.models.task import Predict, Task, load_task
 from attar.pipeline import team
 from attar.pipeline.errors import StageError, did_you_mean
@@ -163,6 +164,7 @@ def check_answers(task: Task, predict: Predict, file: Path) -> None:
                 raise StageError(
                     f"at {at}: {file} answers {name!r} as {got.dtype} {list(got.shape)}, the task says {wanted}, all of it finite"
                 )
+            check_kind(f"the answers of {file} for", name, output.kind, got)
 
 
 def precision(model: onnx.ModelProto) -> str:

@@ -179,9 +179,10 @@ OUTPUTS = {
 
 @pytest.mark.parametrize("kind", ["kd", "dkd", "dist", "logit_pearson"])
 def test_the_wrong_kind_of_output(kind: str) -> None:
-    with pytest.raises(StageError, match=f"{kind} is for logits; 'value' holds values: use mse$"):
+    able = f"{kind} is for logits, probabilities;"
+    with pytest.raises(StageError, match=f"{able} 'value' holds values: use mse$"):
         Distillation.check(LOSS.validate_python({"kind": kind, "output": "value"}), OUTPUTS)
-    with pytest.raises(StageError, match=f"{kind} is for logits; 'vector' holds embedding: use mse, cosine or relations$"):
+    with pytest.raises(StageError, match=f"{able} 'vector' holds embedding: use mse, cosine or relations$"):
         Distillation.check(LOSS.validate_python({"kind": kind, "output": "vector"}), OUTPUTS)
     Distillation.check(Mse(output="value"), OUTPUTS)
 

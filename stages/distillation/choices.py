@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from attar.models.task import CLASSIFYING, Kind
 from attar.pipeline.errors import StageError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Choice(BaseModel):
 class _Loss(Choice):
     """A loss of outputs: ``loss(student, teacher, labels)``, all of one output; ``labels`` None where it has no target."""
 
-    applies: ClassVar[frozenset[str]] = frozenset({"logits"})
+    applies: ClassVar[frozenset[Kind]] = CLASSIFYING
     """The kinds of output that it is defined for."""
     labels: ClassVar[bool] = False
     """Whether it needs labels."""
@@ -123,7 +124,7 @@ class LogitPearson(_Loss):
 class Mse(_Loss):
     """``losses.mse``. Of embeddings it compares lengths too, as of a teacher whose vectors all have length 1."""
 
-    applies = frozenset({"logits", "values", "embedding"})
+    applies = CLASSIFYING | {"values", "embedding"}
     kind: Literal["mse"] = "mse"
 
     def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
@@ -135,7 +136,7 @@ class Mse(_Loss):
 class Cosine(_Loss):
     """``losses.cosine``."""
 
-    applies = frozenset({"embedding"})
+    applies: ClassVar[frozenset[Kind]] = frozenset({"embedding"})
     kind: Literal["cosine"] = "cosine"
 
     def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
@@ -152,7 +153,7 @@ class Relations(_Loss):
     """
 
     shares = ("similarity", "distance", "angle")
-    applies = frozenset({"embedding"})
+    applies: ClassVar[frozenset[Kind]] = frozenset({"embedding"})
     kind: Literal["relations"] = "relations"
     similarity: Share = 1.0
     """The share of the mean squared difference of their cosines (Tung and Mori 2019, arXiv:1907.09682)."""

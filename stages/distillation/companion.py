@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attar.models.task import Task
+from attar.models.task import CLASSIFYING, Task
 from attar.pipeline.errors import StageError, did_you_mean
 from attar.stages.distillation.choices import Beside
 from attar.stages.distillation.distiller import Distiller, terms
@@ -71,7 +71,7 @@ def chosen(settings: Beside, task: Task) -> str:
     able = [
         name
         for name, output in task.outputs.items()
-        if output.kind == "logits" and output.target and isinstance(output.axes[-1], int)
+        if output.kind in CLASSIFYING and output.target and isinstance(output.axes[-1], int)
     ]
     if settings.output is None and len(able) == 1:
         return able[0]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from attar.models import agreement
-from attar.models.task import Output, Split, SplitName, Task, load_task
+from attar.models.task import CLASSIFYING, Output, Split, SplitName, Task, load_task
 from attar.models.views import Seen
 from attar.pipeline.errors import StageError, did_you_mean
 from attar.stages.artifacts import Answers, Model
@@ -52,7 +52,7 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class Labels:
-    """L_other: cross-entropy for logits, squared error for values; the sum over the outputs that have a target."""
+    """L_other: cross-entropy where there are classes, squared error for values; the sum over the outputs that have a target."""
 
     smoothing: float = 0.0
 
@@ -86,7 +86,7 @@ class Labels:
         return torch.stack(terms).sum() if len(terms) > 1 else terms[0]
 
     def term(self, output: Output, got: Tensor, target: Tensor) -> Tensor:
-        if output.kind == "logits":
+        if output.kind in CLASSIFYING:
             return cross_entropy(got, target, self.smoothing)
         return mse(got, target)
 
@@ -237,7 +237,7 @@ def answered(output: Output, student: Tensor, teacher: Tensor) -> tuple[Tensor, 
     known = ~teacher.isnan()
     if student.shape == teacher.shape and known.all():
         return student, teacher
-    if output.kind == "logits":
+    if output.kind in CLASSIFYING:
         known = known[..., 0]
     return student[tuple(slice(size) for size in teacher.shape)][known], teacher[known]
 
@@ -247,8 +247,8 @@ def reads(loss: Loss, name: str, output: Output) -> bool:
 
 
 def target_of(output: Output, seen: Seen, device: torch.device) -> Tensor | None:
-    """Class indices for logits, float32 numbers for values; None where the output has no target."""
+    """Class indices for logits and probabilities, float32 numbers for values; None where the output has no target."""
     if output.target is None:
         return None
     target = torch.from_numpy(np.asarray(seen.targets[output.target])).to(device)
-    return target.long() if output.kind == "logits" else target.float()
+    return target.long() if output.kind in CLASSIFYING else target.float()

@@ -20,6 +20,7 @@ from attar.stages.distillation.quantized import TRAINED, QuantizedNetwork
 from attar.stages.learn import Learn
 from attar.stages.precision.graphs import prepared
 from attar.stages.precision.placement import LEVELS
+from attar.stages.precision.softmax import list_probabilities, remove_softmax
 
 
 def tune(
@@ -33,7 +34,9 @@ def tune(
     """
     model = prepared(source)
     originals = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    network = QuantizedNetwork(onnx.load(quantized), originals, levels)
+    graph = onnx.load(quantized)
+    remove_softmax(graph, list_probabilities(load_task(settings.task)))  # a network that learns answers logits
+    network = QuantizedNetwork(graph, originals, levels)
     if not network.parameters_of:
         readers = ", ".join(TRAINED)
         raise StageError(f"the graph cannot be tuned: none of its weights is read by {readers} itself; set tuning_epochs = 0")
@@ -53,6 +56,7 @@ def losses(task: Task) -> list[Loss]:
     for name, output in task.outputs.items():
         of: dict[Kind, list[Loss]] = {
             "logits": [Kd(output=name), LogitPearson(output=name)],
+            "probabilities": [Kd(output=name), LogitPearson(output=name)],
             "values": [Mse(output=name)],
             "embedding": [Cosine(output=name)],
         }

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from torch import nn
 
 from attar.models import views
-from attar.models.task import Array, Arrays, Output, Predict, Task
+from attar.models.probabilities import from_logits
+from attar.models.task import CLASSIFYING, Array, Arrays, Output, Predict, Task
 from attar.stages.artifacts import Answers
 from attar.stages.labelling.rows import Rows
 from attar.stages.proof.metrics import compare, worst
@@ -41,7 +42,10 @@ class Validation:
         ends = np.cumsum([0, *(len(next(iter(part.values()))) for part in parts)])
         chunks = [np.arange(*pair) for pair in pairwise(ends)]
         pairs = {
-            name: (joined(output, [teacher[name][chunk] for chunk in chunks]), joined(output, [part[name] for part in parts]))
+            name: (
+                joined(output, [from_logits(output.kind, teacher[name][chunk]) for chunk in chunks]),
+                joined(output, [part[name] for part in parts]),
+            )
             for name, output in self.task.outputs.items()
         }
         found = worst([compare(output.kind, *pairs[name]).numbers for name, output in self.task.outputs.items()])
@@ -51,8 +55,9 @@ class Validation:
         """OACC on validation: the teacher's own score, from its stored answers; None without them."""
         if self.teacher is None:
             return None
+        kinds = {name: output.kind for name, output in self.task.outputs.items()}
         found = [
-            ({name: rows[seen.indices] for name, rows in self.teacher.items()}, seen.targets)
+            ({name: from_logits(kinds[name], rows[seen.indices]) for name, rows in self.teacher.items()}, seen.targets)
             for seen in views.clean(self.task, self.split)
         ]
         return round(self.task.aggregate(scored(self.task, found)), 6)
@@ -78,7 +83,7 @@ def together(parts: Sequence[Arrays]) -> dict[str, Array] | None:
 
 
 def joined(output: Output, parts: Sequence[Array]) -> Array:
-    """Of all samples; where chunks have lengths of their own, of all rows of logits ``(R, classes)`` or values ``(R, 1)``."""
+    """Of all samples; where chunks have lengths of their own, of all rows of classes ``(R, classes)`` or values ``(R, 1)``."""
     if len({part.shape[1:] for part in parts}) > 1:
-        parts = [part.reshape(-1, part.shape[-1] if output.kind == "logits" else 1) for part in parts]
+        parts = [part.reshape(-1, part.shape[-1] if output.kind in CLASSIFYING else 1) for part in parts]
     return np.concatenate(parts)

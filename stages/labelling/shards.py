@@ -1,9 +1,9 @@
 """Shards: 16 chunks of one view of one split, in one safetensors file that is mapped, not read.
 
 An output is stored as one tensor ``[rows, ...]`` under its name. Where samples have lengths of their own its rows lie flat, one
-after the other, and ``NAME.shapes`` ``[rows, axes]`` says how long each is. Of wide logits the ``k`` largest are stored, as
-``NAME.values`` and ``NAME.indices`` ``[..., k]``, and ``NAME.rest`` ``[...]``, the logarithm of the mean of the exponentials of
-the others.
+after the other, and ``NAME.shapes`` ``[rows, axes]`` says how long each is. Of probabilities the logarithms are stored, as
+logits. Of wide logits the ``k`` largest are stored, as ``NAME.values`` and ``NAME.indices`` ``[..., k]``, and ``NAME.rest``
+``[...]``, the logarithm of the mean of the exponentials of the others.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save_file
 
-from attar.models.task import Array, Output, SplitName
+from attar.models.probabilities import check_kind, to_logits
+from attar.models.task import CLASSIFYING, Array, Output, SplitName
 from attar.models.views import CHUNK
 from attar.pipeline.errors import StageError
 
@@ -74,10 +75,12 @@ class Packed:
     def add(self, answer: Array) -> None:
         """One chunk's answer ``[rows, ...]``. Raises StageError for what is not as declared or does not survive the dtype."""
         self.check(answer)
+        check_kind("the teacher's", self.name, self.output.kind, answer)
+        answer = to_logits(self.output.kind, answer)
         own = answer.shape[1 : self.own + 1]
         self.shapes.append(np.full((len(answer), len(own)), own, np.int32))
         flat = answer.reshape(-1, *answer.shape[self.own + 1 :])
-        wide = self.output.kind == "logits" and 0 < self.top < answer.shape[-1] and self.own < answer.ndim - 1
+        wide = self.output.kind in CLASSIFYING and 0 < self.top < answer.shape[-1] and self.own < answer.ndim - 1
         self.width = answer.shape[-1] if wide else 0
         parts = largest(np.asarray(flat, np.float32), self.top) if wide else {"": flat}
         self.parts.append({part: array if part == "indices" else self.narrow(array) for part, array in parts.items()})

@@ -1,7 +1,7 @@
 """A Triton model repository: graphs for its ONNX Runtime backend, engines of TensorRT for its own; warmed by golden requests.
 
     NAME/config.pbtxt NAME/1/   the configuration, and the graph or the engine
-    NAME/labels.txt             the classes, one a line, where an output is logits
+    NAME/labels.txt             the classes, one a line, where an output is logits or probabilities
     NAME/warmup/                the first golden request, as the graph reads it: a file an input, its raw bytes
 
 The configuration is protobuf text of ``inference.ModelConfig`` (Triton's ``model_config.proto``), written by hand because
@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from attar.models.task import Array, Arrays
+from attar.models.task import CLASSIFYING, Array, Arrays
 from attar.pipeline.errors import Unfit
 from attar.stages.packaging.checksums import sha256
 from attar.stages.packaging.fitness import AGAIN, unfit
@@ -131,7 +131,7 @@ def on_gpu(manifest: Manifest) -> bool:
 
 
 def labelled(manifest: Manifest, output: Output) -> bool:
-    return bool(manifest.labels) and output.kind == "logits"
+    return bool(manifest.labels) and output.kind in CLASSIFYING
 
 
 def largest(manifest: Manifest) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from attar.models.probabilities import from_logits
 from attar.models.task import Array, Task
 from attar.models.views import spread
 from attar.stages.artifacts import Answers
@@ -18,7 +19,9 @@ BATCH = 256  # samples a call
 
 def correlation(file: Path, task: Task, answers: Answers) -> float:
     """CORR with the teacher's stored answers on validation, of the worst output: what the gate of that name asks for on test."""
-    return between(task, answers.of("validation"), answered(file, task))
+    stored = answers.of("validation")
+    expected = {name: from_logits(output.kind, stored[name]) for name, output in task.outputs.items()}
+    return between(task, expected, answered(file, task))
 
 
 def answered(graph: Path | bytes, task: Task, samples: int | None = None) -> dict[str, Array]:

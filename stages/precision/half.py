@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from attar.stages.precision.graphs import constants, element_types, in_order, read_inside, unused
+from attar.stages.precision.softmax import find_final_softmaxes
 
 if TYPE_CHECKING:
     import onnx
@@ -38,14 +39,19 @@ class Places:
 
 
 def halve(model: onnx.ModelProto, wanted: Collection[str]) -> set[str]:
-    """Let these nodes compute in half precision, in place. Returns those for which their operator allows it."""
+    """Let these nodes compute in half precision, in place. Returns those for which their operator allows it.
+
+    Probabilities that are an output stay float: below 6e-8 half precision has none.
+    """
     if not wanted:
         return set()
     nodes = in_order(model)
     model.graph.ClearField("node")
     model.graph.node.extend(nodes)
     types, versions = element_types(model), {each.domain: each.version for each in model.opset_import}
-    chosen = {node.name: places(node, types, versions) for node in nodes if node.name in wanted}
+    final = {node.output[0] for node in find_final_softmaxes(model)}
+    able = [node for node in nodes if node.name in wanted and node.output[0] not in final]
+    chosen = {node.name: places(node, types, versions) for node in able}
     rewriting = Rewriting(model)
     for node in nodes:
         rewriting.add(node, chosen.get(node.name))

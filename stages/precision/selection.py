@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from attar.pipeline.errors import StageError, did_you_mean
 from attar.stages.precision.graphs import attribute, constants, element_types
 from attar.stages.precision.placement import MULTIPLYING, Placement
+from attar.stages.precision.softmax import find_final_softmaxes
 
 if TYPE_CHECKING:
     import onnx
@@ -74,8 +75,9 @@ def named(kept: Mapping[str, str]) -> str:
 
 
 def answers(model: onnx.ModelProto) -> set[str]:
-    """The outputs, and what only a bias is added to before it is one."""
+    """The outputs, and what only a bias is added to or a softmax is taken of before it is one."""
     weights, outputs = constants(model), {value.name for value in model.graph.output}
+    outputs |= {node.input[0] for node in find_final_softmaxes(model)}
     adding = [node for node in model.graph.node if node.op_type == "Add" and node.output[0] in outputs]
     return outputs | {name for node in adding for name in node.input if any(other in weights for other in node.input)}
 

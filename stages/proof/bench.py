@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from attar.models import lengths, preprocess, views
+from attar.models.probabilities import from_logits
 from attar.models.task import Array, Arrays, Predictor, Split, SplitName, Task
 from attar.pipeline.errors import StageError
 from attar.pipeline.progress import advance
@@ -50,7 +51,8 @@ class Bench:
 
     def recorded(self, answers: Answers) -> dict[str, Array]:
         """The teacher's answers. Raises StageError when they are not of this split."""
-        made = answers.of(self.name)
+        stored = answers.of(self.name)
+        made = {name: from_logits(output.kind, stored[name]) for name, output in self.task.outputs.items()}
         if any(len(array) != len(self.split) for array in made.values()):
             raise StageError(
                 f"the stored answers are not of these {len(self.split)} {self.name} samples; delete them and run again"

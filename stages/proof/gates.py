@@ -41,7 +41,7 @@ class HopGates(Promises):
     same_correlation: float = Field(0.999, ge=-1, le=1)
     """The reference against the teacher and the engine against its graph: fused kernels, in the same precision."""
     kdl: float = Field(0.05, ge=0)
-    """Every conversion but the student's, where outputs are logits: the confidence, which no correlation sees."""
+    """Every conversion but the student's, where there are classes: the confidence, which no correlation sees."""
     score_drop: float = 0.02
     """As ``kdl``, for all outputs; negative demands a gain. A score in other units than a share wants another limit."""
 

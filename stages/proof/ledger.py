@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from attar.models.task import Array, Arrays, Task
+from attar.models.probabilities import clip_probabilities
+from attar.models.task import CLASSIFYING, Array, Arrays, Task
 from attar.pipeline.errors import StageError
 from attar.stages.proof import intervals, metrics
 from attar.stages.proof.intervals import Rests
@@ -40,7 +41,10 @@ class Answered:
 
 def answered(task: Task, outputs: Mapping[str, Array], targets: Arrays) -> Answered:
     """Raises StageError when the task's score is not one finite row of statistics a sample."""
-    raw = {name: np.asarray(outputs[name], np.float32) for name in task.outputs}
+    raw = {
+        name: np.asarray(clip_probabilities(output.kind, np.asarray(outputs[name])), np.float32)
+        for name, output in task.outputs.items()
+    }
     samples = len(next(iter(raw.values())))
     bad = np.zeros(samples, bool)
     for array in raw.values():
@@ -91,7 +95,7 @@ class Comparer:
 
 def labels(task: Task, targets: Arrays) -> npt.NDArray[np.int64] | None:
     """The class of each sample; None for a task without classes, or with more than one label a sample."""
-    named = [output.target for output in task.outputs.values() if output.kind == "logits" and output.target]
+    named = [output.target for output in task.outputs.values() if output.kind in CLASSIFYING and output.target]
     given = [targets[name] for name in named if task.classes and name in targets and targets[name].ndim == 1]
     return given[0].astype(np.int64) if given else None
 

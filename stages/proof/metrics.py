@@ -3,7 +3,8 @@
 Pure numpy, in float64, never NaN. The same sums give the numbers and, resampled, their bounds (see ``intervals``).
 
 ``expected`` and ``got`` hold one output of both models, ``[N, ...]``, finite. Logits are taken over the last axis and are only
-defined up to a constant, so they are compared after subtracting each row's mean. Of embeddings only directions count: they are
+defined up to a constant, so they are compared after subtracting each row's mean; probabilities are compared as the logits that
+their logarithms are. Of embeddings only directions count: they are
 compared by cosine, see ``of_embeddings``.
 
 A side that is constant has no correlation with anything (Pearson's r is 0/0). Here it is **0**, even against itself: a constant
@@ -20,7 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from attar.models.task import Kind
+from attar.models.probabilities import to_logits
+from attar.models.task import CLASSIFYING, Kind
 
 Numbers = npt.NDArray[np.float64]
 Metrics = dict[str, float | None]
@@ -75,9 +77,10 @@ def compare(kind: Kind, expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> Co
     """All metrics of one output. Memory does not grow with the number of entries a sample."""
     if kind == "embedding":
         return of_embeddings(expected, got)
-    columns = of_logits if kind == "logits" else OfValues(expected, got)
+    columns = of_logits if kind in CLASSIFYING else OfValues(expected, got)
     parts, largest = [], 0.0
-    for p, q in blocks(expected, got):
+    for pair in blocks(expected, got):
+        p, q = (to_logits(kind, side) for side in pair)
         parts.append(columns(p, q))
         largest = max(largest, float(np.abs(p - q).max()))
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

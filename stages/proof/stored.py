@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from attar.models import views
+from attar.models.probabilities import to_logits
 from attar.models.task import Predict, SplitName, Task
 from attar.pipeline.errors import StageError
 from attar.stages.artifacts import Answers, Model
@@ -33,8 +34,8 @@ def compare(task: Task, predict: Predict, answers: Answers, split: SplitName, vi
     most = task.ranges.get("batch", (1, ROWS))[1]
     rows = np.arange(min(ROWS, most, len(seen.indices)))
     live = predict(seen.take(rows).inputs)
-    for name in task.outputs:
-        kept, of = stored[name][rows], live[name]
+    for name, output in task.outputs.items():
+        kept, of = stored[name][rows], to_logits(output.kind, live[name])
         if stored[name].partial:
             of = np.where(kept > kept.min(-1, keepdims=True), of, kept)  # the others share one value, the least
         apart = difference(kept, of) if kept.shape == of.shape else np.inf

@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from attar.models.task import Array, Arrays, Predict, Predictor, Task, load_task
+from attar.models.probabilities import are_probabilities
+from attar.models.task import CLASSIFYING, Array, Arrays, Output, Predict, Predictor, Task, load_task
 from attar.pipeline import names
 from attar.pipeline.errors import StageError, did_you_mean
 from attar.pipeline.stage import Device
@@ -139,17 +140,29 @@ def probe(module: nn.Module, task: Task) -> None:
         expected = tuple(sizes.get(axis, axis) if isinstance(axis, str) else axis for axis in output.axes)
         if shape != expected:
             raise StageError(f"the network's output {name!r} has shape {shape}, its task promises {expected} for a batch of 2")
+        if output.kind in CLASSIFYING and are_probabilities(outputs[name].float().cpu().numpy()):
+            raise StageError(
+                f"the network's output {name!r} are probabilities, as a softmax gives them, and it must answer logits: take the "
+                "softmax away; with kind='probabilities' in attar.Output one is put behind every graph that is made of it"
+            )
 
 
 def predictor(module: nn.Module, task: Task) -> Predict:
-    """The module in evaluation mode, float32, as a function of named arrays."""
+    """The module in evaluation mode, float32, as a function of named arrays. Of probabilities it gives the logits itself."""
     module.eval()
 
     def predict(inputs: Arrays) -> dict[str, Array]:
         with torch.inference_mode():
-            return {name: made.float().cpu().numpy() for name, made in call(module, task, inputs).items()}
+            return {name: answer(task.outputs[name], made) for name, made in call(module, task, inputs).items()}
 
     return predict
+
+
+def answer(output: Output, made: torch.Tensor) -> Array:
+    """What an output of a network means to those who ask it."""
+    wide = made.float()
+    found: Array = (wide.softmax(-1) if output.kind == "probabilities" else wide).cpu().numpy()
+    return found
 
 
 @contextmanager

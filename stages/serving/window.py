@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from attar.models.task import Kind
+from attar.models.probabilities import to_logits
+from attar.models.task import CLASSIFYING, Kind
 from attar.stages.proof.metrics import STATISTICS, Numbers, OfValues, compare, of_logits
 
 SHOWN = ("correlation", "cosine", "agreement", "kdl")
@@ -46,8 +47,8 @@ class Window:
         if self.kind == "embedding":
             return {"expected": expected, "got": got}
         p, q = np.asarray(expected, np.float64), np.asarray(got, np.float64)
-        if self.kind == "logits":
-            made: dict[str, Numbers] = of_logits(p, q)
+        if self.kind in CLASSIFYING:
+            made: dict[str, Numbers] = of_logits(to_logits(self.kind, p), to_logits(self.kind, q))
         else:  # Pearson's r does not depend on what is subtracted, so the means of the first request will do
             self._values = self._values or OfValues(p, q)
             made = self._values(p, q)

@@ -21,7 +21,12 @@ MOST_POINTS = 1_000_000
 """Outputs beyond this many are thinned evenly over the samples before they are drawn."""
 MOST_PAIRED = 1_000
 """Embeddings beyond this many are thinned before the cosines between them are drawn."""
-SHOWN = {"logits": "logits, centred for each sample", "values": "values", "embedding": "cosines with each other"}
+SHOWN = {
+    "logits": "logits, centred for each sample",
+    "probabilities": "logarithms, centred for each sample",
+    "values": "values",
+    "embedding": "cosines with each other",
+}
 MOST_CLASSES = 16
 """Of more classes the ones with the lowest agreement are drawn."""
 LEVELS = 10
@@ -43,9 +48,11 @@ def panels(target: Target) -> list[Panel]:
     if record is None or record.path is None or last is None or not target.hops:
         return []
     arrays = read(record.path / "hops.safetensors", ("teacher", last))
-    kind = kind_of(target.last)
+    kinds = target.evidence.get("kinds") or {}
     names = [name.removeprefix("teacher.output.") for name in arrays if name.startswith("teacher.output.")]
-    made = [density(target, name, arrays[f"teacher.output.{name}"], arrays[f"{last}.output.{name}"], kind) for name in names]
+    usual = kind_of(target.last)
+    outputs = [(name, arrays[f"teacher.output.{name}"], arrays[f"{last}.output.{name}"]) for name in names]
+    made = [density(target, name, teacher, other, kinds.get(name, usual)) for name, teacher, other in outputs]
     table = by_class(arrays, last, target.evidence.get("classes") or ())
     if table is not None:
         made += [accuracies(target, table, last), agreements(target, table, last)]
@@ -94,9 +101,11 @@ def points(outputs: Any, kind: str) -> Any:
     import numpy as np
 
     wide = np.asarray(outputs, dtype=np.float64)
+    if kind == "probabilities":
+        wide = np.log(np.maximum(wide, np.finfo(np.float32).tiny))
     if kind == "embedding" and wide.ndim == 2:
         return cosines(wide)
-    if kind == "logits" and wide.ndim > 1:
+    if kind in ("logits", "probabilities") and wide.ndim > 1:
         wide = wide - wide.mean(axis=-1, keepdims=True)
     step = -(-wide.size // MOST_POINTS)
     return wide[::step].ravel()

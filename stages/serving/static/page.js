@@ -4,6 +4,7 @@
 const LIVE = 2000; // milliseconds between looks at the metrics
 const MOST = 10; // classes that are shown, and
 const NUMBERS = 12; // numbers of what is no distribution
+const LEAST = 1.2e-38; // probability whose logarithm is taken
 let token = "";
 let told = null; // GET page/models
 let model = null; // the one of them that is shown
@@ -109,9 +110,11 @@ function correlation(one, other) {
 function show(student, shadow) {
   const parts = student.outputs.flatMap(output => {
     const other = shadow && shadow.outputs.find(each => each.name === output.name).data;
-    const classes = model.kinds[output.name] === "logits" && output.shape.length === 2 && output.data.length > 1;
-    const said = other && output.data.length > 1 ? `r ${digits(correlation(output.data, other), 4)} with the shadow` : "";
-    return [make("h3", {}, output.name, make("span", { textContent: said })), ...(classes ? bars(output.data, other) : numbers(output.data, other))];
+    const kind = model.kinds[output.name], shares = kind === "probabilities" ? values => values : softmax;
+    const logits = values => kind === "probabilities" ? values.map(value => Math.log(Math.max(value, LEAST))) : values;
+    const classes = ["logits", "probabilities"].includes(kind) && output.shape.length === 2 && output.data.length > 1;
+    const said = other && output.data.length > 1 ? `r ${digits(correlation(logits(output.data), logits(other)), 4)} with the shadow` : "";
+    return [make("h3", {}, output.name, make("span", { textContent: said })), ...(classes ? bars(output.data, other, shares) : numbers(output.data, other))];
   });
   $("answer").replaceChildren(...parts);
   $("nothing").hidden = true;
@@ -122,8 +125,8 @@ function show(student, shadow) {
     ...["prepare", "queue", "compute", "trip"].map(phase => make("td", { className: "n", textContent: time(times[phase]) })))));
 }
 
-function bars(data, other) {
-  const sides = [["student", softmax(data)], ...(other ? [["shadow", softmax(other)]] : [])];
+function bars(data, other, shares) {
+  const sides = [["student", shares(data)], ...(other ? [["shadow", shares(other)]] : [])];
   const rank = data.map((_, i) => i).sort((a, b) => data[b] - data[a]).slice(0, MOST);
   const list = make("div", { className: "classes" });
   rank.forEach((index, place) => {

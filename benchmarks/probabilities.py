@@ -1,0 +1,129 @@
+"""A teacher that ends in a softmax: what the same student learns when its answers are taken for logits, and for what they are.
+
+``python -m benchmarks.probabilities`` takes minutes on one core. The teacher of ``attar run digits`` is exported, given a softmax
+and adopted as an ONNX file; the student, its training and its seeds are the recipe's. All students are compared on the test split
+with the logarithms of the teacher's answers, which are its logits but for a constant.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+from unittest.mock import patch
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+
+from attar.models import views
+from attar.models.probabilities import to_logits
+from attar.models.task import Output, load_task
+from attar.models.tasks.digits import Digits
+from attar.pipeline.stage import Artifact, Stage
+from attar.stages.artifacts import Answers, OnnxModel, Weights
+from attar.stages.distill import Distill
+from attar.stages.distillation.choices import Kd
+from attar.stages.export import Export
+from attar.stages.label import Label
+from attar.stages.precision.softmax import append_softmax
+from attar.stages.proof.metrics import compare
+from attar.stages.teach import Teach
+
+LOGITS = "attar.models.tasks.digits:Digits"
+PROBABILITIES = "benchmarks.probabilities:LikelyDigits"
+RESIDUAL = "attar.models.networks.residual:residual"
+TEACHER: dict[str, Any] = {"network": RESIDUAL, "options": {"width": 16}, "epochs": 12, "batch": 64, "learning_rate": 0.01}
+STUDENT: dict[str, Any] = {"network": RESIDUAL, "options": {"width": 5}, "epochs": 30, "batch": 64, "learning_rate": 0.02}
+SEEDS = (0, 1, 2)
+SHARES = (0.9, 1.0)
+"""Of L_KD: with the labels' share, as the recipe has it, and from the teacher alone."""
+A = TypeVar("A", bound=Artifact)
+Numbers = npt.NDArray[np.float32]
+
+
+class LikelyDigits(Digits):
+    """Digits, by a teacher that answers probabilities."""
+
+    outputs = {"logits": Output(("batch", 10), kind="probabilities", target="label")}
+
+
+def made(kind: type[A], folder: Path, stage: Stage[Any], **inputs: Artifact) -> A:
+    out = folder / "out"
+    out.mkdir(parents=True)
+    return kind(key="", digest="", root=out, facts=stage.run(out, **inputs))
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """As before there was a check: whatever is declared is believed."""
+    with patch("attar.stages.opaque.check_kind"), patch("attar.stages.labelling.shards.check_kind"):
+        yield
+
+
+def teachers(folder: Path) -> tuple[Path, Path]:
+    """The same trained network as two ONNX files: as it was exported, and with a softmax at its end."""
+    trained = made(Weights, folder / "trained", Teach(task=LOGITS, **TEACHER))
+    plain = made(OnnxModel, folder / "exported", Export(), weights=trained).file()
+    model = onnx.load(plain)
+    append_softmax(model, ["logits"])
+    onnx.save(model, folder / "softmax.onnx")
+    return plain, folder / "softmax.onnx"
+
+
+def labelled(folder: Path, task: str, file: Path) -> Answers:
+    teacher = made(OnnxModel, folder / "teacher", Teach(task=task, onnx=file))
+    return made(Answers, folder / "answers", Label(task=task, views=4), teacher=teacher)
+
+
+def asked(student: Weights) -> Numbers:
+    """The student's logits for the test split; of probabilities the logarithms."""
+    task = student.reads()
+    with student.open(threads=1) as predict:
+        parts = [predict(seen.inputs)["logits"] for seen in views.clean(task, task.split("test"))]
+    return np.asarray(to_logits(task.outputs["logits"].kind, np.concatenate(parts)), np.float32)
+
+
+def measured(folder: Path, task: str, answers: Answers, expected: Numbers, share: float, seed: int) -> dict[str, float]:
+    stage = Distill(task=task, seed=seed, lambda_kd=share, losses=(Kd(temperature=4.0),), **STUDENT)
+    student = made(Weights, folder, stage, teacher=Weights("", "", folder, {}), answers=answers)
+    labels = load_task(task).split("test").take(np.arange(len(expected))).targets["label"]
+    got = asked(student)
+    numbers = compare("logits", expected, got).numbers
+    found = {name: float(numbers[name] or 0) for name in ("correlation", "agreement", "kdl")}
+    return {"loss": student.facts["history"][-1]["loss"], "accuracy": float((got.argmax(1) == labels).mean()), **found}
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    now = datetime.now(UTC).strftime("%d %B %Y")
+    print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, one thread, {now}; mean of seeds {SEEDS}\n")
+    print("| teacher | declared as | share of L_KD | last loss | accuracy | CORR | agreement | KDL |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        plain, ended = teachers(folder)
+        answers = {
+            ("logits", "logits"): labelled(folder / "plain", LOGITS, plain),
+            ("a softmax", "probabilities"): labelled(folder / "right", PROBABILITIES, ended),
+        }
+        with unchecked():
+            answers["a softmax", "logits"] = labelled(folder / "wrong", LOGITS, ended)
+        expected = np.asarray(answers["a softmax", "probabilities"].of("test")["logits"], np.float32)
+        for (end, declared), stored in answers.items():
+            task = PROBABILITIES if declared == "probabilities" else LOGITS
+            for share in SHARES:
+                at = folder / f"{end} {declared} {share}"
+                rows = [measured(at / str(seed), task, stored, expected, share, seed) for seed in SEEDS]
+                shown = [f"{statistics.mean(row[key] for row in rows):.4f}" for key in rows[0]]
+                print(f"| ends in {end} | {declared} | {share:g} | {' | '.join(shown)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
