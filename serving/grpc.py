@@ -20,7 +20,7 @@ from attar.serving.errors import Busy, NotFound, Refused
 from attar.serving.grpc_calls import decoded, encoded, foreseen, refuse
 from attar.serving.grpc_door import Door
 from attar.serving.grpc_infer import read, written
-from attar.serving.grpc_stream import answer_in_order
+from attar.serving.grpc_stream import Pipeline
 from attar.serving.guard import Guard
 from attar.serving.health import Health
 from attar.serving.messages import (
@@ -157,7 +157,7 @@ class Rpc:
     # -- the server -------------------------------------------------------------------------------------------------
 
     async def live(self, request: Any, context: Any) -> Fields:
-        return {"live": True}
+        return {"live": self.repository.live}
 
     async def ready(self, request: Any, context: Any) -> Fields:
         return {"ready": self.repository.ready and not self.api.draining}
@@ -222,7 +222,7 @@ class Rpc:
         """Answers in the order of the requests; an error is told in its place, with the request's id, and does not end it."""
         await self._open.wait()
         async with self._refusing("ModelStreamInfer", context):
-            async for response in answer_in_order(partial(self._next, context), self._streamed):
+            async for response in Pipeline(partial(self._next, context), self._streamed).answer_in_order():
                 yield encoded(response)
 
     async def _streamed(self, sent: bytes) -> Any:
@@ -269,6 +269,7 @@ def options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),  # else a second server would take half of the requests without a word
         ("grpc.max_receive_message_length", settings.max_body),
         ("grpc.max_metadata_size", settings.max_header),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),  # each takes a descriptor
         ("grpc.max_connection_idle_ms", int(settings.idle * 1000)),
         ("grpc.keepalive_time_ms", int(settings.idle * 1000)),  # asks whether a client that says nothing is still there
         ("grpc.http2.ping_timeout_ms", int(settings.slow * 1000)),

@@ -16,9 +16,12 @@ from attar.models.preprocess import DecodeImage, Resize, Step
 from attar.models.preprocess.images import pixels
 from attar.models.task import Array, Arrays
 from attar.pipeline.core.errors import AttarError
-from attar.serving.batcher import Batcher, Limits, Work
+from attar.pipeline.keys import machine
+from attar.serving.batcher import Batcher, Limits
+from attar.serving.calls import Call
 from attar.serving.engines import Engines, open_engines
 from attar.serving.errors import BadRequest, Busy, Late, Refused, TooLarge
+from attar.serving.instances import runs_on_gpu
 from attar.serving.observer import Observer, Times
 from attar.serving.protocol import Infer
 from attar.serving.reader import Reader
@@ -45,7 +48,7 @@ class Served:
         self.models = [Model(name, self, engines.graph)]
         if engines.raw:
             self.models.append(Model(name + RAW, self, engines.raw, self._prepare))
-        self._threads = ThreadPoolExecutor(len(engines.predicts), "prepare")
+        self._threads = ThreadPoolExecutor(max(machine.cores(), len(engines.predicts)), "prepare")
 
     @classmethod
     async def open(cls, name: str, path: Path, settings: Settings, observers: Iterable[Observer] = ()) -> Served:
@@ -92,12 +95,11 @@ class Served:
         check_pictures(self.engines.manifest.preprocess, raw, self.settings.max_pixels)
         return preprocess.apply(self.engines.manifest.preprocess, raw)
 
-    def _executed(self, batch: Sequence[Work]) -> None:
-        """A call counts once for each model that had a request in it."""
-        rows, nanoseconds, names = batch[0].shared, batch[0].ended - batch[0].started, {work.model for work in batch}
+    def _executed(self, call: Call) -> None:
+        """A call counts once for each model that had a request in it, and for the graph's own where none had."""
         for model in self.models:
-            if model.name in names:
-                model.executed(rows, nanoseconds)
+            if model.name in (call.models or (self.name,)):
+                model.executed(call.rows, call.nanoseconds)
 
 
 class Model:
@@ -135,7 +137,9 @@ class Model:
         """What Triton's model configuration extension tells of it, as far as it means something here."""
         limits = self.served.batcher.limits
         described = self.metadata()
-        groups = [{"kind": "KIND_CPU", "count": len(self.served.engines.predicts)}]
+        engines = self.served.engines
+        kind = "KIND_GPU" if runs_on_gpu(engines.manifest.engine) else "KIND_CPU"
+        groups = [{"kind": kind, "count": len(engines.predicts)}]
         return {
             "name": self.name,
             "platform": described["platform"],

@@ -13,10 +13,12 @@ import uvloop
 
 from attar.pipeline.core.errors import AttarError
 from attar.serving.api import Api
+from attar.serving.descriptors import fit_connections
 from attar.serving.guard import Guard
 from attar.serving.http import Connection
 from attar.serving.observer import Observer
 from attar.serving.page import Page
+from attar.serving.recovery import Recovery
 from attar.serving.repository import Repository, Sources
 from attar.serving.settings import Settings
 from attar.serving.shadow import Shadow
@@ -45,7 +47,8 @@ class Server:
         everybody = [self.telemetry, *shadows, *observers]
         self.supervisor = Supervisor()
         self.repository = Repository(sources, settings, self.supervisor, everybody)
-        self.telemetry.collectors += [Gauges(self.repository), self.supervisor, *shadows]
+        self._recovery = Recovery(self.repository)
+        self.telemetry.collectors += [Gauges(self.repository), self.supervisor, self._recovery, *shadows]
         self.guard = Guard(settings)
         self.api = Api(self.repository, self.guard, everybody)
         self.api.route("GET", "/metrics", self.telemetry.page)
@@ -72,6 +75,7 @@ class Server:
             await self.repository.close()
             raise
         self.supervisor.keep_running("connections", self._look)
+        self.supervisor.keep_running("recovery", self._recovery.run)
         if self.shadow:
             self.supervisor.keep_running("shadow", self.shadow.run)
         if self.settings.watch:
@@ -152,4 +156,4 @@ async def served(sources: Sources, settings: Settings, ready: Callable[[Server],
 
 
 def serve(sources: Sources, settings: Settings, ready: Callable[[Server], object]) -> None:
-    uvloop.run(served(sources, settings, ready))
+    uvloop.run(served(sources, fit_connections(settings), ready))

@@ -38,6 +38,7 @@ class Measure(Stage[Evidence]):
     follows: ClassVar[tuple[str, ...]] = (
         "attar.engines.runtimes.torch:opened",
         "attar.engines.runtimes.onnxruntime:opened",
+        "attar.models.sample_order:find_places",
         "attar.models.rows:mapped",
         "attar.models.rows:Rows",
     )

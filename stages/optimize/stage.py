@@ -53,6 +53,8 @@ class Optimize(Stage[OnnxModel]):
     """
 
     follows: ClassVar[tuple[str, ...]] = (
+        "attar.models.sample_order:find_places",
+        "attar.models.rows:join_rows",
         "attar.models.rows:mapped",
         "attar.models.rows:Rows",
         "attar.engines.calibration.ranges:of",

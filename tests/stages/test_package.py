@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file
 
 from attar.bundle.card import signed
-from attar.bundle.manifest import Manifest, Output, Tensor
+from attar.bundle.manifest import Input, Manifest, Output
 from attar.pipeline.core.errors import Rejected, StageError
 from attar.proof.gates import Gates
 from attar.stages import package
@@ -101,7 +101,7 @@ def test_the_layout(bundle: Path) -> None:
 
 def test_the_manifest_says_all_that_serving_needs(bundle: Path) -> None:
     manifest = manifest_of(bundle)
-    assert manifest.inputs == {"x": Tensor(dtype="float32", axes=("batch", 2))}
+    assert manifest.inputs == {"x": Input(dtype="float32", axes=("batch", 2))}
     assert manifest.outputs == {"logits": Output(dtype="float32", axes=("batch", 3), kind="logits")}
     assert manifest.labels == ["right", "up", "other"]
     assert manifest.ranges == {"batch": (1, 8)}
