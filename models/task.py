@@ -89,7 +89,8 @@ class Split(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def take(self, indices: npt.NDArray[np.int64]) -> Batch: ...
+    def take(self, indices: npt.NDArray[np.int64]) -> Batch:
+        """These samples, in this order. Training asks for 512 at a time, in ascending order, from all over the split."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attar.models import views
+from attar.models.sample_order import shuffle_samples
 from attar.models.task import Batch, InMemory, Split, SplitName, Task
 from attar.pipeline import blame
 from attar.pipeline.errors import AttarError, StageError
@@ -101,7 +102,7 @@ def seen(task: Task, split: Split, view: int | None = None) -> views.Seen:
 
 def check_augment(task: Task, split: Split, view: int) -> None:
     """It returns the names and the number of samples that it was given."""
-    where, given = place(task, "augment"), split.take(np.arange(min(views.CHUNK, len(split)))).inputs
+    where, given = place(task, "augment"), split.take(shuffle_samples(len(split))[: views.CHUNK]).inputs
     samples = len(next(iter(given.values())))
     with calling(where):
         made: Any = task.augment(given, np.random.default_rng((0, view, 0)))

@@ -103,12 +103,14 @@ def same(one: Arrays, two: Arrays) -> bool:
 
 def check_views(task: Task, split: Split) -> None:
     """Augmented inputs are as declared, and decided by the generator alone."""
-    first, where = seen(task, split, view=0).inputs, place(task, "augment")
+    recorded, where = seen(task, split, view=0), place(task, "augment")
+    first = recorded.inputs
     check_inputs(task, where, first)
     check_integers(task, where, first)
     if not same(first, seen(task, split, view=0).inputs):
         raise StageError(f"{where} gives different views for equal generators; it must draw from `generator` alone")
-    if same(first, seen(task, split, view=1).inputs) and not same(first, seen(task, split).inputs):
+    plain = preprocess.apply(task.preprocess, split.take(recorded.indices).inputs)
+    if same(first, seen(task, split, view=1).inputs) and not same(first, plain):
         raise StageError(
             f"{where} changes the inputs but gives the same view for different generators; it must draw from "
             "`generator`, and what is done to every sample alike belongs in `preprocess`"

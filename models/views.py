@@ -1,7 +1,7 @@
 """Views: what a network sees of a split. Recorded by a seed, so that a teacher's answers to a view can be replayed.
 
-A view is cut into chunks of ``CHUNK`` consecutive samples, and each chunk is augmented by a generator of its own, seeded
-by (seed, view, chunk). Hence any chunk of any view can be made again alone, in any order, in any process.
+A view is cut into chunks of ``CHUNK`` samples, which ones ``sample_order`` says, and each chunk is augmented by a generator of
+its own, seeded by (seed, view, chunk). Hence any chunk of any view can be made again alone, in any order, in any process.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from attar.models import lengths, preprocess
+from attar.models.sample_order import CHUNK as CHUNK
+from attar.models.sample_order import list_blocks, mix_chunks, shuffle_samples
 from attar.models.task import Array, Arrays, Split, Task
 from attar.pipeline.errors import StageError
 
-CHUNK = 512
 POOL = 32  # chunks that are shuffled together: 16,384 samples in memory at once
 
 
@@ -44,8 +45,9 @@ class Seen:
 
 
 def chunk(task: Task, split: Split, number: int, *, seed: int = 0, view: int | None = None) -> Seen:
-    """Chunk ``number`` of a view, or of the clean split when ``view`` is None."""
-    indices = np.arange(number * CHUNK, min((number + 1) * CHUNK, len(split)))
+    """Chunk ``number`` of a view, or of the clean split, whose chunks are consecutive samples, when ``view`` is None."""
+    order = np.arange(len(split)) if view is None else shuffle_samples(len(split))
+    indices = order[number * CHUNK : (number + 1) * CHUNK]
     batch = split.take(indices)
     raw = batch.inputs
     if view is not None:
@@ -78,19 +80,19 @@ def epoch(
 ) -> Iterator[Seen]:
     """One pass over a view in shuffled batches; the last, smaller batch is dropped unless it is the only one.
 
-    Chunks are drawn in random order and shuffled in pools, so memory is bounded and no batch follows the split's order. Where
-    samples have lengths of their own, a batch holds some of like length. The samples of ``transfer``, which have no labels, are
-    mixed in; their indices go on from those of ``split``.
+    Chunks are drawn in random order and shuffled in pools: memory is bounded, and a batch is what it would be if all samples were
+    shuffled together, since a chunk holds samples from everywhere. Where samples have lengths of their own, a batch holds some of
+    like length. The samples of ``transfer``, which have no labels, are mixed in; their indices go on from those of ``split``.
     """
     labelled = chunks(split)
-    numbers = order.permutation(labelled + (chunks(transfer) if transfer else 0))
+    numbers = mix_chunks(list_blocks(len(split)) + list_blocks(len(transfer or ())), order)
     left: Seen | None = None
-    for start in range(0, len(numbers), POOL):
+    for pooled in np.array_split(numbers, -(-len(numbers) // POOL)):
         parts = [
             chunk(task, split, int(n), seed=seed, view=view)
             if transfer is None or n < labelled
             else without_labels(split, chunk(task, transfer, int(n) - labelled, seed=seed, view=view))
-            for n in numbers[start : start + POOL]
+            for n in pooled
         ]
         pool = join([left, *parts] if left else parts, {name: tensor.pad or 0 for name, tensor in task.inputs.items()})
         shuffled = order.permutation(len(pool.indices))

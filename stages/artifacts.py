@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from attar.models.preprocess import contents
 from attar.models.preprocess.known import STEPS, Steps
+from attar.models.sample_order import find_places
 from attar.models.task import Array, Predictor, Task, load_task
 from attar.pipeline.errors import StageError
 from attar.pipeline.stage import Artifact, Device, Facts
-from attar.stages.labelling.rows import Rows, mapped
+from attar.stages.labelling.rows import Rows, join_rows, mapped
 from attar.stages.packaging.steps import located
 from attar.stages.precision.placement import SYMMETRIC
 
@@ -115,7 +116,8 @@ class Answers(Artifact):
         shards = [mapped(path) for path in sorted(self.root.glob(f"{split}.{which}.*.safetensors"))]
         if not shards:
             raise StageError(f"{self.root} holds no answers to {split}, view {which}; label again")
-        return {name: Rows([shard[name] for shard in shards]) for name in self.facts["outputs"]}
+        places = None if view is None else find_places(sum(len(next(iter(shard.values()))) for shard in shards))
+        return {name: Rows([shard[name] for shard in shards], places) for name in self.facts["outputs"]}
 
     def of(self, split: str) -> dict[str, Array]:
         """Those of a clean split, whole: float32 ``[samples, ...]``."""
@@ -124,7 +126,7 @@ class Answers(Artifact):
     def learned(self, view: int) -> dict[str, Rows]:
         """Those to all that a student learns from in this view: train and then, where there is one, transfer."""
         splits = [self.rows(split, view) for split in ("train", "transfer") if split in self.facts["samples"]]
-        return {name: Rows([part for split in splits for part in split[name].parts]) for name in self.facts["outputs"]}
+        return {name: join_rows([split[name] for split in splits]) for name in self.facts["outputs"]}
 
 
 class Ranges(Artifact):

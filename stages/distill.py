@@ -22,7 +22,12 @@ class Distill(Learn):
     (Beyer et al. 2022, arXiv:2106.05237).
     """
 
-    follows: ClassVar[tuple[str, ...]] = ("attar.stages.labelling.rows:mapped", "attar.stages.labelling.rows:Rows")
+    follows: ClassVar[tuple[str, ...]] = (
+        "attar.models.sample_order:find_places",
+        "attar.stages.labelling.rows:join_rows",
+        "attar.stages.labelling.rows:mapped",
+        "attar.stages.labelling.rows:Rows",
+    )
 
     lambda_kd: float = Field(0.9, ge=0, le=1)
     """The share of L_KD; the labels have the rest."""

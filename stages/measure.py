@@ -37,6 +37,7 @@ class Measure(Stage[Evidence]):
     follows: ClassVar[tuple[str, ...]] = (
         "attar.stages.runtimes.torch:opened",
         "attar.stages.runtimes.onnxruntime:opened",
+        "attar.models.sample_order:find_places",
         "attar.stages.labelling.rows:mapped",
         "attar.stages.labelling.rows:Rows",
     )

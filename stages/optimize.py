@@ -51,6 +51,8 @@ class Optimize(Stage[OnnxModel]):
     """
 
     follows: ClassVar[tuple[str, ...]] = (
+        "attar.models.sample_order:find_places",
+        "attar.stages.labelling.rows:join_rows",
         "attar.stages.labelling.rows:mapped",
         "attar.stages.labelling.rows:Rows",
         "attar.stages.precision.ranges:of",

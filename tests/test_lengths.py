@@ -211,7 +211,7 @@ def test_samples_of_one_size_are_batched_as_they_were_shuffled() -> None:
     pixels = np.random.default_rng(0).integers(0, 2, (100, 1, 3, 3)).astype(np.float32)
     split = InMemory({"image": pixels}, {"y": np.zeros((100, 1), np.float32)})
     order = np.random.default_rng(7)
-    order.permutation(1)  # of the chunks
+    order.permutation(1), order.random(1)  # of the chunks
     shuffled = order.permutation(100)
     seen = list(views.epoch(task, split, 32, np.random.default_rng(7), seed=0, view=0))
     assert [part.indices.tolist() for part in seen] == [shuffled[start : start + 32].tolist() for start in (0, 32, 64)]

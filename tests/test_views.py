@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attar.models import views
-from attar.models.task import Array, Arrays, InMemory, Output, Split, SplitName, Task, Tensor
+from attar.models.sample_order import BLOCK, find_places, list_blocks, shuffle_samples
+from attar.models.task import Array, Arrays, Batch, InMemory, Output, Split, SplitName, Task, Tensor
 from attar.pipeline.errors import StageError
 
 
@@ -82,6 +83,60 @@ def test_batches_do_not_follow_the_order_of_the_split() -> None:
     first = next(iter(views.epoch(TASK, SPLIT, 128, np.random.default_rng(0), seed=0, view=0)))
     assert len(set((first.indices // views.CHUNK).tolist())) > 1
     assert (np.diff(first.indices) < 0).any()
+
+
+def in_classes(labels: npt.NDArray[np.int64]) -> InMemory:
+    return InMemory({"x": np.zeros((len(labels), 2), np.float32)}, {"label": labels})
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pytest.param(np.arange(100).repeat(500), id="sorted, 100 classes"),
+        pytest.param(np.tile(np.arange(100), 500), id="in turn"),
+        pytest.param(np.tile(np.arange(98), 500), id="in turn, as many classes as chunks"),
+        pytest.param(np.arange(1000).repeat(130), id="sorted, 1000 classes"),
+        pytest.param(np.arange(100).repeat(165), id="sorted, a little more than a pool"),
+    ],
+)
+def test_a_batch_holds_as_many_classes_as_if_all_were_shuffled(labels: npt.NDArray[np.int64]) -> None:
+    order = np.random.default_rng(0)
+    got = [len(np.unique(seen.targets["label"])) for seen in views.epoch(TASK, in_classes(labels), 256, order, seed=0, view=0)]
+    shuffled = order.permutation(labels)[: len(got) * 256].reshape(-1, 256)
+    expected = [len(np.unique(batch)) for batch in shuffled]
+    assert np.mean(got) >= 0.98 * np.mean(expected)
+
+
+class Counted(InMemory):
+    """Counts the samples that were taken."""
+
+    taken = 0
+
+    def take(self, indices: npt.NDArray[np.int64]) -> Batch:
+        Counted.taken += len(indices)
+        return super().take(indices)
+
+
+def test_so_many_samples_are_in_memory_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Counted, "taken", 0)
+    whole = in_classes(np.zeros(60_000, np.int64))
+    split = Counted(whole.inputs, whole.targets)
+    given = 0
+    for seen in views.epoch(TASK, split, 256, np.random.default_rng(0), seed=0, view=0):
+        assert Counted.taken - given <= views.POOL * views.CHUNK + 256
+        given += len(seen.indices)
+    assert Counted.taken == 60_000
+
+
+@given(st.integers(1, 200_000), st.integers(1, 200_000))
+def test_a_split_that_grows_keeps_the_chunks_of_whole_blocks(few: int, more: int) -> None:
+    before, after = shuffle_samples(few), shuffle_samples(few + more)
+    assert np.array_equal(np.sort(after), np.arange(few + more))
+    assert np.array_equal(find_places(few)[before], np.arange(few))
+    *whole, last = list_blocks(few)
+    same = few if last == list_blocks(few + more)[len(whole)] else sum(whole)
+    assert np.array_equal(before[:same], after[:same])
+    assert same >= few // 2 - BLOCK
 
 
 def test_clean_is_the_split_in_order() -> None:

@@ -28,8 +28,9 @@ class Rows:
     among themselves, they are flat.
     """
 
-    def __init__(self, parts: Sequence[Part]) -> None:
-        self.parts = parts
+    def __init__(self, parts: Sequence[Part], places: npt.NDArray[np.int64] | None = None) -> None:
+        """``places``: the row of every sample, where they are not stored in the order of the split."""
+        self.parts, self.places = parts, places
         self.ends = np.cumsum([len(part) for part in parts])
 
     def __len__(self) -> int:
@@ -41,7 +42,7 @@ class Rows:
         return any(part.width for part in self.parts)
 
     def __getitem__(self, indices: npt.NDArray[np.int64] | slice) -> Floats:
-        rows = np.arange(len(self))[indices]
+        rows = np.arange(len(self))[indices] if self.places is None else self.places[indices]
         owner = np.searchsorted(self.ends, rows, "right")
         found = {int(number): np.flatnonzero(owner == number) for number in np.unique(owner)}
         starts = [0, *self.ends]
@@ -52,6 +53,14 @@ class Rows:
         for number, block in blocks.items():
             corner(made, block.shape[1:])[found[number]] = block
         return made
+
+
+def join_rows(splits: Sequence[Rows]) -> Rows:
+    """Return the samples of all splits, one split after the other."""
+    starts = np.cumsum([0, *(len(rows) for rows in splits)])
+    own = [np.arange(len(rows)) if rows.places is None else rows.places for rows in splits]
+    places = np.concatenate([places + start for places, start in zip(own, starts, strict=False)])
+    return Rows([part for rows in splits for part in rows.parts], places)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def compare(task: Task, predict: Predict, answers: Answers, split: SplitName, vi
     rows = np.arange(min(ROWS, most, len(seen.indices)))
     live = predict(seen.take(rows).inputs)
     for name, output in task.outputs.items():
-        kept, of = stored[name][rows], to_logits(output.kind, live[name])
+        kept, of = stored[name][seen.indices[rows]], to_logits(output.kind, live[name])
         if stored[name].partial:
             of = np.where(kept > kept.min(-1, keepdims=True), of, kept)  # the others share one value, the least
         apart = difference(kept, of) if kept.shape == of.shape else np.inf
