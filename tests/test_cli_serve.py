@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,50 @@ def live(http: int, grpc: int) -> None:
     with triton.InferenceServerClient(f"127.0.0.1:{grpc}") as made:
         given = triton.InferInput("x", [1, 2], "FP32").set_data_from_numpy(np.ones((1, 2), np.float32))
         assert made.infer("points", [given]).as_numpy("logits").shape == (1, 3)
+
+
+@contextmanager
+def serving_with_files(limit: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """The same under limits of open files, as ``ulimit`` sets them."""
+    command = ["sh", "-c", f'ulimit {limit}; exec "$@"', "sh", *ATTAR, "--http-port", "0", "--no-grpc", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        try:
+            yield process, int(process.stdout.readline().rsplit(":", 1)[1])
+        finally:
+            process.terminate()
+
+
+def test_fewer_connections_than_were_asked_for_are_told(points_bundle: Path) -> None:
+    """With 64 descriptors and 80 clients: those that are taken are answered, and the log says what became of the others."""
+    with ExitStack() as stack:
+        process, port = stack.enter_context(serving_with_files("-n 64", str(points_bundle)))
+        connections = [stack.enter_context(closing(HTTPConnection("127.0.0.1", port, timeout=20))) for _ in range(80)]
+        answered = sum(is_answered(connection) for connection in connections)
+        process.terminate()
+        assert process.stderr
+        log = [json.loads(line) for line in process.stderr]
+    messages = [line["message"] for line in log]
+    assert answered == 32
+    assert (
+        "at most 32 connections are taken, not 4096, as this process may have 64 files open; raise that with ulimit -n"
+        in messages
+    )
+    assert sum(line.get("error", "").startswith("32 connections are open") for line in log) == 48
+
+
+def is_answered(connection: HTTPConnection) -> bool:
+    try:
+        connection.request("GET", "/v2/health/live")
+        return connection.getresponse().read() == b'{"live":true}'
+    except OSError:  # closed at once
+        return False
+
+
+def test_the_limit_of_open_files_is_raised_as_far_as_connections_need(points_bundle: Path) -> None:
+    with serving_with_files("-Sn 64", "--max-connections", "500", str(points_bundle)) as (process, _):
+        limits = Path(f"/proc/{process.pid}/limits").read_text()
+        assert re.search(r"Max open files +532 ", limits)
 
 
 @pytest.mark.parametrize(("options", "status"), [((), 200), (("--no-page",), 404)])

@@ -25,6 +25,7 @@ from tritonclient import grpc as triton_grpc
 from attar.pipeline.cli_serve import serve
 from attar.pipeline.errors import RecipeError
 from attar.stages.serving.guard import Guard, is_loopback
+from attar.stages.serving.logs import LINES
 from attar.stages.serving.settings import Settings
 from tests.fuzz_grpc import streams
 from tests.fuzz_http import framed
@@ -74,6 +75,18 @@ def test_two_tokens_are_none(server: Running) -> None:
     twice = f"Authorization: Bearer {TOKEN}"
     assert server.send(framed("GET", "/v2", b"", twice)).startswith(b"HTTP/1.1 200")
     assert server.send(framed("GET", "/v2", b"", twice, twice)).startswith(b"HTTP/1.1 401")
+
+
+def test_strangers_do_not_fill_the_log(server: Running, caplog: pytest.LogCaptureFixture) -> None:
+    """A line of another cause still comes through, and all are counted."""
+    before = server.server.telemetry._errors["unauthorized"]
+    for _ in range(3 * LINES):
+        assert server.send(framed("GET", "/v2", b"")).startswith(b"HTTP/1.1 401")
+    assert server.ask("GET", "/no", **BEARER)[0] == 404
+    causes = [record.__dict__["fields"]["cause"] for record in caplog.records if record.message == "refused"]
+    assert causes.count("unauthorized") <= 2 * LINES  # a minute may end between them
+    assert causes.count("not_found") == 1
+    assert server.server.telemetry._errors["unauthorized"] - before == 3 * LINES
 
 
 def test_a_token_behind_the_body_comes_too_late(server: Running) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from attar.stages.serving import logs
 from attar.stages.serving.logs import Lines, fields
 from tests.serving_parts import Running, asked, running
 
@@ -78,3 +79,16 @@ def test_an_error_is_logged_with_its_id_and_cause(points_bundle: Path, caplog: p
 def test_an_id_that_could_confuse_a_reader_is_passed_over(server: Running, named: str) -> None:
     status, _, headers = server.ask("POST", INFER, asked([1, 2]), X_Request_ID=named)
     assert (status, "x-request-id" in headers) == (200, False)
+
+
+def test_a_kind_of_line_has_its_room_in_each_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(logs, "monotonic", lambda: now[0])
+    limit = logs.LineLimit(lines=2)
+    assert [limit.count("one") for _ in range(5)] == [0, 0, None, None, None]
+    assert limit.count("other") == 0
+    now[0] = logs.MINUTE
+    assert [limit.count("one") for _ in range(3)] == [3, 0, None]
+    now[0] = 5 * logs.MINUTE
+    assert limit.count("one") == 1
+    assert limit.count("other") == 0

@@ -131,6 +131,16 @@ def test_health_as_the_protocol_has_it(points_bundle: Path) -> None:
         assert server.ask("GET", "/v2/models/points/ready")[:2] == (503, {"name": "points", "ready": False})
 
 
+def test_a_method_that_is_not_allowed_says_which_are(server: Running) -> None:
+    for method, path, allowed in (
+        ("DELETE", "/v2/models/points", "GET, HEAD"),
+        ("GET", "/v2/models/points/infer", "POST"),
+        ("POST", "/v2/models/stats", "GET, HEAD"),
+    ):
+        status, _, headers = server.ask(method, path)
+        assert (status, headers["allow"]) == (405, allowed)
+
+
 def test_a_timeout_of_zero_is_none(client: Any) -> None:
     assert client.infer("points", input_of([[1, 2]]), timeout=0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,21 @@ from tritonclient import http as triton
 from tritonclient.grpc import InferResult, service_pb2
 from tritonclient.utils import InferenceServerException
 
+from attar.models import preprocess
 from attar.models.preprocess import Normalize, Tokenize
 from attar.models.task import Arrays
 from attar.stages.judge import Judge
 from attar.stages.package import Package
+from attar.stages.packaging.manifest import Needs
 from attar.stages.proof.gates import Gates
+from attar.stages.runtimes import onnxruntime
+from attar.stages.runtimes.onnxruntime import started
 from attar.stages.serving.engines import CALLS, alone_and_together, open_engines, warm
+from attar.stages.serving.instances import count_instances
 from attar.stages.serving.settings import Settings
 from attar.stages.serving.signature import Declared, raw
 from tests.proof_parts import STUDENT, Chain, verdict
-from tests.serving_parts import Running, ask, running, triton_client
+from tests.serving_parts import Running, ask, asked, running, triton_client
 from tests.test_bundle import edit
 from tests.test_package import packaged, write_by_range
 from tests.test_text_bundle import NAME, Pairs
@@ -189,3 +195,54 @@ def test_what_is_no_text(texts: Running) -> None:
         pytest.raises(InferenceServerException, match="holds no UTF-8 BYTES"),
     ):
         client.infer("points-raw", [words])
+
+
+@pytest.mark.parametrize(
+    ("runtime", "provider", "threads", "expected"),
+    [
+        ("onnxruntime", None, 1, 16),
+        ("onnxruntime", None, 4, 4),
+        ("openvino", None, 32, 1),
+        ("onnxruntime", "CUDAExecutionProvider", 1, 1),
+        ("tensorrt", None, 1, 1),
+        ("tensorrt-rtx", None, 1, 1),
+    ],
+)
+def test_how_many_engines_run(
+    runtime: str, provider: str | None, threads: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cores say how many do on a CPU, and nothing about a GPU."""
+    monkeypatch.setattr("attar.pipeline.machine.cores", lambda: 16)
+    needs = Needs(runtime=runtime, version="1", provider=provider, threads=threads, precision="fp32", machine={})
+    assert count_instances(needs, threads) == expected
+
+
+@pytest.mark.parametrize(("threads", "sessions"), [(1, 1), (2, 3)])
+def test_calls_share_a_session_that_computes_where_it_is_called(
+    threads: int, sessions: int, points_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights are in memory once, and no call waits for another."""
+    opened: list[Any] = []
+    monkeypatch.setattr(onnxruntime, "started", lambda *given: opened.append(started(*given)) or opened[-1])
+    engines = open_engines(points_bundle, Settings(instances=3, threads=threads))
+    assert (len(opened), len(engines.predicts)) == (sessions, 3)
+    inputs = {"x": np.ones((1, 2), np.float32)}
+    with ThreadPoolExecutor(3) as pool:
+        for answer in pool.map(lambda predict: predict(inputs), engines.predicts * 10):
+            assert np.allclose(answer["logits"], [[1, 1]] @ STUDENT)
+    engines.close()
+
+
+def test_a_model_on_the_loop_prepares_in_several_threads(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both, apply = threading.Barrier(2, timeout=10), preprocess.apply
+
+    def together(*given: Any) -> Any:
+        both.wait()
+        return apply(*given)
+
+    monkeypatch.setattr("attar.pipeline.machine.cores", lambda: 2)
+    with running(points_bundle) as server, ThreadPoolExecutor(2) as pool:
+        assert server.server.repository.model("points").served.engines.inline
+        monkeypatch.setattr(preprocess, "apply", together)
+        calls = [pool.submit(server.ask, "POST", "/v2/models/points-raw/infer", asked([1, 2])) for _ in range(2)]
+        assert [call.result(20)[0] for call in calls] == [200, 200]

@@ -48,6 +48,7 @@ class Api:
         self.repository, self.settings, self.observers = repository, repository.settings, tuple(observers)
         self._guard = guard
         self.draining = False
+        self._lines = logs.LineLimit()
         self.routes: list[tuple[str, re.Pattern[str], Handler]] = []
         self._found = lru_cache(maxsize=1024)(self._find)
         for method, path, handler in (
@@ -99,19 +100,28 @@ class Api:
         return error_reply(error)
 
     def noted(self, error: Refused, **about: Any) -> None:
-        """Whoever asked, over either transport, is told no: it is counted, and always logged."""
+        """Whoever asked, over either transport, is told no: it is counted, and logged while the log has room for its cause."""
         for observer in self.observers:
             observer.refused(error)
-        log.warning("refused", extra=logs.fields(**about, status=error.status, cause=error.cause, error=str(error)))
+        if (left_out := self._lines.count(error.cause)) is not None:
+            more = {"left_out": left_out} if left_out else {}
+            told = logs.fields(**about, status=error.status, cause=error.cause, error=str(error), **more)
+            log.warning("refused", extra=told)
 
     def _find(self, method: str, target: bytes) -> tuple[Handler, dict[str, str]]:
         path = path_of(target)
-        allowed = [(made, match, handler) for made, pattern, handler in self.routes if (match := pattern.fullmatch(path))]
-        for made, match, handler in allowed:
-            if method == made or (method, made) == ("HEAD", "GET"):
-                return handler, {name: value for name, value in match.groupdict().items() if value}
-        if allowed:
-            raise NotAllowed(f"{method} is not allowed here, {allowed[0][0]} is")
+        found = {  # by method, of several routes the first
+            made: (handler, match.groupdict())
+            for made, pattern, handler in reversed(self.routes)
+            if (match := pattern.fullmatch(path))
+        }
+        if "GET" in found:
+            found.setdefault("HEAD", found["GET"])
+        if method in found:
+            handler, parts = found[method]
+            return handler, {name: value for name, value in parts.items() if value}
+        if found:
+            raise NotAllowed(f"{method} is not allowed here, {' and '.join(sorted(found))} is", sorted(found))
         raise NotFound(f"there is no {path[:200]!r}")
 
     # -- the server -------------------------------------------------------------------------------------------------

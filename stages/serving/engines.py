@@ -18,6 +18,7 @@ from attar.stages.packaging import golden
 from attar.stages.packaging.finished import difference
 from attar.stages.packaging.fitness import unfit
 from attar.stages.packaging.manifest import BY_CALL, LOOSEST, Manifest
+from attar.stages.serving.instances import count_instances, is_shareable
 from attar.stages.serving.settings import Settings
 from attar.stages.serving.signature import Signature, of_graph, of_raw
 
@@ -44,6 +45,7 @@ class Engines:
     raw: Signature | None
     """What the preprocessing steps read, where there are any."""
     predicts: list[Predict]
+    """One for each call at the same time; the same several times where calls share an opened engine."""
     probe: Arrays
     """The first golden request."""
     most: int
@@ -72,14 +74,16 @@ def open_engines(path: Path, settings: Settings) -> Engines:
             seconds = max(warm(first, inputs, enough) for inputs in extremes(requests, manifest, most))
             joins = graph.batched and joinable(first, requests, manifest, (low, most))
         inline = settings.instances is None and seconds < enough
-        count = 1 if inline else settings.instances or max(1, machine.cores() // threads)
+        count = 1 if inline else settings.instances or count_instances(manifest.engine, threads)
+        opened = 1 if is_shareable(manifest.engine, threads) else count
+        engines = [first, *(replayed(path, manifest, threads, stack) for _ in range(opened - 1))]
         return Engines(
             manifest=manifest,
             version=seal.version,
             key=seal.key,
             graph=graph,
             raw=of_raw(manifest, raw) if any(manifest.preprocess.values()) else None,
-            predicts=[first, *(replayed(path, manifest, threads, stack) for _ in range(count - 1))],
+            predicts=engines * (count // opened),
             probe=tiled(requests, low),
             most=most,
             joins=joins,

@@ -57,6 +57,15 @@ class NotAllowed(Refused):
 
     status, cause = 405, "not_allowed"
 
+    def __init__(self, message: str, allowed: Sequence[str]) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+        """The methods that are."""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, str]]:
+        return [("Allow", ", ".join(self.allowed))]
+
 
 class TooLarge(Refused):
     """Over one of the limits in ``Settings``."""

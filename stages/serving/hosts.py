@@ -1,7 +1,8 @@
 """Hosts: by which names a request may call a server that asks for no token.
 
-A name leads wherever its owner says, to this server too: then a page of that name may read what the server answers, as browsers
-take both for one site (DNS rebinding). The header Host still says the name. An address cannot be led elsewhere, so any is taken.
+A name leads wherever its owner says, to this server too: then a page of that name may read what the
+server answers, as browsers take both for one site (DNS rebinding). The header Host still says the
+name. An address cannot be led elsewhere, so any is taken.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ LOOPBACK = "localhost"
 
 @lru_cache(maxsize=256)
 def parse_host(sent: bytes) -> str:
-    """Return the name or the address in a header Host. Raises BadRequest for anything else, several of them among it."""
+    """Return the name or the address in a header Host. Raises BadRequest for anything else, several
+    of them among it."""
     match = HOST.fullmatch(sent)
     if match is None:
         raise BadRequest(f"the header Host is {sent[:80].decode('latin-1')!r}, expected one name or address, and a port")

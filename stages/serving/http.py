@@ -102,6 +102,7 @@ class Connection(asyncio.Protocol):
         self._server.connections.add(self)
         self._watch()
         if len(self._server.connections) > self._settings.max_connections:
+            self._server.api.noted(Busy(f"{self._settings.max_connections} connections are open, which are all that are taken"))
             self._transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:

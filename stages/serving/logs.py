@@ -5,14 +5,39 @@ from __future__ import annotations
 import logging
 import sys
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Any
 
 import orjson
+
+MINUTE = 60.0
+LINES = 100
+"""In each minute, of one kind."""
 
 
 def fields(**told: Any) -> dict[str, Any]:
     """What a line says beside its message: ``log.info("answered", extra=fields(status=200))``."""
     return {"fields": told}
+
+
+class LineLimit:
+    """So many lines of a kind in a minute, so that nobody fills the log who only has to ask for it."""
+
+    def __init__(self, lines: int = LINES) -> None:
+        self._lines = lines
+        self._kinds: dict[str, tuple[int, int]] = {}
+        """By kind, the minute of its last line, and how many it wanted in it."""
+
+    def count(self, kind: str) -> int | None:
+        """Return how many lines were left out in the minute of the kind's last line; None where this
+        one is left out, too."""
+        now = int(monotonic() // MINUTE)
+        minute, wanted = self._kinds.get(kind, (now, 0))
+        if minute == now:
+            self._kinds[kind] = now, wanted + 1
+            return 0 if wanted < self._lines else None
+        self._kinds[kind] = now, 1
+        return max(0, wanted - self._lines)
 
 
 class Lines(logging.Formatter):

@@ -14,11 +14,13 @@ from attar.models import preprocess
 from attar.models.preprocess import DecodeImage, Resize, Step
 from attar.models.preprocess.images import pixels
 from attar.models.task import Array, Arrays
+from attar.pipeline import machine
 from attar.pipeline.errors import AttarError
 from attar.stages.packaging.manifest import Manifest
 from attar.stages.serving.batcher import Batcher, Limits, Work
 from attar.stages.serving.engines import Engines, open_engines
 from attar.stages.serving.errors import BadRequest, Busy, Late, Refused, TooLarge
+from attar.stages.serving.instances import runs_on_gpu
 from attar.stages.serving.observer import Observer, Times
 from attar.stages.serving.protocol import Infer
 from attar.stages.serving.reader import Reader
@@ -45,7 +47,7 @@ class Served:
         self.models = [Model(name, self, engines.graph)]
         if engines.raw:
             self.models.append(Model(name + RAW, self, engines.raw, self._prepare))
-        self._threads = ThreadPoolExecutor(len(engines.predicts), "prepare")
+        self._threads = ThreadPoolExecutor(max(machine.cores(), len(engines.predicts)), "prepare")
 
     @classmethod
     async def open(cls, name: str, path: Path, settings: Settings, observers: Iterable[Observer] = ()) -> Served:
@@ -135,7 +137,9 @@ class Model:
         """What Triton's model configuration extension tells of it, as far as it means something here."""
         limits = self.served.batcher.limits
         described = self.metadata()
-        groups = [{"kind": "KIND_CPU", "count": len(self.served.engines.predicts)}]
+        engines = self.served.engines
+        kind = "KIND_GPU" if runs_on_gpu(engines.manifest.engine) else "KIND_CPU"
+        groups = [{"kind": kind, "count": len(engines.predicts)}]
         return {
             "name": self.name,
             "platform": described["platform"],

@@ -13,6 +13,7 @@ import uvloop
 
 from attar.pipeline.errors import AttarError
 from attar.stages.serving.api import Api
+from attar.stages.serving.descriptors import fit_connections
 from attar.stages.serving.guard import Guard
 from attar.stages.serving.http import Connection
 from attar.stages.serving.observer import Observer
@@ -152,4 +153,4 @@ async def served(sources: Sources, settings: Settings, ready: Callable[[Server],
 
 
 def serve(sources: Sources, settings: Settings, ready: Callable[[Server], object]) -> None:
-    uvloop.run(served(sources, settings, ready))
+    uvloop.run(served(sources, fit_connections(settings), ready))
