@@ -44,8 +44,9 @@ class Settings(BaseModel):
     preferred: tuple[int, ...] = ()
     """Batch sizes to cut a longer queue to, where an engine is fastest at some. Nothing ever waits for one of them."""
     instances: int | None = Field(None, ge=1, le=1024)
-    """Calls of each model's engine that run at the same time, each in a thread. None: as many as there are cores for their
-    threads, one on a GPU, and an engine that needs less than ``inline_below`` runs between two turns of the event loop instead."""
+    """Calls of each model's engine that run at the same time, each in a thread. None: as many as there
+    are cores for their threads, one on a GPU, and an engine that needs less than ``inline_below``
+    runs between two turns of the event loop instead."""
     threads: int | None = Field(None, ge=1, le=1024)
     """Of each engine; None: as many as the bundle was built for."""
     inline_below: float = Field(1e-3, ge=0)
@@ -69,7 +70,8 @@ class Settings(BaseModel):
     max_pixels: int = Field(50_000_000, ge=1)
     """Pixels of all pictures of a request together, decoded or resized: some thousand bytes can ask for as many."""
     max_connections: int = Field(4096, ge=1)
-    """Further ones are closed at once, and so are those that the process' limit of open files has no place for. So many requests are taken at a time in gRPC, where connections share them."""
+    """Further ones are closed at once; `attar serve` takes fewer where the process may not have as many
+    files open. So many requests are taken at a time in gRPC, where connections share them."""
 
     idle: float = Field(75.0, gt=0)
     """Seconds that a connection may stay open without a request."""
