@@ -223,7 +223,12 @@ def test_calls_share_a_session_that_computes_where_it_is_called(
 ) -> None:
     """Its weights are in memory once, and no call waits for another."""
     opened: list[Any] = []
-    monkeypatch.setattr(onnxruntime, "started", lambda *given: opened.append(started(*given)) or opened[-1])
+
+    def counted(*given: Any) -> Any:
+        opened.append(given)
+        return started(*given)
+
+    monkeypatch.setattr(onnxruntime, "started", counted)
     engines = open_engines(points_bundle, Settings(instances=3, threads=threads))
     assert (len(opened), len(engines.predicts)) == (sessions, 3)
     inputs = {"x": np.ones((1, 2), np.float32)}
