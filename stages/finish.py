@@ -147,7 +147,7 @@ def interface(manifest: Manifest) -> Task:
     """As much of the task as building an engine needs: its tensors and their sizes."""
 
     class Interface(Task):
-        inputs = {name: Tensor(each.dtype, each.axes) for name, each in manifest.inputs.items()}
+        inputs = {name: Tensor(each.dtype, each.axes, each.high or Tensor.high) for name, each in manifest.inputs.items()}
         outputs = {name: Output(each.axes, each.kind) for name, each in manifest.outputs.items()}
         ranges = manifest.ranges
 

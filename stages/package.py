@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from attar.models import preprocess
 from attar.models.preprocess.known import Steps
-from attar.models.task import Array, Arrays, Task, load_task
+from attar.models.task import Array, Arrays, Task, Tensor, load_task
 from attar.pipeline.errors import Rejected, StageError
 from attar.pipeline.stage import Artifact, CodeName, Facts, Stage
 from attar.pipeline.store import NOT_PAYLOAD
@@ -27,7 +27,7 @@ from attar.stages.packaging import checksums, ragged, triton
 from attar.stages.packaging.card import card
 from attar.stages.packaging.finished import difference
 from attar.stages.packaging.judgement import Judgement, gated
-from attar.stages.packaging.manifest import LOOSEST, Golden, Manifest, Needs, Origin, Output, Tensor
+from attar.stages.packaging.manifest import LOOSEST, Golden, Input, Manifest, Needs, Origin, Output
 from attar.stages.packaging.page import page
 from attar.stages.packaging.steps import shipped
 from attar.stages.proof.bench import Bench
@@ -104,7 +104,7 @@ class Package(Stage[Bundle]):
         return Manifest(
             name=self.name,
             task=self.task,
-            inputs={name: Tensor(dtype=np.dtype(tensor.dtype).name, axes=tensor.axes) for name, tensor in task.inputs.items()},
+            inputs={name: describe_input(tensor) for name, tensor in task.inputs.items()},
             outputs={
                 name: Output(dtype=str(golden[f"{last_run(engine)}.{name}"].dtype), axes=output.axes, kind=output.kind)
                 for name, output in task.outputs.items()
@@ -120,6 +120,11 @@ class Package(Stage[Bundle]):
             lineage=lineage(made),
             not_run_here=engine["why"],
         )
+
+
+def describe_input(tensor: Tensor) -> Input:
+    integer = np.issubdtype(np.dtype(tensor.dtype), np.integer)
+    return Input(dtype=np.dtype(tensor.dtype).name, axes=tensor.axes, high=tensor.high if integer else None)
 
 
 def last_run(engine: Facts) -> str:

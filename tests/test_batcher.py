@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from attar.models.task import Array, Arrays, Predict
 from attar.pipeline.errors import StageError
-from attar.stages.serving.batcher import Batcher, Limits, Work, cut
+from attar.stages.serving.batcher import Batcher, Limits, cut
+from attar.stages.serving.calls import Call, Work
 from attar.stages.serving.errors import BadRequest, Busy, EngineFailed, Late
 
 PROBE = {"x": np.zeros((1, 1))}
@@ -225,6 +226,55 @@ def test_an_engine_that_broke_is_told_from_a_wrong_request() -> None:
         assert made.failed
         engine.broken = False
         assert await answers([submit(made, 1)]) == [[2]]
+        assert made.failures == 0
+        made.close()
+
+    run(work)
+
+
+def test_one_wrong_request_among_32_costs_few_calls() -> None:
+    """32, 16, 8, 4, 2 and 1 fail; the other half of each answers; and a probe tells that the engine is sound."""
+
+    async def work() -> None:
+        engine = Recorder()
+        calls: list[Call] = []
+        made = Batcher([engine], Limits(inline=True), PROBE, calls.append)
+        found = await answers([submit(made, 13 if n == 5 else n + 100) for n in range(32)])
+        assert [type(each) for each in found] == [BadRequest if n == 5 else list for n in range(32)]
+        assert [call.rows for call in calls] == engine.calls
+        assert len(engine.calls) == 1 + 2 * 5 + 1
+
+    run(work)
+
+
+def test_a_broken_engine_is_not_asked_by_every_request_of_a_batch() -> None:
+    async def work() -> None:
+        engine = Recorder()
+        engine.broken = True
+        made = batcher(engine, inline=True)
+        found = await answers([submit(made, n) for n in range(32)])
+        assert [type(each) for each in found] == [EngineFailed] * 32
+        assert engine.calls == [32, 16, 8, 4, 2, 1, 1]
+        assert (made.failed, made.failures) == (True, 1)
+
+    run(work)
+
+
+def test_an_engine_that_failed_rests_until_a_probe_succeeds() -> None:
+    async def work() -> None:
+        broken, sound = Recorder(), Recorder()
+        broken.broken = True
+        made = batcher(sound, broken)
+        assert isinstance((await answers([submit(made, 1)]))[0], EngineFailed)
+        assert await answers([submit(made, 1)]) == await answers([submit(made, 1)]) == [[2]]
+        assert (made.failed, made.failures, broken.calls) == (False, 1, [1, 1])
+        made.probe_failed()
+        await asyncio.sleep(0.1)
+        assert made.failures == 2
+        broken.broken = False
+        made.probe_failed()
+        await asyncio.sleep(0.1)
+        assert (made.failures, len(broken.calls)) == (0, 4)
         made.close()
 
     run(work)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from attar.models.task import Arrays
+from attar.models.task import Array, Arrays
 from attar.pipeline.errors import AttarError, did_you_mean
 from attar.stages.packaging.manifest import Manifest
 
 
 def accept(manifest: Manifest, inputs: Arrays) -> None:
-    """Raises AttarError for a name, dtype or size that the bundle does not take."""
+    """Raises AttarError for a name, dtype, size or integer that the bundle does not take."""
     for axis, size in dynamic_sizes(manifest, inputs).items():
         low, high = manifest.ranges[axis]
         if not low <= size <= high:
             raise AttarError(f"{manifest.name}: {axis} is {size}, promised and proven are {low} to {high}; send fewer at once")
+    for name, tensor in manifest.inputs.items():
+        if (wrong := find_outside(inputs[name], tensor.high)) is not None:
+            raise AttarError(f"{manifest.name}: {name!r} has the value {wrong}, values lie from 0 to {(tensor.high or 0) - 1}")
+
+
+def find_outside(array: Array, high: int | None) -> int | None:
+    """A value that is not in ``[0, high)``; None where all are, or any may be."""
+    if high is None or not array.size:
+        return None
+    return next((int(value) for value in (array.min(), array.max()) if not 0 <= value < high), None)
 
 
 def dynamic_sizes(manifest: Manifest, inputs: Arrays) -> dict[str, int]:

@@ -38,6 +38,11 @@ class Tensor(Part):
         return dtype
 
 
+class Input(Tensor):
+    high: int | None = Field(None, ge=1)
+    """For integers: values lie in ``[0, high)``. None: nothing is said of them."""
+
+
 class Output(Tensor):
     kind: Kind
 
@@ -84,7 +89,7 @@ class Manifest(Part):
     """The version of this schema."""
     name: str
     task: str
-    inputs: Mapping[str, Tensor] = Field(min_length=1)
+    inputs: Mapping[str, Input] = Field(min_length=1)
     outputs: Mapping[str, Output] = Field(min_length=1)
     ranges: Mapping[str, tuple[int, int]]
     """For each dynamic axis the smallest and the largest size that was promised to work."""

@@ -127,7 +127,7 @@ class Api:
     # -- the server -------------------------------------------------------------------------------------------------
 
     async def live(self, request: Request) -> Reply:
-        return json_reply({"live": True})
+        return json_reply({"live": self.repository.live}, 200 if self.repository.live else 503)
 
     async def ready(self, request: Request) -> Reply:
         ready = self.repository.ready and not self.draining

@@ -10,19 +10,18 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from time import perf_counter_ns
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-import numpy as np
+from attar.models.task import Arrays, Predict
+from attar.stages.serving.calls import BatchResult, Call, Shapes, Work, check_engine, compute
+from attar.stages.serving.errors import Busy, Late, Refused
 
-from attar.models.task import Array, Arrays, Predict
-from attar.stages.serving.errors import BadRequest, Busy, EngineFailed, Late, Refused
-
-Shapes: TypeAlias = tuple[tuple[int, ...], ...]
-Outputs: TypeAlias = dict[str, Array]
+Executed: TypeAlias = Callable[[Call], None]
+"""Told of every call of an engine."""
 
 
 @dataclass(frozen=True)
@@ -40,26 +39,12 @@ class Limits:
 
 
 @dataclass(slots=True, eq=False)
-class Work:
-    """One request on its way through; times are nanoseconds of ``perf_counter_ns``."""
+class Instance:
+    """One of the engines that answer the same."""
 
-    inputs: Arrays
-    rows: int
-    deadline: int
-    future: asyncio.Future[Outputs]
-    """Gets the outputs, or Refused; cancelling it drops the work."""
-    shapes: Shapes
-    model: str = ""
-    """The name that was asked: several may share the engines."""
-    arrived: int = field(default_factory=perf_counter_ns)
-    started: int = 0
-    ended: int = 0
-    shared: int = 0
-    """Rows of the batch that it was in."""
-
-
-Executed: TypeAlias = Callable[[Sequence[Work]], None]
-"""Told of every batch."""
+    predict: Predict
+    failures: int = 0
+    """How often in a row it failed through its own fault."""
 
 
 class Batcher:
@@ -68,15 +53,32 @@ class Batcher:
     def __init__(self, engines: Sequence[Predict], limits: Limits, probe: Arrays, executed: Executed) -> None:
         """``probe``: a request that every engine answers as long as it works, to tell its failures from those of a request."""
         self.limits, self._probe, self._executed = limits, probe, executed
-        self._idle = list(engines[:1] if limits.inline else engines)
+        self._instances = [Instance(engine) for engine in (engines[:1] if limits.inline else engines)]
+        self._idle = list(self._instances)
+        self._resting: list[Instance] = []
+        """Those that are idle and not asked, as they failed and others did not."""
         self._threads = None if limits.inline else ThreadPoolExecutor(len(engines), "engine")
         self._queues: dict[Shapes, deque[Work]] = {}
         self._loop = asyncio.get_running_loop()
         self._due = False
         self.waiting = 0
         """Requests in the queue."""
-        self.failed = False
-        """Whether an engine no longer answers what it answered before."""
+
+    @property
+    def failures(self) -> int:
+        """How often in a row the engine failed that fares worst; 0 where all answer."""
+        return max(instance.failures for instance in self._instances)
+
+    @property
+    def failed(self) -> bool:
+        """Whether no engine answers what it answered before. The next request is asked of one all the same."""
+        return all(instance.failures for instance in self._instances)
+
+    def probe_failed(self) -> None:
+        """Ask the idle ones among the engines that failed whether they answer again."""
+        for instance in [each for each in (*self._resting, *self._idle) if each.failures]:
+            (self._idle if instance in self._idle else self._resting).remove(instance)
+            self._run(instance, check_engine, [], instance.predict, self._probe)
 
     def submit(self, inputs: Arrays, rows: int, seconds: float, model: str = "") -> Work:
         """Queue a request for at most ``seconds``. Raises Busy when the queue is full."""
@@ -115,14 +117,19 @@ class Batcher:
     def _turn(self) -> None:
         self._due = False
         while self._idle and (batch := self._next()):
-            engine = self._idle.pop()
+            instance = self._idle.pop()
+            self._run(instance, compute, batch, instance.predict, batch, self._probe)
             if self._threads is None:
-                self._answer(engine, batch, compute(engine, batch, self._probe))
                 break  # what came meanwhile may join those that still wait
-            done = self._loop.run_in_executor(self._threads, compute, engine, batch, self._probe)
-            done.add_done_callback(partial(self._finished, engine, batch))
         if self.waiting:
             self._wake()
+
+    def _run(self, instance: Instance, work: Callable[..., BatchResult], batch: list[Work], *arguments: Any) -> None:
+        if self._threads is None:
+            self._answer(instance, batch, work(*arguments))
+            return
+        done = self._loop.run_in_executor(self._threads, work, *arguments)
+        done.add_done_callback(partial(self._finished, instance, batch))
 
     def _next(self) -> list[Work]:
         """Of those with the shapes that have waited longest, as many as go together; none where all were given up."""
@@ -153,22 +160,30 @@ class Batcher:
         queue.extendleft(reversed(batch[len(kept) :]))
         return kept
 
-    def _finished(self, engine: Predict, batch: list[Work], done: asyncio.Future[list[Outputs | Refused]]) -> None:
-        self._answer(engine, batch, done.result())
+    def _finished(self, instance: Instance, batch: list[Work], done: asyncio.Future[BatchResult]) -> None:
+        self._answer(instance, batch, done.result())
         if self.waiting:
             self._wake()
 
-    def _answer(self, engine: Predict, batch: list[Work], found: list[Outputs | Refused]) -> None:
-        self._idle.append(engine)
-        self._executed(batch)
-        for work, made in zip(batch, found, strict=True):
+    def _answer(self, instance: Instance, batch: list[Work], result: BatchResult) -> None:
+        self._put_back(instance, result.broken)
+        for call in result.calls:
+            self._executed(call)
+        for work, made in zip(batch, result.found, strict=bool(batch)):
             if work.future.done():
                 continue
             if isinstance(made, Refused):
-                self.failed |= isinstance(made, EngineFailed)
                 work.future.set_exception(made)
             else:
                 work.future.set_result(made)
+
+    def _put_back(self, instance: Instance, broken: bool) -> None:
+        before, instance.failures = instance.failures, instance.failures + 1 if broken else 0
+        self._idle.append(instance)
+        if before or broken:
+            idle = [*self._resting, *self._idle]
+            self._resting = [] if self.failed else [each for each in idle if each.failures]
+            self._idle = [each for each in idle if each not in self._resting]
 
 
 def expire(work: Work) -> None:
@@ -181,42 +196,3 @@ def cut(batch: list[Work], preferred: Sequence[int]) -> list[Work]:
     sums = list(accumulate(work.rows for work in batch))
     best = max((rows for rows in sums if rows in preferred), default=None)
     return batch if best is None else batch[: sums.index(best) + 1]
-
-
-def compute(engine: Predict, batch: Sequence[Work], probe: Arrays) -> list[Outputs | Refused]:
-    """Each work's own outputs. Where a batch fails, each is tried alone, so that only those fail that are to blame."""
-    started = perf_counter_ns()
-    shared = sum(work.rows for work in batch)
-    try:
-        found: list[Outputs | Refused] = [*split(engine(joined(batch)), [work.rows for work in batch])]
-    except Exception as error:  # noqa: BLE001  # whatever an engine raises, its callers are told and others served
-        if len(batch) > 1:
-            return [each for work in batch for each in compute(engine, [work], probe)]
-        found = [blame(engine, probe, error)]
-    ended = perf_counter_ns()
-    for work in batch:
-        work.started, work.ended, work.shared = started, ended, shared
-    return found
-
-
-def joined(batch: Sequence[Work]) -> Arrays:
-    if len(batch) == 1:
-        return batch[0].inputs
-    return {name: np.concatenate([work.inputs[name] for work in batch]) for name in batch[0].inputs}
-
-
-def split(outputs: Outputs, rows: Sequence[int]) -> list[Outputs]:
-    if len(rows) == 1:
-        return [outputs]
-    ends = list(accumulate(rows))
-    return [{name: array[end - count : end] for name, array in outputs.items()} for end, count in zip(ends, rows, strict=True)]
-
-
-def blame(engine: Predict, probe: Arrays, error: Exception) -> Refused:
-    """The request's fault where the engine still answers what it answered before, else the engine's."""
-    said = " ".join(str(error).split())[:500] or type(error).__name__
-    try:
-        engine(probe)
-    except Exception:  # noqa: BLE001  # that it fails is the finding; the first error says why
-        return EngineFailed(f"the engine failed: {said}")
-    return BadRequest(f"the model does not take these values: {said}")

@@ -157,7 +157,7 @@ class Rpc:
     # -- the server -------------------------------------------------------------------------------------------------
 
     async def live(self, request: Any, context: Any) -> Fields:
-        return {"live": True}
+        return {"live": self.repository.live}
 
     async def ready(self, request: Any, context: Any) -> Fields:
         return {"ready": self.repository.ready and not self.api.draining}

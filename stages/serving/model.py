@@ -17,7 +17,8 @@ from attar.models.task import Array, Arrays
 from attar.pipeline import machine
 from attar.pipeline.errors import AttarError
 from attar.stages.packaging.manifest import Manifest
-from attar.stages.serving.batcher import Batcher, Limits, Work
+from attar.stages.serving.batcher import Batcher, Limits
+from attar.stages.serving.calls import Call
 from attar.stages.serving.engines import Engines, open_engines
 from attar.stages.serving.errors import BadRequest, Busy, Late, Refused, TooLarge
 from attar.stages.serving.instances import runs_on_gpu
@@ -94,12 +95,11 @@ class Served:
         check_pictures(self.engines.manifest.preprocess, raw, self.settings.max_pixels)
         return preprocess.apply(self.engines.manifest.preprocess, raw)
 
-    def _executed(self, batch: Sequence[Work]) -> None:
-        """A call counts once for each model that had a request in it."""
-        rows, nanoseconds, names = batch[0].shared, batch[0].ended - batch[0].started, {work.model for work in batch}
+    def _executed(self, call: Call) -> None:
+        """A call counts once for each model that had a request in it, and for the graph's own where none had."""
         for model in self.models:
-            if model.name in names:
-                model.executed(rows, nanoseconds)
+            if model.name in (call.models or (self.name,)):
+                model.executed(call.rows, call.nanoseconds)
 
 
 class Model:

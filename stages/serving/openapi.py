@@ -71,7 +71,7 @@ ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type
 ANYWHERE = (BadRequest, Unauthorized, Forbidden, TooSlow, TooLarge, HeaderTooLarge, EngineFailed, Busy)
 """What any request may be answered."""
 REFUSALS = (*ANYWHERE, NotFound, Late)
-LIVE = {"type": "object", "required": ["live"], "properties": {"live": {"const": True}}}
+LIVE = {"type": "object", "required": ["live"], "properties": {"live": {"type": "boolean"}}}
 READY = {
     "type": "object",
     "required": ["ready"],
@@ -104,8 +104,8 @@ def document(models: Iterable[Model], settings: Settings) -> Schema:
 def server(settings: Settings) -> dict[str, Schema]:
     ready = as_json({"type": "object", "properties": {"ready": {"type": "boolean"}}})
     return {
-        "/v2/health/live": {"get": operation("Whether the server lives", LIVE)},
-        "/v2/health/ready": {"get": operation("Whether everything that is served answers", READY, more=not_ready())},
+        "/v2/health/live": {"get": operation("Whether the server lives", LIVE, more=unwell(LIVE))},
+        "/v2/health/ready": {"get": operation("Whether everything that is served answers", READY, more=unwell(READY))},
         "/v2": {"get": operation("The server's name, version and extensions", {"type": "object"})},
         "/v2/models/stats": {"get": operation("Statistics of every model", {"type": "object"})},
         "/v2/repository/index": {"post": operation("Every model, loaded or not", MANY, requestBody={"content": ready})},
@@ -128,7 +128,7 @@ def model_paths(model: Model) -> dict[str, Schema]:
     name, base = model.name, f"/v2/models/{model.name}"
     return {
         base: {"get": operation(f"What {name} takes and gives", {"type": "object"}, more=NAMED)},
-        f"{base}/ready": {"get": operation(f"Whether {name} answers", READY, more=NAMED | not_ready())},
+        f"{base}/ready": {"get": operation(f"Whether {name} answers", READY, more=NAMED | unwell(READY))},
         f"{base}/config": {"get": operation(f"The configuration of {name}", {"type": "object"}, more=NAMED)},
         f"{base}/stats": {"get": operation(f"Statistics of {name}", {"type": "object"}, more=NAMED)},
         f"{base}/infer": {"post": infer(name, model.signature)},
@@ -171,7 +171,7 @@ def tensor(declared: Declared, ranges: Mapping[str, tuple[int, int]]) -> Schema:
             "name": {"const": declared.name},
             "datatype": {"const": declared.datatype},
             "shape": shape,
-            "data": {"type": "array", "items": {"anyOf": [element(declared.datatype), {"type": "array"}]}},
+            "data": {"type": "array", "items": {"anyOf": [element(declared.datatype, declared.high), {"type": "array"}]}},
             "parameters": BEHIND,
         },
     }
@@ -182,7 +182,9 @@ def size(allowed: tuple[int, int] | None) -> Schema:
     return {"type": "integer", "minimum": low, **({} if high is None else {"maximum": high})}
 
 
-def element(datatype: str) -> Schema:
+def element(datatype: str, high: int | None = None) -> Schema:
+    if high is not None:
+        return {"type": "integer", "minimum": 0, "maximum": high - 1}
     if found := re.fullmatch(r"(U?)INT(\d+)", datatype):
         bits = int(found[2])
         low, high = (0, 2**bits - 1) if found[1] else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
@@ -196,16 +198,16 @@ def element(datatype: str) -> Schema:
 def operation(
     summary: str, answer: Schema | None = None, *, more: Schema | None = None, as_type: str = "application/json", **rest: Any
 ) -> Schema:
-    """``more``: responses beside the usual. Every error is an object with ``error``, but readiness."""
+    """``more``: responses beside the usual. Every error is an object with ``error``, but health."""
     told = {"description": "As asked", **({} if answer is None else {"content": {as_type: {"schema": answer}}})}
     refused = {str(each.status): {"$ref": f"#/components/responses/{each.__name__}"} for each in ANYWHERE}
     return {"summary": summary, "responses": {"200": told, **refused, **(more or {})}, **rest}
 
 
-def not_ready() -> Schema:
-    """The answer that says so, which has the status of servers that are busy."""
-    told = {"anyOf": [READY, {"$ref": "#/components/schemas/Error"}]}
-    return {"503": {"description": "Not ready", "content": as_json(told)}}
+def unwell(told: Schema) -> Schema:
+    """The answer that it is not so, which has the status of servers that are busy."""
+    either = {"anyOf": [told, {"$ref": "#/components/schemas/Error"}]}
+    return {"503": {"description": "It is not", "content": as_json(either)}}
 
 
 def as_json(schema: Schema) -> Schema:

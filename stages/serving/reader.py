@@ -111,7 +111,9 @@ class Reader:
         return self.infer(plan, made, named)
 
     def infer(self, plan: Plan, made: dict[str, Array], named: str) -> Infer:
-        """``made``: the content of each part of the plan; ``named``: the id of the request."""
+        """``made``: the content of each part of the plan; ``named``: the id of the request. Raises BadRequest for values that the
+        model does not take."""
+        self.signature.check_values(made)
         if len(made) > 1:
             made = {name: made[name] for name in self.signature.inputs}
         return Infer(made, plan.rows, plan.wanted, named, plan.parameters)

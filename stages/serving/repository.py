@@ -87,6 +87,8 @@ class Repository:
         self._served: dict[str, list[Served]] = {}
         self._reasons: dict[str, str] = {}
         """Why a name is not served, or not in its newest content."""
+        self.live = True
+        """Whether every engine answers, or may yet; where one stays broken, only another process may help."""
         self._one_at_a_time = asyncio.Lock()
         self._changing: set[asyncio.Task[None]] = set()
         self._retiring: set[asyncio.Task[None]] = set()
@@ -97,10 +99,12 @@ class Repository:
         """Of what is loaded."""
         return list(self._served)
 
+    def served(self) -> list[Served]:
+        return [served for versions in self._served.values() for served in versions]
+
     def models(self) -> Iterator[Model]:
-        for versions in self._served.values():
-            for served in versions:
-                yield from served.models
+        for served in self.served():
+            yield from served.models
 
     def model(self, name: str, version: str = "") -> Model:
         """Without a version the default one. Raises NotFound, and Busy for a model that is known and not loaded."""
@@ -125,7 +129,7 @@ class Repository:
     @property
     def ready(self) -> bool:
         """Whether everything that is loaded answers. What is not loaded makes nothing else unready."""
-        return all(served.ready for each in self._served.values() for served in each)
+        return all(served.ready for served in self.served())
 
     def index(self) -> list[dict[str, str]]:
         """Every model of the repository, loaded or not, as its extension of the protocol has it: what can be loaded and unloaded
@@ -172,6 +176,10 @@ class Repository:
         """Stop serving a name; what has begun is answered. Raises NotFound for one that is neither loaded nor there."""
         await self._change(self._unload(name))
 
+    async def reopen(self, served: Served) -> None:
+        """Open the engines of a bundle anew, in the same content. Raises Unfit where its folder holds this no more."""
+        await self._change(self._reopen(served))
+
     async def _change(self, work: Coroutine[Any, Any, None]) -> None:
         """Do it to its end, even where who asked for it is gone: a half of it would leave opened engines behind."""
         task = asyncio.create_task(work)
@@ -198,6 +206,17 @@ class Repository:
             if there:
                 self._reasons[name] = "unloaded"
             log.info("%s is no longer served", name)
+
+    async def _reopen(self, served: Served) -> None:
+        async with self._one_at_a_time:
+            if served not in self._served.get(served.name, ()):
+                return  # it was replaced meanwhile
+            fresh = await Served.open(served.name, served.path, self.settings, self._observers)
+            if fresh.version != served.version:
+                await fresh.retire()
+                raise Unfit(f"{served.path} holds version {fresh.version} by now, {served.version} is served; load it")
+            versions = self._served[served.name]
+            self._replace(served.name, [fresh if each is served else each for each in versions])
 
     async def close(self) -> None:
         """Answer what has begun, and close everything."""
@@ -233,7 +252,7 @@ class Repository:
         old = self._served.pop(name, [])
         if fresh:
             self._served[name] = fresh
-        for served in old:
+        for served in [each for each in old if each not in fresh]:
             task = self._supervisor.run_once("retire", served.retire())
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)

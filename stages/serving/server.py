@@ -18,6 +18,7 @@ from attar.stages.serving.guard import Guard
 from attar.stages.serving.http import Connection
 from attar.stages.serving.observer import Observer
 from attar.stages.serving.page import Page
+from attar.stages.serving.recovery import Recovery
 from attar.stages.serving.repository import Repository, Sources
 from attar.stages.serving.settings import Settings
 from attar.stages.serving.shadow import Shadow
@@ -46,7 +47,8 @@ class Server:
         everybody = [self.telemetry, *shadows, *observers]
         self.supervisor = Supervisor()
         self.repository = Repository(sources, settings, self.supervisor, everybody)
-        self.telemetry.collectors += [Gauges(self.repository), self.supervisor, *shadows]
+        self._recovery = Recovery(self.repository)
+        self.telemetry.collectors += [Gauges(self.repository), self.supervisor, self._recovery, *shadows]
         self.guard = Guard(settings)
         self.api = Api(self.repository, self.guard, everybody)
         self.api.route("GET", "/metrics", self.telemetry.page)
@@ -73,6 +75,7 @@ class Server:
             await self.repository.close()
             raise
         self.supervisor.keep_running("connections", self._look)
+        self.supervisor.keep_running("recovery", self._recovery.run)
         if self.shadow:
             self.supervisor.keep_running("shadow", self.shadow.run)
         if self.settings.watch:

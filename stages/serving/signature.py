@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from attar.models.task import Array
+from attar.models.task import Array, Arrays
 from attar.pipeline.errors import did_you_mean
+from attar.stages.packaging.accept import find_outside
 from attar.stages.packaging.manifest import Manifest
 from attar.stages.packaging.manifest import Tensor as Described
 from attar.stages.serving.errors import BadRequest, shown
@@ -31,6 +32,8 @@ class Declared:
     axes: Axes
     text: bool = False
     """Whether BYTES are UTF-8."""
+    high: int | None = None
+    """Integers lie in ``[0, high)``. None: any may come."""
 
     def metadata(self) -> dict[str, Any]:
         return {"name": self.name, "datatype": self.datatype, "shape": [a if isinstance(a, int) else -1 for a in self.axes]}
@@ -67,6 +70,12 @@ class Signature:
             self._match(declared, shapes[name], sizes)
         return sizes.get("batch", 1)
 
+    def check_values(self, inputs: Arrays) -> None:
+        """What an engine would make of an integer that no training saw depends on the runtime. Raises BadRequest."""
+        for name, declared in self.inputs.items():
+            if (wrong := find_outside(inputs[name], declared.high)) is not None:
+                raise BadRequest(f"{name!r} has the value {wrong}, values lie from 0 to {(declared.high or 0) - 1}")
+
     def _match(self, declared: Declared, shape: Sequence[int], sizes: dict[str, int]) -> None:
         if len(shape) != len(declared.axes):
             raise BadRequest(unlike(declared, shape))
@@ -96,14 +105,13 @@ def unlike(declared: Declared, shape: Sequence[int]) -> str:
 
 def of_graph(manifest: Manifest) -> Signature:
     """The graph's own tensors."""
-    inputs, outputs = (
-        {name: declared(name, tensor) for name, tensor in tensors.items()} for tensors in (manifest.inputs, manifest.outputs)
-    )
+    inputs = {name: declared(name, tensor, tensor.high) for name, tensor in manifest.inputs.items()}
+    outputs = {name: declared(name, tensor) for name, tensor in manifest.outputs.items()}
     return Signature(inputs, outputs, manifest.ranges, manifest.labels)
 
 
-def declared(name: str, tensor: Described) -> Declared:
-    return Declared(name, DATATYPES[tensor.dtype], tensor.axes)
+def declared(name: str, tensor: Described, high: int | None = None) -> Declared:
+    return Declared(name, DATATYPES[tensor.dtype], tensor.axes, high=high)
 
 
 def of_raw(manifest: Manifest, golden: Mapping[str, Array]) -> Signature:
