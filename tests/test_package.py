@@ -21,7 +21,7 @@ from attar.stages.artifacts import Evidence
 from attar.stages.judge import Judge
 from attar.stages.package import Package
 from attar.stages.packaging.card import signed
-from attar.stages.packaging.manifest import Manifest, Output, Tensor
+from attar.stages.packaging.manifest import Input, Manifest, Output
 from attar.stages.proof.gates import Gates
 from tests.proof_parts import NAME, STUDENT, TEACHER, Chain, digest, engine, onnx_model, verdict
 
@@ -101,7 +101,7 @@ def test_the_layout(bundle: Path) -> None:
 
 def test_the_manifest_says_all_that_serving_needs(bundle: Path) -> None:
     manifest = manifest_of(bundle)
-    assert manifest.inputs == {"x": Tensor(dtype="float32", axes=("batch", 2))}
+    assert manifest.inputs == {"x": Input(dtype="float32", axes=("batch", 2))}
     assert manifest.outputs == {"logits": Output(dtype="float32", axes=("batch", 3), kind="logits")}
     assert manifest.labels == ["right", "up", "other"]
     assert manifest.ranges == {"batch": (1, 8)}
