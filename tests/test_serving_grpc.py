@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -399,17 +400,11 @@ def test_work_of_a_client_that_went_away_is_dropped(points_bundle: Path, monkeyp
 
 
 def refused_of(server: Running, count: int) -> list[Any]:
-    """The errors of so many requests at once."""
-    found: list[Any] = []
-
-    def work(_: int) -> None:
-        try:
-            ask(server, request(TYPED))
-        except grpc.RpcError as error:
-            found.append(error)
-
-    at_once(work, count)
-    return found
+    """The errors of so many requests at once, on one connection."""
+    with channel(server) as made:
+        call = made.unary_unary(METHOD + "ModelInfer")
+        calls = [call.future(request(TYPED).SerializeToString(), timeout=20) for _ in range(count)]
+        return [each for each in calls if each.exception() is not None]
 
 
 def test_a_full_queue_says_when_to_come_back(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -429,6 +424,23 @@ def test_too_many_requests_at_a_time(points_bundle: Path, monkeypatch: pytest.Mo
         refused = refused_of(server, 3)
     assert [error.code() for error in refused] == [grpc.StatusCode.UNAVAILABLE] * 2
     assert "1 calls are under way" in refused[0].details()
+
+
+def test_connections_are_bounded(points_bundle: Path) -> None:
+    """Those of strangers too, as each takes a descriptor: further ones are closed before anything is read."""
+    settings_frame = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+    with running(points_bundle, grpc_port=0, max_connections=2) as server, ExitStack() as stack:
+        host, port = server.grpc_url.split(":")
+
+        def is_taken() -> bool:
+            made = stack.enter_context(socket.create_connection((host, int(port)), timeout=20))
+            made.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings_frame)
+            try:
+                return bool(made.recv(100))
+            except ConnectionError:
+                return False
+
+        assert [is_taken() for _ in range(4)] == [True, True, False, False]
 
 
 # -- streams ------------------------------------------------------------------------------------------------------------

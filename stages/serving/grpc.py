@@ -269,6 +269,7 @@ def options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),  # else a second server would take half of the requests without a word
         ("grpc.max_receive_message_length", settings.max_body),
         ("grpc.max_metadata_size", settings.max_header),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),  # each takes a descriptor
         ("grpc.max_connection_idle_ms", int(settings.idle * 1000)),
         ("grpc.keepalive_time_ms", int(settings.idle * 1000)),  # asks whether a client that says nothing is still there
         ("grpc.http2.ping_timeout_ms", int(settings.slow * 1000)),
