@@ -22,7 +22,7 @@ from tritonclient.grpc import aio, service_pb2
 from tritonclient.utils import InferenceServerException
 
 from attar.pipeline.errors import AttarError
-from attar.stages.serving import errors, model
+from attar.stages.serving import errors, grpc_stream, model
 from attar.stages.serving import grpc as serving_grpc
 from attar.stages.serving.api import EXTENSIONS
 from attar.stages.serving.engines import Engines, open_engines
@@ -489,6 +489,17 @@ def test_requests_of_a_stream_share_batches_and_errors_have_their_ids(
     assert "expected [batch, 2]" in answers[7].error_message
     assert sum(calls[before:]) == 99
     assert max(calls[before:]) == 8  # the most that the bundle promises
+
+
+def test_a_stream_is_read_as_far_ahead_as_its_bytes_allow(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = request(TYPED).SerializeToString()
+    monkeypatch.setattr(grpc_stream, "PIPELINED_BYTES", 4 * len(sent))
+    calls = slow(monkeypatch, 0.1)
+    with running(points_bundle, grpc_port=0, instances=1) as server, channel(server) as made:
+        before = len(calls)
+        assert len(list(made.stream_stream(METHOD + "ModelStreamInfer")(iter([sent] * 20), timeout=20))) == 20
+    assert sum(calls[before:]) == 20
+    assert 1 < max(calls[before:]) <= 4
 
 
 def test_a_stream_that_is_given_up_leaves_nothing_behind(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from attar.stages.serving.errors import Busy, NotFound, Refused
 from attar.stages.serving.grpc_calls import decoded, encoded, foreseen, refuse
 from attar.stages.serving.grpc_door import Door
 from attar.stages.serving.grpc_infer import read, written
-from attar.stages.serving.grpc_stream import answer_in_order
+from attar.stages.serving.grpc_stream import Pipeline
 from attar.stages.serving.guard import Guard
 from attar.stages.serving.health import Health
 from attar.stages.serving.messages import (
@@ -222,7 +222,7 @@ class Rpc:
         """Answers in the order of the requests; an error is told in its place, with the request's id, and does not end it."""
         await self._open.wait()
         async with self._refusing("ModelStreamInfer", context):
-            async for response in answer_in_order(partial(self._next, context), self._streamed):
+            async for response in Pipeline(partial(self._next, context), self._streamed).answer_in_order():
                 yield encoded(response)
 
     async def _streamed(self, sent: bytes) -> Any:

@@ -1,47 +1,68 @@
-"""Stream: requests that come on one stream are answered at the same time, so that they share batches, and in their order."""
+"""Stream: requests that come on one stream are answered at the same time, so that they share batches.
+
+The answers have the order of the requests.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import grpc
 
 T = TypeVar("T")
 PIPELINED = 32
 """Requests of one stream that are read before the first of them is answered."""
+PIPELINED_BYTES = 16 * 2**20
+"""That they have together, beyond which no further one is read."""
 
 
-async def answer_in_order(read: Callable[[], Awaitable[Any]], answer: Callable[[Any], Awaitable[T]]) -> AsyncIterator[T]:
-    """The answers to what is read. What ``read`` raises is raised behind the last of them."""
-    room = asyncio.Semaphore(PIPELINED)
-    answers: asyncio.Queue[asyncio.Future[T] | None] = asyncio.Queue()
+class Pipeline(Generic[T]):
+    """The requests of one stream that are under way."""
 
-    async def take() -> None:
+    def __init__(self, read: Callable[[], Awaitable[Any]], answer: Callable[[Any], Awaitable[T]]) -> None:
+        self._read, self._answer = read, answer
+        self._answers: asyncio.Queue[tuple[asyncio.Future[T], int] | None] = asyncio.Queue()
+        self._requests = self._bytes = 0
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+
+    async def answer_in_order(self) -> AsyncIterator[T]:
+        """The answers to what is read. What ``read`` raises is raised behind the last of them."""
+        reader = asyncio.create_task(self._take())
         try:
-            await room.acquire()
-            while (sent := await read()) is not grpc.aio.EOF:
-                answers.put_nowait(asyncio.ensure_future(answer(sent)))
-                await room.acquire()
+            while (begun := await self._answers.get()) is not None:
+                answer, size = begun
+                yield await answer
+                self._count(-1, -size)
+            await reader
         finally:
-            answers.put_nowait(None)
+            await self._cancel(reader)
 
-    reader = asyncio.create_task(take())
-    try:
-        while (made := await answers.get()) is not None:
-            yield await made
-            room.release()
-        await reader
-    finally:
-        await cancel(reader, answers)
+    async def _take(self) -> None:
+        try:
+            while (sent := await self._read()) is not grpc.aio.EOF:
+                self._count(1, len(sent))
+                self._answers.put_nowait((asyncio.ensure_future(self._answer(sent)), len(sent)))
+                await self._has_room.wait()
+        finally:
+            self._answers.put_nowait(None)
 
+    def _count(self, requests: int, size: int) -> None:
+        self._requests += requests
+        self._bytes += size
+        if self._requests < PIPELINED and self._bytes < PIPELINED_BYTES:
+            self._has_room.set()
+        else:
+            self._has_room.clear()
 
-async def cancel(reader: asyncio.Future[None], answers: asyncio.Queue[asyncio.Future[T] | None]) -> None:
-    """What is still under way when the stream is over."""
-    reader.cancel()
-    await asyncio.wait([reader])
-    begun = [made for _ in range(answers.qsize()) if (made := answers.get_nowait())]
-    for made in begun:
-        made.cancel()
-    await asyncio.gather(reader, *begun, return_exceptions=True)  # told already, or nobody is left to be told
+    async def _cancel(self, reader: asyncio.Future[None]) -> None:
+        """What is still under way when the stream is over."""
+        reader.cancel()
+        await asyncio.wait([reader])
+        left = [begun for _ in range(self._answers.qsize()) if (begun := self._answers.get_nowait())]
+        for answer, _ in left:
+            answer.cancel()
+        # told already, or nobody is left to be told
+        await asyncio.gather(reader, *(answer for answer, _ in left), return_exceptions=True)
