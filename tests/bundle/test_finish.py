@@ -259,7 +259,7 @@ def test_an_engine_that_cannot_be_built(original: Path, tmp_path: Path, monkeypa
 
 def test_a_kill_in_the_middle_leaves_nothing_half_written(original: Path, tmp_path: Path) -> None:
     killed = (
-        "import os, signal, sys; from attar.stages import finish; "
+        "import os, signal, sys; from attar.bundle import finish; "
         "finish.checksums.seal = lambda folder: os.kill(os.getpid(), signal.SIGKILL); finish.finish(*sys.argv[1:])"
     )
     out = tmp_path / "out"

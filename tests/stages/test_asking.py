@@ -202,12 +202,12 @@ def test_a_link_that_breaks_otherwise_is_an_error(tmp_path: Path) -> None:
 KILLED = """
 import os, signal
 from pathlib import Path
-from attar.pipeline import kept
+from attar.pipeline.core import file_cache
 from tests.support.smoke import weights
 from tests.stages.test_label import label
 
 left = [{after}]
-digest = kept.digest_of
+digest = file_cache.digest_of
 
 def killing(path):  # called between a file's last byte and its name
     left[0] -= 1
@@ -215,9 +215,10 @@ def killing(path):  # called between a file's last byte and its name
         os.kill(os.getpid(), signal.SIGKILL)
     return digest(path)
 
-kept.digest_of = killing
+file_cache.digest_of = killing
 folder = Path({folder!r})
-label(weights(folder / "teacher", "tests.stages.test_asking:Counting", "tests.stages.test_asking:Points"), folder / "slot" / "out")
+teacher = weights(folder / "teacher", "tests.stages.test_asking:Counting", "tests.stages.test_asking:Points")
+label(teacher, folder / "slot" / "out")
 """
 
 

@@ -36,7 +36,7 @@ CHILD = """
 import os, signal, sys
 from attar.pipeline import team
 from attar.pipeline.core.progress import listening
-from attar.stages.distillation import training
+from attar.stages.learning import training
 
 training.CHECKPOINT_SECONDS = -1.0  # after every step
 

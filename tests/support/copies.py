@@ -7,6 +7,8 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+ROOMS = ("pipeline", "models", "engines", "proof", "bundle", "stages", "serving")
+"""Folders of the repository that the package `attar` links to."""
 
 
 def copy_project(folder: Path) -> Path:

@@ -133,7 +133,7 @@ def test_links_lead_to_files_where_the_repository_is_read() -> None:
     [
         ("docs/ci.md", "ci.md", "../README.md#installing", "overview.md#installing"),
         ("docs/gates.md", "gates.md", "learning.md", "learning.md"),
-        ("docs/ideas.md", "ideas.md", "../pipeline/schema.py", "reference/recipe.md"),
+        ("docs/ideas.md", "ideas.md", "../pipeline/recipe/schema.py", "reference/recipe.md"),
         ("README.md", "overview.md", "docs/report.png", "report.png"),
         ("benchmarks/RESULTS.md", "measured.md", "../docs/gates.md", "gates.md"),
         ("docs/gates.md", "gates.md", "../stages/judge.py", "source/stages/judge.py.txt"),

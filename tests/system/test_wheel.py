@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.copies import ROOT, copy_project
+from tests.support.copies import ROOMS, ROOT, copy_project
 
 pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(420)]
 
@@ -65,27 +65,22 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Enviro
     return made
 
 
-def packaged() -> set[str]:
-    """What the import package must hold: its modules, recipes, starter, templates and the marker for type checkers."""
-    wanted = {"attar/py.typed"}
-    for part in ("attar", "attar/pipeline", "attar/stages", "attar/models"):
-        wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / part).rglob("*.py")}
-    wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / "attar/pipeline/recipes").glob("*.toml")}
-    wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / "attar/pipeline/starter").iterdir() if path.is_file()}
-    serving = ROOT / "attar/stages/serving"
-    wanted |= {str(path.relative_to(ROOT)) for path in (*serving.glob("*.proto"), *(serving / "static").iterdir())}
-    templates = (ROOT / "attar/pipeline/report/templates").rglob("*.*")
-    return wanted | {str(path.relative_to(ROOT)) for path in templates if "__pycache__" not in path.parts}
+def list_package_files() -> set[str]:
+    """Return what the import package must hold: its modules, and the data files that are read at run time."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *ROOMS, "attar"]
+    tracked = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    files = [name for name in tracked if (ROOT / name).is_file() and not (ROOT / name).is_symlink()]
+    return {name if name.startswith("attar/") else f"attar/{name}" for name in files}
 
 
 def test_wheel_and_sdist_hold_every_file_and_take_no_other_name(built: Path, wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         files = set(archive.namelist())
-    assert {name for name in files if not name.startswith("attar-")} == packaged()
+    assert {name for name in files if not name.startswith("attar-")} == list_package_files()
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         source = {name.partition("/")[2] for name in archive.getnames()}
-    assert packaged() | {"LICENSE", "README.md", "pyproject.toml"} <= source
-    assert not {name for name in source if name.startswith(("pipeline/", "stages/", "models/"))}
+    assert list_package_files() | {"LICENSE", "README.md", "pyproject.toml"} <= source
+    assert not {name for name in source if name.startswith(tuple(f"{room}/" for room in ROOMS))}
 
 
 def test_core_install_works_without_torch(environment: Environment) -> None:

@@ -1,4 +1,7 @@
-"""``python -m tests.system.sabotage``: put every fault in, write docs/sabotage.md. Exit code 1 where one did not end as it should."""
+"""``python -m tests.system.sabotage``: put every fault in and write docs/sabotage.md.
+
+The exit code is 1 where a fault did not end as it should.
+"""
 
 from __future__ import annotations
 

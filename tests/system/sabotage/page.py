@@ -27,7 +27,7 @@ def page(results: Results, healthy: Sequence[Record], seconds: float, lab: Lab) 
     return f"""# Sabotage
 
 Nothing broken should get through; this page says what does. `python -m tests.system.sabotage` puts {count} faults, one at a time,
-into the real pipeline on a recipe of seconds (`tests/system/sabotage/project`: digits of 8x8 pixels, a residual network as the teacher,
+into the real pipeline on a recipe of seconds (`tests/system/sabotage/project`: digits of 8x8 pixels, a residual teacher network,
 a student with a tenth of its parameters, int8), notes how each run ended, and writes this page. All stages are the real ones but
 for the one that is spoilt; a bundle is spoilt in a copy and given to `attar check`, a signed one with `--trusted`. `make test`
 holds every line below to its exit code and its place, the misses too: when something is found that catches one, the test says so.
