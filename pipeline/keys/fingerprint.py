@@ -1,6 +1,6 @@
 """Fingerprint: which code, of whom, decides what an object does. Parsed, never imported.
 
-From a name such as ``attar.stages.teach.stage:Teach`` everything that it uses is followed, definition by definition, through attar
+From a name such as ``attar.stages.teach.stage:Teach`` everything it uses is followed, definition by definition, through attar
 and through the user's own files. Installed packages are not followed: their version counts. ``attar.pipeline`` and the
 artifact classes are not followed either: they carry results and do not make them.
 """

@@ -13,7 +13,7 @@ from attar.proof.report.target import NO_VERDICT, Target, targets
 def data(records: Sequence[Record]) -> dict[str, Any]:
     """``{"slots": [...], "targets": {NAME: {"verdict", "gates", "bundle"}}}`` of plain JSON values.
 
-    A target with candidates has ``winner`` and ``candidates`` too (see ``stages.choose.stage``). A target that never came as far as
+    A target with candidates has ``winner`` and ``candidates`` too (see ``stages.choose.stage``). A target that never reached
     its gates has the verdict null.
     """
     return {"slots": [slot(record) for record in records], "targets": {t.name: target(t) for t in targets(records)}}
