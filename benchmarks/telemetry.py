@@ -17,7 +17,7 @@ from typing import Any
 
 import uvloop
 
-from attar.serving.http import Request
+from attar.serving.http_message import Request
 from attar.serving.repository import Repository, sources
 from attar.serving.server import Server
 from attar.serving.settings import Settings
@@ -42,7 +42,7 @@ async def taken(server: Server) -> float:
     """Microseconds of a request."""
     start = process_time()
     for _ in range(REQUESTS):
-        await server.answer(Request("POST", TARGET, {}, BODY, keep_alive=True))
+        await server.answer(Request("POST", TARGET, {}, BODY, keep_alive=True, reservation=server.ledger.open()))
     return (process_time() - start) / REQUESTS * 1e6
 
 

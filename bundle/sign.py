@@ -6,8 +6,8 @@ from errno import EXDEV
 from pathlib import Path
 
 from attar.bundle import checksums, golden, signatures
-from attar.bundle import opening as bundles
 from attar.bundle.judgement import check_fit
+from attar.bundle.verified import sealed
 from attar.pipeline.core.errors import RecipeError, StoreError
 from attar.pipeline.core.stage import Facts
 
@@ -25,7 +25,8 @@ def sign(path: str | Path, key: str | Path) -> Facts:
     if checksums.is_stored(bundle):
         raise RecipeError(f"{bundle} is in a store, which is never changed; sign the copy that {checksums.DELIVER} makes")
     private = signatures.private_key(Path(key))
-    manifest, seal = bundles.sealed(bundle)
+    found = sealed(bundle)
+    manifest, seal = found.manifest, found.seal
     check_fit(bundle, manifest.verdict, finished=manifest.unfinished or manifest.finished is not None)
     if manifest.finished:
         golden.check_finished(bundle, manifest)

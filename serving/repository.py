@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attar.bundle import opening as bundle
+from attar.bundle.verified import read_manifest
 from attar.pipeline.core.errors import AttarError, RecipeError, Unfit, did_you_mean
 from attar.serving.errors import Busy, NotFound
 from attar.serving.model import RAW, Model, Served
@@ -71,7 +71,7 @@ def sources(arguments: Sequence[str]) -> Sources:
         if not called and path.is_dir() and not is_bundle(path) and any(is_bundle(each) for each in path.iterdir()):
             roots.append(path)
             continue
-        name = called or bundle.read_manifest(path).name
+        name = called or read_manifest(path).name
         if not NAME.fullmatch(name):
             raise RecipeError(f"{name!r} is no name for a model: letters, digits, '.', '_' and '-'; write NAME={folder}")
         named.setdefault(name, []).append(path)
@@ -198,7 +198,7 @@ class Repository:
 
     async def _unload(self, name: str) -> None:
         async with self._one_at_a_time:
-            there = name in self.sources.names()
+            there = name in await asyncio.to_thread(self.sources.names)
             if not there and name not in self._served:
                 self.sources.paths(name)
             self._replace(name, [])
@@ -228,7 +228,7 @@ class Repository:
             await asyncio.to_thread(observer.close)
 
     async def _load(self, name: str) -> None:
-        paths = self.sources.paths(name)
+        paths = await asyncio.to_thread(self.sources.paths, name)
         self._check_names(name)
         fresh = await self._opened(name, paths)
         self._replace(name, fresh)

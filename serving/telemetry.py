@@ -17,7 +17,7 @@ import numpy.typing as npt
 from attar.models.task import Array
 from attar.pipeline.core.version import VERSION
 from attar.serving.errors import Refused
-from attar.serving.http import Reply, Request
+from attar.serving.http_message import Reply, Request
 from attar.serving.observer import Observer, Times
 from attar.serving.protocol import Infer
 

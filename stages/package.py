@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,9 +20,10 @@ from attar.bundle.card import card
 from attar.bundle.finished import difference
 from attar.bundle.judgement import Judgement, gated
 from attar.bundle.manifest import LOOSEST, Golden, Input, Manifest, Needs, Origin, Output
-from attar.bundle.opening import check, in_batches, placed, requests, unfinished
+from attar.bundle.opening import in_batches, requests
 from attar.bundle.page import page
 from attar.bundle.steps import shipped
+from attar.bundle.verified import placed
 from attar.models import preprocess
 from attar.models.preprocess.known import Steps
 from attar.models.task import Array, Arrays, Task, Tensor, load_task
@@ -72,7 +73,7 @@ class Package(Stage[Bundle]):
         (out / "report.html").write_text(page(self.name, made), encoding="utf-8")
         triton.write(out / "triton", manifest, out, requests(out, placed(manifest, out)))
         checksums.seal(out)
-        reopen(out, unfinished if manifest.unfinished else check)
+        reopen(out, unfinished=manifest.unfinished)
         size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
         return {"name": self.name, "verdict": verdict.facts["verdict"], "bytes": size, "golden": manifest.golden.model_dump()}
 
@@ -195,11 +196,11 @@ def lineage(made: Mapping[str, Artifact]) -> dict[str, Origin]:
     return earlier | given
 
 
-def reopen(bundle: Path, check: Callable[[Path], object]) -> None:
+def reopen(bundle: Path, *, unfinished: bool) -> None:
     """Check the bundle in a process of its own that cannot import torch or user code. Raises StageError with what it said."""
+    check = "bundle.unfinished(path)" if unfinished else "bundle.check(path, allow_native=True)"
     blocked = "".join(f"sys.modules[{name!r}] = None; " for name in NEVER_NEEDED)
-    called = f"import sys; {blocked}from pathlib import Path; from {check.__module__} import {check.__name__}"
-    called += f"; {check.__name__}(Path(sys.argv[1]))"
+    called = f"import sys; {blocked}from pathlib import Path; from attar.stages import bundle; path = Path(sys.argv[1]); {check}"
     environment: dict[str, Any] = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}  # attar's home and no other
     command = [sys.executable, "-P", "-c", called, str(bundle)]
     child = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from attar.cli.options import TRUSTED, VERBOSE
+from attar.cli.options import ALLOW_NATIVE, TRUSTED, VERBOSE
 
 if TYPE_CHECKING:
     from attar.serving.server import Server
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--tls-cert", metavar="FILE", help="Certificate chain in PEM; speak TLS alone.")
 @click.option("--tls-key", metavar="FILE", help="Its private key, unless it stands in the same file.")
 @TRUSTED
+@ALLOW_NATIVE
 @click.option("--max-batch", type=click.IntRange(1), default=32, show_default=True, help="Rows of a batch at most.")
 @click.option("--preferred", multiple=True, type=click.IntRange(1), help="A batch size to cut longer queues to; may be repeated.")
 @click.option("--instances", type=click.IntRange(1, 1024), help="Engines of each model; as many as fit the cores unless given.")
@@ -37,8 +38,12 @@ if TYPE_CHECKING:
 @click.option(
     "--deadline", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True, help="Seconds to an answer."
 )
-@click.option("--max-body", type=click.IntRange(1), default=64 * 2**20, show_default=True, help="Bytes of a request's body.")
-@click.option("--max-bodies", type=click.IntRange(1), default=2**30, show_default=True, help="Of all of them together.")
+@click.option(
+    "--max-body", type=click.IntRange(1), help="Bytes of a request's body; what each model's largest needs unless given."
+)
+@click.option(
+    "--max-bodies", type=click.IntRange(1), help="Bytes for all requests together; a quarter of the memory, 1 GiB at most."
+)
 @click.option("--max-header", type=click.IntRange(1), default=16 * 2**10, show_default=True, help="Bytes of line and headers.")
 @click.option("--max-tensors", type=click.IntRange(1), default=64, show_default=True, help="Inputs or outputs of a request.")
 @click.option("--max-elements", type=click.IntRange(1), default=2**24, show_default=True, help="Elements of a tensor.")

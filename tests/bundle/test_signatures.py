@@ -15,8 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import attar
-from attar.bundle import checksums, signatures
-from attar.bundle import opening as bundles
+from attar.bundle import checksums, signatures, verified
 from attar.bundle.checksums import SIGNATURE, SUMS, Seal
 from attar.bundle.opening import check
 from attar.bundle.sign import sign
@@ -174,7 +173,7 @@ def test_what_was_signed_is_what_is_compared(signed: Path, key: Pair, monkeypatc
         resealed(bundle)
         return found
 
-    monkeypatch.setattr(bundles, "signatures", type("Late", (), {"checked": staticmethod(late)}))
+    monkeypatch.setattr(verified, "signatures", type("Late", (), {"checked": staticmethod(late)}))
     with pytest.raises(Unfit, match=r"README\.md was changed"):
         check(signed, key.public)
 

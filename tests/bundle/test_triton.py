@@ -13,9 +13,9 @@ from google.protobuf import text_format
 from safetensors.numpy import load_file
 from tritonclient.grpc import model_config_pb2
 
-from attar.bundle import opening as bundles
 from attar.bundle import triton
 from attar.bundle.manifest import Manifest, Needs, Output, Tensor
+from attar.bundle.verified import read_manifest
 from attar.models.task import Arrays
 from attar.pipeline.core.errors import Unfit
 from tests.support.copies import ROOT
@@ -23,7 +23,7 @@ from tests.support.copies import ROOT
 
 @pytest.fixture
 def manifest(points_bundle: Path) -> Manifest:
-    return bundles.read_manifest(points_bundle)
+    return read_manifest(points_bundle)
 
 
 def parsed(manifest: Manifest, requests: Arrays) -> Any:

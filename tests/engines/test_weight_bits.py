@@ -14,7 +14,8 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from attar.bundle import triton
-from attar.bundle.opening import check_portable, read_manifest
+from attar.bundle.opening import check_portable
+from attar.bundle.verified import read_manifest
 from attar.engines import cpu
 from attar.engines.graphs import int8
 from attar.engines.graphs import int8_dynamic as dynamic
