@@ -17,7 +17,7 @@ from typing import Any
 
 import uvloop
 
-from attar.stages.serving.http import Request
+from attar.stages.serving.http_message import Request
 from attar.stages.serving.repository import Repository, sources
 from attar.stages.serving.server import Server
 from attar.stages.serving.settings import Settings

@@ -37,8 +37,12 @@ if TYPE_CHECKING:
 @click.option(
     "--deadline", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True, help="Seconds to an answer."
 )
-@click.option("--max-body", type=click.IntRange(1), default=64 * 2**20, show_default=True, help="Bytes of a request's body.")
-@click.option("--max-bodies", type=click.IntRange(1), default=2**30, show_default=True, help="Of all of them together.")
+@click.option(
+    "--max-body", type=click.IntRange(1), help="Bytes of a request's body; what each model's largest needs unless given."
+)
+@click.option(
+    "--max-bodies", type=click.IntRange(1), help="Bytes for all requests together; a quarter of the memory, 1 GiB at most."
+)
 @click.option("--max-header", type=click.IntRange(1), default=16 * 2**10, show_default=True, help="Bytes of line and headers.")
 @click.option("--max-tensors", type=click.IntRange(1), default=64, show_default=True, help="Inputs or outputs of a request.")
 @click.option("--max-elements", type=click.IntRange(1), default=2**24, show_default=True, help="Elements of a tensor.")

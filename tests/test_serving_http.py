@@ -180,7 +180,7 @@ def test_too_many_bytes_of_bodies(points_bundle: Path) -> None:
             assert statuses(answer) == [503]
             assert b"Retry-After: 1" in answer
         time.sleep(0.1)
-        assert server.server.bodies == 0
+        assert server.server.ledger.held == 0
         assert statuses(server.send(infer([1, 2], extra=b"Connection: close\r\n"))) == [200]
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import re
-import zlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import lru_cache
 from time import perf_counter_ns
@@ -22,20 +21,21 @@ from attar.pipeline.errors import Unfit
 from attar.stages.serving import logs, openapi, protocol
 from attar.stages.serving.errors import BadRequest, EngineFailed, NotAllowed, NotFound, Refused, TooLarge
 from attar.stages.serving.guard import Guard
-from attar.stages.serving.http import Reply, Request, error_reply, json_reply
+from attar.stages.serving.http_message import Reply, Request, error_reply, json_reply
+from attar.stages.serving.json_data import SHORT_BYTES, Body
 from attar.stages.serving.model import Model
 from attar.stages.serving.observer import Observer
 from attar.stages.serving.protocol import Infer
 from attar.stages.serving.reader import flag, parsed
+from attar.stages.serving.reading import BodyReading, content_encoding, decompress
 from attar.stages.serving.repository import Repository
 
 Handler: TypeAlias = Callable[..., Awaitable[Reply]]
 """Of a request and, by name, of the parts that its path names."""
 MODEL = r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?"
 EXTENSIONS = ["binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics"]
-LENGTH = protocol.HEADER_LENGTH.lower().encode()
-ENCODINGS = {b"gzip": 31, b"deflate": 15}
-"""What zlib calls them."""
+NAMES = {"name", "version"}
+"""The parts of a path that name a model."""
 REQUEST_ID = b"x-request-id"
 SHOWN = re.compile(rb"[!-~]{1,128}")
 """An id that is echoed and logged; any other is passed over."""
@@ -49,6 +49,7 @@ class Api:
         self._guard = guard
         self.draining = False
         self._lines = logs.LineLimit()
+        self.reading = BodyReading(self.settings.deadline)
         self.routes: list[tuple[str, re.Pattern[str], Handler]] = []
         self._found = lru_cache(maxsize=1024)(self._find)
         for method, path, handler in (
@@ -108,6 +109,21 @@ class Api:
             told = logs.fields(**about, status=error.status, cause=error.cause, error=str(error), **more)
             log.warning("refused", extra=told)
 
+    @property
+    def largest_model(self) -> int:
+        """Bytes of the longest request that any model takes."""
+        return max((model.reader.largest for model in self.repository.models()), default=SHORT_BYTES)
+
+    def largest_body(self, method: str, target: bytes) -> int:
+        """Bytes that the body of a request may have, by its line alone."""
+        if self.settings.max_body is not None:
+            return self.settings.max_body
+        try:
+            _, parts = self._found(method, target)
+            return self.repository.model(**parts).reader.largest if parts.keys() <= NAMES and parts else SHORT_BYTES
+        except Refused:  # it is told when the request is there
+            return SHORT_BYTES
+
     def _find(self, method: str, target: bytes) -> tuple[Handler, dict[str, str]]:
         path = path_of(target)
         found = {  # by method, of several routes the first
@@ -159,13 +175,13 @@ class Api:
 
     async def infer(self, request: Request, name: str, version: str = "") -> Reply:
         model = self.repository.model(name, version)
-        asked = self.read(request, model)
+        asked = await self.read(request, model)
         return written(model, asked, await model.infer(asked))
 
-    def read(self, request: Request, model: Model) -> Infer:
+    async def read(self, request: Request, model: Model) -> Infer:
         """What the model is asked. Raises Refused, and tells whoever observes it."""
         try:
-            asked = model.reader.read(body(request, self.settings.max_body), header_length(request))
+            asked = await self.reading.read(request, model.reader)
         except Refused as error:
             model.failed(error, 0)
             raise
@@ -175,13 +191,13 @@ class Api:
     # -- the repository ---------------------------------------------------------------------------------------------
 
     async def index(self, request: Request) -> Reply:
-        asked = parsed(body(request, self.settings.max_body) or b"{}")
+        asked = parsed(short_body(request) or b"{}")
         ready = flag(asked.get("ready", False), "ready")
         return json_reply([entry for entry in self.repository.index() if not ready or entry["state"] == "READY"])
 
     async def load(self, request: Request, name: str) -> Reply:
         self._guard.check_control(request.headers.get(b"authorization", b""))
-        asked = parsed(body(request, self.settings.max_body) or b"{}")
+        asked = parsed(short_body(request) or b"{}")
         await load(self.repository, name, asked.get("parameters"))
         return Reply()
 
@@ -221,30 +237,8 @@ def path_of(target: bytes) -> str:
         raise BadRequest(f"{target[:200]!r} is no path") from error
 
 
-def header_length(request: Request) -> int | None:
-    given = request.headers.get(LENGTH)
-    if given is None:
-        return None
-    if not given.isdigit() or len(given) > 18:
-        raise BadRequest(f"{protocol.HEADER_LENGTH} is {given[:40].decode('latin-1')!r}, expected a number of bytes")
-    return int(given)
-
-
-def body(request: Request, most: int) -> bytes:
-    """Decompressed. Raises BadRequest for an unknown or broken encoding, TooLarge for more than ``most`` bytes."""
-    encoding = request.headers.get(b"content-encoding")
-    if encoding is None:
-        return request.body
-    encoding = encoding.lower()
-    if encoding not in ENCODINGS:
-        raise BadRequest(f"the Content-Encoding is {encoding[:40].decode('latin-1')!r}, taken are gzip and deflate")
-    opened = zlib.decompressobj(ENCODINGS[encoding])
-    try:
-        made = opened.decompress(request.body, most + 1)
-    except zlib.error as error:
-        raise BadRequest(f"the body is no {encoding.decode()}: {error}") from error
-    if len(made) > most:
-        raise TooLarge(f"the body is over {most} bytes when decompressed")
-    if not opened.eof or opened.unused_data:
-        raise BadRequest(f"the body is no whole {encoding.decode()}")
-    return made
+def short_body(request: Request) -> Body:
+    """Of a request that sends no tensors. Raises BadRequest, and TooLarge."""
+    if len(request.body) > SHORT_BYTES:
+        raise TooLarge(f"the body is over {SHORT_BYTES} bytes, which no request is here")
+    return decompress(request.body, content_encoding(request), SHORT_BYTES, request.reservation.add)

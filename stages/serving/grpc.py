@@ -267,7 +267,7 @@ def options(settings: Settings) -> list[tuple[str, int]]:
     """Of gRPC's server; what they mean says its ``channel_arg_names.h``."""
     return [
         ("grpc.so_reuseport", 0),  # else a second server would take half of the requests without a word
-        ("grpc.max_receive_message_length", settings.max_body),
+        ("grpc.max_receive_message_length", settings.max_body or 64 * 2**20),
         ("grpc.max_metadata_size", settings.max_header),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),  # each takes a descriptor
         ("grpc.max_connection_idle_ms", int(settings.idle * 1000)),

@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from http import HTTPStatus
 from math import inf
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, cast
 
 import httptools
-import orjson
 
-from attar.stages.serving.errors import BadRequest, Busy, HeaderTooLarge, Refused, TooLarge, TooSlow
+from attar.stages.serving.errors import BadRequest, HeaderTooLarge, Refused, TooLarge, TooSlow
+from attar.stages.serving.http_message import Reply, Request, opening
+from attar.stages.serving.json_data import SHORT_BYTES, Body
 
 if TYPE_CHECKING:
     from attar.stages.serving.server import Server
 
-Buffer: TypeAlias = bytes | memoryview
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 JOINED = 65536
 """Bytes up to which head and body are sent as one piece."""
@@ -35,27 +31,6 @@ GRACE = 1.0
 """Seconds that an idle connection stays open when the server ends."""
 PIPELINED = 16
 """Requests of one connection that may wait for their turn before no more is read."""
-
-
-@dataclass(slots=True)
-class Request:
-    method: str
-    target: bytes
-    """As it was sent: a path with its query, or a whole URL."""
-    headers: dict[bytes, bytes]
-    """By lower-case name; what is there several times is joined by commas (RFC 9110 5.2), so that none overrides another."""
-    body: bytes
-    keep_alive: bool
-    id: str = ""
-    """What its client calls it, for the log."""
-
-
-@dataclass(slots=True)
-class Reply:
-    body: Sequence[Buffer] = ()
-    status: int = 200
-    content_type: str = "application/json"
-    headers: Sequence[tuple[str, str]] = ()
 
 
 class Connection(asyncio.Protocol):
@@ -71,9 +46,10 @@ class Connection(asyncio.Protocol):
         self._fault: Refused | None = None
         self._last = self._reading = self._headed = self._blocked = self._paused = False
         self._began = 0.0
-        self._target, self._headers, self._body = b"", dict[bytes, bytes](), list[bytes]()
-        self._head = self._size = 0  # bytes of the headers and of the body of the request that is being read
-        self._held = 0  # of those of all requests that are not answered
+        self._target, self._headers = b"", dict[bytes, bytes]()
+        self._body: Body = b""
+        self._head = self._most = 0  # bytes of the headers of the request that is being read, and those that its body may have
+        self._reservation = server.ledger.open()
         self._received = 0  # bytes of the request that is being read, from the second piece on
 
     # -- what the server does with it -------------------------------------------------------------------------------
@@ -108,8 +84,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Whatever it waited for is dropped. A client that is done sending counts as gone, as one that crashed looks the same."""
         self._server.connections.discard(self)
-        self._hold(-self._held)
-        self._requests.clear()
+        self._drop_requests()
         self._last = True
         if self._task:
             self._task.cancel()
@@ -134,15 +109,15 @@ class Connection(asyncio.Protocol):
             if not self._last:  # nothing is read behind "Connection: close"
                 self._refuse(BadRequest(f"no HTTP: {error}"))
         if self._reading:
-            if self._received - self._size > self._settings.max_header + self._size // 4:
+            if self._received - len(self._body) > self._settings.max_header + len(self._body) // 4:
                 self._refuse(HeaderTooLarge(f"more than {self._settings.max_header} bytes came that belong to no body"))
             self._watch()
 
     # -- what the parser calls --------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        self._target, self._headers, self._body = b"", {}, []
-        self._head = self._size = self._received = 0
+        self._target, self._headers, self._body = b"", {}, b""
+        self._head = self._received = 0
         self._reading, self._headed, self._began = not self._last, False, self._loop.time()
 
     def on_url(self, part: bytes) -> None:
@@ -184,36 +159,51 @@ class Connection(asyncio.Protocol):
             raise BadRequest("the header Host is missing; send one, as every request since 1.1 has one")
         if coding is not None and (coding.lower() != b"chunked" or version != "1.1"):
             raise BadRequest("the one Transfer-Encoding that is read is chunked, in HTTP/1.1; compress with Content-Encoding")
-        if len(length) > 18 or int(length) > self._settings.max_body:
-            raise TooLarge(f"the body is over {self._settings.max_body} bytes")
+        size = int(length) if len(length) <= 18 else inf
+        self._most = min(SHORT_BYTES, self._settings.max_body or SHORT_BYTES)
+        if coding or size > self._most:  # else it is short enough for everything that can be asked
+            self._most = self._server.api.largest_body(self._parser.get_method().decode(), self._target)
+        if size > self._most:
+            raise self._too_large()
 
     def on_body(self, part: bytes) -> None:
         if self._last:
             return
-        self._size += len(part)
-        self._hold(len(part))
-        if self._size > self._settings.max_body:
-            self._refuse(TooLarge(f"the body is over {self._settings.max_body} bytes"))
-        elif self._server.bodies > self._settings.max_bodies:
-            self._refuse(Busy("the bodies of others fill the memory that is set aside for them; try again later"))
+        try:
+            self._reservation.add(len(part))
+            if len(self._body) + len(part) > self._most:
+                raise self._too_large()
+        except Refused as error:
+            self._refuse(error)
+            return
+        if not self._body:
+            self._body = part
+        elif isinstance(self._body, bytes):
+            self._body = bytearray(self._body) + part
         else:
-            self._body.append(part)
+            self._body += part  # in place: joined pieces would be there twice
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"the body is over {self._most} bytes, which no request is here; send less, or raise --max-body")
 
     def on_message_complete(self) -> None:
         if self._last:
             return
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        keep = self._parser.should_keep_alive()
-        self._requests.append(Request(self._parser.get_method().decode(), self._target, self._headers, body, keep))
+        keep, method = self._parser.should_keep_alive(), self._parser.get_method().decode()
+        self._requests.append(Request(method, self._target, self._headers, self._body, keep, self._reservation))
+        self._body, self._reservation = b"", self._server.ledger.open()
         self._reading, self._last = False, not keep
         if len(self._requests) >= PIPELINED and not self._paused:
             self._paused = True
             self._transport.pause_reading()
         self._go_on()
 
-    def _hold(self, size: int) -> None:
-        self._held += size
-        self._server.bodies += size
+    def _drop_requests(self) -> None:
+        """That are not begun, and the one that is being read."""
+        for reservation in (*(request.reservation for request in self._requests), self._reservation):
+            reservation.close()
+        self._requests.clear()
+        self._body = b""
 
     # -- one request after the other --------------------------------------------------------------------------------
 
@@ -221,7 +211,8 @@ class Connection(asyncio.Protocol):
         """Nothing more is read; what came before is still answered."""
         if not self._last:
             self._fault, self._last, self._reading = error, True, False
-            self._body.clear()
+            self._reservation.close()
+            self._body = b""
             self._go_on()
 
     def _go_on(self) -> None:
@@ -239,8 +230,10 @@ class Connection(asyncio.Protocol):
         self._watch()
 
     async def _serve(self, request: Request) -> None:
-        reply = await self._server.answer(request)
-        self._hold(-len(request.body))
+        try:
+            reply = await self._server.answer(request)
+        finally:
+            request.reservation.close()
         self._task = None
         if self._transport.is_closing():
             return
@@ -251,7 +244,7 @@ class Connection(asyncio.Protocol):
             self._go_on()
         else:
             self._last = True
-            self._requests.clear()
+            self._drop_requests()
             self._linger()
 
     def _write(self, reply: Reply, keep: bool, bodiless: bool = False) -> None:
@@ -283,20 +276,3 @@ class Connection(asyncio.Protocol):
             self.until = self._began + self._settings.slow + self._received / SLOWEST
         else:
             self.until = now + self._settings.idle
-
-
-@lru_cache(maxsize=256)
-def opening(status: int, content_type: str, keep: bool) -> bytes:
-    connection = "keep-alive" if keep else "close"
-    return (
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: {content_type}\r\nConnection: {connection}\r\n"
-    ).encode("latin-1")
-
-
-def json_reply(content: Any, status: int = 200, headers: Sequence[tuple[str, str]] = ()) -> Reply:
-    return Reply([orjson.dumps(content)], status, headers=headers)
-
-
-def error_reply(error: Refused) -> Reply:
-    """As the protocol has it: an object with ``error``."""
-    return json_reply({"error": str(error)}, error.status, error.headers)

@@ -21,7 +21,7 @@ from attar.models.task import Arrays
 from attar.pipeline.errors import AttarError
 from attar.stages.serving.api import Api, written
 from attar.stages.serving.errors import Busy, EngineFailed, NotFound, Refused
-from attar.stages.serving.http import Reply, Request, json_reply
+from attar.stages.serving.http_message import Reply, Request, json_reply
 from attar.stages.serving.model import Model, Served
 from attar.stages.serving.protocol import Infer
 from attar.stages.serving.shadow import FP32, Shadow
@@ -70,7 +70,7 @@ class Page:
     async def ask(self, request: Request, name: str) -> Reply:
         """As ``infer`` answers, and says what it took (https://www.w3.org/TR/server-timing/)."""
         model = self.api.repository.model(name)
-        asked = self.api.read(request, model)
+        asked = await self.api.read(request, model)
         found, times = await model.infer(asked), asked.times
         assert times  # noqa: S101  # it has answered
         return timed(written(model, asked, found), prepare=times.prepare, queue=times.queue, compute=times.compute)
@@ -82,7 +82,7 @@ class Page:
             raise NotFound("there is no shadow; start the server with --shadow fp32 or a teacher's ONNX file")
         if self._waiting >= WAITING:
             raise Busy(f"{WAITING} questions wait for the shadow already; ask again")
-        asked = self.api.read(request, model)
+        asked = await self.api.read(request, model)
         self._waiting += 1
         model.served.active += 1
         try:

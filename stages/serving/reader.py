@@ -15,16 +15,22 @@ import orjson
 
 from attar.models.task import Array
 from attar.stages.serving.errors import BadRequest, TooLarge, kind, shown
+from attar.stages.serving.json_data import Body, Cut, JsonArray, find_cut, loads, split_data
 from attar.stages.serving.protocol import HEADER_LENGTH, Infer, Wanted, check_parameters
 from attar.stages.serving.settings import Settings
-from attar.stages.serving.signature import Declared, Signature
-from attar.stages.serving.tensors import from_bytes, from_json
+from attar.stages.serving.signature import BYTES, Declared, Signature
+from attar.stages.serving.sizes import count_elements, largest_body
+from attar.stages.serving.tensors import DTYPES, from_bytes, from_json
 
 REMEMBERED, SHORT = 256, 2048
 """So many heads of up to so many bytes are understood once: a client says the same of its tensors again and again."""
 DESCRIBED, BESIDE = ("name", "datatype", "shape", "parameters"), ("outputs", "parameters")
 """What the head says of an input, and beside the inputs; nobody reads more of it."""
 NOTHING = memoryview(b"")
+TEXT_OBJECT_BYTES = 64
+"""Of a Python object around a text, and of the place that holds it."""
+Reserve: TypeAlias = Callable[[int], None]
+"""Told of bytes before they are spent; raises Refused where there are not as many."""
 Parse: TypeAlias = Callable[[bytes], Mapping[str, Any]]
 """From a head to what JSON says in it."""
 
@@ -39,8 +45,17 @@ class Part:
     """Bytes behind the JSON; None where ``data`` holds the content."""
     data: Any
 
+    @property
+    def item_bytes(self) -> int:
+        """Of one element, beside what a text itself takes."""
+        return DTYPES[self.declared.datatype].itemsize if self.declared.datatype != BYTES else TEXT_OBJECT_BYTES
+
     def content(self, data: Any, view: memoryview) -> Array:
-        return from_json(self.declared, data, self.shape) if self.size is None else from_bytes(self.declared, view, self.shape)
+        if self.size is not None:
+            return from_bytes(self.declared, view, self.shape)
+        if isinstance(data, JsonArray):
+            return data.read(self.declared, self.shape)
+        return from_json(self.declared, data, self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +69,40 @@ class Plan:
     parameters: Mapping[str, Any]
 
 
+def unlimited(size: int) -> None:
+    """For a body that is short, whose tensors are, too."""
+
+
 class Reader:
     def __init__(self, signature: Signature, settings: Settings) -> None:
         self.signature, self.settings = signature, settings
+        self.largest = largest_body(signature, settings)
+        """Bytes of a request."""
+        texts = [declared for declared in signature.inputs.values() if declared.datatype == BYTES]
+        self.most_texts = max((count_elements(signature, declared, settings) for declared in texts), default=0)
         self._remembered = lru_cache(maxsize=REMEMBERED)(self.plan)
 
-    def read(self, body: bytes, length: int | None) -> Infer:
-        """``length``: of the JSON; None where nothing is behind it. Raises BadRequest, and TooLarge beyond the limits."""
+    def read(self, body: Body, length: int | None, reserve: Reserve = unlimited) -> Infer:
+        """``length``: of the JSON; None where nothing is behind it. Raises BadRequest, TooLarge beyond the limits, and what
+        ``reserve`` raises, which is told of the memory that tensors take beside the body."""
         if length is None:
-            told = parsed(body)
-            named, inputs = identifier(told.get("id", "")), entries(told, "inputs", self.settings)
-            head = {"inputs": [chosen(entry, DESCRIBED) for entry in inputs], **chosen(told, BESIDE)}
-            return self._filled(self._planned(head), [entry.get("data") for entry in inputs], NOTHING, named)
+            return self._read_json(body, NOTHING, reserve)
         if length > len(body):
             raise BadRequest(f"{HEADER_LENGTH} is {length}, the body has {len(body)} bytes")
-        plan = self.known(body[:length], parsed)
-        return self._filled(plan, [part.data for part in plan.parts], memoryview(body)[length:], plan.id)
+        behind = memoryview(body)[length:]
+        if length > SHORT:
+            return self._read_json(body[:length], behind, reserve)
+        plan = self.known(bytes(body[:length]), parsed)
+        return self._filled(plan, [part.data for part in plan.parts], behind, plan.id)
+
+    def _read_json(self, text: Body, behind: memoryview, reserve: Reserve) -> Infer:
+        beside, cuts = split_data(text, self.most_texts)
+        told = parsed(beside)
+        named, inputs = identifier(told.get("id", "")), entries(told, "inputs", self.settings)
+        head = {"inputs": [chosen(entry, DESCRIBED) for entry in inputs], **chosen(told, BESIDE)}
+        plan, data = self._planned(head), restored(inputs, cuts)
+        reserve(sum(prod(part.shape) * part.item_bytes for part in plan.parts if part.size is None))
+        return self._filled(plan, data, behind, named)
 
     def _planned(self, told: Mapping[str, Any]) -> Plan:
         try:
@@ -155,12 +188,18 @@ class Reader:
         return Wanted(name, flag(asked.get("binary_data", binary), "binary_data"), classes)
 
 
-def parsed(text: bytes) -> dict[str, Any]:
+def restored(inputs: Sequence[Mapping[str, Any]], cuts: Sequence[Cut]) -> list[Any]:
+    """The data of each input, as it stood in the body. Raises BadRequest where some of it belongs to none."""
+    data = [entry.get("data") for entry in inputs]
+    found = [find_cut(each, cuts) for each in data]
+    if len(cuts) != sum(cut is not None for cut in found):
+        raise BadRequest("data is there twice, or where no input is")
+    return [each if cut is None else cut for each, cut in zip(data, found, strict=True)]
+
+
+def parsed(text: Body) -> dict[str, Any]:
     """A JSON object. Raises BadRequest for anything else."""
-    try:
-        made = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"the body is no JSON: {error}") from error
+    made = loads(text)
     if type(made) is not dict:
         raise BadRequest(f"the body is {kind(made)}, expected an object")
     if type(made.get("parameters") or {}) is not dict:

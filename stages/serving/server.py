@@ -16,6 +16,7 @@ from attar.stages.serving.api import Api
 from attar.stages.serving.descriptors import fit_connections
 from attar.stages.serving.guard import Guard
 from attar.stages.serving.http import Connection
+from attar.stages.serving.ledger import Ledger
 from attar.stages.serving.observer import Observer
 from attar.stages.serving.page import Page
 from attar.stages.serving.recovery import Recovery
@@ -41,14 +42,14 @@ class Server:
 
     def __init__(self, sources: Sources, settings: Settings, observers: Iterable[Observer] = ()) -> None:
         self.settings = settings
-        self.telemetry = Telemetry()
+        self.telemetry, self.ledger = Telemetry(), Ledger(settings.max_bodies)
         self.shadow = Shadow(settings) if settings.shadow else None
         shadows = [self.shadow] if self.shadow else []
         everybody = [self.telemetry, *shadows, *observers]
         self.supervisor = Supervisor()
         self.repository = Repository(sources, settings, self.supervisor, everybody)
         self._recovery = Recovery(self.repository)
-        self.telemetry.collectors += [Gauges(self.repository), self.supervisor, self._recovery, *shadows]
+        self.telemetry.collectors += [Gauges(self.repository), self.supervisor, self._recovery, self.ledger, *shadows]
         self.guard = Guard(settings)
         self.api = Api(self.repository, self.guard, everybody)
         self.api.route("GET", "/metrics", self.telemetry.page)
@@ -56,8 +57,6 @@ class Server:
             Page(self.api, self.shadow)
         self.answer, self.refused = self.api.answer, self.api.refused
         self.connections: set[Connection] = set()
-        self.bodies = 0
-        """Bytes of bodies, read or being read, whose requests are not answered yet."""
         self.draining = False
         self.address = ""
         """Where it listens, once it does."""
@@ -116,6 +115,7 @@ class Server:
         await asyncio.gather(self._drain(), *([self.grpc.stop()] if self.grpc else []))
         await self.supervisor.close()
         await self.repository.close()
+        await asyncio.to_thread(self.api.reading.close)
 
     async def _drain(self) -> None:
         self._listener.close()

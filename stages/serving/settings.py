@@ -57,10 +57,12 @@ class Settings(BaseModel):
     deadline: float = Field(30.0, gt=0)
     """Seconds from arrival to answer, unless the request's parameter ``timeout`` (microseconds) asks for less."""
 
-    max_body: int = Field(64 * 2**20, ge=1)
-    """Bytes of a request's body, and of a message of gRPC, after decompression too."""
-    max_bodies: int = Field(2**30, ge=1)
-    """Bytes of the bodies that all connections over HTTP together have sent and have no answer to yet; beyond it they get 503."""
+    max_body: int | None = Field(None, ge=1)
+    """Bytes of a request's body, and of a message of gRPC, after decompression too. None: as many as the largest request of the
+    model that is asked has in JSON."""
+    max_bodies: int | None = Field(None, ge=1)
+    """Bytes that all requests without an answer and the shadow's queue may take together: bodies, tensors and pictures. Beyond it
+    they get 503. None: a quarter of the memory that this process may have, 1 GiB at most."""
     max_header: int = Field(16 * 2**10, ge=1)
     """Bytes of a request's line and headers; of its metadata in gRPC."""
     max_tensors: int = Field(64, ge=1)

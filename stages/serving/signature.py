@@ -54,6 +54,10 @@ class Signature:
         every = [declared.axes for declared in [*self.inputs.values(), *self.outputs.values()]]
         return all(axes[:1] == ("batch",) and "batch" not in axes[1:] for axes in every)
 
+    def largest_shape(self, declared: Declared) -> list[int | None]:
+        """None where an axis may have any size."""
+        return [axis if isinstance(axis, int) else self.ranges.get(axis, (0, None))[1] for axis in declared.axes]
+
     def input(self, name: Any) -> Declared:
         """Raises BadRequest for an unknown name."""
         return known(self.inputs, name, "input")

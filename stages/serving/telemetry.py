@@ -17,7 +17,7 @@ import numpy.typing as npt
 from attar import __version__
 from attar.models.task import Array
 from attar.stages.serving.errors import Refused
-from attar.stages.serving.http import Reply, Request
+from attar.stages.serving.http_message import Reply, Request
 from attar.stages.serving.observer import Observer, Times
 from attar.stages.serving.protocol import Infer
 

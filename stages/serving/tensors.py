@@ -32,11 +32,7 @@ def from_json(declared: Declared, data: Any, shape: Sequence[int]) -> Array:
     flat = flattened(declared, data, shape)
     if len(flat) != prod(shape):
         raise BadRequest(f"{declared.name!r} has {len(flat)} elements in data, its shape {list(shape)} asks for {prod(shape)}")
-    try:
-        made = elements(declared, flat)
-    except (TypeError, OverflowError) as error:
-        raise BadRequest(f"{declared.name!r} holds what is no {declared.datatype}: {error}") from error
-    return made.reshape(shape)
+    return read_elements(declared, flat).reshape(shape)
 
 
 def flattened(declared: Declared, data: Any, shape: Sequence[int]) -> list[Any]:
@@ -51,6 +47,14 @@ def flattened(declared: Declared, data: Any, shape: Sequence[int]) -> list[Any]:
             raise BadRequest(f"{declared.name!r} is not nested as its shape {list(shape)} says")
         data = list(chain.from_iterable(data))
     return list(data)
+
+
+def read_elements(declared: Declared, flat: list[Any]) -> Array:
+    """``[N]``. Raises BadRequest for what the datatype does not hold."""
+    try:
+        return elements(declared, flat)
+    except (TypeError, OverflowError) as error:
+        raise BadRequest(f"{declared.name!r} holds what is no {declared.datatype}: {error}") from error
 
 
 def elements(declared: Declared, flat: list[Any]) -> Array:

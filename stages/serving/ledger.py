@@ -1,0 +1,85 @@
+"""Ledger: the bytes that everything under way holds, over HTTP, over gRPC and for the shadow.
+
+What a request costs, its body as it comes and decompressed, its tensors and its decoded pictures, is reserved before it is spent,
+and released when it is answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from attar.pipeline import memory
+from attar.stages.serving.errors import Busy, TooLarge
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+SHARE = 4
+"""Of the memory that the process may have, one of so many parts is for requests: engines, answers, and what the transports and
+Python hold beside what is counted here, have the rest."""
+MOST_BYTES = 2**30
+"""Unless it is set."""
+
+
+class Ledger:
+    """May be used from any thread."""
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.limit = limit or default_limit()
+        self.held = self.refusals = 0
+        self._lock = Lock()
+
+    def open(self) -> Reservation:
+        return Reservation(self)
+
+    def take(self, size: int) -> None:
+        """Raises Busy where others hold too much, TooLarge where it alone is too much."""
+        with self._lock:
+            if self.held + size <= self.limit:
+                self.held += size
+                return
+            self.refusals += 1
+        if size > self.limit:
+            raise TooLarge(f"the request takes {size:,} bytes of memory, --max-bodies allows {self.limit:,} for all together")
+        raise Busy("the requests of others fill the memory that is set aside for them; try again later")
+
+    def give(self, size: int) -> None:
+        with self._lock:
+            self.held -= size
+
+    def collect(self) -> Iterator[Metric]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        held = GaugeMetricFamily("attar_ledger_bytes", "Memory that requests under way and the shadow's queue have reserved.")
+        held.add_metric([], self.held)
+        limit = GaugeMetricFamily("attar_ledger_limit_bytes", "What they may reserve together.")
+        limit.add_metric([], self.limit)
+        refusals = CounterMetricFamily("attar_ledger_refusals", "Reservations that found no room.")
+        refusals.add_metric([], self.refusals)
+        yield from (held, limit, refusals)
+
+
+class Reservation:
+    """What one request holds. Grows from one thread at a time."""
+
+    __slots__ = ("_ledger", "held")
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger, self.held = ledger, 0
+
+    def add(self, size: int) -> None:
+        """Raises Busy and TooLarge; then it holds what it held before."""
+        self._ledger.take(size)
+        self.held += size
+
+    def close(self) -> None:
+        """More than once has no effect."""
+        size, self.held = self.held, 0
+        if size:
+            self._ledger.give(size)
+
+
+def default_limit() -> int:
+    return min(MOST_BYTES, memory.limit() // SHARE)
