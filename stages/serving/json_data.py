@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
 from threading import local
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 import orjson
@@ -37,7 +37,11 @@ SPACE = re.compile(rb"[ \t\r\n]*")
 TEXT = re.compile(rb'[ \t\r\n]*("[^"\\]*+(?:\\.[^"\\]*+)*+")[ \t\r\n]*([,\]])', re.DOTALL)
 FIRST = 2**61 + secrets.randbelow(2**61)
 """What stands for the first array in the rest of a body; for the next, the next number. No client knows it."""
-FORMS = {"i": ("i", np.int64), "u": ("u", np.uint64), "f": ("d", np.float64)}
+FORMS: Mapping[str, tuple[Literal["d", "i", "u"], type[Any]]] = {
+    "i": ("i", np.int64),
+    "u": ("u", np.uint64),
+    "f": ("d", np.float64),
+}
 """By the kind of a dtype, what simdjson calls its widest, and that."""
 VALUE = ord("0")
 CLASSES = np.full(256, VALUE, np.uint8)
@@ -206,7 +210,7 @@ def read_numbers(dtype: np.dtype[Any], text: bytes) -> Array | None:
     """None where the dtype does not hold all of them, or they are not numbers."""
     form, widest = FORMS[dtype.kind]
     try:
-        wide: Array = np.frombuffer(own_parser().parse(text).as_buffer(of_type=form), widest)
+        wide: Array = np.frombuffer(cast(simdjson.Array, own_parser().parse(text)).as_buffer(of_type=form), widest)
     except (ValueError, TypeError, RuntimeError):  # orjson is asked next
         return None
     if dtype == widest:

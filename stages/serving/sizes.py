@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
 from math import prod
-from operator import mul
 
 from attar.stages.serving.json_data import SHORT_BYTES
 from attar.stages.serving.settings import Settings
@@ -44,7 +42,7 @@ def largest_input(signature: Signature, declared: Declared, settings: Settings) 
     if declared.datatype == BYTES:
         return min(elements * (EACH_TEXT if declared.text else EACH_FILE), ALL_BYTES)
     sizes = [settings.max_elements if size is None else size for size in signature.largest_shape(declared)]
-    rows = sum(min(size, elements) for size in accumulate(sizes[:-1], mul))
+    rows = sum(min(prod(sizes[:axis]), elements) for axis in range(1, len(sizes)))
     return elements * JSON_BYTES[declared.datatype] + (rows + 1) * BRACKET_BYTES
 
 
