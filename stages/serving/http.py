@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
-from attar.stages.serving.errors import BadRequest, HeaderTooLarge, Refused, TooLarge, TooSlow
+from attar.stages.serving.errors import BadRequest, Busy, HeaderTooLarge, Refused, TooLarge, TooSlow
 from attar.stages.serving.http_message import Reply, Request, opening
 from attar.stages.serving.json_data import SHORT_BYTES, Body
 
