@@ -49,7 +49,7 @@ def main() -> None:
         folder = Path(temporary)
         answers = labelled(folder)
         stages: dict[str, Control | Distill] = {
-            "control": Control(**STUDENT, enabled=True, views=1),
+            "control": Control(**STUDENT, enabled=True, recorded=True, views=1),
             "student": Distill(**STUDENT),
         }
         ratios = [pair(stages, answers, folder / str(number)) for number in range(PAIRS)]

@@ -1,4 +1,4 @@
-"""What each way to distil is worth: one teacher, one student, paired seeds, the same views, steps and schedule for every row.
+"""What each way to distil is worth: one teacher, one student, paired seeds, the same steps and schedule for every row.
 
 ``python -m benchmarks.distillation`` prints a table for digits in two minutes, of which 300 test images tell little;
 ``--task fashion`` takes two and a half hours of one core. Every finished training is kept in ``--work``, so an interrupted run
@@ -35,7 +35,7 @@ from attar.stages.label import Label
 from attar.stages.proof.metrics import compare
 from attar.stages.teach import Teach
 from benchmarks.distillation_figure import draw
-from benchmarks.distillation_rows import CONTROL, FIELDS, FRESH, SMOOTHED, Choice, Field, Part, all_rows, rows, select_part
+from benchmarks.distillation_rows import CONTROL, FIELDS, FRESH, SMOOTHED, Alone, Choice, Field, Part, all_rows, rows, select_part
 
 RESIDUAL = "attar.models.networks.residual:residual"
 LEAST = 0.985
@@ -102,8 +102,8 @@ class Bench:
     def student(self, name: str, chosen: Choice, seed: int, taught: tuple[Weights, Answers]) -> Weights:
         settings = self.settings(self.field.student) | {"seed": seed}
         place = placed(name, seed)
-        if chosen is None:
-            root, facts = self.made(place, Control(**settings, enabled=True, views=4))
+        if isinstance(chosen, Alone):
+            root, facts = self.made(place, Control(**settings, enabled=True, **chosen.settings))
         else:
             root, facts = self.made(place, Distill(**settings, **chosen), teacher=taught[0], answers=taught[1])
         return Weights("", "", root, facts)
@@ -190,15 +190,15 @@ def compared(bench: Bench, part: Part) -> tuple[dict[str, Columns], dict[str, Se
         teacher = bench.teacher_of(name)
         students = bench.students(name, chosen, part.seeds, teacher)
         found[name] = bench.tested(students, teacher[1])
-        print(line(name, found[name], found.get(CONTROL) if chosen else None, students), flush=True)
-        if chosen and name != SMOOTHED:
+        print(line(name, found[name], None if name == CONTROL else found[CONTROL], students), flush=True)
+        if not isinstance(chosen, Alone) and name != SMOOTHED:
             trained[name] = students
     return found, trained
 
 
 def confirmed(bench: Bench, name: str, taught: tuple[Weights, Answers]) -> None:
     """The chosen row and the control with fresh seeds, tested once."""
-    base = bench.students(CONTROL, None, FRESH, taught)
+    base = bench.students(CONTROL, rows(bench.field)[CONTROL], FRESH, taught)
     students = bench.students(name, rows(bench.field)[name], FRESH, taught)
     beside = bench.tested(base, taught[1])
     print(f"\nChosen on validation: {name}. Fresh seeds {FRESH[0]} to {FRESH[-1]}, tested once:\n")

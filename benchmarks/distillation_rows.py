@@ -20,8 +20,16 @@ Half is the same training: AdamW divides the factor out but for its epsilon, its
 through the loss, and no gradient is clipped.
 """
 
-Choice = Mapping[str, Any] | None
-"""Settings of ``Distill``; None is the control."""
+
+@dataclass(frozen=True)
+class Alone:
+    """A row without a teacher: settings of ``Control``."""
+
+    settings: Mapping[str, Any]
+
+
+Choice = Mapping[str, Any] | Alone
+"""Settings of ``Distill``, or a row without a teacher."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +60,13 @@ FIELDS = {
 
 
 def rows(field: Field) -> dict[str, Choice]:
-    """All with the teacher of the table, by name."""
+    """All that have the teacher of the table or none, by name."""
     attention = {"kind": "attention", "student": field.layers, "teacher": field.layers, "weight": 10.0}
     plain = {"teacher_attention": False, "student_attention": False}
     return {
-        CONTROL: None,
+        CONTROL: Alone({}),
+        "no teacher, label smoothing": Alone({"label_smoothing": 0.1}),
+        "no teacher, recorded views": Alone({"recorded": True, "views": 4}),
         "KD": {"losses": [KD]},
         "KD + logit_pearson": {"losses": [KD, PEARSON]},
         "KD + 4 logit_pearson": {"losses": [KD, PEARSON | {"weight": 4.0}]},

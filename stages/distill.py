@@ -56,25 +56,33 @@ class Distill(Learn):
 
 
 class Control(Learn):
-    """The student's network and views, on the labels alone: what the teacher is worth.
+    """The student's network on the labels alone, as one trains it who has no teacher: what the teacher is worth.
 
     As many epochs as the student; where there is a transfer split these are shorter, for it has nothing to learn from there.
     """
 
     enabled: bool = False
     """Whether it is trained at all."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """The share of the target that all classes get alike (Szegedy et al. 2016, arXiv:1512.00567, section 7)."""
+    recorded: bool = False
+    """Whether it reads the student's recorded views in turn, which shows what the answers alone are worth; else a fresh one each
+    epoch, which costs it nothing and is what one takes who has no teacher."""
     views: int = Field(4, ge=1)
-    """As in ``answers``, whose setting it takes."""
+    """Of recorded ones. As in ``answers``, whose setting it takes."""
     view_seed: int = Field(0, ge=0)
-    """As in ``answers``, whose setting it takes."""
+    """Of recorded ones. As in ``answers``, whose setting it takes."""
 
     def deciding(self) -> Set[str]:
-        return super().deciding() if self.enabled else {"enabled"}
+        if not self.enabled:
+            return {"enabled"}
+        return super().deciding() - (set() if self.recorded else {"views", "view_seed"})
 
     def run(self, out: Path) -> Facts:
-        from attar.stages.distillation.loop import Recorded, fit
+        from attar.stages.distillation.loop import Fresh, Recorded, fit
         from attar.stages.distillation.objective import Labels
 
         if not self.enabled:
             return {"off": True}
-        return fit(self, out, "control", Labels(), Recorded(self.view_seed, self.views))
+        seen = Recorded(self.view_seed, self.views) if self.recorded else Fresh(self.seed)
+        return fit(self, out, "control", Labels(self.label_smoothing), seen)

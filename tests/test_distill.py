@@ -98,11 +98,20 @@ def test_an_interrupted_distillation_ends_in_the_same_bytes(tmp_path: Path, answ
 
 
 def test_without_a_share_for_the_teacher_it_is_the_control(tmp_path: Path, answers: Answers) -> None:
-    """Student and control run through the same loop: only the loss differs."""
+    """Student and control run through the same loop: on the same views only the loss differs."""
     alone, control = new(tmp_path, "alone"), new(tmp_path, "control")  # the answers' views have seed 5
-    Control(**STUDENT, enabled=True, views=2, view_seed=5).run(control)
+    Control(**STUDENT, enabled=True, recorded=True, views=2, view_seed=5).run(control)
     distill(lambda_kd=0).run(alone, teacher=NOBODY, answers=answers)
     assert (alone / "weights.safetensors").read_bytes() == (control / "weights.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_control_is_what_one_trains_who_has_no_teacher(tmp_path: Path, smoothing: float) -> None:
+    """As ``teach`` trains a network: fresh views each epoch, and the labels smoothed where that is asked for."""
+    control, trained = new(tmp_path, "control"), new(tmp_path, "trained")
+    Control(**STUDENT, enabled=True, views=1, label_smoothing=smoothing).run(control)
+    Teach(**STUDENT, label_smoothing=smoothing).run(trained)
+    assert (control / "weights.safetensors").read_bytes() == (trained / "weights.safetensors").read_bytes()
 
 
 def test_a_control_that_is_off_writes_nothing(tmp_path: Path) -> None:
@@ -124,7 +133,7 @@ def test_a_loss_for_the_wrong_kind_of_output(tmp_path: Path, values: Answers) ->
     settings = {"task": SENTENCES, "network": "tests.token_task:student", "options": {}}
     with pytest.raises(StageError, match=r"no loss reads the output 'value' \(values\); add \{ kind = 'mse'"):
         distill(**settings).run(new(tmp_path), teacher=NOBODY, answers=values)
-    with pytest.raises(StageError, match=r"kd is for logits; 'value' holds values: use mse"):
+    with pytest.raises(StageError, match=r"kd is for logits, probabilities; 'value' holds values: use mse"):
         distill(**settings, losses=(Kd(output="value"),)).run(new(tmp_path), teacher=NOBODY, answers=values)
     with pytest.raises(StageError, match=r"the task has no output 'valeu': did you mean 'value'\?"):
         distill(**settings, losses=(Mse(output="valeu"),)).run(new(tmp_path), teacher=NOBODY, answers=values)
@@ -147,4 +156,9 @@ def test_labels_need_a_target() -> None:
 def test_a_control_that_is_off_depends_on_nothing_else() -> None:
     off, on = (Control(task="a:b", network="c:d", enabled=enabled) for enabled in (False, True))
     assert off.deciding() == {"enabled"}
-    assert {"network", "task", "epochs", "views"} <= on.deciding()
+    assert {"network", "task", "epochs", "recorded"} <= on.deciding()
+
+
+def test_more_answers_do_not_train_a_control_again_that_reads_fresh_views() -> None:
+    fresh, recorded = (Control(task="a:b", network="c:d", enabled=True, recorded=recorded) for recorded in (False, True))
+    assert recorded.deciding() - fresh.deciding() == {"views", "view_seed"}

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from attar.pipeline.report import gate, words
 from attar.pipeline.report.candidates import candidates, tried
+from attar.pipeline.report.origin import explain_missing_control
 from attar.pipeline.report.production import production
 from attar.pipeline.report.record import Record, outcome
 from attar.pipeline.report.start import started
@@ -19,8 +20,11 @@ SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&])")
 def markdown(records: Sequence[Record], recipe_name: str) -> str:
     """GitHub-flavoured Markdown; every name from outside is escaped."""
     blocks = [f"# {escape(recipe_name)}"]
-    for target in targets(records):
+    found = targets(records)
+    for target in found:
         blocks += target_blocks(target)
+    if missing := explain_missing_control(found, records):
+        blocks.append(f"**The control**: {escape(missing)}")
     failed = [record for record in records if outcome(record) == "failed"]
     if failed:
         blocks.append("## What broke")

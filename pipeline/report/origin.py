@@ -54,8 +54,21 @@ def unasked(target: Target, records: Sequence[Record]) -> str:
     """Why nobody knows whether distillation was needed."""
     if target.hop("control"):
         return "Nothing is promised that the control could keep, so it cannot say whether distillation was needed."
-    why = "it was not measured" if trained(records) else "none was trained; [control] enabled = true trains one"
+    why = "it was not measured" if trained(records) else f"none was trained; {offer_control(records)}"
     return f"Whether distillation was needed cannot be told without a control: {why}."
+
+
+def offer_control(records: Sequence[Record]) -> str:
+    """Return how to turn the control on, and what that costs: it is trained as the student was, and the proof made again."""
+    took = next((record.seconds for record in records if record.slot == "student" and record.seconds), None)
+    cost = "" if took is None else f", in about the {words.seconds(took)} that the student took"
+    return f"[control] enabled = true trains one, the same student on the labels alone{cost}"
+
+
+def explain_missing_control(found: Sequence[Target], records: Sequence[Record]) -> str | None:
+    """Return why nobody knows whether distillation was needed, and what to do; None where the control says it."""
+    seen = origin(found, records)
+    return seen.says if seen is not None and seen.answer == "not asked" else None
 
 
 def trained(records: Sequence[Record]) -> bool:

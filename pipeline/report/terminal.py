@@ -7,6 +7,7 @@ from typing import IO, TYPE_CHECKING
 
 from attar.pipeline.report import gate, words
 from attar.pipeline.report.candidates import candidates, tried
+from attar.pipeline.report.origin import explain_missing_control
 from attar.pipeline.report.record import Record
 from attar.pipeline.report.start import started
 from attar.pipeline.report.target import Hop, Target, against, measured, number, targets
@@ -36,7 +37,10 @@ def ledger(records: Sequence[Record]) -> Group:
     from rich.console import Group
     from rich.text import Text
 
-    parts: list[RenderableType] = [part for target in targets(records) for part in of_target(target)]
+    found = targets(records)
+    parts: list[RenderableType] = [part for target in found for part in of_target(target)]
+    if missing := explain_missing_control(found, records):
+        parts.append(Text(f"control: {words.clean(missing)}"))
     if start := started(records):
         parts.append(Text(words.clean(start)))
     return Group(*parts)
