@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tritonclient import grpc as triton
 
 from attar.models.task import Array, Arrays, Predict
 from attar.pipeline.errors import StageError
@@ -92,6 +93,8 @@ def test_liveness_fails_where_opening_it_anew_does_not_help(points_bundle: Path,
         fault.on.set()
         wait_until(lambda: infer(server) == 500 and status(server, LIVE) == 503)
         assert server.ask("GET", LIVE)[1] == {"live": False}
+        with triton.InferenceServerClient(server.grpc_url) as client:
+            assert not client.is_server_live()
         assert server.metric("attar_engine_reopens_total", outcome="opened") == recovery.REOPENS
         fault.on.clear()
         wait_until(lambda: status(server, LIVE) == status(server, READY) == 200)

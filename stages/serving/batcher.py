@@ -169,7 +169,7 @@ class Batcher:
         self._put_back(instance, result.broken)
         for call in result.calls:
             self._executed(call)
-        for work, made in zip(batch, result.found, strict=bool(batch)):
+        for work, made in zip(batch, result.found, strict=True):
             if work.future.done():
                 continue
             if isinstance(made, Refused):

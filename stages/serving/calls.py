@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import accumulate
 from time import perf_counter_ns
@@ -39,13 +40,13 @@ class Work:
     """Rows of the call that answered it."""
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Call:
     """One call of an engine, whatever came of it."""
 
     rows: int
     nanoseconds: int
-    models: frozenset[str] = frozenset()
+    models: AbstractSet[str] = frozenset()
     """Whose requests were in it; none where the engine was probed."""
 
 
@@ -54,24 +55,23 @@ class BatchResult:
     found: Sequence[Outputs | Refused]
     """For each work of the batch."""
     calls: Sequence[Call]
-
-    @property
-    def broken(self) -> bool:
-        """Whether the engine no longer answers what it answered before."""
-        return any(isinstance(each, EngineFailed) for each in self.found)
+    broken: bool = False
+    """Whether the engine no longer answers what it answered before."""
 
 
 def compute(engine: Predict, batch: Sequence[Work], probe: Arrays) -> BatchResult:
     """Each work's own outputs. A batch that fails is asked again in halves, so that only those fail that are to blame."""
     calls: list[Call] = []
-    return BatchResult(ask(engine, batch, probe, calls), calls)
+    found = ask(engine, batch, probe, calls)
+    if len(calls) == 1:  # as nearly always
+        return BatchResult(found, calls)
+    return BatchResult(found, calls, any(isinstance(each, EngineFailed) for each in found))
 
 
 def check_engine(engine: Predict, probe: Arrays) -> BatchResult:
     """As ``compute``, for no request: whether the engine answers what it answered before."""
     calls: list[Call] = []
-    failure = run_probe(engine, probe, calls)
-    return BatchResult([EngineFailed(describe(failure))] if failure else [], calls)
+    return BatchResult([], calls, run_probe(engine, probe, calls) is not None)
 
 
 def ask(engine: Predict, batch: Sequence[Work], probe: Arrays, calls: list[Call]) -> list[Outputs | Refused]:
@@ -83,7 +83,7 @@ def ask(engine: Predict, batch: Sequence[Work], probe: Arrays, calls: list[Call]
     except Exception as error:  # noqa: BLE001  # whatever an engine raises, its callers are told and others served
         failure = error
     ended = perf_counter_ns()
-    calls.append(Call(shared, ended - started, frozenset([work.model for work in batch])))
+    calls.append(Call(shared, ended - started, {work.model for work in batch}))
     for work in batch:
         work.started, work.ended, work.shared = started, ended, shared
     if failure is None:

@@ -97,8 +97,9 @@ class Served:
 
     def _executed(self, call: Call) -> None:
         """A call counts once for each model that had a request in it, and for the graph's own where none had."""
+        names = call.models or (self.name,)
         for model in self.models:
-            if model.name in (call.models or (self.name,)):
+            if model.name in names:
                 model.executed(call.rows, call.nanoseconds)
 
 
@@ -217,7 +218,9 @@ class Model:
             raise
         except AttarError as error:
             raise BadRequest(str(error)) from error
-        infer.rows = served.models[0].signature.rows({name: array.shape for name, array in infer.inputs.items()})
+        graph = served.models[0].signature
+        infer.rows = graph.rows({name: array.shape for name, array in infer.inputs.items()})
+        graph.check_values(infer.inputs)
 
 
 def check_pictures(preprocess: Mapping[str, Sequence[Step]], raw: Arrays, most: int) -> None:

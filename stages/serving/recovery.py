@@ -33,13 +33,15 @@ class Recovery:
     async def run(self) -> None:
         while True:
             await asyncio.sleep(PROBE_SECONDS)
-            given_up = [await self._mend(served) for served in self._repository.served() if served.batcher.failures]
+            given_up = [await self._mend(served) for served in self._repository.served()]
             if any(given_up) and self._repository.live:
                 log.error("an engine fails although it was opened anew; only another process may help, so liveness fails")
             self._repository.live = not any(given_up)
 
     async def _mend(self, served: Served) -> bool:
         """Do the next thing that may help; whether nothing is left to do."""
+        if served not in self._repository.served() or not served.batcher.failures:
+            return False  # it was replaced while another was mended, or answers
         tried = self._count_reopened(served)
         repeatedly = served.batcher.failures >= FAILURES * (1 + tried)
         if repeatedly and tried < REOPENS:

@@ -198,7 +198,7 @@ class Repository:
 
     async def _unload(self, name: str) -> None:
         async with self._one_at_a_time:
-            there = name in self.sources.names()
+            there = name in await asyncio.to_thread(self.sources.names)
             if not there and name not in self._served:
                 self.sources.paths(name)
             self._replace(name, [])
@@ -228,7 +228,7 @@ class Repository:
             await asyncio.to_thread(observer.close)
 
     async def _load(self, name: str) -> None:
-        paths = self.sources.paths(name)
+        paths = await asyncio.to_thread(self.sources.paths, name)
         self._check_names(name)
         fresh = await self._opened(name, paths)
         self._replace(name, fresh)

@@ -60,12 +60,17 @@ class Supervisor:
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     async def _finish(self, name: str, work: Awaitable[None], *, endless: bool = False) -> None:
+        again = "; it is started again" if endless else ""
         try:
             await work
             if not endless:
                 return
-            log.error("the background task %r ended; it is started again", name)
+            log.error("the background task %r ended%s", name, again)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task and task.cancelling():  # by ``close``, or at the end of the loop
+                raise
+            log.error("the background task %r was cancelled by what it waited for%s", name, again)
         except Exception:
-            again = "; it is started again" if endless else ""
             log.exception("the background task %r failed%s", name, again)
         self._ends[name] += 1

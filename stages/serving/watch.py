@@ -54,7 +54,8 @@ class Watcher:
         for name in [name for name, looks in self._gone.items() if looks >= GONE_LOOKS]:
             seen.pop(name, None)
             log.warning("the folder of %s was removed", name)
-            await self.repository.unload(name)
+            with suppress(NotFound):  # it was unloaded just now
+                await self.repository.unload(name)
 
     def _note_away(self, away: set[Path]) -> None:
         for root in away - self._away:
