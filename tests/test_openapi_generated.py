@@ -44,15 +44,15 @@ def described(server: Target) -> Any:
 
 
 def complete(body: Any) -> Any:
-    """What no schema tells: there are as many numbers as the shape says, an output is asked for once, and an integer is written
-    without a point.
+    """What no schema tells: there are as many numbers as the shape says, none so large that the answer is Inf, an output is
+    asked for once, and an integer is written without a point.
     """
     data = [tensor.pop("data") for tensor in body["inputs"]]
     made = integers(body)
     for tensor, numbers in zip(made["inputs"], data, strict=True):
         flat = [each for each in numbers if not isinstance(each, list)] or [0]
         size = prod(tensor["shape"])
-        tensor["data"] = (flat * size)[:size]
+        tensor["data"] = [each / 1e9 if abs(each) > 1e30 else each for each in (flat * size)[:size]]
     if "outputs" in made:
         made["outputs"] = list({each["name"]: each for each in made["outputs"]}.values())
     return made

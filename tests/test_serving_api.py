@@ -154,7 +154,7 @@ def test_an_output_that_json_has_no_number_for(client: Any, value: float) -> Non
     ):
         with pytest.raises(InferenceServerException, match="'logits' holds Inf or NaN") as refused:
             client.infer("points", inputs, outputs=[output])
-        assert refused.value.status() == "500"
+        assert refused.value.status() == "400"
     assert not np.isfinite(client.infer("points", inputs).as_numpy("logits")).all()
 
 

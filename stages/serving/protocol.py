@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 
 from attar.models.task import Array
-from attar.stages.serving.errors import BadRequest, EngineFailed, shown
+from attar.stages.serving.errors import BadRequest, shown
 from attar.stages.serving.tensors import datatype, objects, to_bytes, to_json
 
 if TYPE_CHECKING:
@@ -94,9 +94,13 @@ def answer(infer: Infer, found: Mapping[str, Array], model: str, version: str, l
 
 
 def check_finite(name: str, values: Array) -> None:
-    """Raises EngineFailed for an output that cannot be told in numbers as texts have them."""
+    """Raises BadRequest for Inf and NaN in an output that is to be written as text. Values that are too large for the
+    model lead there, so it is no fault of the server."""
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise EngineFailed(f"the output {name!r} holds Inf or NaN, which JSON has no numbers for; ask for it as binary data")
+        raise BadRequest(
+            f"the output {name!r} holds Inf or NaN for these values, which JSON has no numbers for; send others, or ask for "
+            "binary data"
+        )
 
 
 def top(values: Array, classes: int, labels: Sequence[str]) -> Array:
