@@ -40,8 +40,9 @@ def check_kind(task: Task, name: str, step: Any) -> None:
 
 
 def check_file(task: Task, step: FileStep) -> None:
-    listed = {item.resolve() for item in task.data() if isinstance(item, Path)}
-    if step.file.resolve() not in listed:
+    listed = [item for item in task.data() if isinstance(item, Path)]
+    within = {place for file in (step.file.absolute(), step.file.resolve()) for place in (file, *file.parents)}
+    if not any(item.absolute() in within for item in listed) and not any(item.resolve() in within for item in listed):
         raise StageError(
             f"{place(task)} reads {step.file}, which {type(task).__name__}.data() does not list: "
             "if it changed, nothing would be made again; add its path there"

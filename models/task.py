@@ -129,7 +129,11 @@ class Task(ABC):
 
     @abstractmethod
     def data(self) -> Sequence[Path | str]:
-        """The files that the splits are read from, or version strings. Their content decides what is made again."""
+        """The files that the splits are read from, or version strings. Their content decides what is made again.
+
+        A folder stands for every file in it and in those inside it, by their names in there: what lies in a folder for each
+        class is best named so. Hidden files do not count.
+        """
 
     @abstractmethod
     def split(self, name: SplitName) -> Split:

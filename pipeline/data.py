@@ -3,83 +3,114 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from attar.pipeline import files
 from attar.pipeline.errors import StageError
-from attar.pipeline.store import digest_of
+from attar.pipeline.files import FileState, NameDigests
 
-Entry = dict[str, Any]
+FORMAT = 2
+"""Of what ``DataState.to_json`` returns."""
+UNSEEN = (0, 0, "")
+"""Size, mtime and digest of a file before it is looked at."""
 
 
-def entries(items: Iterable[Path | str]) -> list[Entry]:
-    """What is remembered of ``Task.data()``. Raises StageError for a missing file, and for what is neither file nor version."""
+class FolderState(NamedTuple):
+    """A folder, and every file in it and in those inside it."""
+
+    path: str
+    files: list[FileState]
+
+
+Item = str | FileState | FolderState
+"""A version string, a file or a folder."""
+
+
+@dataclass(frozen=True)
+class DataState:
+    """What ``Task.data()`` named, in its order, and how each file was when it was last looked at."""
+
+    items: list[Item]
+    names: NameDigests
+    """Of the folders where files were named: one that is added there may belong to the data, so the task is asked again."""
+
+    def to_json(self) -> dict[str, Any]:
+        items = [{"folder": item.path, "files": item.files} if isinstance(item, FolderState) else item for item in self.items]
+        return {"items": items, "names": self.names}
+
+    @classmethod
+    def from_json(cls, note: Mapping[str, Any]) -> DataState:
+        return cls([_read_item(item) for item in note["items"]], note["names"])
+
+    def list_files(self) -> Iterator[FileState]:
+        for item in self.items:
+            if isinstance(item, FileState):
+                yield item
+            elif isinstance(item, FolderState):
+                yield from item.files
+
+
+def _read_item(item: Any) -> Item:
+    if isinstance(item, dict):
+        return FolderState(item["folder"], [FileState(*row) for row in item["files"]])
+    return item if isinstance(item, str) else FileState(*item)
+
+
+def inspect_data(items: Iterable[Path | str]) -> DataState:
+    """Look at what ``Task.data()`` returned. Raises StageError for a missing file, and for what is neither path nor version."""
     if isinstance(items, str | Path) or not all(isinstance(item, str | Path) for item in items):
         raise StageError(f"the task's data() returned {items!r}; it must return a list of paths and version strings")
-    return [of_version(item) if isinstance(item, str) else of_file(item) for item in items]
+    return _inspect([item if isinstance(item, str) else FileState(str(item.absolute()), *UNSEEN) for item in items])
 
 
-def of_version(text: str) -> Entry:
-    return {"version": text, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+def refresh_data(known: DataState) -> DataState | None:
+    """The same items as they are now; None where files came or went beside them, and the task must be asked again."""
+    files.remember_files(known.list_files())
+    try:
+        found = _inspect(known.items)
+    except StageError:  # a file is gone; the task says what there is instead
+        return None
+    return found if found.names == known.names else None
 
 
-def of_file(path: Path) -> Entry:
-    size, mtime = stamp(path)
-    where = path.absolute()
-    return {"file": str(where), "size": size, "mtime": mtime, "sha256": file_digest(where, size, mtime), "beside": beside(where)}
+def _inspect(items: Sequence[Item]) -> DataState:
+    """The same items as they are now, whatever is said of them here."""
+    found = files.stamp_paths(item.path for item in items if not isinstance(item, str))
+    inside = {path: files.stamp_folder(path) for path in found.folders}
+    states = files.hash_files(found.files | {path: stamp for each in inside.values() for path, stamp in each.items()})
+    places: dict[str, Item] = {**states, **{path: FolderState(path, [states[each] for each in inside[path]]) for path in inside}}
+    return DataState([item if isinstance(item, str) else places[item.path] for item in items], found.names)
 
 
-def beside(path: Path) -> str:
-    """Digest of the names in the file's folder that end like it: a file that is added there may belong to the data."""
-    names = sorted(each.name for each in path.parent.iterdir() if each.suffix == path.suffix)
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:32]
+def list_changed(known: DataState) -> list[str]:
+    """The files, and the folders, that are not what they were when this was looked at."""
+    return [item.path for item in known.items if not isinstance(item, str) and has_changed(item)]
 
 
-def refreshed(known: list[Entry]) -> list[Entry] | None:
-    """The same entries, hashed again where a file changed; None when files came or went and the task must be asked again."""
-    made: list[Entry] = []
-    for each in known:
-        path = Path(each["file"]) if "file" in each else None
-        if path and (not path.is_file() or beside(path) != each["beside"]):
-            return None
-        made.append(each if path is None or stamp(path) == (each["size"], each["mtime"]) else of_file(path))
-    return made
+def has_changed(item: FileState | FolderState) -> bool:
+    try:
+        if isinstance(item, FileState):
+            return files.stamp_file(item.path) != (item.size, item.mtime)
+        return files.stamp_folder(item.path) != {each.path: (each.size, each.mtime) for each in item.files}
+    except StageError:  # it is gone
+        return True
 
 
-def changed(known: Iterable[Entry]) -> list[str]:
-    """The files that are not what they were when these entries were made."""
-    files = [(Path(each["file"]), (each["size"], each["mtime"])) for each in known if "file" in each]
-    return [str(path) for path, was in files if not path.is_file() or stamp(path) != was]
-
-
-def content(known: Iterable[Entry]) -> list[list[str]]:
-    """What counts in a key: names and bytes in the task's order, not places and times."""
-    return [[Path(each.get("file", "")).name, each["sha256"]] for each in known]
-
-
-def folder(path: Path) -> dict[str, str]:
-    """The digest of every file in a folder, by its name in there. Hidden ones do not count: they are notes of some tool."""
-    files = {each.relative_to(path): each for each in sorted(path.rglob("*")) if each.is_file()}
-    shown = {name: each for name, each in files.items() if not any(part.startswith(".") for part in name.parts)}
-    return {name.as_posix(): file_digest(each.absolute(), *stamp(each)) for name, each in shown.items()}
-
-
-def together(path: Path) -> dict[str, str]:
-    """The digests of a file and of those beside it whose names begin with its own, by what follows it there."""
-    files = sorted(each for each in path.parent.iterdir() if each.name.startswith(path.name) and each.is_file())
-    return {each.name.removeprefix(path.name): file_digest(each.absolute(), *stamp(each)) for each in files}
-
-
-def stamp(path: Path) -> tuple[int, int]:
-    """Size and mtime. Raises StageError when there is no such file."""
-    if not path.is_file():
-        raise StageError(f"there is no file {path}")
-    return path.stat().st_size, path.stat().st_mtime_ns
-
-
-@lru_cache(maxsize=4096)
-def file_digest(path: Path, size: int, mtime: int) -> str:
-    """Digest of a file as it was at this size and mtime."""
-    return digest_of(path)
+def describe_content(state: DataState) -> list[Any]:
+    """What counts in a key: names and bytes in the task's order, and which files lie together; not places and times."""
+    folders: dict[str, int] = {}
+    content: list[Any] = []
+    for item in state.items:
+        if isinstance(item, str):
+            content.append(["", hashlib.sha256(item.encode()).hexdigest()])
+        elif isinstance(item, FolderState):
+            content.append({each.path.removeprefix(item.path).lstrip("/"): each.sha256 for each in item.files})
+        else:
+            folder, _, name = item.path.rpartition("/")
+            content.append([name, item.sha256, folders.setdefault(folder, len(folders))])
+    if len(folders) > 1:
+        return content
+    return [each[:2] if isinstance(each, list) else each for each in content]

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from attar.pipeline import data, machine, names
+from attar.pipeline import data, files, machine, names
+from attar.pipeline.files import FileState
 from attar.pipeline.fingerprint import Fingerprint
 from attar.pipeline.stage import Artifact, Stage
 from attar.pipeline.store import Store, canonical
@@ -21,7 +22,9 @@ class Keys:
 
     def __init__(self, store: Store, code: Fingerprint) -> None:
         self.store, self.code = store, code
-        self.entries: dict[str, list[data.Entry]] = {}
+        self.data: dict[str, data.DataState] = {}
+        self.digests: dict[str, str] = {}
+        self.recalled: set[str] = set()
 
     def deciders(self, stage: Stage[Any], inputs: Mapping[str, Artifact], *, may_import: bool) -> Deciders | None:
         """None when the data of its task are not known yet (the task was never run and ``may_import`` is off).
@@ -39,6 +42,7 @@ class Keys:
         libraries = dict(code.packages)
         for library in {*kind.libraries, *(library for artifact in inputs.values() for library in artifact.libraries)}:
             libraries |= self.code.of([f"{library}:"]).packages
+        self.recall_files(stage, may_write=may_import)
         found: Deciders = {
             "stage": kind.__qualname__,
             "settings": settings(stage),
@@ -61,21 +65,37 @@ class Keys:
 
         Remembered under what ``Task.data`` may depend on: the task's code, where that code is, and ``ATTAR_DATA``.
         """
-        if task not in self.entries:
+        if task not in self.digests:
             place = str(self.code.path(names.split(task)[0]))
-            note = f"data/{digest([self.code.of([task]).digest, place, os.environ.get('ATTAR_DATA')])}.json"
+            code = self.code.of([task]).digest
+            note = f"data/{digest([data.FORMAT, code, place, os.environ.get('ATTAR_DATA')])}.json"
             known = self.store.read_note(note)
-            found = data.refreshed(known) if known is not None else None
+            before = None if known is None else data.DataState.from_json(known)
+            found = None if before is None else data.refresh_data(before)
             if found is None and not may_import:
                 return None
-            self.entries[task] = data.entries(names.load(task)().data()) if found is None else found
-            if may_import:
-                self.store.write_note(note, self.entries[task])
-        return digest(data.content(self.entries[task]))
+            self.data[task] = data.inspect_data(names.load(task)().data()) if found is None else found
+            self.digests[task] = digest(data.describe_content(self.data[task]))
+            if may_import and self.data[task] != before:
+                self.store.write_note(note, self.data[task].to_json())
+        return self.digests[task]
+
+    def recall_files(self, stage: Stage[Any], *, may_write: bool) -> None:
+        """Rely on what an earlier process hashed of the files that settings name, where sizes and mtimes are the same."""
+        for kind, path in places(stage).values():
+            note = f"data/{digest([data.FORMAT, kind, str(path)])}.json"
+            if note in self.recalled:
+                continue
+            self.recalled.add(note)
+            known = [FileState(*row) for row in self.store.read_note(note) or []]
+            files.remember_files(known)
+            found = list(files.hash_files(LISTED[kind](str(path))).values())
+            if may_write and found != known:
+                self.store.write_note(note, found)
 
     def edited(self, stage: Stage[Any], deciders: Deciders) -> list[str]:
         """Files of code and data, and those that settings name, that are no longer what these deciders were computed from."""
-        changed = data.changed(each for known in self.entries.values() for each in known)
+        changed = [path for known in self.data.values() for path in data.list_changed(known)]
         return [*self.code.edited(deciders["code"]), *changed, *moved(stage, deciders["settings"])]
 
 
@@ -107,27 +127,37 @@ def code_names(stage: Stage[Any]) -> list[str]:
 def settings(stage: Stage[Any]) -> dict[str, Any]:
     """The settings that decide the result, as JSON; files and folders by their content."""
     values: dict[str, Any] = stage.model_dump(mode="json", include=set(stage.deciding()))
-    return values | {field: read(path) for field, (path, read) in places(stage, values).items()}
+    return values | {field: digest_place(kind, path) for field, (kind, path) in places(stage).items()}
 
 
 def moved(stage: Stage[Any], known: Mapping[str, Any]) -> list[str]:
     """The files and folders among the settings whose content is no longer the known one."""
-    named = places(stage, stage.model_dump(mode="json", include=set(stage.deciding())))
-    return [str(path) for field, (path, read) in named.items() if not path.exists() or read(path) != known[field]]
+    named = places(stage).items()
+    return [str(path) for field, (kind, path) in named if not path.exists() or digest_place(kind, path) != known[field]]
 
 
-def places(stage: Stage[Any], values: Mapping[str, Any]) -> dict[str, tuple[Path, Callable[[Path], str]]]:
-    """The settings that name a file or a folder, and what gives the digest of what is there."""
-    named = [(field, read) for kind, read in CONTENT.items() for field in type(stage).named(kind)]
-    return {field: (Path(values[field]), read) for field, read in named if values.get(field) is not None}
+def places(stage: Stage[Any]) -> dict[str, tuple[str, Path]]:
+    """The deciding settings that name a file or a folder: which of ``LISTED`` it is, and where."""
+    values = {field: getattr(stage, field) for field in stage.deciding()}
+    named = [(field, kind) for kind in LISTED for field in type(stage).named(kind)]
+    return {field: (kind, Path(values[field]).absolute()) for field, kind in named if values.get(field) is not None}
 
 
-CONTENT: Mapping[str, Callable[[Path], str]] = {
-    "file": lambda path: data.file_digest(path, *data.stamp(path)),
-    "files": lambda path: digest(data.together(path)),
-    "folder": lambda path: digest(data.folder(path)),
+LISTED: Mapping[str, Callable[[str], Mapping[str, files.Stamp]]] = {
+    "file": lambda path: {path: files.stamp_file(path)},
+    "files": files.stamp_together,
+    "folder": files.stamp_folder,
 }
-"""Digest of what a setting names, by what it is."""
+"""Sizes and mtimes of the files that a setting names, by what it is."""
+
+
+def digest_place(kind: str, path: Path) -> str:
+    """Digest of what is there; of several files, by what follows the path in their names."""
+    whole = str(path)
+    found = files.hash_files(LISTED[kind](whole))
+    if kind == "file":
+        return found[whole].sha256
+    return digest({each.removeprefix(whole).lstrip("/"): state.sha256 for each, state in found.items()})
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> Iterator[str]:

@@ -26,6 +26,8 @@ from attar.pipeline.stage import A, Artifact, Facts
 
 RECORDED = {"key", "digest", "files", "slot", "deciders", "seconds", "made"}
 NOT_PAYLOAD = ("facts.json", "record.json")
+PIECE = 2**18
+"""Bytes that are read and hashed at a time."""
 KEPT = "kept.txt"
 """In an unfinished work's folder: where the files are that its stage shares with others."""
 
@@ -256,7 +258,7 @@ class Store:
         with disk(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            temporary.write_text(canonical(value, indent=1))
+            temporary.write_text(canonical(value), encoding="utf-8")
             temporary.replace(path)
 
 
@@ -284,5 +286,9 @@ def size_of(folder: Path) -> int:
 
 
 def digest_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256, in pieces that small files fill once: ``hashlib.file_digest`` takes twice as long for those."""
+    made = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(PIECE):
+            made.update(piece)
+    return made.hexdigest()

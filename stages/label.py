@@ -92,7 +92,7 @@ def check_reads(task: Task, teacher: Model) -> None:
 
 def read_by(task: Task) -> str:
     """Digest of the task's data where it answers in its own way, which may look at them; nothing where it does not."""
-    return "" if type(task).answer is Task.answer else keys.digest(data.content(data.entries(task.data())))
+    return "" if type(task).answer is Task.answer else keys.digest(data.describe_content(data.inspect_data(task.data())))
 
 
 def missing(todo: Sequence[Shard], work: Path, folder: Path) -> list[Shard]:

@@ -1,0 +1,185 @@
+"""Files: their sizes, mtimes and digests.
+
+One ``stat`` a file, one listing a folder; a file is read once for each size and mtime that it has.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from stat import S_ISREG
+from typing import NamedTuple
+
+from attar.pipeline.errors import StageError
+from attar.pipeline.progress import advance
+from attar.pipeline.store import digest_of
+
+READERS = 4
+"""Files that are read at a time: the disk, and not one core, is to be what is waited for."""
+PART = 32
+"""Files that a reader takes at once."""
+Stamp = tuple[int, int]
+"""Size in bytes and mtime in nanoseconds."""
+NameDigests = dict[str, dict[str, str]]
+"""By folder and by ending: digest of the names in that folder that end so."""
+
+
+class FileState(NamedTuple):
+    """A file, and the digest of what it held at this size and mtime."""
+
+    path: str
+    size: int
+    mtime: int
+    sha256: str
+
+
+_hashed: dict[str, FileState] = {}
+"""By path: what this process read, or was told by ``remember_files``."""
+
+
+def remember_files(states: Iterable[FileState]) -> None:
+    """Let this process rely on digests that another one computed."""
+    _hashed.update((state.path, state) for state in states)
+
+
+def hash_files(stamps: Mapping[str, Stamp]) -> dict[str, FileState]:
+    """The states of these files, by absolute path; those that are known at this size and mtime are not read.
+
+    Raises StageError for one that cannot be read.
+    """
+    unknown = [path for path, stamp in stamps.items() if path not in _hashed or _hashed[path][1:3] != stamp]
+    for path, digest in zip(unknown, _read(unknown), strict=True):
+        _hashed[path] = FileState(path, *stamps[path], digest)
+    return {path: _hashed[path] for path in stamps}
+
+
+def _read(paths: list[str]) -> Iterator[str]:
+    """The digest of each."""
+    parts = [paths[start : start + PART] for start in range(0, len(paths), PART)]
+    if len(parts) < 2:
+        yield from map(_digest, paths)
+        return
+    with ThreadPoolExecutor(READERS) as pool:
+        for number, digests in enumerate(pool.map(_digests, parts)):
+            advance("hashing files", number * PART, len(paths))
+            yield from digests
+
+
+def _digests(paths: list[str]) -> list[str]:
+    return [_digest(path) for path in paths]
+
+
+def _digest(path: str) -> str:
+    try:
+        return digest_of(Path(path))
+    except OSError as error:
+        raise StageError(f"{path} cannot be read: {error.strerror}; it decides what is made, so it must be readable") from error
+
+
+@dataclass(frozen=True)
+class PathStamps:
+    """What is at some absolute paths."""
+
+    files: dict[str, Stamp] = field(default_factory=dict)
+    folders: list[str] = field(default_factory=list)
+    names: NameDigests = field(default_factory=dict)
+    """Of the folders that ``files`` lie in, for the endings that those have."""
+
+
+def stamp_paths(paths: Iterable[str]) -> PathStamps:
+    """Look at these absolute paths; each folder that they lie in is listed once. Raises StageError where there is nothing."""
+    wanted: dict[str, set[str]] = defaultdict(set)
+    for path in paths:
+        folder, _, name = path.rpartition("/")
+        wanted[folder].add(name)
+    found = PathStamps()
+    for folder, inside in wanted.items():
+        _scan(folder, inside, found)
+    return found
+
+
+def _scan(folder: str, wanted: set[str], found: PathStamps) -> None:
+    """Add what is in one folder. An entry's own ``stat`` takes half as long as that of its path."""
+    by_ending: dict[str, list[str]] = defaultdict(list)
+    left, endings = set(wanted), set[str]()
+    if Path(folder or "/").is_dir():
+        with os.scandir(folder or "/") as entries:
+            for entry in entries:
+                name = entry.name
+                by_ending[ending := _ending(name)].append(name)
+                if name in left and entry.is_file():
+                    stat = entry.stat()
+                    found.files[f"{folder}/{name}"] = (stat.st_size, stat.st_mtime_ns)
+                    left.remove(name)
+                    endings.add(ending)
+    for path in (f"{folder}/{name}" for name in sorted(left)):
+        if Path(path).is_dir():
+            found.folders.append(path)
+        else:
+            found.files[path] = stamp_file(path)
+            endings.add(_ending(path.rpartition("/")[2]))
+    if endings:
+        found.names[folder] = {ending: _digest_names(by_ending[ending]) for ending in sorted(endings)}
+
+
+def _digest_names(names: list[str]) -> str:
+    return sha256("\n".join(sorted(names)).encode(errors="surrogateescape")).hexdigest()[:32]
+
+
+def _ending(name: str) -> str:
+    """As ``Path.suffix``, which takes ten times as long."""
+    start, dot, end = name.rpartition(".")
+    return dot + end if start and end else ""
+
+
+def stamp_file(path: str) -> Stamp:
+    """Size and mtime. Raises StageError where there is no file."""
+    try:
+        stat = Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StageError(f"there is no file {path}") from error
+    if not S_ISREG(stat.st_mode):
+        raise StageError(f"there is no file {path}, but something else; name a file")
+    return stat.st_size, stat.st_mtime_ns
+
+
+def stamp_folder(folder: str) -> dict[str, Stamp]:
+    """Size and mtime of every file in a folder and in those inside it, by absolute path and in the order of their names.
+
+    Links count as what they lead to. Hidden files and folders do not count: they are notes of some tool. Raises StageError where
+    there is no folder, for a link that leads nowhere, and for one to a folder that it is in.
+    """
+    if not Path(folder).is_dir():
+        raise StageError(f"there is no folder {folder}")
+    stamps: dict[str, Stamp] = {}
+    todo = [(folder, frozenset[tuple[int, int]]())]
+    while todo:
+        place, above = todo.pop()
+        stat = Path(place).stat()
+        if (own := (stat.st_dev, stat.st_ino)) in above:
+            raise StageError(
+                f"{place} is a link to a folder that it is in, so it has no end; take it away, or hide it with a dot"
+            )
+        with os.scandir(place) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    todo.append((entry.path, above | {own}))
+                elif entry.is_file():
+                    found = entry.stat()
+                    stamps[entry.path] = (found.st_size, found.st_mtime_ns)
+                elif entry.is_symlink():
+                    raise StageError(f"{entry.path} is a link that leads nowhere; mend it, or take it away")
+    return dict(sorted(stamps.items()))
+
+
+def stamp_together(path: str) -> dict[str, Stamp]:
+    """Size and mtime of a file and of those beside it whose names begin with its own."""
+    found = (each for each in sorted(Path(path).parent.iterdir()) if each.name.startswith(Path(path).name))
+    return {str(each): stamp_file(str(each)) for each in found if each.is_file()}

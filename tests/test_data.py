@@ -1,0 +1,269 @@
+"""Many files: what looking at them costs, counted by what the operating system is asked, and what of them is in a key."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attar.pipeline import data, files, keys
+from attar.pipeline.errors import StageError
+from attar.pipeline.fingerprint import Fingerprint
+from attar.pipeline.keys import Keys
+from attar.pipeline.progress import listening
+from attar.pipeline.store import Store
+from tests.toy import Source, Tasked
+
+MANY = 400
+_counters: list[Counter[str]] = []
+
+
+def _count(event: str, arguments: tuple[Any, ...]) -> None:
+    if not _counters or event not in ("os.scandir", "os.listdir", "open"):
+        return
+    what = "read" if event == "open" and str(arguments[0]).endswith(".png") else "listed" if event != "open" else "other"
+    _counters[-1][what] += 1
+
+
+sys.addaudithook(_count)
+
+
+@contextmanager
+def counted() -> Iterator[Counter[str]]:
+    """How often folders are ``listed`` and pictures ``read`` inside."""
+    _counters.append(Counter())
+    try:
+        yield _counters[-1]
+    finally:
+        _counters.pop()
+
+
+@pytest.fixture
+def another_process(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Forget what this process hashed."""
+    return lambda: monkeypatch.setattr(files, "_hashed", {})
+
+
+def write_pictures(folder: Path, count: int) -> Path:
+    folder.mkdir(parents=True)
+    for number in range(count):
+        (folder / f"{number:05}.png").write_text(str(number))
+    return folder
+
+
+def digest(*items: Path | str) -> str:
+    return keys.digest(data.describe_content(data.inspect_data(items)))
+
+
+@pytest.fixture
+def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A task that lists many pictures, in two folders."""
+    for name in "ab":
+        write_pictures(tmp_path / "pictures" / name, MANY // 2)
+    task = "from pathlib import Path\nclass T:\n    def data(self): return sorted(Path(__file__).parent.glob('pictures/*/*'))\n"
+    (tmp_path / "many_task.py").write_text(task)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def data_digest(home: Path, *, may_import: bool) -> str | None:
+    found = Keys(Store(home / "store"), Fingerprint(home)).deciders(Tasked(task="many_task:T"), {}, may_import=may_import)
+    return None if found is None else str(found["data"])
+
+
+def test_a_plan_lists_each_folder_once_and_reads_only_what_changed(
+    listed: Path, another_process: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "many_task", raising=False)
+    with counted() as first:
+        one = data_digest(listed, may_import=True)
+    assert first["read"] == MANY
+    another_process()
+    with counted() as again:
+        assert data_digest(listed, may_import=False) == one
+    assert again["read"] == 0
+    assert again["listed"] <= 10  # two folders, and those where code is looked for
+    (listed / "pictures" / "a" / "00007.png").write_text("other")
+    another_process()
+    with counted() as changed:
+        assert data_digest(listed, may_import=False) != one
+    assert changed["read"] == 1
+    (listed / "pictures" / "b" / "more.png").write_text("more")
+    assert data_digest(listed, may_import=False) is None  # only the task knows whether it belongs to the data
+
+
+def test_every_file_is_hashed_once_however_many_there_are(tmp_path: Path, another_process: Callable[[], None]) -> None:
+    shown: list[tuple[str, int, int, str]] = []
+    folder = write_pictures(tmp_path / "pictures", MANY)
+    another_process()
+    with counted() as first, listening(lambda *said: shown.append(said)):
+        one = digest(*sorted(folder.iterdir()))
+    assert first["read"] == MANY
+    assert shown[0] == ("hashing files", 0, MANY, "")
+    assert [done for _, done, _, _ in shown] == sorted({done for _, done, _, _ in shown})
+    with counted() as again:  # a stage of the same process asks again
+        assert digest(*sorted(folder.iterdir())) == one
+    assert again["read"] == 0
+
+
+def test_which_files_lie_together_counts_and_where_they_are_does_not(tmp_path: Path) -> None:
+    """A picture that is moved to the next class's folder has the same name, bytes and place in the list."""
+    for place in ("here", "there"):
+        for name in "ab":
+            write_pictures(tmp_path / place / name, 1)
+    (tmp_path / "here/a/00001.png").write_text("1")
+    (tmp_path / "there/a/00001.png").write_text("1")
+    here, there = (sorted((tmp_path / place).glob("*/*")) for place in ("here", "there"))
+    assert digest(*here) == digest(*there)
+    (tmp_path / "there/a/00001.png").rename(tmp_path / "there/b/.first")
+    (tmp_path / "there/b/00000.png").rename(tmp_path / "there/b/00002.png")
+    (tmp_path / "there/b/.first").rename(tmp_path / "there/b/00001.png")
+    (tmp_path / "here/b/00000.png").rename(tmp_path / "here/b/00002.png")
+    here, there = (sorted((tmp_path / place).glob("*/*")) for place in ("here", "there"))
+    assert [path.name for path in here] == [path.name for path in there]
+    assert [path.read_text() for path in here] == [path.read_text() for path in there]
+    assert digest(*here) != digest(*there)
+
+
+def test_files_of_one_folder_count_by_their_names_and_bytes(tmp_path: Path) -> None:
+    first, second = sorted(write_pictures(tmp_path / "pictures", 2).iterdir())
+    assert data.describe_content(data.inspect_data([first, "version 1", second])) == [
+        ["00000.png", "5feceb66ffc86f38d952786c6d696c79c2dbc239dd4e91b46729d73a27fb57e9"],  # echo -n 0 | sha256sum
+        ["", "b19f8edae2ee6c225b7278b289c2823ab9accfa225c5d67c4bef270b88ea55f0"],  # echo -n 'version 1' | sha256sum
+        ["00001.png", "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"],
+    ]
+
+
+CHANGES: dict[str, Callable[[Path], Any]] = {
+    "add": lambda folder: (folder / "b/deep/more.png").write_text("more"),
+    "change": lambda folder: (folder / "b/deep/00000.png").write_text("more"),
+    "rename": lambda folder: (folder / "a/00000.png").rename(folder / "a/renamed.png"),
+    "move": lambda folder: (folder / "a/00000.png").rename(folder / "b/00000.png"),
+    "remove": lambda folder: (folder / "a/00000.png").unlink(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_folder_stands_for_all_that_is_in_it(tmp_path: Path, change: str) -> None:
+    folder = tmp_path / "pictures"
+    for name in ("a", "b/deep"):
+        write_pictures(folder / name, 2)
+    before = data.inspect_data([folder])
+    assert [len(item.files) for item in before.items if isinstance(item, data.FolderState)] == [4]
+    assert data.refresh_data(data.DataState.from_json(before.to_json())) == before
+    CHANGES[change](folder)
+    assert data.list_changed(before) == [str(folder)]
+    after = data.refresh_data(before)
+    assert after is not None
+    assert data.describe_content(after) != data.describe_content(before)
+
+
+def test_a_folder_s_place_and_its_hidden_files_do_not_count(tmp_path: Path) -> None:
+    one = digest(write_pictures(tmp_path / "here" / "pictures", 2).parent)
+    (tmp_path / "here" / ".notes").mkdir()
+    (tmp_path / "here" / ".notes" / "note.png").write_text("note")
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert digest(tmp_path / "there") == one
+
+
+def test_links_count_as_what_they_lead_to(tmp_path: Path) -> None:
+    plain, linked = write_pictures(tmp_path / "plain" / "a", 2).parent, tmp_path / "linked"
+    linked.mkdir()
+    (linked / "a").symlink_to(plain / "a")
+    assert digest(linked) == digest(plain)
+    assert digest(linked / "a" / "00000.png", linked / "a") == digest(plain / "a" / "00000.png", plain / "a")
+    before = data.inspect_data([linked])
+    (plain / "a" / "00000.png").write_text("other")
+    assert data.list_changed(before) == [str(linked)]
+
+
+@pytest.mark.parametrize(("target", "message"), [("..", "has no end"), ("nowhere", "leads nowhere")])
+def test_links_that_cannot_be_followed(tmp_path: Path, target: str, message: str) -> None:
+    (write_pictures(tmp_path / "pictures", 1) / "link").symlink_to(target)
+    with pytest.raises(StageError, match=rf"pictures/link.* {message}"):
+        data.inspect_data([tmp_path / "pictures"])
+
+
+def test_a_folder_that_goes_away_is_asked_for_again(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "pictures", 1)
+    before = data.inspect_data([folder])
+    folder.rename(tmp_path / "elsewhere")
+    assert data.list_changed(before) == [str(folder)]
+    assert data.refresh_data(before) is None
+
+
+@pytest.mark.parametrize("name", [".", "..", "/"])
+def test_any_folder_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(files, "stamp_folder", lambda folder: {})  # nobody is to read all of the disk
+    monkeypatch.chdir(tmp_path)
+    (item,) = data.inspect_data([Path(name)]).items
+    assert isinstance(item, data.FolderState)
+
+
+def test_what_is_no_file_and_what_cannot_be_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(StageError, match=r"there is no file .*pipe, but something else; name a file"):
+        data.inspect_data([tmp_path / "pipe"])
+    with pytest.raises(StageError, match=r"there is no file .*gone\.png"):
+        data.inspect_data([tmp_path / "gone.png"])
+    with pytest.raises(StageError, match=r"gone\.png cannot be read: No such file"):
+        files.hash_files({str(tmp_path / "gone.png"): (1, 1)})
+
+
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    file = tmp_path / os.fsdecode(b"\xff.png")
+    file.write_text("0")
+    known = data.inspect_data([file])
+    store = Store(tmp_path / "store")
+    store.write_note("data/x.json", known.to_json())
+    assert data.DataState.from_json(store.read_note("data/x.json")) == known
+
+
+def test_a_file_that_a_setting_names_is_hashed_once_for_all_processes(
+    tmp_path: Path, another_process: Callable[[], None]
+) -> None:
+    file = tmp_path / "5.png"
+    file.write_text("5")
+
+    def settings(*, may_import: bool) -> Any:
+        another_process()
+        found = Keys(Store(tmp_path / "store"), Fingerprint(tmp_path)).deciders(Source(file=file), {}, may_import=may_import)
+        return None if found is None else found["settings"]
+
+    one = settings(may_import=True)
+    with counted() as plan:
+        assert settings(may_import=False) == one
+    assert plan["read"] == 0
+    file.write_text("6")
+    with counted() as plan:
+        assert settings(may_import=False) != one
+    assert plan["read"] == 1
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from attar.pipeline.store import Store
+store = Store(Path(sys.argv[1]))
+for number in range(100):
+    store.write_note("data/x.json", {"items": [f"{sys.argv[2]} {number}"] * 2000})
+"""
+
+
+def test_processes_that_write_one_note_leave_it_whole(tmp_path: Path) -> None:
+    Store(tmp_path).write_note("data/x.json", {"items": ["first"] * 2000})
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    writers = [subprocess.Popen([*command, name]) for name in "ab"]
+    while any(writer.poll() is None for writer in writers):
+        note = Store(tmp_path).read_note("data/x.json")
+        assert note is not None
+        assert len(set(note["items"])) == 1
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["x.json"]
