@@ -102,7 +102,7 @@ def at_peak(chosen: argparse.Namespace, running: Running, requests: Arrays, foun
 def measured(chosen: argparse.Namespace) -> Found:
     path = made_bundle(chosen)
     chosen.work.mkdir(parents=True, exist_ok=True)
-    manifest, _ = bundle.verified(path)
+    manifest = bundle.verified(path).manifest
     requests, found = bundle.requests(path, manifest), Found(manifest.name)
     os.sched_setaffinity(0, {chosen.load_core})
     with ExitStack() as stack:

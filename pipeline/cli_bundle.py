@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from attar.pipeline.errors import AttarError
-from attar.pipeline.options import JSON, STORE, TRUSTED, VERBOSE
+from attar.pipeline.options import ALLOW_NATIVE, JSON, STORE, TRUSTED, VERBOSE
 
 BUNDLE = click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
 
@@ -20,14 +20,20 @@ BUNDLE = click.argument("bundle", type=click.Path(exists=True, file_okay=False, 
 @click.command()
 @BUNDLE
 @TRUSTED
+@ALLOW_NATIVE
 @JSON
 @VERBOSE
-def check(bundle: Path, trusted: Path | None, as_json: bool, verbose: bool) -> None:
-    """Checksums, machine, verdict and golden requests of a bundle; exit code 4 when it is not fit to serve."""
+def check(bundle: Path, trusted: Path | None, allow_native: bool, as_json: bool, verbose: bool) -> None:
+    """Checksums, machine, verdict and golden requests of a bundle; exit code 4 when it is not fit to serve.
+
+    An engine that is native code is not loaded without --trusted or --allow-native; then the line says so, and its graph alone
+    answers the golden requests.
+    """
     from attar.stages import bundle as bundles
 
-    facts = bundles.check(bundle, trusted)
-    click.echo(json.dumps(facts, indent=1) if as_json else f"{bundle} is fit to serve: " + _line(facts))
+    facts = bundles.check(bundle, trusted, allow_native=allow_native)
+    found = "is fit to serve" if facts["engine"] == bundles.LOADED else "is whole and passed its gates"
+    click.echo(json.dumps(facts, indent=1) if as_json else f"{bundle} {found}: " + _line(facts))
 
 
 @click.command()
@@ -74,6 +80,8 @@ def sign(bundle: Path, key: Path, as_json: bool, verbose: bool) -> None:
     "--ca", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM: who signed the server's certificate."
 )
 @click.option("--figure", type=click.Path(dir_okay=False, path_type=Path), help="Where to draw the latencies, as SVG.")
+@TRUSTED
+@ALLOW_NATIVE
 @JSON
 @VERBOSE
 def bench(
@@ -83,6 +91,8 @@ def bench(
     rates: tuple[float, ...],
     url: str | None,
     figure: Path | None,
+    trusted: Path | None,
+    allow_native: bool,
     as_json: bool,
     verbose: bool,
     **server: Any,
@@ -97,9 +107,11 @@ def bench(
     if url is None:
         if ignored := [f"--{name.replace('_', '-')}" for name in ("model", "token_file", "ca") if server[name]]:
             raise click.UsageError(f"{', '.join(ignored)}: of a server; give its --url")
-        facts = engines.bench(bundle, batches, seconds, rates)
+        facts = engines.bench(bundle, batches, seconds, rates, trusted=trusted, allow_native=allow_native)
+    elif allow_native:
+        raise click.UsageError("--allow-native: the server at --url loaded the engine, nothing is loaded here; leave it out")
     else:
-        facts = servers.bench(bundle, url, servers.Asked.of(batches=batches, seconds=seconds, rates=rates, **server))
+        facts = servers.bench(bundle, url, servers.Asked.of(batches=batches, seconds=seconds, rates=rates, **server), trusted)
     shown = engines if url is None else servers
     if figure:
         figure.write_text(shown.figure(facts), encoding="utf-8")

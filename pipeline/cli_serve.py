@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from attar.pipeline.options import TRUSTED, VERBOSE
+from attar.pipeline.options import ALLOW_NATIVE, TRUSTED, VERBOSE
 
 if TYPE_CHECKING:
     from attar.stages.serving.server import Server
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--tls-cert", metavar="FILE", help="Certificate chain in PEM; speak TLS alone.")
 @click.option("--tls-key", metavar="FILE", help="Its private key, unless it stands in the same file.")
 @TRUSTED
+@ALLOW_NATIVE
 @click.option("--max-batch", type=click.IntRange(1), default=32, show_default=True, help="Rows of a batch at most.")
 @click.option("--preferred", multiple=True, type=click.IntRange(1), help="A batch size to cut longer queues to; may be repeated.")
 @click.option("--instances", type=click.IntRange(1, 1024), help="Engines of each model; as many as fit the cores unless given.")

@@ -22,4 +22,9 @@ TRUSTED = click.option(
     metavar="FILE",
     help="Public keys in PEM; a bundle must be signed by one of them, see `attar sign`.",
 )
+ALLOW_NATIVE = click.option(
+    "--allow-native",
+    is_flag=True,
+    help="Load an engine that is native code (TensorRT, OpenVINO) from a bundle that no --trusted key signed.",
+)
 VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")

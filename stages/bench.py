@@ -30,20 +30,29 @@ SHOWN = {"engine": "engine", "student_fp32": "student fp32"}
 """What is timed, and how a terminal calls it."""
 
 
-def bench(path: str | Path, batches: Sequence[int] = (1, 32), seconds: float = 3.0, rates: Sequence[float] = ()) -> Facts:
+def bench(
+    path: str | Path,
+    batches: Sequence[int] = (1, 32),
+    seconds: float = 3.0,
+    rates: Sequence[float] = (),
+    *,
+    trusted: Path | None = None,
+    allow_native: bool = False,
+) -> Facts:
     """Latency (microseconds a call) and throughput (samples a second) on one thread of one core, interleaved.
 
     Then the engine alone in an open loop, see ``opened``; ``rates``: samples a second, unless given 80 % of what the smallest
-    batches reach. About ``seconds`` for each batch size and rate. Raises Unfit for a bundle that is not whole or
-    not for this machine, and AttarError for a batch size that it does not promise.
+    batches reach. About ``seconds`` for each batch size and rate. ``trusted`` and ``allow_native``: as ``open_bundle`` has them.
+    Raises Unfit for a bundle that is not whole or not for this machine, and AttarError for a batch size that it does not promise.
     """
-    folder = Path(path)
-    manifest, _ = bundle.verified(folder)
-    promised(manifest, batches)
-    facts: dict[str, Any] = {"bundle": manifest.name, "machine": machine.describe(), "threads": 1, "batches": {}}
     with ExitStack() as stack:
+        found = stack.enter_context(bundle.verified(Path(path), trusted=trusted, allow_native=allow_native))
+        folder, manifest = found.root, found.manifest
+        promised(manifest, batches)
+        facts: dict[str, Any] = {"bundle": manifest.name, "machine": machine.describe(), "threads": 1, "batches": {}}
+        engine = bundle.opened(folder, manifest, threads=1, allow_native=found.trusts_native)
         models = {
-            "engine": stack.enter_context(bundle.opened(folder, manifest, threads=1)),
+            "engine": stack.enter_context(engine),
             "student_fp32": stack.enter_context(bundle.opened_reference(folder, manifest, threads=1)),
         }
         requests = bundle.requests(folder, manifest)

@@ -18,30 +18,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-from pydantic import ValidationError
 
 from attar.models import preprocess
 from attar.models.task import Array, Arrays, Predict, Predictor
 from attar.pipeline.errors import AttarError, RecipeError, Unfit
 from attar.pipeline.stage import Facts
-from attar.stages.packaging import checksums, golden, signatures, triton
+from attar.stages.packaging import golden, triton
 from attar.stages.packaging.accept import accept, dynamic_sizes
-from attar.stages.packaging.checksums import Seal
+from attar.stages.packaging.engine_needs import asked_of, check_machine, check_runnable, native_refusal
 from attar.stages.packaging.finished import difference
 from attar.stages.packaging.fitness import AGAIN, unfit
 from attar.stages.packaging.judgement import check_fit
-from attar.stages.packaging.manifest import LOOSEST, Manifest, Needs
-from attar.stages.packaging.steps import located
+from attar.stages.packaging.manifest import LOOSEST, Manifest
+from attar.stages.packaging.verified import VerifiedBundle, sealed
 from attar.stages.precision.placement import PLACEMENTS, SYMMETRIC
 from attar.stages.runtimes import runtime as runtimes
-from attar.stages.runtimes.runtime import Asked
 
-INDIFFERENT = {"cores"}
-"""What the runtime records about a machine and an engine does without."""
+LOADED = "loaded"
+"""What ``check`` says of an engine that answered the golden requests."""
 
 
 class BundlePredictor:
@@ -75,25 +74,58 @@ class BundlePredictor:
         self.close()
 
 
-def open_bundle(path: str | Path, threads: int | None = None, *, trusted: str | Path | None = None) -> BundlePredictor:
+def open_bundle(
+    path: str | Path, threads: int | None = None, *, trusted: str | Path | None = None, allow_native: bool = False
+) -> BundlePredictor:
     """Check the bundle and open its engine. ``threads``: as many as it was built for, unless given.
 
-    ``trusted``: a file of public keys in PEM, one of which must have signed the bundle. Raises Unfit, and AttarError for less
-    than one thread.
+    ``trusted``: a file of public keys in PEM, one of which must have signed the bundle. ``allow_native``: load an engine that is
+    native code without it, see ``Runtime.native_content``. Raises Unfit, and AttarError for less than one thread.
     """
     if threads is not None and threads < 1:
         raise AttarError(f"{path} cannot be opened on {threads} threads; give 1 or more, or none for as many as it was built for")
-    predictor, _ = _checked(Path(path), threads, Path(trusted) if trusted is not None else None)
-    return predictor
+    keys = Path(trusted) if trusted is not None else None
+    with ExitStack() as stack:
+        found = stack.enter_context(verified(Path(path), trusted=keys, allow_native=allow_native))
+        predictor = stack.enter_context(opened(found.root, found.manifest, threads, allow_native=found.trusts_native))
+        replay(found.root, found.manifest, predictor)
+        return BundlePredictor(found.manifest, predictor, stack.pop_all())
 
 
-def check(path: str | Path, trusted: Path | None = None) -> Facts:
+def check(path: str | Path, trusted: Path | None = None, *, allow_native: bool = False) -> Facts:
     """Files, verdict, machine and golden requests, of the portable graphs too, and where keys are ``trusted`` the signature.
-    Raises Unfit for the first that is not right."""
-    predictor, facts = _checked(Path(path), None, trusted)
-    predictor.close()
-    check_portable(Path(path), predictor.manifest)
-    return facts
+    Raises Unfit for the first that is not right.
+
+    An engine that is native code is not loaded unless a trusted key signed it, or ``allow_native`` is given; ``engine`` says so.
+    """
+    with verified(Path(path), trusted=trusted, allow_native=allow_native) as found:
+        refusal = None if found.trusts_native else native_refusal(found.manifest.engine)
+        if refusal:
+            check_runnable(found.manifest.engine)
+        largest = None if refusal else replay_engine(found)
+        check_portable(found.root, found.manifest)
+        return facts(found, refusal, largest)
+
+
+def facts(found: VerifiedBundle, refusal: str | None, largest: float | None) -> Facts:
+    """``refusal``: why the engine was not loaded; ``largest``: how far it is from its golden answers where it was."""
+    manifest, seal = found.manifest, found.seal
+    return {
+        "bundle": manifest.name,
+        "files": len(seal.sums),
+        "verdict": manifest.verdict.verdict,
+        "finished": manifest.finished and manifest.finished.date,
+        "machine": "fits",
+        "engine": f"not loaded: {refusal}" if refusal else LOADED,
+        "signature": ("valid" if seal.key else "not checked") if seal.signature else None,
+        "key": seal.key,
+        "golden": {**manifest.golden.model_dump(), "largest_difference": largest},
+    }
+
+
+def replay_engine(found: VerifiedBundle) -> float:
+    with opened(found.root, found.manifest, allow_native=found.trusts_native) as predict:
+        return replay(found.root, found.manifest, predict)
 
 
 def check_portable(path: Path, manifest: Manifest) -> None:
@@ -113,100 +145,57 @@ def check_portable(path: Path, manifest: Manifest) -> None:
     triton.check(path, manifest)
 
 
-def verified(path: Path, *, gated: bool = True, trusted: Path | None = None) -> tuple[Manifest, Seal]:
-    """The manifest and the seal of a bundle that is whole, fit to serve and for this machine. Raises Unfit.
+def verified(path: Path, *, gated: bool = True, trusted: Path | None = None, allow_native: bool = False) -> VerifiedBundle:
+    """A bundle that is whole, fit to serve and for this machine. Raises Unfit.
 
-    ``gated=False`` lets one through that was not passed, though never an unfinished one.
+    ``gated=False`` lets one through that was not passed, though never an unfinished one. ``allow_native``: it may be opened by
+    who got this, whatever its engine is and whoever made it.
     """
-    manifest, seal = whole(path, gated=gated, trusted=trusted)
-    check_machine(manifest.engine)
-    return manifest, seal
+    found = whole(path, gated=gated, trusted=trusted)
+    with found.closed_on_error():
+        check_machine(found.manifest.engine)
+    return replace(found, allow_native=allow_native)
 
 
-def whole(path: Path, *, gated: bool = True, trusted: Path | None = None) -> tuple[Manifest, Seal]:
+def whole(path: Path, *, gated: bool = True, trusted: Path | None = None) -> VerifiedBundle:
     """As ``verified``, for any machine."""
-    manifest, seal = sealed(path, trusted)
-    if manifest.unfinished:
-        raise Unfit(
-            f"{path} is unfinished: its {manifest.engine.runtime} engine was not run where it was packaged "
-            f"({manifest.not_run_here}); run `attar finish {path} -o DIR` on a machine that can"
-        )
-    if gated:
-        check_fit(path, manifest.verdict, finished=manifest.finished is not None)
-    if manifest.finished:
-        golden.check_finished(path, manifest)
-    return manifest, seal
+    found = sealed(path, trusted)
+    with found.closed_on_error():
+        manifest = found.manifest
+        if manifest.unfinished:
+            raise Unfit(
+                f"{path} is unfinished: its {manifest.engine.runtime} engine was not run where it was packaged "
+                f"({manifest.not_run_here}); run `attar finish {path} -o DIR` on a machine that can"
+            )
+        if gated:
+            check_fit(path, manifest.verdict, finished=manifest.finished is not None)
+        if manifest.finished:
+            golden.check_finished(found.root, manifest)
+    return found
 
 
-def unfinished(path: Path, trusted: Path | None = None) -> tuple[Manifest, Seal]:
-    """Of a bundle that lacks nothing but its engine. Raises Unfit, and RecipeError for one that has it."""
-    manifest, seal = sealed(path, trusted)
-    if not manifest.unfinished:
-        done = f"was finished on {manifest.finished.date}" if manifest.finished else f"is {manifest.verdict.verdict}"
-        raise RecipeError(f"{path} {done}, nothing of it is unfinished; `attar check {path}` says whether it fits this machine")
-    check_fit(path, manifest.verdict, finished=True)
-    check_portable(path, manifest)
-    return manifest, seal
-
-
-def sealed(path: Path, trusted: Path | None = None) -> tuple[Manifest, Seal]:
-    """The manifest and the seal of a bundle whose files are those that were packaged, and signed by one of the keys in
-    ``trusted``, where that is given. Raises Unfit."""
-    if not path.is_dir():
-        raise Unfit(f"{path} is no folder; a bundle is one, written by `attar package`")
-    with unfit(f"{path} cannot be verified"):
-        seal = checksums.read(path)
-        if trusted is not None:
-            seal = signatures.checked(path, seal, trusted)
-        checksums.verify(path, seal)
-    return placed(read_manifest(path), path), seal
-
-
-def placed(manifest: Manifest, path: Path) -> Manifest:
-    """As it is where the bundle lies: its steps find their files."""
-    return manifest.model_copy(update={"preprocess": located(manifest.preprocess, path)})
-
-
-def read_manifest(path: Path) -> Manifest:
-    """As it is written. Raises Unfit when there is none, or it is not complete and consistent."""
-    file = path / "manifest.json"
-    if not file.is_file():
-        raise Unfit(f"{path} has no manifest.json: not a bundle, or not a whole one; bundles are written by `attar package`")
-    with unfit(f"{file} cannot be read"):
-        content = file.read_bytes()
-    try:
-        return Manifest.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        said = first["msg"].removeprefix("Value error, ")
-        raise Unfit(f"{file} is not one that this version reads: {where}: {said}. {AGAIN}") from error
-
-
-def check_machine(needs: Needs) -> None:
-    """Raises Unfit when the engine was built for another runtime or machine than is here."""
-    with unfit(f"the engine needs {needs.runtime} {needs.version}"):
-        environment = runtimes.load(needs.runtime).environment()
-    version, here = environment.version, environment.machine
-    if version.split(".")[:2] != (needs.version or "").split(".")[:2]:
-        raise Unfit(f"the engine was built by {needs.runtime} {needs.version}, here is {version}; install that, or build it here")
-    other = [
-        f"{name} {needs.machine.get(name)}, here {here[name]}"
-        for name in here
-        if name not in INDIFFERENT and needs.machine.get(name) != here[name]
-    ]
-    if other:
-        raise Unfit(f"the engine was built on another machine: {'; '.join(other)}. Build it on this one")
-
-
-def asked_of(needs: Needs, threads: int | None = None) -> Asked:
-    return Asked(needs.precision, threads or needs.threads, needs.provider, needs.profile, needs.options)
+def unfinished(path: Path, trusted: Path | None = None) -> VerifiedBundle:
+    """One that lacks nothing but its engine. Raises Unfit, and RecipeError for one that has it."""
+    found = sealed(path, trusted)
+    with found.closed_on_error():
+        manifest = found.manifest
+        if not manifest.unfinished:
+            done = f"was finished on {manifest.finished.date}" if manifest.finished else f"is {manifest.verdict.verdict}"
+            raise RecipeError(
+                f"{path} {done}, nothing of it is unfinished; `attar check {path}` says whether it fits this machine"
+            )
+        check_fit(path, manifest.verdict, finished=True)
+        check_portable(found.root, manifest)
+    return found
 
 
 @contextmanager
-def opened(path: Path, manifest: Manifest, threads: int | None = None) -> Iterator[Predictor]:
-    """The engine of a verified bundle. Raises Unfit when it does not open."""
+def opened(path: Path, manifest: Manifest, threads: int | None = None, *, allow_native: bool = False) -> Iterator[Predictor]:
+    """The engine of a verified bundle. Raises Unfit when it does not open, and for one that is native code unless that is
+    allowed."""
     needs = manifest.engine
+    if not allow_native and (refusal := native_refusal(needs)):
+        raise Unfit(f"the engine of {path} is not loaded: {refusal}")
     runtime = runtimes.load(needs.runtime)
     files = {name: path / "engines" / needs.runtime / f"{name}{runtime.suffix}" for name in manifest.graphs}
     with ExitStack() as stack:
@@ -266,21 +255,3 @@ def in_batches(predict: Predict, inputs: Arrays, batch: int) -> dict[str, Array]
         predict({name: array[start : start + batch] for name, array in inputs.items()}) for start in range(0, samples, batch)
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _checked(path: Path, threads: int | None, trusted: Path | None) -> tuple[BundlePredictor, Facts]:
-    manifest, seal = verified(path, trusted=trusted)
-    with ExitStack() as stack:
-        predictor = stack.enter_context(opened(path, manifest, threads))
-        largest = replay(path, manifest, predictor)
-        facts = {
-            "bundle": manifest.name,
-            "files": len(seal.sums),
-            "verdict": manifest.verdict.verdict,
-            "finished": manifest.finished and manifest.finished.date,
-            "machine": "fits",
-            "signature": ("valid" if seal.key else "not checked") if seal.signature else None,
-            "key": seal.key,
-            "golden": {**manifest.golden.model_dump(), "largest_difference": largest},
-        }
-        return BundlePredictor(manifest, predictor, stack.pop_all()), facts

@@ -21,9 +21,11 @@ from attar.stages import bundle as bundles
 from attar.stages.packaging import checksums, golden, triton
 from attar.stages.packaging.card import card
 from attar.stages.packaging.checksums import Seal
+from attar.stages.packaging.engine_needs import asked_of
 from attar.stages.packaging.finished import Finished
 from attar.stages.packaging.fitness import unfit
 from attar.stages.packaging.manifest import Manifest
+from attar.stages.packaging.verified import placed, read_manifest
 from attar.stages.runtimes import runtime as runtimes
 from attar.stages.runtimes.runtime import Runtime
 
@@ -38,13 +40,13 @@ def finish(path: str | Path, out: str | Path, trusted: Path | None = None) -> Fa
     otherwise; RecipeError for a bundle that has its engine, and for a folder that holds something. Nothing is written then.
     """
     bundle = Path(path)
-    manifest, seal = bundles.unfinished(bundle, trusted)
-    runtime = able(bundle, manifest)
-    with filled(Path(out), bundle) as folder:
-        copy(bundle, folder, seal)
-        checksums.verify(folder, seal)
-        complete(folder, manifest, runtime)
-        return bundles.check(folder)
+    with bundles.unfinished(bundle, trusted) as found:
+        runtime = able(bundle, found.manifest)
+        with filled(Path(out), bundle) as folder:
+            copy(found.root, folder, found.seal)
+            checksums.verify(folder, found.seal)
+            complete(folder, placed(read_manifest(folder), folder), runtime)
+            return bundles.check(folder, allow_native=True)  # it was built here, just now
 
 
 def able(bundle: Path, manifest: Manifest) -> Runtime:
@@ -53,7 +55,7 @@ def able(bundle: Path, manifest: Manifest) -> Runtime:
     with unfit(f"{bundle} cannot be finished here"):
         runtime = runtimes.load(needs.runtime)
         runtime.environment()
-        asked = bundles.asked_of(needs)
+        asked = asked_of(needs)
         missing = runtime.unbuildable(asked) or runtime.unrunnable(asked)
     if missing:
         raise Unfit(f"{bundle} cannot be finished here: {missing}; run `attar finish` on a machine that can run {runtime.title}")
@@ -102,7 +104,7 @@ def complete(folder: Path, manifest: Manifest, runtime: Runtime) -> None:
     tensors = answered(folder, built)
     save_file(tensors, folder / golden.FILE)
     done = record(built, golden.proven(folder, needs, tensors))
-    finished = bundles.read_manifest(folder).model_copy(update={"engine": needs, "finished": done})
+    finished = read_manifest(folder).model_copy(update={"engine": needs, "finished": done})
     (folder / "manifest.json").write_text(finished.model_dump_json(indent=1), encoding="utf-8")
     (folder / "README.md").write_text(card(finished), encoding="utf-8")
     shutil.rmtree(folder / "triton")
@@ -116,7 +118,7 @@ def build(folder: Path, manifest: Manifest, runtime: Runtime) -> None:
     shutil.rmtree(engines, ignore_errors=True)
     place = engines / manifest.engine.runtime
     place.mkdir(parents=True)
-    task, asked = interface(manifest), bundles.asked_of(manifest.engine)
+    task, asked = interface(manifest), asked_of(manifest.engine)
     try:
         for name in manifest.graphs:
             runtime.build(folder / "graphs" / f"{name}.onnx", place / f"{name}{runtime.suffix}", task, asked)
@@ -127,7 +129,8 @@ def build(folder: Path, manifest: Manifest, runtime: Runtime) -> None:
 def answered(folder: Path, manifest: Manifest) -> dict[str, Array]:
     """The golden requests as they are stored, with the engine's answers beside the others."""
     inputs = bundles.prepared(folder, manifest, golden.read(folder, manifest))
-    with bundles.opened(folder, manifest) as predict, unfit("the engine does not answer the golden requests"):
+    unanswered = unfit("the engine does not answer the golden requests")
+    with bundles.opened(folder, manifest, allow_native=True) as predict, unanswered:
         answers = bundles.in_batches(predict, inputs, manifest.ranges.get("batch", (1, 1))[1])
         new = {f"engine.{name}": np.ascontiguousarray(answers[name]) for name in manifest.outputs}
     return {**load_file(folder / golden.FILE), **new}

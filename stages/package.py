@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +22,7 @@ from attar.pipeline.errors import Rejected, StageError
 from attar.pipeline.stage import Artifact, CodeName, Facts, Stage
 from attar.pipeline.store import NOT_PAYLOAD
 from attar.stages.artifacts import Bundle, Engine, Evidence, OnnxModel, Verdict
-from attar.stages.bundle import check, in_batches, placed, requests, unfinished
+from attar.stages.bundle import in_batches, requests
 from attar.stages.packaging import checksums, ragged, triton
 from attar.stages.packaging.card import card
 from attar.stages.packaging.finished import difference
@@ -30,6 +30,7 @@ from attar.stages.packaging.judgement import Judgement, gated
 from attar.stages.packaging.manifest import LOOSEST, Golden, Input, Manifest, Needs, Origin, Output
 from attar.stages.packaging.page import page
 from attar.stages.packaging.steps import shipped
+from attar.stages.packaging.verified import placed
 from attar.stages.proof.bench import Bench
 
 REQUESTS = 16
@@ -72,7 +73,7 @@ class Package(Stage[Bundle]):
         (out / "report.html").write_text(page(self.name, made), encoding="utf-8")
         triton.write(out / "triton", manifest, out, requests(out, placed(manifest, out)))
         checksums.seal(out)
-        reopen(out, unfinished if manifest.unfinished else check)
+        reopen(out, unfinished=manifest.unfinished)
         size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
         return {"name": self.name, "verdict": verdict.facts["verdict"], "bytes": size, "golden": manifest.golden.model_dump()}
 
@@ -195,11 +196,11 @@ def lineage(made: Mapping[str, Artifact]) -> dict[str, Origin]:
     return earlier | given
 
 
-def reopen(bundle: Path, check: Callable[[Path], object]) -> None:
+def reopen(bundle: Path, *, unfinished: bool) -> None:
     """Check the bundle in a process of its own that cannot import torch or user code. Raises StageError with what it said."""
+    check = "bundle.unfinished(path)" if unfinished else "bundle.check(path, allow_native=True)"
     blocked = "".join(f"sys.modules[{name!r}] = None; " for name in NEVER_NEEDED)
-    called = f"import sys; {blocked}from pathlib import Path; from {check.__module__} import {check.__name__}"
-    called += f"; {check.__name__}(Path(sys.argv[1]))"
+    called = f"import sys; {blocked}from pathlib import Path; from attar.stages import bundle; path = Path(sys.argv[1]); {check}"
     environment: dict[str, Any] = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}  # attar's home and no other
     command = [sys.executable, "-P", "-c", called, str(bundle)]
     child = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -14,6 +14,7 @@ from attar.stages import bundle as bundles
 from attar.stages.finish import able, copy, filled
 from attar.stages.package import Package
 from attar.stages.packaging.checksums import FACTS, Seal, sha256
+from attar.stages.packaging.verified import read_manifest
 from attar.stages.slots import SLOTS
 
 
@@ -31,12 +32,12 @@ def rerun(
     another graph than the bundle holds, before anything is built from it.
     """
     bundle = Path(path)
-    manifest, _ = bundles.unfinished(bundle, trusted)
-    able(bundle, manifest)
-    with filled(Path(out), bundle) as folder:
-        new, seal = made(bundle, workspace_of(recipe, store, manifest.name), told)
-        copy(new, folder, seal)
-        return bundles.check(folder)
+    with bundles.unfinished(bundle, trusted) as found:
+        able(bundle, found.manifest)
+        with filled(Path(out), bundle) as folder:
+            new, seal = made(found.root, workspace_of(recipe, store, found.manifest.name), told)
+            copy(new, folder, seal)
+            return bundles.check(folder, allow_native=True)  # the recipe built it here
 
 
 def workspace_of(recipe: str, store: Path, name: str) -> Workspace:
@@ -61,8 +62,7 @@ def made(bundle: Path, workspace: Workspace, told: Callable[[Record], None]) -> 
         if record.slot == f"{target}.model":
             check_same(bundle, found[record.slot])
     new = found[f"{target}.bundle"]
-    _, seal = bundles.whole(new)
-    return new, seal
+    return new, bundles.whole(new).seal
 
 
 def check_same(bundle: Path, model: Path) -> None:
@@ -77,7 +77,7 @@ def check_same(bundle: Path, model: Path) -> None:
 
 def bits(bundle: Path, model: Path) -> str:
     """How the weights differ, which a CPU decides where the recipe does not; nothing where they do not."""
-    ours = bundles.read_manifest(bundle).lineage["model"].facts.get("weight_bits")
+    ours = read_manifest(bundle).lineage["model"].facts.get("weight_bits")
     here = json.loads((model / FACTS).read_bytes()).get("weight_bits")
     if here == ours:
         return ""

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from attar.pipeline.errors import RecipeError, StoreError
 from attar.pipeline.stage import Facts
-from attar.stages import bundle as bundles
 from attar.stages.packaging import checksums, golden, signatures
 from attar.stages.packaging.judgement import check_fit
+from attar.stages.packaging.verified import sealed
 
 MOUNTED = "it is a mount point; sign it before it is mounted"
 
@@ -25,7 +25,8 @@ def sign(path: str | Path, key: str | Path) -> Facts:
     if checksums.is_stored(bundle):
         raise RecipeError(f"{bundle} is in a store, which is never changed; sign the copy that {checksums.DELIVER} makes")
     private = signatures.private_key(Path(key))
-    manifest, seal = bundles.sealed(bundle)
+    found = sealed(bundle)
+    manifest, seal = found.manifest, found.seal
     check_fit(bundle, manifest.verdict, finished=manifest.unfinished or manifest.finished is not None)
     if manifest.finished:
         golden.check_finished(bundle, manifest)

@@ -35,10 +35,11 @@ class Unpack(Stage[Production]):
         """Raises Unfit for a bundle that is not whole or was never passed, StageError for one of another task."""
         if self.against is None:
             return {"off": True}
-        manifest, _ = whole(self.against)
+        found = whole(self.against)
+        manifest = found.manifest
         if wrong := other(manifest, load_task(self.task)):
             raise StageError(f"the engine cannot be compared with {self.against}: {wrong}")
-        for graph in sorted((self.against / "graphs").iterdir()):
+        for graph in sorted((found.root / "graphs").iterdir()):
             shutil.copyfile(graph, out / graph.name)
         return {
             "name": manifest.name,

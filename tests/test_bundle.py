@@ -194,7 +194,7 @@ def fail(manifest: dict[str, Any]) -> None:
         (lambda m: m["golden"].update(requests=15), "shape .*expected 15 requests"),
         (lambda m: m["engine"].update(threads=-1), r"engine\.threads: .*greater than or equal to 1"),
         (lambda m: m["engine"].update(threads=10**6), r"engine\.threads"),
-        (lambda m: m["engine"].update(provider="Nonsense"), "does not open: .*no provider 'Nonsense'"),
+        (lambda m: m["engine"].update(provider="Nonsense"), "cannot run here: .*no provider 'Nonsense'"),
         (lambda m: m["verdict"].update(gates=[]), r"verdict\.gates: .*at least 1"),
         (lambda m: m["verdict"]["gates"][0].update(gate="beauty"), r"verdict\.gates\.0\.gate"),
         (lambda m: every_gate(m, hop="student", against="previous"), "the student was not made from another hop"),

@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 
 import attar
 from attar.pipeline.errors import Unfit
-from attar.stages import bundle as bundles
 from attar.stages.bundle import check
-from attar.stages.packaging import checksums, signatures
+from attar.stages.packaging import checksums, signatures, verified
 from attar.stages.packaging.checksums import SIGNATURE, SUMS, Seal
 from attar.stages.sign import sign
 from tests.serving_parts import another, spoil
@@ -174,7 +173,7 @@ def test_what_was_signed_is_what_is_compared(signed: Path, key: Pair, monkeypatc
         resealed(bundle)
         return found
 
-    monkeypatch.setattr(bundles, "signatures", type("Late", (), {"checked": staticmethod(late)}))
+    monkeypatch.setattr(verified, "signatures", type("Late", (), {"checked": staticmethod(late)}))
     with pytest.raises(Unfit, match=r"README\.md was changed"):
         check(signed, key.public)
 

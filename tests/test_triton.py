@@ -15,15 +15,15 @@ from tritonclient.grpc import model_config_pb2
 
 from attar.models.task import Arrays
 from attar.pipeline.errors import Unfit
-from attar.stages import bundle as bundles
 from attar.stages.packaging import triton
 from attar.stages.packaging.manifest import Manifest, Needs, Output, Tensor
+from attar.stages.packaging.verified import read_manifest
 from tests.copies import ROOT
 
 
 @pytest.fixture
 def manifest(points_bundle: Path) -> Manifest:
-    return bundles.read_manifest(points_bundle)
+    return read_manifest(points_bundle)
 
 
 def parsed(manifest: Manifest, requests: Arrays) -> Any:

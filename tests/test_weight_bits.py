@@ -15,9 +15,10 @@ from onnx.reference import ReferenceEvaluator
 
 from attar.models.task import Predictor
 from attar.stages.artifacts import OnnxModel
-from attar.stages.bundle import check_portable, read_manifest
+from attar.stages.bundle import check_portable
 from attar.stages.optimize import Optimize
 from attar.stages.packaging import triton
+from attar.stages.packaging.verified import read_manifest
 from attar.stages.precision import dynamic, int8
 from attar.stages.precision.placement import LEVELS, SYMMETRIC, UNSIGNED, Placement
 from attar.stages.runtimes import cpu, onnxruntime, openvino

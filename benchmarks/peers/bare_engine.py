@@ -11,9 +11,9 @@ from attar.stages.serving.client import turns
 
 if __name__ == "__main__":
     path, rows, seconds = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-    manifest, _ = bundle.verified(path, gated=False)
+    manifest = bundle.verified(path, gated=False).manifest
     requests = turns(bundle.requests(path, manifest), rows)
-    with bundle.opened(path, manifest, threads=1) as predict:
+    with bundle.opened(path, manifest, threads=1, allow_native=True) as predict:
         for request in requests:
             predict(request)
         count, start = 0, time.perf_counter()

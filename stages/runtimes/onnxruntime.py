@@ -25,6 +25,8 @@ FATAL = 4  # ONNX Runtime's log level: what it calls an error it also raises, an
 REFUSED = ["WeightBiasQuantization"]  # would quantize nodes that the graph keeps float, because their neighbours are int8
 DTYPES = {"float": "float32", "double": "float64"}  # where its names of element types are not numpy's
 NVIDIA = frozenset({"CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider"})
+DATA_ALONE = frozenset({CPU, "CUDAExecutionProvider"})
+"""Providers that have kernels for the operators of a graph, and run nothing that a graph brings along."""
 COMPILES = NVIDIA - {"CUDAExecutionProvider"} | {"OpenVINOExecutionProvider"}
 """Providers that make one node of many, which no file can hold: for them an engine is the graph, and opening it compiles."""
 PACKAGES = dict.fromkeys(NVIDIA, "onnxruntime-gpu") | {"OpenVINOExecutionProvider": "onnxruntime-openvino"}
@@ -39,6 +41,11 @@ class OnnxRuntime(Runtime):
     suffix = ".onnx"
     knows = frozenset({"provider", "threads"})
     provider = CPU
+
+    def native_content(self, asked: Asked) -> str | None:
+        """A graph is data. But a provider that compiles takes what a node ``EPContext`` holds for its own engine."""
+        provider = asked.provider or CPU
+        return None if provider in DATA_ALONE else f"a graph for {provider} may hold what that compiled"
 
     def environment(self) -> Environment:
         return Environment(version(), machine())
@@ -62,6 +69,9 @@ class OnnxRuntime(Runtime):
 
     def unbuildable(self, asked: Asked) -> str | None:
         return "no NVIDIA GPU" if asked.provider in NVIDIA and not gpus() else None
+
+    def check_available(self, asked: Asked) -> None:
+        check_provider(asked.provider or CPU)
 
     def opened(self, files: Mapping[str, Path], asked: Asked) -> AbstractContextManager[Predictor]:
         return opened(files, asked.threads, asked.provider or CPU, optimize=False)

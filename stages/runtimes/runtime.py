@@ -89,6 +89,11 @@ class Runtime(ABC):
         return self.tolerances.get(precision, ROUNDING)
 
     @abstractmethod
+    def native_content(self, asked: Asked) -> str | None:
+        """Return what of an engine's file runs as code of whoever wrote it, in words; None where the file is
+        data alone. An engine that is native is opened only for who trusts its bundle."""
+
+    @abstractmethod
     def environment(self) -> Environment:
         """Raises Missing, with the extra to install, when the library is not there: see ``missing``."""
 
@@ -112,6 +117,9 @@ class Runtime(ABC):
     def unrunnable(self, asked: Asked) -> str | None:
         """What is missing to run an engine here; None where it can run. Asked where it can be built."""
         return self.unbuildable(asked)
+
+    def check_available(self, asked: Asked) -> None:  # noqa: B027  # most runtimes have no parts that may be missing
+        """Raises Missing or StageError where the library lacks what an engine asks of it. Nothing is loaded."""
 
     def counts(self) -> Sequence[int]:
         """The thread counts that are worth trying; one where threads mean nothing to it."""

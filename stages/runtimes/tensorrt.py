@@ -36,6 +36,10 @@ class TensorRt(Runtime):
     """As it is installed, and the name of attar's extra."""
     oldest: ClassVar[tuple[int, int]] = (10, 12)
 
+    def native_content(self, asked: Asked) -> str | None:
+        hosted = ", and brings code for the CPU" if asked.options.get("version_compatible") else ""
+        return f"a plan holds kernels for the GPU{hosted}"
+
     def environment(self) -> Environment:
         """Raises StageError for a version that is too old."""
         device = {"name": "none", "compute": "none"} if cuda.absent() else cuda.devices()[0]

@@ -53,19 +53,19 @@ class Asked:
         return cls(headers=bearer(token_file), **asked)
 
 
-def bench(path: str | Path, url: str, asked: Asked) -> Facts:
+def bench(path: str | Path, url: str, asked: Asked, trusted: Path | None = None) -> Facts:
     """Rates and latencies (microseconds), a row a measurement; ``ended`` says why there are not all of them.
 
     Raises AttarError for a server that cannot be reached or is not trusted, does not know the model or answers otherwise than the
     bundle says, and Unfit for a bundle that is not whole.
     """
-    folder, where = Path(path), address(url)
-    manifest, _ = bundle.whole(folder, gated=False)
-    promised(manifest, asked.batches)
-    model = asked.model or manifest.name
-    requests = bundle.requests(folder, manifest)
-    facts = {"bundle": manifest.name, "model": model, "url": url, "machine": machine.describe()}
-    with transport(where, asked) as server:
+    where = address(url)
+    with bundle.whole(Path(path), gated=False, trusted=trusted) as opened, transport(where, asked) as server:
+        folder, manifest = opened.root, opened.manifest
+        promised(manifest, asked.batches)
+        model = asked.model or manifest.name
+        requests = bundle.requests(folder, manifest)
+        facts = {"bundle": manifest.name, "model": model, "url": url, "machine": machine.describe()}
         for form in server.forms:
             check_answers(folder, manifest, server, form, model)
         found = rows(measured(server, requests, model, asked))

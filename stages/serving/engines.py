@@ -18,6 +18,7 @@ from attar.stages.packaging import golden
 from attar.stages.packaging.finished import difference
 from attar.stages.packaging.fitness import unfit
 from attar.stages.packaging.manifest import BY_CALL, LOOSEST, Manifest
+from attar.stages.packaging.verified import VerifiedBundle
 from attar.stages.serving.instances import count_instances, is_shareable
 from attar.stages.serving.settings import Settings
 from attar.stages.serving.signature import Signature, of_graph, of_raw
@@ -37,6 +38,8 @@ class Engines:
     """Everything that a served bundle runs with. ``close`` it."""
 
     manifest: Manifest
+    root: Path
+    """Where its files are read until it is closed, see ``VerifiedBundle``."""
     version: str
     """Of the content, see ``Seal``."""
     key: str | None
@@ -62,13 +65,14 @@ class Engines:
 
 def open_engines(path: Path, settings: Settings) -> Engines:
     """Takes as long as the engine needs to open and to warm up. Raises Unfit."""
-    manifest, seal = bundle.verified(path, gated=not settings.allow_ungated, trusted=settings.trusted)
-    threads = settings.threads or manifest.engine.threads
-    low, high = manifest.ranges.get("batch", (1, 1))
-    most = max(low, min(settings.max_batch, high))
     with ExitStack() as stack:
-        first = replayed(path, manifest, threads, stack)
-        requests, raw, graph = bundle.requests(path, manifest), golden.read(path, manifest), of_graph(manifest)
+        found = stack.enter_context(verified(path, settings))
+        root, manifest = found.root, found.manifest
+        threads = settings.threads or manifest.engine.threads
+        low, high = manifest.ranges.get("batch", (1, 1))
+        most = max(low, min(settings.max_batch, high))
+        first = replayed(found, threads, stack)
+        requests, raw, graph = bundle.requests(root, manifest), golden.read(root, manifest), of_graph(manifest)
         enough = settings.inline_below * (ALONE if machine.cores() == 1 else 1)
         with unfit(f"{path} does not answer batches of {most}, which it promises"):
             seconds = max(warm(first, inputs, enough) for inputs in extremes(requests, manifest, most))
@@ -76,11 +80,12 @@ def open_engines(path: Path, settings: Settings) -> Engines:
         inline = settings.instances is None and seconds < enough
         count = 1 if inline else settings.instances or count_instances(manifest.engine, threads)
         opened = 1 if is_shareable(manifest.engine, threads) else count
-        engines = [first, *(replayed(path, manifest, threads, stack) for _ in range(opened - 1))]
+        engines = [first, *(replayed(found, threads, stack) for _ in range(opened - 1))]
         return Engines(
             manifest=manifest,
-            version=seal.version,
-            key=seal.key,
+            root=root,
+            version=found.seal.version,
+            key=found.seal.key,
             graph=graph,
             raw=of_raw(manifest, raw) if any(manifest.preprocess.values()) else None,
             predicts=engines * (count // opened),
@@ -92,9 +97,14 @@ def open_engines(path: Path, settings: Settings) -> Engines:
         )
 
 
-def replayed(path: Path, manifest: Manifest, threads: int, stack: ExitStack) -> Predict:
-    predict = stack.enter_context(bundle.opened(path, manifest, threads))
-    bundle.replay(path, manifest, predict)
+def verified(path: Path, settings: Settings) -> VerifiedBundle:
+    gated, native = not settings.allow_ungated, settings.allow_native
+    return bundle.verified(path, gated=gated, trusted=settings.trusted, allow_native=native)
+
+
+def replayed(found: VerifiedBundle, threads: int, stack: ExitStack) -> Predict:
+    predict = stack.enter_context(bundle.opened(found.root, found.manifest, threads, allow_native=found.trusts_native))
+    bundle.replay(found.root, found.manifest, predict)
     return predict
 
 

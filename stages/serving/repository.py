@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from attar.pipeline.errors import AttarError, RecipeError, Unfit, did_you_mean
-from attar.stages import bundle
+from attar.stages.packaging.verified import read_manifest
 from attar.stages.serving.errors import Busy, NotFound
 from attar.stages.serving.model import RAW, Model, Served
 from attar.stages.serving.observer import Observer
@@ -71,7 +71,7 @@ def sources(arguments: Sequence[str]) -> Sources:
         if not called and path.is_dir() and not is_bundle(path) and any(is_bundle(each) for each in path.iterdir()):
             roots.append(path)
             continue
-        name = called or bundle.read_manifest(path).name
+        name = called or read_manifest(path).name
         if not NAME.fullmatch(name):
             raise RecipeError(f"{name!r} is no name for a model: letters, digits, '.', '_' and '-'; write NAME={folder}")
         named.setdefault(name, []).append(path)

@@ -39,6 +39,9 @@ class Settings(BaseModel):
     """A file of Ed25519 public keys in PEM, one after another; each bundle must be signed by one of them. Read again whenever a
     bundle is loaded. None: any bundle that is whole and passed is served, whoever made it."""
 
+    allow_native: bool = False
+    """Load engines that are native code from bundles that no trusted key signed; see ``Runtime.native_content``."""
+
     max_batch: int = Field(32, ge=1)
     """Rows that requests are joined to at most; never more than the bundle promises."""
     preferred: tuple[int, ...] = ()

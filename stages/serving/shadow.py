@@ -189,10 +189,10 @@ def joined(arrays: Sequence[Arrays]) -> dict[str, Array]:
 
 def shadowed(served: Served, settings: Settings) -> Shadowed:
     """Opened, and tried on the golden requests. Raises Unfit where it cannot stand for the bundle."""
-    engines, path = served.engines, served.path
+    engines = served.engines
     with ExitStack() as stack:
         if settings.shadow == FP32:
-            predict: Predict = stack.enter_context(bundle.opened_reference(path, engines.manifest, threads=1))
+            predict: Predict = stack.enter_context(bundle.opened_reference(engines.root, engines.manifest, threads=1))
         else:
             predict = teacher(Path(str(settings.shadow)), stack)
         check(predict, engines, f"--shadow {settings.shadow} cannot stand for {served.name}")

@@ -1,0 +1,53 @@
+"""What an engine needs: its runtime, the machine that it was built for, and, where it is native code, somebody's trust."""
+
+from __future__ import annotations
+
+from attar.pipeline.errors import Unfit
+from attar.stages.packaging.fitness import unfit
+from attar.stages.packaging.manifest import Needs
+from attar.stages.runtimes import runtime as runtimes
+from attar.stages.runtimes.runtime import Asked
+
+INDIFFERENT = {"cores"}
+"""What the runtime records about a machine and an engine does without."""
+
+
+def check_machine(needs: Needs) -> None:
+    """Raises Unfit when the engine was built for another runtime or machine than is here."""
+    with unfit(f"the engine needs {needs.runtime} {needs.version}"):
+        environment = runtimes.load(needs.runtime).environment()
+    version, here = environment.version, environment.machine
+    if version.split(".")[:2] != (needs.version or "").split(".")[:2]:
+        raise Unfit(f"the engine was built by {needs.runtime} {needs.version}, here is {version}; install that, or build it here")
+    other = [
+        f"{name} {needs.machine.get(name)}, here {here[name]}"
+        for name in here
+        if name not in INDIFFERENT and needs.machine.get(name) != here[name]
+    ]
+    if other:
+        raise Unfit(f"the engine was built on another machine: {'; '.join(other)}. Build it on this one")
+
+
+def check_runnable(needs: Needs) -> None:
+    """Raises Unfit where this machine lacks what the engine runs on; nothing is loaded."""
+    runtime, asked = runtimes.load(needs.runtime), asked_of(needs)
+    problem = f"the engine of {runtime.title} cannot run here"
+    with unfit(problem):
+        runtime.check_available(asked)
+    if missing := runtime.unrunnable(asked):
+        raise Unfit(f"{problem}: {missing}")
+
+
+def native_refusal(needs: Needs) -> str | None:
+    """Why an engine is loaded only for who trusts it, and how to say so; None for one that is data alone."""
+    runtime = runtimes.load(needs.runtime)
+    if (content := runtime.native_content(asked_of(needs))) is None:
+        return None
+    return (
+        f"it is native code, which can do what you can do ({runtime.title}: {content}); give --trusted FILE, the public keys of "
+        "who signed it, or --allow-native for what you built yourself (in Python `trusted=` and `allow_native=True`)"
+    )
+
+
+def asked_of(needs: Needs, threads: int | None = None) -> Asked:
+    return Asked(needs.precision, threads or needs.threads, needs.provider, needs.profile, needs.options)

@@ -1,0 +1,146 @@
+"""A private copy: the verified bytes of a signed bundle, where nobody else can change them before they are opened.
+
+It lies in the folder for temporary files (``TMPDIR``), for as long as the bundle is open, and is locked for as long. What a
+process that was killed left there has no lock any more: the next copy that is made removes it. The lock also keeps
+systemd-tmpfiles away, which removes old files.
+
+It is read through ``/proc/PID/fd``: a descriptor stays with its folder, where a name can be given to another one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from attar.pipeline.errors import Unfit
+from attar.stages.packaging import checksums
+from attar.stages.packaging.checksums import NO_FILE, Seal
+
+PREFIX, UNLOCKED = "attar-bundle-", "attar-new-"
+BLOCK_BYTES = 2**20
+
+
+class PrivateFolder:
+    """A new folder that this user alone may enter. It is removed when it is closed, forgotten, or the process ends.
+
+    Raises OSError where it cannot be made, and Unfit where somebody put another one in its place.
+    """
+
+    def __init__(self) -> None:
+        home = Path(tempfile.gettempdir())
+        remove_abandoned(home)
+        fresh = Path(tempfile.mkdtemp(prefix=UNLOCKED, dir=home))
+        lock = os.open(fresh, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        check_private(fresh, os.fstat(lock))
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        named = fresh.rename(home / f"{PREFIX}{fresh.name.removeprefix(UNLOCKED)}")  # what is not locked has another name
+        self.path = Path(f"/proc/{os.getpid()}/fd/{lock}")
+        self._remove = weakref.finalize(self, remove, named, lock, os.getpid())
+
+    def close(self) -> None:
+        self._remove()
+
+
+class Copier:
+    """Copies files below ``source`` to the same names below ``target``; what is there already is linked, not written again."""
+
+    def __init__(self, source: Path, target: Path, seal: Seal) -> None:
+        self._source, self._target, self._sums = source, target, seal.sums
+        self._copies: dict[str, Path] = {}
+        target.mkdir()
+
+    def copy(self, name: str) -> str:
+        """Return the hex digest of what was read, which is what was written. As in ``checksums.sha256`` a link has none."""
+        source, target, expected = self._source / name, self._target / name, self._sums.get(name)
+        if expected is None:
+            return checksums.sha256(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if twin := self._copies.get(expected):
+            digest = checksums.sha256(source)
+            if digest == expected:
+                target.hardlink_to(twin)
+            return digest
+        digest = copy_file(source, target)
+        if digest == expected:
+            self._copies[digest] = target
+        return digest
+
+
+def copy_verified(bundle: Path, seal: Seal) -> tuple[PrivateFolder, Path]:
+    """Return a private folder and the bundle in it, with the files that the seal lists. Raises Unfit for files that are not as
+    they were sealed, and where there is no place for a copy."""
+    with no_place(bundle):
+        folder = PrivateFolder()
+        try:
+            copy = folder.path / (bundle.resolve().name or "bundle")
+            checksums.verify(bundle, seal, Copier(bundle, copy, seal).copy)
+        except BaseException:
+            folder.close()
+            raise
+    return folder, copy
+
+
+def copy_file(source: Path, target: Path) -> str:
+    """Return the hex digest of the bytes that were copied; ``NO_FILE`` for anything but a plain file, and nothing is copied."""
+    if source.is_symlink():
+        return NO_FILE
+    descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe does not hold it up
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return NO_FILE
+        digest = hashlib.sha256()
+        with target.open("xb") as copy:
+            while block := file.read(BLOCK_BYTES):
+                digest.update(block)
+                copy.write(block)
+        return digest.hexdigest()
+
+
+@contextmanager
+def no_place(bundle: Path) -> Iterator[None]:
+    """Raises Unfit, with what to do, for whatever the operating system refuses."""
+    try:
+        yield
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise Unfit(
+            f"{bundle} cannot be copied to where nobody else can change it: {error.strerror or error}{where}; "
+            "set TMPDIR to a folder with room for the bundle"
+        ) from error
+
+
+def check_private(folder: Path, found: os.stat_result) -> None:
+    if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise Unfit(f"somebody put another folder in the place of {folder}; set TMPDIR to a folder that others cannot write")
+
+
+def remove_abandoned(home: Path) -> None:
+    """Remove this user's folders that no process holds the lock of."""
+    for folder in home.glob(f"{PREFIX}*"):
+        with suppress(FileNotFoundError, BlockingIOError):  # another process removes it, or uses it
+            if folder.lstat().st_uid != os.geteuid():
+                continue
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder)
+            finally:
+                os.close(lock)
+
+
+def remove(folder: Path, lock: int, owner: int) -> None:
+    """Remove a folder under its lock; in a child that was forked off, only let go of the lock."""
+    try:
+        if os.getpid() == owner:
+            with suppress(FileNotFoundError):
+                shutil.rmtree(folder)
+    finally:
+        os.close(lock)

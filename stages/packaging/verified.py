@@ -1,0 +1,101 @@
+"""A bundle whose files are those that were packaged: where to read them, what they say, and who vouches for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from pydantic import ValidationError
+
+from attar.pipeline.errors import AttarError, Unfit
+from attar.stages.packaging import checksums, signatures
+from attar.stages.packaging.checksums import Seal
+from attar.stages.packaging.fitness import AGAIN, unfit
+from attar.stages.packaging.manifest import Manifest
+from attar.stages.packaging.private_copy import PrivateFolder, copy_verified
+from attar.stages.packaging.steps import located
+
+
+@dataclass(frozen=True)
+class VerifiedBundle:
+    """Close it, or use it in a ``with`` statement, when nothing of it is read any more."""
+
+    path: Path
+    """Its own folder."""
+    root: Path
+    """Where its files are read: there, or, where a trusted key signed it, in a private copy of what was verified."""
+    manifest: Manifest
+    seal: Seal
+    allow_native: bool = False
+    """Whether who opens it trusts its engine to be run, whoever made it."""
+    copy: PrivateFolder | None = None
+
+    @property
+    def trusts_native(self) -> bool:
+        """Whether an engine may be loaded that is native code."""
+        return self.allow_native or self.seal.key is not None
+
+    def close(self) -> None:
+        if self.copy is not None:
+            self.copy.close()
+
+    @contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+
+    def __enter__(self) -> VerifiedBundle:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+        if isinstance(error, AttarError):  # a user knows no private copy
+            error.args = (str(error).replace(str(self.root), str(self.path)),)
+
+
+def sealed(path: Path, trusted: Path | None = None) -> VerifiedBundle:
+    """A bundle whose files are those that were packaged, and signed by one of the keys in ``trusted``, where that is given.
+    Raises Unfit."""
+    if not path.is_dir():
+        raise Unfit(f"{path} is no folder; a bundle is one, written by `attar package`")
+    root, copy = path, None
+    with unfit(f"{path} cannot be verified"):
+        seal = checksums.read(path)
+        if trusted is None:
+            checksums.verify(path, seal)
+        else:
+            seal = signatures.checked(path, seal, trusted)
+            copy, root = copy_verified(path, seal)
+    try:
+        return VerifiedBundle(path, root, placed(read_manifest(root), root), seal, copy=copy)
+    except BaseException:
+        if copy is not None:
+            copy.close()
+        raise
+
+
+def placed(manifest: Manifest, path: Path) -> Manifest:
+    """As it is where the bundle lies: its steps find their files."""
+    return manifest.model_copy(update={"preprocess": located(manifest.preprocess, path)})
+
+
+def read_manifest(path: Path) -> Manifest:
+    """As it is written. Raises Unfit when there is none, or it is not complete and consistent."""
+    file = path / "manifest.json"
+    if not file.is_file():
+        raise Unfit(f"{path} has no manifest.json: not a bundle, or not a whole one; bundles are written by `attar package`")
+    with unfit(f"{file} cannot be read"):
+        content = file.read_bytes()
+    try:
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        said = first["msg"].removeprefix("Value error, ")
+        raise Unfit(f"{file} is not one that this version reads: {where}: {said}. {AGAIN}") from error

@@ -1,0 +1,234 @@
+"""A signed bundle in a folder that others may write: what is opened is what was verified, and no copy is left behind."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from safetensors.numpy import load_file, save_file
+
+import attar
+from attar.pipeline.cli import main
+from attar.pipeline.errors import Unfit
+from attar.stages.bundle import check
+from attar.stages.finish import finish
+from attar.stages.packaging import checksums
+from attar.stages.packaging.checksums import SIGNATURE, Seal
+from attar.stages.packaging.private_copy import PrivateFolder
+from attar.stages.packaging.verified import read_manifest, sealed
+from attar.stages.sign import sign
+from tests.proof_parts import STUDENT, write_graph
+from tests.serving_parts import another, asked, running
+from tests.signing_parts import Pair, pair
+from tests.test_bundle import edit
+from tests.test_finish import not_run
+from tests.test_serving_signed import INFER, eventually, version
+
+ENGINE = Path("engines/onnxruntime/model.onnx")
+POINT = np.array([[1, 2]], np.float32)
+OPENING = "import attar, sys; model = attar.open(sys.argv[1], trusted=sys.argv[2]); print('open', flush=True); "
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Pair:
+    return pair(tmp_path)
+
+
+@pytest.fixture
+def signed(points_bundle: Path, tmp_path: Path, key: Pair) -> Path:
+    bundle = Path(shutil.copytree(points_bundle, tmp_path / "shared"))
+    sign(bundle, key.private)
+    return bundle
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder for temporary files."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return folder
+
+
+def copies(temporary: Path) -> list[Path]:
+    return list(temporary.glob("attar-*"))
+
+
+def swap_when_verified(monkeypatch: pytest.MonkeyPatch, bundle: Path, swap: Callable[[Path], object]) -> None:
+    """Somebody who may write the folder changes it as soon as all of it was verified."""
+    verify = checksums.verify
+
+    def late(folder: Path, seal: Seal, *more: Callable[[str], str]) -> None:
+        verify(folder, seal, *more)
+        if folder == bundle:
+            swap(bundle)
+
+    monkeypatch.setattr(checksums, "verify", late)
+
+
+def write_opposite(bundle: Path) -> None:
+    """A model that answers the opposite, and its own golden answers."""
+    write_graph(bundle / ENGINE, -STUDENT)
+    tensors = load_file(bundle / "golden.safetensors")
+    save_file({**tensors, "engine.logits": -tensors["engine.logits"]}, bundle / "golden.safetensors")
+    (bundle / "reference" / "model.onnx").write_bytes(b"no graph")
+
+
+def test_what_was_verified_answers(signed: Path, key: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    swap_when_verified(monkeypatch, signed, write_opposite)
+    with attar.open(signed, trusted=key.public) as predict:
+        np.testing.assert_allclose(predict({"x": POINT})["logits"], POINT @ STUDENT)
+
+
+def test_what_was_verified_is_checked(signed: Path, key: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    swap_when_verified(monkeypatch, signed, lambda bundle: (bundle / "graphs" / "model.onnx").write_bytes(b"no graph"))
+    assert check(signed, key.public)["signature"] == "valid"
+
+
+def test_what_was_verified_is_finished(tmp_path: Path, key: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    unfinished, done = not_run(tmp_path), tmp_path / "done"
+    sign(unfinished, key.private)
+    threads = read_manifest(unfinished).engine.threads
+    swap_when_verified(monkeypatch, unfinished, lambda bundle: edit(bundle, lambda found: found["engine"].update(threads=7)))
+    finish(unfinished, done, key.public)
+    assert read_manifest(done).engine.threads == threads
+
+
+def test_a_watched_bundle_that_is_swapped_while_it_is_loaded(
+    signed: Path, key: Pair, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer = another(signed, tmp_path / "newer")
+    sign(newer, key.private)
+    with running(signed, trusted=key.public, watch=0.05, shadow="fp32") as server:
+        before = version(server)
+        swap_when_verified(monkeypatch, signed, write_opposite)
+        shutil.copytree(newer, signed, dirs_exist_ok=True)
+        eventually(server, before)
+        status, told, _ = server.ask("POST", INFER, asked([1, 2]))
+        assert (status, told["outputs"][0]["data"]) == (200, (POINT @ STUDENT)[0].tolist())
+    assert copies(temporary) == []
+
+
+def test_external_data_and_the_tokenizers_lie_beside_what_reads_them(signed: Path, key: Pair) -> None:
+    model = onnx.load(signed / ENGINE)
+    (signed / ENGINE).unlink()
+    onnx.save(model, signed / ENGINE, save_as_external_data=True, location="model.onnx.data", size_threshold=0)
+    checksums.seal(signed)
+    sign(signed, key.private)
+    with attar.open(signed, trusted=key.public) as predict:
+        np.testing.assert_allclose(predict({"x": POINT})["logits"], POINT @ STUDENT)
+
+
+def test_equal_files_take_room_once(signed: Path, key: Pair) -> None:
+    """A bundle holds its graphs, or its engine, for Triton again."""
+    with sealed(signed, key.public) as found:
+        ours, tritons = found.root / "graphs" / "model.onnx", next(found.root.glob("triton/*/1/model.onnx"))
+        assert ours.samefile(tritons)
+
+
+# -- whose the copy is, and when it goes -------------------------------------------------------------------------------
+
+
+def test_a_copy_is_its_users_alone_and_goes_with_the_bundle(signed: Path, key: Pair, temporary: Path) -> None:
+    with attar.open(signed, trusted=key.public):
+        (folder,) = copies(temporary)
+        assert folder.stat().st_mode & 0o777 == 0o700
+    assert copies(temporary) == []
+    with pytest.raises(Unfit, match="is signed by no key"):
+        attar.open(signed, trusted=pair(temporary.parent, "stranger").public)
+    (signed / "README.md").write_text("mine\n")
+    with pytest.raises(Unfit, match=rf"{signed} is not as it was packaged: README\.md was changed"):
+        attar.open(signed, trusted=key.public)
+    assert copies(temporary) == []
+
+
+def test_a_user_is_told_of_the_bundle_and_not_of_its_copy(signed: Path, key: Pair, temporary: Path) -> None:
+    (signed / ENGINE).write_bytes(b"no graph")
+    checksums.seal(signed)
+    sign(signed, key.private)
+    with pytest.raises(Unfit, match=f"the engine of {signed} does not open: .*{signed / ENGINE}"):
+        attar.open(signed, trusted=key.public)
+    assert copies(temporary) == []
+
+
+def test_another_folder_in_the_place_of_a_copy_is_not_read(temporary: Path) -> None:
+    """In a folder that is not sticky others may rename what is not theirs."""
+    folder = PrivateFolder()
+    (folder.path / "engine").write_text("ours")
+    (place,) = copies(temporary)
+    place.rename(temporary / "away")
+    place.mkdir()
+    (place / "engine").write_text("theirs")
+    assert (folder.path / "engine").read_text() == "ours"
+    folder.close()
+
+
+def test_what_a_killed_process_left_goes_at_the_next_opening_and_what_is_in_use_stays(
+    signed: Path, key: Pair, temporary: Path
+) -> None:
+    command = [sys.executable, "-c", OPENING + "input()", str(signed), str(key.public)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as killed:
+        assert killed.stdout is not None
+        assert killed.stdout.readline() == b"open\n"
+        (left,) = copies(temporary)
+        with attar.open(signed, trusted=key.public):
+            assert left.exists()
+        killed.send_signal(signal.SIGKILL)
+        killed.wait(10)
+    assert copies(temporary) == [left]
+    with attar.open(signed, trusted=key.public):
+        assert not left.exists()
+
+
+def test_who_forgets_to_close_leaves_nothing(signed: Path, key: Pair, temporary: Path) -> None:
+    subprocess.run([sys.executable, "-c", OPENING, signed, key.public], check=True, capture_output=True)
+    assert copies(temporary) == []
+
+
+def test_a_child_that_ends_takes_nothing_from_its_parent(temporary: Path) -> None:
+    forking = (
+        "import os, sys; from attar.stages.packaging.private_copy import PrivateFolder; folder = PrivateFolder()\n"
+        "if not os.fork(): sys.exit()\n"
+        "os.wait(); print(folder.path.exists(), len(os.listdir(os.environ['TMPDIR'])))"
+    )
+    done = subprocess.run([sys.executable, "-c", forking], capture_output=True, text=True, check=True, timeout=60)
+    assert (done.stdout, copies(temporary)) == ("True 1\n", [])
+
+
+# -- where there is no room --------------------------------------------------------------------------------------------
+
+
+def test_a_disk_without_room_is_told_and_nothing_is_left(signed: Path, key: Pair, temporary: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        done = CliRunner().invoke(main, ["check", str(signed), "--trusted", str(key.public)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    told = f"error: {signed} cannot be copied to where nobody else can change it: File too large; set TMPDIR to"
+    assert (done.exit_code, done.stderr.startswith(told)) == (4, True), done.stderr
+    assert copies(temporary) == []
+
+
+def test_a_folder_for_temporary_files_that_takes_none(signed: Path, key: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/proc")
+    with pytest.raises(Unfit, match=r"cannot be copied to where nobody else can change it: .*set TMPDIR"):
+        attar.open(signed, trusted=key.public)
+
+
+def test_who_asks_for_no_signature_needs_no_room(signed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/proc")
+    (signed / SIGNATURE).unlink()
+    with attar.open(signed) as predict:
+        assert predict.manifest.name == "points"
