@@ -36,6 +36,8 @@ from tests.test_serving_signed import INFER, eventually, version
 
 ENGINE = Path("engines/onnxruntime/model.onnx")
 POINT = np.array([[1, 2]], np.float32)
+ANSWER = [2.0, 4.5, -4.0]
+"""The student's, by hand."""
 OPENING = "import attar, sys; model = attar.open(sys.argv[1], trusted=sys.argv[2]); print('open', flush=True); "
 
 
@@ -88,7 +90,7 @@ def write_opposite(bundle: Path) -> None:
 def test_what_was_verified_answers(signed: Path, key: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     swap_when_verified(monkeypatch, signed, write_opposite)
     with attar.open(signed, trusted=key.public) as predict:
-        np.testing.assert_allclose(predict({"x": POINT})["logits"], POINT @ STUDENT)
+        assert predict({"x": POINT})["logits"].tolist() == [ANSWER]
 
 
 def test_what_was_verified_is_checked(signed: Path, key: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +118,7 @@ def test_a_watched_bundle_that_is_swapped_while_it_is_loaded(
         shutil.copytree(newer, signed, dirs_exist_ok=True)
         eventually(server, before)
         status, told, _ = server.ask("POST", INFER, asked([1, 2]))
-        assert (status, told["outputs"][0]["data"]) == (200, (POINT @ STUDENT)[0].tolist())
+        assert (status, told["outputs"][0]["data"]) == (200, ANSWER)
     assert copies(temporary) == []
 
 
@@ -127,7 +129,7 @@ def test_external_data_and_the_tokenizers_lie_beside_what_reads_them(signed: Pat
     checksums.seal(signed)
     sign(signed, key.private)
     with attar.open(signed, trusted=key.public) as predict:
-        np.testing.assert_allclose(predict({"x": POINT})["logits"], POINT @ STUDENT)
+        assert predict({"x": POINT})["logits"].tolist() == [ANSWER]
 
 
 def test_equal_files_take_room_once(signed: Path, key: Pair) -> None:

@@ -21,7 +21,7 @@ CPU = ["fp32", "int8", *(["bf16"] if openvino.NATIVE["bf16"] & cpu.cpu_flags() e
 RTX = ["fp16", "int8"]
 POINTS = np.array([[0.0, 0.0], [0.99, 0.99]], np.float32)
 BEFORE = "import json, sys; sys.modules.update(dict.fromkeys({blocked!r})); import attar; import numpy as np; "
-ANSWER = "model = attar.open(sys.argv[1]); raw = {{'point': np.array({points}, np.float32)}}; "
+ANSWER = "model = attar.open(sys.argv[1], allow_native=True); raw = {{'point': np.array({points}, np.float32)}}; "
 ANSWER += "print(json.dumps(model(model.preprocess(raw))['logits'].argmax(1).tolist()))"
 
 
@@ -85,8 +85,9 @@ def test_openvino_from_the_recipe_to_an_answer(project: Path, served: dict[str, 
     facts = tiny.entry(served, f"{precision}.engine")["facts"]
     assert (facts["runtime"], facts["precision"], facts["why"]) == ("openvino", precision, None)
     bundle = f"openvino/{precision}"
-    assert "is fit to serve" in attar(project, "check", bundle)
-    timed = json.loads(attar(project, "bench", bundle, "--batch", "1", "--seconds", "0.05", "--json"))
+    assert "engine not loaded: it is native code" in attar(project, "check", bundle)
+    assert "is fit to serve" in attar(project, "check", bundle, "--allow-native")
+    timed = json.loads(attar(project, "bench", bundle, "--allow-native", "--batch", "1", "--seconds", "0.05", "--json"))
     assert timed["batches"]["1"]["rounds"] > 0
     answered = opened(project / bundle, "torch", "onnx", "onnxscript", "sklearn")
     assert (answered.returncode, answered.stdout.strip()) == (0, "[1, 0]"), answered.stderr

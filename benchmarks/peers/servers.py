@@ -98,7 +98,7 @@ class Running:
 
     def command(self) -> list[str]:
         if self.peer is ATTAR:
-            options = ["--threads", "1", "--http-port", str(self.port)]
+            options = ["--threads", "1", "--http-port", str(self.port), "--allow-native"]
             return [sys.executable, "-m", "attar", "serve", *options, f"served={self.bundle}"]
         model = self.bundle / "engines" / "onnxruntime" / "model.onnx"
         script = HERE / f"{self.peer.script}.py"

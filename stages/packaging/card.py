@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from attar.pipeline.report import gate as words
+from attar.stages.packaging.engine_needs import native_refusal
 from attar.stages.packaging.golden import within
 from attar.stages.packaging.judgement import Gate
 from attar.stages.packaging.manifest import Manifest, Tensor
@@ -53,7 +54,7 @@ import attar
 with attar.open("{manifest.name}") as model:
     outputs = model(model.preprocess(raw))  # named numpy arrays; model.labels names the classes
 ```
-
+{vouching(manifest)}
 `attar check` replays the {manifest.golden.requests} golden requests. `attar bench` compares the engine's speed with that of the
 fp32 student, which `reference/` holds. `triton/` is a model repository for Triton.
 """
@@ -74,6 +75,16 @@ def state(manifest: Manifest) -> str:
             "were measured on that graph; on the test split the engine itself was not."
         )
     return ""
+
+
+def vouching(manifest: Manifest) -> str:
+    """What opening an engine asks for that is native code; empty for another."""
+    if native_refusal(manifest.engine) is None:
+        return ""
+    return (
+        "\nThe engine is native code: only `trusted=`, the public keys of who signed the bundle, or `allow_native=True`, for what\n"
+        "you built yourself, loads it. On the command line: `--trusted FILE`, `--allow-native`.\n"
+    )
 
 
 def place(manifest: Manifest) -> str:
