@@ -59,7 +59,7 @@ def uses() -> Iterator[tuple[str, list[str]]]:
 def test_the_page_uses_what_the_issue_is_about() -> None:
     commands = {name for name, _ in uses()}
     assert commands == {"run", "plan", "fetch", "gc", "check", "bench", "validate", "package", "finish"}
-    assert {option for _, options in uses() for option in options} == {"-o", "--against", "--json", "--recipe", "--trusted"}
+    assert {option for _, options in uses() for option in options} == {"-o", "--against", "--json", "--recipe", "--trusted", "--allow-native"}
 
 
 @pytest.mark.parametrize(("name", "options"), list(uses()))

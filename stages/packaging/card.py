@@ -82,8 +82,8 @@ def vouching(manifest: Manifest) -> str:
     if native_refusal(manifest.engine) is None:
         return ""
     return (
-        "\nThe engine is native code: only `trusted=`, the public keys of who signed the bundle, or `allow_native=True`, for what\n"
-        "you built yourself, loads it. On the command line: `--trusted FILE`, `--allow-native`.\n"
+        "\nThe engine is native code: only `trusted=`, the public keys of who signed the bundle, or `allow_native=True`, for\n"
+        "what you built yourself, loads it. On the command line: `--trusted FILE`, `--allow-native`.\n"
     )
 
 
