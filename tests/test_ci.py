@@ -59,7 +59,8 @@ def uses() -> Iterator[tuple[str, list[str]]]:
 def test_the_page_uses_what_the_issue_is_about() -> None:
     commands = {name for name, _ in uses()}
     assert commands == {"run", "plan", "fetch", "gc", "check", "bench", "validate", "package", "finish"}
-    assert {option for _, options in uses() for option in options} == {"-o", "--against", "--json", "--recipe", "--trusted", "--allow-native"}
+    wanted = {"-o", "--against", "--json", "--recipe", "--trusted", "--allow-native"}
+    assert {option for _, options in uses() for option in options} == wanted
 
 
 @pytest.mark.parametrize(("name", "options"), list(uses()))
