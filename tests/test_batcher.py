@@ -280,6 +280,26 @@ def test_an_engine_that_failed_rests_until_a_probe_succeeds() -> None:
     run(work)
 
 
+def test_an_engine_that_runs_several_calls_at_a_time_is_sound_or_broken_as_a_whole() -> None:
+    async def work() -> None:
+        engine = Recorder()
+        made = batcher(engine, engine, engine, most=1)
+        assert await answers([submit(made, n) for n in range(6)]) == [[2 * n] for n in range(6)]
+        engine.broken = True
+        await answers([submit(made, 1)])
+        assert made.failed
+        calls = len(engine.calls)
+        made.probe_failed()
+        await asyncio.sleep(0.1)
+        assert len(engine.calls) == calls + 1
+        engine.broken = False
+        assert await answers([submit(made, n) for n in range(6)]) == [[2 * n] for n in range(6)]
+        assert made.failures == 0
+        made.close()
+
+    run(work)
+
+
 REQUESTS = st.lists(st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(0, 3)), min_size=1, max_size=40)
 """Rows, width, and turns of the loop before the next."""
 

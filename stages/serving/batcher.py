@@ -40,7 +40,7 @@ class Limits:
 
 @dataclass(slots=True, eq=False)
 class Instance:
-    """One of the engines that answer the same."""
+    """One of the engines that answer the same; of one that may run several calls at a time there is still one."""
 
     predict: Predict
     failures: int = 0
@@ -53,8 +53,10 @@ class Batcher:
     def __init__(self, engines: Sequence[Predict], limits: Limits, probe: Arrays, executed: Executed) -> None:
         """``probe``: a request that every engine answers as long as it works, to tell its failures from those of a request."""
         self.limits, self._probe, self._executed = limits, probe, executed
-        self._instances = [Instance(engine) for engine in (engines[:1] if limits.inline else engines)]
-        self._idle = list(self._instances)
+        by_engine = {id(engine): Instance(engine) for engine in engines}
+        self._idle = [by_engine[id(engine)] for engine in (engines[:1] if limits.inline else engines)]
+        """One that may run another call is there as often."""
+        self._instances = list(dict.fromkeys(self._idle))
         self._resting: list[Instance] = []
         """Those that are idle and not asked, as they failed and others did not."""
         self._threads = None if limits.inline else ThreadPoolExecutor(len(engines), "engine")
@@ -76,7 +78,7 @@ class Batcher:
 
     def probe_failed(self) -> None:
         """Ask the idle ones among the engines that failed whether they answer again."""
-        for instance in [each for each in (*self._resting, *self._idle) if each.failures]:
+        for instance in dict.fromkeys([each for each in (*self._resting, *self._idle) if each.failures]):
             (self._idle if instance in self._idle else self._resting).remove(instance)
             self._run(instance, check_engine, [], instance.predict, self._probe)
 

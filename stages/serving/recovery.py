@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from attar.stages.serving.model import Served
@@ -16,11 +17,22 @@ if TYPE_CHECKING:
 
 PROBE_SECONDS = 1.0
 """Between probes of an engine that failed."""
-FAILURES = 3
-"""In a row, after which a bundle's engines are opened anew; as many more for each time that this did not help."""
+LOOKS = 3
+"""At which an engine had failed again, and answered nothing in between, before it is opened anew; as many more for each time that
+this did not help."""
 REOPENS, RECENT_SECONDS = 3, 600.0
 """So many of them within so many seconds are enough: then only another process can help."""
 log = logging.getLogger(__name__)
+
+
+@dataclass
+class Ailment:
+    """Of a bundle with an engine that failed."""
+
+    failures: int = 0
+    """At the last look."""
+    looks: int = 0
+    """At which it had failed again."""
 
 
 class Recovery:
@@ -28,6 +40,7 @@ class Recovery:
         self._repository = repository
         self._reopened: dict[tuple[str, str], list[float]] = {}
         """By name and version when its engines were opened anew, or should have been."""
+        self._ailing: dict[tuple[str, str], Ailment] = {}
         self._outcomes: Counter[str] = Counter({"opened": 0, "failed": 0})
 
     async def run(self) -> None:
@@ -40,15 +53,24 @@ class Recovery:
 
     async def _mend(self, served: Served) -> bool:
         """Do the next thing that may help; whether nothing is left to do."""
-        if served not in self._repository.served() or not served.batcher.failures:
-            return False  # it was replaced while another was mended, or answers
-        tried = self._count_reopened(served)
-        repeatedly = served.batcher.failures >= FAILURES * (1 + tried)
+        key, failures = (served.name, served.version), self._count_failures(served)
+        if not failures:
+            self._ailing.pop(key, None)
+            return False
+        ailment, tried = self._ailing.setdefault(key, Ailment()), self._count_reopened(served)
+        ailment.looks += failures > ailment.failures
+        ailment.failures = failures
+        repeatedly = ailment.looks >= LOOKS * (1 + tried)
         if repeatedly and tried < REOPENS:
             await self._reopen(served)
+            del self._ailing[key]
         else:
             served.batcher.probe_failed()
         return repeatedly and tried >= REOPENS
+
+    def _count_failures(self, served: Served) -> int:
+        """In a row; 0 for what was replaced while another bundle was mended."""
+        return served.batcher.failures if served in self._repository.served() else 0
 
     def _count_reopened(self, served: Served) -> int:
         """Of the last time; what is older is forgotten."""
@@ -59,7 +81,7 @@ class Recovery:
 
     async def _reopen(self, served: Served) -> None:
         self._reopened[served.name, served.version].append(asyncio.get_running_loop().time())
-        log.warning("the engine of %s failed %d times in a row and is opened anew", served.name, served.batcher.failures)
+        log.warning("the engine of %s fails again and again and is opened anew", served.name)
         try:
             await self._repository.reopen(served)
         except Exception:
