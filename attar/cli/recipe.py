@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from attar.cli.options import JSON, REQUIRE_ALL, STORE, VERBOSE
+from attar.cli.options import JSON, REQUIRE_ALL, STORE, VERBOSE, is_verbose
 from attar.pipeline.core.errors import AttarError, RecipeError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def walk(wanted: tuple[str, ...], output: Path | None, require_all: bool, **opti
     if delivers or "verdict" in wanted:
         summarize(records, workspace.recipe.title)
     show(records, report, options)
-    if options["verbose"]:
+    if is_verbose(click.get_current_context()):
         for record in records:
             if record.cause:
                 traceback.print_exception(record.cause)
