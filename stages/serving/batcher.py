@@ -171,7 +171,7 @@ class Batcher:
         self._put_back(instance, result.broken)
         for call in result.calls:
             self._executed(call)
-        for work, made in zip(batch, result.found, strict=True):
+        for work, made in zip(batch, result.results, strict=True):
             if work.future.done():
                 continue
             if isinstance(made, Refused):

@@ -52,7 +52,7 @@ class Call:
 
 @dataclass(slots=True)
 class BatchResult:
-    found: Sequence[Outputs | Refused]
+    results: Sequence[Outputs | Refused]
     """For each work of the batch."""
     calls: Sequence[Call]
     broken: bool = False

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Ailment:
+class FailureHistory:
     """Of a bundle with an engine that failed."""
 
     failures: int = 0
@@ -40,7 +40,7 @@ class Recovery:
         self._repository = repository
         self._reopened: dict[tuple[str, str], list[float]] = {}
         """By name and version when its engines were opened anew, or should have been."""
-        self._ailing: dict[tuple[str, str], Ailment] = {}
+        self._histories: dict[tuple[str, str], FailureHistory] = {}
         self._outcomes: Counter[str] = Counter({"opened": 0, "failed": 0})
 
     async def run(self) -> None:
@@ -55,15 +55,15 @@ class Recovery:
         """Do the next thing that may help; whether nothing is left to do."""
         key, failures = (served.name, served.version), self._count_failures(served)
         if not failures:
-            self._ailing.pop(key, None)
+            self._histories.pop(key, None)
             return False
-        ailment, tried = self._ailing.setdefault(key, Ailment()), self._count_reopened(served)
-        ailment.looks += failures > ailment.failures
-        ailment.failures = failures
-        repeatedly = ailment.looks >= LOOKS * (1 + tried)
+        history, tried = self._histories.setdefault(key, FailureHistory()), self._count_reopened(served)
+        history.looks += failures > history.failures
+        history.failures = failures
+        repeatedly = history.looks >= LOOKS * (1 + tried)
         if repeatedly and tried < REOPENS:
             await self._reopen(served)
-            del self._ailing[key]
+            del self._histories[key]
         else:
             served.batcher.probe_failed()
         return repeatedly and tried >= REOPENS
