@@ -31,7 +31,7 @@ VARIANTS: dict[str, dict[str, Any]] = {"nothing": {}, "metrics": {}, "and a shad
 
 
 async def started(path: Path, watched: bool, settings: dict[str, Any]) -> Server:
-    server = Server(sources([str(path)]), Settings(http_port=0, **settings))
+    server = Server(sources([str(path)]), Settings(http_port=0, grpc_port=None, **settings))
     if not watched:
         server.repository = server.api.repository = Repository(sources([str(path)]), server.settings, server.supervisor)
     await server.start()

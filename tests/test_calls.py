@@ -1,0 +1,106 @@
+"""Calls of an engine that fail: who is to blame, how many it takes to find out, and what becomes of the engine."""
+
+from __future__ import annotations
+
+import asyncio
+
+from attar.stages.serving.batcher import Batcher, Limits
+from attar.stages.serving.calls import Call
+from attar.stages.serving.errors import BadRequest, EngineFailed
+from tests.test_batcher import PROBE, Recorder, answers, batcher, run, submit
+
+
+def test_a_request_that_the_engine_refuses_fails_alone() -> None:
+    async def work() -> None:
+        made = batcher(Recorder(), inline=True)
+        found = await answers([submit(made, 1), submit(made, 13), submit(made, 2)])
+        assert found[::2] == [[2], [4]]
+        assert isinstance(found[1], BadRequest)
+        assert "does not take these values: 13 is out of bounds" in str(found[1])
+        assert not made.failed
+
+    run(work)
+
+
+def test_an_engine_that_broke_is_told_from_a_wrong_request() -> None:
+    async def work() -> None:
+        engine = Recorder()
+        made = batcher(engine)
+        engine.broken = True
+        (found,) = await answers([submit(made, 1)])
+        assert isinstance(found, EngineFailed)
+        assert made.failed
+        engine.broken = False
+        assert await answers([submit(made, 1)]) == [[2]]
+        assert made.failures == 0
+        made.close()
+
+    run(work)
+
+
+def test_one_wrong_request_among_32_costs_few_calls() -> None:
+    """32, 16, 8, 4, 2 and 1 fail; the other half of each answers; and a probe tells that the engine is sound."""
+
+    async def work() -> None:
+        engine = Recorder()
+        calls: list[Call] = []
+        made = Batcher([engine], Limits(inline=True), PROBE, calls.append)
+        found = await answers([submit(made, 13 if n == 5 else n + 100) for n in range(32)])
+        assert [type(each) for each in found] == [BadRequest if n == 5 else list for n in range(32)]
+        assert [call.rows for call in calls] == engine.calls
+        assert len(engine.calls) == 1 + 2 * 5 + 1
+
+    run(work)
+
+
+def test_a_broken_engine_is_not_asked_by_every_request_of_a_batch() -> None:
+    async def work() -> None:
+        engine = Recorder()
+        engine.broken = True
+        made = batcher(engine, inline=True)
+        found = await answers([submit(made, n) for n in range(32)])
+        assert [type(each) for each in found] == [EngineFailed] * 32
+        assert engine.calls == [32, 16, 8, 4, 2, 1, 1]
+        assert (made.failed, made.failures) == (True, 1)
+
+    run(work)
+
+
+def test_an_engine_that_failed_rests_until_a_probe_succeeds() -> None:
+    async def work() -> None:
+        broken, sound = Recorder(), Recorder()
+        broken.broken = True
+        made = batcher(sound, broken)
+        assert isinstance((await answers([submit(made, 1)]))[0], EngineFailed)
+        assert await answers([submit(made, 1)]) == await answers([submit(made, 1)]) == [[2]]
+        assert (made.failed, made.failures, broken.calls) == (False, 1, [1, 1])
+        made.probe_failed()
+        await asyncio.sleep(0.1)
+        assert made.failures == 2
+        broken.broken = False
+        made.probe_failed()
+        await asyncio.sleep(0.1)
+        assert (made.failures, len(broken.calls)) == (0, 4)
+        made.close()
+
+    run(work)
+
+
+def test_an_engine_that_runs_several_calls_at_a_time_is_sound_or_broken_as_a_whole() -> None:
+    async def work() -> None:
+        engine = Recorder()
+        made = batcher(engine, engine, engine, most=1)
+        assert await answers([submit(made, n) for n in range(6)]) == [[2 * n] for n in range(6)]
+        engine.broken = True
+        await answers([submit(made, 1)])
+        assert made.failed
+        calls = len(engine.calls)
+        made.probe_failed()
+        await asyncio.sleep(0.1)
+        assert len(engine.calls) == calls + 1
+        engine.broken = False
+        assert await answers([submit(made, n) for n in range(6)]) == [[2 * n] for n in range(6)]
+        assert made.failures == 0
+        made.close()
+
+    run(work)
