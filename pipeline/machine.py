@@ -11,11 +11,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+PERIOD = "100000"
+"""Microseconds; the kernel's default."""
+NUMBER = re.compile(r"[1-9][0-9]{0,18}")
+
 
 @cache
 def describe() -> dict[str, Any]:
     """CPU model and flags, cores that this process may use, GPUs and their driver, system and Python version."""
-    cpu = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    cpu = read_text(Path("/proc/cpuinfo"))
     return {
         "cpu": field(cpu, r"model name\s*:\s*(.+)") or platform.processor() or platform.machine(),
         "flags": hashlib.sha256(field(cpu, r"(?:flags|Features)\s*:\s*(.+)").encode()).hexdigest()[:32],
@@ -34,42 +38,54 @@ def cores(root: Path = Path("/")) -> int:
     than is paid for, and the kernel stops them all for the rest of each period. ``root`` is where /proc and /sys are.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([allowed, *(int(quota) for quota in quotas(root))]))
+    return max(1, min([allowed, *list_quotas(root)]))
 
 
-def quotas(root: Path) -> Iterator[float]:
-    """CPUs' worth of time that each cgroup of this process, or one above it, may use (cgroups(7); the kernel's documents
+def list_quotas(root: Path) -> Iterator[int]:
+    """Whole CPUs' worth of time that each cgroup of this process, or one above it, may use (cgroups(7); the kernel's documents
     ``cgroup-v2`` and ``sched-bwc``). Where a container sees only its own part of the tree, that part's root is its limit."""
-    listed, top = root / "proc/self/cgroup", root / "sys/fs/cgroup"
-    for line in listed.read_text().splitlines() if listed.exists() else ():
-        _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+    top = root / "sys/fs/cgroup"
+    for line in read_text(root / "proc/self/cgroup").splitlines():
+        controllers, colon, path = line.partition(":")[2].partition(":")
+        if not colon or (controllers and "cpu" not in controllers.split(",")):
             continue
-        base, inside = top / controllers, Path(path.lstrip("/"))
-        base = base if base.exists() else top / "cpu"  # a link: the kernel may list them in another order than they are mounted
-        for group in [base / part for part in (inside, *inside.parents) if ".." not in part.parts]:
-            if quota := bandwidth(group):
+        bases = [top / controllers, top / "cpu"] if controllers else [top]  # cpu: the kernel may list them in another order
+        inside = Path(path.lstrip("/"))
+        for group in [base / part for base in bases for part in (inside, *inside.parents) if ".." not in part.parts]:
+            if (quota := read_quota(group)) is not None:
                 yield quota
 
 
-def bandwidth(group: Path) -> float | None:
-    """Its quota by its period, of version 2 or 1; None where there is no limit."""
-    found = [group / "cpu.max"] if (group / "cpu.max").exists() else [group / "cpu.cfs_quota_us", group / "cpu.cfs_period_us"]
-    if not all(file.exists() for file in found):
+def read_quota(group: Path) -> int | None:
+    """Its quota by its period, of version 2 or 1; None where there is no limit.
+
+    A quota alone is of the kernel's own period. What is no number limits nothing: "max", "-1", and whatever else a container
+    runtime that is no kernel writes there.
+    """
+    words = read_text(group / "cpu.max").split()
+    words = words or [*read_text(group / "cpu.cfs_quota_us").split(), *read_text(group / "cpu.cfs_period_us").split()]
+    quota, period = [*words, PERIOD][:2] if words else ("max", PERIOD)
+    if not (NUMBER.fullmatch(quota) and NUMBER.fullmatch(period)):
         return None
-    quota, period = " ".join(file.read_text() for file in found).split()
-    return None if quota in ("max", "-1") else int(quota) / int(period)
+    return int(quota) // int(period)
+
+
+def read_text(file: Path) -> str:
+    """What the kernel says in a file; nothing where there is none, or where it may not be read."""
+    try:
+        return file.read_text(encoding="utf-8", errors="surrogateescape")
+    except (OSError, ValueError):  # ValueError: a name that no file can have
+        return ""
 
 
 def gpus() -> list[str]:
     """Names of the NVIDIA GPUs that the kernel driver knows."""
     found = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-    return [field(path.read_text(), r"Model:\s*(.+)") for path in found]
+    return [field(read_text(path), r"Model:\s*(.+)") for path in found]
 
 
 def driver() -> str:
-    path = Path("/proc/driver/nvidia/version")
-    return field(path.read_text(), r"Kernel Module\s+(?:for \S+\s+)?(\S+)") if path.exists() else ""
+    return field(read_text(Path("/proc/driver/nvidia/version")), r"Kernel Module\s+(?:for \S+\s+)?(\S+)")
 
 
 def field(text: str, pattern: str) -> str:

@@ -50,6 +50,15 @@ def v1(group: str, quota: int, period: int = 100_000) -> dict[str, str]:
             4,
             id="one above it is tighter",
         ),
+        pytest.param("0::/", {"/sys/fs/cgroup/cpu.max": "max"}, ALLOWED, id="a single word, no limit"),
+        pytest.param("0::/", {"/sys/fs/cgroup/cpu.max": "300000"}, 3, id="a quota of the default period"),
+        pytest.param("0::/", {"/sys/fs/cgroup/cpu.max": ""}, ALLOWED, id="nothing"),
+        pytest.param("0::/", {"/sys/fs/cgroup/cpu.max": "0 100000"}, ALLOWED, id="no time at all is no limit: it runs"),
+        pytest.param("0::/", {"/sys/fs/cgroup/cpu.max": "200000 0"}, ALLOWED, id="no period"),
+        pytest.param("0::/", {"/sys/fs/cgroup/cpu.max": "200000 100000 burst 0"}, 2, id="more words than today's"),
+        pytest.param("1:cpu:/", {"/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "200000"}, 2, id="version 1, a quota alone"),
+        pytest.param("nonsense\n\n0::/", {"/sys/fs/cgroup/cpu.max": "200000 100000"}, 2, id="lines of no format"),
+        pytest.param("0::/a:b", {"/sys/fs/cgroup/a:b/cpu.max": "200000 100000"}, 2, id="a colon in the name"),
         pytest.param("0::/a", {"/sys/fs/cgroup/b/cpu.max": "100000 100000"}, ALLOWED, id="another group"),
         pytest.param("0::/../a", {"/sys/fs/cgroup/cpu.max": "500000 100000"}, 5, id="a group outside of what is seen"),
         pytest.param("4:cpu,cpuacct:/\n0::/", v1(V1, -1), ALLOWED, id="version 1 without a limit"),
@@ -74,6 +83,27 @@ def test_the_tightest_wins(tmp_path_factory: pytest.TempPathFactory, quotas: lis
     files = {f"/sys/fs/cgroup/{group}/cpu.max": f"{quota} 100000" for group, quota in zip(groups, quotas, strict=True)}
     root = tree(tmp_path_factory.mktemp("root"), f"0::/{groups[-1]}", files)
     assert machine.cores(root) == max(1, min(ALLOWED, min(quotas) // 100_000))
+
+
+TEXT = st.text() | st.lists(st.sampled_from(["max", "-1", "0", "100000", "1e5", "9" * 5000]), max_size=3).map(" ".join)
+
+
+@given(cgroup=st.text() | st.just("0::/") | st.just("1:cpu:/"), v2=TEXT, quota=TEXT, period=TEXT)
+def test_whatever_stands_there_some_cores_can_be_used(
+    tmp_path_factory: pytest.TempPathFactory, cgroup: str, v2: str, quota: str, period: str
+) -> None:
+    files = {"cpu.max": v2, "cpu/cpu.cfs_quota_us": quota, "cpu/cpu.cfs_period_us": period}
+    root = tmp_path_factory.mktemp("root")
+    for name, text in {"proc/self/cgroup": cgroup, **{f"sys/fs/cgroup/{name}": text for name, text in files.items()}}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(text.encode("utf-16" if "\x80" in text else "utf-8", "surrogatepass"))
+    assert 1 <= machine.cores(root) <= ALLOWED
+
+
+def test_a_file_that_may_not_be_read_limits_nothing(tmp_path: Path) -> None:
+    root = tree(tmp_path, "0::/", {})
+    (root / "sys/fs/cgroup/cpu.max").mkdir(parents=True)  # root may read any file, but no folder
+    assert machine.cores(root) == ALLOWED
 
 
 def test_engines_and_keys_count_the_same_cores() -> None:
