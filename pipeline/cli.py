@@ -11,6 +11,7 @@ import click
 
 from attar.pipeline import cli_bundle, cli_new, cli_recipe, cli_serve, cli_store, team
 from attar.pipeline.errors import AttarError
+from attar.pipeline.options import is_verbose
 from attar.pipeline.team import Broken
 
 
@@ -24,37 +25,44 @@ class Loud(click.Group):
         from attar.stages.distillation.processes import assembled
 
         with assembled() as made:
-            return super().main(*args, **kwargs) if made.leads else follow(made)
+            return super().main(*args, **kwargs) if made.leads else self.follow(made)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except (AttarError, Broken) as error:
-            tell(error)
+            tell(error, verbose=is_verbose(ctx))
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo("interrupted; the same command goes on from what is finished", err=True)
             ctx.exit(130)
+
+    def follow(self, member: team.Team) -> None:
+        """What user code prints is no part of the result here either."""
+        try:
+            with redirect_stdout(sys.stderr):
+                member.follow()
+        except Broken as error:
+            tell(error, verbose=self.asks_for_traceback(sys.argv[1:]))
+            sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    def asks_for_traceback(self, arguments: list[str]) -> bool:
+        """Whether a command line that another process of the team acts on has ``-v``."""
+        context = click.Context(self)
+        name, command, rest = self.resolve_command(context, arguments)
+        if command is None:
+            return False
+        return is_verbose(command.make_context(name, rest, context, resilient_parsing=True))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of the work, not of the alphabet."""
         return list(self.commands)
 
 
-def follow(member: team.Team) -> None:
-    """What user code prints is no part of the result here either."""
-    try:
-        with redirect_stdout(sys.stderr):
-            member.follow()
-    except Broken as error:
-        tell(error)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-def tell(error: AttarError | Broken) -> None:
-    if "-v" in sys.argv or "--verbose" in sys.argv:
+def tell(error: AttarError | Broken, *, verbose: bool) -> None:
+    if verbose:
         traceback.print_exc()
     click.echo(f"error: {error}", err=True)
 

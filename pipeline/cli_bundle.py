@@ -23,7 +23,7 @@ BUNDLE = click.argument("bundle", type=click.Path(exists=True, file_okay=False, 
 @ALLOW_NATIVE
 @JSON
 @VERBOSE
-def check(bundle: Path, trusted: Path | None, allow_native: bool, as_json: bool, verbose: bool) -> None:
+def check(bundle: Path, trusted: Path | None, allow_native: bool, as_json: bool) -> None:
     """Checksums, machine, verdict and golden requests of a bundle; exit code 4 when it is not fit to serve.
 
     An engine that is native code is not loaded without --trusted or --allow-native; then the line says so, and its graph alone
@@ -41,7 +41,7 @@ def check(bundle: Path, trusted: Path | None, allow_native: bool, as_json: bool,
 @click.option("--key", required=True, type=click.Path(path_type=Path), metavar="FILE", help="Ed25519 private key in PEM.")
 @JSON
 @VERBOSE
-def sign(bundle: Path, key: Path, as_json: bool, verbose: bool) -> None:
+def sign(bundle: Path, key: Path, as_json: bool) -> None:
     """Write SHA256SUMS.sig into a bundle that is whole and passed its gates; exit code 4 when it is not.
 
     `openssl genpkey -algorithm ed25519 -out private.pem` makes a key, `openssl pkey -in private.pem -pubout -out public.pem` its
@@ -94,7 +94,6 @@ def bench(
     trusted: Path | None,
     allow_native: bool,
     as_json: bool,
-    verbose: bool,
     **server: Any,
 ) -> None:
     """Latency and throughput on this machine, against the bundle's fp32 student; with --url those of a server that has it.
@@ -128,9 +127,7 @@ def bench(
 @STORE
 @JSON
 @VERBOSE
-def finish(
-    bundle: Path, output: Path, recipe: str | None, trusted: Path | None, store: Path, as_json: bool, verbose: bool
-) -> None:
+def finish(bundle: Path, output: Path, recipe: str | None, trusted: Path | None, store: Path, as_json: bool) -> None:
     """Build here the engine that the making machine could not run, and compare it; exit code 4 where this machine cannot."""
     from attar.stages import finish as finishing
 

@@ -27,7 +27,7 @@ FILES = {
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @VERBOSE
-def new(folder: Path, verbose: bool) -> None:
+def new(folder: Path) -> None:
     """A starter project of your own: recipe, task, networks, test, CI stage.
 
     DIR is made; if it is there, it must be empty.

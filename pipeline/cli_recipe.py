@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from attar.pipeline.errors import AttarError, RecipeError
-from attar.pipeline.options import JSON, REQUIRE_ALL, STORE, VERBOSE
+from attar.pipeline.options import JSON, REQUIRE_ALL, STORE, VERBOSE, is_verbose
 
 if TYPE_CHECKING:
     from attar.pipeline.run import Record
@@ -78,7 +78,7 @@ def walk(wanted: tuple[str, ...], output: Path | None, require_all: bool, **opti
     if delivers or "verdict" in wanted:
         summarize(records, workspace.recipe.title)
     show(records, report, options)
-    if options["verbose"]:
+    if is_verbose(click.get_current_context()):
         for record in records:
             if record.cause:
                 traceback.print_exception(record.cause)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from attar.pipeline.options import ALLOW_NATIVE, TRUSTED, VERBOSE
+from attar.pipeline.options import ALLOW_NATIVE, TRUSTED, VERBOSE, is_verbose
 
 if TYPE_CHECKING:
     from attar.stages.serving.server import Server
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     help="Not ready while the rolling correlation is under it.",
 )
 @VERBOSE
-def serve(bundles: tuple[str, ...], verbose: bool, no_grpc: bool, no_page: bool, **chosen: Any) -> None:
+def serve(bundles: tuple[str, ...], no_grpc: bool, no_page: bool, **chosen: Any) -> None:
     """Answer requests over HTTP and gRPC (Open Inference Protocol v2); exit code 4 when a bundle is not fit to serve.
 
     BUNDLE is a bundle's folder, NAME=FOLDER to serve it under another name, or a folder that holds bundles. Bundles of one name
@@ -77,12 +77,12 @@ def serve(bundles: tuple[str, ...], verbose: bool, no_grpc: bool, no_page: bool,
     """
     gc.disable()  # what is loaded until it is ready stays, so looking through it for garbage finds none
     try:
-        run(bundles, verbose, page=not no_page, **chosen | ({"grpc_port": None} if no_grpc else {}))
+        run(bundles, page=not no_page, **chosen | ({"grpc_port": None} if no_grpc else {}))
     finally:
         gc.enable()
 
 
-def run(bundles: tuple[str, ...], verbose: bool, **chosen: Any) -> None:
+def run(bundles: tuple[str, ...], **chosen: Any) -> None:
     """Raises UsageError for settings that do not go together, and what ``server.serve`` raises."""
     from pydantic import ValidationError
 
@@ -90,7 +90,7 @@ def run(bundles: tuple[str, ...], verbose: bool, **chosen: Any) -> None:
     from attar.stages.serving.repository import sources
     from attar.stages.serving.settings import Settings
 
-    logs.to_stderr(logging.DEBUG if verbose else logging.INFO)
+    logs.to_stderr(logging.DEBUG if is_verbose(click.get_current_context()) else logging.INFO)
     try:
         settings = Settings(**chosen)
     except ValidationError as error:

@@ -17,7 +17,7 @@ from attar.pipeline.options import JSON, STORE, VERBOSE
 @STORE
 @click.option("--verify", is_flag=True, help="Read every byte again.")
 @VERBOSE
-def show(key: str, store: Path, verify: bool, verbose: bool) -> None:
+def show(key: str, store: Path, verify: bool) -> None:
     """One artifact: what decided it, its facts and its files.
 
     KEY is a key or the start of one. A recipe, by path or name, shows the keys that it used last, by slot.

@@ -27,4 +27,18 @@ ALLOW_NATIVE = click.option(
     is_flag=True,
     help="Load an engine that is native code (TensorRT, OpenVINO) from a bundle that no --trusted key signed.",
 )
-VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an error.")
+
+
+def is_verbose(context: click.Context) -> bool:
+    """Whether the command that this context is of, or the one inside it, was given ``-v``."""
+    return bool(context.meta.get(__name__))
+
+
+def _keep_verbose(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    context.meta[__name__] = value
+
+
+VERBOSE = click.option(
+    "-v", "--verbose", is_flag=True, expose_value=False, callback=_keep_verbose, help="Show the traceback of an error."
+)
+"""Its value is asked for with ``is_verbose``, for it is the same to every command."""

@@ -451,6 +451,13 @@ def test_verbose_shows_the_traceback(here: Path) -> None:
     assert "Traceback" in done.stderr
 
 
+def test_a_traceback_is_shown_where_the_command_was_told_to(here: Path) -> None:
+    assert "Traceback" in call("show", "abc", "--store", "none", "-v").stderr
+    assert "Traceback" not in call("show", "abc", "--store", "-v").stderr  # a folder of that name
+    assert main.asks_for_traceback(["run", "recipe.toml", "--verbose"])  # as the other processes of a team see it
+    assert not main.asks_for_traceback(["run", "recipe.toml", "--store", "-v"])
+
+
 def test_an_unknown_recipe_or_target_or_command_exits_with_2(here: Path) -> None:
     tiny.write(here)
     assert call("run", "recpe.toml").exit_code == 2
