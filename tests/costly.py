@@ -13,12 +13,15 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 
+import grpc
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 from safetensors.numpy import save_file
+from tritonclient.grpc import service_pb2
 
 from attar.stages.packaging import checksums
+from attar.stages.serving.protocol import HEADER_LENGTH
 from tests.test_fuzz import Target
 
 ROWS, SHAPE = 32, (3, 224, 224)
@@ -66,16 +69,43 @@ def pictures(rows: int = ROWS) -> bytes:
     return f'{{"inputs":[{{"name":"x","datatype":"FP32","shape":[{rows},3,224,224],"data":[{cut}]}}]}}'.encode()
 
 
-def post(server: Target, body: bytes, model: str = "points", **headers: str) -> int:
-    """The status, 0 where the server hung up while the body was on its way."""
+def post(server: Target, body: bytes, model: str = "points", length: str = "", **headers: str) -> int:
+    """``length``: of the JSON where bytes follow it. The status, 0 where the server hung up while the body was on its way."""
     connection = HTTPConnection(*server.http, timeout=120)
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
     try:
-        connection.request("POST", f"/v2/models/{model}/infer", body, {k.replace("_", "-"): v for k, v in headers.items()})
+        connection.request("POST", f"/v2/models/{model}/infer", body, sent | ({HEADER_LENGTH: length} if length else {}))
         return connection.getresponse().status
     except (BrokenPipeError, ConnectionResetError):
         return 0
     finally:
         connection.close()
+
+
+def binary(rows: int) -> tuple[bytes, str, str]:
+    """Body, model, and the length of its JSON."""
+    size = rows * 4 * int(np.prod(SHAPE))
+    about = {"name": "x", "datatype": "FP32", "shape": [rows, *SHAPE], "parameters": {"binary_data_size": size}}
+    head = json.dumps({"inputs": [about]}).encode()
+    return head + bytes(size), "points", str(len(head))
+
+
+def send(server: Target, content: bytes, rows: int = ROWS) -> grpc.StatusCode:
+    """The status of a request over gRPC."""
+    tensor = service_pb2.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[rows, *SHAPE])
+    asked = service_pb2.ModelInferRequest(model_name="points", inputs=[tensor], raw_input_contents=[content])
+    return send_message(server, asked.SerializeToString())
+
+
+def send_message(server: Target, content: bytes) -> grpc.StatusCode:
+    options = [("grpc.max_send_message_length", -1)]
+    with grpc.insecure_channel(server.grpc, options) as channel:
+        try:
+            channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(content, timeout=60)
+        except grpc.RpcError as error:
+            made: grpc.StatusCode = error.code()
+            return made
+    return grpc.StatusCode.OK
 
 
 def compressed(body: bytes) -> bytes:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from grpc import StatusCode
+from tritonclient.utils import InferenceServerException
 
+from attar.pipeline import memory
 from attar.stages.serving.sizes import BRACKET_BYTES, FLOAT_BYTES
-from tests import costly
-from tests.costly import MEGA, ROWS, Spent, compressed, least, post
+from tests import costly, pictures
+from tests.costly import MEGA, ROWS, Spent, compressed, least, post, watched
+from tests.serving_parts import running
 from tests.test_fuzz import Target, target
+from tests.test_serving_pictures import PNG, over_http, png
+from tests.test_shadow import until
 
 LARGEST = 2**16 + ROWS * 3 * 224 * 224 * FLOAT_BYTES + ROWS * (1 + 3 + 3 * 224) * BRACKET_BYTES
 """Bytes of the largest request, about."""
@@ -70,3 +79,75 @@ def test_a_body_that_no_request_of_the_model_has_is_refused_at_its_head(points_b
         assert spent.growth < 4 * MEGA
         assert post(server, b" " * 70_000) == 413
         assert post(server, b" " * 60_000) == 400
+
+
+def test_messages_of_grpc_share_the_memory_for_requests(bundle: Path, tmp_path: Path) -> None:
+    """8 of 60 MiB at a time had taken 1.25 GB where 64 MiB were allowed."""
+    with target(tmp_path, "--max-bodies", str(64 * MEGA), "--max-body", str(64 * MEGA), str(bundle)) as server:
+        with watched(server) as spent, ThreadPoolExecutor(8) as threads:
+            codes = set(threads.map(lambda _: costly.send(server, bytes(60 * MEGA)), range(8)))
+        assert codes == {StatusCode.RESOURCE_EXHAUSTED}
+        assert spent.growth < 400 * MEGA  # of one that is refused gRPC's own buffers among them
+        assert costly.send(server, bytes(4 * 3 * 224 * 224), rows=1) == StatusCode.OK
+
+
+def test_small_fields_of_a_message_over_grpc_are_counted_before_they_are_objects(server: Target) -> None:
+    for field in (b"\x2a\x00", b"\x32\x00", b"\x22\x00"):  # inputs, outputs, parameters
+        with watched(server) as spent:
+            assert costly.send_message(server, field * 30 * MEGA) == StatusCode.RESOURCE_EXHAUSTED
+        assert spent.growth < LARGEST * 4
+        assert spent.slowest < 4 * SLOWEST
+
+
+def test_what_waits_for_the_shadow_is_bounded_in_bytes(bundle: Path, tmp_path: Path) -> None:
+    """64 requests were kept, however long each was."""
+    sent = costly.binary(ROWS)
+    arguments = ("--shadow", "fp32", "--shadow-rate", "1", "--max-bodies", str(200 * MEGA))
+    with target(tmp_path, *arguments, str(bundle)) as server:
+        assert costly.post(server, *sent) == 200
+        with watched(server) as spent, ThreadPoolExecutor(2) as threads:
+            assert set(threads.map(lambda _: costly.post(server, *sent), range(60))) <= {200, 503}
+        assert spent.growth < 300 * MEGA
+
+
+def test_pictures_are_reserved_before_they_are_decoded(points_bundle: Path, tmp_path: Path) -> None:
+    """139 KiB of a PNG had taken 280 MiB."""
+    bundle = pictures.of_files(points_bundle, tmp_path / "points")
+    with target(tmp_path, "--max-bodies", str(100 * MEGA), str(bundle)) as server:
+        told = "takes 392,000,000 bytes of memory, --max-bodies allows"
+        with watched(server) as spent, pytest.raises(InferenceServerException, match=told):
+            over_http(server, [png(7000, bytes(7001 * 7000))])
+        assert spent.growth < 60 * MEGA  # Pillow itself among them
+        assert over_http(server, [PNG]).argmax() == 1
+
+
+def test_the_ledger_is_shown_and_empty_in_the_end(points_bundle: Path) -> None:
+    with running(points_bundle, grpc_port=0, max_bodies=200_000) as server:
+        start = f"POST /v2/models/points/infer HTTP/1.1\r\nHost: {server.url}\r\nContent-Length: 60000\r\n\r\n"
+        with socket.create_connection((server.host, server.port)) as raw:
+            raw.sendall(start.encode() + b" " * 50_000)
+            until(lambda: server.metric("attar_ledger_bytes") == 50_000)
+        until(lambda: server.metric("attar_ledger_bytes") == 0)
+        assert server.metric("attar_ledger_limit_bytes") == 200_000
+        assert server.metric("attar_ledger_refusals_total") == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (
+            {"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/memory.max": "1000\n", "sys/fs/cgroup/a/b/memory.max": "max\n"},
+            1000,
+        ),
+        ({"proc/self/cgroup": "4:memory:/a\n", "sys/fs/cgroup/memory/a/memory.limit_in_bytes": "2000\n"}, 2000),
+        ({"proc/self/cgroup": "4:memory:/a\n", "sys/fs/cgroup/memory/a/memory.limit_in_bytes": f"{2**63 - 4096}\n"}, None),
+        ({"proc/self/cgroup": "0::/../../a\n", "sys/fs/cgroup/memory.max": "3000\n"}, 3000),
+        ({}, None),
+    ],
+)
+def test_the_memory_that_a_process_may_have(tmp_path: Path, files: dict[str, str], expected: int | None) -> None:
+    for name, said in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(said)
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert memory.limit(tmp_path) == (expected or whole)

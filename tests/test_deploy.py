@@ -145,6 +145,7 @@ def test_the_service_asks_for_no_more_cores_than_it_gets() -> None:
     limits = made["resources"]["limits"]
     assert params["instances"] * params["threads"] <= int(limits["cpu"])
     assert made["resources"]["requests"].keys() == limits.keys() == {"cpu", "memory"}
+    assert params["max_bodies"] is None  # it follows the limit
 
 
 def test_the_service_is_given_time_to_drain() -> None:

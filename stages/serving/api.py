@@ -185,7 +185,7 @@ class Api:
         except Refused as error:
             model.failed(error, 0)
             raise
-        request.id = request.id or asked.id
+        request.id, asked.reservation = request.id or asked.id, request.reservation
         return asked
 
     # -- the repository ---------------------------------------------------------------------------------------------

@@ -92,6 +92,12 @@ class Busy(Refused):
     retry_after = 1
 
 
+class NoRoom(Busy):
+    """The memory for requests is taken."""
+
+    cause = "no_room"
+
+
 class Late(Refused):
     """The deadline passed before there was an answer."""
 

@@ -16,13 +16,17 @@ from attar import __version__
 from attar.pipeline.errors import AttarError
 from attar.stages.serving import protocol
 from attar.stages.serving.api import EXTENSIONS, Api, load
-from attar.stages.serving.errors import Busy, NotFound, Refused
-from attar.stages.serving.grpc_calls import decoded, encoded, foreseen, refuse
+from attar.stages.serving.errors import Busy, NotFound, Refused, TooLarge
+from attar.stages.serving.grpc_calls import decoded, encoded, foreseen, options, refuse
 from attar.stages.serving.grpc_door import Door
 from attar.stages.serving.grpc_infer import read, written
+from attar.stages.serving.grpc_room import MessageRoom, reserve_copies
 from attar.stages.serving.grpc_stream import Pipeline
+from attar.stages.serving.grpc_wire import check_message
 from attar.stages.serving.guard import Guard
 from attar.stages.serving.health import Health
+from attar.stages.serving.json_data import SHORT_BYTES
+from attar.stages.serving.ledger import Ledger, Reservation
 from attar.stages.serving.messages import (
     HEALTH,
     SERVICE,
@@ -31,10 +35,13 @@ from attar.stages.serving.messages import (
     ModelInferRequest,
     ModelStreamInferResponse,
 )
-from attar.stages.serving.settings import Settings
+from attar.stages.serving.protocol import Infer
+from attar.stages.serving.reader import Reader
 
 GRACE = 1.0
 """Seconds that a stream stays open without a request when the server ends."""
+LEAST_BYTES = 2**20
+"""Of the longest message that is taken, where no model needs as much: a model may be loaded later that does."""
 HOLD = 0.1
 """Seconds for which calls that come when the server ends are held, so that none comes from a client that waits for its answer
 in the moment of the end."""
@@ -49,11 +56,14 @@ Handler: TypeAlias = Callable[[Any, Any], Awaitable[Any]]
 class Rpc:
     """The services and the server that they are reached through."""
 
-    def __init__(self, api: Api, guard: Guard) -> None:
+    def __init__(self, api: Api, guard: Guard, ledger: Ledger) -> None:
+        """When models are loaded: gRPC takes a limit on messages once."""
         self.api, self.repository, self.settings = api, api.repository, api.settings
         self.address = ""
         """Where it listens, once it does."""
         self._guard, self._door, self._health = guard, Door(guard, self.settings), Health(api)
+        self._largest = self.settings.max_body or max(LEAST_BYTES, api.largest_model)
+        self._room = MessageRoom(ledger, self._largest)
         self._open = asyncio.Event()
         """Whether calls that come are begun at once."""
         self._open.set()
@@ -76,7 +86,7 @@ class Rpc:
 
     async def start(self) -> None:
         """Raises AttarError for an address that cannot be had."""
-        self._server = grpc.aio.server(options=options(self.settings))
+        self._server = grpc.aio.server(options=options(self.settings, self._largest))
         streams = {"ModelStreamInfer": self.stream, "Watch": self.watch}
         for service in (SERVICE, HEALTH):
             methods = {
@@ -123,14 +133,29 @@ class Rpc:
 
         async def answer(context: Any) -> bytes:
             await self._open.wait()
-            made = await handler(decoded(asked, await self._door.message(name, context)), context)
-            return encoded(answered(**made) if isinstance(made, Mapping) else made)
+            with self._room.open() as reservation:
+                made = await handler(decoded(asked, await self._read(name, context, reservation)), context)
+                return encoded(answered(**made) if isinstance(made, Mapping) else made)
 
         async def call(_: Any, context: Any) -> bytes:
             async with self._refusing(name, context):
                 return await answer(context)
 
         return call
+
+    async def _read(self, name: str, context: Any, reservation: Reservation) -> Any:
+        """The request of a call. Raises Refused."""
+        read = partial(self._door.message, name, context)
+        sent = await (self._room.read(reservation, read) if self._door.may_be_long(name, context) else read())
+        if name == "ModelInfer":
+            self._check(sent)
+        elif isinstance(sent, bytes) and len(sent) > SHORT_BYTES:
+            raise TooLarge(f"the message is over {SHORT_BYTES} bytes, which none is that holds no tensors")
+        return sent
+
+    def _check(self, sent: Any) -> None:
+        if isinstance(sent, bytes) and len(sent) > SHORT_BYTES:
+            check_message(sent, self.settings.max_elements)
 
     @asynccontextmanager
     async def _refusing(self, name: str, context: Any) -> AsyncIterator[None]:
@@ -222,13 +247,16 @@ class Rpc:
         """Answers in the order of the requests; an error is told in its place, with the request's id, and does not end it."""
         await self._open.wait()
         async with self._refusing("ModelStreamInfer", context):
-            async for response in Pipeline(partial(self._next, context), self._streamed).answer_in_order():
-                yield encoded(response)
+            with self._room.hold_stream():
+                async for response in Pipeline(partial(self._next, context), self._streamed).answer_in_order():
+                    yield encoded(response)
 
     async def _streamed(self, sent: bytes) -> Any:
         named = ""
         try:
-            with foreseen("ModelStreamInfer"):
+            with foreseen("ModelStreamInfer"), self._room.open() as reservation:
+                reserve_copies(reservation, sent)
+                self._check(sent)
                 request = decoded(ModelInferRequest, sent)
                 named = request.id
                 return ModelStreamInferResponse(infer_response=await self._inferred(request, inf))
@@ -239,13 +267,20 @@ class Rpc:
     async def _inferred(self, request: Any, within: float) -> Any:
         model = self.repository.model(request.model_name, request.model_version)
         try:
-            asked = read(model.reader, request)
+            asked = await self._read_tensors(model.reader, request)
         except Refused as error:
             model.failed(error, 0)
             raise
-        found = await model.infer(asked, within)
+        with self._room.open() as asked.reservation:
+            found = await model.infer(asked, within)
         answer = protocol.answer(asked, found, model.name, model.version, model.signature.labels)
         return written(answer, request.parameters)
+
+    async def _read_tensors(self, reader: Reader, request: Any) -> Infer:
+        """Beside the event loop where many values are sent one by one."""
+        if request.raw_input_contents or request.ByteSize() <= SHORT_BYTES:
+            return read(reader, request)
+        return await self.api.reading.run(lambda: read(reader, request))
 
     # -- the repository ---------------------------------------------------------------------------------------------
 
@@ -261,17 +296,3 @@ class Rpc:
         self._door.admit_control(context)
         await self.repository.unload(request.model_name)
         return {}
-
-
-def options(settings: Settings) -> list[tuple[str, int]]:
-    """Of gRPC's server; what they mean says its ``channel_arg_names.h``."""
-    return [
-        ("grpc.so_reuseport", 0),  # else a second server would take half of the requests without a word
-        ("grpc.max_receive_message_length", settings.max_body or 64 * 2**20),
-        ("grpc.max_metadata_size", settings.max_header),
-        ("grpc.max_allowed_incoming_connections", settings.max_connections),  # each takes a descriptor
-        ("grpc.max_connection_idle_ms", int(settings.idle * 1000)),
-        ("grpc.keepalive_time_ms", int(settings.idle * 1000)),  # asks whether a client that says nothing is still there
-        ("grpc.http2.ping_timeout_ms", int(settings.slow * 1000)),
-        ("grpc.server_handshake_timeout_ms", int(settings.slow * 1000)),
-    ]

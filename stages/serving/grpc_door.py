@@ -66,6 +66,10 @@ class Door:
         """To load or unload a model. Raises Unauthorized and Forbidden."""
         self._guard.check_control(read_authorization(context))
 
+    def may_be_long(self, name: str, context: Any) -> bool:
+        """Whether its message may be long, so that it needs room; those of callers without a token have a limit of their own."""
+        return not (name in SILENT or (name == CHECK and not self.knows(context)))
+
     async def message(self, name: str, context: Any) -> Any:
         """The request of a method whose call is counted. Raises TooSlow and TooLarge."""
         if name in SILENT:

@@ -11,7 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from attar.pipeline import memory
-from attar.stages.serving.errors import Busy, TooLarge
+from attar.stages.serving.errors import NoRoom, TooLarge
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -35,15 +35,21 @@ class Ledger:
         return Reservation(self)
 
     def take(self, size: int) -> None:
-        """Raises Busy where others hold too much, TooLarge where it alone is too much."""
-        with self._lock:
-            if self.held + size <= self.limit:
-                self.held += size
-                return
-            self.refusals += 1
+        """Raises NoRoom where others hold too much, TooLarge where it alone is too much."""
+        if self.try_take(size):
+            return
+        self.refusals += 1
         if size > self.limit:
             raise TooLarge(f"the request takes {size:,} bytes of memory, --max-bodies allows {self.limit:,} for all together")
-        raise Busy("the requests of others fill the memory that is set aside for them; try again later")
+        raise NoRoom("the requests of others fill the memory that is set aside for them; try again later")
+
+    def try_take(self, size: int) -> bool:
+        """Whether there was room; nobody is refused where there was none."""
+        with self._lock:
+            if self.held + size > self.limit:
+                return False
+            self.held += size
+            return True
 
     def give(self, size: int) -> None:
         with self._lock:
@@ -61,24 +67,44 @@ class Ledger:
         yield from (held, limit, refusals)
 
 
-class Reservation:
-    """What one request holds. Grows from one thread at a time."""
+class Share:
+    """One of so many parts of a ledger, which whoever has it may not exceed."""
 
-    __slots__ = ("_ledger", "held")
+    def __init__(self, ledger: Ledger, parts: int) -> None:
+        self._ledger, self._parts, self._held, self._lock = ledger, parts, 0, Lock()
+
+    def try_take(self, size: int) -> bool:
+        """Whether there was room."""
+        with self._lock:
+            if self._held + size > self._ledger.limit // self._parts or not self._ledger.try_take(size):
+                return False
+            self._held += size
+            return True
+
+    def give(self, size: int) -> None:
+        with self._lock:
+            self._held -= size
+            self._ledger.give(size)
+
+
+class Reservation:
+    """What one request holds. Used from one thread at a time."""
+
+    __slots__ = ("held", "ledger")
 
     def __init__(self, ledger: Ledger) -> None:
-        self._ledger, self.held = ledger, 0
+        self.ledger, self.held = ledger, 0
 
     def add(self, size: int) -> None:
-        """Raises Busy and TooLarge; then it holds what it held before."""
-        self._ledger.take(size)
+        """Raises NoRoom and TooLarge; then it holds what it held before."""
+        self.ledger.take(size)
         self.held += size
 
     def close(self) -> None:
         """More than once has no effect."""
         size, self.held = self.held, 0
         if size:
-            self._ledger.give(size)
+            self.ledger.give(size)
 
 
 def default_limit() -> int:

@@ -22,6 +22,7 @@ from attar.stages.serving.calls import Call
 from attar.stages.serving.engines import Engines, open_engines
 from attar.stages.serving.errors import BadRequest, Busy, Late, Refused, TooLarge
 from attar.stages.serving.instances import runs_on_gpu
+from attar.stages.serving.ledger import Reservation
 from attar.stages.serving.observer import Observer, Times
 from attar.stages.serving.protocol import Infer
 from attar.stages.serving.reader import Reader
@@ -31,7 +32,9 @@ from attar.stages.serving.statistics import Statistics
 
 RAW = "-raw"
 """Behind a name: the same with raw inputs."""
-Prepare = Callable[[Arrays], dict[str, Array]]
+PIXEL_BYTES = 8
+"""While a picture is decoded and resized: what Pillow holds, and the array that is made of it."""
+Prepare = Callable[[Arrays, Reservation | None], dict[str, Array]]
 
 
 class Served:
@@ -75,9 +78,9 @@ class Served:
     def ready(self) -> bool:
         return not self.batcher.failed and all(observer.ready(self) for observer in self.observers)
 
-    async def prepared(self, prepare: Prepare, inputs: Arrays) -> dict[str, Array]:
+    async def prepared(self, prepare: Prepare, inputs: Arrays, reservation: Reservation | None) -> dict[str, Array]:
         """Decoding an image may take long, so it never holds up the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, prepare, inputs)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, prepare, inputs, reservation)
 
     async def retire(self) -> None:
         """Answer what is on its way, then close, and let go of the engines. Nothing new may come."""
@@ -91,9 +94,17 @@ class Served:
         self.models.clear()
         del self.batcher  # as the models do, it leads back here, and the collector passes over what was loaded at the start
 
-    def _prepare(self, raw: Arrays) -> dict[str, Array]:
-        check_pictures(self.engines.manifest.preprocess, raw, self.settings.max_pixels)
-        return preprocess.apply(self.engines.manifest.preprocess, raw)
+    def _prepare(self, raw: Arrays, reservation: Reservation | None) -> dict[str, Array]:
+        """``reservation``: of the pictures' pixels, held until they are prepared, even where nobody waits for it any more."""
+        steps = self.engines.manifest.preprocess
+        try:
+            found = check_pictures(steps, raw, self.settings.max_pixels)
+            if reservation:
+                reservation.add(found * PIXEL_BYTES)
+            return preprocess.apply(steps, raw)
+        finally:
+            if reservation:
+                reservation.close()
 
     def _executed(self, call: Call) -> None:
         """A call counts once for each model that had a request in it, and for the graph's own where none had."""
@@ -212,23 +223,27 @@ class Model:
             return
         if served.active > served.settings.queue:
             raise Busy(f"{served.active} requests are on their way already; try again later")
+        ledger = infer.reservation.ledger if infer.reservation else None
         try:
-            infer.inputs = await served.prepared(prepare, infer.inputs)
+            infer.inputs = await served.prepared(prepare, infer.inputs, ledger.open() if ledger else None)
         except Refused:
             raise
         except AttarError as error:
             raise BadRequest(str(error)) from error
+        if infer.reservation:
+            infer.reservation.add(sum(array.nbytes for array in infer.inputs.values()))
         graph = served.models[0].signature
         infer.rows = graph.rows({name: array.shape for name, array in infer.inputs.items()})
         graph.check_values(infer.inputs)
 
 
-def check_pictures(preprocess: Mapping[str, Sequence[Step]], raw: Arrays, most: int) -> None:
-    """By the headers of files and the shapes of arrays, before any is decoded or resized. Raises TooLarge."""
+def check_pictures(preprocess: Mapping[str, Sequence[Step]], raw: Arrays, most: int) -> int:
+    """Their pixels, by the headers of files and the shapes of arrays, before any is decoded or resized. Raises TooLarge."""
     growing = {name: steps for name, steps in preprocess.items() if any(isinstance(step, DecodeImage | Resize) for step in steps)}
     found = sum(pixels(steps, picture) for name, steps in growing.items() for picture in raw[name])
     if found > most:
         raise TooLarge(f"the pictures have {found:,} pixels, decoded or resized; {most:,} a request are allowed, so send fewer")
+    return found
 
 
 def passed(manifest: Manifest) -> bool:

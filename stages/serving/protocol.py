@@ -18,6 +18,7 @@ from attar.stages.serving.errors import BadRequest, shown
 from attar.stages.serving.tensors import datatype, objects, to_bytes, to_json
 
 if TYPE_CHECKING:
+    from attar.stages.serving.ledger import Reservation
     from attar.stages.serving.observer import Times
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -48,6 +49,8 @@ class Infer:
     """In the order in which they were asked for."""
     id: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    reservation: Reservation | None = None
+    """Of the memory that it takes; None where nobody counts it."""
     times: Times | None = None
     """What the answer took, once there is one."""
 

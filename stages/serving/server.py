@@ -43,7 +43,7 @@ class Server:
     def __init__(self, sources: Sources, settings: Settings, observers: Iterable[Observer] = ()) -> None:
         self.settings = settings
         self.telemetry, self.ledger = Telemetry(), Ledger(settings.max_bodies)
-        self.shadow = Shadow(settings) if settings.shadow else None
+        self.shadow = Shadow(settings, self.ledger) if settings.shadow else None
         shadows = [self.shadow] if self.shadow else []
         everybody = [self.telemetry, *shadows, *observers]
         self.supervisor = Supervisor()
@@ -89,7 +89,7 @@ class Server:
         if self.settings.grpc_port is not None:
             from attar.stages.serving.grpc import Rpc
 
-            self.grpc = Rpc(self.api, self.guard)
+            self.grpc = Rpc(self.api, self.guard, self.ledger)
             await self.grpc.start()
         loop = asyncio.get_running_loop()
         try:

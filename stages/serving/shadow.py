@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from queue import Full, Queue
+from queue import Queue
 from random import Random
 from threading import Lock
 from time import perf_counter_ns
@@ -24,6 +24,7 @@ from attar.pipeline.errors import StageError, Unfit
 from attar.stages import bundle
 from attar.stages.serving import logs
 from attar.stages.serving.errors import Busy
+from attar.stages.serving.ledger import Ledger, Share
 from attar.stages.serving.observer import Observer, Times
 from attar.stages.serving.protocol import Infer
 from attar.stages.serving.settings import Settings
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 FP32 = "fp32"
 OUTCOMES = ("compared", "dropped", "failed")
+SHARE = 4
+"""Of the memory for requests, what waits to be answered again has one of so many parts at most."""
 GATHER = 0.1
 """Seconds between looks at the queue."""
 Pair: TypeAlias = tuple[Arrays, Arrays]
@@ -105,8 +108,9 @@ class Shadowed:
 class Shadow(Observer):
     """Of all bundles of a server."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, ledger: Ledger) -> None:
         self.settings = settings
+        self._waiting = Share(ledger, SHARE)
         self._random, self._rate = Random(settings.shadow_seed), settings.shadow_rate  # noqa: S311  # a sample is no secret
         self._of: dict[Served, Shadowed] = {}
         self._queue: Queue[tuple[Shadowed, Pair]] = Queue(settings.shadow_queue)
@@ -129,11 +133,11 @@ class Shadow(Observer):
     def answered(self, model: Model, infer: Infer, outputs: Mapping[str, Array], times: Times) -> None:
         if self._random.random() >= self._rate:
             return
-        mine = self._of[model.served]
-        try:
-            self._queue.put_nowait((mine, (infer.inputs, outputs)))
-        except Full:
+        mine, pair = self._of[model.served], (infer.inputs, outputs)
+        if self._queue.full() or not self._waiting.try_take(count_bytes([pair])):
             mine.counts["dropped"] += 1
+        else:
+            self._queue.put_nowait((mine, pair))
 
     async def run(self) -> None:
         """Now and then, all that was put in since: together they take far less of the processor than one by one."""
@@ -147,12 +151,16 @@ class Shadow(Observer):
         for _ in range(self._queue.qsize()):
             mine, pair = self._queue.get_nowait()
             groups.setdefault((mine, alike(pair)), (mine, []))[1].append(pair)
-        for mine, sample in groups.values():
+        for key in list(groups):
+            mine, sample = groups.pop(key)
             try:
                 mine.compare(sample)
             except Exception as error:  # noqa: BLE001  # whatever a shadow raises, it is told and the next compared
                 mine.counts["failed"] += len(sample)
                 log.warning("requests were not compared with their shadow", extra=logs.fields(error=str(error)))
+            finally:
+                self._waiting.give(count_bytes(sample))
+                del sample
 
     def collect(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -176,6 +184,10 @@ class Shadow(Observer):
         waiting = GaugeMetricFamily("attar_shadow_queue_requests", "Requests that wait to be answered again.")
         waiting.add_metric([], self._queue.qsize())
         yield from (requests, samples, *rolling.values(), waiting)
+
+
+def count_bytes(sample: Sequence[Pair]) -> int:
+    return sum(array.nbytes for pair in sample for side in pair for array in side.values())
 
 
 def alike(pair: Pair) -> tuple[tuple[int, ...], ...]:
