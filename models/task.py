@@ -16,11 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from attar.models.preprocess import Step
+from attar.models.tensors import Array as Array
+from attar.models.tensors import Arrays as Arrays
 from attar.pipeline.core import names
 
-Array = npt.NDArray[np.generic]
-Arrays = Mapping[str, Array]
-"""Named tensors; the first axis of each is the batch."""
 Predict = Callable[[Arrays], dict[str, Array]]
 SplitName = Literal["train", "validation", "test", "transfer"]
 Kind = Literal["logits", "probabilities", "values", "embedding"]

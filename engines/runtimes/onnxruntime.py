@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attar.engines.cpu import machine, powers
-from attar.engines.runtimes.inputs import Wanted, refusal, swapped
 from attar.engines.runtimes.runtime import Asked, Environment, Refused, Runtime, missing
-from attar.models.task import Array, Arrays, Predict, Predictor, Task
+from attar.models.task import Predict, Predictor, Task
+from attar.models.tensors import Array, Arrays, TensorSpec, find_input_mismatch, has_foreign_byte_order
 from attar.pipeline.core.errors import Missing, StageError, did_you_mean
 from attar.pipeline.keys.machine import cores, gpus
 
@@ -164,12 +164,12 @@ def predictor(session: onnxruntime.InferenceSession) -> Predict:
 
     def predict(inputs: Arrays) -> dict[str, Array]:
         try:
-            if swapped(inputs):
+            if has_foreign_byte_order(inputs):
                 raise ValueError("byte order")
             return dict(zip(names, session.run(names, inputs), strict=True))
         except Exception as error:
-            wrong = refusal([wanted(port) for port in session.get_inputs()], inputs)
-            raise StageError(wrong or f"ONNX Runtime failed: {' '.join(str(error).split())}") from error
+            mismatch = find_input_mismatch([describe_port(port) for port in session.get_inputs()], inputs)
+            raise StageError(mismatch or f"ONNX Runtime failed: {' '.join(str(error).split())}") from error
 
     return predict
 
@@ -183,10 +183,10 @@ def read(source: Path) -> Path | bytes:
     return widened(source)
 
 
-def wanted(port: onnxruntime.NodeArg) -> Wanted:
-    """Its types read ``tensor(float)``."""
+def describe_port(port: onnxruntime.NodeArg) -> TensorSpec:
+    """Return an input of a session; its type reads ``tensor(float)``."""
     name = str(port.type).removeprefix("tensor(").removesuffix(")")
-    return Wanted(port.name, DTYPES.get(name, name), port.shape)
+    return TensorSpec(DTYPES.get(name, name), tuple(port.shape), high=None, name=port.name)
 
 
 def write_optimized(source: Path | bytes, target: Path, provider: str = CPU) -> None:

@@ -10,9 +10,9 @@ from threading import Lock
 from typing import Any
 
 from attar.engines.cpu import cpu_flags, machine, powers
-from attar.engines.runtimes.inputs import Wanted, refusal, swapped
 from attar.engines.runtimes.runtime import Asked, Environment, Refused, Runtime, missing
-from attar.models.task import Array, Arrays, Predict, Predictor, Task
+from attar.models.task import Predict, Predictor, Task
+from attar.models.tensors import Array, Arrays, TensorSpec, find_input_mismatch, has_foreign_byte_order
 from attar.pipeline.core.errors import Refusal, StageError
 from attar.pipeline.keys.machine import cores
 
@@ -137,7 +137,7 @@ def predictor(compiled: Any) -> Predict:
 
     def predict(given: Arrays) -> dict[str, Array]:
         try:
-            if given.keys() != known or swapped(given):
+            if given.keys() != known or has_foreign_byte_order(given):
                 raise ValueError("inputs")
             with turn:
                 for number, name in enumerate(inputs):
@@ -146,16 +146,16 @@ def predictor(compiled: Any) -> Predict:
                 request.infer(None, share_inputs=True, share_outputs=True)
                 return {name: request.get_output_tensor(number).data.copy() for number, name in enumerate(outputs)}
         except Exception as error:
-            wrong = refusal([wanted(port) for port in compiled.inputs], given)
-            raise StageError(wrong or f"OpenVINO failed: {last(error)}") from error
+            mismatch = find_input_mismatch([describe_port(port) for port in compiled.inputs], given)
+            raise StageError(mismatch or f"OpenVINO failed: {last(error)}") from error
 
     return predict
 
 
-def wanted(port: Any) -> Wanted:
-    """A compiled model has forgotten the names of its axes."""
-    axes = ["?" if axis.is_dynamic else axis.get_length() for axis in port.get_partial_shape()]
-    return Wanted(port.any_name, port.get_element_type().to_dtype().name, axes)
+def describe_port(port: Any) -> TensorSpec:
+    """Return an input of a compiled model, which has forgotten the names of its axes."""
+    axes = tuple("?" if axis.is_dynamic else axis.get_length() for axis in port.get_partial_shape())
+    return TensorSpec(port.get_element_type().to_dtype().name, axes, high=None, name=port.any_name)
 
 
 @contextmanager

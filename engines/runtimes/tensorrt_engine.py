@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from attar.engines.runtimes import child, cuda
-from attar.engines.runtimes.inputs import Wanted, refusal
-from attar.models.task import Array, Arrays, Predictor
+from attar.models.task import Predictor
+from attar.models.tensors import Array, Arrays, AxisRanges, TensorSpec, find_input_mismatch
 from attar.pipeline.core.errors import StageError
 
 RTX = struct.Struct("<4s4xQQ4B4sQ")
@@ -173,47 +173,44 @@ def invalid(flags: int, members: Mapping[str, Any]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Form:
-    """A tensor of an engine: numpy's name of its dtype, its axes (-1 where dynamic) and what the profile allows."""
+class EngineTensors:
+    """The tensors of an engine, and the sizes that its profile allows for their dynamic axes."""
 
-    name: str
-    dtype: str
-    axes: tuple[int, ...]
-    least: tuple[int, ...] = ()
-    most: tuple[int, ...] = ()
-
-    @property
-    def wanted(self) -> Wanted:
-        return Wanted(self.name, self.dtype, [size if size >= 0 else "dynamic" for size in self.axes])
-
-    def beyond(self, array: Array) -> str | None:
-        """How an input leaves the profile; None where it does not."""
-        for number, (size, least, most) in enumerate(zip(np.shape(array), self.least, self.most, strict=True)):
-            if not least <= size <= most:
-                return f"axis {number} of input {self.name!r} is {size}, the engine's profile has {least} to {most}"
-        return None
+    inputs: Sequence[TensorSpec]
+    outputs: Sequence[TensorSpec]
+    ranges: AxisRanges
 
 
-def empty(form: Form, shape: Sequence[int]) -> Array:
-    """Room for an output. Raises StageError for a shape that only the data decide."""
-    if any(size < 0 for size in shape):
-        raise StageError(f"the size of output {form.name!r} depends on the data, {list(shape)}; such outputs are not supported")
-    return np.empty(tuple(shape), form.dtype)
-
-
-def forms(trt: Any, engine: Any) -> tuple[list[Form], list[Form]]:
-    """Inputs and outputs. Raises StageError for an element type that numpy does not have."""
-    inputs, outputs = [], []
+def read_tensors(trt: Any, engine: Any) -> EngineTensors:
+    """Raises StageError for an element type that numpy does not have."""
+    inputs, outputs, ranges = [], [], {}
     for number in range(engine.num_io_tensors):
         name = engine.get_tensor_name(number)
-        axes = tuple(engine.get_tensor_shape(name))
-        dtype = numpy_name(trt, name, engine.get_tensor_dtype(name))
+        spec = read_tensor(trt, engine, name)
         if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
-            least, _, most = engine.get_tensor_profile_shape(name, 0)
-            inputs.append(Form(name, dtype, axes, tuple(least), tuple(most)))
+            inputs.append(spec)
+            smallest, _, largest = engine.get_tensor_profile_shape(name, 0)
+            for axis, low, high in zip(spec.axes, smallest, largest, strict=True):
+                if isinstance(axis, str):
+                    ranges[axis] = (low, high)
         else:
-            outputs.append(Form(name, dtype, axes))
-    return inputs, outputs
+            outputs.append(spec)
+    return EngineTensors(inputs, outputs, ranges)
+
+
+def read_tensor(trt: Any, engine: Any, name: str) -> TensorSpec:
+    """Return one tensor of an engine, which knows no names of axes."""
+    dtype = numpy_name(trt, name, engine.get_tensor_dtype(name))
+    shape = enumerate(engine.get_tensor_shape(name))
+    axes = tuple(size if size >= 0 else f"{name} axis {number}" for number, size in shape)
+    return TensorSpec(dtype, axes, high=None, name=name)
+
+
+def allocate_output(spec: TensorSpec, shape: Sequence[int]) -> Array:
+    """Return room for an output. Raises StageError for a shape that only the data decide."""
+    if any(size < 0 for size in shape):
+        raise StageError(f"the size of output {spec.name!r} depends on the data, {list(shape)}; such outputs are not supported")
+    return np.empty(tuple(shape), spec.dtype)
 
 
 def numpy_name(trt: Any, name: str, dtype: Any) -> str:
@@ -230,42 +227,41 @@ class Session:
         self.engine, self.context = engine, engine.create_execution_context()
         if self.context is None:
             raise StageError("TensorRT cannot prepare the engine to run; is there enough memory on the GPU?")
-        self.inputs, self.outputs = forms(trt, engine)
+        self.tensors = read_tensors(trt, engine)
         self.memory, self.lock = memory, Lock()
 
     def __call__(self, inputs: Arrays) -> dict[str, Array]:
         """Raises StageError for inputs that the engine or its profile do not take."""
-        self.check(inputs)
+        self.check_inputs(inputs)
         with self.lock:
             self.memory.enter()
-            held = [self.give(form, np.ascontiguousarray(inputs[form.name])) for form in self.inputs]
-            taken = {form.name: self.prepare(form) for form in self.outputs}
+            held = [self.copy_input(spec, np.ascontiguousarray(inputs[spec.name])) for spec in self.tensors.inputs]
+            outputs = {spec.name: self.prepare_output(spec) for spec in self.tensors.outputs}
             if not self.context.execute_async_v3(self.memory.stream):
                 raise StageError("TensorRT did not start the engine")
-            for name, array in taken.items():
+            for name, array in outputs.items():
                 self.memory.read(array, self.memory.room(name, array.nbytes))
             self.memory.wait()
             del held  # copied from until now
-        return taken
+        return outputs
 
-    def check(self, inputs: Arrays) -> None:
-        if why := refusal([form.wanted for form in self.inputs], inputs):
-            raise StageError(why)
-        for form in self.inputs:
-            if why := form.beyond(inputs[form.name]):
-                raise StageError(why)
+    def check_inputs(self, inputs: Arrays) -> None:
+        if mismatch := find_input_mismatch(self.tensors.inputs, inputs, self.tensors.ranges):
+            raise StageError(mismatch)
 
-    def give(self, form: Form, array: Array) -> Array:
-        address = self.memory.room(form.name, array.nbytes)
+    def copy_input(self, spec: TensorSpec, array: Array) -> Array:
+        """Start to copy an input to the GPU. The returned array must live until the call ends."""
+        name, context = spec.name, self.context
+        address = self.memory.room(name, array.nbytes)
         self.memory.write(address, array)
-        if not (self.context.set_input_shape(form.name, array.shape) and self.context.set_tensor_address(form.name, address)):
-            raise StageError(f"TensorRT refuses {list(array.shape)} for input {form.name!r}")
+        if not context.set_input_shape(name, array.shape) or not context.set_tensor_address(name, address):
+            raise StageError(f"TensorRT refuses {list(array.shape)} for input {name!r}")
         return array
 
-    def prepare(self, form: Form) -> Array:
-        """When all inputs are given: their shapes decide the outputs'."""
-        array = empty(form, tuple(self.context.get_tensor_shape(form.name)))
-        self.context.set_tensor_address(form.name, self.memory.room(form.name, array.nbytes))
+    def prepare_output(self, spec: TensorSpec) -> Array:
+        """Return room for an output. The shapes of all inputs must be set: they decide its shape."""
+        array = allocate_output(spec, tuple(self.context.get_tensor_shape(spec.name)))
+        self.context.set_tensor_address(spec.name, self.memory.room(spec.name, array.nbytes))
         return array
 
     def close(self) -> None:

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from attar.engines.runtimes import cuda, tensorrt_engine
 from attar.engines.runtimes.runtime import Asked
 from attar.engines.runtimes.tensorrt import TensorRtRtx
-from attar.engines.runtimes.tensorrt_engine import COMPUTE, Form, Header, Session, check, check_device, forms, header, invalid
+from attar.engines.runtimes.tensorrt_engine import COMPUTE, Header, Session, check, check_device, header, invalid, read_tensors
+from attar.models.tensors import TensorSpec
 from attar.pipeline.core.errors import StageError
 from tests.support import smoke
 from tests.support.child_calls import segfaulting
@@ -173,14 +174,14 @@ def test_a_session_answers_whatever_the_batch_and_gives_everything_back() -> Non
 @pytest.mark.parametrize(
     ("inputs", "said"),
     [
-        ({}, r"the graph wants an input 'x' \(float32 \[dynamic, 3\]\) and got none"),
+        ({}, r"the graph wants an input 'x' \(float32 \[x axis 0, 3\]\) and got none"),
         ({"x": np.zeros((1, 3), np.float32), "z": np.zeros(1)}, r"the graph has no input 'z': known: x"),
         ({"x": np.zeros((1, 3), ">f4")}, r"input 'x' must be float32 .*, got float32 \[1, 3\] in the other byte order"),
-        ({"x": np.zeros((1, 3))}, r"input 'x' must be float32 \[dynamic, 3\], got float64 \[1, 3\]"),
-        ({"x": np.zeros(3, np.float32)}, r"must be float32 \[dynamic, 3\], got float32 \[3\]"),
-        ({"x": np.zeros((9, 3), np.float32)}, r"axis 0 of input 'x' is 9, the engine's profile has 1 to 8"),
-        ({"x": np.zeros((0, 3), np.float32)}, r"axis 0 of input 'x' is 0, the engine's profile has 1 to 8"),
-        ({"x": np.zeros((1, 4), np.float32)}, r"must be float32 \[dynamic, 3\], got float32 \[1, 4\]"),
+        ({"x": np.zeros((1, 3))}, r"input 'x' must be float32 \[x axis 0, 3\], got float64 \[1, 3\]"),
+        ({"x": np.zeros(3, np.float32)}, r"must be float32 \[x axis 0, 3\], got float32 \[3\]"),
+        ({"x": np.zeros((9, 3), np.float32)}, r"input 'x' has x axis 0 = 9, must be 1 to 8"),
+        ({"x": np.zeros((0, 3), np.float32)}, r"input 'x' has x axis 0 = 0, must be 1 to 8"),
+        ({"x": np.zeros((1, 4), np.float32)}, r"must be float32 \[x axis 0, 3\], got float32 \[1, 4\]"),
     ],
 )
 def test_inputs_that_it_does_not_take_never_reach_the_gpu(inputs: dict[str, Any], said: str) -> None:
@@ -208,15 +209,16 @@ def test_a_gpu_without_room_for_the_engine(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_tensors_of_an_engine() -> None:
-    inputs, outputs = forms(LIBRARY, DoublingEngine("INT64"))
-    assert inputs == [Form("x", "int64", (-1, 3), (1, 3), (8, 3))]
-    assert outputs == [Form("y", "int64", (-1, 3))]
+    tensors = read_tensors(LIBRARY, DoublingEngine("INT64"))
+    assert tensors.inputs == [TensorSpec("int64", ("x axis 0", 3), high=None, name="x")]
+    assert tensors.outputs == [TensorSpec("int64", ("y axis 0", 3), high=None, name="y")]
+    assert tensors.ranges == {"x axis 0": (1, 8)}
     with pytest.raises(StageError, match="tensor 'x' is BF16, which numpy does not have"):
-        forms(LIBRARY, DoublingEngine("BF16"))
+        read_tensors(LIBRARY, DoublingEngine("BF16"))
 
 
 def test_room_for_an_output() -> None:
-    made = tensorrt_engine.empty(Form("y", "int64", (-1, 3)), (5, 3))
+    made = tensorrt_engine.allocate_output(TensorSpec("int64", ("y axis 0", 3)), (5, 3))
     assert (made.shape, made.dtype.name, made.nbytes) == ((5, 3), "int64", 120)
 
 

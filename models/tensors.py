@@ -1,0 +1,108 @@
+"""The description of a tensor, and the one function that says whether an array fits it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from attar.pipeline.core.errors import did_you_mean
+
+Array = npt.NDArray[np.generic]
+Arrays = Mapping[str, Array]
+"""Named tensors; the first axis of each is the batch."""
+Axes = tuple[int | str, ...]
+"""The axes of a tensor: a size where it is fixed, a name where it is dynamic."""
+AxisRanges = Mapping[str, tuple[int, int]]
+"""The smallest and the largest size of each dynamic axis. An axis without a range has any size."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor: its dtype (a numpy name) and its axes."""
+
+    dtype: str
+    axes: Axes
+    high: int | None = 2
+    """Integers lie in ``[0, high)``, and ``Task.example`` draws them from there. None: not known."""
+    pad: int | None = None
+    """The value that fills up a sample that is shorter than others along a dynamic axis, such as a
+    tokenizer's padding. A sample's end may be cut off where it has this value. None: never."""
+    name: str = ""
+    """Empty where a mapping names the tensor."""
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {format_axes(self.axes)}"
+
+    def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """Return the shape for these sizes of the dynamic axes."""
+        return tuple(axis if isinstance(axis, int) else sizes[axis] for axis in self.axes)
+
+
+def find_mismatch(
+    spec: TensorSpec,
+    shape: Sequence[int],
+    dtype: np.dtype[np.generic] | None = None,
+    ranges: AxisRanges | None = None,
+    sizes: dict[str, int] | None = None,
+) -> str | None:
+    """Return why an array of this shape does not fit, or None if it fits.
+
+    The dtype is compared if it is given; it must have this machine's byte order. ``sizes`` collects
+    the sizes of the dynamic axes: pass one dict for all tensors that must agree in them.
+    """
+    wrong_dtype = dtype is not None and (dtype.name != spec.dtype or not dtype.isnative)
+    if wrong_dtype or not has_fixed_sizes(spec.axes, shape):
+        return f"must be {spec}, got {format_array(shape, dtype)}"
+    for axis, size in zip(spec.axes, shape, strict=True):
+        if isinstance(axis, int):
+            continue
+        if sizes is not None and sizes.setdefault(axis, size) != size:
+            return f"must be {spec} with {axis} {sizes[axis]}, got {format_array(shape, dtype)}"
+        low, high = (ranges or {}).get(axis, (size, size))
+        if not low <= size <= high:
+            return f"has {axis} = {size}, must be {low} to {high}"
+    return None
+
+
+def find_input_mismatch(specs: Sequence[TensorSpec], inputs: Arrays, ranges: AxisRanges | None = None) -> str | None:
+    """Return why named arrays are not the inputs of a graph, or None if they are."""
+    for spec in specs:
+        if spec.name not in inputs:
+            given = ", ".join(inputs) or "none"
+            return f"the graph wants an input {spec.name!r} ({spec}) and got {given}"
+        array = np.asarray(inputs[spec.name])
+        if mismatch := find_mismatch(spec, array.shape, array.dtype, ranges):
+            return f"input {spec.name!r} {mismatch}"
+    names = [spec.name for spec in specs]
+    unknown = sorted(inputs.keys() - set(names))
+    if not unknown:
+        return None
+    return f"the graph has no input {unknown[0]!r}: {did_you_mean(unknown[0], names)}"
+
+
+def has_foreign_byte_order(inputs: Arrays) -> bool:
+    """Whether an array is in the other byte order. No runtime looks at that: it would misread it."""
+    return any(not np.asarray(array).dtype.isnative for array in inputs.values())
+
+
+def has_fixed_sizes(axes: Axes, shape: Sequence[int]) -> bool:
+    """Whether a shape has as many axes, and the sizes of those that are fixed."""
+    if len(axes) != len(shape):
+        return False
+    return all(not isinstance(axis, int) or axis == size for axis, size in zip(axes, shape, strict=True))
+
+
+def format_axes(axes: Sequence[int | str]) -> str:
+    """Return the axes as messages write them, such as ``[batch, 3]``."""
+    return f"[{', '.join(map(str, axes))}]"
+
+
+def format_array(shape: Sequence[int], dtype: np.dtype[np.generic] | None) -> str:
+    """Return what an array is, such as ``float32 [2, 3]``."""
+    if dtype is None:
+        return format_axes(shape)
+    order = "" if dtype.isnative else " in the other byte order"
+    return f"{dtype.name} {format_axes(shape)}{order}"
