@@ -21,7 +21,7 @@ from attar.serving.http_message import Request
 from attar.serving.repository import Repository, sources
 from attar.serving.server import Server
 from attar.serving.settings import Settings
-from tests.stages.test_package import packaged
+from tests.support.packaging import package_bundle
 from tests.support.serving_parts import asked
 
 TARGET = b"/v2/models/points/infer"
@@ -60,7 +60,7 @@ async def measured(path: Path) -> dict[str, float]:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        found = uvloop.run(measured(packaged(Path(folder) / "points")))
+        found = uvloop.run(measured(package_bundle(Path(folder) / "points")))
     alone = found["nothing"]
     for name, each in found.items():
         sys.stdout.write(f"{name:20} {each:6.2f} us  {each / alone - 1:+.1%}\n")

@@ -51,9 +51,9 @@ def hard(tmp_path_factory: pytest.TempPathFactory, digits_weights: Weights) -> t
 @pytest.fixture(scope="session")
 def points_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of linear points: raw coordinates are halved by preprocessing. Copy it before you spoil it."""
-    from tests.stages.test_package import packaged
+    from tests.support.packaging import package_bundle
 
-    return packaged(tmp_path_factory.mktemp("points"))
+    return package_bundle(tmp_path_factory.mktemp("points"))
 
 
 @pytest.fixture

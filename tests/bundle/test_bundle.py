@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 import subprocess
 import sys
@@ -20,13 +18,13 @@ from attar.bundle import checksums
 from attar.bundle.opening import check, open_bundle
 from attar.pipeline.core.errors import AttarError, Unfit
 from attar.serving.load.engine import bench
-from tests.stages.test_package import packaged
+from tests.support.packaging import edit_manifest, package_bundle, write_store_files
 from tests.support.proof_parts import STUDENT, TEACHER, write_graph
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return packaged(tmp_path_factory.mktemp("bundle"))
+    return package_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 @pytest.fixture
@@ -35,30 +33,14 @@ def bundle(original: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(original, tmp_path / "bundle"))
 
 
-def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Edit the manifest and seal the bundle anew, as somebody would who means it."""
-    path = bundle / "manifest.json"
-    manifest = json.loads(path.read_text())
-    change(manifest)
-    path.write_text(json.dumps(manifest))
-    checksums.seal(bundle)
-
-
 def test_an_untouched_bundle_is_fit(bundle: Path) -> None:
     facts = check(bundle)
     assert facts["golden"] == {"requests": 16, "tolerance": 1e-4, "largest_difference": 0}
     assert (facts["bundle"], facts["verdict"], facts["files"]) == ("points", "passed", 11)
 
 
-def store(bundle: Path, digest: str | None = None) -> None:
-    """Write beside the bundle what a store does."""
-    (bundle / "facts.json").write_text('{"name": "points"}')
-    facts = hashlib.sha256((bundle / "facts.json").read_bytes()).hexdigest()
-    (bundle / "record.json").write_text(json.dumps({"files": {"facts.json": [18, 0, digest or facts]}}))
-
-
 def test_what_the_store_writes_beside_it_is_no_part_of_it(bundle: Path) -> None:
-    store(bundle)
+    write_store_files(bundle)
     assert check(bundle)["files"] == 11
 
 
@@ -73,10 +55,10 @@ def test_files_named_as_those_of_the_store_were_added_by_somebody_else(bundle: P
 
 
 def test_the_record_of_other_facts_does_not_hide_them(bundle: Path) -> None:
-    store(bundle, digest="0" * 64)
+    write_store_files(bundle, digest="0" * 64)
     with pytest.raises(Unfit, match=r"facts\.json was added; record\.json was added"):
         check(bundle)
-    store(bundle)
+    write_store_files(bundle)
     (bundle / "record.json").unlink()
     with pytest.raises(Unfit, match=r": facts\.json was added\."):
         check(bundle)
@@ -149,7 +131,7 @@ def test_what_is_no_bundle(tmp_path: Path) -> None:
     ],
 )
 def test_a_manifest_that_was_sealed_again_still_has_to_be_right(bundle: Path, change: Any, told: str) -> None:
-    edit(bundle, change)
+    edit_manifest(bundle, change)
     with pytest.raises(Unfit, match=told):
         check(bundle)
 
@@ -210,7 +192,7 @@ def fail(manifest: dict[str, Any]) -> None:
     ],
 )
 def test_a_manifest_that_contradicts_itself(bundle: Path, change: Any, told: str) -> None:
-    edit(bundle, change)
+    edit_manifest(bundle, change)
     with pytest.raises(Unfit, match=told) as unfit:
         check(bundle)
     assert unfit.value.exit_code == 4
@@ -299,7 +281,7 @@ def test_an_output_that_the_engine_does_not_give(bundle: Path) -> None:
     tensors = load_file(bundle / "golden.safetensors")
     renamed = {name.replace("logits", "votes"): array for name, array in tensors.items()}
     save_file(renamed, bundle / "golden.safetensors")
-    edit(bundle, lambda m: m["outputs"].update(votes=m["outputs"].pop("logits")))
+    edit_manifest(bundle, lambda m: m["outputs"].update(votes=m["outputs"].pop("logits")))
     with pytest.raises(Unfit, match="does not answer 'votes', which its manifest names; it answers logits"):
         check(bundle)
 
@@ -312,7 +294,7 @@ def test_a_number_of_threads_that_the_caller_got_wrong_is_no_fault_of_the_bundle
 
 
 def test_another_number_of_cores_is_no_other_machine(bundle: Path) -> None:
-    edit(bundle, lambda m: m["engine"]["machine"].update(cores=1024))
+    edit_manifest(bundle, lambda m: m["engine"]["machine"].update(cores=1024))
     check(bundle)
 
 

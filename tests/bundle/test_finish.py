@@ -28,35 +28,14 @@ from attar.proof.gates import Gates
 from attar.serving.load.engine import bench
 from attar.stages.artifacts import Evidence
 from attar.stages.judge import Judge
-from attar.stages.package import Package
-from tests.bundle.test_bundle import edit
-from tests.stages.test_package import GATES, packaged
 from tests.support.late import HERE, MISSING
-from tests.support.proof_parts import NAME, STUDENT, TEACHER, Chain, line, verdict, write_graph
-
-WHY = "this machine has no accelerator"
-
-
-def not_run(root: Path, gates: Gates = GATES, *, built: bool = True, **broken: Any) -> Path:
-    """The bundle of a chain whose engine could not be run, or not even be built."""
-    chain = Chain(root, broken)
-    inputs = chain.inputs()
-    engine = inputs["engine"]
-    unknown: dict[str, Any] = {} if built else {"files": {}, "runtime_version": None, "machine": {}}
-    asked = {"profile": {"batch": [1, 4, 8]}, "options": {"workspace": 64}}
-    inputs["engine"] = replace(engine, facts={**engine.facts, **unknown, "why": WHY, "asked": asked})
-    evidence = chain.evidence(inputs)
-    judged = verdict(Judge(gates=gates).run(root, evidence=evidence))
-    out = root / "out"
-    out.mkdir()
-    given = {name: inputs[name] for name in ("onnx", "model", "engine")}
-    Package(task=NAME, name="points").run(out, **given, evidence=evidence, verdict=judged)
-    return out
+from tests.support.packaging import GATES, WHY_NOT_RUN, edit_manifest, package_bundle, package_unfinished
+from tests.support.proof_parts import STUDENT, TEACHER, Chain, line, write_graph
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return not_run(tmp_path_factory.mktemp("unfinished"))
+    return package_unfinished(tmp_path_factory.mktemp("unfinished"))
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +67,10 @@ def content(folder: Path) -> dict[str, str]:
 def test_the_ledger_says_why_the_engine_has_no_numbers(tmp_path: Path) -> None:
     chain = Chain(tmp_path)
     inputs = chain.inputs()
-    inputs["engine"] = replace(inputs["engine"], facts={**inputs["engine"].facts, "why": WHY})
+    inputs["engine"] = replace(inputs["engine"], facts={**inputs["engine"].facts, "why": WHY_NOT_RUN})
     facts = chain.evidence(inputs).facts
     assert line(facts, "engine") == {
-        "hop": "engine", "format": "ONNX Runtime", "precision": "fp32", "status": "not run here", "why": WHY
+        "hop": "engine", "format": "ONNX Runtime", "precision": "fp32", "status": "not run here", "why": WHY_NOT_RUN
     }  # fmt: skip  # a row reads better on one line
     assert [hop["status"] for hop in facts["hops"][:-1]] == ["measured"] * 5
     assert facts["speedup"] == {"bounds": {}, "rounds": 0}
@@ -99,23 +78,23 @@ def test_the_ledger_says_why_the_engine_has_no_numbers(tmp_path: Path) -> None:
     assert facts["lineage"]["engine"]["key"] == inputs["engine"].key
     judged = Judge(gates=GATES).run(tmp_path, evidence=Evidence("", "", tmp_path, facts))
     assert judged["verdict"] == "not run here"
-    assert judged["summary"] == f"the engine was not run here: {WHY}; every gate of what was run is passed"
+    assert judged["summary"] == f"the engine was not run here: {WHY_NOT_RUN}; every gate of what was run is passed"
 
 
 def test_a_graph_that_breaks_a_promise_fails_although_its_engine_was_not_run(tmp_path: Path) -> None:
     with pytest.raises(Rejected, match=r"first broken hop: student\)"):
-        not_run(tmp_path, Gates(correlation=0.9999))
+        package_unfinished(tmp_path, Gates(correlation=0.9999))
 
 
 def test_a_promise_of_nothing_against_the_teacher_is_not_packaged(tmp_path: Path) -> None:
     with pytest.raises(Rejected, match="nothing is promised of the engine against the teacher"):
-        not_run(tmp_path, Gates(teacher_score=0.9))
+        package_unfinished(tmp_path, Gates(teacher_score=0.9))
 
 
 def test_what_an_unfinished_bundle_holds(original: Path) -> None:
     manifest = manifest_of(original)
     assert manifest.unfinished
-    assert (manifest.not_run_here, manifest.verdict.verdict) == (WHY, "not run here")
+    assert (manifest.not_run_here, manifest.verdict.verdict) == (WHY_NOT_RUN, "not run here")
     assert (manifest.engine.profile, manifest.engine.options) == ({"batch": (1, 4, 8)}, {"workspace": 64})
     assert "engines/onnxruntime/model.onnx" in content(original)
     golden = load_file(original / "golden.safetensors")
@@ -123,13 +102,15 @@ def test_what_an_unfinished_bundle_holds(original: Path) -> None:
     assert np.allclose(golden["raw.x"] / 2 @ STUDENT, golden["model.logits"], atol=1e-5)
     card = (original / "README.md").read_text()
     assert "**Unfinished: nothing serves this bundle yet.** `attar finish BUNDLE -o DIR`" in card
-    assert f"| engine | ONNX Runtime | fp32 | not run here: {WHY} |" in card
+    assert f"| engine | ONNX Runtime | fp32 | not run here: {WHY_NOT_RUN} |" in card
     assert "not run here" in (original / "report.html").read_text()
 
 
 @pytest.mark.parametrize("use", [check, open_bundle, whole, lambda path: bench(path, batches=(1,))])
 def test_nobody_opens_an_unfinished_bundle(original: Path, use: Callable[[Path], object]) -> None:
-    with pytest.raises(Unfit, match=rf"is unfinished: .*\({WHY}\); run `attar finish .*/out -o DIR` on a machine") as unfit:
+    with pytest.raises(
+        Unfit, match=rf"is unfinished: .*\({WHY_NOT_RUN}\); run `attar finish .*/out -o DIR` on a machine"
+    ) as unfit:
         use(original)
     assert unfit.value.exit_code == 4
 
@@ -141,7 +122,7 @@ def test_finishing_builds_the_engine_and_writes_another_bundle(original: Path, d
     manifest = manifest_of(done)
     assert not manifest.unfinished
     assert manifest.finished is not None
-    assert (manifest.not_run_here, manifest.finished.requests) == (WHY, 16)
+    assert (manifest.not_run_here, manifest.finished.requests) == (WHY_NOT_RUN, 16)
     assert manifest.finished.largest_difference <= 1e-6
     assert manifest.engine.machine == cpu.machine()
     assert manifest.verdict == manifest_of(original).verdict
@@ -164,7 +145,7 @@ def test_an_engine_of_tensorrt_takes_its_graphs_place_for_triton(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(RUNTIMES, "tensorrt", "tests.support.late:Plan")
-    edit(bundle, lambda manifest: manifest["engine"].update(runtime="tensorrt"))
+    edit_manifest(bundle, lambda manifest: manifest["engine"].update(runtime="tensorrt"))
     assert (bundle / "triton" / "points" / "1" / "model.onnx").is_file()
     finish(bundle, tmp_path / "done")
     engine, version = tmp_path / "done" / "engines" / "tensorrt" / "model.engine", tmp_path / "done" / "triton" / "points" / "1"
@@ -174,7 +155,7 @@ def test_an_engine_of_tensorrt_takes_its_graphs_place_for_triton(
 
 
 def test_one_that_was_not_even_built(tmp_path: Path) -> None:
-    bundle = not_run(tmp_path / "made", built=False)
+    bundle = package_unfinished(tmp_path / "made", built=False)
     assert not (bundle / "engines").exists()
     assert manifest_of(bundle).engine.version is None
     (tmp_path / "empty").mkdir()
@@ -209,7 +190,7 @@ def test_what_has_its_engine_is_not_finished_again(done: Path, tmp_path: Path) -
     with pytest.raises(RecipeError, match=r"was finished on 20.*, nothing of it is unfinished; `attar check"):
         finish(done, tmp_path / "out")
     with pytest.raises(RecipeError, match=r"is passed, nothing of it is unfinished"):
-        finish(packaged(tmp_path / "passed"), tmp_path / "out")
+        finish(package_bundle(tmp_path / "passed"), tmp_path / "out")
 
 
 def test_a_folder_that_is_in_use(bundle: Path, tmp_path: Path) -> None:
@@ -305,7 +286,7 @@ def unrun(manifest: dict[str, Any], hop: str, name: str) -> None:
     ],
 )
 def test_a_finished_bundle_that_contradicts_itself(finished: Path, change: Any, told: str) -> None:
-    edit(finished, change)
+    edit_manifest(finished, change)
     with pytest.raises(Unfit, match=told):
         check(finished)
 

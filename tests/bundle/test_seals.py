@@ -14,7 +14,7 @@ from attar.bundle.checksums import SIGNATURE, SUMS
 from attar.bundle.opening import check
 from attar.bundle.sign import open_to_others, sign
 from attar.pipeline.core.errors import StoreError, Unfit
-from tests.bundle.test_bundle import store
+from tests.support.packaging import write_store_files
 from tests.support.signing_parts import Pair, pair
 
 
@@ -31,7 +31,7 @@ def bundle(points_bundle: Path, tmp_path: Path) -> Path:
 def test_what_a_store_writes_is_signed_by_nobody(bundle: Path, key: Pair) -> None:
     """Anybody may write the two so that they hold each other's sum."""
     sign(bundle, key.private)
-    store(bundle)
+    write_store_files(bundle)
     assert check(bundle)["signature"] == "not checked"
     told = r"facts\.json was added; record\.json was added\. A store's own is never signed: use the copy that `attar run"
     with pytest.raises(Unfit, match=told):

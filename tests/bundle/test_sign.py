@@ -17,13 +17,9 @@ from attar.bundle.opening import check
 from attar.bundle.sign import sign
 from attar.cli.main import main
 from attar.pipeline.core.errors import Missing, RecipeError, Unfit
-from tests.bundle.test_bundle import edit, store
-from tests.bundle.test_finish import not_run
-from tests.bundle.test_signatures import OPENSSL, bundle, key, openssl, signed, stranger
+from tests.support.packaging import edit_manifest, package_unfinished, write_store_files
 from tests.support.serving_parts import spoil
-from tests.support.signing_parts import PASSPHRASE, Pair, pair
-
-__all__ = ["bundle", "key", "signed", "stranger"]
+from tests.support.signing_parts import NEEDS_OPENSSL, PASSPHRASE, Pair, pair, run_openssl
 
 
 def run(*arguments: str | Path, stdin: str = "") -> Result:
@@ -47,10 +43,10 @@ def test_keys_that_do_not_sign(bundle: Path, tmp_path: Path, key: Pair) -> None:
     assert not (bundle / SIGNATURE).exists()
 
 
-@OPENSSL
+@NEEDS_OPENSSL
 def test_an_encrypted_key_signs_through_a_pipe(bundle: Path, tmp_path: Path) -> None:
     locked = pair(tmp_path, "locked", locked=True)
-    opened = openssl("pkey", "-in", locked.private, "-passin", f"pass:{PASSPHRASE}")
+    opened = run_openssl("pkey", "-in", locked.private, "-passin", f"pass:{PASSPHRASE}")
     command = [sys.executable, "-m", "attar", "sign", str(bundle), "--key", "/dev/stdin"]
     done = subprocess.run(command, input=opened, capture_output=True, check=True)
     assert not done.stderr
@@ -73,8 +69,8 @@ def test_without_the_library_it_says_what_to_install(signed: Path, key: Pair, mo
     ("change", "told"),
     [
         (spoil, r"model\.onnx was changed"),
-        (lambda bundle: edit(bundle, lambda m: m["verdict"].update(verdict="failed")), "was never passed"),
-        (lambda bundle: edit(bundle, lambda m: m["verdict"]["gates"][0].update(limit=0.5)), "contradicts itself"),
+        (lambda bundle: edit_manifest(bundle, lambda m: m["verdict"].update(verdict="failed")), "was never passed"),
+        (lambda bundle: edit_manifest(bundle, lambda m: m["verdict"]["gates"][0].update(limit=0.5)), "contradicts itself"),
         (lambda bundle: (bundle / SUMS).unlink(), "SHA256SUMS is missing"),
     ],
 )
@@ -86,14 +82,14 @@ def test_only_what_is_whole_and_passed_is_signed(bundle: Path, key: Pair, change
 
 
 def test_it_is_signed_on_any_machine(bundle: Path, key: Pair) -> None:
-    edit(bundle, lambda manifest: manifest["engine"]["machine"].update(flags=["sve2"]))
+    edit_manifest(bundle, lambda manifest: manifest["engine"]["machine"].update(flags=["sve2"]))
     sign(bundle, key.private)
     with pytest.raises(Unfit, match="built on another machine"):
         check(bundle, key.public)
 
 
 def test_nothing_is_written_into_a_store(bundle: Path, key: Pair) -> None:
-    store(bundle)
+    write_store_files(bundle)
     with pytest.raises(RecipeError, match=r"is in a store, which is never changed; sign the copy that `attar run RECIPE -o DIR`"):
         sign(bundle, key.private)
     assert not (bundle / SIGNATURE).exists()
@@ -108,7 +104,7 @@ def test_what_lies_where_a_signature_is_begun_is_replaced(bundle: Path, key: Pai
 
 
 def test_an_unfinished_bundle_is_signed_for_who_finishes_it(tmp_path: Path, key: Pair, stranger: Pair) -> None:
-    unfinished = not_run(tmp_path)
+    unfinished = package_unfinished(tmp_path)
     done = tmp_path / "done"
     with pytest.raises(Unfit, match="is not signed"):
         finish(unfinished, done, key.public)

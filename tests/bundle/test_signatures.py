@@ -21,30 +21,7 @@ from attar.bundle.opening import check
 from attar.bundle.sign import sign
 from attar.pipeline.core.errors import Unfit
 from tests.support.serving_parts import another, spoil
-from tests.support.signing_parts import Pair, pair
-
-OPENSSL = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl on the PATH")
-
-
-@pytest.fixture(scope="module")
-def key(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return pair(tmp_path_factory.mktemp("keys"))
-
-
-@pytest.fixture(scope="module")
-def stranger(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return pair(tmp_path_factory.mktemp("stranger"), "stranger")
-
-
-@pytest.fixture
-def bundle(points_bundle: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(points_bundle, tmp_path / "mine"))
-
-
-@pytest.fixture
-def signed(bundle: Path, key: Pair) -> Path:
-    sign(bundle, key.private)
-    return bundle
+from tests.support.signing_parts import NEEDS_OPENSSL, Pair, pair, run_openssl
 
 
 def flip(file: Path, at: int = 0) -> None:
@@ -74,25 +51,21 @@ def test_without_trusted_keys_a_signature_is_not_looked_at(bundle: Path, key: Pa
     assert check(bundle)["signature"] == "not checked"
 
 
-def openssl(*arguments: object) -> bytes:
-    return subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True).stdout
-
-
-@OPENSSL
+@NEEDS_OPENSSL
 def test_openssl_verifies_what_attar_signs(signed: Path, key: Pair, stranger: Pair) -> None:
     command = ["pkeyutl", "-verify", "-pubin", "-rawin", "-in", signed / SUMS, "-sigfile", signed / SIGNATURE, "-inkey"]
-    assert b"Verified Successfully" in openssl(*command, key.public)
+    assert b"Verified Successfully" in run_openssl(*command, key.public)
     with pytest.raises(subprocess.CalledProcessError):
-        openssl(*command, stranger.public)
+        run_openssl(*command, stranger.public)
 
 
-@OPENSSL
+@NEEDS_OPENSSL
 def test_attar_verifies_what_openssl_signs(bundle: Path, tmp_path: Path) -> None:
     private, public = tmp_path / "private.pem", tmp_path / "public.pem"
-    openssl("genpkey", "-algorithm", "ed25519", "-out", private)
-    openssl("pkey", "-in", private, "-pubout", "-out", public)
-    openssl("pkeyutl", "-sign", "-inkey", private, "-rawin", "-in", bundle / SUMS, "-out", bundle / SIGNATURE)
-    raw = openssl("pkey", "-pubin", "-in", public, "-outform", "DER")[-32:]  # RFC 8410: the raw key comes last
+    run_openssl("genpkey", "-algorithm", "ed25519", "-out", private)
+    run_openssl("pkey", "-in", private, "-pubout", "-out", public)
+    run_openssl("pkeyutl", "-sign", "-inkey", private, "-rawin", "-in", bundle / SUMS, "-out", bundle / SIGNATURE)
+    raw = run_openssl("pkey", "-pubin", "-in", public, "-outform", "DER")[-32:]  # RFC 8410: the raw key comes last
     assert check(bundle, public)["key"] == hashlib.sha256(raw).hexdigest()[:16]
     before = (bundle / SIGNATURE).read_bytes()
     sign(bundle, private)

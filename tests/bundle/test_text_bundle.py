@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,28 +16,17 @@ from safetensors.numpy import load_file, save_file
 from attar.bundle import checksums
 from attar.bundle.opening import check, open_bundle
 from attar.models.preprocess import Normalize, Tokenize, contents, text
-from attar.models.task import InMemory, Split, SplitName, load_task
+from attar.models.task import load_task
 from attar.pipeline.core.errors import Unfit
 from attar.proof.gates import Gates
 from attar.stages.artifacts import OnnxModel, Production
 from attar.stages.unpack import Unpack
-from tests.stages.test_package import packaged
-from tests.support.proof_parts import SAMPLES, STUDENT, TEACHER, Points, digest
-from tests.support.words import WORDS, saved
+from tests.support.packaging import package_bundle
+from tests.support.proof_parts import STUDENT, digest
+from tests.support.word_pairs import NAME, WordPairs
+from tests.support.words import saved
 
-NAME = "tests.bundle.test_text_bundle:Pairs"
 FILE = "preprocess/x.tokenizer.json"
-
-
-class Pairs(Points):
-    """Two words are a point: their ids, 4 to 8, less 6."""
-
-    preprocess: ClassVar[Any] = {}  # the module's fixture knows where the tokenizer is
-
-    def split(self, name: SplitName) -> Split:
-        rows = np.random.default_rng(0).integers(0, len(WORDS), (SAMPLES, 2))
-        pairs = np.array([" ".join(WORDS[i] for i in row) for row in rows])
-        return InMemory({"x": pairs}, {"label": ((rows - 2) @ TEACHER).argmax(1)})
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +34,8 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle, whose task's own tokenizer is gone."""
     root = tmp_path_factory.mktemp("pairs")
     file = saved(root / "mine.json", frame=False)
-    Pairs.preprocess = {"x": [Tokenize(file=file, length=2), Normalize(mean=(6.0,), std=(1.0,))]}
-    made = packaged(root / "chain", Gates(score_drop=0.5, correlation=0.5), NAME)
+    WordPairs.preprocess = {"x": [Tokenize(file=file, length=2), Normalize(mean=(6.0,), std=(1.0,))]}
+    made = package_bundle(root / "chain", Gates(score_drop=0.5, correlation=0.5), NAME)
     file.unlink()
     return made
 
@@ -85,7 +74,7 @@ def test_its_golden_requests_are_text(bundle: Path) -> None:
     stored = load_file(bundle / "golden.safetensors")
     assert stored.keys() == {"raw.x:text", "raw.x:shape", "teacher.logits", "engine.logits"}
     first = stored["raw.x:text"][0, : stored["raw.x:shape"][0, 0]].tobytes().decode()
-    assert first == Pairs().split("test").take(np.arange(1)).inputs["x"][0]
+    assert first == WordPairs().split("test").take(np.arange(1)).inputs["x"][0]
 
 
 def changed(bundle: Path) -> None:
@@ -180,7 +169,7 @@ def test_the_same_text_file_elsewhere_is_the_same_preprocessing(bundle: Path, tm
     production = Production(digest("production"), digest("production"), out, Unpack(task=NAME, against=bundle).run(out))
     model = OnnxModel(digest("model"), digest("model"), bundle / "graphs", {})
     task = load_task(NAME)
-    mine = Pairs.preprocess["x"][0].file
+    mine = WordPairs.preprocess["x"][0].file
     saved(mine, frame=False)
     assert production.same(model, task)
     assert contents(production.preprocess) == contents(task.preprocess)

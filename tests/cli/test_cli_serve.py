@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,28 +20,10 @@ import pytest
 from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from tests.bundle.test_bundle import edit
+from tests.support.loaded_packages import HEAVY
+from tests.support.packaging import edit_manifest
+from tests.support.serve_command import ATTAR_SERVE, run_refused_serve, run_serve_command
 from tests.support.serving_parts import asked, spoil
-from tests.system.test_imports import HEAVY
-
-ATTAR = [sys.executable, "-m", "attar", "serve"]
-
-
-@contextmanager
-def serving(*arguments: str, grpc: str = "--no-grpc") -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """The process and the port that it is ready on, with ``grpc`` ``--grpc-port=0`` the one for gRPC."""
-    process = subprocess.Popen(
-        [*ATTAR, "--http-port", "0", grpc, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
-    )
-    assert process.stdout
-    try:
-        line = process.stdout.readline()
-        found = re.fullmatch(r"ready on http://127\.0\.0\.1:(\d+)(?: and grpc://127\.0\.0\.1:(\d+))?\n", line)
-        assert found, line + process.communicate()[1]
-        yield process, int(found[1] if grpc == "--no-grpc" else found[2])
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def infer(port: int) -> int:
@@ -59,7 +40,7 @@ def peak(pid: int) -> int:
 
 
 def test_it_serves_without_what_training_needs_and_ends_on_sigterm(points_bundle: Path) -> None:
-    with serving(str(points_bundle)) as (process, port):
+    with run_serve_command(str(points_bundle)) as (process, port):
         assert infer(port) == 200
         mapped = Path(f"/proc/{process.pid}/maps").read_text()
         assert "onnxruntime" in mapped
@@ -73,7 +54,7 @@ def test_it_serves_without_what_training_needs_and_ends_on_sigterm(points_bundle
 
 def test_nothing_heavy_is_imported_in_all_its_life(points_bundle: Path, tmp_path: Path) -> None:
     """Every import of the process is written down, whatever it is asked for."""
-    command = [*ATTAR, "--http-port", "0", "--grpc-port", "0", "--shadow", "fp32", "--shadow-rate", "1", "--model-control"]
+    command = [*ATTAR_SERVE, "--http-port", "0", "--grpc-port", "0", "--shadow", "fp32", "--shadow-rate", "1", "--model-control"]
     log = tmp_path / "log"
     with (
         log.open("w") as errors,
@@ -109,7 +90,7 @@ def live(http: int, grpc: int) -> None:
 @contextmanager
 def serving_with_files(limit: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """The same under limits of open files, as ``ulimit`` sets them."""
-    command = ["sh", "-c", f'ulimit {limit}; exec "$@"', "sh", *ATTAR, "--http-port", "0", "--no-grpc", *arguments]
+    command = ["sh", "-c", f'ulimit {limit}; exec "$@"', "sh", *ATTAR_SERVE, "--http-port", "0", "--no-grpc", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout
         try:
@@ -152,7 +133,10 @@ def test_the_limit_of_open_files_is_raised_as_far_as_connections_need(points_bun
 
 @pytest.mark.parametrize(("options", "status"), [((), 200), (("--no-page",), 404)])
 def test_the_page(points_bundle: Path, options: tuple[str, ...], status: int) -> None:
-    with serving(*options, str(points_bundle)) as (_, port), closing(HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+    with (
+        run_serve_command(*options, str(points_bundle)) as (_, port),
+        closing(HTTPConnection("127.0.0.1", port, timeout=20)) as connection,
+    ):
         connection.request("GET", "/")
         assert connection.getresponse().status == status
 
@@ -172,7 +156,7 @@ def test_sigterm_fails_no_request(points_bundle: Path) -> None:
                 answer.read()
                 answers.append((answer.status, answer.getheader("Connection")))
 
-    with serving(str(points_bundle)) as (process, port):
+    with run_serve_command(str(points_bundle)) as (process, port):
         threads = [threading.Thread(target=client, args=(port,)) for _ in range(4)]
         for thread in threads:
             thread.start()
@@ -199,7 +183,7 @@ def test_grpc_needs_none_of_it_either_and_fails_no_request(points_bundle: Path) 
                 except InferenceServerException as error:
                     found.append(str(error))
 
-    with serving(str(points_bundle), grpc="--grpc-port=0") as (process, port):
+    with run_serve_command(str(points_bundle), grpc="--grpc-port=0") as (process, port):
         thread = threading.Thread(target=client, args=(port,))
         thread.start()
         time.sleep(0.3)
@@ -215,14 +199,6 @@ def test_grpc_needs_none_of_it_either_and_fails_no_request(points_bundle: Path) 
     assert found[:-1] == [(1, 3)] * (len(found) - 1)
 
 
-def refused(*arguments: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [*ATTAR, "--http-port", "0", "--grpc-port", "0", *arguments], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert not done.stdout
-    return done.returncode, done.stderr
-
-
 @pytest.fixture
 def bundle(points_bundle: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(points_bundle, tmp_path / "mine"))
@@ -230,16 +206,16 @@ def bundle(points_bundle: Path, tmp_path: Path) -> Path:
 
 def test_a_bundle_that_is_not_fit_ends_it_with_4_and_one_line(bundle: Path) -> None:
     spoil(bundle)
-    code, said = refused(str(bundle))
+    code, said = run_refused_serve(str(bundle))
     assert code == 4
     assert re.fullmatch(r"error: .*engines/onnxruntime/model\.onnx was changed\..*\n", said)
 
 
 def test_an_ungated_bundle_needs_leave_and_says_so(bundle: Path) -> None:
-    edit(bundle, lambda manifest: manifest["verdict"].update(verdict="undecided"))
-    code, said = refused(str(bundle))
+    edit_manifest(bundle, lambda manifest: manifest["verdict"].update(verdict="undecided"))
+    code, said = run_refused_serve(str(bundle))
     assert (code, "was never passed: its verdict is 'undecided'" in said) == (4, True)
-    with serving("--allow-ungated", str(bundle)) as (_, port):
+    with run_serve_command("--allow-ungated", str(bundle)) as (_, port):
         with closing(HTTPConnection("127.0.0.1", port)) as connection:
             connection.request("GET", "/v2/models/points")
             told = json.loads(connection.getresponse().read())
@@ -247,7 +223,7 @@ def test_an_ungated_bundle_needs_leave_and_says_so(bundle: Path) -> None:
 
 
 def test_the_log_is_json_and_a_shadow_shows_in_the_metrics(points_bundle: Path) -> None:
-    with serving("--shadow", "fp32", "--shadow-rate", "1", "--access-log", str(points_bundle)) as (process, port):
+    with run_serve_command("--shadow", "fp32", "--shadow-rate", "1", "--access-log", str(points_bundle)) as (process, port):
         assert infer(port) == 200
         with closing(HTTPConnection("127.0.0.1", port)) as connection:
             connection.request("GET", "/metrics")
@@ -266,18 +242,18 @@ def test_the_log_is_json_and_a_shadow_shows_in_the_metrics(points_bundle: Path) 
     ],
 )
 def test_a_shadow_that_cannot_be(points_bundle: Path, arguments: list[str], code: int, said: str) -> None:
-    found, told = refused(*arguments, str(points_bundle))
+    found, told = run_refused_serve(*arguments, str(points_bundle))
     assert (found, said in " ".join(told.split())) == (code, True), told
 
 
 def test_a_port_that_is_taken(points_bundle: Path) -> None:
-    with serving(str(points_bundle)) as (_, port):
-        code, said = refused("--http-port", str(port), str(points_bundle))
+    with run_serve_command(str(points_bundle)) as (_, port):
+        code, said = run_refused_serve("--http-port", str(port), str(points_bundle))
         assert code == 1
         assert f"cannot listen on 127.0.0.1:{port}" in said
         assert "choose another with --host and --http-port" in said
-    with serving(str(points_bundle), grpc="--grpc-port=0") as (_, port):
-        code, said = refused("--grpc-port", str(port), str(points_bundle))
+    with run_serve_command(str(points_bundle), grpc="--grpc-port=0") as (_, port):
+        code, said = run_refused_serve("--grpc-port", str(port), str(points_bundle))
         assert code == 1
         assert f"cannot listen on 127.0.0.1:{port} for gRPC" in said
         assert "choose another with --host and --grpc-port" in said

@@ -16,7 +16,7 @@ from attar.pipeline.core.store import Store
 from attar.pipeline.keys import deciders as keys
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.run import Run
-from tests.pipeline.test_store import KEY, RECORD, nobody
+from tests.support.store_parts import KEY, RECORD, fail_if_waiting
 from tests.support.toy import Number
 
 SHARED = "5" * 64
@@ -86,7 +86,7 @@ def test_what_only_adds_does_not_change_where_files_are_kept() -> None:
 
 
 def make(store: Store, key: str, names: list[str]) -> None:
-    with store.making(key, nobody, SHARED) as payload:
+    with store.making(key, fail_if_waiting, SHARED) as payload:
         here = kept(payload)
         for name in names:
             os.link(here.find(name) or here.add(name, text(name)), payload / name)
@@ -123,7 +123,7 @@ def test_what_is_shared_is_locked(tmp_path: Path) -> None:
     store = Store(tmp_path)
     from filelock import FileLock, Timeout
 
-    with store.making(KEY, nobody, SHARED), pytest.raises(Timeout):
+    with store.making(KEY, fail_if_waiting, SHARED), pytest.raises(Timeout):
         FileLock(tmp_path / "locks" / f"{SHARED}.lock").acquire(timeout=0)
     FileLock(tmp_path / "locks" / f"{SHARED}.lock").acquire(timeout=0)
 

@@ -15,18 +15,12 @@ import pytest
 from attar.pipeline.core.errors import StoreError
 from attar.pipeline.core.stage import scratch
 from attar.pipeline.core.store import Damaged, Store, canonical
+from tests.support.store_parts import KEY, RECORD, fail_if_waiting
 from tests.support.toy import Number
-
-KEY = "a" * 64
-RECORD = {"slot": "x", "deciders": {}, "seconds": 1.0, "made": {"date": "2026-01-01T00:00:00+00:00", "machine": {}}}
-
-
-def nobody() -> None:
-    raise AssertionError("nobody else holds the lock")
 
 
 def make(store: Store, key: str = KEY, value: str = "1") -> Number:
-    with store.making(key, nobody) as payload:
+    with store.making(key, fail_if_waiting) as payload:
         (payload / "value.json").write_text(value)
         return store.commit(Number, payload, key, {"n": 1}, RECORD)
 
@@ -52,10 +46,10 @@ def break_down(payload: Path) -> None:
 
 def test_a_stage_that_fails_leaves_nothing_but_its_scratch(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    with pytest.raises(ZeroDivisionError), store.making(KEY, nobody) as payload:
+    with pytest.raises(ZeroDivisionError), store.making(KEY, fail_if_waiting) as payload:
         break_down(payload)
     assert store.find(Number, KEY) is None
-    with store.making(KEY, nobody) as payload:
+    with store.making(KEY, fail_if_waiting) as payload:
         assert list(payload.iterdir()) == []
         assert (scratch(payload) / "checkpoint").read_text() == "kept"
         store.commit(Number, payload, KEY, {}, RECORD)
@@ -96,7 +90,7 @@ def test_verify_reads_what_size_and_mtime_hide(tmp_path: Path) -> None:
 
 def test_facts_must_be_finite_json(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    with pytest.raises(StoreError, match="finite JSON"), store.making(KEY, nobody) as payload:
+    with pytest.raises(StoreError, match="finite JSON"), store.making(KEY, fail_if_waiting) as payload:
         store.commit(Number, payload, KEY, {"score": float("nan")}, RECORD)
     assert store.find(Number, KEY) is None
     with pytest.raises(StoreError, match="finite JSON"):
@@ -129,7 +123,7 @@ def test_a_prefix_names_one_artifact(tmp_path: Path) -> None:
 
 def hold(root: str, started: str) -> None:
     store = Store(Path(root))
-    with store.making(KEY, nobody) as payload:
+    with store.making(KEY, fail_if_waiting) as payload:
         Path(started).touch()
         time.sleep(0.5)
         (payload / "value.json").write_text("1")
@@ -176,7 +170,10 @@ def test_a_full_disk_is_an_error_that_says_so_and_leaves_no_artifact(tmp_path: P
     try:
         store = Store(place / "store")
         make(store, "b" * 64)
-        with pytest.raises((StoreError, OSError), match=r"No space left|free some space"), store.making(KEY, nobody) as payload:
+        with (
+            pytest.raises((StoreError, OSError), match=r"No space left|free some space"),
+            store.making(KEY, fail_if_waiting) as payload,
+        ):
             (payload / "value.json").write_bytes(b"0" * 10**6)
         assert store.find(Number, KEY) is None
         assert store.find(Number, "b" * 64) is not None
@@ -191,7 +188,7 @@ def test_a_read_only_store_still_answers_and_says_why_it_cannot_make(tmp_path: P
         make(store)
         subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
         assert store.find(Number, KEY) is not None
-        with pytest.raises(StoreError, match="Read-only file system"), store.making("b" * 64, nobody):
+        with pytest.raises(StoreError, match="Read-only file system"), store.making("b" * 64, fail_if_waiting):
             pass
     finally:
         subprocess.run(["umount", str(place)], check=True)

@@ -19,32 +19,12 @@ from attar.stages.distill.feature_choices import Hint
 from attar.stages.distill.stage import Distill
 from attar.stages.slots import SLOTS
 from tests.support.smoke import DIGITS, RESIDUAL, artifact
+from tests.support.team_board import Board
 from tests.support.toy import Double, Number
 
 HERE = Path("runs")
 JOINED: list[tuple[int, float]] = []
 """Which rank ran a stage, and what it read."""
-
-
-class Board:
-    """A wire within one process. A get that nobody answers fails after some seconds instead of hanging the tests."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, bytes] = {}
-        self.changed = threading.Condition()
-
-    def set(self, key: str, value: str) -> None:
-        with self.changed:
-            self.values[key] = value.encode()
-            self.changed.notify_all()
-
-    def get(self, key: str) -> bytes:
-        with self.changed:
-            assert self.changed.wait_for(lambda: key in self.values, timeout=20), f"nobody set {key!r}"
-            return self.values[key]
-
-    def check(self, keys: list[str]) -> bool:
-        return all(key in self.values for key in keys)
 
 
 class Jointly(Stage[Number]):

@@ -27,8 +27,8 @@ from attar.serving.load.load_http import HttpLoad
 from attar.serving.load.schedule import Poisson
 from attar.serving.load.server import Asked, bench, figure, table
 from attar.serving.messages import ModelInferResponse
-from tests.serving.test_fuzz import Target, target
-from tests.serving.test_guard import signed
+from tests.support.certificates import make_certificate
+from tests.support.server_process import ServerProcess, run_server
 from tests.support.serving_parts import running, slow
 
 QUICK: dict[str, Any] = {"batches": (1, 8), "connections": (1, 2), "seconds": 0.05}
@@ -38,7 +38,7 @@ FORMS = {"http": ("json", "binary"), "https": ("json", "binary"), "grpc": ("bina
 SCHEMES = tuple(FORMS)
 
 
-def url(server: Target, scheme: str) -> str:
+def url(server: ServerProcess, scheme: str) -> str:
     return f"{scheme}://{server.grpc}" if "grpc" in scheme else f"{scheme}://{server.http[0]}:{server.http[1]}"
 
 
@@ -46,7 +46,7 @@ def url(server: Target, scheme: str) -> str:
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     if shutil.which("openssl") is None:
         pytest.skip("no openssl here to make a certificate with")
-    return signed(tmp_path_factory.mktemp("tls"), "one")
+    return make_certificate(tmp_path_factory.mktemp("tls"), "one")
 
 
 @pytest.fixture(scope="module")
@@ -57,18 +57,18 @@ def token_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def plain(points_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    with target(tmp_path_factory.mktemp("plain"), str(points_bundle)) as made:
+def plain(points_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with run_server(tmp_path_factory.mktemp("plain"), str(points_bundle)) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def guarded(
     points_bundle: Path, certificate: tuple[Path, Path], token_file: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Target]:
+) -> Iterator[ServerProcess]:
     cert, key = map(str, certificate)
     options = ("--tls-cert", cert, "--tls-key", key, "--token-file", str(token_file))
-    with target(tmp_path_factory.mktemp("guarded"), *options, str(points_bundle)) as made:
+    with run_server(tmp_path_factory.mktemp("guarded"), *options, str(points_bundle)) as made:
         yield made
 
 
@@ -80,7 +80,12 @@ def runner() -> Iterator[asyncio.Runner]:
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_every_transport_in_both_loops(
-    scheme: str, points_bundle: Path, plain: Target, guarded: Target, certificate: tuple[Path, Path], token_file: Path
+    scheme: str,
+    points_bundle: Path,
+    plain: ServerProcess,
+    guarded: ServerProcess,
+    certificate: tuple[Path, Path],
+    token_file: Path,
 ) -> None:
     if scheme.endswith("s"):
         asked, server = Asked.of(token_file, ca=certificate[0], **QUICK), guarded
@@ -108,15 +113,17 @@ def test_nobody_there(scheme: str, points_bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["https", "grpcs"])
-def test_a_certificate_that_is_not_trusted(scheme: str, points_bundle: Path, guarded: Target, tmp_path: Path) -> None:
-    other, _ = signed(tmp_path, "other")
+def test_a_certificate_that_is_not_trusted(scheme: str, points_bundle: Path, guarded: ServerProcess, tmp_path: Path) -> None:
+    other, _ = make_certificate(tmp_path, "other")
     for ca in (None, other):
         with pytest.raises(AttarError, match=r"is not trusted: .*give that of who signed it with --ca"):
             bench(points_bundle, url(guarded, scheme), Asked(ca=ca, **QUICK))
 
 
 @pytest.mark.parametrize("scheme", ["https", "grpcs"])
-def test_a_certificate_of_another_host(scheme: str, points_bundle: Path, guarded: Target, certificate: tuple[Path, Path]) -> None:
+def test_a_certificate_of_another_host(
+    scheme: str, points_bundle: Path, guarded: ServerProcess, certificate: tuple[Path, Path]
+) -> None:
     """It is for 127.0.0.1, and nothing turns that off."""
     elsewhere = url(guarded, scheme).replace("127.0.0.1", "localhost")
     with pytest.raises(AttarError, match=r"of localhost:\d+ is not trusted: .*[Hh]ostname"):
@@ -125,7 +132,7 @@ def test_a_certificate_of_another_host(scheme: str, points_bundle: Path, guarded
 
 @pytest.mark.parametrize("scheme", ["https", "grpcs"])
 def test_a_token_that_is_missing(
-    scheme: str, points_bundle: Path, guarded: Target, certificate: tuple[Path, Path], tmp_path: Path
+    scheme: str, points_bundle: Path, guarded: ServerProcess, certificate: tuple[Path, Path], tmp_path: Path
 ) -> None:
     wrong = tmp_path / "wrong"
     wrong.write_text("0123456789abcdef")
@@ -136,7 +143,12 @@ def test_a_token_that_is_missing(
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_model_that_is_not_there(
-    scheme: str, points_bundle: Path, plain: Target, guarded: Target, certificate: tuple[Path, Path], token_file: Path
+    scheme: str,
+    points_bundle: Path,
+    plain: ServerProcess,
+    guarded: ServerProcess,
+    certificate: tuple[Path, Path],
+    token_file: Path,
 ) -> None:
     server, ca = (guarded, certificate[0]) if scheme.endswith("s") else (plain, None)
     with pytest.raises(AttarError, match=r"(404|NOT_FOUND): .*nobody"):
@@ -145,7 +157,7 @@ def test_a_model_that_is_not_there(
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_other_transport(
-    scheme: str, points_bundle: Path, plain: Target, guarded: Target, certificate: tuple[Path, Path]
+    scheme: str, points_bundle: Path, plain: ServerProcess, guarded: ServerProcess, certificate: tuple[Path, Path]
 ) -> None:
     """In clear to who speaks TLS, and the other way round."""
     secure = scheme.endswith("s")
@@ -153,14 +165,14 @@ def test_the_other_transport(
         bench(points_bundle, url(plain if secure else guarded, scheme), Asked(ca=certificate[0] if secure else None, **QUICK))
 
 
-def test_the_port_of_the_other(points_bundle: Path, plain: Target) -> None:
+def test_the_port_of_the_other(points_bundle: Path, plain: ServerProcess) -> None:
     with pytest.raises(AttarError, match=r"which is no HTTP/1\.1; give the address of its HTTP port"):
         bench(points_bundle, f"http://{plain.grpc}", Asked(**QUICK))
     with pytest.raises(AttarError, match=r"there is no answer from .*http1\.x server"):
         bench(points_bundle, url(plain, "http").replace("http", "grpc"), Asked(**QUICK))
 
 
-def test_a_file_of_certificates_that_is_none(points_bundle: Path, plain: Target, token_file: Path) -> None:
+def test_a_file_of_certificates_that_is_none(points_bundle: Path, plain: ServerProcess, token_file: Path) -> None:
     for scheme in ("https", "grpcs"):
         with pytest.raises(AttarError, match="holds no certificate in PEM"):
             bench(points_bundle, url(plain, scheme), Asked(ca=token_file, **QUICK))
@@ -169,7 +181,7 @@ def test_a_file_of_certificates_that_is_none(points_bundle: Path, plain: Target,
             bench(points_bundle, url(plain, scheme), Asked(ca=token_file, **QUICK))
 
 
-def test_the_command(points_bundle: Path, guarded: Target, certificate: tuple[Path, Path], token_file: Path) -> None:
+def test_the_command(points_bundle: Path, guarded: ServerProcess, certificate: tuple[Path, Path], token_file: Path) -> None:
     of_server = ["--ca", str(certificate[0]), "--token-file", str(token_file)]
     told = CliRunner().invoke(main, ["bench", str(points_bundle), *of_server])
     assert (told.exit_code, "--token-file, --ca: of a server; give its --url" in told.output) == (2, True)
@@ -184,7 +196,7 @@ def test_a_server_that_goes_leaves_what_was_measured(
     scheme: str, points_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = servers.row
-    with target(tmp_path, str(points_bundle)) as server:
+    with run_server(tmp_path, str(points_bundle)) as server:
 
         def last(*about: Any, **more: Any) -> dict[str, Any]:
             server.process.kill()
@@ -203,7 +215,9 @@ def test_a_server_that_goes_leaves_what_was_measured(
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_connection_is_opened_again(scheme: str, plain: Target, guarded: Target, certificate: tuple[Path, Path]) -> None:
+def test_a_connection_is_opened_again(
+    scheme: str, plain: ServerProcess, guarded: ServerProcess, certificate: tuple[Path, Path]
+) -> None:
     """For each request, where the server closes it after each."""
     server, tls = (guarded, trust(certificate[0])) if scheme == "https" else (plain, None)
     where = address(url(server, scheme))
@@ -222,7 +236,7 @@ def grpc_load(runner: asyncio.Runner, where: str, connections: int, message: byt
     return GrpcLoad(runner, address(f"grpc://{where}"), [message], connections)
 
 
-def test_the_server_counts_as_many_as_the_generator(plain: Target, runner: asyncio.Runner) -> None:
+def test_the_server_counts_as_many_as_the_generator(plain: ServerProcess, runner: asyncio.Runner) -> None:
     def count() -> int:
         with closing(HTTPConnection(*plain.http, timeout=20)) as connection:
             connection.request("GET", "/v2/models/points/stats")
@@ -240,7 +254,7 @@ def test_the_server_counts_as_many_as_the_generator(plain: Target, runner: async
     assert found.cpu > 0
 
 
-def test_refusals_are_errors_and_no_latencies(plain: Target, runner: asyncio.Runner) -> None:
+def test_refusals_are_errors_and_no_latencies(plain: ServerProcess, runner: asyncio.Runner) -> None:
     with grpc_load(runner, plain.grpc, 2, infer("nobody", {"x": np.zeros((1, 2), np.float32)})) as made:
         found = made.closed(0.05)
     assert found.errors.keys() == {"NOT_FOUND"}
@@ -269,7 +283,7 @@ def test_no_connection_over_grpc(runner: asyncio.Runner, monkeypatch: pytest.Mon
         GrpcLoad(runner, Address("127.0.0.1", 1, "grpc"), [POINT], 1)
 
 
-def test_a_connection_each_over_grpc(plain: Target, runner: asyncio.Runner) -> None:
+def test_a_connection_each_over_grpc(plain: ServerProcess, runner: asyncio.Runner) -> None:
     """As over HTTP: else one connection would answer for all."""
     port = int(plain.grpc.rsplit(":", 1)[1])
     before = established(port)

@@ -29,11 +29,10 @@ from attar.serving.settings import Settings
 from attar.serving.signature import Declared, raw
 from attar.stages.judge import Judge
 from attar.stages.package import Package
-from tests.bundle.test_bundle import edit
-from tests.bundle.test_text_bundle import NAME, Pairs
-from tests.stages.test_package import packaged, write_by_range
+from tests.support.packaging import edit_manifest, package_bundle, write_batch_dependent_graph
 from tests.support.proof_parts import STUDENT, Chain, verdict
 from tests.support.serving_parts import Running, ask, asked, running, triton_client
+from tests.support.word_pairs import NAME, WordPairs
 from tests.support.words import saved
 
 
@@ -68,7 +67,7 @@ def test_an_engine_whose_answers_depend_on_the_whole_call_is_never_shared(tmp_pa
     chain = Chain(tmp_path)
     inputs = chain.inputs()
     for hop in ("model", "engine"):
-        write_by_range(inputs[hop].root / "model.onnx")
+        write_batch_dependent_graph(inputs[hop].root / "model.onnx")
     evidence = chain.evidence(inputs)
     judged = verdict(Judge(gates=Gates(correlation=0.5)).run(tmp_path, evidence=evidence))
     given: dict[str, Any] = {name: inputs[name] for name in ("onnx", "model", "engine")}
@@ -82,7 +81,7 @@ def test_an_engine_whose_answers_depend_on_the_whole_call_is_never_shared(tmp_pa
 
 def test_dynamic_int8_is_never_shared(points_bundle: Path, tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(points_bundle, tmp_path / "mine"))
-    edit(bundle, lambda manifest: manifest["engine"].update(precision="int8-dynamic"))
+    edit_manifest(bundle, lambda manifest: manifest["engine"].update(precision="int8-dynamic"))
     engines = open_engines(bundle, Settings())
     assert not engines.joins
     engines.close()
@@ -138,10 +137,10 @@ def test_what_raw_inputs_are(sample: Any, resized: bool, told: Declared) -> None
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A server of a bundle that reads two words."""
     root = tmp_path_factory.mktemp("pairs")
-    Pairs.preprocess = {
+    WordPairs.preprocess = {
         "x": [Tokenize(file=saved(root / "mine.json", frame=False), length=2), Normalize(mean=(6.0,), std=(1.0,))]
     }
-    with running(packaged(root / "chain", Gates(score_drop=0.5, correlation=0.5), NAME), grpc_port=0) as made:
+    with running(package_bundle(root / "chain", Gates(score_drop=0.5, correlation=0.5), NAME), grpc_port=0) as made:
         yield made
 
 

@@ -3,57 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
 import pytest
 
 from tests.support import fuzz_grpc, fuzz_http, fuzz_mutations
+from tests.support.server_process import ServerProcess, run_server
 
 TOKEN = "0123456789abcdef"  # noqa: S105  # opens nothing but the server of a test
 GROWTH = 24_000
 """Kilobytes that tens of thousands of requests may add: caches that fill up to their limits."""
 
 
-class Target:
-    """A server in a process of its own, as it is run."""
-
-    def __init__(self, process: subprocess.Popen[str], line: str, log: Path) -> None:
-        found = re.fullmatch(r"ready on https?://[\d.]+:(\d+)(?: and grpcs?://[\d.]+:(\d+))?\n", line)
-        assert found, line + log.read_text()
-        self.process, self.log = process, log
-        self.http, self.grpc = ("127.0.0.1", int(found[1])), f"127.0.0.1:{found[2]}"
-
-    def resident(self) -> int:
-        """Kilobytes."""
-        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())
-        assert found
-        return int(found[1])
-
-    def check(self) -> None:
-        assert self.process.poll() is None
-        assert "Traceback" not in self.log.read_text()
-
-
-@contextmanager
-def target(folder: Path, *arguments: str) -> Iterator[Target]:
-    log = folder / "log"
-    command = [sys.executable, "-m", "attar", "serve", "--http-port", "0", "--grpc-port", "0", *arguments]
-    with log.open("w") as written, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=written, text=True) as process:
-        try:
-            assert process.stdout
-            yield Target(process, process.stdout.readline(), log)
-        finally:
-            process.terminate()
-            process.wait(20)
-
-
-def flat(server: Target, count: int, seed: int) -> None:
+def flat(server: ServerProcess, count: int, seed: int) -> None:
     random = Random(seed)
     fuzz_http.run(server.http, count // 4, random)
     before = server.resident()
@@ -72,14 +35,14 @@ def test_a_change_leaves_what_it_puts_in_as_it_is() -> None:
 
 
 def test_some_hundred_over_http(points_bundle: Path, tmp_path: Path) -> None:
-    with target(tmp_path, "--model-control", str(points_bundle)) as server:
+    with run_server(tmp_path, "--model-control", str(points_bundle)) as server:
         flat(server, 400, seed=1)
 
 
 def test_some_hundred_over_grpc(points_bundle: Path, tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text(TOKEN)
-    with target(tmp_path, "--token-file", str(tokens), str(points_bundle)) as server:
+    with run_server(tmp_path, "--token-file", str(tokens), str(points_bundle)) as server:
         fuzz_grpc.run(server.grpc, 300, Random(1), TOKEN)
         server.check()
 
@@ -87,7 +50,7 @@ def test_some_hundred_over_grpc(points_bundle: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_twenty_thousand_over_http(points_bundle: Path, tmp_path: Path) -> None:
-    with target(tmp_path, "--model-control", str(points_bundle)) as server:
+    with run_server(tmp_path, "--model-control", str(points_bundle)) as server:
         flat(server, 20_000, seed=2)
 
 
@@ -96,7 +59,7 @@ def test_twenty_thousand_over_http(points_bundle: Path, tmp_path: Path) -> None:
 def test_twenty_thousand_over_grpc(points_bundle: Path, tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text(TOKEN)
-    with target(tmp_path, "--token-file", str(tokens), str(points_bundle)) as server:
+    with run_server(tmp_path, "--token-file", str(tokens), str(points_bundle)) as server:
         random = Random(2)
         fuzz_grpc.run(server.grpc, 5_000, random, TOKEN)
         before = server.resident()

@@ -30,7 +30,19 @@ from attar.serving.grpc_calls import CODES
 from attar.serving.settings import Settings
 from attar.serving.signature import BYTES, DATATYPES, Declared, Signature
 from tests.support.proof_parts import STUDENT
-from tests.support.serving_parts import METHOD, Running, another, ask, asked, channel, running, slow, spoil, triton_client
+from tests.support.serving_parts import (
+    METHOD,
+    Running,
+    another,
+    ask,
+    asked,
+    channel,
+    running,
+    slow,
+    spoil,
+    triton_client,
+    triton_grpc_client,
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +51,9 @@ def server(points_bundle: Path) -> Iterator[Running]:
         yield made
 
 
-@contextmanager
-def client_of(server: Running) -> Iterator[Any]:
-    with triton.InferenceServerClient(server.grpc_url) as made:
-        yield made
-
-
 @pytest.fixture
 def client(server: Running) -> Iterator[Any]:
-    with client_of(server) as made:
+    with triton_grpc_client(server) as made:
         yield made
 
 
@@ -141,7 +147,7 @@ def test_each_caller_gets_the_answer_to_its_own_request(server: Running) -> None
 
     def work(number: int) -> None:
         rng = np.random.default_rng(number)
-        with client_of(server) as mine:
+        with triton_grpc_client(server) as mine:
             for turn in range(30):
                 rows = rng.standard_normal((1 + turn % 3, 2)).astype(np.float32)
                 found = mine.infer("points", input_of(rows), request_id=f"{number}-{turn}")
@@ -218,7 +224,7 @@ def inputs_of(module: Any) -> list[Any]:
 
 
 def test_every_datatype_as_bytes_and_as_over_http(points_bundle: Path) -> None:
-    with echo(points_bundle, *EXTREMES) as server, client_of(server) as client, triton_client(server.url) as other:
+    with echo(points_bundle, *EXTREMES) as server, triton_grpc_client(server) as client, triton_client(server.url) as other:
         found = client.infer("points", inputs_of(triton), request_id="a")
         same = other.infer("points", inputs_of(http), request_id="a")
     described, over_http = found.get_response(), same.get_response()
@@ -365,7 +371,7 @@ def test_an_error_that_nobody_foresaw(points_bundle: Path, caplog: pytest.LogCap
 
 def test_a_deadline(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow(monkeypatch, 0.2)
-    with running(points_bundle, grpc_port=0, instances=1) as server, client_of(server) as client:
+    with running(points_bundle, grpc_port=0, instances=1) as server, triton_grpc_client(server) as client:
         with pytest.raises(InferenceServerException, match="DEADLINE_EXCEEDED"):
             client.infer("points", input_of([[1, 2]]), client_timeout=0.05)
         with pytest.raises(InferenceServerException, match=r"DEADLINE_EXCEEDED.*no answer within 0\.05 s"):
@@ -377,7 +383,7 @@ def test_a_deadline(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_work_of_a_client_that_went_away_is_dropped(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = slow(monkeypatch, 0.3)
-    with running(points_bundle, grpc_port=0, instances=1) as server, client_of(server) as client:
+    with running(points_bundle, grpc_port=0, instances=1) as server, triton_grpc_client(server) as client:
         before = len(calls)
         answers: queue.Queue[Any] = queue.Queue()
 
@@ -524,7 +530,7 @@ def test_a_stream_that_is_given_up_leaves_nothing_behind(points_bundle: Path, mo
 
 
 def test_a_stream_on_which_nothing_comes_is_ended(points_bundle: Path) -> None:
-    with running(points_bundle, grpc_port=0, idle=0.3) as server, client_of(server) as client, stream(client) as answers:
+    with running(points_bundle, grpc_port=0, idle=0.3) as server, triton_grpc_client(server) as client, stream(client) as answers:
         client.async_stream_infer("points", input_of([[1, 2]]))
         assert answers.get(timeout=10)[1] is None
         assert "no request came on the stream" in str(answers.get(timeout=10)[1])
@@ -537,8 +543,8 @@ def test_what_has_begun_is_answered_when_the_server_ends(points_bundle: Path, mo
     slow(monkeypatch, 0.3)
     with (
         running(points_bundle, grpc_port=0) as server,
-        client_of(server) as client,
-        client_of(server) as other,
+        triton_grpc_client(server) as client,
+        triton_grpc_client(server) as other,
         stream(other) as answers,
     ):
         told: queue.Queue[Any] = queue.Queue()
@@ -560,7 +566,7 @@ def test_what_has_begun_is_answered_when_the_server_ends(points_bundle: Path, mo
 def test_a_call_that_comes_when_the_server_ends_is_answered(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither it nor the one behind it meets the moment in which gRPC cancels what comes."""
     monkeypatch.setattr(serving_grpc, "HOLD", 0.5)
-    with running(points_bundle, grpc_port=0) as server, client_of(server) as client:
+    with running(points_bundle, grpc_port=0) as server, triton_grpc_client(server) as client:
         client.infer("points", input_of([[1, 2]]))
         ended = asyncio.run_coroutine_threadsafe(server.server.stop(), server.loop)
         while not server.server.draining:
@@ -588,7 +594,7 @@ def test_an_address_that_is_taken(points_bundle: Path) -> None:
 
 def test_the_repository(points_bundle: Path, tmp_path: Path) -> None:
     bundle = another(points_bundle, tmp_path / "mine")
-    with running(bundle, grpc_port=0, model_control=True) as server, client_of(server) as client:
+    with running(bundle, grpc_port=0, model_control=True) as server, triton_grpc_client(server) as client:
 
         def index() -> list[tuple[str, str]]:
             return [(each.name, each.state) for each in client.get_model_repository_index().models]
@@ -615,7 +621,7 @@ def test_the_repository(points_bundle: Path, tmp_path: Path) -> None:
 
 
 def test_statistics_count_both_transports(points_bundle: Path) -> None:
-    with running(points_bundle, grpc_port=0) as server, client_of(server) as client:
+    with running(points_bundle, grpc_port=0) as server, triton_grpc_client(server) as client:
         client.infer("points", input_of([[1, 2], [3, 4]]))
         assert server.ask("POST", "/v2/models/points/infer", asked([1, 2]))[0] == 200
         with pytest.raises(InferenceServerException):
@@ -629,7 +635,7 @@ def test_statistics_count_both_transports(points_bundle: Path) -> None:
 
 def test_statistics_without_a_version_are_of_every_version(points_bundle: Path, tmp_path: Path) -> None:
     bundles = [another(points_bundle, tmp_path / name) for name in ("one", "two")]
-    with running(*[f"points={each}" for each in bundles], grpc_port=0) as server, client_of(server) as client:
+    with running(*[f"points={each}" for each in bundles], grpc_port=0) as server, triton_grpc_client(server) as client:
         versions = server.ask("GET", "/v2/models/points")[1]["versions"]
         assert len(versions) == 2
         for version in [*versions, versions[0]]:

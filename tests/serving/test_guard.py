@@ -27,9 +27,10 @@ from attar.pipeline.core.errors import RecipeError
 from attar.serving.guard import Guard, is_loopback
 from attar.serving.logs import LINES
 from attar.serving.settings import Settings
-from tests.serving.test_fuzz import target
+from tests.support.certificates import make_certificate
 from tests.support.fuzz_grpc import streams
 from tests.support.fuzz_http import framed
+from tests.support.server_process import run_server
 from tests.support.serving_parts import Running, asked, running
 
 TOKEN, OTHER = "correct-horse-battery", "another.one~of/16+characters=="
@@ -272,20 +273,11 @@ def test_a_name_that_is_no_name() -> None:
         Settings(allowed_host=("models.example:8000",))
 
 
-def signed(folder: Path, name: str) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 and its key."""
-    cert, key = folder / f"{name}.pem", folder / f"{name}.key"
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    what = ["-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
-    subprocess.run(["openssl", "req", "-x509", *curve, *what, "-keyout", key, "-out", cert], check=True, capture_output=True)
-    return cert, key
-
-
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     if shutil.which("openssl") is None:
         pytest.skip("no openssl here to make a certificate with")
-    return signed(tmp_path_factory.mktemp("tls"), "one")
+    return make_certificate(tmp_path_factory.mktemp("tls"), "one")
 
 
 def trusting(cert: Path, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2) -> ssl.SSLContext:
@@ -333,7 +325,7 @@ def cut_off(server: Running, content: bytes) -> bytes:
 
 def test_files_that_are_no_certificate(certificate: tuple[Path, Path], tmp_path: Path) -> None:
     cert, key = certificate
-    _, other = signed(tmp_path, "two")
+    _, other = make_certificate(tmp_path, "two")
     for given, told in (
         ({"tls_key": key}, "--tls-key is given without a certificate"),
         ({"tls_cert": cert}, "are no certificate and key in PEM that fit"),
@@ -346,9 +338,9 @@ def test_files_that_are_no_certificate(certificate: tuple[Path, Path], tmp_path:
 
 def test_sighup_reads_certificate_and_tokens_again(points_bundle: Path, certificate: tuple[Path, Path], tmp_path: Path) -> None:
     mine = [Path(shutil.copy(path, tmp_path)) for path in certificate]
-    with target(tmp_path, "--tls-cert", str(mine[0]), "--tls-key", str(mine[1]), str(points_bundle)) as server:
+    with run_server(tmp_path, "--tls-cert", str(mine[0]), "--tls-key", str(mine[1]), str(points_bundle)) as server:
         assert over_tls(server.http, mine[0]) == 200
-        fresh = signed(tmp_path, "fresh")
+        fresh = make_certificate(tmp_path, "fresh")
         mine[0].write_text("nothing")
         server.process.send_signal(signal.SIGHUP)
         wait = time.monotonic() + 5
@@ -380,5 +372,5 @@ def test_every_limit_of_the_command_is_a_setting_with_the_same_default() -> None
 
 
 def test_the_command_warns(points_bundle: Path, tmp_path: Path) -> None:
-    with target(tmp_path, "--host", EVERYWHERE, str(points_bundle)) as server:
+    with run_server(tmp_path, "--host", EVERYWHERE, str(points_bundle)) as server:
         assert "0.0.0.0 is reached from other machines, and everybody there may ask" in server.log.read_text()

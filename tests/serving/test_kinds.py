@@ -2,61 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from safetensors.numpy import load_file, save_file
 from tritonclient import grpc, http
 from tritonclient.utils import InferenceServerException
 
 import attar
-from attar.bundle import checksums
-from attar.models.preprocess import Normalize, Tokenize
 from attar.models.task import Array
-from attar.proof.gates import Gates
 from attar.proof.metrics import compare
-from tests.bundle.test_text_bundle import Pairs
-from tests.serving.test_shadow import compared
-from tests.stages.test_package import packaged
+from tests.support.packaging import rename_graph_output
 from tests.support.proof_parts import STUDENT, TEACHER, write_graph
-from tests.support.serving_parts import Running, asked, running, triton_client
-from tests.support.words import saved
+from tests.support.serving_parts import Running, asked, infer_texts, running, triton_client, wait_for_compared
 
 POINTS = np.random.default_rng(0).standard_normal((60, 2)).astype(np.float32)
-
-
-class Phrases(Pairs):
-    """With a tokenizer of their own."""
-
-    preprocess: ClassVar[Any] = {}
-
-
-def rename(file: Path) -> None:
-    """The output of a graph of points."""
-    model = onnx.load(file)
-    model.graph.node[0].output[0] = model.graph.output[0].name = "vector"
-    onnx.save(model, file)
-
-
-@pytest.fixture(scope="module")
-def vectors_bundle(points_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of points, whose output is an embedding."""
-    made = Path(shutil.copytree(points_bundle, tmp_path_factory.mktemp("vectors") / "vectors"))
-    for folder in ("engines/onnxruntime", "graphs", "reference"):
-        rename(made / folder / "model.onnx")
-    golden = load_file(made / "golden.safetensors")
-    save_file({name.replace("logits", "vector"): array for name, array in golden.items()}, made / "golden.safetensors")
-    manifest = json.loads((made / "manifest.json").read_text())
-    manifest["outputs"] = {"vector": manifest["outputs"]["logits"] | {"kind": "embedding"}}
-    (made / "manifest.json").write_text(json.dumps(manifest))
-    checksums.seal(made)
-    return made
 
 
 def unit(vectors: Array) -> Any:
@@ -67,13 +29,13 @@ def test_embeddings_are_held_against_a_shadow_by_their_cosines(vectors_bundle: P
     """The numbers are those of the gates; the mean cosine is that of each sample with itself."""
     teacher = tmp_path / "teacher.onnx"
     write_graph(teacher, TEACHER)
-    rename(teacher)
+    rename_graph_output(teacher)
     with running(vectors_bundle, shadow=str(teacher), shadow_rate=1.0) as server:
         for start in range(0, 60, 5):
             status, answer, _ = server.ask("POST", "/v2/models/points/infer", asked(*POINTS[start : start + 5].tolist()))
             assert (status, answer["outputs"][0]["name"]) == (200, "vector")
             assert np.allclose(np.reshape(answer["outputs"][0]["data"], (5, 3)), POINTS[start : start + 5] @ STUDENT, atol=1e-5)
-        compared(server, 12)
+        wait_for_compared(server, 12)
         theirs, ours = unit(POINTS @ TEACHER), unit(POINTS @ STUDENT)
         r = compare("embedding", POINTS @ TEACHER, POINTS @ STUDENT).numbers["correlation"]
         assert server.metric("attar_shadow_samples", output="vector") == 60
@@ -86,14 +48,6 @@ def test_embeddings_are_held_against_a_shadow_by_their_cosines(vectors_bundle: P
 
 
 @pytest.fixture(scope="module")
-def texts_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("texts")
-    file = saved(root / "tokenizer.json", frame=False)
-    Phrases.preprocess = {"x": [Tokenize(file=file, length=2), Normalize(mean=(6.0,), std=(1.0,))]}
-    return packaged(root / "chain", Gates(score_drop=0.5, correlation=0.5), "tests.serving.test_kinds:Phrases")
-
-
-@pytest.fixture(scope="module")
 def texts(texts_bundle: Path) -> Iterator[Running]:
     with running(texts_bundle, grpc_port=0) as made:
         yield made
@@ -102,13 +56,6 @@ def texts(texts_bundle: Path) -> Iterator[Running]:
 def expected(bundle: Path, *rows: str) -> Array:
     with attar.open(bundle) as model:
         return model(model.preprocess({"x": np.array(rows)}))["logits"]
-
-
-def over_json(server: Running, *rows: str) -> Array:
-    body = {"inputs": [{"name": "x", "datatype": "BYTES", "shape": [len(rows)], "data": list(rows)}]}
-    status, answer, _ = server.ask("POST", "/v2/models/points-raw/infer", body)
-    assert status == 200, answer
-    return np.array(answer["outputs"][0]["data"], np.float32).reshape(answer["outputs"][0]["shape"])
 
 
 def over_binary(server: Running, *rows: str | bytes) -> Array:
@@ -127,7 +74,7 @@ def over_grpc(server: Running, *rows: str | bytes) -> Array:
     return made
 
 
-@pytest.mark.parametrize("ask", [over_json, over_binary, over_grpc])
+@pytest.mark.parametrize("ask", [infer_texts, over_binary, over_grpc])
 def test_texts_are_answered_as_the_bundle_answers(texts: Running, texts_bundle: Path, ask: Any) -> None:
     """Two words make a point, so that is what is asked: fewer make another length, which the graph does not take."""
     rows = ["sun wind", "moon moon stone", "月 🌙", "wind sun"]

@@ -21,8 +21,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.serving.test_fuzz import Target, target
 from tests.support import pictures
+from tests.support.server_process import ServerProcess, run_server
 
 CHECKS: list[Any] = [
     not_a_server_error,
@@ -35,7 +35,7 @@ EXAMPLES = 60
 """Of each operation, as described and otherwise."""
 
 
-def described(server: Target) -> Any:
+def described(server: ServerProcess) -> Any:
     connection = HTTPConnection(*server.http, timeout=20)
     connection.request("GET", "/openapi.json")
     made = json.loads(connection.getresponse().read())
@@ -73,7 +73,7 @@ def integers(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 
-def drive(server: Target, operation: Any, mode: GenerationMode, whole: bool) -> Counter[int]:
+def drive(server: ServerProcess, operation: Any, mode: GenerationMode, whole: bool) -> Counter[int]:
     """The statuses; each answer is held against the description. ``whole``: complete what is asked of a model."""
     seen: Counter[int] = Counter()
 
@@ -101,7 +101,7 @@ def drive(server: Target, operation: Any, mode: GenerationMode, whole: bool) -> 
     return seen
 
 
-def all_of(server: Target, mode: GenerationMode, whole: bool) -> dict[str, Counter[int]]:
+def all_of(server: ServerProcess, mode: GenerationMode, whole: bool) -> dict[str, Counter[int]]:
     """Of each operation that has anything to be chosen."""
     made = {}
     for found in described(server).get_all_operations():
@@ -116,7 +116,7 @@ def all_of(server: Target, mode: GenerationMode, whole: bool) -> dict[str, Count
 @pytest.mark.timeout(600)
 def test_what_it_describes_is_answered_as_it_describes(points_bundle: Path, tmp_path: Path) -> None:
     """A request that is complete is answered with 200, and so is every page that takes no name."""
-    with target(tmp_path, "--model-control", str(points_bundle)) as server:
+    with run_server(tmp_path, "--model-control", str(points_bundle)) as server:
         seen = all_of(server, GenerationMode.POSITIVE, whole=True)
     for label, statuses in seen.items():
         assert (404 if "{name}" in label else 200) in statuses, label
@@ -126,7 +126,7 @@ def test_what_it_describes_is_answered_as_it_describes(points_bundle: Path, tmp_
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_what_it_excludes_is_refused_as_it_describes(points_bundle: Path, tmp_path: Path) -> None:
-    with target(tmp_path, "--model-control", str(points_bundle)) as server:
+    with run_server(tmp_path, "--model-control", str(points_bundle)) as server:
         seen = all_of(server, GenerationMode.NEGATIVE, whole=False)
     assert seen["POST /v2/models/points/infer"].keys() == {400}
 
@@ -137,6 +137,6 @@ def test_what_it_excludes_is_refused_as_it_describes(points_bundle: Path, tmp_pa
 def test_a_bundle_of_pictures(points_bundle: Path, tmp_path: Path, mode: GenerationMode) -> None:
     """No text is a picture, so no question is right; none is the server's fault."""
     bundle = pictures.of_files(points_bundle, tmp_path / "points")
-    with target(tmp_path, str(bundle)) as server:
+    with run_server(tmp_path, str(bundle)) as server:
         seen = all_of(server, mode, whole=False)
     assert seen["POST /v2/models/points-raw/infer"].keys() == {400}

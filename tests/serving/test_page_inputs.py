@@ -11,13 +11,11 @@ import pytest
 from tritonclient import http
 
 from attar.models.task import Array
-from tests.serving.test_kinds import over_json, texts_bundle, vectors_bundle
 from tests.support import pictures
 from tests.support.browser import Browser, browsing
 from tests.support.pictures import encoded, inked, noise, objects
-from tests.support.serving_parts import Running, running
+from tests.support.serving_parts import Running, infer_texts, running
 
-__all__ = ["texts_bundle", "vectors_bundle"]
 pytestmark = pytest.mark.slow
 FILE = "input[type=file]"
 PROBLEM = "!document.querySelector('#problem').hidden && document.querySelector('#problem').textContent"
@@ -119,7 +117,7 @@ def test_a_text_is_typed(texts_bundle: Path, browser: Browser) -> None:
         opened(browser, server)
         browser.type("textarea", "moon moon stone")
         browser.run("document.querySelector('#ask button').click()")
-        assert shown(browser) == shares(over_json(server, "moon moon stone"))
+        assert shown(browser) == shares(infer_texts(server, "moon moon stone"))
         browser.type("textarea", "moon")
         browser.run("document.querySelector('#ask button').click()")
         assert "expected [batch, 2]" in browser.until(PROBLEM)

@@ -26,9 +26,9 @@ from attar.models.preprocess.images import packed
 from attar.models.task import Array
 from attar.pipeline.core.errors import AttarError
 from attar.serving.model import check_pictures
-from tests.serving.test_fuzz import Target, target
 from tests.support import pictures
 from tests.support.pictures import encoded, inked, noise, objects
+from tests.support.server_process import ServerProcess, run_server
 from tests.support.serving_parts import triton_client
 
 NAME = "points-raw"
@@ -42,8 +42,8 @@ def bundle(points_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="module")
-def server(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    with target(tmp_path_factory.mktemp("serve"), "--max-pixels", "60000000", str(bundle)) as made:
+def server(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with run_server(tmp_path_factory.mktemp("serve"), "--max-pixels", "60000000", str(bundle)) as made:
         yield made
         made.check()
 
@@ -91,7 +91,7 @@ BROKEN = {
 }
 
 
-def over_http(server: Target, files: Sequence[bytes], binary: bool = True) -> Array:
+def over_http(server: ServerProcess, files: Sequence[bytes], binary: bool = True) -> Array:
     asked = http.InferInput("x", [len(files)], "BYTES")
     asked.set_data_from_numpy(objects(*files), binary_data=binary)
     with triton_client(f"{server.http[0]}:{server.http[1]}") as client:
@@ -99,7 +99,7 @@ def over_http(server: Target, files: Sequence[bytes], binary: bool = True) -> Ar
     return made
 
 
-def over_grpc(server: Target, files: Sequence[bytes]) -> Array:
+def over_grpc(server: ServerProcess, files: Sequence[bytes]) -> Array:
     asked = grpc.InferInput("x", [len(files)], "BYTES")
     asked.set_data_from_numpy(objects(*files))
     with grpc.InferenceServerClient(server.grpc) as client:
@@ -107,7 +107,7 @@ def over_grpc(server: Target, files: Sequence[bytes]) -> Array:
     return made
 
 
-def in_json(server: Target, *texts: str) -> tuple[int, Any]:
+def in_json(server: ServerProcess, *texts: str) -> tuple[int, Any]:
     body = {"inputs": [{"name": "x", "datatype": "BYTES", "shape": [len(texts)], "data": texts}]}
     with closing(HTTPConnection(*server.http, timeout=20)) as connection:
         connection.request("POST", f"/v2/models/{NAME}/infer", json.dumps(body))
@@ -121,26 +121,26 @@ def expected(bundle: Path, files: Sequence[bytes]) -> Array:
 
 
 @pytest.mark.parametrize("ask", [over_http, over_grpc])
-def test_every_picture_is_answered_as_the_bundle_answers(server: Target, bundle: Path, ask: Any) -> None:
+def test_every_picture_is_answered_as_the_bundle_answers(server: ServerProcess, bundle: Path, ask: Any) -> None:
     for name, file in TAKEN.items():
         assert np.array_equal(ask(server, [file]), expected(bundle, [file])), name
     assert ask(server, [PNG]).argmax() == 1
 
 
 @pytest.mark.parametrize("ask", [over_http, over_grpc])
-def test_pictures_of_different_sizes_go_together(server: Target, bundle: Path, ask: Any) -> None:
+def test_pictures_of_different_sizes_go_together(server: ServerProcess, bundle: Path, ask: Any) -> None:
     files = list(TAKEN.values())
     assert np.array_equal(ask(server, files), expected(bundle, files))
 
 
-def test_what_a_camera_turned_is_turned_back(server: Target) -> None:
+def test_what_a_camera_turned_is_turned_back(server: ServerProcess) -> None:
     """Turned by a quarter to the right, what is on the right comes below, which is the opposite of up."""
     logits = over_http(server, [turned(inked("right"))])
     assert logits.argmin() == 1
     assert over_http(server, [encoded(inked("right"))]).argmax() == 0
 
 
-def test_json_holds_texts_and_no_files(server: Target, bundle: Path) -> None:
+def test_json_holds_texts_and_no_files(server: ServerProcess, bundle: Path) -> None:
     """BYTES in JSON are the UTF-8 of a text, which a picture's file hardly ever is: Triton's client does not send it either."""
     with pytest.raises(InferenceServerException, match="use binary_data=True"):
         over_http(server, [PNG], binary=False)
@@ -154,7 +154,7 @@ def test_json_holds_texts_and_no_files(server: Target, bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_is_no_picture_is_refused_and_the_next_is_answered(server: Target, name: str) -> None:
+def test_what_is_no_picture_is_refused_and_the_next_is_answered(server: ServerProcess, name: str) -> None:
     file, told = BROKEN[name]
     before = server.resident()
     for ask in (over_http, over_grpc):
@@ -167,19 +167,19 @@ def test_what_is_no_picture_is_refused_and_the_next_is_answered(server: Target, 
     server.check()
 
 
-def test_which_of_several_is_broken_is_told(server: Target) -> None:
+def test_which_of_several_is_broken_is_told(server: ServerProcess) -> None:
     with pytest.raises(InferenceServerException, match="got 5 bytes as sample 1 of 3"):
         over_http(server, [PNG, b"hello", PNG])
 
 
-def peak(server: Target) -> int:
+def peak(server: ServerProcess) -> int:
     """Kilobytes that were resident at most."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{server.process.pid}/status").read_text())
     assert found
     return int(found[1])
 
 
-def test_many_large_pictures_in_few_bytes_are_refused_before_they_are_decoded(server: Target) -> None:
+def test_many_large_pictures_in_few_bytes_are_refused_before_they_are_decoded(server: ServerProcess) -> None:
     """Each is one that is taken alone. A request of 8 of 7000 x 7000 had taken 2.7 GB and the only thread for a minute."""
     large = png(5000, bytes(5001 * 5000))
     assert len(large) < 50_000

@@ -22,12 +22,10 @@ from attar.models.preprocess import Step
 from attar.models.task import InMemory, Split, SplitName, Tensor
 from attar.pipeline.core.errors import AttarError
 from attar.proof.gates import Gates
-from tests.bundle.test_bundle import edit
-from tests.serving.test_grpc import client_of
-from tests.stages.test_package import packaged
 from tests.support import proof_parts
+from tests.support.packaging import edit_manifest, package_bundle
 from tests.support.proof_parts import SAMPLES, TEACHER, Matrix, Points
-from tests.support.serving_parts import Running, running
+from tests.support.serving_parts import Running, running, triton_grpc_client
 
 HIGH = 8
 INFER = "/v2/models/points/infer"
@@ -59,7 +57,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(proof_parts, "write_graph", write_lookup)
         gates = Gates(score_drop=0.5, correlation=0.5)
-        return packaged(tmp_path_factory.mktemp("ids") / "chain", gates, "tests.serving.test_promised_values:Ids")
+        return package_bundle(tmp_path_factory.mktemp("ids") / "chain", gates, "tests.serving.test_promised_values:Ids")
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +81,7 @@ def test_it_is_refused_at_the_door(server: Running, value: int) -> None:
     told = f"'x' has the value {value}, values lie from 0 to 7"
     status, answer, _ = server.ask("POST", INFER, asked([1, 2], [3, value]))
     assert (status, told in answer["error"]) == (400, True)
-    with client_of(server) as client, pytest.raises(InferenceServerException, match=f"INVALID_ARGUMENT.*{told}"):
+    with triton_grpc_client(server) as client, pytest.raises(InferenceServerException, match=f"INVALID_ARGUMENT.*{told}"):
         client.infer("points", [triton.InferInput("x", [1, 2], "INT64").set_data_from_numpy(np.array([[0, value]]))])
     assert server.ask("POST", INFER, asked([0, HIGH - 1]))[0] == 200
     assert server.metric("attar_batch_rows_count") == calls + 1
@@ -103,7 +101,7 @@ def test_who_opens_the_bundle_is_told(bundle: Path) -> None:
 def test_a_bundle_that_does_not_say_it_is_served_as_before(bundle: Path, tmp_path: Path) -> None:
     older = tmp_path / "older"
     shutil.copytree(bundle, older)
-    edit(older, lambda manifest: manifest["inputs"]["x"].pop("high"))
+    edit_manifest(older, lambda manifest: manifest["inputs"]["x"].pop("high"))
     check(older)
     with running(older) as server:
         assert server.ask("POST", INFER, asked([1, 2]))[0] == 200

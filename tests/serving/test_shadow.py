@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,7 +18,7 @@ from attar.pipeline.core.errors import StageError, Unfit
 from attar.proof.metrics import compare
 from attar.serving.settings import Settings
 from tests.support.proof_parts import STUDENT, TEACHER, write_graph
-from tests.support.serving_parts import Running, another, asked, running
+from tests.support.serving_parts import Running, another, asked, running, until, wait_for_compared
 
 INFER = "/v2/models/points/infer"
 POINTS = np.random.default_rng(0).standard_normal((300, 2)).astype(np.float32)
@@ -31,21 +30,9 @@ def teacher(tmp_path: Path) -> str:
     return str(tmp_path / "teacher.onnx")
 
 
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def ask(server: Running, points: Array, path: str = INFER) -> None:
     for start in range(0, len(points), 5):
         assert server.ask("POST", path, asked(*points[start : start + 5].tolist()))[0] == 200
-
-
-def compared(server: Running, count: int) -> None:
-    """Wait until so many requests were."""
-    until(lambda: server.metric("attar_shadow_requests_total", outcome="compared") == count)
 
 
 def rolling(server: Running) -> dict[str, float]:
@@ -55,7 +42,7 @@ def rolling(server: Running) -> dict[str, float]:
 def test_the_teacher_gives_what_validation_would_measure(points_bundle: Path, teacher: str) -> None:
     with running(points_bundle, shadow=teacher, shadow_rate=1) as server:
         ask(server, POINTS)
-        compared(server, 60)
+        wait_for_compared(server, 60)
         told = rolling(server)
         assert server.metric("attar_shadow_samples", model="points", output="logits") == 300
     expected = compare("logits", POINTS @ TEACHER, POINTS @ STUDENT).numbers
@@ -67,14 +54,14 @@ def test_the_teacher_gives_what_validation_would_measure(points_bundle: Path, te
 def test_the_fp32_student_agrees_with_itself(points_bundle: Path) -> None:
     with running(points_bundle, shadow="fp32", shadow_rate=1) as server:
         ask(server, POINTS[:50], "/v2/models/points-raw/infer")
-        compared(server, 10)
+        wait_for_compared(server, 10)
         assert rolling(server) == pytest.approx({"correlation": 1, "agreement": 1, "kdl": 0}, abs=1e-5)
 
 
 def test_only_the_last_samples_count(points_bundle: Path, teacher: str) -> None:
     with running(points_bundle, shadow=teacher, shadow_rate=1, shadow_window=20) as server:
         ask(server, POINTS[:100])
-        compared(server, 20)
+        wait_for_compared(server, 20)
         expected = compare("logits", POINTS[80:100] @ TEACHER, POINTS[80:100] @ STUDENT).numbers
         assert server.metric("attar_shadow_samples") == 20
         assert server.metric("attar_shadow_correlation") == pytest.approx(expected["correlation"], abs=1e-5)
@@ -85,7 +72,7 @@ def test_the_share_that_is_chosen_follows_from_the_seed(points_bundle: Path, tea
     chosen = np.repeat([generator.random() < 0.2 for _ in range(60)], 5)
     with running(points_bundle, shadow=teacher, shadow_rate=0.2, shadow_seed=3) as server:
         ask(server, POINTS)
-        compared(server, chosen.sum() // 5)
+        wait_for_compared(server, chosen.sum() // 5)
         assert server.metric("attar_shadow_requests_total") == chosen.sum() // 5
         expected = compare("logits", POINTS[chosen] @ TEACHER, POINTS[chosen] @ STUDENT).numbers
         assert server.metric("attar_shadow_kdl") == pytest.approx(expected["kdl"], abs=1e-5)
@@ -105,11 +92,11 @@ def test_readiness_falls_with_another_teacher_once_there_are_enough_samples(poin
     limits = {"ready_correlation": 0.9, "ready_samples": 50}
     with running(points_bundle, shadow=str(tmp_path / "other.onnx"), shadow_rate=1, **limits) as server:
         ask(server, POINTS[:45])
-        compared(server, 9)
+        wait_for_compared(server, 9)
         assert server.metric("attar_shadow_correlation") < -0.9
         assert ready(server) == (200, 200)
         ask(server, POINTS[45:50])
-        compared(server, 10)
+        wait_for_compared(server, 10)
         assert ready(server) == (503, 503)
         assert server.metric("attar_model_ready", model="points") == 0
         ask(server, POINTS[:5])  # what is not ready still answers
@@ -119,7 +106,7 @@ def test_readiness_comes_back_a_quarter_of_the_way_up(points_bundle: Path, teach
     limits = {"ready_correlation": 0.8, "ready_samples": 10, "shadow_window": 10}
     with running(points_bundle, shadow=teacher, shadow_rate=1, **limits) as server:
         ask(server, POINTS[:10])
-        compared(server, 2)
+        wait_for_compared(server, 2)
         (mine,) = shadows(server)
         for correlation, is_ready in ((0.81, True), (0.79, False), (0.84, False), (0.86, True), (0.81, True)):
             mine.windows["logits"].numbers = lambda correlation=correlation: {"correlation": correlation}
@@ -144,7 +131,7 @@ def test_a_slow_shadow_holds_nobody_up_and_what_is_too_much_is_dropped(points_bu
         assert server.metric("attar_shadow_queue_requests") == 3
         assert server.metric("attar_shadow_requests_total", outcome="dropped") == 7
         go.set()
-        compared(server, 4)
+        wait_for_compared(server, 4)
 
 
 @pytest.fixture
@@ -168,19 +155,19 @@ def test_a_shadow_that_fails_is_told_and_goes_on(watched: Running, caplog: pytes
     assert [record.__dict__["fields"]["error"] for record in caplog.records] == ["out of order", "'logits' is not finite"]
     mine.predict = predict
     ask(watched, POINTS[:5])
-    compared(watched, 1)
+    wait_for_compared(watched, 1)
 
 
 def test_a_new_bundle_starts_with_an_empty_window(points_bundle: Path, tmp_path: Path) -> None:
     bundle = another(points_bundle, tmp_path / "mine")
     with running(bundle, shadow="fp32", shadow_rate=1, model_control=True) as server:
         ask(server, POINTS[:50])
-        compared(server, 10)
+        wait_for_compared(server, 10)
         assert server.ask("POST", "/v2/repository/models/points/load")[0] == 200
         until(lambda: len(shadows(server)) == 1)
         assert server.metric("attar_shadow_samples") == 0
         ask(server, POINTS[:5])
-        compared(server, 1)
+        wait_for_compared(server, 1)
 
 
 @pytest.mark.parametrize(

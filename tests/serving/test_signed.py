@@ -11,7 +11,7 @@ import pytest
 from attar.bundle.checksums import SIGNATURE
 from attar.bundle.sign import sign
 from attar.pipeline.core.errors import Unfit
-from tests.cli.test_cli_serve import refused, serving
+from tests.support.serve_command import run_refused_serve, run_serve_command
 from tests.support.serving_parts import Running, another, asked, running, triton_client
 from tests.support.signing_parts import Pair, pair
 
@@ -63,10 +63,10 @@ def test_only_signed_bundles_are_served_and_clients_see_whose(bundle: Path, key:
 
 
 def test_the_command_ends_with_4_and_one_line(bundle: Path, key: Pair) -> None:
-    code, said = refused("--trusted", str(key.public), str(bundle))
+    code, said = run_refused_serve("--trusted", str(key.public), str(bundle))
     assert (code, said.count("\n"), "is not signed: it has no SHA256SUMS.sig" in said) == (4, 1, True)
     sign(bundle, key.private)
-    with serving("--trusted", str(key.public), str(bundle)):
+    with run_serve_command("--trusted", str(key.public), str(bundle)):
         pass
 
 

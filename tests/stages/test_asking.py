@@ -39,9 +39,9 @@ from attar.pipeline.core.file_cache import kept
 from attar.stages.artifacts import Weights
 from attar.stages.label.shards import ROWS, Shard
 from attar.stages.label.stage import link
-from tests.stages.test_label import asked, label
-from tests.stages.test_learn import new
+from tests.support.labelling import label_with, predict_view
 from tests.support.smoke import weights
+from tests.support.training import make_out
 
 
 class Points(Task):
@@ -97,12 +97,12 @@ def again(teacher: Weights, out: Path, **settings: Any) -> int:
         shutil.rmtree(folder, ignore_errors=True)
     out.mkdir()
     Counting.asked.clear()
-    label(teacher, out, **settings)
+    label_with(teacher, out, **settings)
     return sum(Counting.asked)
 
 
 def test_more_views_ask_for_the_new_ones_alone(tmp_path: Path, counting: Weights) -> None:
-    out = new(tmp_path)
+    out = make_out(tmp_path)
     train = 2 * ROWS + 10
     assert again(counting, out, views=1) == train + 40
     first = {path.name: path.read_bytes() for path in out.iterdir()}
@@ -122,7 +122,7 @@ class Forgetful(Points):
 
 def test_every_sample_needs_its_own_row(tmp_path: Path, counting: Weights) -> None:
     with pytest.raises(StageError, match=r"the teacher's 'y' has 511 rows for 512 samples; it must answer each once"):
-        label(counting, new(tmp_path), views=1, task="tests.stages.test_asking:Forgetful")
+        label_with(counting, make_out(tmp_path), views=1, task="tests.stages.test_asking:Forgetful")
 
 
 class Versioned(Points):
@@ -140,7 +140,7 @@ class Versioned(Points):
 def test_a_task_that_answers_in_its_own_way_is_asked_again_when_its_data_change(
     tmp_path: Path, counting: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = new(tmp_path)
+    out = make_out(tmp_path)
     whole = 2 * ROWS + 10 + 40
     assert again(counting, out, views=1, task="tests.stages.test_asking:Versioned") == whole
     assert again(counting, out, views=1, task="tests.stages.test_asking:Versioned") == 0
@@ -149,14 +149,14 @@ def test_a_task_that_answers_in_its_own_way_is_asked_again_when_its_data_change(
 
 
 def test_another_number_of_largest_logits_is_asked_anew(tmp_path: Path, counting: Weights) -> None:
-    out = new(tmp_path)
+    out = make_out(tmp_path)
     again(counting, out, views=1)
     assert again(counting, out, views=1, top=2) == 2 * ROWS + 10  # the clean ones are whole in both
     assert again(counting, out, views=1) == 0
 
 
 def test_a_changed_sample_makes_its_shard_anew_and_no_other(tmp_path: Path, counting: Weights) -> None:
-    out = new(tmp_path)
+    out = make_out(tmp_path)
     again(counting, out)
     for changed in (0, 3 * views.CHUNK):  # in the first chunk of a shard, and in another
         Points.changed = (*Points.changed, ROWS + changed)
@@ -164,7 +164,7 @@ def test_a_changed_sample_makes_its_shard_anew_and_no_other(tmp_path: Path, coun
 
 
 def test_more_samples_ask_for_the_new_ones_alone(tmp_path: Path, counting: Weights) -> None:
-    out = new(tmp_path)
+    out = make_out(tmp_path)
     Points.samples = 2 * ROWS
     again(counting, out, views=1)
     Points.samples = 2 * ROWS + 30
@@ -172,7 +172,7 @@ def test_more_samples_ask_for_the_new_ones_alone(tmp_path: Path, counting: Weigh
 
 
 def test_a_damaged_shard_is_made_again(tmp_path: Path, counting: Weights) -> None:
-    out = new(tmp_path)
+    out = make_out(tmp_path)
     again(counting, out, views=1)
     victim = (out / Shard("train", 0, 1).name).read_bytes()
     path = next(each for each in kept(out).folder.iterdir() if each.read_bytes() == victim)
@@ -204,7 +204,7 @@ import os, signal
 from pathlib import Path
 from attar.pipeline.core import file_cache
 from tests.support.smoke import weights
-from tests.stages.test_label import label
+from tests.support.labelling import label_with
 
 left = [{after}]
 digest = file_cache.digest_of
@@ -223,17 +223,17 @@ label(teacher, folder / "slot" / "out")
 
 
 def test_kill_9_costs_one_shard(tmp_path: Path, counting: Weights) -> None:
-    out, after = new(tmp_path), 4
+    out, after = make_out(tmp_path), 4
     child = subprocess.run([sys.executable, "-c", KILLED.format(after=after, folder=str(tmp_path))], check=False)
     assert child.returncode == -signal.SIGKILL
     done = {path: path.stat().st_mtime_ns for path in kept(out).folder.iterdir() if path.suffix != ".partial"}
     assert len(done) == after
     assert len(list(kept(out).folder.glob("*.partial"))) == 1
     Counting.asked.clear()
-    label(counting, out)
+    label_with(counting, out)
     assert sum(Counting.asked) == ROWS + 10 + 2 * 20  # the rest of the second view, validation and test
     assert all(path.stat().st_mtime_ns == made for path, made in done.items())
-    whole = label(counting, new(tmp_path, "whole"))
+    whole = label_with(counting, make_out(tmp_path, "whole"))
     for path in whole.root.iterdir():
         assert (out / path.name).read_bytes() == path.read_bytes()
 
@@ -281,11 +281,11 @@ class Position(nn.Module):
 def test_rows_have_lengths_of_their_own(tmp_path: Path) -> None:
     teacher = weights(tmp_path / "teacher", "tests.stages.test_asking:Position", "tests.stages.test_asking:Said")
     task = load_task(teacher.facts["task"])
-    rows = label(teacher, new(tmp_path), views=1).rows("train", 0)["y"]
+    rows = label_with(teacher, make_out(tmp_path), views=1).rows("train", 0)["y"]
     lengths = set[int]()
     for number in range(3):
         seen = views.chunk(task, task.split("train"), number, seed=0, view=0)
-        expected = asked(task, teacher, seen)["y"].astype(np.float16).astype(np.float32)
+        expected = predict_view(task, teacher, seen)["y"].astype(np.float16).astype(np.float32)
         lengths.add(expected.shape[1])
         assert rows[seen.indices].tobytes() == expected.tobytes()
     assert len(lengths) > 1
@@ -300,4 +300,4 @@ class Silent(Points):
 def test_an_answer_that_lacks_an_output(tmp_path: Path) -> None:
     teacher = weights(tmp_path / "teacher", "tests.stages.test_asking:Counting", "tests.stages.test_asking:Silent")
     with pytest.raises(StageError, match=r"the teacher's answer lacks \['y'\], which its task names; it has \['z'\]"):
-        label(teacher, new(tmp_path))
+        label_with(teacher, make_out(tmp_path))

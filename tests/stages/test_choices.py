@@ -43,9 +43,9 @@ from attar.stages.distill.objective import Distillation
 from attar.stages.distill.stage import Distill
 from attar.stages.label.stage import Label
 from attar.stages.learning import losses
-from tests.stages.test_learn import new
+from tests.support.loaded_packages import HEAVY, list_loaded_packages
 from tests.support.smoke import DIGITS, NOBODY, RESIDUAL, artifact, weights
-from tests.system.test_imports import HEAVY, loaded
+from tests.support.training import make_out
 
 LOSS: TypeAdapter[Loss] = TypeAdapter(Loss)
 FEATURE_LOSS: TypeAdapter[FeatureLoss] = TypeAdapter(FeatureLoss)
@@ -105,7 +105,7 @@ def test_both_fit_in_one_list() -> None:
 
 
 def test_settings_are_read_without_torch() -> None:
-    assert not loaded("import attar.stages.distill.choices, attar.stages.distill.stage") & HEAVY
+    assert not list_loaded_packages("import attar.stages.distill.choices, attar.stages.distill.stage") & HEAVY
 
 
 # ---- what a recipe may not write
@@ -271,7 +271,7 @@ def test_settings_reach_the_functions_of_tokens() -> None:
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
     folder = tmp_path_factory.mktemp("answers")
-    teacher, out = weights(folder / "teacher", RESIDUAL, DIGITS, width=4), new(folder)
+    teacher, out = weights(folder / "teacher", RESIDUAL, DIGITS, width=4), make_out(folder)
     return artifact(Answers, out, Label(task=DIGITS, views=1).run(out, teacher=teacher))
 
 
@@ -305,5 +305,5 @@ def test_a_loss_without_its_labels_is_refused_before_training(answers: Answers) 
 def test_a_student_is_distilled_by_each(tmp_path: Path, answers: Answers, kind: str) -> None:
     settings: dict[str, Any] = {"network": RESIDUAL, "options": {"width": 4}, "epochs": 4, "learning_rate": 0.01}
     stage = Distill(task=DIGITS, losses=({"kind": kind},), lambda_kd=1, **settings)
-    history = stage.run(new(tmp_path), teacher=NOBODY, answers=answers)["history"]
+    history = stage.run(make_out(tmp_path), teacher=NOBODY, answers=answers)["history"]
     assert history[-1]["loss"] < history[0]["loss"]

@@ -23,8 +23,8 @@ from attar.stages.distill.stage import Distill
 from attar.stages.export import Export
 from attar.stages.label.stage import Label
 from attar.stages.teach.stage import Teach
-from tests.stages.test_learn import Interrupted, interrupt_at, new
 from tests.support.smoke import DIGITS, NOBODY, RESIDUAL, artifact
+from tests.support.training import InterruptError, interrupt_at, make_out
 
 STUDENT: dict[str, Any] = {"task": DIGITS, "network": RESIDUAL, "options": {"width": 4}, "epochs": 2, "learning_rate": 0.01}
 BESIDE = Beside(hidden=16)
@@ -33,7 +33,7 @@ BESIDE = Beside(hidden=16)
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
     folder = tmp_path_factory.mktemp("answers")
-    taught, out = new(folder, "teacher"), new(folder)
+    taught, out = make_out(folder, "teacher"), make_out(folder)
     teacher = artifact(Weights, taught, Teach(**STUDENT | {"epochs": 3}).run(taught))
     return artifact(Answers, out, Label(task=DIGITS, views=2).run(out, teacher=teacher))
 
@@ -58,7 +58,7 @@ def asked(student: nn.Module, companion: Companion, *, logits: bool = True) -> t
 
 
 def test_both_attentions_and_the_distiller_are_in_the_history(tmp_path: Path, answers: Answers) -> None:
-    facts = distilled(new(tmp_path), answers, distiller=BESIDE, epochs=3).facts
+    facts = distilled(make_out(tmp_path), answers, distiller=BESIDE, epochs=3).facts
     names = {"distiller_score", "distiller_kdl", *(f"{who}_attention_entropy" for who in ("teacher", "student"))}
     assert all(names <= entry.keys() for entry in facts["history"])
     assert facts["history"][-1]["distiller_score"] > facts["history"][0]["distiller_score"]  # it learns
@@ -67,7 +67,7 @@ def test_both_attentions_and_the_distiller_are_in_the_history(tmp_path: Path, an
 
 def test_without_attention_nothing_is_said_of_it(tmp_path: Path, answers: Answers) -> None:
     plain = Beside(hidden=16, teacher_attention=False, student_attention=False)
-    entry = distilled(new(tmp_path), answers, distiller=plain, epochs=1).facts["history"][0]
+    entry = distilled(make_out(tmp_path), answers, distiller=plain, epochs=1).facts["history"][0]
     assert "distiller_score" in entry
     assert not any("attention" in name for name in entry)
 
@@ -76,7 +76,10 @@ def test_the_exported_graph_is_that_of_a_student_without_one(tmp_path: Path, ans
     """The same weights by name and shape, the same nodes: only the numbers differ."""
     shapes = []
     for name, distiller in (("with", BESIDE), ("without", None)):
-        student, out = distilled(new(tmp_path, name), answers, distiller=distiller, epochs=1), new(tmp_path, f"{name} onnx")
+        student, out = (
+            distilled(make_out(tmp_path, name), answers, distiller=distiller, epochs=1),
+            make_out(tmp_path, f"{name} onnx"),
+        )
         assert set(student.load().state_dict()) == set(build(RESIDUAL, {"width": 4}).state_dict())
         Export(exporter="torchscript").run(out, weights=student)
         graph = onnx.load(out / "model.onnx").graph
@@ -86,9 +89,9 @@ def test_the_exported_graph_is_that_of_a_student_without_one(tmp_path: Path, ans
 
 
 def test_an_interrupted_training_ends_in_the_same_bytes(tmp_path: Path, answers: Answers) -> None:
-    whole, broken = new(tmp_path, "whole"), new(tmp_path, "broken")
+    whole, broken = make_out(tmp_path, "whole"), make_out(tmp_path, "broken")
     facts = distilled(whole, answers, distiller=BESIDE, epochs=3).facts
-    with pytest.raises(Interrupted), listening(interrupt_at(14)):
+    with pytest.raises(InterruptError), listening(interrupt_at(14)):
         distilled(broken, answers, distiller=BESIDE, epochs=3)
     assert distilled(broken, answers, distiller=BESIDE, epochs=3).facts == facts
     assert (broken / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()

@@ -18,9 +18,9 @@ from attar.pipeline.core.errors import StageError
 from attar.pipeline.team import Team, assembled
 from attar.stages.learning.compute import Compute, bf16_pays, computing
 from attar.stages.teach.stage import Teach
-from tests.pipeline.test_team import Board
-from tests.stages.test_learn import READER, SENTENCES, new
 from tests.support.smoke import DIGITS, RESIDUAL
+from tests.support.team_board import Board
+from tests.support.training import READER, SENTENCES, make_out
 
 LINEAR = nn.Linear(4, 4)
 
@@ -99,8 +99,8 @@ def test_the_parts_of_all_processes_are_every_row_once(world: int, accumulate: i
 def test_accumulation_is_the_big_batch(tmp_path: Path) -> None:
     """Without batch statistics the mean over equal parts is the mean over all: the same curve but for rounding."""
     given: dict[str, Any] = {"task": SENTENCES, "network": READER, "epochs": 2, "learning_rate": 0.01, "gradient_clip": 1.0}
-    whole = Teach(**given).run(new(tmp_path, "whole"))
-    parts = Teach(**given, accumulate=4).run(new(tmp_path, "parts"))
+    whole = Teach(**given).run(make_out(tmp_path, "whole"))
+    parts = Teach(**given, accumulate=4).run(make_out(tmp_path, "parts"))
     assert [each["loss"] for each in parts["history"]] == pytest.approx([each["loss"] for each in whole["history"]], rel=1e-4)
     assert parts["score"] == pytest.approx(whole["score"], abs=1e-3)
 
@@ -125,7 +125,7 @@ def test_tensorboard_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_tensorboard_gets_each_epochs_numbers(tmp_path: Path) -> None:
-    Teach(task=SENTENCES, network=READER, epochs=1, tensorboard=tmp_path / "runs").run(new(tmp_path))
+    Teach(task=SENTENCES, network=READER, epochs=1, tensorboard=tmp_path / "runs").run(make_out(tmp_path))
     (events,) = (tmp_path / "runs" / "teacher").glob("events.*")
     assert b"loss" in events.read_bytes()
     assert b"score" in events.read_bytes()

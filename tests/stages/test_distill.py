@@ -21,8 +21,8 @@ from attar.stages.label.stage import Label
 from attar.stages.learning.losses import cross_entropy, kd, mse
 from attar.stages.learning.objective import Labels
 from attar.stages.teach.stage import Teach
-from tests.stages.test_learn import READER, SENTENCES, Interrupted, interrupt_at, new
 from tests.support.smoke import DIGITS, NOBODY, RESIDUAL, artifact, weights
+from tests.support.training import READER, SENTENCES, InterruptError, interrupt_at, make_out
 
 STUDENT: dict[str, Any] = {"task": DIGITS, "network": RESIDUAL, "options": {"width": 4}, "epochs": 3, "learning_rate": 0.01}
 
@@ -31,7 +31,7 @@ STUDENT: dict[str, Any] = {"task": DIGITS, "network": RESIDUAL, "options": {"wid
 def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
     """Those of a teacher that has learnt something: to random answers nothing correlates."""
     folder = tmp_path_factory.mktemp("answers")
-    taught, out = new(folder, "teacher"), new(folder)
+    taught, out = make_out(folder, "teacher"), make_out(folder)
     teacher = artifact(Weights, taught, Teach(**STUDENT | {"epochs": 5, "options": {"width": 8}}).run(taught))
     return artifact(Answers, out, Label(task=DIGITS, views=2, view_seed=5).run(out, teacher=teacher))
 
@@ -39,7 +39,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
 @pytest.fixture(scope="module")
 def values(tmp_path_factory: pytest.TempPathFactory) -> Answers:
     folder = tmp_path_factory.mktemp("values")
-    teacher, out = weights(folder / "teacher", READER, SENTENCES), new(folder)
+    teacher, out = weights(folder / "teacher", READER, SENTENCES), make_out(folder)
     return artifact(Answers, out, Label(task=SENTENCES, views=2).run(out, teacher=teacher))
 
 
@@ -73,14 +73,14 @@ def test_numbers_are_fitted_by_their_squared_error(values: Answers) -> None:
 
 
 def test_a_student_learns_the_teacher(tmp_path: Path, answers: Answers) -> None:
-    facts = distill(epochs=12).run(new(tmp_path), teacher=NOBODY, answers=answers)
+    facts = distill(epochs=12).run(make_out(tmp_path), teacher=NOBODY, answers=answers)
     correlations = [entry["correlation"] for entry in facts["history"]]
     assert facts["correlation"] == correlations[-1] > correlations[0]
     assert facts["correlation"] > 0.8
 
 
 def test_the_recorded_correlation_is_that_of_the_weights(tmp_path: Path, answers: Answers) -> None:
-    out, task = new(tmp_path), load_task(DIGITS)
+    out, task = make_out(tmp_path), load_task(DIGITS)
     student = artifact(Weights, out, distill(epochs=1).run(out, teacher=NOBODY, answers=answers))
     with student.open() as predict:
         seen = views.clean(task, task.split("validation"))
@@ -90,9 +90,9 @@ def test_the_recorded_correlation_is_that_of_the_weights(tmp_path: Path, answers
 
 
 def test_an_interrupted_distillation_ends_in_the_same_bytes(tmp_path: Path, answers: Answers) -> None:
-    whole, broken = new(tmp_path, "whole"), new(tmp_path, "broken")
+    whole, broken = make_out(tmp_path, "whole"), make_out(tmp_path, "broken")
     facts = distill().run(whole, teacher=NOBODY, answers=answers)
-    with pytest.raises(Interrupted), listening(interrupt_at(20)):
+    with pytest.raises(InterruptError), listening(interrupt_at(20)):
         distill().run(broken, teacher=NOBODY, answers=answers)
     assert distill().run(broken, teacher=NOBODY, answers=answers) == facts
     assert (broken / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
@@ -100,7 +100,7 @@ def test_an_interrupted_distillation_ends_in_the_same_bytes(tmp_path: Path, answ
 
 def test_without_a_share_for_the_teacher_it_is_the_control(tmp_path: Path, answers: Answers) -> None:
     """Student and control run through the same loop: on the same views only the loss differs."""
-    alone, control = new(tmp_path, "alone"), new(tmp_path, "control")  # the answers' views have seed 5
+    alone, control = make_out(tmp_path, "alone"), make_out(tmp_path, "control")  # the answers' views have seed 5
     Control(**STUDENT, enabled=True, recorded=True, views=2, view_seed=5).run(control)
     distill(lambda_kd=0).run(alone, teacher=NOBODY, answers=answers)
     assert (alone / "weights.safetensors").read_bytes() == (control / "weights.safetensors").read_bytes()
@@ -116,7 +116,7 @@ def test_the_control_is_what_one_trains_who_has_no_teacher(tmp_path: Path, smoot
 
 
 def test_a_control_that_is_off_writes_nothing(tmp_path: Path) -> None:
-    out = new(tmp_path)
+    out = make_out(tmp_path)
     control = artifact(Weights, out, Control(**STUDENT).run(out))
     assert control.facts == {"off": True}
     assert control.off
@@ -127,17 +127,17 @@ def test_tokens_and_numbers_are_distilled_too(tmp_path: Path, values: Answers) -
     stage = Distill(
         task=SENTENCES, network="tests.support.token_task:student", epochs=4, learning_rate=0.02, losses=(Mse(),), lambda_kd=1
     )
-    assert stage.run(new(tmp_path), teacher=NOBODY, answers=values)["correlation"] > 0.5
+    assert stage.run(make_out(tmp_path), teacher=NOBODY, answers=values)["correlation"] > 0.5
 
 
 def test_a_loss_for_the_wrong_kind_of_output(tmp_path: Path, values: Answers) -> None:
     settings = {"task": SENTENCES, "network": "tests.support.token_task:student", "options": {}}
     with pytest.raises(StageError, match=r"no loss reads the output 'value' \(values\); add \{ kind = 'mse'"):
-        distill(**settings).run(new(tmp_path), teacher=NOBODY, answers=values)
+        distill(**settings).run(make_out(tmp_path), teacher=NOBODY, answers=values)
     with pytest.raises(StageError, match=r"kd is for logits, probabilities; 'value' holds values: use mse"):
-        distill(**settings, losses=(Kd(output="value"),)).run(new(tmp_path), teacher=NOBODY, answers=values)
+        distill(**settings, losses=(Kd(output="value"),)).run(make_out(tmp_path), teacher=NOBODY, answers=values)
     with pytest.raises(StageError, match=r"the task has no output 'valeu': did you mean 'value'\?"):
-        distill(**settings, losses=(Mse(output="valeu"),)).run(new(tmp_path), teacher=NOBODY, answers=values)
+        distill(**settings, losses=(Mse(output="valeu"),)).run(make_out(tmp_path), teacher=NOBODY, answers=values)
 
 
 def test_answers_to_another_task(tmp_path: Path, values: Answers) -> None:
@@ -145,7 +145,7 @@ def test_answers_to_another_task(tmp_path: Path, values: Answers) -> None:
         StageError,
         match=r"answers are for 2048 samples of train and \['value'\], the task has 1197 samples of train and \['logits'\]",
     ):
-        distill().run(new(tmp_path), teacher=NOBODY, answers=values)
+        distill().run(make_out(tmp_path), teacher=NOBODY, answers=values)
 
 
 def test_labels_need_a_target() -> None:

@@ -19,10 +19,10 @@ from attar.stages.artifacts import OnnxModel, Ranges
 from attar.stages.calibrate import Calibrate
 from attar.stages.export import Export
 from attar.stages.optimize.stage import Optimize
-from tests.models.test_text import Words
 from tests.support import smoke
+from tests.support.ragged_words import RaggedWords
 
-WORDS = "tests.models.test_text:Words"
+WORDS = "tests.support.ragged_words:RaggedWords"
 TWO_PRODUCTS = """
     <ir_version: 9, opset_import: ["" : 18]>
     products (float[batch,8] x) => (float[batch,3] y) {
@@ -38,7 +38,7 @@ WEIGHTS = {"a": (8, 8), "b": (8,), "c": (8, 8), "d": (8, 3), "e": (3,)}
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[OnnxModel, Ranges]:
     root = tmp_path_factory.mktemp("words")
-    weights = smoke.weights(root / "weights", "tests.models.test_text:transformer", WORDS)
+    weights = smoke.weights(root / "weights", "tests.support.ragged_words:transformer", WORDS)
     for name in ("onnx", "ranges"):
         (root / name).mkdir()
     model = smoke.artifact(OnnxModel, root / "onnx", Export(exporter="torchscript").run(root / "onnx", weights=weights))
@@ -66,7 +66,7 @@ def products(file: Path, *, per_channel: bool = True, exclude: Collection[str] =
 def test_ragged_texts_keep_their_answers(tmp_path: Path, exported: tuple[OnnxModel, Ranges], precision: str) -> None:
     made = optimized(tmp_path / "out", exported, precision=precision)
     assert made.facts["precision"] == precision
-    batches = list(views.spread(Words(), Words().split("test"), 60, 7))
+    batches = list(views.spread(RaggedWords(), RaggedWords().split("test"), 60, 7))
     assert len({seen.inputs["text"].shape[1] for seen in batches}) > 1
     with exported[0].open(threads=1) as exact, made.open(threads=1) as rounded:
         a, b = (

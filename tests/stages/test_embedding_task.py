@@ -28,10 +28,10 @@ from attar.stages.label.stage import Label
 from attar.stages.measure.bench import Bench
 from attar.stages.optimize.stage import Optimize
 from attar.stages.optimize.tuning import losses
-from tests.stages.test_learn import new
 from tests.support import embedding_task, tiny
 from tests.support.embedding_task import Texts, Unlabelled, save_teacher
 from tests.support.smoke import NOBODY, artifact, weights
+from tests.support.training import make_out
 
 HERE = "tests.support.embedding_task"
 RECIPE = """
@@ -72,7 +72,7 @@ def distill(name: str = "Texts", **settings: Any) -> Distill:
 
 
 def stored(folder: Path, name: str) -> Answers:
-    teacher, out = weights(folder / "teacher", f"{HERE}:teacher", f"{HERE}:{name}"), new(folder)
+    teacher, out = weights(folder / "teacher", f"{HERE}:teacher", f"{HERE}:{name}"), make_out(folder)
     return artifact(Answers, out, Label(task=f"{HERE}:{name}", views=2).run(out, teacher=teacher))
 
 
@@ -135,9 +135,9 @@ def test_there_is_nothing_to_learn_without_a_teacher(tmp_path: Path, answers: An
     )
     control = Control(task=f"{HERE}:Texts", network=f"{HERE}:student", enabled=True)
     with pytest.raises(StageError, match=told):
-        control.run(new(tmp_path))
+        control.run(make_out(tmp_path))
     with pytest.raises(StageError, match=told):
-        distill(lambda_kd=0.9).run(new(tmp_path, "student"), teacher=NOBODY, answers=answers)
+        distill(lambda_kd=0.9).run(make_out(tmp_path, "student"), teacher=NOBODY, answers=answers)
 
 
 def test_a_loss_of_logits_names_those_that_fit(tmp_path: Path, answers: Answers) -> None:
@@ -146,18 +146,18 @@ def test_a_loss_of_logits_names_those_that_fit(tmp_path: Path, answers: Answers)
         "or another that is for embedding: mse, cosine or relations"
     )
     with pytest.raises(StageError, match=told):
-        distill(losses=(Kd(),)).run(new(tmp_path), teacher=NOBODY, answers=answers)
+        distill(losses=(Kd(),)).run(make_out(tmp_path), teacher=NOBODY, answers=answers)
 
 
 def test_a_distiller_needs_logits(tmp_path: Path, answers: Answers) -> None:
     with pytest.raises(StageError, match="the distiller needs one output of logits with a target, Texts has none"):
-        distill(distiller=Beside()).run(new(tmp_path), teacher=NOBODY, answers=answers)
+        distill(distiller=Beside()).run(make_out(tmp_path), teacher=NOBODY, answers=answers)
 
 
 def test_a_student_of_another_size_is_told_the_teacher_s(tmp_path: Path, answers: Answers) -> None:
     narrow = Distill(task=f"{HERE}:Texts", network="torch.nn:Linear", options={"in_features": 24, "out_features": 4}, lambda_kd=1)
     with pytest.raises(StageError, match=r"output 'vector' has shape \(2, 4\), its task promises \(2, 8\) for a batch of 2"):
-        narrow.model_copy(update={"losses": (Cosine(),)}).run(new(tmp_path), teacher=NOBODY, answers=answers)
+        narrow.model_copy(update={"losses": (Cosine(),)}).run(make_out(tmp_path), teacher=NOBODY, answers=answers)
 
 
 # ---- how it is distilled
@@ -167,7 +167,7 @@ def test_a_student_of_another_size_is_told_the_teacher_s(tmp_path: Path, answers
     "loss", [Cosine(), Relations(), Relations(similarity=0, distance=1, angle=1)], ids=["cosine", "similarity", "rkd"]
 )
 def test_a_student_learns_from_stored_answers_alone(tmp_path: Path, answers: Answers, loss: AnyLoss) -> None:
-    facts = distill(losses=(loss,)).run(new(tmp_path), teacher=NOBODY, answers=answers)
+    facts = distill(losses=(loss,)).run(make_out(tmp_path), teacher=NOBODY, answers=answers)
     first, *_, last = facts["history"]
     assert last["loss"] < first["loss"]
     assert last["correlation"] > first["correlation"] + 0.1
@@ -175,13 +175,13 @@ def test_a_student_learns_from_stored_answers_alone(tmp_path: Path, answers: Ans
 
 
 def test_a_student_learns_without_any_target(tmp_path: Path) -> None:
-    facts = distill("Unlabelled").run(new(tmp_path, "student"), teacher=NOBODY, answers=stored(tmp_path, "Unlabelled"))
+    facts = distill("Unlabelled").run(make_out(tmp_path, "student"), teacher=NOBODY, answers=stored(tmp_path, "Unlabelled"))
     assert facts["correlation"] > facts["history"][0]["correlation"] + 0.1
 
 
 def test_validation_scores_all_samples_at_once_as_test_is(answers: Answers, tmp_path: Path) -> None:
     """600 samples are two chunks: among 512 and among 88 the nearest would be found more often."""
-    facts = distill(epochs=1).run(new(tmp_path), teacher=NOBODY, answers=answers)
+    facts = distill(epochs=1).run(make_out(tmp_path), teacher=NOBODY, answers=answers)
     vectors = answers.of("validation")["vector"]
     sources = np.asarray(Texts().split("validation").take(np.arange(600)).targets["source"])
     whole = share_found(retrieval(vectors, sources))
@@ -193,7 +193,7 @@ def test_validation_scores_all_samples_at_once_as_test_is(answers: Answers, tmp_
 @pytest.mark.parametrize(("precision", "last"), [("int8", "distillation"), ("fp16", "within-0.001")])
 def test_a_floor_under_embeddings(tmp_path: Path, answers: Answers, precision: str, last: str) -> None:
     """Compared by the cosines between samples, as the student was; the floor is the student itself, so the ladder is climbed."""
-    folders = {name: new(tmp_path, name) for name in ("student", "onnx", "calibration", "model")}
+    folders = {name: make_out(tmp_path, name) for name in ("student", "onnx", "calibration", "model")}
     student = artifact(Weights, folders["student"], distill().run(folders["student"], teacher=NOBODY, answers=answers))
     onnx = artifact(OnnxModel, folders["onnx"], Export(exporter="torchscript").run(folders["onnx"], weights=student))
     task, floor = f"{HERE}:Texts", student.facts["correlation"]

@@ -17,32 +17,13 @@ from attar.stages.artifacts import OnnxModel, Ranges
 from attar.stages.optimize import fp16
 from attar.stages.optimize.stage import Optimize
 from tests.support import smoke
-
-HEADER = '<ir_version: 9, opset_import: ["" : 20]>'
-OVERFLOWING = f"""{HEADER}
-    over (float[batch,3] x) => (float[batch,3] y)
-    <float[3,3] w = {{1, 0, 0, 0, 1, 0, 0, 0, 1}}, float up = {{1000}}, float down = {{0.001}}> {{
-        a = MatMul(x, w)
-        b = Mul(a, up)
-        c = Relu(b)
-        d = Mul(c, down)
-        y = MatMul(d, w)
-    }}"""
-SEEN = {"x": (0.0, 99.5), "a": (0.0, 99.5), "b": (0.0, 99500.0), "c": (0.0, 99500.0), "d": (0.0, 99.5), "y": (0.0, 99.5)}
-UNSEEN = dict.fromkeys(SEEN, (0.0, 30.0))
-"""What a calibration says that never saw a large number."""
-
-
-def written(folder: Path, text: str) -> Path:
-    file = folder / "model.onnx"
-    onnx.save(onnx.parser.parse_model(text), file)
-    return file
+from tests.support.graph_texts import HEADER, OVERFLOWING, SEEN_RANGES, UNSEEN_RANGES, write_parsed_graph
 
 
 def converted(folder: Path, text: str, ranges: Mapping[str, tuple[float, float]], **settings: Any) -> tuple[dict[str, Any], Path]:
     target = folder / "half.onnx"
     given = {"exclude": (), **settings}
-    return fp16.convert(written(folder, text), target, ranges, smoke.Numbers(), **given), target
+    return fp16.convert(write_parsed_graph(folder, text), target, ranges, smoke.Numbers(), **given), target
 
 
 def apart(folder: Path, target: Path) -> float:
@@ -54,7 +35,7 @@ def apart(folder: Path, target: Path) -> float:
 
 
 def test_what_calibration_saw_is_float_from_the_start(tmp_path: Path) -> None:
-    facts, target = converted(tmp_path, OVERFLOWING, SEEN)
+    facts, target = converted(tmp_path, OVERFLOWING, SEEN_RANGES)
     assert facts == {
         "half": {"MatMul": 2},
         "float": {"Mul_1": "'b' reaches 9.95e+04", "Relu_2": "'c' reaches 9.95e+04", "Mul_3": "'c' reaches 9.95e+04"},
@@ -66,7 +47,7 @@ def test_what_calibration_saw_is_float_from_the_start(tmp_path: Path) -> None:
 
 def test_what_only_a_run_shows_becomes_an_island(tmp_path: Path) -> None:
     """First ``b`` overflows, with whatever is made of it; then ``c``, whose reader is half still."""
-    facts, target = converted(tmp_path, OVERFLOWING, UNSEEN)
+    facts, target = converted(tmp_path, OVERFLOWING, UNSEEN_RANGES)
     why = {"Mul_1": "'b'", "Relu_2": "'b'", "Mul_3": "'c'"}
     assert facts["float"] == {name: f"{tensor} is not finite in half precision" for name, tensor in why.items()}
     assert facts["half"] == {"MatMul": 2}
@@ -77,7 +58,7 @@ def test_what_only_a_run_shows_becomes_an_island(tmp_path: Path) -> None:
 def test_what_is_lost_without_overflow_is_seen_too(tmp_path: Path) -> None:
     """1e-9 is 0 in half precision: all is finite, and the answer is gone."""
     text = OVERFLOWING.replace("{1000}", "{1e-9}").replace("{0.001}", "{1e9}")
-    facts, target = converted(tmp_path, text, dict.fromkeys(SEEN, (0.0, 99.0)))
+    facts, target = converted(tmp_path, text, dict.fromkeys(SEEN_RANGES, (0.0, 99.0)))
     assert "differs in half precision by more than 0.1 of its norm" in facts["float"]["Mul_1"]
     assert facts["half"] == {"MatMul": 2}
     assert apart(tmp_path, target) < 1e-3
@@ -100,11 +81,11 @@ def test_stricter_asks_for_more_islands(tmp_path: Path) -> None:
 
 
 def test_excluded_nodes_stay_float(tmp_path: Path) -> None:
-    facts, _ = converted(tmp_path, OVERFLOWING, SEEN, exclude=["MatMul_0"])
+    facts, _ = converted(tmp_path, OVERFLOWING, SEEN_RANGES, exclude=["MatMul_0"])
     assert facts["float"]["MatMul_0"] == "excluded by the recipe"
     assert facts["half"] == {"MatMul": 1}
     with pytest.raises(StageError, match="exclude names a node 'MatMul_1' that the graph does not have; did you mean 'MatMul_"):
-        converted(tmp_path, OVERFLOWING, SEEN, exclude=["MatMul_1"])
+        converted(tmp_path, OVERFLOWING, SEEN_RANGES, exclude=["MatMul_1"])
 
 
 def test_a_graph_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
@@ -117,14 +98,14 @@ def test_an_overflow_that_no_island_cures_is_refused(tmp_path: Path, monkeypatch
     """With too few rounds for what the calibration did not see."""
     monkeypatch.setattr(fp16, "ROUNDS", 1)
     with pytest.raises(Refusal, match=r"after 1 rounds, Mul 'Mul_1': 'b' is not finite in half precision; use 'fp32', or 'bf16'"):
-        converted(tmp_path, OVERFLOWING, UNSEEN)
+        converted(tmp_path, OVERFLOWING, UNSEEN_RANGES)
 
 
 def test_a_target_whose_model_overflows(tmp_path: Path) -> None:
     """Its graph has islands, inputs and outputs are float, and ``exclude`` keeps more of it float."""
     root = tmp_path / "onnx"
     root.mkdir()
-    written(root, OVERFLOWING)
+    write_parsed_graph(root, OVERFLOWING)
     facts = {
         "task": "tests.support.smoke:Numbers",
         "graphs": ["model"],
@@ -133,7 +114,7 @@ def test_a_target_whose_model_overflows(tmp_path: Path) -> None:
         "outputs": {},
         "parameters": 9,
     }
-    given: dict[str, Any] = {"student": smoke.NOBODY, "answers": smoke.UNASKED, "calibration": smoke.known(UNSEEN)}
+    given: dict[str, Any] = {"student": smoke.NOBODY, "answers": smoke.UNASKED, "calibration": smoke.known(UNSEEN_RANGES)}
     asked = Optimize(task="tests.support.smoke:Numbers", precision="fp16", exclude=("MatMul_4",))
     made = dict(asked.run(tmp_path, onnx=smoke.artifact(OnnxModel, root, facts), **given))
     assert made == {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,41 +17,19 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from attar.models.networks import huggingface
-from attar.models.task import Arrays, InMemory, Output, Split, SplitName, Task, Tensor, hits
+from attar.models.task import Arrays, Output, Tensor
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.keys.deciders import settings
 from attar.stages.artifacts import OnnxModel, Weights
 from attar.stages.export import Export
 from attar.stages.teach.pretrained import configuration
 from attar.stages.teach.stage import HEAD, Teach
-from tests.stages.test_learn import new
 from tests.support import tiny
+from tests.support.bert_task import LONGEST, TASK, VOCABULARY_SIZE, Sentences, make_bert_config
 from tests.support.smoke import artifact, floats
+from tests.support.training import make_out
 
-WORDS, LONGEST = 50, 16
 HUGGINGFACE = "attar.models.networks.huggingface"
-
-
-class Sentences(Task):
-    """Which of three ranges holds the first token? Padded with 0 to the longest."""
-
-    inputs = {"tokens": Tensor("int64", ("batch", "sequence"), high=WORDS, pad=0)}
-    outputs = {"logits": Output(("batch", 3), target="label")}
-    ranges = {"batch": (1, 8), "sequence": (1, LONGEST)}
-    classes: ClassVar[Sequence[str]] = ("low", "middle", "high")
-
-    def data(self) -> list[Path | str]:
-        return ["sentences 1"]
-
-    def split(self, name: SplitName) -> Split:
-        generator = np.random.default_rng(len(name))
-        tokens = generator.integers(1, WORDS, (96, LONGEST))
-        lengths = generator.integers(8, LONGEST + 1, 96)
-        tokens[np.arange(LONGEST) >= lengths[:, None]] = 0
-        return InMemory({"tokens": tokens}, {"label": tokens[:, 0] * 3 // WORDS})
-
-    def score(self, outputs: Arrays, targets: Arrays) -> npt.NDArray[np.float64]:
-        return hits(outputs["logits"], targets["label"])
 
 
 class Embeddings(Sentences):
@@ -63,7 +41,7 @@ class Embeddings(Sentences):
 
 
 class Wider(Sentences):
-    inputs = {"tokens": Tensor("int64", ("batch", "sequence"), high=WORDS + 1, pad=0)}
+    inputs = {"tokens": Tensor("int64", ("batch", "sequence"), high=VOCABULARY_SIZE + 1, pad=0)}
 
 
 class Longer(Sentences):
@@ -75,12 +53,7 @@ class Four(Sentences):
     classes = ("a", "b", "c", "d")
 
 
-TASK, EMBEDDINGS, FOUR = (f"tests.stages.test_huggingface:{name}" for name in ("Sentences", "Embeddings", "Four"))
-
-
-def small(**changed: Any) -> transformers.BertConfig:
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    return transformers.BertConfig(vocab_size=WORDS, max_position_embeddings=LONGEST, **{**sizes, **changed})
+EMBEDDINGS, FOUR = (f"tests.stages.test_huggingface:{name}" for name in ("Embeddings", "Four"))
 
 
 @pytest.fixture
@@ -89,7 +62,7 @@ def saved(tmp_path: Path) -> Callable[..., Any]:
 
     def save(kind: str = "BertForSequenceClassification", **changed: Any) -> Any:
         torch.manual_seed(0)
-        model = getattr(transformers, kind)(small(**changed)).eval()
+        model = getattr(transformers, kind)(make_bert_config(**changed)).eval()
         with huggingface.quiet():
             model.save_pretrained(tmp_path / "folder")
         return model
@@ -98,7 +71,7 @@ def saved(tmp_path: Path) -> Callable[..., Any]:
 
 
 def teach(tmp_path: Path, **given: Any) -> Weights:
-    out = new(tmp_path)
+    out = make_out(tmp_path)
     facts = Teach(**{"task": TASK, "huggingface": tmp_path / "folder", "device": "cpu", **given}).run(out)
     return artifact(Weights, out, facts)
 
@@ -158,7 +131,7 @@ def test_it_is_exported_by_dynamo_with_its_axes_dynamic(tmp_path: Path, saved: C
 
 
 def test_padding_alone_has_an_answer_too() -> None:
-    network = huggingface.encoder(json.dumps(small().to_dict())).eval()
+    network = huggingface.encoder(json.dumps(make_bert_config().to_dict())).eval()
     with torch.no_grad():
         assert torch.isfinite(network(torch.zeros(1, 4, dtype=torch.int64))).all()
 
@@ -205,7 +178,7 @@ def test_tokens_and_places_without_an_embedding_are_refused(
 
 
 class Otherwise(Sentences):
-    inputs = {"tokens": Tensor("int64", ("batch", "sequence"), high=WORDS, pad=1)}
+    inputs = {"tokens": Tensor("int64", ("batch", "sequence"), high=VOCABULARY_SIZE, pad=1)}
 
 
 def test_another_padding_than_the_model_s_is_refused(tmp_path: Path, saved: Callable[..., Any]) -> None:
@@ -222,9 +195,9 @@ def test_a_model_without_a_padding_is_refused(tmp_path: Path, saved: Callable[..
 
 def test_places_that_are_kept_for_padding_are_no_places() -> None:
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-    config = transformers.RobertaConfig(vocab_size=WORDS, max_position_embeddings=12, pad_token_id=1, **sizes)
+    config = transformers.RobertaConfig(vocab_size=VOCABULARY_SIZE, max_position_embeddings=12, pad_token_id=1, **sizes)
     network: Any = huggingface.encoder(config.to_json_string())
-    assert network.limits == (WORDS, 10)
+    assert network.limits == (VOCABULARY_SIZE, 10)
     assert network(torch.full((1, 10), 5)).shape == (1, 32)
     with pytest.raises((RuntimeError, IndexError)):
         network(torch.full((1, 11), 5))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,17 +11,15 @@ from torch import nn
 
 from attar.models import views
 from attar.models.task import (
-    Array,
-    Task,
     load_task,
 )
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.file_cache import kept
 from attar.pipeline.core.progress import listening
-from attar.stages.artifacts import Answers, Weights
-from attar.stages.label.stage import Label
-from tests.stages.test_learn import READER, SENTENCES, Interrupted, interrupt_at, new
-from tests.support.smoke import DIGITS, artifact, weights
+from attar.stages.artifacts import Weights
+from tests.support.labelling import label_with, predict_view
+from tests.support.smoke import DIGITS, weights
+from tests.support.training import READER, SENTENCES, InterruptError, interrupt_at, make_out
 
 
 @pytest.fixture(params=["digits", "sentences"])
@@ -30,22 +27,12 @@ def teacher(request: pytest.FixtureRequest, tmp_path: Path, digits_weights: Weig
     return digits_weights if request.param == "digits" else weights(tmp_path / "teacher", READER, SENTENCES)
 
 
-def label(teacher: Weights, out: Path, **settings: Any) -> Answers:
-    stage = Label(**{"task": teacher.facts["task"], "views": 2, **settings})
-    return artifact(Answers, out, stage.run(out, teacher=teacher))
-
-
-def asked(task: Task, teacher: Weights, seen: views.Seen) -> dict[str, Array]:
-    with teacher.open() as predict:
-        return predict(seen.inputs)
-
-
 def test_answers_belong_to_their_view(tmp_path: Path, teacher: Weights) -> None:
     task = load_task(teacher.facts["task"])
-    answers = label(teacher, new(tmp_path), view_seed=5)
+    answers = label_with(teacher, make_out(tmp_path), view_seed=5)
     for view in range(2):
         seen = views.chunk(task, task.split("train"), 1, seed=5, view=view)
-        for name, expected in asked(task, teacher, seen).items():
+        for name, expected in predict_view(task, teacher, seen).items():
             stored = answers.rows("train", view)[name]
             assert len(stored) == len(task.split("train"))
             assert stored[seen.indices].tobytes() == expected.astype(np.float16).astype(np.float32).tobytes()
@@ -53,17 +40,17 @@ def test_answers_belong_to_their_view(tmp_path: Path, teacher: Weights) -> None:
 
 def test_clean_answers_are_float32(tmp_path: Path, teacher: Weights) -> None:
     task = load_task(teacher.facts["task"])
-    answers = label(teacher, new(tmp_path))
+    answers = label_with(teacher, make_out(tmp_path))
     for split in ("validation", "test"):
         seen = views.chunk(task, task.split(split), 0)
-        for name, expected in asked(task, teacher, seen).items():
+        for name, expected in predict_view(task, teacher, seen).items():
             stored = answers.of(split)[name]
             assert stored.dtype == np.float32
             assert stored[seen.indices].tobytes() == expected.tobytes()
 
 
 def test_facts_and_files(tmp_path: Path, digits_weights: Weights) -> None:
-    answers = label(digits_weights, new(tmp_path))
+    answers = label_with(digits_weights, make_out(tmp_path))
     assert answers.facts == {
         "task": DIGITS,
         "views": 2,
@@ -77,12 +64,12 @@ def test_facts_and_files(tmp_path: Path, digits_weights: Weights) -> None:
 
 
 def test_an_interruption_costs_no_finished_shard(tmp_path: Path, digits_weights: Weights) -> None:
-    whole, broken = label(digits_weights, new(tmp_path, "whole")), new(tmp_path, "broken")
-    with pytest.raises(Interrupted), listening(interrupt_at(1)):
-        label(digits_weights, broken)
+    whole, broken = label_with(digits_weights, make_out(tmp_path, "whole")), make_out(tmp_path, "broken")
+    with pytest.raises(InterruptError), listening(interrupt_at(1)):
+        label_with(digits_weights, broken)
     marks = {path.name: path.stat().st_mtime_ns for path in kept(broken).folder.iterdir()}
     assert len(marks) == 1
-    again = label(digits_weights, broken)
+    again = label_with(digits_weights, broken)
     assert {path.name: path.stat().st_mtime_ns for path in kept(broken).folder.iterdir()}.items() > marks.items()
     for path in whole.root.iterdir():
         assert (again.root / path.name).read_bytes() == path.read_bytes()
@@ -103,4 +90,4 @@ class Loud(nn.Module):
 def test_answers_that_float16_cannot_hold(tmp_path: Path, factor: float) -> None:
     teacher = weights(tmp_path / "teacher", "tests.stages.test_label:Loud", DIGITS, factor=factor)
     with pytest.raises(StageError, match="more than float16 holds; scale it"):
-        label(teacher, new(tmp_path))
+        label_with(teacher, make_out(tmp_path))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,34 +29,15 @@ from attar.stages.learning.schedule import SCHEDULES
 from attar.stages.learning.training import averaged
 from attar.stages.teach.stage import Teach
 from tests.support.smoke import DIGITS, RESIDUAL, artifact
-
-SENTENCES, READER = "tests.support.token_task:Sentences", "tests.support.token_task:teacher"
+from tests.support.training import READER, SENTENCES, InterruptError, interrupt_at, make_out
 
 
 def teach(**settings: Any) -> Teach:
     return Teach(**{"task": DIGITS, "network": RESIDUAL, "options": {"width": 4}, "epochs": 3, "learning_rate": 0.01, **settings})
 
 
-def new(folder: Path, name: str = "slot") -> Path:
-    out = folder / name / "out"
-    out.mkdir(parents=True, exist_ok=True)
-    return out
-
-
-class Interrupted(BaseException):
-    """Not an Exception: like a signal, nothing may catch it."""
-
-
-def interrupt_at(step: int) -> Callable[[str, int, int, str], None]:
-    def listener(what: str, done: int, total: int, note: str) -> None:
-        if done == step:
-            raise Interrupted
-
-    return listener
-
-
 def test_a_teacher_learns(tmp_path: Path) -> None:
-    facts = teach(options={"width": 8}, epochs=6).run(new(tmp_path))
+    facts = teach(options={"width": 8}, epochs=6).run(make_out(tmp_path))
     assert facts["score"] > 0.9
     assert facts["score"] == facts["history"][-1]["score"]
     assert [entry["epoch"] for entry in facts["history"]] == [1, 2, 3, 4, 5, 6]
@@ -66,7 +46,7 @@ def test_a_teacher_learns(tmp_path: Path) -> None:
 
 
 def test_the_weights_open_to_the_recorded_score(tmp_path: Path) -> None:
-    out = new(tmp_path)
+    out = make_out(tmp_path)
     weights = artifact(Weights, out, teach().run(out))
     batch = Digits().split("validation").take(np.arange(300))
     with weights.open(threads=1) as predict:
@@ -77,14 +57,14 @@ def test_the_weights_open_to_the_recorded_score(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_same_settings_give_the_same_bytes(tmp_path: Path, precision: str) -> None:
-    runs = [new(tmp_path, name) for name in ("one", "two")]
+    runs = [make_out(tmp_path, name) for name in ("one", "two")]
     facts = [teach(precision=precision).run(out) for out in runs]
     assert facts[0] == facts[1]
     assert (runs[0] / "weights.safetensors").read_bytes() == (runs[1] / "weights.safetensors").read_bytes()
 
 
 def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
-    one, two = (teach(epochs=1, seed=seed).run(new(tmp_path, str(seed)))["history"] for seed in (0, 1))
+    one, two = (teach(epochs=1, seed=seed).run(make_out(tmp_path, str(seed)))["history"] for seed in (0, 1))
     assert one != two
 
 
@@ -98,9 +78,9 @@ SETTINGS = [
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("step", [5, 14, 27])  # 9 steps an epoch: in the first, in the second, after the last
 def test_an_interrupted_training_ends_in_the_same_bytes(tmp_path: Path, step: int, settings: dict[str, Any]) -> None:
-    whole, broken = new(tmp_path, "whole"), new(tmp_path, "broken")
+    whole, broken = make_out(tmp_path, "whole"), make_out(tmp_path, "broken")
     facts = teach(**settings).run(whole)
-    with pytest.raises(Interrupted), listening(interrupt_at(step)):
+    with pytest.raises(InterruptError), listening(interrupt_at(step)):
         teach(**settings).run(broken)
     seen: list[int] = []
     with listening(lambda what, done, total, note: seen.append(done)):
@@ -125,13 +105,13 @@ def test_an_average_by_hand() -> None:
 
 def test_the_average_is_what_is_measured_and_kept(tmp_path: Path) -> None:
     """So slow an average that it stays where the first step left it: at chance, whatever the weights have learnt."""
-    kept, out = teach(epochs=3, ema=0.999999).run(new(tmp_path, "average")), new(tmp_path, "weights")
+    kept, out = teach(epochs=3, ema=0.999999).run(make_out(tmp_path, "average")), make_out(tmp_path, "weights")
     assert kept["score"] < 0.5 < teach(epochs=3).run(out)["score"]
 
 
 def test_a_clipped_gradient_hardly_moves_anything(tmp_path: Path) -> None:
     """So far below the optimizer's own epsilon of 1e-8 that its steps vanish."""
-    out = new(tmp_path)
+    out = make_out(tmp_path)
     teach(epochs=1, gradient_clip=1e-14, weight_decay=0.0).run(out)
     torch.manual_seed(0)
     at_first = residual(4).state_dict()
@@ -142,12 +122,12 @@ def test_a_clipped_gradient_hardly_moves_anything(tmp_path: Path) -> None:
 def test_the_callers_random_state_is_left_alone(tmp_path: Path) -> None:
     torch.manual_seed(3)
     expected = torch.random.get_rng_state()
-    teach(epochs=1).run(new(tmp_path))
+    teach(epochs=1).run(make_out(tmp_path))
     assert torch.equal(torch.random.get_rng_state(), expected)
 
 
 def test_patience_stops_and_keeps_the_best(tmp_path: Path) -> None:
-    facts = teach(epochs=30, patience=1, learning_rate=0.05).run(new(tmp_path))
+    facts = teach(epochs=30, patience=1, learning_rate=0.05).run(make_out(tmp_path))
     scores = [entry["score"] for entry in facts["history"]]
     assert len(scores) < 30
     assert facts["best_epoch"] == 1 + scores.index(max(scores)) == len(scores) - 1
@@ -157,7 +137,7 @@ def test_patience_stops_and_keeps_the_best(tmp_path: Path) -> None:
 def test_progress_says_how_it_goes(tmp_path: Path) -> None:
     told: list[tuple[str, int, int, str]] = []
     with listening(lambda *each: told.append(each)):
-        teach(epochs=2).run(new(tmp_path))
+        teach(epochs=2).run(make_out(tmp_path))
     assert [each[:3] for each in told] == [("teacher", done, 18) for done in range(1, 19)]
     assert re.fullmatch(r"epoch 1/2 loss \d\.\d{3}", told[0][3])
     assert told[-1][3].startswith("epoch 2/2 loss ")
@@ -181,7 +161,7 @@ class Silent(nn.Module):
 
 def test_weights_decay_and_norms_and_biases_do_not(tmp_path: Path) -> None:
     # one step, at 1/25 of the rate: 2 * (1 - 0.5 / 25 * 5) = 1.8; the layer's bias and the norm stay as they began
-    out = new(tmp_path)
+    out = make_out(tmp_path)
     once = {"epochs": 1, "batch": 1197, "learning_rate": 0.5, "weight_decay": 5.0}
     teach(network="tests.stages.test_learn:Silent", options={}, **once).run(out)
     kept = {name: set(tensor.flatten().tolist()) for name, tensor in load_file(out / "weights.safetensors").items()}
@@ -204,12 +184,12 @@ class Exploding(nn.Module):
 
 def test_a_loss_that_is_no_number(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"loss of the teacher is nan at step 1 of epoch 1; lower learning_rate = 0.01"):
-        teach(network="tests.stages.test_learn:Exploding", options={}).run(new(tmp_path))
+        teach(network="tests.stages.test_learn:Exploding", options={}).run(make_out(tmp_path))
 
 
 def test_a_learning_rate_that_is_far_too_high(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"loss of the teacher is (nan|inf) at step \d+ of epoch \d+; lower learning_rate"):
-        teach(task=SENTENCES, network=READER, options={}, learning_rate=1e30, epochs=20).run(new(tmp_path))
+        teach(task=SENTENCES, network=READER, options={}, learning_rate=1e30, epochs=20).run(make_out(tmp_path))
 
 
 @pytest.mark.parametrize("field", ["epochs", "batch", "learning_rate"])
@@ -219,9 +199,9 @@ def test_settings_out_of_range(field: str) -> None:
 
 
 def test_adopted_weights_are_measured_and_kept(tmp_path: Path) -> None:
-    trained = new(tmp_path, "trained")
+    trained = make_out(tmp_path, "trained")
     facts = teach().run(trained)
-    adopted = new(tmp_path, "adopted")
+    adopted = make_out(tmp_path, "adopted")
     found = teach(weights=trained / "weights.safetensors").run(adopted)
     assert found["score"] == facts["score"]
     assert found["history"] == []
@@ -232,20 +212,20 @@ def test_weights_of_another_architecture(tmp_path: Path) -> None:
     file = tmp_path / "other.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in residual(8, blocks=2).state_dict().items()}, file)
     with pytest.raises(StageError, match=r"stages\.1\.first\.0\.weight is \(8, 8, 3, 3\), expected \(16, 8, 3, 3\)") as error:
-        teach(weights=file, options={"width": 8}).run(new(tmp_path))
+        teach(weights=file, options={"width": 8}).run(make_out(tmp_path))
     assert "Set network and options" in str(error.value)
     with pytest.raises(StageError, match=r"stem\.0\.0\.weight is \(8, 1, 3, 3\), expected \(4, 1, 3, 3\)"):
-        teach(weights=file, options={"width": 4, "blocks": 2}).run(new(tmp_path))
+        teach(weights=file, options={"width": 4, "blocks": 2}).run(make_out(tmp_path))
     save_file({"stem.0.0.weight": torch.zeros(4, 1, 3, 3)}, file)
     with pytest.raises(StageError, match=r"missing stem\.0\.1\.weight.*; and \d+ more"):
-        teach(weights=file).run(new(tmp_path))
+        teach(weights=file).run(make_out(tmp_path))
 
 
 def test_weights_that_are_no_safetensors(tmp_path: Path) -> None:
     file = tmp_path / "pickled.pt"
     torch.save(residual(4).state_dict(), file)
     with pytest.raises(StageError, match="cannot be read as safetensors"):
-        teach(weights=file).run(new(tmp_path))
+        teach(weights=file).run(make_out(tmp_path))
 
 
 def test_opening_sets_and_restores_the_threads() -> None:
@@ -253,13 +233,13 @@ def test_opening_sets_and_restores_the_threads() -> None:
     with opened(residual(4), DIGITS, threads=before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
-    with pytest.raises(Interrupted), opened(residual(4), DIGITS, threads=before + 1):
-        raise Interrupted
+    with pytest.raises(InterruptError), opened(residual(4), DIGITS, threads=before + 1):
+        raise InterruptError
     assert torch.get_num_threads() == before
 
 
 def test_a_token_task_is_taught_too(tmp_path: Path) -> None:
-    out = new(tmp_path)
+    out = make_out(tmp_path)
     facts = teach(task=SENTENCES, network=READER, options={}, epochs=5).run(out)
     assert facts["score"] > 0.5
     assert facts["precision"] == "fp32"

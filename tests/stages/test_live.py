@@ -21,8 +21,8 @@ from attar.stages.distill.objective import Distillation
 from attar.stages.distill.stage import Distill
 from attar.stages.label.stage import Label
 from attar.stages.teach.stage import Teach
-from tests.stages.test_learn import new
 from tests.support.smoke import DIGITS, NOBODY, RESIDUAL, artifact
+from tests.support.training import make_out
 
 STUDENT: dict[str, Any] = {"task": DIGITS, "network": RESIDUAL, "options": {"width": 4}, "epochs": 1, "learning_rate": 0.01}
 TASK = load_task(DIGITS)
@@ -38,7 +38,7 @@ PAIRS: list[FeatureLoss] = [
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Taught:
     folder = tmp_path_factory.mktemp("live")
-    root, out = new(folder, "teacher"), new(folder)
+    root, out = make_out(folder, "teacher"), make_out(folder)
     teacher = artifact(Weights, root, Teach(**STUDENT | {"options": {"width": 8}}).run(root))
     return teacher, artifact(Answers, out, Label(task=DIGITS, views=1).run(out, teacher=teacher))
 
@@ -65,7 +65,7 @@ def test_the_weighted_sum_of_what_the_two_layers_answer() -> None:
 def test_every_kind_teaches_the_student_and_leaves_the_teacher_alone(taught: Taught, tmp_path: Path, loss: Any) -> None:
     teacher, answers = taught
     before = (teacher.root / "weights.safetensors").read_bytes()
-    facts = Distill(**STUDENT, losses=(Kd(), loss)).run(new(tmp_path), teacher=teacher, answers=answers)
+    facts = Distill(**STUDENT, losses=(Kd(), loss)).run(make_out(tmp_path), teacher=teacher, answers=answers)
     assert np.isfinite(facts["history"][0]["loss"])
     assert (teacher.root / "weights.safetensors").read_bytes() == before
 
@@ -84,7 +84,7 @@ def test_the_teacher_runs_in_the_precision_of_the_student(
 
     monkeypatch.setattr(Weights, "load", watched)
     teacher, answers = taught
-    Distill(**STUDENT, losses=(PAIRS[0],), precision=precision).run(new(tmp_path), teacher=teacher, answers=answers)
+    Distill(**STUDENT, losses=(PAIRS[0],), precision=precision).run(make_out(tmp_path), teacher=teacher, answers=answers)
     assert set(found[1:]) == {expected}  # the first call, before the training, looks at shapes
 
 
@@ -123,4 +123,4 @@ def test_without_a_teacher_a_loss_of_features_says_what_it_needs(taught: Taught)
 def test_stored_answers_alone_never_open_the_teacher(taught: Taught, tmp_path: Path) -> None:
     """Another architecture, loss, share, temperature and schedule: the teacher is a folder that does not exist."""
     other = {"options": {"width": 6}, "lambda_kd": 0.5, "losses": (Kd(temperature=2.0),), "schedule": "cosine"}
-    assert Distill(**STUDENT | other).run(new(tmp_path), teacher=NOBODY, answers=taught[1])["history"]
+    assert Distill(**STUDENT | other).run(make_out(tmp_path), teacher=NOBODY, answers=taught[1])["history"]

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
-from attar.models.task import InMemory, Output, Split, SplitName, Tensor
+from attar.models.task import Output, Tensor
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.keys.deciders import settings
 from attar.pipeline.keys.fingerprint import Fingerprint
@@ -20,36 +20,22 @@ from attar.stages.export import Export
 from attar.stages.label.stage import Label
 from attar.stages.teach.opaque import check_interface, loaded, precision
 from attar.stages.teach.stage import Teach
-from tests.stages.test_learn import new
 from tests.support import tiny
-from tests.support.proof_parts import TEACHER, Matrix, Points, write_graph
+from tests.support.onnx_teacher import NAME, ONNX_TEACHER_RECIPE, DisjointPoints, write_circle_graph, write_single_graph
+from tests.support.proof_parts import TEACHER, Points, write_graph
 from tests.support.smoke import artifact
-
-RECIPE = tiny.RECIPE.replace(
-    '[teacher]\nnetwork = "nets.py:teacher"\nepochs = 6\nbatch = 64\nlearning_rate = 0.02\n', '[teacher]\nonnx = "teacher.onnx"\n'
-).replace("int8", "fp32")
+from tests.support.training import make_out
 
 
-class Apart(Points):
-    """Splits that do not overlap."""
-
-    def split(self, name: SplitName) -> Split:
-        x = np.random.default_rng(len(name)).standard_normal((400, 2)).astype(np.float32)
-        return InMemory({"x": x}, {"label": (x * np.float32(0.5) @ TEACHER).argmax(1)})
-
-
-NAME = "tests.stages.test_opaque:Apart"
-
-
-class Whole(Apart):
+class Whole(DisjointPoints):
     inputs = {"x": Tensor("int64", ("batch", 2))}
 
 
-class Wide(Apart):
+class Wide(DisjointPoints):
     outputs = {"logits": Output(("batch", 4), target="label")}
 
 
-class Other(Apart):
+class Other(DisjointPoints):
     outputs = {"scores": Output(("batch", 3), target="label")}
 
 
@@ -64,7 +50,7 @@ def adopted(file: Path, out: Path, task: str = NAME) -> OnnxModel:
 
 
 def test_facts_tell_what_can_be_known(tmp_path: Path, file: Path) -> None:
-    teacher = adopted(file, new(tmp_path))
+    teacher = adopted(file, make_out(tmp_path))
     assert teacher.facts == {
         "task": NAME,
         "graphs": ["model"],
@@ -92,7 +78,7 @@ def test_external_data_is_kept_in_one_file(tmp_path: Path, file: Path) -> None:
     outside = tmp_path / "outside" / "teacher.onnx"
     outside.parent.mkdir()
     onnx.save(onnx.load(file), outside, save_as_external_data=True, location="teacher.onnx_data", size_threshold=0)
-    teacher = adopted(outside, new(tmp_path))
+    teacher = adopted(outside, make_out(tmp_path))
     assert sorted(path.name for path in teacher.root.iterdir()) == ["model.onnx", "model.onnx.data"]
     for path in outside.parent.iterdir():
         path.unlink()
@@ -102,7 +88,7 @@ def test_external_data_is_kept_in_one_file(tmp_path: Path, file: Path) -> None:
 
 
 def test_its_answers_are_stored_and_the_reference_is_the_same_graph(tmp_path: Path, file: Path) -> None:
-    teacher = adopted(file, new(tmp_path))
+    teacher = adopted(file, make_out(tmp_path))
     labelled, exported = tmp_path / "labelled", tmp_path / "exported"
     labelled.mkdir()
     exported.mkdir()
@@ -119,7 +105,7 @@ def test_its_answers_are_stored_and_the_reference_is_the_same_graph(tmp_path: Pa
 
 def test_its_layers_cannot_be_compared(tmp_path: Path, file: Path) -> None:
     with pytest.raises(StageError, match="of an ONNX teacher only inputs and outputs are known; use losses of answers"):
-        layered(Apart(), adopted(file, new(tmp_path)))
+        layered(DisjointPoints(), adopted(file, make_out(tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -135,51 +121,39 @@ def test_what_does_not_fit_the_task_is_refused(file: Path, task: type[Points], s
         check_interface(task(), loaded(file), file)
 
 
-def graph(
-    path: Path, nodes: list[onnx.NodeProto], inputs: dict[str, list[int | str]], classes: int = 3, **weights: Matrix
-) -> Path:
-    """``logits`` [batch, classes] from these nodes."""
-    given = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()]
-    made = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", classes])]
-    initializers = [numpy_helper.from_array(weight, name) for name, weight in weights.items()]
-    whole = helper.make_graph(nodes, "made", given, made, initializers)
-    onnx.save(helper.make_model(whole, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
-    return path
-
-
 PRODUCT = helper.make_node("MatMul", ["x", "matrix"], ["logits"])
 
 
 def test_a_fixed_batch_is_refused(tmp_path: Path) -> None:
-    file = graph(tmp_path / "fixed.onnx", [PRODUCT], {"x": [1, 2]}, matrix=TEACHER)
+    file = write_single_graph(tmp_path / "fixed.onnx", [PRODUCT], {"x": [1, 2]}, matrix=TEACHER)
     with pytest.raises(StageError, match=r"has 'x' with the axes \[1, 2\], Apart says \['batch', 2\]"):
-        adopted(file, new(tmp_path))
+        adopted(file, make_out(tmp_path))
 
 
 def test_an_input_that_the_task_does_not_give_is_refused(tmp_path: Path) -> None:
     nodes = [helper.make_node("Add", ["x", "shift"], ["y"]), helper.make_node("MatMul", ["y", "matrix"], ["logits"])]
-    file = graph(tmp_path / "two.onnx", nodes, {"x": ["batch", 2], "shift": ["batch", 2]}, matrix=TEACHER)
+    file = write_single_graph(tmp_path / "two.onnx", nodes, {"x": ["batch", 2], "shift": ["batch", 2]}, matrix=TEACHER)
     with pytest.raises(StageError, match="reads x, shift, the task names x; it wants shift too"):
-        adopted(file, new(tmp_path))
+        adopted(file, make_out(tmp_path))
 
 
 def test_an_answer_that_is_not_finite_is_refused_with_its_size(tmp_path: Path) -> None:
     nodes = [helper.make_node("MatMul", ["x", "matrix"], ["y"]), helper.make_node("Div", ["y", "zero"], ["logits"])]
-    file = graph(tmp_path / "nan.onnx", nodes, {"x": ["batch", 2]}, matrix=TEACHER, zero=np.zeros(3, np.float32))
+    file = write_single_graph(tmp_path / "nan.onnx", nodes, {"x": ["batch", 2]}, matrix=TEACHER, zero=np.zeros(3, np.float32))
     with pytest.raises(StageError, match=r"at batch 1: .* answers 'logits' as float32 \[1, 3\], .* all of it finite"):
-        adopted(file, new(tmp_path))
+        adopted(file, make_out(tmp_path))
 
 
 def test_what_is_no_graph_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("not a graph")
     with pytest.raises(StageError, match=r"text.onnx is not valid ONNX .* export it again"):
-        adopted(tmp_path / "text.onnx", new(tmp_path))
+        adopted(tmp_path / "text.onnx", make_out(tmp_path))
 
 
 def test_weights_that_no_key_would_see_are_refused(tmp_path: Path, file: Path) -> None:
     onnx.save(onnx.load(file), tmp_path / "t.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
     with pytest.raises(StageError, match=r"has weights in weights.bin, .* location='t.onnx.data'"):
-        adopted(tmp_path / "t.onnx", new(tmp_path))
+        adopted(tmp_path / "t.onnx", make_out(tmp_path))
 
 
 def constant_outside(path: Path, location: str) -> None:
@@ -193,13 +167,15 @@ def constant_outside(path: Path, location: str) -> None:
     shapes: dict[str, list[str | int | None]] = {"x": ["batch", 2], "logits": ["batch", 3]}
     x, logits = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items())
     product = helper.make_node("MatMul", ["x", "matrix"], ["logits"])
-    graph = helper.make_graph([constant, product], "outside", [x], [logits])
-    path.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString())
+    write_single_graph = helper.make_graph([constant, product], "outside", [x], [logits])
+    path.write_bytes(
+        helper.make_model(write_single_graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString()
+    )
 
 
 def test_constants_that_lie_outside_are_kept_too(tmp_path: Path) -> None:
     constant_outside(tmp_path / "t.onnx", "t.onnx.data")
-    teacher = adopted(tmp_path / "t.onnx", new(tmp_path))
+    teacher = adopted(tmp_path / "t.onnx", make_out(tmp_path))
     (tmp_path / "t.onnx.data").unlink()
     with teacher.open() as predict:
         np.testing.assert_array_equal(predict({"x": np.eye(2, dtype=np.float32)})["logits"], TEACHER)
@@ -209,7 +185,7 @@ def test_constants_that_lie_outside_are_kept_too(tmp_path: Path) -> None:
 def test_constants_that_no_key_would_see_are_refused(tmp_path: Path, location: str) -> None:
     constant_outside(tmp_path / "t.onnx", location)
     with pytest.raises(StageError, match=f"has weights in {location}, whose bytes would not count in the key"):
-        adopted(tmp_path / "t.onnx", new(tmp_path))
+        adopted(tmp_path / "t.onnx", make_out(tmp_path))
 
 
 def test_external_data_counts_in_the_key(tmp_path: Path, file: Path) -> None:
@@ -221,31 +197,23 @@ def test_external_data_counts_in_the_key(tmp_path: Path, file: Path) -> None:
 
 
 def test_precision_is_what_the_weights_are_stored_in_or_int8(tmp_path: Path) -> None:
-    half = graph(
+    half = write_single_graph(
         tmp_path / "h.onnx",
         [helper.make_node("Cast", ["matrix"], ["m"], to=1), PRODUCT],
         {"x": ["batch", 2]},
         matrix=TEACHER.astype(np.float16),
     )
-    quantized = graph(
+    quantized = write_single_graph(
         tmp_path / "q.onnx", [helper.make_node("DynamicQuantizeLinear", ["x"], ["a", "b", "c"])], {"x": ["batch", 2]}
     )
     assert [precision(onnx.load(path)) for path in (half, quantized)] == ["fp16", "int8"]
 
 
-def circle(path: Path) -> None:
-    """The rule itself: ``logits`` are 10 (r² - 0.6) and its negative, for points inside where that is below 0."""
-    square = helper.make_node("Mul", ["point", "point"], ["squares"])
-    total = helper.make_node("Gemm", ["squares", "weight", "bias"], ["logits"])
-    weights = {"weight": np.array([[10, -10], [10, -10]], np.float32), "bias": np.array([-6, 6], np.float32)}
-    graph(path, [square, total], {"point": ["batch", 2]}, classes=2, **weights)
-
-
 @pytest.mark.slow
 def test_a_whole_run_from_an_onnx_file(tmp_path: Path) -> None:
     folder = tmp_path / "project"
-    tiny.write(folder, recipe=RECIPE)
-    circle(folder / "teacher.onnx")
+    tiny.write(folder, recipe=ONNX_TEACHER_RECIPE)
+    write_circle_graph(folder / "teacher.onnx")
     made = tiny.run(folder)
     assert made["targets"]["cpu"]["verdict"] == "passed"
     assert tiny.entry(made, "teacher")["facts"]["score"] == 1.0

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 from pydantic import ValidationError
 from safetensors.numpy import load_file
 
@@ -23,53 +22,20 @@ from attar.stages import package
 from attar.stages.artifacts import Evidence
 from attar.stages.judge import Judge
 from attar.stages.package import Package
+from tests.support.packaging import package_bundle, write_batch_dependent_graph
 from tests.support.proof_parts import NAME, STUDENT, TEACHER, Chain, digest, engine, onnx_model, verdict
-
-GATES = Gates(score_drop=0.2, correlation=0.9, teacher_score=0.9)
-
-
-def packaged(root: Path, gates: Gates = GATES, task: str = NAME, **changed: Any) -> Path:
-    """The bundle of a chain in ``root``; the hops that Package reads may be replaced."""
-    chain = Chain(root, task=task)
-    inputs = chain.inputs()
-    evidence = chain.evidence(inputs)
-    judged = verdict(Judge(gates=gates).run(root, evidence=evidence))
-    given = {name: inputs[name] for name in ("onnx", "model", "engine")}
-    out = root / "out"
-    out.mkdir()
-    Package(task=task, name="points").run(out, **{**given, "evidence": evidence, "verdict": judged, **changed})
-    return out
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return packaged(tmp_path_factory.mktemp("package"))
-
-
-def write_by_range(path: Path) -> None:
-    """``x @ STUDENT`` times 1 and a hundredth of the largest |x| of the whole call, as dynamic int8 rounds by it."""
-    x, logits = (
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", size]) for name, size in (("x", 2), ("logits", 3))
-    )
-    nodes = [
-        helper.make_node("Abs", ["x"], ["size"]),
-        helper.make_node("ReduceMax", ["size"], ["largest"], keepdims=0),
-        helper.make_node("Mul", ["largest", "hundredth"], ["more"]),
-        helper.make_node("MatMul", ["x", "matrix"], ["product"]),
-        helper.make_node("Mul", ["product", "more"], ["shift"]),
-        helper.make_node("Add", ["product", "shift"], ["logits"]),
-    ]
-    weights = {"matrix": STUDENT, "hundredth": np.float32(0.01)}
-    constants = [numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()]
-    graph = helper.make_graph(nodes, "by_range", [x], [logits], constants)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    return package_bundle(tmp_path_factory.mktemp("package"))
 
 
 def test_an_engine_whose_answers_depend_on_the_whole_call_is_packaged(tmp_path: Path) -> None:
     chain = Chain(tmp_path)
     inputs = chain.inputs()
     for hop in ("model", "engine"):
-        write_by_range(inputs[hop].root / "model.onnx")
+        write_batch_dependent_graph(inputs[hop].root / "model.onnx")
     evidence = chain.evidence(inputs)
     judged = verdict(Judge(gates=Gates(correlation=0.5)).run(tmp_path, evidence=evidence))
     given = {name: inputs[name] for name in ("onnx", "model", "engine")}
@@ -154,7 +120,7 @@ def test_a_drop_of_nothing_has_no_sign(bundle: Path) -> None:
 
 def test_a_failed_verdict_is_refused_with_the_hop_and_the_margin(tmp_path: Path) -> None:
     with pytest.raises(Rejected, match=r"\(first broken hop: student\), 0\.0\d+ outside; improve student") as refused:
-        packaged(tmp_path, Gates(correlation=0.9999))
+        package_bundle(tmp_path, Gates(correlation=0.9999))
     assert refused.value.exit_code == 3
     assert not list((tmp_path / "out").iterdir())
 
@@ -169,13 +135,13 @@ def test_an_undecided_verdict_is_not_packaged(tmp_path: Path) -> None:
 
 def test_a_verdict_that_promises_nothing_of_the_engine_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Rejected, match=r"nothing is promised of the engine against the teacher.* add score_drop"):
-        packaged(tmp_path, Gates(teacher_score=0.9))
+        package_bundle(tmp_path, Gates(teacher_score=0.9))
 
 
 @pytest.mark.parametrize(("name", "make"), [("engine", engine), ("model", onnx_model), ("onnx", onnx_model)])
 def test_the_evidence_of_something_else_is_refused(tmp_path: Path, name: str, make: Any) -> None:
     with pytest.raises(StageError, match=rf"the evidence is of another {name} \(\w{{12}}\) .* measure again"):
-        packaged(tmp_path, **{name: make(tmp_path / "other", TEACHER)})
+        package_bundle(tmp_path, **{name: make(tmp_path / "other", TEACHER)})
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -184,7 +150,7 @@ def test_an_engine_that_does_not_repeat_its_answers_is_refused(tmp_path: Path) -
     other = engine(tmp_path / "other", TEACHER)
     same = dataclasses.replace(other, digest=digest(str(STUDENT)))
     with pytest.raises(StageError, match="does not repeat what was measured"):
-        packaged(tmp_path, engine=same)
+        package_bundle(tmp_path, engine=same)
 
 
 @pytest.mark.parametrize("tolerance", [0, 0.02])
@@ -196,7 +162,7 @@ def test_a_tolerance_that_proves_nothing_is_refused(tolerance: float) -> None:
 def test_a_bundle_that_needs_torch_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(package, "NEVER_NEEDED", ("onnxruntime",))
     with pytest.raises(StageError, match=r"cannot be opened without torch: .*onnxruntime"):
-        packaged(tmp_path)
+        package_bundle(tmp_path)
 
 
 def test_external_data_travels_with_its_graph(tmp_path: Path) -> None:
@@ -205,6 +171,6 @@ def test_external_data_travels_with_its_graph(tmp_path: Path) -> None:
         path = inputs[name].root / "model.onnx"
         model = onnx.load(path)
         onnx.save(model, path, save_as_external_data=True, location="model.onnx.data", size_threshold=0)
-    out = packaged(tmp_path / "package", **{name: inputs[name] for name in ("onnx", "model", "engine")})
+    out = package_bundle(tmp_path / "package", **{name: inputs[name] for name in ("onnx", "model", "engine")})
     for folder in ("graphs", "reference", "engines/onnxruntime", "triton/points/1"):
         assert (out / folder / "model.onnx.data").is_file()

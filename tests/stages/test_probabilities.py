@@ -30,17 +30,16 @@ from attar.stages.learning.learn import Learn
 from attar.stages.optimize import fp16
 from attar.stages.optimize.tuning import tune
 from attar.stages.teach.stage import Teach
-from tests.stages.test_learn import new
-from tests.stages.test_opaque import RECIPE, Apart, circle
-from tests.stages.test_tuning import LEARN
 from tests.support import smoke, tiny
+from tests.support.onnx_teacher import ONNX_TEACHER_RECIPE, DisjointPoints, write_circle_graph
 from tests.support.proof_parts import TEACHER, write_graph
 from tests.support.smoke import artifact
+from tests.support.training import LEARN_SETTINGS, make_out
 
 Numbers = npt.NDArray[np.float32]
 
 
-class Shares(Apart):
+class Shares(DisjointPoints):
     outputs = {"logits": Output(("batch", 3), kind="probabilities", target="label")}
 
 
@@ -48,7 +47,7 @@ class LikelyDigits(load_task(smoke.DIGITS).__class__):  # type: ignore[misc]  # 
     outputs = {"logits": Output(("batch", 10), kind="probabilities", target="label")}
 
 
-LOGITS, SHARES = "tests.stages.test_opaque:Apart", "tests.stages.test_probabilities:Shares"
+LOGITS, SHARES = "tests.support.onnx_teacher:DisjointPoints", "tests.stages.test_probabilities:Shares"
 
 
 def with_softmax(path: Path) -> Path:
@@ -68,12 +67,12 @@ def softmax(logits: npt.NDArray[Any]) -> Numbers:
 def test_probabilities_declared_as_logits_are_refused(tmp_path: Path) -> None:
     file = with_softmax(tmp_path / "teacher.onnx")
     with pytest.raises(StageError, match=r"'logits' are declared as logits, but are probabilities: .* kind='probabilities'"):
-        Teach(task=LOGITS, onnx=file).run(new(tmp_path))
+        Teach(task=LOGITS, onnx=file).run(make_out(tmp_path))
 
 
 def test_they_are_refused_when_answers_are_stored(tmp_path: Path) -> None:
     """Whatever the teacher was adopted as."""
-    facts = Teach(task=SHARES, onnx=with_softmax(tmp_path / "teacher.onnx")).run(out := new(tmp_path))
+    facts = Teach(task=SHARES, onnx=with_softmax(tmp_path / "teacher.onnx")).run(out := make_out(tmp_path))
     (tmp_path / "answers").mkdir()
     with pytest.raises(StageError, match="the teacher's 'logits' are declared as logits, but are probabilities: in each of 400"):
         Label(task=LOGITS, views=1, device="cpu").run(tmp_path / "answers", teacher=artifact(OnnxModel, out, facts))
@@ -82,11 +81,11 @@ def test_they_are_refused_when_answers_are_stored(tmp_path: Path) -> None:
 def test_logits_declared_as_probabilities_are_refused(tmp_path: Path) -> None:
     write_graph(tmp_path / "teacher.onnx", TEACHER)
     with pytest.raises(StageError, match=r"are declared as probabilities, but the sums of their rows are .*kind='logits'"):
-        Teach(task=SHARES, onnx=tmp_path / "teacher.onnx").run(new(tmp_path))
+        Teach(task=SHARES, onnx=tmp_path / "teacher.onnx").run(make_out(tmp_path))
 
 
 def test_what_is_stored_is_their_logarithm(tmp_path: Path) -> None:
-    facts = Teach(task=SHARES, onnx=with_softmax(tmp_path / "teacher.onnx")).run(out := new(tmp_path))
+    facts = Teach(task=SHARES, onnx=with_softmax(tmp_path / "teacher.onnx")).run(out := make_out(tmp_path))
     (tmp_path / "answers").mkdir()
     labelled = Label(task=SHARES, views=1, device="cpu").run(tmp_path / "answers", teacher=artifact(OnnxModel, out, facts))
     stored = artifact(Answers, tmp_path / "answers", labelled).of("test")["logits"]
@@ -120,8 +119,8 @@ def test_a_network_answers_logits_and_its_predictor_probabilities() -> None:
     np.testing.assert_allclose(smoke.floats(predictor(network, Shares())({"x": x})["logits"]), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("task", [Apart, Shares])
-def test_a_network_that_ends_in_a_softmax_is_refused(task: type[Apart]) -> None:
+@pytest.mark.parametrize("task", [DisjointPoints, Shares])
+def test_a_network_that_ends_in_a_softmax_is_refused(task: type[DisjointPoints]) -> None:
     with pytest.raises(StageError, match=r"'logits' are probabilities, as a softmax gives them.* take the softmax away"):
         probe(nn.Sequential(nn.Linear(2, 3), nn.Softmax(-1)), task())
 
@@ -168,7 +167,7 @@ def test_a_graph_with_a_softmax_is_tuned_without_it(
         source = ended(digits_onnx, tmp_path / "ended.onnx") if likely else digits_onnx.file()
         reach = {**ranges, "logits.logits": ranges["logits"]}
         int8.quantize(source, tmp_path / f"{name}.onnx", reach, int8.Form(per_channel=False))
-        learn = Learn(**{**LEARN, "task": task, "epochs": 1, "device": "cpu"})
+        learn = Learn(**{**LEARN_SETTINGS, "task": task, "epochs": 1, "device": "cpu"})
         (out := tmp_path / name / "out").mkdir(parents=True)
         of_task = replace(own_answers, facts={**own_answers.facts, "task": task})  # its logits are logarithms of both
         entry = tune(source, tmp_path / f"{name}.onnx", tmp_path / "tuned.onnx", of_task, learn, out)["history"][0]
@@ -182,8 +181,8 @@ def test_a_whole_run_with_a_teacher_that_ends_in_a_softmax(tmp_path: Path) -> No
     folder = tmp_path / "project"
     task = tiny.TASK.replace('target="inside"', 'kind="probabilities", target="inside"')
     more = '\n[targets.half]\nprecision = "fp16"\nthreads = 1\n\n[gates]'
-    tiny.write(folder, task=task, recipe=RECIPE.replace('"fp32"', '"int8"').replace("\n[gates]", more))
-    circle(folder / "teacher.onnx")
+    tiny.write(folder, task=task, recipe=ONNX_TEACHER_RECIPE.replace('"fp32"', '"int8"').replace("\n[gates]", more))
+    write_circle_graph(folder / "teacher.onnx")
     model = onnx.load(folder / "teacher.onnx")
     append_softmax(model, ["logits"])
     onnx.save(model, folder / "teacher.onnx")

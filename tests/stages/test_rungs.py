@@ -12,9 +12,8 @@ from attar.engines.graphs.placement import SYMMETRIC, UNSIGNED, Placement
 from attar.stages.optimize.fidelity import answered, between
 from attar.stages.optimize.ladder import Tried, best, climb
 from attar.stages.optimize.rungs import Fp16, Int8, powers
-from tests.stages.test_fp16 import OVERFLOWING, SEEN, UNSEEN, written
-from tests.stages.test_sensitivity import chain
 from tests.support import smoke
+from tests.support.graph_texts import OVERFLOWING, SEEN_RANGES, UNSEEN_RANGES, write_identity_chain, write_parsed_graph
 
 GOOD = dict.fromkeys("xabcdy", (0.0, 99.5))
 WIDE = GOOD | {"x": (0.0, 20000.0)}
@@ -23,7 +22,7 @@ WIDER = GOOD | {"x": (0.0, 30000.0)}
 
 def climbed(folder: Path, floor: float, asked: Form, ranges: smoke.Known) -> tuple[Int8, list[Tried]]:
     """On the float graph's own answers; nothing is trained."""
-    source, task = chain(folder), smoke.Numbers()
+    source, task = write_identity_chain(folder), smoke.Numbers()
     exact = answered(source, task)
     plan = Int8(source, ranges, asked, task, None)
     return plan, climb(plan, lambda file: between(task, exact, answered(file, task)), floor, folder)
@@ -76,7 +75,7 @@ def test_what_is_trained_starts_from_the_best_and_ends_in_its_form(tmp_path: Pat
         floats.write_bytes((tmp_path / "model.onnx").read_bytes())
         return {"history": []}
 
-    source, task = chain(tmp_path), smoke.Numbers()
+    source, task = write_identity_chain(tmp_path), smoke.Numbers()
     exact = answered(source, task)
     plan = Int8(source, smoke.known(WIDER), Form(SYMMETRIC), task, tune)
     tried = climb(plan, lambda file: between(task, exact, answered(file, task)), 0.9999999, tmp_path)
@@ -91,11 +90,13 @@ def test_what_is_trained_starts_from_the_best_and_ends_in_its_form(tmp_path: Pat
 
 def test_fp16_gets_more_and_more_islands(tmp_path: Path) -> None:
     text = OVERFLOWING.replace("{1000}", "{1}").replace("{0.001}", "{100.5}")  # 0.0005 of it is rounded away at most
-    plan = Fp16(written(tmp_path, text), UNSEEN, smoke.Numbers(), ())
+    plan = Fp16(write_parsed_graph(tmp_path, text), UNSEEN_RANGES, smoke.Numbers(), ())
     tried = climb(plan, lambda file: 0.5, 0.9, tmp_path)
     assert [each.name for each in tried] == ["within-0.1", "within-0.01", "within-0.001"]
     assert all(each.facts["half"] for each in tried)
-    tried = climb(Fp16(written(tmp_path, OVERFLOWING), SEEN, smoke.Numbers(), ()), lambda file: 0.95, 0.9, tmp_path)
+    tried = climb(
+        Fp16(write_parsed_graph(tmp_path, OVERFLOWING), SEEN_RANGES, smoke.Numbers(), ()), lambda file: 0.95, 0.9, tmp_path
+    )
     assert [each.name for each in tried] == ["within-0.1"]
 
 

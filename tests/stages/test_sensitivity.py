@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import onnx
 from hypothesis import given
 from hypothesis import strategies as st
 
 from attar.engines.graphs.int8 import Form
 from attar.stages.optimize.sensitivity import costliest, sensitivity
 from tests.support import smoke
+from tests.support.graph_texts import write_identity_chain
 
 NAMES = [f"n{number}" for number in range(16)]
 
@@ -59,29 +58,10 @@ def test_no_more_questions_than_allowed(evaluations: int) -> None:
     assert costliest([], cost, evaluations, 16) == {}
 
 
-CHAIN = """<ir_version: 9, opset_import: ["" : 20]>
-    chain (float[batch,3] x) => (float[batch,3] y) {
-        a = MatMul(x, w0)
-        b = MatMul(a, w1)
-        c = MatMul(b, w2)
-        d = MatMul(c, w3)
-        y = MatMul(d, w4)
-    }"""
-
-
-def chain(folder: Path) -> Path:
-    """The identity, five times; the answer's layer stays float."""
-    model = onnx.parser.parse_model(CHAIN)
-    for number in range(5):
-        model.graph.initializer.append(onnx.numpy_helper.from_array(np.eye(3, dtype=np.float32), f"w{number}"))
-    onnx.save(model, folder / "model.onnx")
-    return folder / "model.onnx"
-
-
 def test_the_node_with_a_bad_range_is_the_costliest(tmp_path: Path) -> None:
     """All values are 0 to 99.5; for ``x``, which the first product alone reads, a calibration says 0 to 20,000."""
     ranges = dict.fromkeys("abcdy", (0.0, 99.5)) | {"x": (0.0, 20000.0)}
-    found = sensitivity(chain(tmp_path), ranges, Form(), smoke.Numbers())
+    found = sensitivity(write_identity_chain(tmp_path), ranges, Form(), smoke.Numbers())
     assert next(iter(found)) == "MatMul_0"
     assert found["MatMul_0"] > 0.1
     assert all(cost < 1e-4 for name, cost in found.items() if name != "MatMul_0")

@@ -20,12 +20,12 @@ from attar.stages.distill.live import Live
 from attar.stages.distill.stage import Distill
 from attar.stages.label.stage import Label
 from attar.stages.teach.stage import Teach
-from tests.stages.test_huggingface import LONGEST, TASK, WORDS, Sentences, small
-from tests.stages.test_learn import new
+from tests.support.bert_task import LONGEST, TASK, VOCABULARY_SIZE, Sentences, make_bert_config
 from tests.support.smoke import artifact
+from tests.support.training import make_out
 
 TRANSFORMER = "attar.models.networks.text:transformer"
-OPTIONS = {"width": 12, "layers": 1, "heads": 2, "vocabulary": WORDS, "length": LONGEST, "classes": 3, "dropout": 0.0}
+OPTIONS = {"width": 12, "layers": 1, "heads": 2, "vocabulary": VOCABULARY_SIZE, "length": LONGEST, "classes": 3, "dropout": 0.0}
 STUDENT: dict[str, Any] = {"task": TASK, "network": TRANSFORMER, "options": OPTIONS, "batch": 16, "learning_rate": 0.01}
 LAYER = "model.bert.encoder.layer.1"
 QKV = tuple(f"{LAYER}.attention.self.{name}" for name in ("query", "key", "value"))
@@ -39,8 +39,8 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Taught:
     folder = tmp_path_factory.mktemp("taught")
     torch.manual_seed(0)
     with huggingface.quiet():
-        transformers.BertForSequenceClassification(small(num_labels=3)).save_pretrained(folder / "bert")
-    root, out = new(folder, "teacher"), new(folder)
+        transformers.BertForSequenceClassification(make_bert_config(num_labels=3)).save_pretrained(folder / "bert")
+    root, out = make_out(folder, "teacher"), make_out(folder)
     facts = Teach(task=TASK, huggingface=folder / "bert", device="cpu").run(root)
     teacher = artifact(Weights, root, facts)
     return teacher, artifact(Answers, out, Label(task=TASK, views=1).run(out, teacher=teacher))
@@ -56,7 +56,7 @@ def test_a_student_comes_nearer_to_its_teacher(taught: Taught, tmp_path: Path, l
     """Learning from that loss alone, of texts of many lengths."""
     teacher, answers = taught
     stage = Distill(**STUDENT, epochs=12, lambda_kd=1, losses=(loss,))
-    history = stage.run(new(tmp_path), teacher=teacher, answers=answers)["history"]
+    history = stage.run(make_out(tmp_path), teacher=teacher, answers=answers)["history"]
     assert history[-1]["loss"] < 0.7 * history[0]["loss"]
 
 
@@ -66,7 +66,7 @@ def test_padding_a_batch_further_changes_nothing(taught: Taught, loss: FeatureLo
     live = connect(taught, loss, student=student)
     tokens = np.zeros((3, LONGEST), np.int64)
     for row, length in enumerate((2, 9, 6)):
-        tokens[row, :length] = np.random.default_rng(row).integers(1, WORDS, length)
+        tokens[row, :length] = np.random.default_rng(row).integers(1, VOCABULARY_SIZE, length)
     found = []
     for size in (9, LONGEST):
         inputs = {"tokens": tokens[:, :size]}
@@ -80,7 +80,11 @@ class Folded(torch.nn.Module):
 
     def __init__(self, states_first: bool) -> None:
         super().__init__()
-        self.embedding, self.head, self.states_first = torch.nn.Embedding(WORDS, 12), torch.nn.Linear(12, 3), states_first
+        self.embedding, self.head, self.states_first = (
+            torch.nn.Embedding(VOCABULARY_SIZE, 12),
+            torch.nn.Linear(12, 3),
+            states_first,
+        )
         self.layer = Pairing(states_first)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -112,7 +116,7 @@ def test_of_a_tuple_the_states_are_read(taught: Taught) -> None:
 class Fixed(Sentences):
     """The same, always at full length."""
 
-    inputs = {"tokens": Tensor("int64", ("batch", LONGEST), high=WORDS, pad=0)}
+    inputs = {"tokens": Tensor("int64", ("batch", LONGEST), high=VOCABULARY_SIZE, pad=0)}
     ranges = {"batch": (1, 8)}
 
 
@@ -130,8 +134,8 @@ class Pairs(Sentences):
     """Two texts, each with a padding of its own."""
 
     inputs = {
-        "tokens": Tensor("int64", ("batch", "sequence"), high=WORDS, pad=0),
-        "answer": Tensor("int64", ("batch", "other"), high=WORDS, pad=0),
+        "tokens": Tensor("int64", ("batch", "sequence"), high=VOCABULARY_SIZE, pad=0),
+        "answer": Tensor("int64", ("batch", "other"), high=VOCABULARY_SIZE, pad=0),
     }
 
 

@@ -24,8 +24,8 @@ from attar.stages.distill.stage import Distill
 from attar.stages.label.stage import Label
 from attar.stages.learning import training
 from attar.stages.teach.stage import Teach
-from tests.stages.test_learn import Interrupted, interrupt_at, new
 from tests.support.smoke import artifact
+from tests.support.training import InterruptError, interrupt_at, make_out
 
 RING, LAYERS = "tests.support.ring_task:Ring", "tests.support.ring_task:layers"
 STUDENT: dict[str, Any] = {"task": RING, "network": LAYERS, "options": {"dropout": 0.3}, "epochs": 3, "learning_rate": 0.01}
@@ -51,20 +51,20 @@ with listening(kill):
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Weights:
-    out = new(tmp_path_factory.mktemp("teacher"))
+    out = make_out(tmp_path_factory.mktemp("teacher"))
     return artifact(Weights, out, Teach(**STUDENT | {"options": {"width": 32}}).run(out))
 
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory, teacher: Weights) -> Answers:
-    out = new(tmp_path_factory.mktemp("answers"))
+    out = make_out(tmp_path_factory.mktemp("answers"))
     return artifact(Answers, out, Label(task=RING, views=2).run(out, teacher=teacher))
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, teacher: Weights, answers: Answers) -> Weights:
     """What an uninterrupted training makes."""
-    out = new(tmp_path_factory.mktemp("whole"))
+    out = make_out(tmp_path_factory.mktemp("whole"))
     return artifact(Weights, out, STAGE.run(out, teacher=teacher, answers=answers))
 
 
@@ -84,7 +84,7 @@ def finished(out: Path, teacher: Weights, answers: Answers, whole: Weights, firs
 
 def test_kill_9_at_a_random_step(tmp_path: Path, teacher: Weights, answers: Answers, whole: Weights) -> None:
     """Dropout, the distiller and its notes, the average of the weights, the optimizer: all go on as if nothing had been."""
-    out, step = new(tmp_path), random.Random(20).randrange(2, STEPS)
+    out, step = make_out(tmp_path), random.Random(20).randrange(2, STEPS)
     job = team.told(STAGE, out, {"teacher": teacher, "answers": answers}, tmp_path)
     done = subprocess.run([sys.executable, "-c", CHILD, str(step)], input=job, text=True, capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -96,21 +96,21 @@ def test_kill_9_at_a_random_step(tmp_path: Path, teacher: Weights, answers: Answ
 def test_any_interruptions_at_any_steps(
     tmp_path_factory: pytest.TempPathFactory, teacher: Weights, answers: Answers, whole: Weights, steps: list[int]
 ) -> None:
-    out = new(tmp_path_factory.mktemp("broken"))
+    out = make_out(tmp_path_factory.mktemp("broken"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
         for step in steps:
-            with pytest.raises(Interrupted), listening(interrupt_at(step)):
+            with pytest.raises(InterruptError), listening(interrupt_at(step)):
                 STAGE.run(out, teacher=teacher, answers=answers)
         finished(out, teacher, answers, whole, first=steps[-1])
 
 
 @pytest.mark.usefixtures("every_step")
 def test_interruptions_where_a_step_has_several_parts(tmp_path: Path) -> None:
-    runs = [new(tmp_path, name) for name in ("whole", "broken")]
+    runs = [make_out(tmp_path, name) for name in ("whole", "broken")]
     stage = Teach(**STUDENT, accumulate=2)
     facts = stage.run(runs[0])
-    with pytest.raises(Interrupted), listening(interrupt_at(7)):
+    with pytest.raises(InterruptError), listening(interrupt_at(7)):
         stage.run(runs[1])
     assert stage.run(runs[1]) == facts
     assert (runs[0] / "weights.safetensors").read_bytes() == (runs[1] / "weights.safetensors").read_bytes()
@@ -119,14 +119,14 @@ def test_interruptions_where_a_step_has_several_parts(tmp_path: Path) -> None:
 def test_dropout_counts(tmp_path: Path, teacher: Weights, answers: Answers, whole: Weights) -> None:
     """Guards the tests above: dropout does decide the bytes."""
     without = STAGE.model_copy(update={"options": {}})
-    out = new(tmp_path)
+    out = make_out(tmp_path)
     without.run(out, teacher=teacher, answers=answers)
     assert (out / "weights.safetensors").read_bytes() != (whole.root / "weights.safetensors").read_bytes()
 
 
 def test_checkpoints_by_time_hold_the_step(tmp_path: Path, every_step: None) -> None:
-    out = new(tmp_path)
-    with pytest.raises(Interrupted), listening(interrupt_at(8)):
+    out = make_out(tmp_path)
+    with pytest.raises(InterruptError), listening(interrupt_at(8)):
         Teach(**STUDENT).run(out)
     with safe_open(out.parent / "scratch" / "checkpoint.safetensors", framework="pt") as content:
         state = content.metadata()["state"]
@@ -136,8 +136,8 @@ def test_checkpoints_by_time_hold_the_step(tmp_path: Path, every_step: None) -> 
 @pytest.mark.usefixtures("every_step")
 def test_a_checkpoint_of_other_parameters_is_refused(tmp_path: Path) -> None:
     """As those were that had numbers in place of names: going on would give one parameter the moments of another."""
-    out = new(tmp_path)
-    with pytest.raises(Interrupted), listening(interrupt_at(3)):
+    out = make_out(tmp_path)
+    with pytest.raises(InterruptError), listening(interrupt_at(3)):
         Teach(**STUDENT).run(out)
     file = out.parent / "scratch" / "checkpoint.safetensors"
     with safe_open(file, framework="pt") as content:
@@ -153,5 +153,5 @@ def test_the_network_may_be_made_by_the_caller(tmp_path: Path) -> None:
     from attar.stages.learning.objective import Labels
     from tests.support.ring_task import layers
 
-    facts = fit(Teach(**STUDENT), new(tmp_path), "teacher", Labels(), Fresh(0), module=lambda: layers(width=3))
+    facts = fit(Teach(**STUDENT), make_out(tmp_path), "teacher", Labels(), Fresh(0), module=lambda: layers(width=3))
     assert facts["parameters"] == sum(parameter.numel() for parameter in layers(width=3).parameters())

@@ -21,8 +21,8 @@ from attar.stages.distill.objective import Distillation
 from attar.stages.distill.stage import Control, Distill
 from attar.stages.label.stage import Label
 from attar.stages.learning.losses import cross_entropy, dkd, kd, mse
-from tests.stages.test_learn import new
 from tests.support.smoke import NOBODY, RESIDUAL, artifact, digits_weights
+from tests.support.training import make_out
 
 LABELLED = 200
 STUDENT: dict[str, Any] = {
@@ -51,7 +51,7 @@ class Unlabelled(Digits):
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
     folder = tmp_path_factory.mktemp("transfer")
-    teacher, out = digits_weights(folder / "teacher"), new(folder)
+    teacher, out = digits_weights(folder / "teacher"), make_out(folder)
     return artifact(Answers, out, Label(task=STUDENT["task"], views=1).run(out, teacher=teacher))
 
 
@@ -101,31 +101,31 @@ def steps(stage: Distill | Control, out: Path, **inputs: Any) -> int:
 
 def test_a_student_reads_both_and_its_control_what_has_labels(tmp_path: Path, answers: Answers) -> None:
     both = {"teacher": NOBODY, "answers": answers}
-    assert steps(Distill(**STUDENT, batch=64), new(tmp_path, "student"), **both) == 1197 // 64
-    assert steps(Distill(**STUDENT, batch=64, lambda_kd=0), new(tmp_path, "alone"), **both) == 200 // 64
-    assert steps(Control(**STUDENT, batch=64, enabled=True, views=1), new(tmp_path, "control")) == 200 // 64
+    assert steps(Distill(**STUDENT, batch=64), make_out(tmp_path, "student"), **both) == 1197 // 64
+    assert steps(Distill(**STUDENT, batch=64, lambda_kd=0), make_out(tmp_path, "alone"), **both) == 200 // 64
+    assert steps(Control(**STUDENT, batch=64, enabled=True, views=1), make_out(tmp_path, "control")) == 200 // 64
 
 
 def test_the_distiller_learns_from_what_has_labels(tmp_path: Path, answers: Answers) -> None:
-    history = Distill(**STUDENT, distiller={}).run(new(tmp_path), teacher=NOBODY, answers=answers)["history"]
+    history = Distill(**STUDENT, distiller={}).run(make_out(tmp_path), teacher=NOBODY, answers=answers)["history"]
     assert 0 <= history[0]["distiller_score"] <= 1
 
 
 def test_transfer_needs_a_loss_that_needs_no_labels(tmp_path: Path, answers: Answers) -> None:
     with pytest.raises(StageError, match=r"dkd needs labels, and transfer of Unlabelled has none .* set its transfer = False"):
-        Distill(**STUDENT, losses=(Dkd(),)).run(new(tmp_path), teacher=NOBODY, answers=answers)
+        Distill(**STUDENT, losses=(Dkd(),)).run(make_out(tmp_path), teacher=NOBODY, answers=answers)
 
 
 def test_answers_from_before_there_was_a_transfer_split(tmp_path: Path, answers: Answers) -> None:
     before = Answers("", "", answers.root, {**answers.facts, "samples": {"train": 200}})
     said = r"are for 200 samples of train and .* has 200 samples of train and 997 samples of transfer and .* label again"
     with pytest.raises(StageError, match=said):
-        Distill(**STUDENT).run(new(tmp_path), teacher=NOBODY, answers=before)
+        Distill(**STUDENT).run(make_out(tmp_path), teacher=NOBODY, answers=before)
 
 
 def test_labels_of_a_step_that_is_cut_would_not_weigh_evenly(tmp_path: Path, answers: Answers) -> None:
     with pytest.raises(StageError, match=r"a step cut into 2 parts would not weigh .* use one process and accumulate = 1"):
-        Distill(**STUDENT, batch=64, accumulate=2).run(new(tmp_path), teacher=NOBODY, answers=answers)
+        Distill(**STUDENT, batch=64, accumulate=2).run(make_out(tmp_path), teacher=NOBODY, answers=answers)
 
 
 class Lengths(Digits):

@@ -17,9 +17,9 @@ from attar.stages.distill.stage import Control, Distill
 from attar.stages.distill.warm import Warm, fitting
 from attar.stages.label.stage import Label
 from attar.stages.learning.learn import Learn
-from tests.stages.test_learn import new
 from tests.support import tiny
 from tests.support.smoke import DIGITS, NOBODY, RESIDUAL, artifact, weights
+from tests.support.training import make_out
 
 RESNET = "attar.models.networks.resnet:resnet"
 
@@ -81,7 +81,7 @@ def test_nothing_that_fits_is_an_error_that_names_some_of_both(tmp_path: Path) -
 
 
 def test_a_control_that_is_off_has_nothing_to_give(tmp_path: Path) -> None:
-    out = new(tmp_path)
+    out = make_out(tmp_path)
     off = artifact(Weights, out, Control(task=DIGITS, network=RESIDUAL).run(out))
     with pytest.raises(StageError, match="a control that is switched off and holds no weights; name a student's key"):
         Warm(settings(width=4), off)()
@@ -95,10 +95,10 @@ def test_the_control_does_not_take_it() -> None:
 
 def test_a_student_goes_on_from_there(tmp_path: Path) -> None:
     """At a learning rate of almost nothing it ends where it began."""
-    out, earlier = new(tmp_path), weights(tmp_path / "earlier", RESIDUAL, DIGITS, width=4)
+    out, earlier = make_out(tmp_path), weights(tmp_path / "earlier", RESIDUAL, DIGITS, width=4)
     answers = artifact(Answers, out, Label(task=DIGITS, views=1).run(out, teacher=earlier))
     stage = Distill(task=DIGITS, network=RESIDUAL, options={"width": 4}, epochs=1, learning_rate=1e-9, precision="fp32")
-    facts = stage.run(out := new(tmp_path, "later"), teacher=NOBODY, answers=answers, start=earlier)
+    facts = stage.run(out := make_out(tmp_path, "later"), teacher=NOBODY, answers=answers, start=earlier)
     before, after = (load_file(folder / "weights.safetensors") for folder in (earlier.root, out))
     trained = [name for name in before if name.endswith(("weight", "bias"))]
     assert all(torch.allclose(before[name], after[name], atol=1e-5) for name in trained)

@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
+import numpy as np
 import pytest
 import uvloop
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as prometheus
+from tritonclient import grpc as triton_grpc
 from tritonclient import http as triton
 from tritonclient.grpc import service_pb2
 
@@ -168,6 +170,13 @@ def triton_client(url: str) -> Iterator[Any]:
 
 
 @contextmanager
+def triton_grpc_client(server: Running) -> Iterator[Any]:
+    """Triton's own client of a server's gRPC port."""
+    with triton_grpc.InferenceServerClient(server.grpc_url) as made:
+        yield made
+
+
+@contextmanager
 def channel(server: Running) -> Iterator[Any]:
     with grpc.insecure_channel(server.grpc_url) as made:
         yield made
@@ -184,3 +193,22 @@ def ask(server: Running, sent: Any, method: str = "ModelInfer", **more: Any) -> 
 def asked(*rows: Sequence[float], **more: Any) -> dict[str, Any]:
     """A request for points in JSON."""
     return {"inputs": [{"name": "x", "datatype": "FP32", "shape": [len(rows), 2], "data": rows}], **more}
+
+
+def infer_texts(server: Running, *rows: str) -> Array:
+    body = {"inputs": [{"name": "x", "datatype": "BYTES", "shape": [len(rows)], "data": list(rows)}]}
+    status, answer, _ = server.ask("POST", "/v2/models/points-raw/infer", body)
+    assert status == 200, answer
+    return np.array(answer["outputs"][0]["data"], np.float32).reshape(answer["outputs"][0]["shape"])
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def wait_for_compared(server: Running, count: int) -> None:
+    """Wait until so many requests were."""
+    until(lambda: server.metric("attar_shadow_requests_total", outcome="compared") == count)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -39,3 +42,10 @@ def pair(folder: Path, name: str = "key", *, kind: str = "ed25519", seed: bytes 
     found.private.write_bytes(made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, lock))
     found.public.write_bytes(made.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     return found
+
+
+NEEDS_OPENSSL = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl on the PATH")
+
+
+def run_openssl(*arguments: object) -> bytes:
+    return subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True).stdout

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import ast
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-HEAVY = {
-    "torch",
-    "accelerate",
-    "cryptography",
-    "onnx",
-    "onnxscript",
-    "onnxruntime",
-    "tensorrt",
-    "openvino",
-    "matplotlib",
-    "jinja2",
-    "sklearn",
-    "scipy",
-}
+from tests.support.copies import ROOT
+from tests.support.loaded_packages import HEAVY, list_loaded_packages
 
-PRINT_LOADED = "import sys; print(*{name.partition('.')[0] for name in sys.modules})"
 HELP = """
 try:
     from attar.cli.main import main
@@ -31,13 +19,6 @@ try:
 except SystemExit as finished:
     assert not finished.code, finished.code
 """
-
-
-def loaded(code: str) -> set[str]:
-    """The top-level packages that a fresh interpreter holds after running ``code``."""
-    done = subprocess.run([sys.executable, "-c", f"import sys\n{code}\n{PRINT_LOADED}"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return set(done.stdout.splitlines()[-1].split())
 
 
 @pytest.mark.parametrize(
@@ -50,19 +31,42 @@ def loaded(code: str) -> set[str]:
     ],
 )
 def test_light_parts_load_nothing_heavy(code: str) -> None:
-    packages = loaded(code)
+    packages = list_loaded_packages(code)
     assert "attar" in packages
     assert not packages & HEAVY
 
 
 def test_help_needs_no_library_of_numbers_or_settings() -> None:
-    assert not loaded(HELP) & {"numpy", "pydantic", "uvloop", "grpc"}
+    assert not list_loaded_packages(HELP) & {"numpy", "pydantic", "uvloop", "grpc"}
 
 
 def test_the_probe_sees_what_is_loaded() -> None:
     """Guards the test above: a heavy import does show."""
-    assert "onnxruntime" in loaded("import onnxruntime")
+    assert "onnxruntime" in list_loaded_packages("import onnxruntime")
 
 
 def test_no_top_level_name_but_attar_is_taken() -> None:
-    assert not loaded("import attar, attar.stages, attar.models.task") & {"models", "stages", "pipeline"}
+    assert not list_loaded_packages("import attar, attar.stages, attar.models.task") & {"models", "stages", "pipeline"}
+
+
+def list_imports(file: Path) -> Iterator[str]:
+    """Yield the full name of everything that a file imports, at its top or within a function."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def is_test_module(name: str) -> bool:
+    """Whether this name, ``tests.ROOM.test_SUBJECT`` or what it holds, belongs to a module of tests."""
+    parts = name.split(".")
+    return parts[0] == "tests" and any(part.startswith("test_") for part in parts[1:])
+
+
+@pytest.mark.parametrize("folder", ["tests", "benchmarks", "docs"])
+def test_nothing_imports_a_test_module(folder: str) -> None:
+    """What several tests share is in ``tests/support``, or it is a fixture of a ``conftest.py``."""
+    files = sorted((ROOT / folder).rglob("*.py"))
+    assert files
+    assert [(str(file), name) for file in files for name in list_imports(file) if is_test_module(name)] == []

@@ -1,0 +1,32 @@
+"""A bundle of points to spoil, and keys to sign it with. A module that needs another bundle has a fixture of its own."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from attar.bundle.sign import sign
+from tests.support.signing_parts import Pair, pair
+
+
+@pytest.fixture(scope="session")
+def key(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return pair(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="session")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return pair(tmp_path_factory.mktemp("stranger"), "stranger")
+
+
+@pytest.fixture
+def bundle(points_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(points_bundle, tmp_path / "mine"))
+
+
+@pytest.fixture
+def signed(bundle: Path, key: Pair) -> Path:
+    sign(bundle, key.private)
+    return bundle
