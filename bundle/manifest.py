@@ -20,6 +20,8 @@ Axis = Size | Annotated[str, Field(min_length=1)]
 DTYPES = {"bool", "float16", "float32", "float64", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
 LOOSEST = 1e-2
 """The largest tolerance: beyond it a replay would let another engine pass."""
+FORMAT_VERSION = 1
+"""The newest format of a bundle that this code reads, and the one that it writes."""
 BY_CALL = ("int8-dynamic",)
 """Precisions that round by the range of a whole call, so that an answer would depend on whom it shares a call with."""
 
@@ -86,7 +88,7 @@ class Origin(Part):
 
 class Manifest(Part):
     format: Literal["attar bundle 1"] = "attar bundle 1"
-    """The version of this schema."""
+    """The version of this schema; the last one is FORMAT_VERSION."""
     name: str
     task: str
     inputs: Mapping[str, Input] = Field(min_length=1)

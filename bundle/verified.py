@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +15,11 @@ from pydantic import ValidationError
 from attar.bundle import checksums, signatures
 from attar.bundle.checksums import Seal
 from attar.bundle.fitness import AGAIN, unfit
-from attar.bundle.manifest import Manifest
+from attar.bundle.manifest import FORMAT_VERSION, Manifest
 from attar.bundle.private_copy import PrivateFolder, copy_verified
 from attar.bundle.steps import located
 from attar.pipeline.core.errors import AttarError, Unfit
+from attar.pipeline.core.version import VERSION
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ def read_manifest(path: Path) -> Manifest:
         raise Unfit(f"{path} has no manifest.json: not a bundle, or not a whole one; bundles are written by `attar package`")
     with unfit(f"{file} cannot be read"):
         content = file.read_bytes()
+    check_format(file, content)
     try:
         return Manifest.model_validate_json(content)
     except ValidationError as error:
@@ -99,3 +103,17 @@ def read_manifest(path: Path) -> Manifest:
         where = ".".join(map(str, first["loc"])) or "the file"
         said = first["msg"].removeprefix("Value error, ")
         raise Unfit(f"{file} is not one that this version reads: {where}: {said}. {AGAIN}") from error
+
+
+def check_format(file: Path, content: bytes) -> None:
+    """Raises Unfit if a newer attar wrote the manifest. Its validation finds everything else that is wrong with it."""
+    try:
+        written = json.loads(content)["format"]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return
+    newer = re.fullmatch(r"attar bundle (\d{1,9})", written) if isinstance(written, str) else None
+    if newer and int(newer[1]) > FORMAT_VERSION:
+        raise Unfit(
+            f"{file} has the format {written!r}, and attar {VERSION} reads bundles up to version {FORMAT_VERSION}: "
+            "upgrade attar, or package the bundle with this version"
+        )

@@ -5,6 +5,7 @@ work/KEY/        unfinished work, resumed by the same key
 kept/KEY/        files that several artifacts share by links, see ``kept``
 locks/KEY.lock   held while KEY is made, so that two processes share a store
 recipes/, data/, code.json   what the planner remembers
+format.json      the version of this layout, see ``store_format``
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 
 from attar.pipeline.core.errors import StoreError
 from attar.pipeline.core.stage import A, Artifact, Facts
+from attar.pipeline.core.store_format import FORMAT_FILE, STORE_VERSION, check_store_version
 
 RECORDED = {"key", "digest", "files", "slot", "deciders", "seconds", "made"}
 NOT_PAYLOAD = ("facts.json", "record.json")
@@ -50,10 +52,11 @@ class Entry:
 
 
 class Store:
-    """Raises StoreError where the disk does not do what was asked."""
+    """Raises StoreError if the disk does not do what was asked, and if a newer attar wrote the store."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
+        check_store_version(self.root)
 
     def folder(self, key: str) -> Path:
         return self.root / "artifacts" / key
@@ -188,6 +191,7 @@ class Store:
         """Runs share the store; ``alone`` refuses to share it. Raises StoreError when that cannot be had at once."""
         with disk(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
+            self.write_note(FORMAT_FILE, {"store": STORE_VERSION})
             folder = os.open(self.root, os.O_RDONLY)
         try:
             fcntl.flock(folder, fcntl.LOCK_NB | (fcntl.LOCK_EX if alone else fcntl.LOCK_SH))

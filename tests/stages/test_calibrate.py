@@ -173,7 +173,7 @@ def test_a_rest_smaller_than_the_smallest_batch_is_left_out(tmp_path: Path, doub
 
 
 def test_an_empty_split(tmp_path: Path, double: OnnxModel) -> None:
-    with pytest.raises(StageError, match=r"the training split of tests\.test_calibrate:Empty is empty"):
+    with pytest.raises(StageError, match=r"the training split of .*:Empty is empty"):
         calibrated(tmp_path / "out", double, 512, "tests.stages.test_calibrate:Empty")
 
 

@@ -109,7 +109,7 @@ def test_without_a_share_for_the_teacher_it_is_the_control(tmp_path: Path, answe
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_control_is_what_one_trains_who_has_no_teacher(tmp_path: Path, smoothing: float) -> None:
     """As ``teach`` trains a network: fresh views each epoch, and the labels smoothed where that is asked for."""
-    control, trained = new(tmp_path, "control"), new(tmp_path, "trained")
+    control, trained = make_out(tmp_path, "control"), make_out(tmp_path, "trained")
     Control(**STUDENT, enabled=True, views=1, label_smoothing=smoothing).run(control)
     Teach(**STUDENT, label_smoothing=smoothing).run(trained)
     assert (control / "weights.safetensors").read_bytes() == (trained / "weights.safetensors").read_bytes()
