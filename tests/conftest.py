@@ -1,8 +1,11 @@
-"""What is made once and read by many tests."""
+"""What is made once and read by many tests, and what holds for every test: a home of its own, and no network."""
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,48 +15,91 @@ from attar.stages.export import Export
 from attar.stages.label.stage import Label
 from benchmarks.tuning import stretched
 from tests.support import smoke
+from tests.support.isolation import empty_home, loopback_only
+from tests.support.packaging import package_bundle
+from tests.support.shared import make_once, session_folder
+
+
+def pytest_collection_finish() -> None:
+    """Leave out of every later garbage collection what importing the tests has made: `Measure` collects often."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with empty_home(session_folder(tmp_path_factory) / "home"):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _network(request: pytest.FixtureRequest) -> Iterator[None]:
+    if request.node.get_closest_marker("network"):
+        yield
+    else:
+        with loopback_only():
+            yield
 
 
 @pytest.fixture(scope="session")
 def digits_weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
-    return smoke.digits_weights(tmp_path_factory.mktemp("weights"))
+    def make(root: Path) -> dict[str, Any]:
+        return dict(smoke.digits_weights(root).facts)
+
+    return smoke.artifact(Weights, *make_once(tmp_path_factory, "digits-weights", make))
 
 
 @pytest.fixture(scope="session")
 def digits_onnx(tmp_path_factory: pytest.TempPathFactory, digits_weights: Weights) -> OnnxModel:
-    out = tmp_path_factory.mktemp("onnx")
-    return smoke.artifact(OnnxModel, out, Export().run(out, weights=digits_weights))
+    def make(root: Path) -> dict[str, Any]:
+        return dict(Export().run(root, weights=digits_weights))
+
+    return smoke.artifact(OnnxModel, *make_once(tmp_path_factory, "digits-onnx", make))
 
 
 @pytest.fixture(scope="session")
 def digits_ranges(tmp_path_factory: pytest.TempPathFactory, digits_onnx: OnnxModel) -> Ranges:
-    out = tmp_path_factory.mktemp("ranges")
-    return smoke.artifact(Ranges, out, Calibrate(task=smoke.DIGITS, samples=256).run(out, onnx=digits_onnx))
+    def make(root: Path) -> dict[str, Any]:
+        return dict(Calibrate(task=smoke.DIGITS, samples=256).run(root, onnx=digits_onnx))
+
+    return smoke.artifact(Ranges, *make_once(tmp_path_factory, "digits-ranges", make))
 
 
 @pytest.fixture(scope="session")
 def own_answers(tmp_path_factory: pytest.TempPathFactory, digits_weights: Weights) -> Answers:
     """The float network is its own teacher, so what int8 loses is all that there is to learn."""
-    out = tmp_path_factory.mktemp("answers") / "out"
-    out.mkdir()
-    return smoke.artifact(Answers, out, Label(task=smoke.DIGITS, views=2).run(out, teacher=digits_weights))
+
+    def make(root: Path) -> dict[str, Any]:
+        return dict(Label(task=smoke.DIGITS, views=2).run(root, teacher=digits_weights))
+
+    return smoke.artifact(Answers, *make_once(tmp_path_factory, "own-answers", make))
 
 
 @pytest.fixture(scope="session")
 def hard(tmp_path_factory: pytest.TempPathFactory, digits_weights: Weights) -> tuple[OnnxModel, Ranges]:
     """The same function in float, its channels stretched."""
-    root, out = tmp_path_factory.mktemp("hard"), tmp_path_factory.mktemp("hard-ranges")
-    model = smoke.artifact(OnnxModel, root, Export(exporter="torchscript").run(root, weights=digits_weights))
-    stretched(model.file(), 100)
-    return model, smoke.artifact(Ranges, out, Calibrate(task=smoke.DIGITS, samples=256).run(out, onnx=model))
+
+    def export(root: Path) -> dict[str, Any]:
+        facts = dict(Export(exporter="torchscript").run(root, weights=digits_weights))
+        stretched(smoke.artifact(OnnxModel, root, facts).file(), 100)
+        return facts
+
+    model = smoke.artifact(OnnxModel, *make_once(tmp_path_factory, "hard-onnx", export))
+
+    def calibrate(root: Path) -> dict[str, Any]:
+        return dict(Calibrate(task=smoke.DIGITS, samples=256).run(root, onnx=model))
+
+    return model, smoke.artifact(Ranges, *make_once(tmp_path_factory, "hard-ranges", calibrate))
 
 
 @pytest.fixture(scope="session")
 def points_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of linear points: raw coordinates are halved by preprocessing. Copy it before you spoil it."""
-    from tests.support.packaging import package_bundle
+    """The bundle of a task of points, whose preprocessing halves raw coordinates. Copy it before you spoil it."""
 
-    return package_bundle(tmp_path_factory.mktemp("points"))
+    def make(root: Path) -> dict[str, Any]:
+        return {"bundle": str(package_bundle(root / "chain"))}
+
+    return Path(make_once(tmp_path_factory, "points", make)[1]["bundle"])
 
 
 @pytest.fixture

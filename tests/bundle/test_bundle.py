@@ -18,19 +18,14 @@ from attar.bundle import checksums
 from attar.bundle.opening import check, open_bundle
 from attar.pipeline.core.errors import AttarError, Unfit
 from attar.serving.load.engine import bench
-from tests.support.packaging import edit_manifest, package_bundle, write_store_files
+from tests.support.packaging import edit_manifest, write_store_files
 from tests.support.proof_parts import STUDENT, TEACHER, write_graph
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return package_bundle(tmp_path_factory.mktemp("bundle"))
-
-
 @pytest.fixture
-def bundle(original: Path, tmp_path: Path) -> Path:
+def bundle(points_bundle: Path, tmp_path: Path) -> Path:
     """A copy to spoil."""
-    return Path(shutil.copytree(original, tmp_path / "bundle"))
+    return Path(shutil.copytree(points_bundle, tmp_path / "bundle"))
 
 
 def test_an_untouched_bundle_is_fit(bundle: Path) -> None:
@@ -120,7 +115,7 @@ def test_what_is_no_bundle(tmp_path: Path) -> None:
     ("change", "told"),
     [
         (lambda m: m["verdict"].update(verdict="failed"), "never passed: its verdict is 'failed'"),
-        (lambda m: m.update(format="attar bundle 2"), "not one that this version reads: format"),
+        (lambda m: m.update(format="attar bundle 0"), "not one that this version reads: format"),
         (lambda m: m["preprocess"]["x"].append({"step": "run", "code": "evil"}), "preprocess.x"),
         (lambda m: m.update(extra=1), "extra"),
         (lambda m: m.update(graphs=["../../model"]), r"graphs\.0"),
@@ -287,9 +282,9 @@ def test_an_output_that_the_engine_does_not_give(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("threads", [0, -1])
-def test_a_number_of_threads_that_the_caller_got_wrong_is_no_fault_of_the_bundle(original: Path, threads: int) -> None:
+def test_a_number_of_threads_that_the_caller_got_wrong_is_no_fault_of_the_bundle(points_bundle: Path, threads: int) -> None:
     with pytest.raises(AttarError, match=f"cannot be opened on {threads} threads; give 1 or more") as wrong:
-        open_bundle(original, threads)
+        open_bundle(points_bundle, threads)
     assert not isinstance(wrong.value, Unfit)
 
 
@@ -323,15 +318,15 @@ def test_an_engine_that_answers_nan_is_found(bundle: Path) -> None:
         ({"x": np.zeros((9, 2), np.float32)}, "batch is 9, promised and proven are 1 to 8"),
     ],
 )
-def test_requests_that_it_does_not_take(original: Path, inputs: dict[str, Any], told: str) -> None:
-    with open_bundle(original) as model, pytest.raises(AttarError, match=told):
+def test_requests_that_it_does_not_take(points_bundle: Path, inputs: dict[str, Any], told: str) -> None:
+    with open_bundle(points_bundle) as model, pytest.raises(AttarError, match=told):
         model(inputs)
 
 
-def test_opening_one_needs_none_of_what_training_needs(original: Path) -> None:
+def test_opening_one_needs_none_of_what_training_needs(points_bundle: Path) -> None:
     called = (
         "import sys; from attar.bundle.opening import open_bundle; open_bundle(sys.argv[1]).close(); "
         "print(*(name for name in ('torch', 'onnx', 'sklearn', 'matplotlib', 'jinja2', 'cryptography') if name in sys.modules))"
     )
-    made = subprocess.run([sys.executable, "-c", called, original], capture_output=True, text=True, check=True)
+    made = subprocess.run([sys.executable, "-c", called, points_bundle], capture_output=True, text=True, check=True)
     assert made.stdout.strip() == ""

@@ -12,12 +12,11 @@ import pytest
 from attar.pipeline.core.errors import AttarError, Unfit
 from attar.proof.timing import LEAST
 from attar.serving.load.engine import bench, figure, table
-from tests.support.packaging import package_bundle
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return package_bundle(tmp_path_factory.mktemp("bench"))
+def bundle(points_bundle: Path) -> Path:
+    return points_bundle
 
 
 def test_the_engine_is_timed_beside_the_fp32_student(bundle: Path) -> None:

@@ -27,8 +27,8 @@ from tests.support.proof_parts import NAME, STUDENT, TEACHER, Chain, digest, eng
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return package_bundle(tmp_path_factory.mktemp("package"))
+def bundle(points_bundle: Path) -> Path:
+    return points_bundle
 
 
 def test_an_engine_whose_answers_depend_on_the_whole_call_is_packaged(tmp_path: Path) -> None:

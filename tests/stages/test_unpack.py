@@ -17,13 +17,12 @@ from attar.pipeline.core.errors import StageError, Unfit
 from attar.pipeline.core.stage import Facts
 from attar.stages.artifacts import Production
 from attar.stages.unpack import Unpack
-from tests.support.packaging import package_bundle
 from tests.support.proof_parts import NAME, STUDENT, Chain, Points, digest, line
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return package_bundle(tmp_path_factory.mktemp("production"))
+def bundle(points_bundle: Path) -> Path:
+    return points_bundle
 
 
 def unpacked(out: Path, bundle: Path | None, task: str = NAME) -> Production:
