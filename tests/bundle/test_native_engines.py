@@ -24,11 +24,10 @@ from attar.engines.runtimes.openvino import OpenVino
 from attar.engines.runtimes.runtime import Asked, load
 from attar.pipeline.core.errors import StageError, Unfit
 from attar.serving.load.engine import bench
-from tests.bundle.test_bundle import edit
-from tests.cli.test_cli_serve import refused
-from tests.serving.test_signed import INFER
+from tests.support.packaging import edit_manifest
 from tests.support.proof_parts import Points
-from tests.support.serving_parts import asked, running
+from tests.support.serve_command import run_refused_serve
+from tests.support.serving_parts import INFER, asked, running
 from tests.support.signing_parts import Pair, pair
 
 pytest.importorskip("openvino")
@@ -48,7 +47,7 @@ def original(points_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     OpenVino().build(bundle / "graphs" / "model.onnx", bundle / ENGINE, Points(), Asked())
     found = OpenVino().environment()
     needs = {"runtime": "openvino", "version": found.version, "provider": None, "machine": dict(found.machine)}
-    edit(bundle, lambda manifest: manifest["engine"].update(needs))
+    edit_manifest(bundle, lambda manifest: manifest["engine"].update(needs))
     return bundle
 
 
@@ -108,7 +107,7 @@ def test_nobody_else_opens_it(bundle: Path, key: Pair, use: Callable[[Path], obj
 
 
 def test_the_server_does_not_begin_with_it(bundle: Path) -> None:
-    code, said = refused(str(bundle))
+    code, said = run_refused_serve(str(bundle))
     assert (code, said.count("\n"), "it is native code" in said) == (4, 1, True)
 
 
@@ -143,6 +142,6 @@ def test_a_graph_that_holds_an_engine_does_not_open_on_the_cpu(tmp_path: Path) -
 
 def test_a_provider_that_is_not_there_is_told_without_loading(points_bundle: Path, tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(points_bundle, tmp_path / "points"))
-    edit(bundle, lambda manifest: manifest["engine"].update(provider="TensorrtExecutionProvider"))
+    edit_manifest(bundle, lambda manifest: manifest["engine"].update(provider="TensorrtExecutionProvider"))
     done = run("check", bundle)
     assert (done.exit_code, "cannot run here: this ONNX Runtime has no provider" in done.stderr) == (4, True)

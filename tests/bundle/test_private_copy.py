@@ -27,11 +27,9 @@ from attar.bundle.sign import sign
 from attar.bundle.verified import read_manifest, sealed
 from attar.cli.main import main
 from attar.pipeline.core.errors import Unfit
-from tests.bundle.test_bundle import edit
-from tests.bundle.test_finish import not_run
-from tests.serving.test_signed import INFER, eventually, version
+from tests.support.packaging import edit_manifest, package_unfinished
 from tests.support.proof_parts import STUDENT, write_graph
-from tests.support.serving_parts import another, asked, running
+from tests.support.serving_parts import INFER, another, asked, loaded_version, running, wait_for_new_version
 from tests.support.signing_parts import Pair, pair
 
 ENGINE = Path("engines/onnxruntime/model.onnx")
@@ -99,10 +97,12 @@ def test_what_was_verified_is_checked(signed: Path, key: Pair, monkeypatch: pyte
 
 
 def test_what_was_verified_is_finished(tmp_path: Path, key: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    unfinished, done = not_run(tmp_path), tmp_path / "done"
+    unfinished, done = package_unfinished(tmp_path), tmp_path / "done"
     sign(unfinished, key.private)
     threads = read_manifest(unfinished).engine.threads
-    swap_when_verified(monkeypatch, unfinished, lambda bundle: edit(bundle, lambda found: found["engine"].update(threads=7)))
+    swap_when_verified(
+        monkeypatch, unfinished, lambda bundle: edit_manifest(bundle, lambda found: found["engine"].update(threads=7))
+    )
     finish(unfinished, done, key.public)
     assert read_manifest(done).engine.threads == threads
 
@@ -113,10 +113,10 @@ def test_a_watched_bundle_that_is_swapped_while_it_is_loaded(
     newer = another(signed, tmp_path / "newer")
     sign(newer, key.private)
     with running(signed, trusted=key.public, watch=0.05, shadow="fp32") as server:
-        before = version(server)
+        before = loaded_version(server)
         swap_when_verified(monkeypatch, signed, write_opposite)
         shutil.copytree(newer, signed, dirs_exist_ok=True)
-        eventually(server, before)
+        wait_for_new_version(server, before)
         status, told, _ = server.ask("POST", INFER, asked([1, 2]))
         assert (status, told["outputs"][0]["data"]) == (200, ANSWER)
     assert copies(temporary) == []

@@ -12,10 +12,18 @@ from attar.bundle.checksums import SIGNATURE
 from attar.bundle.sign import sign
 from attar.pipeline.core.errors import Unfit
 from tests.support.serve_command import run_refused_serve, run_serve_command
-from tests.support.serving_parts import Running, another, asked, running, triton_client
+from tests.support.serving_parts import (
+    INFER,
+    another,
+    asked,
+    loaded_version,
+    running,
+    triton_client,
+    wait_for_new_version,
+)
 from tests.support.signing_parts import Pair, pair
 
-INFER, LOAD = "/v2/models/points/infer", "/v2/repository/models/points/load"
+LOAD = "/v2/repository/models/points/load"
 
 
 @pytest.fixture
@@ -35,19 +43,6 @@ def replaced(bundle: Path) -> None:
     shutil.rmtree(bundle)
     newer.rename(bundle)
     (bundle / SIGNATURE).write_bytes(signature)
-
-
-def version(server: Running) -> str:
-    return str(server.ask("GET", "/v2/models/points")[1]["versions"][0])
-
-
-def eventually(server: Running, before: str) -> None:
-    """Waits for another version."""
-    for _ in range(200):
-        if version(server) != before:
-            return
-        time.sleep(0.05)
-    raise AssertionError("no other version was loaded")
 
 
 def test_only_signed_bundles_are_served_and_clients_see_whose(bundle: Path, key: Pair) -> None:
@@ -73,26 +68,26 @@ def test_the_command_ends_with_4_and_one_line(bundle: Path, key: Pair) -> None:
 def test_a_bundle_that_somebody_put_in_its_place_is_refused_and_the_old_one_stays(bundle: Path, key: Pair) -> None:
     sign(bundle, key.private)
     with running(bundle, trusted=key.public, model_control=True) as server:
-        before = version(server)
+        before = loaded_version(server)
         replaced(bundle)
         status, told, _ = server.ask("POST", LOAD)
         assert (status, "is signed by no key in" in told["error"]) == (400, True)
-        assert version(server) == before
+        assert loaded_version(server) == before
         assert server.ask("POST", INFER, asked([1, 2]))[0] == 200
         sign(bundle, key.private)
         assert server.ask("POST", LOAD)[0] == 200
-        assert version(server) != before
+        assert loaded_version(server) != before
 
 
 def test_a_watched_bundle_is_taken_once_it_is_signed(bundle: Path, key: Pair) -> None:
     sign(bundle, key.private)
     with running(bundle, trusted=key.public, watch=0.05) as server:
-        before = version(server)
+        before = loaded_version(server)
         replaced(bundle)
         time.sleep(0.5)
-        assert version(server) == before
+        assert loaded_version(server) == before
         sign(bundle, key.private)
-        eventually(server, before)
+        wait_for_new_version(server, before)
 
 
 def test_keys_come_and_go_without_a_restart(bundle: Path, key: Pair, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ from attar.serving.settings import Settings
 
 T = TypeVar("T")
 METHOD = "/inference.GRPCInferenceService/"
+INFER = "/v2/models/points/infer"
 
 
 class Running:
@@ -212,3 +213,17 @@ def until(true: Callable[[], bool]) -> None:
 def wait_for_compared(server: Running, count: int) -> None:
     """Wait until so many requests were."""
     until(lambda: server.metric("attar_shadow_requests_total", outcome="compared") == count)
+
+
+def loaded_version(server: Running) -> str:
+    """Return the version of the model of points that answers now."""
+    return str(server.ask("GET", "/v2/models/points")[1]["versions"][0])
+
+
+def wait_for_new_version(server: Running, before: str) -> None:
+    """Wait until another version than ``before`` is loaded."""
+    for _ in range(200):
+        if loaded_version(server) != before:
+            return
+        time.sleep(0.05)
+    raise AssertionError("no other version was loaded")
