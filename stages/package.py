@@ -198,9 +198,9 @@ def lineage(made: Mapping[str, Artifact]) -> dict[str, Origin]:
 
 def reopen(bundle: Path, *, unfinished: bool) -> None:
     """Check the bundle in a process of its own that cannot import torch or user code. Raises StageError with what it said."""
-    check = "bundle.unfinished(path)" if unfinished else "bundle.check(path, allow_native=True)"
+    check = "opening.unfinished(path)" if unfinished else "opening.check(path, allow_native=True)"
     blocked = "".join(f"sys.modules[{name!r}] = None; " for name in NEVER_NEEDED)
-    called = f"import sys; {blocked}from pathlib import Path; from attar.stages import bundle; path = Path(sys.argv[1]); {check}"
+    called = f"import sys; {blocked}from pathlib import Path; from attar.bundle import opening; path = Path(sys.argv[1]); {check}"
     environment: dict[str, Any] = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}  # attar's home and no other
     command = [sys.executable, "-P", "-c", called, str(bundle)]
     child = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

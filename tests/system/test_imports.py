@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import importlib.util
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.copies import ROOT
+from tests.support.copies import ROOMS, ROOT
 from tests.support.loaded_packages import HEAVY, list_loaded_packages
 
 HELP = """
@@ -70,3 +73,27 @@ def test_nothing_imports_a_test_module(folder: str) -> None:
     files = sorted((ROOT / folder).rglob("*.py"))
     assert files
     assert [(str(file), name) for file in files for name in list_imports(file) if is_test_module(name)] == []
+
+
+IN_STRING = re.compile(r"from (attar[\w.]*) import (\w+(?:, \w+)*)")
+
+
+def list_imports_in_strings(file: Path) -> Iterator[tuple[str, str]]:
+    """Yield module and name of what code in strings imports: programs for other processes, which no linter reads."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            for module, names in IN_STRING.findall(node.value):
+                yield from ((module, name) for name in names.split(", "))
+
+
+def can_import(module: str, name: str) -> bool:
+    with contextlib.suppress(ImportError):
+        found = importlib.import_module(module)
+        return hasattr(found, name) or importlib.util.find_spec(f"{module}.{name}") is not None
+    return False
+
+
+@pytest.mark.parametrize("folder", [*ROOMS, "attar", "tests", "benchmarks", "docs"])
+def test_code_in_strings_imports_what_is_there(folder: str) -> None:
+    wanted = {(str(file), *name) for file in (ROOT / folder).rglob("*.py") for name in list_imports_in_strings(file)}
+    assert [each for each in sorted(wanted) if not can_import(each[1], each[2])] == []
