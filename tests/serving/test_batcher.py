@@ -4,97 +4,55 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attar.models.task import Array, Arrays, Predict
-from attar.pipeline.core.errors import StageError
-from attar.serving.batcher import Batcher, Limits, cut
-from attar.serving.calls import Work
+from attar.models.task import Array, Arrays
+from attar.serving.batcher import cut
 from attar.serving.errors import Busy, Late
-
-PROBE = {"x": np.zeros((1, 1))}
-
-
-class Recorder:
-    """Twice ``x``; knows the rows of every call. Refuses a 13 and, once broken, everything."""
-
-    def __init__(self, seconds: float = 0.0) -> None:
-        self.calls: list[int] = []
-        self.seconds, self.broken = seconds, False
-        self.gate = threading.Event()
-        self.gate.set()
-
-    def __call__(self, inputs: Arrays) -> dict[str, Array]:
-        self.gate.wait(10)
-        time.sleep(self.seconds)
-        self.calls.append(len(inputs["x"]))
-        if self.broken or 13 in inputs["x"]:
-            raise StageError("13 is out of bounds")
-        return {"y": np.asarray(inputs["x"] * 2)}
-
-
-def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(work())
-
-
-def batcher(*engines: Predict, **limits: Any) -> Batcher:
-    return Batcher(engines, Limits(**limits), PROBE, lambda batch: None)
-
-
-def submit(to: Batcher, *values: float, width: int = 1, seconds: float = 10) -> Work:
-    return to.submit({"x": np.tile(np.array(values)[:, None], width)}, len(values), seconds)
-
-
-async def answers(works: Sequence[Work]) -> list[Any]:
-    """The first column of each, or its exception."""
-    found = await asyncio.gather(*(work.future for work in works), return_exceptions=True)
-    return [each if isinstance(each, BaseException) else each["y"][:, 0].tolist() for each in found]
+from tests.support.batcher_parts import RecordingEngine, gather_answers, make_batcher, run_coroutine, submit
 
 
 def test_what_arrives_in_one_turn_of_the_loop_is_one_call() -> None:
     async def work() -> None:
-        engine = Recorder()
-        made = batcher(engine, inline=True)
-        assert await answers([submit(made, 1), submit(made, 2, 3), submit(made, 4)]) == [[2], [4, 6], [8]]
+        engine = RecordingEngine()
+        made = make_batcher(engine, inline=True)
+        assert await gather_answers([submit(made, 1), submit(made, 2, 3), submit(made, 4)]) == [[2], [4, 6], [8]]
         assert engine.calls == [4]
         assert made.waiting == 0
 
-    run(work)
+    run_coroutine(work)
 
 
 def test_a_lone_request_does_not_wait_for_others() -> None:
     async def work() -> None:
-        made = batcher(Recorder(), inline=True)
+        made = make_batcher(RecordingEngine(), inline=True)
         (one,) = works = [submit(made, 1)]
-        assert await answers(works) == [[2]]
+        assert await gather_answers(works) == [[2]]
         assert one.arrived <= one.started <= one.ended
         assert one.shared == 1
 
-    run(work)
+    run_coroutine(work)
 
 
 def test_while_the_engine_is_busy_the_next_batch_gathers() -> None:
     async def work() -> None:
-        engine = Recorder()
+        engine = RecordingEngine()
         engine.gate.clear()
-        made = batcher(engine)
+        made = make_batcher(engine)
         first = submit(made, 1)
         await asyncio.sleep(0.02)
         later = [submit(made, 2), submit(made, 3)]
         assert made.waiting == 2
         engine.gate.set()
-        assert await answers([first, *later]) == [[2], [4], [6]]
+        assert await gather_answers([first, *later]) == [[2], [4], [6]]
         assert engine.calls == [1, 2]
         made.close()
 
-    run(work)
+    run_coroutine(work)
 
 
 def test_every_idle_engine_takes_a_batch() -> None:
@@ -105,45 +63,45 @@ def test_every_idle_engine_takes_a_batch() -> None:
             both.wait()
             return {"y": np.asarray(inputs["x"] * 2)}
 
-        made = batcher(meets, meets, most=1)
-        assert await answers([submit(made, 1), submit(made, 2)]) == [[2], [4]]
+        made = make_batcher(meets, meets, most=1)
+        assert await gather_answers([submit(made, 1), submit(made, 2)]) == [[2], [4]]
         made.close()
 
-    run(work)
+    run_coroutine(work)
 
 
 def test_a_batch_holds_no_more_than_its_most_but_for_one_larger_request() -> None:
     async def work() -> None:
-        engine = Recorder()
-        made = batcher(engine, most=4, inline=True)
+        engine = RecordingEngine()
+        made = make_batcher(engine, most=4, inline=True)
         sizes = [3, 2, 2, 9, 1]
-        found = await answers([submit(made, *range(14, 14 + size)) for size in sizes])
+        found = await gather_answers([submit(made, *range(14, 14 + size)) for size in sizes])
         assert [len(each) for each in found] == sizes
         assert engine.calls == [3, 4, 9, 1]
 
-    run(work)
+    run_coroutine(work)
 
 
 def test_only_equal_shapes_go_together_and_the_oldest_goes_first() -> None:
     async def work() -> None:
-        engine = Recorder()
-        made = batcher(engine, inline=True)
+        engine = RecordingEngine()
+        made = make_batcher(engine, inline=True)
         works = [submit(made, 1, width=2), submit(made, 2, 3, width=5), submit(made, 4, width=2)]
         found = [(await work.future)["y"].shape for work in works]
         assert found == [(1, 2), (2, 5), (1, 2)]
         assert engine.calls == [2, 2]
 
-    run(work)
+    run_coroutine(work)
 
 
 def test_a_model_whose_answers_depend_on_the_call_is_asked_one_request_at_a_time() -> None:
     async def work() -> None:
-        engine = Recorder()
-        made = batcher(engine, joins=False, inline=True)
-        await answers([submit(made, 1), submit(made, 2, 3)])
+        engine = RecordingEngine()
+        made = make_batcher(engine, joins=False, inline=True)
+        await gather_answers([submit(made, 1), submit(made, 2, 3)])
         assert engine.calls == [1, 2]
 
-    run(work)
+    run_coroutine(work)
 
 
 @pytest.mark.parametrize(
@@ -152,40 +110,40 @@ def test_a_model_whose_answers_depend_on_the_call_is_asked_one_request_at_a_time
 )
 def test_a_longer_queue_is_cut_to_the_largest_preferred_size(rows: list[int], preferred: list[int], taken: int) -> None:
     async def work() -> None:
-        made = batcher(Recorder(), inline=True)
+        made = make_batcher(RecordingEngine(), inline=True)
         assert len(cut([submit(made, *range(count)) for count in rows], preferred)) == taken
 
-    run(work)
+    run_coroutine(work)
 
 
 def test_what_is_cut_off_keeps_its_place() -> None:
     async def work() -> None:
-        engine = Recorder()
-        made = batcher(engine, preferred=[2], inline=True)
-        assert await answers([submit(made, n) for n in (1, 2, 3)]) == [[2], [4], [6]]
+        engine = RecordingEngine()
+        made = make_batcher(engine, preferred=[2], inline=True)
+        assert await gather_answers([submit(made, n) for n in (1, 2, 3)]) == [[2], [4], [6]]
         assert engine.calls == [2, 1]
 
-    run(work)
+    run_coroutine(work)
 
 
 def test_a_full_queue_refuses() -> None:
     async def work() -> None:
-        engine = Recorder()
-        made = batcher(engine, queue=2, inline=True)
+        engine = RecordingEngine()
+        made = make_batcher(engine, queue=2, inline=True)
         works = [submit(made, 1), submit(made, 2)]
         with pytest.raises(Busy, match="2 requests wait already"):
             submit(made, 3)
-        assert await answers(works) == [[2], [4]]
-        assert await answers([submit(made, 3)]) == [[6]]
+        assert await gather_answers(works) == [[2], [4]]
+        assert await gather_answers([submit(made, 3)]) == [[6]]
 
-    run(work)
+    run_coroutine(work)
 
 
 def test_who_is_late_or_gone_is_not_computed() -> None:
     async def work() -> None:
-        engine = Recorder()
+        engine = RecordingEngine()
         engine.gate.clear()
-        made = batcher(engine, queue=3)
+        made = make_batcher(engine, queue=3)
         first = submit(made, 1)
         await asyncio.sleep(0.02)
         late, gone, dropped = submit(made, 2, seconds=0.01), submit(made, 3), submit(made, 4)
@@ -195,13 +153,13 @@ def test_who_is_late_or_gone_is_not_computed() -> None:
         last = submit(made, 5)  # the dropped one made room
         await asyncio.sleep(0.02)
         engine.gate.set()
-        found = await answers([first, late, gone, dropped, last])
+        found = await gather_answers([first, late, gone, dropped, last])
         assert [type(each) for each in found] == [list, Late, asyncio.CancelledError, asyncio.CancelledError, list]
         assert (engine.calls, made.waiting) == ([1, 1], 0)
         made.drop(last)  # too late to matter
         made.close()
 
-    run(work)
+    run_coroutine(work)
 
 
 REQUESTS = st.lists(st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(0, 3)), min_size=1, max_size=40)
@@ -217,8 +175,8 @@ def test_everybody_gets_the_answer_to_what_they_asked(
     """In whatever order and company requests come, each answer is that of asking alone."""
 
     async def work() -> None:
-        recorders = [Recorder() for _ in range(engines)]
-        made = batcher(*recorders, most=most, preferred=preferred, inline=inline)
+        recorders = [RecordingEngine() for _ in range(engines)]
+        made = make_batcher(*recorders, most=most, preferred=preferred, inline=inline)
         works = []
         for number, (rows, width, turns) in enumerate(requests):
             works.append(submit(made, *(number * 100 + row + 0.5 for row in range(rows)), width=width))
@@ -234,4 +192,4 @@ def test_everybody_gets_the_answer_to_what_they_asked(
         assert made.waiting == 0
         made.close()
 
-    run(work)
+    run_coroutine(work)

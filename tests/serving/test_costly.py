@@ -14,12 +14,11 @@ from tritonclient.utils import InferenceServerException
 
 from attar.pipeline.keys import memory
 from attar.serving.sizes import BRACKET_BYTES, FLOAT_BYTES
-from tests.serving.test_fuzz import Target, target
-from tests.serving.test_pictures import PNG, over_http, png
-from tests.serving.test_shadow import until
 from tests.support import costly, pictures
 from tests.support.costly import MEGA, ROWS, Spent, compressed, least, post, watched
-from tests.support.serving_parts import running
+from tests.support.pictures import UP_PNG, infer_pictures, make_grey_png
+from tests.support.server_process import ServerProcess, run_server
+from tests.support.serving_parts import running, until
 
 LARGEST = 2**16 + ROWS * 3 * 224 * 224 * FLOAT_BYTES + ROWS * (1 + 3 + 3 * 224) * BRACKET_BYTES
 """Bytes of the largest request, about."""
@@ -34,13 +33,13 @@ def bundle(points_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="module")
-def server(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    with target(tmp_path_factory.mktemp("serve"), str(bundle)) as made:
+def server(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with run_server(tmp_path_factory.mktemp("serve"), str(bundle)) as made:
         yield made
         made.check()
 
 
-def asked(server: Target, body: bytes, status: int, **headers: str) -> Spent:
+def asked(server: ServerProcess, body: bytes, status: int, **headers: str) -> Spent:
     found: set[int] = set()
     spent = least(server, lambda: found.add(post(server, body, **headers)))
     assert found == {status}
@@ -57,7 +56,7 @@ BODIES = {
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("name", BODIES)
-def test_64_mebibytes_of_little_take_little(server: Target, name: str, packed: bool) -> None:
+def test_64_mebibytes_of_little_take_little(server: ServerProcess, name: str, packed: bool) -> None:
     """63 KiB of compressed objects had taken 2.1 GB, and the event loop for 10 s."""
     body, status = BODIES[name]
     headers = {"Content_Encoding": "gzip"} if packed else {}
@@ -66,7 +65,7 @@ def test_64_mebibytes_of_little_take_little(server: Target, name: str, packed: b
     assert spent.slowest < SLOWEST
 
 
-def test_the_largest_request_holds_up_nobody(server: Target) -> None:
+def test_the_largest_request_holds_up_nobody(server: ServerProcess) -> None:
     """400 ms, when it was parsed on the event loop."""
     spent = asked(server, costly.pictures(), 200)
     assert spent.growth < 2 * LARGEST
@@ -74,7 +73,7 @@ def test_the_largest_request_holds_up_nobody(server: Target) -> None:
 
 
 def test_a_body_that_no_request_of_the_model_has_is_refused_at_its_head(points_bundle: Path, tmp_path: Path) -> None:
-    with target(tmp_path, str(points_bundle)) as server:
+    with run_server(tmp_path, str(points_bundle)) as server:
         spent = least(server, lambda: post(server, costly.objects(64 * MEGA)))
         assert spent.growth < 4 * MEGA
         assert post(server, b" " * 70_000) == 413
@@ -83,7 +82,7 @@ def test_a_body_that_no_request_of_the_model_has_is_refused_at_its_head(points_b
 
 def test_messages_of_grpc_share_the_memory_for_requests(bundle: Path, tmp_path: Path) -> None:
     """8 of 60 MiB at a time had taken 1.25 GB where 64 MiB were allowed."""
-    with target(tmp_path, "--max-bodies", str(64 * MEGA), "--max-body", str(64 * MEGA), str(bundle)) as server:
+    with run_server(tmp_path, "--max-bodies", str(64 * MEGA), "--max-body", str(64 * MEGA), str(bundle)) as server:
         with watched(server) as spent, ThreadPoolExecutor(8) as threads:
             codes = set(threads.map(lambda _: costly.send(server, bytes(60 * MEGA)), range(8)))
         assert codes == {StatusCode.RESOURCE_EXHAUSTED}
@@ -91,7 +90,7 @@ def test_messages_of_grpc_share_the_memory_for_requests(bundle: Path, tmp_path: 
         assert costly.send(server, bytes(4 * 3 * 224 * 224), rows=1) == StatusCode.OK
 
 
-def test_small_fields_of_a_message_over_grpc_are_counted_before_they_are_objects(server: Target) -> None:
+def test_small_fields_of_a_message_over_grpc_are_counted_before_they_are_objects(server: ServerProcess) -> None:
     for field in (b"\x2a\x00", b"\x32\x00", b"\x22\x00"):  # inputs, outputs, parameters
         with watched(server) as spent:
             assert costly.send_message(server, field * 30 * MEGA) == StatusCode.RESOURCE_EXHAUSTED
@@ -103,7 +102,7 @@ def test_what_waits_for_the_shadow_is_bounded_in_bytes(bundle: Path, tmp_path: P
     """64 requests were kept, however long each was."""
     sent = costly.binary(ROWS)
     arguments = ("--shadow", "fp32", "--shadow-rate", "1", "--max-bodies", str(200 * MEGA))
-    with target(tmp_path, *arguments, str(bundle)) as server:
+    with run_server(tmp_path, *arguments, str(bundle)) as server:
         assert costly.post(server, *sent) == 200
         with watched(server) as spent, ThreadPoolExecutor(2) as threads:
             assert set(threads.map(lambda _: costly.post(server, *sent), range(60))) <= {200, 503}
@@ -113,12 +112,12 @@ def test_what_waits_for_the_shadow_is_bounded_in_bytes(bundle: Path, tmp_path: P
 def test_pictures_are_reserved_before_they_are_decoded(points_bundle: Path, tmp_path: Path) -> None:
     """139 KiB of a PNG had taken 280 MiB."""
     bundle = pictures.of_files(points_bundle, tmp_path / "points")
-    with target(tmp_path, "--max-bodies", str(100 * MEGA), str(bundle)) as server:
+    with run_server(tmp_path, "--max-bodies", str(100 * MEGA), str(bundle)) as server:
         told = "takes 392,000,000 bytes of memory, --max-bodies allows"
         with watched(server) as spent, pytest.raises(InferenceServerException, match=told):
-            over_http(server, [png(7000, bytes(7001 * 7000))])
+            infer_pictures(server, [make_grey_png(7000, bytes(7001 * 7000))])
         assert spent.growth < 60 * MEGA  # Pillow itself among them
-        assert over_http(server, [PNG]).argmax() == 1
+        assert infer_pictures(server, [UP_PNG]).argmax() == 1
 
 
 def test_the_ledger_is_shown_and_empty_in_the_end(points_bundle: Path) -> None:

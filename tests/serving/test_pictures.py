@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from http.client import HTTPConnection
@@ -17,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tritonclient import grpc, http
+from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
 import attar
@@ -27,11 +25,9 @@ from attar.models.task import Array
 from attar.pipeline.core.errors import AttarError
 from attar.serving.model import check_pictures
 from tests.support import pictures
-from tests.support.pictures import encoded, inked, noise, objects
+from tests.support.pictures import NAME, UP_PNG, encoded, infer_pictures, inked, make_grey_png, noise, objects
 from tests.support.server_process import ServerProcess, run_server
-from tests.support.serving_parts import triton_client
 
-NAME = "points-raw"
 GROWTH = 60_000
 """Kilobytes that broken pictures may take at most, Pillow itself among them."""
 
@@ -61,19 +57,8 @@ def animation() -> bytes:
     return file.getvalue()
 
 
-def png(side: int, content: bytes = b"") -> bytes:
-    """Grey, and as wide as it is high, whatever its content (PNG specification, section 5)."""
-
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(content)) + chunk(b"IEND", b"")
-
-
-PNG = encoded(inked("up"))
 TAKEN = {
-    "png": PNG,
+    "png": UP_PNG,
     "jpeg": encoded(noise(40, 60), "JPEG"),
     "grey": encoded(noise(9, 30, "L")),
     "transparent": encoded(noise(30, 20, "RGBA")),
@@ -85,18 +70,10 @@ BROKEN = {
     "cut": (encoded(noise(64, 64))[:2000], "image file is truncated"),
     "text": (b"hello", "cannot identify image file"),
     "empty": (b"", "got 0 bytes as sample 0 of 1"),
-    "hollow": (png(7000), "image file is truncated"),
-    "bomb": (png(50_000), "claims more pixels than its max_pixels, 50000000; send a smaller image"),
+    "hollow": (make_grey_png(7000), "image file is truncated"),
+    "bomb": (make_grey_png(50_000), "claims more pixels than its max_pixels, 50000000; send a smaller image"),
     "narrow": (encoded(Image.new("L", (65_537, 1))), "sides up to 65,536"),
 }
-
-
-def over_http(server: ServerProcess, files: Sequence[bytes], binary: bool = True) -> Array:
-    asked = http.InferInput("x", [len(files)], "BYTES")
-    asked.set_data_from_numpy(objects(*files), binary_data=binary)
-    with triton_client(f"{server.http[0]}:{server.http[1]}") as client:
-        made: Array = client.infer(NAME, [asked]).as_numpy("logits")
-    return made
 
 
 def over_grpc(server: ServerProcess, files: Sequence[bytes]) -> Array:
@@ -120,14 +97,14 @@ def expected(bundle: Path, files: Sequence[bytes]) -> Array:
         return model(model.preprocess({"x": objects(*files)}))["logits"]
 
 
-@pytest.mark.parametrize("ask", [over_http, over_grpc])
+@pytest.mark.parametrize("ask", [infer_pictures, over_grpc])
 def test_every_picture_is_answered_as_the_bundle_answers(server: ServerProcess, bundle: Path, ask: Any) -> None:
     for name, file in TAKEN.items():
         assert np.array_equal(ask(server, [file]), expected(bundle, [file])), name
-    assert ask(server, [PNG]).argmax() == 1
+    assert ask(server, [UP_PNG]).argmax() == 1
 
 
-@pytest.mark.parametrize("ask", [over_http, over_grpc])
+@pytest.mark.parametrize("ask", [infer_pictures, over_grpc])
 def test_pictures_of_different_sizes_go_together(server: ServerProcess, bundle: Path, ask: Any) -> None:
     files = list(TAKEN.values())
     assert np.array_equal(ask(server, files), expected(bundle, files))
@@ -135,16 +112,16 @@ def test_pictures_of_different_sizes_go_together(server: ServerProcess, bundle: 
 
 def test_what_a_camera_turned_is_turned_back(server: ServerProcess) -> None:
     """Turned by a quarter to the right, what is on the right comes below, which is the opposite of up."""
-    logits = over_http(server, [turned(inked("right"))])
+    logits = infer_pictures(server, [turned(inked("right"))])
     assert logits.argmin() == 1
-    assert over_http(server, [encoded(inked("right"))]).argmax() == 0
+    assert infer_pictures(server, [encoded(inked("right"))]).argmax() == 0
 
 
 def test_json_holds_texts_and_no_files(server: ServerProcess, bundle: Path) -> None:
     """BYTES in JSON are the UTF-8 of a text, which a picture's file hardly ever is: Triton's client does not send it either."""
     with pytest.raises(InferenceServerException, match="use binary_data=True"):
-        over_http(server, [PNG], binary=False)
-    for text in (base64.b64encode(PNG).decode(), PNG.decode("latin-1")):
+        infer_pictures(server, [UP_PNG], binary=False)
+    for text in (base64.b64encode(UP_PNG).decode(), UP_PNG.decode("latin-1")):
         status, answer = in_json(server, text)
         assert (status, "send the whole file as it is on disk: no base64, no text" in answer["error"]) == (400, True)
     ascii_alone = encoded(Image.new("RGB", (2, 2), "#102030"), "BMP", dpi=(1, 1))
@@ -157,19 +134,19 @@ def test_json_holds_texts_and_no_files(server: ServerProcess, bundle: Path) -> N
 def test_what_is_no_picture_is_refused_and_the_next_is_answered(server: ServerProcess, name: str) -> None:
     file, told = BROKEN[name]
     before = server.resident()
-    for ask in (over_http, over_grpc):
+    for ask in (infer_pictures, over_grpc):
         with pytest.raises(InferenceServerException) as caught:
             ask(server, [file])
         assert caught.value.status() in ("400", "StatusCode.INVALID_ARGUMENT")
         assert told in caught.value.message()
-        assert over_http(server, [PNG]).argmax() == 1
+        assert infer_pictures(server, [UP_PNG]).argmax() == 1
     assert server.resident() - before < GROWTH
     server.check()
 
 
 def test_which_of_several_is_broken_is_told(server: ServerProcess) -> None:
     with pytest.raises(InferenceServerException, match="got 5 bytes as sample 1 of 3"):
-        over_http(server, [PNG, b"hello", PNG])
+        infer_pictures(server, [UP_PNG, b"hello", UP_PNG])
 
 
 def peak(server: ServerProcess) -> int:
@@ -181,14 +158,14 @@ def peak(server: ServerProcess) -> int:
 
 def test_many_large_pictures_in_few_bytes_are_refused_before_they_are_decoded(server: ServerProcess) -> None:
     """Each is one that is taken alone. A request of 8 of 7000 x 7000 had taken 2.7 GB and the only thread for a minute."""
-    large = png(5000, bytes(5001 * 5000))
+    large = make_grey_png(5000, bytes(5001 * 5000))
     assert len(large) < 50_000
     before = peak(server)
-    for ask, status in ((over_http, "413"), (over_grpc, "StatusCode.RESOURCE_EXHAUSTED")):
+    for ask, status in ((infer_pictures, "413"), (over_grpc, "StatusCode.RESOURCE_EXHAUSTED")):
         with pytest.raises(InferenceServerException, match="have 75,000,000 pixels, decoded or resized; 60,000,000") as caught:
             ask(server, [large] * 3)
         assert caught.value.status() == status
-    assert over_http(server, [PNG]).argmax() == 1
+    assert infer_pictures(server, [UP_PNG]).argmax() == 1
     assert peak(server) - before < GROWTH
 
 

@@ -22,7 +22,7 @@ from tritonclient.grpc import service_pb2
 
 from attar.bundle import checksums
 from attar.serving.protocol import HEADER_LENGTH
-from tests.serving.test_fuzz import Target
+from tests.support.server_process import ServerProcess
 
 ROWS, SHAPE = 32, (3, 224, 224)
 MEGA = 2**20
@@ -69,7 +69,7 @@ def pictures(rows: int = ROWS) -> bytes:
     return f'{{"inputs":[{{"name":"x","datatype":"FP32","shape":[{rows},3,224,224],"data":[{cut}]}}]}}'.encode()
 
 
-def post(server: Target, body: bytes, model: str = "points", length: str = "", **headers: str) -> int:
+def post(server: ServerProcess, body: bytes, model: str = "points", length: str = "", **headers: str) -> int:
     """``length``: of the JSON where bytes follow it. The status, 0 where the server hung up while the body was on its way."""
     connection = HTTPConnection(*server.http, timeout=120)
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -90,14 +90,14 @@ def binary(rows: int) -> tuple[bytes, str, str]:
     return head + bytes(size), "points", str(len(head))
 
 
-def send(server: Target, content: bytes, rows: int = ROWS) -> grpc.StatusCode:
+def send(server: ServerProcess, content: bytes, rows: int = ROWS) -> grpc.StatusCode:
     """The status of a request over gRPC."""
     tensor = service_pb2.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[rows, *SHAPE])
     asked = service_pb2.ModelInferRequest(model_name="points", inputs=[tensor], raw_input_contents=[content])
     return send_message(server, asked.SerializeToString())
 
 
-def send_message(server: Target, content: bytes) -> grpc.StatusCode:
+def send_message(server: ServerProcess, content: bytes) -> grpc.StatusCode:
     options = [("grpc.max_send_message_length", -1)]
     with grpc.insecure_channel(server.grpc, options) as channel:
         try:
@@ -112,7 +112,7 @@ def compressed(body: bytes) -> bytes:
     return gzip.compress(body, 1)
 
 
-def kilobytes(server: Target, name: str) -> int:
+def kilobytes(server: ServerProcess, name: str) -> int:
     found = re.search(rf"{name}:\s+(\d+) kB", Path(f"/proc/{server.process.pid}/status").read_text())
     assert found
     return int(found[1])
@@ -129,7 +129,7 @@ class Spent:
 
 
 @contextmanager
-def watched(server: Target) -> Iterator[Spent]:
+def watched(server: ServerProcess) -> Iterator[Spent]:
     Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")  # the peak starts anew (proc(5))
     before, spent, ended = kilobytes(server, "VmRSS"), Spent(), threading.Event()
     spent.statuses = set()
@@ -157,7 +157,7 @@ def watched(server: Target) -> Iterator[Spent]:
     spent.growth = spent.peak - before * 1024
 
 
-def least(server: Target, work: Callable[[], object], times: int = 3) -> Spent:
+def least(server: ServerProcess, work: Callable[[], object], times: int = 3) -> Spent:
     """Of some attempts: other work of the machine makes probes slower and none quicker. Memory must not grow over all of them."""
     before, made = kilobytes(server, "VmRSS"), list[Spent]()
     for _ in range(times):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
+import zlib
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -15,12 +17,15 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from safetensors.numpy import load_file, save_file
+from tritonclient import http
 
 from attar.bundle import checksums, ragged
 from attar.models import preprocess
 from attar.models.preprocess import CenterCrop, ChannelsFirst, DecodeImage, Resize, Scale, Step
 from attar.models.task import Array
 from tests.support.proof_parts import STUDENT, TEACHER, Matrix
+from tests.support.server_process import ServerProcess
+from tests.support.serving_parts import triton_client
 
 FILES: list[Step] = [DecodeImage(), Resize(shorter=8), CenterCrop(height=8, width=8), ChannelsFirst(), Scale(by=1 / 255)]
 """From any file to ``[N, 3, 8, 8]``."""
@@ -96,4 +101,28 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 def objects(*files: bytes) -> Array:
     made = np.empty(len(files), object)
     made[:] = files
+    return made
+
+
+NAME = "points-raw"
+
+
+def make_grey_png(side: int, content: bytes = b"") -> bytes:
+    """Grey, and as wide as it is high, whatever its content (PNG specification, section 5)."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(content)) + chunk(b"IEND", b"")
+
+
+UP_PNG = encoded(inked("up"))
+
+
+def infer_pictures(server: ServerProcess, files: Sequence[bytes], binary: bool = True) -> Array:
+    asked = http.InferInput("x", [len(files)], "BYTES")
+    asked.set_data_from_numpy(objects(*files), binary_data=binary)
+    with triton_client(f"{server.http[0]}:{server.http[1]}") as client:
+        made: Array = client.infer(NAME, [asked]).as_numpy("logits")
     return made
