@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from errno import EMLINK, ENOTSUP, EPERM, EXDEV
 from pathlib import Path
@@ -14,7 +14,7 @@ from pydantic import Field
 
 from attar.models.checks import agreement
 from attar.models.checks import task as task_check
-from attar.models.task import Predictor, Task, load_task
+from attar.models.task import Predictor, SplitName, Task, load_task
 from attar.pipeline import team
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.file_cache import intact, kept
@@ -60,9 +60,10 @@ class Label(Stage[Answers]):
         opened, device = self.opened(teacher)
         with opened as predict:
             asking = Asking(task, splits, predict, folder, self.view_seed, self.top, device, read_by(task))
+            progress = LabelProgress(todo, samples, work)
             for shard in missing(todo[member.rank :: member.world], work, folder.folder):
-                (work / shard.name).write_text(asking.answered(shard).name)
-                advance("answers", len(list(work.iterdir())), len(todo), shard.title)
+                progress.begin(shard)
+                (work / shard.name).write_text(asking.answered(shard, progress.add).name, encoding="utf-8")
         member.barrier()
         if member.leads:
             assemble(todo, work, folder.folder, out)
@@ -84,6 +85,24 @@ class Label(Stage[Answers]):
         return teacher.open(device=self.device), device_of(self.device).type
 
 
+class LabelProgress:
+    """Tells how many samples are answered: of the shards that any process has finished, and of the one that is being made."""
+
+    def __init__(self, todo: Sequence[Shard], samples: Mapping[SplitName, int], work: Path) -> None:
+        self.rows = {shard.name: shard.count_rows(samples[shard.split]) for shard in todo}
+        self.total, self.work = sum(self.rows.values()), work
+        self.done, self.title = 0, ""
+
+    def begin(self, shard: Shard) -> None:
+        finished = {path.name for path in self.work.iterdir()} - {shard.name}  # its own is damaged, or it would not be made
+        self.done, self.title = sum(self.rows[name] for name in finished), shard.title
+        self.add(0)
+
+    def add(self, rows: int) -> None:
+        self.done += rows
+        advance("answers", self.done, self.total, self.title)
+
+
 def check_reads(task: Task, teacher: Model) -> None:
     """Raises StageError for a teacher that was made for other inputs, as one that is kept by its key may be."""
     if not agreement.same_inputs(task, teacher.reads()):
@@ -100,12 +119,16 @@ def read_by(task: Task) -> str:
 
 def missing(todo: Sequence[Shard], work: Path, folder: Path) -> list[Shard]:
     """Those without a note in ``work`` that names an intact file in ``folder``."""
-    return [shard for shard in todo if not ((note := work / shard.name).exists() and intact(folder / note.read_text()))]
+    return [
+        shard
+        for shard in todo
+        if not ((note := work / shard.name).exists() and intact(folder / note.read_text(encoding="utf-8")))
+    ]
 
 
 def assemble(todo: Sequence[Shard], work: Path, folder: Path, out: Path) -> None:
     for shard in todo:
-        link(folder / (work / shard.name).read_text(), out / shard.name)
+        link(folder / (work / shard.name).read_text(encoding="utf-8"), out / shard.name)
 
 
 def link(source: Path, target: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from attar.engines.runtimes.torch import build, device_of, probe
+from attar.engines.runtimes.torch import build, device_of, predictor, probe
 from attar.models.checks import task as task_check
 from attar.models.task import load_task
 from attar.pipeline import team
@@ -87,7 +87,7 @@ def adopt(settings: Learn, module: nn.Module, out: Path) -> Facts:
     task = load_task(settings.task)
     task_check.check(task)
     probe(module, task)
-    measured = Validation(task)(module)
+    measured = Validation(task).of(predictor(module, task), "teacher")
     return finish(out, module, settings, {"score": measured["score"], "history": [], "best_epoch": 0, "precision": "fp32"})
 
 
