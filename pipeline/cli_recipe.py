@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from attar.pipeline.errors import AttarError, RecipeError
-from attar.pipeline.options import JSON, REQUIRE_ALL, STORE, VERBOSE, is_verbose
+from attar.pipeline.options import JSON, REQUIRE_ALL, STORE, TRUSTED, VERBOSE, is_verbose
 
 if TYPE_CHECKING:
     from attar.pipeline.run import Record
@@ -35,6 +35,7 @@ def recipe_options(command: Command) -> Command:
         click.option(
             "--against", type=BUNDLE, metavar="BUNDLE", help="Compare with the bundle in production, on the same samples."
         ),
+        TRUSTED,
         click.option(
             "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
         ),
@@ -50,7 +51,7 @@ def workspace_of(options: dict[str, Any]) -> Workspace:
     from attar.pipeline.workspace import open_workspace
     from attar.stages.slots import SLOTS
 
-    picked = {name: options[name] for name in ("store", "overrides", "targets", "device", "against")}
+    picked = {name: options[name] for name in ("store", "overrides", "targets", "device", "against", "trusted")}
     return open_workspace(options["recipe"], SLOTS, **picked)
 
 
@@ -92,7 +93,8 @@ def look_at_production(workspace: Workspace, slots: list[str], folder: Path | No
     from attar.stages.bundle import whole
 
     for slot in slots:
-        bundle: Path | None = getattr(workspace.recipe.pipeline.slots[slot].stage, "against", None)
+        stage = workspace.recipe.pipeline.slots[slot].stage
+        bundle: Path | None = getattr(stage, "against", None)
         if bundle is None:
             continue
         if folder and bundle.resolve().is_relative_to(folder.resolve()):
@@ -100,7 +102,7 @@ def look_at_production(workspace: Workspace, slots: list[str], folder: Path | No
                 f"--against {bundle} is in {folder}, where this run puts its own bundle or takes a failed one away; "
                 "copy it elsewhere first, or choose another -o"
             )
-        whole(bundle)
+        whole(bundle, trusted=getattr(stage, "trusted", None)).close()
 
 
 def summarize(records: list[Record], title: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 import click
@@ -16,10 +17,20 @@ STORE = click.option(
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output and nothing else there.")
 REQUIRE_ALL = click.option("--require-all", is_flag=True, help="A target that was not run here counts as failed: exit code 3.")
+
+
+def warn_of_writers(context: click.Context, parameter: click.Parameter, keys: Path | None) -> Path | None:
+    """Who may write the file of keys decides who is trusted."""
+    if keys is not None and keys.is_file() and keys.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        click.echo(f"warning: others may write {keys}, so they decide who is trusted; chmod go-w it", err=True)
+    return keys
+
+
 TRUSTED = click.option(
     "--trusted",
     type=click.Path(path_type=Path),
     metavar="FILE",
+    callback=warn_of_writers,
     help="Public keys in PEM; a bundle must be signed by one of them, see `attar sign`.",
 )
 ALLOW_NATIVE = click.option(

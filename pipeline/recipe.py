@@ -110,10 +110,12 @@ def load(
     device: str = "auto",
     code: Fingerprint | None = None,
     against: Path | None = None,
+    trusted: Path | None = None,
 ) -> Recipe:
     """Check everything that can be checked without running anything. ``targets``: only these; none: all.
 
-    ``against``: the bundle that the only target is compared with, whatever the recipe says of that.
+    ``against``: the bundle that the only target is compared with, whatever the recipe says of that; ``trusted``: keys one of
+    which must have signed it.
 
     Raises RecipeError for an unknown name anywhere, a setting of the wrong type or range, a missing file, or an object
     of code that is not there.
@@ -125,7 +127,9 @@ def load(
     candidates.known(path.name, tables, [*COMMON, "targets", *(slot.name for slot in shared)])
     chosen = _targets(tables, targets)
     if against is not None:
-        chosen = _against(chosen, against)
+        chosen = _against(chosen, against, trusted)
+    elif trusted is not None:
+        raise RecipeError(f"--trusted {trusted} says who may have signed the bundle of --against, and none is given; give both")
     given = {name: tables[name] for name in COMMON if name in tables} | {"device": device}
     bound: dict[str, Bound] = {}
     for slot in shared:
@@ -183,12 +187,13 @@ def _targets(tables: Table, wanted: Iterable[str]) -> dict[str, Table]:
     return {name: section for name, section in targets.items() if not wanted or name in wanted}
 
 
-def _against(targets: Mapping[str, Table], bundle: Path) -> dict[str, Table]:
+def _against(targets: Mapping[str, Table], bundle: Path, trusted: Path | None) -> dict[str, Table]:
     if len(targets) != 1:
         raise RecipeError(
             f"--against {bundle} is about one target, this is about {', '.join(targets) or 'none'}; name one with --target"
         )
-    return {name: {**section, "against": str(bundle.absolute())} for name, section in targets.items()}
+    given = {"against": str(bundle.absolute())} | ({} if trusted is None else {"trusted": str(trusted.absolute())})
+    return {name: {**section, **given} for name, section in targets.items()}
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Table:

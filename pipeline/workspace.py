@@ -51,13 +51,14 @@ def open_workspace(
     targets: Iterable[str] = (),
     device: str = "auto",
     against: Path | None = None,
+    trusted: Path | None = None,
 ) -> Workspace:
     """Load the recipe and put its folder first on the import path. Writes nothing. Raises RecipeError."""
     path = recipes.find(recipe)
     move_in(path.parent)
     stored = Store(store)
     code = Fingerprint(path.parent, stored.root / "code.json")
-    loaded = recipes.load(path, table, overrides, targets, device, code, against)
+    loaded = recipes.load(path, table, overrides, targets, device, code, against, trusted)
     return Workspace(loaded, stored, Run(loaded.pipeline, stored, code, loaded.name))
 
 

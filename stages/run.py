@@ -18,14 +18,15 @@ def run(
     targets: Iterable[str] = (),
     device: str = "auto",
     against: str | Path | None = None,
+    trusted: str | Path | None = None,
 ) -> list[Record]:
     """Make or reuse every slot of a recipe and return one record a slot.
 
     ``overrides`` are ``slot.field=value`` with TOML values; ``against`` is the bundle in production that the
-    engine is compared with. A mistake in the recipe raises RecipeError; a slot that broke
-    or was refused is a record whose ``error`` says why, and what depends on it is ``skipped``.
+    engine is compared with, ``trusted`` a file of keys, one of which must have signed that bundle. A mistake in the
+    recipe raises RecipeError; a slot that broke or was refused is a record whose ``error`` says why, and what depends
+    on it is ``skipped``.
     """
-    workspace = open_workspace(
-        str(recipe), SLOTS, Path(store), overrides, targets, device, None if against is None else Path(against)
-    )
+    production, keys = (None if path is None else Path(path) for path in (against, trusted))
+    workspace = open_workspace(str(recipe), SLOTS, Path(store), overrides, targets, device, production, keys)
     return list(workspace.run.walk())

@@ -11,7 +11,7 @@ import numpy as np
 from attar.models.preprocess.known import STEPS
 from attar.models.task import Task, load_task
 from attar.pipeline.errors import StageError
-from attar.pipeline.stage import CodeName, DataFolder, Facts, Stage
+from attar.pipeline.stage import CodeName, DataFile, DataFolder, Facts, Stage
 from attar.stages.artifacts import Production
 from attar.stages.bundle import whole
 from attar.stages.packaging.manifest import Manifest
@@ -27,6 +27,8 @@ class Unpack(Stage[Production]):
     task: CodeName
     against: DataFolder | None = None
     """A bundle's folder."""
+    trusted: DataFile | None = None
+    """A file of public keys in PEM, one of which must have signed that bundle."""
 
     def deciding(self) -> Set[str]:
         return super().deciding() if self.against else {"against"}
@@ -35,11 +37,13 @@ class Unpack(Stage[Production]):
         """Raises Unfit for a bundle that is not whole or was never passed, StageError for one of another task."""
         if self.against is None:
             return {"off": True}
-        found = whole(self.against)
-        manifest = found.manifest
-        if wrong := other(manifest, load_task(self.task)):
-            raise StageError(f"the engine cannot be compared with {self.against}: {wrong}")
-        for graph in sorted((found.root / "graphs").iterdir()):
+        with whole(self.against, trusted=self.trusted) as found:
+            if wrong := other(found.manifest, load_task(self.task)):
+                raise StageError(f"the engine cannot be compared with {self.against}: {wrong}")
+            return self._unpack(found.root, found.manifest, out)
+
+    def _unpack(self, bundle: Path, manifest: Manifest, out: Path) -> Facts:
+        for graph in sorted((bundle / "graphs").iterdir()):
             shutil.copyfile(graph, out / graph.name)
         return {
             "name": manifest.name,

@@ -203,6 +203,9 @@ def test_the_bundle_in_production_is_compared_with_on_the_same_samples(copy: Pat
     rows = {row["gate"]: row for row in made["targets"]["cpu"]["gates"] if row["against"] == "production"}
     assert rows.keys() == {"score_drop", "speedup"}
     assert (rows["score_drop"]["bounds"], rows["score_drop"]["verdict"]) == ([0, 0], "passed")  # the same graph: no doubt
+    keys = ("--trusted", str(pair(copy).public))
+    done = tiny.attar(copy, "run", "recipe.toml", "--against", str(production), *keys, *gates)
+    assert (done.returncode, "production is not signed" in done.stderr, done.stdout) == (4, True, "")
     (production / "golden.safetensors").unlink()
     done = tiny.attar(copy, "run", "recipe.toml", "--against", str(production), *gates)
     assert (done.returncode, "golden.safetensors is missing" in done.stderr) == (4, True)
@@ -234,6 +237,8 @@ def test_what_is_compared_is_one_target_and_a_folder(here: Path, targets: str, t
     tiny.write(here)
     done = call("plan", "recipe.toml", "--against", "nowhere")
     assert (done.exit_code, "cpu.production.against: there is no folder" in done.output) == (2, True)
+    done = call("plan", "recipe.toml", "--trusted", "keys.pem")
+    assert (done.exit_code, "says who may have signed the bundle of --against, and none is given" in done.output) == (2, True)
 
 
 def test_a_ci_step_gets_its_summary_once_a_run_and_none_where_nothing_is_judged(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -148,3 +149,16 @@ def test_a_key_that_others_may_read_is_told(bundle: Path, tmp_path: Path) -> Non
     mine.private.chmod(0o640)
     done = run("sign", bundle, "--key", mine.private)
     assert (done.exit_code, done.stderr) == (0, f"warning: {mine.private} is a private key that others may read; chmod 600 it\n")
+
+
+def test_trusted_keys_that_others_may_write_are_told(bundle: Path, key: Pair, tmp_path: Path) -> None:
+    sign(bundle, key.private)
+    trusted = tmp_path / "trusted.pem"
+    shutil.copyfile(key.public, trusted)
+    trusted.chmod(0o644)
+    assert run("check", bundle, "--trusted", trusted).stderr == ""
+    trusted.chmod(0o664)
+    done = run("check", bundle, "--trusted", trusted)
+    told = f"warning: others may write {trusted}, so they decide who is trusted; chmod go-w it\n"
+    assert (done.exit_code, done.stderr) == (0, told)
+    assert run("bench", bundle, "--batch", 1, "--seconds", 0.05, "--trusted", trusted).exit_code == 0

@@ -16,8 +16,10 @@ from attar.pipeline.errors import StageError, Unfit
 from attar.pipeline.stage import Facts
 from attar.stages.artifacts import Production
 from attar.stages.packaging import checksums
+from attar.stages.sign import sign
 from attar.stages.unpack import Unpack
 from tests.proof_parts import NAME, STUDENT, Chain, Points, digest, line
+from tests.signing_parts import pair
 from tests.test_package import packaged
 
 
@@ -44,7 +46,7 @@ def edited(bundle: Path, copy: Path, **manifest: Any) -> Path:
 def test_nothing_to_compare_with_is_off_and_depends_on_nothing_else(tmp_path: Path) -> None:
     assert unpacked(tmp_path / "out", None).off
     assert Unpack(task=NAME).deciding() == {"against"}
-    assert Unpack(task=NAME, against=tmp_path).deciding() == {"task", "against"}
+    assert Unpack(task=NAME, against=tmp_path).deciding() == {"task", "against", "trusted"}
 
 
 def test_it_answers_as_the_bundle_does(bundle: Path, tmp_path: Path) -> None:
@@ -62,6 +64,15 @@ def test_a_bundle_that_is_not_whole_is_not_compared_with(bundle: Path, tmp_path:
     (copy / "golden.safetensors").unlink()
     with pytest.raises(Unfit, match=r"golden\.safetensors is missing"):
         unpacked(tmp_path / "out", copy)
+
+
+def test_it_is_compared_with_where_a_trusted_key_signed_it(bundle: Path, tmp_path: Path) -> None:
+    copy, mine, theirs = Path(shutil.copytree(bundle, tmp_path / "copy")), pair(tmp_path), pair(tmp_path, "theirs")
+    sign(copy, mine.private)
+    (tmp_path / "out").mkdir()
+    assert Unpack(task=NAME, against=copy, trusted=mine.public).run(tmp_path / "out")["name"] == "points"
+    with pytest.raises(Unfit, match="is signed by no key in"):
+        Unpack(task=NAME, against=copy, trusted=theirs.public).run(tmp_path / "out")
 
 
 class Renamed(Points):
