@@ -161,4 +161,4 @@ def test_trusted_keys_that_others_may_write_are_told(bundle: Path, key: Pair, tm
     done = run("check", bundle, "--trusted", trusted)
     told = f"warning: others may write {trusted}, so they decide who is trusted; chmod go-w it\n"
     assert (done.exit_code, done.stderr) == (0, told)
-    assert run("bench", bundle, "--batch", 1, "--seconds", 0.05, "--trusted", trusted).exit_code == 0
+    assert run("bench", bundle, "--batch", "1", "--seconds", "0.05", "--trusted", trusted).exit_code == 0
