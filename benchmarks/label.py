@@ -55,7 +55,7 @@ def pair(asking: Asking, number: int) -> tuple[float, float]:
     """A view that was not asked before, labelled, and its inputs given to the teacher alone; in turn, either is first."""
     shard = Shard("train", number, 0)
     prepared = list(asking.chunks(shard))
-    calls = {"label": lambda: asking.answered(shard), "bare": lambda: bare(asking.predict, prepared)}
+    calls = {"label": lambda: asking.answered(shard, lambda rows: None), "bare": lambda: bare(asking.predict, prepared)}
     order = sorted(calls, reverse=bool(number % 2))
     took = {name: seconds(calls[name]) for name in order}
     return took["label"], took["bare"]

@@ -19,6 +19,7 @@ from attar.models.task import Array, Arrays, Split, Task
 from attar.pipeline.errors import StageError
 
 POOL = 32  # chunks that are shuffled together: 16,384 samples in memory at once
+PIECE = 128  # samples of a chunk that a network is asked at once: a slow one shows that it goes on, a fast one has enough to do
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,12 @@ def chunk(task: Task, split: Split, number: int, *, seed: int = 0, view: int | N
     if view is not None:
         raw = task.augment(raw, np.random.default_rng((seed, view, number)))
     return Seen(indices, preprocess.apply(task.preprocess, raw), batch.targets)
+
+
+def pieces(seen: Seen, size: int = PIECE) -> Iterator[Seen]:
+    """The same samples, so many at a time."""
+    for start in range(0, len(seen.indices), size):
+        yield seen.take(np.arange(start, min(start + size, len(seen.indices))))
 
 
 def chunks(split: Split) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from errno import EMLINK, ENOTSUP, EPERM, EXDEV
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from attar.models import agreement, task_check
-from attar.models.task import Predictor, Task, load_task
+from attar.models.task import Predictor, SplitName, Task, load_task
 from attar.pipeline import data, keys, team
 from attar.pipeline.errors import StageError
 from attar.pipeline.kept import intact, kept
@@ -57,9 +57,10 @@ class Label(Stage[Answers]):
         opened, device = self.opened(teacher)
         with opened as predict:
             asking = Asking(task, splits, predict, folder, self.view_seed, self.top, device, read_by(task))
+            progress = LabelProgress(todo, samples, work)
             for shard in missing(todo[member.rank :: member.world], work, folder.folder):
-                (work / shard.name).write_text(asking.answered(shard).name)
-                advance("answers", len(list(work.iterdir())), len(todo), shard.title)
+                progress.begin(shard)
+                (work / shard.name).write_text(asking.answered(shard, progress.add).name, encoding="utf-8")
         member.barrier()
         if member.leads:
             assemble(todo, work, folder.folder, out)
@@ -79,6 +80,24 @@ class Label(Stage[Answers]):
         from attar.stages.runtimes.torch import device_of
 
         return teacher.open(device=self.device), device_of(self.device).type
+
+
+class LabelProgress:
+    """Tells how many samples are answered: of the shards that any process has finished, and of the one that is being made."""
+
+    def __init__(self, todo: Sequence[Shard], samples: Mapping[SplitName, int], work: Path) -> None:
+        self.rows = {shard.name: shard.count_rows(samples[shard.split]) for shard in todo}
+        self.total, self.work = sum(self.rows.values()), work
+        self.done, self.title = 0, ""
+
+    def begin(self, shard: Shard) -> None:
+        finished = {path.name for path in self.work.iterdir()} - {shard.name}  # its own is damaged, or it would not be made
+        self.done, self.title = sum(self.rows[name] for name in finished), shard.title
+        self.add(0)
+
+    def add(self, rows: int) -> None:
+        self.done += rows
+        advance("answers", self.done, self.total, self.title)
 
 
 def check_reads(task: Task, teacher: Model) -> None:

@@ -41,7 +41,7 @@ def adopt(task_name: str, file: Path, out: Path) -> Facts:
         keep(model, file, out)
     with onnxruntime.opened({"model": file}, None) as predictor:
         check_answers(task, predictor, file)
-        measured = Validation(task).of(predictor)
+        measured = Validation(task).of(predictor, "teacher")
     return {
         "task": task_name,
         "graphs": ["model"],

@@ -121,7 +121,7 @@ class Forgetful(Points):
 
 
 def test_every_sample_needs_its_own_row(tmp_path: Path, counting: Weights) -> None:
-    with pytest.raises(StageError, match=r"the teacher's 'y' has 511 rows for 512 samples; it must answer each once"):
+    with pytest.raises(StageError, match=r"the teacher's 'y' has 127 rows for 128 samples; it must answer each once"):
         label(counting, new(tmp_path), views=1, task="tests.test_asking:Forgetful")
 
 

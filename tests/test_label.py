@@ -78,7 +78,7 @@ def test_facts_and_files(tmp_path: Path, digits_weights: Weights) -> None:
 
 def test_an_interruption_costs_no_finished_shard(tmp_path: Path, digits_weights: Weights) -> None:
     whole, broken = label(digits_weights, new(tmp_path, "whole")), new(tmp_path, "broken")
-    with pytest.raises(Interrupted), listening(interrupt_at(1)):
+    with pytest.raises(Interrupted), listening(interrupt_at(1197 + views.PIECE)):  # within the second shard
         label(digits_weights, broken)
     marks = {path.name: path.stat().st_mtime_ns for path in kept(broken).folder.iterdir()}
     assert len(marks) == 1

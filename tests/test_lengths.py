@@ -184,7 +184,7 @@ def test_batches_of_like_length_come_in_no_order_of_length_and_save_padding() ->
 def asked(task: Task, folder: Path) -> tuple[Teacher, Path]:
     teacher = Teacher()
     asking = Asking(task, {"test": ragged(700)}, Predictor({"model": teacher}), Kept(folder), seed=0, top=0, device="cpu")
-    return teacher, asking.answered(Shard("test", None, 0))
+    return teacher, asking.answered(Shard("test", None, 0), lambda rows: None)
 
 
 def test_a_teacher_is_asked_for_like_lengths_together_and_answers_in_order(tmp_path: Path) -> None:
@@ -197,12 +197,12 @@ def test_a_teacher_is_asked_for_like_lengths_together_and_answers_in_order(tmp_p
     assert asked(Ragged(), tmp_path / "two")[1].read_bytes() == file.read_bytes()
 
 
-def test_a_teacher_that_answers_position_by_position_is_asked_for_whole_chunks(tmp_path: Path) -> None:
+def test_a_teacher_that_answers_position_by_position_is_asked_in_order_with_all_padding(tmp_path: Path) -> None:
     class Whole(Positions):
         outputs: ClassVar[Mapping[str, Output]] = {"whole": Output(("batch", "sequence"), kind="values")}
 
     teacher, _ = asked(Whole(), tmp_path)
-    assert teacher.shapes == [(512, LONGEST), (188, LONGEST)]
+    assert teacher.shapes == [(rows, LONGEST) for rows in (128, 128, 128, 128, 128, 60)]
 
 
 def test_samples_of_one_size_are_batched_as_they_were_shuffled() -> None:

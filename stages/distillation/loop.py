@@ -22,7 +22,7 @@ from attar.stages.distillation.objective import Objective
 from attar.stages.distillation.training import Training, Views
 from attar.stages.distillation.validation import Validation
 from attar.stages.learn import Learn
-from attar.stages.runtimes.torch import build, device_of, probe
+from attar.stages.runtimes.torch import build, device_of, predictor, probe
 
 FRESH = 1 << 20  # the views of a training without records start here, so that none of them is a recorded one
 
@@ -87,7 +87,7 @@ def adopt(settings: Learn, module: nn.Module, out: Path) -> Facts:
     task = load_task(settings.task)
     task_check.check(task)
     probe(module, task)
-    measured = Validation(task)(module)
+    measured = Validation(task).of(predictor(module, task), "teacher")
     return finish(out, module, settings, {"score": measured["score"], "history": [], "best_epoch": 0, "precision": "fp32"})
 
 

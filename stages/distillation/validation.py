@@ -12,6 +12,7 @@ from torch import nn
 from attar.models import views
 from attar.models.probabilities import from_logits
 from attar.models.task import CLASSIFYING, Array, Arrays, Output, Predict, Task
+from attar.pipeline.progress import advance
 from attar.stages.artifacts import Answers
 from attar.stages.labelling.rows import Rows
 from attar.stages.proof.metrics import compare, worst
@@ -29,9 +30,13 @@ class Validation:
     def __call__(self, module: nn.Module) -> dict[str, float]:
         return self.of(predictor(module, self.task))
 
-    def of(self, predict: Predict) -> dict[str, float]:
-        """The same of anything that answers."""
-        found = [(self.task.answer({"model": predict}, seen.inputs), seen.targets) for seen in views.clean(self.task, self.split)]
+    def of(self, predict: Predict, what: str = "") -> dict[str, float]:
+        """The same of anything that answers; ``what``: say under this name how many samples it has answered."""
+        found: list[tuple[dict[str, Array], Arrays]] = []
+        for seen in (piece for chunk in views.clean(self.task, self.split) for piece in views.pieces(chunk)):
+            found.append((self.task.answer({"model": predict}, seen.inputs), seen.targets))
+            if what:
+                advance(what, int(seen.indices[-1]) + 1, len(self.split))
         measured = {"score": self.task.aggregate(scored(self.task, found))}
         if self.teacher is not None:
             measured |= self.against(self.teacher, [outputs for outputs, _ in found])

@@ -40,6 +40,10 @@ class Shard:
         """As ``Answers`` finds it."""
         return f"{self.split}.{'clean' if self.view is None else self.view}.{self.number:05}.safetensors"
 
+    def count_rows(self, samples: int) -> int:
+        """Of a split of so many samples."""
+        return min(ROWS, samples - self.number * ROWS)
+
     @property
     def title(self) -> str:
         return f"{self.split} {'clean' if self.view is None else f'view {self.view}'}"

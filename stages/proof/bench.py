@@ -74,7 +74,7 @@ class Bench:
             for start in range(0, len(seen.indices), self.batch):
                 rows = np.arange(start, min(start + self.batch, len(seen.indices)))
                 yield lengths.trimmed(self.task, seen.take(rows).inputs)  # as it is asked for: without another's padding
-            advance(f"measuring {hop}", int(seen.indices[-1]) + 1, len(self.split))
+                advance(f"measuring {hop}", int(seen.indices[rows[-1]]) + 1, len(self.split))
 
     def ask(self, hop: str, predictor: Predictor, inputs: Arrays) -> dict[str, Array]:
         """Raises StageError with the hop's name, whatever its runtime raises."""

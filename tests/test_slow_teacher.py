@@ -1,0 +1,101 @@
+"""A teacher that takes its time: labelling, adopting and measuring it show that they go on, by samples."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from attar.models.tasks.digits import Digits
+from attar.models.views import PIECE
+from attar.pipeline import console
+from attar.pipeline.progress import listening
+from attar.stages.artifacts import Weights
+from attar.stages.proof.bench import Bench
+from attar.stages.teach import Teach
+from tests.smoke import DIGITS, weights
+from tests.test_label import label
+from tests.test_learn import new
+
+SLOW = "tests.test_slow_teacher:Slow"
+TRAIN, OTHERS = 1197, 300
+
+
+class Slow(nn.Module):
+    def __init__(self, seconds: float = 0.0) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+        self.seconds = seconds  # a sample
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        time.sleep(self.seconds * len(image))
+        made: torch.Tensor = self.layer(image.flatten(1))  # (B, 1, 8, 8) -> (B, 10)
+        return made
+
+
+@contextmanager
+def recorded() -> Iterator[list[tuple[str, int, int]]]:
+    seen: list[tuple[str, int, int]] = []
+    with listening(lambda what, done, total, note: seen.append((what, done, total))):
+        yield seen
+
+
+def check_steps(seen: list[tuple[str, int, int]], what: str, total: int, most: int) -> None:
+    """It begins and ends, never goes back, and moves by no more than ``most`` samples."""
+    assert {(name, whole) for name, _, whole in seen} == {(what, total)}
+    done = [0, *(each for _, each, _ in seen)]
+    assert done[-1] == total
+    assert all(0 <= later - earlier <= most for earlier, later in pairwise(done))
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> Weights:
+    return weights(tmp_path / "teacher", SLOW, DIGITS)
+
+
+def test_labelling_moves_within_a_shard(tmp_path: Path, teacher: Weights) -> None:
+    out = new(tmp_path)
+    with recorded() as seen:
+        label(teacher, out)
+    check_steps(seen, "answers", 2 * TRAIN + 2 * OTHERS, PIECE)
+    shutil.rmtree(out)
+    out.mkdir()
+    with recorded() as again:  # all of it is kept
+        label(teacher, out)
+    assert again == []
+
+
+def test_adopting_moves_by_samples(tmp_path: Path, teacher: Weights) -> None:
+    with recorded() as seen:
+        Teach(task=DIGITS, network=SLOW, weights=teacher.root / "weights.safetensors").run(new(tmp_path))
+    check_steps(seen, "teacher", OTHERS, PIECE)
+
+
+def test_measuring_moves_by_batches(teacher: Weights) -> None:
+    task = Digits()
+    with recorded() as seen:
+        Bench(task, task.split("test"), 32).answers("teacher", teacher)
+    check_steps(seen, "measuring teacher", OTHERS, 32)
+
+
+def test_a_log_has_a_line_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each piece takes longer than the time between lines, which is what ends a line's wait."""
+    monkeypatch.setattr(console, "QUIET", 0.1)
+    written = io.StringIO()
+    view = console.View(Console(file=written, width=200), None)
+    slow = weights(tmp_path / "slow", SLOW, DIGITS, seconds=0.001)
+    with listening(view.advance):
+        label(slow, new(tmp_path), views=1)
+    lines = written.getvalue().splitlines()
+    assert len(lines) >= TRAIN // PIECE
+    assert re.fullmatch(r" +answers: \d+ of 1797  train view 0  ETA 0:00:\d\d", lines[1])
