@@ -39,7 +39,7 @@ def show(key: str, store: Path, verify: bool) -> None:
     entry = held.match(key)
     if verify:
         held.verify(Artifact(entry.key, entry.record["digest"], entry.root, {}))
-    facts = json.loads((entry.root / "facts.json").read_text())
+    facts = json.loads((entry.root / "facts.json").read_text(encoding="utf-8"))
     click.echo(json.dumps({"path": str(entry.root), "facts": facts, **entry.record}, indent=1))
 
 

@@ -35,11 +35,11 @@ def deliver(records: Sequence[Record], folder: Path, title: str) -> Path:
     with disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
         names = sorted(there.name for there in {*ours, *bundles})
-        (folder / NOTE).write_text(json.dumps({"bundles": names}))
+        (folder / NOTE).write_text(json.dumps({"bundles": names}), encoding="utf-8")
         for there, bundle in bundles.items():
             replace(there, bundle)
         written(records, folder, title)
-        (folder / NOTE).write_text(json.dumps({**now, "bundles": names}))
+        (folder / NOTE).write_text(json.dumps({**now, "bundles": names}), encoding="utf-8")
     return report
 
 
@@ -54,7 +54,7 @@ def written(records: Sequence[Record], folder: Path, title: str) -> None:
 
 def read(note: Path) -> dict[str, dict[str, str]]:
     try:
-        made: dict[str, dict[str, str]] = json.loads(note.read_text())
+        made: dict[str, dict[str, str]] = json.loads(note.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
     return made

@@ -58,7 +58,7 @@ class Fingerprint:
         self.remembered: dict[str, tuple[int, int, Source]] = {}
         if cache and cache.exists():
             with contextlib.suppress(ValueError):  # a damaged memory is no memory
-                kept = json.loads(cache.read_text())
+                kept = json.loads(cache.read_text(encoding="utf-8"))
                 self.remembered = kept["files"] if kept["format"] == FORMAT else {}
         self.changed = False
         self.stamps: dict[str, tuple[int, int]] = {}
@@ -195,7 +195,7 @@ class Fingerprint:
         if self.cache and self.changed:
             with contextlib.suppress(OSError):  # it only saves time, so a store that cannot be written may go without
                 temporary = self.cache.with_suffix(f".{os.getpid()}")
-                temporary.write_text(json.dumps({"format": FORMAT, "files": self.remembered}))
+                temporary.write_text(json.dumps({"format": FORMAT, "files": self.remembered}), encoding="utf-8")
                 temporary.replace(self.cache)
 
 

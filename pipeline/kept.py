@@ -52,4 +52,4 @@ def intact(path: Path) -> bool:
 def kept(out: Path) -> Kept:
     """Of the stage that fills ``out``: shared by all stages whose deciders differ only in what the stage says ``grows``."""
     note = out.parent / KEPT
-    return Kept(Path(note.read_text()) if note.exists() else out.parent / "kept")
+    return Kept(Path(note.read_text(encoding="utf-8")) if note.exists() else out.parent / "kept")

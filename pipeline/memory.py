@@ -19,7 +19,7 @@ def cgroup_limits(root: Path) -> Iterator[int]:
     """Of each cgroup of this process, and each one above it (cgroups(7); the kernel's documents ``cgroup-v2`` and
     ``cgroup-v1/memory``). Where a container sees only its own part of the tree, that part's root is its limit."""
     listed, top = root / "proc/self/cgroup", root / "sys/fs/cgroup"
-    for line in listed.read_text().splitlines() if listed.exists() else ():
+    for line in listed.read_text(encoding="utf-8").splitlines() if listed.exists() else ():
         _, controllers, path = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
             continue
@@ -32,6 +32,6 @@ def cgroup_limits(root: Path) -> Iterator[int]:
 def read_limit(group: Path) -> Iterator[int]:
     """Nothing where there is no limit."""
     for name in FILES:
-        said = (group / name).read_text().strip() if (group / name).is_file() else "max"
+        said = (group / name).read_text(encoding="utf-8").strip() if (group / name).is_file() else "max"
         if said.isdigit():
             yield int(said)

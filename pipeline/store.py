@@ -71,7 +71,7 @@ class Store:
             stat = path.stat()
             if (stat.st_size, stat.st_mtime_ns) != (size, mtime) and digest_of(path) != digest:
                 raise Damaged(f"{name} in {root} was changed after it was made")
-        return kind.found(key, record["digest"], root, json.loads((root / "facts.json").read_text()))
+        return kind.found(key, record["digest"], root, json.loads((root / "facts.json").read_text(encoding="utf-8")))
 
     def verify(self, artifact: Artifact) -> None:
         """Read every byte again. Raises Damaged."""
@@ -82,7 +82,7 @@ class Store:
     def record(self, key: str) -> dict[str, Any] | None:
         path = self.folder(key) / "record.json"
         try:
-            made: Any = json.loads(path.read_text())
+            made: Any = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError as error:
@@ -113,7 +113,7 @@ class Store:
                     shutil.rmtree(payload, ignore_errors=True)
                     payload.mkdir(parents=True)
                     if shared:
-                        (payload.parent / KEPT).write_text(str(self.root / "kept" / shared))
+                        (payload.parent / KEPT).write_text(str(self.root / "kept" / shared), encoding="utf-8")
                 yield payload
             finally:
                 shutil.rmtree(payload, ignore_errors=True)
@@ -138,7 +138,7 @@ class Store:
     def commit(self, kind: type[A], payload: Path, key: str, facts: Facts, record: Mapping[str, Any]) -> A:
         """Turn a payload into the artifact ``key``: all of it or nothing, whenever the process dies."""
         with disk(self.root):
-            (payload / "facts.json").write_text(canonical(facts, indent=1))
+            (payload / "facts.json").write_text(canonical(facts, indent=1), encoding="utf-8")
             files = {}
             for path in sorted(p for p in payload.rglob("*") if p.is_file()):
                 path.chmod(0o444)
@@ -147,7 +147,7 @@ class Store:
             content = {name: digest for name, (_, _, digest) in files.items()}
             digest = hashlib.sha256(canonical(content).encode()).hexdigest()
             whole = {"key": key, "digest": digest, "files": files, **record}
-            (payload / "record.json").write_text(canonical(whole, indent=1))
+            (payload / "record.json").write_text(canonical(whole, indent=1), encoding="utf-8")
             self.discard(key)
             self.folder(key).parent.mkdir(parents=True, exist_ok=True)
             payload.rename(self.folder(key))
@@ -247,7 +247,7 @@ class Store:
     def read_note(self, name: str) -> Any:
         """Something that the planner remembers; None when it does not, or when the note is damaged: it is only a memory."""
         try:
-            return json.loads((self.root / name).read_text())
+            return json.loads((self.root / name).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
 

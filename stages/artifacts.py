@@ -142,7 +142,10 @@ class Ranges(Artifact):
         from attar.stages.precision import ranges
 
         if method == "minmax":
-            return {name: (low, high) for name, (low, high) in json.loads((self.root / "ranges.json").read_text()).items()}
+            return {
+                name: (low, high)
+                for name, (low, high) in json.loads((self.root / "ranges.json").read_text(encoding="utf-8")).items()
+            }
         return ranges.of(self.root / "histograms.safetensors", method, percent)
 
 

@@ -57,7 +57,7 @@ class Calibrate(Stage[Ranges]):
                     saved = time.monotonic()
         histogram.save(out / "histograms.safetensors", histograms, done)
         ranges = {name: (histograms[name].low, histograms[name].high) for name in sorted(histograms)}
-        (out / "ranges.json").write_text(json.dumps(ranges, indent=1) + "\n")
+        (out / "ranges.json").write_text(json.dumps(ranges, indent=1) + "\n", encoding="utf-8")
         return {"samples": done, "tensors": len(ranges)}
 
     def batches(self, task: Task, available: int) -> tuple[int, int]:

@@ -116,12 +116,16 @@ def read_by(task: Task) -> str:
 
 def missing(todo: Sequence[Shard], work: Path, folder: Path) -> list[Shard]:
     """Those without a note in ``work`` that names an intact file in ``folder``."""
-    return [shard for shard in todo if not ((note := work / shard.name).exists() and intact(folder / note.read_text()))]
+    return [
+        shard
+        for shard in todo
+        if not ((note := work / shard.name).exists() and intact(folder / note.read_text(encoding="utf-8")))
+    ]
 
 
 def assemble(todo: Sequence[Shard], work: Path, folder: Path, out: Path) -> None:
     for shard in todo:
-        link(folder / (work / shard.name).read_text(), out / shard.name)
+        link(folder / (work / shard.name).read_text(encoding="utf-8"), out / shard.name)
 
 
 def link(source: Path, target: Path) -> None:

@@ -107,4 +107,4 @@ def resident() -> int | None:
     trim: Any = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps freed pages, which would hide new ones
     if trim is not None:
         trim(0)
-    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(statm.read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")

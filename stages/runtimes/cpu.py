@@ -46,7 +46,7 @@ def powers(cores: int) -> list[int]:
 @cache
 def cpu_flags() -> frozenset[str]:
     """What the kernel says that the CPU can do; Linux calls it ``flags`` on x86 and ``Features`` on Arm. Elsewhere nothing."""
-    for line in CPUINFO.read_text().splitlines() if CPUINFO.exists() else ():
+    for line in CPUINFO.read_text(encoding="utf-8").splitlines() if CPUINFO.exists() else ():
         name, _, value = line.partition(":")
         if name.strip() in ("flags", "Features"):
             return frozenset(value.split())

@@ -104,7 +104,7 @@ def message(name: str) -> Any:
 
 POOL = DescriptorPool()
 for each in (FILE, HEALTH_FILE):
-    POOL.Add(described(each, (files(__package__) / each).read_text()))
+    POOL.Add(described(each, (files(__package__) / each).read_text(encoding="utf-8")))
 SERVICE = POOL.FindServiceByName("inference.GRPCInferenceService")
 HEALTH = POOL.FindServiceByName("grpc.health.v1.Health")
 ModelInferRequest = message("inference.ModelInferRequest")
