@@ -169,6 +169,9 @@ def test_without_a_control_nobody_knows(tmp_path: Path) -> None:
         f"control: Whether distillation was needed cannot be told without a control: none was trained; {said}" in shown.getvalue()
     )
     assert said in markdown(records, "fashion").replace("\\", "")
+    unlabelled = markdown(changed(records, "cpu.evidence", kinds={"vector": "embedding"}), "fashion").replace("\\", "")
+    assert "cannot be told: embeddings have no labels" in unlabelled
+    assert "enabled = true" not in unlabelled
     assert "student, with the teacher 20 300 0.9143 0.9039 to 0.9247 0.0128" in text
 
 

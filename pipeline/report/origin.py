@@ -54,6 +54,8 @@ def unasked(target: Target, records: Sequence[Record]) -> str:
     """Why nobody knows whether distillation was needed."""
     if target.hop("control"):
         return "Nothing is promised that the control could keep, so it cannot say whether distillation was needed."
+    if set((target.evidence.get("kinds") or {}).values()) == {"embedding"}:
+        return "Whether distillation was needed cannot be told: embeddings have no labels, from which one could learn without it."
     why = "it was not measured" if trained(records) else f"none was trained; {offer_control(records)}"
     return f"Whether distillation was needed cannot be told without a control: {why}."
 
