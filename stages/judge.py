@@ -7,7 +7,7 @@ from pathlib import Path
 from attar.pipeline.stage import Facts, Stage
 from attar.stages.artifacts import Evidence, Verdict
 from attar.stages.proof.control import distillation
-from attar.stages.proof.gates import Gates, outcomes, verdict
+from attar.stages.proof.gates import Gates, mention_unlooked, outcomes, verdict
 
 
 class Judge(Stage[Verdict]):
@@ -28,4 +28,5 @@ class Judge(Stage[Verdict]):
         """A failed verdict is a result, not an error: ``Package`` refuses it."""
         engine = next(hop for hop in evidence.facts["hops"] if hop["hop"] == "engine")
         facts = verdict(outcomes(evidence.facts, self.gates), engine["why"])
+        facts["summary"] += mention_unlooked(evidence.facts)
         return {**facts, "distillation": distillation(evidence.facts, self.gates)}

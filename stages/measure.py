@@ -15,7 +15,7 @@ from attar.pipeline import machine
 from attar.pipeline.errors import StageError
 from attar.pipeline.stage import Artifact, CodeName, Facts, Stage
 from attar.stages.artifacts import Answers, Engine, Evidence, Model, OnnxModel, Production, Weights
-from attar.stages.proof import ledger, statistics, stored, timing
+from attar.stages.proof import leak, ledger, statistics, stored, timing
 from attar.stages.proof.bench import Bench
 from attar.stages.proof.ledger import Answered
 from attar.stages.runtimes import runtime as runtimes
@@ -23,9 +23,10 @@ from attar.stages.runtimes import runtime as runtimes
 
 class Measure(Stage[Evidence]):
     """Facts: the ledger (``hops`` in the order of the chain, see ``ledger.entries`` and ``described``), ``task``, ``split``,
-    ``samples``, ``score_name``, ``classes``, ``kinds`` (of outputs), ``batch``, ``oacc`` (the teacher's score), ``control`` (its
-    score, or None), ``gain`` (of the student's score over the control's), ``speedup`` (of the engine over the reference, the
-    teacher and what is in production), ``machine``, ``timing``, ``lineage``.
+    ``samples``, ``score_name``, ``classes``, ``kinds`` (of outputs), ``leak`` (see
+    ``leak.find_near_duplicates``), ``batch``, ``oacc`` (the teacher's score), ``control`` (its score, or None), ``gain`` (of the
+    student's score over the control's), ``speedup`` (of the engine over the reference, the teacher and what is in production),
+    ``machine``, ``timing``, ``lineage``.
 
     ``hops.safetensors``: ``HOP.output.NAME`` [samples, ...], ``HOP.statistics`` [samples, k], ``HOP.seconds.BATCH`` [rounds]
     (entry i of all hops is from the same round), ``target.NAME``.
@@ -95,7 +96,8 @@ class Measure(Stage[Evidence]):
         inputs: dict[str, Artifact] = {**models, "answers": answers, "engine": engine}
         lineage = {name: {"key": each.key, "digest": each.digest} for name, each in inputs.items()}
         how |= {"gain": ledger.gain(of, proof), "speedup": speedup(times), "machine": machine.describe(), "lineage": lineage}
-        return {**self._about(task, len(bench.split)), **found(entries), **how}
+        leaked = leak.find_near_duplicates(task)
+        return {**self._about(task, len(bench.split)), "leak": leaked, **found(entries), **how}
 
     def _about(self, task: Task, samples: int) -> dict[str, Any]:
         return {

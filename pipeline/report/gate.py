@@ -19,6 +19,7 @@ BOUNDS = (
 NAMES = {
     "sound": "sound answers",
     "teacher_score": "score",
+    "leak": "test samples that are nearly training samples",
     "kdl": "KDL",
 }
 """Gates whose name in a recipe says too little, or that no recipe names."""

@@ -23,6 +23,8 @@ ALIKE: Sequence[Name] = ("score_drop", "correlation", "cosine", "agreement", "kd
 """The promises of one hop against another."""
 ALWAYS: Sequence[Name] = ("sound", "sizes")
 """What every hop is held to without being asked."""
+UNASKED: Sequence[Name] = (*ALWAYS, "leak")
+"""What is promised where nobody promises anything."""
 SEVERITY: Sequence[Decision] = ("failed", "undecided", "not run here")
 Hops = Mapping[str, Mapping[str, Any]]
 
@@ -82,6 +84,8 @@ class Gates(Promises):
     """The least score of the engine, whatever the teacher's is."""
     teacher_score: float | None = None
     """The least score of the teacher itself, so that a broken one cannot pass."""
+    leak: float = Field(0.01, ge=0, le=1)
+    """The largest share of test samples that may be near-duplicates of training samples; see ``stages.proof.leak``."""
     hops: HopGates = HopGates()
     """Of each conversion."""
     regression: RegressionGates = RegressionGates()
@@ -91,12 +95,32 @@ class Gates(Promises):
 def outcomes(ledger: Mapping[str, Any], gates: Gates) -> list[Outcome]:
     """Every gate, in the order of the hops. Raises StageError for a promise that this task's outputs cannot show."""
     hops = {hop["hop"]: hop for hop in ledger["hops"]}
-    found = [*floors(ledger, hops, gates), *soundness(ledger, hops), *cumulative(ledger, hops, gates)]
+    found = [*floors(ledger, hops, gates), *leaks(ledger, gates.leak), *soundness(ledger, hops), *cumulative(ledger, hops, gates)]
     found += [*conversions(ledger, hops, gates.hops), *speed(ledger, hops, gates)]
     if "production" in hops:
         found += alike(ledger, hops, "engine", "production", gates.regression, decides=True)
         found += sound(ledger, hops, "production", decides=False)
     return sorted(found, key=lambda outcome: HOPS.index(outcome.hop))
+
+
+def leaks(ledger: Mapping[str, Any], limit: float) -> Iterator[Outcome]:
+    """Of the data, so at the first hop. None where near-duplicates were not or could not be looked for."""
+    evidence = ledger.get("leak") or {"share": None}
+    if evidence["share"] is not None:
+        yield Outcome("leak", "teacher", "absolute", limit, evidence["share"], decides=True, note=name_pairs(evidence))
+
+
+def mention_unlooked(ledger: Mapping[str, Any]) -> str:
+    """Return the end of a summary that says why no near-duplicates were looked for; empty where they were."""
+    why = (ledger.get("leak") or {"why": None})["why"]
+    return f". Near-duplicates between test and training samples were not looked for: {why}" if why else ""
+
+
+def name_pairs(evidence: Mapping[str, Any]) -> str | None:
+    """Return how many there are, with examples; None where there are none."""
+    pairs = [f"test {each['test']} is nearly {each['split']} {each['sample']}" for each in evidence["examples"]]
+    more = ", ..." if evidence["found"] > len(pairs) else ""
+    return f"{evidence['found']} of {evidence['looked_at']}: {', '.join(pairs)}{more}" if pairs else None
 
 
 def ran(hops: Hops, *names: str) -> bool:
@@ -251,12 +275,12 @@ def reported(hop: str, broken: Sequence[Outcome], found: Sequence[Outcome]) -> O
 
 def kept(found: Sequence[Outcome]) -> str:
     """What was promised and is kept; and what was not promised, so that nobody takes it for proven."""
-    promised = [o for o in found if o.decides and o.against != "previous" and o.gate not in ALWAYS]
+    promised = [o for o in found if o.decides and o.against != "previous" and o.gate not in UNASKED]
     told = ", ".join(o.kept for o in promised)
     if any(o.against == "teacher" for o in promised):
         said = f"Every promise is kept: {told}"
     else:
         said = f"Nothing was promised of the engine against the teacher; kept is {told or 'what every conversion must keep'}"
-    if any(o.hop == "teacher" for o in promised):
+    if any(o.gate == "teacher_score" for o in promised):
         return said
     return f"{said}; nothing was promised of the teacher itself"

@@ -13,6 +13,7 @@ Decision = Literal["passed", "failed", "undecided", "not run here"]
 Name = Literal[
     "sound",
     "sizes",
+    "leak",
     "teacher_score",
     "score",
     "score_drop",
@@ -24,11 +25,15 @@ Name = Literal[
     "speedup",
 ]
 Against = Literal["teacher", "previous", "reference", "production", "absolute"]
-AT_MOST = {"score_drop", "kdl", "largest_difference", "sound", "sizes"}
-EXACT = {"sound", "sizes", "largest_difference"}
+AT_MOST = {"score_drop", "kdl", "largest_difference", "sound", "sizes", "leak"}
+EXACT = {"sound", "sizes", "leak", "largest_difference"}
 """Counts and a maximum over these very samples; the others are estimates and have bounds."""
 PROMISES = {"sound": "no NaN, no infinity, not constant", "sizes": "a sound answer at every promised size"}
-NAMES = {"sound": "samples without a usable answer", "sizes": "sizes without a sound answer"}
+NAMES = {
+    "sound": "samples without a usable answer",
+    "sizes": "sizes without a sound answer",
+    "leak": "share of test samples that are nearly training samples",
+}
 ROUNDING = 1e-12  # 0.9 - 0.875 is more than 0.025 in floating point; at the limit is inside
 
 

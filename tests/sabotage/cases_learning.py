@@ -23,16 +23,21 @@ def network(function: str) -> Inject:
 
 
 LEAKED = "in the train split too"
+NEARLY = "nearly training samples"
 OTHERS = "not this teacher's"
 DATA = (
     Case("Labels shuffled in training", run('task = "task.py:Shuffled"'), 3, "teacher", "teacher score"),
     Case("Labels of the test split one row late", run(evidence=LateLabels), 3, "teacher"),
     Case("A test split that leaks into training", run('task = "task.py:Leaking"'), 1, "teacher", LEAKED),
     Case("A test split that leaks into the student's training", run('student.task = "task.py:Leaking"'), 1, "student", LEAKED),
+    Case("A test split that leaks into training, a pixel changed", run('task = "task.py:LeakingPixel"'), 3, "teacher", NEARLY),
+    Case(
+        "A test split that leaks into training, with a little noise", run('task = "task.py:LeakingNoise"'), 3, "teacher", NEARLY
+    ),
     missed(
         "A test split that leaks into training, each image moved by a pixel",
         run('task = "task.py:LeakingMoved"'),
-        "samples are compared byte for byte, and these have other bytes",
+        "an image that was moved is as far from itself as from another one",
     ),
     Case("A split that comes in another order every time", run('task = "task.py:Unordered"'), 1, "teacher", "other samples"),
     Case("Augmentations that no seed decides", run('task = "task.py:Unseeded"'), 1, "teacher", "equal generators"),

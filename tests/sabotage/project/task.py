@@ -97,6 +97,35 @@ class LeakingMoved(Camera):
         return joined(split, moved) if name == "train" else split
 
 
+class LeakingPixel(Camera):
+    """A tenth of the training split are test images, a pixel of each changed."""
+
+    def split(self, name: SplitName) -> Split:
+        split = super().split(name)
+        leaked = super().split("test").take(np.arange(80))
+        return joined(split, Batch({"image": one_pixel(leaked.inputs["image"])}, leaked.targets)) if name == "train" else split
+
+
+class LeakingNoise(Camera):
+    """A tenth of the training split are test images with so much noise as JPEG leaves: each pixel is up to 4 of 255 off."""
+
+    def split(self, name: SplitName) -> Split:
+        split = super().split(name)
+        leaked = super().split("test").take(np.arange(80))
+        image = np.asarray(leaked.inputs["image"], np.int64)
+        image = (image + np.random.default_rng(1).integers(-4, 5, image.shape)).clip(0, 255).astype(np.uint8)
+        return joined(split, Batch({"image": image}, leaked.targets)) if name == "train" else split
+
+
+def one_pixel(images: Array) -> Array:
+    """Somewhere in each image, black where it was bright and white where it was dark."""
+    made, generator = np.array(images), np.random.default_rng(1)
+    rows, columns = generator.integers(0, 8, (2, len(made)))
+    pixels = made[np.arange(len(made)), 0, rows, columns]
+    made[np.arange(len(made)), 0, rows, columns] = np.where(pixels > 127, 0, 255)
+    return made
+
+
 def joined(split: Split, more: Batch) -> InMemory:
     batch = split.take(np.arange(len(split)))
     return InMemory(
