@@ -31,7 +31,7 @@ from attar.stages.calibrate import Calibrate
 from attar.stages.distill.stage import Distill
 from attar.stages.export import Export
 from attar.stages.label.stage import Label
-from attar.stages.learning.learn import Learn
+from attar.stages.learning.settings import TrainingSettings
 from attar.stages.optimize.stage import Optimize
 from attar.stages.optimize.tuning import tune
 from attar.stages.teach.stage import Teach
@@ -106,7 +106,7 @@ def of_student(folder: Path, seed: int, teacher: Weights, answers: Answers) -> M
         graph = made(OnnxModel, folder / form / "onnx", Export(exporter="torchscript"), weights=student)
         stretched(graph.file(), most, seed)
         ranges = made(Ranges, folder / form / "ranges", Calibrate(task=TASK), onnx=graph)
-        learning = Optimize(task=TASK, precision="int8", tuning_epochs=EPOCHS, seed=seed).learning(student)
+        learning = Optimize(task=TASK, precision="int8", tuning_epochs=EPOCHS, seed=seed).tuning_settings(student)
         for channels in (True, False):
             name = f"{form}, {'a scale a channel' if channels else 'a scale a weight'}"
             files = {"float": graph.file()} | tuned(folder / name, graph.file(), ranges, channels, answers, learning)
@@ -114,7 +114,9 @@ def of_student(folder: Path, seed: int, teacher: Weights, answers: Answers) -> M
     return found
 
 
-def tuned(folder: Path, source: Path, ranges: Ranges, channels: bool, answers: Answers, learning: Learn) -> dict[str, Path]:
+def tuned(
+    folder: Path, source: Path, ranges: Ranges, channels: bool, answers: Answers, learning: TrainingSettings
+) -> dict[str, Path]:
     """The graph in int8 before and after it is trained: that rung of the ladder alone."""
     (folder / "out").mkdir(parents=True)
     files, form = {name: folder / f"{name}.onnx" for name in ("int8", "tuned")}, Form(per_channel=channels)

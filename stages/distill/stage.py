@@ -8,20 +8,21 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from attar.pipeline.core.stage import Facts, StoredKey
+from attar.pipeline.core.stage import Facts, Stage, StoredKey
 from attar.stages.artifacts import Answers, Model, Weights
 from attar.stages.distill.choices import Beside, Kd
 from attar.stages.distill.feature_choices import AnyLoss
-from attar.stages.learning.learn import Learn
+from attar.stages.learning.settings import TrainingSettings
 
 
-class Distill(Learn):
+class Distill(TrainingSettings, Stage[Weights]):
     """Minimises ``L = lambda_kd * L_KD + (1 - lambda_kd) * L_other`` on the teacher's stored answers.
 
     Every epoch reads one recorded view, so that the teacher's answer belongs to exactly the input that the student sees
     (Beyer et al. 2022, arXiv:2106.05237).
     """
 
+    together: ClassVar[bool] = True
     follows: ClassVar[tuple[str, ...]] = (
         "attar.models.sample_order:find_places",
         "attar.models.rows:join_rows",
@@ -55,11 +56,13 @@ class Distill(Learn):
         return {**fit(self, out, "student", objective, views, answers, warm), "started_from": warm.facts}
 
 
-class Control(Learn):
+class Control(TrainingSettings, Stage[Weights]):
     """The student's network on the labels alone, as one trains it who has no teacher: what the teacher is worth.
 
     As many epochs as the student; where there is a transfer split these are shorter, for it has nothing to learn from there.
     """
+
+    together: ClassVar[bool] = True
 
     enabled: bool = False
     """Whether it is trained at all."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from attar.engines.runtimes.torch import build
 from attar.pipeline.core.errors import StageError
 from attar.stages.artifacts import Weights
-from attar.stages.learning.learn import Learn
+from attar.stages.learning.settings import TrainingSettings
 
 
 class Warm:
@@ -21,7 +21,7 @@ class Warm:
     (a line for each tensor of the network that did not fit).
     """
 
-    def __init__(self, settings: Learn, weights: Weights) -> None:
+    def __init__(self, settings: TrainingSettings, weights: Weights) -> None:
         self.settings, self.weights = settings, weights
         self.facts: dict[str, Any] = {}
 

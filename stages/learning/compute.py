@@ -23,7 +23,7 @@ from attar.engines.runtimes.torch import device_of
 from attar.models.views import Seen
 from attar.pipeline import team
 from attar.pipeline.core.errors import StageError
-from attar.stages.learning.learn import Learn
+from attar.stages.learning.settings import TrainingSettings
 
 MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 """Our names of precisions, and accelerate's."""
@@ -112,7 +112,7 @@ class Compute:
 
 
 @contextmanager
-def computing(settings: Learn, module: nn.Module, what: str, batch: int) -> Iterator[Compute]:
+def computing(settings: TrainingSettings, module: nn.Module, what: str, batch: int) -> Iterator[Compute]:
     """For a training of ``module`` with steps of ``batch`` samples. Raises StageError for what this machine cannot do."""
     device = device_of(settings.device)
     precision = precision_of(settings, module, device)
@@ -139,7 +139,7 @@ def computing(settings: Learn, module: nn.Module, what: str, batch: int) -> Iter
         AcceleratorState._reset_state(reset_partial_state=True)  # the next training may have another device or precision
 
 
-def precision_of(settings: Learn, module: nn.Module, device: torch.device) -> str:
+def precision_of(settings: TrainingSettings, module: nn.Module, device: torch.device) -> str:
     """Raises StageError for fp16 where there is no CUDA device: elsewhere it is slower than fp32 or missing."""
     if settings.precision == "fp16" and device.type != "cuda":
         raise StageError(f"precision = 'fp16' needs a CUDA device, this is the {device.type}; set precision to 'bf16' or 'fp32'")

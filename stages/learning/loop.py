@@ -19,8 +19,8 @@ from attar.pipeline.core.stage import Facts, scratch
 from attar.stages.artifacts import Answers
 from attar.stages.learning import checkpoint
 from attar.stages.learning.compute import computing
-from attar.stages.learning.learn import Learn
 from attar.stages.learning.objective import Objective
+from attar.stages.learning.settings import TrainingSettings
 from attar.stages.learning.training import Training, Views
 from attar.stages.learning.validation import Validation
 
@@ -49,7 +49,7 @@ class Recorded:
 
 
 def fit(
-    settings: Learn,
+    settings: TrainingSettings,
     out: Path,
     what: str,
     objective: Objective,
@@ -82,7 +82,7 @@ def fit(
     return finish(out, built, settings, training.facts() | ({} if oacc is None else {"oacc": oacc}))
 
 
-def adopt(settings: Learn, module: nn.Module, out: Path) -> Facts:
+def adopt(settings: TrainingSettings, module: nn.Module, out: Path) -> Facts:
     """A network with weights from elsewhere: checked against the task, measured on validation, kept."""
     task = load_task(settings.task)
     task_check.check(task)
@@ -91,7 +91,7 @@ def adopt(settings: Learn, module: nn.Module, out: Path) -> Facts:
     return finish(out, module, settings, {"score": measured["score"], "history": [], "best_epoch": 0, "precision": "fp32"})
 
 
-def finish(out: Path, module: nn.Module, settings: Learn, found: dict[str, Any]) -> Facts:
+def finish(out: Path, module: nn.Module, settings: TrainingSettings, found: dict[str, Any]) -> Facts:
     if team.current().leads:
         save_file(checkpoint.copied(module.state_dict()), out / "weights.safetensors")
     return {

@@ -24,9 +24,9 @@ from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import advance
 from attar.stages.learning import checkpoint
 from attar.stages.learning.compute import Compute
-from attar.stages.learning.learn import Learn
 from attar.stages.learning.objective import Objective
 from attar.stages.learning.schedule import SCHEDULES
+from attar.stages.learning.settings import TrainingSettings
 from attar.stages.learning.validation import Validation
 
 CHECKPOINT_SECONDS = 60.0
@@ -45,7 +45,7 @@ class Views(Protocol):
 class Training:
     """Every process of a team holds one; they do the same steps on other samples, and rank 0 measures and writes."""
 
-    settings: Learn
+    settings: TrainingSettings
     task: Task
     module: nn.Module
     objective: Objective

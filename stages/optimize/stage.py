@@ -19,7 +19,7 @@ from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import advance
 from attar.pipeline.core.stage import CodeName, Device, Facts, Stage, scratch
 from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
-from attar.stages.learning.learn import Learn
+from attar.stages.learning.settings import TrainingSettings
 from attar.stages.optimize import fp16
 from attar.stages.optimize.fidelity import correlation
 from attar.stages.optimize.ladder import best, climb
@@ -201,13 +201,16 @@ class Optimize(Stage[OnnxModel]):
         def tuned(quantized: Path, floats: Path) -> dict[str, Any]:
             from attar.stages.optimize.tuning import tune
 
-            return tune(source, quantized, floats, answers, self.learning(student), out, self.form.levels)
+            return tune(source, quantized, floats, answers, self.tuning_settings(student), out, self.form.levels)
 
         return Int8(source, calibration, self.form, task, tuned if self.tuning_epochs else None)
 
-    def learning(self, student: Weights) -> Learn:
-        """In fp32, because what is rounded to int8 must not be rounded before; nothing pulls the weights to zero."""
-        return Learn(
+    def tuning_settings(self, student: Weights) -> TrainingSettings:
+        """Return the settings of the distillation of the quantized graph.
+
+        It computes in fp32, because bf16 would round before int8 does. Weights do not decay.
+        """
+        return TrainingSettings(
             task=self.task,
             network=student.facts["network"],
             options=student.facts["options"],

@@ -18,13 +18,13 @@ from attar.pipeline.core.stage import scratch
 from attar.stages.artifacts import Answers
 from attar.stages.distill.choices import Cosine, Kd, LogitPearson, Loss, Mse
 from attar.stages.distill.objective import Distillation
-from attar.stages.learning.learn import Learn
 from attar.stages.learning.loop import Recorded, fit
+from attar.stages.learning.settings import TrainingSettings
 from attar.stages.optimize.quantized import TRAINED, QuantizedNetwork
 
 
 def tune(
-    source: Path, quantized: Path, target: Path, answers: Answers, settings: Learn, out: Path, levels: int = LEVELS[8]
+    source: Path, quantized: Path, target: Path, answers: Answers, settings: TrainingSettings, out: Path, levels: int = LEVELS[8]
 ) -> dict[str, Any]:
     """Train the weights of ``source`` as ``quantized`` rounds them; write the float graph with the new ones to ``target``.
 

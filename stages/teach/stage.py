@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from attar.models.task import load_task
 from attar.pipeline.core import names
-from attar.pipeline.core.stage import Artifact, CodeName, DataFile, DataFiles, DataFolder, Facts
+from attar.pipeline.core.stage import CodeName, DataFile, DataFiles, DataFolder, Facts, Stage
 from attar.stages.artifacts import Model
-from attar.stages.learning.learn import Learn
+from attar.stages.learning.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,8 +22,10 @@ HEAD = "attar.models.networks.huggingface:classifier"
 OPAQUE = "attar.stages.teach.opaque:adopt"
 
 
-class Teach(Learn):
+class Teach(TrainingSettings, Stage[Model]):
     """Trains ``network`` on the labels, or adopts what was trained elsewhere and only measures it. See docs/teachers.md."""
+
+    together: ClassVar[bool] = True
 
     network: CodeName = ""
     """As everywhere; of a Hugging Face folder the classifier where nothing is said; not for an ONNX file."""
@@ -37,10 +39,6 @@ class Teach(Learn):
     """Train ``weights`` or the folder's weights further, instead of taking them as they are."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """The share of the target that all classes get alike (Szegedy et al. 2016, arXiv:1512.00567, section 7)."""
-
-    @classmethod
-    def makes(cls) -> type[Artifact]:
-        return Model
 
     @model_validator(mode="before")
     @classmethod

@@ -26,7 +26,7 @@ from attar.proof.metrics import compare
 from attar.serving.window import Window
 from attar.stages.artifacts import Answers, OnnxModel, Ranges
 from attar.stages.label.stage import Label
-from attar.stages.learning.learn import Learn
+from attar.stages.learning.settings import TrainingSettings
 from attar.stages.optimize import fp16
 from attar.stages.optimize.tuning import tune
 from attar.stages.teach.stage import Teach
@@ -167,7 +167,7 @@ def test_a_graph_with_a_softmax_is_tuned_without_it(
         source = ended(digits_onnx, tmp_path / "ended.onnx") if likely else digits_onnx.file()
         reach = {**ranges, "logits.logits": ranges["logits"]}
         int8.quantize(source, tmp_path / f"{name}.onnx", reach, int8.Form(per_channel=False))
-        learn = Learn(**{**LEARN_SETTINGS, "task": task, "epochs": 1, "device": "cpu"})
+        learn = TrainingSettings(**{**LEARN_SETTINGS, "task": task, "epochs": 1, "device": "cpu"})
         (out := tmp_path / name / "out").mkdir(parents=True)
         of_task = replace(own_answers, facts={**own_answers.facts, "task": task})  # its logits are logarithms of both
         entry = tune(source, tmp_path / f"{name}.onnx", tmp_path / "tuned.onnx", of_task, learn, out)["history"][0]

@@ -18,7 +18,7 @@ from attar.models.task import load_task
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import listening
 from attar.stages.artifacts import Answers, OnnxModel, Ranges
-from attar.stages.learning.learn import Learn
+from attar.stages.learning.settings import TrainingSettings
 from attar.stages.optimize.fidelity import correlation
 from attar.stages.optimize.quantized import QuantizedNetwork
 from attar.stages.optimize.tuning import losses, tune
@@ -55,7 +55,7 @@ def test_tuning_gives_back_what_int8_lost(
     model, ranges = hard
     task, floats = load_task(smoke.DIGITS), tmp_path / "tuned.onnx"
     before = quantize(tmp_path, "before.onnx", model.file(), ranges, bits)
-    found = tune(model.file(), before, floats, own_answers, Learn(**LEARN_SETTINGS), new(tmp_path, "slot"), LEVELS[bits])
+    found = tune(model.file(), before, floats, own_answers, TrainingSettings(**LEARN_SETTINGS), new(tmp_path, "slot"), LEVELS[bits])
     after = quantize(tmp_path, "after.onnx", floats, ranges, bits)
     assert correlation(model.file(), task, own_answers) > 0.9999
     lost, left = (1 - correlation(file, task, own_answers) for file in (before, after))
@@ -82,7 +82,7 @@ def test_an_interrupted_tuning_ends_in_the_same_bytes(
 ) -> None:
     model, ranges = hard
     before = quantize(tmp_path, "before.onnx", model.file(), ranges)
-    settings = Learn(**LEARN_SETTINGS | {"device": "cpu"})
+    settings = TrainingSettings(**LEARN_SETTINGS | {"device": "cpu"})
     whole = tune(model.file(), before, tmp_path / "whole.onnx", own_answers, settings, new(tmp_path, "whole"))
     with pytest.raises(InterruptError), listening(interrupt_at(STEPS + 5)):
         tune(model.file(), before, tmp_path / "broken.onnx", own_answers, settings, new(tmp_path, "broken"))
@@ -105,4 +105,4 @@ def test_a_graph_without_weights_has_nothing_to_learn(tmp_path: Path) -> None:
     onnx.save(onnx.parser.parse_model(text), tmp_path / "float.onnx")
     source, out = tmp_path / "float.onnx", new(tmp_path, "slot")
     with pytest.raises(StageError, match="none of its weights is read by Conv, Gemm, MatMul itself; set tuning_epochs = 0"):
-        tune(source, source, tmp_path / "tuned.onnx", smoke.UNASKED, Learn(**LEARN_SETTINGS), out)
+        tune(source, source, tmp_path / "tuned.onnx", smoke.UNASKED, TrainingSettings(**LEARN_SETTINGS), out)

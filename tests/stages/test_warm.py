@@ -16,7 +16,7 @@ from attar.stages.artifacts import Answers, Weights
 from attar.stages.distill.stage import Control, Distill
 from attar.stages.distill.warm import Warm, fitting
 from attar.stages.label.stage import Label
-from attar.stages.learning.learn import Learn
+from attar.stages.learning.settings import TrainingSettings
 from tests.support import tiny
 from tests.support.smoke import DIGITS, NOBODY, RESIDUAL, artifact, weights
 from tests.support.training import make_out
@@ -24,7 +24,7 @@ from tests.support.training import make_out
 RESNET = "attar.models.networks.resnet:resnet"
 
 
-def settings(network: str = RESIDUAL, **options: Any) -> Learn:
+def settings(network: str = RESIDUAL, **options: Any) -> TrainingSettings:
     return Distill(task=DIGITS, network=network, options=options)
 
 

@@ -1,22 +1,21 @@
-"""Learn: what every stage that trains a network lets a recipe set."""
+"""The settings of a training, shared by all stages that train a network."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from attar.pipeline.core.stage import CodeName, Device, Named, Stage
-from attar.stages.artifacts import Weights
+from attar.pipeline.core.stage import CodeName, Device, Named
 
 Option = bool | int | float | str
 
 
-class Learn(Stage[Weights]):
-    """Settings of one training: which network, for how long, and how."""
+class TrainingSettings(BaseModel):
+    """Which network is trained, for how long, and how."""
 
-    together: ClassVar[bool] = True
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     task: CodeName
     """The recipe's; a teacher's section may name another, which differs in what is read alone (see docs/teachers.md)."""
