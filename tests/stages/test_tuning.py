@@ -55,7 +55,9 @@ def test_tuning_gives_back_what_int8_lost(
     model, ranges = hard
     task, floats = load_task(smoke.DIGITS), tmp_path / "tuned.onnx"
     before = quantize(tmp_path, "before.onnx", model.file(), ranges, bits)
-    found = tune(model.file(), before, floats, own_answers, TrainingSettings(**LEARN_SETTINGS), new(tmp_path, "slot"), LEVELS[bits])
+    found = tune(
+        model.file(), before, floats, own_answers, TrainingSettings(**LEARN_SETTINGS), new(tmp_path, "slot"), LEVELS[bits]
+    )
     after = quantize(tmp_path, "after.onnx", floats, ranges, bits)
     assert correlation(model.file(), task, own_answers) > 0.9999
     lost, left = (1 - correlation(file, task, own_answers) for file in (before, after))
