@@ -23,9 +23,9 @@ from attar.pipeline.core.progress import listening
 from attar.stages.artifacts import Weights
 from attar.stages.measure.bench import Bench
 from attar.stages.teach.stage import Teach
-from tests.stages.test_label import label
-from tests.stages.test_learn import new
+from tests.support.labelling import label_with
 from tests.support.smoke import DIGITS, weights
+from tests.support.training import make_out
 
 SLOW = "tests.stages.test_slow_teacher:Slow"
 TRAIN, OTHERS = 1197, 300
@@ -64,20 +64,20 @@ def teacher(tmp_path: Path) -> Weights:
 
 
 def test_labelling_moves_within_a_shard(tmp_path: Path, teacher: Weights) -> None:
-    out = new(tmp_path)
+    out = make_out(tmp_path)
     with recorded() as seen:
-        label(teacher, out)
+        label_with(teacher, out)
     check_steps(seen, "answers", 2 * TRAIN + 2 * OTHERS, PIECE)
     shutil.rmtree(out)
     out.mkdir()
     with recorded() as again:  # all of it is kept
-        label(teacher, out)
+        label_with(teacher, out)
     assert again == []
 
 
 def test_adopting_moves_by_samples(tmp_path: Path, teacher: Weights) -> None:
     with recorded() as seen:
-        Teach(task=DIGITS, network=SLOW, weights=teacher.root / "weights.safetensors").run(new(tmp_path))
+        Teach(task=DIGITS, network=SLOW, weights=teacher.root / "weights.safetensors").run(make_out(tmp_path))
     check_steps(seen, "teacher", OTHERS, PIECE)
 
 
@@ -95,7 +95,7 @@ def test_a_log_has_a_line_now_and_then(tmp_path: Path, monkeypatch: pytest.Monke
     view = console.View(Console(file=written, width=200), None)
     slow = weights(tmp_path / "slow", SLOW, DIGITS, seconds=0.001)
     with listening(view.advance):
-        label(slow, new(tmp_path), views=1)
+        label_with(slow, make_out(tmp_path), views=1)
     lines = written.getvalue().splitlines()
     assert len(lines) >= TRAIN // PIECE
     assert re.fullmatch(r" +answers: \d+ of 1797  train view 0  ETA 0:00:\d\d", lines[1])
