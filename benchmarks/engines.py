@@ -33,7 +33,7 @@ from attar.stages.artifacts import Answers
 from benchmarks.engines_figure import draw
 from benchmarks.engines_report import goals, table
 from benchmarks.peers.contenders import BATCHES, CANDIDATES, FLOAT, PEERS, Given
-from benchmarks.peers.environments import NNCF, OLIVE, OURS, STOCK, Environment, Missing, versions
+from benchmarks.peers.environments import NNCF, OLIVE, OURS, STOCK, Environment, UnavailableError, versions
 from benchmarks.peers.field import Field, Row, opened
 
 LOST = 0.002
@@ -119,7 +119,7 @@ ENVIRONMENTS = {"attar": OURS, "Olive": OLIVE, "ONNX Runtime": STOCK, "NNCF and 
 def versions_of(environment: Environment, given: Given) -> Mapping[str, str]:
     try:
         return versions(environment, given.cache)
-    except Missing as error:
+    except UnavailableError as error:
         return {"not installed": str(error)}
 
 

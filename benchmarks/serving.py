@@ -28,7 +28,7 @@ from attar.models.task import Arrays
 from attar.pipeline.keys import machine
 from attar.proof.timing import load_average
 from attar.serving.load.load import SHARE, Outcome
-from benchmarks.peers.environments import OURS, Missing, python, versions
+from benchmarks.peers.environments import OURS, UnavailableError, python, versions
 from benchmarks.peers.process import environ
 from benchmarks.peers.servers import ATTAR, PEERS, Running, checked
 from benchmarks.serving_report import CONNECTIONS, MANY, PEAK, Case, Found, draw, goals, table
@@ -51,7 +51,7 @@ def opened(chosen: argparse.Namespace, path: Path, requests: Arrays, found: Foun
             stack.enter_context(running)
             for form in peer.forms:
                 checked(running, requests, form)
-        except Missing as error:
+        except UnavailableError as error:
             found.missing[peer.name] = str(error)
             continue
         found.ready[peer.name], found.memory[peer.name] = running.ready, running.resident()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attar.bundle.manifest import Manifest
 from attar.models.task import Array, Arrays
-from attar.pipeline.core.errors import AttarError, did_you_mean
+from attar.pipeline.core.errors import AttarError, suggest_name
 
 
 def accept(manifest: Manifest, inputs: Arrays) -> None:
@@ -28,7 +28,7 @@ def find_outside(array: Array, high: int | None) -> int | None:
 def dynamic_sizes(manifest: Manifest, inputs: Arrays) -> dict[str, int]:
     """The sizes of the named axes. Raises AttarError for a name, dtype or shape that is not declared."""
     for name in inputs.keys() ^ manifest.inputs.keys():
-        problem = "is missing" if name in manifest.inputs else f"is not an input; {did_you_mean(name, manifest.inputs)}"
+        problem = "is missing" if name in manifest.inputs else f"is not an input; {suggest_name(name, manifest.inputs)}"
         raise AttarError(f"{manifest.name}: {name!r} {problem}")
     sizes: dict[str, int] = {}
     for name, tensor in manifest.inputs.items():

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from attar.pipeline.core.errors import Unfit
+from attar.pipeline.core.errors import InvalidBundleError
 
 SUMS = "SHA256SUMS"
 SIGNATURE = "SHA256SUMS.sig"
@@ -53,7 +53,8 @@ def seal(bundle: Path) -> None:
 
 
 def verify(bundle: Path, seal: Seal, take: Callable[[str], str] | None = None) -> None:
-    """Raises Unfit, naming each file that is not as it was sealed; under a trusted key also those that a store wrote.
+    """Raises InvalidBundleError, naming each file that is not as it was sealed; under a trusted
+    key also those that a store wrote.
 
     ``take``: returns the digest of a file by its name, once for each; ``sha256`` unless given.
     """
@@ -67,24 +68,26 @@ def verify(bundle: Path, seal: Seal, take: Callable[[str], str] | None = None) -
         *(f"{name} is {NO_FILE}" for name, digest in listed.items() if digest == NO_FILE),
     ]
     if wrong:
-        raise Unfit(f"{bundle} is not as it was packaged: {'; '.join(wrong)}. {DELIVERED if unsigned else AGAIN}")
+        raise InvalidBundleError(f"{bundle} is not as it was packaged: {'; '.join(wrong)}. {DELIVERED if unsigned else AGAIN}")
 
 
 def read(bundle: Path) -> Seal:
-    """Raises Unfit for a folder without the list, or with one that is none, a link, or of two minds."""
+    """Raises InvalidBundleError for a folder without the list, or with one that is none, a link, or of two minds."""
     path = bundle / SUMS
     if path.is_symlink():
-        raise Unfit(f"{path} is a link, to what anybody may change; copy the file itself into the bundle")
+        raise InvalidBundleError(f"{path} is a link, to what anybody may change; copy the file itself into the bundle")
     if not path.is_file():
-        raise Unfit(f"{path} is missing: not a bundle, or not a whole one; bundles are written by `attar package`")
+        raise InvalidBundleError(f"{path} is missing: not a bundle, or not a whole one; bundles are written by `attar package`")
     content = path.read_bytes()
     try:
         pairs = [line.split("  ", 1) for line in content.decode().splitlines()]
         sums = {name: digest for digest, name in pairs}
     except ValueError as error:
-        raise Unfit(f"{path} was changed: it is no list of SHA-256 sums ({error})") from error
+        raise InvalidBundleError(f"{path} was changed: it is no list of SHA-256 sums ({error})") from error
     if len(sums) != len(pairs):
-        raise Unfit(f"{path} was changed: it names {len(sums)} files in {len(pairs)} lines; copy it again, or package it again")
+        raise InvalidBundleError(
+            f"{path} was changed: it names {len(sums)} files in {len(pairs)} lines; copy it again, or package it again"
+        )
     return Seal(content, sums, signature(bundle))
 
 

@@ -6,36 +6,38 @@ from attar.bundle.fitness import unfit
 from attar.bundle.manifest import Needs
 from attar.engines.runtimes import runtime as runtimes
 from attar.engines.runtimes.runtime import Asked
-from attar.pipeline.core.errors import Unfit
+from attar.pipeline.core.errors import InvalidBundleError
 
 INDIFFERENT = {"cores"}
 """What the runtime records about a machine and an engine does without."""
 
 
 def check_machine(needs: Needs) -> None:
-    """Raises Unfit when the engine was built for another runtime or machine than is here."""
+    """Raises InvalidBundleError when the engine was built for another runtime or machine than is here."""
     with unfit(f"the engine needs {needs.runtime} {needs.version}"):
         environment = runtimes.load(needs.runtime).environment()
     version, here = environment.version, environment.machine
     if version.split(".")[:2] != (needs.version or "").split(".")[:2]:
-        raise Unfit(f"the engine was built by {needs.runtime} {needs.version}, here is {version}; install that, or build it here")
+        raise InvalidBundleError(
+            f"the engine was built by {needs.runtime} {needs.version}, here is {version}; install that, or build it here"
+        )
     other = [
         f"{name} {needs.machine.get(name)}, here {here[name]}"
         for name in here
         if name not in INDIFFERENT and needs.machine.get(name) != here[name]
     ]
     if other:
-        raise Unfit(f"the engine was built on another machine: {'; '.join(other)}. Build it on this one")
+        raise InvalidBundleError(f"the engine was built on another machine: {'; '.join(other)}. Build it on this one")
 
 
 def check_runnable(needs: Needs) -> None:
-    """Raises Unfit where this machine lacks what the engine runs on; nothing is loaded."""
+    """Raises InvalidBundleError where this machine lacks what the engine runs on; nothing is loaded."""
     runtime, asked = runtimes.load(needs.runtime), asked_of(needs)
     problem = f"the engine of {runtime.title} cannot run here"
     with unfit(problem):
         runtime.check_available(asked)
     if missing := runtime.unrunnable(asked):
-        raise Unfit(f"{problem}: {missing}")
+        raise InvalidBundleError(f"{problem}: {missing}")
 
 
 def native_refusal(needs: Needs) -> str | None:

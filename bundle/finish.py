@@ -25,7 +25,7 @@ from attar.bundle.verified import placed, read_manifest
 from attar.engines.runtimes import runtime as runtimes
 from attar.engines.runtimes.runtime import Runtime
 from attar.models.task import Array, Arrays, Output, Split, SplitName, Task, Tensor
-from attar.pipeline.core.errors import Missing, RecipeError, StageError, StoreError, Unfit
+from attar.pipeline.core.errors import InvalidBundleError, MissingDependencyError, RecipeError, StageError, StoreError
 from attar.pipeline.core.stage import Facts
 from attar.pipeline.keys import machine
 
@@ -36,7 +36,8 @@ def finish(path: str | Path, out: str | Path, trusted: Path | None = None) -> Fa
     The engine answers the golden requests as its graph does (see ``Runtime.tolerances``); no gate is measured. ``trusted``: keys
     one of which must have signed the bundle; what is written is another one, and not signed.
 
-    Raises Unfit for a bundle that is not whole, where this machine cannot build or run the engine, and where that answers
+    Raises InvalidBundleError for a bundle that is not whole, where this machine cannot build or
+    run the engine, and where that answers
     otherwise; RecipeError for a bundle that has its engine, and for a folder that holds something. Nothing is written then.
     """
     bundle = Path(path)
@@ -50,7 +51,7 @@ def finish(path: str | Path, out: str | Path, trusted: Path | None = None) -> Fa
 
 
 def able(bundle: Path, manifest: Manifest) -> Runtime:
-    """The runtime of its engine. Raises Unfit, with what is missing, where it cannot run here."""
+    """The runtime of its engine. Raises InvalidBundleError, with what is missing, where it cannot run here."""
     needs = manifest.engine
     with unfit(f"{bundle} cannot be finished here"):
         runtime = runtimes.load(needs.runtime)
@@ -58,7 +59,9 @@ def able(bundle: Path, manifest: Manifest) -> Runtime:
         asked = asked_of(needs)
         missing = runtime.unbuildable(asked) or runtime.unrunnable(asked)
     if missing:
-        raise Unfit(f"{bundle} cannot be finished here: {missing}; run `attar finish` on a machine that can run {runtime.title}")
+        raise InvalidBundleError(
+            f"{bundle} cannot be finished here: {missing}; run `attar finish` on a machine that can run {runtime.title}"
+        )
     return runtime
 
 
@@ -122,8 +125,8 @@ def build(folder: Path, manifest: Manifest, runtime: Runtime) -> None:
     try:
         for name in manifest.graphs:
             runtime.build(folder / "graphs" / f"{name}.onnx", place / f"{name}{runtime.suffix}", task, asked)
-    except (StageError, Missing) as error:
-        raise Unfit(f"the engine cannot be built here: {error}") from error
+    except (StageError, MissingDependencyError) as error:
+        raise InvalidBundleError(f"the engine cannot be built here: {error}") from error
 
 
 def answered(folder: Path, manifest: Manifest) -> dict[str, Array]:

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from attar.pipeline.core.errors import Missing, Unfit
+from attar.pipeline.core.errors import InvalidBundleError, MissingDependencyError
 
 AGAIN = "Copy it again, or package it again"
 
 
 @contextmanager
 def unfit(what: str) -> Iterator[None]:
-    """Raises Unfit, with ``what`` and the reason, for everything that fails inside; run only what the bundle decides in it."""
+    """Raises InvalidBundleError, with ``what`` and the reason, for everything that fails inside;
+    run only what the bundle decides in it."""
     try:
         yield
-    except Unfit:
+    except InvalidBundleError:
         raise
-    except Missing as error:
-        raise Unfit(f"{what}: {error}") from error  # the bundle itself may well be sound
+    except MissingDependencyError as error:
+        raise InvalidBundleError(f"{what}: {error}") from error  # the bundle itself may well be sound
     except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__
-        raise Unfit(f"{what}: {said}. {AGAIN}") from error
+        raise InvalidBundleError(f"{what}: {said}. {AGAIN}") from error

@@ -12,40 +12,45 @@ from attar.bundle.fitness import AGAIN, unfit
 from attar.bundle.manifest import Manifest, Needs, Output
 from attar.engines.runtimes.runtime import load
 from attar.models.task import Array, Arrays
-from attar.pipeline.core.errors import Unfit
+from attar.pipeline.core.errors import InvalidBundleError
 
 FILE = "golden.safetensors"
 
 
 def read(bundle: Path, manifest: Manifest) -> dict[str, Array]:
-    """``raw.INPUT`` and the answers that the manifest names, each with a row a request. Raises Unfit for anything else."""
+    """``raw.INPUT`` and the answers that the manifest names, each with a row a request. Raises
+    InvalidBundleError for anything else."""
     path = bundle / FILE
     with unfit(f"{path} cannot be read"):
         tensors = ragged.decoded(load_file(path))
     if wrong := problem(tensors, manifest):
-        raise Unfit(f"{path} is not what the manifest says: {wrong}. {AGAIN}")
+        raise InvalidBundleError(f"{path} is not what the manifest says: {wrong}. {AGAIN}")
     return tensors
 
 
 def check_finished(bundle: Path, manifest: Manifest) -> None:
-    """Raises Unfit where the engine's answers are not as close to its graph's as the bundle says, or as its precision needs."""
+    """Raises InvalidBundleError where the engine's answers are not as close to its graph's as the
+    bundle says, or as its precision needs."""
     distance = proven(bundle, manifest.engine, read(bundle, manifest))
     said = manifest.finished and manifest.finished.largest_difference
     if distance != said:
-        raise Unfit(f"{bundle} says that its engine is off by {said} of its graph, its answers say {distance}. {AGAIN}")
+        raise InvalidBundleError(
+            f"{bundle} says that its engine is off by {said} of its graph, its answers say {distance}. {AGAIN}"
+        )
 
 
 def within(needs: Needs) -> float:
-    """How far an engine may be from its graph. Raises Unfit for a runtime that is none."""
+    """How far an engine may be from its graph. Raises InvalidBundleError for a runtime that is none."""
     with unfit(f"the engine needs {needs.runtime}"):
         return load(needs.runtime).tolerance(needs.precision)
 
 
 def proven(bundle: Path, needs: Needs, tensors: Arrays) -> float:
-    """How far the engine's answers are from its graph's. Raises Unfit where that is more than its precision explains."""
+    """How far the engine's answers are from its graph's. Raises InvalidBundleError where that is
+    more than its precision explains."""
     distance, allowed = max(apart(tensors).values()), within(needs)
     if not distance <= allowed:
-        raise Unfit(
+        raise InvalidBundleError(
             f"{bundle}: its engine answers otherwise than the graph that it was built from: off by {distance:.2g} of their "
             f"magnitude, allowed for {needs.precision} {allowed:g}"
         )

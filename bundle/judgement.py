@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from attar.bundle.fitness import AGAIN
 from attar.bundle.part import Part
-from attar.pipeline.core.errors import Unfit
+from attar.pipeline.core.errors import InvalidBundleError
 from attar.proof.gates import ALWAYS, GATED, overall
 from attar.proof.ledger import PREVIOUS
 from attar.proof.outcome import EXACT, Against, Decision, Name, Outcome
@@ -95,17 +95,18 @@ def gated(gates: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def check_fit(bundle: Path, found: Judgement, *, finished: bool) -> None:
-    """Raises Unfit unless the verdict is ``passed``, follows from the gates, and some gate holds what is shipped to the teacher.
+    """Raises InvalidBundleError unless the verdict is ``passed``, follows from the gates, and some
+    gate holds what is shipped to the teacher.
 
     One that is ``not run here`` will do where the bundle was ``finished``: then every gate of what was run is passed, those of
     the engine's graph against the teacher among them, and the engine answers as its graph does.
     """
     if found.verdict != "passed" and not (finished and found.verdict == "not run here"):
-        raise Unfit(f"{bundle} was never passed: its verdict is {found.verdict!r}; only passed bundles are served")
+        raise InvalidBundleError(f"{bundle} was never passed: its verdict is {found.verdict!r}; only passed bundles are served")
     if wrong := list(contradictions(found)):
-        raise Unfit(f"the verdict of {bundle} contradicts itself: {'; '.join(wrong)}. {AGAIN}")
+        raise InvalidBundleError(f"the verdict of {bundle} contradicts itself: {'; '.join(wrong)}. {AGAIN}")
     if not found.gated:
-        raise Unfit(
+        raise InvalidBundleError(
             f"{bundle} is ungated: none of its {len(found.gates)} gates holds the engine to the teacher; "
             "promise score_drop, correlation, cosine, agreement or kdl in [gates] and package it again"
         )

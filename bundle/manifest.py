@@ -13,7 +13,7 @@ from attar.bundle.part import Part
 from attar.bundle.steps import outside
 from attar.models.preprocess.known import KnownStep
 from attar.models.task import Kind
-from attar.pipeline.core.errors import did_you_mean
+from attar.pipeline.core.errors import suggest_name
 
 Size = Annotated[int, Field(ge=1)]
 Axis = Size | Annotated[str, Field(min_length=1)]
@@ -36,7 +36,7 @@ class Tensor(Part):
     @classmethod
     def _is_known(cls, dtype: str) -> str:
         if dtype not in DTYPES:
-            raise ValueError(f"{dtype!r} is no dtype of a tensor; {did_you_mean(dtype, DTYPES)}")
+            raise ValueError(f"{dtype!r} is no dtype of a tensor; {suggest_name(dtype, DTYPES)}")
         return dtype
 
 

@@ -36,7 +36,7 @@ from attar.engines.graphs.placement import PLACEMENTS, SYMMETRIC
 from attar.engines.runtimes import runtime as runtimes
 from attar.models import preprocess
 from attar.models.task import Array, Arrays, Predict, Predictor
-from attar.pipeline.core.errors import AttarError, RecipeError, Unfit
+from attar.pipeline.core.errors import AttarError, InvalidBundleError, RecipeError
 from attar.pipeline.core.stage import Facts
 
 LOADED = "loaded"
@@ -80,7 +80,7 @@ def open_bundle(
     """Check the bundle and open its engine. ``threads``: as many as it was built for, unless given.
 
     ``trusted``: a file of public keys in PEM, one of which must have signed the bundle. ``allow_native``: load an engine that is
-    native code without it, see ``Runtime.native_content``. Raises Unfit, and AttarError for less than one thread.
+    native code without it, see ``Runtime.native_content``. Raises InvalidBundleError, and AttarError for less than one thread.
     """
     if threads is not None and threads < 1:
         raise AttarError(f"{path} cannot be opened on {threads} threads; give 1 or more, or none for as many as it was built for")
@@ -94,7 +94,7 @@ def open_bundle(
 
 def check(path: str | Path, trusted: Path | None = None, *, allow_native: bool = False) -> Facts:
     """Files, verdict, machine and golden requests, of the portable graphs too, and where keys are ``trusted`` the signature.
-    Raises Unfit for the first that is not right.
+    Raises InvalidBundleError for the first that is not right.
 
     An engine that is native code is not loaded unless a trusted key signed it, or ``allow_native`` is given; ``engine`` says so.
     """
@@ -129,8 +129,8 @@ def replay_engine(found: VerifiedBundle) -> float:
 
 
 def check_portable(path: Path, manifest: Manifest) -> None:
-    """The graphs that others run. Raises Unfit where they answer otherwise than the engine, or than it was recorded of them where
-    it was, and where they are not those in ``triton/``."""
+    """The graphs that others run. Raises InvalidBundleError where they answer otherwise than the
+    engine, or than it was recorded of them where it was, and where they are not those in ``triton/``."""
     from attar.engines.runtimes import onnxruntime
 
     files = {name: path / "graphs" / f"{name}.onnx" for name in manifest.graphs}
@@ -140,13 +140,13 @@ def check_portable(path: Path, manifest: Manifest) -> None:
     with unfit(f"the graphs of {path} do not open"), onnxruntime.opened(files, threads, integers=integers) as predict:
         try:
             replay(path, manifest, predict, tolerance, who)
-        except Unfit as error:
-            raise Unfit(f"graphs/ is not what the engine was built from: {error}") from error
+        except InvalidBundleError as error:
+            raise InvalidBundleError(f"graphs/ is not what the engine was built from: {error}") from error
     triton.check(path, manifest)
 
 
 def verified(path: Path, *, gated: bool = True, trusted: Path | None = None, allow_native: bool = False) -> VerifiedBundle:
-    """A bundle that is whole, fit to serve and for this machine. Raises Unfit.
+    """A bundle that is whole, fit to serve and for this machine. Raises InvalidBundleError.
 
     ``gated=False`` lets one through that was not passed, though never an unfinished one. ``allow_native``: it may be opened by
     who got this, whatever its engine is and whoever made it.
@@ -163,7 +163,7 @@ def whole(path: Path, *, gated: bool = True, trusted: Path | None = None) -> Ver
     with found.closed_on_error():
         manifest = found.manifest
         if manifest.unfinished:
-            raise Unfit(
+            raise InvalidBundleError(
                 f"{path} is unfinished: its {manifest.engine.runtime} engine was not run where it was packaged "
                 f"({manifest.not_run_here}); run `attar finish {path} -o DIR` on a machine that can"
             )
@@ -175,7 +175,7 @@ def whole(path: Path, *, gated: bool = True, trusted: Path | None = None) -> Ver
 
 
 def unfinished(path: Path, trusted: Path | None = None) -> VerifiedBundle:
-    """One that lacks nothing but its engine. Raises Unfit, and RecipeError for one that has it."""
+    """One that lacks nothing but its engine. Raises InvalidBundleError, and RecipeError for one that has it."""
     found = sealed(path, trusted)
     with found.closed_on_error():
         manifest = found.manifest
@@ -191,11 +191,11 @@ def unfinished(path: Path, trusted: Path | None = None) -> VerifiedBundle:
 
 @contextmanager
 def opened(path: Path, manifest: Manifest, threads: int | None = None, *, allow_native: bool = False) -> Iterator[Predictor]:
-    """The engine of a verified bundle. Raises Unfit when it does not open, and for one that is native code unless that is
-    allowed."""
+    """The engine of a verified bundle. Raises InvalidBundleError when it does not open, and for
+    one that is native code unless that is allowed."""
     needs = manifest.engine
     if not allow_native and (refusal := native_refusal(needs)):
-        raise Unfit(f"the engine of {path} is not loaded: {refusal}")
+        raise InvalidBundleError(f"the engine of {path} is not loaded: {refusal}")
     runtime = runtimes.load(needs.runtime)
     files = {name: path / "engines" / needs.runtime / f"{name}{runtime.suffix}" for name in manifest.graphs}
     with ExitStack() as stack:
@@ -206,7 +206,7 @@ def opened(path: Path, manifest: Manifest, threads: int | None = None, *, allow_
 
 @contextmanager
 def opened_reference(path: Path, manifest: Manifest, threads: int | None = None) -> Iterator[Predictor]:
-    """The fp32 student of a verified bundle. Raises Unfit when it does not open."""
+    """The fp32 student of a verified bundle. Raises InvalidBundleError when it does not open."""
     from attar.engines.runtimes import onnxruntime
 
     files = {name: path / "reference" / f"{name}.onnx" for name in manifest.graphs}
@@ -222,7 +222,7 @@ def requests(path: Path, manifest: Manifest) -> dict[str, Array]:
 
 
 def prepared(path: Path, manifest: Manifest, tensors: Arrays) -> dict[str, Array]:
-    """Raises Unfit when the steps do not make of them what the graph reads."""
+    """Raises InvalidBundleError when the steps do not make of them what the graph reads."""
     with unfit(f"{path} does not preprocess its own golden requests"):
         inputs = preprocess.apply(manifest.preprocess, {name: tensors[f"raw.{name}"] for name in manifest.inputs})
         dynamic_sizes(manifest, inputs)
@@ -230,7 +230,8 @@ def prepared(path: Path, manifest: Manifest, tensors: Arrays) -> dict[str, Array
 
 
 def replay(path: Path, manifest: Manifest, predict: Predict, tolerance: float | None = None, who: str = "engine") -> float:
-    """Answer the golden requests again; the largest difference, relative to the tolerance's scale. Raises Unfit beyond it."""
+    """Answer the golden requests again; the largest difference, relative to the tolerance's scale.
+    Raises InvalidBundleError beyond it."""
     allowed = tolerance or manifest.golden.tolerance
     tensors = golden.read(path, manifest)
     inputs = prepared(path, manifest, tensors)
@@ -238,10 +239,12 @@ def replay(path: Path, manifest: Manifest, predict: Predict, tolerance: float | 
         got = in_batches(predict, inputs, manifest.ranges.get("batch", (1, 1))[1])
         found = {name: difference(tensors[f"{who}.{name}"], got[name]) for name in manifest.outputs if name in got}
     if missing := manifest.outputs.keys() - got.keys():
-        raise Unfit(f"{path} does not answer {min(missing)!r}, which its manifest names; it answers {', '.join(got)}. {AGAIN}")
+        raise InvalidBundleError(
+            f"{path} does not answer {min(missing)!r}, which its manifest names; it answers {', '.join(got)}. {AGAIN}"
+        )
     for name, largest in found.items():
         if not largest <= allowed:
-            raise Unfit(
+            raise InvalidBundleError(
                 f"{path} does not repeat its golden answers: {name!r} is off by {largest:.2g} of its magnitude, allowed "
                 f"{allowed:g}; this runtime computes something else, so build the engine here"
             )

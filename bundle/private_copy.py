@@ -22,7 +22,7 @@ from pathlib import Path
 
 from attar.bundle import checksums
 from attar.bundle.checksums import NO_FILE, Seal
-from attar.pipeline.core.errors import Unfit
+from attar.pipeline.core.errors import InvalidBundleError
 
 PREFIX, UNLOCKED = "attar-bundle-", "attar-new-"
 BLOCK_BYTES = 2**20
@@ -31,7 +31,7 @@ BLOCK_BYTES = 2**20
 class PrivateFolder:
     """A new folder that this user alone may enter. It is removed when it is closed, forgotten, or the process ends.
 
-    Raises OSError where it cannot be made, and Unfit where somebody put another one in its place.
+    Raises OSError where it cannot be made, and InvalidBundleError where somebody put another one in its place.
     """
 
     def __init__(self) -> None:
@@ -75,8 +75,8 @@ class Copier:
 
 
 def copy_verified(bundle: Path, seal: Seal) -> tuple[PrivateFolder, Path]:
-    """Return a private folder and the bundle in it, with the files that the seal lists. Raises Unfit for files that are not as
-    they were sealed, and where there is no place for a copy."""
+    """Return a private folder and the bundle in it, with the files that the seal lists. Raises
+    InvalidBundleError for files that are not as they were sealed, and where there is no place for a copy."""
     with no_place(bundle):
         folder = PrivateFolder()
         try:
@@ -106,12 +106,12 @@ def copy_file(source: Path, target: Path) -> str:
 
 @contextmanager
 def no_place(bundle: Path) -> Iterator[None]:
-    """Raises Unfit, with what to do, for whatever the operating system refuses."""
+    """Raises InvalidBundleError, with what to do, for whatever the operating system refuses."""
     try:
         yield
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        raise Unfit(
+        raise InvalidBundleError(
             f"{bundle} cannot be copied to where nobody else can change it: {error.strerror or error}{where}; "
             "set TMPDIR to a folder with room for the bundle"
         ) from error
@@ -119,7 +119,9 @@ def no_place(bundle: Path) -> Iterator[None]:
 
 def check_private(folder: Path, found: os.stat_result) -> None:
     if found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise Unfit(f"somebody put another folder in the place of {folder}; set TMPDIR to a folder that others cannot write")
+        raise InvalidBundleError(
+            f"somebody put another folder in the place of {folder}; set TMPDIR to a folder that others cannot write"
+        )
 
 
 def remove_abandoned(home: Path) -> None:

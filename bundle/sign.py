@@ -17,9 +17,10 @@ MOUNTED = "it is a mount point; sign it before it is mounted"
 def sign(path: str | Path, key: str | Path) -> Facts:
     """Write the signature beside the checksums, in place of an older one; its place and the key's fingerprint.
 
-    An unfinished bundle may be signed, for `attar finish --trusted`; nothing serves it. Raises Unfit for a bundle that is not
-    whole or did not pass its gates, RecipeError for one in a store and for a key that cannot be used, Missing without the library
-    cryptography. Nothing is written then.
+    An unfinished bundle may be signed, for `attar finish --trusted`; nothing serves it. Raises
+    InvalidBundleError for a bundle that is not
+    whole or did not pass its gates, RecipeError for one in a store and for a key that cannot be
+    used, MissingDependencyError without the library cryptography. Nothing is written then.
     """
     bundle = Path(path)
     if checksums.is_stored(bundle):

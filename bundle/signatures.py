@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attar.bundle.checksums import LENGTH, SIGNATURE, Seal
-from attar.pipeline.core.errors import Missing, RecipeError, Unfit
+from attar.pipeline.core.errors import InvalidBundleError, MissingDependencyError, RecipeError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -27,12 +27,12 @@ TO_PUBLIC = "`openssl pkey -in private.pem -pubout -out public.pem` makes one"
 
 
 def checked(bundle: Path, seal: Seal, trusted: Path) -> Seal:
-    """With the key that signed what was read. Raises Unfit where none of those in ``trusted`` did, and where that file cannot be
-    used; Missing without the library."""
+    """With the key that signed what was read. Raises InvalidBundleError where none of those in
+    ``trusted`` did, and where that file cannot be used; MissingDependencyError without the library."""
     need_library()
     keys = public_keys(trusted)
     if seal.signature is None:
-        raise Unfit(
+        raise InvalidBundleError(
             f"{bundle} is not signed: it has no {SIGNATURE}, a plain file of {LENGTH} bytes; `attar sign` writes one, with a key "
             f"whose public half is in {trusted}"
         )
@@ -40,7 +40,9 @@ def checked(bundle: Path, seal: Seal, trusted: Path) -> Seal:
         if is_by(key, seal.signature, seal.content):
             return replace(seal, key=fingerprint(key))
     known = ", ".join(map(fingerprint, keys))
-    raise Unfit(f"{bundle} is signed by no key in {trusted} ({known}): it was changed since, or somebody else signed it")
+    raise InvalidBundleError(
+        f"{bundle} is signed by no key in {trusted} ({known}): it was changed since, or somebody else signed it"
+    )
 
 
 def is_by(key: Ed25519PublicKey, signature: bytes, content: bytes) -> bool:
@@ -59,25 +61,30 @@ def fingerprint(key: Ed25519PublicKey) -> str:
 
 
 def public_keys(file: Path) -> Sequence[Ed25519PublicKey]:
-    """Of a file with one PEM block after another, and any other lines between them. Raises Unfit unless all are Ed25519 keys, and
+    """Of a file with one PEM block after another, and any other lines between them. Raises
+    InvalidBundleError unless all are Ed25519 keys, and
     public: a block that cannot be read may be one that somebody meant to remove."""
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise Unfit(f"the trusted keys {file} cannot be read: {error.strerror or error}") from error
+        raise InvalidBundleError(f"the trusted keys {file} cannot be read: {error.strerror or error}") from error
     blocks = list(BLOCK.finditer(content))
     if len(blocks) != content.count(BEGIN):
-        raise Unfit(f"{file} has a PEM block that is broken or commented out; to trust a key no more remove its block")
+        raise InvalidBundleError(
+            f"{file} has a PEM block that is broken or commented out; to trust a key no more remove its block"
+        )
     if not blocks:
-        raise Unfit(f"{file} has no key; write public keys into it, in PEM, one after another; {TO_PUBLIC}")
+        raise InvalidBundleError(f"{file} has no key; write public keys into it, in PEM, one after another; {TO_PUBLIC}")
     return [public_key(file, block[0], block[1].decode()) for block in blocks]
 
 
 def public_key(file: Path, block: bytes, label: str) -> Ed25519PublicKey:
     if label.endswith("PRIVATE KEY"):
-        raise Unfit(f"{file} holds a private key, which belongs to the signer alone; give its public half; {TO_PUBLIC}")
+        raise InvalidBundleError(
+            f"{file} holds a private key, which belongs to the signer alone; give its public half; {TO_PUBLIC}"
+        )
     if label != PUBLIC:
-        raise Unfit(f"{file} holds a {label}, expected a {PUBLIC}; {TO_PUBLIC}")
+        raise InvalidBundleError(f"{file} holds a {label}, expected a {PUBLIC}; {TO_PUBLIC}")
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -85,14 +92,15 @@ def public_key(file: Path, block: bytes, label: str) -> Ed25519PublicKey:
     try:
         key = load_pem_public_key(block)
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise Unfit(f"{file} holds a {PUBLIC} that cannot be read: {error}") from error
+        raise InvalidBundleError(f"{file} holds a {PUBLIC} that cannot be read: {error}") from error
     if not isinstance(key, Ed25519PublicKey):
-        raise Unfit(f"{file} holds a key of another kind than Ed25519, a {type(key).__name__}; {GENERATE}")
+        raise InvalidBundleError(f"{file} holds a key of another kind than Ed25519, a {type(key).__name__}; {GENERATE}")
     return key
 
 
 def private_key(file: Path) -> Ed25519PrivateKey:
-    """To sign with. Raises RecipeError unless the file holds one, and not encrypted; Missing without the library."""
+    """To sign with. Raises RecipeError unless the file holds one, and not encrypted;
+    MissingDependencyError without the library."""
     need_library()
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -113,8 +121,8 @@ def private_key(file: Path) -> Ed25519PrivateKey:
 
 
 def need_library() -> None:
-    """Raises Missing where it is not installed."""
+    """Raises MissingDependencyError where it is not installed."""
     try:
         import cryptography  # noqa: F401  # only whether it is there
     except ImportError as error:
-        raise Missing("signatures need the library cryptography: pip install 'attar[sign]'") from error
+        raise MissingDependencyError("signatures need the library cryptography: pip install 'attar[sign]'") from error

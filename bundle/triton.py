@@ -19,7 +19,7 @@ from attar.bundle.checksums import sha256
 from attar.bundle.fitness import AGAIN, unfit
 from attar.bundle.manifest import BY_CALL, Manifest, Output, Tensor
 from attar.models.task import CLASSIFYING, Array, Arrays
-from attar.pipeline.core.errors import Unfit
+from attar.pipeline.core.errors import InvalidBundleError
 
 TYPES = {
     "bool": "TYPE_BOOL",
@@ -77,7 +77,8 @@ def models(bundle: Path, manifest: Manifest) -> dict[str, dict[str, Path]]:
 
 
 def check(bundle: Path, manifest: Manifest) -> None:
-    """Raises Unfit where what Triton would run is not what was proven, or is more than that, such as a later version."""
+    """Raises InvalidBundleError where what Triton would run is not what was proven, or is more
+    than that, such as a later version."""
     root = bundle / "triton"
     with unfit(f"the models for Triton of {bundle} cannot be read"):
         wanted = models(bundle, manifest).items()
@@ -85,7 +86,7 @@ def check(bundle: Path, manifest: Manifest) -> None:
         theirs = {file: sha256(file) for file in root.glob("*/*/*") if file.parent.name != WARMUP}
     if ours != theirs:
         where = "engines" if planned(manifest) else "graphs"
-        raise Unfit(f"{bundle}: the graphs for Triton are not those in {where}/. {AGAIN}")
+        raise InvalidBundleError(f"{bundle}: the graphs for Triton are not those in {where}/. {AGAIN}")
 
 
 def config(name: str, manifest: Manifest, requests: Arrays) -> str:

@@ -18,7 +18,7 @@ from attar.bundle.fitness import AGAIN, unfit
 from attar.bundle.manifest import FORMAT_VERSION, Manifest
 from attar.bundle.private_copy import PrivateFolder, copy_verified
 from attar.bundle.steps import located
-from attar.pipeline.core.errors import AttarError, Unfit
+from attar.pipeline.core.errors import AttarError, InvalidBundleError
 from attar.pipeline.core.version import VERSION
 
 
@@ -64,9 +64,9 @@ class VerifiedBundle:
 
 def sealed(path: Path, trusted: Path | None = None) -> VerifiedBundle:
     """A bundle whose files are those that were packaged, and signed by one of the keys in ``trusted``, where that is given.
-    Raises Unfit."""
+    Raises InvalidBundleError."""
     if not path.is_dir():
-        raise Unfit(f"{path} is no folder; a bundle is one, written by `attar package`")
+        raise InvalidBundleError(f"{path} is no folder; a bundle is one, written by `attar package`")
     root, copy = path, None
     with unfit(f"{path} cannot be verified"):
         seal = checksums.read(path)
@@ -89,10 +89,12 @@ def placed(manifest: Manifest, path: Path) -> Manifest:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """As it is written. Raises Unfit when there is none, or it is not complete and consistent."""
+    """As it is written. Raises InvalidBundleError when there is none, or it is not complete and consistent."""
     file = path / "manifest.json"
     if not file.is_file():
-        raise Unfit(f"{path} has no manifest.json: not a bundle, or not a whole one; bundles are written by `attar package`")
+        raise InvalidBundleError(
+            f"{path} has no manifest.json: not a bundle, or not a whole one; bundles are written by `attar package`"
+        )
     with unfit(f"{file} cannot be read"):
         content = file.read_bytes()
     check_format(file, content)
@@ -102,18 +104,19 @@ def read_manifest(path: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         said = first["msg"].removeprefix("Value error, ")
-        raise Unfit(f"{file} is not one that this version reads: {where}: {said}. {AGAIN}") from error
+        raise InvalidBundleError(f"{file} is not one that this version reads: {where}: {said}. {AGAIN}") from error
 
 
 def check_format(file: Path, content: bytes) -> None:
-    """Raises Unfit if a newer attar wrote the manifest. Its validation finds everything else that is wrong with it."""
+    """Raises InvalidBundleError if a newer attar wrote the manifest. Its validation finds
+    everything else that is wrong with it."""
     try:
         written = json.loads(content)["format"]
     except (ValueError, TypeError, LookupError, RecursionError):
         return
     newer = re.fullmatch(r"attar bundle (\d{1,9})", written) if isinstance(written, str) else None
     if newer and int(newer[1]) > FORMAT_VERSION:
-        raise Unfit(
+        raise InvalidBundleError(
             f"{file} has the format {written!r}, and attar {VERSION} reads bundles up to version {FORMAT_VERSION}: "
             "upgrade attar, or package the bundle with this version"
         )

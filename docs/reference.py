@@ -279,7 +279,15 @@ API = {
     "A stage of your own": ("Stage", "Artifact"),
     "Errors": tuple(
         f"attar.pipeline.core.errors:{name}"
-        for name in ("AttarError", "RecipeError", "StageError", "StoreError", "Missing", "Rejected", "Unfit")
+        for name in (
+            "AttarError",
+            "RecipeError",
+            "StageError",
+            "StoreError",
+            "MissingDependencyError",
+            "GateError",
+            "InvalidBundleError",
+        )
     ),
 }
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from attar.pipeline.core.errors import did_you_mean
+from attar.pipeline.core.errors import suggest_name
 
 Array = npt.NDArray[np.generic]
 Arrays = Mapping[str, Array]
@@ -80,7 +80,7 @@ def find_input_mismatch(specs: Sequence[TensorSpec], inputs: Arrays, ranges: Axi
     unknown = sorted(inputs.keys() - set(names))
     if not unknown:
         return None
-    return f"the graph has no input {unknown[0]!r}: {did_you_mean(unknown[0], names)}"
+    return f"the graph has no input {unknown[0]!r}: {suggest_name(unknown[0], names)}"
 
 
 def has_foreign_byte_order(inputs: Arrays) -> bool:

@@ -12,11 +12,18 @@ from typing import Any, Literal
 
 from attar.pipeline import team
 from attar.pipeline.core.error_context import breaking
-from attar.pipeline.core.errors import AttarError, RecipeError, Refusal, StageError, StoreError
+from attar.pipeline.core.errors import (
+    AttarError,
+    CorruptArtifactError,
+    RecipeError,
+    StageError,
+    StoreError,
+    UnsupportedModelError,
+)
 from attar.pipeline.core.graph import Bound, Pipeline
 from attar.pipeline.core.progress import advance
 from attar.pipeline.core.stage import Artifact, Facts
-from attar.pipeline.core.store import Damaged, Store
+from attar.pipeline.core.store import Store
 from attar.pipeline.core.version import VERSION
 from attar.pipeline.keys import deciders as keys
 from attar.pipeline.keys import machine
@@ -191,7 +198,7 @@ class Run:
             return Plan(slot, "run", "its task is new, so its data are not known yet")
         try:
             artifact = self._found(bound, deciders)
-        except Damaged as error:
+        except CorruptArtifactError as error:
             return Plan(slot, "run", f"damaged: {error}", deciders=deciders)
         if artifact:
             return Plan(slot, "reuse", "nothing that decides it changed", artifact)
@@ -205,7 +212,7 @@ class Run:
 
     def _why(self, slot: str, deciders: Deciders) -> str:
         previous = None
-        with contextlib.suppress(Damaged):
+        with contextlib.suppress(CorruptArtifactError):
             previous = self.store.record(self.last[slot]) if slot in self.last else None
         if previous is None:
             return "never made"
@@ -217,7 +224,7 @@ class Run:
         """The artifact; where it may be refused and is, an empty one that says why."""
         try:
             return self._make(slot, deciders, lambda payload: self._facts(slot, payload, done))
-        except Refusal as error:
+        except UnsupportedModelError as error:
             if not self.pipeline.slots[slot].candidate:
                 raise
             said = str(error)
@@ -229,7 +236,7 @@ class Run:
         kind, key = type(stage).makes(), keys.key(deciders)
         shared = keys.shared(stage, deciders)
         with self.store.making(key, lambda: advance(slot, 0, 1, "another process is making it"), shared) as payload:
-            with contextlib.suppress(Damaged):  # that is why it is being made again
+            with contextlib.suppress(CorruptArtifactError):  # that is why it is being made again
                 if (artifact := self.store.find(kind, key)) is not None:
                     return artifact, "reused"
             started = time.perf_counter()
@@ -253,13 +260,13 @@ class Run:
             return self.store.commit(kind, payload, key, facts, record), "made"
 
     def _facts(self, slot: str, payload: Path, done: Mapping[str, Artifact]) -> Facts:
-        """Verify the inputs and run the stage. Raises Refusal where a candidate reads what was refused."""
+        """Verify the inputs and run the stage. Raises UnsupportedModelError where a candidate reads what was refused."""
         bound = self.pipeline.slots[slot]
         inputs = {name: done[source] for name, source in bound.inputs.items()}
         for name, artifact in inputs.items():
             self._verify(bound.inputs[name], artifact)
             if bound.candidate and artifact.refused:
-                raise Refusal(artifact.refused)
+                raise UnsupportedModelError(artifact.refused)
         pinned = self._pinned(slot)
         for name, artifact in pinned.items():
             self._verify_pinned(f"{slot}.{name}", artifact)
@@ -269,7 +276,7 @@ class Run:
         """It is not discarded: this recipe cannot make it anew."""
         try:
             self.store.verify(artifact)
-        except Damaged as error:
+        except CorruptArtifactError as error:
             raise StageError(f"{place} is damaged ({error}); name another key, or leave it out") from error
 
     def _verify(self, slot: str, artifact: Artifact) -> None:
@@ -278,7 +285,7 @@ class Run:
             return
         try:
             self.store.verify(artifact)
-        except Damaged as error:
+        except CorruptArtifactError as error:
             self.store.discard(artifact.key)
             raise StageError(
                 f"{slot} was damaged and is discarded ({error}); run the same command again to make it anew"

@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 import httptools
 
 from attar.models.task import Array
-from attar.pipeline.core.errors import Unfit
+from attar.pipeline.core.errors import InvalidBundleError
 from attar.pipeline.core.version import VERSION
 from attar.serving import logs, openapi, protocol
 from attar.serving.errors import BadRequest, EngineFailed, NotAllowed, NotFound, Refused, TooLarge
@@ -213,7 +213,7 @@ async def load(repository: Repository, name: str, parameters: object) -> None:
         raise BadRequest("a bundle says everything about itself; nothing of it is replaced by parameters")
     try:
         await repository.load(name)
-    except Unfit as error:
+    except InvalidBundleError as error:
         raise BadRequest(str(error)) from error
 
 

@@ -64,7 +64,7 @@ class Engines:
 
 
 def open_engines(path: Path, settings: Settings) -> Engines:
-    """Takes as long as the engine needs to open and to warm up. Raises Unfit."""
+    """Takes as long as the engine needs to open and to warm up. Raises InvalidBundleError."""
     with ExitStack() as stack:
         found = stack.enter_context(verified(path, settings))
         root, manifest = found.root, found.manifest

@@ -55,7 +55,7 @@ class Served:
 
     @classmethod
     async def open(cls, name: str, path: Path, settings: Settings, observers: Iterable[Observer] = ()) -> Served:
-        """Beside whatever is being served: all that takes time is done in a thread. Raises Unfit."""
+        """Beside whatever is being served: all that takes time is done in a thread. Raises InvalidBundleError."""
         engines = await asyncio.to_thread(open_engines, path, settings)
         try:
             made = cls(name, path, engines, settings, observers)

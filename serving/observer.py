@@ -45,7 +45,7 @@ class Observer:
         """A reply said no. ``failed`` was told as well where a model was meant."""
 
     def loaded(self, served: Served) -> None:
-        """A bundle was opened and is not served yet. In a thread; may raise Unfit, and then it never is."""
+        """A bundle was opened and is not served yet. In a thread; may raise InvalidBundleError, and then it never is."""
 
     def retired(self, served: Served) -> None:
         """A bundle has given its last answer, or was loaded and never served. In a thread."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from attar.bundle.verified import read_manifest
-from attar.pipeline.core.errors import AttarError, RecipeError, Unfit, did_you_mean
+from attar.pipeline.core.errors import AttarError, InvalidBundleError, RecipeError, suggest_name
 from attar.serving.errors import Busy, NotFound
 from attar.serving.model import RAW, Model, Served
 from attar.serving.observer import Observer
@@ -40,7 +40,7 @@ class Sources:
         if NAME.fullmatch(name):  # before any path is made of it
             found = [*self.named.get(name, ()), *(root / name for root in self.roots if is_bundle(root / name))]
         if not found:
-            raise NotFound(f"the repository has no bundle {name[:80]!r}; {did_you_mean(name[:80], self.names())}")
+            raise NotFound(f"the repository has no bundle {name[:80]!r}; {suggest_name(name[:80], self.names())}")
         return found
 
 
@@ -61,7 +61,7 @@ def list_bundles(root: Path) -> list[Path]:
 def sources(arguments: Sequence[str]) -> Sources:
     """From ``BUNDLE`` or ``NAME=BUNDLE``, a bundle's folder or one that holds bundles under their names.
 
-    Raises Unfit for what is no bundle, and RecipeError for a name that cannot be one.
+    Raises InvalidBundleError for what is no bundle, and RecipeError for a name that cannot be one.
     """
     named: dict[str, list[Path]] = {}
     roots: list[Path] = []
@@ -115,7 +115,7 @@ class Repository:
             raise NotFound(f"{name} has no version {version[:80]!r}; it has {', '.join(others)}")
         if name in self._reasons:
             raise Busy(f"{name} is not loaded: {self._reasons[name]}")
-        raise NotFound(f"there is no model {name[:80]!r}; {did_you_mean(name[:80], {model.name for model in self.models()})}")
+        raise NotFound(f"there is no model {name[:80]!r}; {suggest_name(name[:80], {model.name for model in self.models()})}")
 
     def versions(self, name: str, version: str = "") -> list[Model]:
         """All of a name where no version is asked for. Raises NotFound and Busy."""
@@ -159,7 +159,7 @@ class Repository:
     # -- what changes it --------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Load everything. Raises Unfit for the first bundle that is not fit; then nothing is served."""
+        """Load everything. Raises InvalidBundleError for the first bundle that is not fit; then nothing is served."""
         try:
             for name in self.sources.names():
                 await self._load(name)
@@ -169,7 +169,7 @@ class Repository:
 
     async def load(self, name: str) -> None:
         """Load the bundles of a name, anew where they are loaded; the old ones answer what they have begun. Raises NotFound for
-        an unknown name, and Unfit for a bundle that is not fit: what was served before still is."""
+        an unknown name, and InvalidBundleError for a bundle that is not fit: what was served before still is."""
         await self._change(self._load_noted(name))
 
     async def unload(self, name: str) -> None:
@@ -177,7 +177,8 @@ class Repository:
         await self._change(self._unload(name))
 
     async def reopen(self, served: Served) -> None:
-        """Open the engines of a bundle anew, in the same content. Raises Unfit where its folder holds this no more."""
+        """Open the engines of a bundle anew, in the same content. Raises InvalidBundleError where
+        its folder holds this no more."""
         await self._change(self._reopen(served))
 
     async def _change(self, work: Coroutine[Any, Any, None]) -> None:
@@ -191,7 +192,7 @@ class Repository:
         async with self._one_at_a_time:
             try:
                 await self._load(name)
-            except Unfit as error:
+            except InvalidBundleError as error:
                 log.warning("%s was not loaded: %s", name, error)
                 self._reasons[name] = str(error)
                 raise
@@ -214,7 +215,9 @@ class Repository:
             fresh = await Served.open(served.name, served.path, self.settings, self._observers)
             if fresh.version != served.version:
                 await fresh.retire()
-                raise Unfit(f"{served.path} holds version {fresh.version} by now, {served.version} is served; load it")
+                raise InvalidBundleError(
+                    f"{served.path} holds version {fresh.version} by now, {served.version} is served; load it"
+                )
             versions = self._served[served.name]
             self._replace(served.name, [fresh if each is served else each for each in versions])
 
@@ -258,7 +261,7 @@ class Repository:
             task.add_done_callback(self._retiring.discard)
 
     def _check_names(self, name: str) -> None:
-        """Raises Unfit where ``NAME-raw`` would be two models."""
+        """Raises InvalidBundleError where ``NAME-raw`` would be two models."""
         for one, other in ((name, name.removesuffix(RAW)), (name + RAW, name)):
             if one != other and {one, other} <= {name, *self._served}:
-                raise Unfit(f"{one} is also what {other} is called with raw inputs; serve it as NAME=BUNDLE")
+                raise InvalidBundleError(f"{one} is also what {other} is called with raw inputs; serve it as NAME=BUNDLE")

@@ -63,7 +63,7 @@ class Server:
         self.grpc: Rpc | None = None
 
     async def start(self) -> None:
-        """Raises Unfit for a bundle that is not fit, and AttarError for an address that cannot be had."""
+        """Raises InvalidBundleError for a bundle that is not fit, and AttarError for an address that cannot be had."""
         watcher = Watcher(self.repository, self.settings.watch)
         if self.settings.watch:
             await watcher.remember()

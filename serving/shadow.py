@@ -21,7 +21,7 @@ import numpy as np
 
 from attar.bundle import opening as bundle
 from attar.models.task import Array, Arrays, Predict
-from attar.pipeline.core.errors import StageError, Unfit
+from attar.pipeline.core.errors import InvalidBundleError, StageError
 from attar.serving import logs
 from attar.serving.errors import Busy
 from attar.serving.ledger import Ledger, Share
@@ -200,7 +200,7 @@ def joined(arrays: Sequence[Arrays]) -> dict[str, Array]:
 
 
 def shadowed(served: Served, settings: Settings) -> Shadowed:
-    """Opened, and tried on the golden requests. Raises Unfit where it cannot stand for the bundle."""
+    """Opened, and tried on the golden requests. Raises InvalidBundleError where it cannot stand for the bundle."""
     engines = served.engines
     with ExitStack() as stack:
         if settings.shadow == FP32:
@@ -212,28 +212,33 @@ def shadowed(served: Served, settings: Settings) -> Shadowed:
 
 
 def teacher(file: Path, stack: ExitStack) -> Predict:
-    """Raises Unfit for what is no ONNX graph."""
+    """Raises InvalidBundleError for what is no ONNX graph."""
     from attar.engines.runtimes import onnxruntime
 
     if not file.is_file():
-        raise Unfit(f"--shadow {file} is no file; give {FP32}, or an ONNX file with the inputs of the graph")
+        raise InvalidBundleError(f"--shadow {file} is no file; give {FP32}, or an ONNX file with the inputs of the graph")
     try:
         return stack.enter_context(onnxruntime.opened({"model": file}, threads=1))
     except StageError as error:
-        raise Unfit(f"--shadow {file}: {error}") from error
+        raise InvalidBundleError(f"--shadow {file}: {error}") from error
 
 
 def check(predict: Predict, engines: Engines, problem: str) -> None:
-    """Raises Unfit unless it takes the graph's inputs, few and many samples of them, and answers in the shapes of the engine."""
+    """Raises InvalidBundleError unless it takes the graph's inputs, few and many samples of them,
+    and answers in the shapes of the engine."""
     many = {name: np.resize(array, (engines.most, *array.shape[1:])) for name, array in engines.probe.items()}
     for inputs in (engines.probe, many) if engines.graph.batched else (engines.probe,):
         try:
             got = predict(inputs)
         except StageError as error:
-            raise Unfit(f"{problem}: {error}; export it with the inputs of the graph") from error
+            raise InvalidBundleError(f"{problem}: {error}; export it with the inputs of the graph") from error
         for name, expected in engines.predicts[0](inputs).items():
             if name not in got:
-                raise Unfit(f"{problem}: it has no output {name!r}, it has {', '.join(got)}; name its outputs as the graph does")
+                raise InvalidBundleError(
+                    f"{problem}: it has no output {name!r}, it has {', '.join(got)}; name its outputs as the graph does"
+                )
             if got[name].shape != expected.shape:
                 found, wanted = list(got[name].shape), list(expected.shape)
-                raise Unfit(f"{problem}: {name!r} has the shape {found}, expected {wanted}; give a teacher of the same task")
+                raise InvalidBundleError(
+                    f"{problem}: {name!r} has the shape {found}, expected {wanted}; give a teacher of the same task"
+                )

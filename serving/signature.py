@@ -10,7 +10,7 @@ from attar.bundle.accept import find_outside
 from attar.bundle.manifest import Manifest
 from attar.bundle.manifest import Tensor as Described
 from attar.models.task import Array, Arrays
-from attar.pipeline.core.errors import did_you_mean
+from attar.pipeline.core.errors import suggest_name
 from attar.serving.errors import BadRequest, shown
 
 Axes = tuple[int | str, ...]
@@ -98,7 +98,7 @@ class Signature:
 def known(declared: Mapping[str, Declared], name: Any, kind: str) -> Declared:
     found = declared.get(name) if isinstance(name, str) else None
     if found is None:
-        raise BadRequest(f"there is no {kind} {shown(name)!r}; {did_you_mean(shown(name), declared)}")
+        raise BadRequest(f"there is no {kind} {shown(name)!r}; {suggest_name(shown(name), declared)}")
     return found
 
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
-from attar.pipeline.core.errors import Unfit
+from attar.pipeline.core.errors import InvalidBundleError
 from attar.serving.errors import NotFound
 from attar.serving.repository import Repository, Sources, list_bundles
 
@@ -47,7 +47,7 @@ class Watcher:
         now = await asyncio.to_thread(read_stamps, sources)
         for name in [name for name in now if now[name] != seen.get(name)]:
             seen[name] = now[name]
-            with suppress(Unfit, NotFound):  # the repository tells of it
+            with suppress(InvalidBundleError, NotFound):  # the repository tells of it
                 await self.repository.load(name)
         removed = await asyncio.to_thread(find_removed, sources, self.repository.names())
         self._gone = Counter({name: self._gone[name] + 1 for name in removed})

@@ -18,7 +18,7 @@ from attar.engines.parity import dynamic_axes, largest_difference
 from attar.engines.runtimes import runtime as runtimes
 from attar.engines.runtimes.runtime import RUNTIMES, Asked, Refused, Runtime, RuntimeName, Sizes
 from attar.models.task import Arrays, Predict, Predictor, Task, load_task
-from attar.pipeline.core.errors import Refusal, StageError, did_you_mean
+from attar.pipeline.core.errors import StageError, UnsupportedModelError, suggest_name
 from attar.pipeline.core.progress import advance
 from attar.pipeline.core.stage import CodeName, Facts, Stage
 from attar.stages.artifacts import Engine, OnnxModel
@@ -117,7 +117,8 @@ class Build(Stage[Engine]):
         return runtime.unbuildable(asked) or runtime.unrunnable(asked)
 
     def run(self, out: Path, *, model: OnnxModel) -> Facts:
-        """Raises Refusal when the runtime cannot take the graph, Missing when its library is not installed, and StageError when a
+        """Raises UnsupportedModelError when the runtime cannot take the graph,
+        MissingDependencyError when its library is not installed, and StageError when a
         node of the graph is in training mode, the provider is unknown, the profile does not cover what the task promises, or the
         engine's answers are not the model's."""
         task, runtime = load_task(self.task), runtimes.load(self.runtime)
@@ -128,7 +129,7 @@ class Build(Stage[Engine]):
         files = {graph: out / f"{graph}{runtime.suffix}" for graph in model.facts["graphs"]}
         for graph, file in files.items():
             if refused := runtime.supports(model.file(graph), task, asked):
-                raise Refusal(
+                raise UnsupportedModelError(
                     f"{runtime.title} cannot take the graph: {told(refused, model.file(graph))}; choose another runtime"
                 )
             runtime.build(model.file(graph), file, task, asked)
@@ -177,12 +178,12 @@ class Build(Stage[Engine]):
 
 
 def check(model: OnnxModel, runtime: Runtime, name: str) -> None:
-    """Raises StageError for a node in training mode, Refusal for a precision that the runtime does not have."""
+    """Raises StageError for a node in training mode, UnsupportedModelError for a precision that the runtime does not have."""
     for graph in model.facts["graphs"]:
         if found := in_training(model.file(graph)):
             raise StageError(f"{', '.join(found)} of the graph is in training mode; export the network in evaluation mode")
     if (precision := model.facts["precision"]) not in runtime.precisions:
-        raise Refusal(f"{name} has no precision {precision!r}; it has {', '.join(sorted(runtime.precisions))}")
+        raise UnsupportedModelError(f"{name} has no precision {precision!r}; it has {', '.join(sorted(runtime.precisions))}")
 
 
 def told(refused: Sequence[Refused], file: Path) -> str:
@@ -198,7 +199,7 @@ def completed(profile: Mapping[str, Sizes], task: Task) -> dict[str, Sizes]:
     ranges = dynamic_axes(task)
     for axis, (least, _, most) in profile.items():
         if axis not in ranges:
-            raise StageError(f"profile: {type(task).__name__} has no dynamic axis {axis!r}; {did_you_mean(axis, ranges)}")
+            raise StageError(f"profile: {type(task).__name__} has no dynamic axis {axis!r}; {suggest_name(axis, ranges)}")
         low, high = ranges[axis]
         if least > low or most < high:
             raise StageError(

@@ -27,7 +27,7 @@ from attar.bundle.verified import placed
 from attar.models import preprocess
 from attar.models.preprocess.known import Steps
 from attar.models.task import Array, Arrays, Task, Tensor, load_task
-from attar.pipeline.core.errors import Rejected, StageError
+from attar.pipeline.core.errors import GateError, StageError
 from attar.pipeline.core.stage import Artifact, CodeName, Facts, Stage
 from attar.pipeline.core.store import NOT_PAYLOAD
 from attar.stages.artifacts import Bundle, Engine, Evidence, OnnxModel, Verdict
@@ -54,7 +54,7 @@ class Package(Stage[Bundle]):
     """How far an engine's answers may move between two runs, relative to their largest magnitude (or 1)."""
 
     def run(self, out: Path, *, onnx: OnnxModel, model: OnnxModel, engine: Engine, evidence: Evidence, verdict: Verdict) -> Facts:
-        """Raises Rejected for a verdict that is ``failed`` or ``undecided``, or that promises nothing of the engine against the
+        """Raises GateError for a verdict that is ``failed`` or ``undecided``, or that promises nothing of the engine against the
         teacher, StageError when the evidence is of something else, or the engine does not repeat what was measured."""
         refuse(verdict.facts)
         check_evidence(evidence, {"onnx": onnx, "model": model, "engine": engine})
@@ -134,19 +134,19 @@ def last_run(engine: Facts) -> str:
 
 
 def refuse(verdict: Facts) -> None:
-    """Raises Rejected unless something was promised of the engine, and everything promised was kept as far as it was run."""
+    """Raises GateError unless something was promised of the engine, and everything promised was kept as far as it was run."""
     kept = verdict["verdict"] in ("passed", "not run here")
     if kept and gated(verdict["gates"]):
         return
     if kept:
-        raise Rejected(
+        raise GateError(
             "not packaged: nothing is promised of the engine against the teacher, so nothing is known of what would be shipped; "
             "add score_drop, correlation, cosine, agreement or kdl to [gates]"
         )
     if verdict["verdict"] == "failed":
         outside = f"{-verdict['margin']:.4g} outside; improve {verdict['first_broken']}, or change the promise in [gates]"
-        raise Rejected(f"not packaged: {verdict['summary']}, {outside}")
-    raise Rejected(f"not packaged: {verdict['summary']}. Only what was proven is shipped")
+        raise GateError(f"not packaged: {verdict['summary']}, {outside}")
+    raise GateError(f"not packaged: {verdict['summary']}. Only what was proven is shipped")
 
 
 def check_evidence(evidence: Evidence, packed: Mapping[str, Artifact]) -> None:

@@ -34,7 +34,7 @@ class Unpack(Stage[Production]):
         return super().deciding() if self.against else {"against"}
 
     def run(self, out: Path) -> Facts:
-        """Raises Unfit for a bundle that is not whole or was never passed, StageError for one of another task."""
+        """Raises InvalidBundleError for a bundle that is not whole or was never passed, StageError for one of another task."""
         if self.against is None:
             return {"off": True}
         with whole(self.against, trusted=self.trusted) as found:

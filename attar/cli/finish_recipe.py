@@ -10,7 +10,7 @@ from attar.bundle import opening as bundles
 from attar.bundle.checksums import FACTS, Seal, sha256
 from attar.bundle.finish import able, copy, filled
 from attar.bundle.verified import read_manifest
-from attar.pipeline.core.errors import RecipeError, Unfit, did_you_mean
+from attar.pipeline.core.errors import InvalidBundleError, RecipeError, suggest_name
 from attar.pipeline.core.stage import Facts
 from attar.pipeline.run import Record
 from attar.recipes.workspace import Workspace, open_workspace
@@ -28,8 +28,8 @@ def rerun(
 ) -> Facts:
     """Run the target that made the bundle, reusing the store, and copy its bundle to ``out``; the facts of ``attar check``.
 
-    ``told`` hears of every slot. Raises what ``finish`` does, what a slot that broke raised, and Unfit where the recipe makes
-    another graph than the bundle holds, before anything is built from it.
+    ``told`` hears of every slot. Raises what ``finish`` does, what a slot that broke raised, and
+    InvalidBundleError where the recipe makes another graph than the bundle holds, before anything is built from it.
     """
     bundle = Path(path)
     with bundles.unfinished(bundle, trusted) as found:
@@ -45,7 +45,7 @@ def workspace_of(recipe: str, store: Path, name: str) -> Workspace:
     slots = open_workspace(recipe, SLOTS, store).recipe.pipeline.slots
     names = {stage.name: slot for slot, bound in slots.items() if isinstance(stage := bound.stage, Package)}
     if name not in names:
-        raise RecipeError(f"no target of {recipe} makes a bundle {name!r}; {did_you_mean(name, names)}")
+        raise RecipeError(f"no target of {recipe} makes a bundle {name!r}; {suggest_name(name, names)}")
     return open_workspace(recipe, SLOTS, store, targets=(names[name].partition(".")[0],))
 
 
@@ -66,10 +66,10 @@ def made(bundle: Path, workspace: Workspace, told: Callable[[Record], None]) -> 
 
 
 def check_same(bundle: Path, model: Path) -> None:
-    """Raises Unfit where the recipe makes other graphs than the bundle holds."""
+    """Raises InvalidBundleError where the recipe makes other graphs than the bundle holds."""
     ours, new = ({path.name: sha256(path) for path in folder.glob("*.onnx*")} for folder in (bundle / "graphs", model))
     if ours != new:
-        raise Unfit(
+        raise InvalidBundleError(
             f"the recipe makes another graph here than {bundle} holds{bits(bundle, model)}; use the recipe and the store that "
             f"made it, package it anew with `attar run`, or finish what it holds, without --recipe"
         )

@@ -89,7 +89,8 @@ def walk(wanted: tuple[str, ...], output: Path | None, require_all: bool, **opti
 
 
 def look_at_production(workspace: Workspace, slots: list[str], folder: Path | None) -> None:
-    """Before anything is trained. Raises Unfit for a bundle that is not whole, RecipeError for one that the run would replace."""
+    """Before anything is trained. Raises InvalidBundleError for a bundle that is not whole,
+    RecipeError for one that the run would replace."""
     from attar.bundle.opening import whole
 
     for slot in slots:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from attar.pipeline.core.errors import RecipeError, Rejected, did_you_mean
+from attar.pipeline.core.errors import GateError, RecipeError, suggest_name
 from attar.pipeline.core.import_path import put_first
 from attar.pipeline.core.store import Store
 from attar.pipeline.keys.fingerprint import Fingerprint
@@ -52,7 +52,7 @@ def find_recipe(recipe: str) -> Path:
     shipped = SHIPPED / f"{recipe}.toml"
     if shipped.is_file():
         return shipped
-    known = did_you_mean(recipe, list_shipped_recipes())
+    known = suggest_name(recipe, list_shipped_recipes())
     raise RecipeError(f"there is no file {recipe!r} and no shipped recipe of that name; {known}")
 
 
@@ -87,5 +87,5 @@ def exit_code(records: Iterable[Record], *, require_all: bool = False) -> int:
     codes = {record.exit_code for record in records}
     bad = ("failed", "undecided", "not run here") if require_all else ("failed", "undecided")
     if any(record.slot.endswith(".verdict") and record.facts.get("verdict") in bad for record in records):
-        codes.add(Rejected.exit_code)
+        codes.add(GateError.exit_code)
     return next((code for code in (1, 2, 4, 3) if code in codes), 0)

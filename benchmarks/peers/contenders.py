@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.environments import NNCF, OLIVE, OURS, STOCK, Environment, Missing
+from benchmarks.peers.environments import NNCF, OLIVE, OURS, STOCK, Environment, UnavailableError
 from benchmarks.peers.process import Cost, build
 
 BATCHES = (1, 32)
@@ -70,7 +70,7 @@ class Contender:
         return bool(self.target)
 
     def built(self, given: Given) -> Built:
-        """From nothing, in an empty folder. Raises Missing when it cannot be had here."""
+        """From nothing, in an empty folder. Raises UnavailableError when it cannot be had here."""
         out = given.folder / self.name.replace(" ", "-")
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
@@ -84,7 +84,7 @@ class Contender:
         cost = build(self.environment, given.cache, self.script, arguments, out / "build.log")
         made = [path for path in out.glob("model.*") if path.suffix in (".onnx", ".xml", ".bin", ".data")]
         if not made:
-            raise Missing(f"{self.script} wrote no model")
+            raise UnavailableError(f"{self.script} wrote no model")
         return Built(next(path for path in made if path.suffix in (".onnx", ".xml")), size(made), cost)
 
     def engine(self, given: Given, out: Path) -> Built:

@@ -17,7 +17,7 @@ VERSIONS = (
 )
 
 
-class Missing(Exception):
+class UnavailableError(Exception):
     """Why something cannot be run here."""
 
 
@@ -51,7 +51,7 @@ NNCF = Environment("nncf", ("nncf", ours("openvino"), ours("onnx")))
 
 
 def python(environment: Environment, cache: Path) -> Path:
-    """Its interpreter; installs what is missing. Raises Missing with the installer's last words."""
+    """Its interpreter; installs what is missing. Raises UnavailableError with the installer's last words."""
     if environment is OURS:
         return Path(sys.executable)
     folder = cache.resolve() / environment.name
@@ -66,7 +66,7 @@ def python(environment: Environment, cache: Path) -> Path:
 def called(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, env=surroundings())
     if done.returncode:
-        raise Missing(last_words(done.stderr) or f"{command[0]} ended with {done.returncode}")
+        raise UnavailableError(last_words(done.stderr) or f"{command[0]} ended with {done.returncode}")
     return done.stdout
 
 

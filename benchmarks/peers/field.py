@@ -16,7 +16,7 @@ from attar.proof.metrics import Sums, compare
 from attar.proof.timing import Seconds
 from attar.stages.artifacts import Answers
 from benchmarks.peers.contenders import Built, Contender, Given
-from benchmarks.peers.environments import Missing
+from benchmarks.peers.environments import UnavailableError
 from benchmarks.peers.process import Worker
 
 ASKED = 32  # samples a call when answers are looked at: one of the sizes that are timed
@@ -57,7 +57,7 @@ class Field:
         for name in [name for name in names if name in self.workers]:
             try:
                 replies[name] = self.workers[name].ask(**request)
-            except Missing as error:
+            except UnavailableError as error:
                 self.rows[name].why = str(error)
                 del self.workers[name]
         return replies
@@ -100,6 +100,6 @@ def opened(contenders: Sequence[Contender], given: Given, cpu: int, stack: ExitS
             log = given.folder / f"{name.replace(' ', '-')}.log"
             worker = Worker(row.contender.environment, given.cache, row.contender.kind, row.built.file, cpu, log)
             workers[name] = stack.enter_context(worker)
-        except Missing as error:
+        except UnavailableError as error:
             row.why = str(error)
     return rows, workers

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from benchmarks.peers.environments import OURS, Environment, Missing, last_words, python, surroundings
+from benchmarks.peers.environments import OURS, Environment, UnavailableError, last_words, python, surroundings
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -34,7 +34,7 @@ class Cost:
 
 
 def build(environment: Environment, cache: Path, script: str, arguments: Sequence[str], log: Path) -> Cost:
-    """Run ``peers/SCRIPT.py`` there. Raises Missing with its last words when it fails."""
+    """Run ``peers/SCRIPT.py`` there. Raises UnavailableError with its last words when it fails."""
     note, made = log.with_suffix(".memory"), [str(HERE / f"{script}.py"), *arguments]
     command = [str(python(environment, cache)), str(HERE / "measured.py"), str(note), *made]
     started = time.perf_counter()
@@ -43,12 +43,12 @@ def build(environment: Environment, cache: Path, script: str, arguments: Sequenc
         _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise Missing(last_words(log.read_text()) or f"{script} ended with {process.returncode}")
+        raise UnavailableError(last_words(log.read_text()) or f"{script} ended with {process.returncode}")
     return Cost(time.perf_counter() - started, used.ru_utime + used.ru_stime, int(note.read_text()))
 
 
 class Worker:
-    """A model in a process of its own: see ``worker``. Raises Missing, from any method, when the process has died."""
+    """A model in a process of its own: see ``worker``. Raises UnavailableError, from any method, when the process has died."""
 
     def __init__(self, environment: Environment, cache: Path, kind: str, file: Path, cpu: int, log: Path) -> None:
         command = [str(python(environment, cache)), str(HERE / "worker.py"), kind, str(file), str(cpu)]
@@ -83,6 +83,6 @@ class Worker:
         reply: dict[str, Any] = json.loads(line)
         return reply
 
-    def dead(self) -> Missing:
+    def dead(self) -> UnavailableError:
         self.process.communicate()  # which closes the pipes
-        return Missing(last_words(self.log.read_text()) or f"its process ended with {self.process.returncode}")
+        return UnavailableError(last_words(self.log.read_text()) or f"its process ended with {self.process.returncode}")

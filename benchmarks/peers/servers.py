@@ -21,7 +21,7 @@ from attar.pipeline.core.errors import AttarError
 from attar.serving.load.client import Address, Request, infer, turns
 from attar.serving.load.load import Outcome
 from attar.serving.load.load_http import HttpLoad
-from benchmarks.peers.environments import OURS, Environment, Missing, last_words, ours, python
+from benchmarks.peers.environments import OURS, Environment, UnavailableError, last_words, ours, python
 from benchmarks.peers.process import HERE, environ
 
 START = 60.0
@@ -86,7 +86,7 @@ class Running:
         while not self.answers():
             if self.process.poll() is not None or time.perf_counter() > start + START:
                 self.__exit__()
-                raise Missing(last_words(self.log.read_text()) or "it does not answer")
+                raise UnavailableError(last_words(self.log.read_text()) or "it does not answer")
             time.sleep(0.01)
         self.ready = time.perf_counter() - start
         return self
@@ -151,10 +151,10 @@ def free() -> int:
 
 
 def checked(running: Running, requests: Arrays, form: str) -> None:
-    """Raises Missing for a server that does not answer what it is asked."""
+    """Raises UnavailableError for a server that does not answer what it is asked."""
     try:
         found = running.closed(requests, form, 1, 1, 0.2)
     except AttarError as error:
-        raise Missing(str(error)) from error
+        raise UnavailableError(str(error)) from error
     if found.errors or not len(found.latencies):
-        raise Missing(f"{form} is answered with {dict(found.errors) or 'nothing'}")
+        raise UnavailableError(f"{form} is answered with {dict(found.errors) or 'nothing'}")

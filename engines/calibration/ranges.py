@@ -15,7 +15,7 @@ import numpy as np
 from attar.engines.calibration import histogram as stored
 from attar.engines.calibration.entropy import entropy
 from attar.engines.calibration.histogram import Floats, Histogram, Range
-from attar.pipeline.core.errors import StageError, did_you_mean
+from attar.pipeline.core.errors import StageError, suggest_name
 
 PERCENTILE = 99.99
 STEPS = 255  # of 8 bits
@@ -31,7 +31,7 @@ def of(file: Path, method: str, percent: float) -> dict[str, Range]:
         "mse": mse,
     }
     if method not in methods:
-        raise StageError(f"there is no range method {method!r}; {did_you_mean(method, methods)}")
+        raise StageError(f"there is no range method {method!r}; {suggest_name(method, methods)}")
     histograms, _ = stored.load(file)
     return {name: methods[method](histogram) for name, histogram in histograms.items()}
 

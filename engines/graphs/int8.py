@@ -14,7 +14,7 @@ from attar.engines.graphs.placement import LEVELS, MULTIPLYING, UNSIGNED, Placem
 from attar.engines.graphs.pooling import pool_globally
 from attar.engines.graphs.selection import better_in_float, chosen, data, integer_nodes, named, unknown_refused
 from attar.engines.graphs.weights import separate
-from attar.pipeline.core.errors import Refusal, StageError
+from attar.pipeline.core.errors import StageError, UnsupportedModelError
 
 if TYPE_CHECKING:
     import onnx
@@ -57,7 +57,8 @@ class Quantized:
 def quantize(source: Path, target: Path, ranges: Ranges, form: Form) -> dict[str, Any]:
     """Write the Q-DQ graph. Returns how many of each operator are int8, and which multiplying ones stay float, and why.
 
-    Raises Refusal if nothing can be quantized, StageError for an excluded node that is not there and a tensor without a range.
+    Raises UnsupportedModelError if nothing can be quantized, StageError for an excluded node that
+    is not there and a tensor without a range.
     """
     import onnx
 
@@ -120,7 +121,7 @@ def with_pairs(
 def require_work(made: Quantized) -> None:
     if not any(node.op_type in MULTIPLYING for node in made.inside):
         present = {node.op_type for node in made.model.graph.node} - {"QuantizeLinear", "DequantizeLinear"}
-        raise Refusal(
+        raise UnsupportedModelError(
             f"nothing can be quantized: no {', '.join(sorted(MULTIPLYING))} is left but those excluded, a narrow stem and "
             f"the last layer{named(made.outside)}; the graph has {', '.join(sorted(present))}. Use precision = 'fp32'"
         )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from attar.engines.graphs.graphs import constants, prepared, tidy
 from attar.engines.graphs.int8 import EXCLUDED
 from attar.engines.graphs.selection import better_in_float, named, unknown_refused
-from attar.pipeline.core.errors import Refusal
+from attar.pipeline.core.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     import onnx
@@ -30,7 +30,7 @@ def quantize(source: Path, target: Path, per_channel: bool, exclude: Collection[
     """Write the graph. Returns how many of each operator are int8 and which products stay float, and why.
 
     Weights have 8 bits or 7: see ``placement.LEVELS``.
-    Raises Refusal if nothing can be quantized, StageError for an excluded node that is not there.
+    Raises UnsupportedModelError if nothing can be quantized, StageError for an excluded node that is not there.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -42,7 +42,7 @@ def quantize(source: Path, target: Path, per_channel: bool, exclude: Collection[
     inside = [node for node in products if weighted(node, model) and node.name not in kept]
     if not inside:
         present = ", ".join(sorted({node.op_type for node in model.graph.node}))
-        raise Refusal(
+        raise UnsupportedModelError(
             f"nothing can be quantized: no {' or '.join(sorted(MULTIPLYING))} by a weight is left but those excluded and "
             f"the last layer{named(kept)}; the graph has {present}. Use precision = 'int8' for convolutions, or 'fp32'"
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from attar.engines.graphs.graphs import attribute, constants, element_types
 from attar.engines.graphs.placement import MULTIPLYING, Placement
 from attar.engines.graphs.softmax import find_final_softmaxes
-from attar.pipeline.core.errors import StageError, did_you_mean
+from attar.pipeline.core.errors import StageError, suggest_name
 
 if TYPE_CHECKING:
     import onnx
@@ -92,7 +92,7 @@ def unknown_refused(model: onnx.ModelProto, exclude: Collection[str]) -> None:
     names = {node.name for node in model.graph.node}
     for name in exclude:
         if name not in names:
-            raise StageError(f"exclude names a node {name!r} that the graph does not have; {did_you_mean(name, names)}")
+            raise StageError(f"exclude names a node {name!r} that the graph does not have; {suggest_name(name, names)}")
 
 
 def data(node: onnx.NodeProto, *, results: bool = True) -> list[str]:

@@ -14,7 +14,7 @@ from attar.engines.cpu import machine, powers
 from attar.engines.runtimes.runtime import Asked, Environment, Refused, Runtime, missing
 from attar.models.task import Predict, Predictor, Task
 from attar.models.tensors import Array, Arrays, TensorSpec, find_input_mismatch, has_foreign_byte_order
-from attar.pipeline.core.errors import Missing, StageError, did_you_mean
+from attar.pipeline.core.errors import MissingDependencyError, StageError, suggest_name
 from attar.pipeline.keys.machine import cores, gpus
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def options(threads: int | None, provider: str, optimize: bool, integers: bool =
 
 
 def started(file: Path | bytes, options: onnxruntime.SessionOptions, provider: str) -> onnxruntime.InferenceSession:
-    """A session, some of whose nodes may run elsewhere. Raises Missing for a provider that another package has."""
+    """A session, some of whose nodes may run elsewhere. Raises MissingDependencyError for a provider that another package has."""
     import onnxruntime
 
     check_provider(provider)
@@ -138,16 +138,17 @@ def started(file: Path | bytes, options: onnxruntime.SessionOptions, provider: s
 
 
 def check_provider(provider: str) -> None:
-    """Raises StageError for a name that ONNX Runtime does not know, Missing for one that this build of it does not have."""
+    """Raises StageError for a name that ONNX Runtime does not know, MissingDependencyError for one
+    that this build of it does not have."""
     import onnxruntime
 
     known, available = onnxruntime.get_all_providers(), onnxruntime.get_available_providers()
     if provider in available:
         return
     if provider not in {*known, *PACKAGES}:
-        raise StageError(f"ONNX Runtime has no provider {provider!r}; {did_you_mean(provider, known)}")
+        raise StageError(f"ONNX Runtime has no provider {provider!r}; {suggest_name(provider, known)}")
     package = PACKAGES.get(provider, "a build of ONNX Runtime that has it")
-    raise Missing(f"this ONNX Runtime has no provider {provider!r}: install {package} in place of onnxruntime")
+    raise MissingDependencyError(f"this ONNX Runtime has no provider {provider!r}: install {package} in place of onnxruntime")
 
 
 def elsewhere(session: onnxruntime.InferenceSession, provider: str) -> list[tuple[str, str, str]]:
@@ -175,7 +176,8 @@ def predictor(session: onnxruntime.InferenceSession) -> Predict:
 
 
 def read(source: Path) -> Path | bytes:
-    """The graph as its CPU kernels like it. Raises Missing without onnx, which is needed to build and never to open."""
+    """The graph as its CPU kernels like it. Raises MissingDependencyError without onnx, which is
+    needed to build and never to open."""
     if find_spec("onnx") is None:
         raise missing("onnx", "train")
     from attar.engines.graphs.channel_padding import widened

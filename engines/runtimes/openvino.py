@@ -13,7 +13,7 @@ from attar.engines.cpu import cpu_flags, machine, powers
 from attar.engines.runtimes.runtime import Asked, Environment, Refused, Runtime, missing
 from attar.models.task import Predict, Predictor, Task
 from attar.models.tensors import Array, Arrays, TensorSpec, find_input_mismatch, has_foreign_byte_order
-from attar.pipeline.core.errors import Refusal, StageError
+from attar.pipeline.core.errors import StageError, UnsupportedModelError
 from attar.pipeline.keys.machine import cores
 
 HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
@@ -48,7 +48,7 @@ class OpenVino(Runtime):
         try:
             with said(f"OpenVINO cannot read {source}"):
                 library().Core().read_model(str(source))
-        except Refusal as error:
+        except UnsupportedModelError as error:
             if unknown := UNKNOWN.search(str(error)):
                 return [Refused(None, operator(each), "OpenVINO does not have it") for each in unknown[1].split(", ")]
             raise
@@ -76,7 +76,7 @@ class OpenVino(Runtime):
 
 
 def library() -> Any:
-    """OpenVINO itself. Raises Missing."""
+    """OpenVINO itself. Raises MissingDependencyError."""
     try:
         import openvino
     except ImportError as error:
@@ -109,13 +109,13 @@ def operator(told: str) -> str:
 
 
 def check_computed(compiled: Any, precision: str) -> None:
-    """Raises Refusal when no product is computed in the precision that was asked for, whatever the hint said."""
+    """Raises UnsupportedModelError when no product is computed in the precision that was asked for, whatever the hint said."""
     about = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
     found = [(info["layerType"].astype(str), info["runtimePrecision"].astype(str)) for info in about]
     products = sorted({(layer, used) for layer, used in found if layer in PRODUCTS})
     if precision in COMPUTED and products and not COMPUTED[precision] & {used for _, used in products}:
         told = ", ".join(f"{layer} in {used}" for layer, used in products)
-        raise Refusal(f"OpenVINO computes nothing of this graph in {precision}, but {told}; try precision = 'fp32'")
+        raise UnsupportedModelError(f"OpenVINO computes nothing of this graph in {precision}, but {told}; try precision = 'fp32'")
 
 
 def imported(core: Any, file: Path, asked: Asked) -> Any:
@@ -160,11 +160,11 @@ def describe_port(port: Any) -> TensorSpec:
 
 @contextmanager
 def said(what: str) -> Iterator[None]:
-    """Raises Refusal with what OpenVINO said of a graph or an engine."""
+    """Raises UnsupportedModelError with what OpenVINO said of a graph or an engine."""
     try:
         yield
     except RuntimeError as error:
-        raise Refusal(f"{what}: {last(error)}") from error
+        raise UnsupportedModelError(f"{what}: {last(error)}") from error
 
 
 def last(error: Exception) -> str:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from attar.models.task import Predictor, Task
 from attar.pipeline.core import names
-from attar.pipeline.core.errors import Missing, StageError, did_you_mean
+from attar.pipeline.core.errors import MissingDependencyError, StageError, suggest_name
 
 RuntimeName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
 RUNTIMES: Mapping[str, str] = {
@@ -95,7 +95,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def environment(self) -> Environment:
-        """Raises Missing, with the extra to install, when the library is not there: see ``missing``."""
+        """Raises MissingDependencyError, with the extra to install, when the library is not there: see ``missing``."""
 
     @abstractmethod
     def supports(self, source: Path, task: Task, asked: Asked) -> Sequence[Refused]:
@@ -119,21 +119,21 @@ class Runtime(ABC):
         return self.unbuildable(asked)
 
     def check_available(self, asked: Asked) -> None:  # noqa: B027  # most runtimes have no parts that may be missing
-        """Raises Missing or StageError where the library lacks what an engine asks of it. Nothing is loaded."""
+        """Raises MissingDependencyError or StageError where the library lacks what an engine asks of it. Nothing is loaded."""
 
     def counts(self) -> Sequence[int]:
         """The thread counts that are worth trying; one where threads mean nothing to it."""
         return [1]
 
 
-def missing(library: str, extra: str) -> Missing:
+def missing(library: str, extra: str) -> MissingDependencyError:
     """The error of a runtime whose library cannot be imported."""
-    return Missing(f"{library} is not installed; run: pip install 'attar[{extra}]'")
+    return MissingDependencyError(f"{library} is not installed; run: pip install 'attar[{extra}]'")
 
 
 def load(name: str) -> Runtime:
     """The runtime that a recipe or a bundle calls so. Raises StageError for an unknown name."""
     if name not in RUNTIMES:
-        raise StageError(f"there is no runtime {name!r}; {did_you_mean(name, RUNTIMES)}")
+        raise StageError(f"there is no runtime {name!r}; {suggest_name(name, RUNTIMES)}")
     made: Runtime = names.load(RUNTIMES[name])()
     return made

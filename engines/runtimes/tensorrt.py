@@ -15,7 +15,7 @@ from attar.engines.runtimes import child, cuda, tensorrt_build, tensorrt_engine
 from attar.engines.runtimes.runtime import Asked, Environment, Refused, Runtime, missing
 from attar.engines.runtimes.tensorrt_engine import COMPUTE, Header
 from attar.models.task import Predictor, Task
-from attar.pipeline.core.errors import Refusal, StageError
+from attar.pipeline.core.errors import StageError, UnsupportedModelError
 
 SECONDS = 3600  # to build an engine; TensorRT tries its kernels one by one
 PARSING = 300
@@ -61,7 +61,8 @@ class TensorRt(Runtime):
         return [Refused(*each) for each in found]
 
     def build(self, source: Path, target: Path, task: Task, asked: Asked) -> None:
-        """Raises Refusal for what the runtime cannot build, StageError when it crashes; either leaves nothing behind."""
+        """Raises UnsupportedModelError for what the runtime cannot build, StageError when it
+        crashes; either leaves nothing behind."""
         self.version()
         half = target.with_name(f".{target.name}.half")
         request = {"module": self.module, "source": str(source), "target": str(half)}
@@ -70,8 +71,8 @@ class TensorRt(Runtime):
             child.ask(tensorrt_build.built, {**request, **wanted}, f"building {target.name} with {self.title}", SECONDS)
             tensorrt_engine.header(self.module, half)
             half.replace(target)
-        except Refusal as error:
-            raise Refusal(f"{self.title} refuses {source.name}: {error}") from error
+        except UnsupportedModelError as error:
+            raise UnsupportedModelError(f"{self.title} refuses {source.name}: {error}") from error
         finally:
             half.unlink(missing_ok=True)
 

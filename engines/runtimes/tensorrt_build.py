@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from attar.engines.graphs.graphs import attribute, constants
 from attar.engines.runtimes.tensorrt_engine import library, logger
-from attar.pipeline.core.errors import Refusal, StageError
+from attar.pipeline.core.errors import StageError, UnsupportedModelError
 
 if TYPE_CHECKING:
     import onnx
@@ -37,17 +37,17 @@ def refused(request: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def built(request: Mapping[str, Any]) -> list[str]:
-    """Write the engine; what the builder warned of. Raises Refusal with what it said when it cannot."""
+    """Write the engine; what the builder warned of. Raises UnsupportedModelError with what it said when it cannot."""
     trt = library(request["module"])
     made = Parsed(trt, request["source"])
     if made.refused:
         node, operator, why = made.refused[0]
-        raise Refusal(f"{operator} {node!r}: {why}")
+        raise UnsupportedModelError(f"{operator} {node!r}: {why}")
     config = configured(trt, made.builder, request["options"])
     add_profile(made, config, request["profile"])
     engine = made.builder.build_serialized_network(made.network, config)
     if engine is None:
-        raise Refusal(f"it cannot be built: {'; '.join(made.log.errors) or 'no reason was given'}")
+        raise UnsupportedModelError(f"it cannot be built: {'; '.join(made.log.errors) or 'no reason was given'}")
     Path(request["target"]).write_bytes(engine)
     return list(made.log.warnings)
 
@@ -128,14 +128,14 @@ def configured(trt: Any, builder: Any, options: Mapping[str, Any]) -> Any:
 
 
 def target(trt: Any, config: Any, compute: Sequence[str]) -> None:
-    """Compute capabilities such as "8.9". Raises Refusal for one that TensorRT-RTX does not have."""
+    """Compute capabilities such as "8.9". Raises UnsupportedModelError for one that TensorRT-RTX does not have."""
     if not compute:
         return
     known = {f"{name[2:-1]}.{name[-1]}": each for name, each in trt.ComputeCapability.__members__.items() if name[:2] == "SM"}
     config.num_compute_capabilities = len(compute)
     for number, each in enumerate(compute):
         if each not in known:
-            raise Refusal(
+            raise UnsupportedModelError(
                 f"there are no kernels for compute capability {each}; there are for {', '.join(known)}. "
                 "Leave it out of `compute`, or take runtime 'tensorrt' for such a GPU"
             )

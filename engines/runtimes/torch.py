@@ -18,7 +18,7 @@ from attar.engines import cpu
 from attar.models.probabilities import are_probabilities
 from attar.models.task import CLASSIFYING, Array, Arrays, Output, Predict, Predictor, Task, load_task
 from attar.pipeline.core import names
-from attar.pipeline.core.errors import StageError, did_you_mean
+from attar.pipeline.core.errors import StageError, suggest_name
 from attar.pipeline.core.stage import Device
 
 
@@ -54,7 +54,7 @@ def check_options(network: str, factory: Callable[..., Any], options: Mapping[st
     taken = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
     for name in options:
         if name not in taken:
-            raise StageError(f"{network} has no option {name!r}: {did_you_mean(name, taken)}")
+            raise StageError(f"{network} has no option {name!r}: {suggest_name(name, taken)}")
 
 
 def load(file: Path, network: str, options: Mapping[str, Any]) -> nn.Module:

@@ -10,7 +10,7 @@ import numpy as np
 
 from attar.models.checks.calls import place
 from attar.models.task import CLASSIFYING, Kind, Output, Task, Tensor
-from attar.pipeline.core.errors import StageError, did_you_mean
+from attar.pipeline.core.errors import StageError, suggest_name
 
 
 def check_declared(task: Task) -> None:
@@ -64,7 +64,7 @@ def check_axes(task: Task, where: str, axes: tuple[int | str, ...]) -> None:
         if isinstance(axis, str) and axis not in task.ranges:
             raise StageError(
                 f"{place(task, where)} has an axis {axis!r} that `ranges` says nothing of: add its smallest and largest size, "
-                f"or name one that is there; {did_you_mean(axis, task.ranges)}"
+                f"or name one that is there; {suggest_name(axis, task.ranges)}"
             )
 
 
@@ -80,7 +80,7 @@ def check_output(task: Task, name: str, output: Output) -> None:
     """Its kind is one of those that there are, and its classes have as many names as it has numbers."""
     where = place(task, f"outputs[{name!r}]")
     if output.kind not in get_args(Kind):
-        raise StageError(f"{where} has the kind {output.kind!r}; {did_you_mean(output.kind, get_args(Kind))}")
+        raise StageError(f"{where} has the kind {output.kind!r}; {suggest_name(output.kind, get_args(Kind))}")
     classes: Any = task.classes
     if isinstance(classes, str) or not isinstance(classes, Sequence):
         raise StageError(f"{place(task, 'classes')} must be a list of names, got {reprlib.repr(classes)}")

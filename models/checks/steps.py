@@ -7,7 +7,7 @@ from typing import Any
 
 from attar.models.preprocess import FileStep, Step
 from attar.models.task import Task
-from attar.pipeline.core.errors import StageError, did_you_mean
+from attar.pipeline.core.errors import StageError, suggest_name
 
 OURS = Step.__module__.rpartition(".")[0]
 
@@ -16,7 +16,7 @@ def check(task: Task) -> None:
     """Raises StageError for a step that no bundle can hold, and for one whose file is not part of the task's data."""
     for name, steps in task.preprocess.items():
         if name not in task.inputs:
-            raise StageError(f"{place(task)} has steps for {name!r}, which is no input; {did_you_mean(name, task.inputs)}")
+            raise StageError(f"{place(task)} has steps for {name!r}, which is no input; {suggest_name(name, task.inputs)}")
         for step in steps:
             check_kind(task, name, step)
             if isinstance(step, FileStep):

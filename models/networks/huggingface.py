@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from attar.pipeline.core.errors import StageError, did_you_mean
+from attar.pipeline.core.errors import StageError, suggest_name
 
 HOW = {"attn_implementation": "eager", "dtype": torch.float32}
 """Attention as products and a softmax, which exporters take as they are; float32, whatever the folder was stored in."""
@@ -173,7 +173,7 @@ def parsed(config: str) -> Any:
     settings = json.loads(config)
     kind = settings.get("model_type")
     if kind not in known:
-        raise StageError(f"transformers knows no model_type {kind!r}; {did_you_mean(str(kind), list(known))}")
+        raise StageError(f"transformers knows no model_type {kind!r}; {suggest_name(str(kind), list(known))}")
     return known[kind].from_dict(settings)
 
 

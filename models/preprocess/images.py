@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from attar.models.preprocess import resampling
 from attar.models.preprocess.step import Array, Step, found
-from attar.pipeline.core.errors import Missing
+from attar.pipeline.core.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,7 +51,7 @@ class DecodeImage(Step):
         try:
             from PIL import Image
         except ImportError as error:
-            raise Missing("the step 'decode_image' needs Pillow: pip install 'attar[serve-image]'") from error
+            raise MissingDependencyError("the step 'decode_image' needs Pillow: pip install 'attar[serve-image]'") from error
         which = f"{len(file)} bytes as sample {number} of {count}"
         try:
             with Image.open(BytesIO(file), formats=FORMATS) as image:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from attar.pipeline.core.errors import AttarError, did_you_mean
+from attar.pipeline.core.errors import AttarError, suggest_name
 
 Array = npt.NDArray[np.generic]
 
@@ -61,7 +61,7 @@ def apply(steps: Mapping[str, Sequence[Step]], inputs: Mapping[str, Array]) -> d
     for name, todo in steps.items():
         given: Any = inputs.get(name)
         if not isinstance(given, np.ndarray):
-            told = did_you_mean(name, inputs) if given is None else f"got {type(given).__name__}"
+            told = suggest_name(name, inputs) if given is None else f"got {type(given).__name__}"
             raise AttarError(f"the input {name!r} must be a numpy array, {told}")
         for step in todo:
             made[name] = step(made[name])

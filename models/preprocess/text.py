@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from attar.models.preprocess.step import Array, FileStep, found
-from attar.pipeline.core.errors import AttarError, Missing
+from attar.pipeline.core.errors import AttarError, MissingDependencyError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -74,7 +74,9 @@ def opened(file: Path, size: int, mtime: int, length: int) -> tuple[Tokenizer, i
     try:
         from tokenizers import Tokenizer
     except ImportError as error:
-        raise Missing("the step 'tokenize' needs the library tokenizers: pip install 'attar[serve-text]'") from error
+        raise MissingDependencyError(
+            "the step 'tokenize' needs the library tokenizers: pip install 'attar[serve-text]'"
+        ) from error
     try:
         made = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower

@@ -7,47 +7,58 @@ from collections.abc import Iterable
 
 
 class AttarError(Exception):
-    """Something the user can act on: the message says what, what was found, and what to do."""
+    """A failure that the user can act on: the message says what, got, and what to do."""
 
     exit_code = 1
 
 
 class RecipeError(AttarError):
-    """The recipe or the command is wrong; nothing was run and the store is untouched."""
+    """The recipe or the command is wrong. Nothing was run, and the store is unchanged."""
 
     exit_code = 2
 
 
 class StageError(AttarError):
-    """A stage broke; ``__cause__`` holds the original exception where there was one."""
+    """A stage failed. ``__cause__`` is the original exception, if there was one."""
 
 
-class Refusal(StageError):
-    """The graph cannot be had in the form that was asked for, or not by this runtime; another candidate may do."""
+class UnsupportedModelError(StageError):
+    """A graph cannot be converted as requested, or its runtime cannot take it.
+
+    Another candidate may be possible.
+    """
 
 
-class Missing(AttarError):
-    """A library is not installed; the message names the extra that brings it."""
+class MissingDependencyError(AttarError):
+    """A library is not installed. The message names the extra that installs it."""
 
 
 class StoreError(AttarError):
     """The store cannot be read or written."""
 
 
-class Rejected(AttarError):
-    """The evidence says: do not ship."""
+class CorruptArtifactError(StoreError):
+    """An artifact in the store differs from its record."""
+
+
+class GateError(AttarError):
+    """The evidence does not allow this bundle to be shipped."""
 
     exit_code = 3
 
 
-class Unfit(AttarError):
-    """A bundle is not fit to serve: tampered with, ungated, unfinished, for another machine, or not signed as it has to be."""
+class InvalidBundleError(AttarError):
+    """A bundle is not fit to serve.
+
+    It was changed, did not pass its gates, is unfinished, was made for another machine, or lacks
+    the required signature.
+    """
 
     exit_code = 4
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the nearest known one, and all of them."""
+def suggest_name(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message about an unknown name: the nearest known one, and all of them."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     guess = f"did you mean {near[0]!r}? " if near else ""

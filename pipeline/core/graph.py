@@ -6,7 +6,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from attar.pipeline.core.errors import RecipeError, did_you_mean
+from attar.pipeline.core.errors import RecipeError, suggest_name
 from attar.pipeline.core.stage import Artifact, Stage
 
 
@@ -22,7 +22,7 @@ class Bound:
     keep: str | None = None
     pinned: Mapping[str, str] = field(default_factory=dict)
     candidate: bool = False
-    """One of several: that it is refused (see ``Refusal``) breaks nothing, and what reads it is refused too."""
+    """One of several: that it is refused (see ``UnsupportedModelError``) breaks nothing, and what reads it is refused too."""
 
     def wanted(self) -> dict[str, type[Artifact]]:
         """What each of its inputs must be: those that ``run`` names, and then any number of one kind, if it takes such."""
@@ -41,7 +41,7 @@ class Pipeline:
                 source = bound.inputs[name]
                 if source not in made:
                     raise RecipeError(
-                        f"{slot} needs {name} from slot {source!r}, which no earlier slot is; {did_you_mean(source, made)}"
+                        f"{slot} needs {name} from slot {source!r}, which no earlier slot is; {suggest_name(source, made)}"
                     )
                 if not issubclass(made[source], wanted):
                     raise RecipeError(f"{slot} needs {name} to be {wanted.__name__}; {source} makes {made[source].__name__}")

@@ -6,7 +6,7 @@ import importlib
 import re
 from typing import Any
 
-from attar.pipeline.core.errors import RecipeError, StageError, did_you_mean
+from attar.pipeline.core.errors import RecipeError, StageError, suggest_name
 
 PATTERN = re.compile(r"^(?P<module>[A-Za-z_][\w./]*?)(?P<file>\.py)?:(?P<object>[A-Za-z_]\w*)$")
 
@@ -27,7 +27,7 @@ def load(name: str) -> Any:
     except ModuleNotFoundError as error:
         raise StageError(f"cannot import {name!r}: {error}; is it beside the recipe, or installed?") from error
     if not hasattr(module, attribute):
-        raise StageError(f"{module_name} has no {attribute!r}: {did_you_mean(attribute, public(module))}")
+        raise StageError(f"{module_name} has no {attribute!r}: {suggest_name(attribute, public(module))}")
     return getattr(module, attribute)
 
 

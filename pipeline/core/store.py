@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attar.pipeline.core.errors import StoreError
+from attar.pipeline.core.errors import CorruptArtifactError, StoreError
 from attar.pipeline.core.stage import A, Artifact, Facts
 from attar.pipeline.core.store_format import FORMAT_FILE, STORE_VERSION, check_store_version
 
@@ -32,10 +32,6 @@ PIECE = 2**18
 """Bytes that are read and hashed at a time."""
 KEPT = "kept.txt"
 """In an unfinished work's folder: where the files are that its stage shares with others."""
-
-
-class Damaged(StoreError):
-    """An artifact is not what was recorded."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,8 @@ class Store:
         return self.root / "artifacts" / key
 
     def find(self, kind: type[A], key: str) -> A | None:
-        """The finished artifact, its files checked by size and mtime; None when it was never made. Raises Damaged."""
+        """The finished artifact, its files checked by size and mtime; None when it was never made.
+        Raises CorruptArtifactError."""
         record = self.record(key)
         if record is None:
             return None
@@ -70,17 +67,17 @@ class Store:
         for name, (size, mtime, digest) in record["files"].items():
             path = root / name
             if not path.is_file():
-                raise Damaged(f"{name} is missing from {root}")
+                raise CorruptArtifactError(f"{name} is missing from {root}")
             stat = path.stat()
             if (stat.st_size, stat.st_mtime_ns) != (size, mtime) and digest_of(path) != digest:
-                raise Damaged(f"{name} in {root} was changed after it was made")
+                raise CorruptArtifactError(f"{name} in {root} was changed after it was made")
         return kind.found(key, record["digest"], root, json.loads((root / "facts.json").read_text(encoding="utf-8")))
 
     def verify(self, artifact: Artifact) -> None:
-        """Read every byte again. Raises Damaged."""
+        """Read every byte again. Raises CorruptArtifactError."""
         for name, (_, _, digest) in self.history(artifact.key)["files"].items():
             if digest_of(artifact.root / name) != digest:
-                raise Damaged(f"{name} in {artifact.root} was changed after it was made")
+                raise CorruptArtifactError(f"{name} in {artifact.root} was changed after it was made")
 
     def record(self, key: str) -> dict[str, Any] | None:
         path = self.folder(key) / "record.json"
@@ -89,16 +86,16 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError as error:
-            raise Damaged(f"{path} is not JSON: {error}") from error
+            raise CorruptArtifactError(f"{path} is not JSON: {error}") from error
         if not isinstance(made, dict) or not made.keys() >= RECORDED:
-            raise Damaged(f"{path} is not the record of an artifact")
+            raise CorruptArtifactError(f"{path} is not the record of an artifact")
         return dict(made)
 
     def history(self, key: str) -> dict[str, Any]:
-        """The record of an artifact that must be there. Raises Damaged."""
+        """The record of an artifact that must be there. Raises CorruptArtifactError."""
         record = self.record(key)
         if record is None:
-            raise Damaged(f"{self.folder(key)} is gone")
+            raise CorruptArtifactError(f"{self.folder(key)} is gone")
         return record
 
     @contextmanager
@@ -177,7 +174,7 @@ class Store:
         """Every finished artifact, newest first."""
         found: list[Entry] = []
         for folder in (self.root / "artifacts").glob("*"):
-            with contextlib.suppress(Damaged):  # `collect` deletes it
+            with contextlib.suppress(CorruptArtifactError):  # `collect` deletes it
                 found.append(Entry(folder.name, folder, self.history(folder.name)))
         return sorted(found, key=lambda entry: str(entry.record["made"]["date"]), reverse=True)
 

@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 
 from attar.pipeline.core import names
-from attar.pipeline.core.errors import RecipeError, did_you_mean
+from attar.pipeline.core.errors import RecipeError, suggest_name
 from attar.pipeline.keys.source import STATEMENTS, Source, parse
 
 FORMAT = [3, *sys.version_info[:2]]
@@ -174,11 +174,11 @@ class Fingerprint:
             return
         definitions = source["definitions"]
         if wanted not in {*definitions, *source["exports"], *source["assigned"]}:
-            raise RecipeError(f"{name!r}: {module} defines no {wanted!r}; {did_you_mean(wanted, [d for d in definitions if d])}")
+            raise RecipeError(f"{name!r}: {module} defines no {wanted!r}; {suggest_name(wanted, [d for d in definitions if d])}")
         takes = definitions[wanted]["parameters"] if wanted in definitions else ["**"]
         for option in options or ():
             if "**" not in takes and option not in takes:
-                raise RecipeError(f"{name!r} takes no option {option!r}; {did_you_mean(option, takes)}")
+                raise RecipeError(f"{name!r} takes no option {option!r}; {suggest_name(option, takes)}")
 
     def edited(self, definitions: Iterable[str]) -> list[str]:
         """Files that changed since they were read here, among those that hold these definitions."""

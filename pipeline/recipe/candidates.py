@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from attar.pipeline.core.errors import RecipeError, did_you_mean
+from attar.pipeline.core.errors import RecipeError, suggest_name
 from attar.pipeline.core.graph import Bound
 from attar.pipeline.core.stage import Stage
 from attar.pipeline.recipe.slot import Slot, Table
@@ -90,7 +90,7 @@ def known(where: str, names: Iterable[str], among: Iterable[str]) -> None:
     """Raises RecipeError for a name that is not among these."""
     for name in names:
         if name not in among:
-            raise RecipeError(f"{where}: unknown name {name!r}; {did_you_mean(name, among)}")
+            raise RecipeError(f"{where}: unknown name {name!r}; {suggest_name(name, among)}")
 
 
 def check_different(target: str, bound: Mapping[str, Bound]) -> None:

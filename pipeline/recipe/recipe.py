@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from attar.pipeline.core.errors import RecipeError, did_you_mean
+from attar.pipeline.core.errors import RecipeError, suggest_name
 from attar.pipeline.core.graph import Bound, Pipeline
 from attar.pipeline.core.stage import Stage
 from attar.pipeline.keys.deciders import code_names
@@ -204,7 +204,7 @@ def explained(slot: str, stage: type[Stage[Any]], error: Mapping[str, Any]) -> s
     place = ".".join([slot, *(str(part) for part in error["loc"])])
     if error["type"] == "extra_forbidden":
         known = stage.model_fields if len(error["loc"]) == 1 else ()
-        return f"{place}: unknown field" + (f"; {did_you_mean(str(error['loc'][-1]), known)}" if known else "")
+        return f"{place}: unknown field" + (f"; {suggest_name(str(error['loc'][-1]), known)}" if known else "")
     if error["type"] == "missing":
         top = " at the top of the recipe" if error["loc"][0] in COMMON else f" in [{slot}]"
         return f"{place} is missing; write {error['loc'][-1]} = ...{top}"

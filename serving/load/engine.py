@@ -43,7 +43,8 @@ def bench(
 
     Then the engine alone in an open loop, see ``opened``; ``rates``: samples a second, unless given 80 % of what the smallest
     batches reach. About ``seconds`` for each batch size and rate. ``trusted`` and ``allow_native``: as ``open_bundle`` has them.
-    Raises Unfit for a bundle that is not whole or not for this machine, and AttarError for a batch size that it does not promise.
+    Raises InvalidBundleError for a bundle that is not whole or not for this machine, and
+    AttarError for a batch size that it does not promise.
     """
     with ExitStack() as stack:
         found = stack.enter_context(bundle.verified(Path(path), trusted=trusted, allow_native=allow_native))

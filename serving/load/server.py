@@ -57,7 +57,7 @@ def bench(path: str | Path, url: str, asked: Asked, trusted: Path | None = None)
     """Rates and latencies (microseconds), a row a measurement; ``ended`` says why there are not all of them.
 
     Raises AttarError for a server that cannot be reached or is not trusted, does not know the model or answers otherwise than the
-    bundle says, and Unfit for a bundle that is not whole.
+    bundle says, and InvalidBundleError for a bundle that is not whole.
     """
     where = address(url)
     with bundle.whole(Path(path), gated=False, trusted=trusted) as opened, transport(where, asked) as server:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from attar.engines.runtimes.torch import call
 from attar.models.task import CLASSIFYING, Task
-from attar.pipeline.core.errors import StageError, did_you_mean
+from attar.pipeline.core.errors import StageError, suggest_name
 from attar.stages.distill.choices import Beside
 from attar.stages.distill.distiller import Distiller, terms
 from attar.stages.distill.taps import Tap, last_linear, tap_layer
@@ -80,4 +80,4 @@ def chosen(settings: Beside, task: Task) -> str:
     known = ", ".join(able) or "none"
     if settings.output is None:
         raise StageError(f"the distiller needs one output of logits with a target, {type(task).__name__} has {known}; name it")
-    raise StageError(f"the distiller cannot be about the output {settings.output!r}; {did_you_mean(settings.output, able)}")
+    raise StageError(f"the distiller cannot be about the output {settings.output!r}; {suggest_name(settings.output, able)}")

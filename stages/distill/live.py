@@ -14,7 +14,7 @@ from attar.engines.runtimes.torch import call
 from attar.models import lengths
 from attar.models.checks import agreement
 from attar.models.task import Arrays, Task
-from attar.pipeline.core.errors import StageError, did_you_mean
+from attar.pipeline.core.errors import StageError, suggest_name
 from attar.stages.artifacts import Model, Weights
 from attar.stages.distill.feature_choices import AttentionRelations, FeatureLoss, HiddenStates
 from attar.stages.distill.taps import Projections, Tap, tap_layer
@@ -101,7 +101,7 @@ def choose_padded(loss: AttentionRelations | HiddenStates, task: Task) -> str | 
     if loss.input is not None and loss.input not in declared:
         raise StageError(
             f"{loss.kind}: no input {loss.input!r} of {type(task).__name__} declares its padding (Tensor.pad); "
-            f"{did_you_mean(loss.input, declared)}"
+            f"{suggest_name(loss.input, declared)}"
         )
     if loss.input is None and len(set(declared.values())) > 1:
         raise StageError(

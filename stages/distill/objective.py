@@ -12,7 +12,7 @@ from attar.engines.runtimes.torch import laid_out
 from attar.models.checks import agreement
 from attar.models.task import CLASSIFYING, Output, Split, SplitName, Task, load_task
 from attar.models.views import Seen
-from attar.pipeline.core.errors import StageError, did_you_mean
+from attar.pipeline.core.errors import StageError, suggest_name
 from attar.stages.artifacts import Answers, Model
 from attar.stages.distill.choices import Beside, Loss, fitting
 from attar.stages.distill.companion import Companion
@@ -107,7 +107,7 @@ class Distillation:
         if loss.output is None:
             return
         if loss.output not in outputs:
-            raise StageError(f"{loss.kind}: the task has no output {loss.output!r}: {did_you_mean(loss.output, outputs)}")
+            raise StageError(f"{loss.kind}: the task has no output {loss.output!r}: {suggest_name(loss.output, outputs)}")
         kind = outputs[loss.output].kind
         if kind not in loss.applies:
             found = f"{loss.output!r} holds {kind}: use {fitting(kind)}"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attar.pipeline.core.errors import StageError, did_you_mean
+from attar.pipeline.core.errors import StageError, suggest_name
 
 
 class Tap:
@@ -86,7 +86,7 @@ def named(module: nn.Module, name: str, whose: str) -> nn.Module:
     layers = {each: layer for each, layer in module.named_modules() if each}
     if name not in layers:
         raise StageError(
-            f"the {whose} has no layer {name!r}; {did_you_mean(name, layers)}"
+            f"the {whose} has no layer {name!r}; {suggest_name(name, layers)}"
             if layers
             else f"the {whose} has no layers that could be named"
         )

@@ -21,7 +21,7 @@ from attar.engines.graphs.placement import MULTIPLYING
 from attar.engines.graphs.selection import unknown_refused
 from attar.models.task import Array, Arrays, Task
 from attar.models.views import spread
-from attar.pipeline.core.errors import Refusal
+from attar.pipeline.core.errors import UnsupportedModelError
 from attar.pipeline.core.progress import advance
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ def convert(
     validation beside the float one, with every result revealed: where one is not finite, or ``allowed`` of its norm away, though
     all that it is made of is right, the nodes that make and read it become float; and again, until nothing is wrong.
 
-    Raises Refusal, which names a node, when that does not end, or leaves nothing worth it in half precision; StageError for an
-    excluded node that is not there.
+    Raises UnsupportedModelError, which names a node, when that does not end, or leaves nothing
+    worth it in half precision; StageError for an excluded node that is not there.
     """
     import onnx
 
@@ -69,7 +69,9 @@ def convert(
             break
         islands |= fresh
         advance("islands", number, ROUNDS, f"{len(islands)} nodes in float")
-    raise Refusal(f"precision 'fp16': after {number} rounds, {first(model, wrong)}; use 'fp32', or 'bf16' where a runtime has it")
+    raise UnsupportedModelError(
+        f"precision 'fp16': after {number} rounds, {first(model, wrong)}; use 'fp32', or 'bf16' where a runtime has it"
+    )
 
 
 def facts(model: onnx.ModelProto, inside: Collection[str], islands: Mapping[str, str], rounds: int) -> dict[str, Any]:
@@ -85,7 +87,9 @@ def require_work(model: onnx.ModelProto, inside: Collection[str], islands: Mappi
     if not any(node.name in inside for node in worth):
         lost = [f"{node.op_type} {node.name!r} ({islands[node.name]})" for node in worth if node.name in islands]
         why = f": {lost[0]} must stay float" if lost else ""
-        raise Refusal(f"precision 'fp16': nothing is left to compute in half precision{why}; use precision = 'fp32'")
+        raise UnsupportedModelError(
+            f"precision 'fp16': nothing is left to compute in half precision{why}; use precision = 'fp32'"
+        )
 
 
 @dataclass

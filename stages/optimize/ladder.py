@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attar.pipeline.core.errors import Refusal
+from attar.pipeline.core.errors import UnsupportedModelError
 
 LEAST = -1.0
 """That a correlation can be: what was refused is never the best."""
@@ -44,7 +44,7 @@ def climb(plan: Plan, measure: Callable[[Path], float], floor: float, folder: Pa
         try:
             facts = rung.make(file)
             tried.append(Tried(rung.name, file, measure(file), facts))
-        except Refusal as refusal:
+        except UnsupportedModelError as refusal:
             if not tried:
                 raise
             tried.append(Tried(rung.name, file, LEAST, {"refused": str(refusal)}))

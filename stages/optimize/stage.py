@@ -140,7 +140,8 @@ class Optimize(Stage[OnnxModel]):
         return {"onnx", *calibrated, *({"student", "answers"} if self.climbs else ())}
 
     def run(self, out: Path, *, student: Weights, onnx: OnnxModel, calibration: Ranges, answers: Answers) -> Facts:
-        """Raises Refusal when nothing can be quantized or half precision overflows in spite of all; StageError when the
+        """Raises UnsupportedModelError when nothing can be quantized or half precision overflows
+        in spite of all; StageError when the
         calibration belongs to another graph, or the floor is above what the student itself has, or that is not known."""
         advance("optimize", 0, 1, self.precision)
         if self.climbs:

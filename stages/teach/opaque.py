@@ -16,7 +16,7 @@ from attar.models.checks import task as task_check
 from attar.models.probabilities import check_kind
 from attar.models.task import Predict, Task, load_task
 from attar.pipeline import team
-from attar.pipeline.core.errors import StageError, did_you_mean
+from attar.pipeline.core.errors import StageError, suggest_name
 from attar.pipeline.core.stage import Facts
 from attar.stages.learning.validation import Validation
 
@@ -125,7 +125,7 @@ def check_names(what: str, got: list[str], wanted: list[str], *, exactly: bool) 
     missing = [name for name in wanted if name not in got]
     unknown = [name for name in got if name not in wanted] if exactly else []
     if missing or unknown:
-        hint = did_you_mean(missing[0], got) if missing else f"it wants {', '.join(unknown)} too"
+        hint = suggest_name(missing[0], got) if missing else f"it wants {', '.join(unknown)} too"
         raise StageError(
             f"{what} {', '.join(got)}, the task names {', '.join(wanted)}; {hint}. Give the task the graph's names: with "
             "[teacher] task = ... it can have a task of its own"

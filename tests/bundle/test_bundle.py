@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from attar.bundle import checksums
 from attar.bundle.opening import check, open_bundle
-from attar.pipeline.core.errors import AttarError, Unfit
+from attar.pipeline.core.errors import AttarError, InvalidBundleError
 from attar.serving.load.engine import bench
 from tests.support.packaging import edit_manifest, write_store_files
 from tests.support.proof_parts import STUDENT, TEACHER, write_graph
@@ -42,20 +42,20 @@ def test_what_the_store_writes_beside_it_is_no_part_of_it(bundle: Path) -> None:
 @pytest.mark.parametrize("record", ["{}", "[]", "null", "junk", "\xff", '{"files": {"facts.json": []}}', "[" * 100_000])
 def test_files_named_as_those_of_the_store_were_added_by_somebody_else(bundle: Path, record: str) -> None:
     (bundle / "record.json").write_text(record, encoding="latin-1")
-    with pytest.raises(Unfit, match=r"not as it was packaged: record\.json was added"):
+    with pytest.raises(InvalidBundleError, match=r"not as it was packaged: record\.json was added"):
         check(bundle)
     (bundle / "facts.json").write_text("{}")
-    with pytest.raises(Unfit, match=r"facts\.json was added; record\.json was added"):
+    with pytest.raises(InvalidBundleError, match=r"facts\.json was added; record\.json was added"):
         check(bundle)
 
 
 def test_the_record_of_other_facts_does_not_hide_them(bundle: Path) -> None:
     write_store_files(bundle, digest="0" * 64)
-    with pytest.raises(Unfit, match=r"facts\.json was added; record\.json was added"):
+    with pytest.raises(InvalidBundleError, match=r"facts\.json was added; record\.json was added"):
         check(bundle)
     write_store_files(bundle)
     (bundle / "record.json").unlink()
-    with pytest.raises(Unfit, match=r": facts\.json was added\."):
+    with pytest.raises(InvalidBundleError, match=r": facts\.json was added\."):
         check(bundle)
 
 
@@ -72,17 +72,17 @@ def test_one_flipped_bit_is_found_and_named(bundle: Path, name: str) -> None:
     content = bytearray((bundle / name).read_bytes())
     content[len(content) // 2] ^= 1
     (bundle / name).write_bytes(content)
-    with pytest.raises(Unfit, match=f"{name} was changed") as unfit:
+    with pytest.raises(InvalidBundleError, match=f"{name} was changed") as unfit:
         check(bundle)
     assert unfit.value.exit_code == 4
-    with pytest.raises(Unfit):
+    with pytest.raises(InvalidBundleError):
         open_bundle(bundle)
 
 
 def test_a_missing_and_an_added_file_are_both_named(bundle: Path) -> None:
     (bundle / "golden.safetensors").unlink()
     (bundle / "graphs" / "other.onnx").write_bytes(b"")
-    with pytest.raises(Unfit, match=r"golden\.safetensors is missing; graphs/other\.onnx was added"):
+    with pytest.raises(InvalidBundleError, match=r"golden\.safetensors is missing; graphs/other\.onnx was added"):
         check(bundle)
 
 
@@ -90,7 +90,7 @@ def test_a_link_is_not_the_file_that_was_sealed(bundle: Path, tmp_path: Path) ->
     path = bundle / "golden.safetensors"
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(Unfit, match=r"golden\.safetensors was changed"):
+    with pytest.raises(InvalidBundleError, match=r"golden\.safetensors was changed"):
         check(bundle)
 
 
@@ -99,15 +99,15 @@ def test_a_list_of_sums_that_is_gone_or_spoilt(bundle: Path, content: str | None
     (bundle / "SHA256SUMS").unlink()
     if content is not None:
         (bundle / "SHA256SUMS").write_text(content)
-    with pytest.raises(Unfit, match=r"SHA256SUMS is missing|was added|no list"):
+    with pytest.raises(InvalidBundleError, match=r"SHA256SUMS is missing|was added|no list"):
         check(bundle)
 
 
 def test_what_is_no_bundle(tmp_path: Path) -> None:
-    with pytest.raises(Unfit, match="is no folder"):
+    with pytest.raises(InvalidBundleError, match="is no folder"):
         check(tmp_path / "nowhere")
     checksums.seal(tmp_path)
-    with pytest.raises(Unfit, match=r"no manifest\.json"):
+    with pytest.raises(InvalidBundleError, match=r"no manifest\.json"):
         check(tmp_path)
 
 
@@ -127,7 +127,7 @@ def test_what_is_no_bundle(tmp_path: Path) -> None:
 )
 def test_a_manifest_that_was_sealed_again_still_has_to_be_right(bundle: Path, change: Any, told: str) -> None:
     edit_manifest(bundle, change)
-    with pytest.raises(Unfit, match=told):
+    with pytest.raises(InvalidBundleError, match=told):
         check(bundle)
 
 
@@ -188,7 +188,7 @@ def fail(manifest: dict[str, Any]) -> None:
 )
 def test_a_manifest_that_contradicts_itself(bundle: Path, change: Any, told: str) -> None:
     edit_manifest(bundle, change)
-    with pytest.raises(Unfit, match=told) as unfit:
+    with pytest.raises(InvalidBundleError, match=told) as unfit:
         check(bundle)
     assert unfit.value.exit_code == 4
 
@@ -197,7 +197,7 @@ def test_a_manifest_that_contradicts_itself(bundle: Path, change: Any, told: str
 def test_a_manifest_that_is_none(bundle: Path, content: bytes) -> None:
     (bundle / "manifest.json").write_bytes(content)
     checksums.seal(bundle)
-    with pytest.raises(Unfit, match="not one that this version reads: the file: "):
+    with pytest.raises(InvalidBundleError, match="not one that this version reads: the file: "):
         check(bundle)
 
 
@@ -231,7 +231,7 @@ def test_golden_requests_that_are_not_what_the_manifest_says(
 ) -> None:
     save_file(tensors, bundle / "golden.safetensors")
     checksums.seal(bundle)
-    with pytest.raises(Unfit, match=told):
+    with pytest.raises(InvalidBundleError, match=told):
         check(bundle)
 
 
@@ -242,7 +242,7 @@ def test_golden_requests_that_cannot_be_read(bundle: Path, content: bytes | None
     if content is not None:
         path.write_bytes(content)
     checksums.seal(bundle)
-    with pytest.raises(Unfit, match=r"golden\.safetensors cannot be read: .*Copy it again"):
+    with pytest.raises(InvalidBundleError, match=r"golden\.safetensors cannot be read: .*Copy it again"):
         check(bundle)
 
 
@@ -261,14 +261,14 @@ def test_a_graph_that_does_not_open(bundle: Path, folder: str, use: Callable[[Pa
     if content is not None:
         path.write_bytes(content)
     checksums.seal(bundle)
-    with pytest.raises(Unfit, match=r"does not open: ONNX Runtime cannot open .*model\.onnx.*Copy it again"):
+    with pytest.raises(InvalidBundleError, match=r"does not open: ONNX Runtime cannot open .*model\.onnx.*Copy it again"):
         use(bundle)
 
 
 def test_an_engine_with_another_input(bundle: Path) -> None:
     write_graph(bundle / "engines" / "onnxruntime" / "model.onnx", np.zeros((5, 3), np.float32))
     checksums.seal(bundle)
-    with pytest.raises(Unfit, match="does not answer its golden requests: input 'x' must be"):
+    with pytest.raises(InvalidBundleError, match="does not answer its golden requests: input 'x' must be"):
         check(bundle)
 
 
@@ -277,7 +277,7 @@ def test_an_output_that_the_engine_does_not_give(bundle: Path) -> None:
     renamed = {name.replace("logits", "votes"): array for name, array in tensors.items()}
     save_file(renamed, bundle / "golden.safetensors")
     edit_manifest(bundle, lambda m: m["outputs"].update(votes=m["outputs"].pop("logits")))
-    with pytest.raises(Unfit, match="does not answer 'votes', which its manifest names; it answers logits"):
+    with pytest.raises(InvalidBundleError, match="does not answer 'votes', which its manifest names; it answers logits"):
         check(bundle)
 
 
@@ -285,7 +285,7 @@ def test_an_output_that_the_engine_does_not_give(bundle: Path) -> None:
 def test_a_number_of_threads_that_the_caller_got_wrong_is_no_fault_of_the_bundle(points_bundle: Path, threads: int) -> None:
     with pytest.raises(AttarError, match=f"cannot be opened on {threads} threads; give 1 or more") as wrong:
         open_bundle(points_bundle, threads)
-    assert not isinstance(wrong.value, Unfit)
+    assert not isinstance(wrong.value, InvalidBundleError)
 
 
 def test_another_number_of_cores_is_no_other_machine(bundle: Path) -> None:
@@ -296,14 +296,14 @@ def test_another_number_of_cores_is_no_other_machine(bundle: Path) -> None:
 def test_a_swapped_engine_is_found_by_the_golden_requests(bundle: Path) -> None:
     write_graph(bundle / "engines" / "onnxruntime" / "model.onnx", TEACHER)
     checksums.seal(bundle)
-    with pytest.raises(Unfit, match="does not repeat its golden answers: 'logits' is off by"):
+    with pytest.raises(InvalidBundleError, match="does not repeat its golden answers: 'logits' is off by"):
         check(bundle)
 
 
 def test_an_engine_that_answers_nan_is_found(bundle: Path) -> None:
     write_graph(bundle / "engines" / "onnxruntime" / "model.onnx", STUDENT * np.float32(np.nan))
     checksums.seal(bundle)
-    with pytest.raises(Unfit, match="off by inf"):
+    with pytest.raises(InvalidBundleError, match="off by inf"):
         check(bundle)
 
 

@@ -23,7 +23,7 @@ from attar.bundle.opening import check, open_bundle, whole
 from attar.engines import cpu
 from attar.engines.runtimes import onnxruntime
 from attar.engines.runtimes.runtime import RUNTIMES
-from attar.pipeline.core.errors import RecipeError, Rejected, StageError, Unfit
+from attar.pipeline.core.errors import GateError, InvalidBundleError, RecipeError, StageError
 from attar.proof.gates import Gates
 from attar.serving.load.engine import bench
 from attar.stages.artifacts import Evidence
@@ -82,12 +82,12 @@ def test_the_ledger_says_why_the_engine_has_no_numbers(tmp_path: Path) -> None:
 
 
 def test_a_graph_that_breaks_a_promise_fails_although_its_engine_was_not_run(tmp_path: Path) -> None:
-    with pytest.raises(Rejected, match=r"first broken hop: student\)"):
+    with pytest.raises(GateError, match=r"first broken hop: student\)"):
         package_unfinished(tmp_path, Gates(correlation=0.9999))
 
 
 def test_a_promise_of_nothing_against_the_teacher_is_not_packaged(tmp_path: Path) -> None:
-    with pytest.raises(Rejected, match="nothing is promised of the engine against the teacher"):
+    with pytest.raises(GateError, match="nothing is promised of the engine against the teacher"):
         package_unfinished(tmp_path, Gates(teacher_score=0.9))
 
 
@@ -109,7 +109,7 @@ def test_what_an_unfinished_bundle_holds(original: Path) -> None:
 @pytest.mark.parametrize("use", [check, open_bundle, whole, lambda path: bench(path, batches=(1,))])
 def test_nobody_opens_an_unfinished_bundle(original: Path, use: Callable[[Path], object]) -> None:
     with pytest.raises(
-        Unfit, match=rf"is unfinished: .*\({WHY_NOT_RUN}\); run `attar finish .*/out -o DIR` on a machine"
+        InvalidBundleError, match=rf"is unfinished: .*\({WHY_NOT_RUN}\); run `attar finish .*/out -o DIR` on a machine"
     ) as unfit:
         use(original)
     assert unfit.value.exit_code == 4
@@ -167,7 +167,7 @@ def test_a_machine_that_cannot_either_writes_nothing(
     original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str
 ) -> None:
     monkeypatch.setitem(RUNTIMES, "onnxruntime", f"tests.support.late:{runtime}")
-    with pytest.raises(Unfit, match=rf"cannot be finished here: {MISSING}; run .* on a machine that can run Late"):
+    with pytest.raises(InvalidBundleError, match=rf"cannot be finished here: {MISSING}; run .* on a machine that can run Late"):
         finish(original, tmp_path / "out")
     assert not list(tmp_path.iterdir())
     monkeypatch.setenv(HERE, "1")
@@ -181,7 +181,9 @@ def test_what_building_needs_besides_is_told_and_nothing_is_written(
         assert name == "onnx"
 
     monkeypatch.setattr(onnxruntime, "find_spec", lacking)
-    with pytest.raises(Unfit, match=r"the engine cannot be built here: onnx is not installed; run: pip install 'attar\[train\]'"):
+    with pytest.raises(
+        InvalidBundleError, match=r"the engine cannot be built here: onnx is not installed; run: pip install 'attar\[train\]'"
+    ):
         finish(original, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
@@ -207,10 +209,10 @@ def test_a_folder_that_is_in_use(bundle: Path, tmp_path: Path) -> None:
 
 def test_a_changed_file_is_never_built_from(bundle: Path, tmp_path: Path) -> None:
     write_graph(bundle / "graphs" / "model.onnx", TEACHER)
-    with pytest.raises(Unfit, match=r"graphs/model\.onnx was changed"):
+    with pytest.raises(InvalidBundleError, match=r"graphs/model\.onnx was changed"):
         finish(bundle, tmp_path / "out")
     checksums.seal(bundle)
-    with pytest.raises(Unfit, match="graphs/ is not what the engine was built from"):
+    with pytest.raises(InvalidBundleError, match="graphs/ is not what the engine was built from"):
         finish(bundle, tmp_path / "out")
 
 
@@ -223,7 +225,7 @@ def test_an_engine_that_answers_otherwise_than_its_graph(
     monkeypatch.setattr(
         onnxruntime, "write_optimized", lambda source, target, provider: write_graph(target, STUDENT * np.float32(scale))
     )
-    with pytest.raises(Unfit, match=told):
+    with pytest.raises(InvalidBundleError, match=told):
         finish(original, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
@@ -233,7 +235,7 @@ def test_an_engine_that_cannot_be_built(original: Path, tmp_path: Path, monkeypa
         raise StageError("MatMul 'linear' is not supported")
 
     monkeypatch.setattr(onnxruntime, "write_optimized", refuse)
-    with pytest.raises(Unfit, match="the engine cannot be built here: MatMul 'linear' is not supported"):
+    with pytest.raises(InvalidBundleError, match="the engine cannot be built here: MatMul 'linear' is not supported"):
         finish(original, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
@@ -287,7 +289,7 @@ def unrun(manifest: dict[str, Any], hop: str, name: str) -> None:
 )
 def test_a_finished_bundle_that_contradicts_itself(finished: Path, change: Any, told: str) -> None:
     edit_manifest(finished, change)
-    with pytest.raises(Unfit, match=told):
+    with pytest.raises(InvalidBundleError, match=told):
         check(finished)
 
 
@@ -296,7 +298,7 @@ def test_an_engine_of_another_student_with_its_own_answers(finished: Path) -> No
     tensors = load_file(finished / "golden.safetensors")
     save_file({**tensors, "engine.logits": tensors["raw.x"] / 2 @ TEACHER}, finished / "golden.safetensors")
     checksums.seal(finished)
-    with pytest.raises(Unfit, match="its engine answers otherwise than the graph that it was built from"):
+    with pytest.raises(InvalidBundleError, match="its engine answers otherwise than the graph that it was built from"):
         open_bundle(finished)
 
 

@@ -22,7 +22,7 @@ from attar.cli.main import main
 from attar.engines.runtimes import onnxruntime
 from attar.engines.runtimes.openvino import OpenVino
 from attar.engines.runtimes.runtime import Asked, load
-from attar.pipeline.core.errors import StageError, Unfit
+from attar.pipeline.core.errors import InvalidBundleError, StageError
 from attar.serving.load.engine import bench
 from tests.support.packaging import edit_manifest
 from tests.support.proof_parts import Points
@@ -102,7 +102,7 @@ def test_who_vouches_for_it_gets_its_answers(bundle: Path, key: Pair, trust: dic
 @pytest.mark.parametrize("use", [attar.open, partial(bench, batches=[1])], ids=["open", "bench"])
 def test_nobody_else_opens_it(bundle: Path, key: Pair, use: Callable[[Path], object]) -> None:
     sign(bundle, key.private)  # a signature that nobody looks at vouches for nothing
-    with pytest.raises(Unfit, match=REFUSED):
+    with pytest.raises(InvalidBundleError, match=REFUSED):
         use(bundle)
 
 

@@ -13,7 +13,7 @@ import pytest
 from attar.bundle.checksums import SIGNATURE, SUMS
 from attar.bundle.opening import check
 from attar.bundle.sign import open_to_others, sign
-from attar.pipeline.core.errors import StoreError, Unfit
+from attar.pipeline.core.errors import InvalidBundleError, StoreError
 from tests.support.packaging import write_store_files
 from tests.support.signing_parts import Pair, pair
 
@@ -34,7 +34,7 @@ def test_what_a_store_writes_is_signed_by_nobody(bundle: Path, key: Pair) -> Non
     write_store_files(bundle)
     assert check(bundle)["signature"] == "not checked"
     told = r"facts\.json was added; record\.json was added\. A store's own is never signed: use the copy that `attar run"
-    with pytest.raises(Unfit, match=told):
+    with pytest.raises(InvalidBundleError, match=told):
         check(bundle, key.public)
 
 
@@ -59,9 +59,9 @@ def twice(bundle: Path) -> None:
 )
 def test_a_list_and_a_signature_that_are_none(bundle: Path, key: Pair, change: Callable[[Path], object], told: str) -> None:
     change(bundle)
-    with pytest.raises(Unfit, match=told):
+    with pytest.raises(InvalidBundleError, match=told):
         check(bundle)
-    with pytest.raises(Unfit, match=told):
+    with pytest.raises(InvalidBundleError, match=told):
         sign(bundle, key.private)
 
 

@@ -17,7 +17,7 @@ from attar.bundle.finish import finish
 from attar.bundle.opening import check
 from attar.bundle.sign import sign
 from attar.cli.main import main
-from attar.pipeline.core.errors import Missing, RecipeError, Unfit
+from attar.pipeline.core.errors import InvalidBundleError, MissingDependencyError, RecipeError
 from tests.support.packaging import edit_manifest, package_unfinished, write_store_files
 from tests.support.serving_parts import spoil
 from tests.support.signing_parts import NEEDS_OPENSSL, PASSPHRASE, Pair, pair, run_openssl
@@ -56,9 +56,9 @@ def test_an_encrypted_key_signs_through_a_pipe(bundle: Path, tmp_path: Path) -> 
 
 def test_without_the_library_it_says_what_to_install(signed: Path, key: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cryptography", None)
-    with pytest.raises(Missing, match=r"need the library cryptography: pip install 'attar\[sign\]'$"):
+    with pytest.raises(MissingDependencyError, match=r"need the library cryptography: pip install 'attar\[sign\]'$"):
         sign(signed, key.private)
-    with pytest.raises(Unfit, match=r"cannot be verified: signatures need the library .*'attar\[sign\]'$"):
+    with pytest.raises(InvalidBundleError, match=r"cannot be verified: signatures need the library .*'attar\[sign\]'$"):
         check(signed, key.public)
     assert check(signed)["signature"] == "not checked"
 
@@ -77,7 +77,7 @@ def test_without_the_library_it_says_what_to_install(signed: Path, key: Pair, mo
 )
 def test_only_what_is_whole_and_passed_is_signed(bundle: Path, key: Pair, change: Callable[[Path], object], told: str) -> None:
     change(bundle)
-    with pytest.raises(Unfit, match=told):
+    with pytest.raises(InvalidBundleError, match=told):
         sign(bundle, key.private)
     assert not (bundle / SIGNATURE).exists()
 
@@ -85,7 +85,7 @@ def test_only_what_is_whole_and_passed_is_signed(bundle: Path, key: Pair, change
 def test_it_is_signed_on_any_machine(bundle: Path, key: Pair) -> None:
     edit_manifest(bundle, lambda manifest: manifest["engine"]["machine"].update(flags=["sve2"]))
     sign(bundle, key.private)
-    with pytest.raises(Unfit, match="built on another machine"):
+    with pytest.raises(InvalidBundleError, match="built on another machine"):
         check(bundle, key.public)
 
 
@@ -107,19 +107,19 @@ def test_what_lies_where_a_signature_is_begun_is_replaced(bundle: Path, key: Pai
 def test_an_unfinished_bundle_is_signed_for_who_finishes_it(tmp_path: Path, key: Pair, stranger: Pair) -> None:
     unfinished = package_unfinished(tmp_path)
     done = tmp_path / "done"
-    with pytest.raises(Unfit, match="is not signed"):
+    with pytest.raises(InvalidBundleError, match="is not signed"):
         finish(unfinished, done, key.public)
     sign(unfinished, key.private)
-    with pytest.raises(Unfit, match="is unfinished"):
+    with pytest.raises(InvalidBundleError, match="is unfinished"):
         check(unfinished, key.public)
-    with pytest.raises(Unfit, match="is signed by no key in"):
+    with pytest.raises(InvalidBundleError, match="is signed by no key in"):
         finish(unfinished, done, stranger.public)
     refused = run("finish", unfinished, "-o", done, "--recipe", "digits", "--trusted", stranger.public)
     assert (refused.exit_code, "is signed by no key in" in refused.stderr) == (4, True)
     assert not done.exists()
     assert run("finish", unfinished, "-o", done, "--trusted", key.public).exit_code == 0
     assert not (done / SIGNATURE).exists()
-    with pytest.raises(Unfit, match="is not signed"):
+    with pytest.raises(InvalidBundleError, match="is not signed"):
         check(done, key.public)
     sign(done, stranger.private)
     assert check(done, stranger.public)["signature"] == "valid"

@@ -19,7 +19,7 @@ from attar.bundle import checksums, signatures, verified
 from attar.bundle.checksums import SIGNATURE, SUMS, Seal
 from attar.bundle.opening import check
 from attar.bundle.sign import sign
-from attar.pipeline.core.errors import Unfit
+from attar.pipeline.core.errors import InvalidBundleError
 from tests.support.serving_parts import another, spoil
 from tests.support.signing_parts import NEEDS_OPENSSL, Pair, pair, run_openssl
 
@@ -79,7 +79,7 @@ def test_several_keys_are_trusted_while_one_follows_another(bundle: Path, key: P
     found = [(sign(bundle, each.private)["key"], check(bundle, trusted)["key"]) for each in (key, stranger)]
     assert found == [(found[0][0],) * 2, (found[1][0],) * 2]
     trusted.write_text(old)
-    with pytest.raises(Unfit, match=rf"is signed by no key in .*trusted\.pem \({found[0][0]}\)"):
+    with pytest.raises(InvalidBundleError, match=rf"is signed by no key in .*trusted\.pem \({found[0][0]}\)"):
         check(bundle, trusted)
 
 
@@ -124,17 +124,17 @@ def test_what_is_not_opened(bundle: Path, tmp_path: Path, change: Callable[[Path
     mine = pair(tmp_path)
     sign(bundle, mine.private)
     change(bundle)
-    with pytest.raises(Unfit, match=told) as unfit:
+    with pytest.raises(InvalidBundleError, match=told) as unfit:
         check(bundle, mine.public)
     assert unfit.value.exit_code == 4
-    with pytest.raises(Unfit, match=told):
+    with pytest.raises(InvalidBundleError, match=told):
         attar.open(bundle, trusted=mine.public)
 
 
 @pytest.mark.parametrize("spoil", [linked, lambda bundle: (bundle / SIGNATURE).write_bytes(b"short")])
 def test_what_cannot_be_a_signature_is_refused_by_everybody(signed: Path, spoil: Callable[[Path], object]) -> None:
     spoil(signed)
-    with pytest.raises(Unfit, match=r"SHA256SUMS\.sig is no signature, a plain file of 64 bytes"):
+    with pytest.raises(InvalidBundleError, match=r"SHA256SUMS\.sig is no signature, a plain file of 64 bytes"):
         check(signed)
 
 
@@ -147,7 +147,7 @@ def test_what_was_signed_is_what_is_compared(signed: Path, key: Pair, monkeypatc
         return found
 
     monkeypatch.setattr(verified, "signatures", type("Late", (), {"checked": staticmethod(late)}))
-    with pytest.raises(Unfit, match=r"README\.md was changed"):
+    with pytest.raises(InvalidBundleError, match=r"README\.md was changed"):
         check(signed, key.public)
 
 
@@ -192,14 +192,14 @@ def test_no_bit_of_a_signature_may_differ(bit: int) -> None:
 def test_trusted_keys_that_are_none(signed: Path, key: Pair, tmp_path: Path, write: Callable[[str, str], str], told: str) -> None:
     trusted = tmp_path / "trusted.pem"
     trusted.write_text(write(key.public.read_text(), key.private.read_text()))
-    with pytest.raises(Unfit, match=told):
+    with pytest.raises(InvalidBundleError, match=told):
         check(signed, trusted)
 
 
 def test_trusted_keys_of_another_kind_or_not_there(signed: Path, tmp_path: Path) -> None:
-    with pytest.raises(Unfit, match=r"of another kind than Ed25519, a RSAPublicKey; `openssl genpkey"):
+    with pytest.raises(InvalidBundleError, match=r"of another kind than Ed25519, a RSAPublicKey; `openssl genpkey"):
         check(signed, pair(tmp_path, kind="rsa").public)
-    with pytest.raises(Unfit, match=r"the trusted keys .*nowhere cannot be read: No such file"):
+    with pytest.raises(InvalidBundleError, match=r"the trusted keys .*nowhere cannot be read: No such file"):
         check(signed, tmp_path / "nowhere")
-    with pytest.raises(Unfit, match="cannot be read: Is a directory"):
+    with pytest.raises(InvalidBundleError, match="cannot be read: Is a directory"):
         check(signed, tmp_path)

@@ -17,7 +17,7 @@ from attar.bundle import checksums
 from attar.bundle.opening import check, open_bundle
 from attar.models.preprocess import Normalize, Tokenize, contents, text
 from attar.models.task import load_task
-from attar.pipeline.core.errors import Unfit
+from attar.pipeline.core.errors import InvalidBundleError
 from attar.proof.gates import Gates
 from attar.stages.artifacts import OnnxModel, Production
 from attar.stages.unpack import Unpack
@@ -142,14 +142,14 @@ def half(bundle: Path) -> None:
 )
 def test_what_is_not_let_through(bundle: Path, spoil: Callable[[Path], None], told: str) -> None:
     spoil(bundle)
-    with pytest.raises(Unfit, match=told):
+    with pytest.raises(InvalidBundleError, match=told):
         check(bundle)
 
 
 def test_without_the_library_it_says_what_to_install(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text.opened.cache_clear()
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(Unfit, match=r"pip install 'attar\[serve-text\]'$"):
+    with pytest.raises(InvalidBundleError, match=r"pip install 'attar\[serve-text\]'$"):
         check(bundle)
 
 

@@ -17,7 +17,7 @@ from attar.bundle.opening import check
 from attar.bundle.verified import read_manifest
 from attar.cli.main import main
 from attar.engines.cpu import X86
-from attar.pipeline.core.errors import Unfit
+from attar.pipeline.core.errors import InvalidBundleError
 from tests.support.compat_parts import PUBLIC_KEY, describe_making_machine, unpack
 from tests.support.packaging import edit_manifest
 from tests.support.serving_parts import running, triton_client
@@ -78,21 +78,23 @@ def test_a_signed_one_is_trusted_by_its_key(tmp_path: Path, monkeypatch: pytest.
 def test_an_unsigned_one_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = unpack("image", tmp_path)
     describe_making_machine(monkeypatch, bundle)
-    with pytest.raises(Unfit, match="sign"):
+    with pytest.raises(InvalidBundleError, match="sign"):
         check(bundle, PUBLIC_KEY)
 
 
 def test_a_newer_format_is_named_with_what_to_do(tmp_path: Path) -> None:
     bundle = unpack("image", tmp_path)
     edit_manifest(bundle, lambda manifest: manifest.update(format="attar bundle 2", colour="of a later time"))
-    with pytest.raises(Unfit, match=r"manifest\.json has the format 'attar bundle 2'.* up to version 1: upgrade attar"):
+    with pytest.raises(
+        InvalidBundleError, match=r"manifest\.json has the format 'attar bundle 2'.* up to version 1: upgrade attar"
+    ):
         check(bundle)
-    assert CliRunner().invoke(main, ["check", str(bundle)]).exit_code == Unfit.exit_code
+    assert CliRunner().invoke(main, ["check", str(bundle)]).exit_code == InvalidBundleError.exit_code
 
 
 @pytest.mark.parametrize("written", ["attar bundle 0", "attar bundle", "bundle 2", 2, None])
 def test_another_format_is_refused_as_not_readable(tmp_path: Path, written: object) -> None:
     bundle = unpack("image", tmp_path)
     edit_manifest(bundle, lambda manifest: manifest.update(format=written))
-    with pytest.raises(Unfit, match="is not one that this version reads: format"):
+    with pytest.raises(InvalidBundleError, match="is not one that this version reads: format"):
         check(bundle)

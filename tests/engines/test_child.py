@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from attar.engines.runtimes import child
-from attar.pipeline.core.errors import Refusal, StageError
+from attar.pipeline.core.errors import StageError, UnsupportedModelError
 from tests.support import child_calls
 
 
@@ -19,7 +19,7 @@ def test_answers_are_what_the_function_returns_whatever_is_printed() -> None:
 
 
 def test_an_error_that_attar_names_is_raised_as_what_it_is() -> None:
-    with pytest.raises(Refusal, match=r"^not this$"):
+    with pytest.raises(UnsupportedModelError, match=r"^not this$"):
         child.ask(child_calls.refusing, {"what": "this"}, "asking", 30)
 
 

@@ -10,7 +10,7 @@ import pytest
 from attar.engines.runtimes import onnxruntime
 from attar.engines.runtimes.runtime import Asked
 from attar.models.task import Arrays, load_task
-from attar.pipeline.core.errors import Missing, StageError
+from attar.pipeline.core.errors import MissingDependencyError, StageError
 from attar.pipeline.keys.machine import cores
 from attar.stages.artifacts import OnnxModel
 from tests.support import smoke
@@ -76,9 +76,13 @@ def test_a_provider_whose_hardware_is_not_here(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_a_provider_of_another_package_is_missing() -> None:
-    with pytest.raises(Missing, match="no provider 'OpenVINOExecutionProvider': install onnxruntime-openvino in place of"):
+    with pytest.raises(
+        MissingDependencyError, match="no provider 'OpenVINOExecutionProvider': install onnxruntime-openvino in place of"
+    ):
         onnxruntime.check_provider("OpenVINOExecutionProvider")
-    with pytest.raises(Missing, match="no provider 'NnapiExecutionProvider': install a build of ONNX Runtime that has it"):
+    with pytest.raises(
+        MissingDependencyError, match="no provider 'NnapiExecutionProvider': install a build of ONNX Runtime that has it"
+    ):
         onnxruntime.check_provider("NnapiExecutionProvider")
 
 
@@ -105,5 +109,5 @@ def test_building_without_onnx_says_what_to_install(
     tmp_path: Path, digits_onnx: OnnxModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnxruntime, "find_spec", lambda name: None)
-    with pytest.raises(Missing, match=r"onnx is not installed; run: pip install 'attar\[train\]'"):
+    with pytest.raises(MissingDependencyError, match=r"onnx is not installed; run: pip install 'attar\[train\]'"):
         onnxruntime.OnnxRuntime().build(digits_onnx.file(), tmp_path / "model.onnx", load_task(smoke.DIGITS), Asked())

@@ -17,7 +17,7 @@ from attar.engines.runtimes import openvino
 from attar.engines.runtimes.openvino import OpenVino
 from attar.engines.runtimes.runtime import Asked, load
 from attar.models.task import Array, Arrays, load_task
-from attar.pipeline.core.errors import Missing, Refusal, StageError
+from attar.pipeline.core.errors import MissingDependencyError, StageError, UnsupportedModelError
 from attar.stages.artifacts import OnnxModel, Ranges
 from attar.stages.export import Export
 from attar.stages.optimize.stage import Optimize
@@ -61,7 +61,9 @@ def test_bf16_rounds_to_eight_bits(tmp_path: Path, digits_onnx: OnnxModel) -> No
 
 
 def test_int8_that_nothing_computes_is_refused(tmp_path: Path, digits_onnx: OnnxModel) -> None:
-    with pytest.raises(Refusal, match="nothing of this graph in int8, but Convolution in f32, FullyConnected in f32; try"):
+    with pytest.raises(
+        UnsupportedModelError, match="nothing of this graph in int8, but Convolution in f32, FullyConnected in f32; try"
+    ):
         OpenVino().build(digits_onnx.file(), tmp_path / "model.blob", DIGITS, Asked("int8"))
     assert list(tmp_path.iterdir()) == []
 
@@ -201,7 +203,7 @@ def test_arithmetic_that_this_cpu_lacks(monkeypatch: pytest.MonkeyPatch, precisi
 
 def test_the_library_is_named_when_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(Missing, match=r"OpenVINO is not installed; run: pip install 'attar\[openvino\]'"):
+    with pytest.raises(MissingDependencyError, match=r"OpenVINO is not installed; run: pip install 'attar\[openvino\]'"):
         OpenVino().environment()
 
 

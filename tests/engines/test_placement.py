@@ -18,7 +18,7 @@ from attar.engines.graphs.selection import data
 from attar.engines.runtimes import onnxruntime
 from attar.models.tasks.digits import Digits
 from attar.models.views import clean
-from attar.pipeline.core.errors import Refusal
+from attar.pipeline.core.errors import UnsupportedModelError
 from attar.stages.artifacts import OnnxModel, Ranges
 from attar.stages.optimize.stage import Optimize
 from tests.support import smoke
@@ -163,9 +163,9 @@ def test_graphs_of_another_float_are_refused(tmp_path: Path, runtime: str, dtype
     model.graph.initializer.extend(onnx.numpy_helper.from_array(each, n) for each, n in zip(weights, "wv", strict=True))
     onnx.save(model, tmp_path / "model.onnx")
     told = rf"nothing can be quantized: .*\(MatMul_1 computes in {name}, MatMul_3 computes in {name}\); .*Use precision = 'fp32'"
-    with pytest.raises(Refusal, match=told):
+    with pytest.raises(UnsupportedModelError, match=told):
         int8.quantize(tmp_path / "model.onnx", tmp_path / "int8.onnx", dict.fromkeys("xharbcy", (-2.0, 2.0)), form(runtime))
-    with pytest.raises(Refusal, match=f"MatMul_1 computes in {name}"):
+    with pytest.raises(UnsupportedModelError, match=f"MatMul_1 computes in {name}"):
         dynamic.quantize(tmp_path / "model.onnx", tmp_path / "dynamic.onnx", True, [])
     assert not [*tmp_path.glob("int8*"), *tmp_path.glob("dynamic*")]
 

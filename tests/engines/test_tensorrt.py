@@ -17,7 +17,7 @@ from attar.engines.runtimes.runtime import RUNTIMES, Asked, load
 from attar.engines.runtimes.tensorrt import TensorRt, TensorRtRtx
 from attar.engines.runtimes.tensorrt_engine import Header, check, check_device, header, probe
 from attar.models.task import Task, load_task
-from attar.pipeline.core.errors import Missing, Refusal, StageError
+from attar.pipeline.core.errors import MissingDependencyError, StageError, UnsupportedModelError
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.stages.artifacts import Engine, OnnxModel
 from attar.stages.build import Build
@@ -139,7 +139,9 @@ def test_what_is_refused_names_node_and_operator(graph: str, words: dict[str, st
 @rtx
 def test_a_refused_graph_is_not_built_either_and_nothing_is_left(tmp_path: Path) -> None:
     file = written(tmp_path / "model.onnx", tensorrt_graphs.QUANTIZED, TYPE="uint8", POINT="0")
-    with pytest.raises(Refusal, match=r"^TensorRT-RTX refuses model.onnx: QuantizeLinear 'quant': numbers are uint8"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"^TensorRT-RTX refuses model.onnx: QuantizeLinear 'quant': numbers are uint8"
+    ):
         build(file, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
@@ -185,7 +187,7 @@ def test_profiles_that_are_none(profile: Mapping[str, Any], said: str, takes: Pa
     ],
 )
 def test_gpus_that_it_cannot_build_for(options: Mapping[str, Any], said: str, takes: Path, tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match=said):
+    with pytest.raises(UnsupportedModelError, match=said):
         build(takes, tmp_path, **options)
     assert not (tmp_path / "model.engine").exists()
 
@@ -226,7 +228,7 @@ def test_a_library_that_is_missing_names_the_extra(runtime: str, monkeypatch: py
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", absent)
-    with pytest.raises(Missing, match=rf"TensorRT(-RTX)? is not installed; run: pip install 'attar\[{runtime}\]'"):
+    with pytest.raises(MissingDependencyError, match=rf"TensorRT(-RTX)? is not installed; run: pip install 'attar\[{runtime}\]'"):
         load(runtime).supports(tmp_path / "model.onnx", smoke.Numbers(), Asked())
 
 
@@ -279,7 +281,7 @@ def test_options_that_tensorrt_rtx_takes_and_ignores_are_errors(option: str) -> 
 
 @rtx
 def test_a_workspace_that_is_too_small_is_what_the_builder_says(takes: Path, tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match=r"it cannot be built: .*workspace"):
+    with pytest.raises(UnsupportedModelError, match=r"it cannot be built: .*workspace"):
         build(takes, tmp_path, workspace=1)
     assert build(takes, tmp_path, workspace=64).compute is not None
 

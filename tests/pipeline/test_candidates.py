@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from attar.pipeline.core.errors import RecipeError, Refusal
+from attar.pipeline.core.errors import RecipeError, UnsupportedModelError
 from attar.pipeline.core.stage import Artifact, Facts, Stage
 from attar.pipeline.core.store import Store
 from attar.pipeline.keys.fingerprint import Fingerprint
@@ -34,7 +34,7 @@ class Form(Stage[Number]):
     def run(self, out: Path, *, source: Number) -> Facts:
         self.made.append(self.times)
         if self.over == 0:
-            raise Refusal(f"{self.times} cannot be divided by 0")
+            raise UnsupportedModelError(f"{self.times} cannot be divided by 0")
         if self.over == 13:
             raise RuntimeError("thirteen")
         (out / "value.json").write_text(json.dumps(source.value() * self.times / self.over))

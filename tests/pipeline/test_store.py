@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from attar.pipeline.core.errors import StoreError
+from attar.pipeline.core.errors import CorruptArtifactError, StoreError
 from attar.pipeline.core.stage import scratch
-from attar.pipeline.core.store import Damaged, Store, canonical
+from attar.pipeline.core.store import Store, canonical
 from tests.support.store_parts import KEY, RECORD, fail_if_waiting
 from tests.support.toy import Number
 
@@ -65,7 +65,7 @@ def test_damage_is_found(tmp_path: Path, harm: str) -> None:
         path.unlink()
     else:
         path.write_text({"flip": "9", "grow": "11"}[harm])
-    with pytest.raises(Damaged, match=r"value\.json"):
+    with pytest.raises(CorruptArtifactError, match=r"value\.json"):
         store.find(Number, KEY)
 
 
@@ -84,7 +84,7 @@ def test_verify_reads_what_size_and_mtime_hide(tmp_path: Path) -> None:
     path.write_text("7")
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert store.find(Number, KEY) is not None
-    with pytest.raises(Damaged):
+    with pytest.raises(CorruptArtifactError):
         store.verify(made)
 
 

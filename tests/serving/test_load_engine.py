@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from attar.pipeline.core.errors import AttarError, Unfit
+from attar.pipeline.core.errors import AttarError, InvalidBundleError
 from attar.proof.timing import LEAST
 from attar.serving.load.engine import bench, figure, table
 
@@ -51,5 +51,5 @@ def test_a_batch_that_is_not_promised_is_refused(bundle: Path) -> None:
 def test_a_bundle_that_was_changed_is_not_timed(bundle: Path, tmp_path: Path) -> None:
     changed = shutil.copytree(bundle, tmp_path / "changed")
     (changed / "README.md").write_text("faster")
-    with pytest.raises(Unfit, match=r"README\.md was changed"):
+    with pytest.raises(InvalidBundleError, match=r"README\.md was changed"):
         bench(changed)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from attar.pipeline.core.errors import RecipeError, Unfit
+from attar.pipeline.core.errors import InvalidBundleError, RecipeError
 from attar.serving.errors import NotFound
 from attar.serving.repository import sources
 from tests.support.serving_parts import Running, another, asked, running, slow, spoil, triton_client
@@ -108,7 +108,7 @@ def test_no_name_leads_out_of_the_repository(bundle: Path, tmp_path: Path, name:
 
 
 def test_arguments_that_name_no_bundle(bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(Unfit, match=r"has no manifest\.json: not a bundle"):
+    with pytest.raises(InvalidBundleError, match=r"has no manifest\.json: not a bundle"):
         sources([str(tmp_path / "nowhere")])
     with pytest.raises(RecipeError, match=r"'a/b' is no name for a model"):
         sources([f"a/b={bundle}"])
@@ -116,13 +116,16 @@ def test_arguments_that_name_no_bundle(bundle: Path, tmp_path: Path) -> None:
 
 def test_a_name_that_another_has_with_raw_inputs(bundle: Path) -> None:
     for arguments in ((bundle, f"points-raw={bundle}"), (f"points-raw={bundle}", bundle)):
-        with pytest.raises(Unfit, match="points-raw is also what points is called with raw inputs"), running(*arguments):
+        with (
+            pytest.raises(InvalidBundleError, match="points-raw is also what points is called with raw inputs"),
+            running(*arguments),
+        ):
             pass
 
 
 def test_a_bundle_that_is_not_fit_is_not_served(bundle: Path) -> None:
     spoil(bundle)
-    with pytest.raises(Unfit, match=r"model\.onnx was changed"), running(bundle):
+    with pytest.raises(InvalidBundleError, match=r"model\.onnx was changed"), running(bundle):
         pass
 
 

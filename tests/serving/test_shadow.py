@@ -14,7 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from attar.models.task import Array, Arrays
-from attar.pipeline.core.errors import StageError, Unfit
+from attar.pipeline.core.errors import InvalidBundleError, StageError
 from attar.proof.metrics import compare
 from attar.serving.settings import Settings
 from tests.support.proof_parts import STUDENT, TEACHER, write_graph
@@ -187,7 +187,7 @@ def test_a_teacher_of_something_else(points_bundle: Path, tmp_path: Path, matrix
         content = renamed(content, old, new)
     file.write_bytes(content)
     with (
-        pytest.raises(Unfit, match=f"--shadow .*other.onnx cannot stand for points: .*{said}"),
+        pytest.raises(InvalidBundleError, match=f"--shadow .*other.onnx cannot stand for points: .*{said}"),
         running(points_bundle, shadow=str(file)),
     ):
         pass
@@ -209,7 +209,7 @@ def renamed(graph: bytes, old: str, new: str) -> bytes:
 def test_what_is_no_graph(points_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "no.onnx").write_text("nonsense")
     for file, said in ((tmp_path / "no.onnx", "cannot open"), (tmp_path / "none.onnx", "is no file; give fp32, or an ONNX file")):
-        with pytest.raises(Unfit, match=said), running(points_bundle, shadow=str(file)):
+        with pytest.raises(InvalidBundleError, match=said), running(points_bundle, shadow=str(file)):
             pass
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from attar.bundle.checksums import SIGNATURE
 from attar.bundle.sign import sign
-from attar.pipeline.core.errors import Unfit
+from attar.pipeline.core.errors import InvalidBundleError
 from tests.support.serve_command import run_refused_serve, run_serve_command
 from tests.support.serving_parts import (
     INFER,
@@ -46,7 +46,7 @@ def replaced(bundle: Path) -> None:
 
 
 def test_only_signed_bundles_are_served_and_clients_see_whose(bundle: Path, key: Pair) -> None:
-    with pytest.raises(Unfit, match="is not signed"), running(bundle, trusted=key.public):
+    with pytest.raises(InvalidBundleError, match="is not signed"), running(bundle, trusted=key.public):
         pass
     facts = sign(bundle, key.private)
     with running(bundle, trusted=key.public) as server, triton_client(server.url) as client:

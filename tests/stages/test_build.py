@@ -14,7 +14,7 @@ from attar.engines import cpu
 from attar.engines.runtimes import onnxruntime, openvino
 from attar.engines.runtimes import runtime as runtimes
 from attar.engines.runtimes.runtime import Refused, RuntimeName
-from attar.pipeline.core.errors import Refusal, StageError
+from attar.pipeline.core.errors import StageError, UnsupportedModelError
 from attar.stages import build
 from attar.stages.artifacts import Engine, OnnxModel, Ranges
 from attar.stages.build import Build
@@ -122,7 +122,7 @@ def test_a_precision_that_a_runtime_does_not_have(
     tmp_path: Path, digits_onnx: OnnxModel, runtime: RuntimeName, precision: str
 ) -> None:
     model = smoke.artifact(OnnxModel, digits_onnx.root, {**digits_onnx.facts, "precision": precision})
-    with pytest.raises(Refusal, match=f"{runtime} has no precision '{precision}'; it has .*fp32"):
+    with pytest.raises(UnsupportedModelError, match=f"{runtime} has no precision '{precision}'; it has .*fp32"):
         Build(task=smoke.DIGITS, runtime=runtime).run(tmp_path, model=model)
 
 
@@ -133,7 +133,7 @@ def test_an_operator_that_a_runtime_does_not_have(tmp_path: Path, digits_onnx: O
     model = smoke.artifact(OnnxModel, tmp_path, digits_onnx.facts)
     title = runtimes.load(runtime).title
     with pytest.raises(
-        Refusal, match=f"{title} cannot take the graph: my.ops:Strange 'node_1': {title} does not have it; choose"
+        UnsupportedModelError, match=f"{title} cannot take the graph: my.ops:Strange 'node_1': {title} does not have it; choose"
     ):
         Build(task=smoke.DIGITS, runtime=runtime).run(tmp_path / "out", model=model)
     assert list((tmp_path / "out").iterdir()) == []

@@ -14,7 +14,7 @@ from attar.engines.graphs import int8_dynamic as dynamic
 from attar.engines.graphs.graphs import count_nodes
 from attar.engines.runtimes import onnxruntime
 from attar.models import views
-from attar.pipeline.core.errors import Refusal, StageError
+from attar.pipeline.core.errors import StageError, UnsupportedModelError
 from attar.stages.artifacts import OnnxModel, Ranges
 from attar.stages.calibrate import Calibrate
 from attar.stages.export import Export
@@ -114,7 +114,7 @@ def test_one_scale_a_weight_and_what_is_excluded(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_quantized_is_said(tmp_path: Path) -> None:
-    with pytest.raises(Refusal, match=r"nothing can be quantized: .* Use precision = 'int8' for convolutions"):
+    with pytest.raises(UnsupportedModelError, match=r"nothing can be quantized: .* Use precision = 'int8' for convolutions"):
         products(tmp_path / "x.onnx", exclude=["Gemm_0", "MatMul_2"])
     with pytest.raises(StageError, match="exclude names a node 'Gemm_1' that the graph does not have; did you mean 'Gemm_"):
         products(tmp_path / "y.onnx", exclude=["Gemm_1"])

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from attar.pipeline.core.errors import Refusal
+from attar.pipeline.core.errors import UnsupportedModelError
 from attar.stages.optimize.ladder import Rung, best, climb
 
 
@@ -23,14 +23,14 @@ def rungs(made: list[str]) -> list[Rung]:
 
 def test_what_is_refused_is_no_end_unless_nothing_was_made(tmp_path: Path) -> None:
     def refuse(file: Path) -> dict[str, Any]:
-        raise Refusal("not so")
+        raise UnsupportedModelError("not so")
 
     first, *others = rungs([])
     tried = climb(lambda tried: [first, Rung("odd", refuse), *others], lambda file: float(file.read_text()) - 1.5, 0.9, tmp_path)
     assert [each.name for each in tried] == ["a", "odd", "b", "c", "d"]
     assert tried[1].facts == {"refused": "not so"}
     assert best(tried).name == "b"  # with a correlation of -0.8
-    with pytest.raises(Refusal, match="not so"):
+    with pytest.raises(UnsupportedModelError, match="not so"):
         climb(lambda tried: [Rung("odd", refuse), first], lambda file: 1.0, 0.9, tmp_path)
 
 

@@ -19,7 +19,7 @@ from attar.engines.runtimes import onnxruntime
 from attar.models.task import Arrays, InMemory, Output, Split, SplitName, Task, Tensor
 from attar.models.tasks.digits import Digits
 from attar.models.views import clean
-from attar.pipeline.core.errors import Refusal, StageError
+from attar.pipeline.core.errors import StageError, UnsupportedModelError
 from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.calibrate import Calibrate
 from attar.stages.export import Export
@@ -199,7 +199,7 @@ def test_refusals(tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges)
     with pytest.raises(StageError, match="exclude names a node 'node_Conv' that the graph does not have; did you mean"):
         optimized(tmp_path / "a", digits_onnx, digits_ranges, precision="int8", exclude=["node_Conv"])
     model, ranges = exported(tmp_path / "linear", "tests.support.smoke:linear", "tests.support.smoke:Numbers")
-    with pytest.raises(Refusal, match=r"nothing can be quantized: .* Use precision = 'fp32'"):
+    with pytest.raises(UnsupportedModelError, match=r"nothing can be quantized: .* Use precision = 'fp32'"):
         optimized(tmp_path / "b", model, ranges, precision="int8")
     with pytest.raises(StageError, match=r"no range for tensor .*; was it made from another graph"):
         optimized(tmp_path / "c", digits_onnx, ranges, precision="int8")

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 
 from attar.bundle.card import signed
 from attar.bundle.manifest import Input, Manifest, Output
-from attar.pipeline.core.errors import Rejected, StageError
+from attar.pipeline.core.errors import GateError, StageError
 from attar.proof.gates import Gates
 from attar.stages import package
 from attar.stages.artifacts import Evidence
@@ -119,7 +119,7 @@ def test_a_drop_of_nothing_has_no_sign(bundle: Path) -> None:
 
 
 def test_a_failed_verdict_is_refused_with_the_hop_and_the_margin(tmp_path: Path) -> None:
-    with pytest.raises(Rejected, match=r"\(first broken hop: student\), 0\.0\d+ outside; improve student") as refused:
+    with pytest.raises(GateError, match=r"\(first broken hop: student\), 0\.0\d+ outside; improve student") as refused:
         package_bundle(tmp_path, Gates(correlation=0.9999))
     assert refused.value.exit_code == 3
     assert not list((tmp_path / "out").iterdir())
@@ -129,12 +129,12 @@ def test_an_undecided_verdict_is_not_packaged(tmp_path: Path) -> None:
     inputs = Chain(tmp_path / "chain").inputs()
     given = {name: inputs[name] for name in ("onnx", "model", "engine")}
     judged = verdict({"verdict": "undecided", "summary": "undecided"})
-    with pytest.raises(Rejected, match="Only what was proven is shipped"):
+    with pytest.raises(GateError, match="Only what was proven is shipped"):
         Package(task=NAME).run(tmp_path, **given, evidence=Evidence("", "", tmp_path, {}), verdict=judged)
 
 
 def test_a_verdict_that_promises_nothing_of_the_engine_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Rejected, match=r"nothing is promised of the engine against the teacher.* add score_drop"):
+    with pytest.raises(GateError, match=r"nothing is promised of the engine against the teacher.* add score_drop"):
         package_bundle(tmp_path, Gates(teacher_score=0.9))
 
 

@@ -14,7 +14,7 @@ from attar.bundle import checksums
 from attar.bundle.sign import sign
 from attar.models.preprocess import Scale
 from attar.models.task import Output
-from attar.pipeline.core.errors import StageError, Unfit
+from attar.pipeline.core.errors import InvalidBundleError, StageError
 from attar.pipeline.core.stage import Facts
 from attar.stages.artifacts import Production
 from attar.stages.unpack import Unpack
@@ -61,7 +61,7 @@ def test_a_bundle_that_is_not_whole_is_not_compared_with(bundle: Path, tmp_path:
     copy = tmp_path / "copy"
     shutil.copytree(bundle, copy)
     (copy / "golden.safetensors").unlink()
-    with pytest.raises(Unfit, match=r"golden\.safetensors is missing"):
+    with pytest.raises(InvalidBundleError, match=r"golden\.safetensors is missing"):
         unpacked(tmp_path / "out", copy)
 
 
@@ -70,7 +70,7 @@ def test_it_is_compared_with_where_a_trusted_key_signed_it(bundle: Path, tmp_pat
     sign(copy, mine.private)
     (tmp_path / "out").mkdir()
     assert Unpack(task=NAME, against=copy, trusted=mine.public).run(tmp_path / "out")["name"] == "points"
-    with pytest.raises(Unfit, match="is signed by no key in"):
+    with pytest.raises(InvalidBundleError, match="is signed by no key in"):
         Unpack(task=NAME, against=copy, trusted=theirs.public).run(tmp_path / "out")
 
 

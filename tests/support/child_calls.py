@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from attar.pipeline.core.errors import Refusal
+from attar.pipeline.core.errors import UnsupportedModelError
 
 
 def doubled(request: Mapping[str, Any]) -> Any:
@@ -20,7 +20,7 @@ def doubled(request: Mapping[str, Any]) -> Any:
 
 
 def refusing(request: Mapping[str, Any]) -> Any:
-    raise Refusal(f"not {request['what']}")
+    raise UnsupportedModelError(f"not {request['what']}")
 
 
 def segfaulting(request: Mapping[str, Any]) -> Any:

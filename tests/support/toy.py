@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from attar.pipeline.core.errors import Rejected
+from attar.pipeline.core.errors import GateError
 from attar.pipeline.core.stage import Artifact, CodeName, DataFile, Device, Facts, Stage, StoredKey
 from attar.pipeline.recipe.slot import Slot
 
@@ -65,7 +65,7 @@ class Check(Stage[Number]):
         if self.fail:
             raise ZeroDivisionError("told to")
         if double.value() > self.limit:
-            raise Rejected(f"{double.value()} is over {self.limit}")
+            raise GateError(f"{double.value()} is over {self.limit}")
         (out / "value.json").write_text(json.dumps(double.value()))
         return {}
 

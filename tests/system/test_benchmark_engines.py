@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from benchmarks import verdicts
 from benchmarks.peers import contenders, environments, measured, process
 from benchmarks.peers.contenders import Contender, Given
-from benchmarks.peers.environments import OURS, Environment, Missing
+from benchmarks.peers.environments import OURS, Environment, UnavailableError
 from benchmarks.peers.process import Worker
 from benchmarks.peers.worker import answered
 
@@ -46,12 +46,12 @@ def test_a_worker_answers_and_is_timed(doubling: Path, tmp_path: Path) -> None:
 
 def test_a_worker_that_cannot_open_says_why(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no graph")
-    with pytest.raises(Missing, match=r"INVALID_PROTOBUF|Protobuf parsing failed"):
+    with pytest.raises(UnavailableError, match=r"INVALID_PROTOBUF|Protobuf parsing failed"):
         worker(tmp_path / "model.onnx", tmp_path)
 
 
 def test_a_worker_that_dies_says_so(doubling: Path, tmp_path: Path) -> None:
-    with worker(doubling, tmp_path) as asked, pytest.raises(Missing, match=r"nowhere\.npz"):
+    with worker(doubling, tmp_path) as asked, pytest.raises(UnavailableError, match=r"nowhere\.npz"):
         asked.ask(load=tmp_path / "nowhere.npz")
 
 
@@ -69,7 +69,7 @@ def test_no_other_batch_size_is_ever_asked_for() -> None:
 
 def test_what_a_build_says_last_is_the_reason(tmp_path: Path) -> None:
     (tmp_path / "calibration.npz").write_bytes(b"")
-    with pytest.raises(Missing, match=r"No such file|student\.onnx"):
+    with pytest.raises(UnavailableError, match=r"No such file|student\.onnx"):
         process.build(OURS, tmp_path, "build_onnxruntime", [str(tmp_path / "student.onnx")] * 3, tmp_path / "log")
 
 
@@ -78,7 +78,7 @@ def test_an_environment_that_cannot_be_installed_is_a_reason_and_not_kept(
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     environment = Environment("none", ("no-such-package-of-attar",))
-    with pytest.raises(Missing, match="No matching distribution found for no-such-package-of-attar"):
+    with pytest.raises(UnavailableError, match="No matching distribution found for no-such-package-of-attar"):
         environments.python(environment, tmp_path)
     assert not (tmp_path / "none" / "requirements.json").exists()
 
@@ -96,7 +96,7 @@ def test_the_memory_of_a_build_is_its_own(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_key_that_attar_has_not_is_a_reason(tmp_path: Path) -> None:
     given = Given(tmp_path, 8, tmp_path)
     given.slots.write_text("{}")
-    with pytest.raises(Missing, match="attar has no magic"):
+    with pytest.raises(UnavailableError, match="attar has no magic"):
         Contender("attar, magic", OURS, "attar", target={"magic": True}).built(given)
 
 
