@@ -68,21 +68,23 @@ class JsonArray:
             raise BadRequest(f"{declared.name!r} is not nested as its shape {list(shape)} says")
         if nested and not prod(shape):
             return np.empty(shape, DTYPES.get(declared.datatype, object))
-        pieces = (read_piece(declared, piece) for piece in self._pieces(declared, nested))
-        if self.end - self.start <= PIECE_BYTES:
-            (made,) = pieces
+        if not nested and self.end - self.start <= PIECE_BYTES:
+            made = read_piece(declared, bytes(self.body[self.start : self.end]))
             check_count(declared, shape, len(made))
             return made.reshape(shape)
+        return self._read_pieces(declared, shape, nested).reshape(shape)
+
+    def _read_pieces(self, declared: Declared, shape: Sequence[int], nested: bool) -> Array:
         count, filled = prod(shape), 0
         made = np.empty(count, DTYPES.get(declared.datatype, object))
-        for piece in pieces:
+        for piece in (read_piece(declared, text) for text in self._pieces(declared, nested)):
             if not len(piece):
                 raise BadRequest(f"the body is no JSON: a value is missing in the data of {declared.name!r}")
             check_count(declared, shape, filled + len(piece), more=True)
             made[filled : filled + len(piece)] = piece
             filled += len(piece)
         check_count(declared, shape, filled)
-        return made.reshape(shape)
+        return made
 
     def _pieces(self, declared: Declared, nested: bool) -> Iterator[bytes]:
         """As flat arrays, cut at commas."""

@@ -101,7 +101,8 @@ class Reader:
         named, inputs = identifier(told.get("id", "")), entries(told, "inputs", self.settings)
         head = {"inputs": [chosen(entry, DESCRIBED) for entry in inputs], **chosen(told, BESIDE)}
         plan, data = self._planned(head), restored(inputs, cuts)
-        reserve(sum(prod(part.shape) * part.item_bytes for part in plan.parts if part.size is None))
+        if reserve is not unlimited:
+            reserve(sum(prod(part.shape) * part.item_bytes for part in plan.parts if part.size is None))
         return self._filled(plan, data, behind, named)
 
     def _planned(self, told: Mapping[str, Any]) -> Plan:
