@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from attar.pipeline.core.version import VERSION
 
 __version__ = VERSION
+# ONNX Runtime from 1.29 on sends telemetry from Linux too, and reads this once, when it is initialised.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from attar.api import run
