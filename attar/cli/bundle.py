@@ -1,4 +1,4 @@
-"""The commands that take a bundle: check it, sign it, time it, and finish one whose engine the making machine could not run."""
+"""The commands that take a bundle."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import click
 from attar.cli.options import ALLOW_NATIVE, JSON, STORE, TRUSTED, VERBOSE
 from attar.pipeline.core.errors import AttarError
 
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 BUNDLE = click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
 
 
@@ -24,10 +25,12 @@ BUNDLE = click.argument("bundle", type=click.Path(exists=True, file_okay=False, 
 @JSON
 @VERBOSE
 def check(bundle: Path, trusted: Path | None, allow_native: bool, as_json: bool) -> None:
-    """Checksums, machine, verdict and golden requests of a bundle; exit code 4 when it is not fit to serve.
+    """Verify checksums, signature, machine, verdict and golden requests.
 
-    An engine that is native code is not loaded without --trusted or --allow-native; then the line says so, and its graph alone
-    answers the golden requests.
+    An engine that is native code is loaded only with --trusted or --allow-native. Without them,
+    the bundle's graph alone answers the golden requests, and the output says so.
+
+    Exit code 4 if the bundle is not fit to serve.
     """
     from attar.bundle import opening as bundles
 
@@ -38,14 +41,23 @@ def check(bundle: Path, trusted: Path | None, allow_native: bool, as_json: bool)
 
 @click.command()
 @BUNDLE
-@click.option("--key", required=True, type=click.Path(path_type=Path), metavar="FILE", help="Ed25519 private key in PEM.")
+@click.option(
+    "--key",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Ed25519 private key in PEM.",
+)
 @JSON
 @VERBOSE
 def sign(bundle: Path, key: Path, as_json: bool) -> None:
-    """Write SHA256SUMS.sig into a bundle that is whole and passed its gates; exit code 4 when it is not.
+    """Sign a bundle that passed its gates.
 
-    `openssl genpkey -algorithm ed25519 -out private.pem` makes a key, `openssl pkey -in private.pem -pubout -out public.pem` its
-    public half, for --trusted.
+    Writes SHA256SUMS.sig into the bundle. `openssl genpkey -algorithm ed25519 -out private.pem`
+    creates a key, and `openssl pkey -in private.pem -pubout -out public.pem` writes its public
+    half, for --trusted.
+
+    Exit code 4 if the bundle was changed or did not pass its gates.
     """
     from attar.bundle.sign import open_to_others, sign
 
@@ -62,24 +74,62 @@ def sign(bundle: Path, key: Path, as_json: bool) -> None:
     "batches",
     multiple=True,
     type=click.IntRange(1),
+    metavar="N",
     default=(1, 32),
     show_default=True,
-    help="Samples a call; may be repeated.",
+    help="Samples per call. Repeatable.",
 )
-@click.option("--seconds", type=click.FloatRange(0.05), default=1.0, show_default=True, help="Time for each measurement.")
-@click.option("--rate", "rates", multiple=True, type=click.FloatRange(0, min_open=True), help="Open loop: requests a second.")
 @click.option(
-    "--url", help="Of a running server, SCHEME://HOST:PORT: http, https, grpc or grpcs; without it the engine is timed."
+    "--seconds",
+    type=click.FloatRange(0.05),
+    metavar="SECONDS",
+    default=1.0,
+    show_default=True,
+    help="Duration of each measurement.",
 )
-@click.option("--model", help="The server's name for the bundle, where it is not the bundle's own.")
 @click.option(
-    "--connections", multiple=True, type=click.IntRange(1), default=(1, 16, 64), show_default=True, help="To the server."
+    "--rate",
+    "rates",
+    multiple=True,
+    type=click.FloatRange(0, min_open=True),
+    metavar="RATE",
+    show_default="80 % of the closed loop's best",
+    help="Requests per second in the open loop. Repeatable.",
 )
-@click.option("--token-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The server's bearer token.")
 @click.option(
-    "--ca", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM: who signed the server's certificate."
+    "--url",
+    metavar="URL",
+    show_default="none, the engine is measured",
+    help="Server to measure, SCHEME://HOST:PORT with http, https, grpc or grpcs.",
 )
-@click.option("--figure", type=click.Path(dir_okay=False, path_type=Path), help="Where to draw the latencies, as SVG.")
+@click.option(
+    "--model",
+    metavar="NAME",
+    show_default="the bundle's own",
+    help="The server's name for the bundle.",
+)
+@click.option(
+    "--connections",
+    multiple=True,
+    type=click.IntRange(1),
+    metavar="N",
+    default=(1, 16, 64),
+    show_default=True,
+    help="Connections to the server. Repeatable.",
+)
+@click.option("--token-file", type=FILE, metavar="FILE", help="Bearer token of the server.")
+@click.option(
+    "--ca",
+    type=FILE,
+    metavar="FILE",
+    help="Certificate authority of the server's certificate, in PEM.",
+)
+@click.option(
+    "--figure",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="SVG file to draw the latencies into.",
+)
 @TRUSTED
 @ALLOW_NATIVE
 @JSON
@@ -96,9 +146,11 @@ def bench(
     as_json: bool,
     **server: Any,
 ) -> None:
-    """Latency and throughput on this machine, against the bundle's fp32 student; with --url those of a server that has it.
+    """Measure latency and throughput of an engine or of a server.
 
-    In a closed loop, and at random times in an open one, there at 80 % of the closed loop's best unless --rate is given.
+    Without --url, the bundle's engine is measured against its fp32 student on this machine. With
+    it, a server that serves the bundle is measured. A closed loop sends the next request after
+    the response, an open loop sends requests at random times.
     """
     from attar.serving.load import engine as engines
     from attar.serving.load import server as servers
@@ -110,7 +162,12 @@ def bench(
     elif allow_native:
         raise click.UsageError("--allow-native: the server at --url loaded the engine, nothing is loaded here; leave it out")
     else:
-        facts = servers.bench(bundle, url, servers.Asked.of(batches=batches, seconds=seconds, rates=rates, **server), trusted)
+        facts = servers.bench(
+            bundle,
+            url,
+            servers.Asked.of(batches=batches, seconds=seconds, rates=rates, **server),
+            trusted,
+        )
     shown = engines if url is None else servers
     if figure:
         figure.write_text(shown.figure(facts), encoding="utf-8")
@@ -121,14 +178,28 @@ def bench(
 
 @click.command()
 @BUNDLE
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The new bundle's folder.")
-@click.option("--recipe", metavar="RECIPE", help="Run the recipe that made the bundle, to prove the engine on its test split.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of the new bundle.",
+)
+@click.option(
+    "--recipe",
+    metavar="RECIPE",
+    help="Recipe that made the bundle. It runs again, to prove the engine on the test split.",
+)
 @TRUSTED
 @STORE
 @JSON
 @VERBOSE
 def finish(bundle: Path, output: Path, recipe: str | None, trusted: Path | None, store: Path, as_json: bool) -> None:
-    """Build here the engine that the making machine could not run, and compare it; exit code 4 where this machine cannot."""
+    """Build on this machine the engine that a bundle still lacks.
+
+    The engine is compared with the bundle's graph. Exit code 4 if this machine cannot run it.
+    """
     from attar.bundle import finish as finishing
 
     facts = finishing.finish(bundle, output, trusted) if recipe is None else _rerun(bundle, output, recipe, store, trusted)
@@ -139,12 +210,12 @@ def _rerun(bundle: Path, output: Path, recipe: str, store: Path, trusted: Path |
     from attar.cli.console import live
     from attar.cli.finish_recipe import rerun
 
-    with live() as view, redirect_stdout(sys.stderr):  # what user code prints is no part of the result
+    with (
+        live() as view,
+        redirect_stdout(sys.stderr),
+    ):  # what user code prints is no part of the result
         return rerun(bundle, output, recipe, store, view.done, trusted)
 
 
 def _line(facts: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in facts.items() if isinstance(value, str | int | float))
-
-
-COMMANDS = (check, sign, bench, finish)

@@ -1,4 +1,4 @@
-"""The command line. It joins the engine with the stages; everything heavy is imported by the command that needs it."""
+"""The command line: it joins the rooms, and each command imports what is heavy when it runs."""
 
 from __future__ import annotations
 
@@ -9,74 +9,82 @@ from typing import Any
 
 import click
 
-from attar.cli import bundle as cli_bundle
-from attar.cli import new as cli_new
-from attar.cli import recipe as cli_recipe
-from attar.cli import serve as cli_serve
-from attar.cli import store as cli_store
+from attar.cli import bundle, new, recipe, serve, store
+from attar.cli.help_sections import SectionGroup
 from attar.cli.options import is_verbose
 from attar.pipeline import team
 from attar.pipeline.core.errors import AttarError
 from attar.pipeline.team import Broken
 
+INTERRUPTED = 130
+"""The exit code of a process that SIGINT ended: 128 and the signal's number."""
 
-class Loud(click.Group):
-    """Prints an AttarError as one message and exits with its code; ``-v`` adds the traceback."""
+
+class ErrorGroup(SectionGroup):
+    """Commands that report an AttarError as one message, and exit with its code."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Of the processes that torchrun started one acts; the others join it inside the stages that are made together."""
+        """Run the command. Of the processes that torchrun started, only rank 0 does; the others follow it."""
         if not team.started():
             return super().main(*args, **kwargs)
         from attar.stages.learning.processes import assembled
 
-        with assembled() as made:
-            return super().main(*args, **kwargs) if made.leads else self.follow(made)
+        with assembled() as member:
+            return super().main(*args, **kwargs) if member.leads else self.follow(member)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except (AttarError, Broken) as error:
-            tell(error, verbose=is_verbose(ctx))
+            print_error(error, verbose=is_verbose(ctx))
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
-            click.echo("interrupted; the same command goes on from what is finished", err=True)
-            ctx.exit(130)
+            click.echo("interrupted; the same command continues from what is finished", err=True)
+            ctx.exit(INTERRUPTED)
 
     def follow(self, member: team.Team) -> None:
-        """What user code prints is no part of the result here either."""
+        """Join rank 0 in its distributed stages. What user code prints is not part of the result."""
         try:
             with redirect_stdout(sys.stderr):
                 member.follow()
         except Broken as error:
-            tell(error, verbose=self.asks_for_traceback(sys.argv[1:]))
+            print_error(error, verbose=self.asks_for_traceback(sys.argv[1:]))
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
-            sys.exit(130)
+            sys.exit(INTERRUPTED)
 
     def asks_for_traceback(self, arguments: list[str]) -> bool:
-        """Whether a command line that another process of the team acts on has ``-v``."""
+        """Whether these arguments, which rank 0 runs, have ``-v``."""
         context = click.Context(self)
         name, command, rest = self.resolve_command(context, arguments)
         if command is None:
             return False
         return is_verbose(command.make_context(name, rest, context, resilient_parsing=True))
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order of the work, not of the alphabet."""
-        return list(self.commands)
 
-
-def tell(error: AttarError | Broken, *, verbose: bool) -> None:
+def print_error(error: AttarError | Broken, *, verbose: bool) -> None:
     if verbose:
         traceback.print_exc()
     click.echo(f"error: {error}", err=True)
 
 
-@click.group(cls=Loud, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(cls=ErrorGroup, context_settings=SETTINGS)
 @click.version_option(package_name="attar", prog_name="attar")
 def main() -> None:
-    """From knowledge distillation to an optimized inference artifact, proven at every hop."""
+    """Distill a network, optimize it for inference, and prove each step of the way.
+
+    `attar COMMAND --help` describes a command.
+    """
 
 
-for _command in (cli_new.new, *cli_recipe.COMMANDS, *cli_bundle.COMMANDS, *cli_serve.COMMANDS, *cli_store.COMMANDS):
-    main.add_command(_command)
+main.add_section("Start", (new.new, store.doctor))
+main.add_section(
+    "Recipe (a TOML file, or the name of a shipped recipe)",
+    (recipe.plan, recipe.run, recipe.fetch, recipe.report, store.schema),
+)
+main.add_section("Recipe, up to and including one step", recipe.STEP_COMMANDS)
+main.add_section("Store", (store.ls, store.show, store.gc))
+main.add_section("Bundle", (bundle.check, bundle.sign, bundle.finish, bundle.bench, serve.serve))

@@ -28,9 +28,9 @@ FILES = {
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @VERBOSE
 def new(folder: Path) -> None:
-    """A starter project of your own: recipe, task, networks, test, CI stage.
+    """Create a starter project with a recipe, a task and networks.
 
-    DIR is made; if it is there, it must be empty.
+    DIR is created; if it exists, it must be empty. The project has a test and a CI script too.
     """
     write(folder)
     click.echo(f"{folder}: {', '.join(FILES.values())}")

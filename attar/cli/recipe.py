@@ -1,4 +1,4 @@
-"""The commands that take a recipe: plan it, run it, run part of it, report on it."""
+"""The commands that take a recipe."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from attar.recipes.workspace import Workspace
 
 Command = Callable[..., None]
-BUNDLE = click.Path(file_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 def recipe_options(command: Command) -> Command:
@@ -30,14 +30,34 @@ def recipe_options(command: Command) -> Command:
     decorators = (
         click.argument("recipe"),
         STORE,
-        click.option("--set", "overrides", multiple=True, metavar="SLOT.FIELD=VALUE", help="Override a setting; TOML values."),
-        click.option("--target", "targets", multiple=True, metavar="NAME", help="Only this target; may be repeated."),
         click.option(
-            "--against", type=BUNDLE, metavar="BUNDLE", help="Compare with the bundle in production, on the same samples."
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="SLOT.FIELD=VALUE",
+            help="Override a setting of the recipe by a TOML value. Repeatable.",
+        ),
+        click.option(
+            "--target",
+            "targets",
+            multiple=True,
+            metavar="NAME",
+            show_default="all targets",
+            help="Target to work on. Repeatable.",
+        ),
+        click.option(
+            "--against",
+            type=FOLDER,
+            metavar="BUNDLE",
+            help="Bundle in production, to be compared with on the same samples.",
         ),
         TRUSTED,
         click.option(
-            "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
+            "--device",
+            type=click.Choice(["auto", "cpu", "cuda"]),
+            default="auto",
+            show_default=True,
+            help="Device that trains and runs networks.",
         ),
         JSON,
         VERBOSE,
@@ -47,7 +67,7 @@ def recipe_options(command: Command) -> Command:
     return command
 
 
-def workspace_of(options: dict[str, Any]) -> Workspace:
+def open_command_workspace(options: dict[str, Any]) -> Workspace:
     from attar.recipes.workspace import open_workspace
     from attar.stages.slots import SLOTS
 
@@ -61,12 +81,15 @@ def walk(wanted: tuple[str, ...], output: Path | None, require_all: bool, **opti
     from attar.cli.deliver import deliver
     from attar.recipes.workspace import exit_code
 
-    workspace = workspace_of(options)
+    workspace = open_command_workspace(options)
     slots = workspace.slots(wanted, per_target())
     folder, delivers = output or workspace.output, "bundle" in (wanted or ("bundle",))
     look_at_production(workspace, slots, folder if delivers else None)
     records: list[Record] = []
-    with live() as view, redirect_stdout(sys.stderr):  # what user code prints is no part of the result
+    with (
+        live() as view,
+        redirect_stdout(sys.stderr),
+    ):  # what user code prints is no part of the result
         for record in workspace.run.walk(slots):
             view.done(record)
             records.append(record)
@@ -146,49 +169,69 @@ def show(records: list[Record], report: Path | None, options: dict[str, Any]) ->
         click.echo(f"report  {report}")
 
 
-UP_TO = {
-    "teach": ("teacher",),
-    "label": ("answers",),
-    "distill": ("student", "control"),
-    "export": ("onnx", "reference"),
-    "optimize": ("model",),
-    "build": ("engine",),
-    "validate": ("evidence", "verdict"),
-    "package": ("bundle",),
+STEPS = {
+    "teach": (("teacher",), "Train or import the teacher."),
+    "label": (("answers",), "Store the teacher's answers."),
+    "distill": (("student", "control"), "Train the student, and the control if it is enabled."),
+    "export": (("onnx", "reference"), "Export the student and the teacher to ONNX."),
+    "optimize": (("model",), "Write each target's graph in its precision."),
+    "build": (("engine",), "Build each target's engine."),
+    "validate": (
+        ("evidence", "verdict"),
+        "Measure every hop on the test split and evaluate the gates.",
+    ),
+    "package": (("bundle",), "Write the bundle of every target that passes its gates."),
 }
-"""The slots that each command makes, besides all that they need."""
+"""By command: the slots that it makes after all that they need, and what it does."""
 
 
 @click.command("run")
 @recipe_options
 @REQUIRE_ALL
-@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Where the report goes.")
+@click.option(
+    "-o",
+    "--output",
+    type=FOLDER,
+    metavar="DIR",
+    show_default="latest/RECIPE in the store",
+    help="Folder for the report and the bundles.",
+)
 def run(output: Path | None, require_all: bool, **options: Any) -> None:
-    """Everything, for all targets."""
+    """Run the whole recipe for all targets.
+
+    Exit code 1 if a stage broke, 2 if the recipe or the command is wrong, 3 if a target failed its
+    gates or is undecided.
+    """
     walk((), output, require_all, **options)
 
 
-def up_to(name: str, slots: tuple[str, ...]) -> click.Command:
-    """A command that makes these slots and what they need."""
+def create_step_command(name: str, slots: tuple[str, ...], summary: str) -> click.Command:
+    """Return the command that makes these slots and what they need."""
 
     def command(require_all: bool = False, **options: Any) -> None:
         walk(slots, None, require_all, **options)
 
     full = recipe_options(REQUIRE_ALL(command) if {"verdict", "bundle"} & set(slots) else command)
-    return click.command(name, help=f"Make {' and '.join(slots)}, and what they need.")(full)
+    makes = f"Makes {' and '.join(slots)}, and every earlier slot that they need."
+    return click.command(name, help=f"{summary}\n\n{makes}")(full)
 
 
 @click.command()
 @recipe_options
 def plan(as_json: bool, **options: Any) -> None:
-    """What would run, and why. Imports none of your code."""
-    gc.disable()  # what is remembered of many files is held until the end, so looking through it for garbage finds none
+    """Show which slots would run, and why. It imports none of your code."""
+    gc.disable()  # the states of many files stay in memory until the end
     try:
-        plans = list(workspace_of(options).run.plan())
+        plans = list(open_command_workspace(options).run.plan())
     finally:
         gc.enable()
     if as_json:
-        click.echo(json.dumps({"slots": [{"slot": p.slot, "action": p.action, "reason": p.reason} for p in plans]}, indent=1))
+        click.echo(
+            json.dumps(
+                {"slots": [{"slot": p.slot, "action": p.action, "reason": p.reason} for p in plans]},
+                indent=1,
+            )
+        )
         return
     for p in plans:
         click.echo(f"{p.action:<7} {p.slot:<18} {p.reason}")
@@ -197,11 +240,11 @@ def plan(as_json: bool, **options: Any) -> None:
 @click.command()
 @recipe_options
 def fetch(as_json: bool, **options: Any) -> None:
-    """Get the data that the recipe's task knows how to get."""
+    """Download the data that the recipe's task knows how to get."""
     from attar.models.task import load_task
     from attar.pipeline.core.error_context import breaking
 
-    workspace = workspace_of(options)
+    workspace = open_command_workspace(options)
     tasks = {stage.task for bound in workspace.recipe.pipeline.slots.values() if hasattr(stage := bound.stage, "task")}
     found: dict[str, list[str]] = {}
     for name in sorted(tasks):
@@ -214,14 +257,19 @@ def fetch(as_json: bool, **options: Any) -> None:
 @click.command()
 @recipe_options
 @click.option(
-    "-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Where the report and the bundles go."
+    "-o",
+    "--output",
+    required=True,
+    type=FOLDER,
+    metavar="DIR",
+    help="Folder for the report and the bundles.",
 )
 def report(output: Path, as_json: bool, **options: Any) -> None:
-    """Write the report, and a copy of each bundle, from what the store holds; nothing is made."""
+    """Write the report and copy the bundles from the store. Nothing is made."""
     from attar.cli.deliver import deliver
     from attar.pipeline.core.errors import RecipeError
 
-    workspace = workspace_of(options)
+    workspace = open_command_workspace(options)
     records = list(workspace.run.recall())
     if not any(record.key for record in records):
         raise RecipeError(f"nothing of {workspace.recipe.path.name} is made yet in {workspace.store.root}; `attar run` makes it")
@@ -229,4 +277,4 @@ def report(output: Path, as_json: bool, **options: Any) -> None:
     click.echo(json.dumps({"report": str(path)}) if as_json else f"report  {path}")
 
 
-COMMANDS = (run, plan, *(up_to(name, slots) for name, slots in UP_TO.items()), fetch, report)
+STEP_COMMANDS = [create_step_command(name, *step) for name, step in STEPS.items()]

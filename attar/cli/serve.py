@@ -4,86 +4,249 @@ from __future__ import annotations
 
 import gc
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from attar.cli.help_sections import SectionCommand, SectionOption
 from attar.cli.options import ALLOW_NATIVE, TRUSTED, VERBOSE, is_verbose
 
 if TYPE_CHECKING:
     from attar.serving.server import Server
 
+PORT = click.IntRange(0, 65535)
+COUNT = click.IntRange(1)
+ENGINE_COUNT = click.IntRange(1, 1024)
+SECONDS = click.FloatRange(0)
+POSITIVE_SECONDS = click.FloatRange(0, min_open=True)
 
-@click.command()
+option = partial(click.option, cls=SectionOption, show_default=True)
+listen_option = partial(option, section="Listen")
+access_option = partial(option, section="Access")
+batching_option = partial(option, section="Batching")
+limit_option = partial(option, section="Limits")
+timeout_option = partial(option, section="Timeouts")
+operation_option = partial(option, section="Operation")
+shadow_option = partial(option, section="Shadow")
+
+
+@click.command(cls=SectionCommand)
 @click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True)
-@click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is every one of this machine."
+@listen_option(
+    "--host",
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    help="Address to listen on; 0.0.0.0 listens on every address of this machine.",
 )
-@click.option("--allowed-host", metavar="NAME", multiple=True, help="Another name that it is called by; may be repeated.")
-@click.option("--http-port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes any free one.")
-@click.option("--grpc-port", type=click.IntRange(0, 65535), default=8001, show_default=True, help="The same for gRPC.")
-@click.option("--no-grpc", is_flag=True, help="Listen for HTTP alone.")
-@click.option("--token-file", metavar="FILE", help="Bearer tokens, one a line; read again when it changes and on SIGHUP.")
-@click.option("--model-control", is_flag=True, help="Let requests load and unload models.")
-@click.option("--control-token-file", metavar="FILE", help="Tokens of those who may; others than those of --token-file.")
-@click.option("--tls-cert", metavar="FILE", help="Certificate chain in PEM; speak TLS alone.")
-@click.option("--tls-key", metavar="FILE", help="Its private key, unless it stands in the same file.")
+@listen_option(
+    "--allowed-host",
+    metavar="NAME",
+    multiple=True,
+    help="Further host name that HTTP requests may use for the server. Repeatable.",
+)
+@listen_option(
+    "--http-port",
+    type=PORT,
+    metavar="PORT",
+    default=8000,
+    help="Port for HTTP; 0 picks a free port.",
+)
+@listen_option(
+    "--grpc-port",
+    type=PORT,
+    metavar="PORT",
+    default=8001,
+    help="Port for gRPC; 0 picks a free port.",
+)
+@listen_option("--no-grpc", is_flag=True, help="Listen for HTTP only.")
+@access_option(
+    "--token-file",
+    metavar="FILE",
+    help="Bearer tokens, one per line. Read again when the file changes and on SIGHUP.",
+)
+@access_option("--model-control", is_flag=True, help="Let requests load and unload models.")
+@access_option(
+    "--control-token-file",
+    metavar="FILE",
+    help="Bearer tokens that may load and unload models; others than those in --token-file.",
+)
+@access_option(
+    "--tls-cert",
+    metavar="FILE",
+    help="Certificate chain in PEM. With it, the server accepts TLS only.",
+)
+@access_option(
+    "--tls-key",
+    metavar="FILE",
+    show_default="in the certificate's file",
+    help="Private key of the certificate in PEM.",
+)
 @TRUSTED
 @ALLOW_NATIVE
-@click.option("--max-batch", type=click.IntRange(1), default=32, show_default=True, help="Rows of a batch at most.")
-@click.option("--preferred", multiple=True, type=click.IntRange(1), help="A batch size to cut longer queues to; may be repeated.")
-@click.option("--instances", type=click.IntRange(1, 1024), help="Engines of each model; as many as fit the cores unless given.")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Of each engine; as many as it was built for unless given.")
-@click.option("--queue", type=click.IntRange(1), default=1024, show_default=True, help="Requests that may wait for a model.")
-@click.option(
-    "--deadline", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True, help="Seconds to an answer."
+@batching_option("--max-batch", type=COUNT, metavar="N", default=32, help="Maximum number of samples in a batch.")
+@batching_option(
+    "--preferred",
+    multiple=True,
+    type=COUNT,
+    metavar="N",
+    help="Preferred batch size: a longer queue is cut to it. Repeatable.",
 )
-@click.option(
-    "--max-body", type=click.IntRange(1), help="Bytes of a request's body; what each model's largest needs unless given."
+@batching_option(
+    "--instances",
+    type=ENGINE_COUNT,
+    metavar="N",
+    show_default="as many as fit the cores",
+    help="Engines per model.",
 )
-@click.option(
-    "--max-bodies", type=click.IntRange(1), help="Bytes for all requests together; a quarter of the memory, 1 GiB at most."
+@batching_option(
+    "--threads",
+    type=ENGINE_COUNT,
+    metavar="N",
+    show_default="as the engine was built",
+    help="Intra-op threads per engine.",
 )
-@click.option("--max-header", type=click.IntRange(1), default=16 * 2**10, show_default=True, help="Bytes of line and headers.")
-@click.option("--max-tensors", type=click.IntRange(1), default=64, show_default=True, help="Inputs or outputs of a request.")
-@click.option("--max-elements", type=click.IntRange(1), default=2**24, show_default=True, help="Elements of a tensor.")
-@click.option("--max-pixels", type=click.IntRange(1), default=50_000_000, show_default=True, help="Of a request's pictures.")
-@click.option("--max-connections", type=click.IntRange(1), default=4096, show_default=True, help="Further ones are closed.")
-@click.option(
-    "--slow", type=click.FloatRange(0, min_open=True), default=20.0, show_default=True, help="Seconds to send a request in."
+@batching_option(
+    "--queue",
+    type=COUNT,
+    metavar="N",
+    default=1024,
+    help="Maximum waiting requests per model; further requests get status 503.",
 )
-@click.option(
-    "--idle", type=click.FloatRange(0, min_open=True), default=75.0, show_default=True, help="Seconds without a request."
+@limit_option(
+    "--max-body",
+    type=COUNT,
+    metavar="BYTES",
+    show_default="what the model's largest request needs",
+    help="Maximum size of a request body.",
 )
-@click.option("--drain", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds to finish in after SIGTERM.")
-@click.option("--watch", type=click.FloatRange(0), default=0.0, help="Seconds between looks for new bundles in the same folders.")
-@click.option("--allow-ungated", is_flag=True, help="Serve bundles that passed no gates; every metadata answer says so.")
-@click.option("--no-page", is_flag=True, help="Have no page at / on which people can try the models.")
-@click.option("--access-log", is_flag=True, help="Log every request; those that are refused always are.")
-@click.option("--shadow", metavar="fp32|FILE", help="Answer a sample again by the fp32 student, or by a teacher's ONNX file.")
-@click.option("--shadow-rate", type=click.FloatRange(0, 1, min_open=True), default=0.01, show_default=True, help="Its share.")
-@click.option("--shadow-window", type=click.IntRange(2), default=1000, show_default=True, help="Samples of the rolling numbers.")
-@click.option(
+@limit_option(
+    "--max-bodies",
+    type=COUNT,
+    metavar="BYTES",
+    show_default="a quarter of the memory, at most 1 GiB",
+    help="Maximum memory of all unanswered requests together.",
+)
+@limit_option(
+    "--max-header",
+    type=COUNT,
+    metavar="BYTES",
+    default=16 * 2**10,
+    help="Maximum size of a request line and its headers.",
+)
+@limit_option(
+    "--max-tensors",
+    type=COUNT,
+    metavar="N",
+    default=64,
+    help="Maximum number of inputs, and of outputs, in a request.",
+)
+@limit_option(
+    "--max-elements",
+    type=COUNT,
+    metavar="N",
+    default=2**24,
+    help="Maximum number of elements in a tensor.",
+)
+@limit_option(
+    "--max-pixels",
+    type=COUNT,
+    metavar="N",
+    default=50_000_000,
+    help="Maximum number of pixels in all pictures of a request.",
+)
+@limit_option(
+    "--max-connections",
+    type=COUNT,
+    metavar="N",
+    default=4096,
+    help="Maximum number of open connections; further ones are closed.",
+)
+@timeout_option(
+    "--deadline",
+    type=POSITIVE_SECONDS,
+    metavar="SECONDS",
+    default=30.0,
+    help="Maximum time from arrival to response.",
+)
+@timeout_option(
+    "--slow",
+    type=POSITIVE_SECONDS,
+    metavar="SECONDS",
+    default=20.0,
+    help="Maximum time a client may take to send a request or read a response.",
+)
+@timeout_option(
+    "--idle",
+    type=POSITIVE_SECONDS,
+    metavar="SECONDS",
+    default=75.0,
+    help="Time after which a connection without a request is closed.",
+)
+@timeout_option(
+    "--drain",
+    type=SECONDS,
+    metavar="SECONDS",
+    default=30.0,
+    help="Maximum time to finish open requests after SIGTERM.",
+)
+@operation_option(
+    "--watch",
+    type=SECONDS,
+    metavar="SECONDS",
+    default=0.0,
+    help="Interval between checks for new bundles in the same folders; 0 checks never.",
+)
+@operation_option(
+    "--allow-ungated",
+    is_flag=True,
+    help="Serve bundles that passed no gates; every metadata response says so.",
+)
+@operation_option("--no-page", is_flag=True, help="Omit the page at /, where people can try the models.")
+@operation_option("--access-log", is_flag=True, help="Log every request; rejected requests are always logged.")
+@shadow_option(
+    "--shadow",
+    metavar="fp32|FILE",
+    help="Second model for a sample of the requests: the fp32 student, or a teacher's ONNX file.",
+)
+@shadow_option(
+    "--shadow-rate",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="SHARE",
+    default=0.01,
+    help="Share of the requests that the shadow also answers.",
+)
+@shadow_option(
+    "--shadow-window",
+    type=click.IntRange(2),
+    metavar="N",
+    default=1000,
+    help="Number of samples behind the rolling metrics.",
+)
+@shadow_option(
     "--ready-correlation",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Not ready while the rolling correlation is under it.",
+    metavar="R",
+    help="The server is not ready while the rolling correlation is below this.",
 )
 @VERBOSE
 def serve(bundles: tuple[str, ...], no_grpc: bool, no_page: bool, **chosen: Any) -> None:
-    """Answer requests over HTTP and gRPC (Open Inference Protocol v2); exit code 4 when a bundle is not fit to serve.
+    """Serve bundles over HTTP and gRPC (Open Inference Protocol v2).
 
-    BUNDLE is a bundle's folder, NAME=FOLDER to serve it under another name, or a folder that holds bundles. Bundles of one name
-    are versions of one model; the last one is the default.
+    BUNDLE is a bundle's folder, NAME=FOLDER to serve it under another name, or a folder that
+    holds bundles. Bundles of one name are versions of one model; the last one is the default.
+
+    Exit code 4 if a bundle is not fit to serve.
     """
-    gc.disable()  # what is loaded until it is ready stays, so looking through it for garbage finds none
+    gc.disable()  # everything that is loaded before the server is ready stays in memory
     try:
-        run(bundles, page=not no_page, **chosen | ({"grpc_port": None} if no_grpc else {}))
+        run_server(bundles, page=not no_page, **chosen | ({"grpc_port": None} if no_grpc else {}))
     finally:
         gc.enable()
 
 
-def run(bundles: tuple[str, ...], **chosen: Any) -> None:
-    """Raises UsageError for settings that do not go together, and what ``server.serve`` raises."""
+def run_server(bundles: tuple[str, ...], **chosen: Any) -> None:
+    """Serve until a signal ends it. Raises UsageError for settings that exclude each other."""
     from pydantic import ValidationError
 
     from attar.serving import logs, server
@@ -95,13 +258,10 @@ def run(bundles: tuple[str, ...], **chosen: Any) -> None:
         settings = Settings(**chosen)
     except ValidationError as error:
         raise click.UsageError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
-    server.serve(sources(bundles), settings, ready)
+    server.serve(sources(bundles), settings, announce_ready)
 
 
-def ready(server: Server) -> None:
+def announce_ready(server: Server) -> None:
     gc.freeze()
     gc.enable()
     click.echo(f"ready on {server.addresses}")
-
-
-COMMANDS = (serve,)

@@ -15,12 +15,12 @@ from attar.cli.options import JSON, STORE, VERBOSE
 @click.command()
 @click.argument("key")
 @STORE
-@click.option("--verify", is_flag=True, help="Read every byte again.")
+@click.option("--verify", is_flag=True, help="Verify the digest of every file.")
 @VERBOSE
 def show(key: str, store: Path, verify: bool) -> None:
-    """One artifact: what decided it, its facts and its files.
+    """Show one artifact: its key, its facts and its files.
 
-    KEY is a key or the start of one. A recipe, by path or name, shows the keys that it used last, by slot.
+    KEY is a key or its beginning. The path or name of a recipe shows the keys that it used last.
     """
     from attar.pipeline.core.errors import RecipeError
     from attar.pipeline.core.stage import Artifact
@@ -48,13 +48,19 @@ def show(key: str, store: Path, verify: bool) -> None:
 @STORE
 @JSON
 def ls(store: Path, as_json: bool) -> None:
-    """The artifacts in the store, newest first."""
+    """List the stored artifacts, newest first."""
     from attar.pipeline.core.store import Store
 
     held = Store(store)
     used = held.used()
     rows: list[dict[str, Any]] = [
-        {"key": e.key, "slot": e.record["slot"], "date": e.record["made"]["date"], "bytes": e.bytes, "in_use": e.key in used}
+        {
+            "key": e.key,
+            "slot": e.record["slot"],
+            "date": e.record["made"]["date"],
+            "bytes": e.bytes,
+            "in_use": e.key in used,
+        }
         for e in held.entries()
     ]
     if as_json:
@@ -68,9 +74,9 @@ def ls(store: Path, as_json: bool) -> None:
 
 @click.command()
 @STORE
-@click.option("--dry-run", is_flag=True, help="Say what would go.")
+@click.option("--dry-run", is_flag=True, help="Print what would be deleted.")
 def gc(store: Path, dry_run: bool) -> None:
-    """Delete artifacts that no recipe used last, and unfinished work that nobody is doing."""
+    """Delete artifacts that no recipe used last, and abandoned work."""
     from attar.pipeline.core.store import Store
 
     verb = "would delete" if dry_run else "deleted"
@@ -80,7 +86,7 @@ def gc(store: Path, dry_run: bool) -> None:
 
 @click.command()
 def schema() -> None:
-    """The recipe's JSON schema, for editors."""
+    """Print the JSON schema of recipes, for editors."""
     from attar.pipeline.recipe.schema import schema as made
     from attar.stages.slots import SLOTS
 
@@ -90,7 +96,10 @@ def schema() -> None:
 @click.command()
 @JSON
 def doctor(as_json: bool) -> None:
-    """What this machine can do: CPU, GPU, the libraries that are installed, and what each runtime can build and run."""
+    """Show what this machine can build and run.
+
+    Lists the CPU, the GPU, the installed libraries, and each runtime with its precisions.
+    """
     from attar.cli.doctor import examine
     from attar.engines.runtimes.runtime import RUNTIMES, Asked, load
 
@@ -113,6 +122,3 @@ def _block(facts: Mapping[str, Any], indent: str = "") -> str:
             f"{indent}{name}\n{_block(value, indent + '  ')}" if isinstance(value, Mapping) else f"{indent}{name:<16} {value}"
         )
     return "\n".join(lines)
-
-
-COMMANDS = (show, ls, gc, schema, doctor)
