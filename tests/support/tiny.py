@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from attar.cli.main import main
 
 TASK = """
 from pathlib import Path
@@ -121,9 +127,45 @@ def attar(folder: Path, *arguments: str, threads: int | None = 1) -> subprocess.
     return subprocess.run(full, cwd=folder, env=environment(threads), capture_output=True, text=True, check=False)
 
 
+@contextlib.contextmanager
+def project_folder(folder: Path) -> Iterator[None]:
+    """Work in a project's folder, in this process: what it imports is forgotten afterwards, and no bytecode is kept.
+
+    Bytecode is found again by the second that its source was written in; a test edits a file more than once in one.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", list(sys.path))
+        patch.setattr(sys, "dont_write_bytecode", True)
+        before = set(sys.modules)
+        try:
+            yield
+        finally:
+            for name in set(sys.modules) - before:
+                file = getattr(sys.modules[name], "__file__", None)
+                if file is not None and Path(file).is_relative_to(folder):
+                    del sys.modules[name]
+
+
+def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """As ``attar``, in this process: what is only made or reused needs no interpreter of its own."""
+    full = [*arguments, "--store", str(folder / "store")]
+    with project_folder(folder):
+        done = CliRunner().invoke(main, full)
+    return subprocess.CompletedProcess(full, done.exit_code, done.stdout, done.stderr)
+
+
 def run(folder: Path, *arguments: str, code: int = 0, recipe: str = "recipe.toml") -> dict[str, Any]:
-    """``attar run RECIPE --json``; its object. The exit code must be ``code``."""
-    done = attar(folder, "run", recipe, "--json", *arguments, threads=None if recipe == "demo" else 1)
+    """``attar run RECIPE --json`` in a process of its own; its object. The exit code must be ``code``."""
+    return read_run(attar(folder, "run", recipe, "--json", *arguments, threads=None if recipe == "demo" else 1), code)
+
+
+def call_run(folder: Path, *arguments: str, code: int = 0) -> dict[str, Any]:
+    """As ``run``, in this process."""
+    return read_run(call(folder, "run", "recipe.toml", "--json", *arguments), code)
+
+
+def read_run(done: subprocess.CompletedProcess[str], code: int) -> dict[str, Any]:
     assert done.returncode == code, done.stdout + done.stderr
     made: dict[str, Any] = json.loads(done.stdout)
     return made

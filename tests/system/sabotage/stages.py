@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import warnings
@@ -136,7 +137,25 @@ class Frozen(Export):
             )  # fmt: skip
 
 
-class SpoiltInExport(Export):
+_exported: dict[str, bytes] = {}
+"""Graphs by the weights that they were exported from: these faults come after the exporter, which takes seconds."""
+
+
+class ExportOnce(Export):
+    """What was exported from the same weights before is written again."""
+
+    def write(self, task: Task, network: nn.Module, file: Path) -> None:
+        digest = hashlib.sha256(repr((self.exporter, self.opset, network)).encode())
+        for name, tensor in network.state_dict().items():
+            digest.update(name.encode() + tensor.numpy().tobytes())
+        key = digest.hexdigest()
+        if key not in _exported:
+            super().write(task, network, file)
+            _exported[key] = file.read_bytes()
+        file.write_bytes(_exported[key])
+
+
+class SpoiltInExport(ExportOnce):
     """The exporter itself writes a wrong graph."""
 
     spoil: CodeName
@@ -146,7 +165,7 @@ class SpoiltInExport(Export):
         spoil(file, self.spoil)
 
 
-class SpoiltAfterExport(Export):
+class SpoiltAfterExport(ExportOnce):
     """Something changes the graph when the export is over and was proven."""
 
     spoil: CodeName
