@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -130,7 +131,7 @@ def _own_task(slots: Iterable[Slot]) -> str:
 
 def identity(path: Path) -> str:
     """What the store remembers a recipe by: its name and a digest of its place."""
-    return f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    return f"{path.stem}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
 
 
 def _section(tables: Table, name: str) -> Table:

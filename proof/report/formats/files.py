@@ -30,10 +30,10 @@ def write(records: Sequence[Record], folder: Path, recipe_name: str) -> Path:
 
 
 def replace(path: Path, text: str) -> None:
-    """Write beside it, then rename over it."""
+    """Write a new file, then rename it over ``path``. A file name that is not UTF-8 keeps its bytes."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
         Path(name).chmod(0o644)
         Path(name).replace(path)
