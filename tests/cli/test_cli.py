@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-import attar
 from attar.bundle.opening import check
 from attar.bundle.sign import sign
 from attar.cli.main import main
@@ -30,7 +28,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose every slot is made. Read only: take a ``copy``."""
     folder = tmp_path_factory.mktemp("finished") / "project"
     tiny.write(folder)
-    assert set(tiny.statuses(tiny.run(folder)).values()) == {"made"}
+    assert set(tiny.statuses(tiny.call_run(folder)).values()) == {"made"}
     return folder
 
 
@@ -40,18 +38,15 @@ def copy(finished: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "project"
     shutil.copytree(finished, folder, symlinks=True)
     shutil.rmtree(folder / "store" / "recipes")  # what the project in the other place used last
-    assert tiny.made_again(tiny.run(folder)) == []
+    assert tiny.made_again(tiny.call_run(folder)) == []
     return folder
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def here(tmp_path: Path) -> Iterator[Path]:
     """An empty folder to run the command line in, in this process; its modules are forgotten afterwards."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    yield tmp_path
-    for name in ("task", "nets"):
-        sys.modules.pop(name, None)
+    with tiny.project_folder(tmp_path):
+        yield tmp_path
 
 
 def call(*arguments: str) -> Result:
@@ -62,6 +57,18 @@ def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
+
+
+def plan_lines(folder: Path) -> dict[str, str]:
+    """Return what `attar plan` prints of each slot."""
+    done = tiny.call(folder, "plan", "recipe.toml")
+    assert done.returncode == 0, done.stderr
+    return {line.split()[1]: line for line in done.stdout.splitlines() if len(line.split()) > 1}
+
+
+def planned(folder: Path) -> dict[str, str]:
+    """Return for each slot whether it would be reused, run, or waits for another."""
+    return {slot: line.split()[0] for slot, line in plan_lines(folder).items() if slot in tiny.SLOTS}
 
 
 def files_of(folder: Path) -> dict[str, float]:
@@ -79,7 +86,7 @@ def test_a_run_leaves_a_bundle_and_a_report_and_says_where(finished: Path) -> No
 
 
 def test_json_is_one_object_with_everything_in_it(finished: Path) -> None:
-    made = tiny.run(finished)
+    made = tiny.call_run(finished)
     assert [entry["slot"] for entry in made["slots"]] == tiny.SLOTS
     keys = {"slot", "status", "reused", "reason", "key", "path", "seconds", "facts", "error"}
     assert all(keys <= set(entry) for entry in made["slots"])
@@ -90,7 +97,7 @@ def test_json_is_one_object_with_everything_in_it(finished: Path) -> None:
 
 def test_a_second_run_touches_nothing(copy: Path) -> None:
     before = files_of(copy / "store")
-    assert set(tiny.statuses(tiny.run(copy)).values()) == {"reused"}
+    assert set(tiny.statuses(tiny.call_run(copy)).values()) == {"reused"}
     assert files_of(copy / "store") == before
 
 
@@ -117,32 +124,32 @@ def test_a_full_disk_says_so_and_the_run_goes_on_where_there_is_room(tmp_path: P
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("mounting a tmpfs needs root")
     try:
-        done = tiny.attar(tmp_path, "run", "recipe.toml")
+        done = tiny.call(tmp_path, "run", "recipe.toml")
         assert done.returncode == 1, done.stderr
         assert "No space left" in done.stderr
         assert "Traceback" not in done.stderr
         finished = {entry.key for entry in Store(store).entries()}
         subprocess.run(["mount", "-o", "remount,size=40m", str(store)], check=True)
-        assert finished == {entry["key"] for entry in tiny.run(tmp_path)["slots"] if entry["status"] == "reused"}
+        assert finished == {entry["key"] for entry in tiny.call_run(tmp_path)["slots"] if entry["status"] == "reused"}
     finally:
         subprocess.run(["umount", str(store)], check=True)
 
 
 def test_a_comment_makes_nothing_again_and_the_student_s_network_only_what_follows_it(copy: Path) -> None:
     edit(copy / "nets.py", "def teacher", "# the big one\ndef teacher")
-    assert tiny.made_again(tiny.run(copy)) == []
+    assert set(planned(copy).values()) == {"reuse"}
     edit(copy / "nets.py", "def student(width=8):", "def student(width=9):")
-    again = tiny.made_again(tiny.run(copy))  # to the same bytes: the recipe sets the width
+    again = tiny.made_again(tiny.call_run(copy))  # to the same bytes: the recipe sets the width
     assert again[:2] == ["student", "onnx"]
     assert not {"teacher", "reference", "answers", "calibration", "cpu.model", "cpu.engine"} & set(again)
     edit(
         copy / "nets.py",
-        "nn.Linear(2, width), nn.ReLU(), nn.Linear(width, 2)",
-        "nn.Linear(2, width), nn.Tanh(), nn.Linear(width, 2)",
+        "(nn.Linear(2, width), nn.ReLU(), nn.Linear(width, 2))",
+        "(nn.Linear(2, width), nn.Tanh(), nn.Linear(width, 2))",
     )
-    again = tiny.made_again(tiny.run(copy))
-    assert again[0] == "student"
-    assert not {"teacher", "reference", "answers"} & set(again)
+    plan = planned(copy)
+    assert plan["student"] == "run"
+    assert {plan[slot] for slot in ("teacher", "reference", "answers")} == {"reuse"}
 
 
 LOUDER = """
@@ -157,22 +164,23 @@ class Louder(nn.Sequential):
 def test_a_network_that_answers_otherwise_with_the_same_weights_is_exported_again(copy: Path) -> None:
     edit(copy / "nets.py", "return nn.Sequential(nn.Linear(2, width), nn.ReLU(), nn.Linear(width, 2))", "return Louder(width)")
     edit(copy / "nets.py", "def student", LOUDER + "\ndef student")
-    edit(copy / "recipe.toml", "score_drop = 0.1", "score_drop = 1.0")
-    tiny.run(copy)
+    export = ("export", "recipe.toml", "--json", "--set", "student.epochs=1")
+    assert "student" in tiny.made_again(tiny.read_run(tiny.call(copy, *export), 0))
     edit(copy / "nets.py", "1.0 * super", "1.5 * super")
-    assert {"onnx", "cpu.model", "cpu.evidence"} <= set(tiny.made_again(tiny.run(copy)))
+    assert "onnx" in tiny.made_again(tiny.read_run(tiny.call(copy, *export), 0))
 
 
 def test_a_byte_of_the_data_makes_again_what_reads_them(copy: Path) -> None:
-    tiny.save(copy, tiny.points(seed=7))
-    entries = {entry["slot"]: entry for entry in tiny.run(copy)["slots"]}
-    assert entries["teacher"]["status"] == "made"
-    assert entries["teacher"]["reason"].startswith("data: ")
+    tiny.save(copy, tiny.points(seed=9))
+    lines = plan_lines(copy)
+    assert lines["teacher"].startswith("run")
+    assert "data: " in lines["teacher"]
+    assert lines["control"].startswith("reuse")
 
 
 def test_a_broken_promise_exits_with_3_keeps_the_evidence_and_takes_the_old_bundle_away(copy: Path) -> None:
     edit(copy / "recipe.toml", "correlation = 0.5", "correlation = 0.99999")
-    made = tiny.run(copy, code=3)
+    made = tiny.call_run(copy, code=3)
     assert tiny.statuses(made)["cpu.evidence"] == "reused"
     assert tiny.statuses(made)["cpu.bundle"] == "failed"
     assert made["targets"]["cpu"]["verdict"] == "failed"
@@ -191,38 +199,38 @@ def test_a_recipe_without_a_target_proves_nothing_and_is_refused(here: Path) -> 
 
 
 def test_validate_fails_a_ci_stage_on_a_broken_promise(copy: Path) -> None:
-    assert tiny.attar(copy, "validate", "recipe.toml").returncode == 0
-    assert tiny.attar(copy, "validate", "recipe.toml", "--set", "gates.correlation=0.99999").returncode == 3
+    assert tiny.call(copy, "validate", "recipe.toml").returncode == 0
+    assert tiny.call(copy, "validate", "recipe.toml", "--set", "gates.correlation=0.99999").returncode == 3
 
 
 def test_the_bundle_in_production_is_compared_with_on_the_same_samples(copy: Path) -> None:
     production = shutil.copytree(copy / "store" / "latest" / "recipe" / "cpu", copy / "production")
     gates = ("--set", "gates.regression={ score_drop = 0.05, speedup = 0.1 }", "--set", "targets.cpu.seconds=0.1")
-    made = tiny.run(copy, "--against", str(production), *gates)
+    made = tiny.call_run(copy, "--against", str(production), *gates)
     assert tiny.made_again(made) == ["cpu.production", "cpu.evidence", "cpu.verdict", "cpu.bundle"]
     rows = {row["gate"]: row for row in made["targets"]["cpu"]["gates"] if row["against"] == "production"}
     assert rows.keys() == {"score_drop", "speedup"}
     assert (rows["score_drop"]["bounds"], rows["score_drop"]["verdict"]) == ([0, 0], "passed")  # the same graph: no doubt
     keys = ("--trusted", str(pair(copy).public))
-    done = tiny.attar(copy, "run", "recipe.toml", "--against", str(production), *keys, *gates)
+    done = tiny.call(copy, "run", "recipe.toml", "--against", str(production), *keys, *gates)
     assert (done.returncode, "production is not signed" in done.stderr, done.stdout) == (4, True, "")
     (production / "golden.safetensors").unlink()
-    done = tiny.attar(copy, "run", "recipe.toml", "--against", str(production), *gates)
+    done = tiny.call(copy, "run", "recipe.toml", "--against", str(production), *gates)
     assert (done.returncode, "golden.safetensors is missing" in done.stderr) == (4, True)
 
 
 def test_a_bundle_that_the_run_would_replace_is_not_compared_with(copy: Path) -> None:
     production = copy / "store" / "latest" / "recipe" / "cpu"
-    done = tiny.attar(copy, "run", "recipe.toml", "--against", str(production))
+    done = tiny.call(copy, "run", "recipe.toml", "--against", str(production))
     assert (done.returncode, "copy it elsewhere first" in done.stderr) == (2, True)
     assert production.is_dir()
-    assert tiny.attar(copy, "validate", "recipe.toml", "--against", str(production)).returncode in (0, 3)
+    assert tiny.call(copy, "validate", "recipe.toml", "--against", str(production)).returncode in (0, 3)
 
 
 def test_a_regression_exits_with_3_and_names_what_it_is_against(copy: Path) -> None:
     production = shutil.copytree(copy / "store" / "latest" / "recipe" / "cpu", copy / "production")
     gates = ("--set", "gates.regression.speedup=1000.0", "--set", "targets.cpu.seconds=0.1")
-    made = tiny.run(copy, "--against", str(production), *gates, code=3)
+    made = tiny.call_run(copy, "--against", str(production), *gates, code=3)
     assert made["targets"]["cpu"]["verdict"] == "failed"
     assert "speedup against production" in tiny.entry(made, "cpu.verdict")["facts"]["summary"]
 
@@ -246,14 +254,14 @@ def test_a_ci_step_gets_its_summary_once_a_run_and_none_where_nothing_is_judged(
 ) -> None:
     page = tmp_path / "summary.md"
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(page))
-    assert tiny.attar(copy, "export", "recipe.toml").returncode == 0
+    assert tiny.call(copy, "export", "recipe.toml").returncode == 0
     assert not page.exists()
     for times, command in enumerate(("run", "validate"), 1):
-        assert tiny.attar(copy, command, "recipe.toml").returncode == 0
+        assert tiny.call(copy, command, "recipe.toml").returncode == 0
         assert page.read_text().count("# recipe\n") == times
     assert "cpu: passed" in page.read_text()
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
-    done = tiny.attar(copy, "run", "recipe.toml")
+    done = tiny.call(copy, "run", "recipe.toml")
     assert (done.returncode, "which GITHUB_STEP_SUMMARY names" in done.stderr) == (0, True)
     assert "passed" in done.stdout
 
@@ -261,7 +269,7 @@ def test_a_ci_step_gets_its_summary_once_a_run_and_none_where_nothing_is_judged(
 def test_what_stands_in_the_way_of_a_bundle_is_not_touched(copy: Path) -> None:
     (copy / "cpu").mkdir()
     (copy / "cpu" / "mine.txt").write_text("precious")
-    done = tiny.attar(copy, "report", "recipe.toml", "-o", ".")
+    done = tiny.call(copy, "report", "recipe.toml", "-o", ".")
     assert done.returncode == 2
     assert "is in the way of that target's bundle and was not put there by attar" in done.stderr
     assert (copy / "cpu" / "mine.txt").read_text() == "precious"
@@ -270,7 +278,7 @@ def test_what_stands_in_the_way_of_a_bundle_is_not_touched(copy: Path) -> None:
 def test_a_delivered_bundle_that_is_gone_is_put_back(copy: Path) -> None:
     bundle = copy / "store" / "latest" / "recipe" / "cpu"
     shutil.rmtree(bundle)
-    tiny.run(copy)
+    tiny.call_run(copy)
     assert (bundle / "manifest.json").is_file()
     assert not (bundle / "record.json").exists()
 
@@ -278,25 +286,24 @@ def test_a_delivered_bundle_that_is_gone_is_put_back(copy: Path) -> None:
 def test_a_signature_stays_until_its_bundle_is_delivered_anew(copy: Path, tmp_path: Path) -> None:
     key, bundle = pair(tmp_path), copy / "store" / "latest" / "recipe" / "cpu"
     sign(bundle, key.private)
-    tiny.run(copy)
+    tiny.call_run(copy)
     assert check(bundle, key.public)["signature"] == "valid"
     edit(copy / "recipe.toml", "threads = 1", 'threads = 1\nname = "renamed"')
-    tiny.run(copy)
+    tiny.call_run(copy)
     assert check(bundle)["signature"] is None
 
 
 def test_all_targets_are_attempted(copy: Path) -> None:
     with (copy / "recipe.toml").open("a") as file:
         file.write("\n[targets.strict]\nprecision = 'fp32'\ngates = { correlation = 0.99999 }\n")
-    made = tiny.run(copy, code=3)
+    made = tiny.call_run(copy, code=3)
     assert {name: target["verdict"] for name, target in made["targets"].items()} == {"cpu": "passed", "strict": "failed"}
     assert made["targets"]["cpu"]["bundle"]
 
 
 def test_a_plan_names_what_changed_and_what_depends_on_it(copy: Path) -> None:
     edit(copy / "recipe.toml", "epochs = 20", "epochs = 21")
-    done = tiny.attar(copy, "plan", "recipe.toml")
-    lines = {line.split()[1]: line for line in done.stdout.splitlines()}
+    lines = plan_lines(copy)
     assert lines["teacher"].startswith("reuse")
     assert "settings.epochs: 20 -> 21" in lines["student"]
     assert lines["onnx"].startswith("wait")
@@ -304,11 +311,11 @@ def test_a_plan_names_what_changed_and_what_depends_on_it(copy: Path) -> None:
 
 
 def test_a_damaged_artifact_is_said_and_made_again(copy: Path) -> None:
-    student = next(entry for entry in tiny.run(copy)["slots"] if entry["slot"] == "student")
+    student = next(entry for entry in tiny.call_run(copy)["slots"] if entry["slot"] == "student")
     weights = Path(student["path"]) / "weights.safetensors"
     weights.chmod(0o644)
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
-    done = tiny.attar(copy, "run", "recipe.toml")
+    done = tiny.call(copy, "run", "recipe.toml")
     assert done.returncode == 0
     assert "was changed after it was made" in done.stderr
 
@@ -443,10 +450,11 @@ def test_a_fetch_that_raises_is_one_message_with_its_line(here: Path) -> None:
 
 def test_code_that_was_edited_between_two_runs_of_one_process_is_the_code_that_runs(here: Path) -> None:
     tiny.write(here)
-    first = attar.run("recipe.toml", store="store")
+    distill = ("distill", "recipe.toml", "--json", "--store", "store", "--set", "student.epochs=1")
+    first = json.loads(call(*distill).stdout)
     edit(here / "nets.py", "def student(width=8):", "def student(width=8):\n    width = 3")
-    second = attar.run("recipe.toml", store="store", overrides=["gates.score_drop=1.0", "gates.correlation=-1.0"])
-    parameters = [next(record for record in made if record.slot == "student").facts["parameters"] for made in (first, second)]
+    second = json.loads(call(*distill).stdout)
+    parameters = [tiny.entry(made, "student")["facts"]["parameters"] for made in (first, second)]
     assert parameters == [2 * 16 + 16 + 16 * 2 + 2, 2 * 3 + 3 + 3 * 2 + 2]
 
 
@@ -483,22 +491,22 @@ def test_asking_for_a_gpu_that_is_not_there_is_an_error(here: Path) -> None:
 
 
 def test_the_store_can_be_looked_at_and_tidied(copy: Path) -> None:
-    listed = json.loads(tiny.attar(copy, "ls", "--json").stdout)["artifacts"]
+    listed = json.loads(tiny.call(copy, "ls", "--json").stdout)["artifacts"]
     assert sorted(row["slot"] for row in listed) == sorted(tiny.SLOTS)
     key = next(row["key"] for row in listed if row["slot"] == "student")
-    shown = json.loads(tiny.attar(copy, "show", key[:12], "--verify").stdout)
+    shown = json.loads(tiny.call(copy, "show", key[:12], "--verify").stdout)
     assert shown["facts"]["network"] == "nets.py:student"
     assert shown["deciders"]["settings"]["epochs"] == 20
-    assert key in tiny.attar(copy, "show", "recipe.toml").stdout
-    tiny.run(copy, "--set", "student.epochs=19", "--set", "gates.correlation=0.1", "--set", "gates.score_drop=1.0")
-    assert "student" in tiny.attar(copy, "gc", "--dry-run").stdout
-    tiny.attar(copy, "gc")
-    assert key not in {row["key"] for row in json.loads(tiny.attar(copy, "ls", "--json").stdout)["artifacts"]}
-    assert tiny.attar(copy, "show", key[:12]).returncode == 1
+    assert key in tiny.call(copy, "show", "recipe.toml").stdout
+    assert tiny.call(copy, "distill", "recipe.toml", "--set", "student.epochs=1").returncode == 0
+    assert "student" in tiny.call(copy, "gc", "--dry-run").stdout
+    tiny.call(copy, "gc")
+    assert key not in {row["key"] for row in json.loads(tiny.call(copy, "ls", "--json").stdout)["artifacts"]}
+    assert tiny.call(copy, "show", key[:12]).returncode == 1
 
 
 def test_a_report_can_be_written_elsewhere_without_making_anything(copy: Path, tmp_path: Path) -> None:
-    done = tiny.attar(copy, "report", "recipe.toml", "-o", str(tmp_path / "out"))
+    done = tiny.call(copy, "report", "recipe.toml", "-o", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     assert {"report.html", "report.md", "report.json", "junit.xml"} <= {path.name for path in (tmp_path / "out").iterdir()}
 
@@ -506,19 +514,13 @@ def test_a_report_can_be_written_elsewhere_without_making_anything(copy: Path, t
 def test_a_bundle_is_checked_timed_and_found_out(copy: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     shutil.copytree(copy / "store" / "latest" / "recipe" / "cpu", bundle)
-    environment = tiny.environment()
-
-    def attar(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "attar", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100, check=False)
-
-    assert attar("check", str(bundle)).returncode == 0
-    assert json.loads(attar("bench", str(bundle), "--seconds", "0.1", "--json").stdout)
+    assert call("check", str(bundle)).exit_code == 0
+    assert json.loads(call("bench", str(bundle), "--seconds", "0.1", "--json").stdout)
     golden = bundle / "golden.safetensors"
     os.chmod(golden, 0o644)  # noqa: PTH101  # the file is read-only like all of the store
     golden.write_bytes(golden.read_bytes()[:-1] + b"\x01")
-    done = attar("check", str(bundle))
-    assert done.returncode == 4
+    done = call("check", str(bundle))
+    assert done.exit_code == 4
     assert "golden.safetensors" in done.stderr
 
 
