@@ -17,10 +17,10 @@ from typing import Any
 
 import uvloop
 
-from attar.serving.http_message import Request
-from attar.serving.repository import Repository, sources
+from attar.serving.core.settings import Settings
+from attar.serving.http.message import Request
+from attar.serving.models.repository import Repository, sources
 from attar.serving.server import Server
-from attar.serving.settings import Settings
 from tests.support.packaging import package_bundle
 from tests.support.serving_parts import asked
 
@@ -33,7 +33,8 @@ VARIANTS: dict[str, dict[str, Any]] = {"nothing": {}, "metrics": {}, "and a shad
 async def started(path: Path, watched: bool, settings: dict[str, Any]) -> Server:
     server = Server(sources([str(path)]), Settings(http_port=0, grpc_port=None, **settings))
     if not watched:
-        server.repository = server.api.repository = Repository(sources([str(path)]), server.settings, server.supervisor)
+        repository = Repository(sources([str(path)]), server.settings, server.supervisor)
+        server.repository = server.service.repository = server.api.repository = repository
     await server.start()
     return server
 
@@ -42,7 +43,7 @@ async def taken(server: Server) -> float:
     """Microseconds of a request."""
     start = process_time()
     for _ in range(REQUESTS):
-        await server.answer(Request("POST", TARGET, {}, BODY, keep_alive=True, reservation=server.ledger.open()))
+        await server.api.answer(Request("POST", TARGET, {}, BODY, keep_alive=True, reservation=server.ledger.open()))
     return (process_time() - start) / REQUESTS * 1e6
 
 

@@ -12,23 +12,25 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from attar.pipeline.core.errors import AttarError
-from attar.serving.api import Api
-from attar.serving.descriptors import fit_connections
-from attar.serving.guard import Guard
-from attar.serving.http import Connection
-from attar.serving.ledger import Ledger
-from attar.serving.observer import Observer
-from attar.serving.page import Page
-from attar.serving.recovery import Recovery
-from attar.serving.repository import Repository, Sources
-from attar.serving.settings import Settings
-from attar.serving.shadow import Shadow
-from attar.serving.supervisor import Supervisor
-from attar.serving.telemetry import Gauges, Telemetry
-from attar.serving.watch import Watcher
+from attar.serving.core.authenticator import Guard
+from attar.serving.core.descriptors import fit_connections
+from attar.serving.core.ledger import Ledger
+from attar.serving.core.settings import Settings
+from attar.serving.core.supervisor import Supervisor
+from attar.serving.http.api import Api
+from attar.serving.http.connection import Connection
+from attar.serving.http.message import Reply, Request
+from attar.serving.models.observer import Observer
+from attar.serving.models.recovery import Recovery
+from attar.serving.models.repository import Repository, Sources
+from attar.serving.models.service import InferenceService
+from attar.serving.models.watch import Watcher
+from attar.serving.observation.shadow import Shadow
+from attar.serving.observation.telemetry import Gauges, Telemetry
+from attar.serving.page.page import Page
 
 if TYPE_CHECKING:
-    from attar.serving.grpc import Rpc
+    from attar.serving.grpc.server import Rpc
 
 LOOK = 0.5
 """Seconds between looks at connections whose time may be over."""
@@ -51,13 +53,12 @@ class Server:
         self._recovery = Recovery(self.repository)
         self.telemetry.collectors += [Gauges(self.repository), self.supervisor, self._recovery, self.ledger, *shadows]
         self.guard = Guard(settings)
-        self.api = Api(self.repository, self.guard, everybody)
-        self.api.route("GET", "/metrics", self.telemetry.page)
+        self.service = InferenceService(self.repository, everybody)
+        self.api = Api(self.service, self.guard)
+        self.api.add_route("GET", "/metrics", self._get_metrics)
         if settings.page:
             Page(self.api, self.shadow)
-        self.answer, self.refused = self.api.answer, self.api.refused
         self.connections: set[Connection] = set()
-        self.draining = False
         self.address = ""
         """Where it listens, once it does."""
         self.grpc: Rpc | None = None
@@ -85,16 +86,21 @@ class Server:
         """Where it listens, in words."""
         return f"{self.address} and {self.grpc.address}" if self.grpc else self.address
 
+    async def _get_metrics(self, request: Request) -> Reply:
+        accept = request.headers.get(b"accept", b"").decode("latin-1")
+        body, content_type = self.telemetry.render(accept)
+        return Reply([body], content_type=content_type)
+
     async def _listen(self) -> None:
         if self.settings.grpc_port is not None:
-            from attar.serving.grpc import Rpc
+            from attar.serving.grpc.server import Rpc
 
-            self.grpc = Rpc(self.api, self.guard, self.ledger)
+            self.grpc = Rpc(self.service, self.guard, self.ledger)
             await self.grpc.start()
         loop = asyncio.get_running_loop()
         try:
             self._listener = await loop.create_server(
-                lambda: Connection(self),
+                lambda: Connection(self.api, self.guard, self.ledger, self.connections),
                 self.settings.host,
                 self.settings.http_port,
                 backlog=BACKLOG,
@@ -111,11 +117,11 @@ class Server:
 
     async def stop(self) -> None:
         """Take no more, answer what has begun within ``settings.drain`` seconds, and close everything."""
-        self.draining = self.api.draining = True
+        self.service.draining = True
         await asyncio.gather(self._drain(), *([self.grpc.stop()] if self.grpc else []))
         await self.supervisor.close()
         await self.repository.close()
-        await asyncio.to_thread(self.api.reading.close)
+        await asyncio.to_thread(self.service.reading.close)
 
     async def _drain(self) -> None:
         self._listener.close()

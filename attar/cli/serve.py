@@ -249,9 +249,10 @@ def run_server(bundles: tuple[str, ...], **chosen: Any) -> None:
     """Serve until a signal ends it. Raises UsageError for settings that exclude each other."""
     from pydantic import ValidationError
 
-    from attar.serving import logs, server
-    from attar.serving.repository import sources
-    from attar.serving.settings import Settings
+    from attar.serving import server
+    from attar.serving.core import logs
+    from attar.serving.core.settings import Settings
+    from attar.serving.models.repository import sources
 
     logs.to_stderr(logging.DEBUG if is_verbose(click.get_current_context()) else logging.INFO)
     try:

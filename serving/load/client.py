@@ -16,9 +16,10 @@ import orjson
 
 from attar.models.task import Array, Arrays
 from attar.pipeline.core.errors import AttarError
-from attar.serving.protocol import HEADER_LENGTH, described_output
-from attar.serving.tensors import DTYPES
-from attar.serving.tokens import TOKEN
+from attar.serving.core.tokens import TOKEN
+from attar.serving.protocol.request import HEADER_LENGTH
+from attar.serving.protocol.response import described_output
+from attar.serving.protocol.tensors import DTYPES
 
 FORMS = ("json", "binary")
 TIMEOUT = 30.0

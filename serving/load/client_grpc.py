@@ -13,10 +13,10 @@ from google.protobuf.message import DecodeError
 
 from attar.models.task import Array, Arrays
 from attar.pipeline.core.errors import AttarError
-from attar.serving.grpc_infer import CONTENTS
+from attar.serving.grpc.infer import CONTENTS
+from attar.serving.grpc.messages import SERVICE, ModelInferRequest, ModelInferResponse
 from attar.serving.load.client import TIMEOUT, Address, refused, trust, unreached, untrusted
-from attar.serving.messages import SERVICE, ModelInferRequest, ModelInferResponse
-from attar.serving.tensors import DTYPES, datatype, to_bytes
+from attar.serving.protocol.tensors import DTYPES, datatype, to_bytes
 
 METHOD = f"/{SERVICE.full_name}/ModelInfer"
 OPTIONS = (

@@ -17,7 +17,7 @@ from tritonclient import http as triton
 from tritonclient.http import aio
 from tritonclient.utils import InferenceServerException
 
-from attar.serving.api import EXTENSIONS
+from attar.serving.models.service import EXTENSIONS
 from tests.support.proof_parts import STUDENT
 from tests.support.serving_parts import Running, asked, running, slow, triton_client
 
@@ -48,7 +48,7 @@ def test_health_and_metadata(client: Any) -> None:
     assert client.is_server_ready()
     assert client.is_model_ready("points")
     assert not client.is_model_ready("lines")
-    assert client.get_server_metadata() == {"name": "attar", "version": "0.1.0", "extensions": EXTENSIONS}
+    assert client.get_server_metadata() == {"name": "attar", "version": "0.1.0", "extensions": list(EXTENSIONS)}
     told = client.get_model_metadata("points")
     assert told["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}]
     assert told["outputs"] == [{"name": "logits", "datatype": "FP32", "shape": [-1, 3]}]
@@ -125,7 +125,7 @@ def test_health_as_the_protocol_has_it(points_bundle: Path) -> None:
         assert server.ask("GET", "/v2/health/live")[:2] == (200, {"live": True})
         assert server.ask("GET", "/v2/health/ready")[:2] == (200, {"ready": True})
         assert server.ask("GET", "/v2/models/points/ready")[:2] == (200, {"name": "points", "ready": True})
-        server.server.api.draining = True
+        server.server.service.draining = True
         assert server.ask("GET", "/v2/health/live")[:2] == (200, {"live": True})
         assert server.ask("GET", "/v2/health/ready")[:2] == (503, {"ready": False})
         assert server.ask("GET", "/v2/models/points/ready")[:2] == (503, {"name": "points", "ready": False})

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attar.models.task import Array, Arrays
-from attar.serving.batcher import cut
-from attar.serving.errors import Busy, Late
+from attar.serving.core.errors import Busy, Late
+from attar.serving.models.batcher import cut
 from tests.support.batcher_parts import RecordingEngine, gather_answers, make_batcher, run_coroutine, submit
 
 

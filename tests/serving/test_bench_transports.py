@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from attar.cli.main import main
 from attar.pipeline.core.errors import AttarError
+from attar.serving.grpc.messages import ModelInferResponse
 from attar.serving.load import server as servers
 from attar.serving.load.client import Address, address, trust
 from attar.serving.load.client import infer as over_http
@@ -26,7 +27,6 @@ from attar.serving.load.load_grpc import GrpcLoad, event_loop
 from attar.serving.load.load_http import HttpLoad
 from attar.serving.load.schedule import Poisson
 from attar.serving.load.server import Asked, bench, figure, table
-from attar.serving.messages import ModelInferResponse
 from tests.support.certificates import make_certificate
 from tests.support.server_process import ServerProcess, run_server
 from tests.support.serving_parts import running, slow

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from attar.serving.batcher import Batcher, Limits
-from attar.serving.calls import Call
-from attar.serving.errors import BadRequest, EngineFailed
+from attar.serving.core.errors import BadRequest, EngineFailed
+from attar.serving.models.batcher import Batcher, Limits
+from attar.serving.models.calls import Call
 from tests.support.batcher_parts import PROBE, RecordingEngine, gather_answers, make_batcher, run_coroutine, submit
 
 

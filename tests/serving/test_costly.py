@@ -13,7 +13,7 @@ from grpc import StatusCode
 from tritonclient.utils import InferenceServerException
 
 from attar.pipeline.keys import memory
-from attar.serving.sizes import BRACKET_BYTES, FLOAT_BYTES
+from attar.serving.protocol.sizes import BRACKET_BYTES, FLOAT_BYTES
 from tests.support import costly, pictures
 from tests.support.costly import MEGA, ROWS, Spent, compressed, least, post, watched
 from tests.support.pictures import UP_PNG, infer_pictures, make_grey_png

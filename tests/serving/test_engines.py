@@ -23,10 +23,10 @@ from attar.models import preprocess
 from attar.models.preprocess import Normalize, Tokenize
 from attar.models.task import Arrays
 from attar.proof.gates import Gates
-from attar.serving.engines import CALLS, alone_and_together, open_engines, warm
-from attar.serving.instances import count_instances
-from attar.serving.settings import Settings
-from attar.serving.signature import Declared, raw
+from attar.serving.core.settings import Settings
+from attar.serving.models.engines import CALLS, alone_and_together, open_engines, warm
+from attar.serving.models.instances import count_instances
+from attar.serving.protocol.signature import Declared, raw
 from attar.stages.judge import Judge
 from attar.stages.package import Package
 from tests.support.packaging import edit_manifest, package_bundle, write_batch_dependent_graph
@@ -48,7 +48,7 @@ def test_on_a_single_core_a_slower_engine_runs_on_the_loop_too(
     cores: int, inline: bool, points_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("attar.pipeline.keys.machine.cores", lambda: cores)
-    monkeypatch.setattr("attar.serving.engines.warm", lambda *_: 2e-3)
+    monkeypatch.setattr("attar.serving.models.engines.warm", lambda *_: 2e-3)
     engines = open_engines(points_bundle, Settings(inline_below=1e-3))
     assert (engines.inline, len(engines.predicts)) == (inline, cores)
     engines.close()

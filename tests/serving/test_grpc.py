@@ -22,13 +22,15 @@ from tritonclient.grpc import aio, service_pb2
 from tritonclient.utils import InferenceServerException
 
 from attar.pipeline.core.errors import AttarError
-from attar.serving import errors, grpc_stream, model
-from attar.serving import grpc as serving_grpc
-from attar.serving.api import EXTENSIONS
-from attar.serving.engines import Engines, open_engines
-from attar.serving.grpc_calls import CODES
-from attar.serving.settings import Settings
-from attar.serving.signature import BYTES, DATATYPES, Declared, Signature
+from attar.serving.core import errors
+from attar.serving.core.settings import Settings
+from attar.serving.grpc import server as serving_grpc
+from attar.serving.grpc import stream as grpc_stream
+from attar.serving.grpc.calls import CODES
+from attar.serving.models import model
+from attar.serving.models.engines import Engines, open_engines
+from attar.serving.models.service import EXTENSIONS
+from attar.serving.protocol.signature import BYTES, DATATYPES, Declared, Signature
 from tests.support.proof_parts import STUDENT
 from tests.support.serving_parts import (
     METHOD,
@@ -87,7 +89,7 @@ def test_health_and_metadata(client: Any) -> None:
     assert client.is_model_ready("points")
     assert not client.is_model_ready("lines")
     told = client.get_server_metadata()
-    assert (told.name, told.version, list(told.extensions)) == ("attar", "0.1.0", EXTENSIONS)
+    assert (told.name, told.version, list(told.extensions)) == ("attar", "0.1.0", list(EXTENSIONS))
     told = client.get_model_metadata("points", as_json=True)
     assert told["inputs"] == [{"name": "x", "datatype": "FP32", "shape": ["-1", "2"]}]
     assert told["outputs"] == [{"name": "logits", "datatype": "FP32", "shape": ["-1", "3"]}]
@@ -569,7 +571,7 @@ def test_a_call_that_comes_when_the_server_ends_is_answered(points_bundle: Path,
     with running(points_bundle, grpc_port=0) as server, triton_grpc_client(server) as client:
         client.infer("points", input_of([[1, 2]]))
         ended = asyncio.run_coroutine_threadsafe(server.server.stop(), server.loop)
-        while not server.server.draining:
+        while not server.server.service.draining:
             time.sleep(0.001)
         assert np.allclose(client.infer("points", input_of([[1, 2]])).as_numpy("logits"), [[1, 2]] @ STUDENT)
         with pytest.raises(InferenceServerException, match="UNAVAILABLE"):

@@ -24,9 +24,9 @@ from tritonclient import grpc as triton_grpc
 
 from attar.cli.serve import serve
 from attar.pipeline.core.errors import RecipeError
-from attar.serving.guard import Guard, is_loopback
-from attar.serving.logs import LINES
-from attar.serving.settings import Settings
+from attar.serving.core.authenticator import Guard, is_loopback
+from attar.serving.core.logs import LINES
+from attar.serving.core.settings import Settings
 from tests.support.certificates import make_certificate
 from tests.support.fuzz_grpc import streams
 from tests.support.fuzz_http import framed

@@ -16,8 +16,8 @@ import grpc
 import pytest
 from tritonclient import grpc as triton
 
-from attar.serving import grpc as serving_grpc
-from attar.serving import health
+from attar.serving.grpc import health
+from attar.serving.grpc import server as serving_grpc
 from tests.support.serving_parts import METHOD, Running, another, channel, running
 
 CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
@@ -151,7 +151,7 @@ def test_a_server_that_drains_is_not_serving(points_bundle: Path, monkeypatch: p
         ask = made.unary_unary(CHECK)
         assert ask(b"", timeout=20) == SERVING
         ended = asyncio.run_coroutine_threadsafe(server.server.stop(), server.loop)
-        while not server.server.draining:
+        while not server.server.service.draining:
             time.sleep(0.001)
         assert ask(b"", timeout=20) == NOT_SERVING
         ended.result(20)

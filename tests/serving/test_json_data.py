@@ -15,14 +15,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from attar.models.task import Array
-from attar.serving import json_data
-from attar.serving.errors import BadRequest, Refused, TooLarge
-from attar.serving.json_data import SHORT_BYTES, JsonArray, split_data
-from attar.serving.reader import Reader
-from attar.serving.settings import Settings
-from attar.serving.signature import BYTES, Declared, Signature
-from attar.serving.sizes import largest_body
-from attar.serving.tensors import DTYPES, from_json
+from attar.serving.core.errors import BadRequest, Refused, TooLarge
+from attar.serving.core.settings import Settings
+from attar.serving.protocol import json_data
+from attar.serving.protocol.json_data import SHORT_BYTES, JsonArray, split_data
+from attar.serving.protocol.reader import Reader
+from attar.serving.protocol.signature import BYTES, Declared, Signature
+from attar.serving.protocol.sizes import largest_body
+from attar.serving.protocol.tensors import DTYPES, from_json
 
 OUTPUTS = {"y": Declared("y", "FP32", ("batch", 3))}
 PICTURES = Signature({"x": Declared("x", "FP32", ("batch", 3, 224, 224))}, OUTPUTS, {"batch": (1, 32)})

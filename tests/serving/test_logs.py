@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from attar.serving import logs
-from attar.serving.logs import Lines, fields
+from attar.serving.core import logs
+from attar.serving.core.logs import Lines, fields
 from tests.support.serving_parts import Running, asked, running
 
 INFER = "/v2/models/points/infer"

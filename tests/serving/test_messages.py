@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tritonclient.grpc import model_config_pb2, service_pb2
 
-from attar.serving.messages import FILE, POOL, SERVICE, ModelInferRequest, described
+from attar.serving.grpc.messages import FILE, POOL, SERVICE, ModelInferRequest, described
 
 OWN = {"ModelMetadataResponse": {"properties"}}
 """Fields that the protocol has and this client, older than they are, has not."""

@@ -10,9 +10,9 @@ from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from attar.pipeline.core.errors import RecipeError
-from attar.serving.errors import Forbidden
-from attar.serving.guard import Guard
-from attar.serving.settings import Settings
+from attar.serving.core.authenticator import Guard
+from attar.serving.core.errors import Forbidden
+from attar.serving.core.settings import Settings
 from tests.support.serving_parts import Running, asked, running
 
 INFER, READY = "/v2/models/points/infer", "/v2/health/ready"

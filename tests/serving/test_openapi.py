@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from attar.serving.openapi import element, size, tensor
-from attar.serving.signature import Declared
+from attar.serving.http.openapi import element, size, tensor
+from attar.serving.protocol.signature import Declared
 from tests.support.serving_parts import Running, asked, running
 
 

@@ -23,7 +23,7 @@ from attar.models.preprocess import Resize, Scale, Step
 from attar.models.preprocess.images import packed
 from attar.models.task import Array
 from attar.pipeline.core.errors import AttarError
-from attar.serving.model import check_pictures
+from attar.serving.models.model import check_pictures
 from tests.support import pictures
 from tests.support.pictures import NAME, UP_PNG, encoded, infer_pictures, inked, make_grey_png, noise, objects
 from tests.support.server_process import ServerProcess, run_server

@@ -9,8 +9,9 @@ import orjson
 import pytest
 
 from attar.models.task import Array
-from attar.serving.errors import BadRequest
-from attar.serving.protocol import Infer, Wanted, answer, top, write
+from attar.serving.core.errors import BadRequest
+from attar.serving.protocol.request import Infer, Wanted
+from attar.serving.protocol.response import answer, top, write
 
 FOUND: dict[str, Array] = {"y": np.array([[1, 3, 2]], np.float32), "z": np.array([7], np.int64)}
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attar.serving.errors import BadRequest, Refused, TooLarge
-from attar.serving.protocol import Infer, Wanted
-from attar.serving.reader import Reader, parsed
-from attar.serving.settings import Settings
-from attar.serving.signature import Declared, Signature
+from attar.serving.core.errors import BadRequest, Refused, TooLarge
+from attar.serving.core.settings import Settings
+from attar.serving.protocol.reader import Reader, parsed
+from attar.serving.protocol.request import Infer, Wanted
+from attar.serving.protocol.signature import Declared, Signature
 
 SIGNATURE = Signature(
     {"x": Declared("x", "FP32", ("batch", 2)), "n": Declared("n", "INT64", ("batch", "length"))},
@@ -87,7 +87,7 @@ def test_a_long_head_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
         calls.append(len(text))
         return parsed(text)
 
-    monkeypatch.setattr("attar.serving.reader.parsed", counted)
+    monkeypatch.setattr("attar.serving.protocol.reader.parsed", counted)
     assert read(request(parameters={"mine": "a" * 10_000})).parameters == {"mine": "a" * 10_000}
     assert len(calls) == 1
 

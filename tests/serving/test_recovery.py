@@ -12,7 +12,7 @@ from tritonclient import grpc as triton
 
 from attar.models.task import Array, Arrays, Predict
 from attar.pipeline.core.errors import StageError
-from attar.serving import recovery
+from attar.serving.models import recovery
 from tests.support.serving_parts import Running, another, asked, running, wrapped
 
 INFER = "/v2/models/points/infer"

@@ -16,8 +16,8 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from attar.pipeline.core.errors import InvalidBundleError, RecipeError
-from attar.serving.errors import NotFound
-from attar.serving.repository import sources
+from attar.serving.core.errors import NotFound
+from attar.serving.models.repository import sources
 from tests.support.serving_parts import Running, another, asked, running, slow, spoil, triton_client
 
 INFER = "/v2/models/points/infer"

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from attar.models.task import Array, Arrays
 from attar.pipeline.core.errors import InvalidBundleError, StageError
 from attar.proof.metrics import compare
-from attar.serving.settings import Settings
+from attar.serving.core.settings import Settings
 from tests.support.proof_parts import STUDENT, TEACHER, write_graph
 from tests.support.serving_parts import Running, another, asked, running, until, wait_for_compared
 

@@ -17,11 +17,10 @@ from typing import Any
 import pytest
 
 from attar.pipeline.core.errors import StageError
-from attar.serving import model, watch
-from attar.serving.engines import Engines, open_engines
-from attar.serving.model import Served
-from attar.serving.observer import Observer
-from attar.serving.settings import Settings
+from attar.serving.core.settings import Settings
+from attar.serving.models import model, watch
+from attar.serving.models.engines import Engines, open_engines
+from attar.serving.models.observer import ObservedBundle, Observer
 from tests.support.serving_parts import Running, another, asked, running, slow
 
 INFER = "/v2/models/one/infer"
@@ -134,7 +133,7 @@ class Failing(Observer):
     def __init__(self) -> None:
         self.seen = 0
 
-    def loaded(self, served: Served) -> None:
+    def loaded(self, served: ObservedBundle) -> None:
         self.seen += 1
         if self.seen > 1:
             raise StageError("an observer broke")

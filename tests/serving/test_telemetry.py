@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from attar.serving.telemetry import RECENT, SECONDS, Histogram
+from attar.serving.observation.telemetry import RECENT, SECONDS, Histogram
 from tests.support.serving_parts import Running, asked, running, slow
 
 INFER = "/v2/models/points/infer"

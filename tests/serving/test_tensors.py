@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from attar.models.task import Array
-from attar.serving.errors import BadRequest
-from attar.serving.signature import Declared
-from attar.serving.tensors import DTYPES, datatype, from_bytes, from_json, objects, to_bytes, to_json
+from attar.serving.core.errors import BadRequest
+from attar.serving.protocol.signature import Declared
+from attar.serving.protocol.tensors import DTYPES, datatype, from_bytes, from_json, objects, to_bytes, to_json
 
 
 def declared(name: str, text: bool = False) -> Declared:

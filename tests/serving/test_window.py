@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from attar.models.task import Kind
 from attar.proof.metrics import compare
-from attar.serving.window import Window
+from attar.serving.observation.window import Window
 
 
 @settings(max_examples=30, deadline=None)

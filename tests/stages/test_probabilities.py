@@ -23,7 +23,7 @@ from attar.models.probabilities import to_logits
 from attar.models.task import Output, load_task
 from attar.pipeline.core.errors import StageError
 from attar.proof.metrics import compare
-from attar.serving.window import Window
+from attar.serving.observation.window import Window
 from attar.stages.artifacts import Answers, OnnxModel, Ranges
 from attar.stages.label.stage import Label
 from attar.stages.learning.settings import TrainingSettings

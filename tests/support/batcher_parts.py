@@ -12,8 +12,8 @@ import numpy as np
 
 from attar.models.task import Array, Arrays, Predict
 from attar.pipeline.core.errors import StageError
-from attar.serving.batcher import Batcher, Limits
-from attar.serving.calls import Work
+from attar.serving.models.batcher import Batcher, Limits
+from attar.serving.models.calls import Work
 
 PROBE = {"x": np.zeros((1, 1))}
 

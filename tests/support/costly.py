@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 from tritonclient.grpc import service_pb2
 
 from attar.bundle import checksums
-from attar.serving.protocol import HEADER_LENGTH
+from attar.serving.protocol.request import HEADER_LENGTH
 from tests.support.server_process import ServerProcess
 
 ROWS, SHAPE = 32, (3, 224, 224)

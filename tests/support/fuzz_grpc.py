@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 from google.protobuf.json_format import ParseDict, ParseError
 
-from attar.serving.messages import HEALTH, SERVICE, ModelInferRequest, ModelStreamInferResponse
+from attar.serving.grpc.messages import HEALTH, SERVICE, ModelInferRequest, ModelStreamInferResponse
 from tests.support.fuzz_mutations import changed, mutated
 
 WORDS = (

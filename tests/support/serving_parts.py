@@ -28,12 +28,12 @@ from tritonclient.grpc import service_pb2
 
 from attar.bundle import checksums
 from attar.models.task import Array, Arrays, Predict
-from attar.serving import model
-from attar.serving.engines import Engines, open_engines
-from attar.serving.observer import Observer
-from attar.serving.repository import sources
+from attar.serving.core.settings import Settings
+from attar.serving.models import model
+from attar.serving.models.engines import Engines, open_engines
+from attar.serving.models.observer import Observer
+from attar.serving.models.repository import sources
 from attar.serving.server import Server
-from attar.serving.settings import Settings
 
 T = TypeVar("T")
 METHOD = "/inference.GRPCInferenceService/"

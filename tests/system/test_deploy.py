@@ -16,7 +16,7 @@ import yaml  # type: ignore[import-untyped]  # it ships no types, and one call n
 
 from attar.cli.serve import serve
 from attar.pipeline.core.version import VERSION
-from attar.serving.guard import OPEN
+from attar.serving.core.authenticator import OPEN
 from tests.support.copies import ROOT
 
 DEPLOY = ROOT / "deploy"

@@ -1,0 +1,41 @@
+"""Descriptors: every connection takes one of the files that a process may have open. Where none is
+left, the next is reset without a word."""
+
+from __future__ import annotations
+
+import logging
+import resource
+
+from attar.serving.core.settings import Settings
+
+RESERVED = 32
+"""Descriptors that a server takes itself: what it listens and logs on, the libraries' own, the
+files of a bundle that is loaded."""
+log = logging.getLogger(__name__)
+
+
+def fit_connections(settings: Settings) -> Settings:
+    """Raise this process' limit of open files to what the connections need, and return the settings,
+    with as many connections as there is place for where the hard limit is under that."""
+    transports = 1 if settings.grpc_port is None else 2
+    limit = raise_limit(settings.max_connections * transports + RESERVED)
+    place = max(1, (limit - RESERVED) // transports)
+    if place >= settings.max_connections:
+        return settings
+    log.warning(
+        "at most %d connections are taken, not %d, as this process may have %d files open; raise that with ulimit -n",
+        place,
+        settings.max_connections,
+        limit,
+    )
+    return settings.model_copy(update={"max_connections": place})
+
+
+def raise_limit(wanted: int) -> int:
+    """Return how many files may be open from now on: ``wanted``, or as many as the hard limit allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+    return raised

@@ -1,0 +1,113 @@
+"""Door: who may call over gRPC, and what of a message is taken from whom.
+
+gRPC takes up a message as a whole, up to its limit, and that limit is the same for all methods.
+What is not read stays with its client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+
+from attar.serving.core.authenticator import ASK_WITH_TOKEN, Guard
+from attar.serving.core.errors import Busy, TooLarge, TooSlow, Unauthorized
+from attar.serving.core.settings import Settings
+
+SILENT = ("ServerLive", "ServerReady")
+"""Whose requests are empty, so that they are answered unread, and without a token as over HTTP."""
+CHECK = "Check"
+"""Needs none either where it asks for the server; to tell that, its request must be read."""
+UNAUTHENTICATED_BYTES = 1024
+"""That a message may have whose caller has no token."""
+UNAUTHENTICATED_SECONDS = 1.0
+"""That it may take."""
+UNAUTHENTICATED_READS = 4
+"""Such messages that are waited for at a time, so that their sum is bounded. One more takes the place of the one that was waited
+for longest: a probe sends its message with its call, so that callers who send none never keep it out."""
+
+
+class Door:
+    def __init__(self, guard: Guard, settings: Settings) -> None:
+        self._guard, self._settings = guard, settings
+        self._calls = 0
+        self._unauthenticated: list[asyncio.Timeout] = []
+
+    def knows(self, context: Any) -> bool:
+        return self._guard.admits(read_authorization(context))
+
+    def admit(self, context: Any) -> None:
+        """Raises Unauthorized."""
+        if not self.knows(context):
+            raise Unauthorized(ASK_WITH_TOKEN)
+
+    @contextmanager
+    def count_call(self, name: str, context: Any) -> Iterator[None]:
+        """A place among the calls that are taken at a time. Callers without a token take none, so that they keep nobody out.
+
+        Raises Unauthorized, and Busy where no place is free.
+        """
+        if name in SILENT or (name == CHECK and not self.knows(context)):
+            yield
+            return
+        self.admit(context)
+        if self._calls >= self._settings.max_connections:
+            raise Busy(f"{self._calls} calls are under way, which are all that are taken at a time; try again later")
+        self._calls += 1
+        try:
+            yield
+        finally:
+            self._calls -= 1
+
+    def admit_control(self, context: Any) -> None:
+        """To load or unload a model. Raises Unauthorized and Forbidden."""
+        self._guard.check_control(read_authorization(context))
+
+    def may_be_long(self, name: str, context: Any) -> bool:
+        """Whether its message may be long, so that it needs room; those of callers without a token have a limit of their own."""
+        return not (name in SILENT or (name == CHECK and not self.knows(context)))
+
+    async def message(self, name: str, context: Any) -> Any:
+        """The request of a method whose call is counted. Raises TooSlow and TooLarge."""
+        if name in SILENT:
+            return b""
+        if name == CHECK and not self.knows(context):
+            return await self._read_unauthenticated(context)
+        return await within(asyncio.timeout(self._settings.slow), context)
+
+    async def _read_unauthenticated(self, context: Any) -> Any:
+        while len(self._unauthenticated) >= UNAUTHENTICATED_READS:
+            expire(self._unauthenticated.pop(0))
+        limit = asyncio.timeout(min(UNAUTHENTICATED_SECONDS, self._settings.slow))
+        self._unauthenticated.append(limit)
+        try:
+            sent = await within(limit, context)
+        finally:
+            if limit in self._unauthenticated:
+                self._unauthenticated.remove(limit)
+        if sent is not grpc.aio.EOF and len(sent) > UNAUTHENTICATED_BYTES:
+            del sent  # else the error would hold it until the call has ended
+            raise TooLarge(f"without a token a message has {UNAUTHENTICATED_BYTES} bytes at most")
+        return sent
+
+
+def expire(limit: asyncio.Timeout) -> None:
+    if not limit.expired():
+        limit.reschedule(asyncio.get_running_loop().time())
+
+
+async def within(limit: asyncio.Timeout, context: Any) -> Any:
+    """A message that comes in time. Raises TooSlow."""
+    try:
+        async with limit:
+            return await context.read()
+    except TimeoutError:
+        raise TooSlow("the request did not arrive in time; send it quicker, or in parts") from None
+
+
+def read_authorization(context: Any) -> bytes:
+    sent = [value for name, value in context.invocation_metadata() if name == "authorization"]
+    return ", ".join(sent).encode()

@@ -1,0 +1,98 @@
+"""Wire: what a message over gRPC would take when it is decoded, counted before it is.
+
+A field of two bytes becomes an object of a hundred. https://protobuf.dev/programming-guides/encoding
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from attar.serving.core.errors import BadRequest, TooLarge
+from attar.serving.protocol.json_data import SHORT_BYTES
+
+MOST_FIELDS = 2**14
+"""Fields of a request, those inside its tensors among them."""
+INPUTS, OUTPUTS, RAW = 5, 6, 7
+"""Fields of a ModelInferRequest."""
+CONTENTS = 5
+"""Field of an input."""
+VARINTS = (1, 2, 3, 4, 5)
+"""Fields of the contents whose elements have a byte or more, and become up to eight."""
+VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
+"""Wire types."""
+
+
+def check_message(sent: bytes, most_elements: int) -> None:
+    """Raises TooLarge for a ModelInferRequest that is to be far larger than its bytes, BadRequest for none."""
+    try:
+        counted = Counted(sent, most_elements)
+        for field, start, end in counted.fields(0, len(sent)):
+            if field == INPUTS:
+                counted.check_input(start, end)
+            elif field == OUTPUTS:
+                counted.beside += sum(end - start for _, start, end in counted.fields(start, end))
+            elif field != RAW:
+                counted.beside += end - start
+        counted.check_beside()
+    except IndexError as error:
+        raise BadRequest("no ModelInferRequest: it ends too early") from error
+
+
+class Counted:
+    def __init__(self, sent: bytes, most_elements: int) -> None:
+        self.sent, self.most_elements = sent, most_elements
+        self.left = MOST_FIELDS
+        self.beside = 0
+        """Bytes that belong to no content of a tensor."""
+
+    def check_input(self, start: int, end: int) -> None:
+        for field, inner, stop in self.fields(start, end):
+            if field == CONTENTS:
+                self.check_contents(inner, stop)
+            else:
+                self.beside += stop - inner
+        self.check_beside()
+
+    def check_beside(self) -> None:
+        if self.beside > SHORT_BYTES:
+            raise TooLarge(f"what stands beside the content of tensors is over {SHORT_BYTES} bytes; send less of it")
+
+    def check_contents(self, start: int, end: int) -> None:
+        for field, inner, stop in self.fields(start, end):
+            if field in VARINTS:
+                ends = np.frombuffer(self.sent, np.uint8, stop - inner, inner) < 0x80  # of each varint
+                if np.count_nonzero(ends) > self.most_elements:
+                    raise TooLarge(f"an input has more elements than the {self.most_elements} that are allowed")
+
+    def fields(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """Number, and where the content starts and ends. Raises IndexError where it would end behind ``end``."""
+        while start < end:
+            self.left -= 1
+            if self.left < 0:
+                raise TooLarge(f"the message has more than {MOST_FIELDS} fields; send tensors as raw_input_contents")
+            tag, start = self.varint(start)
+            kind, size = tag & 7, 0
+            if kind == VARINT:
+                _, stop = self.varint(start)
+            else:
+                if kind == LENGTH:
+                    size, start = self.varint(start)
+                stop = start + {FIXED64: 8, FIXED32: 4, LENGTH: size}.get(kind, end)
+            if stop > end:
+                raise IndexError
+            yield tag >> 3, start, stop
+            start = stop
+
+    def varint(self, start: int) -> tuple[int, int]:
+        """The number, and where it ends."""
+        made = shift = 0
+        while True:
+            byte = self.sent[start]
+            made |= (byte & 0x7F) << shift
+            start, shift = start + 1, shift + 7
+            if byte < 0x80:
+                return made, start
+            if shift > 63:
+                raise IndexError

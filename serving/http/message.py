@@ -1,0 +1,57 @@
+"""HTTP messages: a request as it is read, and a reply as it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Any, TypeAlias
+
+import orjson
+
+from attar.serving.core.errors import Refused
+from attar.serving.core.ledger import Reservation
+from attar.serving.protocol.json_data import Body
+
+Buffer: TypeAlias = bytes | memoryview
+
+
+@dataclass(slots=True)
+class Request:
+    method: str
+    target: bytes
+    """As it was sent: a path with its query, or a whole URL."""
+    headers: dict[bytes, bytes]
+    """By lower-case name; what is there several times is joined by commas (RFC 9110 5.2), so that none overrides another."""
+    body: Body
+    keep_alive: bool
+    reservation: Reservation
+    """Of the memory that it takes, its body first."""
+    id: str = ""
+    """What its client calls it, for the log."""
+
+
+@dataclass(slots=True)
+class Reply:
+    body: Sequence[Buffer] = ()
+    status: int = 200
+    content_type: str = "application/json"
+    headers: Sequence[tuple[str, str]] = ()
+
+
+@lru_cache(maxsize=256)
+def opening(status: int, content_type: str, keep: bool) -> bytes:
+    connection = "keep-alive" if keep else "close"
+    return (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: {content_type}\r\nConnection: {connection}\r\n"
+    ).encode("latin-1")
+
+
+def json_reply(content: Any, status: int = 200, headers: Sequence[tuple[str, str]] = ()) -> Reply:
+    return Reply([orjson.dumps(content)], status, headers=headers)
+
+
+def error_reply(error: Refused) -> Reply:
+    """As the protocol has it: an object with ``error``."""
+    return json_reply({"error": str(error)}, error.status, error.headers)

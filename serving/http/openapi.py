@@ -1,0 +1,214 @@
+"""OpenAPI: the HTTP interface of what is served right now, for programs and people that read such descriptions.
+
+https://spec.openapis.org/oas/v3.1.1; its schemas are JSON Schema 2020-12.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from attar.pipeline.core.version import VERSION
+from attar.serving.core.authenticator import OPEN
+from attar.serving.core.errors import (
+    BadRequest,
+    Busy,
+    EngineFailed,
+    Forbidden,
+    HeaderTooLarge,
+    Late,
+    NotFound,
+    TooLarge,
+    TooSlow,
+    Unauthorized,
+)
+from attar.serving.core.settings import Settings
+from attar.serving.models.model import Model
+from attar.serving.protocol.request import HEADER_LENGTH, STATEFUL
+from attar.serving.protocol.signature import Declared, Signature
+
+Schema = dict[str, Any]
+MANY = {"type": "array", "items": {"type": "object"}}
+ECHOED = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean", "null"]}}
+LARGEST = 2**53 - 1
+"""Integer that every reader of JSON takes as it is."""
+PARAMETERS = ECHOED | {
+    "properties": {
+        "timeout": {"type": "integer", "minimum": 0, "maximum": LARGEST, "description": "Microseconds"},
+        "binary_data_output": {"type": "boolean"},
+        **{name: {"enum": [0, False, ""]} for name in STATEFUL},
+    }
+}
+BEHIND = {"type": "object", "properties": {"binary_data_size": False, "shared_memory_region": False}}
+"""Parameters of a tensor that is in the JSON, not behind it."""
+PER_OUTPUT = {"classification": {"type": "integer", "minimum": 0, "maximum": LARGEST}, "binary_data": {"type": "boolean"}}
+TENSOR = {
+    "type": "object",
+    "required": ["name", "datatype", "shape"],
+    "properties": {
+        "name": {"type": "string"},
+        "datatype": {"type": "string"},
+        "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+        "data": {"type": "array"},
+        "parameters": ECHOED,
+    },
+}
+ANSWER = {
+    "type": "object",
+    "required": ["model_name", "model_version", "outputs"],
+    "properties": {
+        "model_name": {"type": "string"},
+        "model_version": {"type": "string"},
+        "id": {"type": "string"},
+        "parameters": ECHOED,
+        "outputs": {"type": "array", "items": TENSOR},
+    },
+}
+ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+ANYWHERE = (BadRequest, Unauthorized, Forbidden, TooSlow, TooLarge, HeaderTooLarge, EngineFailed, Busy)
+"""What any request may be answered."""
+REFUSALS = (*ANYWHERE, NotFound, Late)
+LIVE = {"type": "object", "required": ["live"], "properties": {"live": {"type": "boolean"}}}
+READY = {
+    "type": "object",
+    "required": ["ready"],
+    "properties": {"name": {"type": "string"}, "ready": {"type": "boolean"}},
+}
+NAMED = {"404": {"$ref": "#/components/responses/NotFound"}}
+
+
+def document(models: Iterable[Model], settings: Settings) -> Schema:
+    """For every model its own paths, with the tensors that it takes."""
+    served = {model.name: model for model in models}
+    paths = {**server(settings), **{path: made for model in served.values() for path, made in model_paths(model).items()}}
+    if settings.token_file:
+        for path in paths.keys() & {each.decode() for each in OPEN}:
+            paths[path]["get"]["security"] = []
+    told = as_json({"$ref": "#/components/schemas/Error"})
+    refusals = {each.__name__: {"description": str(each.__doc__), "content": told} for each in REFUSALS}
+    components: Schema = {"schemas": {"Error": ERROR, "Answer": ANSWER}, "responses": refusals}
+    if settings.token_file or settings.control_token_file:
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    return {
+        "openapi": "3.1.1",
+        "info": {"title": "attar", "version": VERSION, "description": "Open Inference Protocol v2"},
+        "paths": paths,
+        "components": components,
+        **({"security": [{"token": []}]} if settings.token_file else {}),
+    }
+
+
+def server(settings: Settings) -> dict[str, Schema]:
+    ready = as_json({"type": "object", "properties": {"ready": {"type": "boolean"}}})
+    return {
+        "/v2/health/live": {"get": operation("Whether the server lives", LIVE, more=unwell(LIVE))},
+        "/v2/health/ready": {"get": operation("Whether everything that is served answers", READY, more=unwell(READY))},
+        "/v2": {"get": operation("The server's name, version and extensions", {"type": "object"})},
+        "/v2/models/stats": {"get": operation("Statistics of every model", {"type": "object"})},
+        "/v2/repository/index": {"post": operation("Every model, loaded or not", MANY, requestBody={"content": ready})},
+        **(control(settings) if settings.model_control else {}),
+        "/metrics": {"get": operation("What Prometheus reads", {"type": "string"}, as_type="text/plain")},
+        "/openapi.json": {"get": operation("This description", {"type": "object"})},
+    }
+
+
+def control(settings: Settings) -> dict[str, Schema]:
+    name = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]
+    more: Schema = {"security": [{"token": []}]} if settings.control_token_file else {}
+    load = operation("Load a bundle, or load it anew", more=NAMED, parameters=name, **more)
+    unload = operation("Stop serving a bundle", more=NAMED, parameters=name, **more)
+    path = "/v2/repository/models/{name}"
+    return {f"{path}/load": {"post": load}, f"{path}/unload": {"post": unload}}
+
+
+def model_paths(model: Model) -> dict[str, Schema]:
+    name, base = model.name, f"/v2/models/{model.name}"
+    return {
+        base: {"get": operation(f"What {name} takes and gives", {"type": "object"}, more=NAMED)},
+        f"{base}/ready": {"get": operation(f"Whether {name} answers", READY, more=NAMED | unwell(READY))},
+        f"{base}/config": {"get": operation(f"The configuration of {name}", {"type": "object"}, more=NAMED)},
+        f"{base}/stats": {"get": operation(f"Statistics of {name}", {"type": "object"}, more=NAMED)},
+        f"{base}/infer": {"post": infer(name, model.signature)},
+    }
+
+
+def infer(name: str, signature: Signature) -> Schema:
+    tensors = [tensor(each, signature.ranges) for each in signature.inputs.values()]
+    named = {"name": {"enum": list(signature.outputs)}, "parameters": {"type": "object", "properties": PER_OUTPUT}}
+    outputs = {"type": "object", "required": ["name"], "properties": named}
+    asked = {
+        "type": "object",
+        "required": ["inputs"],
+        "properties": {
+            "id": {"type": "string"},
+            "parameters": PARAMETERS,
+            "inputs": {"type": "array", "minItems": len(tensors), "maxItems": len(tensors), "items": {"oneOf": tensors}},
+            "outputs": {"type": "array", "items": outputs},
+        },
+    }
+    length = {"name": HEADER_LENGTH, "in": "header", "schema": {"type": "integer", "minimum": 0}}
+    length["description"] = "Bytes of the JSON, where those of tensors follow it: each has a binary_data_size instead of data"
+    body = {"required": True, "content": as_json(asked) | {"application/octet-stream": {}}}
+    late = {"504": {"$ref": "#/components/responses/Late"}}
+    made = operation(
+        f"Ask {name}", {"$ref": "#/components/schemas/Answer"}, more=NAMED | late, requestBody=body, parameters=[length]
+    )
+    made["responses"]["200"]["content"]["application/octet-stream"] = {}
+    return made
+
+
+def tensor(declared: Declared, ranges: Mapping[str, tuple[int, int]]) -> Schema:
+    """``data`` is flat in row-major order or nested as the shape says, which no schema of bearable size tells."""
+    axes = [{"const": axis} if isinstance(axis, int) else size(ranges.get(axis)) for axis in declared.axes]
+    shape = {"type": "array", "prefixItems": axes, "minItems": len(axes), "maxItems": len(axes)}
+    return {
+        "type": "object",
+        "required": ["name", "datatype", "shape", "data"],
+        "properties": {
+            "name": {"const": declared.name},
+            "datatype": {"const": declared.datatype},
+            "shape": shape,
+            "data": {"type": "array", "items": {"anyOf": [element(declared.datatype, declared.high), {"type": "array"}]}},
+            "parameters": BEHIND,
+        },
+    }
+
+
+def size(allowed: tuple[int, int] | None) -> Schema:
+    low, high = allowed or (0, None)
+    return {"type": "integer", "minimum": low, **({} if high is None else {"maximum": high})}
+
+
+def element(datatype: str, high: int | None = None) -> Schema:
+    if high is not None:
+        return {"type": "integer", "minimum": 0, "maximum": high - 1}
+    if found := re.fullmatch(r"(U?)INT(\d+)", datatype):
+        bits = int(found[2])
+        low, high = (0, 2**bits - 1) if found[1] else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        return {"type": "integer", "minimum": low, "maximum": high}
+    if found := re.fullmatch(r"FP(\d+)", datatype):
+        most = float(np.finfo(f"float{found[1]}").max)
+        return {"type": "number", "minimum": -most, "maximum": most}
+    return {"type": {"BYTES": "string", "BOOL": "boolean"}[datatype]}
+
+
+def operation(
+    summary: str, answer: Schema | None = None, *, more: Schema | None = None, as_type: str = "application/json", **rest: Any
+) -> Schema:
+    """``more``: responses beside the usual. Every error is an object with ``error``, but health."""
+    told = {"description": "As asked", **({} if answer is None else {"content": {as_type: {"schema": answer}}})}
+    refused = {str(each.status): {"$ref": f"#/components/responses/{each.__name__}"} for each in ANYWHERE}
+    return {"summary": summary, "responses": {"200": told, **refused, **(more or {})}, **rest}
+
+
+def unwell(told: Schema) -> Schema:
+    """The answer that it is not so, which has the status of servers that are busy."""
+    either = {"anyOf": [told, {"$ref": "#/components/schemas/Error"}]}
+    return {"503": {"description": "It is not", "content": as_json(either)}}
+
+
+def as_json(schema: Schema) -> Schema:
+    return {"application/json": {"schema": schema}}

@@ -1,0 +1,139 @@
+"""Calls: how an engine is asked for the answers of a batch, and who is to blame where it gives none."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from itertools import accumulate
+from time import perf_counter_ns
+from typing import TypeAlias
+
+import numpy as np
+
+from attar.models.task import Array, Arrays, Predict
+from attar.serving.core.errors import BadRequest, EngineFailed, Refused
+
+Shapes: TypeAlias = tuple[tuple[int, ...], ...]
+Outputs: TypeAlias = dict[str, Array]
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """One request on its way through; times are nanoseconds of ``perf_counter_ns``."""
+
+    inputs: Arrays
+    rows: int
+    deadline: int
+    future: asyncio.Future[Outputs]
+    """Gets the outputs, or Refused; cancelling it drops the work."""
+    shapes: Shapes
+    model: str = ""
+    """The name that was asked: several may share the engines."""
+    arrived: int = field(default_factory=perf_counter_ns)
+    started: int = 0
+    ended: int = 0
+    shared: int = 0
+    """Rows of the call that answered it."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of an engine, whatever came of it."""
+
+    rows: int
+    nanoseconds: int
+    models: AbstractSet[str] = frozenset()
+    """Whose requests were in it; none where the engine was probed."""
+
+
+@dataclass(slots=True)
+class BatchResult:
+    results: Sequence[Outputs | Refused]
+    """For each work of the batch."""
+    calls: Sequence[Call]
+    broken: bool = False
+    """Whether the engine no longer answers what it answered before."""
+
+
+def compute(engine: Predict, batch: Sequence[Work], probe: Arrays) -> BatchResult:
+    """Each work's own outputs. A batch that fails is asked again in halves, so that only those fail that are to blame."""
+    calls: list[Call] = []
+    found = ask(engine, batch, probe, calls)
+    if len(calls) == 1:  # as nearly always
+        return BatchResult(found, calls)
+    return BatchResult(found, calls, any(isinstance(each, EngineFailed) for each in found))
+
+
+def check_engine(engine: Predict, probe: Arrays) -> BatchResult:
+    """As ``compute``, for no request: whether the engine answers what it answered before."""
+    calls: list[Call] = []
+    return BatchResult([], calls, run_probe(engine, probe, calls) is not None)
+
+
+def ask(engine: Predict, batch: Sequence[Work], probe: Arrays, calls: list[Call]) -> list[Outputs | Refused]:
+    started, failure = perf_counter_ns(), None
+    rows = [work.rows for work in batch]
+    shared = sum(rows)
+    try:
+        found: list[Outputs | Refused] = [*split(engine(joined(batch)), rows)]
+    except Exception as error:  # noqa: BLE001  # whatever an engine raises, its callers are told and others served
+        failure = error
+    ended = perf_counter_ns()
+    calls.append(Call(shared, ended - started, {work.model for work in batch}))
+    for work in batch:
+        work.started, work.ended, work.shared = started, ended, shared
+    if failure is None:
+        return found
+    if len(batch) == 1:
+        return [blame(engine, probe, failure, calls)]
+    log.warning("a batch of %d rows failed and is asked again in halves: %s", shared, describe(failure))
+    return ask_halves(engine, batch, probe, calls)
+
+
+def ask_halves(engine: Predict, batch: Sequence[Work], probe: Arrays, calls: list[Call]) -> list[Outputs | Refused]:
+    """The second half is not asked once the engine turns out to be broken."""
+    middle = len(batch) // 2
+    found = ask(engine, batch[:middle], probe, calls)
+    broken = next((each for each in found if isinstance(each, EngineFailed)), None)
+    rest = batch[middle:]
+    return found + ([EngineFailed(str(broken)) for _ in rest] if broken else ask(engine, rest, probe, calls))
+
+
+def joined(batch: Sequence[Work]) -> Arrays:
+    if len(batch) == 1:
+        return batch[0].inputs
+    return {name: np.concatenate([work.inputs[name] for work in batch]) for name in batch[0].inputs}
+
+
+def split(outputs: Outputs, rows: Sequence[int]) -> list[Outputs]:
+    if len(rows) == 1:
+        return [outputs]
+    ends = list(accumulate(rows))
+    return [{name: array[end - count : end] for name, array in outputs.items()} for end, count in zip(ends, rows, strict=True)]
+
+
+def blame(engine: Predict, probe: Arrays, error: Exception, calls: list[Call]) -> Refused:
+    """The request's fault where the engine still answers what it answered before, else the engine's."""
+    if run_probe(engine, probe, calls):
+        return EngineFailed(f"the engine failed: {describe(error)}")
+    return BadRequest(f"the model does not take these values: {describe(error)}")
+
+
+def run_probe(engine: Predict, probe: Arrays, calls: list[Call]) -> Exception | None:
+    """What the engine raises for a request that it answers as long as it works."""
+    started, failure = perf_counter_ns(), None
+    try:
+        engine(probe)
+    except Exception as error:  # noqa: BLE001  # that it fails is the finding
+        failure = error
+    rows = len(next(iter(probe.values())))
+    calls.append(Call(rows, perf_counter_ns() - started))
+    return failure
+
+
+def describe(error: Exception) -> str:
+    return " ".join(str(error).split())[:500] or type(error).__name__

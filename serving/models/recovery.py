@@ -1,0 +1,101 @@
+"""Recovery: engines that failed are probed, after repeated failures opened anew, and in the end the server counts as dead."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from attar.serving.models.model import Served
+from attar.serving.models.repository import Repository
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+PROBE_SECONDS = 1.0
+"""Between probes of an engine that failed."""
+LOOKS = 3
+"""At which an engine had failed again, and answered nothing in between, before it is opened anew; as many more for each time that
+this did not help."""
+REOPENS, RECENT_SECONDS = 3, 600.0
+"""So many of them within so many seconds are enough: then only another process can help."""
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class FailureHistory:
+    """Of a bundle with an engine that failed."""
+
+    failures: int = 0
+    """At the last look."""
+    looks: int = 0
+    """At which it had failed again."""
+
+
+class Recovery:
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+        self._reopened: dict[tuple[str, str], list[float]] = {}
+        """By name and version when its engines were opened anew, or should have been."""
+        self._histories: dict[tuple[str, str], FailureHistory] = {}
+        self._outcomes: Counter[str] = Counter({"opened": 0, "failed": 0})
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(PROBE_SECONDS)
+            given_up = [await self._mend(served) for served in self._repository.served()]
+            if any(given_up) and self._repository.live:
+                log.error("an engine fails although it was opened anew; only another process may help, so liveness fails")
+            self._repository.live = not any(given_up)
+
+    async def _mend(self, served: Served) -> bool:
+        """Do the next thing that may help; whether nothing is left to do."""
+        key, failures = (served.name, served.version), self._count_failures(served)
+        if not failures:
+            self._histories.pop(key, None)
+            return False
+        history, tried = self._histories.setdefault(key, FailureHistory()), self._count_reopened(served)
+        history.looks += failures > history.failures
+        history.failures = failures
+        repeatedly = history.looks >= LOOKS * (1 + tried)
+        if repeatedly and tried < REOPENS:
+            await self._reopen(served)
+            del self._histories[key]
+        else:
+            served.batcher.probe_failed()
+        return repeatedly and tried >= REOPENS
+
+    def _count_failures(self, served: Served) -> int:
+        """In a row; 0 for what was replaced while another bundle was mended."""
+        return served.batcher.failures if served in self._repository.served() else 0
+
+    def _count_reopened(self, served: Served) -> int:
+        """Of the last time; what is older is forgotten."""
+        now, key = asyncio.get_running_loop().time(), (served.name, served.version)
+        recent = [moment for moment in self._reopened.get(key, ()) if now - moment < RECENT_SECONDS]
+        self._reopened[key] = recent
+        return len(recent)
+
+    async def _reopen(self, served: Served) -> None:
+        self._reopened[served.name, served.version].append(asyncio.get_running_loop().time())
+        log.warning("the engine of %s fails again and again and is opened anew", served.name)
+        try:
+            await self._repository.reopen(served)
+        except Exception:
+            self._outcomes["failed"] += 1
+            log.exception("the engine of %s could not be opened anew", served.name)
+            return
+        self._outcomes["opened"] += 1
+
+    def collect(self) -> Iterator[Metric]:
+        from prometheus_client.core import CounterMetricFamily
+
+        reopens = CounterMetricFamily(
+            "attar_engine_reopens", "Engines that had failed again and again and were opened anew.", labels=["outcome"]
+        )
+        for outcome, count in self._outcomes.items():
+            reopens.add_metric([outcome], count)
+        yield reopens

@@ -1,0 +1,69 @@
+"""Statistics: what the protocol's statistics extension tells of a model."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from attar.models.task import Array
+from attar.serving.models.observer import ObservedModel, Observer
+from attar.serving.protocol.request import Infer, Times
+
+PHASES = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output", "cache_hit", "cache_miss")
+
+
+class Total:
+    """How often, and nanoseconds in all."""
+
+    __slots__ = ("count", "ns")
+
+    def __init__(self) -> None:
+        self.count = self.ns = 0
+
+    def add(self, ns: int, count: int = 1) -> None:
+        self.count += count
+        self.ns += ns
+
+    def told(self) -> dict[str, int]:
+        return {"count": self.count, "ns": self.ns}
+
+
+class Statistics(Observer):
+    """Of one model. Its answers are split and encoded by the transport, so ``compute_output`` stays 0."""
+
+    def __init__(self) -> None:
+        self.phases = {name: Total() for name in PHASES}
+        self.batches: dict[int, Total] = defaultdict(Total)
+        self.inferences = self.last = 0
+
+    def answered(self, model: ObservedModel, infer: Infer, outputs: Mapping[str, Array], times: Times) -> None:
+        self.inferences += infer.rows
+        self.last = time.time_ns() // 1_000_000
+        spent = {"compute_input": times.prepare, "queue": times.queue, "compute_infer": times.compute}
+        for name, ns in spent.items():
+            self.phases[name].add(ns)
+        self.phases["success"].add(sum(spent.values()))
+
+    def failed(self, model: ObservedModel, error: BaseException, nanoseconds: int) -> None:
+        self.phases["fail"].add(nanoseconds)
+
+    def executed(self, model: ObservedModel, rows: int, nanoseconds: int) -> None:
+        self.batches[rows].add(nanoseconds)
+
+    def told(self, name: str, version: str) -> dict[str, Any]:
+        """An entry of ``model_stats``."""
+        nothing = Total().told()
+        return {
+            "name": name,
+            "version": version,
+            "last_inference": self.last,
+            "inference_count": self.inferences,
+            "execution_count": sum(total.count for total in self.batches.values()),
+            "inference_stats": {phase: total.told() for phase, total in self.phases.items()},
+            "batch_stats": [
+                {"batch_size": rows, "compute_input": nothing, "compute_infer": total.told(), "compute_output": nothing}
+                for rows, total in sorted(self.batches.items())
+            ],
+        }

@@ -1,0 +1,184 @@
+"""Telemetry: what happens to requests, in numbers for Prometheus.
+
+A request is appended to a list and counted together with those around it: the event loop alone does so, without a lock.
+Prometheus' own library, which locks at every addition, only writes the page.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from attar.models.task import Array
+from attar.pipeline.core.version import VERSION
+from attar.serving.core.errors import Refused
+from attar.serving.models.observer import ObservedBundle, ObservedModel, Observer
+from attar.serving.models.repository import Repository
+from attar.serving.protocol.request import Infer, Times
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.metrics_core import Metric
+
+MODEL = ("model", "version")
+"""The labels of everything that belongs to a model."""
+SECONDS = tuple(float(f"{digit}e{power}") for power in range(-5, 2) for digit in (1, 2.5, 5))
+ROWS = tuple(2.0**power for power in range(11))
+PHASES = ("prepare", "queue", "compute", "total")
+GONE = "client_gone"
+"""The outcome of a request whose client did not wait for it."""
+RECENT = 4 * 1024
+"""Numbers, four of each answered request, that are counted together."""
+
+
+class Collector(Protocol):
+    """Anything that has metrics to show."""
+
+    def collect(self) -> Iterable[Metric]: ...
+
+
+class Histogram:
+    """Counts by upper bound."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds, self.total = np.array(bounds), 0.0
+        self.counts = np.zeros(len(bounds) + 1, np.int64)
+
+    def add(self, values: npt.NDArray[np.float64], times: npt.NDArray[np.int64]) -> None:
+        """Each value so many times."""
+        np.add.at(self.counts, np.searchsorted(self.bounds, values), times)
+        self.total += float(values @ times)
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """As Prometheus has them: how many are at most each bound."""
+        return list(zip([*map(str, self.bounds.tolist()), "+Inf"], self.counts.cumsum().tolist(), strict=True))
+
+
+class Counts:
+    """Of one version of one model."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, int] = defaultdict(int)
+        self.batches: dict[int, int] = defaultdict(int)
+        """How often the engine was called with so many rows."""
+        self.seconds = {phase: Histogram(SECONDS) for phase in PHASES}
+        self.rows = 0
+        self.recent: list[int] = []
+        """Nanoseconds of preparing, queue and compute and the rows of each request that is not counted yet: flat, as a tuple for
+        each would keep the garbage collector busy."""
+
+    def fold(self) -> None:
+        """Many requests at once cost far less than each alone."""
+        recent = np.array(self.recent, np.int64).reshape(-1, 4)
+        self.recent.clear()
+        self.outcomes["ok"] += len(recent)
+        self.rows += int(recent[:, 3].sum())
+        for histogram, taken in zip(self.seconds.values(), [*recent.T[:3], recent[:, :3].sum(1)], strict=True):
+            histogram.add(taken * 1e-9, np.ones(len(taken), np.int64))
+
+
+class Telemetry(Observer):
+    """Owns the registry of its server, so that two servers in a process do not mix."""
+
+    def __init__(self) -> None:
+        self.collectors: list[Collector] = [self]
+        """Whose metrics the page shows; further ones may be added until it is first asked for."""
+        self._counts: dict[tuple[str, str], Counts] = defaultdict(Counts)
+        self._of: dict[ObservedModel, Counts] = {}
+        """Where a model that is served counts, found at once."""
+        self._errors: dict[str, int] = defaultdict(int)
+
+    def loaded(self, served: ObservedBundle) -> None:
+        self._of |= {model: self._counts[model.name, model.version] for model in served.models}
+
+    def retired(self, served: ObservedBundle) -> None:
+        for model in served.models:
+            self._of.pop(model, None)
+
+    def answered(self, model: ObservedModel, infer: Infer, outputs: Mapping[str, Array], times: Times) -> None:
+        counts = self._of[model]
+        counts.recent += (times.prepare, times.queue, times.compute, infer.rows)
+        if len(counts.recent) >= RECENT:
+            counts.fold()
+
+    def failed(self, model: ObservedModel, error: BaseException, nanoseconds: int) -> None:
+        self._of[model].outcomes[error.cause if isinstance(error, Refused) else GONE] += 1
+
+    def executed(self, model: ObservedModel, rows: int, nanoseconds: int) -> None:
+        self._of[model].batches[rows] += 1
+
+    def refused(self, error: Refused) -> None:
+        self._errors[error.cause] += 1
+
+    def collect(self) -> Iterator[Metric]:
+        from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+
+        requests = CounterMetricFamily(
+            "attar_requests", "Requests to a model, by outcome: ok, or why there was no answer.", labels=[*MODEL, "outcome"]
+        )
+        rows = CounterMetricFamily("attar_rows", "Samples in requests that were answered.", labels=MODEL)
+        seconds = HistogramMetricFamily(
+            "attar_request_seconds", "Of answered requests; compute is that of the whole batch.", labels=[*MODEL, "phase"]
+        )
+        batches = HistogramMetricFamily("attar_batch_rows", "Samples in a call of the engine.", labels=MODEL)
+        for labels, counts in list(self._counts.items()):
+            counts.fold()
+            rows.add_metric(labels, counts.rows)
+            calls = Histogram(ROWS)
+            calls.add(np.array([*counts.batches], np.float64), np.array([*counts.batches.values()], np.int64))
+            batches.add_metric(labels, calls.buckets(), calls.total)
+            for outcome, count in counts.outcomes.items():
+                requests.add_metric([*labels, outcome], count)
+            for phase, histogram in counts.seconds.items():
+                seconds.add_metric([*labels, phase], histogram.buckets(), histogram.total)
+        errors = CounterMetricFamily("attar_errors", "Replies that say no, of models and all else.", labels=["cause"])
+        for cause, count in self._errors.items():
+            errors.add_metric([cause], count)
+        yield from (requests, rows, seconds, batches, errors)
+
+    @cached_property
+    def registry(self) -> CollectorRegistry:
+        """Made when it is first looked at, as the library takes long to import."""
+        from prometheus_client import CollectorRegistry, ProcessCollector
+
+        made = CollectorRegistry()
+        for collector in self.collectors:
+            made.register(collector)
+        ProcessCollector(registry=made)
+        return made
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """Return the metrics and their content type, Prometheus' text or OpenMetrics as accepted."""
+        from prometheus_client.exposition import choose_encoder
+
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+
+class Gauges:
+    """What is true of the models at the moment that it is asked."""
+
+    def __init__(self, repository: Repository) -> None:
+        self.repository = repository
+
+    def collect(self) -> Iterator[Metric]:
+        from prometheus_client.core import GaugeMetricFamily
+
+        info = GaugeMetricFamily(
+            "attar_model_info", "1 for every model that is served.", labels=[*MODEL, "runtime", "precision", "gates", "attar"]
+        )
+        ready = GaugeMetricFamily("attar_model_ready", "1 where it answers as it should.", labels=MODEL)
+        waiting = GaugeMetricFamily("attar_queue_requests", "Requests that wait for an engine.", labels=["model", "version"])
+        for model in self.repository.models():
+            told, labels = model.metadata()["properties"], (model.name, model.version)
+            runtime = model.served.engines.manifest.engine.runtime
+            info.add_metric([*labels, runtime, told["precision"], told["gates"], VERSION], 1)
+            ready.add_metric(labels, model.served.ready)
+        for served in {id(model.served): model.served for model in self.repository.models()}.values():
+            waiting.add_metric([served.name, served.version], served.batcher.waiting)
+        yield from (info, ready, waiting)

@@ -1,0 +1,241 @@
+"""JSON data: the arrays under ``data`` are cut out of a body before the rest of it is parsed.
+
+What is left is short, whatever the body holds. The arrays are read in pieces, without an object for each number, so that their
+memory is that of the tensor and the interpreter is free for others between two pieces.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from threading import local
+from typing import Any, Literal, TypeAlias, cast
+
+import numpy as np
+import orjson
+import simdjson
+
+from attar.models.task import Array
+from attar.serving.core.errors import BadRequest, TooLarge
+from attar.serving.protocol.signature import BYTES, Declared
+from attar.serving.protocol.tensors import DTYPES, read_elements
+
+Body: TypeAlias = bytes | bytearray
+SHORT_BYTES = 2**16
+"""A body up to this is read on the event loop. JSON beside the data of a longer one is no longer than this."""
+PIECE_BYTES = 2**17
+"""Of the numbers that are parsed at once."""
+TEXT_BYTES = 2**20
+"""Of one text in a body that is not short."""
+KEY = b'"data"'
+OPENING = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*\[")
+SPACE = re.compile(rb"[ \t\r\n]*")
+TEXT = re.compile(rb'[ \t\r\n]*("[^"\\]*+(?:\\.[^"\\]*+)*+")[ \t\r\n]*([,\]])', re.DOTALL)
+FIRST = 2**61 + secrets.randbelow(2**61)
+"""What stands for the first array in the rest of a body; for the next, the next number. No client knows it."""
+FORMS: Mapping[str, tuple[Literal["d", "i", "u"], type[Any]]] = {
+    "i": ("i", np.int64),
+    "u": ("u", np.uint64),
+    "f": ("d", np.float64),
+}
+"""By the kind of a dtype, what simdjson calls its widest, and that."""
+VALUE = ord("0")
+CLASSES = np.full(256, VALUE, np.uint8)
+"""Of each byte beside texts: space is 0, brackets and commas are themselves, and all else belongs to a value."""
+CLASSES[list(b" \t\r\n")] = 0
+CLASSES[list(b"[],")] = list(b"[],")
+_own = local()
+
+
+@dataclass(frozen=True, slots=True)
+class JsonArray:
+    """An array of numbers, or of arrays of them, that is not parsed yet."""
+
+    body: Body
+    start: int
+    """Of its bracket."""
+    end: int
+    """Behind its bracket."""
+
+    def read(self, declared: Declared, shape: Sequence[int]) -> Array:
+        """The tensor. Raises BadRequest unless it holds exactly that, nested as the shape says or flat."""
+        nested = self.body.find(b"[", self.start + 1, self.end) >= 0
+        if nested and not self._is_nested_as(shape):
+            raise BadRequest(f"{declared.name!r} is not nested as its shape {list(shape)} says")
+        if nested and not prod(shape):
+            return np.empty(shape, DTYPES.get(declared.datatype, object))
+        if not nested and self.end - self.start <= PIECE_BYTES:
+            made = read_piece(declared, bytes(self.body[self.start : self.end]))
+            check_count(declared, shape, len(made))
+            return made.reshape(shape)
+        return self._read_pieces(declared, shape, nested).reshape(shape)
+
+    def _read_pieces(self, declared: Declared, shape: Sequence[int], nested: bool) -> Array:
+        count, filled = prod(shape), 0
+        made = np.empty(count, DTYPES.get(declared.datatype, object))
+        for piece in (read_piece(declared, text) for text in self._pieces(declared, nested)):
+            if not len(piece):
+                raise BadRequest(f"the body is no JSON: a value is missing in the data of {declared.name!r}")
+            check_count(declared, shape, filled + len(piece), more=True)
+            made[filled : filled + len(piece)] = piece
+            filled += len(piece)
+        check_count(declared, shape, filled)
+        return made
+
+    def _pieces(self, declared: Declared, nested: bool) -> Iterator[bytes]:
+        """As flat arrays, cut at commas."""
+        view, start, stop = memoryview(self.body), self.start + 1, self.end - 1
+        while True:
+            comma = self.body.find(b",", start + PIECE_BYTES, min(stop, start + 2 * PIECE_BYTES))
+            end = comma if comma >= 0 else stop
+            if end - start > 2 * PIECE_BYTES:
+                raise BadRequest(f"a value in the data of {declared.name!r} is longer than a number can be")
+            piece = bytes(view[start:end])
+            yield b"[" + (piece.translate(None, b"[]") if nested else piece) + b"]"
+            if comma < 0:
+                return
+            start = comma + 1
+
+    def _is_nested_as(self, shape: Sequence[int]) -> bool:
+        """Whether brackets, commas and values come in the order in which the shape has them."""
+        lengths = [1]  # of the outline of each axis, before any is made: a shape of zeros can be long
+        for size in reversed(shape):
+            lengths.append(2 + size * lengths[-1] + max(size - 1, 0))
+        if lengths[-1] > self.end - self.start:
+            return False
+        outline = b"0"
+        for size in reversed(shape):
+            outline = b"[" + b",".join([outline] * size) + b"]"
+        done = 0
+        for piece in self._outline():
+            if outline[done : done + len(piece)] != piece:
+                return False
+            done += len(piece)
+        return done == len(outline)
+
+    def _outline(self) -> Iterator[bytes]:
+        """Without spaces, each value one ``0``."""
+        view, last = np.frombuffer(memoryview(self.body)[self.start : self.end], np.uint8), 0
+        for start in range(0, len(view), PIECE_BYTES):
+            classes = CLASSES[view[start : start + PIECE_BYTES]]
+            before = np.concatenate([[last], classes[:-1]])
+            last = classes[-1]
+            yield classes[(classes != 0) & ~((classes == VALUE) & (before == VALUE))].tobytes()
+
+
+Cut: TypeAlias = JsonArray | list[str]
+
+
+def split_data(body: Body, most_texts: int) -> tuple[Body, list[Cut]]:
+    """What stands beside the arrays under ``data``, and those. A short body keeps those that are not flat or hold texts.
+
+    Raises TooLarge where the rest of a long body is not short, or an array has more texts than ``most_texts``.
+    """
+    cuts: list[Cut] = []
+    kept: list[Body] = []
+    find = find_flat_array if len(body) <= SHORT_BYTES else partial(find_array, most_texts=most_texts)
+    position = copied = apart = 0
+    while (found := body.find(KEY, position, position + SHORT_BYTES)) >= 0:
+        position = found + len(KEY)
+        check_beside(position - apart)
+        opening = OPENING.match(body, position, position + SHORT_BYTES)
+        if opening and (cut := find(body, opening.end() - 1)):
+            kept += (body[copied : opening.end() - 1], b"%d" % (FIRST + len(cuts)))
+            cuts.append(cut[0])
+            position = copied = cut[1]
+            apart += cut[1] - opening.end() + 1
+    check_beside(len(body) - apart)
+    return (b"".join([*kept, body[copied:]]), cuts) if cuts else (body, cuts)
+
+
+def check_beside(size: int) -> None:
+    if size > SHORT_BYTES:
+        raise TooLarge(f"the JSON beside the data is over {SHORT_BYTES} bytes; send less of it, and the tensors as data")
+
+
+def find_flat_array(body: Body, start: int) -> tuple[JsonArray, int] | None:
+    """An array that begins at its bracket, and its end; None where it is not flat or not of numbers."""
+    end = body.find(b"]", start) + 1
+    if not end or any(body.find(other, start + 1, end) >= 0 for other in (b'"', b"[", b"{")):
+        return None
+    return JsonArray(body, start, end), end
+
+
+def find_array(body: Body, start: int, most_texts: int) -> tuple[Cut, int] | None:
+    """An array of any kind but of objects. What it holds is looked at when it is read."""
+    space = SPACE.match(body, start + 1, start + SHORT_BYTES)
+    if body[space.end() : space.end() + 1] == b'"' if space else False:
+        return find_texts(body, start + 1, most_texts)
+    quote = body.find(b'"', start)
+    stop = quote if quote >= 0 else len(body)
+    brace = body.find(b"}", start, stop)
+    end = body.rfind(b"]", start, brace if brace >= 0 else stop) + 1
+    return (JsonArray(body, start, end), end) if end else None
+
+
+def find_texts(body: Body, start: int, most: int) -> tuple[list[str], int] | None:
+    texts: list[str] = []
+    while len(texts) < most:
+        found = TEXT.match(body, start, start + TEXT_BYTES)
+        if found is None:
+            return None
+        texts.append(loads(found[1]))
+        start = found.end()
+        if found[2] == b"]":
+            return texts, start
+    raise TooLarge(f"an array holds more than {most} texts, which is more than any input takes")
+
+
+def find_cut(value: Any, cuts: Sequence[Cut]) -> Cut | None:
+    """The array that a value of the rest stands for."""
+    return cuts[value - FIRST] if type(value) is int and 0 <= value - FIRST < len(cuts) else None
+
+
+def check_count(declared: Declared, shape: Sequence[int], count: int, more: bool = False) -> None:
+    """``more``: whether further elements may follow."""
+    if count > prod(shape) or (count < prod(shape) and not more):
+        found = f"{count} elements" if not more else f"{count} elements or more"
+        raise BadRequest(f"{declared.name!r} has {found} in data, its shape {list(shape)} asks for {prod(shape)}")
+
+
+def read_piece(declared: Declared, text: bytes) -> Array:
+    """A flat array in JSON, ``[N]``. simdjson reads what is certain; orjson all else, and has the last word."""
+    made = None if declared.datatype in (BYTES, "BOOL") else read_numbers(DTYPES[declared.datatype], text)
+    return read_elements(declared, loads(text)) if made is None else made
+
+
+def read_numbers(dtype: np.dtype[Any], text: bytes) -> Array | None:
+    """None where the dtype does not hold all of them, or they are not numbers."""
+    form, widest = FORMS[dtype.kind]
+    try:
+        wide: Array = np.frombuffer(cast(simdjson.Array, own_parser().parse(text)).as_buffer(of_type=form), widest)
+    except (ValueError, TypeError, RuntimeError):  # orjson is asked next
+        return None
+    if dtype == widest:
+        return wide
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):  # asked next
+            narrow = wide.astype(dtype)
+        return narrow if np.isfinite(narrow).all() else None
+    limits = np.iinfo(dtype)
+    return wide.astype(dtype) if wide.min(initial=0) >= limits.min and wide.max(initial=0) <= limits.max else None
+
+
+def own_parser() -> simdjson.Parser:
+    """Of this thread: making one anew for each request takes half as long again."""
+    made: simdjson.Parser | None = getattr(_own, "parser", None)
+    if made is None:
+        made = _own.parser = simdjson.Parser()
+    return made
+
+
+def loads(text: Body) -> Any:
+    """Raises BadRequest for what is no JSON."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"the body is no JSON: {error}") from error

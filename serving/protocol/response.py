@@ -1,0 +1,81 @@
+"""The response of the Open Inference Protocol v2: built from a model's outputs, and written as HTTP has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+
+from attar.models.task import Array
+from attar.serving.core.errors import BadRequest
+from attar.serving.protocol.request import MEANT, Infer
+from attar.serving.protocol.tensors import datatype, objects, to_bytes, to_json
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    model: str
+    version: str
+    id: str
+    outputs: Mapping[str, Array]
+    binary: frozenset[str] | set[str]
+    """The outputs to send as bytes."""
+    parameters: Mapping[str, Any]
+
+
+def answer(infer: Infer, found: Mapping[str, Array], model: str, version: str, labels: Sequence[str] = ()) -> Answer:
+    """From all outputs of the model to what was asked for."""
+    for each in infer.wanted:
+        if each.classes:
+            check_finite(each.name, found[each.name])
+    made = {each.name: top(found[each.name], each.classes, labels) if each.classes else found[each.name] for each in infer.wanted}
+    binary = {each.name for each in infer.wanted if each.binary}
+    echoed = {name: value for name, value in infer.parameters.items() if name not in MEANT} if infer.parameters else {}
+    return Answer(model, version, infer.id, made, binary, echoed)
+
+
+def check_finite(name: str, values: Array) -> None:
+    """Raises BadRequest for Inf and NaN in an output that is to be written as text. Values that are too large for the
+    model lead there, so it is no fault of the server."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise BadRequest(
+            f"the output {name!r} holds Inf or NaN for these values, which JSON has no numbers for; send others, or ask for "
+            "binary data"
+        )
+
+
+def top(values: Array, classes: int, labels: Sequence[str]) -> Array:
+    """``[..., C]`` to BYTES ``[..., min(classes, C)]``, largest first. Raises BadRequest without an axis of classes."""
+    if values.ndim == 0:
+        raise BadRequest("classification needs an output with an axis of classes")
+    best = np.argsort(-np.asarray(values, np.float64), axis=-1, kind="stable")[..., :classes]
+    named = len(labels) == values.shape[-1]
+    rows = zip(best.ravel().tolist(), np.take_along_axis(values, best, -1).ravel().tolist(), strict=True)
+    return objects([f"{value:f}:{i}{':' + labels[i] if named else ''}".encode() for i, value in rows]).reshape(best.shape)
+
+
+def write(answer: Answer) -> tuple[list[bytes | memoryview], int | None]:
+    """The body in pieces, and the length of its JSON where bytes follow it."""
+    behind: list[memoryview] = []
+    described = [described_output(name, tensor, name in answer.binary, behind) for name, tensor in answer.outputs.items()]
+    head: dict[str, Any] = {"model_name": answer.model, "model_version": answer.version, "outputs": described}
+    if answer.id:
+        head["id"] = answer.id
+    if answer.parameters:
+        head["parameters"] = answer.parameters
+    text = orjson.dumps(head, option=orjson.OPT_SERIALIZE_NUMPY)
+    return ([text, *behind], len(text)) if behind else ([text], None)
+
+
+def described_output(name: str, tensor: Array, binary: bool, behind: list[memoryview]) -> dict[str, Any]:
+    made: dict[str, Any] = {"name": name, "datatype": datatype(tensor), "shape": tensor.shape}
+    if binary:
+        behind.append(to_bytes(tensor))
+        made["parameters"] = {"binary_data_size": len(behind[-1])}
+    else:
+        check_finite(name, tensor)
+        made["data"] = to_json(tensor)
+    return made
