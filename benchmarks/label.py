@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from attar.engines.runtimes.torch import build, opened
+from attar.engines.runtimes.torch import build_network, open_network
 from attar.models import preprocess, views
 from attar.models.task import InMemory, Output, Predictor, Task, load_task
 from attar.pipeline.core.file_cache import Kept
@@ -97,7 +97,7 @@ def main() -> None:
     print(
         f"{datetime.now(UTC):%d %B %Y}, {machine.describe()['cpu']}, {platform.machine()}, torch {torch.__version__}, one thread"
     )
-    with tempfile.TemporaryDirectory() as temporary, opened(build(RESIDUAL, TEACHER), TASK, 1) as predict:
+    with tempfile.TemporaryDirectory() as temporary, open_network(build_network(RESIDUAL, TEACHER), TASK, 1) as predict:
         kept = Kept(Path(temporary) / "kept")
         asking = Asking(task, {"train": few(task)}, predict, kept, seed=0, top=0, device="cpu")
         pair(asking, 1000)  # warm

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import onnx
 import torch
 
-from attar.engines.graphs.int8 import Form, quantize
+from attar.engines.graphs.int8 import QuantizationSpec, write_int8_graph
 from attar.engines.runtimes import onnxruntime
 from attar.models import views
 from attar.models.task import load_task
@@ -33,7 +33,7 @@ from attar.stages.export import Export
 from attar.stages.label.stage import Label
 from attar.stages.learning.settings import TrainingSettings
 from attar.stages.optimize.stage import Optimize
-from attar.stages.optimize.tuning import tune
+from attar.stages.optimize.tuning import distil_graph
 from attar.stages.teach.stage import Teach
 
 TASK = "attar.models.tasks.digits:Digits"
@@ -90,7 +90,7 @@ def stretch(
 def measured(file: Path, answers: Answers) -> tuple[float, float]:
     """Accuracy and CORR on the test split."""
     task = load_task(TASK)
-    with onnxruntime.opened({"model": file}, 1) as predict:
+    with onnxruntime.open_session({"model": file}, 1) as predict:
         seen = list(views.clean(task, task.split("test")))
         logits = np.concatenate([predict(each.inputs)["logits"] for each in seen])
     score = task.aggregate(task.score({"logits": logits}, {"label": np.concatenate([each.targets["label"] for each in seen])}))
@@ -119,16 +119,18 @@ def tuned(
 ) -> dict[str, Path]:
     """The graph in int8 before and after it is trained: that rung of the ladder alone."""
     (folder / "out").mkdir(parents=True)
-    files, form = {name: folder / f"{name}.onnx" for name in ("int8", "tuned")}, Form(per_channel=channels)
-    quantize(source, files["int8"], ranges.of(), form)
-    tune(source, files["int8"], folder / "float.onnx", answers, learning, folder / "out")
-    quantize(folder / "float.onnx", files["tuned"], ranges.of(), form)
+    files, form = {name: folder / f"{name}.onnx" for name in ("int8", "tuned")}, QuantizationSpec(per_channel=channels)
+    write_int8_graph(source, files["int8"], ranges.of(), form)
+    distil_graph(source, files["int8"], folder / "float.onnx", answers, learning, folder / "out")
+    write_int8_graph(folder / "float.onnx", files["tuned"], ranges.of(), form)
     return files
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    print(f"{platform.machine()}, torch {torch.__version__}, ONNX Runtime {onnxruntime.version()}, {datetime.now(UTC):%d %B %Y}")
+    print(
+        f"{platform.machine()}, torch {torch.__version__}, ONNX Runtime {onnxruntime.get_version()}, {datetime.now(UTC):%d %B %Y}"
+    )
     print(f"{len(SEEDS)} students, {EPOCHS} epochs of tuning, 300 test images; accuracy and CORR with the teacher, means\n")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

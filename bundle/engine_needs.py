@@ -5,7 +5,7 @@ from __future__ import annotations
 from attar.bundle.fitness import unfit
 from attar.bundle.manifest import Needs
 from attar.engines.runtimes import runtime as runtimes
-from attar.engines.runtimes.runtime import Asked
+from attar.engines.runtimes.runtime import BuildSpec
 from attar.pipeline.core.errors import InvalidBundleError
 
 INDIFFERENT = {"cores"}
@@ -15,7 +15,7 @@ INDIFFERENT = {"cores"}
 def check_machine(needs: Needs) -> None:
     """Raises InvalidBundleError when the engine was built for another runtime or machine than is here."""
     with unfit(f"the engine needs {needs.runtime} {needs.version}"):
-        environment = runtimes.load(needs.runtime).environment()
+        environment = runtimes.load_runtime(needs.runtime).describe_environment()
     version, here = environment.version, environment.machine
     if version.split(".")[:2] != (needs.version or "").split(".")[:2]:
         raise InvalidBundleError(
@@ -32,17 +32,17 @@ def check_machine(needs: Needs) -> None:
 
 def check_runnable(needs: Needs) -> None:
     """Raises InvalidBundleError where this machine lacks what the engine runs on; nothing is loaded."""
-    runtime, asked = runtimes.load(needs.runtime), asked_of(needs)
+    runtime, asked = runtimes.load_runtime(needs.runtime), asked_of(needs)
     problem = f"the engine of {runtime.title} cannot run here"
     with unfit(problem):
         runtime.check_available(asked)
-    if missing := runtime.unrunnable(asked):
+    if missing := runtime.explain_unrunnable(asked):
         raise InvalidBundleError(f"{problem}: {missing}")
 
 
 def native_refusal(needs: Needs) -> str | None:
     """Why an engine is loaded only for who trusts it, and how to say so; None for one that is data alone."""
-    runtime = runtimes.load(needs.runtime)
+    runtime = runtimes.load_runtime(needs.runtime)
     if (content := runtime.native_content(asked_of(needs))) is None:
         return None
     return (
@@ -51,5 +51,5 @@ def native_refusal(needs: Needs) -> str | None:
     )
 
 
-def asked_of(needs: Needs, threads: int | None = None) -> Asked:
-    return Asked(needs.precision, threads or needs.threads, needs.provider, needs.profile, needs.options)
+def asked_of(needs: Needs, threads: int | None = None) -> BuildSpec:
+    return BuildSpec(needs.precision, threads or needs.threads, needs.provider, needs.profile, needs.options)

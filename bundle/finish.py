@@ -54,10 +54,10 @@ def able(bundle: Path, manifest: Manifest) -> Runtime:
     """The runtime of its engine. Raises InvalidBundleError, with what is missing, where it cannot run here."""
     needs = manifest.engine
     with unfit(f"{bundle} cannot be finished here"):
-        runtime = runtimes.load(needs.runtime)
-        runtime.environment()
+        runtime = runtimes.load_runtime(needs.runtime)
+        runtime.describe_environment()
         asked = asked_of(needs)
-        missing = runtime.unbuildable(asked) or runtime.unrunnable(asked)
+        missing = runtime.explain_unbuildable(asked) or runtime.explain_unrunnable(asked)
     if missing:
         raise InvalidBundleError(
             f"{bundle} cannot be finished here: {missing}; run `attar finish` on a machine that can run {runtime.title}"
@@ -100,7 +100,7 @@ def complete(folder: Path, manifest: Manifest, runtime: Runtime) -> None:
     """Give an unfinished bundle its engine, the engine's golden answers, and the record of both."""
     requests = bundles.requests(folder, manifest)
     build(folder, manifest, runtime)
-    environment = runtime.environment()
+    environment = runtime.describe_environment()
     update = {"version": environment.version, "machine": dict(environment.machine)}
     needs = manifest.engine.model_copy(update=update)
     built = manifest.model_copy(update={"engine": needs})

@@ -10,7 +10,7 @@ from attar.bundle import ragged
 from attar.bundle.finished import apart
 from attar.bundle.fitness import AGAIN, unfit
 from attar.bundle.manifest import Manifest, Needs, Output
-from attar.engines.runtimes.runtime import load
+from attar.engines.runtimes.runtime import load_runtime
 from attar.models.task import Array, Arrays
 from attar.pipeline.core.errors import InvalidBundleError
 
@@ -42,7 +42,7 @@ def check_finished(bundle: Path, manifest: Manifest) -> None:
 def within(needs: Needs) -> float:
     """How far an engine may be from its graph. Raises InvalidBundleError for a runtime that is none."""
     with unfit(f"the engine needs {needs.runtime}"):
-        return load(needs.runtime).tolerance(needs.precision)
+        return load_runtime(needs.runtime).get_tolerance(needs.precision)
 
 
 def proven(bundle: Path, needs: Needs, tensors: Arrays) -> float:

@@ -137,7 +137,7 @@ def check_portable(path: Path, manifest: Manifest) -> None:
     who = "model" if "model" in manifest.answered else "engine"
     tolerance = max(LOOSEST, golden.within(manifest.engine))
     threads, integers = manifest.engine.threads, PLACEMENTS.get(manifest.engine.runtime) is not SYMMETRIC  # as in ``OnnxModel``
-    with unfit(f"the graphs of {path} do not open"), onnxruntime.opened(files, threads, integers=integers) as predict:
+    with unfit(f"the graphs of {path} do not open"), onnxruntime.open_session(files, threads, integers=integers) as predict:
         try:
             replay(path, manifest, predict, tolerance, who)
         except InvalidBundleError as error:
@@ -196,11 +196,11 @@ def opened(path: Path, manifest: Manifest, threads: int | None = None, *, allow_
     needs = manifest.engine
     if not allow_native and (refusal := native_refusal(needs)):
         raise InvalidBundleError(f"the engine of {path} is not loaded: {refusal}")
-    runtime = runtimes.load(needs.runtime)
+    runtime = runtimes.load_runtime(needs.runtime)
     files = {name: path / "engines" / needs.runtime / f"{name}{runtime.suffix}" for name in manifest.graphs}
     with ExitStack() as stack:
         with unfit(f"the engine of {path} does not open"):
-            predictor = stack.enter_context(runtime.opened(files, asked_of(needs, threads)))
+            predictor = stack.enter_context(runtime.open(files, asked_of(needs, threads)))
         yield predictor
 
 
@@ -212,7 +212,7 @@ def opened_reference(path: Path, manifest: Manifest, threads: int | None = None)
     files = {name: path / "reference" / f"{name}.onnx" for name in manifest.graphs}
     with ExitStack() as stack:
         with unfit(f"the reference of {path} does not open"):
-            predictor = stack.enter_context(onnxruntime.opened(files, threads or manifest.engine.threads))
+            predictor = stack.enter_context(onnxruntime.open_session(files, threads or manifest.engine.threads))
         yield predictor
 
 

@@ -21,24 +21,24 @@ EXACT = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 """Features of x86, with one of which products of bytes are added up in 32 bits."""
 
 
-def machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """What a choice of kernels depends on."""
     return {"architecture": platform.machine(), "cores": cores(), "flags": sorted(FLAGS & cpu_flags())}
 
 
-def saturates() -> bool:
+def has_saturating_int8() -> bool:
     """Whether kernels for this CPU add two products of u8 and s8 in 16 bits, which saturate: VPMADDUBSW, all that x86 has without
     VNNI. Two of 255 * 127 do not fit; of 255 * 64 they do.
     """
     return platform.machine() in X86 and not EXACT & cpu_flags()
 
 
-def without_avx512() -> bool:
+def lacks_avx512() -> bool:
     """Whether it is an x86 CPU whose vectors have 256 bits at most; ``avx512bw`` is part of what libraries mean by AVX-512."""
     return platform.machine() in X86 and "avx512bw" not in cpu_flags()
 
 
-def powers(cores: int) -> list[int]:
+def list_core_counts(cores: int) -> list[int]:
     """1, 2, 4, ... and every core."""
     return [*(1 << power for power in range(cores.bit_length()) if 1 << power < cores), cores]
 

@@ -13,7 +13,7 @@ Sizes = Mapping[str, int]
 """The size of every dynamic axis."""
 
 
-def dynamic_axes(task: Task) -> dict[str, tuple[int, int]]:
+def list_dynamic_axes(task: Task) -> dict[str, tuple[int, int]]:
     """Smallest and largest promised size of each dynamic axis of the inputs, the batch first."""
     names = [axis for tensor in task.inputs.values() for axis in tensor.axes if isinstance(axis, str)]
     for axis in names:
@@ -22,36 +22,38 @@ def dynamic_axes(task: Task) -> dict[str, tuple[int, int]]:
     return {axis: task.ranges[axis] for axis in dict.fromkeys(names)}
 
 
-def traced_sizes(task: Task) -> dict[str, int]:
+def choose_traced_sizes(task: Task) -> dict[str, int]:
     """What an exporter is shown: two samples, and for other axes a size inside the range that no other axis has.
 
     Sizes 0 and 1 are avoided because exporters treat them as constants, equal ones because two axes could become one.
     """
     sizes: dict[str, int] = {}
-    for axis, (low, high) in dynamic_axes(task).items():
+    for axis, (low, high) in list_dynamic_axes(task).items():
         middle = 2 if axis == "batch" else (low + high) // 2
         free = [size for size in range(max(low, 2), high + 1) if size not in sizes.values()]
         sizes[axis] = min(free, key=lambda size: abs(size - middle), default=2 if axis == "batch" else high)
     return sizes
 
 
-def proven_sizes(task: Task) -> list[dict[str, int]]:
+def list_proven_sizes(task: Task) -> list[dict[str, int]]:
     """Where parity is proven: each axis at its smallest, an untraced and its largest size; then all smallest, all largest."""
-    ranges, traced = dynamic_axes(task), traced_sizes(task)
+    ranges, traced = list_dynamic_axes(task), choose_traced_sizes(task)
     found = [
-        traced | {axis: size} for axis, (low, high) in ranges.items() for size in (low, untraced(low, high, traced[axis]), high)
+        traced | {axis: size}
+        for axis, (low, high) in ranges.items()
+        for size in (low, choose_untraced_size(low, high, traced[axis]), high)
     ]
     found += [{axis: ranges[axis][end] for axis in ranges} for end in (0, 1)]
     return [dict(sizes) for sizes in dict.fromkeys(tuple(sizes.items()) for sizes in found)]
 
 
-def untraced(low: int, high: int, traced: int) -> int:
+def choose_untraced_size(low: int, high: int, traced: int) -> int:
     """A size strictly inside the range that was not traced, or the smallest where there is none."""
     inside = [size for size in range(low + 1, high) if size != traced]
     return min(inside, key=lambda size: (size < traced, size), default=low)
 
 
-def largest_difference(task: Task, expected: Predict, got: Predict, tolerance: float, hint: str) -> float:
+def measure_largest_difference(task: Task, expected: Predict, got: Predict, tolerance: float, hint: str) -> float:
     """The largest ``|expected - got|`` over random inputs of all proven sizes, to one digit: it is part of a digest.
 
     Allowed is ``tolerance * max(1, largest |expected|)`` for each output and size: absolute for outputs of ordinary
@@ -59,23 +61,23 @@ def largest_difference(task: Task, expected: Predict, got: Predict, tolerance: f
     shape, and for an answer that is not finite.
     """
     differences = [0.0]
-    for number, sizes in enumerate(proven_sizes(task)):
+    for number, sizes in enumerate(list_proven_sizes(task)):
         inputs = task.example(np.random.default_rng((0, number)), **sizes)
         try:
-            differences += compared(expected(inputs), got(inputs), tolerance)
+            differences += compare_outputs(expected(inputs), got(inputs), tolerance)
         except StageError as error:
             at = ", ".join(f"{axis} {size}" for axis, size in sizes.items())
             raise StageError(f"at {at}: {error}; {hint}") from error
     return float(f"{max(differences):.0e}")
 
 
-def compared(expected: Arrays, got: Arrays, tolerance: float) -> list[float]:
+def compare_outputs(expected: Arrays, got: Arrays, tolerance: float) -> list[float]:
     if expected.keys() != got.keys():
         raise StageError(f"the outputs are {', '.join(got)}, expected {', '.join(expected)}")
-    return [difference(name, expected[name], got[name], tolerance) for name in expected]
+    return [measure_difference(name, expected[name], got[name], tolerance) for name in expected]
 
 
-def difference(name: str, expected: Array, got: Array, tolerance: float) -> float:
+def measure_difference(name: str, expected: Array, got: Array, tolerance: float) -> float:
     """The largest absolute difference of one output, if it is allowed."""
     if expected.shape != got.shape:
         raise StageError(f"output {name!r} has shape {list(got.shape)}, expected {list(expected.shape)}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from attar.engines.parity import Sizes, dynamic_axes, proven_sizes
+from attar.engines.parity import Sizes, list_dynamic_axes, list_proven_sizes
 from attar.models.task import Array, Arrays, Kind, Output, Predict, Task
 from attar.pipeline.core.errors import StageError
 from attar.proof import metrics
@@ -27,7 +27,7 @@ def examined(task: Task, predict: Predict, some: Callable[[int, int], Arrays]) -
     ``some(samples, call)`` gives samples of the test split, others for each call; they are asked for where the batch is the only
     dynamic axis. At other sizes there are none, and the task's random examples stand in for them.
     """
-    only_batch, sizes = set(dynamic_axes(task)) == {"batch"}, proven_sizes(task)
+    only_batch, sizes = set(list_dynamic_axes(task)) == {"batch"}, list_proven_sizes(task)
     found: list[str] = []
     for number, each in enumerate(sizes):
         calls = -(-FEW // each.get("batch", 1))  # that give at least so many samples

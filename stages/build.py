@@ -13,10 +13,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from attar.engines.graphs.graphs import count_nodes, first_node, in_training
-from attar.engines.parity import dynamic_axes, largest_difference
+from attar.engines.graphs.graphs import count_nodes, find_node, list_training_nodes
+from attar.engines.parity import list_dynamic_axes, measure_largest_difference
 from attar.engines.runtimes import runtime as runtimes
-from attar.engines.runtimes.runtime import RUNTIMES, Asked, Refused, Runtime, RuntimeName, Sizes
+from attar.engines.runtimes.runtime import RUNTIMES, AxisProfile, BuildSpec, RefusedNode, Runtime, RuntimeName
 from attar.models.task import Arrays, Predict, Predictor, Task, load_task
 from attar.pipeline.core.errors import StageError, UnsupportedModelError, suggest_name
 from attar.pipeline.core.progress import advance
@@ -55,7 +55,7 @@ class Build(Stage[Engine]):
     """ONNX Runtime's execution provider, as it writes it; not set: ``CPUExecutionProvider``. No other takes its place."""
     threads: int | None = Field(None, ge=1)
     """Intra-op threads; not set: the count that answers one sample fastest here, a larger one only if it saves 10 %."""
-    profile: dict[str, Sizes] = {}
+    profile: dict[str, AxisProfile] = {}
     """TensorRT's optimization profile: for a dynamic axis its smallest size, the one that kernels are chosen for, its largest. An
     axis that is not named gets what the task promises in ``ranges``; of the batch the smallest is the usual size, of others the
     largest."""
@@ -75,7 +75,7 @@ class Build(Stage[Engine]):
 
     @field_validator("profile")
     @classmethod
-    def _ascends(cls, profile: dict[str, Sizes]) -> dict[str, Sizes]:
+    def _ascends(cls, profile: dict[str, AxisProfile]) -> dict[str, AxisProfile]:
         for axis, (least, usual, most) in profile.items():
             if not 0 <= least <= usual <= most or most == 0:
                 raise ValueError(
@@ -85,18 +85,18 @@ class Build(Stage[Engine]):
 
     @model_validator(mode="after")
     def _is_known(self) -> Self:
-        knows = runtimes.load(self.runtime).knows
+        knows = runtimes.load_runtime(self.runtime).knows
         for name in ("provider", "threads", "profile", *self.OPTIONS):
-            if name not in knows and self.says(name):
+            if name not in knows and self.is_set(name):
                 raise ValueError(f"{name} means nothing to runtime {self.runtime!r}, which knows {', '.join(sorted(knows))}")
         return self
 
-    def says(self, name: str) -> bool:
+    def is_set(self, name: str) -> bool:
         return bool(getattr(self, name) != type(self).model_fields[name].default)
 
-    def vendors(self) -> dict[str, Any]:
+    def list_options(self) -> dict[str, Any]:
         """The options that are set."""
-        return {name: getattr(self, name) for name in self.OPTIONS if self.says(name)}
+        return {name: getattr(self, name) for name in self.OPTIONS if self.is_set(name)}
 
     def deciding(self) -> Set[str]:
         return super().deciding() - self.meaningless({"runtime": self.runtime})
@@ -104,7 +104,7 @@ class Build(Stage[Engine]):
     @classmethod
     def meaningless(cls, settings: Mapping[str, Any]) -> Set[str]:
         name = settings.get("runtime", cls.model_fields["runtime"].default)
-        return {"provider", "threads", "profile", *cls.OPTIONS} - runtimes.load(name).knows if name in RUNTIMES else set()
+        return {"provider", "threads", "profile", *cls.OPTIONS} - runtimes.load_runtime(name).knows if name in RUNTIMES else set()
 
     def following(self) -> Sequence[str]:
         return (*self.follows, RUNTIMES[self.runtime])
@@ -112,46 +112,45 @@ class Build(Stage[Engine]):
     def lacks(self) -> str | None:
         """So that what was not run here is looked at again once it can be: a container may be given its host's GPU later. What
         arithmetic a CPU has is a fact about the machine, so that precision is left out."""
-        runtime = runtimes.load(self.runtime)
-        asked = Asked(provider=self.provider or runtime.provider, options=self.vendors())
-        return runtime.unbuildable(asked) or runtime.unrunnable(asked)
+        runtime = runtimes.load_runtime(self.runtime)
+        asked = BuildSpec(provider=self.provider or runtime.provider, options=self.list_options())
+        return runtime.explain_unbuildable(asked) or runtime.explain_unrunnable(asked)
 
     def run(self, out: Path, *, model: OnnxModel) -> Facts:
         """Raises UnsupportedModelError when the runtime cannot take the graph,
         MissingDependencyError when its library is not installed, and StageError when a
         node of the graph is in training mode, the provider is unknown, the profile does not cover what the task promises, or the
         engine's answers are not the model's."""
-        task, runtime = load_task(self.task), runtimes.load(self.runtime)
-        asked = self.asked(task, runtime, model.facts["precision"])
-        check(model, runtime, self.runtime)
-        if why := runtime.unbuildable(asked):
-            return self.described(model, asked) | {"why": why, "files": {}}
+        task, runtime = load_task(self.task), runtimes.load_runtime(self.runtime)
+        asked = self.make_spec(task, runtime, model.facts["precision"])
+        check_model(model, runtime, self.runtime)
+        if why := runtime.explain_unbuildable(asked):
+            return self.describe_engine(model, asked) | {"why": why, "files": {}}
         files = {graph: out / f"{graph}{runtime.suffix}" for graph in model.facts["graphs"]}
         for graph, file in files.items():
-            if refused := runtime.supports(model.file(graph), task, asked):
-                raise UnsupportedModelError(
-                    f"{runtime.title} cannot take the graph: {told(refused, model.file(graph))}; choose another runtime"
-                )
+            if refused := runtime.find_refused_nodes(model.file(graph), task, asked):
+                nodes = format_refused_nodes(refused, model.file(graph))
+                raise UnsupportedModelError(f"{runtime.title} cannot take the graph: {nodes}; choose another runtime")
             runtime.build(model.file(graph), file, task, asked)
-        environment = runtime.environment()
+        environment = runtime.describe_environment()
         made = {
             "files": {graph: file.name for graph, file in files.items()},
             "runtime_version": environment.version,
             "machine": environment.machine,
             "nodes": count_nodes(files.values()) if runtime.suffix == ".onnx" else {},
         }
-        if why := runtime.unrunnable(asked):
-            return self.described(model, asked) | made | {"why": why}
-        asked = replace(asked, threads=self.threads or fastest(task, runtime, files, asked))
-        proven = self.prove(task, runtime, model, files, asked)
-        return self.described(model, asked) | made | {"difference": proven}
+        if why := runtime.explain_unrunnable(asked):
+            return self.describe_engine(model, asked) | made | {"why": why}
+        asked = replace(asked, threads=self.threads or find_fastest_thread_count(task, runtime, files, asked))
+        proven = self.prove_parity(task, runtime, model, files, asked)
+        return self.describe_engine(model, asked) | made | {"difference": proven}
 
-    def asked(self, task: Task, runtime: Runtime, precision: str) -> Asked:
+    def make_spec(self, task: Task, runtime: Runtime, precision: str) -> BuildSpec:
         """What the runtime is told: nothing that it does not know."""
-        profile = completed(self.profile, task) if "profile" in runtime.knows else {}
-        return Asked(precision, self.threads or 1, self.provider or runtime.provider, profile, self.vendors())
+        profile = complete_profile(self.profile, task) if "profile" in runtime.knows else {}
+        return BuildSpec(precision, self.threads or 1, self.provider or runtime.provider, profile, self.list_options())
 
-    def described(self, model: OnnxModel, asked: Asked) -> dict[str, Any]:
+    def describe_engine(self, model: OnnxModel, asked: BuildSpec) -> dict[str, Any]:
         """What is known before anything is built; nothing is known of what was not."""
         return {
             "task": model.facts["task"],
@@ -170,33 +169,33 @@ class Build(Stage[Engine]):
             "asked": {"profile": {axis: list(sizes) for axis, sizes in asked.profile.items()}, "options": dict(asked.options)},
         }
 
-    def prove(self, task: Task, runtime: Runtime, model: OnnxModel, files: Mapping[str, Path], asked: Asked) -> float:
-        tolerance = self.tolerance or runtime.tolerance(asked.precision)
+    def prove_parity(self, task: Task, runtime: Runtime, model: OnnxModel, files: Mapping[str, Path], asked: BuildSpec) -> float:
+        tolerance = self.tolerance or runtime.get_tolerance(asked.precision)
         hint = f"look at the graph; if it is sound, try precision = 'fp32' or another version of {runtime.title}"
-        with model.open(threads=1) as expected, runtime.opened(files, asked) as got:
-            return largest_difference(task, expected, got, tolerance, hint)
+        with model.open(threads=1) as expected, runtime.open(files, asked) as got:
+            return measure_largest_difference(task, expected, got, tolerance, hint)
 
 
-def check(model: OnnxModel, runtime: Runtime, name: str) -> None:
+def check_model(model: OnnxModel, runtime: Runtime, name: str) -> None:
     """Raises StageError for a node in training mode, UnsupportedModelError for a precision that the runtime does not have."""
     for graph in model.facts["graphs"]:
-        if found := in_training(model.file(graph)):
+        if found := list_training_nodes(model.file(graph)):
             raise StageError(f"{', '.join(found)} of the graph is in training mode; export the network in evaluation mode")
     if (precision := model.facts["precision"]) not in runtime.precisions:
         raise UnsupportedModelError(f"{name} has no precision {precision!r}; it has {', '.join(sorted(runtime.precisions))}")
 
 
-def told(refused: Sequence[Refused], file: Path) -> str:
+def format_refused_nodes(refused: Sequence[RefusedNode], file: Path) -> str:
     """The first few, each with a node's name."""
-    named = [each if each.node else replace(each, node=first_node(file, each.operator)) for each in refused[:SHOWN]]
+    named = [each if each.node else replace(each, node=find_node(file, each.operator)) for each in refused[:SHOWN]]
     more = len(refused) - SHOWN
     return "; ".join(map(str, named)) + (f"; and {more} more" if more > 0 else "")
 
 
-def completed(profile: Mapping[str, Sizes], task: Task) -> dict[str, Sizes]:
+def complete_profile(profile: Mapping[str, AxisProfile], task: Task) -> dict[str, AxisProfile]:
     """One entry for every dynamic axis. Raises StageError for an unknown axis, one that neither the profile nor the task says
     anything of, and sizes that the task promises and the profile leaves out."""
-    ranges = dynamic_axes(task)
+    ranges = list_dynamic_axes(task)
     for axis, (least, _, most) in profile.items():
         if axis not in ranges:
             raise StageError(f"profile: {type(task).__name__} has no dynamic axis {axis!r}; {suggest_name(axis, ranges)}")
@@ -206,43 +205,43 @@ def completed(profile: Mapping[str, Sizes], task: Task) -> dict[str, Sizes]:
                 f"profile: {axis} goes from {least} to {most}, but {type(task).__name__} promises {low} to {high}; "
                 "widen the profile, or promise less in `ranges`"
             )
-    usual = usual_sizes(task)
+    usual = choose_usual_sizes(task)
     return {axis: profile.get(axis, (low, usual[axis], high)) for axis, (low, high) in ranges.items()}
 
 
-def usual_sizes(task: Task) -> dict[str, int]:
+def choose_usual_sizes(task: Task) -> dict[str, int]:
     """One sample, as large as it may be."""
-    return {axis: low if axis == "batch" else high for axis, (low, high) in dynamic_axes(task).items()}
+    return {axis: low if axis == "batch" else high for axis, (low, high) in list_dynamic_axes(task).items()}
 
 
-def fastest(task: Task, runtime: Runtime, files: Mapping[str, Path], asked: Asked) -> int:
+def find_fastest_thread_count(task: Task, runtime: Runtime, files: Mapping[str, Path], asked: BuildSpec) -> int:
     """The thread count that answers one sample in the least time, all candidates open and timed in turn."""
-    counts = runtime.counts()
+    counts = runtime.list_thread_counts()
     if len(counts) == 1:
         return counts[0]
-    inputs = task.example(np.random.default_rng(0), **usual_sizes(task))
+    inputs = task.example(np.random.default_rng(0), **choose_usual_sizes(task))
     with ExitStack() as stack:
-        opened = {count: stack.enter_context(runtime.opened(files, replace(asked, threads=count))) for count in counts}
-        calls = {count: answering(task, predictor) for count, predictor in opened.items()}
-        return chosen(times(calls, inputs))
+        opened = {count: stack.enter_context(runtime.open(files, replace(asked, threads=count))) for count in counts}
+        calls = {count: bind_answer(task, predictor) for count, predictor in opened.items()}
+        return select_thread_count(time_thread_counts(calls, inputs))
 
 
-def answering(task: Task, predictor: Predictor) -> Predict:
+def bind_answer(task: Task, predictor: Predictor) -> Predict:
     return lambda inputs: task.answer(predictor.graphs, inputs)
 
 
-def times(calls: Mapping[int, Predict], inputs: Arrays) -> dict[int, float]:
+def time_thread_counts(calls: Mapping[int, Predict], inputs: Arrays) -> dict[int, float]:
     """Median seconds a call. Half of each slice warms up, so that no candidate pays for the one before it."""
     taken: dict[int, list[float]] = {count: [] for count in calls}
     for done in range(ROUNDS):
         for count, call in calls.items():
-            seconds_a_call(call, inputs)
-            taken[count].append(seconds_a_call(call, inputs))
+            time_calls(call, inputs)
+            taken[count].append(time_calls(call, inputs))
         advance("build", done + 1, ROUNDS, "timing thread counts")
     return {count: statistics.median(seconds) for count, seconds in taken.items()}
 
 
-def seconds_a_call(call: Predict, inputs: Arrays) -> float:
+def time_calls(call: Predict, inputs: Arrays) -> float:
     """Over as many calls as fit in half a slice, at least one."""
     start, calls = time.perf_counter(), 0
     while True:
@@ -253,7 +252,7 @@ def seconds_a_call(call: Predict, inputs: Arrays) -> float:
             return elapsed / calls
 
 
-def chosen(seconds: Mapping[int, float]) -> int:
+def select_thread_count(seconds: Mapping[int, float]) -> int:
     """The smallest count unless a larger one is more than 10 % faster than the best smaller one."""
     best = min(seconds)
     for count in sorted(seconds):

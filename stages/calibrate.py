@@ -12,7 +12,7 @@ from pydantic import Field
 
 from attar.engines.calibration import histogram
 from attar.engines.calibration.histogram import Histogram
-from attar.engines.graphs.graphs import revealed
+from attar.engines.graphs.graphs import reveal_tensors
 from attar.models.task import Array, Arrays, Task, load_task
 from attar.models.views import spread
 from attar.pipeline.core.errors import StageError
@@ -42,25 +42,25 @@ class Calibrate(Stage[Ranges]):
 
         task = load_task(self.task)
         split, state = task.split("train"), scratch(out) / "histograms.safetensors"
-        step, count = self.batches(task, len(split))
-        histograms, done = histogram.load(state) if state.exists() else ({}, 0)
+        step, count = self.plan_batches(task, len(split))
+        histograms, done = histogram.load_histograms(state) if state.exists() else ({}, 0)
         if done != count and (done % step or done > count):
-            raise histogram.damaged(state, f"{done} of {count} samples, {step} at a time")
+            raise histogram.make_damage_error(state, f"{done} of {count} samples, {step} at a time")
         saved = time.monotonic()
-        with onnxruntime.opened({"model": revealed(onnx.file())}, None, optimize=False) as predict:
+        with onnxruntime.open_session({"model": reveal_tensors(onnx.file())}, None, optimize=False) as predict:
             for seen in islice(spread(task, split, count, step), -(-done // step), None):
-                gather(histograms, {**seen.inputs, **predict(seen.inputs)})
+                count_values(histograms, {**seen.inputs, **predict(seen.inputs)})
                 done += len(seen.indices)
                 advance("calibrate", done, count)
                 if time.monotonic() - saved >= SAVE_SECONDS:
-                    histogram.save(state, histograms, done)
+                    histogram.save_histograms(state, histograms, done)
                     saved = time.monotonic()
-        histogram.save(out / "histograms.safetensors", histograms, done)
+        histogram.save_histograms(out / "histograms.safetensors", histograms, done)
         ranges = {name: (histograms[name].low, histograms[name].high) for name in sorted(histograms)}
         (out / "ranges.json").write_text(json.dumps(ranges, indent=1) + "\n", encoding="utf-8")
         return {"samples": done, "tensors": len(ranges)}
 
-    def batches(self, task: Task, available: int) -> tuple[int, int]:
+    def plan_batches(self, task: Task, available: int) -> tuple[int, int]:
         """The samples of a batch, and of all: a rest that is smaller than the smallest batch is left out."""
         least, most = task.ranges.get("batch", (1, BATCH))
         count, step = min(self.samples, available), max(least, min(BATCH, most))
@@ -75,15 +75,15 @@ class Calibrate(Stage[Ranges]):
         return step, count - rest if rest < least else count
 
 
-def gather(histograms: dict[str, Histogram], tensors: Arrays) -> None:
+def count_values(histograms: dict[str, Histogram], tensors: Arrays) -> None:
     """Count what these hold; integers and empty tensors have no values to count."""
     for name, tensor in tensors.items():
-        values = finite(name, tensor) if np.issubdtype(tensor.dtype, np.floating) else tensor.ravel()[:0]
+        values = select_finite(name, tensor) if np.issubdtype(tensor.dtype, np.floating) else tensor.ravel()[:0]
         if values.size:
             histograms.setdefault(name, Histogram()).add(values)
 
 
-def finite(name: str, tensor: Array) -> Array:
+def select_finite(name: str, tensor: Array) -> Array:
     """Without minus infinity, which marks positions that attention must not see: it is no value to make room for."""
     values, low = tensor, tensor.min(initial=np.inf)  # NaN if any value is
     if low == -np.inf:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from attar.engines.graphs.graphs import parameters, tidy
+from attar.engines.graphs.graphs import clear_metadata, count_parameters
 from attar.engines.graphs.softmax import append_softmax, list_probabilities
-from attar.engines.parity import largest_difference, traced_sizes
+from attar.engines.parity import choose_traced_sizes, measure_largest_difference
 from attar.models.task import Task
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import advance
@@ -48,19 +48,19 @@ class Export(Stage[OnnxModel]):
         Raises StageError when the network cannot be exported, an axis is not dynamic, or an answer drifts.
         """
         if not isinstance(weights, Weights):
-            return copied(weights, out)
+            return copy_graphs(weights, out)
         import onnx
 
         task, file = weights.reads(), out / "model.onnx"
         advance("export", 0, 2, self.exporter)
-        self.write(task, weights.load(), file)
+        self.write_graph(task, weights.load(), file)
         model = onnx.load(file)
         name_axes(model, task, self.hint)
         append_softmax(model, list_probabilities(task))
-        onnx.save(tidy(model), file)
-        self.check(file)
+        onnx.save(clear_metadata(model), file)
+        self.check_graph(file)
         advance("export", 1, 2, "proving the answers")
-        difference = self.prove(task, weights, file)
+        difference = self.prove_parity(task, weights, file)
         advance("export", 2, 2)
         return {
             "task": weights.facts["task"],
@@ -71,7 +71,7 @@ class Export(Stage[OnnxModel]):
             "inputs": {name: list(tensor.axes) for name, tensor in task.inputs.items()},
             "outputs": {name: list(output.axes) for name, output in task.outputs.items()},
             "difference": difference,
-            "parameters": parameters(model),
+            "parameters": count_parameters(model),
         }
 
     @property
@@ -80,19 +80,19 @@ class Export(Stage[OnnxModel]):
         opset = self.opset - 1 if self.opset > 18 else self.opset + 1
         return f"try exporter = {other!r} or opset = {opset}"
 
-    def write(self, task: Task, network: torch.nn.Module, file: Path) -> None:
+    def write_graph(self, task: Task, network: torch.nn.Module, file: Path) -> None:
         import torch
 
-        example = task.example(np.random.default_rng(0), **traced_sizes(task))
+        example = task.example(np.random.default_rng(0), **choose_traced_sizes(task))
         inputs = tuple(torch.from_numpy(example[name]) for name in task.inputs)
         try:
-            with torch.no_grad(), quiet():
+            with torch.no_grad(), silence_exporters():
                 EXPORTERS[self.exporter](network, inputs, task, file, self.opset)
         except Exception as error:
-            reason = root_cause(error)
+            reason = format_root_cause(error)
             raise StageError(f"the {self.exporter} exporter cannot export the network ({reason}); {self.hint}") from error
 
-    def check(self, file: Path) -> None:
+    def check_graph(self, file: Path) -> None:
         import onnx
 
         try:
@@ -103,16 +103,16 @@ class Export(Stage[OnnxModel]):
         if got != self.opset:
             raise StageError(f"the {self.exporter} exporter wrote opset {got}, not {self.opset}; ask for opset = {got}")
 
-    def prove(self, task: Task, weights: Weights, file: Path) -> float:
+    def prove_parity(self, task: Task, weights: Weights, file: Path) -> float:
         """One thread on both sides, so that the same sums are added in the same order every time."""
         from attar.engines.runtimes import onnxruntime
 
-        with weights.open(threads=1) as expected, onnxruntime.opened({"model": file}, threads=1) as got:
+        with weights.open(threads=1) as expected, onnxruntime.open_session({"model": file}, threads=1) as got:
             hint = f"if it fails at some sizes only, the exporter took a size for a constant; {self.hint}"
-            return largest_difference(task, expected, got, self.tolerance, hint)
+            return measure_largest_difference(task, expected, got, self.tolerance, hint)
 
 
-def copied(model: Model, out: Path) -> Facts:
+def copy_graphs(model: Model, out: Path) -> Facts:
     """The same graphs; of the facts, those that an export has too."""
     for path in sorted(model.root.glob("*.onnx*")):
         shutil.copyfile(path, out / path.name)
@@ -122,41 +122,41 @@ def copied(model: Model, out: Path) -> Facts:
 Exporter = Callable[["torch.nn.Module", "tuple[torch.Tensor, ...]", Task, Path, int], None]
 
 
-def by_dynamo(network: torch.nn.Module, inputs: tuple[torch.Tensor, ...], task: Task, file: Path, opset: int) -> None:
+def export_by_dynamo(network: torch.nn.Module, inputs: tuple[torch.Tensor, ...], task: Task, file: Path, opset: int) -> None:
     import torch
 
     torch.onnx.export(
         network, inputs, file, dynamo=True, opset_version=opset, external_data=False, verbose=False,
         input_names=list(task.inputs), output_names=list(task.outputs),
-        dynamic_shapes=tuple(named(tensor.axes) for tensor in task.inputs.values()),
+        dynamic_shapes=tuple(name_dynamic_axes(tensor.axes) for tensor in task.inputs.values()),
     )  # fmt: skip
 
 
-def by_torchscript(network: torch.nn.Module, inputs: tuple[torch.Tensor, ...], task: Task, file: Path, opset: int) -> None:
+def export_by_torchscript(network: torch.nn.Module, inputs: tuple[torch.Tensor, ...], task: Task, file: Path, opset: int) -> None:
     import torch
 
     torch.onnx.export(
         network, inputs, file, dynamo=False, opset_version=opset, verbose=False,
         input_names=list(task.inputs), output_names=list(task.outputs),
-        dynamic_axes={name: named(axes) for name, axes in axes_of(task).items()},
+        dynamic_axes={name: name_dynamic_axes(axes) for name, axes in list_axes(task).items()},
     )  # fmt: skip
 
 
-EXPORTERS: Mapping[str, Exporter] = {"dynamo": by_dynamo, "torchscript": by_torchscript}
+EXPORTERS: Mapping[str, Exporter] = {"dynamo": export_by_dynamo, "torchscript": export_by_torchscript}
 
 
-def axes_of(task: Task) -> dict[str, Axes]:
+def list_axes(task: Task) -> dict[str, Axes]:
     """Of every input and output, by name."""
     inputs = {name: tensor.axes for name, tensor in task.inputs.items()}
     return inputs | {name: output.axes for name, output in task.outputs.items()}
 
 
-def named(axes: Axes) -> dict[int, str]:
+def name_dynamic_axes(axes: Axes) -> dict[int, str]:
     return {number: axis for number, axis in enumerate(axes) if isinstance(axis, str)}
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence_exporters() -> Iterator[None]:
     """No advice from the exporters: whether the graph is right is proven afterwards, not guessed from their warnings."""
     from torch.jit import TracerWarning  # type: ignore[attr-defined]  # public, but not in torch.jit's __all__
 
@@ -173,7 +173,7 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def root_cause(error: BaseException) -> str:
+def format_root_cause(error: BaseException) -> str:
     """The innermost exception: the outer ones tell the exporter's own story."""
     while error.__cause__ is not None:
         error = error.__cause__
@@ -182,7 +182,7 @@ def root_cause(error: BaseException) -> str:
 
 def name_axes(model: onnx.ModelProto, task: Task, hint: str) -> None:
     """Give the graph's inputs and outputs the task's axes; StageError where an exporter froze one, or has another rank."""
-    promised = axes_of(task)
+    promised = list_axes(task)
     for value in [*model.graph.input, *model.graph.output]:
         axes, dims = promised[value.name], value.type.tensor_type.shape.dim
         if len(axes) != len(dims):

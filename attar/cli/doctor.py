@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from attar.pipeline.keys import machine
 
 if TYPE_CHECKING:
-    from attar.engines.runtimes.runtime import Asked, Runtime
+    from attar.engines.runtimes.runtime import BuildSpec, Runtime
 
 PARTS = {
     "train": ("torch", "accelerate", "onnx", "onnxscript", "matplotlib", "jinja2"),
@@ -24,7 +24,7 @@ UNTESTED = {
 """What attar's own tests have not seen of a runtime."""
 
 
-def examine(runtimes: Mapping[str, Runtime], asked: type[Asked]) -> dict[str, Any]:
+def examine(runtimes: Mapping[str, Runtime], asked: type[BuildSpec]) -> dict[str, Any]:
     """The machine, installed versions by extra, what each runtime can do here, and which commands can run."""
     versions = {extra: {name: version(name) for name in names} for extra, names in PARTS.items()}
     missing = [name for name, found in versions["train"].items() if found == "not installed"]
@@ -39,7 +39,7 @@ def examine(runtimes: Mapping[str, Runtime], asked: type[Asked]) -> dict[str, An
     }
 
 
-def able(name: str, runtime: Runtime, asked: type[Asked]) -> dict[str, str]:
+def able(name: str, runtime: Runtime, asked: type[BuildSpec]) -> dict[str, str]:
     """Its version, or what installs it; the precisions that it can build and run here, and what is missing for the others.
 
     A runtime, its package and attar's extra have one name; ONNX Runtime is no extra, and there are other packages of it.
@@ -50,8 +50,8 @@ def able(name: str, runtime: Runtime, asked: type[Asked]) -> dict[str, str]:
         brings = "onnxruntime" if name == "onnxruntime" else f"'attar[{name}]'"
         return {"version": f"not installed: pip install {brings}", **told}
     precisions = sorted(runtime.precisions)
-    unbuilt = {each: why for each in precisions if (why := runtime.unbuildable(asked(each)))}
-    unrun = {each: why for each in precisions if (why := runtime.unrunnable(asked(each)))}
+    unbuilt = {each: why for each in precisions if (why := runtime.explain_unbuildable(asked(each)))}
+    unrun = {each: why for each in precisions if (why := runtime.explain_unrunnable(asked(each)))}
     return {"version": found, "builds": those(precisions, unbuilt), "runs": those(precisions, unrun), **told}
 
 

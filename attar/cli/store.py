@@ -101,9 +101,9 @@ def doctor(as_json: bool) -> None:
     Lists the CPU, the GPU, the installed libraries, and each runtime with its precisions.
     """
     from attar.cli.doctor import examine
-    from attar.engines.runtimes.runtime import RUNTIMES, Asked, load
+    from attar.engines.runtimes.runtime import RUNTIMES, BuildSpec, load_runtime
 
-    facts = examine({name: load(name) for name in RUNTIMES}, Asked)
+    facts = examine({name: load_runtime(name) for name in RUNTIMES}, BuildSpec)
     click.echo(json.dumps(facts, indent=1) if as_json else _block(facts))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attar.engines.runtimes.torch import build, probe
+from attar.engines.runtimes.torch import build_network, check_network
 from attar.models.checks.task import check
 from attar.models.task import Task, load_task
 
@@ -27,7 +27,7 @@ def test_the_task_is_what_attar_needs(task: Task) -> None:
 
 @pytest.mark.parametrize("slot", ["teacher", "student"])
 def test_the_networks_fit_the_task(task: Task, slot: str) -> None:
-    probe(build(RECIPE[slot]["network"], RECIPE[slot].get("options", {})), task)
+    check_network(build_network(RECIPE[slot]["network"], RECIPE[slot].get("options", {})), task)
 
 
 def test_the_score_of_answers_that_are_known(task: Task) -> None:

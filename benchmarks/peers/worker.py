@@ -73,17 +73,17 @@ def torch(file: Path, compiled: bool, freezing: bool = False) -> Predict:
     import torch
     import torch._inductor.config
 
-    from attar.engines.runtimes.torch import laid_out, predictor
+    from attar.engines.runtimes.torch import apply_layout, make_predictor
     from attar.models.task import load_task
     from attar.stages.artifacts import Weights
 
     torch.set_num_threads(1)
     torch._inductor.config.freezing = freezing
     given = json.loads(file.read_text())
-    module = laid_out(Weights("", "", Path(given["root"]), given["facts"]).load(), torch.device("cpu"))
+    module = apply_layout(Weights("", "", Path(given["root"]), given["facts"]).load(), torch.device("cpu"))
     if compiled:
         module.compile(dynamic=False)
-    return predictor(module, load_task(given["facts"]["task"]))
+    return make_predictor(module, load_task(given["facts"]["task"]))
 
 
 def attar(file: Path) -> Predict:

@@ -16,23 +16,23 @@ from attar.engines.calibration.histogram import BINS, Floats, Histogram, Range
 LEVELS = 128  # into which the bins are merged
 SMOOTH = 1e-4  # what an empty bin counts as in a divergence
 
-Places = npt.NDArray[np.intp]
+Indices = npt.NDArray[np.intp]
 
 
-def entropy(histogram: Histogram) -> Range:
+def find_entropy_range(histogram: Histogram) -> Range:
     """The least Kullback-Leibler divergence between the bins and what is left of them when they are merged into ``LEVELS``.
 
     Of all ranges that lie symmetric about 0, before the extremes cut them, from ``LEVELS`` bins on.
     """
-    counts, width = about_zero(histogram)
+    counts, width = center_bins(histogram)
     middle = len(counts) // 2
     reach = np.arange(LEVELS // 2, middle + 1)
     start, end = middle - reach, np.minimum(middle + reach + 1, len(counts))
-    least = int(np.argmin(divergences(counts, start, end)))
-    return histogram.cut((int(start[least]) - middle) * width, (int(end[least]) - middle) * width)
+    least = int(np.argmin(compute_divergences(counts, start, end)))
+    return histogram.clip_range((int(start[least]) - middle) * width, (int(end[least]) - middle) * width)
 
 
-def about_zero(histogram: Histogram) -> tuple[Floats, float]:
+def center_bins(histogram: Histogram) -> tuple[Floats, float]:
     """The counts in as many bins below 0 as above, at most ``BINS`` and each level as wide as the others, and the bins' width."""
     filled, width = np.flatnonzero(histogram.counts), histogram.width
     places = filled + histogram.first
@@ -43,7 +43,7 @@ def about_zero(histogram: Histogram) -> tuple[Floats, float]:
     return counts, width
 
 
-def divergences(counts: Floats, start: Places, end: Places) -> Floats:
+def compute_divergences(counts: Floats, start: Indices, end: Indices) -> Floats:
     """KL(P ‖ Q) for each of these windows [n] of the bins.
 
     P is the window, with what lies outside in its first and last bin. Q has ``LEVELS`` parts of equally many bins, in each of
@@ -53,39 +53,39 @@ def divergences(counts: Floats, start: Places, end: Places) -> Floats:
     merged = (end - start) // LEVELS
     bounds = np.column_stack([start[:, None] + merged[:, None] * np.arange(LEVELS + 1), end])  # [n, LEVELS + 2]
     sizes, outermost = np.diff(bounds), (counts[start], counts[end - 1])
-    grown = outermost[0] + running(counts)[start], outermost[1] + running(counts)[-1] - running(counts)[end]
+    grown = outermost[0] + sum_prefixes(counts)[start], outermost[1] + sum_prefixes(counts)[-1] - sum_prefixes(counts)[end]
 
     def parts(value: Callable[[Floats], Floats]) -> Floats:
         """The sum over the bins of P of this value of their count, in each part of each window [n, LEVELS + 1]."""
-        found: Floats = np.diff(running(value(counts))[bounds])
+        found: Floats = np.diff(sum_prefixes(value(counts))[bounds])
         found[:, 0] += value(grown[0]) - value(outermost[0])
         found[np.arange(len(end)), LEVELS - (sizes[:, -1] == 0)] += value(grown[1]) - value(outermost[1])
         return found
 
     p, filled = parts(lambda count: count), parts(lambda count: (count > 0).astype(np.float64))
-    q = spread(np.diff(running(counts)[bounds]), filled)
-    less_p, less_q = taken(filled.sum(1), end - start), taken(((q > 0) * sizes).sum(1), end - start)
+    q = spread_counts(np.diff(sum_prefixes(counts)[bounds]), filled)
+    less_p, less_q = compute_smoothing(filled.sum(1), end - start), compute_smoothing(((q > 0) * sizes).sum(1), end - start)
     log_q = np.log(np.where(q > 0, q - less_q[:, None], SMOOTH))
     smoothed = p - less_p[:, None] * filled + SMOOTH * (sizes - filled)
     # c log c for c a little less than a count, to first order in what was taken, and for the empty bins
-    own = parts(lambda count: count * logarithm(count)) - less_p[:, None] * (parts(logarithm) + filled)
+    own = parts(lambda count: count * log_counts(count)) - less_p[:, None] * (parts(log_counts) + filled)
     own += SMOOTH * np.log(SMOOTH) * (sizes - filled)
     total, kept = counts.sum(), (q * sizes).sum(1)
     found: Floats = (own - smoothed * log_q).sum(1) / total + np.log(np.maximum(kept, 1) / total)
     return np.where(kept > 0, found, np.inf)
 
 
-def running(values: Floats) -> Floats:
+def sum_prefixes(values: Floats) -> Floats:
     """Sums of the first 0, 1, 2, ... values."""
     return np.concatenate([[0.0], np.cumsum(values)])
 
 
-def logarithm(count: Floats) -> Floats:
+def log_counts(count: Floats) -> Floats:
     """0 for an empty bin."""
     return np.log(np.maximum(count, 1))
 
 
-def spread(held: Floats, filled: Floats) -> Floats:
+def spread_counts(held: Floats, filled: Floats) -> Floats:
     """What a bin counts in Q, where the windows hold so much in their parts [n, LEVELS + 1], and P fills so many of the bins."""
     sums = held[:, :LEVELS].copy()
     sums[:, -1] += held[:, LEVELS]
@@ -93,6 +93,6 @@ def spread(held: Floats, filled: Floats) -> Floats:
     return np.column_stack([even, np.zeros(len(even))])
 
 
-def taken(filled: Floats, size: Places) -> Floats:
+def compute_smoothing(filled: Floats, size: Indices) -> Floats:
     """What each filled bin gives, so that each of the empty ones counts as ``SMOOTH``."""
     return SMOOTH * (size - filled) / np.maximum(filled, 1)

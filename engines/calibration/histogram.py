@@ -38,7 +38,7 @@ class Histogram:
         """``counts`` [BINS]: those of the grid that the extremes ``low`` and ``high`` decide; none where nothing was seen."""
         self.low, self.high = low, high
         self.counts = np.zeros(BINS, np.int64) if counts is None else counts
-        self.exponent, self.first = grid(low, high)
+        self.exponent, self.first = choose_grid(low, high)
 
     @property
     def width(self) -> float:
@@ -62,13 +62,13 @@ class Histogram:
             places -= self.first
             self.counts += np.bincount(places, minlength=BINS)
 
-    def cut(self, low: float, high: float) -> Range:
+    def clip_range(self, low: float, high: float) -> Range:
         """This range without what lies beyond the extremes."""
         return max(low, self.low), min(high, self.high)
 
     def make_room(self, low: float, high: float) -> None:
         self.low, self.high = min(self.low, low), max(self.high, high)
-        exponent, first = grid(self.low, self.high)
+        exponent, first = choose_grid(self.low, self.high)
         if (exponent, first) != (self.exponent, self.first):
             filled = np.flatnonzero(self.counts)
             counts = np.zeros(BINS, np.int64)
@@ -76,23 +76,23 @@ class Histogram:
             self.counts, self.exponent, self.first = counts, exponent, first
 
 
-def grid(low: float, high: float) -> tuple[int, int]:
+def choose_grid(low: float, high: float) -> tuple[int, int]:
     """The exponent of the width of the bins that have room for 0 and for all between, and which multiple of it the first edge is.
 
     They are the finest where nothing was seen, which infinite extremes say.
     """
     low, high = (min(low, 0.0), max(high, 0.0)) if low <= high else (0.0, 0.0)
     exponent = max(math.frexp((high - low) / BINS)[1] - 2, FINEST) if low < high else FINEST
-    while place(high, exponent) - place(low, exponent) >= BINS:
+    while find_bin(high, exponent) - find_bin(low, exponent) >= BINS:
         exponent += 1
-    return exponent, place(low, exponent)
+    return exponent, find_bin(low, exponent)
 
 
-def place(value: float, exponent: int) -> int:
+def find_bin(value: float, exponent: int) -> int:
     return math.floor(math.ldexp(value, -exponent))
 
 
-def save(file: Path, histograms: Mapping[str, Histogram], samples: int) -> None:
+def save_histograms(file: Path, histograms: Mapping[str, Histogram], samples: int) -> None:
     """Whole or not at all: ``counts`` [tensors, BINS] and ``extremes`` [tensors, 2], names and ``samples`` in the header."""
     ordered = sorted(histograms)
     tensors = {
@@ -104,7 +104,7 @@ def save(file: Path, histograms: Mapping[str, Histogram], samples: int) -> None:
     partial.replace(file)
 
 
-def load(file: Path) -> tuple[dict[str, Histogram], int]:
+def load_histograms(file: Path) -> tuple[dict[str, Histogram], int]:
     """What was saved: a histogram for each tensor, of so many samples. Raises StageError for a damaged file."""
     try:
         with safe_open(file, framework="numpy") as content:
@@ -112,15 +112,15 @@ def load(file: Path) -> tuple[dict[str, Histogram], int]:
             counts, extremes = content.get_tensor("counts"), content.get_tensor("extremes")
         names, samples = list(state["tensors"]), int(state["samples"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise damaged(file, str(error)) from error
+        raise make_damage_error(file, str(error)) from error
     sound = (counts >= 0).all() and counts.any(-1).all() and np.isfinite(extremes).all() and samples >= 0
     if not sound or counts.shape != (len(names), BINS) or counts.dtype != np.int64 or extremes.shape != (len(names), 2):
-        raise damaged(
+        raise make_damage_error(
             file, f"it names {len(names)} tensors, with {counts.dtype} counts {counts.shape} and extremes {extremes.shape}"
         )
     rows = zip(names, extremes.tolist(), counts, strict=True)
     return {name: Histogram(low, high, row.copy()) for name, (low, high), row in rows}, samples
 
 
-def damaged(file: Path, why: str) -> StageError:
+def make_damage_error(file: Path, why: str) -> StageError:
     return StageError(f"the histograms in {file} are damaged ({why}); delete the file and calibrate again")

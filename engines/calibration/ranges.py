@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from attar.engines.calibration import histogram as stored
-from attar.engines.calibration.entropy import entropy
+from attar.engines.calibration.entropy import find_entropy_range
 from attar.engines.calibration.histogram import Floats, Histogram, Range
 from attar.pipeline.core.errors import StageError, suggest_name
 
@@ -22,26 +22,26 @@ STEPS = 255  # of 8 bits
 TRIED, ROUNDS = 128, 8  # ends that `mse` tries at a time, and how often it tries
 
 
-def of(file: Path, method: str, percent: float) -> dict[str, Range]:
+def compute_ranges(file: Path, method: str, percent: float) -> dict[str, Range]:
     """Of every tensor whose histogram is in ``file``. Raises StageError for a method that there is not."""
     methods: dict[str, Callable[[Histogram], Range]] = {
-        "minmax": minmax,
-        "percentile": partial(percentile, percent=percent),
-        "entropy": entropy,
-        "mse": mse,
+        "minmax": find_minmax_range,
+        "percentile": partial(find_percentile_range, percent=percent),
+        "entropy": find_entropy_range,
+        "mse": find_mse_range,
     }
     if method not in methods:
         raise StageError(f"there is no range method {method!r}; {suggest_name(method, methods)}")
-    histograms, _ = stored.load(file)
+    histograms, _ = stored.load_histograms(file)
     return {name: methods[method](histogram) for name, histogram in histograms.items()}
 
 
-def minmax(histogram: Histogram) -> Range:
+def find_minmax_range(histogram: Histogram) -> Range:
     """All that was seen."""
     return histogram.low, histogram.high
 
 
-def percentile(histogram: Histogram, percent: float = PERCENTILE) -> Range:
+def find_percentile_range(histogram: Histogram, percent: float = PERCENTILE) -> Range:
     """At least ``percent`` of the values; as much of the others is cut off on either side, to a bin.
 
     As ONNX Runtime's ``PercentileCalibrater`` that is not symmetric.
@@ -51,30 +51,30 @@ def percentile(histogram: Histogram, percent: float = PERCENTILE) -> Range:
     seen = np.cumsum(histogram.counts)
     cut = (100 - percent) / 200 * float(seen[-1])
     low, high = np.searchsorted(seen, cut, "right"), np.searchsorted(seen, seen[-1] - cut, "left")
-    return histogram.cut(float(histogram.edges[low]), float(histogram.edges[high + 1]))
+    return histogram.clip_range(float(histogram.edges[low]), float(histogram.edges[high + 1]))
 
 
-def mse(histogram: Histogram) -> Range:
+def find_mse_range(histogram: Histogram) -> Range:
     """The least mean squared error of 8 bits: each end in turn is moved to where the error is least, until neither moves.
 
     Banner et al. 2019, arXiv:1810.05723, minimize the same error, for a distribution that they assume.
     """
-    low, high = minmax(histogram)
+    low, high = find_minmax_range(histogram)
     shares = np.arange(1, TRIED + 1) / TRIED
     for _ in range(ROUNDS):
         before = low, high
         if high > 0:
             ends = np.maximum(shares * histogram.high, low)
-            high = float(ends[np.argmin(errors(histogram, low, ends))])
+            high = float(ends[np.argmin(compute_errors(histogram, low, ends))])
         if low < 0:
             ends = np.minimum(shares * histogram.low, high)
-            low = float(ends[np.argmin(errors(histogram, ends, high))])
+            low = float(ends[np.argmin(compute_errors(histogram, ends, high))])
         if before == (low, high):
             break
     return low, high
 
 
-def errors(histogram: Histogram, low: Floats | float, high: Floats | float) -> Floats:
+def compute_errors(histogram: Histogram, low: Floats | float, high: Floats | float) -> Floats:
     """Mean squared error of 8 bits for each of these ranges [n], extended to 0; every value counts as the middle of its bin."""
     filled = np.flatnonzero(histogram.counts)
     values = (histogram.first + filled + 0.5) * histogram.width  # [bins]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 COPY = ".copy"
 
 
-def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
+def clear_metadata(model: onnx.ModelProto) -> onnx.ModelProto:
     """Drop what only its writer understands: source paths and line numbers, doc strings, inner shapes with other axis names.
 
     So the bytes depend on the graph alone, not on where the network's file lies or how its lines are numbered.
@@ -28,7 +28,7 @@ def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def parameters(model: onnx.ModelProto) -> int:
+def count_parameters(model: onnx.ModelProto) -> int:
     """The number of floating-point weights: elements of the initializers that are tensors (shapes and scalars are not)."""
     return sum(product(tensor.dims) for tensor in model.graph.initializer if tensor.dims and is_float(tensor.data_type))
 
@@ -53,7 +53,7 @@ def count_nodes(files: Iterable[Path]) -> dict[str, int]:
     return dict(sorted(Counter(node.op_type for file in files for node in onnx.load(file).graph.node).items()))
 
 
-def first_node(file: Path, operator: str) -> str | None:
+def find_node(file: Path, operator: str) -> str | None:
     """The name of the first node of an operator, ``Conv`` or ``my.ops:Strange``."""
     import onnx
 
@@ -62,7 +62,7 @@ def first_node(file: Path, operator: str) -> str | None:
     return next(of, None)
 
 
-def in_training(file: Path) -> list[str]:
+def list_training_nodes(file: Path) -> list[str]:
     """The nodes that behave as in training: a runtime may leave them out of what it runs, and another may not.
 
     Dropout whose input ``training_mode`` is true, BatchNormalization whose attribute of that name is 1 (ONNX opset 14).
@@ -70,42 +70,42 @@ def in_training(file: Path) -> list[str]:
     import onnx
 
     graph = onnx.load(file, load_external_data=False).graph
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    constants |= {node.output[0]: attribute(node, "value", None) for node in graph.node if node.op_type == "Constant"}
+    values = {tensor.name: tensor for tensor in graph.initializer}
+    values |= {node.output[0]: get_attribute(node, "value", None) for node in graph.node if node.op_type == "Constant"}
     found = []
     for node in graph.node:
-        mode = constants.get(node.input[2]) if node.op_type == "Dropout" and len(node.input) > 2 else None
+        mode = values.get(node.input[2]) if node.op_type == "Dropout" and len(node.input) > 2 else None
         dropping = mode is not None and bool(onnx.numpy_helper.to_array(mode))
-        if dropping or (node.op_type == "BatchNormalization" and attribute(node, "training_mode", 0)):
+        if dropping or (node.op_type == "BatchNormalization" and get_attribute(node, "training_mode", 0)):
             found.append(f"{node.op_type} {node.name}".strip())
     return found
 
 
-def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+def get_attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     import onnx
 
     return next((onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
 
 
-def revealed(file: Path) -> bytes:
+def reveal_tensors(file: Path) -> bytes:
     """The graph, serialized, with every tensor that a node gives among its outputs, but no sequence, map or optional."""
     import onnx
 
-    return with_results(onnx.load(file))
+    return expose_results(onnx.load(file))
 
 
-def with_results(model: onnx.ModelProto) -> bytes:
+def expose_results(model: onnx.ModelProto) -> bytes:
     """As ``revealed``; the model given is changed."""
     import onnx
 
-    known = {output.name for output in model.graph.output} | no_tensors(model)
+    known = {output.name for output in model.graph.output} | find_non_tensors(model)
     results = (name for node in model.graph.node for name in node.output if name and name not in known)
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in results)  # the runtime infers their types
     made: bytes = model.SerializeToString()
     return made
 
 
-def no_tensors(model: onnx.ModelProto) -> set[str]:
+def find_non_tensors(model: onnx.ModelProto) -> set[str]:
     """What is known to be a sequence, a map or an optional."""
     import onnx
 
@@ -113,17 +113,17 @@ def no_tensors(model: onnx.ModelProto) -> set[str]:
     return {value.name for value in inferred if value.type.WhichOneof("value") not in (None, "tensor_type")}
 
 
-def constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+def index_constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     """Initializers and the results of Constant nodes, by name."""
     found = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
-        value = attribute(node, "value", None) if node.op_type == "Constant" else None
+        value = get_attribute(node, "value", None) if node.op_type == "Constant" else None
         if value is not None:
             found[node.output[0]] = value
     return found
 
 
-def ranks(model: onnx.ModelProto) -> dict[str, int]:
+def infer_ranks(model: onnx.ModelProto) -> dict[str, int]:
     """The number of axes of every tensor for which it can be inferred."""
     import onnx
 
@@ -154,7 +154,7 @@ def inline_constants(model: onnx.ModelProto) -> None:
     """
     answers = {output.name for output in model.graph.output}
     for node in list(model.graph.node):
-        value = attribute(node, "value", None) if node.op_type == "Constant" else None
+        value = get_attribute(node, "value", None) if node.op_type == "Constant" else None
         if value is not None and node.output[0] not in answers:
             model.graph.initializer.add().CopyFrom(value)
             model.graph.initializer[-1].name = node.output[0]
@@ -175,41 +175,41 @@ def scaled(model: onnx.ModelProto, name: str, factor: float) -> str:
     """The initializer times a number: itself, or a copy where it is read more than once."""
     import onnx
 
-    made = copied(model, name) if reads(model)[name] > 1 else name
+    made = copy_initializer(model, name) if count_reads(model)[name] > 1 else name
     tensor = next(each for each in model.graph.initializer if each.name == made)
     array = onnx.numpy_helper.to_array(tensor)
     tensor.CopyFrom(onnx.numpy_helper.from_array(array * array.dtype.type(factor), made))
     return made
 
 
-def copied(model: onnx.ModelProto, name: str) -> str:
+def copy_initializer(model: onnx.ModelProto, name: str) -> str:
     """A copy of an initializer, by the name that it gets."""
-    taken = reads(model).keys() | {tensor.name for tensor in model.graph.initializer}
+    taken = count_reads(model).keys() | {tensor.name for tensor in model.graph.initializer}
     made = model.graph.initializer.add()
     made.CopyFrom(next(tensor for tensor in model.graph.initializer if tensor.name == name))
     made.name = next(new for number in count(1) if (new := f"{name}{COPY}{number}") not in taken)
     return str(made.name)
 
 
-def original(name: str, known: Container[str]) -> str:
+def find_original(name: str, known: Container[str]) -> str:
     """The tensor of which this one is a copy; itself where it is known."""
     return name if name in known else name.rpartition(COPY)[0]
 
 
-def reads(model: onnx.ModelProto) -> Counter[str]:
+def count_reads(model: onnx.ModelProto) -> Counter[str]:
     """How often each tensor is read, an answer of the graph once more; what nothing reads but a node makes counts 0."""
     found = Counter(output.name for output in model.graph.output)
     for node in model.graph.node:
-        found.update((*node.input, *read_inside(node)))
+        found.update((*node.input, *list_subgraph_reads(node)))
         found.update(dict.fromkeys(node.output, 0))
     return found
 
 
-def prepared(source: Path) -> onnx.ModelProto:
+def prepare_graph(source: Path) -> onnx.ModelProto:
     """The float graph, every node with a name, every weight an initializer, no bias with a factor beside it."""
     import onnx
 
-    model = tidy(onnx.load(source))
+    model = clear_metadata(onnx.load(source))
     name_nodes(model)
     inline_constants(model)
     inline_identities(model)
@@ -223,36 +223,36 @@ def name_nodes(model: onnx.ModelProto) -> None:
         node.name = node.name or f"{node.op_type}_{number}"
 
 
-def unused(model: onnx.ModelProto, ending: str) -> str:
+def make_unused_suffix(model: onnx.ModelProto, ending: str) -> str:
     """The ending, with underscores before it until no tensor has it: what is called NAME + ENDING is new."""
     graph = model.graph
-    names = {name for node in graph.node for name in (*node.input, *node.output, *read_inside(node))}
+    names = {name for node in graph.node for name in (*node.input, *node.output, *list_subgraph_reads(node))}
     names |= {each.name for each in (*graph.input, *graph.initializer)}
     while any(name.endswith(ending) for name in names):
         ending = f"_{ending}"
     return ending
 
 
-def element_types(model: onnx.ModelProto) -> dict[str, int]:
+def infer_element_types(model: onnx.ModelProto) -> dict[str, int]:
     """Of every tensor for which it is known or can be inferred, as ``onnx.TensorProto`` counts them."""
     import onnx
 
     graph = onnx.shape_inference.infer_shapes(model).graph
     found = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input, *graph.output)}
-    return found | {name: tensor.data_type for name, tensor in constants(model).items()}
+    return found | {name: tensor.data_type for name, tensor in index_constants(model).items()}
 
 
-def read_inside(node: onnx.NodeProto) -> list[str]:
+def list_subgraph_reads(node: onnx.NodeProto) -> list[str]:
     """What the graphs inside a node, such as the branches of an If, read; names of their own among them."""
     inner = [graph for each in node.attribute for graph in (each.g, *each.graphs) if graph.node or graph.output]
-    nodes = [(*each.input, *read_inside(each)) for graph in inner for each in graph.node]
+    nodes = [(*each.input, *list_subgraph_reads(each)) for graph in inner for each in graph.node]
     return [*(name for names in nodes for name in names), *(output.name for graph in inner for output in graph.output)]
 
 
-def in_order(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+def sort_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """Copies of the nodes, each after those whose results it reads; the quantizer adds its pairs at the end."""
     nodes = list(model.graph.node)
     makers = {name: number for number, node in enumerate(nodes) for name in node.output if name}
-    reads = [{makers[name] for name in (*node.input, *read_inside(node)) if name in makers} for node in nodes]
-    order = TopologicalSorter(dict(enumerate(reads))).static_order()
+    sources = [{makers[name] for name in (*node.input, *list_subgraph_reads(node)) if name in makers} for node in nodes]
+    order = TopologicalSorter(dict(enumerate(sources))).static_order()
     return [type(nodes[0]).FromString(nodes[number].SerializeToString()) for number in order]

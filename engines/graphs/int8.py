@@ -8,12 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attar.engines.graphs.graphs import constants, prepared, tidy
-from attar.engines.graphs.half import halve, too_wide
+from attar.engines.graphs.graphs import clear_metadata, index_constants, prepare_graph
+from attar.engines.graphs.half import convert_to_fp16, find_overflowing_nodes
 from attar.engines.graphs.placement import LEVELS, MULTIPLYING, UNSIGNED, Placement
-from attar.engines.graphs.pooling import pool_globally
-from attar.engines.graphs.selection import better_in_float, chosen, data, integer_nodes, named, unknown_refused
-from attar.engines.graphs.weights import separate
+from attar.engines.graphs.pooling import replace_global_means
+from attar.engines.graphs.selection import (
+    check_node_names,
+    find_float_nodes,
+    find_non_float32_nodes,
+    format_reasons,
+    list_quantized_tensors,
+    select_int8_op_types,
+)
+from attar.engines.graphs.weights import separate_weights
 from attar.pipeline.core.errors import StageError, UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -24,7 +31,7 @@ EXCLUDED = "excluded by the recipe"
 
 
 @dataclass(frozen=True)
-class Form:
+class QuantizationSpec:
     """One of the ways to write a graph in int8."""
 
     placement: Placement = UNSIGNED
@@ -46,7 +53,7 @@ class Form:
 
 
 @dataclass(frozen=True)
-class Quantized:
+class QuantizedGraph:
     """A Q-DQ graph, the nodes that are in int8, and the multiplying ones that are not, with the reason."""
 
     model: onnx.ModelProto
@@ -54,7 +61,7 @@ class Quantized:
     outside: dict[str, str]
 
 
-def quantize(source: Path, target: Path, ranges: Ranges, form: Form) -> dict[str, Any]:
+def write_int8_graph(source: Path, target: Path, ranges: Ranges, form: QuantizationSpec) -> dict[str, Any]:
     """Write the Q-DQ graph. Returns how many of each operator are int8, and which multiplying ones stay float, and why.
 
     Raises UnsupportedModelError if nothing can be quantized, StageError for an excluded node that
@@ -62,11 +69,11 @@ def quantize(source: Path, target: Path, ranges: Ranges, form: Form) -> dict[str
     """
     import onnx
 
-    made = quantized(source, ranges, form)
-    require_work(made)
-    wide = {name: why for name, why in too_wide(prepared(source), ranges).items() if name in form.half}
-    halved = halve(made.model, form.half - wide.keys())
-    onnx.save(tidy(made.model), target)
+    made = quantize_graph(source, ranges, form)
+    check_int8_nodes(made)
+    wide = {name: why for name, why in find_overflowing_nodes(prepare_graph(source), ranges).items() if name in form.half}
+    halved = convert_to_fp16(made.model, form.half - wide.keys())
+    onnx.save(clear_metadata(made.model), target)
     half = {name: why for name, why in made.outside.items() if name in halved}
     floats = {name: why for name, why in made.outside.items() if name not in half}
     floats |= {name: f"{floats[name]}; half precision cannot hold it: {why}" for name, why in wide.items()}
@@ -81,25 +88,25 @@ def quantize(source: Path, target: Path, ranges: Ranges, form: Form) -> dict[str
     }
 
 
-def quantized(source: Path, ranges: Ranges, form: Form) -> Quantized:
+def quantize_graph(source: Path, ranges: Ranges, form: QuantizationSpec) -> QuantizedGraph:
     """As ``quantize``, in memory; also where nothing that multiplies is left."""
-    model, known = prepared(source), dict(ranges)
+    model, known = prepare_graph(source), dict(ranges)
     if form.placement.carrying:
-        pool_globally(model, known)
-    unknown_refused(model, form.exclude)
-    operators, integers = chosen(model, form.placement), integer_nodes(model)
-    kept = {**better_in_float(model), **form.exclude}
+        replace_global_means(model, known)
+    check_node_names(model, form.exclude)
+    operators, integers = select_int8_op_types(model, form.placement), find_non_float32_nodes(model)
+    kept = {**find_float_nodes(model), **form.exclude}
     out = kept.keys() | integers
     inside = [node for node in model.graph.node if node.op_type in operators and node.name not in out]
     worth = [n.name for n in model.graph.node if n.op_type in MULTIPLYING or (n.op_type in operators and n.name in form.exclude)]
     outside = {name: kept[name] for name in worth if name in kept}
-    require_ranges(inside, model, known, form.placement)
-    told = separate(model, {node.name for node in inside}, form.per_channel)
-    return Quantized(with_pairs(model, known, form, sorted(out), sorted(operators), told), inside, outside)
+    check_ranges(inside, model, known, form.placement)
+    told = separate_weights(model, {node.name for node in inside}, form.per_channel)
+    return QuantizedGraph(insert_qdq_pairs(model, known, form, sorted(out), sorted(operators), told), inside, outside)
 
 
-def with_pairs(
-    model: onnx.ModelProto, ranges: Ranges, form: Form, kept: list[str], operators: list[str], told: Mapping[str, Any]
+def insert_qdq_pairs(
+    model: onnx.ModelProto, ranges: Ranges, form: QuantizationSpec, kept: list[str], operators: list[str], told: Mapping[str, Any]
 ) -> onnx.ModelProto:
     """ONNX Runtime's own placement of Q-DQ pairs, fed with our ranges, and ``told`` what is different about some initializers."""
     import numpy as np
@@ -118,18 +125,18 @@ def with_pairs(
     return made
 
 
-def require_work(made: Quantized) -> None:
+def check_int8_nodes(made: QuantizedGraph) -> None:
     if not any(node.op_type in MULTIPLYING for node in made.inside):
         present = {node.op_type for node in made.model.graph.node} - {"QuantizeLinear", "DequantizeLinear"}
         raise UnsupportedModelError(
             f"nothing can be quantized: no {', '.join(sorted(MULTIPLYING))} is left but those excluded, a narrow stem and "
-            f"the last layer{named(made.outside)}; the graph has {', '.join(sorted(present))}. Use precision = 'fp32'"
+            f"the last layer{format_reasons(made.outside)}; the graph has {', '.join(sorted(present))}. Use precision = 'fp32'"
         )
 
 
-def require_ranges(inside: Collection[onnx.NodeProto], model: onnx.ModelProto, ranges: Ranges, placement: Placement) -> None:
-    weights = constants(model)
+def check_ranges(inside: Collection[onnx.NodeProto], model: onnx.ModelProto, ranges: Ranges, placement: Placement) -> None:
+    weights = index_constants(model)
     for node in inside:
-        for name in data(node, results=placement.results or node.op_type not in MULTIPLYING):
+        for name in list_quantized_tensors(node, results=placement.results or node.op_type not in MULTIPLYING):
             if name not in weights and name not in ranges:
                 raise StageError(f"calibration has no range for tensor {name!r} of {node.name}; was it made from another graph?")

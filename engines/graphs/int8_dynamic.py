@@ -13,9 +13,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attar.engines.graphs.graphs import constants, prepared, tidy
+from attar.engines.graphs.graphs import clear_metadata, index_constants, prepare_graph
 from attar.engines.graphs.int8 import EXCLUDED
-from attar.engines.graphs.selection import better_in_float, named, unknown_refused
+from attar.engines.graphs.selection import check_node_names, find_float_nodes, format_reasons
 from attar.pipeline.core.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ PREPARED = {"onnx.quant.pre_process": "onnxruntime.quant"}
 """What its own preparation writes into a graph: without it each call advises to run that, which fails on transformers."""
 
 
-def quantize(source: Path, target: Path, per_channel: bool, exclude: Collection[str], weight_bits: int = 8) -> dict[str, Any]:
+def write_dynamic_int8_graph(
+    source: Path, target: Path, per_channel: bool, exclude: Collection[str], weight_bits: int = 8
+) -> dict[str, Any]:
     """Write the graph. Returns how many of each operator are int8 and which products stay float, and why.
 
     Weights have 8 bits or 7: see ``placement.LEVELS``.
@@ -35,16 +37,16 @@ def quantize(source: Path, target: Path, per_channel: bool, exclude: Collection[
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    model = prepared(source)
-    unknown_refused(model, exclude)
-    kept = better_in_float(model) | dict.fromkeys(exclude, EXCLUDED)
+    model = prepare_graph(source)
+    check_node_names(model, exclude)
+    kept = find_float_nodes(model) | dict.fromkeys(exclude, EXCLUDED)
     products = [node for node in model.graph.node if node.op_type in MULTIPLYING]
-    inside = [node for node in products if weighted(node, model) and node.name not in kept]
+    inside = [node for node in products if has_weight(node, model) and node.name not in kept]
     if not inside:
         present = ", ".join(sorted({node.op_type for node in model.graph.node}))
         raise UnsupportedModelError(
             f"nothing can be quantized: no {' or '.join(sorted(MULTIPLYING))} by a weight is left but those excluded and "
-            f"the last layer{named(kept)}; the graph has {present}. Use precision = 'int8' for convolutions, or 'fp32'"
+            f"the last layer{format_reasons(kept)}; the graph has {present}. Use precision = 'int8' for convolutions, or 'fp32'"
         )
     floats = [node.name for node in products if node not in inside]
     reasons = {name: kept.get(name, "a product of two activations") for name in floats}
@@ -53,11 +55,11 @@ def quantize(source: Path, target: Path, per_channel: bool, exclude: Collection[
     quantize_dynamic(
         model, target, sorted(MULTIPLYING), per_channel, weight_bits < 8, QuantType.QInt8, nodes_to_exclude=floats + as_products
     )
-    onnx.save(tidy(onnx.load(target)), target)
+    onnx.save(clear_metadata(onnx.load(target)), target)
     counts = Counter(node.op_type for node in inside)
     return {"weight_bits": weight_bits, "quantized": dict(sorted(counts.items())), "float": reasons}
 
 
-def weighted(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
+def has_weight(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
     """Whether it multiplies by a weight; of two activations neither can be stored."""
-    return node.input[1] in constants(model)
+    return node.input[1] in index_constants(model)

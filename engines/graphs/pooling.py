@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attar.engines.graphs.graphs import attribute, constants, ranks
+from attar.engines.graphs.graphs import get_attribute, index_constants, infer_ranks
 
 if TYPE_CHECKING:
     import onnx
 
 
-def pool_globally(model: onnx.ModelProto, ranges: dict[str, tuple[float, float]]) -> None:
+def replace_global_means(model: onnx.ModelProto, ranges: dict[str, tuple[float, float]]) -> None:
     """Rewrite in place every ReduceMean over axes 2 and 3 of (N, C, H, W); a new tensor gets the range of the one it replaces.
 
     The dynamo exporter writes ``AdaptiveAvgPool2d(1)`` and ``x.mean((2, 3))`` as ReduceMean.
     """
-    known, rank = constants(model), ranks(model)
+    known, rank = index_constants(model), infer_ranks(model)
     nodes = []
     for node in model.graph.node:
-        if node.op_type == "ReduceMean" and rank.get(node.input[0]) == 4 and axes(node, known) == {2, 3}:
-            nodes += pooled(node, ranges)
+        if node.op_type == "ReduceMean" and rank.get(node.input[0]) == 4 and list_reduced_axes(node, known) == {2, 3}:
+            nodes += make_pooling_nodes(node, ranges)
         else:
             nodes.append(node)
     model.graph.ClearField("node")
     model.graph.node.extend(nodes)
 
 
-def axes(node: onnx.NodeProto, known: dict[str, onnx.TensorProto]) -> set[int]:
+def list_reduced_axes(node: onnx.NodeProto, known: dict[str, onnx.TensorProto]) -> set[int]:
     """Of a tensor with four axes; empty where they are computed, or all that are left out."""
     import onnx
 
@@ -35,11 +35,11 @@ def axes(node: onnx.NodeProto, known: dict[str, onnx.TensorProto]) -> set[int]:
     return {int(axis) % 4 for axis in onnx.numpy_helper.to_array(known[node.input[1]])}
 
 
-def pooled(node: onnx.NodeProto, ranges: dict[str, tuple[float, float]]) -> list[onnx.NodeProto]:
+def make_pooling_nodes(node: onnx.NodeProto, ranges: dict[str, tuple[float, float]]) -> list[onnx.NodeProto]:
     import onnx
 
     make, (result,) = onnx.helper.make_node, node.output
-    if attribute(node, "keepdims", 1):
+    if get_attribute(node, "keepdims", 1):
         return [make("GlobalAveragePool", [node.input[0]], [result], name=node.name)]
     inner = f"{result}_pooled"  # (N, C, 1, 1)
     if result in ranges:

@@ -23,7 +23,7 @@ DEATH = 1  # PR_SET_PDEATHSIG: the signal that a process gets when its parent di
 TAIL = 3  # lines of what a child said last
 
 
-def ask(function: Callable[[Any], Any], request: Mapping[str, Any], doing: str, seconds: float) -> Any:
+def call_in_child(function: Callable[[Any], Any], request: Mapping[str, Any], doing: str, seconds: float) -> Any:
     """What a module's function answers to the request in a process of its own; both are JSON.
 
     ``doing`` is what it is there for, as in "building model.engine". An AttarError of the child is raised here as what it is.
@@ -38,17 +38,17 @@ def ask(function: Callable[[Any], Any], request: Mapping[str, Any], doing: str, 
             command, input=given, env=environment, capture_output=True, text=True, errors="replace", timeout=seconds, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise StageError(f"{doing} took longer than {seconds:g} s and was stopped{tail(error.stderr)}") from error
+        raise StageError(f"{doing} took longer than {seconds:g} s and was stopped{format_last_lines(error.stderr)}") from error
     if done.returncode != 0:
-        raise StageError(f"{doing} {ended(done.returncode)}{tail(done.stderr)}")
+        raise StageError(f"{doing} {describe_exit(done.returncode)}{format_last_lines(done.stderr)}")
     try:
         said = json.loads(done.stdout)
     except ValueError as error:  # a library ended the process as if all were well
-        raise StageError(f"{doing} ended without an answer{tail(done.stderr)}") from error
-    return answer(said)
+        raise StageError(f"{doing} ended without an answer{format_last_lines(done.stderr)}") from error
+    return unpack_response(said)
 
 
-def answer(said: Mapping[str, Any]) -> Any:
+def unpack_response(said: Mapping[str, Any]) -> Any:
     """Raises the child's error."""
     if "error" in said:
         kind, message = said["error"]
@@ -56,20 +56,20 @@ def answer(said: Mapping[str, Any]) -> Any:
     return said["answer"]
 
 
-def ended(code: int) -> str:
+def describe_exit(code: int) -> str:
     """How a process ended, by its return code: negative for a signal."""
     if code < 0:
         return f"crashed the process that did it ({signal.Signals(-code).name})"
     return f"failed (exit code {code})"
 
 
-def tail(said: str | bytes | None) -> str:
+def format_last_lines(said: str | bytes | None) -> str:
     text = said.decode(errors="replace") if isinstance(said, bytes) else said or ""
     lines = [line.strip() for line in text.splitlines() if line.strip()][-TAIL:]
     return f"; the last it said: {' | '.join(lines)}" if lines else ""
 
 
-def main() -> None:
+def run_child() -> None:
     """The child's side. An error that is not attar's is left to Python: its trace is the last that the child says."""
     ctypes.CDLL(None).prctl(DEATH, signal.SIGKILL)  # nobody would read what it says
     out = os.fdopen(os.dup(1), "w")
@@ -85,4 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_child()

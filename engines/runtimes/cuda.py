@@ -22,44 +22,44 @@ NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the default stream
 SECONDS = 60  # to find the devices
 
 
-def absent() -> str | None:
+def explain_missing_gpu() -> str | None:
     """Why no GPU can be used here; None where one can. A driver that finds no device refuses to start, as a broken one does."""
-    if not driver():
+    if not has_driver():
         return f"no NVIDIA driver here ({LIBRARY} cannot be loaded)"
     try:
-        return None if devices() else "no NVIDIA GPU here"
+        return None if list_devices() else "no NVIDIA GPU here"
     except StageError as error:
         return str(error)
 
 
-def driver() -> bool:
+def has_driver() -> bool:
     try:
-        library()
+        load_library()
     except OSError:
         return False
     return True
 
 
-def library() -> ctypes.CDLL:
+def load_library() -> ctypes.CDLL:
     return ctypes.CDLL(LIBRARY)
 
 
 @cache
-def devices() -> list[Mapping[str, Any]]:
+def list_devices() -> list[Mapping[str, Any]]:
     """``name``, ``compute`` (capability, as in "8.9") and ``cuda`` (the latest version that the driver knows) of every GPU."""
-    if not driver():
+    if not has_driver():
         return []
-    found: list[Mapping[str, Any]] = child.ask(described, {}, "looking for NVIDIA GPUs", SECONDS)
+    found: list[Mapping[str, Any]] = child.call_in_child(describe_devices, {}, "looking for NVIDIA GPUs", SECONDS)
     return found
 
 
-def described(request: Mapping[str, Any]) -> list[dict[str, Any]]:
+def describe_devices(request: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The child's side of ``devices``."""
-    api = Driver(library())
-    return [api.describe(number) for number in range(api.count())]
+    api = CudaDriver(load_library())
+    return [api.describe_device(number) for number in range(api.count_devices())]
 
 
-class Driver:
+class CudaDriver:
     """The functions of the driver's library that are needed. Raises StageError with what the driver says of a failure."""
 
     def __init__(self, library: Any) -> None:
@@ -72,20 +72,20 @@ class Driver:
             self.library.cuGetErrorString(c_int(code), byref(said))
             raise StageError(f"the NVIDIA driver refuses {name}: {(said.value or b'unknown error').decode()} (CUresult {code})")
 
-    def number(self, name: str, *arguments: Any) -> int:
+    def read_int(self, name: str, *arguments: Any) -> int:
         """Of a function that writes an int to its first argument."""
         found = c_int()
         self.call(name, byref(found), *arguments)
         return found.value
 
-    def count(self) -> int:
-        return self.number("cuDeviceGetCount")
+    def count_devices(self) -> int:
+        return self.read_int("cuDeviceGetCount")
 
-    def describe(self, number: int) -> dict[str, Any]:
-        device, name = self.number("cuDeviceGet", c_int(number)), ctypes.create_string_buffer(256)
+    def describe_device(self, number: int) -> dict[str, Any]:
+        device, name = self.read_int("cuDeviceGet", c_int(number)), ctypes.create_string_buffer(256)
         self.call("cuDeviceGetName", name, c_int(len(name)), c_int(device))
-        major, minor = (self.number("cuDeviceGetAttribute", c_int(which), c_int(device)) for which in (MAJOR, MINOR))
-        version = self.number("cuDriverGetVersion")  # 1000 major + 10 minor
+        major, minor = (self.read_int("cuDeviceGetAttribute", c_int(which), c_int(device)) for which in (MAJOR, MINOR))
+        version = self.read_int("cuDriverGetVersion")  # 1000 major + 10 minor
         return {
             "name": name.value.decode(),
             "compute": f"{major}.{minor}",
@@ -93,21 +93,21 @@ class Driver:
         }
 
 
-class Memory:
+class GpuMemory:
     """Memory on one GPU and a stream that copies and computes in order. Use it from any thread, one at a time."""
 
-    def __init__(self, driver: Driver, context: c_void_p) -> None:
+    def __init__(self, driver: CudaDriver, context: c_void_p) -> None:
         self.driver, self.context = driver, context
         self.held: dict[str, tuple[int, int]] = {}
         created = c_void_p()
         driver.call("cuStreamCreate", byref(created), c_uint(NON_BLOCKING))
         self.stream = created.value or 0
 
-    def enter(self) -> None:
+    def make_current(self) -> None:
         """Make the GPU that of the calling thread."""
         self.driver.call("cuCtxSetCurrent", self.context)
 
-    def room(self, name: str, size: int) -> int:
+    def reserve(self, name: str, size: int) -> int:
         """The address of at least ``size`` bytes for a tensor of this name: what the last call had, where that is enough."""
         address, held = self.held.get(name, (0, 0))
         if held < max(size, 1):
@@ -118,12 +118,12 @@ class Memory:
             self.held[name] = (address, max(size, 1))
         return address
 
-    def write(self, address: int, array: Array) -> None:
+    def copy_to_gpu(self, address: int, array: Array) -> None:
         """From a C-contiguous array, which must live until ``wait``."""
         source, size = c_void_p(array.ctypes.data), c_size_t(array.nbytes)
         self.driver.call("cuMemcpyHtoDAsync_v2", c_uint64(address), source, size, c_void_p(self.stream))
 
-    def read(self, array: Array, address: int) -> None:
+    def copy_from_gpu(self, array: Array, address: int) -> None:
         """Into a C-contiguous array, which is complete after ``wait``."""
         target, size = c_void_p(array.ctypes.data), c_size_t(array.nbytes)
         self.driver.call("cuMemcpyDtoHAsync_v2", target, c_uint64(address), size, c_void_p(self.stream))
@@ -136,16 +136,16 @@ class Memory:
             self.driver.call("cuMemFree_v2", c_uint64(self.held.pop(name)[0]))
 
     def close(self) -> None:
-        self.enter()
+        self.make_current()
         for name in list(self.held):
             self.free(name)
         self.driver.call("cuStreamDestroy_v2", c_void_p(self.stream))
 
 
 @contextmanager
-def opened(driver: Driver) -> Iterator[c_void_p]:
+def open_context(driver: CudaDriver) -> Iterator[c_void_p]:
     """The context of the first GPU that the vendor's libraries share (the primary one), current in this thread."""
-    device, context = driver.number("cuDeviceGet", c_int(0)), c_void_p()
+    device, context = driver.read_int("cuDeviceGet", c_int(0)), c_void_p()
     driver.call("cuDevicePrimaryCtxRetain", byref(context), c_int(device))
     try:
         driver.call("cuCtxSetCurrent", context)

@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attar.engines.cpu import machine, powers
-from attar.engines.runtimes.runtime import Asked, Environment, Refused, Runtime, missing
+from attar.engines.cpu import describe_machine, list_core_counts
+from attar.engines.runtimes.runtime import BuildSpec, EngineEnvironment, RefusedNode, Runtime, make_missing_error
 from attar.models.task import Predict, Predictor, Task
 from attar.models.tensors import Array, Arrays, TensorSpec, find_input_mismatch, has_foreign_byte_order
 from attar.pipeline.core.errors import MissingDependencyError, StageError, suggest_name
@@ -42,46 +42,46 @@ class OnnxRuntime(Runtime):
     knows = frozenset({"provider", "threads"})
     provider = CPU
 
-    def native_content(self, asked: Asked) -> str | None:
+    def native_content(self, asked: BuildSpec) -> str | None:
         """A graph is data. But a provider that compiles takes what a node ``EPContext`` holds for its own engine."""
         provider = asked.provider or CPU
         return None if provider in DATA_ALONE else f"a graph for {provider} may hold what that compiled"
 
-    def environment(self) -> Environment:
-        return Environment(version(), machine())
+    def describe_environment(self) -> EngineEnvironment:
+        return EngineEnvironment(get_version(), describe_machine())
 
-    def supports(self, source: Path, task: Task, asked: Asked) -> Sequence[Refused]:
+    def find_refused_nodes(self, source: Path, task: Task, asked: BuildSpec) -> Sequence[RefusedNode]:
         provider = asked.provider or CPU
         try:
-            made = started(source, options(1, provider, optimize=True), provider)
+            made = start_session(source, make_session_options(1, provider, optimize=True), provider)
         except StageError as error:
             if unknown := UNKNOWN.search(str(error)):
-                return [Refused(None, unknown[1], "ONNX Runtime does not have it")]
+                return [RefusedNode(None, unknown[1], "ONNX Runtime does not have it")]
             raise
-        return [Refused(node, operator, f"it runs on {where}") for where, node, operator in elsewhere(made, provider)]
+        return [RefusedNode(node, operator, f"it runs on {where}") for where, node, operator in list_stray_nodes(made, provider)]
 
-    def build(self, source: Path, target: Path, task: Task, asked: Asked) -> None:
+    def build(self, source: Path, target: Path, task: Task, asked: BuildSpec) -> None:
         provider = asked.provider or CPU
         if provider in COMPILES:
             shutil.copyfile(source, target)
         else:
-            write_optimized(read(source) if provider == CPU else source, target, provider)
+            write_optimized(read_graph(source) if provider == CPU else source, target, provider)
 
-    def unbuildable(self, asked: Asked) -> str | None:
+    def explain_unbuildable(self, asked: BuildSpec) -> str | None:
         return "no NVIDIA GPU" if asked.provider in NVIDIA and not gpus() else None
 
-    def check_available(self, asked: Asked) -> None:
+    def check_available(self, asked: BuildSpec) -> None:
         check_provider(asked.provider or CPU)
 
-    def opened(self, files: Mapping[str, Path], asked: Asked) -> AbstractContextManager[Predictor]:
-        return opened(files, asked.threads, asked.provider or CPU, optimize=False)
+    def open(self, files: Mapping[str, Path], asked: BuildSpec) -> AbstractContextManager[Predictor]:
+        return open_session(files, asked.threads, asked.provider or CPU, optimize=False)
 
-    def counts(self) -> Sequence[int]:
-        return powers(cores())
+    def list_thread_counts(self) -> Sequence[int]:
+        return list_core_counts(cores())
 
 
 @contextmanager
-def opened(
+def open_session(
     files: Mapping[str, Path | bytes], threads: int | None, provider: str = CPU, *, optimize: bool = True, integers: bool = True
 ) -> Iterator[Predictor]:
     """Sessions of named graphs, files or serialized models; ``optimize=False`` runs them as they are written, and
@@ -91,20 +91,23 @@ def opened(
     cannot be loaded or the provider is not there, and, when called, for inputs that the graph does not take.
     """
     yield Predictor(
-        {name: predictor(session(file, options(threads, provider, optimize, integers), provider)) for name, file in files.items()}
+        {
+            name: make_predictor(create_session(file, make_session_options(threads, provider, optimize, integers), provider))
+            for name, file in files.items()
+        }
     )
 
 
-def session(file: Path | bytes, options: onnxruntime.SessionOptions, provider: str) -> onnxruntime.InferenceSession:
+def create_session(file: Path | bytes, options: onnxruntime.SessionOptions, provider: str) -> onnxruntime.InferenceSession:
     """A session that runs every node on ``provider``, or StageError."""
-    made = started(file, options, provider)
-    if strays := elsewhere(made, provider):
+    made = start_session(file, options, provider)
+    if strays := list_stray_nodes(made, provider):
         told = ", ".join(f"{operator} {node!r} on {where}" for where, node, operator in strays[:NAMED])
         raise StageError(f"{provider} was asked for, but ONNX Runtime runs {told}; {len(strays)} nodes in all")
     return made
 
 
-def options(threads: int | None, provider: str, optimize: bool, integers: bool = True) -> onnxruntime.SessionOptions:
+def make_session_options(threads: int | None, provider: str, optimize: bool, integers: bool = True) -> onnxruntime.SessionOptions:
     import onnxruntime
 
     count = cores() if threads is None else threads
@@ -122,7 +125,7 @@ def options(threads: int | None, provider: str, optimize: bool, integers: bool =
     return made
 
 
-def started(file: Path | bytes, options: onnxruntime.SessionOptions, provider: str) -> onnxruntime.InferenceSession:
+def start_session(file: Path | bytes, options: onnxruntime.SessionOptions, provider: str) -> onnxruntime.InferenceSession:
     """A session, some of whose nodes may run elsewhere. Raises MissingDependencyError for a provider that another package has."""
     import onnxruntime
 
@@ -151,7 +154,7 @@ def check_provider(provider: str) -> None:
     raise MissingDependencyError(f"this ONNX Runtime has no provider {provider!r}: install {package} in place of onnxruntime")
 
 
-def elsewhere(session: onnxruntime.InferenceSession, provider: str) -> list[tuple[str, str, str]]:
+def list_stray_nodes(session: onnxruntime.InferenceSession, provider: str) -> list[tuple[str, str, str]]:
     """Of the nodes that did not land on the provider: where they did, their name and operator."""
     if provider == CPU:
         return []
@@ -159,7 +162,7 @@ def elsewhere(session: onnxruntime.InferenceSession, provider: str) -> list[tupl
     return [(part.ep_name, node.name, node.op_type) for part in parts if part.ep_name != provider for node in part.get_nodes()]
 
 
-def predictor(session: onnxruntime.InferenceSession) -> Predict:
+def make_predictor(session: onnxruntime.InferenceSession) -> Predict:
     """Named arrays to named arrays. Inputs are looked at when the runtime refuses them; but it does not see their byte order."""
     names = [output.name for output in session.get_outputs()]
 
@@ -175,14 +178,14 @@ def predictor(session: onnxruntime.InferenceSession) -> Predict:
     return predict
 
 
-def read(source: Path) -> Path | bytes:
+def read_graph(source: Path) -> Path | bytes:
     """The graph as its CPU kernels like it. Raises MissingDependencyError without onnx, which is
     needed to build and never to open."""
     if find_spec("onnx") is None:
-        raise missing("onnx", "train")
-    from attar.engines.graphs.channel_padding import widened
+        raise make_missing_error("onnx", "train")
+    from attar.engines.graphs.channel_padding import pad_channels
 
-    return widened(source)
+    return pad_channels(source)
 
 
 def describe_port(port: onnxruntime.NodeArg) -> TensorSpec:
@@ -193,12 +196,12 @@ def describe_port(port: onnxruntime.NodeArg) -> TensorSpec:
 
 def write_optimized(source: Path | bytes, target: Path, provider: str = CPU) -> None:
     """Write the graph that ONNX Runtime really runs on this machine: fused, quantized kernels and memory layout chosen."""
-    wanted = options(1, provider, optimize=True)
+    wanted = make_session_options(1, provider, optimize=True)
     wanted.optimized_model_filepath = str(target)
-    started(source, wanted, provider)
+    start_session(source, wanted, provider)
 
 
-def version() -> str:
+def get_version() -> str:
     import onnxruntime
 
     return str(onnxruntime.__version__)

@@ -9,8 +9,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from attar.engines.cpu import cpu_flags, machine, powers
-from attar.engines.runtimes.runtime import Asked, Environment, Refused, Runtime, missing
+from attar.engines.cpu import cpu_flags, describe_machine, list_core_counts
+from attar.engines.runtimes.runtime import BuildSpec, EngineEnvironment, RefusedNode, Runtime, make_missing_error
 from attar.models.task import Predict, Predictor, Task
 from attar.models.tensors import Array, Arrays, TensorSpec, find_input_mismatch, has_foreign_byte_order
 from attar.pipeline.core.errors import StageError, UnsupportedModelError
@@ -37,59 +37,59 @@ class OpenVino(Runtime):
     precisions = frozenset(HINTS)
     tolerances = {"fp16": 1e-2, "bf16": 5e-2, "int8": 5e-2}
 
-    def native_content(self, asked: Asked) -> str | None:
+    def native_content(self, asked: BuildSpec) -> str | None:
         """The importer looks at the head of a compiled model, and takes what follows for its own work."""
         return "a compiled model is imported unverified"
 
-    def environment(self) -> Environment:
-        return Environment(version(), machine())
+    def describe_environment(self) -> EngineEnvironment:
+        return EngineEnvironment(get_version(), describe_machine())
 
-    def supports(self, source: Path, task: Task, asked: Asked) -> Sequence[Refused]:
+    def find_refused_nodes(self, source: Path, task: Task, asked: BuildSpec) -> Sequence[RefusedNode]:
         try:
-            with said(f"OpenVINO cannot read {source}"):
-                library().Core().read_model(str(source))
+            with translate_errors(f"OpenVINO cannot read {source}"):
+                import_openvino().Core().read_model(str(source))
         except UnsupportedModelError as error:
             if unknown := UNKNOWN.search(str(error)):
-                return [Refused(None, operator(each), "OpenVINO does not have it") for each in unknown[1].split(", ")]
+                return [RefusedNode(None, parse_operator(each), "OpenVINO does not have it") for each in unknown[1].split(", ")]
             raise
         return []
 
-    def build(self, source: Path, target: Path, task: Task, asked: Asked) -> None:
-        with said(f"OpenVINO cannot compile {source}"):
-            compiled = library().Core().compile_model(str(source), "CPU", configured(asked))
+    def build(self, source: Path, target: Path, task: Task, asked: BuildSpec) -> None:
+        with translate_errors(f"OpenVINO cannot compile {source}"):
+            compiled = import_openvino().Core().compile_model(str(source), "CPU", make_config(asked))
         check_computed(compiled, asked.precision)
         target.write_bytes(compiled.export_model().getvalue())
 
     @contextmanager
-    def opened(self, files: Mapping[str, Path], asked: Asked) -> Iterator[Predictor]:
-        core = library().Core()
-        yield Predictor({name: predictor(imported(core, file, asked)) for name, file in files.items()})
+    def open(self, files: Mapping[str, Path], asked: BuildSpec) -> Iterator[Predictor]:
+        core = import_openvino().Core()
+        yield Predictor({name: make_predictor(import_engine(core, file, asked)) for name, file in files.items()})
 
-    def unbuildable(self, asked: Asked) -> str | None:
+    def explain_unbuildable(self, asked: BuildSpec) -> str | None:
         native = NATIVE.get(asked.precision)
         if native is None or native & cpu_flags():
             return None
         return f"this CPU has no {asked.precision} arithmetic ({' or '.join(sorted(native))})"
 
-    def counts(self) -> Sequence[int]:
-        return powers(cores())
+    def list_thread_counts(self) -> Sequence[int]:
+        return list_core_counts(cores())
 
 
-def library() -> Any:
+def import_openvino() -> Any:
     """OpenVINO itself. Raises MissingDependencyError."""
     try:
         import openvino
     except ImportError as error:
-        raise missing("OpenVINO", "openvino") from error
+        raise make_missing_error("OpenVINO", "openvino") from error
     return openvino
 
 
-def version() -> str:
+def get_version() -> str:
     """``2026.4.1-22982-...`` without its build."""
-    return str(library().__version__).partition("-")[0]
+    return str(import_openvino().__version__).partition("-")[0]
 
 
-def configured(asked: Asked) -> dict[str, Any]:
+def make_config(asked: BuildSpec) -> dict[str, Any]:
     """One call at a time, on so many threads, wherever the process may run them; the precision is not left to the plugin."""
     if asked.threads < 1:
         raise StageError(f"an engine on {asked.threads} threads was asked for; give 1 or more")
@@ -102,7 +102,7 @@ def configured(asked: Asked) -> dict[str, Any]:
     }
 
 
-def operator(told: str) -> str:
+def parse_operator(told: str) -> str:
     """``Det-20`` -> ``Det``; ``my.ops.Strange`` -> ``my.ops:Strange``."""
     domain, _, name = re.sub(r"-\d+$", "", told).rpartition(".")
     return f"{domain}:{name}" if domain else name
@@ -118,18 +118,18 @@ def check_computed(compiled: Any, precision: str) -> None:
         raise UnsupportedModelError(f"OpenVINO computes nothing of this graph in {precision}, but {told}; try precision = 'fp32'")
 
 
-def imported(core: Any, file: Path, asked: Asked) -> Any:
+def import_engine(core: Any, file: Path, asked: BuildSpec) -> Any:
     try:
         content = file.read_bytes()
     except OSError as error:
         raise StageError(f"OpenVINO cannot open {file}: {error.strerror}") from error
-    with said(f"OpenVINO cannot open {file}"):
-        return core.import_model(content, "CPU", configured(asked))
+    with translate_errors(f"OpenVINO cannot open {file}"):
+        return core.import_model(content, "CPU", make_config(asked))
 
 
-def predictor(compiled: Any) -> Predict:
+def make_predictor(compiled: Any) -> Predict:
     """Named arrays to named arrays, one call at a time: all calls share one request, whose inputs are the arrays themselves."""
-    tensor = library().Tensor
+    tensor = import_openvino().Tensor
     request, turn = compiled.create_infer_request(), Lock()
     inputs = [port.any_name for port in compiled.inputs]
     outputs = [port.any_name for port in compiled.outputs]
@@ -147,7 +147,7 @@ def predictor(compiled: Any) -> Predict:
                 return {name: request.get_output_tensor(number).data.copy() for number, name in enumerate(outputs)}
         except Exception as error:
             mismatch = find_input_mismatch([describe_port(port) for port in compiled.inputs], given)
-            raise StageError(mismatch or f"OpenVINO failed: {last(error)}") from error
+            raise StageError(mismatch or f"OpenVINO failed: {strip_source_lines(error)}") from error
 
     return predict
 
@@ -159,15 +159,15 @@ def describe_port(port: Any) -> TensorSpec:
 
 
 @contextmanager
-def said(what: str) -> Iterator[None]:
+def translate_errors(what: str) -> Iterator[None]:
     """Raises UnsupportedModelError with what OpenVINO said of a graph or an engine."""
     try:
         yield
     except RuntimeError as error:
-        raise UnsupportedModelError(f"{what}: {last(error)}") from error
+        raise UnsupportedModelError(f"{what}: {strip_source_lines(error)}") from error
 
 
-def last(error: Exception) -> str:
+def strip_source_lines(error: Exception) -> str:
     """What it said without where in its own source: lines that begin with ``Exception from`` and ``Check``."""
     lines = [line.strip() for line in str(error).splitlines()]
     told = [line for line in lines if line and not line.startswith(("Exception from", "Check "))]

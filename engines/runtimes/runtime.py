@@ -26,26 +26,26 @@ PRECISIONS = frozenset({"fp32", "fp16", "int8", "int8-dynamic"})
 ROUNDING = 1e-3
 """What the same arithmetic in another order may differ by, of the magnitude of the answers (or 1)."""
 
-Sizes = tuple[int, int, int]
+AxisProfile = tuple[int, int, int]
 """Of one axis: the smallest, the usual one that kernels are chosen for, the largest."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class BuildSpec:
     """What a target asks of its engine."""
 
     precision: str = "fp32"
     threads: int = 1
     provider: str | None = None
     """Of a runtime that has several."""
-    profile: Mapping[str, Sizes] = field(default_factory=dict)
+    profile: Mapping[str, AxisProfile] = field(default_factory=dict)
     """For every dynamic axis of the inputs, by name; empty for a runtime that knows no profile."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Those of ``Build.OPTIONS`` that the target sets, under the vendor's name."""
 
 
 @dataclass(frozen=True)
-class Refused:
+class RefusedNode:
     """A node that a runtime cannot take."""
 
     node: str | None
@@ -58,7 +58,7 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class Environment:
+class EngineEnvironment:
     """What an engine depends on: it is only good where all of this is the same."""
 
     version: str
@@ -84,54 +84,54 @@ class Runtime(ABC):
     """By precision, how far its answers may be from the model's in ONNX Runtime, relative to the largest, where it rounds
     otherwise: fewer bits, or a step of int8 to the other side. A wrong kernel is off by more, and the gates judge the rest."""
 
-    def tolerance(self, precision: str) -> float:
+    def get_tolerance(self, precision: str) -> float:
         """How far an engine's answers may be from its graph's, of their magnitude (or 1)."""
         return self.tolerances.get(precision, ROUNDING)
 
     @abstractmethod
-    def native_content(self, asked: Asked) -> str | None:
+    def native_content(self, asked: BuildSpec) -> str | None:
         """Return what of an engine's file runs as code of whoever wrote it, in words; None where the file is
         data alone. An engine that is native is opened only for who trusts its bundle."""
 
     @abstractmethod
-    def environment(self) -> Environment:
+    def describe_environment(self) -> EngineEnvironment:
         """Raises MissingDependencyError, with the extra to install, when the library is not there: see ``missing``."""
 
     @abstractmethod
-    def supports(self, source: Path, task: Task, asked: Asked) -> Sequence[Refused]:
+    def find_refused_nodes(self, source: Path, task: Task, asked: BuildSpec) -> Sequence[RefusedNode]:
         """The nodes of an ONNX file that it refuses, and why; none of them is moved elsewhere in silence."""
 
     @abstractmethod
-    def build(self, source: Path, target: Path, task: Task, asked: Asked) -> None:
+    def build(self, source: Path, target: Path, task: Task, asked: BuildSpec) -> None:
         """From an ONNX file to an engine's, one file. Raises StageError with what the runtime said."""
 
     @abstractmethod
-    def opened(self, files: Mapping[str, Path], asked: Asked) -> AbstractContextManager[Predictor]:
+    def open(self, files: Mapping[str, Path], asked: BuildSpec) -> AbstractContextManager[Predictor]:
         """The engines of named graphs as one function. Raises StageError for a file that is no engine for this place."""
 
-    def unbuildable(self, asked: Asked) -> str | None:
+    def explain_unbuildable(self, asked: BuildSpec) -> str | None:
         """What hardware is missing to build an engine here; None where it can be built. It is asked first, and imports nothing of
         the vendor: a library that is missing besides is an error only where the hardware is there."""
         return None
 
-    def unrunnable(self, asked: Asked) -> str | None:
+    def explain_unrunnable(self, asked: BuildSpec) -> str | None:
         """What is missing to run an engine here; None where it can run. Asked where it can be built."""
-        return self.unbuildable(asked)
+        return self.explain_unbuildable(asked)
 
-    def check_available(self, asked: Asked) -> None:  # noqa: B027  # most runtimes have no parts that may be missing
+    def check_available(self, asked: BuildSpec) -> None:  # noqa: B027  # most runtimes have no parts that may be missing
         """Raises MissingDependencyError or StageError where the library lacks what an engine asks of it. Nothing is loaded."""
 
-    def counts(self) -> Sequence[int]:
+    def list_thread_counts(self) -> Sequence[int]:
         """The thread counts that are worth trying; one where threads mean nothing to it."""
         return [1]
 
 
-def missing(library: str, extra: str) -> MissingDependencyError:
+def make_missing_error(library: str, extra: str) -> MissingDependencyError:
     """The error of a runtime whose library cannot be imported."""
     return MissingDependencyError(f"{library} is not installed; run: pip install 'attar[{extra}]'")
 
 
-def load(name: str) -> Runtime:
+def load_runtime(name: str) -> Runtime:
     """The runtime that a recipe or a bundle calls so. Raises StageError for an unknown name."""
     if name not in RUNTIMES:
         raise StageError(f"there is no runtime {name!r}; {suggest_name(name, RUNTIMES)}")

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from attar.engines.runtimes import child, cuda, tensorrt_build, tensorrt_engine
-from attar.engines.runtimes.runtime import Asked, Environment, Refused, Runtime, missing
-from attar.engines.runtimes.tensorrt_engine import COMPUTE, Header
+from attar.engines.runtimes.runtime import BuildSpec, EngineEnvironment, RefusedNode, Runtime, make_missing_error
+from attar.engines.runtimes.tensorrt_engine import COMPUTE, EngineHeader
 from attar.models.task import Predictor, Task
 from attar.pipeline.core.errors import StageError, UnsupportedModelError
 
 SECONDS = 3600  # to build an engine; TensorRT tries its kernels one by one
 PARSING = 300
-OWN_CHOICE = Header(compute=COMPUTE[1:], newer=True)
+OWN_CHOICE = EngineHeader(compute=COMPUTE[1:], newer=True)
 """What TensorRT-RTX 1.7 builds for when it is not told."""
 
 
@@ -36,40 +36,44 @@ class TensorRt(Runtime):
     """As it is installed, and the name of attar's extra."""
     oldest: ClassVar[tuple[int, int]] = (10, 12)
 
-    def native_content(self, asked: Asked) -> str | None:
+    def native_content(self, asked: BuildSpec) -> str | None:
         hosted = ", and brings code for the CPU" if asked.options.get("version_compatible") else ""
         return f"a plan holds kernels for the GPU{hosted}"
 
-    def environment(self) -> Environment:
+    def describe_environment(self) -> EngineEnvironment:
         """Raises StageError for a version that is too old."""
-        device = {"name": "none", "compute": "none"} if cuda.absent() else cuda.devices()[0]
-        return Environment(self.version(), {"gpu": device["name"], "compute": device["compute"]})
+        device = {"name": "none", "compute": "none"} if cuda.explain_missing_gpu() else cuda.list_devices()[0]
+        return EngineEnvironment(self.get_version(), {"gpu": device["name"], "compute": device["compute"]})
 
-    def version(self) -> str:
+    def get_version(self) -> str:
         try:
             found = importlib.metadata.version(self.library)
         except importlib.metadata.PackageNotFoundError as error:
-            raise missing(self.title, self.library) from error
+            raise make_missing_error(self.title, self.library) from error
         if tuple(map(int, found.split(".")[:2])) < self.oldest:
             raise StageError(f"{self.title} {found} is too old; install {'.'.join(map(str, self.oldest))} or later")
         return found
 
-    def supports(self, source: Path, task: Task, asked: Asked) -> Sequence[Refused]:
-        self.version()
+    def find_refused_nodes(self, source: Path, task: Task, asked: BuildSpec) -> Sequence[RefusedNode]:
+        self.get_version()
         doing = f"reading {source.name} with {self.title}"
-        found = child.ask(tensorrt_build.refused, {"module": self.module, "source": str(source)}, doing, PARSING)
-        return [Refused(*each) for each in found]
+        found = child.call_in_child(
+            tensorrt_build.list_refused_nodes, {"module": self.module, "source": str(source)}, doing, PARSING
+        )
+        return [RefusedNode(*each) for each in found]
 
-    def build(self, source: Path, target: Path, task: Task, asked: Asked) -> None:
+    def build(self, source: Path, target: Path, task: Task, asked: BuildSpec) -> None:
         """Raises UnsupportedModelError for what the runtime cannot build, StageError when it
         crashes; either leaves nothing behind."""
-        self.version()
+        self.get_version()
         half = target.with_name(f".{target.name}.half")
         request = {"module": self.module, "source": str(source), "target": str(half)}
         wanted = {"profile": dict(asked.profile), "options": dict(asked.options)}
         try:
-            child.ask(tensorrt_build.built, {**request, **wanted}, f"building {target.name} with {self.title}", SECONDS)
-            tensorrt_engine.header(self.module, half)
+            child.call_in_child(
+                tensorrt_build.build_engine, {**request, **wanted}, f"building {target.name} with {self.title}", SECONDS
+            )
+            tensorrt_engine.read_header(self.module, half)
             half.replace(target)
         except UnsupportedModelError as error:
             raise UnsupportedModelError(f"{self.title} refuses {source.name}: {error}") from error
@@ -77,24 +81,24 @@ class TensorRt(Runtime):
             half.unlink(missing_ok=True)
 
     @contextmanager
-    def opened(self, files: Mapping[str, Path], asked: Asked) -> Iterator[Predictor]:
+    def open(self, files: Mapping[str, Path], asked: BuildSpec) -> Iterator[Predictor]:
         """Every engine is checked, and loaded in a process of its own, before this one touches it."""
-        version = self.version()
-        headers = {file: tensorrt_engine.check(self.module, file, version) for file in files.values()}
-        if why := cuda.absent():
+        version = self.get_version()
+        headers = {file: tensorrt_engine.check_engine(self.module, file, version) for file in files.values()}
+        if why := cuda.explain_missing_gpu():
             raise StageError(f"engines of {self.title} cannot run here: {why}")
         hosted = bool(asked.options.get("version_compatible"))
         for file, found in headers.items():
-            tensorrt_engine.check_device(file, found, cuda.devices()[0])
-            tensorrt_engine.probe(self.module, self.title, file, hosted)
-        with tensorrt_engine.sessions(self.module, files, hosted) as predictor:
+            tensorrt_engine.check_device(file, found, cuda.list_devices()[0])
+            tensorrt_engine.probe_engine(self.module, self.title, file, hosted)
+        with tensorrt_engine.open_engines(self.module, files, hosted) as predictor:
             yield predictor
 
-    def unbuildable(self, asked: Asked) -> str | None:
-        return cuda.absent()
+    def explain_unbuildable(self, asked: BuildSpec) -> str | None:
+        return cuda.explain_missing_gpu()
 
-    def unrunnable(self, asked: Asked) -> str | None:
-        return cuda.absent()
+    def explain_unrunnable(self, asked: BuildSpec) -> str | None:
+        return cuda.explain_missing_gpu()
 
 
 class TensorRtRtx(TensorRt):
@@ -106,20 +110,22 @@ class TensorRtRtx(TensorRt):
     library = "tensorrt-rtx"
     oldest = (1, 7)
 
-    def environment(self) -> Environment:
+    def describe_environment(self) -> EngineEnvironment:
         """An engine is for what its header says, on whatever machine it was built."""
-        return Environment(self.version(), {})
+        return EngineEnvironment(self.get_version(), {})
 
-    def unbuildable(self, asked: Asked) -> str | None:
+    def explain_unbuildable(self, asked: BuildSpec) -> str | None:
         return None
 
-    def unrunnable(self, asked: Asked) -> str | None:
-        return super().unrunnable(asked) or self.unsuited(asked.options.get("compute", ()), cuda.devices()[0])
+    def explain_unrunnable(self, asked: BuildSpec) -> str | None:
+        return super().explain_unrunnable(asked) or self.explain_unsuited(
+            asked.options.get("compute", ()), cuda.list_devices()[0]
+        )
 
     @staticmethod
-    def unsuited(compute: Sequence[str], device: Mapping[str, Any]) -> str | None:
+    def explain_unsuited(compute: Sequence[str], device: Mapping[str, Any]) -> str | None:
         """Why the GPU cannot run an engine for these compute capabilities, or TensorRT-RTX's own choice; None where it can."""
-        built = Header(compute=tuple(compute)) if compute else OWN_CHOICE
-        if built.runs(device["compute"]):
+        built = EngineHeader(compute=tuple(compute)) if compute else OWN_CHOICE
+        if built.runs_on(device["compute"]):
             return None
         return f"{device['name']} has compute capability {device['compute']}, the engine is for {', '.join(built.compute or ())}"

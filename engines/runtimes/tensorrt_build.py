@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attar.engines.graphs.graphs import attribute, constants
-from attar.engines.runtimes.tensorrt_engine import library, logger
+from attar.engines.graphs.graphs import get_attribute, index_constants
+from attar.engines.runtimes.tensorrt_engine import create_logger, import_tensorrt
 from attar.pipeline.core.errors import StageError, UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -27,23 +27,23 @@ MEANINGS = {
 """What the parser's words mean, where they are an assertion of its code."""
 
 
-def refused(request: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def list_refused_nodes(request: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Node, operator and reason of what cannot be imported, as far as the parser comes: it stops at the first.
 
     Raises StageError for a file that is no graph.
     """
-    trt = library(request["module"])
-    return Parsed(trt, request["source"]).refused
+    trt = import_tensorrt(request["module"])
+    return ParsedGraph(trt, request["source"]).refused
 
 
-def built(request: Mapping[str, Any]) -> list[str]:
+def build_engine(request: Mapping[str, Any]) -> list[str]:
     """Write the engine; what the builder warned of. Raises UnsupportedModelError with what it said when it cannot."""
-    trt = library(request["module"])
-    made = Parsed(trt, request["source"])
+    trt = import_tensorrt(request["module"])
+    made = ParsedGraph(trt, request["source"])
     if made.refused:
         node, operator, why = made.refused[0]
         raise UnsupportedModelError(f"{operator} {node!r}: {why}")
-    config = configured(trt, made.builder, request["options"])
+    config = make_config(trt, made.builder, request["options"])
     add_profile(made, config, request["profile"])
     engine = made.builder.build_serialized_network(made.network, config)
     if engine is None:
@@ -52,23 +52,23 @@ def built(request: Mapping[str, Any]) -> list[str]:
     return list(made.log.warnings)
 
 
-class Parsed:
+class ParsedGraph:
     """A graph as TensorRT's network. Raises StageError for a file that holds none.
 
     The parser goes before the network does: freed in another order, they crash.
     """
 
     def __init__(self, trt: Any, source: str) -> None:
-        self.log = logger(trt)
+        self.log = create_logger(trt)
         self.builder = trt.Builder(self.log)
         self.network = self.builder.create_network(creation_flags(trt))
         parser = trt.OnnxParser(self.network, self.log)
         parsed = parser.parse_from_file(source)
-        self.refused = [told(parser.get_error(number)) for number in range(parser.num_errors)]
+        self.refused = [format_parser_error(parser.get_error(number)) for number in range(parser.num_errors)]
         del parser
         if not self.refused and not (parsed and self.network.num_outputs):  # it takes any bytes for an empty graph
             raise StageError(f"{source} is not an ONNX graph that TensorRT can read")
-        self.refused = self.refused or unsigned(source)
+        self.refused = self.refused or list_unsigned_nodes(source)
 
 
 def creation_flags(trt: Any) -> int:
@@ -78,7 +78,7 @@ def creation_flags(trt: Any) -> int:
     return 0
 
 
-def told(error: Any) -> tuple[str, str, str]:
+def format_parser_error(error: Any) -> tuple[str, str, str]:
     """A parser's error. Where it says only ``false``, its checker's name is all there is: the operator is not supported."""
     said = " ".join(str(error.desc()).split()).split("[checkMacros")[0].strip()
     if said in ("false", "") or "UNSUPPORTED" in str(error.code()):
@@ -87,17 +87,17 @@ def told(error: Any) -> tuple[str, str, str]:
     return error.node_name() or f"number {error.node()}", error.node_operator() or "graph", meaning
 
 
-def unsigned(source: str) -> list[tuple[str, str, str]]:
+def list_unsigned_nodes(source: str) -> list[tuple[str, str, str]]:
     """Nodes that quantize to unsigned numbers: where the zero point is 0 the parser takes them, and half of the range is lost."""
     import onnx
 
     model = onnx.load(source, load_external_data=False)
-    types = {name: tensor.data_type for name, tensor in constants(model).items()}
-    nodes = [node for node in model.graph.node if element(node, types) == onnx.TensorProto.UINT8]
+    types = {name: tensor.data_type for name, tensor in index_constants(model).items()}
+    nodes = [node for node in model.graph.node if find_quantized_type(node, types) == onnx.TensorProto.UINT8]
     return [(node.name or node.output[0], node.op_type, UNSIGNED) for node in nodes]
 
 
-def element(node: onnx.NodeProto, types: Mapping[str, int]) -> int | None:
+def find_quantized_type(node: onnx.NodeProto, types: Mapping[str, int]) -> int | None:
     """The element type that a node quantizes to or from; ONNX means uint8 where it says nothing. None: it does neither."""
     import onnx
 
@@ -107,15 +107,15 @@ def element(node: onnx.NodeProto, types: Mapping[str, int]) -> int | None:
         return types.get(node.input[2])
     if node.op_type == "DequantizeLinear":
         return types.get(node.input[0])
-    said: int = attribute(node, "output_dtype", 0)
+    said: int = get_attribute(node, "output_dtype", 0)
     return said or onnx.TensorProto.UINT8
 
 
-def configured(trt: Any, builder: Any, options: Mapping[str, Any]) -> Any:
+def make_config(trt: Any, builder: Any, options: Mapping[str, Any]) -> Any:
     """The options under the vendor's names. fp32 is fp32: TensorFloat-32, on by default, has the mantissa of fp16."""
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)
-    target(trt, config, options.get("compute", ()))
+    set_compute_capabilities(trt, config, options.get("compute", ()))
     if (level := options.get("builder_optimization_level")) is not None:
         config.builder_optimization_level = level
     if workspace := options.get("workspace"):
@@ -127,7 +127,7 @@ def configured(trt: Any, builder: Any, options: Mapping[str, Any]) -> Any:
     return config
 
 
-def target(trt: Any, config: Any, compute: Sequence[str]) -> None:
+def set_compute_capabilities(trt: Any, config: Any, compute: Sequence[str]) -> None:
     """Compute capabilities such as "8.9". Raises UnsupportedModelError for one that TensorRT-RTX does not have."""
     if not compute:
         return
@@ -142,16 +142,16 @@ def target(trt: Any, config: Any, compute: Sequence[str]) -> None:
         config.set_compute_capability(known[each], number)
 
 
-def add_profile(made: Parsed, config: Any, profile: Mapping[str, Sequence[int]]) -> None:
+def add_profile(made: ParsedGraph, config: Any, profile: Mapping[str, Sequence[int]]) -> None:
     """One profile: smallest, usual and largest size of every dynamic axis, for all inputs that have it."""
     inputs = [made.network.get_input(number) for number in range(made.network.num_inputs)]
     added = made.builder.create_optimization_profile()
     for each in inputs:
-        added.set_shape(each.name, *shapes(each, profile))
+        added.set_shape(each.name, *list_profile_shapes(each, profile))
     config.add_optimization_profile(added)
 
 
-def shapes(tensor: Any, profile: Mapping[str, Sequence[int]]) -> list[tuple[int, ...]]:
+def list_profile_shapes(tensor: Any, profile: Mapping[str, Sequence[int]]) -> list[tuple[int, ...]]:
     """The three shapes of an input. Raises StageError for a dynamic axis without a profile, or one whose sizes do not ascend."""
     sizes = [axis_sizes(tensor, number, size, profile) for number, size in enumerate(tuple(tensor.shape))]
     return [tuple(size[which] for size in sizes) for which in range(3)]

@@ -41,7 +41,7 @@ SAID = {
 
 
 @dataclass(frozen=True)
-class Header:
+class EngineHeader:
     """What an engine's file says of itself; None where it does not."""
 
     version: str | None = None
@@ -49,17 +49,17 @@ class Header:
     newer: bool = False
     """Whether it is for GPUs that are newer than all known ones, too."""
 
-    def runs(self, compute: str) -> bool:
+    def runs_on(self, compute: str) -> bool:
         if self.compute is None or compute in self.compute:
             return True
-        return self.newer and ordered(compute) > ordered(COMPUTE[-1])
+        return self.newer and parse_compute(compute) > parse_compute(COMPUTE[-1])
 
 
-def ordered(compute: str) -> tuple[int, ...]:
+def parse_compute(compute: str) -> tuple[int, ...]:
     return tuple(map(int, compute.split(".")))
 
 
-def header(module: str, file: Path) -> Header:
+def read_header(module: str, file: Path) -> EngineHeader:
     """Raises StageError for a file that is not there, is no engine, or is not all of one."""
     if not file.is_file():
         raise StageError(f"there is no engine {file}")
@@ -67,10 +67,10 @@ def header(module: str, file: Path) -> Header:
         start = opened.read(RTX.size)
     if start[:4] != MAGIC[module]:
         raise StageError(f"{file} is no engine of {module}: it begins with {start[:4]!r}, not {MAGIC[module]!r}; {AGAIN}")
-    return rtx_header(file, start) if module == "tensorrt_rtx" else Header()
+    return read_rtx_header(file, start) if module == "tensorrt_rtx" else EngineHeader()
 
 
-def rtx_header(file: Path, start: bytes) -> Header:
+def read_rtx_header(file: Path, start: bytes) -> EngineHeader:
     if len(start) < RTX.size:
         raise StageError(f"{file} ends in its header; it was cut off: {AGAIN}")
     _, layout, size, *version, again, bits = RTX.unpack(start)
@@ -80,27 +80,27 @@ def rtx_header(file: Path, start: bytes) -> Header:
         raise StageError(f"{file} has {found} bytes and should have {size}: it was cut off or added to; {AGAIN}")
     named = ".".join(map(str, version))
     if version[:2] != [1, 7]:  # the bits have moved between releases
-        return Header(named)
+        return EngineHeader(named)
     compute = tuple(each for number, each in enumerate(COMPUTE) if bits >> number & 1)
-    return Header(named, compute, bool(bits >> len(COMPUTE)))
+    return EngineHeader(named, compute, bool(bits >> len(COMPUTE)))
 
 
-def check(module: str, file: Path, version: str) -> Header:
+def check_engine(module: str, file: Path, version: str) -> EngineHeader:
     """What needs no GPU. Raises StageError for a file that is no engine, or of another release than ``version``."""
-    found = header(module, file)
-    if found.version is not None and release(found.version) != release(version):
+    found = read_header(module, file)
+    if found.version is not None and parse_release(found.version) != parse_release(version):
         raise StageError(f"{file} was built by {module} {found.version}, here is {version}; install that, or {AGAIN}")
     return found
 
 
-def release(version: str) -> list[str]:
+def parse_release(version: str) -> list[str]:
     """TensorRT-RTX runs the engines of its own release only; what follows is the number of a build."""
     return version.split(".")[:3]
 
 
-def check_device(file: Path, found: Header, device: Mapping[str, Any]) -> None:
+def check_device(file: Path, found: EngineHeader, device: Mapping[str, Any]) -> None:
     """Raises StageError for a GPU that the engine was not built for."""
-    if not found.runs(device["compute"]):
+    if not found.runs_on(device["compute"]):
         built = ", ".join(found.compute or ())
         raise StageError(
             f"{file} was built for compute capability {built}; {device['name']} has {device['compute']}: "
@@ -108,29 +108,32 @@ def check_device(file: Path, found: Header, device: Mapping[str, Any]) -> None:
         )
 
 
-def probe(module: str, title: str, file: Path, hosted: bool = False) -> None:
+def probe_engine(module: str, title: str, file: Path, hosted: bool = False) -> None:
     """Load the engine once in a process of its own. Raises StageError when it cannot be loaded, or crashes what loads it."""
     request = {"module": module, "file": str(file), "hosted": hosted}
-    if why := child.ask(loaded, request, f"loading {file} with {title}", SECONDS):
+    if why := child.call_in_child(explain_unloadable, request, f"loading {file} with {title}", SECONDS):
         raise StageError(f"{title} does not load {file}: {why}; {AGAIN}")
 
 
-def loaded(request: Mapping[str, Any]) -> str | None:
+def explain_unloadable(request: Mapping[str, Any]) -> str | None:
     """The child's side of ``probe``: why the engine cannot be loaded, or None."""
-    trt = library(request["module"])
-    log, content = logger(trt), Path(request["file"]).read_bytes()
-    runtime = loader(trt, log, request["hosted"])
+    trt = import_tensorrt(request["module"])
+    log, content = create_logger(trt), Path(request["file"]).read_bytes()
+    runtime = create_runtime(trt, log, request["hosted"])
     if hasattr(runtime, "get_engine_validity"):
         validity, flags = runtime.get_engine_validity(content)
         if validity == trt.EngineValidity.INVALID:
-            return "; ".join([*invalid(flags, trt.EngineInvalidityDiagnostics.__members__), *log.errors]) or "it is invalid here"
+            return (
+                "; ".join([*format_invalidity(flags, trt.EngineInvalidityDiagnostics.__members__), *log.errors])
+                or "it is invalid here"
+            )
     engine = runtime.deserialize_cuda_engine(content)
     if engine is None or engine.create_execution_context() is None:
         return "; ".join(log.errors) or "no reason was given"
     return None
 
 
-def library(module: str) -> Any:
+def import_tensorrt(module: str) -> Any:
     """Imported by name, so that the versions of both count in the keys of engines."""
     if module == "tensorrt_rtx":
         import tensorrt_rtx
@@ -141,7 +144,7 @@ def library(module: str) -> Any:
     return tensorrt
 
 
-def loader(trt: Any, log: Any, hosted: bool) -> Any:
+def create_runtime(trt: Any, log: Any, hosted: bool) -> Any:
     """``hosted``: the engine brings code for the host with it, as a version-compatible one does; else such code is refused."""
     made = trt.Runtime(log)
     if hosted:
@@ -149,7 +152,7 @@ def loader(trt: Any, log: Any, hosted: bool) -> Any:
     return made
 
 
-def logger(trt: Any) -> Any:
+def create_logger(trt: Any) -> Any:
     """Keeps what TensorRT says instead of printing it."""
 
     class Log(trt.ILogger):  # type: ignore[misc]  # its base is known when the library is there
@@ -167,7 +170,7 @@ def logger(trt: Any) -> Any:
     return Log()
 
 
-def invalid(flags: int, members: Mapping[str, Any]) -> list[str]:
+def format_invalidity(flags: int, members: Mapping[str, Any]) -> list[str]:
     """What the flags say, for a reader."""
     return [SAID.get(name, name) for name, flag in members.items() if flags & int(flag)]
 
@@ -220,10 +223,10 @@ def numpy_name(trt: Any, name: str, dtype: Any) -> str:
         raise StageError(f"tensor {name!r} is {dtype.name}, which numpy does not have; give the graph float32 ends") from error
 
 
-class Session:
+class EngineSession:
     """One engine on one GPU: named arrays to named arrays. Calls from several threads take turns."""
 
-    def __init__(self, trt: Any, engine: Any, memory: cuda.Memory) -> None:
+    def __init__(self, trt: Any, engine: Any, memory: cuda.GpuMemory) -> None:
         self.engine, self.context = engine, engine.create_execution_context()
         if self.context is None:
             raise StageError("TensorRT cannot prepare the engine to run; is there enough memory on the GPU?")
@@ -234,13 +237,13 @@ class Session:
         """Raises StageError for inputs that the engine or its profile do not take."""
         self.check_inputs(inputs)
         with self.lock:
-            self.memory.enter()
+            self.memory.make_current()
             held = [self.copy_input(spec, np.ascontiguousarray(inputs[spec.name])) for spec in self.tensors.inputs]
             outputs = {spec.name: self.prepare_output(spec) for spec in self.tensors.outputs}
             if not self.context.execute_async_v3(self.memory.stream):
                 raise StageError("TensorRT did not start the engine")
             for name, array in outputs.items():
-                self.memory.read(array, self.memory.room(name, array.nbytes))
+                self.memory.copy_from_gpu(array, self.memory.reserve(name, array.nbytes))
             self.memory.wait()
             del held  # copied from until now
         return outputs
@@ -252,8 +255,8 @@ class Session:
     def copy_input(self, spec: TensorSpec, array: Array) -> Array:
         """Start to copy an input to the GPU. The returned array must live until the call ends."""
         name, context = spec.name, self.context
-        address = self.memory.room(name, array.nbytes)
-        self.memory.write(address, array)
+        address = self.memory.reserve(name, array.nbytes)
+        self.memory.copy_to_gpu(address, array)
         if not context.set_input_shape(name, array.shape) or not context.set_tensor_address(name, address):
             raise StageError(f"TensorRT refuses {list(array.shape)} for input {name!r}")
         return array
@@ -261,32 +264,32 @@ class Session:
     def prepare_output(self, spec: TensorSpec) -> Array:
         """Return room for an output. The shapes of all inputs must be set: they decide its shape."""
         array = allocate_output(spec, tuple(self.context.get_tensor_shape(spec.name)))
-        self.context.set_tensor_address(spec.name, self.memory.room(spec.name, array.nbytes))
+        self.context.set_tensor_address(spec.name, self.memory.reserve(spec.name, array.nbytes))
         return array
 
     def close(self) -> None:
         """While the memory that the engine was told of and the GPU's context, made that of this thread, are still there."""
-        self.memory.enter()
+        self.memory.make_current()
         del self.context, self.engine
 
 
 @contextmanager
-def sessions(module: str, files: Mapping[str, Path], hosted: bool = False) -> Iterator[Predictor]:
+def open_engines(module: str, files: Mapping[str, Path], hosted: bool = False) -> Iterator[Predictor]:
     """Engines that were checked, on the first GPU."""
-    trt = library(module)
+    trt = import_tensorrt(module)
     with ExitStack() as stack:
-        driver = cuda.Driver(cuda.library())
-        context, log = stack.enter_context(cuda.opened(driver)), logger(trt)
-        runtime, graphs = loader(trt, log, hosted), {}
+        driver = cuda.CudaDriver(cuda.load_library())
+        context, log = stack.enter_context(cuda.open_context(driver)), create_logger(trt)
+        runtime, graphs = create_runtime(trt, log, hosted), {}
         for name, file in files.items():
-            memory = cuda.Memory(driver, context)
+            memory = cuda.GpuMemory(driver, context)
             stack.callback(memory.close)
-            graphs[name] = Session(trt, deserialized(runtime, log, file), memory)
+            graphs[name] = EngineSession(trt, deserialize_engine(runtime, log, file), memory)
             stack.callback(graphs[name].close)
         yield Predictor(dict(graphs))
 
 
-def deserialized(runtime: Any, log: Any, file: Path) -> Any:
+def deserialize_engine(runtime: Any, log: Any, file: Path) -> Any:
     engine = runtime.deserialize_cuda_engine(file.read_bytes())
     if engine is None:
         raise StageError(f"{file} cannot be loaded: {'; '.join(log.errors) or 'no reason was given'}; {AGAIN}")

@@ -22,7 +22,7 @@ from attar.pipeline.core.errors import StageError, suggest_name
 from attar.pipeline.core.stage import Device
 
 
-def device_of(requested: Device) -> torch.device:
+def select_device(requested: Device) -> torch.device:
     """``auto`` is the CUDA device where there is one. Raises StageError when one is asked for and there is none."""
     if requested == "cuda" and not torch.cuda.is_available():
         raise StageError(
@@ -32,7 +32,7 @@ def device_of(requested: Device) -> torch.device:
     return torch.device("cpu" if requested == "cpu" or not torch.cuda.is_available() else "cuda")
 
 
-def build(network: str, options: Mapping[str, Any]) -> nn.Module:
+def build_network(network: str, options: Mapping[str, Any]) -> nn.Module:
     """``network(**options)``. Raises StageError for options that it does not take, and for what is no module."""
     factory = names.load(network)
     check_options(network, factory, options)
@@ -57,14 +57,14 @@ def check_options(network: str, factory: Callable[..., Any], options: Mapping[st
             raise StageError(f"{network} has no option {name!r}: {suggest_name(name, taken)}")
 
 
-def load(file: Path, network: str, options: Mapping[str, Any]) -> nn.Module:
+def load_network(file: Path, network: str, options: Mapping[str, Any]) -> nn.Module:
     """The network with the tensors of a safetensors file, in evaluation mode. Raises StageError where they do not fit."""
-    module = build(network, options)
+    module = build_network(network, options)
     try:
         tensors = load_file(file)
     except (SafetensorError, OSError) as error:
         raise StageError(f"{file} cannot be read as safetensors: {error}; save a state_dict with safetensors.torch") from error
-    problems = misfits(module.state_dict(), tensors)
+    problems = list_misfits(module.state_dict(), tensors)
     if problems:
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise StageError(
@@ -75,7 +75,7 @@ def load(file: Path, network: str, options: Mapping[str, Any]) -> nn.Module:
     return module.eval()
 
 
-def misfits(expected: Mapping[str, torch.Tensor], got: Mapping[str, torch.Tensor]) -> list[str]:
+def list_misfits(expected: Mapping[str, torch.Tensor], got: Mapping[str, torch.Tensor]) -> list[str]:
     """What keeps these tensors from filling that network, one line each."""
     missing = [f"missing {name}" for name in expected if name not in got]
     unexpected = [f"unexpected {name}" for name in got if name not in expected]
@@ -87,10 +87,10 @@ def misfits(expected: Mapping[str, torch.Tensor], got: Mapping[str, torch.Tensor
     return shapes + unexpected + missing
 
 
-def call(module: nn.Module, task: Task, inputs: Arrays) -> dict[str, torch.Tensor]:
+def call_network(module: nn.Module, task: Task, inputs: Arrays) -> dict[str, torch.Tensor]:
     """Named arrays in, named tensors out. Images ``(B, C, H, W)`` lie as ``layout`` says."""
     place = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
-    given = [tensor(inputs[name], layout(module, place)).to(place) for name in task.inputs]
+    given = [make_tensor(inputs[name], choose_layout(module, place)).to(place) for name in task.inputs]
     made = module(*given)
     outputs = made if isinstance(made, tuple) else (made,)
     if len(outputs) != len(task.outputs):
@@ -98,39 +98,39 @@ def call(module: nn.Module, task: Task, inputs: Arrays) -> dict[str, torch.Tenso
     return dict(zip(task.outputs, outputs, strict=True))
 
 
-def tensor(array: Array, images: torch.memory_format) -> torch.Tensor:
+def make_tensor(array: Array, images: torch.memory_format) -> torch.Tensor:
     made = torch.from_numpy(np.ascontiguousarray(array))
     return made.contiguous(memory_format=images) if made.ndim == 4 else made
 
 
-def layout(module: nn.Module, place: torch.device) -> torch.memory_format:
+def choose_layout(module: nn.Module, place: torch.device) -> torch.memory_format:
     """How images and the weights of their convolutions lie: channels-last, which is faster, but not where a 1x1 convolution is
     narrow on x86 without AVX-512.
 
     With a stride oneDNN writes the gradient of its channels-last weight beyond its memory there: it is wrong by half of itself,
     or the process crashes or hangs. https://github.com/uxlfoundation/oneDNN/issues/6035, open in torch 2.13.
     """
-    plain = place.type == "cpu" and cpu.without_avx512() and any(map(narrow, module.parameters()))
+    plain = place.type == "cpu" and cpu.lacks_avx512() and any(map(is_narrow, module.parameters()))
     return torch.contiguous_format if plain else torch.channels_last
 
 
-def narrow(weight: torch.Tensor) -> bool:
+def is_narrow(weight: torch.Tensor) -> bool:
     """Whether it is that of a 1x1 convolution of fewer channels than a vector of AVX2 holds, with any stride."""
     return weight.ndim == 4 and weight.shape[1] < 8 and weight.shape[2:] == (1, 1)
 
 
-def laid_out(module: nn.Module, place: torch.device) -> nn.Module:
+def apply_layout(module: nn.Module, place: torch.device) -> nn.Module:
     """The module itself, for images that go to this device; it is not moved."""
-    return module.to(memory_format=layout(module, place))  # type: ignore[call-overload,no-any-return]  # torch's stub lacks it
+    return module.to(memory_format=choose_layout(module, place))  # type: ignore[call-overload,no-any-return]  # torch's stub lacks it
 
 
-def probe(module: nn.Module, task: Task) -> None:
+def check_network(module: nn.Module, task: Task) -> None:
     """Call the network once. Raises StageError when its outputs are not what the task promises."""
     inputs = task.example(np.random.default_rng(0), batch=2)
     module.eval()
     try:
         with torch.inference_mode():
-            outputs = call(module, task, inputs)
+            outputs = call_network(module, task, inputs)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         shapes = {name: array.shape for name, array in inputs.items()}
         raise StageError(f"the network cannot read inputs of {type(task).__name__}, {shapes}: {error}") from error
@@ -147,18 +147,18 @@ def probe(module: nn.Module, task: Task) -> None:
             )
 
 
-def predictor(module: nn.Module, task: Task) -> Predict:
+def make_predictor(module: nn.Module, task: Task) -> Predict:
     """The module in evaluation mode, float32, as a function of named arrays. Of probabilities it gives the logits itself."""
     module.eval()
 
     def predict(inputs: Arrays) -> dict[str, Array]:
         with torch.inference_mode():
-            return {name: answer(task.outputs[name], made) for name, made in call(module, task, inputs).items()}
+            return {name: convert_output(task.outputs[name], made) for name, made in call_network(module, task, inputs).items()}
 
     return predict
 
 
-def answer(output: Output, made: torch.Tensor) -> Array:
+def convert_output(output: Output, made: torch.Tensor) -> Array:
     """What an output of a network means to those who ask it."""
     wide = made.float()
     found: Array = (wide.softmax(-1) if output.kind == "probabilities" else wide).cpu().numpy()
@@ -166,10 +166,10 @@ def answer(output: Output, made: torch.Tensor) -> Array:
 
 
 @contextmanager
-def opened(module: nn.Module, task_name: str, threads: int | None = None, device: Device = "cpu") -> Iterator[Predictor]:
+def open_network(module: nn.Module, task_name: str, threads: int | None = None, device: Device = "cpu") -> Iterator[Predictor]:
     """The module as a predictor; inside, PyTorch runs on ``threads`` threads (None: as many as it was set to)."""
-    place = device_of(device)
-    predict = predictor(laid_out(module, place).to(place), load_task(task_name))
+    place = select_device(device)
+    predict = make_predictor(apply_layout(module, place).to(place), load_task(task_name))
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:

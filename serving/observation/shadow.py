@@ -216,7 +216,7 @@ def teacher(file: Path, stack: ExitStack) -> Predict:
     if not file.is_file():
         raise InvalidBundleError(f"--shadow {file} is no file; give {FP32}, or an ONNX file with the inputs of the graph")
     try:
-        return stack.enter_context(onnxruntime.opened({"model": file}, threads=1))
+        return stack.enter_context(onnxruntime.open_session({"model": file}, threads=1))
     except StageError as error:
         raise InvalidBundleError(f"--shadow {file}: {error}") from error
 

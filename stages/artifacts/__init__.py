@@ -23,7 +23,7 @@ from attar.pipeline.core.stage import Artifact, Device, Facts
 if TYPE_CHECKING:
     from torch import nn
 
-    from attar.engines.runtimes.runtime import Asked
+    from attar.engines.runtimes.runtime import BuildSpec
 
 
 class Model(Artifact, ABC):
@@ -68,14 +68,14 @@ class Weights(Model):
 
     def load(self) -> nn.Module:
         """The network with its weights, in evaluation mode, on the CPU."""
-        from attar.engines.runtimes.torch import load
+        from attar.engines.runtimes.torch import load_network
 
-        return load(self.root / "weights.safetensors", self.facts["network"], self.facts["options"])
+        return load_network(self.root / "weights.safetensors", self.facts["network"], self.facts["options"])
 
     def open(self, threads: int | None = None, device: Device = "cpu") -> AbstractContextManager[Predictor]:
         from attar.engines.runtimes import torch
 
-        return torch.opened(self.load(), self.facts["task"], threads, device)
+        return torch.open_network(self.load(), self.facts["task"], threads, device)
 
 
 class OnnxModel(Model):
@@ -95,7 +95,7 @@ class OnnxModel(Model):
         from attar.engines.runtimes import onnxruntime
 
         files = {name: self.file(name) for name in self.facts["graphs"]}
-        return onnxruntime.opened(files, threads, integers=self.facts.get("placement") != SYMMETRIC.name)
+        return onnxruntime.open_session(files, threads, integers=self.facts.get("placement") != SYMMETRIC.name)
 
 
 class Answers(Artifact):
@@ -146,7 +146,7 @@ class Ranges(Artifact):
                 name: (low, high)
                 for name, (low, high) in json.loads((self.root / "ranges.json").read_text(encoding="utf-8")).items()
             }
-        return ranges.of(self.root / "histograms.safetensors", method, percent)
+        return ranges.compute_ranges(self.root / "histograms.safetensors", method, percent)
 
 
 class Engine(OnnxModel):
@@ -169,13 +169,13 @@ class Engine(OnnxModel):
         return found
 
     @property
-    def asked(self) -> Asked:
+    def asked(self) -> BuildSpec:
         """What it was built to be."""
-        from attar.engines.runtimes.runtime import Asked
+        from attar.engines.runtimes.runtime import BuildSpec
 
         facts = self.facts
         profile = {axis: tuple(sizes) for axis, sizes in facts["asked"]["profile"].items()}
-        return Asked(facts["precision"], facts["threads"], facts["provider"], profile, facts["asked"]["options"])
+        return BuildSpec(facts["precision"], facts["threads"], facts["provider"], profile, facts["asked"]["options"])
 
     @property
     def size(self) -> int:
@@ -189,13 +189,13 @@ class Engine(OnnxModel):
 
     def open(self, threads: int | None = None) -> AbstractContextManager[Predictor]:
         """Raises StageError where it cannot run."""
-        from attar.engines.runtimes.runtime import load
+        from attar.engines.runtimes.runtime import load_runtime
 
-        runtime, asked = load(self.facts["runtime"]), self.asked
+        runtime, asked = load_runtime(self.facts["runtime"]), self.asked
         files = {graph: self.file(graph) for graph in self.facts["graphs"]}
-        if why := runtime.unrunnable(asked):
+        if why := runtime.explain_unrunnable(asked):
             raise StageError(f"the engine cannot run here: {why}")
-        return runtime.opened(files, replace(asked, threads=threads or asked.threads))
+        return runtime.open(files, replace(asked, threads=threads or asked.threads))
 
 
 class Production(OnnxModel):

@@ -32,7 +32,7 @@ class Try(Stage[Trials]):
 
     bound_to_machine: ClassVar[bool] = True
     follows: ClassVar[tuple[str, ...]] = (
-        "attar.engines.runtimes.onnxruntime:opened",
+        "attar.engines.runtimes.onnxruntime:open_session",
         "attar.models.rows:mapped",
         "attar.models.rows:Rows",
     )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attar.engines.runtimes.torch import call
+from attar.engines.runtimes.torch import call_network
 from attar.models.task import CLASSIFYING, Task
 from attar.pipeline.core.errors import StageError, suggest_name
 from attar.stages.distill.choices import Beside
@@ -32,7 +32,7 @@ class Companion:
         training = student.training
         student.eval()
         with torch.no_grad():
-            outputs = call(student, task, task.example(np.random.default_rng(0), batch=2))
+            outputs = call_network(student, task, task.example(np.random.default_rng(0), batch=2))
         student.train(training)
         features, rows = self.tap(), outputs[self.output].numel() // classes
         if features.flatten(0, -2).shape[0] != rows:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attar.engines.runtimes.torch import call
+from attar.engines.runtimes.torch import call_network
 from attar.models import lengths
 from attar.models.checks import agreement
 from attar.models.task import Arrays, Task
@@ -62,14 +62,14 @@ class Live(nn.Module):
         training = student.training
         student.eval()
         with torch.no_grad():
-            call(student, self.task, inputs)
-            call(self.held[0], self.task, inputs)
+            call_network(student, self.task, inputs)
+            call_network(self.held[0], self.task, inputs)
         student.train(training)
 
     def forward(self, inputs: Arrays) -> Tensor:
         """For a batch that the student has just answered."""
         with torch.no_grad(), self.autocast():
-            call(self.held[0], self.task, inputs)
+            call_network(self.held[0], self.task, inputs)
         return self.compare(inputs)
 
     def compare(self, inputs: Arrays) -> Tensor:

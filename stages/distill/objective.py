@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from attar.engines.runtimes.torch import laid_out
+from attar.engines.runtimes.torch import apply_layout
 from attar.models.checks import agreement
 from attar.models.task import CLASSIFYING, Output, Split, SplitName, Task, load_task
 from attar.models.views import Seen
@@ -76,7 +76,7 @@ class Distillation:
         if self.features and self.lambda_kd:
             if self.teacher is None:
                 raise StageError(f"{self.features[0].kind} is a loss of features, for which the teacher itself is needed")
-            teacher = laid_out(layered(task, self.teacher).load(), device).to(device)
+            teacher = apply_layout(layered(task, self.teacher).load(), device).to(device)
             found["features"] = self.live = Live(task, module, teacher, self.features, autocast)
         if self.distiller and self.lambda_kd:
             self.companion = Companion(self.distiller, task, module)

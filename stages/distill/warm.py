@@ -8,7 +8,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from attar.engines.runtimes.torch import build
+from attar.engines.runtimes.torch import build_network
 from attar.pipeline.core.errors import StageError
 from attar.stages.artifacts import Weights
 from attar.stages.learning.settings import TrainingSettings
@@ -31,7 +31,7 @@ class Warm:
             raise StageError(
                 f"start = {self.short!r} is a control that is switched off and holds no weights; name a student's key"
             )
-        module = build(self.settings.network, self.settings.options)
+        module = build_network(self.settings.network, self.settings.options)
         tensors = load_file(self.weights.root / "weights.safetensors")
         fit = fitting(module, tensors)
         parameters = dict(module.named_parameters())

@@ -80,9 +80,9 @@ class Label(Stage[Answers]):
         """The teacher, and the device that it answers on: a graph does so on the CPU."""
         if not isinstance(teacher, Weights):
             return teacher.open(), "cpu"
-        from attar.engines.runtimes.torch import device_of
+        from attar.engines.runtimes.torch import select_device
 
-        return teacher.open(device=self.device), device_of(self.device).type
+        return teacher.open(device=self.device), select_device(self.device).type
 
 
 class LabelProgress:

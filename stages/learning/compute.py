@@ -19,7 +19,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import GradientAccumulationPlugin, broadcast
 from torch import Tensor, nn
 
-from attar.engines.runtimes.torch import device_of
+from attar.engines.runtimes.torch import select_device
 from attar.models.views import Seen
 from attar.pipeline import team
 from attar.pipeline.core.errors import StageError
@@ -114,7 +114,7 @@ class Compute:
 @contextmanager
 def computing(settings: TrainingSettings, module: nn.Module, what: str, batch: int) -> Iterator[Compute]:
     """For a training of ``module`` with steps of ``batch`` samples. Raises StageError for what this machine cannot do."""
-    device = device_of(settings.device)
+    device = select_device(settings.device)
     precision = precision_of(settings, module, device)
     if team.started():
         raise StageError("torchrun started several processes, but not of attar; use torchrun ... -m attar run RECIPE")

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from attar.engines.runtimes.torch import build, device_of, predictor, probe
+from attar.engines.runtimes.torch import build_network, check_network, make_predictor, select_device
 from attar.models.checks import task as task_check
 from attar.models.task import load_task
 from attar.pipeline import team
@@ -67,14 +67,14 @@ def fit(
     task_check.check(task)
     objective.prepare(task)
     validation = Validation(task, answers)
-    device = device_of(settings.device)
+    device = select_device(settings.device)
     batch = min(settings.batch, len(task.split("train")) + len(objective.transfer(task) or ()))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(settings.seed)
-        built = module() if module else build(settings.network, settings.options)
+        built = module() if module else build_network(settings.network, settings.options)
         with computing(settings, built, what, batch) as compute:
             built.to(compute.device)
-            probe(built, task)
+            check_network(built, task)
             beside = objective.beside(task, built, compute.autocast)
             training = Training(settings, task, built, objective, seen, what, beside, compute)
             training.run(validation, scratch(out) / "checkpoint.safetensors")
@@ -86,8 +86,8 @@ def adopt(settings: TrainingSettings, module: nn.Module, out: Path) -> Facts:
     """A network with weights from elsewhere: checked against the task, measured on validation, kept."""
     task = load_task(settings.task)
     task_check.check(task)
-    probe(module, task)
-    measured = Validation(task).of(predictor(module, task), "teacher")
+    check_network(module, task)
+    measured = Validation(task).of(make_predictor(module, task), "teacher")
     return finish(out, module, settings, {"score": measured["score"], "history": [], "best_epoch": 0, "precision": "fp32"})
 
 

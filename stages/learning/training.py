@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from attar.engines.runtimes.torch import call, laid_out
+from attar.engines.runtimes.torch import apply_layout, call_network
 from attar.models import views
 from attar.models.task import Task
 from attar.models.views import Seen
@@ -63,7 +63,7 @@ class Training:
     """Of their losses."""
 
     def __post_init__(self) -> None:
-        laid_out(self.module, self.compute.device)
+        apply_layout(self.module, self.compute.device)
         self.named = {**named_parameters(self.module, "module"), **named_parameters(self.beside, "beside")}
         self.trained = list(self.named.values())
         self.plain = torch.optim.AdamW(split_by_decay(self.trained, self.settings.weight_decay), fused=True)
@@ -144,7 +144,7 @@ class Training:
 
     def loss(self, seen: Seen, view: int) -> Tensor:
         with self.compute.autocast():
-            outputs = call(self.module, self.task, seen.inputs)
+            outputs = call_network(self.module, self.task, seen.inputs)
         return self.objective(self.task, {name: made.float() for name, made in outputs.items()}, seen, view)
 
     def update(self) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from attar.engines.runtimes.torch import predictor
+from attar.engines.runtimes.torch import make_predictor
 from attar.models import views
 from attar.models.probabilities import from_logits
 from attar.models.rows import Rows
@@ -28,7 +28,7 @@ class Validation:
         self.teacher = None if answers is None else answers.rows("validation")
 
     def __call__(self, module: nn.Module) -> dict[str, float]:
-        return self.of(predictor(module, self.task))
+        return self.of(make_predictor(module, self.task))
 
     def of(self, predict: Predict, what: str = "") -> dict[str, float]:
         """The same of anything that answers; ``what``: say under this name how many samples it has answered."""

@@ -37,8 +37,8 @@ class Measure(Stage[Evidence]):
 
     bound_to_machine: ClassVar[bool] = True
     follows: ClassVar[tuple[str, ...]] = (
-        "attar.engines.runtimes.torch:opened",
-        "attar.engines.runtimes.onnxruntime:opened",
+        "attar.engines.runtimes.torch:open_network",
+        "attar.engines.runtimes.onnxruntime:open_session",
         "attar.models.sample_order:find_places",
         "attar.models.rows:mapped",
         "attar.models.rows:Rows",
@@ -130,7 +130,7 @@ def absent(engine: Engine) -> dict[str, Any]:
 def described(model: Model) -> dict[str, Any]:
     """The columns that need no measuring."""
     facts = model.facts
-    made = runtimes.load(facts["runtime"]).title if isinstance(model, Engine) else "ONNX"
+    made = runtimes.load_runtime(facts["runtime"]).title if isinstance(model, Engine) else "ONNX"
     weights = isinstance(model, Weights)
     return {
         "format": "PyTorch" if weights else made,

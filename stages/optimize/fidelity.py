@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from attar.engines.graphs.half import as_written
+from attar.engines.graphs.half import round_half_results
 from attar.models.probabilities import from_logits
 from attar.models.task import Array, Task
 from attar.models.views import spread
@@ -17,14 +17,14 @@ from attar.stages.artifacts import Answers
 BATCH = 256  # samples a call
 
 
-def correlation(file: Path, task: Task, answers: Answers) -> float:
+def measure_correlation(file: Path, task: Task, answers: Answers) -> float:
     """CORR with the teacher's stored answers on validation, of the worst output: what the gate of that name asks for on test."""
     stored = answers.of("validation")
     expected = {name: from_logits(output.kind, stored[name]) for name, output in task.outputs.items()}
-    return between(task, expected, answered(file, task))
+    return correlate_outputs(task, expected, run_graph(file, task))
 
 
-def answered(graph: Path | bytes, task: Task, samples: int | None = None) -> dict[str, Array]:
+def run_graph(graph: Path | bytes, task: Task, samples: int | None = None) -> dict[str, Array]:
     """The answers to validation, or to so many samples spread over it.
 
     As the graph is written, so that another machine's kernels would not choose another rung.
@@ -36,12 +36,12 @@ def answered(graph: Path | bytes, task: Task, samples: int | None = None) -> dic
     model = onnx.load(graph) if isinstance(graph, Path) else onnx.load_from_string(graph)
     split = task.split("validation")
     step = min(BATCH, task.ranges.get("batch", (1, BATCH))[1])
-    with onnxruntime.opened({"model": as_written(model).SerializeToString()}, None, optimize=False) as predict:
+    with onnxruntime.open_session({"model": round_half_results(model).SerializeToString()}, None, optimize=False) as predict:
         parts = [task.answer(predict.graphs, seen.inputs) for seen in spread(task, split, samples or len(split), step)]
     return {name: np.concatenate([part[name] for part in parts]) for name in task.outputs}
 
 
-def between(task: Task, expected: Mapping[str, Array], got: Mapping[str, Array]) -> float:
+def correlate_outputs(task: Task, expected: Mapping[str, Array], got: Mapping[str, Array]) -> float:
     """The correlation of the worst output; 0 where a side is constant, or an answer not finite."""
     if not all(np.isfinite(got[name]).all() for name in task.outputs):
         return 0.0

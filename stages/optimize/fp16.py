@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attar.engines.graphs.graphs import prepared, tidy, unused, with_results
-from attar.engines.graphs.half import HALF, as_written, halve, too_wide
+from attar.engines.graphs.graphs import clear_metadata, expose_results, make_unused_suffix, prepare_graph
+from attar.engines.graphs.half import HALF, convert_to_fp16, find_overflowing_nodes, round_half_results
 from attar.engines.graphs.int8 import EXCLUDED
 from attar.engines.graphs.placement import MULTIPLYING
-from attar.engines.graphs.selection import unknown_refused
+from attar.engines.graphs.selection import check_node_names
 from attar.models.task import Array, Arrays, Task
 from attar.models.views import spread
 from attar.pipeline.core.errors import UnsupportedModelError
@@ -34,7 +34,7 @@ HUGE = 0.1
 """Of a tensor's norm: what rounding alone never moves."""
 
 
-def convert(
+def write_fp16_graph(
     source: Path,
     target: Path,
     ranges: Mapping[str, tuple[float, float]],
@@ -53,34 +53,35 @@ def convert(
     """
     import onnx
 
-    model = prepared(source)
-    unknown_refused(model, exclude)
-    islands = too_wide(model, ranges) | dict.fromkeys(exclude, EXCLUDED)
+    model = prepare_graph(source)
+    check_node_names(model, exclude)
+    islands = find_overflowing_nodes(model, ranges) | dict.fromkeys(exclude, EXCLUDED)
     for number in range(1, ROUNDS + 1):
         made = onnx.ModelProto.FromString(model.SerializeToString())
-        inside = halve(made, {node.name for node in model.graph.node} - islands.keys())
-        require_work(model, inside, islands)
-        wrong = faults(model, made, task, allowed)
+        inside = convert_to_fp16(made, {node.name for node in model.graph.node} - islands.keys())
+        check_half_nodes(model, inside, islands)
+        wrong = find_faults(model, made, task, allowed)
         if not wrong:
-            onnx.save(tidy(made), target)
-            return facts(model, inside, islands, number)
-        fresh = around(model, inside, wrong)
+            onnx.save(clear_metadata(made), target)
+            return summarize_graph(model, inside, islands, number)
+        fresh = find_nearest_half_nodes(model, inside, wrong)
         if not fresh:
             break
         islands |= fresh
         advance("islands", number, ROUNDS, f"{len(islands)} nodes in float")
     raise UnsupportedModelError(
-        f"precision 'fp16': after {number} rounds, {first(model, wrong)}; use 'fp32', or 'bf16' where a runtime has it"
+        f"precision 'fp16': after {number} rounds, {format_first_fault(model, wrong)}; "
+        "use 'fp32', or 'bf16' where a runtime has it"
     )
 
 
-def facts(model: onnx.ModelProto, inside: Collection[str], islands: Mapping[str, str], rounds: int) -> dict[str, Any]:
+def summarize_graph(model: onnx.ModelProto, inside: Collection[str], islands: Mapping[str, str], rounds: int) -> dict[str, Any]:
     counted = Counter(node.op_type for node in model.graph.node if node.name in inside)
     floats = {node.name: islands[node.name] for node in model.graph.node if node.name in islands}
     return {"half": dict(sorted(counted.items())), "float": floats, "rounds": rounds}
 
 
-def require_work(model: onnx.ModelProto, inside: Collection[str], islands: Mapping[str, str]) -> None:
+def check_half_nodes(model: onnx.ModelProto, inside: Collection[str], islands: Mapping[str, str]) -> None:
     """Half precision is for what multiplies, where there is such a node."""
     nodes = list(model.graph.node)
     worth = [node for node in nodes if node.op_type in MULTIPLYING] or nodes
@@ -93,7 +94,7 @@ def require_work(model: onnx.ModelProto, inside: Collection[str], islands: Mappi
 
 
 @dataclass
-class Tally:
+class DifferenceTally:
     """How far a tensor in half precision is from the same in float, over all samples."""
 
     infinite: bool = False
@@ -108,7 +109,7 @@ class Tally:
         self.apart += float(np.square(a - b, where=sound, out=np.zeros_like(a)).sum())
         self.norm += float(np.square(a, where=sound, out=np.zeros_like(a)).sum())
 
-    def wrong(self, allowed: float) -> str | None:
+    def describe_fault(self, allowed: float) -> str | None:
         if self.infinite:
             return "is not finite in half precision"
         if self.apart > allowed**2 * self.norm:
@@ -116,16 +117,16 @@ class Tally:
         return None
 
 
-def faults(model: onnx.ModelProto, made: onnx.ModelProto, task: Task, allowed: float) -> dict[str, str]:
+def find_faults(model: onnx.ModelProto, made: onnx.ModelProto, task: Task, allowed: float) -> dict[str, str]:
     """The tensors that are wrong though all that they are made of is right, and what is wrong with them."""
-    tallies: dict[str, Tally] = defaultdict(Tally)
-    ending = unused(model, HALF)
-    for exact, got in side_by_side(model, made, task):
+    tallies: dict[str, DifferenceTally] = defaultdict(DifferenceTally)
+    ending = make_unused_suffix(model, HALF)
+    for exact, got in run_side_by_side(model, made, task):
         for name, tensor in exact.items():
             other = got.get(name + ending, got.get(name))
             if other is not None and np.issubdtype(tensor.dtype, np.floating):
                 tallies[name].add(tensor, other)
-    found = {name: tally.wrong(allowed) for name, tally in tallies.items()}
+    found = {name: tally.describe_fault(allowed) for name, tally in tallies.items()}
     wrong = {name: why for name, why in found.items() if why is not None}
     makers = {name: node for node in model.graph.node for name in node.output}
     return {
@@ -135,7 +136,7 @@ def faults(model: onnx.ModelProto, made: onnx.ModelProto, task: Task, allowed: f
     }
 
 
-def side_by_side(model: onnx.ModelProto, made: onnx.ModelProto, task: Task) -> Iterator[tuple[Arrays, Arrays]]:
+def run_side_by_side(model: onnx.ModelProto, made: onnx.ModelProto, task: Task) -> Iterator[tuple[Arrays, Arrays]]:
     """Every tensor of both graphs, inputs among them, batch by batch."""
     import onnx
 
@@ -143,14 +144,14 @@ def side_by_side(model: onnx.ModelProto, made: onnx.ModelProto, task: Task) -> I
 
     step = min(BATCH, task.ranges.get("batch", (1, BATCH))[1])
     copies = [onnx.ModelProto.FromString(each.SerializeToString()) for each in (model, made)]
-    graphs = [with_results(as_written(each)) for each in copies]
-    exact, got = (onnxruntime.opened({"model": graph}, None, optimize=False) for graph in graphs)
+    graphs = [expose_results(round_half_results(each)) for each in copies]
+    exact, got = (onnxruntime.open_session({"model": graph}, None, optimize=False) for graph in graphs)
     with exact as in_float, got as in_half:
         for seen in spread(task, task.split("validation"), SAMPLES, step):
             yield {**seen.inputs, **in_float(seen.inputs)}, in_half(seen.inputs)
 
 
-def around(model: onnx.ModelProto, inside: Collection[str], wrong: Mapping[str, str]) -> dict[str, str]:
+def find_nearest_half_nodes(model: onnx.ModelProto, inside: Collection[str], wrong: Mapping[str, str]) -> dict[str, str]:
     """The half nodes that make and read these tensors; where those are float already, the nearest half ones before them."""
     makers = {name: node for node in model.graph.node for name in node.output}
     found: dict[str, str] = {}
@@ -164,7 +165,7 @@ def around(model: onnx.ModelProto, inside: Collection[str], wrong: Mapping[str, 
     return found
 
 
-def first(model: onnx.ModelProto, wrong: Mapping[str, str]) -> str:
+def format_first_fault(model: onnx.ModelProto, wrong: Mapping[str, str]) -> str:
     """The first of these tensors in the graph's order, with its node."""
     for node in model.graph.node:
         for name in (*node.input, *node.output):

@@ -18,7 +18,7 @@ from attar.pipeline.core.errors import StageError
 
 
 @dataclass(frozen=True)
-class Node:
+class OperatorCall:
     """One call of an operator; an input that is left out is an empty name."""
 
     name: str
@@ -27,7 +27,7 @@ class Node:
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
 
-    def refuse(self, attribute: str) -> StageError:
+    def make_refusal(self, attribute: str) -> StageError:
         value = self.attributes.get(attribute)
         said = value.decode() if isinstance(value, bytes) else value
         return StageError(
@@ -47,34 +47,34 @@ def fake_quantize(x: Tensor, scale: Tensor, low: Tensor | float, high: Tensor | 
     return torch.clamp(rounded, low, high) * scale  # type: ignore[arg-type]  # torch's stub knows no mix of numbers and tensors
 
 
-def along(values: Tensor, axis: int, x: Tensor) -> Tensor:
+def shape_along(values: Tensor, axis: int, x: Tensor) -> Tensor:
     """One value a tensor, or one an entry of ``axis``, shaped to meet ``x``."""
     return values if values.numel() == 1 else values.reshape([-1 if n == axis % x.ndim else 1 for n in range(x.ndim)])
 
 
-def quantize_linear(node: Node, x: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+def quantize_linear(node: OperatorCall, x: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
     """What the pair will make of ``x``: the integers are never seen, so that gradients can pass."""
     axis, ends = node.attributes.get("axis", 1), torch.iinfo(zero.dtype)
-    shift = along(zero.float(), axis, x)
-    return fake_quantize(x, along(scale, axis, x), ends.min - shift, ends.max - shift)
+    shift = shape_along(zero.float(), axis, x)
+    return fake_quantize(x, shape_along(scale, axis, x), ends.min - shift, ends.max - shift)
 
 
-def dequantize_linear(node: Node, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+def dequantize_linear(node: OperatorCall, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
     if x.is_floating_point():
         return x  # behind a QuantizeLinear, which has done it
     axis = node.attributes.get("axis", 1)
-    shift = torch.zeros(()) if zero is None else along(zero.float(), axis, x)
-    return (x.float() - shift.to(x.device)) * along(scale, axis, x)
+    shift = torch.zeros(()) if zero is None else shape_along(zero.float(), axis, x)
+    return (x.float() - shift.to(x.device)) * shape_along(scale, axis, x)
 
 
-def window(node: Node, axes: int) -> dict[str, Any]:
+def read_window(node: OperatorCall, axes: int) -> dict[str, Any]:
     """Strides, padding and dilations, a number for each of the image's axes."""
     for name, usual in {"auto_pad": b"NOTSET", "ceil_mode": 0}.items():
         if node.attributes.get(name, usual) != usual:
-            raise node.refuse(name)
+            raise node.make_refusal(name)
     pads = node.attributes.get("pads", [0] * 2 * axes)
     if pads[:axes] != pads[axes:]:
-        raise node.refuse("pads")
+        raise node.make_refusal("pads")
     ones = [1] * axes
     found = {"stride": node.attributes.get("strides", ones), "dilation": node.attributes.get("dilations", ones)}
     return found | {"padding": pads[:axes]}
@@ -85,26 +85,26 @@ MEANS = {3: functional.avg_pool1d, 4: functional.avg_pool2d, 5: functional.avg_p
 LARGEST = {3: functional.max_pool1d, 4: functional.max_pool2d, 5: functional.max_pool3d}
 
 
-def convolution(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def convolution(node: OperatorCall, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     groups = node.attributes.get("group", 1)
-    return CONVOLUTIONS[x.ndim](x, weight, bias, groups=groups, **window(node, x.ndim - 2))
+    return CONVOLUTIONS[x.ndim](x, weight, bias, groups=groups, **read_window(node, x.ndim - 2))
 
 
-def average_pool(node: Node, x: Tensor) -> Tensor:
-    found = window(node, x.ndim - 2)
+def average_pool(node: OperatorCall, x: Tensor) -> Tensor:
+    found = read_window(node, x.ndim - 2)
     if any(size != 1 for size in found.pop("dilation")):
-        raise node.refuse("dilations")
+        raise node.make_refusal("dilations")
     padded = bool(node.attributes.get("count_include_pad", 0))
     made: Tensor = MEANS[x.ndim](x, node.attributes["kernel_shape"], count_include_pad=padded, **found)
     return made
 
 
-def max_pool(node: Node, x: Tensor) -> Tensor:
-    made: Tensor = LARGEST[x.ndim](x, node.attributes["kernel_shape"], **window(node, x.ndim - 2))
+def max_pool(node: OperatorCall, x: Tensor) -> Tensor:
+    made: Tensor = LARGEST[x.ndim](x, node.attributes["kernel_shape"], **read_window(node, x.ndim - 2))
     return made
 
 
-def gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+def gemm(node: OperatorCall, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
     attributes = node.attributes
     left = a.mT if attributes.get("transA", 0) else a
     right = b.mT if attributes.get("transB", 0) else b
@@ -112,53 +112,53 @@ def gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
     return product if c is None else product + attributes.get("beta", 1.0) * c
 
 
-def batch_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+def batch_normalization(node: OperatorCall, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     if node.attributes.get("training_mode", 0):
-        raise node.refuse("training_mode")
+        raise node.make_refusal("training_mode")
     return functional.batch_norm(x, mean, variance, scale, bias, eps=node.attributes.get("epsilon", 1e-5))
 
 
-def layer_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
+def layer_normalization(node: OperatorCall, x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
     shape = x.shape[node.attributes.get("axis", -1) :]
     return functional.layer_norm(x, shape, scale, bias, node.attributes.get("epsilon", 1e-5))
 
 
-def reduce_mean(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
+def reduce_mean(node: OperatorCall, x: Tensor, axes: Tensor | None = None) -> Tensor:
     chosen = node.attributes.get("axes", []) if axes is None else axes.tolist()
     if not chosen and node.attributes.get("noop_with_empty_axes", 0):
         return x
     return x.mean(chosen or list(range(x.ndim)), keepdim=bool(node.attributes.get("keepdims", 1)))
 
 
-def clip(node: Node, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
+def clip(node: OperatorCall, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
     return x if low is None and high is None else torch.clamp(x, low, high)
 
 
-def flatten(node: Node, x: Tensor) -> Tensor:
+def flatten(node: OperatorCall, x: Tensor) -> Tensor:
     return x.reshape(math.prod(x.shape[: node.attributes.get("axis", 1)]), -1)
 
 
-def reshape(node: Node, x: Tensor, shape: Tensor) -> Tensor:
+def reshape(node: OperatorCall, x: Tensor, shape: Tensor) -> Tensor:
     zero = bool(node.attributes.get("allowzero", 0))
     return x.reshape([x.shape[axis] if not size and not zero else size for axis, size in enumerate(shape.tolist())])
 
 
-def squeeze(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
+def squeeze(node: OperatorCall, x: Tensor, axes: Tensor | None = None) -> Tensor:
     return x.squeeze() if axes is None else x.squeeze(tuple(axes.tolist()))
 
 
-def unsqueeze(node: Node, x: Tensor, axes: Tensor) -> Tensor:
+def unsqueeze(node: OperatorCall, x: Tensor, axes: Tensor) -> Tensor:
     rank = x.ndim + axes.numel()
     for axis in sorted(axis % rank for axis in axes.tolist()):
         x = x.unsqueeze(axis)
     return x
 
 
-def transpose(node: Node, x: Tensor) -> Tensor:
+def transpose(node: OperatorCall, x: Tensor) -> Tensor:
     return x.permute(node.attributes.get("perm", list(reversed(range(x.ndim)))))
 
 
-def gelu(node: Node, x: Tensor) -> Tensor:
+def gelu(node: OperatorCall, x: Tensor) -> Tensor:
     return functional.gelu(x, approximate=node.attributes.get("approximate", b"none").decode())
 
 

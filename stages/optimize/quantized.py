@@ -14,10 +14,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from attar.engines.graphs.graphs import constants, original
+from attar.engines.graphs.graphs import find_original, index_constants
 from attar.engines.graphs.placement import LEVELS
 from attar.pipeline.core.errors import StageError
-from attar.stages.optimize.operators import OPERATORS, Node, along, fake_quantize
+from attar.stages.optimize.operators import OPERATORS, OperatorCall, fake_quantize, shape_along
 
 if TYPE_CHECKING:
     import onnx
@@ -27,7 +27,7 @@ TRAINED = {"Conv": (1, 2), "Gemm": (1, 2), "MatMul": (0, 1)}
 ORIGINAL = "_quantized"  # what ONNX Runtime's quantizer adds to the name of a weight
 
 
-class Kept(nn.Module):
+class FloatWeight(nn.Module):
     """A weight that stays float."""
 
     def __init__(self, value: nn.Parameter) -> None:
@@ -38,7 +38,7 @@ class Kept(nn.Module):
         return self.value
 
 
-class Weight(Kept):
+class QuantizedWeight(FloatWeight):
     """A weight that is rounded by the scale that the quantizer will give it: its largest magnitude, a channel or all, over
     ``levels``.
 
@@ -49,7 +49,7 @@ class Weight(Kept):
         super().__init__(value)
         self.levels = levels
         self.axes = [n for n in range(value.ndim) if scale.numel() == 1 or n != axis % value.ndim]
-        given = along(scale, axis, value)
+        given = shape_along(scale, axis, value)
         self.least: Tensor
         self.register_buffer("least", given.masked_fill(given <= self.scale(0) * (1 + 1e-6), 0), persistent=False)
 
@@ -63,7 +63,7 @@ class Weight(Kept):
         return torch.where(largest > 0, torch.maximum(found, torch.as_tensor(least, device=found.device)), 1)
 
 
-class Bias(Kept):
+class QuantizedBias(FloatWeight):
     """A bias in int32: so fine that its first scale does."""
 
     def __init__(self, value: nn.Parameter, scale: Tensor) -> None:
@@ -89,57 +89,59 @@ class QuantizedNetwork(nn.Module):
         self.inputs = [value.name for value in graph.graph.input]
         self.outputs = [value.name for value in graph.graph.output]
         self.fixed: dict[str, Tensor] = {}
-        self.held: dict[str, str] = {}
-        self.nodes = in_order([node_of(node) for node in graph.graph.node if node.op_type != "Constant"])
-        self.hold({name: as_tensor(tensor) for name, tensor in constants(graph).items()})
+        self.buffer_names: dict[str, str] = {}
+        self.nodes = sort_calls([read_node(node) for node in graph.graph.node if node.op_type != "Constant"])
+        self.register_constants({name: convert_tensor(tensor) for name, tensor in index_constants(graph).items()})
         self.parameters_of: dict[str, nn.Parameter] = {}
         self.read: dict[str, int] = {}
         self.weights = nn.ModuleList()
-        self.connect({node.outputs[0]: node for node in self.nodes}, originals)
+        self.connect_weights({node.outputs[0]: node for node in self.nodes}, originals)
         self.nodes = [node for node in self.nodes if node.outputs[0] not in self.read]
 
-    def hold(self, values: Mapping[str, Tensor]) -> None:
+    def register_constants(self, values: Mapping[str, Tensor]) -> None:
         """Constants: shapes and axes stay on the CPU, where they are read as numbers."""
         for number, (name, value) in enumerate(values.items()):
             if value.dtype in (torch.int64, torch.int32):
                 self.fixed[name] = value
             else:
-                self.held[name] = f"constant{number}"
-                self.register_buffer(self.held[name], value, persistent=False)
+                self.buffer_names[name] = f"constant{number}"
+                self.register_buffer(self.buffer_names[name], value, persistent=False)
 
-    def connect(self, makers: Mapping[str, Node], originals: Mapping[str, npt.NDArray[Any]]) -> None:
+    def connect_weights(self, makers: Mapping[str, OperatorCall], originals: Mapping[str, npt.NDArray[Any]]) -> None:
         """Find what is trained, and put a module where it is read."""
         for node in self.nodes:
             for place in TRAINED.get(node.operator, ()):
                 read = node.inputs[place] if place < len(node.inputs) else ""
                 maker = makers.get(read)
                 source = maker.inputs[0] if maker and maker.operator == "DequantizeLinear" else read
-                name = original(source.removesuffix(ORIGINAL), originals)
+                name = find_original(source.removesuffix(ORIGINAL), originals)
                 if read not in self.read and name in originals:
                     value = self.parameters_of.setdefault(name, nn.Parameter(torch.from_numpy(originals[name].copy())))
-                    self.connect_one(read, self.module_for(value, maker))
-        for read in [name for node in self.nodes for name in node.inputs if name in self.held]:
-            if read not in self.read and (name := original(read, originals)) in self.parameters_of:
-                self.connect_one(read, Kept(self.parameters_of[name]))  # an embedding, say, that is tied to what is trained
+                    self.connect_weight(read, self.make_weight(value, maker))
+        for read in [name for node in self.nodes for name in node.inputs if name in self.buffer_names]:
+            if read not in self.read and (name := find_original(read, originals)) in self.parameters_of:
+                self.connect_weight(
+                    read, FloatWeight(self.parameters_of[name])
+                )  # an embedding, say, that is tied to what is trained
 
-    def connect_one(self, read: str, module: Kept) -> None:
+    def connect_weight(self, read: str, module: FloatWeight) -> None:
         self.read[read] = len(self.weights)
         self.weights.append(module)
 
-    def module_for(self, value: nn.Parameter, maker: Node | None) -> Kept:
+    def make_weight(self, value: nn.Parameter, maker: OperatorCall | None) -> FloatWeight:
         if maker is None:
-            return Kept(value)
-        integers, scale = self.constant(maker.inputs[0]), self.constant(maker.inputs[1])
+            return FloatWeight(value)
+        integers, scale = self.get_constant(maker.inputs[0]), self.get_constant(maker.inputs[1])
         if integers.dtype == torch.int32:
-            return Bias(value, scale)
-        return Weight(value, scale, maker.attributes.get("axis", 1), self.levels)
+            return QuantizedBias(value, scale)
+        return QuantizedWeight(value, scale, maker.attributes.get("axis", 1), self.levels)
 
-    def constant(self, name: str) -> Tensor:
-        return self.fixed[name] if name in self.fixed else self.get_buffer(self.held[name])
+    def get_constant(self, name: str) -> Tensor:
+        return self.fixed[name] if name in self.fixed else self.get_buffer(self.buffer_names[name])
 
     def forward(self, *given: Tensor) -> Tensor | tuple[Tensor, ...]:
         values = dict(zip(self.inputs, given, strict=True)) | self.fixed
-        values |= {name: self.get_buffer(attribute) for name, attribute in self.held.items()}
+        values |= {name: self.get_buffer(attribute) for name, attribute in self.buffer_names.items()}
         values |= {name: self.weights[number]() for name, number in self.read.items()}
         for node in self.nodes:
             inputs = [values[name] if name else None for name in node.inputs]
@@ -147,18 +149,18 @@ class QuantizedNetwork(nn.Module):
         made = tuple(values[name] for name in self.outputs)
         return made if len(made) > 1 else made[0]
 
-    def trained(self) -> dict[str, npt.NDArray[Any]]:
+    def export_weights(self) -> dict[str, npt.NDArray[Any]]:
         """The weights as they are now, under their names in the float graph."""
         return {name: value.detach().cpu().contiguous().numpy() for name, value in self.parameters_of.items()}
 
 
-def as_tensor(tensor: onnx.TensorProto) -> Tensor:
+def convert_tensor(tensor: onnx.TensorProto) -> Tensor:
     import onnx
 
     return torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy())
 
 
-def node_of(node: onnx.NodeProto) -> Node:
+def read_node(node: onnx.NodeProto) -> OperatorCall:
     """Raises StageError for an operator, or a second result, that is not known."""
     import onnx
 
@@ -170,10 +172,10 @@ def node_of(node: onnx.NodeProto) -> Node:
             f"stages/optimize/operators.py. Known: {', '.join(sorted(OPERATORS))}"
         )
     attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
-    return Node(node.name, node.op_type, tuple(node.input), tuple(results), attributes)
+    return OperatorCall(node.name, node.op_type, tuple(node.input), tuple(results), attributes)
 
 
-def in_order(nodes: list[Node]) -> list[Node]:
+def sort_calls(nodes: list[OperatorCall]) -> list[OperatorCall]:
     """Every node after those whose results it reads; the quantizer adds its pairs at the end."""
     makers = {node.outputs[0]: node for node in nodes}
     reads = {name: [each for each in node.inputs if each in makers] for name, node in makers.items()}

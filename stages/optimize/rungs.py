@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from attar.engines.graphs import int8
-from attar.engines.graphs.int8 import Form
+from attar.engines.graphs.int8 import QuantizationSpec
 from attar.engines.graphs.placement import MULTIPLYING
 from attar.models.task import Task
 from attar.stages.artifacts import Ranges
 from attar.stages.optimize import fp16
-from attar.stages.optimize.ladder import Rung, Tried, best
-from attar.stages.optimize.sensitivity import sensitivity
+from attar.stages.optimize.ladder import Attempt, AttemptResult, select_best
+from attar.stages.optimize.sensitivity import measure_sensitivity
 
 METHODS = ("percentile", "entropy", "mse")
 """Of ranges, beside the least and the largest value."""
@@ -26,7 +26,7 @@ facts."""
 
 
 @dataclass
-class Int8:
+class Int8Attempts:
     """One scale a channel, other ranges, the worst nodes out of int8, and then a training of the graph.
 
     Each rung starts from the most faithful form so far.
@@ -34,62 +34,62 @@ class Int8:
 
     source: Path
     calibration: Ranges
-    asked: Form
+    spec: QuantizationSpec
     task: Task
     tune: Tune | None
-    forms: dict[str, Form] = field(default_factory=dict)
+    forms: dict[str, QuantizationSpec] = field(default_factory=dict)
     costs: dict[str, float] = field(default_factory=dict)
     """Of the worst nodes, where they were looked for."""
 
-    def __call__(self, tried: Sequence[Tried]) -> Iterator[Rung]:
-        yield self.rung("per-channel" if self.asked.per_channel else "per-tensor", self.asked)
-        if not self.asked.per_channel:
-            yield self.rung("per-channel", replace(self.asked, per_channel=True))
+    def __call__(self, tried: Sequence[AttemptResult]) -> Iterator[Attempt]:
+        yield self.make_attempt("per-channel" if self.spec.per_channel else "per-tensor", self.spec)
+        if not self.spec.per_channel:
+            yield self.make_attempt("per-channel", replace(self.spec, per_channel=True))
         for method in METHODS:
-            if method != self.asked.method:
-                yield self.rung(method, replace(self.kept(tried), method=method))
-        yield from self.without_the_worst(self.kept(tried))
+            if method != self.spec.method:
+                yield self.make_attempt(method, replace(self.best_spec(tried), method=method))
+        yield from self.exclude_costliest(self.best_spec(tried))
         if tune := self.tune:
-            yield Rung("distillation", lambda file: self.distilled(tune, self.kept(tried), file))
+            yield Attempt("distillation", lambda file: self.distil(tune, self.best_spec(tried), file))
 
-    def rung(self, name: str, form: Form) -> Rung:
+    def make_attempt(self, name: str, form: QuantizationSpec) -> Attempt:
         self.forms[name] = form
-        return Rung(name, lambda file: self.write(self.source, file, form))
+        return Attempt(name, lambda file: self.write_graph(self.source, file, form))
 
-    def kept(self, tried: Sequence[Tried]) -> Form:
-        return self.forms[best(tried).name]
+    def best_spec(self, tried: Sequence[AttemptResult]) -> QuantizationSpec:
+        return self.forms[select_best(tried).name]
 
-    def write(self, source: Path, file: Path, form: Form) -> dict[str, Any]:
-        return int8.quantize(source, file, self.calibration.of(form.method), form)
+    def write_graph(self, source: Path, file: Path, form: QuantizationSpec) -> dict[str, Any]:
+        return int8.write_int8_graph(source, file, self.calibration.of(form.method), form)
 
-    def without_the_worst(self, form: Form) -> Iterator[Rung]:
+    def exclude_costliest(self, form: QuantizationSpec) -> Iterator[Attempt]:
         """1, 2, 4, ... of them in float, or in half precision where the runtime gains from that.
 
         Half of what multiplies stays in int8 at least: with less it would be another precision than the one that was asked for.
         """
         ranges = self.calibration.of(form.method)
-        inside = [node.name for node in int8.quantized(self.source, ranges, form).inside if node.op_type in MULTIPLYING]
-        found = sensitivity(self.source, ranges, form, self.task)
+        inside = [node.name for node in int8.quantize_graph(self.source, ranges, form).inside if node.op_type in MULTIPLYING]
+        found = measure_sensitivity(self.source, ranges, form, self.task)
         self.costs |= {name: cost for name, cost in found.items() if cost > 0}
-        for count in powers(len(self.costs)):
+        for count in list_powers_of_two(len(self.costs)):
             worst = list(self.costs)[:count]
             if 2 * len(set(inside) & set(worst)) > len(inside):
                 break
             reasons = {name: f"costs {self.costs[name]:.2g} of the correlation" for name in worst}
             half = frozenset(worst) if form.placement.halves else frozenset()
-            yield self.rung(f"without-{count}", replace(form, exclude={**form.exclude, **reasons}, half=half))
+            yield self.make_attempt(f"without-{count}", replace(form, exclude={**form.exclude, **reasons}, half=half))
 
-    def distilled(self, tune: Tune, form: Form, file: Path) -> dict[str, Any]:
+    def distil(self, tune: Tune, form: QuantizationSpec, file: Path) -> dict[str, Any]:
         """What is trained has no halves, which a CPU would compute slowly; the graph that is written has."""
         plain = file.with_name("untuned.onnx")
-        self.write(self.source, plain, replace(form, half=frozenset()))
+        self.write_graph(self.source, plain, replace(form, half=frozenset()))
         floats = file.with_name("tuned.onnx")
         found = tune(plain, floats)
-        return self.write(floats, file, form) | {"tuning": found}
+        return self.write_graph(floats, file, form) | {"tuning": found}
 
 
 @dataclass
-class Fp16:
+class Fp16Attempts:
     """More and more islands of float."""
 
     source: Path
@@ -97,14 +97,14 @@ class Fp16:
     task: Task
     exclude: Sequence[str]
 
-    def __call__(self, tried: Sequence[Tried]) -> Iterator[Rung]:
+    def __call__(self, tried: Sequence[AttemptResult]) -> Iterator[Attempt]:
         for allowed in (fp16.HUGE, *STRICTER):
-            yield Rung(f"within-{allowed:g}", self.writing(allowed))
+            yield Attempt(f"within-{allowed:g}", self.make_writer(allowed))
 
-    def writing(self, allowed: float) -> Callable[[Path], dict[str, Any]]:
-        return lambda file: fp16.convert(self.source, file, self.ranges, self.task, self.exclude, allowed)
+    def make_writer(self, allowed: float) -> Callable[[Path], dict[str, Any]]:
+        return lambda file: fp16.write_fp16_graph(self.source, file, self.ranges, self.task, self.exclude, allowed)
 
 
-def powers(most: int) -> list[int]:
+def list_powers_of_two(most: int) -> list[int]:
     """1, 2, 4, ... and no more."""
     return [1 << power for power in range(most.bit_length()) if 1 << power <= most]

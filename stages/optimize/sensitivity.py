@@ -7,20 +7,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from attar.engines.graphs.int8 import Form, Ranges, quantized
+from attar.engines.graphs.int8 import QuantizationSpec, Ranges, quantize_graph
 from attar.models.task import Task
 from attar.pipeline.core.progress import advance
-from attar.stages.optimize.fidelity import answered, between
+from attar.stages.optimize.fidelity import correlate_outputs, run_graph
 
 SAMPLES = 128  # of validation
 EVALUATIONS = 64  # graphs that are written and run
 WORST = 8  # nodes that are looked for
 
 
-def sensitivity(source: Path, ranges: Ranges, form: Form, task: Task) -> dict[str, float]:
+def measure_sensitivity(source: Path, ranges: Ranges, form: QuantizationSpec, task: Task) -> dict[str, float]:
     """What the worst nodes cost, the worst first: 1 minus the correlation with the float graph when that one alone is in int8."""
-    exact = answered(source, task, SAMPLES)
-    names = [node.name for node in quantized(source, ranges, form).inside]
+    exact = run_graph(source, task, SAMPLES)
+    names = [node.name for node in quantize_graph(source, ranges, form).inside]
     done = 0
 
     def cost(group: Sequence[str]) -> float:
@@ -28,13 +28,15 @@ def sensitivity(source: Path, ranges: Ranges, form: Form, task: Task) -> dict[st
         done += 1
         advance("sensitivity", done, EVALUATIONS, f"{len(group)} of {len(names)} nodes in int8")
         others = dict.fromkeys((name for name in names if name not in group), "not looked at")
-        alone = quantized(source, ranges, replace(form, exclude={**form.exclude, **others}))
-        return 1 - between(task, exact, answered(alone.model.SerializeToString(), task, SAMPLES))
+        alone = quantize_graph(source, ranges, replace(form, exclude={**form.exclude, **others}))
+        return 1 - correlate_outputs(task, exact, run_graph(alone.model.SerializeToString(), task, SAMPLES))
 
-    return costliest(names, cost, EVALUATIONS, WORST)
+    return find_costliest(names, cost, EVALUATIONS, WORST)
 
 
-def costliest(names: Sequence[str], cost: Callable[[Sequence[str]], float], evaluations: int, count: int) -> dict[str, float]:
+def find_costliest(
+    names: Sequence[str], cost: Callable[[Sequence[str]], float], evaluations: int, count: int
+) -> dict[str, float]:
     """The costliest names, at most so many, with what each costs alone; ``cost`` is asked for groups, and at most so often.
 
     The costliest group is halved until it is one name: some names of n are found with 2 log2(n) questions each, and no question

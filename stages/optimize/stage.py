@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, computed_field, model_validator
 
-from attar.engines.cpu import saturates
+from attar.engines.cpu import has_saturating_int8
 from attar.engines.graphs import fp32, int8
 from attar.engines.graphs import int8_dynamic as dynamic
-from attar.engines.graphs.int8 import EXCLUDED, Form
+from attar.engines.graphs.int8 import EXCLUDED, QuantizationSpec
 from attar.engines.graphs.placement import PLACEMENTS, UNSIGNED
 from attar.models.task import load_task
 from attar.pipeline.core.errors import StageError
@@ -21,9 +21,9 @@ from attar.pipeline.core.stage import CodeName, Device, Facts, Stage, scratch
 from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.learning.settings import TrainingSettings
 from attar.stages.optimize import fp16
-from attar.stages.optimize.fidelity import correlation
-from attar.stages.optimize.ladder import best, climb
-from attar.stages.optimize.rungs import Fp16, Int8
+from attar.stages.optimize.fidelity import measure_correlation
+from attar.stages.optimize.ladder import run_attempts, select_best
+from attar.stages.optimize.rungs import Fp16Attempts, Int8Attempts
 
 TUNING_BATCH = 64
 CLIMBING = ("fp16", "int8")
@@ -57,7 +57,7 @@ class Optimize(Stage[OnnxModel]):
         "attar.models.rows:join_rows",
         "attar.models.rows:mapped",
         "attar.models.rows:Rows",
-        "attar.engines.calibration.ranges:of",
+        "attar.engines.calibration.ranges:compute_ranges",
     )
 
     task: CodeName
@@ -113,7 +113,7 @@ class Optimize(Stage[OnnxModel]):
     @property
     def weight_bits(self) -> Literal[7, 8]:
         """What ``reduce_range`` decides, where it is left out with this machine."""
-        default = PLACEMENTS[self.runtime] is UNSIGNED and saturates()
+        default = PLACEMENTS[self.runtime] is UNSIGNED and has_saturating_int8()
         return 7 if (default if self.reduce_range is None else self.reduce_range) else 8
 
     @classmethod
@@ -121,7 +121,7 @@ class Optimize(Stage[OnnxModel]):
         return set() if settings.get("precision") in CLIMBING else {"floor", "tuning_epochs", "tuning_learning_rate"}
 
     @property
-    def climbs(self) -> bool:
+    def has_floor(self) -> bool:
         return self.precision in CLIMBING and self.floor > 0
 
     def deciding(self) -> Set[str]:
@@ -132,42 +132,46 @@ class Optimize(Stage[OnnxModel]):
         }
         tuning = {"tuning_epochs", "tuning_learning_rate", "seed"}
         sometimes = {"runtime", "reduce_range", "task", "floor", *tuning, *of["int8"]}
-        climbing = {"task", "floor", *(tuning if self.precision == "int8" else ())} if self.climbs else set()
+        climbing = {"task", "floor", *(tuning if self.precision == "int8" else ())} if self.has_floor else set()
         return super().deciding() - sometimes | of.get(self.precision, set()) | climbing
 
     def reading(self) -> Set[str]:
         calibrated = {"calibration"} if self.precision in CLIMBING else set()
-        return {"onnx", *calibrated, *({"student", "answers"} if self.climbs else ())}
+        return {"onnx", *calibrated, *({"student", "answers"} if self.has_floor else ())}
 
     def run(self, out: Path, *, student: Weights, onnx: OnnxModel, calibration: Ranges, answers: Answers) -> Facts:
         """Raises UnsupportedModelError when nothing can be quantized or half precision overflows
         in spite of all; StageError when the
         calibration belongs to another graph, or the floor is above what the student itself has, or that is not known."""
         advance("optimize", 0, 1, self.precision)
-        if self.climbs:
-            made = self.climb(out, student, onnx, calibration, answers)
+        if self.has_floor:
+            made = self.write_best_attempt(out, student, onnx, calibration, answers)
         else:
-            made = self.write(onnx.file(), out / "model.onnx", calibration)
+            made = self.write_graph(onnx.file(), out / "model.onnx", calibration)
         advance("optimize", 1, 1, self.precision)
         passed_on = ("task", "graphs", "opset", "inputs", "outputs", "parameters")
         return {name: onnx.facts[name] for name in passed_on} | {"precision": self.precision} | made
 
-    def write(self, source: Path, target: Path, calibration: Ranges) -> dict[str, Any]:
+    def write_graph(self, source: Path, target: Path, calibration: Ranges) -> dict[str, Any]:
         if self.precision == "int8":
-            return int8.quantize(source, target, calibration.of(self.range_method), self.form)
+            return int8.write_int8_graph(source, target, calibration.of(self.range_method), self.spec)
         if self.precision == "int8-dynamic":
-            return dynamic.quantize(source, target, self.per_channel, self.exclude, self.weight_bits)
+            return dynamic.write_dynamic_int8_graph(source, target, self.per_channel, self.exclude, self.weight_bits)
         if self.precision == "fp16":
-            return fp16.convert(source, target, calibration.of(), load_task(self.task), self.exclude)
+            return fp16.write_fp16_graph(source, target, calibration.of(), load_task(self.task), self.exclude)
         fp32.keep(source, target)
         return {}
 
     @property
-    def form(self) -> Form:
+    def spec(self) -> QuantizationSpec:
         excluded = dict.fromkeys(self.exclude, EXCLUDED)
-        return Form(PLACEMENTS[self.runtime], self.per_channel, self.range_method, excluded, weight_bits=self.weight_bits)
+        return QuantizationSpec(
+            PLACEMENTS[self.runtime], self.per_channel, self.range_method, excluded, weight_bits=self.weight_bits
+        )
 
-    def climb(self, out: Path, student: Weights, onnx: OnnxModel, calibration: Ranges, answers: Answers) -> dict[str, Any]:
+    def write_best_attempt(
+        self, out: Path, student: Weights, onnx: OnnxModel, calibration: Ranges, answers: Answers
+    ) -> dict[str, Any]:
         """Rung by rung; ``model.onnx`` is the best of them."""
         of_student = student.facts.get("correlation")
         if of_student is None:
@@ -181,9 +185,9 @@ class Optimize(Stage[OnnxModel]):
                 "what it lacks is not precision; lower the floor, or distil a better student"
             )
         task = load_task(self.task)
-        plan = self.plan(out, student, onnx.file(), calibration, answers)
-        tried = climb(plan, lambda file: correlation(file, task, answers), self.floor, scratch(out))
-        kept = best(tried)
+        plan = self.make_plan(out, student, onnx.file(), calibration, answers)
+        tried = run_attempts(plan, lambda file: measure_correlation(file, task, answers), self.floor, scratch(out))
+        kept = select_best(tried)
         shutil.copyfile(kept.file, out / "model.onnx")
         return kept.facts | {
             "floor": self.floor,
@@ -191,20 +195,22 @@ class Optimize(Stage[OnnxModel]):
             "rung": kept.name,
             "student": of_student,
             "rungs": [{"rung": each.name, "correlation": each.correlation, **each.facts} for each in tried],
-            **({"sensitivity": plan.costs} if isinstance(plan, Int8) and plan.costs else {}),
+            **({"sensitivity": plan.costs} if isinstance(plan, Int8Attempts) and plan.costs else {}),
         }
 
-    def plan(self, out: Path, student: Weights, source: Path, calibration: Ranges, answers: Answers) -> Int8 | Fp16:
+    def make_plan(
+        self, out: Path, student: Weights, source: Path, calibration: Ranges, answers: Answers
+    ) -> Int8Attempts | Fp16Attempts:
         task = load_task(self.task)
         if self.precision == "fp16":
-            return Fp16(source, calibration.of(), task, self.exclude)
+            return Fp16Attempts(source, calibration.of(), task, self.exclude)
 
         def tuned(quantized: Path, floats: Path) -> dict[str, Any]:
-            from attar.stages.optimize.tuning import tune
+            from attar.stages.optimize.tuning import distil_graph
 
-            return tune(source, quantized, floats, answers, self.tuning_settings(student), out, self.form.levels)
+            return distil_graph(source, quantized, floats, answers, self.tuning_settings(student), out, self.spec.levels)
 
-        return Int8(source, calibration, self.form, task, tuned if self.tuning_epochs else None)
+        return Int8Attempts(source, calibration, self.spec, task, tuned if self.tuning_epochs else None)
 
     def tuning_settings(self, student: Weights) -> TrainingSettings:
         """Return the settings of the distillation of the quantized graph.

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from safetensors.torch import load_file
 
-from attar.engines.graphs.graphs import prepared
+from attar.engines.graphs.graphs import prepare_graph
 from attar.engines.graphs.placement import LEVELS
 from attar.engines.graphs.softmax import list_probabilities, remove_softmax
 from attar.models.task import Kind, Task, load_task
@@ -23,7 +23,7 @@ from attar.stages.learning.settings import TrainingSettings
 from attar.stages.optimize.quantized import TRAINED, QuantizedNetwork
 
 
-def tune(
+def distil_graph(
     source: Path, quantized: Path, target: Path, answers: Answers, settings: TrainingSettings, out: Path, levels: int = LEVELS[8]
 ) -> dict[str, Any]:
     """Train the weights of ``source`` as ``quantized`` rounds them; write the float graph with the new ones to ``target``.
@@ -32,7 +32,7 @@ def tune(
     same ranges gives the same nodes and names. ``out`` is a folder of an interruptible stage. Raises StageError for
     an operator that cannot be run in torch, and for a graph without weights.
     """
-    model = prepared(source)
+    model = prepare_graph(source)
     originals = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     graph = onnx.load(quantized)
     remove_softmax(graph, list_probabilities(load_task(settings.task)))  # a network that learns answers logits
@@ -40,17 +40,17 @@ def tune(
     if not network.parameters_of:
         readers = ", ".join(TRAINED)
         raise StageError(f"the graph cannot be tuned: none of its weights is read by {readers} itself; set tuning_epochs = 0")
-    objective = Distillation(1.0, losses(load_task(settings.task)), answers)
+    objective = Distillation(1.0, select_losses(load_task(settings.task)), answers)
     work = scratch(out) / "tuned"
     work.mkdir(exist_ok=True)
     views = Recorded(answers.facts["seed"], answers.facts["views"])
     found = fit(settings, work, "tuning", objective, views, answers, module=lambda: network)
     network.load_state_dict(load_file(work / "weights.safetensors"))
-    write(model, network.trained(), target)
+    write_weights(model, network.export_weights(), target)
     return {name: found[name] for name in ("history", "device")}
 
 
-def losses(task: Task) -> list[Loss]:
+def select_losses(task: Task) -> list[Loss]:
     """KD and CORR itself for logits, the squared error for values, the cosine for embeddings. No labels are needed."""
     found: list[Loss] = []
     for name, output in task.outputs.items():
@@ -64,7 +64,7 @@ def losses(task: Task) -> list[Loss]:
     return found
 
 
-def write(model: onnx.ModelProto, trained: dict[str, Any], target: Path) -> None:
+def write_weights(model: onnx.ModelProto, trained: dict[str, Any], target: Path) -> None:
     for tensor in model.graph.initializer:
         if tensor.name in trained:
             tensor.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(trained[tensor.name]), tensor.name))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attar.engines.graphs.graphs import parameters
-from attar.engines.parity import proven_sizes
+from attar.engines.graphs.graphs import count_parameters
+from attar.engines.parity import list_proven_sizes
 from attar.engines.runtimes import onnxruntime
 from attar.models.checks import task as task_check
 from attar.models.probabilities import check_kind
@@ -39,7 +39,7 @@ def adopt(task_name: str, file: Path, out: Path) -> Facts:
     check_interface(task, model, file)
     if team.current().leads:
         keep(model, file, out)
-    with onnxruntime.opened({"model": file}, None) as predictor:
+    with onnxruntime.open_session({"model": file}, None) as predictor:
         check_answers(task, predictor, file)
         measured = Validation(task).of(predictor, "teacher")
     return {
@@ -49,7 +49,7 @@ def adopt(task_name: str, file: Path, out: Path) -> Facts:
         "opset": next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0),
         "inputs": {name: list(tensor.axes) for name, tensor in task.inputs.items()},
         "outputs": {name: list(output.axes) for name, output in task.outputs.items()},
-        "parameters": parameters(model),
+        "parameters": count_parameters(model),
         "device": "cpu",
         "score": measured["score"],
         "history": [],
@@ -153,7 +153,7 @@ def check_axes(task: Task, file: Path, value: onnx.ValueInfoProto, axes: tuple[i
 
 
 def check_answers(task: Task, predict: Predict, file: Path) -> None:
-    for number, sizes in enumerate(proven_sizes(task)):
+    for number, sizes in enumerate(list_proven_sizes(task)):
         answers = predict(task.example(np.random.default_rng((0, number)), **sizes))
         for name, output in task.outputs.items():
             wanted = [sizes.get(axis, axis) if isinstance(axis, str) else axis for axis in output.axes]

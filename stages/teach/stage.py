@@ -93,12 +93,12 @@ class Teach(TrainingSettings, Stage[Model]):
 
     def start(self) -> Callable[[], nn.Module] | None:
         """Makes the network with the weights to begin from; None where it begins from random ones."""
-        from attar.engines.runtimes.torch import build, load
+        from attar.engines.runtimes.torch import build_network, load_network
         from attar.stages.teach.pretrained import filled
 
         file, folder = self.weights, self.huggingface
         if file is not None:
-            return lambda: load(file, self.network, self.options)
+            return lambda: load_network(file, self.network, self.options)
         if folder is not None:
-            return lambda: filled(build(self.network, self.options), folder, load_task(self.task), trained=self.fine_tune)
+            return lambda: filled(build_network(self.network, self.options), folder, load_task(self.task), trained=self.fine_tune)
         return None

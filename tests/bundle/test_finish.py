@@ -124,7 +124,7 @@ def test_finishing_builds_the_engine_and_writes_another_bundle(original: Path, d
     assert manifest.finished is not None
     assert (manifest.not_run_here, manifest.finished.requests) == (WHY_NOT_RUN, 16)
     assert manifest.finished.largest_difference <= 1e-6
-    assert manifest.engine.machine == cpu.machine()
+    assert manifest.engine.machine == cpu.describe_machine()
     assert manifest.verdict == manifest_of(original).verdict
     assert load_file(done / "golden.safetensors").keys() == {"raw.x", "teacher.logits", "model.logits", "engine.logits"}
     assert "**Finished by attar" in (done / "README.md").read_text()

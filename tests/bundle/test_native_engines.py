@@ -21,7 +21,7 @@ from attar.bundle.sign import sign
 from attar.cli.main import main
 from attar.engines.runtimes import onnxruntime
 from attar.engines.runtimes.openvino import OpenVino
-from attar.engines.runtimes.runtime import Asked, load
+from attar.engines.runtimes.runtime import BuildSpec, load_runtime
 from attar.pipeline.core.errors import InvalidBundleError, StageError
 from attar.serving.load.engine import bench
 from tests.support.packaging import edit_manifest
@@ -44,8 +44,8 @@ def original(points_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     bundle = Path(shutil.copytree(points_bundle, tmp_path_factory.mktemp("openvino") / "points"))
     shutil.rmtree(bundle / "engines")
     (bundle / ENGINE).parent.mkdir(parents=True)
-    OpenVino().build(bundle / "graphs" / "model.onnx", bundle / ENGINE, Points(), Asked())
-    found = OpenVino().environment()
+    OpenVino().build(bundle / "graphs" / "model.onnx", bundle / ENGINE, Points(), BuildSpec())
+    found = OpenVino().describe_environment()
     needs = {"runtime": "openvino", "version": found.version, "provider": None, "machine": dict(found.machine)}
     edit_manifest(bundle, lambda manifest: manifest["engine"].update(needs))
     return bundle
@@ -126,7 +126,7 @@ def test_the_server_does_not_begin_with_it(bundle: Path) -> None:
     ],
 )
 def test_what_is_native(runtime: str, provider: str | None, options: dict[str, Any], told: str | None) -> None:
-    assert load(runtime).native_content(Asked(provider=provider, options=options)) == told
+    assert load_runtime(runtime).native_content(BuildSpec(provider=provider, options=options)) == told
 
 
 def test_a_graph_that_holds_an_engine_does_not_open_on_the_cpu(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_graph_that_holds_an_engine_does_not_open_on_the_cpu(tmp_path: Path) -
     graph = helper.make_graph([node], "held", [x], [y])
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "model.onnx")
-    with pytest.raises(StageError, match="EPContext"), onnxruntime.opened({"model": tmp_path / "model.onnx"}, 1):
+    with pytest.raises(StageError, match="EPContext"), onnxruntime.open_session({"model": tmp_path / "model.onnx"}, 1):
         pass
 
 

@@ -9,12 +9,12 @@ from attar.cli import doctor
 from attar.engines.runtimes import openvino
 from attar.engines.runtimes.onnxruntime import OnnxRuntime
 from attar.engines.runtimes.openvino import OpenVino
-from attar.engines.runtimes.runtime import RUNTIMES, Asked, load
+from attar.engines.runtimes.runtime import RUNTIMES, BuildSpec, load_runtime
 
 
 def test_every_runtime_is_listed_and_none_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    found = doctor.examine({name: load(name) for name in RUNTIMES}, Asked)["runtimes"]
+    found = doctor.examine({name: load_runtime(name) for name in RUNTIMES}, BuildSpec)["runtimes"]
     assert found.keys() == RUNTIMES.keys()
     assert found["onnxruntime"] == {
         "version": importlib.metadata.version("onnxruntime"),
@@ -26,7 +26,7 @@ def test_every_runtime_is_listed_and_none_is_imported(monkeypatch: pytest.Monkey
 def test_what_the_hardware_lacks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvino, "cpu_flags", lambda: {"avx512_bf16"})
     monkeypatch.setattr(doctor, "version", lambda name: "1.2")
-    found = doctor.able("openvino", OpenVino(), Asked)
+    found = doctor.able("openvino", OpenVino(), BuildSpec)
     assert found["version"] == "1.2"
     assert found["runs"] == "bf16, fp32, int8; not fp16: this CPU has no fp16 arithmetic (amx_fp16 or asimdhp or avx512_fp16)"
 
@@ -45,14 +45,14 @@ def test_reasons(lacking: dict[str, str], told: str) -> None:
 
 def test_onnx_runtime_in_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "version", lambda name: "1.32.0" if name == "onnxruntime-gpu" else "not installed")
-    assert doctor.able("onnxruntime", OnnxRuntime(), Asked)["version"] == "1.32.0 (onnxruntime-gpu)"
+    assert doctor.able("onnxruntime", OnnxRuntime(), BuildSpec)["version"] == "1.32.0 (onnxruntime-gpu)"
     monkeypatch.setattr(doctor, "version", lambda name: "not installed")
-    assert doctor.able("onnxruntime", OnnxRuntime(), Asked)["version"] == "not installed: pip install onnxruntime"
+    assert doctor.able("onnxruntime", OnnxRuntime(), BuildSpec)["version"] == "not installed: pip install onnxruntime"
 
 
 @pytest.mark.parametrize("name", ["openvino", "tensorrt"])
 def test_what_is_not_installed_says_how_and_what_is_untested_says_so(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(doctor, "version", lambda name: "not installed")
-    found = doctor.able(name, OnnxRuntime(), Asked)
+    found = doctor.able(name, OnnxRuntime(), BuildSpec)
     assert found["version"] == f"not installed: pip install 'attar[{name}]'"
     assert found.keys() == {"version"} if name == "openvino" else {"version", "untested here"}

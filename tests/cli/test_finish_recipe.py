@@ -105,7 +105,7 @@ def test_with_its_recipe_the_engine_is_proven_there(project: Path) -> None:
 
 @pytest.mark.usefixtures("made", "here")
 def test_a_machine_whose_cpu_asks_for_other_bits_says_which(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, other, flags = (7, 8, {"avx512_vnni"}) if cpu.saturates() else (8, 7, {"avx2"})
+    ours, other, flags = (7, 8, {"avx512_vnni"}) if cpu.has_saturating_int8() else (8, 7, {"avx2"})
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(cpu, "cpu_flags", lambda: flags)
     said = attar("finish", "out/cpu", "-o", "wrong", "--recipe", "recipe.toml", "--store", "store", code=4).output

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from attar.engines.graphs import int8
-from attar.engines.graphs.channel_padding import widened, wider
+from attar.engines.graphs.channel_padding import pad_channels, round_up_channels
 from attar.engines.runtimes import onnxruntime
 
 RANDOM = np.random.default_rng(0)
@@ -58,17 +58,19 @@ def residual(file: Path, channels: int = 12) -> Path:
 
 
 def quantized(source: Path, target: Path, per_channel: bool = True) -> Path:
-    from attar.engines.graphs.graphs import revealed
+    from attar.engines.graphs.graphs import reveal_tensors
 
-    with onnxruntime.opened({"model": revealed(source)}, 1, optimize=False) as predict:
+    with onnxruntime.open_session({"model": reveal_tensors(source)}, 1, optimize=False) as predict:
         tensors = {"x": IMAGES, **predict({"x": IMAGES})}
     ranges = {name: (float(values.min()), float(values.max())) for name, values in tensors.items()}
-    int8.quantize(source, target, ranges, int8.Form(per_channel=per_channel, weight_bits=7))  # no kernel saturates
+    int8.write_int8_graph(
+        source, target, ranges, int8.QuantizationSpec(per_channel=per_channel, weight_bits=7)
+    )  # no kernel saturates
     return target
 
 
 def answers(model: Path | bytes, optimize: bool = True) -> Any:
-    with onnxruntime.opened({"model": model}, 1, optimize=optimize) as predict:
+    with onnxruntime.open_session({"model": model}, 1, optimize=optimize) as predict:
         return predict({"x": IMAGES})["y"]
 
 
@@ -89,19 +91,19 @@ def x86(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_same_answers_to_the_last_bit(channels: int, per_channel: bool, optimize: bool, tmp_path: Path) -> None:
     """One scale for a whole weight is one number, written with one axis or none."""
     source = quantized(residual(tmp_path / "float.onnx", channels), tmp_path / "int8.onnx", per_channel)
-    made = widened(source)
+    made = pad_channels(source)
     assert isinstance(made, bytes)
     np.testing.assert_array_equal(answers(made, optimize), answers(source, optimize))
 
 
 def test_inner_channels_become_sixteen_and_the_ends_stay(tmp_path: Path) -> None:
-    made = widened(quantized(residual(tmp_path / "float.onnx"), tmp_path / "int8.onnx"))
+    made = pad_channels(quantized(residual(tmp_path / "float.onnx"), tmp_path / "int8.onnx"))
     assert isinstance(made, bytes)
     assert weights(made) == {"a": (16, 8), "b": (16, 16), "c": (16, 16), "y": (24, 16)}
 
 
 def test_no_scale_is_zero(tmp_path: Path) -> None:
-    made = widened(quantized(residual(tmp_path / "float.onnx"), tmp_path / "int8.onnx"))
+    made = pad_channels(quantized(residual(tmp_path / "float.onnx"), tmp_path / "int8.onnx"))
     assert isinstance(made, bytes)
     scales = [t for t in onnx.load_from_string(made).graph.initializer if t.name.endswith("_scale")]
     assert all((numpy_helper.to_array(scale) > 0).all() for scale in scales)
@@ -109,20 +111,20 @@ def test_no_scale_is_zero(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("channels", "wanted"), [(1, 16), (12, 16), (16, 16), (17, 24), (20, 20), (22, 24), (24, 24)])
 def test_how_wide(channels: int, wanted: int) -> None:
-    assert wider(channels) == wanted
+    assert round_up_channels(channels) == wanted
 
 
 def test_a_float_graph_and_one_that_is_wide_enough_stay_as_they_are(tmp_path: Path) -> None:
     floats = residual(tmp_path / "float.onnx")
     wide = quantized(residual(tmp_path / "wide.onnx", 16), tmp_path / "int8.onnx")
-    assert widened(floats) is floats
-    assert widened(wide) is wide
+    assert pad_channels(floats) is floats
+    assert pad_channels(wide) is wide
 
 
 def test_other_processors_have_other_kernels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     source = quantized(residual(tmp_path / "float.onnx"), tmp_path / "int8.onnx")
-    assert widened(source) is source
+    assert pad_channels(source) is source
 
 
 @pytest.mark.parametrize("case", ["grouped", "output", "read otherwise", "shared weights", "repeated", "read in a branch"])
@@ -140,7 +142,7 @@ def test_channels_that_something_else_counts_stay(case: str, tmp_path: Path) -> 
         "shared weights": ([first, second, helper.make_node("Conv", ["y", "y.w"], ["z"], name="z", pads=[1] * 4)], "z"),
     }
     source = quantized(graph(tmp_path / "float.onnx", *nodes[case]), tmp_path / "int8.onnx")
-    assert widened(source) is source
+    assert pad_channels(source) is source
 
 
 def test_weights_whose_zero_is_another_number_stay(tmp_path: Path) -> None:
@@ -150,18 +152,18 @@ def test_weights_whose_zero_is_another_number_stay(tmp_path: Path) -> None:
         if tensor.name.endswith(".w_zero_point"):
             tensor.CopyFrom(numpy_helper.from_array(np.full(tensor.dims, 3, np.int8), tensor.name))
     onnx.save(model, tmp_path / "asymmetric.onnx")
-    made = widened(tmp_path / "asymmetric.onnx")
+    made = pad_channels(tmp_path / "asymmetric.onnx")
     np.testing.assert_array_equal(answers(made, optimize=False), answers(tmp_path / "asymmetric.onnx", optimize=False))
     assert made == tmp_path / "asymmetric.onnx"
 
 
 def test_engines_are_widened_when_they_are_built(tmp_path: Path) -> None:
-    from attar.engines.runtimes.runtime import Asked
+    from attar.engines.runtimes.runtime import BuildSpec
     from attar.models.task import load_task
 
     source = quantized(residual(tmp_path / "float.onnx"), tmp_path / "int8.onnx")
     task = load_task("attar.models.tasks.digits:Digits")
-    onnxruntime.OnnxRuntime().build(source, tmp_path / "engine.onnx", task, Asked())
+    onnxruntime.OnnxRuntime().build(source, tmp_path / "engine.onnx", task, BuildSpec())
     shapes = {tuple(tensor.dims) for tensor in onnx.load(tmp_path / "engine.onnx").graph.initializer}
     assert (16, 16, 3, 3) in shapes
     np.testing.assert_array_equal(answers(tmp_path / "engine.onnx", optimize=False), answers(source))

@@ -15,29 +15,29 @@ from tests.support import child_calls
 
 
 def test_answers_are_what_the_function_returns_whatever_is_printed() -> None:
-    assert child.ask(child_calls.doubled, {"numbers": [1, 2.5]}, "doubling", 30) == [2, 5.0]
+    assert child.call_in_child(child_calls.doubled, {"numbers": [1, 2.5]}, "doubling", 30) == [2, 5.0]
 
 
 def test_an_error_that_attar_names_is_raised_as_what_it_is() -> None:
     with pytest.raises(UnsupportedModelError, match=r"^not this$"):
-        child.ask(child_calls.refusing, {"what": "this"}, "asking", 30)
+        child.call_in_child(child_calls.refusing, {"what": "this"}, "asking", 30)
 
 
 def test_a_crash_is_an_error_with_the_signal_and_what_was_said_last() -> None:
     with pytest.raises(StageError, match=r"^reading nothing crashed .*\(SIGSEGV\); the last it said: two \| three \| four$"):
-        child.ask(child_calls.segfaulting, {}, "reading nothing", 30)
+        child.call_in_child(child_calls.segfaulting, {}, "reading nothing", 30)
     with pytest.raises(StageError, match=r"^giving up crashed .*\(SIGABRT\)$"):
-        child.ask(child_calls.aborting, {}, "giving up", 30)
+        child.call_in_child(child_calls.aborting, {}, "giving up", 30)
 
 
 def test_an_error_that_attar_does_not_name() -> None:
     with pytest.raises(StageError, match=r"^dividing failed \(exit code 1\); the last it said: .*ZeroDivisionError"):
-        child.ask(child_calls.failing, {"numbers": [1]}, "dividing", 30)
+        child.call_in_child(child_calls.failing, {"numbers": [1]}, "dividing", 30)
 
 
 def test_a_library_that_ends_the_process_as_if_all_were_well() -> None:
     with pytest.raises(StageError, match=r"^leaving ended without an answer; the last it said: goodbye$"):
-        child.ask(child_calls.leaving, {}, "leaving", 30)
+        child.call_in_child(child_calls.leaving, {}, "leaving", 30)
 
 
 def test_a_child_does_not_outlive_its_parent(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_child_does_not_outlive_its_parent(tmp_path: Path) -> None:
 def test_what_takes_too_long_is_stopped() -> None:
     before = time.monotonic()
     with pytest.raises(StageError, match=r"^waiting took longer than 2 s and was stopped"):
-        child.ask(child_calls.hanging, {}, "waiting", 2)
+        child.call_in_child(child_calls.hanging, {}, "waiting", 2)
     assert time.monotonic() - before < 20
-    assert child.tail(b"one\n\n two \nthree\nfour\n") == "; the last it said: two | three | four"
-    assert child.tail(None) == ""
+    assert child.format_last_lines(b"one\n\n two \nthree\nfour\n") == "; the last it said: two | three | four"
+    assert child.format_last_lines(None) == ""

@@ -11,11 +11,11 @@ from attar.pipeline.keys.machine import cores
 
 @pytest.mark.parametrize(("count", "counts"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
 def test_thread_counts(count: int, counts: list[int]) -> None:
-    assert cpu.powers(count) == counts
+    assert cpu.list_core_counts(count) == counts
 
 
 def test_machine_facts() -> None:
-    facts = cpu.machine()
+    facts = cpu.describe_machine()
     assert facts["cores"] == cores()
     assert facts["flags"] == sorted(facts["flags"])
     assert set(facts["flags"]) <= cpu.FLAGS
@@ -28,4 +28,4 @@ def test_without_linux_no_flags_are_known(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr(platform, "machine", lambda: architecture)
     flags = cpu.cpu_flags.__wrapped__()  # which a cache would hide
     monkeypatch.setattr(cpu, "cpu_flags", lambda: flags)
-    assert (flags, cpu.saturates()) == (frozenset(), architecture != "arm64")
+    assert (flags, cpu.has_saturating_int8()) == (frozenset(), architecture != "arm64")

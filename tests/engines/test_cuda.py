@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from attar.engines.runtimes import cuda
-from attar.engines.runtimes.runtime import Asked
+from attar.engines.runtimes.runtime import BuildSpec
 from attar.engines.runtimes.tensorrt import TensorRt, TensorRtRtx
 from attar.pipeline.core.errors import StageError
 from tests.support.cuda_host import HostDriver
 
 
 def test_every_gpu_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "library", HostDriver)
-    assert cuda.described({}) == [
+    monkeypatch.setattr(cuda, "load_library", HostDriver)
+    assert cuda.describe_devices({}) == [
         {"name": "NVIDIA L4", "compute": "8.9", "cuda": "13.2"},
         {"name": "NVIDIA GeForce RTX 5090", "compute": "12.0", "cuda": "13.2"},
     ]
@@ -25,44 +25,46 @@ def test_every_gpu_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
     [(False, [], "no NVIDIA driver here"), (True, [], "no NVIDIA GPU here"), (True, [{"name": "NVIDIA L4"}], None)],
 )
 def test_what_is_absent(driver: bool, devices: list[dict[str, str]], why: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "driver", lambda: driver)
-    monkeypatch.setattr(cuda, "devices", lambda: devices)
-    found = cuda.absent()
+    monkeypatch.setattr(cuda, "has_driver", lambda: driver)
+    monkeypatch.setattr(cuda, "list_devices", lambda: devices)
+    found = cuda.explain_missing_gpu()
     assert found is why if why is None else (found is not None and found.startswith(why))
 
 
 def test_a_driver_that_finds_no_device_or_does_not_work_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     """CUDA_ERROR_NO_DEVICE is what cuInit says in a container without a GPU, or with CUDA_VISIBLE_DEVICES empty."""
-    monkeypatch.setattr(cuda, "library", lambda: HostDriver(cuInit=100))
-    monkeypatch.setattr(cuda, "devices", lambda: cuda.described({}))
-    assert cuda.absent() == "the NVIDIA driver refuses cuInit: out of memory (CUresult 100)"  # the words are the host's
-    assert TensorRtRtx().unrunnable(Asked()) == cuda.absent()
-    monkeypatch.setattr(TensorRt, "version", lambda self: "10.13.0.35")
-    assert TensorRt().environment().machine == {"gpu": "none", "compute": "none"}
+    monkeypatch.setattr(cuda, "load_library", lambda: HostDriver(cuInit=100))
+    monkeypatch.setattr(cuda, "list_devices", lambda: cuda.describe_devices({}))
+    assert (
+        cuda.explain_missing_gpu() == "the NVIDIA driver refuses cuInit: out of memory (CUresult 100)"
+    )  # the words are the host's
+    assert TensorRtRtx().explain_unrunnable(BuildSpec()) == cuda.explain_missing_gpu()
+    monkeypatch.setattr(TensorRt, "get_version", lambda self: "10.13.0.35")
+    assert TensorRt().describe_environment().machine == {"gpu": "none", "compute": "none"}
 
 
 def test_a_refusal_says_what_the_driver_says() -> None:
-    driver = cuda.Driver(HostDriver(cuMemAlloc_v2=2))
-    with cuda.opened(driver) as context:
-        memory = cuda.Memory(driver, context)
+    driver = cuda.CudaDriver(HostDriver(cuMemAlloc_v2=2))
+    with cuda.open_context(driver) as context:
+        memory = cuda.GpuMemory(driver, context)
         with pytest.raises(StageError, match=r"the NVIDIA driver refuses cuMemAlloc_v2: out of memory \(CUresult 2\)"):
-            memory.room("x", 8)
+            memory.reserve("x", 8)
 
 
 def test_memory_is_kept_while_it_is_large_enough_and_all_of_it_is_given_back() -> None:
     host = HostDriver()
-    driver = cuda.Driver(host)
-    with cuda.opened(driver) as context:
-        memory = cuda.Memory(driver, context)
+    driver = cuda.CudaDriver(host)
+    with cuda.open_context(driver) as context:
+        memory = cuda.GpuMemory(driver, context)
         sent, got = np.arange(6, dtype=np.float32), np.zeros(6, np.float32)
-        address = memory.room("x", sent.nbytes)
-        memory.write(address, sent)
-        memory.read(got, address)
+        address = memory.reserve("x", sent.nbytes)
+        memory.copy_to_gpu(address, sent)
+        memory.copy_from_gpu(got, address)
         memory.wait()
         np.testing.assert_array_equal(got, sent)
-        assert memory.room("x", 4) == address
-        assert memory.room("y", 0) != address  # an empty tensor has an address of its own
-        memory.room("x", 25)
+        assert memory.reserve("x", 4) == address
+        assert memory.reserve("y", 0) != address  # an empty tensor has an address of its own
+        memory.reserve("x", 25)
         assert host.calls.count("cuMemFree_v2") == 1
         memory.close()
     assert host.given == {}
@@ -71,6 +73,6 @@ def test_memory_is_kept_while_it_is_large_enough_and_all_of_it_is_given_back() -
 
 def test_the_context_is_released_when_its_user_fails() -> None:
     host = HostDriver()
-    with pytest.raises(ZeroDivisionError), cuda.opened(cuda.Driver(host)):
+    with pytest.raises(ZeroDivisionError), cuda.open_context(cuda.CudaDriver(host)):
         raise ZeroDivisionError
     assert host.calls[-1] == "cuDevicePrimaryCtxRelease_v2"

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attar.engines.graphs.graphs import name_nodes
-from attar.engines.graphs.half import as_written, halve, largest, too_wide
+from attar.engines.graphs.half import convert_to_fp16, find_largest_magnitude, find_overflowing_nodes, round_half_results
 from attar.engines.runtimes import onnxruntime
 from tests.support import smoke
 
@@ -50,14 +50,14 @@ def made(text: str, wanted: Collection[str] | None = None) -> tuple[onnx.ModelPr
     """The graph with these nodes halved, all if none are named."""
     model = onnx.parser.parse_model(text)
     name_nodes(model)
-    done = halve(model, {node.name for node in model.graph.node} if wanted is None else wanted)
+    done = convert_to_fp16(model, {node.name for node in model.graph.node} if wanted is None else wanted)
     onnx.checker.check_model(model, full_check=True)
     return model, done
 
 
 def answered(model: onnx.ModelProto, **inputs: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    exact = as_written(onnx.ModelProto.FromString(model.SerializeToString()))
-    with onnxruntime.opened({"model": exact.SerializeToString()}, 1, optimize=False) as predict:
+    exact = round_half_results(onnx.ModelProto.FromString(model.SerializeToString()))
+    with onnxruntime.open_session({"model": exact.SerializeToString()}, 1, optimize=False) as predict:
         return smoke.floats(predict(inputs)["y"])
 
 
@@ -117,7 +117,10 @@ def test_what_is_not_in_the_operators_own_list_stays() -> None:
     text = CHAIN.replace('["" : 20]', '["" : 20, "com.microsoft" : 1]').replace("Relu(c)", "com.microsoft.Gelu(c)")
     model = onnx.parser.parse_model(text)
     name_nodes(model)
-    assert halve(model, {node.name for node in model.graph.node}) == {"MatMul_0", "Add_1"}  # the type of what follows is unknown
+    assert convert_to_fp16(model, {node.name for node in model.graph.node}) == {
+        "MatMul_0",
+        "Add_1",
+    }  # the type of what follows is unknown
     assert np.isfinite(answered(model, x=np.ones((1, 2), np.float32))).all()
 
 
@@ -156,17 +159,19 @@ def test_what_half_precision_cannot_hold() -> None:
     )
     model.graph.initializer[2].CopyFrom(onnx.numpy_helper.from_array(np.array([-np.inf, 0], np.float32), "i"))
     name_nodes(model)
-    found = too_wide(model, {"x": (-100, 100), "a": (-200, 100), "b": (-2, 2), "c": (-3, 3), "d": (-4e4, 0), "y": (0, 0)})
+    found = find_overflowing_nodes(
+        model, {"x": (-100, 100), "a": (-200, 100), "b": (-2, 2), "c": (-3, 3), "d": (-4e4, 0), "y": (0, 0)}
+    )
     assert found == {
         "LayerNormalization_1": "'a' reaches 200",
         "Mul_2": "'w' reaches 4e+04",
         "Add_3": "'d' reaches 4e+04",
         "Relu_4": "'d' reaches 4e+04",
     }
-    assert too_wide(model, {"a": (-180, 0)}).keys() == {"Mul_2"}  # 180 squared is 32400, less than 32752
+    assert find_overflowing_nodes(model, {"a": (-180, 0)}).keys() == {"Mul_2"}  # 180 squared is 32400, less than 32752
 
 
 @pytest.mark.parametrize(("values", "expected"), [([-3.0, 2.0, np.inf], 3.0), ([np.nan], 0.0), ([], 0.0)])
 def test_the_largest_finite_magnitude(values: list[float], expected: float) -> None:
-    assert largest(np.array(values, np.float32)) == expected
-    assert largest(np.array([7])) == 0.0  # integers stay integers
+    assert find_largest_magnitude(np.array(values, np.float32)) == expected
+    assert find_largest_magnitude(np.array([7])) == 0.0  # integers stay integers

@@ -101,27 +101,27 @@ def test_many_values_at_once() -> None:
 
 def test_saved_and_loaded(tmp_path: Path) -> None:
     kept = {"b": of(np.array([1, 2], np.float32)), "a": of(np.array([-1.5], np.float16))}
-    histogram.save(tmp_path / "x.safetensors", kept, 7)
-    found, samples = histogram.load(tmp_path / "x.safetensors")
+    histogram.save_histograms(tmp_path / "x.safetensors", kept, 7)
+    found, samples = histogram.load_histograms(tmp_path / "x.safetensors")
     assert (list(found), samples) == (["a", "b"], 7)
     for name, each in found.items():
         assert (each.low, each.high, each.exponent) == (kept[name].low, kept[name].high, kept[name].exponent)
         each.add(np.array([math.pi]))
         kept[name].add(np.array([math.pi]))
         np.testing.assert_array_equal(each.counts, kept[name].counts)
-    histogram.save(tmp_path / "none.safetensors", {}, 0)
-    assert histogram.load(tmp_path / "none.safetensors") == ({}, 0)
+    histogram.save_histograms(tmp_path / "none.safetensors", {}, 0)
+    assert histogram.load_histograms(tmp_path / "none.safetensors") == ({}, 0)
     assert {path.name for path in tmp_path.iterdir()} == {"x.safetensors", "none.safetensors"}
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     file = tmp_path / "x.safetensors"
-    histogram.save(file, {"a": of(np.array([1.0]))}, 1)
+    histogram.save_histograms(file, {"a": of(np.array([1.0]))}, 1)
     whole = file.read_bytes()
     for spoilt in (b"", whole[:-1], whole[:30]):
         file.write_bytes(spoilt)
         with pytest.raises(StageError, match=r"x\.safetensors are damaged .*; delete the file and calibrate again"):
-            histogram.load(file)
+            histogram.load_histograms(file)
     state = {"state": '{"tensors": ["a"], "samples": 1}'}
     good = {"counts": np.ones((1, BINS), np.int64), "extremes": np.zeros((1, 2))}
     bad: list[dict[str, npt.NDArray[Any]]] = [{"counts": np.zeros((1, BINS), np.int64)}, {"counts": np.ones((1, 3), np.int64)}]
@@ -129,7 +129,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     for other in bad:
         save_file({**good, **other}, file, state)
         with pytest.raises(StageError, match="it names 1 tensors, with int64 counts"):
-            histogram.load(file)
+            histogram.load_histograms(file)
     save_file(good, file)
     with pytest.raises(StageError, match="damaged"):
-        histogram.load(file)
+        histogram.load_histograms(file)

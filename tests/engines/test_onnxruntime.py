@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 
 from attar.engines.runtimes import onnxruntime
-from attar.engines.runtimes.runtime import Asked
+from attar.engines.runtimes.runtime import BuildSpec
 from attar.models.task import Arrays, load_task
 from attar.pipeline.core.errors import MissingDependencyError, StageError
 from attar.pipeline.keys.machine import cores
@@ -40,7 +40,7 @@ def test_an_unknown_provider_is_not_replaced_by_the_cpu(digits_onnx: OnnxModel) 
     files = {"model": digits_onnx.file()}
     with (
         pytest.raises(StageError, match=r"has no provider 'CPUExecutionProvidr'; did you mean 'CPUExecutionProvider'\?"),
-        onnxruntime.opened(files, 1, "CPUExecutionProvidr"),
+        onnxruntime.open_session(files, 1, "CPUExecutionProvidr"),
     ):
         pass
 
@@ -49,30 +49,30 @@ def test_an_unknown_provider_is_not_replaced_by_the_cpu(digits_onnx: OnnxModel) 
 def test_nodes_that_land_on_another_provider_are_named(digits_onnx: OnnxModel, capfd: pytest.CaptureFixture[str]) -> None:
     with (
         pytest.raises(StageError, match=rf"{AZURE} was asked for, but .* Conv 'node_\w+' on CPUExecutionProvider, .* in all"),
-        onnxruntime.opened({"model": digits_onnx.file()}, 1, AZURE),
+        onnxruntime.open_session({"model": digits_onnx.file()}, 1, AZURE),
     ):
         pass
-    refused = onnxruntime.OnnxRuntime().supports(digits_onnx.file(), load_task(smoke.DIGITS), Asked(provider=AZURE))
+    refused = onnxruntime.OnnxRuntime().find_refused_nodes(digits_onnx.file(), load_task(smoke.DIGITS), BuildSpec(provider=AZURE))
     assert {each.operator for each in refused} >= {"Conv", "Gemm"}
     assert re.fullmatch(r"Conv 'node_\w+': it runs on CPUExecutionProvider", str(refused[0]))
     assert capfd.readouterr().err == ""
 
 
 def test_the_cpu_takes_every_node(digits_onnx: OnnxModel) -> None:
-    assert onnxruntime.OnnxRuntime().supports(digits_onnx.file(), load_task(smoke.DIGITS), Asked()) == []
+    assert onnxruntime.OnnxRuntime().find_refused_nodes(digits_onnx.file(), load_task(smoke.DIGITS), BuildSpec()) == []
 
 
 def test_an_operator_that_nobody_implements_is_named(tmp_path: Path) -> None:
-    refused = onnxruntime.OnnxRuntime().supports(smoke.strange(tmp_path), load_task(smoke.DIGITS), Asked())
+    refused = onnxruntime.OnnxRuntime().find_refused_nodes(smoke.strange(tmp_path), load_task(smoke.DIGITS), BuildSpec())
     assert list(map(str, refused)) == ["my.ops:Strange: ONNX Runtime does not have it"]
 
 
 @pytest.mark.parametrize("provider", sorted(onnxruntime.NVIDIA))
 def test_a_provider_whose_hardware_is_not_here(monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
     monkeypatch.setattr(onnxruntime, "gpus", list)
-    assert onnxruntime.OnnxRuntime().unbuildable(Asked(provider=provider)) == "no NVIDIA GPU"
+    assert onnxruntime.OnnxRuntime().explain_unbuildable(BuildSpec(provider=provider)) == "no NVIDIA GPU"
     monkeypatch.setattr(onnxruntime, "gpus", lambda: ["one"])
-    assert onnxruntime.OnnxRuntime().unbuildable(Asked(provider=provider)) is None
+    assert onnxruntime.OnnxRuntime().explain_unbuildable(BuildSpec(provider=provider)) is None
 
 
 def test_a_provider_of_another_package_is_missing() -> None:
@@ -91,18 +91,18 @@ def test_a_file_that_is_no_graph_is_named(tmp_path: Path, content: bytes | None)
     file = tmp_path / "broken.onnx"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(StageError, match=r"cannot open .*broken\.onnx"), onnxruntime.opened({"model": file}, 1):
+    with pytest.raises(StageError, match=r"cannot open .*broken\.onnx"), onnxruntime.open_session({"model": file}, 1):
         pass
 
 
 def test_threads() -> None:
     for asked, expected, spinning in ((None, cores(), None), (1, 1, "0"), (3, 3, "1")):
-        made = onnxruntime.options(asked, onnxruntime.CPU, optimize=True)
+        made = onnxruntime.make_session_options(asked, onnxruntime.CPU, optimize=True)
         assert (made.intra_op_num_threads, made.inter_op_num_threads) == (expected, 1)
         if spinning:
             assert made.get_session_config_entry("session.intra_op.allow_spinning") == spinning
     with pytest.raises(StageError, match="0 threads"):
-        onnxruntime.options(0, onnxruntime.CPU, optimize=True)
+        onnxruntime.make_session_options(0, onnxruntime.CPU, optimize=True)
 
 
 def test_building_without_onnx_says_what_to_install(
@@ -110,4 +110,4 @@ def test_building_without_onnx_says_what_to_install(
 ) -> None:
     monkeypatch.setattr(onnxruntime, "find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r"onnx is not installed; run: pip install 'attar\[train\]'"):
-        onnxruntime.OnnxRuntime().build(digits_onnx.file(), tmp_path / "model.onnx", load_task(smoke.DIGITS), Asked())
+        onnxruntime.OnnxRuntime().build(digits_onnx.file(), tmp_path / "model.onnx", load_task(smoke.DIGITS), BuildSpec())

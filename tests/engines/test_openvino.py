@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from attar.engines import cpu
-from attar.engines.parity import largest_difference, proven_sizes
+from attar.engines.parity import list_proven_sizes, measure_largest_difference
 from attar.engines.runtimes import openvino
 from attar.engines.runtimes.openvino import OpenVino
-from attar.engines.runtimes.runtime import Asked, load
+from attar.engines.runtimes.runtime import BuildSpec, load_runtime
 from attar.models.task import Array, Arrays, load_task
 from attar.pipeline.core.errors import MissingDependencyError, StageError, UnsupportedModelError
 from attar.stages.artifacts import OnnxModel, Ranges
@@ -38,38 +38,38 @@ def int8(tmp_path_factory: pytest.TempPathFactory, digits_onnx: OnnxModel, digit
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory, digits_onnx: OnnxModel) -> Path:
     file = tmp_path_factory.mktemp("engine") / "model.blob"
-    OpenVino().build(digits_onnx.file(), file, DIGITS, Asked())
+    OpenVino().build(digits_onnx.file(), file, DIGITS, BuildSpec())
     return file
 
 
-def difference(folder: Path, model: OnnxModel, asked: Asked) -> float:
+def difference(folder: Path, model: OnnxModel, asked: BuildSpec) -> float:
     """Between the graph in ONNX Runtime and its engine, at every size that is promised."""
     file = folder / "model.blob"
     OpenVino().build(model.file(), file, DIGITS, asked)
-    with model.open(threads=1) as expected, OpenVino().opened({"model": file}, asked) as got:
-        return largest_difference(DIGITS, expected, got, 1.0, "")
+    with model.open(threads=1) as expected, OpenVino().open({"model": file}, asked) as got:
+        return measure_largest_difference(DIGITS, expected, got, 1.0, "")
 
 
 def test_each_precision_is_computed_and_none_is_another(tmp_path: Path, digits_onnx: OnnxModel, int8: OnnxModel) -> None:
-    assert difference(tmp_path, digits_onnx, Asked("fp32")) < 1e-5
-    assert difference(tmp_path, int8, Asked("int8")) < 1e-2
+    assert difference(tmp_path, digits_onnx, BuildSpec("fp32")) < 1e-5
+    assert difference(tmp_path, int8, BuildSpec("int8")) < 1e-2
 
 
 @needs_bf16
 def test_bf16_rounds_to_eight_bits(tmp_path: Path, digits_onnx: OnnxModel) -> None:
-    assert 1e-5 < difference(tmp_path, digits_onnx, Asked("bf16")) < 5e-2
+    assert 1e-5 < difference(tmp_path, digits_onnx, BuildSpec("bf16")) < 5e-2
 
 
 def test_int8_that_nothing_computes_is_refused(tmp_path: Path, digits_onnx: OnnxModel) -> None:
     with pytest.raises(
         UnsupportedModelError, match="nothing of this graph in int8, but Convolution in f32, FullyConnected in f32; try"
     ):
-        OpenVino().build(digits_onnx.file(), tmp_path / "model.blob", DIGITS, Asked("int8"))
+        OpenVino().build(digits_onnx.file(), tmp_path / "model.blob", DIGITS, BuildSpec("int8"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_same_graph_gives_the_same_answers_on_two_threads(engine: Path) -> None:
-    with OpenVino().opened({"model": engine}, Asked()) as one, OpenVino().opened({"model": engine}, Asked(threads=2)) as two:
+    with OpenVino().open({"model": engine}, BuildSpec()) as one, OpenVino().open({"model": engine}, BuildSpec(threads=2)) as two:
         first, second = (smoke.floats(predict({"image": IMAGE})["logits"]) for predict in (one, two))
     np.testing.assert_allclose(first, second, atol=1e-6)
 
@@ -79,14 +79,14 @@ def test_dynamic_axes_of_two_outputs(tmp_path: Path) -> None:
     (tmp_path / "onnx").mkdir()
     model = smoke.artifact(OnnxModel, tmp_path / "onnx", Export().run(tmp_path / "onnx", weights=weights))
     task = smoke.Images()
-    OpenVino().build(model.file(), tmp_path / "model.blob", task, Asked())
-    with model.open(threads=1) as expected, OpenVino().opened({"model": tmp_path / "model.blob"}, Asked()) as got:
-        assert len(proven_sizes(task)) > 5
-        assert largest_difference(task, expected, got, 1e-5, "") < 1e-5
+    OpenVino().build(model.file(), tmp_path / "model.blob", task, BuildSpec())
+    with model.open(threads=1) as expected, OpenVino().open({"model": tmp_path / "model.blob"}, BuildSpec()) as got:
+        assert len(list_proven_sizes(task)) > 5
+        assert measure_largest_difference(task, expected, got, 1e-5, "") < 1e-5
 
 
 def test_answers_are_the_callers_own(engine: Path) -> None:
-    with OpenVino().opened({"model": engine}, Asked()) as predict:
+    with OpenVino().open({"model": engine}, BuildSpec()) as predict:
         first = predict({"image": IMAGE})["logits"]
         before = first.copy()
         predict({"image": IMAGE + 1})
@@ -102,13 +102,13 @@ def read_only(image: Array) -> Array:
 
 @pytest.mark.parametrize("form", [read_only, np.asfortranarray, lambda image: np.repeat(image, 2, axis=3)[..., ::2]])
 def test_inputs_in_any_memory(engine: Path, form: Any) -> None:
-    with OpenVino().opened({"model": engine}, Asked()) as predict:
+    with OpenVino().open({"model": engine}, BuildSpec()) as predict:
         np.testing.assert_array_equal(predict({"image": form(IMAGE)})["logits"], predict({"image": IMAGE})["logits"])
 
 
 def test_several_threads_may_ask(engine: Path) -> None:
     images = [IMAGE * scale for scale in range(8)]
-    with OpenVino().opened({"model": engine}, Asked()) as predict:
+    with OpenVino().open({"model": engine}, BuildSpec()) as predict:
         expected = [predict({"image": image})["logits"] for image in images]
         wrong: list[int] = []
 
@@ -136,7 +136,7 @@ def test_several_threads_may_ask(engine: Path) -> None:
     ],
 )
 def test_wrong_inputs_are_named_and_the_next_call_is_answered(engine: Path, inputs: Arrays, message: str) -> None:
-    with OpenVino().opened({"model": engine}, Asked()) as predict:
+    with OpenVino().open({"model": engine}, BuildSpec()) as predict:
         predict({"image": IMAGE})
         with pytest.raises(StageError, match=message):
             predict(inputs)
@@ -144,25 +144,25 @@ def test_wrong_inputs_are_named_and_the_next_call_is_answered(engine: Path, inpu
 
 
 def test_an_operator_that_it_does_not_have_is_named(tmp_path: Path) -> None:
-    refused = OpenVino().supports(smoke.strange(tmp_path), DIGITS, Asked())
+    refused = OpenVino().find_refused_nodes(smoke.strange(tmp_path), DIGITS, BuildSpec())
     assert [(each.operator, each.why) for each in refused] == [("my.ops:Strange", "OpenVINO does not have it")]
 
 
 @pytest.mark.parametrize(("told", "operator"), [("Det-20", "Det"), ("my.ops.Strange", "my.ops:Strange"), ("a.B-1", "a:B")])
 def test_operators_as_onnx_writes_them(told: str, operator: str) -> None:
-    assert openvino.operator(told) == operator
+    assert openvino.parse_operator(told) == operator
 
 
 def test_a_graph_that_it_takes(digits_onnx: OnnxModel, int8: OnnxModel) -> None:
-    assert OpenVino().supports(digits_onnx.file(), DIGITS, Asked()) == []
-    assert OpenVino().supports(int8.file(), DIGITS, Asked("int8")) == []
+    assert OpenVino().find_refused_nodes(digits_onnx.file(), DIGITS, BuildSpec()) == []
+    assert OpenVino().find_refused_nodes(int8.file(), DIGITS, BuildSpec("int8")) == []
 
 
 def test_a_file_that_is_no_graph(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"not a graph")
-    for step in (OpenVino().supports, lambda *given: OpenVino().build(given[0], tmp_path / "model.blob", *given[1:])):
+    for step in (OpenVino().find_refused_nodes, lambda *given: OpenVino().build(given[0], tmp_path / "model.blob", *given[1:])):
         with pytest.raises(StageError, match=r"OpenVINO cannot (read|compile) .*model\.onnx"):
-            step(tmp_path / "model.onnx", DIGITS, Asked())
+            step(tmp_path / "model.onnx", DIGITS, BuildSpec())
     assert not (tmp_path / "model.blob").exists()
 
 
@@ -183,32 +183,35 @@ def test_an_engine_that_is_none_or_is_for_another_place(tmp_path: Path, engine: 
     file, content = tmp_path / "model.blob", spoiled(engine, how)
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(StageError, match=r"OpenVINO cannot open .*model\.blob: .+"), OpenVino().opened({"model": file}, Asked()):
+    with (
+        pytest.raises(StageError, match=r"OpenVINO cannot open .*model\.blob: .+"),
+        OpenVino().open({"model": file}, BuildSpec()),
+    ):
         pass
 
 
 def test_less_than_one_thread(engine: Path) -> None:
-    with pytest.raises(StageError, match="0 threads"), OpenVino().opened({"model": engine}, Asked(threads=0)):
+    with pytest.raises(StageError, match="0 threads"), OpenVino().open({"model": engine}, BuildSpec(threads=0)):
         pass
 
 
 @pytest.mark.parametrize(("precision", "native"), [("bf16", "amx_bf16 or avx512_bf16"), ("fp16", "amx_fp16 or asimdhp")])
 def test_arithmetic_that_this_cpu_lacks(monkeypatch: pytest.MonkeyPatch, precision: str, native: str) -> None:
     monkeypatch.setattr(openvino, "cpu_flags", lambda: {"avx2"})
-    why = OpenVino().unbuildable(Asked(precision))
+    why = OpenVino().explain_unbuildable(BuildSpec(precision))
     assert why is not None
     assert why.startswith(f"this CPU has no {precision} arithmetic ({native} or ")
-    assert OpenVino().unbuildable(Asked("fp32")) is None
+    assert OpenVino().explain_unbuildable(BuildSpec("fp32")) is None
 
 
 def test_the_library_is_named_when_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingDependencyError, match=r"OpenVINO is not installed; run: pip install 'attar\[openvino\]'"):
-        OpenVino().environment()
+        OpenVino().describe_environment()
 
 
 def test_an_engine_depends_on_version_and_cpu() -> None:
-    environment = load("openvino").environment()
+    environment = load_runtime("openvino").describe_environment()
     assert environment.version.replace(".", "").isdigit()
-    assert environment.machine == cpu.machine()
+    assert environment.machine == cpu.describe_machine()
     assert replace(environment, version="1.0") != environment

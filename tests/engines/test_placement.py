@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from attar.engines.graphs import int8
 from attar.engines.graphs import int8_dynamic as dynamic
-from attar.engines.graphs.graphs import revealed
+from attar.engines.graphs.graphs import reveal_tensors
 from attar.engines.graphs.placement import MULTIPLYING, PLACEMENTS
-from attar.engines.graphs.selection import data
+from attar.engines.graphs.selection import list_quantized_tensors
 from attar.engines.runtimes import onnxruntime
 from attar.models.tasks.digits import Digits
 from attar.models.views import clean
@@ -76,8 +76,8 @@ def test_tensorrt_rtx_builds_nodes_in_half_between_others_in_int8(
 ) -> None:
     convolutions = [node.name for node in onnx.load(digits_onnx.file()).graph.node if node.op_type == "Conv"][2:4]
     excluded = dict.fromkeys(convolutions, "sensitive")
-    form = int8.Form(PLACEMENTS["tensorrt-rtx"], exclude=excluded, half=frozenset(convolutions))
-    facts = int8.quantize(digits_onnx.file(), tmp_path / "mixed.onnx", digits_ranges.of(), form)
+    form = int8.QuantizationSpec(PLACEMENTS["tensorrt-rtx"], exclude=excluded, half=frozenset(convolutions))
+    facts = int8.write_int8_graph(digits_onnx.file(), tmp_path / "mixed.onnx", digits_ranges.of(), form)
     assert facts["half"] == excluded
     assert facts["quantized"]["Conv"] == 6
     assert built(tmp_path / "mixed.onnx", (1, 8, 8)) > 1000
@@ -164,9 +164,11 @@ def test_graphs_of_another_float_are_refused(tmp_path: Path, runtime: str, dtype
     onnx.save(model, tmp_path / "model.onnx")
     told = rf"nothing can be quantized: .*\(MatMul_1 computes in {name}, MatMul_3 computes in {name}\); .*Use precision = 'fp32'"
     with pytest.raises(UnsupportedModelError, match=told):
-        int8.quantize(tmp_path / "model.onnx", tmp_path / "int8.onnx", dict.fromkeys("xharbcy", (-2.0, 2.0)), form(runtime))
+        int8.write_int8_graph(
+            tmp_path / "model.onnx", tmp_path / "int8.onnx", dict.fromkeys("xharbcy", (-2.0, 2.0)), form(runtime)
+        )
     with pytest.raises(UnsupportedModelError, match=f"MatMul_1 computes in {name}"):
-        dynamic.quantize(tmp_path / "model.onnx", tmp_path / "dynamic.onnx", True, [])
+        dynamic.write_dynamic_int8_graph(tmp_path / "model.onnx", tmp_path / "dynamic.onnx", True, [])
     assert not [*tmp_path.glob("int8*"), *tmp_path.glob("dynamic*")]
 
 
@@ -181,28 +183,32 @@ def test_a_weight_in_a_constant_node_is_a_weight(tmp_path: Path, runtime: str) -
         }"""
     onnx.save(onnx.parser.parse_model(text), tmp_path / "model.onnx")
     ranges = dict.fromkeys("xay", (-4.0, 4.0))  # none of the weight
-    assert int8.quantize(tmp_path / "model.onnx", tmp_path / "int8.onnx", ranges, form(runtime))["quantized"] == {"MatMul": 1}
+    assert int8.write_int8_graph(tmp_path / "model.onnx", tmp_path / "int8.onnx", ranges, form(runtime))["quantized"] == {
+        "MatMul": 1
+    }
     made = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(tmp_path / "int8.onnx").graph.initializer}
     np.testing.assert_array_equal(made["w_quantized"], [[64, 16], [-16, 64]])
-    assert dynamic.quantize(tmp_path / "model.onnx", tmp_path / "dynamic.onnx", True, [])["quantized"] == {"MatMul": 1}
+    assert dynamic.write_dynamic_int8_graph(tmp_path / "model.onnx", tmp_path / "dynamic.onnx", True, [])["quantized"] == {
+        "MatMul": 1
+    }
 
 
 def random(*shape: int) -> Any:
     return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
 
 
-def faithful(folder: Path, text: str, form: int8.Form, **weights: Any) -> tuple[float, dict[str, Any]]:
+def faithful(folder: Path, text: str, form: int8.QuantizationSpec, **weights: Any) -> tuple[float, dict[str, Any]]:
     """CORR of ``y`` in int8, as ONNX Runtime fuses it, with ``y`` in float; and the facts."""
     model = onnx.parser.parse_model(text)
     model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in weights.items())
     onnx.save(model, folder / "model.onnx")
     (given,) = model.graph.input
     x = random(64, *(dim.dim_value for dim in given.type.tensor_type.shape.dim[1:]))
-    with onnxruntime.opened({"model": revealed(folder / "model.onnx")}, 1, optimize=False) as predict:
+    with onnxruntime.open_session({"model": reveal_tensors(folder / "model.onnx")}, 1, optimize=False) as predict:
         tensors = {"x": x, **predict({"x": x})}
     ranges = {name: (float(np.min(array)), float(np.max(array))) for name, array in tensors.items()}
-    facts = int8.quantize(folder / "model.onnx", folder / "int8.onnx", ranges, form)
-    with onnxruntime.opened({"model": folder / "int8.onnx"}, 1) as predict:
+    facts = int8.write_int8_graph(folder / "model.onnx", folder / "int8.onnx", ranges, form)
+    with onnxruntime.open_session({"model": folder / "int8.onnx"}, 1) as predict:
         got = smoke.floats(predict({"x": x})["y"])
     return float(np.corrcoef(got.ravel(), smoke.floats(tensors["y"]).ravel())[0, 1]), facts
 
@@ -282,12 +288,12 @@ def test_a_tied_weight_has_its_channels_along_the_axis_of_each_reader(tmp_path: 
     np.testing.assert_array_equal(made["w.copy2"], weight)
 
 
-def form(runtime: str, **settings: Any) -> int8.Form:
+def form(runtime: str, **settings: Any) -> int8.QuantizationSpec:
     """With weights of 7 bits, with which no CPU saturates."""
-    return int8.Form(PLACEMENTS[runtime], weight_bits=7, **settings)
+    return int8.QuantizationSpec(PLACEMENTS[runtime], weight_bits=7, **settings)
 
 
 def test_what_is_rounded_for_a_node() -> None:
     node = onnx.helper.make_node("Conv", ["x", "w", "b"], ["y"])
-    assert data(node) == ["x", "w", "y"]
-    assert data(node, results=False) == ["x", "w"]
+    assert list_quantized_tensors(node) == ["x", "w", "y"]
+    assert list_quantized_tensors(node, results=False) == ["x", "w"]

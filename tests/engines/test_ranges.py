@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from onnxruntime.quantization import calibrate as theirs
 
 from attar.engines.calibration import histogram, ranges
-from attar.engines.calibration.entropy import LEVELS, about_zero, entropy
+from attar.engines.calibration.entropy import LEVELS, center_bins, find_entropy_range
 from attar.engines.calibration.histogram import Floats, Histogram
-from attar.engines.calibration.ranges import errors, minmax, mse, percentile
+from attar.engines.calibration.ranges import compute_errors, find_minmax_range, find_mse_range, find_percentile_range
 from attar.models.task import InMemory, Output, Split, SplitName, Tensor
 from attar.models.views import spread
 from attar.pipeline.core.errors import StageError
@@ -25,7 +25,7 @@ from attar.stages.artifacts import OnnxModel, Ranges
 from attar.stages.calibrate import Calibrate
 from tests.support import smoke
 
-METHODS = {"minmax": minmax, "percentile": percentile, "entropy": entropy, "mse": mse}
+METHODS = {"minmax": find_minmax_range, "percentile": find_percentile_range, "entropy": find_entropy_range, "mse": find_mse_range}
 ALL = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 numbers = st.lists(st.floats(-(2.0**60), 2.0**60, width=32), min_size=1, max_size=40)
 
@@ -42,14 +42,14 @@ def of(*batches: npt.ArrayLike) -> Histogram:
 
 def test_percentile_by_hand() -> None:
     """Of 0 to 1,999, 2 % are 40 values, 20 on either side: 20 to 1,979 stay, and the bins of width 1 end in 1,980."""
-    assert percentile(of(np.arange(2000)), 98) == (20.0, 1980.0)
-    assert percentile(of(np.arange(2000)), 100) == (0.0, 1999.0)
+    assert find_percentile_range(of(np.arange(2000)), 98) == (20.0, 1980.0)
+    assert find_percentile_range(of(np.arange(2000)), 100) == (0.0, 1999.0)
 
 
 def test_a_percentile_that_is_none_is_refused() -> None:
     for percent in (0.0, 100.1, float("nan")):
         with pytest.raises(StageError, match=r"a percentile of .* give more than 0 and at most 100, such as 99\.99"):
-            percentile(of([1, 2]), percent)
+            find_percentile_range(of([1, 2]), percent)
 
 
 def test_mse_by_hand() -> None:
@@ -61,18 +61,18 @@ def test_mse_by_hand() -> None:
     def cost(high: float) -> float:
         return (100 - high) ** 2 / 2e6 + ((high + 1) / 255) ** 2 / 12
 
-    low, high = mse(made)
+    low, high = find_mse_range(made)
     assert low == pytest.approx(-1, abs=0.1)
     assert cost(high) < 1.01 * cost(27.3) < cost(100) / 3
-    assert errors(made, low, high)[0] == pytest.approx(cost(high), rel=0.1)
-    assert errors(made, -1, 100)[0] == pytest.approx(cost(100), rel=0.1)
+    assert compute_errors(made, low, high)[0] == pytest.approx(cost(high), rel=0.1)
+    assert compute_errors(made, -1, 100)[0] == pytest.approx(cost(100), rel=0.1)
 
 
 def test_entropy_by_hand() -> None:
     """10,000 values in [-1, 1] and a single 100: bins are 1/8 wide. No window of fewer than 64 bins on either side is tried; up
     to 127 every bin is a level of its own, so that nothing but the outlier is lost. The window's upper end has a bin more.
     """
-    low, high = entropy(of(np.random.default_rng(0).triangular(-1, 0, 1, 10_000), [100]))
+    low, high = find_entropy_range(of(np.random.default_rng(0).triangular(-1, 0, 1, 10_000), [100]))
     assert -1 <= low < -0.9
     assert 65 / 8 <= high <= 128 / 8
 
@@ -81,7 +81,7 @@ def test_errors_by_hand() -> None:
     """In steps of 1, of 0 to 255: the middles of the bins of width 1/8 lie 1/16, 3/16, 5/16 and 7/16 from the nearest step."""
     made = of(np.arange(0, 255, 1 / 8))
     assert made.width == 1 / 8
-    assert errors(made, 0.0, 255.0)[0] == pytest.approx((1 + 9 + 25 + 49) / 4 / 256, rel=1e-2)
+    assert compute_errors(made, 0.0, 255.0)[0] == pytest.approx((1 + 9 + 25 + 49) / 4 / 256, rel=1e-2)
 
 
 # -- what holds always -------------------------------------------------------------------------------------------------
@@ -113,14 +113,14 @@ def test_degenerate_tensors(method: Any) -> None:
 @ALL
 def test_a_heavy_outlier_is_cut_off_by_all_but_minmax(method: Any) -> None:
     high = method(of(np.random.default_rng(0).standard_normal(1_000_000), [100]))[1]
-    assert (high == 100) == (method is minmax)
+    assert (high == 100) == (method is find_minmax_range)
     assert high > 3
 
 
 @given(numbers, st.floats(1, 100), st.floats(1, 100))
 def test_a_higher_percentile_makes_no_less_room(values: list[float], one: float, other: float) -> None:
     made = of(values)
-    narrow, wide = percentile(made, min(one, other)), percentile(made, max(one, other))
+    narrow, wide = find_percentile_range(made, min(one, other)), find_percentile_range(made, max(one, other))
     assert wide[0] <= narrow[0]
     assert narrow[1] <= wide[1]
     array = np.array(values, np.float32)
@@ -130,10 +130,10 @@ def test_a_higher_percentile_makes_no_less_room(values: list[float], one: float,
 @given(numbers)
 def test_no_range_has_a_lower_error_than_that_of_mse(values: list[float]) -> None:
     made = of(values)
-    least = errors(made, *mse(made))[0]
+    least = compute_errors(made, *find_mse_range(made))[0]
     for method in METHODS.values():
-        if method is minmax or made.low >= 0 or made.high <= 0:
-            assert least <= errors(made, *method(made))[0] * 1.05
+        if method is find_minmax_range or made.low >= 0 or made.high <= 0:
+            assert least <= compute_errors(made, *method(made))[0] * 1.05
 
 
 # -- as ONNX Runtime ----------------------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ def test_entropy_is_that_of_onnxruntime(tmp_path: Path, small: tuple[Path, Range
 
 def test_the_same_histogram_of_a_network_gives_the_same_range(digits_ranges: Ranges) -> None:
     """On bins that are not those that ONNX Runtime would have made: its own search, in ours."""
-    histograms, _ = histogram.load(digits_ranges.root / "histograms.safetensors")
+    histograms, _ = histogram.load_histograms(digits_ranges.root / "histograms.safetensors")
     found = digits_ranges.of("entropy")
     for name in sorted(histograms)[::12]:
         counts, edges = symmetric(histograms[name])
@@ -240,7 +240,7 @@ def test_the_same_histogram_of_a_network_gives_the_same_range(digits_ranges: Ran
 
 
 def symmetric(each: Histogram) -> tuple[Floats, Floats]:
-    counts, width = about_zero(each)
+    counts, width = center_bins(each)
     return counts, np.arange(-(len(counts) // 2), len(counts) // 2 + 1, dtype=np.float64) * width
 
 
@@ -249,7 +249,7 @@ def symmetric(each: Histogram) -> tuple[Floats, Floats]:
 
 def test_all_methods_name_the_same_tensors(digits_ranges: Ranges) -> None:
     widest = digits_ranges.of()
-    assert ranges.of(digits_ranges.root / "histograms.safetensors", "minmax", 99.99) == widest
+    assert ranges.compute_ranges(digits_ranges.root / "histograms.safetensors", "minmax", 99.99) == widest
     for method in METHODS:
         found = digits_ranges.of(method)
         assert found.keys() == widest.keys()

@@ -13,9 +13,9 @@ import pytest
 from pydantic import ValidationError
 
 from attar.engines.runtimes import cuda, tensorrt_build
-from attar.engines.runtimes.runtime import RUNTIMES, Asked, load
+from attar.engines.runtimes.runtime import RUNTIMES, BuildSpec, load_runtime
 from attar.engines.runtimes.tensorrt import TensorRt, TensorRtRtx
-from attar.engines.runtimes.tensorrt_engine import Header, check, check_device, header, probe
+from attar.engines.runtimes.tensorrt_engine import EngineHeader, check_device, check_engine, probe_engine, read_header
 from attar.models.task import Task, load_task
 from attar.pipeline.core.errors import MissingDependencyError, StageError, UnsupportedModelError
 from attar.pipeline.keys.fingerprint import Fingerprint
@@ -33,7 +33,7 @@ PROFILES: Mapping[str, Mapping[str, tuple[int, int, int]]] = {
 }
 BATCH = {"batch": (1, 4, 8)}
 HERE = importlib.util.find_spec("tensorrt_rtx") is not None
-DRIVER = cuda.driver()
+DRIVER = cuda.has_driver()
 rtx = pytest.mark.skipif(not HERE, reason="TensorRT-RTX is not installed: pip install 'attar[tensorrt-rtx]'")
 without_gpu = pytest.mark.skipif(DRIVER, reason="there is an NVIDIA driver here; what is tested is a machine without")
 
@@ -73,14 +73,14 @@ def graph(
     return task, file
 
 
-def build(source: Path, out: Path, profile: Mapping[str, Any] = BATCH, **options: Any) -> Header:
+def build(source: Path, out: Path, profile: Mapping[str, Any] = BATCH, **options: Any) -> EngineHeader:
     target = out / "model.engine"
-    TensorRtRtx().build(source, target, smoke.Numbers(), Asked(profile=profile, options=options))
-    return header("tensorrt_rtx", target)
+    TensorRtRtx().build(source, target, smoke.Numbers(), BuildSpec(profile=profile, options=options))
+    return read_header("tensorrt_rtx", target)
 
 
 def refusals(file: Path) -> list[str]:
-    return [str(each) for each in TensorRtRtx().supports(file, smoke.Numbers(), Asked())]
+    return [str(each) for each in TensorRtRtx().find_refused_nodes(file, smoke.Numbers(), BuildSpec())]
 
 
 @pytest.fixture
@@ -91,11 +91,11 @@ def takes(tmp_path: Path) -> Path:
 @rtx
 def test_image_and_text_in_every_precision_for_three_generations_in_one_engine(graph: tuple[Task, Path], tmp_path: Path) -> None:
     task, file = graph
-    asked = Asked(profile=PROFILES[f"{type(task).__module__}:{type(task).__name__}"], options={"compute": COMPUTE})
-    assert TensorRtRtx().supports(file, task, asked) == []
+    asked = BuildSpec(profile=PROFILES[f"{type(task).__module__}:{type(task).__name__}"], options={"compute": COMPUTE})
+    assert TensorRtRtx().find_refused_nodes(file, task, asked) == []
     TensorRtRtx().build(file, tmp_path / "model.engine", task, asked)
-    found = header("tensorrt_rtx", tmp_path / "model.engine")
-    assert found == Header(importlib.metadata.version("tensorrt-rtx"), tuple(COMPUTE), newer=False)
+    found = read_header("tensorrt_rtx", tmp_path / "model.engine")
+    assert found == EngineHeader(importlib.metadata.version("tensorrt-rtx"), tuple(COMPUTE), newer=False)
     assert [path.name for path in tmp_path.iterdir()] == ["model.engine"]
 
 
@@ -196,12 +196,12 @@ def test_gpus_that_it_cannot_build_for(options: Mapping[str, Any], said: str, ta
 def test_without_compute_the_engine_is_for_what_the_vendor_says(takes: Path, tmp_path: Path) -> None:
     found = build(takes, tmp_path)
     assert (found.compute, found.newer) == (("8.0", "8.6", "8.9", "12.0", "12.1"), True)
-    check("tensorrt_rtx", tmp_path / "model.engine", importlib.metadata.version("tensorrt-rtx"))
+    check_engine("tensorrt_rtx", tmp_path / "model.engine", importlib.metadata.version("tensorrt-rtx"))
     with pytest.raises(StageError, match=r"was built by tensorrt_rtx 1\.7\.\d+\.\d+, here is 1\.8\.0\.1"):
-        check("tensorrt_rtx", tmp_path / "model.engine", "1.8.0.1")
+        check_engine("tensorrt_rtx", tmp_path / "model.engine", "1.8.0.1")
     if not DRIVER:  # the library itself, asked in a process of its own, says so too
         with pytest.raises(StageError, match=r"^TensorRT-RTX does not load .*CUDA driver version is insufficient"):
-            probe("tensorrt_rtx", "TensorRT-RTX", tmp_path / "model.engine")
+            probe_engine("tensorrt_rtx", "TensorRT-RTX", tmp_path / "model.engine")
     with pytest.raises(StageError, match=r"built for compute capability 8\.0, .*; H100 has 9\.0"):
         check_device(tmp_path / "model.engine", found, {"name": "H100", "compute": "9.0"})
 
@@ -229,20 +229,20 @@ def test_a_library_that_is_missing_names_the_extra(runtime: str, monkeypatch: py
 
     monkeypatch.setattr(importlib.metadata, "version", absent)
     with pytest.raises(MissingDependencyError, match=rf"TensorRT(-RTX)? is not installed; run: pip install 'attar\[{runtime}\]'"):
-        load(runtime).supports(tmp_path / "model.onnx", smoke.Numbers(), Asked())
+        load_runtime(runtime).find_refused_nodes(tmp_path / "model.onnx", smoke.Numbers(), BuildSpec())
 
 
 def test_a_library_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "10.11.0.33")
     with pytest.raises(StageError, match=r"TensorRT 10\.11\.0\.33 is too old; install 10\.12 or later"):
-        TensorRt().version()
+        TensorRt().get_version()
 
 
 def test_a_crash_of_the_builder_is_an_error_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, takes: Path, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.7.1.116")
-    monkeypatch.setattr(tensorrt_build, "built", child_calls.segfaulting)
+    monkeypatch.setattr(tensorrt_build, "build_engine", child_calls.segfaulting)
     with pytest.raises(StageError, match=r"^building model.engine with TensorRT-RTX crashed .*\(SIGSEGV\)"):
         build(takes, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["takes.onnx"]
@@ -250,13 +250,13 @@ def test_a_crash_of_the_builder_is_an_error_and_leaves_nothing(
 
 @pytest.mark.parametrize(("compute", "why"), [((), None), (("8.6", "8.9"), None), (("8.6",), "has compute capability 8.9")])
 def test_a_gpu_that_was_not_asked_for_does_not_run_the_engine(compute: tuple[str, ...], why: str | None) -> None:
-    found = TensorRtRtx.unsuited(compute, {"name": "NVIDIA L4", "compute": "8.9"})
+    found = TensorRtRtx.explain_unsuited(compute, {"name": "NVIDIA L4", "compute": "8.9"})
     assert (found is None) if why is None else (found is not None and why in found)
 
 
 @pytest.mark.parametrize(("compute", "runs"), [("7.5", False), ("8.9", True), ("9.0", False), ("12.1", True), ("13.0", True)])
 def test_a_gpu_that_no_engine_is_for_unless_it_is_asked_for(compute: str, runs: bool) -> None:
-    found = TensorRtRtx.unsuited((), {"name": "NVIDIA H100", "compute": compute})
+    found = TensorRtRtx.explain_unsuited((), {"name": "NVIDIA H100", "compute": compute})
     assert (found is None) == runs
     assert runs or f"NVIDIA H100 has compute capability {compute}, the engine is for 8.0, 8.6, 8.9, 12.0, 12.1" in str(found)
 
@@ -303,6 +303,6 @@ def test_options_under_the_vendor_s_names() -> None:
         "hardware_compatibility": "ampere_plus",
         "version_compatible": True,
     }
-    made = tensorrt_build.configured(library, SimpleNamespace(create_builder_config=lambda: config), options)
+    made = tensorrt_build.make_config(library, SimpleNamespace(create_builder_config=lambda: config), options)
     assert (made.builder_optimization_level, made.hardware_compatibility_level) == (0, "ampere")
     assert (flags, limits) == ({"versions"}, {"workspace": 2 << 20})

@@ -15,9 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attar.engines.runtimes import cuda, tensorrt_engine
-from attar.engines.runtimes.runtime import Asked
+from attar.engines.runtimes.runtime import BuildSpec
 from attar.engines.runtimes.tensorrt import TensorRtRtx
-from attar.engines.runtimes.tensorrt_engine import COMPUTE, Header, Session, check, check_device, header, invalid, read_tensors
+from attar.engines.runtimes.tensorrt_engine import (
+    COMPUTE,
+    EngineHeader,
+    EngineSession,
+    check_device,
+    check_engine,
+    format_invalidity,
+    read_header,
+    read_tensors,
+)
 from attar.models.tensors import TensorSpec
 from attar.pipeline.core.errors import StageError
 from tests.support import smoke
@@ -37,18 +46,18 @@ def engine_file(folder: Path, bits: int = 0b1010, version: tuple[int, ...] = (1,
 
 
 def test_what_a_header_says(tmp_path: Path) -> None:
-    assert header("tensorrt_rtx", engine_file(tmp_path)) == Header("1.7.1.116", ("8.0", "8.9"), newer=False)
-    later = header("tensorrt_rtx", engine_file(tmp_path, version=(1, 8, 0, 1)))
-    assert later == Header("1.8.0.1")  # what its bits mean is for its library to say
-    assert later.runs("9.0")
+    assert read_header("tensorrt_rtx", engine_file(tmp_path)) == EngineHeader("1.7.1.116", ("8.0", "8.9"), newer=False)
+    later = read_header("tensorrt_rtx", engine_file(tmp_path, version=(1, 8, 0, 1)))
+    assert later == EngineHeader("1.8.0.1")  # what its bits mean is for its library to say
+    assert later.runs_on("9.0")
 
 
 @given(chosen=st.sets(st.sampled_from(COMPUTE), min_size=1), newer=st.booleans())
 def test_an_engine_runs_where_its_header_says(chosen: set[str], newer: bool) -> None:
-    found = Header("1.7.1.116", tuple(sorted(chosen)), newer)
-    assert {each for each in COMPUTE if found.runs(each)} == chosen
-    assert found.runs("13.0") == newer
-    assert not found.runs("9.0")
+    found = EngineHeader("1.7.1.116", tuple(sorted(chosen)), newer)
+    assert {each for each in COMPUTE if found.runs_on(each)} == chosen
+    assert found.runs_on("13.0") == newer
+    assert not found.runs_on("9.0")
 
 
 @pytest.mark.parametrize(
@@ -64,42 +73,42 @@ def test_an_engine_runs_where_its_header_says(chosen: set[str], newer: bool) -> 
 def test_files_that_are_no_engines(content: bytes, said: str, tmp_path: Path) -> None:
     (tmp_path / "model.engine").write_bytes(content)
     with pytest.raises(StageError, match=said):
-        header("tensorrt_rtx", tmp_path / "model.engine")
+        read_header("tensorrt_rtx", tmp_path / "model.engine")
 
 
 def test_a_file_that_is_not_there_or_not_all_there(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"there is no engine .*nothing.engine"):
-        header("tensorrt_rtx", tmp_path / "nothing.engine")
+        read_header("tensorrt_rtx", tmp_path / "nothing.engine")
     with pytest.raises(StageError, match=r"has 140 bytes and should have 4000: it was cut off"):
-        header("tensorrt_rtx", engine_file(tmp_path, size=4000))
+        read_header("tensorrt_rtx", engine_file(tmp_path, size=4000))
 
 
 def test_tensorrt_s_own_engines_are_known_by_their_first_bytes(tmp_path: Path) -> None:
     (tmp_path / "model.engine").write_bytes(b"ftrt" + bytes(100))
-    assert check("tensorrt", tmp_path / "model.engine", "11.0.0.1") == Header()
+    assert check_engine("tensorrt", tmp_path / "model.engine", "11.0.0.1") == EngineHeader()
     with pytest.raises(StageError, match="is no engine of tensorrt: it begins with b'vtrt'"):
-        check("tensorrt", engine_file(tmp_path), "11.0.0.1")
+        check_engine("tensorrt", engine_file(tmp_path), "11.0.0.1")
 
 
 def test_another_release_is_refused_and_another_build_of_the_same_is_not(tmp_path: Path) -> None:
     file = engine_file(tmp_path)
-    assert check("tensorrt_rtx", file, "1.7.1.120").version == "1.7.1.116"
+    assert check_engine("tensorrt_rtx", file, "1.7.1.120").version == "1.7.1.116"
     with pytest.raises(
         StageError, match=r"was built by tensorrt_rtx 1\.7\.1\.116, here is 1\.7\.2\.1; install that, or build it"
     ):
-        check("tensorrt_rtx", file, "1.7.2.1")
+        check_engine("tensorrt_rtx", file, "1.7.2.1")
 
 
 def test_another_compute_capability_is_refused(tmp_path: Path) -> None:
-    check_device(tmp_path, Header("1.7.1.116", ("8.0", "8.9")), L4)
+    check_device(tmp_path, EngineHeader("1.7.1.116", ("8.0", "8.9")), L4)
     with pytest.raises(StageError, match=r"for compute capability 8\.0, 8\.6; NVIDIA L4 has 8\.9: add that to `compute`"):
-        check_device(tmp_path, Header("1.7.1.116", ("8.0", "8.6")), L4)
+        check_device(tmp_path, EngineHeader("1.7.1.116", ("8.0", "8.6")), L4)
 
 
 def test_what_the_vendor_s_flags_say() -> None:
     members = {"VERSION_MISMATCH": 1, "UNSUPPORTED_CC": 2, "OLD_CUDA_DRIVER": 4, "TOMORROWS_FLAG": 128}
-    assert invalid(4, members) == ["the NVIDIA driver is too old for it: update the driver"]
-    assert invalid(130, members) == ["it was not built for this GPU's compute capability", "TOMORROWS_FLAG"]
+    assert format_invalidity(4, members) == ["the NVIDIA driver is too old for it: update the driver"]
+    assert format_invalidity(130, members) == ["it was not built for this GPU's compute capability", "TOMORROWS_FLAG"]
 
 
 class DoublingEngine:
@@ -156,9 +165,9 @@ def numpy_type(dtype: Any) -> Any:
 LIBRARY = SimpleNamespace(nptype=numpy_type, TensorIOMode=SimpleNamespace(INPUT="input"))
 
 
-def session(engine: DoublingEngine) -> tuple[Session, HostDriver]:
+def session(engine: DoublingEngine) -> tuple[EngineSession, HostDriver]:
     host = HostDriver()
-    return Session(LIBRARY, engine, cuda.Memory(cuda.Driver(host), ctypes.c_void_p(77))), host
+    return EngineSession(LIBRARY, engine, cuda.GpuMemory(cuda.CudaDriver(host), ctypes.c_void_p(77))), host
 
 
 def test_a_session_answers_whatever_the_batch_and_gives_everything_back() -> None:
@@ -242,19 +251,19 @@ class Library:
 def host(monkeypatch: pytest.MonkeyPatch) -> HostDriver:
     """An L4 whose driver is played by the host, and no process to look at engines first."""
     made = HostDriver()
-    monkeypatch.setattr(cuda, "absent", lambda: None)
-    monkeypatch.setattr(cuda, "devices", lambda: [L4])
-    monkeypatch.setattr(cuda, "library", lambda: made)
-    monkeypatch.setattr(TensorRtRtx, "version", lambda self: "1.7.1.116")
+    monkeypatch.setattr(cuda, "explain_missing_gpu", lambda: None)
+    monkeypatch.setattr(cuda, "list_devices", lambda: [L4])
+    monkeypatch.setattr(cuda, "load_library", lambda: made)
+    monkeypatch.setattr(TensorRtRtx, "get_version", lambda self: "1.7.1.116")
     return made
 
 
 def test_an_engine_is_opened_and_everything_is_given_back(
     tmp_path: Path, host: HostDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tensorrt_engine, "probe", lambda *asked: None)
+    monkeypatch.setattr(tensorrt_engine, "probe_engine", lambda *asked: None)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", Library(DoublingEngine()))
-    with TensorRtRtx().opened({"model": engine_file(tmp_path)}, Asked()) as predict:
+    with TensorRtRtx().open({"model": engine_file(tmp_path)}, BuildSpec()) as predict:
         assert predict({"x": np.ones((2, 3), np.float32)})["y"].tolist() == [[2, 2, 2], [2, 2, 2]]
     assert host.given == {}
     assert host.calls[-1] == "cuDevicePrimaryCtxRelease_v2"
@@ -268,18 +277,18 @@ def test_whichever_thread_closes_an_engine_the_gpu_is_made_its_own_first() -> No
 
 @pytest.mark.parametrize("hosted", [True, False])
 def test_only_a_version_compatible_engine_may_run_code_of_its_own_on_the_host(hosted: bool) -> None:
-    made = tensorrt_engine.loader(
+    made = tensorrt_engine.create_runtime(
         SimpleNamespace(Runtime=lambda log: SimpleNamespace(engine_host_code_allowed=False)), None, hosted
     )
     assert made.engine_host_code_allowed == hosted
 
 
 def test_an_engine_that_the_library_does_not_load(tmp_path: Path, host: HostDriver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensorrt_engine, "probe", lambda *asked: None)
+    monkeypatch.setattr(tensorrt_engine, "probe_engine", lambda *asked: None)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", Library(None))
     with (
         pytest.raises(StageError, match=r"model.engine cannot be loaded: no memory; build it again"),
-        TensorRtRtx().opened({"model": engine_file(tmp_path)}, Asked()),
+        TensorRtRtx().open({"model": engine_file(tmp_path)}, BuildSpec()),
     ):
         pass
     assert host.calls[-1] == "cuDevicePrimaryCtxRelease_v2"
@@ -289,14 +298,14 @@ def test_engines_are_checked_before_the_library_sees_them(
     tmp_path: Path, host: HostDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def opening(file: Path) -> None:
-        with TensorRtRtx().opened({"model": file}, Asked()):
+        with TensorRtRtx().open({"model": file}, BuildSpec()):
             pass
 
     with pytest.raises(StageError, match=r"NVIDIA L4 has 8\.9"):
         opening(engine_file(tmp_path, bits=0b10))
     with pytest.raises(StageError, match=r"was built by tensorrt_rtx 1\.6\.0\.5"):
         opening(engine_file(tmp_path, version=(1, 6, 0, 5)))
-    monkeypatch.setattr(tensorrt_engine, "loaded", segfaulting)
+    monkeypatch.setattr(tensorrt_engine, "explain_unloadable", segfaulting)
     with pytest.raises(StageError, match=r"^loading .*model.engine with TensorRT-RTX crashed .*\(SIGSEGV\)"):
         opening(engine_file(tmp_path))
     assert host.calls == []

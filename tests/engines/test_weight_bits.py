@@ -21,7 +21,7 @@ from attar.engines.graphs import int8
 from attar.engines.graphs import int8_dynamic as dynamic
 from attar.engines.graphs.placement import LEVELS, SYMMETRIC, UNSIGNED, Placement
 from attar.engines.runtimes import onnxruntime, openvino
-from attar.engines.runtimes.runtime import Asked, Runtime
+from attar.engines.runtimes.runtime import BuildSpec, Runtime
 from attar.models.task import Predictor
 from attar.stages.artifacts import OnnxModel
 from attar.stages.optimize.stage import Optimize
@@ -70,7 +70,7 @@ def quantized(folder: Path, case: str, bits: int) -> tuple[Path, Floats, npt.NDA
     onnx.save(model, folder / "float.onnx")
     results = (-128 * STEP, 127 * STEP)
     ranges = {"x": (0.0, 255.0), "p": results, "y": results}
-    int8.quantize(folder / "float.onnx", folder / "int8.onnx", ranges, int8.Form(weight_bits=bits))
+    int8.write_int8_graph(folder / "float.onnx", folder / "int8.onnx", ranges, int8.QuantizationSpec(weight_bits=bits))
     return folder / "int8.onnx", x, np.clip(np.rint(sums(model, x) / STEP), -128, 127) * STEP
 
 
@@ -81,16 +81,16 @@ def sums(model: onnx.ModelProto, x: Floats) -> npt.NDArray[np.float64]:
 
 
 def engine(file: Path, runtime: Runtime) -> AbstractContextManager[Predictor]:
-    asked, target = Asked("int8"), file.with_name(f"engine{runtime.suffix}")
+    asked, target = BuildSpec("int8"), file.with_name(f"engine{runtime.suffix}")
     runtime.build(file, target, smoke.Numbers(), asked)
-    return runtime.opened({"model": target}, asked)
+    return runtime.open({"model": target}, asked)
 
 
 @pytest.mark.parametrize("case", [*SHAPES, *PRODUCTS])
 def test_with_7_bits_every_kernel_answers_what_integers_do(tmp_path: Path, case: str) -> None:
     file, x, exact = quantized(tmp_path, case, 7)
     assert len(np.unique(exact)) > 10
-    for opened in (onnxruntime.opened({"model": file}, 1), engine(file, onnxruntime.OnnxRuntime())):
+    for opened in (onnxruntime.open_session({"model": file}, 1), engine(file, onnxruntime.OnnxRuntime())):
         with opened as predict:
             np.testing.assert_array_equal(predict({"x": x})["y"], exact)
 
@@ -109,7 +109,7 @@ def test_with_8_bits_they_do_where_the_cpu_does_not_saturate(tmp_path: Path, cas
     file, x, exact = quantized(tmp_path, case, 8)
     with engine(file, onnxruntime.OnnxRuntime()) as predict:
         wrong = np.abs(smoke.floats(predict({"x": x})["y"]) - exact)
-    assert bool(wrong.max() > STEP) is cpu.saturates()
+    assert bool(wrong.max() > STEP) is cpu.has_saturating_int8()
 
 
 def test_dynamic_products_of_7_bits_answer_what_integers_do(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_dynamic_products_of_7_bits_answer_what_integers_do(tmp_path: Path) -> N
     model, x = made("MatMul", LEVELS[7])
     model.graph.node[-1].op_type = "Relu"
     onnx.save(model, tmp_path / "float.onnx")
-    facts = dynamic.quantize(tmp_path / "float.onnx", tmp_path / "int8.onnx", True, (), 7)
+    facts = dynamic.write_dynamic_int8_graph(tmp_path / "float.onnx", tmp_path / "int8.onnx", True, (), 7)
     assert facts["weight_bits"] == 7
     assert largest(onnx.load(tmp_path / "int8.onnx"), "weight_quantized") == 64
     with engine(tmp_path / "int8.onnx", onnxruntime.OnnxRuntime()) as predict:
@@ -152,8 +152,8 @@ def test_the_largest_weight_has_the_largest_level(
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, np.float32).reshape(shapes[name]), name))
     onnx.save(model, tmp_path / "float.onnx")
     ranges = dict.fromkeys("xcsrpy", (0.0, 2.55)) | {"offset": (0.0, 2.0)}
-    form = int8.Form(placement, per_channel, weight_bits=bits)
-    facts = int8.quantize(tmp_path / "float.onnx", tmp_path / "int8.onnx", ranges, form)
+    form = int8.QuantizationSpec(placement, per_channel, weight_bits=bits)
+    facts = int8.write_int8_graph(tmp_path / "float.onnx", tmp_path / "int8.onnx", ranges, form)
     assert facts["weight_bits"] == bits
     found = {each.name: onnx.numpy_helper.to_array(each) for each in onnx.load(tmp_path / "int8.onnx").graph.initializer}
     scales = np.array([3.2, 6.4] if per_channel else [6.4, 6.4], np.float32) / most
@@ -188,7 +188,7 @@ def test_left_out_the_cpu_decides(monkeypatch: pytest.MonkeyPatch, kind: str, pr
     architecture, flags, bits = ON[kind]
     monkeypatch.setattr(platform, "machine", lambda: architecture)
     monkeypatch.setattr(cpu, "cpu_flags", lambda: flags)
-    assert cpu.saturates() is (bits == 7)
+    assert cpu.has_saturating_int8() is (bits == 7)
     for runtime in ("onnxruntime", "openvino"):
         asked = {"precision": precision, "runtime": runtime}
         assert decided(**asked)["weight_bits"] == bits
@@ -222,10 +222,10 @@ def test_a_graph_for_gpus_is_computed_as_it_is_written(tmp_path: Path, operator:
         model.graph.initializer.append(onnx.numpy_helper.from_array(drawn((256, width), 0.1, -0.1), name))
     onnx.save(model, tmp_path / "float.onnx")
     ranges = {"x": (-2.0, 2.0), "p": (-9.0, 9.0), "r": (0.0, 9.0), "q": (-9.0, 9.0), "y": (0.0, 9.0)}
-    facts = int8.quantize(tmp_path / "float.onnx", tmp_path / "model.onnx", ranges, int8.Form(SYMMETRIC))
+    facts = int8.write_int8_graph(tmp_path / "float.onnx", tmp_path / "model.onnx", ranges, int8.QuantizationSpec(SYMMETRIC))
     hop = smoke.artifact(OnnxModel, tmp_path, facts | {"graphs": ["model"]})
     x = {"x": drawn((32, 256), 0, 2)}
-    with hop.open(threads=1) as got, onnxruntime.opened({"model": hop.file()}, 1, optimize=False) as exact:
+    with hop.open(threads=1) as got, onnxruntime.open_session({"model": hop.file()}, 1, optimize=False) as exact:
         np.testing.assert_allclose(smoke.floats(got(x)["y"]), smoke.floats(exact(x)["y"]), atol=1e-5)
 
 
@@ -235,12 +235,12 @@ def test_and_so_is_that_of_its_bundle(points_bundle: Path, monkeypatch: pytest.M
     engine = manifest.engine.model_copy(update={"runtime": runtime})
     found = []
 
-    def opened(*given: Any, **options: Any) -> AbstractContextManager[Predictor]:
+    def record(*given: Any, **options: Any) -> AbstractContextManager[Predictor]:
         found.append(options["integers"])
         return real(*given, **options)
 
-    real = onnxruntime.opened
-    monkeypatch.setattr(onnxruntime, "opened", opened)
+    real = onnxruntime.open_session
+    monkeypatch.setattr(onnxruntime, "open_session", record)
     monkeypatch.setattr(triton, "check", lambda *given: None)  # which is of the runtime that packaged it
     check_portable(points_bundle, manifest.model_copy(update={"engine": engine}))
     assert found == [integers]

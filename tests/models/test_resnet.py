@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from attar.engines.runtimes.torch import build
+from attar.engines.runtimes.torch import build_network
 from attar.models.networks.resnet import ResNet, resnet
 from attar.pipeline.core.errors import StageError
 from attar.stages.distill.taps import Tap, named
@@ -58,5 +58,5 @@ def test_a_block_without_change_of_shape_adds_its_input() -> None:
 @pytest.mark.parametrize("options", [{"depth": 9}, {"depth": 2}, {"width": 3}, {"width": 0}])
 def test_depths_and_widths_that_do_not_exist(options: dict[str, int]) -> None:
     with pytest.raises(StageError, match=r"depth must be 6n \+ 2"):
-        build("attar.models.networks.resnet:resnet", options)
-    assert isinstance(build("attar.models.networks.resnet:resnet", {"width": 2}), ResNet)
+        build_network("attar.models.networks.resnet:resnet", options)
+    assert isinstance(build_network("attar.models.networks.resnet:resnet", {"width": 2}), ResNet)

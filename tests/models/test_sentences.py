@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attar.engines.runtimes.torch import predictor, probe
+from attar.engines.runtimes.torch import check_network, make_predictor
 from attar.models.checks import task as task_check
 from attar.models.networks import text
 from attar.models.tasks import snapshot
@@ -37,9 +37,9 @@ def test_the_task_is_sound_and_names_no_classes() -> None:
 def test_a_reader_of_text_is_an_encoder_whose_head_projects_to_the_teacher_s_dimensions() -> None:
     task = Sentences()
     student = text.transformer(width=16, classes=384)
-    probe(student, task)
+    check_network(student, task)
     inputs = task.example(np.random.default_rng(0), batch=3, sequence=5)
-    assert predictor(student, task)(inputs)["vector"].shape == (3, 384)
+    assert make_predictor(student, task)(inputs)["vector"].shape == (3, 384)
 
 
 def test_its_score_is_whether_the_nearest_other_text_is_of_the_same_section() -> None:

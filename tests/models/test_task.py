@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from attar.engines.runtimes.torch import build, probe
+from attar.engines.runtimes.torch import build_network, check_network
 from attar.models import views
 from attar.models.checks import declarations as task_declared
 from attar.models.checks import task as task_check
@@ -328,19 +328,19 @@ def test_views_that_the_generator_does_not_decide() -> None:
 
 def test_options_that_a_network_does_not_take() -> None:
     with pytest.raises(StageError, match=r"has no option 'widht': did you mean 'width'\?"):
-        build(RESIDUAL, {"widht": 8})
+        build_network(RESIDUAL, {"widht": 8})
 
 
 def test_options_that_a_network_cannot_use() -> None:
     with pytest.raises(StageError, match="cannot be made with"):
-        build(RESIDUAL, {"width": -1})
+        build_network(RESIDUAL, {"width": -1})
 
 
 def test_what_is_no_network() -> None:
     with pytest.raises(StageError, match="returned dict; a network is a function that returns"):
-        build("tests.models.test_task:no_network", {})
+        build_network("tests.models.test_task:no_network", {})
     with pytest.raises(StageError, match=r"a network is a function that returns a torch.nn.Module"):
-        build("tests.models.test_task:RESIDUAL", {})
+        build_network("tests.models.test_task:RESIDUAL", {})
 
 
 def no_network() -> dict[str, int]:
@@ -354,23 +354,23 @@ class Pair(nn.Module):
 
 def test_a_network_with_the_wrong_number_of_outputs() -> None:
     with pytest.raises(StageError, match=r"returns 2 outputs, its task names 1: \['logits'\]"):
-        probe(Pair(), Digits())
+        check_network(Pair(), Digits())
 
 
 def test_a_network_with_outputs_of_the_wrong_shape() -> None:
     with pytest.raises(StageError, match=r"'logits' has shape \(2, 7\), its task promises \(2, 10\)"):
-        probe(build(RESIDUAL, {"classes": 7}), Digits())
+        check_network(build_network(RESIDUAL, {"classes": 7}), Digits())
 
 
 def test_a_network_for_other_inputs() -> None:
     with pytest.raises(StageError, match="cannot read inputs of Sentences"):
-        probe(build(RESIDUAL, {}), Sentences())
+        check_network(build_network(RESIDUAL, {}), Sentences())
 
 
 @pytest.mark.parametrize("name", ["residual:residual", "mobile:mobile"])
 @pytest.mark.parametrize("stem", [1, 2])
 def test_the_shipped_networks_fit_their_tasks(name: str, stem: int) -> None:
-    probe(build(f"attar.models.networks.{name}", {"width": 4, "stem": stem}), Digits())
+    check_network(build_network(f"attar.models.networks.{name}", {"width": 4, "stem": stem}), Digits())
 
 
 def test_padding_does_not_change_what_a_reader_answers() -> None:

@@ -18,7 +18,7 @@ from tritonclient.utils import InferenceServerException
 
 from attar.bundle.manifest import Needs
 from attar.engines.runtimes import onnxruntime
-from attar.engines.runtimes.onnxruntime import started
+from attar.engines.runtimes.onnxruntime import start_session
 from attar.models import preprocess
 from attar.models.preprocess import Normalize, Tokenize
 from attar.models.task import Arrays
@@ -225,9 +225,9 @@ def test_calls_share_a_session_that_computes_where_it_is_called(
 
     def counted(*given: Any) -> Any:
         opened.append(given)
-        return started(*given)
+        return start_session(*given)
 
-    monkeypatch.setattr(onnxruntime, "started", counted)
+    monkeypatch.setattr(onnxruntime, "start_session", counted)
     engines = open_engines(points_bundle, Settings(instances=3, threads=threads))
     assert (len(opened), len(engines.predicts)) == (sessions, 3)
     inputs = {"x": np.ones((1, 2), np.float32)}

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from attar.engines import cpu
 from attar.engines.runtimes import onnxruntime, openvino
 from attar.engines.runtimes import runtime as runtimes
-from attar.engines.runtimes.runtime import Refused, RuntimeName
+from attar.engines.runtimes.runtime import RefusedNode, RuntimeName
 from attar.pipeline.core.errors import StageError, UnsupportedModelError
 from attar.stages import build
 from attar.stages.artifacts import Engine, OnnxModel, Ranges
@@ -53,12 +53,12 @@ def test_facts(tmp_path: Path, model: OnnxModel) -> None:
         "files": {"model": "model.onnx"},
         "runtime": "onnxruntime",
         "opened_by": "attar.engines.runtimes.onnxruntime:OnnxRuntime",
-        "runtime_version": onnxruntime.version(),
+        "runtime_version": onnxruntime.get_version(),
         "provider": "CPUExecutionProvider",
         "threads": 2,
         "precision": model.facts["precision"],
         "parameters": 19642,
-        "machine": cpu.machine(),
+        "machine": cpu.describe_machine(),
         "why": None,
         "asked": {"profile": {}, "options": {}},
     }
@@ -68,7 +68,7 @@ def test_the_thread_count_is_measured(tmp_path: Path, digits_onnx: OnnxModel, mo
     monkeypatch.setattr(build, "ROUNDS", 1)
     model = smoke.artifact(OnnxModel, digits_onnx.root, digits_onnx.facts)
     facts = Build(task=smoke.DIGITS).run(tmp_path, model=model)
-    assert facts["threads"] in onnxruntime.OnnxRuntime().counts()
+    assert facts["threads"] in onnxruntime.OnnxRuntime().list_thread_counts()
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_the_thread_count_is_measured(tmp_path: Path, digits_onnx: OnnxModel, mo
     ],
 )
 def test_more_threads_must_be_worth_it(seconds: dict[int, float], threads: int) -> None:
-    assert build.chosen(seconds) == threads
+    assert build.select_thread_count(seconds) == threads
 
 
 def test_an_engine_that_answers_differently_is_refused(
@@ -131,7 +131,7 @@ def test_an_operator_that_a_runtime_does_not_have(tmp_path: Path, digits_onnx: O
     smoke.strange(tmp_path)
     (tmp_path / "out").mkdir()
     model = smoke.artifact(OnnxModel, tmp_path, digits_onnx.facts)
-    title = runtimes.load(runtime).title
+    title = runtimes.load_runtime(runtime).title
     with pytest.raises(
         UnsupportedModelError, match=f"{title} cannot take the graph: my.ops:Strange 'node_1': {title} does not have it; choose"
     ):
@@ -140,8 +140,11 @@ def test_an_operator_that_a_runtime_does_not_have(tmp_path: Path, digits_onnx: O
 
 
 def test_a_few_of_many_refused_nodes_are_named(digits_onnx: OnnxModel) -> None:
-    refused = [Refused(f"node_{number}", "Conv", "no") for number in range(5)]
-    assert build.told(refused, digits_onnx.file()) == "Conv 'node_0': no; Conv 'node_1': no; Conv 'node_2': no; and 2 more"
+    refused = [RefusedNode(f"node_{number}", "Conv", "no") for number in range(5)]
+    assert (
+        build.format_refused_nodes(refused, digits_onnx.file())
+        == "Conv 'node_0': no; Conv 'node_1': no; Conv 'node_2': no; and 2 more"
+    )
 
 
 @pytest.mark.parametrize(
@@ -177,25 +180,25 @@ def test_only_what_the_runtime_knows_decides() -> None:
 def test_the_profile_is_completed_by_the_promises() -> None:
     images = smoke.Images()
     whole = {"batch": (1, 1, 8), "height": (4, 12, 12), "width": (4, 20, 20)}
-    assert build.completed({}, images) == whole
-    assert build.completed({"batch": (1, 4, 64)}, images) == whole | {"batch": (1, 4, 64)}
+    assert build.complete_profile({}, images) == whole
+    assert build.complete_profile({"batch": (1, 4, 64)}, images) == whole | {"batch": (1, 4, 64)}
 
 
 @given(least=st.integers(0, 10), extra=st.integers(0, 20))
 def test_a_profile_covers_what_is_promised_or_is_refused(least: int, extra: int) -> None:
     most = least + extra
     if least <= 4 and most >= 12:
-        assert build.completed({"height": (least, least, most)}, smoke.Images())["height"] == (least, least, most)
+        assert build.complete_profile({"height": (least, least, most)}, smoke.Images())["height"] == (least, least, most)
     else:
         with pytest.raises(StageError, match=rf"height goes from {least} to {most}, but Images promises 4 to 12; widen the prof"):
-            build.completed({"height": (least, least, most)}, smoke.Images())
+            build.complete_profile({"height": (least, least, most)}, smoke.Images())
 
 
 def test_an_axis_that_nobody_knows_and_one_without_sizes() -> None:
     with pytest.raises(StageError, match="profile: Images has no dynamic axis 'hight'; did you mean 'height'"):
-        build.completed({"hight": (4, 8, 12)}, smoke.Images())
+        build.complete_profile({"hight": (4, 8, 12)}, smoke.Images())
     with pytest.raises(StageError, match="Unranged has an axis 'batch' but no range for it: add it to `ranges`"):
-        build.completed({}, smoke.Unranged())
+        build.complete_profile({}, smoke.Unranged())
 
 
 def test_without_the_hardware_nothing_is_built(tmp_path: Path, digits_onnx: OnnxModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +214,7 @@ def test_without_the_hardware_nothing_is_built(tmp_path: Path, digits_onnx: Onnx
 def test_an_engine_that_cannot_run_here_is_built_and_not_asked(
     tmp_path: Path, digits_onnx: OnnxModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnxruntime.OnnxRuntime, "unrunnable", lambda self, asked: "a Sunday")
+    monkeypatch.setattr(onnxruntime.OnnxRuntime, "explain_unrunnable", lambda self, asked: "a Sunday")
     facts = Build(task=smoke.DIGITS).run(tmp_path, model=digits_onnx)
     assert (facts["why"], facts["files"], facts["difference"]) == ("a Sunday", {"model": "model.onnx"}, None)
     with pytest.raises(StageError, match="the engine cannot run here: a Sunday"):

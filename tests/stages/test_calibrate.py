@@ -19,7 +19,7 @@ from attar.pipeline.core.progress import listening
 from attar.pipeline.core.stage import scratch
 from attar.stages import calibrate
 from attar.stages.artifacts import OnnxModel, Ranges
-from attar.stages.calibrate import Calibrate, gather
+from attar.stages.calibrate import Calibrate, count_values
 from tests.support import smoke, stream_task, tiny
 
 DOUBLE = """
@@ -96,10 +96,10 @@ def test_nan_is_named_when_it_is_read(tmp_path: Path, double: OnnxModel) -> None
 
 def test_infinity_is_refused_but_minus_infinity_is_a_mask() -> None:
     histograms: dict[str, Histogram] = {}
-    gather(histograms, {"scores": np.array([-np.inf, -1, 2], np.float32), "hidden": np.full(3, -np.inf, np.float32)})
+    count_values(histograms, {"scores": np.array([-np.inf, -1, 2], np.float32), "hidden": np.full(3, -np.inf, np.float32)})
     assert {name: (each.low, each.high, each.counts.sum()) for name, each in histograms.items()} == {"scores": (-1, 2, 2)}
     with pytest.raises(StageError, match=r"'scores' takes values from 1\.0 to inf"):
-        gather(histograms, {"scores": np.array([1, np.inf], np.float32)})
+        count_values(histograms, {"scores": np.array([1, np.inf], np.float32)})
 
 
 def test_a_masked_attention_block_is_calibrated(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_samples_of_different_lengths(tmp_path: Path) -> None:
     model = smoke.artifact(OnnxModel, tmp_path, {"graphs": ["model"]})
     ranges = calibrated(tmp_path / "out", model, 100, "tests.stages.test_calibrate:Lengths")
     assert ranges == {"x": [0.0, 99.0], "shifted": [1.0, 100.0], "y": [2.0, 200.0]}
-    histograms, samples = histogram.load(tmp_path / "out" / "histograms.safetensors")
+    histograms, samples = histogram.load_histograms(tmp_path / "out" / "histograms.safetensors")
     assert samples == 100
     assert {name: each.counts.sum() for name, each in histograms.items()} == dict.fromkeys(ranges, 34 + 33 * 2 + 33 * 3)
 
@@ -217,7 +217,7 @@ def test_a_killed_calibration_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     assert child(whole, 320).returncode == 0
     assert child(out.parent, 320, fatal=160).returncode == -9
     assert list(out.iterdir()) == []
-    assert histogram.load(out.parent / "scratch" / "histograms.safetensors")[1] == 128
+    assert histogram.load_histograms(out.parent / "scratch" / "histograms.safetensors")[1] == 128
     seen: list[int] = []
     with listening(lambda what, done, total, note: seen.append(done)):
         Calibrate(task=STREAM, samples=320).run(out, onnx=smoke.artifact(OnnxModel, out.parent, {"graphs": ["model"]}))
@@ -231,7 +231,7 @@ def test_a_state_that_is_complete_is_not_read_on(tmp_path: Path, double: OnnxMod
     monkeypatch.setattr(calibrate, "SAVE_SECONDS", 0.0)
     (tmp_path / "work").mkdir()
     calibrated(tmp_path / "work" / "first", double, 100)
-    assert histogram.load(tmp_path / "work" / "scratch" / "histograms.safetensors")[1] == 100
+    assert histogram.load_histograms(tmp_path / "work" / "scratch" / "histograms.safetensors")[1] == 100
     calibrated(tmp_path / "work" / "again", double, 100)
     assert payload(tmp_path / "work" / "again") == payload(tmp_path / "calm")
 
@@ -240,7 +240,7 @@ def test_the_state_of_another_calibration_is_refused(tmp_path: Path, double: Onn
     out = tmp_path / "work" / "out"
     out.mkdir(parents=True)
     for done in (33, 128):
-        histogram.save(scratch(out) / "histograms.safetensors", {}, done)
+        histogram.save_histograms(scratch(out) / "histograms.safetensors", {}, done)
         with pytest.raises(StageError, match=rf"histograms\.safetensors are damaged \({done} of 100 samples, 8 at a time\)"):
             Calibrate(task=NUMBERS).run(out, onnx=double)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from attar.engines.runtimes.torch import build, call
+from attar.engines.runtimes.torch import build_network, call_network
 from attar.models.task import Output, load_task
 from attar.models.tasks.digits import Digits
 from attar.pipeline.core.errors import StageError
@@ -44,7 +44,7 @@ def distilled(out: Path, answers: Answers, **settings: Any) -> Weights:
 
 def connected(settings: Beside, seed: int = 0) -> tuple[nn.Module, Companion]:
     torch.manual_seed(seed)
-    student = build(RESIDUAL, {"width": 4})
+    student = build_network(RESIDUAL, {"width": 4})
     return student, Companion(settings, Digits(), student)
 
 
@@ -52,7 +52,7 @@ def asked(student: nn.Module, companion: Companion, *, logits: bool = True) -> t
     """What the companion adds for eight images; without ``logits`` only through the features that are shared."""
     task = load_task(DIGITS)
     inputs = task.example(np.random.default_rng(0), batch=8)
-    outputs = call(student, task, inputs)["logits"]
+    outputs = call_network(student, task, inputs)["logits"]
     teacher = torch.randn(8, 10, generator=torch.Generator().manual_seed(1))
     return companion(outputs if logits else outputs.detach(), teacher, torch.arange(8))
 
@@ -80,7 +80,7 @@ def test_the_exported_graph_is_that_of_a_student_without_one(tmp_path: Path, ans
             distilled(make_out(tmp_path, name), answers, distiller=distiller, epochs=1),
             make_out(tmp_path, f"{name} onnx"),
         )
-        assert set(student.load().state_dict()) == set(build(RESIDUAL, {"width": 4}).state_dict())
+        assert set(student.load().state_dict()) == set(build_network(RESIDUAL, {"width": 4}).state_dict())
         Export(exporter="torchscript").run(out, weights=student)
         graph = onnx.load(out / "model.onnx").graph
         nodes = [(node.op_type, list(node.input), list(node.output)) for node in graph.node]
@@ -114,7 +114,7 @@ def test_the_student_does_not_pull_the_distiller_towards_itself() -> None:
     for scale in (1.0, -3.0):
         companion.network.zero_grad()
         task = load_task(DIGITS)
-        logits = scale * call(student, task, task.example(np.random.default_rng(0), batch=8))["logits"]
+        logits = scale * call_network(student, task, task.example(np.random.default_rng(0), batch=8))["logits"]
         teacher = torch.randn(8, 10, generator=torch.Generator().manual_seed(1))
         companion(logits, teacher, torch.arange(8)).backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
         grads.append([parameter.grad.clone() for parameter in companion.network.parameters() if parameter.grad is not None])

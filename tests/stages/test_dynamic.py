@@ -58,7 +58,7 @@ def products(file: Path, *, per_channel: bool = True, exclude: Collection[str] =
         drawn = generator.standard_normal(shape).astype(np.float32)
         model.graph.initializer.append(onnx.numpy_helper.from_array(drawn, name))
     onnx.save(model, file)
-    facts = dynamic.quantize(file, file.with_suffix(".int8.onnx"), per_channel, exclude)
+    facts = dynamic.write_dynamic_int8_graph(file, file.with_suffix(".int8.onnx"), per_channel, exclude)
     return facts, onnx.load(file.with_suffix(".int8.onnx"))
 
 

@@ -27,7 +27,7 @@ from attar.stages.export import Export
 from attar.stages.label.stage import Label
 from attar.stages.measure.bench import Bench
 from attar.stages.optimize.stage import Optimize
-from attar.stages.optimize.tuning import losses
+from attar.stages.optimize.tuning import select_losses
 from tests.support import embedding_task, tiny
 from tests.support.embedding_task import Texts, Unlabelled, save_teacher
 from tests.support.smoke import NOBODY, artifact, weights
@@ -206,7 +206,7 @@ def test_a_floor_under_embeddings(tmp_path: Path, answers: Answers, precision: s
 
 
 def test_int8_is_tuned_by_the_cosine() -> None:
-    assert losses(Texts()) == [Cosine(output="vector")]
+    assert select_losses(Texts()) == [Cosine(output="vector")]
 
 
 # ---- what it answers alone and in a batch

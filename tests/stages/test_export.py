@@ -142,9 +142,9 @@ def test_parity_scales_with_the_answers() -> None:
     def answering(offset: float) -> Callable[..., dict[str, np.ndarray]]:
         return lambda inputs: {"y": np.full((len(inputs["x"]), 3), 1000 + offset)}
 
-    assert parity.largest_difference(task, answering(0), answering(0.0625), 1e-4, "") == 0.06
+    assert parity.measure_largest_difference(task, answering(0), answering(0.0625), 1e-4, "") == 0.06
     with pytest.raises(StageError, match=r"differs by 0\.12, allowed 0\.1; look here"):
-        parity.largest_difference(task, answering(0), answering(0.125), 1e-4, "look here")
+        parity.measure_largest_difference(task, answering(0), answering(0.125), 1e-4, "look here")
 
 
 @given(low=st.integers(1, 6), width=st.integers(0, 9), batch=st.integers(1, 70), other=st.integers(0, 5))
@@ -154,8 +154,8 @@ def test_sizes_stay_inside_the_promise_and_reach_its_ends(low: int, width: int, 
         ranges = {"batch": (1, batch), "sequence": (low, low + width), "other": (1, 1 + other)}
 
     task: Task = Free()
-    sizes = parity.proven_sizes(task)
-    traced = parity.traced_sizes(task)
+    sizes = parity.list_proven_sizes(task)
+    traced = parity.choose_traced_sizes(task)
     assert traced["batch"] == 2
     for axis, (smallest, largest) in task.ranges.items():
         proven = {size[axis] for size in sizes} - {traced[axis]}

@@ -23,13 +23,13 @@ from tests.support.graph_texts import HEADER, OVERFLOWING, SEEN_RANGES, UNSEEN_R
 def converted(folder: Path, text: str, ranges: Mapping[str, tuple[float, float]], **settings: Any) -> tuple[dict[str, Any], Path]:
     target = folder / "half.onnx"
     given = {"exclude": (), **settings}
-    return fp16.convert(write_parsed_graph(folder, text), target, ranges, smoke.Numbers(), **given), target
+    return fp16.write_fp16_graph(write_parsed_graph(folder, text), target, ranges, smoke.Numbers(), **given), target
 
 
 def apart(folder: Path, target: Path) -> float:
     """The largest relative difference on all samples, which range up to 99.5."""
     inputs = {"x": smoke.Numbers().numbers()}
-    with onnxruntime.opened({"a": folder / "model.onnx", "b": target}, 1, optimize=False) as predict:
+    with onnxruntime.open_session({"a": folder / "model.onnx", "b": target}, 1, optimize=False) as predict:
         a, b = (smoke.floats(predict.graphs[name](inputs)["y"]) for name in ("a", "b"))
     return float(np.abs(a - b).max() / np.abs(a).max())
 

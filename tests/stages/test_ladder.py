@@ -6,17 +6,17 @@ from typing import Any
 import pytest
 
 from attar.pipeline.core.errors import UnsupportedModelError
-from attar.stages.optimize.ladder import Rung, best, climb
+from attar.stages.optimize.ladder import Attempt, run_attempts, select_best
 
 
-def rungs(made: list[str]) -> list[Rung]:
-    def make(name: str, value: float) -> Rung:
+def rungs(made: list[str]) -> list[Attempt]:
+    def make(name: str, value: float) -> Attempt:
         def write(file: Path) -> dict[str, Any]:
             made.append(name)
             file.write_text(str(value))
             return {"of": name}
 
-        return Rung(name, write)
+        return Attempt(name, write)
 
     return [make("a", 0.5), make("b", 0.7), make("c", 0.6), make("d", 0.7)]
 
@@ -26,12 +26,14 @@ def test_what_is_refused_is_no_end_unless_nothing_was_made(tmp_path: Path) -> No
         raise UnsupportedModelError("not so")
 
     first, *others = rungs([])
-    tried = climb(lambda tried: [first, Rung("odd", refuse), *others], lambda file: float(file.read_text()) - 1.5, 0.9, tmp_path)
+    tried = run_attempts(
+        lambda tried: [first, Attempt("odd", refuse), *others], lambda file: float(file.read_text()) - 1.5, 0.9, tmp_path
+    )
     assert [each.name for each in tried] == ["a", "odd", "b", "c", "d"]
     assert tried[1].facts == {"refused": "not so"}
-    assert best(tried).name == "b"  # with a correlation of -0.8
+    assert select_best(tried).name == "b"  # with a correlation of -0.8
     with pytest.raises(UnsupportedModelError, match="not so"):
-        climb(lambda tried: [Rung("odd", refuse), first], lambda file: 1.0, 0.9, tmp_path)
+        run_attempts(lambda tried: [Attempt("odd", refuse), first], lambda file: 1.0, 0.9, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -39,8 +41,8 @@ def test_what_is_refused_is_no_end_unless_nothing_was_made(tmp_path: Path) -> No
 )
 def test_no_rung_above_the_floor_is_made_and_the_best_is_kept(tmp_path: Path, floor: float, tried: list[str], kept: str) -> None:
     made: list[str] = []
-    found = climb(lambda tried: rungs(made), lambda file: float(file.read_text()), floor, tmp_path)
+    found = run_attempts(lambda tried: rungs(made), lambda file: float(file.read_text()), floor, tmp_path)
     assert made == tried == [each.name for each in found]
-    assert best(found).name == kept  # of equals the first
-    assert best(found).facts == {"of": kept}
-    assert best(found).file == tmp_path / f"{kept}.onnx"
+    assert select_best(found).name == kept  # of equals the first
+    assert select_best(found).facts == {"of": kept}
+    assert select_best(found).file == tmp_path / f"{kept}.onnx"

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from attar.engines.runtimes.torch import opened
+from attar.engines.runtimes.torch import open_network
 from attar.models.networks.mobile import mobile
 from attar.models.networks.residual import residual
 from attar.models.tasks.digits import Digits
@@ -230,10 +230,10 @@ def test_weights_that_are_no_safetensors(tmp_path: Path) -> None:
 
 def test_opening_sets_and_restores_the_threads() -> None:
     before = torch.get_num_threads()
-    with opened(residual(4), DIGITS, threads=before + 1):
+    with open_network(residual(4), DIGITS, threads=before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
-    with pytest.raises(InterruptError), opened(residual(4), DIGITS, threads=before + 1):
+    with pytest.raises(InterruptError), open_network(residual(4), DIGITS, threads=before + 1):
         raise InterruptError
     assert torch.get_num_threads() == before
 

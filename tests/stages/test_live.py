@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from attar.engines.runtimes.torch import build, call
+from attar.engines.runtimes.torch import build_network, call_network
 from attar.models.task import load_task
 from attar.pipeline.core.errors import StageError
 from attar.stages.artifacts import Answers, Weights
@@ -45,7 +45,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Taught:
 
 def live(*losses: FeatureLoss, width: int = 4) -> tuple[torch.nn.Module, torch.nn.Module, Live]:
     torch.manual_seed(0)
-    student, teacher = build(RESIDUAL, {"width": width}), build(RESIDUAL, {"width": 8})
+    student, teacher = build_network(RESIDUAL, {"width": width}), build_network(RESIDUAL, {"width": 8})
     return student, teacher, Live(TASK, student, teacher, losses)
 
 
@@ -56,7 +56,7 @@ def test_the_weighted_sum_of_what_the_two_layers_answer() -> None:
     seen: list[torch.Tensor] = []
     for module in (student, teacher):
         module.get_submodule("stages.1").register_forward_hook(lambda layer, given, answer: seen.append(answer))
-    call(student, TASK, inputs)
+    call_network(student, TASK, inputs)
     got = found(inputs).item()
     assert got == pytest.approx(2.5 * attention(*seen).item(), rel=1e-5)
 
@@ -92,7 +92,7 @@ def test_only_regressors_are_trained_beside_the_student() -> None:
     student, teacher, found = live(*PAIRS)
     assert {name for name, _ in found.named_parameters()} == {"regressors.3.weight", "regressors.3.bias"}
     inputs = TASK.example(np.random.default_rng(1), batch=6)
-    call(student, TASK, inputs)
+    call_network(student, TASK, inputs)
     found(inputs).backward()
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert any(parameter.grad is not None for parameter in student.parameters())
@@ -117,7 +117,7 @@ def test_a_wrong_layer_is_named(loss: FeatureLoss, told: str) -> None:
 def test_without_a_teacher_a_loss_of_features_says_what_it_needs(taught: Taught) -> None:
     objective = Distillation(0.9, [PAIRS[0]], taught[1])
     with pytest.raises(StageError, match="attention is a loss of features, for which the teacher itself is needed"):
-        objective.beside(TASK, build(RESIDUAL, {"width": 4}))
+        objective.beside(TASK, build_network(RESIDUAL, {"width": 4}))
 
 
 def test_stored_answers_alone_never_open_the_teacher(taught: Taught, tmp_path: Path) -> None:

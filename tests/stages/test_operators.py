@@ -12,7 +12,7 @@ import torch
 
 from attar.engines.runtimes import onnxruntime
 from attar.pipeline.core.errors import StageError
-from attar.stages.optimize.operators import OPERATORS, Node, along, fake_quantize
+from attar.stages.optimize.operators import OPERATORS, OperatorCall, fake_quantize, shape_along
 from attar.stages.optimize.quantized import QuantizedNetwork
 from tests.support import smoke
 
@@ -97,7 +97,7 @@ def graph(text: str) -> onnx.ModelProto:
 def test_as_onnx_runtime_has_it(text: str) -> None:
     model = graph(text)
     x = np.random.default_rng(0).standard_normal((2, 4, 6, 5)).astype(np.float32)
-    with onnxruntime.opened({"model": model.SerializeToString()}, 1, optimize=False) as predict:
+    with onnxruntime.open_session({"model": model.SerializeToString()}, 1, optimize=False) as predict:
         expected = smoke.floats(predict({"x": x})["y"])
     with torch.no_grad():
         got = QuantizedNetwork(model, {})(torch.from_numpy(x)).numpy()
@@ -148,11 +148,11 @@ def test_rounding_is_exact(size: float) -> None:
 
 def test_along() -> None:
     x = torch.zeros(2, 3, 4)
-    assert along(torch.ones(3), -2, x).shape == (1, 3, 1)
-    assert along(torch.ones(1), 0, x).shape == (1,)
+    assert shape_along(torch.ones(3), -2, x).shape == (1, 3, 1)
+    assert shape_along(torch.ones(1), 0, x).shape == (1,)
 
 
 def test_a_refusal_names_the_node() -> None:
     attributes: dict[str, Any] = {"auto_pad": b"VALID"}
-    error = Node("first", "Conv", (), (), attributes).refuse("auto_pad")
+    error = OperatorCall("first", "Conv", (), (), attributes).make_refusal("auto_pad")
     assert str(error).startswith("Conv 'first' with auto_pad = 'VALID' cannot be tuned: set tuning_epochs = 0")

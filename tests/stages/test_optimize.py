@@ -12,9 +12,9 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from attar.engines.graphs.graphs import count_nodes, inline_identities, name_nodes, ranks
-from attar.engines.graphs.pooling import pool_globally
-from attar.engines.graphs.selection import data, integer_nodes
+from attar.engines.graphs.graphs import count_nodes, infer_ranks, inline_identities, name_nodes
+from attar.engines.graphs.pooling import replace_global_means
+from attar.engines.graphs.selection import find_non_float32_nodes, list_quantized_tensors
 from attar.engines.runtimes import onnxruntime
 from attar.models.task import Arrays, InMemory, Output, Split, SplitName, Task, Tensor
 from attar.models.tasks.digits import Digits
@@ -173,8 +173,12 @@ def test_the_indices_of_a_pool_are_no_data() -> None:
             g = Concat<axis=0>(f, f)
         }""")
     name_nodes(model)
-    assert integer_nodes(model) == {"Concat_1"}
-    assert [data(node) for node in model.graph.node if node.op_type != "Cast"] == [["x", "y"], ["a", "a", "c"], ["f", "f", "g"]]
+    assert find_non_float32_nodes(model) == {"Concat_1"}
+    assert [list_quantized_tensors(node) for node in model.graph.node if node.op_type != "Cast"] == [
+        ["x", "y"],
+        ["a", "a", "c"],
+        ["f", "f", "g"],
+    ]
 
 
 def test_bytes_are_the_same_again(tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges, int8: OnnxModel) -> None:
@@ -215,10 +219,10 @@ def test_a_mean_over_the_image_becomes_a_pool(keepdims: int, operators: list[str
             y = ReduceMean<keepdims={keepdims}>(x, axes)
         }}""")
     x = np.random.default_rng(0).standard_normal((3, 4, 6, 5)).astype(np.float32)
-    pool_globally(model, {"y": (0.0, 1.0)})
+    replace_global_means(model, {"y": (0.0, 1.0)})
     assert [node.op_type for node in model.graph.node] == operators
     onnx.checker.check_model(model, full_check=True)
-    with onnxruntime.opened({"model": model.SerializeToString()}, 1) as predict:
+    with onnxruntime.open_session({"model": model.SerializeToString()}, 1) as predict:
         np.testing.assert_allclose(smoke.floats(predict({"x": x})["y"]), x.mean((2, 3), keepdims=bool(keepdims)), atol=1e-6)
 
 
@@ -228,7 +232,7 @@ def test_other_means_stay(node: str) -> None:
         <ir_version: 9, opset_import: ["" : 18]>
         mean (float[batch,4,6,5] x, int64[2] computed) => (float[a,b,c,d] y) <int64[2] channels = {{1, 2}}> {{ y = {node} }}
     """)
-    pool_globally(model, {})
+    replace_global_means(model, {})
     assert [node.op_type for node in model.graph.node] == ["ReduceMean"]
 
 
@@ -244,7 +248,7 @@ def test_identities_of_weights_become_weights() -> None:
     inline_identities(model)
     assert [node.op_type for node in model.graph.node] == ["Add", "Identity"]
     assert {tensor.name for tensor in model.graph.initializer} == {"bias", "again", "more"}
-    assert ranks(model)["z"] == 1
+    assert infer_ranks(model)["z"] == 1
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import attar
 from attar.engines.graphs import int8
 from attar.engines.graphs.softmax import append_softmax, remove_softmax
 from attar.engines.runtimes import onnxruntime
-from attar.engines.runtimes.torch import predictor, probe
+from attar.engines.runtimes.torch import check_network, make_predictor
 from attar.models.probabilities import to_logits
 from attar.models.task import Output, load_task
 from attar.pipeline.core.errors import StageError
@@ -28,7 +28,7 @@ from attar.stages.artifacts import Answers, OnnxModel, Ranges
 from attar.stages.label.stage import Label
 from attar.stages.learning.settings import TrainingSettings
 from attar.stages.optimize import fp16
-from attar.stages.optimize.tuning import tune
+from attar.stages.optimize.tuning import distil_graph
 from attar.stages.teach.stage import Teach
 from tests.support import smoke, tiny
 from tests.support.onnx_teacher import ONNX_TEACHER_RECIPE, DisjointPoints, write_circle_graph
@@ -113,16 +113,16 @@ def test_they_are_compared_as_logits_are() -> None:
 def test_a_network_answers_logits_and_its_predictor_probabilities() -> None:
     torch.manual_seed(0)
     network = nn.Linear(2, 3)
-    probe(network, Shares())
+    check_network(network, Shares())
     x = np.array([[1, 2], [3, 4]], np.float32)
     expected = softmax(network(torch.from_numpy(x)).detach().numpy())
-    np.testing.assert_allclose(smoke.floats(predictor(network, Shares())({"x": x})["logits"]), expected, rtol=1e-5)
+    np.testing.assert_allclose(smoke.floats(make_predictor(network, Shares())({"x": x})["logits"]), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("task", [DisjointPoints, Shares])
 def test_a_network_that_ends_in_a_softmax_is_refused(task: type[DisjointPoints]) -> None:
     with pytest.raises(StageError, match=r"'logits' are probabilities, as a softmax gives them.* take the softmax away"):
-        probe(nn.Sequential(nn.Linear(2, 3), nn.Softmax(-1)), task())
+        check_network(nn.Sequential(nn.Linear(2, 3), nn.Softmax(-1)), task())
 
 
 def ended(model: OnnxModel, path: Path) -> Path:
@@ -135,22 +135,22 @@ def ended(model: OnnxModel, path: Path) -> Path:
 def test_the_softmax_is_put_behind_a_graph_and_taken_away(tmp_path: Path, digits_onnx: OnnxModel) -> None:
     x = load_task(smoke.DIGITS).example(np.random.default_rng(0), batch=4)
     graph = onnx.load(ended(digits_onnx, tmp_path / "ended.onnx"))
-    with digits_onnx.open(1) as plain, onnxruntime.opened({"model": tmp_path / "ended.onnx"}, 1) as likely:
+    with digits_onnx.open(1) as plain, onnxruntime.open_session({"model": tmp_path / "ended.onnx"}, 1) as likely:
         logits, got = smoke.floats(plain(x)["logits"]), smoke.floats(likely(x)["logits"])
     np.testing.assert_allclose(got, softmax(logits), rtol=1e-4)
     remove_softmax(graph, ["logits"])
     onnx.save(graph, tmp_path / "again.onnx")
-    with onnxruntime.opened({"model": tmp_path / "again.onnx"}, 1) as predict:
+    with onnxruntime.open_session({"model": tmp_path / "again.onnx"}, 1) as predict:
         np.testing.assert_array_equal(predict(x)["logits"], logits)
 
 
 def test_the_last_layer_and_the_softmax_stay_float(tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges) -> None:
     source, ranges = ended(digits_onnx, tmp_path / "ended.onnx"), digits_ranges.of()
     before = {"logits.logits": ranges["logits"]}
-    form = int8.Form(per_channel=True)
-    kept = int8.quantize(source, tmp_path / "int8.onnx", {**ranges, **before}, form)
+    form = int8.QuantizationSpec(per_channel=True)
+    kept = int8.write_int8_graph(source, tmp_path / "int8.onnx", {**ranges, **before}, form)
     assert "the last layer" in kept["float"].values()
-    fp16.convert(source, tmp_path / "half.onnx", {**ranges, **before}, LikelyDigits(), ())
+    fp16.write_fp16_graph(source, tmp_path / "half.onnx", {**ranges, **before}, LikelyDigits(), ())
     half = onnx.load(tmp_path / "half.onnx")
     last = next(node for node in half.graph.node if node.op_type == "Softmax")
     assert (list(last.input), list(last.output)) == (["logits.logits"], ["logits"])
@@ -166,11 +166,11 @@ def test_a_graph_with_a_softmax_is_tuned_without_it(
         likely = name == "LikelyDigits"
         source = ended(digits_onnx, tmp_path / "ended.onnx") if likely else digits_onnx.file()
         reach = {**ranges, "logits.logits": ranges["logits"]}
-        int8.quantize(source, tmp_path / f"{name}.onnx", reach, int8.Form(per_channel=False))
+        int8.write_int8_graph(source, tmp_path / f"{name}.onnx", reach, int8.QuantizationSpec(per_channel=False))
         learn = TrainingSettings(**{**LEARN_SETTINGS, "task": task, "epochs": 1, "device": "cpu"})
         (out := tmp_path / name / "out").mkdir(parents=True)
         of_task = replace(own_answers, facts={**own_answers.facts, "task": task})  # its logits are logarithms of both
-        entry = tune(source, tmp_path / f"{name}.onnx", tmp_path / "tuned.onnx", of_task, learn, out)["history"][0]
+        entry = distil_graph(source, tmp_path / f"{name}.onnx", tmp_path / "tuned.onnx", of_task, learn, out)["history"][0]
         found[name] = entry["correlation"]
     assert found["LikelyDigits"] == pytest.approx(found["Digits"], abs=1e-3)
 

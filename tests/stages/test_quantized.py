@@ -20,27 +20,27 @@ from hypothesis import strategies as st
 from attar.engines import cpu
 from attar.engines.calibration.histogram import Histogram
 from attar.engines.graphs import int8
-from attar.engines.graphs.graphs import prepared, revealed
+from attar.engines.graphs.graphs import prepare_graph, reveal_tensors
 from attar.engines.graphs.placement import LEVELS
 from attar.engines.runtimes import onnxruntime
 from attar.models.tasks.digits import Digits
 from attar.models.views import clean
 from attar.stages.artifacts import OnnxModel, Ranges
-from attar.stages.calibrate import gather
-from attar.stages.optimize.quantized import Bias, Kept, QuantizedNetwork, Weight
+from attar.stages.calibrate import count_values
+from attar.stages.optimize.quantized import FloatWeight, QuantizedBias, QuantizedNetwork, QuantizedWeight
 from tests.support import smoke
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 def network(source: Path, quantized: Path, bits: int = 8) -> QuantizedNetwork:
-    tensors = prepared(source).graph.initializer
+    tensors = prepare_graph(source).graph.initializer
     originals = {each.name: onnx.numpy_helper.to_array(each) for each in tensors}
     return QuantizedNetwork(onnx.load(quantized), originals, LEVELS[bits])
 
 
 def answers(file: Path, inputs: Any, name: str, *, optimize: bool) -> npt.NDArray[np.float64]:
-    with onnxruntime.opened({"model": file}, 1, optimize=optimize) as predict:
+    with onnxruntime.open_session({"model": file}, 1, optimize=optimize) as predict:
         return smoke.floats(predict(inputs)[name])
 
 
@@ -49,10 +49,10 @@ def made(folder: Path, model: onnx.ModelProto, x: npt.NDArray[np.float32], per_c
     source, quantized = folder / "float.onnx", folder / "int8.onnx"
     onnx.save(model, source)
     histograms: dict[str, Histogram] = {}
-    with onnxruntime.opened({"model": revealed(source)}, 1, optimize=False) as predict:
-        gather(histograms, {"x": x, **predict({"x": x})})
+    with onnxruntime.open_session({"model": reveal_tensors(source)}, 1, optimize=False) as predict:
+        count_values(histograms, {"x": x, **predict({"x": x})})
     ranges = {name: (each.low, each.high) for name, each in histograms.items()}
-    int8.quantize(source, quantized, ranges, int8.Form(per_channel=per_channel, weight_bits=bits))
+    int8.write_int8_graph(source, quantized, ranges, int8.QuantizationSpec(per_channel=per_channel, weight_bits=bits))
     return source, quantized
 
 
@@ -105,7 +105,7 @@ def test_random_graphs_answer_alike(
     module = network(source, quantized, bits)
     with torch.no_grad():
         got = smoke.floats(module(torch.from_numpy(x)).numpy())
-    step = float(module.constant("y_scale"))
+    step = float(module.get_constant("y_scale"))
     for optimize in kernels(bits):
         steps = np.abs(got - answers(quantized, {"x": x}, "y", optimize=optimize)) / step
         assert steps.max() < 2.01
@@ -114,7 +114,7 @@ def test_random_graphs_answer_alike(
 
 def kernels(bits: int) -> list[bool]:
     """Whether to answer as a graph is written, and with integer kernels where they add up what they should."""
-    return [False] if bits == 8 and cpu.saturates() else [False, True]
+    return [False] if bits == 8 and cpu.has_saturating_int8() else [False, True]
 
 
 def integers(module: QuantizedNetwork, graph: onnx.ModelProto) -> None:
@@ -123,11 +123,11 @@ def integers(module: QuantizedNetwork, graph: onnx.ModelProto) -> None:
     names = {id(value): name for name, value in module.parameters_of.items()}
     for weight in module.weights:
         name = names[id(weight.value)]
-        if isinstance(weight, Weight):
+        if isinstance(weight, QuantizedWeight):
             levels = (weight() / weight.scale(weight.least)).detach().numpy()
             np.testing.assert_allclose(levels, stored[f"{name}_quantized"], atol=1e-4)
             np.testing.assert_array_equal(weight.scale(weight.least).numpy().ravel(), stored[f"{name}_scale"].ravel())
-        elif isinstance(weight, Bias):
+        elif isinstance(weight, QuantizedBias):
             np.testing.assert_allclose(
                 (weight() / weight.scale).detach().numpy(), stored[f"{name}_quantized"], rtol=1e-6, atol=0.01
             )
@@ -139,11 +139,13 @@ def integers(module: QuantizedNetwork, graph: onnx.ModelProto) -> None:
 @pytest.mark.parametrize("bits", LEVELS)
 def test_digits(tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges, per_channel: bool, bits: int) -> None:
     ranges = json.loads((digits_ranges.root / "ranges.json").read_text())
-    int8.quantize(digits_onnx.file(), tmp_path / "int8.onnx", ranges, int8.Form(per_channel=per_channel, weight_bits=bits))
+    int8.write_int8_graph(
+        digits_onnx.file(), tmp_path / "int8.onnx", ranges, int8.QuantizationSpec(per_channel=per_channel, weight_bits=bits)
+    )
     module = network(digits_onnx.file(), tmp_path / "int8.onnx", bits)
     kinds = [type(weight) for weight in module.weights]
-    assert (kinds.count(Weight), kinds.count(Bias)) == (8, 8)
-    assert kinds.count(Kept) == 4  # the stem and the head stay float, and are trained too
+    assert (kinds.count(QuantizedWeight), kinds.count(QuantizedBias)) == (8, 8)
+    assert kinds.count(FloatWeight) == 4  # the stem and the head stay float, and are trained too
     integers(module, onnx.load(tmp_path / "int8.onnx"))
     inputs = next(clean(Digits(), Digits().split("validation"))).inputs
     with torch.no_grad():
@@ -166,7 +168,9 @@ def test_a_channel_whose_bias_would_leave_int32_keeps_the_larger_scale(tmp_path:
     source, quantized = made(tmp_path, model, x, per_channel=True, bits=bits)
     module = network(source, quantized, bits)
     integers(module, onnx.load(quantized))
-    weight = next(each for each in module.weights if isinstance(each, Weight) and each.value is module.parameters_of["middle"])
+    weight = next(
+        each for each in module.weights if isinstance(each, QuantizedWeight) and each.value is module.parameters_of["middle"]
+    )
     assert [bool(each) for each in weight.least.ravel()] == [True, False, False, False]
     with torch.no_grad():
         weight.value[0] = levels * float(weight.least[0]) * 2  # grown: its own scale is the larger one now
@@ -188,14 +192,14 @@ def test_weights_that_two_nodes_share_are_one_parameter(tmp_path: Path) -> None:
     x = np.random.default_rng(0).standard_normal((6, 4, 7, 7)).astype(np.float32)
     module = network(*made(tmp_path, model, x, per_channel=True))
     assert len({id(weight.value) for weight in module.weights}) == len(list(module.parameters())) == len(module.parameters_of)
-    assert module.trained().keys() == module.parameters_of.keys()
+    assert module.export_weights().keys() == module.parameters_of.keys()
 
 
 def test_gradients_reach_all_that_is_trained_and_nothing_else(
     tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges
 ) -> None:
     ranges = json.loads((digits_ranges.root / "ranges.json").read_text())
-    int8.quantize(digits_onnx.file(), tmp_path / "int8.onnx", ranges, int8.Form())
+    int8.write_int8_graph(digits_onnx.file(), tmp_path / "int8.onnx", ranges, int8.QuantizationSpec())
     module = network(digits_onnx.file(), tmp_path / "int8.onnx")
     module(torch.randn(16, 1, 8, 8)).square().sum().backward()
     found = dict(module.named_parameters())
@@ -226,15 +230,15 @@ def test_a_tied_weight_is_trained_as_one_and_rounded_for_each_reader(tmp_path: P
     model.graph.initializer.append(onnx.numpy_helper.from_array(random.standard_normal((8, 8)).astype(np.float32), "w"))
     source, quantized, ranges = tmp_path / "float.onnx", tmp_path / "int8.onnx", dict.fromkeys("xacdey", (-20.0, 20.0))
     onnx.save(model, source)
-    int8.quantize(source, quantized, ranges, int8.Form())
+    int8.write_int8_graph(source, quantized, ranges, int8.QuantizationSpec())
     module = network(source, quantized)
-    assert set(module.trained()) == {"w"}
+    assert set(module.export_weights()) == {"w"}
     with torch.no_grad():
         module.parameters_of["w"].mul_(torch.from_numpy(random.uniform(0.8, 1, (8, 8)).astype(np.float32)))
         got = smoke.floats(module(torch.from_numpy(x)).numpy())
-    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(module.trained()["w"], "w"))
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(module.export_weights()["w"], "w"))
     onnx.save(model, source)
-    int8.quantize(source, quantized, ranges, int8.Form())
+    int8.write_int8_graph(source, quantized, ranges, int8.QuantizationSpec())
     np.testing.assert_allclose(got, answers(quantized, {"x": x}, "y", optimize=False), atol=1e-4)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 
-from attar.engines.runtimes.torch import build, call
+from attar.engines.runtimes.torch import build_network, call_network
 from attar.models.networks import huggingface
 from attar.models.task import Arrays, Tensor, load_task
 from attar.pipeline.core.errors import StageError
@@ -48,7 +48,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Taught:
 
 def connect(taught: Taught, *losses: FeatureLoss, student: torch.nn.Module | None = None, task: Any = None) -> Live:
     torch.manual_seed(0)
-    return Live(task or load_task(TASK), student or build(TRANSFORMER, OPTIONS).eval(), taught[0].load(), losses)
+    return Live(task or load_task(TASK), student or build_network(TRANSFORMER, OPTIONS).eval(), taught[0].load(), losses)
 
 
 @pytest.mark.parametrize("loss", [STATES, RELATIONS], ids=lambda loss: str(loss.kind))
@@ -62,7 +62,7 @@ def test_a_student_comes_nearer_to_its_teacher(taught: Taught, tmp_path: Path, l
 
 @pytest.mark.parametrize("loss", [STATES, RELATIONS], ids=lambda loss: str(loss.kind))
 def test_padding_a_batch_further_changes_nothing(taught: Taught, loss: FeatureLoss) -> None:
-    student = build(TRANSFORMER, OPTIONS).eval()
+    student = build_network(TRANSFORMER, OPTIONS).eval()
     live = connect(taught, loss, student=student)
     tokens = np.zeros((3, LONGEST), np.int64)
     for row, length in enumerate((2, 9, 6)):
@@ -70,7 +70,7 @@ def test_padding_a_batch_further_changes_nothing(taught: Taught, loss: FeatureLo
     found = []
     for size in (9, LONGEST):
         inputs = {"tokens": tokens[:, :size]}
-        call(student, Sentences(), inputs)
+        call_network(student, Sentences(), inputs)
         found.append(live(inputs).item())
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
@@ -108,7 +108,7 @@ def test_of_a_tuple_the_states_are_read(taught: Taught) -> None:
     loss = HiddenStates(student="layer", teacher=f"{LAYER}.attention")
     live = connect(taught, loss, student=student)
     inputs = load_task(TASK).example(np.random.default_rng(0), batch=4, sequence=7)
-    call(student, Sentences(), inputs)
+    call_network(student, Sentences(), inputs)
     live(inputs).backward()
     assert student.embedding.weight.grad is not None
 
@@ -121,11 +121,11 @@ class Fixed(Sentences):
 
 
 def test_padding_of_a_fixed_length_is_left_out_too(taught: Taught) -> None:
-    student, found = build(TRANSFORMER, OPTIONS).eval(), []
+    student, found = build_network(TRANSFORMER, OPTIONS).eval(), []
     inputs: Arrays = {"tokens": np.pad([[3, 4, 5], [6, 7, 0]], ((0, 0), (0, LONGEST - 3)))}
     for task in (Fixed(), Sentences()):
         live = connect(taught, RELATIONS, student=student, task=task)
-        call(student, task, inputs)
+        call_network(student, task, inputs)
         found.append(live(inputs).item())
     assert found[0] == found[1]
 

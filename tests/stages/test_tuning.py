@@ -19,9 +19,9 @@ from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import listening
 from attar.stages.artifacts import Answers, OnnxModel, Ranges
 from attar.stages.learning.settings import TrainingSettings
-from attar.stages.optimize.fidelity import correlation
+from attar.stages.optimize.fidelity import measure_correlation
 from attar.stages.optimize.quantized import QuantizedNetwork
-from attar.stages.optimize.tuning import losses, tune
+from attar.stages.optimize.tuning import distil_graph, select_losses
 from tests.support import smoke
 from tests.support.training import LEARN_SETTINGS, InterruptError, interrupt_at
 
@@ -31,7 +31,7 @@ LEARN_SETTINGS |= {"learning_rate": 1e-3, "schedule": "cosine", "weight_decay": 
 
 def quantize(folder: Path, name: str, source: Path, ranges: Ranges, bits: int = 8) -> Path:
     read = json.loads((ranges.root / "ranges.json").read_text())
-    int8.quantize(source, folder / name, read, int8.Form(per_channel=False, weight_bits=bits))
+    int8.write_int8_graph(source, folder / name, read, int8.QuantizationSpec(per_channel=False, weight_bits=bits))
     return folder / name
 
 
@@ -55,12 +55,12 @@ def test_tuning_gives_back_what_int8_lost(
     model, ranges = hard
     task, floats = load_task(smoke.DIGITS), tmp_path / "tuned.onnx"
     before = quantize(tmp_path, "before.onnx", model.file(), ranges, bits)
-    found = tune(
+    found = distil_graph(
         model.file(), before, floats, own_answers, TrainingSettings(**LEARN_SETTINGS), new(tmp_path, "slot"), LEVELS[bits]
     )
     after = quantize(tmp_path, "after.onnx", floats, ranges, bits)
-    assert correlation(model.file(), task, own_answers) > 0.9999
-    lost, left = (1 - correlation(file, task, own_answers) for file in (before, after))
+    assert measure_correlation(model.file(), task, own_answers) > 0.9999
+    lost, left = (1 - measure_correlation(file, task, own_answers) for file in (before, after))
     assert lost > 0.001
     assert left < 0.75 * lost
     assert [entry["epoch"] for entry in found["history"]] == [1, 2]
@@ -73,7 +73,7 @@ def same_answers(quantized: Path, floats: Path, task: Any, levels: int) -> None:
     """What was shipped is what was trained: the module of the tuned weights answers as ONNX Runtime does."""
     originals = {each.name: onnx.numpy_helper.to_array(each) for each in onnx.load(floats).graph.initializer}
     x = task.example(np.random.default_rng(0), batch=32)
-    with torch.no_grad(), onnxruntime.opened({"model": quantized}, 1, optimize=False) as predict:
+    with torch.no_grad(), onnxruntime.open_session({"model": quantized}, 1, optimize=False) as predict:
         got = QuantizedNetwork(onnx.load(quantized), originals, levels)(torch.from_numpy(x["image"])).numpy()
         expected = smoke.floats(predict(x)["logits"])
     assert np.corrcoef(got.ravel(), expected.ravel())[0, 1] > 0.9999
@@ -85,20 +85,20 @@ def test_an_interrupted_tuning_ends_in_the_same_bytes(
     model, ranges = hard
     before = quantize(tmp_path, "before.onnx", model.file(), ranges)
     settings = TrainingSettings(**LEARN_SETTINGS | {"device": "cpu"})
-    whole = tune(model.file(), before, tmp_path / "whole.onnx", own_answers, settings, new(tmp_path, "whole"))
+    whole = distil_graph(model.file(), before, tmp_path / "whole.onnx", own_answers, settings, new(tmp_path, "whole"))
     with pytest.raises(InterruptError), listening(interrupt_at(STEPS + 5)):
-        tune(model.file(), before, tmp_path / "broken.onnx", own_answers, settings, new(tmp_path, "broken"))
+        distil_graph(model.file(), before, tmp_path / "broken.onnx", own_answers, settings, new(tmp_path, "broken"))
     assert not (tmp_path / "broken.onnx").exists()
     seen: list[int] = []
     with listening(lambda what, done, total, note: seen.append(done)):
-        again = tune(model.file(), before, tmp_path / "broken.onnx", own_answers, settings, new(tmp_path, "broken"))
+        again = distil_graph(model.file(), before, tmp_path / "broken.onnx", own_answers, settings, new(tmp_path, "broken"))
     assert (seen[0], seen[-1]) == (STEPS + 1, 2 * STEPS)  # bounded, and gone on with
     assert again == whole
     assert (tmp_path / "broken.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()
 
 
 def test_losses_for_every_output() -> None:
-    found = [(loss.kind, loss.output) for loss in losses(smoke.Images())]
+    found = [(loss.kind, loss.output) for loss in select_losses(smoke.Images())]
     assert found == [("kd", "logits"), ("logit_pearson", "logits"), ("mse", "map")]
 
 
@@ -107,4 +107,4 @@ def test_a_graph_without_weights_has_nothing_to_learn(tmp_path: Path) -> None:
     onnx.save(onnx.parser.parse_model(text), tmp_path / "float.onnx")
     source, out = tmp_path / "float.onnx", new(tmp_path, "slot")
     with pytest.raises(StageError, match="none of its weights is read by Conv, Gemm, MatMul itself; set tuning_epochs = 0"):
-        tune(source, source, tmp_path / "tuned.onnx", smoke.UNASKED, TrainingSettings(**LEARN_SETTINGS), out)
+        distil_graph(source, source, tmp_path / "tuned.onnx", smoke.UNASKED, TrainingSettings(**LEARN_SETTINGS), out)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from attar.engines.runtimes import runtime as runtimes
-from attar.engines.runtimes.runtime import Environment
+from attar.engines.runtimes.runtime import EngineEnvironment
 
 FOLDER = Path(__file__).parents[1] / "compat"
 PUBLIC_KEY = FOLDER / "signed.pub.pem"
@@ -25,5 +25,5 @@ def unpack(name: str, folder: Path) -> Path:
 def describe_making_machine(monkeypatch: pytest.MonkeyPatch, bundle: Path) -> None:
     """Give the machine and the runtime's version that the bundle's engine was built on for those of here."""
     engine = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))["engine"]
-    environment = Environment(engine["version"], engine["machine"])
-    monkeypatch.setattr(type(runtimes.load(engine["runtime"])), "environment", lambda self: environment)
+    environment = EngineEnvironment(engine["version"], engine["machine"])
+    monkeypatch.setattr(type(runtimes.load_runtime(engine["runtime"])), "describe_environment", lambda self: environment)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from attar.engines.runtimes.onnxruntime import OnnxRuntime
-from attar.engines.runtimes.runtime import Asked
+from attar.engines.runtimes.runtime import BuildSpec
 
 HERE = "ATTAR_TEST_HARDWARE"
 MISSING = "there is no such accelerator in this machine"
@@ -16,10 +16,10 @@ class Late(OnnxRuntime):
 
     title = "Late"
 
-    def unbuildable(self, asked: Asked) -> str | None:
+    def explain_unbuildable(self, asked: BuildSpec) -> str | None:
         return None
 
-    def unrunnable(self, asked: Asked) -> str | None:
+    def explain_unrunnable(self, asked: BuildSpec) -> str | None:
         return None if os.environ.get(HERE) else MISSING
 
 
@@ -32,5 +32,5 @@ class Plan(OnnxRuntime):
 class Later(Late):
     """Does not even build elsewhere."""
 
-    def unbuildable(self, asked: Asked) -> str | None:
-        return self.unrunnable(asked)
+    def explain_unbuildable(self, asked: BuildSpec) -> str | None:
+        return self.explain_unrunnable(asked)

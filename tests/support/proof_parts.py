@@ -104,9 +104,13 @@ def onnx_model(root: Path, matrix: Matrix) -> OnnxModel:
 def engine(root: Path, matrix: Matrix) -> Engine:
     root.mkdir(parents=True)
     write_graph(root / "model.onnx", matrix)
-    runtime: dict[str, Any] = {"runtime": "onnxruntime", "runtime_version": onnxruntime.version(), "provider": onnxruntime.CPU}
+    runtime: dict[str, Any] = {
+        "runtime": "onnxruntime",
+        "runtime_version": onnxruntime.get_version(),
+        "provider": onnxruntime.CPU,
+    }
     runtime |= {"threads": 1, "files": {"model": "model.onnx"}, "why": None, "asked": {"profile": {}, "options": {}}}
-    facts = {**onnx_facts(matrix), **runtime, "machine": cpu.machine()}
+    facts = {**onnx_facts(matrix), **runtime, "machine": cpu.describe_machine()}
     return Engine(digest(root.name), digest(str(matrix)), root, facts)
 
 

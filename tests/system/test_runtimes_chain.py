@@ -35,7 +35,7 @@ def installed(library: str) -> bool:
 
 needs_openvino = pytest.mark.skipif(not installed("openvino"), reason="without OpenVINO")
 needs_rtx = pytest.mark.skipif(not installed("tensorrt-rtx"), reason="without TensorRT-RTX")
-needs_no_gpu = pytest.mark.skipif(cuda.driver(), reason="a machine that can run the engine")
+needs_no_gpu = pytest.mark.skipif(cuda.has_driver(), reason="a machine that can run the engine")
 
 
 def recipe(runtime: str, precisions: list[str], more: str = "") -> str:

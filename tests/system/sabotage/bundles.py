@@ -52,7 +52,7 @@ def swapped_with_answers(bundle: Path, lab: Lab) -> None:
     swapped(bundle, lab)
     tensors = load_file(bundle / GOLDEN)
     pixels = tensors["raw.image"].astype(np.float32) / np.float32(255)
-    with onnxruntime.opened({"model": bundle / ENGINE}, 1, optimize=False) as predict:
+    with onnxruntime.open_session({"model": bundle / ENGINE}, 1, optimize=False) as predict:
         image = ((pixels - np.float32(0.305)) / np.float32(0.376)).astype(np.float32)
         tensors["engine.logits"] = np.asarray(predict({"image": image})["logits"])
     save_file(tensors, bundle / GOLDEN)

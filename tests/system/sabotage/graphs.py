@@ -88,7 +88,7 @@ def answers(model: onnx.ModelProto, images: Numbers, tensor: str = "logits") -> 
     shown.CopyFrom(model)
     if tensor != "logits":
         shown.graph.output.append(onnx.ValueInfoProto(name=tensor))
-    with onnxruntime.opened({"model": shown.SerializeToString()}, 1, optimize=False) as predict:
+    with onnxruntime.open_session({"model": shown.SerializeToString()}, 1, optimize=False) as predict:
         return np.asarray(predict({"image": images})[tensor], np.float32)
 
 

@@ -24,7 +24,7 @@ from attar.stages.artifacts import Answers, Evidence, Model, OnnxModel, Ranges, 
 from attar.stages.build import Build
 from attar.stages.calibrate import Calibrate
 from attar.stages.distill.stage import Distill
-from attar.stages.export import Export, quiet
+from attar.stages.export import Export, silence_exporters
 from attar.stages.judge import Judge
 from attar.stages.label.shards import Shard
 from attar.stages.label.stage import Label
@@ -109,7 +109,7 @@ class Training(Export):
         for layer in network.modules():
             if type(layer).__name__.startswith(self.layers):
                 layer.train()
-        with quiet(), warnings.catch_warnings():
+        with silence_exporters(), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that statistics are updated in training mode, which is the fault
             torch.onnx.export(
                 network, (example(task),), file, dynamo=False, opset_version=self.opset, verbose=False,
@@ -130,7 +130,7 @@ class Frozen(Export):
     def write(self, task: Task, network: nn.Module, file: Path) -> None:
         import torch
 
-        with quiet():
+        with silence_exporters():
             torch.onnx.export(
                 network, (example(task),), file, dynamo=True, opset_version=self.opset, external_data=False, verbose=False,
                 input_names=["image"], output_names=["logits"],
@@ -160,8 +160,8 @@ class SpoiltInExport(ExportOnce):
 
     spoil: CodeName
 
-    def write(self, task: Task, network: nn.Module, file: Path) -> None:
-        super().write(task, network, file)
+    def write_graph(self, task: Task, network: nn.Module, file: Path) -> None:
+        super().write_graph(task, network, file)
         spoil(file, self.spoil)
 
 

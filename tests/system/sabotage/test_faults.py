@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from attar.engines.runtimes.torch import build
+from attar.engines.runtimes.torch import build_network
 from tests.system.sabotage import graph_faults
 from tests.system.sabotage.graphs import Numbers, answers, seen_images
 from tests.system.sabotage.lab import Lab
@@ -50,4 +50,4 @@ def test_a_blank_image_is_not_a_number_to_a_network_that_stretches_it() -> None:
     import torch
 
     blank = torch.full((1, 1, 8, 8), -0.811)
-    assert not build("nets.py:stretched", {}).eval()(blank).isfinite().any()
+    assert not build_network("nets.py:stretched", {}).eval()(blank).isfinite().any()
