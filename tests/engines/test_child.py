@@ -43,7 +43,7 @@ def test_a_library_that_ends_the_process_as_if_all_were_well() -> None:
 def test_a_child_does_not_outlive_its_parent(tmp_path: Path) -> None:
     called = (
         "import sys; from attar.engines.runtimes import child; from tests.support import child_calls; "
-        "child.ask(child_calls.telling, {'file': sys.argv[1]}, 'waiting', 100)"
+        "child.call_in_child(child_calls.telling, {'file': sys.argv[1]}, 'waiting', 100)"
     )
     command = [sys.executable, "-c", called, str(tmp_path / "pid")]
     parent = subprocess.Popen(command, cwd=Path(__file__).parents[2])
