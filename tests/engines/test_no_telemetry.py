@@ -10,7 +10,7 @@ from pathlib import Path
 CODE = """
 import attar
 from attar.engines.runtimes import onnxruntime
-print(onnxruntime.version())
+print(onnxruntime.get_version())
 """
 
 

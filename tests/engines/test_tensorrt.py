@@ -219,7 +219,7 @@ def test_tensorrt_itself_builds_on_its_gpu_only(tmp_path: Path, digits_onnx: Onn
 def test_another_version_or_other_code_in_the_child_makes_the_engine_anew(tmp_path: Path) -> None:
     found = Fingerprint(tmp_path).of([RUNTIMES["tensorrt-rtx"]])
     assert found.packages["tensorrt_rtx"] == importlib.metadata.version("tensorrt-rtx")
-    assert any(name.endswith("tensorrt_build:configured") for name in found.definitions)
+    assert any(name.endswith("tensorrt_build:make_config") for name in found.definitions)
 
 
 @pytest.mark.parametrize("runtime", ["tensorrt", "tensorrt-rtx"])

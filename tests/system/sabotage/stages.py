@@ -103,7 +103,7 @@ class Training(Export):
 
     layers: str
 
-    def write(self, task: Task, network: nn.Module, file: Path) -> None:
+    def write_graph(self, task: Task, network: nn.Module, file: Path) -> None:
         import torch
 
         for layer in network.modules():
@@ -127,7 +127,7 @@ def example(task: Task) -> torch.Tensor:
 class Frozen(Export):
     """The exporter is not told that the batch is dynamic."""
 
-    def write(self, task: Task, network: nn.Module, file: Path) -> None:
+    def write_graph(self, task: Task, network: nn.Module, file: Path) -> None:
         import torch
 
         with silence_exporters():
@@ -144,13 +144,13 @@ _exported: dict[str, bytes] = {}
 class ExportOnce(Export):
     """What was exported from the same weights before is written again."""
 
-    def write(self, task: Task, network: nn.Module, file: Path) -> None:
+    def write_graph(self, task: Task, network: nn.Module, file: Path) -> None:
         digest = hashlib.sha256(repr((self.exporter, self.opset, network)).encode())
         for name, tensor in network.state_dict().items():
             digest.update(name.encode() + tensor.numpy().tobytes())
         key = digest.hexdigest()
         if key not in _exported:
-            super().write(task, network, file)
+            super().write_graph(task, network, file)
             _exported[key] = file.read_bytes()
         file.write_bytes(_exported[key])
 
