@@ -21,7 +21,7 @@ from scipy.stats import binom
 
 from attar.proof import statistics
 from attar.proof.metrics import Numbers, softmax
-from attar.proof.statistics import Bounds, Z
+from attar.proof.statistics import Z
 
 CEILINGS = {200: 0.06, 1000: 0.057, 10_000: 0.057}
 """Of wrong passes, by the number of samples."""
@@ -41,6 +41,7 @@ POPULATION = 4_000_000  # samples whose statistic is taken for the truth
 TIMED = 20_000  # runs of a timing
 TAIL = 1e-10
 
+Bounds = tuple[float, float]
 Rule = Callable[[int, int, int, float], bool]
 """Whether a gate passes: lost, won, samples, limit."""
 Truth = tuple[float, float]

@@ -7,16 +7,17 @@ from typing import Any
 
 from attar.bundle.engine_needs import native_refusal
 from attar.bundle.golden import within
-from attar.bundle.judgement import Gate
 from attar.bundle.manifest import Manifest, Tensor
-from attar.proof.ledger import PREVIOUS
-from attar.proof.report import gate as words
+from attar.proof.gate import Gate
+from attar.proof.report import gate_formatting
 
 
 def card(manifest: Manifest) -> str:
     """Markdown."""
     needs, ledger = manifest.engine, manifest.ledger
-    runtime = ", ".join(filter(None, [" ".join(filter(None, [needs.runtime, needs.version])), needs.provider]))
+    runtime = ", ".join(
+        filter(None, [" ".join(filter(None, [needs.runtime, needs.version])), needs.provider])
+    )
     return f"""# {manifest.name}
 
 {sentence(manifest.verdict.summary)}{state(manifest)}
@@ -32,11 +33,11 @@ Task: `{manifest.task}`. Engine: {needs.precision}, {runtime}, threads: {needs.t
 | --- | --- | --- | --- | --- | --- | --- | --- |
 {chr(10).join(row(hop) for hop in ledger["hops"])}
 
-{words.BOUNDS}
+{gate_formatting.BOUNDS_EXPLANATION}
 
 | gate | promise | measured | verdict |
 | --- | --- | --- | --- |
-{chr(10).join(gate(each) for each in manifest.verdict.gates if each.decides)}
+{chr(10).join(format_gate(gate) for gate in manifest.verdict.read_gates() if gate.required)}
 
 ## Tensors
 
@@ -110,16 +111,21 @@ def row(hop: Mapping[str, Any]) -> str:
     teacher, p50 = hop["teacher"], hop["latency"]["1"]["p50"]
     columns = [
         *(hop["hop"], hop["format"], hop["precision"], f"{hop['score']:.4f}"),
-        *(signed(teacher["score_drop"]), f"{teacher['correlation']:.4f}", f"{p50:,.0f}", f"{hop['bytes']:,}"),
+        *(
+            signed(teacher["score_drop"]),
+            f"{teacher['correlation']:.4f}",
+            f"{p50:,.0f}",
+            f"{hop['bytes']:,}",
+        ),
     ]
     return f"| {' | '.join(columns)} |"
 
 
-def gate(each: Gate) -> str:
-    said = each.model_dump()
-    other = PREVIOUS[each.hop] if each.against == "previous" else each.against
-    found = ": ".join(filter(None, [words.evidence(said), words.note(said)]))
-    return f"| {each.hop}: {words.title(said, other)} | {words.promise(said)} | {found} | {each.verdict} |"
+def format_gate(gate: Gate) -> str:
+    title = f"{gate.comparison.hop}: {gate_formatting.format_title(gate.comparison)}"
+    promise = gate_formatting.format_promise(gate)
+    evidence = gate_formatting.format_evidence_and_note(gate)
+    return f"| {title} | {promise} | {evidence} | {gate.verdict} |"
 
 
 def tensors(manifest: Manifest) -> list[str]:
@@ -132,4 +138,6 @@ def tensor(name: str, which: str, each: Tensor) -> str:
 
 
 def sizes(manifest: Manifest) -> str:
-    return "; ".join(f"`{axis}` from {low} to {high}" for axis, (low, high) in manifest.ranges.items())
+    return "; ".join(
+        f"`{axis}` from {low} to {high}" for axis, (low, high) in manifest.ranges.items()
+    )

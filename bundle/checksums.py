@@ -63,27 +63,42 @@ def verify(bundle: Path, seal: Seal, take: Callable[[str], str] | None = None) -
     present = {name: take(name) for name in [*files(bundle), *unsigned]}
     wrong = [
         *(f"{name} is missing" for name in listed if name not in present),
-        *(f"{name} {NO_SIGNATURE if name == SIGNATURE else 'was added'}" for name in sorted(present.keys() - listed.keys())),
-        *(f"{name} was changed" for name in listed if name in present and present[name] != listed[name]),
+        *(
+            f"{name} {NO_SIGNATURE if name == SIGNATURE else 'was added'}"
+            for name in sorted(present.keys() - listed.keys())
+        ),
+        *(
+            f"{name} was changed"
+            for name in listed
+            if name in present and present[name] != listed[name]
+        ),
         *(f"{name} is {NO_FILE}" for name, digest in listed.items() if digest == NO_FILE),
     ]
     if wrong:
-        raise InvalidBundleError(f"{bundle} is not as it was packaged: {'; '.join(wrong)}. {DELIVERED if unsigned else AGAIN}")
+        raise InvalidBundleError(
+            f"{bundle} is not as it was packaged: {'; '.join(wrong)}. {DELIVERED if unsigned else AGAIN}"
+        )
 
 
 def read(bundle: Path) -> Seal:
     """Raises InvalidBundleError for a folder without the list, or with one that is none, a link, or of two minds."""
     path = bundle / SUMS
     if path.is_symlink():
-        raise InvalidBundleError(f"{path} is a link, to what anybody may change; copy the file itself into the bundle")
+        raise InvalidBundleError(
+            f"{path} is a link, to what anybody may change; copy the file itself into the bundle"
+        )
     if not path.is_file():
-        raise InvalidBundleError(f"{path} is missing: not a bundle, or not a whole one; bundles are written by `attar package`")
+        raise InvalidBundleError(
+            f"{path} is missing: not a bundle, or not a whole one; bundles are written by `attar package`"
+        )
     content = path.read_bytes()
     try:
         pairs = [line.split("  ", 1) for line in content.decode().splitlines()]
         sums = {name: digest for digest, name in pairs}
     except ValueError as error:
-        raise InvalidBundleError(f"{path} was changed: it is no list of SHA-256 sums ({error})") from error
+        raise InvalidBundleError(
+            f"{path} was changed: it is no list of SHA-256 sums ({error})"
+        ) from error
     if len(sums) != len(pairs):
         raise InvalidBundleError(
             f"{path} was changed: it names {len(sums)} files in {len(pairs)} lines; copy it again, or package it again"
@@ -94,9 +109,17 @@ def read(bundle: Path) -> Seal:
 def files(bundle: Path) -> list[str]:
     """Everything below, links too: a link out of the bundle would be content that nobody sealed. Folders only in a signature's
     place."""
-    below = [path for path in bundle.rglob("*") if path.is_symlink() or not path.is_dir() or path == bundle / SIGNATURE]
+    below = [
+        path
+        for path in bundle.rglob("*")
+        if path.is_symlink() or not path.is_dir() or path == bundle / SIGNATURE
+    ]
     found = [path.relative_to(bundle).as_posix() for path in below]
-    outside = {SUMS, *(STORED if is_stored(bundle) else ()), *((SIGNATURE,) if signature(bundle) else ())}
+    outside = {
+        SUMS,
+        *(STORED if is_stored(bundle) else ()),
+        *((SIGNATURE,) if signature(bundle) else ()),
+    }
     return sorted(name for name in found if name not in outside)
 
 
@@ -114,7 +137,9 @@ def is_stored(folder: Path) -> bool:
     if sha256(folder / RECORD) == NO_FILE or digest == NO_FILE:
         return False
     try:
-        _, _, recorded = json.loads((folder / RECORD).read_bytes())["files"][FACTS]  # size, time of change, SHA-256
+        _, _, recorded = json.loads((folder / RECORD).read_bytes())["files"][
+            FACTS
+        ]  # size, time of change, SHA-256
     except (ValueError, LookupError, TypeError, RecursionError):
         return False  # no record, so the two are files like any other
     return bool(recorded == digest)

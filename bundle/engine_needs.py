@@ -27,7 +27,9 @@ def check_machine(needs: Needs) -> None:
         if name not in INDIFFERENT and needs.machine.get(name) != here[name]
     ]
     if other:
-        raise InvalidBundleError(f"the engine was built on another machine: {'; '.join(other)}. Build it on this one")
+        raise InvalidBundleError(
+            f"the engine was built on another machine: {'; '.join(other)}. Build it on this one"
+        )
 
 
 def check_runnable(needs: Needs) -> None:
@@ -52,4 +54,6 @@ def native_refusal(needs: Needs) -> str | None:
 
 
 def asked_of(needs: Needs, threads: int | None = None) -> BuildSpec:
-    return BuildSpec(needs.precision, threads or needs.threads, needs.provider, needs.profile, needs.options)
+    return BuildSpec(
+        needs.precision, threads or needs.threads, needs.provider, needs.profile, needs.options
+    )

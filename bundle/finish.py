@@ -25,7 +25,13 @@ from attar.bundle.verified import placed, read_manifest
 from attar.engines.runtimes import runtime as runtimes
 from attar.engines.runtimes.runtime import Runtime
 from attar.models.task import Array, Arrays, Output, Split, SplitName, Task, Tensor
-from attar.pipeline.core.errors import InvalidBundleError, MissingDependencyError, RecipeError, StageError, StoreError
+from attar.pipeline.core.errors import (
+    InvalidBundleError,
+    MissingDependencyError,
+    RecipeError,
+    StageError,
+    StoreError,
+)
 from attar.pipeline.core.stage import Facts
 from attar.pipeline.keys import machine
 
@@ -83,7 +89,9 @@ def filled(out: Path, bundle: Path) -> Iterator[Path]:
         yield partial
         partial.rename(place)
     except OSError as error:
-        raise StoreError(f"cannot write {out}: {error.strerror or error}; free some space or choose another -o") from error
+        raise StoreError(
+            f"cannot write {out}: {error.strerror or error}; free some space or choose another -o"
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -124,7 +132,9 @@ def build(folder: Path, manifest: Manifest, runtime: Runtime) -> None:
     task, asked = interface(manifest), asked_of(manifest.engine)
     try:
         for name in manifest.graphs:
-            runtime.build(folder / "graphs" / f"{name}.onnx", place / f"{name}{runtime.suffix}", task, asked)
+            runtime.build(
+                folder / "graphs" / f"{name}.onnx", place / f"{name}{runtime.suffix}", task, asked
+            )
     except (StageError, MissingDependencyError) as error:
         raise InvalidBundleError(f"the engine cannot be built here: {error}") from error
 
@@ -153,7 +163,10 @@ def interface(manifest: Manifest) -> Task:
     """As much of the task as building an engine needs: its tensors and their sizes."""
 
     class Interface(Task):
-        inputs = {name: Tensor(each.dtype, each.axes, each.high or Tensor.high) for name, each in manifest.inputs.items()}
+        inputs = {
+            name: Tensor(each.dtype, each.axes, each.high or Tensor.high)
+            for name, each in manifest.inputs.items()
+        }
         outputs = {name: Output(each.axes, each.kind) for name, each in manifest.outputs.items()}
         ranges = manifest.ranges
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from attar.bundle.part import Part
+from attar.bundle.strict_model import StrictModel
 from attar.models.task import Array, Arrays
 
 
-class Finished(Part):
+class Finished(StrictModel):
     """Another machine built the engine and compared it, on the golden requests, with the graph that it is built from."""
 
     date: str

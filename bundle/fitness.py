@@ -19,7 +19,9 @@ def unfit(what: str) -> Iterator[None]:
     except InvalidBundleError:
         raise
     except MissingDependencyError as error:
-        raise InvalidBundleError(f"{what}: {error}") from error  # the bundle itself may well be sound
+        raise InvalidBundleError(
+            f"{what}: {error}"
+        ) from error  # the bundle itself may well be sound
     except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise InvalidBundleError(f"{what}: {said}. {AGAIN}") from error

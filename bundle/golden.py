@@ -59,7 +59,11 @@ def proven(bundle: Path, needs: Needs, tensors: Arrays) -> float:
 
 def problem(tensors: Arrays, manifest: Manifest) -> str | None:
     """The first thing that is wrong with them; None if nothing is."""
-    answered = {f"{who}.{name}": output for who in manifest.answered for name, output in manifest.outputs.items()}
+    answered = {
+        f"{who}.{name}": output
+        for who in manifest.answered
+        for name, output in manifest.outputs.items()
+    }
     wanted = {*answered, *(f"raw.{name}" for name in manifest.inputs)}
     if tensors.keys() != wanted:
         return f"it holds {', '.join(sorted(tensors)) or 'nothing'}, expected {', '.join(sorted(wanted))}"
@@ -67,7 +71,9 @@ def problem(tensors: Arrays, manifest: Manifest) -> str | None:
         if array.shape[:1] != (manifest.golden.requests,):
             return f"{name} is of shape {list(array.shape)}, expected {manifest.golden.requests} requests"
     for name, output in answered.items():
-        if not fits(tensors[name], output) or (not name.startswith("teacher.") and tensors[name].dtype != output.dtype):
+        if not fits(tensors[name], output) or (
+            not name.startswith("teacher.") and tensors[name].dtype != output.dtype
+        ):
             axes = ", ".join(map(str, output.axes))
             return f"{name} is {tensors[name].dtype}{list(tensors[name].shape)}, expected {output.dtype}[{axes}]"
     return None
@@ -77,4 +83,8 @@ def fits(array: Array, output: Output) -> bool:
     """By its axes, none of them empty: an empty answer would be repeated by anything."""
     if array.ndim != len(output.axes) or array.size == 0:
         return False
-    return all(axis == size for axis, size in zip(output.axes, array.shape, strict=True) if isinstance(axis, int))
+    return all(
+        axis == size
+        for axis, size in zip(output.axes, array.shape, strict=True)
+        if isinstance(axis, int)
+    )

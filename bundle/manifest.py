@@ -8,16 +8,22 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from attar.bundle.finished import Finished
-from attar.bundle.judgement import Judgement
-from attar.bundle.part import Part
 from attar.bundle.steps import outside
+from attar.bundle.stored_verdict import StoredVerdict
+from attar.bundle.strict_model import StrictModel
 from attar.models.preprocess.known import KnownStep
 from attar.models.task import Kind
 from attar.pipeline.core.errors import suggest_name
 
 Size = Annotated[int, Field(ge=1)]
 Axis = Size | Annotated[str, Field(min_length=1)]
-DTYPES = {"bool", "float16", "float32", "float64", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
+DTYPES = {
+    "bool",
+    "float16",
+    "float32",
+    "float64",
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+}
 LOOSEST = 1e-2
 """The largest tolerance: beyond it a replay would let another engine pass."""
 FORMAT_VERSION = 1
@@ -26,7 +32,7 @@ BY_CALL = ("int8-dynamic",)
 """Precisions that round by the range of a whole call, so that an answer would depend on whom it shares a call with."""
 
 
-class Tensor(Part):
+class Tensor(StrictModel):
     """A named tensor: a numpy dtype and its axes, a number where fixed and a name where dynamic."""
 
     dtype: str
@@ -49,7 +55,7 @@ class Output(Tensor):
     kind: Kind
 
 
-class Needs(Part):
+class Needs(StrictModel):
     """What the engine needs to run: it was built for one runtime on one machine. Of an unfinished one, what was asked for."""
 
     runtime: str
@@ -66,7 +72,7 @@ class Needs(Part):
     """What only some runtimes know, under the vendor's name."""
 
 
-class Golden(Part):
+class Golden(StrictModel):
     """``golden.safetensors``: ``raw.INPUT``, before preprocessing, and ``teacher.OUTPUT`` and ``engine.OUTPUT`` for it.
 
     Where the engine was not run, ``model.OUTPUT`` stands for it: what ONNX Runtime makes of its graph on a CPU. It stays beside
@@ -78,7 +84,7 @@ class Golden(Part):
     """Largest difference to the recorded answers that a replay may show, relative to the largest magnitude among them (or 1)."""
 
 
-class Origin(Part):
+class Origin(StrictModel):
     """Where an artifact in the bundle came from: its key and digest in the store that made it, and the facts about it."""
 
     key: str
@@ -86,7 +92,7 @@ class Origin(Part):
     facts: Mapping[str, Any] = {}
 
 
-class Manifest(Part):
+class Manifest(StrictModel):
     format: Literal["attar bundle 1"] = "attar bundle 1"
     """The version of this schema; the last one is FORMAT_VERSION."""
     name: str
@@ -101,8 +107,8 @@ class Manifest(Part):
     """They name files, so they are words and lead nowhere else."""
     engine: Needs
     golden: Golden
-    verdict: Judgement
-    """The gates and what became of them, as ``judge`` found them."""
+    verdict: StoredVerdict
+    """The gates and what became of them, see ``attar.proof.verdict``."""
     ledger: Mapping[str, Any]
     """Every hop from the teacher to the engine, as ``measure`` found them."""
     lineage: Mapping[str, Origin]
@@ -138,7 +144,11 @@ class Manifest(Part):
 
     @model_validator(mode="after")
     def _names_belong_together(self) -> Manifest:
-        axes = {axis for tensor in [*self.inputs.values(), *self.outputs.values()] for axis in tensor.axes}
+        axes = {
+            axis
+            for tensor in [*self.inputs.values(), *self.outputs.values()]
+            for axis in tensor.axes
+        }
         if unknown := {axis for axis in axes if isinstance(axis, str)} - self.ranges.keys():
             raise ValueError(f"no range of sizes is given for the axis {min(unknown)}")
         if unknown := self.preprocess.keys() - self.inputs.keys():

@@ -29,8 +29,8 @@ from attar.bundle.accept import accept, dynamic_sizes
 from attar.bundle.engine_needs import asked_of, check_machine, check_runnable, native_refusal
 from attar.bundle.finished import difference
 from attar.bundle.fitness import AGAIN, unfit
-from attar.bundle.judgement import check_fit
 from attar.bundle.manifest import LOOSEST, Manifest
+from attar.bundle.stored_verdict import check_verdict
 from attar.bundle.verified import VerifiedBundle, sealed
 from attar.engines.graphs.placement import PLACEMENTS, SYMMETRIC
 from attar.engines.runtimes import runtime as runtimes
@@ -70,12 +70,21 @@ class BundlePredictor:
     def __enter__(self) -> BundlePredictor:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
 
 def open_bundle(
-    path: str | Path, threads: int | None = None, *, trusted: str | Path | None = None, allow_native: bool = False
+    path: str | Path,
+    threads: int | None = None,
+    *,
+    trusted: str | Path | None = None,
+    allow_native: bool = False,
 ) -> BundlePredictor:
     """Check the bundle and open its engine. ``threads``: as many as it was built for, unless given.
 
@@ -83,11 +92,15 @@ def open_bundle(
     native code without it, see ``Runtime.native_content``. Raises InvalidBundleError, and AttarError for less than one thread.
     """
     if threads is not None and threads < 1:
-        raise AttarError(f"{path} cannot be opened on {threads} threads; give 1 or more, or none for as many as it was built for")
+        raise AttarError(
+            f"{path} cannot be opened on {threads} threads; give 1 or more, or none for as many as it was built for"
+        )
     keys = Path(trusted) if trusted is not None else None
     with ExitStack() as stack:
         found = stack.enter_context(verified(Path(path), trusted=keys, allow_native=allow_native))
-        predictor = stack.enter_context(opened(found.root, found.manifest, threads, allow_native=found.trusts_native))
+        predictor = stack.enter_context(
+            opened(found.root, found.manifest, threads, allow_native=found.trusts_native)
+        )
         replay(found.root, found.manifest, predictor)
         return BundlePredictor(found.manifest, predictor, stack.pop_all())
 
@@ -136,16 +149,26 @@ def check_portable(path: Path, manifest: Manifest) -> None:
     files = {name: path / "graphs" / f"{name}.onnx" for name in manifest.graphs}
     who = "model" if "model" in manifest.answered else "engine"
     tolerance = max(LOOSEST, golden.within(manifest.engine))
-    threads, integers = manifest.engine.threads, PLACEMENTS.get(manifest.engine.runtime) is not SYMMETRIC  # as in ``OnnxModel``
-    with unfit(f"the graphs of {path} do not open"), onnxruntime.open_session(files, threads, integers=integers) as predict:
+    threads, integers = (
+        manifest.engine.threads,
+        PLACEMENTS.get(manifest.engine.runtime) is not SYMMETRIC,
+    )  # as in ``OnnxModel``
+    with (
+        unfit(f"the graphs of {path} do not open"),
+        onnxruntime.open_session(files, threads, integers=integers) as predict,
+    ):
         try:
             replay(path, manifest, predict, tolerance, who)
         except InvalidBundleError as error:
-            raise InvalidBundleError(f"graphs/ is not what the engine was built from: {error}") from error
+            raise InvalidBundleError(
+                f"graphs/ is not what the engine was built from: {error}"
+            ) from error
     triton.check(path, manifest)
 
 
-def verified(path: Path, *, gated: bool = True, trusted: Path | None = None, allow_native: bool = False) -> VerifiedBundle:
+def verified(
+    path: Path, *, gated: bool = True, trusted: Path | None = None, allow_native: bool = False
+) -> VerifiedBundle:
     """A bundle that is whole, fit to serve and for this machine. Raises InvalidBundleError.
 
     ``gated=False`` lets one through that was not passed, though never an unfinished one. ``allow_native``: it may be opened by
@@ -168,7 +191,7 @@ def whole(path: Path, *, gated: bool = True, trusted: Path | None = None) -> Ver
                 f"({manifest.not_run_here}); run `attar finish {path} -o DIR` on a machine that can"
             )
         if gated:
-            check_fit(path, manifest.verdict, finished=manifest.finished is not None)
+            check_verdict(path, manifest.verdict, finished=manifest.finished is not None)
         if manifest.finished:
             golden.check_finished(found.root, manifest)
     return found
@@ -180,24 +203,33 @@ def unfinished(path: Path, trusted: Path | None = None) -> VerifiedBundle:
     with found.closed_on_error():
         manifest = found.manifest
         if not manifest.unfinished:
-            done = f"was finished on {manifest.finished.date}" if manifest.finished else f"is {manifest.verdict.verdict}"
+            done = (
+                f"was finished on {manifest.finished.date}"
+                if manifest.finished
+                else f"is {manifest.verdict.verdict}"
+            )
             raise RecipeError(
                 f"{path} {done}, nothing of it is unfinished; `attar check {path}` says whether it fits this machine"
             )
-        check_fit(path, manifest.verdict, finished=True)
+        check_verdict(path, manifest.verdict, finished=True)
         check_portable(found.root, manifest)
     return found
 
 
 @contextmanager
-def opened(path: Path, manifest: Manifest, threads: int | None = None, *, allow_native: bool = False) -> Iterator[Predictor]:
+def opened(
+    path: Path, manifest: Manifest, threads: int | None = None, *, allow_native: bool = False
+) -> Iterator[Predictor]:
     """The engine of a verified bundle. Raises InvalidBundleError when it does not open, and for
     one that is native code unless that is allowed."""
     needs = manifest.engine
     if not allow_native and (refusal := native_refusal(needs)):
         raise InvalidBundleError(f"the engine of {path} is not loaded: {refusal}")
     runtime = runtimes.load_runtime(needs.runtime)
-    files = {name: path / "engines" / needs.runtime / f"{name}{runtime.suffix}" for name in manifest.graphs}
+    files = {
+        name: path / "engines" / needs.runtime / f"{name}{runtime.suffix}"
+        for name in manifest.graphs
+    }
     with ExitStack() as stack:
         with unfit(f"the engine of {path} does not open"):
             predictor = stack.enter_context(runtime.open(files, asked_of(needs, threads)))
@@ -205,14 +237,18 @@ def opened(path: Path, manifest: Manifest, threads: int | None = None, *, allow_
 
 
 @contextmanager
-def opened_reference(path: Path, manifest: Manifest, threads: int | None = None) -> Iterator[Predictor]:
+def opened_reference(
+    path: Path, manifest: Manifest, threads: int | None = None
+) -> Iterator[Predictor]:
     """The fp32 student of a verified bundle. Raises InvalidBundleError when it does not open."""
     from attar.engines.runtimes import onnxruntime
 
     files = {name: path / "reference" / f"{name}.onnx" for name in manifest.graphs}
     with ExitStack() as stack:
         with unfit(f"the reference of {path} does not open"):
-            predictor = stack.enter_context(onnxruntime.open_session(files, threads or manifest.engine.threads))
+            predictor = stack.enter_context(
+                onnxruntime.open_session(files, threads or manifest.engine.threads)
+            )
         yield predictor
 
 
@@ -224,12 +260,20 @@ def requests(path: Path, manifest: Manifest) -> dict[str, Array]:
 def prepared(path: Path, manifest: Manifest, tensors: Arrays) -> dict[str, Array]:
     """Raises InvalidBundleError when the steps do not make of them what the graph reads."""
     with unfit(f"{path} does not preprocess its own golden requests"):
-        inputs = preprocess.apply(manifest.preprocess, {name: tensors[f"raw.{name}"] for name in manifest.inputs})
+        inputs = preprocess.apply(
+            manifest.preprocess, {name: tensors[f"raw.{name}"] for name in manifest.inputs}
+        )
         dynamic_sizes(manifest, inputs)
     return inputs
 
 
-def replay(path: Path, manifest: Manifest, predict: Predict, tolerance: float | None = None, who: str = "engine") -> float:
+def replay(
+    path: Path,
+    manifest: Manifest,
+    predict: Predict,
+    tolerance: float | None = None,
+    who: str = "engine",
+) -> float:
     """Answer the golden requests again; the largest difference, relative to the tolerance's scale.
     Raises InvalidBundleError beyond it."""
     allowed = tolerance or manifest.golden.tolerance
@@ -237,7 +281,11 @@ def replay(path: Path, manifest: Manifest, predict: Predict, tolerance: float | 
     inputs = prepared(path, manifest, tensors)
     with unfit(f"{path} does not answer its golden requests"):
         got = in_batches(predict, inputs, manifest.ranges.get("batch", (1, 1))[1])
-        found = {name: difference(tensors[f"{who}.{name}"], got[name]) for name in manifest.outputs if name in got}
+        found = {
+            name: difference(tensors[f"{who}.{name}"], got[name])
+            for name in manifest.outputs
+            if name in got
+        }
     if missing := manifest.outputs.keys() - got.keys():
         raise InvalidBundleError(
             f"{path} does not answer {min(missing)!r}, which its manifest names; it answers {', '.join(got)}. {AGAIN}"
@@ -255,6 +303,7 @@ def in_batches(predict: Predict, inputs: Arrays, batch: int) -> dict[str, Array]
     """Answers for any number of samples, asked for in calls of at most ``batch``."""
     samples = len(next(iter(inputs.values())))
     parts = [
-        predict({name: array[start : start + batch] for name, array in inputs.items()}) for start in range(0, samples, batch)
+        predict({name: array[start : start + batch] for name, array in inputs.items()})
+        for start in range(0, samples, batch)
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

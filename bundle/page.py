@@ -19,4 +19,12 @@ def page(name: str, made: Mapping[str, Artifact]) -> str:
 
 def record(name: str, slot: str, artifact: Artifact) -> Record:
     place = slot if slot in SHARED else f"{name}.{slot}"
-    return Record(place, slot.capitalize(), "reused", "packaged", artifact.key, artifact.root, facts=artifact.facts)
+    return Record(
+        place,
+        slot.capitalize(),
+        "reused",
+        "packaged",
+        artifact.key,
+        artifact.root,
+        facts=artifact.facts,
+    )

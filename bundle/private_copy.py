@@ -41,7 +41,9 @@ class PrivateFolder:
         lock = os.open(fresh, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         check_private(fresh, os.fstat(lock))
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        named = fresh.rename(home / f"{PREFIX}{fresh.name.removeprefix(UNLOCKED)}")  # what is not locked has another name
+        named = fresh.rename(
+            home / f"{PREFIX}{fresh.name.removeprefix(UNLOCKED)}"
+        )  # what is not locked has another name
         self.path = Path(f"/proc/{os.getpid()}/fd/{lock}")
         self._remove = weakref.finalize(self, remove, named, lock, os.getpid())
 
@@ -92,7 +94,9 @@ def copy_file(source: Path, target: Path) -> str:
     """Return the hex digest of the bytes that were copied; ``NO_FILE`` for anything but a plain file, and nothing is copied."""
     if source.is_symlink():
         return NO_FILE
-    descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe does not hold it up
+    descriptor = os.open(
+        source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+    )  # a pipe does not hold it up
     with os.fdopen(descriptor, "rb", buffering=0) as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return NO_FILE

@@ -29,18 +29,26 @@ def encoded(name: str, array: Array) -> dict[str, Array]:
             f"golden requests cannot hold {name.removeprefix('raw.')!r}: raw samples must be numbers, or an array [N] of str, of "
             "bytes or of uint8 arrays with as many axes each; let Task.split give one of these"
         )
-    flat = [row.encode() if kind == "text" else row if kind == "bytes" else row.tobytes() for row in rows]
+    flat = [
+        row.encode() if kind == "text" else row if kind == "bytes" else row.tobytes()
+        for row in rows
+    ]
     matrix = np.zeros((len(rows), max(map(len, flat), default=0)), np.uint8)
     for made, content in zip(matrix, flat, strict=True):
         made[: len(content)] = np.frombuffer(content, np.uint8)
-    shapes = [row.shape if kind == "uint8" else (len(content),) for row, content in zip(rows, flat, strict=True)]
+    shapes = [
+        row.shape if kind == "uint8" else (len(content),)
+        for row, content in zip(rows, flat, strict=True)
+    ]
     return {f"{name}:{kind}": matrix, f"{name}:shape": np.array(shapes, np.int64)}
 
 
 def kind_of(rows: list[Any]) -> str | None:
     for kind, of in KINDS.items():
         if all(isinstance(row, of) for row in rows):
-            alike = kind != "uint8" or {(row.dtype, row.ndim) for row in rows} == {(np.dtype(np.uint8), rows[0].ndim)}
+            alike = kind != "uint8" or {(row.dtype, row.ndim) for row in rows} == {
+                (np.dtype(np.uint8), rows[0].ndim)
+            }
             return kind if alike else None
     return None
 
@@ -56,9 +64,16 @@ def decoded(tensors: Arrays) -> dict[str, Array]:
 
 
 def rows(kind: str, matrix: Array, shapes: Array) -> Array:
-    pair = (matrix.dtype.name, shapes.dtype.name, matrix.ndim, shapes.ndim) == ("uint8", "int64", 2, 2)
+    pair = (matrix.dtype.name, shapes.dtype.name, matrix.ndim, shapes.ndim) == (
+        "uint8",
+        "int64",
+        2,
+        2,
+    )
     if not pair or len(matrix) != len(shapes) or shapes.shape[1] == 0:
-        raise ValueError(f"{kind} as {matrix.dtype}{list(matrix.shape)} and {shapes.dtype}{list(shapes.shape)}")
+        raise ValueError(
+            f"{kind} as {matrix.dtype}{list(matrix.shape)} and {shapes.dtype}{list(shapes.shape)}"
+        )
     made = np.empty(len(matrix), object)
     for row, shape in enumerate(shapes.tolist()):
         size = prod(shape)

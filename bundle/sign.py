@@ -6,7 +6,7 @@ from errno import EXDEV
 from pathlib import Path
 
 from attar.bundle import checksums, golden, signatures
-from attar.bundle.judgement import check_fit
+from attar.bundle.stored_verdict import check_verdict
 from attar.bundle.verified import sealed
 from attar.pipeline.core.errors import RecipeError, StoreError
 from attar.pipeline.core.stage import Facts
@@ -24,16 +24,25 @@ def sign(path: str | Path, key: str | Path) -> Facts:
     """
     bundle = Path(path)
     if checksums.is_stored(bundle):
-        raise RecipeError(f"{bundle} is in a store, which is never changed; sign the copy that {checksums.DELIVER} makes")
+        raise RecipeError(
+            f"{bundle} is in a store, which is never changed; sign the copy that {checksums.DELIVER} makes"
+        )
     private = signatures.private_key(Path(key))
     found = sealed(bundle)
     manifest, seal = found.manifest, found.seal
-    check_fit(bundle, manifest.verdict, finished=manifest.unfinished or manifest.finished is not None)
+    check_verdict(
+        bundle, manifest.verdict, finished=manifest.unfinished or manifest.finished is not None
+    )
     if manifest.finished:
         golden.check_finished(bundle, manifest)
     write(bundle, private.sign(seal.content))
     fingerprint = signatures.fingerprint(private.public_key())
-    return {"bundle": manifest.name, "files": len(seal.sums), "signature": str(bundle / checksums.SIGNATURE), "key": fingerprint}
+    return {
+        "bundle": manifest.name,
+        "files": len(seal.sums),
+        "signature": str(bundle / checksums.SIGNATURE),
+        "key": fingerprint,
+    }
 
 
 def write(bundle: Path, signature: bytes) -> None:
@@ -41,12 +50,18 @@ def write(bundle: Path, signature: bytes) -> None:
     place = bundle.resolve()
     partial = place.with_name(f".{place.name}.{checksums.SIGNATURE}.partial")
     try:
-        partial.unlink(missing_ok=True)  # of one that was killed; nor is a link followed that somebody put there
+        partial.unlink(
+            missing_ok=True
+        )  # of one that was killed; nor is a link followed that somebody put there
         with partial.open("xb") as file:
             file.write(signature)
         partial.replace(place / checksums.SIGNATURE)
     except OSError as error:
-        advice = MOUNTED if error.errno == EXDEV else "the folder and the one that it is in must be writable"
+        advice = (
+            MOUNTED
+            if error.errno == EXDEV
+            else "the folder and the one that it is in must be writable"
+        )
         said = f"{error.strerror or error}; {advice}"
         raise StoreError(f"cannot sign {bundle}: {said}") from error
     finally:

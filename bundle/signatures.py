@@ -17,10 +17,15 @@ from attar.bundle.checksums import LENGTH, SIGNATURE, Seal
 from attar.pipeline.core.errors import InvalidBundleError, MissingDependencyError, RecipeError
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PrivateKey,
+        Ed25519PublicKey,
+    )
 
 BEGIN = b"-----BEGIN "
-BLOCK = re.compile(rb"^-----BEGIN ([A-Z0-9 ]+)-----\s.*?^-----END \1-----\s*?$", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(
+    rb"^-----BEGIN ([A-Z0-9 ]+)-----\s.*?^-----END \1-----\s*?$", re.DOTALL | re.MULTILINE
+)
 PUBLIC = "PUBLIC KEY"
 GENERATE = "`openssl genpkey -algorithm ed25519 -out private.pem` makes one"
 TO_PUBLIC = "`openssl pkey -in private.pem -pubout -out public.pem` makes one"
@@ -67,14 +72,18 @@ def public_keys(file: Path) -> Sequence[Ed25519PublicKey]:
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise InvalidBundleError(f"the trusted keys {file} cannot be read: {error.strerror or error}") from error
+        raise InvalidBundleError(
+            f"the trusted keys {file} cannot be read: {error.strerror or error}"
+        ) from error
     blocks = list(BLOCK.finditer(content))
     if len(blocks) != content.count(BEGIN):
         raise InvalidBundleError(
             f"{file} has a PEM block that is broken or commented out; to trust a key no more remove its block"
         )
     if not blocks:
-        raise InvalidBundleError(f"{file} has no key; write public keys into it, in PEM, one after another; {TO_PUBLIC}")
+        raise InvalidBundleError(
+            f"{file} has no key; write public keys into it, in PEM, one after another; {TO_PUBLIC}"
+        )
     return [public_key(file, block[0], block[1].decode()) for block in blocks]
 
 
@@ -94,7 +103,9 @@ def public_key(file: Path, block: bytes, label: str) -> Ed25519PublicKey:
     except (ValueError, UnsupportedAlgorithm) as error:
         raise InvalidBundleError(f"{file} holds a {PUBLIC} that cannot be read: {error}") from error
     if not isinstance(key, Ed25519PublicKey):
-        raise InvalidBundleError(f"{file} holds a key of another kind than Ed25519, a {type(key).__name__}; {GENERATE}")
+        raise InvalidBundleError(
+            f"{file} holds a key of another kind than Ed25519, a {type(key).__name__}; {GENERATE}"
+        )
     return key
 
 
@@ -112,11 +123,15 @@ def private_key(file: Path) -> Ed25519PrivateKey:
         raise RecipeError(f"the key {file} cannot be read: {error.strerror or error}") from error
     except TypeError as error:  # it is encrypted
         through = f"`openssl pkey -in {file} | attar sign BUNDLE --key /dev/stdin`"
-        raise RecipeError(f"the key {file} is encrypted; {through} asks for its passphrase") from error
+        raise RecipeError(
+            f"the key {file} is encrypted; {through} asks for its passphrase"
+        ) from error
     except (ValueError, UnsupportedAlgorithm) as error:
         raise RecipeError(f"{file} holds no private key in PEM; {GENERATE}") from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise RecipeError(f"{file} holds a key of another kind than Ed25519, a {type(key).__name__}; {GENERATE}")
+        raise RecipeError(
+            f"{file} holds a key of another kind than Ed25519, a {type(key).__name__}; {GENERATE}"
+        )
     return key
 
 
@@ -125,4 +140,6 @@ def need_library() -> None:
     try:
         import cryptography  # noqa: F401  # only whether it is there
     except ImportError as error:
-        raise MissingDependencyError("signatures need the library cryptography: pip install 'attar[sign]'") from error
+        raise MissingDependencyError(
+            "signatures need the library cryptography: pip install 'attar[sign]'"
+        ) from error

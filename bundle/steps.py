@@ -32,16 +32,22 @@ def located(steps: Mapping[str, Sequence[Step]], root: Path) -> Steps:
     """These steps, finding their files below ``root`` from any working directory. Raises ValueError if one lies ``outside``."""
     if wrong := outside(step for todo in steps.values() for step in todo):
         raise ValueError(wrong)
-    return known({name: [locate(step, root.absolute()) for step in todo] for name, todo in steps.items()})
+    return known(
+        {name: [locate(step, root.absolute()) for step in todo] for name, todo in steps.items()}
+    )
 
 
 def locate(step: Step, root: Path) -> Step:
-    return step.model_copy(update={"file": root / step.file}) if isinstance(step, FileStep) else step
+    return (
+        step.model_copy(update={"file": root / step.file}) if isinstance(step, FileStep) else step
+    )
 
 
 def outside(steps: Iterable[Step]) -> str | None:
     """What is wrong with a path that does not lie in ``preprocess/``, where the checksums see it; None if all do."""
     for step in steps:
-        if isinstance(step, FileStep) and (step.file.parts != (FOLDER, step.file.name) or step.file.name == ".."):
+        if isinstance(step, FileStep) and (
+            step.file.parts != (FOLDER, step.file.name) or step.file.name == ".."
+        ):
             return f"a step reads {step.file}, which is not in the bundle's own {FOLDER}/"
     return None

@@ -48,7 +48,9 @@ def write(folder: Path, manifest: Manifest, bundle: Path, requests: Arrays) -> N
         version.mkdir(parents=True)
         for target, source in files.items():
             shutil.copyfile(source, version / target)
-        (folder / name / "config.pbtxt").write_text(config(name, manifest, requests), encoding="utf-8")
+        (folder / name / "config.pbtxt").write_text(
+            config(name, manifest, requests), encoding="utf-8"
+        )
         if single(manifest):
             write_beside(folder / name, manifest, requests)
 
@@ -72,7 +74,9 @@ def models(bundle: Path, manifest: Manifest) -> dict[str, dict[str, Path]]:
             found[name] = {"model.plan": bundle / "engines" / "tensorrt" / f"{graph}.engine"}
         else:
             paths = sorted((bundle / "graphs").glob(f"{graph}.onnx*"))
-            found[name] = {"model.onnx" if path.suffix == ".onnx" else path.name: path for path in paths}
+            found[name] = {
+                "model.onnx" if path.suffix == ".onnx" else path.name: path for path in paths
+            }
     return found
 
 
@@ -82,11 +86,17 @@ def check(bundle: Path, manifest: Manifest) -> None:
     root = bundle / "triton"
     with unfit(f"the models for Triton of {bundle} cannot be read"):
         wanted = models(bundle, manifest).items()
-        ours = {root / name / "1" / file: sha256(source) for name, files in wanted for file, source in files.items()}
+        ours = {
+            root / name / "1" / file: sha256(source)
+            for name, files in wanted
+            for file, source in files.items()
+        }
         theirs = {file: sha256(file) for file in root.glob("*/*/*") if file.parent.name != WARMUP}
     if ours != theirs:
         where = "engines" if planned(manifest) else "graphs"
-        raise InvalidBundleError(f"{bundle}: the graphs for Triton are not those in {where}/. {AGAIN}")
+        raise InvalidBundleError(
+            f"{bundle}: the graphs for Triton are not those in {where}/. {AGAIN}"
+        )
 
 
 def config(name: str, manifest: Manifest, requests: Arrays) -> str:
@@ -110,7 +120,13 @@ def described_tensors(manifest: Manifest, requests: Arrays) -> list[str]:
         f"max_batch_size: {largest(manifest)}",
         *(tensor("input", name, each, batched) for name, each in manifest.inputs.items()),
         *(
-            tensor("output", name, each, batched, ' label_filename: "labels.txt"' * labelled(manifest, each))
+            tensor(
+                "output",
+                name,
+                each,
+                batched,
+                ' label_filename: "labels.txt"' * labelled(manifest, each),
+            )
             for name, each in manifest.outputs.items()
         ),
         *(batching(sizes) if sizes else []),
@@ -146,7 +162,11 @@ def preferred(manifest: Manifest) -> list[int]:
     """Batch sizes that wait for nothing more: the largest, and the one that kernels were chosen for. Empty: nothing is joined."""
     most = largest(manifest)
     usual = manifest.engine.profile.get("batch", (1, 1, 1))[1]
-    return [] if manifest.engine.precision in BY_CALL else sorted({size for size in (usual, most) if 1 < size <= most})
+    return (
+        []
+        if manifest.engine.precision in BY_CALL
+        else sorted({size for size in (usual, most) if 1 < size <= most})
+    )
 
 
 def batching(sizes: Sequence[int]) -> list[str]:
@@ -167,8 +187,14 @@ def first(manifest: Manifest, requests: Arrays) -> dict[str, Array]:
 
 def warmups(manifest: Manifest, requests: Arrays, sizes: Sequence[int]) -> list[str]:
     """Triton makes a batch of copies of one sample."""
-    inputs = [warm(number, manifest, name, array) for number, (name, array) in enumerate(first(manifest, requests).items())]
-    return [f'model_warmup [ {{ name: "golden-{size}" batch_size: {size} {" ".join(inputs)} }} ]' for size in sizes]
+    inputs = [
+        warm(number, manifest, name, array)
+        for number, (name, array) in enumerate(first(manifest, requests).items())
+    ]
+    return [
+        f'model_warmup [ {{ name: "golden-{size}" batch_size: {size} {" ".join(inputs)} }} ]'
+        for size in sizes
+    ]
 
 
 def warm(number: int, manifest: Manifest, name: str, array: Array) -> str:
@@ -182,9 +208,7 @@ def tensor(field: str, name: str, each: Tensor, batched: bool, more: str = "") -
     axes = each.axes[1:] if batched else each.axes
     shape = [axis if isinstance(axis, int) else -1 for axis in axes]
     reshape = "" if axes else " reshape { shape: [ ] }"
-    return (
-        f"{field} [ {{ name: {json.dumps(name)} data_type: {TYPES[each.dtype]} dims: [ {dimensions(shape)} ]{reshape}{more} }} ]"
-    )
+    return f"{field} [ {{ name: {json.dumps(name)} data_type: {TYPES[each.dtype]} dims: [ {dimensions(shape)} ]{reshape}{more} }} ]"
 
 
 def dimensions(shape: Sequence[int]) -> str:

@@ -56,7 +56,12 @@ class VerifiedBundle:
     def __enter__(self) -> VerifiedBundle:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
         if isinstance(error, AttarError):  # a user knows no private copy
             error.args = (str(error).replace(str(self.root), str(self.path)),)
@@ -66,7 +71,9 @@ def sealed(path: Path, trusted: Path | None = None) -> VerifiedBundle:
     """A bundle whose files are those that were packaged, and signed by one of the keys in ``trusted``, where that is given.
     Raises InvalidBundleError."""
     if not path.is_dir():
-        raise InvalidBundleError(f"{path} is no folder; a bundle is one, written by `attar package`")
+        raise InvalidBundleError(
+            f"{path} is no folder; a bundle is one, written by `attar package`"
+        )
     root, copy = path, None
     with unfit(f"{path} cannot be verified"):
         seal = checksums.read(path)
@@ -104,7 +111,9 @@ def read_manifest(path: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         said = first["msg"].removeprefix("Value error, ")
-        raise InvalidBundleError(f"{file} is not one that this version reads: {where}: {said}. {AGAIN}") from error
+        raise InvalidBundleError(
+            f"{file} is not one that this version reads: {where}: {said}. {AGAIN}"
+        ) from error
 
 
 def check_format(file: Path, content: bytes) -> None:

@@ -1,60 +1,79 @@
-"""Control: what the teacher was worth, read off the same student trained without it."""
+"""The control: what the teacher was worth, judged by the same student trained without it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from attar.proof.gates import Gates, alike, floor, overall, sound
-from attar.proof.outcome import Outcome
+from attar.proof.bounds import ConfidenceBounds
+from attar.proof.gate import Gate, GateVerdict, combine_verdicts
+from attar.proof.gate_evaluation import evaluate_control_gates
+from attar.proof.gate_text import (
+    format_kept_gate,
+    format_limit,
+    format_metric,
+    format_value,
+)
+from attar.proof.limits import GateLimits
 
-NEEDED = {"passed": False, "failed": True, "undecided": None}
+NEEDED: Mapping[GateVerdict, bool | None] = {"passed": False, "failed": True, "undecided": None}
 
 
-def distillation(ledger: Mapping[str, Any], gates: Gates) -> dict[str, Any] | None:
-    """Whether the control keeps what is promised of the engine against the teacher; None without a control or such promises.
+@dataclass(frozen=True)
+class ControlVerdict:
+    """Whether the control keeps what is promised of the engine against the teacher."""
 
-    ``needed`` (None: undecided), ``gain`` of the student's score over the control's with its ``bounds``, ``gates``: the promises
-    as rows of the control, and ``says``: a sentence.
-    """
-    hops = {hop["hop"]: hop for hop in ledger["hops"]}
-    if "control" not in hops:
+    is_distillation_needed: bool | None
+    """None: undecided."""
+    gain: float
+    """The student's score minus the control's."""
+    gain_bounds: ConfidenceBounds
+    gates: tuple[Gate, ...]
+    """The limits of the engine, applied to the control."""
+    summary: str
+    """One sentence."""
+
+
+def judge_control(ledger: Mapping[str, Any], limits: GateLimits) -> ControlVerdict | None:
+    """Return None without a control, or if nothing is promised that it could keep."""
+    gates = evaluate_control_gates(ledger, limits)
+    if not gates:
         return None
-    rows = list(alike(ledger, hops, "control", "teacher", gates, decides=False))
-    if gates.score is not None:
-        rows.append(floor("score", "control", gates.score, hops, ledger["samples"], decides=False))
-    if not rows:
-        return None
-    rows += [row for row in sound(ledger, hops, "control", decides=False) if row.verdict == "failed"]
-    needed, gain = NEEDED[overall(row.verdict for row in rows)], ledger["gain"]
-    return {
-        "needed": needed,
-        "gain": gain["score"],
-        "bounds": gain["bounds"],
-        "gates": [row.facts() for row in rows],
-        "says": f"{judged(needed, rows)}; {gained(gain, ledger['score_name'])}",
-    }
+    is_needed = NEEDED[combine_verdicts(gate.verdict for gate in gates)]
+    gain, bounds = ledger["gain"]["score"], ConfidenceBounds(*ledger["gain"]["bounds"])
+    gain_text = format_gain(gain, bounds, ledger["score_name"])
+    summary = f"{summarize_gates(is_needed, gates)}; {gain_text}"
+    return ControlVerdict(is_needed, gain, bounds, tuple(gates), summary)
 
 
-def judged(needed: bool | None, rows: Sequence[Outcome]) -> str:
-    if needed is False:
-        kept = ", ".join(row.kept for row in rows)
-        return f"distillation was not needed: the same student without a teacher keeps every promise: {kept}"
-    if needed:
-        broken = [row for row in rows if row.verdict == "failed"]
-        return f"distillation was needed: the same student without a teacher has {told(broken)}"
-    open_rows = [row for row in rows if row.verdict == "undecided"]
-    return f"whether distillation was needed is undecided: the same student without a teacher has {told(open_rows)}"
+def summarize_gates(is_needed: bool | None, gates: Sequence[Gate]) -> str:
+    if is_needed is False:
+        kept = ", ".join(format_kept_gate(gate) for gate in gates)
+        return (
+            "distillation was not needed: the same student without a teacher keeps every "
+            f"promise: {kept}"
+        )
+    verdict = "failed" if is_needed else "undecided"
+    open_gates = ", ".join(format_open_gate(gate) for gate in gates if gate.verdict == verdict)
+    if is_needed:
+        return f"distillation was needed: the same student without a teacher has {open_gates}"
+    return (
+        "whether distillation was needed is undecided: the same student without a teacher has "
+        f"{open_gates}"
+    )
 
 
-def told(rows: Sequence[Outcome]) -> str:
-    return ", ".join(f"{row.gate.replace('_', ' ')} {row.found} where {row.promise} is promised" for row in rows)
+def format_open_gate(gate: Gate) -> str:
+    metric = format_metric(gate.comparison.metric)
+    return f"{metric} {format_value(gate)} where {format_limit(gate)} is promised"
 
 
-def gained(gain: Mapping[str, Any], score_name: str) -> str:
-    """The gain in score with its bounds, and whether it is one."""
-    low, high = gain["bounds"]
-    shown = f"{gain['score']:+.4f} ({low:+.4f} to {high:+.4f})"
-    if low > 0:
-        return f"it gained {shown} in {score_name}"
-    return f"it cost {shown} in {score_name}" if high < 0 else f"no gain in {score_name} is shown: {shown}"
+def format_gain(gain: float, bounds: ConfidenceBounds, score_name: str) -> str:
+    """Return the gain in score with its bounds, and whether it is proven."""
+    evidence = f"{gain:+.4f} ({bounds.low:+.4f} to {bounds.high:+.4f})"
+    if bounds.low > 0:
+        return f"it gained {evidence} in {score_name}"
+    if bounds.high < 0:
+        return f"it cost {evidence} in {score_name}"
+    return f"no gain in {score_name} is shown: {evidence}"

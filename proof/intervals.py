@@ -15,10 +15,11 @@ import numpy as np
 from attar.models.task import Task
 from attar.pipeline.core.errors import StageError
 from attar.proof import metrics, statistics
+from attar.proof.bounds import ConfidenceBounds
 from attar.proof.metrics import Compared, Numbers, Sums
-from attar.proof.statistics import Bounds, Name
+from attar.proof.statistics import Name
 
-Rests = Bounds | Sums
+Rests = ConfidenceBounds | Sums
 """Bounds in closed form, or the sums over samples of which the resampled metric is a function."""
 
 
@@ -38,7 +39,7 @@ def score(task: Task, scored: Numbers) -> Rests:
         return statistics.bootstrap_rows(len(scored), lambda index: task.aggregate(scored[index]))
 
 
-def score_drop(task: Task, expected: Numbers, got: Numbers) -> Bounds:
+def score_drop(task: Task, expected: Numbers, got: Numbers) -> ConfidenceBounds:
     """Of the drop from ``expected`` to ``got``, per-sample statistics ``[N, k]`` of the same samples. Raises as ``score``."""
     before, after = expected[:, 0], got[:, 0]
     if averages(task) and binary(before) and binary(after):
@@ -75,5 +76,9 @@ def mean(values: Numbers) -> Sums:
 
 def resolved(rests: Mapping[Name, Rests]) -> dict[Name, list[float]]:
     """All bounds, ``[low, high]``; what is resampled by the same rows is resampled together."""
-    drawn = statistics.bootstrap({name: rest for name, rest in rests.items() if isinstance(rest, Sums)})
-    return {name: list(drawn[name] if isinstance(rest, Sums) else rest) for name, rest in rests.items()}
+    drawn = statistics.bootstrap(
+        {name: rest for name, rest in rests.items() if isinstance(rest, Sums)}
+    )
+    return {
+        name: list(drawn[name] if isinstance(rest, Sums) else rest) for name, rest in rests.items()
+    }

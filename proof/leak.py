@@ -51,12 +51,23 @@ def find_near_duplicates(task: Task) -> dict[str, Any]:
     """
     splits = {name: task.split(name) for name in LEARNED if name == "train" or task.transfer}
     if why := explain_unanswerable(task, len(splits["train"])):
-        return {"looked_at": 0, "found": 0, "share": None, "examples": [], "limits": None, "why": why}
+        return {
+            "looked_at": 0,
+            "found": 0,
+            "share": None,
+            "examples": [],
+            "limits": None,
+            "why": why,
+        }
     test = task.split("test")
     count = min(SAMPLES, len(test))
     search = Search(task, test, np.arange(count, dtype=np.int64) * len(test) // count, splits)
     neighbours, scales = search.find_nearest()
-    return {"looked_at": count, **search.describe(neighbours, search.measure(neighbours, scales)), "why": None}
+    return {
+        "looked_at": count,
+        **search.describe(neighbours, search.measure(neighbours, scales)),
+        "why": None,
+    }
 
 
 def explain_unanswerable(task: Task, samples: int) -> str | None:
@@ -78,7 +89,9 @@ def compare_with_usual(distances: Numbers) -> tuple[Numbers, float]:
     shares = np.divide(least, usual, out=np.full(len(distances), np.inf), where=usual > 0)
     logarithms = np.log(np.maximum(distances, np.finfo(np.float64).tiny))
     low, high = np.quantile(logarithms, (0.25, 0.75), axis=1, method="median_unbiased")
-    of_exponential = np.log(np.log(4) / np.log(4 / 3))  # the same distance between quartiles, in one dimension
+    of_exponential = np.log(
+        np.log(4) / np.log(4 / 3)
+    )  # the same distance between quartiles, in one dimension
     root = float(np.median(high - low) / of_exponential)  # one over the dimensions
     return shares, min(NEAR, float((RARE / (GROUPS * np.log(2))) ** root))
 
@@ -96,7 +109,9 @@ class Search:
     def find_nearest(self) -> tuple[Integers, dict[str, float]]:
         """Return of each group the nearest sample ``[rows, GROUPS]``, and what each input is multiplied by to count alike."""
         projection = Projection.draw(self.task, self.prepare(self.test, self.rows[:1]))
-        parts = [projection(self.prepare(self.test, rows)) for rows in blocks(self.rows, views.CHUNK)]
+        parts = [
+            projection(self.prepare(self.test, rows)) for rows in blocks(self.rows, views.CHUNK)
+        ]
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         scales = {name: 1 / (float(each.std()) or 1.0) for name, each in joined.items()}
         nearest = Nearest(join(joined, scales))
@@ -117,7 +132,10 @@ class Search:
         """Return the exact ``distance`` to each neighbour, and in how many ``entries`` it differs, ``[rows, GROUPS]``."""
         distances, entries = np.zeros(neighbours.shape), np.zeros(neighbours.shape)
         for places in blocks(np.arange(len(self.rows)), READ):
-            mine, theirs = self.vectors(self.test, self.rows[places]), self.read(neighbours[places].ravel())
+            mine, theirs = (
+                self.vectors(self.test, self.rows[places]),
+                self.read(neighbours[places].ravel()),
+            )
             for name, vectors in mine.items():
                 others = theirs[name].reshape(len(places), GROUPS, -1)
                 apart = np.subtract(vectors[:, None], others, dtype=np.float64)
@@ -130,7 +148,9 @@ class Search:
         made: dict[str, Floats] = {}
         for split, where, samples in self.located(numbers):
             for name, vectors in self.vectors(self.splits[split], samples).items():
-                made.setdefault(name, np.zeros((len(numbers), vectors.shape[1]), np.float32))[where] = vectors
+                made.setdefault(name, np.zeros((len(numbers), vectors.shape[1]), np.float32))[
+                    where
+                ] = vectors
         return made
 
     def located(self, numbers: Integers) -> Iterator[tuple[SplitName, Integers, Integers]]:
@@ -156,13 +176,21 @@ class Search:
         near = (shares < np.array([[limit] for _, limit in judged.values()])).any(0)
         order = np.flatnonzero(near)[np.argsort(shares.min(0)[near], kind="stable")][:EXAMPLES]
         groups = np.stack([each.argmin(1) for each in measured.values()])  # of the nearest, by both
-        closest = neighbours[np.arange(len(neighbours)), np.take_along_axis(groups, shares.argmin(0)[None], 0)[0]]
+        closest = neighbours[
+            np.arange(len(neighbours)), np.take_along_axis(groups, shares.argmin(0)[None], 0)[0]
+        ]
         shown = [{name: rounded(each[row]) for name, (each, _) in judged.items()} for row in order]
         examples = [
-            {"test": int(self.rows[row]), **self.named(closest[row]), **each} for row, each in zip(order, shown, strict=True)
+            {"test": int(self.rows[row]), **self.named(closest[row]), **each}
+            for row, each in zip(order, shown, strict=True)
         ]
         limits = {name: rounded(limit) for name, (_, limit) in judged.items()}
-        return {"found": int(near.sum()), "share": float(near.mean()), "examples": examples, "limits": limits}
+        return {
+            "found": int(near.sum()),
+            "share": float(near.mean()),
+            "examples": examples,
+            "limits": limits,
+        }
 
     def named(self, number: np.int64) -> dict[str, Any]:
         split, _, samples = next(self.located(np.array([number])))
@@ -183,13 +211,17 @@ class Nearest:
         full = -(-len(theirs) // GROUPS) * GROUPS
         order = np.arange(full).reshape(-1, GROUPS).T.ravel()
         known = np.minimum(order, len(theirs) - 1)
-        lengths = np.where(order < len(theirs), np.square(theirs).sum(1)[known], np.inf).astype(np.float32)
+        lengths = np.where(order < len(theirs), np.square(theirs).sum(1)[known], np.inf).astype(
+            np.float32
+        )
         apart = (lengths - 2 * (self.mine @ theirs[known].T)).reshape(len(self.mine), GROUPS, -1)
         places = apart.argmin(2)
         least = np.take_along_axis(apart, places[..., None], 2)[..., 0]
         better = least < self.distances
         self.distances = np.where(better, least, self.distances)
-        self.numbers = np.where(better, first + known.reshape(GROUPS, -1)[np.arange(GROUPS), places], self.numbers)
+        self.numbers = np.where(
+            better, first + known.reshape(GROUPS, -1)[np.arange(GROUPS), places], self.numbers
+        )
 
 
 def join(parts: Mapping[str, Floats], scales: Mapping[str, float]) -> Floats:

@@ -13,13 +13,10 @@ from attar.models.probabilities import clip_probabilities
 from attar.models.task import CLASSIFYING, Array, Arrays, Task
 from attar.pipeline.core.errors import StageError
 from attar.proof import intervals, metrics
+from attar.proof.hop import PREVIOUS_HOP
 from attar.proof.intervals import Rests
 from attar.proof.metrics import Compared
 
-HOPS = ("teacher", "reference", "student", "control", "onnx", "model", "production", "engine")
-"""In the order of the chain; the control stands beside the student, and beside the engine the bundle that is in production."""
-PREVIOUS = {"reference": "teacher", "onnx": "student", "model": "onnx", "engine": "model"}
-"""What each conversion was made from."""
 BOUNDED = ("score_drop", *(name for name in metrics.WORST if name != "largest_difference"))
 """The numbers that are estimates. The largest difference is a maximum over these very samples."""
 
@@ -36,7 +33,9 @@ class Answered:
     @property
     def constant(self) -> bool:
         """Whether some output is the same for every sample: then it does not look at its input."""
-        return any(len(array) > 1 and bool((array == array[0]).all()) for array in self.outputs.values())
+        return any(
+            len(array) > 1 and bool((array == array[0]).all()) for array in self.outputs.values()
+        )
 
 
 def answered(task: Task, outputs: Mapping[str, Array], targets: Arrays) -> Answered:
@@ -49,7 +48,9 @@ def answered(task: Task, outputs: Mapping[str, Array], targets: Arrays) -> Answe
     bad = np.zeros(samples, bool)
     for array in raw.values():
         bad |= ~np.isfinite(array).reshape(samples, -1).all(1)
-    finite = {name: np.nan_to_num(array, nan=0.0, posinf=0.0, neginf=0.0) for name, array in raw.items()}
+    finite = {
+        name: np.nan_to_num(array, nan=0.0, posinf=0.0, neginf=0.0) for name, array in raw.items()
+    }
     statistics = np.asarray(task.score(finite, targets), np.float64)
     if statistics.ndim != 2 or len(statistics) != samples or not np.isfinite(statistics).all():
         raise StageError(
@@ -74,58 +75,90 @@ class Comparer:
             for name, output in self.task.outputs.items()
         }
 
-    def numbers(self, expected: Answered, got: Answered, found: Mapping[str, Compared]) -> dict[str, Any]:
+    def numbers(
+        self, expected: Answered, got: Answered, found: Mapping[str, Compared]
+    ) -> dict[str, Any]:
         """The drop, every metric (of several outputs the worst), and the class that lost most."""
         drop = self.task.aggregate(expected.statistics) - self.task.aggregate(got.statistics)
         worst = metrics.worst([each.numbers for each in found.values()])
         return {"score_drop": drop, **worst, "worst_class": self.worst_class(expected, got)}
 
-    def rests(self, expected: Answered, got: Answered, found: Mapping[str, Compared]) -> dict[tuple[str, str], Rests]:
+    def rests(
+        self, expected: Answered, got: Answered, found: Mapping[str, Compared]
+    ) -> dict[tuple[str, str], Rests]:
         """What the bounds of these numbers rest on, by metric and output."""
         drop = intervals.score_drop(self.task, expected.statistics, got.statistics)
-        outputs = {(metric, name): rest for name, each in found.items() for metric, rest in intervals.of_output(each).items()}
+        outputs = {
+            (metric, name): rest
+            for name, each in found.items()
+            for metric, rest in intervals.of_output(each).items()
+        }
         return {("score_drop", ""): drop, **outputs}
 
     def worst_class(self, expected: Answered, got: Answered) -> dict[str, Any] | None:
         if self.labels is None:
             return None
         classes = self.task.classes
-        return metrics.worst_class(self.labels, classes, expected.statistics, got.statistics, self.task.aggregate)
+        return metrics.worst_class(
+            self.labels, classes, expected.statistics, got.statistics, self.task.aggregate
+        )
 
 
 def labels(task: Task, targets: Arrays) -> npt.NDArray[np.int64] | None:
     """The class of each sample; None for a task without classes, or with more than one label a sample."""
-    named = [output.target for output in task.outputs.values() if output.kind in CLASSIFYING and output.target]
-    given = [targets[name] for name in named if task.classes and name in targets and targets[name].ndim == 1]
+    named = [
+        output.target
+        for output in task.outputs.values()
+        if output.kind in CLASSIFYING and output.target
+    ]
+    given = [
+        targets[name]
+        for name in named
+        if task.classes and name in targets and targets[name].ndim == 1
+    ]
     return given[0].astype(np.int64) if given else None
 
 
 def others(hop: str, measured: Container[str]) -> dict[str, str]:
     """The hops that this one is compared with, by what they are to it."""
     found = {"teacher": "teacher"}
-    if hop in PREVIOUS:
-        found["previous"] = PREVIOUS[hop]
+    if hop in PREVIOUS_HOP:
+        found["previous"] = PREVIOUS_HOP[hop]
     if hop == "engine" and "production" in measured:
         found["production"] = "production"
     return found
 
 
 def entries(
-    of: Mapping[str, Answered], compare: Comparer, against: Callable[[str, Container[str]], Mapping[str, str]] = others
+    of: Mapping[str, Answered],
+    compare: Comparer,
+    against: Callable[[str, Container[str]], Mapping[str, str]] = others,
 ) -> dict[str, dict[str, Any]]:
     """The proof columns of every hop, with the bounds of every number that is an estimate."""
     pairs = [(hop, what, other) for hop in of for what, other in against(hop, of).items()]
-    rests: dict[tuple[str, ...], Rests] = {(hop,): intervals.score(compare.task, of[hop].statistics) for hop in of}
+    rests: dict[tuple[str, ...], Rests] = {
+        (hop,): intervals.score(compare.task, of[hop].statistics) for hop in of
+    }
     outputs = {(hop, what): compare.outputs(of[other], of[hop]) for hop, what, other in pairs}
     for hop, what, other in pairs:
         if of[other] is not of[hop]:
-            rests |= {(hop, what, *place): rest for place, rest in compare.rests(of[other], of[hop], outputs[hop, what]).items()}
+            rests |= {
+                (hop, what, *place): rest
+                for place, rest in compare.rests(of[other], of[hop], outputs[hop, what]).items()
+            }
     bounds = intervals.resolved(rests)
-    found = {hop: {**alone(this, compare.task, bounds[hop,]), "previous": None} for hop, this in of.items()}
+    found = {
+        hop: {**alone(this, compare.task, bounds[hop,]), "previous": None}
+        for hop, this in of.items()
+    }
     for hop, what, other in pairs:
         numbers = compare.numbers(of[other], of[hop], outputs[hop, what])
         bounded = {
-            metric: enclosing(metric, number, [bounds[place] for place in bounds if place[:3] == (hop, what, metric)])
+            metric: enclosing(
+                metric,
+                number,
+                [bounds[place] for place in bounds if place[:3] == (hop, what, metric)],
+            )
             for metric, number in numbers.items()
             if metric in BOUNDED
         }
@@ -133,7 +166,9 @@ def entries(
     return found
 
 
-def enclosing(metric: str, number: float | None, bounds: Sequence[Sequence[float]]) -> list[float] | None:
+def enclosing(
+    metric: str, number: float | None, bounds: Sequence[Sequence[float]]
+) -> list[float] | None:
     """Bounds of the worst of several outputs: the worst lower and the worst upper one, whichever outputs they are of.
 
     They are computed from other sums than the number, which may lie a rounding outside. Without any nothing is uncertain: a hop

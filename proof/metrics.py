@@ -29,7 +29,9 @@ Metrics = dict[str, float | None]
 """``correlation`` ``correlation_per_sample`` ``correlation_probabilities`` ``cosine`` ``kdl`` ``agreement``
 ``largest_difference``."""
 
-ENTRIES = 2**16  # of a side that are worked on at a time: 512 kB in float64, which stay in the processor's cache
+ENTRIES = (
+    2**16
+)  # of a side that are worked on at a time: 512 kB in float64, which stay in the processor's cache
 GROUP = 64  # samples at most whose embeddings are compared with each other
 FEWEST_GROUPS = 50  # that are aimed at: fewer are too few to resample
 ROUNDING = 1e-12  # of the largest magnitude: what float64 leaves of a constant after its mean is subtracted
@@ -99,12 +101,16 @@ def of_logits(p: Numbers, q: Numbers) -> dict[str, Numbers]:
     """What is summed over samples, ``[N, k]`` by metric, of logits ``[N, ..., classes]``."""
     pooled = products(deviations(p, -1), deviations(q, -1))
     (likely, logs), (other, other_logs) = softmax(p), softmax(q)
-    divergences = np.maximum(0, (likely * (logs - other_logs)).sum(-1))  # (N, ...); below 0 is rounding
+    divergences = np.maximum(
+        0, (likely * (logs - other_logs)).sum(-1)
+    )  # (N, ...); below 0 is rounding
     even = 1 / p.shape[-1]  # what probabilities are on average
     return {
         "correlation": pooled,
         "correlation_per_sample": counted(pearson(pooled)),
-        "correlation_probabilities": products(cleared(likely - even, even), cleared(other - even, even)),
+        "correlation_probabilities": products(
+            cleared(likely - even, even), cleared(other - even, even)
+        ),
         "kdl": counted(a_sample(divergences)),
         "agreement": counted(a_sample(p.argmax(-1) == q.argmax(-1))),
     }
@@ -118,7 +124,10 @@ class OfValues:
         self.largest = [float(np.abs(side).max()) for side in (expected, got)]
 
     def __call__(self, p: Numbers, q: Numbers) -> dict[str, Numbers]:
-        left = [cleared(x - mean, largest) for x, mean, largest in zip((p, q), self.means, self.largest, strict=True)]
+        left = [
+            cleared(x - mean, largest)
+            for x, mean, largest in zip((p, q), self.means, self.largest, strict=True)
+        ]
         pooled = {"correlation": products(*left)}
         if p[0].size == 1:
             return pooled
@@ -137,8 +146,13 @@ def of_embeddings(expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> Compared
     space can stand for the other, as beside an index that the teacher made.
     """
     sides = [[between(group) for group in dealt(side)] for side in (expected, got)]
-    means = [sum(float(group.sum()) for group in side) / max(1, sum(map(len, side))) for side in sides]
-    left = [[cleared(group - mean, 1.0) for group in side] for side, mean in zip(sides, means, strict=True)]
+    means = [
+        sum(float(group.sum()) for group in side) / max(1, sum(map(len, side))) for side in sides
+    ]
+    left = [
+        [cleared(group - mean, 1.0) for group in side]
+        for side, mean in zip(sides, means, strict=True)
+    ]
     pooled = np.concatenate([products(p[None], q[None]) for p, q in zip(*left, strict=True)])
     own, largest = [], 0.0
     for p, q in blocks(expected, got):
@@ -255,7 +269,11 @@ def worst_class(
     None when no class is left.
     """
     rows = {name: labels == number for number, name in enumerate(classes)}
-    drops = {name: aggregate(expected[row]) - aggregate(got[row]) for name, row in rows.items() if row.any()}
+    drops = {
+        name: aggregate(expected[row]) - aggregate(got[row])
+        for name, row in rows.items()
+        if row.any()
+    }
     defined = {name: drop for name, drop in drops.items() if math.isfinite(drop)}
     if not defined:
         return None

@@ -32,12 +32,16 @@ def examined(task: Task, predict: Predict, some: Callable[[int, int], Arrays]) -
     for number, each in enumerate(sizes):
         calls = -(-FEW // each.get("batch", 1))  # that give at least so many samples
         inputs = [
-            some(each["batch"], call) if only_batch else task.example(np.random.default_rng((1, number, call)), **each)
+            some(each["batch"], call)
+            if only_batch
+            else task.example(np.random.default_rng((1, number, call)), **each)
             for call in range(calls)
         ]
         wrong = fault(task, predict, inputs, each)
         if wrong:
-            found.append(f"at {', '.join(f'{axis} {size}' for axis, size in each.items())}: {wrong}")
+            found.append(
+                f"at {', '.join(f'{axis} {size}' for axis, size in each.items())}: {wrong}"
+            )
     return {"tried": len(sizes), "faults": found}
 
 
@@ -49,7 +53,9 @@ def fault(task: Task, predict: Predict, inputs: Sequence[Arrays], sizes: Sizes) 
     except StageError as error:
         return str(error)
     for name, output in task.outputs.items():
-        wrong = next(filter(None, (unsound(output, answer[name], sizes) for answer in answers)), None)
+        wrong = next(
+            filter(None, (unsound(output, answer[name], sizes) for answer in answers)), None
+        )
         wrong = wrong or constant(np.concatenate([answer[name] for answer in answers]))
         wrong = wrong or unlike(answers[0][name], again[name], "a second answer to the same inputs")
         if wrong:
@@ -58,12 +64,16 @@ def fault(task: Task, predict: Predict, inputs: Sequence[Arrays], sizes: Sizes) 
 
 
 def constant(answers: Array) -> str | None:
-    return f"is the same for {len(answers)} samples" if bool((answers == answers[0]).all()) else None
+    return (
+        f"is the same for {len(answers)} samples" if bool((answers == answers[0]).all()) else None
+    )
 
 
 def unsound(output: Output, answer: Array, sizes: Sizes) -> str | None:
     wanted = [sizes.get(axis, axis) if isinstance(axis, str) else axis for axis in output.axes]
-    fits = len(wanted) == answer.ndim and all(isinstance(w, str) or w == n for w, n in zip(wanted, answer.shape, strict=True))
+    fits = len(wanted) == answer.ndim and all(
+        isinstance(w, str) or w == n for w, n in zip(wanted, answer.shape, strict=True)
+    )
     if not fits:
         return f"has shape {list(answer.shape)}, expected {wanted}".replace("'", "")
     if not np.isfinite(np.asarray(answer, np.float64)).all():
@@ -84,21 +94,31 @@ def difference(expected: Array, got: Array) -> float:
     return float(np.abs(a - b).max(initial=0) / max(TINY, float(np.abs(a).max(initial=0))))
 
 
-def crowded(task: Task, predict: Predict, inputs: Arrays, answers: Arrays, sizes: Sizes) -> str | None:
+def crowded(
+    task: Task, predict: Predict, inputs: Arrays, answers: Arrays, sizes: Sizes
+) -> str | None:
     """Whether the answer to a sample depends on the others in its batch, as with batch statistics of training mode."""
     count = min(FEW, sizes.get("batch", 1))
     if count < 2 or task.ranges["batch"][0] > 1:
         return None
     try:
-        rows = [predict({name: array[row : row + 1] for name, array in inputs.items()}) for row in range(count)]
+        rows = [
+            predict({name: array[row : row + 1] for name, array in inputs.items()})
+            for row in range(count)
+        ]
     except StageError as error:
         return f"one sample alone: {error}"
     for name, output in task.outputs.items():
         together, alone = answers[name][:count], np.concatenate([row[name] for row in rows])
         if together.shape != alone.shape or not np.isfinite(np.asarray(alone, np.float64)).all():
             return f"{name!r} of one sample alone has another shape or is not finite"
-        kind: Kind = "values" if output.kind == "embedding" else output.kind  # of one network's: entry by entry, not pair by pair
-        apart, corr = difference(alone, together), metrics.compare(kind, alone, together).numbers["correlation"]
+        kind: Kind = (
+            "values" if output.kind == "embedding" else output.kind
+        )  # of one network's: entry by entry, not pair by pair
+        apart, corr = (
+            difference(alone, together),
+            metrics.compare(kind, alone, together).numbers["correlation"],
+        )
         if apart > STEP or (apart > SAME and corr is not None and corr < LEAST):
             told = f"CORR {corr:.3f} with the answers to each alone, it differs by {apart:.2g} of their magnitude"
             return f"{name!r} depends on the other samples in the batch: {told}"

@@ -43,7 +43,9 @@ def vectorize(tensor: Tensor, array: Array) -> Floats:
 def count_pairs(tokens: npt.NDArray[np.int64], pad: int | None) -> Floats:
     """Return how often each pair of neighbours is there, the start and the first among them; ``[N, S] -> [N, PAIRS]``."""
     before = np.concatenate([np.full((len(tokens), 1), -1), tokens[:, :-1]], 1)
-    mixed = before.astype(np.uint64) * np.uint64(ODD[0]) + tokens.astype(np.uint64) * np.uint64(ODD[1])
+    mixed = before.astype(np.uint64) * np.uint64(ODD[0]) + tokens.astype(np.uint64) * np.uint64(
+        ODD[1]
+    )
     buckets = (mixed % np.uint64(2**61 - 1) % np.uint64(PAIRS)).astype(np.int64)  # [N, S]
     own = np.ones(tokens.shape, bool) if pad is None else tokens != pad
     places = np.arange(len(tokens))[:, None] * PAIRS + buckets
@@ -61,7 +63,10 @@ class Projection:
     @classmethod
     def draw(cls, task: Task, example: Arrays) -> Projection:
         """Return one for inputs like ``example``, always the same."""
-        widths = {name: vectorize(tensor, example[name][:1]).shape[1] for name, tensor in task.inputs.items()}
+        widths = {
+            name: vectorize(tensor, example[name][:1]).shape[1]
+            for name, tensor in task.inputs.items()
+        }
         generator = np.random.default_rng(0)
         return cls(task, {name: matrix(generator, width) for name, width in widths.items()})
 
@@ -77,4 +82,6 @@ class Projection:
 def matrix(generator: np.random.Generator, width: int) -> Floats | None:
     if width <= DIMENSIONS:
         return None
-    return generator.standard_normal((width, DIMENSIONS), np.float32) / np.float32(np.sqrt(DIMENSIONS))
+    return generator.standard_normal((width, DIMENSIONS), np.float32) / np.float32(
+        np.sqrt(DIMENSIONS)
+    )

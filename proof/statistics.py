@@ -18,31 +18,33 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from attar.proof.bounds import LEVEL, ConfidenceBounds
 from attar.proof.metrics import Numbers, Sums
 
-Bounds = tuple[float, float]
-"""The lower and the upper bound, each one-sided at ``LEVEL``."""
 Indices = npt.NDArray[np.int64]
 Name = TypeVar("Name", bound=Hashable)
 
-LEVEL = 0.95
 Z = NormalDist().inv_cdf(LEVEL)
 RESOLUTION = 1e-12  # of a score bound
 RESAMPLES = 2000
 PART = 2**21  # counts that are made at a time: 2 MB, 16 MB as float64
 GROUPS = 200  # of samples that the jackknife of a slow statistic leaves out at a time
-UNDEFINED = 0.05  # of the resamples may have no value, such as an AUC of one class; they are left out
-MOST = 10**9  # samples that anybody may be told to collect
+UNDEFINED = (
+    0.05  # of the resamples may have no value, such as an AUC of one class; they are left out
+)
 
 
-def proportion(hits: int, samples: int) -> Bounds:
+def proportion(hits: int, samples: int) -> ConfidenceBounds:
     """Bounds of the probability of a hit: Wilson's (1927), corrected for skewness where that widens them."""
     if not 0 <= hits <= samples or samples == 0:
-        raise ValueError(f"{hits} hits of {samples} samples; give at least one sample and no more hits than samples")
-    return 1 - score_bound(samples - hits, samples, lambda p: p), score_bound(hits, samples, lambda p: p)
+        raise ValueError(
+            f"{hits} hits of {samples} samples; give at least one sample and no more hits than samples"
+        )
+    low = 1 - score_bound(samples - hits, samples, lambda p: p)
+    return ConfidenceBounds(low, score_bound(hits, samples, lambda p: p))
 
 
-def paired(lost: int, won: int, samples: int) -> Bounds:
+def paired(lost: int, won: int, samples: int) -> ConfidenceBounds:
     """Bounds of the drop of a 0/1 score: Tango's (1998), corrected for skewness where that widens them.
 
     ``lost``: samples that were right and are wrong now; ``won``: wrong before and right now. The drop is (lost - won) / samples.
@@ -51,9 +53,9 @@ def paired(lost: int, won: int, samples: int) -> Bounds:
         raise ValueError(
             f"{lost} lost and {won} won of {samples} samples; give at least one sample and no more of both than samples"
         )
-    return (
-        -score_bound(won - lost, samples, lambda drop: changed(won, lost, samples, drop)),
-        score_bound(lost - won, samples, lambda drop: changed(lost, won, samples, drop)),
+    return ConfidenceBounds(
+        low=-score_bound(won - lost, samples, lambda drop: changed(won, lost, samples, drop)),
+        high=score_bound(lost - won, samples, lambda drop: changed(lost, won, samples, drop)),
     )
 
 
@@ -82,12 +84,14 @@ def score_bound(total: int, samples: int, square: Callable[[float], float]) -> f
         mean = (low + high) / 2
         variance = square(mean) - mean**2
         third = mean - 3 * mean * square(mean) + 2 * mean**3
-        reach = Z * math.sqrt(variance / samples) - min(0, (Z**2 - 1) * third / (6 * samples * variance))
+        reach = Z * math.sqrt(variance / samples) - min(
+            0, (Z**2 - 1) * third / (6 * samples * variance)
+        )
         low, high = (mean, high) if mean - estimate <= reach else (low, mean)
     return high
 
 
-def median(values: Numbers) -> Bounds:
+def median(values: Numbers) -> ConfidenceBounds:
     """Bounds of the median, whatever the distribution of the ``values`` [n], which are independent: two of the values.
 
     The k-th smallest exceeds the median when fewer than k values lie below it: binomial(n, 1/2) (Conover 1999, section 3.2).
@@ -102,8 +106,10 @@ def median(values: Numbers) -> Bounds:
         term = term * (n - k + 1) // k
         tail += term
     if k == 0:
-        raise ValueError(f"{n} values are too few to bound a median at {LEVEL:.0%}; give at least {fewest()}")
-    return float(ordered[k - 1]), float(ordered[n - k])
+        raise ValueError(
+            f"{n} values are too few to bound a median at {LEVEL:.0%}; give at least {fewest()}"
+        )
+    return ConfidenceBounds(float(ordered[k - 1]), float(ordered[n - k]))
 
 
 def fewest() -> int:
@@ -111,12 +117,12 @@ def fewest() -> int:
     return math.ceil(-math.log2(1 - LEVEL))
 
 
-def bootstrap_sums(columns: Numbers, statistic: Callable[[Numbers], Numbers]) -> Bounds:
+def bootstrap_sums(columns: Numbers, statistic: Callable[[Numbers], Numbers]) -> ConfidenceBounds:
     """Bounds of one; see ``bootstrap``."""
     return bootstrap({"": Sums(columns, statistic)})[""]
 
 
-def bootstrap(wanted: Mapping[Name, Sums]) -> dict[Name, Bounds]:
+def bootstrap(wanted: Mapping[Name, Sums]) -> dict[Name, ConfidenceBounds]:
     """Bounds by resampling rows (BCa, see ``bca``): samples, or groups of samples where pairs are compared.
 
     All statistics of as many rows are computed at once and on the same resamples. Raises ValueError for fewer than 2 rows, or
@@ -128,10 +134,17 @@ def bootstrap(wanted: Mapping[Name, Sums]) -> dict[Name, Bounds]:
     return {name: bounds for some in alike.values() for name, bounds in together(some).items()}
 
 
-def together(wanted: Mapping[Name, Sums]) -> dict[Name, Bounds]:
-    columns = np.concatenate([each.columns for each in wanted.values()], 1, dtype=np.float64)  # (N, all k)
-    total, ends = columns.sum(0), np.cumsum([each.columns.shape[1] for each in wanted.values()])[:-1]
-    resampled = np.concatenate([part.astype(np.float64) @ columns for part in resamples(len(columns))])
+def together(wanted: Mapping[Name, Sums]) -> dict[Name, ConfidenceBounds]:
+    columns = np.concatenate(
+        [each.columns for each in wanted.values()], 1, dtype=np.float64
+    )  # (N, all k)
+    total, ends = (
+        columns.sum(0),
+        np.cumsum([each.columns.shape[1] for each in wanted.values()])[:-1],
+    )
+    resampled = np.concatenate(
+        [part.astype(np.float64) @ columns for part in resamples(len(columns))]
+    )
     split = (np.split(sums, ends, -1) for sums in (total, resampled, total - columns))
     return {
         name: bca(float(each.statistic(whole)), each.statistic(drawn), each.statistic(left))
@@ -139,19 +152,23 @@ def together(wanted: Mapping[Name, Sums]) -> dict[Name, Bounds]:
     }
 
 
-def bootstrap_rows(samples: int, statistic: Callable[[Indices], float]) -> Bounds:
+def bootstrap_rows(samples: int, statistic: Callable[[Indices], float]) -> ConfidenceBounds:
     """As ``bootstrap_sums``, of the same resamples, for any statistic of the rows whose indices it is given (some repeatedly).
 
     Above 200 samples the jackknife leaves out one of 200 random groups at a time, which estimates the same acceleration.
     """
     rows = np.arange(samples)
-    resampled = [statistic(np.repeat(rows, counts)) for part in resamples(samples) for counts in part]
+    resampled = [
+        statistic(np.repeat(rows, counts)) for part in resamples(samples) for counts in part
+    ]
     groups = np.array_split(np.random.default_rng(0).permutation(samples), min(samples, GROUPS))
     left = [statistic(np.delete(rows, group)) for group in groups]
     return bca(statistic(rows), np.array(resampled), np.array(left))
 
 
-def bootstrap_drop(expected: Numbers, got: Numbers, score: Callable[[Numbers], float]) -> Bounds:
+def bootstrap_drop(
+    expected: Numbers, got: Numbers, score: Callable[[Numbers], float]
+) -> ConfidenceBounds:
     """Bounds of score(expected) - score(got), of per-sample statistics [N, k] of the same samples, as ``bootstrap_rows``.
 
     A bootstrap knows only the changes that it saw: with few or none its bounds are too near. So one sample more is lost and one
@@ -160,10 +177,12 @@ def bootstrap_drop(expected: Numbers, got: Numbers, score: Callable[[Numbers], f
     before, after = with_changes(expected, got, score)
     low, high = bootstrap_rows(len(before), lambda rows: score(before[rows]) - score(after[rows]))
     drop = score(expected) - score(got)
-    return min(low, drop), max(high, drop)
+    return ConfidenceBounds(min(low, drop), max(high, drop))
 
 
-def with_changes(expected: Numbers, got: Numbers, score: Callable[[Numbers], float]) -> tuple[Numbers, Numbers]:
+def with_changes(
+    expected: Numbers, got: Numbers, score: Callable[[Numbers], float]
+) -> tuple[Numbers, Numbers]:
     """Both [N + 2, k]: one sample went from the best statistics that any sample has to the worst, and one came back.
 
     Best is what raises the score most when added once more. Of more than 200 different statistics 200 are tried.
@@ -184,17 +203,23 @@ def resamples(samples: int) -> Iterator[npt.NDArray[np.uint8]]:
         yield counted(samples, start, min(together, RESAMPLES - start))
 
 
-@lru_cache(maxsize=16)  # 32 MB, unless there are more than 2 million samples: every comparison of a ledger draws the same
+@lru_cache(
+    maxsize=16
+)  # 32 MB, unless there are more than 2 million samples: every comparison of a ledger draws the same
 def counted(samples: int, start: int, count: int) -> npt.NDArray[np.uint8]:
     """Counts [count, samples]; none comes near 255, which has a probability below 10^-500."""
     chosen = np.random.default_rng((samples, start)).integers(samples, size=(count, samples))
     chosen += np.arange(count)[:, None] * samples
-    made: npt.NDArray[np.uint8] = np.bincount(chosen.ravel(), minlength=count * samples).astype(np.uint8).reshape(count, samples)
+    made: npt.NDArray[np.uint8] = (
+        np.bincount(chosen.ravel(), minlength=count * samples)
+        .astype(np.uint8)
+        .reshape(count, samples)
+    )
     made.flags.writeable = False
     return made
 
 
-def bca(estimate: float, resampled: Numbers, left: Numbers) -> Bounds:
+def bca(estimate: float, resampled: Numbers, left: Numbers) -> ConfidenceBounds:
     """Bias-corrected and accelerated bounds (Efron 1987; Efron and Tibshirani 1993, eqs. 14.10, 14.14 and 14.15).
 
     ``resampled``: the statistic of each resample; ``left``: with each sample left out. Where all resamples give the estimate, so
@@ -209,26 +234,17 @@ def bca(estimate: float, resampled: Numbers, left: Numbers) -> Bounds:
         )
     resampled, left = resampled[np.isfinite(resampled)], left[np.isfinite(left)]
     below = ((resampled < estimate).mean() + (resampled <= estimate).mean()) / 2
-    bias = NormalDist().inv_cdf(float(np.clip(below, 0.5 / len(resampled), 1 - 0.5 / len(resampled))))
+    bias = NormalDist().inv_cdf(
+        float(np.clip(below, 0.5 / len(resampled), 1 - 0.5 / len(resampled)))
+    )
     influence = left.mean() - left
     spread = float((influence**2).sum()) ** 1.5
     acceleration = float((influence**3).sum()) / (6 * spread) if spread > 0 else 0.0
     shares = [bca_share(bias, acceleration, z) for z in (-Z, Z)]
     low, high = np.quantile(resampled, shares)
-    return min(float(low), estimate), max(float(high), estimate)
+    return ConfidenceBounds(min(float(low), estimate), max(float(high), estimate))
 
 
 def bca_share(bias: float, acceleration: float, z: float) -> float:
     """The share of resamples below the bound. The divisor is positive: acceleration is at most 1/6 and ``bias + z`` below 6."""
     return NormalDist().cdf(bias + (bias + z) / (1 - acceleration * (bias + z)))
-
-
-def enough(estimate: float, bound: float, limit: float, samples: int) -> int | None:
-    """About how many samples would bring ``bound`` to ``limit`` if the estimate stayed, as bounds near it with 1 / sqrt(samples).
-
-    ``bound`` is the one on the limit's side. None where the estimate lies at the limit or more than 10^9 samples are needed.
-    """
-    if estimate == limit:
-        return None
-    narrower = abs(bound - estimate) / abs(limit - estimate)
-    return math.ceil(samples * narrower**2) if narrower <= math.sqrt(MOST / samples) else None

@@ -18,7 +18,9 @@ Seconds = npt.NDArray[np.float64]
 """The time of each call; entry i of every model was taken in the same round."""
 WARM_UP = 5  # calls of each model that are not counted: allocators, lazily made kernels, caches
 LEAST = 20  # rounds, however slow the models are
-SPINNING = 0.004  # seconds: longer than a pool of threads goes on spinning after another model's call
+SPINNING = (
+    0.004  # seconds: longer than a pool of threads goes on spinning after another model's call
+)
 
 
 @contextmanager
@@ -104,7 +106,9 @@ def resident() -> int | None:
     statm = Path("/proc/self/statm")
     if not statm.exists():
         return None
-    trim: Any = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps freed pages, which would hide new ones
+    trim: Any = getattr(
+        ctypes.CDLL(None), "malloc_trim", None
+    )  # glibc keeps freed pages, which would hide new ones
     if trim is not None:
         trim(0)
     return int(statm.read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,32 +1,43 @@
-"""Judge: hold the evidence against the promises. Changing a promise never measures again."""
+"""Judge: the evidence held against the limits. Changing a limit never measures again."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from attar.pipeline.core.stage import Facts, Stage
-from attar.proof.control import distillation
-from attar.proof.gates import Gates, mention_unlooked, outcomes, verdict
+from attar.proof.control import judge_control
+from attar.proof.gate_evaluation import evaluate_gates, explain_unchecked_leak
+from attar.proof.limits import GateLimits
+from attar.proof.verdict import judge_target
+from attar.proof.verdict_json import verdict_to_json
 from attar.stages.artifacts import Evidence, Verdict
 
 
 class Judge(Stage[Verdict]):
-    """Facts:
+    """Evaluate the gates of a target.
 
-    - ``verdict``: ``passed``, ``failed``, ``undecided`` or ``not run here``; ``summary``: one sentence
-    - ``first_broken``: the first hop that breaks a promise, and ``margin``: how far the told gate is outside (negative)
-    - ``gates``: for each gate ``gate``, ``hop``, ``against``, ``promise``, ``limit``, ``measured``, its ``bounds`` (one-sided at
-      95 %) and the ``samples`` that they rest on, ``margin``, ``verdict``, ``note``, ``would_decide`` (what would decide an
-      undecided one), and ``decides``: false for the hops before the engine, which only show where a promise was broken first
+    Facts:
+
+    - ``verdict``: ``passed``, ``failed``, ``undecided`` or ``not run here``
+    - ``summary``: one sentence
+    - ``first_broken``: the first hop that violates a failed limit
+    - ``margin``: the distance from the limit of the gate in the summary, if it failed (negative)
+    - ``gates``: for each gate ``gate``, ``hop``, ``against``, ``promise``, ``limit``, ``measured``,
+      its ``bounds`` (one-sided at 95 %) and the ``samples`` behind them, ``margin``, ``verdict``,
+      ``note``, ``would_decide`` (what would decide an undecided one), and ``decides``: false for
+      the hops before the engine, which only show where a limit was violated first
     - ``distillation``: what the control says of it, see ``proof.control``
     """
 
-    gates: Gates = Gates()
+    gates: GateLimits = GateLimits()
     """What is promised; ``[gates]`` of the recipe, unless the target has its own."""
 
     def run(self, out: Path, *, evidence: Evidence) -> Facts:
         """A failed verdict is a result, not an error: ``Package`` refuses it."""
-        engine = next(hop for hop in evidence.facts["hops"] if hop["hop"] == "engine")
-        facts = verdict(outcomes(evidence.facts, self.gates), engine["why"])
-        facts["summary"] += mention_unlooked(evidence.facts)
-        return {**facts, "distillation": distillation(evidence.facts, self.gates)}
+        ledger = evidence.facts
+        engine = next(hop for hop in ledger["hops"] if hop["hop"] == "engine")
+        verdict = judge_target(evaluate_gates(ledger, self.gates), engine["why"])
+        summary = verdict.summary + explain_unchecked_leak(ledger)
+        control = judge_control(ledger, self.gates)
+        return verdict_to_json(replace(verdict, summary=summary, control=control))

@@ -18,11 +18,11 @@ from safetensors.numpy import save_file
 from attar.bundle import checksums, ragged, triton
 from attar.bundle.card import card
 from attar.bundle.finished import difference
-from attar.bundle.judgement import Judgement, gated
 from attar.bundle.manifest import LOOSEST, Golden, Input, Manifest, Needs, Origin, Output
 from attar.bundle.opening import in_batches, requests
 from attar.bundle.page import page
 from attar.bundle.steps import shipped
+from attar.bundle.stored_verdict import StoredVerdict, has_teacher_gate
 from attar.bundle.verified import placed
 from attar.models import preprocess
 from attar.models.preprocess.known import Steps
@@ -30,6 +30,7 @@ from attar.models.task import Array, Arrays, Task, Tensor, load_task
 from attar.pipeline.core.errors import GateError, StageError
 from attar.pipeline.core.stage import Artifact, CodeName, Facts, Stage
 from attar.pipeline.core.store import NOT_PAYLOAD
+from attar.proof.verdict_json import gates_from_json
 from attar.stages.artifacts import Bundle, Engine, Evidence, OnnxModel, Verdict
 from attar.stages.measure.bench import Bench
 
@@ -116,7 +117,7 @@ class Package(Stage[Bundle]):
             graphs=engine["graphs"],
             engine=needs(engine),
             golden=Golden(requests=len(next(iter(golden.values()))), tolerance=self.tolerance),
-            verdict=Judgement.model_validate(verdict),
+            verdict=StoredVerdict.model_validate(verdict),
             ledger=ledger,
             lineage=lineage(made),
             not_run_here=engine["why"],
@@ -136,7 +137,7 @@ def last_run(engine: Facts) -> str:
 def refuse(verdict: Facts) -> None:
     """Raises GateError unless something was promised of the engine, and everything promised was kept as far as it was run."""
     kept = verdict["verdict"] in ("passed", "not run here")
-    if kept and gated(verdict["gates"]):
+    if kept and has_teacher_gate(gates_from_json(verdict["gates"])):
         return
     if kept:
         raise GateError(

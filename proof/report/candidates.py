@@ -58,7 +58,11 @@ def tried(target: Target) -> str:
     if timing is None:
         return "None of them was run here."
     rounds = max(timing["rounds"].values())
-    threads = "on one pinned thread" if timing["threads"] == 1 else "each on its own threads, none of them pinned"
+    threads = (
+        "on one pinned thread"
+        if timing["threads"] == 1
+        else "each on its own threads, none of them pinned"
+    )
     load = " to ".join(dict.fromkeys(f"{each:.1f}" for each in timing["load_average"]))
     return (
         f"All answered the same {words.count(choice['samples'])} samples of the {choice['split']} split and were timed in the "

@@ -8,6 +8,7 @@ from typing import Any
 
 from attar.proof.report.record import Record
 from attar.proof.report.target import NO_VERDICT, Target, targets
+from attar.proof.verdict_json import gates_to_json
 
 
 def data(records: Sequence[Record]) -> dict[str, Any]:
@@ -16,7 +17,10 @@ def data(records: Sequence[Record]) -> dict[str, Any]:
     A target with candidates has ``winner`` and ``candidates`` too (see ``stages.choose.stage``). A target that never reached
     its gates has the verdict null.
     """
-    return {"slots": [slot(record) for record in records], "targets": {t.name: target(t) for t in targets(records)}}
+    return {
+        "slots": [slot(record) for record in records],
+        "targets": {t.name: target(t) for t in targets(records)},
+    }
 
 
 def slot(record: Record) -> dict[str, Any]:
@@ -34,10 +38,14 @@ def slot(record: Record) -> dict[str, Any]:
 
 
 def target(one: Target) -> dict[str, Any]:
-    chosen = {"winner": one.choice["winner"], "candidates": plain(one.candidates)} if one.candidates else {}
+    chosen = (
+        {"winner": one.choice["winner"], "candidates": plain(one.candidates)}
+        if one.candidates
+        else {}
+    )
     return {
         "verdict": None if one.verdict == NO_VERDICT else one.verdict,
-        "gates": plain(one.gates),
+        "gates": plain(gates_to_json(one.gates)),
         "bundle": None if one.bundle is None else str(one.bundle),
         **chosen,
     }

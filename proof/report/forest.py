@@ -1,38 +1,42 @@
-"""Where the evidence of a gate lies: a row of a forest plot, in which all rows share the line of the limit."""
+"""Where the evidence of a gate lies: a row of a forest plot. All rows share the limit's line."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from attar.proof.report.gate import Gate
+from attar.proof.gate import Gate
+from attar.proof.report.gate_formatting import COUNTED_UNITS
 
-LIMIT = 36.0
-"""The limit's place from the left, in hundredths of the width; to the right of it lies what keeps the promise."""
-OUTSIDE, INSIDE = 32.0, 58.0
-"""The room on both sides that the evidence may take."""
+LIMIT_PERCENT = 36.0
+"""The place of the limit, in percent of the width. What keeps the limit lies to the right of it."""
+OUTSIDE_PERCENT, INSIDE_PERCENT = 32.0, 58.0
+"""The widths that the evidence may take on both sides."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """Hundredths of the width: the estimate, and the ends of its whisker; ``low == high`` where it has none."""
+    """The estimate and the ends of its whisker, in percent of the width.
+
+    ``low == high`` if it has no whisker.
+    """
 
     at: float
     low: float
     high: float
 
 
-def mark(gate: Gate) -> Mark | None:
-    """Each gate on a scale of its own that fills the room; None where there is no distance to a limit."""
-    if gate["measured"] is None or not (side := sign(gate["promise"])):
+def place_mark(gate: Gate) -> Mark | None:
+    """Return the mark of a gate on a scale of its own that fills the width.
+
+    Return None if there is no distance to a limit.
+    """
+    comparison = gate.comparison
+    if comparison.value is None or comparison.metric in COUNTED_UNITS:
         return None
-    points = [side * (value - gate["limit"]) for value in (gate["measured"], *(gate["bounds"] or ()))]
-    scales = [room / reach for room, reach in ((INSIDE, max(points)), (OUTSIDE, -min(points))) if reach > 0]
+    margins = [gate.margin_of(value) for value in (comparison.value, *(comparison.bounds or ()))]
+    reaches = ((INSIDE_PERCENT, max(margins)), (OUTSIDE_PERCENT, -min(margins)))
+    scales = [width / reach for width, reach in reaches if reach > 0]
     if not scales:
         return None
-    at, *ends = (LIMIT + min(scales) * point for point in points)
+    at, *ends = (LIMIT_PERCENT + min(scales) * margin for margin in margins)
     return Mark(at, min(ends, default=at), max(ends, default=at))
-
-
-def sign(promise: str) -> int:
-    """1 where more is better, -1 where less is, 0 for a promise that is no limit."""
-    return 1 if promise.startswith("at least") else -1 if promise.startswith("at most") else 0

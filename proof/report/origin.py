@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from attar.proof.gate import Gate
 from attar.proof.report import words
-from attar.proof.report.gate import Gate
 from attar.proof.report.record import Record
 from attar.proof.report.target import Hop, Target
 
@@ -34,14 +34,17 @@ def origin(found: Sequence[Target], records: Sequence[Record]) -> Origin | None:
     if target is None:
         return None
     hops = [hop for name in ("teacher", "student", "control") if (hop := target.hop(name))]
-    said = target.distillation
-    if said is None:
+    control = target.control
+    if control is None:
         return Origin(target, hops, gained(target), (), "not asked", unasked(target, records))
-    return Origin(target, hops, gained(target), said["gates"], answer(said["needed"]), words.sentence(said["says"]))
+    need = describe_need(control.is_distillation_needed)
+    return Origin(
+        target, hops, gained(target), control.gates, need, words.sentence(control.summary)
+    )
 
 
-def answer(needed: bool | None) -> str:
-    return "undecided" if needed is None else "needed" if needed else "not needed"
+def describe_need(is_needed: bool | None) -> str:
+    return "undecided" if is_needed is None else "needed" if is_needed else "not needed"
 
 
 def gained(target: Target) -> tuple[str, str] | None:
@@ -56,13 +59,17 @@ def unasked(target: Target, records: Sequence[Record]) -> str:
         return "Nothing is promised that the control could keep, so it cannot say whether distillation was needed."
     if set((target.evidence.get("kinds") or {}).values()) == {"embedding"}:
         return "Whether distillation was needed cannot be told: embeddings have no labels, from which one could learn without it."
-    why = "it was not measured" if trained(records) else f"none was trained; {offer_control(records)}"
+    why = (
+        "it was not measured" if trained(records) else f"none was trained; {offer_control(records)}"
+    )
     return f"Whether distillation was needed cannot be told without a control: {why}."
 
 
 def offer_control(records: Sequence[Record]) -> str:
     """Return how to turn the control on, and what that costs: it is trained as the student was, and the proof made again."""
-    took = next((record.seconds for record in records if record.slot == "student" and record.seconds), None)
+    took = next(
+        (record.seconds for record in records if record.slot == "student" and record.seconds), None
+    )
     cost = "" if took is None else f", in about the {words.seconds(took)} that the student took"
     return f"[control] enabled = true trains one, the same student on the labels alone{cost}"
 
@@ -75,4 +82,7 @@ def explain_missing_control(found: Sequence[Target], records: Sequence[Record]) 
 
 def trained(records: Sequence[Record]) -> bool:
     """Whether there is a control that is not switched off."""
-    return any(r.slot == "control" and r.status in ("made", "reused") and not r.facts.get("off") for r in records)
+    return any(
+        r.slot == "control" and r.status in ("made", "reused") and not r.facts.get("off")
+        for r in records
+    )

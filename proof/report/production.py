@@ -30,16 +30,43 @@ def production(target: Target) -> list[Compared]:
     if target.production is None:
         return []
     engine = target.hop("engine")
-    names = {"score_drop": "score drop", "correlation": "CORR", "cosine": "cosine", "agreement": "agreement"}
+    names = {
+        "score_drop": "score drop",
+        "correlation": "CORR",
+        "cosine": "cosine",
+        "agreement": "agreement",
+    }
     made = [
-        compared(target, gate, name, against(engine, "production", gate), bounds(engine, "production", gate))
+        compared(
+            target,
+            gate,
+            name,
+            against(engine, "production", gate),
+            bounds(engine, "production", gate),
+        )
         for gate, name in names.items()
     ]
     made.append(
-        compared(target, "kdl", "KDL", against(engine, "production", "kdl"), bounds(engine, "production", "kdl"), words.small)
+        compared(
+            target,
+            "kdl",
+            "KDL",
+            against(engine, "production", "kdl"),
+            bounds(engine, "production", "kdl"),
+            words.small,
+        )
     )
     speed = target.evidence["speedup"]
-    made.append(compared(target, "speedup", "speedup", number(speed, "production"), speed["bounds"]["production"], words.times))
+    made.append(
+        compared(
+            target,
+            "speedup",
+            "speedup",
+            number(speed, "production"),
+            speed["bounds"]["production"],
+            words.times,
+        )
+    )
     return [one for one in made if one.value != words.DASH]
 
 
@@ -51,4 +78,9 @@ def compared(
     between: Sequence[float] | None,
     say: Callable[[float | None], str] = words.score,
 ) -> Compared:
-    return Compared(name, say(value), words.span(between, say), target.judged("engine", gate, "production"))
+    return Compared(
+        name,
+        say(value),
+        words.span(between, say),
+        target.find_verdict("engine", gate, "production"),
+    )

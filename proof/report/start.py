@@ -15,7 +15,9 @@ def started(records: Sequence[Record]) -> str | None:
     for record in records:
         if found := record.facts.get("started_from"):
             other = found["other"]
-            named = "; ".join(other[:SHOWN]) + (f"; and {len(other) - SHOWN} more" if len(other) > SHOWN else "")
+            named = "; ".join(other[:SHOWN]) + (
+                f"; and {len(other) - SHOWN} more" if len(other) > SHOWN else ""
+            )
             return (
                 f"The {record.slot} started from {found['key'][:12]}: {found['matched']} tensors, "
                 f"{100 * found['parameters']:.0f} % of its parameters.{f' Not from it: {named}.' if other else ''}"

@@ -9,16 +9,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from attar.proof.control import ControlVerdict
+from attar.proof.gate import SEVERITY, Gate
+from attar.proof.hop import CHAIN
 from attar.proof.report import words
-from attar.proof.report.gate import Gate, decides
 from attar.proof.report.record import Record, outcome
+from attar.proof.verdict import TargetVerdict, has_same_limit
+from attar.proof.verdict_json import verdict_from_json
 
 Hop = Mapping[str, Any]
 
 NO_VERDICT = "no verdict"
 """What a target has that never came as far as its gates. Not a verdict: ``--json`` says null."""
-CHAIN = ("teacher", "student", "onnx", "model", "engine")
-"""The way from teacher to engine; ``reference``, ``control`` and ``production`` stand beside it."""
 
 
 @dataclass(frozen=True)
@@ -69,41 +71,51 @@ class Target:
         return next((hop for hop in reversed(found) if hop), {})
 
     @cached_property
-    def gates(self) -> list[Gate]:
-        return list(self.facts("verdict").get("gates", ()))
-
-    @cached_property
-    def deciding(self) -> list[Gate]:
-        """The gates that the verdict depends on. These are counted and listed."""
-        return [gate for gate in self.gates if decides(gate)]
-
-    @cached_property
-    def wrong(self) -> list[Gate]:
-        """Deciding gates that were measured and not kept: the failed ones, then the undecided ones."""
-        return [gate for verdict in ("failed", "undecided") for gate in self.deciding if gate["verdict"] == verdict]
+    def judged(self) -> TargetVerdict | None:
+        """The verdict with its gates; None if the run ended before them."""
+        facts = self.facts("verdict")
+        return verdict_from_json(facts) if facts else None
 
     @property
-    def untold(self) -> list[Gate]:
-        """Of the gates in ``wrong`` those that the summary leaves out: it tells that with the verdict's margin, or the first."""
-        if self.verdict == "undecided":
-            return self.wrong[1:]
-        margin = self.facts("verdict")["margin"] if self.wrong else None
-        told = {
-            (gate["gate"], gate["against"]) for gate in self.gates if gate["verdict"] == "failed" and gate["margin"] == margin
-        }
-        return [gate for gate in self.wrong if (gate["gate"], gate["against"]) not in told]
+    def gates(self) -> Sequence[Gate]:
+        return self.judged.gates if self.judged else ()
+
+    @property
+    def control(self) -> ControlVerdict | None:
+        """What the control says; None without a control, limits for it or a verdict."""
+        return self.judged.control if self.judged else None
 
     @cached_property
-    def traced(self) -> list[Gate]:
-        """The deciding gates, and where the engine broke a promise, the same one at the hops before: they show where it broke."""
-        broken = {(gate["gate"], gate["against"]) for gate in self.wrong if gate["verdict"] == "failed"}
-        return [gate for gate in self.gates if decides(gate) or (gate["gate"], gate["against"]) in broken]
+    def required_gates(self) -> list[Gate]:
+        """The gates that the verdict depends on. These are counted and listed."""
+        return [gate for gate in self.gates if gate.required]
 
     @cached_property
-    def distillation(self) -> Mapping[str, Any] | None:
-        """What the control says, ``needed gain bounds gates says``; None without a control, promises or a verdict."""
-        found: Mapping[str, Any] | None = self.facts("verdict").get("distillation")
-        return found
+    def open_gates(self) -> list[Gate]:
+        """Required gates that were measured and not passed: first the failed, then the undecided."""
+        verdicts = ("failed", "undecided")
+        gates = [gate for gate in self.required_gates if gate.verdict in verdicts]
+        return sorted(gates, key=lambda gate: verdicts.index(gate.verdict))
+
+    @property
+    def unreported_gates(self) -> list[Gate]:
+        """The open gates that the summary leaves out.
+
+        It reports the failed gate with the verdict's margin, or the first undecided one.
+        """
+        if self.judged is None or self.verdict == "undecided":
+            return self.open_gates[1:]
+        margin = self.judged.margin
+        reported = [
+            gate for gate in self.gates if gate.verdict == "failed" and gate.margin == margin
+        ]
+        return [gate for gate in self.open_gates if not is_any_same_limit(gate, reported)]
+
+    @cached_property
+    def traced_gates(self) -> list[Gate]:
+        """The required gates, and at earlier hops the gates that show where a failure began."""
+        failed = [gate for gate in self.open_gates if gate.verdict == "failed"]
+        return [gate for gate in self.gates if gate.required or is_any_same_limit(gate, failed)]
 
     @property
     def production(self) -> Mapping[str, Any] | None:
@@ -114,53 +126,54 @@ class Target:
     @property
     def tally(self) -> str:
         """``14 passed, 3 failed``."""
-        counts = Counter(str(gate["verdict"]) for gate in self.deciding)
+        counts = Counter(gate.verdict for gate in self.required_gates)
         return ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-
-    def other(self, gate: Gate) -> str:
-        """What a gate compares its hop with: another hop, or ``absolute`` for nothing."""
-        if gate["against"] != "previous":
-            return str(gate["against"])
-        hop = self.hop(gate["hop"])
-        return str((hop.get("previous") or {}).get("hop", "the hop before"))
 
     def absence(self, hop: str) -> str:
         """Why a hop is not there: ``not run here: needs a GPU``."""
         why = self.entry(hop).get("why")
         return f"not run here: {why}" if why else "not run here"
 
-    def judged(self, hop: str, gate: str, *others: str) -> str:
-        """The severest verdict of this gate at this hop against any of these; empty where nothing is promised so."""
-        verdicts = {
-            each["verdict"] for each in self.gates if (each["hop"], each["gate"]) == (hop, gate) and each["against"] in others
-        }
-        return next((verdict for verdict in ("failed", "undecided", "not run here", "passed") if verdict in verdicts), "")
+    def find_verdict(self, hop: str, metric: str, *baselines: str) -> str:
+        """Return the severest verdict of a metric against any of these; empty without a gate."""
+        verdicts = [
+            gate.verdict
+            for gate in self.gates
+            if (gate.comparison.hop, gate.comparison.metric) == (hop, metric)
+            and gate.comparison.baseline in baselines
+        ]
+        return min(verdicts, key=SEVERITY.index, default="")
 
-    def limit(self, gate: str, against: str = "teacher") -> float | None:
-        """The promise of this name: the engine's where it has one, or that of the last hop which has."""
-        same = [g for g in self.gates if g["gate"] == gate and g["against"] == against]
-        same.sort(key=lambda g: g["hop"] == "engine")
-        return float(same[-1]["limit"]) if same else None
+    def find_limit(self, metric: str) -> float | None:
+        """Return the limit against the teacher: the engine's, or that of the last hop with one."""
+        gates = [
+            gate
+            for gate in self.gates
+            if (gate.comparison.metric, gate.comparison.baseline) == (metric, "teacher")
+        ]
+        gates.sort(key=lambda gate: gate.comparison.hop == "engine")
+        return gates[-1].limit if gates else None
 
     @property
     def verdict(self) -> str:
-        return str(self.facts("verdict").get("verdict") or NO_VERDICT)
+        return self.judged.verdict if self.judged else NO_VERDICT
 
     @property
     def first_broken(self) -> str | None:
-        broken = self.facts("verdict").get("first_broken")
-        return None if broken is None else str(broken)
+        return self.judged.first_broken_hop if self.judged else None
 
     @property
     def broken(self) -> list[Record]:
         """Slots that failed on the way to this target."""
-        return [record for record in (*self.shared, *self.slots.values()) if outcome(record) == "failed"]
+        return [
+            record for record in (*self.shared, *self.slots.values()) if outcome(record) == "failed"
+        ]
 
     @property
     def summary(self) -> str:
         """One sentence."""
-        if said := str(self.facts("verdict").get("summary") or ""):
-            return words.sentence(said)
+        if self.judged:
+            return words.sentence(self.judged.summary)
         if self.broken:
             return f"No gate was judged: {self.broken[0].slot} failed."
         return "No gate was judged: the run ended before them."
@@ -173,6 +186,10 @@ class Target:
     @property
     def score_name(self) -> str:
         return str(self.evidence.get("score_name", "score"))
+
+
+def is_any_same_limit(gate: Gate, others: Sequence[Gate]) -> bool:
+    return any(has_same_limit(gate, other) for other in others)
 
 
 def measured(hop: Hop) -> bool:

@@ -7,7 +7,9 @@ import re
 from collections.abc import Callable, Sequence
 
 DASH = "–"
-ILLEGAL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+ILLEGAL = re.compile(
+    r"\x1b\[[0-9;?]*[A-Za-z]|[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+)
 """Terminal escapes, and characters that XML 1.0 cannot hold."""
 HYPHEN = re.compile(r"(?<![\w.)\]-])-(?=[\d.])|(?<=\de)-(?=\d)")
 """The hyphen that stands for a minus: before a number that it does not join to something, or in an exponent."""
@@ -34,7 +36,9 @@ def span(bounds: Sequence[float] | None, say: Callable[[float], str] = score) ->
     return f"{ends[0]} to {ends[1]}" if len(set(ends)) > 1 else ""
 
 
-def bracketed(value: float | None, bounds: Sequence[float] | None, say: Callable[[float | None], str] = score) -> str:
+def bracketed(
+    value: float | None, bounds: Sequence[float] | None, say: Callable[[float | None], str] = score
+) -> str:
     """An estimate and its bounds: ``0.0111 (0.0081 to 0.0142)``."""
     between = span(bounds, say)
     return f"{say(value)} ({between})" if between else say(value)
@@ -63,7 +67,13 @@ def small(value: float | None) -> str:
         return DASH
     if value == 0:
         return "0"
-    return minus(f"{value:.1e}" if abs(value) < 1e-3 else f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}")
+    return minus(
+        f"{value:.1e}"
+        if abs(value) < 1e-3
+        else f"{value:.2f}"
+        if abs(value) >= 10
+        else f"{value:.4f}"
+    )
 
 
 def micro(microseconds: float | None) -> str:

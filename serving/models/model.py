@@ -247,7 +247,7 @@ def check_pictures(preprocess: Mapping[str, Sequence[Step]], raw: Arrays, most: 
 
 
 def passed(manifest: Manifest) -> bool:
-    return manifest.verdict.verdict == "passed" and manifest.verdict.gated
+    return manifest.verdict.verdict == "passed" and manifest.verdict.is_gated
 
 
 def configured(tensor: Mapping[str, Any], batched: bool) -> dict[str, Any]:

@@ -129,5 +129,5 @@ def told(served: Served) -> dict[str, Any]:
         "labels": manifest.labels,
         "verdict": verdict.verdict,
         "summary": verdict.summary,
-        "gates": [gate.model_dump(mode="json") for gate in verdict.gates if gate.decides],
+        "gates": [gate for gate in verdict.gates if gate["decides"]],
     }

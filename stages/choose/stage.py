@@ -12,13 +12,14 @@ from safetensors.numpy import load_file
 
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.stage import Facts, Stage
-from attar.proof import gates as proof
 from attar.proof import statistics
-from attar.proof.gates import Gates
-from attar.proof.outcome import ROUNDING, Name, Outcome
+from attar.proof.gate import Gate, Metric, combine_verdicts
+from attar.proof.gate_evaluation import evaluate_candidate_gates
+from attar.proof.gate_text import format_limit, format_metric, format_value
+from attar.proof.limits import GateLimits
 from attar.stages.artifacts import Choice, Trials
 
-SCORES: frozenset[Name] = frozenset({"score", "score_drop", "agreement"})
+SCORES: frozenset[Metric] = frozenset({"score", "score_drop", "agreement"})
 """Shares of samples: they move by whole samples."""
 Row = Mapping[str, Any]
 Rounds = Mapping[str, npt.NDArray[np.float64]]
@@ -39,47 +40,65 @@ class Choose(Stage[Choice]):
     ``threads``, ``slower`` (``times`` the fastest of those that count, with ``bounds``).
     """
 
-    gates: Gates = Gates()
+    gates: GateLimits = GateLimits()
     """What is promised; ``[gates]`` of the recipe, unless the target has its own."""
 
     def run(self, out: Path, *, trials: Trials) -> Facts:
         """Raises StageError when every candidate is refused, with the reasons."""
         rows = {row["candidate"]: row for row in trials.facts["candidates"]}
         measured = {name: row for name, row in rows.items() if row["status"] == "measured"}
-        judged = {name: proof.candidate(trials.facts, row, self.gates) for name, row in measured.items()}
+        judged = {
+            name: evaluate_candidate_gates(trials.facts, row, self.gates)
+            for name, row in measured.items()
+        }
         slower = ratios(rounds(trials, counting(judged, rows)), rows)
         winner = chosen(rows, slower)
-        told = {name: reason(name, winner, row, judged.get(name, ()), slower) for name, row in rows.items()}
-        shown = {name: proof.overall(each.verdict for each in found) for name, found in judged.items()}
-        about = {name: trials.facts[name] for name in ("split", "samples", "score_name", "batch", "timing")}
+        told = {
+            name: reason(name, winner, row, judged.get(name, ()), slower)
+            for name, row in rows.items()
+        }
+        shown = {
+            name: combine_verdicts(each.verdict for each in found) for name, found in judged.items()
+        }
+        about = {
+            name: trials.facts[name]
+            for name in ("split", "samples", "score_name", "batch", "timing")
+        }
         return {
             **about,
             "winner": winner,
             "passed": shown.get(winner) == "passed",
             "summary": f"{rows[winner]['title']} goes on: {told[winner]}",
             "candidates": [
-                {**columns(row), "verdict": shown.get(name, row["status"]), "reason": told[name], "slower": slower.get(name)}
+                {
+                    **columns(row),
+                    "verdict": shown.get(name, row["status"]),
+                    "reason": told[name],
+                    "slower": slower.get(name),
+                }
                 for name, row in rows.items()
             ],
         }
 
 
-def counting(judged: Mapping[str, Sequence[Outcome]], rows: Mapping[str, Row]) -> list[str]:
+def counting(judged: Mapping[str, Sequence[Gate]], rows: Mapping[str, Row]) -> list[str]:
     """Those that are chosen by their speed: all that pass, and what lacks nothing but samples to pass with them; where none
     passes, all whose numbers are inside every promise."""
-    inside = [name for name, found in judged.items() if all((each.margin or 0) >= -ROUNDING for each in found)]
+    inside = [
+        name for name, found in judged.items() if not any(gate.exceeds_limit for gate in found)
+    ]
     if not any(passed(judged[name]) for name in inside):
         return inside
     return [name for name in inside if passed(judged[name]) or alike(judged[name], rows[name])]
 
 
-def passed(judged: Sequence[Outcome]) -> bool:
+def passed(judged: Sequence[Gate]) -> bool:
     return all(each.verdict == "passed" for each in judged)
 
 
-def alike(judged: Sequence[Outcome], row: Row) -> bool:
+def alike(judged: Sequence[Gate], row: Row) -> bool:
     """Whether only scores are undecided, and the one against the graph in fp32 is not proven to have dropped."""
-    open_ones = {each.gate for each in judged if each.verdict != "passed"}
+    open_ones = {each.comparison.metric for each in judged if each.verdict != "passed"}
     bounds = row["previous"]["bounds"]["score_drop"]
     return open_ones <= SCORES and bounds is not None and bounds[0] <= 0
 
@@ -95,7 +114,10 @@ def ratios(seconds: Rounds, rows: Mapping[str, Row]) -> dict[str, dict[str, Any]
         return {}
     fastest = min(seconds, key=lambda name: p50(rows[name]))
     apart = {name: taken / seconds[fastest] for name, taken in seconds.items()}
-    return {name: {"times": float(np.median(each)), "bounds": list(statistics.median(each))} for name, each in apart.items()}
+    return {
+        name: {"times": float(np.median(each)), "bounds": list(statistics.median(each))}
+        for name, each in apart.items()
+    }
 
 
 def p50(row: Row) -> float:
@@ -105,8 +127,12 @@ def p50(row: Row) -> float:
 def chosen(rows: Mapping[str, Row], slower: Mapping[str, Row]) -> str:
     """Raises StageError when there is nothing to choose from."""
     if slower:
-        fastest = [name for name in sorted(slower, key=lambda name: p50(rows[name])) if tied(slower[name])]
-        return max(fastest, key=lambda name: faithful(rows[name]))  # of equals the first: the one with the least median
+        fastest = [
+            name for name in sorted(slower, key=lambda name: p50(rows[name])) if tied(slower[name])
+        ]
+        return max(
+            fastest, key=lambda name: faithful(rows[name])
+        )  # of equals the first: the one with the least median
     measured = [name for name, row in rows.items() if row["status"] == "measured"]
     if measured:
         return max(measured, key=lambda name: faithful(rows[name]))
@@ -114,7 +140,9 @@ def chosen(rows: Mapping[str, Row], slower: Mapping[str, Row]) -> str:
     if absent:
         return absent[0]
     said = "; ".join(f"{row['title']}: {row['why']}" for row in rows.values())
-    raise StageError(f"no candidate is left. {said}. Add one that can be had, such as {{ precision = 'fp32' }}")
+    raise StageError(
+        f"no candidate is left. {said}. Add one that can be had, such as {{ precision = 'fp32' }}"
+    )
 
 
 def tied(slower: Row) -> bool:
@@ -127,11 +155,15 @@ def faithful(row: Row) -> tuple[float, float]:
     return row["teacher"]["correlation"], -row["teacher"]["score_drop"]
 
 
-def reason(name: str, winner: str, row: Row, judged: Sequence[Outcome], slower: Mapping[str, Row]) -> str:
+def reason(
+    name: str, winner: str, row: Row, judged: Sequence[Gate], slower: Mapping[str, Row]
+) -> str:
     """Why it goes on or does not."""
     if row["status"] != "measured":
-        return f"{row['status']}: {row['why']}" + ("; none runs here, and it is the first" if name == winner else "")
-    broken = "; ".join(promise(each) for each in judged if each.verdict != "passed")
+        return f"{row['status']}: {row['why']}" + (
+            "; none runs here, and it is the first" if name == winner else ""
+        )
+    broken = "; ".join(format_open_gate(each) for each in judged if each.verdict != "passed")
     if name == winner:
         goes = first(name, slower, "may keep" if broken else "keeps")
         return f"{goes}; {broken}" if broken else goes
@@ -156,12 +188,13 @@ def later(slower: Row) -> str:
     return f"slower: {slower['times']:.3g} times ({low:.3g} to {high:.3g})"
 
 
-def promise(broken: Outcome) -> str:
-    """``correlation 0.95 (0.94 to 0.96), promised at least 0.97``."""
-    against = " against fp32" if broken.against == "previous" else ""
-    note = f" ({broken.note})" if broken.note else ""
-    said = f"{broken.gate.replace('_', ' ')}{against} {broken.found}{note}, promised {broken.promise}"
-    return said if broken.verdict == "failed" else f"{broken.verdict}: {said}"
+def format_open_gate(gate: Gate) -> str:
+    """Return ``correlation 0.95 (0.94 to 0.96), promised at least 0.97``."""
+    baseline = " against fp32" if gate.comparison.baseline == "previous" else ""
+    note = f" ({gate.note})" if gate.note else ""
+    metric = format_metric(gate.comparison.metric)
+    text = f"{metric}{baseline} {format_value(gate)}{note}, promised {format_limit(gate)}"
+    return text if gate.verdict == "failed" else f"{gate.verdict}: {text}"
 
 
 def columns(row: Row) -> dict[str, Any]:

@@ -26,5 +26,7 @@ class TakeEngine(Stage[Engine]):
 
 def taken(out: Path, artifact: Artifact) -> Facts:
     """A copy of its files, and its facts."""
-    shutil.copytree(artifact.root, out, ignore=shutil.ignore_patterns(*NOT_PAYLOAD), dirs_exist_ok=True)
+    shutil.copytree(
+        artifact.root, out, ignore=shutil.ignore_patterns(*NOT_PAYLOAD), dirs_exist_ok=True
+    )
     return artifact.facts

@@ -53,20 +53,39 @@ class Try(Stage[Trials]):
         task = load_task(self.task)
         bench = Bench(task, task.split(SPLIT), self.batch, SPLIT)
         bench.check()
-        about = {"task": self.task, "split": SPLIT, "samples": len(bench.split), "score_name": task.score_name}
+        about = {
+            "task": self.task,
+            "split": SPLIT,
+            "samples": len(bench.split),
+            "score_name": task.score_name,
+        }
         about |= {"batch": self.batch, "machine": machine.describe()}
-        rows = dict(zip(engines, map(entry, engines, titles(self.candidates), self.candidates, engines.values()), strict=True))
-        here = {name: engine for name, engine in engines.items() if rows[name]["status"] == "measured"}
+        rows = dict(
+            zip(
+                engines,
+                map(entry, engines, titles(self.candidates), self.candidates, engines.values()),
+                strict=True,
+            )
+        )
+        here = {
+            name: engine for name, engine in engines.items() if rows[name]["status"] == "measured"
+        }
         if not here:
             return {**about, "hops": [], "timing": None, "candidates": list(rows.values())}
         proven = proof(bench, answers, {"onnx": onnx, **here})
         pinned = all(engine.facts["threads"] == 1 for engine in here.values())
         times, how = bench.times(here, self.repeats, self.seconds, pinned=pinned)
         save_file(
-            {f"{name}.{batch}": taken for name in times for batch, taken in times[name].items()}, out / "seconds.safetensors"
+            {f"{name}.{batch}": taken for name in times for batch, taken in times[name].items()},
+            out / "seconds.safetensors",
         )
         for name, engine in here.items():
-            found = {**described(engine), **proven[name], "threads": engine.facts["threads"], "sizes": bench.sizes(name, engine)}
+            found = {
+                **described(engine),
+                **proven[name],
+                "threads": engine.facts["threads"],
+                "sizes": bench.sizes(name, engine),
+            }
             rows[name] |= found | {"latency": latency(times, name)}
         hops = [{"hop": hop, "status": "measured", **proven[hop]} for hop in ("teacher", "onnx")]
         return {**about, **how, "hops": hops, "candidates": list(rows.values())}
@@ -76,19 +95,31 @@ def entry(name: str, title: str, asked: Mapping[str, Any], engine: Engine) -> di
     """What is known of a candidate before it is asked anything."""
     absent = engine.facts.get("why")
     status = "refused" if engine.refused else "not run here" if absent else "measured"
-    return {"candidate": name, "title": title, "asked": dict(asked), "status": status, "why": engine.refused or absent}
+    return {
+        "candidate": name,
+        "title": title,
+        "asked": dict(asked),
+        "status": status,
+        "why": engine.refused or absent,
+    }
 
 
 def titles(candidates: Sequence[Mapping[str, Any]]) -> list[str]:
     """What each is called: runtime, precision, and what is not the same in all. ``"onnxruntime int8, threads 2"``."""
     keys = dict.fromkeys(key for own in candidates for key in own)
     told = [key for key in keys if key not in ("runtime", "precision")]
-    told = [key for key in told if any(own.get(key) != candidates[0].get(key) for own in candidates)]
+    told = [
+        key for key in told if any(own.get(key) != candidates[0].get(key) for own in candidates)
+    ]
     return [
         ", ".join(
             [
                 f"{own.get('runtime', 'onnxruntime')} {own.get('precision', 'fp32')}",
-                *(f"{key} {own[key] if isinstance(own[key], str) else json.dumps(own[key])}" for key in told if key in own),
+                *(
+                    f"{key} {own[key] if isinstance(own[key], str) else json.dumps(own[key])}"
+                    for key in told
+                    if key in own
+                ),
             ]
         )
         for own in candidates
@@ -99,11 +130,18 @@ def proof(bench: Bench, answers: Answers, models: Mapping[str, Model]) -> dict[s
     """The proof columns of the teacher, the fp32 graph and every candidate, each candidate against both."""
     task, targets = bench.task, bench.targets()
     of = {"teacher": ledger.answered(task, bench.recorded(answers), targets)}
-    of |= {name: ledger.answered(task, bench.answers(name, model), targets) for name, model in models.items()}
+    of |= {
+        name: ledger.answered(task, bench.answers(name, model), targets)
+        for name, model in models.items()
+    }
     check_shapes(of)
     return ledger.entries(of, ledger.Comparer(task, ledger.labels(task, targets)), compared)
 
 
 def compared(name: str, measured: Container[str]) -> dict[str, str]:
     """Its graph is an optimized one that nobody asks; what its precision cost shows against the graph in fp32."""
-    return {"teacher": "teacher"} if name in ("teacher", "onnx") else {"teacher": "teacher", "previous": "onnx"}
+    return (
+        {"teacher": "teacher"}
+        if name in ("teacher", "onnx")
+        else {"teacher": "teacher", "previous": "onnx"}
+    )

@@ -39,7 +39,9 @@ class Bench:
         if not low <= self.batch <= high:
             promised = f"the {low} to {high} that {type(self.task).__name__} promises"
             raise StageError(f"batch {self.batch} is outside {promised}; set the target's batch")
-        least = FEWEST * max(2 if output.kind == "embedding" else 1 for output in self.task.outputs.values())  # pairs of samples
+        least = FEWEST * max(
+            2 if output.kind == "embedding" else 1 for output in self.task.outputs.values()
+        )  # pairs of samples
         if len(self.split) < least:
             raise StageError(
                 f"the {self.name} split has {len(self.split)} samples, which prove nothing; give it at least {least}"
@@ -52,7 +54,10 @@ class Bench:
     def recorded(self, answers: Answers) -> dict[str, Array]:
         """The teacher's answers. Raises StageError when they are not of this split."""
         stored = answers.of(self.name)
-        made = {name: from_logits(output.kind, stored[name]) for name, output in self.task.outputs.items()}
+        made = {
+            name: from_logits(output.kind, stored[name])
+            for name, output in self.task.outputs.items()
+        }
         if any(len(array) != len(self.split) for array in made.values()):
             raise StageError(
                 f"the stored answers are not of these {len(self.split)} {self.name} samples; delete them and run again"
@@ -73,7 +78,9 @@ class Bench:
         for seen in views.clean(self.task, self.split):
             for start in range(0, len(seen.indices), self.batch):
                 rows = np.arange(start, min(start + self.batch, len(seen.indices)))
-                yield lengths.trimmed(self.task, seen.take(rows).inputs)  # as it is asked for: without another's padding
+                yield lengths.trimmed(
+                    self.task, seen.take(rows).inputs
+                )  # as it is asked for: without another's padding
                 advance(f"measuring {hop}", int(seen.indices[rows[-1]]) + 1, len(self.split))
 
     def ask(self, hop: str, predictor: Predictor, inputs: Arrays) -> dict[str, Array]:
@@ -85,7 +92,9 @@ class Bench:
             raise StageError(f"{hop} cannot answer inputs of shape {shapes}: {error}") from error
         missing = set(self.task.outputs) - set(made)
         if missing:
-            raise StageError(f"{hop} gives {sorted(made)} and lacks {sorted(missing)}, which the task names")
+            raise StageError(
+                f"{hop} gives {sorted(made)} and lacks {sorted(missing)}, which the task names"
+            )
         return made
 
     def first(self, samples: int) -> dict[str, Array]:
@@ -95,7 +104,11 @@ class Bench:
 
     def some(self, samples: int, call: int) -> dict[str, Array]:
         """Samples from all over the split, which may be sorted by class; others for each call."""
-        rows = (np.arange(samples) + call * samples) * max(1, len(self.split) // SPREAD) % len(self.split)
+        rows = (
+            (np.arange(samples) + call * samples)
+            * max(1, len(self.split) // SPREAD)
+            % len(self.split)
+        )
         return preprocess.apply(self.task.preprocess, self.split.take(rows).inputs)
 
     def memory(self, hop: str, model: Model) -> int | None:
@@ -124,14 +137,28 @@ class Bench:
         times: dict[str, dict[int, timing.Seconds]] = {hop: {} for hop in models}
         loads = [timing.load_average()]
         with ExitStack() as stack:
-            opened = {hop: stack.enter_context(each.open(threads=1 if pinned else None)) for hop, each in models.items()}
+            opened = {
+                hop: stack.enter_context(each.open(threads=1 if pinned else None))
+                for hop, each in models.items()
+            }
             cpu = stack.enter_context(timing.pinned()) if pinned else None
             for done, batch in enumerate(batches := sorted({1, self.batch})):
                 advance("timing", done, len(batches), f"batch {batch}")
                 inputs = {hop: self.of(each).first(batch) for hop, each in models.items()}
-                calls = {hop: partial(self.ask, hop, each, inputs[hop]) for hop, each in opened.items()}
-                for hop, taken in timing.interleaved(calls, repeats, seconds, 0.0 if pinned else timing.SPINNING).items():
+                calls = {
+                    hop: partial(self.ask, hop, each, inputs[hop]) for hop, each in opened.items()
+                }
+                for hop, taken in timing.interleaved(
+                    calls, repeats, seconds, 0.0 if pinned else timing.SPINNING
+                ).items():
                     times[hop][batch] = taken
         rounds = {str(batch): len(taken) for batch, taken in next(iter(times.values())).items()}
         loads.append(timing.load_average())
-        return times, {"timing": {"cpu": cpu, "threads": 1 if pinned else None, "rounds": rounds, "load_average": loads}}
+        return times, {
+            "timing": {
+                "cpu": cpu,
+                "threads": 1 if pinned else None,
+                "rounds": rounds,
+                "load_average": loads,
+            }
+        }

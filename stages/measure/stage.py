@@ -67,9 +67,18 @@ class Measure(Stage[Evidence]):
         production: Production,
     ) -> Facts:
         """Raises StageError for a hop that cannot answer, and for stored answers that are not the teacher's."""
-        chain: dict[str, Model] = {"teacher": teacher, "reference": reference, "student": student, "control": control}
+        chain: dict[str, Model] = {
+            "teacher": teacher,
+            "reference": reference,
+            "student": student,
+            "control": control,
+        }
         chain |= {"onnx": onnx, "model": model, "production": production, "engine": engine}
-        models = {hop: each for hop, each in chain.items() if not (isinstance(each, Weights | Production) and each.off)}
+        models = {
+            hop: each
+            for hop, each in chain.items()
+            if not (isinstance(each, Weights | Production) and each.off)
+        }
         if engine.why:
             del models["engine"]
         task = load_task(self.task)
@@ -79,24 +88,44 @@ class Measure(Stage[Evidence]):
         stored.check(teacher.reads(), teacher, answers)
         targets = bench.targets()
         of = {"teacher": ledger.answered(task, bench.recorded(answers), targets)}
-        of |= {hop: ledger.answered(task, bench.answers(hop, each), targets) for hop, each in models.items() if hop != "teacher"}
+        of |= {
+            hop: ledger.answered(task, bench.answers(hop, each), targets)
+            for hop, each in models.items()
+            if hop != "teacher"
+        }
         if {"production", "engine"} <= of.keys() and production.same(model, task):
-            of["production"] = of["engine"]  # the engine is built from this very graph: nothing about the drop is uncertain
+            of["production"] = of[
+                "engine"
+            ]  # the engine is built from this very graph: nothing about the drop is uncertain
         check_shapes(of)
-        asked = {hop: {"sizes": bench.sizes(hop, each), "memory": bench.memory(hop, each)} for hop, each in models.items()}
+        asked = {
+            hop: {"sizes": bench.sizes(hop, each), "memory": bench.memory(hop, each)}
+            for hop, each in models.items()
+        }
         times, how = bench.times(models, self.repeats, self.seconds)
         save_file(payload(of, times, targets), out / "hops.safetensors")
         proof = ledger.Comparer(task, ledger.labels(task, targets))
         proven = ledger.entries(of, proof)
         entries = [
-            {"hop": hop, **described(each), **proven[hop], **asked[hop], "latency": latency(times, hop)}
+            {
+                "hop": hop,
+                **described(each),
+                **proven[hop],
+                **asked[hop],
+                "latency": latency(times, hop),
+            }
             for hop, each in models.items()
         ]
         if engine.why:
             entries.append(absent(engine))
         inputs: dict[str, Artifact] = {**models, "answers": answers, "engine": engine}
         lineage = {name: {"key": each.key, "digest": each.digest} for name, each in inputs.items()}
-        how |= {"gain": ledger.gain(of, proof), "speedup": speedup(times), "machine": machine.describe(), "lineage": lineage}
+        how |= {
+            "gain": ledger.gain(of, proof),
+            "speedup": speedup(times),
+            "machine": machine.describe(),
+            "lineage": lineage,
+        }
         leaked = leak.find_near_duplicates(task)
         return {**self._about(task, len(bench.split)), "leak": leaked, **found(entries), **how}
 
@@ -118,12 +147,18 @@ def check_shapes(of: Mapping[str, Answered]) -> None:
         for name, array in answered.outputs.items():
             wanted = of["teacher"].outputs[name].shape
             if array.shape != wanted:
-                raise StageError(f"{hop} answers {name!r} of shape {array.shape}, the teacher {wanted}; look at how it was made")
+                raise StageError(
+                    f"{hop} answers {name!r} of shape {array.shape}, the teacher {wanted}; look at how it was made"
+                )
 
 
 def absent(engine: Engine) -> dict[str, Any]:
     """The columns of an engine that was not run here."""
-    known = {name: column for name, column in described(engine).items() if name in ("format", "precision")}
+    known = {
+        name: column
+        for name, column in described(engine).items()
+        if name in ("format", "precision")
+    }
     return {"hop": "engine", **known, "status": "not run here", "why": engine.why}
 
 
@@ -163,16 +198,24 @@ def speedup(times: Mapping[str, Mapping[int, timing.Seconds]]) -> dict[str, Any]
     """
     if "engine" not in times:
         return {"bounds": {}, "rounds": 0}
-    ratios = {hop: times[hop][1] / times["engine"][1] for hop in ("reference", "teacher", "production") if hop in times}
+    ratios = {
+        hop: times[hop][1] / times["engine"][1]
+        for hop in ("reference", "teacher", "production")
+        if hop in times
+    }
     found: dict[str, Any] = {hop: float(np.median(each)) for hop, each in ratios.items()}
     bounds = {hop: list(statistics.median(each)) for hop, each in ratios.items()}
     return {**found, "bounds": bounds, "rounds": len(times["engine"][1])}
 
 
-def payload(of: Mapping[str, Answered], times: Mapping[str, Mapping[int, timing.Seconds]], targets: Arrays) -> dict[str, Array]:
+def payload(
+    of: Mapping[str, Answered], times: Mapping[str, Mapping[int, timing.Seconds]], targets: Arrays
+) -> dict[str, Array]:
     saved: dict[str, Array] = {f"target.{name}": array for name, array in targets.items()}
     for hop, answered in of.items():
         saved |= {f"{hop}.output.{name}": array for name, array in answered.outputs.items()}
         saved |= {f"{hop}.statistics": answered.statistics}
         saved |= {f"{hop}.seconds.{batch}": taken for batch, taken in times[hop].items()}
-    return {name: np.ascontiguousarray(array) for name, array in saved.items()}  # save_file writes the buffer as it lies
+    return {
+        name: np.ascontiguousarray(array) for name, array in saved.items()
+    }  # save_file writes the buffer as it lies

@@ -21,14 +21,21 @@ def check(task: Task, teacher: Model, answers: Answers) -> None:
 
     Raises StageError where it says something else than what is stored.
     """
-    kept: list[tuple[SplitName, int | None]] = [("test", None), *(("train", view) for view in range(answers.facts["views"]))]
+    kept: list[tuple[SplitName, int | None]] = [
+        ("test", None),
+        *(("train", view) for view in range(answers.facts["views"])),
+    ]
     kept += [("transfer", view) for view in range(answers.facts["views"]) if task.transfer]
     with teacher.open() as predictor:
         for split, view in kept:
-            compare(task, lambda inputs: task.answer(predictor.graphs, inputs), answers, split, view)
+            compare(
+                task, lambda inputs: task.answer(predictor.graphs, inputs), answers, split, view
+            )
 
 
-def compare(task: Task, predict: Predict, answers: Answers, split: SplitName, view: int | None) -> None:
+def compare(
+    task: Task, predict: Predict, answers: Answers, split: SplitName, view: int | None
+) -> None:
     stored = answers.rows(split, view)
     seen = views.chunk(task, task.split(split), 0, seed=answers.facts["seed"], view=view)
     most = task.ranges.get("batch", (1, ROWS))[1]
@@ -37,7 +44,9 @@ def compare(task: Task, predict: Predict, answers: Answers, split: SplitName, vi
     for name, output in task.outputs.items():
         kept, of = stored[name][seen.indices[rows]], to_logits(output.kind, live[name])
         if stored[name].partial:
-            of = np.where(kept > kept.min(-1, keepdims=True), of, kept)  # the others share one value, the least
+            of = np.where(
+                kept > kept.min(-1, keepdims=True), of, kept
+            )  # the others share one value, the least
         apart = difference(kept, of) if kept.shape == of.shape else np.inf
         if not apart <= TOLERANCE:
             which = "" if view is None else f", view {view}"

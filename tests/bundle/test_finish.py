@@ -24,7 +24,7 @@ from attar.engines import cpu
 from attar.engines.runtimes import onnxruntime
 from attar.engines.runtimes.runtime import RUNTIMES
 from attar.pipeline.core.errors import GateError, InvalidBundleError, RecipeError, StageError
-from attar.proof.gates import Gates
+from attar.proof.limits import GateLimits
 from attar.serving.load.engine import bench
 from attar.stages.artifacts import Evidence
 from attar.stages.judge import Judge
@@ -83,12 +83,12 @@ def test_the_ledger_says_why_the_engine_has_no_numbers(tmp_path: Path) -> None:
 
 def test_a_graph_that_breaks_a_promise_fails_although_its_engine_was_not_run(tmp_path: Path) -> None:
     with pytest.raises(GateError, match=r"first broken hop: student\)"):
-        package_unfinished(tmp_path, Gates(correlation=0.9999))
+        package_unfinished(tmp_path, GateLimits(correlation=0.9999))
 
 
 def test_a_promise_of_nothing_against_the_teacher_is_not_packaged(tmp_path: Path) -> None:
     with pytest.raises(GateError, match="nothing is promised of the engine against the teacher"):
-        package_unfinished(tmp_path, Gates(teacher_score=0.9))
+        package_unfinished(tmp_path, GateLimits(teacher_score=0.9))
 
 
 def test_what_an_unfinished_bundle_holds(original: Path) -> None:

@@ -18,7 +18,7 @@ from attar.bundle.opening import check, open_bundle
 from attar.models.preprocess import Normalize, Tokenize, contents, text
 from attar.models.task import load_task
 from attar.pipeline.core.errors import InvalidBundleError
-from attar.proof.gates import Gates
+from attar.proof.limits import GateLimits
 from attar.stages.artifacts import OnnxModel, Production
 from attar.stages.unpack import Unpack
 from tests.support.packaging import package_bundle
@@ -35,7 +35,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("pairs")
     file = saved(root / "mine.json", frame=False)
     WordPairs.preprocess = {"x": [Tokenize(file=file, length=2), Normalize(mean=(6.0,), std=(1.0,))]}
-    made = package_bundle(root / "chain", Gates(score_drop=0.5, correlation=0.5), NAME)
+    made = package_bundle(root / "chain", GateLimits(score_drop=0.5, correlation=0.5), NAME)
     file.unlink()
     return made
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from attar.proof.control import distillation
-from attar.proof.gates import Gates
+from attar.proof.control import judge_control
+from attar.proof.limits import GateLimits
+from attar.proof.verdict_json import control_to_json
 from tests.support.proof_parts import a_ledger, hop, line, metrics
 
-GATES = Gates(score_drop=0.025, correlation=0.95)
+GATES = GateLimits(score_drop=0.025, correlation=0.95)
 
 
 def a_control(gain: float = 0.01, within: float = 0.005, **changed: float) -> dict[str, Any]:
@@ -19,15 +20,15 @@ def a_control(gain: float = 0.01, within: float = 0.005, **changed: float) -> di
     return ledger
 
 
-def said(ledger: dict[str, Any], gates: Gates = GATES) -> dict[str, Any]:
-    found = distillation(ledger, gates)
+def said(ledger: dict[str, Any], gates: GateLimits = GATES) -> dict[str, Any]:
+    found = judge_control(ledger, gates)
     assert found is not None
-    return found
+    return control_to_json(found)
 
 
 def test_without_a_control_or_a_promise_nothing_is_said() -> None:
-    assert distillation(a_ledger(), GATES) is None
-    assert distillation(a_control(), Gates(teacher_score=0.9)) is None
+    assert judge_control(a_ledger(), GATES) is None
+    assert judge_control(a_control(), GateLimits(teacher_score=0.9)) is None
 
 
 def test_a_control_that_keeps_every_promise_needed_no_teacher() -> None:
@@ -51,7 +52,7 @@ def test_one_broken_promise_is_what_the_teacher_was_needed_for() -> None:
 def test_bounds_across_the_limit_leave_it_open() -> None:
     ledger = a_control()
     line(ledger, "control")["teacher"] = metrics(within=0.01, score_drop=0.02)
-    found = said(ledger, Gates(score_drop=0.025))
+    found = said(ledger, GateLimits(score_drop=0.025))
     assert found["needed"] is None
     assert found["says"].startswith("whether distillation was needed is undecided: the same student without a teacher has score")
 

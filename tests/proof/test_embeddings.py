@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from attar.models.task import InMemory
 from attar.pipeline.core.errors import StageError
 from attar.proof import intervals, ledger, metrics
-from attar.proof.gates import CUMULATIVE, Gates, compared, outcomes
+from attar.proof.gate_evaluation import compare_hops, evaluate_gates
+from attar.proof.gate_text import format_gate
+from attar.proof.hop import STUDENT_HOPS
+from attar.proof.limits import GateLimits
 from attar.proof.metrics import Numbers, Sums, dealt, directions
 from attar.proof.report.figures import answers
 from attar.stages.measure.bench import Bench
@@ -167,16 +170,17 @@ def test_the_ledger_of_embeddings() -> None:
 def test_a_promise_of_other_outputs_is_refused(gate: Any, about: str) -> None:
     hop = {"status": "measured", "teacher": {gate: None}}
     with pytest.raises(StageError, match=rf"the gate '{gate}' is about {about}, and no output of this task holds any; remove it"):
-        compared(gate, {"samples": 9}, {"engine": hop, "teacher": hop}, "engine", "teacher", 0.5, decides=True)
+        compare_hops(gate, {"samples": 9}, {"engine": hop, "teacher": hop}, "engine", "teacher")
 
 
 def test_a_cosine_can_be_promised() -> None:
     facts = a_ledger()
-    for hop in CUMULATIVE:
+    for hop in STUDENT_HOPS:
         line(facts, hop)["teacher"] = metrics_of(cosine=0.9 if hop == "engine" else 0.97)
-    rows = [row for row in outcomes(facts, Gates(cosine=0.95)) if row.gate == "cosine"]
-    assert [(row.hop, row.verdict) for row in rows] == [*((hop, "passed") for hop in CUMULATIVE[:-1]), ("engine", "failed")]
-    assert rows[-1].sentence == "engine: cosine 0.9 (0.9 to 0.9), promised at least 0.95"
+    gates = [gate for gate in evaluate_gates(facts, GateLimits(cosine=0.95)) if gate.comparison.metric == "cosine"]
+    verdicts = {gate.comparison.hop: gate.verdict for gate in gates}
+    assert verdicts == dict.fromkeys(STUDENT_HOPS, "passed") | {"engine": "failed"}
+    assert format_gate(gates[-1]) == "engine: cosine 0.9 (0.9 to 0.9), promised at least 0.95"
 
 
 def test_the_report_draws_the_cosines_between_samples() -> None:

@@ -13,7 +13,7 @@ from attar.proof.report.formats.html import html
 from attar.proof.report.formats.markdown import markdown
 from attar.proof.report.target import Target, targets
 from tests.support.report_facts import CLASSES
-from tests.support.report_records import Made, Page, broke, changed, parsed, printed, run_records, without_engine
+from tests.support.report_records import Made, Page, broke, changed, gate_rows, parsed, printed, run_records, without_engine
 
 HOSTILE = "<script>alert('1')</script> | `x` & \"y\" $\\alpha$ [red]"
 
@@ -134,7 +134,7 @@ def test_slower_engine_is_called_slower(tmp_path: Path) -> None:
 
 def promised(records: Sequence[Made], gate: str, limit: float) -> str:
     """The page, had the recipe promised this."""
-    gates = [{**each, "limit": limit} if each["gate"] == gate else each for each in targets(records)[0].gates]
+    gates = [{**row, "limit": limit} if row["gate"] == gate else row for row in gate_rows(records)]
     return html(changed(records, "cpu.verdict", gates=gates), "fashion")
 
 

@@ -7,17 +7,18 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from attar.proof.report import gate, words
+from attar.proof.gate import Comparison, Gate, Metric
+from attar.proof.report import gate_formatting, words
 from attar.proof.report.data import data
 from attar.proof.report.formats import files, terminal
 from attar.proof.report.formats.html import html
 from attar.proof.report.formats.junit import junit
 from attar.proof.report.formats.markdown import markdown
 from attar.proof.report.target import targets
+from attar.proof.verdict_json import gate_from_json
 from tests.support.report_facts import judged
 from tests.support.report_records import broke, changed, parsed, printed, run_records, with_gate, without_engine
 
@@ -33,8 +34,8 @@ def test_every_page_counts_the_same_gates(tmp_path: Path) -> None:
 
 def test_page_traces_what_the_engine_broke_and_nothing_else(tmp_path: Path) -> None:
     kept, broken = targets(run_records(tmp_path / "a"))[0], targets(run_records(tmp_path / "b", broken=True))[0]
-    assert kept.traced == kept.deciding
-    traced = {(gate["hop"], gate["gate"]) for gate in broken.traced} - {(gate["hop"], gate["gate"]) for gate in broken.deciding}
+    assert kept.traced_gates == kept.required_gates
+    traced = {(gate.comparison.hop, gate.comparison.metric) for gate in broken.traced_gates if not gate.required}
     assert traced == {(hop, gate) for hop in ("student", "onnx", "model") for gate in ("correlation", "agreement")}
 
 
@@ -77,16 +78,16 @@ def test_terminal_fits_80_columns_and_names_what_failed(tmp_path: Path) -> None:
 
 def test_terminal_says_what_would_decide(tmp_path: Path) -> None:
     records = run_records(tmp_path, undecided=True, production=True)
-    shown = printed(with_gate(records, "engine", "score_drop", verdict="undecided", would_decide="about 12,300 samples"))
+    shown = printed(with_gate(records, "engine", "score_drop", bounds=[-0.01, 0.05], samples=100))
     assert max(map(len, shown.splitlines())) <= 80
     assert "  undecided: engine score drop against the teacher\n" in shown
-    assert "    0.0231 (0.0193 to 0.0269), at most 0.025; about 12,300 samples would decide\n" in shown
+    assert "    0.0231 (−0.0100 to 0.0500), at most 0.025; about 20,046 samples would decide\n" in shown
     assert "  undecided: engine score drop against the bundle in production\n" in shown
     assert "\nproduction  ONNX Runtime int8" in shown
 
 
 def test_terminal_gives_the_evidence_in_words(tmp_path: Path) -> None:
-    fault = {"verdict": "failed", "measured": 2, "margin": -2, "note": "at batch 1: shape [2, 10], expected [1, 10]"}
+    fault = {"measured": 2, "note": "at batch 1: shape [2, 10], expected [1, 10]"}
     shown = printed(with_gate(run_records(tmp_path), "onnx", "sizes", **fault), width=120)
     assert "  failed: onnx sizes\n" in shown
     assert "    no, 2 sizes, a sound answer at every promised size; at batch 1: shape [2, 10], expected [1, 10]\n" in shown
@@ -179,33 +180,28 @@ def test_words(shown: str, expected: str) -> None:
     assert shown == expected
 
 
-@pytest.mark.parametrize(
-    ("row", "said", "rest"),
-    [
-        (("sound", 0, 0), "onnx sound answers: yes, promised at most 0", ""),
-        (("sound", 0, 37), "onnx sound answers: no, 37 samples, promised at most 0", ""),
-        (("score_drop", 0.025, -0.0002, [-0.001, 0.001]), "onnx score drop: −0.0002 (−0.0010 to 0.0010), promised at most 0.025",
-         "margin +0.0252"),
-        (("speedup", 3.0, 2.5, [2.4, 3.5]), "onnx speedup: 2.50× (2.40× to 3.50×), promised at least 3",
-         "about 8,100 samples would decide"),
-        (("largest_difference", 1e-3, 5.7e-6), "onnx largest difference: 5.7e−06, promised at most 0.001", "margin +9.9e−04"),
-        (("kdl", 0.5, 0.01, [0.01, 0.01]), "onnx KDL: 0.0100, promised at least 0.5", "margin −0.4900"),
-    ],
-)  # fmt: skip  # a row, then what is said of it
-def test_gate_in_words(row: tuple[Any, ...], said: str, rest: str) -> None:
-    name, limit, *found = row
-    one = judged(name, "onnx", "absolute", limit, *found)
-    assert gate.found(one, "absolute") == said
-    assert gate.rest(one) == rest
-    claim, colon, evidence = said.partition(":")
-    assert gate.found(one, "student") == f"{claim} against student{colon}{evidence}"
+ENGINE_METRICS: list[tuple[Metric, float, float, list[float] | None, str, str]] = [
+    ("sound", 0, 0, None, "sound answers: yes, promised no NaN, no infinity, not constant", ""),
+    ("sound", 0, 37, None, "sound answers: no, 37 samples, promised no NaN, no infinity, not constant", ""),
+    ("score_drop", 0.025, -0.0002, [-0.001, 0.001], "score drop: −0.0002 (−0.0010 to 0.0010), promised at most 0.025",
+     "margin +0.0252"),
+    ("speedup", 3.0, 2.5, [2.4, 3.5], "speedup: 2.50× (2.40× to 3.50×), promised at least 3", "about 8,000 rounds would decide"),
+    ("speedup", 3.0, 3.0, [2.9, 3.1], "speedup: 3.00× (2.90× to 3.10×), promised at least 3", "at the limit: no number decides"),
+    ("largest_difference", 1e-3, 5.7e-6, None, "largest difference: 5.7e−06, promised at most 0.001", "margin +9.9e−04"),
+    ("kdl", 0.005, 0.01, [0.01, 0.01], "KDL: 0.0100, promised at most 0.005", "margin −0.0050"),
+]  # fmt: skip  # a gate, then its text
+
+
+@pytest.mark.parametrize(("metric", "limit", "value", "bounds", "text", "details"), ENGINE_METRICS)
+def test_gate_in_words(metric: Metric, limit: float, value: float, bounds: list[float] | None, text: str, details: str) -> None:
+    texts = {"absolute": text, "previous": text.replace(":", " against model:", 1)}
+    for baseline in ("absolute", "previous"):
+        gate = gate_from_json(judged(metric, "engine", baseline, limit, value, bounds))
+        assert gate_formatting.format_gate(gate) == f"engine {texts[baseline]}"
+        assert gate_formatting.format_details(gate) == details
 
 
 def test_gate_that_was_not_run_here_in_words() -> None:
-    one = {**judged("correlation", "engine", "teacher", 0.95, 0.9), "measured": None, "margin": None}
-    assert gate.found(one, "teacher") == "engine correlation against the teacher: not run here, promised at least 0.95"
-
-
-def test_no_number_decides_at_the_limit() -> None:
-    one = {**judged("speedup", "engine", "reference", 3.0, 3.0, [2.9, 3.1]), "would_decide": "at the limit: no number decides"}
-    assert gate.rest(one) == "at the limit: no number decides"
+    gate = Gate(Comparison("correlation", "engine", "teacher", None), 0.95, required=True)
+    text = "engine correlation against the teacher: not run here, promised at least 0.95"
+    assert gate_formatting.format_gate(gate) == text

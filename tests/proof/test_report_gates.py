@@ -5,20 +5,20 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attar.proof.report.forest import LIMIT, Mark, mark
+from attar.proof.bounds import ConfidenceBounds
+from attar.proof.gate import Comparison, Gate, Metric
+from attar.proof.report.forest import LIMIT_PERCENT, Mark, place_mark
 from attar.proof.report.formats import terminal
 from attar.proof.report.formats.html import html, tiles
 from attar.proof.report.formats.markdown import markdown
 from attar.proof.report.production import production
 from attar.proof.report.target import targets
-from tests.support.report_facts import judged
-from tests.support.report_records import Made, Page, changed, run_records, with_gate
+from tests.support.report_records import Made, Page, changed, gate_rows, run_records, with_gate, with_wide_bounds
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +40,14 @@ def test_gates_show_promise_evidence_margin_and_verdict(passed: tuple[list[Made]
 
 def test_undecided_says_at_once_what_would_decide(tmp_path: Path) -> None:
     page = Page(html(run_records(tmp_path, undecided=True), "fashion"))
-    assert page.words.count("about 8,100 samples would decide") == 2, "in the banner and at the engine"
+    assert page.words.count("about 8,000 samples would decide") == 2, "in the banner and at the engine"
     assert "dd undecided" in page.classes
 
 
 def told(records: Sequence[Made]) -> list[tuple[str, str]]:
     """The gates that the banner tells besides the summary."""
-    return [(gate["gate"], gate["against"]) for gate in targets(records)[0].untold]
+    gates = targets(records)[0].unreported_gates
+    return [(gate.comparison.metric, gate.comparison.baseline) for gate in gates]
 
 
 def test_banner_tells_what_the_summary_leaves_out(tmp_path: Path) -> None:
@@ -56,38 +57,39 @@ def test_banner_tells_what_the_summary_leaves_out(tmp_path: Path) -> None:
     words = Page(html(records, "fashion")).words
     said = "Failed: engine agreement against the teacher: 0.8236 (0.8065 to 0.8407), promised at least 0.91."
     assert f"{said} Undecided: engine score drop against the teacher: 0.0231 (0.0193 to 0.0269)" in words
-    assert "promised at most 0.025; about 8,100 samples would decide." in words
+    assert "promised at most 0.025; about 8,000 samples would decide." in words
 
 
 def test_summary_tells_the_first_undecided_gate(tmp_path: Path) -> None:
     records = run_records(tmp_path, undecided=True)
     assert told(records) == []
-    assert told(with_gate(records, "engine", "correlation", verdict="undecided")) == [("correlation", "teacher")]
+    assert told(with_wide_bounds(records, "engine", "correlation")) == [("correlation", "teacher")]
     assert told(run_records(tmp_path / "passed")) == []
 
 
 def test_banner_is_no_longer_than_it_must(tmp_path: Path) -> None:
     records = run_records(tmp_path, undecided=True)
-    gates = [{**gate, "verdict": "undecided"} if gate["gate"] == "sound" else gate for gate in targets(records)[0].gates]
-    page = Page(html(changed(records, "cpu.verdict", gates=gates), "fashion"))
+    for hop, gate in (("engine", "correlation"), ("engine", "agreement"), ("teacher", "teacher_score")):
+        records = with_wide_bounds(records, hop, gate)
+    page = Page(html(with_wide_bounds(records, "engine", "speedup"), "fashion"))
     assert len([name for name in page.classes if name == "li undecided"]) == 4 + 1, "and one in the legend"
     assert "And 1 more: see the gates." not in page.words
-    records = with_gate(changed(records, "cpu.verdict", gates=gates), "engine", "correlation", verdict="undecided")
+    records = with_gate(with_wide_bounds(records, "engine", "speedup"), "onnx", "sizes", measured=1)
     assert "And 1 more: see the gates." in Page(html(records, "fashion")).words
 
 
 def test_every_gate_with_a_limit_is_drawn(passed: tuple[list[Made], str]) -> None:
     """8 are about sound answers and sizes; they have no distance to a limit. Three more explain the picture."""
     target = targets(passed[0])[0]
-    drawn = [gate for gate in target.traced if gate["gate"] not in ("sound", "sizes")]
-    assert len(drawn) == len(target.deciding) - 8
+    drawn = [gate for gate in target.traced_gates if gate.comparison.metric not in ("sound", "sizes")]
+    assert len(drawn) == len(target.required_gates) - 8
     control = 1
     assert Page(passed[1]).classes.count("svg forest") == len(drawn) + control + 3
 
 
 def test_note_stands_beside_the_number(tmp_path: Path) -> None:
     note = "at batch 1: shape [2, 10], expected [1, 10]"
-    records = with_gate(run_records(tmp_path), "onnx", "sizes", verdict="failed", measured=1, margin=-1, note=note)
+    records = with_gate(run_records(tmp_path), "onnx", "sizes", measured=1, note=note)
     assert f"no, 1 sizes {note} failed" in Page(html(records, "fashion")).words
     assert "no, 1 sizes: at batch 1: shape \\[2, 10\\], expected \\[1, 10\\]" in markdown(records, "fashion")
 
@@ -123,7 +125,8 @@ def test_bundle_in_production_stands_beside_the_chain(tmp_path: Path) -> None:
 
 def test_failed_against_production_leaves_the_tiles_about_the_teacher_alone(tmp_path: Path) -> None:
     records = run_records(tmp_path, production=True)
-    gates = [{**each, "verdict": "failed"} if each["against"] == "production" else each for each in targets(records)[0].gates]
+    out_of_reach = {"score_drop": -1.0, "speedup": 100.0}
+    gates = [{**row, "limit": out_of_reach[row["gate"]]} if row["against"] == "production" else row for row in gate_rows(records)]
     target = targets(changed(records, "cpu.verdict", gates=gates))[0]
     assert {tile.name: tile.verdict for tile in tiles(target)}["accuracy"] == "passed"
     assert {one.name: one.verdict for one in production(target)} == {
@@ -178,42 +181,44 @@ def test_without_a_control_nobody_knows(tmp_path: Path) -> None:
 # the picture of a gate
 
 
+def make_gate(metric: Metric, limit: float, value: float | None, *bounds: float) -> Gate:
+    within = ConfidenceBounds(*bounds) if bounds else None
+    size = 100 if bounds else None
+    return Gate(Comparison(metric, "engine", "teacher", value, within, size), limit, required=True)
+
+
 @pytest.mark.parametrize(
-    ("row", "expected"),
+    ("gate", "expected"),
     [
-        (("score_drop", 0.025, 0.015, [0.010, 0.020]), Mark(36 + 58 * 10 / 15, 36 + 58 * 5 / 15, 94)),
-        (("correlation", 0.95, 0.94, [0.93, 0.945]), Mark(36 - 32 / 2, 4, 36 - 32 / 4)),
-        (("agreement", 0.9, 0.9, [0.8, 0.92]), Mark(36, 4, 36 + 320 * 0.02)),
-        (("largest_difference", 1e-3, 5e-4), Mark(94, 94, 94)),
-        (("score_drop", 0.0, 0.0, [0.0, 0.0]), None),
-        (("sound", 0, 0, None, True, 1, "no NaN"), None),
+        (make_gate("score_drop", 0.025, 0.015, 0.010, 0.020), Mark(36 + 58 * 10 / 15, 36 + 58 * 5 / 15, 94)),
+        (make_gate("correlation", 0.95, 0.94, 0.93, 0.945), Mark(36 - 32 / 2, 4, 36 - 32 / 4)),
+        (make_gate("agreement", 0.9, 0.9, 0.8, 0.92), Mark(36, 4, 36 + 320 * 0.02)),
+        (make_gate("largest_difference", 1e-3, 5e-4), Mark(94, 94, 94)),
+        (make_gate("score_drop", 0.0, 0.0, 0.0, 0.0), None),
+        (make_gate("sound", 0, 0), None),
+        (make_gate("correlation", 0.9, None), None),  # it was not run here
     ],
 )
-def test_mark_of_a_gate(row: tuple[Any, ...], expected: Mark | None) -> None:
-    name, *rest = row
-    made = mark(judged(name, "engine", "teacher", *rest))
-    if expected is None or made is None:
-        assert made == expected
+def test_mark_of_a_gate(gate: Gate, expected: Mark | None) -> None:
+    mark = place_mark(gate)
+    if expected is None or mark is None:
+        assert mark == expected
     else:
-        assert (made.at, made.low, made.high) == pytest.approx((expected.at, expected.low, expected.high))
-
-
-def test_gate_that_was_not_run_here_has_no_mark() -> None:
-    assert mark({**judged("correlation", "engine", "teacher", 0.9, 0.95), "measured": None}) is None
+        assert (mark.at, mark.low, mark.high) == pytest.approx((expected.at, expected.low, expected.high))
 
 
 NUMBER = st.floats(-10, 10).map(lambda value: round(value, 6))
 
 
-@given(limit=NUMBER, ends=st.tuples(NUMBER, NUMBER, NUMBER).map(sorted), gate=st.sampled_from(["score_drop", "correlation"]))
-def test_mark_shows_the_verdict(limit: float, ends: list[float], gate: str) -> None:
+@given(limit=NUMBER, ends=st.tuples(NUMBER, NUMBER, NUMBER).map(sorted), metric=st.sampled_from(["score_drop", "correlation"]))
+def test_mark_shows_the_verdict(limit: float, ends: list[float], metric: Metric) -> None:
     """Its whisker lies right of the limit where the gate passed, left where it failed, over it otherwise; always in the room."""
-    low, at, high = ends
-    row = judged(gate, "engine", "teacher", limit, at, [low, high])
-    made = mark(row)
-    if made is None:
+    low, value, high = ends
+    gate = make_gate(metric, limit, value, low, high)
+    mark = place_mark(gate)
+    if mark is None:
         assert low == high == limit
         return
-    assert 4 - 1e-9 <= made.low <= made.at <= made.high <= 94 + 1e-9
-    side = "passed" if made.low >= LIMIT else "failed" if made.high < LIMIT else "undecided"
-    assert row["verdict"] == side
+    assert 4 - 1e-9 <= mark.low <= mark.at <= mark.high <= 94 + 1e-9
+    side = "passed" if mark.low >= LIMIT_PERCENT else "failed" if mark.high < LIMIT_PERCENT else "undecided"
+    assert gate.verdict == side

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from attar.proof import statistics
+from attar.proof.bounds import LEVEL, estimate_sample_size
 from attar.proof.metrics import Numbers
-from attar.proof.statistics import Bounds, Z, bca, bootstrap_rows, bootstrap_sums, enough, median, paired, proportion
+from attar.proof.statistics import Z, bca, bootstrap_rows, bootstrap_sums, median, paired, proportion
 
+Bounds = tuple[float, float]
 Hits = tuple[int, int]
 """Hits, samples."""
 Changes = tuple[int, int, int]
@@ -50,7 +52,7 @@ def test_no_hit_of_ten_does_not_show_that_there_are_none() -> None:
 
 
 def wilson(hits: int, samples: int) -> Bounds:
-    low, high = stats.binomtest(hits, samples).proportion_ci(2 * statistics.LEVEL - 1, "wilson")
+    low, high = stats.binomtest(hits, samples).proportion_ci(2 * LEVEL - 1, "wilson")
     return float(low), float(high)
 
 
@@ -222,7 +224,7 @@ def test_the_median_lies_between_two_of_the_values() -> None:
 @pytest.mark.parametrize("n", [5, 8, 11, 50, 200, 2001])
 def test_the_median_as_scipy_has_it(n: int) -> None:
     values = np.random.default_rng(n).lognormal(size=n)
-    assert median(values) == tuple(stats.quantile_test(values, p=0.5).confidence_interval(2 * statistics.LEVEL - 1))
+    assert median(values) == tuple(stats.quantile_test(values, p=0.5).confidence_interval(2 * LEVEL - 1))
 
 
 @pytest.mark.parametrize("n", [0, 1, 4])
@@ -435,20 +437,20 @@ def test_resamples_are_complete_however_many_are_made_at_a_time(part: int, monke
 
 def test_half_the_distance_needs_four_times_the_samples() -> None:
     # the bound is 0.02 away from the estimate and the limit 0.01: (0.02 / 0.01)^2 200 = 800
-    assert enough(0.01, 0.03, 0.02, 200) == pytest.approx(800, abs=1)
-    assert enough(0.96, 0.94, 0.95, 200) == pytest.approx(800, abs=1)
+    assert estimate_sample_size(0.01, 0.03, 0.02, 200) == pytest.approx(800, abs=1)
+    assert estimate_sample_size(0.96, 0.94, 0.95, 200) == pytest.approx(800, abs=1)
 
 
 def test_at_the_limit_no_number_decides() -> None:
-    assert enough(0.02, 0.03, 0.02, 200) is None
-    assert enough(0.02, 0.03, math.nextafter(0.02, 1), 200) is None  # by more than 10^9 samples
+    assert estimate_sample_size(0.02, 0.03, 0.02, 200) is None
+    assert estimate_sample_size(0.02, 0.03, math.nextafter(0.02, 1), 200) is None  # by more than 10^9 samples
 
 
 @pytest.mark.parametrize(("change", "limit"), [((5, 3, 200), 0.02), ((20, 10, 1000), 0.015), ((20, 20, 1000), 0.005)])
 def test_that_many_samples_do_decide(change: Changes, limit: float) -> None:
     lost, won, samples = change
     _, high = paired(*change)
-    needed = enough((lost - won) / samples, high, limit, samples)
+    needed = estimate_sample_size((lost - won) / samples, high, limit, samples)
     assert needed is not None
     times = round(needed / samples)
     assert times > 1

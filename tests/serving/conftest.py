@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from attar.bundle import checksums
 from attar.models.preprocess import Normalize, Tokenize
-from attar.proof.gates import Gates
+from attar.proof.limits import GateLimits
 from tests.support.packaging import package_bundle, rename_graph_output
 from tests.support.word_pairs import Phrases
 from tests.support.words import saved
@@ -38,4 +38,4 @@ def texts_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("texts")
     file = saved(root / "tokenizer.json", frame=False)
     Phrases.preprocess = {"x": [Tokenize(file=file, length=2), Normalize(mean=(6.0,), std=(1.0,))]}
-    return package_bundle(root / "chain", Gates(score_drop=0.5, correlation=0.5), "tests.support.word_pairs:Phrases")
+    return package_bundle(root / "chain", GateLimits(score_drop=0.5, correlation=0.5), "tests.support.word_pairs:Phrases")

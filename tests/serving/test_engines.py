@@ -22,7 +22,7 @@ from attar.engines.runtimes.onnxruntime import start_session
 from attar.models import preprocess
 from attar.models.preprocess import Normalize, Tokenize
 from attar.models.task import Arrays
-from attar.proof.gates import Gates
+from attar.proof.limits import GateLimits
 from attar.serving.core.settings import Settings
 from attar.serving.models.engines import CALLS, alone_and_together, open_engines, warm
 from attar.serving.models.instances import count_instances
@@ -69,7 +69,7 @@ def test_an_engine_whose_answers_depend_on_the_whole_call_is_never_shared(tmp_pa
     for hop in ("model", "engine"):
         write_batch_dependent_graph(inputs[hop].root / "model.onnx")
     evidence = chain.evidence(inputs)
-    judged = verdict(Judge(gates=Gates(correlation=0.5)).run(tmp_path, evidence=evidence))
+    judged = verdict(Judge(gates=GateLimits(correlation=0.5)).run(tmp_path, evidence=evidence))
     given: dict[str, Any] = {name: inputs[name] for name in ("onnx", "model", "engine")}
     out = tmp_path / "out"
     out.mkdir()
@@ -140,7 +140,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Any:
     WordPairs.preprocess = {
         "x": [Tokenize(file=saved(root / "mine.json", frame=False), length=2), Normalize(mean=(6.0,), std=(1.0,))]
     }
-    with running(package_bundle(root / "chain", Gates(score_drop=0.5, correlation=0.5), NAME), grpc_port=0) as made:
+    with running(package_bundle(root / "chain", GateLimits(score_drop=0.5, correlation=0.5), NAME), grpc_port=0) as made:
         yield made
 
 

@@ -21,7 +21,7 @@ from attar.bundle.opening import check
 from attar.models.preprocess import Step
 from attar.models.task import InMemory, Split, SplitName, Tensor
 from attar.pipeline.core.errors import AttarError
-from attar.proof.gates import Gates
+from attar.proof.limits import GateLimits
 from tests.support import proof_parts
 from tests.support.packaging import edit_manifest, package_bundle
 from tests.support.proof_parts import SAMPLES, TEACHER, Matrix, Points
@@ -56,7 +56,7 @@ def write_lookup(path: Path, matrix: Matrix) -> None:
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(proof_parts, "write_graph", write_lookup)
-        gates = Gates(score_drop=0.5, correlation=0.5)
+        gates = GateLimits(score_drop=0.5, correlation=0.5)
         return package_bundle(tmp_path_factory.mktemp("ids") / "chain", gates, "tests.serving.test_promised_values:Ids")
 
 

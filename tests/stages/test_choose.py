@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from attar.pipeline.core.errors import StageError
-from attar.proof.gates import Gates
+from attar.proof.limits import GateLimits
 from attar.stages.artifacts import Trials
 from attar.stages.choose.stage import Choose, chosen, ratios
 from tests.support.proof_parts import digest, hop
 
-GATES = Gates(correlation=0.9, score_drop=0.05)
+GATES = GateLimits(correlation=0.9, score_drop=0.05)
 ROUNDS = 101
 
 
@@ -48,7 +48,7 @@ def trials(root: Path, *rows: Mapping[str, Any], noise: float = 0.0) -> Trials:
     return Trials(digest("t"), digest("t"), root, {**facts, "timing": {"threads": 1}})
 
 
-def choice(root: Path, *rows: Mapping[str, Any], noise: float = 0.0, gates: Gates = GATES) -> dict[str, Any]:
+def choice(root: Path, *rows: Mapping[str, Any], noise: float = 0.0, gates: GateLimits = GATES) -> dict[str, Any]:
     facts = dict(Choose(gates=gates).run(root, trials=trials(root, *rows, noise=noise)))
     json.dumps(facts, allow_nan=False)
     return facts | {each["candidate"]: each for each in facts["candidates"]}
@@ -143,7 +143,7 @@ def test_a_candidate_without_a_sound_answer_does_not_pass(tmp_path: Path) -> Non
 
 def test_a_floor_of_the_score_is_held_against_each(tmp_path: Path) -> None:
     low = row("c1", 5) | {"score": 0.7, "score_bounds": [0.65, 0.75]}
-    assert choice(tmp_path, low, row("c2", 10), gates=Gates(score=0.8))["winner"] == "c2"
+    assert choice(tmp_path, low, row("c2", 10), gates=GateLimits(score=0.8))["winner"] == "c2"
 
 
 def test_one_that_is_not_run_here_cannot_win_against_one_that_is(tmp_path: Path) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from attar.proof.gates import Gates
+from attar.proof.limits import GateLimits
 from attar.stages.artifacts import Evidence
 from attar.stages.judge import Judge
 from tests.support.proof_parts import a_ledger, hop, line, metrics
 
 
 def judged(ledger: dict[str, Any]) -> dict[str, Any]:
-    return dict(Judge(gates=Gates(score_drop=0.025)).run(Path(), evidence=Evidence("key", "digest", Path(), ledger)))
+    return dict(Judge(gates=GateLimits(score_drop=0.025)).run(Path(), evidence=Evidence("key", "digest", Path(), ledger)))
 
 
 def test_the_facts_are_the_verdict_and_its_gates() -> None:

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from attar.bundle.card import signed
 from attar.bundle.manifest import Input, Manifest, Output
 from attar.pipeline.core.errors import GateError, StageError
-from attar.proof.gates import Gates
+from attar.proof.limits import GateLimits
 from attar.stages import package
 from attar.stages.artifacts import Evidence
 from attar.stages.judge import Judge
@@ -37,7 +37,7 @@ def test_an_engine_whose_answers_depend_on_the_whole_call_is_packaged(tmp_path: 
     for hop in ("model", "engine"):
         write_batch_dependent_graph(inputs[hop].root / "model.onnx")
     evidence = chain.evidence(inputs)
-    judged = verdict(Judge(gates=Gates(correlation=0.5)).run(tmp_path, evidence=evidence))
+    judged = verdict(Judge(gates=GateLimits(correlation=0.5)).run(tmp_path, evidence=evidence))
     given = {name: inputs[name] for name in ("onnx", "model", "engine")}
     (tmp_path / "out").mkdir()
     facts = Package(task=NAME, name="points").run(tmp_path / "out", **given, evidence=evidence, verdict=judged)
@@ -73,7 +73,7 @@ def test_the_manifest_says_all_that_serving_needs(bundle: Path) -> None:
     assert manifest.ranges == {"batch": (1, 8)}
     assert (manifest.engine.runtime, manifest.engine.threads) == ("onnxruntime", 1)
     assert manifest.verdict.verdict == "passed"
-    assert manifest.verdict.gated
+    assert manifest.verdict.is_gated
     assert {hop["hop"] for hop in manifest.ledger["hops"]} >= {"teacher", "engine"}
 
 
@@ -120,7 +120,7 @@ def test_a_drop_of_nothing_has_no_sign(bundle: Path) -> None:
 
 def test_a_failed_verdict_is_refused_with_the_hop_and_the_margin(tmp_path: Path) -> None:
     with pytest.raises(GateError, match=r"\(first broken hop: student\), 0\.0\d+ outside; improve student") as refused:
-        package_bundle(tmp_path, Gates(correlation=0.9999))
+        package_bundle(tmp_path, GateLimits(correlation=0.9999))
     assert refused.value.exit_code == 3
     assert not list((tmp_path / "out").iterdir())
 
@@ -135,7 +135,7 @@ def test_an_undecided_verdict_is_not_packaged(tmp_path: Path) -> None:
 
 def test_a_verdict_that_promises_nothing_of_the_engine_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GateError, match=r"nothing is promised of the engine against the teacher.* add score_drop"):
-        package_bundle(tmp_path, Gates(teacher_score=0.9))
+        package_bundle(tmp_path, GateLimits(teacher_score=0.9))
 
 
 @pytest.mark.parametrize(("name", "make"), [("engine", engine), ("model", onnx_model), ("onnx", onnx_model)])

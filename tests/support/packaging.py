@@ -14,15 +14,15 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from attar.bundle import checksums
-from attar.proof.gates import Gates
+from attar.proof.limits import GateLimits
 from attar.stages.judge import Judge
 from attar.stages.package import Package
 from tests.support.proof_parts import NAME, STUDENT, Chain, verdict
 
-GATES = Gates(score_drop=0.2, correlation=0.9, teacher_score=0.9)
+GATES = GateLimits(score_drop=0.2, correlation=0.9, teacher_score=0.9)
 
 
-def package_bundle(root: Path, gates: Gates = GATES, task: str = NAME, **changed: Any) -> Path:
+def package_bundle(root: Path, gates: GateLimits = GATES, task: str = NAME, **changed: Any) -> Path:
     """Package the chain of a task of points in ``root``; what Package reads may be replaced. Return the bundle."""
     chain = Chain(root, task=task)
     inputs = chain.inputs()
@@ -73,7 +73,7 @@ def write_store_files(bundle: Path, digest: str | None = None) -> None:
 WHY_NOT_RUN = "this machine has no accelerator"
 
 
-def package_unfinished(root: Path, gates: Gates = GATES, *, built: bool = True, **broken: Any) -> Path:
+def package_unfinished(root: Path, gates: GateLimits = GATES, *, built: bool = True, **broken: Any) -> Path:
     """Package a chain whose engine could not be run, or not even be built. Return the bundle."""
     chain = Chain(root, broken)
     inputs = chain.inputs()

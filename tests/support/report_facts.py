@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from attar.proof.bounds import ConfidenceBounds
+from attar.proof.gate import Baseline, Comparison, Gate, Metric
+from attar.proof.hop import HopName
+from attar.proof.verdict_json import GateJson, gate_to_json
+
 CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 MACHINE = {"cpu": "Example CPU @ 2.60GHz", "cores": 2, "flags": "ab12", "gpu": "none", "system": "Linux 6.1", "python": "3.11.9"}
 SAMPLES = 2000
@@ -164,13 +169,10 @@ def distillation(control: Mapping[str, Any], gain: Mapping[str, Any]) -> dict[st
     return {"needed": needed, "gain": gain["score"], "bounds": gain["bounds"], "gates": [row], "says": found}
 
 
-def of_hop(hop: Mapping[str, Any]) -> list[dict[str, Any]]:
+def of_hop(hop: Mapping[str, Any]) -> list[GateJson]:
     name, alike, before = hop["hop"], hop["teacher"], hop["previous"]
-    promised = {"score_drop": 0.025, "correlation": 0.95, "agreement": 0.91}
-    gates = [
-        judged("sound", name, "absolute", 0, 0, promise="no NaN, no infinity, not constant"),
-        judged("sizes", name, "absolute", 0, 0, promise="a sound answer at every promised size"),
-    ]
+    promised: dict[Metric, float] = {"score_drop": 0.025, "correlation": 0.95, "agreement": 0.91}
+    gates = [judged("sound", name, "absolute", 0, 0), judged("sizes", name, "absolute", 0, 0)]
     gates += [
         judged(gate, name, "teacher", limit, alike[gate], alike["bounds"][gate], decides=name == "engine")
         for gate, limit in promised.items()
@@ -182,16 +184,11 @@ def of_hop(hop: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def judged(
-    gate: str, hop: str, other: str, limit: float, measured: float, bounds: Sequence[float] | None = None,
-    decides: bool = True, samples: int = SAMPLES, promise: str | None = None,
-) -> dict[str, Any]:  # fmt: skip  # the columns of a verdict
-    """A row of the gates, judged as Judge does."""
-    less = gate in ("score_drop", "largest_difference", "sound", "sizes")
-    margins = [round(limit - value if less else value - limit, 6) for value in (measured, *(bounds or [measured] * 2))]
-    found = "passed" if min(margins) >= 0 else "failed" if max(margins) < 0 else "undecided"
-    return {
-        "gate": gate, "hop": hop, "against": other, "promise": promise or f"at {'most' if less else 'least'} {limit:g}",
-        "limit": limit, "measured": measured, "bounds": bounds, "samples": None if bounds is None else samples,
-        "margin": margins[0], "verdict": found, "decides": decides, "note": None,
-        "would_decide": "about 8,100 samples" if found == "undecided" else None,
-    }  # fmt: skip  # a table of facts
+    metric: Metric, hop: HopName, baseline: Baseline, limit: float, measured: float,
+    bounds: Sequence[float] | None = None, *, decides: bool = True, samples: int = SAMPLES,
+) -> GateJson:  # fmt: skip  # the columns of a verdict
+    """Return the JSON of a gate."""
+    size = None if bounds is None else samples
+    within = None if bounds is None else ConfidenceBounds(*bounds)
+    comparison = Comparison(metric, hop, baseline, measured, within, size)
+    return gate_to_json(Gate(comparison, limit, decides))

@@ -124,20 +124,32 @@ def changed(records: Sequence[Made], slot: str, **facts: object) -> list[Made]:
     return [replace(r, facts={**r.facts, **facts}) if r.slot == slot else r for r in records]
 
 
+def gate_rows(records: Sequence[Made]) -> list[dict[str, Any]]:
+    """Return the JSON of the first target's gates."""
+    return next([*record.facts["gates"]] for record in records if record.slot == "cpu.verdict")
+
+
 def with_gate(records: Sequence[Made], hop: str, gate: str, **facts: object) -> list[Made]:
-    """The same run, had this gate been judged so."""
-    found = targets(records)[0].gates
-    assert any((each["hop"], each["gate"]) == (hop, gate) for each in found)
-    gates = [{**each, **facts} if (each["hop"], each["gate"]) == (hop, gate) else each for each in found]
+    """Return the same run, had this gate had another limit or other evidence."""
+    rows = gate_rows(records)
+    assert any((row["hop"], row["gate"]) == (hop, gate) for row in rows)
+    gates = [{**row, **facts} if (row["hop"], row["gate"]) == (hop, gate) else row for row in rows]
     return changed(records, "cpu.verdict", gates=gates)
+
+
+def with_wide_bounds(records: Sequence[Made], hop: str, gate: str) -> list[Made]:
+    """Return the same run, had this gate's bounds left it undecided."""
+    row = next(row for row in gate_rows(records) if (row["hop"], row["gate"]) == (hop, gate))
+    ends = (row["limit"], row["measured"])
+    return with_gate(records, hop, gate, bounds=[min(ends) - 0.1, max(ends) + 0.1])
 
 
 def without_engine(records: Sequence[Made]) -> list[Made]:
     """The same run where the engine could not run on this machine."""
     found = targets(records)[0]
     hops = [absent(hop, "needs a GPU that this machine lacks") if hop["hop"] == "engine" else hop for hop in found.hops]
-    nothing = dict.fromkeys(("measured", "bounds", "samples", "margin", "note", "would_decide"))
-    gates = [{**g, **nothing, "verdict": "not run here"} if g["hop"] == "engine" else g for g in found.gates]
+    nothing = dict.fromkeys(("measured", "bounds", "samples", "note"))
+    gates = [{**row, **nothing} if row["hop"] == "engine" else row for row in gate_rows(records)]
     records = changed(records, "cpu.evidence", hops=hops, speedup={"bounds": {}, "rounds": 0})
     return changed(records, "cpu.verdict", verdict="not run here", summary="not run here: engine", gates=gates)
 

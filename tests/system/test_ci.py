@@ -14,7 +14,7 @@ import yaml  # type: ignore[import-untyped]  # it ships no types, and one call n
 
 from attar.cli.main import main
 from attar.pipeline.core import errors
-from attar.proof.gates import Gates
+from attar.proof.limits import GateLimits
 from tests.support.copies import ROOT
 
 PAGE = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
@@ -130,7 +130,7 @@ def test_exit_codes_are_those_of_the_errors() -> None:
 
 def test_gates_are_gates() -> None:
     (block,) = blocks("toml")
-    regression = Gates.model_validate(tomllib.loads(block)["gates"]).regression
+    regression = GateLimits.model_validate(tomllib.loads(block)["gates"]).regression
     assert (regression.score_drop, regression.speedup) == (0.01, 0.8)
 
 

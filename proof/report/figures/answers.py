@@ -49,10 +49,19 @@ def panels(target: Target) -> list[Panel]:
         return []
     arrays = read(record.path / "hops.safetensors", ("teacher", last))
     kinds = target.evidence.get("kinds") or {}
-    names = [name.removeprefix("teacher.output.") for name in arrays if name.startswith("teacher.output.")]
+    names = [
+        name.removeprefix("teacher.output.")
+        for name in arrays
+        if name.startswith("teacher.output.")
+    ]
     usual = kind_of(target.last)
-    outputs = [(name, arrays[f"teacher.output.{name}"], arrays[f"{last}.output.{name}"]) for name in names]
-    made = [density(target, name, teacher, other, kinds.get(name, usual)) for name, teacher, other in outputs]
+    outputs = [
+        (name, arrays[f"teacher.output.{name}"], arrays[f"{last}.output.{name}"]) for name in names
+    ]
+    made = [
+        density(target, name, teacher, other, kinds.get(name, usual))
+        for name, teacher, other in outputs
+    ]
     table = by_class(arrays, last, target.evidence.get("classes") or ())
     if table is not None:
         made += [accuracies(target, table, last), agreements(target, table, last)]
@@ -82,11 +91,22 @@ def density(target: Target, name: str, teacher: Any, other: Any, kind: str) -> P
         figure, axes = style.panel(330, left=50, right=14, top=14, bottom=42)
         low, high = float(min(x.min(), y.min())), float(max(x.max(), y.max()))
         room = 0.04 * (high - low) or 1.0
-        axes.set(xlim=(low - room, high + room), ylim=(low - room, high + room), xlabel="teacher", ylabel=last)
+        axes.set(
+            xlim=(low - room, high + room),
+            ylim=(low - room, high + room),
+            xlabel="teacher",
+            ylabel=last,
+        )
         axes.grid(axis="both")
         axes.locator_params(nbins=5)
         axes.tick_params(axis="y", labelcolor=style.MUTED, labelsize=style.SMALL)
-        axes.plot([low - room, high + room], [low - room, high + room], color=style.MUTED, linewidth=1, dashes=(4, 3))
+        axes.plot(
+            [low - room, high + room],
+            [low - room, high + room],
+            color=style.MUTED,
+            linewidth=1,
+            dashes=(4, 3),
+        )
         hexagons(axes, x, y)
         drawn = style.svg(figure, f"{target.name}: {name}, teacher against {last}")
     corr = words.score(against(target.last, "teacher", "correlation"))
@@ -125,7 +145,9 @@ def hexagons(axes: Any, x: Any, y: Any) -> None:
     import numpy as np
     from matplotlib.colors import to_rgba
 
-    bins = axes.hexbin(x, y, gridsize=44, mincnt=1, linewidths=0, extent=(*axes.get_xlim(), *axes.get_ylim()))
+    bins = axes.hexbin(
+        x, y, gridsize=44, mincnt=1, linewidths=0, extent=(*axes.get_xlim(), *axes.get_ylim())
+    )
     counts = np.log1p(np.asarray(bins.get_array(), dtype=np.float64))
     levels = np.ceil(counts / counts.max() * LEVELS) / LEVELS
     bins.set_array(None)
@@ -138,11 +160,17 @@ def by_class(arrays: Numbers, other: str, classes: Sequence[str]) -> ByClass | N
 
     for name, labels in arrays.items():
         output = name.removeprefix("target.")
-        candidates = [n for n in arrays if n.startswith("teacher.output.") and arrays[n].shape == (*labels.shape, len(classes))]
+        candidates = [
+            n
+            for n in arrays
+            if n.startswith("teacher.output.") and arrays[n].shape == (*labels.shape, len(classes))
+        ]
         if output == name or not candidates or not np.issubdtype(labels.dtype, np.integer):
             continue
         chosen = candidates[0].removeprefix("teacher")
-        teacher, engine = (arrays[hop + chosen].argmax(axis=-1).ravel() for hop in ("teacher", other))
+        teacher, engine = (
+            arrays[hop + chosen].argmax(axis=-1).ravel() for hop in ("teacher", other)
+        )
         return counted(labels.ravel(), teacher, engine, classes)
     return None
 
@@ -178,9 +206,17 @@ def accuracies(target: Target, table: ByClass, other: str) -> Panel:
         axes.set_xlim(*span([value for i in rows for value in (table.teacher[i], table.other[i])]))
         axes.locator_params(axis="x", nbins=4)
         for row, i in enumerate(rows):
-            axes.plot([table.teacher[i], table.other[i]], [row, row], color=style.MUTED, linewidth=2.2, alpha=0.5)
+            axes.plot(
+                [table.teacher[i], table.other[i]],
+                [row, row],
+                color=style.MUTED,
+                linewidth=2.2,
+                alpha=0.5,
+            )
             style.ring(axes, table.other[i], row, style.ENGINE, style.ENGINE, size=6)
-            style.ring(axes, table.teacher[i], row, "none", style.TEACHER, size=11)  # on top, around an equal dot
+            style.ring(
+                axes, table.teacher[i], row, "none", style.TEACHER, size=11
+            )  # on top, around an equal dot
             style.beside(axes, row, words.change(table.other[i] - table.teacher[i]))
         drawn = style.svg(figure, f"{target.name}: accuracy of every class")
     said = f"Ring: teacher. Dot: {other}. Beside them, what the {other} has gained or lost in each class."

@@ -42,9 +42,16 @@ def panels(target: Target) -> list[Panel]:
 def points(target: Target, name: str) -> list[Point]:
     inks = {"failed": style.FAIL}
     return [
-        Point(row["candidate"], latency, value, inks.get(row["verdict"], style.STUDENT), row["verdict"] == "passed")
+        Point(
+            row["candidate"],
+            latency,
+            value,
+            inks.get(row["verdict"], style.STUDENT),
+            row["verdict"] == "passed",
+        )
         for row in target.candidates
-        if (latency := number(row, "p50", "1")) is not None and (value := number(row, name)) is not None
+        if (latency := number(row, "p50", "1")) is not None
+        and (value := number(row, name)) is not None
     ]
 
 
@@ -71,8 +78,15 @@ def panel(target: Target, name: str, found: Sequence[Point]) -> Panel:
         axes.margins(x=0.14)
         axes.set_ylim(*height([point.value for point in found]))
         best = front(found)
-        axes.plot([each.latency for each in best], [each.value for each in best], color=style.MUTED, linewidth=1.2)
-        for point in sorted(found, key=lambda each: each.name == winner):  # on top of those that it hides
+        axes.plot(
+            [each.latency for each in best],
+            [each.value for each in best],
+            color=style.MUTED,
+            linewidth=1.2,
+        )
+        for point in sorted(
+            found, key=lambda each: each.name == winner
+        ):  # on top of those that it hides
             dot(axes, point, point.name == winner)
         axes.autoscale_view()  # before asking where the dots are
         for together in near(found, lambda point: placed(axes, point)):
@@ -86,14 +100,19 @@ def panel(target: Target, name: str, found: Sequence[Point]) -> Panel:
 
 def height(values: Sequence[float]) -> tuple[float, float]:
     """The ends of the axis: room around the values, and never so near that differences which mean nothing look large."""
-    middle, room = (max(values) + min(values)) / 2, max(FLAT, 1.36 * (max(values) - min(values))) / 2
+    middle, room = (
+        (max(values) + min(values)) / 2,
+        max(FLAT, 1.36 * (max(values) - min(values))) / 2,
+    )
     return middle - room, middle + room
 
 
 def dot(axes: Axes, point: Point, wins: bool) -> None:
     """The one that goes on is larger; one that is not shown to keep the promises is hollow."""
     ink = style.ENGINE if wins and point.ink != style.FAIL else point.ink
-    style.ring(axes, point.latency, point.value, ink if point.kept else style.PAPER, ink, 11 if wins else 8)
+    style.ring(
+        axes, point.latency, point.value, ink if point.kept else style.PAPER, ink, 11 if wins else 8
+    )
 
 
 def placed(axes: Axes, point: Point) -> tuple[float, float]:
@@ -102,7 +121,9 @@ def placed(axes: Axes, point: Point) -> tuple[float, float]:
     return float(x), float(y)
 
 
-def near(found: Sequence[Point], place: Callable[[Point], tuple[float, float]]) -> list[list[Point]]:
+def near(
+    found: Sequence[Point], place: Callable[[Point], tuple[float, float]]
+) -> list[list[Point]]:
     """Those whose names would be written over each other together, from left to right. ``place``: in points."""
     groups: list[list[Point]] = []
     for point in sorted(found, key=place):

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from attar.proof.hop import CHAIN
 from attar.proof.report import words
 from attar.proof.report.figures import style
 from attar.proof.report.figures.style import Panel
-from attar.proof.report.target import CHAIN, Hop, Target, against, bounds, measured, number
+from attar.proof.report.target import Hop, Target, against, bounds, measured, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,7 +60,7 @@ class Row:
 def panels(target: Target) -> list[Panel]:
     """Score, CORR and agreement, as far as the task has them."""
     name = target.score_name
-    of_teacher, allowed = number(target.hop("teacher"), "score"), target.limit("score_drop")
+    of_teacher, allowed = number(target.hop("teacher"), "score"), target.find_limit("score_drop")
     floor = None if of_teacher is None or allowed is None else of_teacher - allowed
     what = f"{name} on the test split"
     columns = [
@@ -73,8 +74,15 @@ def panels(target: Target) -> list[Panel]:
             "the drop",
         ),
         with_teacher("CORR", "correlation with the teacher's outputs", "correlation", target),
-        with_teacher("Cosine", "mean cosine with the teacher's embedding of the same sample", "cosine", target),
-        with_teacher("Agreement", "the share of samples with the teacher's class", "agreement", target),
+        with_teacher(
+            "Cosine",
+            "mean cosine with the teacher's embedding of the same sample",
+            "cosine",
+            target,
+        ),
+        with_teacher(
+            "Agreement", "the share of samples with the teacher's class", "agreement", target
+        ),
     ]
     made = [hops_panel(target, column) for column in columns]
     return [one for one in made if one is not None]
@@ -83,19 +91,28 @@ def panels(target: Target) -> list[Panel]:
 def lost(hop: Hop, of_teacher: float | None) -> Sequence[float] | None:
     """The bounds of the drop, taken off the teacher's score: they are paired, and what the promise is held against."""
     drop = bounds(hop, "teacher", "score_drop")
-    return None if drop is None or of_teacher is None else [of_teacher - drop[1], of_teacher - drop[0]]
+    return (
+        None if drop is None or of_teacher is None else [of_teacher - drop[1], of_teacher - drop[0]]
+    )
 
 
 def with_teacher(title: str, what: str, name: str, target: Target) -> Column:
     return Column(
-        title, what, name, lambda hop: against(hop, "teacher", name), target.limit(name), lambda hop: bounds(hop, "teacher", name)
+        title,
+        what,
+        name,
+        lambda hop: against(hop, "teacher", name),
+        target.find_limit(name),
+        lambda hop: bounds(hop, "teacher", name),
     )
 
 
 def rows_of(target: Target, column: Column) -> list[Row]:
     """The hops that have such a value, and those that did not run here."""
     rows = [
-        Row(hop["hop"], column.read(hop), column.between(hop)) if measured(hop) else Row(hop["hop"], None, None)
+        Row(hop["hop"], column.read(hop), column.between(hop))
+        if measured(hop)
+        else Row(hop["hop"], None, None)
         for hop in target.hops
     ]
     absent = {hop["hop"] for hop in target.hops if not measured(hop)}
@@ -118,7 +135,10 @@ def hops_panel(target: Target, column: Column) -> Panel | None:
             promise_line(axes, shown)
         path(axes, rows)
         for at, row in enumerate(rows):
-            broken = row.hop == target.first_broken and target.judged(row.hop, column.gate, "teacher", "previous") == "failed"
+            broken = (
+                row.hop == target.first_broken
+                and target.find_verdict(row.hop, column.gate, "teacher", "previous") == "failed"
+            )
             dot(axes, at, row, broken)
         drawn = style.svg(figure, f"{target.name}: {column.title} over the hops")
     return Panel(column.title, drawn, caption(column, shown is not None))
@@ -161,8 +181,12 @@ def promise_line(axes: Axes, promise: float) -> None:
 
 def path(axes: Axes, rows: Sequence[Row]) -> None:
     """The line through the chain; reference, control and production stand beside it."""
-    points = [(row.value, at) for at, row in enumerate(rows) if row.value is not None and row.hop in CHAIN]
-    axes.plot([x for x, _ in points], [y for _, y in points], color=style.MUTED, linewidth=1.3, alpha=0.55)
+    points = [
+        (row.value, at) for at, row in enumerate(rows) if row.value is not None and row.hop in CHAIN
+    ]
+    axes.plot(
+        [x for x, _ in points], [y for _, y in points], color=style.MUTED, linewidth=1.3, alpha=0.55
+    )
 
 
 def dot(axes: Axes, at: int, row: Row, broken: bool) -> None:
@@ -171,7 +195,9 @@ def dot(axes: Axes, at: int, row: Row, broken: bool) -> None:
         return
     ink = colour(row.hop)
     if row.between is not None:
-        axes.plot(row.between, [at, at], color=ink, linewidth=2.4, alpha=0.45, solid_capstyle="butt")
+        axes.plot(
+            row.between, [at, at], color=ink, linewidth=2.4, alpha=0.45, solid_capstyle="butt"
+        )
     if broken:
         style.ring(axes, row.value, at, "none", style.FAIL, size=15)
     style.ring(axes, row.value, at, ink if row.hop in CHAIN else style.PAPER, ink)

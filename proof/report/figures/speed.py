@@ -24,8 +24,21 @@ Value = tuple[str, float]
 def panels(target: Target) -> list[Panel]:
     batch = str(target.evidence.get("batch", 1))
     made = [
-        bars(target, "Latency, batch 1", latency("1", "p50"), words.micro, ratio_note, latency("1", "p99")),
-        bars(target, f"Throughput, batch {batch}", latency(batch, "throughput"), words.count, plain_note),
+        bars(
+            target,
+            "Latency, batch 1",
+            latency("1", "p50"),
+            words.micro,
+            ratio_note,
+            latency("1", "p99"),
+        ),
+        bars(
+            target,
+            f"Throughput, batch {batch}",
+            latency(batch, "throughput"),
+            words.count,
+            plain_note,
+        ),
         bars(target, "Size", lambda hop: number(hop, "bytes"), words.size, ratio_note),
     ]
     return [one for one in made if one is not None]
@@ -44,7 +57,11 @@ def bars(
     tail: Callable[[Hop], float | None] | None = None,
 ) -> Panel | None:
     """A bar for every hop, its value beside it; ``tail`` (p99) is a tick beyond the bar."""
-    found = [(hop, value) for hop in target.hops if measured(hop) and (value := read(hop)) is not None and value > 0]
+    found = [
+        (hop, value)
+        for hop in target.hops
+        if measured(hop) and (value := read(hop)) is not None and value > 0
+    ]
     if not found:
         return None
     values = [(hop["hop"], value) for hop, value in found]
@@ -55,10 +72,21 @@ def bars(
         if log:
             axes.set_xscale("log")
         low = min(v for _, v in values) / 3 if log else 0.0
-        axes.set_xlim(low, max([v for _, v in values] + [t for t in tails if t]) * (1.4 if log else 1.06))
+        axes.set_xlim(
+            low, max([v for _, v in values] + [t for t in tails if t]) * (1.4 if log else 1.06)
+        )
         for row, ((name, value), far) in enumerate(zip(values, tails, strict=True)):
-            axes.barh(row, value - low, left=low, height=0.52, color=style.PAPER)  # hides the grid behind a pale bar
-            axes.barh(row, value - low, left=low, height=0.52, color=colour(name), alpha=1.0 if name == "engine" else 0.6)
+            axes.barh(
+                row, value - low, left=low, height=0.52, color=style.PAPER
+            )  # hides the grid behind a pale bar
+            axes.barh(
+                row,
+                value - low,
+                left=low,
+                height=0.52,
+                color=colour(name),
+                alpha=1.0 if name == "engine" else 0.6,
+            )
             if far and far > value:
                 axes.plot([value, far], [row, row], color=style.MUTED, linewidth=1)
                 axes.plot([far], [row], "|", color=style.MUTED, markersize=8)
@@ -82,14 +110,24 @@ def ticks(axes: Axes, said: Callable[[float | None], str], log: bool) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def caption(title: str, values: Sequence[Value], log: bool, note: Callable[[str, Sequence[Value], str], str], tail: bool) -> str:
+def caption(
+    title: str,
+    values: Sequence[Value],
+    log: bool,
+    note: Callable[[str, Sequence[Value], str], str],
+    tail: bool,
+) -> str:
     parts = {
         "Latency": "Median time of a call on one pinned thread",
         "Throughput": "Samples per second on one pinned thread",
         "Size": "Bytes on disk",
     }
     said = parts[title.split(",")[0]] + ("; the whisker ends at p99." if tail else ".")
-    return " ".join(filter(None, [said, "The axis is logarithmic." if log else "", note(title, values, "engine")]))
+    return " ".join(
+        filter(
+            None, [said, "The axis is logarithmic." if log else "", note(title, values, "engine")]
+        )
+    )
 
 
 def ratio_note(title: str, values: Sequence[Value], name: str) -> str:
@@ -98,7 +136,11 @@ def ratio_note(title: str, values: Sequence[Value], name: str) -> str:
     words_of = ("smaller", "larger") if title == "Size" else ("faster", "slower")
     eager = "" if title == "Size" else " in PyTorch eager"
     others = (("the reference", "reference"), (f"the teacher{eager}", "teacher"))
-    said = [f"{ratio(known[hop] / known[name], *words_of)} than {text}" for text, hop in others if {name, hop} <= set(known)]
+    said = [
+        f"{ratio(known[hop] / known[name], *words_of)} than {text}"
+        for text, hop in others
+        if {name, hop} <= set(known)
+    ]
     return f"The engine is {' and '.join(said)}." if said else ""
 
 
@@ -110,4 +152,6 @@ def plain_note(title: str, values: Sequence[Value], name: str) -> str:
     known = dict(values)
     if name not in known or "reference" not in known:
         return ""
-    return f"The engine does {words.times(known[name] / known['reference'])} what the reference does."
+    return (
+        f"The engine does {words.times(known[name] / known['reference'])} what the reference does."
+    )

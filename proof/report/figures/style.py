@@ -90,7 +90,9 @@ def house() -> AbstractContextManager[None]:
     return style.context(["default", SETTINGS])
 
 
-def panel(height: float, left: float, right: float = RIGHT, top: float = TOP, bottom: float = BOTTOM) -> tuple[Figure, Axes]:
+def panel(
+    height: float, left: float, right: float = RIGHT, top: float = TOP, bottom: float = BOTTOM
+) -> tuple[Figure, Axes]:
     """One pair of axes in a panel, margins in pixels."""
     from matplotlib.figure import Figure
 
@@ -102,7 +104,9 @@ def panel(height: float, left: float, right: float = RIGHT, top: float = TOP, bo
 def rows_panel(labels: Sequence[str], right: float = RIGHT, top: float = 8) -> tuple[Figure, Axes]:
     """Axes with a labelled row for each label, the first on top. The left margin is as wide as the labels need."""
     shown = [shorten(label) for label in labels]
-    figure, axes = panel(top + BOTTOM + ROW * len(shown), 14 + 7.1 * max(map(len, shown), default=0), right, top)
+    figure, axes = panel(
+        top + BOTTOM + ROW * len(shown), 14 + 7.1 * max(map(len, shown), default=0), right, top
+    )
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_yticks(range(len(shown)), shown)
     return figure, axes
@@ -124,20 +128,35 @@ def beside(axes: Axes, row: float, text: str, colour: str = INK) -> None:
 
 def ring(axes: Axes, x: float, y: float, fill: str, edge: str, size: float = 8) -> None:
     """A dot with an edge; hollow when it is filled with the paper's colour."""
-    axes.plot([x], [y], "o", markersize=size, markerfacecolor=fill, markeredgecolor=edge, markeredgewidth=1.7)
+    axes.plot(
+        [x],
+        [y],
+        "o",
+        markersize=size,
+        markerfacecolor=fill,
+        markeredgecolor=edge,
+        markeredgewidth=1.7,
+    )
 
 
 def svg(figure: Figure, label: str) -> str:
     """The figure as an ``<svg>`` element for an HTML page. The same figure and label give the same text."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    figure.savefig(
+        buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+    )
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = themed(owned(text, label))
     view = re.search(r'viewBox="[^"]*"', text)
     head = f'<svg class="plot" {view[0] if view else ""} role="img" aria-label="{quoted(label)}"'
-    return re.sub(r"<svg[^>]*>", lambda _: f'{head} xmlns:xlink="http://www.w3.org/1999/xlink">', text, count=1)
+    return re.sub(
+        r"<svg[^>]*>",
+        lambda _: f'{head} xmlns:xlink="http://www.w3.org/1999/xlink">',
+        text,
+        count=1,
+    )
 
 
 def owned(text: str, label: str) -> str:
@@ -146,7 +165,11 @@ def owned(text: str, label: str) -> str:
 
     prefix = "f" + hashlib.sha256(label.encode()).hexdigest()[:10]
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
-    text = re.sub(r' id="([^"]*)"', lambda found: f' id="{prefix}-{found[1]}"' if found[1] in used else "", text)
+    text = re.sub(
+        r' id="([^"]*)"',
+        lambda found: f' id="{prefix}-{found[1]}"' if found[1] in used else "",
+        text,
+    )
     return re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", text)
 
 

@@ -47,11 +47,16 @@ def panels(records: Sequence[Record], score_name: str) -> list[Panel]:
 
 
 def series(histories: Mapping[str, Sequence[Mapping[str, Any]]], name: str) -> dict[str, Points]:
-    found = {slot: [(e["epoch"], e[name]) for e in history if e.get(name) is not None] for slot, history in histories.items()}
+    found = {
+        slot: [(e["epoch"], e[name]) for e in history if e.get(name) is not None]
+        for slot, history in histories.items()
+    }
     return {slot: points for slot, points in found.items() if points}
 
 
-def curves(title: str, lines: Mapping[str, Points], best: Mapping[str, Any], caption: str) -> Panel | None:
+def curves(
+    title: str, lines: Mapping[str, Points], best: Mapping[str, Any], caption: str
+) -> Panel | None:
     if not lines:
         return None
     from matplotlib.ticker import MaxNLocator
@@ -75,7 +80,14 @@ def curve(axes: Axes, points: Points, ink: str, kept: float | None) -> None:
     axes.plot([x for x, _ in points], [y for _, y in points], color=ink, linewidth=1.8)
     axes.plot(*points[-1], "o", color=ink, markersize=4)
     ring = [(x, y) for x, y in points if x == kept]
-    axes.plot([x for x, _ in ring], [y for _, y in ring], "o", markersize=9, markerfacecolor="none", markeredgecolor=ink)
+    axes.plot(
+        [x for x, _ in ring],
+        [y for _, y in ring],
+        "o",
+        markersize=9,
+        markerfacecolor="none",
+        markeredgecolor=ink,
+    )
 
 
 def named(axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
@@ -84,4 +96,6 @@ def named(axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
     gap, height = (high - low) * 0.085, low
     for slot, (_, y) in sorted(ends.items(), key=lambda item: item[1][1]):
         height = max(y, height + gap)
-        axes.text(1.03, height, slot, transform=axes.get_yaxis_transform(), color=INKS[slot], va="center")
+        axes.text(
+            1.03, height, slot, transform=axes.get_yaxis_transform(), color=INKS[slot], va="center"
+        )

@@ -22,7 +22,10 @@ def write(records: Sequence[Record], folder: Path, recipe_name: str) -> Path:
     from attar.proof.report.formats.markdown import markdown
 
     folder.mkdir(parents=True, exist_ok=True)
-    replace(folder / "report.json", json.dumps(data(records), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    replace(
+        folder / "report.json",
+        json.dumps(data(records), indent=2, allow_nan=False, ensure_ascii=False) + "\n",
+    )
     replace(folder / "junit.xml", junit(records, recipe_name))
     replace(folder / "report.md", markdown(records, recipe_name))
     replace(folder / "report.html", html(records, recipe_name))

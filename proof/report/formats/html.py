@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attar.proof.report import forest, gate, words
+from attar.proof.gate_text import format_remedy
+from attar.proof.report import gate_formatting, words
 from attar.proof.report.candidates import Candidate, candidates, tried
-from attar.proof.report.origin import answer, origin
+from attar.proof.report.forest import place_mark
+from attar.proof.report.origin import origin
 from attar.proof.report.production import Compared, production
 from attar.proof.report.record import Record, outcome, why
 from attar.proof.report.start import started
@@ -56,14 +58,25 @@ def html(records: Sequence[Record], recipe_name: str) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.filters.update({name: getattr(words, name) for name in ("clean", "count", "key", "micro", "score")})
-    environment.filters.update({name: getattr(words, name) for name in ("seconds", "sentence", "size", "small", "span", "times")})
+    environment.filters.update(
+        {name: getattr(words, name) for name in ("clean", "count", "key", "micro", "score")}
+    )
+    environment.filters.update(
+        {
+            name: getattr(words, name)
+            for name in ("seconds", "sentence", "size", "small", "span", "times")
+        }
+    )
     environment.tests["measured"] = measured
     environment.filters.update(outcome=outcome, why=why)
-    environment.tests["deciding"] = gate.decides
-    environment.globals.update(number=number, bounds=bounds, say=gate, mark=forest.mark, answer=answer, tried=tried)
+    environment.globals.update(number=number, bounds=bounds, say=gate_formatting, tried=tried)
+    environment.globals.update(place_mark=place_mark, format_remedy=format_remedy)
     return environment.get_template("report.html").render(page(records, recipe_name))
 
 
@@ -90,14 +103,20 @@ def page(records: Sequence[Record], recipe_name: str) -> dict[str, Any]:
 
 def provenance(records: Sequence[Record]) -> dict[str, Any]:
     """When, where and with what: the newest date, and the machine that measured, or else the one that made the newest."""
-    made = sorted((record.made for record in records if record.made), key=lambda one: str(one.get("date", "")))
+    made = sorted(
+        (record.made for record in records if record.made), key=lambda one: str(one.get("date", ""))
+    )
     newest: Mapping[str, Any] = made[-1] if made else {}
-    measuring = [target.evidence["machine"] for target in targets(records) if target.evidence.get("machine")]
+    measuring = [
+        target.evidence["machine"] for target in targets(records) if target.evidence.get("machine")
+    ]
     machine = measuring[0] if measuring else newest.get("machine") or {}
     return {
         "date": moment(str(newest.get("date", ""))),
         "version": newest.get("attar"),
-        "machine": {name: spoken(value) for name, value in machine.items() if name != "flags" and value},
+        "machine": {
+            name: spoken(value) for name, value in machine.items() if name != "flags" and value
+        },
     }
 
 
@@ -159,7 +178,11 @@ def tiles(target: Target) -> list[Tile]:
         speed_tile(target),
         ratio_tile("size", words.size, number(teacher, "bytes"), number(last, "bytes"), "smaller"),
         ratio_tile(
-            "parameters", words.count, number(teacher, "parameters"), number(target.hop("student"), "parameters"), "fewer"
+            "parameters",
+            words.count,
+            number(teacher, "parameters"),
+            number(target.hop("student"), "parameters"),
+            "fewer",
         ),
     ]
     return [tile for tile in made if tile.value != words.DASH]
@@ -167,18 +190,27 @@ def tiles(target: Target) -> list[Tile]:
 
 def score_tile(target: Target) -> Tile:
     last = target.last
-    drop = words.bracketed(against(last, "teacher", "score_drop"), bounds(last, "teacher", "score_drop"))
+    drop = words.bracketed(
+        against(last, "teacher", "score_drop"), bounds(last, "teacher", "score_drop")
+    )
     note = f"teacher {words.score(number(target.hop('teacher'), 'score'))}, drop {drop}"
-    verdict = target.judged(last["hop"], "score_drop", "teacher") or target.judged(last["hop"], "score", "absolute")
+    verdict = target.find_verdict(last["hop"], "score_drop", "teacher") or target.find_verdict(
+        last["hop"], "score", "absolute"
+    )
     return Tile(target.score_name, words.score(number(last, "score")), note, verdict)
 
 
 def alike_tile(target: Target, name: str, promised: str) -> Tile:
-    limit, last = target.limit(promised), target.last
+    limit, last = target.find_limit(promised), target.last
     note = "with the teacher" if limit is None else f"promised at least {words.limit(limit)}"
     between = words.span(bounds(last, "teacher", promised))
     said = f"{between}, {note}" if between else note
-    return Tile(name, words.score(against(last, "teacher", promised)), said, target.judged(last["hop"], promised, "teacher"))
+    return Tile(
+        name,
+        words.score(against(last, "teacher", promised)),
+        said,
+        target.find_verdict(last["hop"], promised, "teacher"),
+    )
 
 
 def speed_tile(target: Target) -> Tile:
@@ -188,12 +220,18 @@ def speed_tile(target: Target) -> Tile:
     between = words.span(speed["bounds"]["reference"], words.times) if value else ""
     note = " ".join(filter(None, [between, "over the reference"]))
     note += f", {words.times(eager)} over the teacher in PyTorch eager" if eager else ""
-    return Tile("speedup", words.times(value), note, target.judged("engine", "speedup", "reference"))
+    return Tile(
+        "speedup", words.times(value), note, target.find_verdict("engine", "speedup", "reference")
+    )
 
 
 def ratio_tile(name: str, said: Any, before: float | None, after: float | None, word: str) -> Tile:
     """``word`` is said of a smaller number; where it is not smaller, the teacher's is given instead."""
     if not before or not after:
         return Tile(name, said(after), "")
-    note = f"{words.times(before / after)} {word} than the teacher" if before >= after else f"teacher {said(before)}"
+    note = (
+        f"{words.times(before / after)} {word} than the teacher"
+        if before >= after
+        else f"teacher {said(before)}"
+    )
     return Tile(name, said(after), note)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
-from attar.proof.report import gate, words
+from attar.proof.gate import Gate
+from attar.proof.gate_text import format_missing_evidence
+from attar.proof.report import gate_formatting, words
 from attar.proof.report.record import Record, outcome
 from attar.proof.report.target import Target, targets
 
@@ -21,8 +23,8 @@ def junit(records: Sequence[Record], recipe_name: str) -> str:
         slot_case(slots, record, recipe_name)
     for target in targets(records):
         gates = suite(root, f"{recipe_name}: {target.name}")
-        for each in target.deciding:
-            gate_case(gates, target, each, f"{recipe_name}.{target.name}")
+        for gate in target.required_gates:
+            gate_case(gates, target, gate, f"{recipe_name}.{target.name}")
         if not target.gates:
             no_gates(gates, target, f"{recipe_name}.{target.name}")
     for element in (*root, root):
@@ -36,7 +38,13 @@ def suite(root: ET.Element, name: str) -> ET.Element:
 
 
 def case(parent: ET.Element, name: str, group: str, seconds: float = 0.0) -> ET.Element:
-    return ET.SubElement(parent, "testcase", name=words.clean(name), classname=words.clean(group), time=f"{seconds:.3f}")
+    return ET.SubElement(
+        parent,
+        "testcase",
+        name=words.clean(name),
+        classname=words.clean(group),
+        time=f"{seconds:.3f}",
+    )
 
 
 def attach(parent: ET.Element, kind: str, message: str, text: str = "", **more: str) -> None:
@@ -50,31 +58,39 @@ def slot_case(parent: ET.Element, record: Record, recipe_name: str) -> None:
     one = case(parent, record.slot, f"{recipe_name}.slots", record.seconds if made_now else 0.0)
     if became == "failed":
         error = record.error or "it left no message"
-        attach(one, "error", error.strip().splitlines()[0] if error.strip() else error, error, type=record.stage)
+        attach(
+            one,
+            "error",
+            error.strip().splitlines()[0] if error.strip() else error,
+            error,
+            type=record.stage,
+        )
     elif became in ("skipped", "refused"):
         attach(one, "skipped", record.error or record.reason)
 
 
-def gate_case(parent: ET.Element, target: Target, of: gate.Gate, group: str) -> None:
-    other, verdict = target.other(of), of["verdict"]
-    one = case(parent, f"{of['hop']}: {gate.title(of, other)}, {gate.promise(of)}", group)
+def gate_case(parent: ET.Element, target: Target, gate: Gate, group: str) -> None:
+    comparison, verdict = gate.comparison, gate.verdict
+    title = f"{comparison.hop}: {gate_formatting.format_title(comparison)}"
+    one = case(parent, f"{title}, {gate_formatting.format_promise(gate)}", group)
     if verdict == "not run here":
-        attach(one, "skipped", target.absence(of["hop"]))
+        attach(one, "skipped", target.absence(comparison.hop))
     elif verdict != "passed":
-        attach(one, "failure", f"{verdict}: {gate.found(of, other)}", evidence(target, of, other), type=verdict)
+        message = f"{verdict}: {gate_formatting.format_gate(gate)}"
+        attach(one, "failure", message, format_evidence(target, gate), type=verdict)
 
 
-def evidence(target: Target, of: gate.Gate, other: str) -> str:
-    """A line for each thing that is known of a gate."""
+def format_evidence(target: Target, gate: Gate) -> str:
+    """Return a line for each thing that is known of a gate."""
     lines = {
-        "against": other,
-        "promise": gate.promise(of),
-        "measured": gate.measured(of),
-        "one-sided 95 % bounds": gate.bounds(of),
-        "resting on": gate.support(of),
-        "margin": gate.margin(of),
-        "evidence": gate.note(of),
-        "what would decide": of["would_decide"] or "",
+        "against": gate.comparison.baseline_name,
+        "promise": gate_formatting.format_promise(gate),
+        "measured": gate_formatting.format_value(gate.comparison),
+        "one-sided 95 % bounds": gate_formatting.format_bounds(gate.comparison),
+        "resting on": gate_formatting.format_sample_size(gate.comparison),
+        "margin": gate_formatting.format_margin(gate),
+        "evidence": gate_formatting.format_note(gate),
+        "what would decide": format_missing_evidence(gate) or "",
         "first broken hop": target.first_broken or "",
     }
     return "\n".join(f"{name}: {value}" for name, value in lines.items() if value)

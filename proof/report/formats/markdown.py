@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from attar.proof.report import gate, words
+from attar.proof.gate import Gate
+from attar.proof.gate_text import format_missing_evidence
+from attar.proof.report import gate_formatting, words
 from attar.proof.report.candidates import candidates, tried
 from attar.proof.report.origin import explain_missing_control
 from attar.proof.report.production import production
@@ -28,7 +30,10 @@ def markdown(records: Sequence[Record], recipe_name: str) -> str:
     failed = [record for record in records if outcome(record) == "failed"]
     if failed:
         blocks.append("## What broke")
-        blocks += [f"**{escape(r.slot)}** ({escape(r.stage)})\n\n{fenced(r.error or 'it left no message')}" for r in failed]
+        blocks += [
+            f"**{escape(r.slot)}** ({escape(r.stage)})\n\n{fenced(r.error or 'it left no message')}"
+            for r in failed
+        ]
     if start := started(records):
         blocks.append(escape(start))
     blocks.append(slots_line(records))
@@ -38,10 +43,19 @@ def markdown(records: Sequence[Record], recipe_name: str) -> str:
 def target_blocks(target: Target) -> list[str]:
     mark = MARKS.get(target.verdict, "⚠️")
     blocks = [f"## {mark} {escape(target.name)}: {escape(target.verdict)}", escape(target.summary)]
-    if target.distillation:
-        blocks.append(f"**The control**: {escape(words.sentence(target.distillation['says']))}")
+    if target.control:
+        blocks.append(f"**The control**: {escape(words.sentence(target.control.summary))}")
     if target.hops:
-        head = ("hop", "format", target.score_name, "drop", "CORR", "agreement", "p50 at batch 1", "size")
+        head = (
+            "hop",
+            "format",
+            target.score_name,
+            "drop",
+            "CORR",
+            "agreement",
+            "p50 at batch 1",
+            "size",
+        )
         blocks.append(table(head, [ledger_row(hop) for hop in target.hops]))
     if target.candidates:
         blocks += candidates_blocks(target)
@@ -52,7 +66,15 @@ def target_blocks(target: Target) -> list[str]:
 
 
 def candidates_blocks(target: Target) -> list[str]:
-    head = ("candidate", "", target.choice["score_name"], "drop", "CORR", "p50 at batch 1", f"batch {target.choice['batch']}")
+    head = (
+        "candidate",
+        "",
+        target.choice["score_name"],
+        "drop",
+        "CORR",
+        "p50 at batch 1",
+        f"batch {target.choice['batch']}",
+    )
     rows = [
         [
             f"{each.name}: {each.title}", f"{MARKS.get(each.verdict, '🚫')} {each.verdict}", each.score, each.drop,
@@ -66,12 +88,24 @@ def candidates_blocks(target: Target) -> list[str]:
 def ledger_row(hop: Hop) -> list[str]:
     name = f"{hop['format']} {hop['precision']}"
     if not measured(hop):
-        return [hop["hop"], name, f"not run here: {hop.get('why') or 'no reason given'}", "", "", "", "", ""]
+        return [
+            hop["hop"],
+            name,
+            f"not run here: {hop.get('why') or 'no reason given'}",
+            "",
+            "",
+            "",
+            "",
+            "",
+        ]
     return [
         hop["hop"],
         name,
         words.bracketed(number(hop, "score"), hop["score_bounds"]),
-        *(words.bracketed(against(hop, "teacher", each), bounds(hop, "teacher", each)) for each in ("score_drop", "correlation")),
+        *(
+            words.bracketed(against(hop, "teacher", each), bounds(hop, "teacher", each))
+            for each in ("score_drop", "correlation")
+        ),
         words.score(against(hop, "teacher", "agreement")),
         words.micro(number(hop, "latency", "1", "p50")),
         words.size(hop.get("bytes")),
@@ -83,27 +117,36 @@ def gates_blocks(target: Target) -> list[str]:
     if not target.gates:
         return []
     broken = f" First broken hop: {escape(target.first_broken)}." if target.first_broken else ""
-    blocks = [f"Gates: {target.tally}.{broken} {gate.BOUNDS}"]
-    if target.wrong:
-        blocks.append(gates_table(target, target.wrong))
-    blocks.append(f"<details><summary>All {len(target.deciding)} gates</summary>")
-    return [*blocks, gates_table(target, target.deciding), "</details>"]
+    blocks = [f"Gates: {target.tally}.{broken} {gate_formatting.BOUNDS_EXPLANATION}"]
+    if target.open_gates:
+        blocks.append(gates_table(target.open_gates))
+    blocks.append(f"<details><summary>All {len(target.required_gates)} gates</summary>")
+    return [*blocks, gates_table(target.required_gates), "</details>"]
 
 
-def gates_table(target: Target, gates: Sequence[gate.Gate]) -> str:
+def gates_table(gates: Sequence[Gate]) -> str:
     head = ("hop", "gate", "promise", "measured", "margin", "verdict", "what would decide")
-    return table(head, [gate_row(target, each) for each in gates])
+    return table(head, [gate_row(gate) for gate in gates])
 
 
-def gate_row(target: Target, of: gate.Gate) -> list[str]:
-    found = ": ".join(filter(None, [gate.evidence(of), gate.note(of)]))
-    said = [gate.title(of, target.other(of)), gate.promise(of), found, gate.margin(of)]
-    return [of["hop"], *said, f"{MARKS[of['verdict']]} {of['verdict']}", of["would_decide"] or ""]
+def gate_row(gate: Gate) -> list[str]:
+    return [
+        gate.comparison.hop,
+        gate_formatting.format_title(gate.comparison),
+        gate_formatting.format_promise(gate),
+        gate_formatting.format_evidence_and_note(gate),
+        gate_formatting.format_margin(gate),
+        f"{MARKS[gate.verdict]} {gate.verdict}",
+        format_missing_evidence(gate) or "",
+    ]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell if cell == "---" else escape(cell) for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(cell if cell == "---" else escape(cell) for cell in line) + " |"
+        for line in lines
+    )
 
 
 def slots_line(records: Sequence[Record]) -> str:

@@ -50,7 +50,10 @@ def fitting(path: Path, records: Sequence[Record], recipe_name: str, before: int
 
 
 def left_out(records: Sequence[Record], recipe_name: str) -> str:
-    verdicts = ", ".join(f"{target.name} {target.verdict}" for target in targets(records)) or "no target was reached"
+    verdicts = (
+        ", ".join(f"{target.name} {target.verdict}" for target in targets(records))
+        or "no target was reached"
+    )
     why = f"The rest is left out, for GitHub shows at most {MOST:,} bytes of a step; `attar report` writes it whole."
     return f"# {escape(recipe_name)}\n\n{escape(verdicts)}. {why}\n"
 

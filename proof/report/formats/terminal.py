@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING
 
-from attar.proof.report import gate, words
+from attar.proof.report import gate_formatting, words
 from attar.proof.report.candidates import candidates, tried
 from attar.proof.report.origin import explain_missing_control
 from attar.proof.report.record import Record
@@ -50,7 +50,9 @@ def of_target(target: Target) -> list[RenderableType]:
     from rich.text import Text
 
     style = STYLES.get(target.verdict, "yellow")
-    head = Text.assemble("\n", (target.name, "bold"), "  ", (target.verdict, f"bold {style}"), f"  {target.summary}")
+    head = Text.assemble(
+        "\n", (target.name, "bold"), "  ", (target.verdict, f"bold {style}"), f"  {target.summary}"
+    )
     parts: list[RenderableType] = [head]
     if target.candidates:
         parts.append(candidates_lines(target))
@@ -67,7 +69,11 @@ def candidates_lines(target: Target) -> Text:
 
     lines = Text(f"candidates: {tried(target)}")
     for each in candidates(target):
-        gave = f"CORR {each.correlation}, p50 {each.p50}, {each.size}" if each.measured else each.verdict
+        gave = (
+            f"CORR {each.correlation}, p50 {each.p50}, {each.size}"
+            if each.measured
+            else each.verdict
+        )
         style = "bold" if each.goes_on else "" if each.measured else "bright_black"
         lines.append(f"\n  {each.name} {each.title}: {gave}", style)
         lines.append(f"\n    {'goes on: ' if each.goes_on else ''}{each.reason}", style)
@@ -84,7 +90,9 @@ def table(target: Target) -> Table:
     for name in (target.score_name, "drop", "CORR", "agree", "p50 µs", "size"):
         made.add_column(Text(name), justify="right", no_wrap=True)
     for hop in target.hops:
-        style = "red" if hop["hop"] == target.first_broken else "" if measured(hop) else "bright_black"
+        style = (
+            "red" if hop["hop"] == target.first_broken else "" if measured(hop) else "bright_black"
+        )
         made.add_row(*(Text(words.clean(cell)) for cell in cells(hop)), style=style)
     return made
 
@@ -106,16 +114,19 @@ def cells(hop: Hop) -> list[str]:
 
 
 def gates_lines(target: Target) -> Text:
-    """``gates: 17 passed, 1 failed``, two lines for each that is not passed, the hop where it broke, what the control says."""
+    """Return the tally, two lines for each open gate, the first broken hop, and the control."""
     from rich.text import Text
 
     lines = Text(f"gates: {target.tally}")
-    for each in target.wrong:
-        verdict = each["verdict"]
-        lines.append(f"\n  {verdict}: {gate.claim(each, target.other(each))}", STYLES[verdict])
-        lines.append(f"\n    {'; '.join(filter(None, [f'{gate.evidence(each)}, {gate.promise(each)}', gate.rest(each)]))}")
+    for gate in target.open_gates:
+        claim = gate_formatting.format_claim(gate.comparison)
+        evidence = gate_formatting.format_evidence(gate.comparison)
+        kept = f"{evidence}, {gate_formatting.format_promise(gate)}"
+        details = "; ".join(filter(None, [kept, gate_formatting.format_details(gate)]))
+        lines.append(f"\n  {gate.verdict}: {claim}", STYLES[gate.verdict])
+        lines.append(f"\n    {details}")
     if target.first_broken:
         lines.append(f"\nfirst broken hop: {words.clean(target.first_broken)}")
-    if target.distillation:
-        lines.append(f"\ncontrol: {words.clean(words.minus(target.distillation['says']))}")
+    if target.control:
+        lines.append(f"\ncontrol: {words.clean(words.minus(target.control.summary))}")
     return lines

@@ -13,11 +13,14 @@ from typing import Any
 from click.testing import CliRunner
 
 from attar.bundle import checksums
-from attar.bundle.judgement import Gate
 from attar.bundle.sign import sign
 from attar.cli.main import main
 from attar.pipeline.core.stage import Stage
 from attar.pipeline.run import Record
+from attar.proof.gate import Gate
+from attar.proof.gate_text import format_gate, format_metric
+from attar.proof.verdict import TargetVerdict
+from attar.proof.verdict_json import verdict_from_json
 from attar.recipes.workspace import Workspace, exit_code, open_workspace
 from attar.stages.slots import SLOTS
 from tests.support.signing_parts import pair
@@ -104,16 +107,18 @@ def outcome(records: Sequence[Record]) -> Found:
         return Found(code, failed.slot, str(failed.error).removeprefix(f"{failed.slot}: ").splitlines()[0])
     if verdict["verdict"] == "passed":
         return Found(code, "", verdict["summary"])
-    gate = told(verdict)
-    return Found(code, gate.hop, gate.judged().sentence.removeprefix(f"{gate.hop}: "))
+    gate = find_reported_gate(verdict_from_json(verdict))
+    hop = gate.comparison.hop
+    return Found(code, hop, format_gate(gate).removeprefix(f"{hop}: "))
 
 
-def told(verdict: Mapping[str, Any]) -> Gate:
-    """Of the gates that were not kept at the first broken hop the one that the summary tells."""
-    rows = [row for row in verdict["gates"] if row["verdict"] == verdict["verdict"]]
-    hop = verdict["first_broken"] or rows[0]["hop"]
-    there = [Gate.model_validate(row) for row in rows if row["hop"] == hop]
-    return next((gate for gate in there if gate.gate.replace("_", " ") in verdict["summary"]), there[0])
+def find_reported_gate(verdict: TargetVerdict) -> Gate:
+    """Return the gate in the summary, of those that were not passed at the first broken hop."""
+    gates = [gate for gate in verdict.gates if gate.verdict == verdict.verdict]
+    hop = verdict.first_broken_hop or gates[0].comparison.hop
+    there = [gate for gate in gates if gate.comparison.hop == hop]
+    names = ((gate, format_metric(gate.comparison.metric)) for gate in there)
+    return next((gate for gate, name in names if name in verdict.summary), there[0])
 
 
 Inject = Callable[[Lab], Found]

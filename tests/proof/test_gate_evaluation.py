@@ -12,14 +12,18 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from attar.pipeline.core.errors import StageError
-from attar.proof.gates import CUMULATIVE, Gates, outcomes, verdict
+from attar.proof.gate_evaluation import evaluate_gates
+from attar.proof.hop import STUDENT_HOPS
+from attar.proof.limits import GateLimits
+from attar.proof.verdict import judge_target
+from attar.proof.verdict_json import verdict_to_json
 from tests.support.proof_parts import a_ledger, hop, line, metrics, speedup
 
-GATES = Gates(score_drop=0.025, correlation=0.95, agreement=0.91, kdl=0.5, speedup=3, teacher_score=0.85)
+GATES = GateLimits(score_drop=0.025, correlation=0.95, agreement=0.91, kdl=0.5, speedup=3, teacher_score=0.85)
 
 
-def judged(ledger: dict[str, Any], gates: Gates = GATES) -> dict[str, Any]:
-    return verdict(outcomes(ledger, gates))
+def judged(ledger: dict[str, Any], gates: GateLimits = GATES) -> dict[str, Any]:
+    return verdict_to_json(judge_target(evaluate_gates(ledger, gates)))
 
 
 def test_everything_kept_passes_and_says_so() -> None:
@@ -38,10 +42,10 @@ def test_what_was_not_promised_is_said() -> None:
     nothing = "Nothing was promised of the engine against the teacher; kept is "
     teacher = "; nothing was promised of the teacher itself"
     said = {
-        Gates(): f"{nothing}what every conversion must keep{teacher}",
-        Gates(speedup=3): f"{nothing}speedup 5 (5 to 5; at least 3){teacher}",
-        Gates(teacher_score=0.85): f"{nothing}teacher score 0.9 (0.9 to 0.9; at least 0.85)",
-        Gates(score_drop=0.01): f"Every promise is kept: score drop 0 (0 to 0; at most 0.01){teacher}",
+        GateLimits(): f"{nothing}what every conversion must keep{teacher}",
+        GateLimits(speedup=3): f"{nothing}speedup 5 (5 to 5; at least 3){teacher}",
+        GateLimits(teacher_score=0.85): f"{nothing}teacher score 0.9 (0.9 to 0.9; at least 0.85)",
+        GateLimits(score_drop=0.01): f"Every promise is kept: score drop 0 (0 to 0; at most 0.01){teacher}",
     }
     assert {gates: judged(a_ledger(), gates)["summary"] for gates in said} == said
 
@@ -56,10 +60,10 @@ def test_a_score_lost_in_the_int8_graph_is_told_of_the_engine_and_blamed_on_the_
     assert facts["summary"] == "engine: score drop 0.031 (0.031 to 0.031), promised at most 0.025 (first broken hop: model)"
 
 
-@pytest.mark.parametrize("first", CUMULATIVE)
+@pytest.mark.parametrize("first", STUDENT_HOPS)
 def test_the_first_hop_that_breaks_is_named(first: str) -> None:
     ledger = a_ledger()
-    for name in CUMULATIVE[CUMULATIVE.index(first) :]:
+    for name in STUDENT_HOPS[STUDENT_HOPS.index(first) :]:
         line(ledger, name)["teacher"] = metrics(correlation=0.5)
     assert judged(ledger)["first_broken"] == first
 
@@ -88,7 +92,7 @@ def test_only_what_ships_decides() -> None:
 def test_each_conversion_is_held_to_the_hop_before_it(name: str, changed: dict[str, float]) -> None:
     ledger = a_ledger()
     line(ledger, name)["previous"] |= metrics(**changed)
-    facts = judged(ledger, Gates())
+    facts = judged(ledger, GateLimits())
     assert (facts["verdict"], facts["first_broken"]) == ("failed", name)
     assert f"against {line(ledger, name)['previous']['hop']}" in facts["summary"]
 
@@ -140,7 +144,7 @@ def test_a_promise_that_the_outputs_cannot_show_is_an_error() -> None:
     for each in ledger["hops"]:
         each["teacher"] = metrics(agreement=None, kdl=None)
     with pytest.raises(StageError, match="'agreement' is about classes"):
-        outcomes(ledger, GATES)
+        evaluate_gates(ledger, GATES)
 
 
 @given(st.floats(-1, 1), st.floats(-1, 1))
@@ -148,8 +152,8 @@ def test_at_the_limit_is_inside(limit: float, measured: float) -> None:
     assume(abs(abs(measured - limit) - 1e-12) > 1e-15)  # there the order of two roundings decides
     ledger = a_ledger()
     line(ledger, "engine")["teacher"] = metrics(score_drop=measured, correlation=measured)
-    rows = outcomes(ledger, Gates(score_drop=limit, correlation=limit))
-    drop, correlation = (r for r in rows if r.hop == "engine" and r.against == "teacher")
+    rows = evaluate_gates(ledger, GateLimits(score_drop=limit, correlation=limit))
+    drop, correlation = (r for r in rows if (r.comparison.hop, r.comparison.baseline) == ("engine", "teacher"))
     assert drop.verdict == ("passed" if measured <= limit + 1e-12 else "failed")
     assert correlation.verdict == ("passed" if measured >= limit - 1e-12 else "failed")
 
@@ -157,7 +161,7 @@ def test_at_the_limit_is_inside(limit: float, measured: float) -> None:
 def test_rounding_does_not_break_a_promise() -> None:
     ledger = a_ledger()
     line(ledger, "engine")["teacher"] = metrics(score_drop=0.9 - 0.875)
-    assert judged(ledger, Gates(score_drop=0.025))["verdict"] == "passed"
+    assert judged(ledger, GateLimits(score_drop=0.025))["verdict"] == "passed"
 
 
 WRONG: list[dict[str, Any]] = [
@@ -174,18 +178,18 @@ WRONG: list[dict[str, Any]] = [
 @pytest.mark.parametrize("wrong", WRONG, ids=str)
 def test_a_promise_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        Gates.model_validate(wrong)
+        GateLimits.model_validate(wrong)
 
 
 def test_scores_may_be_of_any_size() -> None:
     """BLEU goes to 100, and a student may be asked to gain."""
-    assert Gates(score_drop=-1.5, teacher_score=27.3).hops.score_drop == 0.02
+    assert GateLimits(score_drop=-1.5, teacher_score=27.3).hops.score_drop == 0.02
 
 
 def test_bounds_that_cross_the_limit_leave_the_verdict_open_and_say_what_would_decide() -> None:
     ledger = a_ledger()
     line(ledger, "engine")["teacher"] = metrics(within=0.03, score_drop=0.015)
-    facts = judged(ledger, Gates(score_drop=0.025))
+    facts = judged(ledger, GateLimits(score_drop=0.025))
     assert (facts["verdict"], facts["first_broken"]) == ("undecided", None)
     assert facts["summary"] == (
         "undecided: engine: score drop 0.015 (-0.015 to 0.045), promised at most 0.025; about 900 samples would decide"
@@ -195,14 +199,14 @@ def test_bounds_that_cross_the_limit_leave_the_verdict_open_and_say_what_would_d
 def test_at_the_limit_no_number_decides() -> None:
     ledger = a_ledger()
     line(ledger, "engine")["teacher"] = metrics(within=0.03, score_drop=0.025)
-    assert judged(ledger, Gates(score_drop=0.025))["summary"].endswith("; at the limit: no number decides")
+    assert judged(ledger, GateLimits(score_drop=0.025))["summary"].endswith("; at the limit: no number decides")
 
 
 def test_an_undecided_hop_before_a_broken_engine_is_not_blamed() -> None:
     ledger = a_ledger()
     line(ledger, "student")["teacher"] = metrics(within=0.01, score_drop=0.02)
     line(ledger, "engine")["teacher"] = metrics(within=0.01, score_drop=0.05)
-    facts = judged(ledger, Gates(score_drop=0.025))
+    facts = judged(ledger, GateLimits(score_drop=0.025))
     assert (facts["verdict"], facts["first_broken"]) == ("failed", "engine")
 
 
@@ -219,10 +223,10 @@ def test_a_floor_under_the_engine_names_the_first_hop_below_it() -> None:
     ledger = a_ledger()
     for name in ("model", "engine"):
         line(ledger, name).update(score=0.8, score_bounds=[0.78, 0.82])
-    facts = judged(ledger, Gates(score=0.85))
+    facts = judged(ledger, GateLimits(score=0.85))
     assert (facts["verdict"], facts["first_broken"]) == ("failed", "model")
     assert "model: score 0.8" in facts["summary"] or "engine: score 0.8" in facts["summary"]
-    assert judged(ledger, Gates(score=0.78))["verdict"] == "passed"
+    assert judged(ledger, GateLimits(score=0.78))["verdict"] == "passed"
 
 
 def in_production(drop: float, latency: float, within: float = 0.0) -> dict[str, Any]:
@@ -235,14 +239,14 @@ def in_production(drop: float, latency: float, within: float = 0.0) -> dict[str,
 
 def test_a_regression_against_production_fails() -> None:
     for ledger in (in_production(0.02, 1.0), in_production(0.0, 0.5)):
-        facts = judged(ledger, Gates(score_drop=0.5))
+        facts = judged(ledger, GateLimits(score_drop=0.5))
         assert (facts["verdict"], facts["first_broken"]) == ("failed", "engine")
         assert "against production" in facts["summary"] or "speedup" in facts["summary"]
-    assert judged(in_production(0.005, 0.9), Gates(score_drop=0.5))["verdict"] == "passed"
-    assert judged(in_production(0.005, 0.9, within=0.05), Gates(score_drop=0.5))["verdict"] == "undecided"
+    assert judged(in_production(0.005, 0.9), GateLimits(score_drop=0.5))["verdict"] == "passed"
+    assert judged(in_production(0.005, 0.9, within=0.05), GateLimits(score_drop=0.5))["verdict"] == "undecided"
 
 
 def test_what_is_not_promised_against_production_is_not_judged() -> None:
-    lenient = Gates.model_validate({"regression": {"score_drop": 0.05, "speedup": 0.4, "agreement": 0.9}})
-    rows = [row for row in outcomes(in_production(0.02, 0.5), lenient) if row.against == "production"]
-    assert {row.gate: row.verdict for row in rows} == dict.fromkeys(("score_drop", "agreement", "speedup"), "passed")
+    lenient = GateLimits.model_validate({"regression": {"score_drop": 0.05, "speedup": 0.4, "agreement": 0.9}})
+    rows = [row for row in evaluate_gates(in_production(0.02, 0.5), lenient) if row.comparison.baseline == "production"]
+    assert {row.comparison.metric: row.verdict for row in rows} == dict.fromkeys(("score_drop", "agreement", "speedup"), "passed")
