@@ -15,7 +15,7 @@ READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 
 .NOTPARALLEL:
-.PHONY: help demo setup check format docs test test-all gpu bench run plan fetch report clean $(STAGES)
+.PHONY: help demo setup check format docs test test-all coverage gpu bench run plan fetch report clean $(STAGES)
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z$$][^:]*:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -61,6 +61,12 @@ test: $(READY_DEV)  ## all tests but the slow ones and those that need a package
 
 test-all: test  ## every test
 	$(TEST) --numprocesses 2 --dist loadfile -m "slow or network"
+
+coverage: $(READY_DEV)  ## branch coverage of the fast tests, child processes counted
+	rm -f .coverage .coverage.*
+	OMP_NUM_THREADS=1 $(BIN)/python -m coverage run -m pytest --numprocesses 2 --dist loadfile -m "not slow and not network"
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
 
 # Without .venv, as on a machine that reaches no package index, with what its own Python has.
 gpu:  ## the most that this machine can do on an NVIDIA GPU, and a summary of it and the rest

@@ -176,7 +176,33 @@ def candidates() -> str:
     return svg(760, 350, parts)
 
 
-FIGURES = {"gates": gates, "distiller": distiller, "slots": slots, "candidates": candidates}
+ROOMS = (  # from the top; rooms of one row import nothing of each other
+    (("attar/", "public names, command line, shipped recipes"),),
+    (("stages/", "one slot a folder or a file"), ("serving/", "HTTP, gRPC, batching, models")),
+    (("bundle/", "the folder that ships"),),
+    (("proof/", "bounds, gates, ledger, report"),),
+    (("engines/", "graphs rewritten by passes, runtimes"),),
+    (("models/", "the task contract, preprocessing, networks"),),
+    (("pipeline/", "what a stage, a key, a store, a recipe, a run are"),),
+)
+ROOM_WIDTH, ROOM_HEIGHT, ROOM_GAP = 520.0, 46.0, 20.0
+
+
+def rooms() -> str:
+    """The rooms of the code, one above the other: each imports those below it and nothing else."""
+    parts: list[str] = []
+    for row, names in enumerate(ROOMS):
+        width = (ROOM_WIDTH - ROOM_GAP * (len(names) - 1)) / len(names)
+        y = 12 + row * (ROOM_HEIGHT + ROOM_GAP)
+        for column, words in enumerate(names):
+            x = 20 + column * (width + ROOM_GAP)
+            parts.append(box(x, y, width, ROOM_HEIGHT, words))
+            if row < len(ROOMS) - 1:
+                parts.append(arrow((x + width / 2, y + ROOM_HEIGHT), (x + width / 2, y + ROOM_HEIGHT + ROOM_GAP)))
+    return svg(ROOM_WIDTH + 40, 24 + len(ROOMS) * (ROOM_HEIGHT + ROOM_GAP) - ROOM_GAP, parts)
+
+
+FIGURES = {"gates": gates, "distiller": distiller, "slots": slots, "candidates": candidates, "rooms": rooms}
 
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)

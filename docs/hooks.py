@@ -23,6 +23,7 @@ INCLUDED = {
     "README.md": "overview.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
     "LICENSE": "LICENSE.txt",
     "benchmarks/RESULTS.md": "measured.md",
 }

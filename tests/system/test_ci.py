@@ -136,3 +136,26 @@ def test_gates_are_gates() -> None:
 
 def test_no_host_is_named() -> None:
     assert not re.findall(r"https?://|\b[\w-]+\.(?:com|org|io|net)\b", PAGE)
+
+
+WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def test_our_own_pipeline_runs_what_has_to_pass_on_every_python_that_is_named() -> None:
+    steps = [step.get("run") for step in WORKFLOW["jobs"]["test"]["steps"]]
+    assert ".ci/run" in steps
+    named = {name.rpartition(" ")[2] for name in PROJECT["classifiers"] if re.search(r"Python :: 3\.\d+$", name)}
+    assert named == set(WORKFLOW["jobs"]["test"]["strategy"]["matrix"]["python"])
+
+
+def test_our_own_pipeline_is_valid_shell_and_publishes_nothing_untested() -> None:
+    for job in WORKFLOW["jobs"].values():
+        for step in job["steps"]:
+            subprocess.run(["bash", "-n", "-c", step.get("run", ":")], check=True)
+    assert WORKFLOW["jobs"]["publish"]["needs"] == "test"
+
+
+def test_every_module_of_the_proof_is_mutated() -> None:
+    modules = {path.stem for path in (ROOT / "proof").glob("*.py")} - {"__init__", "timing"}  # which is mostly a clock
+    assert modules == set(WORKFLOW["jobs"]["mutations"]["strategy"]["matrix"]["module"])
