@@ -47,7 +47,7 @@ def asked(stage: type[S], target: Mapping[str, Any], task: str) -> S:
 
 def main() -> None:
     given, samples, out, target = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), known(json.loads(sys.argv[4]))
-    slots = json.loads(given.read_text())
+    slots = json.loads(given.read_text(encoding="utf-8"))
     task = slots["onnx"]["facts"]["task"]
 
     def slot(kind: type[A], name: str) -> A:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 def most() -> int:
     """Bytes."""
-    own = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    own = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
     assert own is not None
     return 1024 * max(int(own[1]), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
@@ -24,4 +24,4 @@ def most() -> int:
 if __name__ == "__main__":
     note, *sys.argv = sys.argv[1:]
     runpy.run_path(sys.argv[0], run_name="__main__")
-    Path(note).write_text(json.dumps(most()))
+    Path(note).write_text(json.dumps(most()), encoding="utf-8")

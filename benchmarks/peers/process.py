@@ -38,12 +38,12 @@ def build(environment: Environment, cache: Path, script: str, arguments: Sequenc
     note, made = log.with_suffix(".memory"), [str(HERE / f"{script}.py"), *arguments]
     command = [str(python(environment, cache)), str(HERE / "measured.py"), str(note), *made]
     started = time.perf_counter()
-    with log.open("w") as said:
+    with log.open("w", encoding="utf-8") as said:
         process = subprocess.Popen(command, stdout=said, stderr=said, env=environ(environment))
         _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise UnavailableError(last_words(log.read_text()) or f"{script} ended with {process.returncode}")
+        raise UnavailableError(last_words(log.read_text(encoding="utf-8")) or f"{script} ended with {process.returncode}")
     return Cost(time.perf_counter() - started, used.ru_utime + used.ru_stime, int(note.read_text()))
 
 
@@ -53,7 +53,7 @@ class Worker:
     def __init__(self, environment: Environment, cache: Path, kind: str, file: Path, cpu: int, log: Path) -> None:
         command = [str(python(environment, cache)), str(HERE / "worker.py"), kind, str(file), str(cpu)]
         self.log = log
-        with log.open("w") as said:
+        with log.open("w", encoding="utf-8") as said:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True, env=environ(environment)
             )

@@ -79,7 +79,7 @@ def torch(file: Path, compiled: bool, freezing: bool = False) -> Predict:
 
     torch.set_num_threads(1)
     torch._inductor.config.freezing = freezing
-    given = json.loads(file.read_text())
+    given = json.loads(file.read_text(encoding="utf-8"))
     module = apply_layout(Weights("", "", Path(given["root"]), given["facts"]).load(), torch.device("cpu"))
     if compiled:
         module.compile(dynamic=False)
@@ -90,7 +90,7 @@ def attar(file: Path) -> Predict:
     """``file``: the facts and the folder of an ``Engine``, opened as a bundle's is."""
     from attar.stages.artifacts import Engine
 
-    given = json.loads(file.read_text())
+    given = json.loads(file.read_text(encoding="utf-8"))
     return OPEN.enter_context(Engine("", "", Path(given["root"]), given["facts"]).open(threads=1))
 
 

@@ -54,9 +54,9 @@ def call(*arguments: str) -> Result:
 
 
 def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert old in text
-    path.write_text(text.replace(old, new))
+    path.write_text(text.replace(old, new), encoding="utf-8")
 
 
 def plan_lines(folder: Path) -> dict[str, str]:

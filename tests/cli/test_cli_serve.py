@@ -34,7 +34,7 @@ def infer(port: int) -> int:
 
 def peak(pid: int) -> int:
     """Kilobytes that were resident at most."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="utf-8"))
     assert found
     return int(found[1])
 
@@ -42,7 +42,7 @@ def peak(pid: int) -> int:
 def test_it_serves_without_what_training_needs_and_ends_on_sigterm(points_bundle: Path) -> None:
     with run_serve_command(str(points_bundle)) as (process, port):
         assert infer(port) == 200
-        mapped = Path(f"/proc/{process.pid}/maps").read_text()
+        mapped = Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8")
         assert "onnxruntime" in mapped
         assert "libtorch" not in mapped
         assert "onnx_cpp2py" not in mapped
@@ -127,7 +127,7 @@ def is_answered(connection: HTTPConnection) -> bool:
 
 def test_the_limit_of_open_files_is_raised_as_far_as_connections_need(points_bundle: Path) -> None:
     with serving_with_files("-Sn 64", "--max-connections", "500", str(points_bundle)) as (process, _):
-        limits = Path(f"/proc/{process.pid}/limits").read_text()
+        limits = Path(f"/proc/{process.pid}/limits").read_text(encoding="utf-8")
         assert re.search(r"Max open files +532 ", limits)
 
 
@@ -187,7 +187,7 @@ def test_grpc_needs_none_of_it_either_and_fails_no_request(points_bundle: Path) 
         thread = threading.Thread(target=client, args=(port,))
         thread.start()
         time.sleep(0.3)
-        mapped = Path(f"/proc/{process.pid}/maps").read_text()
+        mapped = Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8")
         assert "cygrpc" in mapped
         assert "libtorch" not in mapped
         assert "onnx_cpp2py" not in mapped

@@ -93,7 +93,7 @@ def no_file(path: Path) -> None:
 
 
 def no_tokenizer(path: Path) -> None:
-    path.write_text('{"version": "1.0"}')
+    path.write_text('{"version": "1.0"}', encoding="utf-8")
 
 
 def no_pad(path: Path) -> None:

@@ -24,7 +24,7 @@ SHARED = "5" * 64
 
 def text(content: str) -> Callable[[Path], None]:
     def write(path: Path) -> None:
-        path.write_text(content)
+        path.write_text(content, encoding="utf-8")
 
     return write
 
@@ -50,7 +50,7 @@ def test_a_damaged_file_is_not_found_and_is_gone(tmp_path: Path, harm: str) -> N
 
 def test_a_file_that_breaks_off_has_no_name(tmp_path: Path) -> None:
     def break_off(path: Path) -> None:
-        path.write_text("half")
+        path.write_text("half", encoding="utf-8")
         raise ZeroDivisionError
 
     here = Kept(tmp_path)

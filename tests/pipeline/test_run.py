@@ -229,7 +229,7 @@ def damage(file: Path) -> None:
     """Other bytes, the same size and times: only reading it shows."""
     stat = file.stat()
     file.chmod(0o644)
-    file.write_text("4.0")
+    file.write_text("4.0", encoding="utf-8")
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 

@@ -294,7 +294,7 @@ def test_a_connection_each_over_grpc(plain: ServerProcess, runner: asyncio.Runne
 
 def established(port: int) -> int:
     """TCP connections to a port of this machine."""
-    lines = [line for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    lines = [line for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text(encoding="utf-8").splitlines()[1:]]
     rows = [line.split() for line in lines]
     return sum(row[2].endswith(f":{port:04X}") and row[3] == "01" for row in rows)
 

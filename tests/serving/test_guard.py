@@ -155,12 +155,12 @@ def test_the_file_is_read_again_when_it_changes(server: Running, file: Path, cap
             time.sleep(0.05)
         assert status() == expected
 
-    file.write_text(OTHER)
+    file.write_text(OTHER, encoding="utf-8")
     until(401)
-    file.write_text(f"{TOKEN}\n{OTHER}")
+    file.write_text(f"{TOKEN}\n{OTHER}", encoding="utf-8")
     until(200)
     with caplog.at_level(logging.ERROR):
-        file.write_text("short")
+        file.write_text("short", encoding="utf-8")
         wait = time.monotonic() + 5
         while "the old tokens stay in use" not in caplog.text and time.monotonic() < wait:
             time.sleep(0.05)

@@ -151,7 +151,7 @@ def test_which_of_several_is_broken_is_told(server: ServerProcess) -> None:
 
 def peak(server: ServerProcess) -> int:
     """Kilobytes that were resident at most."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{server.process.pid}/status").read_text())
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{server.process.pid}/status").read_text(encoding="utf-8"))
     assert found
     return int(found[1])
 

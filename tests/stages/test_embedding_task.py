@@ -238,7 +238,7 @@ def test_rounding_that_a_batch_changes_is_no_fault_and_another_sample_is(wobble:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("texts")
-    (folder / "embedding_task.py").write_text((Path(embedding_task.__file__)).read_text())
+    (folder / "embedding_task.py").write_text((Path(embedding_task.__file__)).read_text(encoding="utf-8"))
     (folder / "recipe.toml").write_text(RECIPE)
     save_teacher(folder / "teacher.safetensors")
     return {"folder": folder, **tiny.run(folder)}

@@ -13,7 +13,7 @@ def rungs(made: list[str]) -> list[Attempt]:
     def make(name: str, value: float) -> Attempt:
         def write(file: Path) -> dict[str, Any]:
             made.append(name)
-            file.write_text(str(value))
+            file.write_text(str(value), encoding="utf-8")
             return {"of": name}
 
         return Attempt(name, write)

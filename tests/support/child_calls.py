@@ -43,7 +43,7 @@ def leaving(request: Mapping[str, Any]) -> Any:
 
 def telling(request: Mapping[str, Any]) -> Any:
     half = Path(request["file"] + ".half")
-    half.write_text(str(os.getpid()))
+    half.write_text(str(os.getpid()), encoding="utf-8")
     half.rename(request["file"])
     time.sleep(60)
 

@@ -113,7 +113,7 @@ def compressed(body: bytes) -> bytes:
 
 
 def kilobytes(server: ServerProcess, name: str) -> int:
-    found = re.search(rf"{name}:\s+(\d+) kB", Path(f"/proc/{server.process.pid}/status").read_text())
+    found = re.search(rf"{name}:\s+(\d+) kB", Path(f"/proc/{server.process.pid}/status").read_text(encoding="utf-8"))
     assert found
     return int(found[1])
 
@@ -130,7 +130,7 @@ class Spent:
 
 @contextmanager
 def watched(server: ServerProcess) -> Iterator[Spent]:
-    Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")  # the peak starts anew (proc(5))
+    Path(f"/proc/{server.process.pid}/clear_refs").write_text("5", encoding="utf-8")  # the peak starts anew (proc(5))
     before, spent, ended = kilobytes(server, "VmRSS"), Spent(), threading.Event()
     spent.statuses = set()
 

@@ -15,13 +15,13 @@ class ServerProcess:
 
     def __init__(self, process: subprocess.Popen[str], line: str, log: Path) -> None:
         found = re.fullmatch(r"ready on https?://[\d.]+:(\d+)(?: and grpcs?://[\d.]+:(\d+))?\n", line)
-        assert found, line + log.read_text()
+        assert found, line + log.read_text(encoding="utf-8")
         self.process, self.log = process, log
         self.http, self.grpc = ("127.0.0.1", int(found[1])), f"127.0.0.1:{found[2]}"
 
     def resident(self) -> int:
         """Kilobytes."""
-        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())
+        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8"))
         assert found
         return int(found[1])
 

@@ -86,7 +86,7 @@ def test_an_environment_that_cannot_be_installed_is_a_reason_and_not_kept(
 def test_the_memory_of_a_build_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """This process has far more than the 100 MB that the script asks for; what it ran in does not count."""
     monkeypatch.setattr(process, "HERE", tmp_path)
-    (tmp_path / "measured.py").write_text(Path(measured.__file__).read_text())
+    (tmp_path / "measured.py").write_text(Path(measured.__file__).read_text(encoding="utf-8"))
     (tmp_path / "hungry.py").write_text("import sys; held = bytearray(int(sys.argv[1]) * 10**6)")
     small, large = (process.build(OURS, tmp_path, "hungry", [size], tmp_path / "build.log").memory for size in ("1", "101"))
     assert 90e6 < large - small < 110e6
