@@ -122,7 +122,7 @@ def actions(changed: str) -> dict[str, str]:
     for slot in SLOTS:
         if slot.choosing:
             continue
-        sources = {slot.wires.get(need, need) for need in slot.stage.needs()}
+        sources = slot.sources("required").values()
         touched = any(found.get(source, "reuse") != "reuse" for source in sources)
         found[slot.name] = "run" if slot.name == changed else "wait" if touched else "reuse"
     return found

@@ -100,8 +100,8 @@ def first(docstring: str | None) -> str:
 
 
 def edges(slot: Slot) -> str:
-    sources = [f"`{slot.wires.get(need, need)}`" for need in slot.stage.needs()]
-    sources += [f"the `{slot.wires.get(name, name)}` of every candidate" for name in slot.stage.gathers()]
+    sources = [f"`{source}`" for source in slot.sources("required").values()]
+    sources += [f"the `{source}` of every candidate" for source in slot.sources("repeated").values()]
     return f"Reads {listed(sources) if sources else 'no other slot'}; makes `{slot.stage.makes().__name__}`."
 
 

@@ -120,7 +120,8 @@ class Run:
         """So that they are kept. Before anything is made, since a key that leads nowhere is a mistake in the recipe."""
         named = {slot: self._pinned(slot) for slot in walked}
         now = {f"{slot}.{name}": artifact.key for slot, inputs in named.items() for name, artifact in inputs.items()}
-        gone = {f"{slot}.{name}" for slot in walked for name in type(self.pipeline.slots[slot].stage).takes()} - now.keys()
+        settable = {slot: self.pipeline.slots[slot].stage.named("artifact") for slot in walked}
+        gone = {f"{slot}.{name}" for slot, names in settable.items() for name in names} - now.keys()
         kept = {name: key for name, key in self.last.items() if name not in gone} | now
         if kept != self.last:
             self.last = kept
@@ -132,7 +133,7 @@ class Run:
         if bound.keep:  # it is there, and reads nothing
             return found
         for name, prefix in bound.pinned.items():
-            place, kind = f"{slot}.{name} = {prefix!r}", type(bound.stage).takes()[name]
+            place, kind = f"{slot}.{name} = {prefix!r}", bound.stage.inputs()[name].kind
             try:
                 entry = self.store.match(prefix)
                 stage = entry.record["deciders"]["stage"]

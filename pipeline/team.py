@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from attar.pipeline.core.errors import AttarError
 from attar.pipeline.core.import_path import put_first
+from attar.pipeline.core.names import place_of
 
 if TYPE_CHECKING:
     from attar.pipeline.core.stage import Artifact, Facts, Stage
@@ -82,7 +83,7 @@ class Team:
 
         Raises Broken when it breaks in any of them: the others may be waiting for numbers that never come.
         """
-        if self.wire is None or not stage.together:
+        if self.wire is None or not stage.distributed:
             with member(Team()):  # what it trains on the way, it trains alone
                 return stage.run(out, **inputs)
         self.share(told(stage, out, inputs, home))
@@ -121,10 +122,11 @@ def said(error: BaseException, rank: int) -> str:
 def told(stage: Stage[Any], out: Path, inputs: Mapping[str, Artifact], home: Path) -> str:
     """All that another process needs to run this stage, as JSON."""
     artifacts = {
-        name: {"kind": place(type(each)), "key": each.key, "digest": each.digest, "root": str(each.root), "facts": each.facts}
+        name: {"kind": place_of(type(each)), "key": each.key, "digest": each.digest, "root": str(each.root), "facts": each.facts}
         for name, each in inputs.items()
     }
-    whole = {"stage": place(type(stage)), "settings": stage.model_dump(mode="json"), "out": str(out)}
+    settings = stage.model_dump(mode="json", include=set(type(stage).model_fields))
+    whole = {"stage": place_of(type(stage)), "settings": settings, "out": str(out)}
     return json.dumps(whole | {"inputs": artifacts, "home": str(home)})
 
 
@@ -138,10 +140,6 @@ def join(text: str) -> None:
         for name, each in call["inputs"].items()
     }
     stage.run(Path(call["out"]), **inputs)
-
-
-def place(kind: type) -> str:
-    return f"{kind.__module__}:{kind.__qualname__}"
 
 
 def found(name: str) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, computed_field, field_validator, model_validator
 
 from attar.engines.graphs.graphs import count_nodes, find_node, list_training_nodes
 from attar.engines.parity import list_dynamic_axes, measure_largest_difference
@@ -106,12 +106,20 @@ class Build(Stage[Engine]):
         name = settings.get("runtime", cls.model_fields["runtime"].default)
         return {"provider", "threads", "profile", *cls.OPTIONS} - runtimes.load_runtime(name).knows if name in RUNTIMES else set()
 
-    def following(self) -> Sequence[str]:
-        return (*self.follows, RUNTIMES[self.runtime])
+    @computed_field(repr=False)  # type: ignore[prop-decorator]  # pydantic's decorator reads a property; mypy wants none above one
+    @property
+    def runtime_code(self) -> CodeName:
+        """The class of the runtime, whose code counts in the key."""
+        return RUNTIMES[self.runtime]
 
+    @computed_field(repr=False)  # type: ignore[prop-decorator]  # pydantic's decorator reads a property; mypy wants none above one
+    @property
     def lacks(self) -> str | None:
-        """So that what was not run here is looked at again once it can be: a container may be given its host's GPU later. What
-        arithmetic a CPU has is a fact about the machine, so that precision is left out."""
+        """What this machine lacks to build or run the engine, or None.
+
+        It counts in the key: a container may be given its host's GPU later. The arithmetic that a
+        CPU has is part of the machine, so the precision is left out here.
+        """
         runtime = runtimes.load_runtime(self.runtime)
         asked = BuildSpec(provider=self.provider or runtime.provider, options=self.list_options())
         return runtime.explain_unbuildable(asked) or runtime.explain_unrunnable(asked)

@@ -26,9 +26,10 @@ class Bound:
 
     def wanted(self) -> dict[str, type[Artifact]]:
         """What each of its inputs must be: those that ``run`` names, and then any number of one kind, if it takes such."""
-        named = type(self.stage).needs()
-        more = [name for name in self.inputs if name not in named]
-        return named | {name: kind for kind in type(self.stage).gathers().values() for name in more}
+        specs = self.stage.inputs()
+        wanted = {name: spec.kind for name, spec in specs.items() if spec.role == "required"}
+        repeated = [spec.kind for spec in specs.values() if spec.role == "repeated"]
+        return wanted | {name: kind for kind in repeated for name in self.inputs if name not in wanted}
 
 
 class Pipeline:

@@ -33,3 +33,8 @@ def load(name: str) -> Any:
 
 def public(module: Any) -> list[str]:
     return [name for name in vars(module) if not name.startswith("_")]
+
+
+def place_of(kind: type) -> str:
+    """Return ``module:Class``."""
+    return f"{kind.__module__}:{kind.__qualname__}"

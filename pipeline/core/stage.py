@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar, get_args, get_type_hints
@@ -11,17 +11,20 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar, ge
 from pydantic import BaseModel, ConfigDict
 
 Facts = Mapping[str, Any]
-"""JSON values that a stage found while it ran. They are part of the content, so no times and no dates."""
+"""JSON values that a stage records of its artifact. They are content, so no times and no dates."""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished, read-only directory in the store, and the facts recorded about it."""
+    """A finished, read-only folder in the store, and the facts recorded about it.
+
+    The code of its class counts in the keys of all stages that read it.
+    """
 
     libraries: ClassVar[tuple[str, ...]] = ()
-    """Packages that are imported to open one: their versions decide what its readers get."""
+    """Packages that opening it imports: their versions count in the keys of its readers."""
     code: ClassVar[tuple[str, ...]] = ()
-    """Facts that name code which runs when one is opened: it counts in the keys of all that read it."""
+    """Facts that name code which opening it runs: that code counts in the keys of its readers."""
 
     key: str
     """Digest of everything that decided it (hex, 256 bits)."""
@@ -32,13 +35,13 @@ class Artifact:
 
     @property
     def refused(self) -> str | None:
-        """Why it cannot be had; such an artifact is empty, and stands where one of several may be refused."""
-        said: str | None = self.facts.get("refused")
-        return said
+        """Why a candidate cannot be made. Its artifact is empty. None for all other artifacts."""
+        reason: str | None = self.facts.get("refused")
+        return reason
 
     @classmethod
-    def found(cls, key: str, digest: str, root: Path, facts: Facts) -> Self:
-        """The artifact that the store holds there. A class that is one of several kinds tells from the facts which."""
+    def create(cls, key: str, digest: str, root: Path, facts: Facts) -> Self:
+        """Return the artifact in this folder. A base class may choose the class by the facts."""
         return cls(key, digest, root, facts)
 
 
@@ -47,10 +50,22 @@ A = TypeVar("A", bound=Artifact)
 
 @dataclass(frozen=True)
 class Named:
-    """Marks a setting that names something which decides the result (``code``, a ``file``, ``files``, a ``folder``, an
-    ``artifact``), or is ``undecided``."""
+    """Marks a setting by what it names: ``code``, a ``file``, ``files``, a ``folder`` or an ``artifact``.
+
+    The content of what is named counts in the key. A setting that is ``undecided`` does not count.
+    """
 
     what: str
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What one keyword of ``run`` takes."""
+
+    kind: type[Artifact]
+    role: Literal["required", "optional", "repeated"] = "required"
+    """``optional``: ``NAME: KIND | None``, an artifact that a ``StoredKey`` of this name names.
+    ``repeated``: ``**NAME: KIND``, one artifact of each candidate."""
 
 
 CodeName = Annotated[str, Named("code")]
@@ -58,108 +73,110 @@ CodeName = Annotated[str, Named("code")]
 DataFile = Annotated[Path, Named("file")]
 """A file, relative to the recipe. Its bytes count in the key, not its path."""
 DataFiles = Annotated[Path, Named("files")]
-"""As ``DataFile``, with the files beside it whose names begin with its own: ``model.onnx`` and its ``model.onnx.data``."""
+"""Like ``DataFile``, with the files beside it whose names begin with its name: ``model.onnx`` and
+``model.onnx.data``."""
 DataFolder = Annotated[Path, Named("folder")]
-"""As ``DataFile``, for a folder and all files in it, hidden ones aside."""
+"""Like ``DataFile``, for a folder and all files in it except hidden ones."""
 StoredKey = Annotated[str, Named("artifact")]
-"""The key of an artifact in the store, or its beginning. ``run`` gets the artifact as an optional input of the setting's name;
-what counts in the key is its content, not how it is named."""
+"""The key of an artifact in the store, or its beginning. ``run`` takes the artifact as an optional
+input of the setting's name. The artifact's content counts in the key."""
 Device = Annotated[Literal["auto", "cpu", "cuda"], Named("undecided")]
-"""Where to compute. It is recorded in the facts and does not count in the key."""
+"""The device that computes. It is recorded in the facts and does not count in the key."""
 
 
 class Stage(BaseModel, Generic[A]):
     """Frozen, validated settings with one method, ``run``.
 
-    ``run(out, *, <input>: <Artifact>, ...)`` reads its inputs, fills the empty folder ``out`` and returns facts.
-    The keyword names are the graph's edges; ``**NAME: <Artifact>`` takes any number of one kind, under names that the graph
-    gives them. The type in ``Stage[...]`` is what it makes. A stage never edits an input and does not know the slot it
-    fills. What it wants to find again after an interruption goes to ``scratch(out)``, what later runs shall find to
-    ``kept(out)``.
+    ``run(out, *, <input>: <Artifact>, ...)`` reads its inputs, fills the empty folder ``out`` and
+    returns facts. The keyword names are the edges of the graph; ``**NAME: <Artifact>`` takes one
+    artifact of each candidate. The type in ``Stage[...]`` is what it makes. A stage never edits an
+    input and does not know its slot. After an interruption it finds in ``scratch(out)`` what it
+    left there, and in ``open_file_cache(out)`` what any earlier run left.
+
+    The key of the result counts the stage's code and settings, the content of its inputs, the code
+    of their classes, and library versions. A setting or computed field that is a ``CodeName`` adds
+    the code it names.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     bound_to_machine: ClassVar[bool] = False
-    """Whether the result is only good on the machine (CPU, GPU, driver) that made it."""
+    """Whether the result is valid only on the machine (CPU, GPU, driver) that made it."""
+    distributed: ClassVar[bool] = False
+    """Whether all processes of a team run it. Only rank 0 writes, and its facts count."""
+    incremental: ClassVar[tuple[str, ...]] = ()
+    """Settings, and ``data``, that add to a result and leave the rest of it unchanged.
 
-    together: ClassVar[bool] = False
-    """Whether every process of a team runs it, where several were started. Rank 0 alone writes, and its facts count."""
+    Runs that differ only in them share one ``file_cache``."""
     libraries: ClassVar[tuple[str, ...]] = ()
-    """Packages whose versions decide the result although the stage's code does not import them itself."""
-    grows: ClassVar[tuple[str, ...]] = ()
-    """Settings, and ``data``, that add to a result and leave the rest of it as it was: see ``pipeline.core.file_cache``."""
-    follows: ClassVar[tuple[str, ...]] = ()
-    """Code (``module:object``) that decides the result although the stage does not name it, such as how an input is opened."""
+    """Packages that decide the result although the stage's code does not import them itself."""
 
     run: ClassVar[Callable[..., Facts]]
 
     @classmethod
     def makes(cls) -> type[Artifact]:
-        """The artifact class in ``Stage[...]``."""
+        """Return the artifact class in ``Stage[...]``."""
         for base in cls.__mro__:
             arguments = getattr(base, "__pydantic_generic_metadata__", {}).get("args", ())
             if arguments:
-                made: type[Artifact] = arguments[0]
-                return made
+                kind: type[Artifact] = arguments[0]
+                return kind
         raise TypeError(f"{cls.__name__} must derive from Stage[<Artifact>] to say what it makes")
 
     @classmethod
-    def needs(cls) -> dict[str, type[Artifact]]:
-        """The inputs of ``run`` that earlier slots make, by name: all but the optional ones, and those of any number."""
-        named = cls._inputs().keys() - cls.gathers().keys()
-        return {name: hint for name, hint in cls._inputs().items() if name in named and type(None) not in get_args(hint)}
-
-    @classmethod
-    def takes(cls) -> dict[str, type[Artifact]]:
-        """The optional inputs of ``run`` (``Weights | None``), by name: a ``StoredKey`` of that name says which artifact."""
-        return {name: get_args(hint)[0] for name, hint in cls._inputs().items() if type(None) in get_args(hint)}
-
-    @classmethod
-    def gathers(cls) -> dict[str, type[Artifact]]:
-        """What ``**NAME`` of ``run`` takes, by that name: any number of inputs of one kind, which the graph names."""
+    def inputs(cls) -> dict[str, InputSpec]:
+        """Return what the keywords of ``run`` take, by name."""
+        hints = get_type_hints(cls.run)
         parameters = inspect.signature(cls.run).parameters.values()
-        return {p.name: cls._inputs()[p.name] for p in parameters if p.kind is p.VAR_KEYWORD}
-
-    @classmethod
-    def _inputs(cls) -> dict[str, Any]:
-        return {name: hint for name, hint in get_type_hints(cls.run).items() if name not in ("out", "return")}
-
-    def deciding(self) -> Set[str]:
-        """The fields that decide the result, as they are set. A mode that switches others off leaves those out."""
-        return set(type(self).model_fields) - {*self.named("undecided"), *self.named("artifact")}
-
-    def reading(self) -> Set[str]:
-        """Of the inputs that ``run`` names those that decide the result. A mode that looks at fewer leaves the others out."""
-        return {*self.needs(), *self.takes()}
-
-    def following(self) -> Sequence[str]:
-        """Code as in ``follows``. A mode that runs more than the others adds it."""
-        return self.follows
-
-    def lacks(self) -> str | None:
-        """What the stage would look for here and not find, where that decides the result and no fact about the machine tells."""
-        return None
-
-    @classmethod
-    def meaningless(cls, settings: Mapping[str, Any]) -> Set[str]:
-        """Of these settings those that mean nothing beside the others: as defaults of several forms they are left out."""
-        return set()
+        return {
+            parameter.name: read_input(hints[parameter.name], parameter)
+            for parameter in parameters
+            if parameter.name not in ("self", "out")
+        }
 
     @classmethod
     def named(cls, what: str) -> list[str]:
-        """The fields that are marked ``code``, ``file``, ``files``, ``folder``, ``artifact`` or ``undecided``."""
-        return [name for name, field in cls.model_fields.items() if Named(what) in [*field.metadata, *marks(field.annotation)]]
+        """Return the fields with this mark of `Named`; computed fields may name code."""
+        fields = {name: [*f.metadata, *list_marks(f.annotation)] for name, f in cls.model_fields.items()}
+        for name, computed in cls.model_computed_fields.items():
+            fields[name] = list_marks(computed.return_type)
+        return [name for name, marks in fields.items() if Named(what) in marks]
+
+    def deciding(self) -> Set[str]:
+        """Return the fields that decide the result. A mode that ignores some leaves them out."""
+        fields = {*type(self).model_fields, *type(self).model_computed_fields}
+        return fields - {*self.named("undecided"), *self.named("artifact")}
+
+    def reading(self) -> Set[str]:
+        """Return the inputs that decide the result. A mode that ignores some leaves them out."""
+        return set(self.inputs())
+
+    @classmethod
+    def meaningless(cls, settings: Mapping[str, Any]) -> Set[str]:
+        """Return the settings that this stage does not accept beside the others.
+
+        A target's settings are the defaults of its candidates: one that a candidate does not
+        accept is left out there."""
+        return set()
 
 
-def marks(annotation: Any) -> list[Any]:
-    """What ``Annotated`` says inside a union such as ``DataFile | None``."""
-    inner = [mark for argument in get_args(annotation) for mark in marks(argument)]
+def read_input(hint: Any, parameter: inspect.Parameter) -> InputSpec:
+    """Return what one keyword of ``run`` takes, by its annotation."""
+    if parameter.kind is parameter.VAR_KEYWORD:
+        return InputSpec(hint, "repeated")
+    if type(None) in get_args(hint):
+        return InputSpec(get_args(hint)[0], "optional")
+    return InputSpec(hint)
+
+
+def list_marks(annotation: Any) -> list[Any]:
+    """Return the marks of an ``Annotated`` type, also inside a union such as ``DataFile | None``."""
+    inner = [mark for argument in get_args(annotation) for mark in list_marks(argument)]
     return [*getattr(annotation, "__metadata__", ()), *inner]
 
 
 def scratch(out: Path) -> Path:
-    """A folder beside ``out`` that survives an interruption and is dropped when the stage succeeds."""
+    """Return a folder beside ``out`` that survives an interruption. Success deletes it."""
     folder = out.parent / "scratch"
     folder.mkdir(exist_ok=True)
     return folder

@@ -71,7 +71,7 @@ class Store:
             stat = path.stat()
             if (stat.st_size, stat.st_mtime_ns) != (size, mtime) and digest_of(path) != digest:
                 raise CorruptArtifactError(f"{name} in {root} was changed after it was made")
-        return kind.found(key, record["digest"], root, json.loads((root / "facts.json").read_text(encoding="utf-8")))
+        return kind.create(key, record["digest"], root, json.loads((root / "facts.json").read_text(encoding="utf-8")))
 
     def verify(self, artifact: Artifact) -> None:
         """Read every byte again. Raises CorruptArtifactError."""
@@ -152,7 +152,7 @@ class Store:
             self.folder(key).parent.mkdir(parents=True, exist_ok=True)
             payload.rename(self.folder(key))
             shutil.rmtree(self.root / "work" / key, ignore_errors=True)
-        return kind.found(key, digest, self.folder(key), json.loads(canonical(facts)))
+        return kind.create(key, digest, self.folder(key), json.loads(canonical(facts)))
 
     def forget(self, key: str, shared: str | None) -> None:
         """Delete unfinished work and kept files: other code or data may have made them than these keys say."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from attar.pipeline.core import names
-from attar.pipeline.core.stage import Artifact, Stage
+from attar.pipeline.core.stage import Artifact, InputSpec, Stage
 from attar.pipeline.core.store import Store, canonical
 from attar.pipeline.keys import data, files, machine
 from attar.pipeline.keys.files import FileState
@@ -33,15 +33,15 @@ class Keys:
         ``inputs`` may hold optional ones. Of those the content counts alone: code that once made one may be gone.
         """
         kind = type(stage)
-        unread = {*kind.needs(), *kind.takes()} - stage.reading()
-        inputs = {name: artifact for name, artifact in inputs.items() if name not in unread}
-        roots = [f"{kind.__module__}:{kind.__qualname__}", *(name for name in code_names(stage) if name)]
-        roots += stage.following()
-        needed = [artifact for name, artifact in inputs.items() if name not in kind.takes()]
-        roots += [artifact.facts[fact] for artifact in needed for fact in artifact.code if fact in artifact.facts]
-        code = self.code.of(roots)
+        specs, read = kind.inputs(), stage.reading()
+        inputs = {name: given for name, given in inputs.items() if name not in specs or name in read}
+        code = self.code.of(
+            [names.place_of(kind), *code_names(stage), *list_input_code(specs, inputs)],
+            artifacts={names.place_of(type(artifact)) for artifact in inputs.values()},
+        )
         libraries = dict(code.packages)
-        for library in {*kind.libraries, *(library for artifact in inputs.values() for library in artifact.libraries)}:
+        opened_with = {library for artifact in inputs.values() for library in artifact.libraries}
+        for library in {*kind.libraries, *opened_with}:
             libraries |= self.code.of([f"{library}:"]).packages
         self.recall_files(stage, may_write=may_import)
         found: Deciders = {
@@ -57,8 +57,6 @@ class Keys:
                 return None
         if kind.bound_to_machine:
             found["machine"] = machine.describe()
-        if lacks := stage.lacks():
-            found["lacks"] = lacks
         return found
 
     def data_of(self, task: str, *, may_import: bool) -> str | None:
@@ -110,11 +108,12 @@ def refused(deciders: Deciders) -> Deciders:
 
 
 def shared(stage: Stage[Any], deciders: Deciders) -> str | None:
-    """Digest of the deciders without what ``grows``; None for a stage that keeps nothing for others."""
-    if not stage.grows:
+    """Return the digest of all that is not ``incremental``; None for a stage that shares no files."""
+    if not stage.incremental:
         return None
-    fixed = {name: value for name, value in deciders["settings"].items() if name not in stage.grows}
-    return digest({name: value for name, value in deciders.items() if name not in stage.grows} | {"settings": fixed})
+    fixed = {name: value for name, value in deciders.items() if name not in stage.incremental}
+    settings = {name: value for name, value in fixed["settings"].items() if name not in stage.incremental}
+    return digest(fixed | {"settings": settings})
 
 
 def digest(value: Any) -> str:
@@ -122,7 +121,18 @@ def digest(value: Any) -> str:
 
 
 def code_names(stage: Stage[Any]) -> list[str]:
-    return [getattr(stage, field) for field in type(stage).named("code") if field in stage.deciding()]
+    """Return the code that the settings name."""
+    fields = [field for field in stage.named("code") if field in stage.deciding()]
+    return [name for field in fields if (name := getattr(stage, field))]
+
+
+def list_input_code(specs: Mapping[str, InputSpec], inputs: Mapping[str, Artifact]) -> list[str]:
+    """Return the code that the facts of the inputs name.
+
+    Of an optional input the content alone counts: the code that once made it may be gone."""
+    optional = {name for name, spec in specs.items() if spec.role == "optional"}
+    needed = [artifact for name, artifact in inputs.items() if name not in optional]
+    return [artifact.facts[fact] for artifact in needed for fact in artifact.code if fact in artifact.facts]
 
 
 def settings(stage: Stage[Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 From a name such as ``attar.stages.teach.stage:Teach`` everything it uses is followed, definition by definition, through attar
 and through the user's own files. Installed packages are not followed: their version counts. ``attar.pipeline`` and the
-artifact classes are not followed either: they carry results and do not make them.
+artifact classes are not followed either where they are only named; the class of an artifact that is read counts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ FORMAT = [3, *sys.version_info[:2]]
 """Of the cache: the fields of ``Source``, and Python's own syntax tree."""
 NOTHING = "<statements>"
 """The name of no definition: following it counts a module's statements alone."""
-STOP = ("attar.pipeline", "attar.stages.artifacts")
+ARTIFACTS = "attar.stages.artifacts"
+STOP = ("attar.pipeline", ARTIFACTS)
+"""Modules that are not followed where other code names them."""
 NEUTRAL = ("attar", "pydantic", "typing_extensions")
 """Packages that check and carry settings, and compute nothing that ends in an artifact."""
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "PIL": "pillow", "cv2": "opencv-python", "yaml": "pyyaml"}
@@ -65,23 +67,29 @@ class Fingerprint:
         self.sources: dict[str, Source | None] = {}
         self.paths: dict[str, Path | None] = {}
 
-    def of(self, roots: Iterable[str]) -> Code:
-        """Follow these names: ``module:object`` or ``file.py:object``; ``module:`` is all of a module."""
+    def of(self, roots: Iterable[str], artifacts: Iterable[str] = ()) -> Code:
+        """Follow these names: ``module:object`` or ``file.py:object``; ``module:`` is all of a module.
+
+        ``artifacts``: the classes of what is read, with all that they use.
+        """
         seen: dict[str, str] = {}
         packages: dict[str, str] = {}
-        todo = [root if root.endswith(":") else ":".join(names.split(root)) for root in roots]
-        visited: set[str] = set()
+        todo = [(root if root.endswith(":") else ":".join(names.split(root)), False) for root in roots]
+        todo += [(artifact, True) for artifact in artifacts]
+        visited: set[tuple[str, bool]] = set()
         while todo:
-            target = todo.pop()
-            if target in visited:
+            target, of_artifact = todo.pop()
+            if (target, of_artifact) in visited:
                 continue
-            visited.add(target)
+            visited.add((target, of_artifact))
             module, name = self._resolve(target)
-            source = None if module.startswith(STOP) else self.source(module)
+            is_followed = not module.startswith(STOP) or (of_artifact and module.startswith(ARTIFACTS))
+            source = self.source(module) if is_followed else None
             if source is None:
                 packages |= _version(module.split(".")[0])
                 continue
-            todo.extend(self._visit(module, name, source, seen))
+            of_artifact = of_artifact and module.startswith(ARTIFACTS)
+            todo.extend((used, of_artifact) for used in self._visit(module, name, source, seen))
         return Code(dict(sorted(seen.items())), dict(sorted(packages.items())))
 
     def _visit(self, module: str, name: str, source: Source, seen: dict[str, str]) -> list[str]:

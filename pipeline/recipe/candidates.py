@@ -46,10 +46,11 @@ def places(target: str, slots: Sequence[Slot], settings: Table) -> Iterator[Plac
 
 def wired(slot: Slot, beside: Mapping[str, str], target: str = "", names: Iterable[str] = ()) -> dict[str, str]:
     """Which slot feeds each input: one ``beside`` it where there is such, and of any number the slot of each candidate."""
-    sources = {need: slot.wires.get(need, need) for need in slot.stage.needs()}
-    found = {need: beside.get(source, source) for need, source in sources.items()}
-    for each in slot.stage.gathers():
-        found |= {name: f"{target}.{name}.{slot.wires.get(each, each)}" for name in names}
+    found: dict[str, str] = {}
+    for name, source in slot.sources("required").items():
+        found[name] = beside.get(source, source)
+    for source in slot.sources("repeated").values():
+        found |= {name: f"{target}.{name}.{source}" for name in names}
     return found
 
 

@@ -102,7 +102,7 @@ def load(
         section = _section(tables, slot.name)
         if "task" in section and not slot.own_task:
             raise RecipeError(f"{slot.name}.task: its task is the recipe's; only {_own_task(slots)} may have another")
-        inputs = {need: slot.wires.get(need, need) for need in slot.stage.needs()}
+        inputs = slot.sources("required")
         bound[slot.name] = _bind(slot.stage, slot.name, given, like | section, path.parent, inputs)
     for target, settings in chosen.items():
         bound |= _of_target(target, suffix, settings, _section(tables, "gates"), given, path)
@@ -216,8 +216,6 @@ def explained(slot: str, stage: type[Stage[Any]], error: Mapping[str, Any]) -> s
 def _check_code(code: Fingerprint, bound: Mapping[str, Bound]) -> None:
     for slot, item in bound.items():
         for name in code_names(item.stage):
-            if not name:
-                continue
             takes_options = name == getattr(item.stage, "network", None)
             try:
                 code.require(name, getattr(item.stage, "options", {}) if takes_options else None)

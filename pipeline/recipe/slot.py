@@ -30,3 +30,8 @@ class Slot:
     """Whether only targets with candidates have it: it stands behind theirs, and may have the name of one of them."""
     offers: Callable[[], Sequence[Table]] | None = None
     """What ``candidates = "all"`` stands for."""
+
+    def sources(self, role: str) -> dict[str, str]:
+        """Return the slot that each input of this role comes from, by the input's name."""
+        specs = self.stage.inputs()
+        return {name: self.wires.get(name, name) for name, spec in specs.items() if spec.role == role}

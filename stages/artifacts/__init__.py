@@ -29,12 +29,19 @@ if TYPE_CHECKING:
 class Model(Artifact, ABC):
     """Something that answers: ``with model.open() as predict: predict(inputs)``, named arrays to named arrays."""
 
+    marker: ClassVar[str] = ""
+    """The fact that every model of this class has, and no model of another class."""
+
     @classmethod
-    def found(cls, key: str, digest: str, root: Path, facts: Facts) -> Self:
-        """Where any model will do, as for a teacher, ``OnnxModel`` if there are graphs and else ``Weights``."""
-        kind: Any = (OnnxModel if "graphs" in facts else Weights) if cls is Model else cls
-        made: Self = kind(key, digest, root, facts)
-        return made
+    def create(cls, key: str, digest: str, root: Path, facts: Facts) -> Self:
+        """Return the model. `Model` itself, the class of a teacher, chooses the class by the facts.
+
+        No class is named here, so what reads weights does not depend on the code of graphs.
+        """
+        kinds = Model.__subclasses__() if cls is Model else [cls]
+        kind: Any = next(kind for kind in kinds if kind is cls or kind.marker in facts)
+        model: Self = kind(key, digest, root, facts)
+        return model
 
     @abstractmethod
     def open(self, threads: int | None = None) -> AbstractContextManager[Predictor]:
@@ -59,6 +66,7 @@ class Weights(Model):
     ``stages.distill.warm``). A control that is switched off has ``{"off": true}``.
     """
 
+    marker: ClassVar[str] = "network"
     libraries: ClassVar[tuple[str, ...]] = ("torch", "safetensors")
     code: ClassVar[tuple[str, ...]] = ("network", "task")
 
@@ -86,6 +94,7 @@ class OnnxModel(Model):
     An opaque teacher's facts have a ``score`` too, and an empty ``history``.
     """
 
+    marker: ClassVar[str] = "graphs"
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime",)
 
     def file(self, graph: str = "model") -> Path:

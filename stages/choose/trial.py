@@ -31,11 +31,6 @@ class Try(Stage[Trials]):
     """
 
     bound_to_machine: ClassVar[bool] = True
-    follows: ClassVar[tuple[str, ...]] = (
-        "attar.engines.runtimes.onnxruntime:open_session",
-        "attar.models.rows:mapped",
-        "attar.models.rows:Rows",
-    )
 
     task: CodeName
     candidates: tuple[dict[str, Any], ...] = ()

@@ -22,13 +22,7 @@ class Distill(TrainingSettings, Stage[Weights]):
     (Beyer et al. 2022, arXiv:2106.05237).
     """
 
-    together: ClassVar[bool] = True
-    follows: ClassVar[tuple[str, ...]] = (
-        "attar.models.sample_order:find_places",
-        "attar.models.rows:join_rows",
-        "attar.models.rows:mapped",
-        "attar.models.rows:Rows",
-    )
+    distributed: ClassVar[bool] = True
 
     lambda_kd: float = Field(0.9, ge=0, le=1)
     """The share of L_KD; the labels have the rest."""
@@ -62,7 +56,7 @@ class Control(TrainingSettings, Stage[Weights]):
     As many epochs as the student; where there is a transfer split these are shorter, for it has nothing to learn from there.
     """
 
-    together: ClassVar[bool] = True
+    distributed: ClassVar[bool] = True
 
     enabled: bool = False
     """Whether it is trained at all."""

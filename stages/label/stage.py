@@ -37,8 +37,8 @@ class Label(Stage[Answers]):
     one shard. Several processes share the shards among them, which are the same bytes whoever makes them.
     """
 
-    together: ClassVar[bool] = True
-    grows: ClassVar[tuple[str, ...]] = ("views", "view_seed", "top", "data")
+    distributed: ClassVar[bool] = True
+    incremental: ClassVar[tuple[str, ...]] = ("views", "view_seed", "top", "data")
 
     task: CodeName
     """What the teacher reads: its section's own ``task``, where it has one."""

@@ -36,13 +36,6 @@ class Measure(Stage[Evidence]):
     """
 
     bound_to_machine: ClassVar[bool] = True
-    follows: ClassVar[tuple[str, ...]] = (
-        "attar.engines.runtimes.torch:open_network",
-        "attar.engines.runtimes.onnxruntime:open_session",
-        "attar.models.sample_order:find_places",
-        "attar.models.rows:mapped",
-        "attar.models.rows:Rows",
-    )
 
     task: CodeName
     batch: int = Field(32, ge=1)

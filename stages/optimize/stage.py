@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Set
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, computed_field, model_validator
 
@@ -51,14 +51,6 @@ class Optimize(Stage[OnnxModel]):
     floor also ``floor``, ``reached``, ``rung`` (the one that is kept), ``student`` (its correlation in float), ``rungs``, each
     with its ``correlation`` and what else was found, and ``sensitivity`` (worst nodes: what each costs), where it was measured.
     """
-
-    follows: ClassVar[tuple[str, ...]] = (
-        "attar.models.sample_order:find_places",
-        "attar.models.rows:join_rows",
-        "attar.models.rows:mapped",
-        "attar.models.rows:Rows",
-        "attar.engines.calibration.ranges:compute_ranges",
-    )
 
     task: CodeName
     precision: Literal["fp32", "fp16", "bf16", "int8", "int8-dynamic"] = "fp32"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, computed_field, model_validator
 
 from attar.models.task import load_task
 from attar.pipeline.core import names
@@ -25,7 +25,7 @@ OPAQUE = "attar.stages.teach.opaque:adopt"
 class Teach(TrainingSettings, Stage[Model]):
     """Trains ``network`` on the labels, or adopts what was trained elsewhere and only measures it. See docs/teachers.md."""
 
-    together: ClassVar[bool] = True
+    distributed: ClassVar[bool] = True
 
     network: CodeName = ""
     """As everywhere; of a Hugging Face folder the classifier where nothing is said; not for an ONNX file."""
@@ -65,10 +65,13 @@ class Teach(TrainingSettings, Stage[Model]):
         return not self.fine_tune and any(getattr(self, name) is not None for name in SOURCES)
 
     def deciding(self) -> Set[str]:
-        return {"task", "network", "options", "fine_tune", *SOURCES} if self.adopts else super().deciding()
+        return {"task", "network", "options", "fine_tune", "adopter", *SOURCES} if self.adopts else super().deciding()
 
-    def following(self) -> Sequence[str]:
-        return self.follows if self.onnx is None else (*self.follows, OPAQUE)
+    @computed_field(repr=False)  # type: ignore[prop-decorator]  # pydantic's decorator reads a property; mypy wants none above one
+    @property
+    def adopter(self) -> CodeName:
+        """The function that adopts an ONNX file; its code counts in the key of such a teacher."""
+        return "" if self.onnx is None else OPAQUE
 
     def run(self, out: Path) -> Facts:
         if self.onnx is not None:

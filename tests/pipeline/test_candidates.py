@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 
 from attar.pipeline.core.errors import RecipeError, UnsupportedModelError
-from attar.pipeline.core.stage import Artifact, Facts, Stage
+from attar.pipeline.core.stage import Artifact, Facts, InputSpec, Stage
 from attar.pipeline.core.store import Store
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.recipe import recipe as recipes
@@ -191,9 +191,7 @@ def test_what_is_gathered_must_be_of_its_kind_and_there(tmp_path: Path) -> None:
 
 
 def test_a_stage_says_what_it_gathers() -> None:
-    assert Tell.needs() == {"source": Number}
-    assert Tell.gathers() == {"engines": Number}
-    assert Form.gathers() == {}
+    assert Tell.inputs() == {"source": InputSpec(Number), "engines": InputSpec(Number, "repeated")}
 
 
 def test_the_chosen_one_goes_on_and_a_changed_candidate_changes_the_key(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_what_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
 
 
 class Growing(Stage[Number]):
-    grows: ClassVar[tuple[str, ...]] = ("count", "data")
+    incremental: ClassVar[tuple[str, ...]] = ("count", "data")
 
     count: int = 1
     scale: int = 1

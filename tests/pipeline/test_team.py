@@ -30,7 +30,7 @@ JOINED: list[tuple[int, float]] = []
 class Jointly(Stage[Number]):
     """Every process reads the input; the one of rank ``fails`` breaks."""
 
-    together: ClassVar[bool] = True
+    distributed: ClassVar[bool] = True
     fails: int = -1
 
     def run(self, out: Path, *, source: Number) -> Facts:
@@ -135,7 +135,7 @@ def test_a_stage_arrives_as_it_was_sent() -> None:
     )
     call = json.loads(team.told(sent, Path("out"), {}, Path("home")))
     assert team.found(call["stage"]).model_validate_json(json.dumps(call["settings"])) == sent
-    assert all(team.found(team.place(slot.stage)) is slot.stage for slot in SLOTS)
+    assert all(team.found(team.place_of(slot.stage)) is slot.stage for slot in SLOTS)
 
 
 def test_when_there_is_a_team(monkeypatch: pytest.MonkeyPatch) -> None:

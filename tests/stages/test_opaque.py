@@ -70,8 +70,8 @@ def test_facts_tell_what_can_be_known(tmp_path: Path, file: Path) -> None:
 def test_the_store_gives_back_what_was_put_in(tmp_path: Path, file: Path) -> None:
     assert Teach.makes() is Model
     facts = Teach(task=NAME, onnx=file).run(tmp_path)
-    assert type(Model.found("key", "digest", tmp_path, facts)) is OnnxModel
-    assert type(Model.found("key", "digest", tmp_path, {"network": "nets.py:teacher"})).__name__ == "Weights"
+    assert type(Model.create("key", "digest", tmp_path, facts)) is OnnxModel
+    assert type(Model.create("key", "digest", tmp_path, {"network": "nets.py:teacher"})).__name__ == "Weights"
 
 
 def test_external_data_is_kept_in_one_file(tmp_path: Path, file: Path) -> None:
@@ -228,8 +228,9 @@ def test_a_whole_run_from_an_onnx_file(tmp_path: Path) -> None:
 
 def test_the_code_that_adopts_a_graph_counts_for_such_a_teacher_alone(tmp_path: Path, file: Path) -> None:
     code, stage = Fingerprint(tmp_path), "attar.stages.teach.stage:Teach"
-    trained = code.of([stage, *Teach(task=NAME, network="nets.py:teacher").following()])
-    opaque = code.of([stage, *Teach(task=NAME, onnx=file).following()])
+    assert Teach(task=NAME, network="nets.py:teacher").adopter == ""
+    trained = code.of([stage])
+    opaque = code.of([stage, Teach(task=NAME, onnx=file).adopter])
     assert not any(name.startswith("attar.stages.teach.opaque") for name in trained.definitions)
     assert "onnxruntime" not in trained.packages
     assert "attar.stages.teach.opaque:check_axes" in opaque.definitions

@@ -89,8 +89,9 @@ def test_a_control_that_is_off_has_nothing_to_give(tmp_path: Path) -> None:
 
 def test_the_control_does_not_take_it() -> None:
     assert "start" not in Control.model_fields
-    assert Distill.takes() == {"start": Weights}
-    assert list(Distill.needs()) == ["teacher", "answers"]
+    inputs = Distill.inputs()
+    assert list(inputs) == ["teacher", "answers", "start"]
+    assert (inputs["start"].kind, inputs["start"].role) == (Weights, "optional")
 
 
 def test_a_student_goes_on_from_there(tmp_path: Path) -> None:

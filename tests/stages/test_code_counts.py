@@ -1,0 +1,141 @@
+"""An edit of a function that decides a result makes the slot again; an edit of another does not."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from attar.pipeline.core.stage import Artifact, Stage
+from attar.pipeline.core.store import Store
+from attar.pipeline.keys.deciders import Keys
+from attar.pipeline.keys.fingerprint import Fingerprint
+from attar.stages.artifacts import Answers, Engine, OnnxModel, Production, Ranges, Weights
+from attar.stages.build import Build
+from attar.stages.calibrate import Calibrate
+from attar.stages.choose.trial import Try
+from attar.stages.distill.stage import Distill
+from attar.stages.export import Export
+from attar.stages.label.stage import Label
+from attar.stages.measure.stage import Measure
+from attar.stages.optimize.stage import Optimize
+from attar.stages.teach.stage import Teach
+
+ROOMS = ("bundle", "engines", "models", "pipeline", "proof", "stages")
+NETWORK = "attar.models.networks.mobile:mobile"
+TASK = "attar.models.tasks.digits:Digits"
+STAGES = {
+    "teacher": (Teach(task=TASK, network=NETWORK), {}),
+    "answers": (Label(task=TASK), {"teacher": Weights}),
+    "answers of a graph": (Label(task=TASK), {"teacher": OnnxModel}),
+    "student": (Distill(task=TASK, network=NETWORK), {"teacher": Weights, "answers": Answers}),
+    "onnx": (Export(), {"weights": Weights}),
+    "calibration": (Calibrate(task=TASK), {"onnx": OnnxModel}),
+    "fp32": (Optimize(task=TASK), {"onnx": OnnxModel, "calibration": Ranges, "answers": Answers}),
+    "int8": (
+        Optimize(task=TASK, precision="int8", floor=0.9),
+        {"student": Weights, "onnx": OnnxModel, "calibration": Ranges, "answers": Answers},
+    ),
+    "engine": (Build(task=TASK), {"model": OnnxModel}),
+    "openvino": (Build(task=TASK, runtime="openvino"), {"model": OnnxModel}),
+    "trials": (Try(task=TASK), {"answers": Answers, "onnx": OnnxModel, "c1": Engine}),
+    "evidence": (
+        Measure(task=TASK),
+        {"teacher": Weights, "answers": Answers, "onnx": OnnxModel, "engine": Engine, "production": Production},
+    ),
+}
+
+DECIDES = [
+    ("student", "stages.artifacts", "Answers.learned"),
+    ("student", "models.rows", "join_rows"),
+    ("student", "models.sample_order", "find_places"),
+    ("int8", "stages.artifacts", "Ranges.of"),
+    ("int8", "stages.artifacts", "Answers.rows"),
+    ("int8", "engines.calibration.ranges", "of"),
+    ("evidence", "stages.artifacts", "Weights.open"),
+    ("evidence", "stages.artifacts", "Engine.open"),
+    ("evidence", "stages.artifacts", "Production.same"),
+    ("evidence", "engines.runtimes.torch", "opened"),
+    ("evidence", "engines.runtimes.onnxruntime", "opened"),
+    ("evidence", "models.rows", "mapped"),
+    ("trials", "engines.runtimes.onnxruntime", "opened"),
+    ("trials", "stages.artifacts", "Answers.of"),
+    ("answers", "engines.runtimes.torch", "load"),
+    ("answers of a graph", "engines.runtimes.onnxruntime", "opened"),
+    ("calibration", "engines.runtimes.onnxruntime", "opened"),
+    ("openvino", "engines.runtimes.openvino", "OpenVino.build"),
+]
+DECIDES_NOT = [
+    ("teacher", "engines.runtimes.onnxruntime", "opened"),
+    ("answers", "engines.runtimes.onnxruntime", "opened"),
+    ("answers", "stages.artifacts", "Answers.learned"),
+    ("student", "engines.runtimes.onnxruntime", "opened"),
+    ("onnx", "stages.artifacts", "Ranges.of"),
+    ("fp32", "stages.artifacts", "Ranges.of"),
+    ("engine", "engines.runtimes.openvino", "OpenVino.build"),
+]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the rooms, as `attar`."""
+    root = tmp_path_factory.mktemp("tree")
+    for room in ROOMS:
+        source = Path(__file__).parents[2] / room
+        shutil.copytree(source, root / "attar" / room, ignore=shutil.ignore_patterns("__pycache__", "static"))
+    return root
+
+
+def count_code(slot: str, tree: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> object:
+    """Return what the key of this slot says of the code, read from the copied tree."""
+    stage: Stage[Artifact]
+    stage, kinds = STAGES[slot]  # type: ignore[assignment]  # stages of several kinds
+    inputs = {name: kind("key", "digest", home, {}) for name, kind in kinds.items()}
+    code = Fingerprint(home, tree / "code.json")
+    find_root = code._root
+    monkeypatch.setattr(code, "_root", lambda top: tree / "attar" if top == "attar" else find_root(top))
+    keys = Keys(Store(home / "store"), code)
+    monkeypatch.setattr(keys, "data_of", lambda task, may_import: "data")
+    found = keys.deciders(stage, inputs, may_import=False)
+    assert found is not None
+    code.remember()
+    return found["code"]
+
+
+def edit(file: Path, name: str) -> None:
+    """Insert a statement into a function or a method, ``Class.method``."""
+    text = file.read_text(encoding="utf-8")
+    nodes: list[ast.stmt] = ast.parse(text).body
+    for part in name.split("."):
+        node = next(node for node in nodes if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == part)
+        nodes = node.body
+    lines = text.splitlines(keepends=True)
+    first = nodes[0]
+    lines.insert(first.lineno - 1, f"{' ' * first.col_offset}edited = 1\n")
+    file.write_text("".join(lines), encoding="utf-8")
+
+
+@pytest.fixture
+def restored(tree: Path) -> Iterator[Path]:
+    """The tree, whose edited file gets its content back."""
+    before = {file: file.read_bytes() for file in tree.rglob("*.py")}
+    yield tree
+    for file, content in before.items():
+        if file.read_bytes() != content:
+            file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("slot", "module", "name", "counts"),
+    [(*case, True) for case in DECIDES] + [(*case, False) for case in DECIDES_NOT],
+)
+def test_an_edit_counts_where_the_function_is_used(
+    slot: str, module: str, name: str, counts: bool, restored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = count_code(slot, restored, tmp_path, monkeypatch)
+    path = restored.joinpath("attar", *module.split("."))
+    edit(path / "__init__.py" if path.is_dir() else path.with_suffix(".py"), name)
+    assert (count_code(slot, restored, tmp_path, monkeypatch) != before) is counts
