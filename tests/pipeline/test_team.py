@@ -12,6 +12,7 @@ import pytest
 
 from attar.pipeline import team
 from attar.pipeline.core.errors import StageError
+from attar.pipeline.core.names import place_of
 from attar.pipeline.core.stage import Facts, Stage
 from attar.pipeline.team import Broken, Team, assembled
 from attar.stages.distill.choices import Beside, Dkd, Kd
@@ -135,7 +136,7 @@ def test_a_stage_arrives_as_it_was_sent() -> None:
     )
     call = json.loads(team.told(sent, Path("out"), {}, Path("home")))
     assert team.found(call["stage"]).model_validate_json(json.dumps(call["settings"])) == sent
-    assert all(team.found(team.place_of(slot.stage)) is slot.stage for slot in SLOTS)
+    assert all(team.found(place_of(slot.stage)) is slot.stage for slot in SLOTS)
 
 
 def test_when_there_is_a_team(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,7 +172,7 @@ def test_settings_that_mean_nothing(settings: dict[str, Any], message: str) -> N
 
 
 def test_only_what_the_runtime_knows_decides() -> None:
-    settings = {"task", "runtime", "tolerance", "threads"}
+    settings = {"task", "runtime", "runtime_code", "lacks", "tolerance", "threads"}
     assert Build(task=smoke.DIGITS).deciding() == settings | {"provider"}
     assert Build(task=smoke.DIGITS, runtime="openvino").deciding() == settings
 

@@ -6,6 +6,7 @@ import ast
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ from attar.stages.teach.stage import Teach
 ROOMS = ("bundle", "engines", "models", "pipeline", "proof", "stages")
 NETWORK = "attar.models.networks.mobile:mobile"
 TASK = "attar.models.tasks.digits:Digits"
-STAGES = {
+STAGES: dict[str, tuple[Stage[Any], dict[str, type[Artifact]]]] = {
     "teacher": (Teach(task=TASK, network=NETWORK), {}),
     "answers": (Label(task=TASK), {"teacher": Weights}),
     "answers of a graph": (Label(task=TASK), {"teacher": OnnxModel}),
@@ -91,8 +92,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def count_code(slot: str, tree: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> object:
     """Return what the key of this slot says of the code, read from the copied tree."""
-    stage: Stage[Artifact]
-    stage, kinds = STAGES[slot]  # type: ignore[assignment]  # stages of several kinds
+    stage, kinds = STAGES[slot]
     inputs = {name: kind("key", "digest", home, {}) for name, kind in kinds.items()}
     code = Fingerprint(home, tree / "code.json")
     find_root = code._root
