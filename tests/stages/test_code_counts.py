@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from attar.engines.calibration import ranges
+from attar.engines.runtimes import onnxruntime, openvino, torch
+from attar.models import rows, sample_order
 from attar.pipeline.core.stage import Artifact, Stage
 from attar.pipeline.core.store import Store
 from attar.pipeline.keys.deciders import Keys
@@ -49,34 +52,34 @@ STAGES: dict[str, tuple[Stage[Any], dict[str, type[Artifact]]]] = {
     ),
 }
 
-DECIDES = [
-    ("student", "stages.artifacts", "Answers.learned"),
-    ("student", "models.rows", "join_rows"),
-    ("student", "models.sample_order", "find_places"),
-    ("int8", "stages.artifacts", "Ranges.of"),
-    ("int8", "stages.artifacts", "Answers.rows"),
-    ("int8", "engines.calibration.ranges", "of"),
-    ("evidence", "stages.artifacts", "Weights.open"),
-    ("evidence", "stages.artifacts", "Engine.open"),
-    ("evidence", "stages.artifacts", "Production.same"),
-    ("evidence", "engines.runtimes.torch", "opened"),
-    ("evidence", "engines.runtimes.onnxruntime", "opened"),
-    ("evidence", "models.rows", "mapped"),
-    ("trials", "engines.runtimes.onnxruntime", "opened"),
-    ("trials", "stages.artifacts", "Answers.of"),
-    ("answers", "engines.runtimes.torch", "load"),
-    ("answers of a graph", "engines.runtimes.onnxruntime", "opened"),
-    ("calibration", "engines.runtimes.onnxruntime", "opened"),
-    ("openvino", "engines.runtimes.openvino", "OpenVino.build"),
+DECIDES: list[tuple[str, Callable[..., object]]] = [
+    ("student", Answers.learned),
+    ("student", rows.join_rows),
+    ("student", sample_order.find_places),
+    ("int8", Ranges.of),
+    ("int8", Answers.rows),
+    ("int8", ranges.compute_ranges),
+    ("evidence", Weights.open),
+    ("evidence", Engine.open),
+    ("evidence", Production.same),
+    ("evidence", torch.open_network),
+    ("evidence", onnxruntime.open_session),
+    ("evidence", rows.mapped),
+    ("trials", onnxruntime.open_session),
+    ("trials", Answers.of),
+    ("answers", torch.load_network),
+    ("answers of a graph", onnxruntime.open_session),
+    ("calibration", onnxruntime.open_session),
+    ("openvino", openvino.OpenVino.build),
 ]
-DECIDES_NOT = [
-    ("teacher", "engines.runtimes.onnxruntime", "opened"),
-    ("answers", "engines.runtimes.onnxruntime", "opened"),
-    ("answers", "stages.artifacts", "Answers.learned"),
-    ("student", "engines.runtimes.onnxruntime", "opened"),
-    ("onnx", "stages.artifacts", "Ranges.of"),
-    ("fp32", "stages.artifacts", "Ranges.of"),
-    ("engine", "engines.runtimes.openvino", "OpenVino.build"),
+DECIDES_NOT: list[tuple[str, Callable[..., object]]] = [
+    ("teacher", onnxruntime.open_session),
+    ("answers", onnxruntime.open_session),
+    ("answers", Answers.learned),
+    ("student", onnxruntime.open_session),
+    ("onnx", Ranges.of),
+    ("fp32", Ranges.of),
+    ("engine", openvino.OpenVino.build),
 ]
 
 
@@ -129,13 +132,13 @@ def restored(tree: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
-    ("slot", "module", "name", "counts"),
+    ("slot", "function", "counts"),
     [(*case, True) for case in DECIDES] + [(*case, False) for case in DECIDES_NOT],
 )
 def test_an_edit_counts_where_the_function_is_used(
-    slot: str, module: str, name: str, counts: bool, restored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    slot: str, function: Callable[..., object], counts: bool, restored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = count_code(slot, restored, tmp_path, monkeypatch)
-    path = restored.joinpath("attar", *module.split("."))
-    edit(path / "__init__.py" if path.is_dir() else path.with_suffix(".py"), name)
+    path = restored.joinpath(*function.__module__.split("."))
+    edit(path / "__init__.py" if path.is_dir() else path.with_suffix(".py"), function.__qualname__)
     assert (count_code(slot, restored, tmp_path, monkeypatch) != before) is counts
