@@ -54,17 +54,18 @@ format: $(READY_DEV)  ## sort imports, mend what can be mended, format
 	$(BIN)/ruff format .
 
 # The tests' networks are tiny: one thread a process is fastest, and leaves a second core to a second process.
-TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# Files go to the processes in the order of tests/conftest.py, the longest first.
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test: $(READY_DEV)  ## all tests but the slow ones and those that need a package index
-	$(TEST) --numprocesses 2 --dist loadfile -m "not slow and not network"
+	$(TEST) -m "not slow and not network"
 
 test-all: test  ## every test
-	$(TEST) --numprocesses 2 --dist loadfile -m "slow or network"
+	$(TEST) -m "slow or network"
 
 coverage: $(READY_DEV)  ## branch coverage of the fast tests, child processes counted
 	rm -f .coverage .coverage.*
-	OMP_NUM_THREADS=1 $(BIN)/python -m coverage run -m pytest --numprocesses 2 --dist loadfile -m "not slow and not network"
+	OMP_NUM_THREADS=1 $(BIN)/python -m coverage run -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not slow and not network"
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 

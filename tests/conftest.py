@@ -20,6 +20,14 @@ from tests.support.packaging import package_bundle
 from tests.support.shared import make_once, session_folder
 
 
+LONG_FILES = ("test_sabotage.py", "test_cli.py")
+"""They begin first, so that no process is left with one of them when the others have finished."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG_FILES)
+
+
 def pytest_collection_finish() -> None:
     """Leave out of every later garbage collection what importing the tests has made: `Measure` collects often."""
     gc.collect()

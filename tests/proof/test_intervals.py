@@ -127,3 +127,36 @@ def test_bounds_of_many_are_those_of_each_alone() -> None:
     rests = of_output("logits", LOGITS, NEAR)
     for name, bounds in intervals.resolved(rests).items():
         assert bounds == pytest.approx(intervals.resolved({name: rests[name]})[name])
+
+
+def ones(hits: int, samples: int = 40) -> npt.NDArray[np.float64]:
+    """So many ones, then zeros."""
+    return (np.arange(samples) < hits).astype(np.float64)
+
+
+def test_a_drop_of_hits_counts_what_was_lost_and_what_was_won() -> None:
+    before, after = ones(30), ones(40)
+    after[:4] = 0  # 4 lost, 10 won
+    assert intervals.score_drop(Plain(), before[:, None], after[:, None]) == statistics.paired(4, 10, 40)
+
+
+def test_only_the_first_statistic_is_averaged() -> None:
+    others = np.full(40, 7.0)
+    before, after = np.stack([ones(30), others], 1), np.stack([ones(25), others], 1)
+    assert intervals.score_drop(Plain(), before, after) == statistics.paired(5, 0, 40)
+    assert intervals.score(Plain(), before) == statistics.proportion(30, 40)
+
+
+@pytest.mark.parametrize(("before", "after"), [(ones(30) / 2, ones(25)), (ones(30), ones(25) / 2)])
+def test_a_drop_of_what_is_no_hit_is_resampled(before: Numbers, after: Numbers) -> None:
+    drop = intervals.score_drop(Plain(), before[:, None], after[:, None])
+    assert drop == statistics.bootstrap_drop(before[:, None], after[:, None], Plain().aggregate)
+
+
+def test_a_drop_of_another_aggregate_is_resampled() -> None:
+    class Half(Plain):
+        def aggregate(self, statistics: npt.NDArray[np.float64]) -> float:
+            return float(statistics.mean()) / 2
+
+    before, after = ones(30)[:, None], ones(25)[:, None]
+    assert intervals.score_drop(Half(), before, after) == statistics.bootstrap_drop(before, after, Half().aggregate)
