@@ -19,7 +19,6 @@ from tests.support.isolation import empty_home, loopback_only
 from tests.support.packaging import package_bundle
 from tests.support.shared import make_once, session_folder
 
-
 LONG_FILES = ("test_sabotage.py", "test_cli.py")
 """They begin first, so that no process is left with one of them when the others have finished."""
 
