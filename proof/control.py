@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from attar.proof.bounds import ConfidenceBounds
 from attar.proof.gate import Gate, GateVerdict, combine_verdicts
@@ -15,6 +14,7 @@ from attar.proof.gate_text import (
     format_metric,
     format_value,
 )
+from attar.proof.ledger_json import Ledger
 from attar.proof.limits import GateLimits
 
 NEEDED: Mapping[GateVerdict, bool | None] = {"passed": False, "failed": True, "undecided": None}
@@ -35,14 +35,14 @@ class ControlVerdict:
     """One sentence."""
 
 
-def judge_control(ledger: Mapping[str, Any], limits: GateLimits) -> ControlVerdict | None:
+def judge_control(ledger: Ledger, limits: GateLimits) -> ControlVerdict | None:
     """Return None without a control, or if nothing is promised that it could keep."""
     gates = evaluate_control_gates(ledger, limits)
-    if not gates:
+    gain, bounds = ledger.gain, ledger.gain_bounds
+    if not gates or gain is None or bounds is None:
         return None
     is_needed = NEEDED[combine_verdicts(gate.verdict for gate in gates)]
-    gain, bounds = ledger["gain"]["score"], ConfidenceBounds(*ledger["gain"]["bounds"])
-    gain_text = format_gain(gain, bounds, ledger["score_name"])
+    gain_text = format_gain(gain, bounds, ledger.score_name)
     summary = f"{summarize_gates(is_needed, gates)}; {gain_text}"
     return ControlVerdict(is_needed, gain, bounds, tuple(gates), summary)
 

@@ -10,12 +10,13 @@ too, for an engine cannot be better than its graph.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from attar.pipeline.core.errors import StageError
-from attar.proof.bounds import ConfidenceBounds
 from attar.proof.gate import Baseline, Comparison, Gate, Metric
 from attar.proof.hop import CONVERSIONS, HOPS, PREVIOUS_HOP, STUDENT_HOPS, HopName
+from attar.proof.ledger_json import Hop, Ledger
 from attar.proof.limits import GateLimits, HopLimits, RegressionLimits
 
 GATED_HOPS: Sequence[HopName] = ("teacher", "reference", "student", "onnx", "model", "engine")
@@ -29,71 +30,51 @@ SIMILARITY_METRICS: Sequence[Metric] = (
 """The metrics that compare the answers of two hops."""
 SOUNDNESS_METRICS: Sequence[Metric] = ("sound", "sizes")
 """The metrics that every hop has a limit for, which no recipe sets."""
-Hops = Mapping[str, Mapping[str, Any]]
 
 
-def evaluate_gates(ledger: Mapping[str, Any], limits: GateLimits) -> list[Gate]:
+def evaluate_gates(ledger: Ledger, limits: GateLimits) -> list[Gate]:
     """Return every gate, in the order of the hops.
 
     Raises StageError for a limit that this task's outputs cannot show.
     """
-    hops = index_hops(ledger)
     gates = [
-        *evaluate_score_floors(ledger, hops, limits),
-        *evaluate_leak(ledger, limits.leak),
-        *(gate for hop in GATED_HOPS for gate in evaluate_soundness(ledger, hops, hop)),
-        *evaluate_student_hops(ledger, hops, limits),
-        *(
-            gate
-            for hop in CONVERSIONS
-            for gate in evaluate_conversion(ledger, hops, hop, limits.hops)
-        ),
-        *evaluate_speedups(ledger, hops, limits),
+        *evaluate_score_floors(ledger, limits),
+        *evaluate_leak(ledger.leak, limits.leak),
+        *evaluate_all_soundness(ledger),
+        *evaluate_student_hops(ledger, limits),
+        *evaluate_all_conversions(ledger, limits.hops),
+        *evaluate_speedups(ledger, limits),
     ]
-    if "production" in hops:
+    if "production" in ledger.hops:
         regression = limits.regression
-        gates += evaluate_similarity(
-            ledger, hops, "engine", "production", regression, required=True
-        )
-        gates += evaluate_soundness(ledger, hops, "production", required=False)
+        gates += evaluate_similarity(ledger, "engine", "production", regression, required=True)
+        gates += evaluate_soundness(ledger, "production", required=False)
     return sorted(gates, key=lambda gate: HOPS.index(gate.comparison.hop))
 
 
-def evaluate_control_gates(ledger: Mapping[str, Any], limits: GateLimits) -> list[Gate]:
+def evaluate_control_gates(ledger: Ledger, limits: GateLimits) -> list[Gate]:
     """Return the limits of the engine, applied to the control. Empty if none applies to it."""
-    hops = index_hops(ledger)
-    if "control" not in hops:
+    if "control" not in ledger.hops:
         return []
-    gates = list(evaluate_similarity(ledger, hops, "control", "teacher", limits, required=False))
+    gates = list(evaluate_similarity(ledger, "control", "teacher", limits, required=False))
     if limits.score is not None:
-        gates.append(evaluate_score("score", "control", limits.score, ledger, hops, required=False))
+        gates.append(evaluate_score(ledger, "score", "control", limits.score, required=False))
     if not gates:
         return []
-    sound = evaluate_soundness(ledger, hops, "control", required=False)
+    sound = evaluate_soundness(ledger, "control", required=False)
     return [*gates, *(gate for gate in sound if gate.verdict == "failed")]
 
 
-def evaluate_candidate_gates(
-    ledger: Mapping[str, Any], candidate: Mapping[str, Any], limits: GateLimits
-) -> list[Gate]:
+def evaluate_candidate_gates(ledger: Ledger, candidate: Hop, limits: GateLimits) -> list[Gate]:
     """Return the gates of a candidate's answers, and of its precision against the fp32 graph."""
-    hops = index_hops(ledger) | {"model": candidate}
+    ledger = replace(ledger, hops={**ledger.hops, "model": candidate})
     gates = [
-        *evaluate_soundness(ledger, hops, "model"),
-        *evaluate_similarity(ledger, hops, "model", "teacher", limits, required=True),
+        *evaluate_soundness(ledger, "model"),
+        *evaluate_similarity(ledger, "model", "teacher", limits, required=True),
     ]
     if limits.score is not None:
-        gates.append(evaluate_score("score", "model", limits.score, ledger, hops, required=True))
-    return [*gates, *evaluate_conversion(ledger, hops, "model", limits.hops)]
-
-
-def index_hops(ledger: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    return {hop["hop"]: hop for hop in ledger["hops"]}
-
-
-def was_run(hops: Hops, *names: str) -> bool:
-    """Whether all of these hops were run on this machine."""
-    return all(hops[name]["status"] == "measured" for name in names)
+        gates.append(evaluate_score(ledger, "score", "model", limits.score, required=True))
+    return [*gates, *evaluate_conversion(ledger, "model", limits.hops)]
 
 
 def list_required_hops(*, engine_was_run: bool) -> Sequence[HopName]:
@@ -101,10 +82,9 @@ def list_required_hops(*, engine_was_run: bool) -> Sequence[HopName]:
     return ("engine",) if engine_was_run else ("model", "engine")
 
 
-def evaluate_leak(ledger: Mapping[str, Any], limit: float) -> Iterator[Gate]:
+def evaluate_leak(leak: Mapping[str, Any] | None, limit: float) -> Iterator[Gate]:
     """Yield the gate on the data, at the first hop, if near-duplicates were looked for."""
-    leak = ledger.get("leak") or {"share": None}
-    if leak["share"] is not None:
+    if leak is not None and leak["share"] is not None:
         comparison = Comparison("leak", "teacher", "absolute", leak["share"])
         yield Gate(comparison, limit, required=True, note=format_leak_examples(leak))
 
@@ -119,73 +99,67 @@ def format_leak_examples(leak: Mapping[str, Any]) -> str | None:
     return f"{leak['found']} of {leak['looked_at']}: {', '.join(pairs)}{more}" if pairs else None
 
 
-def explain_unchecked_leak(ledger: Mapping[str, Any]) -> str:
+def explain_unchecked_leak(leak: Mapping[str, Any] | None) -> str:
     """Return the end of a summary that says why near-duplicates were not looked for."""
-    why = (ledger.get("leak") or {"why": None})["why"]
-    if not why:
+    if leak is None or not leak["why"]:
         return ""
-    return f". Near-duplicates between test and training samples were not looked for: {why}"
+    return f". Near-duplicates between test and training samples were not looked for: {leak['why']}"
 
 
-def evaluate_score_floors(
-    ledger: Mapping[str, Any], hops: Hops, limits: GateLimits
-) -> Iterator[Gate]:
+def evaluate_score_floors(ledger: Ledger, limits: GateLimits) -> Iterator[Gate]:
     """Yield the gates on the scores themselves, of the teacher and of the hops from the student."""
     if limits.teacher_score is not None:
         limit = limits.teacher_score
-        yield evaluate_score("teacher_score", "teacher", limit, ledger, hops, required=True)
+        yield evaluate_score(ledger, "teacher_score", "teacher", limit, required=True)
     if limits.score is not None:
-        required_hops = list_required_hops(engine_was_run=was_run(hops, "engine"))
+        required_hops = list_required_hops(engine_was_run=ledger.was_run("engine"))
         for hop in STUDENT_HOPS:
             required = hop in required_hops
-            yield evaluate_score("score", hop, limits.score, ledger, hops, required=required)
+            yield evaluate_score(ledger, "score", hop, limits.score, required=required)
 
 
 def evaluate_score(
-    metric: Metric,
-    hop: HopName,
-    limit: float,
-    ledger: Mapping[str, Any],
-    hops: Hops,
-    *,
-    required: bool,
+    ledger: Ledger, metric: Metric, hop: HopName, limit: float, *, required: bool
 ) -> Gate:
-    if not was_run(hops, hop):
-        return Gate(Comparison(metric, hop, "absolute", None), limit, required)
-    bounds = ConfidenceBounds(*hops[hop]["score_bounds"])
-    score, samples = hops[hop]["score"], ledger["samples"]
-    return Gate(Comparison(metric, hop, "absolute", score, bounds, samples), limit, required)
+    score = ledger.hops[hop].score or Comparison(metric, hop, "absolute", None)
+    return Gate(replace(score, metric=metric), limit, required)
 
 
-def evaluate_soundness(
-    ledger: Mapping[str, Any], hops: Hops, hop: HopName, *, required: bool = True
-) -> Iterator[Gate]:
+def evaluate_all_soundness(ledger: Ledger) -> Iterator[Gate]:
+    for hop in GATED_HOPS:
+        yield from evaluate_soundness(ledger, hop)
+
+
+def evaluate_soundness(ledger: Ledger, name: HopName, *, required: bool = True) -> Iterator[Gate]:
     """Yield whether all answers are finite and depend on the input, and at every promised size."""
-    if not was_run(hops, hop):
+    hop = ledger.hops[name]
+    if not hop.was_run:
         for metric in SOUNDNESS_METRICS:
-            yield Gate(Comparison(metric, hop, "absolute", None), 0, required)
+            yield Gate(Comparison(metric, name, "absolute", None), 0, required)
         return
-    this, faults = hops[hop], hops[hop]["sizes"]["faults"]
-    note = "one answer to all" if this["constant"] else "not finite" if this["nonfinite"] else None
-    unusable = ledger["samples"] if this["constant"] else this["nonfinite"]
-    yield Gate(Comparison("sound", hop, "absolute", unusable), 0, required, note)
-    fault = faults[0] if faults else None
-    yield Gate(Comparison("sizes", hop, "absolute", len(faults)), 0, required, fault)
+    unusable, note = count_unusable_samples(hop, ledger.samples)
+    yield Gate(Comparison("sound", name, "absolute", unusable), 0, required, note)
+    fault = hop.size_faults[0] if hop.size_faults else None
+    yield Gate(Comparison("sizes", name, "absolute", len(hop.size_faults)), 0, required, fault)
 
 
-def evaluate_student_hops(
-    ledger: Mapping[str, Any], hops: Hops, limits: GateLimits
-) -> Iterator[Gate]:
+def count_unusable_samples(hop: Hop, samples: int) -> tuple[int, str | None]:
+    """Return how many samples have no usable answer, and why."""
+    if hop.is_constant:
+        return samples, "one answer to all"
+    return hop.nonfinite_samples, "not finite" if hop.nonfinite_samples else None
+
+
+def evaluate_student_hops(ledger: Ledger, limits: GateLimits) -> Iterator[Gate]:
     """Yield the gates of every hop from the student on against the teacher."""
-    required_hops = list_required_hops(engine_was_run=was_run(hops, "engine"))
+    required_hops = list_required_hops(engine_was_run=ledger.was_run("engine"))
     for hop in STUDENT_HOPS:
         required = hop in required_hops
-        yield from evaluate_similarity(ledger, hops, hop, "teacher", limits, required=required)
+        yield from evaluate_similarity(ledger, hop, "teacher", limits, required=required)
 
 
 def evaluate_similarity(
-    ledger: Mapping[str, Any],
-    hops: Hops,
+    ledger: Ledger,
     hop: HopName,
     baseline: Baseline,
     limits: GateLimits | RegressionLimits,
@@ -196,20 +170,21 @@ def evaluate_similarity(
     for metric in SIMILARITY_METRICS:
         limit = getattr(limits, metric)
         if limit is not None:
-            comparison = compare_hops(metric, ledger, hops, hop, baseline)
-            yield Gate(comparison, limit, required)
+            yield Gate(compare_hops(ledger, metric, hop, baseline), limit, required)
 
 
-def evaluate_conversion(
-    ledger: Mapping[str, Any], hops: Hops, hop: HopName, limits: HopLimits
-) -> Iterator[Gate]:
+def evaluate_all_conversions(ledger: Ledger, limits: HopLimits) -> Iterator[Gate]:
+    for hop in CONVERSIONS:
+        yield from evaluate_conversion(ledger, hop, limits)
+
+
+def evaluate_conversion(ledger: Ledger, hop: HopName, limits: HopLimits) -> Iterator[Gate]:
     """Yield the gates of a conversion against the hop that it was made from."""
+    is_run = ledger.was_run(hop, PREVIOUS_HOP[hop])
     for metric, limit in select_conversion_limits(hop, limits).items():
-        is_run = was_run(hops, hop, PREVIOUS_HOP[hop])
-        if is_run and hops[hop]["previous"][metric] is None:
+        if is_run and ("previous", metric) not in ledger.hops[hop].comparisons:
             continue  # only logits have a KDL
-        comparison = compare_hops(metric, ledger, hops, hop, "previous")
-        yield Gate(comparison, limit, required=True)
+        yield Gate(compare_hops(ledger, metric, hop, "previous"), limit, required=True)
 
 
 def select_conversion_limits(hop: HopName, limits: HopLimits) -> dict[Metric, float]:
@@ -220,42 +195,33 @@ def select_conversion_limits(hop: HopName, limits: HopLimits) -> dict[Metric, fl
     return {"correlation": correlation, "kdl": limits.kdl, "score_drop": limits.score_drop}
 
 
-def compare_hops(
-    metric: Metric, ledger: Mapping[str, Any], hops: Hops, hop: HopName, baseline: Baseline
-) -> Comparison:
+def compare_hops(ledger: Ledger, metric: Metric, hop: HopName, baseline: Baseline) -> Comparison:
     """Return one metric of two hops. Raises StageError if their outputs do not have it."""
     other = PREVIOUS_HOP[hop] if baseline == "previous" else baseline
-    if not was_run(hops, hop, other):
+    if not ledger.was_run(hop, other):
         return Comparison(metric, hop, baseline, None)
-    compared = hops[hop][baseline]
-    value = compared[metric]
-    if value is None:
+    comparison = ledger.hops[hop].comparisons.get((baseline, metric))
+    if comparison is None:
         section = "[gates.regression]" if baseline == "production" else "[gates]"
         subject = "embeddings" if metric == "cosine" else "classes"
         raise StageError(
             f"the gate {metric!r} is about {subject}, and no output of this task holds any; "
             f"remove it from {section}"
         )
-    bounds = compared["bounds"].get(metric)
-    if bounds is None:
-        return Comparison(metric, hop, baseline, value)
-    return Comparison(metric, hop, baseline, value, ConfidenceBounds(*bounds), ledger["samples"])
+    return comparison
 
 
-def evaluate_speedups(ledger: Mapping[str, Any], hops: Hops, limits: GateLimits) -> Iterator[Gate]:
+def evaluate_speedups(ledger: Ledger, limits: GateLimits) -> Iterator[Gate]:
     baselines: dict[Baseline, float | None] = {"reference": limits.speedup}
-    if "production" in hops:
+    if "production" in ledger.hops:
         baselines["production"] = limits.regression.speedup
     for baseline, limit in baselines.items():
         if limit is not None:
-            yield Gate(compare_speed(ledger, hops, baseline), limit, required=True)
+            yield Gate(compare_speed(ledger, baseline), limit, required=True)
 
 
-def compare_speed(ledger: Mapping[str, Any], hops: Hops, baseline: Baseline) -> Comparison:
+def compare_speed(ledger: Ledger, baseline: Baseline) -> Comparison:
     """Return how many times as fast as a baseline the engine is."""
-    if not was_run(hops, "engine", baseline):
+    if not ledger.was_run("engine", baseline):
         return Comparison("speedup", "engine", baseline, None)
-    speedup = ledger["speedup"]
-    bounds = ConfidenceBounds(*speedup["bounds"][baseline])
-    ratio, rounds = speedup[baseline], speedup["rounds"]
-    return Comparison("speedup", "engine", baseline, ratio, bounds, rounds)
+    return ledger.speedups[baseline]

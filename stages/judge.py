@@ -8,6 +8,7 @@ from pathlib import Path
 from attar.pipeline.core.stage import Facts, Stage
 from attar.proof.control import judge_control
 from attar.proof.gate_evaluation import evaluate_gates, explain_unchecked_leak
+from attar.proof.ledger_json import ledger_from_json
 from attar.proof.limits import GateLimits
 from attar.proof.verdict import judge_target
 from attar.proof.verdict_json import verdict_to_json
@@ -35,9 +36,9 @@ class Judge(Stage[Verdict]):
 
     def run(self, out: Path, *, evidence: Evidence) -> Facts:
         """A failed verdict is a result, not an error: ``Package`` refuses it."""
-        ledger = evidence.facts
-        engine = next(hop for hop in ledger["hops"] if hop["hop"] == "engine")
+        ledger = ledger_from_json(evidence.facts)
+        engine = next(hop for hop in evidence.facts["hops"] if hop["hop"] == "engine")
         verdict = judge_target(evaluate_gates(ledger, self.gates), engine["why"])
-        summary = verdict.summary + explain_unchecked_leak(ledger)
+        summary = verdict.summary + explain_unchecked_leak(ledger.leak)
         control = judge_control(ledger, self.gates)
         return verdict_to_json(replace(verdict, summary=summary, control=control))

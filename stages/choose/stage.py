@@ -1,8 +1,9 @@
-"""Choose: the fastest candidate that keeps the promises on validation. Another promise times nothing again."""
+"""Choose: the fastest candidate that keeps its gates. Another limit times nothing again."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,179 +14,219 @@ from safetensors.numpy import load_file
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.stage import Facts, Stage
 from attar.proof import statistics
-from attar.proof.gate import Gate, Metric, combine_verdicts
+from attar.proof.bounds import ConfidenceBounds
+from attar.proof.gate import Comparison, Gate, Metric, combine_verdicts
 from attar.proof.gate_evaluation import evaluate_candidate_gates
 from attar.proof.gate_text import format_limit, format_metric, format_value
+from attar.proof.ledger_json import Hop, hop_from_json, ledger_from_json
 from attar.proof.limits import GateLimits
 from attar.stages.artifacts import Choice, Trials
 
-SCORES: frozenset[Metric] = frozenset({"score", "score_drop", "agreement"})
+SCORE_METRICS: frozenset[Metric] = frozenset({"score", "score_drop", "agreement"})
 """Shares of samples: they move by whole samples."""
 Row = Mapping[str, Any]
-Rounds = Mapping[str, npt.NDArray[np.float64]]
+"""The facts of one candidate, as ``Try`` leaves them."""
+Seconds = Mapping[str, npt.NDArray[np.float64]]
 """Seconds of a call at batch 1 by candidate; entry i of all is from the same round."""
 
 
-class Choose(Stage[Choice]):
-    """What is promised of the engine's answers, and what its precision must keep of the fp32 graph, is held against each
-    candidate; the fastest that passes goes on. Where others are as fast within the noise, the most faithful of them does. Whether
-    a score passes may hang on a sample or two, by which a candidate differs from another only by chance: one whose numbers are
-    inside the promises counts too if nothing but a score is undecided, and that is not proven to be below the fp32 graph's. If
-    too few samples let any pass, all count whose numbers are inside the promises, though their bounds are not. If all break a
-    promise it is the most faithful, for the gates on test to judge; if all need another machine, the first.
+@dataclass(frozen=True)
+class LatencyRatio:
+    """The latency of a candidate, divided by that of the fastest: the median over rounds."""
 
-    Facts: ``winner``; ``passed``: whether it passed on validation; ``summary``; ``split``, ``samples``,
-    ``score_name``, ``batch``, ``timing``; and ``candidates`` in the recipe's order: ``candidate``, ``title``, ``status``,
-    ``verdict``, ``reason``, ``score``, ``score_drop``, ``correlation``, ``p50`` (microseconds by batch size), ``bytes``,
-    ``threads``, ``slower`` (``times`` the fastest of those that count, with ``bounds``).
+    times: float
+    bounds: ConfidenceBounds
+
+
+class Choose(Stage[Choice]):
+    """Select the fastest candidate that keeps its gates on the validation split.
+
+    A candidate is eligible if all of its gates pass. It is also eligible if only score gates are
+    undecided and no score drop from the fp32 graph is proven: one or two samples may decide a
+    score. If no candidate passes, all whose measured values keep the limits are eligible.
+
+    The eligible candidates that may be as fast as the fastest are tied, and the one closest to
+    the teacher wins. If none is eligible, the closest to the teacher of all measured ones wins;
+    if none could be measured on this machine, the first that runs on another one.
+
+    Facts: ``winner``; ``passed``: whether it passed on validation; ``summary``; ``split``,
+    ``samples``, ``score_name``, ``batch``, ``timing``; and ``candidates`` in the recipe's order:
+    ``candidate``, ``title``, ``status``, ``verdict``, ``reason``, ``score``, ``score_drop``,
+    ``correlation``, ``p50`` (microseconds by batch size), ``bytes``, ``threads``, ``slower``
+    (``times`` the fastest of the eligible ones, with ``bounds``).
     """
 
     gates: GateLimits = GateLimits()
     """What is promised; ``[gates]`` of the recipe, unless the target has its own."""
 
     def run(self, out: Path, *, trials: Trials) -> Facts:
-        """Raises StageError when every candidate is refused, with the reasons."""
+        """Raises StageError if every candidate is refused, with the reasons."""
         rows = {row["candidate"]: row for row in trials.facts["candidates"]}
-        measured = {name: row for name, row in rows.items() if row["status"] == "measured"}
-        judged = {
-            name: evaluate_candidate_gates(trials.facts, row, self.gates)
-            for name, row in measured.items()
+        hops = read_hops(trials.facts)
+        ledger = ledger_from_json(trials.facts)
+        gates = {
+            name: evaluate_candidate_gates(ledger, hop, self.gates) for name, hop in hops.items()
         }
-        slower = ratios(rounds(trials, counting(judged, rows)), rows)
-        winner = chosen(rows, slower)
-        told = {
-            name: reason(name, winner, row, judged.get(name, ()), slower)
+        drops = {name: hop.comparisons["previous", "score_drop"] for name, hop in hops.items()}
+        ratios = compute_latency_ratios(load_seconds(trials, find_eligible(gates, drops)), rows)
+        winner = select_winner(rows, ratios)
+        reasons = {
+            name: explain_choice(name, winner, row, gates.get(name, ()), ratios)
             for name, row in rows.items()
         }
-        shown = {
-            name: combine_verdicts(each.verdict for each in found) for name, found in judged.items()
+        verdicts = {
+            name: combine_verdicts(gate.verdict for gate in of) for name, of in gates.items()
         }
-        about = {
-            name: trials.facts[name]
-            for name in ("split", "samples", "score_name", "batch", "timing")
-        }
+        shared = ("split", "samples", "score_name", "batch", "timing")
         return {
-            **about,
+            **{name: trials.facts[name] for name in shared},
             "winner": winner,
-            "passed": shown.get(winner) == "passed",
-            "summary": f"{rows[winner]['title']} goes on: {told[winner]}",
+            "passed": verdicts.get(winner) == "passed",
+            "summary": f"{rows[winner]['title']} goes on: {reasons[winner]}",
             "candidates": [
                 {
-                    **columns(row),
-                    "verdict": shown.get(name, row["status"]),
-                    "reason": told[name],
-                    "slower": slower.get(name),
+                    **select_columns(row),
+                    "verdict": verdicts.get(name, row["status"]),
+                    "reason": reasons[name],
+                    "slower": ratio_to_json(ratios.get(name)),
                 }
                 for name, row in rows.items()
             ],
         }
 
 
-def counting(judged: Mapping[str, Sequence[Gate]], rows: Mapping[str, Row]) -> list[str]:
-    """Those that are chosen by their speed: all that pass, and what lacks nothing but samples to pass with them; where none
-    passes, all whose numbers are inside every promise."""
-    inside = [
-        name for name, found in judged.items() if not any(gate.exceeds_limit for gate in found)
+def read_hops(facts: Facts) -> dict[str, Hop]:
+    """Return the measured candidates, each in the place of the target's model."""
+    return {
+        row["candidate"]: hop_from_json(row, "model", facts["samples"])
+        for row in facts["candidates"]
+        if row["status"] == "measured"
+    }
+
+
+def find_eligible(
+    gates: Mapping[str, Sequence[Gate]], fp32_score_drops: Mapping[str, Comparison]
+) -> list[str]:
+    """Return the names of the candidates that may win by speed; see `Choose`."""
+    within_limits = [name for name in gates if keeps_limits(gates[name])]
+    if not any(has_passed(gates[name]) for name in within_limits):
+        return within_limits
+    return [
+        name
+        for name in within_limits
+        if has_passed(gates[name]) or lacks_only_samples(gates[name], fp32_score_drops[name])
     ]
-    if not any(passed(judged[name]) for name in inside):
-        return inside
-    return [name for name in inside if passed(judged[name]) or alike(judged[name], rows[name])]
 
 
-def passed(judged: Sequence[Gate]) -> bool:
-    return all(each.verdict == "passed" for each in judged)
+def keeps_limits(gates: Sequence[Gate]) -> bool:
+    """Whether no measured value violates its limit, whatever its bounds are."""
+    return not any(gate.exceeds_limit for gate in gates)
 
 
-def alike(judged: Sequence[Gate], row: Row) -> bool:
-    """Whether only scores are undecided, and the one against the graph in fp32 is not proven to have dropped."""
-    open_ones = {each.comparison.metric for each in judged if each.verdict != "passed"}
-    bounds = row["previous"]["bounds"]["score_drop"]
-    return open_ones <= SCORES and bounds is not None and bounds[0] <= 0
+def has_passed(gates: Sequence[Gate]) -> bool:
+    return all(gate.verdict == "passed" for gate in gates)
 
 
-def rounds(trials: Trials, names: Sequence[str]) -> Rounds:
+def lacks_only_samples(gates: Sequence[Gate], fp32_score_drop: Comparison) -> bool:
+    """Whether only score gates are undecided, and no score drop from fp32 is proven."""
+    open_metrics = {gate.comparison.metric for gate in gates if gate.verdict != "passed"}
+    bounds = fp32_score_drop.bounds
+    return open_metrics <= SCORE_METRICS and bounds is not None and bounds.low <= 0
+
+
+def load_seconds(trials: Trials, names: Sequence[str]) -> Seconds:
     seconds = load_file(trials.root / "seconds.safetensors") if names else {}
     return {name: seconds[f"{name}.1"] for name in names}
 
 
-def ratios(seconds: Rounds, rows: Mapping[str, Row]) -> dict[str, dict[str, Any]]:
-    """How many times as long as the fastest each takes: the median over rounds, in which both took their turn, and its bounds."""
+def compute_latency_ratios(seconds: Seconds, rows: Mapping[str, Row]) -> dict[str, LatencyRatio]:
+    """Return for each candidate how many times as long as the fastest it takes.
+
+    Both take their turn in every round, and the ratio is taken within a round.
+    """
     if not seconds:
         return {}
-    fastest = min(seconds, key=lambda name: p50(rows[name]))
-    apart = {name: taken / seconds[fastest] for name, taken in seconds.items()}
+    fastest = min(seconds, key=lambda name: read_p50(rows[name]))
+    ratios = {name: taken / seconds[fastest] for name, taken in seconds.items()}
     return {
-        name: {"times": float(np.median(each)), "bounds": list(statistics.median(each))}
-        for name, each in apart.items()
+        name: LatencyRatio(float(np.median(ratio)), statistics.median(ratio))
+        for name, ratio in ratios.items()
     }
 
 
-def p50(row: Row) -> float:
+def ratio_to_json(ratio: LatencyRatio | None) -> dict[str, Any] | None:
+    return None if ratio is None else {"times": ratio.times, "bounds": list(ratio.bounds)}
+
+
+def read_p50(row: Row) -> float:
     return float(row["latency"]["1"]["p50"])
 
 
-def chosen(rows: Mapping[str, Row], slower: Mapping[str, Row]) -> str:
-    """Raises StageError when there is nothing to choose from."""
-    if slower:
-        fastest = [
-            name for name in sorted(slower, key=lambda name: p50(rows[name])) if tied(slower[name])
-        ]
-        return max(
-            fastest, key=lambda name: faithful(rows[name])
-        )  # of equals the first: the one with the least median
+def select_winner(rows: Mapping[str, Row], ratios: Mapping[str, LatencyRatio]) -> str:
+    """Return the candidate that goes on; see `Choose`.
+
+    Raises StageError if there is nothing to choose from.
+    """
     measured = [name for name, row in rows.items() if row["status"] == "measured"]
-    if measured:
-        return max(measured, key=lambda name: faithful(rows[name]))
+    if ratios:
+        by_speed = sorted(ratios, key=lambda name: read_p50(rows[name]))
+        measured = [name for name in by_speed if is_tied_with_fastest(ratios[name])]
+    if measured:  # of equals the first, which has the least median
+        return max(measured, key=lambda name: rank_similarity(rows[name]))
     absent = [name for name, row in rows.items() if row["status"] == "not run here"]
     if absent:
         return absent[0]
-    said = "; ".join(f"{row['title']}: {row['why']}" for row in rows.values())
+    reasons = "; ".join(f"{row['title']}: {row['why']}" for row in rows.values())
     raise StageError(
-        f"no candidate is left. {said}. Add one that can be had, such as {{ precision = 'fp32' }}"
+        f"no candidate is left. {reasons}. Add one that can be had, "
+        "such as { precision = 'fp32' }"
     )
 
 
-def tied(slower: Row) -> bool:
-    """Whether it may be as fast as the fastest: the bounds of their ratio hold 1."""
-    return bool(slower["bounds"][0] <= 1)
+def is_tied_with_fastest(ratio: LatencyRatio) -> bool:
+    """Whether its latency, divided by that of the fastest, is not proven to be above 1."""
+    return ratio.bounds.low <= 1
 
 
-def faithful(row: Row) -> tuple[float, float]:
-    """More is better; the correlation first, for it sees what no score does."""
+def rank_similarity(row: Row) -> tuple[float, float]:
+    """Return how close to the teacher it is: the correlation first, which sees more than a score."""
     return row["teacher"]["correlation"], -row["teacher"]["score_drop"]
 
 
-def reason(
-    name: str, winner: str, row: Row, judged: Sequence[Gate], slower: Mapping[str, Row]
+def explain_choice(
+    name: str,
+    winner: str,
+    row: Row,
+    gates: Sequence[Gate],
+    ratios: Mapping[str, LatencyRatio],
 ) -> str:
-    """Why it goes on or does not."""
+    """Return why a candidate goes on or does not."""
     if row["status"] != "measured":
-        return f"{row['status']}: {row['why']}" + (
-            "; none runs here, and it is the first" if name == winner else ""
-        )
-    broken = "; ".join(format_open_gate(each) for each in judged if each.verdict != "passed")
+        first = "; none runs here, and it is the first" if name == winner else ""
+        return f"{row['status']}: {row['why']}{first}"
+    open_gates = "; ".join(format_open_gate(gate) for gate in gates if gate.verdict != "passed")
     if name == winner:
-        goes = first(name, slower, "may keep" if broken else "keeps")
-        return f"{goes}; {broken}" if broken else goes
-    return later(slower[name]) if name in slower else broken
+        reason = explain_win(name, ratios, "may keep" if open_gates else "keeps")
+        return f"{reason}; {open_gates}" if open_gates else reason
+    return explain_loss(ratios[name]) if name in ratios else open_gates
 
 
-def first(name: str, slower: Mapping[str, Row], keeps: str) -> str:
-    """Of the one that goes on."""
-    if not slower:
+def explain_win(name: str, ratios: Mapping[str, LatencyRatio], keeps: str) -> str:
+    if not ratios:
         return "the most faithful, none keeps the promises"
-    if len(slower) == 1:
+    if len(ratios) == 1:
         return f"the only one that {keeps} the promises"
-    if any(tied(each) for other, each in slower.items() if other != name):
+    others = [ratio for other, ratio in ratios.items() if other != name]
+    if any(is_tied_with_fastest(ratio) for ratio in others):
         return "the most faithful of the fastest"
     return f"the fastest that {keeps} the promises"
 
 
-def later(slower: Row) -> str:
-    if tied(slower):
+def explain_loss(ratio: LatencyRatio) -> str:
+    if is_tied_with_fastest(ratio):
         return "as fast within the noise, and no more faithful"
-    low, high = slower["bounds"]
-    return f"slower: {slower['times']:.3g} times ({low:.3g} to {high:.3g})"
+    low, high = ratio.bounds
+    return f"slower: {ratio.times:.3g} times ({low:.3g} to {high:.3g})"
 
 
 def format_open_gate(gate: Gate) -> str:
@@ -197,12 +238,12 @@ def format_open_gate(gate: Gate) -> str:
     return text if gate.verdict == "failed" else f"{gate.verdict}: {text}"
 
 
-def columns(row: Row) -> dict[str, Any]:
-    """What the report shows of a candidate; None where it was not measured."""
-    alike, latency = row.get("teacher") or {}, row.get("latency") or {}
+def select_columns(row: Row) -> dict[str, Any]:
+    """Return what the report shows of a candidate; None for what was not measured."""
+    teacher, latency = row.get("teacher") or {}, row.get("latency") or {}
     return {
         **{name: row[name] for name in ("candidate", "title", "status")},
         **{name: row.get(name) for name in ("score", "bytes", "threads")},
-        **{name: alike.get(name) for name in ("score_drop", "correlation")},
-        "p50": {batch: taken["p50"] for batch, taken in latency.items()},
+        **{name: teacher.get(name) for name in ("score_drop", "correlation")},
+        "p50": {batch: summary["p50"] for batch, summary in latency.items()},
     }

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from attar.proof.control import judge_control
+from attar.proof.ledger_json import ledger_from_json
 from attar.proof.limits import GateLimits
 from attar.proof.verdict_json import control_to_json
 from tests.support.proof_parts import a_ledger, hop, line, metrics
@@ -21,14 +22,14 @@ def a_control(gain: float = 0.01, within: float = 0.005, **changed: float) -> di
 
 
 def said(ledger: dict[str, Any], gates: GateLimits = GATES) -> dict[str, Any]:
-    found = judge_control(ledger, gates)
+    found = judge_control(ledger_from_json(ledger), gates)
     assert found is not None
     return control_to_json(found)
 
 
 def test_without_a_control_or_a_promise_nothing_is_said() -> None:
-    assert judge_control(a_ledger(), GATES) is None
-    assert judge_control(a_control(), GateLimits(teacher_score=0.9)) is None
+    assert judge_control(ledger_from_json(a_ledger()), GATES) is None
+    assert judge_control(ledger_from_json(a_control()), GateLimits(teacher_score=0.9)) is None
 
 
 def test_a_control_that_keeps_every_promise_needed_no_teacher() -> None:

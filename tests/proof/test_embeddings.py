@@ -17,6 +17,7 @@ from attar.proof import intervals, ledger, metrics
 from attar.proof.gate_evaluation import compare_hops, evaluate_gates
 from attar.proof.gate_text import format_gate
 from attar.proof.hop import STUDENT_HOPS
+from attar.proof.ledger_json import ledger_from_json
 from attar.proof.limits import GateLimits
 from attar.proof.metrics import Numbers, Sums, dealt, directions
 from attar.proof.report.figures import answers
@@ -168,16 +169,19 @@ def test_the_ledger_of_embeddings() -> None:
 
 @pytest.mark.parametrize(("gate", "about"), [("kdl", "classes"), ("agreement", "classes"), ("cosine", "embeddings")])
 def test_a_promise_of_other_outputs_is_refused(gate: Any, about: str) -> None:
-    hop = {"status": "measured", "teacher": {gate: None}}
-    with pytest.raises(StageError, match=rf"the gate '{gate}' is about {about}, and no output of this task holds any; remove it"):
-        compare_hops(gate, {"samples": 9}, {"engine": hop, "teacher": hop}, "engine", "teacher")
+    facts = a_ledger()
+    line(facts, "engine")["teacher"] = metrics_of(0.0, **{gate: None})
+    with pytest.raises(StageError, match=f"the gate '{gate}' is about {about}"):
+        compare_hops(ledger_from_json(facts), gate, "engine", "teacher")
 
 
 def test_a_cosine_can_be_promised() -> None:
     facts = a_ledger()
     for hop in STUDENT_HOPS:
         line(facts, hop)["teacher"] = metrics_of(cosine=0.9 if hop == "engine" else 0.97)
-    gates = [gate for gate in evaluate_gates(facts, GateLimits(cosine=0.95)) if gate.comparison.metric == "cosine"]
+    gates = [
+        gate for gate in evaluate_gates(ledger_from_json(facts), GateLimits(cosine=0.95)) if gate.comparison.metric == "cosine"
+    ]
     verdicts = {gate.comparison.hop: gate.verdict for gate in gates}
     assert verdicts == dict.fromkeys(STUDENT_HOPS, "passed") | {"engine": "failed"}
     assert format_gate(gates[-1]) == "engine: cosine 0.9 (0.9 to 0.9), promised at least 0.95"

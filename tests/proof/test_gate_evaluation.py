@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from attar.pipeline.core.errors import StageError
 from attar.proof.gate_evaluation import evaluate_gates
 from attar.proof.hop import STUDENT_HOPS
+from attar.proof.ledger_json import ledger_from_json
 from attar.proof.limits import GateLimits
 from attar.proof.verdict import judge_target
 from attar.proof.verdict_json import verdict_to_json
@@ -23,7 +24,7 @@ GATES = GateLimits(score_drop=0.025, correlation=0.95, agreement=0.91, kdl=0.5, 
 
 
 def judged(ledger: dict[str, Any], gates: GateLimits = GATES) -> dict[str, Any]:
-    return verdict_to_json(judge_target(evaluate_gates(ledger, gates)))
+    return verdict_to_json(judge_target(evaluate_gates(ledger_from_json(ledger), gates)))
 
 
 def test_everything_kept_passes_and_says_so() -> None:
@@ -144,7 +145,7 @@ def test_a_promise_that_the_outputs_cannot_show_is_an_error() -> None:
     for each in ledger["hops"]:
         each["teacher"] = metrics(agreement=None, kdl=None)
     with pytest.raises(StageError, match="'agreement' is about classes"):
-        evaluate_gates(ledger, GATES)
+        evaluate_gates(ledger_from_json(ledger), GATES)
 
 
 @given(st.floats(-1, 1), st.floats(-1, 1))
@@ -152,7 +153,7 @@ def test_at_the_limit_is_inside(limit: float, measured: float) -> None:
     assume(abs(abs(measured - limit) - 1e-12) > 1e-15)  # there the order of two roundings decides
     ledger = a_ledger()
     line(ledger, "engine")["teacher"] = metrics(score_drop=measured, correlation=measured)
-    rows = evaluate_gates(ledger, GateLimits(score_drop=limit, correlation=limit))
+    rows = evaluate_gates(ledger_from_json(ledger), GateLimits(score_drop=limit, correlation=limit))
     drop, correlation = (r for r in rows if (r.comparison.hop, r.comparison.baseline) == ("engine", "teacher"))
     assert drop.verdict == ("passed" if measured <= limit + 1e-12 else "failed")
     assert correlation.verdict == ("passed" if measured >= limit - 1e-12 else "failed")
@@ -248,5 +249,9 @@ def test_a_regression_against_production_fails() -> None:
 
 def test_what_is_not_promised_against_production_is_not_judged() -> None:
     lenient = GateLimits.model_validate({"regression": {"score_drop": 0.05, "speedup": 0.4, "agreement": 0.9}})
-    rows = [row for row in evaluate_gates(in_production(0.02, 0.5), lenient) if row.comparison.baseline == "production"]
+    rows = [
+        row
+        for row in evaluate_gates(ledger_from_json(in_production(0.02, 0.5)), lenient)
+        if row.comparison.baseline == "production"
+    ]
     assert {row.comparison.metric: row.verdict for row in rows} == dict.fromkeys(("score_drop", "agreement", "speedup"), "passed")

@@ -16,6 +16,7 @@ from attar.models.task import Array, Arrays, InMemory, Output, Split, SplitName,
 from attar.models.tasks.digits import Digits
 from attar.proof.gate_evaluation import evaluate_gates
 from attar.proof.leak import GROUPS, Nearest, compare_with_usual, find_near_duplicates
+from attar.proof.ledger_json import ledger_from_json
 from attar.proof.limits import GateLimits
 from attar.proof.sketches import count_pairs
 from attar.proof.verdict import judge_target
@@ -189,19 +190,22 @@ def leaking(found: int) -> Mapping[str, Any]:
 
 
 def test_the_gate_decides_and_names_a_pair() -> None:
-    told = {found: judge_target(evaluate_gates({**a_ledger(), "leak": leaking(found)}, GateLimits())) for found in (0, 1, 2)}
+    told = {
+        found: judge_target(evaluate_gates(ledger_from_json({**a_ledger(), "leak": leaking(found)}), GateLimits()))
+        for found in (0, 1, 2)
+    }
     assert [told[found].verdict for found in (0, 1, 2)] == ["passed", "passed", "failed"]
     assert told[2].first_broken_hop == "teacher"
     assert told[2].summary == (
         "teacher: share of test samples that are nearly training samples 0.02 (2 of 100: test 3 is nearly train 17, ...), "
         "promised at most 0.01 (first broken hop: teacher)"
     )
-    more = judge_target(evaluate_gates({**a_ledger(), "leak": leaking(2)}, GateLimits(leak=0.02)))
+    more = judge_target(evaluate_gates(ledger_from_json({**a_ledger(), "leak": leaking(2)}), GateLimits(leak=0.02)))
     assert more.verdict == "passed"
 
 
 def test_evidence_from_before_there_was_such_a_gate_is_judged_without_it() -> None:
-    assert judge_target(evaluate_gates(a_ledger(), GateLimits())).verdict == "passed"
+    assert judge_target(evaluate_gates(ledger_from_json(a_ledger()), GateLimits())).verdict == "passed"
 
 
 def test_images_are_compared_as_networks_read_them() -> None:

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from attar.pipeline.core.errors import StageError
 from attar.proof.limits import GateLimits
 from attar.stages.artifacts import Trials
-from attar.stages.choose.stage import Choose, chosen, ratios
+from attar.stages.choose.stage import Choose, compute_latency_ratios, select_winner
 from tests.support.proof_parts import digest, hop
 
 GATES = GateLimits(correlation=0.9, score_drop=0.05)
@@ -169,7 +169,7 @@ def test_where_all_are_refused_the_reasons_are_told(tmp_path: Path) -> None:
 def test_the_one_that_goes_on_is_never_slower_than_another_that_is_as_faithful(of: list[tuple[float, float]]) -> None:
     rows = {f"c{number}": row(f"c{number}", p50, correlation=corr) for number, (p50, corr) in enumerate(of)}
     seconds = {name: np.full(ROUNDS, each["latency"]["1"]["p50"]) for name, each in rows.items()}
-    winner = chosen(rows, ratios(seconds, rows))
+    winner = select_winner(rows, compute_latency_ratios(seconds, rows))
     for name, each in rows.items():
         faster = each["latency"]["1"]["p50"] < rows[winner]["latency"]["1"]["p50"]
         assert not (faster and each["teacher"]["correlation"] >= rows[winner]["teacher"]["correlation"]), name
