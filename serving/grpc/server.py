@@ -264,11 +264,12 @@ class Rpc:
 
     async def _inferred(self, request: Any, within: float) -> Any:
         model = self.repository.model(request.model_name, request.model_version)
-        asked = await self.service.read_request(model, self._read_tensors(model.reader, request))
-        with self._room.open() as asked.reservation:
-            found = await model.infer(asked, within)
-        answer = response.answer(asked, found, model.name, model.version, model.signature.labels)
-        return written(answer, request.parameters)
+        with model.served.use():
+            asked = await self.service.read_request(model, self._read_tensors(model.reader, request))
+            with self._room.open() as asked.reservation:
+                found = await model.infer(asked, within)
+            answer = response.answer(asked, found, model.name, model.version, model.signature.labels)
+            return written(answer, request.parameters)
 
     async def _read_tensors(self, reader: Reader, request: Any) -> Infer:
         """Beside the event loop where many values are sent one by one."""

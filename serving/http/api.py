@@ -156,11 +156,12 @@ class Api:
 
     async def infer(self, request: Request, name: str, version: str = "") -> Reply:
         model = self.repository.model(name, version)
-        asked = await self.read_inference(request, model)
-        return inference_reply(model, asked, await model.infer(asked))
+        with model.served.use():
+            asked = await self.read_inference(request, model)
+            return inference_reply(model, asked, await model.infer(asked))
 
     async def read_inference(self, request: Request, model: Model) -> Infer:
-        """Return what the model is asked. Raises Refused."""
+        """Return what the model is asked, whose bundle is in use. Raises Refused."""
         reading = read_body(request, model.reader, self.service.reading)
         asked = await self.service.read_request(model, reading)
         request.id, asked.reservation = request.id or asked.id, request.reservation

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from math import inf
 from pathlib import Path
 from time import perf_counter_ns
@@ -47,7 +48,7 @@ class Served:
         limits = Limits(engines.most, settings.preferred, settings.queue, engines.joins, engines.inline)
         self.batcher = Batcher(engines.predicts, limits, engines.probe, self._executed)
         self.active = 0
-        """Requests on their way, those that are not in the queue yet among them."""
+        """Requests on their way, those that are read or wait for their turn among them."""
         self.models = [Model(name, self, engines.graph)]
         if engines.raw:
             self.models.append(Model(name + RAW, self, engines.raw, self._prepare))
@@ -81,6 +82,15 @@ class Served:
     async def prepared(self, prepare: Prepare, inputs: Arrays, reservation: Reservation | None) -> dict[str, Array]:
         """Decoding an image may take long, so it never holds up the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, prepare, inputs, reservation)
+
+    @contextmanager
+    def use(self) -> Iterator[None]:
+        """Keep the bundle open for a request, from before its body is read until it is answered."""
+        self.active += 1
+        try:
+            yield
+        finally:
+            self.active -= 1
 
     async def retire(self) -> None:
         """Answer what is on its way, then close, and let go of the engines. Nothing new may come."""
@@ -168,9 +178,11 @@ class Model:
         return self.statistics.told(self.name, self.version)
 
     async def infer(self, infer: Infer, within: float = inf) -> dict[str, Array]:
-        """All outputs of the graph within so many seconds; ``infer.inputs`` are then the graph's own. Raises Refused."""
+        """All outputs of the graph within so many seconds; ``infer.inputs`` are then the graph's own. Raises Refused.
+
+        The caller has the bundle in use.
+        """
         served, arrived = self.served, perf_counter_ns()
-        served.active += 1
         try:
             seconds = min(infer.timeout or inf, within, served.settings.deadline)
             if self._at_once:  # the queue is as long as a turn of the loop, so it looks after deadlines by itself
@@ -180,8 +192,6 @@ class Model:
         except (Refused, asyncio.CancelledError) as error:
             self.failed(error, perf_counter_ns() - arrived)
             raise
-        finally:
-            served.active -= 1
         infer.times = times
         for observer in self._observers:
             observer.answered(self, infer, outputs, times)

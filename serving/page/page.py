@@ -64,10 +64,12 @@ class Page:
     async def ask(self, request: Request, name: str) -> Reply:
         """As ``infer`` answers, and says what it took (https://www.w3.org/TR/server-timing/)."""
         model = self.api.repository.model(name)
-        asked = await self.api.read_inference(request, model)
-        found, times = await model.infer(asked), asked.times
-        assert times  # noqa: S101  # it has answered
-        return timed(inference_reply(model, asked, found), prepare=times.prepare, queue=times.queue, compute=times.compute)
+        with model.served.use():
+            asked = await self.api.read_inference(request, model)
+            found, times = await model.infer(asked), asked.times
+            assert times  # noqa: S101  # it has answered
+            reply = inference_reply(model, asked, found)
+        return timed(reply, prepare=times.prepare, queue=times.queue, compute=times.compute)
 
     async def ask_shadow(self, request: Request, name: str) -> Reply:
         """The same from the shadow. Raises Refused."""
@@ -76,16 +78,15 @@ class Page:
             raise NotFound("there is no shadow; start the server with --shadow fp32 or a teacher's ONNX file")
         if self._waiting >= WAITING:
             raise Busy(f"{WAITING} questions wait for the shadow already; ask again")
-        asked = await self.api.read_inference(request, model)
-        self._waiting += 1
-        model.served.active += 1
-        try:
-            async with self._one_at_a_time:
-                found, prepare, compute = await self._from_shadow(self.shadow, model, asked)
-        finally:
-            self._waiting -= 1
-            model.served.active -= 1
-        return timed(inference_reply(model, asked, found), prepare=prepare, compute=compute)
+        with model.served.use():
+            asked = await self.api.read_inference(request, model)
+            self._waiting += 1
+            try:
+                async with self._one_at_a_time:
+                    found, prepare, compute = await self._from_shadow(self.shadow, model, asked)
+            finally:
+                self._waiting -= 1
+            return timed(inference_reply(model, asked, found), prepare=prepare, compute=compute)
 
     async def _from_shadow(self, shadow: Shadow, model: Model, asked: Infer) -> tuple[Arrays, int, int]:
         """Outputs, and nanoseconds of preprocessing and of the shadow."""

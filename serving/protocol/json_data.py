@@ -107,15 +107,17 @@ class JsonArray:
             lengths.append(2 + size * lengths[-1] + max(size - 1, 0))
         if lengths[-1] > self.end - self.start:
             return False
-        outline = b"0"
-        for size in reversed(shape):
-            outline = b"[" + b",".join([outline] * size) + b"]"
-        done = 0
+        expected, ahead = write_outline(shape), b""
         for piece in self._outline():
-            if outline[done : done + len(piece)] != piece:
+            while len(ahead) < len(piece):
+                more = next(expected, None)
+                if more is None:
+                    return False
+                ahead += more
+            if not ahead.startswith(piece):
                 return False
-            done += len(piece)
-        return done == len(outline)
+            ahead = ahead[len(piece) :]
+        return not ahead and next(expected, None) is None
 
     def _outline(self) -> Iterator[bytes]:
         """Without spaces, each value one ``0``."""
@@ -193,6 +195,34 @@ def find_texts(body: Body, start: int, most: int) -> tuple[list[str], int] | Non
 def find_cut(value: Any, cuts: Sequence[Cut]) -> Cut | None:
     """The array that a value of the rest stands for."""
     return cuts[value - FIRST] if type(value) is int and 0 <= value - FIRST < len(cuts) else None
+
+
+def write_outline(shape: Sequence[int]) -> Iterator[bytes]:
+    """Yield the brackets and commas of an array of this shape, each value as ``0``.
+
+    A piece has about PIECE_BYTES at most, however many rows an axis has.
+    """
+    if not shape:
+        yield b"0"
+        return
+    size, rows = shape[0], write_outline(shape[1:])
+    row, long = next(rows) + b",", next(rows, None) is not None
+    at_once = max(PIECE_BYTES // len(row), 1)
+    if not size:
+        yield b"[]"
+        return
+    if size <= at_once and not long:
+        yield b"[" + (row * size)[:-1] + b"]"
+        return
+    yield b"["
+    if long:
+        for index in range(size):
+            yield from write_outline(shape[1:])
+            yield b"," if index < size - 1 else b"]"
+        return
+    for done in range(0, size - 1, at_once):
+        yield row * min(at_once, size - 1 - done)
+    yield row[:-1] + b"]"
 
 
 def check_count(declared: Declared, shape: Sequence[int], count: int, more: bool = False) -> None:

@@ -88,6 +88,21 @@ def test_nested_arrays_are_read_as_orjson_reads_them(shape: list[int], data: st.
                 assert got == outcome(lambda: by_orjson(declared, each, shape))  # noqa: B023  # called at once
 
 
+@pytest.mark.parametrize("shape", [[1, 1, 2**18, 1], [1, 2, 2**16, 2, 1], [2**18, 0]])
+def test_nesting_is_checked_in_pieces(shape: list[int]) -> None:
+    """To compare an array of many short rows takes no memory for each row."""
+    body = json.dumps(np.zeros(shape, np.uint8).tolist(), separators=(",", ":")).encode()
+    declared = Declared("x", "UINT8", tuple(f"axis {i}" for i in range(len(shape))))
+    tracemalloc.start()
+    try:
+        assert JsonArray(body, 0, len(body)).read(declared, shape).shape == tuple(shape)
+        assert tracemalloc.get_traced_memory()[1] < 5 * 2**20
+        with pytest.raises(BadRequest, match="not nested"):
+            JsonArray(body, 0, len(body)).read(declared, [*shape[:-1], shape[-1] + 1])
+    finally:
+        tracemalloc.stop()
+
+
 def request(data: Any, shape: list[int], **more: Any) -> bytes:
     return json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": shape, "data": data}], **more}).encode()
 

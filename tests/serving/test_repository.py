@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import gzip
+import json
 import shutil
 import threading
 import time
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
 from attar.pipeline.core.errors import InvalidBundleError, RecipeError
 from attar.serving.core.errors import NotFound
+from attar.serving.grpc import server as grpc_server
 from attar.serving.models.repository import sources
-from tests.support.serving_parts import Running, another, asked, running, slow, spoil, triton_client
+from tests.support.serving_parts import Running, another, ask, asked, running, slow, spoil, triton_client, until
 
 INFER = "/v2/models/points/infer"
 CONTROL = {"model_control": True}
@@ -201,6 +206,39 @@ def test_under_load_a_new_bundle_takes_over_and_no_request_fails(
         assert old != new
 
 
+def ask_packed(server: Running, path: str) -> int:
+    body = gzip.compress(json.dumps(asked([1, 2])).encode())
+    return server.ask("POST", path, body, Content_Encoding="gzip")[0]
+
+
+def ask_typed(server: Running, name: str) -> int:
+    tensor = service_pb2.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[1, 2])
+    tensor.contents.fp32_contents.extend([1, 2])
+    return len(ask(server, service_pb2.ModelInferRequest(model_name=name, inputs=[tensor])).outputs)
+
+
+@pytest.mark.parametrize(
+    ("send", "to", "expected"),
+    [(ask_packed, INFER, 200), (ask_packed, "/page/student/points", 200), (ask_typed, "points", 1)],
+)
+def test_a_request_that_is_being_read_keeps_its_bundle(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, send: Callable[[Running, str], int], to: str, expected: int
+) -> None:
+    monkeypatch.setattr(grpc_server, "SHORT_BYTES", 0)  # every message is read in the thread
+    with running(bundle, grpc_port=0, **CONTROL) as server, ThreadPoolExecutor(1) as threads:
+        served, go_on = server.server.repository.model("points").served, threading.Event()
+        server.server.service.reading._threads.submit(go_on.wait, 10)
+        answer = threads.submit(send, server, to)
+        until(lambda: served.active == 1)
+        assert server.ask("POST", "/v2/repository/models/points/load")[0] == 200
+        assert server.server.repository.model("points").served is not served
+        time.sleep(0.1)
+        go_on.set()
+        assert answer.result(10) == expected
+        server.call(everything_retired(server))
+        assert not served.active
+
+
 def test_a_changed_folder_is_loaded_when_it_is_whole(bundle: Path, tmp_path: Path) -> None:
     newer = another(bundle, tmp_path / "newer")
     with running(bundle, watch=0.05) as server:
@@ -211,9 +249,7 @@ def test_a_changed_folder_is_loaded_when_it_is_whole(bundle: Path, tmp_path: Pat
             time.sleep(0.5)
             assert versions(server) == [old]
             shutil.copyfile(newer / "SHA256SUMS", bundle / "SHA256SUMS")
-            until = time.monotonic() + 10
-            while versions(server) == [old] and time.monotonic() < until:
-                time.sleep(0.05)
+            until(lambda: versions(server) != [old])
 
         failures, seen = under_load(server, change)
         (new,) = versions(server)
