@@ -10,8 +10,31 @@ from typing import Any
 from attar.pipeline.keys.machine import cores
 
 FLAGS = frozenset(
-    {"fma", "avx", "avx2", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni"}
-    | {"amx_tile", "amx_int8", "amx_bf16", "amx_fp16", "asimd", "asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve2"}
+    {
+        "fma",
+        "avx",
+        "avx2",
+        "avx512f",
+        "avx512bw",
+        "avx512vl",
+        "avx512_vnni",
+        "avx512_bf16",
+        "avx512_fp16",
+        "avx_vnni",
+    }
+    | {
+        "amx_tile",
+        "amx_int8",
+        "amx_bf16",
+        "amx_fp16",
+        "asimd",
+        "asimddp",
+        "asimdhp",
+        "i8mm",
+        "bf16",
+        "sve",
+        "sve2",
+    }
 )
 """The features by which kernels are chosen."""
 CPUINFO = Path("/proc/cpuinfo")
@@ -23,7 +46,11 @@ EXACT = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 
 def describe_machine() -> dict[str, Any]:
     """What a choice of kernels depends on."""
-    return {"architecture": platform.machine(), "cores": cores(), "flags": sorted(FLAGS & cpu_flags())}
+    return {
+        "architecture": platform.machine(),
+        "cores": cores(),
+        "flags": sorted(FLAGS & cpu_flags()),
+    }
 
 
 def has_saturating_int8() -> bool:

@@ -15,10 +15,14 @@ Sizes = Mapping[str, int]
 
 def list_dynamic_axes(task: Task) -> dict[str, tuple[int, int]]:
     """Smallest and largest promised size of each dynamic axis of the inputs, the batch first."""
-    names = [axis for tensor in task.inputs.values() for axis in tensor.axes if isinstance(axis, str)]
+    names = [
+        axis for tensor in task.inputs.values() for axis in tensor.axes if isinstance(axis, str)
+    ]
     for axis in names:
         if axis not in task.ranges:
-            raise StageError(f"{type(task).__name__} has an axis {axis!r} but no range for it: add it to `ranges`")
+            raise StageError(
+                f"{type(task).__name__} has an axis {axis!r} but no range for it: add it to `ranges`"
+            )
     return {axis: task.ranges[axis] for axis in dict.fromkeys(names)}
 
 
@@ -31,7 +35,9 @@ def choose_traced_sizes(task: Task) -> dict[str, int]:
     for axis, (low, high) in list_dynamic_axes(task).items():
         middle = 2 if axis == "batch" else (low + high) // 2
         free = [size for size in range(max(low, 2), high + 1) if size not in sizes.values()]
-        sizes[axis] = min(free, key=lambda size: abs(size - middle), default=2 if axis == "batch" else high)
+        sizes[axis] = min(
+            free, key=lambda size: abs(size - middle), default=2 if axis == "batch" else high
+        )
     return sizes
 
 
@@ -53,7 +59,9 @@ def choose_untraced_size(low: int, high: int, traced: int) -> int:
     return min(inside, key=lambda size: (size < traced, size), default=low)
 
 
-def measure_largest_difference(task: Task, expected: Predict, got: Predict, tolerance: float, hint: str) -> float:
+def measure_largest_difference(
+    task: Task, expected: Predict, got: Predict, tolerance: float, hint: str
+) -> float:
     """The largest ``|expected - got|`` over random inputs of all proven sizes, to one digit: it is part of a digest.
 
     Allowed is ``tolerance * max(1, largest |expected|)`` for each output and size: absolute for outputs of ordinary
@@ -80,11 +88,16 @@ def compare_outputs(expected: Arrays, got: Arrays, tolerance: float) -> list[flo
 def measure_difference(name: str, expected: Array, got: Array, tolerance: float) -> float:
     """The largest absolute difference of one output, if it is allowed."""
     if expected.shape != got.shape:
-        raise StageError(f"output {name!r} has shape {list(got.shape)}, expected {list(expected.shape)}")
+        raise StageError(
+            f"output {name!r} has shape {list(got.shape)}, expected {list(expected.shape)}"
+        )
     a, b = np.asarray(expected, np.float64), np.asarray(got, np.float64)
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise StageError(f"output {name!r} is not finite")
-    largest, allowed = float(np.abs(a - b).max(initial=0)), tolerance * max(1.0, float(np.abs(a).max(initial=0)))
+    largest, allowed = (
+        float(np.abs(a - b).max(initial=0)),
+        tolerance * max(1.0, float(np.abs(a).max(initial=0))),
+    )
     if largest > allowed:
         raise StageError(f"output {name!r} differs by {largest:.2g}, allowed {allowed:.2g}")
     return largest

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, computed_field, field_validator, model_validator
 
-from attar.engines.graphs.graphs import count_nodes, find_node, list_training_nodes
+from attar.engines.graphs.inspection import count_nodes, find_node, list_training_nodes
 from attar.engines.parity import list_dynamic_axes, measure_largest_difference
 from attar.engines.runtimes import runtime as runtimes
 from attar.engines.runtimes.runtime import RUNTIMES, AxisProfile, BuildSpec, RefusedNode, Runtime, RuntimeName

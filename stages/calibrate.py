@@ -12,7 +12,7 @@ from pydantic import Field
 
 from attar.engines.calibration import histogram
 from attar.engines.calibration.histogram import Histogram
-from attar.engines.graphs.graphs import reveal_tensors
+from attar.engines.graphs.exposure import reveal_tensors
 from attar.models.task import Array, Arrays, Task, load_task
 from attar.models.views import spread
 from attar.pipeline.core.errors import StageError

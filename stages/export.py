@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from attar.engines.graphs.graphs import clear_metadata, count_parameters
+from attar.engines.graphs.inspection import count_parameters
+from attar.engines.graphs.preparation import clear_metadata
 from attar.engines.graphs.softmax import append_softmax, list_probabilities
 from attar.engines.parity import choose_traced_sizes, measure_largest_difference
 from attar.models.task import Task

@@ -29,7 +29,9 @@ def find_entropy_range(histogram: Histogram) -> Range:
     reach = np.arange(LEVELS // 2, middle + 1)
     start, end = middle - reach, np.minimum(middle + reach + 1, len(counts))
     least = int(np.argmin(compute_divergences(counts, start, end)))
-    return histogram.clip_range((int(start[least]) - middle) * width, (int(end[least]) - middle) * width)
+    return histogram.clip_range(
+        (int(start[least]) - middle) * width, (int(end[least]) - middle) * width
+    )
 
 
 def center_bins(histogram: Histogram) -> tuple[Floats, float]:
@@ -39,7 +41,9 @@ def center_bins(histogram: Histogram) -> tuple[Floats, float]:
     while (half := max(int(places[-1]) + 1, -int(places[0]))) > BINS // 2:
         places, width = places >> 1, width * 2
     half += -half % (LEVELS // 2)
-    counts: Floats = np.bincount(places + half, histogram.counts[filled], 2 * half).astype(np.float64)
+    counts: Floats = np.bincount(places + half, histogram.counts[filled], 2 * half).astype(
+        np.float64
+    )
     return counts, width
 
 
@@ -51,24 +55,36 @@ def compute_divergences(counts: Floats, start: Indices, end: Indices) -> Floats:
     their count is in the last part. Sums over bins are differences of running sums, so a window costs the same whatever its size.
     """
     merged = (end - start) // LEVELS
-    bounds = np.column_stack([start[:, None] + merged[:, None] * np.arange(LEVELS + 1), end])  # [n, LEVELS + 2]
+    bounds = np.column_stack(
+        [start[:, None] + merged[:, None] * np.arange(LEVELS + 1), end]
+    )  # [n, LEVELS + 2]
     sizes, outermost = np.diff(bounds), (counts[start], counts[end - 1])
-    grown = outermost[0] + sum_prefixes(counts)[start], outermost[1] + sum_prefixes(counts)[-1] - sum_prefixes(counts)[end]
+    grown = (
+        outermost[0] + sum_prefixes(counts)[start],
+        outermost[1] + sum_prefixes(counts)[-1] - sum_prefixes(counts)[end],
+    )
 
     def parts(value: Callable[[Floats], Floats]) -> Floats:
         """The sum over the bins of P of this value of their count, in each part of each window [n, LEVELS + 1]."""
         found: Floats = np.diff(sum_prefixes(value(counts))[bounds])
         found[:, 0] += value(grown[0]) - value(outermost[0])
-        found[np.arange(len(end)), LEVELS - (sizes[:, -1] == 0)] += value(grown[1]) - value(outermost[1])
+        found[np.arange(len(end)), LEVELS - (sizes[:, -1] == 0)] += value(grown[1]) - value(
+            outermost[1]
+        )
         return found
 
     p, filled = parts(lambda count: count), parts(lambda count: (count > 0).astype(np.float64))
     q = spread_counts(np.diff(sum_prefixes(counts)[bounds]), filled)
-    less_p, less_q = compute_smoothing(filled.sum(1), end - start), compute_smoothing(((q > 0) * sizes).sum(1), end - start)
+    less_p, less_q = (
+        compute_smoothing(filled.sum(1), end - start),
+        compute_smoothing(((q > 0) * sizes).sum(1), end - start),
+    )
     log_q = np.log(np.where(q > 0, q - less_q[:, None], SMOOTH))
     smoothed = p - less_p[:, None] * filled + SMOOTH * (sizes - filled)
     # c log c for c a little less than a count, to first order in what was taken, and for the empty bins
-    own = parts(lambda count: count * log_counts(count)) - less_p[:, None] * (parts(log_counts) + filled)
+    own = parts(lambda count: count * log_counts(count)) - less_p[:, None] * (
+        parts(log_counts) + filled
+    )
     own += SMOOTH * np.log(SMOOTH) * (sizes - filled)
     total, kept = counts.sum(), (q * sizes).sum(1)
     found: Floats = (own - smoothed * log_q).sum(1) / total + np.log(np.maximum(kept, 1) / total)

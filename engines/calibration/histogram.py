@@ -34,7 +34,9 @@ class Histogram:
     are those that the wider bins would have had from the start. Hence they depend on the values alone, not on their order.
     """
 
-    def __init__(self, low: float = math.inf, high: float = -math.inf, counts: Counts | None = None) -> None:
+    def __init__(
+        self, low: float = math.inf, high: float = -math.inf, counts: Counts | None = None
+    ) -> None:
         """``counts`` [BINS]: those of the grid that the extremes ``low`` and ``high`` decide; none where nothing was seen."""
         self.low, self.high = low, high
         self.counts = np.zeros(BINS, np.int64) if counts is None else counts
@@ -54,8 +56,12 @@ class Histogram:
         self.make_room(float(values.min()), float(values.max()))
         scale, flat = math.ldexp(1.0, -self.exponent), values.ravel()
         for start in range(0, len(flat), CHUNK):
-            exact = np.asarray(flat[start : start + CHUNK], np.promote_types(values.dtype, np.float32))
-            scaled = exact * scale  # by a power of two, so nothing is rounded but what becomes too small for its type
+            exact = np.asarray(
+                flat[start : start + CHUNK], np.promote_types(values.dtype, np.float32)
+            )
+            scaled = (
+                exact * scale
+            )  # by a power of two, so nothing is rounded but what becomes too small for its type
             if scale < 1:
                 scaled[(scaled == 0) & (exact < 0)] = -0.5  # it is below 0, however near
             places = np.floor(scaled, out=scaled).astype(np.intp)
@@ -72,7 +78,11 @@ class Histogram:
         if (exponent, first) != (self.exponent, self.first):
             filled = np.flatnonzero(self.counts)
             counts = np.zeros(BINS, np.int64)
-            np.add.at(counts, ((filled + self.first) >> min(exponent - self.exponent, 62)) - first, self.counts[filled])
+            np.add.at(
+                counts,
+                ((filled + self.first) >> min(exponent - self.exponent, 62)) - first,
+                self.counts[filled],
+            )
             self.counts, self.exponent, self.first = counts, exponent, first
 
 
@@ -96,8 +106,12 @@ def save_histograms(file: Path, histograms: Mapping[str, Histogram], samples: in
     """Whole or not at all: ``counts`` [tensors, BINS] and ``extremes`` [tensors, 2], names and ``samples`` in the header."""
     ordered = sorted(histograms)
     tensors = {
-        "counts": np.array([histograms[name].counts for name in ordered], np.int64).reshape(-1, BINS),
-        "extremes": np.array([(histograms[name].low, histograms[name].high) for name in ordered]).reshape(-1, 2),
+        "counts": np.array([histograms[name].counts for name in ordered], np.int64).reshape(
+            -1, BINS
+        ),
+        "extremes": np.array(
+            [(histograms[name].low, histograms[name].high) for name in ordered]
+        ).reshape(-1, 2),
     }
     partial = file.with_suffix(".partial")
     save_file(tensors, partial, {"state": json.dumps({"tensors": ordered, "samples": samples})})
@@ -113,14 +127,27 @@ def load_histograms(file: Path) -> tuple[dict[str, Histogram], int]:
         names, samples = list(state["tensors"]), int(state["samples"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise make_damage_error(file, str(error)) from error
-    sound = (counts >= 0).all() and counts.any(-1).all() and np.isfinite(extremes).all() and samples >= 0
-    if not sound or counts.shape != (len(names), BINS) or counts.dtype != np.int64 or extremes.shape != (len(names), 2):
+    sound = (
+        (counts >= 0).all()
+        and counts.any(-1).all()
+        and np.isfinite(extremes).all()
+        and samples >= 0
+    )
+    if (
+        not sound
+        or counts.shape != (len(names), BINS)
+        or counts.dtype != np.int64
+        or extremes.shape != (len(names), 2)
+    ):
         raise make_damage_error(
-            file, f"it names {len(names)} tensors, with {counts.dtype} counts {counts.shape} and extremes {extremes.shape}"
+            file,
+            f"it names {len(names)} tensors, with {counts.dtype} counts {counts.shape} and extremes {extremes.shape}",
         )
     rows = zip(names, extremes.tolist(), counts, strict=True)
     return {name: Histogram(low, high, row.copy()) for name, (low, high), row in rows}, samples
 
 
 def make_damage_error(file: Path, why: str) -> StageError:
-    return StageError(f"the histograms in {file} are damaged ({why}); delete the file and calibrate again")
+    return StageError(
+        f"the histograms in {file} are damaged ({why}); delete the file and calibrate again"
+    )

@@ -47,7 +47,9 @@ def find_percentile_range(histogram: Histogram, percent: float = PERCENTILE) -> 
     As ONNX Runtime's ``PercentileCalibrater`` that is not symmetric.
     """
     if not 0 < percent <= 100:
-        raise StageError(f"a percentile of {percent} was asked for; give more than 0 and at most 100, such as {PERCENTILE}")
+        raise StageError(
+            f"a percentile of {percent} was asked for; give more than 0 and at most 100, such as {PERCENTILE}"
+        )
     seen = np.cumsum(histogram.counts)
     cut = (100 - percent) / 200 * float(seen[-1])
     low, high = np.searchsorted(seen, cut, "right"), np.searchsorted(seen, seen[-1] - cut, "left")
@@ -78,7 +80,10 @@ def compute_errors(histogram: Histogram, low: Floats | float, high: Floats | flo
     """Mean squared error of 8 bits for each of these ranges [n], extended to 0; every value counts as the middle of its bin."""
     filled = np.flatnonzero(histogram.counts)
     values = (histogram.first + filled + 0.5) * histogram.width  # [bins]
-    lows, highs = (np.atleast_1d(np.asarray(end, np.float64))[:, None] for end in (np.minimum(low, 0), np.maximum(high, 0)))
+    lows, highs = (
+        np.atleast_1d(np.asarray(end, np.float64))[:, None]
+        for end in (np.minimum(low, 0), np.maximum(high, 0))
+    )
     step = np.maximum((highs - lows) / STEPS, np.finfo(np.float64).tiny)
     rounded = np.rint(np.clip(values, lows, highs) / step) * step  # [n, bins]
     found: Floats = np.square(rounded - values) @ histogram.counts[filled] / histogram.counts.sum()

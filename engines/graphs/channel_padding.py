@@ -1,9 +1,11 @@
-"""Widening: int8 convolutions of few channels get more, of zeros, because ONNX Runtime's fast kernel for x86 starts at 16.
+"""Int8 convolutions of few channels get more, of zeros, for ONNX Runtime's fast kernel for x86.
 
-That kernel takes at least 16 output channels, and only multiples of 4 (AVX512) or 8 (AVX2) of input and output channels; what
-it does not take is unrolled and multiplied as a matrix (``MlasConvSymPackWSize`` in its mlas/lib/convsym.cpp). A channel of
-zeros that is read with weights of zero changes no answer, not even in the last bit. Measured on AVX512-VNNI, one thread, ONNX
-Runtime 1.32: a residual network whose first stage has 12 channels takes 0.83 times as long at batch 1, 0.73 times at batch 32.
+That kernel takes at least 16 output channels, and only multiples of 4 (AVX512) or 8 (AVX2) of input
+and output channels. What it does not take is unrolled and multiplied as a matrix
+(``MlasConvSymPackWSize`` in its mlas/lib/convsym.cpp). A channel of zeros that is read with weights
+of zero changes no answer, not even in the last bit. Measured on AVX512-VNNI, one thread, ONNX
+Runtime 1.32: a residual network whose first stage has 12 channels takes 0.83 times as long at batch
+1, 0.73 times at batch 32.
 """
 
 from __future__ import annotations
@@ -16,18 +18,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attar.engines.cpu import X86
-from attar.engines.graphs.graphs import get_attribute, list_subgraph_reads
+from attar.engines.graphs.inspection import get_attribute, list_subgraph_reads
 
 if TYPE_CHECKING:
     import onnx
 
-LEAST, STEP, ALIGNED = 16, 8, 4
-KEEPING = frozenset({"QuantizeLinear", "DequantizeLinear", "Relu", "Clip", "MaxPool", "AveragePool", "Add"})
-"""What gives as many channels as it reads; its further inputs, such as scales and bounds, are one number for all of them."""
+FEWEST_CHANNELS, PADDED_MULTIPLE, KERNEL_MULTIPLE = 16, 8, 4
+KEEPING = frozenset(
+    {"QuantizeLinear", "DequantizeLinear", "Relu", "Clip", "MaxPool", "AveragePool", "Add"}
+)
+"""Operators that give as many channels as they read.
+
+Their further inputs, such as scales and bounds, are one number for all channels.
+"""
 
 
 def pad_channels(source: Path) -> Path | bytes:
-    """The graph with wider convolutions, serialized; the file itself where there is nothing to widen."""
+    """Return the graph with padded convolutions, serialized; the file if none is padded."""
     import onnx
 
     if platform.machine() not in X86:
@@ -35,34 +42,36 @@ def pad_channels(source: Path) -> Path | bytes:
     model = onnx.load(source)
     graph = ChannelGraph.from_model(model)
     groups = [group for group in graph.find_groups() if graph.gains_speed(group)]
-    for group in groups:
-        graph.pad_group(group)
     if not groups:
         return source
+    for group in groups:
+        graph.pad_group(group)
     model.graph.ClearField("value_info")  # ONNX Runtime infers the new shapes
-    made: bytes = model.SerializeToString()
-    return made
+    padded: bytes = model.SerializeToString()
+    return padded
 
 
 def round_up_channels(channels: int) -> int:
-    """So many channels it takes for the kernel; the same number where it takes these."""
-    return channels if channels >= LEAST and channels % ALIGNED == 0 else max(LEAST, -(-channels // STEP) * STEP)
+    """Return how many channels the kernel takes: the same number if it takes these."""
+    if channels >= FEWEST_CHANNELS and channels % KERNEL_MULTIPLE == 0:
+        return channels
+    return max(FEWEST_CHANNELS, -(-channels // PADDED_MULTIPLE) * PADDED_MULTIPLE)
 
 
 @dataclass
 class ChannelGroup:
-    """Tensors that must have the same channels, the convolutions that make them and those that read them."""
+    """Tensors that must have the same channels, and the nodes that make and read them."""
 
     tensors: set[str]
     makers: Sequence[onnx.NodeProto]
     readers: Sequence[onnx.NodeProto]
-    within: Sequence[onnx.NodeProto]
-    """What keeps the channels."""
+    keepers: Sequence[onnx.NodeProto]
+    """Nodes inside the group, which keep the channels."""
 
 
 @dataclass(frozen=True)
 class ChannelGraph:
-    """A graph and who makes and reads every tensor in it."""
+    """A graph, with the nodes that make and read every tensor in it."""
 
     constants: Mapping[str, onnx.TensorProto]
     makers: Mapping[str, onnx.NodeProto]
@@ -72,96 +81,119 @@ class ChannelGraph:
 
     @classmethod
     def from_model(cls, model: onnx.ModelProto) -> ChannelGraph:
+        graph = model.graph
         readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-        for node in model.graph.node:
+        makers = {}
+        for node in graph.node:
             for name in filter(None, (*node.input, *list_subgraph_reads(node))):
                 readers[name].append(node)
-        makers = {name: node for node in model.graph.node for name in node.output}
-        constants = {tensor.name: tensor for tensor in model.graph.initializer}
-        return cls(constants, makers, readers, frozenset(each.name for each in (*model.graph.input, *model.graph.output)))
+            makers.update(dict.fromkeys(node.output, node))
+        constants = {tensor.name: tensor for tensor in graph.initializer}
+        ends = frozenset(value.name for value in (*graph.input, *graph.output))
+        return cls(constants, makers, readers, ends)
 
     def find_groups(self) -> list[ChannelGroup]:
-        """All whose channels are free to be more."""
-        found: list[ChannelGroup] = []
+        """Return all groups whose channels may become more."""
+        groups: list[ChannelGroup] = []
         seen: set[str] = set()
         for name, node in self.makers.items():
             if node.op_type == "Conv" and name not in seen:
                 group = self.grow_group(name)
                 seen |= group.tensors
-                found += [group] if self.is_free(group) else []
-        return found
+                if self.is_free(group):
+                    groups.append(group)
+        return groups
 
     def grow_group(self, start: str) -> ChannelGroup:
-        """From one tensor through everything that keeps the channels."""
+        """Return the group of a tensor: all that nodes which keep the channels connect to it."""
         tensors, waiting = {start}, [start]
         while waiting:
             for node in self.list_neighbours(waiting.pop()):
-                beside = {*list_data_inputs(node), *node.output} if node.op_type in KEEPING else set()
-                waiting += beside - tensors
-                tensors |= beside
+                if node.op_type in KEEPING:
+                    connected = {*list_data_inputs(node), *node.output}
+                    waiting += connected - tensors
+                    tensors |= connected
         names = sorted(tensors)
         makers = [self.makers[name] for name in names if name in self.makers]
         readers = [node for name in names for node in self.readers.get(name, [])]
-        within = [node for node in makers if node.op_type in KEEPING]
-        return ChannelGroup(tensors, drop_keeping_nodes(makers), drop_keeping_nodes(readers), within)
+        keepers = [node for node in makers if node.op_type in KEEPING]
+        return ChannelGroup(tensors, drop_keepers(makers), drop_keepers(readers), keepers)
 
     def list_neighbours(self, name: str) -> list[onnx.NodeProto]:
-        made = [self.makers[name]] if name in self.makers else []
-        return [*made, *self.readers.get(name, [])]
+        """Return the nodes that make and read a tensor."""
+        makers = [self.makers[name]] if name in self.makers else []
+        return [*makers, *self.readers.get(name, [])]
 
     def is_free(self, group: ChannelGroup) -> bool:
-        """Whether convolutions alone make and read them, each with weights of its own, and nothing else knows their number."""
-        closed = group.tensors <= self.makers.keys() and not group.tensors & self.ends
-        alike = not any(
-            self.may_have_channels(name)
-            for node in group.within
-            for name in filter(None, node.input)
-            if name not in group.tensors
-        )
-        plain = (
-            closed
-            and alike
-            and bool(group.readers)
-            and all(self.is_plain_convolution(n, group) for n in (*group.makers, *group.readers))
-        )
-        return (
-            plain and len({self.count_channels(self.list_constants(node, 1)) for node in group.makers}) == 1
-        )  # an Add may repeat one channel
+        """Whether only convolutions with weights of their own make and read the group.
+
+        Nothing else may know the number of channels: no end of the graph, no further input of the
+        nodes inside. All makers must have the same number, as an Add may repeat one channel.
+        """
+        if not group.tensors <= self.makers.keys() or group.tensors & self.ends:
+            return False
+        if not group.readers or any(self.has_sized_input(node, group) for node in group.keepers):
+            return False
+        convolutions = (*group.makers, *group.readers)
+        if not all(self.is_plain_convolution(node, group) for node in convolutions):
+            return False
+        return len({self.count_channels(node) for node in group.makers}) == 1
+
+    def has_sized_input(self, node: onnx.NodeProto, group: ChannelGroup) -> bool:
+        """Whether a node reads, from outside the group, what may have an entry a channel."""
+        outside = [name for name in node.input if name and name not in group.tensors]
+        return any(self.may_have_channels(name) for name in outside)
 
     def is_plain_convolution(self, node: onnx.NodeProto, group: ChannelGroup) -> bool:
-        if node.op_type != "Conv" or get_attribute(node, "group", 1) != 1 or group.tensors & set(node.input[1:]):
+        """Whether a node is a dense convolution whose constants only it reads."""
+        if node.op_type != "Conv" or get_attribute(node, "group", 1) != 1:
             return False
-        parts = [name for place in (1, 2) for name in self.list_constants(node, place) if self.may_have_channels(name)]
-        alone = all(len(self.readers[name]) == 1 for name in (*parts, *filter(None, node.input[1:])))
-        return alone and all(name in self.constants for name in parts) and self.has_zero_points(node)
+        if group.tensors & set(node.input[1:]):
+            return False
+        constants = [*self.list_constants(node, 1), *self.list_constants(node, 2)]
+        sized = [name for name in constants if self.may_have_channels(name)]
+        own = [*sized, *filter(None, node.input[1:])]
+        if not all(name in self.constants for name in sized):
+            return False
+        return all(len(self.readers[name]) == 1 for name in own) and self.has_zero_points(node)
 
     def has_zero_points(self, node: onnx.NodeProto) -> bool:
-        """Whether zeros behind its weight and bias stand for zero: their zero points, if any, are all 0."""
+        """Whether the zero points of weight and bias, if any, are all 0, so that 0 means zero."""
         import onnx
 
-        points = [name for place in (1, 2) for name in self.list_constants(node, place)[2:]]
-        return all(name in self.constants and not onnx.numpy_helper.to_array(self.constants[name]).any() for name in points)
+        points = [*self.list_constants(node, 1)[2:], *self.list_constants(node, 2)[2:]]
+        return all(
+            name in self.constants and not onnx.numpy_helper.to_array(self.constants[name]).any()
+            for name in points
+        )
 
     def list_constants(self, node: onnx.NodeProto, place: int) -> list[str]:
-        """The constants of a weight (1) or a bias (2): itself, or what it is dequantized from."""
+        """Return the constants of a weight (1) or a bias (2): itself, or what it is made from.
+
+        A weight that a DequantizeLinear makes has its integers, its scale and its zero point; one
+        that another node makes has a constant without a name.
+        """
         if len(node.input) <= place or not node.input[place]:
             return []
         maker = self.makers.get(node.input[place])
-        return [node.input[place]] if maker is None else list(maker.input) if maker.op_type == "DequantizeLinear" else [""]
+        if maker is None:
+            return [node.input[place]]
+        return list(maker.input) if maker.op_type == "DequantizeLinear" else [""]
 
     def may_have_channels(self, name: str) -> bool:
         """Whether it may have an entry for every channel; one number may be shared."""
         return name not in self.constants or bool(self.constants[name].dims)
 
     def gains_speed(self, group: ChannelGroup) -> bool:
-        """Whether one of its makers computes in int8 and has channels that the kernel does not take."""
-        weights = [self.list_constants(node, 1) for node in group.makers]
-        return any(len(parts) > 1 for parts in weights) and all(
-            round_up_channels(n) != n for n in map(self.count_channels, weights)
-        )
+        """Whether a maker computes in int8, and the kernel does not take its channels."""
+        is_int8 = any(len(self.list_constants(node, 1)) > 1 for node in group.makers)
+        counts = [self.count_channels(node) for node in group.makers]
+        return is_int8 and all(round_up_channels(count) != count for count in counts)
 
-    def count_channels(self, weight: list[str]) -> int:
-        return int(self.constants[weight[0]].dims[0])
+    def count_channels(self, convolution: onnx.NodeProto) -> int:
+        """Return the number of output channels."""
+        weight = self.list_constants(convolution, 1)[0]
+        return int(self.constants[weight].dims[0])
 
     def pad_group(self, group: ChannelGroup) -> None:
         for node in group.makers:
@@ -171,24 +203,33 @@ class ChannelGraph:
             self.pad_constant(self.list_constants(node, 1)[0], 1)
 
     def pad_constant(self, name: str, axis: int) -> None:
-        """Zeros behind, along one axis; behind scales the last of them, as none may be zero. One scale for all stays one."""
+        """Append zeros along one axis; to scales the last of them, as none may be zero.
+
+        One scale for all channels stays one.
+        """
         import numpy as np
         import onnx
 
         tensor = self.constants[name]
-        dequantizing = [node for node in self.readers[name] if node.op_type == "DequantizeLinear" and name in node.input[1:]]
+        dequantizers = [
+            node
+            for node in self.readers[name]
+            if node.op_type == "DequantizeLinear" and name in node.input[1:]
+        ]
         array = onnx.numpy_helper.to_array(tensor)
-        if not tensor.dims or (dequantizing and array.size == 1):
+        if not tensor.dims or (dequantizers and array.size == 1):
             return
-        more = [(0, round_up_channels(array.shape[axis]) - array.shape[axis] if n == axis else 0) for n in range(array.ndim)]
-        scale = any(node.input[1] == name for node in dequantizing)
-        tensor.CopyFrom(onnx.numpy_helper.from_array(np.pad(array, more, "edge" if scale else "constant"), name))
+        widths = [(0, 0)] * array.ndim
+        widths[axis] = (0, round_up_channels(array.shape[axis]) - array.shape[axis])
+        is_scale = any(node.input[1] == name for node in dequantizers)
+        padded = np.pad(array, widths, "edge" if is_scale else "constant")
+        tensor.CopyFrom(onnx.numpy_helper.from_array(padded, name))
 
 
-def drop_keeping_nodes(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
+def drop_keepers(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
     return [node for node in nodes if node.op_type not in KEEPING]
 
 
 def list_data_inputs(node: onnx.NodeProto) -> list[str]:
-    """The inputs whose channels it keeps."""
+    """Return the inputs whose channels a node keeps."""
     return list(node.input[: 2 if node.op_type == "Add" else 1])

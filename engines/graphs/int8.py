@@ -1,4 +1,4 @@
-"""Static int8: Q-DQ pairs around the operators that have int8 kernels, in the form that the target's runtime wants."""
+"""Static int8: Q-DQ pairs around the operators with int8 kernels, as the target's runtime wants."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attar.engines.graphs.graphs import clear_metadata, index_constants, prepare_graph
-from attar.engines.graphs.half import convert_to_fp16, find_overflowing_nodes
+from attar.engines.graphs.half_precision import convert_to_fp16, find_overflowing_nodes
+from attar.engines.graphs.inspection import index_constants
 from attar.engines.graphs.placement import LEVELS, MULTIPLYING, UNSIGNED, Placement
 from attar.engines.graphs.pooling import replace_global_means
+from attar.engines.graphs.preparation import clear_metadata, prepare_graph
 from attar.engines.graphs.selection import (
     check_node_names,
     find_float_nodes,
-    find_non_float32_nodes,
     format_reasons,
+    infer_other_types,
     list_quantized_tensors,
     select_int8_op_types,
 )
@@ -27,24 +28,26 @@ if TYPE_CHECKING:
     import onnx
 
 Ranges = Mapping[str, tuple[float, float]]
+Overrides = Mapping[str, Mapping[str, bool]]
 EXCLUDED = "excluded by the recipe"
 
 
 @dataclass(frozen=True)
 class QuantizationSpec:
-    """One of the ways to write a graph in int8."""
+    """How a graph is written in int8."""
 
     placement: Placement = UNSIGNED
     per_channel: bool = True
-    """A scale for each output channel of a weight instead of one for the whole weight; where a product has such channels."""
+    """A scale for each output channel of a weight, where a product has such channels, instead of
+    one for the whole weight."""
     method: str = "minmax"
-    """By which ranges were found from the calibration."""
+    """The method that found the ranges in the calibration."""
     exclude: Mapping[str, str] = field(default_factory=dict)
     """Nodes that stay out of int8, and why."""
     half: frozenset[str] = frozenset()
-    """Those of them that compute in half precision instead of float."""
+    """Those excluded nodes that compute in half precision instead of float."""
     weight_bits: int = 8
-    """7: so that no sum of two products leaves 16 bits; see ``LEVELS``."""
+    """With 7 no sum of two products leaves 16 bits; see ``LEVELS``."""
 
     @property
     def levels(self) -> int:
@@ -54,89 +57,127 @@ class QuantizationSpec:
 
 @dataclass(frozen=True)
 class QuantizedGraph:
-    """A Q-DQ graph, the nodes that are in int8, and the multiplying ones that are not, with the reason."""
+    """A Q-DQ graph, its int8 nodes, and the multiplying nodes that are not, with the reason."""
 
     model: onnx.ModelProto
     inside: list[onnx.NodeProto]
     outside: dict[str, str]
 
 
-def write_int8_graph(source: Path, target: Path, ranges: Ranges, form: QuantizationSpec) -> dict[str, Any]:
-    """Write the Q-DQ graph. Returns how many of each operator are int8, and which multiplying ones stay float, and why.
+def write_int8_graph(
+    source: Path, target: Path, ranges: Ranges, spec: QuantizationSpec
+) -> dict[str, Any]:
+    """Write the Q-DQ graph. Return how many of each operator are int8, and which nodes are not.
 
-    Raises UnsupportedModelError if nothing can be quantized, StageError for an excluded node that
-    is not there and a tensor without a range.
+    Raises UnsupportedModelError if nothing can be quantized, StageError if an excluded node does
+    not exist or a tensor has no range.
     """
     import onnx
 
-    made = quantize_graph(source, ranges, form)
-    check_int8_nodes(made)
-    wide = {name: why for name, why in find_overflowing_nodes(prepare_graph(source), ranges).items() if name in form.half}
-    halved = convert_to_fp16(made.model, form.half - wide.keys())
-    onnx.save(clear_metadata(made.model), target)
-    half = {name: why for name, why in made.outside.items() if name in halved}
-    floats = {name: why for name, why in made.outside.items() if name not in half}
-    floats |= {name: f"{floats[name]}; half precision cannot hold it: {why}" for name, why in wide.items()}
+    graph = quantize_graph(source, ranges, spec)
+    check_int8_nodes(graph)
+    overflowing = find_overflowing_nodes(prepare_graph(source), ranges)
+    too_wide = {name: reason for name, reason in overflowing.items() if name in spec.half}
+    converted = convert_to_fp16(graph.model, spec.half - too_wide.keys())
+    onnx.save(clear_metadata(graph.model), target)
+    half = {name: reason for name, reason in graph.outside.items() if name in converted}
+    floats = {name: reason for name, reason in graph.outside.items() if name not in half}
+    for name, reason in too_wide.items():
+        floats[name] = f"{floats[name]}; half precision cannot hold it: {reason}"
     return {
-        "placement": form.placement.name,
-        "per_channel": form.per_channel,
-        "range_method": form.method,
-        "weight_bits": form.weight_bits,
-        "quantized": dict(sorted(Counter(node.op_type for node in made.inside).items())),
+        "placement": spec.placement.name,
+        "per_channel": spec.per_channel,
+        "range_method": spec.method,
+        "weight_bits": spec.weight_bits,
+        "quantized": dict(sorted(Counter(node.op_type for node in graph.inside).items())),
         "float": floats,
         **({"half": half} if half else {}),
     }
 
 
-def quantize_graph(source: Path, ranges: Ranges, form: QuantizationSpec) -> QuantizedGraph:
-    """As ``quantize``, in memory; also where nothing that multiplies is left."""
-    model, known = prepare_graph(source), dict(ranges)
-    if form.placement.carrying:
-        replace_global_means(model, known)
-    check_node_names(model, form.exclude)
-    operators, integers = select_int8_op_types(model, form.placement), find_non_float32_nodes(model)
-    kept = {**find_float_nodes(model), **form.exclude}
-    out = kept.keys() | integers
-    inside = [node for node in model.graph.node if node.op_type in operators and node.name not in out]
-    worth = [n.name for n in model.graph.node if n.op_type in MULTIPLYING or (n.op_type in operators and n.name in form.exclude)]
-    outside = {name: kept[name] for name in worth if name in kept}
-    check_ranges(inside, model, known, form.placement)
-    told = separate_weights(model, {node.name for node in inside}, form.per_channel)
-    return QuantizedGraph(insert_qdq_pairs(model, known, form, sorted(out), sorted(operators), told), inside, outside)
+def quantize_graph(source: Path, ranges: Ranges, spec: QuantizationSpec) -> QuantizedGraph:
+    """Return the Q-DQ graph, even if no multiplying node is in int8."""
+    model, known_ranges = prepare_graph(source), dict(ranges)
+    if spec.placement.carrying:
+        replace_global_means(model, known_ranges)
+    check_node_names(model, spec.exclude)
+    op_types = select_int8_op_types(model, spec.placement)
+    reasons = {**find_float_nodes(model), **spec.exclude}
+    excluded = {*reasons, *infer_other_types(model)}
+    inside, outside = [], {}
+    for node in model.graph.node:
+        if node.op_type in op_types and node.name not in excluded:
+            inside.append(node)
+        is_asked = node.op_type in op_types and node.name in spec.exclude
+        if node.name in reasons and (node.op_type in MULTIPLYING or is_asked):
+            outside[node.name] = reasons[node.name]
+    check_ranges(inside, model, known_ranges, spec.placement)
+    overrides = separate_weights(model, {node.name for node in inside}, spec.per_channel)
+    quantized = insert_qdq_pairs(
+        model, known_ranges, spec, sorted(excluded), sorted(op_types), overrides
+    )
+    return QuantizedGraph(quantized, inside, outside)
 
 
 def insert_qdq_pairs(
-    model: onnx.ModelProto, ranges: Ranges, form: QuantizationSpec, kept: list[str], operators: list[str], told: Mapping[str, Any]
+    model: onnx.ModelProto,
+    ranges: Ranges,
+    spec: QuantizationSpec,
+    excluded: list[str],
+    op_types: list[str],
+    overrides: Overrides,
 ) -> onnx.ModelProto:
-    """ONNX Runtime's own placement of Q-DQ pairs, fed with our ranges, and ``told`` what is different about some initializers."""
+    """Return the graph with the pairs that ONNX Runtime's quantizer places for these ranges."""
     import numpy as np
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-    data = {name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ranges.items()}
-    options = {**form.placement.options, "TensorQuantOverrides": {name: [{**told[name]}] for name in sorted(told)}}
+    data = {
+        name: TensorData(lowest=np.float32(low), highest=np.float32(high))
+        for name, (low, high) in ranges.items()
+    }
+    tensor_overrides = {name: [{**overrides[name]}] for name in sorted(overrides)}
     quantizer = QDQQuantizer(
-        model, form.per_channel, form.weight_bits < 8, QuantType.QInt8, QuantType[form.placement.activations],
-        TensorsData(CalibrationMethod.MinMax, data), [], kept, operators, options,
-    )  # fmt: skip
+        model,
+        spec.per_channel,
+        spec.weight_bits < 8,
+        QuantType.QInt8,
+        QuantType[spec.placement.activations],
+        TensorsData(CalibrationMethod.MinMax, data),
+        [],
+        excluded,
+        op_types,
+        {**spec.placement.options, "TensorQuantOverrides": tensor_overrides},
+    )
     quantizer.quantize_model()
-    made: onnx.ModelProto = quantizer.model.model
-    return made
+    quantized: onnx.ModelProto = quantizer.model.model
+    return quantized
 
 
-def check_int8_nodes(made: QuantizedGraph) -> None:
-    if not any(node.op_type in MULTIPLYING for node in made.inside):
-        present = {node.op_type for node in made.model.graph.node} - {"QuantizeLinear", "DequantizeLinear"}
-        raise UnsupportedModelError(
-            f"nothing can be quantized: no {', '.join(sorted(MULTIPLYING))} is left but those excluded, a narrow stem and "
-            f"the last layer{format_reasons(made.outside)}; the graph has {', '.join(sorted(present))}. Use precision = 'fp32'"
-        )
+def check_int8_nodes(graph: QuantizedGraph) -> None:
+    """Raises UnsupportedModelError if no multiplying node is in int8."""
+    if any(node.op_type in MULTIPLYING for node in graph.inside):
+        return
+    present = {node.op_type for node in graph.model.graph.node}
+    present -= {"QuantizeLinear", "DequantizeLinear"}
+    raise UnsupportedModelError(
+        f"nothing can be quantized: no {', '.join(sorted(MULTIPLYING))} is left but those "
+        f"excluded, a narrow stem and the last layer{format_reasons(graph.outside)}; "
+        f"the graph has {', '.join(sorted(present))}. Use precision = 'fp32'"
+    )
 
 
-def check_ranges(inside: Collection[onnx.NodeProto], model: onnx.ModelProto, ranges: Ranges, placement: Placement) -> None:
+def check_ranges(
+    nodes: Collection[onnx.NodeProto], model: onnx.ModelProto, ranges: Ranges, placement: Placement
+) -> None:
+    """Raises StageError if calibration has no range for a tensor that is quantized."""
     weights = index_constants(model)
-    for node in inside:
-        for name in list_quantized_tensors(node, results=placement.results or node.op_type not in MULTIPLYING):
+    for node in nodes:
+        results = placement.results or node.op_type not in MULTIPLYING
+        for name in list_quantized_tensors(node, results=results):
             if name not in weights and name not in ranges:
-                raise StageError(f"calibration has no range for tensor {name!r} of {node.name}; was it made from another graph?")
+                raise StageError(
+                    f"calibration has no range for tensor {name!r} of {node.name}; "
+                    "was it made from another graph?"
+                )

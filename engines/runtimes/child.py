@@ -23,28 +23,48 @@ DEATH = 1  # PR_SET_PDEATHSIG: the signal that a process gets when its parent di
 TAIL = 3  # lines of what a child said last
 
 
-def call_in_child(function: Callable[[Any], Any], request: Mapping[str, Any], doing: str, seconds: float) -> Any:
+def call_in_child(
+    function: Callable[[Any], Any], request: Mapping[str, Any], doing: str, seconds: float
+) -> Any:
     """What a module's function answers to the request in a process of its own; both are JSON.
 
     ``doing`` is what it is there for, as in "building model.engine". An AttarError of the child is raised here as what it is.
     Raises StageError when the child crashes (names the signal), fails, or takes longer than ``seconds``.
     """
-    given = json.dumps({"function": f"{function.__module__}:{function.__name__}", "request": request})
+    given = json.dumps(
+        {"function": f"{function.__module__}:{function.__name__}", "request": request}
+    )
     command = [sys.executable, "-P", "-m", __name__]
-    paths = [str(Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]  # attar's home comes first
+    paths = [
+        str(Path(__file__).parents[3]),
+        *filter(None, [os.environ.get("PYTHONPATH")]),
+    ]  # attar's home comes first
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     try:
         done = subprocess.run(
-            command, input=given, env=environment, capture_output=True, text=True, errors="replace", timeout=seconds, check=False
+            command,
+            input=given,
+            env=environment,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=seconds,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise StageError(f"{doing} took longer than {seconds:g} s and was stopped{format_last_lines(error.stderr)}") from error
+        raise StageError(
+            f"{doing} took longer than {seconds:g} s and was stopped{format_last_lines(error.stderr)}"
+        ) from error
     if done.returncode != 0:
-        raise StageError(f"{doing} {describe_exit(done.returncode)}{format_last_lines(done.stderr)}")
+        raise StageError(
+            f"{doing} {describe_exit(done.returncode)}{format_last_lines(done.stderr)}"
+        )
     try:
         said = json.loads(done.stdout)
     except ValueError as error:  # a library ended the process as if all were well
-        raise StageError(f"{doing} ended without an answer{format_last_lines(done.stderr)}") from error
+        raise StageError(
+            f"{doing} ended without an answer{format_last_lines(done.stderr)}"
+        ) from error
     return unpack_response(said)
 
 

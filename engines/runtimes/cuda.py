@@ -49,7 +49,9 @@ def list_devices() -> list[Mapping[str, Any]]:
     """``name``, ``compute`` (capability, as in "8.9") and ``cuda`` (the latest version that the driver knows) of every GPU."""
     if not has_driver():
         return []
-    found: list[Mapping[str, Any]] = child.call_in_child(describe_devices, {}, "looking for NVIDIA GPUs", SECONDS)
+    found: list[Mapping[str, Any]] = child.call_in_child(
+        describe_devices, {}, "looking for NVIDIA GPUs", SECONDS
+    )
     return found
 
 
@@ -70,7 +72,9 @@ class CudaDriver:
         if code := getattr(self.library, name)(*arguments):
             said = c_char_p()
             self.library.cuGetErrorString(c_int(code), byref(said))
-            raise StageError(f"the NVIDIA driver refuses {name}: {(said.value or b'unknown error').decode()} (CUresult {code})")
+            raise StageError(
+                f"the NVIDIA driver refuses {name}: {(said.value or b'unknown error').decode()} (CUresult {code})"
+            )
 
     def read_int(self, name: str, *arguments: Any) -> int:
         """Of a function that writes an int to its first argument."""
@@ -84,7 +88,10 @@ class CudaDriver:
     def describe_device(self, number: int) -> dict[str, Any]:
         device, name = self.read_int("cuDeviceGet", c_int(number)), ctypes.create_string_buffer(256)
         self.call("cuDeviceGetName", name, c_int(len(name)), c_int(device))
-        major, minor = (self.read_int("cuDeviceGetAttribute", c_int(which), c_int(device)) for which in (MAJOR, MINOR))
+        major, minor = (
+            self.read_int("cuDeviceGetAttribute", c_int(which), c_int(device))
+            for which in (MAJOR, MINOR)
+        )
         version = self.read_int("cuDriverGetVersion")  # 1000 major + 10 minor
         return {
             "name": name.value.decode(),
@@ -121,12 +128,16 @@ class GpuMemory:
     def copy_to_gpu(self, address: int, array: Array) -> None:
         """From a C-contiguous array, which must live until ``wait``."""
         source, size = c_void_p(array.ctypes.data), c_size_t(array.nbytes)
-        self.driver.call("cuMemcpyHtoDAsync_v2", c_uint64(address), source, size, c_void_p(self.stream))
+        self.driver.call(
+            "cuMemcpyHtoDAsync_v2", c_uint64(address), source, size, c_void_p(self.stream)
+        )
 
     def copy_from_gpu(self, array: Array, address: int) -> None:
         """Into a C-contiguous array, which is complete after ``wait``."""
         target, size = c_void_p(array.ctypes.data), c_size_t(array.nbytes)
-        self.driver.call("cuMemcpyDtoHAsync_v2", target, c_uint64(address), size, c_void_p(self.stream))
+        self.driver.call(
+            "cuMemcpyDtoHAsync_v2", target, c_uint64(address), size, c_void_p(self.stream)
+        )
 
     def wait(self) -> None:
         self.driver.call("cuStreamSynchronize", c_void_p(self.stream))

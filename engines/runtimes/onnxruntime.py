@@ -11,9 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attar.engines.cpu import describe_machine, list_core_counts
-from attar.engines.runtimes.runtime import BuildSpec, EngineEnvironment, RefusedNode, Runtime, make_missing_error
+from attar.engines.runtimes.runtime import (
+    BuildSpec,
+    EngineEnvironment,
+    RefusedNode,
+    Runtime,
+    make_missing_error,
+)
 from attar.models.task import Predict, Predictor, Task
-from attar.models.tensors import Array, Arrays, TensorSpec, find_input_mismatch, has_foreign_byte_order
+from attar.models.tensors import (
+    Array,
+    Arrays,
+    TensorSpec,
+    find_input_mismatch,
+    has_foreign_byte_order,
+)
 from attar.pipeline.core.errors import MissingDependencyError, StageError, suggest_name
 from attar.pipeline.keys.machine import cores, gpus
 
@@ -21,15 +33,26 @@ if TYPE_CHECKING:
     import onnxruntime
 
 CPU = "CPUExecutionProvider"
-FATAL = 4  # ONNX Runtime's log level: what it calls an error it also raises, and one message is enough
-REFUSED = ["WeightBiasQuantization"]  # would quantize nodes that the graph keeps float, because their neighbours are int8
-DTYPES = {"float": "float32", "double": "float64"}  # where its names of element types are not numpy's
-NVIDIA = frozenset({"CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider"})
+FATAL = (
+    4  # ONNX Runtime's log level: what it calls an error it also raises, and one message is enough
+)
+REFUSED = [
+    "WeightBiasQuantization"
+]  # would quantize nodes that the graph keeps float, because their neighbours are int8
+DTYPES = {
+    "float": "float32",
+    "double": "float64",
+}  # where its names of element types are not numpy's
+NVIDIA = frozenset(
+    {"CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider"}
+)
 DATA_ALONE = frozenset({CPU, "CUDAExecutionProvider"})
 """Providers that have kernels for the operators of a graph, and run nothing that a graph brings along."""
 COMPILES = NVIDIA - {"CUDAExecutionProvider"} | {"OpenVINOExecutionProvider"}
 """Providers that make one node of many, which no file can hold: for them an engine is the graph, and opening it compiles."""
-PACKAGES = dict.fromkeys(NVIDIA, "onnxruntime-gpu") | {"OpenVINOExecutionProvider": "onnxruntime-openvino"}
+PACKAGES = dict.fromkeys(NVIDIA, "onnxruntime-gpu") | {
+    "OpenVINOExecutionProvider": "onnxruntime-openvino"
+}
 UNKNOWN = re.compile(r"(\S+)\(-?\d+\) is not a registered function/op")
 NAMED = 3  # nodes that a message names
 
@@ -45,12 +68,18 @@ class OnnxRuntime(Runtime):
     def native_content(self, asked: BuildSpec) -> str | None:
         """A graph is data. But a provider that compiles takes what a node ``EPContext`` holds for its own engine."""
         provider = asked.provider or CPU
-        return None if provider in DATA_ALONE else f"a graph for {provider} may hold what that compiled"
+        return (
+            None
+            if provider in DATA_ALONE
+            else f"a graph for {provider} may hold what that compiled"
+        )
 
     def describe_environment(self) -> EngineEnvironment:
         return EngineEnvironment(get_version(), describe_machine())
 
-    def find_refused_nodes(self, source: Path, task: Task, asked: BuildSpec) -> Sequence[RefusedNode]:
+    def find_refused_nodes(
+        self, source: Path, task: Task, asked: BuildSpec
+    ) -> Sequence[RefusedNode]:
         provider = asked.provider or CPU
         try:
             made = start_session(source, make_session_options(1, provider, optimize=True), provider)
@@ -58,7 +87,10 @@ class OnnxRuntime(Runtime):
             if unknown := UNKNOWN.search(str(error)):
                 return [RefusedNode(None, unknown[1], "ONNX Runtime does not have it")]
             raise
-        return [RefusedNode(node, operator, f"it runs on {where}") for where, node, operator in list_stray_nodes(made, provider)]
+        return [
+            RefusedNode(node, operator, f"it runs on {where}")
+            for where, node, operator in list_stray_nodes(made, provider)
+        ]
 
     def build(self, source: Path, target: Path, task: Task, asked: BuildSpec) -> None:
         provider = asked.provider or CPU
@@ -73,7 +105,9 @@ class OnnxRuntime(Runtime):
     def check_available(self, asked: BuildSpec) -> None:
         check_provider(asked.provider or CPU)
 
-    def open(self, files: Mapping[str, Path], asked: BuildSpec) -> AbstractContextManager[Predictor]:
+    def open(
+        self, files: Mapping[str, Path], asked: BuildSpec
+    ) -> AbstractContextManager[Predictor]:
         return open_session(files, asked.threads, asked.provider or CPU, optimize=False)
 
     def list_thread_counts(self) -> Sequence[int]:
@@ -82,7 +116,12 @@ class OnnxRuntime(Runtime):
 
 @contextmanager
 def open_session(
-    files: Mapping[str, Path | bytes], threads: int | None, provider: str = CPU, *, optimize: bool = True, integers: bool = True
+    files: Mapping[str, Path | bytes],
+    threads: int | None,
+    provider: str = CPU,
+    *,
+    optimize: bool = True,
+    integers: bool = True,
 ) -> Iterator[Predictor]:
     """Sessions of named graphs, files or serialized models; ``optimize=False`` runs them as they are written, and
     ``integers=False`` no products of bytes, but what Q-DQ pairs make in float.
@@ -92,27 +131,41 @@ def open_session(
     """
     yield Predictor(
         {
-            name: make_predictor(create_session(file, make_session_options(threads, provider, optimize, integers), provider))
+            name: make_predictor(
+                create_session(
+                    file, make_session_options(threads, provider, optimize, integers), provider
+                )
+            )
             for name, file in files.items()
         }
     )
 
 
-def create_session(file: Path | bytes, options: onnxruntime.SessionOptions, provider: str) -> onnxruntime.InferenceSession:
+def create_session(
+    file: Path | bytes, options: onnxruntime.SessionOptions, provider: str
+) -> onnxruntime.InferenceSession:
     """A session that runs every node on ``provider``, or StageError."""
     made = start_session(file, options, provider)
     if strays := list_stray_nodes(made, provider):
-        told = ", ".join(f"{operator} {node!r} on {where}" for where, node, operator in strays[:NAMED])
-        raise StageError(f"{provider} was asked for, but ONNX Runtime runs {told}; {len(strays)} nodes in all")
+        told = ", ".join(
+            f"{operator} {node!r} on {where}" for where, node, operator in strays[:NAMED]
+        )
+        raise StageError(
+            f"{provider} was asked for, but ONNX Runtime runs {told}; {len(strays)} nodes in all"
+        )
     return made
 
 
-def make_session_options(threads: int | None, provider: str, optimize: bool, integers: bool = True) -> onnxruntime.SessionOptions:
+def make_session_options(
+    threads: int | None, provider: str, optimize: bool, integers: bool = True
+) -> onnxruntime.SessionOptions:
     import onnxruntime
 
     count = cores() if threads is None else threads
     if count < 1:
-        raise StageError(f"a session of {count} threads was asked for; give 1 or more, or none for every core")
+        raise StageError(
+            f"a session of {count} threads was asked for; give 1 or more, or none for every core"
+        )
     level = onnxruntime.GraphOptimizationLevel
     made = onnxruntime.SessionOptions()
     made.intra_op_num_threads, made.inter_op_num_threads = count, 1
@@ -120,23 +173,33 @@ def make_session_options(threads: int | None, provider: str, optimize: bool, int
     made.add_session_config_entry("session.disable_quant_qdq", "0" if integers else "1")
     made.log_severity_level = FATAL
     made.add_session_config_entry("session.intra_op.allow_spinning", "1" if count > 1 else "0")
-    if provider != CPU:  # it takes every node that ONNX Runtime knows, so there is nothing to look for
+    if (
+        provider != CPU
+    ):  # it takes every node that ONNX Runtime knows, so there is nothing to look for
         made.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     return made
 
 
-def start_session(file: Path | bytes, options: onnxruntime.SessionOptions, provider: str) -> onnxruntime.InferenceSession:
+def start_session(
+    file: Path | bytes, options: onnxruntime.SessionOptions, provider: str
+) -> onnxruntime.InferenceSession:
     """A session, some of whose nodes may run elsewhere. Raises MissingDependencyError for a provider that another package has."""
     import onnxruntime
 
     check_provider(provider)
     try:
-        made = onnxruntime.InferenceSession(file, options, providers=[provider], disabled_optimizers=REFUSED)
+        made = onnxruntime.InferenceSession(
+            file, options, providers=[provider], disabled_optimizers=REFUSED
+        )
     except Exception as error:
         name = "the graph" if isinstance(file, bytes) else str(file)
-        raise StageError(f"ONNX Runtime cannot open {name} on {provider}: {' '.join(str(error).split())}") from error
+        raise StageError(
+            f"ONNX Runtime cannot open {name} on {provider}: {' '.join(str(error).split())}"
+        ) from error
     if made.get_providers()[0] != provider:
-        raise StageError(f"{provider} was asked for, but ONNX Runtime runs on {', '.join(made.get_providers())}")
+        raise StageError(
+            f"{provider} was asked for, but ONNX Runtime runs on {', '.join(made.get_providers())}"
+        )
     return made
 
 
@@ -149,17 +212,28 @@ def check_provider(provider: str) -> None:
     if provider in available:
         return
     if provider not in {*known, *PACKAGES}:
-        raise StageError(f"ONNX Runtime has no provider {provider!r}; {suggest_name(provider, known)}")
+        raise StageError(
+            f"ONNX Runtime has no provider {provider!r}; {suggest_name(provider, known)}"
+        )
     package = PACKAGES.get(provider, "a build of ONNX Runtime that has it")
-    raise MissingDependencyError(f"this ONNX Runtime has no provider {provider!r}: install {package} in place of onnxruntime")
+    raise MissingDependencyError(
+        f"this ONNX Runtime has no provider {provider!r}: install {package} in place of onnxruntime"
+    )
 
 
-def list_stray_nodes(session: onnxruntime.InferenceSession, provider: str) -> list[tuple[str, str, str]]:
+def list_stray_nodes(
+    session: onnxruntime.InferenceSession, provider: str
+) -> list[tuple[str, str, str]]:
     """Of the nodes that did not land on the provider: where they did, their name and operator."""
     if provider == CPU:
         return []
     parts = session.get_provider_graph_assignment_info()
-    return [(part.ep_name, node.name, node.op_type) for part in parts if part.ep_name != provider for node in part.get_nodes()]
+    return [
+        (part.ep_name, node.name, node.op_type)
+        for part in parts
+        if part.ep_name != provider
+        for node in part.get_nodes()
+    ]
 
 
 def make_predictor(session: onnxruntime.InferenceSession) -> Predict:
@@ -172,8 +246,12 @@ def make_predictor(session: onnxruntime.InferenceSession) -> Predict:
                 raise ValueError("byte order")
             return dict(zip(names, session.run(names, inputs), strict=True))
         except Exception as error:
-            mismatch = find_input_mismatch([describe_port(port) for port in session.get_inputs()], inputs)
-            raise StageError(mismatch or f"ONNX Runtime failed: {' '.join(str(error).split())}") from error
+            mismatch = find_input_mismatch(
+                [describe_port(port) for port in session.get_inputs()], inputs
+            )
+            raise StageError(
+                mismatch or f"ONNX Runtime failed: {' '.join(str(error).split())}"
+            ) from error
 
     return predict
 

@@ -10,15 +10,30 @@ from threading import Lock
 from typing import Any
 
 from attar.engines.cpu import cpu_flags, describe_machine, list_core_counts
-from attar.engines.runtimes.runtime import BuildSpec, EngineEnvironment, RefusedNode, Runtime, make_missing_error
+from attar.engines.runtimes.runtime import (
+    BuildSpec,
+    EngineEnvironment,
+    RefusedNode,
+    Runtime,
+    make_missing_error,
+)
 from attar.models.task import Predict, Predictor, Task
-from attar.models.tensors import Array, Arrays, TensorSpec, find_input_mismatch, has_foreign_byte_order
+from attar.models.tensors import (
+    Array,
+    Arrays,
+    TensorSpec,
+    find_input_mismatch,
+    has_foreign_byte_order,
+)
 from attar.pipeline.core.errors import StageError, UnsupportedModelError
 from attar.pipeline.keys.machine import cores
 
 HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
 """By the precision that is asked for, what is not quantized is computed in."""
-NATIVE = {"bf16": {"avx512_bf16", "amx_bf16", "bf16"}, "fp16": {"avx512_fp16", "amx_fp16", "asimdhp"}}
+NATIVE = {
+    "bf16": {"avx512_bf16", "amx_bf16", "bf16"},
+    "fp16": {"avx512_fp16", "amx_fp16", "asimdhp"},
+}
 """CPU features, one of which arithmetic in a precision needs; without, OpenVINO computes in another and says nothing."""
 COMPUTED = {"fp16": {"f16"}, "bf16": {"bf16"}, "int8": {"u8", "i8"}}
 """What OpenVINO calls the precisions that products must be computed in, in some of them at least."""
@@ -44,26 +59,35 @@ class OpenVino(Runtime):
     def describe_environment(self) -> EngineEnvironment:
         return EngineEnvironment(get_version(), describe_machine())
 
-    def find_refused_nodes(self, source: Path, task: Task, asked: BuildSpec) -> Sequence[RefusedNode]:
+    def find_refused_nodes(
+        self, source: Path, task: Task, asked: BuildSpec
+    ) -> Sequence[RefusedNode]:
         try:
             with translate_errors(f"OpenVINO cannot read {source}"):
                 import_openvino().Core().read_model(str(source))
         except UnsupportedModelError as error:
             if unknown := UNKNOWN.search(str(error)):
-                return [RefusedNode(None, parse_operator(each), "OpenVINO does not have it") for each in unknown[1].split(", ")]
+                return [
+                    RefusedNode(None, parse_operator(each), "OpenVINO does not have it")
+                    for each in unknown[1].split(", ")
+                ]
             raise
         return []
 
     def build(self, source: Path, target: Path, task: Task, asked: BuildSpec) -> None:
         with translate_errors(f"OpenVINO cannot compile {source}"):
-            compiled = import_openvino().Core().compile_model(str(source), "CPU", make_config(asked))
+            compiled = (
+                import_openvino().Core().compile_model(str(source), "CPU", make_config(asked))
+            )
         check_computed(compiled, asked.precision)
         target.write_bytes(compiled.export_model().getvalue())
 
     @contextmanager
     def open(self, files: Mapping[str, Path], asked: BuildSpec) -> Iterator[Predictor]:
         core = import_openvino().Core()
-        yield Predictor({name: make_predictor(import_engine(core, file, asked)) for name, file in files.items()})
+        yield Predictor(
+            {name: make_predictor(import_engine(core, file, asked)) for name, file in files.items()}
+        )
 
     def explain_unbuildable(self, asked: BuildSpec) -> str | None:
         native = NATIVE.get(asked.precision)
@@ -111,11 +135,19 @@ def parse_operator(told: str) -> str:
 def check_computed(compiled: Any, precision: str) -> None:
     """Raises UnsupportedModelError when no product is computed in the precision that was asked for, whatever the hint said."""
     about = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
-    found = [(info["layerType"].astype(str), info["runtimePrecision"].astype(str)) for info in about]
+    found = [
+        (info["layerType"].astype(str), info["runtimePrecision"].astype(str)) for info in about
+    ]
     products = sorted({(layer, used) for layer, used in found if layer in PRODUCTS})
-    if precision in COMPUTED and products and not COMPUTED[precision] & {used for _, used in products}:
+    if (
+        precision in COMPUTED
+        and products
+        and not COMPUTED[precision] & {used for _, used in products}
+    ):
         told = ", ".join(f"{layer} in {used}" for layer, used in products)
-        raise UnsupportedModelError(f"OpenVINO computes nothing of this graph in {precision}, but {told}; try precision = 'fp32'")
+        raise UnsupportedModelError(
+            f"OpenVINO computes nothing of this graph in {precision}, but {told}; try precision = 'fp32'"
+        )
 
 
 def import_engine(core: Any, file: Path, asked: BuildSpec) -> Any:
@@ -142,9 +174,14 @@ def make_predictor(compiled: Any) -> Predict:
             with turn:
                 for number, name in enumerate(inputs):
                     array = given[name]
-                    request.set_input_tensor(number, tensor(array, shared_memory=array.flags.carray))
+                    request.set_input_tensor(
+                        number, tensor(array, shared_memory=array.flags.carray)
+                    )
                 request.infer(None, share_inputs=True, share_outputs=True)
-                return {name: request.get_output_tensor(number).data.copy() for number, name in enumerate(outputs)}
+                return {
+                    name: request.get_output_tensor(number).data.copy()
+                    for number, name in enumerate(outputs)
+                }
         except Exception as error:
             mismatch = find_input_mismatch([describe_port(port) for port in compiled.inputs], given)
             raise StageError(mismatch or f"OpenVINO failed: {strip_source_lines(error)}") from error

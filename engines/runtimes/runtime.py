@@ -54,7 +54,11 @@ class RefusedNode:
     why: str
 
     def __str__(self) -> str:
-        return f"{self.operator} {self.node!r}: {self.why}" if self.node else f"{self.operator}: {self.why}"
+        return (
+            f"{self.operator} {self.node!r}: {self.why}"
+            if self.node
+            else f"{self.operator}: {self.why}"
+        )
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,9 @@ class Runtime(ABC):
         """Raises MissingDependencyError, with the extra to install, when the library is not there: see ``missing``."""
 
     @abstractmethod
-    def find_refused_nodes(self, source: Path, task: Task, asked: BuildSpec) -> Sequence[RefusedNode]:
+    def find_refused_nodes(
+        self, source: Path, task: Task, asked: BuildSpec
+    ) -> Sequence[RefusedNode]:
         """The nodes of an ONNX file that it refuses, and why; none of them is moved elsewhere in silence."""
 
     @abstractmethod
@@ -106,7 +112,9 @@ class Runtime(ABC):
         """From an ONNX file to an engine's, one file. Raises StageError with what the runtime said."""
 
     @abstractmethod
-    def open(self, files: Mapping[str, Path], asked: BuildSpec) -> AbstractContextManager[Predictor]:
+    def open(
+        self, files: Mapping[str, Path], asked: BuildSpec
+    ) -> AbstractContextManager[Predictor]:
         """The engines of named graphs as one function. Raises StageError for a file that is no engine for this place."""
 
     def explain_unbuildable(self, asked: BuildSpec) -> str | None:

@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from attar.engines.runtimes import child, cuda, tensorrt_build, tensorrt_engine
-from attar.engines.runtimes.runtime import BuildSpec, EngineEnvironment, RefusedNode, Runtime, make_missing_error
+from attar.engines.runtimes.runtime import (
+    BuildSpec,
+    EngineEnvironment,
+    RefusedNode,
+    Runtime,
+    make_missing_error,
+)
 from attar.engines.runtimes.tensorrt_engine import COMPUTE, EngineHeader
 from attar.models.task import Predictor, Task
 from attar.pipeline.core.errors import StageError, UnsupportedModelError
@@ -28,7 +34,15 @@ class TensorRt(Runtime):
 
     title = "TensorRT"
     suffix = ".engine"
-    knows = frozenset({"profile", "builder_optimization_level", "workspace", "hardware_compatibility", "version_compatible"})
+    knows = frozenset(
+        {
+            "profile",
+            "builder_optimization_level",
+            "workspace",
+            "hardware_compatibility",
+            "version_compatible",
+        }
+    )
     precisions = frozenset({"fp32", "fp16", "int8"})
     tolerances = {"fp16": 1e-2, "int8": 5e-2}  # as OpenVINO's: nothing was measured yet
     module: ClassVar[str] = "tensorrt"
@@ -42,8 +56,14 @@ class TensorRt(Runtime):
 
     def describe_environment(self) -> EngineEnvironment:
         """Raises StageError for a version that is too old."""
-        device = {"name": "none", "compute": "none"} if cuda.explain_missing_gpu() else cuda.list_devices()[0]
-        return EngineEnvironment(self.get_version(), {"gpu": device["name"], "compute": device["compute"]})
+        device = (
+            {"name": "none", "compute": "none"}
+            if cuda.explain_missing_gpu()
+            else cuda.list_devices()[0]
+        )
+        return EngineEnvironment(
+            self.get_version(), {"gpu": device["name"], "compute": device["compute"]}
+        )
 
     def get_version(self) -> str:
         try:
@@ -51,14 +71,21 @@ class TensorRt(Runtime):
         except importlib.metadata.PackageNotFoundError as error:
             raise make_missing_error(self.title, self.library) from error
         if tuple(map(int, found.split(".")[:2])) < self.oldest:
-            raise StageError(f"{self.title} {found} is too old; install {'.'.join(map(str, self.oldest))} or later")
+            raise StageError(
+                f"{self.title} {found} is too old; install {'.'.join(map(str, self.oldest))} or later"
+            )
         return found
 
-    def find_refused_nodes(self, source: Path, task: Task, asked: BuildSpec) -> Sequence[RefusedNode]:
+    def find_refused_nodes(
+        self, source: Path, task: Task, asked: BuildSpec
+    ) -> Sequence[RefusedNode]:
         self.get_version()
         doing = f"reading {source.name} with {self.title}"
         found = child.call_in_child(
-            tensorrt_build.list_refused_nodes, {"module": self.module, "source": str(source)}, doing, PARSING
+            tensorrt_build.list_refused_nodes,
+            {"module": self.module, "source": str(source)},
+            doing,
+            PARSING,
         )
         return [RefusedNode(*each) for each in found]
 
@@ -71,7 +98,10 @@ class TensorRt(Runtime):
         wanted = {"profile": dict(asked.profile), "options": dict(asked.options)}
         try:
             child.call_in_child(
-                tensorrt_build.build_engine, {**request, **wanted}, f"building {target.name} with {self.title}", SECONDS
+                tensorrt_build.build_engine,
+                {**request, **wanted},
+                f"building {target.name} with {self.title}",
+                SECONDS,
             )
             tensorrt_engine.read_header(self.module, half)
             half.replace(target)
@@ -84,7 +114,10 @@ class TensorRt(Runtime):
     def open(self, files: Mapping[str, Path], asked: BuildSpec) -> Iterator[Predictor]:
         """Every engine is checked, and loaded in a process of its own, before this one touches it."""
         version = self.get_version()
-        headers = {file: tensorrt_engine.check_engine(self.module, file, version) for file in files.values()}
+        headers = {
+            file: tensorrt_engine.check_engine(self.module, file, version)
+            for file in files.values()
+        }
         if why := cuda.explain_missing_gpu():
             raise StageError(f"engines of {self.title} cannot run here: {why}")
         hosted = bool(asked.options.get("version_compatible"))

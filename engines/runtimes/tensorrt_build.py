@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attar.engines.graphs.graphs import get_attribute, index_constants
+from attar.engines.graphs.inspection import get_attribute, index_constants
 from attar.engines.runtimes.tensorrt_engine import create_logger, import_tensorrt
 from attar.pipeline.core.errors import StageError, UnsupportedModelError
 
@@ -47,7 +47,9 @@ def build_engine(request: Mapping[str, Any]) -> list[str]:
     add_profile(made, config, request["profile"])
     engine = made.builder.build_serialized_network(made.network, config)
     if engine is None:
-        raise UnsupportedModelError(f"it cannot be built: {'; '.join(made.log.errors) or 'no reason was given'}")
+        raise UnsupportedModelError(
+            f"it cannot be built: {'; '.join(made.log.errors) or 'no reason was given'}"
+        )
     Path(request["target"]).write_bytes(engine)
     return list(made.log.warnings)
 
@@ -64,9 +66,13 @@ class ParsedGraph:
         self.network = self.builder.create_network(creation_flags(trt))
         parser = trt.OnnxParser(self.network, self.log)
         parsed = parser.parse_from_file(source)
-        self.refused = [format_parser_error(parser.get_error(number)) for number in range(parser.num_errors)]
+        self.refused = [
+            format_parser_error(parser.get_error(number)) for number in range(parser.num_errors)
+        ]
         del parser
-        if not self.refused and not (parsed and self.network.num_outputs):  # it takes any bytes for an empty graph
+        if not self.refused and not (
+            parsed and self.network.num_outputs
+        ):  # it takes any bytes for an empty graph
             raise StageError(f"{source} is not an ONNX graph that TensorRT can read")
         self.refused = self.refused or list_unsigned_nodes(source)
 
@@ -82,7 +88,9 @@ def format_parser_error(error: Any) -> tuple[str, str, str]:
     """A parser's error. Where it says only ``false``, its checker's name is all there is: the operator is not supported."""
     said = " ".join(str(error.desc()).split()).split("[checkMacros")[0].strip()
     if said in ("false", "") or "UNSUPPORTED" in str(error.code()):
-        said = "TensorRT does not support this operator" + ("" if said in ("false", "") else f": {said}")
+        said = "TensorRT does not support this operator" + (
+            "" if said in ("false", "") else f": {said}"
+        )
     meaning = next((meaning for word, meaning in MEANINGS.items() if word in said), said)
     return error.node_name() or f"number {error.node()}", error.node_operator() or "graph", meaning
 
@@ -93,7 +101,11 @@ def list_unsigned_nodes(source: str) -> list[tuple[str, str, str]]:
 
     model = onnx.load(source, load_external_data=False)
     types = {name: tensor.data_type for name, tensor in index_constants(model).items()}
-    nodes = [node for node in model.graph.node if find_quantized_type(node, types) == onnx.TensorProto.UINT8]
+    nodes = [
+        node
+        for node in model.graph.node
+        if find_quantized_type(node, types) == onnx.TensorProto.UINT8
+    ]
     return [(node.name or node.output[0], node.op_type, UNSIGNED) for node in nodes]
 
 
@@ -121,7 +133,9 @@ def make_config(trt: Any, builder: Any, options: Mapping[str, Any]) -> Any:
     if workspace := options.get("workspace"):
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace * MIB)
     if hardware := options.get("hardware_compatibility"):
-        config.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, hardware.upper())
+        config.hardware_compatibility_level = getattr(
+            trt.HardwareCompatibilityLevel, hardware.upper()
+        )
     if options.get("version_compatible"):
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     return config
@@ -131,7 +145,11 @@ def set_compute_capabilities(trt: Any, config: Any, compute: Sequence[str]) -> N
     """Compute capabilities such as "8.9". Raises UnsupportedModelError for one that TensorRT-RTX does not have."""
     if not compute:
         return
-    known = {f"{name[2:-1]}.{name[-1]}": each for name, each in trt.ComputeCapability.__members__.items() if name[:2] == "SM"}
+    known = {
+        f"{name[2:-1]}.{name[-1]}": each
+        for name, each in trt.ComputeCapability.__members__.items()
+        if name[:2] == "SM"
+    }
     config.num_compute_capabilities = len(compute)
     for number, each in enumerate(compute):
         if each not in known:
@@ -153,11 +171,15 @@ def add_profile(made: ParsedGraph, config: Any, profile: Mapping[str, Sequence[i
 
 def list_profile_shapes(tensor: Any, profile: Mapping[str, Sequence[int]]) -> list[tuple[int, ...]]:
     """The three shapes of an input. Raises StageError for a dynamic axis without a profile, or one whose sizes do not ascend."""
-    sizes = [axis_sizes(tensor, number, size, profile) for number, size in enumerate(tuple(tensor.shape))]
+    sizes = [
+        axis_sizes(tensor, number, size, profile) for number, size in enumerate(tuple(tensor.shape))
+    ]
     return [tuple(size[which] for size in sizes) for which in range(3)]
 
 
-def axis_sizes(tensor: Any, number: int, size: int, profile: Mapping[str, Sequence[int]]) -> Sequence[int]:
+def axis_sizes(
+    tensor: Any, number: int, size: int, profile: Mapping[str, Sequence[int]]
+) -> Sequence[int]:
     if size >= 0:
         return (size, size, size)
     name = tensor.get_dimension_name(number)

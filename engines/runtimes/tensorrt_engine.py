@@ -66,7 +66,9 @@ def read_header(module: str, file: Path) -> EngineHeader:
     with file.open("rb") as opened:
         start = opened.read(RTX.size)
     if start[:4] != MAGIC[module]:
-        raise StageError(f"{file} is no engine of {module}: it begins with {start[:4]!r}, not {MAGIC[module]!r}; {AGAIN}")
+        raise StageError(
+            f"{file} is no engine of {module}: it begins with {start[:4]!r}, not {MAGIC[module]!r}; {AGAIN}"
+        )
     return read_rtx_header(file, start) if module == "tensorrt_rtx" else EngineHeader()
 
 
@@ -75,9 +77,13 @@ def read_rtx_header(file: Path, start: bytes) -> EngineHeader:
         raise StageError(f"{file} ends in its header; it was cut off: {AGAIN}")
     _, layout, size, *version, again, bits = RTX.unpack(start)
     if layout != 2 or again != MAGIC["tensorrt_rtx"]:
-        raise StageError(f"{file} is an engine in a form that is not known here ({layout}); {AGAIN}")
+        raise StageError(
+            f"{file} is an engine in a form that is not known here ({layout}); {AGAIN}"
+        )
     if (found := file.stat().st_size) != size:
-        raise StageError(f"{file} has {found} bytes and should have {size}: it was cut off or added to; {AGAIN}")
+        raise StageError(
+            f"{file} has {found} bytes and should have {size}: it was cut off or added to; {AGAIN}"
+        )
     named = ".".join(map(str, version))
     if version[:2] != [1, 7]:  # the bits have moved between releases
         return EngineHeader(named)
@@ -89,7 +95,9 @@ def check_engine(module: str, file: Path, version: str) -> EngineHeader:
     """What needs no GPU. Raises StageError for a file that is no engine, or of another release than ``version``."""
     found = read_header(module, file)
     if found.version is not None and parse_release(found.version) != parse_release(version):
-        raise StageError(f"{file} was built by {module} {found.version}, here is {version}; install that, or {AGAIN}")
+        raise StageError(
+            f"{file} was built by {module} {found.version}, here is {version}; install that, or {AGAIN}"
+        )
     return found
 
 
@@ -111,7 +119,9 @@ def check_device(file: Path, found: EngineHeader, device: Mapping[str, Any]) -> 
 def probe_engine(module: str, title: str, file: Path, hosted: bool = False) -> None:
     """Load the engine once in a process of its own. Raises StageError when it cannot be loaded, or crashes what loads it."""
     request = {"module": module, "file": str(file), "hosted": hosted}
-    if why := child.call_in_child(explain_unloadable, request, f"loading {file} with {title}", SECONDS):
+    if why := child.call_in_child(
+        explain_unloadable, request, f"loading {file} with {title}", SECONDS
+    ):
         raise StageError(f"{title} does not load {file}: {why}; {AGAIN}")
 
 
@@ -124,7 +134,12 @@ def explain_unloadable(request: Mapping[str, Any]) -> str | None:
         validity, flags = runtime.get_engine_validity(content)
         if validity == trt.EngineValidity.INVALID:
             return (
-                "; ".join([*format_invalidity(flags, trt.EngineInvalidityDiagnostics.__members__), *log.errors])
+                "; ".join(
+                    [
+                        *format_invalidity(flags, trt.EngineInvalidityDiagnostics.__members__),
+                        *log.errors,
+                    ]
+                )
                 or "it is invalid here"
             )
     engine = runtime.deserialize_cuda_engine(content)
@@ -212,7 +227,9 @@ def read_tensor(trt: Any, engine: Any, name: str) -> TensorSpec:
 def allocate_output(spec: TensorSpec, shape: Sequence[int]) -> Array:
     """Return room for an output. Raises StageError for a shape that only the data decide."""
     if any(size < 0 for size in shape):
-        raise StageError(f"the size of output {spec.name!r} depends on the data, {list(shape)}; such outputs are not supported")
+        raise StageError(
+            f"the size of output {spec.name!r} depends on the data, {list(shape)}; such outputs are not supported"
+        )
     return np.empty(tuple(shape), spec.dtype)
 
 
@@ -220,7 +237,9 @@ def numpy_name(trt: Any, name: str, dtype: Any) -> str:
     try:
         return str(np.dtype(trt.nptype(dtype)).name)
     except TypeError as error:
-        raise StageError(f"tensor {name!r} is {dtype.name}, which numpy does not have; give the graph float32 ends") from error
+        raise StageError(
+            f"tensor {name!r} is {dtype.name}, which numpy does not have; give the graph float32 ends"
+        ) from error
 
 
 class EngineSession:
@@ -229,7 +248,9 @@ class EngineSession:
     def __init__(self, trt: Any, engine: Any, memory: cuda.GpuMemory) -> None:
         self.engine, self.context = engine, engine.create_execution_context()
         if self.context is None:
-            raise StageError("TensorRT cannot prepare the engine to run; is there enough memory on the GPU?")
+            raise StageError(
+                "TensorRT cannot prepare the engine to run; is there enough memory on the GPU?"
+            )
         self.tensors = read_tensors(trt, engine)
         self.memory, self.lock = memory, Lock()
 
@@ -238,7 +259,10 @@ class EngineSession:
         self.check_inputs(inputs)
         with self.lock:
             self.memory.make_current()
-            held = [self.copy_input(spec, np.ascontiguousarray(inputs[spec.name])) for spec in self.tensors.inputs]
+            held = [
+                self.copy_input(spec, np.ascontiguousarray(inputs[spec.name]))
+                for spec in self.tensors.inputs
+            ]
             outputs = {spec.name: self.prepare_output(spec) for spec in self.tensors.outputs}
             if not self.context.execute_async_v3(self.memory.stream):
                 raise StageError("TensorRT did not start the engine")
@@ -257,7 +281,9 @@ class EngineSession:
         name, context = spec.name, self.context
         address = self.memory.reserve(name, array.nbytes)
         self.memory.copy_to_gpu(address, array)
-        if not context.set_input_shape(name, array.shape) or not context.set_tensor_address(name, address):
+        if not context.set_input_shape(name, array.shape) or not context.set_tensor_address(
+            name, address
+        ):
             raise StageError(f"TensorRT refuses {list(array.shape)} for input {name!r}")
         return array
 
@@ -274,7 +300,9 @@ class EngineSession:
 
 
 @contextmanager
-def open_engines(module: str, files: Mapping[str, Path], hosted: bool = False) -> Iterator[Predictor]:
+def open_engines(
+    module: str, files: Mapping[str, Path], hosted: bool = False
+) -> Iterator[Predictor]:
     """Engines that were checked, on the first GPU."""
     trt = import_tensorrt(module)
     with ExitStack() as stack:
@@ -292,5 +320,7 @@ def open_engines(module: str, files: Mapping[str, Path], hosted: bool = False) -
 def deserialize_engine(runtime: Any, log: Any, file: Path) -> Any:
     engine = runtime.deserialize_cuda_engine(file.read_bytes())
     if engine is None:
-        raise StageError(f"{file} cannot be loaded: {'; '.join(log.errors) or 'no reason was given'}; {AGAIN}")
+        raise StageError(
+            f"{file} cannot be loaded: {'; '.join(log.errors) or 'no reason was given'}; {AGAIN}"
+        )
     return engine

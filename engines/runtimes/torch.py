@@ -16,7 +16,16 @@ from torch import nn
 
 from attar.engines import cpu
 from attar.models.probabilities import are_probabilities
-from attar.models.task import CLASSIFYING, Array, Arrays, Output, Predict, Predictor, Task, load_task
+from attar.models.task import (
+    CLASSIFYING,
+    Array,
+    Arrays,
+    Output,
+    Predict,
+    Predictor,
+    Task,
+    load_task,
+)
 from attar.pipeline.core import names
 from attar.pipeline.core.errors import StageError, suggest_name
 from attar.pipeline.core.stage import Device
@@ -41,13 +50,17 @@ def build_network(network: str, options: Mapping[str, Any]) -> nn.Module:
     except (TypeError, ValueError, RuntimeError) as error:
         raise StageError(f"{network} cannot be made with {dict(options)}: {error}") from error
     if not isinstance(module, nn.Module):
-        raise StageError(f"{network} returned {type(module).__name__}; a network is a function that returns a torch.nn.Module")
+        raise StageError(
+            f"{network} returned {type(module).__name__}; a network is a function that returns a torch.nn.Module"
+        )
     return module
 
 
 def check_options(network: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
     if not callable(factory):
-        raise StageError(f"{network} is {factory!r}; a network is a function that returns a torch.nn.Module")
+        raise StageError(
+            f"{network} is {factory!r}; a network is a function that returns a torch.nn.Module"
+        )
     parameters = inspect.signature(factory).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return
@@ -63,7 +76,9 @@ def load_network(file: Path, network: str, options: Mapping[str, Any]) -> nn.Mod
     try:
         tensors = load_file(file)
     except (SafetensorError, OSError) as error:
-        raise StageError(f"{file} cannot be read as safetensors: {error}; save a state_dict with safetensors.torch") from error
+        raise StageError(
+            f"{file} cannot be read as safetensors: {error}; save a state_dict with safetensors.torch"
+        ) from error
     problems = list_misfits(module.state_dict(), tensors)
     if problems:
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
@@ -75,7 +90,9 @@ def load_network(file: Path, network: str, options: Mapping[str, Any]) -> nn.Mod
     return module.eval()
 
 
-def list_misfits(expected: Mapping[str, torch.Tensor], got: Mapping[str, torch.Tensor]) -> list[str]:
+def list_misfits(
+    expected: Mapping[str, torch.Tensor], got: Mapping[str, torch.Tensor]
+) -> list[str]:
     """What keeps these tensors from filling that network, one line each."""
     missing = [f"missing {name}" for name in expected if name not in got]
     unexpected = [f"unexpected {name}" for name in got if name not in expected]
@@ -90,11 +107,15 @@ def list_misfits(expected: Mapping[str, torch.Tensor], got: Mapping[str, torch.T
 def call_network(module: nn.Module, task: Task, inputs: Arrays) -> dict[str, torch.Tensor]:
     """Named arrays in, named tensors out. Images ``(B, C, H, W)`` lie as ``layout`` says."""
     place = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
-    given = [make_tensor(inputs[name], choose_layout(module, place)).to(place) for name in task.inputs]
+    given = [
+        make_tensor(inputs[name], choose_layout(module, place)).to(place) for name in task.inputs
+    ]
     made = module(*given)
     outputs = made if isinstance(made, tuple) else (made,)
     if len(outputs) != len(task.outputs):
-        raise StageError(f"the network returns {len(outputs)} outputs, its task names {len(task.outputs)}: {list(task.outputs)}")
+        raise StageError(
+            f"the network returns {len(outputs)} outputs, its task names {len(task.outputs)}: {list(task.outputs)}"
+        )
     return dict(zip(task.outputs, outputs, strict=True))
 
 
@@ -133,13 +154,19 @@ def check_network(module: nn.Module, task: Task) -> None:
             outputs = call_network(module, task, inputs)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         shapes = {name: array.shape for name, array in inputs.items()}
-        raise StageError(f"the network cannot read inputs of {type(task).__name__}, {shapes}: {error}") from error
+        raise StageError(
+            f"the network cannot read inputs of {type(task).__name__}, {shapes}: {error}"
+        ) from error
     sizes = {axis: low for axis, (low, _) in task.ranges.items()} | {"batch": 2}
     for name, output in task.outputs.items():
         shape = tuple(outputs[name].shape)
-        expected = tuple(sizes.get(axis, axis) if isinstance(axis, str) else axis for axis in output.axes)
+        expected = tuple(
+            sizes.get(axis, axis) if isinstance(axis, str) else axis for axis in output.axes
+        )
         if shape != expected:
-            raise StageError(f"the network's output {name!r} has shape {shape}, its task promises {expected} for a batch of 2")
+            raise StageError(
+                f"the network's output {name!r} has shape {shape}, its task promises {expected} for a batch of 2"
+            )
         if output.kind in CLASSIFYING and are_probabilities(outputs[name].float().cpu().numpy()):
             raise StageError(
                 f"the network's output {name!r} are probabilities, as a softmax gives them, and it must answer logits: take the "
@@ -153,7 +180,10 @@ def make_predictor(module: nn.Module, task: Task) -> Predict:
 
     def predict(inputs: Arrays) -> dict[str, Array]:
         with torch.inference_mode():
-            return {name: convert_output(task.outputs[name], made) for name, made in call_network(module, task, inputs).items()}
+            return {
+                name: convert_output(task.outputs[name], made)
+                for name, made in call_network(module, task, inputs).items()
+            }
 
     return predict
 
@@ -166,7 +196,9 @@ def convert_output(output: Output, made: torch.Tensor) -> Array:
 
 
 @contextmanager
-def open_network(module: nn.Module, task_name: str, threads: int | None = None, device: Device = "cpu") -> Iterator[Predictor]:
+def open_network(
+    module: nn.Module, task_name: str, threads: int | None = None, device: Device = "cpu"
+) -> Iterator[Predictor]:
     """The module as a predictor; inside, PyTorch runs on ``threads`` threads (None: as many as it was set to)."""
     place = select_device(device)
     predict = make_predictor(apply_layout(module, place).to(place), load_task(task_name))

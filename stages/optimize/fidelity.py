@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from attar.engines.graphs.half import round_half_results
+from attar.engines.graphs.half_precision import round_half_results
 from attar.models.probabilities import from_logits
 from attar.models.task import Array, Task
 from attar.models.views import spread
@@ -20,7 +20,9 @@ BATCH = 256  # samples a call
 def measure_correlation(file: Path, task: Task, answers: Answers) -> float:
     """CORR with the teacher's stored answers on validation, of the worst output: what the gate of that name asks for on test."""
     stored = answers.of("validation")
-    expected = {name: from_logits(output.kind, stored[name]) for name, output in task.outputs.items()}
+    expected = {
+        name: from_logits(output.kind, stored[name]) for name, output in task.outputs.items()
+    }
     return correlate_outputs(task, expected, run_graph(file, task))
 
 
@@ -36,8 +38,13 @@ def run_graph(graph: Path | bytes, task: Task, samples: int | None = None) -> di
     model = onnx.load(graph) if isinstance(graph, Path) else onnx.load_from_string(graph)
     split = task.split("validation")
     step = min(BATCH, task.ranges.get("batch", (1, BATCH))[1])
-    with onnxruntime.open_session({"model": round_half_results(model).SerializeToString()}, None, optimize=False) as predict:
-        parts = [task.answer(predict.graphs, seen.inputs) for seen in spread(task, split, samples or len(split), step)]
+    with onnxruntime.open_session(
+        {"model": round_half_results(model).SerializeToString()}, None, optimize=False
+    ) as predict:
+        parts = [
+            task.answer(predict.graphs, seen.inputs)
+            for seen in spread(task, split, samples or len(split), step)
+        ]
     return {name: np.concatenate([part[name] for part in parts]) for name in task.outputs}
 
 
@@ -45,5 +52,10 @@ def correlate_outputs(task: Task, expected: Mapping[str, Array], got: Mapping[st
     """The correlation of the worst output; 0 where a side is constant, or an answer not finite."""
     if not all(np.isfinite(got[name]).all() for name in task.outputs):
         return 0.0
-    found = worst([compare(output.kind, expected[name], got[name]).numbers for name, output in task.outputs.items()])
+    found = worst(
+        [
+            compare(output.kind, expected[name], got[name]).numbers
+            for name, output in task.outputs.items()
+        ]
+    )
     return round(float(found["correlation"] or 0), 6)

@@ -14,10 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attar.engines.graphs.graphs import clear_metadata, expose_results, make_unused_suffix, prepare_graph
-from attar.engines.graphs.half import HALF, convert_to_fp16, find_overflowing_nodes, round_half_results
+from attar.engines.graphs.exposure import expose_results
+from attar.engines.graphs.half_precision import (
+    HALF,
+    convert_to_fp16,
+    find_overflowing_nodes,
+    round_half_results,
+)
+from attar.engines.graphs.inspection import make_unused_suffix
 from attar.engines.graphs.int8 import EXCLUDED
 from attar.engines.graphs.placement import MULTIPLYING
+from attar.engines.graphs.preparation import clear_metadata, prepare_graph
 from attar.engines.graphs.selection import check_node_names
 from attar.models.task import Array, Arrays, Task
 from attar.models.views import spread
@@ -75,18 +82,26 @@ def write_fp16_graph(
     )
 
 
-def summarize_graph(model: onnx.ModelProto, inside: Collection[str], islands: Mapping[str, str], rounds: int) -> dict[str, Any]:
+def summarize_graph(
+    model: onnx.ModelProto, inside: Collection[str], islands: Mapping[str, str], rounds: int
+) -> dict[str, Any]:
     counted = Counter(node.op_type for node in model.graph.node if node.name in inside)
     floats = {node.name: islands[node.name] for node in model.graph.node if node.name in islands}
     return {"half": dict(sorted(counted.items())), "float": floats, "rounds": rounds}
 
 
-def check_half_nodes(model: onnx.ModelProto, inside: Collection[str], islands: Mapping[str, str]) -> None:
+def check_half_nodes(
+    model: onnx.ModelProto, inside: Collection[str], islands: Mapping[str, str]
+) -> None:
     """Half precision is for what multiplies, where there is such a node."""
     nodes = list(model.graph.node)
     worth = [node for node in nodes if node.op_type in MULTIPLYING] or nodes
     if not any(node.name in inside for node in worth):
-        lost = [f"{node.op_type} {node.name!r} ({islands[node.name]})" for node in worth if node.name in islands]
+        lost = [
+            f"{node.op_type} {node.name!r} ({islands[node.name]})"
+            for node in worth
+            if node.name in islands
+        ]
         why = f": {lost[0]} must stay float" if lost else ""
         raise UnsupportedModelError(
             f"precision 'fp16': nothing is left to compute in half precision{why}; use precision = 'fp32'"
@@ -117,7 +132,9 @@ class DifferenceTally:
         return None
 
 
-def find_faults(model: onnx.ModelProto, made: onnx.ModelProto, task: Task, allowed: float) -> dict[str, str]:
+def find_faults(
+    model: onnx.ModelProto, made: onnx.ModelProto, task: Task, allowed: float
+) -> dict[str, str]:
     """The tensors that are wrong though all that they are made of is right, and what is wrong with them."""
     tallies: dict[str, DifferenceTally] = defaultdict(DifferenceTally)
     ending = make_unused_suffix(model, HALF)
@@ -136,7 +153,9 @@ def find_faults(model: onnx.ModelProto, made: onnx.ModelProto, task: Task, allow
     }
 
 
-def run_side_by_side(model: onnx.ModelProto, made: onnx.ModelProto, task: Task) -> Iterator[tuple[Arrays, Arrays]]:
+def run_side_by_side(
+    model: onnx.ModelProto, made: onnx.ModelProto, task: Task
+) -> Iterator[tuple[Arrays, Arrays]]:
     """Every tensor of both graphs, inputs among them, batch by batch."""
     import onnx
 
@@ -145,13 +164,17 @@ def run_side_by_side(model: onnx.ModelProto, made: onnx.ModelProto, task: Task) 
     step = min(BATCH, task.ranges.get("batch", (1, BATCH))[1])
     copies = [onnx.ModelProto.FromString(each.SerializeToString()) for each in (model, made)]
     graphs = [expose_results(round_half_results(each)) for each in copies]
-    exact, got = (onnxruntime.open_session({"model": graph}, None, optimize=False) for graph in graphs)
+    exact, got = (
+        onnxruntime.open_session({"model": graph}, None, optimize=False) for graph in graphs
+    )
     with exact as in_float, got as in_half:
         for seen in spread(task, task.split("validation"), SAMPLES, step):
             yield {**seen.inputs, **in_float(seen.inputs)}, in_half(seen.inputs)
 
 
-def find_nearest_half_nodes(model: onnx.ModelProto, inside: Collection[str], wrong: Mapping[str, str]) -> dict[str, str]:
+def find_nearest_half_nodes(
+    model: onnx.ModelProto, inside: Collection[str], wrong: Mapping[str, str]
+) -> dict[str, str]:
     """The half nodes that make and read these tensors; where those are float already, the nearest half ones before them."""
     makers = {name: node for node in model.graph.node for name in node.output}
     found: dict[str, str] = {}

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from attar.engines.graphs.graphs import find_original, index_constants
+from attar.engines.graphs.initializers import find_original
+from attar.engines.graphs.inspection import index_constants
 from attar.engines.graphs.placement import LEVELS
 from attar.pipeline.core.errors import StageError
 from attar.stages.optimize.operators import OPERATORS, OperatorCall, fake_quantize, shape_along
@@ -51,7 +52,9 @@ class QuantizedWeight(FloatWeight):
         self.axes = [n for n in range(value.ndim) if scale.numel() == 1 or n != axis % value.ndim]
         given = shape_along(scale, axis, value)
         self.least: Tensor
-        self.register_buffer("least", given.masked_fill(given <= self.scale(0) * (1 + 1e-6), 0), persistent=False)
+        self.register_buffer(
+            "least", given.masked_fill(given <= self.scale(0) * (1 + 1e-6), 0), persistent=False
+        )
 
     def forward(self) -> Tensor:
         return fake_quantize(self.value, self.scale(self.least), -self.levels, self.levels)
@@ -60,7 +63,9 @@ class QuantizedWeight(FloatWeight):
         """In float64 before it is rounded, as the quantizer does it; 1 where all is zero."""
         largest = self.value.detach().abs().amax(self.axes, keepdim=True)
         found = (largest.double() / self.levels).float()
-        return torch.where(largest > 0, torch.maximum(found, torch.as_tensor(least, device=found.device)), 1)
+        return torch.where(
+            largest > 0, torch.maximum(found, torch.as_tensor(least, device=found.device)), 1
+        )
 
 
 class QuantizedBias(FloatWeight):
@@ -82,7 +87,12 @@ class QuantizedNetwork(nn.Module):
     Called with the graph's inputs in their order, it answers its outputs in theirs, one tensor or a tuple.
     """
 
-    def __init__(self, graph: onnx.ModelProto, originals: Mapping[str, npt.NDArray[Any]], levels: int = LEVELS[8]) -> None:
+    def __init__(
+        self,
+        graph: onnx.ModelProto,
+        originals: Mapping[str, npt.NDArray[Any]],
+        levels: int = LEVELS[8],
+    ) -> None:
         """Raises StageError for an operator that it does not know."""
         super().__init__()
         self.levels = levels
@@ -90,8 +100,12 @@ class QuantizedNetwork(nn.Module):
         self.outputs = [value.name for value in graph.graph.output]
         self.fixed: dict[str, Tensor] = {}
         self.buffer_names: dict[str, str] = {}
-        self.nodes = sort_calls([read_node(node) for node in graph.graph.node if node.op_type != "Constant"])
-        self.register_constants({name: convert_tensor(tensor) for name, tensor in index_constants(graph).items()})
+        self.nodes = sort_calls(
+            [read_node(node) for node in graph.graph.node if node.op_type != "Constant"]
+        )
+        self.register_constants(
+            {name: convert_tensor(tensor) for name, tensor in index_constants(graph).items()}
+        )
         self.parameters_of: dict[str, nn.Parameter] = {}
         self.read: dict[str, int] = {}
         self.weights = nn.ModuleList()
@@ -107,7 +121,9 @@ class QuantizedNetwork(nn.Module):
                 self.buffer_names[name] = f"constant{number}"
                 self.register_buffer(self.buffer_names[name], value, persistent=False)
 
-    def connect_weights(self, makers: Mapping[str, OperatorCall], originals: Mapping[str, npt.NDArray[Any]]) -> None:
+    def connect_weights(
+        self, makers: Mapping[str, OperatorCall], originals: Mapping[str, npt.NDArray[Any]]
+    ) -> None:
         """Find what is trained, and put a module where it is read."""
         for node in self.nodes:
             for place in TRAINED.get(node.operator, ()):
@@ -116,10 +132,17 @@ class QuantizedNetwork(nn.Module):
                 source = maker.inputs[0] if maker and maker.operator == "DequantizeLinear" else read
                 name = find_original(source.removesuffix(ORIGINAL), originals)
                 if read not in self.read and name in originals:
-                    value = self.parameters_of.setdefault(name, nn.Parameter(torch.from_numpy(originals[name].copy())))
+                    value = self.parameters_of.setdefault(
+                        name, nn.Parameter(torch.from_numpy(originals[name].copy()))
+                    )
                     self.connect_weight(read, self.make_weight(value, maker))
-        for read in [name for node in self.nodes for name in node.inputs if name in self.buffer_names]:
-            if read not in self.read and (name := find_original(read, originals)) in self.parameters_of:
+        for read in [
+            name for node in self.nodes for name in node.inputs if name in self.buffer_names
+        ]:
+            if (
+                read not in self.read
+                and (name := find_original(read, originals)) in self.parameters_of
+            ):
                 self.connect_weight(
                     read, FloatWeight(self.parameters_of[name])
                 )  # an embedding, say, that is tied to what is trained
@@ -141,7 +164,9 @@ class QuantizedNetwork(nn.Module):
 
     def forward(self, *given: Tensor) -> Tensor | tuple[Tensor, ...]:
         values = dict(zip(self.inputs, given, strict=True)) | self.fixed
-        values |= {name: self.get_buffer(attribute) for name, attribute in self.buffer_names.items()}
+        values |= {
+            name: self.get_buffer(attribute) for name, attribute in self.buffer_names.items()
+        }
         values |= {name: self.weights[number]() for name, number in self.read.items()}
         for node in self.nodes:
             inputs = [values[name] if name else None for name in node.inputs]
@@ -151,7 +176,10 @@ class QuantizedNetwork(nn.Module):
 
     def export_weights(self) -> dict[str, npt.NDArray[Any]]:
         """The weights as they are now, under their names in the float graph."""
-        return {name: value.detach().cpu().contiguous().numpy() for name, value in self.parameters_of.items()}
+        return {
+            name: value.detach().cpu().contiguous().numpy()
+            for name, value in self.parameters_of.items()
+        }
 
 
 def convert_tensor(tensor: onnx.TensorProto) -> Tensor:
@@ -166,7 +194,11 @@ def read_node(node: onnx.NodeProto) -> OperatorCall:
 
     results = [name for name in node.output if name]
     if node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx") or len(results) > 1:
-        what = f"{len(results)} results of {node.op_type}" if len(results) > 1 else f"the operator {node.op_type}"
+        what = (
+            f"{len(results)} results of {node.op_type}"
+            if len(results) > 1
+            else f"the operator {node.op_type}"
+        )
         raise StageError(
             f"the graph cannot be tuned: {what} (node {node.name!r}) is not known there; set tuning_epochs = 0, or add it to "
             f"stages/optimize/operators.py. Known: {', '.join(sorted(OPERATORS))}"
@@ -178,5 +210,7 @@ def read_node(node: onnx.NodeProto) -> OperatorCall:
 def sort_calls(nodes: list[OperatorCall]) -> list[OperatorCall]:
     """Every node after those whose results it reads; the quantizer adds its pairs at the end."""
     makers = {node.outputs[0]: node for node in nodes}
-    reads = {name: [each for each in node.inputs if each in makers] for name, node in makers.items()}
+    reads = {
+        name: [each for each in node.inputs if each in makers] for name, node in makers.items()
+    }
     return [makers[name] for name in TopologicalSorter(reads).static_order()]

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, computed_field, model_validator
 
 from attar.engines.cpu import has_saturating_int8
-from attar.engines.graphs import fp32, int8
+from attar.engines.graphs import int8
 from attar.engines.graphs import int8_dynamic as dynamic
 from attar.engines.graphs.int8 import EXCLUDED, QuantizationSpec
 from attar.engines.graphs.placement import PLACEMENTS, UNSIGNED
@@ -87,7 +87,9 @@ class Optimize(Stage[OnnxModel]):
 
     @model_validator(mode="after")
     def _the_runtime_has_it(self) -> Self:
-        having = {"bf16": ["openvino"], "int8-dynamic": ["onnxruntime", "openvino"]}.get(self.precision, list(PLACEMENTS))
+        having = {"bf16": ["openvino"], "int8-dynamic": ["onnxruntime", "openvino"]}.get(
+            self.precision, list(PLACEMENTS)
+        )
         if self.runtime not in having:
             raise ValueError(
                 f"runtime {self.runtime!r} has no precision {self.precision!r}, {' and '.join(having)} alone; "
@@ -110,7 +112,11 @@ class Optimize(Stage[OnnxModel]):
 
     @classmethod
     def meaningless(cls, settings: Mapping[str, Any]) -> Set[str]:
-        return set() if settings.get("precision") in CLIMBING else {"floor", "tuning_epochs", "tuning_learning_rate"}
+        return (
+            set()
+            if settings.get("precision") in CLIMBING
+            else {"floor", "tuning_epochs", "tuning_learning_rate"}
+        )
 
     @property
     def has_floor(self) -> bool:
@@ -124,14 +130,20 @@ class Optimize(Stage[OnnxModel]):
         }
         tuning = {"tuning_epochs", "tuning_learning_rate", "seed"}
         sometimes = {"runtime", "reduce_range", "task", "floor", *tuning, *of["int8"]}
-        climbing = {"task", "floor", *(tuning if self.precision == "int8" else ())} if self.has_floor else set()
+        climbing = (
+            {"task", "floor", *(tuning if self.precision == "int8" else ())}
+            if self.has_floor
+            else set()
+        )
         return super().deciding() - sometimes | of.get(self.precision, set()) | climbing
 
     def reading(self) -> Set[str]:
         calibrated = {"calibration"} if self.precision in CLIMBING else set()
         return {"onnx", *calibrated, *({"student", "answers"} if self.has_floor else ())}
 
-    def run(self, out: Path, *, student: Weights, onnx: OnnxModel, calibration: Ranges, answers: Answers) -> Facts:
+    def run(
+        self, out: Path, *, student: Weights, onnx: OnnxModel, calibration: Ranges, answers: Answers
+    ) -> Facts:
         """Raises UnsupportedModelError when nothing can be quantized or half precision overflows
         in spite of all; StageError when the
         calibration belongs to another graph, or the floor is above what the student itself has, or that is not known."""
@@ -146,19 +158,29 @@ class Optimize(Stage[OnnxModel]):
 
     def write_graph(self, source: Path, target: Path, calibration: Ranges) -> dict[str, Any]:
         if self.precision == "int8":
-            return int8.write_int8_graph(source, target, calibration.of(self.range_method), self.spec)
+            return int8.write_int8_graph(
+                source, target, calibration.of(self.range_method), self.spec
+            )
         if self.precision == "int8-dynamic":
-            return dynamic.write_dynamic_int8_graph(source, target, self.per_channel, self.exclude, self.weight_bits)
+            return dynamic.write_dynamic_int8_graph(
+                source, target, self.per_channel, self.exclude, self.weight_bits
+            )
         if self.precision == "fp16":
-            return fp16.write_fp16_graph(source, target, calibration.of(), load_task(self.task), self.exclude)
-        fp32.keep(source, target)
+            return fp16.write_fp16_graph(
+                source, target, calibration.of(), load_task(self.task), self.exclude
+            )
+        shutil.copyfile(source, target)
         return {}
 
     @property
     def spec(self) -> QuantizationSpec:
         excluded = dict.fromkeys(self.exclude, EXCLUDED)
         return QuantizationSpec(
-            PLACEMENTS[self.runtime], self.per_channel, self.range_method, excluded, weight_bits=self.weight_bits
+            PLACEMENTS[self.runtime],
+            self.per_channel,
+            self.range_method,
+            excluded,
+            weight_bits=self.weight_bits,
         )
 
     def write_best_attempt(
@@ -178,7 +200,9 @@ class Optimize(Stage[OnnxModel]):
             )
         task = load_task(self.task)
         plan = self.make_plan(out, student, onnx.file(), calibration, answers)
-        tried = run_attempts(plan, lambda file: measure_correlation(file, task, answers), self.floor, scratch(out))
+        tried = run_attempts(
+            plan, lambda file: measure_correlation(file, task, answers), self.floor, scratch(out)
+        )
         kept = select_best(tried)
         shutil.copyfile(kept.file, out / "model.onnx")
         return kept.facts | {
@@ -186,8 +210,12 @@ class Optimize(Stage[OnnxModel]):
             "reached": kept.correlation >= self.floor,
             "rung": kept.name,
             "student": of_student,
-            "rungs": [{"rung": each.name, "correlation": each.correlation, **each.facts} for each in tried],
-            **({"sensitivity": plan.costs} if isinstance(plan, Int8Attempts) and plan.costs else {}),
+            "rungs": [
+                {"rung": each.name, "correlation": each.correlation, **each.facts} for each in tried
+            ],
+            **(
+                {"sensitivity": plan.costs} if isinstance(plan, Int8Attempts) and plan.costs else {}
+            ),
         }
 
     def make_plan(
@@ -200,9 +228,19 @@ class Optimize(Stage[OnnxModel]):
         def tuned(quantized: Path, floats: Path) -> dict[str, Any]:
             from attar.stages.optimize.tuning import distil_graph
 
-            return distil_graph(source, quantized, floats, answers, self.tuning_settings(student), out, self.spec.levels)
+            return distil_graph(
+                source,
+                quantized,
+                floats,
+                answers,
+                self.tuning_settings(student),
+                out,
+                self.spec.levels,
+            )
 
-        return Int8Attempts(source, calibration, self.spec, task, tuned if self.tuning_epochs else None)
+        return Int8Attempts(
+            source, calibration, self.spec, task, tuned if self.tuning_epochs else None
+        )
 
     def tuning_settings(self, student: Weights) -> TrainingSettings:
         """Return the settings of the distillation of the quantized graph.

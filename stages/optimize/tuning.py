@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from safetensors.torch import load_file
 
-from attar.engines.graphs.graphs import prepare_graph
 from attar.engines.graphs.placement import LEVELS
+from attar.engines.graphs.preparation import prepare_graph
 from attar.engines.graphs.softmax import list_probabilities, remove_softmax
 from attar.models.task import Kind, Task, load_task
 from attar.pipeline.core.errors import StageError
@@ -24,7 +24,13 @@ from attar.stages.optimize.quantized import TRAINED, QuantizedNetwork
 
 
 def distil_graph(
-    source: Path, quantized: Path, target: Path, answers: Answers, settings: TrainingSettings, out: Path, levels: int = LEVELS[8]
+    source: Path,
+    quantized: Path,
+    target: Path,
+    answers: Answers,
+    settings: TrainingSettings,
+    out: Path,
+    levels: int = LEVELS[8],
 ) -> dict[str, Any]:
     """Train the weights of ``source`` as ``quantized`` rounds them; write the float graph with the new ones to ``target``.
 
@@ -33,13 +39,19 @@ def distil_graph(
     an operator that cannot be run in torch, and for a graph without weights.
     """
     model = prepare_graph(source)
-    originals = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    originals = {
+        tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer
+    }
     graph = onnx.load(quantized)
-    remove_softmax(graph, list_probabilities(load_task(settings.task)))  # a network that learns answers logits
+    remove_softmax(
+        graph, list_probabilities(load_task(settings.task))
+    )  # a network that learns answers logits
     network = QuantizedNetwork(graph, originals, levels)
     if not network.parameters_of:
         readers = ", ".join(TRAINED)
-        raise StageError(f"the graph cannot be tuned: none of its weights is read by {readers} itself; set tuning_epochs = 0")
+        raise StageError(
+            f"the graph cannot be tuned: none of its weights is read by {readers} itself; set tuning_epochs = 0"
+        )
     objective = Distillation(1.0, select_losses(load_task(settings.task)), answers)
     work = scratch(out) / "tuned"
     work.mkdir(exist_ok=True)
@@ -67,5 +79,9 @@ def select_losses(task: Task) -> list[Loss]:
 def write_weights(model: onnx.ModelProto, trained: dict[str, Any], target: Path) -> None:
     for tensor in model.graph.initializer:
         if tensor.name in trained:
-            tensor.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(trained[tensor.name]), tensor.name))
+            tensor.CopyFrom(
+                onnx.numpy_helper.from_array(
+                    np.ascontiguousarray(trained[tensor.name]), tensor.name
+                )
+            )
     onnx.save(model, target)

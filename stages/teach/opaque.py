@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attar.engines.graphs.graphs import count_parameters
+from attar.engines.graphs.inspection import count_parameters
 from attar.engines.parity import list_proven_sizes
 from attar.engines.runtimes import onnxruntime
 from attar.models.checks import task as task_check

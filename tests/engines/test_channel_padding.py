@@ -58,7 +58,7 @@ def residual(file: Path, channels: int = 12) -> Path:
 
 
 def quantized(source: Path, target: Path, per_channel: bool = True) -> Path:
-    from attar.engines.graphs.graphs import reveal_tensors
+    from attar.engines.graphs.exposure import reveal_tensors
 
     with onnxruntime.open_session({"model": reveal_tensors(source)}, 1, optimize=False) as predict:
         tensors = {"x": IMAGES, **predict({"x": IMAGES})}

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from attar.engines.graphs import int8
 from attar.engines.graphs import int8_dynamic as dynamic
-from attar.engines.graphs.graphs import reveal_tensors
+from attar.engines.graphs.exposure import reveal_tensors
 from attar.engines.graphs.placement import MULTIPLYING, PLACEMENTS
 from attar.engines.graphs.selection import list_quantized_tensors
 from attar.engines.runtimes import onnxruntime

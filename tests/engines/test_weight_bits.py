@@ -51,7 +51,7 @@ def made(case: str, largest: float) -> tuple[onnx.ModelProto, Floats]:
     sample: tuple[int, ...]
     weight: tuple[int, ...]
     if case in PRODUCTS:
-        sample, weight, call = (64,), (64, 32), f"p = {case}(x, weight)  y = Identity(p)"
+        sample, weight, call = (64,), (64, 32), f"p = {case}(x, weight)  n = Neg(p)  y = Neg(n)"
     else:
         sample, weight, groups = SHAPES[case]
         call = f"y = Conv<group = {groups}>(x, weight)"

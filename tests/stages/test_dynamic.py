@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from attar.engines.graphs import int8_dynamic as dynamic
-from attar.engines.graphs.graphs import count_nodes
+from attar.engines.graphs.inspection import count_nodes
 from attar.engines.runtimes import onnxruntime
 from attar.models import views
 from attar.pipeline.core.errors import StageError, UnsupportedModelError

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from attar.engines.graphs.graphs import count_nodes
+from attar.engines.graphs.inspection import count_nodes
 from attar.engines.runtimes import onnxruntime
 from attar.pipeline.core.errors import StageError, UnsupportedModelError
 from attar.stages.artifacts import OnnxModel, Ranges

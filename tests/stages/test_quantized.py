@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from attar.engines import cpu
 from attar.engines.calibration.histogram import Histogram
 from attar.engines.graphs import int8
-from attar.engines.graphs.graphs import prepare_graph, reveal_tensors
+from attar.engines.graphs.exposure import reveal_tensors
 from attar.engines.graphs.placement import LEVELS
+from attar.engines.graphs.preparation import prepare_graph
 from attar.engines.runtimes import onnxruntime
 from attar.models.tasks.digits import Digits
 from attar.models.views import clean
