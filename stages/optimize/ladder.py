@@ -33,7 +33,9 @@ AttemptPlan = Callable[[Sequence[AttemptResult]], Iterable[Attempt]]
 """The rungs; what it is given holds, whenever the next one is asked for, what became of those before."""
 
 
-def run_attempts(plan: AttemptPlan, measure: Callable[[Path], float], floor: float, folder: Path) -> list[AttemptResult]:
+def run_attempts(
+    plan: AttemptPlan, measure: Callable[[Path], float], floor: float, folder: Path
+) -> list[AttemptResult]:
     """What was tried, in order: up to the first rung at or above the floor, or all. A rung above it is never made.
 
     Of a rung that is refused the facts say why; the first one that is refused is an error.
@@ -47,7 +49,9 @@ def run_attempts(plan: AttemptPlan, measure: Callable[[Path], float], floor: flo
         except UnsupportedModelError as refusal:
             if not tried:
                 raise
-            tried.append(AttemptResult(rung.name, file, REFUSED_CORRELATION, {"refused": str(refusal)}))
+            tried.append(
+                AttemptResult(rung.name, file, REFUSED_CORRELATION, {"refused": str(refusal)})
+            )
         if tried[-1].correlation >= floor:
             break
     return tried

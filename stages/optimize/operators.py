@@ -43,13 +43,19 @@ def fake_quantize(x: Tensor, scale: Tensor, low: Tensor | float, high: Tensor | 
     arXiv:1308.3432; Jacob et al. 2018, arXiv:1712.05877, section 3). ``scale`` gets none.
     """
     level = x / scale
-    rounded = level + (level.round() - level).detach()  # exactly the integer: the difference has no rounding of its own
+    rounded = (
+        level + (level.round() - level).detach()
+    )  # exactly the integer: the difference has no rounding of its own
     return torch.clamp(rounded, low, high) * scale  # type: ignore[arg-type]  # torch's stub knows no mix of numbers and tensors
 
 
 def shape_along(values: Tensor, axis: int, x: Tensor) -> Tensor:
     """One value a tensor, or one an entry of ``axis``, shaped to meet ``x``."""
-    return values if values.numel() == 1 else values.reshape([-1 if n == axis % x.ndim else 1 for n in range(x.ndim)])
+    return (
+        values
+        if values.numel() == 1
+        else values.reshape([-1 if n == axis % x.ndim else 1 for n in range(x.ndim)])
+    )
 
 
 def quantize_linear(node: OperatorCall, x: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
@@ -59,7 +65,9 @@ def quantize_linear(node: OperatorCall, x: Tensor, scale: Tensor, zero: Tensor) 
     return fake_quantize(x, shape_along(scale, axis, x), ends.min - shift, ends.max - shift)
 
 
-def dequantize_linear(node: OperatorCall, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+def dequantize_linear(
+    node: OperatorCall, x: Tensor, scale: Tensor, zero: Tensor | None = None
+) -> Tensor:
     if x.is_floating_point():
         return x  # behind a QuantizeLinear, which has done it
     axis = node.attributes.get("axis", 1)
@@ -76,7 +84,10 @@ def read_window(node: OperatorCall, axes: int) -> dict[str, Any]:
     if pads[:axes] != pads[axes:]:
         raise node.make_refusal("pads")
     ones = [1] * axes
-    found = {"stride": node.attributes.get("strides", ones), "dilation": node.attributes.get("dilations", ones)}
+    found = {
+        "stride": node.attributes.get("strides", ones),
+        "dilation": node.attributes.get("dilations", ones),
+    }
     return found | {"padding": pads[:axes]}
 
 
@@ -85,7 +96,9 @@ MEANS = {3: functional.avg_pool1d, 4: functional.avg_pool2d, 5: functional.avg_p
 LARGEST = {3: functional.max_pool1d, 4: functional.max_pool2d, 5: functional.max_pool3d}
 
 
-def convolution(node: OperatorCall, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def convolution(
+    node: OperatorCall, x: Tensor, weight: Tensor, bias: Tensor | None = None
+) -> Tensor:
     groups = node.attributes.get("group", 1)
     return CONVOLUTIONS[x.ndim](x, weight, bias, groups=groups, **read_window(node, x.ndim - 2))
 
@@ -95,12 +108,16 @@ def average_pool(node: OperatorCall, x: Tensor) -> Tensor:
     if any(size != 1 for size in found.pop("dilation")):
         raise node.make_refusal("dilations")
     padded = bool(node.attributes.get("count_include_pad", 0))
-    made: Tensor = MEANS[x.ndim](x, node.attributes["kernel_shape"], count_include_pad=padded, **found)
+    made: Tensor = MEANS[x.ndim](
+        x, node.attributes["kernel_shape"], count_include_pad=padded, **found
+    )
     return made
 
 
 def max_pool(node: OperatorCall, x: Tensor) -> Tensor:
-    made: Tensor = LARGEST[x.ndim](x, node.attributes["kernel_shape"], **read_window(node, x.ndim - 2))
+    made: Tensor = LARGEST[x.ndim](
+        x, node.attributes["kernel_shape"], **read_window(node, x.ndim - 2)
+    )
     return made
 
 
@@ -112,13 +129,19 @@ def gemm(node: OperatorCall, a: Tensor, b: Tensor, c: Tensor | None = None) -> T
     return product if c is None else product + attributes.get("beta", 1.0) * c
 
 
-def batch_normalization(node: OperatorCall, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+def batch_normalization(
+    node: OperatorCall, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor
+) -> Tensor:
     if node.attributes.get("training_mode", 0):
         raise node.make_refusal("training_mode")
-    return functional.batch_norm(x, mean, variance, scale, bias, eps=node.attributes.get("epsilon", 1e-5))
+    return functional.batch_norm(
+        x, mean, variance, scale, bias, eps=node.attributes.get("epsilon", 1e-5)
+    )
 
 
-def layer_normalization(node: OperatorCall, x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
+def layer_normalization(
+    node: OperatorCall, x: Tensor, scale: Tensor, bias: Tensor | None = None
+) -> Tensor:
     shape = x.shape[node.attributes.get("axis", -1) :]
     return functional.layer_norm(x, shape, scale, bias, node.attributes.get("epsilon", 1e-5))
 
@@ -130,7 +153,9 @@ def reduce_mean(node: OperatorCall, x: Tensor, axes: Tensor | None = None) -> Te
     return x.mean(chosen or list(range(x.ndim)), keepdim=bool(node.attributes.get("keepdims", 1)))
 
 
-def clip(node: OperatorCall, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
+def clip(
+    node: OperatorCall, x: Tensor, low: Tensor | None = None, high: Tensor | None = None
+) -> Tensor:
     return x if low is None and high is None else torch.clamp(x, low, high)
 
 
@@ -140,7 +165,12 @@ def flatten(node: OperatorCall, x: Tensor) -> Tensor:
 
 def reshape(node: OperatorCall, x: Tensor, shape: Tensor) -> Tensor:
     zero = bool(node.attributes.get("allowzero", 0))
-    return x.reshape([x.shape[axis] if not size and not zero else size for axis, size in enumerate(shape.tolist())])
+    return x.reshape(
+        [
+            x.shape[axis] if not size and not zero else size
+            for axis, size in enumerate(shape.tolist())
+        ]
+    )
 
 
 def squeeze(node: OperatorCall, x: Tensor, axes: Tensor | None = None) -> Tensor:

@@ -50,7 +50,9 @@ class Int8Attempts:
                 yield self.make_attempt(method, replace(self.best_spec(tried), method=method))
         yield from self.exclude_costliest(self.best_spec(tried))
         if tune := self.tune:
-            yield Attempt("distillation", lambda file: self.distil(tune, self.best_spec(tried), file))
+            yield Attempt(
+                "distillation", lambda file: self.distil(tune, self.best_spec(tried), file)
+            )
 
     def make_attempt(self, name: str, form: QuantizationSpec) -> Attempt:
         self.forms[name] = form
@@ -68,7 +70,11 @@ class Int8Attempts:
         Half of what multiplies stays in int8 at least: with less it would be another precision than the one that was asked for.
         """
         ranges = self.calibration.of(form.method)
-        inside = [node.name for node in int8.quantize_graph(self.source, ranges, form).inside if node.op_type in MULTIPLYING]
+        inside = [
+            node.name
+            for node in int8.quantize_graph(self.source, ranges, form).inside
+            if node.op_type in MULTIPLYING
+        ]
         found = measure_sensitivity(self.source, ranges, form, self.task)
         self.costs |= {name: cost for name, cost in found.items() if cost > 0}
         for count in list_powers_of_two(len(self.costs)):
@@ -77,7 +83,9 @@ class Int8Attempts:
                 break
             reasons = {name: f"costs {self.costs[name]:.2g} of the correlation" for name in worst}
             half = frozenset(worst) if form.placement.halves else frozenset()
-            yield self.make_attempt(f"without-{count}", replace(form, exclude={**form.exclude, **reasons}, half=half))
+            yield self.make_attempt(
+                f"without-{count}", replace(form, exclude={**form.exclude, **reasons}, half=half)
+            )
 
     def distil(self, tune: Tune, form: QuantizationSpec, file: Path) -> dict[str, Any]:
         """What is trained has no halves, which a CPU would compute slowly; the graph that is written has."""
@@ -102,7 +110,9 @@ class Fp16Attempts:
             yield Attempt(f"within-{allowed:g}", self.make_writer(allowed))
 
     def make_writer(self, allowed: float) -> Callable[[Path], dict[str, Any]]:
-        return lambda file: fp16.write_fp16_graph(self.source, file, self.ranges, self.task, self.exclude, allowed)
+        return lambda file: fp16.write_fp16_graph(
+            self.source, file, self.ranges, self.task, self.exclude, allowed
+        )
 
 
 def list_powers_of_two(most: int) -> list[int]:

@@ -17,7 +17,9 @@ EVALUATIONS = 64  # graphs that are written and run
 WORST = 8  # nodes that are looked for
 
 
-def measure_sensitivity(source: Path, ranges: Ranges, form: QuantizationSpec, task: Task) -> dict[str, float]:
+def measure_sensitivity(
+    source: Path, ranges: Ranges, form: QuantizationSpec, task: Task
+) -> dict[str, float]:
     """What the worst nodes cost, the worst first: 1 minus the correlation with the float graph when that one alone is in int8."""
     exact = run_graph(source, task, SAMPLES)
     names = [node.name for node in quantize_graph(source, ranges, form).inside]
@@ -29,7 +31,9 @@ def measure_sensitivity(source: Path, ranges: Ranges, form: QuantizationSpec, ta
         advance("sensitivity", done, EVALUATIONS, f"{len(group)} of {len(names)} nodes in int8")
         others = dict.fromkeys((name for name in names if name not in group), "not looked at")
         alone = quantize_graph(source, ranges, replace(form, exclude={**form.exclude, **others}))
-        return 1 - correlate_outputs(task, exact, run_graph(alone.model.SerializeToString(), task, SAMPLES))
+        return 1 - correlate_outputs(
+            task, exact, run_graph(alone.model.SerializeToString(), task, SAMPLES)
+        )
 
     return find_costliest(names, cost, EVALUATIONS, WORST)
 
