@@ -51,6 +51,13 @@ class Record:
     inputs: Mapping[str, str] = field(default_factory=dict)
     exit_code: int = 0
     cause: BaseException | None = None
+    makes: type[Artifact] = Artifact
+    """The class of artifact that the slot's stage makes."""
+
+    @property
+    def target(self) -> str:
+        """The target that the slot belongs to; "" for a slot that all targets share."""
+        return self.slot.rpartition(".")[0].partition(".")[0]
 
 
 @dataclass(frozen=True)
@@ -94,8 +101,10 @@ class Run:
         done: dict[str, Artifact] = {}
         doomed: list[str] = []
         for slot in walked:
-            missing = [name for name in self.pipeline.slots[slot].inputs.values() if name not in done]
-            record = self._skipped(slot, missing or doomed) if missing or doomed else self._step(slot, done)
+            inputs = self.pipeline.slots[slot].inputs.values()
+            missing = [name for name in inputs if name not in done] or doomed
+            without = f"without {', '.join(missing)}"
+            record = self._start_record(slot, "skipped", without) if missing else self._step(slot, done)
             if record.status == "failed" and self.pipeline.dooms(slot, walked):
                 doomed = [slot]
             self._remember(record)
@@ -105,11 +114,10 @@ class Run:
     def recall(self) -> Iterator[Record]:
         """Records of what the store holds now; nothing is made, and what is not there is ``skipped``."""
         for plan in self.plan():
-            bound = self.pipeline.slots[plan.slot]
             if plan.artifact:
                 yield self._record(plan.slot, "reused", plan.reason, plan.artifact)
             else:
-                yield Record(plan.slot, type(bound.stage).__name__, "skipped", plan.reason, inputs=bound.inputs)
+                yield self._start_record(plan.slot, "skipped", plan.reason)
 
     def _remember(self, record: Record) -> None:
         if record.key is not None and self.last.get(record.slot) != record.key:
@@ -147,13 +155,13 @@ class Run:
             found[name] = artifact
         return found
 
-    def _skipped(self, slot: str, missing: list[str]) -> Record:
+    def _start_record(self, slot: str, status: Status, reason: str) -> Record:
+        """Return a record that knows of no artifact."""
         bound = self.pipeline.slots[slot]
-        return Record(slot, type(bound.stage).__name__, "skipped", f"without {', '.join(missing)}", inputs=bound.inputs)
+        stage = type(bound.stage)
+        return Record(slot, stage.__name__, status, reason, inputs=bound.inputs, makes=stage.makes())
 
     def _step(self, slot: str, done: dict[str, Artifact]) -> Record:
-        bound = self.pipeline.slots[slot]
-        kind = type(bound.stage).__name__
         status: Status = "reused"
         try:
             with breaking(slot):
@@ -162,19 +170,21 @@ class Run:
                 if artifact is None:
                     artifact, status = self._made(slot, plan.deciders, done)
         except AttarError as error:
-            return Record(
-                slot, kind, "failed", "broke", error=str(error), inputs=bound.inputs, exit_code=error.exit_code, cause=error
-            )
+            record = self._start_record(slot, "failed", "broke")
+            return replace(record, error=str(error), exit_code=error.exit_code, cause=error)
         done[slot] = artifact
         return self._record(slot, status, plan.reason, artifact)
 
     def _record(self, slot: str, status: Status, reason: str, artifact: Artifact) -> Record:
-        bound = self.pipeline.slots[slot]
         history = self.store.history(artifact.key)
-        return Record(
-            slot, type(bound.stage).__name__, status, why(artifact, reason), artifact.key, artifact.root,
-            history["seconds"], artifact.facts, made=history["made"], inputs=bound.inputs,
-        )  # fmt: skip  # one line a group reads better than one a field
+        return replace(
+            self._start_record(slot, status, why(artifact, reason)),
+            key=artifact.key,
+            path=artifact.root,
+            facts=artifact.facts,
+            seconds=history["seconds"],
+            made=history["made"],
+        )
 
     def _plan(self, slot: str, done: Mapping[str, Artifact], *, may_import: bool) -> Plan:
         plan = self._decided(slot, done, may_import=may_import)

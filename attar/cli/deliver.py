@@ -10,6 +10,7 @@ from pathlib import Path
 from attar.pipeline.core.errors import RecipeError, StageError
 from attar.pipeline.core.store import NOT_PAYLOAD, disk
 from attar.pipeline.run import Record
+from attar.stages.artifacts import Bundle
 
 NOTE = ".attar.json"
 """In the folder: of which artifacts its content is, and which of its folders are bundles that were put there."""
@@ -21,7 +22,7 @@ def deliver(records: Sequence[Record], folder: Path, title: str) -> Path:
     ``folder/TARGET`` is the bundle of a target that has one: plain files, to be copied anywhere. Raises RecipeError when
     something else stands in its place, StoreError when the disk does not take it.
     """
-    bundles = {place(record, folder): record.path for record in records if record.slot.endswith(".bundle")}
+    bundles = {folder / record.target: record.path for record in records if record.makes is Bundle}
     now = {"of": {record.slot: record.key or record.error or record.reason for record in records}}
     before = read(folder / NOTE)
     report = folder / "report.html"
@@ -58,11 +59,6 @@ def read(note: Path) -> dict[str, dict[str, str]]:
     except (FileNotFoundError, ValueError):
         return {}
     return made
-
-
-def place(record: Record, folder: Path) -> Path:
-    """Where the bundle of this slot, ``TARGET.bundle``, goes."""
-    return folder / record.slot.removesuffix(".bundle")
 
 
 def replace(there: Path, bundle: Path | None) -> None:

@@ -80,10 +80,12 @@ def walk(wanted: tuple[str, ...], output: Path | None, require_all: bool, **opti
     from attar.cli.console import live
     from attar.cli.deliver import deliver
     from attar.recipes.workspace import exit_code
+    from attar.stages.artifacts import Bundle, Verdict
 
     workspace = open_command_workspace(options)
     slots = workspace.slots(wanted, per_target())
-    folder, delivers = output or workspace.output, "bundle" in (wanted or ("bundle",))
+    made = {workspace.recipe.pipeline.slots[slot].stage.makes() for slot in slots}
+    folder, delivers = output or workspace.output, Bundle in made
     look_at_production(workspace, slots, folder if delivers else None)
     records: list[Record] = []
     with (
@@ -99,7 +101,7 @@ def walk(wanted: tuple[str, ...], output: Path | None, require_all: bool, **opti
             report = deliver(records, folder, workspace.recipe.title)
     except AttarError as error:  # what the run found is shown all the same
         unwritten = error
-    if delivers or "verdict" in wanted:
+    if Verdict in made:
         summarize(records, workspace.recipe.title)
     show(records, report, options)
     if is_verbose(click.get_current_context()):
@@ -146,25 +148,25 @@ def per_target() -> list[str]:
 
 
 def show(records: list[Record], report: Path | None, options: dict[str, Any]) -> None:
-    from attar.cli.deliver import place
     from attar.proof.report import data
+    from attar.stages.artifacts import Bundle, Evidence
 
-    bundles = [record for record in records if record.slot.endswith(".bundle") and record.path and report]
-    delivered = {record.slot.removesuffix(".bundle"): place(record, report.parent) for record in bundles if report}
+    bundles = [record for record in records if record.makes is Bundle and record.path and report]
+    delivered = {record.target: report.parent / record.target for record in bundles if report}
     if options["as_json"]:
         made = data.data(records) | {"report": str(report) if report else None}
         for target, bundle in delivered.items():
             made["targets"][target]["bundle"] = str(bundle)
         click.echo(json.dumps(made, indent=1))
         return
-    if any(record.slot.endswith(".evidence") and record.path for record in records):
+    if any(record.makes is Evidence and record.path for record in records):
         from attar.proof.report.formats import terminal
 
         terminal.show(records)
-    waiting = {record.slot.removesuffix(".bundle") for record in bundles if record.facts.get("verdict") == "not run here"}
-    for target, bundle in delivered.items():
-        more = f"  unfinished: `attar finish {bundle} -o DIR` where its engine runs" if target in waiting else ""
-        click.echo(f"bundle  {bundle}{more}")
+    for record in bundles:
+        bundle, is_unfinished = delivered[record.target], record.facts.get("verdict") == "not run here"
+        more = f"  unfinished: `attar finish {bundle} -o DIR` where its engine runs"
+        click.echo(f"bundle  {bundle}{more if is_unfinished else ''}")
     if report:
         click.echo(f"report  {report}")
 

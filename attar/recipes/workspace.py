@@ -14,6 +14,7 @@ from attar.pipeline.recipe import recipe as recipes
 from attar.pipeline.recipe.recipe import Recipe
 from attar.pipeline.recipe.slot import Slot
 from attar.pipeline.run import Record, Run
+from attar.stages.artifacts import Verdict
 
 STORE = Path(".attar")
 SHIPPED = Path(__file__).parent
@@ -80,12 +81,13 @@ def open_workspace(
 
 
 def exit_code(records: Iterable[Record], *, require_all: bool = False) -> int:
-    """0 when all is done; 1 when a stage broke; 3 when a target failed, is undecided or was refused.
+    """Return 0 if all is done, 1 if a stage broke, 3 if a target failed, is undecided or was refused.
 
-    ``require_all``: also when one was not run here.
+    With ``require_all`` also 3 if a target was not run on this machine.
     """
     codes = {record.exit_code for record in records}
     bad = ("failed", "undecided", "not run here") if require_all else ("failed", "undecided")
-    if any(record.slot.endswith(".verdict") and record.facts.get("verdict") in bad for record in records):
+    verdicts = [record.facts.get("verdict") for record in records if record.makes is Verdict]
+    if any(verdict in bad for verdict in verdicts):
         codes.add(GateError.exit_code)
     return next((code for code in (1, 2, 4, 3) if code in codes), 0)
