@@ -21,8 +21,8 @@ from attar.models import preprocess, views
 from attar.models.task import InMemory, Output, Predictor, Task, load_task
 from attar.pipeline.core.file_cache import Kept
 from attar.pipeline.keys import machine
-from attar.stages.label.asking import Asking, update
-from attar.stages.label.shards import Packed, Shard, save
+from attar.stages.label.shard_labeller import ShardLabeller, update_digest
+from attar.stages.label.shards import Shard, ShardBuilder, save_shard
 
 GOAL = 0.95
 TASK = "attar.models.tasks.fashion:FashionMnist"
@@ -46,38 +46,38 @@ def seconds(call: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def bare(predict: Predictor, prepared: Iterable[views.Seen]) -> None:
+def bare(predict: Predictor, prepared: Iterable[views.ViewBatch]) -> None:
     for seen in prepared:
         predict(seen.inputs)
 
 
-def pair(asking: Asking, number: int) -> tuple[float, float]:
+def pair(asking: ShardLabeller, number: int) -> tuple[float, float]:
     """A view that was not asked before, labelled, and its inputs given to the teacher alone; in turn, either is first."""
     shard = Shard("train", number, 0)
-    prepared = list(asking.chunks(shard))
-    calls = {"label": lambda: asking.answered(shard, lambda rows: None), "bare": lambda: bare(asking.predict, prepared)}
+    prepared = list(asking.iterate_chunks(shard))
+    calls = {"label": lambda: asking.label_shard(shard, lambda rows: None), "bare": lambda: bare(asking.predict, prepared)}
     order = sorted(calls, reverse=bool(number % 2))
     took = {name: seconds(calls[name]) for name in order}
     return took["label"], took["bare"]
 
 
-def digested(chunks: Iterable[views.Seen]) -> str:
+def digested(chunks: Iterable[views.ViewBatch]) -> str:
     decided = hashlib.sha256()
     for seen in chunks:
-        update(decided, seen.inputs)
+        update_digest(decided, seen.inputs)
     return decided.hexdigest()
 
 
-def parts(task: Task, asking: Asking, folder: Path) -> dict[str, float]:
+def parts(task: Task, asking: ShardLabeller, folder: Path) -> dict[str, float]:
     """CPU seconds for all samples of each thing that labelling does besides asking."""
-    seen, raw = list(asking.chunks(Shard("train", 0, 0))), asking.splits["train"].take(np.arange(views.CHUNK)).inputs
+    seen, raw = list(asking.iterate_chunks(Shard("train", 0, 0))), asking.splits["train"].take(np.arange(views.CHUNK)).inputs
     logits = np.random.default_rng(0).standard_normal((views.CHUNK, 10)).astype(np.float32)
 
     def stored() -> None:
-        packed = Packed("logits", Output(("batch", 10)), np.float16)
+        packed = ShardBuilder("logits", Output(("batch", 10)), np.float16)
         for _ in seen:
             packed.add(logits)
-        Kept(folder).add("part", lambda path: save(path, [packed]))
+        Kept(folder).add("part", lambda path: save_shard(path, [packed]))
 
     chunks = len(seen)
     return {
@@ -99,7 +99,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as temporary, open_network(build_network(RESIDUAL, TEACHER), TASK, 1) as predict:
         kept = Kept(Path(temporary) / "kept")
-        asking = Asking(task, {"train": few(task)}, predict, kept, seed=0, top=0, device="cpu")
+        asking = ShardLabeller(task, {"train": few(task)}, predict, kept, seed=0, top=0, device="cpu")
         pair(asking, 1000)  # warm
         took = [pair(asking, number) for number in range(chosen.pairs)]
         ratios = [bare / label for label, bare in took]

@@ -30,7 +30,7 @@ from attar.models.tasks.digits import Digits
 from attar.pipeline.core.stage import Artifact, Stage
 from attar.proof.metrics import compare
 from attar.stages.artifacts import Answers, OnnxModel, Weights
-from attar.stages.distill.choices import Kd
+from attar.stages.distill.loss_settings import Kd
 from attar.stages.distill.stage import Distill
 from attar.stages.export import Export
 from attar.stages.label.stage import Label
@@ -63,7 +63,7 @@ def made(kind: type[A], folder: Path, stage: Stage[Any], **inputs: Artifact) -> 
 @contextmanager
 def unchecked() -> Iterator[None]:
     """As before there was a check: whatever is declared is believed."""
-    with patch("attar.stages.teach.opaque.check_kind"), patch("attar.stages.label.shards.check_kind"):
+    with patch("attar.stages.teach.onnx_teacher.check_kind"), patch("attar.stages.label.shards.check_kind"):
         yield
 
 

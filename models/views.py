@@ -23,7 +23,7 @@ PIECE = 128  # samples of a chunk that a network is asked at once: a slow one sh
 
 
 @dataclass(frozen=True)
-class Seen:
+class ViewBatch:
     """Some samples as a network sees them. Those with labels come first, and only they have ``targets``."""
 
     indices: npt.NDArray[np.int64]
@@ -35,17 +35,17 @@ class Seen:
         """How many samples have labels; all, where there are no targets at all."""
         return min((len(target) for target in self.targets.values()), default=len(self.indices))
 
-    def take(self, rows: npt.NDArray[np.int64]) -> Seen:
+    def take(self, rows: npt.NDArray[np.int64]) -> ViewBatch:
         """These samples, those with labels first."""
         labelled = rows
         if self.labelled < len(self.indices):
             labelled = rows[rows < self.labelled]
             rows = np.concatenate([labelled, rows[rows >= self.labelled]])
         targets = {name: array[labelled] for name, array in self.targets.items()}
-        return Seen(self.indices[rows], {name: array[rows] for name, array in self.inputs.items()}, targets)
+        return ViewBatch(self.indices[rows], {name: array[rows] for name, array in self.inputs.items()}, targets)
 
 
-def chunk(task: Task, split: Split, number: int, *, seed: int = 0, view: int | None = None) -> Seen:
+def chunk(task: Task, split: Split, number: int, *, seed: int = 0, view: int | None = None) -> ViewBatch:
     """Chunk ``number`` of a view, or of the clean split, whose chunks are consecutive samples, when ``view`` is None."""
     order = np.arange(len(split)) if view is None else shuffle_samples(len(split))
     indices = order[number * CHUNK : (number + 1) * CHUNK]
@@ -53,10 +53,10 @@ def chunk(task: Task, split: Split, number: int, *, seed: int = 0, view: int | N
     raw = batch.inputs
     if view is not None:
         raw = task.augment(raw, np.random.default_rng((seed, view, number)))
-    return Seen(indices, preprocess.apply(task.preprocess, raw), batch.targets)
+    return ViewBatch(indices, preprocess.apply(task.preprocess, raw), batch.targets)
 
 
-def pieces(seen: Seen, size: int = PIECE) -> Iterator[Seen]:
+def pieces(seen: ViewBatch, size: int = PIECE) -> Iterator[ViewBatch]:
     """The same samples, so many at a time."""
     for start in range(0, len(seen.indices), size):
         yield seen.take(np.arange(start, min(start + size, len(seen.indices))))
@@ -66,25 +66,25 @@ def chunks(split: Split) -> int:
     return -(-len(split) // CHUNK)
 
 
-def clean(task: Task, split: Split) -> Iterator[Seen]:
+def clean(task: Task, split: Split) -> Iterator[ViewBatch]:
     """The split in order, not augmented."""
     for number in range(chunks(split)):
         yield chunk(task, split, number)
 
 
-def spread(task: Task, split: Split, samples: int, batch: int) -> Iterator[Seen]:
+def spread(task: Task, split: Split, samples: int, batch: int) -> Iterator[ViewBatch]:
     """At most ``samples`` samples, not augmented, spread evenly over the split: a split may be sorted by class."""
     count = min(samples, len(split))
     indices = np.arange(count, dtype=np.int64) * len(split) // count
     for start in range(0, count, batch):
         rows = indices[start : start + batch]
         taken = split.take(rows)
-        yield Seen(rows, preprocess.apply(task.preprocess, taken.inputs), taken.targets)
+        yield ViewBatch(rows, preprocess.apply(task.preprocess, taken.inputs), taken.targets)
 
 
 def epoch(
     task: Task, split: Split, batch: int, order: np.random.Generator, *, seed: int, view: int, transfer: Split | None = None
-) -> Iterator[Seen]:
+) -> Iterator[ViewBatch]:
     """One pass over a view in shuffled batches; the last, smaller batch is dropped unless it is the only one.
 
     Chunks are drawn in random order and shuffled in pools: memory is bounded, and a batch is what it would be if all samples were
@@ -93,7 +93,7 @@ def epoch(
     """
     labelled = chunks(split)
     numbers = mix_chunks(list_blocks(len(split)) + list_blocks(len(transfer or ())), order)
-    left: Seen | None = None
+    left: ViewBatch | None = None
     for pooled in np.array_split(numbers, -(-len(numbers) // POOL)):
         parts = [
             chunk(task, split, int(n), seed=seed, view=view)
@@ -112,7 +112,7 @@ def epoch(
 
 
 def batches(
-    task: Task, pool: Seen, rows: npt.NDArray[np.int64], batch: int, order: np.random.Generator
+    task: Task, pool: ViewBatch, rows: npt.NDArray[np.int64], batch: int, order: np.random.Generator
 ) -> Iterator[npt.NDArray[np.int64]]:
     """Shuffled rows, a batch at a time; where samples have lengths of their own, those of like length together, then shuffled.
 
@@ -124,18 +124,18 @@ def batches(
     return (groups[number] for number in order.permutation(len(groups)))
 
 
-def trimmed(task: Task, seen: Seen) -> Seen:
+def trimmed(task: Task, seen: ViewBatch) -> ViewBatch:
     """The same samples without what is padding in all of them."""
     return replace(seen, inputs=lengths.trimmed(task, seen.inputs))
 
 
-def without_labels(split: Split, seen: Seen) -> Seen:
+def without_labels(split: Split, seen: ViewBatch) -> ViewBatch:
     """Samples of transfer, counted on from those of ``split``; of its targets there are none."""
     none = {name: target[:0] for name, target in split.take(np.arange(1)).targets.items()}
-    return Seen(seen.indices + len(split), seen.inputs, none)
+    return ViewBatch(seen.indices + len(split), seen.inputs, none)
 
 
-def join(parts: list[Seen], pads: Mapping[str, int]) -> Seen:
+def join(parts: list[ViewBatch], pads: Mapping[str, int]) -> ViewBatch:
     """One after the other, those with labels first; ``pads``: see ``Tensor``. Raises StageError for targets of other shapes."""
     indices = np.concatenate([part.indices for part in parts])
     inputs = {name: padded([part.inputs[name] for part in parts], pads[name]) for name in parts[0].inputs}
@@ -144,7 +144,7 @@ def join(parts: list[Seen], pads: Mapping[str, int]) -> Seen:
     if not labelled.all():
         rows = np.argsort(~labelled, kind="stable")
         indices, inputs = indices[rows], {name: array[rows] for name, array in inputs.items()}
-    return Seen(indices, inputs, targets)
+    return ViewBatch(indices, inputs, targets)
 
 
 def padded(arrays: list[Array], pad: int) -> Array:

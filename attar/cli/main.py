@@ -27,9 +27,9 @@ class ErrorGroup(SectionGroup):
         """Run the command. Of the processes that torchrun started, only rank 0 does; the others follow it."""
         if not team.started():
             return super().main(*args, **kwargs)
-        from attar.stages.learning.processes import assembled
+        from attar.stages.learning.processes import join_process_group
 
-        with assembled() as member:
+        with join_process_group() as member:
             return super().main(*args, **kwargs) if member.leads else self.follow(member)
 
     def invoke(self, ctx: click.Context) -> Any:

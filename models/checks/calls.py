@@ -92,7 +92,7 @@ def check_arrays(where: str, arrays: Any, samples: int) -> None:
             raise StageError(f"{where}[{name!r}] must have a row for each of {samples} samples, got the shape {array.shape}")
 
 
-def seen(task: Task, split: Split, view: int | None = None) -> views.Seen:
+def seen(task: Task, split: Split, view: int | None = None) -> views.ViewBatch:
     """The first chunk, as a network sees it: augmented where a view is named, and preprocessed."""
     if view is not None:
         check_augment(task, split, view)

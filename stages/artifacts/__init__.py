@@ -63,7 +63,7 @@ class Weights(Model):
     Facts: ``task``, ``network``, ``options``, ``parameters`` (count), ``score`` (on validation), ``history`` (a list of
     ``{"epoch", "loss", "score"}``), ``best_epoch``, ``device``; of a student also ``correlation``, ``kdl``, ``oacc`` (its
     teacher's score on validation), what its distiller noted and, where it started warm, ``started_from`` (see
-    ``stages.distill.warm``). A control that is switched off has ``{"off": true}``.
+    ``stages.distill.warm_start``). A control that is switched off has ``{"off": true}``.
     """
 
     marker: ClassVar[str] = "network"

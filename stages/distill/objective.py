@@ -1,4 +1,4 @@
-"""Distillation: what one step of a student's training minimises, from the teacher's stored answers and the labels."""
+"""The objective of a student: losses on the teacher's stored answers and on the labels."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch import Tensor, nn
 from attar.engines.runtimes.torch import apply_layout
 from attar.models.checks import agreement
 from attar.models.task import CLASSIFYING, Output, Split, SplitName, Task, load_task
-from attar.models.views import Seen
+from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError, suggest_name
 from attar.stages.artifacts import Answers, Model
-from attar.stages.distill.choices import Beside, Loss, fitting
-from attar.stages.distill.companion import Companion
-from attar.stages.distill.feature_choices import FeatureLoss, OfFeatures
-from attar.stages.distill.live import Live, layered
-from attar.stages.learning.objective import Autocast, Labels, Tensors, target_of
+from attar.stages.distill.distiller_loss import DistillerLoss
+from attar.stages.distill.feature_loss_settings import FeatureLoss, FeatureLossSettings
+from attar.stages.distill.live_features import LiveFeatureLoss, require_layers
+from attar.stages.distill.loss_settings import DistillerSettings, Loss, format_suitable_losses
+from attar.stages.learning.objective import Autocast, LabelObjective, Tensors, read_target
 
 
-class Distillation:
+class DistillationObjective:
     """``L = lambda_kd * L_KD + (1 - lambda_kd) * L_other``; a part whose share is 0 is not computed.
 
-    Samples of transfer have no labels: what needs labels is the mean over those of the batch that have some, and nothing
-    where none has.
+    Samples of transfer have no labels. A loss that needs labels is the mean over the samples of the
+    batch that have some, and is left out if none has.
     """
 
     def __init__(
@@ -33,134 +33,149 @@ class Distillation:
         lambda_kd: float,
         losses: Sequence[Loss | FeatureLoss],
         answers: Answers,
-        distiller: Beside | None = None,
+        distiller: DistillerSettings | None = None,
         teacher: Model | None = None,
     ) -> None:
-        """``teacher`` is opened for losses of features only."""
+        """``teacher`` is opened only for losses of features."""
         self.lambda_kd, self.teacher = lambda_kd, teacher
-        self.losses = [loss for loss in losses if not isinstance(loss, OfFeatures)]
-        self.features = [loss for loss in losses if isinstance(loss, OfFeatures)]
-        self.other, self.facts, self.distiller = Labels(), answers.facts, distiller
+        self.losses = [loss for loss in losses if not isinstance(loss, FeatureLossSettings)]
+        self.feature_losses = [loss for loss in losses if isinstance(loss, FeatureLossSettings)]
+        self.other, self.facts, self.distiller = LabelObjective(), answers.facts, distiller
         self.views = [answers.learned(view) for view in range(answers.facts["views"])]
-        self.live: Live | None = None
-        self.companion: Companion | None = None
+        self.live_features: LiveFeatureLoss | None = None
+        self.distiller_loss: DistillerLoss | None = None
 
-    def prepare(self, task: Task) -> None:
+    def check_task(self, task: Task) -> None:
         if self.lambda_kd < 1:
-            self.other.prepare(task)
+            self.other.check_task(task)
         self.check_answers(task)
-        if self.features and self.teacher is not None:
-            layered(task, self.teacher)
+        if self.feature_losses and self.teacher is not None:
+            require_layers(task, self.teacher)
         for loss in self.losses:
-            self.check(loss, task.outputs)
+            self.check_output(loss, task.outputs)
             self.check_labels(loss, task.outputs)
-        if task.transfer and not self.features and all(loss.labels for loss in self.losses):
+        if task.transfer and not self.feature_losses and all(loss.needs_labels for loss in self.losses):
             raise StageError(
-                f"{self.losses[0].kind} needs labels, and transfer of {type(task).__name__} has none to learn from; add "
-                "{ kind = 'kd' }, or set its transfer = False"
+                f"{self.losses[0].kind} needs labels, and transfer of {type(task).__name__} has none to "
+                "learn from; add { kind = 'kd' }, or set its transfer = False"
             )
         for name, output in task.outputs.items():
-            if not self.features and not any(reads(loss, name, output) for loss in self.losses):
+            if not self.feature_losses and not any(reads_output(loss, name, output) for loss in self.losses):
                 raise StageError(
-                    f"no loss reads the output {name!r} ({output.kind}); add {{ kind = 'mse', output = '{name}' }} to losses, or "
-                    f"another that is for {output.kind}: {fitting(output.kind)}"
+                    f"no loss reads the output {name!r} ({output.kind}); add "
+                    f"{{ kind = 'mse', output = '{name}' }} to losses, or another that is for "
+                    f"{output.kind}: {format_suitable_losses(output.kind)}"
                 )
 
-    def transfer(self, task: Task) -> Split | None:
+    def find_transfer(self, task: Task) -> Split | None:
         return task.split("transfer") if task.transfer and self.lambda_kd else None
 
-    def beside(self, task: Task, module: nn.Module, autocast: Autocast = nullcontext) -> nn.Module:
-        """The distiller, and the regressors of losses of features."""
-        found = nn.ModuleDict()
+    def build_auxiliary(self, task: Task, module: nn.Module, autocast: Autocast = nullcontext) -> nn.Module:
+        """Return the distiller, and the regressors of losses of features."""
+        modules = nn.ModuleDict()
         device = next(module.parameters()).device
-        if self.features and self.lambda_kd:
+        if self.feature_losses and self.lambda_kd:
             if self.teacher is None:
-                raise StageError(f"{self.features[0].kind} is a loss of features, for which the teacher itself is needed")
-            teacher = apply_layout(layered(task, self.teacher).load(), device).to(device)
-            found["features"] = self.live = Live(task, module, teacher, self.features, autocast)
+                raise StageError(f"{self.feature_losses[0].kind} is a loss of features, which needs the teacher itself")
+            teacher = apply_layout(require_layers(task, self.teacher).load(), device).to(device)
+            self.live_features = LiveFeatureLoss(task, module, teacher, self.feature_losses, autocast)
+            modules["features"] = self.live_features
         if self.distiller and self.lambda_kd:
-            self.companion = Companion(self.distiller, task, module)
-            found["distiller"] = self.companion.network.to(device)
-        return found
+            self.distiller_loss = DistillerLoss(self.distiller, task, module)
+            modules["distiller"] = self.distiller_loss.network.to(device)
+        return modules
 
     @property
     def notes(self) -> dict[str, list[float]]:
-        return self.companion.notes if self.companion else {}
+        return self.distiller_loss.notes if self.distiller_loss else {}
 
-    def logged(self) -> dict[str, float]:
-        return self.companion.logged() if self.companion else {}
+    def pop_means(self) -> dict[str, float]:
+        return self.distiller_loss.pop_means() if self.distiller_loss else {}
 
     def check_answers(self, task: Task) -> None:
-        """A task whose splits changed under the same name and version would pair samples with the wrong answers."""
-        both: tuple[SplitName, ...] = ("train", "transfer")
-        samples = {name: len(task.split(name)) for name in (both if task.transfer else both[:1])}
-        known = {name: self.facts["samples"][name] for name in both if name in self.facts["samples"]}
+        """Raises StageError unless the answers belong to the samples and outputs of the task.
+
+        A task whose splits changed under the same name would pair samples with the wrong answers.
+        """
+        learned: tuple[SplitName, ...] = ("train", "transfer")
+        splits = learned if task.transfer else learned[:1]
+        samples = {name: len(task.split(name)) for name in splits}
+        answered = self.facts["samples"]
+        known = {name: answered[name] for name in learned if name in answered}
         if known != samples or self.facts["outputs"] != list(task.outputs):
             raise StageError(
-                f"the answers are for {counted(known)} and {self.facts['outputs']}, "
-                f"the task has {counted(samples)} and {list(task.outputs)}; label again"
+                f"the answers are for {format_counts(known)} and {self.facts['outputs']}, "
+                f"the task has {format_counts(samples)} and {list(task.outputs)}; label again"
             )
         agreement.check(task, load_task(self.facts["task"]))
 
     @staticmethod
-    def check(loss: Loss, outputs: Mapping[str, Output]) -> None:
+    def check_output(loss: Loss, outputs: Mapping[str, Output]) -> None:
+        """Raises StageError if the loss names an output that does not exist or has another kind."""
         if loss.output is None:
             return
         if loss.output not in outputs:
             raise StageError(f"{loss.kind}: the task has no output {loss.output!r}: {suggest_name(loss.output, outputs)}")
         kind = outputs[loss.output].kind
-        if kind not in loss.applies:
-            found = f"{loss.output!r} holds {kind}: use {fitting(kind)}"
-            raise StageError(f"{loss.kind} is for {', '.join(sorted(loss.applies))}; {found}")
+        if kind not in loss.output_kinds:
+            raise StageError(
+                f"{loss.kind} is for {', '.join(sorted(loss.output_kinds))}; {loss.output!r} holds {kind}: "
+                f"use {format_suitable_losses(kind)}"
+            )
 
     @staticmethod
     def check_labels(loss: Loss, outputs: Mapping[str, Output]) -> None:
+        """Raises StageError if the loss needs labels that an output lacks."""
         for name, output in outputs.items():
-            if loss.labels and not output.target and reads(loss, name, output):
+            if loss.needs_labels and not output.target and reads_output(loss, name, output):
                 raise StageError(
                     f"{loss.kind} needs labels, and the output {name!r} has no target; name one in Output(target=...), or use kd"
                 )
 
-    def __call__(self, task: Task, outputs: Tensors, seen: Seen, view: int) -> Tensor:
+    def __call__(self, task: Task, outputs: Tensors, batch: ViewBatch, view: int) -> Tensor:
         if self.lambda_kd == 0:
-            return self.other(task, outputs, seen, view)
-        learned = self.lambda_kd * self.from_teacher(task, outputs, seen, view)
-        if self.lambda_kd == 1 or not seen.labelled:
+            return self.other(task, outputs, batch, view)
+        learned = self.lambda_kd * self.compute_teacher_loss(task, outputs, batch, view)
+        if self.lambda_kd == 1 or not batch.labelled:
             return learned
-        return learned + (1 - self.lambda_kd) * self.other(task, outputs, seen, view)
+        return learned + (1 - self.lambda_kd) * self.other(task, outputs, batch, view)
 
-    def from_teacher(self, task: Task, outputs: Tensors, seen: Seen, view: int) -> Tensor:
-        """L_KD: the weighted sum of the losses over the outputs that each reads, and what the distiller adds."""
+    def compute_teacher_loss(self, task: Task, outputs: Tensors, batch: ViewBatch, view: int) -> Tensor:
+        """Return L_KD: the weighted sum of the losses over their outputs, and the distiller's part."""
         total = torch.zeros(())
         for name, output in task.outputs.items():
             student = outputs[name]
-            teacher = torch.from_numpy(self.views[view][name][seen.indices]).to(student.device)
+            teacher = torch.from_numpy(self.views[view][name][batch.indices]).to(student.device)
             for loss in self.losses:
-                if not reads(loss, name, output):
+                if not reads_output(loss, name, output):
                     continue
-                if not loss.labels:
-                    total = total + loss.weight * loss(*answered(output, student, teacher), None)
-                elif seen.labelled:
-                    total = total + loss.weight * loss(*with_labels(output, student, teacher, seen))
-            if self.companion and name == self.companion.output and seen.labelled:
-                total = total + self.companion(*with_labels(output, student, teacher, seen))
-        return total if self.live is None else total + self.live(seen.inputs)
+                if not loss.needs_labels:
+                    total = total + loss.weight * loss(*drop_padding(output, student, teacher), None)
+                elif batch.labelled:
+                    labelled = select_labelled(output, student, teacher, batch)
+                    total = total + loss.weight * loss(*labelled)
+            if self.distiller_loss and name == self.distiller_loss.output and batch.labelled:
+                labelled = select_labelled(output, student, teacher, batch)
+                total = total + self.distiller_loss(*labelled)
+        return total if self.live_features is None else total + self.live_features(batch.inputs)
 
 
-def counted(samples: Mapping[SplitName, int]) -> str:
+def format_counts(samples: Mapping[SplitName, int]) -> str:
+    """Return, say, ``100 samples of train and 20 samples of transfer``."""
     return " and ".join(f"{count} samples of {split}" for split, count in samples.items())
 
 
-def with_labels(output: Output, student: Tensor, teacher: Tensor, seen: Seen) -> tuple[Tensor, Tensor, Tensor | None]:
-    """What both say to the samples that have labels, which come first, and these labels."""
-    count = seen.labelled
-    return (*answered(output, student[:count], teacher[:count]), target_of(output, seen, student.device))
+def select_labelled(output: Output, student: Tensor, teacher: Tensor, batch: ViewBatch) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return both outputs for the samples with labels, which come first, and these labels."""
+    count = batch.labelled
+    target = read_target(output, batch, student.device)
+    return (*drop_padding(output, student[:count], teacher[:count]), target)
 
 
-def answered(output: Output, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Both without the padding of ``Rows``, which the teacher did not answer: ``(R, classes)`` of logits, ``(R,)`` of values.
+def drop_padding(output: Output, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both outputs without the padding of ``Rows``, which the teacher did not answer.
 
-    As they are where there is none.
+    Logits become ``(R, classes)``, values ``(R,)``. Outputs without padding are returned unchanged.
     """
     if all(isinstance(axis, int) for axis in output.axes[1:]):
         return student, teacher
@@ -172,5 +187,6 @@ def answered(output: Output, student: Tensor, teacher: Tensor) -> tuple[Tensor, 
     return student[tuple(slice(size) for size in teacher.shape)][known], teacher[known]
 
 
-def reads(loss: Loss, name: str, output: Output) -> bool:
-    return loss.output == name or (loss.output is None and output.kind in loss.applies)
+def reads_output(loss: Loss, name: str, output: Output) -> bool:
+    """Whether the loss reads this output."""
+    return loss.output == name or (loss.output is None and output.kind in loss.output_kinds)

@@ -1,4 +1,4 @@
-"""Distill: the student learns what the teacher answered. Control: the same student learns without a teacher."""
+"""Distill: train the student on the teacher's answers. Control: train it without a teacher."""
 
 from __future__ import annotations
 
@@ -10,61 +10,67 @@ from pydantic import Field
 
 from attar.pipeline.core.stage import Facts, Stage, StoredKey
 from attar.stages.artifacts import Answers, Model, Weights
-from attar.stages.distill.choices import Beside, Kd
-from attar.stages.distill.feature_choices import AnyLoss
+from attar.stages.distill.feature_loss_settings import AnyLoss
+from attar.stages.distill.loss_settings import DistillerSettings, Kd
 from attar.stages.learning.settings import TrainingSettings
 
 
 class Distill(TrainingSettings, Stage[Weights]):
-    """Minimises ``L = lambda_kd * L_KD + (1 - lambda_kd) * L_other`` on the teacher's stored answers.
+    """Minimizes ``L = lambda_kd * L_KD + (1 - lambda_kd) * L_other`` on the teacher's stored answers.
 
-    Every epoch reads one recorded view, so that the teacher's answer belongs to exactly the input that the student sees
-    (Beyer et al. 2022, arXiv:2106.05237).
+    Each epoch reads one recorded view, so the teacher's answer belongs to exactly the input that the
+    student sees (Beyer et al. 2022, arXiv:2106.05237).
     """
 
     distributed: ClassVar[bool] = True
 
     lambda_kd: float = Field(0.9, ge=0, le=1)
-    """The share of L_KD; the labels have the rest."""
+    """The share of L_KD; L_other has the rest."""
     losses: tuple[AnyLoss, ...] = Field((Kd(),), min_length=1)
-    """L_KD is their weighted sum. Losses of features run the teacher beside the student; the others read the stored answers."""
-    distiller: Beside | None = None
-    """A small network that is trained beside the student and adds to L_KD; see ``stages.distill.distiller``."""
+    """L_KD is their weighted sum. Losses of features run the teacher with the student; the others read
+    the stored answers."""
+    distiller: DistillerSettings | None = None
+    """A small network that is trained with the student and adds to L_KD; see
+    ``stages.distill.distiller``."""
     other: Literal["cross-entropy"] = "cross-entropy"
     """L_other, for outputs that are logits; outputs that are numbers are fitted by their squared error."""
 
     start: StoredKey | None = None
-    """The key of an earlier student: tensors of the same name and shape begin as its. The control begins from nothing."""
+    """The key of an earlier student, whose tensors of the same name and shape are the first weights. The
+    control starts from random weights."""
 
     def run(self, out: Path, *, teacher: Model, answers: Answers, start: Weights | None = None) -> Facts:
-        """Calls the teacher only for losses of features."""
-        from attar.stages.distill.objective import Distillation
-        from attar.stages.distill.warm import Warm
-        from attar.stages.learning.loop import Recorded, fit
+        """Train the student. The teacher is called only for losses of features."""
+        from attar.stages.distill.objective import DistillationObjective
+        from attar.stages.distill.warm_start import WarmStart
+        from attar.stages.learning.loop import RecordedViews, train_network
 
-        views = Recorded(answers.facts["seed"], answers.facts["views"])
-        objective = Distillation(self.lambda_kd, self.losses, answers, self.distiller, teacher)
+        views = RecordedViews(answers.facts["seed"], answers.facts["views"])
+        objective = DistillationObjective(self.lambda_kd, self.losses, answers, self.distiller, teacher)
         if start is None:
-            return fit(self, out, "student", objective, views, answers)
-        warm = Warm(self, start)
-        return {**fit(self, out, "student", objective, views, answers, warm), "started_from": warm.facts}
+            return train_network(self, out, "student", objective, views, answers)
+        warm_start = WarmStart(self, start)
+        facts = train_network(self, out, "student", objective, views, answers, warm_start)
+        return {**facts, "started_from": warm_start.facts}
 
 
 class Control(TrainingSettings, Stage[Weights]):
-    """The student's network on the labels alone, as one trains it who has no teacher: what the teacher is worth.
+    """Trains the student's network on the labels alone, to measure the benefit of the teacher.
 
-    As many epochs as the student; where there is a transfer split these are shorter, for it has nothing to learn from there.
+    It trains as many epochs as the student. With a transfer split they are shorter, because the
+    control cannot learn from samples without labels.
     """
 
     distributed: ClassVar[bool] = True
 
     enabled: bool = False
-    """Whether it is trained at all."""
+    """Whether to train the control."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    """The share of the target that all classes get alike (Szegedy et al. 2016, arXiv:1512.00567, section 7)."""
+    """The share of the target that is divided evenly among all classes (Szegedy et al. 2016,
+    arXiv:1512.00567, section 7)."""
     recorded: bool = False
-    """Whether it reads the student's recorded views in turn, which shows what the answers alone are worth; else a fresh one each
-    epoch, which costs it nothing and is what one takes who has no teacher."""
+    """Whether it reads the student's recorded views in rotation, which isolates the benefit of the
+    answers; else it reads a new view in each epoch, as a training without a teacher would."""
     views: int = Field(4, ge=1)
     """Of recorded ones. As in ``answers``, whose setting it takes."""
     view_seed: int = Field(0, ge=0)
@@ -76,10 +82,10 @@ class Control(TrainingSettings, Stage[Weights]):
         return super().deciding() - (set() if self.recorded else {"views", "view_seed"})
 
     def run(self, out: Path) -> Facts:
-        from attar.stages.learning.loop import Fresh, Recorded, fit
-        from attar.stages.learning.objective import Labels
+        from attar.stages.learning.loop import FreshViews, RecordedViews, train_network
+        from attar.stages.learning.objective import LabelObjective
 
         if not self.enabled:
             return {"off": True}
-        seen = Recorded(self.view_seed, self.views) if self.recorded else Fresh(self.seed)
-        return fit(self, out, "control", Labels(self.label_smoothing), seen)
+        views = RecordedViews(self.view_seed, self.views) if self.recorded else FreshViews(self.seed)
+        return train_network(self, out, "control", LabelObjective(self.label_smoothing), views)

@@ -1,9 +1,10 @@
 """Shards: 16 chunks of one view of one split, in one safetensors file that is mapped, not read.
 
-An output is stored as one tensor ``[rows, ...]`` under its name. Where samples have lengths of their own its rows lie flat, one
-after the other, and ``NAME.shapes`` ``[rows, axes]`` says how long each is. Of probabilities the logarithms are stored, as
-logits. Of wide logits the ``k`` largest are stored, as ``NAME.values`` and ``NAME.indices`` ``[..., k]``, and ``NAME.rest``
-``[...]``, the logarithm of the mean of the exponentials of the others.
+An output is stored as one tensor ``[rows, ...]`` under its name. If samples differ in length, its
+rows are stored flat, one after the other, and ``NAME.shapes`` ``[rows, axes]`` has their lengths. The
+logarithms of probabilities are stored, as logits. Of wide logits the ``k`` largest are stored, as
+``NAME.values`` and ``NAME.indices`` ``[..., k]``, and ``NAME.rest`` ``[...]``, the logarithm of the mean
+of the exponentials of the others.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from attar.models.task import CLASSIFYING, Array, Output, SplitName
 from attar.models.views import CHUNK
 from attar.pipeline.core.errors import StageError
 
-CHUNKS = 16
-ROWS = CHUNKS * CHUNK
+CHUNKS_PER_SHARD = 16
+ROWS_PER_SHARD = CHUNKS_PER_SHARD * CHUNK
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Which rows: shard ``number`` of a view, or of the clean split when ``view`` is None."""
+    """The place of a shard: its number in a view, or in the clean split if ``view`` is None."""
 
     split: SplitName
     view: int | None
@@ -37,12 +38,12 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """As ``Answers`` finds it."""
+        """The name of its file in ``Answers``."""
         return f"{self.split}.{'clean' if self.view is None else self.view}.{self.number:05}.safetensors"
 
     def count_rows(self, samples: int) -> int:
-        """Of a split of so many samples."""
-        return min(ROWS, samples - self.number * ROWS)
+        """Return its number of rows if the split has this many samples."""
+        return min(ROWS_PER_SHARD, samples - self.number * ROWS_PER_SHARD)
 
     @property
     def title(self) -> str:
@@ -53,58 +54,72 @@ class Shard:
         return np.float32 if self.view is None else np.float16
 
 
-def shards(samples: Mapping[SplitName, int], views: int) -> list[Shard]:
-    """All that are asked for: train and transfer in every view, the other splits as they are."""
-    return [
-        Shard(split, view, number)
-        for split, count in samples.items()
-        for view in (range(views) if split in ("train", "transfer") else [None])
-        for number in range(-(-count // ROWS))
-    ]
+def list_shards(samples: Mapping[SplitName, int], views: int) -> list[Shard]:
+    """Return all shards: train and transfer in every view, the other splits without augmentation."""
+    shards = []
+    for split, count in samples.items():
+        split_views = range(views) if split in ("train", "transfer") else [None]
+        for view in split_views:
+            numbers = range(-(-count // ROWS_PER_SHARD))
+            shards += [Shard(split, view, number) for number in numbers]
+    return shards
 
 
-class Packed:
-    """One output of one shard, gathered chunk by chunk as it will be stored."""
+class ShardBuilder:
+    """Builds the stored tensors of one output of one shard, chunk by chunk."""
 
     def __init__(self, name: str, output: Output, dtype: type[np.float16 | np.float32], top: int = 0) -> None:
-        """``top``: keep so many of the largest logits where there are more; 0: all."""
+        """``top``: the number of largest logits to store; 0 stores all."""
         self.name, self.output, self.dtype, self.top = name, output, dtype, top
         named = [place for place, axis in enumerate(output.axes) if isinstance(axis, str)]
-        self.own = max(named, default=0)
-        """The axes after the batch that may differ from chunk to chunk are among the first so many."""
+        self.dynamic_axes = max(named, default=0)
+        """Number of leading axes, after the batch, of which any may differ from chunk to chunk."""
         self.shapes: list[npt.NDArray[np.int32]] = []
         self.parts: list[dict[str, Array]] = []
         self.width = 0
 
     def add(self, answer: Array) -> None:
-        """One chunk's answer ``[rows, ...]``. Raises StageError for what is not as declared or does not survive the dtype."""
-        self.check(answer)
+        """Add one chunk's answer ``[rows, ...]``.
+
+        Raises StageError if it is not as declared or the dtype cannot hold it.
+        """
+        self.check_shape(answer)
         check_kind("the teacher's", self.name, self.output.kind, answer)
         answer = to_logits(self.output.kind, answer)
-        own = answer.shape[1 : self.own + 1]
+        own = answer.shape[1 : self.dynamic_axes + 1]
         self.shapes.append(np.full((len(answer), len(own)), own, np.int32))
-        flat = answer.reshape(-1, *answer.shape[self.own + 1 :])
-        wide = self.output.kind in CLASSIFYING and 0 < self.top < answer.shape[-1] and self.own < answer.ndim - 1
-        self.width = answer.shape[-1] if wide else 0
-        parts = largest(np.asarray(flat, np.float32), self.top) if wide else {"": flat}
-        self.parts.append({part: array if part == "indices" else self.narrow(array) for part, array in parts.items()})
+        flat = answer.reshape(-1, *answer.shape[self.dynamic_axes + 1 :])
+        is_wide = self.has_classes() and 0 < self.top < answer.shape[-1]
+        self.width = answer.shape[-1] if is_wide else 0
+        parts = select_largest(np.asarray(flat, np.float32), self.top) if is_wide else {"": flat}
+        self.parts.append({part: array if part == "indices" else self.convert_dtype(array) for part, array in parts.items()})
 
-    def check(self, answer: Array) -> None:
+    def has_classes(self) -> bool:
+        """Whether the last axis is a fixed number of classes."""
+        last_axis = len(self.output.axes) - 1
+        return self.output.kind in CLASSIFYING and self.dynamic_axes < last_axis
+
+    def check_shape(self, answer: Array) -> None:
+        """Raises StageError unless the answer has the declared axes."""
         axes = self.output.axes
         sizes = zip(axes, answer.shape, strict=False)
         if answer.ndim != len(axes) or any(axis != size for axis, size in sizes if isinstance(axis, int)):
             raise StageError(f"the teacher's {self.name!r} has the shape {answer.shape}, its task declares {axes}")
 
-    def narrow(self, array: Array) -> Array:
-        most = float(np.abs(array).max(initial=0))
-        if not most <= float(np.finfo(self.dtype).max):  # NaN fails too
-            kind = np.dtype(self.dtype)
-            raise StageError(f"the teacher's {self.name!r} reaches {most}, more than {kind} holds; scale it, or teach again")
+    def convert_dtype(self, array: Array) -> Array:
+        """Return the array in the stored dtype. Raises StageError for values out of its range."""
+        peak = float(np.abs(array).max(initial=0))
+        if not peak <= float(np.finfo(self.dtype).max):  # NaN fails too
+            raise StageError(
+                f"the teacher's {self.name!r} reaches {peak}, which {np.dtype(self.dtype)} cannot "
+                "hold; scale it, or train the teacher again"
+            )
         return array.astype(self.dtype)
 
-    def tensors(self) -> dict[str, Array]:
+    def build_tensors(self) -> dict[str, Array]:
+        """Return the tensors to store, by their names in the file."""
         shapes = np.concatenate(self.shapes)
-        joined = {part: np.concatenate([each[part] for each in self.parts]) for part in self.parts[0]}
+        joined = {part: np.concatenate([chunk[part] for chunk in self.parts]) for part in self.parts[0]}
         if (shapes == shapes[:1]).all():
             joined = {part: array.reshape(len(shapes), *shapes[0], *array.shape[1:]) for part, array in joined.items()}
         else:
@@ -112,19 +127,23 @@ class Packed:
         return {f"{self.name}.{part}" if part else self.name: array for part, array in joined.items()}
 
 
-def largest(logits: Floats, top: int) -> dict[str, Array]:
-    """The ``top`` largest along the last axis, where they are, and the log-mean-exp of the others."""
-    places = np.argpartition(logits, -top, axis=-1)  # (..., classes): the largest stand last
+def select_largest(logits: Floats, top: int) -> dict[str, Array]:
+    """Return the ``top`` largest along the last axis, their indices, and the others' log-mean-exp."""
+    places = np.argpartition(logits, -top, axis=-1)  # (..., classes): the largest are last
     ordered = np.take_along_axis(logits, places, -1).astype(np.float64)
     others = ordered[..., :-top]
     peak = others.max(-1, keepdims=True)
-    with np.errstate(invalid="ignore"):  # what is not finite is refused by `narrow`, with a message
+    with np.errstate(invalid="ignore"):  # `convert_dtype` reports values that are not finite
         rest = np.log(np.exp(others - peak).mean(-1)) + peak[..., 0]
     kind = np.min_scalar_type(logits.shape[-1] - 1)
     return {"values": ordered[..., -top:], "indices": places[..., -top:].astype(kind), "rest": rest}
 
 
-def save(path: Path, packed: Sequence[Packed]) -> None:
-    tensors = {name: array for each in packed for name, array in each.tensors().items()}
-    widths = {each.name: each.width for each in packed}
-    save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, path, {"widths": json.dumps(widths)})
+def save_shard(path: Path, builders: Sequence[ShardBuilder]) -> None:
+    """Write one shard: the tensors of all its outputs."""
+    tensors: dict[str, Array] = {}
+    for builder in builders:
+        for name, array in builder.build_tensors().items():
+            tensors[name] = np.ascontiguousarray(array)
+    widths = {builder.name: builder.width for builder in builders}
+    save_file(tensors, path, {"widths": json.dumps(widths)})

@@ -1,4 +1,4 @@
-"""Label: the teacher answers once, in every view that a student will see; from then on it costs nothing."""
+"""Label: the teacher answers every view that a student will see, once. No later run calls it again."""
 
 from __future__ import annotations
 
@@ -23,31 +23,33 @@ from attar.pipeline.core.stage import CodeName, Device, Facts, Stage, scratch
 from attar.pipeline.keys import data
 from attar.pipeline.keys import deciders as keys
 from attar.stages.artifacts import Answers, Model, Weights
-from attar.stages.label.asking import Asking
-from attar.stages.label.shards import Shard, shards
+from attar.stages.label.shard_labeller import ShardLabeller
+from attar.stages.label.shards import Shard, list_shards
 
-NO_LINKS = (EXDEV, EPERM, ENOTSUP, EMLINK)
-"""What a file system says that has no hard links, or not so many."""
+LINK_ERRNOS = (EXDEV, EPERM, ENOTSUP, EMLINK)
+"""The errors of file systems without hard links, or with too few."""
 
 
 class Label(Stage[Answers]):
-    """Stores the teacher's outputs: for train and transfer in ``views`` recorded augmentations (float16), else float32.
+    """Stores the teacher's outputs: train and transfer in ``views`` augmentations (float16), and the
+    other splits without augmentation (float32).
 
-    Shards are kept for later runs of the same teacher: more views or samples ask it for those alone. An interruption costs
-    one shard. Several processes share the shards among them, which are the same bytes whoever makes them.
+    Shards are cached for later runs of the same teacher: with more views or samples it only answers
+    the new ones. An interruption loses one shard. Several processes divide the shards among them;
+    a shard has the same bytes in whichever process it is made.
     """
 
     distributed: ClassVar[bool] = True
     incremental: ClassVar[tuple[str, ...]] = ("views", "view_seed", "top", "data")
 
     task: CodeName
-    """What the teacher reads: its section's own ``task``, where it has one."""
+    """The task that prepares the teacher's inputs: the teacher section's own one if it has one."""
     views: int = Field(4, ge=1)
-    """Augmentations of every training sample that the teacher answers; each epoch reads one."""
+    """Augmentations of each training sample that the teacher answers; each epoch reads one."""
     view_seed: int = Field(0, ge=0)
-    """Of the augmentations; a seed of its own, so that another seed for training leaves the answers as they are."""
+    """Seed of the augmentations, separate from the seed of the training, which leaves answers as they are."""
     top: int = Field(0, ge=0)
-    """Keep so many of a view's largest logits, where there are more, and the common share of the others; 0: keep all."""
+    """Number of a view's largest logits to store, with the common share of the others; 0 stores all."""
     device: Device = "auto"
 
     def run(self, out: Path, *, teacher: Model) -> Facts:
@@ -55,18 +57,30 @@ class Label(Stage[Answers]):
         task_check.check(task)
         splits = {name: task.split(name) for name in task_check.splits_of(task)}
         samples = {name: len(split) for name, split in splits.items()}
-        todo, work, folder, member = shards(samples, self.views), scratch(out), kept(out), team.current()
-        check_reads(task, teacher)
-        opened, device = self.opened(teacher)
+        todo, work = list_shards(samples, self.views), scratch(out)
+        folder, member = kept(out), team.current()
+        check_teacher_inputs(task, teacher)
+        opened, device = self.open_teacher(teacher)
         with opened as predict:
-            asking = Asking(task, splits, predict, folder, self.view_seed, self.top, device, read_by(task))
+            labeller = ShardLabeller(
+                task,
+                splits,
+                predict,
+                folder,
+                self.view_seed,
+                self.top,
+                device,
+                digest_task_data(task),
+            )
             progress = LabelProgress(todo, samples, work)
-            for shard in missing(todo[member.rank :: member.world], work, folder.folder):
+            own_shards = todo[member.rank :: member.world]
+            for shard in find_missing_shards(own_shards, work, folder.folder):
                 progress.begin(shard)
-                (work / shard.name).write_text(asking.answered(shard, progress.add).name, encoding="utf-8")
+                file = labeller.label_shard(shard, progress.add)
+                (work / shard.name).write_text(file.name, encoding="utf-8")
         member.barrier()
         if member.leads:
-            assemble(todo, work, folder.folder, out)
+            link_shards(todo, work, folder.folder, out)
         return {
             "task": self.task,
             "views": self.views,
@@ -76,8 +90,8 @@ class Label(Stage[Answers]):
             "device": device,
         }
 
-    def opened(self, teacher: Model) -> tuple[AbstractContextManager[Predictor], str]:
-        """The teacher, and the device that it answers on: a graph does so on the CPU."""
+    def open_teacher(self, teacher: Model) -> tuple[AbstractContextManager[Predictor], str]:
+        """Return the opened teacher and its device. An ONNX graph runs on the CPU."""
         if not isinstance(teacher, Weights):
             return teacher.open(), "cpu"
         from attar.engines.runtimes.torch import select_device
@@ -86,7 +100,7 @@ class Label(Stage[Answers]):
 
 
 class LabelProgress:
-    """Tells how many samples are answered: of the shards that any process has finished, and of the one that is being made."""
+    """Shows how many samples are answered, in the shards of all processes and in the current one."""
 
     def __init__(self, todo: Sequence[Shard], samples: Mapping[SplitName, int], work: Path) -> None:
         self.rows = {shard.name: shard.count_rows(samples[shard.split]) for shard in todo}
@@ -94,7 +108,8 @@ class LabelProgress:
         self.done, self.title = 0, ""
 
     def begin(self, shard: Shard) -> None:
-        finished = {path.name for path in self.work.iterdir()} - {shard.name}  # its own is damaged, or it would not be made
+        """Start a shard. A note of the shard itself names a damaged file, so it does not count."""
+        finished = {path.name for path in self.work.iterdir()} - {shard.name}
         self.done, self.title = sum(self.rows[name] for name in finished), shard.title
         self.add(0)
 
@@ -103,39 +118,43 @@ class LabelProgress:
         advance("answers", self.done, self.total, self.title)
 
 
-def check_reads(task: Task, teacher: Model) -> None:
-    """Raises StageError for a teacher that was made for other inputs, as one that is kept by its key may be."""
+def check_teacher_inputs(task: Task, teacher: Model) -> None:
+    """Raises StageError if the teacher was trained on other inputs than the task's."""
     if not agreement.same_inputs(task, teacher.reads()):
         raise StageError(
-            f"the teacher reads the inputs of {teacher.facts['task']}, and is asked those of {type(task).__name__}; "
-            f"write task = {teacher.facts['task']!r} in [teacher]"
+            f"the teacher reads the inputs of {teacher.facts['task']}, and would get those of "
+            f"{type(task).__name__}; write task = {teacher.facts['task']!r} in [teacher]"
         )
 
 
-def read_by(task: Task) -> str:
-    """Digest of the task's data where it answers in its own way, which may look at them; nothing where it does not."""
-    return "" if type(task).answer is Task.answer else keys.digest(data.describe_content(data.inspect_data(task.data())))
+def digest_task_data(task: Task) -> str:
+    """Return the digest of the task's data if its own ``answer`` may read them, else an empty string."""
+    if type(task).answer is Task.answer:
+        return ""
+    return keys.digest(data.describe_content(data.inspect_data(task.data())))
 
 
-def missing(todo: Sequence[Shard], work: Path, folder: Path) -> list[Shard]:
-    """Those without a note in ``work`` that names an intact file in ``folder``."""
-    return [
-        shard
-        for shard in todo
-        if not ((note := work / shard.name).exists() and intact(folder / note.read_text(encoding="utf-8")))
-    ]
+def find_missing_shards(todo: Sequence[Shard], work: Path, folder: Path) -> list[Shard]:
+    """Return the shards without a note in ``work`` that names an intact file in ``folder``."""
+    return [shard for shard in todo if not has_file(work / shard.name, folder)]
 
 
-def assemble(todo: Sequence[Shard], work: Path, folder: Path, out: Path) -> None:
+def has_file(note: Path, folder: Path) -> bool:
+    """Whether the note exists and names an intact file in ``folder``."""
+    return note.exists() and intact(folder / note.read_text(encoding="utf-8"))
+
+
+def link_shards(todo: Sequence[Shard], work: Path, folder: Path, out: Path) -> None:
+    """Give every shard its name in the artifact."""
     for shard in todo:
-        link(folder / (work / shard.name).read_text(encoding="utf-8"), out / shard.name)
+        link_file(folder / (work / shard.name).read_text(encoding="utf-8"), out / shard.name)
 
 
-def link(source: Path, target: Path) -> None:
-    """The same file under another name; a copy where the file system has no such thing."""
+def link_file(source: Path, target: Path) -> None:
+    """Hard-link the file, or copy it if the file system has no hard links."""
     try:
         os.link(source, target)
     except OSError as error:
-        if error.errno not in NO_LINKS:
+        if error.errno not in LINK_ERRNOS:
             raise
         shutil.copyfile(source, target)

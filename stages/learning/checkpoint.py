@@ -1,4 +1,7 @@
-"""Checkpoints: one safetensors file with the tensors of a training, its JSON in the header, written whole or not at all."""
+"""Checkpoints: one safetensors file with the tensors of a training, and JSON in its header.
+
+A checkpoint is written to another name and then renamed, so it is complete or absent.
+"""
 
 from __future__ import annotations
 
@@ -13,29 +16,33 @@ from torch import Tensor, nn
 
 from attar.pipeline.core.errors import StageError
 
-Groups = Mapping[str, Mapping[str, Tensor]]
+TensorGroups = Mapping[str, Mapping[str, Tensor]]
 Parameters = Mapping[str, nn.Parameter]
-"""All that an optimizer moves, by name: a checkpoint holds nothing by its place in the optimizer's groups."""
+"""All parameters of an optimizer by name. A checkpoint refers to no position in its groups."""
 
 
-def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous copies: what safetensors writes, and what later steps do not change."""
+def copy_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return contiguous copies, which safetensors can write and later steps do not change."""
     return {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
 
 
-def save(file: Path, groups: Groups, optimizer: torch.optim.Optimizer, parameters: Parameters, state: str) -> None:
+def save_checkpoint(
+    file: Path, groups: TensorGroups, optimizer: torch.optim.Optimizer, parameters: Parameters, state: str
+) -> None:
     everything = {f"{group}/{name}": tensor for group, tensors in groups.items() for name, tensor in tensors.items()}
     for name, parameter in parameters.items():
         everything |= {f"optimizer/{name}/{moment}": tensor for moment, tensor in optimizer.state.get(parameter, {}).items()}
     partial = file.with_suffix(".partial")
-    save_file(copied(everything), partial, metadata={"state": state})
+    save_file(copy_tensors(everything), partial, metadata={"state": state})
     partial.replace(file)
 
 
-def load(file: Path, optimizer: torch.optim.Optimizer, parameters: Parameters) -> tuple[dict[str, dict[str, Tensor]], str]:
-    """The groups that were saved and the JSON; the optimizer goes on from where it was.
+def load_checkpoint(
+    file: Path, optimizer: torch.optim.Optimizer, parameters: Parameters
+) -> tuple[dict[str, dict[str, Tensor]], str]:
+    """Return the saved groups and the JSON, and restore the optimizer's state.
 
-    Raises StageError for the checkpoint of other parameters.
+    Raises StageError if the checkpoint has other parameters.
     """
     groups: dict[str, dict[str, Tensor]] = {}
     with safe_open(file, framework="pt") as content:
@@ -47,15 +54,18 @@ def load(file: Path, optimizer: torch.optim.Optimizer, parameters: Parameters) -
     unknown = sorted({key.rpartition("/")[0] for key in moments} - parameters.keys())
     if unknown:
         raise StageError(
-            f"the checkpoint {file} is of a training of other parameters ({unknown[0]!r} is none of this one's), or was "
-            "written by another version of attar; delete it, and the training begins anew"
+            f"the checkpoint {file} has the parameter {unknown[0]!r}, which this training lacks: it "
+            "belongs to another training or version of attar; delete it to start the training again"
         )
-    restore(optimizer, parameters, moments)
+    restore_optimizer(optimizer, parameters, moments)
     return groups, state
 
 
-def restore(optimizer: torch.optim.Optimizer, parameters: Parameters, moments: Mapping[str, Tensor]) -> None:
-    """The moments in the memory format of their parameters: the fused optimizer walks both by address."""
+def restore_optimizer(optimizer: torch.optim.Optimizer, parameters: Parameters, moments: Mapping[str, Tensor]) -> None:
+    """Restore the moments in the memory format of their parameters.
+
+    The fused optimizer walks both by address.
+    """
     order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     places = {id(parameter): place for place, parameter in enumerate(order)}
     state: dict[int, dict[str, Any]] = {}

@@ -1,7 +1,8 @@
 """Compute: the device, the precision and the processes of one training, by accelerate.
 
-No module is wrapped for several processes: a wrapper averages the gradients of what is called through it, and the distiller and
-the regressors beside the student are not. All gradients are averaged at once instead, before they are clipped.
+No module is wrapped for several processes. A wrapper averages the gradients of the module that is
+called through it, but the distiller and the regressors are called on their own. Instead all
+gradients are averaged at once, before they are clipped.
 """
 
 from __future__ import annotations
@@ -20,108 +21,124 @@ from accelerate.utils import GradientAccumulationPlugin, broadcast
 from torch import Tensor, nn
 
 from attar.engines.runtimes.torch import select_device
-from attar.models.views import Seen
+from attar.models.views import ViewBatch
 from attar.pipeline import team
 from attar.pipeline.core.errors import StageError
 from attar.stages.learning.settings import TrainingSettings
 
-MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
-"""Our names of precisions, and accelerate's."""
+ACCELERATE_PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+"""accelerate's names of the precisions."""
 
 
 class Compute:
-    """What one training asks of the machine. ``share`` is the number of samples of one backward pass, ``batch`` of one step."""
+    """The device, precision and processes that one training uses.
+
+    A step has ``batch`` samples. It is split into ``parts_per_step`` equal parts, one for each
+    backward pass of each process.
+    """
 
     def __init__(self, accelerator: Accelerator, precision: str, batch: int) -> None:
         self.accelerator, self.precision = accelerator, precision
         self.team = team.current()
         self.accumulate = accelerator.gradient_accumulation_steps
-        self.parts_a_step = self.accumulate * self.team.world
+        self.parts_per_step = self.accumulate * self.team.world
         self.check(batch)
 
     def check(self, batch: int) -> None:
-        """The mean over equal parts is the mean over all; batch normalisation needs two samples in each."""
-        if batch % self.parts_a_step or batch // self.parts_a_step < 2:
+        """Raises StageError unless a step splits into equal parts of two samples or more.
+
+        The mean over equal parts is the mean over all. Batch normalization needs two samples.
+        """
+        if batch % self.parts_per_step or batch // self.parts_per_step < 2:
             raise StageError(
-                f"{batch} samples a step cannot be cut into {self.parts_a_step} equal parts of at least 2 "
+                f"{batch} samples a step cannot be split into {self.parts_per_step} equal parts of at least 2 "
                 f"({self.team.world} processes, accumulate = {self.accumulate}); "
-                f"set batch to a multiple of {self.parts_a_step}, at least {2 * self.parts_a_step}"
+                f"set batch to a multiple of {self.parts_per_step}, at least {2 * self.parts_per_step}"
             )
 
     @property
     def device(self) -> torch.device:
-        found: torch.device = self.accelerator.device
-        return found
+        device: torch.device = self.accelerator.device
+        return device
 
-    def parts(self, seen: Seen) -> Iterator[Seen]:
-        """This process's parts of a step's samples: every so-manieth row, so that all of them together are each row once."""
-        if self.parts_a_step == 1:
-            yield seen
+    def split_batch(self, batch: ViewBatch) -> Iterator[ViewBatch]:
+        """Yield this process's parts of a step.
+
+        A part takes every ``parts_per_step``-th row, so all parts together hold each row once.
+        """
+        if self.parts_per_step == 1:
+            yield batch
             return
         for number in range(self.accumulate):
             first = number * self.team.world + self.team.rank
-            yield seen.take(np.arange(first, len(seen.indices), self.parts_a_step))
+            yield batch.take(np.arange(first, len(batch.indices), self.parts_per_step))
 
     def autocast(self) -> AbstractContextManager[None]:
-        found: AbstractContextManager[None] = self.accelerator.autocast()
-        return found
+        context: AbstractContextManager[None] = self.accelerator.autocast()
+        return context
 
     def backward(self, loss: Tensor) -> None:
-        """Adds the gradient of one part's mean loss; over all parts of a step they are those of the mean."""
+        """Add the gradient of one part's mean loss; the sum over a step is that of the mean."""
         self.accelerator.backward(loss)
 
-    def optimizer(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-        """One that scales the loss where fp16 needs it."""
+    def prepare_optimizer(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+        """Return an optimizer that scales the loss if the precision is fp16."""
         prepared: torch.optim.Optimizer = self.accelerator.prepare_optimizer(optimizer)
         return prepared
 
-    def averaged(self, parameters: Sequence[nn.Parameter], losses: Sequence[Tensor]) -> float:
-        """Average the gradients over the processes, and give the mean loss of the whole step."""
-        loss = torch.stack([each.detach() for each in losses]).mean() if len(losses) > 1 else losses[0].detach()
+    def average_gradients(self, parameters: Sequence[nn.Parameter], losses: Sequence[Tensor]) -> float:
+        """Average the gradients over the processes, and return the mean loss of the step."""
+        loss = torch.stack([part.detach() for part in losses]).mean() if len(losses) > 1 else losses[0].detach()
         if self.team.world == 1:
             return float(loss.item())
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        flat = torch.cat([*(each.reshape(-1) for each in gradients), loss.reshape(1)])
+        flat = torch.cat([*(gradient.reshape(-1) for gradient in gradients), loss.reshape(1)])
         mean: Tensor = self.accelerator.reduce(flat, "mean")
-        pieces = torch.split(mean[:-1], [each.numel() for each in gradients])
-        for each, piece in zip(gradients, pieces, strict=True):
-            each.copy_(piece.view(each.shape))
+        pieces = torch.split(mean[:-1], [gradient.numel() for gradient in gradients])
+        for gradient, piece in zip(gradients, pieces, strict=True):
+            gradient.copy_(piece.view(gradient.shape))
         return float(mean[-1].item())
 
-    def clip(self, parameters: Sequence[nn.Parameter], limit: float) -> None:
+    def clip_gradients(self, parameters: Sequence[nn.Parameter], limit: float) -> None:
         self.accelerator.clip_grad_norm_(parameters, limit)
 
-    def alike(self, tensors: Sequence[Tensor]) -> None:
-        """Rank 0's values for all: a factory may draw its own weights, and each process has its own batch statistics."""
+    def broadcast_tensors(self, tensors: Sequence[Tensor]) -> None:
+        """Give all processes the values of rank 0.
+
+        A factory may draw its own weights, and each process has its own batch statistics.
+        """
         if self.team.world > 1:
             with torch.no_grad():
                 for tensor in tensors:
                     tensor.copy_(broadcast(tensor.detach().clone()))
 
-    def log(self, values: Mapping[str, float], step: int) -> None:
-        """To TensorBoard, where it is on."""
+    def log_metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Write the values to TensorBoard if it is enabled."""
         self.accelerator.log(dict(values), step=step)
 
-    def state(self) -> dict[str, Any]:
-        """Of the scaling of fp16's loss; empty for the others."""
+    def scaler_state(self) -> dict[str, Any]:
+        """Return the state of the loss scaler; empty unless the precision is fp16."""
         return {} if self.accelerator.scaler is None else dict(self.accelerator.scaler.state_dict())
 
-    def resume(self, state: Mapping[str, Any]) -> None:
+    def restore_scaler(self, state: Mapping[str, Any]) -> None:
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(dict(state))
 
 
 @contextmanager
-def computing(settings: TrainingSettings, module: nn.Module, what: str, batch: int) -> Iterator[Compute]:
-    """For a training of ``module`` with steps of ``batch`` samples. Raises StageError for what this machine cannot do."""
+def open_compute(settings: TrainingSettings, module: nn.Module, what: str, batch: int) -> Iterator[Compute]:
+    """Open the compute for training ``module`` with steps of ``batch`` samples.
+
+    Raises StageError for settings that this machine cannot carry out.
+    """
     device = select_device(settings.device)
-    precision = precision_of(settings, module, device)
+    precision = choose_precision(settings, module, device)
     if team.started():
         raise StageError("torchrun started several processes, but not of attar; use torchrun ... -m attar run RECIPE")
-    logging = tracked(settings.tensorboard)
+    logging = configure_trackers(settings.tensorboard)
     accelerator = Accelerator(
         cpu=device.type == "cpu",
-        mixed_precision=MIXED[precision],
+        mixed_precision=ACCELERATE_PRECISIONS[precision],
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=settings.accumulate),
         **logging,
     )
@@ -139,21 +156,26 @@ def computing(settings: TrainingSettings, module: nn.Module, what: str, batch: i
         AcceleratorState._reset_state(reset_partial_state=True)  # the next training may have another device or precision
 
 
-def precision_of(settings: TrainingSettings, module: nn.Module, device: torch.device) -> str:
-    """Raises StageError for fp16 where there is no CUDA device: elsewhere it is slower than fp32 or missing."""
+def choose_precision(settings: TrainingSettings, module: nn.Module, device: torch.device) -> str:
+    """Return the precision to train in.
+
+    Raises StageError for fp16 without a CUDA device, where it is slower than fp32 or missing.
+    """
     if settings.precision == "fp16" and device.type != "cuda":
         raise StageError(f"precision = 'fp16' needs a CUDA device, this is the {device.type}; set precision to 'bf16' or 'fp32'")
     if settings.precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise StageError("this CUDA device has no bf16; set precision to 'fp16' or 'fp32'")
     if settings.precision == "auto":
-        return "bf16" if bf16_pays(module, device.type) else "fp32"
+        return "bf16" if is_bf16_faster(module, device.type) else "fp32"
     return settings.precision
 
 
-def bf16_pays(module: nn.Module, device: str = "cpu") -> bool:
-    """Whether this device multiplies bf16 natively and, on a CPU, whether the network's work is dense convolutions.
+def is_bf16_faster(module: nn.Module, device: str = "cpu") -> bool:
+    """Whether bf16 trains faster: the device multiplies it natively and, on a CPU, the network
+    consists of dense convolutions.
 
-    Measured on an AVX512-BF16 CPU: residual networks train 1.1 to 2 times faster, depthwise separable ones 1.5 times slower.
+    Measured on an AVX512-BF16 CPU: residual networks train 1.1 to 2 times faster, depthwise
+    separable ones 1.5 times slower.
     """
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported())
@@ -163,8 +185,8 @@ def bf16_pays(module: nn.Module, device: str = "cpu") -> bool:
     return bool(convolutions) and all(layer.groups == 1 for layer in convolutions)
 
 
-def tracked(folder: Path | None) -> dict[str, Any]:
-    """What Accelerator needs to know of TensorBoard. Raises StageError where that is not installed."""
+def configure_trackers(folder: Path | None) -> dict[str, Any]:
+    """Return Accelerator's arguments for TensorBoard. Raises StageError if it is not installed."""
     if folder is None:
         return {}
     if importlib.util.find_spec("tensorboard") is None:

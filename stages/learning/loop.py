@@ -1,4 +1,4 @@
-"""The loop that trains every network here: teacher, student and control differ in their objective and their views only."""
+"""Train a network. Teacher, student and control differ only in their objective and their views."""
 
 from __future__ import annotations
 
@@ -18,87 +18,94 @@ from attar.pipeline import team
 from attar.pipeline.core.stage import Facts, scratch
 from attar.stages.artifacts import Answers
 from attar.stages.learning import checkpoint
-from attar.stages.learning.compute import computing
+from attar.stages.learning.compute import open_compute
 from attar.stages.learning.objective import Objective
 from attar.stages.learning.settings import TrainingSettings
-from attar.stages.learning.training import Training, Views
+from attar.stages.learning.training import Training, ViewSchedule
 from attar.stages.learning.validation import Validation
 
-FRESH = 1 << 20  # the views of a training without records start here, so that none of them is a recorded one
+FIRST_FRESH_VIEW = 1 << 20
+"""The number of the first fresh view. Recorded views have smaller numbers."""
 
 
 @dataclass(frozen=True)
-class Fresh:
-    """A view that was never seen before, every epoch."""
+class FreshViews:
+    """A new view in every epoch."""
 
     seed: int
 
-    def number(self, epoch: int) -> int:
-        return FRESH + epoch
+    def choose_view(self, epoch: int) -> int:
+        return FIRST_FRESH_VIEW + epoch
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """The recorded views in turn."""
+class RecordedViews:
+    """The recorded views in rotation."""
 
     seed: int
     count: int
 
-    def number(self, epoch: int) -> int:
+    def choose_view(self, epoch: int) -> int:
         return epoch % self.count
 
 
-def fit(
+def train_network(
     settings: TrainingSettings,
     out: Path,
-    what: str,
+    network_name: str,
     objective: Objective,
-    seen: Views,
+    views: ViewSchedule,
     answers: Answers | None = None,
     module: Callable[[], nn.Module] | None = None,
 ) -> Facts:
-    """Train, keep ``weights.safetensors`` in ``out``, return the facts of ``Weights``.
+    """Train a network, write ``weights.safetensors`` to ``out``, and return the facts of ``Weights``.
 
-    ``module`` makes what is trained, by default ``settings.network`` with its options. The same settings give the same bytes on
-    the same CPU, interrupted or not: each step is seeded by (seed, epoch, step). Raises StageError for a task or a network that
-    cannot be trained, for what this machine cannot do, and when the loss diverges.
+    ``module`` creates the network, by default ``settings.network`` with its options. The same
+    settings give the same bytes on the same CPU, interrupted or not: each step is seeded by
+    (seed, epoch, step). Raises StageError for a task or a network that cannot be trained, for
+    settings that this machine cannot carry out, and when the loss diverges.
     """
     task = load_task(settings.task)
     task_check.check(task)
-    objective.prepare(task)
+    objective.check_task(task)
     validation = Validation(task, answers)
     device = select_device(settings.device)
-    batch = min(settings.batch, len(task.split("train")) + len(objective.transfer(task) or ()))
+    batch = min(settings.batch, len(task.split("train")) + len(objective.find_transfer(task) or ()))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(settings.seed)
         built = module() if module else build_network(settings.network, settings.options)
-        with computing(settings, built, what, batch) as compute:
+        with open_compute(settings, built, network_name, batch) as compute:
             built.to(compute.device)
             check_network(built, task)
-            beside = objective.beside(task, built, compute.autocast)
-            training = Training(settings, task, built, objective, seen, what, beside, compute)
+            auxiliary = objective.build_auxiliary(task, built, compute.autocast)
+            training = Training(settings, task, built, objective, views, network_name, auxiliary, compute)
             training.run(validation, scratch(out) / "checkpoint.safetensors")
-    oacc = validation.oacc()
-    return finish(out, built, settings, training.facts() | ({} if oacc is None else {"oacc": oacc}))
+    facts = training.facts()
+    oacc = validation.compute_oacc()
+    if oacc is not None:
+        facts["oacc"] = oacc
+    return save_network(out, built, settings, facts)
 
 
-def adopt(settings: TrainingSettings, module: nn.Module, out: Path) -> Facts:
-    """A network with weights from elsewhere: checked against the task, measured on validation, kept."""
+def adopt_network(settings: TrainingSettings, module: nn.Module, out: Path) -> Facts:
+    """Check a trained network against the task, evaluate it on validation, and save it."""
     task = load_task(settings.task)
     task_check.check(task)
     check_network(module, task)
-    measured = Validation(task).of(make_predictor(module, task), "teacher")
-    return finish(out, module, settings, {"score": measured["score"], "history": [], "best_epoch": 0, "precision": "fp32"})
+    scores = Validation(task).evaluate(make_predictor(module, task), "teacher")
+    facts = {"score": scores["score"], "history": [], "best_epoch": 0, "precision": "fp32"}
+    return save_network(out, module, settings, facts)
 
 
-def finish(out: Path, module: nn.Module, settings: TrainingSettings, found: dict[str, Any]) -> Facts:
+def save_network(out: Path, module: nn.Module, settings: TrainingSettings, facts: dict[str, Any]) -> Facts:
+    """Write the weights if this process leads, and return the facts of ``Weights``."""
     if team.current().leads:
-        save_file(checkpoint.copied(module.state_dict()), out / "weights.safetensors")
+        save_file(checkpoint.copy_tensors(module.state_dict()), out / "weights.safetensors")
     return {
         "task": settings.task,
         "network": settings.network,
         "options": dict(settings.options),
         "parameters": sum(parameter.numel() for parameter in module.parameters()),
         "device": next(module.parameters()).device.type,
-        **found,
+        **facts,
     }

@@ -1,11 +1,11 @@
-"""Losses of outputs: pure functions of tensors. ``choices`` holds the settings that a recipe picks them by.
+"""Losses of outputs: pure functions of tensors. ``loss_settings`` holds their settings in a recipe.
 
-Logits are ``(B, ..., classes)``; the positions of a sequence count as rows of their own, ``(rows, classes)``. Every loss is a
-mean over rows, so it does not grow with the batch. Gradients reach both sides: a caller that trains the student alone gives
-the teacher without one.
+Logits are ``(B, ..., classes)``. The positions of a sequence count as rows: ``(rows, classes)``.
+Every loss is a mean over rows, so it does not grow with the batch. Gradients reach both arguments:
+a caller that trains only the student passes the teacher's tensor without a gradient.
 
-A constant has no correlation with anything (Pearson's r is 0/0). As in ``proof.metrics`` its r is 0; its gradient is 0 too, so
-constant logits learn nothing from a correlation alone.
+A constant has no correlation with anything (Pearson's r is 0/0). As in ``proof.metrics`` its r is
+0. Its gradient is 0 too, so constant logits learn nothing from a correlation alone.
 """
 
 from __future__ import annotations
@@ -16,28 +16,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-ROUNDING = 16  # times the precision of the type, of the largest magnitude: what is left of a constant without its mean
+ROUNDING_EPSILONS = 16
+"""A constant minus its mean is at most this many epsilons of its largest magnitude."""
 
 
 def kd(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """``T^2 * KL(softmax(teacher / T) || softmax(student / T))``, the mean over all axes but the last.
 
     Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", arXiv:1503.02531, section 2: soft targets give
-    gradients of size 1/T^2, so T^2 keeps their share when the temperature is changed. On ``standardized`` logits it is the
+    gradients of size 1/T^2, so T^2 keeps their share when the temperature is changed. On ``standardize_logits`` logits it is the
     loss of Sun et al. 2024.
     """
-    expected = functional.log_softmax(rows(teacher) / temperature, -1)
-    return divergence(functional.log_softmax(rows(student) / temperature, -1), expected) * temperature**2
+    expected = functional.log_softmax(flatten_rows(teacher) / temperature, -1)
+    return kl_divergence(functional.log_softmax(flatten_rows(student) / temperature, -1), expected) * temperature**2
 
 
-def standardized(logits: Tensor) -> Tensor:
-    """Each row with mean 0 and standard deviation 1; 0 where it is constant.
+def standardize_logits(logits: Tensor) -> Tensor:
+    """Return each row with mean 0 and standard deviation 1; 0 if it is constant.
 
     Sun et al. 2024, "Logit Standardization in Knowledge Distillation", arXiv:2403.01427, algorithm 1 with tau = 1 (``kd``
     divides by the temperature): the student learns the relations of the teacher's logits, not their magnitude. The deviation
     is the population's, as in the paper; the authors' code takes the sample's, larger by sqrt(classes / (classes - 1)).
     """
-    return unit(deviations(logits, -1), -1) * math.sqrt(logits.shape[-1])
+    return scale_to_unit_norm(subtract_mean(logits, -1), -1) * math.sqrt(logits.shape[-1])
 
 
 def dkd(student: Tensor, teacher: Tensor, labels: Tensor, alpha: float, beta: float, temperature: float) -> Tensor:
@@ -48,15 +49,16 @@ def dkd(student: Tensor, teacher: Tensor, labels: Tensor, alpha: float, beta: fl
     alpha = 1 and, in each row, beta = 1 - the teacher's probability of the label (eq. 6): where the teacher is sure, KD
     hardly passes on what it knows of the other classes.
     """
-    label, others = decoupled(student, labels, temperature)
-    expected_label, expected_others = decoupled(teacher, labels, temperature)
-    tckd, nckd = divergence(label, expected_label), divergence(others, expected_others)
+    label, others = decouple_label(student, labels, temperature)
+    expected_label, expected_others = decouple_label(teacher, labels, temperature)
+    tckd, nckd = kl_divergence(label, expected_label), kl_divergence(others, expected_others)
     return (alpha * tckd + beta * nckd) * temperature**2
 
 
-def decoupled(logits: Tensor, labels: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of (label, all others) ``(rows, 2)``, and of the others alone ``(rows, classes - 1)``."""
-    logs = functional.log_softmax(rows(logits) / temperature, -1)
+def decouple_label(logits: Tensor, labels: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Return two log-probabilities: of the label and all other classes together ``(rows, 2)``, and
+    of the other classes among themselves ``(rows, classes - 1)``."""
+    logs = functional.log_softmax(flatten_rows(logits) / temperature, -1)
     label = labels.reshape(-1, 1)
     columns = torch.arange(logs.shape[1] - 1, device=logs.device)
     others = logs.gather(1, columns + (columns >= label))  # from the label's column on, one further
@@ -73,19 +75,19 @@ def dist(student: Tensor, teacher: Tensor, beta: float, gamma: float, temperatur
     Per process: a column is the samples of this process's batch. Of one row a column is constant (intra is 1, without
     gradient); of two rows its r is 1 or -1. Intra learns from three rows on.
     """
-    p, q = (functional.softmax(rows(logits) / temperature, -1) for logits in (student, teacher))
-    inter, intra = (1 - correlations(p, q, axis).mean() for axis in (1, 0))
+    p, q = (functional.softmax(flatten_rows(logits) / temperature, -1) for logits in (student, teacher))
+    inter, intra = (1 - compute_correlations(p, q, axis).mean() for axis in (1, 0))
     return (beta * inter + gamma * intra) * temperature**2
 
 
 def logit_pearson(student: Tensor, teacher: Tensor) -> Tensor:
-    """1 - CORR: Pearson's r over all logits of the batch together, each row without its mean; in [0, 2].
+    """1 - CORR: Pearson's r over all logits of the batch, each row minus its mean; in [0, 2].
 
-    What ``proof.metrics.compare`` calls ``correlation``. Per process: it is that of this process's batch, and the mean over
-    batches is not the CORR of all samples.
+    ``proof.metrics.compare`` calls it ``correlation``. Per process: it is computed over the batch of
+    this process, and the mean over batches is not the CORR of all samples.
     """
-    p, q = (deviations(rows(logits), -1).reshape(1, -1) for logits in (student, teacher))
-    return 1 - correlations(p, q, 1).squeeze()
+    p, q = (subtract_mean(flatten_rows(logits), -1).reshape(1, -1) for logits in (student, teacher))
+    return 1 - compute_correlations(p, q, 1).squeeze()
 
 
 def mse(student: Tensor, teacher: Tensor) -> Tensor:
@@ -94,12 +96,13 @@ def mse(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def cosine(student: Tensor, teacher: Tensor) -> Tensor:
-    """1 - cos between the student's and the teacher's vector ``(B, dimensions)`` of a sample, the mean over samples; in [0, 2].
+    """1 - cos of the student's and the teacher's vector ``(B, dimensions)``, mean over samples; in [0, 2].
 
-    Half the squared distance of the two on the unit sphere. Sanh et al. 2019, "DistilBERT", arXiv:1910.01108, section 2, L_cos,
-    there of hidden states. A vector of zeros has cosine 0 with all, and gradient 0.
+    It is half the squared distance of the two on the unit sphere. Sanh et al. 2019, "DistilBERT",
+    arXiv:1910.01108, section 2, L_cos, there of hidden states. A vector of zeros has cosine 0 with
+    every vector, and gradient 0.
     """
-    return 1 - (unit(student, -1) * unit(teacher, -1)).sum(-1).mean()
+    return 1 - (scale_to_unit_norm(student, -1) * scale_to_unit_norm(teacher, -1)).sum(-1).mean()
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -107,46 +110,56 @@ def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Ten
 
     ``smoothing`` gives that share of the target to all classes alike (Szegedy et al. 2016, arXiv:1512.00567, section 7).
     """
-    return functional.cross_entropy(rows(logits), labels.flatten(), label_smoothing=smoothing)
+    return functional.cross_entropy(flatten_rows(logits), labels.flatten(), label_smoothing=smoothing)
 
 
-def rows(logits: Tensor) -> Tensor:
-    return logits.flatten(0, -2)  # (B, ..., classes) -> (rows, classes)
+def flatten_rows(logits: Tensor) -> Tensor:
+    """Return the rows: ``(B, ..., classes) -> (rows, classes)``."""
+    return logits.flatten(0, -2)
 
 
-def divergence(got: Tensor, expected: Tensor) -> Tensor:
-    """KL(expected || got) of log-probabilities ``(rows, classes)``, the mean over rows."""
+def kl_divergence(got: Tensor, expected: Tensor) -> Tensor:
+    """Return KL(expected || got) of log-probabilities ``(rows, classes)``, the mean over rows."""
     return functional.kl_div(got, expected, reduction="batchmean", log_target=True)
 
 
-def correlations(x: Tensor, y: Tensor, axis: int) -> Tensor:
-    """Pearson's r of ``x`` and ``y`` ``(rows, columns)`` along ``axis``; 0, with gradient 0, where one is constant."""
-    return (unit(deviations(x, axis), axis) * unit(deviations(y, axis), axis)).sum(axis)
+def compute_correlations(x: Tensor, y: Tensor, axis: int) -> Tensor:
+    """Return Pearson's r of ``x`` and ``y`` ``(rows, columns)`` along ``axis``.
+
+    If one of them is constant it is 0, with gradient 0.
+    """
+    return (scale_to_unit_norm(subtract_mean(x, axis), axis) * scale_to_unit_norm(subtract_mean(y, axis), axis)).sum(axis)
 
 
-def deviations(x: Tensor, axis: int) -> Tensor:
-    """``x`` minus its mean along ``axis``; exactly 0, with gradient 0, where only rounding is left of a constant."""
+def subtract_mean(x: Tensor, axis: int) -> Tensor:
+    """Return ``x`` minus its mean along ``axis``.
+
+    It is exactly 0, with gradient 0, where only rounding errors of a constant are left.
+    """
     left = x - x.mean(axis, keepdim=True)
-    rounding = ROUNDING * torch.finfo(x.dtype).eps * largest(x, axis)
-    return left.masked_fill(largest(left, axis) <= rounding, 0)
+    rounding = ROUNDING_EPSILONS * torch.finfo(x.dtype).eps * max_magnitude(x, axis)
+    return left.masked_fill(max_magnitude(left, axis) <= rounding, 0)
 
 
-def unit(x: Tensor, axis: int) -> Tensor:
-    """``x`` over its Euclidean norm along ``axis``; 0, with gradient 0, where it vanishes.
+def scale_to_unit_norm(x: Tensor, axis: int) -> Tensor:
+    """Return ``x`` divided by its Euclidean norm along ``axis``; 0, with gradient 0, if that is 0.
 
     Dividing by the largest entry first keeps the squares in range.
     """
-    size = largest(x, axis)
-    vanishes = size <= smallest(x.dtype)
+    size = max_magnitude(x, axis)
+    vanishes = size <= min_divisor(x.dtype)
     scaled = x.masked_fill(vanishes, 0) / size.masked_fill(vanishes, 1)
     return scaled / scaled.square().sum(axis, keepdim=True).masked_fill(vanishes, 1).sqrt()
 
 
-def largest(x: Tensor, axis: int) -> Tensor:
-    """The largest magnitude along ``axis``, as a constant."""
+def max_magnitude(x: Tensor, axis: int) -> Tensor:
+    """Return the largest magnitude along ``axis``, without a gradient."""
     return x.detach().abs().amax(axis, keepdim=True)
 
 
-def smallest(dtype: torch.dtype) -> float:
-    """What is not larger vanishes: 1/x, a gradient's size, would leave the range of the type (1e-31 in float32)."""
+def min_divisor(dtype: torch.dtype) -> float:
+    """Return the largest number that counts as 0 in a divisor: 1e-31 in float32.
+
+    The gradient of 1/x for a smaller x would leave the range of the type.
+    """
     return torch.finfo(dtype).tiny / torch.finfo(dtype).eps

@@ -1,4 +1,4 @@
-"""Objectives: what one step of training minimises. The loop knows no more of a loss than this."""
+"""Objectives: what one step of training minimizes. The loop knows a loss only through this."""
 
 from __future__ import annotations
 
@@ -12,83 +12,86 @@ import torch
 from torch import Tensor, nn
 
 from attar.models.task import CLASSIFYING, Output, Split, Task
-from attar.models.views import Seen
+from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
 from attar.stages.learning.losses import cross_entropy, mse
 
 Tensors = Mapping[str, Tensor]
 Autocast = Callable[[], AbstractContextManager[None]]
-"""Makes the context that a network runs in."""
+"""Return the context that a network runs in."""
 
 
 class Objective(Protocol):
-    def prepare(self, task: Task) -> None:
-        """Refuse, before anything is trained, a task that this cannot be computed for. Raises StageError."""
+    def check_task(self, task: Task) -> None:
+        """Raises StageError if the loss cannot be computed for the task. Called before training."""
 
-    def transfer(self, task: Task) -> Split | None:
-        """The samples without labels that are learned from too, where there are any."""
+    def find_transfer(self, task: Task) -> Split | None:
+        """Return the samples without labels to learn from, or None."""
 
-    def beside(self, task: Task, module: nn.Module, autocast: Autocast = nullcontext) -> nn.Module:
-        """What is trained beside ``module`` and not kept; a module without parameters where there is nothing.
+    def build_auxiliary(self, task: Task, module: nn.Module, autocast: Autocast = nullcontext) -> nn.Module:
+        """Return the module that is trained together with ``module`` and then discarded.
 
-        ``autocast``: what ``module`` runs in.
+        It has no parameters if there is nothing to train. ``module`` runs in ``autocast``.
         """
 
-    def __call__(self, task: Task, outputs: Tensors, seen: Seen, view: int) -> Tensor:
-        """The loss of float32 ``outputs`` for the samples ``seen`` in ``view``."""
+    def __call__(self, task: Task, outputs: Tensors, batch: ViewBatch, view: int) -> Tensor:
+        """Return the loss of float32 ``outputs`` for ``batch``, which belongs to ``view``."""
 
     @property
     def notes(self) -> dict[str, list[float]]:
-        """What was noted of the epoch that is going on: a checkpoint holds it, and puts it back."""
+        """Values logged in the current epoch. A checkpoint saves and restores them."""
 
-    def logged(self) -> dict[str, float]:
-        """Means of what was noted since the last call, for the history."""
+    def pop_means(self) -> dict[str, float]:
+        """Return the means of the notes since the last call, for the history."""
 
 
 @dataclass(frozen=True)
-class Labels:
-    """L_other: cross-entropy where there are classes, squared error for values; the sum over the outputs that have a target."""
+class LabelObjective:
+    """L_other: the sum over the outputs that have a target.
+
+    It is the cross-entropy for outputs with classes and the squared error for values.
+    """
 
     smoothing: float = 0.0
 
-    def prepare(self, task: Task) -> None:
+    def check_task(self, task: Task) -> None:
         if not any(output.target for output in task.outputs.values()):
             raise StageError(
-                f"no output of {type(task).__name__} has a target, so there are no labels to learn from; name one in "
-                "Output(target=...), or adopt a teacher (weights or huggingface), distil with lambda_kd = 1, and leave out the "
-                "control"
+                f"no output of {type(task).__name__} has a target, so there are no labels to learn "
+                "from; name one in Output(target=...), or adopt a teacher (weights or huggingface), "
+                "distil with lambda_kd = 1, and leave out the control"
             )
 
-    def transfer(self, task: Task) -> Split | None:
+    def find_transfer(self, task: Task) -> Split | None:
         return None
 
-    def beside(self, task: Task, module: nn.Module, autocast: Autocast = nullcontext) -> nn.Module:
+    def build_auxiliary(self, task: Task, module: nn.Module, autocast: Autocast = nullcontext) -> nn.Module:
         return nn.Module()
 
     @property
     def notes(self) -> dict[str, list[float]]:
         return {}
 
-    def logged(self) -> dict[str, float]:
+    def pop_means(self) -> dict[str, float]:
         return {}
 
-    def __call__(self, task: Task, outputs: Tensors, seen: Seen, view: int) -> Tensor:
-        terms = [
-            self.term(output, outputs[name][: len(target)], target)
-            for name, output in task.outputs.items()
-            if (target := target_of(output, seen, outputs[name].device)) is not None
-        ]
+    def __call__(self, task: Task, outputs: Tensors, batch: ViewBatch, view: int) -> Tensor:
+        terms = []
+        for name, output in task.outputs.items():
+            target = read_target(output, batch, outputs[name].device)
+            if target is not None:
+                terms.append(self.compute_term(output, outputs[name][: len(target)], target))
         return torch.stack(terms).sum() if len(terms) > 1 else terms[0]
 
-    def term(self, output: Output, got: Tensor, target: Tensor) -> Tensor:
+    def compute_term(self, output: Output, got: Tensor, target: Tensor) -> Tensor:
         if output.kind in CLASSIFYING:
             return cross_entropy(got, target, self.smoothing)
         return mse(got, target)
 
 
-def target_of(output: Output, seen: Seen, device: torch.device) -> Tensor | None:
-    """Class indices for logits and probabilities, float32 numbers for values; None where the output has no target."""
+def read_target(output: Output, batch: ViewBatch, device: torch.device) -> Tensor | None:
+    """Return the target: class indices, or float32 numbers for values; None if there is none."""
     if output.target is None:
         return None
-    target = torch.from_numpy(np.asarray(seen.targets[output.target])).to(device)
+    target = torch.from_numpy(np.asarray(batch.targets[output.target])).to(device)
     return target.long() if output.kind in CLASSIFYING else target.float()

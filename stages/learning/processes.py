@@ -1,4 +1,4 @@
-"""Processes: how those that torchrun started reach each other. gloo carries tensors on the CPU, NCCL between GPUs."""
+"""Connect the processes that torchrun started: by gloo on CPUs, by NCCL between GPUs."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ from torch.distributed.rendezvous import rendezvous
 from attar.pipeline import team
 from attar.pipeline.team import Team
 
-LONG = timedelta(days=365)
-"""Rank 0 may export, build and measure for hours while the others wait for it; torchrun ends them if it dies."""
+WAIT_LIMIT = timedelta(days=365)
+"""The other processes may wait for hours while rank 0 exports, builds and measures. torchrun ends
+them if rank 0 dies."""
 
 
 @contextmanager
-def assembled() -> Iterator[Team]:
-    """This process in the team of all that torchrun started. It stays in one process group, which accelerate finds and uses."""
+def join_process_group() -> Iterator[Team]:
+    """Join the team of all processes that torchrun started.
+
+    The process group stays open: accelerate finds and uses it.
+    """
     store, rank, world = next(rendezvous("env://"))
-    store.set_timeout(LONG)
+    store.set_timeout(WAIT_LIMIT)
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)) % torch.cuda.device_count())
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

@@ -1,8 +1,8 @@
-"""How good a network is on validation: its score, and where there is a teacher the correlation with it."""
+"""Evaluate a network on validation: its score, and its correlation with the teacher if there is one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -14,13 +14,14 @@ from attar.models import views
 from attar.models.probabilities import from_logits
 from attar.models.rows import Rows
 from attar.models.task import CLASSIFYING, Array, Arrays, Output, Predict, Task
+from attar.models.views import ViewBatch
 from attar.pipeline.core.progress import advance
 from attar.proof.metrics import compare, worst
 from attar.stages.artifacts import Answers
 
 
 class Validation:
-    """``Validation(task, answers)(module)``: all in float32, on samples that are not augmented."""
+    """``Validation(task, answers)(module)`` returns scores, in float32 and without augmentation."""
 
     def __init__(self, task: Task, answers: Answers | None = None) -> None:
         self.task = task
@@ -28,67 +29,80 @@ class Validation:
         self.teacher = None if answers is None else answers.rows("validation")
 
     def __call__(self, module: nn.Module) -> dict[str, float]:
-        return self.of(make_predictor(module, self.task))
+        return self.evaluate(make_predictor(module, self.task))
 
-    def of(self, predict: Predict, what: str = "") -> dict[str, float]:
-        """The same of anything that answers; ``what``: say under this name how many samples it has answered."""
-        found: list[tuple[dict[str, Array], Arrays]] = []
-        for seen in (piece for chunk in views.clean(self.task, self.split) for piece in views.pieces(chunk)):
-            found.append((self.task.answer({"model": predict}, seen.inputs), seen.targets))
-            if what:
-                advance(what, int(seen.indices[-1]) + 1, len(self.split))
-        measured = {"score": self.task.aggregate(scored(self.task, found))}
+    def evaluate(self, predict: Predict, progress_name: str = "") -> dict[str, float]:
+        """Return the scores of any predictor.
+
+        ``progress_name``: the name under which progress is shown; empty: progress is not shown.
+        """
+        chunks: list[tuple[dict[str, Array], Arrays]] = []
+        for batch in self.iterate_batches():
+            chunks.append((self.task.answer({"model": predict}, batch.inputs), batch.targets))
+            if progress_name:
+                advance(progress_name, int(batch.indices[-1]) + 1, len(self.split))
+        scores = {"score": self.task.aggregate(score_chunks(self.task, chunks))}
         if self.teacher is not None:
-            measured |= self.against(self.teacher, [outputs for outputs, _ in found])
-        return {name: round(value, 6) for name, value in measured.items()}
+            scores |= self.compare_with_teacher(self.teacher, [outputs for outputs, _ in chunks])
+        return {name: round(value, 6) for name, value in scores.items()}
 
-    def against(self, teacher: Mapping[str, Rows], parts: list[dict[str, Array]]) -> dict[str, float]:
-        """CORR and, where there are logits, KDL with the teacher, both of the worst output."""
+    def iterate_batches(self) -> Iterator[ViewBatch]:
+        """Yield the samples in their order."""
+        for chunk in views.clean(self.task, self.split):
+            yield from views.pieces(chunk)
+
+    def compare_with_teacher(self, teacher: Mapping[str, Rows], parts: list[dict[str, Array]]) -> dict[str, float]:
+        """Return CORR, and KDL if there are logits, of the output that is worst."""
         ends = np.cumsum([0, *(len(next(iter(part.values()))) for part in parts)])
         chunks = [np.arange(*pair) for pair in pairwise(ends)]
-        pairs = {
-            name: (
-                joined(output, [from_logits(output.kind, teacher[name][chunk]) for chunk in chunks]),
-                joined(output, [part[name] for part in parts]),
-            )
-            for name, output in self.task.outputs.items()
-        }
-        found = worst([compare(output.kind, *pairs[name]).numbers for name, output in self.task.outputs.items()])
-        return {name: value for name in ("correlation", "kdl") if (value := found[name]) is not None}
+        comparisons = []
+        for name, output in self.task.outputs.items():
+            answers = [from_logits(output.kind, teacher[name][chunk]) for chunk in chunks]
+            expected = join_output(output, answers)
+            actual = join_output(output, [part[name] for part in parts])
+            comparisons.append(compare(output.kind, expected, actual).numbers)
+        numbers = worst(comparisons)
+        return {name: value for name in ("correlation", "kdl") if (value := numbers[name]) is not None}
 
-    def oacc(self) -> float | None:
-        """OACC on validation: the teacher's own score, from its stored answers; None without them."""
+    def compute_oacc(self) -> float | None:
+        """Return OACC on validation, the teacher's score by its stored answers; None without answers."""
         if self.teacher is None:
             return None
-        kinds = {name: output.kind for name, output in self.task.outputs.items()}
-        found = [
-            ({name: from_logits(kinds[name], rows[seen.indices]) for name, rows in self.teacher.items()}, seen.targets)
-            for seen in views.clean(self.task, self.split)
-        ]
-        return round(self.task.aggregate(scored(self.task, found)), 6)
+        chunks = []
+        for batch in views.clean(self.task, self.split):
+            outputs = {
+                name: from_logits(self.task.outputs[name].kind, rows[batch.indices]) for name, rows in self.teacher.items()
+            }
+            chunks.append((outputs, batch.targets))
+        return round(self.task.aggregate(score_chunks(self.task, chunks)), 6)
 
 
-def scored(task: Task, chunks: Sequence[tuple[Arrays, Arrays]]) -> npt.NDArray[np.float64]:
-    """The statistics of all samples, from chunks of outputs and targets.
+def score_chunks(task: Task, chunks: Sequence[tuple[Arrays, Arrays]]) -> npt.NDArray[np.float64]:
+    """Return the statistics of all samples, from chunks of outputs and targets.
 
-    They are scored at once, as test is, because a sample's may depend on the others (on which is the nearest, say); chunk by
-    chunk only where these have lengths of their own.
+    All samples are scored at once, as on test, because the statistics of one may depend on others
+    (such as its nearest neighbour). They are scored by chunk only if the chunks differ in shape.
     """
-    outputs, targets = together([chunk[0] for chunk in chunks]), together([chunk[1] for chunk in chunks])
+    outputs = join_parts([chunk[0] for chunk in chunks])
+    targets = join_parts([chunk[1] for chunk in chunks])
     if outputs is None or targets is None:
         return np.concatenate([task.score(*chunk) for chunk in chunks])
     return task.score(outputs, targets)
 
 
-def together(parts: Sequence[Arrays]) -> dict[str, Array] | None:
-    """One after the other; None where a shape differs."""
+def join_parts(parts: Sequence[Arrays]) -> dict[str, Array] | None:
+    """Return the concatenated arrays; None if their shapes differ."""
     if any(len({part[name].shape[1:] for part in parts}) > 1 for name in parts[0]):
         return None
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def joined(output: Output, parts: Sequence[Array]) -> Array:
-    """Of all samples; where chunks have lengths of their own, of all rows of classes ``(R, classes)`` or values ``(R, 1)``."""
+def join_output(output: Output, parts: Sequence[Array]) -> Array:
+    """Return an output of all samples.
+
+    If the chunks differ in shape it is flattened: to ``(rows, classes)``, or ``(rows, 1)`` of values.
+    """
     if len({part.shape[1:] for part in parts}) > 1:
-        parts = [part.reshape(-1, part.shape[-1] if output.kind in CLASSIFYING else 1) for part in parts]
+        width = parts[0].shape[-1] if output.kind in CLASSIFYING else 1
+        parts = [part.reshape(-1, width) for part in parts]
     return np.concatenate(parts)

@@ -16,9 +16,9 @@ from attar.models.task import Kind, Task, load_task
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.stage import scratch
 from attar.stages.artifacts import Answers
-from attar.stages.distill.choices import Cosine, Kd, LogitPearson, Loss, Mse
-from attar.stages.distill.objective import Distillation
-from attar.stages.learning.loop import Recorded, fit
+from attar.stages.distill.loss_settings import Cosine, Kd, LogitPearson, Loss, Mse
+from attar.stages.distill.objective import DistillationObjective
+from attar.stages.learning.loop import RecordedViews, train_network
 from attar.stages.learning.settings import TrainingSettings
 from attar.stages.optimize.quantized import TRAINED, QuantizedNetwork
 
@@ -52,11 +52,11 @@ def distil_graph(
         raise StageError(
             f"the graph cannot be tuned: none of its weights is read by {readers} itself; set tuning_epochs = 0"
         )
-    objective = Distillation(1.0, select_losses(load_task(settings.task)), answers)
+    objective = DistillationObjective(1.0, select_losses(load_task(settings.task)), answers)
     work = scratch(out) / "tuned"
     work.mkdir(exist_ok=True)
-    views = Recorded(answers.facts["seed"], answers.facts["views"])
-    found = fit(settings, work, "tuning", objective, views, answers, module=lambda: network)
+    views = RecordedViews(answers.facts["seed"], answers.facts["views"])
+    found = train_network(settings, work, "tuning", objective, views, answers, module=lambda: network)
     network.load_state_dict(load_file(work / "weights.safetensors"))
     write_weights(model, network.export_weights(), target)
     return {name: found[name] for name in ("history", "device")}

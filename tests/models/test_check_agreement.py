@@ -17,8 +17,8 @@ from attar.pipeline.recipe.recipe import load
 from attar.pipeline.recipe.schema import schema
 from attar.pipeline.recipe.slot import Slot
 from attar.stages.artifacts import Weights
-from attar.stages.distill.live import layered
-from attar.stages.label.stage import Label, check_reads
+from attar.stages.distill.live_features import require_layers
+from attar.stages.label.stage import Label, check_teacher_inputs
 from attar.stages.slots import SLOTS
 from tests.support import tiny
 from tests.support.smoke import DIGITS, Numbers, artifact
@@ -100,15 +100,15 @@ def test_the_same_inputs_are_those_that_a_network_gets() -> None:
 def test_a_teacher_kept_from_another_task_is_not_asked(tmp_path: Path) -> None:
     kept = artifact(Weights, tmp_path, {"task": "tests.models.test_check_agreement:Halved"})
     with pytest.raises(StageError, match=r"write task = 'tests.models.test_check_agreement:Halved' in \[teacher\]"):
-        check_reads(Numbers(), kept)
+        check_teacher_inputs(Numbers(), kept)
 
 
 def test_layers_cannot_be_compared_where_the_inputs_differ(tmp_path: Path) -> None:
-    layered(Numbers(), artifact(Weights, tmp_path, {"task": "tests.support.smoke:Numbers"}))
+    require_layers(Numbers(), artifact(Weights, tmp_path, {"task": "tests.support.smoke:Numbers"}))
     with pytest.raises(
         StageError, match=r"reads the inputs of tests.models.test_check_agreement:Halved, the student those of Numbers; use"
     ):
-        layered(Numbers(), artifact(Weights, tmp_path, {"task": "tests.models.test_check_agreement:Halved"}))
+        require_layers(Numbers(), artifact(Weights, tmp_path, {"task": "tests.models.test_check_agreement:Halved"}))
 
 
 def recipe(folder: Path, text: str) -> Path:

@@ -9,7 +9,7 @@ from torch import nn
 from attar.engines.runtimes.torch import build_network
 from attar.models.networks.resnet import ResNet, resnet
 from attar.pipeline.core.errors import StageError
-from attar.stages.distill.taps import Tap, named
+from attar.stages.distill.layer_hooks import LayerHook, find_layer
 
 
 def parameters(module: nn.Module) -> int:
@@ -37,7 +37,7 @@ def test_tensors_are_named_as_in_published_weights() -> None:
 
 def test_features_of_every_stage_can_be_tapped() -> None:
     module = resnet(8, 4).eval()
-    taps = {name: Tap(named(module, name, "student")) for name in ("layer1", "layer2", "layer3", "pool")}
+    taps = {name: LayerHook(find_layer(module, name, "student")) for name in ("layer1", "layer2", "layer3", "pool")}
     with torch.no_grad():
         logits = module(torch.zeros(2, 3, 32, 32))
     assert logits.shape == (2, 100)

@@ -188,8 +188,8 @@ def test_a_sample_of_transfer_looks_as_it_was_recorded() -> None:
 
 
 def test_inputs_of_other_lengths_are_padded_as_the_task_says() -> None:
-    short = views.Seen(np.array([0]), {"x": np.array([[1, 2]]), "mask": np.array([[1.0, 1.0]])}, {"y": np.array([5])})
-    long = views.Seen(np.array([1]), {"x": np.array([[3, 4, 5]]), "mask": np.ones((1, 3))}, {"y": np.array([6])})
+    short = views.ViewBatch(np.array([0]), {"x": np.array([[1, 2]]), "mask": np.array([[1.0, 1.0]])}, {"y": np.array([5])})
+    long = views.ViewBatch(np.array([1]), {"x": np.array([[3, 4, 5]]), "mask": np.ones((1, 3))}, {"y": np.array([6])})
     both = views.join([short, long], {"x": 9, "mask": 0})
     assert both.inputs["x"].tolist() == [[1, 2, 9], [3, 4, 5]]
     assert both.inputs["mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
@@ -197,6 +197,6 @@ def test_inputs_of_other_lengths_are_padded_as_the_task_says() -> None:
 
 
 def test_targets_of_other_lengths_are_refused() -> None:
-    parts = [views.Seen(np.array([0]), {"x": np.zeros((1, n))}, {"y": np.zeros((1, n))}) for n in (2, 3)]
+    parts = [views.ViewBatch(np.array([0]), {"x": np.zeros((1, n))}, {"y": np.zeros((1, n))}) for n in (2, 3)]
     with pytest.raises(StageError, match=r"the target 'y' has rows of \(2,\), \(3,\): .* pad all samples to one length"):
         views.join(parts, {"x": 0})

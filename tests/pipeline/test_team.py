@@ -15,8 +15,8 @@ from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.names import place_of
 from attar.pipeline.core.stage import Facts, Stage
 from attar.pipeline.team import Broken, Team, assembled
-from attar.stages.distill.choices import Beside, Dkd, Kd
-from attar.stages.distill.feature_choices import Hint
+from attar.stages.distill.feature_loss_settings import Hint
+from attar.stages.distill.loss_settings import DistillerSettings, Dkd, Kd
 from attar.stages.distill.stage import Distill
 from attar.stages.slots import SLOTS
 from tests.support.smoke import DIGITS, RESIDUAL, artifact
@@ -132,7 +132,12 @@ def test_a_stage_arrives_as_it_was_sent() -> None:
     """Settings with unions, tuples, paths and None; every stage can be named."""
     losses = (Kd(standardize=True), Dkd(beta=2), Hint(student="a", teacher="b"))
     sent = Distill(
-        task=DIGITS, network=RESIDUAL, options={"width": 4}, losses=losses, distiller=Beside(hidden=3), tensorboard=HERE
+        task=DIGITS,
+        network=RESIDUAL,
+        options={"width": 4},
+        losses=losses,
+        distiller=DistillerSettings(hidden=3),
+        tensorboard=HERE,
     )
     call = json.loads(team.told(sent, Path("out"), {}, Path("home")))
     assert team.found(call["stage"]).model_validate_json(json.dumps(call["settings"])) == sent

@@ -14,12 +14,12 @@ from attar.models.task import load_task
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import listening
 from attar.stages.artifacts import Answers, Weights
-from attar.stages.distill.choices import Kd, Mse
-from attar.stages.distill.objective import Distillation
+from attar.stages.distill.loss_settings import Kd, Mse
+from attar.stages.distill.objective import DistillationObjective
 from attar.stages.distill.stage import Control, Distill
 from attar.stages.label.stage import Label
 from attar.stages.learning.losses import cross_entropy, kd, mse
-from attar.stages.learning.objective import Labels
+from attar.stages.learning.objective import LabelObjective
 from attar.stages.teach.stage import Teach
 from tests.support.smoke import DIGITS, NOBODY, RESIDUAL, artifact, weights
 from tests.support.training import READER, SENTENCES, InterruptError, interrupt_at, make_out
@@ -57,7 +57,7 @@ def test_l_is_the_weighted_sum_of_the_two_parts(answers: Answers, share: float) 
     parts = 2 * kd(student, teacher, 3.0) + 0.5 * mse(student, teacher)
     expected = share * parts + (1 - share) * cross_entropy(student, labels)
     losses = (Kd(temperature=3.0, weight=2.0), Mse(weight=0.5))
-    got = Distillation(share, losses, answers)(task, {"logits": student}, seen, 1)
+    got = DistillationObjective(share, losses, answers)(task, {"logits": student}, seen, 1)
     assert got.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -68,7 +68,7 @@ def test_numbers_are_fitted_by_their_squared_error(values: Answers) -> None:
     teacher = torch.from_numpy(values.rows("train", 0)["value"][seen.indices].astype(np.float32))
     target = torch.from_numpy(np.asarray(seen.targets["value"], np.float32))
     expected = 0.9 * mse(student, teacher) + 0.1 * mse(student, target)
-    got = Distillation(0.9, (Mse(),), values)(task, {"value": student}, seen, 0)
+    got = DistillationObjective(0.9, (Mse(),), values)(task, {"value": student}, seen, 0)
     assert got.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -151,7 +151,7 @@ def test_answers_to_another_task(tmp_path: Path, values: Answers) -> None:
 def test_labels_need_a_target() -> None:
     task = type("NoTarget", (type(load_task(DIGITS)),), {"outputs": {}})()
     with pytest.raises(StageError, match="no output of NoTarget has a target"):
-        Labels().prepare(task)
+        LabelObjective().check_task(task)
 
 
 def test_a_control_that_is_off_depends_on_nothing_else() -> None:

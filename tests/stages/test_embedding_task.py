@@ -20,8 +20,8 @@ from attar.proof import ledger
 from attar.proof.sizes import examined
 from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.calibrate import Calibrate
-from attar.stages.distill.choices import Beside, Cosine, Kd, Relations
-from attar.stages.distill.feature_choices import AnyLoss
+from attar.stages.distill.feature_loss_settings import AnyLoss
+from attar.stages.distill.loss_settings import Cosine, DistillerSettings, Kd, Relations
 from attar.stages.distill.stage import Control, Distill
 from attar.stages.export import Export
 from attar.stages.label.stage import Label
@@ -151,7 +151,7 @@ def test_a_loss_of_logits_names_those_that_fit(tmp_path: Path, answers: Answers)
 
 def test_a_distiller_needs_logits(tmp_path: Path, answers: Answers) -> None:
     with pytest.raises(StageError, match="the distiller needs one output of logits with a target, Texts has none"):
-        distill(distiller=Beside()).run(make_out(tmp_path), teacher=NOBODY, answers=answers)
+        distill(distiller=DistillerSettings()).run(make_out(tmp_path), teacher=NOBODY, answers=answers)
 
 
 def test_a_student_of_another_size_is_told_the_teacher_s(tmp_path: Path, answers: Answers) -> None:

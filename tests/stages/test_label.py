@@ -89,5 +89,5 @@ class Loud(nn.Module):
 @pytest.mark.parametrize("factor", [1e9, float("nan")])
 def test_answers_that_float16_cannot_hold(tmp_path: Path, factor: float) -> None:
     teacher = weights(tmp_path / "teacher", "tests.stages.test_label:Loud", DIGITS, factor=factor)
-    with pytest.raises(StageError, match="more than float16 holds; scale it"):
+    with pytest.raises(StageError, match="float16 cannot hold; scale it"):
         label_with(teacher, make_out(tmp_path))

@@ -23,10 +23,10 @@ from attar.models.tasks.digits import Digits
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import listening
 from attar.stages.artifacts import Weights
-from attar.stages.learning.compute import bf16_pays
-from attar.stages.learning.loop import FRESH, Fresh, Recorded
+from attar.stages.learning.compute import is_bf16_faster
+from attar.stages.learning.loop import FIRST_FRESH_VIEW, FreshViews, RecordedViews
 from attar.stages.learning.schedule import SCHEDULES
-from attar.stages.learning.training import averaged
+from attar.stages.learning.training import create_average
 from attar.stages.teach.stage import Teach
 from tests.support.smoke import DIGITS, RESIDUAL, artifact
 from tests.support.training import READER, SENTENCES, InterruptError, interrupt_at, make_out
@@ -93,14 +93,14 @@ def test_an_interrupted_training_ends_in_the_same_bytes(tmp_path: Path, step: in
 def test_an_average_by_hand() -> None:
     # the first step copies: 1; then 0.9 * 1 + 0.1 * 2 = 1.1; then 0.9 * 1.1 + 0.1 * 3 = 1.29
     module = torch.nn.Linear(1, 1, bias=False)
-    average = averaged(module, 0.9)
+    average = create_average(module, 0.9)
     assert average is not None
     weight: Any = average.module.weight
     for value, expected in ((1.0, 1.0), (2.0, 1.1), (3.0, 1.29)):
         torch.nn.init.constant_(module.weight, value)
         average.update_parameters(module)
         assert weight.item() == pytest.approx(expected)
-    assert averaged(module, 0.0) is None
+    assert create_average(module, 0.0) is None
 
 
 def test_the_average_is_what_is_measured_and_kept(tmp_path: Path) -> None:
@@ -267,12 +267,12 @@ def test_one_cycle_by_hand() -> None:
 
 
 def test_views_in_turn_and_views_never_recorded() -> None:
-    assert [Recorded(5, 3).number(epoch) for epoch in range(7)] == [0, 1, 2, 0, 1, 2, 0]
-    assert [Fresh(5).number(epoch) for epoch in range(2)] == [FRESH, FRESH + 1]
+    assert [RecordedViews(5, 3).choose_view(epoch) for epoch in range(7)] == [0, 1, 2, 0, 1, 2, 0]
+    assert [FreshViews(5).choose_view(epoch) for epoch in range(2)] == [FIRST_FRESH_VIEW, FIRST_FRESH_VIEW + 1]
 
 
 def test_bf16_is_for_dense_convolutions() -> None:
     native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    assert bf16_pays(residual(8)) is native
-    assert not bf16_pays(mobile(8))
-    assert not bf16_pays(nn.Linear(4, 4))
+    assert is_bf16_faster(residual(8)) is native
+    assert not is_bf16_faster(mobile(8))
+    assert not is_bf16_faster(nn.Linear(4, 4))

@@ -13,17 +13,17 @@ from torch import Tensor
 
 from attar.proof import metrics
 from attar.stages.learning.losses import (
-    correlations,
+    compute_correlations,
     cosine,
     cross_entropy,
-    deviations,
     dist,
     dkd,
     kd,
     logit_pearson,
     mse,
-    standardized,
-    unit,
+    scale_to_unit_norm,
+    standardize_logits,
+    subtract_mean,
 )
 
 LN2, LN3 = math.log(2), math.log(3)
@@ -31,7 +31,7 @@ LN2, LN3 = math.log(2), math.log(3)
 Compare = Callable[[Tensor, Tensor, Tensor], Tensor]
 LOSSES: dict[str, Compare] = {
     "kd": lambda s, t, labels: kd(s, t, 3.0),
-    "kd of standardized": lambda s, t, labels: kd(standardized(s), standardized(t), 2.0),
+    "kd of standardized": lambda s, t, labels: kd(standardize_logits(s), standardize_logits(t), 2.0),
     "dkd": lambda s, t, labels: dkd(s, t, labels, 1.0, 8.0, 4.0),
     "dist": lambda s, t, labels: dist(s, t, 2.0, 3.0, 1.5),
     "logit_pearson": lambda s, t, labels: logit_pearson(s, t),
@@ -82,7 +82,7 @@ def test_kd_nears_mse_of_centred_logits_when_hot() -> None:
 
 def test_standardized_by_hand() -> None:
     """Mean 4, deviations -2, 0, 0, 2; their mean square is 2."""
-    got = standardized(torch.tensor([[2.0, 4.0, 4.0, 6.0], [5.0, 5.0, 5.0, 5.0]]))
+    got = standardize_logits(torch.tensor([[2.0, 4.0, 4.0, 6.0], [5.0, 5.0, 5.0, 5.0]]))
     root = math.sqrt(2)
     assert got.flatten().tolist() == pytest.approx([-root, 0, 0, root, 0, 0, 0, 0], abs=1e-6)
 
@@ -93,7 +93,7 @@ def test_kd_of_standardized_logits_by_hand() -> None:
     KL = 3/4 ln 3 - 1/4 ln 3 = ln 3 / 2; times T^2 = 4 / (ln 3)^2 that is 2 / ln 3.
     """
     student, teacher = torch.tensor([[0.0, 10.0]]), torch.tensor([[5.0, 3.0]])
-    assert kd(standardized(student), standardized(teacher), 2 / LN3).item() == pytest.approx(2 / LN3, rel=1e-5)
+    assert kd(standardize_logits(student), standardize_logits(teacher), 2 / LN3).item() == pytest.approx(2 / LN3, rel=1e-5)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
@@ -255,7 +255,7 @@ def test_the_magnitude_of_logits_does_not_matter_to_a_correlation(seed: int, of_
     pooled = logit_pearson(student, teacher).item()
     assert logit_pearson(of_student * student, of_teacher * teacher).item() == pytest.approx(pooled, rel=1e-9)
     scales = torch.linspace(of_student, of_teacher, 6, dtype=torch.float64)[:, None]  # standardized: any in each row
-    assert torch.allclose(standardized(scales * student), standardized(student), rtol=1e-9)
+    assert torch.allclose(standardize_logits(scales * student), standardize_logits(student), rtol=1e-9)
 
 
 @patient
@@ -330,22 +330,22 @@ def test_the_columns_of_one_sample_and_of_two() -> None:
 @given(st.sampled_from([1 / 3, 0.1, 1e4 + 0.1, -7.3, 1e-20]), st.integers(1, 20_000))
 def test_rounding_is_no_deviation(value: float, count: int) -> None:
     """The mean of many 0.1 in float32 is not 0.1."""
-    assert not deviations(torch.full((count,), value), 0).any()
+    assert not subtract_mean(torch.full((count,), value), 0).any()
 
 
 def test_what_is_small_beside_its_mean_is_a_deviation() -> None:
-    got = deviations(torch.tensor([1.0, 1.0001, 0.9999]), 0)
+    got = subtract_mean(torch.tensor([1.0, 1.0001, 0.9999]), 0)
     assert got.tolist() == pytest.approx([0, 1e-4, -1e-4], abs=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
 def test_unit_by_hand(scale: float) -> None:
     """In float32 the square of 1e-30 is 0 and that of 1e30 is infinite."""
-    got = unit(scale * torch.tensor([[3.0, 4.0], [0.0, 0.0]]), 1)
+    got = scale_to_unit_norm(scale * torch.tensor([[3.0, 4.0], [0.0, 0.0]]), 1)
     assert got.flatten().tolist() == pytest.approx([0.6, 0.8, 0, 0], rel=1e-6)
 
 
 def test_a_correlation_with_a_constant_is_0_as_in_the_proof() -> None:
     constant, line = torch.full((1, 3), 0.1), torch.tensor([[1.0, 2.0, 3.0]])
-    assert correlations(constant, line, 1).item() == correlations(constant, constant, 1).item() == 0
+    assert compute_correlations(constant, line, 1).item() == compute_correlations(constant, constant, 1).item() == 0
     assert metrics.compare("values", constant.numpy(), line.numpy()).numbers["correlation"] == 0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from attar.models.rows import Rows, mapped
 from attar.models.task import Array, Output
 from attar.pipeline.core.errors import StageError
-from attar.stages.label.shards import Packed, Shard, largest, save, shards
+from attar.stages.label.shards import Shard, ShardBuilder, list_shards, save_shard, select_largest
 
 LOGITS = Output(("batch", 5))
 TOKENS = Output(("batch", "length", 5))
@@ -22,10 +22,10 @@ MAPS = Output(("batch", 2, "height", "width"), kind="values")
 
 
 def stored(folder: Path, output: Output, chunks: list[Array], top: int = 0) -> Rows:
-    packed = Packed("y", output, np.float16, top)
+    packed = ShardBuilder("y", output, np.float16, top)
     for chunk in chunks:
         packed.add(chunk)
-    save(folder / "shard", [packed])
+    save_shard(folder / "shard", [packed])
     return Rows([mapped(folder / "shard")["y"]])
 
 
@@ -38,7 +38,7 @@ def half(array: Array) -> npt.NDArray[np.float32]:
 
 
 def test_views_are_cut_into_shards_of_8192_rows_and_the_rest_is_clean() -> None:
-    todo = shards({"train": 8193, "validation": 5, "test": 8192, "transfer": 1}, views=2)
+    todo = list_shards({"train": 8193, "validation": 5, "test": 8192, "transfer": 1}, views=2)
     assert [shard.name.removesuffix(".safetensors") for shard in todo] == [
         "train.0.00000", "train.0.00001", "train.1.00000", "train.1.00001",
         "validation.clean.00000", "test.clean.00000", "transfer.0.00000", "transfer.1.00000",
@@ -57,7 +57,7 @@ def test_chunks_are_read_as_one(tmp_path: Path) -> None:
 def test_the_largest_by_hand(tmp_path: Path) -> None:
     # e^ln1, e^ln3 and e^ln2 are not kept: their mean is 2
     row = np.array([[math.log(1), 4.0, math.log(3), 6.0, math.log(2)]], np.float32)
-    parts = largest(row, 2)
+    parts = select_largest(row, 2)
     assert sorted(zip(parts["indices"][0].tolist(), parts["values"][0].tolist(), strict=True)) == [(1, 4.0), (3, 6.0)]
     assert parts["indices"].dtype == np.uint8
     assert parts["rest"].tolist() == pytest.approx([math.log(2)])
@@ -69,7 +69,7 @@ def test_the_largest_by_hand(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("width", "kind"), [(256, np.uint8), (257, np.uint16), (65_537, np.uint32)])
 def test_places_take_the_smallest_integers_that_hold_them(width: int, kind: type) -> None:
-    assert largest(random(1, width), 3)["indices"].dtype == kind
+    assert select_largest(random(1, width), 3)["indices"].dtype == kind
 
 
 def test_what_is_not_wider_is_stored_whole(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
 @given(st.integers(1, 50), st.integers(0, 10_000), st.floats(0.1, 8))
 def test_at_temperature_1_the_kept_and_the_others_keep_their_mass(top: int, seed: int, scale: float) -> None:
     logits = random(3, 60, seed=seed) * np.float32(scale)
-    parts = largest(logits, top)
+    parts = select_largest(logits, top)
     dense = np.repeat(parts["rest"][..., None], 60, -1).astype(np.float32)
     np.put_along_axis(dense, parts["indices"].astype(np.int64), parts["values"].astype(np.float32), -1)
     kept = dense >= np.sort(logits, -1)[:, [-top]]
@@ -132,9 +132,9 @@ def test_the_largest_of_rows_of_their_own_lengths(tmp_path: Path) -> None:
 def test_rows_of_several_shards(tmp_path: Path) -> None:
     parts = []
     for number, length in enumerate((2, 4)):
-        packed = Packed("y", TOKENS, np.float32)
+        packed = ShardBuilder("y", TOKENS, np.float32)
         packed.add(np.full((3, length, 5), number, np.float32))
-        save(tmp_path / str(number), [packed])
+        save_shard(tmp_path / str(number), [packed])
         parts.append(mapped(tmp_path / str(number))["y"])
     rows = Rows(parts)
     assert len(rows) == 6
@@ -147,7 +147,7 @@ def test_rows_of_several_shards(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [(2, 4), (2, 5, 1), (2,)])
 def test_an_answer_that_is_not_as_declared(shape: tuple[int, ...]) -> None:
     with pytest.raises(StageError, match=r"the teacher's 'y' has the shape .*, its task declares \('batch', 5\)"):
-        Packed("y", LOGITS, np.float16).add(np.zeros(shape, np.float32))
+        ShardBuilder("y", LOGITS, np.float16).add(np.zeros(shape, np.float32))
 
 
 @pytest.mark.parametrize("value", [1e9, float("nan"), float("inf"), float("-inf")])
@@ -155,5 +155,5 @@ def test_an_answer_that_is_not_as_declared(shape: tuple[int, ...]) -> None:
 def test_what_float16_cannot_hold(value: float, top: int) -> None:
     logits = np.zeros((2, 5), np.float32)
     logits[1] = value
-    with pytest.raises(StageError, match="more than float16 holds; scale it"):
-        Packed("y", LOGITS, np.float16, top).add(logits)
+    with pytest.raises(StageError, match="float16 cannot hold; scale it"):
+        ShardBuilder("y", LOGITS, np.float16, top).add(logits)

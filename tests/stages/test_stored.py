@@ -14,7 +14,7 @@ from attar.models import views
 from attar.models.task import Arrays, InMemory, Split, SplitName
 from attar.pipeline.core.errors import StageError
 from attar.stages.artifacts import Answers
-from attar.stages.label.shards import Packed, Shard, save
+from attar.stages.label.shards import Shard, ShardBuilder, save_shard
 from attar.stages.measure import stored
 from tests.support.proof_parts import TEACHER, Linear, Points, digest, linear
 from tests.support.smoke import write_shard
@@ -71,8 +71,8 @@ def test_of_wide_logits_what_was_kept_is_compared(teacher: Linear, tmp_path: Pat
     made = answers(root)
     for shard in (Shard("train", view, 0) for view in range(VIEWS)):
         seen = views.chunk(task, task.split("train"), 0, seed=SEED, view=shard.view)
-        packed = Packed("logits", task.outputs["logits"], shard.dtype, top=1)
+        packed = ShardBuilder("logits", task.outputs["logits"], shard.dtype, top=1)
         packed.add(np.asarray(seen.inputs["x"], np.float32) @ TEACHER * np.float32(factor))
-        save(root / shard.name, [packed])
+        save_shard(root / shard.name, [packed])
     with pytest.raises(StageError, match="of train, view 0 is off by") if factor > 1 else nullcontext():
         stored.check(task, teacher, made)

@@ -15,8 +15,8 @@ from attar.models.networks import huggingface
 from attar.models.task import Arrays, Tensor, load_task
 from attar.pipeline.core.errors import StageError
 from attar.stages.artifacts import Answers, Weights
-from attar.stages.distill.feature_choices import Attention, AttentionRelations, FeatureLoss, HiddenStates, Hint
-from attar.stages.distill.live import Live
+from attar.stages.distill.feature_loss_settings import Attention, AttentionRelations, FeatureLoss, HiddenStates, Hint
+from attar.stages.distill.live_features import LiveFeatureLoss
 from attar.stages.distill.stage import Distill
 from attar.stages.label.stage import Label
 from attar.stages.teach.stage import Teach
@@ -46,9 +46,11 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Taught:
     return teacher, artifact(Answers, out, Label(task=TASK, views=1).run(out, teacher=teacher))
 
 
-def connect(taught: Taught, *losses: FeatureLoss, student: torch.nn.Module | None = None, task: Any = None) -> Live:
+def connect(taught: Taught, *losses: FeatureLoss, student: torch.nn.Module | None = None, task: Any = None) -> LiveFeatureLoss:
     torch.manual_seed(0)
-    return Live(task or load_task(TASK), student or build_network(TRANSFORMER, OPTIONS).eval(), taught[0].load(), losses)
+    return LiveFeatureLoss(
+        task or load_task(TASK), student or build_network(TRANSFORMER, OPTIONS).eval(), taught[0].load(), losses
+    )
 
 
 @pytest.mark.parametrize("loss", [STATES, RELATIONS], ids=lambda loss: str(loss.kind))
@@ -140,7 +142,7 @@ class Pairs(Sentences):
 
 
 def test_whose_padding_it_is_must_be_known(taught: Taught) -> None:
-    with pytest.raises(StageError, match="hidden_states: tokens, answer of Pairs have paddings of their own; write input = "):
+    with pytest.raises(StageError, match=r"hidden_states: tokens, answer of Pairs .*; write input = "):
         connect(taught, STATES, task=Pairs())
     with pytest.raises(StageError, match=r"no input 'token' of Sentences declares its padding .*; did you mean 'tokens'"):
         connect(taught, HiddenStates(student="blocks.0", teacher=LAYER, input="token"))

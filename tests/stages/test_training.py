@@ -19,7 +19,7 @@ from attar.pipeline import team
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import listening
 from attar.stages.artifacts import Answers, Weights
-from attar.stages.distill.choices import Beside, Kd
+from attar.stages.distill.loss_settings import DistillerSettings, Kd
 from attar.stages.distill.stage import Distill
 from attar.stages.label.stage import Label
 from attar.stages.learning import training
@@ -30,7 +30,9 @@ from tests.support.training import InterruptError, interrupt_at, make_out
 RING, LAYERS = "tests.support.ring_task:Ring", "tests.support.ring_task:layers"
 STUDENT: dict[str, Any] = {"task": RING, "network": LAYERS, "options": {"dropout": 0.3}, "epochs": 3, "learning_rate": 0.01}
 STEPS = 15  # 640 samples in steps of 128, three times
-STAGE = Distill(**STUDENT, losses=(Kd(temperature=2.0),), distiller=Beside(hidden=8), ema=0.9, patience=2, gradient_clip=1.0)
+STAGE = Distill(
+    **STUDENT, losses=(Kd(temperature=2.0),), distiller=DistillerSettings(hidden=8), ema=0.9, patience=2, gradient_clip=1.0
+)
 
 CHILD = """
 import os, signal, sys
@@ -144,14 +146,16 @@ def test_a_checkpoint_of_other_parameters_is_refused(tmp_path: Path) -> None:
         state = content.metadata()
     renamed = {key.replace("optimizer/module.0.weight/", "optimizer/0/"): tensor for key, tensor in load_file(file).items()}
     save_file(renamed, file, metadata=state)
-    with pytest.raises(StageError, match=r"checkpoint\.safetensors is of a training of other parameters \('0' is none"):
+    with pytest.raises(StageError, match=r"checkpoint\.safetensors has the parameter '0'"):
         Teach(**STUDENT).run(out)
 
 
 def test_the_network_may_be_made_by_the_caller(tmp_path: Path) -> None:
-    from attar.stages.learning.loop import Fresh, fit
-    from attar.stages.learning.objective import Labels
+    from attar.stages.learning.loop import FreshViews, train_network
+    from attar.stages.learning.objective import LabelObjective
     from tests.support.ring_task import layers
 
-    facts = fit(Teach(**STUDENT), make_out(tmp_path), "teacher", Labels(), Fresh(0), module=lambda: layers(width=3))
+    facts = train_network(
+        Teach(**STUDENT), make_out(tmp_path), "teacher", LabelObjective(), FreshViews(0), module=lambda: layers(width=3)
+    )
     assert facts["parameters"] == sum(parameter.numel() for parameter in layers(width=3).parameters())

@@ -18,7 +18,7 @@ def label_with(teacher: Weights, out: Path, **settings: Any) -> Answers:
     return artifact(Answers, out, stage.run(out, teacher=teacher))
 
 
-def predict_view(task: Task, teacher: Weights, seen: views.Seen) -> dict[str, Array]:
+def predict_view(task: Task, teacher: Weights, seen: views.ViewBatch) -> dict[str, Array]:
     """Return the teacher's outputs for one batch of a view."""
     with teacher.open() as predict:
         return predict(seen.inputs)

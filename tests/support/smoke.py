@@ -19,7 +19,7 @@ from attar.models.views import clean
 from attar.pipeline.core import names
 from attar.pipeline.core.stage import Artifact, Facts
 from attar.stages.artifacts import Answers, Ranges, Weights
-from attar.stages.label.shards import Packed, Shard, save
+from attar.stages.label.shards import Shard, ShardBuilder, save_shard
 
 A = TypeVar("A", bound=Artifact)
 DIGITS = "attar.models.tasks.digits:Digits"
@@ -96,10 +96,10 @@ def strange(folder: Path) -> Path:
 
 def write_shard(root: Path, shard: Shard, outputs: Mapping[str, Array]) -> None:
     """As ``Label`` stores it."""
-    packed = [Packed(name, Output(("batch", *array.shape[1:])), shard.dtype) for name, array in outputs.items()]
+    packed = [ShardBuilder(name, Output(("batch", *array.shape[1:])), shard.dtype) for name, array in outputs.items()]
     for each in packed:
         each.add(outputs[each.name])
-    save(root / shard.name, packed)
+    save_shard(root / shard.name, packed)
 
 
 class Numbers(Task):

@@ -37,8 +37,8 @@ from attar.models.task import (
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.file_cache import kept
 from attar.stages.artifacts import Weights
-from attar.stages.label.shards import ROWS, Shard
-from attar.stages.label.stage import link
+from attar.stages.label.shards import ROWS_PER_SHARD, Shard
+from attar.stages.label.stage import link_file
 from tests.support.labelling import label_with, predict_view
 from tests.support.smoke import weights
 from tests.support.training import make_out
@@ -50,7 +50,7 @@ class Points(Task):
     inputs = {"x": Tensor("float32", ("batch", 2))}
     outputs = {"y": Output(("batch", 3), kind="logits", target="label")}
     ranges = {"batch": (1, 512)}
-    samples: ClassVar[int] = 2 * ROWS + 10
+    samples: ClassVar[int] = 2 * ROWS_PER_SHARD + 10
     changed: ClassVar[tuple[int, ...]] = ()
 
     def data(self) -> list[str]:
@@ -88,7 +88,7 @@ def counting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Weights:
     monkeypatch.setattr(Counting, "asked", [])
     for name in ("samples", "changed"):
         monkeypatch.setattr(Points, name, getattr(Points, name))  # a test may change them
-    return weights(tmp_path / "teacher", "tests.stages.test_asking:Counting", "tests.stages.test_asking:Points")
+    return weights(tmp_path / "teacher", "tests.stages.test_shard_labeller:Counting", "tests.stages.test_shard_labeller:Points")
 
 
 def again(teacher: Weights, out: Path, **settings: Any) -> int:
@@ -103,7 +103,7 @@ def again(teacher: Weights, out: Path, **settings: Any) -> int:
 
 def test_more_views_ask_for_the_new_ones_alone(tmp_path: Path, counting: Weights) -> None:
     out = make_out(tmp_path)
-    train = 2 * ROWS + 10
+    train = 2 * ROWS_PER_SHARD + 10
     assert again(counting, out, views=1) == train + 40
     first = {path.name: path.read_bytes() for path in out.iterdir()}
     assert again(counting, out, views=1) == 0
@@ -122,7 +122,7 @@ class Forgetful(Points):
 
 def test_every_sample_needs_its_own_row(tmp_path: Path, counting: Weights) -> None:
     with pytest.raises(StageError, match=r"the teacher's 'y' has 127 rows for 128 samples; it must answer each once"):
-        label_with(counting, make_out(tmp_path), views=1, task="tests.stages.test_asking:Forgetful")
+        label_with(counting, make_out(tmp_path), views=1, task="tests.stages.test_shard_labeller:Forgetful")
 
 
 class Versioned(Points):
@@ -141,17 +141,17 @@ def test_a_task_that_answers_in_its_own_way_is_asked_again_when_its_data_change(
     tmp_path: Path, counting: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = make_out(tmp_path)
-    whole = 2 * ROWS + 10 + 40
-    assert again(counting, out, views=1, task="tests.stages.test_asking:Versioned") == whole
-    assert again(counting, out, views=1, task="tests.stages.test_asking:Versioned") == 0
+    whole = 2 * ROWS_PER_SHARD + 10 + 40
+    assert again(counting, out, views=1, task="tests.stages.test_shard_labeller:Versioned") == whole
+    assert again(counting, out, views=1, task="tests.stages.test_shard_labeller:Versioned") == 0
     monkeypatch.setattr(Versioned, "version", "2")
-    assert again(counting, out, views=1, task="tests.stages.test_asking:Versioned") == whole
+    assert again(counting, out, views=1, task="tests.stages.test_shard_labeller:Versioned") == whole
 
 
 def test_another_number_of_largest_logits_is_asked_anew(tmp_path: Path, counting: Weights) -> None:
     out = make_out(tmp_path)
     again(counting, out, views=1)
-    assert again(counting, out, views=1, top=2) == 2 * ROWS + 10  # the clean ones are whole in both
+    assert again(counting, out, views=1, top=2) == 2 * ROWS_PER_SHARD + 10  # the clean ones are whole in both
     assert again(counting, out, views=1) == 0
 
 
@@ -159,15 +159,15 @@ def test_a_changed_sample_makes_its_shard_anew_and_no_other(tmp_path: Path, coun
     out = make_out(tmp_path)
     again(counting, out)
     for changed in (0, 3 * views.CHUNK):  # in the first chunk of a shard, and in another
-        Points.changed = (*Points.changed, ROWS + changed)
-        assert again(counting, out) == 2 * ROWS  # in both views
+        Points.changed = (*Points.changed, ROWS_PER_SHARD + changed)
+        assert again(counting, out) == 2 * ROWS_PER_SHARD  # in both views
 
 
 def test_more_samples_ask_for_the_new_ones_alone(tmp_path: Path, counting: Weights) -> None:
     out = make_out(tmp_path)
-    Points.samples = 2 * ROWS
+    Points.samples = 2 * ROWS_PER_SHARD
     again(counting, out, views=1)
-    Points.samples = 2 * ROWS + 30
+    Points.samples = 2 * ROWS_PER_SHARD + 30
     assert again(counting, out, views=1) == 30
 
 
@@ -179,7 +179,7 @@ def test_a_damaged_shard_is_made_again(tmp_path: Path, counting: Weights) -> Non
     with path.open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\x55")
-    assert again(counting, out, views=1) == ROWS
+    assert again(counting, out, views=1) == ROWS_PER_SHARD
     assert (out / Shard("train", 0, 1).name).read_bytes() == victim
 
 
@@ -190,13 +190,13 @@ def test_a_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(os, "link", refuse)
     (tmp_path / "one").write_text("x")
-    link(tmp_path / "one", tmp_path / "two")
+    link_file(tmp_path / "one", tmp_path / "two")
     assert (tmp_path / "two").read_text() == "x"
 
 
 def test_a_link_that_breaks_otherwise_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        link(tmp_path / "nothing", tmp_path / "two")
+        link_file(tmp_path / "nothing", tmp_path / "two")
 
 
 KILLED = """
@@ -217,8 +217,8 @@ def killing(path):  # called between a file's last byte and its name
 
 file_cache.digest_of = killing
 folder = Path({folder!r})
-teacher = weights(folder / "teacher", "tests.stages.test_asking:Counting", "tests.stages.test_asking:Points")
-label(teacher, folder / "slot" / "out")
+teacher = weights(folder / "teacher", "tests.stages.test_shard_labeller:Counting", "tests.stages.test_shard_labeller:Points")
+label_with(teacher, folder / "slot" / "out")
 """
 
 
@@ -231,7 +231,7 @@ def test_kill_9_costs_one_shard(tmp_path: Path, counting: Weights) -> None:
     assert len(list(kept(out).folder.glob("*.partial"))) == 1
     Counting.asked.clear()
     label_with(counting, out)
-    assert sum(Counting.asked) == ROWS + 10 + 2 * 20  # the rest of the second view, validation and test
+    assert sum(Counting.asked) == ROWS_PER_SHARD + 10 + 2 * 20  # the rest of the second view, validation and test
     assert all(path.stat().st_mtime_ns == made for path, made in done.items())
     whole = label_with(counting, make_out(tmp_path, "whole"))
     for path in whole.root.iterdir():
@@ -279,7 +279,7 @@ class Position(nn.Module):
 
 
 def test_rows_have_lengths_of_their_own(tmp_path: Path) -> None:
-    teacher = weights(tmp_path / "teacher", "tests.stages.test_asking:Position", "tests.stages.test_asking:Said")
+    teacher = weights(tmp_path / "teacher", "tests.stages.test_shard_labeller:Position", "tests.stages.test_shard_labeller:Said")
     task = load_task(teacher.facts["task"])
     rows = label_with(teacher, make_out(tmp_path), views=1).rows("train", 0)["y"]
     lengths = set[int]()
@@ -298,6 +298,8 @@ class Silent(Points):
 
 
 def test_an_answer_that_lacks_an_output(tmp_path: Path) -> None:
-    teacher = weights(tmp_path / "teacher", "tests.stages.test_asking:Counting", "tests.stages.test_asking:Silent")
+    teacher = weights(
+        tmp_path / "teacher", "tests.stages.test_shard_labeller:Counting", "tests.stages.test_shard_labeller:Silent"
+    )
     with pytest.raises(StageError, match=r"the teacher's answer lacks \['y'\], which its task names; it has \['z'\]"):
         label_with(teacher, make_out(tmp_path))

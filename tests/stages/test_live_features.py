@@ -13,11 +13,11 @@ from attar.engines.runtimes.torch import build_network, call_network
 from attar.models.task import load_task
 from attar.pipeline.core.errors import StageError
 from attar.stages.artifacts import Answers, Weights
-from attar.stages.distill.choices import Kd
-from attar.stages.distill.feature_choices import Attention, FeatureLoss, Hint, Rkd, Similarity
-from attar.stages.distill.features import attention
-from attar.stages.distill.live import Live
-from attar.stages.distill.objective import Distillation
+from attar.stages.distill.feature_loss_settings import Attention, FeatureLoss, Hint, Rkd, Similarity
+from attar.stages.distill.feature_losses import attention
+from attar.stages.distill.live_features import LiveFeatureLoss
+from attar.stages.distill.loss_settings import Kd
+from attar.stages.distill.objective import DistillationObjective
 from attar.stages.distill.stage import Distill
 from attar.stages.label.stage import Label
 from attar.stages.teach.stage import Teach
@@ -43,10 +43,10 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Taught:
     return teacher, artifact(Answers, out, Label(task=DIGITS, views=1).run(out, teacher=teacher))
 
 
-def live(*losses: FeatureLoss, width: int = 4) -> tuple[torch.nn.Module, torch.nn.Module, Live]:
+def live(*losses: FeatureLoss, width: int = 4) -> tuple[torch.nn.Module, torch.nn.Module, LiveFeatureLoss]:
     torch.manual_seed(0)
     student, teacher = build_network(RESIDUAL, {"width": width}), build_network(RESIDUAL, {"width": 8})
-    return student, teacher, Live(TASK, student, teacher, losses)
+    return student, teacher, LiveFeatureLoss(TASK, student, teacher, losses)
 
 
 def test_the_weighted_sum_of_what_the_two_layers_answer() -> None:
@@ -115,9 +115,9 @@ def test_a_wrong_layer_is_named(loss: FeatureLoss, told: str) -> None:
 
 
 def test_without_a_teacher_a_loss_of_features_says_what_it_needs(taught: Taught) -> None:
-    objective = Distillation(0.9, [PAIRS[0]], taught[1])
-    with pytest.raises(StageError, match="attention is a loss of features, for which the teacher itself is needed"):
-        objective.beside(TASK, build_network(RESIDUAL, {"width": 4}))
+    objective = DistillationObjective(0.9, [PAIRS[0]], taught[1])
+    with pytest.raises(StageError, match="attention is a loss of features"):
+        objective.build_auxiliary(TASK, build_network(RESIDUAL, {"width": 4}))
 
 
 def test_stored_answers_alone_never_open_the_teacher(taught: Taught, tmp_path: Path) -> None:

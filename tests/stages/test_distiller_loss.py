@@ -17,8 +17,8 @@ from attar.models.tasks.digits import Digits
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import listening
 from attar.stages.artifacts import Answers, Weights
-from attar.stages.distill.choices import Beside
-from attar.stages.distill.companion import Companion, chosen
+from attar.stages.distill.distiller_loss import DistillerLoss, choose_output
+from attar.stages.distill.loss_settings import DistillerSettings
 from attar.stages.distill.stage import Distill
 from attar.stages.export import Export
 from attar.stages.label.stage import Label
@@ -27,7 +27,7 @@ from tests.support.smoke import DIGITS, NOBODY, RESIDUAL, artifact
 from tests.support.training import InterruptError, interrupt_at, make_out
 
 STUDENT: dict[str, Any] = {"task": DIGITS, "network": RESIDUAL, "options": {"width": 4}, "epochs": 2, "learning_rate": 0.01}
-BESIDE = Beside(hidden=16)
+BESIDE = DistillerSettings(hidden=16)
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +42,13 @@ def distilled(out: Path, answers: Answers, **settings: Any) -> Weights:
     return artifact(Weights, out, Distill(**STUDENT | settings).run(out, teacher=NOBODY, answers=answers))
 
 
-def connected(settings: Beside, seed: int = 0) -> tuple[nn.Module, Companion]:
+def connected(settings: DistillerSettings, seed: int = 0) -> tuple[nn.Module, DistillerLoss]:
     torch.manual_seed(seed)
     student = build_network(RESIDUAL, {"width": 4})
-    return student, Companion(settings, Digits(), student)
+    return student, DistillerLoss(settings, Digits(), student)
 
 
-def asked(student: nn.Module, companion: Companion, *, logits: bool = True) -> torch.Tensor:
+def asked(student: nn.Module, companion: DistillerLoss, *, logits: bool = True) -> torch.Tensor:
     """What the companion adds for eight images; without ``logits`` only through the features that are shared."""
     task = load_task(DIGITS)
     inputs = task.example(np.random.default_rng(0), batch=8)
@@ -66,7 +66,7 @@ def test_both_attentions_and_the_distiller_are_in_the_history(tmp_path: Path, an
 
 
 def test_without_attention_nothing_is_said_of_it(tmp_path: Path, answers: Answers) -> None:
-    plain = Beside(hidden=16, teacher_attention=False, student_attention=False)
+    plain = DistillerSettings(hidden=16, teacher_attention=False, student_attention=False)
     entry = distilled(make_out(tmp_path), answers, distiller=plain, epochs=1).facts["history"][0]
     assert "distiller_score" in entry
     assert not any("attention" in name for name in entry)
@@ -99,7 +99,7 @@ def test_an_interrupted_training_ends_in_the_same_bytes(tmp_path: Path, answers:
 
 @pytest.mark.parametrize("trunk", [True, False])
 def test_its_own_loss_moves_the_shared_layers_only_where_that_is_wanted(trunk: bool) -> None:
-    student, companion = connected(Beside(hidden=16, trunk=trunk))
+    student, companion = connected(DistillerSettings(hidden=16, trunk=trunk))
     asked(student, companion, logits=False).backward()  # type: ignore[no-untyped-call]  # torch does not annotate Tensor.backward
     moved = {name for name, parameter in student.named_parameters() if parameter.grad is not None and parameter.grad.any()}
     assert any(name.startswith("stem") for name in moved) == trunk
@@ -109,7 +109,7 @@ def test_its_own_loss_moves_the_shared_layers_only_where_that_is_wanted(trunk: b
 
 def test_the_student_does_not_pull_the_distiller_towards_itself() -> None:
     """The gradient of the distiller's parameters is the same whatever the student's logits are."""
-    student, companion = connected(Beside(hidden=16, student_attention=False))
+    student, companion = connected(DistillerSettings(hidden=16, student_attention=False))
     grads = []
     for scale in (1.0, -3.0):
         companion.network.zero_grad()
@@ -122,13 +122,13 @@ def test_the_student_does_not_pull_the_distiller_towards_itself() -> None:
 
 
 def test_a_layer_may_be_named_and_a_wrong_name_lists_the_others() -> None:
-    student, companion = connected(Beside(hidden=16, features="head.1"))
+    student, companion = connected(DistillerSettings(hidden=16, features="head.1"))
     assert companion.network.student.in_features == 16  # 4 * width channels, pooled and flattened
     assert asked(student, companion).isfinite()
     with pytest.raises(StageError, match=r"the student has no layer 'neck'; known: head, head.0, .*stem"):
-        connected(Beside(features="neck"))
+        connected(DistillerSettings(features="neck"))
     with pytest.raises(StageError, match="one row of features for each row of logits; name another layer"):
-        connected(Beside(features="stem"))
+        connected(DistillerSettings(features="stem"))
 
 
 class TwoHeads(Digits):
@@ -140,11 +140,11 @@ class Unlabelled(Digits):
 
 
 def test_which_output_it_is_about() -> None:
-    assert chosen(Beside(), Digits()) == "logits"
-    assert chosen(Beside(output="again"), TwoHeads()) == "again"
+    assert choose_output(DistillerSettings(), Digits()) == "logits"
+    assert choose_output(DistillerSettings(output="again"), TwoHeads()) == "again"
     with pytest.raises(StageError, match="one output of logits with a target, TwoHeads has logits, again; name it"):
-        chosen(Beside(), TwoHeads())
+        choose_output(DistillerSettings(), TwoHeads())
     with pytest.raises(StageError, match="Unlabelled has none"):
-        chosen(Beside(), Unlabelled())
-    with pytest.raises(StageError, match="cannot be about the output 'logit'; did you mean 'logits'"):
-        chosen(Beside(output="logit"), Digits())
+        choose_output(DistillerSettings(), Unlabelled())
+    with pytest.raises(StageError, match="the output 'logit'; did you mean 'logits'"):
+        choose_output(DistillerSettings(output="logit"), Digits())

@@ -15,10 +15,10 @@ from attar.pipeline.core.errors import StageError
 from attar.pipeline.keys.deciders import settings
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.stages.artifacts import Model, OnnxModel
-from attar.stages.distill.live import layered
+from attar.stages.distill.live_features import require_layers
 from attar.stages.export import Export
 from attar.stages.label.stage import Label
-from attar.stages.teach.opaque import check_interface, loaded, precision
+from attar.stages.teach.onnx_teacher import check_interface, detect_precision, load_graph
 from attar.stages.teach.stage import Teach
 from tests.support import tiny
 from tests.support.onnx_teacher import NAME, ONNX_TEACHER_RECIPE, DisjointPoints, write_circle_graph, write_single_graph
@@ -105,7 +105,7 @@ def test_its_answers_are_stored_and_the_reference_is_the_same_graph(tmp_path: Pa
 
 def test_its_layers_cannot_be_compared(tmp_path: Path, file: Path) -> None:
     with pytest.raises(StageError, match="of an ONNX teacher only inputs and outputs are known; use losses of answers"):
-        layered(DisjointPoints(), adopted(file, make_out(tmp_path)))
+        require_layers(DisjointPoints(), adopted(file, make_out(tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_its_layers_cannot_be_compared(tmp_path: Path, file: Path) -> None:
 )
 def test_what_does_not_fit_the_task_is_refused(file: Path, task: type[Points], said: str) -> None:
     with pytest.raises(StageError, match=re.escape(said)):
-        check_interface(task(), loaded(file), file)
+        check_interface(task(), load_graph(file), file)
 
 
 PRODUCT = helper.make_node("MatMul", ["x", "matrix"], ["logits"])
@@ -206,7 +206,7 @@ def test_precision_is_what_the_weights_are_stored_in_or_int8(tmp_path: Path) -> 
     quantized = write_single_graph(
         tmp_path / "q.onnx", [helper.make_node("DynamicQuantizeLinear", ["x"], ["a", "b", "c"])], {"x": ["batch", 2]}
     )
-    assert [precision(onnx.load(path)) for path in (half, quantized)] == ["fp16", "int8"]
+    assert [detect_precision(onnx.load(path)) for path in (half, quantized)] == ["fp16", "int8"]
 
 
 @pytest.mark.slow
@@ -231,7 +231,7 @@ def test_the_code_that_adopts_a_graph_counts_for_such_a_teacher_alone(tmp_path: 
     assert Teach(task=NAME, network="nets.py:teacher").adopter == ""
     trained = code.of([stage])
     opaque = code.of([stage, Teach(task=NAME, onnx=file).adopter])
-    assert not any(name.startswith("attar.stages.teach.opaque") for name in trained.definitions)
+    assert not any(name.startswith("attar.stages.teach.onnx_teacher") for name in trained.definitions)
     assert "onnxruntime" not in trained.packages
-    assert "attar.stages.teach.opaque:check_axes" in opaque.definitions
+    assert "attar.stages.teach.onnx_teacher:check_axes" in opaque.definitions
     assert "onnxruntime" in opaque.packages

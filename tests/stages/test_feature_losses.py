@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from attar.pipeline.core.errors import StageError
-from attar.stages.distill.features import attention, cosines, hint, rkd_angle, rkd_distance, similarity
+from attar.stages.distill.feature_losses import attention, compute_angle_cosines, hint, rkd_angle, rkd_distance, similarity
 from attar.stages.learning.losses import mse
 
 Compare = Callable[[Tensor, Tensor], Tensor]
@@ -71,7 +71,7 @@ def test_cosines_are_those_of_differences(seed: int) -> None:
     sides = normalize(features[None] - features[:, None], dim=2)  # [j, i] points from j to i
     expected = sides @ sides.transpose(1, 2)
     expected.diagonal(dim1=1, dim2=2).zero_()
-    assert torch.allclose(cosines(features), expected, atol=1e-9)
+    assert torch.allclose(compute_angle_cosines(features), expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("apart", [1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2])
@@ -80,9 +80,9 @@ def test_a_short_side_makes_no_angle_rather_than_a_wrong_one(apart: float) -> No
     features = torch.rand(4, 3, generator=torch.Generator().manual_seed(0))
     features[1] = features[0] + apart
     sides = normalize((features[None] - features[:, None]).double(), dim=2)
-    error = cosines(features) - sides @ sides.transpose(1, 2)
-    assert torch.where(cosines(features) == 0, 0, error).abs().max().item() < 2e-3
-    assert cosines(features)[0, 1].any() == (apart >= 1e-4)
+    error = compute_angle_cosines(features) - sides @ sides.transpose(1, 2)
+    assert torch.where(compute_angle_cosines(features) == 0, 0, error).abs().max().item() < 2e-3
+    assert compute_angle_cosines(features)[0, 1].any() == (apart >= 1e-4)
 
 
 def test_similarity_by_hand() -> None:

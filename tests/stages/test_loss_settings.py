@@ -18,9 +18,18 @@ from attar.models.task import Output, load_task
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.recipe.recipe import explained
 from attar.stages.artifacts import Answers
-from attar.stages.distill import features, token_features
-from attar.stages.distill.choices import (
-    OF_OUTPUTS,
+from attar.stages.distill import feature_losses, token_losses
+from attar.stages.distill.feature_loss_settings import (
+    Attention,
+    AttentionRelations,
+    FeatureLoss,
+    HiddenStates,
+    Hint,
+    Rkd,
+    Similarity,
+)
+from attar.stages.distill.loss_settings import (
+    OUTPUT_LOSSES,
     Cosine,
     Dist,
     Dkd,
@@ -30,16 +39,7 @@ from attar.stages.distill.choices import (
     Mse,
     Relations,
 )
-from attar.stages.distill.feature_choices import (
-    Attention,
-    AttentionRelations,
-    FeatureLoss,
-    HiddenStates,
-    Hint,
-    Rkd,
-    Similarity,
-)
-from attar.stages.distill.objective import Distillation
+from attar.stages.distill.objective import DistillationObjective
 from attar.stages.distill.stage import Distill
 from attar.stages.label.stage import Label
 from attar.stages.learning import losses
@@ -105,7 +105,7 @@ def test_both_fit_in_one_list() -> None:
 
 
 def test_settings_are_read_without_torch() -> None:
-    assert not list_loaded_packages("import attar.stages.distill.choices, attar.stages.distill.stage") & HEAVY
+    assert not list_loaded_packages("import attar.stages.distill.loss_settings, attar.stages.distill.stage") & HEAVY
 
 
 # ---- what a recipe may not write
@@ -182,34 +182,34 @@ OUTPUTS = {
 def test_the_wrong_kind_of_output(kind: str) -> None:
     able = f"{kind} is for logits, probabilities;"
     with pytest.raises(StageError, match=f"{able} 'value' holds values: use mse$"):
-        Distillation.check(LOSS.validate_python({"kind": kind, "output": "value"}), OUTPUTS)
+        DistillationObjective.check_output(LOSS.validate_python({"kind": kind, "output": "value"}), OUTPUTS)
     with pytest.raises(StageError, match=f"{able} 'vector' holds embedding: use mse, cosine or relations$"):
-        Distillation.check(LOSS.validate_python({"kind": kind, "output": "vector"}), OUTPUTS)
-    Distillation.check(Mse(output="value"), OUTPUTS)
+        DistillationObjective.check_output(LOSS.validate_python({"kind": kind, "output": "vector"}), OUTPUTS)
+    DistillationObjective.check_output(Mse(output="value"), OUTPUTS)
 
 
 @pytest.mark.parametrize("kind", ["cosine", "relations"])
 def test_what_compares_directions_is_for_embeddings(kind: str) -> None:
     with pytest.raises(StageError, match=f"{kind} is for embedding; 'value' holds values: use mse$"):
-        Distillation.check(LOSS.validate_python({"kind": kind, "output": "value"}), OUTPUTS)
+        DistillationObjective.check_output(LOSS.validate_python({"kind": kind, "output": "value"}), OUTPUTS)
     with pytest.raises(
         StageError, match=f"{kind} is for embedding; 'classes' holds logits: use kd, dkd, dist, logit_pearson or mse$"
     ):
-        Distillation.check(LOSS.validate_python({"kind": kind, "output": "classes"}), OUTPUTS)
-    Distillation.check(LOSS.validate_python({"kind": kind, "output": "vector"}), OUTPUTS)
+        DistillationObjective.check_output(LOSS.validate_python({"kind": kind, "output": "classes"}), OUTPUTS)
+    DistillationObjective.check_output(LOSS.validate_python({"kind": kind, "output": "vector"}), OUTPUTS)
 
 
 def test_every_loss_of_outputs_is_named_where_another_does_not_fit() -> None:
-    named = {loss.model_fields["kind"].default for loss in OF_OUTPUTS}
+    named = {loss.model_fields["kind"].default for loss in OUTPUT_LOSSES}
     assert named == set(LOSS.json_schema()["discriminator"]["mapping"])
 
 
 def test_labels_that_are_not_there() -> None:
     for loss in (Dkd(), Dkd(output="unlabelled")):
         with pytest.raises(StageError, match="dkd needs labels, and the output 'unlabelled' has no target; name one in Output"):
-            Distillation.check_labels(loss, OUTPUTS)
+            DistillationObjective.check_labels(loss, OUTPUTS)
     for fine in (Dkd(output="classes"), Kd(), Mse()):
-        Distillation.check_labels(fine, OUTPUTS)
+        DistillationObjective.check_labels(fine, OUTPUTS)
     with pytest.raises(StageError, match="dkd needs labels, and this output has none; name its target in Output"):
         Dkd()(torch.ones(2, 3), torch.ones(2, 3), None)
 
@@ -221,8 +221,8 @@ def test_settings_reach_the_functions() -> None:
     generator = torch.Generator().manual_seed(0)
     student, teacher = torch.randn(2, 6, 4, generator=generator)
     labels = torch.randint(4, (6,), generator=generator)
-    hot = losses.standardized(student), losses.standardized(teacher)
-    directions = losses.unit(student, 1), losses.unit(teacher, 1)
+    hot = losses.standardize_logits(student), losses.standardize_logits(teacher)
+    directions = losses.scale_to_unit_norm(student, 1), losses.scale_to_unit_norm(teacher, 1)
     expected: dict[Loss, torch.Tensor] = {
         Kd(temperature=3.0): losses.kd(student, teacher, 3.0),
         Kd(temperature=2.0, standardize=True): losses.kd(*hot, 2.0),
@@ -231,39 +231,39 @@ def test_settings_reach_the_functions() -> None:
         LogitPearson(): losses.logit_pearson(student, teacher),
         Mse(): losses.mse(student, teacher),
         Cosine(): losses.cosine(student, teacher),
-        Relations(): features.similarity(*directions),
-        Relations(similarity=2.0, distance=3.0, angle=4.0): 2 * features.similarity(*directions)
-        + 3 * features.rkd_distance(*directions)
-        + 4 * features.rkd_angle(*directions),
+        Relations(): feature_losses.similarity(*directions),
+        Relations(similarity=2.0, distance=3.0, angle=4.0): 2 * feature_losses.similarity(*directions)
+        + 3 * feature_losses.rkd_distance(*directions)
+        + 4 * feature_losses.rkd_angle(*directions),
     }
     for loss, value in expected.items():
         assert loss(student, teacher, labels).item() == value.item()
-        assert loss.labels or loss(student, teacher, None).item() == value.item()
+        assert loss.needs_labels or loss(student, teacher, None).item() == value.item()
 
 
 def test_settings_reach_the_functions_of_features() -> None:
     student, teacher = torch.randn(2, 6, 4, 3, 3, generator=torch.Generator().manual_seed(0))
-    distance, angle = features.rkd_distance(student, teacher), features.rkd_angle(student, teacher)
+    distance, angle = feature_losses.rkd_distance(student, teacher), feature_losses.rkd_angle(student, teacher)
     expected: dict[FeatureLoss, torch.Tensor] = {
         Rkd(**LAYERS): distance + 2 * angle,
         Rkd(**LAYERS, angle=0.0): distance,
         Rkd(**LAYERS, distance=0.0, angle=3.0): 3 * angle,
-        Similarity(**LAYERS): features.similarity(student, teacher),
-        Attention(**LAYERS): features.attention(student, teacher),
-        Hint(**LAYERS): features.hint(student, teacher),
+        Similarity(**LAYERS): feature_losses.similarity(student, teacher),
+        Attention(**LAYERS): feature_losses.attention(student, teacher),
+        Hint(**LAYERS): feature_losses.hint(student, teacher),
     }
     for loss, value in expected.items():
         assert loss(student, teacher).item() == value.item()
-    assert [loss.regressed for loss in expected] == 5 * [False] + [True]
+    assert [loss.needs_regressor for loss in expected] == 5 * [False] + [True]
 
 
 def test_settings_reach_the_functions_of_tokens() -> None:
     student, teacher = torch.randn(2, 6, 4, 12, generator=torch.Generator().manual_seed(0))
     mask = torch.arange(4) < torch.tensor([1, 2, 3, 4, 4, 2])[:, None]
     shares = {"queries": 2.0, "keys": 3.0, "values": 4.0, "attention": 5.0}
-    relations = token_features.attention_relations(student, teacher, 2, [2.0, 3.0, 4.0, 5.0], mask)
+    relations = token_losses.attention_relations(student, teacher, 2, [2.0, 3.0, 4.0, 5.0], mask)
     assert AttentionRelations(**LAYERS, heads=2, **shares)(student, teacher, mask).item() == relations.item()
-    states = token_features.hidden_states(student, teacher, mask)
+    states = token_losses.hidden_states(student, teacher, mask)
     assert HiddenStates(**LAYERS)(student, teacher, mask).item() == states.item()
     assert HiddenStates(**LAYERS)(student, teacher).item() == pytest.approx(losses.mse(student, teacher).item(), rel=1e-6)
 
@@ -282,8 +282,8 @@ def test_labels_reach_the_losses_that_need_them(answers: Answers) -> None:
     teacher = torch.from_numpy(answers.rows("train", 0)["logits"][seen.indices].astype(np.float32))
     labels = torch.from_numpy(np.asarray(seen.targets["label"], np.int64))
     expected = 0.5 * losses.dkd(student, teacher, labels, 1.0, 8.0, 4.0) + 3 * losses.logit_pearson(student, teacher)
-    objective = Distillation(1.0, (Dkd(weight=0.5), LogitPearson(weight=3.0)), answers)
-    objective.prepare(task)
+    objective = DistillationObjective(1.0, (Dkd(weight=0.5), LogitPearson(weight=3.0)), answers)
+    objective.check_task(task)
     assert objective(task, {"logits": student}, seen, 0).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
@@ -291,14 +291,14 @@ def test_samples_without_labels_are_distilled_by_what_needs_none(answers: Answer
     task = load_task(DIGITS)
     seen = replace(views.chunk(task, task.split("train"), 0, seed=0, view=0), targets={})
     student = torch.zeros(len(seen.indices), 10)
-    assert Distillation(1.0, (Kd(), Dist()), answers)(task, {"logits": student}, seen, 0).item() > 0
+    assert DistillationObjective(1.0, (Kd(), Dist()), answers)(task, {"logits": student}, seen, 0).item() > 0
 
 
 def test_a_loss_without_its_labels_is_refused_before_training(answers: Answers) -> None:
     unlabelled = type("Unlabelled", (type(load_task(DIGITS)),), {"outputs": {"logits": Output(("batch", 10))}})()
-    Distillation(1.0, (Kd(),), answers).prepare(unlabelled)
+    DistillationObjective(1.0, (Kd(),), answers).check_task(unlabelled)
     with pytest.raises(StageError, match="dkd needs labels, and the output 'logits' has no target"):
-        Distillation(1.0, (Kd(), Dkd()), answers).prepare(unlabelled)
+        DistillationObjective(1.0, (Kd(), Dkd()), answers).check_task(unlabelled)
 
 
 @pytest.mark.parametrize("kind", ["kd", "dkd", "dist", "logit_pearson"])

@@ -14,7 +14,7 @@ from torch import nn
 from attar.pipeline.core.errors import StageError
 from attar.stages.artifacts import Answers, Weights
 from attar.stages.distill.stage import Control, Distill
-from attar.stages.distill.warm import Warm, fitting
+from attar.stages.distill.warm_start import WarmStart, find_fitting_tensors
 from attar.stages.label.stage import Label
 from attar.stages.learning.settings import TrainingSettings
 from tests.support import tiny
@@ -33,7 +33,7 @@ def networks(wide: int) -> nn.Sequential:
 
 
 def test_equal_names_and_shapes_fit_and_buffers_follow_their_layer() -> None:
-    names = fitting(networks(8), networks(6).state_dict())
+    names = find_fitting_tensors(networks(8), networks(6).state_dict())
     first = ["0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked"]
     assert names == [*first, "4.bias"]  # 3.num_batches_tracked has no shape, but its layer another width
 
@@ -45,11 +45,11 @@ def test_what_fits_is_copied_and_the_rest_begins_anew(tmp_path: Path) -> None:
     tensors["layer1.0.conv1.weight"] = torch.zeros(3, 3)
     tensors["extra"] = torch.zeros(1)
     save_file(tensors, tmp_path / "weights.safetensors")
-    warm = Warm(settings(RESNET, depth=14, width=4, channels=1, classes=10), earlier)
+    warm = WarmStart(settings(RESNET, depth=14, width=4, channels=1, classes=10), earlier)
     torch.manual_seed(7)
     made = warm().state_dict()
     torch.manual_seed(7)
-    fresh = Warm(settings(RESNET, depth=14, width=4, channels=1, classes=10), earlier)().state_dict()
+    fresh = WarmStart(settings(RESNET, depth=14, width=4, channels=1, classes=10), earlier)().state_dict()
     new_ones = [name for name in made if name not in tensors]
     assert all(name.split(".")[1] == "1" for name in new_ones)
     assert {name for name in made if name in tensors and torch.equal(made[name], tensors[name])} == made.keys() - {
@@ -65,10 +65,10 @@ def test_what_fits_is_copied_and_the_rest_begins_anew(tmp_path: Path) -> None:
 
 
 def test_the_share_is_that_of_the_parameters(tmp_path: Path) -> None:
-    warm = Warm(settings(width=4), weights(tmp_path, RESIDUAL, DIGITS, width=4))
+    warm = WarmStart(settings(width=4), weights(tmp_path, RESIDUAL, DIGITS, width=4))
     warm()
     assert (warm.facts["parameters"], warm.facts["other"]) == (1.0, [])
-    wider = Warm(settings(width=8), weights(tmp_path, RESIDUAL, DIGITS, width=4))
+    wider = WarmStart(settings(width=8), weights(tmp_path, RESIDUAL, DIGITS, width=4))
     total = sum(parameter.numel() for parameter in wider().parameters())
     assert wider.facts["matched"] == 1  # the bias of the ten classes
     assert wider.facts["parameters"] == pytest.approx(10 / total, abs=1e-6)
@@ -77,14 +77,14 @@ def test_the_share_is_that_of_the_parameters(tmp_path: Path) -> None:
 def test_nothing_that_fits_is_an_error_that_names_some_of_both(tmp_path: Path) -> None:
     earlier = weights(tmp_path, RESNET, DIGITS, depth=8, width=4, channels=1)
     with pytest.raises(StageError, match=r"nothing of start = '0{12}' fits .*: it has .* and \d+ more, the network stem\.0"):
-        Warm(settings(width=4), earlier)()
+        WarmStart(settings(width=4), earlier)()
 
 
 def test_a_control_that_is_off_has_nothing_to_give(tmp_path: Path) -> None:
     out = make_out(tmp_path)
     off = artifact(Weights, out, Control(task=DIGITS, network=RESIDUAL).run(out))
-    with pytest.raises(StageError, match="a control that is switched off and holds no weights; name a student's key"):
-        Warm(settings(width=4), off)()
+    with pytest.raises(StageError, match=r"control .* name a student's key"):
+        WarmStart(settings(width=4), off)()
 
 
 def test_the_control_does_not_take_it() -> None:

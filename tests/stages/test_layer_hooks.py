@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from attar.pipeline.core.errors import StageError
-from attar.stages.distill.taps import Tap, last_linear, named, tap_layer
+from attar.stages.distill.layer_hooks import LayerHook, find_last_linear, find_layer, hook_layer
 
 
 def network() -> nn.Sequential:
@@ -16,7 +16,7 @@ def network() -> nn.Sequential:
 
 def test_a_layer_s_answer_and_its_input() -> None:
     module = network()
-    after, before = Tap(module[1]), Tap(module[2], before=True)
+    after, before = LayerHook(module[1]), LayerHook(module[2], before=True)
     x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
     expected = torch.relu(module[0](x))
     assert torch.equal(module(x), module[2](expected))  # listening changes nothing
@@ -28,7 +28,7 @@ def test_a_layer_s_answer_and_its_input() -> None:
 
 def test_what_was_read_keeps_its_gradient_and_is_float32() -> None:
     module = network()
-    tap = Tap(module[0])
+    tap = LayerHook(module[0])
     module(torch.ones(1, 3))
     tap().sum().backward()  # type: ignore[no-untyped-call]  # torch does not annotate Tensor.backward
     assert isinstance(module[0], nn.Linear)
@@ -39,8 +39,8 @@ def test_what_was_read_keeps_its_gradient_and_is_float32() -> None:
 
 
 def test_a_layer_that_was_not_reached() -> None:
-    with pytest.raises(StageError, match="a layer that is listened to was not called; name another one"):
-        Tap(nn.Linear(1, 1))()
+    with pytest.raises(StageError, match="a hooked layer was not called; name another one"):
+        LayerHook(nn.Linear(1, 1))()
 
 
 class Answering(nn.Module):
@@ -58,7 +58,7 @@ ONE, TWO = torch.ones(1), torch.full((1,), 2.0)
 @pytest.mark.parametrize("answer", [(ONE, TWO), (ONE, None), [ONE]])
 def test_of_several_the_first_is_read(answer: object) -> None:
     layer = Answering(answer)
-    tap = Tap(layer)
+    tap = LayerHook(layer)
     layer()
     assert torch.equal(tap(), ONE)
 
@@ -75,7 +75,7 @@ def test_of_several_the_first_is_read(answer: object) -> None:
 )
 def test_what_has_no_tensor_first_is_told_with_what_it_has(answer: object, told: str) -> None:
     module = nn.Sequential(Answering(answer))
-    tap = tap_layer(module, "0", "student")
+    tap = hook_layer(module, "0", "student")
     module[0]()
     with pytest.raises(StageError, match=f"the student's layer '0' {told}"):
         tap()
@@ -83,12 +83,12 @@ def test_what_has_no_tensor_first_is_told_with_what_it_has(answer: object, told:
 
 def test_a_wrong_name_lists_those_that_exist() -> None:
     with pytest.raises(StageError, match=r"the student has no layer '3'; .*known: 0, 1, 2"):
-        named(network(), "3", "student")
-    assert named(network(), "1", "student").__class__ is nn.ReLU
+        find_layer(network(), "3", "student")
+    assert find_layer(network(), "1", "student").__class__ is nn.ReLU
 
 
 def test_the_last_linear_layer() -> None:
     module = network()
-    assert last_linear(module) is module[2]
+    assert find_last_linear(module) is module[2]
     with pytest.raises(StageError, match=r"no linear layer .* name a layer in distiller\.features"):
-        last_linear(nn.Sequential(nn.Conv2d(1, 1, 1)))
+        find_last_linear(nn.Sequential(nn.Conv2d(1, 1, 1)))

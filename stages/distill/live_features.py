@@ -1,4 +1,4 @@
-"""Live: losses of features, for which the teacher runs beside the student. Stored answers hold no features."""
+"""Losses of features. The teacher runs together with the student: stored answers have no features."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from attar.models.checks import agreement
 from attar.models.task import Arrays, Task
 from attar.pipeline.core.errors import StageError, suggest_name
 from attar.stages.artifacts import Model, Weights
-from attar.stages.distill.feature_choices import AttentionRelations, FeatureLoss, HiddenStates
-from attar.stages.distill.taps import Projections, Tap, tap_layer
-from attar.stages.distill.token_features import check_states
+from attar.stages.distill.feature_loss_settings import AttentionRelations, FeatureLoss, HiddenStates
+from attar.stages.distill.layer_hooks import LayerHook, Projections, hook_layer
+from attar.stages.distill.token_losses import check_states
 from attar.stages.learning.objective import Autocast
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One loss, what it compares, and the input whose padding it leaves out."""
+class LayerPair:
+    """One loss, the two layers that it compares, and the input whose padding it leaves out."""
 
     loss: FeatureLoss
-    student: Tap | Projections
-    teacher: Tap | Projections
+    student: LayerHook | Projections
+    teacher: LayerHook | Projections
     padded: str | None
 
 
-class Live(nn.Module):
-    """The weighted sum of feature losses. Its parameters are the regressors of those losses that need one (FitNets)."""
+class LiveFeatureLoss(nn.Module):
+    """The weighted sum of feature losses. Its parameters are the regressors of hint-like losses."""
 
     def __init__(
         self,
@@ -43,19 +43,21 @@ class Live(nn.Module):
         losses: Sequence[FeatureLoss],
         autocast: Autocast = nullcontext,
     ) -> None:
-        """``autocast``: what the student runs in. The teacher runs in it too, and costs no more than it must."""
+        """``autocast`` is the context that the student runs in. The teacher runs in it, too."""
         super().__init__()
         self.autocast = autocast
-        self.task, self.held = task, [teacher.eval().requires_grad_(False)]  # in a list: it is no part of what is trained
+        # In a list: the teacher must be no submodule, or it would be trained and saved.
+        self.task, self.teacher_list = task, [teacher.eval().requires_grad_(False)]
         self.pairs = [pair_layers(loss, task, student, teacher) for loss in losses]
         self.padded = {pair.padded for pair in self.pairs if pair.padded is not None}
         inputs = task.example(np.random.default_rng(0), batch=2)
         self.probe(student, inputs)
         self.regressors = nn.ModuleList(
-            regressor(pair.student(), pair.teacher(), pair.loss) if pair.loss.regressed else nn.Identity() for pair in self.pairs
+            create_regressor(pair.student(), pair.teacher(), pair.loss) if pair.loss.needs_regressor else nn.Identity()
+            for pair in self.pairs
         )
         with torch.no_grad():
-            self.compare(inputs)  # what a loss cannot read is told before anything is trained
+            self.compare(inputs)  # a loss that cannot read its layers raises before the training
 
     def probe(self, student: nn.Module, inputs: Arrays) -> None:
         """Call both networks once, so that the shapes of all features are known."""
@@ -63,17 +65,17 @@ class Live(nn.Module):
         student.eval()
         with torch.no_grad():
             call_network(student, self.task, inputs)
-            call_network(self.held[0], self.task, inputs)
+            call_network(self.teacher_list[0], self.task, inputs)
         student.train(training)
 
     def forward(self, inputs: Arrays) -> Tensor:
-        """For a batch that the student has just answered."""
+        """Return the loss for a batch that the student has just answered."""
         with torch.no_grad(), self.autocast():
-            call_network(self.held[0], self.task, inputs)
+            call_network(self.teacher_list[0], self.task, inputs)
         return self.compare(inputs)
 
     def compare(self, inputs: Arrays) -> Tensor:
-        """Return the weighted sum for what both networks have just answered to ``inputs``."""
+        """Return the weighted sum for the last call of both networks, which was on ``inputs``."""
         masks: dict[str | None, Tensor] = {
             name: torch.from_numpy(lengths.mask_padding(self.task, inputs, name)) for name in self.padded
         }
@@ -85,19 +87,25 @@ class Live(nn.Module):
         return torch.stack(terms).sum()
 
 
-def pair_layers(loss: FeatureLoss, task: Task, student: nn.Module, teacher: nn.Module) -> Pair:
-    """Listen to the layers that a loss names. Raises StageError for names that there are not."""
+def pair_layers(loss: FeatureLoss, task: Task, student: nn.Module, teacher: nn.Module) -> LayerPair:
+    """Hook the layers that a loss names. Raises StageError if a layer does not exist."""
     if isinstance(loss, AttentionRelations):
         both = Projections(student, loss.student, "student"), Projections(teacher, loss.teacher, "teacher")
-        return Pair(loss, *both, choose_padded(loss, task))
+        return LayerPair(loss, *both, choose_padded(loss, task))
     padded = choose_padded(loss, task) if isinstance(loss, HiddenStates) else None
-    return Pair(loss, tap_layer(student, loss.student, "student"), tap_layer(teacher, loss.teacher, "teacher"), padded)
+    return LayerPair(loss, hook_layer(student, loss.student, "student"), hook_layer(teacher, loss.teacher, "teacher"), padded)
 
 
 def choose_padded(loss: AttentionRelations | HiddenStates, task: Task) -> str | None:
-    """Return the input whose padding is no token; None where none declares any. Raises StageError where there are several."""
+    """Return the input whose padding is left out; None if no input declares padding.
+
+    Raises StageError if it cannot be told because several inputs do.
+    """
     padded = {name: tensor.axes[1:] for name, tensor in task.inputs.items() if tensor.pad is not None}
-    declared = {name: axes[0] if isinstance(axes[0], str) else name for name, axes in padded.items() if axes}
+    declared = {}
+    for name, axes in padded.items():
+        if axes:
+            declared[name] = axes[0] if isinstance(axes[0], str) else name
     if loss.input is not None and loss.input not in declared:
         raise StageError(
             f"{loss.kind}: no input {loss.input!r} of {type(task).__name__} declares its padding (Tensor.pad); "
@@ -105,14 +113,14 @@ def choose_padded(loss: AttentionRelations | HiddenStates, task: Task) -> str | 
         )
     if loss.input is None and len(set(declared.values())) > 1:
         raise StageError(
-            f"{loss.kind}: {', '.join(declared)} of {type(task).__name__} have paddings of their own; write input = ... to say "
-            "whose tokens the layers answer"
+            f"{loss.kind}: {', '.join(declared)} of {type(task).__name__} each declare padding; write "
+            "input = ... to name the one whose tokens the layers read"
         )
     return loss.input or next(iter(declared), None)
 
 
-def layered(task: Task, teacher: Model) -> Weights:
-    """The teacher, if its layers can be looked at while it reads the student's batch. Raises StageError if not."""
+def require_layers(task: Task, teacher: Model) -> Weights:
+    """Return the teacher. Raises StageError if its layers cannot be read on the student's batch."""
     if not isinstance(teacher, Weights):
         raise StageError(
             "a loss of features compares layers, and of an ONNX teacher only inputs and outputs are known; "
@@ -127,16 +135,22 @@ def layered(task: Task, teacher: Model) -> Weights:
     return teacher
 
 
-def regressor(got: Tensor, wanted: Tensor, loss: FeatureLoss) -> nn.Module:
-    """Return what maps the student's features to the shape of the teacher's. Raises StageError for pairs without such a map."""
+def create_regressor(got: Tensor, wanted: Tensor, loss: FeatureLoss) -> nn.Module:
+    """Return the layer that maps the student's features to the teacher's shape.
+
+    Raises StageError if no such layer exists.
+    """
     if isinstance(loss, HiddenStates):
         check_states(loss.kind, got, wanted, None)
         return nn.Linear(got.shape[2], wanted.shape[2], bias=False).to(got.device)
-    return regress_channels(got, wanted)
+    return create_channel_regressor(got, wanted)
 
 
-def regress_channels(got: Tensor, wanted: Tensor) -> nn.Module:
-    """A 1x1 convolution for images ``(B, C, H, W)``, a linear layer for rows ``(B, C)``. Raises StageError for other pairs."""
+def create_channel_regressor(got: Tensor, wanted: Tensor) -> nn.Module:
+    """Return a 1x1 convolution for images ``(B, C, H, W)`` or a linear layer for rows ``(B, C)``.
+
+    Raises StageError for other shapes.
+    """
     if got.ndim == wanted.ndim == 4 and got.shape[2:] == wanted.shape[2:]:
         return nn.Conv2d(got.shape[1], wanted.shape[1], 1).to(got.device)
     if got.ndim == wanted.ndim == 2:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from attar.pipeline.core.errors import StageError
-from attar.stages.distill.token_features import attention_relations, hidden_states
+from attar.stages.distill.token_losses import attention_relations, hidden_states
 
 LN2, LN3 = math.log(2), math.log(3)
 VALUES = (0.0, 0.0, 1.0, 0.0)

@@ -1,8 +1,9 @@
-"""Losses of tokens: pure functions of what a layer of the student and one of the teacher make of each token of a text.
+"""Losses of tokens: pure functions of a student's and a teacher's states of each token of a text.
 
-States are ``(B, S, width)``; both networks read the same tokens, so they have the same ``S``. ``mask`` ``(B, S)`` is true where
-a token is no padding; None: none is. A loss is the mean over samples of the mean over the sample's own tokens, so that neither
-padding nor the length of other samples matters; a sample that is all padding counts 0.
+States are ``(B, S, width)``. Both networks read the same tokens, so they have the same ``S``. ``mask``
+``(B, S)`` is false for padding; None if there is no padding. A loss is the mean over samples of the
+mean over the sample's own tokens, so neither padding nor the length of other samples matters; a
+sample that is all padding counts as 0.
 """
 
 from __future__ import annotations
@@ -38,23 +39,27 @@ def hidden_states(projected: Tensor, teacher: Tensor, mask: Tensor | None = None
 def attention_relations(
     student: Tensor, teacher: Tensor, heads: int, shares: Sequence[float], mask: Tensor | None = None
 ) -> Tensor:
-    """Return how far the student's tokens stand otherwise to each other than the teacher's: KL, weighted and summed.
+    """Return the weighted sum of the KL divergences of the relations among tokens.
 
-    Queries, keys and values lie side by side: ``(B, S, 3 width)``, the width of each network its own. With X and Y two of them,
-    cut into ``heads`` parts of d numbers, a relation is ``softmax(X Y^T / sqrt(d))`` over the tokens; compared is KL(teacher ||
-    student), the mean over heads and tokens. ``shares`` weigh Q-Q, K-K, V-V and Q-K. Wang et al. 2021, "MiniLMv2",
-    arXiv:2012.15828, eq. 5 to 8, has the first three; Wang et al. 2020, "MiniLM", arXiv:2002.10957, has V-V and, with the heads
-    that both networks have, Q-K. No padding is related to. Raises StageError for shapes that cannot be read like this.
+    Queries, keys and values lie next to each other: ``(B, S, 3 width)``; the width may differ between
+    the networks. With X and Y two of them, split into ``heads`` parts of d numbers, a relation is
+    ``softmax(X Y^T / sqrt(d))`` over the tokens. KL(teacher || student) is its loss, the mean over
+    heads and tokens. ``shares`` weigh Q-Q, K-K, V-V and Q-K. Wang et al. 2021, "MiniLMv2",
+    arXiv:2012.15828, eq. 5 to 8, has the first three; Wang et al. 2020, "MiniLM", arXiv:2002.10957,
+    has V-V and, with the networks' own heads, Q-K. Padding is left out. Raises StageError for other
+    shapes.
     """
     check_states("attention_relations", student, teacher, mask)
     check_heads(heads, student.shape[2], teacher.shape[2])
     own = own_tokens(teacher, mask)
     p, q = split_heads(student, heads), split_heads(teacher, heads)
-    terms = [
-        share * average_tokens(compare_relations(relate(p[x], p[y], own), relate(q[x], q[y], own), own), own)
-        for share, (x, y) in zip(shares, RELATED, strict=True)
-        if share
-    ]
+    terms = []
+    for share, (x, y) in zip(shares, RELATED, strict=True):
+        if share:
+            student_relation = relate_tokens(p[x], p[y], own)
+            teacher_relation = relate_tokens(q[x], q[y], own)
+            divergence = compare_relations(student_relation, teacher_relation, own)
+            terms.append(share * average_tokens(divergence, own))
     return torch.stack(terms).sum()
 
 
@@ -64,8 +69,11 @@ def split_heads(projections: Tensor, heads: int) -> Tensor:
     return projections.reshape(batch, size, 3, heads, width // (3 * heads)).permute(2, 0, 3, 1, 4)
 
 
-def relate(x: Tensor, y: Tensor, own: Tensor) -> Tensor:
-    """Return the logarithm of what each token of ``x`` gives to each of ``y``: twice ``(B, heads, S, d) -> (B, heads, S, S)``."""
+def relate_tokens(x: Tensor, y: Tensor, own: Tensor) -> Tensor:
+    """Return the log-probabilities of each token of ``x`` over those of ``y``.
+
+    Both are ``(B, heads, S, d)``; the result is ``(B, heads, S, S)``.
+    """
     scores = x @ y.transpose(2, 3) * x.shape[3] ** -0.5
     return functional.log_softmax(scores.masked_fill(~own[:, None, None, :], torch.finfo(scores.dtype).min), 3)
 
@@ -82,11 +90,14 @@ def average_tokens(values: Tensor, own: Tensor) -> Tensor:
 
 
 def own_tokens(states: Tensor, mask: Tensor | None) -> Tensor:
-    return torch.ones(states.shape[:2], dtype=torch.bool, device=states.device) if mask is None else mask
+    """Return the mask; without one all tokens count."""
+    if mask is not None:
+        return mask
+    return torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
 
 
 def check_states(kind: str, student: Tensor, teacher: Tensor, mask: Tensor | None) -> None:
-    """Raises StageError for what are no states of the same tokens."""
+    """Raises StageError unless both are states of the same tokens."""
     shapes = f"the student's features are {tuple(student.shape)}, the teacher's {tuple(teacher.shape)}"
     if not student.ndim == teacher.ndim == 3:
         raise StageError(
@@ -106,11 +117,11 @@ def check_states(kind: str, student: Tensor, teacher: Tensor, mask: Tensor | Non
 
 
 def check_heads(heads: int, *widths: int) -> None:
-    """Raises StageError where queries, keys and values of one of these widths together cannot be cut into so many heads."""
+    """Raises StageError unless queries, keys and values of these total widths split into the heads."""
     if any(width % (3 * heads) for width in widths):
         student, teacher = (width // 3 for width in widths)
-        able = [str(count) for count in range(1, min(student, teacher) + 1) if student % count == teacher % count == 0]
+        divisors = [str(n) for n in range(1, min(student, teacher) + 1) if student % n == teacher % n == 0]
         raise StageError(
-            f"attention_relations: heads = {heads} must divide both the student's width, {student}, and the teacher's, "
-            f"{teacher}; use one of {', '.join(able)}"
+            f"attention_relations: heads = {heads} must divide both the student's width, {student}, and "
+            f"the teacher's, {teacher}; use one of {', '.join(divisors)}"
         )

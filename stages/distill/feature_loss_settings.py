@@ -1,0 +1,173 @@
+"""The settings of the losses of features, which a recipe names by ``kind``; without torch.
+
+To add a loss, add a pure function to ``feature_losses`` or ``token_losses`` and a settings class
+here, and its name to the unions at the end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from attar.stages.distill.loss_settings import (
+    Cosine,
+    Dist,
+    Dkd,
+    Kd,
+    LayerName,
+    LogitPearson,
+    LossSettings,
+    Mse,
+    Relations,
+    Share,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ProjectionLayers = LayerName | tuple[LayerName, LayerName, LayerName]
+"""The layers that compute queries, keys and values, in this order, or the one that computes all."""
+
+
+class FeatureLossSettings(LossSettings):
+    """A loss of features: ``loss(student, teacher, mask)``, of two layers' outputs for the same samples.
+
+    ``mask`` ``(B, S)`` is false for padding; None if the task declares no padding. Only losses of
+    tokens read it.
+    """
+
+    needs_regressor: ClassVar[bool] = False
+    """Whether a trained regressor first maps the student's features to the teacher's shape."""
+
+    student: ProjectionLayers
+    teacher: ProjectionLayers
+
+
+class LayerLossSettings(FeatureLossSettings):
+    student: LayerName
+    """The student's layer, by its name in ``named_modules``."""
+    teacher: LayerName
+    """The teacher's layer that it is compared with, by its name in ``named_modules``."""
+
+
+class Rkd(LayerLossSettings):
+    """``distance * feature_losses.rkd_distance + angle * feature_losses.rkd_angle``.
+
+    The default shares, 1 to 2, are those of the authors' code.
+    """
+
+    share_names = ("distance", "angle")
+    kind: Literal["rkd"] = "rkd"
+    distance: Share = 1.0
+    """Share of the distances between two samples."""
+    angle: Share = 2.0
+    """Share of the angles between three samples."""
+
+    def __call__(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
+        from attar.stages.distill.feature_losses import rkd_angle, rkd_distance
+
+        parts = {rkd_distance: self.distance, rkd_angle: self.angle}
+        terms = [share * part(student, teacher) for part, share in parts.items() if share]
+        return sum(terms[1:], terms[0])
+
+
+class Similarity(LayerLossSettings):
+    """``feature_losses.similarity``."""
+
+    kind: Literal["similarity"] = "similarity"
+
+    def __call__(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
+        from attar.stages.distill.feature_losses import similarity
+
+        return similarity(student, teacher)
+
+
+class Attention(LayerLossSettings):
+    """``feature_losses.attention``."""
+
+    kind: Literal["attention"] = "attention"
+
+    def __call__(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
+        from attar.stages.distill.feature_losses import attention
+
+        return attention(student, teacher)
+
+
+class Hint(LayerLossSettings):
+    """``feature_losses.hint``; ``student`` is the regressor's output for the student's features."""
+
+    needs_regressor = True
+    kind: Literal["hint"] = "hint"
+
+    def __call__(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
+        from attar.stages.distill.feature_losses import hint
+
+        return hint(student, teacher)
+
+
+class HiddenStates(LayerLossSettings):
+    """``token_losses.hidden_states``; ``student`` is the projection of the student's states."""
+
+    needs_regressor = True
+    kind: Literal["hidden_states"] = "hidden_states"
+    input: str | None = None
+    """The input whose padding is left out; unset: the only input that declares padding."""
+
+    def __call__(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
+        from attar.stages.distill.token_losses import hidden_states
+
+        return hidden_states(student, teacher, mask)
+
+
+class AttentionRelations(FeatureLossSettings):
+    """``token_losses.attention_relations`` of queries, keys and values, as in MiniLMv2 by default."""
+
+    share_names = ("queries", "keys", "values", "attention")
+    kind: Literal["attention_relations"] = "attention_relations"
+    student: ProjectionLayers
+    """The student's layers that compute queries, keys and values, or the one that computes all three
+    next to each other."""
+    teacher: ProjectionLayers
+    """The teacher's layers, named in the same way."""
+    input: str | None = None
+    """The input whose padding is left out, as in ``hidden_states``."""
+    heads: int = Field(ge=1)
+    """Number of relation heads, which may differ from the networks' own: both widths are split so."""
+    queries: Share = 1.0
+    """Share of the relations of queries to queries."""
+    keys: Share = 1.0
+    """Share of the relations of keys to keys."""
+    values: Share = 1.0
+    """Share of the relations of values to values."""
+    attention: Share = 0.0
+    """Share of the relations of queries to keys. They are attention itself if ``heads`` is the number
+    of heads of both networks (MiniLM)."""
+
+    def __call__(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
+        from attar.stages.distill.token_losses import attention_relations
+
+        shares = (self.queries, self.keys, self.values, self.attention)
+        return attention_relations(student, teacher, self.heads, shares, mask)
+
+
+FeatureLoss = Annotated[Rkd | Similarity | Attention | Hint | HiddenStates | AttentionRelations, Field(discriminator="kind")]
+"""Every loss of features, by ``kind``. The teacher runs together with the student."""
+
+AnyLoss = Annotated[
+    Kd
+    | Dkd
+    | Dist
+    | LogitPearson
+    | Mse
+    | Cosine
+    | Relations
+    | Rkd
+    | Similarity
+    | Attention
+    | Hint
+    | HiddenStates
+    | AttentionRelations,
+    Field(discriminator="kind"),
+]
+"""What ``losses`` in a recipe may hold."""

@@ -1,0 +1,234 @@
+"""The settings of the losses of outputs, which a recipe names by ``kind``, and of the distiller.
+
+This module imports no torch: recipes are read without it. To add a loss, add a pure function to
+``losses`` and a settings class here, and its name to the union. The settings of losses of features
+are in ``feature_loss_settings``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from attar.models.task import CLASSIFYING, Kind
+from attar.pipeline.core.errors import StageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Share = Annotated[float, Field(ge=0)]
+"""The weight of one term of a loss."""
+Temperature = Annotated[float, Field(gt=0)]
+LayerName = Annotated[str, Field(min_length=1)]
+"""The name of a layer, as in ``named_modules``."""
+
+
+class LossSettings(BaseModel):
+    """The settings of one loss, which a recipe names by its ``kind``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    share_names: ClassVar[tuple[str, ...]] = ()
+    """The settings of which at least one must be above 0."""
+
+    weight: float = Field(1.0, gt=0)
+    """Weight of this loss in L_KD."""
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> Self:
+        if self.share_names and not any(getattr(self, name) for name in self.share_names):
+            names = " and ".join(self.share_names)
+            all_of = "both" if len(self.share_names) == 2 else "all"
+            raise ValueError(f"{names} are {all_of} 0, so the loss is always 0; raise one, or leave the loss out")
+        return self
+
+
+class OutputLoss(LossSettings):
+    """A loss of one output: ``loss(student, teacher, labels)``; ``labels`` is None without a target."""
+
+    output_kinds: ClassVar[frozenset[Kind]] = CLASSIFYING
+    """The kinds of output that the loss is defined for."""
+    needs_labels: ClassVar[bool] = False
+    """Whether it needs labels."""
+
+    output: str | None = None
+    """The only output that it reads; unset: all outputs of its kinds."""
+
+
+class Kd(OutputLoss):
+    """``losses.kd``, with ``standardize`` on ``losses.standardize_logits`` logits."""
+
+    kind: Literal["kd"] = "kd"
+    temperature: Temperature = 4.0
+    """Softens both distributions: logits are divided by it, the loss is multiplied by its square."""
+    standardize: bool = False
+    """Whether to give each sample's logits mean 0 and deviation 1 first (Sun et al. 2024,
+    arXiv:2403.01427)."""
+
+    def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        from attar.stages.learning.losses import kd, standardize_logits
+
+        if self.standardize:
+            student, teacher = standardize_logits(student), standardize_logits(teacher)
+        return kd(student, teacher, self.temperature)
+
+
+class Dkd(OutputLoss):
+    """``losses.dkd``; the defaults are those of the paper for CIFAR-100."""
+
+    share_names = ("alpha", "beta")
+    needs_labels = True
+    kind: Literal["dkd"] = "dkd"
+    alpha: Share = 1.0
+    """Share of the label's probability against that of all other classes together."""
+    beta: Share = 8.0
+    """Share of the other classes among themselves."""
+    temperature: Temperature = 4.0
+    """As in ``kd``."""
+
+    def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        from attar.stages.learning.losses import dkd
+
+        if labels is None:
+            raise StageError("dkd needs labels, and this output has none; name its target in Output(target=...), or use kd")
+        return dkd(student, teacher, labels, self.alpha, self.beta, self.temperature)
+
+
+class Dist(OutputLoss):
+    """``losses.dist``."""
+
+    share_names = ("beta", "gamma")
+    kind: Literal["dist"] = "dist"
+    beta: Share = 1.0
+    """Share of the classes of one sample."""
+    gamma: Share = 1.0
+    """Share of the samples of one class."""
+    temperature: Temperature = 1.0
+    """As in ``kd``."""
+
+    def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        from attar.stages.learning.losses import dist
+
+        return dist(student, teacher, self.beta, self.gamma, self.temperature)
+
+
+class LogitPearson(OutputLoss):
+    """``losses.logit_pearson``."""
+
+    kind: Literal["logit_pearson"] = "logit_pearson"
+
+    def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        from attar.stages.learning.losses import logit_pearson
+
+        return logit_pearson(student, teacher)
+
+
+class Mse(OutputLoss):
+    """``losses.mse``. It also compares the lengths of embeddings, such as a teacher's of length 1."""
+
+    output_kinds = CLASSIFYING | {"values", "embedding"}
+    kind: Literal["mse"] = "mse"
+
+    def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        from attar.stages.learning.losses import mse
+
+        return mse(student, teacher)
+
+
+class Cosine(OutputLoss):
+    """``losses.cosine``."""
+
+    output_kinds: ClassVar[frozenset[Kind]] = frozenset({"embedding"})
+    kind: Literal["cosine"] = "cosine"
+
+    def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        from attar.stages.learning.losses import cosine
+
+        return cosine(student, teacher)
+
+
+class Relations(OutputLoss):
+    """Relations among the embeddings of a batch: ``feature_losses.similarity``, ``rkd_distance`` and
+    ``rkd_angle``.
+
+    Each embedding is divided by its length, so the products of ``similarity`` are cosines. The stored
+    answers are read; the teacher is not called.
+    """
+
+    share_names = ("similarity", "distance", "angle")
+    output_kinds: ClassVar[frozenset[Kind]] = frozenset({"embedding"})
+    kind: Literal["relations"] = "relations"
+    similarity: Share = 1.0
+    """The share of the mean squared difference of their cosines (Tung and Mori 2019, arXiv:1907.09682)."""
+    distance: Share = 0.0
+    """The share of RKD over pairs (Park et al. 2019, arXiv:1904.05068, eq. 4)."""
+    angle: Share = 0.0
+    """The share of RKD over triples (Park et al. 2019, eq. 6)."""
+
+    def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        from attar.stages.distill.feature_losses import rkd_angle, rkd_distance, similarity
+        from attar.stages.learning.losses import scale_to_unit_norm
+
+        p, q = scale_to_unit_norm(student, -1), scale_to_unit_norm(teacher, -1)
+        parts = {similarity: self.similarity, rkd_distance: self.distance, rkd_angle: self.angle}
+        terms = [share * part(p, q) for part, share in parts.items() if share]
+        return sum(terms[1:], terms[0])
+
+
+Loss = Annotated[Kd | Dkd | Dist | LogitPearson | Mse | Cosine | Relations, Field(discriminator="kind")]
+"""Every loss of outputs, by ``kind``. It reads the stored answers."""
+OUTPUT_LOSSES: tuple[type[OutputLoss], ...] = (Kd, Dkd, Dist, LogitPearson, Mse, Cosine, Relations)
+
+
+def format_suitable_losses(kind: str) -> str:
+    """Return the losses for outputs of this kind, such as ``mse, cosine or relations``."""
+    suitable = [loss for loss in OUTPUT_LOSSES if kind in loss.output_kinds]
+    *names, last = [loss.model_fields["kind"].default for loss in suitable]
+    return f"{', '.join(names)} or {last}" if names else str(last)
+
+
+class DistillerSettings(BaseModel):
+    """The settings of the distiller, a network that is trained with the student and never exported.
+
+    See ``stages.distill.distiller``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    teacher_attention: bool = True
+    """Whether to weigh samples more that the teacher classifies wrongly."""
+    student_attention: bool = True
+    """Whether to weigh samples more on which the student differs from the distiller."""
+    teacher_share: float = Field(0.5, gt=0, lt=1)
+    """The share of Teacher Attention if both are on; Student Attention has the rest."""
+    weight: float = Field(1.0, gt=0)
+    """Weight, in L_KD, of the comparison of the student with the distiller."""
+    hidden: int = Field(64, ge=1)
+    """Number of units of its hidden layers."""
+    floor: float = Field(0.5, gt=0, le=1)
+    """The smallest weight of a sample, where the mean is 1. It bounds the entropy of both attentions."""
+    trunk: bool = True
+    """Whether the gradient of the distiller's own loss reaches the student's layers that it shares."""
+    features: LayerName | None = None
+    """The student's layer whose output is shared; unset: the input of its last linear layer."""
+    output: str | None = None
+    """The output that it reads; unset: the only output of logits with a target."""
+
+    @model_validator(mode="after")
+    def _check_teacher_share(self) -> Self:
+        # Not model_fields_set: settings that were dumped and read again have every field set.
+        default = DistillerSettings.model_fields["teacher_share"].default
+        are_both_on = self.teacher_attention and self.student_attention
+        if self.teacher_share != default and not are_both_on:
+            raise ValueError(
+                f"teacher_share = {self.teacher_share} divides the weight between two attentions, and "
+                "not both are on; leave it out, or set teacher_attention and student_attention to true"
+            )
+        return self
+
+    def compute_shares(self) -> tuple[float, float]:
+        """Return the shares of Teacher and of Student Attention, which sum to 1; 0 for one that is off."""
+        if self.teacher_attention and self.student_attention:
+            return self.teacher_share, 1 - self.teacher_share
+        return float(self.teacher_attention), float(self.student_attention)

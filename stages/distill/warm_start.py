@@ -1,0 +1,87 @@
+"""Warm start: initialize a network with the matching weights of an earlier student."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from attar.engines.runtimes.torch import build_network
+from attar.pipeline.core.errors import StageError
+from attar.stages.artifacts import Weights
+from attar.stages.learning.settings import TrainingSettings
+
+
+class WarmStart:
+    """``WarmStart(settings, weights)()`` returns the network of ``settings`` with the matching tensors.
+
+    Afterwards its facts are: ``key`` (of the weights), ``matched`` (count of tensors), ``parameters``
+    (their share of the network's), ``other`` (a line for each tensor that does not match).
+    """
+
+    def __init__(self, settings: TrainingSettings, weights: Weights) -> None:
+        self.settings, self.weights = settings, weights
+        self.facts: dict[str, Any] = {}
+
+    def __call__(self) -> nn.Module:
+        """Raises StageError if no tensor matches, and for a control that is disabled."""
+        if self.weights.off:
+            raise StageError(f"start = {self.short_key!r} is a disabled control without weights; name a student's key")
+        module = build_network(self.settings.network, self.settings.options)
+        tensors = load_file(self.weights.root / "weights.safetensors")
+        fit = find_fitting_tensors(module, tensors)
+        parameters = dict(module.named_parameters())
+        shared = sum(parameters[name].numel() for name in fit if name in parameters)
+        if not shared:
+            raise StageError(
+                f"nothing of start = {self.short_key!r} fits {self.settings.network}: it has "
+                f"{format_first_names(tensors)}, the network {format_first_names(parameters)}; name the "
+                "key of a network that shares names and shapes with this one, or leave start out"
+            )
+        module.load_state_dict({name: tensors[name] for name in fit}, strict=False)
+        total = sum(parameter.numel() for parameter in parameters.values())
+        self.facts = {
+            "key": self.weights.key,
+            "matched": len(fit),
+            "parameters": round(shared / total, 6),
+            "other": [describe_misfit(name, tensor, tensors) for name, tensor in module.state_dict().items() if name not in fit],
+        }
+        return module
+
+    @property
+    def short_key(self) -> str:
+        return self.weights.key[:12]
+
+
+def find_fitting_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the tensors with an equal name and shape in both.
+
+    Buffers follow their layer: the statistics of a batch normalization do not fit another width.
+    """
+    own, buffers = module.state_dict(), {name for name, _ in module.named_buffers()}
+    misfits = {name for name, tensor in own.items() if name not in tensors or tensors[name].shape != tensor.shape}
+    layers = {parent_layer(name) for name in misfits}
+    misfits |= {name for name in buffers if parent_layer(name) in layers}
+    return [name for name in own if name not in misfits]
+
+
+def parent_layer(name: str) -> str:
+    """Return the name of the layer that has this tensor."""
+    return name.rpartition(".")[0]
+
+
+def describe_misfit(name: str, tensor: Tensor, tensors: Mapping[str, Tensor]) -> str:
+    """Return why a tensor of the network does not match."""
+    if name not in tensors:
+        return f"{name}: not there"
+    if tensors[name].shape == tensor.shape:
+        return f"{name}: its layer has another shape"
+    return f"{name}: {list(tensors[name].shape)} there, {list(tensor.shape)} here"
+
+
+def format_first_names(names: Iterable[str]) -> str:
+    """Return the first three names, and the number of the others."""
+    listed = list(names)
+    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")

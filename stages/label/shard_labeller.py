@@ -1,0 +1,142 @@
+"""Label shards: run the teacher on the recorded views, except where a cached shard has its answers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from attar.models import lengths, views
+from attar.models.task import Array, Arrays, Predictor, Split, SplitName, Task
+from attar.models.views import ViewBatch
+from attar.pipeline.core.errors import StageError
+from attar.pipeline.core.file_cache import Kept
+from attar.stages.label.shards import CHUNKS_PER_SHARD, Shard, ShardBuilder, save_shard
+
+SIMILAR_LENGTH_SAMPLES = 64
+"""Samples of similar length that the teacher is run on at once."""
+
+
+@dataclass(frozen=True)
+class ShardLabeller:
+    """Runs one teacher on shards.
+
+    A shard is cached under the digest of its inputs, so the teacher answers equal inputs once.
+    """
+
+    task: Task
+    splits: Mapping[SplitName, Split]
+    predict: Predictor
+    cache: Kept
+    seed: int
+    """Seed of the views."""
+    top: int
+    device: str
+    data_digest: str = ""
+    """Digest of the data that the task's own ``answer`` may read, apart from the inputs."""
+
+    def label_shard(self, shard: Shard, on_rows: Callable[[int], None]) -> Path:
+        """Return the shard's file, and write it if it is not cached.
+
+        ``on_rows`` is called with the number of samples that the teacher has just answered. The
+        inputs are always prepared, because they name the file. One chunk is in memory at a time.
+        Inputs are prepared twice only if a cached shard starts with the same chunk and differs after.
+        """
+        chunks = self.iterate_chunks(shard)
+        first = next(chunks)
+        start = self.digest_inputs(shard, [first])
+        if self.cache.any(start[:16]):
+            whole = self.digest_inputs(shard, chain([first], chunks))
+            cached = self.cache.find(name_file(start, whole))
+            if cached is not None:
+                return cached
+            chunks = self.iterate_chunks(shard)
+            next(chunks)
+        return self.write_shard(shard, start, chain([first], chunks), on_rows)
+
+    def iterate_chunks(self, shard: Shard) -> Iterator[ViewBatch]:
+        """Yield the chunks of a shard as the teacher sees them."""
+        split = self.splits[shard.split]
+        first = shard.number * CHUNKS_PER_SHARD
+        for number in range(first, min(first + CHUNKS_PER_SHARD, views.chunks(split))):
+            yield views.chunk(self.task, split, number, seed=self.seed, view=shard.view)
+
+    def write_shard(self, shard: Shard, start: str, chunks: Iterable[ViewBatch], on_rows: Callable[[int], None]) -> Path:
+        top = 0 if shard.view is None else self.top
+        builders = [ShardBuilder(name, output, shard.dtype, top) for name, output in self.task.outputs.items()]
+        digest = self.start_digest(shard)
+        for batch in chunks:
+            update_digest(digest, batch.inputs)
+            for part, answer in self.answer_chunk(batch, on_rows):
+                self.check_rows(part, answer)
+                for builder in builders:
+                    builder.add(answer[builder.name])
+        name = name_file(start, digest.hexdigest())
+        return self.cache.add(name, lambda path: save_shard(path, builders))
+
+    def check_rows(self, part: ViewBatch, answer: Mapping[str, Array]) -> None:
+        """Raises StageError unless each output has one row for each sample."""
+        if missing := self.task.outputs.keys() - answer.keys():
+            raise StageError(f"the teacher's answer lacks {sorted(missing)}, which its task names; it has {sorted(answer)}")
+        for name in self.task.outputs:
+            if len(answer[name]) != len(part.indices):
+                raise StageError(
+                    f"the teacher's {name!r} has {len(answer[name])} rows for {len(part.indices)} samples; "
+                    "it must answer each once, in their order"
+                )
+
+    def answer_chunk(self, batch: ViewBatch, on_rows: Callable[[int], None]) -> Iterator[tuple[ViewBatch, dict[str, Array]]]:
+        """Yield the teacher's outputs for the pieces of a chunk.
+
+        Samples of similar length go together. The chunk alone decides which samples go together, so
+        rounding does not depend on the process or the order.
+        """
+        axes = [axis for output in self.task.outputs.values() for axis in output.axes[1:]]
+        if lengths.axes(self.task) and not any(isinstance(axis, str) for axis in axes):
+            yield batch, self.answer_by_length(batch, on_rows)
+            return
+        for piece in views.pieces(batch):
+            yield piece, self.task.answer(self.predict.graphs, piece.inputs)
+            on_rows(len(piece.indices))
+
+    def answer_by_length(self, batch: ViewBatch, on_rows: Callable[[int], None]) -> dict[str, Array]:
+        """Return the teacher's outputs for a chunk, computed on samples of similar length."""
+        samples = np.arange(len(batch.indices))
+        groups = lengths.alike(self.task, batch.inputs, samples, SIMILAR_LENGTH_SAMPLES)
+        answers = []
+        for rows in groups:
+            part = views.trimmed(self.task, batch.take(rows))
+            answers.append(self.task.answer(self.predict.graphs, part.inputs))
+            on_rows(len(rows))
+        original_order = np.argsort(np.concatenate(groups))
+        return {name: np.concatenate([answer[name] for answer in answers])[original_order] for name in answers[0]}
+
+    def digest_inputs(self, shard: Shard, chunks: Iterable[ViewBatch]) -> str:
+        """Return the digest that a shard with these chunks has."""
+        digest = self.start_digest(shard)
+        for batch in chunks:
+            update_digest(digest, batch.inputs)
+        return digest.hexdigest()
+
+    def start_digest(self, shard: Shard) -> hashlib._Hash:
+        """Return a hash of all that decides a shard, apart from its inputs, the teacher and the code."""
+        top = 0 if shard.view is None else self.top
+        settings = f"{shard.dtype.__name__} {top} {self.device} {self.data_digest}"
+        return hashlib.sha256(settings.encode())
+
+
+def name_file(start: str, whole: str) -> str:
+    """Return the name of a cached shard, from the digests of its first chunk and of all."""
+    return f"{start[:16]}-{whole}"
+
+
+def update_digest(digest: hashlib._Hash, inputs: Arrays) -> None:
+    """Add named arrays to a digest."""
+    for name in sorted(inputs):
+        array = inputs[name]
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
