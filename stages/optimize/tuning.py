@@ -56,7 +56,9 @@ def distil_graph(
     work = scratch(out) / "tuned"
     work.mkdir(exist_ok=True)
     views = RecordedViews(answers.facts["seed"], answers.facts["views"])
-    found = train_network(settings, work, "tuning", objective, views, answers, module=lambda: network)
+    found = train_network(
+        settings, work, "tuning", objective, views, answers, module=lambda: network
+    )
     network.load_state_dict(load_file(work / "weights.safetensors"))
     write_weights(model, network.export_weights(), target)
     return {name: found[name] for name in ("history", "device")}
