@@ -15,7 +15,7 @@ READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 
 .NOTPARALLEL:
-.PHONY: help demo setup check format docs test test-all coverage gpu bench run plan fetch report clean $(STAGES)
+.PHONY: help demo setup check format docs messages test test-all coverage gpu bench run plan fetch report clean $(STAGES)
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z$$][^:]*:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -52,6 +52,9 @@ docs: $(READY_DEV)  ## the documentation, in site/: open site/index.html
 format: $(READY_DEV)  ## sort imports, mend what can be mended, format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+messages: $(READY_DEV)  ## the descriptors of gRPC's messages, from serving/grpc/*.proto
+	$(BIN)/python -m grpc_tools.protoc -I serving/grpc --descriptor_set_out=serving/grpc/messages.binpb open_inference.proto health.proto
 
 # The tests' networks are tiny: one thread a process is fastest, and leaves a second core to a second process.
 # Files go to the processes in the order of tests/conftest.py, the longest first.

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from attar.proof import statistics
-from attar.serving.load.figure import Bar, figure
+from attar.serving.load.figure import Bar, draw_chart
 from attar.serving.load.load import Outcome
 from benchmarks.verdicts import at_most, verdict
 
@@ -125,7 +125,7 @@ def small(found: Found) -> list[str]:
 
 def draw(found: Found) -> str:
     bars = [bar(found, case) for case in found.rounds if np.isfinite(found.each(case, "p99")).all()]
-    return figure(f"{found.bundle}: servers on one core, {len(found.engine)} rounds", bars)
+    return draw_chart(f"{found.bundle}: servers on one core, {len(found.engine)} rounds", bars)
 
 
 def bar(found: Found, case: Case) -> Bar:

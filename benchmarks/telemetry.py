@@ -19,7 +19,7 @@ import uvloop
 
 from attar.serving.core.settings import Settings
 from attar.serving.http.message import Request
-from attar.serving.models.repository import Repository, sources
+from attar.serving.models.repository import Repository, parse_sources
 from attar.serving.server import Server
 from tests.support.packaging import package_bundle
 from tests.support.serving_parts import asked
@@ -31,9 +31,9 @@ VARIANTS: dict[str, dict[str, Any]] = {"nothing": {}, "metrics": {}, "and a shad
 
 
 async def started(path: Path, watched: bool, settings: dict[str, Any]) -> Server:
-    server = Server(sources([str(path)]), Settings(http_port=0, grpc_port=None, **settings))
+    server = Server(parse_sources([str(path)]), Settings(http_port=0, grpc_port=None, **settings))
     if not watched:
-        repository = Repository(sources([str(path)]), server.settings, server.supervisor)
+        repository = Repository(parse_sources([str(path)]), server.settings, server.supervisor)
         server.repository = server.service.repository = server.api.repository = repository
     await server.start()
     return server
@@ -43,7 +43,7 @@ async def taken(server: Server) -> float:
     """Microseconds of a request."""
     start = process_time()
     for _ in range(REQUESTS):
-        await server.api.answer(Request("POST", TARGET, {}, BODY, keep_alive=True, reservation=server.ledger.open()))
+        await server.api.answer(Request("POST", TARGET, {}, BODY, keep_alive=True, reservation=server.ledger.open_reservation()))
     return (process_time() - start) / REQUESTS * 1e6
 
 

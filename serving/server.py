@@ -1,4 +1,5 @@
-"""Server: opens the bundles, listens, looks after its connections, and on SIGTERM finishes what it has begun."""
+"""Server: opens the bundles, listens, looks after its connections, and on SIGTERM finishes what
+it has begun."""
 
 from __future__ import annotations
 
@@ -12,25 +13,25 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from attar.pipeline.core.errors import AttarError
-from attar.serving.core.authenticator import Guard
+from attar.serving.core.authenticator import Authenticator
 from attar.serving.core.descriptors import fit_connections
 from attar.serving.core.ledger import Ledger
 from attar.serving.core.settings import Settings
 from attar.serving.core.supervisor import Supervisor
-from attar.serving.http.api import Api
+from attar.serving.http.api import HttpApi
 from attar.serving.http.connection import Connection
 from attar.serving.http.message import Reply, Request
 from attar.serving.models.observer import Observer
 from attar.serving.models.recovery import Recovery
-from attar.serving.models.repository import Repository, Sources
+from attar.serving.models.repository import BundleSources, Repository
 from attar.serving.models.service import InferenceService
 from attar.serving.models.watch import Watcher
-from attar.serving.observation.shadow import Shadow
-from attar.serving.observation.telemetry import Gauges, Telemetry
+from attar.serving.observation.shadow import ShadowObserver
+from attar.serving.observation.telemetry import ModelGauges, Telemetry
 from attar.serving.page.page import Page
 
 if TYPE_CHECKING:
-    from attar.serving.grpc.server import Rpc
+    from attar.serving.grpc.server import GrpcServer
 
 LOOK = 0.5
 """Seconds between looks at connections whose time may be over."""
@@ -42,29 +43,38 @@ log = logging.getLogger(__name__)
 class Server:
     """Made on the event loop that it runs on."""
 
-    def __init__(self, sources: Sources, settings: Settings, observers: Iterable[Observer] = ()) -> None:
+    def __init__(
+        self, sources: BundleSources, settings: Settings, observers: Iterable[Observer] = ()
+    ) -> None:
         self.settings = settings
         self.telemetry, self.ledger = Telemetry(), Ledger(settings.max_bodies)
-        self.shadow = Shadow(settings, self.ledger) if settings.shadow else None
+        self.shadow = ShadowObserver(settings, self.ledger) if settings.shadow else None
         shadows = [self.shadow] if self.shadow else []
         everybody = [self.telemetry, *shadows, *observers]
         self.supervisor = Supervisor()
         self.repository = Repository(sources, settings, self.supervisor, everybody)
         self._recovery = Recovery(self.repository)
-        self.telemetry.collectors += [Gauges(self.repository), self.supervisor, self._recovery, self.ledger, *shadows]
-        self.guard = Guard(settings)
+        self.telemetry.collectors += [
+            ModelGauges(self.repository),
+            self.supervisor,
+            self._recovery,
+            self.ledger,
+            *shadows,
+        ]
+        self.authenticator = Authenticator(settings)
         self.service = InferenceService(self.repository, everybody)
-        self.api = Api(self.service, self.guard)
+        self.api = HttpApi(self.service, self.authenticator)
         self.api.add_route("GET", "/metrics", self._get_metrics)
         if settings.page:
             Page(self.api, self.shadow)
         self.connections: set[Connection] = set()
         self.address = ""
         """Where it listens, once it does."""
-        self.grpc: Rpc | None = None
+        self.grpc: GrpcServer | None = None
 
     async def start(self) -> None:
-        """Raises InvalidBundleError for a bundle that is not fit, and AttarError for an address that cannot be had."""
+        """Raises InvalidBundleError for a bundle that is not fit, and AttarError for an address
+        that cannot be had."""
         watcher = Watcher(self.repository, self.settings.watch)
         if self.settings.watch:
             await watcher.remember()
@@ -74,7 +84,7 @@ class Server:
         except AttarError:
             await self.repository.close()
             raise
-        self.supervisor.keep_running("connections", self._look)
+        self.supervisor.keep_running("connections", self._watch_connections)
         self.supervisor.keep_running("recovery", self._recovery.run)
         if self.shadow:
             self.supervisor.keep_running("shadow", self.shadow.run)
@@ -88,42 +98,46 @@ class Server:
 
     async def _get_metrics(self, request: Request) -> Reply:
         accept = request.headers.get(b"accept", b"").decode("latin-1")
-        body, content_type = self.telemetry.render(accept)
+        body, content_type = self.telemetry.render_metrics(accept)
         return Reply([body], content_type=content_type)
 
     async def _listen(self) -> None:
         if self.settings.grpc_port is not None:
-            from attar.serving.grpc.server import Rpc
+            from attar.serving.grpc.server import GrpcServer
 
-            self.grpc = Rpc(self.service, self.guard, self.ledger)
+            self.grpc = GrpcServer(self.service, self.authenticator, self.ledger)
             await self.grpc.start()
         loop = asyncio.get_running_loop()
         try:
             self._listener = await loop.create_server(
-                lambda: Connection(self.api, self.guard, self.ledger, self.connections),
+                lambda: Connection(self.api, self.authenticator, self.ledger, self.connections),
                 self.settings.host,
                 self.settings.http_port,
                 backlog=BACKLOG,
-                ssl=self.guard.tls,
-                ssl_handshake_timeout=self.settings.slow if self.guard.tls else None,
+                ssl=self.authenticator.tls,
+                ssl_handshake_timeout=self.settings.slow if self.authenticator.tls else None,
             )
         except OSError as error:
             if self.grpc:
                 await self.grpc.stop()
             asked = f"{self.settings.host}:{self.settings.http_port}"
-            raise AttarError(f"cannot listen on {asked}: {error}; choose another with --host and --http-port") from error
+            raise AttarError(
+                f"cannot listen on {asked}: {error}; choose another with --host and --http-port"
+            ) from error
         host, port = self._listener.sockets[0].getsockname()[:2]
-        self.address = f"http{'s' if self.guard.tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
+        scheme = "https" if self.authenticator.tls else "http"
+        self.address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
     async def stop(self) -> None:
-        """Take no more, answer what has begun within ``settings.drain`` seconds, and close everything."""
+        """Take no more, answer what has begun within ``settings.drain`` seconds, and close
+        everything."""
         self.service.draining = True
-        await asyncio.gather(self._drain(), *([self.grpc.stop()] if self.grpc else []))
+        await asyncio.gather(self._drain_connections(), *([self.grpc.stop()] if self.grpc else []))
         await self.supervisor.close()
         await self.repository.close()
         await asyncio.to_thread(self.service.reading.close)
 
-    async def _drain(self) -> None:
+    async def _drain_connections(self) -> None:
         self._listener.close()
         for connection in list(self.connections):
             connection.drain()
@@ -132,34 +146,40 @@ class Server:
                 while self.connections:
                     await asyncio.sleep(0.01)
         if self.connections:
-            log.warning("%d connections were cut off: %g s were not enough to drain", len(self.connections), self.settings.drain)
+            log.warning(
+                "%d connections were cut off: %g s were not enough to drain",
+                len(self.connections),
+                self.settings.drain,
+            )
         for connection in list(self.connections):
             connection.abort()
 
-    async def _look(self) -> None:
+    async def _watch_connections(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(LOOK)
-            self.guard.look()
+            self.authenticator.reload_if_changed()
             now = loop.time()
             for connection in [each for each in self.connections if each.until < now]:
-                connection.cut()
+                connection.time_out()
 
 
-async def served(sources: Sources, settings: Settings, ready: Callable[[Server], object]) -> None:
+async def run_server(
+    sources: BundleSources, settings: Settings, ready: Callable[[Server], object]
+) -> None:
     """Serve until SIGTERM or SIGINT; ``ready`` is called once requests are answered."""
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     server = Server(sources, settings)
     await server.start()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.guard.reload)
-    for line in server.guard.warnings():
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.authenticator.reload)
+    for line in server.authenticator.list_warnings():
         log.warning("%s", line)
     ready(server)
     await stopped.wait()
     await server.stop()
 
 
-def serve(sources: Sources, settings: Settings, ready: Callable[[Server], object]) -> None:
-    uvloop.run(served(sources, fit_connections(settings), ready))
+def serve(sources: BundleSources, settings: Settings, ready: Callable[[Server], object]) -> None:
+    uvloop.run(run_server(sources, fit_connections(settings), ready))

@@ -165,13 +165,13 @@ def bench(
         facts = servers.bench(
             bundle,
             url,
-            servers.Asked.of(batches=batches, seconds=seconds, rates=rates, **server),
+            servers.LoadSpec.of(batches=batches, seconds=seconds, rates=rates, **server),
             trusted,
         )
     shown = engines if url is None else servers
     if figure:
-        figure.write_text(shown.figure(facts), encoding="utf-8")
-    click.echo(json.dumps(facts, indent=1) if as_json else shown.table(facts))
+        figure.write_text(shown.draw_figure(facts), encoding="utf-8")
+    click.echo(json.dumps(facts, indent=1) if as_json else shown.format_table(facts))
     if "ended" in facts:
         raise AttarError(facts["ended"])
 

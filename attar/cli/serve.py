@@ -252,14 +252,14 @@ def run_server(bundles: tuple[str, ...], **chosen: Any) -> None:
     from attar.serving import server
     from attar.serving.core import logs
     from attar.serving.core.settings import Settings
-    from attar.serving.models.repository import sources
+    from attar.serving.models.repository import parse_sources
 
     logs.to_stderr(logging.DEBUG if is_verbose(click.get_current_context()) else logging.INFO)
     try:
         settings = Settings(**chosen)
     except ValidationError as error:
         raise click.UsageError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
-    server.serve(sources(bundles), settings, announce_ready)
+    server.serve(parse_sources(bundles), settings, announce_ready)
 
 
 def announce_ready(server: Server) -> None:

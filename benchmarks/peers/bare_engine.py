@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 
 from attar.bundle import opening as bundle
-from attar.serving.load.client import turns
+from attar.serving.load.client import take_turns
 
 if __name__ == "__main__":
     path, rows, seconds = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     manifest = bundle.verified(path, gated=False).manifest
-    requests = turns(bundle.requests(path, manifest), rows)
+    requests = take_turns(bundle.requests(path, manifest), rows)
     with bundle.opened(path, manifest, threads=1, allow_native=True) as predict:
         for request in requests:
             predict(request)

@@ -18,7 +18,7 @@ import orjson
 
 from attar.models.task import Array, Arrays
 from attar.pipeline.core.errors import AttarError
-from attar.serving.load.client import Address, Request, infer, turns
+from attar.serving.load.client import Address, Request, build_request, take_turns
 from attar.serving.load.load import Outcome
 from attar.serving.load.load_http import HttpLoad
 from benchmarks.peers.environments import OURS, Environment, UnavailableError, last_words, ours, python
@@ -30,7 +30,7 @@ ENGINE = ours("onnxruntime")
 
 
 def protocol(inputs: Arrays, form: str) -> Request:
-    return infer("served", inputs, form)
+    return build_request("served", inputs, form)
 
 
 def litserve(inputs: Arrays, form: str) -> Request:
@@ -110,7 +110,7 @@ class Running:
         return False
 
     def load(self, requests: Arrays, form: str, batch: int, connections: int) -> HttpLoad:
-        asked = [self.peer.ask(each, form).message(str(self.where)) for each in turns(requests, batch)]
+        asked = [self.peer.ask(each, form).message(str(self.where)) for each in take_turns(requests, batch)]
         return HttpLoad(self.where, asked, connections)
 
     def closed(self, requests: Arrays, form: str, batch: int, connections: int, seconds: float) -> Outcome:

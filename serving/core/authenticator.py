@@ -1,4 +1,5 @@
-"""Guard: who may ask: bearer tokens from a file, TLS, and no page of another site in the name of its reader."""
+"""Guard: who may ask: bearer tokens from a file, TLS, and no page of another site in the name of
+its reader."""
 
 from __future__ import annotations
 
@@ -8,110 +9,155 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 
 from attar.pipeline.core.errors import RecipeError
-from attar.serving.core.errors import Forbidden, Unauthorized
+from attar.serving.core.errors import ForbiddenError, UnauthorizedError
 from attar.serving.core.hosts import check_host, normalize_host, parse_host
 from attar.serving.core.settings import Settings
 from attar.serving.core.tokens import TokenFile
 
 OPEN = (b"/v2/health/live", b"/v2/health/ready")
-"""What is answered without a token, as probes have none: whether the server lives and is ready, and nothing else."""
+"""What is answered without a token, as probes have none: whether the server lives and is ready,
+and nothing else."""
 PAGE = (b"/", b"/page/page.js", b"/page/page.css", b"/page/icon.svg")
-"""So is the page that asks for the token, while there is one; it tells nothing of the models by itself."""
+"""So is the page that asks for the token, while there is one; it tells nothing of the models by
+itself."""
 ASK_WITH_TOKEN = "this needs a token; send the header Authorization: Bearer TOKEN"  # noqa: S105  # a message, no token
-CONTROL_OFF = "models are loaded and unloaded by nobody from outside; start the server with --model-control"
+CONTROL_OFF = (
+    "models are loaded and unloaded by nobody from outside; start the server with --model-control"
+)
 ASK_WITH_CONTROL = "this token may not load or unload models; send one of --control-token-file"
 log = logging.getLogger(__name__)
 
 
-class Guard:
+class Authenticator:
     """What both transports ask before they read a request."""
 
     def __init__(self, settings: Settings) -> None:
         """Raises RecipeError for files that cannot be used."""
         self.settings = settings
-        self.tls = context(settings)
+        self.tls = create_tls_context(settings)
         self._hosts = {normalize_host(name) for name in (settings.host, *settings.allowed_host)}
         self._open = frozenset(OPEN + PAGE if settings.page else OPEN)
         self._tokens = TokenFile(settings.token_file) if settings.token_file else None
-        self._control = TokenFile(settings.control_token_file) if settings.control_token_file else None
+        self._control = (
+            TokenFile(settings.control_token_file) if settings.control_token_file else None
+        )
         self._check_control_settings()
 
-    def check(self, target: bytes, headers: Mapping[bytes, bytes]) -> None:
-        """Of a request over HTTP. Raises Unauthorized, and Forbidden for what a page of another site sends: browsers send it even
-        to a server that only this machine reaches, and say so. Raises BadRequest for a Host that is none.
+    def check_request(self, target: bytes, headers: Mapping[bytes, bytes]) -> None:
+        """Of a request over HTTP. Raises UnauthorizedError, and ForbiddenError for what a page of
+        another site sends: browsers send it even to a server that only this machine reaches, and
+        say so. Raises BadRequestError for a Host that is none.
 
-        Without tokens and TLS, a page reads what has the name of its own site, so the name must be one of this server: a token no
-        such page has, and for a certificate its name is wrong. What is answered to everybody is so under any name."""
+        Without tokens and TLS, a page reads what has the name of its own site, so the name must be
+        one of this server: a token no such page has, and for a certificate its name is wrong. What
+        is answered to everybody is so under any name.
+        """
         if (host := headers.get(b"host")) is not None:
             parse_host(host)
             if self._tokens is None and self.tls is None and target not in OPEN:
                 check_host(host, self._hosts)
         origin = headers.get(b"origin")
         if origin is not None and origin.partition(b"://")[2] != headers.get(b"host"):
-            raise Forbidden("a page of another site may not ask; a proxy in between must pass the header Host on")
-        if self._tokens and target not in self._open and not self.admits(headers.get(b"authorization", b"")):
-            raise Unauthorized(ASK_WITH_TOKEN)
+            raise ForbiddenError(
+                "a page of another site may not ask; a proxy in between must pass the header "
+                "Host on"
+            )
+        if (
+            self._tokens
+            and target not in self._open
+            and not self.is_authorized(headers.get(b"authorization", b""))
+        ):
+            raise UnauthorizedError(ASK_WITH_TOKEN)
 
-    def admits(self, authorization: bytes) -> bool:
-        """Whether it opens what is not control of the repository. Who may control that may do all else, too."""
-        return not self._tokens or any(file.admits(authorization) for file in self._files())
+    def is_authorized(self, authorization: bytes) -> bool:
+        """Whether it opens what is not control of the repository.
+
+        Who may control that may do all else, too.
+        """
+        return not self._tokens or any(file.has_token(authorization) for file in self._list_files())
 
     def check_control(self, authorization: bytes) -> None:
-        """Of a request to load or unload a model. Raises Forbidden, and Unauthorized where no token was sent."""
+        """Of a request to load or unload a model.
+
+        Raises ForbiddenError, and UnauthorizedError where no token was sent.
+        """
         if not self.settings.model_control:
-            raise Forbidden(CONTROL_OFF)
+            raise ForbiddenError(CONTROL_OFF)
         if not self._control:
             return  # this machine alone reaches the server, and nobody is asked for a token
         if not authorization:
-            raise Unauthorized(ASK_WITH_TOKEN)
-        if not self._control.admits(authorization) or (self._tokens and self._tokens.admits(authorization)):
-            raise Forbidden(ASK_WITH_CONTROL)
+            raise UnauthorizedError(ASK_WITH_TOKEN)
+        if not self._control.has_token(authorization) or (
+            self._tokens and self._tokens.has_token(authorization)
+        ):
+            raise ForbiddenError(ASK_WITH_CONTROL)
 
     def _check_control_settings(self) -> None:
         """Raises RecipeError where more would control the repository than were asked to."""
         if not self._control:
-            if self.settings.model_control and (self._tokens or not is_loopback(self.settings.host)):
-                raise RecipeError("--model-control lets others change what is served; say who may with --control-token-file")
+            if self.settings.model_control and (
+                self._tokens or not is_loopback(self.settings.host)
+            ):
+                raise RecipeError(
+                    "--model-control lets others change what is served; say who may with "
+                    "--control-token-file"
+                )
             return
         if not self.settings.model_control:
-            raise RecipeError("--control-token-file is for --model-control, which is not given; give it too")
+            raise RecipeError(
+                "--control-token-file is for --model-control, which is not given; give it too"
+            )
         if self._tokens and set(self._tokens.digests) & set(self._control.digests):
             raise RecipeError(
-                f"a token of {self._control.path} is in {self._tokens.path} too; control of the models needs one of its own"
+                f"a token of {self._control.path} is in {self._tokens.path} too; control of "
+                "the models needs one of its own"
             )
 
-    def _files(self) -> list[TokenFile]:
+    def _list_files(self) -> list[TokenFile]:
         return [file for file in (self._tokens, self._control) if file]
 
-    def look(self) -> None:
+    def reload_if_changed(self) -> None:
         """Read the tokens again where their file has changed."""
-        for file in self._files():
-            file.look()
+        for file in self._list_files():
+            file.reload_if_changed()
 
     def reload(self) -> None:
         """Read everything again. What cannot be used is told, and what was read before stays."""
-        for file in self._files():
+        for file in self._list_files():
             file.reload()
         if self.tls:
             try:
-                context(self.settings)  # tried on another: a half that fits no more must not spoil the one in use
-                load(self.tls, self.settings)
+                create_tls_context(
+                    self.settings
+                )  # tried on another: a half that fits no more must not spoil the one in use
+                load_certificate(self.tls, self.settings)
             except RecipeError as error:
-                log.error("the old certificate stays in use: %s", error)  # the user's file, no fault of ours
+                log.error(
+                    "the old certificate stays in use: %s", error
+                )  # the user's file, no fault of ours
 
     def key_pair(self) -> tuple[bytes, bytes] | None:
         """Private key and certificate chain in PEM; None without TLS."""
         cert = self.settings.tls_cert
         return ((self.settings.tls_key or cert).read_bytes(), cert.read_bytes()) if cert else None
 
-    def warnings(self) -> list[str]:
+    def list_warnings(self) -> list[str]:
         """What its operator should know before others find it out."""
         host = self.settings.host
         if is_loopback(host):
             return []
         if not self._tokens:
-            return [f"{host} is reached from other machines, and everybody there may ask; give --token-file"]
-        return [] if self.tls else [f"tokens travel to {host} where everybody on the way reads them; give --tls-cert"]
+            return [
+                (
+                    f"{host} is reached from other machines, and everybody there may ask; give "
+                    "--token-file"
+                )
+            ]
+        return (
+            []
+            if self.tls
+            else [f"tokens travel to {host} where everybody on the way reads them; give --tls-cert"]
+        )
 
 
 def is_loopback(host: str) -> bool:
@@ -121,7 +167,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def context(settings: Settings) -> ssl.SSLContext | None:
+def create_tls_context(settings: Settings) -> ssl.SSLContext | None:
     """Raises RecipeError for files that cannot be used."""
     if settings.tls_cert is None:
         if settings.tls_key:
@@ -130,11 +176,11 @@ def context(settings: Settings) -> ssl.SSLContext | None:
     made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     made.set_alpn_protocols(["http/1.1"])
-    load(made, settings)
+    load_certificate(made, settings)
     return made
 
 
-def load(made: ssl.SSLContext, settings: Settings) -> None:
+def load_certificate(made: ssl.SSLContext, settings: Settings) -> None:
     assert settings.tls_cert  # noqa: S101  # its callers looked
     try:
         made.load_cert_chain(settings.tls_cert, settings.tls_key, password=no_password)

@@ -15,15 +15,18 @@ log = logging.getLogger(__name__)
 
 
 def fit_connections(settings: Settings) -> Settings:
-    """Raise this process' limit of open files to what the connections need, and return the settings,
-    with as many connections as there is place for where the hard limit is under that."""
+    """Raise this process' limit of open files to what the connections need, and return the
+    settings, with as many connections as there is place for where the hard limit is under that."""
     transports = 1 if settings.grpc_port is None else 2
     limit = raise_limit(settings.max_connections * transports + RESERVED)
     place = max(1, (limit - RESERVED) // transports)
     if place >= settings.max_connections:
         return settings
     log.warning(
-        "at most %d connections are taken, not %d, as this process may have %d files open; raise that with ulimit -n",
+        (
+            "at most %d connections are taken, not %d, as this process may have %d files open; "
+            "raise that with ulimit -n"
+        ),
         place,
         settings.max_connections,
         limit,
@@ -32,7 +35,8 @@ def fit_connections(settings: Settings) -> Settings:
 
 
 def raise_limit(wanted: int) -> int:
-    """Return how many files may be open from now on: ``wanted``, or as many as the hard limit allows."""
+    """Return how many files may be open from now on: ``wanted``, or as many as the hard limit
+    allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return wanted

@@ -1,4 +1,5 @@
-"""Errors: why a request gets no answer, in words for its caller and with the HTTP status that says the same."""
+"""Errors: why a request gets no answer, in words for its caller and with the HTTP status that
+says the same."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any, ClassVar
 from attar.pipeline.core.errors import AttarError
 
 
-class Refused(AttarError):
+class RequestError(AttarError):
     """A request without an answer. The message is what its caller reads."""
 
     status: ClassVar[int]
@@ -24,13 +25,13 @@ class Refused(AttarError):
         return [] if self.retry_after is None else [("Retry-After", str(self.retry_after))]
 
 
-class BadRequest(Refused):
+class BadRequestError(RequestError):
     """Not a request of the protocol, or not one that this model takes."""
 
     status, cause = 400, "bad_request"
 
 
-class Unauthorized(Refused):
+class UnauthorizedError(RequestError):
     """No token, or one that is not in the file."""
 
     status, cause = 401, "unauthorized"
@@ -40,19 +41,20 @@ class Unauthorized(Refused):
         return [("WWW-Authenticate", "Bearer")]
 
 
-class Forbidden(Refused):
-    """Sent by a page of another site in the name of whoever reads that page, or asks for what the sender may not."""
+class ForbiddenError(RequestError):
+    """Sent by a page of another site in the name of whoever reads that page, or asks for what
+    the sender may not."""
 
     status, cause = 403, "forbidden"
 
 
-class NotFound(Refused):
+class NotFoundError(RequestError):
     """No such model, version or page."""
 
     status, cause = 404, "not_found"
 
 
-class NotAllowed(Refused):
+class MethodNotAllowedError(RequestError):
     """The page is there, the method is not."""
 
     status, cause = 405, "not_allowed"
@@ -67,55 +69,64 @@ class NotAllowed(Refused):
         return [("Allow", ", ".join(self.allowed))]
 
 
-class TooLarge(Refused):
+class TooLargeError(RequestError):
     """Over one of the limits in ``Settings``."""
 
     status, cause = 413, "too_large"
 
 
-class HeaderTooLarge(Refused):
+class HeaderTooLargeError(RequestError):
     """The request's line and headers are over the limit."""
 
     status, cause = 431, "header_too_large"
 
 
-class TooSlow(Refused):
+class TooSlowError(RequestError):
     """The client took too long to send it."""
 
     status, cause = 408, "too_slow"
 
 
-class Busy(Refused):
+class BusyError(RequestError):
     """The queue is full, or the model is on its way in or out."""
 
     status, cause = 503, "busy"
     retry_after = 1
 
 
-class NoRoom(Busy):
+class NoRoomError(BusyError):
     """The memory for requests is taken."""
 
     cause = "no_room"
 
 
-class Late(Refused):
+class DeadlineError(RequestError):
     """The deadline passed before there was an answer."""
 
     status, cause = 504, "late"
 
 
-class EngineFailed(Refused):
+class EngineFailedError(RequestError):
     """The engine broke; the request was in order."""
 
     status, cause = 500, "engine_failed"
 
 
-def kind(value: Any) -> str:
+def describe_kind(value: Any) -> str:
     """What a message calls it."""
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "missing"}
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "a string",
+        bool: "a boolean",
+        type(None): "missing",
+    }
     return names.get(type(value), "a number")
 
 
-def shown(value: Any) -> str:
-    """For a message: the start of a value. A list or an object may be nested deeper than can be shown, so its kind is told."""
-    return kind(value) if isinstance(value, dict | list) else str(value)[:80]
+def format_value(value: Any) -> str:
+    """For a message: the start of a value.
+
+    A list or an object may be nested deeper than can be shown, so its kind is told.
+    """
+    return describe_kind(value) if isinstance(value, dict | list) else str(value)[:80]

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from functools import lru_cache
 from ipaddress import ip_address
 
-from attar.serving.core.errors import BadRequest, Forbidden
+from attar.serving.core.errors import BadRequestError, ForbiddenError
 
 HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*)(:\d*)?")
 """A name or an address, and a port (RFC 9110 7.2)."""
@@ -21,11 +21,16 @@ LOOPBACK = "localhost"
 
 @lru_cache(maxsize=256)
 def parse_host(sent: bytes) -> str:
-    """Return the name or the address in a header Host. Raises BadRequest for anything else, several
-    of them among it."""
+    """Return the name or the address in a header Host.
+
+    Raises BadRequestError for anything else, several of them among it.
+    """
     match = HOST.fullmatch(sent)
     if match is None:
-        raise BadRequest(f"the header Host is {sent[:80].decode('latin-1')!r}, expected one name or address, and a port")
+        raise BadRequestError(
+            f"the header Host is {sent[:80].decode('latin-1')!r}, expected one name or "
+            "address, and a port"
+        )
     return normalize_host(match[1].decode())
 
 
@@ -34,11 +39,12 @@ def normalize_host(name: str) -> str:
 
 
 def check_host(sent: bytes, allowed: Collection[str]) -> None:
-    """Raises BadRequest and Forbidden."""
+    """Raises BadRequestError and ForbiddenError."""
     name = parse_host(sent)
     if name not in allowed and name != LOOPBACK and not is_address(name):
-        raise Forbidden(
-            f"nobody said that this server is called {name[:80]!r}, so that may be a page of another site; start it with "
+        raise ForbiddenError(
+            f"nobody said that this server is called {name[:80]!r}, so that may be a page of "
+            "another site; start it with "
             "--allowed-host NAME, or with --token-file"
         )
 

@@ -1,7 +1,7 @@
 """Ledger: the bytes that everything under way holds, over HTTP, over gRPC and for the shadow.
 
-What a request costs, its body as it comes and decompressed, its tensors and its decoded pictures, is reserved before it is spent,
-and released when it is answered.
+What a request costs, its body as it comes and decompressed, its tensors and its decoded pictures,
+is reserved before it is spent, and released when it is answered.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from attar.pipeline.keys import memory
-from attar.serving.core.errors import NoRoom, TooLarge
+from attar.serving.core.errors import NoRoomError, TooLargeError
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
 SHARE = 4
-"""Of the memory that the process may have, one of so many parts is for requests: engines, answers, and what the transports and
-Python hold beside what is counted here, have the rest."""
+"""Of the memory that the process may have, one of so many parts is for requests: engines,
+answers, and what the transports and Python hold beside what is counted here, have the rest."""
 MOST_BYTES = 2**30
 """Unless it is set."""
 
@@ -31,19 +31,25 @@ class Ledger:
         self.held = self.refusals = 0
         self._lock = Lock()
 
-    def open(self) -> Reservation:
+    def open_reservation(self) -> Reservation:
         return Reservation(self)
 
-    def take(self, size: int) -> None:
-        """Raises NoRoom where others hold too much, TooLarge where it alone is too much."""
-        if self.try_take(size):
+    def reserve(self, size: int) -> None:
+        """Raises NoRoomError where others hold too much, TooLargeError where it alone is too
+        much."""
+        if self.try_reserve(size):
             return
         self.refusals += 1
         if size > self.limit:
-            raise TooLarge(f"the request takes {size:,} bytes of memory, --max-bodies allows {self.limit:,} for all together")
-        raise NoRoom("the requests of others fill the memory that is set aside for them; try again later")
+            raise TooLargeError(
+                f"the request takes {size:,} bytes of memory, --max-bodies allows "
+                f"{self.limit:,} for all together"
+            )
+        raise NoRoomError(
+            "the requests of others fill the memory that is set aside for them; try again later"
+        )
 
-    def try_take(self, size: int) -> bool:
+    def try_reserve(self, size: int) -> bool:
         """Whether there was room; nobody is refused where there was none."""
         with self._lock:
             if self.held + size > self.limit:
@@ -51,14 +57,17 @@ class Ledger:
             self.held += size
             return True
 
-    def give(self, size: int) -> None:
+    def release(self, size: int) -> None:
         with self._lock:
             self.held -= size
 
     def collect(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-        held = GaugeMetricFamily("attar_ledger_bytes", "Memory that requests under way and the shadow's queue have reserved.")
+        held = GaugeMetricFamily(
+            "attar_ledger_bytes",
+            "Memory that requests under way and the shadow's queue have reserved.",
+        )
         held.add_metric([], self.held)
         limit = GaugeMetricFamily("attar_ledger_limit_bytes", "What they may reserve together.")
         limit.add_metric([], self.limit)
@@ -67,24 +76,27 @@ class Ledger:
         yield from (held, limit, refusals)
 
 
-class Share:
+class LedgerShare:
     """One of so many parts of a ledger, which whoever has it may not exceed."""
 
     def __init__(self, ledger: Ledger, parts: int) -> None:
         self._ledger, self._parts, self._held, self._lock = ledger, parts, 0, Lock()
 
-    def try_take(self, size: int) -> bool:
+    def try_reserve(self, size: int) -> bool:
         """Whether there was room."""
         with self._lock:
-            if self._held + size > self._ledger.limit // self._parts or not self._ledger.try_take(size):
+            if (
+                self._held + size > self._ledger.limit // self._parts
+                or not self._ledger.try_reserve(size)
+            ):
                 return False
             self._held += size
             return True
 
-    def give(self, size: int) -> None:
+    def release(self, size: int) -> None:
         with self._lock:
             self._held -= size
-            self._ledger.give(size)
+            self._ledger.release(size)
 
 
 class Reservation:
@@ -96,15 +108,15 @@ class Reservation:
         self.ledger, self.held = ledger, 0
 
     def add(self, size: int) -> None:
-        """Raises NoRoom and TooLarge; then it holds what it held before."""
-        self.ledger.take(size)
+        """Raises NoRoomError and TooLargeError; then it holds what it held before."""
+        self.ledger.reserve(size)
         self.held += size
 
     def close(self) -> None:
         """More than once has no effect."""
         size, self.held = self.held, 0
         if size:
-            self.ledger.give(size)
+            self.ledger.release(size)
 
 
 def default_limit() -> int:

@@ -15,22 +15,23 @@ LINES = 100
 """In each minute, of one kind."""
 
 
-def fields(**told: Any) -> dict[str, Any]:
+def log_fields(**told: Any) -> dict[str, Any]:
     """What a line says beside its message: ``log.info("answered", extra=fields(status=200))``."""
     return {"fields": told}
 
 
 class LineLimit:
-    """So many lines of a kind in a minute, so that nobody fills the log who only has to ask for it."""
+    """So many lines of a kind in a minute, so that nobody fills the log who only has to ask for
+    it."""
 
     def __init__(self, lines: int = LINES) -> None:
         self._lines = lines
         self._kinds: dict[str, tuple[int, int]] = {}
         """By kind, the minute of its last line, and how many it wanted in it."""
 
-    def count(self, kind: str) -> int | None:
-        """Return how many lines were left out in the minute of the kind's last line; None where this
-        one is left out, too."""
+    def count_line(self, kind: str) -> int | None:
+        """Return how many lines were left out in the minute of the kind's last line; None where
+        this one is left out, too."""
         now = int(monotonic() // MINUTE)
         minute, wanted = self._kinds.get(kind, (now, 0))
         if minute == now:
@@ -40,8 +41,9 @@ class LineLimit:
         return max(0, wanted - self._lines)
 
 
-class Lines(logging.Formatter):
-    """``time`` (UTC), ``level``, ``logger`` and ``message``, then the fields, and ``traceback`` where there is one."""
+class JsonFormatter(logging.Formatter):
+    """``time`` (UTC), ``level``, ``logger`` and ``message``, then the fields, and ``traceback``
+    where there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         said = {
@@ -59,5 +61,5 @@ class Lines(logging.Formatter):
 def to_stderr(level: int) -> None:
     """Everything that this process logs from now on."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Lines())
+    handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)

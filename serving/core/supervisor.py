@@ -1,4 +1,5 @@
-"""Supervisor: keeps the server's background tasks running; what ends is logged, counted and started again."""
+"""Supervisor: keeps the server's background tasks running; what ends is logged, counted and
+started again."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 60.0
-"""Before a task is started again; twice as long each time while it does not last as long as the longest."""
+"""Before a task is started again; twice as long each time while it does not last as long as the
+longest."""
 log = logging.getLogger(__name__)
 
 
@@ -24,14 +26,17 @@ class Supervisor:
         self._ends: Counter[str] = Counter()
 
     def keep_running(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Run work that has no end of its own until ``close``. It goes on after a failure, so its state is its owner's."""
+        """Run work that has no end of its own until ``close``.
+
+        It goes on after a failure, so its state is its owner's.
+        """
         self._ends[name] += 0
-        self._endless.append(asyncio.create_task(self._restart(name, work)))
+        self._endless.append(asyncio.create_task(self._run_forever(name, work)))
 
     def run_once(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run work to its end; its task never fails, as a failure is logged and counted here."""
         self._ends[name] += 0
-        return asyncio.create_task(self._finish(name, work))
+        return asyncio.create_task(self._run_logged(name, work))
 
     async def close(self) -> None:
         """Cancel what has no end of its own."""
@@ -43,23 +48,25 @@ class Supervisor:
         from prometheus_client.core import CounterMetricFamily
 
         ends = CounterMetricFamily(
-            "attar_background_ends", "Background tasks that ended or failed by themselves.", labels=["task"]
+            "attar_background_ends",
+            "Background tasks that ended or failed by themselves.",
+            labels=["task"],
         )
         for name, count in self._ends.items():
             ends.add_metric([name], count)
         yield ends
 
-    async def _restart(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+    async def _run_forever(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         loop, pause = asyncio.get_running_loop(), FIRST_PAUSE_SECONDS
         while True:
             began = loop.time()
-            await self._finish(name, work(), endless=True)
+            await self._run_logged(name, work(), endless=True)
             if loop.time() - began > LONGEST_PAUSE_SECONDS:
                 pause = FIRST_PAUSE_SECONDS
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
-    async def _finish(self, name: str, work: Awaitable[None], *, endless: bool = False) -> None:
+    async def _run_logged(self, name: str, work: Awaitable[None], *, endless: bool = False) -> None:
         again = "; it is started again" if endless else ""
         try:
             await work

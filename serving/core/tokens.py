@@ -24,14 +24,14 @@ class TokenFile:
         self._stamp = read_stamp(path)
         self.digests = read_digests(path)
 
-    def admits(self, authorization: bytes) -> bool:
+    def has_token(self, authorization: bytes) -> bool:
         """Takes as long for a token that is nearly right as for one that is not."""
         scheme, _, token = authorization.partition(b" ")
         digest = sha256(token.strip()).digest()
         found = [compare_digest(digest, each) for each in self.digests]
         return scheme.lower() == b"bearer" and any(found)
 
-    def look(self) -> None:
+    def reload_if_changed(self) -> None:
         """Read it again where it has changed."""
         if read_stamp(self.path) != self._stamp:
             self.reload()
@@ -56,7 +56,8 @@ def read_stamp(path: Path) -> tuple[int, ...]:
 
 
 def read_digests(path: Path) -> list[bytes]:
-    """Raises RecipeError for a file that cannot be read, has no token, or a line that is none; never shows one."""
+    """Raises RecipeError for a file that cannot be read, has no token, or a line that is none;
+    never shows one."""
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:
@@ -65,8 +66,11 @@ def read_digests(path: Path) -> list[bytes]:
     for number, token in found:
         if not TOKEN.fullmatch(token):
             raise RecipeError(
-                f"line {number} of {path} is no token: 16 characters or more of A-Z a-z 0-9 - . _ ~ + /; `openssl rand -hex 32`"
+                f"line {number} of {path} is no token: 16 characters or more of A-Z a-z 0-9 - "
+                ". _ ~ + /; `openssl rand -hex 32`"
             )
     if not found:
-        raise RecipeError(f"{path} has no token; write one a line, such as from `openssl rand -hex 32`")
+        raise RecipeError(
+            f"{path} has no token; write one a line, such as from `openssl rand -hex 32`"
+        )
     return [sha256(token).digest() for _, token in found]

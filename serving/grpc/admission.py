@@ -13,8 +13,8 @@ from typing import Any
 
 import grpc
 
-from attar.serving.core.authenticator import ASK_WITH_TOKEN, Guard
-from attar.serving.core.errors import Busy, TooLarge, TooSlow, Unauthorized
+from attar.serving.core.authenticator import ASK_WITH_TOKEN, Authenticator
+from attar.serving.core.errors import BusyError, TooLargeError, TooSlowError, UnauthorizedError
 from attar.serving.core.settings import Settings
 
 SILENT = ("ServerLive", "ServerReady")
@@ -26,86 +26,96 @@ UNAUTHENTICATED_BYTES = 1024
 UNAUTHENTICATED_SECONDS = 1.0
 """That it may take."""
 UNAUTHENTICATED_READS = 4
-"""Such messages that are waited for at a time, so that their sum is bounded. One more takes the place of the one that was waited
-for longest: a probe sends its message with its call, so that callers who send none never keep it out."""
+"""Such messages that are waited for at a time, so that their sum is bounded. One more takes the
+place of the one that was waited for longest: a probe sends its message with its call, so that
+callers who send none never keep it out."""
 
 
-class Door:
-    def __init__(self, guard: Guard, settings: Settings) -> None:
-        self._guard, self._settings = guard, settings
+class GrpcAdmission:
+    def __init__(self, authenticator: Authenticator, settings: Settings) -> None:
+        self._authenticator, self._settings = authenticator, settings
         self._calls = 0
         self._unauthenticated: list[asyncio.Timeout] = []
 
-    def knows(self, context: Any) -> bool:
-        return self._guard.admits(read_authorization(context))
+    def is_known(self, context: Any) -> bool:
+        return self._authenticator.is_authorized(read_authorization(context))
 
-    def admit(self, context: Any) -> None:
-        """Raises Unauthorized."""
-        if not self.knows(context):
-            raise Unauthorized(ASK_WITH_TOKEN)
+    def check_token(self, context: Any) -> None:
+        """Raises UnauthorizedError."""
+        if not self.is_known(context):
+            raise UnauthorizedError(ASK_WITH_TOKEN)
 
     @contextmanager
     def count_call(self, name: str, context: Any) -> Iterator[None]:
-        """A place among the calls that are taken at a time. Callers without a token take none, so that they keep nobody out.
+        """A place among the calls that are taken at a time. Callers without a token take none, so
+        that they keep nobody out.
 
-        Raises Unauthorized, and Busy where no place is free.
+        Raises UnauthorizedError, and BusyError where no place is free.
         """
-        if name in SILENT or (name == CHECK and not self.knows(context)):
+        if name in SILENT or (name == CHECK and not self.is_known(context)):
             yield
             return
-        self.admit(context)
+        self.check_token(context)
         if self._calls >= self._settings.max_connections:
-            raise Busy(f"{self._calls} calls are under way, which are all that are taken at a time; try again later")
+            raise BusyError(
+                f"{self._calls} calls are under way, which are all that are taken at a time; "
+                "try again later"
+            )
         self._calls += 1
         try:
             yield
         finally:
             self._calls -= 1
 
-    def admit_control(self, context: Any) -> None:
-        """To load or unload a model. Raises Unauthorized and Forbidden."""
-        self._guard.check_control(read_authorization(context))
+    def check_control(self, context: Any) -> None:
+        """To load or unload a model. Raises UnauthorizedError and ForbiddenError."""
+        self._authenticator.check_control(read_authorization(context))
 
     def may_be_long(self, name: str, context: Any) -> bool:
-        """Whether its message may be long, so that it needs room; those of callers without a token have a limit of their own."""
-        return not (name in SILENT or (name == CHECK and not self.knows(context)))
+        """Whether its message may be long, so that it needs room; those of callers without a
+        token have a limit of their own."""
+        return not (name in SILENT or (name == CHECK and not self.is_known(context)))
 
-    async def message(self, name: str, context: Any) -> Any:
-        """The request of a method whose call is counted. Raises TooSlow and TooLarge."""
+    async def read_message(self, name: str, context: Any) -> Any:
+        """The request of a method whose call is counted. Raises TooSlowError and TooLargeError."""
         if name in SILENT:
             return b""
-        if name == CHECK and not self.knows(context):
+        if name == CHECK and not self.is_known(context):
             return await self._read_unauthenticated(context)
-        return await within(asyncio.timeout(self._settings.slow), context)
+        return await read_within(asyncio.timeout(self._settings.slow), context)
 
     async def _read_unauthenticated(self, context: Any) -> Any:
         while len(self._unauthenticated) >= UNAUTHENTICATED_READS:
-            expire(self._unauthenticated.pop(0))
+            expire_now(self._unauthenticated.pop(0))
         limit = asyncio.timeout(min(UNAUTHENTICATED_SECONDS, self._settings.slow))
         self._unauthenticated.append(limit)
         try:
-            sent = await within(limit, context)
+            sent = await read_within(limit, context)
         finally:
             if limit in self._unauthenticated:
                 self._unauthenticated.remove(limit)
         if sent is not grpc.aio.EOF and len(sent) > UNAUTHENTICATED_BYTES:
             del sent  # else the error would hold it until the call has ended
-            raise TooLarge(f"without a token a message has {UNAUTHENTICATED_BYTES} bytes at most")
+            raise TooLargeError(
+                f"without a token a message has {UNAUTHENTICATED_BYTES} bytes at most"
+            )
         return sent
 
 
-def expire(limit: asyncio.Timeout) -> None:
+def expire_now(limit: asyncio.Timeout) -> None:
     if not limit.expired():
         limit.reschedule(asyncio.get_running_loop().time())
 
 
-async def within(limit: asyncio.Timeout, context: Any) -> Any:
-    """A message that comes in time. Raises TooSlow."""
+async def read_within(limit: asyncio.Timeout, context: Any) -> Any:
+    """A message that comes in time. Raises TooSlowError."""
     try:
         async with limit:
             return await context.read()
     except TimeoutError:
-        raise TooSlow("the request did not arrive in time; send it quicker, or in parts") from None
+        raise TooSlowError(
+            "the request did not arrive in time; send it quicker, or in parts"
+        ) from None
 
 
 def read_authorization(context: Any) -> bytes:

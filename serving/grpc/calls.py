@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf.message import DecodeError
 
-from attar.serving.core.errors import BadRequest, EngineFailed, NoRoom, Refused
+from attar.serving.core.errors import BadRequestError, EngineFailedError, NoRoomError, RequestError
 from attar.serving.core.settings import Settings
 
 CODES = {
@@ -29,53 +29,73 @@ CODES = {
 log = logging.getLogger(__name__)
 
 
-def decoded(asked: Any, sent: Any) -> Any:
-    """Raises BadRequest for what is no message of this kind."""
+def decode_message(asked: Any, sent: Any) -> Any:
+    """Raises BadRequestError for what is no message of this kind."""
     if sent is grpc.aio.EOF:
-        raise BadRequest(f"the request ended without a {asked.DESCRIPTOR.name}")
+        raise BadRequestError(f"the request ended without a {asked.DESCRIPTOR.name}")
     try:
         return asked.FromString(sent)
     except DecodeError as error:
-        raise BadRequest(f"no {asked.DESCRIPTOR.name}: {error}") from error
+        raise BadRequestError(f"no {asked.DESCRIPTOR.name}: {error}") from error
 
 
-def encoded(message: Any) -> bytes:
+def encode_message(message: Any) -> bytes:
     made: bytes = message.SerializeToString()
     return made
 
 
 @contextmanager
-def foreseen(name: str) -> Iterator[None]:
-    """Raises Refused alone: any other error is logged and told as one."""
+def convert_errors(name: str) -> Iterator[None]:
+    """Raises RequestError alone: any other error is logged and told as one."""
     try:
         yield
-    except Refused:
+    except RequestError:
         raise
     except Exception as error:
         log.exception("%s failed", name)
-        raise EngineFailed("the server failed; its log says why") from error
+        raise EngineFailedError("the server failed; its log says why") from error
 
 
-async def refuse(context: Any, error: Refused) -> NoReturn:
-    """End a call with an error, and say to gRPC's own retries in how many milliseconds another one makes sense."""
-    again = () if error.retry_after is None else (("grpc-retry-pushback-ms", str(error.retry_after * 1000)),)
+async def abort_call(context: Any, error: RequestError) -> NoReturn:
+    """End a call with an error, and say to gRPC's own retries in how many milliseconds another
+    one makes sense."""
+    again = (
+        ()
+        if error.retry_after is None
+        else (("grpc-retry-pushback-ms", str(error.retry_after * 1000)),)
+    )
     for each in (error, error.__cause__, error.__context__):
-        clear_frames(each.__traceback__ if each else None)  # else they keep the message until garbage is collected
-    code = grpc.StatusCode.RESOURCE_EXHAUSTED if isinstance(error, NoRoom) else CODES[error.status]
+        clear_frames(
+            each.__traceback__ if each else None
+        )  # else they keep the message until garbage is collected
+    code = (
+        grpc.StatusCode.RESOURCE_EXHAUSTED
+        if isinstance(error, NoRoomError)
+        else CODES[error.status]
+    )
     await context.abort(code, str(error), again)
     raise error  # which abort never comes to
 
 
-def options(settings: Settings, largest: int) -> list[tuple[str, int]]:
+def list_server_options(settings: Settings, largest: int) -> list[tuple[str, int]]:
     """Of gRPC's server; what they mean says its ``channel_arg_names.h``."""
     return [
-        ("grpc.so_reuseport", 0),  # else a second server would take half of the requests without a word
+        (
+            "grpc.so_reuseport",
+            0,
+        ),  # else a second server would take half of the requests without a word
         ("grpc.max_receive_message_length", largest),
         ("grpc.http2.bdp_probe", 0),  # else what nobody reads yet grows to megabytes for each call
         ("grpc.max_metadata_size", settings.max_header),
-        ("grpc.max_allowed_incoming_connections", settings.max_connections),  # each takes a descriptor
+        (
+            "grpc.max_allowed_incoming_connections",
+            settings.max_connections,
+        ),  # each takes a descriptor
         ("grpc.max_connection_idle_ms", int(settings.idle * 1000)),
-        ("grpc.keepalive_time_ms", int(settings.idle * 1000)),  # asks whether a client that says nothing is still there
+        (
+            "grpc.keepalive_time_ms",
+            int(settings.idle * 1000),
+        ),  # asks whether a client that says nothing is still there
         ("grpc.http2.ping_timeout_ms", int(settings.slow * 1000)),
         ("grpc.server_handshake_timeout_ms", int(settings.slow * 1000)),
     ]

@@ -1,11 +1,12 @@
-"""Health: what ``grpc.health.v1`` tells of the server, which is called "", and of each model by its name."""
+"""Health: what ``grpc.health.v1`` tells of the server, which is called "", and of each model by
+its name."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 
-from attar.serving.core.errors import Busy, NotFound
+from attar.serving.core.errors import BusyError, NotFoundError
 from attar.serving.models.service import InferenceService
 
 LOOK = 0.5
@@ -16,28 +17,33 @@ class Health:
     def __init__(self, service: InferenceService) -> None:
         self._service, self._repository = service, service.repository
 
-    def status(self, service: str) -> str:
-        """Raises NotFound for a model that the server does not know."""
+    def find_status(self, service: str) -> str:
+        """Raises NotFoundError for a model that the server does not know."""
         try:
-            ready = self._repository.model(service).served.ready if service else self._repository.ready
-        except Busy:  # known, and not loaded
+            ready = (
+                self._repository.find_model(service).served.ready
+                if service
+                else self._repository.ready
+            )
+        except BusyError:  # known, and not loaded
             ready = False
         return "SERVING" if ready and not self._service.draining else "NOT_SERVING"
 
-    async def changes(self, service: str) -> AsyncIterator[str]:
-        """The status now and whenever it is another, until the server ends; a model may become known meanwhile."""
+    async def watch_status(self, service: str) -> AsyncIterator[str]:
+        """The status now and whenever it is another, until the server ends; a model may become
+        known meanwhile."""
         told = ""
         while True:
             ends = self._service.draining
-            if (found := self._known(service)) != told:
+            if (found := self._find_known_status(service)) != told:
                 yield found
                 told = found
             if ends:
                 return
             await asyncio.sleep(LOOK)
 
-    def _known(self, service: str) -> str:
+    def _find_known_status(self, service: str) -> str:
         try:
-            return self.status(service)
-        except NotFound:
+            return self.find_status(service)
+        except NotFoundError:
             return "SERVICE_UNKNOWN"

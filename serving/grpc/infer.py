@@ -9,13 +9,19 @@ from typing import Any
 import numpy as np
 
 from attar.models.task import Array
-from attar.serving.core.errors import BadRequest, TooLarge
+from attar.serving.core.errors import BadRequestError, TooLargeError
 from attar.serving.grpc.messages import ModelInferRequest, ModelInferResponse
-from attar.serving.protocol.reader import Part, Reader
-from attar.serving.protocol.request import Infer
-from attar.serving.protocol.response import Answer
+from attar.serving.protocol.reader import InputDescription, Reader
+from attar.serving.protocol.request import InferenceRequest
+from attar.serving.protocol.response import InferenceResponse
 from attar.serving.protocol.signature import BYTES
-from attar.serving.protocol.tensors import DTYPES, datatype, from_bytes, objects, to_bytes
+from attar.serving.protocol.tensors import (
+    DTYPES,
+    find_datatype,
+    make_object_array,
+    read_binary_tensor,
+    write_binary_tensor,
+)
 
 CONTENTS = {
     "BOOL": "bool_contents",
@@ -27,87 +33,133 @@ CONTENTS = {
     "FP64": "fp64_contents",
     BYTES: "bytes_contents",
 }
-"""Where a datatype's values stand that are not sent as bytes. The protocol has no place for FP16."""
+"""Where a datatype's values stand that are not sent as bytes. The protocol has no place for
+FP16."""
 
 
 PIECE = 2**14
 """Values that become Python objects at once."""
 
 
-def read(reader: Reader, request: Any) -> Infer:
-    """From a ModelInferRequest, which loses its bytes and its id. Raises BadRequest, and TooLarge beyond the limits."""
+def read_request(reader: Reader, request: Any) -> InferenceRequest:
+    """From a ModelInferRequest, which loses its bytes and its id.
+
+    Raises BadRequestError, and TooLargeError beyond the limits.
+    """
     most = reader.settings.max_tensors
     if max(len(request.inputs), len(request.outputs)) > most:
-        raise TooLarge(f"more than the {most} inputs or outputs that are allowed")
+        raise TooLargeError(f"more than the {most} inputs or outputs that are allowed")
     raw, named = list(request.raw_input_contents), request.id
     for apart in ("raw_input_contents", "id"):
         request.ClearField(apart)
-    plan = reader.known(request.SerializeToString(), parsed) if raw else reader.understood(told(request))
-    return reader.infer(plan, dict(contents(plan.parts, request, raw)), named)
+    plan = (
+        reader.plan_cached(request.SerializeToString(), parse_head)
+        if raw
+        else reader.check_head(describe_request(request))
+    )
+    return reader.build_request(plan, dict(read_contents(plan.parts, request, raw)), named)
 
 
-def parsed(head: bytes) -> dict[str, Any]:
+def parse_head(head: bytes) -> dict[str, Any]:
     """``head``: a request without its bytes and its id."""
-    return told(ModelInferRequest.FromString(head))
+    return describe_request(ModelInferRequest.FromString(head))
 
 
-def told(request: Any) -> dict[str, Any]:
+def describe_request(request: Any) -> dict[str, Any]:
     """What the reader knows from JSON."""
     return {
-        "parameters": parameters(request.parameters),
-        "inputs": [about(each) | {"datatype": each.datatype, "shape": list(each.shape)} for each in request.inputs],
-        "outputs": [about(each) for each in request.outputs],
+        "parameters": read_parameters(request.parameters),
+        "inputs": [
+            describe_tensor(each) | {"datatype": each.datatype, "shape": list(each.shape)}
+            for each in request.inputs
+        ],
+        "outputs": [describe_tensor(each) for each in request.outputs],
     }
 
 
-def about(tensor: Any) -> dict[str, Any]:
-    return {"name": tensor.name, "parameters": parameters(tensor.parameters)}
+def describe_tensor(tensor: Any) -> dict[str, Any]:
+    return {"name": tensor.name, "parameters": read_parameters(tensor.parameters)}
 
 
-def parameters(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: getattr(each, each.WhichOneof("parameter_choice") or "string_param") for name, each in given.items()}
+def read_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: getattr(each, each.WhichOneof("parameter_choice") or "string_param")
+        for name, each in given.items()
+    }
 
 
-def contents(parts: Sequence[Part], request: Any, raw: Sequence[bytes]) -> Iterator[tuple[str, Array]]:
+def read_contents(
+    parts: Sequence[InputDescription], request: Any, raw: Sequence[bytes]
+) -> Iterator[tuple[str, Array]]:
     """The arrays by name: views into the message's bytes where it has them."""
     if raw and len(raw) != len(parts):
-        raise BadRequest(f"there are {len(raw)} raw_input_contents for {len(parts)} inputs; send one each, or none")
+        raise BadRequestError(
+            f"there are {len(raw)} raw_input_contents for {len(parts)} inputs; send one each, "
+            "or none"
+        )
     for i, part in enumerate(parts):
         name, given = part.declared.name, request.inputs[i]
         if raw and given.HasField("contents"):
-            raise BadRequest(f"{name!r} has contents beside raw_input_contents; send one of them")
-        yield name, from_bytes(part.declared, memoryview(raw[i]), part.shape) if raw else typed(part, given.contents)
+            raise BadRequestError(
+                f"{name!r} has contents beside raw_input_contents; send one of them"
+            )
+        yield (
+            name,
+            read_binary_tensor(part.declared, memoryview(raw[i]), part.shape)
+            if raw
+            else read_typed_contents(part, given.contents),
+        )
 
 
-def typed(part: Part, given: Any) -> Array:
-    """From an InferTensorContents. Raises BadRequest for values of another type, or not as many as the shape says."""
+def read_typed_contents(part: InputDescription, given: Any) -> Array:
+    """From an InferTensorContents.
+
+    Raises BadRequestError for values of another type, or not as many as the shape says.
+    """
     declared, shape = part.declared, part.shape
     field = CONTENTS.get(declared.datatype)
     if field is None:
-        raise BadRequest(f"{declared.name!r} is {declared.datatype}, which has no contents in gRPC; send raw_input_contents")
+        raise BadRequestError(
+            f"{declared.name!r} is {declared.datatype}, which has no contents in gRPC; send "
+            "raw_input_contents"
+        )
     values = getattr(given, field)
     if len(values) != prod(shape):
-        raise BadRequest(f"{declared.name!r} has {len(values)} {field}, its shape {list(shape)} asks for {prod(shape)}")
+        raise BadRequestError(
+            f"{declared.name!r} has {len(values)} {field}, its shape {list(shape)} asks for "
+            f"{prod(shape)}"
+        )
     try:
         if declared.datatype == BYTES:
-            made = objects([each.decode() for each in values] if declared.text else list(values))
+            made = make_object_array(
+                [each.decode() for each in values] if declared.text else list(values)
+            )
         else:
             made = np.empty(len(values), DTYPES[declared.datatype])
-            for start in range(0, len(values), PIECE):  # a list of all would take ten times the memory
+            for start in range(
+                0, len(values), PIECE
+            ):  # a list of all would take ten times the memory
                 made[start : start + PIECE] = np.array(values[start : start + PIECE], made.dtype)
     except (OverflowError, UnicodeDecodeError) as error:
-        raise BadRequest(f"{declared.name!r} holds what is no {declared.datatype}: {error}") from error
+        raise BadRequestError(
+            f"{declared.name!r} holds what is no {declared.datatype}: {error}"
+        ) from error
     return made.reshape(shape)
 
 
-def written(answer: Answer, given: Mapping[str, Any]) -> Any:
+def build_message(answer: InferenceResponse, given: Mapping[str, Any]) -> Any:
     """A ModelInferResponse, its tensors as bytes; ``given``: the request's parameters, to echo."""
     made = ModelInferResponse(
         model_name=answer.model,
         model_version=answer.version,
         id=answer.id,
-        outputs=[{"name": name, "datatype": datatype(tensor), "shape": tensor.shape} for name, tensor in answer.outputs.items()],
-        raw_output_contents=[bytes(to_bytes(tensor)) for tensor in answer.outputs.values()],
+        outputs=[
+            {"name": name, "datatype": find_datatype(tensor), "shape": tensor.shape}
+            for name, tensor in answer.outputs.items()
+        ],
+        raw_output_contents=[
+            bytes(write_binary_tensor(tensor)) for tensor in answer.outputs.values()
+        ],
     )
     for name in answer.parameters:
         made.parameters[name].CopyFrom(given[name])

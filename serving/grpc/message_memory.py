@@ -10,13 +10,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from attar.serving.core.errors import NoRoom, Refused
-from attar.serving.core.ledger import Ledger, Reservation, Share
+from attar.serving.core.errors import NoRoomError, RequestError
+from attar.serving.core.ledger import Ledger, LedgerShare, Reservation
 
 COPIES = 3
 """Of a message while it is read: as it came, decoded, and as arrays."""
 SHARE = 4
-"""Messages of calls that are on their way have one of so many parts of the memory for requests, streams have another."""
+"""Messages of calls that are on their way have one of so many parts of the memory for requests,
+streams have another."""
 WAIT_SECONDS = 2.0
 """For room; an honest message is on its way for some milliseconds."""
 QUICK_SECONDS = 1.0
@@ -26,19 +27,19 @@ LOOK_SECONDS = 0.002
 FULL = "the requests of others fill the memory that is set aside for them; try again later"
 
 
-class MessageRoom:
+class MessageMemory:
     def __init__(self, ledger: Ledger, largest: int) -> None:
         """``largest``: bytes of a message."""
         self._ledger = ledger
-        self._arriving, self._streams = Share(ledger, SHARE), Share(ledger, SHARE)
+        self._arriving, self._streams = LedgerShare(ledger, SHARE), LedgerShare(ledger, SHARE)
         self._place = min(largest, ledger.limit // SHARE)
         self._turn = asyncio.Lock()
         self._reads: dict[asyncio.Timeout, float] = {}
 
     @contextmanager
-    def open(self) -> Iterator[Reservation]:
+    def open_reservation(self) -> Iterator[Reservation]:
         """Of one request, until it is answered."""
-        made = self._ledger.open()
+        made = self._ledger.open_reservation()
         try:
             yield made
         finally:
@@ -46,56 +47,61 @@ class MessageRoom:
 
     @contextmanager
     def hold_stream(self) -> Iterator[None]:
-        """Room for the message that a stream is waiting for. Raises NoRoom."""
-        if not self._streams.try_take(self._place):
-            raise self._refusal()
+        """Room for the message that a stream is waiting for. Raises NoRoomError."""
+        if not self._streams.try_reserve(self._place):
+            raise self._count_refusal()
         try:
             yield
         finally:
-            self._streams.give(self._place)
+            self._streams.release(self._place)
 
-    async def read(self, reservation: Reservation, read: Callable[[], Awaitable[Any]]) -> Any:
-        """The message of a call, whose memory is then reserved. Raises NoRoom, TooLarge, and what ``read`` raises."""
-        await self._enter()
+    async def read_message(
+        self, reservation: Reservation, read: Callable[[], Awaitable[Any]]
+    ) -> Any:
+        """The message of a call, whose memory is then reserved.
+
+        Raises NoRoomError, TooLargeError, and what ``read`` raises.
+        """
+        await self._wait_for_place()
         try:
             async with asyncio.timeout(None) as limit:
                 self._reads[limit] = asyncio.get_running_loop().time()
                 sent = await read()
         except TimeoutError:
-            raise self._refusal() from None
+            raise self._count_refusal() from None
         finally:
             self._reads.pop(limit, None)
-            self._arriving.give(self._place)
+            self._arriving.release(self._place)
         try:
             reserve_copies(reservation, sent)
-        except Refused:
+        except RequestError:
             del sent  # else the error would hold it until the call has ended
             raise
         return sent
 
-    async def _enter(self) -> None:
+    async def _wait_for_place(self) -> None:
         """In the order of the calls."""
         try:
             async with asyncio.timeout(WAIT_SECONDS), self._turn:
-                while not self._arriving.try_take(self._place):
-                    self._hurry()
+                while not self._arriving.try_reserve(self._place):
+                    self._cut_slowest()
                     await asyncio.sleep(LOOK_SECONDS)
         except TimeoutError:
-            raise self._refusal() from None
+            raise self._count_refusal() from None
 
-    def _hurry(self) -> None:
+    def _cut_slowest(self) -> None:
         """Cut off the call whose message has been on its way for longest, where that is long."""
         now = asyncio.get_running_loop().time()
         limit, began = next(iter(self._reads.items()), (None, now))
         if limit and now - began > QUICK_SECONDS and not limit.expired():
             limit.reschedule(now)
 
-    def _refusal(self) -> NoRoom:
+    def _count_refusal(self) -> NoRoomError:
         self._ledger.refusals += 1
-        return NoRoom(FULL)
+        return NoRoomError(FULL)
 
 
 def reserve_copies(reservation: Reservation, sent: Any) -> None:
-    """Raises NoRoom and TooLarge. Nothing is sent at the end of a stream."""
+    """Raises NoRoomError and TooLargeError. Nothing is sent at the end of a stream."""
     if isinstance(sent, bytes):
         reservation.add(COPIES * len(sent))

@@ -1,6 +1,7 @@
 """Wire: what a message over gRPC would take when it is decoded, counted before it is.
 
-A field of two bytes becomes an object of a hundred. https://protobuf.dev/programming-guides/encoding
+A field of two bytes becomes an object of a hundred.
+https://protobuf.dev/programming-guides/encoding
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from attar.serving.core.errors import BadRequest, TooLarge
+from attar.serving.core.errors import BadRequestError, TooLargeError
 from attar.serving.protocol.json_data import SHORT_BYTES
 
 MOST_FIELDS = 2**14
@@ -25,22 +26,25 @@ VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 
 
 def check_message(sent: bytes, most_elements: int) -> None:
-    """Raises TooLarge for a ModelInferRequest that is to be far larger than its bytes, BadRequest for none."""
+    """Raises TooLargeError for a ModelInferRequest that is to be far larger than its bytes,
+    BadRequestError for none."""
     try:
-        counted = Counted(sent, most_elements)
-        for field, start, end in counted.fields(0, len(sent)):
+        counted = MessageCounter(sent, most_elements)
+        for field, start, end in counted.iterate_fields(0, len(sent)):
             if field == INPUTS:
                 counted.check_input(start, end)
             elif field == OUTPUTS:
-                counted.beside += sum(end - start for _, start, end in counted.fields(start, end))
+                counted.beside += sum(
+                    end - start for _, start, end in counted.iterate_fields(start, end)
+                )
             elif field != RAW:
                 counted.beside += end - start
         counted.check_beside()
     except IndexError as error:
-        raise BadRequest("no ModelInferRequest: it ends too early") from error
+        raise BadRequestError("no ModelInferRequest: it ends too early") from error
 
 
-class Counted:
+class MessageCounter:
     def __init__(self, sent: bytes, most_elements: int) -> None:
         self.sent, self.most_elements = sent, most_elements
         self.left = MOST_FIELDS
@@ -48,7 +52,7 @@ class Counted:
         """Bytes that belong to no content of a tensor."""
 
     def check_input(self, start: int, end: int) -> None:
-        for field, inner, stop in self.fields(start, end):
+        for field, inner, stop in self.iterate_fields(start, end):
             if field == CONTENTS:
                 self.check_contents(inner, stop)
             else:
@@ -57,35 +61,48 @@ class Counted:
 
     def check_beside(self) -> None:
         if self.beside > SHORT_BYTES:
-            raise TooLarge(f"what stands beside the content of tensors is over {SHORT_BYTES} bytes; send less of it")
+            raise TooLargeError(
+                f"what stands beside the content of tensors is over {SHORT_BYTES} bytes; send "
+                "less of it"
+            )
 
     def check_contents(self, start: int, end: int) -> None:
-        for field, inner, stop in self.fields(start, end):
+        for field, inner, stop in self.iterate_fields(start, end):
             if field in VARINTS:
-                ends = np.frombuffer(self.sent, np.uint8, stop - inner, inner) < 0x80  # of each varint
+                ends = (
+                    np.frombuffer(self.sent, np.uint8, stop - inner, inner) < 0x80
+                )  # of each varint
                 if np.count_nonzero(ends) > self.most_elements:
-                    raise TooLarge(f"an input has more elements than the {self.most_elements} that are allowed")
+                    raise TooLargeError(
+                        f"an input has more elements than the {self.most_elements} that are allowed"
+                    )
 
-    def fields(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-        """Number, and where the content starts and ends. Raises IndexError where it would end behind ``end``."""
+    def iterate_fields(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """Number, and where the content starts and ends.
+
+        Raises IndexError where it would end behind ``end``.
+        """
         while start < end:
             self.left -= 1
             if self.left < 0:
-                raise TooLarge(f"the message has more than {MOST_FIELDS} fields; send tensors as raw_input_contents")
-            tag, start = self.varint(start)
+                raise TooLargeError(
+                    f"the message has more than {MOST_FIELDS} fields; send tensors as "
+                    "raw_input_contents"
+                )
+            tag, start = self.read_varint(start)
             kind, size = tag & 7, 0
             if kind == VARINT:
-                _, stop = self.varint(start)
+                _, stop = self.read_varint(start)
             else:
                 if kind == LENGTH:
-                    size, start = self.varint(start)
+                    size, start = self.read_varint(start)
                 stop = start + {FIXED64: 8, FIXED32: 4, LENGTH: size}.get(kind, end)
             if stop > end:
                 raise IndexError
             yield tag >> 3, start, stop
             start = stop
 
-    def varint(self, start: int) -> tuple[int, int]:
+    def read_varint(self, start: int) -> tuple[int, int]:
         """The number, and where it ends."""
         made = shift = 0
         while True:

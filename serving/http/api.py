@@ -14,8 +14,15 @@ import httptools
 
 from attar.models.task import Array
 from attar.serving.core import logs
-from attar.serving.core.authenticator import Guard
-from attar.serving.core.errors import BadRequest, EngineFailed, NotAllowed, NotFound, Refused, TooLarge
+from attar.serving.core.authenticator import Authenticator
+from attar.serving.core.errors import (
+    BadRequestError,
+    EngineFailedError,
+    MethodNotAllowedError,
+    NotFoundError,
+    RequestError,
+    TooLargeError,
+)
 from attar.serving.http import openapi
 from attar.serving.http.body import content_encoding, decompress, read_body
 from attar.serving.http.message import Reply, Request, error_reply, json_reply
@@ -23,8 +30,8 @@ from attar.serving.models.model import Model
 from attar.serving.models.service import InferenceService
 from attar.serving.protocol import response
 from attar.serving.protocol.json_data import SHORT_BYTES, Body
-from attar.serving.protocol.reader import flag, parsed
-from attar.serving.protocol.request import HEADER_LENGTH, Infer
+from attar.serving.protocol.reader import check_flag, parse_object
+from attar.serving.protocol.request import HEADER_LENGTH, InferenceRequest
 
 Handler: TypeAlias = Callable[..., Awaitable[Reply]]
 """Called with a request and, by name, with the parts of its path that the route names."""
@@ -38,10 +45,10 @@ log = logging.getLogger(__name__)
 access = logging.getLogger("attar.access")
 
 
-class Api:
-    def __init__(self, service: InferenceService, guard: Guard) -> None:
+class HttpApi:
+    def __init__(self, service: InferenceService, authenticator: Authenticator) -> None:
         self.service, self.repository, self.settings = service, service.repository, service.settings
-        self._guard = guard
+        self._authenticator = authenticator
         self.routes: list[tuple[str, re.Pattern[str], Handler]] = []
         self._find_cached = lru_cache(maxsize=1024)(self._find_handler)
         for method, path, handler in (
@@ -78,19 +85,20 @@ class Api:
         try:
             handler, parts = self._find_cached(request.method, request.target)
             reply = await handler(request, **parts)
-        except Refused as error:
+        except RequestError as error:
             reply = self.refuse(error, request)
         except Exception:
-            log.exception("a request failed", extra=logs.fields(**describe_request(request)))
-            reply = self.refuse(EngineFailed("the server failed; its log says why"), request)
+            log.exception("a request failed", extra=logs.log_fields(**describe_request(request)))
+            reply = self.refuse(EngineFailedError("the server failed; its log says why"), request)
         if given_id and request.id:
             reply.headers = [*reply.headers, ("X-Request-ID", request.id)]
         if started:
             log_access(request, reply, perf_counter_ns() - started)
         return reply
 
-    def refuse(self, error: Refused, request: Request | None = None) -> Reply:
-        """Return the reply that refuses, and record it. ``request``: None if none was read whole."""
+    def refuse(self, error: RequestError, request: Request | None = None) -> Reply:
+        """Return the reply that refuses, and record it. ``request``: None if none was read
+        whole."""
         about = describe_request(request) if request else {}
         self.service.record_refusal(error, **about)
         return error_reply(error)
@@ -103,8 +111,8 @@ class Api:
             _, parts = self._find_cached(method, target)
             if not parts or not parts.keys() <= MODEL_PARTS:
                 return SHORT_BYTES
-            return self.repository.model(**parts).reader.largest
-        except Refused:  # the whole request will be refused
+            return self.repository.find_model(**parts).reader.largest
+        except RequestError:  # the whole request will be refused
             return SHORT_BYTES
 
     def _find_handler(self, method: str, target: bytes) -> tuple[Handler, dict[str, str]]:
@@ -120,8 +128,10 @@ class Api:
             return handler, {name: value for name, value in parts.items() if value}
         if by_method:
             allowed = sorted(by_method)
-            raise NotAllowed(f"{method} is not allowed here, {' and '.join(allowed)} is", allowed)
-        raise NotFound(f"there is no {path[:200]!r}")
+            raise MethodNotAllowedError(
+                f"{method} is not allowed here, {' and '.join(allowed)} is", allowed
+            )
+        raise NotFoundError(f"there is no {path[:200]!r}")
 
     # -- the server -------------------------------------------------------------------------------
 
@@ -137,31 +147,33 @@ class Api:
         return json_reply(self.service.describe_server())
 
     async def get_openapi(self, request: Request) -> Reply:
-        return json_reply(openapi.document(self.repository.models(), self.settings))
+        return json_reply(openapi.build_document(self.repository.list_models(), self.settings))
 
     # -- models -----------------------------------------------------------------------------------
 
     async def get_model_metadata(self, request: Request, name: str, version: str = "") -> Reply:
-        return json_reply(self.repository.metadata(name, version))
+        return json_reply(self.repository.describe_metadata(name, version))
 
     async def get_model_readiness(self, request: Request, name: str, version: str = "") -> Reply:
         ready = self.service.is_model_ready(name, version)
         return json_reply({"name": name, "ready": ready}, 200 if ready else 503)
 
-    async def get_model_configuration(self, request: Request, name: str, version: str = "") -> Reply:
-        return json_reply(self.repository.model(name, version).configuration())
+    async def get_model_configuration(
+        self, request: Request, name: str, version: str = ""
+    ) -> Reply:
+        return json_reply(self.repository.find_model(name, version).describe_configuration())
 
     async def get_statistics(self, request: Request, name: str = "", version: str = "") -> Reply:
         return json_reply({"model_stats": self.service.collect_statistics(name, version)})
 
     async def infer(self, request: Request, name: str, version: str = "") -> Reply:
-        model = self.repository.model(name, version)
+        model = self.repository.find_model(name, version)
         with model.served.use():
             asked = await self.read_inference(request, model)
             return inference_reply(model, asked, await model.infer(asked))
 
-    async def read_inference(self, request: Request, model: Model) -> Infer:
-        """Return what the model is asked, whose bundle is in use. Raises Refused."""
+    async def read_inference(self, request: Request, model: Model) -> InferenceRequest:
+        """Return what the model is asked, whose bundle is in use. Raises RequestError."""
         reading = read_body(request, model.reader, self.service.reading)
         asked = await self.service.read_request(model, reading)
         request.id, asked.reservation = request.id or asked.id, request.reservation
@@ -170,25 +182,27 @@ class Api:
     # -- the repository ---------------------------------------------------------------------------
 
     async def list_models(self, request: Request) -> Reply:
-        asked = parsed(read_short_body(request) or b"{}")
-        only_ready = flag(asked.get("ready", False), "ready")
+        asked = parse_object(read_short_body(request) or b"{}")
+        only_ready = check_flag(asked.get("ready", False), "ready")
         return json_reply(self.service.list_models(only_ready=only_ready))
 
     async def load_model(self, request: Request, name: str) -> Reply:
-        self._guard.check_control(request.headers.get(b"authorization", b""))
-        asked = parsed(read_short_body(request) or b"{}")
+        self._authenticator.check_control(request.headers.get(b"authorization", b""))
+        asked = parse_object(read_short_body(request) or b"{}")
         await self.service.load_model(name, asked.get("parameters"))
         return Reply()
 
     async def unload_model(self, request: Request, name: str) -> Reply:
-        self._guard.check_control(request.headers.get(b"authorization", b""))
+        self._authenticator.check_control(request.headers.get(b"authorization", b""))
         await self.repository.unload(name)
         return Reply()
 
 
-def inference_reply(model: Model, asked: Infer, outputs: Mapping[str, Array]) -> Reply:
-    answer = response.answer(asked, outputs, model.name, model.version, model.signature.labels)
-    pieces, size = response.write(answer)
+def inference_reply(model: Model, asked: InferenceRequest, outputs: Mapping[str, Array]) -> Reply:
+    answer = response.build_response(
+        asked, outputs, model.name, model.version, model.signature.labels
+    )
+    pieces, size = response.write_response(answer)
     if size is None:
         return Reply(pieces)
     headers = [(HEADER_LENGTH, str(size))]
@@ -203,20 +217,20 @@ def describe_request(request: Request) -> dict[str, Any]:
 
 def log_access(request: Request, reply: Reply, nanoseconds: int) -> None:
     told = {"status": reply.status, "milliseconds": round(nanoseconds / 1e6, 3)}
-    access.info("answered", extra=logs.fields(**describe_request(request), **told))
+    access.info("answered", extra=logs.log_fields(**describe_request(request), **told))
 
 
 def parse_path(target: bytes) -> str:
-    """Return the path of a request's target. Raises BadRequest if it is no URL."""
+    """Return the path of a request's target. Raises BadRequestError if it is no URL."""
     try:
         return unquote_to_bytes(httptools.parse_url(target).path or b"/").decode()
     except (httptools.HttpParserInvalidURLError, UnicodeDecodeError) as error:
-        raise BadRequest(f"{target[:200]!r} is no path") from error
+        raise BadRequestError(f"{target[:200]!r} is no path") from error
 
 
 def read_short_body(request: Request) -> Body:
-    """Return the body of a request without tensors. Raises BadRequest and TooLarge."""
+    """Return the body of a request without tensors. Raises BadRequestError and TooLargeError."""
     if len(request.body) > SHORT_BYTES:
-        raise TooLarge(f"the body is over {SHORT_BYTES} bytes, which no request is here")
+        raise TooLargeError(f"the body is over {SHORT_BYTES} bytes, which no request is here")
     reserve = request.reservation.add
     return decompress(request.body, content_encoding(request), SHORT_BYTES, reserve)

@@ -1,16 +1,17 @@
-"""The body of an HTTP request: decompressed and read, beside the event loop if that may take long."""
+"""The body of an HTTP request: decompressed and read, beside the event loop if that may take
+long."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
 
-from attar.serving.core.errors import BadRequest, TooLarge
+from attar.serving.core.errors import BadRequestError, TooLargeError
 from attar.serving.http.message import Request
 from attar.serving.models.service import ReaderThread
 from attar.serving.protocol.json_data import SHORT_BYTES, Body
 from attar.serving.protocol.reader import Reader
-from attar.serving.protocol.request import HEADER_LENGTH, Infer
+from attar.serving.protocol.request import HEADER_LENGTH, InferenceRequest
 
 LENGTH = HEADER_LENGTH.lower().encode()
 ENCODINGS = {b"gzip": 31, b"deflate": 15}
@@ -21,15 +22,15 @@ QUICK_BYTES = 2**22
 """Up to which the bytes of tensors, which are only looked at, are taken on the event loop."""
 
 
-async def read_body(request: Request, reader: Reader, thread: ReaderThread) -> Infer:
-    """Return what the body asks, and drop the body. Raises Refused."""
+async def read_body(request: Request, reader: Reader, thread: ReaderThread) -> InferenceRequest:
+    """Return what the body asks, and drop the body. Raises RequestError."""
     length, encoding = content_length(request), content_encoding(request)
     body, request.body = request.body, b""
     reserve = request.reservation.add
     if encoding is None and is_quick(reader, body, length):
         return reader.read(body, length)
 
-    def read() -> Infer:
+    def read() -> InferenceRequest:
         plain = decompress(body, encoding, reader.largest, reserve)
         return reader.read(plain, length, reserve)
 
@@ -39,30 +40,42 @@ async def read_body(request: Request, reader: Reader, thread: ReaderThread) -> I
 def is_quick(reader: Reader, body: Body, length: int | None) -> bool:
     if len(body) <= SHORT_BYTES:
         return True
-    return length is not None and length <= SHORT_BYTES and len(body) <= QUICK_BYTES and not reader.most_texts
+    return (
+        length is not None
+        and length <= SHORT_BYTES
+        and len(body) <= QUICK_BYTES
+        and not reader.most_texts
+    )
 
 
 def content_length(request: Request) -> int | None:
-    """Of the JSON. Raises BadRequest."""
+    """Of the JSON. Raises BadRequestError."""
     given = request.headers.get(LENGTH)
     if given is None:
         return None
     if not given.isdigit() or len(given) > 18:
-        raise BadRequest(f"{HEADER_LENGTH} is {given[:40].decode('latin-1')!r}, expected a number of bytes")
+        raise BadRequestError(
+            f"{HEADER_LENGTH} is {given[:40].decode('latin-1')!r}, expected a number of bytes"
+        )
     return int(given)
 
 
 def content_encoding(request: Request) -> bytes | None:
-    """Raises BadRequest for an unknown one."""
+    """Raises BadRequestError for an unknown one."""
     encoding = request.headers.get(b"content-encoding")
     if encoding is not None and encoding.lower() not in ENCODINGS:
-        raise BadRequest(f"the Content-Encoding is {encoding[:40].decode('latin-1')!r}, taken are gzip and deflate")
+        raise BadRequestError(
+            f"the Content-Encoding is {encoding[:40].decode('latin-1')!r}, taken are gzip and "
+            "deflate"
+        )
     return encoding and encoding.lower()
 
 
-def decompress(body: Body, encoding: bytes | None, most: int, reserve: Callable[[int], None]) -> Body:
-    """Raises BadRequest for a broken encoding, TooLarge for more than ``most`` bytes, and what ``reserve`` raises before more is
-    made than it allows."""
+def decompress(
+    body: Body, encoding: bytes | None, most: int, reserve: Callable[[int], None]
+) -> Body:
+    """Raises BadRequestError for a broken encoding, TooLargeError for more than ``most`` bytes,
+    and what ``reserve`` raises before more is made than it allows."""
     if encoding is None:
         return body
     opened, made = zlib.decompressobj(ENCODINGS[encoding]), bytearray()
@@ -74,13 +87,13 @@ def decompress(body: Body, encoding: bytes | None, most: int, reserve: Callable[
                 reserve(len(part))
                 made += part
                 if len(made) > most:
-                    raise TooLarge(f"the body is over {most} bytes when decompressed")
+                    raise TooLargeError(f"the body is over {most} bytes when decompressed")
                 rest = opened.unconsumed_tail
                 more = bool(rest) or len(part) == PIECE_BYTES
             if opened.eof:
                 break
     except zlib.error as error:
-        raise BadRequest(f"the body is no {encoding.decode()}: {error}") from error
+        raise BadRequestError(f"the body is no {encoding.decode()}: {error}") from error
     if not opened.eof or opened.unused_data or start + PIECE_BYTES < len(body):
-        raise BadRequest(f"the body is no whole {encoding.decode()}")
+        raise BadRequestError(f"the body is no whole {encoding.decode()}")
     return made

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from attar.serving.core.errors import Refused
+from attar.serving.core.errors import RequestError
 from attar.serving.core.ledger import Reservation
 from attar.serving.protocol.json_data import Body
 
@@ -23,7 +23,8 @@ class Request:
     target: bytes
     """As it was sent: a path with its query, or a whole URL."""
     headers: dict[bytes, bytes]
-    """By lower-case name; what is there several times is joined by commas (RFC 9110 5.2), so that none overrides another."""
+    """By lower-case name; what is there several times is joined by commas (RFC 9110 5.2), so
+    that none overrides another."""
     body: Body
     keep_alive: bool
     reservation: Reservation
@@ -41,10 +42,11 @@ class Reply:
 
 
 @lru_cache(maxsize=256)
-def opening(status: int, content_type: str, keep: bool) -> bytes:
+def format_head(status: int, content_type: str, keep: bool) -> bytes:
     connection = "keep-alive" if keep else "close"
     return (
-        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: {content_type}\r\nConnection: {connection}\r\n"
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: "
+        f"{content_type}\r\nConnection: {connection}\r\n"
     ).encode("latin-1")
 
 
@@ -52,6 +54,6 @@ def json_reply(content: Any, status: int = 200, headers: Sequence[tuple[str, str
     return Reply([orjson.dumps(content)], status, headers=headers)
 
 
-def error_reply(error: Refused) -> Reply:
+def error_reply(error: RequestError) -> Reply:
     """As the protocol has it: an object with ``error``."""
     return json_reply({"error": str(error)}, error.status, error.headers)

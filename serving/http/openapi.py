@@ -1,4 +1,5 @@
-"""OpenAPI: the HTTP interface of what is served right now, for programs and people that read such descriptions.
+"""OpenAPI: the HTTP interface of what is served right now, for programs and people that read such
+descriptions.
 
 https://spec.openapis.org/oas/v3.1.1; its schemas are JSON Schema 2020-12.
 """
@@ -14,16 +15,17 @@ import numpy as np
 from attar.pipeline.core.version import VERSION
 from attar.serving.core.authenticator import OPEN
 from attar.serving.core.errors import (
-    BadRequest,
-    Busy,
-    EngineFailed,
-    Forbidden,
-    HeaderTooLarge,
-    Late,
-    NotFound,
-    TooLarge,
-    TooSlow,
-    Unauthorized,
+    BadRequestError,
+    BusyError,
+    DeadlineError,
+    EngineFailedError,
+    ForbiddenError,
+    HeaderTooLargeError,
+    NotFoundError,
+    RequestError,
+    TooLargeError,
+    TooSlowError,
+    UnauthorizedError,
 )
 from attar.serving.core.settings import Settings
 from attar.serving.models.model import Model
@@ -32,19 +34,33 @@ from attar.serving.protocol.signature import Declared, Signature
 
 Schema = dict[str, Any]
 MANY = {"type": "array", "items": {"type": "object"}}
-ECHOED = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean", "null"]}}
+ECHOED = {
+    "type": "object",
+    "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
+}
 LARGEST = 2**53 - 1
 """Integer that every reader of JSON takes as it is."""
 PARAMETERS = ECHOED | {
     "properties": {
-        "timeout": {"type": "integer", "minimum": 0, "maximum": LARGEST, "description": "Microseconds"},
+        "timeout": {
+            "type": "integer",
+            "minimum": 0,
+            "maximum": LARGEST,
+            "description": "Microseconds",
+        },
         "binary_data_output": {"type": "boolean"},
         **{name: {"enum": [0, False, ""]} for name in STATEFUL},
     }
 }
-BEHIND = {"type": "object", "properties": {"binary_data_size": False, "shared_memory_region": False}}
+BEHIND = {
+    "type": "object",
+    "properties": {"binary_data_size": False, "shared_memory_region": False},
+}
 """Parameters of a tensor that is in the JSON, not behind it."""
-PER_OUTPUT = {"classification": {"type": "integer", "minimum": 0, "maximum": LARGEST}, "binary_data": {"type": "boolean"}}
+PER_OUTPUT = {
+    "classification": {"type": "integer", "minimum": 0, "maximum": LARGEST},
+    "binary_data": {"type": "boolean"},
+}
 TENSOR = {
     "type": "object",
     "required": ["name", "datatype", "shape"],
@@ -68,9 +84,18 @@ ANSWER = {
     },
 }
 ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
-ANYWHERE = (BadRequest, Unauthorized, Forbidden, TooSlow, TooLarge, HeaderTooLarge, EngineFailed, Busy)
+ANYWHERE = (
+    BadRequestError,
+    UnauthorizedError,
+    ForbiddenError,
+    TooSlowError,
+    TooLargeError,
+    HeaderTooLargeError,
+    EngineFailedError,
+    BusyError,
+)
 """What any request may be answered."""
-REFUSALS = (*ANYWHERE, NotFound, Late)
+REFUSALS = (*ANYWHERE, NotFoundError, DeadlineError)
 LIVE = {"type": "object", "required": ["live"], "properties": {"live": {"type": "boolean"}}}
 READY = {
     "type": "object",
@@ -80,15 +105,25 @@ READY = {
 NAMED = {"404": {"$ref": "#/components/responses/NotFound"}}
 
 
-def document(models: Iterable[Model], settings: Settings) -> Schema:
+def build_document(models: Iterable[Model], settings: Settings) -> Schema:
     """For every model its own paths, with the tensors that it takes."""
     served = {model.name: model for model in models}
-    paths = {**server(settings), **{path: made for model in served.values() for path, made in model_paths(model).items()}}
+    paths = {
+        **describe_server_paths(settings),
+        **{
+            path: made
+            for model in served.values()
+            for path, made in describe_model_paths(model).items()
+        },
+    }
     if settings.token_file:
         for path in paths.keys() & {each.decode() for each in OPEN}:
             paths[path]["get"]["security"] = []
     told = as_json({"$ref": "#/components/schemas/Error"})
-    refusals = {each.__name__: {"description": str(each.__doc__), "content": told} for each in REFUSALS}
+    refusals = {
+        response_name(each): {"description": str(each.__doc__), "content": told}
+        for each in REFUSALS
+    }
     components: Schema = {"schemas": {"Error": ERROR, "Answer": ANSWER}, "responses": refusals}
     if settings.token_file or settings.control_token_file:
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
@@ -101,43 +136,85 @@ def document(models: Iterable[Model], settings: Settings) -> Schema:
     }
 
 
-def server(settings: Settings) -> dict[str, Schema]:
+def response_name(error: type[RequestError]) -> str:
+    """Return the name of an error's response, such as ``NotFound``."""
+    return error.cause.title().replace("_", "")
+
+
+def describe_server_paths(settings: Settings) -> dict[str, Schema]:
     ready = as_json({"type": "object", "properties": {"ready": {"type": "boolean"}}})
     return {
-        "/v2/health/live": {"get": operation("Whether the server lives", LIVE, more=unwell(LIVE))},
-        "/v2/health/ready": {"get": operation("Whether everything that is served answers", READY, more=unwell(READY))},
-        "/v2": {"get": operation("The server's name, version and extensions", {"type": "object"})},
-        "/v2/models/stats": {"get": operation("Statistics of every model", {"type": "object"})},
-        "/v2/repository/index": {"post": operation("Every model, loaded or not", MANY, requestBody={"content": ready})},
-        **(control(settings) if settings.model_control else {}),
-        "/metrics": {"get": operation("What Prometheus reads", {"type": "string"}, as_type="text/plain")},
-        "/openapi.json": {"get": operation("This description", {"type": "object"})},
+        "/v2/health/live": {
+            "get": describe_operation("Whether the server lives", LIVE, more=describe_unready(LIVE))
+        },
+        "/v2/health/ready": {
+            "get": describe_operation(
+                "Whether everything that is served answers", READY, more=describe_unready(READY)
+            )
+        },
+        "/v2": {
+            "get": describe_operation(
+                "The server's name, version and extensions", {"type": "object"}
+            )
+        },
+        "/v2/models/stats": {
+            "get": describe_operation("Statistics of every model", {"type": "object"})
+        },
+        "/v2/repository/index": {
+            "post": describe_operation(
+                "Every model, loaded or not", MANY, requestBody={"content": ready}
+            )
+        },
+        **(describe_control_paths(settings) if settings.model_control else {}),
+        "/metrics": {
+            "get": describe_operation(
+                "What Prometheus reads", {"type": "string"}, as_type="text/plain"
+            )
+        },
+        "/openapi.json": {"get": describe_operation("This description", {"type": "object"})},
     }
 
 
-def control(settings: Settings) -> dict[str, Schema]:
+def describe_control_paths(settings: Settings) -> dict[str, Schema]:
     name = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]
     more: Schema = {"security": [{"token": []}]} if settings.control_token_file else {}
-    load = operation("Load a bundle, or load it anew", more=NAMED, parameters=name, **more)
-    unload = operation("Stop serving a bundle", more=NAMED, parameters=name, **more)
+    load = describe_operation("Load a bundle, or load it anew", more=NAMED, parameters=name, **more)
+    unload = describe_operation("Stop serving a bundle", more=NAMED, parameters=name, **more)
     path = "/v2/repository/models/{name}"
     return {f"{path}/load": {"post": load}, f"{path}/unload": {"post": unload}}
 
 
-def model_paths(model: Model) -> dict[str, Schema]:
+def describe_model_paths(model: Model) -> dict[str, Schema]:
     name, base = model.name, f"/v2/models/{model.name}"
     return {
-        base: {"get": operation(f"What {name} takes and gives", {"type": "object"}, more=NAMED)},
-        f"{base}/ready": {"get": operation(f"Whether {name} answers", READY, more=NAMED | unwell(READY))},
-        f"{base}/config": {"get": operation(f"The configuration of {name}", {"type": "object"}, more=NAMED)},
-        f"{base}/stats": {"get": operation(f"Statistics of {name}", {"type": "object"}, more=NAMED)},
-        f"{base}/infer": {"post": infer(name, model.signature)},
+        base: {
+            "get": describe_operation(
+                f"What {name} takes and gives", {"type": "object"}, more=NAMED
+            )
+        },
+        f"{base}/ready": {
+            "get": describe_operation(
+                f"Whether {name} answers", READY, more=NAMED | describe_unready(READY)
+            )
+        },
+        f"{base}/config": {
+            "get": describe_operation(
+                f"The configuration of {name}", {"type": "object"}, more=NAMED
+            )
+        },
+        f"{base}/stats": {
+            "get": describe_operation(f"Statistics of {name}", {"type": "object"}, more=NAMED)
+        },
+        f"{base}/infer": {"post": describe_inference(name, model.signature)},
     }
 
 
-def infer(name: str, signature: Signature) -> Schema:
-    tensors = [tensor(each, signature.ranges) for each in signature.inputs.values()]
-    named = {"name": {"enum": list(signature.outputs)}, "parameters": {"type": "object", "properties": PER_OUTPUT}}
+def describe_inference(name: str, signature: Signature) -> Schema:
+    tensors = [describe_tensor(each, signature.ranges) for each in signature.inputs.values()]
+    named = {
+        "name": {"enum": list(signature.outputs)},
+        "parameters": {"type": "object", "properties": PER_OUTPUT},
+    }
     outputs = {"type": "object", "required": ["name"], "properties": named}
     asked = {
         "type": "object",
@@ -145,24 +222,40 @@ def infer(name: str, signature: Signature) -> Schema:
         "properties": {
             "id": {"type": "string"},
             "parameters": PARAMETERS,
-            "inputs": {"type": "array", "minItems": len(tensors), "maxItems": len(tensors), "items": {"oneOf": tensors}},
+            "inputs": {
+                "type": "array",
+                "minItems": len(tensors),
+                "maxItems": len(tensors),
+                "items": {"oneOf": tensors},
+            },
             "outputs": {"type": "array", "items": outputs},
         },
     }
     length = {"name": HEADER_LENGTH, "in": "header", "schema": {"type": "integer", "minimum": 0}}
-    length["description"] = "Bytes of the JSON, where those of tensors follow it: each has a binary_data_size instead of data"
+    length["description"] = (
+        "Bytes of the JSON, where those of tensors follow it: each has a binary_data_size "
+        "instead of data"
+    )
     body = {"required": True, "content": as_json(asked) | {"application/octet-stream": {}}}
     late = {"504": {"$ref": "#/components/responses/Late"}}
-    made = operation(
-        f"Ask {name}", {"$ref": "#/components/schemas/Answer"}, more=NAMED | late, requestBody=body, parameters=[length]
+    made = describe_operation(
+        f"Ask {name}",
+        {"$ref": "#/components/schemas/Answer"},
+        more=NAMED | late,
+        requestBody=body,
+        parameters=[length],
     )
     made["responses"]["200"]["content"]["application/octet-stream"] = {}
     return made
 
 
-def tensor(declared: Declared, ranges: Mapping[str, tuple[int, int]]) -> Schema:
-    """``data`` is flat in row-major order or nested as the shape says, which no schema of bearable size tells."""
-    axes = [{"const": axis} if isinstance(axis, int) else size(ranges.get(axis)) for axis in declared.axes]
+def describe_tensor(declared: Declared, ranges: Mapping[str, tuple[int, int]]) -> Schema:
+    """``data`` is flat in row-major order or nested as the shape says, which no schema of
+    bearable size tells."""
+    axes = [
+        {"const": axis} if isinstance(axis, int) else describe_size(ranges.get(axis))
+        for axis in declared.axes
+    ]
     shape = {"type": "array", "prefixItems": axes, "minItems": len(axes), "maxItems": len(axes)}
     return {
         "type": "object",
@@ -171,18 +264,23 @@ def tensor(declared: Declared, ranges: Mapping[str, tuple[int, int]]) -> Schema:
             "name": {"const": declared.name},
             "datatype": {"const": declared.datatype},
             "shape": shape,
-            "data": {"type": "array", "items": {"anyOf": [element(declared.datatype, declared.high), {"type": "array"}]}},
+            "data": {
+                "type": "array",
+                "items": {
+                    "anyOf": [describe_element(declared.datatype, declared.high), {"type": "array"}]
+                },
+            },
             "parameters": BEHIND,
         },
     }
 
 
-def size(allowed: tuple[int, int] | None) -> Schema:
+def describe_size(allowed: tuple[int, int] | None) -> Schema:
     low, high = allowed or (0, None)
     return {"type": "integer", "minimum": low, **({} if high is None else {"maximum": high})}
 
 
-def element(datatype: str, high: int | None = None) -> Schema:
+def describe_element(datatype: str, high: int | None = None) -> Schema:
     if high is not None:
         return {"type": "integer", "minimum": 0, "maximum": high - 1}
     if found := re.fullmatch(r"(U?)INT(\d+)", datatype):
@@ -195,16 +293,27 @@ def element(datatype: str, high: int | None = None) -> Schema:
     return {"type": {"BYTES": "string", "BOOL": "boolean"}[datatype]}
 
 
-def operation(
-    summary: str, answer: Schema | None = None, *, more: Schema | None = None, as_type: str = "application/json", **rest: Any
+def describe_operation(
+    summary: str,
+    answer: Schema | None = None,
+    *,
+    more: Schema | None = None,
+    as_type: str = "application/json",
+    **rest: Any,
 ) -> Schema:
     """``more``: responses beside the usual. Every error is an object with ``error``, but health."""
-    told = {"description": "As asked", **({} if answer is None else {"content": {as_type: {"schema": answer}}})}
-    refused = {str(each.status): {"$ref": f"#/components/responses/{each.__name__}"} for each in ANYWHERE}
+    told = {
+        "description": "As asked",
+        **({} if answer is None else {"content": {as_type: {"schema": answer}}}),
+    }
+    refused = {
+        str(each.status): {"$ref": f"#/components/responses/{response_name(each)}"}
+        for each in ANYWHERE
+    }
     return {"summary": summary, "responses": {"200": told, **refused, **(more or {})}, **rest}
 
 
-def unwell(told: Schema) -> Schema:
+def describe_unready(told: Schema) -> Schema:
     """The answer that it is not so, which has the status of servers that are busy."""
     either = {"anyOf": [told, {"$ref": "#/components/schemas/Error"}]}
     return {"503": {"description": "It is not", "content": as_json(either)}}

@@ -1,4 +1,5 @@
-"""Client: where a server is, whom to trust there, and over HTTP a request as bytes to send and its answer as arrays."""
+"""Client: where a server is, whom to trust there, and over HTTP a request as bytes to send and
+its answer as arrays."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from attar.models.task import Array, Arrays
 from attar.pipeline.core.errors import AttarError
 from attar.serving.core.tokens import TOKEN
 from attar.serving.protocol.request import HEADER_LENGTH
-from attar.serving.protocol.response import described_output
+from attar.serving.protocol.response import describe_output
 from attar.serving.protocol.tensors import DTYPES
 
 FORMS = ("json", "binary")
@@ -60,8 +61,9 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def address(url: str) -> Address:
-    """Raises AttarError for anything but ``SCHEME://HOST:PORT``; over HTTP the port may be left out."""
+def parse_address(url: str) -> Address:
+    """Raises AttarError for anything but ``SCHEME://HOST:PORT``; over HTTP the port may be left
+    out."""
     try:
         parts = urlsplit(url)
         port = PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
@@ -69,54 +71,87 @@ def address(url: str) -> Address:
         parts, port = urlsplit(""), 0
     more = "@" in parts.netloc or parts.path.strip("/") or parts.query or parts.fragment
     if parts.scheme not in PORTS or not port or not parts.hostname or more:
-        raise AttarError(f"the url is {url!r}, expected http://HOST:PORT or https, grpc or grpcs with it")
+        raise AttarError(
+            f"the url is {url!r}, expected http://HOST:PORT or https, grpc or grpcs with it"
+        )
     return Address(parts.hostname, port, parts.scheme)
 
 
-def trust(ca: Path | None) -> ssl.SSLContext:
-    """``ca``: whose certificates count, in PEM; None: those that this machine trusts. Raises AttarError for other files."""
+def load_trust(ca: Path | None) -> ssl.SSLContext:
+    """``ca``: whose certificates count, in PEM; None: those that this machine trusts.
+
+    Raises AttarError for other files.
+    """
     try:
         return ssl.create_default_context(cafile=ca)
     except OSError as error:  # ssl.SSLError is one
-        raise AttarError(f"{ca} holds no certificate in PEM: {error}; --ca takes that of who signed the server's") from error
+        raise AttarError(
+            f"{ca} holds no certificate in PEM: {error}; --ca takes that of who signed the server's"
+        ) from error
 
 
-def unreached(where: Address, error: Exception) -> AttarError:
+def format_unreached(where: Address, error: Exception) -> AttarError:
     """What to do about it."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return untrusted(where, error.verify_message)
+        return format_untrusted(where, error.verify_message)
     if isinstance(error, ssl.SSLError):
-        return AttarError(f"there is no TLS with {where}: {error}; a server without it has a --url of http:// or grpc://")
+        return AttarError(
+            f"there is no TLS with {where}: {error}; a server without it has a --url of http:// or grpc://"
+        )
     if isinstance(error, BadStatusLine) and not isinstance(error, ConnectionError):
-        return AttarError(f"{where} answered {str(error)[:40]!r}, which is no HTTP/1.1; give the address of its HTTP port")
+        return AttarError(
+            f"{where} answered {str(error)[:40]!r}, which is no HTTP/1.1; give the address of "
+            "its HTTP port"
+        )
     if isinstance(error, OSError) and error.errno in FULL:
-        return AttarError(f"there can be no more connections to {where}: {error}; raise `ulimit -n` or give fewer --connections")
-    return AttarError(f"there is no answer from {where}: {error}; start `attar serve`, or give its --url")
+        return AttarError(
+            f"there can be no more connections to {where}: {error}; raise `ulimit -n` or give "
+            "fewer --connections"
+        )
+    return AttarError(
+        f"there is no answer from {where}: {error}; start `attar serve`, or give its --url"
+    )
 
 
-def untrusted(where: Address, why: str) -> AttarError:
-    return AttarError(f"the certificate of {where} is not trusted: {why}; give that of who signed it with --ca")
+def format_untrusted(where: Address, why: str) -> AttarError:
+    return AttarError(
+        f"the certificate of {where} is not trusted: {why}; give that of who signed it with --ca"
+    )
 
 
-def refused(where: Address, what: str, status: str, said: str) -> AttarError:
+def format_refusal(where: Address, what: str, status: str, said: str) -> AttarError:
     """``status``: of HTTP or gRPC."""
-    token = "; give the server's token with --token-file" if status in ("401", "UNAUTHENTICATED") else ""
+    token = (
+        "; give the server's token with --token-file"
+        if status in ("401", "UNAUTHENTICATED")
+        else ""
+    )
     return AttarError(f"{where} answered {what} with {status}: {said}{token}")
 
 
-def infer(model: str, inputs: Arrays, form: str, headers: Mapping[str, str] | None = None) -> Request:
+def build_request(
+    model: str, inputs: Arrays, form: str, headers: Mapping[str, str] | None = None
+) -> Request:
     """A request of the Open Inference Protocol v2 for all outputs, both ways in the same form."""
     binary, behind = form == "binary", list[memoryview]()
-    asked: dict[str, Any] = {"inputs": [described_output(name, array, binary, behind) for name, array in inputs.items()]}
+    asked: dict[str, Any] = {
+        "inputs": [describe_output(name, array, binary, behind) for name, array in inputs.items()]
+    }
     if binary:
         asked["parameters"] = {"binary_data_output": True}
     text = orjson.dumps(asked, option=orjson.OPT_SERIALIZE_NUMPY)
-    kind = {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(text))} if binary else {}
+    kind = (
+        {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(text))}
+        if binary
+        else {}
+    )
     own = {"Content-Type": "application/json", **kind, **(headers or {})}
     return Request(f"/v2/models/{quote(model, safe='')}/infer", own, b"".join([text, *behind]))
 
 
-def send(where: Address, request: Request, tls: ssl.SSLContext | None = None) -> dict[str, Array]:
+def send_request(
+    where: Address, request: Request, tls: ssl.SSLContext | None = None
+) -> dict[str, Array]:
     """The outputs by name. Raises AttarError with what the server says when it does not answer."""
     connection = (
         HTTPSConnection(where.host, where.port, timeout=TIMEOUT, context=tls)
@@ -128,41 +163,54 @@ def send(where: Address, request: Request, tls: ssl.SSLContext | None = None) ->
         answer = connection.getresponse()
         content, length = answer.read(), answer.getheader(HEADER_LENGTH)
     except (OSError, HTTPException) as error:
-        raise unreached(where, error) from error
+        raise format_unreached(where, error) from error
     finally:
         connection.close()
     if answer.status != 200:
-        raise refused(where, request.path, str(answer.status), content[:500].decode("utf-8", "replace"))
-    return outputs(content, len(content) if length is None else int(length))
+        raise format_refusal(
+            where, request.path, str(answer.status), content[:500].decode("utf-8", "replace")
+        )
+    return read_outputs(content, len(content) if length is None else int(length))
 
 
-def outputs(content: bytes, length: int) -> dict[str, Array]:
+def read_outputs(content: bytes, length: int) -> dict[str, Array]:
     """``length``: of the JSON. Raises AttarError for what is no answer of the protocol."""
     made: dict[str, Array] = {}
     try:
         for entry in orjson.loads(content[:length])["outputs"]:
-            dtype, size = DTYPES[entry["datatype"]], entry.get("parameters", {}).get("binary_data_size")
+            dtype, size = (
+                DTYPES[entry["datatype"]],
+                entry.get("parameters", {}).get("binary_data_size"),
+            )
             part = content[length : length + (size or 0)]
             length += len(part)
             flat = np.array(entry["data"], dtype) if size is None else np.frombuffer(part, dtype)
             made[entry["name"]] = flat.reshape(entry["shape"])
     except (KeyError, TypeError, ValueError) as error:
-        raise AttarError(f"the server's answer is not one of the Open Inference Protocol v2: {error!r}") from error
+        raise AttarError(
+            f"the server's answer is not one of the Open Inference Protocol v2: {error!r}"
+        ) from error
     return made
 
 
-def bearer(file: Path | None) -> dict[str, str]:
+def read_bearer(file: Path | None) -> dict[str, str]:
     """The headers that carry the first token of a file. Raises AttarError where that is none."""
     if file is None:
         return {}
     token = next(iter(file.read_bytes().split()), b"")
     if not TOKEN.fullmatch(token):
-        raise AttarError(f"{file} holds no token; its first line is sent: 16 characters or more of A-Z a-z 0-9 - . _ ~ + /")
+        raise AttarError(
+            f"{file} holds no token; its first line is sent: 16 characters or more of A-Z a-z "
+            "0-9 - . _ ~ + /"
+        )
     return {"Authorization": f"Bearer {token.decode('ascii')}"}
 
 
-def turns(requests: Arrays, rows: int) -> Sequence[dict[str, Array]]:
+def take_turns(requests: Arrays, rows: int) -> Sequence[dict[str, Array]]:
     """Requests of so many samples, all samples in turn."""
     count = len(next(iter(requests.values())))
     starts = range(0, count, rows)
-    return [{name: array[np.arange(start, start + rows) % count] for name, array in requests.items()} for start in starts]
+    return [
+        {name: array[np.arange(start, start + rows) % count] for name, array in requests.items()}
+        for start in starts
+    ]

@@ -15,8 +15,15 @@ from attar.models.task import Array, Arrays
 from attar.pipeline.core.errors import AttarError
 from attar.serving.grpc.infer import CONTENTS
 from attar.serving.grpc.messages import SERVICE, ModelInferRequest, ModelInferResponse
-from attar.serving.load.client import TIMEOUT, Address, refused, trust, unreached, untrusted
-from attar.serving.protocol.tensors import DTYPES, datatype, to_bytes
+from attar.serving.load.client import (
+    TIMEOUT,
+    Address,
+    format_refusal,
+    format_unreached,
+    format_untrusted,
+    load_trust,
+)
+from attar.serving.protocol.tensors import DTYPES, find_datatype, write_binary_tensor
 
 METHOD = f"/{SERVICE.full_name}/ModelInfer"
 OPTIONS = (
@@ -29,50 +36,61 @@ OPTIONS = (
 UNTRUSTED = re.compile(r"CERTIFICATE_VERIFY_FAILED: ([^:]+)|(Hostname Verification Check failed)")
 """In what gRPC says of a server that it has no connection to; it has no code for it."""
 UNREACHED = re.compile("failed to connect to all addresses|errors resolving|resolution failed")
-"""There, too: so it is told from a server that is there and has the same status, such as for a model that is not loaded."""
+"""There, too: so it is told from a server that is there and has the same status, such as for a
+model that is not loaded."""
 Metadata: TypeAlias = Sequence[tuple[str, str]]
 
 
-def metadata(headers: Mapping[str, str]) -> Metadata:
+def build_metadata(headers: Mapping[str, str]) -> Metadata:
     return [(name.lower(), value) for name, value in headers.items()]
 
 
-def channel(module: Any, where: Address, ca: Path | None) -> Any:
-    """Of ``grpc`` or ``grpc.aio``. ``ca``: as ``trust`` has it; None: those that gRPC trusts. Raises AttarError as it does."""
+def open_channel(module: Any, where: Address, ca: Path | None) -> Any:
+    """Of ``grpc`` or ``grpc.aio``.
+
+    ``ca``: as ``trust`` has it; None: those that gRPC trusts. Raises AttarError as it does.
+    """
     if not where.tls:
         return module.insecure_channel(str(where), OPTIONS)
     if ca:
-        trust(ca)  # gRPC says of a wrong file no more than that there is no connection
+        load_trust(ca)  # gRPC says of a wrong file no more than that there is no connection
     credentials = grpc.ssl_channel_credentials(ca.read_bytes() if ca else None)
     return module.secure_channel(str(where), credentials, OPTIONS)
 
 
-def infer(model: str, inputs: Arrays) -> bytes:
+def build_message(model: str, inputs: Arrays) -> bytes:
     """A ModelInferRequest for all outputs, its tensors as bytes."""
-    described = [{"name": name, "datatype": datatype(array), "shape": array.shape} for name, array in inputs.items()]
-    raw = [bytes(to_bytes(array)) for array in inputs.values()]
-    made: bytes = ModelInferRequest(model_name=model, inputs=described, raw_input_contents=raw).SerializeToString()
+    described = [
+        {"name": name, "datatype": find_datatype(array), "shape": array.shape}
+        for name, array in inputs.items()
+    ]
+    raw = [bytes(write_binary_tensor(array)) for array in inputs.values()]
+    made: bytes = ModelInferRequest(
+        model_name=model, inputs=described, raw_input_contents=raw
+    ).SerializeToString()
     return made
 
 
-def send(where: Address, message: bytes, sent: Metadata = (), ca: Path | None = None) -> dict[str, Array]:
+def send_message(
+    where: Address, message: bytes, sent: Metadata = (), ca: Path | None = None
+) -> dict[str, Array]:
     """The outputs by name. Raises AttarError with what the server says when it does not answer."""
-    with channel(grpc, where, ca) as made:
+    with open_channel(grpc, where, ca) as made:
         try:
-            return outputs(made.unary_unary(METHOD)(message, metadata=sent, timeout=TIMEOUT))
+            return read_message(made.unary_unary(METHOD)(message, metadata=sent, timeout=TIMEOUT))
         except grpc.RpcError as error:
-            raise failed(where, error.code(), error.details()) from error
+            raise format_failure(where, error.code(), error.details()) from error
 
 
-def failed(where: Address, code: grpc.StatusCode, said: str) -> AttarError:
+def format_failure(where: Address, code: grpc.StatusCode, said: str) -> AttarError:
     if found := UNTRUSTED.search(said):
-        return untrusted(where, found[1] or found[2])
+        return format_untrusted(where, found[1] or found[2])
     if code is grpc.StatusCode.UNAVAILABLE and UNREACHED.search(said):
-        return unreached(where, AttarError(said))
-    return refused(where, "ModelInfer", code.name, said)
+        return format_unreached(where, AttarError(said))
+    return format_refusal(where, "ModelInfer", code.name, said)
 
 
-def outputs(content: bytes) -> dict[str, Array]:
+def read_message(content: bytes) -> dict[str, Array]:
     """Raises AttarError for what is no answer of the protocol."""
     made: dict[str, Array] = {}
     try:
@@ -80,8 +98,14 @@ def outputs(content: bytes) -> dict[str, Array]:
         raw = answer.raw_output_contents
         for i, each in enumerate(answer.outputs):
             dtype = DTYPES[each.datatype]
-            flat = np.frombuffer(raw[i], dtype) if raw else np.array(list(getattr(each.contents, CONTENTS[each.datatype])), dtype)
+            flat = (
+                np.frombuffer(raw[i], dtype)
+                if raw
+                else np.array(list(getattr(each.contents, CONTENTS[each.datatype])), dtype)
+            )
             made[each.name] = flat.reshape(list(each.shape))
     except (DecodeError, KeyError, IndexError, ValueError) as error:
-        raise AttarError(f"the server's answer is not one of the Open Inference Protocol v2: {error!r}") from error
+        raise AttarError(
+            f"the server's answer is not one of the Open Inference Protocol v2: {error!r}"
+        ) from error
     return made

@@ -1,4 +1,5 @@
-"""Bench: how fast a bundle's engine is on this machine, beside the fp32 student that it was made from."""
+"""Bench: how fast a bundle's engine is on this machine, beside the fp32 student that it was made
+from."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from attar.pipeline.core.stage import Facts
 from attar.pipeline.keys import machine
 from attar.proof import timing
 from attar.serving.load.figure import Bar
-from attar.serving.load.figure import figure as drawn
+from attar.serving.load.figure import draw_chart as drawn
 from attar.serving.load.load import SHARE
 from attar.serving.load.schedule import Poisson
 
@@ -39,101 +40,152 @@ def bench(
     trusted: Path | None = None,
     allow_native: bool = False,
 ) -> Facts:
-    """Latency (microseconds a call) and throughput (samples a second) on one thread of one core, interleaved.
+    """Latency (microseconds a call) and throughput (samples a second) on one thread of one core,
+    interleaved.
 
-    Then the engine alone in an open loop, see ``opened``; ``rates``: samples a second, unless given 80 % of what the smallest
-    batches reach. About ``seconds`` for each batch size and rate. ``trusted`` and ``allow_native``: as ``open_bundle`` has them.
-    Raises InvalidBundleError for a bundle that is not whole or not for this machine, and
-    AttarError for a batch size that it does not promise.
+    Then the engine alone in an open loop, see ``opened``; ``rates``: samples a second, unless given
+    80 % of what the smallest batches reach. About ``seconds`` for each batch size and rate.
+    ``trusted`` and ``allow_native``: as ``open_bundle`` has them. Raises InvalidBundleError for a
+    bundle that is not whole or not for this machine, and AttarError for a batch size that it does
+    not promise.
     """
     with ExitStack() as stack:
-        found = stack.enter_context(bundle.verified(Path(path), trusted=trusted, allow_native=allow_native))
+        found = stack.enter_context(
+            bundle.verified(Path(path), trusted=trusted, allow_native=allow_native)
+        )
         folder, manifest = found.root, found.manifest
-        promised(manifest, batches)
-        facts: dict[str, Any] = {"bundle": manifest.name, "machine": machine.describe(), "threads": 1, "batches": {}}
+        list_promised(manifest, batches)
+        facts: dict[str, Any] = {
+            "bundle": manifest.name,
+            "machine": machine.describe(),
+            "threads": 1,
+            "batches": {},
+        }
         engine = bundle.opened(folder, manifest, threads=1, allow_native=found.trusts_native)
         models = {
             "engine": stack.enter_context(engine),
-            "student_fp32": stack.enter_context(bundle.opened_reference(folder, manifest, threads=1)),
+            "student_fp32": stack.enter_context(
+                bundle.opened_reference(folder, manifest, threads=1)
+            ),
         }
         requests = bundle.requests(folder, manifest)
         facts["cpu"] = stack.enter_context(timing.pinned())
         for done, batch in enumerate(batches):
             advance("timing", done, len(batches), f"batch {batch}")
-            facts["batches"][str(batch)] = timed(models, requests, batch, seconds)
+            facts["batches"][str(batch)] = time_batch(models, requests, batch, seconds)
         slowest = facts["batches"][str(min(batches))]["engine"]["throughput"]
-        facts["open"] = opened(models["engine"], requests, rates or [SHARE * slowest], batches, seconds)
+        facts["open"] = open_engines(
+            models["engine"], requests, rates or [SHARE * slowest], batches, seconds
+        )
     return {**facts, "load_average": timing.load_average()}
 
 
-def timed(models: dict[str, Predictor], requests: Arrays, batch: int, seconds: float) -> dict[str, Any]:
+def time_batch(
+    models: dict[str, Predictor], requests: Arrays, batch: int, seconds: float
+) -> dict[str, Any]:
     inputs = {name: array[np.arange(batch) % len(array)] for name, array in requests.items()}
-    times = timing.interleaved({name: partial(model, inputs) for name, model in models.items()}, ROUNDS, seconds)
+    times = timing.interleaved(
+        {name: partial(model, inputs) for name, model in models.items()}, ROUNDS, seconds
+    )
     found: dict[str, Any] = {name: timing.summary(taken, batch) for name, taken in times.items()}
-    return {**found, "rounds": len(times["engine"]), "speedup": found["student_fp32"]["p50"] / found["engine"]["p50"]}
+    return {
+        **found,
+        "rounds": len(times["engine"]),
+        "speedup": found["student_fp32"]["p50"] / found["engine"]["p50"],
+    }
 
 
-def promised(manifest: Manifest, batches: Sequence[int]) -> None:
+def list_promised(manifest: Manifest, batches: Sequence[int]) -> None:
     """Raises AttarError for a batch size that the bundle does not promise."""
     low, high = manifest.ranges.get("batch", (1, 1))
     if beyond := [batch for batch in batches if not low <= batch <= high]:
-        raise AttarError(f"{manifest.name} promises batches of {low} to {high}, not {', '.join(map(str, beyond))}")
+        raise AttarError(
+            f"{manifest.name} promises batches of {low} to {high}, not "
+            f"{', '.join(map(str, beyond))}"
+        )
 
 
-def opened(
-    engine: Predictor, requests: Arrays, rates: Sequence[float], batches: Sequence[int], seconds: float
+def open_engines(
+    engine: Predictor,
+    requests: Arrays,
+    rates: Sequence[float],
+    batches: Sequence[int],
+    seconds: float,
 ) -> list[dict[str, float]]:
-    """Samples at random times (Poisson), answered in batches of what has arrived; latency counts from a sample's arrival.
+    """Samples at random times (Poisson), answered in batches of what has arrived; latency counts
+    from a sample's arrival.
 
     What a server adds to this is its own cost.
     """
     made = []
     for rate in rates:
         start = time.perf_counter()
-        taken = arrivals(engine, requests, batches, Poisson(start, seconds, rate))
+        taken = time_arrivals(engine, requests, batches, Poisson(start, seconds, rate))
         throughput = len(taken) / (time.perf_counter() - start)
         p50, p99 = np.percentile(taken, [50, 99]) * 1e6
-        made.append({"asked_rate": rate, "throughput": throughput, "p50": float(p50), "p99": float(p99)})
+        made.append(
+            {"asked_rate": rate, "throughput": throughput, "p50": float(p50), "p99": float(p99)}
+        )
     return made
 
 
-def arrivals(engine: Predictor, requests: Arrays, batches: Sequence[int], schedule: Poisson) -> list[float]:
+def time_arrivals(
+    engine: Predictor, requests: Arrays, batches: Sequence[int], schedule: Poisson
+) -> list[float]:
     """Seconds from arrival to answer. Fewer samples than the least batch are filled up to it."""
     taken: list[float] = []
     with timing.uncollected():
         while not schedule.over(now := time.perf_counter()):
             if waited := list(islice(iter(partial(schedule.due, now), None), max(batches))):
                 rows = max(len(waited), min(batches))
-                engine({name: array[np.arange(rows) % len(array)] for name, array in requests.items()})
+                engine(
+                    {name: array[np.arange(rows) % len(array)] for name, array in requests.items()}
+                )
                 ended = time.perf_counter()
                 taken += [ended - arrived for arrived in waited]
     return taken
 
 
-def table(facts: Facts) -> str:
+def format_table(facts: Facts) -> str:
     """The facts of ``bench`` for a terminal, one line a batch size and model."""
     head = f"{'batch':>5}  {'model':<12}  {'p50 µs':>9}  {'p99 µs':>9}  {'samples/s':>10}"
-    lines = [row(batch, shown, found[model]) for batch, found in facts["batches"].items() for model, shown in SHOWN.items()]
-    gains = ", ".join(f"{found['speedup']:.2f} at batch {batch}" for batch, found in facts["batches"].items())
+    lines = [
+        make_row(batch, shown, found[model])
+        for batch, found in facts["batches"].items()
+        for model, shown in SHOWN.items()
+    ]
+    gains = ", ".join(
+        f"{found['speedup']:.2f} at batch {batch}" for batch, found in facts["batches"].items()
+    )
     where = f"{facts['machine']['cpu']}, one thread, load average {facts['load_average']:.2f}"
     opens = [
-        f"open loop, {each['asked_rate']:,.0f} samples/s asked for, {each['throughput']:,.0f} answered: "
+        f"open loop, {each['asked_rate']:,.0f} samples/s asked for, {each['throughput']:,.0f} "
+        "answered: "
         f"p50 {each['p50']:,.1f} µs, p99 {each['p99']:,.1f} µs from arrival"
         for each in facts["open"]
     ]
     return "\n".join([head, *lines, f"speedup over the fp32 student: {gains} ({where})", *opens])
 
 
-def figure(facts: Facts) -> str:
+def draw_figure(facts: Facts) -> str:
     """The facts of ``bench`` as SVG."""
     bars = [
-        Bar(f"batch {batch}, {shown}", found[model]["p50"], found[model]["p99"], f"{found[model]['throughput']:,.0f} samples/s")
+        Bar(
+            f"batch {batch}, {shown}",
+            found[model]["p50"],
+            found[model]["p99"],
+            f"{found[model]['throughput']:,.0f} samples/s",
+        )
         for batch, found in facts["batches"].items()
         for model, shown in SHOWN.items()
     ]
-    bars += [Bar("engine, open loop", each["p50"], each["p99"], f"{each['throughput']:,.0f} samples/s") for each in facts["open"]]
+    bars += [
+        Bar("engine, open loop", each["p50"], each["p99"], f"{each['throughput']:,.0f} samples/s")
+        for each in facts["open"]
+    ]
     return drawn(f"{facts['bundle']}, {facts['machine']['cpu']}, one thread", bars)
 
 
-def row(batch: str, model: str, found: Mapping[str, float]) -> str:
-    return f"{batch:>5}  {model:<12}  {found['p50']:>9,.1f}  {found['p99']:>9,.1f}  {found['throughput']:>10,.0f}"
+def make_row(batch: str, model: str, found: Mapping[str, float]) -> str:
+    times = f"{found['p50']:>9,.1f}  {found['p99']:>9,.1f}"
+    return f"{batch:>5}  {model:<12}  {times}  {found['throughput']:>10,.0f}"

@@ -1,4 +1,5 @@
-"""Bench's figure: a line from median to 99th percentile for every measurement, as SVG, readable on light and dark pages.
+"""Bench's figure: a line from median to 99th percentile for every measurement, as SVG, readable on
+light and dark pages.
 
 Written by hand, as what draws in the reports is not installed where bundles are served.
 """
@@ -14,7 +15,9 @@ LEFT, RIGHT, WIDTH, STEP, TOP = 250, 130, 860, 24, 44
 """Pixels: the room for names and for rates, the whole, a row, and what is above the first."""
 STYLE = """<style>
 .bench { --ink: #201e26; --muted: #6d6a76; --line: #dcd9d1; --mark: #713a80; }
-@media (prefers-color-scheme: dark) { .bench { --ink: #eceaf0; --muted: #a7a3b2; --line: #45414e; --mark: #cf9be0; } }
+@media (prefers-color-scheme: dark) {
+  .bench { --ink: #eceaf0; --muted: #a7a3b2; --line: #45414e; --mark: #cf9be0; }
+}
 </style>"""
 
 
@@ -37,36 +40,58 @@ class Scale:
 
     @classmethod
     def of(cls, bars: Sequence[Bar]) -> Scale:
-        low, high = floor(log10(min(bar.p50 for bar in bars))), ceil(log10(max(bar.p99 for bar in bars)))
+        low, high = (
+            floor(log10(min(bar.p50 for bar in bars))),
+            ceil(log10(max(bar.p99 for bar in bars))),
+        )
         return cls(low, max(high, low + 1))
 
     def x(self, value: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * (log10(value) - self.low) / (self.high - self.low)
 
 
-def figure(title: str, bars: Sequence[Bar]) -> str:
-    """A whole file; the same text for the same numbers. ``bars``: at least one, all times over 0."""
+def draw_chart(title: str, bars: Sequence[Bar]) -> str:
+    """A whole file; the same text for the same numbers. ``bars``: at least one, all times over
+    0."""
     scale, height = Scale.of(bars), TOP + STEP * len(bars) + 34
     head = f'<svg xmlns="http://www.w3.org/2000/svg" class="bench" viewBox="0 0 {WIDTH} {height}"'
-    parts = [f'{head} font-family="sans-serif" font-size="12">', STYLE, text(12, 20, title, "ink", "start")]
-    parts += [grid(scale, power, height) for power in range(scale.low, scale.high + 1)]
-    parts += [row(scale, bar, TOP + STEP * (number + 0.5)) for number, bar in enumerate(bars)]
-    return "\n".join([*parts, text((LEFT + WIDTH - RIGHT) / 2, height - 2, "microseconds, median to p99", "muted"), "</svg>", ""])
+    parts = [
+        f'{head} font-family="sans-serif" font-size="12">',
+        STYLE,
+        draw_text(12, 20, title, "ink", "start"),
+    ]
+    parts += [draw_grid(scale, power, height) for power in range(scale.low, scale.high + 1)]
+    parts += [draw_row(scale, bar, TOP + STEP * (number + 0.5)) for number, bar in enumerate(bars)]
+    return "\n".join(
+        [
+            *parts,
+            draw_text(
+                (LEFT + WIDTH - RIGHT) / 2, height - 2, "microseconds, median to p99", "muted"
+            ),
+            "</svg>",
+            "",
+        ]
+    )
 
 
-def grid(scale: Scale, power: int, height: float) -> str:
+def draw_grid(scale: Scale, power: int, height: float) -> str:
     x, bottom = scale.x(10.0**power), height - 30
-    rule = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 8}" y2="{bottom:g}" style="stroke: var(--line)"/>'
-    return rule + text(x, bottom + 13, f"{10.0**power:,g}", "muted")
+    ends = f'x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 8}" y2="{bottom:g}"'
+    rule = f'<line {ends} style="stroke: var(--line)"/>'
+    return rule + draw_text(x, bottom + 13, f"{10.0**power:,g}", "muted")
 
 
-def row(scale: Scale, bar: Bar, y: float) -> str:
+def draw_row(scale: Scale, bar: Bar, y: float) -> str:
     start, end = scale.x(bar.p50), scale.x(bar.p99)
-    reach = f'<line x1="{start:.1f}" x2="{end:.1f}" y1="{y:g}" y2="{y:g}" style="stroke: var(--mark)" stroke-width="3"/>'
+    ends = f'x1="{start:.1f}" x2="{end:.1f}" y1="{y:g}" y2="{y:g}"'
+    reach = f'<line {ends} style="stroke: var(--mark)" stroke-width="3"/>'
     dot = f'<circle cx="{start:.1f}" cy="{y:g}" r="4.5" style="fill: var(--mark)"/>'
-    names = text(LEFT - 12, y + 4, bar.name, "ink", "end") + text(WIDTH - 12, y + 4, bar.note, "muted", "end")
+    names = draw_text(LEFT - 12, y + 4, bar.name, "ink", "end") + draw_text(
+        WIDTH - 12, y + 4, bar.note, "muted", "end"
+    )
     return names + reach + dot
 
 
-def text(x: float, y: float, words: str, tone: str, anchor: str = "middle") -> str:
-    return f'<text x="{x:.1f}" y="{y:g}" style="fill: var(--{tone})" text-anchor="{anchor}">{escape(words)}</text>'
+def draw_text(x: float, y: float, words: str, tone: str, anchor: str = "middle") -> str:
+    style = f'style="fill: var(--{tone})" text-anchor="{anchor}"'
+    return f'<text x="{x:.1f}" y="{y:g}" {style}>{escape(words)}</text>'

@@ -1,4 +1,5 @@
-"""Load: asks a server over many connections, again and again or at random times, and notes how long each answer takes."""
+"""Load: asks a server over many connections, again and again or at random times, and notes how
+long each answer takes."""
 
 from __future__ import annotations
 
@@ -32,13 +33,16 @@ C = TypeVar("C")
 @dataclass(frozen=True)
 class Outcome:
     latencies: Seconds
-    """Of every answer that is no error, from when its request was meant to be sent to its last byte."""
+    """Of every answer that is no error, from when its request was meant to be sent to its last
+    byte."""
     seconds: float
     """From the start to the last answer."""
     errors: Mapping[str, int]
-    """By status of HTTP or gRPC, ``closed`` for connections that were closed instead of an answer, ``unanswered`` after 10 s."""
+    """By status of HTTP or gRPC, ``closed`` for connections that were closed instead of an
+    answer, ``unanswered`` after 10 s."""
     busy: float
-    """Share of the time that the generator's thread computed: near 1 in a closed loop, it may be what limits the rate."""
+    """Share of the time that the generator's thread computed: near 1 in a closed loop, it may be
+    what limits the rate."""
     cpu: float
     """Seconds that all threads of the generator's process computed."""
 
@@ -57,7 +61,10 @@ class Outcome:
 
 
 class Load(ABC, Generic[C]):
-    """Open connections to one server, each for one request at a time. ``close`` it, or use it in a ``with`` statement."""
+    """Open connections to one server, each for one request at a time.
+
+    ``close`` it, or use it in a ``with`` statement.
+    """
 
     def __init__(self, messages: Sequence[bytes], connections: Sequence[C]) -> None:
         """``messages``: requests as the transport sends them, in turn."""
@@ -70,7 +77,10 @@ class Load(ABC, Generic[C]):
         return self._run(Again(time.perf_counter(), seconds))
 
     def open(self, rate: float, seconds: float, seed: int = 0) -> Outcome:
-        """Poisson arrivals. A request that finds no connection free waits here, and its latency counts from its arrival."""
+        """Poisson arrivals.
+
+        A request that finds no connection free waits here, and its latency counts from its arrival.
+        """
         return self._run(Poisson(time.perf_counter(), seconds, rate, seed))
 
     @abstractmethod
@@ -93,14 +103,17 @@ class Load(ABC, Generic[C]):
             self._drive(schedule)
         seconds, busy = time.perf_counter() - start, time.thread_time() - thread
         spent = time.process_time() - cpu
-        return Outcome(np.array(self._latencies), seconds, dict(self._errors), busy / seconds, spent)
+        return Outcome(
+            np.array(self._latencies), seconds, dict(self._errors), busy / seconds, spent
+        )
 
     def _message(self) -> bytes:
         self._turn = (self._turn + 1) % len(self._messages)
         return self._messages[self._turn]
 
     def _wait(self, schedule: Schedule, now: float) -> float:
-        """Seconds to the next request; 0 where they are too few to be waited for otherwise than by looking."""
+        """Seconds to the next request; 0 where they are too few to be waited for otherwise than
+        by looking."""
         wait = schedule.next() - now if self._free else inf
         return min(0.1, wait - COARSE / 2) if wait > COARSE else 0.0
 
@@ -116,7 +129,8 @@ class Transport(Protocol):
         """In which tensors travel."""
 
     def ask(self, model: str, inputs: Arrays, form: str) -> dict[str, Array]:
-        """The outputs by name. Raises AttarError with what the server says when it does not answer."""
+        """The outputs by name. Raises AttarError with what the server says when it does not
+        answer."""
 
     def messages(self, model: str, requests: Sequence[Arrays], form: str) -> Sequence[bytes]:
         """The requests as its load sends them."""

@@ -16,7 +16,14 @@ import uvloop
 from attar.models.task import Array, Arrays
 from attar.pipeline.core.errors import AttarError
 from attar.serving.load.client import Address
-from attar.serving.load.client_grpc import METHOD, Metadata, channel, infer, metadata, send
+from attar.serving.load.client_grpc import (
+    METHOD,
+    Metadata,
+    build_message,
+    build_metadata,
+    open_channel,
+    send_message,
+)
 from attar.serving.load.load import PATIENCE, UNANSWERED, Load
 from attar.serving.load.schedule import Schedule
 
@@ -28,16 +35,17 @@ class Connection:
     """Bytes of a request to those of its answer."""
 
 
-async def opened(where: Address, ca: Path | None, count: int) -> list[Connection]:
+async def open_channels(where: Address, ca: Path | None, count: int) -> list[Connection]:
     """Raises AttarError where there is no connection within ``PATIENCE``."""
-    channels = [channel(grpc.aio, where, ca) for _ in range(count)]
+    channels = [open_channel(grpc.aio, where, ca) for _ in range(count)]
     try:
         async with asyncio.timeout(PATIENCE):
             await asyncio.gather(*(made.channel_ready() for made in channels))
     except TimeoutError:
         await asyncio.gather(*(made.close() for made in channels))
         raise AttarError(
-            f"there is no connection to {where} within {PATIENCE:g} s; start `attar serve`, or give its --url"
+            f"there is no connection to {where} within {PATIENCE:g} s; start `attar serve`, "
+            "or give its --url"
         ) from None
     return [Connection(made, made.unary_unary(METHOD)) for made in channels]
 
@@ -59,9 +67,12 @@ class GrpcLoad(Load[Connection]):
         sent: Metadata = (),
         ca: Path | None = None,
     ) -> None:
-        """``messages``: each a ModelInferRequest. Raises AttarError where nothing listens, or who listens is not trusted."""
+        """``messages``: each a ModelInferRequest.
+
+        Raises AttarError where nothing listens, or who listens is not trusted.
+        """
         self._runner, self._metadata = runner, sent
-        super().__init__(messages, runner.run(opened(where, ca, connections)))
+        super().__init__(messages, runner.run(open_channels(where, ca, connections)))
         self._asked: set[asyncio.Task[None]] = set()
         self._freed = asyncio.Event()
 
@@ -124,10 +135,14 @@ class Grpc:
     forms = ("binary",)
 
     def ask(self, model: str, inputs: Arrays, form: str) -> dict[str, Array]:
-        return send(self.where, infer(model, inputs), metadata(self.headers), self.ca)
+        return send_message(
+            self.where, build_message(model, inputs), build_metadata(self.headers), self.ca
+        )
 
     def messages(self, model: str, requests: Sequence[Arrays], form: str) -> list[bytes]:
-        return [infer(model, each) for each in requests]
+        return [build_message(model, each) for each in requests]
 
     def load(self, messages: Sequence[bytes], connections: int) -> GrpcLoad:
-        return GrpcLoad(self.runner, self.where, messages, connections, metadata(self.headers), self.ca)
+        return GrpcLoad(
+            self.runner, self.where, messages, connections, build_metadata(self.headers), self.ca
+        )

@@ -1,4 +1,5 @@
-"""HTTP load: sockets and epoll without an event loop between: a generator that is slower than the server would measure itself."""
+"""HTTP load: sockets and epoll without an event loop between: a generator that is slower than
+the server would measure itself."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from math import inf
 
 from attar.models.task import Array, Arrays
 from attar.pipeline.core.errors import AttarError
-from attar.serving.load.client import FORMS, Address, infer, send, unreached
+from attar.serving.load.client import FORMS, Address, build_request, format_unreached, send_request
 from attar.serving.load.load import CLOSED, PATIENCE, UNANSWERED, Load
 from attar.serving.load.schedule import Schedule
 
@@ -34,16 +35,31 @@ class Head:
 
 
 @lru_cache(maxsize=4096)
-def head(lines: bytes) -> Head:
-    """Servers repeat themselves, so it is read once. Raises AttarError for what is no answer with a length."""
+def find_head_end(lines: bytes) -> Head:
+    """Servers repeat themselves, so it is read once.
+
+    Raises AttarError for what is no answer with a length.
+    """
     first, *rest = lines.split(b"\r\n")
     version, _, status = first.partition(b" ")
     if not version.startswith(b"HTTP/1.") or not status[:3].isdigit():
-        raise AttarError(f"the server answered {first[:80]!r}, which is no HTTP/1.1; give the address of its HTTP port")
-    fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in rest)}
+        raise AttarError(
+            f"the server answered {first[:80]!r}, which is no HTTP/1.1; give the address of "
+            "its HTTP port"
+        )
+    fields = {
+        name.strip().lower(): value.strip()
+        for name, _, value in (line.partition(b":") for line in rest)
+    }
     if not fields.get(b"content-length", b"").isdigit():
-        raise AttarError("the server answered without Content-Length, which the load generator needs")
-    return Head(int(status[:3]), int(fields[b"content-length"]), fields.get(b"connection", b"").lower() != b"close")
+        raise AttarError(
+            "the server answered without Content-Length, which the load generator needs"
+        )
+    return Head(
+        int(status[:3]),
+        int(fields[b"content-length"]),
+        fields.get(b"connection", b"").lower() != b"close",
+    )
 
 
 class Connection:
@@ -63,16 +79,19 @@ class Connection:
             if tls:
                 self._socket = tls.wrap_socket(self._socket, server_hostname=where.host)
         except OSError as error:
-            raise unreached(where, error) from error
+            raise format_unreached(where, error) from error
         self._socket.setblocking(False)
         self._register()
 
     def reopen(self) -> None:
-        """To the same server, without waiting for it: writing goes on once it is there, reading tells where it is not."""
+        """To the same server, without waiting for it: writing goes on once it is there, reading
+        tells where it is not."""
         self._socket = socket.socket(self._family)
         self._socket.setblocking(False)
         if self._tls:
-            self._socket = self._tls.wrap_socket(self._socket, server_hostname=self._where.host, do_handshake_on_connect=False)
+            self._socket = self._tls.wrap_socket(
+                self._socket, server_hostname=self._where.host, do_handshake_on_connect=False
+            )
         self._socket.connect_ex(self._peer)
         self._register()
 
@@ -109,11 +128,18 @@ class Connection:
             sent = len(message)
         self._unsent = message[sent:]
         if waited != bool(self._unsent):
-            self._epoll.modify(self._socket, select.EPOLLIN | (select.EPOLLOUT if self._unsent else 0))
+            self._epoll.modify(
+                self._socket, select.EPOLLIN | (select.EPOLLOUT if self._unsent else 0)
+            )
 
     def read(self) -> int:
-        """The status once the answer is whole, before that 0. Raises ConnectionError when it was closed."""
-        while data := self._received():  # until there is nothing: epoll does not see what TLS has read already
+        """The status once the answer is whole, before that 0.
+
+        Raises ConnectionError when it was closed.
+        """
+        while (
+            data := self._received()
+        ):  # until there is nothing: epoll does not see what TLS has read already
             if status := self._status(data):
                 return status
         if data is None:
@@ -121,7 +147,8 @@ class Connection:
         raise ConnectionResetError
 
     def unasked(self) -> None:
-        """What comes without a request is the end, or nothing that a next answer could be told from; or TLS for itself."""
+        """What comes without a request is the end, or nothing that a next answer could be told
+        from; or TLS for itself."""
         if self._received() is not None:
             self.close()
 
@@ -141,7 +168,7 @@ class Connection:
             if end < 0:
                 self._lines = data
                 return 0
-            self._head = head(data[:end])
+            self._head = find_head_end(data[:end])
             self._missing = self._head.length + end + 4
         self._missing -= len(data)
         return self._head.status if self._missing <= 0 else 0
@@ -149,16 +176,30 @@ class Connection:
     def done(self) -> None:
         """It is free for the next request."""
         self.asked = False
-        if self._unsent or (self._head and not self._head.keep_alive):  # some are refused before all is sent
+        if self._unsent or (
+            self._head and not self._head.keep_alive
+        ):  # some are refused before all is sent
             self.close()
 
 
 class HttpLoad(Load[Connection]):
-    def __init__(self, where: Address, messages: Sequence[bytes], connections: int, tls: ssl.SSLContext | None = None) -> None:
-        """``messages``: whole HTTP requests. Raises AttarError where nothing listens, or who listens is not trusted."""
+    def __init__(
+        self,
+        where: Address,
+        messages: Sequence[bytes],
+        connections: int,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """``messages``: whole HTTP requests.
+
+        Raises AttarError where nothing listens, or who listens is not trusted.
+        """
         with ExitStack() as opened:
             self._epoll = opened.enter_context(select.epoll())
-            made = [opened.enter_context(closing(Connection(where, self._epoll, tls))) for _ in range(connections)]
+            made = [
+                opened.enter_context(closing(Connection(where, self._epoll, tls)))
+                for _ in range(connections)
+            ]
             self._opened = opened.pop_all()
         super().__init__(messages, made)
         self._by_number = {connection.number: connection for connection in made}
@@ -228,10 +269,13 @@ class Http:
     forms = FORMS
 
     def ask(self, model: str, inputs: Arrays, form: str) -> dict[str, Array]:
-        return send(self.where, infer(model, inputs, form, self.headers), self.tls)
+        return send_request(self.where, build_request(model, inputs, form, self.headers), self.tls)
 
     def messages(self, model: str, requests: Sequence[Arrays], form: str) -> list[bytes]:
-        return [infer(model, each, form, self.headers).message(str(self.where)) for each in requests]
+        return [
+            build_request(model, each, form, self.headers).message(str(self.where))
+            for each in requests
+        ]
 
     def load(self, messages: Sequence[bytes], connections: int) -> HttpLoad:
         return HttpLoad(self.where, messages, connections, self.tls)

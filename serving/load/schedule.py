@@ -15,7 +15,8 @@ class Schedule(Protocol):
     """When requests are meant to be sent."""
 
     def due(self, now: float) -> float | None:
-        """Take the next one: the moment at which it was meant to be sent; None if that is not before ``now``."""
+        """Take the next one: the moment at which it was meant to be sent; None if that is not
+        before ``now``."""
 
     def next(self) -> float:
         """The moment of the next one; infinite where only answers bring it, or no more come."""
@@ -41,7 +42,8 @@ class Again:
 
 
 class Poisson:
-    """Open loop: at random times that do not depend on the answers, ``rate`` a second on average."""
+    """Open loop: at random times that do not depend on the answers, ``rate`` a second on
+    average."""
 
     def __init__(self, start: float, seconds: float, rate: float, seed: int = 0) -> None:
         """Raises AttarError where no request falls into the time."""
@@ -49,7 +51,10 @@ class Poisson:
         times = np.cumsum(gaps)
         self._times = array("d", start + times[times < seconds])
         if not self._times:
-            raise AttarError(f"{rate:g} requests a second leave none for {seconds:g} s; measure longer or ask for more")
+            raise AttarError(
+                f"{rate:g} requests a second leave none for {seconds:g} s; measure longer or "
+                "ask for more"
+            )
         self._count = 0
 
     def due(self, now: float) -> float | None:

@@ -1,4 +1,5 @@
-"""Bench of a running server: closed and open loop, over HTTP or gRPC, with a bundle's golden requests."""
+"""Bench of a running server: closed and open loop, over HTTP or gRPC, with a bundle's golden
+requests."""
 
 from __future__ import annotations
 
@@ -18,10 +19,10 @@ from attar.pipeline.core.progress import advance
 from attar.pipeline.core.stage import Facts
 from attar.pipeline.keys import machine
 from attar.proof import timing
-from attar.serving.load.client import Address, address, bearer, trust, turns
-from attar.serving.load.engine import promised
+from attar.serving.load.client import Address, load_trust, parse_address, read_bearer, take_turns
+from attar.serving.load.engine import list_promised
 from attar.serving.load.figure import Bar
-from attar.serving.load.figure import figure as drawn
+from attar.serving.load.figure import draw_chart as drawn
 from attar.serving.load.load import SHARE, Outcome, Transport
 from attar.serving.load.load_http import Http
 
@@ -30,7 +31,7 @@ WARM = 0.1
 
 
 @dataclass(frozen=True)
-class Asked:
+class LoadSpec:
     """What is measured."""
 
     batches: Sequence[int] = (1, 32)
@@ -49,30 +50,35 @@ class Asked:
     """Whose certificates count, in PEM; None: those that this machine trusts."""
 
     @classmethod
-    def of(cls, token_file: Path | None, **asked: Any) -> Asked:
-        return cls(headers=bearer(token_file), **asked)
+    def of(cls, token_file: Path | None, **asked: Any) -> LoadSpec:
+        return cls(headers=read_bearer(token_file), **asked)
 
 
-def bench(path: str | Path, url: str, asked: Asked, trusted: Path | None = None) -> Facts:
-    """Rates and latencies (microseconds), a row a measurement; ``ended`` says why there are not all of them.
+def bench(path: str | Path, url: str, asked: LoadSpec, trusted: Path | None = None) -> Facts:
+    """Rates and latencies (microseconds), a row a measurement; ``ended`` says why there are not all
+    of them.
 
-    Raises AttarError for a server that cannot be reached or is not trusted, does not know the model or answers otherwise than the
-    bundle says, and InvalidBundleError for a bundle that is not whole.
+    Raises AttarError for a server that cannot be reached or is not trusted, does not know the model
+    or answers otherwise than the bundle says, and InvalidBundleError for a bundle that is not
+    whole.
     """
-    where = address(url)
-    with bundle.whole(Path(path), gated=False, trusted=trusted) as opened, transport(where, asked) as server:
+    where = parse_address(url)
+    with (
+        bundle.whole(Path(path), gated=False, trusted=trusted) as opened,
+        choose_transport(where, asked) as server,
+    ):
         folder, manifest = opened.root, opened.manifest
-        promised(manifest, asked.batches)
+        list_promised(manifest, asked.batches)
         model = asked.model or manifest.name
         requests = bundle.requests(folder, manifest)
         facts = {"bundle": manifest.name, "model": model, "url": url, "machine": machine.describe()}
         for form in server.forms:
             check_answers(folder, manifest, server, form, model)
-        found = rows(measured(server, requests, model, asked))
+        found = measure_rows(measure_case(server, requests, model, asked))
     return {**facts, **found, "load_average": timing.load_average()}
 
 
-def rows(measurements: Iterator[dict[str, Any]]) -> dict[str, Any]:
+def measure_rows(measurements: Iterator[dict[str, Any]]) -> dict[str, Any]:
     """What was measured is kept, whatever comes after it."""
     made: list[dict[str, Any]] = []
     try:
@@ -85,38 +91,47 @@ def rows(measurements: Iterator[dict[str, Any]]) -> dict[str, Any]:
 
 
 @contextmanager
-def transport(where: Address, asked: Asked) -> Iterator[Transport]:
+def choose_transport(where: Address, asked: LoadSpec) -> Iterator[Transport]:
     """Raises AttarError for certificates that are none, or that nothing asks for."""
     if asked.ca and not where.tls:
-        raise AttarError(f"--ca is given, and the url is {where.scheme}://{where} without TLS; give https:// or grpcs://")
+        raise AttarError(
+            f"--ca is given, and the url is {where.scheme}://{where} without TLS; give https:// or grpcs://"
+        )
     if where.grpc:
         from attar.serving.load.load_grpc import Grpc, event_loop
 
         with event_loop() as runner:
             yield Grpc(runner, where, asked.headers, asked.ca)
     else:
-        yield Http(where, asked.headers, trust(asked.ca) if where.tls else None)
+        yield Http(where, asked.headers, load_trust(asked.ca) if where.tls else None)
 
 
-def check_answers(folder: Path, manifest: Manifest, server: Transport, form: str, model: str) -> None:
+def check_answers(
+    folder: Path, manifest: Manifest, server: Transport, form: str, model: str
+) -> None:
     """What is quick and wrong is not worth timing."""
     tensors, low = golden.read(folder, manifest), manifest.ranges.get("batch", (1, 1))[0]
     requests = bundle.prepared(folder, manifest, tensors)
     got = server.ask(model, {name: array[:low] for name, array in requests.items()}, form)
     for name in manifest.outputs:
-        apart = difference(tensors[f"engine.{name}"][:low], got[name]) if name in got else float("inf")
+        apart = (
+            difference(tensors[f"engine.{name}"][:low], got[name]) if name in got else float("inf")
+        )
         if not apart <= LOOSEST:
             raise AttarError(
-                f"{model!r} at {server.where} does not give this bundle's answers: {name!r} is off by {apart:.2g} of its "
+                f"{model!r} at {server.where} does not give this bundle's answers: {name!r} "
+                f"is off by {apart:.2g} of its "
                 "magnitude; give the bundle that is served there, or its name with --model"
             )
 
 
-def measured(server: Transport, requests: Arrays, model: str, asked: Asked) -> Iterator[dict[str, Any]]:
+def measure_case(
+    server: Transport, requests: Arrays, model: str, asked: LoadSpec
+) -> Iterator[dict[str, Any]]:
     cases = [(form, batch) for form in server.forms for batch in asked.batches]
     for done, (form, batch) in enumerate(cases):
         advance("loading", done, len(cases), f"{form}, {batch} a request")
-        messages = server.messages(model, turns(requests, batch), form)
+        messages = server.messages(model, take_turns(requests, batch), form)
         about = {"form": form, "batch": batch}
         best = 0.0
         for connections in asked.connections:
@@ -124,15 +139,22 @@ def measured(server: Transport, requests: Arrays, model: str, asked: Asked) -> I
                 load.closed(WARM * asked.seconds)
                 found = load.closed(asked.seconds)
             best = max(best, found.rate)
-            yield row("closed", found, connections=connections, **about)
+            yield make_row("closed", found, connections=connections, **about)
         for rate in asked.rates or ([SHARE * best] if best else []):
             with server.load(messages, max(asked.connections)) as load:
-                yield row("open", load.open(rate, asked.seconds), asked_rate=rate, connections=max(asked.connections), **about)
+                yield make_row(
+                    "open",
+                    load.open(rate, asked.seconds),
+                    asked_rate=rate,
+                    connections=max(asked.connections),
+                    **about,
+                )
 
 
-def row(loop: str, found: Outcome, **about: Any) -> dict[str, Any]:
-    """``rate`` is answered requests a second, ``busy`` the share of the time that the generator itself took, ``cpu`` the
-    microseconds of processor time that all its threads took for each request, answered or not."""
+def make_row(loop: str, found: Outcome, **about: Any) -> dict[str, Any]:
+    """``rate`` is answered requests a second, ``busy`` the share of the time that the generator
+    itself took, ``cpu`` the microseconds of processor time that all its threads took for each
+    request, answered or not."""
     requests = len(found.latencies) + sum(found.errors.values())
     return {
         "loop": loop,
@@ -145,38 +167,51 @@ def row(loop: str, found: Outcome, **about: Any) -> dict[str, Any]:
     }
 
 
-def table(facts: Facts) -> str:
-    """The facts of ``bench`` for a terminal; ``own`` is what a request takes of the load generator's processor time."""
+def format_table(facts: Facts) -> str:
+    """The facts of ``bench`` for a terminal; ``own`` is what a request takes of the load
+    generator's processor time."""
     columns = f"{'requests/s':>10}  {'samples/s':>10}  {'p50 µs':>9}  {'p99 µs':>9}  {'own µs':>7}"
     head = f"{'loop':<6}  {'form':<6}  {'batch':>5}  {'connections':>11}  {columns}  errors"
-    lines = [line(each) for each in facts["rows"]]
-    where = f"{facts['model']} at {facts['url']}, {facts['machine']['cpu']}, load average {facts['load_average']:.2f}"
-    limits = "; the load generator was busy all the time, the server may be quicker" if saturated(facts["rows"]) else ""
+    lines = [format_line(each) for each in facts["rows"]]
+    load = f"load average {facts['load_average']:.2f}"
+    where = f"{facts['model']} at {facts['url']}, {facts['machine']['cpu']}, {load}"
+    limits = (
+        "; the load generator was busy all the time, the server may be quicker"
+        if is_saturated(facts["rows"])
+        else ""
+    )
     return "\n".join([head, *lines, f"{where}{limits}"])
 
 
-def line(found: Mapping[str, Any]) -> str:
+def format_line(found: Mapping[str, Any]) -> str:
     rate = found["rate"]
-    times = "  ".join(f"{found[name]:>9,.1f}" if name in found else f"{'-':>9}" for name in ("p50", "p99"))
+    times = "  ".join(
+        f"{found[name]:>9,.1f}" if name in found else f"{'-':>9}" for name in ("p50", "p99")
+    )
     own = f"{found['cpu']:>7,.0f}" if "cpu" in found else f"{'-':>7}"
     errors = ", ".join(f"{count} {cause}" for cause, count in found["errors"].items()) or "none"
-    about = f"{found['loop']:<6}  {found['form']:<6}  {found['batch']:>5}  {found['connections']:>11}"
+    about = (
+        f"{found['loop']:<6}  {found['form']:<6}  {found['batch']:>5}  {found['connections']:>11}"
+    )
     return f"{about}  {rate:>10,.0f}  {rate * found['batch']:>10,.0f}  {times}  {own}  {errors}"
 
 
-def saturated(rows: Sequence[Mapping[str, Any]]) -> bool:
+def is_saturated(rows: Sequence[Mapping[str, Any]]) -> bool:
     return any(each["loop"] == "closed" and each["busy"] > 0.95 for each in rows)
 
 
-def figure(facts: Facts) -> str:
+def draw_figure(facts: Facts) -> str:
     """The facts of ``bench`` as SVG. Raises AttarError where nothing was answered."""
     answered = [each for each in facts["rows"] if "p50" in each]
     if not answered:
         raise AttarError("no request was answered, so there is nothing to draw")
-    bars = [Bar(label(each), each["p50"], each["p99"], f"{each['rate']:,.0f} requests/s") for each in answered]
+    bars = [
+        Bar(format_label(each), each["p50"], each["p99"], f"{each['rate']:,.0f} requests/s")
+        for each in answered
+    ]
     return drawn(f"{facts['model']} at {facts['url']}, {facts['machine']['cpu']}", bars)
 
 
-def label(found: Mapping[str, Any]) -> str:
+def format_label(found: Mapping[str, Any]) -> str:
     kind = f"{found['connections']} connections" if found["loop"] == "closed" else "open loop"
     return f"{found['form']}, batch {found['batch']}, {kind}"

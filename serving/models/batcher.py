@@ -1,7 +1,9 @@
-"""Batcher: requests that wait together are answered together. None ever waits while an engine is idle.
+"""Batcher: requests that wait together are answered together. None ever waits while an engine is
+idle.
 
-A batch is formed at the next turn of the event loop after an arrival, of all that has arrived by then; while every engine is
-busy, arrivals queue up and make the next batch. An engine that is quicker than handing over to a thread runs on the loop itself.
+A batch is formed at the next turn of the event loop after an arrival, of all that has arrived by
+then; while every engine is busy, arrivals queue up and make the next batch. An engine that is
+quicker than handing over to a thread runs on the loop itself.
 """
 
 from __future__ import annotations
@@ -17,15 +19,22 @@ from time import perf_counter_ns
 from typing import Any, TypeAlias
 
 from attar.models.task import Arrays, Predict
-from attar.serving.core.errors import Busy, Late, Refused
-from attar.serving.models.calls import BatchResult, Call, Shapes, Work, check_engine, compute
+from attar.serving.core.errors import BusyError, DeadlineError, RequestError
+from attar.serving.models.calls import (
+    BatchResult,
+    EngineCall,
+    QueuedRequest,
+    Shapes,
+    check_engine,
+    compute_batch,
+)
 
-Executed: TypeAlias = Callable[[Call], None]
+OnEngineCall: TypeAlias = Callable[[EngineCall], None]
 """Told of every call of an engine."""
 
 
 @dataclass(frozen=True)
-class Limits:
+class BatchLimits:
     most: int = 32
     """Rows of a batch; a request of more goes alone."""
     preferred: Sequence[int] = ()
@@ -39,8 +48,9 @@ class Limits:
 
 
 @dataclass(slots=True, eq=False)
-class Instance:
-    """One of the engines that answer the same; of one that may run several calls at a time there is still one."""
+class EngineInstance:
+    """One of the engines that answer the same; of one that may run several calls at a time there
+    is still one."""
 
     predict: Predict
     failures: int = 0
@@ -50,17 +60,22 @@ class Instance:
 class Batcher:
     """Belongs to one event loop, from whose thread alone it is called."""
 
-    def __init__(self, engines: Sequence[Predict], limits: Limits, probe: Arrays, executed: Executed) -> None:
-        """``probe``: a request that every engine answers as long as it works, to tell its failures from those of a request."""
-        self.limits, self._probe, self._executed = limits, probe, executed
-        by_engine = {id(engine): Instance(engine) for engine in engines}
-        self._idle = [by_engine[id(engine)] for engine in (engines[:1] if limits.inline else engines)]
+    def __init__(
+        self, engines: Sequence[Predict], limits: BatchLimits, probe: Arrays, executed: OnEngineCall
+    ) -> None:
+        """``probe``: a request that every engine answers as long as it works, to tell its
+        failures from those of a request."""
+        self.limits, self._probe, self._on_engine_call = limits, probe, executed
+        by_engine = {id(engine): EngineInstance(engine) for engine in engines}
+        self._idle = [
+            by_engine[id(engine)] for engine in (engines[:1] if limits.inline else engines)
+        ]
         """One that may run another call is there as often."""
         self._instances = list(dict.fromkeys(self._idle))
-        self._resting: list[Instance] = []
+        self._resting: list[EngineInstance] = []
         """Those that are idle and not asked, as they failed and others did not."""
         self._threads = None if limits.inline else ThreadPoolExecutor(len(engines), "engine")
-        self._queues: dict[Shapes, deque[Work]] = {}
+        self._queues: dict[Shapes, deque[QueuedRequest]] = {}
         self._loop = asyncio.get_running_loop()
         self._due = False
         self.waiting = 0
@@ -72,81 +87,103 @@ class Batcher:
         return max(instance.failures for instance in self._instances)
 
     @property
-    def failed(self) -> bool:
-        """Whether no engine answers what it answered before. The next request is asked of one all the same."""
+    def has_failed(self) -> bool:
+        """Whether no engine answers what it answered before.
+
+        The next request is asked of one all the same.
+        """
         return all(instance.failures for instance in self._instances)
 
     def probe_failed(self) -> None:
         """Ask the idle ones among the engines that failed whether they answer again."""
-        for instance in dict.fromkeys([each for each in (*self._resting, *self._idle) if each.failures]):
+        for instance in dict.fromkeys(
+            [each for each in (*self._resting, *self._idle) if each.failures]
+        ):
             (self._idle if instance in self._idle else self._resting).remove(instance)
-            self._run(instance, check_engine, [], instance.predict, self._probe)
+            self._start_call(instance, check_engine, [], instance.predict, self._probe)
 
-    def submit(self, inputs: Arrays, rows: int, seconds: float, model: str = "") -> Work:
-        """Queue a request for at most ``seconds``. Raises Busy when the queue is full."""
+    def submit(self, inputs: Arrays, rows: int, seconds: float, model: str = "") -> QueuedRequest:
+        """Queue a request for at most ``seconds``. Raises BusyError when the queue is full."""
         if self.waiting >= self.limits.queue:
-            raise Busy(f"{self.waiting} requests wait already; try again later, or serve with more instances")
+            raise BusyError(
+                f"{self.waiting} requests wait already; try again later, or serve with more "
+                "instances"
+            )
         shapes = tuple([array.shape[1:] for array in inputs.values()])
-        work = Work(inputs, rows, perf_counter_ns() + int(seconds * 1e9), self._loop.create_future(), shapes, model)
+        work = QueuedRequest(
+            inputs,
+            rows,
+            perf_counter_ns() + int(seconds * 1e9),
+            self._loop.create_future(),
+            shapes,
+            model,
+        )
         self._queues.setdefault(shapes, deque()).append(work)
         self.waiting += 1
-        self._wake()
+        self._schedule_turn()
         return work
 
-    def drop(self, work: Work) -> None:
+    def drop_request(self, work: QueuedRequest) -> None:
         """Its caller is gone: make room in the queue."""
         work.future.cancel()
         queue = self._queues.get(work.shapes)
         if queue and work in queue:
             queue.remove(work)
-            self._shrunk(work.shapes, 1)
+            self._count_removed(work.shapes, 1)
 
     def close(self) -> None:
         """For when nothing waits or runs any more."""
         if self._threads:
             self._threads.shutdown(wait=True)
 
-    def _shrunk(self, shapes: Shapes, by: int) -> None:
+    def _count_removed(self, shapes: Shapes, by: int) -> None:
         self.waiting -= by
         if not self._queues[shapes]:
             del self._queues[shapes]
 
-    def _wake(self) -> None:
+    def _schedule_turn(self) -> None:
         if self._idle and not self._due:
             self._due = True
-            self._loop.call_soon(self._turn)
+            self._loop.call_soon(self._start_batches)
 
-    def _turn(self) -> None:
+    def _start_batches(self) -> None:
         self._due = False
-        while self._idle and (batch := self._next()):
+        while self._idle and (batch := self._take_batch()):
             instance = self._idle.pop()
-            self._run(instance, compute, batch, instance.predict, batch, self._probe)
+            self._start_call(instance, compute_batch, batch, instance.predict, batch, self._probe)
             if self._threads is None:
                 break  # what came meanwhile may join those that still wait
         if self.waiting:
-            self._wake()
+            self._schedule_turn()
 
-    def _run(self, instance: Instance, work: Callable[..., BatchResult], batch: list[Work], *arguments: Any) -> None:
+    def _start_call(
+        self,
+        instance: EngineInstance,
+        work: Callable[..., BatchResult],
+        batch: list[QueuedRequest],
+        *arguments: Any,
+    ) -> None:
         if self._threads is None:
-            self._answer(instance, batch, work(*arguments))
+            self._deliver_results(instance, batch, work(*arguments))
             return
         done = self._loop.run_in_executor(self._threads, work, *arguments)
-        done.add_done_callback(partial(self._finished, instance, batch))
+        done.add_done_callback(partial(self._on_finished, instance, batch))
 
-    def _next(self) -> list[Work]:
-        """Of those with the shapes that have waited longest, as many as go together; none where all were given up."""
+    def _take_batch(self) -> list[QueuedRequest]:
+        """Of those with the shapes that have waited longest, as many as go together; none where
+        all were given up."""
         while self._queues:
             shapes, queue = min(self._queues.items(), key=lambda each: each[1][0].arrived)
             before = len(queue)
-            batch = self._first(queue)
-            self._shrunk(shapes, before - len(queue))
+            batch = self._take_from_queue(queue)
+            self._count_removed(shapes, before - len(queue))
             if batch:
                 return batch
         return []
 
-    def _first(self, queue: deque[Work]) -> list[Work]:
+    def _take_from_queue(self, queue: deque[QueuedRequest]) -> list[QueuedRequest]:
         """Takes from a queue what goes together, and what was given up or is late."""
-        batch: list[Work] = []
+        batch: list[QueuedRequest] = []
         rows, now, limits = 0, perf_counter_ns(), self.limits
         while queue:
             rows += queue[0].rows
@@ -155,45 +192,54 @@ class Batcher:
             work = queue.popleft()
             if work.future.done() or work.deadline < now:
                 rows -= work.rows
-                expire(work)
+                expire_request(work)
             else:
                 batch.append(work)
-        kept = cut(batch, limits.preferred) if limits.preferred else batch
+        kept = cut_to_preferred(batch, limits.preferred) if limits.preferred else batch
         queue.extendleft(reversed(batch[len(kept) :]))
         return kept
 
-    def _finished(self, instance: Instance, batch: list[Work], done: asyncio.Future[BatchResult]) -> None:
-        self._answer(instance, batch, done.result())
+    def _on_finished(
+        self,
+        instance: EngineInstance,
+        batch: list[QueuedRequest],
+        done: asyncio.Future[BatchResult],
+    ) -> None:
+        self._deliver_results(instance, batch, done.result())
         if self.waiting:
-            self._wake()
+            self._schedule_turn()
 
-    def _answer(self, instance: Instance, batch: list[Work], result: BatchResult) -> None:
+    def _deliver_results(
+        self, instance: EngineInstance, batch: list[QueuedRequest], result: BatchResult
+    ) -> None:
         self._put_back(instance, result.broken)
         for call in result.calls:
-            self._executed(call)
+            self._on_engine_call(call)
         for work, made in zip(batch, result.results, strict=True):
             if work.future.done():
                 continue
-            if isinstance(made, Refused):
+            if isinstance(made, RequestError):
                 work.future.set_exception(made)
             else:
                 work.future.set_result(made)
 
-    def _put_back(self, instance: Instance, broken: bool) -> None:
+    def _put_back(self, instance: EngineInstance, broken: bool) -> None:
         before, instance.failures = instance.failures, instance.failures + 1 if broken else 0
         self._idle.append(instance)
         if before or broken:
             idle = [*self._resting, *self._idle]
-            self._resting = [] if self.failed else [each for each in idle if each.failures]
+            self._resting = [] if self.has_failed else [each for each in idle if each.failures]
             self._idle = [each for each in idle if each not in self._resting]
 
 
-def expire(work: Work) -> None:
+def expire_request(work: QueuedRequest) -> None:
     if not work.future.done():
-        work.future.set_exception(Late(f"no engine was free within {(work.deadline - work.arrived) / 1e9:g} s"))
+        work.future.set_exception(
+            DeadlineError(f"no engine was free within {(work.deadline - work.arrived) / 1e9:g} s")
+        )
 
 
-def cut(batch: list[Work], preferred: Sequence[int]) -> list[Work]:
+def cut_to_preferred(batch: list[QueuedRequest], preferred: Sequence[int]) -> list[QueuedRequest]:
     """As many works as make the largest preferred number of rows; all where none does."""
     sums = list(accumulate(work.rows for work in batch))
     best = max((rows for rows in sums if rows in preferred), default=None)

@@ -1,4 +1,5 @@
-"""Calls: how an engine is asked for the answers of a batch, and who is to blame where it gives none."""
+"""Calls: how an engine is asked for the answers of a batch, and who is to blame where it gives
+none."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 
 from attar.models.task import Array, Arrays, Predict
-from attar.serving.core.errors import BadRequest, EngineFailed, Refused
+from attar.serving.core.errors import BadRequestError, EngineFailedError, RequestError
 
 Shapes: TypeAlias = tuple[tuple[int, ...], ...]
 Outputs: TypeAlias = dict[str, Array]
@@ -22,14 +23,14 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
-class Work:
+class QueuedRequest:
     """One request on its way through; times are nanoseconds of ``perf_counter_ns``."""
 
     inputs: Arrays
     rows: int
     deadline: int
     future: asyncio.Future[Outputs]
-    """Gets the outputs, or Refused; cancelling it drops the work."""
+    """Gets the outputs, or RequestError; cancelling it drops the work."""
     shapes: Shapes
     model: str = ""
     """The name that was asked: several may share the engines."""
@@ -41,7 +42,7 @@ class Work:
 
 
 @dataclass(slots=True)
-class Call:
+class EngineCall:
     """One call of an engine, whatever came of it."""
 
     rows: int
@@ -52,78 +53,99 @@ class Call:
 
 @dataclass(slots=True)
 class BatchResult:
-    results: Sequence[Outputs | Refused]
+    results: Sequence[Outputs | RequestError]
     """For each work of the batch."""
-    calls: Sequence[Call]
+    calls: Sequence[EngineCall]
     broken: bool = False
     """Whether the engine no longer answers what it answered before."""
 
 
-def compute(engine: Predict, batch: Sequence[Work], probe: Arrays) -> BatchResult:
-    """Each work's own outputs. A batch that fails is asked again in halves, so that only those fail that are to blame."""
-    calls: list[Call] = []
-    found = ask(engine, batch, probe, calls)
+def compute_batch(engine: Predict, batch: Sequence[QueuedRequest], probe: Arrays) -> BatchResult:
+    """Each work's own outputs.
+
+    A batch that fails is asked again in halves, so that only those fail that are to blame.
+    """
+    calls: list[EngineCall] = []
+    found = call_engine(engine, batch, probe, calls)
     if len(calls) == 1:  # as nearly always
         return BatchResult(found, calls)
-    return BatchResult(found, calls, any(isinstance(each, EngineFailed) for each in found))
+    return BatchResult(found, calls, any(isinstance(each, EngineFailedError) for each in found))
 
 
 def check_engine(engine: Predict, probe: Arrays) -> BatchResult:
     """As ``compute``, for no request: whether the engine answers what it answered before."""
-    calls: list[Call] = []
+    calls: list[EngineCall] = []
     return BatchResult([], calls, run_probe(engine, probe, calls) is not None)
 
 
-def ask(engine: Predict, batch: Sequence[Work], probe: Arrays, calls: list[Call]) -> list[Outputs | Refused]:
+def call_engine(
+    engine: Predict, batch: Sequence[QueuedRequest], probe: Arrays, calls: list[EngineCall]
+) -> list[Outputs | RequestError]:
     started, failure = perf_counter_ns(), None
     rows = [work.rows for work in batch]
     shared = sum(rows)
     try:
-        found: list[Outputs | Refused] = [*split(engine(joined(batch)), rows)]
+        found: list[Outputs | RequestError] = [*split_outputs(engine(join_inputs(batch)), rows)]
     except Exception as error:  # noqa: BLE001  # whatever an engine raises, its callers are told and others served
         failure = error
     ended = perf_counter_ns()
-    calls.append(Call(shared, ended - started, {work.model for work in batch}))
+    calls.append(EngineCall(shared, ended - started, {work.model for work in batch}))
     for work in batch:
         work.started, work.ended, work.shared = started, ended, shared
     if failure is None:
         return found
     if len(batch) == 1:
-        return [blame(engine, probe, failure, calls)]
-    log.warning("a batch of %d rows failed and is asked again in halves: %s", shared, describe(failure))
-    return ask_halves(engine, batch, probe, calls)
+        return [find_cause(engine, probe, failure, calls)]
+    log.warning(
+        "a batch of %d rows failed and is asked again in halves: %s",
+        shared,
+        describe_error(failure),
+    )
+    return call_in_halves(engine, batch, probe, calls)
 
 
-def ask_halves(engine: Predict, batch: Sequence[Work], probe: Arrays, calls: list[Call]) -> list[Outputs | Refused]:
+def call_in_halves(
+    engine: Predict, batch: Sequence[QueuedRequest], probe: Arrays, calls: list[EngineCall]
+) -> list[Outputs | RequestError]:
     """The second half is not asked once the engine turns out to be broken."""
     middle = len(batch) // 2
-    found = ask(engine, batch[:middle], probe, calls)
-    broken = next((each for each in found if isinstance(each, EngineFailed)), None)
+    found = call_engine(engine, batch[:middle], probe, calls)
+    broken = next((each for each in found if isinstance(each, EngineFailedError)), None)
     rest = batch[middle:]
-    return found + ([EngineFailed(str(broken)) for _ in rest] if broken else ask(engine, rest, probe, calls))
+    return found + (
+        [EngineFailedError(str(broken)) for _ in rest]
+        if broken
+        else call_engine(engine, rest, probe, calls)
+    )
 
 
-def joined(batch: Sequence[Work]) -> Arrays:
+def join_inputs(batch: Sequence[QueuedRequest]) -> Arrays:
     if len(batch) == 1:
         return batch[0].inputs
     return {name: np.concatenate([work.inputs[name] for work in batch]) for name in batch[0].inputs}
 
 
-def split(outputs: Outputs, rows: Sequence[int]) -> list[Outputs]:
+def split_outputs(outputs: Outputs, rows: Sequence[int]) -> list[Outputs]:
     if len(rows) == 1:
         return [outputs]
     ends = list(accumulate(rows))
-    return [{name: array[end - count : end] for name, array in outputs.items()} for end, count in zip(ends, rows, strict=True)]
+    return [
+        {name: array[end - count : end] for name, array in outputs.items()}
+        for end, count in zip(ends, rows, strict=True)
+    ]
 
 
-def blame(engine: Predict, probe: Arrays, error: Exception, calls: list[Call]) -> Refused:
-    """The request's fault where the engine still answers what it answered before, else the engine's."""
+def find_cause(
+    engine: Predict, probe: Arrays, error: Exception, calls: list[EngineCall]
+) -> RequestError:
+    """The request's fault where the engine still answers what it answered before, else the
+    engine's."""
     if run_probe(engine, probe, calls):
-        return EngineFailed(f"the engine failed: {describe(error)}")
-    return BadRequest(f"the model does not take these values: {describe(error)}")
+        return EngineFailedError(f"the engine failed: {describe_error(error)}")
+    return BadRequestError(f"the model does not take these values: {describe_error(error)}")
 
 
-def run_probe(engine: Predict, probe: Arrays, calls: list[Call]) -> Exception | None:
+def run_probe(engine: Predict, probe: Arrays, calls: list[EngineCall]) -> Exception | None:
     """What the engine raises for a request that it answers as long as it works."""
     started, failure = perf_counter_ns(), None
     try:
@@ -131,9 +153,9 @@ def run_probe(engine: Predict, probe: Arrays, calls: list[Call]) -> Exception | 
     except Exception as error:  # noqa: BLE001  # that it fails is the finding
         failure = error
     rows = len(next(iter(probe.values())))
-    calls.append(Call(rows, perf_counter_ns() - started))
+    calls.append(EngineCall(rows, perf_counter_ns() - started))
     return failure
 
 
-def describe(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     return " ".join(str(error).split())[:500] or type(error).__name__

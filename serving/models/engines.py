@@ -1,4 +1,5 @@
-"""Engines: a bundle opened for serving: checked, its golden requests replayed on every engine, warmed and timed."""
+"""Engines: a bundle opened for serving: checked, its golden requests replayed on every engine,
+warmed and timed."""
 
 from __future__ import annotations
 
@@ -21,15 +22,16 @@ from attar.models.task import Array, Arrays, Predict
 from attar.pipeline.keys import machine
 from attar.serving.core.settings import Settings
 from attar.serving.models.instances import count_instances, is_shareable
-from attar.serving.protocol.signature import Signature, of_graph, of_raw
+from attar.serving.protocol.signature import Signature, read_graph_signature, read_raw_signature
 
 WARM, CALLS = 0.05, 30
 """Seconds, and calls, after which the quickest call counts."""
 ALONE = 20
-"""On a single core a thread computes nothing beside the event loop: it only lets it go on, for so many times the cost of a full
-batch that is small elsewhere."""
+"""On a single core a thread computes nothing beside the event loop: it only lets it go on, for
+so many times the cost of a full batch that is small elsewhere."""
 COARSE = ("bf16", "fp16")
-"""Precisions in which another order of the same sum, as kernels for other batch sizes have it, shows in the answers."""
+"""Precisions in which another order of the same sum, as kernels for other batch sizes have it,
+shows in the answers."""
 log = logging.getLogger(__name__)
 
 
@@ -48,7 +50,8 @@ class Engines:
     raw: Signature | None
     """What the preprocessing steps read, where there are any."""
     predicts: list[Predict]
-    """One for each call at the same time; the same several times where calls share an opened engine."""
+    """One for each call at the same time; the same several times where calls share an opened
+    engine."""
     probe: Arrays
     """The first golden request."""
     most: int
@@ -66,30 +69,37 @@ class Engines:
 def open_engines(path: Path, settings: Settings) -> Engines:
     """Takes as long as the engine needs to open and to warm up. Raises InvalidBundleError."""
     with ExitStack() as stack:
-        found = stack.enter_context(verified(path, settings))
+        found = stack.enter_context(open_verified_bundle(path, settings))
         root, manifest = found.root, found.manifest
         threads = settings.threads or manifest.engine.threads
         low, high = manifest.ranges.get("batch", (1, 1))
         most = max(low, min(settings.max_batch, high))
-        first = replayed(found, threads, stack)
-        requests, raw, graph = bundle.requests(root, manifest), golden.read(root, manifest), of_graph(manifest)
+        first = open_replayed_engine(found, threads, stack)
+        requests, raw, graph = (
+            bundle.requests(root, manifest),
+            golden.read(root, manifest),
+            read_graph_signature(manifest),
+        )
         enough = settings.inline_below * (ALONE if machine.cores() == 1 else 1)
         with unfit(f"{path} does not answer batches of {most}, which it promises"):
-            seconds = max(warm(first, inputs, enough) for inputs in extremes(requests, manifest, most))
-            joins = graph.batched and joinable(first, requests, manifest, (low, most))
+            seconds = max(
+                time_warm_call(first, inputs, enough)
+                for inputs in make_largest_batches(requests, manifest, most)
+            )
+            joins = graph.is_batched and is_batch_invariant(first, requests, manifest, (low, most))
         inline = settings.instances is None and seconds < enough
         count = 1 if inline else settings.instances or count_instances(manifest.engine, threads)
         opened = 1 if is_shareable(manifest.engine, threads) else count
-        engines = [first, *(replayed(found, threads, stack) for _ in range(opened - 1))]
+        engines = [first, *(open_replayed_engine(found, threads, stack) for _ in range(opened - 1))]
         return Engines(
             manifest=manifest,
             root=root,
             version=found.seal.version,
             key=found.seal.key,
             graph=graph,
-            raw=of_raw(manifest, raw) if any(manifest.preprocess.values()) else None,
+            raw=read_raw_signature(manifest, raw) if any(manifest.preprocess.values()) else None,
             predicts=engines * (count // opened),
-            probe=tiled(requests, low),
+            probe=tile_rows(requests, low),
             most=most,
             joins=joins,
             inline=inline,
@@ -97,32 +107,43 @@ def open_engines(path: Path, settings: Settings) -> Engines:
         )
 
 
-def verified(path: Path, settings: Settings) -> VerifiedBundle:
+def open_verified_bundle(path: Path, settings: Settings) -> VerifiedBundle:
     gated, native = not settings.allow_ungated, settings.allow_native
     return bundle.verified(path, gated=gated, trusted=settings.trusted, allow_native=native)
 
 
-def replayed(found: VerifiedBundle, threads: int, stack: ExitStack) -> Predict:
-    predict = stack.enter_context(bundle.opened(found.root, found.manifest, threads, allow_native=found.trusts_native))
+def open_replayed_engine(found: VerifiedBundle, threads: int, stack: ExitStack) -> Predict:
+    predict = stack.enter_context(
+        bundle.opened(found.root, found.manifest, threads, allow_native=found.trusts_native)
+    )
     bundle.replay(found.root, found.manifest, predict)
     return predict
 
 
-def tiled(requests: Arrays, rows: int) -> dict[str, Array]:
+def tile_rows(requests: Arrays, rows: int) -> dict[str, Array]:
     return {name: array[np.arange(rows) % len(array)] for name, array in requests.items()}
 
 
-def extremes(requests: Arrays, manifest: Manifest, rows: int) -> Iterator[dict[str, Array]]:
-    """Full batches of golden content, as it is and in the largest shapes that are promised, which cost most time and memory."""
-    yield tiled(requests, rows)
+def make_largest_batches(
+    requests: Arrays, manifest: Manifest, rows: int
+) -> Iterator[dict[str, Array]]:
+    """Full batches of golden content, as it is and in the largest shapes that are promised,
+    which cost most time and memory."""
+    yield tile_rows(requests, rows)
     sizes = {**{axis: high for axis, (_, high) in manifest.ranges.items()}, "batch": rows}
-    axes = {name: [axis if isinstance(axis, int) else sizes[axis] for axis in manifest.inputs[name].axes] for name in requests}
+    axes = {
+        name: [
+            axis if isinstance(axis, int) else sizes[axis] for axis in manifest.inputs[name].axes
+        ]
+        for name in requests
+    }
     if any(list(requests[name].shape[1:]) != shape[1:] for name, shape in axes.items()):
         yield {name: np.resize(array, axes[name]) for name, array in requests.items()}
 
 
-def warm(predict: Predict, inputs: Arrays, enough: float) -> float:
-    """Seconds of a call when nothing is new any more; a call that is too slow to run on the loop is not repeated much."""
+def time_warm_call(predict: Predict, inputs: Arrays, enough: float) -> float:
+    """Seconds of a call when nothing is new any more; a call that is too slow to run on the loop
+    is not repeated much."""
     taken: list[float] = []
     while sum(taken) < WARM and len(taken) < CALLS and (len(taken) < 3 or min(taken) < enough):
         start = perf_counter()
@@ -131,21 +152,29 @@ def warm(predict: Predict, inputs: Arrays, enough: float) -> float:
     return min(taken)
 
 
-def joinable(predict: Predict, requests: Arrays, manifest: Manifest, rows: tuple[int, int]) -> bool:
-    """Whether a request gets the answer that it would get alone, whoever it shares a call with; ``rows``: fewest and most."""
+def is_batch_invariant(
+    predict: Predict, requests: Arrays, manifest: Manifest, rows: tuple[int, int]
+) -> bool:
+    """Whether a request gets the answer that it would get alone, whoever it shares a call with;
+    ``rows``: fewest and most."""
     precision = manifest.engine.precision
     allowed = LOOSEST if precision in COARSE else manifest.golden.tolerance
-    apart = 0.0 if precision in BY_CALL else alone_and_together(predict, requests, rows)
+    apart = 0.0 if precision in BY_CALL else measure_batch_effect(predict, requests, rows)
     if precision not in BY_CALL and apart <= allowed:
         return True
-    why = f"{precision} rounds by the whole call" if precision in BY_CALL else f"that moves answers by {apart:.2g}"
+    why = (
+        f"{precision} rounds by the whole call"
+        if precision in BY_CALL
+        else f"that moves answers by {apart:.2g}"
+    )
     log.warning("%s: requests are not joined to batches: %s", manifest.name, why)
     return False
 
 
-def alone_and_together(predict: Predict, requests: Arrays, rows: tuple[int, int]) -> float:
-    """How far apart the answers to golden requests are in calls of few rows and in one of many, relative to their magnitude."""
+def measure_batch_effect(predict: Predict, requests: Arrays, rows: tuple[int, int]) -> float:
+    """How far apart the answers to golden requests are in calls of few rows and in one of many,
+    relative to their magnitude."""
     few, many = rows
-    inputs = tiled(requests, many - many % few)
+    inputs = tile_rows(requests, many - many % few)
     whole, apart = predict(inputs), bundle.in_batches(predict, inputs, few)
     return max(difference(whole[name], apart[name]) for name in whole)

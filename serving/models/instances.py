@@ -1,4 +1,5 @@
-"""Instances: how many calls of an engine run at the same time, and how many times it is opened for them."""
+"""Instances: how many calls of an engine run at the same time, and how many times it is opened
+for them."""
 
 from __future__ import annotations
 

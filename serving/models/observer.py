@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from attar.models.task import Array
-from attar.serving.core.errors import Refused
+from attar.serving.core.errors import RequestError
 from attar.serving.models.engines import Engines
-from attar.serving.protocol.request import Infer, Times
+from attar.serving.protocol.request import InferenceRequest, RequestTiming
 
 
 class ObservedModel(Protocol):
@@ -41,28 +41,41 @@ class ObservedBundle(Protocol):
 
 
 class Observer:
-    """Where nothing else is said, it is called on the event loop, in the path of the requests: it returns at once and raises
-    nothing."""
+    """Where nothing else is said, it is called on the event loop, in the path of the requests:
+    it returns at once and raises nothing."""
 
-    def answered(self, model: ObservedModel, infer: Infer, outputs: Mapping[str, Array], times: Times) -> None:
-        """A request has its outputs, all of them. ``infer.inputs`` are the graph's own, preprocessed where it has steps."""
+    def on_response(
+        self,
+        model: ObservedModel,
+        infer: InferenceRequest,
+        outputs: Mapping[str, Array],
+        times: RequestTiming,
+    ) -> None:
+        """A request has its outputs, all of them.
 
-    def failed(self, model: ObservedModel, error: BaseException, nanoseconds: int) -> None:
-        """A request has none: ``error`` is Refused, or CancelledError when its client went away."""
+        ``infer.inputs`` are the graph's own, preprocessed where it has steps.
+        """
 
-    def executed(self, model: ObservedModel, rows: int, nanoseconds: int) -> None:
+    def on_error(self, model: ObservedModel, error: BaseException, nanoseconds: int) -> None:
+        """A request has none: ``error`` is RequestError, or CancelledError when its client went
+        away."""
+
+    def on_batch(self, model: ObservedModel, rows: int, nanoseconds: int) -> None:
         """The engine was called once, for one or more requests."""
 
-    def refused(self, error: Refused) -> None:
+    def on_refusal(self, error: RequestError) -> None:
         """A reply said no. ``failed`` was told as well where a model was meant."""
 
-    def loaded(self, served: ObservedBundle) -> None:
-        """A bundle was opened and is not served yet. In a thread; may raise InvalidBundleError, and then it never is."""
+    def on_load(self, served: ObservedBundle) -> None:
+        """A bundle was opened and is not served yet.
 
-    def retired(self, served: ObservedBundle) -> None:
+        In a thread; may raise InvalidBundleError, and then it never is.
+        """
+
+    def on_retire(self, served: ObservedBundle) -> None:
         """A bundle has given its last answer, or was loaded and never served. In a thread."""
 
-    def ready(self, served: ObservedBundle) -> bool:
+    def is_ready(self, served: ObservedBundle) -> bool:
         """Whether requests should be sent to it. What says no here still answers."""
         return True
 

@@ -1,4 +1,5 @@
-"""Recovery: engines that failed are probed, after repeated failures opened anew, and in the end the server counts as dead."""
+"""Recovery: engines that failed are probed, after repeated failures opened anew, and in the end
+the server counts as dead."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from attar.serving.models.model import Served
+from attar.serving.models.model import LoadedBundle
 from attar.serving.models.repository import Repository
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 PROBE_SECONDS = 1.0
 """Between probes of an engine that failed."""
 LOOKS = 3
-"""At which an engine had failed again, and answered nothing in between, before it is opened anew; as many more for each time that
-this did not help."""
+"""At which an engine had failed again, and answered nothing in between, before it is opened
+anew; as many more for each time that this did not help."""
 REOPENS, RECENT_SECONDS = 3, 600.0
 """So many of them within so many seconds are enough: then only another process can help."""
 log = logging.getLogger(__name__)
@@ -46,18 +47,24 @@ class Recovery:
     async def run(self) -> None:
         while True:
             await asyncio.sleep(PROBE_SECONDS)
-            given_up = [await self._mend(served) for served in self._repository.served()]
+            given_up = [await self._mend(served) for served in self._repository.list_loaded()]
             if any(given_up) and self._repository.live:
-                log.error("an engine fails although it was opened anew; only another process may help, so liveness fails")
+                log.error(
+                    "an engine fails although it was opened anew; only another process may "
+                    "help, so liveness fails"
+                )
             self._repository.live = not any(given_up)
 
-    async def _mend(self, served: Served) -> bool:
+    async def _mend(self, served: LoadedBundle) -> bool:
         """Do the next thing that may help; whether nothing is left to do."""
         key, failures = (served.name, served.version), self._count_failures(served)
         if not failures:
             self._histories.pop(key, None)
             return False
-        history, tried = self._histories.setdefault(key, FailureHistory()), self._count_reopened(served)
+        history, tried = (
+            self._histories.setdefault(key, FailureHistory()),
+            self._count_reopened(served),
+        )
         history.looks += failures > history.failures
         history.failures = failures
         repeatedly = history.looks >= LOOKS * (1 + tried)
@@ -68,18 +75,18 @@ class Recovery:
             served.batcher.probe_failed()
         return repeatedly and tried >= REOPENS
 
-    def _count_failures(self, served: Served) -> int:
+    def _count_failures(self, served: LoadedBundle) -> int:
         """In a row; 0 for what was replaced while another bundle was mended."""
-        return served.batcher.failures if served in self._repository.served() else 0
+        return served.batcher.failures if served in self._repository.list_loaded() else 0
 
-    def _count_reopened(self, served: Served) -> int:
+    def _count_reopened(self, served: LoadedBundle) -> int:
         """Of the last time; what is older is forgotten."""
         now, key = asyncio.get_running_loop().time(), (served.name, served.version)
         recent = [moment for moment in self._reopened.get(key, ()) if now - moment < RECENT_SECONDS]
         self._reopened[key] = recent
         return len(recent)
 
-    async def _reopen(self, served: Served) -> None:
+    async def _reopen(self, served: LoadedBundle) -> None:
         self._reopened[served.name, served.version].append(asyncio.get_running_loop().time())
         log.warning("the engine of %s fails again and again and is opened anew", served.name)
         try:
@@ -94,7 +101,9 @@ class Recovery:
         from prometheus_client.core import CounterMetricFamily
 
         reopens = CounterMetricFamily(
-            "attar_engine_reopens", "Engines that had failed again and again and were opened anew.", labels=["outcome"]
+            "attar_engine_reopens",
+            "Engines that had failed again and again and were opened anew.",
+            labels=["outcome"],
         )
         for outcome, count in self._outcomes.items():
             reopens.add_metric([outcome], count)

@@ -1,4 +1,5 @@
-"""Repository: the models by name and version; each is loaded beside the old one and takes its place in one step."""
+"""Repository: the models by name and version; each is loaded beside the old one and takes its
+place in one step."""
 
 from __future__ import annotations
 
@@ -12,10 +13,10 @@ from typing import Any
 
 from attar.bundle.verified import read_manifest
 from attar.pipeline.core.errors import AttarError, InvalidBundleError, RecipeError, suggest_name
-from attar.serving.core.errors import Busy, NotFound
+from attar.serving.core.errors import BusyError, NotFoundError
 from attar.serving.core.settings import Settings
 from attar.serving.core.supervisor import Supervisor
-from attar.serving.models.model import RAW, Model, Served
+from attar.serving.models.model import RAW, LoadedBundle, Model
 from attar.serving.models.observer import Observer
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -24,23 +25,30 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Sources:
-    """Where bundles come from: named folders, several versions of one name among them, and folders full of bundles."""
+class BundleSources:
+    """Where bundles come from: named folders, several versions of one name among them, and
+    folders full of bundles."""
 
     named: Mapping[str, Sequence[Path]]
     roots: Sequence[Path] = ()
 
-    def names(self) -> list[str]:
+    def list_names(self) -> list[str]:
         inside = [path.name for root in self.roots for path in list_bundles(root)]
         return list(dict.fromkeys([*self.named, *inside]))
 
-    def paths(self, name: str) -> list[Path]:
-        """The bundles of a name, the default one last. Raises NotFound."""
+    def find_paths(self, name: str) -> list[Path]:
+        """The bundles of a name, the default one last. Raises NotFoundError."""
         found: list[Path] = []
         if NAME.fullmatch(name):  # before any path is made of it
-            found = [*self.named.get(name, ()), *(root / name for root in self.roots if is_bundle(root / name))]
+            found = [
+                *self.named.get(name, ()),
+                *(root / name for root in self.roots if is_bundle(root / name)),
+            ]
         if not found:
-            raise NotFound(f"the repository has no bundle {name[:80]!r}; {suggest_name(name[:80], self.names())}")
+            raise NotFoundError(
+                f"the repository has no bundle {name[:80]!r}; "
+                f"{suggest_name(name[:80], self.list_names())}"
+            )
         return found
 
 
@@ -58,82 +66,116 @@ def list_bundles(root: Path) -> list[Path]:
     return [path for path in inside if NAME.fullmatch(path.name) and is_bundle(path)]
 
 
-def sources(arguments: Sequence[str]) -> Sources:
-    """From ``BUNDLE`` or ``NAME=BUNDLE``, a bundle's folder or one that holds bundles under their names.
+def parse_sources(arguments: Sequence[str]) -> BundleSources:
+    """From ``BUNDLE`` or ``NAME=BUNDLE``, a bundle's folder or one that holds bundles under their
+    names.
 
     Raises InvalidBundleError for what is no bundle, and RecipeError for a name that cannot be one.
     """
     named: dict[str, list[Path]] = {}
     roots: list[Path] = []
     for argument in arguments:
-        called, _, folder = argument.rpartition("=") if not Path(argument).exists() else ("", "", argument)
+        called, _, folder = (
+            argument.rpartition("=") if not Path(argument).exists() else ("", "", argument)
+        )
         path = Path(folder)
-        if not called and path.is_dir() and not is_bundle(path) and any(is_bundle(each) for each in path.iterdir()):
+        if (
+            not called
+            and path.is_dir()
+            and not is_bundle(path)
+            and any(is_bundle(each) for each in path.iterdir())
+        ):
             roots.append(path)
             continue
         name = called or read_manifest(path).name
         if not NAME.fullmatch(name):
-            raise RecipeError(f"{name!r} is no name for a model: letters, digits, '.', '_' and '-'; write NAME={folder}")
+            raise RecipeError(
+                f"{name!r} is no name for a model: letters, digits, '.', '_' and '-'; write "
+                f"NAME={folder}"
+            )
         named.setdefault(name, []).append(path)
-    return Sources(named, roots)
+    return BundleSources(named, roots)
 
 
 class Repository:
-    """Belongs to one event loop. Whoever got a model from it may still use that model after it was replaced."""
+    """Belongs to one event loop.
 
-    def __init__(self, sources: Sources, settings: Settings, supervisor: Supervisor, observers: Iterable[Observer] = ()) -> None:
+    Whoever got a model from it may still use that model after it was replaced.
+    """
+
+    def __init__(
+        self,
+        sources: BundleSources,
+        settings: Settings,
+        supervisor: Supervisor,
+        observers: Iterable[Observer] = (),
+    ) -> None:
         self.sources, self.settings, self._supervisor = sources, settings, supervisor
         self._observers = tuple(observers)
-        self._served: dict[str, list[Served]] = {}
+        self._served: dict[str, list[LoadedBundle]] = {}
         self._reasons: dict[str, str] = {}
         """Why a name is not served, or not in its newest content."""
         self.live = True
-        """Whether every engine answers, or may yet; where one stays broken, only another process may help."""
+        """Whether every engine answers, or may yet; where one stays broken, only another process
+        may help."""
         self._one_at_a_time = asyncio.Lock()
         self._changing: set[asyncio.Task[None]] = set()
         self._retiring: set[asyncio.Task[None]] = set()
 
-    # -- what is served ---------------------------------------------------------------------------------------------
+    # -- what is served ---------------------------------------------------------------------------
 
-    def names(self) -> list[str]:
+    def list_names(self) -> list[str]:
         """Of what is loaded."""
         return list(self._served)
 
-    def served(self) -> list[Served]:
+    def list_loaded(self) -> list[LoadedBundle]:
         return [served for versions in self._served.values() for served in versions]
 
-    def models(self) -> Iterator[Model]:
-        for served in self.served():
+    def list_models(self) -> Iterator[Model]:
+        for served in self.list_loaded():
             yield from served.models
 
-    def model(self, name: str, version: str = "") -> Model:
-        """Without a version the default one. Raises NotFound, and Busy for a model that is known and not loaded."""
-        found = [model for model in self._versions(name) if version in ("", model.version)]
+    def find_model(self, name: str, version: str = "") -> Model:
+        """Without a version the default one.
+
+        Raises NotFoundError, and BusyError for a model that is known and not loaded.
+        """
+        found = [model for model in self._list_versions(name) if version in ("", model.version)]
         if found:
             return found[-1]
-        if others := [model.version for model in self._versions(name)]:
-            raise NotFound(f"{name} has no version {version[:80]!r}; it has {', '.join(others)}")
+        if others := [model.version for model in self._list_versions(name)]:
+            raise NotFoundError(
+                f"{name} has no version {version[:80]!r}; it has {', '.join(others)}"
+            )
         if name in self._reasons:
-            raise Busy(f"{name} is not loaded: {self._reasons[name]}")
-        raise NotFound(f"there is no model {name[:80]!r}; {suggest_name(name[:80], {model.name for model in self.models()})}")
+            raise BusyError(f"{name} is not loaded: {self._reasons[name]}")
+        raise NotFoundError(
+            f"there is no model {name[:80]!r}; "
+            f"{suggest_name(name[:80], {model.name for model in self.list_models()})}"
+        )
 
-    def versions(self, name: str, version: str = "") -> list[Model]:
-        """All of a name where no version is asked for. Raises NotFound and Busy."""
-        found = self.model(name, version)
-        return [found] if version else self._versions(name)
+    def find_versions(self, name: str, version: str = "") -> list[Model]:
+        """All of a name where no version is asked for. Raises NotFoundError and BusyError."""
+        found = self.find_model(name, version)
+        return [found] if version else self._list_versions(name)
 
-    def metadata(self, name: str, version: str = "") -> dict[str, Any]:
-        versions = [each.version for each in self._versions(name)]
-        return {**self.model(name, version).metadata(), "versions": [version] if version else versions}
+    def describe_metadata(self, name: str, version: str = "") -> dict[str, Any]:
+        versions = [each.version for each in self._list_versions(name)]
+        return {
+            **self.find_model(name, version).describe_metadata(),
+            "versions": [version] if version else versions,
+        }
 
     @property
     def ready(self) -> bool:
-        """Whether everything that is loaded answers. What is not loaded makes nothing else unready."""
-        return all(served.ready for served in self.served())
+        """Whether everything that is loaded answers. What is not loaded makes nothing else
+        unready."""
+        return all(served.ready for served in self.list_loaded())
 
-    def index(self) -> list[dict[str, str]]:
-        """Every model of the repository, loaded or not, as its extension of the protocol has it: what can be loaded and unloaded
-        by its name, so none with raw inputs, which comes and goes with the other of its bundle."""
+    def list_index(self) -> list[dict[str, str]]:
+        """Every model of the repository, loaded or not, as its extension of the protocol has it:
+        what can be loaded and unloaded by its name, so none with raw inputs, which comes and
+        goes with the other of its bundle."""
         loaded = [
             {
                 "name": model.name,
@@ -141,48 +183,66 @@ class Repository:
                 "state": "READY" if model.served.ready else "UNAVAILABLE",
                 "reason": self._reasons.get(model.served.name, ""),
             }
-            for model in self.models()
+            for model in self.list_models()
             if model is model.served.models[0]
         ]
         there = {entry["name"] for entry in loaded}
         rest = [
-            {"name": name, "version": "", "state": "UNAVAILABLE", "reason": self._reasons.get(name, "not loaded")}
-            for name in self.sources.names()
+            {
+                "name": name,
+                "version": "",
+                "state": "UNAVAILABLE",
+                "reason": self._reasons.get(name, "not loaded"),
+            }
+            for name in self.sources.list_names()
             if name not in there
         ]
         return loaded + rest
 
-    def _versions(self, name: str) -> list[Model]:
+    def _list_versions(self, name: str) -> list[Model]:
         base = name if name in self._served else name.removesuffix(RAW)
-        return [model for served in self._served.get(base, ()) for model in served.models if model.name == name]
+        return [
+            model
+            for served in self._served.get(base, ())
+            for model in served.models
+            if model.name == name
+        ]
 
-    # -- what changes it --------------------------------------------------------------------------------------------
+    # -- what changes it --------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Load everything. Raises InvalidBundleError for the first bundle that is not fit; then nothing is served."""
+        """Load everything.
+
+        Raises InvalidBundleError for the first bundle that is not fit; then nothing is served.
+        """
         try:
-            for name in self.sources.names():
-                await self._load(name)
+            for name in self.sources.list_names():
+                await self._load_bundles(name)
         except AttarError:
             await self.close()
             raise
 
     async def load(self, name: str) -> None:
-        """Load the bundles of a name, anew where they are loaded; the old ones answer what they have begun. Raises NotFound for
-        an unknown name, and InvalidBundleError for a bundle that is not fit: what was served before still is."""
-        await self._change(self._load_noted(name))
+        """Load the bundles of a name, anew where they are loaded; the old ones answer what they
+        have begun. Raises NotFoundError for an unknown name, and InvalidBundleError for a bundle
+        that is not fit: what was served before still is."""
+        await self._run_change(self._load_noted(name))
 
     async def unload(self, name: str) -> None:
-        """Stop serving a name; what has begun is answered. Raises NotFound for one that is neither loaded nor there."""
-        await self._change(self._unload(name))
+        """Stop serving a name; what has begun is answered.
 
-    async def reopen(self, served: Served) -> None:
+        Raises NotFoundError for one that is neither loaded nor there.
+        """
+        await self._run_change(self._unload_bundles(name))
+
+    async def reopen(self, served: LoadedBundle) -> None:
         """Open the engines of a bundle anew, in the same content. Raises InvalidBundleError where
         its folder holds this no more."""
-        await self._change(self._reopen(served))
+        await self._run_change(self._reopen_bundle(served))
 
-    async def _change(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do it to its end, even where who asked for it is gone: a half of it would leave opened engines behind."""
+    async def _run_change(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do it to its end, even where who asked for it is gone: a half of it would leave opened
+        engines behind."""
         task = asyncio.create_task(work)
         self._changing.add(task)
         task.add_done_callback(self._changing.discard)
@@ -191,58 +251,65 @@ class Repository:
     async def _load_noted(self, name: str) -> None:
         async with self._one_at_a_time:
             try:
-                await self._load(name)
+                await self._load_bundles(name)
             except InvalidBundleError as error:
                 log.warning("%s was not loaded: %s", name, error)
                 self._reasons[name] = str(error)
                 raise
 
-    async def _unload(self, name: str) -> None:
+    async def _unload_bundles(self, name: str) -> None:
         async with self._one_at_a_time:
-            there = name in await asyncio.to_thread(self.sources.names)
+            there = name in await asyncio.to_thread(self.sources.list_names)
             if not there and name not in self._served:
-                self.sources.paths(name)
-            self._replace(name, [])
+                self.sources.find_paths(name)
+            self._replace_bundles(name, [])
             self._reasons.pop(name, None)
             if there:
                 self._reasons[name] = "unloaded"
             log.info("%s is no longer served", name)
 
-    async def _reopen(self, served: Served) -> None:
+    async def _reopen_bundle(self, served: LoadedBundle) -> None:
         async with self._one_at_a_time:
             if served not in self._served.get(served.name, ()):
                 return  # it was replaced meanwhile
-            fresh = await Served.open(served.name, served.path, self.settings, self._observers)
+            fresh = await LoadedBundle.open(
+                served.name, served.path, self.settings, self._observers
+            )
             if fresh.version != served.version:
                 await fresh.retire()
                 raise InvalidBundleError(
-                    f"{served.path} holds version {fresh.version} by now, {served.version} is served; load it"
+                    f"{served.path} holds version {fresh.version} by now, {served.version} is "
+                    "served; load it"
                 )
             versions = self._served[served.name]
-            self._replace(served.name, [fresh if each is served else each for each in versions])
+            self._replace_bundles(
+                served.name, [fresh if each is served else each for each in versions]
+            )
 
     async def close(self) -> None:
         """Answer what has begun, and close everything."""
-        await asyncio.gather(*self._changing, return_exceptions=True)  # whoever asked for them is told
+        await asyncio.gather(
+            *self._changing, return_exceptions=True
+        )  # whoever asked for them is told
         for name in list(self._served):
-            self._replace(name, [])
+            self._replace_bundles(name, [])
         await asyncio.gather(*self._retiring)
         for observer in self._observers:
             await asyncio.to_thread(observer.close)
 
-    async def _load(self, name: str) -> None:
-        paths = await asyncio.to_thread(self.sources.paths, name)
+    async def _load_bundles(self, name: str) -> None:
+        paths = await asyncio.to_thread(self.sources.find_paths, name)
         self._check_names(name)
-        fresh = await self._opened(name, paths)
-        self._replace(name, fresh)
+        fresh = await self._open_bundles(name, paths)
+        self._replace_bundles(name, fresh)
         self._reasons.pop(name, None)
         log.info("%s is served in version %s", name, ", ".join(served.version for served in fresh))
 
-    async def _opened(self, name: str, paths: Sequence[Path]) -> list[Served]:
-        made: list[Served] = []
+    async def _open_bundles(self, name: str, paths: Sequence[Path]) -> list[LoadedBundle]:
+        made: list[LoadedBundle] = []
         try:
             for path in paths:
-                served = await Served.open(name, path, self.settings, self._observers)
+                served = await LoadedBundle.open(name, path, self.settings, self._observers)
                 made.append(served)
         except BaseException:
             for served in made:
@@ -250,7 +317,7 @@ class Repository:
             raise
         return made
 
-    def _replace(self, name: str, fresh: list[Served]) -> None:
+    def _replace_bundles(self, name: str, fresh: list[LoadedBundle]) -> None:
         """In one step: whoever asks before gets the old ones, whoever asks after the new."""
         old = self._served.pop(name, [])
         if fresh:
@@ -264,4 +331,6 @@ class Repository:
         """Raises InvalidBundleError where ``NAME-raw`` would be two models."""
         for one, other in ((name, name.removesuffix(RAW)), (name + RAW, name)):
             if one != other and {one, other} <= {name, *self._served}:
-                raise InvalidBundleError(f"{one} is also what {other} is called with raw inputs; serve it as NAME=BUNDLE")
+                raise InvalidBundleError(
+                    f"{one} is also what {other} is called with raw inputs; serve it as NAME=BUNDLE"
+                )

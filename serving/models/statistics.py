@@ -9,12 +9,21 @@ from typing import Any
 
 from attar.models.task import Array
 from attar.serving.models.observer import ObservedModel, Observer
-from attar.serving.protocol.request import Infer, Times
+from attar.serving.protocol.request import InferenceRequest, RequestTiming
 
-PHASES = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output", "cache_hit", "cache_miss")
+PHASES = (
+    "success",
+    "fail",
+    "queue",
+    "compute_input",
+    "compute_infer",
+    "compute_output",
+    "cache_hit",
+    "cache_miss",
+)
 
 
-class Total:
+class PhaseTotal:
     """How often, and nanoseconds in all."""
 
     __slots__ = ("count", "ns")
@@ -26,44 +35,62 @@ class Total:
         self.count += count
         self.ns += ns
 
-    def told(self) -> dict[str, int]:
+    def to_json(self) -> dict[str, int]:
         return {"count": self.count, "ns": self.ns}
 
 
 class Statistics(Observer):
-    """Of one model. Its answers are split and encoded by the transport, so ``compute_output`` stays 0."""
+    """Of one model.
+
+    Its answers are split and encoded by the transport, so ``compute_output`` stays 0.
+    """
 
     def __init__(self) -> None:
-        self.phases = {name: Total() for name in PHASES}
-        self.batches: dict[int, Total] = defaultdict(Total)
+        self.phases = {name: PhaseTotal() for name in PHASES}
+        self.batches: dict[int, PhaseTotal] = defaultdict(PhaseTotal)
         self.inferences = self.last = 0
 
-    def answered(self, model: ObservedModel, infer: Infer, outputs: Mapping[str, Array], times: Times) -> None:
+    def on_response(
+        self,
+        model: ObservedModel,
+        infer: InferenceRequest,
+        outputs: Mapping[str, Array],
+        times: RequestTiming,
+    ) -> None:
         self.inferences += infer.rows
         self.last = time.time_ns() // 1_000_000
-        spent = {"compute_input": times.prepare, "queue": times.queue, "compute_infer": times.compute}
+        spent = {
+            "compute_input": times.prepare,
+            "queue": times.queue,
+            "compute_infer": times.compute,
+        }
         for name, ns in spent.items():
             self.phases[name].add(ns)
         self.phases["success"].add(sum(spent.values()))
 
-    def failed(self, model: ObservedModel, error: BaseException, nanoseconds: int) -> None:
+    def on_error(self, model: ObservedModel, error: BaseException, nanoseconds: int) -> None:
         self.phases["fail"].add(nanoseconds)
 
-    def executed(self, model: ObservedModel, rows: int, nanoseconds: int) -> None:
+    def on_batch(self, model: ObservedModel, rows: int, nanoseconds: int) -> None:
         self.batches[rows].add(nanoseconds)
 
-    def told(self, name: str, version: str) -> dict[str, Any]:
+    def to_json(self, name: str, version: str) -> dict[str, Any]:
         """An entry of ``model_stats``."""
-        nothing = Total().told()
+        nothing = PhaseTotal().to_json()
         return {
             "name": name,
             "version": version,
             "last_inference": self.last,
             "inference_count": self.inferences,
             "execution_count": sum(total.count for total in self.batches.values()),
-            "inference_stats": {phase: total.told() for phase, total in self.phases.items()},
+            "inference_stats": {phase: total.to_json() for phase, total in self.phases.items()},
             "batch_stats": [
-                {"batch_size": rows, "compute_input": nothing, "compute_infer": total.told(), "compute_output": nothing}
+                {
+                    "batch_size": rows,
+                    "compute_input": nothing,
+                    "compute_infer": total.to_json(),
+                    "compute_output": nothing,
+                }
                 for rows, total in sorted(self.batches.items())
             ],
         }

@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import TypeAlias
 
 from attar.pipeline.core.errors import InvalidBundleError
-from attar.serving.core.errors import NotFound
-from attar.serving.models.repository import Repository, Sources, list_bundles
+from attar.serving.core.errors import NotFoundError
+from attar.serving.models.repository import BundleSources, Repository, list_bundles
 
 Stamp: TypeAlias = frozenset[tuple[str, int, int, int]]
 GONE_LOOKS = 2
-"""Looks in a row that do not find the folder of a bundle before it counts as removed: replacing one takes a moment."""
+"""Looks in a row that do not find the folder of a bundle before it counts as removed: replacing
+one takes a moment."""
 log = logging.getLogger(__name__)
 
 
 class Watcher:
-    """A bundle that is not fit, as one that is still being copied, is tried again when it has changed again; what was served
-    before it still is."""
+    """A bundle that is not fit, as one that is still being copied, is tried again when it has
+    changed again; what was served before it still is."""
 
     def __init__(self, repository: Repository, seconds: float) -> None:
         self.repository, self.seconds = repository, seconds
@@ -35,7 +36,8 @@ class Watcher:
         self._seen = await asyncio.to_thread(read_stamps, self.repository.sources)
 
     async def run(self) -> None:
-        """Look for ever; what changed since the last look is found by the next, whenever this is begun again."""
+        """Look for ever; what changed since the last look is found by the next, whenever this is
+        begun again."""
         while True:
             await asyncio.sleep(self.seconds)
             await self.look()
@@ -47,26 +49,30 @@ class Watcher:
         now = await asyncio.to_thread(read_stamps, sources)
         for name in [name for name in now if now[name] != seen.get(name)]:
             seen[name] = now[name]
-            with suppress(InvalidBundleError, NotFound):  # the repository tells of it
+            with suppress(InvalidBundleError, NotFoundError):  # the repository tells of it
                 await self.repository.load(name)
-        removed = await asyncio.to_thread(find_removed, sources, self.repository.names())
+        removed = await asyncio.to_thread(find_removed, sources, self.repository.list_names())
         self._gone = Counter({name: self._gone[name] + 1 for name in removed})
         for name in [name for name, looks in self._gone.items() if looks >= GONE_LOOKS]:
             seen.pop(name, None)
             log.warning("the folder of %s was removed", name)
-            with suppress(NotFound):  # it was unloaded just now
+            with suppress(NotFoundError):  # it was unloaded just now
                 await self.repository.unload(name)
 
     def _note_away(self, away: set[Path]) -> None:
         for root in away - self._away:
-            log.warning("%s holds no bundle any more, or is away; what was loaded from it is still served", root)
+            log.warning(
+                "%s holds no bundle any more, or is away; what was loaded from it is still served",
+                root,
+            )
         for root in self._away - away:
             log.info("%s is back", root)
         self._away = away
 
 
 def read_stamp(paths: Sequence[Path]) -> Stamp:
-    """Name, inode, size and time of change of every file: what tells of a change without reading anything."""
+    """Name, inode, size and time of change of every file: what tells of a change without reading
+    anything."""
     found = []
     for path in paths:
         for file in path.rglob("*"):
@@ -76,27 +82,34 @@ def read_stamp(paths: Sequence[Path]) -> Stamp:
     return frozenset(found)
 
 
-def read_stamps(sources: Sources) -> dict[str, Stamp]:
+def read_stamps(sources: BundleSources) -> dict[str, Stamp]:
     """Of every bundle whose folder can be read at the moment."""
     made = {}
-    for name in sources.names():
+    for name in sources.list_names():
         try:
-            made[name] = read_stamp(sources.paths(name))
-        except (NotFound, FileNotFoundError):
+            made[name] = read_stamp(sources.find_paths(name))
+        except (NotFoundError, FileNotFoundError):
             continue  # it went away meanwhile; the next look finds out whether for good
         except OSError as error:
             log.warning("%s cannot be watched at the moment: %s", name, error)
     return made
 
 
-def find_away(sources: Sources) -> set[Path]:
+def find_away(sources: BundleSources) -> set[Path]:
     """The folders of bundles that hold none, which at the start they did."""
     return {root for root in sources.roots if not list_bundles(root)}
 
 
-def find_removed(sources: Sources, names: Sequence[str]) -> list[str]:
-    """Those of ``names`` whose folder was taken out of a folder of bundles. Where one of these is away, nothing counts as
-    removed; neither does what was asked for by its own path."""
+def find_removed(sources: BundleSources, names: Sequence[str]) -> list[str]:
+    """Those of ``names`` whose folder was taken out of a folder of bundles.
+
+    Where one of these is away, nothing counts as removed; neither does what was asked for by its
+    own path.
+    """
     if not sources.roots or find_away(sources):
         return []
-    return [name for name in names if name not in sources.named and not any((root / name).exists() for root in sources.roots)]
+    return [
+        name
+        for name in names
+        if name not in sources.named and not any((root / name).exists() for root in sources.roots)
+    ]

@@ -1,7 +1,8 @@
-"""Shadow: a sample of the traffic is answered again by a model that is trusted, and both are held against each other.
+"""Shadow: a sample of the traffic is answered again by a model that is trusted, and both are held
+against each other.
 
-It never slows what it watches: a request is chosen by one random number and put into a bounded queue, or dropped where that is
-full; a thread does all else.
+It never slows what it watches: a request is chosen by one random number and put into a bounded
+queue, or dropped where that is full; a thread does all else.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from attar.bundle import opening as bundle
 from attar.models.task import Array, Arrays, Predict
 from attar.pipeline.core.errors import InvalidBundleError, StageError
 from attar.serving.core import logs
-from attar.serving.core.errors import Busy
-from attar.serving.core.ledger import Ledger, Share
+from attar.serving.core.errors import BusyError
+from attar.serving.core.ledger import Ledger, LedgerShare
 from attar.serving.core.settings import Settings
 from attar.serving.models.engines import Engines
 from attar.serving.models.observer import ObservedBundle, ObservedModel, Observer
 from attar.serving.observation.window import Window
-from attar.serving.protocol.request import Infer, Times
+from attar.serving.protocol.request import InferenceRequest, RequestTiming
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -43,7 +44,10 @@ GATHER = 0.1
 Pair: TypeAlias = tuple[Arrays, Arrays]
 """Inputs of a request and what it was answered."""
 HELP = {
-    "correlation": "Rolling CORR with the shadow: Pearson's r, of logits centred by sample, of embeddings of cosines of pairs.",
+    "correlation": (
+        "Rolling CORR with the shadow: Pearson's r, of logits centred by sample, "
+        "of embeddings of cosines of pairs."
+    ),
     "cosine": "Rolling mean cosine of an embedding with the shadow's.",
     "agreement": "Rolling share of rows with the shadow's most likely class.",
     "kdl": "Rolling mean KL divergence from the shadow's softmax, in nats.",
@@ -51,50 +55,63 @@ HELP = {
 log = logging.getLogger(__name__)
 
 
-class Shadowed:
+class BundleShadow:
     """One served bundle and who answers for it again."""
 
-    def __init__(self, engines: Engines, predict: Predict, stack: ExitStack, settings: Settings) -> None:
+    def __init__(
+        self, engines: Engines, predict: Predict, stack: ExitStack, settings: Settings
+    ) -> None:
         self.predict, self._stack, self._settings = predict, stack, settings
         outputs = engines.manifest.outputs
-        self.windows = {name: Window(output.kind, settings.shadow_window) for name, output in outputs.items()}
+        self.windows = {
+            name: Window(output.kind, settings.shadow_window) for name, output in outputs.items()
+        }
         self.counts = dict.fromkeys(OUTCOMES, 0)
         self._fell = False
         self._using = Lock()
         self._closed = False
 
     def compare(self, sample: Sequence[Pair]) -> None:
-        """Pairs of the same shapes. Raises whatever the shadow raises, and StageError for answers that are not finite."""
+        """Pairs of the same shapes.
+
+        Raises whatever the shadow raises, and StageError for answers that are not finite.
+        """
         with self._using:
             if self._closed:
                 return
-            expected = joined([self.predict(inputs) for inputs, _ in sample])
-            got = joined([outputs for _, outputs in sample])
+            expected = join_arrays([self.predict(inputs) for inputs, _ in sample])
+            got = join_arrays([outputs for _, outputs in sample])
             for name in self.windows:
                 if not (np.isfinite(expected[name]).all() and np.isfinite(got[name]).all()):
                     raise StageError(f"{name!r} is not finite")
             for name, window in self.windows.items():
-                window.add(expected[name], got[name])
+                window.add_samples(expected[name], got[name])
             self.counts["compared"] += len(sample)
 
     def answer(self, inputs: Arrays) -> tuple[Arrays, int]:
-        """To whoever asks it by hand, with the nanoseconds that it took; it does not count. Raises whatever the shadow raises."""
+        """To whoever asks it by hand, with the nanoseconds that it took; it does not count.
+
+        Raises whatever the shadow raises.
+        """
         with self._using:
             if self._closed:
-                raise Busy("the model was replaced just now; ask again")
+                raise BusyError("the model was replaced just now; ask again")
             began = perf_counter_ns()
             return self.predict(inputs), perf_counter_ns() - began
 
     @property
     def ready(self) -> bool:
-        """Falls where any output's correlation is under the setting, and rises a quarter of the way from there to 1, so that a
-        correlation at the limit does not make it come and go."""
+        """Falls where any output's correlation is under the setting, and rises a quarter of the
+        way from there to 1, so that a correlation at the limit does not make it come and go."""
         least = self._settings.ready_correlation
         enough = min(self._settings.ready_samples, self._settings.shadow_window)
         if least is None or any(window.count < enough for window in self.windows.values()):
             return True
         needed = least + (1 - least) / 4 if self._fell else least
-        self._fell = min(window.numbers()["correlation"] for window in self.windows.values()) < needed
+        self._fell = (
+            min(window.compute_numbers()["correlation"] for window in self.windows.values())
+            < needed
+        )
         return not self._fell
 
     def close(self) -> None:
@@ -103,73 +120,88 @@ class Shadowed:
             self._stack.close()
 
 
-class Shadow(Observer):
+class ShadowObserver(Observer):
     """Of all bundles of a server."""
 
     def __init__(self, settings: Settings, ledger: Ledger) -> None:
         self.settings = settings
-        self._waiting = Share(ledger, SHARE)
+        self._waiting = LedgerShare(ledger, SHARE)
         self._random, self._rate = Random(settings.shadow_seed), settings.shadow_rate  # noqa: S311  # a sample is no secret
-        self._of: dict[ObservedBundle, Shadowed] = {}
-        self._queue: Queue[tuple[Shadowed, Pair]] = Queue(settings.shadow_queue)
+        self._of: dict[ObservedBundle, BundleShadow] = {}
+        self._queue: Queue[tuple[BundleShadow, Pair]] = Queue(settings.shadow_queue)
 
-    def loaded(self, served: ObservedBundle) -> None:
-        self._of[served] = shadowed(served, self.settings)
+    def on_load(self, served: ObservedBundle) -> None:
+        self._of[served] = open_shadow(served, self.settings)
 
-    def retired(self, served: ObservedBundle) -> None:
+    def on_retire(self, served: ObservedBundle) -> None:
         if mine := self._of.pop(served, None):
             mine.close()
 
-    def of(self, served: ObservedBundle) -> Shadowed:
+    def find_shadow(self, served: ObservedBundle) -> BundleShadow:
         """For as long as it is served."""
         return self._of[served]
 
-    def ready(self, served: ObservedBundle) -> bool:
+    def is_ready(self, served: ObservedBundle) -> bool:
         mine = self._of.get(served)
         return mine is None or mine.ready
 
-    def answered(self, model: ObservedModel, infer: Infer, outputs: Mapping[str, Array], times: Times) -> None:
+    def on_response(
+        self,
+        model: ObservedModel,
+        infer: InferenceRequest,
+        outputs: Mapping[str, Array],
+        times: RequestTiming,
+    ) -> None:
         if self._random.random() >= self._rate:
             return
         mine, pair = self._of[model.served], (infer.inputs, outputs)
-        if self._queue.full() or not self._waiting.try_take(count_bytes([pair])):
+        if self._queue.full() or not self._waiting.try_reserve(count_bytes([pair])):
             mine.counts["dropped"] += 1
         else:
             self._queue.put_nowait((mine, pair))
 
     async def run(self) -> None:
-        """Now and then, all that was put in since: together they take far less of the processor than one by one."""
+        """Now and then, all that was put in since: together they take far less of the processor
+        than one by one."""
         while True:
             await asyncio.sleep(GATHER)
             if not self._queue.empty():
                 await asyncio.to_thread(self._compare_waiting)
 
     def _compare_waiting(self) -> None:
-        groups: dict[object, tuple[Shadowed, list[Pair]]] = {}
+        groups: dict[object, tuple[BundleShadow, list[Pair]]] = {}
         for _ in range(self._queue.qsize()):
             mine, pair = self._queue.get_nowait()
-            groups.setdefault((mine, alike(pair)), (mine, []))[1].append(pair)
+            groups.setdefault((mine, shapes_of_pair(pair)), (mine, []))[1].append(pair)
         for key in list(groups):
             mine, sample = groups.pop(key)
             try:
                 mine.compare(sample)
             except Exception as error:  # noqa: BLE001  # whatever a shadow raises, it is told and the next compared
                 mine.counts["failed"] += len(sample)
-                log.warning("requests were not compared with their shadow", extra=logs.fields(error=str(error)))
+                log.warning(
+                    "requests were not compared with their shadow",
+                    extra=logs.log_fields(error=str(error)),
+                )
             finally:
-                self._waiting.give(count_bytes(sample))
+                self._waiting.release(count_bytes(sample))
                 del sample
 
     def collect(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         labels = ["model", "version"]
-        requests = CounterMetricFamily("attar_shadow_requests", "Requests in the sample.", labels=[*labels, "outcome"])
+        requests = CounterMetricFamily(
+            "attar_shadow_requests", "Requests in the sample.", labels=[*labels, "outcome"]
+        )
         samples = GaugeMetricFamily(
-            "attar_shadow_samples", "Samples that the rolling numbers are of.", labels=[*labels, "output"]
+            "attar_shadow_samples",
+            "Samples that the rolling numbers are of.",
+            labels=[*labels, "output"],
         )
         rolling = {
-            name: GaugeMetricFamily(f"attar_shadow_{name}", said, labels=[*labels, "output"]) for name, said in HELP.items()
+            name: GaugeMetricFamily(f"attar_shadow_{name}", said, labels=[*labels, "output"])
+            for name, said in HELP.items()
         }
         latest = {(served.name, served.version): mine for served, mine in list(self._of.items())}
         for which, mine in latest.items():
@@ -177,9 +209,11 @@ class Shadow(Observer):
                 requests.add_metric([*which, outcome], count)
             for output, window in mine.windows.items():
                 samples.add_metric([*which, output], window.count)
-                for name, number in window.numbers().items():
+                for name, number in window.compute_numbers().items():
                     rolling[name].add_metric([*which, output], number)
-        waiting = GaugeMetricFamily("attar_shadow_queue_requests", "Requests that wait to be answered again.")
+        waiting = GaugeMetricFamily(
+            "attar_shadow_queue_requests", "Requests that wait to be answered again."
+        )
         waiting.add_metric([], self._queue.qsize())
         yield from (requests, samples, *rolling.values(), waiting)
 
@@ -188,55 +222,69 @@ def count_bytes(sample: Sequence[Pair]) -> int:
     return sum(array.nbytes for pair in sample for side in pair for array in side.values())
 
 
-def alike(pair: Pair) -> tuple[tuple[int, ...], ...]:
+def shapes_of_pair(pair: Pair) -> tuple[tuple[int, ...], ...]:
     """What is equal for pairs that can be joined."""
     return tuple(array.shape[1:] for side in pair for array in side.values())
 
 
-def joined(arrays: Sequence[Arrays]) -> dict[str, Array]:
+def join_arrays(arrays: Sequence[Arrays]) -> dict[str, Array]:
     return {name: np.concatenate([each[name] for each in arrays]) for name in arrays[0]}
 
 
-def shadowed(served: ObservedBundle, settings: Settings) -> Shadowed:
-    """Opened, and tried on the golden requests. Raises InvalidBundleError where it cannot stand for the bundle."""
+def open_shadow(served: ObservedBundle, settings: Settings) -> BundleShadow:
+    """Opened, and tried on the golden requests.
+
+    Raises InvalidBundleError where it cannot stand for the bundle.
+    """
     engines = served.engines
     with ExitStack() as stack:
         if settings.shadow == FP32:
-            predict: Predict = stack.enter_context(bundle.opened_reference(engines.root, engines.manifest, threads=1))
+            predict: Predict = stack.enter_context(
+                bundle.opened_reference(engines.root, engines.manifest, threads=1)
+            )
         else:
-            predict = teacher(Path(str(settings.shadow)), stack)
-        check(predict, engines, f"--shadow {settings.shadow} cannot stand for {served.name}")
-        return Shadowed(engines, predict, stack.pop_all(), settings)
+            predict = open_teacher(Path(str(settings.shadow)), stack)
+        check_shadow(predict, engines, f"--shadow {settings.shadow} cannot stand for {served.name}")
+        return BundleShadow(engines, predict, stack.pop_all(), settings)
 
 
-def teacher(file: Path, stack: ExitStack) -> Predict:
+def open_teacher(file: Path, stack: ExitStack) -> Predict:
     """Raises InvalidBundleError for what is no ONNX graph."""
     from attar.engines.runtimes import onnxruntime
 
     if not file.is_file():
-        raise InvalidBundleError(f"--shadow {file} is no file; give {FP32}, or an ONNX file with the inputs of the graph")
+        raise InvalidBundleError(
+            f"--shadow {file} is no file; give {FP32}, or an ONNX file with the inputs of the graph"
+        )
     try:
         return stack.enter_context(onnxruntime.open_session({"model": file}, threads=1))
     except StageError as error:
         raise InvalidBundleError(f"--shadow {file}: {error}") from error
 
 
-def check(predict: Predict, engines: Engines, problem: str) -> None:
+def check_shadow(predict: Predict, engines: Engines, problem: str) -> None:
     """Raises InvalidBundleError unless it takes the graph's inputs, few and many samples of them,
     and answers in the shapes of the engine."""
-    many = {name: np.resize(array, (engines.most, *array.shape[1:])) for name, array in engines.probe.items()}
-    for inputs in (engines.probe, many) if engines.graph.batched else (engines.probe,):
+    many = {
+        name: np.resize(array, (engines.most, *array.shape[1:]))
+        for name, array in engines.probe.items()
+    }
+    for inputs in (engines.probe, many) if engines.graph.is_batched else (engines.probe,):
         try:
             got = predict(inputs)
         except StageError as error:
-            raise InvalidBundleError(f"{problem}: {error}; export it with the inputs of the graph") from error
+            raise InvalidBundleError(
+                f"{problem}: {error}; export it with the inputs of the graph"
+            ) from error
         for name, expected in engines.predicts[0](inputs).items():
             if name not in got:
                 raise InvalidBundleError(
-                    f"{problem}: it has no output {name!r}, it has {', '.join(got)}; name its outputs as the graph does"
+                    f"{problem}: it has no output {name!r}, it has {', '.join(got)}; name its "
+                    "outputs as the graph does"
                 )
             if got[name].shape != expected.shape:
                 found, wanted = list(got[name].shape), list(expected.shape)
                 raise InvalidBundleError(
-                    f"{problem}: {name!r} has the shape {found}, expected {wanted}; give a teacher of the same task"
+                    f"{problem}: {name!r} has the shape {found}, expected {wanted}; give a "
+                    "teacher of the same task"
                 )

@@ -1,7 +1,7 @@
 """Telemetry: what happens to requests, in numbers for Prometheus.
 
-A request is appended to a list and counted together with those around it: the event loop alone does so, without a lock.
-Prometheus' own library, which locks at every addition, only writes the page.
+A request is appended to a list and counted together with those around it: the event loop alone does
+so, without a lock. Prometheus' own library, which locks at every addition, only writes the page.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from attar.models.task import Array
 from attar.pipeline.core.version import VERSION
-from attar.serving.core.errors import Refused
+from attar.serving.core.errors import RequestError
 from attar.serving.models.observer import ObservedBundle, ObservedModel, Observer
 from attar.serving.models.repository import Repository
-from attar.serving.protocol.request import Infer, Times
+from attar.serving.protocol.request import InferenceRequest, RequestTiming
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -54,12 +54,18 @@ class Histogram:
         np.add.at(self.counts, np.searchsorted(self.bounds, values), times)
         self.total += float(values @ times)
 
-    def buckets(self) -> list[tuple[str, float]]:
+    def list_buckets(self) -> list[tuple[str, float]]:
         """As Prometheus has them: how many are at most each bound."""
-        return list(zip([*map(str, self.bounds.tolist()), "+Inf"], self.counts.cumsum().tolist(), strict=True))
+        return list(
+            zip(
+                [*map(str, self.bounds.tolist()), "+Inf"],
+                self.counts.cumsum().tolist(),
+                strict=True,
+            )
+        )
 
 
-class Counts:
+class ModelCounts:
     """Of one version of one model."""
 
     def __init__(self) -> None:
@@ -69,16 +75,18 @@ class Counts:
         self.seconds = {phase: Histogram(SECONDS) for phase in PHASES}
         self.rows = 0
         self.recent: list[int] = []
-        """Nanoseconds of preparing, queue and compute and the rows of each request that is not counted yet: flat, as a tuple for
-        each would keep the garbage collector busy."""
+        """Nanoseconds of preparing, queue and compute and the rows of each request that is not
+        counted yet: flat, as a tuple for each would keep the garbage collector busy."""
 
-    def fold(self) -> None:
+    def fold_recent(self) -> None:
         """Many requests at once cost far less than each alone."""
         recent = np.array(self.recent, np.int64).reshape(-1, 4)
         self.recent.clear()
         self.outcomes["ok"] += len(recent)
         self.rows += int(recent[:, 3].sum())
-        for histogram, taken in zip(self.seconds.values(), [*recent.T[:3], recent[:, :3].sum(1)], strict=True):
+        for histogram, taken in zip(
+            self.seconds.values(), [*recent.T[:3], recent[:, :3].sum(1)], strict=True
+        ):
             histogram.add(taken * 1e-9, np.ones(len(taken), np.int64))
 
 
@@ -88,55 +96,74 @@ class Telemetry(Observer):
     def __init__(self) -> None:
         self.collectors: list[Collector] = [self]
         """Whose metrics the page shows; further ones may be added until it is first asked for."""
-        self._counts: dict[tuple[str, str], Counts] = defaultdict(Counts)
-        self._of: dict[ObservedModel, Counts] = {}
+        self._counts: dict[tuple[str, str], ModelCounts] = defaultdict(ModelCounts)
+        self._of: dict[ObservedModel, ModelCounts] = {}
         """Where a model that is served counts, found at once."""
         self._errors: dict[str, int] = defaultdict(int)
 
-    def loaded(self, served: ObservedBundle) -> None:
+    def on_load(self, served: ObservedBundle) -> None:
         self._of |= {model: self._counts[model.name, model.version] for model in served.models}
 
-    def retired(self, served: ObservedBundle) -> None:
+    def on_retire(self, served: ObservedBundle) -> None:
         for model in served.models:
             self._of.pop(model, None)
 
-    def answered(self, model: ObservedModel, infer: Infer, outputs: Mapping[str, Array], times: Times) -> None:
+    def on_response(
+        self,
+        model: ObservedModel,
+        infer: InferenceRequest,
+        outputs: Mapping[str, Array],
+        times: RequestTiming,
+    ) -> None:
         counts = self._of[model]
         counts.recent += (times.prepare, times.queue, times.compute, infer.rows)
         if len(counts.recent) >= RECENT:
-            counts.fold()
+            counts.fold_recent()
 
-    def failed(self, model: ObservedModel, error: BaseException, nanoseconds: int) -> None:
-        self._of[model].outcomes[error.cause if isinstance(error, Refused) else GONE] += 1
+    def on_error(self, model: ObservedModel, error: BaseException, nanoseconds: int) -> None:
+        self._of[model].outcomes[error.cause if isinstance(error, RequestError) else GONE] += 1
 
-    def executed(self, model: ObservedModel, rows: int, nanoseconds: int) -> None:
+    def on_batch(self, model: ObservedModel, rows: int, nanoseconds: int) -> None:
         self._of[model].batches[rows] += 1
 
-    def refused(self, error: Refused) -> None:
+    def on_refusal(self, error: RequestError) -> None:
         self._errors[error.cause] += 1
 
     def collect(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 
         requests = CounterMetricFamily(
-            "attar_requests", "Requests to a model, by outcome: ok, or why there was no answer.", labels=[*MODEL, "outcome"]
+            "attar_requests",
+            "Requests to a model, by outcome: ok, or why there was no answer.",
+            labels=[*MODEL, "outcome"],
         )
-        rows = CounterMetricFamily("attar_rows", "Samples in requests that were answered.", labels=MODEL)
+        rows = CounterMetricFamily(
+            "attar_rows", "Samples in requests that were answered.", labels=MODEL
+        )
         seconds = HistogramMetricFamily(
-            "attar_request_seconds", "Of answered requests; compute is that of the whole batch.", labels=[*MODEL, "phase"]
+            "attar_request_seconds",
+            "Of answered requests; compute is that of the whole batch.",
+            labels=[*MODEL, "phase"],
         )
-        batches = HistogramMetricFamily("attar_batch_rows", "Samples in a call of the engine.", labels=MODEL)
+        batches = HistogramMetricFamily(
+            "attar_batch_rows", "Samples in a call of the engine.", labels=MODEL
+        )
         for labels, counts in list(self._counts.items()):
-            counts.fold()
+            counts.fold_recent()
             rows.add_metric(labels, counts.rows)
             calls = Histogram(ROWS)
-            calls.add(np.array([*counts.batches], np.float64), np.array([*counts.batches.values()], np.int64))
-            batches.add_metric(labels, calls.buckets(), calls.total)
+            calls.add(
+                np.array([*counts.batches], np.float64),
+                np.array([*counts.batches.values()], np.int64),
+            )
+            batches.add_metric(labels, calls.list_buckets(), calls.total)
             for outcome, count in counts.outcomes.items():
                 requests.add_metric([*labels, outcome], count)
             for phase, histogram in counts.seconds.items():
-                seconds.add_metric([*labels, phase], histogram.buckets(), histogram.total)
-        errors = CounterMetricFamily("attar_errors", "Replies that say no, of models and all else.", labels=["cause"])
+                seconds.add_metric([*labels, phase], histogram.list_buckets(), histogram.total)
+        errors = CounterMetricFamily(
+            "attar_errors", "Replies that say no, of models and all else.", labels=["cause"]
+        )
         for cause, count in self._errors.items():
             errors.add_metric([cause], count)
         yield from (requests, rows, seconds, batches, errors)
@@ -152,15 +179,16 @@ class Telemetry(Observer):
         ProcessCollector(registry=made)
         return made
 
-    def render(self, accept: str) -> tuple[bytes, str]:
-        """Return the metrics and their content type, Prometheus' text or OpenMetrics as accepted."""
+    def render_metrics(self, accept: str) -> tuple[bytes, str]:
+        """Return the metrics and their content type, Prometheus' text or OpenMetrics as
+        accepted."""
         from prometheus_client.exposition import choose_encoder
 
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
 
 
-class Gauges:
+class ModelGauges:
     """What is true of the models at the moment that it is asked."""
 
     def __init__(self, repository: Repository) -> None:
@@ -170,15 +198,23 @@ class Gauges:
         from prometheus_client.core import GaugeMetricFamily
 
         info = GaugeMetricFamily(
-            "attar_model_info", "1 for every model that is served.", labels=[*MODEL, "runtime", "precision", "gates", "attar"]
+            "attar_model_info",
+            "1 for every model that is served.",
+            labels=[*MODEL, "runtime", "precision", "gates", "attar"],
         )
-        ready = GaugeMetricFamily("attar_model_ready", "1 where it answers as it should.", labels=MODEL)
-        waiting = GaugeMetricFamily("attar_queue_requests", "Requests that wait for an engine.", labels=["model", "version"])
-        for model in self.repository.models():
-            told, labels = model.metadata()["properties"], (model.name, model.version)
+        ready = GaugeMetricFamily(
+            "attar_model_ready", "1 where it answers as it should.", labels=MODEL
+        )
+        waiting = GaugeMetricFamily(
+            "attar_queue_requests", "Requests that wait for an engine.", labels=["model", "version"]
+        )
+        for model in self.repository.list_models():
+            told, labels = model.describe_metadata()["properties"], (model.name, model.version)
             runtime = model.served.engines.manifest.engine.runtime
             info.add_metric([*labels, runtime, told["precision"], told["gates"], VERSION], 1)
             ready.add_metric(labels, model.served.ready)
-        for served in {id(model.served): model.served for model in self.repository.models()}.values():
+        for served in {
+            id(model.served): model.served for model in self.repository.list_models()
+        }.values():
             waiting.add_metric([served.name, served.version], served.batcher.waiting)
         yield from (info, ready, waiting)

@@ -1,4 +1,5 @@
-"""Window: how near one output has been to another's over the last samples, by the definitions of ``proof.metrics``."""
+"""Window: how near one output has been to another's over the last samples, by the definitions of
+``proof.metrics``."""
 
 from __future__ import annotations
 
@@ -16,7 +17,10 @@ SHOWN = ("correlation", "cosine", "agreement", "kdl")
 
 
 class Window:
-    """Rolling numbers of one output. One thread adds, others may read: arrays are replaced, never changed."""
+    """Rolling numbers of one output.
+
+    One thread adds, others may read: arrays are replaced, never changed.
+    """
 
     def __init__(self, kind: Kind, samples: int) -> None:
         self.kind, self.samples = kind, samples
@@ -25,15 +29,20 @@ class Window:
         self._rows: Mapping[str, npt.NDArray[Any]] = {}
         self._values: OfValues | None = None
 
-    def add(self, expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> None:
-        """One output of a request, ``[N, ...]``, finite; sizes behind the first axis may differ from request to request."""
-        fresh = self._columns(expected, got)
-        kept = {name: np.concatenate([self._rows[name], rows]) if self._rows else rows for name, rows in fresh.items()}
+    def add_samples(self, expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> None:
+        """One output of a request, ``[N, ...]``, finite; sizes behind the first axis may differ
+        from request to request."""
+        fresh = self._compute_columns(expected, got)
+        kept = {
+            name: np.concatenate([self._rows[name], rows]) if self._rows else rows
+            for name, rows in fresh.items()
+        }
         self._rows = {name: rows[-self.samples :] for name, rows in kept.items()}
         self.count = min(self.samples, self.count + len(expected))
 
-    def numbers(self) -> dict[str, float]:
-        """``correlation``, and what else there is of ``cosine``, ``agreement`` and ``kdl``; empty before the second sample."""
+    def compute_numbers(self) -> dict[str, float]:
+        """``correlation``, and what else there is of ``cosine``, ``agreement`` and ``kdl``;
+        empty before the second sample."""
         if self.count < 2:
             return {}
         rows = self._rows
@@ -42,14 +51,18 @@ class Window:
             return {name: number for name in SHOWN if (number := told[name]) is not None}
         return {name: float(STATISTICS[name](rows[name].sum(0))) for name in SHOWN if name in rows}
 
-    def _columns(self, expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> Mapping[str, npt.NDArray[Any]]:
-        """What is held of each sample: sums, but of embeddings themselves, as their correlation is one of pairs."""
+    def _compute_columns(
+        self, expected: npt.NDArray[Any], got: npt.NDArray[Any]
+    ) -> Mapping[str, npt.NDArray[Any]]:
+        """What is held of each sample: sums, but of embeddings themselves, as their correlation
+        is one of pairs."""
         if self.kind == "embedding":
             return {"expected": expected, "got": got}
         p, q = np.asarray(expected, np.float64), np.asarray(got, np.float64)
         if self.kind in CLASSIFYING:
             made: dict[str, Numbers] = of_logits(to_logits(self.kind, p), to_logits(self.kind, q))
-        else:  # Pearson's r does not depend on what is subtracted, so the means of the first request will do
+        else:
+            # Pearson's r does not depend on what is subtracted: the first request's means will do.
             self._values = self._values or OfValues(p, q)
             made = self._values(p, q)
         return {name: rows for name, rows in made.items() if name in SHOWN}

@@ -15,35 +15,56 @@ SIDE = 224
 Steps = Sequence[Step]
 
 
-def form(declared: Declared, steps: Steps, ranges: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
-    """How one sample of an input is entered: an ``image``, a ``text``, or else the numbers of ``json``."""
+def describe_form(
+    declared: Declared, steps: Steps, ranges: Mapping[str, tuple[int, int]]
+) -> dict[str, Any]:
+    """How one sample of an input is entered: an ``image``, a ``text``, or else the numbers of
+    ``json``."""
     made = {"name": declared.name, "datatype": declared.datatype}
     if decode := next((step for step in steps if isinstance(step, DecodeImage)), None):
-        return {**made, "kind": "image", "file": True, **canvas(SIDE, SIDE, 3 if decode.mode == "RGB" else 1)}
+        return {
+            **made,
+            "kind": "image",
+            "file": True,
+            **describe_canvas(SIDE, SIDE, 3 if decode.mode == "RGB" else 1),
+        }
     if declared.datatype == BYTES:
         return {**made, "kind": "text"}
-    if found := pixels(declared, steps):
-        return {**made, "kind": "image", "file": False, **found, "high": brightest(declared, steps)}
-    shape = [axis if isinstance(axis, int) else max(1, ranges.get(axis, (1, 1))[0]) for axis in declared.axes]
+    if found := find_canvas(declared, steps):
+        return {
+            **made,
+            "kind": "image",
+            "file": False,
+            **found,
+            "high": find_white(declared, steps),
+        }
+    shape = [
+        axis if isinstance(axis, int) else max(1, ranges.get(axis, (1, 1))[0])
+        for axis in declared.axes
+    ]
     return {**made, "kind": "json", "shape": shape}
 
 
-def pixels(declared: Declared, steps: Steps) -> dict[str, Any] | None:
+def find_canvas(declared: Declared, steps: Steps) -> dict[str, Any] | None:
     """Its canvas where ``[N, C, H, W]`` or ``[N, H, W, C]`` can be an image, else None."""
     if len(declared.axes) != 4 or declared.datatype == "BOOL":
         return None
     one, two, three = (axis if isinstance(axis, int) else SIDE for axis in declared.axes[1:])
-    if three in (1, 3) and (one not in (1, 3) or any(isinstance(step, Resize | CenterCrop | ChannelsFirst) for step in steps)):
-        return canvas(one, two, three)
-    return canvas(two, three, one, first=True) if one in (1, 3) else None
+    if three in (1, 3) and (
+        one not in (1, 3)
+        or any(isinstance(step, Resize | CenterCrop | ChannelsFirst) for step in steps)
+    ):
+        return describe_canvas(one, two, three)
+    return describe_canvas(two, three, one, first=True) if one in (1, 3) else None
 
 
-def canvas(height: int, width: int, channels: int, first: bool = False) -> dict[str, Any]:
+def describe_canvas(height: int, width: int, channels: int, first: bool = False) -> dict[str, Any]:
     return {"height": height, "width": width, "channels": channels, "first": first}
 
 
-def brightest(declared: Declared, steps: Steps) -> float:
-    """The number that stands for white, as far as the steps tell: what they scale to 1, or else the usual."""
+def find_white(declared: Declared, steps: Steps) -> float:
+    """The number that stands for white, as far as the steps tell: what they scale to 1, or else
+    the usual."""
     scale = next((step for step in steps if isinstance(step, Scale)), None)
     usual = 1.0 if declared.datatype.startswith("FP") else 255.0
     return usual if scale is None or scale.by <= 0 else round(1 / scale.by, 6)

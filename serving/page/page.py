@@ -1,6 +1,8 @@
-"""Page: where people try a model: ``GET /``, what it shows, and the student and its shadow asked side by side.
+"""Page: where people try a model: ``GET /``, what it shows, and the student and its shadow asked
+side by side.
 
-It is a client of the server like any other, apart from the path of the requests. Its files are in ``static``.
+It is a client of the server like any other, apart from the path of the requests. Its files are in
+``static``.
 """
 
 from __future__ import annotations
@@ -16,68 +18,91 @@ from typing import Any
 from attar.models.task import Arrays
 from attar.pipeline.core.errors import AttarError
 from attar.pipeline.core.version import VERSION
-from attar.serving.core.errors import Busy, EngineFailed, NotFound, Refused
-from attar.serving.http.api import Api, inference_reply
+from attar.serving.core.errors import BusyError, EngineFailedError, NotFoundError, RequestError
+from attar.serving.http.api import HttpApi, inference_reply
 from attar.serving.http.message import Reply, Request, json_reply
-from attar.serving.models.model import Model, Served
-from attar.serving.observation.shadow import FP32, Shadow
-from attar.serving.page.forms import Steps, form
-from attar.serving.protocol.request import Infer
+from attar.serving.models.model import LoadedBundle, Model
+from attar.serving.observation.shadow import FP32, ShadowObserver
+from attar.serving.page.forms import Steps, describe_form
+from attar.serving.protocol.request import InferenceRequest
 
-TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+TYPES = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+}
 HEADERS = (
-    ("Content-Security-Policy", "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
+    (
+        "Content-Security-Policy",
+        "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
     ("Cache-Control", "no-cache"),
 )
 WAITING = 8
-"""Questions to shadows that wait at most: they are answered one at a time, as they take the time of the requests' cores."""
+"""Questions to shadows that wait at most: they are answered one at a time, as they take the time
+of the requests' cores."""
 
 
 class Page:
-    def __init__(self, api: Api, shadow: Shadow | None) -> None:
+    def __init__(self, api: HttpApi, shadow: ShadowObserver | None) -> None:
         self.api, self.shadow = api, shadow
         self._one_at_a_time, self._waiting = asyncio.Lock(), 0
-        api.add_route("GET", "/", self.index)
-        api.add_route("GET", r"/page/(?P<file>(?:page|icon)\.(?:js|css|svg))", self.file)
-        api.add_route("GET", "/page/models", self.models)
-        api.add_route("POST", "/page/student/(?P<name>[^/]+)", self.ask)
-        api.add_route("POST", "/page/shadow/(?P<name>[^/]+)", self.ask_shadow)
+        api.add_route("GET", "/", self.get_index)
+        api.add_route("GET", r"/page/(?P<file>(?:page|icon)\.(?:js|css|svg))", self.get_file)
+        api.add_route("GET", "/page/models", self.get_models)
+        api.add_route("POST", "/page/student/(?P<name>[^/]+)", self.infer_student)
+        api.add_route("POST", "/page/shadow/(?P<name>[^/]+)", self.infer_shadow)
 
-    async def index(self, request: Request) -> Reply:
-        return await self.file(request, "index.html")
+    async def get_index(self, request: Request) -> Reply:
+        return await self.get_file(request, "index.html")
 
-    async def file(self, request: Request, file: str) -> Reply:
-        content = read(file)
+    async def get_file(self, request: Request, file: str) -> Reply:
+        content = read_static_file(file)
         if content is None:
-            raise NotFound(f"there is no {file}")
-        return Reply([content], content_type=f"{TYPES[PurePath(file).suffix]}; charset=utf-8", headers=HEADERS)
+            raise NotFoundError(f"there is no {file}")
+        return Reply(
+            [content],
+            content_type=f"{TYPES[PurePath(file).suffix]}; charset=utf-8",
+            headers=HEADERS,
+        )
 
-    async def models(self, request: Request) -> Reply:
+    async def get_models(self, request: Request) -> Reply:
         """The default version of each bundle, with raw inputs where it has steps."""
-        latest = {model.served.name: model.served for model in self.api.repository.models()}
+        latest = {model.served.name: model.served for model in self.api.repository.list_models()}
         chosen = self.api.settings.shadow
-        name = None if chosen is None else "fp32 student" if chosen == FP32 else PurePath(chosen).name
-        return json_reply({"version": VERSION, "shadow": name, "models": [told(served) for served in latest.values()]})
+        name = (
+            None if chosen is None else "fp32 student" if chosen == FP32 else PurePath(chosen).name
+        )
+        return json_reply(
+            {
+                "version": VERSION,
+                "shadow": name,
+                "models": [describe_bundle(served) for served in latest.values()],
+            }
+        )
 
-    async def ask(self, request: Request, name: str) -> Reply:
+    async def infer_student(self, request: Request, name: str) -> Reply:
         """As ``infer`` answers, and says what it took (https://www.w3.org/TR/server-timing/)."""
-        model = self.api.repository.model(name)
+        model = self.api.repository.find_model(name)
         with model.served.use():
             asked = await self.api.read_inference(request, model)
             found, times = await model.infer(asked), asked.times
             assert times  # noqa: S101  # it has answered
             reply = inference_reply(model, asked, found)
-        return timed(reply, prepare=times.prepare, queue=times.queue, compute=times.compute)
+        return add_timing(reply, prepare=times.prepare, queue=times.queue, compute=times.compute)
 
-    async def ask_shadow(self, request: Request, name: str) -> Reply:
-        """The same from the shadow. Raises Refused."""
-        model = self.api.repository.model(name)
+    async def infer_shadow(self, request: Request, name: str) -> Reply:
+        """The same from the shadow. Raises RequestError."""
+        model = self.api.repository.find_model(name)
         if self.shadow is None:
-            raise NotFound("there is no shadow; start the server with --shadow fp32 or a teacher's ONNX file")
+            raise NotFoundError(
+                "there is no shadow; start the server with --shadow fp32 or a teacher's ONNX file"
+            )
         if self._waiting >= WAITING:
-            raise Busy(f"{WAITING} questions wait for the shadow already; ask again")
+            raise BusyError(f"{WAITING} questions wait for the shadow already; ask again")
         with model.served.use():
             asked = await self.api.read_inference(request, model)
             self._waiting += 1
@@ -86,46 +111,55 @@ class Page:
                     found, prepare, compute = await self._from_shadow(self.shadow, model, asked)
             finally:
                 self._waiting -= 1
-            return timed(inference_reply(model, asked, found), prepare=prepare, compute=compute)
+            return add_timing(
+                inference_reply(model, asked, found), prepare=prepare, compute=compute
+            )
 
-    async def _from_shadow(self, shadow: Shadow, model: Model, asked: Infer) -> tuple[Arrays, int, int]:
+    async def _from_shadow(
+        self, shadow: ShadowObserver, model: Model, asked: InferenceRequest
+    ) -> tuple[Arrays, int, int]:
         """Outputs, and nanoseconds of preprocessing and of the shadow."""
         began = perf_counter_ns()
         await model.prepare(asked)
         prepared = perf_counter_ns()
         try:
-            found, compute = await asyncio.to_thread(shadow.of(model.served).answer, asked.inputs)
-        except Refused:
+            found, compute = await asyncio.to_thread(
+                shadow.find_shadow(model.served).answer, asked.inputs
+            )
+        except RequestError:
             raise
         except AttarError as error:
-            raise EngineFailed(f"the shadow failed: {error}") from error
+            raise EngineFailedError(f"the shadow failed: {error}") from error
         return found, prepared - began, compute
 
 
 @cache
-def read(file: str) -> bytes | None:
+def read_static_file(file: str) -> bytes | None:
     """A file of the page; None where there is none. Few names ever get here."""
     found = files(__package__) / "static" / file
     return found.read_bytes() if found.is_file() else None
 
 
-def timed(reply: Reply, **nanoseconds: int) -> Reply:
+def add_timing(reply: Reply, **nanoseconds: int) -> Reply:
     phases = ", ".join(f"{phase};dur={spent / 1e6:.6f}" for phase, spent in nanoseconds.items())
     reply.headers = [*reply.headers, ("Server-Timing", phases)]
     return reply
 
 
-def told(served: Served) -> dict[str, Any]:
+def describe_bundle(served: LoadedBundle) -> dict[str, Any]:
     """All that the page shows of a bundle but its live numbers."""
     manifest, model = served.engines.manifest, served.models[-1]
     steps: Mapping[str, Steps] = manifest.preprocess if len(served.models) > 1 else {}
     verdict = manifest.verdict
     return {
-        **model.metadata(),
+        **model.describe_metadata(),
         "title": served.name,
         "version": served.version,
         "engine": {"runtime": manifest.engine.runtime, "threads": manifest.engine.threads},
-        "forms": [form(each, steps.get(each.name, ()), model.signature.ranges) for each in model.signature.inputs.values()],
+        "forms": [
+            describe_form(each, steps.get(each.name, ()), model.signature.ranges)
+            for each in model.signature.inputs.values()
+        ],
         "kinds": {name: output.kind for name, output in manifest.outputs.items()},
         "labels": manifest.labels,
         "verdict": verdict.verdict,

@@ -1,7 +1,8 @@
 """JSON data: the arrays under ``data`` are cut out of a body before the rest of it is parsed.
 
-What is left is short, whatever the body holds. The arrays are read in pieces, without an object for each number, so that their
-memory is that of the tensor and the interpreter is free for others between two pieces.
+What is left is short, whatever the body holds. The arrays are read in pieces, without an object for
+each number, so that their memory is that of the tensor and the interpreter is free for others
+between two pieces.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ import orjson
 import simdjson
 
 from attar.models.task import Array
-from attar.serving.core.errors import BadRequest, TooLarge
+from attar.serving.core.errors import BadRequestError, TooLargeError
 from attar.serving.protocol.signature import BYTES, Declared
 from attar.serving.protocol.tensors import DTYPES, read_elements
 
 Body: TypeAlias = bytes | bytearray
 SHORT_BYTES = 2**16
-"""A body up to this is read on the event loop. JSON beside the data of a longer one is no longer than this."""
+"""A body up to this is read on the event loop. JSON beside the data of a longer one is no longer
+than this."""
 PIECE_BYTES = 2**17
 """Of the numbers that are parsed at once."""
 TEXT_BYTES = 2**20
@@ -36,7 +38,8 @@ OPENING = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*\[")
 SPACE = re.compile(rb"[ \t\r\n]*")
 TEXT = re.compile(rb'[ \t\r\n]*("[^"\\]*+(?:\\.[^"\\]*+)*+")[ \t\r\n]*([,\]])', re.DOTALL)
 FIRST = 2**61 + secrets.randbelow(2**61)
-"""What stands for the first array in the rest of a body; for the next, the next number. No client knows it."""
+"""What stands for the first array in the rest of a body; for the next, the next number. No
+client knows it."""
 FORMS: Mapping[str, tuple[Literal["d", "i", "u"], type[Any]]] = {
     "i": ("i", np.int64),
     "u": ("u", np.uint64),
@@ -45,7 +48,8 @@ FORMS: Mapping[str, tuple[Literal["d", "i", "u"], type[Any]]] = {
 """By the kind of a dtype, what simdjson calls its widest, and that."""
 VALUE = ord("0")
 CLASSES = np.full(256, VALUE, np.uint8)
-"""Of each byte beside texts: space is 0, brackets and commas are themselves, and all else belongs to a value."""
+"""Of each byte beside texts: space is 0, brackets and commas are themselves, and all else
+belongs to a value."""
 CLASSES[list(b" \t\r\n")] = 0
 CLASSES[list(b"[],")] = list(b"[],")
 _own = local()
@@ -62,10 +66,15 @@ class JsonArray:
     """Behind its bracket."""
 
     def read(self, declared: Declared, shape: Sequence[int]) -> Array:
-        """The tensor. Raises BadRequest unless it holds exactly that, nested as the shape says or flat."""
+        """The tensor.
+
+        Raises BadRequestError unless it holds exactly that, nested as the shape says or flat.
+        """
         nested = self.body.find(b"[", self.start + 1, self.end) >= 0
         if nested and not self._is_nested_as(shape):
-            raise BadRequest(f"{declared.name!r} is not nested as its shape {list(shape)} says")
+            raise BadRequestError(
+                f"{declared.name!r} is not nested as its shape {list(shape)} says"
+            )
         if nested and not prod(shape):
             return np.empty(shape, DTYPES.get(declared.datatype, object))
         if not nested and self.end - self.start <= PIECE_BYTES:
@@ -77,23 +86,29 @@ class JsonArray:
     def _read_pieces(self, declared: Declared, shape: Sequence[int], nested: bool) -> Array:
         count, filled = prod(shape), 0
         made = np.empty(count, DTYPES.get(declared.datatype, object))
-        for piece in (read_piece(declared, text) for text in self._pieces(declared, nested)):
+        for piece in (
+            read_piece(declared, text) for text in self._iterate_pieces(declared, nested)
+        ):
             if not len(piece):
-                raise BadRequest(f"the body is no JSON: a value is missing in the data of {declared.name!r}")
+                raise BadRequestError(
+                    f"the body is no JSON: a value is missing in the data of {declared.name!r}"
+                )
             check_count(declared, shape, filled + len(piece), more=True)
             made[filled : filled + len(piece)] = piece
             filled += len(piece)
         check_count(declared, shape, filled)
         return made
 
-    def _pieces(self, declared: Declared, nested: bool) -> Iterator[bytes]:
+    def _iterate_pieces(self, declared: Declared, nested: bool) -> Iterator[bytes]:
         """As flat arrays, cut at commas."""
         view, start, stop = memoryview(self.body), self.start + 1, self.end - 1
         while True:
             comma = self.body.find(b",", start + PIECE_BYTES, min(stop, start + 2 * PIECE_BYTES))
             end = comma if comma >= 0 else stop
             if end - start > 2 * PIECE_BYTES:
-                raise BadRequest(f"a value in the data of {declared.name!r} is longer than a number can be")
+                raise BadRequestError(
+                    f"a value in the data of {declared.name!r} is longer than a number can be"
+                )
             piece = bytes(view[start:end])
             yield b"[" + (piece.translate(None, b"[]") if nested else piece) + b"]"
             if comma < 0:
@@ -102,13 +117,15 @@ class JsonArray:
 
     def _is_nested_as(self, shape: Sequence[int]) -> bool:
         """Whether brackets, commas and values come in the order in which the shape has them."""
-        lengths = [1]  # of the outline of each axis, before any is made: a shape of zeros can be long
+        lengths = [
+            1
+        ]  # of the outline of each axis, before any is made: a shape of zeros can be long
         for size in reversed(shape):
             lengths.append(2 + size * lengths[-1] + max(size - 1, 0))
         if lengths[-1] > self.end - self.start:
             return False
         expected, ahead = write_outline(shape), b""
-        for piece in self._outline():
+        for piece in self._iterate_outline():
             while len(ahead) < len(piece):
                 more = next(expected, None)
                 if more is None:
@@ -119,7 +136,7 @@ class JsonArray:
             ahead = ahead[len(piece) :]
         return not ahead and next(expected, None) is None
 
-    def _outline(self) -> Iterator[bytes]:
+    def _iterate_outline(self) -> Iterator[bytes]:
         """Without spaces, each value one ``0``."""
         view, last = np.frombuffer(memoryview(self.body)[self.start : self.end], np.uint8), 0
         for start in range(0, len(view), PIECE_BYTES):
@@ -129,17 +146,21 @@ class JsonArray:
             yield classes[(classes != 0) & ~((classes == VALUE) & (before == VALUE))].tobytes()
 
 
-Cut: TypeAlias = JsonArray | list[str]
+DataArray: TypeAlias = JsonArray | list[str]
 
 
-def split_data(body: Body, most_texts: int) -> tuple[Body, list[Cut]]:
-    """What stands beside the arrays under ``data``, and those. A short body keeps those that are not flat or hold texts.
+def split_data(body: Body, most_texts: int) -> tuple[Body, list[DataArray]]:
+    """What stands beside the arrays under ``data``, and those. A short body keeps those that are
+    not flat or hold texts.
 
-    Raises TooLarge where the rest of a long body is not short, or an array has more texts than ``most_texts``.
+    Raises TooLargeError where the rest of a long body is not short, or an array has more texts than
+    ``most_texts``.
     """
-    cuts: list[Cut] = []
+    cuts: list[DataArray] = []
     kept: list[Body] = []
-    find = find_flat_array if len(body) <= SHORT_BYTES else partial(find_array, most_texts=most_texts)
+    find = (
+        find_flat_array if len(body) <= SHORT_BYTES else partial(find_array, most_texts=most_texts)
+    )
     position = copied = apart = 0
     while (found := body.find(KEY, position, position + SHORT_BYTES)) >= 0:
         position = found + len(KEY)
@@ -156,18 +177,22 @@ def split_data(body: Body, most_texts: int) -> tuple[Body, list[Cut]]:
 
 def check_beside(size: int) -> None:
     if size > SHORT_BYTES:
-        raise TooLarge(f"the JSON beside the data is over {SHORT_BYTES} bytes; send less of it, and the tensors as data")
+        raise TooLargeError(
+            f"the JSON beside the data is over {SHORT_BYTES} bytes; send less of it, and the "
+            "tensors as data"
+        )
 
 
 def find_flat_array(body: Body, start: int) -> tuple[JsonArray, int] | None:
-    """An array that begins at its bracket, and its end; None where it is not flat or not of numbers."""
+    """An array that begins at its bracket, and its end; None where it is not flat or not of
+    numbers."""
     end = body.find(b"]", start) + 1
     if not end or any(body.find(other, start + 1, end) >= 0 for other in (b'"', b"[", b"{")):
         return None
     return JsonArray(body, start, end), end
 
 
-def find_array(body: Body, start: int, most_texts: int) -> tuple[Cut, int] | None:
+def find_array(body: Body, start: int, most_texts: int) -> tuple[DataArray, int] | None:
     """An array of any kind but of objects. What it holds is looked at when it is read."""
     space = SPACE.match(body, start + 1, start + SHORT_BYTES)
     if body[space.end() : space.end() + 1] == b'"' if space else False:
@@ -185,14 +210,16 @@ def find_texts(body: Body, start: int, most: int) -> tuple[list[str], int] | Non
         found = TEXT.match(body, start, start + TEXT_BYTES)
         if found is None:
             return None
-        texts.append(loads(found[1]))
+        texts.append(parse_json(found[1]))
         start = found.end()
         if found[2] == b"]":
             return texts, start
-    raise TooLarge(f"an array holds more than {most} texts, which is more than any input takes")
+    raise TooLargeError(
+        f"an array holds more than {most} texts, which is more than any input takes"
+    )
 
 
-def find_cut(value: Any, cuts: Sequence[Cut]) -> Cut | None:
+def find_cut(value: Any, cuts: Sequence[DataArray]) -> DataArray | None:
     """The array that a value of the rest stands for."""
     return cuts[value - FIRST] if type(value) is int and 0 <= value - FIRST < len(cuts) else None
 
@@ -229,20 +256,29 @@ def check_count(declared: Declared, shape: Sequence[int], count: int, more: bool
     """``more``: whether further elements may follow."""
     if count > prod(shape) or (count < prod(shape) and not more):
         found = f"{count} elements" if not more else f"{count} elements or more"
-        raise BadRequest(f"{declared.name!r} has {found} in data, its shape {list(shape)} asks for {prod(shape)}")
+        raise BadRequestError(
+            f"{declared.name!r} has {found} in data, its shape {list(shape)} asks for {prod(shape)}"
+        )
 
 
 def read_piece(declared: Declared, text: bytes) -> Array:
-    """A flat array in JSON, ``[N]``. simdjson reads what is certain; orjson all else, and has the last word."""
-    made = None if declared.datatype in (BYTES, "BOOL") else read_numbers(DTYPES[declared.datatype], text)
-    return read_elements(declared, loads(text)) if made is None else made
+    """A flat array in JSON, ``[N]``. simdjson reads what is certain; orjson all else, and has
+    the last word."""
+    made = (
+        None
+        if declared.datatype in (BYTES, "BOOL")
+        else read_numbers(DTYPES[declared.datatype], text)
+    )
+    return read_elements(declared, parse_json(text)) if made is None else made
 
 
 def read_numbers(dtype: np.dtype[Any], text: bytes) -> Array | None:
     """None where the dtype does not hold all of them, or they are not numbers."""
     form, widest = FORMS[dtype.kind]
     try:
-        wide: Array = np.frombuffer(cast(simdjson.Array, own_parser().parse(text)).as_buffer(of_type=form), widest)
+        wide: Array = np.frombuffer(
+            cast(simdjson.Array, own_parser().parse(text)).as_buffer(of_type=form), widest
+        )
     except (ValueError, TypeError, RuntimeError):  # orjson is asked next
         return None
     if dtype == widest:
@@ -252,7 +288,11 @@ def read_numbers(dtype: np.dtype[Any], text: bytes) -> Array | None:
             narrow = wide.astype(dtype)
         return narrow if np.isfinite(narrow).all() else None
     limits = np.iinfo(dtype)
-    return wide.astype(dtype) if wide.min(initial=0) >= limits.min and wide.max(initial=0) <= limits.max else None
+    return (
+        wide.astype(dtype)
+        if wide.min(initial=0) >= limits.min and wide.max(initial=0) <= limits.max
+        else None
+    )
 
 
 def own_parser() -> simdjson.Parser:
@@ -263,9 +303,9 @@ def own_parser() -> simdjson.Parser:
     return made
 
 
-def loads(text: Body) -> Any:
-    """Raises BadRequest for what is no JSON."""
+def parse_json(text: Body) -> Any:
+    """Raises BadRequestError for what is no JSON."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise BadRequest(f"the body is no JSON: {error}") from error
+        raise BadRequestError(f"the body is no JSON: {error}") from error

@@ -1,6 +1,7 @@
 """Reader: the body of an HTTP request for one model, to arrays that fit the model.
 
-The body is JSON, or JSON and behind it the bytes of tensors, where a header says how long the JSON is.
+The body is JSON, or JSON and behind it the bytes of tensors, where a header says how long the JSON
+is.
 """
 
 from __future__ import annotations
@@ -14,29 +15,42 @@ from typing import Any, TypeAlias
 import orjson
 
 from attar.models.task import Array
-from attar.serving.core.errors import BadRequest, TooLarge, kind, shown
+from attar.serving.core.errors import BadRequestError, TooLargeError, describe_kind, format_value
 from attar.serving.core.settings import Settings
-from attar.serving.protocol.json_data import Body, Cut, JsonArray, find_cut, loads, split_data
-from attar.serving.protocol.request import HEADER_LENGTH, Infer, Wanted, check_parameters
+from attar.serving.protocol.json_data import (
+    Body,
+    DataArray,
+    JsonArray,
+    find_cut,
+    parse_json,
+    split_data,
+)
+from attar.serving.protocol.request import (
+    HEADER_LENGTH,
+    InferenceRequest,
+    OutputRequest,
+    check_parameters,
+)
 from attar.serving.protocol.signature import BYTES, Declared, Signature
 from attar.serving.protocol.sizes import count_elements, largest_body
-from attar.serving.protocol.tensors import DTYPES, from_bytes, from_json
+from attar.serving.protocol.tensors import DTYPES, read_binary_tensor, read_json_tensor
 
 REMEMBERED, SHORT = 256, 2048
-"""So many heads of up to so many bytes are understood once: a client says the same of its tensors again and again."""
+"""So many heads of up to so many bytes are understood once: a client says the same of its
+tensors again and again."""
 DESCRIBED, BESIDE = ("name", "datatype", "shape", "parameters"), ("outputs", "parameters")
 """What the head says of an input, and beside the inputs; nobody reads more of it."""
 NOTHING = memoryview(b"")
 TEXT_OBJECT_BYTES = 64
 """Of a Python object around a text, and of the place that holds it."""
 Reserve: TypeAlias = Callable[[int], None]
-"""Told of bytes before they are spent; raises Refused where there are not as many."""
+"""Told of bytes before they are spent; raises RequestError where there are not as many."""
 Parse: TypeAlias = Callable[[bytes], Mapping[str, Any]]
 """From a head to what JSON says in it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class InputDescription:
     """An input as the JSON tells of it."""
 
     declared: Declared
@@ -48,28 +62,32 @@ class Part:
     @property
     def item_bytes(self) -> int:
         """Of one element, beside what a text itself takes."""
-        return DTYPES[self.declared.datatype].itemsize if self.declared.datatype != BYTES else TEXT_OBJECT_BYTES
+        return (
+            DTYPES[self.declared.datatype].itemsize
+            if self.declared.datatype != BYTES
+            else TEXT_OBJECT_BYTES
+        )
 
-    def content(self, data: Any, view: memoryview) -> Array:
+    def read_content(self, data: Any, view: memoryview) -> Array:
         if self.size is not None:
-            return from_bytes(self.declared, view, self.shape)
+            return read_binary_tensor(self.declared, view, self.shape)
         if isinstance(data, JsonArray):
             return data.read(self.declared, self.shape)
-        return from_json(self.declared, data, self.shape)
+        return read_json_tensor(self.declared, data, self.shape)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RequestPlan:
     """All that the JSON says, its head: the content of the tensors may stand apart from it."""
 
-    parts: Sequence[Part]
+    parts: Sequence[InputDescription]
     rows: int
-    wanted: Sequence[Wanted]
+    wanted: Sequence[OutputRequest]
     id: str
     parameters: Mapping[str, Any]
 
 
-def unlimited(size: int) -> None:
+def reserve_nothing(size: int) -> None:
     """For a body that is short, whose tensors are, too."""
 
 
@@ -79,165 +97,234 @@ class Reader:
         self.largest = largest_body(signature, settings)
         """Bytes of a request."""
         texts = [declared for declared in signature.inputs.values() if declared.datatype == BYTES]
-        self.most_texts = max((count_elements(signature, declared, settings) for declared in texts), default=0)
+        self.most_texts = max(
+            (count_elements(signature, declared, settings) for declared in texts), default=0
+        )
         self._remembered = lru_cache(maxsize=REMEMBERED)(self.plan)
 
-    def read(self, body: Body, length: int | None, reserve: Reserve = unlimited) -> Infer:
-        """``length``: of the JSON; None where nothing is behind it. Raises BadRequest, TooLarge beyond the limits, and what
-        ``reserve`` raises, which is told of the memory that tensors take beside the body."""
+    def read(
+        self, body: Body, length: int | None, reserve: Reserve = reserve_nothing
+    ) -> InferenceRequest:
+        """``length``: of the JSON; None where nothing is behind it.
+
+        Raises BadRequestError, TooLargeError beyond the limits, and what ``reserve`` raises, which
+        is told of the memory that tensors take beside the body.
+        """
         if length is None:
             return self._read_json(body, NOTHING, reserve)
         if length > len(body):
-            raise BadRequest(f"{HEADER_LENGTH} is {length}, the body has {len(body)} bytes")
+            raise BadRequestError(f"{HEADER_LENGTH} is {length}, the body has {len(body)} bytes")
         behind = memoryview(body)[length:]
         if length > SHORT:
             return self._read_json(body[:length], behind, reserve)
-        plan = self.known(bytes(body[:length]), parsed)
-        return self._filled(plan, [part.data for part in plan.parts], behind, plan.id)
+        plan = self.plan_cached(bytes(body[:length]), parse_object)
+        return self._fill_plan(plan, [part.data for part in plan.parts], behind, plan.id)
 
-    def _read_json(self, text: Body, behind: memoryview, reserve: Reserve) -> Infer:
+    def _read_json(self, text: Body, behind: memoryview, reserve: Reserve) -> InferenceRequest:
         beside, cuts = split_data(text, self.most_texts)
-        told = parsed(beside)
-        named, inputs = identifier(told.get("id", "")), entries(told, "inputs", self.settings)
-        head = {"inputs": [chosen(entry, DESCRIBED) for entry in inputs], **chosen(told, BESIDE)}
-        plan, data = self._planned(head), restored(inputs, cuts)
-        if reserve is not unlimited:
-            reserve(sum(prod(part.shape) * part.item_bytes for part in plan.parts if part.size is None))
-        return self._filled(plan, data, behind, named)
+        told = parse_object(beside)
+        named, inputs = check_id(told.get("id", "")), check_entries(told, "inputs", self.settings)
+        head = {
+            "inputs": [pick_keys(entry, DESCRIBED) for entry in inputs],
+            **pick_keys(told, BESIDE),
+        }
+        plan, data = self._plan_long(head), restore_data(inputs, cuts)
+        if reserve is not reserve_nothing:
+            reserve(
+                sum(prod(part.shape) * part.item_bytes for part in plan.parts if part.size is None)
+            )
+        return self._fill_plan(plan, data, behind, named)
 
-    def _planned(self, told: Mapping[str, Any]) -> Plan:
+    def _plan_long(self, told: Mapping[str, Any]) -> RequestPlan:
         try:
             head = orjson.dumps(told)
         except orjson.JSONEncodeError:  # more nesting than is written, though not more than is read
-            return self.understood(told)
-        return self.known(head, parsed) if len(head) <= SHORT else self.understood(told)
+            return self.check_head(told)
+        return self.plan_cached(head, parse_object) if len(head) <= SHORT else self.check_head(told)
 
-    def known(self, head: bytes, parse: Parse) -> Plan:
+    def plan_cached(self, head: bytes, parse: Parse) -> RequestPlan:
         """As ``plan``; a short head is understood once."""
         return (self._remembered if len(head) <= SHORT else self.plan)(head, parse)
 
-    def plan(self, head: bytes, parse: Parse) -> Plan:
+    def plan(self, head: bytes, parse: Parse) -> RequestPlan:
         """The head, checked against the signature; all but the content of its tensors."""
-        return self.understood(parse(head))
+        return self.check_head(parse(head))
 
-    def understood(self, told: Mapping[str, Any]) -> Plan:
+    def check_head(self, told: Mapping[str, Any]) -> RequestPlan:
         """What the JSON holds, or what another transport says in the same words."""
         parameters = told.get("parameters") or {}
         check_parameters(parameters)
-        parts = [self._part(each) for each in entries(told, "inputs", self.settings)]
+        parts = [self._read_input(each) for each in check_entries(told, "inputs", self.settings)]
         shapes = {part.declared.name: part.shape for part in parts}
         if len(shapes) < len(parts):
-            raise BadRequest("an input is there twice")
-        return Plan(
-            parts, self.signature.rows(shapes), self._wanted(told, parameters), identifier(told.get("id", "")), parameters
+            raise BadRequestError("an input is there twice")
+        return RequestPlan(
+            parts,
+            self.signature.count_rows(shapes),
+            self._read_outputs(told, parameters),
+            check_id(told.get("id", "")),
+            parameters,
         )
 
-    def _filled(self, plan: Plan, data: Sequence[Any], behind: memoryview, named: str) -> Infer:
+    def _fill_plan(
+        self, plan: RequestPlan, data: Sequence[Any], behind: memoryview, named: str
+    ) -> InferenceRequest:
         made, start = {}, 0
         for part, given in zip(plan.parts, data, strict=True):
             size = part.size or 0
             if start + size > len(behind):
-                raise BadRequest(f"{part.declared.name!r} has a binary_data_size of {size}, {len(behind) - start} bytes are left")
-            made[part.declared.name] = part.content(given, behind[start : start + size])
+                raise BadRequestError(
+                    f"{part.declared.name!r} has a binary_data_size of {size}, "
+                    f"{len(behind) - start} bytes are left"
+                )
+            made[part.declared.name] = part.read_content(given, behind[start : start + size])
             start += size
         if start != len(behind):
-            raise BadRequest(f"{len(behind) - start} bytes are left over behind the tensors; give each its binary_data_size")
-        return self.infer(plan, made, named)
+            raise BadRequestError(
+                f"{len(behind) - start} bytes are left over behind the tensors; give each its "
+                "binary_data_size"
+            )
+        return self.build_request(plan, made, named)
 
-    def infer(self, plan: Plan, made: dict[str, Array], named: str) -> Infer:
-        """``made``: the content of each part of the plan; ``named``: the id of the request. Raises BadRequest for values that the
-        model does not take."""
+    def build_request(
+        self, plan: RequestPlan, made: dict[str, Array], named: str
+    ) -> InferenceRequest:
+        """``made``: the content of each part of the plan; ``named``: the id of the request.
+
+        Raises BadRequestError for values that the model does not take.
+        """
         self.signature.check_values(made)
         if len(made) > 1:
             made = {name: made[name] for name in self.signature.inputs}
-        return Infer(made, plan.rows, plan.wanted, named, plan.parameters)
+        return InferenceRequest(made, plan.rows, plan.wanted, named, plan.parameters)
 
-    def _part(self, entry: Mapping[str, Any]) -> Part:
-        declared = self.signature.input(entry.get("name"))
+    def _read_input(self, entry: Mapping[str, Any]) -> InputDescription:
+        declared = self.signature.find_input(entry.get("name"))
         if entry.get("datatype") != declared.datatype:
-            raise BadRequest(f"{declared.name!r} has the datatype {shown(entry.get('datatype'))}, expected {declared.datatype}")
-        size = own(entry).get("binary_data_size")
+            raise BadRequestError(
+                f"{declared.name!r} has the datatype {format_value(entry.get('datatype'))}, "
+                f"expected {declared.datatype}"
+            )
+        size = check_tensor_parameters(entry).get("binary_data_size")
         if size is not None and (type(size) is not int or size < 0):
-            raise BadRequest(f"{declared.name!r} has a binary_data_size of {shown(size)}, expected a number of bytes")
-        return Part(declared, self._shape(declared, entry.get("shape")), size, entry.get("data"))
+            raise BadRequestError(
+                f"{declared.name!r} has a binary_data_size of {format_value(size)}, expected "
+                "a number of bytes"
+            )
+        return InputDescription(
+            declared, self._check_shape(declared, entry.get("shape")), size, entry.get("data")
+        )
 
-    def _shape(self, declared: Declared, given: Any) -> list[int]:
+    def _check_shape(self, declared: Declared, given: Any) -> list[int]:
         if type(given) is not list or not all(type(size) is int and size >= 0 for size in given):
-            told = f"[{', '.join(map(shown, given[:8]))}]" if type(given) is list else shown(given)
-            raise BadRequest(f"the shape of {declared.name!r} is {told}, expected a list of sizes")
+            told = (
+                f"[{', '.join(map(format_value, given[:8]))}]"
+                if type(given) is list
+                else format_value(given)
+            )
+            raise BadRequestError(
+                f"the shape of {declared.name!r} is {told}, expected a list of sizes"
+            )
         if len(given) != len(declared.axes):
-            raise BadRequest(f"{declared.name!r} has {len(given)} axes, expected {len(declared.axes)}")
+            raise BadRequestError(
+                f"{declared.name!r} has {len(given)} axes, expected {len(declared.axes)}"
+            )
         if prod(given) > self.settings.max_elements:
-            raise TooLarge(f"{declared.name!r} has {prod(given)} elements, allowed are {self.settings.max_elements}")
+            raise TooLargeError(
+                f"{declared.name!r} has {prod(given)} elements, allowed are "
+                f"{self.settings.max_elements}"
+            )
         return given
 
-    def _wanted(self, told: Mapping[str, Any], parameters: Mapping[str, Any]) -> list[Wanted]:
+    def _read_outputs(
+        self, told: Mapping[str, Any], parameters: Mapping[str, Any]
+    ) -> list[OutputRequest]:
         """All outputs where none is named."""
-        binary = flag(parameters.get("binary_data_output", False), "binary_data_output")
+        binary = check_flag(parameters.get("binary_data_output", False), "binary_data_output")
         if not told.get("outputs"):
-            return [Wanted(name, binary) for name in self.signature.outputs]
-        made = [self._output(each, binary) for each in entries(told, "outputs", self.settings)]
+            return [OutputRequest(name, binary) for name in self.signature.outputs]
+        made = [
+            self._read_output(each, binary)
+            for each in check_entries(told, "outputs", self.settings)
+        ]
         if len({each.name for each in made}) < len(made):
-            raise BadRequest("an output is asked for twice")
+            raise BadRequestError("an output is asked for twice")
         return made
 
-    def _output(self, entry: Mapping[str, Any], binary: bool) -> Wanted:
-        name, asked = self.signature.output(entry.get("name")).name, own(entry)
+    def _read_output(self, entry: Mapping[str, Any], binary: bool) -> OutputRequest:
+        name, asked = (
+            self.signature.find_output(entry.get("name")).name,
+            check_tensor_parameters(entry),
+        )
         classes = asked.get("classification", 0)
         if type(classes) is not int or classes < 0:
-            raise BadRequest(f"classification is {shown(classes)}, expected how many classes")
-        return Wanted(name, flag(asked.get("binary_data", binary), "binary_data"), classes)
+            raise BadRequestError(
+                f"classification is {format_value(classes)}, expected how many classes"
+            )
+        return OutputRequest(
+            name, check_flag(asked.get("binary_data", binary), "binary_data"), classes
+        )
 
 
-def restored(inputs: Sequence[Mapping[str, Any]], cuts: Sequence[Cut]) -> list[Any]:
-    """The data of each input, as it stood in the body. Raises BadRequest where some of it belongs to none."""
+def restore_data(inputs: Sequence[Mapping[str, Any]], cuts: Sequence[DataArray]) -> list[Any]:
+    """The data of each input, as it stood in the body.
+
+    Raises BadRequestError where some of it belongs to none.
+    """
     data = [entry.get("data") for entry in inputs]
     found = [find_cut(each, cuts) for each in data]
     if len(cuts) != sum(cut is not None for cut in found):
-        raise BadRequest("data is there twice, or where no input is")
+        raise BadRequestError("data is there twice, or where no input is")
     return [each if cut is None else cut for each, cut in zip(data, found, strict=True)]
 
 
-def parsed(text: Body) -> dict[str, Any]:
-    """A JSON object. Raises BadRequest for anything else."""
-    made = loads(text)
+def parse_object(text: Body) -> dict[str, Any]:
+    """A JSON object. Raises BadRequestError for anything else."""
+    made = parse_json(text)
     if type(made) is not dict:
-        raise BadRequest(f"the body is {kind(made)}, expected an object")
+        raise BadRequestError(f"the body is {describe_kind(made)}, expected an object")
     if type(made.get("parameters") or {}) is not dict:
-        raise BadRequest(f"parameters is {kind(made['parameters'])}, expected an object")
+        raise BadRequestError(
+            f"parameters is {describe_kind(made['parameters'])}, expected an object"
+        )
     return made
 
 
-def chosen(told: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def pick_keys(told: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {name: told[name] for name in names if name in told}
 
 
-def identifier(given: Any) -> str:
+def check_id(given: Any) -> str:
     if type(given) is not str:
-        raise BadRequest(f"the id is {kind(given)}, expected a string")
+        raise BadRequestError(f"the id is {describe_kind(given)}, expected a string")
     return given
 
 
-def entries(told: Mapping[str, Any], name: str, settings: Settings) -> list[dict[str, Any]]:
+def check_entries(told: Mapping[str, Any], name: str, settings: Settings) -> list[dict[str, Any]]:
     found = told.get(name)
     if type(found) is not list or not all(type(each) is dict for each in found):
-        raise BadRequest(f"{name} is {kind(found)}, expected a list of objects")
+        raise BadRequestError(f"{name} is {describe_kind(found)}, expected a list of objects")
     if len(found) > settings.max_tensors:
-        raise TooLarge(f"{len(found)} {name} are more than the {settings.max_tensors} that are allowed")
+        raise TooLargeError(
+            f"{len(found)} {name} are more than the {settings.max_tensors} that are allowed"
+        )
     return found
 
 
-def own(entry: Mapping[str, Any]) -> dict[str, Any]:
+def check_tensor_parameters(entry: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of one tensor."""
     found = entry.get("parameters") or {}
     if type(found) is not dict:
-        raise BadRequest(f"the parameters of {shown(entry.get('name'))!r} are {kind(found)}, expected an object")
+        raise BadRequestError(
+            f"the parameters of {format_value(entry.get('name'))!r} are "
+            f"{describe_kind(found)}, expected an object"
+        )
     if "shared_memory_region" in found:
-        raise BadRequest("tensors in shared memory are not taken; send their bytes")
+        raise BadRequestError("tensors in shared memory are not taken; send their bytes")
     return found
 
 
-def flag(value: Any, name: str) -> bool:
+def check_flag(value: Any, name: str) -> bool:
     if type(value) is not bool:
-        raise BadRequest(f"{name} is {kind(value)}, expected true or false")
+        raise BadRequestError(f"{name} is {describe_kind(value)}, expected true or false")
     return value

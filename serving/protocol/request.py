@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from attar.models.task import Array
-from attar.serving.core.errors import BadRequest, shown
+from attar.serving.core.errors import BadRequestError, format_value
 from attar.serving.core.ledger import Reservation
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -23,17 +23,18 @@ MEANT = {"binary_data_output", "timeout", "priority", *STATEFUL}
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class OutputRequest:
     """An output that is asked for."""
 
     name: str
     binary: bool = False
     classes: int = 0
-    """Where not 0, so many of the largest values, each as ``value:index:label``, instead of the tensor."""
+    """Where not 0, so many of the largest values, each as ``value:index:label``, instead of the
+    tensor."""
 
 
 @dataclass(slots=True)
-class Times:
+class RequestTiming:
     """What one answered request took, in nanoseconds."""
 
     prepare: int
@@ -47,36 +48,44 @@ class Times:
 
 
 @dataclass(slots=True)
-class Infer:
+class InferenceRequest:
     """A request that fits its model's signature."""
 
     inputs: dict[str, Array]
     """In the order of the signature."""
     rows: int
-    wanted: Sequence[Wanted]
+    wanted: Sequence[OutputRequest]
     """In the order in which they were asked for."""
     id: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     reservation: Reservation | None = None
     """Of the memory that it takes; None where nobody counts it."""
-    times: Times | None = None
+    times: RequestTiming | None = None
     """What the answer took, once there is one."""
 
     @property
     def timeout(self) -> float | None:
-        """Seconds that the caller is ready to wait; None for as long as the server allows, which 0 asks for as well."""
+        """Seconds that the caller is ready to wait; None for as long as the server allows, which
+        0 asks for as well."""
         asked = self.parameters.get("timeout")
         return asked / 1e6 if asked else None
 
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:
-    """Raises BadRequest for one that the protocol does not have, or that is addressed to the server and cannot be followed."""
+    """Raises BadRequestError for one that the protocol does not have, or that is addressed to
+    the server and cannot be followed."""
     timeout = parameters.get("timeout")
     if timeout is not None and (type(timeout) is not int or timeout < 0):
-        raise BadRequest(f"the parameter timeout is {shown(timeout)}, expected microseconds as an integer, 0 for none")
+        raise BadRequestError(
+            f"the parameter timeout is {format_value(timeout)}, expected microseconds as an "
+            "integer, 0 for none"
+        )
     if nested := [name for name, value in parameters.items() if isinstance(value, dict | list)]:
-        raise BadRequest(
-            f"the parameter {nested[0][:80]!r} is {shown(parameters[nested[0]])}, expected a text, number or boolean"
+        raise BadRequestError(
+            f"the parameter {nested[0][:80]!r} is {format_value(parameters[nested[0]])}, "
+            "expected a text, number or boolean"
         )
     if any(parameters.get(name) for name in STATEFUL):
-        raise BadRequest("sequences need a model that keeps state between requests; the models here keep none")
+        raise BadRequestError(
+            "sequences need a model that keeps state between requests; the models here keep none"
+        )

@@ -1,4 +1,5 @@
-"""The response of the Open Inference Protocol v2: built from a model's outputs, and written as HTTP has it."""
+"""The response of the Open Inference Protocol v2: built from a model's outputs, and written as
+HTTP has it."""
 
 from __future__ import annotations
 
@@ -10,13 +11,18 @@ import numpy as np
 import orjson
 
 from attar.models.task import Array
-from attar.serving.core.errors import BadRequest
-from attar.serving.protocol.request import MEANT, Infer
-from attar.serving.protocol.tensors import datatype, objects, to_bytes, to_json
+from attar.serving.core.errors import BadRequestError
+from attar.serving.protocol.request import MEANT, InferenceRequest
+from attar.serving.protocol.tensors import (
+    find_datatype,
+    make_object_array,
+    write_binary_tensor,
+    write_json_tensor,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class InferenceResponse:
     model: str
     version: str
     id: str
@@ -26,42 +32,74 @@ class Answer:
     parameters: Mapping[str, Any]
 
 
-def answer(infer: Infer, found: Mapping[str, Array], model: str, version: str, labels: Sequence[str] = ()) -> Answer:
+def build_response(
+    infer: InferenceRequest,
+    found: Mapping[str, Array],
+    model: str,
+    version: str,
+    labels: Sequence[str] = (),
+) -> InferenceResponse:
     """From all outputs of the model to what was asked for."""
     for each in infer.wanted:
         if each.classes:
             check_finite(each.name, found[each.name])
-    made = {each.name: top(found[each.name], each.classes, labels) if each.classes else found[each.name] for each in infer.wanted}
+    made = {
+        each.name: find_top_classes(found[each.name], each.classes, labels)
+        if each.classes
+        else found[each.name]
+        for each in infer.wanted
+    }
     binary = {each.name for each in infer.wanted if each.binary}
-    echoed = {name: value for name, value in infer.parameters.items() if name not in MEANT} if infer.parameters else {}
-    return Answer(model, version, infer.id, made, binary, echoed)
+    echoed = (
+        {name: value for name, value in infer.parameters.items() if name not in MEANT}
+        if infer.parameters
+        else {}
+    )
+    return InferenceResponse(model, version, infer.id, made, binary, echoed)
 
 
 def check_finite(name: str, values: Array) -> None:
-    """Raises BadRequest for Inf and NaN in an output that is to be written as text. Values that are too large for the
-    model lead there, so it is no fault of the server."""
+    """Raises BadRequestError for Inf and NaN in an output that is to be written as text.
+
+    Values that are too large for the model lead there, so it is no fault of the server.
+    """
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise BadRequest(
-            f"the output {name!r} holds Inf or NaN for these values, which JSON has no numbers for; send others, or ask for "
+        raise BadRequestError(
+            f"the output {name!r} holds Inf or NaN for these values, which JSON has no "
+            "numbers for; send others, or ask for "
             "binary data"
         )
 
 
-def top(values: Array, classes: int, labels: Sequence[str]) -> Array:
-    """``[..., C]`` to BYTES ``[..., min(classes, C)]``, largest first. Raises BadRequest without an axis of classes."""
+def find_top_classes(values: Array, classes: int, labels: Sequence[str]) -> Array:
+    """``[..., C]`` to BYTES ``[..., min(classes, C)]``, largest first.
+
+    Raises BadRequestError without an axis of classes.
+    """
     if values.ndim == 0:
-        raise BadRequest("classification needs an output with an axis of classes")
+        raise BadRequestError("classification needs an output with an axis of classes")
     best = np.argsort(-np.asarray(values, np.float64), axis=-1, kind="stable")[..., :classes]
     named = len(labels) == values.shape[-1]
-    rows = zip(best.ravel().tolist(), np.take_along_axis(values, best, -1).ravel().tolist(), strict=True)
-    return objects([f"{value:f}:{i}{':' + labels[i] if named else ''}".encode() for i, value in rows]).reshape(best.shape)
+    rows = zip(
+        best.ravel().tolist(), np.take_along_axis(values, best, -1).ravel().tolist(), strict=True
+    )
+    return make_object_array(
+        [f"{value:f}:{i}{':' + labels[i] if named else ''}".encode() for i, value in rows]
+    ).reshape(best.shape)
 
 
-def write(answer: Answer) -> tuple[list[bytes | memoryview], int | None]:
+def write_response(answer: InferenceResponse) -> tuple[list[bytes | memoryview], int | None]:
     """The body in pieces, and the length of its JSON where bytes follow it."""
     behind: list[memoryview] = []
-    described = [described_output(name, tensor, name in answer.binary, behind) for name, tensor in answer.outputs.items()]
-    head: dict[str, Any] = {"model_name": answer.model, "model_version": answer.version, "outputs": described}
+    described = [
+        describe_output(name, tensor, name in answer.binary, behind)
+        for name, tensor in answer.outputs.items()
+    ]
+    head: dict[str, Any] = {
+        "model_name": answer.model,
+        "model_version": answer.version,
+        "outputs": described,
+    }
     if answer.id:
         head["id"] = answer.id
     if answer.parameters:
@@ -70,12 +108,14 @@ def write(answer: Answer) -> tuple[list[bytes | memoryview], int | None]:
     return ([text, *behind], len(text)) if behind else ([text], None)
 
 
-def described_output(name: str, tensor: Array, binary: bool, behind: list[memoryview]) -> dict[str, Any]:
-    made: dict[str, Any] = {"name": name, "datatype": datatype(tensor), "shape": tensor.shape}
+def describe_output(
+    name: str, tensor: Array, binary: bool, behind: list[memoryview]
+) -> dict[str, Any]:
+    made: dict[str, Any] = {"name": name, "datatype": find_datatype(tensor), "shape": tensor.shape}
     if binary:
-        behind.append(to_bytes(tensor))
+        behind.append(write_binary_tensor(tensor))
         made["parameters"] = {"binary_data_size": len(behind[-1])}
     else:
         check_finite(name, tensor)
-        made["data"] = to_json(tensor)
+        made["data"] = write_json_tensor(tensor)
     return made

@@ -9,8 +9,8 @@ from attar.serving.protocol.json_data import SHORT_BYTES
 from attar.serving.protocol.signature import BYTES, Declared, Signature
 
 FLOAT_BYTES = 26
-"""Of the longest number that a float64 is written as, -2.2250738585072014e-308, with comma and space. Clients write a float32
-so, too."""
+"""Of the longest number that a float64 is written as, -2.2250738585072014e-308, with comma and
+space. Clients write a float32 so, too."""
 JSON_BYTES = {
     "BOOL": 7,
     "INT8": 6,
@@ -27,27 +27,38 @@ JSON_BYTES = {
 BRACKET_BYTES = 4
 """Of nesting, for each row of an axis: two brackets, comma and space."""
 EACH_TEXT, EACH_FILE, ALL_BYTES = 2**16, 2**24, 2**26
-"""Of one element of BYTES, a text or a file, whose size no signature tells, and of all in a request."""
+"""Of one element of BYTES, a text or a file, whose size no signature tells, and of all in a
+request."""
 
 
 def count_elements(signature: Signature, declared: Declared, settings: Settings) -> int:
     """At most in a request."""
     sizes = [size for size in signature.largest_shape(declared) if size is not None]
     known = prod(sizes)
-    return min(known, settings.max_elements) if len(sizes) == len(declared.axes) else settings.max_elements
+    return (
+        min(known, settings.max_elements)
+        if len(sizes) == len(declared.axes)
+        else settings.max_elements
+    )
 
 
 def largest_input(signature: Signature, declared: Declared, settings: Settings) -> int:
     elements = count_elements(signature, declared, settings)
     if declared.datatype == BYTES:
         return min(elements * (EACH_TEXT if declared.text else EACH_FILE), ALL_BYTES)
-    sizes = [settings.max_elements if size is None else size for size in signature.largest_shape(declared)]
+    sizes = [
+        settings.max_elements if size is None else size
+        for size in signature.largest_shape(declared)
+    ]
     rows = sum(min(prod(sizes[:axis]), elements) for axis in range(1, len(sizes)))
     return elements * JSON_BYTES[declared.datatype] + (rows + 1) * BRACKET_BYTES
 
 
 def largest_body(signature: Signature, settings: Settings) -> int:
-    """Bytes of the longest request, in JSON, which is longer than any other form; ``max_body`` where that is set."""
+    """Bytes of the longest request, in JSON, which is longer than any other form; ``max_body``
+    where that is set."""
     if settings.max_body is not None:
         return settings.max_body
-    return SHORT_BYTES + sum(largest_input(signature, declared, settings) for declared in signature.inputs.values())
+    return SHORT_BYTES + sum(
+        largest_input(signature, declared, settings) for declared in signature.inputs.values()
+    )

@@ -1,4 +1,5 @@
-"""Tensors: numpy arrays to and from the two forms that the protocol has for them, lists in JSON and bytes behind it."""
+"""Tensors: numpy arrays to and from the two forms that the protocol has for them, lists in JSON
+and bytes behind it."""
 
 from __future__ import annotations
 
@@ -12,58 +13,88 @@ from typing import Any
 import numpy as np
 
 from attar.models.task import Array
-from attar.serving.core.errors import BadRequest
+from attar.serving.core.errors import BadRequestError
 from attar.serving.protocol.signature import BYTES, DATATYPES, Declared
 
 DTYPES = {datatype: np.dtype(name).newbyteorder("<") for name, datatype in DATATYPES.items()}
 """The numpy dtype of a datatype; the protocol's bytes are little-endian."""
 NAMES = {**{dtype: datatype for datatype, dtype in DTYPES.items()}, np.dtype(object): BYTES}
-CODES = {"INT8": "b", "INT16": "h", "INT32": "i", "INT64": "q", "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q"} | {
+CODES = {
+    "INT8": "b",
+    "INT16": "h",
+    "INT32": "i",
+    "INT64": "q",
+    "UINT8": "B",
+    "UINT16": "H",
+    "UINT32": "I",
+    "UINT64": "Q",
+} | {
     "FP16": "d",
     "FP32": "f",
     "FP64": "d",
 }
-"""By these ``array`` reads a list of numbers: as quick as numpy, and it takes neither text nor an integer that does not fit."""
+"""By these ``array`` reads a list of numbers: as quick as numpy, and it takes neither text nor
+an integer that does not fit."""
 LENGTH = struct.Struct("<I")  # before each element of BYTES
 
 
-def from_json(declared: Declared, data: Any, shape: Sequence[int]) -> Array:
-    """``data`` is nested as the shape says, or flat in row-major order. Raises BadRequest for anything else."""
-    flat = flattened(declared, data, shape)
+def read_json_tensor(declared: Declared, data: Any, shape: Sequence[int]) -> Array:
+    """``data`` is nested as the shape says, or flat in row-major order.
+
+    Raises BadRequestError for anything else.
+    """
+    flat = flatten_data(declared, data, shape)
     if len(flat) != prod(shape):
-        raise BadRequest(f"{declared.name!r} has {len(flat)} elements in data, its shape {list(shape)} asks for {prod(shape)}")
+        raise BadRequestError(
+            f"{declared.name!r} has {len(flat)} elements in data, its shape {list(shape)} "
+            f"asks for {prod(shape)}"
+        )
     return read_elements(declared, flat).reshape(shape)
 
 
-def flattened(declared: Declared, data: Any, shape: Sequence[int]) -> list[Any]:
+def flatten_data(declared: Declared, data: Any, shape: Sequence[int]) -> list[Any]:
     if type(data) is not list:
-        raise BadRequest(f"{declared.name!r} has no list as data; send one, or binary_data_size and the bytes behind the JSON")
+        raise BadRequestError(
+            f"{declared.name!r} has no list as data; send one, or binary_data_size and the "
+            "bytes behind the JSON"
+        )
     if not data or type(data[0]) is not list:
         return data
     nested = list(shape[:1]) == [len(data)]
     for size in shape[1:]:
         nested = nested and all(type(each) is list and len(each) == size for each in data)
         if not nested:
-            raise BadRequest(f"{declared.name!r} is not nested as its shape {list(shape)} says")
+            raise BadRequestError(
+                f"{declared.name!r} is not nested as its shape {list(shape)} says"
+            )
         data = list(chain.from_iterable(data))
     return list(data)
 
 
 def read_elements(declared: Declared, flat: list[Any]) -> Array:
-    """``[N]``. Raises BadRequest for what the datatype does not hold."""
+    """``[N]``. Raises BadRequestError for what the datatype does not hold."""
     try:
-        return elements(declared, flat)
+        return convert_elements(declared, flat)
     except (TypeError, OverflowError) as error:
-        raise BadRequest(f"{declared.name!r} holds what is no {declared.datatype}: {error}") from error
+        raise BadRequestError(
+            f"{declared.name!r} holds what is no {declared.datatype}: {error}"
+        ) from error
 
 
-def elements(declared: Declared, flat: list[Any]) -> Array:
+def convert_elements(declared: Declared, flat: list[Any]) -> Array:
     """``[N]``. Raises TypeError or OverflowError for what the datatype does not hold."""
     if declared.datatype == BYTES:
-        return objects([checked(each, str) if declared.text else checked(each, str).encode() for each in flat])
+        return make_object_array(
+            [
+                check_type(each, str) if declared.text else check_type(each, str).encode()
+                for each in flat
+            ]
+        )
     if declared.datatype == "BOOL":
-        return np.array([checked(each, bool) for each in flat], bool)
-    made: Array = np.frombuffer(array(CODES[declared.datatype], flat), dtype=CODES[declared.datatype])
+        return np.array([check_type(each, bool) for each in flat], bool)
+    made: Array = np.frombuffer(
+        array(CODES[declared.datatype], flat), dtype=CODES[declared.datatype]
+    )
     if made.dtype.kind == "f":
         with np.errstate(over="ignore"):  # told below
             made = made.astype(DTYPES[declared.datatype], copy=False)
@@ -72,45 +103,57 @@ def elements(declared: Declared, flat: list[Any]) -> Array:
     return made
 
 
-def checked(each: Any, kind: type) -> Any:
+def check_type(each: Any, kind: type) -> Any:
     if type(each) is not kind:
         raise TypeError(f"got {type(each).__name__}")
     return each
 
 
-def objects(rows: Sequence[str | bytes]) -> Array:
+def make_object_array(rows: Sequence[str | bytes]) -> Array:
     made = np.empty(len(rows), object)
     made[:] = rows
     return made
 
 
-def from_bytes(declared: Declared, view: memoryview, shape: Sequence[int]) -> Array:
-    """A read-only view where the bytes lie aligned, else a copy. Raises BadRequest unless they are exactly the tensor's."""
+def read_binary_tensor(declared: Declared, view: memoryview, shape: Sequence[int]) -> Array:
+    """A read-only view where the bytes lie aligned, else a copy.
+
+    Raises BadRequestError unless they are exactly the tensor's.
+    """
     if declared.datatype == BYTES:
-        return strings(declared, view, prod(shape)).reshape(shape)
+        return read_strings(declared, view, prod(shape)).reshape(shape)
     dtype = DTYPES[declared.datatype]
     if len(view) != prod(shape) * dtype.itemsize:
-        raise BadRequest(
-            f"{declared.name!r} has {len(view)} bytes, its shape {list(shape)} asks for {prod(shape) * dtype.itemsize}"
+        raise BadRequestError(
+            f"{declared.name!r} has {len(view)} bytes, its shape {list(shape)} asks for "
+            f"{prod(shape) * dtype.itemsize}"
         )
     made: Array = np.frombuffer(view, dtype)
     if dtype.kind == "b" and np.frombuffer(view, np.uint8).max(initial=0) > 1:
-        raise BadRequest(f"{declared.name!r} holds what is no BOOL: a byte is 0 or 1")
+        raise BadRequestError(f"{declared.name!r} holds what is no BOOL: a byte is 0 or 1")
     return (made if made.flags.aligned else made.copy()).reshape(shape)
 
 
-def strings(declared: Declared, view: memoryview, count: int) -> Array:
+def read_strings(declared: Declared, view: memoryview, count: int) -> Array:
     try:
-        rows = [str(each, "utf-8") if declared.text else bytes(each) for each in islice(pieces(view), count + 1)]
+        rows = [
+            str(each, "utf-8") if declared.text else bytes(each)
+            for each in islice(split_strings(view), count + 1)
+        ]
     except (struct.error, UnicodeDecodeError) as error:
-        raise BadRequest(f"{declared.name!r} holds no {'UTF-8 ' * declared.text}BYTES behind their lengths: {error}") from error
+        raise BadRequestError(
+            f"{declared.name!r} holds no {'UTF-8 ' * declared.text}BYTES behind their "
+            f"lengths: {error}"
+        ) from error
     if len(rows) != count:
         found = len(rows) if len(rows) < count else "more"
-        raise BadRequest(f"{declared.name!r} has {found} elements in its bytes, its shape asks for {count}")
-    return objects(rows)
+        raise BadRequestError(
+            f"{declared.name!r} has {found} elements in its bytes, its shape asks for {count}"
+        )
+    return make_object_array(rows)
 
 
-def pieces(view: memoryview) -> Iterator[memoryview]:
+def split_strings(view: memoryview) -> Iterator[memoryview]:
     """Each element without its length. Raises struct.error where the bytes end too early."""
     start = 0
     while start < len(view):
@@ -121,21 +164,23 @@ def pieces(view: memoryview) -> Iterator[memoryview]:
         yield view[start - length : start]
 
 
-def to_json(tensor: Array) -> Any:
+def write_json_tensor(tensor: Array) -> Any:
     """Flat, for orjson."""
     if tensor.dtype == object:
         return [each.decode("utf-8", "replace") for each in tensor.ravel().tolist()]
     return np.ascontiguousarray(tensor).ravel()
 
 
-def to_bytes(tensor: Array) -> memoryview:
+def write_binary_tensor(tensor: Array) -> memoryview:
     """No copy of a tensor that lies in one piece."""
     if tensor.dtype == object:
-        return memoryview(b"".join(LENGTH.pack(len(each)) + each for each in tensor.ravel().tolist()))
+        return memoryview(
+            b"".join(LENGTH.pack(len(each)) + each for each in tensor.ravel().tolist())
+        )
     made = np.ascontiguousarray(tensor, tensor.dtype.newbyteorder("<"))
     return made.reshape(-1).view(np.uint8).data
 
 
-def datatype(tensor: Array) -> str:
+def find_datatype(tensor: Array) -> str:
     """The protocol's name of what an array holds."""
     return NAMES[tensor.dtype]

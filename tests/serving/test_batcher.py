@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attar.models.task import Array, Arrays
-from attar.serving.core.errors import Busy, Late
-from attar.serving.models.batcher import cut
+from attar.serving.core.errors import BusyError, DeadlineError
+from attar.serving.models.batcher import cut_to_preferred
 from tests.support.batcher_parts import RecordingEngine, gather_answers, make_batcher, run_coroutine, submit
 
 
@@ -111,7 +111,7 @@ def test_a_model_whose_answers_depend_on_the_call_is_asked_one_request_at_a_time
 def test_a_longer_queue_is_cut_to_the_largest_preferred_size(rows: list[int], preferred: list[int], taken: int) -> None:
     async def work() -> None:
         made = make_batcher(RecordingEngine(), inline=True)
-        assert len(cut([submit(made, *range(count)) for count in rows], preferred)) == taken
+        assert len(cut_to_preferred([submit(made, *range(count)) for count in rows], preferred)) == taken
 
     run_coroutine(work)
 
@@ -131,7 +131,7 @@ def test_a_full_queue_refuses() -> None:
         engine = RecordingEngine()
         made = make_batcher(engine, queue=2, inline=True)
         works = [submit(made, 1), submit(made, 2)]
-        with pytest.raises(Busy, match="2 requests wait already"):
+        with pytest.raises(BusyError, match="2 requests wait already"):
             submit(made, 3)
         assert await gather_answers(works) == [[2], [4]]
         assert await gather_answers([submit(made, 3)]) == [[6]]
@@ -148,15 +148,15 @@ def test_who_is_late_or_gone_is_not_computed() -> None:
         await asyncio.sleep(0.02)
         late, gone, dropped = submit(made, 2, seconds=0.01), submit(made, 3), submit(made, 4)
         gone.future.cancel()
-        made.drop(dropped)
+        made.drop_request(dropped)
         assert made.waiting == 2
         last = submit(made, 5)  # the dropped one made room
         await asyncio.sleep(0.02)
         engine.gate.set()
         found = await gather_answers([first, late, gone, dropped, last])
-        assert [type(each) for each in found] == [list, Late, asyncio.CancelledError, asyncio.CancelledError, list]
+        assert [type(each) for each in found] == [list, DeadlineError, asyncio.CancelledError, asyncio.CancelledError, list]
         assert (engine.calls, made.waiting) == ([1, 1], 0)
-        made.drop(last)  # too late to matter
+        made.drop_request(last)  # too late to matter
         made.close()
 
     run_coroutine(work)

@@ -20,20 +20,20 @@ from attar.cli.main import main
 from attar.pipeline.core.errors import AttarError
 from attar.serving.grpc.messages import ModelInferResponse
 from attar.serving.load import server as servers
-from attar.serving.load.client import Address, address, trust
-from attar.serving.load.client import infer as over_http
-from attar.serving.load.client_grpc import infer, outputs
+from attar.serving.load.client import Address, load_trust, parse_address
+from attar.serving.load.client import build_request as over_http
+from attar.serving.load.client_grpc import build_message, read_message
 from attar.serving.load.load_grpc import GrpcLoad, event_loop
 from attar.serving.load.load_http import HttpLoad
 from attar.serving.load.schedule import Poisson
-from attar.serving.load.server import Asked, bench, figure, table
+from attar.serving.load.server import LoadSpec, bench, draw_figure, format_table
 from tests.support.certificates import make_certificate
 from tests.support.server_process import ServerProcess, run_server
 from tests.support.serving_parts import running, slow
 
 QUICK: dict[str, Any] = {"batches": (1, 8), "connections": (1, 2), "seconds": 0.05}
 TOKEN = "correct-horse-battery"  # noqa: S105  # opens nothing but the server of a test
-POINT = infer("points", {"x": np.array([[1, 2]], np.float32)})
+POINT = build_message("points", {"x": np.array([[1, 2]], np.float32)})
 FORMS = {"http": ("json", "binary"), "https": ("json", "binary"), "grpc": ("binary",), "grpcs": ("binary",)}
 SCHEMES = tuple(FORMS)
 
@@ -88,9 +88,9 @@ def test_every_transport_in_both_loops(
     token_file: Path,
 ) -> None:
     if scheme.endswith("s"):
-        asked, server = Asked.of(token_file, ca=certificate[0], **QUICK), guarded
+        asked, server = LoadSpec.of(token_file, ca=certificate[0], **QUICK), guarded
     else:
-        asked, server = Asked.of(None, **QUICK), plain
+        asked, server = LoadSpec.of(None, **QUICK), plain
     facts = bench(points_bundle, url(server, scheme), asked)
     shown = [(row["loop"], row["form"], row["batch"], row["connections"]) for row in facts["rows"]]
     each = [("closed", 1), ("closed", 2), ("open", 2)]
@@ -100,8 +100,8 @@ def test_every_transport_in_both_loops(
         assert 0 < row["p50"] <= row["p99"]
         assert row["cpu"] > 0
     json.dumps(facts, allow_nan=False)
-    assert table(facts).splitlines()[0].endswith(" own µs  errors")
-    assert f"at {url(server, scheme)}" in figure(facts)
+    assert format_table(facts).splitlines()[0].endswith(" own µs  errors")
+    assert f"at {url(server, scheme)}" in draw_figure(facts)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -109,7 +109,7 @@ def test_nobody_there(scheme: str, points_bundle: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with pytest.raises(AttarError, match=rf"no answer from 127\.0\.0\.1:{port}: .*refused.*start `attar serve`"):
-        bench(points_bundle, f"{scheme}://127.0.0.1:{port}", Asked(**QUICK))
+        bench(points_bundle, f"{scheme}://127.0.0.1:{port}", LoadSpec(**QUICK))
 
 
 @pytest.mark.parametrize("scheme", ["https", "grpcs"])
@@ -117,7 +117,7 @@ def test_a_certificate_that_is_not_trusted(scheme: str, points_bundle: Path, gua
     other, _ = make_certificate(tmp_path, "other")
     for ca in (None, other):
         with pytest.raises(AttarError, match=r"is not trusted: .*give that of who signed it with --ca"):
-            bench(points_bundle, url(guarded, scheme), Asked(ca=ca, **QUICK))
+            bench(points_bundle, url(guarded, scheme), LoadSpec(ca=ca, **QUICK))
 
 
 @pytest.mark.parametrize("scheme", ["https", "grpcs"])
@@ -127,7 +127,7 @@ def test_a_certificate_of_another_host(
     """It is for 127.0.0.1, and nothing turns that off."""
     elsewhere = url(guarded, scheme).replace("127.0.0.1", "localhost")
     with pytest.raises(AttarError, match=r"of localhost:\d+ is not trusted: .*[Hh]ostname"):
-        bench(points_bundle, elsewhere, Asked(ca=certificate[0], **QUICK))
+        bench(points_bundle, elsewhere, LoadSpec(ca=certificate[0], **QUICK))
 
 
 @pytest.mark.parametrize("scheme", ["https", "grpcs"])
@@ -138,7 +138,7 @@ def test_a_token_that_is_missing(
     wrong.write_text("0123456789abcdef")
     for file in (None, wrong):
         with pytest.raises(AttarError, match=r"(401|UNAUTHENTICATED): .*give the server's token with --token-file"):
-            bench(points_bundle, url(guarded, scheme), Asked.of(file, ca=certificate[0], **QUICK))
+            bench(points_bundle, url(guarded, scheme), LoadSpec.of(file, ca=certificate[0], **QUICK))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -152,7 +152,7 @@ def test_a_model_that_is_not_there(
 ) -> None:
     server, ca = (guarded, certificate[0]) if scheme.endswith("s") else (plain, None)
     with pytest.raises(AttarError, match=r"(404|NOT_FOUND): .*nobody"):
-        bench(points_bundle, url(server, scheme), Asked.of(token_file, ca=ca, model="nobody", **QUICK))
+        bench(points_bundle, url(server, scheme), LoadSpec.of(token_file, ca=ca, model="nobody", **QUICK))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -162,23 +162,23 @@ def test_the_other_transport(
     """In clear to who speaks TLS, and the other way round."""
     secure = scheme.endswith("s")
     with pytest.raises(AttarError, match=r"there is no (TLS with|answer from) 127\.0\.0\.1"):
-        bench(points_bundle, url(plain if secure else guarded, scheme), Asked(ca=certificate[0] if secure else None, **QUICK))
+        bench(points_bundle, url(plain if secure else guarded, scheme), LoadSpec(ca=certificate[0] if secure else None, **QUICK))
 
 
 def test_the_port_of_the_other(points_bundle: Path, plain: ServerProcess) -> None:
     with pytest.raises(AttarError, match=r"which is no HTTP/1\.1; give the address of its HTTP port"):
-        bench(points_bundle, f"http://{plain.grpc}", Asked(**QUICK))
+        bench(points_bundle, f"http://{plain.grpc}", LoadSpec(**QUICK))
     with pytest.raises(AttarError, match=r"there is no answer from .*http1\.x server"):
-        bench(points_bundle, url(plain, "http").replace("http", "grpc"), Asked(**QUICK))
+        bench(points_bundle, url(plain, "http").replace("http", "grpc"), LoadSpec(**QUICK))
 
 
 def test_a_file_of_certificates_that_is_none(points_bundle: Path, plain: ServerProcess, token_file: Path) -> None:
     for scheme in ("https", "grpcs"):
         with pytest.raises(AttarError, match="holds no certificate in PEM"):
-            bench(points_bundle, url(plain, scheme), Asked(ca=token_file, **QUICK))
+            bench(points_bundle, url(plain, scheme), LoadSpec(ca=token_file, **QUICK))
     for scheme in ("http", "grpc"):
         with pytest.raises(AttarError, match=f"--ca is given, and the url is {scheme}://"):
-            bench(points_bundle, url(plain, scheme), Asked(ca=token_file, **QUICK))
+            bench(points_bundle, url(plain, scheme), LoadSpec(ca=token_file, **QUICK))
 
 
 def test_the_command(points_bundle: Path, guarded: ServerProcess, certificate: tuple[Path, Path], token_file: Path) -> None:
@@ -195,7 +195,7 @@ def test_the_command(points_bundle: Path, guarded: ServerProcess, certificate: t
 def test_a_server_that_goes_leaves_what_was_measured(
     scheme: str, points_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured = servers.row
+    measured = servers.make_row
     with run_server(tmp_path, str(points_bundle)) as server:
 
         def last(*about: Any, **more: Any) -> dict[str, Any]:
@@ -204,7 +204,7 @@ def test_a_server_that_goes_leaves_what_was_measured(
             monkeypatch.setattr("attar.serving.load.load_grpc.PATIENCE", 0.2)
             return measured(*about, **more)
 
-        monkeypatch.setattr("attar.serving.load.server.row", last)
+        monkeypatch.setattr("attar.serving.load.server.make_row", last)
         arguments = ["bench", str(points_bundle), "--url", url(server, scheme), "--batch", "1", "--seconds", "0.05", "--json"]
         done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 1, done.output
@@ -219,8 +219,8 @@ def test_a_connection_is_opened_again(
     scheme: str, plain: ServerProcess, guarded: ServerProcess, certificate: tuple[Path, Path]
 ) -> None:
     """For each request, where the server closes it after each."""
-    server, tls = (guarded, trust(certificate[0])) if scheme == "https" else (plain, None)
-    where = address(url(server, scheme))
+    server, tls = (guarded, load_trust(certificate[0])) if scheme == "https" else (plain, None)
+    where = parse_address(url(server, scheme))
     about = {"Authorization": f"Bearer {TOKEN}", "Connection": "close"}
     request = over_http("points", {"x": np.array([[1, 2]], np.float32)}, "json", about)
     with HttpLoad(where, [request.message(str(where))], 2, tls) as made:
@@ -233,7 +233,7 @@ def test_a_connection_is_opened_again(
 
 
 def grpc_load(runner: asyncio.Runner, where: str, connections: int, message: bytes = POINT) -> GrpcLoad:
-    return GrpcLoad(runner, address(f"grpc://{where}"), [message], connections)
+    return GrpcLoad(runner, parse_address(f"grpc://{where}"), [message], connections)
 
 
 def test_the_server_counts_as_many_as_the_generator(plain: ServerProcess, runner: asyncio.Runner) -> None:
@@ -255,7 +255,7 @@ def test_the_server_counts_as_many_as_the_generator(plain: ServerProcess, runner
 
 
 def test_refusals_are_errors_and_no_latencies(plain: ServerProcess, runner: asyncio.Runner) -> None:
-    with grpc_load(runner, plain.grpc, 2, infer("nobody", {"x": np.zeros((1, 2), np.float32)})) as made:
+    with grpc_load(runner, plain.grpc, 2, build_message("nobody", {"x": np.zeros((1, 2), np.float32)})) as made:
         found = made.closed(0.05)
     assert found.errors.keys() == {"NOT_FOUND"}
     assert found.rate == 0
@@ -302,12 +302,12 @@ def established(port: int) -> int:
 def test_answers_as_values() -> None:
     """Others than attar may send them so."""
     described = {"name": "y", "datatype": "INT32", "shape": [1, 2], "contents": {"int_contents": [3, -4]}}
-    assert outputs(ModelInferResponse(outputs=[described]).SerializeToString())["y"].tolist() == [[3, -4]]
+    assert read_message(ModelInferResponse(outputs=[described]).SerializeToString())["y"].tolist() == [[3, -4]]
     for wrong in (b"\xff", ModelInferResponse(outputs=[described | {"datatype": "BF16"}]).SerializeToString()):
         with pytest.raises(AttarError, match="not one of the Open Inference Protocol"):
-            outputs(wrong)
+            read_message(wrong)
 
 
 def test_what_this_machine_trusts() -> None:
-    assert trust(None).verify_mode.name == "CERT_REQUIRED"
-    assert trust(None).check_hostname
+    assert load_trust(None).verify_mode.name == "CERT_REQUIRED"
+    assert load_trust(None).check_hostname

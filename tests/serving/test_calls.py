@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from attar.serving.core.errors import BadRequest, EngineFailed
-from attar.serving.models.batcher import Batcher, Limits
-from attar.serving.models.calls import Call
+from attar.serving.core.errors import BadRequestError, EngineFailedError
+from attar.serving.models.batcher import Batcher, BatchLimits
+from attar.serving.models.calls import EngineCall
 from tests.support.batcher_parts import PROBE, RecordingEngine, gather_answers, make_batcher, run_coroutine, submit
 
 
@@ -15,9 +15,9 @@ def test_a_request_that_the_engine_refuses_fails_alone() -> None:
         made = make_batcher(RecordingEngine(), inline=True)
         found = await gather_answers([submit(made, 1), submit(made, 13), submit(made, 2)])
         assert found[::2] == [[2], [4]]
-        assert isinstance(found[1], BadRequest)
+        assert isinstance(found[1], BadRequestError)
         assert "does not take these values: 13 is out of bounds" in str(found[1])
-        assert not made.failed
+        assert not made.has_failed
 
     run_coroutine(work)
 
@@ -28,8 +28,8 @@ def test_an_engine_that_broke_is_told_from_a_wrong_request() -> None:
         made = make_batcher(engine)
         engine.broken = True
         (found,) = await gather_answers([submit(made, 1)])
-        assert isinstance(found, EngineFailed)
-        assert made.failed
+        assert isinstance(found, EngineFailedError)
+        assert made.has_failed
         engine.broken = False
         assert await gather_answers([submit(made, 1)]) == [[2]]
         assert made.failures == 0
@@ -43,10 +43,10 @@ def test_one_wrong_request_among_32_costs_few_calls() -> None:
 
     async def work() -> None:
         engine = RecordingEngine()
-        calls: list[Call] = []
-        made = Batcher([engine], Limits(inline=True), PROBE, calls.append)
+        calls: list[EngineCall] = []
+        made = Batcher([engine], BatchLimits(inline=True), PROBE, calls.append)
         found = await gather_answers([submit(made, 13 if n == 5 else n + 100) for n in range(32)])
-        assert [type(each) for each in found] == [BadRequest if n == 5 else list for n in range(32)]
+        assert [type(each) for each in found] == [BadRequestError if n == 5 else list for n in range(32)]
         assert [call.rows for call in calls] == engine.calls
         assert len(engine.calls) == 1 + 2 * 5 + 1
 
@@ -59,9 +59,9 @@ def test_a_broken_engine_is_not_asked_by_every_request_of_a_batch() -> None:
         engine.broken = True
         made = make_batcher(engine, inline=True)
         found = await gather_answers([submit(made, n) for n in range(32)])
-        assert [type(each) for each in found] == [EngineFailed] * 32
+        assert [type(each) for each in found] == [EngineFailedError] * 32
         assert engine.calls == [32, 16, 8, 4, 2, 1, 1]
-        assert (made.failed, made.failures) == (True, 1)
+        assert (made.has_failed, made.failures) == (True, 1)
 
     run_coroutine(work)
 
@@ -71,9 +71,9 @@ def test_an_engine_that_failed_rests_until_a_probe_succeeds() -> None:
         broken, sound = RecordingEngine(), RecordingEngine()
         broken.broken = True
         made = make_batcher(sound, broken)
-        assert isinstance((await gather_answers([submit(made, 1)]))[0], EngineFailed)
+        assert isinstance((await gather_answers([submit(made, 1)]))[0], EngineFailedError)
         assert await gather_answers([submit(made, 1)]) == await gather_answers([submit(made, 1)]) == [[2]]
-        assert (made.failed, made.failures, broken.calls) == (False, 1, [1, 1])
+        assert (made.has_failed, made.failures, broken.calls) == (False, 1, [1, 1])
         made.probe_failed()
         await asyncio.sleep(0.1)
         assert made.failures == 2
@@ -93,7 +93,7 @@ def test_an_engine_that_runs_several_calls_at_a_time_is_sound_or_broken_as_a_who
         assert await gather_answers([submit(made, n) for n in range(6)]) == [[2 * n] for n in range(6)]
         engine.broken = True
         await gather_answers([submit(made, 1)])
-        assert made.failed
+        assert made.has_failed
         calls = len(engine.calls)
         made.probe_failed()
         await asyncio.sleep(0.1)

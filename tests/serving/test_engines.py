@@ -24,9 +24,9 @@ from attar.models.preprocess import Normalize, Tokenize
 from attar.models.task import Arrays
 from attar.proof.limits import GateLimits
 from attar.serving.core.settings import Settings
-from attar.serving.models.engines import CALLS, alone_and_together, open_engines, warm
+from attar.serving.models.engines import CALLS, measure_batch_effect, open_engines, time_warm_call
 from attar.serving.models.instances import count_instances
-from attar.serving.protocol.signature import Declared, raw
+from attar.serving.protocol.signature import Declared, declare_raw
 from attar.stages.judge import Judge
 from attar.stages.package import Package
 from tests.support.packaging import edit_manifest, package_bundle, write_batch_dependent_graph
@@ -48,7 +48,7 @@ def test_on_a_single_core_a_slower_engine_runs_on_the_loop_too(
     cores: int, inline: bool, points_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("attar.pipeline.keys.machine.cores", lambda: cores)
-    monkeypatch.setattr("attar.serving.models.engines.warm", lambda *_: 2e-3)
+    monkeypatch.setattr("attar.serving.models.engines.time_warm_call", lambda *_: 2e-3)
     engines = open_engines(points_bundle, Settings(inline_below=1e-3))
     assert (engines.inline, len(engines.predicts)) == (inline, cores)
     engines.close()
@@ -89,10 +89,10 @@ def test_dynamic_int8_is_never_shared(points_bundle: Path, tmp_path: Path) -> No
 
 def test_alone_and_together() -> None:
     rows = {"x": np.array([[1.0], [4.0], [10.0]])}
-    assert alone_and_together(lambda inputs: dict(inputs), rows, (1, 3)) == 0
-    largest = alone_and_together(lambda inputs: {"y": inputs["x"] - np.asarray(inputs["x"], float).mean()}, rows, (1, 3))
+    assert measure_batch_effect(lambda inputs: dict(inputs), rows, (1, 3)) == 0
+    largest = measure_batch_effect(lambda inputs: {"y": inputs["x"] - np.asarray(inputs["x"], float).mean()}, rows, (1, 3))
     assert largest == 1  # alone each is its own mean, 0; together -4, -1, 5 of magnitude 5
-    assert alone_and_together(lambda inputs: dict(inputs), rows, (2, 5)) == 0
+    assert measure_batch_effect(lambda inputs: dict(inputs), rows, (2, 5)) == 0
 
 
 def test_a_slow_engine_is_not_warmed_for_long() -> None:
@@ -103,7 +103,7 @@ def test_a_slow_engine_is_not_warmed_for_long() -> None:
         threading.Event().wait(0.02)
         return {}
 
-    assert warm(predict, {}, 1e-3) >= 0.02
+    assert time_warm_call(predict, {}, 1e-3) >= 0.02
     assert 0 < len(calls) <= 3
 
 
@@ -116,7 +116,7 @@ def test_a_quick_engine_is_warmed_by_a_number_of_calls_and_the_quickest_counts()
             time.sleep(0.005)
         return {}
 
-    assert warm(predict, {}, 1e-3) < 0.005
+    assert time_warm_call(predict, {}, 1e-3) < 0.005
     assert 3 <= len(calls) <= CALLS
 
 
@@ -130,7 +130,7 @@ def test_a_quick_engine_is_warmed_by_a_number_of_calls_and_the_quickest_counts()
     ],
 )
 def test_what_raw_inputs_are(sample: Any, resized: bool, told: Declared) -> None:
-    assert raw("x", sample, resized) == told
+    assert declare_raw("x", sample, resized) == told
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +246,7 @@ def test_a_model_on_the_loop_prepares_in_several_threads(points_bundle: Path, mo
 
     monkeypatch.setattr("attar.pipeline.keys.machine.cores", lambda: 2)
     with running(points_bundle) as server, ThreadPoolExecutor(2) as pool:
-        assert server.server.repository.model("points").served.engines.inline
+        assert server.server.repository.find_model("points").served.engines.inline
         monkeypatch.setattr(preprocess, "apply", together)
         calls = [pool.submit(server.ask, "POST", "/v2/models/points-raw/infer", asked([1, 2])) for _ in range(2)]
         assert [call.result(20)[0] for call in calls] == [200, 200]

@@ -163,7 +163,7 @@ def test_each_caller_gets_the_answer_to_its_own_request(server: Running) -> None
 
 
 def test_a_head_is_understood_once(server: Running) -> None:
-    remembered = server.server.repository.model("points").reader._remembered
+    remembered = server.server.repository.find_model("points").reader._remembered
     before = remembered.cache_info()
     for rows in ([[1, 2]], [[3, 4]], [[5, 6], [7, 8]]):
         content = np.array(rows, np.float32)
@@ -304,7 +304,7 @@ def test_errors_follow_the_protocol(server: Running, sent: Any, code: str, told:
 
 def test_every_error_has_a_code() -> None:
     """But those that only HTTP can make."""
-    assert {each.status for each in errors.Refused.__subclasses__()} - {405, 431} <= CODES.keys()
+    assert {each.status for each in errors.RequestError.__subclasses__()} - {405, 431} <= CODES.keys()
 
 
 @pytest.mark.parametrize(
@@ -361,11 +361,11 @@ def test_a_request_that_never_comes(server: Running) -> None:
 
 def test_an_error_that_nobody_foresaw(points_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     with running(points_bundle, grpc_port=0) as server:
-        server.server.repository.models = lambda: None  # type: ignore[method-assign,assignment,return-value]  # to break it
+        server.server.repository.list_models = lambda: None  # type: ignore[method-assign,assignment,return-value]  # to break it
         told = refusal(server, b"", "ModelStatistics")
         assert told == (grpc.StatusCode.INTERNAL, "the server failed; its log says why")
         assert "ModelStatistics failed" in caplog.text
-        del server.server.repository.models
+        del server.server.repository.list_models
 
 
 # -- time ---------------------------------------------------------------------------------------------------------------
@@ -523,7 +523,7 @@ def test_a_stream_that_is_given_up_leaves_nothing_behind(points_bundle: Path, mo
         next(call)
         call.cancel()
         over.set()
-        served = server.server.repository.model("points").served
+        served = server.server.repository.find_model("points").served
         end = time.monotonic() + 10
         while served.active and time.monotonic() < end:
             time.sleep(0.01)

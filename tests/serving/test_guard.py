@@ -24,7 +24,7 @@ from tritonclient import grpc as triton_grpc
 
 from attar.cli.serve import serve
 from attar.pipeline.core.errors import RecipeError
-from attar.serving.core.authenticator import Guard, is_loopback
+from attar.serving.core.authenticator import Authenticator, is_loopback
 from attar.serving.core.logs import LINES
 from attar.serving.core.settings import Settings
 from tests.support.certificates import make_certificate
@@ -185,7 +185,7 @@ def test_a_file_that_has_no_tokens(tmp_path: Path, content: str | None, told: st
     if content is not None:
         path.write_text(content)
     with pytest.raises(RecipeError, match=told) as error:
-        Guard(Settings(token_file=path))
+        Authenticator(Settings(token_file=path))
     assert "short" not in str(error.value)
 
 
@@ -203,7 +203,7 @@ def test_an_open_address_is_warned_of(file: Path, certificate: tuple[Path, Path]
     cert, key = certificate
 
     def warned(**settings: object) -> list[str]:
-        return Guard(Settings.model_validate(settings)).warnings()
+        return Authenticator(Settings.model_validate(settings)).list_warnings()
 
     assert warned() == []
     assert "everybody there may ask; give --token-file" in warned(host=EVERYWHERE)[0]
@@ -333,7 +333,7 @@ def test_files_that_are_no_certificate(certificate: tuple[Path, Path], tmp_path:
         ({"tls_cert": tmp_path / "none"}, "are no certificate and key"),
     ):
         with pytest.raises(RecipeError, match=told):
-            Guard(Settings.model_validate(given))
+            Authenticator(Settings.model_validate(given))
 
 
 def test_sighup_reads_certificate_and_tokens_again(points_bundle: Path, certificate: tuple[Path, Path], tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_who_watches_leaves_room_for_requests(points_bundle: Path, monkeypatch: 
         assert next(watch(b"", timeout=20)) == SERVING
 
 
-def serving_grpc_of(server: Running) -> serving_grpc.Rpc:
+def serving_grpc_of(server: Running) -> serving_grpc.GrpcServer:
     assert server.server.grpc
     return server.server.grpc
 
@@ -228,7 +228,7 @@ def test_silent_strangers_keep_nobody_out(points_bundle: Path, tmp_path: Path) -
 def test_an_error_that_nobody_foresaw_ends_a_watch(
     served: Running, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health.Health, "status", lambda *_: 1 / 0)
+    monkeypatch.setattr(health.Health, "find_status", lambda *_: 1 / 0)
     with channel(served) as made, pytest.raises(grpc.RpcError, match="the server failed; its log says why") as error:
         next(made.unary_stream(WATCH)(b"", timeout=20))
     assert error.value.code() is grpc.StatusCode.INTERNAL

@@ -15,14 +15,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from attar.models.task import Array
-from attar.serving.core.errors import BadRequest, Refused, TooLarge
+from attar.serving.core.errors import BadRequestError, RequestError, TooLargeError
 from attar.serving.core.settings import Settings
 from attar.serving.protocol import json_data
 from attar.serving.protocol.json_data import SHORT_BYTES, JsonArray, split_data
 from attar.serving.protocol.reader import Reader
 from attar.serving.protocol.signature import BYTES, Declared, Signature
 from attar.serving.protocol.sizes import largest_body
-from attar.serving.protocol.tensors import DTYPES, from_json
+from attar.serving.protocol.tensors import DTYPES, read_json_tensor
 
 OUTPUTS = {"y": Declared("y", "FP32", ("batch", 3))}
 PICTURES = Signature({"x": Declared("x", "FP32", ("batch", 3, 224, 224))}, OUTPUTS, {"batch": (1, 32)})
@@ -42,16 +42,16 @@ def outcome(read: Callable[[], Array]) -> Any:
     """What was read, down to its bytes, or that it was refused."""
     try:
         made = read()
-    except Refused:
+    except RequestError:
         return "refused"
     return made.dtype, made.shape, made.tobytes()
 
 
 def by_orjson(declared: Declared, text: str, shape: list[int]) -> Array:
     try:
-        return from_json(declared, orjson.loads(text), shape)
+        return read_json_tensor(declared, orjson.loads(text), shape)
     except orjson.JSONDecodeError as error:
-        raise BadRequest(str(error)) from error
+        raise BadRequestError(str(error)) from error
 
 
 NUMBERS = st.lists(st.sampled_from(WRITTEN) | st.floats(allow_nan=False).map(json.dumps) | st.integers().map(str), max_size=6)
@@ -97,7 +97,7 @@ def test_nesting_is_checked_in_pieces(shape: list[int]) -> None:
     try:
         assert JsonArray(body, 0, len(body)).read(declared, shape).shape == tuple(shape)
         assert tracemalloc.get_traced_memory()[1] < 5 * 2**20
-        with pytest.raises(BadRequest, match="not nested"):
+        with pytest.raises(BadRequestError, match="not nested"):
             JsonArray(body, 0, len(body)).read(declared, [*shape[:-1], shape[-1] + 1])
     finally:
         tracemalloc.stop()
@@ -136,29 +136,29 @@ def test_texts_of_a_long_body(limit: Signature) -> None:
     if limit is TEXTS:
         assert Reader(TEXTS, SETTINGS).read(body, None).inputs["x"].tolist() == texts[:8]
     else:
-        with pytest.raises(TooLarge, match="more than 0 texts, which is more than any input takes"):
+        with pytest.raises(TooLargeError, match="more than 0 texts, which is more than any input takes"):
             Reader(PICTURES, SETTINGS).read(body, None)
 
 
 LONG = b"1," * SHORT_BYTES + b"1"
 START = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1,3,224,224],"data":'
 HOSTILE = {
-    "objects": (b'{"inputs":[' + b"{}," * SHORT_BYTES + b"{}]}", TooLarge, "the JSON beside the data is over 65536 bytes"),
-    "no data": (b" " * SHORT_BYTES + b"{}", TooLarge, "the JSON beside the data"),
-    "keys": (b'{"data"' * SHORT_BYTES, TooLarge, "the JSON beside the data"),
-    "brackets": (START + b"[" * SHORT_BYTES * 2 + b"]}]}", BadRequest, "is not nested as its shape"),
-    "unclosed": (START + b"[" + LONG, TooLarge, "the JSON beside the data"),
-    "few": (START + b"[" + LONG + b"]}]}", BadRequest, "65537 elements in data, its shape .* asks for 150528"),
-    "many": (START + b"[" + LONG * 3 + b"]}]}", BadRequest, "no JSON|asks for 150528"),
-    "one number": (START + b"[" + b"1" * SHORT_BYTES * 8 + b"]}]}", BadRequest, "longer than a number can be"),
-    "spaces": (START + b"[" + b" " * SHORT_BYTES * 8 + b"1]}]}", BadRequest, "longer than a number can be"),
-    "a hole": (START + b"[" + LONG + b",," + LONG + b"]}]}", BadRequest, "no JSON"),
-    "objects inside": (START + b"[" + LONG + b",{}]}]}", TooLarge, "the JSON beside the data"),
-    "rubbish behind": (START + b"[" + LONG + b"]x}]}", BadRequest, "no JSON"),
-    "twice": (START + b"[" + LONG + b'],"data":[1]}]}', BadRequest, "data is there twice, or where no input is"),
-    "elsewhere": (START + b"[" + LONG + b']}],"parameters":{"data":[1]}}', BadRequest, "data is there twice, or where"),
-    "texts": (START + b'["a","' + b"b" * SHORT_BYTES + b'"]}]}', TooLarge, "more than 0 texts"),
-    "a number for data": (START + LONG[:9] + b"}]}", BadRequest, "no JSON"),
+    "objects": (b'{"inputs":[' + b"{}," * SHORT_BYTES + b"{}]}", TooLargeError, "the JSON beside the data is over 65536 bytes"),
+    "no data": (b" " * SHORT_BYTES + b"{}", TooLargeError, "the JSON beside the data"),
+    "keys": (b'{"data"' * SHORT_BYTES, TooLargeError, "the JSON beside the data"),
+    "brackets": (START + b"[" * SHORT_BYTES * 2 + b"]}]}", BadRequestError, "is not nested as its shape"),
+    "unclosed": (START + b"[" + LONG, TooLargeError, "the JSON beside the data"),
+    "few": (START + b"[" + LONG + b"]}]}", BadRequestError, "65537 elements in data, its shape .* asks for 150528"),
+    "many": (START + b"[" + LONG * 3 + b"]}]}", BadRequestError, "no JSON|asks for 150528"),
+    "one number": (START + b"[" + b"1" * SHORT_BYTES * 8 + b"]}]}", BadRequestError, "longer than a number can be"),
+    "spaces": (START + b"[" + b" " * SHORT_BYTES * 8 + b"1]}]}", BadRequestError, "longer than a number can be"),
+    "a hole": (START + b"[" + LONG + b",," + LONG + b"]}]}", BadRequestError, "no JSON"),
+    "objects inside": (START + b"[" + LONG + b",{}]}]}", TooLargeError, "the JSON beside the data"),
+    "rubbish behind": (START + b"[" + LONG + b"]x}]}", BadRequestError, "no JSON"),
+    "twice": (START + b"[" + LONG + b'],"data":[1]}]}', BadRequestError, "data is there twice, or where no input is"),
+    "elsewhere": (START + b"[" + LONG + b']}],"parameters":{"data":[1]}}', BadRequestError, "data is there twice, or where"),
+    "texts": (START + b'["a","' + b"b" * SHORT_BYTES + b'"]}]}', TooLargeError, "more than 0 texts"),
+    "a number for data": (START + LONG[:9] + b"}]}", BadRequestError, "no JSON"),
 }
 
 
@@ -171,11 +171,13 @@ def test_what_a_long_body_may_not_hold(name: str) -> None:
 
 def test_data_twice_is_refused_in_a_short_body_too() -> None:
     body = request([1], [1, 3, 224, 224]).replace(b'"data"', b'"data": [2], "data"')
-    with pytest.raises(BadRequest, match="data is there twice"):
+    with pytest.raises(BadRequestError, match="data is there twice"):
         Reader(PICTURES, SETTINGS).read(body, None)
     beside, cuts = split_data(request([1], [1]), 0)
     assert len(cuts) == 1
-    with pytest.raises(BadRequest, match="has no list as data"):  # what stands for an array stands for none in another request
+    with pytest.raises(
+        BadRequestError, match="has no list as data"
+    ):  # what stands for an array stands for none in another request
         Reader(PICTURES, SETTINGS).read(request(json.loads(beside)["inputs"][0]["data"], [1, 3, 224, 224]), None)
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from attar.pipeline.core.errors import AttarError
-from attar.serving.load.client import Address, infer
-from attar.serving.load.load_http import Head, HttpLoad, head
+from attar.serving.load.client import Address, build_request
+from attar.serving.load.load_http import Head, HttpLoad, find_head_end
 from attar.serving.load.schedule import Poisson
 from tests.support.serving_parts import Running, running, slow
 
@@ -30,7 +30,7 @@ def server(points_bundle: Path) -> Iterator[Running]:
 
 
 def load(server: Running, connections: int, model: str = "points", form: str = "json") -> HttpLoad:
-    return HttpLoad(Address(server.host, server.port), [infer(model, POINT, form).message(server.url)], connections)
+    return HttpLoad(Address(server.host, server.port), [build_request(model, POINT, form).message(server.url)], connections)
 
 
 @contextmanager
@@ -149,7 +149,7 @@ def test_an_answer_may_come_in_pieces() -> None:
 
 def test_a_message_that_does_not_go_out_at_once_is_sent_on(server: Running) -> None:
     many = {"x": np.zeros((8, 2), np.float32)}
-    message = infer("points", many, "json").message(server.url)
+    message = build_request("points", many, "json").message(server.url)
     long = message.replace(b"\r\n\r\n", b"\r\n\r\n" + b" " * 9_000_000)
     size = int(message.split(b"Content-Length: ")[1].split(b"\r\n")[0])
     long = long.replace(b"Content-Length: %d" % size, b"Content-Length: %d" % (size + 9_000_000))
@@ -190,12 +190,12 @@ def test_more_connections_than_files_may_be_open() -> None:
 
 
 def test_the_head_of_an_answer() -> None:
-    assert head(b"HTTP/1.1 200 OK\r\ncontent-length: 12\r\nX: y") == Head(200, 12, True)
-    assert head(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: Close") == Head(503, 0, False)
+    assert find_head_end(b"HTTP/1.1 200 OK\r\ncontent-length: 12\r\nX: y") == Head(200, 12, True)
+    assert find_head_end(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: Close") == Head(503, 0, False)
     with pytest.raises(AttarError, match="without Content-Length"):
-        head(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked")
+        find_head_end(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked")
     with pytest.raises(AttarError, match=r"no HTTP/1\.1"):
-        head(b"SSH-2.0-OpenSSH")
+        find_head_end(b"SSH-2.0-OpenSSH")
 
 
 def test_poisson_arrivals() -> None:

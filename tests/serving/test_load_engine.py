@@ -11,7 +11,7 @@ import pytest
 
 from attar.pipeline.core.errors import AttarError, InvalidBundleError
 from attar.proof.timing import LEAST
-from attar.serving.load.engine import bench, figure, table
+from attar.serving.load.engine import bench, draw_figure, format_table
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +27,14 @@ def test_the_engine_is_timed_beside_the_fp32_student(bundle: Path) -> None:
         assert 0 < found["engine"]["p50"] <= found["engine"]["p99"]
         assert found["speedup"] == found["student_fp32"]["p50"] / found["engine"]["p50"]
     json.dumps(facts, allow_nan=False)
-    lines = table(facts).splitlines()
+    lines = format_table(facts).splitlines()
     assert lines[0].split() == ["batch", "model", "p50", "µs", "p99", "µs", "samples/s"]
     shown = [re.split(r"\s{2,}", line.strip())[:2] for line in lines[1:5]]
     assert shown == [["1", "engine"], ["1", "student fp32"], ["8", "engine"], ["8", "student fp32"]]
     assert len({len(line) for line in lines[:5]}) == 1  # the columns stand under their names
     assert lines[5].startswith("speedup over the fp32 student: ")
     assert lines[6].startswith("open loop, ")
-    assert figure(facts).count("<circle") == 5  # two models in two batches, and the open loop
+    assert draw_figure(facts).count("<circle") == 5  # two models in two batches, and the open loop
 
 
 def test_the_engine_alone_in_an_open_loop(bundle: Path) -> None:

@@ -12,12 +12,12 @@ import pytest
 from attar.models.task import Predict
 from attar.pipeline.core.errors import AttarError
 from attar.serving.load import server as servers
-from attar.serving.load.client import Address, address, bearer, outputs
+from attar.serving.load.client import Address, parse_address, read_bearer, read_outputs
 from attar.serving.load.load import Outcome
-from attar.serving.load.server import Asked, bench, figure, table
+from attar.serving.load.server import LoadSpec, bench, draw_figure, format_table
 from tests.support.serving_parts import running, wrapped
 
-ASKED = Asked(batches=(1, 8), connections=(1, 2), seconds=0.05)
+ASKED = LoadSpec(batches=(1, 8), connections=(1, 2), seconds=0.05)
 
 
 def test_a_server_is_measured_in_both_loops_and_forms(points_bundle: Path) -> None:
@@ -30,17 +30,17 @@ def test_a_server_is_measured_in_both_loops_and_forms(points_bundle: Path) -> No
         assert row["errors"] == {}
         assert 0 < row["p50"] <= row["p99"]
     json.dumps(facts, allow_nan=False)
-    lines = table(facts).splitlines()
+    lines = format_table(facts).splitlines()
     assert len({len(line) for line in lines[1:-1]}) == 1
     assert lines[1].split()[:4] == ["closed", "json", "1", "1"]
-    assert figure(facts) == figure(facts)
-    drawn = ET.fromstring(figure(facts))  # noqa: S314  # our own
+    assert draw_figure(facts) == draw_figure(facts)
+    drawn = ET.fromstring(draw_figure(facts))  # noqa: S314  # our own
     assert sum(part.tag.endswith("circle") for part in drawn.iter()) == len(facts["rows"])
 
 
 def test_rates_that_are_asked_for(points_bundle: Path) -> None:
     with running(points_bundle) as server:
-        facts = bench(points_bundle, f"http://{server.url}", Asked((1,), (1,), (200.0, 400.0), 0.1))
+        facts = bench(points_bundle, f"http://{server.url}", LoadSpec((1,), (1,), (200.0, 400.0), 0.1))
     assert [row["asked_rate"] for row in facts["rows"] if row["loop"] == "open"] == [200, 400] * 2
 
 
@@ -53,7 +53,7 @@ def test_another_model_is_not_measured(points_bundle: Path, monkeypatch: pytest.
         with pytest.raises(AttarError, match="does not give this bundle's answers"):
             bench(points_bundle, f"http://{server.url}", ASKED)
         with pytest.raises(AttarError, match=r"404.*nobody"):
-            bench(points_bundle, f"http://{server.url}", Asked(batches=(1,), model="nobody"))
+            bench(points_bundle, f"http://{server.url}", LoadSpec(batches=(1,), model="nobody"))
 
 
 def test_nobody_there(points_bundle: Path) -> None:
@@ -78,10 +78,10 @@ def test_a_name_that_nobody_knows(scheme: str, points_bundle: Path) -> None:
 
 
 def test_addresses() -> None:
-    assert address("http://[::1]:8000/") == Address("::1", 8000)
+    assert parse_address("http://[::1]:8000/") == Address("::1", 8000)
     assert str(Address("::1", 80)) == "[::1]:80"
-    assert address("https://host") == Address("host", 443, "https")
-    assert address("grpcs://host:1") == Address("host", 1, "grpcs")
+    assert parse_address("https://host") == Address("host", 443, "https")
+    assert parse_address("grpcs://host:1") == Address("host", 1, "grpcs")
 
 
 @pytest.mark.parametrize(
@@ -93,14 +93,14 @@ def test_addresses() -> None:
 )
 def test_what_is_no_address(wrong: str) -> None:
     with pytest.raises(AttarError, match="expected http://HOST:PORT"):
-        address(wrong)
+        parse_address(wrong)
 
 
 def test_the_token_is_read_from_its_file(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("correct-horse-battery\nanother-one-of-them\n")
-    assert bearer(file) == {"Authorization": "Bearer correct-horse-battery"}
-    assert bearer(None) == {}
+    assert read_bearer(file) == {"Authorization": "Bearer correct-horse-battery"}
+    assert read_bearer(None) == {}
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"secret", "пароль-пароль-пароль".encode(), b"\xff\xfe" * 20])
@@ -108,21 +108,21 @@ def test_a_file_without_a_token(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "token"
     file.write_bytes(content)
     with pytest.raises(AttarError, match="holds no token; its first line is sent: 16 characters or more") as told:
-        Asked.of(file)
+        LoadSpec.of(file)
     assert "secret" not in str(told.value)
 
 
 def test_what_the_generator_takes_is_shared_by_all_requests() -> None:
     """Refused ones among them: 20 ms for 4 are 5000 µs each, and where there was none there is nothing to tell."""
     found = Outcome(np.array([0.1]), 1.0, {"404": 3}, 0.5, 0.02)
-    made = servers.row("closed", found, form="json", batch=1, connections=2)
+    made = servers.make_row("closed", found, form="json", batch=1, connections=2)
     assert made["cpu"] == pytest.approx(5000)
-    assert servers.line(made).split()[-3:] == ["5,000", "3", "404"]
-    none = servers.row("closed", Outcome(np.array([]), 1.0, {}, 0.5, 0.02), form="json", batch=1, connections=2)
+    assert servers.format_line(made).split()[-3:] == ["5,000", "3", "404"]
+    none = servers.make_row("closed", Outcome(np.array([]), 1.0, {}, 0.5, 0.02), form="json", batch=1, connections=2)
     assert "cpu" not in none
-    assert servers.line(none).split()[-3:] == ["-", "-", "none"]
+    assert servers.format_line(none).split()[-3:] == ["-", "-", "none"]
 
 
 def test_what_is_no_answer() -> None:
     with pytest.raises(AttarError, match="not one of the Open Inference Protocol"):
-        outputs(b'{"outputs": [{"name": "y"}]}', 28)
+        read_outputs(b'{"outputs": [{"name": "y"}]}', 28)

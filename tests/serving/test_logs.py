@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from attar.serving.core import logs
-from attar.serving.core.logs import Lines, fields
+from attar.serving.core.logs import JsonFormatter, log_fields
 from tests.support.serving_parts import Running, asked, running
 
 INFER = "/v2/models/points/infer"
@@ -24,13 +24,13 @@ def server(points_bundle: Path) -> Iterator[Running]:
 
 
 def lines(caplog: pytest.LogCaptureFixture, message: str) -> list[dict[str, Any]]:
-    return [json.loads(Lines().format(record)) for record in caplog.records if record.message == message]
+    return [json.loads(JsonFormatter().format(record)) for record in caplog.records if record.message == message]
 
 
 def test_a_line_is_one_json_object() -> None:
     record = logging.LogRecord("a", logging.WARNING, "", 0, "%s\nfell", ("x",), None)
-    record.__dict__.update(fields(id="7", where=Path("b")))
-    told = json.loads(Lines().format(record))
+    record.__dict__.update(log_fields(id="7", where=Path("b")))
+    told = json.loads(JsonFormatter().format(record))
     assert told.pop("time").endswith("+00:00")
     assert told == {"level": "warning", "logger": "a", "message": "x\nfell", "id": "7", "where": "b"}
 
@@ -40,7 +40,7 @@ def test_the_traceback_stays_in_its_line() -> None:
         raise ValueError("broken")
     except ValueError as error:
         record = logging.LogRecord("a", logging.ERROR, "", 0, "failed", (), (ValueError, error, error.__traceback__))
-    said = Lines().format(record)
+    said = JsonFormatter().format(record)
     assert "\n" not in said
     assert "ValueError: broken" in json.loads(said)["traceback"]
 
@@ -85,10 +85,10 @@ def test_a_kind_of_line_has_its_room_in_each_minute(monkeypatch: pytest.MonkeyPa
     now = [0.0]
     monkeypatch.setattr(logs, "monotonic", lambda: now[0])
     limit = logs.LineLimit(lines=2)
-    assert [limit.count("one") for _ in range(5)] == [0, 0, None, None, None]
-    assert limit.count("other") == 0
+    assert [limit.count_line("one") for _ in range(5)] == [0, 0, None, None, None]
+    assert limit.count_line("other") == 0
     now[0] = logs.MINUTE
-    assert [limit.count("one") for _ in range(3)] == [3, 0, None]
+    assert [limit.count_line("one") for _ in range(3)] == [3, 0, None]
     now[0] = 5 * logs.MINUTE
-    assert limit.count("one") == 1
-    assert limit.count("other") == 0
+    assert limit.count_line("one") == 1
+    assert limit.count_line("other") == 0

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from importlib.resources import as_file
+from pathlib import Path
 from typing import Any
 
 import pytest
+from grpc_tools import protoc
 from tritonclient.grpc import model_config_pb2, service_pb2
 
-from attar.serving.grpc.messages import FILE, POOL, SERVICE, ModelInferRequest, described
+from attar.serving.grpc.messages import DESCRIPTORS, POOL, PROTOCOL_FILES, SERVICE, ModelInferRequest
 
 OWN = {"ModelMetadataResponse": {"properties"}}
 """Fields that the protocol has and this client, older than they are, has not."""
 KIND = ("number", "type", "is_repeated", "has_presence")
-NAMES = sorted(POOL.FindFileByName(FILE).message_types_by_name)
+NAMES = sorted(POOL.FindFileByName(PROTOCOL_FILES[0]).message_types_by_name)
 
 
 def fields(message: Any, without: set[str]) -> dict[str, Any]:
@@ -63,7 +66,9 @@ def test_what_one_writes_the_other_reads() -> None:
     assert ModelInferRequest.FromString(theirs.SerializeToString()) == mine
 
 
-@pytest.mark.parametrize("line", ["optional int32 x = 1;", "string x = 1; string y = 2;", "import 'a';", "reserved 3;"])
-def test_more_of_the_language_is_not_passed_over(line: str) -> None:
-    with pytest.raises(ValueError, match="is not read; write it as the other lines are written"):
-        described(FILE, "message A {\n" + line + "\n}")
+def test_the_descriptors_are_those_of_the_proto_files(tmp_path: Path) -> None:
+    fresh = tmp_path / "messages.binpb"
+    with as_file(DESCRIPTORS) as kept:
+        arguments = ["protoc", f"-I{kept.parent}", f"--descriptor_set_out={fresh}", *PROTOCOL_FILES]
+        assert protoc.main(arguments) == 0
+        assert fresh.read_bytes() == kept.read_bytes(), "run `make messages`"

@@ -10,8 +10,8 @@ from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from attar.pipeline.core.errors import RecipeError
-from attar.serving.core.authenticator import Guard
-from attar.serving.core.errors import Forbidden
+from attar.serving.core.authenticator import Authenticator
+from attar.serving.core.errors import ForbiddenError
 from attar.serving.core.settings import Settings
 from tests.support.serving_parts import Running, asked, running
 
@@ -91,17 +91,17 @@ def test_settings_that_would_let_more_control_it_than_were_meant(
     files: dict[str, Any], settings: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(RecipeError, match=told):
-        Guard(Settings(**files | settings))
+        Authenticator(Settings(**files | settings))
 
 
 def test_a_token_that_is_in_both_files(files: dict[str, Any]) -> None:
     """It is refused at the start; one that comes later opens inference alone."""
-    guard = Guard(Settings(**files))
+    guard = Authenticator(Settings(**files))
     files["token_file"].write_text(f"{TOKEN}\n{CONTROL}")
     guard.reload()
     bearer = f"Bearer {CONTROL}".encode()
-    assert guard.admits(bearer)
-    with pytest.raises(Forbidden, match="may not load or unload"):
+    assert guard.is_authorized(bearer)
+    with pytest.raises(ForbiddenError, match="may not load or unload"):
         guard.check_control(bearer)
     with pytest.raises(RecipeError, match="control of the models needs one of its own"):
-        Guard(Settings(**files))
+        Authenticator(Settings(**files))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from attar.serving.http.openapi import element, size, tensor
+from attar.serving.http.openapi import describe_element, describe_size, describe_tensor
 from attar.serving.protocol.signature import Declared
 from tests.support.serving_parts import Running, asked, running
 
@@ -72,9 +72,9 @@ def test_who_needs_a_token(points_bundle: Path, tmp_path: Path, told: dict[str, 
 
 
 def test_schemas() -> None:
-    assert element("INT8") == {"type": "integer", "minimum": -128, "maximum": 127}
-    assert element("UINT16") == {"type": "integer", "minimum": 0, "maximum": 65535}
-    assert [element(each)["type"] for each in ("FP16", "BOOL", "BYTES")] == ["number", "boolean", "string"]
-    assert size(None) == {"type": "integer", "minimum": 0}
-    scalar = tensor(Declared("a", "BYTES", ()), {})["properties"]["shape"]
+    assert describe_element("INT8") == {"type": "integer", "minimum": -128, "maximum": 127}
+    assert describe_element("UINT16") == {"type": "integer", "minimum": 0, "maximum": 65535}
+    assert [describe_element(each)["type"] for each in ("FP16", "BOOL", "BYTES")] == ["number", "boolean", "string"]
+    assert describe_size(None) == {"type": "integer", "minimum": 0}
+    scalar = describe_tensor(Declared("a", "BYTES", ()), {})["properties"]["shape"]
     assert scalar == {"type": "array", "prefixItems": [], "minItems": 0, "maxItems": 0}

@@ -116,7 +116,7 @@ def test_few_wait_for_a_shadow(server: Running, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(page, "WAITING", 1)
     shadow = server.server.shadow
     assert shadow
-    mine = shadow.of(server.server.repository.model("points").served)
+    mine = shadow.find_shadow(server.server.repository.find_model("points").served)
     asking, free = threading.Event(), threading.Event()
     predict = mine.predict
 
@@ -143,22 +143,22 @@ FORMS: list[tuple[Declared, Any, dict[str, Any]]] = [
     (
         Declared("x", "BYTES", ("batch",)),
         (DecodeImage(mode="L"),),
-        {"name": "x", "datatype": "BYTES", "kind": "image", "file": True, **forms.canvas(224, 224, 1)},
+        {"name": "x", "datatype": "BYTES", "kind": "image", "file": True, **forms.describe_canvas(224, 224, 1)},
     ),
     (
         Declared("x", "FP32", ("batch", 1, 8, 8)),
         (SCALE,),
-        {**PIXELS, "datatype": "FP32", "high": 16, **forms.canvas(8, 8, 1, first=True)},
+        {**PIXELS, "datatype": "FP32", "high": 16, **forms.describe_canvas(8, 8, 1, first=True)},
     ),
     (
         Declared("x", "UINT8", ("batch", "h", "w", 3)),
         (ChannelsFirst(),),
-        {**PIXELS, "datatype": "UINT8", "high": 255, **forms.canvas(224, 224, 3)},
+        {**PIXELS, "datatype": "UINT8", "high": 255, **forms.describe_canvas(224, 224, 3)},
     ),
     (
         Declared("x", "FP32", ("batch", 3, 32, 30)),
         (),
-        {**PIXELS, "datatype": "FP32", "high": 1, **forms.canvas(32, 30, 3, first=True)},
+        {**PIXELS, "datatype": "FP32", "high": 1, **forms.describe_canvas(32, 30, 3, first=True)},
     ),
     (Declared("x", "FP32", ("batch", 2, 5, 7)), (), {"name": "x", "datatype": "FP32", "kind": "json", "shape": [1, 2, 5, 7]}),
     (Declared("x", "INT64", ("batch", "time")), (), {"name": "x", "datatype": "INT64", "kind": "json", "shape": [1, 4]}),
@@ -167,7 +167,7 @@ FORMS: list[tuple[Declared, Any, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("declared", "steps", "expected"), FORMS)
 def test_forms(declared: Declared, steps: Any, expected: dict[str, Any]) -> None:
-    assert forms.form(declared, steps, {"batch": (1, 8), "time": (4, 9)}) == expected
+    assert forms.describe_form(declared, steps, {"batch": (1, 8), "time": (4, 9)}) == expected
 
 
 # -- in a browser -------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from attar.models.preprocess import Resize, Scale, Step
 from attar.models.preprocess.images import packed
 from attar.models.task import Array
 from attar.pipeline.core.errors import AttarError
-from attar.serving.models.model import check_pictures
+from attar.serving.models.model import count_pixels
 from tests.support import pictures
 from tests.support.pictures import NAME, UP_PNG, encoded, infer_pictures, inked, make_grey_png, noise, objects
 from tests.support.server_process import ServerProcess, run_server
@@ -172,9 +172,9 @@ def test_many_large_pictures_in_few_bytes_are_refused_before_they_are_decoded(se
 def test_pixels_that_a_resize_would_make_count() -> None:
     """1 x 100 becomes 8 x 800; what is no picture counts nothing, as decoding it says more."""
     narrow = encoded(Image.new("L", (100, 1)))
-    check_pictures({"x": pictures.FILES}, {"x": objects(narrow, b"no picture")}, 6400)
+    count_pixels({"x": pictures.FILES}, {"x": objects(narrow, b"no picture")}, 6400)
     with pytest.raises(AttarError, match="have 6,400 pixels, decoded or resized; 6,399 a request are allowed"):
-        check_pictures({"x": pictures.FILES}, {"x": objects(narrow)}, 6399)
+        count_pixels({"x": pictures.FILES}, {"x": objects(narrow)}, 6399)
 
 
 def test_pixels_that_a_resize_would_make_of_arrays_count() -> None:
@@ -182,9 +182,9 @@ def test_pixels_that_a_resize_would_make_of_arrays_count() -> None:
     steps: dict[str, list[Step]] = {"x": [Resize(shorter=224)], "text": [Scale(by=2)]}
     raw: dict[str, Array] = {"x": np.zeros((24, 1, 600, 3), np.uint8), "text": np.zeros((1, 1, 1, 1))}
     with pytest.raises(AttarError, match="have 722,534,400 pixels, decoded or resized; 50,000,000 a request are allowed"):
-        check_pictures(steps, raw, 50_000_000)
-    check_pictures(steps, raw | {"x": raw["x"][:1]}, 30_105_600)
+        count_pixels(steps, raw, 50_000_000)
+    count_pixels(steps, raw | {"x": raw["x"][:1]}, 30_105_600)
     with pytest.raises(AttarError, match="have 30,155,776 pixels"):
-        check_pictures(steps, raw | {"x": packed([raw["x"][0], np.zeros((1, 1, 3), np.uint8)])}, 30_105_600)
+        count_pixels(steps, raw | {"x": packed([raw["x"][0], np.zeros((1, 1, 3), np.uint8)])}, 30_105_600)
     for nothing in (np.zeros((1, 0, 600, 3), np.uint8), np.zeros((1, 1, 600, 3)), np.zeros((1, 3), np.uint8)):
-        check_pictures(steps, raw | {"x": nothing}, 1)
+        count_pixels(steps, raw | {"x": nothing}, 1)

@@ -9,20 +9,20 @@ import orjson
 import pytest
 
 from attar.models.task import Array
-from attar.serving.core.errors import BadRequest
-from attar.serving.protocol.request import Infer, Wanted
-from attar.serving.protocol.response import answer, top, write
+from attar.serving.core.errors import BadRequestError
+from attar.serving.protocol.request import InferenceRequest, OutputRequest
+from attar.serving.protocol.response import build_response, find_top_classes, write_response
 
 FOUND: dict[str, Array] = {"y": np.array([[1, 3, 2]], np.float32), "z": np.array([7], np.int64)}
 
 
-def infer(*wanted: Wanted, **more: Any) -> Infer:
-    return Infer({}, 1, wanted, **more)
+def infer(*wanted: OutputRequest, **more: Any) -> InferenceRequest:
+    return InferenceRequest({}, 1, wanted, **more)
 
 
 def test_json() -> None:
-    asked = infer(Wanted("z"), Wanted("y"), id="7", parameters={"timeout": 5, "mine": True})
-    (text,), length = write(answer(asked, FOUND, "m", "1"))
+    asked = infer(OutputRequest("z"), OutputRequest("y"), id="7", parameters={"timeout": 5, "mine": True})
+    (text,), length = write_response(build_response(asked, FOUND, "m", "1"))
     assert length is None
     assert orjson.loads(text) == {
         "model_name": "m",
@@ -37,7 +37,7 @@ def test_json() -> None:
 
 
 def test_bytes_follow_in_the_order_of_the_outputs_and_are_not_copied() -> None:
-    pieces, length = write(answer(infer(Wanted("z", True), Wanted("y", True)), FOUND, "m", "1"))
+    pieces, length = write_response(build_response(infer(OutputRequest("z", True), OutputRequest("y", True)), FOUND, "m", "1"))
     assert length == len(pieces[0])
     assert [each["parameters"] for each in orjson.loads(pieces[0])["outputs"]] == [
         {"binary_data_size": 8},
@@ -48,19 +48,22 @@ def test_bytes_follow_in_the_order_of_the_outputs_and_are_not_copied() -> None:
 
 
 def test_both_forms_in_one_answer() -> None:
-    pieces, _ = write(answer(infer(Wanted("z", True), Wanted("y")), FOUND, "m", "1"))
+    pieces, _ = write_response(build_response(infer(OutputRequest("z", True), OutputRequest("y")), FOUND, "m", "1"))
     first, second = orjson.loads(pieces[0])["outputs"]
     assert ("data" in first, second["data"], len(pieces)) == (False, [1, 3, 2], 2)
 
 
 def test_classification() -> None:
     values = np.array([[0.5, -1, 2], [3, 3, 1]], np.float32)
-    assert top(values, 2, ["a", "b", "c"]).tolist() == [[b"2.000000:2:c", b"0.500000:0:a"], [b"3.000000:0:a", b"3.000000:1:b"]]
-    assert top(values, 9, []).shape == (2, 3)
-    assert top(values, 1, ["a"]).tolist() == [[b"2.000000:2"], [b"3.000000:0"]]
-    made = answer(infer(Wanted("y", classes=1)), FOUND, "m", "1", ["a", "b", "c"])
-    assert orjson.loads(write(made)[0][0])["outputs"] == [
+    assert find_top_classes(values, 2, ["a", "b", "c"]).tolist() == [
+        [b"2.000000:2:c", b"0.500000:0:a"],
+        [b"3.000000:0:a", b"3.000000:1:b"],
+    ]
+    assert find_top_classes(values, 9, []).shape == (2, 3)
+    assert find_top_classes(values, 1, ["a"]).tolist() == [[b"2.000000:2"], [b"3.000000:0"]]
+    made = build_response(infer(OutputRequest("y", classes=1)), FOUND, "m", "1", ["a", "b", "c"])
+    assert orjson.loads(write_response(made)[0][0])["outputs"] == [
         {"name": "y", "datatype": "BYTES", "shape": [1, 1], "data": ["3.000000:1:b"]}
     ]
-    with pytest.raises(BadRequest, match="an axis of classes"):
-        top(np.array(1.0), 1, [])
+    with pytest.raises(BadRequestError, match="an axis of classes"):
+        find_top_classes(np.array(1.0), 1, [])

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attar.serving.core.errors import BadRequest, Refused, TooLarge
+from attar.serving.core.errors import BadRequestError, RequestError, TooLargeError
 from attar.serving.core.settings import Settings
-from attar.serving.protocol.reader import Reader, parsed
-from attar.serving.protocol.request import Infer, Wanted
+from attar.serving.protocol.reader import Reader, parse_object
+from attar.serving.protocol.request import InferenceRequest, OutputRequest
 from attar.serving.protocol.signature import Declared, Signature
 
 SIGNATURE = Signature(
@@ -30,7 +30,7 @@ for _ in range(900):
 N: dict[str, Any] = {"name": "n", "datatype": "INT64", "shape": [2, 1], "data": [[7], [8]]}
 
 
-def read(content: Any, behind: bytes = b"", length: int | None = None) -> Infer:
+def read(content: Any, behind: bytes = b"", length: int | None = None) -> InferenceRequest:
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
     return READER.read(body + behind, len(body) if behind and length is None else length)
 
@@ -47,7 +47,7 @@ def test_json() -> None:
     assert infer.inputs["n"].tolist() == [[7], [8]]
     assert (infer.rows, infer.id, infer.timeout) == (2, "a", 0.0015)
     assert infer.parameters == {"timeout": 1500, "mine": 1}
-    assert infer.wanted == [Wanted("y"), Wanted("z")]
+    assert infer.wanted == [OutputRequest("y"), OutputRequest("z")]
 
 
 @given(st.lists(st.tuples(st.floats(width=32, allow_nan=False, allow_infinity=False), st.text()), min_size=2, max_size=5))
@@ -85,9 +85,9 @@ def test_a_long_head_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def counted(text: bytes) -> dict[str, Any]:
         calls.append(len(text))
-        return parsed(text)
+        return parse_object(text)
 
-    monkeypatch.setattr("attar.serving.protocol.reader.parsed", counted)
+    monkeypatch.setattr("attar.serving.protocol.reader.parse_object", counted)
     assert read(request(parameters={"mine": "a" * 10_000})).parameters == {"mine": "a" * 10_000}
     assert len(calls) == 1
 
@@ -115,7 +115,7 @@ def test_bytes_behind_the_json_wherever_they_start(spaces: int) -> None:
         assert np.array_equal(infer.inputs["x"], x)
         assert np.array_equal(infer.inputs["n"], n)
         assert all(tensor.flags.aligned for tensor in infer.inputs.values())
-        assert infer.wanted == [Wanted("z", binary=True), Wanted("y")]
+        assert infer.wanted == [OutputRequest("z", binary=True), OutputRequest("y")]
 
 
 def test_aligned_bytes_are_not_copied() -> None:
@@ -129,9 +129,9 @@ def test_aligned_bytes_are_not_copied() -> None:
 
 
 def test_all_outputs_as_bytes() -> None:
-    assert read(request(parameters={"binary_data_output": True})).wanted == [Wanted("y", True), Wanted("z", True)]
+    assert read(request(parameters={"binary_data_output": True})).wanted == [OutputRequest("y", True), OutputRequest("z", True)]
     part = {"name": "y", "parameters": {"binary_data": False, "classification": 2}}
-    assert read(request(parameters={"binary_data_output": True}, outputs=[part])).wanted == [Wanted("y", False, 2)]
+    assert read(request(parameters={"binary_data_output": True}, outputs=[part])).wanted == [OutputRequest("y", False, 2)]
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_all_outputs_as_bytes() -> None:
     ],
 )
 def test_what_is_no_request(content: Any, told: str) -> None:
-    with pytest.raises(BadRequest, match=told):
+    with pytest.raises(BadRequestError, match=told):
         read(content)
 
 
@@ -215,20 +215,20 @@ def test_what_is_no_request(content: Any, told: str) -> None:
     ],
 )
 def test_what_is_too_large(content: Any, told: str) -> None:
-    with pytest.raises(TooLarge, match=told):
+    with pytest.raises(TooLargeError, match=told):
         read(content)
 
 
 def test_bytes_that_do_not_add_up() -> None:
     content, behind = binary(np.zeros((1, 2), np.float32), np.zeros((1, 1), np.int64))
-    with pytest.raises(BadRequest, match="1 bytes are left over"):
+    with pytest.raises(BadRequestError, match="1 bytes are left over"):
         read(content, behind + b"!")
-    with pytest.raises(BadRequest, match="'n' has a binary_data_size of 8, 7 bytes are left"):
+    with pytest.raises(BadRequestError, match="'n' has a binary_data_size of 8, 7 bytes are left"):
         read(content, behind[:-1])
-    with pytest.raises(BadRequest, match=r"Inference-Header-Content-Length is 10000, the body has"):
+    with pytest.raises(BadRequestError, match=r"Inference-Header-Content-Length is 10000, the body has"):
         read(content, behind, 10_000)
     content["inputs"][0]["parameters"]["binary_data_size"] = 12
-    with pytest.raises(BadRequest, match=r"'x' has 12 bytes, its shape \[1, 2\] asks for 8"):
+    with pytest.raises(BadRequestError, match=r"'x' has 12 bytes, its shape \[1, 2\] asks for 8"):
         read(content, behind + b"1234")
 
 
@@ -242,7 +242,7 @@ def test_no_json_does_more_than_being_refused(key: str, value: Any, top: str, ot
     for content in (request({key: value}), request(n={key: value}), request(**{top: other}), other):
         try:
             infer = read(content)
-        except Refused:
+        except RequestError:
             continue
         assert {name: tensor.shape[0] for name, tensor in infer.inputs.items()} == {"x": infer.rows, "n": infer.rows}
 
@@ -252,7 +252,7 @@ def test_no_bytes_do_more_than_being_refused(length: int, behind: bytes) -> None
     content, tensors = binary(np.zeros((1, 2), np.float32), np.zeros((1, 1), np.int64))
     try:
         infer = read(json.dumps(content).encode(), behind, length)
-    except Refused:
+    except RequestError:
         return
     assert len(behind) == len(tensors)
     assert infer.rows == 1
@@ -263,7 +263,7 @@ def told(reader: Reader, content: Any, behind: bytes | None) -> Any:
     body = json.dumps(content).encode()
     try:
         infer = reader.read(body + (behind or b""), None if behind is None else len(body))
-    except Refused as error:
+    except RequestError as error:
         return type(error), str(error)
     arrays = {name: (array.dtype, array.shape, array.tobytes()) for name, array in infer.inputs.items()}
     return arrays, infer.rows, infer.wanted, infer.id, repr(infer.parameters)

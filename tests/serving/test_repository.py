@@ -20,9 +20,9 @@ from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
 from attar.pipeline.core.errors import InvalidBundleError, RecipeError
-from attar.serving.core.errors import NotFound
+from attar.serving.core.errors import NotFoundError
 from attar.serving.grpc import server as grpc_server
-from attar.serving.models.repository import sources
+from attar.serving.models.repository import parse_sources
 from tests.support.serving_parts import Running, another, ask, asked, running, slow, spoil, triton_client, until
 
 INFER = "/v2/models/points/infer"
@@ -62,7 +62,7 @@ def test_what_is_no_longer_served_is_freed_without_the_collector(bundle: Path, c
     gc.disable()
     try:
         with running(bundle, **CONTROL) as server:
-            served = server.server.repository.model("points").served
+            served = server.server.repository.find_model("points").served
             gone = [weakref.ref(each) for each in (served, served.engines, served.batcher, *served.engines.predicts)]
             del served
             assert server.ask("POST", INFER, asked([1, 2]))[0] == 200
@@ -106,17 +106,17 @@ def test_no_name_leads_out_of_the_repository(bundle: Path, tmp_path: Path, name:
     shop = tmp_path / "shop"
     another(bundle, shop / "one")
     another(bundle, shop / ".hidden")
-    found = sources([str(shop)])
-    assert found.names() == ["one"]
-    with pytest.raises(NotFound):
-        found.paths(name)
+    found = parse_sources([str(shop)])
+    assert found.list_names() == ["one"]
+    with pytest.raises(NotFoundError):
+        found.find_paths(name)
 
 
 def test_arguments_that_name_no_bundle(bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidBundleError, match=r"has no manifest\.json: not a bundle"):
-        sources([str(tmp_path / "nowhere")])
+        parse_sources([str(tmp_path / "nowhere")])
     with pytest.raises(RecipeError, match=r"'a/b' is no name for a model"):
-        sources([f"a/b={bundle}"])
+        parse_sources([f"a/b={bundle}"])
 
 
 def test_a_name_that_another_has_with_raw_inputs(bundle: Path) -> None:
@@ -226,12 +226,12 @@ def test_a_request_that_is_being_read_keeps_its_bundle(
 ) -> None:
     monkeypatch.setattr(grpc_server, "SHORT_BYTES", 0)  # every message is read in the thread
     with running(bundle, grpc_port=0, **CONTROL) as server, ThreadPoolExecutor(1) as threads:
-        served, go_on = server.server.repository.model("points").served, threading.Event()
+        served, go_on = server.server.repository.find_model("points").served, threading.Event()
         server.server.service.reading._threads.submit(go_on.wait, 10)
         answer = threads.submit(send, server, to)
         until(lambda: served.active == 1)
         assert server.ask("POST", "/v2/repository/models/points/load")[0] == 200
-        assert server.server.repository.model("points").served is not served
+        assert server.server.repository.find_model("points").served is not served
         time.sleep(0.1)
         go_on.set()
         assert answer.result(10) == expected

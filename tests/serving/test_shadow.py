@@ -109,7 +109,7 @@ def test_readiness_comes_back_a_quarter_of_the_way_up(points_bundle: Path, teach
         wait_for_compared(server, 2)
         (mine,) = shadows(server)
         for correlation, is_ready in ((0.81, True), (0.79, False), (0.84, False), (0.86, True), (0.81, True)):
-            mine.windows["logits"].numbers = lambda correlation=correlation: {"correlation": correlation}
+            mine.windows["logits"].compute_numbers = lambda correlation=correlation: {"correlation": correlation}
             assert mine.ready is is_ready
 
 

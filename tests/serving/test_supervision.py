@@ -133,7 +133,7 @@ class Failing(Observer):
     def __init__(self) -> None:
         self.seen = 0
 
-    def loaded(self, served: ObservedBundle) -> None:
+    def on_load(self, served: ObservedBundle) -> None:
         self.seen += 1
         if self.seen > 1:
             raise StageError("an observer broke")

@@ -123,7 +123,7 @@ def test_a_histogram_counts_what_is_at_most_each_bound(values: list[float], firs
     made = Histogram(SECONDS)
     for part in (values[:first], values[first:]):
         made.add(np.array(part, np.float64), np.ones(len(part), np.int64))
-    assert made.buckets() == [
+    assert made.list_buckets() == [
         *((str(bound), sum(value <= bound for value in values)) for bound in SECONDS),
         ("+Inf", len(values)),
     ]

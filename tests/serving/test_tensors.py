@@ -12,9 +12,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from attar.models.task import Array
-from attar.serving.core.errors import BadRequest
+from attar.serving.core.errors import BadRequestError
 from attar.serving.protocol.signature import Declared
-from attar.serving.protocol.tensors import DTYPES, datatype, from_bytes, from_json, objects, to_bytes, to_json
+from attar.serving.protocol.tensors import (
+    DTYPES,
+    find_datatype,
+    make_object_array,
+    read_binary_tensor,
+    read_json_tensor,
+    write_binary_tensor,
+    write_json_tensor,
+)
 
 
 def declared(name: str, text: bool = False) -> Declared:
@@ -32,39 +40,39 @@ def tensors(draw: st.DrawFn) -> Array:
 
 @given(tensors())
 def test_there_and_back(tensor: Array) -> None:
-    told = declared(datatype(tensor))
-    again = from_bytes(told, to_bytes(tensor), tensor.shape)
+    told = declared(find_datatype(tensor))
+    again = read_binary_tensor(told, write_binary_tensor(tensor), tensor.shape)
     assert again.dtype == tensor.dtype
     assert np.array_equal(again, tensor)
-    flat = orjson.loads(orjson.dumps(to_json(tensor), option=orjson.OPT_SERIALIZE_NUMPY))
+    flat = orjson.loads(orjson.dumps(write_json_tensor(tensor), option=orjson.OPT_SERIALIZE_NUMPY))
     for data in (flat, np.array(flat, object).reshape(tensor.shape).tolist()):
-        again = from_json(told, data, tensor.shape)
+        again = read_json_tensor(told, data, tensor.shape)
         assert (again.dtype, again.shape) == (tensor.dtype, tensor.shape)
         assert np.array_equal(again, tensor)
 
 
 @given(st.lists(st.binary(max_size=9), max_size=6))
 def test_bytes_there_and_back(rows: list[bytes]) -> None:
-    tensor = objects(rows)
-    assert datatype(tensor) == "BYTES"
-    assert from_bytes(declared("BYTES"), to_bytes(tensor), tensor.shape).tolist() == rows
+    tensor = make_object_array(rows)
+    assert find_datatype(tensor) == "BYTES"
+    assert read_binary_tensor(declared("BYTES"), write_binary_tensor(tensor), tensor.shape).tolist() == rows
 
 
 def test_bytes_as_they_travel() -> None:
     """Four bytes of length, little-endian, before each element."""
-    tensor = objects([b"ab", b"", "né".encode()])
-    assert bytes(to_bytes(tensor)) == b"\x02\0\0\0ab\0\0\0\0\x03\0\0\0n\xc3\xa9"
-    assert to_json(tensor) == ["ab", "", "né"]
-    text = from_bytes(declared("BYTES", text=True), to_bytes(tensor), [3])
+    tensor = make_object_array([b"ab", b"", "né".encode()])
+    assert bytes(write_binary_tensor(tensor)) == b"\x02\0\0\0ab\0\0\0\0\x03\0\0\0n\xc3\xa9"
+    assert write_json_tensor(tensor) == ["ab", "", "né"]
+    text = read_binary_tensor(declared("BYTES", text=True), write_binary_tensor(tensor), [3])
     assert text.tolist() == ["ab", "", "né"]
-    assert from_json(declared("BYTES", text=True), ["a", "né"], [2]).tolist() == ["a", "né"]
-    assert from_json(declared("BYTES"), [["a"], ["né"]], [2, 1]).tolist() == [[b"a"], ["né".encode()]]
+    assert read_json_tensor(declared("BYTES", text=True), ["a", "né"], [2]).tolist() == ["a", "né"]
+    assert read_json_tensor(declared("BYTES"), [["a"], ["né"]], [2, 1]).tolist() == [[b"a"], ["né".encode()]]
 
 
 def test_a_view_that_does_not_lie_in_one_piece() -> None:
     tensor = np.arange(6, dtype=np.int16).reshape(2, 3).T
-    assert bytes(to_bytes(tensor)) == np.ascontiguousarray(tensor).tobytes()
-    assert list(to_json(tensor)) == [0, 3, 1, 4, 2, 5]
+    assert bytes(write_binary_tensor(tensor)) == np.ascontiguousarray(tensor).tobytes()
+    assert list(write_json_tensor(tensor)) == [0, 3, 1, 4, 2, 5]
 
 
 @pytest.mark.parametrize(
@@ -81,8 +89,8 @@ def test_a_view_that_does_not_lie_in_one_piece() -> None:
     ],
 )
 def test_what_a_datatype_does_not_hold(name: str, data: list[Any], told: str) -> None:
-    with pytest.raises(BadRequest, match=told):
-        from_json(declared(name), data, [2])
+    with pytest.raises(BadRequestError, match=told):
+        read_json_tensor(declared(name), data, [2])
 
 
 @pytest.mark.parametrize(
@@ -97,17 +105,17 @@ def test_what_a_datatype_does_not_hold(name: str, data: list[Any], told: str) ->
     ],
 )
 def test_bytes_that_are_no_tensor(name: str, content: bytes, text: bool, told: str) -> None:
-    with pytest.raises(BadRequest, match=told):
-        from_bytes(declared(name, text), memoryview(content), [2])
+    with pytest.raises(BadRequestError, match=told):
+        read_binary_tensor(declared(name, text), memoryview(content), [2])
 
 
 def test_a_scalar_has_no_list_to_nest() -> None:
-    assert from_json(Declared("a", "FP32", ()), [2.5], []).tolist() == 2.5
-    with pytest.raises(BadRequest, match="holds what is no FP32: must be real number, not list"):
-        from_json(Declared("a", "FP32", ()), [[2.5]], [])
+    assert read_json_tensor(Declared("a", "FP32", ()), [2.5], []).tolist() == 2.5
+    with pytest.raises(BadRequestError, match="holds what is no FP32: must be real number, not list"):
+        read_json_tensor(Declared("a", "FP32", ()), [[2.5]], [])
 
 
 def test_no_more_elements_are_read_than_the_shape_has() -> None:
     """Two million empty ones would keep everybody else waiting."""
-    with pytest.raises(BadRequest, match="has more elements in its bytes, its shape asks for 2"):
-        from_bytes(declared("BYTES"), memoryview(bytes(8_000_000)), [2])
+    with pytest.raises(BadRequestError, match="has more elements in its bytes, its shape asks for 2"):
+        read_binary_tensor(declared("BYTES"), memoryview(bytes(8_000_000)), [2])

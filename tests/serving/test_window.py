@@ -22,21 +22,21 @@ def test_it_is_the_metrics_of_the_last_samples(kind: Kind, sizes: list[int], see
     for size in sizes:
         teacher = rng.standard_normal((size, 4)).astype(np.float32)
         student = teacher + 0.3 * rng.standard_normal((size, 4)).astype(np.float32)
-        made.add(teacher, student)
+        made.add_samples(teacher, student)
         expected, got = np.concatenate([expected, teacher])[-8:], np.concatenate([got, student])[-8:]
     assert made.count == len(expected)
     if made.count < 2:
-        assert made.numbers() == {}
+        assert made.compute_numbers() == {}
         return
     whole = compare(kind, expected, got).numbers
     wanted = {name: whole[name] for name in ("correlation", "cosine", "agreement", "kdl") if whole[name] is not None}
-    assert made.numbers() == pytest.approx(wanted, abs=1e-6)
+    assert made.compute_numbers() == pytest.approx(wanted, abs=1e-6)
 
 
 def test_requests_of_different_lengths() -> None:
     """Token logits [batch, sequence, classes]: hand-worked, two of five tokens disagree, one of two and one of three."""
     made = Window("logits", 100)
-    made.add(np.array([[[2.0, 0], [0, 2]]]), np.array([[[2.0, 0], [2, 0]]]))
-    made.add(np.array([[[2.0, 0], [0, 2], [0, 2]]]), np.array([[[2.0, 0], [0, 2], [2, 0]]]))
-    assert made.numbers()["agreement"] == pytest.approx((1 / 2 + 2 / 3) / 2)
-    assert made.numbers()["correlation"] == pytest.approx((3 - 2) / 5)
+    made.add_samples(np.array([[[2.0, 0], [0, 2]]]), np.array([[[2.0, 0], [2, 0]]]))
+    made.add_samples(np.array([[[2.0, 0], [0, 2], [0, 2]]]), np.array([[[2.0, 0], [0, 2], [2, 0]]]))
+    assert made.compute_numbers()["agreement"] == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert made.compute_numbers()["correlation"] == pytest.approx((3 - 2) / 5)

@@ -106,8 +106,8 @@ def test_they_are_compared_as_logits_are() -> None:
     for name in ("correlation", "correlation_per_sample", "correlation_probabilities", "kdl", "agreement"):
         assert found[name] == pytest.approx(of_logits[name], abs=1e-5)
     window = Window("probabilities", 100)
-    window.add(softmax(first), softmax(second))
-    assert window.numbers()["correlation"] == pytest.approx(of_logits["correlation"], abs=1e-5)
+    window.add_samples(softmax(first), softmax(second))
+    assert window.compute_numbers()["correlation"] == pytest.approx(of_logits["correlation"], abs=1e-5)
 
 
 def test_a_network_answers_logits_and_its_predictor_probabilities() -> None:

@@ -12,8 +12,8 @@ import numpy as np
 
 from attar.models.task import Array, Arrays, Predict
 from attar.pipeline.core.errors import StageError
-from attar.serving.models.batcher import Batcher, Limits
-from attar.serving.models.calls import Work
+from attar.serving.models.batcher import Batcher, BatchLimits
+from attar.serving.models.calls import QueuedRequest
 
 PROBE = {"x": np.zeros((1, 1))}
 
@@ -41,14 +41,14 @@ def run_coroutine(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 def make_batcher(*engines: Predict, **limits: Any) -> Batcher:
-    return Batcher(engines, Limits(**limits), PROBE, lambda batch: None)
+    return Batcher(engines, BatchLimits(**limits), PROBE, lambda batch: None)
 
 
-def submit(to: Batcher, *values: float, width: int = 1, seconds: float = 10) -> Work:
+def submit(to: Batcher, *values: float, width: int = 1, seconds: float = 10) -> QueuedRequest:
     return to.submit({"x": np.tile(np.array(values)[:, None], width)}, len(values), seconds)
 
 
-async def gather_answers(works: Sequence[Work]) -> list[Any]:
+async def gather_answers(works: Sequence[QueuedRequest]) -> list[Any]:
     """The first column of each, or its exception."""
     found = await asyncio.gather(*(work.future for work in works), return_exceptions=True)
     return [each if isinstance(each, BaseException) else each["y"][:, 0].tolist() for each in found]

@@ -32,7 +32,7 @@ from attar.serving.core.settings import Settings
 from attar.serving.models import model
 from attar.serving.models.engines import Engines, open_engines
 from attar.serving.models.observer import Observer
-from attar.serving.models.repository import sources
+from attar.serving.models.repository import parse_sources
 from attar.serving.server import Server
 
 T = TypeVar("T")
@@ -112,7 +112,7 @@ def running(*bundles: str | Path, **settings: Any) -> Iterator[Running]:
 async def started(bundles: Sequence[str | Path], settings: dict[str, Any]) -> Server:
     observers: Sequence[Observer] = settings.pop("observers", ())
     chosen = Settings(**{"http_port": 0, "grpc_port": None} | settings)
-    server = Server(sources([str(path) for path in bundles]), chosen, observers)
+    server = Server(parse_sources([str(path) for path in bundles]), chosen, observers)
     await server.start()
     return server
 
