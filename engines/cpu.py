@@ -1,4 +1,4 @@
-"""Cpu: what engines for it depend on, and how many threads are worth trying."""
+"""The CPU's features that engines depend on, and the thread counts worth trying."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ EXACT = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 
 
 def describe_machine() -> dict[str, Any]:
-    """What a choice of kernels depends on."""
+    """Return what a choice of kernels depends on."""
     return {
         "architecture": platform.machine(),
         "cores": cores(),
@@ -54,25 +54,33 @@ def describe_machine() -> dict[str, Any]:
 
 
 def has_saturating_int8() -> bool:
-    """Whether kernels for this CPU add two products of u8 and s8 in 16 bits, which saturate: VPMADDUBSW, all that x86 has without
-    VNNI. Two of 255 * 127 do not fit; of 255 * 64 they do.
+    """Whether int8 kernels for this CPU add two products in 16 bits, which saturate.
+
+    VPMADDUBSW does, which is all that x86 has without VNNI. Two products of 255 * 127 do not fit;
+    two of 255 * 64 do.
     """
     return platform.machine() in X86 and not EXACT & cpu_flags()
 
 
 def lacks_avx512() -> bool:
-    """Whether it is an x86 CPU whose vectors have 256 bits at most; ``avx512bw`` is part of what libraries mean by AVX-512."""
+    """Whether it is an x86 CPU whose vectors have 256 bits at most.
+
+    ``avx512bw`` is part of what libraries mean by AVX-512.
+    """
     return platform.machine() in X86 and "avx512bw" not in cpu_flags()
 
 
 def list_core_counts(cores: int) -> list[int]:
-    """1, 2, 4, ... and every core."""
+    """Return 1, 2, 4, ... and the number of all cores."""
     return [*(1 << power for power in range(cores.bit_length()) if 1 << power < cores), cores]
 
 
 @cache
 def cpu_flags() -> frozenset[str]:
-    """What the kernel says that the CPU can do; Linux calls it ``flags`` on x86 and ``Features`` on Arm. Elsewhere nothing."""
+    """Return the CPU's features as Linux names them, none elsewhere.
+
+    Linux calls them ``flags`` on x86 and ``Features`` on Arm.
+    """
     for line in CPUINFO.read_text(encoding="utf-8").splitlines() if CPUINFO.exists() else ():
         name, _, value = line.partition(":")
         if name.strip() in ("flags", "Features"):

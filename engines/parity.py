@@ -1,4 +1,4 @@
-"""Parity: two forms of a network give the same answers, at every size that its task promises."""
+"""Two forms of a network give the same answers, at every size that its task promises."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Sizes = Mapping[str, int]
 
 
 def list_dynamic_axes(task: Task) -> dict[str, tuple[int, int]]:
-    """Smallest and largest promised size of each dynamic axis of the inputs, the batch first."""
+    """Return the smallest and largest promised size of each dynamic axis, the batch first."""
     names = [
         axis for tensor in task.inputs.values() for axis in tensor.axes if isinstance(axis, str)
     ]
@@ -27,9 +27,10 @@ def list_dynamic_axes(task: Task) -> dict[str, tuple[int, int]]:
 
 
 def choose_traced_sizes(task: Task) -> dict[str, int]:
-    """What an exporter is shown: two samples, and for other axes a size inside the range that no other axis has.
+    """Return the sizes that an exporter traces.
 
-    Sizes 0 and 1 are avoided because exporters treat them as constants, equal ones because two axes could become one.
+    They are two samples, and for other axes a size inside the range that no other axis has.
+    Exporters treat sizes 0 and 1 as constants, and equal sizes as one axis.
     """
     sizes: dict[str, int] = {}
     for axis, (low, high) in list_dynamic_axes(task).items():
@@ -42,7 +43,11 @@ def choose_traced_sizes(task: Task) -> dict[str, int]:
 
 
 def list_proven_sizes(task: Task) -> list[dict[str, int]]:
-    """Where parity is proven: each axis at its smallest, an untraced and its largest size; then all smallest, all largest."""
+    """Return the sizes at which parity is proven.
+
+    Each axis has its smallest, an untraced and its largest size; then all have their smallest, and
+    all their largest.
+    """
     ranges, traced = list_dynamic_axes(task), choose_traced_sizes(task)
     found = [
         traced | {axis: size}
@@ -54,7 +59,7 @@ def list_proven_sizes(task: Task) -> list[dict[str, int]]:
 
 
 def choose_untraced_size(low: int, high: int, traced: int) -> int:
-    """A size strictly inside the range that was not traced, or the smallest where there is none."""
+    """Return a size inside the range that was not traced, or the smallest if there is none."""
     inside = [size for size in range(low + 1, high) if size != traced]
     return min(inside, key=lambda size: (size < traced, size), default=low)
 
@@ -62,11 +67,12 @@ def choose_untraced_size(low: int, high: int, traced: int) -> int:
 def measure_largest_difference(
     task: Task, expected: Predict, got: Predict, tolerance: float, hint: str
 ) -> float:
-    """The largest ``|expected - got|`` over random inputs of all proven sizes, to one digit: it is part of a digest.
+    """Return the largest ``|expected - got|`` over random inputs of all proven sizes.
 
-    Allowed is ``tolerance * max(1, largest |expected|)`` for each output and size: absolute for outputs of ordinary
-    magnitude, relative for larger ones. Raises StageError, with the sizes and the ``hint``, beyond that, for another
-    shape, and for an answer that is not finite.
+    It has one digit, because it is part of a digest. Allowed is ``tolerance * max(1, largest
+    |expected|)`` for each output and size: absolute for outputs of ordinary magnitude, relative for
+    larger ones. Raises StageError, with the sizes and the ``hint``, beyond that, for another shape,
+    and for an answer that is not finite.
     """
     differences = [0.0]
     for number, sizes in enumerate(list_proven_sizes(task)):
@@ -86,7 +92,7 @@ def compare_outputs(expected: Arrays, got: Arrays, tolerance: float) -> list[flo
 
 
 def measure_difference(name: str, expected: Array, got: Array, tolerance: float) -> float:
-    """The largest absolute difference of one output, if it is allowed."""
+    """Return the largest absolute difference of one output, if it is allowed."""
     if expected.shape != got.shape:
         raise StageError(
             f"output {name!r} has shape {list(got.shape)}, expected {list(expected.shape)}"

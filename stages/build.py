@@ -1,4 +1,4 @@
-"""Build: a graph becomes an engine for one runtime on this machine."""
+"""A graph becomes an engine for one runtime on this machine."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ Compute = Annotated[str, Field(pattern=r"^\d{1,2}\.\d$")]
 
 
 class Build(Stage[Engine]):
-    """Fusions, kernels and memory layout are decided here, once; opening the engine decides nothing more.
+    """Builds an engine: fusions, kernels and memory layout are decided once, not at opening.
 
-    Where the hardware that the target asks for is not here, the engine is empty, or is built and not asked anything: its fact
-    ``why`` says what is missing, and its target is ``not run here``. Options bear the names of the runtime's vendor; one that the
-    runtime has no use for is an error.
+    If the target's hardware is not here, the engine is empty, or is built and not run: its fact
+    ``why`` says what is missing, and its target is ``not run here``. Options bear the names of the
+    runtime's vendor; one that the runtime does not have is an error.
     """
 
     bound_to_machine: ClassVar[bool] = True
@@ -46,21 +46,24 @@ class Build(Stage[Engine]):
         "hardware_compatibility",
         "version_compatible",
     )
-    """What only some runtimes know, besides ``provider``, ``threads`` and ``profile``."""
+    """Options of some runtimes, besides ``provider``, ``threads`` and ``profile``."""
 
     task: CodeName
     runtime: RuntimeName = "onnxruntime"
     """What runs the engine."""
     provider: str | None = None
-    """ONNX Runtime's execution provider, as it writes it; not set: ``CPUExecutionProvider``. No other takes its place."""
+    """ONNX Runtime's execution provider, as it writes it; not set: ``CPUExecutionProvider``. No
+    other takes its place."""
     threads: int | None = Field(None, ge=1)
-    """Intra-op threads; not set: the count that answers one sample fastest here, a larger one only if it saves 10 %."""
+    """Intra-op threads; not set: the count that answers one sample fastest here, a larger one only
+    if it saves 10 %."""
     profile: dict[str, AxisProfile] = {}
-    """TensorRT's optimization profile: for a dynamic axis its smallest size, the one that kernels are chosen for, its largest. An
-    axis that is not named gets what the task promises in ``ranges``; of the batch the smallest is the usual size, of others the
-    largest."""
+    """TensorRT's optimization profile: for a dynamic axis its smallest size, the one that kernels
+    are chosen for, its largest. An axis that is not named gets what the task promises in
+    ``ranges``; of the batch the smallest is the usual size, of others the largest."""
     compute: tuple[Compute, ...] = ()
-    """Compute capabilities that one TensorRT-RTX engine is built for, such as ``["8.6", "8.9"]``; not set: its own choice."""
+    """Compute capabilities that one TensorRT-RTX engine is built for, such as ``["8.6", "8.9"]``;
+    not set: its own choice."""
     builder_optimization_level: int | None = Field(None, ge=0, le=5)
     """How long TensorRT looks for fast kernels."""
     workspace: int | None = Field(None, ge=1)
@@ -70,8 +73,9 @@ class Build(Stage[Engine]):
     version_compatible: bool = False
     """Whether later versions of TensorRT can run the engine."""
     tolerance: float | None = Field(None, gt=0)
-    """Largest ``|model - engine|``, times the largest answer where that is above 1. Not set: 1e-3, and more where the runtime
-    rounds otherwise than ONNX Runtime, which answers for the model: 1e-2 for fp16, 5e-2 for bf16 and int8 of OpenVINO."""
+    """Largest ``|model - engine|``, times the largest answer where that is above 1. Not set: 1e-3,
+    and more where the runtime rounds otherwise than ONNX Runtime, which answers for the model: 1e-2
+    for fp16, 5e-2 for bf16 and int8 of OpenVINO."""
 
     @field_validator("profile")
     @classmethod
@@ -95,7 +99,7 @@ class Build(Stage[Engine]):
         return bool(getattr(self, name) != type(self).model_fields[name].default)
 
     def list_options(self) -> dict[str, Any]:
-        """The options that are set."""
+        """Return the options that are set."""
         return {name: getattr(self, name) for name in self.OPTIONS if self.is_set(name)}
 
     def deciding(self) -> Set[str]:
@@ -126,9 +130,9 @@ class Build(Stage[Engine]):
 
     def run(self, out: Path, *, model: OnnxModel) -> Facts:
         """Raises UnsupportedModelError when the runtime cannot take the graph,
-        MissingDependencyError when its library is not installed, and StageError when a
-        node of the graph is in training mode, the provider is unknown, the profile does not cover what the task promises, or the
-        engine's answers are not the model's."""
+        MissingDependencyError when its library is not installed, and StageError when a node of the
+        graph is in training mode, the provider is unknown, the profile does not cover what the task
+        promises, or the engine's answers are not the model's."""
         task, runtime = load_task(self.task), runtimes.load_runtime(self.runtime)
         asked = self.make_spec(task, runtime, model.facts["precision"])
         check_model(model, runtime, self.runtime)
@@ -154,12 +158,12 @@ class Build(Stage[Engine]):
         return self.describe_engine(model, asked) | made | {"difference": proven}
 
     def make_spec(self, task: Task, runtime: Runtime, precision: str) -> BuildSpec:
-        """What the runtime is told: nothing that it does not know."""
+        """Return what the engine is to be, without settings that the runtime does not have."""
         profile = complete_profile(self.profile, task) if "profile" in runtime.knows else {}
         return BuildSpec(precision, self.threads or 1, self.provider or runtime.provider, profile, self.list_options())
 
     def describe_engine(self, model: OnnxModel, asked: BuildSpec) -> dict[str, Any]:
-        """What is known before anything is built; nothing is known of what was not."""
+        """Return the facts that are known before anything is built."""
         return {
             "task": model.facts["task"],
             "graphs": list(model.facts["graphs"]),
@@ -185,7 +189,11 @@ class Build(Stage[Engine]):
 
 
 def check_model(model: OnnxModel, runtime: Runtime, name: str) -> None:
-    """Raises StageError for a node in training mode, UnsupportedModelError for a precision that the runtime does not have."""
+    """Check a model before it is built.
+
+    Raises StageError for a node in training mode, UnsupportedModelError for a precision that the
+    runtime does not have.
+    """
     for graph in model.facts["graphs"]:
         if found := list_training_nodes(model.file(graph)):
             raise StageError(f"{', '.join(found)} of the graph is in training mode; export the network in evaluation mode")
@@ -194,15 +202,18 @@ def check_model(model: OnnxModel, runtime: Runtime, name: str) -> None:
 
 
 def format_refused_nodes(refused: Sequence[RefusedNode], file: Path) -> str:
-    """The first few, each with a node's name."""
+    """Return the first few nodes for a message."""
     named = [each if each.node else replace(each, node=find_node(file, each.operator)) for each in refused[:SHOWN]]
     more = len(refused) - SHOWN
     return "; ".join(map(str, named)) + (f"; and {more} more" if more > 0 else "")
 
 
 def complete_profile(profile: Mapping[str, AxisProfile], task: Task) -> dict[str, AxisProfile]:
-    """One entry for every dynamic axis. Raises StageError for an unknown axis, one that neither the profile nor the task says
-    anything of, and sizes that the task promises and the profile leaves out."""
+    """Return the profile with an entry for every dynamic axis.
+
+    Raises StageError for an unknown axis, one without sizes in the profile and the task, and sizes
+    that the task promises and the profile leaves out.
+    """
     ranges = list_dynamic_axes(task)
     for axis, (least, _, most) in profile.items():
         if axis not in ranges:
@@ -218,12 +229,15 @@ def complete_profile(profile: Mapping[str, AxisProfile], task: Task) -> dict[str
 
 
 def choose_usual_sizes(task: Task) -> dict[str, int]:
-    """One sample, as large as it may be."""
+    """Return the sizes of one sample, as large as it may be."""
     return {axis: low if axis == "batch" else high for axis, (low, high) in list_dynamic_axes(task).items()}
 
 
 def find_fastest_thread_count(task: Task, runtime: Runtime, files: Mapping[str, Path], asked: BuildSpec) -> int:
-    """The thread count that answers one sample in the least time, all candidates open and timed in turn."""
+    """Return the thread count that answers one sample in the least time.
+
+    All candidates are open and timed in turn.
+    """
     counts = runtime.list_thread_counts()
     if len(counts) == 1:
         return counts[0]
@@ -239,7 +253,10 @@ def bind_answer(task: Task, predictor: Predictor) -> Predict:
 
 
 def time_thread_counts(calls: Mapping[int, Predict], inputs: Arrays) -> dict[int, float]:
-    """Median seconds a call. Half of each slice warms up, so that no candidate pays for the one before it."""
+    """Return the median seconds a call.
+
+    Half of each slice warms up, so that no candidate pays for the one before it.
+    """
     taken: dict[int, list[float]] = {count: [] for count in calls}
     for done in range(ROUNDS):
         for count, call in calls.items():
@@ -250,7 +267,7 @@ def time_thread_counts(calls: Mapping[int, Predict], inputs: Arrays) -> dict[int
 
 
 def time_calls(call: Predict, inputs: Arrays) -> float:
-    """Over as many calls as fit in half a slice, at least one."""
+    """Return the seconds a call, over as many as fit in half a slice, at least one."""
     start, calls = time.perf_counter(), 0
     while True:
         call(inputs)
@@ -261,7 +278,7 @@ def time_calls(call: Predict, inputs: Arrays) -> float:
 
 
 def select_thread_count(seconds: Mapping[int, float]) -> int:
-    """The smallest count unless a larger one is more than 10 % faster than the best smaller one."""
+    """Return the smallest count, or a larger one that is over 10 % faster than the best smaller."""
     best = min(seconds)
     for count in sorted(seconds):
         if seconds[count] < WORTH * seconds[best]:

@@ -1,4 +1,4 @@
-"""Calibrate: what values does every tensor of the graph take on training data?"""
+"""The values of every tensor of the graph on training data."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ SAVE_SECONDS = 10.0
 
 
 class Calibrate(Stage[Ranges]):
-    """A histogram of the values of each floating-point tensor, and the least and the greatest, while the samples stream by.
+    """A histogram of each floating-point tensor, with its least and greatest value.
 
-    Memory does not grow with ``samples``, and every range method is computed from the same histograms. Interrupted, it goes on
-    from the last state that was saved, and ends with the same bytes.
+    Samples stream by: memory does not grow with ``samples``, and every range method is computed
+    from the same histograms. An interrupted calibration goes on from the last state that was saved,
+    and ends with the same bytes.
     """
 
     task: CodeName
@@ -37,7 +38,7 @@ class Calibrate(Stage[Ranges]):
     """At most so many of the training split, spread evenly over it and not augmented."""
 
     def run(self, out: Path, *, onnx: OnnxModel) -> Facts:
-        """Raises StageError when a tensor is not finite, and for fewer samples than the task's smallest batch."""
+        """Raises StageError if a tensor is not finite, or the samples fill no smallest batch."""
         from attar.engines.runtimes import onnxruntime
 
         task = load_task(self.task)
@@ -61,7 +62,10 @@ class Calibrate(Stage[Ranges]):
         return {"samples": done, "tensors": len(ranges)}
 
     def plan_batches(self, task: Task, available: int) -> tuple[int, int]:
-        """The samples of a batch, and of all: a rest that is smaller than the smallest batch is left out."""
+        """Return the samples of a batch, and of all batches.
+
+        A rest that is smaller than the smallest batch is left out.
+        """
         least, most = task.ranges.get("batch", (1, BATCH))
         count, step = min(self.samples, available), max(least, min(BATCH, most))
         if not available:
@@ -76,7 +80,7 @@ class Calibrate(Stage[Ranges]):
 
 
 def count_values(histograms: dict[str, Histogram], tensors: Arrays) -> None:
-    """Count what these hold; integers and empty tensors have no values to count."""
+    """Count the values of these tensors; integers and empty tensors have none."""
     for name, tensor in tensors.items():
         values = select_finite(name, tensor) if np.issubdtype(tensor.dtype, np.floating) else tensor.ravel()[:0]
         if values.size:
@@ -84,7 +88,7 @@ def count_values(histograms: dict[str, Histogram], tensors: Arrays) -> None:
 
 
 def select_finite(name: str, tensor: Array) -> Array:
-    """Without minus infinity, which marks positions that attention must not see: it is no value to make room for."""
+    """Return the values without minus infinity, which masks positions from attention."""
     values, low = tensor, tensor.min(initial=np.inf)  # NaN if any value is
     if low == -np.inf:
         values = tensor[tensor != low]

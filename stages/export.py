@@ -1,4 +1,4 @@
-"""Export: trained weights become an ONNX graph that gives the same answers at every promised size."""
+"""Trained weights become an ONNX graph with the same answers at every promised size."""
 
 from __future__ import annotations
 
@@ -32,12 +32,13 @@ PASSED_ON = ("graphs", "precision", "opset", "inputs", "outputs", "parameters")
 
 
 class Export(Stage[OnnxModel]):
-    """Of a network's outputs those that the task declares as probabilities have a softmax behind them in the graph."""
+    """Exports a network. Outputs that the task declares as probabilities end in a softmax."""
 
     libraries: ClassVar[tuple[str, ...]] = ("onnxscript",)
 
     exporter: Literal["dynamo", "torchscript"] = "dynamo"
-    """``dynamo`` captures the network with ``torch.export``; ``torchscript`` traces it, and is the way out where that fails."""
+    """``dynamo`` captures the network with ``torch.export``; ``torchscript`` traces it, and is the
+    way out where that fails."""
     opset: int = Field(20, ge=18, le=22)
     """The version of ONNX's operators."""
     tolerance: float = Field(1e-4, gt=0)
@@ -46,7 +47,8 @@ class Export(Stage[OnnxModel]):
     def run(self, out: Path, *, weights: Model) -> Facts:
         """A teacher that is a graph already is taken as it is.
 
-        Raises StageError when the network cannot be exported, an axis is not dynamic, or an answer drifts.
+        Raises StageError when the network cannot be exported, an axis is not dynamic, or an answer
+        drifts.
         """
         if not isinstance(weights, Weights):
             return copy_graphs(weights, out)
@@ -105,7 +107,7 @@ class Export(Stage[OnnxModel]):
             raise StageError(f"the {self.exporter} exporter wrote opset {got}, not {self.opset}; ask for opset = {got}")
 
     def prove_parity(self, task: Task, weights: Weights, file: Path) -> float:
-        """One thread on both sides, so that the same sums are added in the same order every time."""
+        """Compare the answers, on one thread on both sides, so that sums have one order."""
         from attar.engines.runtimes import onnxruntime
 
         with weights.open(threads=1) as expected, onnxruntime.open_session({"model": file}, threads=1) as got:
@@ -114,7 +116,7 @@ class Export(Stage[OnnxModel]):
 
 
 def copy_graphs(model: Model, out: Path) -> Facts:
-    """The same graphs; of the facts, those that an export has too."""
+    """Copy the graphs, and return those facts that an export has too."""
     for path in sorted(model.root.glob("*.onnx*")):
         shutil.copyfile(path, out / path.name)
     return {name: model.facts[name] for name in ("task", *PASSED_ON)} | {"exporter": "none", "difference": 0.0}
@@ -147,7 +149,7 @@ EXPORTERS: Mapping[str, Exporter] = {"dynamo": export_by_dynamo, "torchscript": 
 
 
 def list_axes(task: Task) -> dict[str, Axes]:
-    """Of every input and output, by name."""
+    """Return the axes of every input and output by name."""
     inputs = {name: tensor.axes for name, tensor in task.inputs.items()}
     return inputs | {name: output.axes for name, output in task.outputs.items()}
 
@@ -158,7 +160,7 @@ def name_dynamic_axes(axes: Axes) -> dict[int, str]:
 
 @contextmanager
 def silence_exporters() -> Iterator[None]:
-    """No advice from the exporters: whether the graph is right is proven afterwards, not guessed from their warnings."""
+    """Silence the exporters' advice: parity proves the graph afterwards."""
     from torch.jit import TracerWarning  # type: ignore[attr-defined]  # public, but not in torch.jit's __all__
 
     before = logging.root.manager.disable
@@ -175,14 +177,17 @@ def silence_exporters() -> Iterator[None]:
 
 
 def format_root_cause(error: BaseException) -> str:
-    """The innermost exception: the outer ones tell the exporter's own story."""
+    """Return the innermost exception: the outer ones are about the exporter itself."""
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {error}".strip().splitlines()[0]
 
 
 def name_axes(model: onnx.ModelProto, task: Task, hint: str) -> None:
-    """Give the graph's inputs and outputs the task's axes; StageError where an exporter froze one, or has another rank."""
+    """Give the graph's inputs and outputs the task's axes.
+
+    Raises StageError if an exporter froze one, or has another rank.
+    """
     promised = list_axes(task)
     for value in [*model.graph.input, *model.graph.output]:
         axes, dims = promised[value.name], value.type.tensor_type.shape.dim

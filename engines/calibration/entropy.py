@@ -1,7 +1,7 @@
-"""Entropy: the range in which int8 keeps most of what a histogram tells.
+"""The range in which int8 keeps most of the information of a histogram.
 
-Migacz 2017, "8-bit inference with TensorRT" (GTC, S7310), by the rules of ONNX Runtime's ``EntropyCalibrater``, so that both find
-the same range in the same bins.
+Migacz 2017, "8-bit inference with TensorRT" (GTC, S7310), by the rules of ONNX Runtime's
+``EntropyCalibrater``: both find the same range in the same bins.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ Indices = npt.NDArray[np.intp]
 
 
 def find_entropy_range(histogram: Histogram) -> Range:
-    """The least Kullback-Leibler divergence between the bins and what is left of them when they are merged into ``LEVELS``.
+    """Return the range with the least Kullback-Leibler divergence.
 
-    Of all ranges that lie symmetric about 0, before the extremes cut them, from ``LEVELS`` bins on.
+    It is the divergence between the bins and what is left of them when they are merged into
+    ``LEVELS``. The candidates lie symmetric about 0, before the extremes cut them, and have at
+    least ``LEVELS`` bins.
     """
     counts, width = center_bins(histogram)
     middle = len(counts) // 2
@@ -35,7 +37,10 @@ def find_entropy_range(histogram: Histogram) -> Range:
 
 
 def center_bins(histogram: Histogram) -> tuple[Floats, float]:
-    """The counts in as many bins below 0 as above, at most ``BINS`` and each level as wide as the others, and the bins' width."""
+    """Return the counts, with as many bins below 0 as above, and the bins' width.
+
+    There are at most ``BINS`` bins, and each level has as many as the others.
+    """
     filled, width = np.flatnonzero(histogram.counts), histogram.width
     places = filled + histogram.first
     while (half := max(int(places[-1]) + 1, -int(places[0]))) > BINS // 2:
@@ -48,11 +53,12 @@ def center_bins(histogram: Histogram) -> tuple[Floats, float]:
 
 
 def compute_divergences(counts: Floats, start: Indices, end: Indices) -> Floats:
-    """KL(P ‖ Q) for each of these windows [n] of the bins.
+    """Return KL(P ‖ Q) for each of these windows [n] of the bins.
 
-    P is the window, with what lies outside in its first and last bin. Q has ``LEVELS`` parts of equally many bins, in each of
-    which the window's own count is spread evenly over the bins that P fills, rounded down; bins that are left over are empty,
-    their count is in the last part. Sums over bins are differences of running sums, so a window costs the same whatever its size.
+    P is the window, with what lies outside in its first and last bin. Q has ``LEVELS`` parts of
+    equally many bins, in each of which the window's own count is spread evenly over the bins that P
+    fills, rounded down. Bins that are left over are empty; their count is in the last part. Sums
+    over bins are differences of running sums, so a window costs the same whatever its size.
     """
     merged = (end - start) // LEVELS
     bounds = np.column_stack(
@@ -65,7 +71,10 @@ def compute_divergences(counts: Floats, start: Indices, end: Indices) -> Floats:
     )
 
     def parts(value: Callable[[Floats], Floats]) -> Floats:
-        """The sum over the bins of P of this value of their count, in each part of each window [n, LEVELS + 1]."""
+        """Return sums over the bins of P of a value of their count [n, LEVELS + 1].
+
+        There is one for each part of each window.
+        """
         found: Floats = np.diff(sum_prefixes(value(counts))[bounds])
         found[:, 0] += value(grown[0]) - value(outermost[0])
         found[np.arange(len(end)), LEVELS - (sizes[:, -1] == 0)] += value(grown[1]) - value(
@@ -92,17 +101,21 @@ def compute_divergences(counts: Floats, start: Indices, end: Indices) -> Floats:
 
 
 def sum_prefixes(values: Floats) -> Floats:
-    """Sums of the first 0, 1, 2, ... values."""
+    """Return the sums of the first 0, 1, 2, ... values."""
     return np.concatenate([[0.0], np.cumsum(values)])
 
 
 def log_counts(count: Floats) -> Floats:
-    """0 for an empty bin."""
+    """Return the logarithm, 0 for an empty bin."""
     return np.log(np.maximum(count, 1))
 
 
 def spread_counts(held: Floats, filled: Floats) -> Floats:
-    """What a bin counts in Q, where the windows hold so much in their parts [n, LEVELS + 1], and P fills so many of the bins."""
+    """Return the count of a bin in Q.
+
+    ``held`` are the counts of the windows' parts [n, LEVELS + 1], ``filled`` the number of bins
+    that P fills in them.
+    """
     sums = held[:, :LEVELS].copy()
     sums[:, -1] += held[:, LEVELS]
     even = np.floor(np.where(filled[:, :LEVELS] > 0, sums / np.maximum(filled[:, :LEVELS], 1), 0))
@@ -110,5 +123,5 @@ def spread_counts(held: Floats, filled: Floats) -> Floats:
 
 
 def compute_smoothing(filled: Floats, size: Indices) -> Floats:
-    """What each filled bin gives, so that each of the empty ones counts as ``SMOOTH``."""
+    """Return what each filled bin gives, so that each empty bin counts as ``SMOOTH``."""
     return SMOOTH * (size - filled) / np.maximum(filled, 1)

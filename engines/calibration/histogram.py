@@ -1,4 +1,4 @@
-"""Histogram: how often values occur, in one pass and constant memory, whatever order they come in."""
+"""How often values occur, in one pass and constant memory, in whatever order they come."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ Range = tuple[float, float]
 class Histogram:
     """Counts of values in ``BINS`` bins of one width, and their exact extremes.
 
-    The width is the smallest power of two for which 0 and every value find room, and each edge is a multiple of it. When a value
-    falls outside, neighbours are merged in pairs: an edge of the wider bins is an edge of the narrower ones too, so the counts
-    are those that the wider bins would have had from the start. Hence they depend on the values alone, not on their order.
+    The width is the smallest power of two for which 0 and every value find room, and each edge is a
+    multiple of it. When a value falls outside, neighbours are merged in pairs: an edge of the wider
+    bins is an edge of the narrower ones too, so the counts are those that the wider bins would have
+    had from the start. Hence they depend on the values alone, not on their order.
     """
 
     def __init__(
         self, low: float = math.inf, high: float = -math.inf, counts: Counts | None = None
     ) -> None:
-        """``counts`` [BINS]: those of the grid that the extremes ``low`` and ``high`` decide; none where nothing was seen."""
+        """``counts`` [BINS] are those of the grid for these extremes. Without them it is empty."""
         self.low, self.high = low, high
         self.counts = np.zeros(BINS, np.int64) if counts is None else counts
         self.exponent, self.first = choose_grid(low, high)
@@ -69,7 +70,7 @@ class Histogram:
             self.counts += np.bincount(places, minlength=BINS)
 
     def clip_range(self, low: float, high: float) -> Range:
-        """This range without what lies beyond the extremes."""
+        """Return this range without what lies beyond the extremes."""
         return max(low, self.low), min(high, self.high)
 
     def make_room(self, low: float, high: float) -> None:
@@ -87,9 +88,10 @@ class Histogram:
 
 
 def choose_grid(low: float, high: float) -> tuple[int, int]:
-    """The exponent of the width of the bins that have room for 0 and for all between, and which multiple of it the first edge is.
+    """Return the exponent of the bins' width, and the multiple of it that the first edge is.
 
-    They are the finest where nothing was seen, which infinite extremes say.
+    The bins have room for 0 and for all between the extremes. They are the finest where nothing was
+    seen, which infinite extremes mean.
     """
     low, high = (min(low, 0.0), max(high, 0.0)) if low <= high else (0.0, 0.0)
     exponent = max(math.frexp((high - low) / BINS)[1] - 2, FINEST) if low < high else FINEST
@@ -103,7 +105,11 @@ def find_bin(value: float, exponent: int) -> int:
 
 
 def save_histograms(file: Path, histograms: Mapping[str, Histogram], samples: int) -> None:
-    """Whole or not at all: ``counts`` [tensors, BINS] and ``extremes`` [tensors, 2], names and ``samples`` in the header."""
+    """Write histograms to a file, which appears whole or not at all.
+
+    It has ``counts`` [tensors, BINS] and ``extremes`` [tensors, 2], names and ``samples`` in the
+    header.
+    """
     ordered = sorted(histograms)
     tensors = {
         "counts": np.array([histograms[name].counts for name in ordered], np.int64).reshape(
@@ -119,7 +125,10 @@ def save_histograms(file: Path, histograms: Mapping[str, Histogram], samples: in
 
 
 def load_histograms(file: Path) -> tuple[dict[str, Histogram], int]:
-    """What was saved: a histogram for each tensor, of so many samples. Raises StageError for a damaged file."""
+    """Return the histogram of each tensor, and the number of samples.
+
+    Raises StageError for a damaged file.
+    """
     try:
         with safe_open(file, framework="numpy") as content:
             state = json.loads(content.metadata()["state"])

@@ -1,7 +1,8 @@
-"""Ranges: what int8 makes room for in a tensor, computed from the histogram of its values.
+"""The range of a tensor for int8, computed from the histogram of its values.
 
-A narrower range has finer steps, and cuts off more. The methods weigh that differently; none makes room for more than was seen,
-and 0 is no part of a range that is all on one side of it: what needs a 0 extends it.
+A narrower range has finer steps, and cuts off more. The methods weigh that differently. None makes
+room for more than was seen, and 0 is no part of a range that is all on one side of it: what needs a
+0 extends it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ TRIED, ROUNDS = 128, 8  # ends that `mse` tries at a time, and how often it trie
 
 
 def compute_ranges(file: Path, method: str, percent: float) -> dict[str, Range]:
-    """Of every tensor whose histogram is in ``file``. Raises StageError for a method that there is not."""
+    """Return the range of every tensor whose histogram is in ``file``.
+
+    Raises StageError for an unknown method.
+    """
     methods: dict[str, Callable[[Histogram], Range]] = {
         "minmax": find_minmax_range,
         "percentile": partial(find_percentile_range, percent=percent),
@@ -37,14 +41,15 @@ def compute_ranges(file: Path, method: str, percent: float) -> dict[str, Range]:
 
 
 def find_minmax_range(histogram: Histogram) -> Range:
-    """All that was seen."""
+    """Return the range of all values."""
     return histogram.low, histogram.high
 
 
 def find_percentile_range(histogram: Histogram, percent: float = PERCENTILE) -> Range:
-    """At least ``percent`` of the values; as much of the others is cut off on either side, to a bin.
+    """Return a range of at least ``percent`` of the values.
 
-    As ONNX Runtime's ``PercentileCalibrater`` that is not symmetric.
+    As much of the others is cut off on either side, to a bin, as by ONNX Runtime's
+    ``PercentileCalibrater`` that is not symmetric.
     """
     if not 0 < percent <= 100:
         raise StageError(
@@ -57,9 +62,10 @@ def find_percentile_range(histogram: Histogram, percent: float = PERCENTILE) -> 
 
 
 def find_mse_range(histogram: Histogram) -> Range:
-    """The least mean squared error of 8 bits: each end in turn is moved to where the error is least, until neither moves.
+    """Return the range with the least mean squared error of 8 bits.
 
-    Banner et al. 2019, arXiv:1810.05723, minimize the same error, for a distribution that they assume.
+    Each end in turn is moved to where the error is least, until neither moves. Banner et al. 2019,
+    arXiv:1810.05723, minimize the same error, for a distribution that they assume.
     """
     low, high = find_minmax_range(histogram)
     shares = np.arange(1, TRIED + 1) / TRIED
@@ -77,7 +83,10 @@ def find_mse_range(histogram: Histogram) -> Range:
 
 
 def compute_errors(histogram: Histogram, low: Floats | float, high: Floats | float) -> Floats:
-    """Mean squared error of 8 bits for each of these ranges [n], extended to 0; every value counts as the middle of its bin."""
+    """Return the mean squared error of 8 bits for each of these ranges [n], extended to 0.
+
+    Every value counts as the middle of its bin.
+    """
     filled = np.flatnonzero(histogram.counts)
     values = (histogram.first + filled + 0.5) * histogram.width  # [bins]
     lows, highs = (

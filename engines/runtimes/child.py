@@ -1,7 +1,8 @@
-"""Child: a call that may crash its process is made in one of its own, where a crash is only an error message.
+"""Calls that may crash, in a process of their own, where a crash is only an error message.
 
-The parent writes one JSON object to its standard input, ``{"function": "MODULE:NAME", "request": {...}}``, and reads one from its
-standard output, ``{"answer": ...}`` or ``{"error": [CLASS, MESSAGE]}``. Whatever a library prints goes to standard error.
+The parent writes one JSON object to the child's standard input, ``{"function": "MODULE:NAME",
+"request": {...}}``, and reads one from its standard output, ``{"answer": ...}`` or ``{"error":
+[CLASS, MESSAGE]}``. What a library prints goes to standard error.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ TAIL = 3  # lines of what a child said last
 def call_in_child(
     function: Callable[[Any], Any], request: Mapping[str, Any], doing: str, seconds: float
 ) -> Any:
-    """What a module's function answers to the request in a process of its own; both are JSON.
+    """Return what a module's function returns for a request, in its own process; both are JSON.
 
-    ``doing`` is what it is there for, as in "building model.engine". An AttarError of the child is raised here as what it is.
-    Raises StageError when the child crashes (names the signal), fails, or takes longer than ``seconds``.
+    ``doing`` says what for, as in "building model.engine". An AttarError of the child is raised
+    here again. Raises StageError if the child crashes (names the signal), fails, or takes longer
+    than ``seconds``.
     """
     given = json.dumps(
         {"function": f"{function.__module__}:{function.__name__}", "request": request}
@@ -69,7 +71,7 @@ def call_in_child(
 
 
 def unpack_response(said: Mapping[str, Any]) -> Any:
-    """Raises the child's error."""
+    """Return the answer of a child, or raise its error."""
     if "error" in said:
         kind, message = said["error"]
         raise getattr(errors, kind)(message)
@@ -77,7 +79,7 @@ def unpack_response(said: Mapping[str, Any]) -> Any:
 
 
 def describe_exit(code: int) -> str:
-    """How a process ended, by its return code: negative for a signal."""
+    """Return how a process ended, by its return code, which is negative for a signal."""
     if code < 0:
         return f"crashed the process that did it ({signal.Signals(-code).name})"
     return f"failed (exit code {code})"
@@ -90,7 +92,10 @@ def format_last_lines(said: str | bytes | None) -> str:
 
 
 def run_child() -> None:
-    """The child's side. An error that is not attar's is left to Python: its trace is the last that the child says."""
+    """Answer one request, in the child.
+
+    Python reports an error that is not attar's: its trace is the last that the child writes.
+    """
     ctypes.CDLL(None).prctl(DEATH, signal.SIGKILL)  # nobody would read what it says
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

@@ -1,6 +1,7 @@
-"""Cuda: which NVIDIA GPUs there are, and memory on one, through the driver's own library; no toolkit is needed.
+"""The NVIDIA GPUs of this machine, and memory on one, through the driver's own library.
 
-Signatures are those of the CUDA driver API (docs.nvidia.com/cuda/cuda-driver-api), under the names that ``cuda.h`` maps them to.
+No toolkit is needed. Signatures are those of the CUDA driver API
+(docs.nvidia.com/cuda/cuda-driver-api), under the names that ``cuda.h`` maps them to.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ SECONDS = 60  # to find the devices
 
 
 def explain_missing_gpu() -> str | None:
-    """Why no GPU can be used here; None where one can. A driver that finds no device refuses to start, as a broken one does."""
+    """Return why no GPU can be used here, or None.
+
+    A driver that finds no device refuses to start, as a broken one does.
+    """
     if not has_driver():
         return f"no NVIDIA driver here ({LIBRARY} cannot be loaded)"
     try:
@@ -46,7 +50,10 @@ def load_library() -> ctypes.CDLL:
 
 @cache
 def list_devices() -> list[Mapping[str, Any]]:
-    """``name``, ``compute`` (capability, as in "8.9") and ``cuda`` (the latest version that the driver knows) of every GPU."""
+    """Return the ``name``, ``compute`` capability and ``cuda`` version of every GPU.
+
+    A capability reads "8.9"; the version is the latest that the driver knows.
+    """
     if not has_driver():
         return []
     found: list[Mapping[str, Any]] = child.call_in_child(
@@ -56,13 +63,16 @@ def list_devices() -> list[Mapping[str, Any]]:
 
 
 def describe_devices(request: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The child's side of ``devices``."""
+    """Describe all GPUs, in a child of ``list_devices``."""
     api = CudaDriver(load_library())
     return [api.describe_device(number) for number in range(api.count_devices())]
 
 
 class CudaDriver:
-    """The functions of the driver's library that are needed. Raises StageError with what the driver says of a failure."""
+    """The functions of the driver's library that are needed.
+
+    Raises StageError with the driver's message for a failure.
+    """
 
     def __init__(self, library: Any) -> None:
         self.library = library
@@ -77,7 +87,7 @@ class CudaDriver:
             )
 
     def read_int(self, name: str, *arguments: Any) -> int:
-        """Of a function that writes an int to its first argument."""
+        """Return what a function writes to its first argument, an int."""
         found = c_int()
         self.call(name, byref(found), *arguments)
         return found.value
@@ -101,7 +111,10 @@ class CudaDriver:
 
 
 class GpuMemory:
-    """Memory on one GPU and a stream that copies and computes in order. Use it from any thread, one at a time."""
+    """Memory on one GPU, and a stream that copies and computes in order.
+
+    Use it from any thread, one at a time.
+    """
 
     def __init__(self, driver: CudaDriver, context: c_void_p) -> None:
         self.driver, self.context = driver, context
@@ -111,11 +124,14 @@ class GpuMemory:
         self.stream = created.value or 0
 
     def make_current(self) -> None:
-        """Make the GPU that of the calling thread."""
+        """Make the GPU the current one of the calling thread."""
         self.driver.call("cuCtxSetCurrent", self.context)
 
     def reserve(self, name: str, size: int) -> int:
-        """The address of at least ``size`` bytes for a tensor of this name: what the last call had, where that is enough."""
+        """Return the address of at least ``size`` bytes for a tensor of this name.
+
+        The bytes of the last call are used again if they are enough.
+        """
         address, held = self.held.get(name, (0, 0))
         if held < max(size, 1):
             self.free(name)
@@ -126,14 +142,14 @@ class GpuMemory:
         return address
 
     def copy_to_gpu(self, address: int, array: Array) -> None:
-        """From a C-contiguous array, which must live until ``wait``."""
+        """Start to copy a C-contiguous array, which must live until ``wait``, to the GPU."""
         source, size = c_void_p(array.ctypes.data), c_size_t(array.nbytes)
         self.driver.call(
             "cuMemcpyHtoDAsync_v2", c_uint64(address), source, size, c_void_p(self.stream)
         )
 
     def copy_from_gpu(self, array: Array, address: int) -> None:
-        """Into a C-contiguous array, which is complete after ``wait``."""
+        """Start to copy into a C-contiguous array, which is complete after ``wait``."""
         target, size = c_void_p(array.ctypes.data), c_size_t(array.nbytes)
         self.driver.call(
             "cuMemcpyDtoHAsync_v2", target, c_uint64(address), size, c_void_p(self.stream)
@@ -155,7 +171,10 @@ class GpuMemory:
 
 @contextmanager
 def open_context(driver: CudaDriver) -> Iterator[c_void_p]:
-    """The context of the first GPU that the vendor's libraries share (the primary one), current in this thread."""
+    """Make the context that the vendor's libraries share current in this thread.
+
+    It is the primary context of the first GPU.
+    """
     device, context = driver.read_int("cuDeviceGet", c_int(0)), c_void_p()
     driver.call("cuDevicePrimaryCtxRetain", byref(context), c_int(device))
     try:

@@ -1,4 +1,4 @@
-"""ONNX Runtime: the only place where its sessions are opened, and none of them falls back in silence."""
+"""ONNX Runtime's sessions, which are opened here alone; none falls back in silence."""
 
 from __future__ import annotations
 
@@ -47,9 +47,12 @@ NVIDIA = frozenset(
     {"CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider"}
 )
 DATA_ALONE = frozenset({CPU, "CUDAExecutionProvider"})
-"""Providers that have kernels for the operators of a graph, and run nothing that a graph brings along."""
+"""Providers that have kernels for operators, and run no code that a graph brings along."""
 COMPILES = NVIDIA - {"CUDAExecutionProvider"} | {"OpenVINOExecutionProvider"}
-"""Providers that make one node of many, which no file can hold: for them an engine is the graph, and opening it compiles."""
+"""Providers that make one node of many, which no file can hold.
+
+For them an engine is the graph, and opening it compiles.
+"""
 PACKAGES = dict.fromkeys(NVIDIA, "onnxruntime-gpu") | {
     "OpenVINOExecutionProvider": "onnxruntime-openvino"
 }
@@ -58,7 +61,7 @@ NAMED = 3  # nodes that a message names
 
 
 class OnnxRuntime(Runtime):
-    """Engines are graphs as it optimized them: fused, kernels and memory layout chosen."""
+    """Engines are graphs that ONNX Runtime optimized: fused, kernels and memory layout chosen."""
 
     title = "ONNX Runtime"
     suffix = ".onnx"
@@ -66,7 +69,10 @@ class OnnxRuntime(Runtime):
     provider = CPU
 
     def native_content(self, asked: BuildSpec) -> str | None:
-        """A graph is data. But a provider that compiles takes what a node ``EPContext`` holds for its own engine."""
+        """Return what of an engine is native code; a graph is data.
+
+        But a provider that compiles takes what a node ``EPContext`` holds for its own engine.
+        """
         provider = asked.provider or CPU
         return (
             None
@@ -123,11 +129,12 @@ def open_session(
     optimize: bool = True,
     integers: bool = True,
 ) -> Iterator[Predictor]:
-    """Sessions of named graphs, files or serialized models; ``optimize=False`` runs them as they are written, and
-    ``integers=False`` no products of bytes, but what Q-DQ pairs make in float.
+    """Open sessions of named graphs, files or serialized models.
 
-    ``threads``: intra-op threads, None for every core that this process may use. Raises StageError when the graph
-    cannot be loaded or the provider is not there, and, when called, for inputs that the graph does not take.
+    ``optimize=False`` runs them as they are written. ``integers=False`` computes what Q-DQ pairs
+    enclose in float instead of bytes. ``threads`` are intra-op threads, None: all cores that this
+    process may use. Raises StageError if the graph cannot be loaded or the provider is not there,
+    and, when called, for inputs that the graph does not take.
     """
     yield Predictor(
         {
@@ -144,7 +151,7 @@ def open_session(
 def create_session(
     file: Path | bytes, options: onnxruntime.SessionOptions, provider: str
 ) -> onnxruntime.InferenceSession:
-    """A session that runs every node on ``provider``, or StageError."""
+    """Return a session that runs every node on ``provider``, or raise StageError."""
     made = start_session(file, options, provider)
     if strays := list_stray_nodes(made, provider):
         told = ", ".join(
@@ -183,7 +190,10 @@ def make_session_options(
 def start_session(
     file: Path | bytes, options: onnxruntime.SessionOptions, provider: str
 ) -> onnxruntime.InferenceSession:
-    """A session, some of whose nodes may run elsewhere. Raises MissingDependencyError for a provider that another package has."""
+    """Return a session, some of whose nodes may run on another provider.
+
+    Raises MissingDependencyError for a provider that another package has.
+    """
     import onnxruntime
 
     check_provider(provider)
@@ -204,8 +214,11 @@ def start_session(
 
 
 def check_provider(provider: str) -> None:
-    """Raises StageError for a name that ONNX Runtime does not know, MissingDependencyError for one
-    that this build of it does not have."""
+    """Check that a provider is here.
+
+    Raises StageError for a name that ONNX Runtime does not know, MissingDependencyError for one
+    that this build of it does not have.
+    """
     import onnxruntime
 
     known, available = onnxruntime.get_all_providers(), onnxruntime.get_available_providers()
@@ -224,7 +237,7 @@ def check_provider(provider: str) -> None:
 def list_stray_nodes(
     session: onnxruntime.InferenceSession, provider: str
 ) -> list[tuple[str, str, str]]:
-    """Of the nodes that did not land on the provider: where they did, their name and operator."""
+    """Return where the nodes run that are not on the provider, their names and operators."""
     if provider == CPU:
         return []
     parts = session.get_provider_graph_assignment_info()
@@ -237,7 +250,11 @@ def list_stray_nodes(
 
 
 def make_predictor(session: onnxruntime.InferenceSession) -> Predict:
-    """Named arrays to named arrays. Inputs are looked at when the runtime refuses them; but it does not see their byte order."""
+    """Return a session as a function of named arrays.
+
+    Inputs are checked when the runtime refuses them, but their byte order first: it does not look
+    at that.
+    """
     names = [output.name for output in session.get_outputs()]
 
     def predict(inputs: Arrays) -> dict[str, Array]:
@@ -257,8 +274,10 @@ def make_predictor(session: onnxruntime.InferenceSession) -> Predict:
 
 
 def read_graph(source: Path) -> Path | bytes:
-    """The graph as its CPU kernels like it. Raises MissingDependencyError without onnx, which is
-    needed to build and never to open."""
+    """Return the graph in the form for which its CPU kernels are fast.
+
+    Raises MissingDependencyError without onnx, which is needed to build and never to open.
+    """
     if find_spec("onnx") is None:
         raise make_missing_error("onnx", "train")
     from attar.engines.graphs.channel_padding import pad_channels
@@ -273,7 +292,10 @@ def describe_port(port: onnxruntime.NodeArg) -> TensorSpec:
 
 
 def write_optimized(source: Path | bytes, target: Path, provider: str = CPU) -> None:
-    """Write the graph that ONNX Runtime really runs on this machine: fused, quantized kernels and memory layout chosen."""
+    """Write the graph that ONNX Runtime runs on this machine.
+
+    It is fused, its quantized kernels and its memory layout are chosen.
+    """
     wanted = make_session_options(1, provider, optimize=True)
     wanted.optimized_model_filepath = str(target)
     start_session(source, wanted, provider)

@@ -1,4 +1,4 @@
-"""OpenVINO on a CPU, asked for one precision by name: left alone it takes bf16 where the CPU has it."""
+"""OpenVINO on a CPU, in one precision by name: left alone it takes bf16 if the CPU has it."""
 
 from __future__ import annotations
 
@@ -29,21 +29,26 @@ from attar.pipeline.core.errors import StageError, UnsupportedModelError
 from attar.pipeline.keys.machine import cores
 
 HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
-"""By the precision that is asked for, what is not quantized is computed in."""
+"""The hint for what is not quantized, by precision."""
 NATIVE = {
     "bf16": {"avx512_bf16", "amx_bf16", "bf16"},
     "fp16": {"avx512_fp16", "amx_fp16", "asimdhp"},
 }
-"""CPU features, one of which arithmetic in a precision needs; without, OpenVINO computes in another and says nothing."""
+"""The CPU features of which arithmetic in a precision needs one.
+
+Without them OpenVINO computes in another precision, without a word.
+"""
 COMPUTED = {"fp16": {"f16"}, "bf16": {"bf16"}, "int8": {"u8", "i8"}}
-"""What OpenVINO calls the precisions that products must be computed in, in some of them at least."""
+"""OpenVINO's names of the precisions that some products must be computed in."""
 UNKNOWN = re.compile(r"No conversion rule found for operations: (\S+(?:, \S+)*)")
 PRODUCTS = {"Convolution", "Deconvolution", "FullyConnected", "MatMul"}
 
 
 class OpenVino(Runtime):
-    """Engines are compiled models as OpenVINO exports them: one file, that opens several times faster than the graph is compiled.
-    Its head names the version and the instruction set that it is for, and OpenVINO refuses it elsewhere.
+    """Engines are compiled models as OpenVINO exports them.
+
+    An engine is one file, which opens several times faster than the graph is compiled. Its head
+    names the version and the instruction set that it is for, and OpenVINO refuses it elsewhere.
     """
 
     title = "OpenVINO"
@@ -53,7 +58,7 @@ class OpenVino(Runtime):
     tolerances = {"fp16": 1e-2, "bf16": 5e-2, "int8": 5e-2}
 
     def native_content(self, asked: BuildSpec) -> str | None:
-        """The importer looks at the head of a compiled model, and takes what follows for its own work."""
+        """Return that all of it is: the importer verifies nothing behind the head of a file."""
         return "a compiled model is imported unverified"
 
     def describe_environment(self) -> EngineEnvironment:
@@ -100,7 +105,7 @@ class OpenVino(Runtime):
 
 
 def import_openvino() -> Any:
-    """OpenVINO itself. Raises MissingDependencyError."""
+    """Return the library. Raises MissingDependencyError."""
     try:
         import openvino
     except ImportError as error:
@@ -109,12 +114,15 @@ def import_openvino() -> Any:
 
 
 def get_version() -> str:
-    """``2026.4.1-22982-...`` without its build."""
+    """Return the version without its build: ``2026.4.1`` of ``2026.4.1-22982-...``."""
     return str(import_openvino().__version__).partition("-")[0]
 
 
 def make_config(asked: BuildSpec) -> dict[str, Any]:
-    """One call at a time, on so many threads, wherever the process may run them; the precision is not left to the plugin."""
+    """Return the settings: one call at a time, on so many threads, in this precision.
+
+    Threads are not bound to cores, and the plugin does not choose the precision.
+    """
     if asked.threads < 1:
         raise StageError(f"an engine on {asked.threads} threads was asked for; give 1 or more")
     return {
@@ -133,7 +141,10 @@ def parse_operator(told: str) -> str:
 
 
 def check_computed(compiled: Any, precision: str) -> None:
-    """Raises UnsupportedModelError when no product is computed in the precision that was asked for, whatever the hint said."""
+    """Check that OpenVINO computes some product in the precision, whatever the hint was.
+
+    Raises UnsupportedModelError if it computes none.
+    """
     about = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
     found = [
         (info["layerType"].astype(str), info["runtimePrecision"].astype(str)) for info in about
@@ -160,7 +171,10 @@ def import_engine(core: Any, file: Path, asked: BuildSpec) -> Any:
 
 
 def make_predictor(compiled: Any) -> Predict:
-    """Named arrays to named arrays, one call at a time: all calls share one request, whose inputs are the arrays themselves."""
+    """Return a compiled model as a function of named arrays.
+
+    Calls take turns: all share one request, whose inputs are the arrays themselves.
+    """
     tensor = import_openvino().Tensor
     request, turn = compiled.create_infer_request(), Lock()
     inputs = [port.any_name for port in compiled.inputs]
@@ -197,7 +211,7 @@ def describe_port(port: Any) -> TensorSpec:
 
 @contextmanager
 def translate_errors(what: str) -> Iterator[None]:
-    """Raises UnsupportedModelError with what OpenVINO said of a graph or an engine."""
+    """Raise OpenVINO's error about a graph or an engine as UnsupportedModelError."""
     try:
         yield
     except RuntimeError as error:
@@ -205,7 +219,10 @@ def translate_errors(what: str) -> Iterator[None]:
 
 
 def strip_source_lines(error: Exception) -> str:
-    """What it said without where in its own source: lines that begin with ``Exception from`` and ``Check``."""
+    """Return a message without the places in OpenVINO's own source.
+
+    Their lines begin with ``Exception from`` and ``Check``.
+    """
     lines = [line.strip() for line in str(error).splitlines()]
     told = [line for line in lines if line and not line.startswith(("Exception from", "Check "))]
     return " ".join(told) or str(error)

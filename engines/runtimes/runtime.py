@@ -1,4 +1,4 @@
-"""Runtime: what attar asks of whatever runs an engine, and which runtimes there are."""
+"""The interface of a runtime that builds and opens engines, and the list of runtimes."""
 
 from __future__ import annotations
 
@@ -20,36 +20,39 @@ RUNTIMES: Mapping[str, str] = {
     "tensorrt": "attar.engines.runtimes.tensorrt:TensorRt",
     "tensorrt-rtx": "attar.engines.runtimes.tensorrt:TensorRtRtx",
 }
-"""By the name that a recipe calls it; imported only when it is asked for, so that its code counts for its own targets alone."""
+"""The class of each runtime by its name in a recipe.
+
+It is imported only when it is used, so that its code counts for its own targets alone.
+"""
 
 PRECISIONS = frozenset({"fp32", "fp16", "int8", "int8-dynamic"})
 ROUNDING = 1e-3
-"""What the same arithmetic in another order may differ by, of the magnitude of the answers (or 1)."""
+"""How far the same arithmetic in another order may differ, relative to the answers (or 1)."""
 
 AxisProfile = tuple[int, int, int]
-"""Of one axis: the smallest, the usual one that kernels are chosen for, the largest."""
+"""The smallest size of an axis, the usual one that kernels are chosen for, and the largest."""
 
 
 @dataclass(frozen=True)
 class BuildSpec:
-    """What a target asks of its engine."""
+    """What a target wants its engine to be."""
 
     precision: str = "fp32"
     threads: int = 1
     provider: str | None = None
-    """Of a runtime that has several."""
+    """The execution provider, of a runtime that has several."""
     profile: Mapping[str, AxisProfile] = field(default_factory=dict)
-    """For every dynamic axis of the inputs, by name; empty for a runtime that knows no profile."""
+    """The sizes of every dynamic axis of the inputs; empty if the runtime has no profile."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Those of ``Build.OPTIONS`` that the target sets, under the vendor's name."""
+    """The options of ``Build.OPTIONS`` that the target sets, under the vendor's name."""
 
 
 @dataclass(frozen=True)
 class RefusedNode:
-    """A node that a runtime cannot take."""
+    """A node that a runtime cannot run."""
 
     node: str | None
-    """None where the runtime names the operator alone."""
+    """None if the runtime names only the operator."""
     operator: str
     why: str
 
@@ -63,84 +66,109 @@ class RefusedNode:
 
 @dataclass(frozen=True)
 class EngineEnvironment:
-    """What an engine depends on: it is only good where all of this is the same."""
+    """What an engine depends on. It runs only where all of this is the same."""
 
     version: str
-    """Of the runtime; the first two parts count."""
+    """The runtime's version, of which the first two parts count."""
     machine: Mapping[str, Any]
 
 
 class Runtime(ABC):
-    """One runtime. Making one imports no library of its vendor; the methods do."""
+    """One runtime. Only its methods import the vendor's library."""
 
     title: ClassVar[str]
-    """How its vendor writes it."""
+    """The name as its vendor writes it."""
     suffix: ClassVar[str]
-    """Of an engine's file."""
+    """The suffix of an engine's file."""
     knows: ClassVar[frozenset[str]] = frozenset()
-    """The settings of ``Build`` that it has a use for, of ``provider``, ``threads``, ``profile`` and its options."""
+    """The settings of ``Build`` that it uses: ``provider``, ``threads``, ``profile``, options."""
     provider: ClassVar[str | None] = None
-    """The one that is meant where none is named, of a runtime that has several."""
+    """The default provider, of a runtime that has several."""
     precisions: ClassVar[frozenset[str]] = PRECISIONS
-    """What a graph may be held in for it."""
+    """The precisions of graphs that it runs."""
 
     tolerances: ClassVar[Mapping[str, float]] = {}
-    """By precision, how far its answers may be from the model's in ONNX Runtime, relative to the largest, where it rounds
-    otherwise: fewer bits, or a step of int8 to the other side. A wrong kernel is off by more, and the gates judge the rest."""
+    """How far answers may be from the model's in ONNX Runtime, by precision.
+
+    They are relative to the largest answer. Only precisions are listed in which it rounds
+    otherwise: with fewer bits, or to the next step of int8. A wrong kernel is off by more, and the
+    gates judge the rest.
+    """
 
     def get_tolerance(self, precision: str) -> float:
-        """How far an engine's answers may be from its graph's, of their magnitude (or 1)."""
+        """Return how far answers may be from the graph's, relative to their magnitude (or 1)."""
         return self.tolerances.get(precision, ROUNDING)
 
     @abstractmethod
     def native_content(self, asked: BuildSpec) -> str | None:
-        """Return what of an engine's file runs as code of whoever wrote it, in words; None where the file is
-        data alone. An engine that is native is opened only for who trusts its bundle."""
+        """Return what of an engine's file runs as native code, in words; None if it is data alone.
+
+        An engine that is native is opened only for those who trust its bundle.
+        """
 
     @abstractmethod
     def describe_environment(self) -> EngineEnvironment:
-        """Raises MissingDependencyError, with the extra to install, when the library is not there: see ``missing``."""
+        """Return the version and the machine.
+
+        Raises MissingDependencyError, with the extra to install, if the library is not there.
+        """
 
     @abstractmethod
     def find_refused_nodes(
         self, source: Path, task: Task, asked: BuildSpec
     ) -> Sequence[RefusedNode]:
-        """The nodes of an ONNX file that it refuses, and why; none of them is moved elsewhere in silence."""
+        """Return the nodes of an ONNX file that it cannot run, and why.
+
+        It moves none of them to another device in silence.
+        """
 
     @abstractmethod
     def build(self, source: Path, target: Path, task: Task, asked: BuildSpec) -> None:
-        """From an ONNX file to an engine's, one file. Raises StageError with what the runtime said."""
+        """Write the engine of an ONNX file, one file.
+
+        Raises StageError with the runtime's message.
+        """
 
     @abstractmethod
     def open(
         self, files: Mapping[str, Path], asked: BuildSpec
     ) -> AbstractContextManager[Predictor]:
-        """The engines of named graphs as one function. Raises StageError for a file that is no engine for this place."""
+        """Open the engines of named graphs as one function.
+
+        Raises StageError for a file that is no engine for this machine.
+        """
 
     def explain_unbuildable(self, asked: BuildSpec) -> str | None:
-        """What hardware is missing to build an engine here; None where it can be built. It is asked first, and imports nothing of
-        the vendor: a library that is missing besides is an error only where the hardware is there."""
+        """Return which hardware is missing to build an engine here, or None.
+
+        It is called first, and imports nothing of the vendor: a library that is missing too is an
+        error only where the hardware is there.
+        """
         return None
 
     def explain_unrunnable(self, asked: BuildSpec) -> str | None:
-        """What is missing to run an engine here; None where it can run. Asked where it can be built."""
+        """Return what is missing to run an engine here, or None. It is called where it can be
+        built."""
         return self.explain_unbuildable(asked)
 
     def check_available(self, asked: BuildSpec) -> None:  # noqa: B027  # most runtimes have no parts that may be missing
-        """Raises MissingDependencyError or StageError where the library lacks what an engine asks of it. Nothing is loaded."""
+        """Check that the library has what an engine needs, without loading it.
+
+        Raises MissingDependencyError or StageError if it does not.
+        """
 
     def list_thread_counts(self) -> Sequence[int]:
-        """The thread counts that are worth trying; one where threads mean nothing to it."""
+        """Return the thread counts worth trying: one if the runtime has no use for threads."""
         return [1]
 
 
 def make_missing_error(library: str, extra: str) -> MissingDependencyError:
-    """The error of a runtime whose library cannot be imported."""
+    """Return the error of a runtime whose library cannot be imported."""
     return MissingDependencyError(f"{library} is not installed; run: pip install 'attar[{extra}]'")
 
 
 def load_runtime(name: str) -> Runtime:
-    """The runtime that a recipe or a bundle calls so. Raises StageError for an unknown name."""
+    """Return the runtime of this name. Raises StageError for an unknown name."""
     if name not in RUNTIMES:
         raise StageError(f"there is no runtime {name!r}; {suggest_name(name, RUNTIMES)}")
     made: Runtime = names.load(RUNTIMES[name])()

@@ -1,6 +1,8 @@
-"""TensorRT and TensorRT-RTX: engines for NVIDIA's GPUs. The two share all but the library's name and a few calls.
+"""TensorRT and TensorRT-RTX: engines for NVIDIA's GPUs. The two share all but the library's name
+and a few calls.
 
-Not run here: no machine with a GPU has run them yet. TensorRT-RTX builds real engines without one; TensorRT does not.
+Not run here: no machine with a GPU has run them yet. TensorRT-RTX builds real engines without one;
+TensorRT does not.
 """
 
 from __future__ import annotations
@@ -135,7 +137,8 @@ class TensorRt(Runtime):
 
 
 class TensorRtRtx(TensorRt):
-    """Built anywhere, ahead of time, for several compute capabilities in one engine; kernels are compiled when it is loaded."""
+    """Built anywhere, ahead of time, for several compute capabilities in one engine; kernels are
+    compiled when it is loaded."""
 
     title = "TensorRT-RTX"
     knows = frozenset({"profile", "compute", "workspace"})
@@ -157,7 +160,8 @@ class TensorRtRtx(TensorRt):
 
     @staticmethod
     def explain_unsuited(compute: Sequence[str], device: Mapping[str, Any]) -> str | None:
-        """Why the GPU cannot run an engine for these compute capabilities, or TensorRT-RTX's own choice; None where it can."""
+        """Why the GPU cannot run an engine for these compute capabilities, or TensorRT-RTX's own
+        choice; None where it can."""
         built = EngineHeader(compute=tuple(compute)) if compute else OWN_CHOICE
         if built.runs_on(device["compute"]):
             return None

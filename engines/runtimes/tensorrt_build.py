@@ -1,7 +1,9 @@
-"""TensorRT's builder and its ONNX parser, called in a process of their own (see ``child``), for they may crash.
+"""TensorRT's builder and its ONNX parser, called in a process of their own (see ``child``), for
+they may crash.
 
-A request has ``module`` (``tensorrt`` or ``tensorrt_rtx``), ``source`` (an ONNX file), and for an engine ``target``, ``profile``
-and ``options``. Precision is what the graph says: networks are strongly typed.
+A request has ``module`` (``tensorrt`` or ``tensorrt_rtx``), ``source`` (an ONNX file), and for an
+engine ``target``, ``profile`` and ``options``. Precision is what the graph says: networks are
+strongly typed.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ MEANINGS = {
 
 
 def list_refused_nodes(request: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Node, operator and reason of what cannot be imported, as far as the parser comes: it stops at the first.
+    """Node, operator and reason of what cannot be imported, as far as the parser comes: it stops at
+    the first.
 
     Raises StageError for a file that is no graph.
     """
@@ -37,7 +40,8 @@ def list_refused_nodes(request: Mapping[str, Any]) -> list[tuple[str, str, str]]
 
 
 def build_engine(request: Mapping[str, Any]) -> list[str]:
-    """Write the engine; what the builder warned of. Raises UnsupportedModelError with what it said when it cannot."""
+    """Write the engine; what the builder warned of. Raises UnsupportedModelError with what it said
+    when it cannot."""
     trt = import_tensorrt(request["module"])
     made = ParsedGraph(trt, request["source"])
     if made.refused:
@@ -85,7 +89,8 @@ def creation_flags(trt: Any) -> int:
 
 
 def format_parser_error(error: Any) -> tuple[str, str, str]:
-    """A parser's error. Where it says only ``false``, its checker's name is all there is: the operator is not supported."""
+    """A parser's error. Where it says only ``false``, its checker's name is all there is: the
+    operator is not supported."""
     said = " ".join(str(error.desc()).split()).split("[checkMacros")[0].strip()
     if said in ("false", "") or "UNSUPPORTED" in str(error.code()):
         said = "TensorRT does not support this operator" + (
@@ -96,7 +101,8 @@ def format_parser_error(error: Any) -> tuple[str, str, str]:
 
 
 def list_unsigned_nodes(source: str) -> list[tuple[str, str, str]]:
-    """Nodes that quantize to unsigned numbers: where the zero point is 0 the parser takes them, and half of the range is lost."""
+    """Nodes that quantize to unsigned numbers: where the zero point is 0 the parser takes them, and
+    half of the range is lost."""
     import onnx
 
     model = onnx.load(source, load_external_data=False)
@@ -110,7 +116,8 @@ def list_unsigned_nodes(source: str) -> list[tuple[str, str, str]]:
 
 
 def find_quantized_type(node: onnx.NodeProto, types: Mapping[str, int]) -> int | None:
-    """The element type that a node quantizes to or from; ONNX means uint8 where it says nothing. None: it does neither."""
+    """The element type that a node quantizes to or from; ONNX means uint8 where it says nothing.
+    None: it does neither."""
     import onnx
 
     if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
@@ -124,7 +131,8 @@ def find_quantized_type(node: onnx.NodeProto, types: Mapping[str, int]) -> int |
 
 
 def make_config(trt: Any, builder: Any, options: Mapping[str, Any]) -> Any:
-    """The options under the vendor's names. fp32 is fp32: TensorFloat-32, on by default, has the mantissa of fp16."""
+    """The options under the vendor's names. fp32 is fp32: TensorFloat-32, on by default, has the
+    mantissa of fp16."""
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)
     set_compute_capabilities(trt, config, options.get("compute", ()))
@@ -142,7 +150,8 @@ def make_config(trt: Any, builder: Any, options: Mapping[str, Any]) -> Any:
 
 
 def set_compute_capabilities(trt: Any, config: Any, compute: Sequence[str]) -> None:
-    """Compute capabilities such as "8.9". Raises UnsupportedModelError for one that TensorRT-RTX does not have."""
+    """Compute capabilities such as "8.9". Raises UnsupportedModelError for one that TensorRT-RTX
+    does not have."""
     if not compute:
         return
     known = {
@@ -161,7 +170,8 @@ def set_compute_capabilities(trt: Any, config: Any, compute: Sequence[str]) -> N
 
 
 def add_profile(made: ParsedGraph, config: Any, profile: Mapping[str, Sequence[int]]) -> None:
-    """One profile: smallest, usual and largest size of every dynamic axis, for all inputs that have it."""
+    """One profile: smallest, usual and largest size of every dynamic axis, for all inputs that have
+    it."""
     inputs = [made.network.get_input(number) for number in range(made.network.num_inputs)]
     added = made.builder.create_optimization_profile()
     for each in inputs:
@@ -170,7 +180,8 @@ def add_profile(made: ParsedGraph, config: Any, profile: Mapping[str, Sequence[i
 
 
 def list_profile_shapes(tensor: Any, profile: Mapping[str, Sequence[int]]) -> list[tuple[int, ...]]:
-    """The three shapes of an input. Raises StageError for a dynamic axis without a profile, or one whose sizes do not ascend."""
+    """The three shapes of an input. Raises StageError for a dynamic axis without a profile, or one
+    whose sizes do not ascend."""
     sizes = [
         axis_sizes(tensor, number, size, profile) for number, size in enumerate(tuple(tensor.shape))
     ]

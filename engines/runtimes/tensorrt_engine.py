@@ -1,7 +1,8 @@
 """TensorRT's engines: what a file says of itself, whether it is one for this place, and running it.
 
-The header of TensorRT-RTX is not documented; it is as engines of 1.4.0, 1.6.1 and 1.7.1 for every compute capability have it.
-TensorRT's own file is known by its first bytes alone; the rest is left to its library, in a process of its own (see ``child``).
+The header of TensorRT-RTX is not documented; it is as engines of 1.4.0, 1.6.1 and 1.7.1 for every
+compute capability have it. TensorRT's own file is known by its first bytes alone; the rest is left
+to its library, in a process of its own (see ``child``).
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from attar.models.tensors import Array, Arrays, AxisRanges, TensorSpec, find_inp
 from attar.pipeline.core.errors import StageError
 
 RTX = struct.Struct("<4s4xQQ4B4sQ")
-"""Magic, format, bytes of the file, four parts of the version, magic again, and a bit for every compute capability."""
+"""Magic, format, bytes of the file, four parts of the version, magic again, and a bit for every
+compute capability."""
 MAGIC = {"tensorrt": b"ftrt", "tensorrt_rtx": b"vtrt"}
 COMPUTE = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 """Of the first bits in engines of 1.7; the next one stands for what is newer than all of them."""
@@ -92,7 +94,8 @@ def read_rtx_header(file: Path, start: bytes) -> EngineHeader:
 
 
 def check_engine(module: str, file: Path, version: str) -> EngineHeader:
-    """What needs no GPU. Raises StageError for a file that is no engine, or of another release than ``version``."""
+    """What needs no GPU. Raises StageError for a file that is no engine, or of another release than
+    ``version``."""
     found = read_header(module, file)
     if found.version is not None and parse_release(found.version) != parse_release(version):
         raise StageError(
@@ -117,7 +120,8 @@ def check_device(file: Path, found: EngineHeader, device: Mapping[str, Any]) -> 
 
 
 def probe_engine(module: str, title: str, file: Path, hosted: bool = False) -> None:
-    """Load the engine once in a process of its own. Raises StageError when it cannot be loaded, or crashes what loads it."""
+    """Load the engine once in a process of its own. Raises StageError when it cannot be loaded, or
+    crashes what loads it."""
     request = {"module": module, "file": str(file), "hosted": hosted}
     if why := child.call_in_child(
         explain_unloadable, request, f"loading {file} with {title}", SECONDS
@@ -160,7 +164,8 @@ def import_tensorrt(module: str) -> Any:
 
 
 def create_runtime(trt: Any, log: Any, hosted: bool) -> Any:
-    """``hosted``: the engine brings code for the host with it, as a version-compatible one does; else such code is refused."""
+    """``hosted``: the engine brings code for the host with it, as a version-compatible one does;
+    else such code is refused."""
     made = trt.Runtime(log)
     if hosted:
         made.engine_host_code_allowed = True
@@ -294,7 +299,8 @@ class EngineSession:
         return array
 
     def close(self) -> None:
-        """While the memory that the engine was told of and the GPU's context, made that of this thread, are still there."""
+        """While the memory that the engine was told of and the GPU's context, made that of this
+        thread, are still there."""
         self.memory.make_current()
         del self.context, self.engine
 

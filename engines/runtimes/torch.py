@@ -1,4 +1,5 @@
-"""PyTorch: networks are built, filled with weights, checked against their task, and opened as predictors."""
+"""PyTorch: networks are built, filled with weights, checked against their task, and opened as
+predictors."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ from attar.pipeline.core.stage import Device
 
 
 def select_device(requested: Device) -> torch.device:
-    """``auto`` is the CUDA device where there is one. Raises StageError when one is asked for and there is none."""
+    """``auto`` is the CUDA device where there is one. Raises StageError when one is asked for and
+    there is none."""
     if requested == "cuda" and not torch.cuda.is_available():
         raise StageError(
             f"device is 'cuda', but PyTorch {torch.__version__} sees no CUDA device; "
@@ -42,7 +44,8 @@ def select_device(requested: Device) -> torch.device:
 
 
 def build_network(network: str, options: Mapping[str, Any]) -> nn.Module:
-    """``network(**options)``. Raises StageError for options that it does not take, and for what is no module."""
+    """``network(**options)``. Raises StageError for options that it does not take, and for what is
+    no module."""
     factory = names.load(network)
     check_options(network, factory, options)
     try:
@@ -71,7 +74,8 @@ def check_options(network: str, factory: Callable[..., Any], options: Mapping[st
 
 
 def load_network(file: Path, network: str, options: Mapping[str, Any]) -> nn.Module:
-    """The network with the tensors of a safetensors file, in evaluation mode. Raises StageError where they do not fit."""
+    """The network with the tensors of a safetensors file, in evaluation mode. Raises StageError
+    where they do not fit."""
     module = build_network(network, options)
     try:
         tensors = load_file(file)
@@ -125,18 +129,20 @@ def make_tensor(array: Array, images: torch.memory_format) -> torch.Tensor:
 
 
 def choose_layout(module: nn.Module, place: torch.device) -> torch.memory_format:
-    """How images and the weights of their convolutions lie: channels-last, which is faster, but not where a 1x1 convolution is
-    narrow on x86 without AVX-512.
+    """How images and the weights of their convolutions lie: channels-last, which is faster, but not
+    where a 1x1 convolution is narrow on x86 without AVX-512.
 
-    With a stride oneDNN writes the gradient of its channels-last weight beyond its memory there: it is wrong by half of itself,
-    or the process crashes or hangs. https://github.com/uxlfoundation/oneDNN/issues/6035, open in torch 2.13.
+    With a stride oneDNN writes the gradient of its channels-last weight beyond its memory there: it
+    is wrong by half of itself, or the process crashes or hangs.
+    https://github.com/uxlfoundation/oneDNN/issues/6035, open in torch 2.13.
     """
     plain = place.type == "cpu" and cpu.lacks_avx512() and any(map(is_narrow, module.parameters()))
     return torch.contiguous_format if plain else torch.channels_last
 
 
 def is_narrow(weight: torch.Tensor) -> bool:
-    """Whether it is that of a 1x1 convolution of fewer channels than a vector of AVX2 holds, with any stride."""
+    """Whether it is that of a 1x1 convolution of fewer channels than a vector of AVX2 holds, with
+    any stride."""
     return weight.ndim == 4 and weight.shape[1] < 8 and weight.shape[2:] == (1, 1)
 
 
@@ -175,7 +181,8 @@ def check_network(module: nn.Module, task: Task) -> None:
 
 
 def make_predictor(module: nn.Module, task: Task) -> Predict:
-    """The module in evaluation mode, float32, as a function of named arrays. Of probabilities it gives the logits itself."""
+    """The module in evaluation mode, float32, as a function of named arrays. Of probabilities it
+    gives the logits itself."""
     module.eval()
 
     def predict(inputs: Arrays) -> dict[str, Array]:
@@ -199,7 +206,8 @@ def convert_output(output: Output, made: torch.Tensor) -> Array:
 def open_network(
     module: nn.Module, task_name: str, threads: int | None = None, device: Device = "cpu"
 ) -> Iterator[Predictor]:
-    """The module as a predictor; inside, PyTorch runs on ``threads`` threads (None: as many as it was set to)."""
+    """The module as a predictor; inside, PyTorch runs on ``threads`` threads (None: as many as it
+    was set to)."""
     place = select_device(device)
     predict = make_predictor(apply_layout(module, place).to(place), load_task(task_name))
     before = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Fidelity: what a graph with its precision baked in still has of the teacher, before anything is built of it."""
+"""The correlation of a graph with the teacher, before an engine is built of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ BATCH = 256  # samples a call
 
 
 def measure_correlation(file: Path, task: Task, answers: Answers) -> float:
-    """CORR with the teacher's stored answers on validation, of the worst output: what the gate of that name asks for on test."""
+    """Return CORR with the teacher's answers on validation, of the worst output.
+
+    It is what the gate of that name limits on test.
+    """
     stored = answers.of("validation")
     expected = {
         name: from_logits(output.kind, stored[name]) for name, output in task.outputs.items()
@@ -27,9 +30,9 @@ def measure_correlation(file: Path, task: Task, answers: Answers) -> float:
 
 
 def run_graph(graph: Path | bytes, task: Task, samples: int | None = None) -> dict[str, Array]:
-    """The answers to validation, or to so many samples spread over it.
+    """Return the outputs on validation, or on so many samples spread over it.
 
-    As the graph is written, so that another machine's kernels would not choose another rung.
+    The graph runs as it is written, so that another machine's kernels choose no other attempt.
     """
     import onnx
 
@@ -49,7 +52,7 @@ def run_graph(graph: Path | bytes, task: Task, samples: int | None = None) -> di
 
 
 def correlate_outputs(task: Task, expected: Mapping[str, Array], got: Mapping[str, Array]) -> float:
-    """The correlation of the worst output; 0 where a side is constant, or an answer not finite."""
+    """Return the correlation of the worst output; 0 if a side is constant or not finite."""
     if not all(np.isfinite(got[name]).all() for name in task.outputs):
         return 0.0
     found = worst(

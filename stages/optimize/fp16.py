@@ -1,7 +1,7 @@
-"""fp16: a graph in half precision, but for islands of float where half overflows, which are found by running it.
+"""A graph in half precision, with islands of float where half overflows.
 
-What shows is what a node gives. ONNX Runtime's CPU kernels add up in float inside of a node; what a GPU loses there shows when
-its engine is measured.
+Islands are found by running the graph, which shows the results of nodes. ONNX Runtime's CPU kernels
+add up in float inside a node; what a GPU loses there shows when its engine is measured.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SAMPLES = 256  # of validation
 BATCH = 32  # samples whose tensors are in memory at once
 ROUNDS = 16
 HUGE = 0.1
-"""Of a tensor's norm: what rounding alone never moves."""
+"""The share of a tensor's norm by which rounding alone never moves it."""
 
 
 def write_fp16_graph(
@@ -49,14 +49,15 @@ def write_fp16_graph(
     exclude: Collection[str],
     allowed: float = HUGE,
 ) -> dict[str, Any]:
-    """Write the graph. Returns how many of each operator are half, which nodes stay float and why, and the rounds it took.
+    """Write the graph. Return which nodes are half, which stay float and why, and the rounds.
 
-    Nodes whose tensors are out of half precision's range on training data are float from the start. Then the graph is run on
-    validation beside the float one, with every result revealed: where one is not finite, or ``allowed`` of its norm away, though
-    all that it is made of is right, the nodes that make and read it become float; and again, until nothing is wrong.
+    Nodes whose tensors are out of half precision's range on training data are float from the start.
+    Then the graph runs on validation beside the float one, and every result is compared. A result
+    is wrong if it is not finite, or ``allowed`` of its norm away, though all that it is made of is
+    right: the nodes that make and read it become float. That repeats until nothing is wrong.
 
-    Raises UnsupportedModelError, which names a node, when that does not end, or leaves nothing
-    worth it in half precision; StageError for an excluded node that is not there.
+    Raises UnsupportedModelError, which names a node, if that does not end, or leaves nothing worth
+    it in half precision; StageError if an excluded node does not exist.
     """
     import onnx
 
@@ -93,7 +94,7 @@ def summarize_graph(
 def check_half_nodes(
     model: onnx.ModelProto, inside: Collection[str], islands: Mapping[str, str]
 ) -> None:
-    """Half precision is for what multiplies, where there is such a node."""
+    """Raises UnsupportedModelError if no multiplying node is left in half precision."""
     nodes = list(model.graph.node)
     worth = [node for node in nodes if node.op_type in MULTIPLYING] or nodes
     if not any(node.name in inside for node in worth):
@@ -110,7 +111,7 @@ def check_half_nodes(
 
 @dataclass
 class DifferenceTally:
-    """How far a tensor in half precision is from the same in float, over all samples."""
+    """The difference between a tensor in half precision and in float, over all samples."""
 
     infinite: bool = False
     apart: float = 0.0
@@ -135,7 +136,7 @@ class DifferenceTally:
 def find_faults(
     model: onnx.ModelProto, made: onnx.ModelProto, task: Task, allowed: float
 ) -> dict[str, str]:
-    """The tensors that are wrong though all that they are made of is right, and what is wrong with them."""
+    """Return the tensors that are wrong though all that they are made of is right, and why."""
     tallies: dict[str, DifferenceTally] = defaultdict(DifferenceTally)
     ending = make_unused_suffix(model, HALF)
     for exact, got in run_side_by_side(model, made, task):
@@ -156,7 +157,7 @@ def find_faults(
 def run_side_by_side(
     model: onnx.ModelProto, made: onnx.ModelProto, task: Task
 ) -> Iterator[tuple[Arrays, Arrays]]:
-    """Every tensor of both graphs, inputs among them, batch by batch."""
+    """Yield every tensor of both graphs, inputs among them, batch by batch."""
     import onnx
 
     from attar.engines.runtimes import onnxruntime
@@ -175,7 +176,10 @@ def run_side_by_side(
 def find_nearest_half_nodes(
     model: onnx.ModelProto, inside: Collection[str], wrong: Mapping[str, str]
 ) -> dict[str, str]:
-    """The half nodes that make and read these tensors; where those are float already, the nearest half ones before them."""
+    """Return the half nodes that make and read these tensors.
+
+    If those are float already, they are the nearest half nodes before them.
+    """
     makers = {name: node for node in model.graph.node for name in node.output}
     found: dict[str, str] = {}
     for tensor, why in wrong.items():
@@ -189,7 +193,7 @@ def find_nearest_half_nodes(
 
 
 def format_first_fault(model: onnx.ModelProto, wrong: Mapping[str, str]) -> str:
-    """The first of these tensors in the graph's order, with its node."""
+    """Return the first of these faults in the graph's order, with its node."""
     for node in model.graph.node:
         for name in (*node.input, *node.output):
             if name in wrong:

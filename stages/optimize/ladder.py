@@ -1,4 +1,4 @@
-"""Ladder: ways to bake the same precision in, each dearer than the one before, until one is faithful enough."""
+"""Attempts at the same precision, each more expensive, until one is similar enough."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from attar.pipeline.core.errors import UnsupportedModelError
 
 REFUSED_CORRELATION = -1.0
-"""That a correlation can be: what was refused is never the best."""
+"""The least correlation: an attempt that was refused is never the best."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """``make(file)`` writes the graph and returns facts of it."""
+    """One way to write a graph: ``make(file)`` writes it and returns facts of it."""
 
     name: str
     make: Callable[[Path], dict[str, Any]]
@@ -30,15 +30,16 @@ class AttemptResult:
 
 
 AttemptPlan = Callable[[Sequence[AttemptResult]], Iterable[Attempt]]
-"""The rungs; what it is given holds, whenever the next one is asked for, what became of those before."""
+"""Yields attempts. Its argument has the results of all attempts before the next one."""
 
 
 def run_attempts(
     plan: AttemptPlan, measure: Callable[[Path], float], floor: float, folder: Path
 ) -> list[AttemptResult]:
-    """What was tried, in order: up to the first rung at or above the floor, or all. A rung above it is never made.
+    """Return the results in order, up to the first at or above the floor, or all.
 
-    Of a rung that is refused the facts say why; the first one that is refused is an error.
+    No attempt is made after that. The facts of an attempt that is refused say why; if the first one
+    is refused, that is an error.
     """
     tried: list[AttemptResult] = []
     for rung in plan(tried):
@@ -58,5 +59,5 @@ def run_attempts(
 
 
 def select_best(tried: Iterable[AttemptResult]) -> AttemptResult:
-    """The most faithful; of equals the first, which was the cheapest."""
+    """Return the result most similar to the teacher; of equals the first, the cheapest."""
     return max(tried, key=lambda each: each.correlation)

@@ -1,6 +1,7 @@
-"""The operators of exported graphs, in torch: what a Q-DQ graph needs to be run where its weights can be trained.
+"""The operators of exported graphs, in torch, where their weights can be trained.
 
-Names, attributes and defaults are those of https://onnx.ai/onnx/operators. What is not here is refused by name.
+Names, attributes and defaults are those of https://onnx.ai/onnx/operators. An operator that is
+missing here is refused by name.
 """
 
 from __future__ import annotations
@@ -37,10 +38,11 @@ class OperatorCall:
 
 
 def fake_quantize(x: Tensor, scale: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
-    """``scale * clip(round(x / scale), low, high)``, half to even as ONNX rounds; the zero point is in the bounds.
+    """Return ``scale * clip(round(x / scale), low, high)``, rounded half to even as by ONNX.
 
-    The gradient is 1 inside the bounds, rounding passed over, and 0 outside (the straight-through estimator: Bengio et al. 2013,
-    arXiv:1308.3432; Jacob et al. 2018, arXiv:1712.05877, section 3). ``scale`` gets none.
+    The zero point is in the bounds. The gradient is 1 inside the bounds, as if nothing was rounded,
+    and 0 outside (the straight-through estimator: Bengio et al. 2013, arXiv:1308.3432; Jacob et al.
+    2018, arXiv:1712.05877, section 3). ``scale`` gets none.
     """
     level = x / scale
     rounded = (
@@ -50,7 +52,7 @@ def fake_quantize(x: Tensor, scale: Tensor, low: Tensor | float, high: Tensor | 
 
 
 def shape_along(values: Tensor, axis: int, x: Tensor) -> Tensor:
-    """One value a tensor, or one an entry of ``axis``, shaped to meet ``x``."""
+    """Return one value, or one for each entry of ``axis``, in the shape that meets ``x``."""
     return (
         values
         if values.numel() == 1
@@ -59,7 +61,7 @@ def shape_along(values: Tensor, axis: int, x: Tensor) -> Tensor:
 
 
 def quantize_linear(node: OperatorCall, x: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
-    """What the pair will make of ``x``: the integers are never seen, so that gradients can pass."""
+    """Return what the pair makes of ``x``, without integers, so that gradients pass."""
     axis, ends = node.attributes.get("axis", 1), torch.iinfo(zero.dtype)
     shift = shape_along(zero.float(), axis, x)
     return fake_quantize(x, shape_along(scale, axis, x), ends.min - shift, ends.max - shift)
@@ -76,7 +78,7 @@ def dequantize_linear(
 
 
 def read_window(node: OperatorCall, axes: int) -> dict[str, Any]:
-    """Strides, padding and dilations, a number for each of the image's axes."""
+    """Return strides, padding and dilations, a number for each of the image's axes."""
     for name, usual in {"auto_pad": b"NOTSET", "ceil_mode": 0}.items():
         if node.attributes.get(name, usual) != usual:
             raise node.make_refusal(name)

@@ -1,7 +1,8 @@
-"""A Q-DQ graph as a torch module whose weights can be trained: what learns is the very graph that is shipped.
+"""A Q-DQ graph as a torch module with trainable weights: the very graph that ships.
 
-Libraries that turn ONNX into torch (onnx2torch) have no fake quantization with gradients; torch's own quantization-aware training
-places its pairs by other rules than those of ``precision.int8``. So the few operators that exports hold are run as they stand.
+Libraries that turn ONNX into torch (onnx2torch) have no fake quantization with gradients, and
+torch's own quantization-aware training places its pairs by other rules than
+``engines.graphs.int8``. So the few operators of exported graphs run here as they stand.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ class FloatWeight(nn.Module):
 
 
 class QuantizedWeight(FloatWeight):
-    """A weight that is rounded by the scale that the quantizer will give it: its largest magnitude, a channel or all, over
-    ``levels``.
+    """A weight that is rounded by the scale that the quantizer will give it.
 
-    The quantizer takes a larger scale where the bias would leave int32; that one is the least here.
+    The scale is the largest magnitude, of a channel or of all, over ``levels``. The quantizer takes
+    a larger scale where the bias would leave int32; that one is the least here.
     """
 
     def __init__(self, value: nn.Parameter, scale: Tensor, axis: int, levels: int) -> None:
@@ -60,7 +61,7 @@ class QuantizedWeight(FloatWeight):
         return fake_quantize(self.value, self.scale(self.least), -self.levels, self.levels)
 
     def scale(self, least: Tensor | float) -> Tensor:
-        """In float64 before it is rounded, as the quantizer does it; 1 where all is zero."""
+        """Return the scale, computed in float64 as by the quantizer; 1 where all is zero."""
         largest = self.value.detach().abs().amax(self.axes, keepdim=True)
         found = (largest.double() / self.levels).float()
         return torch.where(
@@ -69,7 +70,7 @@ class QuantizedWeight(FloatWeight):
 
 
 class QuantizedBias(FloatWeight):
-    """A bias in int32: so fine that its first scale does."""
+    """A bias in int32, which is so fine that its first scale stays."""
 
     def __init__(self, value: nn.Parameter, scale: Tensor) -> None:
         super().__init__(value)
@@ -81,10 +82,10 @@ class QuantizedBias(FloatWeight):
 
 
 class QuantizedNetwork(nn.Module):
-    """``QuantizedNetwork(quantized, originals)``: the Q-DQ graph, with weights that start from the float ones.
+    """The Q-DQ graph, with weights that start from the float ones.
 
-    ``levels``: the largest integer of its weights, as the quantizer was told (``int8.Form``).
-    Called with the graph's inputs in their order, it answers its outputs in theirs, one tensor or a tuple.
+    ``levels`` is the largest integer of its weights, as in ``QuantizationSpec``. It is called with
+    the graph's inputs in their order and returns its outputs in theirs, one tensor or a tuple.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class QuantizedNetwork(nn.Module):
         self.nodes = [node for node in self.nodes if node.outputs[0] not in self.read]
 
     def register_constants(self, values: Mapping[str, Tensor]) -> None:
-        """Constants: shapes and axes stay on the CPU, where they are read as numbers."""
+        """Hold constants. Shapes and axes stay on the CPU, where they are read as numbers."""
         for number, (name, value) in enumerate(values.items()):
             if value.dtype in (torch.int64, torch.int32):
                 self.fixed[name] = value
@@ -175,7 +176,7 @@ class QuantizedNetwork(nn.Module):
         return made if len(made) > 1 else made[0]
 
     def export_weights(self) -> dict[str, npt.NDArray[Any]]:
-        """The weights as they are now, under their names in the float graph."""
+        """Return the weights under their names in the float graph."""
         return {
             name: value.detach().cpu().contiguous().numpy()
             for name, value in self.parameters_of.items()
@@ -189,7 +190,7 @@ def convert_tensor(tensor: onnx.TensorProto) -> Tensor:
 
 
 def read_node(node: onnx.NodeProto) -> OperatorCall:
-    """Raises StageError for an operator, or a second result, that is not known."""
+    """Return a node. Raises StageError for an unknown operator or a second result."""
     import onnx
 
     results = [name for name in node.output if name]
@@ -208,7 +209,7 @@ def read_node(node: onnx.NodeProto) -> OperatorCall:
 
 
 def sort_calls(nodes: list[OperatorCall]) -> list[OperatorCall]:
-    """Every node after those whose results it reads; the quantizer adds its pairs at the end."""
+    """Return each call behind those whose results it reads."""
     makers = {node.outputs[0]: node for node in nodes}
     reads = {
         name: [each for each in node.inputs if each in makers] for name, node in makers.items()

@@ -1,4 +1,4 @@
-"""Rungs: what is tried, in which order, when a graph in int8 or fp16 loses too much."""
+"""The attempts, in order, when a graph in int8 or fp16 loses too much."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ from attar.stages.optimize.ladder import Attempt, AttemptResult, select_best
 from attar.stages.optimize.sensitivity import measure_sensitivity
 
 METHODS = ("percentile", "entropy", "mse")
-"""Of ranges, beside the least and the largest value."""
+"""The other range methods."""
 STRICTER = (0.01, 0.001)
-"""How far a tensor in half precision may be away: a float32 that is rounded to it is 0.0002 to 0.0005 of itself away."""
+"""How far tensors in half precision may be away, after ``fp16.HUGE``.
+
+A float32 that is rounded to half precision is 0.0002 to 0.0005 of itself away.
+"""
 Tune = Callable[[Path, Path], dict[str, Any]]
-"""``tune(quantized, file)`` trains the Q-DQ graph ``quantized``, writes ``file``, the float graph with the new weights, and gives
-facts."""
+"""``tune(quantized, file)`` trains the Q-DQ graph ``quantized``, writes ``file``, the float graph
+with the new weights, and returns facts."""
 
 
 @dataclass
 class Int8Attempts:
-    """One scale a channel, other ranges, the worst nodes out of int8, and then a training of the graph.
+    """A scale for each channel, other ranges, fewer int8 nodes, then a training of the graph.
 
-    Each rung starts from the most faithful form so far.
+    Each attempt starts from the best one so far.
     """
 
     source: Path
@@ -39,7 +42,7 @@ class Int8Attempts:
     tune: Tune | None
     forms: dict[str, QuantizationSpec] = field(default_factory=dict)
     costs: dict[str, float] = field(default_factory=dict)
-    """Of the worst nodes, where they were looked for."""
+    """The loss of correlation by node, of the costliest ones, if it was measured."""
 
     def __call__(self, tried: Sequence[AttemptResult]) -> Iterator[Attempt]:
         yield self.make_attempt("per-channel" if self.spec.per_channel else "per-tensor", self.spec)
@@ -65,9 +68,10 @@ class Int8Attempts:
         return int8.write_int8_graph(source, file, self.calibration.of(form.method), form)
 
     def exclude_costliest(self, form: QuantizationSpec) -> Iterator[Attempt]:
-        """1, 2, 4, ... of them in float, or in half precision where the runtime gains from that.
+        """Yield attempts with 1, 2, 4, ... of the costliest nodes out of int8.
 
-        Half of what multiplies stays in int8 at least: with less it would be another precision than the one that was asked for.
+        They are in half precision if the runtime gains from that, else in float. At least half of
+        the multiplying nodes stay in int8: with fewer it would be another precision.
         """
         ranges = self.calibration.of(form.method)
         inside = [
@@ -88,7 +92,8 @@ class Int8Attempts:
             )
 
     def distil(self, tune: Tune, form: QuantizationSpec, file: Path) -> dict[str, Any]:
-        """What is trained has no halves, which a CPU would compute slowly; the graph that is written has."""
+        """Train the graph without half precision, which a CPU computes slowly, and write it with
+        it."""
         plain = file.with_name("untuned.onnx")
         self.write_graph(self.source, plain, replace(form, half=frozenset()))
         floats = file.with_name("tuned.onnx")
@@ -116,5 +121,5 @@ class Fp16Attempts:
 
 
 def list_powers_of_two(most: int) -> list[int]:
-    """1, 2, 4, ... and no more."""
+    """Return 1, 2, 4, ... up to the limit."""
     return [1 << power for power in range(most.bit_length()) if 1 << power <= most]

@@ -1,4 +1,4 @@
-"""Sensitivity: which nodes cost an int8 graph most of its fidelity, each quantized alone."""
+"""Which nodes cost an int8 graph most of its correlation, each quantized alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ WORST = 8  # nodes that are looked for
 def measure_sensitivity(
     source: Path, ranges: Ranges, form: QuantizationSpec, task: Task
 ) -> dict[str, float]:
-    """What the worst nodes cost, the worst first: 1 minus the correlation with the float graph when that one alone is in int8."""
+    """Return the loss of correlation of the costliest nodes, the largest first.
+
+    It is 1 minus the correlation with the float graph when only that node is in int8.
+    """
     exact = run_graph(source, task, SAMPLES)
     names = [node.name for node in quantize_graph(source, ranges, form).inside]
     done = 0
@@ -41,10 +44,11 @@ def measure_sensitivity(
 def find_costliest(
     names: Sequence[str], cost: Callable[[Sequence[str]], float], evaluations: int, count: int
 ) -> dict[str, float]:
-    """The costliest names, at most so many, with what each costs alone; ``cost`` is asked for groups, and at most so often.
+    """Return at most ``count`` of the costliest names, with the cost of each alone.
 
-    The costliest group is halved until it is one name: some names of n are found with 2 log2(n) questions each, and no question
-    is wasted on what costs nothing. A group is taken to cost as much as the costliest in it, or more.
+    ``cost`` is called for groups, at most ``evaluations`` times. The costliest group is halved
+    until it is one name: some names of n are found with 2 log2(n) calls each, and none is wasted on
+    what costs nothing. A group is taken to cost as much as the costliest name in it, or more.
     """
     groups = [(-cost(names), 0, list(names))] if names else []
     asked, found = 1, dict[str, float]()

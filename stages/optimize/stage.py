@@ -56,21 +56,25 @@ class Optimize(Stage[OnnxModel]):
     precision: Literal["fp32", "fp16", "bf16", "int8", "int8-dynamic"] = "fp32"
     """What the graph's weights and activations are held in."""
     runtime: Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"] = "onnxruntime"
-    """What the graph is for. ``onnxruntime`` and ``openvino`` share one int8 graph, unsigned and asymmetric; ``tensorrt`` and
-    ``tensorrt-rtx`` another, symmetric."""
+    """What the graph is for. ``onnxruntime`` and ``openvino`` share one int8 graph, unsigned and
+    asymmetric; ``tensorrt`` and ``tensorrt-rtx`` another, symmetric."""
     per_channel: bool = True
-    """A scale for each output channel of a weight instead of one for the whole weight. Both int8 only."""
+    """A scale for each output channel of a weight instead of one for the whole weight. Both int8
+    only."""
     range_method: Literal["minmax", "percentile", "entropy", "mse"] = "minmax"
     """How the range of an activation is found from the calibration. int8 only."""
     reduce_range: bool | None = None
-    """Weights of 7 bits instead of 8, with which no kernel saturates. Left out: where the CPU that builds would saturate (x86
-    without VNNI), and only for ``onnxruntime`` and ``openvino``. Both int8 only."""
+    """Weights of 7 bits instead of 8, with which no kernel saturates. Left out: where the CPU that
+    builds would saturate (x86 without VNNI), and only for ``onnxruntime`` and ``openvino``. Both
+    int8 only."""
     exclude: tuple[str, ...] = ()
     """Names of nodes that stay float. fp16 and both int8 only."""
     floor: float = Field(0.0, ge=0, lt=1)
-    """The correlation with the teacher on validation below which the ladder is climbed; 0: never. int8 and fp16 only."""
+    """The correlation with the teacher on validation below which the ladder is climbed; 0: never.
+    int8 and fp16 only."""
     tuning_epochs: int = Field(2, ge=0)
-    """Of the last rung of int8, quantization-aware distillation on the stored answers; 0: without it."""
+    """Of the last rung of int8, quantization-aware distillation on the stored answers; 0: without
+    it."""
     tuning_learning_rate: float = Field(1e-3, gt=0)
     """The largest of a cosine."""
     seed: int = Field(0, ge=0)
@@ -144,9 +148,9 @@ class Optimize(Stage[OnnxModel]):
     def run(
         self, out: Path, *, student: Weights, onnx: OnnxModel, calibration: Ranges, answers: Answers
     ) -> Facts:
-        """Raises UnsupportedModelError when nothing can be quantized or half precision overflows
-        in spite of all; StageError when the
-        calibration belongs to another graph, or the floor is above what the student itself has, or that is not known."""
+        """Raises UnsupportedModelError when nothing can be quantized or half precision overflows in
+        spite of all; StageError when the calibration belongs to another graph, or the floor is
+        above what the student itself has, or that is not known."""
         advance("optimize", 0, 1, self.precision)
         if self.has_floor:
             made = self.write_best_attempt(out, student, onnx, calibration, answers)

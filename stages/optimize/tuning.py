@@ -1,4 +1,4 @@
-"""Tuning: quantization-aware distillation, a short training of a Q-DQ graph on the teacher's stored answers."""
+"""Quantization-aware distillation: a short training of a Q-DQ graph on the teacher's answers."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ def distil_graph(
     out: Path,
     levels: int = LEVELS[8],
 ) -> dict[str, Any]:
-    """Train the weights of ``source`` as ``quantized`` rounds them; write the float graph with the new ones to ``target``.
+    """Train the weights of ``source`` as ``quantized`` rounds them, and write the float graph.
 
-    ``quantized`` is the Q-DQ graph of ``source``, ``levels`` the largest integer of its weights. Quantizing ``target`` with the
-    same ranges gives the same nodes and names. ``out`` is a folder of an interruptible stage. Raises StageError for
-    an operator that cannot be run in torch, and for a graph without weights.
+    ``quantized`` is the Q-DQ graph of ``source``, ``levels`` the largest integer of its weights.
+    Quantizing ``target``, which has the new weights, with the same ranges gives the same nodes and
+    names. ``out`` is a folder of an interruptible stage. Raises StageError for an operator that
+    cannot run in torch, and for a graph without weights.
     """
     model = prepare_graph(source)
     originals = {
@@ -65,7 +66,10 @@ def distil_graph(
 
 
 def select_losses(task: Task) -> list[Loss]:
-    """KD and CORR itself for logits, the squared error for values, the cosine for embeddings. No labels are needed."""
+    """Return the losses of each output, for which no labels are needed.
+
+    They are KD and CORR itself for logits, the squared error for values, the cosine for embeddings.
+    """
     found: list[Loss] = []
     for name, output in task.outputs.items():
         of: dict[Kind, list[Loss]] = {
