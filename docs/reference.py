@@ -181,7 +181,7 @@ def bounds(field: Field) -> list[str]:
 
 def target(reference: str) -> str:
     """The anchor of a group of settings."""
-    return {"GateLimits": "gates", "Beside": "distiller"}.get(name := reference.rpartition("/")[2], name.lower())
+    return {"GateLimits": "gates", "DistillerSettings": "distiller"}.get(name := reference.rpartition("/")[2], name.lower())
 
 
 def default(field: Field, required: bool) -> str:
