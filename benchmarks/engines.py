@@ -99,7 +99,10 @@ def measured(chosen: argparse.Namespace) -> dict[str, Any]:
             loads.append(load_average())
     found = {name: versions_of(environment, given) for name, environment in ENVIRONMENTS.items()}
     said = goals(field, picked)
-    print(f"{datetime.now(UTC):%d %B %Y}, {machine.describe()['cpu']}, {machine.describe()['system']}, core {chosen.core}, one")
+    print(
+        f"{datetime.now(UTC):%d %B %Y}, {machine.describe_machine()['cpu']}, "
+        f"{machine.describe_machine()['system']}, core {chosen.core}, one"
+    )
     print(f"thread; {chosen.rounds} rounds; load average {', '.join(f'{load:.1f}' for load in loads)}\n")
     print(table(field, picked), "", *(f"- {goal}" for goal in said), "", sep="\n")
     print(*(f"- {name}: {', '.join(f'{k} {v}' for k, v in each.items())}" for name, each in found.items()), sep="\n")
@@ -107,7 +110,8 @@ def measured(chosen: argparse.Namespace) -> dict[str, Any]:
         shown = {row.name: (row.seconds, field.correlation(row, "test").value) for row in rows.values() if row.seconds}
         draw(chosen.figure, shown, picked.name)
     return {
-        "date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine.describe(), "core": chosen.core, "load_average": loads,
+        "date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine.describe_machine(),
+        "core": chosen.core, "load_average": loads,
         "rounds": chosen.rounds, "samples": given.samples, "versions": found, "pick": picked.name, "goals": said,
         "engines": {row.name: as_json(field, row) for row in rows.values()},
     }  # fmt: skip

@@ -19,7 +19,7 @@ import torch
 from attar.engines.runtimes.torch import build_network, open_network
 from attar.models import preprocess, views
 from attar.models.task import InMemory, Output, Predictor, Task, load_task
-from attar.pipeline.core.file_cache import Kept
+from attar.pipeline.core.file_cache import FileCache
 from attar.pipeline.keys import machine
 from attar.stages.label.shard_labeller import ShardLabeller, update_digest
 from attar.stages.label.shards import Shard, ShardBuilder, save_shard
@@ -77,7 +77,7 @@ def parts(task: Task, asking: ShardLabeller, folder: Path) -> dict[str, float]:
         packed = ShardBuilder("logits", Output(("batch", 10)), np.float16)
         for _ in seen:
             packed.add(logits)
-        Kept(folder).add("part", lambda path: save_shard(path, [packed]))
+        FileCache(folder).add("part", lambda path: save_shard(path, [packed]))
 
     chunks = len(seen)
     return {
@@ -95,10 +95,11 @@ def main() -> None:
     torch.set_num_threads(1)
     task = load_task(TASK)
     print(
-        f"{datetime.now(UTC):%d %B %Y}, {machine.describe()['cpu']}, {platform.machine()}, torch {torch.__version__}, one thread"
+        f"{datetime.now(UTC):%d %B %Y}, {machine.describe_machine()['cpu']}, "
+        f"{platform.machine()}, torch {torch.__version__}, one thread"
     )
     with tempfile.TemporaryDirectory() as temporary, open_network(build_network(RESIDUAL, TEACHER), TASK, 1) as predict:
-        kept = Kept(Path(temporary) / "kept")
+        kept = FileCache(Path(temporary) / "kept")
         asking = ShardLabeller(task, {"train": few(task)}, predict, kept, seed=0, top=0, device="cpu")
         pair(asking, 1000)  # warm
         took = [pair(asking, number) for number in range(chosen.pairs)]

@@ -113,7 +113,7 @@ def searched(name: str) -> str:
 
 
 def main(names: list[str]) -> None:
-    cpu = machine.describe()["cpu"]
+    cpu = machine.describe_machine()["cpu"]
     print(f"{cpu}, {platform.python_version()}, numpy {np.__version__}, {datetime.now(UTC):%d %B %Y}\n")
     print("| task | training samples | test samples looked at | found | share | limits | CPU | memory left |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")

@@ -115,7 +115,7 @@ def measured(chosen: argparse.Namespace) -> Found:
 
 
 def told(chosen: argparse.Namespace, found: Found) -> str:
-    here = machine.describe()
+    here = machine.describe_machine()
     head = (
         f"{datetime.now(UTC):%d %B %Y}, {here['cpu']}, {here['system']}; {found.bundle}; servers on core {chosen.server_core}, "
     )
@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.figure:
         chosen.figure.write_text(draw(found))
     if chosen.json:
-        about = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine.describe(), "goals": goals(found)}
+        about = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine.describe_machine(), "goals": goals(found)}
         about |= {"versions": installed(chosen.environments, found), "cores": [chosen.server_core, chosen.load_core]}
         chosen.json.write_text(json.dumps({**about, **found.as_json()}, indent=1) + "\n")
 

@@ -153,7 +153,7 @@ def record(manifest: Manifest, largest: float) -> Finished:
     return Finished(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         attar=version("attar"),
-        machine=machine.describe(),
+        machine=machine.describe_machine(),
         requests=manifest.golden.requests,
         largest_difference=largest,
     )

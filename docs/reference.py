@@ -14,7 +14,7 @@ import click
 import attar
 from attar.cli.main import main
 from attar.pipeline.core.stage import Stage
-from attar.pipeline.recipe.schema import schema, section
+from attar.pipeline.recipe.schema import build_schema, describe_section
 from attar.pipeline.recipe.slot import Slot
 from attar.recipes.workspace import SHIPPED, list_shipped_recipes
 from attar.stages.slots import SLOTS
@@ -41,7 +41,7 @@ def pages() -> dict[str, str]:
 
 def recipe() -> str:
     """Every setting of every slot, from the same schema that ``attar schema`` prints."""
-    whole = schema(SLOTS)
+    whole = build_schema(SLOTS)
     top = {name: whole["properties"][name] for name in ("task", "seed")}
     gates = whole["properties"]["gates"]
     parts = [INTRODUCTION, "## At the top", table(top, required=["task"])]
@@ -72,7 +72,7 @@ so on, and [the fastest that keeps the promises](../engines.md#candidates) becom
 
 def of_targets() -> list[Slot]:
     """Those with something to set: what only hands on the candidate that was chosen has nothing."""
-    return [slot for slot in SLOTS if slot.per_target and section(slot, {})["properties"]]
+    return [slot for slot in SLOTS if slot.per_target and describe_section(slot, {})["properties"]]
 
 
 def slot_part(slot: Slot, heading: str, anchor: str) -> Iterator[str]:
@@ -80,7 +80,7 @@ def slot_part(slot: Slot, heading: str, anchor: str) -> Iterator[str]:
     yield f"{heading} {{#{anchor}}}"
     yield lead(slot.stage)
     yield edges(slot)
-    made = section(slot, {})
+    made = describe_section(slot, {})
     required = slot.stage.model_json_schema().get("required", [])
     shared = {name: other for other in slot.like for name in stage_of(other).model_fields}
     yield table(made["properties"], required, {name: f"as in `[{other}]`" for name, other in shared.items()})

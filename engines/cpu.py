@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from attar.pipeline.keys.machine import cores
+from attar.pipeline.keys.machine import count_cores
 
 FLAGS = frozenset(
     {
@@ -48,7 +48,7 @@ def describe_machine() -> dict[str, Any]:
     """Return what a choice of kernels depends on."""
     return {
         "architecture": platform.machine(),
-        "cores": cores(),
+        "cores": count_cores(),
         "flags": sorted(FLAGS & cpu_flags()),
     }
 

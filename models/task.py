@@ -180,7 +180,7 @@ def load_task(name: str) -> Task:
     """The task that a recipe names. Raises StageError when it is not there or is no task."""
     from attar.pipeline.core.errors import StageError
 
-    made = names.load(name)
+    made = names.load_object(name)
     if not (isinstance(made, type) and issubclass(made, Task)):
         raise StageError(f"{name} is {made!r}; a task is a class that derives from attar.Task")
     try:

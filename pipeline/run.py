@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from attar.pipeline import team
-from attar.pipeline.core.error_context import breaking
+from attar.pipeline.core.error_context import name_slot_in_errors
 from attar.pipeline.core.errors import (
     AttarError,
     CorruptArtifactError,
@@ -20,14 +20,14 @@ from attar.pipeline.core.errors import (
     StoreError,
     UnsupportedModelError,
 )
-from attar.pipeline.core.graph import Bound, Pipeline
-from attar.pipeline.core.progress import advance
+from attar.pipeline.core.graph import Pipeline, SlotBinding
+from attar.pipeline.core.progress import report_progress
 from attar.pipeline.core.stage import Artifact, Facts
 from attar.pipeline.core.store import Store
 from attar.pipeline.core.version import VERSION
 from attar.pipeline.keys import deciders as keys
 from attar.pipeline.keys import machine
-from attar.pipeline.keys.deciders import Deciders, Keys
+from attar.pipeline.keys.deciders import KeyInputs, Keys
 from attar.pipeline.keys.fingerprint import Fingerprint
 
 Status = Literal["made", "reused", "failed", "skipped"]
@@ -68,7 +68,7 @@ class Plan:
     action: Literal["reuse", "run", "wait"]
     reason: str
     artifact: Artifact | None = None
-    deciders: Deciders = field(default_factory=dict)
+    deciders: KeyInputs = field(default_factory=dict)
 
 
 class Run:
@@ -164,7 +164,7 @@ class Run:
     def _step(self, slot: str, done: dict[str, Artifact]) -> Record:
         status: Status = "reused"
         try:
-            with breaking(slot):
+            with name_slot_in_errors(slot):
                 plan = self._plan(slot, done, may_import=True)
                 artifact = plan.artifact
                 if artifact is None:
@@ -178,7 +178,7 @@ class Run:
     def _record(self, slot: str, status: Status, reason: str, artifact: Artifact) -> Record:
         history = self.store.history(artifact.key)
         return replace(
-            self._start_record(slot, status, why(artifact, reason)),
+            self._start_record(slot, status, explain_reason(artifact, reason)),
             key=artifact.key,
             path=artifact.root,
             facts=artifact.facts,
@@ -190,7 +190,7 @@ class Run:
         plan = self._decided(slot, done, may_import=may_import)
         records = {name: self.store.history(artifact.key) for name, artifact in self._pinned(slot).items()}
         shown = [f"; {name} is {record['slot']} {record['key'][:12]}" for name, record in records.items()]
-        return replace(plan, reason=why(plan.artifact, plan.reason) + "".join(shown))
+        return replace(plan, reason=explain_reason(plan.artifact, plan.reason) + "".join(shown))
 
     def _decided(self, slot: str, done: Mapping[str, Artifact], *, may_import: bool) -> Plan:
         bound = self.pipeline.slots[slot]
@@ -215,23 +215,23 @@ class Run:
             return Plan(slot, "reuse", "nothing that decides it changed", artifact)
         return Plan(slot, "run", self._why(slot, deciders), deciders=deciders)
 
-    def _found(self, bound: Bound, deciders: Deciders) -> Artifact | None:
+    def _found(self, bound: SlotBinding, deciders: KeyInputs) -> Artifact | None:
         """What the store has of this, or of its refusal where it may be refused."""
-        ways = [deciders, keys.refused(deciders)] if bound.candidate else [deciders]
-        found = (self.store.find(type(bound.stage).makes(), keys.key(way)) for way in ways)
+        ways = [deciders, keys.mark_refused(deciders)] if bound.candidate else [deciders]
+        found = (self.store.find(type(bound.stage).makes(), keys.compute_key(way)) for way in ways)
         return next((artifact for artifact in found if artifact), None)
 
-    def _why(self, slot: str, deciders: Deciders) -> str:
+    def _why(self, slot: str, deciders: KeyInputs) -> str:
         previous = None
         with contextlib.suppress(CorruptArtifactError):
             previous = self.store.record(self.last[slot]) if slot in self.last else None
         if previous is None:
             return "never made"
-        differences = list(keys.changes(previous["deciders"], deciders))
+        differences = list(keys.list_changes(previous["deciders"], deciders))
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         return "; ".join(differences[:3]) + more or "its artifact is gone"
 
-    def _made(self, slot: str, deciders: Deciders, done: Mapping[str, Artifact]) -> tuple[Artifact, Status]:
+    def _made(self, slot: str, deciders: KeyInputs, done: Mapping[str, Artifact]) -> tuple[Artifact, Status]:
         """The artifact; where it may be refused and is, an empty one that says why."""
         try:
             return self._make(slot, deciders, lambda payload: self._facts(slot, payload, done))
@@ -239,14 +239,14 @@ class Run:
             if not self.pipeline.slots[slot].candidate:
                 raise
             said = str(error)
-            self.store.forget(keys.key(deciders), None)
-            return self._make(slot, keys.refused(deciders), lambda _: {"refused": said})
+            self.store.forget(keys.compute_key(deciders), None)
+            return self._make(slot, keys.mark_refused(deciders), lambda _: {"refused": said})
 
-    def _make(self, slot: str, deciders: Deciders, fill: Callable[[Path], Facts]) -> tuple[Artifact, Status]:
+    def _make(self, slot: str, deciders: KeyInputs, fill: Callable[[Path], Facts]) -> tuple[Artifact, Status]:
         stage = self.pipeline.slots[slot].stage
-        kind, key = type(stage).makes(), keys.key(deciders)
-        shared = keys.shared(stage, deciders)
-        with self.store.making(key, lambda: advance(slot, 0, 1, "another process is making it"), shared) as payload:
+        kind, key = type(stage).makes(), keys.compute_key(deciders)
+        shared = keys.compute_shared_key(stage, deciders)
+        with self.store.making(key, lambda: report_progress(slot, 0, 1, "another process is making it"), shared) as payload:
             with contextlib.suppress(CorruptArtifactError):  # that is why it is being made again
                 if (artifact := self.store.find(kind, key)) is not None:
                     return artifact, "reused"
@@ -264,7 +264,7 @@ class Run:
                 "seconds": round(time.perf_counter() - started, 3),
                 "made": {
                     "date": datetime.now(UTC).isoformat(timespec="seconds"),
-                    "machine": machine.describe(),
+                    "machine": machine.describe_machine(),
                     "attar": VERSION,
                 },
             }
@@ -281,7 +281,7 @@ class Run:
         pinned = self._pinned(slot)
         for name, artifact in pinned.items():
             self._verify_pinned(f"{slot}.{name}", artifact)
-        return team.current().run(bound.stage, payload, inputs | pinned, self.code.home)
+        return team.get_team().run(bound.stage, payload, inputs | pinned, self.code.home)
 
     def _verify_pinned(self, place: str, artifact: Artifact) -> None:
         """It is not discarded: this recipe cannot make it anew."""
@@ -304,6 +304,6 @@ class Run:
         self.verified.add(artifact.key)
 
 
-def why(artifact: Artifact | None, reason: str) -> str:
+def explain_reason(artifact: Artifact | None, reason: str) -> str:
     """What became of a slot is more than why it was made: that it was refused."""
     return f"refused: {artifact.refused}" if artifact and artifact.refused else reason

@@ -1,6 +1,14 @@
-"""Team: the processes that torchrun started walk one run together.
+"""The processes that torchrun started walk one run together.
 
-Rank 0 acts: it walks the slots, holds the locks and writes. The others wait, and join it in the stages that are made together.
+Rank 0 walks the slots, holds the locks and writes. The others wait, and join it in the stages that
+are ``distributed``.
+
+The processes talk through the key-value store that torchrun opens (``torch.distributed.Store``),
+and not through collectives such as ``broadcast_object_list`` and ``barrier``. Rank 0 may build and
+measure for hours while the others wait, which a collective ends by the timeout of its process
+group. A process that fails must say why while the others wait for it, and a collective has no
+place for that. An object list is pickled; this is JSON. And this room needs no torch.
+Everything inside a stage, such as averaging gradients, is left to accelerate's collectives.
 """
 
 from __future__ import annotations
@@ -16,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from attar.pipeline.core.errors import AttarError
-from attar.pipeline.core.import_path import put_first
+from attar.pipeline.core.import_path import put_first_on_path
 from attar.pipeline.core.names import place_of
 
 if TYPE_CHECKING:
@@ -39,7 +47,7 @@ class Wire(Protocol):
         """Whether all of these are set."""
 
 
-class Broken(BaseException):
+class TeamError(BaseException):
     """A stage that is made together broke in one process, so it cannot be finished in any. Not an Exception: nothing goes on."""
 
     exit_code = 1
@@ -84,14 +92,14 @@ class Team:
         Raises Broken when it breaks in any of them: the others may be waiting for numbers that never come.
         """
         if self.wire is None or not stage.distributed:
-            with member(Team()):  # what it trains on the way, it trains alone
+            with use_team(Team()):  # what it trains on the way, it trains alone
                 return stage.run(out, **inputs)
-        self.share(told(stage, out, inputs, home))
+        self.share(encode_stage_call(stage, out, inputs, home))
         try:
             facts = stage.run(out, **inputs)
             self.barrier()
         except (Exception, SystemExit) as error:  # user code may raise anything
-            raise Broken(self.cause(error)) from error
+            raise TeamError(self.cause(error)) from error
         return facts
 
     def cause(self, error: BaseException) -> str:
@@ -99,27 +107,27 @@ class Team:
         for rank in range(1, self.world):
             if self.wire and self.wire.check([f"broken {rank}"]):
                 return self.wire.get(f"broken {rank}").decode()
-        return said(error, self.rank)
+        return format_failure(error, self.rank)
 
     def follow(self) -> None:
         """Join rank 0 in each stage that it tells of, until it has finished. Raises Broken when one breaks here."""
         while (text := self.share("")) != STOP:
             try:
-                join(text)
+                run_stage_call(text)
             except (Exception, SystemExit) as error:
-                message = said(error, self.rank)
+                message = format_failure(error, self.rank)
                 if self.wire:
                     self.wire.set(f"broken {self.rank}", message)
-                raise Broken(message) from error
+                raise TeamError(message) from error
             self.barrier()
 
 
-def said(error: BaseException, rank: int) -> str:
+def format_failure(error: BaseException, rank: int) -> str:
     words = str(error) if isinstance(error, AttarError) else f"{type(error).__name__}: {error}"
     return f"process {rank}: {words}"
 
 
-def told(stage: Stage[Any], out: Path, inputs: Mapping[str, Artifact], home: Path) -> str:
+def encode_stage_call(stage: Stage[Any], out: Path, inputs: Mapping[str, Artifact], home: Path) -> str:
     """All that another process needs to run this stage, as JSON."""
     artifacts = {
         name: {"kind": place_of(type(each)), "key": each.key, "digest": each.digest, "root": str(each.root), "facts": each.facts}
@@ -130,19 +138,19 @@ def told(stage: Stage[Any], out: Path, inputs: Mapping[str, Artifact], home: Pat
     return json.dumps(whole | {"inputs": artifacts, "home": str(home)})
 
 
-def join(text: str) -> None:
+def run_stage_call(text: str) -> None:
     """Run the stage that ``told`` describes."""
     call = json.loads(text)
-    put_first(Path(call["home"]))
-    stage: Stage[Any] = found(call["stage"]).model_validate_json(json.dumps(call["settings"]))
+    put_first_on_path(Path(call["home"]))
+    stage: Stage[Any] = import_object(call["stage"]).model_validate_json(json.dumps(call["settings"]))
     inputs = {
-        name: found(each["kind"])(each["key"], each["digest"], Path(each["root"]), each["facts"])
+        name: import_object(each["kind"])(each["key"], each["digest"], Path(each["root"]), each["facts"])
         for name, each in call["inputs"].items()
     }
     stage.run(Path(call["out"]), **inputs)
 
 
-def found(name: str) -> Any:
+def import_object(name: str) -> Any:
     module, _, kind = name.partition(":")
     return getattr(importlib.import_module(module), kind)
 
@@ -150,23 +158,23 @@ def found(name: str) -> Any:
 _current: ContextVar[Team] = ContextVar("team", default=Team())  # noqa: B039  # without a wire nothing in it ever changes
 
 
-def current() -> Team:
+def get_team() -> Team:
     """The team that this process is in; alone, a team of one."""
     return _current.get()
 
 
-def started() -> bool:
+def is_started_in_team() -> bool:
     """Whether torchrun (or what sets the same variables) started this process beside others."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and JOINED not in os.environ
 
 
 @contextmanager
-def assembled(wire: Wire, rank: int, world: int) -> Iterator[Team]:
+def join_team(wire: Wire, rank: int, world: int) -> Iterator[Team]:
     """Inside, this process is in the team; when rank 0 leaves, the others are told to stop."""
     team = Team(rank, world, wire)
     os.environ[JOINED] = "1"
     try:
-        with member(team):
+        with use_team(team):
             yield team
     finally:
         if team.leads:
@@ -175,7 +183,7 @@ def assembled(wire: Wire, rank: int, world: int) -> Iterator[Team]:
 
 
 @contextmanager
-def member(team: Team) -> Iterator[None]:
+def use_team(team: Team) -> Iterator[None]:
     """Inside, this is the ``current`` team."""
     token = _current.set(team)
     try:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from attar.models import preprocess, views
 from attar.models.task import Arrays, Split, SplitName, Task
-from attar.pipeline.core.progress import advance
+from attar.pipeline.core.progress import report_progress
 from attar.proof.sketches import Floats, Projection, has_fixed_length, vectorize
 
 SAMPLES = 5_000
@@ -126,7 +126,7 @@ class Search:
             for seen in views.clean(self.task, split):
                 yield done, seen.inputs
                 done += len(seen.indices)
-                advance("near-duplicates", done, total)
+                report_progress("near-duplicates", done, total)
 
     def measure(self, neighbours: Integers, scales: Mapping[str, float]) -> dict[str, Numbers]:
         """Return the exact ``distance`` to each neighbour, and in how many ``entries`` it differs, ``[rows, GROUPS]``."""

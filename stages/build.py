@@ -19,7 +19,7 @@ from attar.engines.runtimes import runtime as runtimes
 from attar.engines.runtimes.runtime import RUNTIMES, AxisProfile, BuildSpec, RefusedNode, Runtime, RuntimeName
 from attar.models.task import Arrays, Predict, Predictor, Task, load_task
 from attar.pipeline.core.errors import StageError, UnsupportedModelError, suggest_name
-from attar.pipeline.core.progress import advance
+from attar.pipeline.core.progress import report_progress
 from attar.pipeline.core.stage import CodeName, Facts, Stage
 from attar.stages.artifacts import Engine, OnnxModel
 
@@ -262,7 +262,7 @@ def time_thread_counts(calls: Mapping[int, Predict], inputs: Arrays) -> dict[int
         for count, call in calls.items():
             time_calls(call, inputs)
             taken[count].append(time_calls(call, inputs))
-        advance("build", done + 1, ROUNDS, "timing thread counts")
+        report_progress("build", done + 1, ROUNDS, "timing thread counts")
     return {count: statistics.median(seconds) for count, seconds in taken.items()}
 
 

@@ -16,8 +16,8 @@ from attar.engines.graphs.exposure import reveal_tensors
 from attar.models.task import Array, Arrays, Task, load_task
 from attar.models.views import spread
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.core.progress import advance
-from attar.pipeline.core.stage import CodeName, Facts, Stage, scratch
+from attar.pipeline.core.progress import report_progress
+from attar.pipeline.core.stage import CodeName, Facts, Stage, open_scratch
 from attar.stages.artifacts import OnnxModel, Ranges
 
 BATCH = 32  # samples whose tensors are in memory at once, however many are read
@@ -42,7 +42,7 @@ class Calibrate(Stage[Ranges]):
         from attar.engines.runtimes import onnxruntime
 
         task = load_task(self.task)
-        split, state = task.split("train"), scratch(out) / "histograms.safetensors"
+        split, state = task.split("train"), open_scratch(out) / "histograms.safetensors"
         step, count = self.plan_batches(task, len(split))
         histograms, done = histogram.load_histograms(state) if state.exists() else ({}, 0)
         if done != count and (done % step or done > count):
@@ -52,7 +52,7 @@ class Calibrate(Stage[Ranges]):
             for seen in islice(spread(task, split, count, step), -(-done // step), None):
                 count_values(histograms, {**seen.inputs, **predict(seen.inputs)})
                 done += len(seen.indices)
-                advance("calibrate", done, count)
+                report_progress("calibrate", done, count)
                 if time.monotonic() - saved >= SAVE_SECONDS:
                     histogram.save_histograms(state, histograms, done)
                     saved = time.monotonic()

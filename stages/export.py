@@ -19,7 +19,7 @@ from attar.engines.graphs.softmax import append_softmax, list_probabilities
 from attar.engines.parity import choose_traced_sizes, measure_largest_difference
 from attar.models.task import Task
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.core.progress import advance
+from attar.pipeline.core.progress import report_progress
 from attar.pipeline.core.stage import Facts, Stage
 from attar.stages.artifacts import Model, OnnxModel, Weights
 
@@ -55,16 +55,16 @@ class Export(Stage[OnnxModel]):
         import onnx
 
         task, file = weights.reads(), out / "model.onnx"
-        advance("export", 0, 2, self.exporter)
+        report_progress("export", 0, 2, self.exporter)
         self.write_graph(task, weights.load(), file)
         model = onnx.load(file)
         name_axes(model, task, self.hint)
         append_softmax(model, list_probabilities(task))
         onnx.save(clear_metadata(model), file)
         self.check_graph(file)
-        advance("export", 1, 2, "proving the answers")
+        report_progress("export", 1, 2, "proving the answers")
         difference = self.prove_parity(task, weights, file)
-        advance("export", 2, 2)
+        report_progress("export", 2, 2)
         return {
             "task": weights.facts["task"],
             "graphs": ["model"],

@@ -207,14 +207,14 @@ def finish(bundle: Path, output: Path, recipe: str | None, trusted: Path | None,
 
 
 def _rerun(bundle: Path, output: Path, recipe: str, store: Path, trusted: Path | None) -> Mapping[str, Any]:
-    from attar.cli.console import live
-    from attar.cli.finish_recipe import rerun
+    from attar.cli.console import open_console
+    from attar.cli.finish_recipe import rerun_recipe
 
     with (
-        live() as view,
+        open_console() as view,
         redirect_stdout(sys.stderr),
     ):  # what user code prints is no part of the result
-        return rerun(bundle, output, recipe, store, view.done, trusted)
+        return rerun_recipe(bundle, output, recipe, store, view.done, trusted)
 
 
 def _line(facts: Mapping[str, Any]) -> str:

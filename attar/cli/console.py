@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from attar.pipeline.core.progress import listening
+from attar.pipeline.core.progress import listen_to_progress
 from attar.pipeline.run import Record
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ COLOURS = {"made": "green", "reused": "cyan", "failed": "red", "skipped": "yello
 QUIET = 15.0  # seconds between lines where nothing can be redrawn
 
 
-class View:
+class ProgressView:
     """Prints a line a slot, and below them the progress of the slot that is being made."""
 
     def __init__(self, console: Console, progress: Progress | None) -> None:
@@ -54,7 +54,7 @@ class View:
             self.what, self.began = what, (done, now)
         if now - self.said > QUIET:
             self.said = now
-            left = remaining(done - self.began[0], total - done, now - self.began[1])
+            left = format_remaining(done - self.began[0], total - done, now - self.began[1])
             self._print(f"       {_plain(what)}: {done} of {total}  {_plain(note)}  {left}".rstrip())
 
     def _print(self, line: str, *, whole: bool = False) -> None:
@@ -63,24 +63,24 @@ class View:
         self.console.print(line, highlight=False, soft_wrap=not cut, no_wrap=cut, overflow="ellipsis" if cut else None)
 
 
-def remaining(done: int, left: int, seconds: float) -> str:
+def format_remaining(done: int, left: int, seconds: float) -> str:
     """``ETA 0:01:40`` at the mean time of the steps seen so far; nothing before the first is done."""
     return f"ETA {timedelta(seconds=round(seconds / done * left))}" if done > 0 else ""
 
 
 @contextmanager
-def live() -> Iterator[View]:
+def open_console() -> Iterator[ProgressView]:
     from rich.console import Console
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        view = View(console, None)
-        with listening(view.advance):
+        view = ProgressView(console, None)
+        with listen_to_progress(view.advance):
             yield view
         return
     with _progress(console) as progress:
-        view = View(console, progress)
-        with listening(view.advance):
+        view = ProgressView(console, progress)
+        with listen_to_progress(view.advance):
             yield view
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attar.pipeline.core.errors import RecipeError, StageError
-from attar.pipeline.core.store import NOT_PAYLOAD, disk
+from attar.pipeline.core.store import NOT_PAYLOAD, explain_disk_errors
 from attar.pipeline.run import Record
 from attar.stages.artifacts import Bundle
 
@@ -16,7 +16,7 @@ NOTE = ".attar.json"
 """In the folder: of which artifacts its content is, and which of its folders are bundles that were put there."""
 
 
-def deliver(records: Sequence[Record], folder: Path, title: str) -> Path:
+def deliver_results(records: Sequence[Record], folder: Path, title: str) -> Path:
     """Fill ``folder`` unless it holds these very artifacts; returns the report's path.
 
     ``folder/TARGET`` is the bundle of a target that has one: plain files, to be copied anywhere. Raises RecipeError when
@@ -24,7 +24,7 @@ def deliver(records: Sequence[Record], folder: Path, title: str) -> Path:
     """
     bundles = {folder / record.target: record.path for record in records if record.makes is Bundle}
     now = {"of": {record.slot: record.key or record.error or record.reason for record in records}}
-    before = read(folder / NOTE)
+    before = read_note(folder / NOTE)
     report = folder / "report.html"
     whole = report.exists() and all(bundle is None or there.is_dir() for there, bundle in bundles.items())
     if whole and before.get("of") == now["of"]:
@@ -33,18 +33,18 @@ def deliver(records: Sequence[Record], folder: Path, title: str) -> Path:
     for there in bundles:
         if there.exists() and there not in ours:
             raise RecipeError(f"{there} is in the way of that target's bundle and was not put there by attar; choose another -o")
-    with disk(folder):
+    with explain_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         names = sorted(there.name for there in {*ours, *bundles})
         (folder / NOTE).write_text(json.dumps({"bundles": names}), encoding="utf-8")
         for there, bundle in bundles.items():
-            replace(there, bundle)
-        written(records, folder, title)
+            replace_bundle(there, bundle)
+        write_report(records, folder, title)
         (folder / NOTE).write_text(json.dumps({**now, "bundles": names}), encoding="utf-8")
     return report
 
 
-def written(records: Sequence[Record], folder: Path, title: str) -> None:
+def write_report(records: Sequence[Record], folder: Path, title: str) -> None:
     from attar.proof.report.formats.files import write
 
     try:
@@ -53,7 +53,7 @@ def written(records: Sequence[Record], folder: Path, title: str) -> None:
         raise StageError(f"the report cannot be written: {error}; `pip install 'attar[train]'` brings what it needs") from error
 
 
-def read(note: Path) -> dict[str, dict[str, str]]:
+def read_note(note: Path) -> dict[str, dict[str, str]]:
     try:
         made: dict[str, dict[str, str]] = json.loads(note.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -61,7 +61,7 @@ def read(note: Path) -> dict[str, dict[str, str]]:
     return made
 
 
-def replace(there: Path, bundle: Path | None) -> None:
+def replace_bundle(there: Path, bundle: Path | None) -> None:
     """A copy of the bundle's payload, whole or not at all; a target without a bundle keeps no old one."""
     partial, old = (there.with_name(f".{there.name}.{what}") for what in ("partial", "old"))
     for leftover in (partial, old):

@@ -24,27 +24,27 @@ UNTESTED = {
 """What attar's own tests have not seen of a runtime."""
 
 
-def examine(runtimes: Mapping[str, Runtime], asked: type[BuildSpec]) -> dict[str, Any]:
+def describe_abilities(runtimes: Mapping[str, Runtime], asked: type[BuildSpec]) -> dict[str, Any]:
     """The machine, installed versions by extra, what each runtime can do here, and which commands can run."""
-    versions = {extra: {name: version(name) for name in names} for extra, names in PARTS.items()}
+    versions = {extra: {name: find_version(name) for name in names} for extra, names in PARTS.items()}
     missing = [name for name, found in versions["train"].items() if found == "not installed"]
     can_train = f"no: install attar[train] for {', '.join(missing)}" if missing else "yes"
-    both = version("onnxruntime") != "not installed" and version("onnxruntime-gpu") != "not installed"
+    both = find_version("onnxruntime") != "not installed" and find_version("onnxruntime-gpu") != "not installed"
     return {
-        "machine": machine.describe(),
+        "machine": machine.describe_machine(),
         **versions,
-        "runtimes": {name: able(name, runtime, asked) for name, runtime in runtimes.items()},
+        "runtimes": {name: describe_runtime(name, runtime, asked) for name, runtime in runtimes.items()},
         "train and export": can_train,
         "conflict": "onnxruntime and onnxruntime-gpu shadow each other: uninstall one" if both else "none",
     }
 
 
-def able(name: str, runtime: Runtime, asked: type[BuildSpec]) -> dict[str, str]:
+def describe_runtime(name: str, runtime: Runtime, asked: type[BuildSpec]) -> dict[str, str]:
     """Its version, or what installs it; the precisions that it can build and run here, and what is missing for the others.
 
     A runtime, its package and attar's extra have one name; ONNX Runtime is no extra, and there are other packages of it.
     """
-    found = package(name)
+    found = find_runtime_version(name)
     told = {"untested here": UNTESTED[name]} if name in UNTESTED else {}
     if found == "not installed":
         brings = "onnxruntime" if name == "onnxruntime" else f"'attar[{name}]'"
@@ -52,10 +52,15 @@ def able(name: str, runtime: Runtime, asked: type[BuildSpec]) -> dict[str, str]:
     precisions = sorted(runtime.precisions)
     unbuilt = {each: why for each in precisions if (why := runtime.explain_unbuildable(asked(each)))}
     unrun = {each: why for each in precisions if (why := runtime.explain_unrunnable(asked(each)))}
-    return {"version": found, "builds": those(precisions, unbuilt), "runs": those(precisions, unrun), **told}
+    return {
+        "version": found,
+        "builds": format_precisions(precisions, unbuilt),
+        "runs": format_precisions(precisions, unrun),
+        **told,
+    }
 
 
-def those(precisions: list[str], lacking: Mapping[str, str]) -> str:
+def format_precisions(precisions: list[str], lacking: Mapping[str, str]) -> str:
     """``fp32, int8; not bf16: REASON``"""
     able = ", ".join(each for each in precisions if each not in lacking) or "none"
     reasons = {why: ", ".join(each for each in lacking if lacking[each] == why) for why in lacking.values()}
@@ -64,14 +69,14 @@ def those(precisions: list[str], lacking: Mapping[str, str]) -> str:
     return "; ".join([able, *(f"not {names}: {why}" for why, names in reasons.items())])
 
 
-def package(name: str) -> str:
+def find_runtime_version(name: str) -> str:
     """The version of a runtime, with the package that it is in where that has another name."""
-    others = {each: version(each) for each in OTHERS.get(name, ())}
+    others = {each: find_version(each) for each in OTHERS.get(name, ())}
     found = [f"{number} ({each})" for each, number in others.items() if number != "not installed"]
-    return found[0] if found and version(name) == "not installed" else version(name)
+    return found[0] if found and find_version(name) == "not installed" else find_version(name)
 
 
-def version(name: str) -> str:
+def find_version(name: str) -> str:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -18,7 +18,7 @@ from attar.stages.package import Package
 from attar.stages.slots import SLOTS
 
 
-def rerun(
+def rerun_recipe(
     path: str | Path,
     out: str | Path,
     recipe: str,
@@ -35,12 +35,12 @@ def rerun(
     with bundles.unfinished(bundle, trusted) as found:
         able(bundle, found.manifest)
         with filled(Path(out), bundle) as folder:
-            new, seal = made(found.root, workspace_of(recipe, store, found.manifest.name), told)
+            new, seal = make_bundle(found.root, open_target_workspace(recipe, store, found.manifest.name), told)
             copy(new, folder, seal)
             return bundles.check(folder, allow_native=True)  # the recipe built it here
 
 
-def workspace_of(recipe: str, store: Path, name: str) -> Workspace:
+def open_target_workspace(recipe: str, store: Path, name: str) -> Workspace:
     """Of the one target that packages under this name."""
     slots = open_workspace(recipe, SLOTS, store).recipe.pipeline.slots
     names = {stage.name: slot for slot, bound in slots.items() if isinstance(stage := bound.stage, Package)}
@@ -49,7 +49,7 @@ def workspace_of(recipe: str, store: Path, name: str) -> Workspace:
     return open_workspace(recipe, SLOTS, store, targets=(names[name].partition(".")[0],))
 
 
-def made(bundle: Path, workspace: Workspace, told: Callable[[Record], None]) -> tuple[Path, Seal]:
+def make_bundle(bundle: Path, workspace: Workspace, told: Callable[[Record], None]) -> tuple[Path, Seal]:
     """The bundle that this machine makes of the recipe."""
     (target,) = workspace.recipe.targets
     found: dict[str, Path] = {}
@@ -70,12 +70,13 @@ def check_same(bundle: Path, model: Path) -> None:
     ours, new = ({path.name: sha256(path) for path in folder.glob("*.onnx*")} for folder in (bundle / "graphs", model))
     if ours != new:
         raise InvalidBundleError(
-            f"the recipe makes another graph here than {bundle} holds{bits(bundle, model)}; use the recipe and the store that "
+            f"the recipe makes another graph here than {bundle} holds"
+            f"{compare_weight_bits(bundle, model)}; use the recipe and the store that "
             f"made it, package it anew with `attar run`, or finish what it holds, without --recipe"
         )
 
 
-def bits(bundle: Path, model: Path) -> str:
+def compare_weight_bits(bundle: Path, model: Path) -> str:
     """How the weights differ, which a CPU decides where the recipe does not; nothing where they do not."""
     ours = read_manifest(bundle).lineage["model"].facts.get("weight_bits")
     here = json.loads((model / FACTS).read_bytes()).get("weight_bits")

@@ -14,7 +14,7 @@ from attar.cli.help_sections import SectionGroup
 from attar.cli.options import is_verbose
 from attar.pipeline import team
 from attar.pipeline.core.errors import AttarError
-from attar.pipeline.team import Broken
+from attar.pipeline.team import TeamError
 
 INTERRUPTED = 130
 """The exit code of a process that SIGINT ended: 128 and the signal's number."""
@@ -25,7 +25,7 @@ class ErrorGroup(SectionGroup):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command. Of the processes that torchrun started, only rank 0 does; the others follow it."""
-        if not team.started():
+        if not team.is_started_in_team():
             return super().main(*args, **kwargs)
         from attar.stages.learning.processes import join_process_group
 
@@ -35,7 +35,7 @@ class ErrorGroup(SectionGroup):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (AttarError, Broken) as error:
+        except (AttarError, TeamError) as error:
             print_error(error, verbose=is_verbose(ctx))
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
@@ -47,7 +47,7 @@ class ErrorGroup(SectionGroup):
         try:
             with redirect_stdout(sys.stderr):
                 member.follow()
-        except Broken as error:
+        except TeamError as error:
             print_error(error, verbose=self.asks_for_traceback(sys.argv[1:]))
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
@@ -62,7 +62,7 @@ class ErrorGroup(SectionGroup):
         return is_verbose(command.make_context(name, rest, context, resilient_parsing=True))
 
 
-def print_error(error: AttarError | Broken, *, verbose: bool) -> None:
+def print_error(error: AttarError | TeamError, *, verbose: bool) -> None:
     if verbose:
         traceback.print_exc()
     click.echo(f"error: {error}", err=True)

@@ -32,16 +32,16 @@ def new(folder: Path) -> None:
 
     DIR is created; if it exists, it must be empty. The project has a test and a CI script too.
     """
-    write(folder)
+    write_project(folder)
     click.echo(f"{folder}: {', '.join(FILES.values())}")
     click.echo("It runs as it stands, on made-up data, in half a minute; README.md says what to replace. Next, in that folder:")
     click.echo("  attar run recipe.toml")
 
 
-def write(folder: Path) -> None:
+def write_project(folder: Path) -> None:
     """All files or none: they are written beside ``folder`` and renamed. Raises RecipeError where that cannot be done."""
     try:
-        refuse(folder)
+        check_folder(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".attar-new-", dir=folder.parent) as beside:
             made = Path(beside) / "project"
@@ -54,7 +54,7 @@ def write(folder: Path) -> None:
         raise RecipeError(f"cannot make {folder}: {error.strerror or error}{place}; name another folder") from error
 
 
-def refuse(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
     """Raises RecipeError for what is there and is no folder, holds something, or must not be replaced by another folder."""
     if not (folder.exists() or folder.is_symlink()):
         return

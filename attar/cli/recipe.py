@@ -75,21 +75,21 @@ def open_command_workspace(options: dict[str, Any]) -> Workspace:
     return open_workspace(options["recipe"], SLOTS, **picked)
 
 
-def walk(wanted: tuple[str, ...], output: Path | None, require_all: bool, **options: Any) -> None:
+def run_slots(wanted: tuple[str, ...], output: Path | None, require_all: bool, **options: Any) -> None:
     """Make the wanted slots (all, if none is named), show what happened and exit with what it means."""
-    from attar.cli.console import live
-    from attar.cli.deliver import deliver
-    from attar.recipes.workspace import exit_code
+    from attar.cli.console import open_console
+    from attar.cli.deliver import deliver_results
+    from attar.recipes.workspace import choose_exit_code
     from attar.stages.artifacts import Bundle, Verdict
 
     workspace = open_command_workspace(options)
-    slots = workspace.slots(wanted, per_target())
+    slots = workspace.slots(wanted, list_target_slots())
     made = {workspace.recipe.pipeline.slots[slot].stage.makes() for slot in slots}
     folder, delivers = output or workspace.output, Bundle in made
-    look_at_production(workspace, slots, folder if delivers else None)
+    check_production(workspace, slots, folder if delivers else None)
     records: list[Record] = []
     with (
-        live() as view,
+        open_console() as view,
         redirect_stdout(sys.stderr),
     ):  # what user code prints is no part of the result
         for record in workspace.run.walk(slots):
@@ -98,22 +98,22 @@ def walk(wanted: tuple[str, ...], output: Path | None, require_all: bool, **opti
     report, unwritten = None, None
     try:
         if delivers:
-            report = deliver(records, folder, workspace.recipe.title)
+            report = deliver_results(records, folder, workspace.recipe.title)
     except AttarError as error:  # what the run found is shown all the same
         unwritten = error
     if Verdict in made:
-        summarize(records, workspace.recipe.title)
-    show(records, report, options)
+        append_summary(records, workspace.recipe.title)
+    show_results(records, report, options)
     if is_verbose(click.get_current_context()):
         for record in records:
             if record.cause:
                 traceback.print_exception(record.cause)
     if unwritten:
         raise unwritten
-    sys.exit(exit_code(records, require_all=require_all))
+    sys.exit(choose_exit_code(records, require_all=require_all))
 
 
-def look_at_production(workspace: Workspace, slots: list[str], folder: Path | None) -> None:
+def check_production(workspace: Workspace, slots: list[str], folder: Path | None) -> None:
     """Before anything is trained. Raises InvalidBundleError for a bundle that is not whole,
     RecipeError for one that the run would replace."""
     from attar.bundle.opening import whole
@@ -131,7 +131,7 @@ def look_at_production(workspace: Workspace, slots: list[str], folder: Path | No
         whole(bundle, trusted=getattr(stage, "trusted", None)).close()
 
 
-def summarize(records: list[Record], title: str) -> None:
+def append_summary(records: list[Record], title: str) -> None:
     """For the page of a CI step. What keeps it from being written is said and changes no exit code."""
     from attar.proof.report.formats import summary
 
@@ -141,13 +141,13 @@ def summarize(records: list[Record], title: str) -> None:
         click.echo(f"warning: {error}", err=True)
 
 
-def per_target() -> list[str]:
+def list_target_slots() -> list[str]:
     from attar.stages.slots import SLOTS
 
     return [slot.name for slot in SLOTS if slot.per_target]
 
 
-def show(records: list[Record], report: Path | None, options: dict[str, Any]) -> None:
+def show_results(records: list[Record], report: Path | None, options: dict[str, Any]) -> None:
     from attar.proof.report import data
     from attar.stages.artifacts import Bundle, Evidence
 
@@ -204,14 +204,14 @@ def run(output: Path | None, require_all: bool, **options: Any) -> None:
     Exit code 1 if a stage broke, 2 if the recipe or the command is wrong, 3 if a target failed its
     gates or is undecided.
     """
-    walk((), output, require_all, **options)
+    run_slots((), output, require_all, **options)
 
 
 def create_step_command(name: str, slots: tuple[str, ...], summary: str) -> click.Command:
     """Return the command that makes these slots and what they need."""
 
     def command(require_all: bool = False, **options: Any) -> None:
-        walk(slots, None, require_all, **options)
+        run_slots(slots, None, require_all, **options)
 
     full = recipe_options(REQUIRE_ALL(command) if {"verdict", "bundle"} & set(slots) else command)
     makes = f"Makes {' and '.join(slots)}, and every earlier slot that they need."
@@ -244,13 +244,13 @@ def plan(as_json: bool, **options: Any) -> None:
 def fetch(as_json: bool, **options: Any) -> None:
     """Download the data that the recipe's task knows how to get."""
     from attar.models.task import load_task
-    from attar.pipeline.core.error_context import breaking
+    from attar.pipeline.core.error_context import name_slot_in_errors
 
     workspace = open_command_workspace(options)
     tasks = {stage.task for bound in workspace.recipe.pipeline.slots.values() if hasattr(stage := bound.stage, "task")}
     found: dict[str, list[str]] = {}
     for name in sorted(tasks):
-        with breaking(f"fetching for {name}"):
+        with name_slot_in_errors(f"fetching for {name}"):
             load_task(name).fetch()
             found[name] = [str(item) for item in load_task(name).data()]
     click.echo(json.dumps(found, indent=1) if as_json else "\n".join(f"{name}: data are at hand" for name in found))
@@ -268,14 +268,14 @@ def fetch(as_json: bool, **options: Any) -> None:
 )
 def report(output: Path, as_json: bool, **options: Any) -> None:
     """Write the report and copy the bundles from the store. Nothing is made."""
-    from attar.cli.deliver import deliver
+    from attar.cli.deliver import deliver_results
     from attar.pipeline.core.errors import RecipeError
 
     workspace = open_command_workspace(options)
     records = list(workspace.run.recall())
     if not any(record.key for record in records):
         raise RecipeError(f"nothing of {workspace.recipe.path.name} is made yet in {workspace.store.root}; `attar run` makes it")
-    path = deliver(records, output, workspace.recipe.title)
+    path = deliver_results(records, output, workspace.recipe.title)
     click.echo(json.dumps({"report": str(path)}) if as_json else f"report  {path}")
 
 

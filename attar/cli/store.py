@@ -25,12 +25,12 @@ def show(key: str, store: Path, verify: bool) -> None:
     from attar.pipeline.core.errors import RecipeError
     from attar.pipeline.core.stage import Artifact
     from attar.pipeline.core.store import Store
-    from attar.pipeline.recipe.recipe import identity
+    from attar.pipeline.recipe.recipe import make_recipe_id
     from attar.recipes.workspace import find_recipe
 
     held = Store(store)
     if not _is_hex(key):
-        used = held.read_note(f"recipes/{identity(find_recipe(key))}.json")
+        used = held.read_note(f"recipes/{make_recipe_id(find_recipe(key))}.json")
         if not used:
             raise RecipeError(
                 f"{key} used nothing in {held.root} yet; `attar run {key}` makes it, `attar ls` lists what is there"
@@ -87,7 +87,7 @@ def gc(store: Path, dry_run: bool) -> None:
 @click.command()
 def schema() -> None:
     """Print the JSON schema of recipes, for editors."""
-    from attar.pipeline.recipe.schema import schema as made
+    from attar.pipeline.recipe.schema import build_schema as made
     from attar.stages.slots import SLOTS
 
     click.echo(json.dumps(made(SLOTS), indent=1))
@@ -100,10 +100,10 @@ def doctor(as_json: bool) -> None:
 
     Lists the CPU, the GPU, the installed libraries, and each runtime with its precisions.
     """
-    from attar.cli.doctor import examine
+    from attar.cli.doctor import describe_abilities
     from attar.engines.runtimes.runtime import RUNTIMES, BuildSpec, load_runtime
 
-    facts = examine({name: load_runtime(name) for name in RUNTIMES}, BuildSpec)
+    facts = describe_abilities({name: load_runtime(name) for name in RUNTIMES}, BuildSpec)
     click.echo(json.dumps(facts, indent=1) if as_json else _block(facts))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attar.pipeline.core.errors import GateError, RecipeError, suggest_name
-from attar.pipeline.core.import_path import put_first
+from attar.pipeline.core.import_path import put_first_on_path
 from attar.pipeline.core.store import Store
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.recipe import recipe as recipes
@@ -73,14 +73,14 @@ def open_workspace(
 ) -> Workspace:
     """Load the recipe and put its folder first on the import path. Writes nothing. Raises RecipeError."""
     path = find_recipe(recipe)
-    put_first(path.parent)
+    put_first_on_path(path.parent)
     stored = Store(store)
     code = Fingerprint(path.parent, stored.root / "code.json")
-    loaded = recipes.load(path, table, overrides, targets, device, code, against, trusted)
+    loaded = recipes.load_recipe(path, table, overrides, targets, device, code, against, trusted)
     return Workspace(loaded, stored, Run(loaded.pipeline, stored, code, loaded.name))
 
 
-def exit_code(records: Iterable[Record], *, require_all: bool = False) -> int:
+def choose_exit_code(records: Iterable[Record], *, require_all: bool = False) -> int:
     """Return 0 if all is done, 1 if a stage broke, 3 if a target failed, is undecided or was refused.
 
     With ``require_all`` also 3 if a target was not run on this machine.

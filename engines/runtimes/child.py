@@ -101,7 +101,7 @@ def run_child() -> None:
     os.dup2(2, 1)
     asked = json.load(sys.stdin)
     try:
-        said = {"answer": names.load(asked["function"])(asked["request"])}
+        said = {"answer": names.load_object(asked["function"])(asked["request"])}
     except AttarError as error:
         said = {"error": [type(error).__name__, str(error)]}
     json.dump(said, out)

@@ -27,7 +27,7 @@ from attar.models.tensors import (
     has_foreign_byte_order,
 )
 from attar.pipeline.core.errors import MissingDependencyError, StageError, suggest_name
-from attar.pipeline.keys.machine import cores, gpus
+from attar.pipeline.keys.machine import count_cores, list_gpus
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -106,7 +106,7 @@ class OnnxRuntime(Runtime):
             write_optimized(read_graph(source) if provider == CPU else source, target, provider)
 
     def explain_unbuildable(self, asked: BuildSpec) -> str | None:
-        return "no NVIDIA GPU" if asked.provider in NVIDIA and not gpus() else None
+        return "no NVIDIA GPU" if asked.provider in NVIDIA and not list_gpus() else None
 
     def check_available(self, asked: BuildSpec) -> None:
         check_provider(asked.provider or CPU)
@@ -117,7 +117,7 @@ class OnnxRuntime(Runtime):
         return open_session(files, asked.threads, asked.provider or CPU, optimize=False)
 
     def list_thread_counts(self) -> Sequence[int]:
-        return list_core_counts(cores())
+        return list_core_counts(count_cores())
 
 
 @contextmanager
@@ -168,7 +168,7 @@ def make_session_options(
 ) -> onnxruntime.SessionOptions:
     import onnxruntime
 
-    count = cores() if threads is None else threads
+    count = count_cores() if threads is None else threads
     if count < 1:
         raise StageError(
             f"a session of {count} threads was asked for; give 1 or more, or none for every core"

@@ -26,7 +26,7 @@ from attar.models.tensors import (
     has_foreign_byte_order,
 )
 from attar.pipeline.core.errors import StageError, UnsupportedModelError
-from attar.pipeline.keys.machine import cores
+from attar.pipeline.keys.machine import count_cores
 
 HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
 """The hint for what is not quantized, by precision."""
@@ -101,7 +101,7 @@ class OpenVino(Runtime):
         return f"this CPU has no {asked.precision} arithmetic ({' or '.join(sorted(native))})"
 
     def list_thread_counts(self) -> Sequence[int]:
-        return list_core_counts(cores())
+        return list_core_counts(count_cores())
 
 
 def import_openvino() -> Any:

@@ -171,5 +171,5 @@ def load_runtime(name: str) -> Runtime:
     """Return the runtime of this name. Raises StageError for an unknown name."""
     if name not in RUNTIMES:
         raise StageError(f"there is no runtime {name!r}; {suggest_name(name, RUNTIMES)}")
-    made: Runtime = names.load(RUNTIMES[name])()
+    made: Runtime = names.load_object(RUNTIMES[name])()
     return made

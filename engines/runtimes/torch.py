@@ -46,7 +46,7 @@ def select_device(requested: Device) -> torch.device:
 def build_network(network: str, options: Mapping[str, Any]) -> nn.Module:
     """``network(**options)``. Raises StageError for options that it does not take, and for what is
     no module."""
-    factory = names.load(network)
+    factory = names.load_object(network)
     check_options(network, factory, options)
     try:
         module = factory(**options)

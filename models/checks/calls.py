@@ -30,7 +30,7 @@ def calling(where: str) -> Iterator[None]:
     except AttarError:
         raise
     except Exception as error:
-        raise StageError(f"{where} raised {type(error).__name__}: {error}{blame.where(error)}") from error
+        raise StageError(f"{where} raised {type(error).__name__}: {error}{blame.locate_user_code(error)}") from error
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ def check_score(task: Task, split: Split) -> None:
     except Exception as error:
         shapes = {name: array.shape for name, array in outputs.items()}
         raise StageError(
-            f"{where} cannot score outputs of shapes {shapes}: {type(error).__name__}: {error}{blame.where(error)}"
+            f"{where} cannot score outputs of shapes {shapes}: {type(error).__name__}: {error}{blame.locate_user_code(error)}"
         ) from error
     found = f"{made.dtype} {list(made.shape)}" if isinstance(made, np.ndarray) else reprlib.repr(made)
     right = isinstance(made, np.ndarray) and made.ndim == 2 and made.shape[0] == samples and made.shape[1] > 0

@@ -1,7 +1,8 @@
-"""Kept: files that outlive the artifact they were made for, so that a stage whose settings grow makes only what is new.
+"""A cache of files that outlive the artifact they were made for.
 
-A file is named by what decides it and by its own bytes, ``NAME.SHA256``: whoever knows the first finds it, and a file that is
-no longer what was written is not found.
+A stage that is ``incremental``, such as `Label`, builds its result from files. A later run with
+more views finds the files of the earlier views here and makes only the new ones. A file is named
+``KEY.SHA256``: the key identifies its content, the digest proves that the content is unchanged.
 """
 
 from __future__ import annotations
@@ -10,46 +11,51 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from attar.pipeline.core.store import KEPT, digest_of
+from attar.pipeline.core.store import KEPT, compute_digest
 
-DIGEST = "?" * 64  # how a name ends; others are unfinished
+DIGEST_PATTERN = "?" * 64
+"""The end of a finished file's name."""
 
 
-class Kept:
+class FileCache:
     """Files in one folder. Several processes may share it: a file appears whole or not at all."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def any(self, start: str) -> bool:
-        """Whether a file's name starts like this."""
-        return next(self.folder.glob(f"{start}*.{DIGEST}"), None) is not None
+    def has_prefix(self, start: str) -> bool:
+        """Whether the key of a file begins with this."""
+        return next(self.folder.glob(f"{start}*.{DIGEST_PATTERN}"), None) is not None
 
     def find(self, name: str) -> Path | None:
-        """The file of this name, every byte checked; None when it was never made. One that is damaged is deleted."""
-        for path in self.folder.glob(f"{name}.{DIGEST}"):
-            if intact(path):
+        """Return the file of a key, or None. A file that fails its digest is deleted."""
+        for path in self.folder.glob(f"{name}.{DIGEST_PATTERN}"):
+            if is_intact(path):
                 return path
-            path.unlink(missing_ok=True)  # another process of the same team may have found it too
+            path.unlink(missing_ok=True)  # another process may delete it at the same time
         return None
 
     def add(self, name: str, write: Callable[[Path], None]) -> Path:
-        """``write`` fills a new file, which then gets its name; on disk before it has it."""
+        """Let ``write`` fill a new file. It gets its name when it is on disk."""
         partial = self.folder / f"{name}.{os.getpid()}.partial"
         write(partial)
         with partial.open("rb") as file:
             os.fsync(file.fileno())
-        path = self.folder / f"{name}.{digest_of(partial)}"
+        path = self.folder / f"{name}.{compute_digest(partial)}"
         partial.replace(path)
         return path
 
 
-def intact(path: Path) -> bool:
-    return path.is_file() and digest_of(path) == path.name.rpartition(".")[2]
+def is_intact(path: Path) -> bool:
+    return path.is_file() and compute_digest(path) == path.name.rpartition(".")[2]
 
 
-def kept(out: Path) -> Kept:
-    """Of the stage that fills ``out``: shared by all stages whose deciders differ only in what the stage says ``grows``."""
+def open_file_cache(out: Path) -> FileCache:
+    """Open the file cache of the stage that fills ``out``.
+
+    Runs of a stage that differ only in its ``incremental`` settings share one folder, which the
+    store writes into a note. Without that note the cache lives beside ``out``.
+    """
     note = out.parent / KEPT
-    return Kept(Path(note.read_text(encoding="utf-8")) if note.exists() else out.parent / "kept")
+    return FileCache(Path(note.read_text(encoding="utf-8")) if note.exists() else out.parent / "kept")

@@ -11,7 +11,7 @@ from attar.pipeline.core.stage import Artifact, Stage
 
 
 @dataclass(frozen=True)
-class Bound:
+class SlotBinding:
     """A stage in its slot: which slot feeds each of its inputs, and the key of an artifact that is pinned there.
 
     ``pinned``: for optional inputs, the key of the artifact that each is, or its beginning.
@@ -35,7 +35,7 @@ class Bound:
 class Pipeline:
     """Slots in the order they run. An input names an earlier slot, so no cycle can be written. Raises RecipeError."""
 
-    def __init__(self, slots: Mapping[str, Bound]) -> None:
+    def __init__(self, slots: Mapping[str, SlotBinding]) -> None:
         made: dict[str, type[Artifact]] = {}
         for slot, bound in slots.items():
             for name, wanted in bound.wanted().items():

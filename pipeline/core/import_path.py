@@ -10,7 +10,7 @@ _homes: set[Path] = set()
 """Recipes' folders that this process has run in."""
 
 
-def put_first(home: Path) -> None:
+def put_first_on_path(home: Path) -> None:
     """Make this folder the first of the import path, and forget what was imported from a recipe's folder before.
 
     Keys are computed from files. A module that is still in memory may be an older version, or another recipe's file of

@@ -11,7 +11,7 @@ from attar.pipeline.core.errors import RecipeError, StageError, suggest_name
 PATTERN = re.compile(r"^(?P<module>[A-Za-z_][\w./]*?)(?P<file>\.py)?:(?P<object>[A-Za-z_]\w*)$")
 
 
-def split(name: str) -> tuple[str, str]:
+def split_name(name: str) -> tuple[str, str]:
     """``"nets/small.py:student"`` -> ``("nets.small", "student")``; the recipe's folder is first on the import path."""
     match = PATTERN.match(name)
     if match is None:
@@ -19,19 +19,19 @@ def split(name: str) -> tuple[str, str]:
     return match["module"].replace("/", "."), match["object"]
 
 
-def load(name: str) -> Any:
+def load_object(name: str) -> Any:
     """Import the object; user code runs here for the first time."""
-    module_name, attribute = split(name)
+    module_name, attribute = split_name(name)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise StageError(f"cannot import {name!r}: {error}; is it beside the recipe, or installed?") from error
     if not hasattr(module, attribute):
-        raise StageError(f"{module_name} has no {attribute!r}: {suggest_name(attribute, public(module))}")
+        raise StageError(f"{module_name} has no {attribute!r}: {suggest_name(attribute, list_public_names(module))}")
     return getattr(module, attribute)
 
 
-def public(module: Any) -> list[str]:
+def list_public_names(module: Any) -> list[str]:
     return [name for name in vars(module) if not name.startswith("_")]
 
 

@@ -12,7 +12,7 @@ Listener = Callable[[str, int, int, str], None]
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
-def advance(what: str, done: int, total: int, note: str = "") -> None:
+def report_progress(what: str, done: int, total: int, note: str = "") -> None:
     """Tell the listener, if there is one."""
     listener = _listener.get()
     if listener is not None:
@@ -20,7 +20,7 @@ def advance(what: str, done: int, total: int, note: str = "") -> None:
 
 
 @contextmanager
-def listening(listener: Listener) -> Iterator[None]:
+def listen_to_progress(listener: Listener) -> Iterator[None]:
     token = _listener.set(listener)
     try:
         yield

@@ -49,7 +49,7 @@ A = TypeVar("A", bound=Artifact)
 
 
 @dataclass(frozen=True)
-class Named:
+class SettingMark:
     """Marks a setting by what it names: ``code``, a ``file``, ``files``, a ``folder`` or an ``artifact``.
 
     The content of what is named counts in the key. A setting that is ``undecided`` does not count.
@@ -68,19 +68,19 @@ class InputSpec:
     ``repeated``: ``**NAME: KIND``, one artifact of each candidate."""
 
 
-CodeName = Annotated[str, Named("code")]
+CodeName = Annotated[str, SettingMark("code")]
 """``package.module:object`` or ``file.py:object``. The object's code counts in the key."""
-DataFile = Annotated[Path, Named("file")]
+DataFile = Annotated[Path, SettingMark("file")]
 """A file, relative to the recipe. Its bytes count in the key, not its path."""
-DataFiles = Annotated[Path, Named("files")]
+DataFiles = Annotated[Path, SettingMark("files")]
 """Like ``DataFile``, with the files beside it whose names begin with its name: ``model.onnx`` and
 ``model.onnx.data``."""
-DataFolder = Annotated[Path, Named("folder")]
+DataFolder = Annotated[Path, SettingMark("folder")]
 """Like ``DataFile``, for a folder and all files in it except hidden ones."""
-StoredKey = Annotated[str, Named("artifact")]
+StoredKey = Annotated[str, SettingMark("artifact")]
 """The key of an artifact in the store, or its beginning. ``run`` takes the artifact as an optional
 input of the setting's name. The artifact's content counts in the key."""
-Device = Annotated[Literal["auto", "cpu", "cuda"], Named("undecided")]
+Device = Annotated[Literal["auto", "cpu", "cuda"], SettingMark("undecided")]
 """The device that computes. It is recorded in the facts and does not count in the key."""
 
 
@@ -90,7 +90,7 @@ class Stage(BaseModel, Generic[A]):
     ``run(out, *, <input>: <Artifact>, ...)`` reads its inputs, fills the empty folder ``out`` and
     returns facts. The keyword names are the edges of the graph; ``**NAME: <Artifact>`` takes one
     artifact of each candidate. The type in ``Stage[...]`` is what it makes. A stage never edits an
-    input and does not know its slot. After an interruption it finds in ``scratch(out)`` what it
+    input and does not know its slot. After an interruption it finds in ``open_scratch(out)`` what it
     left there, and in ``open_file_cache(out)`` what any earlier run left.
 
     The key of the result counts the stage's code and settings, the content of its inputs, the code
@@ -140,7 +140,7 @@ class Stage(BaseModel, Generic[A]):
         fields = {name: [*f.metadata, *list_marks(f.annotation)] for name, f in cls.model_fields.items()}
         for name, computed in cls.model_computed_fields.items():
             fields[name] = list_marks(computed.return_type)
-        return [name for name, marks in fields.items() if Named(what) in marks]
+        return [name for name, marks in fields.items() if SettingMark(what) in marks]
 
     def deciding(self) -> Set[str]:
         """Return the fields that decide the result. A mode that ignores some leaves them out."""
@@ -175,7 +175,7 @@ def list_marks(annotation: Any) -> list[Any]:
     return [*getattr(annotation, "__metadata__", ()), *inner]
 
 
-def scratch(out: Path) -> Path:
+def open_scratch(out: Path) -> Path:
     """Return a folder beside ``out`` that survives an interruption. Success deletes it."""
     folder = out.parent / "scratch"
     folder.mkdir(exist_ok=True)

@@ -2,7 +2,7 @@
 
 artifacts/KEY/   payload, facts.json (content) and record.json (how it came to be: times live here and nowhere else)
 work/KEY/        unfinished work, resumed by the same key
-kept/KEY/        files that several artifacts share by links, see ``kept``
+kept/KEY/        files that several artifacts share by links, see ``file_cache``
 locks/KEY.lock   held while KEY is made, so that two processes share a store
 recipes/, data/, code.json   what the planner remembers
 format.json      the version of this layout, see ``store_format``
@@ -69,14 +69,14 @@ class Store:
             if not path.is_file():
                 raise CorruptArtifactError(f"{name} is missing from {root}")
             stat = path.stat()
-            if (stat.st_size, stat.st_mtime_ns) != (size, mtime) and digest_of(path) != digest:
+            if (stat.st_size, stat.st_mtime_ns) != (size, mtime) and compute_digest(path) != digest:
                 raise CorruptArtifactError(f"{name} in {root} was changed after it was made")
         return kind.create(key, record["digest"], root, json.loads((root / "facts.json").read_text(encoding="utf-8")))
 
     def verify(self, artifact: Artifact) -> None:
         """Read every byte again. Raises CorruptArtifactError."""
         for name, (_, _, digest) in self.history(artifact.key)["files"].items():
-            if digest_of(artifact.root / name) != digest:
+            if compute_digest(artifact.root / name) != digest:
                 raise CorruptArtifactError(f"{name} in {artifact.root} was changed after it was made")
 
     def record(self, key: str) -> dict[str, Any] | None:
@@ -102,14 +102,14 @@ class Store:
     def making(self, key: str, waiting: Callable[[], None], shared: str | None = None) -> Iterator[Path]:
         """Hold the lock on ``key`` and give an empty ``payload`` folder; ``waiting`` is called when another holds it.
 
-        ``shared``: a second key, locked too, under which the stage keeps files for others (see ``kept``).
+        ``shared``: a second key, locked too, under which the stage keeps files for others (see ``file_cache``).
         """
         payload = self.root / "work" / key / "payload"
         with contextlib.ExitStack() as held:
             for each in [key, shared] if shared else [key]:
                 held.enter_context(self._lock(each, waiting))
             try:
-                with disk(self.root):
+                with explain_disk_errors(self.root):
                     shutil.rmtree(payload, ignore_errors=True)
                     payload.mkdir(parents=True)
                     if shared:
@@ -122,7 +122,7 @@ class Store:
     def _lock(self, key: str, waiting: Callable[[], None]) -> Iterator[None]:
         from filelock import FileLock, Timeout
 
-        with disk(self.root):
+        with explain_disk_errors(self.root):
             (self.root / "locks").mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.root / "locks" / f"{key}.lock")
             try:
@@ -137,22 +137,22 @@ class Store:
 
     def commit(self, kind: type[A], payload: Path, key: str, facts: Facts, record: Mapping[str, Any]) -> A:
         """Turn a payload into the artifact ``key``: all of it or nothing, whenever the process dies."""
-        with disk(self.root):
-            (payload / "facts.json").write_text(canonical(facts, indent=1), encoding="utf-8")
+        with explain_disk_errors(self.root):
+            (payload / "facts.json").write_text(encode_json(facts, indent=1), encoding="utf-8")
             files = {}
             for path in sorted(p for p in payload.rglob("*") if p.is_file()):
                 path.chmod(0o444)
                 stat = path.stat()
-                files[path.relative_to(payload).as_posix()] = (stat.st_size, stat.st_mtime_ns, digest_of(path))
+                files[path.relative_to(payload).as_posix()] = (stat.st_size, stat.st_mtime_ns, compute_digest(path))
             content = {name: digest for name, (_, _, digest) in files.items()}
-            digest = hashlib.sha256(canonical(content).encode()).hexdigest()
+            digest = hashlib.sha256(encode_json(content).encode()).hexdigest()
             whole = {"key": key, "digest": digest, "files": files, **record}
-            (payload / "record.json").write_text(canonical(whole, indent=1), encoding="utf-8")
+            (payload / "record.json").write_text(encode_json(whole, indent=1), encoding="utf-8")
             self.discard(key)
             self.folder(key).parent.mkdir(parents=True, exist_ok=True)
             payload.rename(self.folder(key))
             shutil.rmtree(self.root / "work" / key, ignore_errors=True)
-        return kind.create(key, digest, self.folder(key), json.loads(canonical(facts)))
+        return kind.create(key, digest, self.folder(key), json.loads(encode_json(facts)))
 
     def forget(self, key: str, shared: str | None) -> None:
         """Delete unfinished work and kept files: other code or data may have made them than these keys say."""
@@ -186,7 +186,7 @@ class Store:
     @contextmanager
     def in_use(self, *, alone: bool = False) -> Iterator[None]:
         """Runs share the store; ``alone`` refuses to share it. Raises StoreError when that cannot be had at once."""
-        with disk(self.root):
+        with explain_disk_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             self.write_note(FORMAT_FILE, {"store": STORE_VERSION})
             folder = os.open(self.root, os.O_RDONLY)
@@ -226,7 +226,10 @@ class Store:
                     if not dry_run:
                         self.discard(entry.key)
             for folder in [*self.damaged(), *sorted((self.root / "work").glob("*"))]:
-                yield f"{'damaged' if folder.parent.name == 'artifacts' else 'unfinished'} {folder.name[:12]}", size_of(folder)
+                yield (
+                    f"{'damaged' if folder.parent.name == 'artifacts' else 'unfinished'} {folder.name[:12]}",
+                    measure_size(folder),
+                )
                 if not dry_run:
                     shutil.rmtree(folder)
             yield from self._collect_kept(used, dry_run=dry_run)
@@ -256,15 +259,15 @@ class Store:
         if self.read_note(name) == value:
             return
         path = self.root / name
-        with disk(self.root):
+        with explain_disk_errors(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            temporary.write_text(canonical(value), encoding="utf-8")
+            temporary.write_text(encode_json(value), encoding="utf-8")
             temporary.replace(path)
 
 
 @contextmanager
-def disk(root: Path) -> Iterator[None]:
+def explain_disk_errors(root: Path) -> Iterator[None]:
     """OSErrors of the store as messages that say what to do."""
     try:
         yield
@@ -274,7 +277,7 @@ def disk(root: Path) -> Iterator[None]:
         ) from error
 
 
-def canonical(value: Any, indent: int | None = None) -> str:
+def encode_json(value: Any, indent: int | None = None) -> str:
     """JSON with one spelling. Raises StoreError for NaN, infinity and what JSON cannot hold."""
     try:
         return json.dumps(value, sort_keys=True, indent=indent, allow_nan=False)
@@ -282,11 +285,11 @@ def canonical(value: Any, indent: int | None = None) -> str:
         raise StoreError(f"facts must be finite JSON values: {error}") from error
 
 
-def size_of(folder: Path) -> int:
+def measure_size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def digest_of(path: Path) -> str:
+def compute_digest(path: Path) -> str:
     """SHA-256, in pieces that small files fill once: ``hashlib.file_digest`` takes twice as long for those."""
     made = hashlib.sha256()
     with path.open("rb", buffering=0) as file:

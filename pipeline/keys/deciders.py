@@ -10,12 +10,12 @@ from typing import Any
 
 from attar.pipeline.core import names
 from attar.pipeline.core.stage import Artifact, InputSpec, Stage
-from attar.pipeline.core.store import Store, canonical
+from attar.pipeline.core.store import Store, encode_json
 from attar.pipeline.keys import data, files, machine
 from attar.pipeline.keys.files import FileState
 from attar.pipeline.keys.fingerprint import Fingerprint
 
-Deciders = dict[str, Any]
+KeyInputs = dict[str, Any]
 
 
 class Keys:
@@ -27,7 +27,7 @@ class Keys:
         self.digests: dict[str, str] = {}
         self.recalled: set[str] = set()
 
-    def deciders(self, stage: Stage[Any], inputs: Mapping[str, Artifact], *, may_import: bool) -> Deciders | None:
+    def deciders(self, stage: Stage[Any], inputs: Mapping[str, Artifact], *, may_import: bool) -> KeyInputs | None:
         """None when the data of its task are not known yet (the task was never run and ``may_import`` is off).
 
         ``inputs`` may hold optional ones. Of those the content counts alone: code that once made one may be gone.
@@ -36,7 +36,7 @@ class Keys:
         specs, read = kind.inputs(), stage.reading()
         inputs = {name: given for name, given in inputs.items() if name not in specs or name in read}
         code = self.code.of(
-            [names.place_of(kind), *code_names(stage), *list_input_code(specs, inputs)],
+            [names.place_of(kind), *list_code_names(stage), *list_input_code(specs, inputs)],
             artifacts={names.place_of(type(artifact)) for artifact in inputs.values()},
         )
         libraries = dict(code.packages)
@@ -44,11 +44,11 @@ class Keys:
         for library in {*kind.libraries, *opened_with}:
             libraries |= self.code.of([f"{library}:"]).packages
         self.recall_files(stage, may_write=may_import)
-        found: Deciders = {
+        found: KeyInputs = {
             "stage": kind.__qualname__,
-            "settings": settings(stage),
+            "settings": describe_settings(stage),
             "code": dict(code.definitions),
-            "libraries": libraries | {"python": machine.describe()["python"].rpartition(".")[0]},
+            "libraries": libraries | {"python": machine.describe_machine()["python"].rpartition(".")[0]},
             "inputs": {name: artifact.digest for name, artifact in inputs.items()},
         }
         if "task" in stage.deciding():
@@ -56,7 +56,7 @@ class Keys:
             if found["data"] is None:
                 return None
         if kind.bound_to_machine:
-            found["machine"] = machine.describe()
+            found["machine"] = machine.describe_machine()
         return found
 
     def data_of(self, task: str, *, may_import: bool) -> str | None:
@@ -65,24 +65,24 @@ class Keys:
         Remembered under what ``Task.data`` may depend on: the task's code, where that code is, and ``ATTAR_DATA``.
         """
         if task not in self.digests:
-            place = str(self.code.path(names.split(task)[0]))
+            place = str(self.code.path(names.split_name(task)[0]))
             code = self.code.of([task]).digest
-            note = f"data/{digest([data.FORMAT, code, place, os.environ.get('ATTAR_DATA')])}.json"
+            note = f"data/{compute_json_digest([data.FORMAT, code, place, os.environ.get('ATTAR_DATA')])}.json"
             known = self.store.read_note(note)
             before = None if known is None else data.DataState.from_json(known)
             found = None if before is None else data.refresh_data(before)
             if found is None and not may_import:
                 return None
-            self.data[task] = data.inspect_data(names.load(task)().data()) if found is None else found
-            self.digests[task] = digest(data.describe_content(self.data[task]))
+            self.data[task] = data.inspect_data(names.load_object(task)().data()) if found is None else found
+            self.digests[task] = compute_json_digest(data.describe_content(self.data[task]))
             if may_import and self.data[task] != before:
                 self.store.write_note(note, self.data[task].to_json())
         return self.digests[task]
 
     def recall_files(self, stage: Stage[Any], *, may_write: bool) -> None:
         """Rely on what an earlier process hashed of the files that settings name, where sizes and mtimes are the same."""
-        for kind, path in places(stage).values():
-            note = f"data/{digest([data.FORMAT, kind, str(path)])}.json"
+        for kind, path in list_places(stage).values():
+            note = f"data/{compute_json_digest([data.FORMAT, kind, str(path)])}.json"
             if note in self.recalled:
                 continue
             self.recalled.add(note)
@@ -92,35 +92,35 @@ class Keys:
             if may_write and found != known:
                 self.store.write_note(note, found)
 
-    def edited(self, stage: Stage[Any], deciders: Deciders) -> list[str]:
+    def edited(self, stage: Stage[Any], deciders: KeyInputs) -> list[str]:
         """Files of code and data, and those that settings name, that are no longer what these deciders were computed from."""
         changed = [path for known in self.data.values() for path in data.list_changed(known)]
-        return [*self.code.edited(deciders["code"]), *changed, *moved(stage, deciders["settings"])]
+        return [*self.code.edited(deciders["code"]), *changed, *list_moved(stage, deciders["settings"])]
 
 
-def key(deciders: Deciders) -> str:
-    return digest(deciders)
+def compute_key(deciders: KeyInputs) -> str:
+    return compute_json_digest(deciders)
 
 
-def refused(deciders: Deciders) -> Deciders:
+def mark_refused(deciders: KeyInputs) -> KeyInputs:
     """Of the refusal of what these decide: it is kept under a key of its own, for only candidates may be refused."""
     return deciders | {"refused": True}
 
 
-def shared(stage: Stage[Any], deciders: Deciders) -> str | None:
+def compute_shared_key(stage: Stage[Any], deciders: KeyInputs) -> str | None:
     """Return the digest of all that is not ``incremental``; None for a stage that shares no files."""
     if not stage.incremental:
         return None
     fixed = {name: value for name, value in deciders.items() if name not in stage.incremental}
     settings = {name: value for name, value in fixed["settings"].items() if name not in stage.incremental}
-    return digest(fixed | {"settings": settings})
+    return compute_json_digest(fixed | {"settings": settings})
 
 
-def digest(value: Any) -> str:
-    return hashlib.sha256(canonical(value).encode()).hexdigest()
+def compute_json_digest(value: Any) -> str:
+    return hashlib.sha256(encode_json(value).encode()).hexdigest()
 
 
-def code_names(stage: Stage[Any]) -> list[str]:
+def list_code_names(stage: Stage[Any]) -> list[str]:
     """Return the code that the settings name."""
     fields = [field for field in stage.named("code") if field in stage.deciding()]
     return [name for field in fields if (name := getattr(stage, field))]
@@ -135,19 +135,19 @@ def list_input_code(specs: Mapping[str, InputSpec], inputs: Mapping[str, Artifac
     return [artifact.facts[fact] for artifact in needed for fact in artifact.code if fact in artifact.facts]
 
 
-def settings(stage: Stage[Any]) -> dict[str, Any]:
+def describe_settings(stage: Stage[Any]) -> dict[str, Any]:
     """The settings that decide the result, as JSON; files and folders by their content."""
     values: dict[str, Any] = stage.model_dump(mode="json", include=set(stage.deciding()))
-    return values | {field: digest_place(kind, path) for field, (kind, path) in places(stage).items()}
+    return values | {field: digest_place(kind, path) for field, (kind, path) in list_places(stage).items()}
 
 
-def moved(stage: Stage[Any], known: Mapping[str, Any]) -> list[str]:
+def list_moved(stage: Stage[Any], known: Mapping[str, Any]) -> list[str]:
     """The files and folders among the settings whose content is no longer the known one."""
-    named = places(stage).items()
+    named = list_places(stage).items()
     return [str(path) for field, (kind, path) in named if not path.exists() or digest_place(kind, path) != known[field]]
 
 
-def places(stage: Stage[Any]) -> dict[str, tuple[str, Path]]:
+def list_places(stage: Stage[Any]) -> dict[str, tuple[str, Path]]:
     """The deciding settings that name a file or a folder: which of ``LISTED`` it is, and where."""
     values = {field: getattr(stage, field) for field in stage.deciding()}
     named = [(field, kind) for kind in LISTED for field in type(stage).named(kind)]
@@ -168,22 +168,22 @@ def digest_place(kind: str, path: Path) -> str:
     found = files.hash_files(LISTED[kind](whole))
     if kind == "file":
         return found[whole].sha256
-    return digest({each.removeprefix(whole).lstrip("/"): state.sha256 for each, state in found.items()})
+    return compute_json_digest({each.removeprefix(whole).lstrip("/"): state.sha256 for each, state in found.items()})
 
 
-def changes(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> Iterator[str]:
+def list_changes(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> Iterator[str]:
     """Which deciders differ, from what to what: ``settings.epochs: 6 -> 8``."""
     for name in sorted(before.keys() | now.keys()):
         old, new = before.get(name), now.get(name)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from changes(old, new, f"{path}{name}.")
+            yield from list_changes(old, new, f"{path}{name}.")
         elif old != new and path == "inputs.":
             yield f"{name} changed"
         elif old != new:
-            yield f"{path}{name}: {short(old)} -> {short(new)}"
+            yield f"{path}{name}: {shorten(old)} -> {shorten(new)}"
 
 
-def short(value: Any) -> str:
-    text = "none" if value is None else value if isinstance(value, str) else canonical(value)
+def shorten(value: Any) -> str:
+    text = "none" if value is None else value if isinstance(value, str) else encode_json(value)
     is_digest = len(text) in (32, 64) and all(c in "0123456789abcdef" for c in text)
     return text[:8] if is_digest else text

@@ -16,8 +16,8 @@ from stat import S_ISREG
 from typing import NamedTuple
 
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.core.progress import advance
-from attar.pipeline.core.store import digest_of
+from attar.pipeline.core.progress import report_progress
+from attar.pipeline.core.store import compute_digest
 
 READERS = 4
 """Files that are read at a time: the disk, and not one core, is to be what is waited for."""
@@ -66,7 +66,7 @@ def _read(paths: list[str]) -> Iterator[str]:
         return
     with ThreadPoolExecutor(READERS) as pool:
         for number, digests in enumerate(pool.map(_digests, parts)):
-            advance("hashing files", number * PART, len(paths))
+            report_progress("hashing files", number * PART, len(paths))
             yield from digests
 
 
@@ -76,7 +76,7 @@ def _digests(paths: list[str]) -> list[str]:
 
 def _digest(path: str) -> str:
     try:
-        return digest_of(Path(path))
+        return compute_digest(Path(path))
     except OSError as error:
         raise StageError(f"{path} cannot be read: {error.strerror}; it decides what is made, so it must be readable") from error
 

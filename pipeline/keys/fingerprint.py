@@ -22,7 +22,7 @@ from pathlib import Path
 
 from attar.pipeline.core import names
 from attar.pipeline.core.errors import RecipeError, suggest_name
-from attar.pipeline.keys.source import STATEMENTS, Source, parse
+from attar.pipeline.keys.source import STATEMENTS, Source, parse_source
 
 FORMAT = [3, *sys.version_info[:2]]
 """Of the cache: the fields of ``Source``, and Python's own syntax tree."""
@@ -74,7 +74,7 @@ class Fingerprint:
         """
         seen: dict[str, str] = {}
         packages: dict[str, str] = {}
-        todo = [(root if root.endswith(":") else ":".join(names.split(root)), False) for root in roots]
+        todo = [(root if root.endswith(":") else ":".join(names.split_name(root)), False) for root in roots]
         todo += [(artifact, True) for artifact in artifacts]
         visited: set[tuple[str, bool]] = set()
         while todo:
@@ -141,7 +141,7 @@ class Fingerprint:
             return known[2]
         try:
             with tokenize.open(path) as file:  # in the encoding that the file declares
-                source = parse(file.read(), module, is_package=path.name == "__init__.py")
+                source = parse_source(file.read(), module, is_package=path.name == "__init__.py")
         except SyntaxError as error:
             raise RecipeError(f"{path} line {error.lineno} is not Python: {error.msg}") from error
         self.remembered[f"{module} {path}"] = (stat.st_size, stat.st_mtime_ns, source)
@@ -174,7 +174,7 @@ class Fingerprint:
 
     def require(self, name: str, options: Iterable[str] | None = None) -> None:
         """Raises RecipeError when a named object is not in its file, or is a function that does not take ``options``."""
-        module, wanted = names.split(name)
+        module, wanted = names.split_name(name)
         source = self.source(module)
         if source is None:
             if importlib.util.find_spec(module.split(".")[0]) is None:

@@ -17,21 +17,21 @@ NUMBER = re.compile(r"[1-9][0-9]{0,18}")
 
 
 @cache
-def describe() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """CPU model and flags, cores that this process may use, GPUs and their driver, system and Python version."""
     cpu = read_text(Path("/proc/cpuinfo"))
     return {
-        "cpu": field(cpu, r"model name\s*:\s*(.+)") or platform.processor() or platform.machine(),
-        "flags": hashlib.sha256(field(cpu, r"(?:flags|Features)\s*:\s*(.+)").encode()).hexdigest()[:32],
-        "cores": cores(),
-        "gpu": ", ".join(gpus()) or "none",
-        "driver": driver() or "none",
+        "cpu": find_field(cpu, r"model name\s*:\s*(.+)") or platform.processor() or platform.machine(),
+        "flags": hashlib.sha256(find_field(cpu, r"(?:flags|Features)\s*:\s*(.+)").encode()).hexdigest()[:32],
+        "cores": count_cores(),
+        "gpu": ", ".join(list_gpus()) or "none",
+        "driver": read_driver_version() or "none",
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
 
 
-def cores(root: Path = Path("/")) -> int:
+def count_cores(root: Path = Path("/")) -> int:
     """How many threads this process can keep busy: the CPUs that it may run on, and no more than its cgroups' quota pays for.
 
     A quota is rounded down, to 1 at least, as in Rust's ``available_parallelism`` (the JVM and Go round it up): one thread more
@@ -78,16 +78,16 @@ def read_text(file: Path) -> str:
         return ""
 
 
-def gpus() -> list[str]:
+def list_gpus() -> list[str]:
     """Names of the NVIDIA GPUs that the kernel driver knows."""
     found = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-    return [field(read_text(path), r"Model:\s*(.+)") for path in found]
+    return [find_field(read_text(path), r"Model:\s*(.+)") for path in found]
 
 
-def driver() -> str:
-    return field(read_text(Path("/proc/driver/nvidia/version")), r"Kernel Module\s+(?:for \S+\s+)?(\S+)")
+def read_driver_version() -> str:
+    return find_field(read_text(Path("/proc/driver/nvidia/version")), r"Kernel Module\s+(?:for \S+\s+)?(\S+)")
 
 
-def field(text: str, pattern: str) -> str:
+def find_field(text: str, pattern: str) -> str:
     match = re.search(pattern, text)
     return match[1].strip() if match else ""

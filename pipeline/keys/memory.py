@@ -10,12 +10,12 @@ FILES = ("memory.max", "memory.limit_in_bytes")
 """Of a cgroup of version 2, and of version 1, that hold its limit."""
 
 
-def limit(root: Path = Path("/")) -> int:
+def read_memory_limit(root: Path = Path("/")) -> int:
     """Bytes: what its cgroups allow, and no more than the machine has. ``root`` is where /proc and /sys are."""
-    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *cgroup_limits(root)])
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *list_cgroup_limits(root)])
 
 
-def cgroup_limits(root: Path) -> Iterator[int]:
+def list_cgroup_limits(root: Path) -> Iterator[int]:
     """Of each cgroup of this process, and each one above it (cgroups(7); the kernel's documents ``cgroup-v2`` and
     ``cgroup-v1/memory``). Where a container sees only its own part of the tree, that part's root is its limit."""
     listed, top = root / "proc/self/cgroup", root / "sys/fs/cgroup"

@@ -36,7 +36,7 @@ class Source(TypedDict):
     """Other names at module level; the statements that make them count as a whole."""
 
 
-def parse(text: str, module: str, *, is_package: bool) -> Source:
+def parse_source(text: str, module: str, *, is_package: bool) -> Source:
     """Raises SyntaxError as ``ast.parse`` does."""
     tree = WithoutDocstrings().visit(ast.parse(text))
     package = module if is_package else module.rpartition(".")[0]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from attar.pipeline.core.errors import RecipeError, suggest_name
-from attar.pipeline.core.graph import Bound
+from attar.pipeline.core.graph import SlotBinding
 from attar.pipeline.core.stage import Stage
 from attar.pipeline.recipe.slot import Slot, Table
 
@@ -27,24 +27,24 @@ class Place:
     candidate: bool = False
 
 
-def places(target: str, slots: Sequence[Slot], settings: Table) -> Iterator[Place]:
+def list_places(target: str, slots: Sequence[Slot], settings: Table) -> Iterator[Place]:
     """The slots of a target in order: ``TARGET.model`` and so on.
 
     Where it has candidates, ``TARGET.c1.model``, ``TARGET.c1.engine``, ``TARGET.c2.model``, ... come first, then those that
     choose. The settings of a target are the defaults of each. Raises RecipeError for candidates that nothing can be made of.
     """
     own = [slot for slot in slots if slot.candidate]
-    listed = expanded(target, slots, settings) if KEY in settings else {}
+    listed = expand_candidates(target, slots, settings) if KEY in settings else {}
     for name, candidate in listed.items():
         inside = {slot.name: f"{target}.{name}.{slot.name}" for slot in own}
-        yield from (Place(slot, inside[slot.name], candidate, wired(slot, inside), candidate=True) for slot in own)
+        yield from (Place(slot, inside[slot.name], candidate, wire_inputs(slot, inside), candidate=True) for slot in own)
     rest = [slot for slot in slots if not (slot.candidate if listed else slot.choosing)]
     beside = {slot.name: f"{target}.{slot.name}" for slot in rest}
     for slot in rest:
-        yield Place(slot, beside[slot.name], settings | {KEY: list(listed.values())}, wired(slot, beside, target, listed))
+        yield Place(slot, beside[slot.name], settings | {KEY: list(listed.values())}, wire_inputs(slot, beside, target, listed))
 
 
-def wired(slot: Slot, beside: Mapping[str, str], target: str = "", names: Iterable[str] = ()) -> dict[str, str]:
+def wire_inputs(slot: Slot, beside: Mapping[str, str], target: str = "", names: Iterable[str] = ()) -> dict[str, str]:
     """Which slot feeds each input: one ``beside`` it where there is such, and of any number the slot of each candidate."""
     found: dict[str, str] = {}
     for name, source in slot.sources("required").items():
@@ -54,15 +54,15 @@ def wired(slot: Slot, beside: Mapping[str, str], target: str = "", names: Iterab
     return found
 
 
-def expanded(target: str, slots: Sequence[Slot], settings: Table) -> dict[str, Table]:
+def expand_candidates(target: str, slots: Sequence[Slot], settings: Table) -> dict[str, Table]:
     """``c1``, ``c2``, ... and all that is set of each. Raises RecipeError."""
     stages = [slot.stage for slot in slots if slot.candidate]
     fields = {key for stage in stages for key in stage.model_fields} - {"task"}
     defaults = {key: value for key, value in settings.items() if key in fields}
-    listed = tables(f"[targets.{target}] {KEY}", slots, settings[KEY])
+    listed = read_candidate_tables(f"[targets.{target}] {KEY}", slots, settings[KEY])
     for number, own in enumerate(listed, 1):
-        known(f"[targets.{target}] candidate {number}", own, fields)
-    used = [taken(stages, defaults, own) for own in listed]
+        check_known(f"[targets.{target}] candidate {number}", own, fields)
+    used = [select_defaults(stages, defaults, own) for own in listed]
     for key in defaults:
         if not any(key in each for each in used):
             why = f"{KEY} = {ALL!r} chooses it" if settings[KEY] == ALL else f"each of the {KEY} has its own, or no use for it"
@@ -70,13 +70,13 @@ def expanded(target: str, slots: Sequence[Slot], settings: Table) -> dict[str, T
     return {f"c{number}": each | own for number, (each, own) in enumerate(zip(used, listed, strict=True), 1)}
 
 
-def taken(stages: Iterable[type[Stage[Any]]], defaults: Table, own: Table) -> Table:
+def select_defaults(stages: Iterable[type[Stage[Any]]], defaults: Table, own: Table) -> Table:
     """The defaults that a candidate takes: those that it does not set itself and that mean something beside what it sets."""
     idle = {key for stage in stages for key in stage.meaningless(defaults | own)}
     return {key: value for key, value in defaults.items() if key not in own and key not in idle}
 
 
-def tables(place: str, slots: Sequence[Slot], value: Any) -> Sequence[Table]:
+def read_candidate_tables(place: str, slots: Sequence[Slot], value: Any) -> Sequence[Table]:
     """What each candidate sets itself. Raises RecipeError for anything but ``"all"`` and a list of tables, and for none."""
     if value == ALL:
         return [own for slot in slots if slot.offers for own in slot.offers()]
@@ -87,14 +87,14 @@ def tables(place: str, slots: Sequence[Slot], value: Any) -> Sequence[Table]:
     return value
 
 
-def known(where: str, names: Iterable[str], among: Iterable[str]) -> None:
+def check_known(where: str, names: Iterable[str], among: Iterable[str]) -> None:
     """Raises RecipeError for a name that is not among these."""
     for name in names:
         if name not in among:
             raise RecipeError(f"{where}: unknown name {name!r}; {suggest_name(name, among)}")
 
 
-def check_different(target: str, bound: Mapping[str, Bound]) -> None:
+def check_different(target: str, bound: Mapping[str, SlotBinding]) -> None:
     """Raises RecipeError for two candidates that come to the same, defaults included."""
     stages: dict[str, list[Any]] = {}
     for slot, item in bound.items():

@@ -14,9 +14,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from attar.pipeline.core.errors import RecipeError, suggest_name
-from attar.pipeline.core.graph import Bound, Pipeline
+from attar.pipeline.core.graph import Pipeline, SlotBinding
 from attar.pipeline.core.stage import Stage
-from attar.pipeline.keys.deciders import code_names
+from attar.pipeline.keys.deciders import list_code_names
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.recipe import candidates
 from attar.pipeline.recipe.slot import Slot, Table
@@ -40,7 +40,7 @@ class Recipe:
         return self.path.stem
 
 
-def read(path: Path, overrides: Iterable[str] = ()) -> Table:
+def read_recipe(path: Path, overrides: Iterable[str] = ()) -> Table:
     """The recipe's tables with ``slot.field=value`` overrides applied; values are TOML."""
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -67,7 +67,7 @@ def _value(override: str, text: str) -> Any:
         raise RecipeError(f"--set {override!r}: {text!r} is no TOML value ({error}); text needs quotes: '\"{text}\"'") from error
 
 
-def load(
+def load_recipe(
     path: Path,
     table: Iterable[Slot],
     overrides: Iterable[str] = (),
@@ -86,17 +86,17 @@ def load(
     of code that is not there.
     """
     slots = list(table)
-    tables = read(path, overrides)
+    tables = read_recipe(path, overrides)
     shared = [slot for slot in slots if not slot.per_target]
     suffix = [slot for slot in slots if slot.per_target]
-    candidates.known(path.name, tables, [*COMMON, "targets", *(slot.name for slot in shared)])
+    candidates.check_known(path.name, tables, [*COMMON, "targets", *(slot.name for slot in shared)])
     chosen = _targets(tables, targets)
     if against is not None:
         chosen = _against(chosen, against, trusted)
     elif trusted is not None:
         raise RecipeError(f"--trusted {trusted} says who may have signed the bundle of --against, and none is given; give both")
     given = {name: tables[name] for name in COMMON if name in tables} | {"device": device}
-    bound: dict[str, Bound] = {}
+    bound: dict[str, SlotBinding] = {}
     for slot in shared:
         like = {key: value for name in slot.like for key, value in tables.get(name, {}).items() if key in slot.stage.model_fields}
         section = _section(tables, slot.name)
@@ -107,17 +107,19 @@ def load(
     for target, settings in chosen.items():
         bound |= _of_target(target, suffix, settings, _section(tables, "gates"), given, path)
     _check_code(code or Fingerprint(path.parent), bound)
-    return Recipe(identity(path), path, Pipeline(bound), tuple(chosen))
+    return Recipe(make_recipe_id(path), path, Pipeline(bound), tuple(chosen))
 
 
-def _of_target(target: str, slots: Sequence[Slot], settings: Table, gates: Table, given: Table, path: Path) -> dict[str, Bound]:
+def _of_target(
+    target: str, slots: Sequence[Slot], settings: Table, gates: Table, given: Table, path: Path
+) -> dict[str, SlotBinding]:
     """The slots that a target has to itself."""
     fields = {key for slot in slots for key in slot.stage.model_fields}
-    candidates.known(f"[targets.{target}]", settings, {"gates", *fields} - {"task"})
+    candidates.check_known(f"[targets.{target}]", settings, {"gates", *fields} - {"task"})
     filled: Table = {"name": re.sub(r"[^A-Za-z0-9._-]+", "-", f"{path.stem}-{target}")} | settings
-    filled["gates"] = merged(gates, _section(settings, "gates"))
-    bound: dict[str, Bound] = {}
-    for place in candidates.places(target, slots, filled):
+    filled["gates"] = merge_tables(gates, _section(settings, "gates"))
+    bound: dict[str, SlotBinding] = {}
+    for place in candidates.list_places(target, slots, filled):
         own = {key: value for key, value in place.settings.items() if key in place.slot.stage.model_fields}
         made = _bind(place.slot.stage, place.name, given, own, path.parent, place.inputs)
         bound[place.name] = replace(made, candidate=place.candidate)
@@ -129,7 +131,7 @@ def _own_task(slots: Iterable[Slot]) -> str:
     return ", ".join(f"[{slot.name}]" for slot in slots if slot.own_task) or "none"
 
 
-def identity(path: Path) -> str:
+def make_recipe_id(path: Path) -> str:
     """What the store remembers a recipe by: its name and a digest of its place."""
     return f"{path.stem}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
 
@@ -148,7 +150,7 @@ def _targets(tables: Table, wanted: Iterable[str]) -> dict[str, Table]:
             raise RecipeError(f"[targets] holds sections such as [targets.cpu]; got {name} = {section!r}")
         if not name.isidentifier():
             raise RecipeError(f"target {name!r}: a name is letters, digits and _, because it becomes part of file names")
-    candidates.known("--target", wanted, targets)
+    candidates.check_known("--target", wanted, targets)
     return {name: section for name, section in targets.items() if not wanted or name in wanted}
 
 
@@ -161,15 +163,19 @@ def _against(targets: Mapping[str, Table], bundle: Path, trusted: Path | None) -
     return {name: {**section, **given} for name, section in targets.items()}
 
 
-def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Table:
+def merge_tables(below: Mapping[str, Any], above: Mapping[str, Any]) -> Table:
     """``above`` over ``below``, table by table."""
     both = dict(below)
     for name, value in above.items():
-        both[name] = merged(both[name], value) if isinstance(value, Mapping) and isinstance(both.get(name), Mapping) else value
+        both[name] = (
+            merge_tables(both[name], value) if isinstance(value, Mapping) and isinstance(both.get(name), Mapping) else value
+        )
     return both
 
 
-def _bind(kind: type[Stage[Any]], name: str, given: Table, section: Table, folder: Path, inputs: Mapping[str, str]) -> Bound:
+def _bind(
+    kind: type[Stage[Any]], name: str, given: Table, section: Table, folder: Path, inputs: Mapping[str, str]
+) -> SlotBinding:
     """Build the stage of one slot from its settings, and connect its inputs."""
     keep = _key(f"{name}.keep", section.pop("keep", None))
     settings = {key: value for key, value in given.items() if key in kind.model_fields} | section
@@ -188,9 +194,9 @@ def _bind(kind: type[Stage[Any]], name: str, given: Table, section: Table, folde
             for item in error.errors()
             if not any(other != item["loc"] and other[: len(item["loc"])] == item["loc"] for other in wrong)
         ]
-        raise RecipeError("\n".join(explained(name, kind, item) for item in roots)) from error
+        raise RecipeError("\n".join(explain_error(name, kind, item) for item in roots)) from error
     pinned = {field_name: _key(f"{name}.{field_name}", settings.get(field_name)) for field_name in kind.named("artifact")}
-    return Bound(stage, inputs, keep, {field_name: key for field_name, key in pinned.items() if key is not None})
+    return SlotBinding(stage, inputs, keep, {field_name: key for field_name, key in pinned.items() if key is not None})
 
 
 def _key(place: str, value: Any) -> str | None:
@@ -200,7 +206,7 @@ def _key(place: str, value: Any) -> str | None:
     raise RecipeError(f"{place} must be a key, or at least its first 8 hex digits; got {value!r}; `attar ls` lists keys")
 
 
-def explained(slot: str, stage: type[Stage[Any]], error: Mapping[str, Any]) -> str:
+def explain_error(slot: str, stage: type[Stage[Any]], error: Mapping[str, Any]) -> str:
     """One pydantic error as a sentence that names the place in the recipe."""
     place = ".".join([slot, *(str(part) for part in error["loc"])])
     if error["type"] == "extra_forbidden":
@@ -213,9 +219,9 @@ def explained(slot: str, stage: type[Stage[Any]], error: Mapping[str, Any]) -> s
     return f"{place}: {said}; got {error['input']!r}" if error["loc"] else f"{place}: {said}"
 
 
-def _check_code(code: Fingerprint, bound: Mapping[str, Bound]) -> None:
+def _check_code(code: Fingerprint, bound: Mapping[str, SlotBinding]) -> None:
     for slot, item in bound.items():
-        for name in code_names(item.stage):
+        for name in list_code_names(item.stage):
             takes_options = name == getattr(item.stage, "network", None)
             try:
                 code.require(name, getattr(item.stage, "options", {}) if takes_options else None)

@@ -20,18 +20,18 @@ HIDDEN = {"device", *COMMON} - {"seed", "gates"}
 KEEP = {"type": "string", "description": "Pin the artifact with this key, across versions of attar and of its libraries."}
 
 
-def schema(table: Sequence[Slot]) -> dict[str, Any]:
+def build_schema(table: Sequence[Slot]) -> dict[str, Any]:
     """JSON schema (draft 2020-12) of a recipe over these slots."""
     definitions: dict[str, Any] = {}
-    sections = {slot.name: section(slot, definitions) for slot in table if not slot.per_target}
+    sections = {slot.name: describe_section(slot, definitions) for slot in table if not slot.per_target}
     target: dict[str, Any] = {}
     candidate: dict[str, Any] = {}
     for slot in table:
         if slot.per_target:
-            target |= (own := section(slot, definitions)["properties"])
+            target |= (own := describe_section(slot, definitions)["properties"])
             candidate |= own if slot.candidate else {}
     if "candidates" in target:
-        target["candidates"] = {"description": target["candidates"]["description"], **candidates(candidate)}
+        target["candidates"] = {"description": target["candidates"]["description"], **describe_candidates(candidate)}
     gates = target.get("gates", {"type": "object"})
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -53,15 +53,15 @@ def schema(table: Sequence[Slot]) -> dict[str, Any]:
     }
 
 
-def candidates(properties: dict[str, Any]) -> dict[str, Any]:
+def describe_candidates(properties: dict[str, Any]) -> dict[str, Any]:
     """A list of tables that may set these, or ``"all"``."""
     one = {"type": "object", "additionalProperties": False, "properties": properties}
     return {"anyOf": [{"const": "all"}, {"type": "array", "minItems": 1, "items": one}]}
 
 
-def section(slot: Slot, definitions: dict[str, Any]) -> dict[str, Any]:
+def describe_section(slot: Slot, definitions: dict[str, Any]) -> dict[str, Any]:
     """The settings of one slot; ``definitions`` gets what they refer to."""
-    made = slot.stage.model_json_schema(ref_template="#/$defs/{model}", schema_generator=Described)
+    made = slot.stage.model_json_schema(ref_template="#/$defs/{model}", schema_generator=SchemaWithDocstrings)
     definitions.update(made.get("$defs", {}))
     hidden = HIDDEN - ({"task"} if slot.own_task else set())
     properties = {name: field for name, field in made["properties"].items() if name not in hidden}
@@ -69,18 +69,18 @@ def section(slot: Slot, definitions: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "additionalProperties": False, "properties": properties | pinned}
 
 
-class Described(GenerateJsonSchema):
+class SchemaWithDocstrings(GenerateJsonSchema):
     """Each field's docstring is its description: an editor shows it, and so does the reference."""
 
     def model_schema(self, schema: Any) -> JsonSchemaValue:
         made = super().model_schema(schema)
-        for name, text in docstrings(schema["cls"]).items():
+        for name, text in read_docstrings(schema["cls"]).items():
             if name in made.get("properties", {}):
                 made["properties"][name].setdefault("description", text)
         return made
 
 
-def docstrings(model: type) -> dict[str, str]:
+def read_docstrings(model: type) -> dict[str, str]:
     """What stands in the source under each field of a class and of those that it derives from."""
     return {name: text for base in reversed(model.__mro__) for name, text in _documented(base).items()}
 

@@ -120,4 +120,4 @@ class Reservation:
 
 
 def default_limit() -> int:
-    return min(MOST_BYTES, memory.limit() // SHARE)
+    return min(MOST_BYTES, memory.read_memory_limit() // SHARE)

@@ -17,7 +17,7 @@ from attar.bundle import opening as bundle
 from attar.bundle.manifest import Manifest
 from attar.models.task import Arrays, Predictor
 from attar.pipeline.core.errors import AttarError
-from attar.pipeline.core.progress import advance
+from attar.pipeline.core.progress import report_progress
 from attar.pipeline.core.stage import Facts
 from attar.pipeline.keys import machine
 from attar.proof import timing
@@ -57,7 +57,7 @@ def bench(
         list_promised(manifest, batches)
         facts: dict[str, Any] = {
             "bundle": manifest.name,
-            "machine": machine.describe(),
+            "machine": machine.describe_machine(),
             "threads": 1,
             "batches": {},
         }
@@ -71,7 +71,7 @@ def bench(
         requests = bundle.requests(folder, manifest)
         facts["cpu"] = stack.enter_context(timing.pinned())
         for done, batch in enumerate(batches):
-            advance("timing", done, len(batches), f"batch {batch}")
+            report_progress("timing", done, len(batches), f"batch {batch}")
             facts["batches"][str(batch)] = time_batch(models, requests, batch, seconds)
         slowest = facts["batches"][str(min(batches))]["engine"]["throughput"]
         facts["open"] = open_engines(

@@ -15,7 +15,7 @@ from attar.bundle.finished import difference
 from attar.bundle.manifest import LOOSEST, Manifest
 from attar.models.task import Arrays
 from attar.pipeline.core.errors import AttarError
-from attar.pipeline.core.progress import advance
+from attar.pipeline.core.progress import report_progress
 from attar.pipeline.core.stage import Facts
 from attar.pipeline.keys import machine
 from attar.proof import timing
@@ -71,7 +71,12 @@ def bench(path: str | Path, url: str, asked: LoadSpec, trusted: Path | None = No
         list_promised(manifest, asked.batches)
         model = asked.model or manifest.name
         requests = bundle.requests(folder, manifest)
-        facts = {"bundle": manifest.name, "model": model, "url": url, "machine": machine.describe()}
+        facts = {
+            "bundle": manifest.name,
+            "model": model,
+            "url": url,
+            "machine": machine.describe_machine(),
+        }
         for form in server.forms:
             check_answers(folder, manifest, server, form, model)
         found = measure_rows(measure_case(server, requests, model, asked))
@@ -130,7 +135,7 @@ def measure_case(
 ) -> Iterator[dict[str, Any]]:
     cases = [(form, batch) for form in server.forms for batch in asked.batches]
     for done, (form, batch) in enumerate(cases):
-        advance("loading", done, len(cases), f"{form}, {batch} a request")
+        report_progress("loading", done, len(cases), f"{form}, {batch} a request")
         messages = server.messages(model, take_turns(requests, batch), form)
         about = {"form": form, "batch": batch}
         best = 0.0

@@ -80,7 +80,7 @@ def open_engines(path: Path, settings: Settings) -> Engines:
             golden.read(root, manifest),
             read_graph_signature(manifest),
         )
-        enough = settings.inline_below * (ALONE if machine.cores() == 1 else 1)
+        enough = settings.inline_below * (ALONE if machine.count_cores() == 1 else 1)
         with unfit(f"{path} does not answer batches of {most}, which it promises"):
             seconds = max(
                 time_warm_call(first, inputs, enough)

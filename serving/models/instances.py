@@ -17,7 +17,7 @@ def runs_on_gpu(needs: Needs) -> bool:
 def count_instances(needs: Needs, threads: int) -> int:
     """Return how many calls run at a time: as many as there are cores for their threads. A GPU runs
     one after another, so cores say nothing about it."""
-    return 1 if runs_on_gpu(needs) else max(1, machine.cores() // threads)
+    return 1 if runs_on_gpu(needs) else max(1, machine.count_cores() // threads)
 
 
 def is_shareable(needs: Needs, threads: int) -> bool:

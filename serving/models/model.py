@@ -71,7 +71,9 @@ class LoadedBundle:
         self.models = [Model(name, self, engines.graph)]
         if engines.raw:
             self.models.append(Model(name + RAW, self, engines.raw, self._prepare))
-        self._threads = ThreadPoolExecutor(max(machine.cores(), len(engines.predicts)), "prepare")
+        self._threads = ThreadPoolExecutor(
+            max(machine.count_cores(), len(engines.predicts)), "prepare"
+        )
 
     @classmethod
     async def open(

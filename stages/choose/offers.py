@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 from attar.engines.cpu import cpu_flags
 from attar.engines.runtimes.runtime import RUNTIMES
-from attar.pipeline.keys.machine import gpus
+from attar.pipeline.keys.machine import list_gpus
 
 BF16 = frozenset({"avx512_bf16", "amx_bf16"})
 """CPU features that compute in bf16; without one it is emulated, and slow."""
@@ -17,7 +17,7 @@ CUDA = "CUDAExecutionProvider"
 
 def offered() -> list[dict[str, str]]:
     """What ``candidates = "all"`` stands for: precision and runtime, and the provider where there are several."""
-    return [*on_cpu(), *(on_gpu() if gpus() else ())]
+    return [*on_cpu(), *(on_gpu() if list_gpus() else ())]
 
 
 def on_cpu() -> Iterator[dict[str, str]]:

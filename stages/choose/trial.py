@@ -54,7 +54,7 @@ class Try(Stage[Trials]):
             "samples": len(bench.split),
             "score_name": task.score_name,
         }
-        about |= {"batch": self.batch, "machine": machine.describe()}
+        about |= {"batch": self.batch, "machine": machine.describe_machine()}
         rows = dict(
             zip(
                 engines,

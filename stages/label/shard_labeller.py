@@ -14,7 +14,7 @@ from attar.models import lengths, views
 from attar.models.task import Array, Arrays, Predictor, Split, SplitName, Task
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.core.file_cache import Kept
+from attar.pipeline.core.file_cache import FileCache
 from attar.stages.label.shards import CHUNKS_PER_SHARD, Shard, ShardBuilder, save_shard
 
 SIMILAR_LENGTH_SAMPLES = 64
@@ -31,7 +31,7 @@ class ShardLabeller:
     task: Task
     splits: Mapping[SplitName, Split]
     predict: Predictor
-    cache: Kept
+    cache: FileCache
     seed: int
     """Seed of the views."""
     top: int
@@ -49,7 +49,7 @@ class ShardLabeller:
         chunks = self.iterate_chunks(shard)
         first = next(chunks)
         start = self.digest_inputs(shard, [first])
-        if self.cache.any(start[:16]):
+        if self.cache.has_prefix(start[:16]):
             whole = self.digest_inputs(shard, chain([first], chunks))
             cached = self.cache.find(name_file(start, whole))
             if cached is not None:

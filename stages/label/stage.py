@@ -17,9 +17,9 @@ from attar.models.checks import task as task_check
 from attar.models.task import Predictor, SplitName, Task, load_task
 from attar.pipeline import team
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.core.file_cache import intact, kept
-from attar.pipeline.core.progress import advance
-from attar.pipeline.core.stage import CodeName, Device, Facts, Stage, scratch
+from attar.pipeline.core.file_cache import is_intact, open_file_cache
+from attar.pipeline.core.progress import report_progress
+from attar.pipeline.core.stage import CodeName, Device, Facts, Stage, open_scratch
 from attar.pipeline.keys import data
 from attar.pipeline.keys import deciders as keys
 from attar.stages.artifacts import Answers, Model, Weights
@@ -57,8 +57,8 @@ class Label(Stage[Answers]):
         task_check.check(task)
         splits = {name: task.split(name) for name in task_check.splits_of(task)}
         samples = {name: len(split) for name, split in splits.items()}
-        todo, work = list_shards(samples, self.views), scratch(out)
-        folder, member = kept(out), team.current()
+        todo, work = list_shards(samples, self.views), open_scratch(out)
+        folder, member = open_file_cache(out), team.get_team()
         check_teacher_inputs(task, teacher)
         opened, device = self.open_teacher(teacher)
         with opened as predict:
@@ -115,7 +115,7 @@ class LabelProgress:
 
     def add(self, rows: int) -> None:
         self.done += rows
-        advance("answers", self.done, self.total, self.title)
+        report_progress("answers", self.done, self.total, self.title)
 
 
 def check_teacher_inputs(task: Task, teacher: Model) -> None:
@@ -131,7 +131,7 @@ def digest_task_data(task: Task) -> str:
     """Return the digest of the task's data if its own ``answer`` may read them, else an empty string."""
     if type(task).answer is Task.answer:
         return ""
-    return keys.digest(data.describe_content(data.inspect_data(task.data())))
+    return keys.compute_json_digest(data.describe_content(data.inspect_data(task.data())))
 
 
 def find_missing_shards(todo: Sequence[Shard], work: Path, folder: Path) -> list[Shard]:
@@ -141,7 +141,7 @@ def find_missing_shards(todo: Sequence[Shard], work: Path, folder: Path) -> list
 
 def has_file(note: Path, folder: Path) -> bool:
     """Whether the note exists and names an intact file in ``folder``."""
-    return note.exists() and intact(folder / note.read_text(encoding="utf-8"))
+    return note.exists() and is_intact(folder / note.read_text(encoding="utf-8"))
 
 
 def link_shards(todo: Sequence[Shard], work: Path, folder: Path, out: Path) -> None:

@@ -39,7 +39,7 @@ class Compute:
 
     def __init__(self, accelerator: Accelerator, precision: str, batch: int) -> None:
         self.accelerator, self.precision = accelerator, precision
-        self.team = team.current()
+        self.team = team.get_team()
         self.accumulate = accelerator.gradient_accumulation_steps
         self.parts_per_step = self.accumulate * self.team.world
         self.check(batch)
@@ -133,7 +133,7 @@ def open_compute(settings: TrainingSettings, module: nn.Module, what: str, batch
     """
     device = select_device(settings.device)
     precision = choose_precision(settings, module, device)
-    if team.started():
+    if team.is_started_in_team():
         raise StageError("torchrun started several processes, but not of attar; use torchrun ... -m attar run RECIPE")
     logging = configure_trackers(settings.tensorboard)
     accelerator = Accelerator(

@@ -15,7 +15,7 @@ from attar.engines.runtimes.torch import build_network, check_network, make_pred
 from attar.models.checks import task as task_check
 from attar.models.task import load_task
 from attar.pipeline import team
-from attar.pipeline.core.stage import Facts, scratch
+from attar.pipeline.core.stage import Facts, open_scratch
 from attar.stages.artifacts import Answers
 from attar.stages.learning import checkpoint
 from attar.stages.learning.compute import open_compute
@@ -79,7 +79,7 @@ def train_network(
             check_network(built, task)
             auxiliary = objective.build_auxiliary(task, built, compute.autocast)
             training = Training(settings, task, built, objective, views, network_name, auxiliary, compute)
-            training.run(validation, scratch(out) / "checkpoint.safetensors")
+            training.run(validation, open_scratch(out) / "checkpoint.safetensors")
     facts = training.facts()
     oacc = validation.compute_oacc()
     if oacc is not None:
@@ -99,7 +99,7 @@ def adopt_network(settings: TrainingSettings, module: nn.Module, out: Path) -> F
 
 def save_network(out: Path, module: nn.Module, settings: TrainingSettings, facts: dict[str, Any]) -> Facts:
     """Write the weights if this process leads, and return the facts of ``Weights``."""
-    if team.current().leads:
+    if team.get_team().leads:
         save_file(checkpoint.copy_tensors(module.state_dict()), out / "weights.safetensors")
     return {
         "task": settings.task,

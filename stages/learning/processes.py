@@ -32,5 +32,5 @@ def join_process_group() -> Iterator[Team]:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     prefixed = distributed.PrefixStore  # type: ignore[attr-defined]  # documented, and missing in torch's own list of names
     distributed.init_process_group(backend, store=prefixed("group", store), rank=rank, world_size=world)
-    with team.assembled(prefixed("attar", store), rank, world) as made:
+    with team.join_team(prefixed("attar", store), rank, world) as made:
         yield made

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from attar.pipeline.core.stage import CodeName, Device, Named
+from attar.pipeline.core.stage import CodeName, Device, SettingMark
 
 Option = bool | int | float | str
 
@@ -50,5 +50,5 @@ class TrainingSettings(BaseModel):
     seed: int = Field(0, ge=0)
     """Seed of the initial weights, the order of the samples and every other random number."""
     device: Device = "auto"
-    tensorboard: Annotated[Path | None, Named("undecided")] = None
+    tensorboard: Annotated[Path | None, SettingMark("undecided")] = None
     """Folder for TensorBoard's event files, relative to the working directory; not part of the key."""

@@ -21,7 +21,7 @@ from attar.models import views
 from attar.models.task import Task
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.core.progress import advance
+from attar.pipeline.core.progress import report_progress
 from attar.stages.learning import checkpoint
 from attar.stages.learning.compute import Compute
 from attar.stages.learning.objective import Objective
@@ -121,7 +121,7 @@ class Training:
             self.set_rate((passed + step) / whole)
             self.loss_sum += self.train_step(batch, view, epoch, step)
             self.steps_done = step + 1
-            advance(self.network_name, passed + step + 1, whole, self.describe_progress(epoch))
+            report_progress(self.network_name, passed + step + 1, whole, self.describe_progress(epoch))
             if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
                 self.save_checkpoint(file)
 

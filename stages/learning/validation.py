@@ -15,7 +15,7 @@ from attar.models.probabilities import from_logits
 from attar.models.rows import Rows
 from attar.models.task import CLASSIFYING, Array, Arrays, Output, Predict, Task
 from attar.models.views import ViewBatch
-from attar.pipeline.core.progress import advance
+from attar.pipeline.core.progress import report_progress
 from attar.proof.metrics import compare, worst
 from attar.stages.artifacts import Answers
 
@@ -40,7 +40,7 @@ class Validation:
         for batch in self.iterate_batches():
             chunks.append((self.task.answer({"model": predict}, batch.inputs), batch.targets))
             if progress_name:
-                advance(progress_name, int(batch.indices[-1]) + 1, len(self.split))
+                report_progress(progress_name, int(batch.indices[-1]) + 1, len(self.split))
         scores = {"score": self.task.aggregate(score_chunks(self.task, chunks))}
         if self.teacher is not None:
             scores |= self.compare_with_teacher(self.teacher, [outputs for outputs, _ in chunks])

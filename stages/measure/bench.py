@@ -15,7 +15,7 @@ from attar.models import lengths, preprocess, views
 from attar.models.probabilities import from_logits
 from attar.models.task import Array, Arrays, Predictor, Split, SplitName, Task
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.core.progress import advance
+from attar.pipeline.core.progress import report_progress
 from attar.proof import sizes, timing
 from attar.stages.artifacts import Answers, Model
 
@@ -81,7 +81,9 @@ class Bench:
                 yield lengths.trimmed(
                     self.task, seen.take(rows).inputs
                 )  # as it is asked for: without another's padding
-                advance(f"measuring {hop}", int(seen.indices[rows[-1]]) + 1, len(self.split))
+                report_progress(
+                    f"measuring {hop}", int(seen.indices[rows[-1]]) + 1, len(self.split)
+                )
 
     def ask(self, hop: str, predictor: Predictor, inputs: Arrays) -> dict[str, Array]:
         """Raises StageError with the hop's name, whatever its runtime raises."""
@@ -143,7 +145,7 @@ class Bench:
             }
             cpu = stack.enter_context(timing.pinned()) if pinned else None
             for done, batch in enumerate(batches := sorted({1, self.batch})):
-                advance("timing", done, len(batches), f"batch {batch}")
+                report_progress("timing", done, len(batches), f"batch {batch}")
                 inputs = {hop: self.of(each).first(batch) for hop, each in models.items()}
                 calls = {
                     hop: partial(self.ask, hop, each, inputs[hop]) for hop, each in opened.items()

@@ -116,7 +116,7 @@ class Measure(Stage[Evidence]):
         how |= {
             "gain": ledger.gain(of, proof),
             "speedup": speedup(times),
-            "machine": machine.describe(),
+            "machine": machine.describe_machine(),
             "lineage": lineage,
         }
         leaked = leak.find_near_duplicates(task)

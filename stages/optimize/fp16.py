@@ -29,7 +29,7 @@ from attar.engines.graphs.selection import check_node_names
 from attar.models.task import Array, Arrays, Task
 from attar.models.views import spread
 from attar.pipeline.core.errors import UnsupportedModelError
-from attar.pipeline.core.progress import advance
+from attar.pipeline.core.progress import report_progress
 
 if TYPE_CHECKING:
     import onnx
@@ -76,7 +76,7 @@ def write_fp16_graph(
         if not fresh:
             break
         islands |= fresh
-        advance("islands", number, ROUNDS, f"{len(islands)} nodes in float")
+        report_progress("islands", number, ROUNDS, f"{len(islands)} nodes in float")
     raise UnsupportedModelError(
         f"precision 'fp16': after {number} rounds, {format_first_fault(model, wrong)}; "
         "use 'fp32', or 'bf16' where a runtime has it"

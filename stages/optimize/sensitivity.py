@@ -9,7 +9,7 @@ from pathlib import Path
 
 from attar.engines.graphs.int8 import QuantizationSpec, Ranges, quantize_graph
 from attar.models.task import Task
-from attar.pipeline.core.progress import advance
+from attar.pipeline.core.progress import report_progress
 from attar.stages.optimize.fidelity import correlate_outputs, run_graph
 
 SAMPLES = 128  # of validation
@@ -31,7 +31,9 @@ def measure_sensitivity(
     def cost(group: Sequence[str]) -> float:
         nonlocal done
         done += 1
-        advance("sensitivity", done, EVALUATIONS, f"{len(group)} of {len(names)} nodes in int8")
+        report_progress(
+            "sensitivity", done, EVALUATIONS, f"{len(group)} of {len(names)} nodes in int8"
+        )
         others = dict.fromkeys((name for name in names if name not in group), "not looked at")
         alone = quantize_graph(source, ranges, replace(form, exclude={**form.exclude, **others}))
         return 1 - correlate_outputs(

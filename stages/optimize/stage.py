@@ -16,8 +16,8 @@ from attar.engines.graphs.int8 import EXCLUDED, QuantizationSpec
 from attar.engines.graphs.placement import PLACEMENTS, UNSIGNED
 from attar.models.task import load_task
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.core.progress import advance
-from attar.pipeline.core.stage import CodeName, Device, Facts, Stage, scratch
+from attar.pipeline.core.progress import report_progress
+from attar.pipeline.core.stage import CodeName, Device, Facts, Stage, open_scratch
 from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.learning.settings import TrainingSettings
 from attar.stages.optimize import fp16
@@ -151,12 +151,12 @@ class Optimize(Stage[OnnxModel]):
         """Raises UnsupportedModelError when nothing can be quantized or half precision overflows in
         spite of all; StageError when the calibration belongs to another graph, or the floor is
         above what the student itself has, or that is not known."""
-        advance("optimize", 0, 1, self.precision)
+        report_progress("optimize", 0, 1, self.precision)
         if self.has_floor:
             made = self.write_best_attempt(out, student, onnx, calibration, answers)
         else:
             made = self.write_graph(onnx.file(), out / "model.onnx", calibration)
-        advance("optimize", 1, 1, self.precision)
+        report_progress("optimize", 1, 1, self.precision)
         passed_on = ("task", "graphs", "opset", "inputs", "outputs", "parameters")
         return {name: onnx.facts[name] for name in passed_on} | {"precision": self.precision} | made
 
@@ -205,7 +205,10 @@ class Optimize(Stage[OnnxModel]):
         task = load_task(self.task)
         plan = self.make_plan(out, student, onnx.file(), calibration, answers)
         tried = run_attempts(
-            plan, lambda file: measure_correlation(file, task, answers), self.floor, scratch(out)
+            plan,
+            lambda file: measure_correlation(file, task, answers),
+            self.floor,
+            open_scratch(out),
         )
         kept = select_best(tried)
         shutil.copyfile(kept.file, out / "model.onnx")

@@ -14,7 +14,7 @@ from attar.engines.graphs.preparation import prepare_graph
 from attar.engines.graphs.softmax import list_probabilities, remove_softmax
 from attar.models.task import Kind, Task, load_task
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.core.stage import scratch
+from attar.pipeline.core.stage import open_scratch
 from attar.stages.artifacts import Answers
 from attar.stages.distill.loss_settings import Cosine, Kd, LogitPearson, Loss, Mse
 from attar.stages.distill.objective import DistillationObjective
@@ -54,7 +54,7 @@ def distil_graph(
             f"the graph cannot be tuned: none of its weights is read by {readers} itself; set tuning_epochs = 0"
         )
     objective = DistillationObjective(1.0, select_losses(load_task(settings.task)), answers)
-    work = scratch(out) / "tuned"
+    work = open_scratch(out) / "tuned"
     work.mkdir(exist_ok=True)
     views = RecordedViews(answers.facts["seed"], answers.facts["views"])
     found = train_network(

@@ -39,7 +39,7 @@ def adopt_graph(task_name: str, file: Path, out: Path) -> Facts:
     task_check.check(task)
     model = load_graph(file)
     check_interface(task, model, file)
-    if team.current().leads:
+    if team.get_team().leads:
         save_graph(model, file, out)
     with onnxruntime.open_session({"model": file}, None) as predictor:
         check_outputs(task, predictor, file)

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from attar.cli.console import View, remaining
+from attar.cli.console import ProgressView, format_remaining
 
 
 def test_what_is_left_by_hand() -> None:
-    assert remaining(10, 40, 25.0) == "ETA 0:01:40"  # 2.5 s a step, 40 steps
-    assert remaining(0, 40, 25.0) == ""
+    assert format_remaining(10, 40, 25.0) == "ETA 0:01:40"  # 2.5 s a step, 40 steps
+    assert format_remaining(0, 40, 25.0) == ""
 
 
 def test_a_line_says_how_far_it_is_and_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,7 +21,7 @@ def test_a_line_says_how_far_it_is_and_when_it_ends(monkeypatch: pytest.MonkeyPa
     clock = iter([0.0, 100.0, 116.0])
     monkeypatch.setattr("attar.cli.console.time", SimpleNamespace(monotonic=lambda: next(clock)))
     written = io.StringIO()
-    view = View(Console(file=written, width=200), None)
+    view = ProgressView(Console(file=written, width=200), None)
     view.advance("student", 50, 100, "loss 0.5")
     view.advance("student", 55, 100, "loss [0.4]")
     assert written.getvalue().splitlines() == [

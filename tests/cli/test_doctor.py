@@ -14,7 +14,7 @@ from attar.engines.runtimes.runtime import RUNTIMES, BuildSpec, load_runtime
 
 def test_every_runtime_is_listed_and_none_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    found = doctor.examine({name: load_runtime(name) for name in RUNTIMES}, BuildSpec)["runtimes"]
+    found = doctor.describe_abilities({name: load_runtime(name) for name in RUNTIMES}, BuildSpec)["runtimes"]
     assert found.keys() == RUNTIMES.keys()
     assert found["onnxruntime"] == {
         "version": importlib.metadata.version("onnxruntime"),
@@ -25,8 +25,8 @@ def test_every_runtime_is_listed_and_none_is_imported(monkeypatch: pytest.Monkey
 
 def test_what_the_hardware_lacks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvino, "cpu_flags", lambda: {"avx512_bf16"})
-    monkeypatch.setattr(doctor, "version", lambda name: "1.2")
-    found = doctor.able("openvino", OpenVino(), BuildSpec)
+    monkeypatch.setattr(doctor, "find_version", lambda name: "1.2")
+    found = doctor.describe_runtime("openvino", OpenVino(), BuildSpec)
     assert found["version"] == "1.2"
     assert found["runs"] == "bf16, fp32, int8; not fp16: this CPU has no fp16 arithmetic (amx_fp16 or asimdhp or avx512_fp16)"
 
@@ -40,19 +40,19 @@ def test_what_the_hardware_lacks_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     ],
 )
 def test_reasons(lacking: dict[str, str], told: str) -> None:
-    assert doctor.those(["bf16", "fp32"], lacking) == told
+    assert doctor.format_precisions(["bf16", "fp32"], lacking) == told
 
 
 def test_onnx_runtime_in_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "version", lambda name: "1.32.0" if name == "onnxruntime-gpu" else "not installed")
-    assert doctor.able("onnxruntime", OnnxRuntime(), BuildSpec)["version"] == "1.32.0 (onnxruntime-gpu)"
-    monkeypatch.setattr(doctor, "version", lambda name: "not installed")
-    assert doctor.able("onnxruntime", OnnxRuntime(), BuildSpec)["version"] == "not installed: pip install onnxruntime"
+    monkeypatch.setattr(doctor, "find_version", lambda name: "1.32.0" if name == "onnxruntime-gpu" else "not installed")
+    assert doctor.describe_runtime("onnxruntime", OnnxRuntime(), BuildSpec)["version"] == "1.32.0 (onnxruntime-gpu)"
+    monkeypatch.setattr(doctor, "find_version", lambda name: "not installed")
+    assert doctor.describe_runtime("onnxruntime", OnnxRuntime(), BuildSpec)["version"] == "not installed: pip install onnxruntime"
 
 
 @pytest.mark.parametrize("name", ["openvino", "tensorrt"])
 def test_what_is_not_installed_says_how_and_what_is_untested_says_so(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(doctor, "version", lambda name: "not installed")
-    found = doctor.able(name, OnnxRuntime(), BuildSpec)
+    monkeypatch.setattr(doctor, "find_version", lambda name: "not installed")
+    found = doctor.describe_runtime(name, OnnxRuntime(), BuildSpec)
     assert found["version"] == f"not installed: pip install 'attar[{name}]'"
     assert found.keys() == {"version"} if name == "openvino" else {"version", "untested here"}

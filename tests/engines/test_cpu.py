@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from attar.engines import cpu
-from attar.pipeline.keys.machine import cores
+from attar.pipeline.keys.machine import count_cores
 
 
 @pytest.mark.parametrize(("count", "counts"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
@@ -16,7 +16,7 @@ def test_thread_counts(count: int, counts: list[int]) -> None:
 
 def test_machine_facts() -> None:
     facts = cpu.describe_machine()
-    assert facts["cores"] == cores()
+    assert facts["cores"] == count_cores()
     assert facts["flags"] == sorted(facts["flags"])
     assert set(facts["flags"]) <= cpu.FLAGS
 

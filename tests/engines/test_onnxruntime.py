@@ -11,7 +11,7 @@ from attar.engines.runtimes import onnxruntime
 from attar.engines.runtimes.runtime import BuildSpec
 from attar.models.task import Arrays, load_task
 from attar.pipeline.core.errors import MissingDependencyError, StageError
-from attar.pipeline.keys.machine import cores
+from attar.pipeline.keys.machine import count_cores
 from attar.stages.artifacts import OnnxModel
 from tests.support import smoke
 
@@ -96,7 +96,7 @@ def test_a_file_that_is_no_graph_is_named(tmp_path: Path, content: bytes | None)
 
 
 def test_threads() -> None:
-    for asked, expected, spinning in ((None, cores(), None), (1, 1, "0"), (3, 3, "1")):
+    for asked, expected, spinning in ((None, count_cores(), None), (1, 1, "0"), (3, 3, "1")):
         made = onnxruntime.make_session_options(asked, onnxruntime.CPU, optimize=True)
         assert (made.intra_op_num_threads, made.inter_op_num_threads) == (expected, 1)
         if spinning:

@@ -13,8 +13,8 @@ from attar.models.checks import agreement
 from attar.models.preprocess import Scale
 from attar.models.task import Arrays, InMemory, Output, Split, SplitName, Task, Tensor
 from attar.pipeline.core.errors import RecipeError, StageError
-from attar.pipeline.recipe.recipe import load
-from attar.pipeline.recipe.schema import schema
+from attar.pipeline.recipe.recipe import load_recipe
+from attar.pipeline.recipe.schema import build_schema
 from attar.pipeline.recipe.slot import Slot
 from attar.stages.artifacts import Weights
 from attar.stages.distill.live_features import require_layers
@@ -120,15 +120,15 @@ def recipe(folder: Path, text: str) -> Path:
 def test_only_a_slot_that_says_so_has_a_task_of_its_own_and_what_is_like_it(tmp_path: Path) -> None:
     table = (Slot("one", Tasked, own_task=True), Slot("two", Tasked, like=("one",)), Slot("three", Tasked))
     other = "attar.models.tasks.fashion:FashionMnist"
-    made = load(recipe(tmp_path, f"task = {DIGITS!r}\n[one]\ntask = {other!r}"), table).pipeline.slots
+    made = load_recipe(recipe(tmp_path, f"task = {DIGITS!r}\n[one]\ntask = {other!r}"), table).pipeline.slots
     assert [made[name].stage.task for name in made] == [other, other, DIGITS]  # type: ignore[attr-defined]  # of Tasked
     with pytest.raises(RecipeError, match=r"three.task: its task is the recipe's; only \[one\] may have another"):
-        load(recipe(tmp_path, f"task = {DIGITS!r}\n[three]\ntask = {other!r}"), table)
+        load_recipe(recipe(tmp_path, f"task = {DIGITS!r}\n[three]\ntask = {other!r}"), table)
 
 
 def test_the_answers_are_the_teacher_s_task_s(tmp_path: Path) -> None:
     text = f"task = {DIGITS!r}\n[student]\nnetwork = 'attar.models.networks.mobile:mobile'\n[teacher]\ntask = {DIGITS!r}\n"
-    made = load(recipe(tmp_path, text + "network = 'attar.models.networks.residual:residual'"), SLOTS).pipeline.slots
+    made = load_recipe(recipe(tmp_path, text + "network = 'attar.models.networks.residual:residual'"), SLOTS).pipeline.slots
     assert isinstance(made["answers"].stage, Label)
     assert made["answers"].stage.task == DIGITS
 
@@ -156,6 +156,6 @@ def test_every_hop_is_asked_in_its_own_task_and_the_student_s_preparation_costs_
 
 
 def test_the_schema_shows_a_task_where_one_may_be_written() -> None:
-    sections = schema(SLOTS)["properties"]
+    sections = build_schema(SLOTS)["properties"]
     assert "task" in sections["teacher"]["properties"]
     assert not any("task" in sections[name]["properties"] for name in ("answers", "student", "reference"))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from attar.models import lengths, views
 from attar.models.rows import mapped
 from attar.models.task import Array, Arrays, InMemory, Output, Predictor, Split, SplitName, Task, Tensor
-from attar.pipeline.core.file_cache import Kept
+from attar.pipeline.core.file_cache import FileCache
 from attar.stages.label.shard_labeller import ShardLabeller
 from attar.stages.label.shards import Shard
 from tests.support.token_task import Sentences
@@ -183,7 +183,9 @@ def test_batches_of_like_length_come_in_no_order_of_length_and_save_padding() ->
 
 def asked(task: Task, folder: Path) -> tuple[Teacher, Path]:
     teacher = Teacher()
-    asking = ShardLabeller(task, {"test": ragged(700)}, Predictor({"model": teacher}), Kept(folder), seed=0, top=0, device="cpu")
+    asking = ShardLabeller(
+        task, {"test": ragged(700)}, Predictor({"model": teacher}), FileCache(folder), seed=0, top=0, device="cpu"
+    )
     return teacher, asking.label_shard(Shard("test", None, 0), lambda rows: None)
 
 

@@ -15,7 +15,7 @@ from attar.pipeline.core.store import Store
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.recipe import recipe as recipes
 from attar.pipeline.recipe.recipe import Recipe
-from attar.pipeline.recipe.schema import schema
+from attar.pipeline.recipe.schema import build_schema
 from attar.pipeline.recipe.slot import Slot
 from attar.pipeline.run import Record, Run
 from attar.stages.build import Build
@@ -99,7 +99,7 @@ times = 4
 
 def load(folder: Path, text: str, *overrides: str, slots: Sequence[Slot] = SLOTS) -> Recipe:
     (folder / "recipe.toml").write_text(text)
-    return recipes.load(folder / "recipe.toml", slots, overrides)
+    return recipes.load_recipe(folder / "recipe.toml", slots, overrides)
 
 
 def run_of(folder: Path, text: str) -> Run:
@@ -248,7 +248,7 @@ def test_a_plan_names_every_candidate(tmp_path: Path) -> None:
 
 
 def test_the_schema_takes_all_or_tables_of_what_candidates_may_set() -> None:
-    target = schema(SLOTS)["properties"]["targets"]["additionalProperties"]["properties"]
+    target = build_schema(SLOTS)["properties"]["targets"]["additionalProperties"]["properties"]
     assert target["candidates"]["description"] == "Forms to choose from."
     every, tables = target["candidates"]["anyOf"]
     assert every == {"const": "all"}

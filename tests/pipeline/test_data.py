@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.core.progress import listening
+from attar.pipeline.core.progress import listen_to_progress
 from attar.pipeline.core.store import Store
 from attar.pipeline.keys import data, files
 from attar.pipeline.keys import deciders as keys
@@ -60,7 +60,7 @@ def write_pictures(folder: Path, count: int) -> Path:
 
 
 def digest(*items: Path | str) -> str:
-    return keys.digest(data.describe_content(data.inspect_data(items)))
+    return keys.compute_json_digest(data.describe_content(data.inspect_data(items)))
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_every_file_is_hashed_once_however_many_there_are(tmp_path: Path, anothe
     shown: list[tuple[str, int, int, str]] = []
     folder = write_pictures(tmp_path / "pictures", MANY)
     another_process()
-    with counted() as first, listening(lambda *said: shown.append(said)):
+    with counted() as first, listen_to_progress(lambda *said: shown.append(said)):
         one = digest(*sorted(folder.iterdir()))
     assert first["read"] == MANY
     assert shown[0] == ("hashing files", 0, MANY, "")

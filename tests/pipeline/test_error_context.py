@@ -11,7 +11,7 @@ import pytest
 
 from attar.models.task import hits
 from attar.pipeline.core import error_context as blame
-from attar.pipeline.core.error_context import breaking
+from attar.pipeline.core.error_context import name_slot_in_errors
 from attar.pipeline.core.errors import StageError
 
 
@@ -32,7 +32,7 @@ def test_the_last_line_of_ones_own_is_named(call: Any) -> None:
     with pytest.raises(Exception, match=r".") as caught:
         call()
     line = call.__code__.co_firstlineno + 1
-    assert blame.where(caught.value) == f" (test_error_context.py:{line}, in {call.__name__})"
+    assert blame.locate_user_code(caught.value) == f" (test_error_context.py:{line}, in {call.__name__})"
 
 
 def test_packages_are_not_ones_own_wherever_they_lie(tmp_path: Path) -> None:
@@ -43,23 +43,23 @@ def test_packages_are_not_ones_own_wherever_they_lie(tmp_path: Path) -> None:
     exec(compile(file.read_text(), file, "exec"), spaces)  # noqa: S102  # a module where a user's site would have it
     with pytest.raises(ValueError, match=r"^$") as caught:
         spaces["broken"]()
-    assert blame.where(caught.value).endswith("in test_packages_are_not_ones_own_wherever_they_lie)")
+    assert blame.locate_user_code(caught.value).endswith("in test_packages_are_not_ones_own_wherever_they_lie)")
 
 
 def test_an_error_without_a_line_names_none() -> None:
-    assert blame.where(ValueError("made, not raised")) == ""
+    assert blame.locate_user_code(ValueError("made, not raised")) == ""
 
 
 def test_what_breaks_in_a_slot_names_the_line() -> None:
     with (
         pytest.raises(StageError, match=r"^student broke: ValueError: .* \(test_error_context\.py:\d+, in by_numpy\)$"),
-        breaking("student"),
+        name_slot_in_errors("student"),
     ):
         by_numpy()
     with (
         pytest.raises(
             StageError, match=r"No such file or directory \(/gone/points\.npz\) \(test_error_context\.py:\d+, in .*\); is the"
         ),
-        breaking("student"),
+        name_slot_in_errors("student"),
     ):
         Path("/gone/points.npz").read_bytes()

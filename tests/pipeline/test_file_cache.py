@@ -9,8 +9,8 @@ from typing import ClassVar
 
 import pytest
 
-from attar.pipeline.core.file_cache import Kept, kept
-from attar.pipeline.core.graph import Bound, Pipeline
+from attar.pipeline.core.file_cache import FileCache, open_file_cache
+from attar.pipeline.core.graph import Pipeline, SlotBinding
 from attar.pipeline.core.stage import Facts, Stage
 from attar.pipeline.core.store import Store
 from attar.pipeline.keys import deciders as keys
@@ -30,18 +30,18 @@ def text(content: str) -> Callable[[Path], None]:
 
 
 def test_a_file_is_found_by_its_name(tmp_path: Path) -> None:
-    here = Kept(tmp_path)
+    here = FileCache(tmp_path)
     path = here.add("ab-1", text("x"))
     assert here.find("ab-1") == path
     assert path.read_text() == "x"
     assert here.find("ab-2") is None
-    assert here.any("ab")
-    assert not here.any("b")
+    assert here.has_prefix("ab")
+    assert not here.has_prefix("b")
 
 
 @pytest.mark.parametrize("harm", ["y", "xx", ""])
 def test_a_damaged_file_is_not_found_and_is_gone(tmp_path: Path, harm: str) -> None:
-    here = Kept(tmp_path)
+    here = FileCache(tmp_path)
     path = here.add("a", text("x"))
     path.write_text(harm)
     assert here.find("a") is None
@@ -53,17 +53,17 @@ def test_a_file_that_breaks_off_has_no_name(tmp_path: Path) -> None:
         path.write_text("half", encoding="utf-8")
         raise ZeroDivisionError
 
-    here = Kept(tmp_path)
+    here = FileCache(tmp_path)
     with pytest.raises(ZeroDivisionError):
         here.add("a", break_off)
     assert here.find("a") is None
 
 
 def test_what_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
-    here, partial = Kept(tmp_path), tmp_path / "a.17.partial"
+    here, partial = FileCache(tmp_path), tmp_path / "a.17.partial"
     partial.write_text("half")
     assert here.find("a") is None
-    assert not here.any("a")
+    assert not here.has_prefix("a")
     assert partial.exists()
 
 
@@ -79,7 +79,7 @@ class Growing(Stage[Number]):
 
 def test_what_only_adds_does_not_change_where_files_are_kept() -> None:
     def shared(stage: Growing, data: str = "one") -> str | None:
-        return keys.shared(stage, {"settings": keys.settings(stage), "data": data, "code": {}})
+        return keys.compute_shared_key(stage, {"settings": keys.describe_settings(stage), "data": data, "code": {}})
 
     assert shared(Growing()) == shared(Growing(count=2)) == shared(Growing(), "two")
     assert shared(Growing()) != shared(Growing(scale=2))
@@ -87,7 +87,7 @@ def test_what_only_adds_does_not_change_where_files_are_kept() -> None:
 
 def make(store: Store, key: str, names: list[str]) -> None:
     with store.making(key, fail_if_waiting, SHARED) as payload:
-        here = kept(payload)
+        here = open_file_cache(payload)
         for name in names:
             os.link(here.find(name) or here.add(name, text(name)), payload / name)
         store.commit(Number, payload, key, {}, RECORD)
@@ -130,12 +130,12 @@ def test_what_is_shared_is_locked(tmp_path: Path) -> None:
 
 class Keeping(Growing):
     def run(self, out: Path) -> Facts:
-        kept(out).add("a", text("made by other code"))
+        open_file_cache(out).add("a", text("made by other code"))
         return {}
 
 
 def test_what_changed_code_may_have_made_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    walk = Run(Pipeline({"x": Bound(Keeping(), {})}), Store(tmp_path), Fingerprint(tmp_path), "recipe").walk
+    walk = Run(Pipeline({"x": SlotBinding(Keeping(), {})}), Store(tmp_path), Fingerprint(tmp_path), "recipe").walk
     monkeypatch.setattr(keys.Keys, "edited", lambda *_: ["nets.py"])
     [record] = walk()
     assert record.error == "x: nets.py changed while x was being made; run the same command again"

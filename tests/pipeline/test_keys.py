@@ -23,7 +23,7 @@ from tests.support.toy import Check, Double, Number, Source, Sum, Tasked
 FIXED = Number("k", "d" * 64, Path(), {})
 
 
-def deciders(root: Path, stage: Stage[Any], **inputs: Number) -> keys.Deciders:
+def deciders(root: Path, stage: Stage[Any], **inputs: Number) -> keys.KeyInputs:
     found = Keys(Store(root / "store"), Fingerprint(root)).deciders(stage, inputs, may_import=True)
     assert found is not None
     return found
@@ -31,7 +31,7 @@ def deciders(root: Path, stage: Stage[Any], **inputs: Number) -> keys.Deciders:
 
 @given(st.floats(0, 1e6), st.floats(0, 1e6))
 def test_a_setting_is_in_the_key(a: float, b: float) -> None:
-    one, two = (keys.key(deciders(Path(), Source(value=value))) for value in (a, b))
+    one, two = (keys.compute_key(deciders(Path(), Source(value=value))) for value in (a, b))
     assert (one == two) == (a == b)
 
 
@@ -100,7 +100,7 @@ class Earlier(Number):
 
 
 def test_only_what_is_bound_to_the_machine_has_it_in_its_key(tmp_path: Path) -> None:
-    assert deciders(tmp_path, Check(), double=FIXED)["machine"] == machine.describe()
+    assert deciders(tmp_path, Check(), double=FIXED)["machine"] == machine.describe_machine()
     assert "machine" not in deciders(tmp_path, Double(), source=FIXED)
 
 
@@ -111,7 +111,7 @@ def test_the_version_of_a_library_that_is_used_counts(tmp_path: Path, monkeypatc
     assert "numpy" in one["libraries"]
     monkeypatch.setattr(fingerprint, "_version", lambda name: {name: "99"} if name == "numpy" else {})
     two = deciders(tmp_path, Tasked(task="user_task:T"))
-    assert list(keys.changes(one, two)) == [f"libraries.numpy: {one['libraries']['numpy']} -> 99"]
+    assert list(keys.list_changes(one, two)) == [f"libraries.numpy: {one['libraries']['numpy']} -> 99"]
 
 
 def test_a_byte_of_the_data_counts_and_a_touch_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +126,7 @@ def test_a_byte_of_the_data_counts_and_a_touch_does_not(tmp_path: Path, monkeypa
     assert deciders(tmp_path, Tasked(task="data_task:T")) == one
     data.write_bytes(b"abd")
     two = deciders(tmp_path, Tasked(task="data_task:T"))
-    assert [change.split(":")[0] for change in keys.changes(one, two)] == ["data"]
+    assert [change.split(":")[0] for change in keys.list_changes(one, two)] == ["data"]
 
 
 def test_a_plan_does_not_ask_a_task_that_was_never_run(tmp_path: Path) -> None:
@@ -137,13 +137,13 @@ def test_a_plan_does_not_ask_a_task_that_was_never_run(tmp_path: Path) -> None:
 
 def test_a_missing_data_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"there is no file .*gone\.txt"):
-        keys.settings(Source(file=tmp_path / "gone.txt"))
+        keys.describe_settings(Source(file=tmp_path / "gone.txt"))
 
 
 def test_changes_are_said_from_what_to_what() -> None:
     before = {"settings": {"epochs": 6, "network": "a"}, "code": {"x:f": "0" * 32}, "data": None}
     now = {"settings": {"epochs": 8, "network": "a"}, "code": {"x:f": "1" * 32, "x:g": "2" * 32}, "data": None}
-    assert list(keys.changes(before, now)) == [
+    assert list(keys.list_changes(before, now)) == [
         "code.x:f: 00000000 -> 11111111",
         "code.x:g: none -> 22222222",
         "settings.epochs: 6 -> 8",
@@ -152,5 +152,5 @@ def test_changes_are_said_from_what_to_what() -> None:
 
 @given(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=5))
 def test_a_key_depends_on_values_and_not_on_their_order(value: dict[str, Any]) -> None:
-    assert keys.digest(value) == keys.digest(dict(reversed(value.items())))
-    assert len(keys.digest(value)) == 64
+    assert keys.compute_json_digest(value) == keys.compute_json_digest(dict(reversed(value.items())))
+    assert len(keys.compute_json_digest(value)) == 64

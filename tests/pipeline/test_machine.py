@@ -70,11 +70,11 @@ def v1(group: str, quota: int, period: int = 100_000) -> dict[str, str]:
     ],
 )
 def test_a_quota_bounds_the_cores(tmp_path: Path, cgroup: str, files: dict[str, str], cores: int) -> None:
-    assert machine.cores(tree(tmp_path, cgroup, files)) == cores
+    assert machine.count_cores(tree(tmp_path, cgroup, files)) == cores
 
 
 def test_a_system_without_control_groups(tmp_path: Path) -> None:
-    assert machine.cores(tmp_path) == ALLOWED
+    assert machine.count_cores(tmp_path) == ALLOWED
 
 
 @given(quotas=st.lists(st.integers(1_000, 10_000_000), min_size=1, max_size=4))
@@ -82,7 +82,7 @@ def test_the_tightest_wins(tmp_path_factory: pytest.TempPathFactory, quotas: lis
     groups = ["/".join("abcd"[:depth]) for depth in range(len(quotas))]
     files = {f"/sys/fs/cgroup/{group}/cpu.max": f"{quota} 100000" for group, quota in zip(groups, quotas, strict=True)}
     root = tree(tmp_path_factory.mktemp("root"), f"0::/{groups[-1]}", files)
-    assert machine.cores(root) == max(1, min(ALLOWED, min(quotas) // 100_000))
+    assert machine.count_cores(root) == max(1, min(ALLOWED, min(quotas) // 100_000))
 
 
 TEXT = st.text() | st.lists(st.sampled_from(["max", "-1", "0", "100000", "1e5", "9" * 5000]), max_size=3).map(" ".join)
@@ -97,16 +97,16 @@ def test_whatever_stands_there_some_cores_can_be_used(
     for name, text in {"proc/self/cgroup": cgroup, **{f"sys/fs/cgroup/{name}": text for name, text in files.items()}}.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(text.encode("utf-16" if "\x80" in text else "utf-8", "surrogatepass"))
-    assert 1 <= machine.cores(root) <= ALLOWED
+    assert 1 <= machine.count_cores(root) <= ALLOWED
 
 
 def test_a_file_that_may_not_be_read_limits_nothing(tmp_path: Path) -> None:
     root = tree(tmp_path, "0::/", {})
     (root / "sys/fs/cgroup/cpu.max").mkdir(parents=True)  # root may read any file, but no folder
-    assert machine.cores(root) == ALLOWED
+    assert machine.count_cores(root) == ALLOWED
 
 
 def test_engines_and_keys_count_the_same_cores() -> None:
-    machine.describe.cache_clear()
-    assert machine.describe()["cores"] == cpu.describe_machine()["cores"] == machine.cores() <= ALLOWED
-    machine.describe.cache_clear()
+    machine.describe_machine.cache_clear()
+    assert machine.describe_machine()["cores"] == cpu.describe_machine()["cores"] == machine.count_cores() <= ALLOWED
+    machine.describe_machine.cache_clear()

@@ -9,8 +9,8 @@ from pydantic import BaseModel
 
 from attar.pipeline.core.errors import RecipeError
 from attar.pipeline.recipe import recipe as recipes
-from attar.pipeline.recipe.recipe import Recipe, merged
-from attar.pipeline.recipe.schema import Described, docstrings, schema
+from attar.pipeline.recipe.recipe import Recipe, merge_tables
+from attar.pipeline.recipe.schema import SchemaWithDocstrings, build_schema, read_docstrings
 from attar.pipeline.recipe.slot import Slot
 from attar.recipes.workspace import find_recipe
 from tests.support.toy import SLOTS, Double, Source, Sum, Tasked
@@ -34,7 +34,7 @@ def write(folder: Path, text: str) -> Path:
 
 
 def load(folder: Path, text: str, *overrides: str, targets: tuple[str, ...] = (), table: tuple[Slot, ...] = SLOTS) -> Recipe:
-    return recipes.load(write(folder, text), table, overrides, targets)
+    return recipes.load_recipe(write(folder, text), table, overrides, targets)
 
 
 def test_sections_are_slots_and_targets_become_suffixes(tmp_path: Path) -> None:
@@ -144,11 +144,15 @@ def test_code_that_is_not_there_is_found_without_importing(tmp_path: Path) -> No
 
 
 def test_merged_goes_table_by_table() -> None:
-    assert merged({"a": 1, "hops": {"x": 1, "y": 2}}, {"hops": {"x": 3}, "b": 4}) == {"a": 1, "hops": {"x": 3, "y": 2}, "b": 4}
+    assert merge_tables({"a": 1, "hops": {"x": 1, "y": 2}}, {"hops": {"x": 3}, "b": 4}) == {
+        "a": 1,
+        "hops": {"x": 3, "y": 2},
+        "b": 4,
+    }
 
 
 def test_the_schema_has_every_slot_and_hides_what_a_recipe_does_not_write() -> None:
-    made = schema(SLOTS)
+    made = build_schema(SLOTS)
     assert {"source", "double", "targets", "task", "seed"} <= set(made["properties"])
     assert set(made["properties"]["source"]["properties"]) == {"value", "file", "keep"}
     assert set(made["properties"]["targets"]["additionalProperties"]["properties"]) == {"limit", "fail"}
@@ -168,7 +172,7 @@ class Derived(Plain):
 
 
 def test_a_field_is_described_by_its_docstring_or_by_that_of_the_class_it_comes_from() -> None:
-    assert docstrings(Derived) == {"first": "Of the first.", "second": "Of the second,\non two lines."}
-    made = Derived.model_json_schema(schema_generator=Described)["properties"]
+    assert read_docstrings(Derived) == {"first": "Of the first.", "second": "Of the second,\non two lines."}
+    made = Derived.model_json_schema(schema_generator=SchemaWithDocstrings)["properties"]
     assert made["first"]["description"] == "Of the first."
     assert "description" not in made["third"]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from attar.pipeline.core.errors import RecipeError
-from attar.pipeline.core.graph import Bound, Pipeline
+from attar.pipeline.core.graph import Pipeline, SlotBinding
 from attar.pipeline.core.store import Store
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.run import Record, Run
@@ -21,9 +21,9 @@ from tests.support.toy import Check, Double, Number, Source, Speak, Sum
 def pipeline(value: float = 3.0, *, seed: int = 0, limit: float = 100.0, **check: Any) -> Pipeline:
     return Pipeline(
         {
-            "source": Bound(Source(value=value), {}),
-            "double": Bound(Double(seed=seed), {"source": "source"}),
-            "check": Bound(Check(limit=limit, **check), {"double": "double"}),
+            "source": SlotBinding(Source(value=value), {}),
+            "double": SlotBinding(Double(seed=seed), {"source": "source"}),
+            "check": SlotBinding(Check(limit=limit, **check), {"double": "double"}),
         }
     )
 
@@ -56,15 +56,15 @@ def test_an_input_made_again_with_the_same_content_makes_nothing_after_it(tmp_pa
     run(tmp_path, pipeline(limit=50.0))
     quiet = Pipeline(
         {
-            "source": Bound(Source(value=3.0), {}),
-            "double": Bound(Double(rounding=True), {"source": "source"}),
-            "check": Bound(Check(limit=50.0), {"double": "double"}),
+            "source": SlotBinding(Source(value=3.0), {}),
+            "double": SlotBinding(Double(rounding=True), {"source": "source"}),
+            "check": SlotBinding(Check(limit=50.0), {"double": "double"}),
         }
     )
     first = run(tmp_path, quiet)  # 6.0 became 6: other bytes
     assert statuses(first) == ["reused", "made", "made"]
     list(Store(tmp_path).collect(dry_run=False))
-    changed = Pipeline(dict(quiet.slots) | {"source": Bound(Source(value=2.9), {})})
+    changed = Pipeline(dict(quiet.slots) | {"source": SlotBinding(Source(value=2.9), {})})
     assert statuses(run(tmp_path, changed)) == ["made", "made", "reused"]  # 5.8 rounds to the same 6
 
 
@@ -84,9 +84,9 @@ def test_a_broken_stage_names_itself_keeps_its_cause_and_skips_what_depends_on_i
     made = Pipeline(
         dict(slots)
         | {
-            "check": Bound(Check(fail=True), {"double": "double"}),
-            "last": Bound(Double(), {"source": "check"}),
-            "apart": Bound(Source(value=9), {}),
+            "check": SlotBinding(Check(fail=True), {"double": "double"}),
+            "last": SlotBinding(Double(), {"source": "check"}),
+            "apart": SlotBinding(Source(value=9), {}),
         }
     )
     records = run(tmp_path, made)
@@ -98,10 +98,10 @@ def test_a_broken_stage_names_itself_keeps_its_cause_and_skips_what_depends_on_i
 
 
 def test_what_every_end_needs_stops_the_run_when_it_breaks(tmp_path: Path) -> None:
-    slots = {"source": Bound(Check(fail=True), {"double": "first"}), "apart": Bound(Source(value=9), {})}
-    ends = {"end": Bound(Double(), {"source": "source"}), "more": Bound(Double(), {"source": "source"})}
-    feeds = {"apart.end": Bound(Check(), {"double": "apart"})}
-    first = {"first": Bound(Source(), {})}
+    slots = {"source": SlotBinding(Check(fail=True), {"double": "first"}), "apart": SlotBinding(Source(value=9), {})}
+    ends = {"end": SlotBinding(Double(), {"source": "source"}), "more": SlotBinding(Double(), {"source": "source"})}
+    feeds = {"apart.end": SlotBinding(Check(), {"double": "apart"})}
+    first = {"first": SlotBinding(Source(), {})}
     assert statuses(run(tmp_path / "a", Pipeline(first | slots | feeds | ends)))[1:3] == ["failed", "made"]
     without = Pipeline(first | {"source": slots["source"]} | ends)
     assert statuses(run(tmp_path / "b", without)) == ["made", "failed", "skipped", "skipped"]
@@ -119,7 +119,7 @@ def test_wiring_is_checked_before_anything_runs() -> None:
     with pytest.raises(
         RecipeError, match="double needs source from slot 'sauce', which no earlier slot is; did you mean 'source'"
     ):
-        Pipeline({"source": Bound(Source(), {}), "double": Bound(Double(), {"source": "sauce"})})
+        Pipeline({"source": SlotBinding(Source(), {}), "double": SlotBinding(Double(), {"source": "sauce"})})
 
 
 def test_a_file_changed_after_it_was_made_is_said_and_made_again(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_pinned_artifact_is_used_whatever_changed(tmp_path: Path) -> None:
     first = run(tmp_path, pipeline(3.0))
     key = first[0].key
     assert key is not None
-    pinned = Pipeline(dict(pipeline(7.0).slots) | {"source": Bound(Source(value=7.0), {}, keep=key[:12])})
+    pinned = Pipeline(dict(pipeline(7.0).slots) | {"source": SlotBinding(Source(value=7.0), {}, keep=key[:12])})
     again = run(tmp_path, pinned)
     assert statuses(again) == ["reused"] * 3
     assert "pinned" in again[0].reason
@@ -162,7 +162,9 @@ def test_a_pinned_artifact_is_used_whatever_changed(tmp_path: Path) -> None:
 
 def summing(more: str | None, value: float = 3.0) -> Pipeline:
     pinned = {"more": more} if more else {}
-    return Pipeline({"source": Bound(Source(value=value), {}), "sum": Bound(Sum(more=more), {"source": "source"}, None, pinned)})
+    return Pipeline(
+        {"source": SlotBinding(Source(value=value), {}), "sum": SlotBinding(Sum(more=more), {"source": "source"}, None, pinned)}
+    )
 
 
 def value_of(record: Record) -> float:
@@ -207,12 +209,12 @@ def test_an_optional_input_that_is_not_there_stops_the_run_before_it_begins(tmp_
 
 def test_what_is_kept_needs_no_optional_input(tmp_path: Path) -> None:
     made = run(tmp_path, summing(None))[1]
-    there = Bound(Sum(more="abcdef12"), {"source": "source"}, str(made.key), {"more": "abcdef12"})
+    there = SlotBinding(Sum(more="abcdef12"), {"source": "source"}, str(made.key), {"more": "abcdef12"})
     assert run(tmp_path, Pipeline(dict(summing(None).slots) | {"sum": there}))[1].status == "reused"
 
 
 def test_an_optional_input_of_another_kind_says_what_it_is(tmp_path: Path) -> None:
-    spoken = str(run(tmp_path, Pipeline({"word": Bound(Speak(), {})}))[0].key)
+    spoken = str(run(tmp_path, Pipeline({"word": SlotBinding(Speak(), {})}))[0].key)
     with pytest.raises(RecipeError, match=r"sum\.more = .* is word, made by .*Speak; it must be Number"):
         run(tmp_path, summing(spoken))
 
@@ -234,7 +236,7 @@ def damage(file: Path) -> None:
 
 
 def test_only_what_is_wanted_and_what_it_needs_is_walked() -> None:
-    made = Pipeline(dict(pipeline().slots) | {"apart": Bound(Source(value=9), {})})
+    made = Pipeline(dict(pipeline().slots) | {"apart": SlotBinding(Source(value=9), {})})
     assert made.up_to({"double"}) == ["source", "double"]
     assert made.up_to({"apart", "double"}) == ["source", "double", "apart"]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from attar.pipeline.core.errors import CorruptArtifactError, StoreError
-from attar.pipeline.core.stage import scratch
-from attar.pipeline.core.store import Store, canonical
+from attar.pipeline.core.stage import open_scratch
+from attar.pipeline.core.store import Store, encode_json
 from tests.support.store_parts import KEY, RECORD, fail_if_waiting
 from tests.support.toy import Number
 
@@ -39,7 +39,7 @@ def test_the_digest_is_of_content_alone(tmp_path: Path) -> None:
 
 
 def break_down(payload: Path) -> None:
-    (scratch(payload) / "checkpoint").write_text("kept")
+    (open_scratch(payload) / "checkpoint").write_text("kept")
     (payload / "half").write_text("gone")
     raise ZeroDivisionError
 
@@ -51,7 +51,7 @@ def test_a_stage_that_fails_leaves_nothing_but_its_scratch(tmp_path: Path) -> No
     assert store.find(Number, KEY) is None
     with store.making(KEY, fail_if_waiting) as payload:
         assert list(payload.iterdir()) == []
-        assert (scratch(payload) / "checkpoint").read_text() == "kept"
+        assert (open_scratch(payload) / "checkpoint").read_text() == "kept"
         store.commit(Number, payload, KEY, {}, RECORD)
     assert not (tmp_path / "work" / KEY).exists()
 
@@ -94,7 +94,7 @@ def test_facts_must_be_finite_json(tmp_path: Path) -> None:
         store.commit(Number, payload, KEY, {"score": float("nan")}, RECORD)
     assert store.find(Number, KEY) is None
     with pytest.raises(StoreError, match="finite JSON"):
-        canonical({"x": object()})
+        encode_json({"x": object()})
 
 
 def test_gc_keeps_what_a_recipe_used_last(tmp_path: Path) -> None:

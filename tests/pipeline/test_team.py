@@ -14,7 +14,7 @@ from attar.pipeline import team
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.names import place_of
 from attar.pipeline.core.stage import Facts, Stage
-from attar.pipeline.team import Broken, Team, assembled
+from attar.pipeline.team import Team, TeamError, join_team
 from attar.stages.distill.feature_loss_settings import Hint
 from attar.stages.distill.loss_settings import DistillerSettings, Dkd, Kd
 from attar.stages.distill.stage import Distill
@@ -35,11 +35,11 @@ class Jointly(Stage[Number]):
     fails: int = -1
 
     def run(self, out: Path, *, source: Number) -> Facts:
-        rank = team.current().rank
+        rank = team.get_team().rank
         JOINED.append((rank, source.value()))
         if rank == self.fails:
             raise StageError("told to")
-        if team.current().leads:
+        if team.get_team().leads:
             (out / "value.json").write_text("1.0")
         return {"rank": rank}
 
@@ -48,7 +48,7 @@ class Alone(Stage[Number]):
     """Made by one process, which may train on the way: it must not wait for the others then."""
 
     def run(self, out: Path) -> Facts:
-        return {"world": team.current().world}
+        return {"world": team.get_team().world}
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def gathered(world: int, act: Callable[[Team], None]) -> list[BaseException | No
 
     def member(rank: int) -> None:
         try:
-            with assembled(board, rank, world) as made:
+            with join_team(board, rank, world) as made:
                 act(made) if made.leads else made.follow()
         except BaseException as error:  # noqa: BLE001  # Broken is none of the usual ones, and each is looked at below
             raised[rank] = error
@@ -81,7 +81,7 @@ def gathered(world: int, act: Callable[[Team], None]) -> list[BaseException | No
 
 
 def test_alone_a_team_is_nothing() -> None:
-    alone = team.current()
+    alone = team.get_team()
     assert (alone.rank, alone.world, alone.leads) == (0, 1, True)
     assert alone.share("text") == "text"
     alone.barrier()
@@ -113,18 +113,18 @@ def test_one_that_breaks_says_so_and_is_what_the_others_tell_of(tmp_path: Path, 
 
     def act(made: Team) -> None:
         assert made.wire
-        made.share(team.told(Jointly(fails=1), tmp_path, {"source": source}, tmp_path))
+        made.share(team.encode_stage_call(Jointly(fails=1), tmp_path, {"source": source}, tmp_path))
         made.wire.get("broken 1")
-        raise Broken(made.cause(RuntimeError("Connection closed by peer")))
+        raise TeamError(made.cause(RuntimeError("Connection closed by peer")))
 
     raised = gathered(2, act)
     assert [str(each) for each in raised] == ["process 1: told to"] * 2
-    assert all(isinstance(each, Broken) for each in raised)
+    assert all(isinstance(each, TeamError) for each in raised)
 
 
 def test_rank_0_that_breaks_ends_the_run(tmp_path: Path, source: Number) -> None:
     board = Board()
-    with assembled(board, 0, 2) as made, pytest.raises(Broken, match="process 0: told to"):
+    with join_team(board, 0, 2) as made, pytest.raises(TeamError, match="process 0: told to"):
         made.run(Jointly(fails=0), tmp_path, {"source": source}, tmp_path)
 
 
@@ -139,17 +139,17 @@ def test_a_stage_arrives_as_it_was_sent() -> None:
         distiller=DistillerSettings(hidden=3),
         tensorboard=HERE,
     )
-    call = json.loads(team.told(sent, Path("out"), {}, Path("home")))
-    assert team.found(call["stage"]).model_validate_json(json.dumps(call["settings"])) == sent
-    assert all(team.found(place_of(slot.stage)) is slot.stage for slot in SLOTS)
+    call = json.loads(team.encode_stage_call(sent, Path("out"), {}, Path("home")))
+    assert team.import_object(call["stage"]).model_validate_json(json.dumps(call["settings"])) == sent
+    assert all(team.import_object(place_of(slot.stage)) is slot.stage for slot in SLOTS)
 
 
 def test_when_there_is_a_team(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert not team.started()
+    assert not team.is_started_in_team()
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert team.started()
-    with assembled(Board(), 0, 2):
-        assert not team.started()  # nor is a child of this process, which inherits the variables
+    assert team.is_started_in_team()
+    with join_team(Board(), 0, 2):
+        assert not team.is_started_in_team()  # nor is a child of this process, which inherits the variables
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert not team.started()
+    assert not team.is_started_in_team()

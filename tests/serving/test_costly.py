@@ -149,4 +149,4 @@ def test_the_memory_that_a_process_may_have(tmp_path: Path, files: dict[str, str
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(said)
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert memory.limit(tmp_path) == (expected or whole)
+    assert memory.read_memory_limit(tmp_path) == (expected or whole)

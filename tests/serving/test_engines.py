@@ -47,7 +47,7 @@ def test_a_quick_engine_runs_on_the_loop_and_is_opened_once(points_bundle: Path)
 def test_on_a_single_core_a_slower_engine_runs_on_the_loop_too(
     cores: int, inline: bool, points_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("attar.pipeline.keys.machine.cores", lambda: cores)
+    monkeypatch.setattr("attar.pipeline.keys.machine.count_cores", lambda: cores)
     monkeypatch.setattr("attar.serving.models.engines.time_warm_call", lambda *_: 2e-3)
     engines = open_engines(points_bundle, Settings(inline_below=1e-3))
     assert (engines.inline, len(engines.predicts)) == (inline, cores)
@@ -211,7 +211,7 @@ def test_how_many_engines_run(
     runtime: str, provider: str | None, threads: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cores say how many do on a CPU, and nothing about a GPU."""
-    monkeypatch.setattr("attar.pipeline.keys.machine.cores", lambda: 16)
+    monkeypatch.setattr("attar.pipeline.keys.machine.count_cores", lambda: 16)
     needs = Needs(runtime=runtime, version="1", provider=provider, threads=threads, precision="fp32", machine={})
     assert count_instances(needs, threads) == expected
 
@@ -244,7 +244,7 @@ def test_a_model_on_the_loop_prepares_in_several_threads(points_bundle: Path, mo
         both.wait()
         return apply(*given)
 
-    monkeypatch.setattr("attar.pipeline.keys.machine.cores", lambda: 2)
+    monkeypatch.setattr("attar.pipeline.keys.machine.count_cores", lambda: 2)
     with running(points_bundle) as server, ThreadPoolExecutor(2) as pool:
         assert server.server.repository.find_model("points").served.engines.inline
         monkeypatch.setattr(preprocess, "apply", together)

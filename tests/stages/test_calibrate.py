@@ -15,8 +15,8 @@ from attar.engines.calibration import histogram
 from attar.engines.calibration.histogram import Histogram
 from attar.models.task import Batch, InMemory, Output, Split, SplitName, Tensor
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.core.progress import listening
-from attar.pipeline.core.stage import scratch
+from attar.pipeline.core.progress import listen_to_progress
+from attar.pipeline.core.stage import open_scratch
 from attar.stages import calibrate
 from attar.stages.artifacts import OnnxModel, Ranges
 from attar.stages.calibrate import Calibrate, count_values
@@ -219,7 +219,7 @@ def test_a_killed_calibration_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     assert list(out.iterdir()) == []
     assert histogram.load_histograms(out.parent / "scratch" / "histograms.safetensors")[1] == 128
     seen: list[int] = []
-    with listening(lambda what, done, total, note: seen.append(done)):
+    with listen_to_progress(lambda what, done, total, note: seen.append(done)):
         Calibrate(task=STREAM, samples=320).run(out, onnx=smoke.artifact(OnnxModel, out.parent, {"graphs": ["model"]}))
     assert seen == [160, 192, 224, 256, 288, 320]
     assert payload(out) == payload(whole / "out")
@@ -240,7 +240,7 @@ def test_the_state_of_another_calibration_is_refused(tmp_path: Path, double: Onn
     out = tmp_path / "work" / "out"
     out.mkdir(parents=True)
     for done in (33, 128):
-        histogram.save_histograms(scratch(out) / "histograms.safetensors", {}, done)
+        histogram.save_histograms(open_scratch(out) / "histograms.safetensors", {}, done)
         with pytest.raises(StageError, match=rf"histograms\.safetensors are damaged \({done} of 100 samples, 8 at a time\)"):
             Calibrate(task=NUMBERS).run(out, onnx=double)
 
@@ -256,7 +256,7 @@ def test_progress_and_memory_do_not_depend_on_the_number_of_samples(tmp_path: Pa
     peaks = []
     for samples in (64, 1024):
         (tmp_path / str(samples)).mkdir()
-        with listening(lambda what, done, total, note: seen.append((what, done, total))):
+        with listen_to_progress(lambda what, done, total, note: seen.append((what, done, total))):
             tracemalloc.start()  # numpy reports its arrays to it
             Calibrate(task=smoke.DIGITS, samples=samples).run(tmp_path / str(samples), onnx=digits_onnx)
             peaks.append(tracemalloc.get_traced_memory()[1])

@@ -15,7 +15,7 @@ from torch import nn
 
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.team import Team, assembled
+from attar.pipeline.team import Team, join_team
 from attar.stages.learning.compute import Compute, is_bf16_faster, open_compute
 from attar.stages.teach.stage import Teach
 from tests.support.smoke import DIGITS, RESIDUAL
@@ -68,7 +68,7 @@ def test_a_batch_that_cannot_be_cut() -> None:
     with pytest.raises(StageError, match="set batch to a multiple of 4, at least 8"):
         made(4, accumulate=4)
     with (
-        assembled(Board(), 0, 2),
+        join_team(Board(), 0, 2),
         pytest.raises(StageError, match=r"130 samples .* \(2 processes, accumulate = 2\); set batch to"),
     ):
         made(130, accumulate=2)

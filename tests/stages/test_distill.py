@@ -12,7 +12,7 @@ import torch
 from attar.models import views
 from attar.models.task import load_task
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.core.progress import listening
+from attar.pipeline.core.progress import listen_to_progress
 from attar.stages.artifacts import Answers, Weights
 from attar.stages.distill.loss_settings import Kd, Mse
 from attar.stages.distill.objective import DistillationObjective
@@ -92,7 +92,7 @@ def test_the_recorded_correlation_is_that_of_the_weights(tmp_path: Path, answers
 def test_an_interrupted_distillation_ends_in_the_same_bytes(tmp_path: Path, answers: Answers) -> None:
     whole, broken = make_out(tmp_path, "whole"), make_out(tmp_path, "broken")
     facts = distill().run(whole, teacher=NOBODY, answers=answers)
-    with pytest.raises(InterruptError), listening(interrupt_at(20)):
+    with pytest.raises(InterruptError), listen_to_progress(interrupt_at(20)):
         distill().run(broken, teacher=NOBODY, answers=answers)
     assert distill().run(broken, teacher=NOBODY, answers=answers) == facts
     assert (broken / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()

@@ -15,7 +15,7 @@ from attar.engines.runtimes.torch import build_network, call_network
 from attar.models.task import Output, load_task
 from attar.models.tasks.digits import Digits
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.core.progress import listening
+from attar.pipeline.core.progress import listen_to_progress
 from attar.stages.artifacts import Answers, Weights
 from attar.stages.distill.distiller_loss import DistillerLoss, choose_output
 from attar.stages.distill.loss_settings import DistillerSettings
@@ -91,7 +91,7 @@ def test_the_exported_graph_is_that_of_a_student_without_one(tmp_path: Path, ans
 def test_an_interrupted_training_ends_in_the_same_bytes(tmp_path: Path, answers: Answers) -> None:
     whole, broken = make_out(tmp_path, "whole"), make_out(tmp_path, "broken")
     facts = distilled(whole, answers, distiller=BESIDE, epochs=3).facts
-    with pytest.raises(InterruptError), listening(interrupt_at(14)):
+    with pytest.raises(InterruptError), listen_to_progress(interrupt_at(14)):
         distilled(broken, answers, distiller=BESIDE, epochs=3)
     assert distilled(broken, answers, distiller=BESIDE, epochs=3).facts == facts
     assert (broken / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from attar.models.networks import huggingface
 from attar.models.task import Arrays, Output, Tensor
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.keys.deciders import settings
+from attar.pipeline.keys.deciders import describe_settings
 from attar.stages.artifacts import OnnxModel, Weights
 from attar.stages.export import Export
 from attar.stages.teach.pretrained import read_configuration
@@ -282,15 +282,15 @@ def test_the_folder_s_content_counts_and_what_a_tool_hid_there_does_not(tmp_path
     saved(num_labels=3)
     folder = tmp_path / "folder"
     stage = Teach(task=TASK, huggingface=folder)
-    before = settings(stage)
+    before = describe_settings(stage)
     (folder / ".cache").mkdir()
     (folder / ".cache" / "fetched").write_text("2026-11-25")
-    assert settings(stage) == before
+    assert describe_settings(stage) == before
     tensors = load_file(folder / "model.safetensors")
     save_file({**tensors, "classifier.bias": tensors["classifier.bias"] + 1}, folder / "model.safetensors", {"format": "pt"})
-    assert settings(stage)["huggingface"] != before["huggingface"]
+    assert describe_settings(stage)["huggingface"] != before["huggingface"]
     assert "epochs" not in before
-    assert "epochs" in settings(Teach(task=TASK, huggingface=folder, fine_tune=True))
+    assert "epochs" in describe_settings(Teach(task=TASK, huggingface=folder, fine_tune=True))
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from attar.models.task import (
     load_task,
 )
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.core.file_cache import kept
-from attar.pipeline.core.progress import listening
+from attar.pipeline.core.file_cache import open_file_cache
+from attar.pipeline.core.progress import listen_to_progress
 from attar.stages.artifacts import Weights
 from tests.support.labelling import label_with, predict_view
 from tests.support.smoke import DIGITS, weights
@@ -65,12 +65,12 @@ def test_facts_and_files(tmp_path: Path, digits_weights: Weights) -> None:
 
 def test_an_interruption_costs_no_finished_shard(tmp_path: Path, digits_weights: Weights) -> None:
     whole, broken = label_with(digits_weights, make_out(tmp_path, "whole")), make_out(tmp_path, "broken")
-    with pytest.raises(InterruptError), listening(interrupt_at(1197 + views.PIECE)):  # within the second shard
+    with pytest.raises(InterruptError), listen_to_progress(interrupt_at(1197 + views.PIECE)):  # within the second shard
         label_with(digits_weights, broken)
-    marks = {path.name: path.stat().st_mtime_ns for path in kept(broken).folder.iterdir()}
+    marks = {path.name: path.stat().st_mtime_ns for path in open_file_cache(broken).folder.iterdir()}
     assert len(marks) == 1
     again = label_with(digits_weights, broken)
-    assert {path.name: path.stat().st_mtime_ns for path in kept(broken).folder.iterdir()}.items() > marks.items()
+    assert {path.name: path.stat().st_mtime_ns for path in open_file_cache(broken).folder.iterdir()}.items() > marks.items()
     for path in whole.root.iterdir():
         assert (again.root / path.name).read_bytes() == path.read_bytes()
 

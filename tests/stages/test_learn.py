@@ -21,7 +21,7 @@ from attar.models.networks.mobile import mobile
 from attar.models.networks.residual import residual
 from attar.models.tasks.digits import Digits
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.core.progress import listening
+from attar.pipeline.core.progress import listen_to_progress
 from attar.stages.artifacts import Weights
 from attar.stages.learning.compute import is_bf16_faster
 from attar.stages.learning.loop import FIRST_FRESH_VIEW, FreshViews, RecordedViews
@@ -80,10 +80,10 @@ SETTINGS = [
 def test_an_interrupted_training_ends_in_the_same_bytes(tmp_path: Path, step: int, settings: dict[str, Any]) -> None:
     whole, broken = make_out(tmp_path, "whole"), make_out(tmp_path, "broken")
     facts = teach(**settings).run(whole)
-    with pytest.raises(InterruptError), listening(interrupt_at(step)):
+    with pytest.raises(InterruptError), listen_to_progress(interrupt_at(step)):
         teach(**settings).run(broken)
     seen: list[int] = []
-    with listening(lambda what, done, total, note: seen.append(done)):
+    with listen_to_progress(lambda what, done, total, note: seen.append(done)):
         again = teach(**settings).run(broken)
     assert seen[0] == 1 + 9 * ((step - 1) // 9)  # goes on with the epoch that was interrupted
     assert again == facts
@@ -136,7 +136,7 @@ def test_patience_stops_and_keeps_the_best(tmp_path: Path) -> None:
 
 def test_progress_says_how_it_goes(tmp_path: Path) -> None:
     told: list[tuple[str, int, int, str]] = []
-    with listening(lambda *each: told.append(each)):
+    with listen_to_progress(lambda *each: told.append(each)):
         teach(epochs=2).run(make_out(tmp_path))
     assert [each[:3] for each in told] == [("teacher", done, 18) for done in range(1, 19)]
     assert re.fullmatch(r"epoch 1/2 loss \d\.\d{3}", told[0][3])

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from attar.models import views
 from attar.models.task import Output, load_task
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.recipe.recipe import explained
+from attar.pipeline.recipe.recipe import explain_error
 from attar.stages.artifacts import Answers
 from attar.stages.distill import feature_losses, token_losses
 from attar.stages.distill.feature_loss_settings import (
@@ -56,7 +56,7 @@ def refused(losses: Any) -> str:
     """What the command line says of ``losses = ...`` in ``[student]``."""
     with pytest.raises(ValidationError) as caught:
         Distill(task="a:b", network="c:d", losses=losses)
-    return "\n".join(explained("student", Distill, item) for item in caught.value.errors())
+    return "\n".join(explain_error("student", Distill, item) for item in caught.value.errors())
 
 
 # ---- picked by kind

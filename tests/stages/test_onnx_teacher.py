@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from attar.models.task import Output, Tensor
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.keys.deciders import settings
+from attar.pipeline.keys.deciders import describe_settings
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.stages.artifacts import Model, OnnxModel
 from attar.stages.distill.live_features import require_layers
@@ -189,11 +189,11 @@ def test_constants_that_no_key_would_see_are_refused(tmp_path: Path, location: s
 
 
 def test_external_data_counts_in_the_key(tmp_path: Path, file: Path) -> None:
-    before = settings(Teach(task=NAME, onnx=file))["onnx"]
+    before = describe_settings(Teach(task=NAME, onnx=file))["onnx"]
     (tmp_path / "teacher.onnx.data").write_bytes(b"1")
-    between = settings(Teach(task=NAME, onnx=file))["onnx"]
+    between = describe_settings(Teach(task=NAME, onnx=file))["onnx"]
     (tmp_path / "teacher.onnx.data").write_bytes(b"2")
-    assert len({before, between, settings(Teach(task=NAME, onnx=file))["onnx"]}) == 3
+    assert len({before, between, describe_settings(Teach(task=NAME, onnx=file))["onnx"]}) == 3
 
 
 def test_precision_is_what_the_weights_are_stored_in_or_int8(tmp_path: Path) -> None:

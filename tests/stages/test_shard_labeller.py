@@ -35,7 +35,7 @@ from attar.models.task import (
     load_task,
 )
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.core.file_cache import kept
+from attar.pipeline.core.file_cache import open_file_cache
 from attar.stages.artifacts import Weights
 from attar.stages.label.shards import ROWS_PER_SHARD, Shard
 from attar.stages.label.stage import link_file
@@ -175,7 +175,7 @@ def test_a_damaged_shard_is_made_again(tmp_path: Path, counting: Weights) -> Non
     out = make_out(tmp_path)
     again(counting, out, views=1)
     victim = (out / Shard("train", 0, 1).name).read_bytes()
-    path = next(each for each in kept(out).folder.iterdir() if each.read_bytes() == victim)
+    path = next(each for each in open_file_cache(out).folder.iterdir() if each.read_bytes() == victim)
     with path.open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\x55")
@@ -226,9 +226,9 @@ def test_kill_9_costs_one_shard(tmp_path: Path, counting: Weights) -> None:
     out, after = make_out(tmp_path), 4
     child = subprocess.run([sys.executable, "-c", KILLED.format(after=after, folder=str(tmp_path))], check=False)
     assert child.returncode == -signal.SIGKILL
-    done = {path: path.stat().st_mtime_ns for path in kept(out).folder.iterdir() if path.suffix != ".partial"}
+    done = {path: path.stat().st_mtime_ns for path in open_file_cache(out).folder.iterdir() if path.suffix != ".partial"}
     assert len(done) == after
-    assert len(list(kept(out).folder.glob("*.partial"))) == 1
+    assert len(list(open_file_cache(out).folder.glob("*.partial"))) == 1
     Counting.asked.clear()
     label_with(counting, out)
     assert sum(Counting.asked) == ROWS_PER_SHARD + 10 + 2 * 20  # the rest of the second view, validation and test

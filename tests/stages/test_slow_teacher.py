@@ -19,7 +19,7 @@ from torch import nn
 from attar.cli import console
 from attar.models.tasks.digits import Digits
 from attar.models.views import PIECE
-from attar.pipeline.core.progress import listening
+from attar.pipeline.core.progress import listen_to_progress
 from attar.stages.artifacts import Weights
 from attar.stages.measure.bench import Bench
 from attar.stages.teach.stage import Teach
@@ -46,7 +46,7 @@ class Slow(nn.Module):
 @contextmanager
 def recorded() -> Iterator[list[tuple[str, int, int]]]:
     seen: list[tuple[str, int, int]] = []
-    with listening(lambda what, done, total, note: seen.append((what, done, total))):
+    with listen_to_progress(lambda what, done, total, note: seen.append((what, done, total))):
         yield seen
 
 
@@ -92,9 +92,9 @@ def test_a_log_has_a_line_now_and_then(tmp_path: Path, monkeypatch: pytest.Monke
     """Each piece takes longer than the time between lines, which is what ends a line's wait."""
     monkeypatch.setattr(console, "QUIET", 0.1)
     written = io.StringIO()
-    view = console.View(Console(file=written, width=200), None)
+    view = console.ProgressView(Console(file=written, width=200), None)
     slow = weights(tmp_path / "slow", SLOW, DIGITS, seconds=0.001)
-    with listening(view.advance):
+    with listen_to_progress(view.advance):
         label_with(slow, make_out(tmp_path), views=1)
     lines = written.getvalue().splitlines()
     assert len(lines) >= TRAIN // PIECE

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from attar.pipeline import team
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.core.progress import listening
+from attar.pipeline.core.progress import listen_to_progress
 from attar.stages.artifacts import Answers, Weights
 from attar.stages.distill.loss_settings import DistillerSettings, Kd
 from attar.stages.distill.stage import Distill
@@ -78,7 +78,7 @@ def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
 def finished(out: Path, teacher: Weights, answers: Answers, whole: Weights, first: int) -> None:
     """The rest of a training: it starts at step ``first``, and ends as the whole one did."""
     seen: list[int] = []
-    with listening(lambda what, done, total, note: seen.append(done)):
+    with listen_to_progress(lambda what, done, total, note: seen.append(done)):
         assert STAGE.run(out, teacher=teacher, answers=answers) == whole.facts
     assert seen == list(range(first, STEPS + 1))
     assert (out / "weights.safetensors").read_bytes() == (whole.root / "weights.safetensors").read_bytes()
@@ -87,7 +87,7 @@ def finished(out: Path, teacher: Weights, answers: Answers, whole: Weights, firs
 def test_kill_9_at_a_random_step(tmp_path: Path, teacher: Weights, answers: Answers, whole: Weights) -> None:
     """Dropout, the distiller and its notes, the average of the weights, the optimizer: all go on as if nothing had been."""
     out, step = make_out(tmp_path), random.Random(20).randrange(2, STEPS)
-    job = team.told(STAGE, out, {"teacher": teacher, "answers": answers}, tmp_path)
+    job = team.encode_stage_call(STAGE, out, {"teacher": teacher, "answers": answers}, tmp_path)
     done = subprocess.run([sys.executable, "-c", CHILD, str(step)], input=job, text=True, capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     finished(out, teacher, answers, whole, first=step)  # the checkpoint of a step is written after it is told of
@@ -102,7 +102,7 @@ def test_any_interruptions_at_any_steps(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
         for step in steps:
-            with pytest.raises(InterruptError), listening(interrupt_at(step)):
+            with pytest.raises(InterruptError), listen_to_progress(interrupt_at(step)):
                 STAGE.run(out, teacher=teacher, answers=answers)
         finished(out, teacher, answers, whole, first=steps[-1])
 
@@ -112,7 +112,7 @@ def test_interruptions_where_a_step_has_several_parts(tmp_path: Path) -> None:
     runs = [make_out(tmp_path, name) for name in ("whole", "broken")]
     stage = Teach(**STUDENT, accumulate=2)
     facts = stage.run(runs[0])
-    with pytest.raises(InterruptError), listening(interrupt_at(7)):
+    with pytest.raises(InterruptError), listen_to_progress(interrupt_at(7)):
         stage.run(runs[1])
     assert stage.run(runs[1]) == facts
     assert (runs[0] / "weights.safetensors").read_bytes() == (runs[1] / "weights.safetensors").read_bytes()
@@ -128,7 +128,7 @@ def test_dropout_counts(tmp_path: Path, teacher: Weights, answers: Answers, whol
 
 def test_checkpoints_by_time_hold_the_step(tmp_path: Path, every_step: None) -> None:
     out = make_out(tmp_path)
-    with pytest.raises(InterruptError), listening(interrupt_at(8)):
+    with pytest.raises(InterruptError), listen_to_progress(interrupt_at(8)):
         Teach(**STUDENT).run(out)
     with safe_open(out.parent / "scratch" / "checkpoint.safetensors", framework="pt") as content:
         state = content.metadata()["state"]
@@ -139,7 +139,7 @@ def test_checkpoints_by_time_hold_the_step(tmp_path: Path, every_step: None) -> 
 def test_a_checkpoint_of_other_parameters_is_refused(tmp_path: Path) -> None:
     """As those were that had numbers in place of names: going on would give one parameter the moments of another."""
     out = make_out(tmp_path)
-    with pytest.raises(InterruptError), listening(interrupt_at(3)):
+    with pytest.raises(InterruptError), listen_to_progress(interrupt_at(3)):
         Teach(**STUDENT).run(out)
     file = out.parent / "scratch" / "checkpoint.safetensors"
     with safe_open(file, framework="pt") as content:

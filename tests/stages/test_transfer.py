@@ -14,7 +14,7 @@ from attar.models.task import Arrays, InMemory, Output, Split, SplitName, Tensor
 from attar.models.tasks.digits import Digits
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.core.progress import listening
+from attar.pipeline.core.progress import listen_to_progress
 from attar.stages.artifacts import Answers
 from attar.stages.distill.loss_settings import Dkd, Kd, Mse
 from attar.stages.distill.objective import DistillationObjective
@@ -94,7 +94,7 @@ def test_a_batch_without_any_label(answers: Answers) -> None:
 
 def steps(stage: Distill | Control, out: Path, **inputs: Any) -> int:
     done: list[int] = []
-    with listening(lambda what, at, total, note: done.append(at)):
+    with listen_to_progress(lambda what, at, total, note: done.append(at)):
         stage.run(out, **inputs)
     return max(done)
 

@@ -16,7 +16,7 @@ from attar.engines.graphs.placement import LEVELS
 from attar.engines.runtimes import onnxruntime
 from attar.models.task import load_task
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.core.progress import listening
+from attar.pipeline.core.progress import listen_to_progress
 from attar.stages.artifacts import Answers, OnnxModel, Ranges
 from attar.stages.learning.settings import TrainingSettings
 from attar.stages.optimize.fidelity import measure_correlation
@@ -86,11 +86,11 @@ def test_an_interrupted_tuning_ends_in_the_same_bytes(
     before = quantize(tmp_path, "before.onnx", model.file(), ranges)
     settings = TrainingSettings(**LEARN_SETTINGS | {"device": "cpu"})
     whole = distil_graph(model.file(), before, tmp_path / "whole.onnx", own_answers, settings, new(tmp_path, "whole"))
-    with pytest.raises(InterruptError), listening(interrupt_at(STEPS + 5)):
+    with pytest.raises(InterruptError), listen_to_progress(interrupt_at(STEPS + 5)):
         distil_graph(model.file(), before, tmp_path / "broken.onnx", own_answers, settings, new(tmp_path, "broken"))
     assert not (tmp_path / "broken.onnx").exists()
     seen: list[int] = []
-    with listening(lambda what, done, total, note: seen.append(done)):
+    with listen_to_progress(lambda what, done, total, note: seen.append(done)):
         again = distil_graph(model.file(), before, tmp_path / "broken.onnx", own_answers, settings, new(tmp_path, "broken"))
     assert (seen[0], seen[-1]) == (STEPS + 1, 2 * STEPS)  # bounded, and gone on with
     assert again == whole

@@ -58,7 +58,7 @@ def floats(array: Array) -> npt.NDArray[np.float64]:
 def weights(root: Path, network: str, task: str, **options: Any) -> Weights:
     """Random weights from a seed."""
     torch.manual_seed(0)
-    return stored(root, names.load(network)(**options), network, task, options)
+    return stored(root, names.load_object(network)(**options), network, task, options)
 
 
 def stored(root: Path, module: nn.Module, network: str, task: str, options: Mapping[str, Any]) -> Weights:
@@ -70,7 +70,7 @@ def stored(root: Path, module: nn.Module, network: str, task: str, options: Mapp
 def digits_weights(root: Path) -> Weights:
     """A residual network with the batch statistics of real digits, so that activations and logits are of ordinary size."""
     torch.manual_seed(0)
-    module: nn.Module = names.load(RESIDUAL)(width=8).train()
+    module: nn.Module = names.load_object(RESIDUAL)(width=8).train()
     with torch.no_grad():
         for seen in clean(Digits(), Digits().split("train")):
             module(torch.from_numpy(np.asarray(seen.inputs["image"], np.float32)))

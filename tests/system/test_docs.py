@@ -16,7 +16,7 @@ from mkdocs.config import load_config
 
 import attar
 from attar.cli.main import main
-from attar.pipeline.recipe.schema import schema, section
+from attar.pipeline.recipe.schema import build_schema, describe_section
 from attar.stages.slots import SLOTS
 from docs import drawing, figures, hooks, reference
 
@@ -48,7 +48,7 @@ def rows(text: str) -> dict[str, list[str]]:
 def test_every_setting_of_every_slot_is_in_the_reference(slot: Any, pages: dict[str, str]) -> None:
     anchor = f"target-{slot.name}" if slot.per_target else slot.name
     found = rows(part(pages["reference/recipe.md"], anchor))
-    assert found.keys() == section(slot, {})["properties"].keys()
+    assert found.keys() == describe_section(slot, {})["properties"].keys()
 
 
 def described(whole: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -62,7 +62,7 @@ def described(whole: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def test_every_setting_says_in_a_docstring_what_it_is() -> None:
-    assert [place for place, field in described(schema(SLOTS)) if not field.get("description")] == []
+    assert [place for place, field in described(build_schema(SLOTS)) if not field.get("description")] == []
 
 
 def test_types_and_defaults_are_words_and_toml(pages: dict[str, str]) -> None:
@@ -79,7 +79,7 @@ def test_types_and_defaults_are_words_and_toml(pages: dict[str, str]) -> None:
 
 
 def test_every_loss_has_its_settings(pages: dict[str, str]) -> None:
-    definitions = schema(SLOTS)["$defs"]
+    definitions = build_schema(SLOTS)["$defs"]
     kinds = {group["properties"]["kind"]["const"]: group for group in definitions.values() if "kind" in group["properties"]}
     assert "kd" in kinds
     for kind, group in kinds.items():

@@ -13,7 +13,7 @@ from benchmarks.gpu import Result, Step
 def test_without_a_gpu_every_step_says_so_and_nothing_is_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if machine.gpus():
+    if machine.list_gpus():
         pytest.skip("this machine has a GPU")
     monkeypatch.setattr(gpu, "ROOT", tmp_path)
     assert gpu.main() == 0

@@ -23,7 +23,7 @@ Numbers = npt.NDArray[np.float32]
 def spoil(file: Path, fault: str) -> None:
     """Apply a fault, by its full name, to a graph."""
     model = onnx.load(file)
-    names.load(fault)(model)
+    names.load_object(fault)(model)
     onnx.save(model, file)
 
 

@@ -21,7 +21,7 @@ from attar.proof.gate import Gate
 from attar.proof.gate_text import format_gate, format_metric
 from attar.proof.verdict import TargetVerdict
 from attar.proof.verdict_json import verdict_from_json
-from attar.recipes.workspace import Workspace, exit_code, open_workspace
+from attar.recipes.workspace import Workspace, choose_exit_code, open_workspace
 from attar.stages.slots import SLOTS
 from tests.support.signing_parts import pair
 
@@ -100,7 +100,7 @@ def steady() -> Iterator[None]:
 
 def outcome(records: Sequence[Record]) -> Found:
     """Of a run."""
-    code = exit_code(records)
+    code = choose_exit_code(records)
     failed = next((record for record in records if record.status == "failed"), None)
     verdict = next((record.facts for record in records if record.slot == "cpu.verdict"), {})
     if failed is not None and verdict.get("verdict", "passed") == "passed":

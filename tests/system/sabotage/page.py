@@ -33,7 +33,7 @@ for the one that is spoilt; a bundle is spoilt in a copy and given to `attar che
 holds every line below to its exit code and its place, the misses too: when something is found that catches one, the test says so.
 
 {count - len(missed)} of {count} are caught. Exit codes: 1 a stage broke, 3 a gate refused, 4 a bundle was refused.
-Measured on {machine.describe()["cpu"]}, one thread, {datetime.now(UTC):%d %B %Y}, in {seconds:.0f} seconds.
+Measured on {machine.describe_machine()["cpu"]}, one thread, {datetime.now(UTC):%d %B %Y}, in {seconds:.0f} seconds.
 
 Without a fault every promise is kept, here with its bounds (one-sided, 95 %):
 

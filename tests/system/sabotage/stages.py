@@ -76,7 +76,7 @@ class SpoiltStudent(Distill):
 
         facts = super().run(out, teacher=teacher, answers=answers, start=start)
         tensors = load_file(out / "weights.safetensors")
-        names.load(self.spoil)(tensors)
+        names.load_object(self.spoil)(tensors)
         save_file(tensors, out / "weights.safetensors")
         return facts
 
