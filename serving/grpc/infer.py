@@ -14,10 +14,10 @@ from attar.serving.grpc.messages import ModelInferRequest, ModelInferResponse
 from attar.serving.protocol.reader import InputDescription, Reader
 from attar.serving.protocol.request import InferenceRequest
 from attar.serving.protocol.response import InferenceResponse
-from attar.serving.protocol.signature import BYTES
+from attar.serving.protocol.signature import BYTES, find_datatype, is_text
 from attar.serving.protocol.tensors import (
     DTYPES,
-    find_datatype,
+    find_array_datatype,
     make_object_array,
     read_binary_tensor,
     write_binary_tensor,
@@ -98,14 +98,14 @@ def read_contents(
             "or none"
         )
     for i, part in enumerate(parts):
-        name, given = part.declared.name, request.inputs[i]
+        name, given = part.spec.name, request.inputs[i]
         if raw and given.HasField("contents"):
             raise BadRequestError(
                 f"{name!r} has contents beside raw_input_contents; send one of them"
             )
         yield (
             name,
-            read_binary_tensor(part.declared, memoryview(raw[i]), part.shape)
+            read_binary_tensor(part.spec, memoryview(raw[i]), part.shape)
             if raw
             else read_typed_contents(part, given.contents),
         )
@@ -116,33 +116,33 @@ def read_typed_contents(part: InputDescription, given: Any) -> Array:
 
     Raises BadRequestError for values of another type, or not as many as the shape says.
     """
-    declared, shape = part.declared, part.shape
-    field = CONTENTS.get(declared.datatype)
+    spec, shape = part.spec, part.shape
+    field = CONTENTS.get(find_datatype(spec))
     if field is None:
         raise BadRequestError(
-            f"{declared.name!r} is {declared.datatype}, which has no contents in gRPC; send "
+            f"{spec.name!r} is {find_datatype(spec)}, which has no contents in gRPC; send "
             "raw_input_contents"
         )
     values = getattr(given, field)
     if len(values) != prod(shape):
         raise BadRequestError(
-            f"{declared.name!r} has {len(values)} {field}, its shape {list(shape)} asks for "
+            f"{spec.name!r} has {len(values)} {field}, its shape {list(shape)} asks for "
             f"{prod(shape)}"
         )
     try:
-        if declared.datatype == BYTES:
+        if find_datatype(spec) == BYTES:
             made = make_object_array(
-                [each.decode() for each in values] if declared.text else list(values)
+                [each.decode() for each in values] if is_text(spec) else list(values)
             )
         else:
-            made = np.empty(len(values), DTYPES[declared.datatype])
+            made = np.empty(len(values), DTYPES[find_datatype(spec)])
             for start in range(
                 0, len(values), PIECE
             ):  # a list of all would take ten times the memory
                 made[start : start + PIECE] = np.array(values[start : start + PIECE], made.dtype)
     except (OverflowError, UnicodeDecodeError) as error:
         raise BadRequestError(
-            f"{declared.name!r} holds what is no {declared.datatype}: {error}"
+            f"{spec.name!r} holds what is no {find_datatype(spec)}: {error}"
         ) from error
     return made.reshape(shape)
 
@@ -154,7 +154,7 @@ def build_message(answer: InferenceResponse, given: Mapping[str, Any]) -> Any:
         model_version=answer.version,
         id=answer.id,
         outputs=[
-            {"name": name, "datatype": find_datatype(tensor), "shape": tensor.shape}
+            {"name": name, "datatype": find_array_datatype(tensor), "shape": tensor.shape}
             for name, tensor in answer.outputs.items()
         ],
         raw_output_contents=[

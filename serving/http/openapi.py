@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from attar.models.tensors import TensorSpec
 from attar.pipeline.core.version import VERSION
 from attar.serving.core.authenticator import OPEN
 from attar.serving.core.errors import (
@@ -30,7 +31,7 @@ from attar.serving.core.errors import (
 from attar.serving.core.settings import Settings
 from attar.serving.models.model import Model
 from attar.serving.protocol.request import HEADER_LENGTH, STATEFUL
-from attar.serving.protocol.signature import Declared, Signature
+from attar.serving.protocol.signature import Signature, find_datatype
 
 Schema = dict[str, Any]
 MANY = {"type": "array", "items": {"type": "object"}}
@@ -249,25 +250,25 @@ def describe_inference(name: str, signature: Signature) -> Schema:
     return made
 
 
-def describe_tensor(declared: Declared, ranges: Mapping[str, tuple[int, int]]) -> Schema:
+def describe_tensor(spec: TensorSpec, ranges: Mapping[str, tuple[int, int]]) -> Schema:
     """``data`` is flat in row-major order or nested as the shape says, which no schema of
     bearable size tells."""
     axes = [
         {"const": axis} if isinstance(axis, int) else describe_size(ranges.get(axis))
-        for axis in declared.axes
+        for axis in spec.axes
     ]
     shape = {"type": "array", "prefixItems": axes, "minItems": len(axes), "maxItems": len(axes)}
     return {
         "type": "object",
         "required": ["name", "datatype", "shape", "data"],
         "properties": {
-            "name": {"const": declared.name},
-            "datatype": {"const": declared.datatype},
+            "name": {"const": spec.name},
+            "datatype": {"const": find_datatype(spec)},
             "shape": shape,
             "data": {
                 "type": "array",
                 "items": {
-                    "anyOf": [describe_element(declared.datatype, declared.high), {"type": "array"}]
+                    "anyOf": [describe_element(find_datatype(spec), spec.high), {"type": "array"}]
                 },
             },
             "parameters": BEHIND,

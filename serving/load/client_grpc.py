@@ -23,7 +23,7 @@ from attar.serving.load.client import (
     format_untrusted,
     load_trust,
 )
-from attar.serving.protocol.tensors import DTYPES, find_datatype, write_binary_tensor
+from attar.serving.protocol.tensors import DTYPES, find_array_datatype, write_binary_tensor
 
 METHOD = f"/{SERVICE.full_name}/ModelInfer"
 OPTIONS = (
@@ -61,7 +61,7 @@ def open_channel(module: Any, where: Address, ca: Path | None) -> Any:
 def build_message(model: str, inputs: Arrays) -> bytes:
     """A ModelInferRequest for all outputs, its tensors as bytes."""
     described = [
-        {"name": name, "datatype": find_datatype(array), "shape": array.shape}
+        {"name": name, "datatype": find_array_datatype(array), "shape": array.shape}
         for name, array in inputs.items()
     ]
     raw = [bytes(write_binary_tensor(array)) for array in inputs.values()]

@@ -38,7 +38,7 @@ from attar.serving.models.observer import Observer
 from attar.serving.models.statistics import Statistics
 from attar.serving.protocol.reader import Reader
 from attar.serving.protocol.request import InferenceRequest, RequestTiming
-from attar.serving.protocol.signature import BYTES, Signature
+from attar.serving.protocol.signature import BYTES, Signature, describe_tensor
 
 RAW = "-raw"
 """Behind a name: the same with raw inputs."""
@@ -199,10 +199,8 @@ class Model:
             "name": self.name,
             "versions": [self.version],
             "platform": runtime if gates == "passed" else f"{runtime}_ungated",
-            "inputs": [declared.describe_metadata() for declared in self.signature.inputs.values()],
-            "outputs": [
-                declared.describe_metadata() for declared in self.signature.outputs.values()
-            ],
+            "inputs": [describe_tensor(spec) for spec in self.signature.inputs.values()],
+            "outputs": [describe_tensor(spec) for spec in self.signature.outputs.values()],
             "properties": {
                 "gates": gates,
                 "precision": manifest.engine.precision,

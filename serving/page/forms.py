@@ -8,7 +8,8 @@ from typing import Any
 from attar.models.preprocess.images import CenterCrop, ChannelsFirst, DecodeImage, Resize
 from attar.models.preprocess.numbers import Scale
 from attar.models.preprocess.step import Step
-from attar.serving.protocol.signature import BYTES, Declared
+from attar.models.tensors import TensorSpec
+from attar.serving.protocol.signature import BYTES, find_datatype
 
 SIDE = 224
 """Pixels of a drawing where the model takes any size."""
@@ -16,11 +17,11 @@ Steps = Sequence[Step]
 
 
 def describe_form(
-    declared: Declared, steps: Steps, ranges: Mapping[str, tuple[int, int]]
+    spec: TensorSpec, steps: Steps, ranges: Mapping[str, tuple[int, int]]
 ) -> dict[str, Any]:
     """How one sample of an input is entered: an ``image``, a ``text``, or else the numbers of
     ``json``."""
-    made = {"name": declared.name, "datatype": declared.datatype}
+    made = {"name": spec.name, "datatype": find_datatype(spec)}
     if decode := next((step for step in steps if isinstance(step, DecodeImage)), None):
         return {
             **made,
@@ -28,28 +29,27 @@ def describe_form(
             "file": True,
             **describe_canvas(SIDE, SIDE, 3 if decode.mode == "RGB" else 1),
         }
-    if declared.datatype == BYTES:
+    if find_datatype(spec) == BYTES:
         return {**made, "kind": "text"}
-    if found := find_canvas(declared, steps):
+    if found := find_canvas(spec, steps):
         return {
             **made,
             "kind": "image",
             "file": False,
             **found,
-            "high": find_white(declared, steps),
+            "high": find_white(spec, steps),
         }
     shape = [
-        axis if isinstance(axis, int) else max(1, ranges.get(axis, (1, 1))[0])
-        for axis in declared.axes
+        axis if isinstance(axis, int) else max(1, ranges.get(axis, (1, 1))[0]) for axis in spec.axes
     ]
     return {**made, "kind": "json", "shape": shape}
 
 
-def find_canvas(declared: Declared, steps: Steps) -> dict[str, Any] | None:
+def find_canvas(spec: TensorSpec, steps: Steps) -> dict[str, Any] | None:
     """Its canvas where ``[N, C, H, W]`` or ``[N, H, W, C]`` can be an image, else None."""
-    if len(declared.axes) != 4 or declared.datatype == "BOOL":
+    if len(spec.axes) != 4 or find_datatype(spec) == "BOOL":
         return None
-    one, two, three = (axis if isinstance(axis, int) else SIDE for axis in declared.axes[1:])
+    one, two, three = (axis if isinstance(axis, int) else SIDE for axis in spec.axes[1:])
     if three in (1, 3) and (
         one not in (1, 3)
         or any(isinstance(step, Resize | CenterCrop | ChannelsFirst) for step in steps)
@@ -62,9 +62,9 @@ def describe_canvas(height: int, width: int, channels: int, first: bool = False)
     return {"height": height, "width": width, "channels": channels, "first": first}
 
 
-def find_white(declared: Declared, steps: Steps) -> float:
+def find_white(spec: TensorSpec, steps: Steps) -> float:
     """The number that stands for white, as far as the steps tell: what they scale to 1, or else
     the usual."""
     scale = next((step for step in steps if isinstance(step, Scale)), None)
-    usual = 1.0 if declared.datatype.startswith("FP") else 255.0
+    usual = 1.0 if find_datatype(spec).startswith("FP") else 255.0
     return usual if scale is None or scale.by <= 0 else round(1 / scale.by, 6)

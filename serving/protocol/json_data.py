@@ -21,8 +21,9 @@ import orjson
 import simdjson
 
 from attar.models.task import Array
+from attar.models.tensors import TensorSpec
 from attar.serving.core.errors import BadRequestError, TooLargeError
-from attar.serving.protocol.signature import BYTES, Declared
+from attar.serving.protocol.signature import BYTES, find_datatype
 from attar.serving.protocol.tensors import DTYPES, read_elements
 
 Body: TypeAlias = bytes | bytearray
@@ -65,41 +66,37 @@ class JsonArray:
     end: int
     """Behind its bracket."""
 
-    def read(self, declared: Declared, shape: Sequence[int]) -> Array:
+    def read(self, spec: TensorSpec, shape: Sequence[int]) -> Array:
         """The tensor.
 
         Raises BadRequestError unless it holds exactly that, nested as the shape says or flat.
         """
         nested = self.body.find(b"[", self.start + 1, self.end) >= 0
         if nested and not self._is_nested_as(shape):
-            raise BadRequestError(
-                f"{declared.name!r} is not nested as its shape {list(shape)} says"
-            )
+            raise BadRequestError(f"{spec.name!r} is not nested as its shape {list(shape)} says")
         if nested and not prod(shape):
-            return np.empty(shape, DTYPES.get(declared.datatype, object))
+            return np.empty(shape, DTYPES.get(find_datatype(spec), object))
         if not nested and self.end - self.start <= PIECE_BYTES:
-            made = read_piece(declared, bytes(self.body[self.start : self.end]))
-            check_count(declared, shape, len(made))
+            made = read_piece(spec, bytes(self.body[self.start : self.end]))
+            check_count(spec, shape, len(made))
             return made.reshape(shape)
-        return self._read_pieces(declared, shape, nested).reshape(shape)
+        return self._read_pieces(spec, shape, nested).reshape(shape)
 
-    def _read_pieces(self, declared: Declared, shape: Sequence[int], nested: bool) -> Array:
+    def _read_pieces(self, spec: TensorSpec, shape: Sequence[int], nested: bool) -> Array:
         count, filled = prod(shape), 0
-        made = np.empty(count, DTYPES.get(declared.datatype, object))
-        for piece in (
-            read_piece(declared, text) for text in self._iterate_pieces(declared, nested)
-        ):
+        made = np.empty(count, DTYPES.get(find_datatype(spec), object))
+        for piece in (read_piece(spec, text) for text in self._iterate_pieces(spec, nested)):
             if not len(piece):
                 raise BadRequestError(
-                    f"the body is no JSON: a value is missing in the data of {declared.name!r}"
+                    f"the body is no JSON: a value is missing in the data of {spec.name!r}"
                 )
-            check_count(declared, shape, filled + len(piece), more=True)
+            check_count(spec, shape, filled + len(piece), more=True)
             made[filled : filled + len(piece)] = piece
             filled += len(piece)
-        check_count(declared, shape, filled)
+        check_count(spec, shape, filled)
         return made
 
-    def _iterate_pieces(self, declared: Declared, nested: bool) -> Iterator[bytes]:
+    def _iterate_pieces(self, spec: TensorSpec, nested: bool) -> Iterator[bytes]:
         """As flat arrays, cut at commas."""
         view, start, stop = memoryview(self.body), self.start + 1, self.end - 1
         while True:
@@ -107,7 +104,7 @@ class JsonArray:
             end = comma if comma >= 0 else stop
             if end - start > 2 * PIECE_BYTES:
                 raise BadRequestError(
-                    f"a value in the data of {declared.name!r} is longer than a number can be"
+                    f"a value in the data of {spec.name!r} is longer than a number can be"
                 )
             piece = bytes(view[start:end])
             yield b"[" + (piece.translate(None, b"[]") if nested else piece) + b"]"
@@ -252,24 +249,24 @@ def write_outline(shape: Sequence[int]) -> Iterator[bytes]:
     yield row[:-1] + b"]"
 
 
-def check_count(declared: Declared, shape: Sequence[int], count: int, more: bool = False) -> None:
+def check_count(spec: TensorSpec, shape: Sequence[int], count: int, more: bool = False) -> None:
     """``more``: whether further elements may follow."""
     if count > prod(shape) or (count < prod(shape) and not more):
         found = f"{count} elements" if not more else f"{count} elements or more"
         raise BadRequestError(
-            f"{declared.name!r} has {found} in data, its shape {list(shape)} asks for {prod(shape)}"
+            f"{spec.name!r} has {found} in data, its shape {list(shape)} asks for {prod(shape)}"
         )
 
 
-def read_piece(declared: Declared, text: bytes) -> Array:
+def read_piece(spec: TensorSpec, text: bytes) -> Array:
     """A flat array in JSON, ``[N]``. simdjson reads what is certain; orjson all else, and has
     the last word."""
     made = (
         None
-        if declared.datatype in (BYTES, "BOOL")
-        else read_numbers(DTYPES[declared.datatype], text)
+        if find_datatype(spec) in (BYTES, "BOOL")
+        else read_numbers(DTYPES[find_datatype(spec)], text)
     )
-    return read_elements(declared, parse_json(text)) if made is None else made
+    return read_elements(spec, parse_json(text)) if made is None else made
 
 
 def read_numbers(dtype: np.dtype[Any], text: bytes) -> Array | None:

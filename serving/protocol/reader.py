@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import orjson
 
 from attar.models.task import Array
+from attar.models.tensors import TensorSpec
 from attar.serving.core.errors import BadRequestError, TooLargeError, describe_kind, format_value
 from attar.serving.core.settings import Settings
 from attar.serving.protocol.json_data import (
@@ -31,7 +32,7 @@ from attar.serving.protocol.request import (
     OutputRequest,
     check_parameters,
 )
-from attar.serving.protocol.signature import BYTES, Declared, Signature
+from attar.serving.protocol.signature import BYTES, Signature, find_datatype
 from attar.serving.protocol.sizes import count_elements, largest_body
 from attar.serving.protocol.tensors import DTYPES, read_binary_tensor, read_json_tensor
 
@@ -53,7 +54,7 @@ Parse: TypeAlias = Callable[[bytes], Mapping[str, Any]]
 class InputDescription:
     """An input as the JSON tells of it."""
 
-    declared: Declared
+    spec: TensorSpec
     shape: Sequence[int]
     size: int | None
     """Bytes behind the JSON; None where ``data`` holds the content."""
@@ -63,17 +64,17 @@ class InputDescription:
     def item_bytes(self) -> int:
         """Of one element, beside what a text itself takes."""
         return (
-            DTYPES[self.declared.datatype].itemsize
-            if self.declared.datatype != BYTES
+            DTYPES[find_datatype(self.spec)].itemsize
+            if find_datatype(self.spec) != BYTES
             else TEXT_OBJECT_BYTES
         )
 
     def read_content(self, data: Any, view: memoryview) -> Array:
         if self.size is not None:
-            return read_binary_tensor(self.declared, view, self.shape)
+            return read_binary_tensor(self.spec, view, self.shape)
         if isinstance(data, JsonArray):
-            return data.read(self.declared, self.shape)
-        return read_json_tensor(self.declared, data, self.shape)
+            return data.read(self.spec, self.shape)
+        return read_json_tensor(self.spec, data, self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +97,9 @@ class Reader:
         self.signature, self.settings = signature, settings
         self.largest = largest_body(signature, settings)
         """Bytes of a request."""
-        texts = [declared for declared in signature.inputs.values() if declared.datatype == BYTES]
+        texts = [spec for spec in signature.inputs.values() if find_datatype(spec) == BYTES]
         self.most_texts = max(
-            (count_elements(signature, declared, settings) for declared in texts), default=0
+            (count_elements(signature, spec, settings) for spec in texts), default=0
         )
         self._remembered = lru_cache(maxsize=REMEMBERED)(self.plan)
 
@@ -155,7 +156,7 @@ class Reader:
         parameters = told.get("parameters") or {}
         check_parameters(parameters)
         parts = [self._read_input(each) for each in check_entries(told, "inputs", self.settings)]
-        shapes = {part.declared.name: part.shape for part in parts}
+        shapes = {part.spec.name: part.shape for part in parts}
         if len(shapes) < len(parts):
             raise BadRequestError("an input is there twice")
         return RequestPlan(
@@ -174,10 +175,10 @@ class Reader:
             size = part.size or 0
             if start + size > len(behind):
                 raise BadRequestError(
-                    f"{part.declared.name!r} has a binary_data_size of {size}, "
+                    f"{part.spec.name!r} has a binary_data_size of {size}, "
                     f"{len(behind) - start} bytes are left"
                 )
-            made[part.declared.name] = part.read_content(given, behind[start : start + size])
+            made[part.spec.name] = part.read_content(given, behind[start : start + size])
             start += size
         if start != len(behind):
             raise BadRequestError(
@@ -199,39 +200,35 @@ class Reader:
         return InferenceRequest(made, plan.rows, plan.wanted, named, plan.parameters)
 
     def _read_input(self, entry: Mapping[str, Any]) -> InputDescription:
-        declared = self.signature.find_input(entry.get("name"))
-        if entry.get("datatype") != declared.datatype:
+        spec = self.signature.find_input(entry.get("name"))
+        if entry.get("datatype") != find_datatype(spec):
             raise BadRequestError(
-                f"{declared.name!r} has the datatype {format_value(entry.get('datatype'))}, "
-                f"expected {declared.datatype}"
+                f"{spec.name!r} has the datatype {format_value(entry.get('datatype'))}, "
+                f"expected {find_datatype(spec)}"
             )
         size = check_tensor_parameters(entry).get("binary_data_size")
         if size is not None and (type(size) is not int or size < 0):
             raise BadRequestError(
-                f"{declared.name!r} has a binary_data_size of {format_value(size)}, expected "
+                f"{spec.name!r} has a binary_data_size of {format_value(size)}, expected "
                 "a number of bytes"
             )
         return InputDescription(
-            declared, self._check_shape(declared, entry.get("shape")), size, entry.get("data")
+            spec, self._check_shape(spec, entry.get("shape")), size, entry.get("data")
         )
 
-    def _check_shape(self, declared: Declared, given: Any) -> list[int]:
+    def _check_shape(self, spec: TensorSpec, given: Any) -> list[int]:
         if type(given) is not list or not all(type(size) is int and size >= 0 for size in given):
             told = (
                 f"[{', '.join(map(format_value, given[:8]))}]"
                 if type(given) is list
                 else format_value(given)
             )
-            raise BadRequestError(
-                f"the shape of {declared.name!r} is {told}, expected a list of sizes"
-            )
-        if len(given) != len(declared.axes):
-            raise BadRequestError(
-                f"{declared.name!r} has {len(given)} axes, expected {len(declared.axes)}"
-            )
+            raise BadRequestError(f"the shape of {spec.name!r} is {told}, expected a list of sizes")
+        if len(given) != len(spec.axes):
+            raise BadRequestError(f"{spec.name!r} has {len(given)} axes, expected {len(spec.axes)}")
         if prod(given) > self.settings.max_elements:
             raise TooLargeError(
-                f"{declared.name!r} has {prod(given)} elements, allowed are "
+                f"{spec.name!r} has {prod(given)} elements, allowed are "
                 f"{self.settings.max_elements}"
             )
         return given

@@ -14,7 +14,7 @@ from attar.models.task import Array
 from attar.serving.core.errors import BadRequestError
 from attar.serving.protocol.request import MEANT, InferenceRequest
 from attar.serving.protocol.tensors import (
-    find_datatype,
+    find_array_datatype,
     make_object_array,
     write_binary_tensor,
     write_json_tensor,
@@ -111,7 +111,11 @@ def write_response(answer: InferenceResponse) -> tuple[list[bytes | memoryview],
 def describe_output(
     name: str, tensor: Array, binary: bool, behind: list[memoryview]
 ) -> dict[str, Any]:
-    made: dict[str, Any] = {"name": name, "datatype": find_datatype(tensor), "shape": tensor.shape}
+    made: dict[str, Any] = {
+        "name": name,
+        "datatype": find_array_datatype(tensor),
+        "shape": tensor.shape,
+    }
     if binary:
         behind.append(write_binary_tensor(tensor))
         made["parameters"] = {"binary_data_size": len(behind[-1])}

@@ -10,11 +10,10 @@ from typing import Any
 from attar.bundle.accept import find_outside
 from attar.bundle.manifest import Manifest
 from attar.bundle.manifest import Tensor as Described
-from attar.models.task import Array, Arrays
+from attar.models.tensors import Array, Arrays, TensorSpec, find_mismatch
 from attar.pipeline.core.errors import suggest_name
 from attar.serving.core.errors import BadRequestError, format_value
 
-Axes = tuple[int | str, ...]
 DATATYPES = {
     "bool": "BOOL",
     **{
@@ -28,24 +27,20 @@ DATATYPES = {
 BYTES = "BYTES"
 
 
-@dataclass(frozen=True, slots=True)
-class Declared:
-    """One tensor: its datatype and its axes, a number where fixed and a name where dynamic."""
+def find_datatype(spec: TensorSpec) -> str:
+    """Return the protocol's name of a tensor's dtype. Those of texts and of files are BYTES."""
+    return DATATYPES.get(spec.dtype, BYTES)
 
-    name: str
-    datatype: str
-    axes: Axes
-    text: bool = False
-    """Whether BYTES are UTF-8."""
-    high: int | None = None
-    """Integers lie in ``[0, high)``. None: any may come."""
 
-    def describe_metadata(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "datatype": self.datatype,
-            "shape": [a if isinstance(a, int) else -1 for a in self.axes],
-        }
+def is_text(spec: TensorSpec) -> bool:
+    """Whether the elements of BYTES are UTF-8."""
+    return spec.dtype == "str"
+
+
+def describe_tensor(spec: TensorSpec) -> dict[str, Any]:
+    """Return a tensor's entry in the metadata of a model."""
+    shape = [axis if isinstance(axis, int) else -1 for axis in spec.axes]
+    return {"name": spec.name, "datatype": find_datatype(spec), "shape": shape}
 
 
 @dataclass(frozen=True)
@@ -53,8 +48,8 @@ class Signature:
     """``ranges`` has the smallest and largest size of each named axis; of one without a range
     only equality counts."""
 
-    inputs: Mapping[str, Declared]
-    outputs: Mapping[str, Declared]
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
     ranges: Mapping[str, tuple[int, int]]
     labels: Sequence[str] = ()
 
@@ -62,21 +57,21 @@ class Signature:
     def is_batched(self) -> bool:
         """Whether rows of different requests may share a call: ``batch`` is the first axis of
         every tensor and no other."""
-        every = [declared.axes for declared in [*self.inputs.values(), *self.outputs.values()]]
+        every = [spec.axes for spec in [*self.inputs.values(), *self.outputs.values()]]
         return all(axes[:1] == ("batch",) and "batch" not in axes[1:] for axes in every)
 
-    def largest_shape(self, declared: Declared) -> list[int | None]:
+    def largest_shape(self, spec: TensorSpec) -> list[int | None]:
         """None where an axis may have any size."""
         return [
             axis if isinstance(axis, int) else self.ranges.get(axis, (0, None))[1]
-            for axis in declared.axes
+            for axis in spec.axes
         ]
 
-    def find_input(self, name: Any) -> Declared:
+    def find_input(self, name: Any) -> TensorSpec:
         """Raises BadRequestError for an unknown name."""
         return find_tensor(self.inputs, name, "input")
 
-    def find_output(self, name: Any) -> Declared:
+    def find_output(self, name: Any) -> TensorSpec:
         return find_tensor(self.outputs, name, "output")
 
     def count_rows(self, shapes: Mapping[str, Sequence[int]]) -> int:
@@ -85,10 +80,12 @@ class Signature:
         Raises BadRequestError for an input that is missing, or a shape that is not taken.
         """
         sizes: dict[str, int] = {}
-        for name, declared in self.inputs.items():
+        for name, spec in self.inputs.items():
             if name not in shapes:
                 raise BadRequestError(f"the input {name!r} is missing")
-            self._match(declared, shapes[name], sizes)
+            mismatch = find_mismatch(spec, shapes[name], ranges=self.ranges, sizes=sizes)
+            if mismatch:
+                raise BadRequestError(f"{name!r} {mismatch}")
         return sizes.get("batch", 1)
 
     def check_values(self, inputs: Arrays) -> None:
@@ -96,46 +93,20 @@ class Signature:
 
         Raises BadRequestError.
         """
-        for name, declared in self.inputs.items():
-            if (wrong := find_outside(inputs[name], declared.high)) is not None:
+        for name, spec in self.inputs.items():
+            if (wrong := find_outside(inputs[name], spec.high)) is not None:
                 raise BadRequestError(
-                    f"{name!r} has the value {wrong}, values lie from 0 to "
-                    f"{(declared.high or 0) - 1}"
-                )
-
-    def _match(self, declared: Declared, shape: Sequence[int], sizes: dict[str, int]) -> None:
-        if len(shape) != len(declared.axes):
-            raise BadRequestError(format_mismatch(declared, shape))
-        for axis, size in zip(declared.axes, shape, strict=True):
-            if isinstance(axis, int):
-                if size != axis:
-                    raise BadRequestError(format_mismatch(declared, shape))
-                continue
-            if sizes.setdefault(axis, size) != size:
-                raise BadRequestError(
-                    f"{format_mismatch(declared, shape)}; another input has {axis} {sizes[axis]}"
-                )
-            low, high = self.ranges.get(axis, (0, size))
-            if not low <= size <= high:
-                raise BadRequestError(
-                    f"{axis} is {size} in {declared.name!r}, promised and proven are {low} to "
-                    f"{high}"
+                    f"{name!r} has the value {wrong}, values lie from 0 to {(spec.high or 0) - 1}"
                 )
 
 
-def find_tensor(declared: Mapping[str, Declared], name: Any, kind: str) -> Declared:
-    found = declared.get(name) if isinstance(name, str) else None
+def find_tensor(spec: Mapping[str, TensorSpec], name: Any, kind: str) -> TensorSpec:
+    found = spec.get(name) if isinstance(name, str) else None
     if found is None:
         raise BadRequestError(
-            f"there is no {kind} {format_value(name)!r}; "
-            f"{suggest_name(format_value(name), declared)}"
+            f"there is no {kind} {format_value(name)!r}; {suggest_name(format_value(name), spec)}"
         )
     return found
-
-
-def format_mismatch(declared: Declared, shape: Sequence[int]) -> str:
-    axes = ", ".join(map(str, declared.axes))
-    return f"{declared.name!r} has the shape {list(shape)}, expected [{axes}]"
 
 
 def read_graph_signature(manifest: Manifest) -> Signature:
@@ -147,8 +118,8 @@ def read_graph_signature(manifest: Manifest) -> Signature:
     return Signature(inputs, outputs, manifest.ranges, manifest.labels)
 
 
-def declare_tensor(name: str, tensor: Described, high: int | None = None) -> Declared:
-    return Declared(name, DATATYPES[tensor.dtype], tensor.axes, high=high)
+def declare_tensor(name: str, tensor: Described, high: int | None = None) -> TensorSpec:
+    return TensorSpec(tensor.dtype, tensor.axes, high=high, name=name)
 
 
 def read_raw_signature(manifest: Manifest, golden: Mapping[str, Array]) -> Signature:
@@ -170,14 +141,14 @@ def read_raw_signature(manifest: Manifest, golden: Mapping[str, Array]) -> Signa
     )
 
 
-def declare_raw(name: str, sample: Array, resized: bool) -> Declared:
+def declare_raw(name: str, sample: Array, resized: bool) -> TensorSpec:
     """``resized``: whether steps make sizes equal, so that any may come."""
     first: Any = sample[0]
     if isinstance(first, bytes | str):
-        return Declared(name, BYTES, ("batch",), text=isinstance(first, str))
+        return TensorSpec(type(first).__name__, ("batch",), high=None, name=name)
     free = resized or sample.dtype == object
     rest = [
         f"{name} axis {number}" if free else size
         for number, size in enumerate(first.shape, start=1)
     ]
-    return Declared(name, DATATYPES[first.dtype.name], ("batch", *rest))
+    return TensorSpec(first.dtype.name, ("batch", *rest), high=None, name=name)

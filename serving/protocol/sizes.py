@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from math import prod
 
+from attar.models.tensors import TensorSpec
 from attar.serving.core.settings import Settings
 from attar.serving.protocol.json_data import SHORT_BYTES
-from attar.serving.protocol.signature import BYTES, Declared, Signature
+from attar.serving.protocol.signature import BYTES, Signature, find_datatype, is_text
 
 FLOAT_BYTES = 26
 """Of the longest number that a float64 is written as, -2.2250738585072014e-308, with comma and
@@ -31,27 +32,24 @@ EACH_TEXT, EACH_FILE, ALL_BYTES = 2**16, 2**24, 2**26
 request."""
 
 
-def count_elements(signature: Signature, declared: Declared, settings: Settings) -> int:
+def count_elements(signature: Signature, spec: TensorSpec, settings: Settings) -> int:
     """At most in a request."""
-    sizes = [size for size in signature.largest_shape(declared) if size is not None]
+    sizes = [size for size in signature.largest_shape(spec) if size is not None]
     known = prod(sizes)
     return (
-        min(known, settings.max_elements)
-        if len(sizes) == len(declared.axes)
-        else settings.max_elements
+        min(known, settings.max_elements) if len(sizes) == len(spec.axes) else settings.max_elements
     )
 
 
-def largest_input(signature: Signature, declared: Declared, settings: Settings) -> int:
-    elements = count_elements(signature, declared, settings)
-    if declared.datatype == BYTES:
-        return min(elements * (EACH_TEXT if declared.text else EACH_FILE), ALL_BYTES)
+def largest_input(signature: Signature, spec: TensorSpec, settings: Settings) -> int:
+    elements = count_elements(signature, spec, settings)
+    if find_datatype(spec) == BYTES:
+        return min(elements * (EACH_TEXT if is_text(spec) else EACH_FILE), ALL_BYTES)
     sizes = [
-        settings.max_elements if size is None else size
-        for size in signature.largest_shape(declared)
+        settings.max_elements if size is None else size for size in signature.largest_shape(spec)
     ]
     rows = sum(min(prod(sizes[:axis]), elements) for axis in range(1, len(sizes)))
-    return elements * JSON_BYTES[declared.datatype] + (rows + 1) * BRACKET_BYTES
+    return elements * JSON_BYTES[find_datatype(spec)] + (rows + 1) * BRACKET_BYTES
 
 
 def largest_body(signature: Signature, settings: Settings) -> int:
@@ -60,5 +58,5 @@ def largest_body(signature: Signature, settings: Settings) -> int:
     if settings.max_body is not None:
         return settings.max_body
     return SHORT_BYTES + sum(
-        largest_input(signature, declared, settings) for declared in signature.inputs.values()
+        largest_input(signature, spec, settings) for spec in signature.inputs.values()
     )

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from attar.models.task import Array
+from attar.models.tensors import TensorSpec
 from attar.serving.core.errors import BadRequestError
-from attar.serving.protocol.signature import BYTES, DATATYPES, Declared
+from attar.serving.protocol.signature import BYTES, DATATYPES, find_datatype, is_text
 
 DTYPES = {datatype: np.dtype(name).newbyteorder("<") for name, datatype in DATATYPES.items()}
 """The numpy dtype of a datatype; the protocol's bytes are little-endian."""
@@ -38,24 +39,24 @@ an integer that does not fit."""
 LENGTH = struct.Struct("<I")  # before each element of BYTES
 
 
-def read_json_tensor(declared: Declared, data: Any, shape: Sequence[int]) -> Array:
+def read_json_tensor(spec: TensorSpec, data: Any, shape: Sequence[int]) -> Array:
     """``data`` is nested as the shape says, or flat in row-major order.
 
     Raises BadRequestError for anything else.
     """
-    flat = flatten_data(declared, data, shape)
+    flat = flatten_data(spec, data, shape)
     if len(flat) != prod(shape):
         raise BadRequestError(
-            f"{declared.name!r} has {len(flat)} elements in data, its shape {list(shape)} "
+            f"{spec.name!r} has {len(flat)} elements in data, its shape {list(shape)} "
             f"asks for {prod(shape)}"
         )
-    return read_elements(declared, flat).reshape(shape)
+    return read_elements(spec, flat).reshape(shape)
 
 
-def flatten_data(declared: Declared, data: Any, shape: Sequence[int]) -> list[Any]:
+def flatten_data(spec: TensorSpec, data: Any, shape: Sequence[int]) -> list[Any]:
     if type(data) is not list:
         raise BadRequestError(
-            f"{declared.name!r} has no list as data; send one, or binary_data_size and the "
+            f"{spec.name!r} has no list as data; send one, or binary_data_size and the "
             "bytes behind the JSON"
         )
     if not data or type(data[0]) is not list:
@@ -64,40 +65,38 @@ def flatten_data(declared: Declared, data: Any, shape: Sequence[int]) -> list[An
     for size in shape[1:]:
         nested = nested and all(type(each) is list and len(each) == size for each in data)
         if not nested:
-            raise BadRequestError(
-                f"{declared.name!r} is not nested as its shape {list(shape)} says"
-            )
+            raise BadRequestError(f"{spec.name!r} is not nested as its shape {list(shape)} says")
         data = list(chain.from_iterable(data))
     return list(data)
 
 
-def read_elements(declared: Declared, flat: list[Any]) -> Array:
+def read_elements(spec: TensorSpec, flat: list[Any]) -> Array:
     """``[N]``. Raises BadRequestError for what the datatype does not hold."""
     try:
-        return convert_elements(declared, flat)
+        return convert_elements(spec, flat)
     except (TypeError, OverflowError) as error:
         raise BadRequestError(
-            f"{declared.name!r} holds what is no {declared.datatype}: {error}"
+            f"{spec.name!r} holds what is no {find_datatype(spec)}: {error}"
         ) from error
 
 
-def convert_elements(declared: Declared, flat: list[Any]) -> Array:
+def convert_elements(spec: TensorSpec, flat: list[Any]) -> Array:
     """``[N]``. Raises TypeError or OverflowError for what the datatype does not hold."""
-    if declared.datatype == BYTES:
+    if find_datatype(spec) == BYTES:
         return make_object_array(
             [
-                check_type(each, str) if declared.text else check_type(each, str).encode()
+                check_type(each, str) if is_text(spec) else check_type(each, str).encode()
                 for each in flat
             ]
         )
-    if declared.datatype == "BOOL":
+    if find_datatype(spec) == "BOOL":
         return np.array([check_type(each, bool) for each in flat], bool)
     made: Array = np.frombuffer(
-        array(CODES[declared.datatype], flat), dtype=CODES[declared.datatype]
+        array(CODES[find_datatype(spec)], flat), dtype=CODES[find_datatype(spec)]
     )
     if made.dtype.kind == "f":
         with np.errstate(over="ignore"):  # told below
-            made = made.astype(DTYPES[declared.datatype], copy=False)
+            made = made.astype(DTYPES[find_datatype(spec)], copy=False)
         if not np.isfinite(made).all():
             raise OverflowError("a number is too large")
     return made
@@ -115,40 +114,39 @@ def make_object_array(rows: Sequence[str | bytes]) -> Array:
     return made
 
 
-def read_binary_tensor(declared: Declared, view: memoryview, shape: Sequence[int]) -> Array:
+def read_binary_tensor(spec: TensorSpec, view: memoryview, shape: Sequence[int]) -> Array:
     """A read-only view where the bytes lie aligned, else a copy.
 
     Raises BadRequestError unless they are exactly the tensor's.
     """
-    if declared.datatype == BYTES:
-        return read_strings(declared, view, prod(shape)).reshape(shape)
-    dtype = DTYPES[declared.datatype]
+    if find_datatype(spec) == BYTES:
+        return read_strings(spec, view, prod(shape)).reshape(shape)
+    dtype = DTYPES[find_datatype(spec)]
     if len(view) != prod(shape) * dtype.itemsize:
         raise BadRequestError(
-            f"{declared.name!r} has {len(view)} bytes, its shape {list(shape)} asks for "
+            f"{spec.name!r} has {len(view)} bytes, its shape {list(shape)} asks for "
             f"{prod(shape) * dtype.itemsize}"
         )
     made: Array = np.frombuffer(view, dtype)
     if dtype.kind == "b" and np.frombuffer(view, np.uint8).max(initial=0) > 1:
-        raise BadRequestError(f"{declared.name!r} holds what is no BOOL: a byte is 0 or 1")
+        raise BadRequestError(f"{spec.name!r} holds what is no BOOL: a byte is 0 or 1")
     return (made if made.flags.aligned else made.copy()).reshape(shape)
 
 
-def read_strings(declared: Declared, view: memoryview, count: int) -> Array:
+def read_strings(spec: TensorSpec, view: memoryview, count: int) -> Array:
     try:
         rows = [
-            str(each, "utf-8") if declared.text else bytes(each)
+            str(each, "utf-8") if is_text(spec) else bytes(each)
             for each in islice(split_strings(view), count + 1)
         ]
     except (struct.error, UnicodeDecodeError) as error:
         raise BadRequestError(
-            f"{declared.name!r} holds no {'UTF-8 ' * declared.text}BYTES behind their "
-            f"lengths: {error}"
+            f"{spec.name!r} holds no {'UTF-8 ' * is_text(spec)}BYTES behind their lengths: {error}"
         ) from error
     if len(rows) != count:
         found = len(rows) if len(rows) < count else "more"
         raise BadRequestError(
-            f"{declared.name!r} has {found} elements in its bytes, its shape asks for {count}"
+            f"{spec.name!r} has {found} elements in its bytes, its shape asks for {count}"
         )
     return make_object_array(rows)
 
@@ -181,6 +179,6 @@ def write_binary_tensor(tensor: Array) -> memoryview:
     return made.reshape(-1).view(np.uint8).data
 
 
-def find_datatype(tensor: Array) -> str:
+def find_array_datatype(tensor: Array) -> str:
     """The protocol's name of what an array holds."""
     return NAMES[tensor.dtype]

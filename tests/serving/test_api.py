@@ -188,7 +188,7 @@ def test_statistics(points_bundle: Path) -> None:
         ("GET", "/v2/models/points/infer", None, 405, "GET is not allowed here, POST is"),
         ("POST", "/v2/models/points/infer", b"{", 400, "the body is no JSON"),
         ("POST", "/v2/models/points/infer", asked([1, 2, 3]), 400, "is not nested as its shape"),
-        ("POST", "/v2/models/points/infer", asked(*[[1, 2]] * 9), 400, "batch is 9 in 'x', promised and proven are 1 to 8"),
+        ("POST", "/v2/models/points/infer", asked(*[[1, 2]] * 9), 400, "'x' has batch = 9, must be 1 to 8"),
         ("POST", "/v2/models/points/infer", b" " * 2001, 413, "the body is over 2000 bytes"),
         ("POST", "/v2/repository/index", b"[]", 400, "the body is a list"),
         ("POST", "/v2/repository/models/lines/load", None, 404, "the repository has no bundle 'lines'"),

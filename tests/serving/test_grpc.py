@@ -30,7 +30,7 @@ from attar.serving.grpc.calls import CODES
 from attar.serving.models import model
 from attar.serving.models.engines import Engines, open_engines
 from attar.serving.models.service import EXTENSIONS
-from attar.serving.protocol.signature import BYTES, DATATYPES, Declared, Signature
+from attar.serving.protocol.signature import BYTES, DATATYPES, Signature
 from tests.support.proof_parts import STUDENT
 from tests.support.serving_parts import (
     METHOD,
@@ -45,6 +45,7 @@ from tests.support.serving_parts import (
     triton_client,
     triton_grpc_client,
 )
+from tests.support.tensor_specs import make_spec
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +205,7 @@ def content(datatype: str) -> Any:
 @contextmanager
 def echo(bundle: Path, *datatypes: str) -> Iterator[Running]:
     """A model that gives back what it takes, a tensor of each datatype."""
-    every = {name: Declared(name, name, ("batch", 2)) for name in datatypes}
+    every = {name: make_spec(name, name, ("batch", 2)) for name in datatypes}
 
     def opened(path: Path, settings: Settings) -> Engines:
         same = Signature(every, every, {"batch": (1, 8)})
@@ -284,7 +285,7 @@ def test_half_floats_come_as_bytes_only(points_bundle: Path) -> None:
         (request(point(name="y")), "INVALID_ARGUMENT", "there is no input 'y'"),
         (request(point(datatype="FP64")), "INVALID_ARGUMENT", "'x' has the datatype FP64, expected FP32"),
         (request(point(shape=[-1, 2])), "INVALID_ARGUMENT", "the shape of 'x' is [-1, 2], expected a list of sizes"),
-        (request(point(shape=[1, 3])), "INVALID_ARGUMENT", "'x' has the shape [1, 3], expected [batch, 2]"),
+        (request(point(shape=[1, 3])), "INVALID_ARGUMENT", "[batch, 2], got [1, 3]"),
         (request(point(shape=[1000, 2])), "RESOURCE_EXHAUSTED", "'x' has 2000 elements, allowed are 100"),
         (request(point()), "INVALID_ARGUMENT", "'x' has 0 fp32_contents, its shape [1, 2] asks for 2"),
         (request(point(), raw_input_contents=[b"1234567"]), "INVALID_ARGUMENT", "'x' has 7 bytes"),
@@ -472,7 +473,7 @@ def test_a_stream_answers_in_order_and_goes_on_behind_an_error(client: Any) -> N
         for n in range(10):
             result, error = answers.get(timeout=10)
             if n == 4:
-                assert "expected [batch, 2]" in str(error)
+                assert "[batch, 2], got" in str(error)
             else:
                 assert (result.get_response().id, error) == (str(n), None)
                 assert np.allclose(result.as_numpy("logits"), [[n, 0]] @ STUDENT)
@@ -494,7 +495,7 @@ def test_requests_of_a_stream_share_batches_and_errors_have_their_ids(
         answers = list(call(iter(requests), timeout=20))
     assert [each.infer_response.id for each in answers] == names
     assert [each.infer_response.id for each in answers if each.error_message] == ["7"]
-    assert "expected [batch, 2]" in answers[7].error_message
+    assert "[batch, 2], got" in answers[7].error_message
     assert sum(calls[before:]) == 99
     assert max(calls[before:]) == 8  # the most that the bundle promises
 

@@ -15,18 +15,20 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from attar.models.task import Array
+from attar.models.tensors import TensorSpec
 from attar.serving.core.errors import BadRequestError, RequestError, TooLargeError
 from attar.serving.core.settings import Settings
 from attar.serving.protocol import json_data
 from attar.serving.protocol.json_data import SHORT_BYTES, JsonArray, split_data
 from attar.serving.protocol.reader import Reader
-from attar.serving.protocol.signature import BYTES, Declared, Signature
+from attar.serving.protocol.signature import BYTES, Signature
 from attar.serving.protocol.sizes import largest_body
 from attar.serving.protocol.tensors import DTYPES, read_json_tensor
+from tests.support.tensor_specs import make_spec
 
-OUTPUTS = {"y": Declared("y", "FP32", ("batch", 3))}
-PICTURES = Signature({"x": Declared("x", "FP32", ("batch", 3, 224, 224))}, OUTPUTS, {"batch": (1, 32)})
-TEXTS = Signature({"x": Declared("x", BYTES, ("batch",), text=True)}, OUTPUTS, {"batch": (1, 8)})
+OUTPUTS = {"y": make_spec("y", "FP32", ("batch", 3))}
+PICTURES = Signature({"x": make_spec("x", "FP32", ("batch", 3, 224, 224))}, OUTPUTS, {"batch": (1, 32)})
+TEXTS = Signature({"x": make_spec("x", BYTES, ("batch",), text=True)}, OUTPUTS, {"batch": (1, 8)})
 SETTINGS = Settings()
 WRITTEN = [
     *("0", "-0", "-0.0", "1", "1.0", "2.5", "1e5", "0.1e1", "-7", "127", "128", "-129", "255", "256", "65504", "65520", "1e39"),
@@ -47,7 +49,7 @@ def outcome(read: Callable[[], Array]) -> Any:
     return made.dtype, made.shape, made.tobytes()
 
 
-def by_orjson(declared: Declared, text: str, shape: list[int]) -> Array:
+def by_orjson(declared: TensorSpec, text: str, shape: list[int]) -> Array:
     try:
         return read_json_tensor(declared, orjson.loads(text), shape)
     except orjson.JSONDecodeError as error:
@@ -62,7 +64,7 @@ NUMBERS = st.lists(st.sampled_from(WRITTEN) | st.floats(allow_nan=False).map(jso
 @example("FP32", ["1", ""], 0, 41)
 def test_an_array_is_read_as_orjson_reads_it(datatype: str, elements: list[str], more: int, piece: int) -> None:
     """In one piece and in many."""
-    declared = Declared("x", datatype, ("batch",))
+    declared = make_spec("x", datatype, ("batch",))
     text = f"[{','.join([*elements, *['1'] * more])}]"
     body = b"before" + text.encode() + b"behind"
     with patch.object(json_data, "PIECE_BYTES", piece):
@@ -77,7 +79,7 @@ SHAPES = st.lists(st.integers(0, 3), min_size=1, max_size=4)
 @given(SHAPES, st.data(), st.sampled_from([2**17, 8]))
 def test_nested_arrays_are_read_as_orjson_reads_them(shape: list[int], data: st.DataObject, piece: int) -> None:
     """As they are, and with one character gone, doubled or replaced."""
-    declared = Declared("x", "FP32", tuple(f"axis {i}" for i in range(len(shape))))
+    declared = make_spec("x", "FP32", tuple(f"axis {i}" for i in range(len(shape))))
     text = json.dumps(np.arange(np.prod(shape)).reshape(shape).tolist())
     place = data.draw(st.integers(1, len(text) - 1))
     changed = text[:place] + data.draw(st.sampled_from(["", "[", "]", ",", "0", " ", "[]", "],["])) + text[place + 1 :]
@@ -92,7 +94,7 @@ def test_nested_arrays_are_read_as_orjson_reads_them(shape: list[int], data: st.
 def test_nesting_is_checked_in_pieces(shape: list[int]) -> None:
     """To compare an array of many short rows takes no memory for each row."""
     body = json.dumps(np.zeros(shape, np.uint8).tolist(), separators=(",", ":")).encode()
-    declared = Declared("x", "UINT8", tuple(f"axis {i}" for i in range(len(shape))))
+    declared = make_spec("x", "UINT8", tuple(f"axis {i}" for i in range(len(shape))))
     tracemalloc.start()
     try:
         assert JsonArray(body, 0, len(body)).read(declared, shape).shape == tuple(shape)
@@ -120,7 +122,7 @@ def test_a_long_body_says_what_a_short_one_says(data: Any) -> None:
 @pytest.mark.parametrize("indent", [None, 1])
 def test_the_largest_request_is_within_the_limit(indent: int | None) -> None:
     """Each number as long as one can be, nested; and each on a line of its own where it is flat."""
-    small = Signature({"x": Declared("x", "FP32", ("batch", 3, 2, 1))}, OUTPUTS, {"batch": (1, 8)})
+    small = Signature({"x": make_spec("x", "FP32", ("batch", 3, 2, 1))}, OUTPUTS, {"batch": (1, 8)})
     values = np.full((8, 3, 2, 1), -1.1754943508222875e-38)
     content = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [8, 3, 2, 1], "data": values.tolist()}]}
     body = json.dumps(content, indent=indent).encode()

@@ -86,7 +86,7 @@ def test_texts_are_answered_as_the_bundle_answers(texts: Running, texts_bundle: 
 def test_what_is_no_text(texts: Running, ask: Any) -> None:
     with pytest.raises(InferenceServerException, match=r"no UTF-8 BYTES"):
         ask(texts, b"\xff\xfe")
-    with pytest.raises(InferenceServerException, match=r"'x' has the shape \[1, 1\], expected \[batch, 2\]"):
+    with pytest.raises(InferenceServerException, match=r"'x' .*\[batch, 2\], got \[1, 1\]"):
         ask(texts, "sun")
     assert ask(texts, "sun wind").shape == (1, 3)
 

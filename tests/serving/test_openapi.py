@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from attar.serving.http.openapi import describe_element, describe_size, describe_tensor
-from attar.serving.protocol.signature import Declared
 from tests.support.serving_parts import Running, asked, running
+from tests.support.tensor_specs import make_spec
 
 
 @pytest.fixture(scope="module")
@@ -76,5 +76,5 @@ def test_schemas() -> None:
     assert describe_element("UINT16") == {"type": "integer", "minimum": 0, "maximum": 65535}
     assert [describe_element(each)["type"] for each in ("FP16", "BOOL", "BYTES")] == ["number", "boolean", "string"]
     assert describe_size(None) == {"type": "integer", "minimum": 0}
-    scalar = describe_tensor(Declared("a", "BYTES", ()), {})["properties"]["shape"]
+    scalar = describe_tensor(make_spec("a", "BYTES", ()), {})["properties"]["shape"]
     assert scalar == {"type": "array", "prefixItems": [], "minItems": 0, "maxItems": 0}

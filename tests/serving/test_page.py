@@ -13,13 +13,14 @@ import pytest
 from PIL import Image
 
 from attar.models.preprocess import ChannelsFirst, DecodeImage, Scale
+from attar.models.tensors import TensorSpec
 from attar.serving.core.authenticator import PAGE
 from attar.serving.page import forms, page
-from attar.serving.protocol.signature import Declared
 from tests.support import pictures
 from tests.support.browser import Browser, browsing
 from tests.support.proof_parts import STUDENT, TEACHER, write_graph
 from tests.support.serving_parts import Running, asked, running
+from tests.support.tensor_specs import make_spec
 
 TOKEN = "correct-horse-battery"  # noqa: S105  # of these tests alone
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -138,35 +139,35 @@ def test_few_wait_for_a_shadow(server: Running, monkeypatch: pytest.MonkeyPatch)
 
 SCALE = Scale(by=1 / 16)
 PIXELS = {"name": "x", "kind": "image", "file": False}
-FORMS: list[tuple[Declared, Any, dict[str, Any]]] = [
-    (Declared("x", "BYTES", ("batch",), text=True), (), {"name": "x", "datatype": "BYTES", "kind": "text"}),
+FORMS: list[tuple[TensorSpec, Any, dict[str, Any]]] = [
+    (make_spec("x", "BYTES", ("batch",), text=True), (), {"name": "x", "datatype": "BYTES", "kind": "text"}),
     (
-        Declared("x", "BYTES", ("batch",)),
+        make_spec("x", "BYTES", ("batch",)),
         (DecodeImage(mode="L"),),
         {"name": "x", "datatype": "BYTES", "kind": "image", "file": True, **forms.describe_canvas(224, 224, 1)},
     ),
     (
-        Declared("x", "FP32", ("batch", 1, 8, 8)),
+        make_spec("x", "FP32", ("batch", 1, 8, 8)),
         (SCALE,),
         {**PIXELS, "datatype": "FP32", "high": 16, **forms.describe_canvas(8, 8, 1, first=True)},
     ),
     (
-        Declared("x", "UINT8", ("batch", "h", "w", 3)),
+        make_spec("x", "UINT8", ("batch", "h", "w", 3)),
         (ChannelsFirst(),),
         {**PIXELS, "datatype": "UINT8", "high": 255, **forms.describe_canvas(224, 224, 3)},
     ),
     (
-        Declared("x", "FP32", ("batch", 3, 32, 30)),
+        make_spec("x", "FP32", ("batch", 3, 32, 30)),
         (),
         {**PIXELS, "datatype": "FP32", "high": 1, **forms.describe_canvas(32, 30, 3, first=True)},
     ),
-    (Declared("x", "FP32", ("batch", 2, 5, 7)), (), {"name": "x", "datatype": "FP32", "kind": "json", "shape": [1, 2, 5, 7]}),
-    (Declared("x", "INT64", ("batch", "time")), (), {"name": "x", "datatype": "INT64", "kind": "json", "shape": [1, 4]}),
+    (make_spec("x", "FP32", ("batch", 2, 5, 7)), (), {"name": "x", "datatype": "FP32", "kind": "json", "shape": [1, 2, 5, 7]}),
+    (make_spec("x", "INT64", ("batch", "time")), (), {"name": "x", "datatype": "INT64", "kind": "json", "shape": [1, 4]}),
 ]
 
 
 @pytest.mark.parametrize(("declared", "steps", "expected"), FORMS)
-def test_forms(declared: Declared, steps: Any, expected: dict[str, Any]) -> None:
+def test_forms(declared: TensorSpec, steps: Any, expected: dict[str, Any]) -> None:
     assert forms.describe_form(declared, steps, {"batch": (1, 8), "time": (4, 9)}) == expected
 
 
@@ -224,7 +225,7 @@ def test_numbers_are_typed_and_what_is_wrong_is_told(server: Running, tmp_path: 
         assert browser.until("document.querySelector('.best')?.textContent") == "up"
         own_requests_alone(browser, server)
         browser.run("document.querySelector('textarea').value = '[[0, 6, 7]]'; document.querySelector('#ask button').click()")
-        assert "expected [batch, 2]" in browser.until("document.querySelector('#problem').textContent")
+        assert "[batch, 2], got" in browser.until("document.querySelector('#problem').textContent")
 
 
 @pytest.mark.slow

@@ -120,7 +120,7 @@ def test_a_text_is_typed(texts_bundle: Path, browser: Browser) -> None:
         assert shown(browser) == shares(infer_texts(server, "moon moon stone"))
         browser.type("textarea", "moon")
         browser.run("document.querySelector('#ask button').click()")
-        assert "expected [batch, 2]" in browser.until(PROBLEM)
+        assert "[batch, 2], got" in browser.until(PROBLEM)
         assert browser.run("document.querySelector('#nothing').hidden") is False
 
 

@@ -14,11 +14,12 @@ from attar.serving.core.errors import BadRequestError, RequestError, TooLargeErr
 from attar.serving.core.settings import Settings
 from attar.serving.protocol.reader import Reader, parse_object
 from attar.serving.protocol.request import InferenceRequest, OutputRequest
-from attar.serving.protocol.signature import Declared, Signature
+from attar.serving.protocol.signature import Signature
+from tests.support.tensor_specs import make_spec
 
 SIGNATURE = Signature(
-    {"x": Declared("x", "FP32", ("batch", 2)), "n": Declared("n", "INT64", ("batch", "length"))},
-    {"y": Declared("y", "FP32", ("batch", 3)), "z": Declared("z", "FP32", ("batch",))},
+    {"x": make_spec("x", "FP32", ("batch", 2)), "n": make_spec("n", "INT64", ("batch", "length"))},
+    {"y": make_spec("y", "FP32", ("batch", 3)), "z": make_spec("z", "FP32", ("batch",))},
     {"batch": (1, 4), "length": (0, 3)},
 )
 SETTINGS = Settings(max_tensors=3, max_elements=1000)
@@ -172,11 +173,11 @@ def test_all_outputs_as_bytes() -> None:
         (request({"shape": [2, -2]}), "expected a list of sizes"),
         (request({"shape": [2, 2.0]}), "expected a list of sizes"),
         (request({"shape": [4]}), "'x' has 1 axes, expected 2"),
-        (request({"shape": [1, 4]}), r"'x' has the shape \[1, 4\], expected \[batch, 2\]"),
-        (request({"shape": [1, 2], "data": [1, 2]}), "another input has batch 1"),
-        (request({"shape": [5, 2]}), "batch is 5 in 'x', promised and proven are 1 to 4"),
-        (request({"shape": [0, 2], "data": []}), "batch is 0"),
-        (request(n={"shape": [2, 4]}), "length is 4 in 'n', promised and proven are 0 to 3"),
+        (request({"shape": [1, 4]}), r"'x' .*\[batch, 2\], got \[1, 4\]"),
+        (request({"shape": [1, 2], "data": [1, 2]}), "'n' .* with batch 1"),
+        (request({"shape": [5, 2]}), "'x' has batch = 5, must be 1 to 4"),
+        (request({"shape": [0, 2], "data": []}), "batch = 0"),
+        (request(n={"shape": [2, 4]}), "'n' has length = 4, must be 0 to 3"),
         (request({"data": [1, 2, 3]}), r"'x' has 3 elements in data, its shape \[2, 2\] asks for 4"),
         (request({"data": None}), "'x' has no list as data"),
         (request({"data": "1234"}), "'x' has no list as data"),

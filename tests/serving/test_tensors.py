@@ -12,21 +12,22 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from attar.models.task import Array
+from attar.models.tensors import TensorSpec
 from attar.serving.core.errors import BadRequestError
-from attar.serving.protocol.signature import Declared
 from attar.serving.protocol.tensors import (
     DTYPES,
-    find_datatype,
+    find_array_datatype,
     make_object_array,
     read_binary_tensor,
     read_json_tensor,
     write_binary_tensor,
     write_json_tensor,
 )
+from tests.support.tensor_specs import make_spec
 
 
-def declared(name: str, text: bool = False) -> Declared:
-    return Declared("x", name, ("batch", "length"), text)
+def declared(name: str, text: bool = False) -> TensorSpec:
+    return make_spec("x", name, ("batch", "length"), text)
 
 
 @st.composite
@@ -40,7 +41,7 @@ def tensors(draw: st.DrawFn) -> Array:
 
 @given(tensors())
 def test_there_and_back(tensor: Array) -> None:
-    told = declared(find_datatype(tensor))
+    told = declared(find_array_datatype(tensor))
     again = read_binary_tensor(told, write_binary_tensor(tensor), tensor.shape)
     assert again.dtype == tensor.dtype
     assert np.array_equal(again, tensor)
@@ -54,7 +55,7 @@ def test_there_and_back(tensor: Array) -> None:
 @given(st.lists(st.binary(max_size=9), max_size=6))
 def test_bytes_there_and_back(rows: list[bytes]) -> None:
     tensor = make_object_array(rows)
-    assert find_datatype(tensor) == "BYTES"
+    assert find_array_datatype(tensor) == "BYTES"
     assert read_binary_tensor(declared("BYTES"), write_binary_tensor(tensor), tensor.shape).tolist() == rows
 
 
@@ -110,9 +111,9 @@ def test_bytes_that_are_no_tensor(name: str, content: bytes, text: bool, told: s
 
 
 def test_a_scalar_has_no_list_to_nest() -> None:
-    assert read_json_tensor(Declared("a", "FP32", ()), [2.5], []).tolist() == 2.5
+    assert read_json_tensor(make_spec("a", "FP32", ()), [2.5], []).tolist() == 2.5
     with pytest.raises(BadRequestError, match="holds what is no FP32: must be real number, not list"):
-        read_json_tensor(Declared("a", "FP32", ()), [[2.5]], [])
+        read_json_tensor(make_spec("a", "FP32", ()), [[2.5]], [])
 
 
 def test_no_more_elements_are_read_than_the_shape_has() -> None:
