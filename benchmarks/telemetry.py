@@ -19,7 +19,8 @@ import uvloop
 
 from attar.serving.core.settings import Settings
 from attar.serving.http.message import Request
-from attar.serving.models.repository import Repository, parse_sources
+from attar.serving.models.repository import Repository
+from attar.serving.models.sources import parse_sources
 from attar.serving.server import Server
 from tests.support.packaging import package_bundle
 from tests.support.serving_parts import asked

@@ -23,8 +23,9 @@ from attar.serving.http.connection import Connection
 from attar.serving.http.message import Reply, Request
 from attar.serving.models.observer import Observer
 from attar.serving.models.recovery import Recovery
-from attar.serving.models.repository import BundleSources, Repository
+from attar.serving.models.repository import Repository
 from attar.serving.models.service import InferenceService
+from attar.serving.models.sources import BundleSources
 from attar.serving.models.watch import Watcher
 from attar.serving.observation.shadow import ShadowObserver
 from attar.serving.observation.telemetry import ModelGauges, Telemetry

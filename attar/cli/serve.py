@@ -252,7 +252,7 @@ def run_server(bundles: tuple[str, ...], **chosen: Any) -> None:
     from attar.serving import server
     from attar.serving.core import logs
     from attar.serving.core.settings import Settings
-    from attar.serving.models.repository import parse_sources
+    from attar.serving.models.sources import parse_sources
 
     logs.to_stderr(logging.DEBUG if is_verbose(click.get_current_context()) else logging.INFO)
     try:

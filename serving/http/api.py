@@ -29,8 +29,9 @@ from attar.serving.http.message import Reply, Request, error_reply, json_reply
 from attar.serving.models.model import Model
 from attar.serving.models.service import InferenceService
 from attar.serving.protocol import response
-from attar.serving.protocol.json_data import SHORT_BYTES, Body
-from attar.serving.protocol.reader import check_flag, parse_object
+from attar.serving.protocol.json_checks import check_flag, parse_object
+from attar.serving.protocol.json_data import SHORT_BYTES
+from attar.serving.protocol.json_numbers import Body
 from attar.serving.protocol.request import HEADER_LENGTH, InferenceRequest
 
 Handler: TypeAlias = Callable[..., Awaitable[Reply]]

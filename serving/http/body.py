@@ -9,7 +9,8 @@ from collections.abc import Callable
 from attar.serving.core.errors import BadRequestError, TooLargeError
 from attar.serving.http.message import Request
 from attar.serving.models.service import ReaderThread
-from attar.serving.protocol.json_data import SHORT_BYTES, Body
+from attar.serving.protocol.json_data import SHORT_BYTES
+from attar.serving.protocol.json_numbers import Body
 from attar.serving.protocol.reader import Reader
 from attar.serving.protocol.request import HEADER_LENGTH, InferenceRequest
 

@@ -27,7 +27,8 @@ from attar.serving.core.errors import (
 from attar.serving.core.ledger import Ledger
 from attar.serving.http.api import HttpApi
 from attar.serving.http.message import Reply, Request, format_head
-from attar.serving.protocol.json_data import SHORT_BYTES, Body
+from attar.serving.protocol.json_data import SHORT_BYTES
+from attar.serving.protocol.json_numbers import Body
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 JOINED = 65536

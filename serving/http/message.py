@@ -12,7 +12,7 @@ import orjson
 
 from attar.serving.core.errors import RequestError
 from attar.serving.core.ledger import Reservation
-from attar.serving.protocol.json_data import Body
+from attar.serving.protocol.json_numbers import Body
 
 Buffer: TypeAlias = bytes | memoryview
 

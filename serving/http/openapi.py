@@ -29,62 +29,21 @@ from attar.serving.core.errors import (
     UnauthorizedError,
 )
 from attar.serving.core.settings import Settings
+from attar.serving.http.schemas import (
+    ANSWER,
+    BEHIND,
+    ERROR,
+    LIVE,
+    MANY,
+    PARAMETERS,
+    PER_OUTPUT,
+    READY,
+    Schema,
+)
 from attar.serving.models.model import Model
-from attar.serving.protocol.request import HEADER_LENGTH, STATEFUL
+from attar.serving.protocol.request import HEADER_LENGTH
 from attar.serving.protocol.signature import Signature, find_datatype
 
-Schema = dict[str, Any]
-MANY = {"type": "array", "items": {"type": "object"}}
-ECHOED = {
-    "type": "object",
-    "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
-}
-LARGEST = 2**53 - 1
-"""Integer that every reader of JSON takes as it is."""
-PARAMETERS = ECHOED | {
-    "properties": {
-        "timeout": {
-            "type": "integer",
-            "minimum": 0,
-            "maximum": LARGEST,
-            "description": "Microseconds",
-        },
-        "binary_data_output": {"type": "boolean"},
-        **{name: {"enum": [0, False, ""]} for name in STATEFUL},
-    }
-}
-BEHIND = {
-    "type": "object",
-    "properties": {"binary_data_size": False, "shared_memory_region": False},
-}
-"""Parameters of a tensor that is in the JSON, not behind it."""
-PER_OUTPUT = {
-    "classification": {"type": "integer", "minimum": 0, "maximum": LARGEST},
-    "binary_data": {"type": "boolean"},
-}
-TENSOR = {
-    "type": "object",
-    "required": ["name", "datatype", "shape"],
-    "properties": {
-        "name": {"type": "string"},
-        "datatype": {"type": "string"},
-        "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
-        "data": {"type": "array"},
-        "parameters": ECHOED,
-    },
-}
-ANSWER = {
-    "type": "object",
-    "required": ["model_name", "model_version", "outputs"],
-    "properties": {
-        "model_name": {"type": "string"},
-        "model_version": {"type": "string"},
-        "id": {"type": "string"},
-        "parameters": ECHOED,
-        "outputs": {"type": "array", "items": TENSOR},
-    },
-}
-ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
 ANYWHERE = (
     BadRequestError,
     UnauthorizedError,
@@ -97,12 +56,6 @@ ANYWHERE = (
 )
 """What any request may be answered."""
 REFUSALS = (*ANYWHERE, NotFoundError, DeadlineError)
-LIVE = {"type": "object", "required": ["live"], "properties": {"live": {"type": "boolean"}}}
-READY = {
-    "type": "object",
-    "required": ["ready"],
-    "properties": {"name": {"type": "string"}, "ready": {"type": "boolean"}},
-}
 NAMED = {"404": {"$ref": "#/components/responses/NotFound"}}
 
 

@@ -5,96 +5,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from attar.bundle.verified import read_manifest
-from attar.pipeline.core.errors import AttarError, InvalidBundleError, RecipeError, suggest_name
+from attar.pipeline.core.errors import AttarError, InvalidBundleError, suggest_name
 from attar.serving.core.errors import BusyError, NotFoundError
 from attar.serving.core.settings import Settings
 from attar.serving.core.supervisor import Supervisor
 from attar.serving.models.model import RAW, LoadedBundle, Model
 from attar.serving.models.observer import Observer
+from attar.serving.models.sources import BundleSources
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""Of a model. No part of a path that leads elsewhere can be written so."""
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class BundleSources:
-    """Where bundles come from: named folders, several versions of one name among them, and
-    folders full of bundles."""
-
-    named: Mapping[str, Sequence[Path]]
-    roots: Sequence[Path] = ()
-
-    def list_names(self) -> list[str]:
-        inside = [path.name for root in self.roots for path in list_bundles(root)]
-        return list(dict.fromkeys([*self.named, *inside]))
-
-    def find_paths(self, name: str) -> list[Path]:
-        """The bundles of a name, the default one last. Raises NotFoundError."""
-        found: list[Path] = []
-        if NAME.fullmatch(name):  # before any path is made of it
-            found = [
-                *self.named.get(name, ()),
-                *(root / name for root in self.roots if is_bundle(root / name)),
-            ]
-        if not found:
-            raise NotFoundError(
-                f"the repository has no bundle {name[:80]!r}; "
-                f"{suggest_name(name[:80], self.list_names())}"
-            )
-        return found
-
-
-def is_bundle(path: Path) -> bool:
-    return (path / "manifest.json").is_file()
-
-
-def list_bundles(root: Path) -> list[Path]:
-    """The bundles in a folder of them, by their names; none while it cannot be read."""
-    try:
-        inside = sorted(root.iterdir())
-    except OSError as error:
-        log.debug("%s cannot be read: %s", root, error)
-        return []
-    return [path for path in inside if NAME.fullmatch(path.name) and is_bundle(path)]
-
-
-def parse_sources(arguments: Sequence[str]) -> BundleSources:
-    """From ``BUNDLE`` or ``NAME=BUNDLE``, a bundle's folder or one that holds bundles under their
-    names.
-
-    Raises InvalidBundleError for what is no bundle, and RecipeError for a name that cannot be one.
-    """
-    named: dict[str, list[Path]] = {}
-    roots: list[Path] = []
-    for argument in arguments:
-        called, _, folder = (
-            argument.rpartition("=") if not Path(argument).exists() else ("", "", argument)
-        )
-        path = Path(folder)
-        if (
-            not called
-            and path.is_dir()
-            and not is_bundle(path)
-            and any(is_bundle(each) for each in path.iterdir())
-        ):
-            roots.append(path)
-            continue
-        name = called or read_manifest(path).name
-        if not NAME.fullmatch(name):
-            raise RecipeError(
-                f"{name!r} is no name for a model: letters, digits, '.', '_' and '-'; write "
-                f"NAME={folder}"
-            )
-        named.setdefault(name, []).append(path)
-    return BundleSources(named, roots)
 
 
 class Repository:

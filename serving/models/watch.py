@@ -12,7 +12,8 @@ from typing import TypeAlias
 
 from attar.pipeline.core.errors import InvalidBundleError
 from attar.serving.core.errors import NotFoundError
-from attar.serving.models.repository import BundleSources, Repository, list_bundles
+from attar.serving.models.repository import Repository
+from attar.serving.models.sources import BundleSources, list_bundles
 
 Stamp: TypeAlias = frozenset[tuple[str, int, int, int]]
 GONE_LOOKS = 2

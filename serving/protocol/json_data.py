@@ -9,24 +9,21 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
-from threading import local
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
-import orjson
-import simdjson
 
 from attar.models.task import Array
 from attar.models.tensors import TensorSpec
 from attar.serving.core.errors import BadRequestError, TooLargeError
-from attar.serving.protocol.signature import BYTES, find_datatype
-from attar.serving.protocol.tensors import DTYPES, read_elements
+from attar.serving.protocol.json_numbers import Body, parse_json, read_piece
+from attar.serving.protocol.signature import find_datatype
+from attar.serving.protocol.tensors import DTYPES
 
-Body: TypeAlias = bytes | bytearray
 SHORT_BYTES = 2**16
 """A body up to this is read on the event loop. JSON beside the data of a longer one is no longer
 than this."""
@@ -41,19 +38,12 @@ TEXT = re.compile(rb'[ \t\r\n]*("[^"\\]*+(?:\\.[^"\\]*+)*+")[ \t\r\n]*([,\]])', 
 FIRST = 2**61 + secrets.randbelow(2**61)
 """What stands for the first array in the rest of a body; for the next, the next number. No
 client knows it."""
-FORMS: Mapping[str, tuple[Literal["d", "i", "u"], type[Any]]] = {
-    "i": ("i", np.int64),
-    "u": ("u", np.uint64),
-    "f": ("d", np.float64),
-}
-"""By the kind of a dtype, what simdjson calls its widest, and that."""
 VALUE = ord("0")
 CLASSES = np.full(256, VALUE, np.uint8)
 """Of each byte beside texts: space is 0, brackets and commas are themselves, and all else
 belongs to a value."""
 CLASSES[list(b" \t\r\n")] = 0
 CLASSES[list(b"[],")] = list(b"[],")
-_own = local()
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,53 +246,3 @@ def check_count(spec: TensorSpec, shape: Sequence[int], count: int, more: bool =
         raise BadRequestError(
             f"{spec.name!r} has {found} in data, its shape {list(shape)} asks for {prod(shape)}"
         )
-
-
-def read_piece(spec: TensorSpec, text: bytes) -> Array:
-    """A flat array in JSON, ``[N]``. simdjson reads what is certain; orjson all else, and has
-    the last word."""
-    made = (
-        None
-        if find_datatype(spec) in (BYTES, "BOOL")
-        else read_numbers(DTYPES[find_datatype(spec)], text)
-    )
-    return read_elements(spec, parse_json(text)) if made is None else made
-
-
-def read_numbers(dtype: np.dtype[Any], text: bytes) -> Array | None:
-    """None where the dtype does not hold all of them, or they are not numbers."""
-    form, widest = FORMS[dtype.kind]
-    try:
-        wide: Array = np.frombuffer(
-            cast(simdjson.Array, own_parser().parse(text)).as_buffer(of_type=form), widest
-        )
-    except (ValueError, TypeError, RuntimeError):  # orjson is asked next
-        return None
-    if dtype == widest:
-        return wide
-    if dtype.kind == "f":
-        with np.errstate(over="ignore"):  # asked next
-            narrow = wide.astype(dtype)
-        return narrow if np.isfinite(narrow).all() else None
-    limits = np.iinfo(dtype)
-    return (
-        wide.astype(dtype)
-        if wide.min(initial=0) >= limits.min and wide.max(initial=0) <= limits.max
-        else None
-    )
-
-
-def own_parser() -> simdjson.Parser:
-    """Of this thread: making one anew for each request takes half as long again."""
-    made: simdjson.Parser | None = getattr(_own, "parser", None)
-    if made is None:
-        made = _own.parser = simdjson.Parser()
-    return made
-
-
-def parse_json(text: Body) -> Any:
-    """Raises BadRequestError for what is no JSON."""
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise BadRequestError(f"the body is no JSON: {error}") from error

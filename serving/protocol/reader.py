@@ -16,16 +16,18 @@ import orjson
 
 from attar.models.task import Array
 from attar.models.tensors import TensorSpec
-from attar.serving.core.errors import BadRequestError, TooLargeError, describe_kind, format_value
+from attar.serving.core.errors import BadRequestError, TooLargeError, format_value
 from attar.serving.core.settings import Settings
-from attar.serving.protocol.json_data import (
-    Body,
-    DataArray,
-    JsonArray,
-    find_cut,
-    parse_json,
-    split_data,
+from attar.serving.protocol.json_checks import (
+    check_entries,
+    check_flag,
+    check_id,
+    check_tensor_parameters,
+    parse_object,
+    pick_keys,
 )
+from attar.serving.protocol.json_data import DataArray, JsonArray, find_cut, split_data
+from attar.serving.protocol.json_numbers import Body
 from attar.serving.protocol.request import (
     HEADER_LENGTH,
     InferenceRequest,
@@ -273,55 +275,3 @@ def restore_data(inputs: Sequence[Mapping[str, Any]], cuts: Sequence[DataArray])
     if len(cuts) != sum(cut is not None for cut in found):
         raise BadRequestError("data is there twice, or where no input is")
     return [each if cut is None else cut for each, cut in zip(data, found, strict=True)]
-
-
-def parse_object(text: Body) -> dict[str, Any]:
-    """A JSON object. Raises BadRequestError for anything else."""
-    made = parse_json(text)
-    if type(made) is not dict:
-        raise BadRequestError(f"the body is {describe_kind(made)}, expected an object")
-    if type(made.get("parameters") or {}) is not dict:
-        raise BadRequestError(
-            f"parameters is {describe_kind(made['parameters'])}, expected an object"
-        )
-    return made
-
-
-def pick_keys(told: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    return {name: told[name] for name in names if name in told}
-
-
-def check_id(given: Any) -> str:
-    if type(given) is not str:
-        raise BadRequestError(f"the id is {describe_kind(given)}, expected a string")
-    return given
-
-
-def check_entries(told: Mapping[str, Any], name: str, settings: Settings) -> list[dict[str, Any]]:
-    found = told.get(name)
-    if type(found) is not list or not all(type(each) is dict for each in found):
-        raise BadRequestError(f"{name} is {describe_kind(found)}, expected a list of objects")
-    if len(found) > settings.max_tensors:
-        raise TooLargeError(
-            f"{len(found)} {name} are more than the {settings.max_tensors} that are allowed"
-        )
-    return found
-
-
-def check_tensor_parameters(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters of one tensor."""
-    found = entry.get("parameters") or {}
-    if type(found) is not dict:
-        raise BadRequestError(
-            f"the parameters of {format_value(entry.get('name'))!r} are "
-            f"{describe_kind(found)}, expected an object"
-        )
-    if "shared_memory_region" in found:
-        raise BadRequestError("tensors in shared memory are not taken; send their bytes")
-    return found
-
-
-def check_flag(value: Any, name: str) -> bool:
-    if type(value) is not bool:
-        raise BadRequestError(f"{name} is {describe_kind(value)}, expected true or false")
-    return value

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from attar.serving.core.errors import BadRequestError, RequestError, TooLargeError
 from attar.serving.core.settings import Settings
-from attar.serving.protocol.reader import Reader, parse_object
+from attar.serving.protocol.json_checks import parse_object
+from attar.serving.protocol.reader import Reader
 from attar.serving.protocol.request import InferenceRequest, OutputRequest
 from attar.serving.protocol.signature import Signature
 from tests.support.tensor_specs import make_spec

@@ -22,7 +22,7 @@ from tritonclient.utils import InferenceServerException
 from attar.pipeline.core.errors import InvalidBundleError, RecipeError
 from attar.serving.core.errors import NotFoundError
 from attar.serving.grpc import server as grpc_server
-from attar.serving.models.repository import parse_sources
+from attar.serving.models.sources import parse_sources
 from tests.support.serving_parts import Running, another, ask, asked, running, slow, spoil, triton_client, until
 
 INFER = "/v2/models/points/infer"

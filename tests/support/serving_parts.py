@@ -32,7 +32,7 @@ from attar.serving.core.settings import Settings
 from attar.serving.models import model
 from attar.serving.models.engines import Engines, open_engines
 from attar.serving.models.observer import Observer
-from attar.serving.models.repository import parse_sources
+from attar.serving.models.sources import parse_sources
 from attar.serving.server import Server
 
 T = TypeVar("T")
