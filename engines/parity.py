@@ -21,7 +21,8 @@ def list_dynamic_axes(task: Task) -> dict[str, tuple[int, int]]:
     for axis in names:
         if axis not in task.ranges:
             raise StageError(
-                f"{type(task).__name__} has an axis {axis!r} but no range for it: add it to `ranges`"
+                f"{type(task).__name__} has an axis {axis!r} but no range for it: add it to "
+                "`ranges`"
             )
     return {axis: task.ranges[axis] for axis in dict.fromkeys(names)}
 

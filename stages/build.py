@@ -1,4 +1,4 @@
-"""A graph becomes an engine for one runtime on this machine."""
+"""Build: a graph becomes an engine for one runtime on this machine."""
 
 from __future__ import annotations
 
@@ -221,7 +221,8 @@ def complete_profile(profile: Mapping[str, AxisProfile], task: Task) -> dict[str
         low, high = ranges[axis]
         if least > low or most < high:
             raise StageError(
-                f"profile: {axis} goes from {least} to {most}, but {type(task).__name__} promises {low} to {high}; "
+                f"profile: {axis} goes from {least} to {most}, but {type(task).__name__} promises "
+                f"{low} to {high}; "
                 "widen the profile, or promise less in `ranges`"
             )
     usual = choose_usual_sizes(task)

@@ -1,4 +1,4 @@
-"""The values of every tensor of the graph on training data."""
+"""Calibrate: record which values every tensor of the graph takes on training data."""
 
 from __future__ import annotations
 
@@ -72,8 +72,10 @@ class Calibrate(Stage[Ranges]):
             raise StageError(f"the training split of {self.task} is empty, so there is nothing to calibrate with")
         if count < least:
             raise StageError(
-                f"the task {self.task} promises batches of {least} and more, but calibration has {count} samples: "
-                f"samples = {self.samples}, and the training split has {available}; give it {least} or more"
+                f"the task {self.task} promises batches of {least} and more, but calibration has "
+                f"{count} samples: "
+                f"samples = {self.samples}, and the training split has {available}; give it "
+                f"{least} or more"
             )
         rest = count % step
         return step, count - rest if rest < least else count
@@ -98,7 +100,8 @@ def select_finite(name: str, tensor: Array) -> Array:
     high = values.max()
     if not (np.isfinite(low) and np.isfinite(high)):
         raise StageError(
-            f"tensor {name!r} takes values from {low} to {high} on training data, so it has no range; "
+            f"tensor {name!r} takes values from {low} to {high} on training data, so it has no "
+            "range; "
             "look for NaN or infinity in the data, a division by zero, an overflow"
         )
     return values

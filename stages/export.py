@@ -1,4 +1,4 @@
-"""Trained weights become an ONNX graph with the same answers at every promised size."""
+"""Export: trained weights become an ONNX graph with the same answers at every promised size."""
 
 from __future__ import annotations
 
@@ -196,7 +196,8 @@ def name_axes(model: onnx.ModelProto, task: Task, hint: str) -> None:
         for axis, dim in zip(axes, dims, strict=True):
             if isinstance(axis, str) and dim.HasField("dim_value"):
                 raise StageError(
-                    f"axis {axis!r} of {value.name!r} must be dynamic, but the exporter froze it at {dim.dim_value}; "
+                    f"axis {axis!r} of {value.name!r} must be dynamic, but the exporter froze it "
+                    f"at {dim.dim_value}; "
                     f"does the network read a size as a number? {hint}"
                 )
             if isinstance(axis, str):

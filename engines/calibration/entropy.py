@@ -90,7 +90,7 @@ def compute_divergences(counts: Floats, start: Indices, end: Indices) -> Floats:
     )
     log_q = np.log(np.where(q > 0, q - less_q[:, None], SMOOTH))
     smoothed = p - less_p[:, None] * filled + SMOOTH * (sizes - filled)
-    # c log c for c a little less than a count, to first order in what was taken, and for the empty bins
+    # c log c for c a little less than a count, to first order in the difference; then empty bins
     own = parts(lambda count: count * log_counts(count)) - less_p[:, None] * (
         parts(log_counts) + filled
     )

@@ -150,7 +150,8 @@ def load_histograms(file: Path) -> tuple[dict[str, Histogram], int]:
     ):
         raise make_damage_error(
             file,
-            f"it names {len(names)} tensors, with {counts.dtype} counts {counts.shape} and extremes {extremes.shape}",
+            f"it names {len(names)} tensors, with {counts.dtype} counts {counts.shape} and "
+            f"extremes {extremes.shape}",
         )
     rows = zip(names, extremes.tolist(), counts, strict=True)
     return {name: Histogram(low, high, row.copy()) for name, (low, high), row in rows}, samples

@@ -53,7 +53,8 @@ def find_percentile_range(histogram: Histogram, percent: float = PERCENTILE) -> 
     """
     if not 0 < percent <= 100:
         raise StageError(
-            f"a percentile of {percent} was asked for; give more than 0 and at most 100, such as {PERCENTILE}"
+            f"a percentile of {percent} was asked for; give more than 0 and at most 100, such as "
+            f"{PERCENTILE}"
         )
     seen = np.cumsum(histogram.counts)
     cut = (100 - percent) / 200 * float(seen[-1])

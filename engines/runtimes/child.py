@@ -55,7 +55,8 @@ def call_in_child(
         )
     except subprocess.TimeoutExpired as error:
         raise StageError(
-            f"{doing} took longer than {seconds:g} s and was stopped{format_last_lines(error.stderr)}"
+            f"{doing} took longer than {seconds:g} s and was "
+            f"stopped{format_last_lines(error.stderr)}"
         ) from error
     if done.returncode != 0:
         raise StageError(

@@ -83,7 +83,8 @@ class CudaDriver:
             said = c_char_p()
             self.library.cuGetErrorString(c_int(code), byref(said))
             raise StageError(
-                f"the NVIDIA driver refuses {name}: {(said.value or b'unknown error').decode()} (CUresult {code})"
+                f"the NVIDIA driver refuses {name}: {(said.value or b'unknown error').decode()} "
+                f"(CUresult {code})"
             )
 
     def read_int(self, name: str, *arguments: Any) -> int:

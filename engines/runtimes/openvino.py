@@ -157,7 +157,8 @@ def check_computed(compiled: Any, precision: str) -> None:
     ):
         told = ", ".join(f"{layer} in {used}" for layer, used in products)
         raise UnsupportedModelError(
-            f"OpenVINO computes nothing of this graph in {precision}, but {told}; try precision = 'fp32'"
+            f"OpenVINO computes nothing of this graph in {precision}, but {told}; try precision = "
+            "'fp32'"
         )
 
 

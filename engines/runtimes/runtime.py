@@ -151,7 +151,7 @@ class Runtime(ABC):
         built."""
         return self.explain_unbuildable(asked)
 
-    def check_available(self, asked: BuildSpec) -> None:  # noqa: B027  # most runtimes have no parts that may be missing
+    def check_available(self, asked: BuildSpec) -> None:  # noqa: B027  # most lack no parts
         """Check that the library has what an engine needs, without loading it.
 
         Raises MissingDependencyError or StageError if it does not.

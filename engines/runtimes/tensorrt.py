@@ -74,7 +74,8 @@ class TensorRt(Runtime):
             raise make_missing_error(self.title, self.library) from error
         if tuple(map(int, found.split(".")[:2])) < self.oldest:
             raise StageError(
-                f"{self.title} {found} is too old; install {'.'.join(map(str, self.oldest))} or later"
+                f"{self.title} {found} is too old; install {'.'.join(map(str, self.oldest))} or "
+                "later"
             )
         return found
 
@@ -114,7 +115,7 @@ class TensorRt(Runtime):
 
     @contextmanager
     def open(self, files: Mapping[str, Path], asked: BuildSpec) -> Iterator[Predictor]:
-        """Every engine is checked, and loaded in a process of its own, before this one touches it."""
+        """Open engines that were checked, and loaded once in a process of their own."""
         version = self.get_version()
         headers = {
             file: tensorrt_engine.check_engine(self.module, file, version)
@@ -165,4 +166,8 @@ class TensorRtRtx(TensorRt):
         built = EngineHeader(compute=tuple(compute)) if compute else OWN_CHOICE
         if built.runs_on(device["compute"]):
             return None
-        return f"{device['name']} has compute capability {device['compute']}, the engine is for {', '.join(built.compute or ())}"
+        capabilities = ", ".join(built.compute or ())
+        return (
+            f"{device['name']} has compute capability {device['compute']}, "
+            f"the engine is for {capabilities}"
+        )

@@ -82,7 +82,7 @@ class ParsedGraph:
 
 
 def creation_flags(trt: Any) -> int:
-    """TensorRT 11 and TensorRT-RTX are strongly typed without being told; TensorRT 10 has the flag."""
+    """Return the flag of TensorRT 10 for strong types, which later versions have always."""
     if trt.__name__ == "tensorrt" and int(trt.__version__.split(".")[0]) < 11:
         return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     return 0
@@ -163,7 +163,8 @@ def set_compute_capabilities(trt: Any, config: Any, compute: Sequence[str]) -> N
     for number, each in enumerate(compute):
         if each not in known:
             raise UnsupportedModelError(
-                f"there are no kernels for compute capability {each}; there are for {', '.join(known)}. "
+                f"there are no kernels for compute capability {each}; there are for "
+                f"{', '.join(known)}. "
                 "Leave it out of `compute`, or take runtime 'tensorrt' for such a GPU"
             )
         config.set_compute_capability(known[each], number)
@@ -197,12 +198,14 @@ def axis_sizes(
     if name not in profile:
         named = f"{name!r}" if name else f"number {number}, which has no name,"
         raise StageError(
-            f"axis {named} of input {tensor.name!r} is dynamic and has no profile; give its smallest, usual and largest size: "
+            f"axis {named} of input {tensor.name!r} is dynamic and has no profile; give its "
+            "smallest, usual and largest size: "
             f"profile = {{ {name or 'NAME'} = [1, 8, 64] }}"
         )
     least, usual, most = profile[name]
     if not 0 <= least <= usual <= most:
         raise StageError(
-            f"profile: {name} must be three ascending sizes, smallest, usual and largest, not {least}, {usual}, {most}"
+            f"profile: {name} must be three ascending sizes, smallest, usual and largest, not "
+            f"{least}, {usual}, {most}"
         )
     return (least, usual, most)

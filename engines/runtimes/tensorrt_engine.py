@@ -69,7 +69,8 @@ def read_header(module: str, file: Path) -> EngineHeader:
         start = opened.read(RTX.size)
     if start[:4] != MAGIC[module]:
         raise StageError(
-            f"{file} is no engine of {module}: it begins with {start[:4]!r}, not {MAGIC[module]!r}; {AGAIN}"
+            f"{file} is no engine of {module}: it begins with {start[:4]!r}, not "
+            f"{MAGIC[module]!r}; {AGAIN}"
         )
     return read_rtx_header(file, start) if module == "tensorrt_rtx" else EngineHeader()
 
@@ -99,13 +100,14 @@ def check_engine(module: str, file: Path, version: str) -> EngineHeader:
     found = read_header(module, file)
     if found.version is not None and parse_release(found.version) != parse_release(version):
         raise StageError(
-            f"{file} was built by {module} {found.version}, here is {version}; install that, or {AGAIN}"
+            f"{file} was built by {module} {found.version}, here is {version}; install that, or "
+            f"{AGAIN}"
         )
     return found
 
 
 def parse_release(version: str) -> list[str]:
-    """TensorRT-RTX runs the engines of its own release only; what follows is the number of a build."""
+    """Return the release, which alone runs an engine, without the number of the build."""
     return version.split(".")[:3]
 
 
@@ -114,7 +116,8 @@ def check_device(file: Path, found: EngineHeader, device: Mapping[str, Any]) -> 
     if not found.runs_on(device["compute"]):
         built = ", ".join(found.compute or ())
         raise StageError(
-            f"{file} was built for compute capability {built}; {device['name']} has {device['compute']}: "
+            f"{file} was built for compute capability {built}; {device['name']} has "
+            f"{device['compute']}: "
             f"add that to `compute` and build again, or take a GPU that it is for"
         )
 
@@ -233,7 +236,8 @@ def allocate_output(spec: TensorSpec, shape: Sequence[int]) -> Array:
     """Return room for an output. Raises StageError for a shape that only the data decide."""
     if any(size < 0 for size in shape):
         raise StageError(
-            f"the size of output {spec.name!r} depends on the data, {list(shape)}; such outputs are not supported"
+            f"the size of output {spec.name!r} depends on the data, {list(shape)}; such outputs "
+            "are not supported"
         )
     return np.empty(tuple(shape), spec.dtype)
 
@@ -243,12 +247,13 @@ def numpy_name(trt: Any, name: str, dtype: Any) -> str:
         return str(np.dtype(trt.nptype(dtype)).name)
     except TypeError as error:
         raise StageError(
-            f"tensor {name!r} is {dtype.name}, which numpy does not have; give the graph float32 ends"
+            f"tensor {name!r} is {dtype.name}, which numpy does not have; give the graph float32 "
+            "ends"
         ) from error
 
 
 class EngineSession:
-    """One engine on one GPU: named arrays to named arrays. Calls from several threads take turns."""
+    """One engine on one GPU, as a function of named arrays. Calls of several threads take turns."""
 
     def __init__(self, trt: Any, engine: Any, memory: cuda.GpuMemory) -> None:
         self.engine, self.context = engine, engine.create_execution_context()
@@ -293,7 +298,7 @@ class EngineSession:
         return array
 
     def prepare_output(self, spec: TensorSpec) -> Array:
-        """Return room for an output. The shapes of all inputs must be set: they decide its shape."""
+        """Return room for an output, whose shape all inputs decide: they must be set."""
         array = allocate_output(spec, tuple(self.context.get_tensor_shape(spec.name)))
         self.context.set_tensor_address(spec.name, self.memory.reserve(spec.name, array.nbytes))
         return array

@@ -54,7 +54,8 @@ def build_network(network: str, options: Mapping[str, Any]) -> nn.Module:
         raise StageError(f"{network} cannot be made with {dict(options)}: {error}") from error
     if not isinstance(module, nn.Module):
         raise StageError(
-            f"{network} returned {type(module).__name__}; a network is a function that returns a torch.nn.Module"
+            f"{network} returned {type(module).__name__}; a network is a function that returns a "
+            "torch.nn.Module"
         )
     return module
 
@@ -81,13 +82,15 @@ def load_network(file: Path, network: str, options: Mapping[str, Any]) -> nn.Mod
         tensors = load_file(file)
     except (SafetensorError, OSError) as error:
         raise StageError(
-            f"{file} cannot be read as safetensors: {error}; save a state_dict with safetensors.torch"
+            f"{file} cannot be read as safetensors: {error}; save a state_dict with "
+            "safetensors.torch"
         ) from error
     problems = list_misfits(module.state_dict(), tensors)
     if problems:
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise StageError(
-            f"{file.name} does not fit {network} with {dict(options)}: {'; '.join(problems[:5])}{more}. "
+            f"{file.name} does not fit {network} with {dict(options)}: "
+            f"{'; '.join(problems[:5])}{more}. "
             "Set network and options to what the weights were trained with"
         )
     module.load_state_dict(tensors)
@@ -118,7 +121,8 @@ def call_network(module: nn.Module, task: Task, inputs: Arrays) -> dict[str, tor
     outputs = made if isinstance(made, tuple) else (made,)
     if len(outputs) != len(task.outputs):
         raise StageError(
-            f"the network returns {len(outputs)} outputs, its task names {len(task.outputs)}: {list(task.outputs)}"
+            f"the network returns {len(outputs)} outputs, its task names {len(task.outputs)}: "
+            f"{list(task.outputs)}"
         )
     return dict(zip(task.outputs, outputs, strict=True))
 
@@ -171,12 +175,15 @@ def check_network(module: nn.Module, task: Task) -> None:
         )
         if shape != expected:
             raise StageError(
-                f"the network's output {name!r} has shape {shape}, its task promises {expected} for a batch of 2"
+                f"the network's output {name!r} has shape {shape}, its task promises {expected} "
+                "for a batch of 2"
             )
         if output.kind in CLASSIFYING and are_probabilities(outputs[name].float().cpu().numpy()):
             raise StageError(
-                f"the network's output {name!r} are probabilities, as a softmax gives them, and it must answer logits: take the "
-                "softmax away; with kind='probabilities' in attar.Output one is put behind every graph that is made of it"
+                f"the network's output {name!r} are probabilities, as a softmax gives them, and it "
+                "must answer logits: take the "
+                "softmax away; with kind='probabilities' in attar.Output one is put behind every "
+                "graph that is made of it"
             )
 
 

@@ -105,7 +105,8 @@ def check_half_nodes(
         ]
         why = f": {lost[0]} must stay float" if lost else ""
         raise UnsupportedModelError(
-            f"precision 'fp16': nothing is left to compute in half precision{why}; use precision = 'fp32'"
+            f"precision 'fp16': nothing is left to compute in half precision{why}; use precision = "
+            "'fp32'"
         )
 
 

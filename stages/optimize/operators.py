@@ -32,7 +32,8 @@ class OperatorCall:
         value = self.attributes.get(attribute)
         said = value.decode() if isinstance(value, bytes) else value
         return StageError(
-            f"{self.operator} {self.name!r} with {attribute} = {said!r} cannot be tuned: set tuning_epochs = 0, "
+            f"{self.operator} {self.name!r} with {attribute} = {said!r} cannot be tuned: set "
+            "tuning_epochs = 0, "
             "or write the layer in another way"
         )
 
@@ -48,7 +49,8 @@ def fake_quantize(x: Tensor, scale: Tensor, low: Tensor | float, high: Tensor | 
     rounded = (
         level + (level.round() - level).detach()
     )  # exactly the integer: the difference has no rounding of its own
-    return torch.clamp(rounded, low, high) * scale  # type: ignore[arg-type]  # torch's stub knows no mix of numbers and tensors
+    bounded = torch.clamp(rounded, low, high)  # type: ignore[arg-type]  # a mix is not in the stub
+    return bounded * scale
 
 
 def shape_along(values: Tensor, axis: int, x: Tensor) -> Tensor:

@@ -201,7 +201,8 @@ def read_node(node: onnx.NodeProto) -> OperatorCall:
             else f"the operator {node.op_type}"
         )
         raise StageError(
-            f"the graph cannot be tuned: {what} (node {node.name!r}) is not known there; set tuning_epochs = 0, or add it to "
+            f"the graph cannot be tuned: {what} (node {node.name!r}) is not known there; set "
+            "tuning_epochs = 0, or add it to "
             f"stages/optimize/operators.py. Known: {', '.join(sorted(OPERATORS))}"
         )
     attributes = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}

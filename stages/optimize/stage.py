@@ -34,22 +34,27 @@ class Optimize(Stage[OnnxModel]):
     """What the graph computes in.
 
     - ``fp32`` keeps the graph.
-    - ``fp16`` holds weights and activations in half precision; inputs and outputs stay float, and so do islands where half
-      overflows, which are found by running the graph on validation.
+    - ``fp16`` holds weights and activations in half precision. Inputs and outputs stay float, and
+      so do islands where half overflows, which are found by running the graph on validation.
     - ``bf16`` keeps the graph too: OpenVINO computes it in bfloat16, no other runtime here does.
-    - ``int8`` puts Q-DQ pairs around what has int8 kernels, from the calibration's ranges, where the ``runtime`` wants them.
-    - ``int8-dynamic`` stores the weights of matrix products in int8, and finds each batch's ranges when it is asked.
+    - ``int8`` puts Q-DQ pairs around operators with int8 kernels, with the calibration's ranges, in
+      the placement that the ``runtime`` wants.
+    - ``int8-dynamic`` stores the weights of matrix products in int8, and finds the ranges of each
+      batch when it is called.
 
-    With a ``floor`` the graph is looked at on validation, and where it is below, a ladder is climbed. That of ``int8``: what was
-    asked for, a scale for each channel, other range methods, 1, 2, 4 and 8 of the most sensitive nodes out of int8, and
-    quantization-aware distillation. That of ``fp16``: more islands. All rungs are of the precision that was asked for, and each
-    starts from the best so far. The most faithful one is kept, **also when none reaches the floor**: the floor says when more
-    effort is worth it, and is compared with an estimate from a split that the effort was chosen on; what is promised are the
-    gates, which judge the same correlation on test, with bounds.
+    With a ``floor`` the graph is compared with the teacher on validation. Below the floor, further
+    attempts are made in the same precision, each from the best so far. For ``int8`` these are a
+    scale for each channel, other range methods, 1, 2, 4 and 8 of the most sensitive nodes out of
+    int8, and quantization-aware distillation; for ``fp16`` more islands. The graph most similar to
+    the teacher is kept, **also if none reaches the floor**: the floor says when more effort is
+    worth it, and is compared with an estimate from the split on which the effort was chosen. What
+    is promised are the gates, which limit the same correlation on test, with bounds.
 
-    Facts tell what is rounded (``quantized`` or ``half``, nodes by operator) and what is not (``float``: node and reason); with a
-    floor also ``floor``, ``reached``, ``rung`` (the one that is kept), ``student`` (its correlation in float), ``rungs``, each
-    with its ``correlation`` and what else was found, and ``sensitivity`` (worst nodes: what each costs), where it was measured.
+    Facts name what is rounded (``quantized`` or ``half``: nodes by operator) and what is not
+    (``float``: node and reason). With a floor they have ``floor``, ``reached``, ``rung`` (the
+    attempt that is kept), ``student`` (its correlation in float), ``rungs`` (each attempt with its
+    ``correlation`` and facts) and, if it was measured, ``sensitivity`` (the cost of the costliest
+    nodes).
     """
 
     task: CodeName
@@ -85,7 +90,8 @@ class Optimize(Stage[OnnxModel]):
     def _floor_has_a_ladder(self) -> Self:
         if self.floor and self.precision not in CLIMBING:
             raise ValueError(
-                f"floor climbs a ladder that precision {self.precision!r} does not have; remove floor, or use 'int8' or 'fp16'"
+                f"floor climbs a ladder that precision {self.precision!r} does not have; remove "
+                "floor, or use 'int8' or 'fp16'"
             )
         return self
 
@@ -96,18 +102,19 @@ class Optimize(Stage[OnnxModel]):
         )
         if self.runtime not in having:
             raise ValueError(
-                f"runtime {self.runtime!r} has no precision {self.precision!r}, {' and '.join(having)} alone; "
+                f"runtime {self.runtime!r} has no precision {self.precision!r}, "
+                f"{' and '.join(having)} alone; "
                 "use another precision, such as 'fp16'"
             )
         return self
 
-    @computed_field  # type: ignore[prop-decorator]  # pydantic's decorator reads a property; mypy wants none above one
+    @computed_field  # type: ignore[prop-decorator]  # of pydantic, on a property
     @property
     def placement(self) -> str:
         """What ``runtime`` decides: where an int8 graph has its Q-DQ pairs."""
         return PLACEMENTS[self.runtime].name
 
-    @computed_field  # type: ignore[prop-decorator]  # pydantic's decorator reads a property; mypy wants none above one
+    @computed_field  # type: ignore[prop-decorator]  # of pydantic, on a property
     @property
     def weight_bits(self) -> Literal[7, 8]:
         """What ``reduce_range`` decides, where it is left out with this machine."""
@@ -194,12 +201,15 @@ class Optimize(Stage[OnnxModel]):
         of_student = student.facts.get("correlation")
         if of_student is None:
             raise StageError(
-                f"floor = {self.floor} is compared with the student's correlation with the teacher, but that was never measured: "
-                f"the student was not distilled (its facts: {', '.join(sorted(student.facts))}); leave out floor, or distil one"
+                f"floor = {self.floor} is compared with the student's correlation with the "
+                "teacher, but that was never measured: "
+                f"the student was not distilled (its facts: {', '.join(sorted(student.facts))}); "
+                "leave out floor, or distil one"
             )
         if of_student < self.floor:
             raise StageError(
-                f"floor = {self.floor}, but on validation the student itself has a correlation of {of_student} with the teacher: "
+                f"floor = {self.floor}, but on validation the student itself has a correlation of "
+                f"{of_student} with the teacher: "
                 "what it lacks is not precision; lower the floor, or distil a better student"
             )
         task = load_task(self.task)

@@ -51,7 +51,8 @@ def distil_graph(
     if not network.parameters_of:
         readers = ", ".join(TRAINED)
         raise StageError(
-            f"the graph cannot be tuned: none of its weights is read by {readers} itself; set tuning_epochs = 0"
+            f"the graph cannot be tuned: none of its weights is read by {readers} itself; set "
+            "tuning_epochs = 0"
         )
     objective = DistillationObjective(1.0, select_losses(load_task(settings.task)), answers)
     work = open_scratch(out) / "tuned"
