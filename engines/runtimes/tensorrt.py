@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
-from attar.engines.runtimes import child, cuda, tensorrt_build, tensorrt_engine
+from attar.engines.runtimes import child, cuda, tensorrt_build, tensorrt_engine, tensorrt_header
 from attar.engines.runtimes.runtime import (
     BuildSpec,
     EngineEnvironment,
@@ -21,7 +21,7 @@ from attar.engines.runtimes.runtime import (
     Runtime,
     make_missing_error,
 )
-from attar.engines.runtimes.tensorrt_engine import COMPUTE, EngineHeader
+from attar.engines.runtimes.tensorrt_header import COMPUTE, EngineHeader
 from attar.models.task import Predictor, Task
 from attar.pipeline.core.errors import StageError, UnsupportedModelError
 
@@ -106,7 +106,7 @@ class TensorRt(Runtime):
                 f"building {target.name} with {self.title}",
                 SECONDS,
             )
-            tensorrt_engine.read_header(self.module, half)
+            tensorrt_header.read_header(self.module, half)
             half.replace(target)
         except UnsupportedModelError as error:
             raise UnsupportedModelError(f"{self.title} refuses {source.name}: {error}") from error
@@ -118,14 +118,14 @@ class TensorRt(Runtime):
         """Open engines that were checked, and loaded once in a process of their own."""
         version = self.get_version()
         headers = {
-            file: tensorrt_engine.check_engine(self.module, file, version)
+            file: tensorrt_header.check_engine(self.module, file, version)
             for file in files.values()
         }
         if why := cuda.explain_missing_gpu():
             raise StageError(f"engines of {self.title} cannot run here: {why}")
         hosted = bool(asked.options.get("version_compatible"))
         for file, found in headers.items():
-            tensorrt_engine.check_device(file, found, cuda.list_devices()[0])
+            tensorrt_header.check_device(file, found, cuda.list_devices()[0])
             tensorrt_engine.probe_engine(self.module, self.title, file, hosted)
         with tensorrt_engine.open_engines(self.module, files, hosted) as predictor:
             yield predictor

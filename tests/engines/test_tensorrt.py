@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from attar.engines.runtimes import cuda, tensorrt_build
 from attar.engines.runtimes.runtime import RUNTIMES, BuildSpec, load_runtime
 from attar.engines.runtimes.tensorrt import TensorRt, TensorRtRtx
-from attar.engines.runtimes.tensorrt_engine import EngineHeader, check_device, check_engine, probe_engine, read_header
+from attar.engines.runtimes.tensorrt_engine import probe_engine
+from attar.engines.runtimes.tensorrt_header import EngineHeader, check_device, check_engine, read_header
 from attar.models.task import Task, load_task
 from attar.pipeline.core.errors import MissingDependencyError, StageError, UnsupportedModelError
 from attar.pipeline.keys.fingerprint import Fingerprint

@@ -17,16 +17,8 @@ from hypothesis import strategies as st
 from attar.engines.runtimes import cuda, tensorrt_engine
 from attar.engines.runtimes.runtime import BuildSpec
 from attar.engines.runtimes.tensorrt import TensorRtRtx
-from attar.engines.runtimes.tensorrt_engine import (
-    COMPUTE,
-    EngineHeader,
-    EngineSession,
-    check_device,
-    check_engine,
-    format_invalidity,
-    read_header,
-    read_tensors,
-)
+from attar.engines.runtimes.tensorrt_engine import EngineSession, format_invalidity, read_tensors
+from attar.engines.runtimes.tensorrt_header import COMPUTE, EngineHeader, check_device, check_engine, read_header
 from attar.models.tensors import TensorSpec
 from attar.pipeline.core.errors import StageError
 from tests.support import smoke
