@@ -74,8 +74,11 @@ class Server:
         self.grpc: GrpcServer | None = None
 
     async def start(self) -> None:
-        """Raises InvalidBundleError for a bundle that is not fit, and AttarError for an address
-        that cannot be had."""
+        """Load and listen.
+
+        Raises InvalidBundleError for a bundle that is not valid, and AttarError for an address that
+        cannot be had.
+        """
         watcher = Watcher(self.repository, self.settings.watch)
         if self.settings.watch:
             await watcher.remember()

@@ -44,8 +44,8 @@ class Authenticator:
         self._check_control_settings()
 
     def check_request(self, target: bytes, headers: Mapping[bytes, bytes]) -> None:
-        """Of a request over HTTP. Raises UnauthorizedError, and ForbiddenError for what a page of
-        another site sends: browsers send it even to a server that only this machine reaches, and
+        """Check a request over HTTP. Raises UnauthorizedError, and ForbiddenError for what a page
+        of another site sends: browsers send it even to a server that only this machine reaches, and
         say so. Raises BadRequestError for a Host that is none.
 
         Without tokens and TLS, a page reads what has the name of its own site, so the name must be
@@ -77,7 +77,7 @@ class Authenticator:
         return not self._tokens or any(file.has_token(authorization) for file in self._list_files())
 
     def check_control(self, authorization: bytes) -> None:
-        """Of a request to load or unload a model.
+        """Check a request to load or unload a model.
 
         Raises ForbiddenError, and UnauthorizedError where no token was sent.
         """
@@ -142,7 +142,7 @@ class Authenticator:
         return ((self.settings.tls_key or cert).read_bytes(), cert.read_bytes()) if cert else None
 
     def list_warnings(self) -> list[str]:
-        """What its operator should know before others find it out."""
+        """Return what the operator should know before others find it out."""
         host = self.settings.host
         if is_loopback(host):
             return []

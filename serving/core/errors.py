@@ -21,7 +21,7 @@ class RequestError(AttarError):
 
     @property
     def headers(self) -> Sequence[tuple[str, str]]:
-        """Of HTTP, that say the same."""
+        """The headers of HTTP that say the same."""
         return [] if self.retry_after is None else [("Retry-After", str(self.retry_after))]
 
 
@@ -113,7 +113,7 @@ class EngineFailedError(RequestError):
 
 
 def describe_kind(value: Any) -> str:
-    """What a message calls it."""
+    """Return what a message calls the type of a value."""
     names = {
         dict: "an object",
         list: "a list",
@@ -125,7 +125,7 @@ def describe_kind(value: Any) -> str:
 
 
 def format_value(value: Any) -> str:
-    """For a message: the start of a value.
+    """Return the start of a value, for a message.
 
     A list or an object may be nested deeper than can be shown, so its kind is told.
     """

@@ -35,8 +35,10 @@ class Ledger:
         return Reservation(self)
 
     def reserve(self, size: int) -> None:
-        """Raises NoRoomError where others hold too much, TooLargeError where it alone is too
-        much."""
+        """Reserve bytes.
+
+        Raises NoRoomError where others hold too much, TooLargeError where it alone is too much.
+        """
         if self.try_reserve(size):
             return
         self.refusals += 1
@@ -108,7 +110,7 @@ class Reservation:
         self.ledger, self.held = ledger, 0
 
     def add(self, size: int) -> None:
-        """Raises NoRoomError and TooLargeError; then it holds what it held before."""
+        """Reserve more. Raises NoRoomError and TooLargeError; then it holds what it held before."""
         self.ledger.reserve(size)
         self.held += size
 

@@ -16,7 +16,7 @@ LINES = 100
 
 
 def log_fields(**told: Any) -> dict[str, Any]:
-    """What a line says beside its message: ``log.info("answered", extra=fields(status=200))``."""
+    """Return ``extra`` of a line: ``log.info("answered", extra=log_fields(status=200))``."""
     return {"fields": told}
 
 

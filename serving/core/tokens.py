@@ -47,7 +47,7 @@ class TokenFile:
 
 
 def read_stamp(path: Path) -> tuple[int, ...]:
-    """What tells of a change without reading; empty for a file that is not there."""
+    """Return what tells of a change without reading; empty for a file that is not there."""
     try:
         found = path.stat()
     except OSError:

@@ -77,7 +77,7 @@ class GrpcAdmission:
         return not (name in SILENT or (name == CHECK and not self.is_known(context)))
 
     async def read_message(self, name: str, context: Any) -> Any:
-        """The request of a method whose call is counted. Raises TooSlowError and TooLargeError."""
+        """Return the request of a call that is counted. Raises TooSlowError and TooLargeError."""
         if name in SILENT:
             return b""
         if name == CHECK and not self.is_known(context):
@@ -108,7 +108,7 @@ def expire_now(limit: asyncio.Timeout) -> None:
 
 
 async def read_within(limit: asyncio.Timeout, context: Any) -> Any:
-    """A message that comes in time. Raises TooSlowError."""
+    """Return the next message. Raises TooSlowError."""
     try:
         async with limit:
             return await context.read()

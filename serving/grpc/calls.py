@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def decode_message(asked: Any, sent: Any) -> Any:
-    """Raises BadRequestError for what is no message of this kind."""
+    """Return the message. Raises BadRequestError if the bytes are no message of this class."""
     if sent is grpc.aio.EOF:
         raise BadRequestError(f"the request ended without a {asked.DESCRIPTOR.name}")
     try:
@@ -46,7 +46,7 @@ def encode_message(message: Any) -> bytes:
 
 @contextmanager
 def convert_errors(name: str) -> Iterator[None]:
-    """Raises RequestError alone: any other error is logged and told as one."""
+    """Raise RequestError alone: any other error is logged, and reported as EngineFailedError."""
     try:
         yield
     except RequestError:
@@ -78,7 +78,7 @@ async def abort_call(context: Any, error: RequestError) -> NoReturn:
 
 
 def list_server_options(settings: Settings, largest: int) -> list[tuple[str, int]]:
-    """Of gRPC's server; what they mean says its ``channel_arg_names.h``."""
+    """Return the options of gRPC's server; its ``channel_arg_names.h`` explains them."""
     return [
         (
             "grpc.so_reuseport",

@@ -1,5 +1,9 @@
-"""Health: what ``grpc.health.v1`` tells of the server, which is called "", and of each model by
-its name."""
+"""Health: what ``grpc.health.v1`` tells of the server, which is called "", and of each model by its
+name.
+
+grpcio-health-checking's servicer gets a message when it is read whole, and its watchers have no
+limit; here callers without a token have a limit of their own, and so have watchers.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ class Health:
         self._service, self._repository = service, service.repository
 
     def find_status(self, service: str) -> str:
-        """Raises NotFoundError for a model that the server does not know."""
+        """Return the status of a model. Raises NotFoundError if the server does not know it."""
         try:
             ready = (
                 self._repository.find_model(service).served.ready
@@ -30,7 +34,7 @@ class Health:
         return "SERVING" if ready and not self._service.draining else "NOT_SERVING"
 
     async def watch_status(self, service: str) -> AsyncIterator[str]:
-        """The status now and whenever it is another, until the server ends; a model may become
+        """Yield the status now and whenever it changes, until the server ends; a model may become
         known meanwhile."""
         told = ""
         while True:

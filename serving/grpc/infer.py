@@ -42,7 +42,7 @@ PIECE = 2**14
 
 
 def read_request(reader: Reader, request: Any) -> InferenceRequest:
-    """From a ModelInferRequest, which loses its bytes and its id.
+    """Read a ModelInferRequest, which loses its bytes and its id.
 
     Raises BadRequestError, and TooLargeError beyond the limits.
     """
@@ -66,7 +66,7 @@ def parse_head(head: bytes) -> dict[str, Any]:
 
 
 def describe_request(request: Any) -> dict[str, Any]:
-    """What the reader knows from JSON."""
+    """Return the request in the words that the reader knows from JSON."""
     return {
         "parameters": read_parameters(request.parameters),
         "inputs": [
@@ -91,7 +91,7 @@ def read_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
 def read_contents(
     parts: Sequence[InputDescription], request: Any, raw: Sequence[bytes]
 ) -> Iterator[tuple[str, Array]]:
-    """The arrays by name: views into the message's bytes where it has them."""
+    """Yield the arrays by name: views into the message's bytes where it has them."""
     if raw and len(raw) != len(parts):
         raise BadRequestError(
             f"there are {len(raw)} raw_input_contents for {len(parts)} inputs; send one each, "
@@ -112,7 +112,7 @@ def read_contents(
 
 
 def read_typed_contents(part: InputDescription, given: Any) -> Array:
-    """From an InferTensorContents.
+    """Read an InferTensorContents.
 
     Raises BadRequestError for values of another type, or not as many as the shape says.
     """
@@ -148,7 +148,8 @@ def read_typed_contents(part: InputDescription, given: Any) -> Array:
 
 
 def build_message(answer: InferenceResponse, given: Mapping[str, Any]) -> Any:
-    """A ModelInferResponse, its tensors as bytes; ``given``: the request's parameters, to echo."""
+    """Return a ModelInferResponse, its tensors as bytes; ``given``: the request's parameters, to
+    echo."""
     made = ModelInferResponse(
         model_name=answer.model,
         model_version=answer.version,

@@ -38,7 +38,7 @@ class MessageMemory:
 
     @contextmanager
     def open_reservation(self) -> Iterator[Reservation]:
-        """Of one request, until it is answered."""
+        """Open the reservation of one request, until it is answered."""
         made = self._ledger.open_reservation()
         try:
             yield made
@@ -58,7 +58,7 @@ class MessageMemory:
     async def read_message(
         self, reservation: Reservation, read: Callable[[], Awaitable[Any]]
     ) -> Any:
-        """The message of a call, whose memory is then reserved.
+        """Return the message of a call, whose memory is then reserved.
 
         Raises NoRoomError, TooLargeError, and what ``read`` raises.
         """
@@ -80,7 +80,7 @@ class MessageMemory:
         return sent
 
     async def _wait_for_place(self) -> None:
-        """In the order of the calls."""
+        """Wait for room, in the order of the calls."""
         try:
             async with asyncio.timeout(WAIT_SECONDS), self._turn:
                 while not self._arriving.try_reserve(self._place):

@@ -100,7 +100,7 @@ class GrpcServer:
         }
 
     async def start(self) -> None:
-        """Raises AttarError for an address that cannot be had."""
+        """Listen. Raises AttarError if the address is not free."""
         self._server = grpc.aio.server(options=list_server_options(self.settings, self._largest))
         streams = {"ModelStreamInfer": self.stream_inferences, "Watch": self.watch_health}
         for service in (SERVICE, HEALTH):
@@ -149,7 +149,7 @@ class GrpcServer:
         await stopped
 
     def _make_handler(self, method: Any) -> Callable[[Any, Any], Awaitable[bytes]]:
-        """What gRPC calls.
+        """Return what gRPC calls for a method.
 
         It reads, decodes and encodes by itself, so that a request that never comes is cut off,
         which gRPC does not do, and so that every error is told as one of the protocol.
@@ -173,7 +173,7 @@ class GrpcServer:
         return call
 
     async def _read_message(self, name: str, context: Any, reservation: Reservation) -> Any:
-        """The request of a call. Raises RequestError."""
+        """Return the request of a call. Raises RequestError."""
         read = partial(self._admission.read_message, name, context)
         sent = await (
             self._memory.read_message(reservation, read)
@@ -194,7 +194,7 @@ class GrpcServer:
 
     @asynccontextmanager
     async def _handle_errors(self, name: str, context: Any) -> AsyncIterator[None]:
-        """A call that is counted among those under way.
+        """Count a call among those under way.
 
         An error ends it with its status, and is counted and logged.
         """
@@ -206,7 +206,7 @@ class GrpcServer:
             await abort_call(context, error)
 
     async def _read_next(self, context: Any) -> Any:
-        """The next request of a stream.
+        """Return the next request of a stream.
 
         Raises BusyError where none comes for long, or soon when the server ends.
         """
@@ -286,7 +286,7 @@ class GrpcServer:
         }
 
     async def get_statistics(self, request: Any, context: Any) -> Fields:
-        """Of every model where none is named."""
+        """Return the statistics of a model, or of every model if none is named."""
         return {"model_stats": self.service.collect_statistics(request.name, request.version)}
 
     async def infer(self, request: Any, context: Any) -> Any:
@@ -333,7 +333,7 @@ class GrpcServer:
             return build_message(answer, request.parameters)
 
     async def _read_tensors(self, reader: Reader, request: Any) -> InferenceRequest:
-        """Beside the event loop where many values are sent one by one."""
+        """Read a request, beside the event loop where many values are sent one by one."""
         if request.raw_input_contents or request.ByteSize() <= SHORT_BYTES:
             return read_request(reader, request)
         return await self.service.reading.run(lambda: read_request(reader, request))

@@ -32,7 +32,10 @@ class StreamPipeline(Generic[T]):
         self._has_room.set()
 
     async def answer_in_order(self) -> AsyncIterator[T]:
-        """The answers to what is read. What ``read`` raises is raised behind the last of them."""
+        """Yield the answers to what is read.
+
+        What ``read`` raises is raised behind the last of them.
+        """
         reader = asyncio.create_task(self._read_requests())
         try:
             while (begun := await self._answers.get()) is not None:
@@ -61,7 +64,7 @@ class StreamPipeline(Generic[T]):
             self._has_room.clear()
 
     async def _cancel_pending(self, reader: asyncio.Future[None]) -> None:
-        """What is still under way when the stream is over."""
+        """Cancel what is still under way when the stream is over."""
         reader.cancel()
         await asyncio.wait([reader])
         left = [

@@ -26,7 +26,7 @@ VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 
 
 def check_message(sent: bytes, most_elements: int) -> None:
-    """Raises TooLargeError for a ModelInferRequest that is to be far larger than its bytes,
+    """Raise TooLargeError for a ModelInferRequest that is to be far larger than its bytes,
     BadRequestError for none."""
     try:
         counted = MessageCounter(sent, most_elements)
@@ -78,7 +78,7 @@ class MessageCounter:
                     )
 
     def iterate_fields(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-        """Number, and where the content starts and ends.
+        """Yield a field's number, and where its content starts and ends.
 
         Raises IndexError where it would end behind ``end``.
         """
@@ -103,7 +103,7 @@ class MessageCounter:
             start = stop
 
     def read_varint(self, start: int) -> tuple[int, int]:
-        """The number, and where it ends."""
+        """Return the number, and where it ends."""
         made = shift = 0
         while True:
             byte = self.sent[start]

@@ -50,7 +50,7 @@ def is_quick(reader: Reader, body: Body, length: int | None) -> bool:
 
 
 def content_length(request: Request) -> int | None:
-    """Of the JSON. Raises BadRequestError."""
+    """Return the size of the JSON. Raises BadRequestError."""
     given = request.headers.get(LENGTH)
     if given is None:
         return None
@@ -62,7 +62,7 @@ def content_length(request: Request) -> int | None:
 
 
 def content_encoding(request: Request) -> bytes | None:
-    """Raises BadRequestError for an unknown one."""
+    """Return the Content-Encoding. Raises BadRequestError for an unknown one."""
     encoding = request.headers.get(b"content-encoding")
     if encoding is not None and encoding.lower() not in ENCODINGS:
         raise BadRequestError(

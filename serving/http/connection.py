@@ -80,8 +80,8 @@ class Connection(asyncio.Protocol):
     # -- what the server does with it -------------------------------------------------------------
 
     def time_out(self) -> None:
-        """Its time is over: say so to a client that was slow to send, drop one that is slow to
-        read."""
+        """End it, as its time is over: say so to a client that was slow to send, drop one that
+        is slow to read."""
         if self._reading:
             self._refuse_request(
                 TooSlowError("the request did not arrive in time; send it quicker, or in parts")
@@ -92,7 +92,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def drain(self) -> None:
-        """Its next answer is its last.
+        """Close it after its next answer.
 
         While nothing is asked it stays open for a moment, as a request may be on its way.
         """

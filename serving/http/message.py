@@ -55,5 +55,5 @@ def json_reply(content: Any, status: int = 200, headers: Sequence[tuple[str, str
 
 
 def error_reply(error: RequestError) -> Reply:
-    """As the protocol has it: an object with ``error``."""
+    """Return the protocol's reply to an error: an object with ``error``."""
     return json_reply({"error": str(error)}, error.status, error.headers)

@@ -60,7 +60,7 @@ NAMED = {"404": {"$ref": "#/components/responses/NotFound"}}
 
 
 def build_document(models: Iterable[Model], settings: Settings) -> Schema:
-    """For every model its own paths, with the tensors that it takes."""
+    """Return the document: every model has its own paths, with the tensors that it takes."""
     served = {model.name: model for model in models}
     paths = {
         **describe_server_paths(settings),
@@ -268,7 +268,7 @@ def describe_operation(
 
 
 def describe_unready(told: Schema) -> Schema:
-    """The answer that it is not so, which has the status of servers that are busy."""
+    """Return the response that it is not so, which has the status of servers that are busy."""
     either = {"anyOf": [told, {"$ref": "#/components/schemas/Error"}]}
     return {"503": {"description": "It is not", "content": as_json(either)}}
 

@@ -124,7 +124,7 @@ class Batcher:
         return work
 
     def drop_request(self, work: QueuedRequest) -> None:
-        """Its caller is gone: make room in the queue."""
+        """Drop a request whose caller is gone, and make room in the queue."""
         work.future.cancel()
         queue = self._queues.get(work.shapes)
         if queue and work in queue:
@@ -132,7 +132,7 @@ class Batcher:
             self._count_removed(work.shapes, 1)
 
     def close(self) -> None:
-        """For when nothing waits or runs any more."""
+        """End the threads. Nothing may wait or run any more."""
         if self._threads:
             self._threads.shutdown(wait=True)
 
@@ -170,7 +170,7 @@ class Batcher:
         done.add_done_callback(partial(self._on_finished, instance, batch))
 
     def _take_batch(self) -> list[QueuedRequest]:
-        """Of those with the shapes that have waited longest, as many as go together; none where
+        """Take as many as go together of those with the shapes that waited longest; none where
         all were given up."""
         while self._queues:
             shapes, queue = min(self._queues.items(), key=lambda each: each[1][0].arrived)
@@ -240,7 +240,7 @@ def expire_request(work: QueuedRequest) -> None:
 
 
 def cut_to_preferred(batch: list[QueuedRequest], preferred: Sequence[int]) -> list[QueuedRequest]:
-    """As many works as make the largest preferred number of rows; all where none does."""
+    """Return as many requests as make the largest preferred number of rows; all where none does."""
     sums = list(accumulate(work.rows for work in batch))
     best = max((rows for rows in sums if rows in preferred), default=None)
     return batch if best is None else batch[: sums.index(best) + 1]

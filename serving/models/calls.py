@@ -61,7 +61,7 @@ class BatchResult:
 
 
 def compute_batch(engine: Predict, batch: Sequence[QueuedRequest], probe: Arrays) -> BatchResult:
-    """Each work's own outputs.
+    """Return each request's own outputs.
 
     A batch that fails is asked again in halves, so that only those fail that are to blame.
     """
@@ -73,7 +73,7 @@ def compute_batch(engine: Predict, batch: Sequence[QueuedRequest], probe: Arrays
 
 
 def check_engine(engine: Predict, probe: Arrays) -> BatchResult:
-    """As ``compute``, for no request: whether the engine answers what it answered before."""
+    """As ``compute_batch``, for no request: whether the engine answers what it answered before."""
     calls: list[EngineCall] = []
     return BatchResult([], calls, run_probe(engine, probe, calls) is not None)
 
@@ -138,7 +138,7 @@ def split_outputs(outputs: Outputs, rows: Sequence[int]) -> list[Outputs]:
 def find_cause(
     engine: Predict, probe: Arrays, error: Exception, calls: list[EngineCall]
 ) -> RequestError:
-    """The request's fault where the engine still answers what it answered before, else the
+    """Return the request's fault where the engine still answers what it answered before, else the
     engine's."""
     if run_probe(engine, probe, calls):
         return EngineFailedError(f"the engine failed: {describe_error(error)}")
@@ -146,7 +146,7 @@ def find_cause(
 
 
 def run_probe(engine: Predict, probe: Arrays, calls: list[EngineCall]) -> Exception | None:
-    """What the engine raises for a request that it answers as long as it works."""
+    """Return what the engine raises for a request that it answers as long as it works."""
     started, failure = perf_counter_ns(), None
     try:
         engine(probe)

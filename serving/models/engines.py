@@ -142,7 +142,7 @@ def make_largest_batches(
 
 
 def time_warm_call(predict: Predict, inputs: Arrays, enough: float) -> float:
-    """Seconds of a call when nothing is new any more; a call that is too slow to run on the loop
+    """Return the seconds of a warm call; a call that is too slow to run on the loop
     is not repeated much."""
     taken: list[float] = []
     while sum(taken) < WARM and len(taken) < CALLS and (len(taken) < 3 or min(taken) < enough):

@@ -79,7 +79,7 @@ class LoadedBundle:
     async def open(
         cls, name: str, path: Path, settings: Settings, observers: Iterable[Observer] = ()
     ) -> LoadedBundle:
-        """Beside whatever is being served: all that takes time is done in a thread.
+        """Open a bundle beside whatever is served: all that takes time is done in a thread.
 
         Raises InvalidBundleError.
         """
@@ -185,8 +185,8 @@ class Model:
         return self.served.version
 
     def describe_metadata(self) -> dict[str, Any]:
-        """As the protocol has it; whether gates were passed stands where every client shows it,
-        and so does the key that signed the bundle where one was asked for."""
+        """Return the protocol's metadata; whether gates were passed stands where every client
+        shows it, and so does the key that signed the bundle where one was asked for."""
         manifest = self.served.engines.manifest
         gates = (
             "ungated"
@@ -236,7 +236,7 @@ class Model:
         }
 
     def describe_statistics(self) -> dict[str, Any]:
-        """Its entry in ``model_stats``."""
+        """Return its entry in ``model_stats``."""
         return self.statistics.to_json(self.name, self.version)
 
     async def infer(self, infer: InferenceRequest, within: float = inf) -> dict[str, Array]:
@@ -298,7 +298,7 @@ class Model:
         )
 
     async def prepare(self, infer: InferenceRequest) -> None:
-        """From here on ``infer.inputs`` are the graph's own. Raises RequestError."""
+        """Replace ``infer.inputs`` by the graph's own. Raises RequestError."""
         served, prepare = self.served, self._prepare
         if prepare is None:
             return
@@ -342,7 +342,8 @@ def has_passed_gates(manifest: Manifest) -> bool:
 
 
 def describe_configured_tensor(tensor: Mapping[str, Any], batched: bool) -> dict[str, Any]:
-    """A tensor of the metadata as the configuration has it: the batch axis goes without saying."""
+    """Return a tensor of the metadata as the configuration has it: the batch axis goes without
+    saying."""
     kind = "STRING" if tensor["datatype"] == BYTES else tensor["datatype"]
     return {
         "name": tensor["name"],

@@ -64,7 +64,7 @@ class Observer:
         """The engine was called once, for one or more requests."""
 
     def on_refusal(self, error: RequestError) -> None:
-        """A reply said no. ``failed`` was told as well where a model was meant."""
+        """A reply said no. ``on_error`` was called as well where a model was meant."""
 
     def on_load(self, served: ObservedBundle) -> None:
         """A bundle was opened and is not served yet.

@@ -76,11 +76,11 @@ class Recovery:
         return repeatedly and tried >= REOPENS
 
     def _count_failures(self, served: LoadedBundle) -> int:
-        """In a row; 0 for what was replaced while another bundle was mended."""
+        """Return the failures in a row; 0 for what was replaced while another bundle was mended."""
         return served.batcher.failures if served in self._repository.list_loaded() else 0
 
     def _count_reopened(self, served: LoadedBundle) -> int:
-        """Of the last time; what is older is forgotten."""
+        """Return how often it was opened anew lately; what is older is forgotten."""
         now, key = asyncio.get_running_loop().time(), (served.name, served.version)
         recent = [moment for moment in self._reopened.get(key, ()) if now - moment < RECENT_SECONDS]
         self._reopened[key] = recent

@@ -48,7 +48,7 @@ class Repository:
     # -- what is served ---------------------------------------------------------------------------
 
     def list_names(self) -> list[str]:
-        """Of what is loaded."""
+        """Return the names of what is loaded."""
         return list(self._served)
 
     def list_loaded(self) -> list[LoadedBundle]:
@@ -78,7 +78,8 @@ class Repository:
         )
 
     def find_versions(self, name: str, version: str = "") -> list[Model]:
-        """All of a name where no version is asked for. Raises NotFoundError and BusyError."""
+        """Return all of a name where no version is asked for. Raises NotFoundError and
+        BusyError."""
         found = self.find_model(name, version)
         return [found] if version else self._list_versions(name)
 
@@ -241,7 +242,8 @@ class Repository:
         return made
 
     def _replace_bundles(self, name: str, fresh: list[LoadedBundle]) -> None:
-        """In one step: whoever asks before gets the old ones, whoever asks after the new."""
+        """Replace the bundles in one step: whoever asks before gets the old ones, whoever asks
+        after the new."""
         old = self._served.pop(name, [])
         if fresh:
             self._served[name] = fresh

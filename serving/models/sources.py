@@ -30,7 +30,7 @@ class BundleSources:
         return list(dict.fromkeys([*self.named, *inside]))
 
     def find_paths(self, name: str) -> list[Path]:
-        """The bundles of a name, the default one last. Raises NotFoundError."""
+        """Return the bundles of a name, the default one last. Raises NotFoundError."""
         found: list[Path] = []
         if NAME.fullmatch(name):  # before any path is made of it
             found = [
@@ -50,7 +50,7 @@ def is_bundle(path: Path) -> bool:
 
 
 def list_bundles(root: Path) -> list[Path]:
-    """The bundles in a folder of them, by their names; none while it cannot be read."""
+    """Return the bundles in a folder, by their names; none while it cannot be read."""
     try:
         inside = sorted(root.iterdir())
     except OSError as error:
@@ -60,7 +60,7 @@ def list_bundles(root: Path) -> list[Path]:
 
 
 def parse_sources(arguments: Sequence[str]) -> BundleSources:
-    """From ``BUNDLE`` or ``NAME=BUNDLE``, a bundle's folder or one that holds bundles under their
+    """Read ``BUNDLE`` or ``NAME=BUNDLE``, a bundle's folder or one that holds bundles under their
     names.
 
     Raises InvalidBundleError for what is no bundle, and RecipeError for a name that cannot be one.

@@ -75,7 +75,7 @@ class Statistics(Observer):
         self.batches[rows].add(nanoseconds)
 
     def to_json(self, name: str, version: str) -> dict[str, Any]:
-        """An entry of ``model_stats``."""
+        """Return an entry of ``model_stats``."""
         nothing = PhaseTotal().to_json()
         return {
             "name": name,

@@ -33,7 +33,7 @@ class Watcher:
         self._away: set[Path] = set()
 
     async def remember(self) -> None:
-        """What there is before it is loaded, so that no change is missed."""
+        """Note what there is before it is loaded, so that no change is missed."""
         self._seen = await asyncio.to_thread(read_stamps, self.repository.sources)
 
     async def run(self) -> None:
@@ -84,7 +84,7 @@ def read_stamp(paths: Sequence[Path]) -> Stamp:
 
 
 def read_stamps(sources: BundleSources) -> dict[str, Stamp]:
-    """Of every bundle whose folder can be read at the moment."""
+    """Return the stamp of every bundle whose folder can be read at the moment."""
     made = {}
     for name in sources.list_names():
         try:
@@ -97,7 +97,7 @@ def read_stamps(sources: BundleSources) -> dict[str, Stamp]:
 
 
 def find_away(sources: BundleSources) -> set[Path]:
-    """The folders of bundles that hold none, which at the start they did."""
+    """Return the folders of bundles that hold none, which at the start they did."""
     return {root for root in sources.roots if not list_bundles(root)}
 
 

@@ -72,7 +72,7 @@ class BundleShadow:
         self._closed = False
 
     def compare(self, sample: Sequence[Pair]) -> None:
-        """Pairs of the same shapes.
+        """Compare pairs of the same shapes.
 
         Raises whatever the shadow raises, and StageError for answers that are not finite.
         """
@@ -138,7 +138,7 @@ class ShadowObserver(Observer):
             mine.close()
 
     def find_shadow(self, served: ObservedBundle) -> BundleShadow:
-        """For as long as it is served."""
+        """Return the shadow of a bundle that is served."""
         return self._of[served]
 
     def is_ready(self, served: ObservedBundle) -> bool:
@@ -223,7 +223,7 @@ def count_bytes(sample: Sequence[Pair]) -> int:
 
 
 def shapes_of_pair(pair: Pair) -> tuple[tuple[int, ...], ...]:
-    """What is equal for pairs that can be joined."""
+    """Return what is equal for pairs that can be joined."""
     return tuple(array.shape[1:] for side in pair for array in side.values())
 
 

@@ -50,12 +50,12 @@ class Histogram:
         self.counts = np.zeros(len(bounds) + 1, np.int64)
 
     def add(self, values: npt.NDArray[np.float64], times: npt.NDArray[np.int64]) -> None:
-        """Each value so many times."""
+        """Count each value so many times."""
         np.add.at(self.counts, np.searchsorted(self.bounds, values), times)
         self.total += float(values @ times)
 
     def list_buckets(self) -> list[tuple[str, float]]:
-        """As Prometheus has them: how many are at most each bound."""
+        """Return Prometheus' buckets: how many are at most each bound."""
         return list(
             zip(
                 [*map(str, self.bounds.tolist()), "+Inf"],

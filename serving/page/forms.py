@@ -19,7 +19,7 @@ Steps = Sequence[Step]
 def describe_form(
     spec: TensorSpec, steps: Steps, ranges: Mapping[str, tuple[int, int]]
 ) -> dict[str, Any]:
-    """How one sample of an input is entered: an ``image``, a ``text``, or else the numbers of
+    """Return how one sample is entered: an ``image``, a ``text``, or else the numbers of
     ``json``."""
     made = {"name": spec.name, "datatype": find_datatype(spec)}
     if decode := next((step for step in steps if isinstance(step, DecodeImage)), None):
@@ -46,7 +46,7 @@ def describe_form(
 
 
 def find_canvas(spec: TensorSpec, steps: Steps) -> dict[str, Any] | None:
-    """Its canvas where ``[N, C, H, W]`` or ``[N, H, W, C]`` can be an image, else None."""
+    """Return its canvas where ``[N, C, H, W]`` or ``[N, H, W, C]`` can be an image, else None."""
     if len(spec.axes) != 4 or find_datatype(spec) == "BOOL":
         return None
     one, two, three = (axis if isinstance(axis, int) else SIDE for axis in spec.axes[1:])
@@ -63,7 +63,7 @@ def describe_canvas(height: int, width: int, channels: int, first: bool = False)
 
 
 def find_white(spec: TensorSpec, steps: Steps) -> float:
-    """The number that stands for white, as far as the steps tell: what they scale to 1, or else
+    """Return the number for white, as far as the steps tell: what they scale to 1, or else
     the usual."""
     scale = next((step for step in steps if isinstance(step, Scale)), None)
     usual = 1.0 if find_datatype(spec).startswith("FP") else 255.0

@@ -70,7 +70,7 @@ class Page:
         )
 
     async def get_models(self, request: Request) -> Reply:
-        """The default version of each bundle, with raw inputs where it has steps."""
+        """Return the default version of each bundle, with raw inputs where it has steps."""
         latest = {model.served.name: model.served for model in self.api.repository.list_models()}
         chosen = self.api.settings.shadow
         name = (
@@ -85,7 +85,7 @@ class Page:
         )
 
     async def infer_student(self, request: Request, name: str) -> Reply:
-        """As ``infer`` answers, and says what it took (https://www.w3.org/TR/server-timing/)."""
+        """Answer as ``infer`` does, and say what it took (https://www.w3.org/TR/server-timing/)."""
         model = self.api.repository.find_model(name)
         with model.served.use():
             asked = await self.api.read_inference(request, model)
@@ -95,7 +95,7 @@ class Page:
         return add_timing(reply, prepare=times.prepare, queue=times.queue, compute=times.compute)
 
     async def infer_shadow(self, request: Request, name: str) -> Reply:
-        """The same from the shadow. Raises RequestError."""
+        """Answer the same from the shadow. Raises RequestError."""
         model = self.api.repository.find_model(name)
         if self.shadow is None:
             raise NotFoundError(
@@ -118,7 +118,7 @@ class Page:
     async def _from_shadow(
         self, shadow: ShadowObserver, model: Model, asked: InferenceRequest
     ) -> tuple[Arrays, int, int]:
-        """Outputs, and nanoseconds of preprocessing and of the shadow."""
+        """Return the outputs, and nanoseconds of preprocessing and of the shadow."""
         began = perf_counter_ns()
         await model.prepare(asked)
         prepared = perf_counter_ns()
@@ -135,7 +135,7 @@ class Page:
 
 @cache
 def read_static_file(file: str) -> bytes | None:
-    """A file of the page; None where there is none. Few names ever get here."""
+    """Return a file of the page; None where there is none. Few names ever get here."""
     found = files(__package__) / "static" / file
     return found.read_bytes() if found.is_file() else None
 
@@ -147,7 +147,7 @@ def add_timing(reply: Reply, **nanoseconds: int) -> Reply:
 
 
 def describe_bundle(served: LoadedBundle) -> dict[str, Any]:
-    """All that the page shows of a bundle but its live numbers."""
+    """Return all that the page shows of a bundle but its live numbers."""
     manifest, model = served.engines.manifest, served.models[-1]
     steps: Mapping[str, Steps] = manifest.preprocess if len(served.models) > 1 else {}
     verdict = manifest.verdict

@@ -11,7 +11,7 @@ from attar.serving.protocol.json_numbers import Body, parse_json
 
 
 def parse_object(text: Body) -> dict[str, Any]:
-    """A JSON object. Raises BadRequestError for anything else."""
+    """Return a JSON object. Raises BadRequestError for anything else."""
     made = parse_json(text)
     if type(made) is not dict:
         raise BadRequestError(f"the body is {describe_kind(made)}, expected an object")
@@ -44,7 +44,7 @@ def check_entries(told: Mapping[str, Any], name: str, settings: Settings) -> lis
 
 
 def check_tensor_parameters(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters of one tensor."""
+    """Return the parameters of one tensor."""
     found = entry.get("parameters") or {}
     if type(found) is not dict:
         raise BadRequestError(

@@ -87,7 +87,7 @@ class JsonArray:
         return made
 
     def _iterate_pieces(self, spec: TensorSpec, nested: bool) -> Iterator[bytes]:
-        """As flat arrays, cut at commas."""
+        """Yield the content as flat arrays, cut at commas."""
         view, start, stop = memoryview(self.body), self.start + 1, self.end - 1
         while True:
             comma = self.body.find(b",", start + PIECE_BYTES, min(stop, start + 2 * PIECE_BYTES))
@@ -137,8 +137,8 @@ DataArray: TypeAlias = JsonArray | list[str]
 
 
 def split_data(body: Body, most_texts: int) -> tuple[Body, list[DataArray]]:
-    """What stands beside the arrays under ``data``, and those. A short body keeps those that are
-    not flat or hold texts.
+    """Return what stands beside the arrays under ``data``, and those. A short body keeps those that
+    are not flat or hold texts.
 
     Raises TooLargeError where the rest of a long body is not short, or an array has more texts than
     ``most_texts``.
@@ -171,7 +171,7 @@ def check_beside(size: int) -> None:
 
 
 def find_flat_array(body: Body, start: int) -> tuple[JsonArray, int] | None:
-    """An array that begins at its bracket, and its end; None where it is not flat or not of
+    """Return the array that begins at a bracket, and its end; None where it is not flat or not of
     numbers."""
     end = body.find(b"]", start) + 1
     if not end or any(body.find(other, start + 1, end) >= 0 for other in (b'"', b"[", b"{")):
@@ -207,7 +207,7 @@ def find_texts(body: Body, start: int, most: int) -> tuple[list[str], int] | Non
 
 
 def find_cut(value: Any, cuts: Sequence[DataArray]) -> DataArray | None:
-    """The array that a value of the rest stands for."""
+    """Return the array that a value of the rest stands for."""
     return cuts[value - FIRST] if type(value) is int and 0 <= value - FIRST < len(cuts) else None
 
 

@@ -27,7 +27,7 @@ _own = local()
 
 
 def read_piece(spec: TensorSpec, text: bytes) -> Array:
-    """A flat array in JSON, ``[N]``. simdjson reads what is certain; orjson all else, and has
+    """Read a flat array in JSON, ``[N]``. simdjson reads what is certain; orjson all else, and has
     the last word."""
     made = (
         None
@@ -38,7 +38,8 @@ def read_piece(spec: TensorSpec, text: bytes) -> Array:
 
 
 def read_numbers(dtype: np.dtype[Any], text: bytes) -> Array | None:
-    """None where the dtype does not hold all of them, or they are not numbers."""
+    """Return the numbers; None where the dtype does not hold all of them, or they are not
+    numbers."""
     form, widest = FORMS[dtype.kind]
     try:
         wide: Array = np.frombuffer(
@@ -61,7 +62,8 @@ def read_numbers(dtype: np.dtype[Any], text: bytes) -> Array | None:
 
 
 def own_parser() -> simdjson.Parser:
-    """Of this thread: making one anew for each request takes half as long again."""
+    """Return the parser of this thread: making one anew for each request takes half as long
+    again."""
     made: simdjson.Parser | None = getattr(_own, "parser", None)
     if made is None:
         made = _own.parser = simdjson.Parser()
@@ -69,7 +71,7 @@ def own_parser() -> simdjson.Parser:
 
 
 def parse_json(text: Body) -> Any:
-    """Raises BadRequestError for what is no JSON."""
+    """Return what JSON says. Raises BadRequestError for what is no JSON."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:

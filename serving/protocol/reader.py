@@ -64,7 +64,7 @@ class InputDescription:
 
     @property
     def item_bytes(self) -> int:
-        """Of one element, beside what a text itself takes."""
+        """The size of one element, beside what a text itself takes."""
         return (
             DTYPES[find_datatype(self.spec)].itemsize
             if find_datatype(self.spec) != BYTES
@@ -91,7 +91,7 @@ class RequestPlan:
 
 
 def reserve_nothing(size: int) -> None:
-    """For a body that is short, whose tensors are, too."""
+    """Reserve nothing, for a body that is short: its tensors are, too."""
 
 
 class Reader:
@@ -150,11 +150,11 @@ class Reader:
         return (self._remembered if len(head) <= SHORT else self.plan)(head, parse)
 
     def plan(self, head: bytes, parse: Parse) -> RequestPlan:
-        """The head, checked against the signature; all but the content of its tensors."""
+        """Return the head, checked against the signature; all but the content of its tensors."""
         return self.check_head(parse(head))
 
     def check_head(self, told: Mapping[str, Any]) -> RequestPlan:
-        """What the JSON holds, or what another transport says in the same words."""
+        """Check what the JSON holds, or what another transport says in the same words."""
         parameters = told.get("parameters") or {}
         check_parameters(parameters)
         parts = [self._read_input(each) for each in check_entries(told, "inputs", self.settings)]
@@ -238,7 +238,7 @@ class Reader:
     def _read_outputs(
         self, told: Mapping[str, Any], parameters: Mapping[str, Any]
     ) -> list[OutputRequest]:
-        """All outputs where none is named."""
+        """Return the outputs that are asked for: all where none is named."""
         binary = check_flag(parameters.get("binary_data_output", False), "binary_data_output")
         if not told.get("outputs"):
             return [OutputRequest(name, binary) for name in self.signature.outputs]
@@ -266,7 +266,7 @@ class Reader:
 
 
 def restore_data(inputs: Sequence[Mapping[str, Any]], cuts: Sequence[DataArray]) -> list[Any]:
-    """The data of each input, as it stood in the body.
+    """Return the data of each input, as it stood in the body.
 
     Raises BadRequestError where some of it belongs to none.
     """

@@ -72,7 +72,7 @@ class InferenceRequest:
 
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:
-    """Raises BadRequestError for one that the protocol does not have, or that is addressed to
+    """Raise BadRequestError for one that the protocol does not have, or that is addressed to
     the server and cannot be followed."""
     timeout = parameters.get("timeout")
     if timeout is not None and (type(timeout) is not int or timeout < 0):

@@ -39,7 +39,7 @@ def build_response(
     version: str,
     labels: Sequence[str] = (),
 ) -> InferenceResponse:
-    """From all outputs of the model to what was asked for."""
+    """Return what was asked for, of all outputs of the model."""
     for each in infer.wanted:
         if each.classes:
             check_finite(each.name, found[each.name])
@@ -89,7 +89,7 @@ def find_top_classes(values: Array, classes: int, labels: Sequence[str]) -> Arra
 
 
 def write_response(answer: InferenceResponse) -> tuple[list[bytes | memoryview], int | None]:
-    """The body in pieces, and the length of its JSON where bytes follow it."""
+    """Return the body in pieces, and the length of its JSON where bytes follow it."""
     behind: list[memoryview] = []
     described = [
         describe_output(name, tensor, name in answer.binary, behind)

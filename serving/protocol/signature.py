@@ -61,21 +61,21 @@ class Signature:
         return all(axes[:1] == ("batch",) and "batch" not in axes[1:] for axes in every)
 
     def largest_shape(self, spec: TensorSpec) -> list[int | None]:
-        """None where an axis may have any size."""
+        """Return the largest sizes; None where an axis may have any."""
         return [
             axis if isinstance(axis, int) else self.ranges.get(axis, (0, None))[1]
             for axis in spec.axes
         ]
 
     def find_input(self, name: Any) -> TensorSpec:
-        """Raises BadRequestError for an unknown name."""
+        """Return the input of a name. Raises BadRequestError for an unknown one."""
         return find_tensor(self.inputs, name, "input")
 
     def find_output(self, name: Any) -> TensorSpec:
         return find_tensor(self.outputs, name, "output")
 
     def count_rows(self, shapes: Mapping[str, Sequence[int]]) -> int:
-        """How many samples are asked about.
+        """Return how many samples are asked about.
 
         Raises BadRequestError for an input that is missing, or a shape that is not taken.
         """
@@ -110,7 +110,7 @@ def find_tensor(spec: Mapping[str, TensorSpec], name: Any, kind: str) -> TensorS
 
 
 def read_graph_signature(manifest: Manifest) -> Signature:
-    """The graph's own tensors."""
+    """Return the signature of the graph's own tensors."""
     inputs = {
         name: declare_tensor(name, tensor, tensor.high) for name, tensor in manifest.inputs.items()
     }

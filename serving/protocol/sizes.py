@@ -53,8 +53,8 @@ def largest_input(signature: Signature, spec: TensorSpec, settings: Settings) ->
 
 
 def largest_body(signature: Signature, settings: Settings) -> int:
-    """Bytes of the longest request, in JSON, which is longer than any other form; ``max_body``
-    where that is set."""
+    """Return the bytes of the longest request, in JSON, which is longer than any other form;
+    ``max_body`` where that is set."""
     if settings.max_body is not None:
         return settings.max_body
     return SHORT_BYTES + sum(

@@ -115,7 +115,7 @@ def make_object_array(rows: Sequence[str | bytes]) -> Array:
 
 
 def read_binary_tensor(spec: TensorSpec, view: memoryview, shape: Sequence[int]) -> Array:
-    """A read-only view where the bytes lie aligned, else a copy.
+    """Return a read-only view where the bytes lie aligned, else a copy.
 
     Raises BadRequestError unless they are exactly the tensor's.
     """
@@ -152,7 +152,7 @@ def read_strings(spec: TensorSpec, view: memoryview, count: int) -> Array:
 
 
 def split_strings(view: memoryview) -> Iterator[memoryview]:
-    """Each element without its length. Raises struct.error where the bytes end too early."""
+    """Yield each element without its length. Raises struct.error where the bytes end too early."""
     start = 0
     while start < len(view):
         (length,) = LENGTH.unpack_from(view, start)
@@ -180,5 +180,5 @@ def write_binary_tensor(tensor: Array) -> memoryview:
 
 
 def find_array_datatype(tensor: Array) -> str:
-    """The protocol's name of what an array holds."""
+    """Return the protocol's name of what an array holds."""
     return NAMES[tensor.dtype]
