@@ -91,12 +91,15 @@ def list_changed(known: DataState) -> list[str]:
 
 
 def has_changed(item: FileState | FolderState) -> bool:
+    """Whether its bytes, or the names in it, changed. A file with another stamp is read: a copy or a link changes stamps too."""
+    known = {each.path: each for each in ([item] if isinstance(item, FileState) else item.files)}
     try:
-        if isinstance(item, FileState):
-            return files.stamp_file(item.path) != (item.size, item.mtime)
-        return files.stamp_folder(item.path) != {each.path: (each.size, each.mtime) for each in item.files}
+        stamps = {item.path: files.stamp_file(item.path)} if isinstance(item, FileState) else files.stamp_folder(item.path)
+        differing = {path: stamp for path, stamp in stamps.items() if path in known and known[path].stamp != stamp}
+        states = files.hash_files(differing)
     except StageError:  # it is gone
         return True
+    return stamps.keys() != known.keys() or any(state.sha256 != known[path].sha256 for path, state in states.items())
 
 
 def describe_content(state: DataState) -> list[Any]:

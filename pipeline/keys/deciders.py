@@ -80,7 +80,7 @@ class Keys:
         return self.digests[task]
 
     def recall_files(self, stage: Stage[Any], *, may_write: bool) -> None:
-        """Rely on what an earlier process hashed of the files that settings name, where sizes and mtimes are the same."""
+        """Rely on what an earlier process hashed of the files that settings name, where stamps are the same."""
         for kind, path in list_places(stage).values():
             note = f"data/{compute_json_digest([data.FORMAT, kind, str(path)])}.json"
             if note in self.recalled:
@@ -159,7 +159,7 @@ LISTED: Mapping[str, Callable[[str], Mapping[str, files.Stamp]]] = {
     "files": files.stamp_together,
     "folder": files.stamp_folder,
 }
-"""Sizes and mtimes of the files that a setting names, by what it is."""
+"""Stamps of the files that a setting names, by what it is."""
 
 
 def digest_place(kind: str, path: Path) -> str:

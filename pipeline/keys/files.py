@@ -1,11 +1,13 @@
-"""Files: their sizes, mtimes and digests.
+"""Files: their stamps and digests.
 
-One ``stat`` a file, one listing a folder; a file is read once for each size and mtime that it has.
+One ``stat`` a file, one listing a folder; a file is read once for each stamp that it has. A stamp holds the time of the last
+change of status (ctime) too: a tool that keeps mtimes (``cp -p``, ``tar``, ``rsync -t``) can set the mtime, but not that one.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,19 +25,30 @@ READERS = 4
 """Files that are read at a time: the disk, and not one core, is to be what is waited for."""
 PART = 32
 """Files that a reader takes at once."""
-Stamp = tuple[int, int]
-"""Size in bytes and mtime in nanoseconds."""
+SETTLED_NANOSECONDS = 10**9
+"""A file whose status changed less than this ago may change again without a new stamp: clocks of file systems are coarse."""
+Stamp = tuple[int, int, int, int]
+"""Size in bytes, mtime and ctime in nanoseconds, inode."""
 NameDigests = dict[str, dict[str, str]]
 """By folder and by ending: digest of the names in that folder that end so."""
 
 
 class FileState(NamedTuple):
-    """A file, and the digest of what it held at this size and mtime."""
+    """A file, and the digest of what it held with this stamp.
+
+    A ``ctime`` of 0 is that of a file that had not settled, or of a note without one: the file is read again.
+    """
 
     path: str
     size: int
     mtime: int
     sha256: str
+    ctime: int = 0
+    inode: int = 0
+
+    @property
+    def stamp(self) -> Stamp:
+        return self.size, self.mtime, self.ctime, self.inode
 
 
 _hashed: dict[str, FileState] = {}
@@ -48,13 +61,16 @@ def remember_files(states: Iterable[FileState]) -> None:
 
 
 def hash_files(stamps: Mapping[str, Stamp]) -> dict[str, FileState]:
-    """The states of these files, by absolute path; those that are known at this size and mtime are not read.
+    """Return the states of these files, by absolute path. A file that is known with this stamp is not read.
 
-    Raises StageError for one that cannot be read.
+    Raises StageError for a file that cannot be read.
     """
-    unknown = [path for path, stamp in stamps.items() if path not in _hashed or _hashed[path][1:3] != stamp]
+    unknown = [path for path, stamp in stamps.items() if path not in _hashed or _hashed[path].stamp != stamp]
+    now = time.time_ns()
     for path, digest in zip(unknown, _read(unknown), strict=True):
-        _hashed[path] = FileState(path, *stamps[path], digest)
+        size, mtime, ctime, inode = stamps[path]
+        is_settled = now - ctime >= SETTLED_NANOSECONDS
+        _hashed[path] = FileState(path, size, mtime, digest, ctime if is_settled else 0, inode)
     return {path: _hashed[path] for path in stamps}
 
 
@@ -114,7 +130,7 @@ def _scan(folder: str, wanted: set[str], found: PathStamps) -> None:
                 by_ending[ending := _ending(name)].append(name)
                 if name in left and entry.is_file():
                     stat = entry.stat()
-                    found.files[f"{folder}/{name}"] = (stat.st_size, stat.st_mtime_ns)
+                    found.files[f"{folder}/{name}"] = make_stamp(stat)
                     left.remove(name)
                     endings.add(ending)
     for path in (f"{folder}/{name}" for name in sorted(left)):
@@ -138,18 +154,22 @@ def _ending(name: str) -> str:
 
 
 def stamp_file(path: str) -> Stamp:
-    """Size and mtime. Raises StageError where there is no file."""
+    """Return the stamp of a file. Raises StageError where there is no file."""
     try:
         stat = Path(path).stat()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise StageError(f"there is no file {path}") from error
     if not S_ISREG(stat.st_mode):
         raise StageError(f"there is no file {path}, but something else; name a file")
-    return stat.st_size, stat.st_mtime_ns
+    return make_stamp(stat)
+
+
+def make_stamp(stat: os.stat_result) -> Stamp:
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
 def stamp_folder(folder: str) -> dict[str, Stamp]:
-    """Size and mtime of every file in a folder and in those inside it, by absolute path and in the order of their names.
+    """Return the stamp of every file in a folder and in those inside it, by absolute path and in the order of their names.
 
     Links count as what they lead to. Hidden files and folders do not count: they are notes of some tool. Raises StageError where
     there is no folder, for a link that leads nowhere, and for one to a folder that it is in.
@@ -172,14 +192,13 @@ def stamp_folder(folder: str) -> dict[str, Stamp]:
                 if entry.is_dir():
                     todo.append((entry.path, above | {own}))
                 elif entry.is_file():
-                    found = entry.stat()
-                    stamps[entry.path] = (found.st_size, found.st_mtime_ns)
+                    stamps[entry.path] = make_stamp(entry.stat())
                 elif entry.is_symlink():
                     raise StageError(f"{entry.path} is a link that leads nowhere; mend it, or take it away")
     return dict(sorted(stamps.items()))
 
 
 def stamp_together(path: str) -> dict[str, Stamp]:
-    """Size and mtime of a file and of those beside it whose names begin with its own."""
+    """Return the stamps of a file and of those beside it whose names begin with its own."""
     found = (each for each in sorted(Path(path).parent.iterdir()) if each.name.startswith(Path(path).name))
     return {str(each): stamp_file(str(each)) for each in found if each.is_file()}

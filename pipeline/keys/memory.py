@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from attar.pipeline.keys.machine import read_text
+
 FILES = ("memory.max", "memory.limit_in_bytes")
 """Of a cgroup of version 2, and of version 1, that hold its limit."""
 
@@ -18,10 +20,10 @@ def read_memory_limit(root: Path = Path("/")) -> int:
 def list_cgroup_limits(root: Path) -> Iterator[int]:
     """Of each cgroup of this process, and each one above it (cgroups(7); the kernel's documents ``cgroup-v2`` and
     ``cgroup-v1/memory``). Where a container sees only its own part of the tree, that part's root is its limit."""
-    listed, top = root / "proc/self/cgroup", root / "sys/fs/cgroup"
-    for line in listed.read_text(encoding="utf-8").splitlines() if listed.exists() else ():
-        _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
+    top = root / "sys/fs/cgroup"
+    for line in read_text(root / "proc/self/cgroup").splitlines():
+        controllers, colon, path = line.partition(":")[2].partition(":")
+        if not colon or (controllers and "memory" not in controllers.split(",")):
             continue
         inside = Path(path.lstrip("/"))
         for part in (inside, *inside.parents):
@@ -32,6 +34,6 @@ def list_cgroup_limits(root: Path) -> Iterator[int]:
 def read_limit(group: Path) -> Iterator[int]:
     """Nothing where there is no limit."""
     for name in FILES:
-        said = (group / name).read_text(encoding="utf-8").strip() if (group / name).is_file() else "max"
-        if said.isdigit():
-            yield int(said)
+        limit_text = read_text(group / name).strip()
+        if limit_text.isascii() and limit_text.isdigit():
+            yield int(limit_text)

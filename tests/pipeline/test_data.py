@@ -52,6 +52,12 @@ def another_process(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: monkeypatch.setattr(files, "_hashed", {})
 
 
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let files that were just written count as settled."""
+    monkeypatch.setattr(files, "SETTLED_NANOSECONDS", 0)
+
+
 def write_pictures(folder: Path, count: int) -> Path:
     folder.mkdir(parents=True)
     for number in range(count):
@@ -79,6 +85,7 @@ def data_digest(home: Path, *, may_import: bool) -> str | None:
     return None if found is None else str(found["data"])
 
 
+@pytest.mark.usefixtures("settled")
 def test_a_plan_lists_each_folder_once_and_reads_only_what_changed(
     listed: Path, another_process: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +107,7 @@ def test_a_plan_lists_each_folder_once_and_reads_only_what_changed(
     assert data_digest(listed, may_import=False) is None  # only the task knows whether it belongs to the data
 
 
+@pytest.mark.usefixtures("settled")
 def test_every_file_is_hashed_once_however_many_there_are(tmp_path: Path, another_process: Callable[[], None]) -> None:
     shown: list[tuple[str, int, int, str]] = []
     folder = write_pictures(tmp_path / "pictures", MANY)
@@ -215,7 +223,7 @@ def test_what_is_no_file_and_what_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"there is no file .*gone\.png"):
         data.inspect_data([tmp_path / "gone.png"])
     with pytest.raises(StageError, match=r"gone\.png cannot be read: No such file"):
-        files.hash_files({str(tmp_path / "gone.png"): (1, 1)})
+        files.hash_files({str(tmp_path / "gone.png"): (1, 1, 1, 1)})
 
 
 def test_names_that_are_no_utf8(tmp_path: Path) -> None:
@@ -227,6 +235,7 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
     assert data.DataState.from_json(store.read_note("data/x.json")) == known
 
 
+@pytest.mark.usefixtures("settled")
 def test_a_file_that_a_setting_names_is_hashed_once_for_all_processes(
     tmp_path: Path, another_process: Callable[[], None]
 ) -> None:
@@ -246,6 +255,42 @@ def test_a_file_that_a_setting_names_is_hashed_once_for_all_processes(
     with counted() as plan:
         assert settings(may_import=False) != one
     assert plan["read"] == 1
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_file_moved_over_one_of_the_same_size_and_mtime_is_read(tmp_path: Path, another_process: Callable[[], None]) -> None:
+    """As ``cp -p``, ``tar`` and ``rsync -t`` leave it."""
+    file, other = tmp_path / "teacher.safetensors", tmp_path / "other"
+    digests = []
+    for content in ("1" * 100, "2" * 100):
+        another_process()
+        other.write_text(content)
+        os.utime(other, (1e9, 1e9))
+        other.replace(file)
+        deciders = Keys(Store(tmp_path / "store"), Fingerprint(tmp_path)).deciders(Source(file=file), {}, may_import=True)
+        assert deciders is not None
+        digests.append(keys.key(deciders))
+    assert digests[0] != digests[1]
+
+
+def test_a_file_that_was_just_written_is_read_again(tmp_path: Path, another_process: Callable[[], None]) -> None:
+    """A second change within one tick of the file system's clock leaves the stamp as it is."""
+    file = tmp_path / "5.png"
+    file.write_text("5")
+    known = data.inspect_data([file])
+    another_process()
+    with counted() as first:
+        assert data.refresh_data(known) == known
+    assert first["read"] == 1
+
+
+@pytest.mark.usefixtures("settled")
+def test_another_stamp_with_the_same_bytes_is_no_change(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "pictures", 2)
+    known = data.inspect_data([folder, folder / "00000.png"])
+    (folder / "00000.png").chmod(0o600)
+    os.link(folder / "00001.png", tmp_path / "link.png")
+    assert data.list_changed(known) == []
 
 
 WRITER = """

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attar.engines import cpu
-from attar.pipeline.keys import machine
+from attar.pipeline.keys import machine, memory
 
 ALLOWED = 64
 V1 = "/sys/fs/cgroup/cpu,cpuacct"
@@ -110,3 +110,10 @@ def test_engines_and_keys_count_the_same_cores() -> None:
     machine.describe_machine.cache_clear()
     assert machine.describe_machine()["cores"] == cpu.describe_machine()["cores"] == machine.count_cores() <= ALLOWED
     machine.describe_machine.cache_clear()
+
+
+@pytest.mark.parametrize("line", ["0", "", "nonsense", "0:"])
+def test_a_cgroup_file_that_is_damaged_limits_no_memory(tmp_path: Path, line: str) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(f"{line}\n")
+    assert memory.read_memory_limit(tmp_path) == memory.read_memory_limit(tmp_path / "nothing")
