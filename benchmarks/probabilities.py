@@ -63,7 +63,7 @@ def made(kind: type[A], folder: Path, stage: Stage[Any], **inputs: Artifact) -> 
 @contextmanager
 def unchecked() -> Iterator[None]:
     """As before there was a check: whatever is declared is believed."""
-    with patch("attar.stages.teach.onnx_teacher.check_kind"), patch("attar.stages.label.shards.check_kind"):
+    with patch("attar.stages.teach.onnx_teacher.KindCheck"), patch("attar.stages.label.shards.KindCheck"):
         yield
 
 

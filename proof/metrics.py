@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from attar.models.probabilities import to_logits
+from attar.models.probabilities import find_common_floor, to_logits
 from attar.models.task import CLASSIFYING, Kind
 
 Numbers = npt.NDArray[np.float64]
@@ -80,9 +80,10 @@ def compare(kind: Kind, expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> Co
     if kind == "embedding":
         return of_embeddings(expected, got)
     columns = of_logits if kind in CLASSIFYING else OfValues(expected, got)
+    floor = find_common_floor(kind, expected, got)
     parts, largest = [], 0.0
     for pair in blocks(expected, got):
-        p, q = (to_logits(kind, side) for side in pair)
+        p, q = (to_logits(kind, side, floor) for side in pair)
         parts.append(columns(p, q))
         largest = max(largest, float(np.abs(p - q).max()))
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

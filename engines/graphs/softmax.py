@@ -12,6 +12,17 @@ if TYPE_CHECKING:
     import onnx
 
 LOGITS = ".logits"
+KEEPS_PROBABILITIES = {
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "Cast",
+    "Identity",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+}
+"""Operators after which probabilities are still probabilities, but for rounding."""
 
 
 def find_final_softmaxes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
@@ -20,6 +31,15 @@ def find_final_softmaxes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     return [
         node for node in model.graph.node if node.op_type == "Softmax" and node.output[0] in outputs
     ]
+
+
+def has_softmax(model: onnx.ModelProto, output: str) -> bool:
+    """Whether this output is what a softmax gives, rounded or in another shape."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    node = makers.get(output)
+    while node is not None and node.op_type in KEEPS_PROBABILITIES:
+        node = makers.get(node.input[0])
+    return node is not None and node.op_type == "Softmax"
 
 
 def list_probabilities(task: Task) -> list[str]:

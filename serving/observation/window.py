@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from attar.models.probabilities import to_logits
+from attar.models.probabilities import find_common_floor, to_logits
 from attar.models.task import CLASSIFYING, Kind
 from attar.proof.metrics import STATISTICS, Numbers, OfValues, compare, of_logits
 
@@ -60,7 +60,9 @@ class Window:
             return {"expected": expected, "got": got}
         p, q = np.asarray(expected, np.float64), np.asarray(got, np.float64)
         if self.kind in CLASSIFYING:
-            made: dict[str, Numbers] = of_logits(to_logits(self.kind, p), to_logits(self.kind, q))
+            floor = find_common_floor(self.kind, expected, got)
+            p, q = (to_logits(self.kind, side, floor) for side in (p, q))
+            made: dict[str, Numbers] = of_logits(p, q)
         else:
             # Pearson's r does not depend on what is subtracted: the first request's means will do.
             self._values = self._values or OfValues(p, q)

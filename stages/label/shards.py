@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save_file
 
-from attar.models.probabilities import check_kind, to_logits
+from attar.models.probabilities import KindCheck, to_logits
 from attar.models.task import CLASSIFYING, Array, Output, SplitName
 from attar.models.views import CHUNK
 from attar.pipeline.core.errors import StageError
@@ -77,6 +77,7 @@ class ShardBuilder:
         self.shapes: list[npt.NDArray[np.int32]] = []
         self.parts: list[dict[str, Array]] = []
         self.width = 0
+        self.kind_check = KindCheck("the teacher's", name, output.kind)
 
     def add(self, answer: Array) -> None:
         """Add one chunk's answer ``[rows, ...]``.
@@ -84,7 +85,7 @@ class ShardBuilder:
         Raises StageError if it is not as declared or the dtype cannot hold it.
         """
         self.check_shape(answer)
-        check_kind("the teacher's", self.name, self.output.kind, answer)
+        self.kind_check.add(answer)
         answer = to_logits(self.output.kind, answer)
         own = answer.shape[1 : self.dynamic_axes + 1]
         self.shapes.append(np.full((len(answer), len(own)), own, np.int32))
@@ -117,7 +118,11 @@ class ShardBuilder:
         return array.astype(self.dtype)
 
     def build_tensors(self) -> dict[str, Array]:
-        """Return the tensors to store, by their names in the file."""
+        """Return the tensors to store, by their names in the file.
+
+        Raises StageError if the rows of declared logits are probabilities.
+        """
+        self.kind_check.finish()
         shapes = np.concatenate(self.shapes)
         joined = {part: np.concatenate([chunk[part] for chunk in self.parts]) for part in self.parts[0]}
         if (shapes == shapes[:1]).all():

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attar.engines.graphs.inspection import count_parameters
+from attar.engines.graphs.softmax import has_softmax
 from attar.engines.parity import list_proven_sizes
 from attar.engines.runtimes import onnxruntime
 from attar.models.checks import task as task_check
-from attar.models.probabilities import check_kind
+from attar.models.probabilities import KindCheck
 from attar.models.task import Predict, Task, load_task
 from attar.models.tensors import has_fixed_sizes
 from attar.pipeline import team
@@ -42,7 +43,7 @@ def adopt_graph(task_name: str, file: Path, out: Path) -> Facts:
     if team.get_team().leads:
         save_graph(model, file, out)
     with onnxruntime.open_session({"model": file}, None) as predictor:
-        check_outputs(task, predictor, file)
+        check_outputs(task, predictor, model, file)
         scores = Validation(task).evaluate(predictor, "teacher")
     return {
         "task": task_name,
@@ -179,8 +180,10 @@ def check_axes(task: Task, file: Path, value: onnx.ValueInfoProto, axes: tuple[i
         )
 
 
-def check_outputs(task: Task, predict: Predict, file: Path) -> None:
+def check_outputs(task: Task, predict: Predict, model: onnx.ModelProto, file: Path) -> None:
     """Raises StageError if an output has another shape or kind than declared, or is not finite."""
+    who = f"the answers of {file} for"
+    checks = {name: KindCheck(who, name, output.kind) for name, output in task.outputs.items()}
     for number, sizes in enumerate(list_proven_sizes(task)):
         answers = predict(task.example(np.random.default_rng((0, number)), **sizes))
         for name, output in task.outputs.items():
@@ -192,7 +195,11 @@ def check_outputs(task: Task, predict: Predict, file: Path) -> None:
                     f"at {at}: {file} answers {name!r} as {got.dtype} {list(got.shape)}, the task "
                     f"says {list(axes)}, all of it finite"
                 )
-            check_kind(f"the answers of {file} for", name, output.kind, got)
+            checks[name].add(got)
+    for name, check in checks.items():
+        check.finish()
+        if check.kind == "logits" and has_softmax(model, name):
+            check.refuse_softmax("nothing but rounding and a change of shape comes after its softmax")
 
 
 def read_opset(model: onnx.ModelProto) -> int:

@@ -16,11 +16,11 @@ from torch import nn
 
 import attar
 from attar.engines.graphs import int8
-from attar.engines.graphs.softmax import append_softmax, remove_softmax
+from attar.engines.graphs.softmax import append_softmax, has_softmax, remove_softmax, rename_tensor
 from attar.engines.runtimes import onnxruntime
 from attar.engines.runtimes.torch import check_network, make_predictor
-from attar.models.probabilities import to_logits
-from attar.models.task import Output, load_task
+from attar.models.probabilities import KindCheck, from_logits, to_logits
+from attar.models.task import Kind, Output, load_task
 from attar.pipeline.core.errors import StageError
 from attar.proof.metrics import compare
 from attar.serving.observation.window import Window
@@ -74,7 +74,7 @@ def test_they_are_refused_when_answers_are_stored(tmp_path: Path) -> None:
     """Whatever the teacher was adopted as."""
     facts = Teach(task=SHARES, onnx=with_softmax(tmp_path / "teacher.onnx")).run(out := make_out(tmp_path))
     (tmp_path / "answers").mkdir()
-    with pytest.raises(StageError, match="the teacher's 'logits' are declared as logits, but are probabilities: in each of 400"):
+    with pytest.raises(StageError, match="the teacher's 'logits' are declared as logits, but are probabilities: in 128 of 128"):
         Label(task=LOGITS, views=1, device="cpu").run(tmp_path / "answers", teacher=artifact(OnnxModel, out, facts))
 
 
@@ -93,10 +93,70 @@ def test_what_is_stored_is_their_logarithm(tmp_path: Path) -> None:
     np.testing.assert_allclose(smoke.floats(stored), np.log(softmax(inputs / 2 @ TEACHER)), atol=1e-5)
 
 
-@pytest.mark.parametrize(("dtype", "floor"), [("float16", 2.0**-14), ("float32", 2.0**-126), ("float64", 2.0**-126)])
-def test_nothing_is_below_the_smallest_normal_number(dtype: str, floor: float) -> None:
+@pytest.mark.parametrize(("dtype", "floor"), [("float16", 2.0**-24), ("float32", 2.0**-126), ("float64", 2.0**-126)])
+def test_nothing_is_below_the_smallest_number(dtype: str, floor: float) -> None:
     found = to_logits("probabilities", np.array([[0.0, 0.25, 0.75]], dtype))
     np.testing.assert_allclose(found, [[math.log(floor), math.log(0.25), math.log(0.75)]], rtol=1e-3)
+
+
+def test_a_half_precision_teacher_is_compared_above_its_own_floor() -> None:
+    """The student has what the teacher rounds to 0."""
+    exact = softmax(3 * np.random.default_rng(0).standard_normal((200, 1000)))
+    stored = to_logits("probabilities", exact.astype(np.float16))
+    assert stored.dtype == np.float32
+    for expected in (exact.astype(np.float16), from_logits("probabilities", stored)):
+        numbers = compare("probabilities", expected, exact).numbers
+        assert numbers["correlation"] == pytest.approx(1, abs=2e-3)
+
+
+def quantized(rows: npt.NDArray[Any]) -> Numbers:
+    return np.asarray(np.round(rows * 255) / 255, np.float32)
+
+
+def check_rows(kind: Kind, *parts: npt.NDArray[Any]) -> None:
+    check = KindCheck("the teacher's", "y", kind)
+    for part in parts:
+        check.add(part)
+    check.finish()
+
+
+def test_a_quantized_softmax_is_told_from_logits() -> None:
+    rows = quantized(softmax(2 * np.random.default_rng(0).standard_normal((64, 214))))
+    assert np.abs(rows.sum(-1) - 1).max() > 0.02
+    check_rows("probabilities", rows)
+    with pytest.raises(StageError, match="are probabilities"):
+        check_rows("logits", rows)
+
+
+def test_rows_of_padding_do_not_hide_a_softmax() -> None:
+    rows = np.zeros((8, 10, 5), np.float32)
+    rows[:, :5] = 0.2
+    with pytest.raises(StageError, match="are probabilities"):
+        check_rows("logits", rows)
+
+
+def test_a_short_last_piece_of_logits_may_look_like_probabilities() -> None:
+    """As least squares on one-hot labels answers: every row sums to 1, and some entries are below 0."""
+    likely, others = np.array([[0.25, 0.75]] * 4), np.array([[-0.1, 1.1]] * 128)
+    check_rows("logits", others, likely)
+    check_rows("logits", likely, others)
+
+
+@pytest.mark.parametrize("rows", [[[0.2, 0.9]] * 8, [[0.31, 0.52, 0.07]] * 8, [[-0.5, 1.5]] * 8])
+def test_other_numbers_are_no_probabilities(rows: list[list[float]]) -> None:
+    with pytest.raises(StageError, match="declared as probabilities"):
+        check_rows("probabilities", np.array(rows))
+
+
+def test_a_softmax_is_found_behind_rounding_and_a_change_of_shape(tmp_path: Path) -> None:
+    model = onnx.load(with_softmax(tmp_path / "teacher.onnx"))
+    assert has_softmax(model, "logits")
+    rename_tensor(model.graph, "logits", "inner")
+    model.graph.node.append(onnx.helper.make_node("Cast", ["inner"], ["half"], to=onnx.TensorProto.FLOAT16))
+    model.graph.node.append(onnx.helper.make_node("Identity", ["half"], ["logits"]))
+    assert has_softmax(model, "logits")
+    write_graph(tmp_path / "plain.onnx", TEACHER)
+    assert not has_softmax(onnx.load(tmp_path / "plain.onnx"), "logits")
 
 
 def test_they_are_compared_as_logits_are() -> None:
