@@ -6,18 +6,21 @@ of a few classes are alike for samples that are not.
 
 Training samples are dealt into ``GROUPS`` groups, and of each the nearest one to a test sample is found among projections, in one
 pass and in memory that does not grow; these are read again. The median over the groups says how far the nearest training samples
-usually are from this sample. It is a near-duplicate where its nearest one is nearer than ``NEAR`` of that, or differs in fewer
-entries than ``NEAR`` of what is usual.
+usually are from this sample. Where several groups hold a relative of it, such as others of a small class, the nearest of those
+says so, but at least ``FAR`` of the distance to the groups that hold none: copies of one sample are nearer to each other than any
+class is. It is a near-duplicate where its nearest one is nearer than ``NEAR`` of what is usual, or differs in fewer entries than
+``NEAR`` of what is usual. Of tokens the order counts too: ``ALIKE`` of a sequence must be found in the other in the same order.
 
 Where inputs have few degrees of freedom, chance alone comes so near. The distance to the nearest of many points in d dimensions
 is distributed as the d-th root of an exponential variable, so the groups' spread tells d; then the limit is lower, so that chance
-stays below ``RARE``.
+stays below ``RARE``. The spread is that of the groups that are most alike: others hold relatives in part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Any
 
 import numpy as np
@@ -26,15 +29,36 @@ import numpy.typing as npt
 from attar.models import preprocess, views
 from attar.models.task import Arrays, Split, SplitName, Task
 from attar.pipeline.core.progress import report_progress
-from attar.proof.sketches import Floats, Projection, has_fixed_length, vectorize
+from attar.proof.sketches import (
+    Floats,
+    Moments,
+    Projection,
+    Standard,
+    has_fixed_length,
+    holds_tokens,
+    vectorize,
+)
 
 SAMPLES = 5_000
 """Test samples that are looked at, spread over the split where it has more."""
 GROUPS = 16
 FEWEST = 10
 """Training samples a group."""
-READ = 32  # test samples whose neighbours are in memory at once
+READ_BYTES = 2**26
+"""Of the vectors of neighbours that are in memory at once."""
 NEAR = 0.25
+FAR = 0.2
+ALIKE = 0.75
+FAR_GROUP = 12
+"""The group, in the order of their distances, that holds no relative where eighteen are dealt at random."""
+WINDOWS = ((1, 5), (6, 10), (11, 15))
+"""First and last of the groups whose spread tells the dimensions, by their distances; the least of all is left out."""
+SPREADS = (1.3153, 0.6688, 0.9040)
+"""Median spread of the logarithms in each window, of 16 exponential variables (one dimension), simulated."""
+LEAST_SPREAD = 0.6512
+"""Median of the least of the three, each as a share of its own, simulated."""
+LEAST_LIMIT = 1e-6
+"""A lower limit tells nothing: what float32 leaves of a copy is farther."""
 RARE = 1e-3
 EXAMPLES = 5
 LEARNED: Sequence[SplitName] = ("train", "transfer")
@@ -62,12 +86,19 @@ def find_near_duplicates(task: Task) -> dict[str, Any]:
     test = task.split("test")
     count = min(SAMPLES, len(test))
     search = Search(task, test, np.arange(count, dtype=np.int64) * len(test) // count, splits)
-    neighbours, scales = search.find_nearest()
-    return {
-        "looked_at": count,
-        **search.describe(neighbours, search.measure(neighbours, scales)),
-        "why": None,
-    }
+    neighbours, standards = search.find_nearest()
+    evidence = search.describe(neighbours, search.measure(neighbours, standards))
+    if evidence["limits"]["distance"] < LEAST_LIMIT:
+        why = "training samples lie too unevenly to tell what is near"
+        return {
+            "looked_at": 0,
+            "found": 0,
+            "share": None,
+            "examples": [],
+            "limits": None,
+            "why": why,
+        }
+    return {"looked_at": count, **evidence, "why": None}
 
 
 def explain_unanswerable(task: Task, samples: int) -> str | None:
@@ -85,15 +116,23 @@ def compare_with_usual(distances: Numbers) -> tuple[Numbers, float]:
 
     Where even the usual one is 0 nothing stands out: the share is infinite.
     """
-    usual, least = np.median(distances, 1), distances.min(1)
+    ordered = np.sort(distances, 1)
+    least, second, median = ordered[:, 0], ordered[:, 1], np.median(ordered, 1)
+    local = np.where(second < median / 2, second, median)
+    usual = np.maximum(local, FAR * ordered[:, FAR_GROUP])
     shares = np.divide(least, usual, out=np.full(len(distances), np.inf), where=usual > 0)
-    logarithms = np.log(np.maximum(distances, np.finfo(np.float64).tiny))
-    low, high = np.quantile(logarithms, (0.25, 0.75), axis=1, method="median_unbiased")
-    of_exponential = np.log(
-        np.log(4) / np.log(4 / 3)
-    )  # the same distance between quartiles, in one dimension
-    root = float(np.median(high - low) / of_exponential)  # one over the dimensions
+    root = estimate_root(ordered)
     return shares, min(NEAR, float((RARE / (GROUPS * np.log(2))) ** root))
+
+
+def estimate_root(ordered: Numbers) -> float:
+    """Return one over the dimensions that the groups' distances, in ascending order, have."""
+    logarithms = np.log(np.maximum(ordered, np.finfo(np.float64).tiny))
+    spreads = [
+        (logarithms[:, last] - logarithms[:, first]) / spread
+        for (first, last), spread in zip(WINDOWS, SPREADS, strict=True)
+    ]
+    return float(np.median(np.min(spreads, 0))) / LEAST_SPREAD
 
 
 @dataclass(frozen=True)
@@ -106,9 +145,10 @@ class Search:
     """The test samples that are looked at."""
     splits: Mapping[SplitName, Split]
 
-    def find_nearest(self) -> tuple[Integers, dict[str, float]]:
-        """Return of each group the nearest sample ``[rows, GROUPS]``, and what each input is multiplied by to count alike."""
-        projection = Projection.draw(self.task, self.prepare(self.test, self.rows[:1]))
+    def find_nearest(self) -> tuple[Integers, dict[str, Standard]]:
+        """Return of each group the nearest sample ``[rows, GROUPS]``, and what lets all entries count alike."""
+        standards = self.find_standards()
+        projection = Projection.draw(self.task, standards)
         parts = [
             projection(self.prepare(self.test, rows)) for rows in blocks(self.rows, views.CHUNK)
         ]
@@ -117,7 +157,21 @@ class Search:
         nearest = Nearest(join(joined, scales))
         for number, inputs in self.learned():
             nearest.add(number, join(projection(inputs), scales))
-        return nearest.numbers, scales
+        scaled = {
+            name: Standard(each.mean, each.weight * np.float32(scales[name]))
+            for name, each in standards.items()
+        }
+        return nearest.numbers, scaled
+
+    def find_standards(self) -> dict[str, Standard]:
+        moments = {name: Moments() for name in self.task.inputs}
+        for rows in blocks(self.rows, views.CHUNK):
+            for name, vectors in self.vectors(self.test, rows).items():
+                moments[name].add(vectors)
+        return {
+            name: Standard.measure(tensor, moments[name])
+            for name, tensor in self.task.inputs.items()
+        }
 
     def learned(self) -> Iterator[tuple[int, Arrays]]:
         """Yield all that is learned from, not augmented, each time with the number of the first sample."""
@@ -128,23 +182,25 @@ class Search:
                 done += len(seen.indices)
                 report_progress("near-duplicates", done, total)
 
-    def measure(self, neighbours: Integers, scales: Mapping[str, float]) -> dict[str, Numbers]:
+    def measure(
+        self, neighbours: Integers, standards: Mapping[str, Standard]
+    ) -> dict[str, Numbers]:
         """Return the exact ``distance`` to each neighbour, and in how many ``entries`` it differs, ``[rows, GROUPS]``."""
         distances, entries = np.zeros(neighbours.shape), np.zeros(neighbours.shape)
-        for places in blocks(np.arange(len(self.rows)), READ):
-            mine, theirs = (
-                self.vectors(self.test, self.rows[places]),
-                self.read(neighbours[places].ravel()),
-            )
+        width = sum(len(standard.mean) for standard in standards.values())
+        for places in blocks(np.arange(len(self.rows)), max(1, READ_BYTES // (4 * GROUPS * width))):
+            numbers, where = np.unique(neighbours[places], return_inverse=True)
+            mine, theirs = self.vectors(self.test, self.rows[places]), self.read(numbers)
             for name, vectors in mine.items():
-                others = theirs[name].reshape(len(places), GROUPS, -1)
-                apart = np.subtract(vectors[:, None], others, dtype=np.float64)
-                distances[places] += np.square(apart * scales[name]).sum(-1)
-                entries[places] += (apart != 0).sum(-1)
+                for group, others in enumerate(where.reshape(len(places), GROUPS).T):
+                    apart = vectors - theirs[name][others]
+                    distances[places, group] += np.square(apart * standards[name].weight).sum(1)
+                    entries[places, group] += np.count_nonzero(apart, 1)
+            report_progress("near-duplicates read again", int(places[-1]) + 1, len(self.rows))
         return {"distance": np.sqrt(distances), "entries": entries}
 
     def read(self, numbers: Integers) -> dict[str, Floats]:
-        """Return these samples of what is learned from, as vectors."""
+        """Return these samples of what is learned from, as vectors; numbers ascend."""
         made: dict[str, Floats] = {}
         for split, where, samples in self.located(numbers):
             for name, vectors in self.vectors(self.splits[split], samples).items():
@@ -174,11 +230,13 @@ class Search:
         judged = {name: compare_with_usual(each) for name, each in measured.items()}
         shares = np.stack([each for each, _ in judged.values()])
         near = (shares < np.array([[limit] for _, limit in judged.values()])).any(0)
-        order = np.flatnonzero(near)[np.argsort(shares.min(0)[near], kind="stable")][:EXAMPLES]
         groups = np.stack([each.argmin(1) for each in measured.values()])  # of the nearest, by both
         closest = neighbours[
             np.arange(len(neighbours)), np.take_along_axis(groups, shares.argmin(0)[None], 0)[0]
         ]
+        for row in np.flatnonzero(near):
+            near[row] = self.has_same_order(self.rows[row], closest[row])
+        order = np.flatnonzero(near)[np.argsort(shares.min(0)[near], kind="stable")][:EXAMPLES]
         shown = [{name: rounded(each[row]) for name, (each, _) in judged.items()} for row in order]
         examples = [
             {"test": int(self.rows[row]), **self.named(closest[row]), **each}
@@ -191,6 +249,25 @@ class Search:
             "examples": examples,
             "limits": limits,
         }
+
+    def has_same_order(self, row: np.int64, number: np.int64) -> bool:
+        """Whether the tokens of two samples are in the same order: sketches may be equal where sequences are not."""
+        tokens = {name: tensor for name, tensor in self.task.inputs.items() if holds_tokens(tensor)}
+        if not tokens:
+            return True
+        split, _, samples = next(self.located(np.array([number])))
+        mine, theirs = (
+            self.prepare(self.test, np.array([row])),
+            self.prepare(self.splits[split], samples),
+        )
+        for name, tensor in tokens.items():
+            left, right = (
+                [token for token in side[name][0].tolist() if token != tensor.pad]
+                for side in (mine, theirs)
+            )
+            if SequenceMatcher(None, left, right, autojunk=False).ratio() < ALIKE:
+                return False
+        return True
 
     def named(self, number: np.int64) -> dict[str, Any]:
         split, _, samples = next(self.located(np.array([number])))

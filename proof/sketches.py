@@ -1,7 +1,7 @@
 """Sketches: samples as vectors of a fixed length, and these as short random projections that keep distances.
 
-Numbers are taken as they are. A sequence of tokens becomes a histogram of its pairs of neighbours, so that a word that is put in
-moves nothing else, and order still counts.
+Numbers are taken as they are, and what is not finite as 0. A sequence of tokens becomes a histogram of its pairs of neighbours,
+so that a word that is put in moves nothing else, and order still counts.
 """
 
 from __future__ import annotations
@@ -24,8 +24,12 @@ Floats = npt.NDArray[np.float32]
 
 
 def holds_tokens(tensor: Tensor) -> bool:
-    """Whether an input is a sequence of tokens a sample."""
-    return len(tensor.axes) == 2 and np.issubdtype(np.dtype(tensor.dtype), np.integer)
+    """Whether an input is a sequence of tokens a sample: integers that have padding, or a length that is not fixed.
+
+    Other rows of integers, such as answers to questions, mean what they mean at their positions.
+    """
+    is_row = len(tensor.axes) == 2 and np.issubdtype(np.dtype(tensor.dtype), np.integer)
+    return is_row and (tensor.pad is not None or isinstance(tensor.axes[1], str))
 
 
 def has_fixed_length(tensor: Tensor) -> bool:
@@ -37,7 +41,8 @@ def vectorize(tensor: Tensor, array: Array) -> Floats:
     """Return one input of some samples as vectors, ``[N, entries]``."""
     if holds_tokens(tensor):
         return count_pairs(np.asarray(array, np.int64), tensor.pad)
-    return np.asarray(array, np.float32).reshape(len(array), -1)
+    flat = np.asarray(array, np.float32).reshape(len(array), -1)
+    return flat if np.isfinite(flat).all() else np.nan_to_num(flat, nan=0, posinf=0, neginf=0)
 
 
 def count_pairs(tokens: npt.NDArray[np.int64], pad: int | None) -> Floats:
@@ -53,28 +58,75 @@ def count_pairs(tokens: npt.NDArray[np.int64], pad: int | None) -> Floats:
     return counts.reshape(len(tokens), PAIRS).astype(np.float32)
 
 
+class Moments:
+    """Mean and deviation of each entry, of vectors that are added a block at a time."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sums: npt.NDArray[np.float64] = np.zeros(1)
+        self.squares: npt.NDArray[np.float64] = np.zeros(1)
+
+    def add(self, vectors: Floats) -> None:
+        self.count += len(vectors)
+        self.sums = self.sums + vectors.sum(0, dtype=np.float64)
+        self.squares = self.squares + np.square(vectors, dtype=np.float64).sum(0)
+
+    def find_means(self) -> Floats:
+        return np.asarray(self.sums / self.count, np.float32)
+
+    def find_weights(self) -> Floats:
+        """Return one over the deviation of each entry; of those that deviate less than usual, one over the usual deviation.
+
+        Noise in an entry that is nearly always the same would outweigh all others.
+        """
+        means = self.sums / self.count
+        deviations = np.sqrt(np.maximum(self.squares / self.count - np.square(means), 0))
+        varying = deviations[deviations > 1e-6 * np.abs(means)]
+        usual = np.quantile(varying, 0.75) if varying.size else 1.0
+        return np.asarray(1 / np.maximum(deviations, usual), np.float32)
+
+
+@dataclass(frozen=True)
+class Standard:
+    """What is subtracted from the vectors of an input, and what they are multiplied by then."""
+
+    mean: Floats
+    weight: Floats
+
+    @classmethod
+    def measure(cls, tensor: Tensor, moments: Moments) -> Standard:
+        """The entries of a row of numbers have units of their own; those of images and of tokens have one."""
+        mean = moments.find_means()
+        has_columns = len(tensor.axes) == 2 and not holds_tokens(tensor)
+        return cls(mean, moments.find_weights() if has_columns else np.ones_like(mean))
+
+    def apply(self, vectors: Floats) -> Floats:
+        return (vectors - self.mean) * self.weight
+
+
 @dataclass(frozen=True)
 class Projection:
     """Projects inputs of a task; ``matrices`` is None for an input that is short enough as it is."""
 
     task: Task
+    standards: Mapping[str, Standard]
     matrices: Mapping[str, Floats | None]
 
     @classmethod
-    def draw(cls, task: Task, example: Arrays) -> Projection:
-        """Return one for inputs like ``example``, always the same."""
-        widths = {
-            name: vectorize(tensor, example[name][:1]).shape[1]
-            for name, tensor in task.inputs.items()
-        }
+    def draw(cls, task: Task, standards: Mapping[str, Standard]) -> Projection:
+        """Return one for inputs of these standards, always the same."""
         generator = np.random.default_rng(0)
-        return cls(task, {name: matrix(generator, width) for name, width in widths.items()})
+        return cls(
+            task,
+            standards,
+            {name: matrix(generator, len(each.mean)) for name, each in standards.items()},
+        )
 
     def __call__(self, inputs: Arrays) -> dict[str, Floats]:
         """Return the projection of each input, ``[N, at most DIMENSIONS]``."""
         made = {}
         for name, chosen in self.matrices.items():
-            vectors = vectorize(self.task.inputs[name], inputs[name])
+            vectors = self.standards[name].apply(vectorize(self.task.inputs[name], inputs[name]))
             made[name] = vectors if chosen is None else vectors @ chosen
         return made
 

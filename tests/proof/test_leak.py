@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from attar.models.task import Array, Arrays, InMemory, Output, Split, SplitName, Task, Tensor
+from attar.models.task import Array, Arrays, Batch, InMemory, Output, Split, SplitName, Task, Tensor
 from attar.models.tasks.digits import Digits
 from attar.proof.gate_evaluation import evaluate_gates
 from attar.proof.leak import GROUPS, Nearest, compare_with_usual, find_near_duplicates
@@ -220,3 +220,104 @@ def test_images_are_compared_as_networks_read_them() -> None:
             return InMemory({"image": images}, {"label": np.zeros(200, np.int64)})
 
     assert find_near_duplicates(Brighter())["found"] == 0
+
+
+def of_rows(train: Array, test: Array, **declared: Any) -> Task:
+    """A task of these rows; ``declared``: of their tensor."""
+
+    class Rows(Task):
+        inputs = {"x": Tensor(str(train.dtype), ("batch", *train.shape[1:]), **declared)}
+        outputs = {"y": Output(("batch", 1), kind="values")}
+
+        def data(self) -> list[Any]:
+            return ["rows 1"]
+
+        def split(self, name: SplitName) -> Split:
+            return Ascending({"x": train if name == "train" else test}, {})
+
+        def score(self, outputs: Arrays, targets: Arrays) -> npt.NDArray[np.float64]:
+            return np.zeros((len(outputs["y"]), 1))
+
+    return Rows()
+
+
+class Ascending(InMemory):
+    """Reads as HDF5 does."""
+
+    def take(self, indices: npt.NDArray[np.int64]) -> Batch:
+        assert (np.diff(indices) > 0).all()
+        return super().take(indices)
+
+
+def draw(*shape: int, seed: int = 0) -> npt.NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("members", [4, 8, 12, 20])
+@pytest.mark.parametrize(("noise", "share"), [(0.2, 0.0), (0.002, 1.0)])
+def test_tight_classes_hide_no_leak_and_are_none(members: int, noise: float, share: float) -> None:
+    """Test samples are other members of a class, or members with a little noise."""
+    centres = np.repeat(draw(200, 128), members, 0)
+    train = centres + 0.2 * draw(*centres.shape, seed=1)
+    known = centres[:400] if noise == 0.2 else train[:400]
+    test = known + noise * draw(400, 128, seed=2)
+    order = np.random.default_rng(3).permutation(len(train))
+    assert find_near_duplicates(of_rows(train[order], test))["share"] == share
+
+
+def test_copies_that_were_split_at_random_are_found() -> None:
+    digits = np.asarray(Digits().split("train").take(np.arange(300)).inputs["image"], np.float32).reshape(300, -1)
+    copies = np.repeat(digits, 6, 0)
+    copies = (copies + 0.06 * draw(*copies.shape))[np.random.default_rng(1).permutation(len(copies))]
+    assert find_near_duplicates(of_rows(copies[300:], copies[:300]))["share"] > 0.95
+
+
+def test_most_samples_may_have_many_copies() -> None:
+    test = draw(500, 64)
+    train = np.concatenate([np.repeat(test[:300], 8, 0), test[300:]])
+    train = np.concatenate([train + 0.01 * draw(*train.shape, seed=1), draw(1_000, 64, seed=2)])
+    order = np.random.default_rng(3).permutation(len(train))
+    assert find_near_duplicates(of_rows(train[order], test))["share"] > 0.95
+
+
+@pytest.mark.parametrize(("values", "columns"), [(2, 64), (5, 8), (3, 12)])
+def test_rows_of_integers_are_not_tokens(values: int, columns: int) -> None:
+    rows = np.unique(np.random.default_rng(0).integers(0, values, (6_000, columns)), axis=0)
+    rows = np.random.default_rng(1).permutation(rows)
+    assert find_near_duplicates(of_rows(rows[500:], rows[:500]))["share"] < 0.005
+
+
+def test_integers_and_floats_are_compared_alike() -> None:
+    train = np.asarray(Digits().split("train").take(np.arange(1_000)).inputs["image"], np.int64).reshape(1_000, -1)
+    test = (train[:200] + np.random.default_rng(0).integers(-1, 2, (200, 64))).clip(0)
+    pairs = [(train.astype(dtype), test.astype(dtype)) for dtype in ("uint8", "float32")]
+    integers, floats = (find_near_duplicates(of_rows(*pair)) for pair in pairs)
+    assert integers["found"] == floats["found"] > 60
+
+
+def test_equal_sketches_are_no_proof() -> None:
+    """Blocks between two marks have the same pairs of neighbours in any order."""
+    generator = np.random.default_rng(0)
+    blocks = generator.integers(2, 50, (400, 8, 4))
+    blocks[:, :, 0] = 1
+    train, test = blocks.reshape(400, -1), blocks[:100, ::-1].reshape(100, -1)
+    assert find_near_duplicates(of_rows(train, test, pad=0))["found"] == 0
+    assert find_near_duplicates(of_rows(train, train[:100], pad=0))["found"] == 100
+
+
+def test_what_is_no_number_hides_no_leak() -> None:
+    train = draw(1_000, 20)
+    test = train[:100] + 0.01 * draw(100, 20, seed=1)
+    test[7, 3] = np.nan
+    train[500, 5] = np.inf
+    found = find_near_duplicates(of_rows(train, test))
+    assert found["found"] >= 99
+    json.dumps(found, allow_nan=False)
+
+
+@pytest.mark.parametrize(("scale", "offset"), [([1e4], 0.0), ([1.0], 2e4)])
+def test_neither_units_nor_an_offset_hide_a_leak(scale: list[float], offset: float) -> None:
+    train = draw(2_000, 20)
+    test = train[:100] + 0.01 * draw(100, 20, seed=1)
+    units = np.array([*scale, *[1.0] * 19], np.float32)
+    assert find_near_duplicates(of_rows(train * units + np.float32(offset), test * units + np.float32(offset)))["found"] == 100
