@@ -229,7 +229,9 @@ class Search:
         """Return which of the test samples are near-duplicates."""
         judged = {name: compare_with_usual(each) for name, each in measured.items()}
         shares = np.stack([each for each, _ in judged.values()])
-        near = (shares < np.array([[limit] for _, limit in judged.values()])).any(0)
+        near: npt.NDArray[np.bool_] = (
+            shares < np.array([[limit] for _, limit in judged.values()])
+        ).any(0)
         groups = np.stack([each.argmin(1) for each in measured.values()])  # of the nearest, by both
         closest = neighbours[
             np.arange(len(neighbours)), np.take_along_axis(groups, shares.argmin(0)[None], 0)[0]
