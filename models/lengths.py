@@ -44,12 +44,29 @@ def measure_lengths(task: Task, inputs: Arrays, axis: str) -> Integers:
 
 
 def mask_padding(task: Task, inputs: Arrays, name: str) -> npt.NDArray[np.bool_]:
-    """Return, for an input that declares its padding, where along its second axis it holds anything else: ``[N, size]``."""
-    tensor, array = task.inputs[name], inputs[name]
+    """Return where, along its second axis, an input that declares its padding holds a sample's own: ``[N, size]``.
+
+    That is all from the first to the last position which holds anything else than padding, in it or
+    in another input of this axis that declares its padding or is a mask of zeros and ones. Others,
+    such as ``position_ids``, do not tell.
+    """
+    tensor = task.inputs[name]
     axis = tensor.axes[1]
-    ended = measure_lengths(task, inputs, axis) if isinstance(axis, str) else ends(array, tensor.pad or 0, 1)
-    made: npt.NDArray[np.bool_] = np.arange(array.shape[1]) < ended[:, None]
+    sharing = [(name, tensor, 1)] if isinstance(axis, int) else list(having(task, axis))
+    used = [
+        find_used(inputs[other], each.pad or 0, place)
+        for other, each, place in sharing
+        if each.pad is not None or is_mask(inputs[other])
+    ]
+    own = np.any(used, axis=0)
+    has_begun = np.maximum.accumulate(own, 1)
+    goes_on = np.maximum.accumulate(own[:, ::-1], 1)[:, ::-1]
+    made: npt.NDArray[np.bool_] = has_begun & goes_on
     return made
+
+
+def is_mask(array: Array) -> bool:
+    return bool(((array == 0) | (array == 1)).all())
 
 
 def having(task: Task, axis: str) -> Iterator[tuple[str, Tensor, int]]:
@@ -79,8 +96,14 @@ def alike(task: Task, inputs: Arrays, rows: Integers, size: int) -> list[Integer
 
 def ends(array: Array, pad: int, place: int) -> Integers:
     """For each sample, one more than the last position along axis ``place`` that holds anything but padding: ``[N]``."""
-    others = tuple(axis for axis in range(1, array.ndim) if axis != place)
-    used = (array != pad).any(axis=others)  # (N, size)
+    used = find_used(array, pad, place)  # (N, size)
     positions = np.where(used, np.arange(1, used.shape[1] + 1), 0)  # (N, size)
     made: Integers = positions.max(1, initial=0)
+    return made
+
+
+def find_used(array: Array, pad: int, place: int) -> npt.NDArray[np.bool_]:
+    """Return where along axis ``place`` each sample holds anything but padding: ``[N, size]``."""
+    others = tuple(axis for axis in range(1, array.ndim) if axis != place)
+    made: npt.NDArray[np.bool_] = (array != pad).any(axis=others)
     return made

@@ -229,9 +229,8 @@ class Search:
         """Return which of the test samples are near-duplicates."""
         judged = {name: compare_with_usual(each) for name, each in measured.items()}
         shares = np.stack([each for each, _ in judged.values()])
-        near: npt.NDArray[np.bool_] = (
-            shares < np.array([[limit] for _, limit in judged.values()])
-        ).any(0)
+        bounds = np.array([[limit] for _, limit in judged.values()])
+        near: npt.NDArray[np.bool_] = np.asarray((shares < bounds).any(0), np.bool_)
         groups = np.stack([each.argmin(1) for each in measured.values()])  # of the nearest, by both
         closest = neighbours[
             np.arange(len(neighbours)), np.take_along_axis(groups, shares.argmin(0)[None], 0)[0]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,14 +63,14 @@ class LiveFeatureLoss(nn.Module):
         """Call both networks once, so that the shapes of all features are known."""
         training = student.training
         student.eval()
-        with torch.no_grad():
+        with torch.no_grad(), keep_padding(student), keep_padding(self.teacher_list[0]):
             call_network(student, self.task, inputs)
             call_network(self.teacher_list[0], self.task, inputs)
         student.train(training)
 
     def forward(self, inputs: Arrays) -> Tensor:
         """Return the loss for a batch that the student has just answered."""
-        with torch.no_grad(), self.autocast():
+        with torch.no_grad(), self.autocast(), keep_padding(self.teacher_list[0]):
             call_network(self.teacher_list[0], self.task, inputs)
         return self.compare(inputs)
 
@@ -85,6 +85,24 @@ class LiveFeatureLoss(nn.Module):
             mask = None if mask is None else mask.to(student.device)
             terms.append(pair.loss.weight * pair.loss(student, pair.teacher(), mask))
         return torch.stack(terms).sum()
+
+
+@contextmanager
+def keep_padding(module: nn.Module) -> Iterator[None]:
+    """Let the layers of its encoders return padded tensors.
+
+    In evaluation mode an encoder with a padding mask gives its layers nested tensors, which have no
+    padding and cannot be compared with others.
+    """
+    encoders = [layer for layer in module.modules() if isinstance(layer, nn.TransformerEncoder)]
+    nesting = [encoder for encoder in encoders if encoder.use_nested_tensor]
+    for encoder in nesting:
+        encoder.use_nested_tensor = False
+    try:
+        yield
+    finally:
+        for encoder in nesting:
+            encoder.use_nested_tensor = True
 
 
 def pair_layers(loss: FeatureLoss, task: Task, student: nn.Module, teacher: nn.Module) -> LayerPair:

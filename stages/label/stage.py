@@ -34,8 +34,9 @@ class Label(Stage[Answers]):
     """Stores the teacher's outputs: train and transfer in ``views`` augmentations (float16), and the
     other splits without augmentation (float32).
 
-    Shards are cached for later runs of the same teacher: with more views or samples it only answers
-    the new ones. An interruption loses one shard. Several processes divide the shards among them;
+    Shards are cached for later runs of the same teacher: with more views it only answers the new
+    ones, with more samples only the new ones and those of the split's last block, which is up to
+    half of it (see ``models.sample_order``). An interruption loses one shard. Several processes divide the shards among them;
     a shard has the same bytes in whichever process it is made.
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -29,6 +29,7 @@ from attar.stages.learning.schedule import SCHEDULES
 from attar.stages.learning.settings import TrainingSettings
 from attar.stages.learning.validation import Validation
 
+WEIGHTED_LAYERS = (nn.Linear, nn.Bilinear, nn.Embedding, nn.modules.conv._ConvNd)
 CHECKPOINT_SECONDS = 60.0
 """Time between checkpoints within an epoch. Each epoch ends with one, too."""
 
@@ -73,7 +74,8 @@ class Training:
             **prefix_parameters(self.auxiliary, "auxiliary"),
         }
         self.parameters = list(self.parameters_by_name.values())
-        groups = split_by_decay(self.parameters, self.settings.weight_decay)
+        plain = find_undecayed(self.module) | find_undecayed(self.auxiliary)
+        groups = split_by_decay(self.parameters, plain, self.settings.weight_decay)
         self.base_optimizer = torch.optim.AdamW(groups, fused=True)
         self.optimizer = self.compute.prepare_optimizer(self.base_optimizer)
         self.average = create_average(self.module, self.settings.ema)
@@ -275,11 +277,28 @@ def prefix_parameters(module: nn.Module, prefix: str) -> dict[str, nn.Parameter]
     return {f"{prefix}.{name}": parameter for name, parameter in module.named_parameters()}
 
 
-def split_by_decay(parameters: Sequence[nn.Parameter], decay: float) -> list[dict[str, Any]]:
-    """Return the optimizer's groups: tensors of two axes or more decay, biases and norms do not."""
-    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
-    vectors = [parameter for parameter in parameters if parameter.ndim < 2]
-    return [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
+def find_undecayed(module: nn.Module) -> set[nn.Parameter]:
+    """Return the parameters that do not decay: biases, those of norms, and scales.
+
+    A norm may have parameters of several axes (``LayerNorm((4, 8))``), and so may a scale
+    (``(1, 64, 1, 1)``). The weights of linear layers and convolutions decay whatever their shape.
+    """
+    undecayed: set[nn.Parameter] = set()
+    for layer in module.modules():
+        is_norm = "Norm" in type(layer).__name__
+        for name, parameter in layer.named_parameters(recurse=False):
+            axes = parameter.ndim if isinstance(layer, WEIGHTED_LAYERS) else parameter.squeeze().ndim
+            if is_norm or name.endswith("bias") or axes < 2:
+                undecayed.add(parameter)
+    return undecayed
+
+
+def split_by_decay(parameters: Sequence[nn.Parameter], undecayed: Set[nn.Parameter], decay: float) -> list[dict[str, Any]]:
+    """Return the optimizer's groups: what decays, and what does not."""
+    return [
+        {"params": [each for each in parameters if each not in undecayed], "weight_decay": decay},
+        {"params": [each for each in parameters if each in undecayed], "weight_decay": 0.0},
+    ]
 
 
 def create_average(module: nn.Module, decay: float) -> AveragedModel | None:

@@ -130,6 +130,20 @@ def test_padding_is_masked_whatever_is_promised_and_answered() -> None:
         assert lengths.mask_padding(task, inputs, "tokens")[1].tolist() == [True, True, True, False]
 
 
+class Positioned(Ragged):
+    inputs: ClassVar[Mapping[str, Tensor]] = {
+        "tokens": Tensor("int64", ("batch", "sequence"), high=100, pad=0),
+        "position_ids": Tensor("int64", ("batch", "sequence"), high=100),
+    }
+
+
+def test_positions_do_not_hide_padding_and_it_may_come_first() -> None:
+    tokens = np.array([[5, 6, 7, 0, 0, 0], [0, 0, 5, 6, 0, 7]])
+    inputs = {"tokens": tokens, "position_ids": np.arange(6)[None].repeat(2, 0)}
+    mask = lengths.mask_padding(Positioned(), inputs, "tokens")
+    assert mask.astype(int).tolist() == [[1, 1, 1, 0, 0, 0], [0, 0, 1, 1, 1, 1]]
+
+
 def test_two_axes_are_cut_apart() -> None:
     inputs = {"source": np.array([[1, 0, 0], [1, 2, 0]]), "target": np.array([[0, 0], [0, 0]])}
     made = lengths.trimmed(Pairs(), inputs)

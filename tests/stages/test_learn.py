@@ -26,7 +26,7 @@ from attar.stages.artifacts import Weights
 from attar.stages.learning.compute import is_bf16_faster
 from attar.stages.learning.loop import FIRST_FRESH_VIEW, FreshViews, RecordedViews
 from attar.stages.learning.schedule import SCHEDULES
-from attar.stages.learning.training import create_average
+from attar.stages.learning.training import create_average, find_undecayed
 from attar.stages.teach.stage import Teach
 from tests.support.smoke import DIGITS, RESIDUAL, artifact
 from tests.support.training import READER, SENTENCES, InterruptError, interrupt_at, make_out
@@ -168,6 +168,18 @@ def test_weights_decay_and_norms_and_biases_do_not(tmp_path: Path) -> None:
     (weight,) = kept.pop("layer.weight")
     assert weight == pytest.approx(1.8)
     assert kept == {"layer.bias": {3.0}, "norm.weight": {1.0}, "norm.bias": {4.0}}
+
+
+def test_norms_and_scales_of_several_axes_do_not_decay() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale, self.table = nn.Parameter(torch.ones(1, 4, 1, 1)), nn.Parameter(torch.ones(4, 8))
+            self.norm, self.head, self.bias = nn.LayerNorm((4, 8)), nn.Linear(8, 1), nn.Parameter(torch.ones(4, 8))
+
+    module = Scaled()
+    undecayed = find_undecayed(module)
+    assert {name for name, each in module.named_parameters() if each not in undecayed} == {"table", "head.weight"}
 
 
 class Exploding(nn.Module):

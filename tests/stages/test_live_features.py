@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from attar.engines.runtimes.torch import build_network, call_network
+from attar.models.task import Tensor as Input
 from attar.models.task import load_task
 from attar.pipeline.core.errors import StageError
 from attar.stages.artifacts import Answers, Weights
-from attar.stages.distill.feature_loss_settings import Attention, FeatureLoss, Hint, Rkd, Similarity
+from attar.stages.distill.feature_loss_settings import Attention, FeatureLoss, HiddenStates, Hint, Rkd, Similarity
 from attar.stages.distill.feature_losses import attention
 from attar.stages.distill.live_features import LiveFeatureLoss
 from attar.stages.distill.loss_settings import Kd
@@ -112,6 +113,35 @@ def test_only_regressors_are_trained_beside_the_student() -> None:
 def test_a_wrong_layer_is_named(loss: FeatureLoss, told: str) -> None:
     with pytest.raises(StageError, match=told):
         live(loss)
+
+
+class Tokens(load_task(DIGITS).__class__):  # type: ignore[misc]  # the class that the name stands for
+    inputs = {"t": Input("int64", ("batch", "sequence"), high=50, pad=0)}
+    ranges = {"batch": (1, 64), "sequence": (4, 12)}
+
+
+class Encoder(torch.nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        layer = torch.nn.TransformerEncoderLayer(width, 2, 4 * width, batch_first=True)
+        self.table, self.encoder = torch.nn.Embedding(50, width), torch.nn.TransformerEncoder(layer, 2)
+        self.head = torch.nn.Linear(width, 10)
+
+    def forward(self, t: torch.Tensor) -> torch.Tensor:
+        states = self.encoder(self.table(t), src_key_padding_mask=t == 0)
+        made: torch.Tensor = self.head(states[:, 0])
+        return made
+
+
+@pytest.mark.parametrize("layer", ["encoder.layers.0", "encoder.layers.1", "encoder"])
+def test_layers_of_an_encoder_with_a_padding_mask_are_compared(layer: str) -> None:
+    """In evaluation mode PyTorch's encoder gives its layers nested tensors."""
+    student, teacher = Encoder(16), Encoder(32)
+    loss = LiveFeatureLoss(Tokens(), student, teacher, [HiddenStates(student=layer, teacher=layer)])
+    t = np.random.default_rng(0).integers(1, 50, (8, 12))
+    t[:, 9:] = 0
+    call_network(student.train(), Tokens(), {"t": t})
+    assert np.isfinite(loss({"t": t}).item())
 
 
 def test_without_a_teacher_a_loss_of_features_says_what_it_needs(taught: Taught) -> None:
