@@ -181,14 +181,13 @@ STREAM = "tests.support.stream_task:Stream"
 CHILD = """
 import os, sys
 from pathlib import Path
-from attar.pipeline.core.progress import listening
-from attar.pipeline.core.stage import scratch
+from attar.pipeline.core.progress import listen_to_progress
 from attar.stages import calibrate
 from attar.stages.artifacts import OnnxModel
 
 out, samples, fatal = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 calibrate.SAVE_SECONDS = 0.0 if fatal else calibrate.SAVE_SECONDS
-with listening(lambda what, done, total, note: os.kill(os.getpid(), 9) if done == fatal else None):
+with listen_to_progress(lambda what, done, total, note: os.kill(os.getpid(), 9) if done == fatal else None):
     onnx = OnnxModel("", "", out.parent, {"graphs": ["model"]})
     calibrate.Calibrate(task="tests.support.stream_task:Stream", samples=samples).run(out, onnx=onnx)
 status = Path("/proc/self/status").read_text()
