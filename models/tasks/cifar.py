@@ -1,4 +1,8 @@
-"""CIFAR-100 (Krizhevsky 2009): 60,000 colour images of 32x32, a hundred classes, from the usual folder ``cifar-100-python``."""
+"""CIFAR-100 (Krizhevsky 2009): 60,000 colour images of 32x32 in a hundred classes.
+
+The binary edition is read, from the folder ``cifar-100-binary``: a sample is one byte of its coarse
+label, one of its fine label, and 3,072 of the image. The python edition is not read: it is pickled.
+"""
 
 from __future__ import annotations
 
@@ -16,22 +20,21 @@ import numpy.typing as npt
 
 from attar.models.preprocess import Normalize, Scale, Step
 from attar.models.task import Array, Arrays, InMemory, Output, Split, SplitName, Task, Tensor, hits
-from attar.models.tasks import pickled
 from attar.models.tasks.folders import Home
 from attar.models.tasks.images import flip, shift
 from attar.pipeline.core.errors import StageError
 
-FOLDER = "cifar-100-python"
-FILES = {  # MD5, which is what the authors publish
-    "train": "16019d7e3df5f24257cddd939b257f8d",
-    "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
-    "meta": "7973b15100ade9c7d40fb424638fde48",
-}
+FOLDER = "cifar-100-binary"
+TRAIN, TEST, NAMES = "train.bin", "test.bin", "fine_label_names.txt"
+FILES = (TRAIN, TEST, NAMES)
 PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
-ARCHIVE = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
-ARCHIVE_MD5 = "eb9058c3a382ffc7106e4002c42a8d85"
-HELD_OUT = 5000  # of the 50,000 training images, for validation
+ARCHIVE = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
+ARCHIVE_MD5 = "03b5dce01913d631647c71ecec9e9cb8"
+"""As the authors publish it."""
+HELD_OUT = 5000
+"""Validation images, of the 50,000 training images."""
 PIXELS = 3 * 32 * 32
+RECORD_BYTES = 2 + PIXELS
 CLASSES = (
     "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle "
     "caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish "
@@ -44,11 +47,11 @@ CLASSES = (
 
 
 class Cifar100(Task):
-    """The 10,000 images of the test file; 5,000 of the training file for validation, the others to train on.
+    """10,000 test images; of the 50,000 training images 5,000 for validation, the others to train on.
 
-    Training images that are in the test file too, byte for byte, are left out: Barz and Denzler 2020, arXiv:1902.00423, list
-    duplicates, of which it is not known here how many are that. The literature trains on all 50,000 and chooses on test; here
-    nothing is chosen on test.
+    Training images whose bytes are in the test file are left out: Barz and Denzler 2020,
+    arXiv:1902.00423, list duplicates. The literature trains on all 50,000 images and selects on
+    test; here nothing is selected on test.
     """
 
     inputs = {"image": Tensor("float32", ("batch", 3, 32, 32))}
@@ -64,18 +67,18 @@ class Cifar100(Task):
 
     def split(self, name: SplitName) -> Split:
         folder = HOME.find()
-        check_names(folder / "meta", self.classes)
+        check_names(folder / NAMES, self.classes)
         if name == "test":
-            return InMemory(*table(folder / "test"))
-        images, labels = table(folder / "train")
-        tested = {image.tobytes() for image in table(folder / "test")[0]["image"]}
+            return InMemory(*read_samples(folder / TEST))
+        images, labels = read_samples(folder / TRAIN)
+        tested = {image.tobytes() for image in read_samples(folder / TEST)[0]["image"]}
         new = np.array([image.tobytes() not in tested for image in images["image"]])
         order = np.random.default_rng(0).permutation(np.flatnonzero(new))
         rows = {"train": order[HELD_OUT:], "validation": order[:HELD_OUT]}[name]
         return InMemory({"image": images["image"][rows]}, {"label": labels["label"][rows]})
 
     def augment(self, inputs: Arrays, generator: np.random.Generator) -> Arrays:
-        """Half of the images mirrored, all moved by up to four pixels: the crop and flip of He et al. 2016."""
+        """Mirror half of the images and move all by up to four pixels, as He et al. 2016."""
         return {"image": shift(flip(inputs["image"], generator), generator, 4)}
 
     def score(self, outputs: Mapping[str, Array], targets: Arrays) -> npt.NDArray[np.float64]:
@@ -83,52 +86,52 @@ class Cifar100(Task):
 
     def fetch(self) -> None:
         if HOME.complete() is None:
-            fetch(HOME.places()[-1])
-        for name, expected in FILES.items():
-            verify(HOME.find() / name, expected)
+            download(HOME.places()[-1])
 
 
 HOME = Home(
     FOLDER,
     lambda folder: all((folder / name).is_file() for name in FILES),
     f"CIFAR-100 is not here; looked for {', '.join(FILES)} in {{looked}}. Run `attar fetch RECIPE`, or get {FOLDER}.tar.gz "
-    f"from {PAGE} (MD5 {ARCHIVE_MD5}), unpack it to data/, or anywhere and set ATTAR_DATA to its folder {FOLDER}",
+    f"from {PAGE} (MD5 {ARCHIVE_MD5}), unpack it to data/, or anywhere and set ATTAR_DATA to its folder {FOLDER}. The python "
+    "edition, cifar-100-python, has the same images, but is not read",
 )
 
 
-def table(path: Path) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Images ``(N, 3, 32, 32)`` uint8 and labels ``(N,)`` int64 of a file. Raises StageError for one of another format."""
-    images, labels = remembered(path, path.stat().st_size, path.stat().st_mtime_ns)
+def read_samples(path: Path) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Return images ``(N, 3, 32, 32)`` uint8 and labels ``(N,)`` int64. Raises StageError for other files."""
+    stat = path.stat()
+    images, labels = read_records(path, stat.st_size, stat.st_mtime_ns)
     return {"image": images}, {"label": labels}
 
 
 @lru_cache(maxsize=2)
-def remembered(path: Path, size: int, mtime: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """The arrays of a file as it was at this size and mtime: a stage asks for its splits several times."""
-    content = pickled.read(path)
-    data, labels = content.get("data"), content.get("fine_labels")
-    if not (isinstance(data, np.ndarray) and data.ndim == 2 and data.shape[1] == PIXELS):
-        raise StageError(f"{path} holds no 'data' of (N, {PIXELS}) bytes, so it is no file of CIFAR-100; {keys(content)}")
-    if not (isinstance(labels, list) and len(labels) == len(data) and all(type(label) is int for label in labels)):
-        raise StageError(f"{path} holds no 'fine_labels', one a row of its {len(data)} images; {keys(content)}")
-    made = np.array(labels, np.int64)
-    made.flags.writeable = False
-    return data.reshape(-1, 3, 32, 32), made
+def read_records(path: Path, size: int, mtime: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Return the arrays of a file. They are cached, since a stage asks for its splits several times.
 
-
-def keys(content: Mapping[str, object]) -> str:
-    return f"it has {', '.join(content) or 'nothing'}"
+    ``size`` and ``mtime`` are the file's: one that changed is read again.
+    """
+    if size == 0 or size % RECORD_BYTES:
+        raise StageError(f"{path} has {size} bytes, no multiple of {RECORD_BYTES}; unpack {FOLDER}.tar.gz again")
+    records = np.fromfile(path, np.uint8).reshape(-1, RECORD_BYTES)
+    labels = records[:, 1].astype(np.int64)
+    images = np.ascontiguousarray(records[:, 2:]).reshape(-1, 3, 32, 32)
+    for array in (images, labels):
+        array.setflags(write=False)
+    return images, labels
 
 
 def check_names(path: Path, expected: Sequence[str]) -> None:
-    """The hundred names are written here too, because a bundle is described without the data."""
-    names = pickled.read(path).get("fine_label_names")
-    if names != list(expected):
+    """Raises StageError unless the file has the names of the classes.
+
+    The task names them itself, too, because a bundle is described without the data.
+    """
+    if path.read_text(encoding="utf-8", errors="replace").split() != list(expected):
         raise StageError(f"{path} does not name the hundred classes of CIFAR-100; unpack {FOLDER}.tar.gz from {PAGE} again")
 
 
-def fetch(folder: Path) -> None:
-    """The three files into ``folder``, from the authors."""
+def download(folder: Path) -> None:
+    """Download the files to ``folder`` from the authors, and verify the archive's MD5."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         archive = Path(temporary) / f"{FOLDER}.tar.gz"
@@ -136,17 +139,18 @@ def fetch(folder: Path) -> None:
             urllib.request.urlretrieve(ARCHIVE, archive)  # a constant address, and verified by its hash
         except OSError as error:
             raise StageError(f"cannot download {ARCHIVE}: {error}; get it yourself, unpack it and set ATTAR_DATA") from error
-        verify(archive, ARCHIVE_MD5)
+        check_md5(archive, ARCHIVE_MD5)
         with tarfile.open(archive) as packed:
             for name in FILES:
-                file = cast(IO[bytes], packed.extractfile(f"{FOLDER}/{name}"))  # its hash says that it holds them
+                file = cast(IO[bytes], packed.extractfile(f"{FOLDER}/{name}"))  # its hash says that it has them
                 (Path(temporary) / name).write_bytes(file.read())
         for name in FILES:
             (Path(temporary) / name).replace(folder / name)
 
 
-def verify(path: Path, expected: str) -> None:
+def check_md5(path: Path, expected: str) -> None:
+    """Raises StageError for another MD5."""
     with path.open("rb") as file:
         got = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if got != expected:
-        raise StageError(f"{path} has MD5 {got}, expected {expected}; delete it and fetch again")
+        raise StageError(f"{path} has MD5 {got}, expected {expected}; fetch again")
