@@ -15,6 +15,7 @@ from attar.serving.protocol.reader import InputDescription, Reader
 from attar.serving.protocol.request import InferenceRequest
 from attar.serving.protocol.response import InferenceResponse
 from attar.serving.protocol.signature import BYTES, find_datatype, is_text
+from attar.serving.protocol.sizes import count_elements
 from attar.serving.protocol.tensors import (
     DTYPES,
     find_array_datatype,
@@ -35,8 +36,8 @@ CONTENTS = {
 }
 """Where a datatype's values stand that are not sent as bytes. The protocol has no place for
 FP16."""
-
-
+INTEGERS = {"bool_contents", "int_contents", "int64_contents", "uint_contents", "uint64_contents"}
+"""Whose values have a byte or more in a message, and up to eight once it is decoded."""
 PIECE = 2**14
 """Values that become Python objects at once."""
 
@@ -58,6 +59,16 @@ def read_request(reader: Reader, request: Any) -> InferenceRequest:
         else reader.check_head(describe_request(request))
     )
     return reader.build_request(plan, dict(read_contents(plan.parts, request, raw)), named)
+
+
+def count_integers(reader: Reader) -> int:
+    """Return how many integers and flags the contents of a request may have."""
+    signature, settings = reader.signature, reader.settings
+    return sum(
+        count_elements(signature, spec, settings)
+        for spec in signature.inputs.values()
+        if CONTENTS.get(find_datatype(spec)) in INTEGERS
+    )
 
 
 def parse_head(head: bytes) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from attar.serving.grpc.calls import (
     list_server_options,
 )
 from attar.serving.grpc.health import Health
-from attar.serving.grpc.infer import build_message, read_request
+from attar.serving.grpc.infer import build_message, count_integers, read_request
 from attar.serving.grpc.message_memory import MessageMemory, reserve_copies
 from attar.serving.grpc.messages import (
     HEALTH,
@@ -181,16 +181,20 @@ class GrpcServer:
             else read()
         )
         if name == "ModelInfer":
-            self._check_message(sent)
+            self._check_message(sent, reservation)
         elif isinstance(sent, bytes) and len(sent) > SHORT_BYTES:
             raise TooLargeError(
                 f"the message is over {SHORT_BYTES} bytes, which none is that holds no tensors"
             )
         return sent
 
-    def _check_message(self, sent: Any) -> None:
+    def _check_message(self, sent: Any, reservation: Reservation) -> None:
+        """Reserve what decoding takes. Raises RequestError."""
         if isinstance(sent, bytes) and len(sent) > SHORT_BYTES:
-            check_message(sent, self.settings.max_elements)
+            reservation.add(check_message(sent, self._count_integers))
+
+    def _count_integers(self, name: str, version: str) -> int:
+        return count_integers(self.repository.find_model(name, version).reader)
 
     @asynccontextmanager
     async def _handle_errors(self, name: str, context: Any) -> AsyncIterator[None]:
@@ -309,7 +313,7 @@ class GrpcServer:
         try:
             with convert_errors("ModelStreamInfer"), self._memory.open_reservation() as reservation:
                 reserve_copies(reservation, sent)
-                self._check_message(sent)
+                self._check_message(sent, reservation)
                 request = decode_message(ModelInferRequest, sent)
                 named = request.id
                 return ModelStreamInferResponse(
@@ -336,7 +340,7 @@ class GrpcServer:
         """Read a request, beside the event loop where many values are sent one by one."""
         if request.raw_input_contents or request.ByteSize() <= SHORT_BYTES:
             return read_request(reader, request)
-        return await self.service.reading.run(lambda: read_request(reader, request))
+        return await self.service.reading.run(read_request, reader, request)
 
     # -- the repository ---------------------------------------------------------------------------
 

@@ -6,7 +6,8 @@ https://protobuf.dev/programming-guides/encoding
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from attar.serving.protocol.json_data import SHORT_BYTES
 
 MOST_FIELDS = 2**14
 """Fields of a request, those inside its tensors among them."""
-INPUTS, OUTPUTS, RAW = 5, 6, 7
+MODEL_NAME, MODEL_VERSION, INPUTS, OUTPUTS, RAW = 1, 2, 5, 6, 7
 """Fields of a ModelInferRequest."""
 CONTENTS = 5
 """Field of an input."""
@@ -23,14 +24,26 @@ VARINTS = (1, 2, 3, 4, 5)
 """Fields of the contents whose elements have a byte or more, and become up to eight."""
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 """Wire types."""
+INTEGER_BYTES = 8
+"""Of an integer or a flag once it is decoded, at most."""
+PIECE_BYTES = 2**18
+"""Whose integers are counted at once."""
+FindMost: TypeAlias = Callable[[str, str], int]
+"""From the name and the version of a model to the integers and flags that its request may have."""
 
 
-def check_message(sent: bytes, most_elements: int) -> None:
-    """Raise TooLargeError for a ModelInferRequest that is to be far larger than its bytes,
-    BadRequestError for none."""
+def check_message(sent: bytes, find_most: FindMost) -> int:
+    """Return the bytes that the integers and flags of a ModelInferRequest take when decoded.
+
+    Raises TooLargeError for a request that would be far larger than its bytes, BadRequestError
+    for what is no such request, and what ``find_most`` raises.
+    """
+    names = {MODEL_NAME: b"", MODEL_VERSION: b""}
     try:
-        counted = MessageCounter(sent, most_elements)
+        counted = MessageCounter(sent)
         for field, start, end in counted.iterate_fields(0, len(sent)):
+            if field in names and end - start <= SHORT_BYTES:
+                names[field] = sent[start:end]
             if field == INPUTS:
                 counted.check_input(start, end)
             elif field == OUTPUTS:
@@ -42,19 +55,25 @@ def check_message(sent: bytes, most_elements: int) -> None:
         counted.check_beside()
     except IndexError as error:
         raise BadRequestError("no ModelInferRequest: it ends too early") from error
+    if not counted.integers:
+        return 0
+    name, version = (part.decode(errors="replace") for part in names.values())
+    return INTEGER_BYTES * counted.count_integers(find_most(name, version))
 
 
 class MessageCounter:
-    def __init__(self, sent: bytes, most_elements: int) -> None:
-        self.sent, self.most_elements = sent, most_elements
+    def __init__(self, sent: bytes) -> None:
+        self.sent = sent
         self.left = MOST_FIELDS
         self.beside = 0
         """Bytes that belong to no content of a tensor."""
+        self.integers: list[tuple[int, int]] = []
+        """Where integers and flags of any tensor begin and end."""
 
     def check_input(self, start: int, end: int) -> None:
         for field, inner, stop in self.iterate_fields(start, end):
             if field == CONTENTS:
-                self.check_contents(inner, stop)
+                self.find_integers(inner, stop)
             else:
                 self.beside += stop - inner
         self.check_beside()
@@ -66,16 +85,27 @@ class MessageCounter:
                 "less of it"
             )
 
-    def check_contents(self, start: int, end: int) -> None:
+    def find_integers(self, start: int, end: int) -> None:
         for field, inner, stop in self.iterate_fields(start, end):
             if field in VARINTS:
-                ends = (
-                    np.frombuffer(self.sent, np.uint8, stop - inner, inner) < 0x80
-                )  # of each varint
-                if np.count_nonzero(ends) > self.most_elements:
+                self.integers.append((inner, stop))
+
+    def count_integers(self, most: int) -> int:
+        """Return how many there are in all tensors together.
+
+        Raises TooLargeError for more than ``most``.
+        """
+        count = 0
+        for first, last in self.integers:
+            for start in range(first, last, PIECE_BYTES):
+                size = min(PIECE_BYTES, last - start)
+                ends = np.frombuffer(self.sent, np.uint8, size, start) < 0x80  # of each varint
+                count += int(np.count_nonzero(ends))
+                if count > most:
                     raise TooLargeError(
-                        f"an input has more elements than the {self.most_elements} that are allowed"
+                        f"the contents hold more integers than the {most} that the model takes"
                     )
+        return count
 
     def iterate_fields(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
         """Yield a field's number, and where its content starts and ends.

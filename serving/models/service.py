@@ -114,12 +114,12 @@ class ReaderThread:
         self._deadline = deadline
         self._threads = ThreadPoolExecutor(1, "read")
 
-    async def run(self, work: Callable[[], T]) -> T:
+    async def run(self, work: Callable[..., T], *arguments: Any) -> T:
         """Return the result of work that is done in the thread, or raise its error.
 
         Raises DeadlineError if the deadline passes, but only once the thread is done with the work.
         """
-        job = self._threads.submit(work)
+        job = self._threads.submit(work, *arguments)
         try:
             async with asyncio.timeout(self._deadline):
                 return await asyncio.wrap_future(job)
@@ -132,7 +132,7 @@ class ReaderThread:
                 await asyncio.sleep(0.01)
             # An error leads to this frame, and from here to the body, which would stay until
             # garbage is collected.
-            del job, work
+            del job, work, arguments
 
     def close(self) -> None:
         """Stop the thread. Nothing may be read any more."""
