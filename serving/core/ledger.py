@@ -11,7 +11,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from attar.pipeline.keys import memory
-from attar.serving.core.errors import NoRoomError, TooLargeError
+from attar.serving.core.errors import DeadlineError, NoRoomError, TooLargeError
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -34,22 +34,27 @@ class Ledger:
     def open_reservation(self) -> Reservation:
         return Reservation(self)
 
-    def reserve(self, size: int) -> None:
-        """Reserve bytes.
+    def reserve(self, size: int, held: int = 0) -> None:
+        """Reserve bytes. ``held``: what the same request holds already.
 
         Raises NoRoomError where others hold too much, TooLargeError where it alone is too much.
         """
+        self.check_size(held + size)
         if self.try_reserve(size):
             return
         self.refusals += 1
+        raise NoRoomError(
+            "the requests of others fill the memory that is set aside for them; try again later"
+        )
+
+    def check_size(self, size: int) -> None:
+        """Raise TooLargeError for a request that finds no room even where nobody else has any."""
         if size > self.limit:
+            self.refusals += 1
             raise TooLargeError(
                 f"the request takes {size:,} bytes of memory, --max-bodies allows "
                 f"{self.limit:,} for all together"
             )
-        raise NoRoomError(
-            "the requests of others fill the memory that is set aside for them; try again later"
-        )
 
     def try_reserve(self, size: int) -> bool:
         """Whether there was room; nobody is refused where there was none."""
@@ -102,21 +107,29 @@ class LedgerShare:
 
 
 class Reservation:
-    """What one request holds. Used from one thread at a time."""
+    """What one request holds. It may be closed while another thread uses it."""
 
-    __slots__ = ("held", "ledger")
+    __slots__ = ("_closed", "_lock", "held", "ledger")
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger, self.held = ledger, 0
+        self._closed, self._lock = False, Lock()
 
     def add(self, size: int) -> None:
-        """Reserve more. Raises NoRoomError and TooLargeError; then it holds what it held before."""
-        self.ledger.reserve(size)
-        self.held += size
+        """Reserve more. Raises NoRoomError and TooLargeError; then it holds what it held before.
+
+        Raises DeadlineError once it is closed, so that a thread that reads for nobody ends.
+        """
+        with self._lock:
+            if self._closed:
+                raise DeadlineError("nobody waits for the request any more")
+            self.ledger.reserve(size, self.held)
+            self.held += size
 
     def close(self) -> None:
         """More than once has no effect."""
-        size, self.held = self.held, 0
+        with self._lock:
+            size, self.held, self._closed = self.held, 0, True
         if size:
             self.ledger.release(size)
 

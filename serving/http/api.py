@@ -105,16 +105,16 @@ class HttpApi:
         return error_reply(error)
 
     def find_largest_body(self, method: str, target: bytes) -> int:
-        """Return how many bytes the body of a request may have, from its first line alone."""
+        """Return how many bytes the body of a request may have, from its first line alone.
+
+        Raises RequestError where the first line says already that the request is refused.
+        """
         if self.settings.max_body is not None:
             return self.settings.max_body
-        try:
-            _, parts = self._find_cached(method, target)
-            if not parts or not parts.keys() <= MODEL_PARTS:
-                return SHORT_BYTES
-            return self.repository.find_model(**parts).reader.largest
-        except RequestError:  # the whole request will be refused
+        _, parts = self._find_cached(method, target)
+        if not parts or not parts.keys() <= MODEL_PARTS:
             return SHORT_BYTES
+        return self.repository.find_model(**parts).reader.largest
 
     def _find_handler(self, method: str, target: bytes) -> tuple[Handler, dict[str, str]]:
         path = parse_path(target)

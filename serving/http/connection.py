@@ -223,6 +223,7 @@ class Connection(asyncio.Protocol):
             )
         if size > self._most:
             raise self._too_large()
+        self._ledger.check_size(int(size))
 
     def on_body(self, part: bytes) -> None:
         if self._last:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.serving_parts import Running, asked, running, slow
+from attar.serving.core.errors import DeadlineError
+from attar.serving.core.ledger import Ledger
+from tests.support.serving_parts import INFER, Running, asked, running, slow
 
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 LAST = LIVE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
@@ -212,3 +214,33 @@ def test_work_of_a_client_that_went_away_is_dropped(points_bundle: Path, monkeyp
         assert calls[before:] == [1, 3]
         told = server.ask("GET", "/v2/models/points/stats")[1]["model_stats"][0]["inference_stats"]
         assert (told["success"]["count"], told["fail"]["count"]) == (2, 5)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_that_alone_exceeds_the_memory_for_requests_is_too_large(points_bundle: Path, chunked: bool) -> None:
+    """To try again later would not help its sender."""
+    with running(points_bundle, max_body=200_000, max_bodies=150_000) as server:
+        body = b"%x\r\n" % 190_000 + b" " * 190_000 + b"\r\n0\r\n\r\n" if chunked else b" " * 100
+        kind = "Transfer-Encoding: chunked" if chunked else "Content-Length: 190000"
+        answer = server.send(f"POST {INFER} HTTP/1.1\r\nHost: {server.url}\r\n{kind}\r\n\r\n".encode(), body)
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert server.metric("attar_ledger_bytes") == 0
+
+
+def test_a_long_body_for_a_model_that_is_not_there(points_bundle: Path) -> None:
+    with running(points_bundle, model_control=True) as server:
+        assert server.ask("POST", "/v2/models/other/infer", b" " * 70_000)[0] == 404
+        assert server.ask("POST", "/v2/models/points/nothing", b" " * 70_000)[0] == 404
+        assert server.ask("POST", "/v2/repository/models/points/unload")[0] == 200
+        assert server.ask("POST", INFER, b" " * 70_000)[0] == 503
+
+
+def test_a_closed_reservation_takes_nothing() -> None:
+    """A thread may still read for a client that is gone."""
+    ledger = Ledger(100)
+    reservation = ledger.open_reservation()
+    reservation.add(40)
+    reservation.close()
+    with pytest.raises(DeadlineError):
+        reservation.add(1)
+    assert ledger.held == 0
