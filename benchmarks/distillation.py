@@ -29,7 +29,7 @@ from scipy.stats import t as student_t
 
 from attar.models import views
 from attar.models.task import Arrays, load_task
-from attar.proof.metrics import compare
+from attar.proof.metrics import compare_outputs
 from attar.stages.artifacts import Answers, Weights
 from attar.stages.distill.stage import Control, Distill
 from attar.stages.label.stage import Label
@@ -116,7 +116,7 @@ class Bench:
             parts = [predict(each.inputs) for each in seen]
         outputs: Arrays = {name: np.concatenate([part[name] for part in parts]) for name in task.outputs}
         targets = {name: np.concatenate([each.targets[name] for each in seen]) for name in seen[0].targets}
-        found = compare("logits", answers.of("test")["logits"], outputs["logits"]).numbers
+        found = compare_outputs("logits", answers.of("test")["logits"], outputs["logits"]).numbers
         told = {"CORR": found["correlation"], "KDL": found["kdl"], "agreement": found["agreement"]}
         score = task.aggregate(task.score(outputs, targets))
         return {"accuracy": score, **{name: float(value or 0) for name, value in told.items()}}

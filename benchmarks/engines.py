@@ -28,7 +28,7 @@ from attar.models import views
 from attar.models.task import SplitName, Task, load_task
 from attar.pipeline.keys import machine
 from attar.proof import statistics
-from attar.proof.timing import load_average
+from attar.proof.timing import read_load_average
 from attar.stages.artifacts import Answers
 from benchmarks.engines_figure import draw
 from benchmarks.engines_report import goals, table
@@ -88,7 +88,7 @@ def pick(field: Field, rounds: int) -> Row:
 def measured(chosen: argparse.Namespace) -> dict[str, Any]:
     """Everything; prints the table and what became of the goals, and returns what a program would want to know."""
     given, task, answers = prepared(chosen)
-    loads = [load_average()]
+    loads = [read_load_average()]
     with ExitStack() as stack:
         rows, workers = opened([*CANDIDATES, *PEERS], given, chosen.core, stack)
         field = Field(task, answers, given, chosen.core, chosen.slice, rows, workers)
@@ -96,7 +96,7 @@ def measured(chosen: argparse.Namespace) -> dict[str, Any]:
         field.answer(list(rows), "test")
         for batch in BATCHES:
             field.times(list(rows), batch, chosen.rounds)
-            loads.append(load_average())
+            loads.append(read_load_average())
     found = {name: versions_of(environment, given) for name, environment in ENVIRONMENTS.items()}
     said = goals(field, picked)
     print(
@@ -147,14 +147,14 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path(".benchmarks/engines"), help="where engines are built")
     parser.add_argument("--environments", type=Path, default=Path(".benchmarks/peers"), help="where the peers are installed")
     parser.add_argument("--samples", type=int, default=512, help="of calibration")
-    parser.add_argument("--rounds", type=int, default=200, help=f"at least {statistics.fewest()}")
+    parser.add_argument("--rounds", type=int, default=200, help=f"at least {statistics.count_fewest_values()}")
     parser.add_argument("--slice", type=float, default=0.02, help="seconds of one engine in one round, half of them to warm up")
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)), help="the CPU that all engines run on")
     parser.add_argument("--figure", type=Path, help="where to draw latency against CORR, as SVG")
     parser.add_argument("--json", type=Path, help="where to write all that was measured")
     chosen = parser.parse_args()
-    if chosen.rounds < statistics.fewest():
-        parser.error(f"--rounds {chosen.rounds} are too few to bound a median; give {statistics.fewest()} or more")
+    if chosen.rounds < statistics.count_fewest_values():
+        parser.error(f"--rounds {chosen.rounds} are too few to bound a median; give {statistics.count_fewest_values()} or more")
     found = measured(chosen)
     if chosen.json:
         chosen.json.write_text(json.dumps(found, indent=1) + "\n")

@@ -20,7 +20,7 @@ Bounds = tuple[float, float]
 def ratio(row: Row, base: Row, batch: int) -> tuple[float, Bounds]:
     """How many times as long as the base it takes: the median over the rounds, and its bounds."""
     each = row.seconds[batch] / base.seconds[batch]
-    return float(np.median(each)), statistics.median(each)
+    return float(np.median(each)), statistics.bound_median(each)
 
 
 def line(field: Field, row: Row, picked: Row) -> str:
@@ -72,6 +72,6 @@ def faithful(field: Field, picked: Row, int8: Sequence[Row]) -> list[str]:
     both = Sums(
         np.hstack([mine.columns, theirs.columns]), lambda s: mine.statistic(s[..., :width]) - theirs.statistic(s[..., width:])
     )
-    low, high = statistics.bootstrap({"difference": both})["difference"]
+    low, high = statistics.bootstrap_bounds({"difference": both})["difference"]
     found = f"CORR {mine.value:.4f}, {best.name} {theirs.value:.4f}, difference {both.value:+.5f} ({low:+.5f} to {high:+.5f})"
     return [f"{found}, goal at least 0: {verdict(low, high, 0)}"]

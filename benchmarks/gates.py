@@ -48,7 +48,7 @@ Truth = tuple[float, float]
 """The probabilities that a sample is lost and that it is won."""
 
 
-bounds = lru_cache(maxsize=None)(statistics.paired)
+bounds = lru_cache(maxsize=None)(statistics.bound_paired_drop)
 
 
 def shipped(lost: int, won: int, samples: int, limit: float) -> bool:
@@ -74,7 +74,7 @@ def kept_plain(lost: int, won: int, samples: int, limit: float) -> bool:
 
 
 def central(lost: int, won: int, samples: int, limit: float) -> tuple[float, float]:
-    square = statistics.changed(lost, won, samples, limit)
+    square = statistics.estimate_change_probability(lost, won, samples, limit)
     return square - limit**2, limit - 3 * limit * square + 2 * limit**3
 
 
@@ -177,7 +177,7 @@ def agreements() -> None:
     print("samples   wrong passes: mean  worst  at limit   passes at 0.97 promised, 0.98 and 0.99 true")
     for samples in CEILINGS:
         hits = np.arange(samples * 4 // 5, samples + 1)
-        lows = np.array([statistics.proportion(int(each), samples)[0] for each in hits])
+        lows = np.array([statistics.bound_proportion(int(each), samples)[0] for each in hits])
         limits = 1 - 0.2 * np.arange(1, SEARCHED + 1) / SEARCHED
         passes = np.array([binom.pmf(hits[lows >= limit], samples, limit).sum() for limit in limits])
         better = [binom.pmf(hits[lows >= 0.97], samples, truth).sum() for truth in (0.98, 0.99)]
@@ -198,7 +198,7 @@ def f1_drop(sums: Numbers) -> Numbers:
 
 def bounds_of_drop(columns: Numbers) -> Bounds:
     """As ``bootstrap_drop``, but fast: F1 is a function of sums."""
-    both = statistics.with_changes(columns[:, 5:8], columns[:, 8:], lambda counts: float(f1(counts.sum(0))))
+    both = statistics.add_changes(columns[:, 5:8], columns[:, 8:], lambda counts: float(f1(counts.sum(0))))
     return statistics.bootstrap_sums(np.hstack([np.zeros((len(both[0]), 5)), *both]), f1_drop)
 
 
@@ -270,7 +270,7 @@ def timings() -> None:
     for rounds in (20, 200):
         for correlation in (0.0, 0.3):
             ratios = autoregressive(np.random.default_rng(0), rounds, correlation)
-            place = int(statistics.median(np.arange(float(rounds)))[0])
+            place = int(statistics.bound_median(np.arange(float(rounds)))[0])
             passed = float((np.sort(ratios, 0)[place] > 0).mean())
             print(f"{rounds:6} {correlation:26} {100 * passed:13.2f}")
             assert correlation > 0 or passed <= 0.055, "more wrong passes than promised"

@@ -19,7 +19,7 @@ from attar.models.preprocess import Scale
 from attar.models.task import Array, Arrays, InMemory, Output, Split, SplitName, Task, Tensor, load_task
 from attar.pipeline.keys import machine
 from attar.proof.leak import find_near_duplicates
-from attar.proof.timing import resident
+from attar.proof.timing import read_resident_bytes
 
 TASKS = {
     "digits": "attar.models.tasks.digits:Digits",
@@ -103,9 +103,9 @@ def searched(name: str) -> str:
     task = load_task(TASKS[name])
     for split in ("train", "test"):
         task.split(split)  # what is read into memory once is not the search's
-    before, started = resident() or 0, time.process_time()
+    before, started = read_resident_bytes() or 0, time.process_time()
     found = find_near_duplicates(task)
-    seconds, grown = time.process_time() - started, ((resident() or 0) - before) / 2**20
+    seconds, grown = time.process_time() - started, ((read_resident_bytes() or 0) - before) / 2**20
     cost = f"{seconds:.1f} s | {grown:.0f} MiB"
     limits = " and ".join(f"{limit:g}" for limit in found["limits"].values())
     samples = f"{len(task.split('train')):,} | {found['looked_at']:,}"

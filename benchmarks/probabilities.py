@@ -28,7 +28,7 @@ from attar.models.probabilities import to_logits
 from attar.models.task import Output, load_task
 from attar.models.tasks.digits import Digits
 from attar.pipeline.core.stage import Artifact, Stage
-from attar.proof.metrics import compare
+from attar.proof.metrics import compare_outputs
 from attar.stages.artifacts import Answers, OnnxModel, Weights
 from attar.stages.distill.loss_settings import Kd
 from attar.stages.distill.stage import Distill
@@ -95,7 +95,7 @@ def measured(folder: Path, task: str, answers: Answers, expected: Numbers, share
     student = made(Weights, folder, stage, teacher=Weights("", "", folder, {}), answers=answers)
     labels = load_task(task).split("test").take(np.arange(len(expected))).targets["label"]
     got = asked(student)
-    numbers = compare("logits", expected, got).numbers
+    numbers = compare_outputs("logits", expected, got).numbers
     found = {name: float(numbers[name] or 0) for name in ("correlation", "agreement", "kdl")}
     return {"loss": student.facts["history"][-1]["loss"], "accuracy": float((got.argmax(1) == labels).mean()), **found}
 

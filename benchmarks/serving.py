@@ -26,7 +26,7 @@ from attar.api import run
 from attar.bundle import opening as bundle
 from attar.models.task import Arrays
 from attar.pipeline.keys import machine
-from attar.proof.timing import load_average
+from attar.proof.timing import read_load_average
 from attar.serving.load.load import SHARE, Outcome
 from benchmarks.peers.environments import OURS, UnavailableError, python, versions
 from benchmarks.peers.process import environ
@@ -72,7 +72,7 @@ def rounds(chosen: argparse.Namespace, path: Path, requests: Arrays, servers: di
             outcome = servers[name].closed(requests, form, batch, connections, chosen.seconds)
             found.add(every[index], outcome)
         found.engine.append(bare(path, chosen))
-        found.loads.append(load_average())
+        found.loads.append(read_load_average())
 
 
 def bare(path: Path, chosen: argparse.Namespace) -> float:
@@ -102,8 +102,8 @@ def at_peak(chosen: argparse.Namespace, running: Running, requests: Arrays, foun
 def measured(chosen: argparse.Namespace) -> Found:
     path = made_bundle(chosen)
     chosen.work.mkdir(parents=True, exist_ok=True)
-    manifest = bundle.verified(path).manifest
-    requests, found = bundle.requests(path, manifest), Found(manifest.name)
+    manifest = bundle.open_verified(path).manifest
+    requests, found = bundle.load_requests(path, manifest), Found(manifest.name)
     os.sched_setaffinity(0, {chosen.load_core})
     with ExitStack() as stack:
         servers = opened(chosen, path, requests, found, stack)

@@ -96,10 +96,10 @@ def against(found: Found, name: str, least: Sequence[float]) -> list[str]:
 
 def goal(what: str, values: Any, limits: Sequence[float], most: bool = False) -> str:
     """The median over the rounds with its bounds, and whether each limit is kept, missed or undecided."""
-    if len(values) < statistics.fewest():
+    if len(values) < statistics.count_fewest_values():
         verdicts, shown = ["undecided: too few rounds" for _ in limits], "no bounds"
     else:
-        low, high = statistics.median(values)
+        low, high = statistics.bound_median(values)
         verdicts = [(at_most if most else verdict)(low, high, limit) for limit in limits]
         shown = f"{low:.2f} to {high:.2f}"
     middle = float(np.median(values)) if len(values) else float("nan")

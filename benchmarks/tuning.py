@@ -25,7 +25,7 @@ from attar.engines.runtimes import onnxruntime
 from attar.models import views
 from attar.models.task import load_task
 from attar.pipeline.core.stage import Artifact, Stage
-from attar.proof.metrics import compare
+from attar.proof.metrics import compare_outputs
 from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.calibrate import Calibrate
 from attar.stages.distill.stage import Distill
@@ -94,7 +94,7 @@ def measured(file: Path, answers: Answers) -> tuple[float, float]:
         seen = list(views.clean(task, task.split("test")))
         logits = np.concatenate([predict(each.inputs)["logits"] for each in seen])
     score = task.aggregate(task.score({"logits": logits}, {"label": np.concatenate([each.targets["label"] for each in seen])}))
-    return score, float(compare("logits", answers.of("test")["logits"], logits).numbers["correlation"] or 0)
+    return score, float(compare_outputs("logits", answers.of("test")["logits"], logits).numbers["correlation"] or 0)
 
 
 def of_student(folder: Path, seed: int, teacher: Weights, answers: Answers) -> Mapping[str, Measured]:

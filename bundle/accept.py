@@ -7,9 +7,9 @@ from attar.models.task import Array, Arrays
 from attar.pipeline.core.errors import AttarError, suggest_name
 
 
-def accept(manifest: Manifest, inputs: Arrays) -> None:
+def check_inputs(manifest: Manifest, inputs: Arrays) -> None:
     """Raises AttarError for a name, dtype, size or integer that the bundle does not take."""
-    for axis, size in dynamic_sizes(manifest, inputs).items():
+    for axis, size in read_dynamic_sizes(manifest, inputs).items():
         low, high = manifest.ranges[axis]
         if not low <= size <= high:
             raise AttarError(
@@ -29,7 +29,7 @@ def find_outside(array: Array, high: int | None) -> int | None:
     return next((int(value) for value in (array.min(), array.max()) if not 0 <= value < high), None)
 
 
-def dynamic_sizes(manifest: Manifest, inputs: Arrays) -> dict[str, int]:
+def read_dynamic_sizes(manifest: Manifest, inputs: Arrays) -> dict[str, int]:
     """The sizes of the named axes. Raises AttarError for a name, dtype or shape that is not declared."""
     for name in inputs.keys() ^ manifest.inputs.keys():
         problem = (

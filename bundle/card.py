@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attar.bundle.engine_needs import native_refusal
-from attar.bundle.golden import within
+from attar.bundle.engine_needs import explain_native_refusal
+from attar.bundle.golden import find_tolerance
 from attar.bundle.manifest import Manifest, Tensor
 from attar.proof.gate import Gate
 from attar.proof.report import gate_formatting
 
 
-def card(manifest: Manifest) -> str:
+def render_card(manifest: Manifest) -> str:
     """Markdown."""
     needs, ledger = manifest.engine, manifest.ledger
     runtime = ", ".join(
@@ -20,10 +20,10 @@ def card(manifest: Manifest) -> str:
     )
     return f"""# {manifest.name}
 
-{sentence(manifest.verdict.summary)}{state(manifest)}
+{format_sentence(manifest.verdict.summary)}{describe_state(manifest)}
 
 Task: `{manifest.task}`. Engine: {needs.precision}, {runtime}, threads: {needs.threads}.
-{place(manifest)}
+{describe_machine(manifest)}
 
 ## Proof
 
@@ -31,7 +31,7 @@ Task: `{manifest.task}`. Engine: {needs.precision}, {runtime}, threads: {needs.t
 
 | hop | format | precision | {ledger["score_name"]} | drop | correlation | p50, batch 1 (µs) | bytes |
 | --- | --- | --- | --- | --- | --- | --- | --- |
-{chr(10).join(row(hop) for hop in ledger["hops"])}
+{chr(10).join(format_hop(hop) for hop in ledger["hops"])}
 
 {gate_formatting.BOUNDS_EXPLANATION}
 
@@ -43,9 +43,9 @@ Task: `{manifest.task}`. Engine: {needs.precision}, {runtime}, threads: {needs.t
 
 | name | | dtype | axes |
 | --- | --- | --- | --- |
-{chr(10).join(tensors(manifest))}
+{chr(10).join(format_tensors(manifest))}
 
-{sizes(manifest)}
+{format_sizes(manifest)}
 
 ## Use
 
@@ -55,13 +55,13 @@ import attar
 with attar.open("{manifest.name}") as model:
     outputs = model(model.preprocess(raw))  # named numpy arrays; model.labels names the classes
 ```
-{vouching(manifest)}
+{explain_trust(manifest)}
 `attar check` replays the {manifest.golden.requests} golden requests. `attar bench` compares the engine's speed with that of the
 fp32 student, which `reference/` holds. `triton/` is a model repository for Triton.
 """
 
 
-def state(manifest: Manifest) -> str:
+def describe_state(manifest: Manifest) -> str:
     """What becomes of an engine that was not run where the bundle was packaged; empty for another."""
     if manifest.unfinished:
         return (
@@ -69,7 +69,7 @@ def state(manifest: Manifest) -> str:
             "engine builds it there, compares it with its graph, and writes the finished bundle to DIR."
         )
     if done := manifest.finished:
-        allowed = within(manifest.engine)
+        allowed = find_tolerance(manifest.engine)
         return (
             f"\n\n**Finished by attar {done.attar} on {done.date}.** On {done.requests} golden requests the engine is off by "
             f"{done.largest_difference:.2g} of its graph, the `model` below; up to {allowed:g} is allowed. The promises "
@@ -78,9 +78,9 @@ def state(manifest: Manifest) -> str:
     return ""
 
 
-def vouching(manifest: Manifest) -> str:
+def explain_trust(manifest: Manifest) -> str:
     """What opening an engine asks for that is native code; empty for another."""
-    if native_refusal(manifest.engine) is None:
+    if explain_native_refusal(manifest.engine) is None:
         return ""
     return (
         "\nThe engine is native code: only `trusted=`, the public keys of who signed the bundle, or `allow_native=True`, for\n"
@@ -88,31 +88,31 @@ def vouching(manifest: Manifest) -> str:
     )
 
 
-def place(manifest: Manifest) -> str:
+def describe_machine(manifest: Manifest) -> str:
     if manifest.unfinished:
         return "`graphs/` is portable; there is no engine that was run."
     cpu = (manifest.finished.machine if manifest.finished else manifest.ledger["machine"])["cpu"]
     return f"Built on {cpu}: `graphs/` is portable, `engines/` is for such a machine only."
 
 
-def sentence(text: str) -> str:
+def format_sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:].removesuffix('.')}."
 
 
-def signed(number: float) -> str:
+def format_signed(number: float) -> str:
     """To four places; what rounds to nothing has no sign."""
     text = f"{number:+.4f}"
     return text if float(text) else "0"
 
 
-def row(hop: Mapping[str, Any]) -> str:
+def format_hop(hop: Mapping[str, Any]) -> str:
     if hop["status"] != "measured":
         return f"| {hop['hop']} | {hop['format']} | {hop['precision']} | not run here: {hop['why']} | | | | |"
     teacher, p50 = hop["teacher"], hop["latency"]["1"]["p50"]
     columns = [
         *(hop["hop"], hop["format"], hop["precision"], f"{hop['score']:.4f}"),
         *(
-            signed(teacher["score_drop"]),
+            format_signed(teacher["score_drop"]),
             f"{teacher['correlation']:.4f}",
             f"{p50:,.0f}",
             f"{hop['bytes']:,}",
@@ -128,16 +128,16 @@ def format_gate(gate: Gate) -> str:
     return f"| {title} | {promise} | {evidence} | {gate.verdict} |"
 
 
-def tensors(manifest: Manifest) -> list[str]:
-    inputs = [tensor(name, "input", each) for name, each in manifest.inputs.items()]
-    return inputs + [tensor(name, "output", each) for name, each in manifest.outputs.items()]
+def format_tensors(manifest: Manifest) -> list[str]:
+    inputs = [format_tensor(name, "input", each) for name, each in manifest.inputs.items()]
+    return inputs + [format_tensor(name, "output", each) for name, each in manifest.outputs.items()]
 
 
-def tensor(name: str, which: str, each: Tensor) -> str:
+def format_tensor(name: str, which: str, each: Tensor) -> str:
     return f"| `{name}` | {which} | {each.dtype} | {', '.join(map(str, each.axes))} |"
 
 
-def sizes(manifest: Manifest) -> str:
+def format_sizes(manifest: Manifest) -> str:
     return "; ".join(
         f"`{axis}` from {low} to {high}" for axis, (low, high) in manifest.ranges.items()
     )

@@ -29,7 +29,7 @@ STORED = FACTS, RECORD = "facts.json", "record.json"
 
 
 @dataclass(frozen=True)
-class Seal:
+class Checksums:
     """``SHA256SUMS`` as it was read, once, so that what is verified is what was signed."""
 
     content: bytes
@@ -46,13 +46,15 @@ class Seal:
         return hashlib.sha256(self.content).hexdigest()[:12]
 
 
-def seal(bundle: Path) -> None:
+def write_checksums(bundle: Path) -> None:
     """Write the list, in the form that ``sha256sum --check`` reads. Sealing again after a file was added is allowed."""
-    lines = [f"{sha256(bundle / name)}  {name}\n" for name in files(bundle)]
+    lines = [f"{sha256(bundle / name)}  {name}\n" for name in list_files(bundle)]
     (bundle / SUMS).write_text("".join(lines), encoding="utf-8")
 
 
-def verify(bundle: Path, seal: Seal, take: Callable[[str], str] | None = None) -> None:
+def verify_checksums(
+    bundle: Path, seal: Checksums, take: Callable[[str], str] | None = None
+) -> None:
     """Raises InvalidBundleError, naming each file that is not as it was sealed; under a trusted
     key also those that a store wrote.
 
@@ -60,7 +62,7 @@ def verify(bundle: Path, seal: Seal, take: Callable[[str], str] | None = None) -
     """
     listed, unsigned = seal.sums, STORED if seal.key and is_stored(bundle) else ()
     take = take or (lambda name: sha256(bundle / name))
-    present = {name: take(name) for name in [*files(bundle), *unsigned]}
+    present = {name: take(name) for name in [*list_files(bundle), *unsigned]}
     wrong = [
         *(f"{name} is missing" for name in listed if name not in present),
         *(
@@ -80,7 +82,7 @@ def verify(bundle: Path, seal: Seal, take: Callable[[str], str] | None = None) -
         )
 
 
-def read(bundle: Path) -> Seal:
+def read_checksums(bundle: Path) -> Checksums:
     """Raises InvalidBundleError for a folder without the list, or with one that is none, a link, or of two minds."""
     path = bundle / SUMS
     if path.is_symlink():
@@ -103,10 +105,10 @@ def read(bundle: Path) -> Seal:
         raise InvalidBundleError(
             f"{path} was changed: it names {len(sums)} files in {len(pairs)} lines; copy it again, or package it again"
         )
-    return Seal(content, sums, signature(bundle))
+    return Checksums(content, sums, read_signature(bundle))
 
 
-def files(bundle: Path) -> list[str]:
+def list_files(bundle: Path) -> list[str]:
     """Everything below, links too: a link out of the bundle would be content that nobody sealed. Folders only in a signature's
     place."""
     below = [
@@ -118,12 +120,12 @@ def files(bundle: Path) -> list[str]:
     outside = {
         SUMS,
         *(STORED if is_stored(bundle) else ()),
-        *((SIGNATURE,) if signature(bundle) else ()),
+        *((SIGNATURE,) if read_signature(bundle) else ()),
     }
     return sorted(name for name in found if name not in outside)
 
 
-def signature(bundle: Path) -> bytes | None:
+def read_signature(bundle: Path) -> bytes | None:
     """What may be one, a plain file of so many bytes; whose it is, if anybody's, is not looked at."""
     path = bundle / SIGNATURE
     if path.is_symlink() or not path.is_file() or path.stat().st_size != LENGTH:

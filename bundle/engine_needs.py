@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from attar.bundle.fitness import unfit
-from attar.bundle.manifest import Needs
+from attar.bundle.fitness import blame_bundle
+from attar.bundle.manifest import EngineRequirements
 from attar.engines.runtimes import runtime as runtimes
 from attar.engines.runtimes.runtime import BuildSpec
 from attar.pipeline.core.errors import InvalidBundleError
@@ -12,9 +12,9 @@ INDIFFERENT = {"cores"}
 """What the runtime records about a machine and an engine does without."""
 
 
-def check_machine(needs: Needs) -> None:
+def check_machine(needs: EngineRequirements) -> None:
     """Raises InvalidBundleError when the engine was built for another runtime or machine than is here."""
-    with unfit(f"the engine needs {needs.runtime} {needs.version}"):
+    with blame_bundle(f"the engine needs {needs.runtime} {needs.version}"):
         environment = runtimes.load_runtime(needs.runtime).describe_environment()
     version, here = environment.version, environment.machine
     if version.split(".")[:2] != (needs.version or "").split(".")[:2]:
@@ -32,20 +32,20 @@ def check_machine(needs: Needs) -> None:
         )
 
 
-def check_runnable(needs: Needs) -> None:
+def check_runnable(needs: EngineRequirements) -> None:
     """Raises InvalidBundleError where this machine lacks what the engine runs on; nothing is loaded."""
-    runtime, asked = runtimes.load_runtime(needs.runtime), asked_of(needs)
+    runtime, asked = runtimes.load_runtime(needs.runtime), make_build_spec(needs)
     problem = f"the engine of {runtime.title} cannot run here"
-    with unfit(problem):
+    with blame_bundle(problem):
         runtime.check_available(asked)
     if missing := runtime.explain_unrunnable(asked):
         raise InvalidBundleError(f"{problem}: {missing}")
 
 
-def native_refusal(needs: Needs) -> str | None:
+def explain_native_refusal(needs: EngineRequirements) -> str | None:
     """Why an engine is loaded only for who trusts it, and how to say so; None for one that is data alone."""
     runtime = runtimes.load_runtime(needs.runtime)
-    if (content := runtime.native_content(asked_of(needs))) is None:
+    if (content := runtime.native_content(make_build_spec(needs))) is None:
         return None
     return (
         f"it is native code, which can do what you can do ({runtime.title}: {content}); give --trusted FILE, the public keys of "
@@ -53,7 +53,7 @@ def native_refusal(needs: Needs) -> str | None:
     )
 
 
-def asked_of(needs: Needs, threads: int | None = None) -> BuildSpec:
+def make_build_spec(needs: EngineRequirements, threads: int | None = None) -> BuildSpec:
     return BuildSpec(
         needs.precision, threads or needs.threads, needs.provider, needs.profile, needs.options
     )

@@ -15,13 +15,13 @@ from safetensors.numpy import load_file, save_file
 
 from attar.bundle import checksums, golden, triton
 from attar.bundle import opening as bundles
-from attar.bundle.card import card
-from attar.bundle.checksums import Seal
-from attar.bundle.engine_needs import asked_of
+from attar.bundle.card import render_card
+from attar.bundle.checksums import Checksums
+from attar.bundle.engine_needs import make_build_spec
 from attar.bundle.finished import Finished
-from attar.bundle.fitness import unfit
+from attar.bundle.fitness import blame_bundle
 from attar.bundle.manifest import Manifest
-from attar.bundle.verified import placed, read_manifest
+from attar.bundle.verified import locate_manifest, read_manifest
 from attar.engines.runtimes import runtime as runtimes
 from attar.engines.runtimes.runtime import Runtime
 from attar.models.task import Array, Arrays, Output, Split, SplitName, Task, Tensor
@@ -36,7 +36,7 @@ from attar.pipeline.core.stage import Facts
 from attar.pipeline.keys import machine
 
 
-def finish(path: str | Path, out: str | Path, trusted: Path | None = None) -> Facts:
+def finish_bundle(path: str | Path, out: str | Path, trusted: Path | None = None) -> Facts:
     """Write to ``out`` the bundle with an engine of this machine; the facts of ``attar check`` about it.
 
     The engine answers the golden requests as its graph does (see ``Runtime.tolerances``); no gate is measured. ``trusted``: keys
@@ -47,22 +47,22 @@ def finish(path: str | Path, out: str | Path, trusted: Path | None = None) -> Fa
     otherwise; RecipeError for a bundle that has its engine, and for a folder that holds something. Nothing is written then.
     """
     bundle = Path(path)
-    with bundles.unfinished(bundle, trusted) as found:
-        runtime = able(bundle, found.manifest)
-        with filled(Path(out), bundle) as folder:
-            copy(found.root, folder, found.seal)
-            checksums.verify(folder, found.seal)
-            complete(folder, placed(read_manifest(folder), folder), runtime)
-            return bundles.check(folder, allow_native=True)  # it was built here, just now
+    with bundles.open_unfinished(bundle, trusted) as found:
+        runtime = require_runtime(bundle, found.manifest)
+        with fill_folder(Path(out), bundle) as folder:
+            copy_sealed_files(found.root, folder, found.seal)
+            checksums.verify_checksums(folder, found.seal)
+            complete_bundle(folder, locate_manifest(read_manifest(folder), folder), runtime)
+            return bundles.check_bundle(folder, allow_native=True)  # it was built here, just now
 
 
-def able(bundle: Path, manifest: Manifest) -> Runtime:
+def require_runtime(bundle: Path, manifest: Manifest) -> Runtime:
     """The runtime of its engine. Raises InvalidBundleError, with what is missing, where it cannot run here."""
     needs = manifest.engine
-    with unfit(f"{bundle} cannot be finished here"):
+    with blame_bundle(f"{bundle} cannot be finished here"):
         runtime = runtimes.load_runtime(needs.runtime)
         runtime.describe_environment()
-        asked = asked_of(needs)
+        asked = make_build_spec(needs)
         missing = runtime.explain_unbuildable(asked) or runtime.explain_unrunnable(asked)
     if missing:
         raise InvalidBundleError(
@@ -72,7 +72,7 @@ def able(bundle: Path, manifest: Manifest) -> Runtime:
 
 
 @contextmanager
-def filled(out: Path, bundle: Path) -> Iterator[Path]:
+def fill_folder(out: Path, bundle: Path) -> Iterator[Path]:
     """A folder to fill; it stands in the place of ``out`` once the block ends, and is gone if it breaks.
 
     Raises RecipeError where something is in the way, StoreError when the disk does not take it.
@@ -96,7 +96,7 @@ def filled(out: Path, bundle: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def copy(bundle: Path, folder: Path, seal: Seal) -> None:
+def copy_sealed_files(bundle: Path, folder: Path, seal: Checksums) -> None:
     """Everything that was sealed, and nothing else."""
     for name in seal.sums:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -104,32 +104,32 @@ def copy(bundle: Path, folder: Path, seal: Seal) -> None:
     (folder / checksums.SUMS).write_bytes(seal.content)
 
 
-def complete(folder: Path, manifest: Manifest, runtime: Runtime) -> None:
+def complete_bundle(folder: Path, manifest: Manifest, runtime: Runtime) -> None:
     """Give an unfinished bundle its engine, the engine's golden answers, and the record of both."""
-    requests = bundles.requests(folder, manifest)
-    build(folder, manifest, runtime)
+    requests = bundles.load_requests(folder, manifest)
+    build_engine(folder, manifest, runtime)
     environment = runtime.describe_environment()
     update = {"version": environment.version, "machine": dict(environment.machine)}
     needs = manifest.engine.model_copy(update=update)
     built = manifest.model_copy(update={"engine": needs})
-    tensors = answered(folder, built)
+    tensors = answer_requests(folder, built)
     save_file(tensors, folder / golden.FILE)
-    done = record(built, golden.proven(folder, needs, tensors))
+    done = describe_finish(built, golden.check_engine_answers(folder, needs, tensors))
     finished = read_manifest(folder).model_copy(update={"engine": needs, "finished": done})
     (folder / "manifest.json").write_text(finished.model_dump_json(indent=1), encoding="utf-8")
-    (folder / "README.md").write_text(card(finished), encoding="utf-8")
+    (folder / "README.md").write_text(render_card(finished), encoding="utf-8")
     shutil.rmtree(folder / "triton")
-    triton.write(folder / "triton", finished, folder, requests)
-    checksums.seal(folder)
+    triton.write_repository(folder / "triton", finished, folder, requests)
+    checksums.write_checksums(folder)
 
 
-def build(folder: Path, manifest: Manifest, runtime: Runtime) -> None:
+def build_engine(folder: Path, manifest: Manifest, runtime: Runtime) -> None:
     """The engine from ``graphs/``, anew where one was built already: it was never run."""
     engines = folder / "engines"
     shutil.rmtree(engines, ignore_errors=True)
     place = engines / manifest.engine.runtime
     place.mkdir(parents=True)
-    task, asked = interface(manifest), asked_of(manifest.engine)
+    task, asked = make_interface(manifest), make_build_spec(manifest.engine)
     try:
         for name in manifest.graphs:
             runtime.build(
@@ -139,17 +139,19 @@ def build(folder: Path, manifest: Manifest, runtime: Runtime) -> None:
         raise InvalidBundleError(f"the engine cannot be built here: {error}") from error
 
 
-def answered(folder: Path, manifest: Manifest) -> dict[str, Array]:
+def answer_requests(folder: Path, manifest: Manifest) -> dict[str, Array]:
     """The golden requests as they are stored, with the engine's answers beside the others."""
-    inputs = bundles.prepared(folder, manifest, golden.read(folder, manifest))
-    unanswered = unfit("the engine does not answer the golden requests")
-    with bundles.opened(folder, manifest, allow_native=True) as predict, unanswered:
-        answers = bundles.in_batches(predict, inputs, manifest.ranges.get("batch", (1, 1))[1])
+    inputs = bundles.preprocess_requests(folder, manifest, golden.read_golden(folder, manifest))
+    unanswered = blame_bundle("the engine does not answer the golden requests")
+    with bundles.open_engine(folder, manifest, allow_native=True) as predict, unanswered:
+        answers = bundles.predict_in_batches(
+            predict, inputs, manifest.ranges.get("batch", (1, 1))[1]
+        )
         new = {f"engine.{name}": np.ascontiguousarray(answers[name]) for name in manifest.outputs}
     return {**load_file(folder / golden.FILE), **new}
 
 
-def record(manifest: Manifest, largest: float) -> Finished:
+def describe_finish(manifest: Manifest, largest: float) -> Finished:
     return Finished(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         attar=version("attar"),
@@ -159,7 +161,7 @@ def record(manifest: Manifest, largest: float) -> Finished:
     )
 
 
-def interface(manifest: Manifest) -> Task:
+def make_interface(manifest: Manifest) -> Task:
     """As much of the task as building an engine needs: its tensors and their sizes."""
 
     class Interface(Task):

@@ -25,7 +25,7 @@ class Finished(StrictModel):
     """Of the engine's golden answers from the model's, as ``difference`` has it; at most what its runtime tolerates."""
 
 
-def difference(expected: Array, got: Array) -> float:
+def compute_difference(expected: Array, got: Array) -> float:
     """Largest ``|got - expected|`` over the larger of 1 and the largest ``|expected|``; infinite for another shape or a NaN."""
     if expected.shape != got.shape or not np.isfinite(got.astype(np.float64)).all():
         return float("inf")
@@ -33,7 +33,10 @@ def difference(expected: Array, got: Array) -> float:
     return float(np.abs(new - known).max() / max(1.0, float(np.abs(known).max())))
 
 
-def apart(golden: Arrays) -> dict[str, float]:
+def compare_with_graph(golden: Arrays) -> dict[str, float]:
     """By output: the ``difference`` of the engine's golden answers from the model's."""
     outputs = [name.removeprefix("engine.") for name in golden if name.startswith("engine.")]
-    return {name: difference(golden[f"model.{name}"], golden[f"engine.{name}"]) for name in outputs}
+    return {
+        name: compute_difference(golden[f"model.{name}"], golden[f"engine.{name}"])
+        for name in outputs
+    }

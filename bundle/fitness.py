@@ -11,7 +11,7 @@ AGAIN = "Copy it again, or package it again"
 
 
 @contextmanager
-def unfit(what: str) -> Iterator[None]:
+def blame_bundle(what: str) -> Iterator[None]:
     """Raises InvalidBundleError, with ``what`` and the reason, for everything that fails inside;
     run only what the bundle decides in it."""
     try:

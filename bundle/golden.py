@@ -7,9 +7,9 @@ from pathlib import Path
 from safetensors.numpy import load_file
 
 from attar.bundle import ragged
-from attar.bundle.finished import apart
-from attar.bundle.fitness import AGAIN, unfit
-from attar.bundle.manifest import Manifest, Needs, Output
+from attar.bundle.finished import compare_with_graph
+from attar.bundle.fitness import AGAIN, blame_bundle
+from attar.bundle.manifest import EngineRequirements, Manifest, Output
 from attar.engines.runtimes.runtime import load_runtime
 from attar.models.task import Array, Arrays
 from attar.pipeline.core.errors import InvalidBundleError
@@ -17,13 +17,13 @@ from attar.pipeline.core.errors import InvalidBundleError
 FILE = "golden.safetensors"
 
 
-def read(bundle: Path, manifest: Manifest) -> dict[str, Array]:
+def read_golden(bundle: Path, manifest: Manifest) -> dict[str, Array]:
     """``raw.INPUT`` and the answers that the manifest names, each with a row a request. Raises
     InvalidBundleError for anything else."""
     path = bundle / FILE
-    with unfit(f"{path} cannot be read"):
-        tensors = ragged.decoded(load_file(path))
-    if wrong := problem(tensors, manifest):
+    with blame_bundle(f"{path} cannot be read"):
+        tensors = ragged.decode_samples(load_file(path))
+    if wrong := find_problem(tensors, manifest):
         raise InvalidBundleError(f"{path} is not what the manifest says: {wrong}. {AGAIN}")
     return tensors
 
@@ -31,7 +31,7 @@ def read(bundle: Path, manifest: Manifest) -> dict[str, Array]:
 def check_finished(bundle: Path, manifest: Manifest) -> None:
     """Raises InvalidBundleError where the engine's answers are not as close to its graph's as the
     bundle says, or as its precision needs."""
-    distance = proven(bundle, manifest.engine, read(bundle, manifest))
+    distance = check_engine_answers(bundle, manifest.engine, read_golden(bundle, manifest))
     said = manifest.finished and manifest.finished.largest_difference
     if distance != said:
         raise InvalidBundleError(
@@ -39,16 +39,16 @@ def check_finished(bundle: Path, manifest: Manifest) -> None:
         )
 
 
-def within(needs: Needs) -> float:
+def find_tolerance(needs: EngineRequirements) -> float:
     """How far an engine may be from its graph. Raises InvalidBundleError for a runtime that is none."""
-    with unfit(f"the engine needs {needs.runtime}"):
+    with blame_bundle(f"the engine needs {needs.runtime}"):
         return load_runtime(needs.runtime).get_tolerance(needs.precision)
 
 
-def proven(bundle: Path, needs: Needs, tensors: Arrays) -> float:
+def check_engine_answers(bundle: Path, needs: EngineRequirements, tensors: Arrays) -> float:
     """How far the engine's answers are from its graph's. Raises InvalidBundleError where that is
     more than its precision explains."""
-    distance, allowed = max(apart(tensors).values()), within(needs)
+    distance, allowed = max(compare_with_graph(tensors).values()), find_tolerance(needs)
     if not distance <= allowed:
         raise InvalidBundleError(
             f"{bundle}: its engine answers otherwise than the graph that it was built from: off by {distance:.2g} of their "
@@ -57,7 +57,7 @@ def proven(bundle: Path, needs: Needs, tensors: Arrays) -> float:
     return distance
 
 
-def problem(tensors: Arrays, manifest: Manifest) -> str | None:
+def find_problem(tensors: Arrays, manifest: Manifest) -> str | None:
     """The first thing that is wrong with them; None if nothing is."""
     answered = {
         f"{who}.{name}": output
@@ -71,7 +71,7 @@ def problem(tensors: Arrays, manifest: Manifest) -> str | None:
         if array.shape[:1] != (manifest.golden.requests,):
             return f"{name} is of shape {list(array.shape)}, expected {manifest.golden.requests} requests"
     for name, output in answered.items():
-        if not fits(tensors[name], output) or (
+        if not fits_axes(tensors[name], output) or (
             not name.startswith("teacher.") and tensors[name].dtype != output.dtype
         ):
             axes = ", ".join(map(str, output.axes))
@@ -79,7 +79,7 @@ def problem(tensors: Arrays, manifest: Manifest) -> str | None:
     return None
 
 
-def fits(array: Array, output: Output) -> bool:
+def fits_axes(array: Array, output: Output) -> bool:
     """By its axes, none of them empty: an empty answer would be repeated by anything."""
     if array.ndim != len(output.axes) or array.size == 0:
         return False

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from attar.bundle.finished import Finished
-from attar.bundle.steps import outside
+from attar.bundle.steps import find_outside
 from attar.bundle.stored_verdict import StoredVerdict
 from attar.bundle.strict_model import StrictModel
 from attar.models.preprocess.known import KnownStep
@@ -24,7 +24,7 @@ DTYPES = {
     "float64",
     *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
 }
-LOOSEST = 1e-2
+MAX_TOLERANCE = 1e-2
 """The largest tolerance: beyond it a replay would let another engine pass."""
 FORMAT_VERSION = 1
 """The newest format of a bundle that this code reads, and the one that it writes."""
@@ -55,7 +55,7 @@ class Output(Tensor):
     kind: Kind
 
 
-class Needs(StrictModel):
+class EngineRequirements(StrictModel):
     """What the engine needs to run: it was built for one runtime on one machine. Of an unfinished one, what was asked for."""
 
     runtime: str
@@ -80,7 +80,7 @@ class Golden(StrictModel):
     """
 
     requests: int = Field(ge=1)
-    tolerance: float = Field(gt=0, le=LOOSEST)
+    tolerance: float = Field(gt=0, le=MAX_TOLERANCE)
     """Largest difference to the recorded answers that a replay may show, relative to the largest magnitude among them (or 1)."""
 
 
@@ -105,7 +105,7 @@ class Manifest(StrictModel):
     labels: Sequence[str]
     graphs: Sequence[Annotated[str, Field(pattern=r"^\w+$")]] = Field(min_length=1)
     """They name files, so they are words and lead nowhere else."""
-    engine: Needs
+    engine: EngineRequirements
     golden: Golden
     verdict: StoredVerdict
     """The gates and what became of them, see ``attar.proof.verdict``."""
@@ -153,7 +153,7 @@ class Manifest(StrictModel):
             raise ValueError(f"no range of sizes is given for the axis {min(unknown)}")
         if unknown := self.preprocess.keys() - self.inputs.keys():
             raise ValueError(f"steps are given for {min(unknown)}, which is no input")
-        if wrong := outside(step for todo in self.preprocess.values() for step in todo):
+        if wrong := find_outside(step for todo in self.preprocess.values() for step in todo):
             raise ValueError(wrong)
         if list(self.labels) != list(self.ledger.get("classes", self.labels)):
             raise ValueError("the labels are not the classes that were measured")

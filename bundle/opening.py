@@ -25,13 +25,18 @@ from types import TracebackType
 import numpy as np
 
 from attar.bundle import golden, triton
-from attar.bundle.accept import accept, dynamic_sizes
-from attar.bundle.engine_needs import asked_of, check_machine, check_runnable, native_refusal
-from attar.bundle.finished import difference
-from attar.bundle.fitness import AGAIN, unfit
-from attar.bundle.manifest import LOOSEST, Manifest
+from attar.bundle.accept import check_inputs, read_dynamic_sizes
+from attar.bundle.engine_needs import (
+    check_machine,
+    check_runnable,
+    explain_native_refusal,
+    make_build_spec,
+)
+from attar.bundle.finished import compute_difference
+from attar.bundle.fitness import AGAIN, blame_bundle
+from attar.bundle.manifest import MAX_TOLERANCE, Manifest
 from attar.bundle.stored_verdict import check_verdict
-from attar.bundle.verified import VerifiedBundle, sealed
+from attar.bundle.verified import VerifiedBundle, open_sealed
 from attar.engines.graphs.placement import PLACEMENTS, SYMMETRIC
 from attar.engines.runtimes import runtime as runtimes
 from attar.models import preprocess
@@ -52,7 +57,7 @@ class BundlePredictor:
 
     def __call__(self, inputs: Arrays) -> dict[str, Array]:
         """Outputs by name for a batch of preprocessed inputs. Raises AttarError for inputs that the bundle does not take."""
-        accept(self.manifest, inputs)
+        check_inputs(self.manifest, inputs)
         return self._predictor(inputs)
 
     def preprocess(self, raw: Arrays) -> dict[str, Array]:
@@ -97,30 +102,34 @@ def open_bundle(
         )
     keys = Path(trusted) if trusted is not None else None
     with ExitStack() as stack:
-        found = stack.enter_context(verified(Path(path), trusted=keys, allow_native=allow_native))
-        predictor = stack.enter_context(
-            opened(found.root, found.manifest, threads, allow_native=found.trusts_native)
+        found = stack.enter_context(
+            open_verified(Path(path), trusted=keys, allow_native=allow_native)
         )
-        replay(found.root, found.manifest, predictor)
+        predictor = stack.enter_context(
+            open_engine(found.root, found.manifest, threads, allow_native=found.trusts_native)
+        )
+        replay_requests(found.root, found.manifest, predictor)
         return BundlePredictor(found.manifest, predictor, stack.pop_all())
 
 
-def check(path: str | Path, trusted: Path | None = None, *, allow_native: bool = False) -> Facts:
+def check_bundle(
+    path: str | Path, trusted: Path | None = None, *, allow_native: bool = False
+) -> Facts:
     """Files, verdict, machine and golden requests, of the portable graphs too, and where keys are ``trusted`` the signature.
     Raises InvalidBundleError for the first that is not right.
 
     An engine that is native code is not loaded unless a trusted key signed it, or ``allow_native`` is given; ``engine`` says so.
     """
-    with verified(Path(path), trusted=trusted, allow_native=allow_native) as found:
-        refusal = None if found.trusts_native else native_refusal(found.manifest.engine)
+    with open_verified(Path(path), trusted=trusted, allow_native=allow_native) as found:
+        refusal = None if found.trusts_native else explain_native_refusal(found.manifest.engine)
         if refusal:
             check_runnable(found.manifest.engine)
         largest = None if refusal else replay_engine(found)
         check_portable(found.root, found.manifest)
-        return facts(found, refusal, largest)
+        return describe_bundle(found, refusal, largest)
 
 
-def facts(found: VerifiedBundle, refusal: str | None, largest: float | None) -> Facts:
+def describe_bundle(found: VerifiedBundle, refusal: str | None, largest: float | None) -> Facts:
     """``refusal``: why the engine was not loaded; ``largest``: how far it is from its golden answers where it was."""
     manifest, seal = found.manifest, found.seal
     return {
@@ -137,8 +146,8 @@ def facts(found: VerifiedBundle, refusal: str | None, largest: float | None) -> 
 
 
 def replay_engine(found: VerifiedBundle) -> float:
-    with opened(found.root, found.manifest, allow_native=found.trusts_native) as predict:
-        return replay(found.root, found.manifest, predict)
+    with open_engine(found.root, found.manifest, allow_native=found.trusts_native) as predict:
+        return replay_requests(found.root, found.manifest, predict)
 
 
 def check_portable(path: Path, manifest: Manifest) -> None:
@@ -148,25 +157,25 @@ def check_portable(path: Path, manifest: Manifest) -> None:
 
     files = {name: path / "graphs" / f"{name}.onnx" for name in manifest.graphs}
     who = "model" if "model" in manifest.answered else "engine"
-    tolerance = max(LOOSEST, golden.within(manifest.engine))
+    tolerance = max(MAX_TOLERANCE, golden.find_tolerance(manifest.engine))
     threads, integers = (
         manifest.engine.threads,
         PLACEMENTS.get(manifest.engine.runtime) is not SYMMETRIC,
     )  # as in ``OnnxModel``
     with (
-        unfit(f"the graphs of {path} do not open"),
+        blame_bundle(f"the graphs of {path} do not open"),
         onnxruntime.open_session(files, threads, integers=integers) as predict,
     ):
         try:
-            replay(path, manifest, predict, tolerance, who)
+            replay_requests(path, manifest, predict, tolerance, who)
         except InvalidBundleError as error:
             raise InvalidBundleError(
                 f"graphs/ is not what the engine was built from: {error}"
             ) from error
-    triton.check(path, manifest)
+    triton.check_repository(path, manifest)
 
 
-def verified(
+def open_verified(
     path: Path, *, gated: bool = True, trusted: Path | None = None, allow_native: bool = False
 ) -> VerifiedBundle:
     """A bundle that is whole, fit to serve and for this machine. Raises InvalidBundleError.
@@ -174,15 +183,15 @@ def verified(
     ``gated=False`` lets one through that was not passed, though never an unfinished one. ``allow_native``: it may be opened by
     who got this, whatever its engine is and whoever made it.
     """
-    found = whole(path, gated=gated, trusted=trusted)
+    found = open_whole(path, gated=gated, trusted=trusted)
     with found.closed_on_error():
         check_machine(found.manifest.engine)
     return replace(found, allow_native=allow_native)
 
 
-def whole(path: Path, *, gated: bool = True, trusted: Path | None = None) -> VerifiedBundle:
+def open_whole(path: Path, *, gated: bool = True, trusted: Path | None = None) -> VerifiedBundle:
     """As ``verified``, for any machine."""
-    found = sealed(path, trusted)
+    found = open_sealed(path, trusted)
     with found.closed_on_error():
         manifest = found.manifest
         if manifest.unfinished:
@@ -197,9 +206,9 @@ def whole(path: Path, *, gated: bool = True, trusted: Path | None = None) -> Ver
     return found
 
 
-def unfinished(path: Path, trusted: Path | None = None) -> VerifiedBundle:
+def open_unfinished(path: Path, trusted: Path | None = None) -> VerifiedBundle:
     """One that lacks nothing but its engine. Raises InvalidBundleError, and RecipeError for one that has it."""
-    found = sealed(path, trusted)
+    found = open_sealed(path, trusted)
     with found.closed_on_error():
         manifest = found.manifest
         if not manifest.unfinished:
@@ -217,13 +226,13 @@ def unfinished(path: Path, trusted: Path | None = None) -> VerifiedBundle:
 
 
 @contextmanager
-def opened(
+def open_engine(
     path: Path, manifest: Manifest, threads: int | None = None, *, allow_native: bool = False
 ) -> Iterator[Predictor]:
     """The engine of a verified bundle. Raises InvalidBundleError when it does not open, and for
     one that is native code unless that is allowed."""
     needs = manifest.engine
-    if not allow_native and (refusal := native_refusal(needs)):
+    if not allow_native and (refusal := explain_native_refusal(needs)):
         raise InvalidBundleError(f"the engine of {path} is not loaded: {refusal}")
     runtime = runtimes.load_runtime(needs.runtime)
     files = {
@@ -231,13 +240,13 @@ def opened(
         for name in manifest.graphs
     }
     with ExitStack() as stack:
-        with unfit(f"the engine of {path} does not open"):
-            predictor = stack.enter_context(runtime.open(files, asked_of(needs, threads)))
+        with blame_bundle(f"the engine of {path} does not open"):
+            predictor = stack.enter_context(runtime.open(files, make_build_spec(needs, threads)))
         yield predictor
 
 
 @contextmanager
-def opened_reference(
+def open_reference(
     path: Path, manifest: Manifest, threads: int | None = None
 ) -> Iterator[Predictor]:
     """The fp32 student of a verified bundle. Raises InvalidBundleError when it does not open."""
@@ -245,29 +254,29 @@ def opened_reference(
 
     files = {name: path / "reference" / f"{name}.onnx" for name in manifest.graphs}
     with ExitStack() as stack:
-        with unfit(f"the reference of {path} does not open"):
+        with blame_bundle(f"the reference of {path} does not open"):
             predictor = stack.enter_context(
                 onnxruntime.open_session(files, threads or manifest.engine.threads)
             )
         yield predictor
 
 
-def requests(path: Path, manifest: Manifest) -> dict[str, Array]:
+def load_requests(path: Path, manifest: Manifest) -> dict[str, Array]:
     """The golden requests, preprocessed."""
-    return prepared(path, manifest, golden.read(path, manifest))
+    return preprocess_requests(path, manifest, golden.read_golden(path, manifest))
 
 
-def prepared(path: Path, manifest: Manifest, tensors: Arrays) -> dict[str, Array]:
+def preprocess_requests(path: Path, manifest: Manifest, tensors: Arrays) -> dict[str, Array]:
     """Raises InvalidBundleError when the steps do not make of them what the graph reads."""
-    with unfit(f"{path} does not preprocess its own golden requests"):
+    with blame_bundle(f"{path} does not preprocess its own golden requests"):
         inputs = preprocess.apply(
             manifest.preprocess, {name: tensors[f"raw.{name}"] for name in manifest.inputs}
         )
-        dynamic_sizes(manifest, inputs)
+        read_dynamic_sizes(manifest, inputs)
     return inputs
 
 
-def replay(
+def replay_requests(
     path: Path,
     manifest: Manifest,
     predict: Predict,
@@ -277,12 +286,12 @@ def replay(
     """Answer the golden requests again; the largest difference, relative to the tolerance's scale.
     Raises InvalidBundleError beyond it."""
     allowed = tolerance or manifest.golden.tolerance
-    tensors = golden.read(path, manifest)
-    inputs = prepared(path, manifest, tensors)
-    with unfit(f"{path} does not answer its golden requests"):
-        got = in_batches(predict, inputs, manifest.ranges.get("batch", (1, 1))[1])
+    tensors = golden.read_golden(path, manifest)
+    inputs = preprocess_requests(path, manifest, tensors)
+    with blame_bundle(f"{path} does not answer its golden requests"):
+        got = predict_in_batches(predict, inputs, manifest.ranges.get("batch", (1, 1))[1])
         found = {
-            name: difference(tensors[f"{who}.{name}"], got[name])
+            name: compute_difference(tensors[f"{who}.{name}"], got[name])
             for name in manifest.outputs
             if name in got
         }
@@ -299,7 +308,7 @@ def replay(
     return max(found.values())
 
 
-def in_batches(predict: Predict, inputs: Arrays, batch: int) -> dict[str, Array]:
+def predict_in_batches(predict: Predict, inputs: Arrays, batch: int) -> dict[str, Array]:
     """Answers for any number of samples, asked for in calls of at most ``batch``."""
     samples = len(next(iter(inputs.values())))
     parts = [

@@ -6,18 +6,18 @@ from collections.abc import Mapping
 
 from attar.pipeline.core.stage import Artifact
 from attar.pipeline.run import Record
-from attar.proof.report.formats.html import html
+from attar.proof.report.formats.html import render_html
 
 SHARED = ("onnx",)
 """Slots that all targets share: their names stand alone."""
 
 
-def page(name: str, made: Mapping[str, Artifact]) -> str:
+def render_report(name: str, made: Mapping[str, Artifact]) -> str:
     """``report.html`` of one target's artifacts, by slot. Training curves are in the run's report, not here."""
-    return html([record(name, slot, artifact) for slot, artifact in made.items()], name)
+    return render_html([make_record(name, slot, artifact) for slot, artifact in made.items()], name)
 
 
-def record(name: str, slot: str, artifact: Artifact) -> Record:
+def make_record(name: str, slot: str, artifact: Artifact) -> Record:
     place = slot if slot in SHARED else f"{name}.{slot}"
     return Record(
         place,

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from attar.bundle import checksums
-from attar.bundle.checksums import NO_FILE, Seal
+from attar.bundle.checksums import NO_FILE, Checksums
 from attar.pipeline.core.errors import InvalidBundleError
 
 PREFIX, UNLOCKED = "attar-bundle-", "attar-new-"
@@ -54,7 +54,7 @@ class PrivateFolder:
 class Copier:
     """Copies files below ``source`` to the same names below ``target``; what is there already is linked, not written again."""
 
-    def __init__(self, source: Path, target: Path, seal: Seal) -> None:
+    def __init__(self, source: Path, target: Path, seal: Checksums) -> None:
         self._source, self._target, self._sums = source, target, seal.sums
         self._copies: dict[str, Path] = {}
         target.mkdir()
@@ -76,14 +76,14 @@ class Copier:
         return digest
 
 
-def copy_verified(bundle: Path, seal: Seal) -> tuple[PrivateFolder, Path]:
+def copy_verified(bundle: Path, seal: Checksums) -> tuple[PrivateFolder, Path]:
     """Return a private folder and the bundle in it, with the files that the seal lists. Raises
     InvalidBundleError for files that are not as they were sealed, and where there is no place for a copy."""
     with no_place(bundle):
         folder = PrivateFolder()
         try:
             copy = folder.path / (bundle.resolve().name or "bundle")
-            checksums.verify(bundle, seal, Copier(bundle, copy, seal).copy)
+            checksums.verify_checksums(bundle, seal, Copier(bundle, copy, seal).copy)
         except BaseException:
             folder.close()
             raise

@@ -18,7 +18,7 @@ from attar.pipeline.core.errors import StageError
 KINDS: dict[str, type] = {"text": str, "bytes": bytes, "uint8": np.ndarray}
 
 
-def encoded(name: str, array: Array) -> dict[str, Array]:
+def encode_samples(name: str, array: Array) -> dict[str, Array]:
     """Numbers pass unchanged. Raises StageError for objects of other kinds."""
     if array.dtype.kind not in "OU":
         return {name: np.ascontiguousarray(array)}
@@ -53,17 +53,17 @@ def kind_of(rows: list[Any]) -> str | None:
     return None
 
 
-def decoded(tensors: Arrays) -> dict[str, Array]:
+def decode_samples(tensors: Arrays) -> dict[str, Array]:
     """Back again, as object arrays; what is no such pair passes unchanged. Raises ValueError for a pair that does not fit."""
     made = dict(tensors)
     for each in tensors:
         name, _, kind = each.partition(":")
         if kind in KINDS and f"{name}:shape" in made and name not in made:
-            made[name] = rows(kind, made.pop(each), made.pop(f"{name}:shape"))
+            made[name] = read_rows(kind, made.pop(each), made.pop(f"{name}:shape"))
     return made
 
 
-def rows(kind: str, matrix: Array, shapes: Array) -> Array:
+def read_rows(kind: str, matrix: Array, shapes: Array) -> Array:
     pair = (matrix.dtype.name, shapes.dtype.name, matrix.ndim, shapes.ndim) == (
         "uint8",
         "int64",

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from attar.bundle import checksums, golden, signatures
 from attar.bundle.stored_verdict import check_verdict
-from attar.bundle.verified import sealed
+from attar.bundle.verified import open_sealed
 from attar.pipeline.core.errors import RecipeError, StoreError
 from attar.pipeline.core.stage import Facts
 
 MOUNTED = "it is a mount point; sign it before it is mounted"
 
 
-def sign(path: str | Path, key: str | Path) -> Facts:
+def sign_bundle(path: str | Path, key: str | Path) -> Facts:
     """Write the signature beside the checksums, in place of an older one; its place and the key's fingerprint.
 
     An unfinished bundle may be signed, for `attar finish --trusted`; nothing serves it. Raises
@@ -27,16 +27,16 @@ def sign(path: str | Path, key: str | Path) -> Facts:
         raise RecipeError(
             f"{bundle} is in a store, which is never changed; sign the copy that {checksums.DELIVER} makes"
         )
-    private = signatures.private_key(Path(key))
-    found = sealed(bundle)
+    private = signatures.read_private_key(Path(key))
+    found = open_sealed(bundle)
     manifest, seal = found.manifest, found.seal
     check_verdict(
         bundle, manifest.verdict, finished=manifest.unfinished or manifest.finished is not None
     )
     if manifest.finished:
         golden.check_finished(bundle, manifest)
-    write(bundle, private.sign(seal.content))
-    fingerprint = signatures.fingerprint(private.public_key())
+    write_signature(bundle, private.sign(seal.content))
+    fingerprint = signatures.compute_fingerprint(private.public_key())
     return {
         "bundle": manifest.name,
         "files": len(seal.sums),
@@ -45,7 +45,7 @@ def sign(path: str | Path, key: str | Path) -> Facts:
     }
 
 
-def write(bundle: Path, signature: bytes) -> None:
+def write_signature(bundle: Path, signature: bytes) -> None:
     """In one step. Half of one beside the bundle spoils nothing; in it, it would be a file that was added."""
     place = bundle.resolve()
     partial = place.with_name(f".{place.name}.{checksums.SIGNATURE}.partial")

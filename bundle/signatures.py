@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attar.bundle.checksums import LENGTH, SIGNATURE, Seal
+from attar.bundle.checksums import LENGTH, SIGNATURE, Checksums
 from attar.pipeline.core.errors import InvalidBundleError, MissingDependencyError, RecipeError
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ GENERATE = "`openssl genpkey -algorithm ed25519 -out private.pem` makes one"
 TO_PUBLIC = "`openssl pkey -in private.pem -pubout -out public.pem` makes one"
 
 
-def checked(bundle: Path, seal: Seal, trusted: Path) -> Seal:
+def verify_signature(bundle: Path, seal: Checksums, trusted: Path) -> Checksums:
     """With the key that signed what was read. Raises InvalidBundleError where none of those in
     ``trusted`` did, and where that file cannot be used; MissingDependencyError without the library."""
-    need_library()
-    keys = public_keys(trusted)
+    require_library()
+    keys = read_public_keys(trusted)
     if seal.signature is None:
         raise InvalidBundleError(
             f"{bundle} is not signed: it has no {SIGNATURE}, a plain file of {LENGTH} bytes; `attar sign` writes one, with a key "
@@ -43,8 +43,8 @@ def checked(bundle: Path, seal: Seal, trusted: Path) -> Seal:
         )
     for key in keys:
         if is_by(key, seal.signature, seal.content):
-            return replace(seal, key=fingerprint(key))
-    known = ", ".join(map(fingerprint, keys))
+            return replace(seal, key=compute_fingerprint(key))
+    known = ", ".join(map(compute_fingerprint, keys))
     raise InvalidBundleError(
         f"{bundle} is signed by no key in {trusted} ({known}): it was changed since, or somebody else signed it"
     )
@@ -60,12 +60,12 @@ def is_by(key: Ed25519PublicKey, signature: bytes, content: bytes) -> bool:
     return True
 
 
-def fingerprint(key: Ed25519PublicKey) -> str:
+def compute_fingerprint(key: Ed25519PublicKey) -> str:
     """The first 16 hex digits of SHA-256 of the raw public key."""
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:16]
 
 
-def public_keys(file: Path) -> Sequence[Ed25519PublicKey]:
+def read_public_keys(file: Path) -> Sequence[Ed25519PublicKey]:
     """Of a file with one PEM block after another, and any other lines between them. Raises
     InvalidBundleError unless all are Ed25519 keys, and
     public: a block that cannot be read may be one that somebody meant to remove."""
@@ -84,10 +84,10 @@ def public_keys(file: Path) -> Sequence[Ed25519PublicKey]:
         raise InvalidBundleError(
             f"{file} has no key; write public keys into it, in PEM, one after another; {TO_PUBLIC}"
         )
-    return [public_key(file, block[0], block[1].decode()) for block in blocks]
+    return [read_public_key(file, block[0], block[1].decode()) for block in blocks]
 
 
-def public_key(file: Path, block: bytes, label: str) -> Ed25519PublicKey:
+def read_public_key(file: Path, block: bytes, label: str) -> Ed25519PublicKey:
     if label.endswith("PRIVATE KEY"):
         raise InvalidBundleError(
             f"{file} holds a private key, which belongs to the signer alone; give its public half; {TO_PUBLIC}"
@@ -109,10 +109,10 @@ def public_key(file: Path, block: bytes, label: str) -> Ed25519PublicKey:
     return key
 
 
-def private_key(file: Path) -> Ed25519PrivateKey:
+def read_private_key(file: Path) -> Ed25519PrivateKey:
     """To sign with. Raises RecipeError unless the file holds one, and not encrypted;
     MissingDependencyError without the library."""
-    need_library()
+    require_library()
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -135,7 +135,7 @@ def private_key(file: Path) -> Ed25519PrivateKey:
     return key
 
 
-def need_library() -> None:
+def require_library() -> None:
     """Raises MissingDependencyError where it is not installed."""
     try:
         import cryptography  # noqa: F401  # only whether it is there

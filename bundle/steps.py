@@ -13,12 +13,14 @@ from attar.models.preprocess.known import Steps, known
 FOLDER = "preprocess"
 
 
-def shipped(steps: Mapping[str, Sequence[Step]], root: Path) -> Steps:
+def ship_steps(steps: Mapping[str, Sequence[Step]], root: Path) -> Steps:
     """Copies each step's file to ``preprocess/INPUT.KIND`` below ``root``; the same steps with these paths."""
-    return known({name: [ship(name, step, root) for step in todo] for name, todo in steps.items()})
+    return known(
+        {name: [ship_step(name, step, root) for step in todo] for name, todo in steps.items()}
+    )
 
 
-def ship(name: str, step: Step, root: Path) -> Step:
+def ship_step(name: str, step: Step, root: Path) -> Step:
     if not isinstance(step, FileStep):
         return step
     word = re.sub(r"[^\w.-]", "_", name)
@@ -28,22 +30,25 @@ def ship(name: str, step: Step, root: Path) -> Step:
     return step.model_copy(update={"file": file})
 
 
-def located(steps: Mapping[str, Sequence[Step]], root: Path) -> Steps:
+def locate_steps(steps: Mapping[str, Sequence[Step]], root: Path) -> Steps:
     """These steps, finding their files below ``root`` from any working directory. Raises ValueError if one lies ``outside``."""
-    if wrong := outside(step for todo in steps.values() for step in todo):
+    if wrong := find_outside(step for todo in steps.values() for step in todo):
         raise ValueError(wrong)
     return known(
-        {name: [locate(step, root.absolute()) for step in todo] for name, todo in steps.items()}
+        {
+            name: [locate_step(step, root.absolute()) for step in todo]
+            for name, todo in steps.items()
+        }
     )
 
 
-def locate(step: Step, root: Path) -> Step:
+def locate_step(step: Step, root: Path) -> Step:
     return (
         step.model_copy(update={"file": root / step.file}) if isinstance(step, FileStep) else step
     )
 
 
-def outside(steps: Iterable[Step]) -> str | None:
+def find_outside(steps: Iterable[Step]) -> str | None:
     """What is wrong with a path that does not lie in ``preprocess/``, where the checksums see it; None if all do."""
     for step in steps:
         if isinstance(step, FileStep) and (

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attar.bundle.checksums import sha256
-from attar.bundle.fitness import AGAIN, unfit
+from attar.bundle.fitness import AGAIN, blame_bundle
 from attar.bundle.manifest import BY_CALL, Manifest, Output, Tensor
 from attar.models.task import CLASSIFYING, Array, Arrays
 from attar.pipeline.core.errors import InvalidBundleError
@@ -41,36 +41,36 @@ QUEUE_POLICY = "timeout_action: REJECT default_timeout_microseconds: 30000000 ma
 """As ``attar serve`` has it: Triton's own queue has no end."""
 
 
-def write(folder: Path, manifest: Manifest, bundle: Path, requests: Arrays) -> None:
+def write_repository(folder: Path, manifest: Manifest, bundle: Path, requests: Arrays) -> None:
     """Fill ``folder``, the bundle's ``triton/``; ``requests`` are the golden ones, preprocessed."""
-    for name, files in models(bundle, manifest).items():
+    for name, files in list_model_files(bundle, manifest).items():
         version = folder / name / "1"
         version.mkdir(parents=True)
         for target, source in files.items():
             shutil.copyfile(source, version / target)
         (folder / name / "config.pbtxt").write_text(
-            config(name, manifest, requests), encoding="utf-8"
+            format_config(name, manifest, requests), encoding="utf-8"
         )
-        if single(manifest):
-            write_beside(folder / name, manifest, requests)
+        if has_single_graph(manifest):
+            write_config_files(folder / name, manifest, requests)
 
 
-def write_beside(folder: Path, manifest: Manifest, requests: Arrays) -> None:
+def write_config_files(folder: Path, manifest: Manifest, requests: Arrays) -> None:
     """What the configuration of a model names."""
-    if any(labelled(manifest, output) for output in manifest.outputs.values()):
+    if any(has_labels(manifest, output) for output in manifest.outputs.values()):
         lines = [" ".join(label.split()) for label in manifest.labels]
         (folder / "labels.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     (folder / WARMUP).mkdir()
-    for number, array in enumerate(first(manifest, requests).values()):
+    for number, array in enumerate(select_first_request(manifest, requests).values()):
         (folder / WARMUP / str(number)).write_bytes(array.tobytes())
 
 
-def models(bundle: Path, manifest: Manifest) -> dict[str, dict[str, Path]]:
+def list_model_files(bundle: Path, manifest: Manifest) -> dict[str, dict[str, Path]]:
     """By model the files of its version, and what they are copies of. Of several graphs each is a model, ``NAME-GRAPH``."""
     found = {}
     for graph in manifest.graphs:
-        name = manifest.name if single(manifest) else f"{manifest.name}-{graph}"
-        if planned(manifest):
+        name = manifest.name if has_single_graph(manifest) else f"{manifest.name}-{graph}"
+        if is_tensorrt_plan(manifest):
             found[name] = {"model.plan": bundle / "engines" / "tensorrt" / f"{graph}.engine"}
         else:
             paths = sorted((bundle / "graphs").glob(f"{graph}.onnx*"))
@@ -80,12 +80,12 @@ def models(bundle: Path, manifest: Manifest) -> dict[str, dict[str, Path]]:
     return found
 
 
-def check(bundle: Path, manifest: Manifest) -> None:
+def check_repository(bundle: Path, manifest: Manifest) -> None:
     """Raises InvalidBundleError where what Triton would run is not what was proven, or is more
     than that, such as a later version."""
     root = bundle / "triton"
-    with unfit(f"the models for Triton of {bundle} cannot be read"):
-        wanted = models(bundle, manifest).items()
+    with blame_bundle(f"the models for Triton of {bundle} cannot be read"):
+        wanted = list_model_files(bundle, manifest).items()
         ours = {
             root / name / "1" / file: sha256(source)
             for name, files in wanted
@@ -93,74 +93,74 @@ def check(bundle: Path, manifest: Manifest) -> None:
         }
         theirs = {file: sha256(file) for file in root.glob("*/*/*") if file.parent.name != WARMUP}
     if ours != theirs:
-        where = "engines" if planned(manifest) else "graphs"
+        where = "engines" if is_tensorrt_plan(manifest) else "graphs"
         raise InvalidBundleError(
             f"{bundle}: the graphs for Triton are not those in {where}/. {AGAIN}"
         )
 
 
-def config(name: str, manifest: Manifest, requests: Arrays) -> str:
+def format_config(name: str, manifest: Manifest, requests: Arrays) -> str:
     """The tensors of several graphs are in no manifest: Triton completes their configurations from the graphs."""
-    described = described_tensors(manifest, requests) if single(manifest) else []
+    described = format_tensors(manifest, requests) if has_single_graph(manifest) else []
     lines = [
         f"name: {json.dumps(name)}",
-        f'backend: "{"tensorrt" if planned(manifest) else "onnxruntime"}"',
+        f'backend: "{"tensorrt" if is_tensorrt_plan(manifest) else "onnxruntime"}"',
         "version_policy { latest { num_versions: 1 } }",
         f"instance_group [ {{ count: 1 kind: {'KIND_GPU' if on_gpu(manifest) else 'KIND_CPU'} }} ]",
-        *([] if on_gpu(manifest) else threads(manifest.engine.threads)),
+        *([] if on_gpu(manifest) else format_threads(manifest.engine.threads)),
         *described,
     ]
     return "\n".join(lines) + "\n"
 
 
-def described_tensors(manifest: Manifest, requests: Arrays) -> list[str]:
-    batched = largest(manifest) > 0
-    sizes = preferred(manifest)
+def format_tensors(manifest: Manifest, requests: Arrays) -> list[str]:
+    batched = choose_max_batch(manifest) > 0
+    sizes = list_preferred_batches(manifest)
     return [
-        f"max_batch_size: {largest(manifest)}",
-        *(tensor("input", name, each, batched) for name, each in manifest.inputs.items()),
+        f"max_batch_size: {choose_max_batch(manifest)}",
+        *(format_tensor("input", name, each, batched) for name, each in manifest.inputs.items()),
         *(
-            tensor(
+            format_tensor(
                 "output",
                 name,
                 each,
                 batched,
-                ' label_filename: "labels.txt"' * labelled(manifest, each),
+                ' label_filename: "labels.txt"' * has_labels(manifest, each),
             )
             for name, each in manifest.outputs.items()
         ),
-        *(batching(sizes) if sizes else []),
-        *warmups(manifest, requests, sorted({1, largest(manifest) or 1})),
+        *(format_batching(sizes) if sizes else []),
+        *format_warmups(manifest, requests, sorted({1, choose_max_batch(manifest) or 1})),
     ]
 
 
-def single(manifest: Manifest) -> bool:
+def has_single_graph(manifest: Manifest) -> bool:
     return list(manifest.graphs) == ["model"]
 
 
-def planned(manifest: Manifest) -> bool:
+def is_tensorrt_plan(manifest: Manifest) -> bool:
     """Whether the engine is one that Triton runs: its TensorRT backend knows those of TensorRT, not those of TensorRT-RTX."""
     return manifest.engine.runtime == "tensorrt" and not manifest.unfinished
 
 
 def on_gpu(manifest: Manifest) -> bool:
-    return planned(manifest) or manifest.engine.provider == "CUDAExecutionProvider"
+    return is_tensorrt_plan(manifest) or manifest.engine.provider == "CUDAExecutionProvider"
 
 
-def labelled(manifest: Manifest, output: Output) -> bool:
+def has_labels(manifest: Manifest, output: Output) -> bool:
     return bool(manifest.labels) and output.kind in CLASSIFYING
 
 
-def largest(manifest: Manifest) -> int:
+def choose_max_batch(manifest: Manifest) -> int:
     """Triton's ``max_batch_size``: 0, where it must not make batches of its own, as of a graph that takes no single sample."""
     tensors = [*manifest.inputs.values(), *manifest.outputs.values()]
     low, high = manifest.ranges.get("batch", (0, 0))
     return high if low == 1 and all(each.axes[:1] == ("batch",) for each in tensors) else 0
 
 
-def preferred(manifest: Manifest) -> list[int]:
+def list_preferred_batches(manifest: Manifest) -> list[int]:
     """Batch sizes that wait for nothing more: the largest, and the one that kernels were chosen for. Empty: nothing is joined."""
-    most = largest(manifest)
+    most = choose_max_batch(manifest)
     usual = manifest.engine.profile.get("batch", (1, 1, 1))[1]
     return (
         []
@@ -169,27 +169,27 @@ def preferred(manifest: Manifest) -> list[int]:
     )
 
 
-def batching(sizes: Sequence[int]) -> list[str]:
+def format_batching(sizes: Sequence[int]) -> list[str]:
     given = f"preferred_batch_size: [ {', '.join(map(str, sizes))} ] max_queue_delay_microseconds: {QUEUE_DELAY}"
     return [f"dynamic_batching {{ {given} default_queue_policy {{ {QUEUE_POLICY} }} }}"]
 
 
-def threads(count: int) -> list[str]:
+def format_threads(count: int) -> list[str]:
     """Without it an instance takes every core."""
     return [f'parameters {{ key: "intra_op_thread_count" value {{ string_value: "{count}" }} }}']
 
 
-def first(manifest: Manifest, requests: Arrays) -> dict[str, Array]:
+def select_first_request(manifest: Manifest, requests: Arrays) -> dict[str, Array]:
     """The first golden request, or as many as the graph takes at least."""
     rows = manifest.ranges.get("batch", (1, 1))[0]
     return {name: requests[name][:rows] for name in manifest.inputs}
 
 
-def warmups(manifest: Manifest, requests: Arrays, sizes: Sequence[int]) -> list[str]:
+def format_warmups(manifest: Manifest, requests: Arrays, sizes: Sequence[int]) -> list[str]:
     """Triton makes a batch of copies of one sample."""
     inputs = [
-        warm(number, manifest, name, array)
-        for number, (name, array) in enumerate(first(manifest, requests).items())
+        format_warmup(number, manifest, name, array)
+        for number, (name, array) in enumerate(select_first_request(manifest, requests).items())
     ]
     return [
         f'model_warmup [ {{ name: "golden-{size}" batch_size: {size} {" ".join(inputs)} }} ]'
@@ -197,20 +197,20 @@ def warmups(manifest: Manifest, requests: Arrays, sizes: Sequence[int]) -> list[
     ]
 
 
-def warm(number: int, manifest: Manifest, name: str, array: Array) -> str:
-    shape = array.shape[1:] if largest(manifest) else array.shape
-    value = f'data_type: {TYPES[manifest.inputs[name].dtype]} dims: [ {dimensions(shape)} ] input_data_file: "{number}"'
+def format_warmup(number: int, manifest: Manifest, name: str, array: Array) -> str:
+    shape = array.shape[1:] if choose_max_batch(manifest) else array.shape
+    value = f'data_type: {TYPES[manifest.inputs[name].dtype]} dims: [ {format_dimensions(shape)} ] input_data_file: "{number}"'
     return f"inputs {{ key: {json.dumps(name)} value {{ {value} }} }}"
 
 
-def tensor(field: str, name: str, each: Tensor, batched: bool, more: str = "") -> str:
+def format_tensor(field: str, name: str, each: Tensor, batched: bool, more: str = "") -> str:
     """Triton adds the batch axis itself where there is a ``max_batch_size``; a dynamic axis is -1."""
     axes = each.axes[1:] if batched else each.axes
     shape = [axis if isinstance(axis, int) else -1 for axis in axes]
     reshape = "" if axes else " reshape { shape: [ ] }"
-    return f"{field} [ {{ name: {json.dumps(name)} data_type: {TYPES[each.dtype]} dims: [ {dimensions(shape)} ]{reshape}{more} }} ]"
+    return f"{field} [ {{ name: {json.dumps(name)} data_type: {TYPES[each.dtype]} dims: [ {format_dimensions(shape)} ]{reshape}{more} }} ]"
 
 
-def dimensions(shape: Sequence[int]) -> str:
+def format_dimensions(shape: Sequence[int]) -> str:
     """Triton wants one dimension at least, and drops it again by ``reshape``."""
     return ", ".join(map(str, shape)) or "1"

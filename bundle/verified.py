@@ -13,11 +13,11 @@ from types import TracebackType
 from pydantic import ValidationError
 
 from attar.bundle import checksums, signatures
-from attar.bundle.checksums import Seal
-from attar.bundle.fitness import AGAIN, unfit
+from attar.bundle.checksums import Checksums
+from attar.bundle.fitness import AGAIN, blame_bundle
 from attar.bundle.manifest import FORMAT_VERSION, Manifest
 from attar.bundle.private_copy import PrivateFolder, copy_verified
-from attar.bundle.steps import located
+from attar.bundle.steps import locate_steps
 from attar.pipeline.core.errors import AttarError, InvalidBundleError
 from attar.pipeline.core.version import VERSION
 
@@ -31,7 +31,7 @@ class VerifiedBundle:
     root: Path
     """Where its files are read: there, or, where a trusted key signed it, in a private copy of what was verified."""
     manifest: Manifest
-    seal: Seal
+    seal: Checksums
     allow_native: bool = False
     """Whether who opens it trusts its engine to be run, whoever made it."""
     copy: PrivateFolder | None = None
@@ -67,7 +67,7 @@ class VerifiedBundle:
             error.args = (str(error).replace(str(self.root), str(self.path)),)
 
 
-def sealed(path: Path, trusted: Path | None = None) -> VerifiedBundle:
+def open_sealed(path: Path, trusted: Path | None = None) -> VerifiedBundle:
     """A bundle whose files are those that were packaged, and signed by one of the keys in ``trusted``, where that is given.
     Raises InvalidBundleError."""
     if not path.is_dir():
@@ -75,24 +75,26 @@ def sealed(path: Path, trusted: Path | None = None) -> VerifiedBundle:
             f"{path} is no folder; a bundle is one, written by `attar package`"
         )
     root, copy = path, None
-    with unfit(f"{path} cannot be verified"):
-        seal = checksums.read(path)
+    with blame_bundle(f"{path} cannot be verified"):
+        seal = checksums.read_checksums(path)
         if trusted is None:
-            checksums.verify(path, seal)
+            checksums.verify_checksums(path, seal)
         else:
-            seal = signatures.checked(path, seal, trusted)
+            seal = signatures.verify_signature(path, seal, trusted)
             copy, root = copy_verified(path, seal)
     try:
-        return VerifiedBundle(path, root, placed(read_manifest(root), root), seal, copy=copy)
+        return VerifiedBundle(
+            path, root, locate_manifest(read_manifest(root), root), seal, copy=copy
+        )
     except BaseException:
         if copy is not None:
             copy.close()
         raise
 
 
-def placed(manifest: Manifest, path: Path) -> Manifest:
+def locate_manifest(manifest: Manifest, path: Path) -> Manifest:
     """As it is where the bundle lies: its steps find their files."""
-    return manifest.model_copy(update={"preprocess": located(manifest.preprocess, path)})
+    return manifest.model_copy(update={"preprocess": locate_steps(manifest.preprocess, path)})
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -102,7 +104,7 @@ def read_manifest(path: Path) -> Manifest:
         raise InvalidBundleError(
             f"{path} has no manifest.json: not a bundle, or not a whole one; bundles are written by `attar package`"
         )
-    with unfit(f"{file} cannot be read"):
+    with blame_bundle(f"{file} cannot be read"):
         content = file.read_bytes()
     check_format(file, content)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from attar.proof.statistics import paired
+from attar.proof.statistics import bound_paired_drop
 from attar.stages.slots import SLOTS
 from docs.drawing import area, arrow, box, dot, line, svg, text
 
@@ -49,7 +49,7 @@ def gates() -> str:
 
 
 def interval(y: float, seen: str, lost: int, won: int, samples: int) -> Iterator[str]:
-    low, high = paired(lost, won, samples)
+    low, high = bound_paired_drop(lost, won, samples)
     tone = decided(low, high)
     yield text(LEFT - 14, y - 2, seen, anchor="end")
     yield text(LEFT - 14, y + 14, f"{lost} lost, {won} won of {samples:,}", "muted", "end", size=11.5)

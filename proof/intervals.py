@@ -16,67 +16,73 @@ from attar.models.task import Task
 from attar.pipeline.core.errors import StageError
 from attar.proof import metrics, statistics
 from attar.proof.bounds import ConfidenceBounds
-from attar.proof.metrics import Compared, Numbers, Sums
+from attar.proof.metrics import Numbers, OutputComparison, Sums
 from attar.proof.statistics import Name
 
-Rests = ConfidenceBounds | Sums
+BoundsSource = ConfidenceBounds | Sums
 """Bounds in closed form, or the sums over samples of which the resampled metric is a function."""
 
 
-def of_output(found: Compared) -> dict[str, Rests]:
+def list_metric_bounds(found: OutputComparison) -> dict[str, BoundsSource]:
     """For one output of two models: of every metric that has bounds, by name."""
-    rests: dict[str, Rests] = dict(found.sums)
+    rests: dict[str, BoundsSource] = dict(found.sums)
     if "agreement" in found.sums:
-        rests["agreement"] = share(found.sums["agreement"].columns[:, 0])
+        rests["agreement"] = bound_share(found.sums["agreement"].columns[:, 0])
     return rests
 
 
-def score(task: Task, scored: Numbers) -> Rests:
+def bound_score(task: Task, scored: Numbers) -> BoundsSource:
     """Of the aggregate of per-sample statistics ``[N, k]``. Raises StageError where some resample has none."""
-    if averages(task):
-        return share(scored[:, 0])
-    with defined(task):
+    if has_mean_score(task):
+        return bound_share(scored[:, 0])
+    with explain_undefined_bounds(task):
         return statistics.bootstrap_rows(len(scored), lambda index: task.aggregate(scored[index]))
 
 
-def score_drop(task: Task, expected: Numbers, got: Numbers) -> ConfidenceBounds:
+def bound_score_drop(task: Task, expected: Numbers, got: Numbers) -> ConfidenceBounds:
     """Of the drop from ``expected`` to ``got``, per-sample statistics ``[N, k]`` of the same samples. Raises as ``score``."""
     before, after = expected[:, 0], got[:, 0]
-    if averages(task) and binary(before) and binary(after):
-        return statistics.paired(int((before > after).sum()), int((before < after).sum()), len(got))
-    with defined(task):
+    if has_mean_score(task) and is_binary(before) and is_binary(after):
+        return statistics.bound_paired_drop(
+            int((before > after).sum()), int((before < after).sum()), len(got)
+        )
+    with explain_undefined_bounds(task):
         return statistics.bootstrap_drop(expected, got, task.aggregate)
 
 
 @contextmanager
-def defined(task: Task) -> Iterator[None]:
+def explain_undefined_bounds(task: Task) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
         raise StageError(f"{type(task).__name__}.aggregate has no bounds: {error}") from error
 
 
-def averages(task: Task) -> bool:
+def has_mean_score(task: Task) -> bool:
     """Whether its score is the mean of the first statistic, as by default."""
     return type(task).aggregate is Task.aggregate
 
 
-def binary(values: Numbers) -> bool:
+def is_binary(values: Numbers) -> bool:
     return bool(np.isin(values, (0, 1)).all())
 
 
-def share(values: Numbers) -> Rests:
+def bound_share(values: Numbers) -> BoundsSource:
     """Of a mean: in closed form where it is a share of the samples."""
-    return statistics.proportion(int(values.sum()), len(values)) if binary(values) else mean(values)
+    return (
+        statistics.bound_proportion(int(values.sum()), len(values))
+        if is_binary(values)
+        else sum_for_mean(values)
+    )
 
 
-def mean(values: Numbers) -> Sums:
-    return Sums(metrics.counted(values), metrics.ratio)
+def sum_for_mean(values: Numbers) -> Sums:
+    return Sums(metrics.count_values(values), metrics.compute_mean)
 
 
-def resolved(rests: Mapping[Name, Rests]) -> dict[Name, list[float]]:
+def compute_bounds(rests: Mapping[Name, BoundsSource]) -> dict[Name, list[float]]:
     """All bounds, ``[low, high]``; what is resampled by the same rows is resampled together."""
-    drawn = statistics.bootstrap(
+    drawn = statistics.bootstrap_bounds(
         {name: rest for name, rest in rests.items() if isinstance(rest, Sums)}
     )
     return {

@@ -36,7 +36,7 @@ from attar.proof.sketches import (
     Standard,
     has_fixed_length,
     holds_tokens,
-    vectorize,
+    vectorize_rows,
 )
 
 SAMPLES = 5_000
@@ -150,13 +150,13 @@ class Search:
         standards = self.find_standards()
         projection = Projection.draw(self.task, standards)
         parts = [
-            projection(self.prepare(self.test, rows)) for rows in blocks(self.rows, views.CHUNK)
+            projection(self.prepare(self.test, rows)) for rows in iterate_blocks(self.rows, views.CHUNK)
         ]
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         scales = {name: 1 / (float(each.std()) or 1.0) for name, each in joined.items()}
-        nearest = Nearest(join(joined, scales))
+        nearest = Nearest(join_inputs(joined, scales))
         for number, inputs in self.learned():
-            nearest.add(number, join(projection(inputs), scales))
+            nearest.add(number, join_inputs(projection(inputs), scales))
         scaled = {
             name: Standard(each.mean, each.weight * np.float32(scales[name]))
             for name, each in standards.items()
@@ -165,7 +165,7 @@ class Search:
 
     def find_standards(self) -> dict[str, Standard]:
         moments = {name: Moments() for name in self.task.inputs}
-        for rows in blocks(self.rows, views.CHUNK):
+        for rows in iterate_blocks(self.rows, views.CHUNK):
             for name, vectors in self.vectors(self.test, rows).items():
                 moments[name].add(vectors)
         return {
@@ -188,7 +188,7 @@ class Search:
         """Return the exact ``distance`` to each neighbour, and in how many ``entries`` it differs, ``[rows, GROUPS]``."""
         distances, entries = np.zeros(neighbours.shape), np.zeros(neighbours.shape)
         width = sum(len(standard.mean) for standard in standards.values())
-        for places in blocks(np.arange(len(self.rows)), max(1, READ_BYTES // (4 * GROUPS * width))):
+        for places in iterate_blocks(np.arange(len(self.rows)), max(1, READ_BYTES // (4 * GROUPS * width))):
             numbers, where = np.unique(neighbours[places], return_inverse=True)
             mine, theirs = self.vectors(self.test, self.rows[places]), self.read(numbers)
             for name, vectors in mine.items():
@@ -220,7 +220,7 @@ class Search:
 
     def vectors(self, split: Split, rows: Integers) -> dict[str, Floats]:
         inputs = self.prepare(split, rows)
-        return {name: vectorize(tensor, inputs[name]) for name, tensor in self.task.inputs.items()}
+        return {name: vectorize_rows(tensor, inputs[name]) for name, tensor in self.task.inputs.items()}
 
     def prepare(self, split: Split, rows: Integers) -> Arrays:
         return preprocess.apply(self.task.preprocess, split.take(rows).inputs)
@@ -238,12 +238,12 @@ class Search:
         for row in np.flatnonzero(near):
             near[row] = self.has_same_order(self.rows[row], closest[row])
         order = np.flatnonzero(near)[np.argsort(shares.min(0)[near], kind="stable")][:EXAMPLES]
-        shown = [{name: rounded(each[row]) for name, (each, _) in judged.items()} for row in order]
+        shown = [{name: round_share(each[row]) for name, (each, _) in judged.items()} for row in order]
         examples = [
             {"test": int(self.rows[row]), **self.named(closest[row]), **each}
             for row, each in zip(order, shown, strict=True)
         ]
-        limits = {name: rounded(limit) for name, (_, limit) in judged.items()}
+        limits = {name: round_share(limit) for name, (_, limit) in judged.items()}
         return {
             "found": int(near.sum()),
             "share": float(near.mean()),
@@ -302,15 +302,15 @@ class Nearest:
         )
 
 
-def join(parts: Mapping[str, Floats], scales: Mapping[str, float]) -> Floats:
+def join_inputs(parts: Mapping[str, Floats], scales: Mapping[str, float]) -> Floats:
     """Return all inputs of each sample as one vector."""
     return np.concatenate([part * np.float32(scales[name]) for name, part in parts.items()], 1)
 
 
-def blocks(rows: Integers, size: int) -> Iterator[Integers]:
+def iterate_blocks(rows: Integers, size: int) -> Iterator[Integers]:
     return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
-def rounded(number: float) -> float | None:
+def round_share(number: float) -> float | None:
     """Return it as JSON has it: None for infinity."""
     return round(float(number), 4) if np.isfinite(number) else None

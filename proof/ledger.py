@@ -14,15 +14,15 @@ from attar.models.task import CLASSIFYING, Array, Arrays, Task
 from attar.pipeline.core.errors import StageError
 from attar.proof import intervals, metrics
 from attar.proof.hop import PREVIOUS_HOP
-from attar.proof.intervals import Rests
-from attar.proof.metrics import Compared
+from attar.proof.intervals import BoundsSource
+from attar.proof.metrics import OutputComparison
 
-BOUNDED = ("score_drop", *(name for name in metrics.WORST if name != "largest_difference"))
+BOUNDED_METRICS = ("score_drop", *(name for name in metrics.WORST if name != "largest_difference"))
 """The numbers that are estimates. The largest difference is a maximum over these very samples."""
 
 
 @dataclass(frozen=True)
-class Answered:
+class HopOutputs:
     """One hop's outputs ``[N, ...]`` (float32, finite) and per-sample statistics ``[N, k]``."""
 
     outputs: dict[str, npt.NDArray[np.float32]]
@@ -38,7 +38,7 @@ class Answered:
         )
 
 
-def answered(task: Task, outputs: Mapping[str, Array], targets: Arrays) -> Answered:
+def score_outputs(task: Task, outputs: Mapping[str, Array], targets: Arrays) -> HopOutputs:
     """Raises StageError when the task's score is not one finite row of statistics a sample."""
     raw = {
         name: np.asarray(clip_probabilities(output.kind, np.asarray(outputs[name])), np.float32)
@@ -57,7 +57,7 @@ def answered(task: Task, outputs: Mapping[str, Array], targets: Arrays) -> Answe
             f"{type(task).__name__}.score gave an array of shape {statistics.shape} for {samples} samples; "
             "it must return finite statistics of shape [samples, k]"
         )
-    return Answered(finite, statistics, int(bad.sum()))
+    return HopOutputs(finite, statistics, int(bad.sum()))
 
 
 @dataclass(frozen=True)
@@ -68,43 +68,43 @@ class Comparer:
     labels: npt.NDArray[np.int64] | None
     """The class of each sample, where the task has classes and one label a sample."""
 
-    def outputs(self, expected: Answered, got: Answered) -> dict[str, Compared]:
+    def outputs(self, expected: HopOutputs, got: HopOutputs) -> dict[str, OutputComparison]:
         """By the output's name."""
         return {
-            name: metrics.compare(output.kind, expected.outputs[name], got.outputs[name])
+            name: metrics.compare_outputs(output.kind, expected.outputs[name], got.outputs[name])
             for name, output in self.task.outputs.items()
         }
 
     def numbers(
-        self, expected: Answered, got: Answered, found: Mapping[str, Compared]
+        self, expected: HopOutputs, got: HopOutputs, found: Mapping[str, OutputComparison]
     ) -> dict[str, Any]:
         """The drop, every metric (of several outputs the worst), and the class that lost most."""
         drop = self.task.aggregate(expected.statistics) - self.task.aggregate(got.statistics)
-        worst = metrics.worst([each.numbers for each in found.values()])
+        worst = metrics.select_worst([each.numbers for each in found.values()])
         return {"score_drop": drop, **worst, "worst_class": self.worst_class(expected, got)}
 
     def rests(
-        self, expected: Answered, got: Answered, found: Mapping[str, Compared]
-    ) -> dict[tuple[str, str], Rests]:
+        self, expected: HopOutputs, got: HopOutputs, found: Mapping[str, OutputComparison]
+    ) -> dict[tuple[str, str], BoundsSource]:
         """What the bounds of these numbers rest on, by metric and output."""
-        drop = intervals.score_drop(self.task, expected.statistics, got.statistics)
+        drop = intervals.bound_score_drop(self.task, expected.statistics, got.statistics)
         outputs = {
             (metric, name): rest
             for name, each in found.items()
-            for metric, rest in intervals.of_output(each).items()
+            for metric, rest in intervals.list_metric_bounds(each).items()
         }
         return {("score_drop", ""): drop, **outputs}
 
-    def worst_class(self, expected: Answered, got: Answered) -> dict[str, Any] | None:
+    def worst_class(self, expected: HopOutputs, got: HopOutputs) -> dict[str, Any] | None:
         if self.labels is None:
             return None
         classes = self.task.classes
-        return metrics.worst_class(
+        return metrics.find_worst_class(
             self.labels, classes, expected.statistics, got.statistics, self.task.aggregate
         )
 
 
-def labels(task: Task, targets: Arrays) -> npt.NDArray[np.int64] | None:
+def find_labels(task: Task, targets: Arrays) -> npt.NDArray[np.int64] | None:
     """The class of each sample; None for a task without classes, or with more than one label a sample."""
     named = [
         output.target
@@ -119,7 +119,7 @@ def labels(task: Task, targets: Arrays) -> npt.NDArray[np.int64] | None:
     return given[0].astype(np.int64) if given else None
 
 
-def others(hop: str, measured: Container[str]) -> dict[str, str]:
+def list_baselines(hop: str, measured: Container[str]) -> dict[str, str]:
     """The hops that this one is compared with, by what they are to it."""
     found = {"teacher": "teacher"}
     if hop in PREVIOUS_HOP:
@@ -129,15 +129,15 @@ def others(hop: str, measured: Container[str]) -> dict[str, str]:
     return found
 
 
-def entries(
-    of: Mapping[str, Answered],
+def build_ledger(
+    of: Mapping[str, HopOutputs],
     compare: Comparer,
-    against: Callable[[str, Container[str]], Mapping[str, str]] = others,
+    against: Callable[[str, Container[str]], Mapping[str, str]] = list_baselines,
 ) -> dict[str, dict[str, Any]]:
     """The proof columns of every hop, with the bounds of every number that is an estimate."""
     pairs = [(hop, what, other) for hop in of for what, other in against(hop, of).items()]
-    rests: dict[tuple[str, ...], Rests] = {
-        (hop,): intervals.score(compare.task, of[hop].statistics) for hop in of
+    rests: dict[tuple[str, ...], BoundsSource] = {
+        (hop,): intervals.bound_score(compare.task, of[hop].statistics) for hop in of
     }
     outputs = {(hop, what): compare.outputs(of[other], of[hop]) for hop, what, other in pairs}
     for hop, what, other in pairs:
@@ -146,27 +146,27 @@ def entries(
                 (hop, what, *place): rest
                 for place, rest in compare.rests(of[other], of[hop], outputs[hop, what]).items()
             }
-    bounds = intervals.resolved(rests)
+    bounds = intervals.compute_bounds(rests)
     found = {
-        hop: {**alone(this, compare.task, bounds[hop,]), "previous": None}
+        hop: {**describe_alone(this, compare.task, bounds[hop,]), "previous": None}
         for hop, this in of.items()
     }
     for hop, what, other in pairs:
         numbers = compare.numbers(of[other], of[hop], outputs[hop, what])
         bounded = {
-            metric: enclosing(
+            metric: enclose_number(
                 metric,
                 number,
                 [bounds[place] for place in bounds if place[:3] == (hop, what, metric)],
             )
             for metric, number in numbers.items()
-            if metric in BOUNDED
+            if metric in BOUNDED_METRICS
         }
         found[hop][what] = {"hop": other, **numbers, "bounds": bounded}
     return found
 
 
-def enclosing(
+def enclose_number(
     metric: str, number: float | None, bounds: Sequence[Sequence[float]]
 ) -> list[float] | None:
     """Bounds of the worst of several outputs: the worst lower and the worst upper one, whichever outputs they are of.
@@ -181,22 +181,22 @@ def enclosing(
     return [min(low, number), max(high, number)]
 
 
-def alone(this: Answered, task: Task, bounds: list[float]) -> dict[str, Any]:
+def describe_alone(this: HopOutputs, task: Task, bounds: list[float]) -> dict[str, Any]:
     """What is said of a hop by itself."""
     score = task.aggregate(this.statistics)
     return {
         "score": score,
-        "score_bounds": enclosing("score", score, [bounds]),
+        "score_bounds": enclose_number("score", score, [bounds]),
         "nonfinite": this.nonfinite,
         "constant": this.constant,
     }
 
 
-def gain(of: Mapping[str, Answered], compare: Comparer) -> dict[str, Any] | None:
+def compute_gain(of: Mapping[str, HopOutputs], compare: Comparer) -> dict[str, Any] | None:
     """What the student scores more than the control, with bounds; None without a control."""
     if "control" not in of:
         return None
     before, after = of["control"].statistics, of["student"].statistics
-    low, high = intervals.score_drop(compare.task, before, after)
+    low, high = intervals.bound_score_drop(compare.task, before, after)
     gained = compare.task.aggregate(after) - compare.task.aggregate(before)
     return {"score": gained, "bounds": [-high, -low]}

@@ -61,7 +61,7 @@ class Sums:
 
 
 @dataclass(frozen=True)
-class Compared:
+class OutputComparison:
     """One output of two models, compared."""
 
     sums: Mapping[str, Sums]
@@ -75,22 +75,22 @@ class Compared:
         return {**dict.fromkeys(WORST), **values, "largest_difference": self.largest_difference}
 
 
-def compare(kind: Kind, expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> Compared:
+def compare_outputs(kind: Kind, expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> OutputComparison:
     """All metrics of one output. Memory does not grow with the number of entries a sample."""
     if kind == "embedding":
-        return of_embeddings(expected, got)
-    columns = of_logits if kind in CLASSIFYING else OfValues(expected, got)
+        return compare_embeddings(expected, got)
+    columns = sum_logits_metrics if kind in CLASSIFYING else OfValues(expected, got)
     floor = find_common_floor(kind, expected, got)
     parts, largest = [], 0.0
-    for pair in blocks(expected, got):
+    for pair in iterate_blocks(expected, got):
         p, q = (to_logits(kind, side, floor) for side in pair)
         parts.append(columns(p, q))
         largest = max(largest, float(np.abs(p - q).max()))
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return Compared({name: Sums(joined[name], STATISTICS[name]) for name in joined}, largest)
+    return OutputComparison({name: Sums(joined[name], STATISTICS[name]) for name in joined}, largest)
 
 
-def blocks(expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> Iterator[tuple[Numbers, Numbers]]:
+def iterate_blocks(expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> Iterator[tuple[Numbers, Numbers]]:
     """Both sides in float64, some samples at a time."""
     rows = max(1, ENTRIES // max(1, expected[0].size))
     for start in range(0, len(expected), rows):
@@ -98,9 +98,9 @@ def blocks(expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> Iterator[tuple[
         yield np.asarray(expected[part], np.float64), np.asarray(got[part], np.float64)
 
 
-def of_logits(p: Numbers, q: Numbers) -> dict[str, Numbers]:
+def sum_logits_metrics(p: Numbers, q: Numbers) -> dict[str, Numbers]:
     """What is summed over samples, ``[N, k]`` by metric, of logits ``[N, ..., classes]``."""
-    pooled = products(deviations(p, -1), deviations(q, -1))
+    pooled = sum_products(subtract_mean(p, -1), subtract_mean(q, -1))
     (likely, logs), (other, other_logs) = softmax(p), softmax(q)
     divergences = np.maximum(
         0, (likely * (logs - other_logs)).sum(-1)
@@ -108,12 +108,12 @@ def of_logits(p: Numbers, q: Numbers) -> dict[str, Numbers]:
     even = 1 / p.shape[-1]  # what probabilities are on average
     return {
         "correlation": pooled,
-        "correlation_per_sample": counted(pearson(pooled)),
-        "correlation_probabilities": products(
-            cleared(likely - even, even), cleared(other - even, even)
+        "correlation_per_sample": count_values(correlate_sums(pooled)),
+        "correlation_probabilities": sum_products(
+            clear_rounding(likely - even, even), clear_rounding(other - even, even)
         ),
-        "kdl": counted(a_sample(divergences)),
-        "agreement": counted(a_sample(p.argmax(-1) == q.argmax(-1))),
+        "kdl": count_values(average_samples(divergences)),
+        "agreement": count_values(average_samples(p.argmax(-1) == q.argmax(-1))),
     }
 
 
@@ -126,17 +126,17 @@ class OfValues:
 
     def __call__(self, p: Numbers, q: Numbers) -> dict[str, Numbers]:
         left = [
-            cleared(x - mean, largest)
+            clear_rounding(x - mean, largest)
             for x, mean, largest in zip((p, q), self.means, self.largest, strict=True)
         ]
-        pooled = {"correlation": products(*left)}
+        pooled = {"correlation": sum_products(*left)}
         if p[0].size == 1:
             return pooled
-        rows = products(*(deviations(x.reshape(len(x), -1), -1) for x in (p, q)))
-        return {**pooled, "correlation_per_sample": counted(pearson(rows))}
+        rows = sum_products(*(subtract_mean(x.reshape(len(x), -1), -1) for x in (p, q)))
+        return {**pooled, "correlation_per_sample": count_values(correlate_sums(rows))}
 
 
-def of_embeddings(expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> Compared:
+def compare_embeddings(expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> OutputComparison:
     """Of ``[N, dimensions]``: the correlation of the cosines between samples, and the cosine of each sample with itself.
 
     ``correlation``: Pearson's r of the teacher's cosines of pairs against the student's: do both say which samples are alike? It
@@ -146,38 +146,38 @@ def of_embeddings(expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> Compared
     variance of a U-statistic of pairs is 4/N times that of the conditional mean, not 1/N times). ``cosine`` tells whether one
     space can stand for the other, as beside an index that the teacher made.
     """
-    sides = [[between(group) for group in dealt(side)] for side in (expected, got)]
+    sides = [[compute_pair_cosines(group) for group in deal_into_groups(side)] for side in (expected, got)]
     means = [
         sum(float(group.sum()) for group in side) / max(1, sum(map(len, side))) for side in sides
     ]
     left = [
-        [cleared(group - mean, 1.0) for group in side]
+        [clear_rounding(group - mean, 1.0) for group in side]
         for side, mean in zip(sides, means, strict=True)
     ]
-    pooled = np.concatenate([products(p[None], q[None]) for p, q in zip(*left, strict=True)])
+    pooled = np.concatenate([sum_products(p[None], q[None]) for p, q in zip(*left, strict=True)])
     own, largest = [], 0.0
-    for p, q in blocks(expected, got):
+    for p, q in iterate_blocks(expected, got):
         largest = max(largest, float(np.abs(p - q).max()))
-        own.append(np.clip(np.einsum("ij,ij->i", directions(p), directions(q)), -1, 1))
-    columns = {"correlation": pooled, "cosine": counted(np.concatenate(own))}
-    return Compared({name: Sums(each, STATISTICS[name]) for name, each in columns.items()}, largest)
+        own.append(np.clip(np.einsum("ij,ij->i", normalize_vectors(p), normalize_vectors(q)), -1, 1))
+    columns = {"correlation": pooled, "cosine": count_values(np.concatenate(own))}
+    return OutputComparison({name: Sums(each, STATISTICS[name]) for name, each in columns.items()}, largest)
 
 
-def dealt(samples: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+def deal_into_groups(samples: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
     """Samples dealt into groups like cards: G groups, and neighbours, which may be siblings, fall into different ones."""
     size = min(GROUP, max(2, len(samples) // FEWEST_GROUPS))
     count = max(1, len(samples) // size)
     return [samples[first::count] for first in range(count)]
 
 
-def between(group: npt.NDArray[Any]) -> Numbers:
+def compute_pair_cosines(group: npt.NDArray[Any]) -> Numbers:
     """Cosines of all pairs of different samples, ``[m, dimensions] -> [m (m - 1) / 2]``."""
-    unit = directions(np.asarray(group, np.float64))
+    unit = normalize_vectors(np.asarray(group, np.float64))
     made: Numbers = (unit @ unit.T)[np.triu_indices(len(unit), 1)]
     return made
 
 
-def directions(vectors: Numbers) -> Numbers:
+def normalize_vectors(vectors: Numbers) -> Numbers:
     """Each over its length; a vector of zeros points nowhere and stays: its cosine with anything is 0."""
     largest = np.abs(vectors).max(-1, keepdims=True)  # first, so that no square leaves the range
     scaled = np.divide(vectors, largest, out=np.zeros_like(vectors), where=largest > 0)
@@ -185,7 +185,7 @@ def directions(vectors: Numbers) -> Numbers:
     return made
 
 
-def products(p: Numbers, q: Numbers) -> Numbers:
+def sum_products(p: Numbers, q: Numbers) -> Numbers:
     """What ``pearson`` reads, of the entries of each sample: ``[N, ...] -> [N, 6]``."""
     p, q = p.reshape(len(p), -1), q.reshape(len(q), -1)
     pairs = [np.einsum("ij,ij->i", one, other) for one, other in ((p, p), (q, q), (p, q))]
@@ -193,7 +193,7 @@ def products(p: Numbers, q: Numbers) -> Numbers:
     return made
 
 
-def pearson(sums: Numbers) -> Numbers:
+def correlate_sums(sums: Numbers) -> Numbers:
     """Pearson's r over all entries, in [-1, 1], ``[..., 6] -> [...]``; 0 where a side is constant."""
     n, p, q, pp, qq, pq = np.moveaxis(sums, -1, 0)
     variances = np.maximum(0, n * pp - p * p) * np.maximum(0, n * qq - q * q)
@@ -202,42 +202,42 @@ def pearson(sums: Numbers) -> Numbers:
     return made
 
 
-def a_sample(rows: npt.NDArray[Any]) -> Numbers:
+def average_samples(rows: npt.NDArray[Any]) -> Numbers:
     """The mean over the rows of each sample, ``[N, ...] -> [N]``."""
     made: Numbers = np.asarray(rows, np.float64).reshape(len(rows), -1).mean(1)
     return made
 
 
-def counted(values: Numbers) -> Numbers:
+def count_values(values: Numbers) -> Numbers:
     """What ``ratio`` reads, ``[N] -> [N, 2]``."""
     return np.stack([values, np.ones_like(values)], 1)
 
 
-def ratio(sums: Numbers) -> Numbers:
+def compute_mean(sums: Numbers) -> Numbers:
     """The mean, ``[..., 2] -> [...]``."""
     made: Numbers = sums[..., 0] / sums[..., 1]
     return made
 
 
 STATISTICS: dict[str, Callable[[Numbers], Numbers]] = {
-    "correlation": pearson,
-    "correlation_per_sample": ratio,
-    "correlation_probabilities": pearson,
-    "cosine": ratio,
-    "kdl": ratio,
-    "agreement": ratio,
+    "correlation": correlate_sums,
+    "correlation_per_sample": compute_mean,
+    "correlation_probabilities": correlate_sums,
+    "cosine": compute_mean,
+    "kdl": compute_mean,
+    "agreement": compute_mean,
 }
 """Of every metric that is a function of sums. KDL is the mean over rows of KL(softmax(expected) || softmax(got)) in nats, the
 distillation loss at T = 1 (Hinton et al. 2015); the agreement is the share of rows with the same most likely class, of equal
 logits the first."""
 
 
-def deviations(x: Numbers, axis: int) -> Numbers:
+def subtract_mean(x: Numbers, axis: int) -> Numbers:
     """``x`` minus its mean along ``axis``, exactly 0 where only rounding is left of it."""
-    return cleared(x - x.mean(axis, keepdims=True), np.abs(x).max(axis, keepdims=True))
+    return clear_rounding(x - x.mean(axis, keepdims=True), np.abs(x).max(axis, keepdims=True))
 
 
-def cleared(left: Numbers, largest: Numbers | float) -> Numbers:
+def clear_rounding(left: Numbers, largest: Numbers | float) -> Numbers:
     """Exactly 0 where no more than rounding is left of numbers as large as ``largest``."""
     left[np.abs(left) <= ROUNDING * largest] = 0
     return left
@@ -251,13 +251,13 @@ def softmax(logits: Numbers) -> tuple[Numbers, Numbers]:
     return exponentials / total, shifted - np.log(total)
 
 
-def worst(metrics: Sequence[Metrics]) -> Metrics:
+def select_worst(metrics: Sequence[Metrics]) -> Metrics:
     """For a task of several outputs: each metric where it is worst; None where no output has it."""
     found = {name: [one for m in metrics if (one := m[name]) is not None] for name in WORST}
     return {name: pick(found[name]) if found[name] else None for name, pick in WORST.items()}
 
 
-def worst_class(
+def find_worst_class(
     labels: npt.NDArray[np.int64],
     classes: Sequence[str],
     expected: Numbers,

@@ -21,7 +21,9 @@ LEAST, STEP = 0.98, 0.1
 some steps of int8, another sample may not."""
 
 
-def examined(task: Task, predict: Predict, some: Callable[[int, int], Arrays]) -> dict[str, Any]:
+def examine_sizes(
+    task: Task, predict: Predict, some: Callable[[int, int], Arrays]
+) -> dict[str, Any]:
     """``{"tried": count of sizes, "faults": ["at batch 1: ..."]}``.
 
     ``some(samples, call)`` gives samples of the test split, others for each call; they are asked for where the batch is the only
@@ -37,7 +39,7 @@ def examined(task: Task, predict: Predict, some: Callable[[int, int], Arrays]) -
             else task.example(np.random.default_rng((1, number, call)), **each)
             for call in range(calls)
         ]
-        wrong = fault(task, predict, inputs, each)
+        wrong = find_fault(task, predict, inputs, each)
         if wrong:
             found.append(
                 f"at {', '.join(f'{axis} {size}' for axis, size in each.items())}: {wrong}"
@@ -45,7 +47,7 @@ def examined(task: Task, predict: Predict, some: Callable[[int, int], Arrays]) -
     return {"tried": len(sizes), "faults": found}
 
 
-def fault(task: Task, predict: Predict, inputs: Sequence[Arrays], sizes: Sizes) -> str | None:
+def find_fault(task: Task, predict: Predict, inputs: Sequence[Arrays], sizes: Sizes) -> str | None:
     """What is wrong with the answers to these inputs of one size; None if nothing is."""
     try:
         answers = [predict(each) for each in inputs]
@@ -54,22 +56,24 @@ def fault(task: Task, predict: Predict, inputs: Sequence[Arrays], sizes: Sizes) 
         return str(error)
     for name, output in task.outputs.items():
         wrong = next(
-            filter(None, (unsound(output, answer[name], sizes) for answer in answers)), None
+            filter(None, (find_unsound(output, answer[name], sizes) for answer in answers)), None
         )
-        wrong = wrong or constant(np.concatenate([answer[name] for answer in answers]))
-        wrong = wrong or unlike(answers[0][name], again[name], "a second answer to the same inputs")
+        wrong = wrong or find_constant(np.concatenate([answer[name] for answer in answers]))
+        wrong = wrong or find_unlike(
+            answers[0][name], again[name], "a second answer to the same inputs"
+        )
         if wrong:
             return f"{name!r} {wrong}"
-    return crowded(task, predict, inputs[0], answers[0], sizes)
+    return depends_on_batch(task, predict, inputs[0], answers[0], sizes)
 
 
-def constant(answers: Array) -> str | None:
+def find_constant(answers: Array) -> str | None:
     return (
         f"is the same for {len(answers)} samples" if bool((answers == answers[0]).all()) else None
     )
 
 
-def unsound(output: Output, answer: Array, sizes: Sizes) -> str | None:
+def find_unsound(output: Output, answer: Array, sizes: Sizes) -> str | None:
     wanted = [sizes.get(axis, axis) if isinstance(axis, str) else axis for axis in output.axes]
     fits = len(wanted) == answer.ndim and all(
         isinstance(w, str) or w == n for w, n in zip(wanted, answer.shape, strict=True)
@@ -81,20 +85,20 @@ def unsound(output: Output, answer: Array, sizes: Sizes) -> str | None:
     return None
 
 
-def unlike(expected: Array, got: Array, what: str) -> str | None:
+def find_unlike(expected: Array, got: Array, what: str) -> str | None:
     if expected.shape != got.shape or not np.isfinite(np.asarray(got, np.float64)).all():
         return f"of {what} has another shape or is not finite"
-    apart = difference(expected, got)
+    apart = compute_difference(expected, got)
     return f"of {what} differs by {apart:.2g} of its magnitude" if apart > SAME else None
 
 
-def difference(expected: Array, got: Array) -> float:
+def compute_difference(expected: Array, got: Array) -> float:
     """The largest ``|got - expected|`` over the largest ``|expected|``."""
     a, b = np.asarray(expected, np.float64), np.asarray(got, np.float64)
     return float(np.abs(a - b).max(initial=0) / max(TINY, float(np.abs(a).max(initial=0))))
 
 
-def crowded(
+def depends_on_batch(
     task: Task, predict: Predict, inputs: Arrays, answers: Arrays, sizes: Sizes
 ) -> str | None:
     """Whether the answer to a sample depends on the others in its batch, as with batch statistics of training mode."""
@@ -116,8 +120,8 @@ def crowded(
             "values" if output.kind == "embedding" else output.kind
         )  # of one network's: entry by entry, not pair by pair
         apart, corr = (
-            difference(alone, together),
-            metrics.compare(kind, alone, together).numbers["correlation"],
+            compute_difference(alone, together),
+            metrics.compare_outputs(kind, alone, together).numbers["correlation"],
         )
         if apart > STEP or (apart > SAME and corr is not None and corr < LEAST):
             told = f"CORR {corr:.3f} with the answers to each alone, it differs by {apart:.2g} of their magnitude"

@@ -37,7 +37,7 @@ def has_fixed_length(tensor: Tensor) -> bool:
     return holds_tokens(tensor) or all(isinstance(axis, int) for axis in tensor.axes[1:])
 
 
-def vectorize(tensor: Tensor, array: Array) -> Floats:
+def vectorize_rows(tensor: Tensor, array: Array) -> Floats:
     """Return one input of some samples as vectors, ``[N, entries]``."""
     if holds_tokens(tensor):
         return count_pairs(np.asarray(array, np.int64), tensor.pad)
@@ -119,19 +119,19 @@ class Projection:
         return cls(
             task,
             standards,
-            {name: matrix(generator, len(each.mean)) for name, each in standards.items()},
+            {name: make_matrix(generator, len(each.mean)) for name, each in standards.items()},
         )
 
     def __call__(self, inputs: Arrays) -> dict[str, Floats]:
         """Return the projection of each input, ``[N, at most DIMENSIONS]``."""
         made = {}
         for name, chosen in self.matrices.items():
-            vectors = self.standards[name].apply(vectorize(self.task.inputs[name], inputs[name]))
+            vectors = self.standards[name].apply(vectorize_rows(self.task.inputs[name], inputs[name]))
             made[name] = vectors if chosen is None else vectors @ chosen
         return made
 
 
-def matrix(generator: np.random.Generator, width: int) -> Floats | None:
+def make_matrix(generator: np.random.Generator, width: int) -> Floats | None:
     if width <= DIMENSIONS:
         return None
     return generator.standard_normal((width, DIMENSIONS), np.float32) / np.float32(

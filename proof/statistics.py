@@ -27,24 +27,24 @@ Name = TypeVar("Name", bound=Hashable)
 Z = NormalDist().inv_cdf(LEVEL)
 RESOLUTION = 1e-12  # of a score bound
 RESAMPLES = 2000
-PART = 2**21  # counts that are made at a time: 2 MB, 16 MB as float64
-GROUPS = 200  # of samples that the jackknife of a slow statistic leaves out at a time
-UNDEFINED = (
+RESAMPLE_CHUNK_BYTES = 2**21  # counts that are made at a time: 2 MB, 16 MB as float64
+JACKKNIFE_GROUPS = 200  # of samples that the jackknife of a slow statistic leaves out at a time
+MAX_UNDEFINED_SHARE = (
     0.05  # of the resamples may have no value, such as an AUC of one class; they are left out
 )
 
 
-def proportion(hits: int, samples: int) -> ConfidenceBounds:
+def bound_proportion(hits: int, samples: int) -> ConfidenceBounds:
     """Bounds of the probability of a hit: Wilson's (1927), corrected for skewness where that widens them."""
     if not 0 <= hits <= samples or samples == 0:
         raise ValueError(
             f"{hits} hits of {samples} samples; give at least one sample and no more hits than samples"
         )
-    low = 1 - score_bound(samples - hits, samples, lambda p: p)
-    return ConfidenceBounds(low, score_bound(hits, samples, lambda p: p))
+    low = 1 - find_score_bound(samples - hits, samples, lambda p: p)
+    return ConfidenceBounds(low, find_score_bound(hits, samples, lambda p: p))
 
 
-def paired(lost: int, won: int, samples: int) -> ConfidenceBounds:
+def bound_paired_drop(lost: int, won: int, samples: int) -> ConfidenceBounds:
     """Bounds of the drop of a 0/1 score: Tango's (1998), corrected for skewness where that widens them.
 
     ``lost``: samples that were right and are wrong now; ``won``: wrong before and right now. The drop is (lost - won) / samples.
@@ -54,12 +54,16 @@ def paired(lost: int, won: int, samples: int) -> ConfidenceBounds:
             f"{lost} lost and {won} won of {samples} samples; give at least one sample and no more of both than samples"
         )
     return ConfidenceBounds(
-        low=-score_bound(won - lost, samples, lambda drop: changed(won, lost, samples, drop)),
-        high=score_bound(lost - won, samples, lambda drop: changed(lost, won, samples, drop)),
+        low=-find_score_bound(
+            won - lost, samples, lambda drop: estimate_change_probability(won, lost, samples, drop)
+        ),
+        high=find_score_bound(
+            lost - won, samples, lambda drop: estimate_change_probability(lost, won, samples, drop)
+        ),
     )
 
 
-def changed(lost: int, won: int, samples: int, drop: float) -> float:
+def estimate_change_probability(lost: int, won: int, samples: int, drop: float) -> float:
     """The most likely probability that a sample changes sides if the true drop is ``drop`` (Tango 1998).
 
     The probability of a win is the larger root of 2 n q^2 + b q + c, where the likelihood of the counts is greatest.
@@ -70,7 +74,7 @@ def changed(lost: int, won: int, samples: int, drop: float) -> float:
     return 2 * max(gained, -drop, 0.0) + drop
 
 
-def score_bound(total: int, samples: int, square: Callable[[float], float]) -> float:
+def find_score_bound(total: int, samples: int, square: Callable[[float], float]) -> float:
     """The largest mean of D in {-1, 0, 1} that a one-sided score test on the sum of D over the samples does not reject.
 
     ``square``: the expectation of D^2 if that of D is the given mean. As D^3 = D, the third central moment is
@@ -91,7 +95,7 @@ def score_bound(total: int, samples: int, square: Callable[[float], float]) -> f
     return high
 
 
-def median(values: Numbers) -> ConfidenceBounds:
+def bound_median(values: Numbers) -> ConfidenceBounds:
     """Bounds of the median, whatever the distribution of the ``values`` [n], which are independent: two of the values.
 
     The k-th smallest exceeds the median when fewer than k values lie below it: binomial(n, 1/2) (Conover 1999, section 3.2).
@@ -107,22 +111,22 @@ def median(values: Numbers) -> ConfidenceBounds:
         tail += term
     if k == 0:
         raise ValueError(
-            f"{n} values are too few to bound a median at {LEVEL:.0%}; give at least {fewest()}"
+            f"{n} values are too few to bound a median at {LEVEL:.0%}; give at least {count_fewest_values()}"
         )
     return ConfidenceBounds(float(ordered[k - 1]), float(ordered[n - k]))
 
 
-def fewest() -> int:
+def count_fewest_values() -> int:
     """The number of values at which even the least of them is a lower bound of the median."""
     return math.ceil(-math.log2(1 - LEVEL))
 
 
 def bootstrap_sums(columns: Numbers, statistic: Callable[[Numbers], Numbers]) -> ConfidenceBounds:
     """Bounds of one; see ``bootstrap``."""
-    return bootstrap({"": Sums(columns, statistic)})[""]
+    return bootstrap_bounds({"": Sums(columns, statistic)})[""]
 
 
-def bootstrap(wanted: Mapping[Name, Sums]) -> dict[Name, ConfidenceBounds]:
+def bootstrap_bounds(wanted: Mapping[Name, Sums]) -> dict[Name, ConfidenceBounds]:
     """Bounds by resampling rows (BCa, see ``bca``): samples, or groups of samples where pairs are compared.
 
     All statistics of as many rows are computed at once and on the same resamples. Raises ValueError for fewer than 2 rows, or
@@ -131,10 +135,12 @@ def bootstrap(wanted: Mapping[Name, Sums]) -> dict[Name, ConfidenceBounds]:
     alike: dict[int, dict[Name, Sums]] = {}
     for name, each in wanted.items():
         alike.setdefault(len(each.columns), {})[name] = each
-    return {name: bounds for some in alike.values() for name, bounds in together(some).items()}
+    return {
+        name: bounds for some in alike.values() for name, bounds in bootstrap_together(some).items()
+    }
 
 
-def together(wanted: Mapping[Name, Sums]) -> dict[Name, ConfidenceBounds]:
+def bootstrap_together(wanted: Mapping[Name, Sums]) -> dict[Name, ConfidenceBounds]:
     columns = np.concatenate(
         [each.columns for each in wanted.values()], 1, dtype=np.float64
     )  # (N, all k)
@@ -143,11 +149,11 @@ def together(wanted: Mapping[Name, Sums]) -> dict[Name, ConfidenceBounds]:
         np.cumsum([each.columns.shape[1] for each in wanted.values()])[:-1],
     )
     resampled = np.concatenate(
-        [part.astype(np.float64) @ columns for part in resamples(len(columns))]
+        [part.astype(np.float64) @ columns for part in draw_resamples(len(columns))]
     )
     split = (np.split(sums, ends, -1) for sums in (total, resampled, total - columns))
     return {
-        name: bca(float(each.statistic(whole)), each.statistic(drawn), each.statistic(left))
+        name: bound_bca(float(each.statistic(whole)), each.statistic(drawn), each.statistic(left))
         for (name, each), whole, drawn, left in zip(wanted.items(), *split, strict=True)
     }
 
@@ -159,11 +165,13 @@ def bootstrap_rows(samples: int, statistic: Callable[[Indices], float]) -> Confi
     """
     rows = np.arange(samples)
     resampled = [
-        statistic(np.repeat(rows, counts)) for part in resamples(samples) for counts in part
+        statistic(np.repeat(rows, counts)) for part in draw_resamples(samples) for counts in part
     ]
-    groups = np.array_split(np.random.default_rng(0).permutation(samples), min(samples, GROUPS))
+    groups = np.array_split(
+        np.random.default_rng(0).permutation(samples), min(samples, JACKKNIFE_GROUPS)
+    )
     left = [statistic(np.delete(rows, group)) for group in groups]
-    return bca(statistic(rows), np.array(resampled), np.array(left))
+    return bound_bca(statistic(rows), np.array(resampled), np.array(left))
 
 
 def bootstrap_drop(
@@ -174,13 +182,13 @@ def bootstrap_drop(
     A bootstrap knows only the changes that it saw: with few or none its bounds are too near. So one sample more is lost and one
     more is won, as Agresti and Min (2005) add to the counts of each change. For 0/1 scores use ``paired``: it needs no such help.
     """
-    before, after = with_changes(expected, got, score)
+    before, after = add_changes(expected, got, score)
     low, high = bootstrap_rows(len(before), lambda rows: score(before[rows]) - score(after[rows]))
     drop = score(expected) - score(got)
     return ConfidenceBounds(min(low, drop), max(high, drop))
 
 
-def with_changes(
+def add_changes(
     expected: Numbers, got: Numbers, score: Callable[[Numbers], float]
 ) -> tuple[Numbers, Numbers]:
     """Both [N + 2, k]: one sample went from the best statistics that any sample has to the worst, and one came back.
@@ -188,25 +196,25 @@ def with_changes(
     Best is what raises the score most when added once more. Of more than 200 different statistics 200 are tried.
     """
     seen = np.unique(np.concatenate([expected, got]), axis=0)
-    seen = seen[np.unique(np.linspace(0, len(seen) - 1, GROUPS).round().astype(int))]
+    seen = seen[np.unique(np.linspace(0, len(seen) - 1, JACKKNIFE_GROUPS).round().astype(int))]
     scores = [score(np.vstack([expected, one])) for one in seen]
     best, worst = seen[np.argmax(scores)], seen[np.argmin(scores)]
     return np.vstack([expected, best, worst]), np.vstack([got, worst, best])
 
 
-def resamples(samples: int) -> Iterator[npt.NDArray[np.uint8]]:
+def draw_resamples(samples: int) -> Iterator[npt.NDArray[np.uint8]]:
     """How often each sample is drawn, [resamples, samples] in parts, the same whenever it is asked."""
     if samples < 2:
         raise ValueError(f"{samples} samples cannot be resampled; give at least 2")
-    together = max(1, PART // samples)
+    together = max(1, RESAMPLE_CHUNK_BYTES // samples)
     for start in range(0, RESAMPLES, together):
-        yield counted(samples, start, min(together, RESAMPLES - start))
+        yield count_draws(samples, start, min(together, RESAMPLES - start))
 
 
 @lru_cache(
     maxsize=16
 )  # 32 MB, unless there are more than 2 million samples: every comparison of a ledger draws the same
-def counted(samples: int, start: int, count: int) -> npt.NDArray[np.uint8]:
+def count_draws(samples: int, start: int, count: int) -> npt.NDArray[np.uint8]:
     """Counts [count, samples]; none comes near 255, which has a probability below 10^-500."""
     chosen = np.random.default_rng((samples, start)).integers(samples, size=(count, samples))
     chosen += np.arange(count)[:, None] * samples
@@ -219,7 +227,7 @@ def counted(samples: int, start: int, count: int) -> npt.NDArray[np.uint8]:
     return made
 
 
-def bca(estimate: float, resampled: Numbers, left: Numbers) -> ConfidenceBounds:
+def bound_bca(estimate: float, resampled: Numbers, left: Numbers) -> ConfidenceBounds:
     """Bias-corrected and accelerated bounds (Efron 1987; Efron and Tibshirani 1993, eqs. 14.10, 14.14 and 14.15).
 
     ``resampled``: the statistic of each resample; ``left``: with each sample left out. Where all resamples give the estimate, so
@@ -227,7 +235,7 @@ def bca(estimate: float, resampled: Numbers, left: Numbers) -> ConfidenceBounds:
     """
     values = np.concatenate([[estimate], resampled, left])
     undefined = int((~np.isfinite(values)).sum())
-    if not math.isfinite(estimate) or undefined > UNDEFINED * len(values):
+    if not math.isfinite(estimate) or undefined > MAX_UNDEFINED_SHARE * len(values):
         raise ValueError(
             f"the statistic is not a finite number for {undefined} of {len(values)} sets of these samples "
             "(such as F1 of samples without a positive one); define it there, say as 0, or give more samples"
@@ -240,11 +248,11 @@ def bca(estimate: float, resampled: Numbers, left: Numbers) -> ConfidenceBounds:
     influence = left.mean() - left
     spread = float((influence**2).sum()) ** 1.5
     acceleration = float((influence**3).sum()) / (6 * spread) if spread > 0 else 0.0
-    shares = [bca_share(bias, acceleration, z) for z in (-Z, Z)]
+    shares = [locate_bca_bound(bias, acceleration, z) for z in (-Z, Z)]
     low, high = np.quantile(resampled, shares)
     return ConfidenceBounds(min(float(low), estimate), max(float(high), estimate))
 
 
-def bca_share(bias: float, acceleration: float, z: float) -> float:
+def locate_bca_bound(bias: float, acceleration: float, z: float) -> float:
     """The share of resamples below the bound. The divisor is positive: acceleration is at most 1/6 and ``bias + z`` below 6."""
     return NormalDist().cdf(bias + (bias + z) / (1 - acceleration * (bias + z)))

@@ -17,14 +17,14 @@ import numpy.typing as npt
 Seconds = npt.NDArray[np.float64]
 """The time of each call; entry i of every model was taken in the same round."""
 WARM_UP = 5  # calls of each model that are not counted: allocators, lazily made kernels, caches
-LEAST = 20  # rounds, however slow the models are
+MIN_ROUNDS = 20  # rounds, however slow the models are
 SPINNING = (
     0.004  # seconds: longer than a pool of threads goes on spinning after another model's call
 )
 
 
 @contextmanager
-def pinned() -> Iterator[int | None]:
+def pin_to_core() -> Iterator[int | None]:
     """This thread on one CPU, the last that it may use; given back afterwards. None where the system cannot pin.
 
     Open the models before: threads that are started inside would be pinned too.
@@ -42,7 +42,7 @@ def pinned() -> Iterator[int | None]:
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
+def pause_collection() -> Iterator[None]:
     """No garbage collection, which would be charged to whoever runs at that moment."""
     was = gc.isenabled()
     gc.disable()
@@ -53,7 +53,7 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def interleaved(
+def time_interleaved(
     calls: Mapping[str, Callable[[], object]], rounds: int, seconds: float, settling: float = 0.0
 ) -> dict[str, Seconds]:
     """Time each call once a round, in an order that changes every round, after one call that brings its data to the caches.
@@ -68,16 +68,16 @@ def interleaved(
     names = list(calls)
     taken: dict[str, list[float]] = {name: [] for name in names}
     end = time.perf_counter() + seconds
-    with uncollected():
+    with pause_collection():
         for done in range(rounds):
-            if done >= LEAST and time.perf_counter() > end:
+            if done >= MIN_ROUNDS and time.perf_counter() > end:
                 break
             for index in order.permutation(len(names)):
-                taken[names[index]].append(timed(calls[names[index]], settling))
+                taken[names[index]].append(time_call(calls[names[index]], settling))
     return {name: np.array(each) for name, each in taken.items()}
 
 
-def timed(call: Callable[[], object], settling: float = 0.0) -> float:
+def time_call(call: Callable[[], object], settling: float = 0.0) -> float:
     settled = time.perf_counter() + settling
     call()
     while time.perf_counter() < settled:
@@ -87,7 +87,7 @@ def timed(call: Callable[[], object], settling: float = 0.0) -> float:
     return time.perf_counter() - start
 
 
-def summary(seconds: Seconds, batch: int) -> dict[str, float]:
+def summarize_times(seconds: Seconds, batch: int) -> dict[str, float]:
     """``p50`` and ``p99`` in microseconds a call; ``throughput`` in samples a second, ``batch / p50``.
 
     Not the mean over all calls: that counts the time that other processes took from a few of them.
@@ -96,12 +96,12 @@ def summary(seconds: Seconds, batch: int) -> dict[str, float]:
     return {"p50": float(p50 * 1e6), "p99": float(p99 * 1e6), "throughput": float(batch / p50)}
 
 
-def load_average() -> float:
+def read_load_average() -> float:
     """Processes that wanted to run, over the last minute: near 1 or below on a quiet machine that measures."""
     return os.getloadavg()[0]
 
 
-def resident() -> int | None:
+def read_resident_bytes() -> int | None:
     """Bytes of this process in memory, after what is freed was given back; None where there is no /proc."""
     statm = Path("/proc/self/statm")
     if not statm.exists():

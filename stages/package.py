@@ -16,14 +16,14 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from attar.bundle import checksums, ragged, triton
-from attar.bundle.card import card
-from attar.bundle.finished import difference
-from attar.bundle.manifest import LOOSEST, Golden, Input, Manifest, Needs, Origin, Output
-from attar.bundle.opening import in_batches, requests
-from attar.bundle.page import page
-from attar.bundle.steps import shipped
+from attar.bundle.card import render_card
+from attar.bundle.finished import compute_difference
+from attar.bundle.manifest import MAX_TOLERANCE, EngineRequirements, Golden, Input, Manifest, Origin, Output
+from attar.bundle.opening import load_requests, predict_in_batches
+from attar.bundle.page import render_report
+from attar.bundle.steps import ship_steps
 from attar.bundle.stored_verdict import StoredVerdict, has_teacher_gate
-from attar.bundle.verified import placed
+from attar.bundle.verified import locate_manifest
 from attar.models import preprocess
 from attar.models.preprocess.known import Steps
 from attar.models.task import Array, Arrays, Task, Tensor, load_task
@@ -51,30 +51,32 @@ class Package(Stage[Bundle]):
     task: CodeName
     name: str = Field("bundle", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """How it calls itself, in the manifest and to Triton."""
-    tolerance: float = Field(1e-4, gt=0, le=LOOSEST)
+    tolerance: float = Field(1e-4, gt=0, le=MAX_TOLERANCE)
     """How far an engine's answers may move between two runs, relative to their largest magnitude (or 1)."""
 
     def run(self, out: Path, *, onnx: OnnxModel, model: OnnxModel, engine: Engine, evidence: Evidence, verdict: Verdict) -> Facts:
         """Raises GateError for a verdict that is ``failed`` or ``undecided``, or that promises nothing of the engine against the
         teacher, StageError when the evidence is of something else, or the engine does not repeat what was measured."""
-        refuse(verdict.facts)
+        refuse_unproven(verdict.facts)
         check_evidence(evidence, {"onnx": onnx, "model": model, "engine": engine})
-        copy(model, out / "graphs")
-        copy(onnx, out / "reference")
+        copy_graphs(model, out / "graphs")
+        copy_graphs(onnx, out / "reference")
         if engine.facts["files"]:
-            copy(engine, out / "engines" / engine.facts["runtime"], "*")
+            copy_graphs(engine, out / "engines" / engine.facts["runtime"], "*")
         task = load_task(self.task)
-        steps = shipped(task.preprocess, out)
-        golden = self._golden(task, last_run(engine.facts), engine if last_run(engine.facts) == "engine" else model, evidence)
+        steps = ship_steps(task.preprocess, out)
+        golden = self._golden(
+            task, find_last_run(engine.facts), engine if find_last_run(engine.facts) == "engine" else model, evidence
+        )
         save_file(golden, out / "golden.safetensors")
         made = {"onnx": onnx, "model": model, "engine": engine, "evidence": evidence, "verdict": verdict}
         manifest = self._manifest(task, steps, golden, made)
         (out / "manifest.json").write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
-        (out / "README.md").write_text(card(manifest), encoding="utf-8")
-        (out / "report.html").write_text(page(self.name, made), encoding="utf-8")
-        triton.write(out / "triton", manifest, out, requests(out, placed(manifest, out)))
-        checksums.seal(out)
-        reopen(out, unfinished=manifest.unfinished)
+        (out / "README.md").write_text(render_card(manifest), encoding="utf-8")
+        (out / "report.html").write_text(render_report(self.name, made), encoding="utf-8")
+        triton.write_repository(out / "triton", manifest, out, load_requests(out, locate_manifest(manifest, out)))
+        checksums.write_checksums(out)
+        reopen_bundle(out, unfinished=manifest.unfinished)
         size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
         return {"name": self.name, "verdict": verdict.facts["verdict"], "bytes": size, "golden": manifest.golden.model_dump()}
 
@@ -86,20 +88,20 @@ class Package(Stage[Bundle]):
         batch = task.ranges.get("batch", (1, 1))[1]
         measured_call = next(Bench(task, split, evidence.facts["batch"]).batches(f"the {hop} again"))
         with last.open() as predictor:
-            answers = in_batches(predictor, preprocess.apply(task.preprocess, raw), batch)
+            answers = predict_in_batches(predictor, preprocess.apply(task.preprocess, raw), batch)
             again = predictor(measured_call)  # dynamic int8 rounds by the range of its whole call, so it is the same call
-        for name, measured in recorded(evidence, hop, task, rows).items():
+        for name, measured in read_recorded(evidence, hop, task, rows).items():
             common = min(len(measured), len(again[name]))
-            apart = difference(measured[:common], again[name][:common])
+            apart = compute_difference(measured[:common], again[name][:common])
             if not apart <= self.tolerance:
                 raise StageError(
                     f"the {hop} does not repeat what was measured: {name!r} is off by {apart:.2g} of its magnitude, allowed "
                     f"{self.tolerance:g}; it is not the {hop} of this evidence, or not deterministic. Build and measure again"
                 )
-        teacher = recorded(evidence, "teacher", task, rows)
+        teacher = read_recorded(evidence, "teacher", task, rows)
         parts: dict[str, Arrays] = {"raw": raw, "teacher": teacher, hop: answers}
         named = {f"{who}.{name}": array for who, arrays in parts.items() for name, array in arrays.items()}
-        return {key: tensor for name, array in named.items() for key, tensor in ragged.encoded(name, array).items()}
+        return {key: tensor for name, array in named.items() for key, tensor in ragged.encode_samples(name, array).items()}
 
     def _manifest(self, task: Task, steps: Steps, golden: Arrays, made: Mapping[str, Artifact]) -> Manifest:
         verdict, ledger, engine = made["verdict"].facts, made["evidence"].facts, made["engine"].facts
@@ -108,18 +110,18 @@ class Package(Stage[Bundle]):
             task=self.task,
             inputs={name: describe_input(tensor) for name, tensor in task.inputs.items()},
             outputs={
-                name: Output(dtype=str(golden[f"{last_run(engine)}.{name}"].dtype), axes=output.axes, kind=output.kind)
+                name: Output(dtype=str(golden[f"{find_last_run(engine)}.{name}"].dtype), axes=output.axes, kind=output.kind)
                 for name, output in task.outputs.items()
             },
             ranges=task.ranges,
             preprocess=steps,
             labels=task.classes,
             graphs=engine["graphs"],
-            engine=needs(engine),
+            engine=describe_requirements(engine),
             golden=Golden(requests=len(next(iter(golden.values()))), tolerance=self.tolerance),
             verdict=StoredVerdict.model_validate(verdict),
             ledger=ledger,
-            lineage=lineage(made),
+            lineage=build_lineage(made),
             not_run_here=engine["why"],
         )
 
@@ -129,12 +131,12 @@ def describe_input(tensor: Tensor) -> Input:
     return Input(dtype=np.dtype(tensor.dtype).name, axes=tensor.axes, high=tensor.high if integer else None)
 
 
-def last_run(engine: Facts) -> str:
+def find_last_run(engine: Facts) -> str:
     """The hop whose answers are the bundle's: where the engine was not run here, that of the graph it is built from."""
     return "model" if engine["why"] else "engine"
 
 
-def refuse(verdict: Facts) -> None:
+def refuse_unproven(verdict: Facts) -> None:
     """Raises GateError unless something was promised of the engine, and everything promised was kept as far as it was run."""
     kept = verdict["verdict"] in ("passed", "not run here")
     if kept and has_teacher_gate(gates_from_json(verdict["gates"])):
@@ -161,7 +163,7 @@ def check_evidence(evidence: Evidence, packed: Mapping[str, Artifact]) -> None:
             )
 
 
-def copy(model: OnnxModel, folder: Path, files: str = "*.onnx*") -> None:
+def copy_graphs(model: OnnxModel, folder: Path, files: str = "*.onnx*") -> None:
     """The graphs with their external data; not what the store wrote beside them."""
     folder.mkdir(parents=True)
     for path in sorted(model.root.glob(files)):
@@ -169,15 +171,15 @@ def copy(model: OnnxModel, folder: Path, files: str = "*.onnx*") -> None:
             shutil.copyfile(path, folder / path.name)
 
 
-def recorded(evidence: Evidence, hop: str, task: Task, rows: Array) -> dict[str, Array]:
+def read_recorded(evidence: Evidence, hop: str, task: Task, rows: Array) -> dict[str, Array]:
     """One hop's measured outputs for the first samples."""
     with safe_open(evidence.root / "hops.safetensors", framework="numpy") as file:
         return {name: np.asarray(file.get_slice(f"{hop}.output.{name}")[: len(rows)]) for name in task.outputs}
 
 
-def needs(engine: Facts) -> Needs:
+def describe_requirements(engine: Facts) -> EngineRequirements:
     asked = engine["asked"]
-    return Needs(
+    return EngineRequirements(
         runtime=engine["runtime"],
         version=engine["runtime_version"],
         provider=engine["provider"],
@@ -189,7 +191,7 @@ def needs(engine: Facts) -> Needs:
     )
 
 
-def lineage(made: Mapping[str, Artifact]) -> dict[str, Origin]:
+def build_lineage(made: Mapping[str, Artifact]) -> dict[str, Origin]:
     """Every key from the teacher on; facts only of what is not told elsewhere in the manifest."""
     earlier = {name: Origin(**each) for name, each in made["evidence"].facts["lineage"].items()}
     told = ("evidence", "verdict")
@@ -197,9 +199,9 @@ def lineage(made: Mapping[str, Artifact]) -> dict[str, Origin]:
     return earlier | given
 
 
-def reopen(bundle: Path, *, unfinished: bool) -> None:
+def reopen_bundle(bundle: Path, *, unfinished: bool) -> None:
     """Check the bundle in a process of its own that cannot import torch or user code. Raises StageError with what it said."""
-    check = "opening.unfinished(path)" if unfinished else "opening.check(path, allow_native=True)"
+    check = "opening.open_unfinished(path)" if unfinished else "opening.check_bundle(path, allow_native=True)"
     blocked = "".join(f"sys.modules[{name!r}] = None; " for name in NEVER_NEEDED)
     called = f"import sys; {blocked}from pathlib import Path; from attar.bundle import opening; path = Path(sys.argv[1]); {check}"
     environment: dict[str, Any] = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}  # attar's home and no other

@@ -5,10 +5,10 @@ from __future__ import annotations
 from attar.pipeline.recipe.slot import Slot
 from attar.stages.build import Build
 from attar.stages.calibrate import Calibrate
-from attar.stages.choose.offers import offered
+from attar.stages.choose.offers import list_runnable_candidates
 from attar.stages.choose.stage import Choose
 from attar.stages.choose.take import TakeEngine, TakeModel
-from attar.stages.choose.trial import Try
+from attar.stages.choose.trial import MeasureCandidates
 from attar.stages.distill.stage import Control, Distill
 from attar.stages.export import Export
 from attar.stages.judge import Judge
@@ -29,7 +29,9 @@ SLOTS = (
     Slot("calibration", Calibrate),
     Slot("model", Optimize, per_target=True, candidate=True),
     Slot("engine", Build, per_target=True, candidate=True),
-    Slot("trials", Try, wires={"engines": "engine"}, per_target=True, choosing=True, offers=offered),
+    Slot(
+        "trials", MeasureCandidates, wires={"engines": "engine"}, per_target=True, choosing=True, offers=list_runnable_candidates
+    ),
     Slot("choice", Choose, per_target=True, choosing=True),
     Slot("model", TakeModel, wires={"models": "model"}, per_target=True, choosing=True),
     Slot("engine", TakeEngine, wires={"engines": "engine"}, per_target=True, choosing=True),

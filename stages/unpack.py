@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from attar.bundle.manifest import Manifest
-from attar.bundle.opening import whole
-from attar.bundle.steps import shipped
+from attar.bundle.opening import open_whole
+from attar.bundle.steps import ship_steps
 from attar.models.preprocess.known import STEPS
 from attar.models.task import Task, load_task
 from attar.pipeline.core.errors import StageError
@@ -37,8 +37,8 @@ class Unpack(Stage[Production]):
         """Raises InvalidBundleError for a bundle that is not whole or was never passed, StageError for one of another task."""
         if self.against is None:
             return {"off": True}
-        with whole(self.against, trusted=self.trusted) as found:
-            if wrong := other(found.manifest, load_task(self.task)):
+        with open_whole(self.against, trusted=self.trusted) as found:
+            if wrong := find_difference(found.manifest, load_task(self.task)):
                 raise StageError(f"the engine cannot be compared with {self.against}: {wrong}")
             return self._unpack(found.root, found.manifest, out)
 
@@ -51,12 +51,12 @@ class Unpack(Stage[Production]):
             "graphs": list(manifest.graphs),
             "precision": manifest.engine.precision,
             "placement": manifest.lineage["model"].facts.get("placement"),
-            "preprocess": STEPS.dump_python(shipped(manifest.preprocess, out), mode="json"),
+            "preprocess": STEPS.dump_python(ship_steps(manifest.preprocess, out), mode="json"),
             "parameters": manifest.lineage["model"].facts.get("parameters"),
         }
 
 
-def other(manifest: Manifest, task: Task) -> str | None:
+def find_difference(manifest: Manifest, task: Task) -> str | None:
     """How the bundle's interface differs from the task's; None where it does not."""
     read = {name: (tensor.dtype, tensor.axes) for name, tensor in manifest.inputs.items()}
     if read != (wanted := {name: (np.dtype(tensor.dtype).name, tensor.axes) for name, tensor in task.inputs.items()}):

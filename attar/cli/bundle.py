@@ -34,7 +34,7 @@ def check(bundle: Path, trusted: Path | None, allow_native: bool, as_json: bool)
     """
     from attar.bundle import opening as bundles
 
-    facts = bundles.check(bundle, trusted, allow_native=allow_native)
+    facts = bundles.check_bundle(bundle, trusted, allow_native=allow_native)
     found = "is fit to serve" if facts["engine"] == bundles.LOADED else "is whole and passed its gates"
     click.echo(json.dumps(facts, indent=1) if as_json else f"{bundle} {found}: " + _line(facts))
 
@@ -59,9 +59,9 @@ def sign(bundle: Path, key: Path, as_json: bool) -> None:
 
     Exit code 4 if the bundle was changed or did not pass its gates.
     """
-    from attar.bundle.sign import open_to_others, sign
+    from attar.bundle.sign import open_to_others, sign_bundle
 
-    facts = sign(bundle, key)
+    facts = sign_bundle(bundle, key)
     if allowed := open_to_others(key):
         click.echo(f"warning: {key} is a private key that others may {allowed}; chmod 600 it", err=True)
     click.echo(json.dumps(facts, indent=1) if as_json else f"{bundle} is signed: " + _line(facts))
@@ -202,7 +202,7 @@ def finish(bundle: Path, output: Path, recipe: str | None, trusted: Path | None,
     """
     from attar.bundle import finish as finishing
 
-    facts = finishing.finish(bundle, output, trusted) if recipe is None else _rerun(bundle, output, recipe, store, trusted)
+    facts = finishing.finish_bundle(bundle, output, trusted) if recipe is None else _rerun(bundle, output, recipe, store, trusted)
     click.echo(json.dumps(facts, indent=1) if as_json else f"{output} is fit to serve: " + _line(facts))
 
 

@@ -45,10 +45,10 @@ def deliver_results(records: Sequence[Record], folder: Path, title: str) -> Path
 
 
 def write_report(records: Sequence[Record], folder: Path, title: str) -> None:
-    from attar.proof.report.formats.files import write
+    from attar.proof.report.formats.files import write_report
 
     try:
-        write(records, folder, title)
+        write_report(records, folder, title)
     except ModuleNotFoundError as error:
         raise StageError(f"the report cannot be written: {error}; `pip install 'attar[train]'` brings what it needs") from error
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from attar.bundle import opening as bundles
-from attar.bundle.checksums import FACTS, Seal, sha256
-from attar.bundle.finish import able, copy, filled
+from attar.bundle.checksums import FACTS, Checksums, sha256
+from attar.bundle.finish import require_runtime, copy_sealed_files, fill_folder
 from attar.bundle.verified import read_manifest
 from attar.pipeline.core.errors import InvalidBundleError, RecipeError, suggest_name
 from attar.pipeline.core.stage import Facts
@@ -32,12 +32,12 @@ def rerun_recipe(
     InvalidBundleError where the recipe makes another graph than the bundle holds, before anything is built from it.
     """
     bundle = Path(path)
-    with bundles.unfinished(bundle, trusted) as found:
-        able(bundle, found.manifest)
-        with filled(Path(out), bundle) as folder:
+    with bundles.open_unfinished(bundle, trusted) as found:
+        require_runtime(bundle, found.manifest)
+        with fill_folder(Path(out), bundle) as folder:
             new, seal = make_bundle(found.root, open_target_workspace(recipe, store, found.manifest.name), told)
-            copy(new, folder, seal)
-            return bundles.check(folder, allow_native=True)  # the recipe built it here
+            copy_sealed_files(new, folder, seal)
+            return bundles.check_bundle(folder, allow_native=True)  # the recipe built it here
 
 
 def open_target_workspace(recipe: str, store: Path, name: str) -> Workspace:
@@ -49,7 +49,7 @@ def open_target_workspace(recipe: str, store: Path, name: str) -> Workspace:
     return open_workspace(recipe, SLOTS, store, targets=(names[name].partition(".")[0],))
 
 
-def make_bundle(bundle: Path, workspace: Workspace, told: Callable[[Record], None]) -> tuple[Path, Seal]:
+def make_bundle(bundle: Path, workspace: Workspace, told: Callable[[Record], None]) -> tuple[Path, Checksums]:
     """The bundle that this machine makes of the recipe."""
     (target,) = workspace.recipe.targets
     found: dict[str, Path] = {}
@@ -62,7 +62,7 @@ def make_bundle(bundle: Path, workspace: Workspace, told: Callable[[Record], Non
         if record.slot == f"{target}.model":
             check_same(bundle, found[record.slot])
     new = found[f"{target}.bundle"]
-    return new, bundles.whole(new).seal
+    return new, bundles.open_whole(new).seal
 
 
 def check_same(bundle: Path, model: Path) -> None:

@@ -116,7 +116,7 @@ def run_slots(wanted: tuple[str, ...], output: Path | None, require_all: bool, *
 def check_production(workspace: Workspace, slots: list[str], folder: Path | None) -> None:
     """Before anything is trained. Raises InvalidBundleError for a bundle that is not whole,
     RecipeError for one that the run would replace."""
-    from attar.bundle.opening import whole
+    from attar.bundle.opening import open_whole
 
     for slot in slots:
         stage = workspace.recipe.pipeline.slots[slot].stage
@@ -128,7 +128,7 @@ def check_production(workspace: Workspace, slots: list[str], folder: Path | None
                 f"--against {bundle} is in {folder}, where this run puts its own bundle or takes a failed one away; "
                 "copy it elsewhere first, or choose another -o"
             )
-        whole(bundle, trusted=getattr(stage, "trusted", None)).close()
+        open_whole(bundle, trusted=getattr(stage, "trusted", None)).close()
 
 
 def append_summary(records: list[Record], title: str) -> None:
@@ -136,7 +136,7 @@ def append_summary(records: list[Record], title: str) -> None:
     from attar.proof.report.formats import summary
 
     try:
-        summary.append(records, title, os.environ)
+        summary.append_summary(records, title, os.environ)
     except AttarError as error:
         click.echo(f"warning: {error}", err=True)
 
@@ -154,7 +154,7 @@ def show_results(records: list[Record], report: Path | None, options: dict[str, 
     bundles = [record for record in records if record.makes is Bundle and record.path and report]
     delivered = {record.target: report.parent / record.target for record in bundles if report}
     if options["as_json"]:
-        made = data.data(records) | {"report": str(report) if report else None}
+        made = data.build_data(records) | {"report": str(report) if report else None}
         for target, bundle in delivered.items():
             made["targets"][target]["bundle"] = str(bundle)
         click.echo(json.dumps(made, indent=1))
@@ -162,7 +162,7 @@ def show_results(records: list[Record], report: Path | None, options: dict[str, 
     if any(record.makes is Evidence and record.path for record in records):
         from attar.proof.report.formats import terminal
 
-        terminal.show(records)
+        terminal.print_ledger(records)
     for record in bundles:
         bundle, is_unfinished = delivered[record.target], record.facts.get("verdict") == "not run here"
         more = f"  unfinished: `attar finish {bundle} -o DIR` where its engine runs"

@@ -11,9 +11,9 @@ from attar.serving.load.client import take_turns
 
 if __name__ == "__main__":
     path, rows, seconds = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-    manifest = bundle.verified(path, gated=False).manifest
-    requests = take_turns(bundle.requests(path, manifest), rows)
-    with bundle.opened(path, manifest, threads=1, allow_native=True) as predict:
+    manifest = bundle.open_verified(path, gated=False).manifest
+    requests = take_turns(bundle.load_requests(path, manifest), rows)
+    with bundle.open_engine(path, manifest, threads=1, allow_native=True) as predict:
         for request in requests:
             predict(request)
         count, start = 0, time.perf_counter()

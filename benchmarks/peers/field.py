@@ -12,7 +12,7 @@ import numpy as np
 
 from attar.models import views
 from attar.models.task import Array, SplitName, Task
-from attar.proof.metrics import Sums, compare
+from attar.proof.metrics import Sums, compare_outputs
 from attar.proof.timing import Seconds
 from attar.stages.artifacts import Answers
 from benchmarks.peers.contenders import Built, Contender, Given
@@ -87,7 +87,7 @@ class Field:
     def correlation(self, row: Row, split: SplitName) -> Sums:
         """CORR with the teacher, of the task's first output."""
         name, output = next(iter(self.task.outputs.items()))
-        return compare(output.kind, self.answers.of(split)[name], row.answers[name]).sums["correlation"]
+        return compare_outputs(output.kind, self.answers.of(split)[name], row.answers[name]).sums["correlation"]
 
 
 def opened(contenders: Sequence[Contender], given: Given, cpu: int, stack: ExitStack) -> tuple[dict[str, Row], dict[str, Worker]]:

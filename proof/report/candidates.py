@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from attar.proof.report import words
-from attar.proof.report.target import Target, number
+from attar.proof.report import formatting
+from attar.proof.report.target import Target, read_number
 
 
 @dataclass(frozen=True)
-class Candidate:
+class CandidateRow:
     """A row of the table."""
 
     name: str
@@ -30,29 +30,29 @@ class Candidate:
     reason: str
 
 
-def candidates(target: Target) -> list[Candidate]:
+def list_candidates(target: Target) -> list[CandidateRow]:
     """In the recipe's order; none where nothing was chosen."""
-    return [candidate(row, target.choice) for row in target.candidates]
+    return [build_candidate(row, target.choice) for row in target.candidates]
 
 
-def candidate(row: Mapping[str, Any], choice: Mapping[str, Any]) -> Candidate:
-    return Candidate(
+def build_candidate(row: Mapping[str, Any], choice: Mapping[str, Any]) -> CandidateRow:
+    return CandidateRow(
         name=row["candidate"],
-        title=words.clean(row["title"]),
+        title=formatting.strip_controls(row["title"]),
         verdict=row["verdict"],
         measured=row["status"] == "measured",
         goes_on=row["candidate"] == choice["winner"],
-        score=words.score(number(row, "score")),
-        drop=words.score(number(row, "score_drop")),
-        correlation=words.score(number(row, "correlation")),
-        p50=words.micro(number(row, "p50", "1")),
-        batched=words.micro(number(row, "p50", str(choice["batch"]))),
-        size=words.size(number(row, "bytes")),
-        reason=words.minus(words.clean(row["reason"])),
+        score=formatting.format_score(read_number(row, "score")),
+        drop=formatting.format_score(read_number(row, "score_drop")),
+        correlation=formatting.format_score(read_number(row, "correlation")),
+        p50=formatting.format_microseconds(read_number(row, "p50", "1")),
+        batched=formatting.format_microseconds(read_number(row, "p50", str(choice["batch"]))),
+        size=formatting.format_bytes(read_number(row, "bytes")),
+        reason=formatting.typeset_minus(formatting.strip_controls(row["reason"])),
     )
 
 
-def tried(target: Target) -> str:
+def describe_trials(target: Target) -> str:
     """How they were compared: one sentence."""
     choice, timing = target.choice, target.choice["timing"]
     if timing is None:
@@ -65,6 +65,6 @@ def tried(target: Target) -> str:
     )
     load = " to ".join(dict.fromkeys(f"{each:.1f}" for each in timing["load_average"]))
     return (
-        f"All answered the same {words.count(choice['samples'])} samples of the {choice['split']} split and were timed in the "
-        f"same {words.count(rounds)} rounds, {threads}, at a load average of {load}."
+        f"All answered the same {formatting.format_count(choice['samples'])} samples of the {choice['split']} split and were timed in the "
+        f"same {formatting.format_count(rounds)} rounds, {threads}, at a load average of {load}."
     )

@@ -7,23 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from attar.proof.report.record import Record
-from attar.proof.report.target import NO_VERDICT, Target, targets
+from attar.proof.report.target import NO_VERDICT, Target, group_targets
 from attar.proof.verdict_json import gates_to_json
 
 
-def data(records: Sequence[Record]) -> dict[str, Any]:
+def build_data(records: Sequence[Record]) -> dict[str, Any]:
     """``{"slots": [...], "targets": {NAME: {"verdict", "gates", "bundle"}}}`` of plain JSON values.
 
     A target with candidates has ``winner`` and ``candidates`` too (see ``stages.choose.stage``). A target that never reached
     its gates has the verdict null.
     """
     return {
-        "slots": [slot(record) for record in records],
-        "targets": {t.name: target(t) for t in targets(records)},
+        "slots": [describe_slot(record) for record in records],
+        "targets": {t.name: describe_target(t) for t in group_targets(records)},
     }
 
 
-def slot(record: Record) -> dict[str, Any]:
+def describe_slot(record: Record) -> dict[str, Any]:
     return {
         "slot": record.slot,
         "status": record.status,
@@ -32,29 +32,29 @@ def slot(record: Record) -> dict[str, Any]:
         "key": record.key,
         "path": None if record.path is None else str(record.path),
         "seconds": round(record.seconds, 3),
-        "facts": plain(record.facts),
+        "facts": make_plain(record.facts),
         "error": record.error,
     }
 
 
-def target(one: Target) -> dict[str, Any]:
+def describe_target(one: Target) -> dict[str, Any]:
     chosen = (
-        {"winner": one.choice["winner"], "candidates": plain(one.candidates)}
+        {"winner": one.choice["winner"], "candidates": make_plain(one.candidates)}
         if one.candidates
         else {}
     )
     return {
         "verdict": None if one.verdict == NO_VERDICT else one.verdict,
-        "gates": plain(gates_to_json(one.gates)),
+        "gates": make_plain(gates_to_json(one.gates)),
         "bundle": None if one.bundle is None else str(one.bundle),
         **chosen,
     }
 
 
-def plain(value: Any) -> Any:
+def make_plain(value: Any) -> Any:
     """The same value of dicts, lists and scalars, which is all that ``json`` writes."""
     if isinstance(value, Mapping):
-        return {str(name): plain(item) for name, item in value.items()}
+        return {str(name): make_plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [make_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value

@@ -10,7 +10,7 @@ from itertools import groupby
 
 from attar.proof.gate import Comparison, Gate, Metric
 from attar.proof.gate_text import format_limit, format_remedy
-from attar.proof.report import words
+from attar.proof.report import formatting
 
 BOUNDS_EXPLANATION = (
     "In brackets stand one-sided 95 % bounds of what was measured. A promise is passed when the "
@@ -28,9 +28,9 @@ METRIC_NAMES: Mapping[Metric, str] = {
 COUNTED_UNITS: Mapping[Metric, str] = {"sound": "samples", "sizes": "sizes"}
 """What a yes-or-no gate counts. It has no distance to a limit."""
 NUMBER_FORMATS: Mapping[Metric, Callable[[float | None], str]] = {
-    "speedup": words.times,
-    "kdl": words.small,
-    "largest_difference": words.small,
+    "speedup": formatting.format_ratio,
+    "kdl": formatting.format_small,
+    "largest_difference": formatting.format_small,
 }
 """How the numbers of a metric are written; the others are scores."""
 BASELINE_NAMES = {
@@ -62,11 +62,11 @@ def format_title(comparison: Comparison) -> str:
 
 def format_promise(gate: Gate) -> str:
     """Return ``at most 0.025``."""
-    return words.minus(format_limit(gate))
+    return formatting.typeset_minus(format_limit(gate))
 
 
 def format_number(metric: Metric, value: float | None) -> str:
-    return NUMBER_FORMATS.get(metric, words.score)(value)
+    return NUMBER_FORMATS.get(metric, formatting.format_score)(value)
 
 
 def format_value(comparison: Comparison) -> str:
@@ -74,20 +74,22 @@ def format_value(comparison: Comparison) -> str:
     value = comparison.value
     unit = COUNTED_UNITS.get(comparison.metric)
     if unit is not None and value is not None:
-        return f"no, {words.count(value)} {unit}" if value else "yes"
+        return f"no, {formatting.format_count(value)} {unit}" if value else "yes"
     return format_number(comparison.metric, value)
 
 
 def format_bounds(comparison: Comparison) -> str:
     """Return ``0.0081 to 0.0142``; an empty string if the value is exact or was not measured."""
-    return words.span(comparison.bounds, lambda value: format_number(comparison.metric, value))
+    return formatting.format_range(
+        comparison.bounds, lambda value: format_number(comparison.metric, value)
+    )
 
 
 def format_sample_size(comparison: Comparison) -> str:
     """Return ``2 000 samples``, or rounds of timing; an empty string if the value is exact."""
     unit = "rounds" if comparison.metric == "speedup" else "samples"
     size = comparison.sample_size
-    return "" if size is None else f"{words.count(size)} {unit}"
+    return "" if size is None else f"{formatting.format_count(size)} {unit}"
 
 
 def format_evidence(comparison: Comparison) -> str:
@@ -107,7 +109,7 @@ def format_margin(gate: Gate) -> str:
 
 def format_note(gate: Gate) -> str:
     """Return the evidence in words, where a number says little."""
-    return words.minus(words.clean(gate.note or ""))
+    return formatting.typeset_minus(formatting.strip_controls(gate.note or ""))
 
 
 def format_evidence_and_note(gate: Gate) -> str:
@@ -137,4 +139,4 @@ def format_details(gate: Gate) -> str:
 def format_open_gate(gate: Gate) -> str:
     """Return a sentence about a gate that is not passed, with what would decide it."""
     parts = [f"{gate.verdict}: {format_gate(gate)}", format_note(gate), format_remedy(gate)]
-    return words.sentence("; ".join(filter(None, parts)))
+    return formatting.format_sentence("; ".join(filter(None, parts)))

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from attar.proof.gate import Gate
-from attar.proof.report import words
+from attar.proof.report import formatting
 from attar.proof.report.record import Record
-from attar.proof.report.target import Hop, Target
+from attar.proof.report.target import HopRow, Target
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Origin:
 
     target: Target
     """Whose evidence it is."""
-    hops: Sequence[Hop]
+    hops: Sequence[HopRow]
     gain: tuple[str, str] | None
     """The student's score minus the control's, and its bounds; None without a control."""
     gates: Sequence[Gate]
@@ -28,7 +28,7 @@ class Origin:
     says: str
 
 
-def origin(found: Sequence[Target], records: Sequence[Record]) -> Origin | None:
+def find_origin(found: Sequence[Target], records: Sequence[Record]) -> Origin | None:
     """From the first target that has evidence, for these hops are the same in all; None when none has."""
     target = next((target for target in found if target.hops), None)
     if target is None:
@@ -36,10 +36,17 @@ def origin(found: Sequence[Target], records: Sequence[Record]) -> Origin | None:
     hops = [hop for name in ("teacher", "student", "control") if (hop := target.hop(name))]
     control = target.control
     if control is None:
-        return Origin(target, hops, gained(target), (), "not asked", unasked(target, records))
+        return Origin(
+            target, hops, format_gain(target), (), "not asked", explain_unasked(target, records)
+        )
     need = describe_need(control.is_distillation_needed)
     return Origin(
-        target, hops, gained(target), control.gates, need, words.sentence(control.summary)
+        target,
+        hops,
+        format_gain(target),
+        control.gates,
+        need,
+        formatting.format_sentence(control.summary),
     )
 
 
@@ -47,20 +54,26 @@ def describe_need(is_needed: bool | None) -> str:
     return "undecided" if is_needed is None else "needed" if is_needed else "not needed"
 
 
-def gained(target: Target) -> tuple[str, str] | None:
+def format_gain(target: Target) -> tuple[str, str] | None:
     """``("+0.0047", "−0.0003 to +0.0097")``."""
-    found, signed = target.evidence["gain"], partial(words.change, places=4)
-    return None if found is None else (signed(found["score"]), words.span(found["bounds"], signed))
+    found, signed = target.evidence["gain"], partial(formatting.format_change, places=4)
+    return (
+        None
+        if found is None
+        else (signed(found["score"]), formatting.format_range(found["bounds"], signed))
+    )
 
 
-def unasked(target: Target, records: Sequence[Record]) -> str:
+def explain_unasked(target: Target, records: Sequence[Record]) -> str:
     """Why nobody knows whether distillation was needed."""
     if target.hop("control"):
         return "Nothing is promised that the control could keep, so it cannot say whether distillation was needed."
     if set((target.evidence.get("kinds") or {}).values()) == {"embedding"}:
         return "Whether distillation was needed cannot be told: embeddings have no labels, from which one could learn without it."
     why = (
-        "it was not measured" if trained(records) else f"none was trained; {offer_control(records)}"
+        "it was not measured"
+        if has_trained_control(records)
+        else f"none was trained; {offer_control(records)}"
     )
     return f"Whether distillation was needed cannot be told without a control: {why}."
 
@@ -70,17 +83,21 @@ def offer_control(records: Sequence[Record]) -> str:
     took = next(
         (record.seconds for record in records if record.slot == "student" and record.seconds), None
     )
-    cost = "" if took is None else f", in about the {words.seconds(took)} that the student took"
+    cost = (
+        ""
+        if took is None
+        else f", in about the {formatting.format_seconds(took)} that the student took"
+    )
     return f"[control] enabled = true trains one, the same student on the labels alone{cost}"
 
 
 def explain_missing_control(found: Sequence[Target], records: Sequence[Record]) -> str | None:
     """Return why nobody knows whether distillation was needed, and what to do; None where the control says it."""
-    seen = origin(found, records)
+    seen = find_origin(found, records)
     return seen.says if seen is not None and seen.answer == "not asked" else None
 
 
-def trained(records: Sequence[Record]) -> bool:
+def has_trained_control(records: Sequence[Record]) -> bool:
     """Whether there is a control that is not switched off."""
     return any(
         r.slot == "control" and r.status in ("made", "reused") and not r.facts.get("off")

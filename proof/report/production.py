@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from attar.proof.report import words
-from attar.proof.report.target import Target, against, bounds, number
+from attar.proof.report import formatting
+from attar.proof.report.target import Target, read_bounds, read_metric, read_number
 
 
 @dataclass(frozen=True)
-class Compared:
+class ProductionMetric:
     """One thing that the engine has more or less of than the bundle in production."""
 
     name: str
@@ -25,7 +25,7 @@ class Compared:
         return f"{self.value} ({self.between})" if self.between else self.value
 
 
-def production(target: Target) -> list[Compared]:
+def list_production_metrics(target: Target) -> list[ProductionMetric]:
     """Nothing where no bundle in production was compared with."""
     if target.production is None:
         return []
@@ -37,50 +37,50 @@ def production(target: Target) -> list[Compared]:
         "agreement": "agreement",
     }
     made = [
-        compared(
+        build_production_metric(
             target,
             gate,
             name,
-            against(engine, "production", gate),
-            bounds(engine, "production", gate),
+            read_metric(engine, "production", gate),
+            read_bounds(engine, "production", gate),
         )
         for gate, name in names.items()
     ]
     made.append(
-        compared(
+        build_production_metric(
             target,
             "kdl",
             "KDL",
-            against(engine, "production", "kdl"),
-            bounds(engine, "production", "kdl"),
-            words.small,
+            read_metric(engine, "production", "kdl"),
+            read_bounds(engine, "production", "kdl"),
+            formatting.format_small,
         )
     )
     speed = target.evidence["speedup"]
     made.append(
-        compared(
+        build_production_metric(
             target,
             "speedup",
             "speedup",
-            number(speed, "production"),
+            read_number(speed, "production"),
             speed["bounds"]["production"],
-            words.times,
+            formatting.format_ratio,
         )
     )
-    return [one for one in made if one.value != words.DASH]
+    return [one for one in made if one.value != formatting.DASH]
 
 
-def compared(
+def build_production_metric(
     target: Target,
     gate: str,
     name: str,
     value: float | None,
     between: Sequence[float] | None,
-    say: Callable[[float | None], str] = words.score,
-) -> Compared:
-    return Compared(
+    say: Callable[[float | None], str] = formatting.format_score,
+) -> ProductionMetric:
+    return ProductionMetric(
         name,
         say(value),
-        words.span(between, say),
+        formatting.format_range(between, say),
         target.find_verdict("engine", gate, "production"),
     )

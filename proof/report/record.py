@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from attar.proof.report import words
+from attar.proof.report import formatting
 
 Status = Literal["made", "reused", "failed", "skipped"]
-REFUSED = 3
+REFUSED_EXIT_CODE = 3
 """The exit code of a stage that refused, on the evidence, to make something."""
 
 
@@ -61,13 +61,17 @@ class Record(Protocol):
         """Input name to the slot that it was read from."""
 
 
-def outcome(record: Record) -> str:
+def describe_status(record: Record) -> str:
     """Its status, but for a bundle that a verdict forbids: that is ``refused``, not ``failed``."""
-    return "refused" if record.status == "failed" and record.exit_code == REFUSED else record.status
+    return (
+        "refused"
+        if record.status == "failed" and record.exit_code == REFUSED_EXIT_CODE
+        else record.status
+    )
 
 
-def why(record: Record) -> str:
+def explain_status(record: Record) -> str:
     """Why it became that. What was made because it never had been is ``new``: "made, never made" contradicts itself."""
-    if outcome(record) == "refused":
-        return words.minus(record.error or record.reason)
+    if describe_status(record) == "refused":
+        return formatting.typeset_minus(record.error or record.reason)
     return "new" if record.status == "made" and record.reason == "never made" else record.reason

@@ -10,7 +10,7 @@ SHOWN = 3
 """Tensors that are named; the others are counted."""
 
 
-def started(records: Sequence[Record]) -> str | None:
+def describe_start(records: Sequence[Record]) -> str | None:
     """``The student started from 0a1b2c3d4e5f: 12 tensors, 81 % of its parameters. Not from it: ...``; None: from nothing."""
     for record in records:
         if found := record.facts.get("started_from"):

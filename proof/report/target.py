@@ -12,12 +12,12 @@ from typing import Any
 from attar.proof.control import ControlVerdict
 from attar.proof.gate import SEVERITY, Gate
 from attar.proof.hop import CHAIN
-from attar.proof.report import words
-from attar.proof.report.record import Record, outcome
+from attar.proof.report import formatting
+from attar.proof.report.record import Record, describe_status
 from attar.proof.verdict import TargetVerdict, has_same_limit
 from attar.proof.verdict_json import verdict_from_json
 
-Hop = Mapping[str, Any]
+HopRow = Mapping[str, Any]
 
 NO_VERDICT = "no verdict"
 """What a target has that never came as far as its gates. Not a verdict: ``--json`` says null."""
@@ -51,21 +51,21 @@ class Target:
         return list(self.choice.get("candidates", ()))
 
     @cached_property
-    def hops(self) -> list[Hop]:
+    def hops(self) -> list[HopRow]:
         """Every hop of the ledger, the ones that did not run here included."""
         return list(self.evidence.get("hops", ()))
 
-    def entry(self, name: str) -> Hop:
+    def entry(self, name: str) -> HopRow:
         """One hop, whether it ran here or not; empty when it is not there."""
         return next((hop for hop in self.hops if hop["hop"] == name), {})
 
-    def hop(self, name: str) -> Hop:
+    def hop(self, name: str) -> HopRow:
         """One measured hop; empty when it is not there or did not run here."""
         found = self.entry(name)
-        return found if measured(found) else {}
+        return found if is_measured(found) else {}
 
     @cached_property
-    def last(self) -> Hop:
+    def last(self) -> HopRow:
         """The last measured hop of the chain that is not the teacher: the engine, unless it did not run here."""
         found = [self.hop(name) for name in CHAIN[1:]]
         return next((hop for hop in reversed(found) if hop), {})
@@ -166,14 +166,16 @@ class Target:
     def broken(self) -> list[Record]:
         """Slots that failed on the way to this target."""
         return [
-            record for record in (*self.shared, *self.slots.values()) if outcome(record) == "failed"
+            record
+            for record in (*self.shared, *self.slots.values())
+            if describe_status(record) == "failed"
         ]
 
     @property
     def summary(self) -> str:
         """One sentence."""
         if self.judged:
-            return words.sentence(self.judged.summary)
+            return formatting.format_sentence(self.judged.summary)
         if self.broken:
             return f"No gate was judged: {self.broken[0].slot} failed."
         return "No gate was judged: the run ended before them."
@@ -192,11 +194,11 @@ def is_any_same_limit(gate: Gate, others: Sequence[Gate]) -> bool:
     return any(has_same_limit(gate, other) for other in others)
 
 
-def measured(hop: Hop) -> bool:
+def is_measured(hop: HopRow) -> bool:
     return hop.get("status") == "measured"
 
 
-def number(hop: Hop, *path: str) -> float | None:
+def read_number(hop: HopRow, *path: str) -> float | None:
     """``hop["latency"]["1"]["p50"]`` and the like; None where the hop has no such thing."""
     value: Any = hop
     for name in path:
@@ -204,12 +206,12 @@ def number(hop: Hop, *path: str) -> float | None:
     return None if value is None else float(value)
 
 
-def against(hop: Hop, other: str, name: str) -> float | None:
+def read_metric(hop: HopRow, other: str, name: str) -> float | None:
     """How a hop compares with the ``teacher`` or with the ``previous`` one; None where it is not compared so."""
-    return number(hop, other, name)
+    return read_number(hop, other, name)
 
 
-def bounds(hop: Hop, other: str, name: str) -> Sequence[float] | None:
+def read_bounds(hop: HopRow, other: str, name: str) -> Sequence[float] | None:
     """The one-sided 95 % bounds of ``against``; None where it is not compared so."""
     if not hop.get(other):
         return None
@@ -217,7 +219,7 @@ def bounds(hop: Hop, other: str, name: str) -> Sequence[float] | None:
     return found
 
 
-def targets(records: Sequence[Record]) -> list[Target]:
+def group_targets(records: Sequence[Record]) -> list[Target]:
     """The targets of a run in the recipe's order; a slot is a target's when its name holds a dot."""
     shared = [record for record in records if "." not in record.slot]
     found: dict[str, dict[str, Record]] = {}

@@ -51,7 +51,7 @@ def bench(
     """
     with ExitStack() as stack:
         found = stack.enter_context(
-            bundle.verified(Path(path), trusted=trusted, allow_native=allow_native)
+            bundle.open_verified(Path(path), trusted=trusted, allow_native=allow_native)
         )
         folder, manifest = found.root, found.manifest
         list_promised(manifest, batches)
@@ -61,15 +61,15 @@ def bench(
             "threads": 1,
             "batches": {},
         }
-        engine = bundle.opened(folder, manifest, threads=1, allow_native=found.trusts_native)
+        engine = bundle.open_engine(folder, manifest, threads=1, allow_native=found.trusts_native)
         models = {
             "engine": stack.enter_context(engine),
             "student_fp32": stack.enter_context(
-                bundle.opened_reference(folder, manifest, threads=1)
+                bundle.open_reference(folder, manifest, threads=1)
             ),
         }
-        requests = bundle.requests(folder, manifest)
-        facts["cpu"] = stack.enter_context(timing.pinned())
+        requests = bundle.load_requests(folder, manifest)
+        facts["cpu"] = stack.enter_context(timing.pin_to_core())
         for done, batch in enumerate(batches):
             report_progress("timing", done, len(batches), f"batch {batch}")
             facts["batches"][str(batch)] = time_batch(models, requests, batch, seconds)
@@ -77,17 +77,17 @@ def bench(
         facts["open"] = open_engines(
             models["engine"], requests, rates or [SHARE * slowest], batches, seconds
         )
-    return {**facts, "load_average": timing.load_average()}
+    return {**facts, "load_average": timing.read_load_average()}
 
 
 def time_batch(
     models: dict[str, Predictor], requests: Arrays, batch: int, seconds: float
 ) -> dict[str, Any]:
     inputs = {name: array[np.arange(batch) % len(array)] for name, array in requests.items()}
-    times = timing.interleaved(
+    times = timing.time_interleaved(
         {name: partial(model, inputs) for name, model in models.items()}, ROUNDS, seconds
     )
-    found: dict[str, Any] = {name: timing.summary(taken, batch) for name, taken in times.items()}
+    found: dict[str, Any] = {name: timing.summarize_times(taken, batch) for name, taken in times.items()}
     return {
         **found,
         "rounds": len(times["engine"]),
@@ -134,7 +134,7 @@ def time_arrivals(
 ) -> list[float]:
     """Seconds from arrival to answer. Fewer samples than the least batch are filled up to it."""
     taken: list[float] = []
-    with timing.uncollected():
+    with timing.pause_collection():
         while not schedule.over(now := time.perf_counter()):
             if waited := list(islice(iter(partial(schedule.due, now), None), max(batches))):
                 rows = max(len(waited), min(batches))

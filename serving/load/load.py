@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import numpy as np
 
 from attar.models.task import Array, Arrays
-from attar.proof.timing import Seconds, uncollected
+from attar.proof.timing import Seconds, pause_collection
 from attar.serving.load.client import Address
 from attar.serving.load.schedule import Again, Poisson, Schedule
 
@@ -99,7 +99,7 @@ class Load(ABC, Generic[C]):
     def _run(self, schedule: Schedule) -> Outcome:
         self._latencies, self._errors = array("d"), Counter()
         start, thread, cpu = time.perf_counter(), time.thread_time(), time.process_time()
-        with uncollected():
+        with pause_collection():
             self._drive(schedule)
         seconds, busy = time.perf_counter() - start, time.thread_time() - thread
         spent = time.process_time() - cpu

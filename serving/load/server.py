@@ -11,8 +11,8 @@ from typing import Any
 
 from attar.bundle import golden
 from attar.bundle import opening as bundle
-from attar.bundle.finished import difference
-from attar.bundle.manifest import LOOSEST, Manifest
+from attar.bundle.finished import compute_difference
+from attar.bundle.manifest import MAX_TOLERANCE, Manifest
 from attar.models.task import Arrays
 from attar.pipeline.core.errors import AttarError
 from attar.pipeline.core.progress import report_progress
@@ -64,13 +64,13 @@ def bench(path: str | Path, url: str, asked: LoadSpec, trusted: Path | None = No
     """
     where = parse_address(url)
     with (
-        bundle.whole(Path(path), gated=False, trusted=trusted) as opened,
+        bundle.open_whole(Path(path), gated=False, trusted=trusted) as opened,
         choose_transport(where, asked) as server,
     ):
         folder, manifest = opened.root, opened.manifest
         list_promised(manifest, asked.batches)
         model = asked.model or manifest.name
-        requests = bundle.requests(folder, manifest)
+        requests = bundle.load_requests(folder, manifest)
         facts = {
             "bundle": manifest.name,
             "model": model,
@@ -80,7 +80,7 @@ def bench(path: str | Path, url: str, asked: LoadSpec, trusted: Path | None = No
         for form in server.forms:
             check_answers(folder, manifest, server, form, model)
         found = measure_rows(measure_case(server, requests, model, asked))
-    return {**facts, **found, "load_average": timing.load_average()}
+    return {**facts, **found, "load_average": timing.read_load_average()}
 
 
 def measure_rows(measurements: Iterator[dict[str, Any]]) -> dict[str, Any]:
@@ -115,14 +115,14 @@ def check_answers(
     folder: Path, manifest: Manifest, server: Transport, form: str, model: str
 ) -> None:
     """What is quick and wrong is not worth timing."""
-    tensors, low = golden.read(folder, manifest), manifest.ranges.get("batch", (1, 1))[0]
-    requests = bundle.prepared(folder, manifest, tensors)
+    tensors, low = golden.read_golden(folder, manifest), manifest.ranges.get("batch", (1, 1))[0]
+    requests = bundle.preprocess_requests(folder, manifest, tensors)
     got = server.ask(model, {name: array[:low] for name, array in requests.items()}, form)
     for name in manifest.outputs:
         apart = (
-            difference(tensors[f"engine.{name}"][:low], got[name]) if name in got else float("inf")
+            compute_difference(tensors[f"engine.{name}"][:low], got[name]) if name in got else float("inf")
         )
-        if not apart <= LOOSEST:
+        if not apart <= MAX_TOLERANCE:
             raise AttarError(
                 f"{model!r} at {server.where} does not give this bundle's answers: {name!r} "
                 f"is off by {apart:.2g} of its "

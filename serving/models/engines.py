@@ -14,9 +14,9 @@ import numpy as np
 
 from attar.bundle import golden
 from attar.bundle import opening as bundle
-from attar.bundle.finished import difference
-from attar.bundle.fitness import unfit
-from attar.bundle.manifest import BY_CALL, LOOSEST, Manifest
+from attar.bundle.finished import compute_difference
+from attar.bundle.fitness import blame_bundle
+from attar.bundle.manifest import BY_CALL, MAX_TOLERANCE, Manifest
 from attar.bundle.verified import VerifiedBundle
 from attar.models.task import Array, Arrays, Predict
 from attar.pipeline.keys import machine
@@ -76,12 +76,12 @@ def open_engines(path: Path, settings: Settings) -> Engines:
         most = max(low, min(settings.max_batch, high))
         first = open_replayed_engine(found, threads, stack)
         requests, raw, graph = (
-            bundle.requests(root, manifest),
-            golden.read(root, manifest),
+            bundle.load_requests(root, manifest),
+            golden.read_golden(root, manifest),
             read_graph_signature(manifest),
         )
         enough = settings.inline_below * (ALONE if machine.count_cores() == 1 else 1)
-        with unfit(f"{path} does not answer batches of {most}, which it promises"):
+        with blame_bundle(f"{path} does not answer batches of {most}, which it promises"):
             seconds = max(
                 time_warm_call(first, inputs, enough)
                 for inputs in make_largest_batches(requests, manifest, most)
@@ -109,14 +109,14 @@ def open_engines(path: Path, settings: Settings) -> Engines:
 
 def open_verified_bundle(path: Path, settings: Settings) -> VerifiedBundle:
     gated, native = not settings.allow_ungated, settings.allow_native
-    return bundle.verified(path, gated=gated, trusted=settings.trusted, allow_native=native)
+    return bundle.open_verified(path, gated=gated, trusted=settings.trusted, allow_native=native)
 
 
 def open_replayed_engine(found: VerifiedBundle, threads: int, stack: ExitStack) -> Predict:
     predict = stack.enter_context(
-        bundle.opened(found.root, found.manifest, threads, allow_native=found.trusts_native)
+        bundle.open_engine(found.root, found.manifest, threads, allow_native=found.trusts_native)
     )
-    bundle.replay(found.root, found.manifest, predict)
+    bundle.replay_requests(found.root, found.manifest, predict)
     return predict
 
 
@@ -158,7 +158,7 @@ def is_batch_invariant(
     """Whether a request gets the answer that it would get alone, whoever it shares a call with;
     ``rows``: fewest and most."""
     precision = manifest.engine.precision
-    allowed = LOOSEST if precision in COARSE else manifest.golden.tolerance
+    allowed = MAX_TOLERANCE if precision in COARSE else manifest.golden.tolerance
     apart = 0.0 if precision in BY_CALL else measure_batch_effect(predict, requests, rows)
     if precision not in BY_CALL and apart <= allowed:
         return True
@@ -176,5 +176,5 @@ def measure_batch_effect(predict: Predict, requests: Arrays, rows: tuple[int, in
     relative to their magnitude."""
     few, many = rows
     inputs = tile_rows(requests, many - many % few)
-    whole, apart = predict(inputs), bundle.in_batches(predict, inputs, few)
-    return max(difference(whole[name], apart[name]) for name in whole)
+    whole, apart = predict(inputs), bundle.predict_in_batches(predict, inputs, few)
+    return max(compute_difference(whole[name], apart[name]) for name in whole)

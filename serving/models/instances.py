@@ -3,24 +3,24 @@ for them."""
 
 from __future__ import annotations
 
-from attar.bundle.manifest import Needs
+from attar.bundle.manifest import EngineRequirements
 from attar.engines.runtimes.onnxruntime import NVIDIA
 from attar.pipeline.keys import machine
 
 ON_GPU = ("tensorrt", "tensorrt-rtx")
 
 
-def runs_on_gpu(needs: Needs) -> bool:
+def runs_on_gpu(needs: EngineRequirements) -> bool:
     return needs.runtime in ON_GPU or needs.provider in NVIDIA
 
 
-def count_instances(needs: Needs, threads: int) -> int:
+def count_instances(needs: EngineRequirements, threads: int) -> int:
     """Return how many calls run at a time: as many as there are cores for their threads. A GPU runs
     one after another, so cores say nothing about it."""
     return 1 if runs_on_gpu(needs) else max(1, machine.count_cores() // threads)
 
 
-def is_shareable(needs: Needs, threads: int) -> bool:
+def is_shareable(needs: EngineRequirements, threads: int) -> bool:
     """Whether one opened engine answers several calls at the same time as quickly as several would,
     with its weights in memory once.
 

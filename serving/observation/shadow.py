@@ -240,7 +240,7 @@ def open_shadow(served: ObservedBundle, settings: Settings) -> BundleShadow:
     with ExitStack() as stack:
         if settings.shadow == FP32:
             predict: Predict = stack.enter_context(
-                bundle.opened_reference(engines.root, engines.manifest, threads=1)
+                bundle.open_reference(engines.root, engines.manifest, threads=1)
             )
         else:
             predict = open_teacher(Path(str(settings.shadow)), stack)

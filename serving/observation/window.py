@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from attar.models.probabilities import find_common_floor, to_logits
 from attar.models.task import CLASSIFYING, Kind
-from attar.proof.metrics import STATISTICS, Numbers, OfValues, compare, of_logits
+from attar.proof.metrics import STATISTICS, Numbers, OfValues, compare_outputs, sum_logits_metrics
 
 SHOWN = ("correlation", "cosine", "agreement", "kdl")
 
@@ -47,7 +47,7 @@ class Window:
             return {}
         rows = self._rows
         if self.kind == "embedding":
-            told = compare(self.kind, rows["expected"], rows["got"]).numbers
+            told = compare_outputs(self.kind, rows["expected"], rows["got"]).numbers
             return {name: number for name in SHOWN if (number := told[name]) is not None}
         return {name: float(STATISTICS[name](rows[name].sum(0))) for name in SHOWN if name in rows}
 
@@ -62,7 +62,7 @@ class Window:
         if self.kind in CLASSIFYING:
             floor = find_common_floor(self.kind, expected, got)
             p, q = (to_logits(self.kind, side, floor) for side in (p, q))
-            made: dict[str, Numbers] = of_logits(p, q)
+            made: dict[str, Numbers] = sum_logits_metrics(p, q)
         else:
             # Pearson's r does not depend on what is subtracted: the first request's means will do.
             self._values = self._values or OfValues(p, q)

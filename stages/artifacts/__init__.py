@@ -10,7 +10,7 @@ from filecmp import cmp
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from attar.bundle.steps import located
+from attar.bundle.steps import locate_steps
 from attar.engines.graphs.placement import SYMMETRIC
 from attar.models.preprocess import contents
 from attar.models.preprocess.known import STEPS, Steps
@@ -221,7 +221,7 @@ class Production(OnnxModel):
     @property
     def preprocess(self) -> Steps:
         """Its own steps, which may be others than the task's are now."""
-        return located(STEPS.validate_python(self.facts["preprocess"]), self.root)
+        return locate_steps(STEPS.validate_python(self.facts["preprocess"]), self.root)
 
     def reads(self) -> Task:
         task = type(super().reads())

@@ -15,35 +15,35 @@ BF16 = frozenset({"avx512_bf16", "amx_bf16"})
 CUDA = "CUDAExecutionProvider"
 
 
-def offered() -> list[dict[str, str]]:
+def list_runnable_candidates() -> list[dict[str, str]]:
     """What ``candidates = "all"`` stands for: precision and runtime, and the provider where there are several."""
-    return [*on_cpu(), *(on_gpu() if list_gpus() else ())]
+    return [*list_on_cpu(), *(list_on_gpu() if list_gpus() else ())]
 
 
-def on_cpu() -> Iterator[dict[str, str]]:
+def list_on_cpu() -> Iterator[dict[str, str]]:
     for precision in ("fp32", "int8", "int8-dynamic"):
         yield {"runtime": "onnxruntime", "precision": precision}
-    if here("openvino", "openvino"):
+    if is_runtime_here("openvino", "openvino"):
         for precision in ("fp32", "bf16", "int8") if BF16 & cpu_flags() else ("fp32", "int8"):
             yield {"runtime": "openvino", "precision": precision}
 
 
-def on_gpu() -> Iterator[dict[str, str]]:
-    if installed("onnxruntime-gpu"):
+def list_on_gpu() -> Iterator[dict[str, str]]:
+    if is_installed("onnxruntime-gpu"):
         for precision in ("fp32", "fp16"):
             yield {"runtime": "onnxruntime", "precision": precision, "provider": CUDA}
     for runtime, module in (("tensorrt", "tensorrt"), ("tensorrt-rtx", "tensorrt_rtx")):
-        if here(runtime, module):
+        if is_runtime_here(runtime, module):
             for precision in ("fp16", "int8"):
                 yield {"runtime": runtime, "precision": precision}
 
 
-def here(runtime: str, module: str) -> bool:
+def is_runtime_here(runtime: str, module: str) -> bool:
     """Whether attar knows this runtime and its library is installed."""
     return runtime in RUNTIMES and find_spec(module) is not None
 
 
-def installed(package: str) -> bool:
+def is_installed(package: str) -> bool:
     try:
         distribution(package)
     except PackageNotFoundError:

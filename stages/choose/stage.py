@@ -25,7 +25,7 @@ from attar.stages.artifacts import Choice, Trials
 SCORE_METRICS: frozenset[Metric] = frozenset({"score", "score_drop", "agreement"})
 """Shares of samples: they move by whole samples."""
 Row = Mapping[str, Any]
-"""The facts of one candidate, as ``Try`` leaves them."""
+"""The facts of one candidate, as ``MeasureCandidates`` leaves them."""
 Seconds = Mapping[str, npt.NDArray[np.float64]]
 """Seconds of a call at batch 1 by candidate; entry i of all is from the same round."""
 
@@ -149,7 +149,7 @@ def compute_latency_ratios(seconds: Seconds, rows: Mapping[str, Row]) -> dict[st
     fastest = min(seconds, key=lambda name: read_p50(rows[name]))
     ratios = {name: taken / seconds[fastest] for name, taken in seconds.items()}
     return {
-        name: LatencyRatio(float(np.median(ratio)), statistics.median(ratio))
+        name: LatencyRatio(float(np.median(ratio)), statistics.bound_median(ratio))
         for name, ratio in ratios.items()
     }
 

@@ -14,17 +14,17 @@ class TakeModel(Stage[OnnxModel]):
     """The graph of the candidate that was chosen, byte for byte: a choice that falls on the same one makes nothing again."""
 
     def run(self, out: Path, *, choice: Choice, **models: OnnxModel) -> Facts:
-        return taken(out, models[choice.facts["winner"]])
+        return copy_artifact(out, models[choice.facts["winner"]])
 
 
 class TakeEngine(Stage[Engine]):
     """The engine of the candidate that was chosen, byte for byte."""
 
     def run(self, out: Path, *, choice: Choice, **engines: Engine) -> Facts:
-        return taken(out, engines[choice.facts["winner"]])
+        return copy_artifact(out, engines[choice.facts["winner"]])
 
 
-def taken(out: Path, artifact: Artifact) -> Facts:
+def copy_artifact(out: Path, artifact: Artifact) -> Facts:
     """A copy of its files, and its facts."""
     shutil.copytree(
         artifact.root, out, ignore=shutil.ignore_patterns(*NOT_PAYLOAD), dirs_exist_ok=True

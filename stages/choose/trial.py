@@ -16,12 +16,12 @@ from attar.pipeline.keys import machine
 from attar.proof import ledger, timing
 from attar.stages.artifacts import Answers, Engine, Model, OnnxModel, Trials
 from attar.stages.measure.bench import Bench
-from attar.stages.measure.stage import check_shapes, described, latency
+from attar.stages.measure.stage import check_shapes, describe_model, summarize_latency
 
 SPLIT: SplitName = "validation"
 
 
-class Try(Stage[Trials]):
+class MeasureCandidates(Stage[Trials]):
     """Nothing is decided here, so that another promise times nothing again. Choosing is done on validation: the engine that is
     chosen is judged on test, which has no part in it.
 
@@ -38,7 +38,7 @@ class Try(Stage[Trials]):
     target; or ``"all"``: what this machine can run."""
     batch: int = Field(32, ge=1)
     """Samples a call when a split is answered, and the second batch size that is timed, besides 1."""
-    repeats: int = Field(200, ge=timing.LEAST)
+    repeats: int = Field(200, ge=timing.MIN_ROUNDS)
     """Timed calls of each candidate at each batch size."""
     seconds: float = Field(8, gt=0)
     """At most about so long for one batch size."""
@@ -58,7 +58,13 @@ class Try(Stage[Trials]):
         rows = dict(
             zip(
                 engines,
-                map(entry, engines, titles(self.candidates), self.candidates, engines.values()),
+                map(
+                    describe_candidate,
+                    engines,
+                    make_titles(self.candidates),
+                    self.candidates,
+                    engines.values(),
+                ),
                 strict=True,
             )
         )
@@ -67,7 +73,7 @@ class Try(Stage[Trials]):
         }
         if not here:
             return {**about, "hops": [], "timing": None, "candidates": list(rows.values())}
-        proven = proof(bench, answers, {"onnx": onnx, **here})
+        proven = prove_candidates(bench, answers, {"onnx": onnx, **here})
         pinned = all(engine.facts["threads"] == 1 for engine in here.values())
         times, how = bench.times(here, self.repeats, self.seconds, pinned=pinned)
         save_file(
@@ -76,17 +82,19 @@ class Try(Stage[Trials]):
         )
         for name, engine in here.items():
             found = {
-                **described(engine),
+                **describe_model(engine),
                 **proven[name],
                 "threads": engine.facts["threads"],
                 "sizes": bench.sizes(name, engine),
             }
-            rows[name] |= found | {"latency": latency(times, name)}
+            rows[name] |= found | {"latency": summarize_latency(times, name)}
         hops = [{"hop": hop, "status": "measured", **proven[hop]} for hop in ("teacher", "onnx")]
         return {**about, **how, "hops": hops, "candidates": list(rows.values())}
 
 
-def entry(name: str, title: str, asked: Mapping[str, Any], engine: Engine) -> dict[str, Any]:
+def describe_candidate(
+    name: str, title: str, asked: Mapping[str, Any], engine: Engine
+) -> dict[str, Any]:
     """What is known of a candidate before it is asked anything."""
     absent = engine.facts.get("why")
     status = "refused" if engine.refused else "not run here" if absent else "measured"
@@ -99,7 +107,7 @@ def entry(name: str, title: str, asked: Mapping[str, Any], engine: Engine) -> di
     }
 
 
-def titles(candidates: Sequence[Mapping[str, Any]]) -> list[str]:
+def make_titles(candidates: Sequence[Mapping[str, Any]]) -> list[str]:
     """What each is called: runtime, precision, and what is not the same in all. ``"onnxruntime int8, threads 2"``."""
     keys = dict.fromkeys(key for own in candidates for key in own)
     told = [key for key in keys if key not in ("runtime", "precision")]
@@ -121,19 +129,23 @@ def titles(candidates: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def proof(bench: Bench, answers: Answers, models: Mapping[str, Model]) -> dict[str, dict[str, Any]]:
+def prove_candidates(
+    bench: Bench, answers: Answers, models: Mapping[str, Model]
+) -> dict[str, dict[str, Any]]:
     """The proof columns of the teacher, the fp32 graph and every candidate, each candidate against both."""
     task, targets = bench.task, bench.targets()
-    of = {"teacher": ledger.answered(task, bench.recorded(answers), targets)}
+    of = {"teacher": ledger.score_outputs(task, bench.recorded(answers), targets)}
     of |= {
-        name: ledger.answered(task, bench.answers(name, model), targets)
+        name: ledger.score_outputs(task, bench.answers(name, model), targets)
         for name, model in models.items()
     }
     check_shapes(of)
-    return ledger.entries(of, ledger.Comparer(task, ledger.labels(task, targets)), compared)
+    return ledger.build_ledger(
+        of, ledger.Comparer(task, ledger.find_labels(task, targets)), list_candidate_baselines
+    )
 
 
-def compared(name: str, measured: Container[str]) -> dict[str, str]:
+def list_candidate_baselines(name: str, measured: Container[str]) -> dict[str, str]:
     """Its graph is an optimized one that nobody asks; what its precision cost shows against the graph in fp32."""
     return (
         {"teacher": "teacher"}

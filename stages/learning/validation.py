@@ -16,7 +16,7 @@ from attar.models.rows import Rows
 from attar.models.task import CLASSIFYING, Array, Arrays, Output, Predict, Task
 from attar.models.views import ViewBatch
 from attar.pipeline.core.progress import report_progress
-from attar.proof.metrics import compare, worst
+from attar.proof.metrics import compare_outputs, select_worst
 from attar.stages.artifacts import Answers
 
 
@@ -60,8 +60,8 @@ class Validation:
             answers = [from_logits(output.kind, teacher[name][chunk]) for chunk in chunks]
             expected = join_output(output, answers)
             actual = join_output(output, [part[name] for part in parts])
-            comparisons.append(compare(output.kind, expected, actual).numbers)
-        numbers = worst(comparisons)
+            comparisons.append(compare_outputs(output.kind, expected, actual).numbers)
+        numbers = select_worst(comparisons)
         return {name: value for name in ("correlation", "kdl") if (value := numbers[name]) is not None}
 
     def compute_oacc(self) -> float | None:

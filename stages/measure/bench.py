@@ -117,17 +117,17 @@ class Bench:
         """Resident bytes that opening it and answering one batch add, libraries not counted: ``answers`` loaded them."""
         inputs = self.of(model).first(self.batch)
         gc.collect()
-        before = timing.resident()
+        before = timing.read_resident_bytes()
         with model.open(threads=1) as predictor:
             self.ask(hop, predictor, inputs)
-            after = timing.resident()
+            after = timing.read_resident_bytes()
         return max(0, after - before) if before is not None and after is not None else None
 
     def sizes(self, hop: str, model: Model) -> dict[str, Any]:
-        """Whether it answers soundly at every size that the task promises; see ``sizes.examined``."""
+        """Whether it answers soundly at every size that the task promises; see ``sizes.examine_sizes``."""
         with model.open(threads=1) as predictor:
             own = self.of(model)
-            return sizes.examined(own.task, partial(own.ask, hop, predictor), own.some)
+            return sizes.examine_sizes(own.task, partial(own.ask, hop, predictor), own.some)
 
     def times(
         self, models: Mapping[str, Model], repeats: int, seconds: float, *, pinned: bool = True
@@ -137,25 +137,25 @@ class Bench:
         On one thread of one core; not ``pinned``, on as many threads as each was built for.
         """
         times: dict[str, dict[int, timing.Seconds]] = {hop: {} for hop in models}
-        loads = [timing.load_average()]
+        loads = [timing.read_load_average()]
         with ExitStack() as stack:
             opened = {
                 hop: stack.enter_context(each.open(threads=1 if pinned else None))
                 for hop, each in models.items()
             }
-            cpu = stack.enter_context(timing.pinned()) if pinned else None
+            cpu = stack.enter_context(timing.pin_to_core()) if pinned else None
             for done, batch in enumerate(batches := sorted({1, self.batch})):
                 report_progress("timing", done, len(batches), f"batch {batch}")
                 inputs = {hop: self.of(each).first(batch) for hop, each in models.items()}
                 calls = {
                     hop: partial(self.ask, hop, each, inputs[hop]) for hop, each in opened.items()
                 }
-                for hop, taken in timing.interleaved(
+                for hop, taken in timing.time_interleaved(
                     calls, repeats, seconds, 0.0 if pinned else timing.SPINNING
                 ).items():
                     times[hop][batch] = taken
         rounds = {str(batch): len(taken) for batch, taken in next(iter(times.values())).items()}
-        loads.append(timing.load_average())
+        loads.append(timing.read_load_average())
         return times, {
             "timing": {
                 "cpu": cpu,

@@ -16,7 +16,7 @@ from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.stage import Artifact, CodeName, Facts, Stage
 from attar.pipeline.keys import machine
 from attar.proof import leak, ledger, statistics, timing
-from attar.proof.ledger import Answered
+from attar.proof.ledger import HopOutputs
 from attar.stages.artifacts import Answers, Engine, Evidence, Model, OnnxModel, Production, Weights
 from attar.stages.measure import stored
 from attar.stages.measure.bench import Bench
@@ -40,7 +40,7 @@ class Measure(Stage[Evidence]):
     task: CodeName
     batch: int = Field(32, ge=1)
     """Samples a call when the test split is answered, and the second batch size that is timed, besides 1."""
-    repeats: int = Field(200, ge=timing.LEAST)
+    repeats: int = Field(200, ge=timing.MIN_ROUNDS)
     """Timed calls of each hop at each batch size."""
     seconds: float = Field(8, gt=0)
     """At most about so long for one batch size."""
@@ -78,11 +78,11 @@ class Measure(Stage[Evidence]):
         bench = Bench(task, task.split("test"), self.batch)
         for each in (bench, bench.of(teacher)):
             each.check()
-        stored.check(teacher.reads(), teacher, answers)
+        stored.check_answers(teacher.reads(), teacher, answers)
         targets = bench.targets()
-        of = {"teacher": ledger.answered(task, bench.recorded(answers), targets)}
+        of = {"teacher": ledger.score_outputs(task, bench.recorded(answers), targets)}
         of |= {
-            hop: ledger.answered(task, bench.answers(hop, each), targets)
+            hop: ledger.score_outputs(task, bench.answers(hop, each), targets)
             for hop, each in models.items()
             if hop != "teacher"
         }
@@ -96,31 +96,31 @@ class Measure(Stage[Evidence]):
             for hop, each in models.items()
         }
         times, how = bench.times(models, self.repeats, self.seconds)
-        save_file(payload(of, times, targets), out / "hops.safetensors")
-        proof = ledger.Comparer(task, ledger.labels(task, targets))
-        proven = ledger.entries(of, proof)
+        save_file(collect_payload(of, times, targets), out / "hops.safetensors")
+        proof = ledger.Comparer(task, ledger.find_labels(task, targets))
+        proven = ledger.build_ledger(of, proof)
         entries = [
             {
                 "hop": hop,
-                **described(each),
+                **describe_model(each),
                 **proven[hop],
                 **asked[hop],
-                "latency": latency(times, hop),
+                "latency": summarize_latency(times, hop),
             }
             for hop, each in models.items()
         ]
         if engine.why:
-            entries.append(absent(engine))
+            entries.append(describe_absent(engine))
         inputs: dict[str, Artifact] = {**models, "answers": answers, "engine": engine}
         lineage = {name: {"key": each.key, "digest": each.digest} for name, each in inputs.items()}
         how |= {
-            "gain": ledger.gain(of, proof),
-            "speedup": speedup(times),
+            "gain": ledger.compute_gain(of, proof),
+            "speedup": compute_speedups(times),
             "machine": machine.describe_machine(),
             "lineage": lineage,
         }
         leaked = leak.find_near_duplicates(task)
-        return {**self._about(task, len(bench.split)), "leak": leaked, **found(entries), **how}
+        return {**self._about(task, len(bench.split)), "leak": leaked, **summarize_hops(entries), **how}
 
     def _about(self, task: Task, samples: int) -> dict[str, Any]:
         return {
@@ -134,7 +134,7 @@ class Measure(Stage[Evidence]):
         }
 
 
-def check_shapes(of: Mapping[str, Answered]) -> None:
+def check_shapes(of: Mapping[str, HopOutputs]) -> None:
     """Raises StageError for the first hop whose outputs have another shape than the teacher's."""
     for hop, answered in of.items():
         for name, array in answered.outputs.items():
@@ -145,17 +145,17 @@ def check_shapes(of: Mapping[str, Answered]) -> None:
                 )
 
 
-def absent(engine: Engine) -> dict[str, Any]:
+def describe_absent(engine: Engine) -> dict[str, Any]:
     """The columns of an engine that was not run here."""
     known = {
         name: column
-        for name, column in described(engine).items()
+        for name, column in describe_model(engine).items()
         if name in ("format", "precision")
     }
     return {"hop": "engine", **known, "status": "not run here", "why": engine.why}
 
 
-def described(model: Model) -> dict[str, Any]:
+def describe_model(model: Model) -> dict[str, Any]:
     """The columns that need no measuring."""
     facts = model.facts
     made = runtimes.load_runtime(facts["runtime"]).title if isinstance(model, Engine) else "ONNX"
@@ -170,11 +170,11 @@ def described(model: Model) -> dict[str, Any]:
     }
 
 
-def latency(times: Mapping[str, Mapping[int, timing.Seconds]], hop: str) -> dict[str, Any]:
-    return {str(batch): timing.summary(taken, batch) for batch, taken in times[hop].items()}
+def summarize_latency(times: Mapping[str, Mapping[int, timing.Seconds]], hop: str) -> dict[str, Any]:
+    return {str(batch): timing.summarize_times(taken, batch) for batch, taken in times[hop].items()}
 
 
-def found(entries: list[dict[str, Any]]) -> dict[str, Any]:
+def summarize_hops(entries: list[dict[str, Any]]) -> dict[str, Any]:
     """The hops, and what is read off them at a glance."""
     by = {entry["hop"]: entry for entry in entries}
     return {
@@ -184,7 +184,7 @@ def found(entries: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def speedup(times: Mapping[str, Mapping[int, timing.Seconds]]) -> dict[str, Any]:
+def compute_speedups(times: Mapping[str, Mapping[int, timing.Seconds]]) -> dict[str, Any]:
     """How many times as fast as others the engine answers one sample: the median over rounds, in which both took their turn.
 
     Nothing where the engine was not run.
@@ -197,12 +197,12 @@ def speedup(times: Mapping[str, Mapping[int, timing.Seconds]]) -> dict[str, Any]
         if hop in times
     }
     found: dict[str, Any] = {hop: float(np.median(each)) for hop, each in ratios.items()}
-    bounds = {hop: list(statistics.median(each)) for hop, each in ratios.items()}
+    bounds = {hop: list(statistics.bound_median(each)) for hop, each in ratios.items()}
     return {**found, "bounds": bounds, "rounds": len(times["engine"][1])}
 
 
-def payload(
-    of: Mapping[str, Answered], times: Mapping[str, Mapping[int, timing.Seconds]], targets: Arrays
+def collect_payload(
+    of: Mapping[str, HopOutputs], times: Mapping[str, Mapping[int, timing.Seconds]], targets: Arrays
 ) -> dict[str, Array]:
     saved: dict[str, Array] = {f"target.{name}": array for name, array in targets.items()}
     for hop, answered in of.items():

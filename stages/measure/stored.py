@@ -8,7 +8,7 @@ from attar.models import views
 from attar.models.probabilities import to_logits
 from attar.models.task import Predict, SplitName, Task
 from attar.pipeline.core.errors import StageError
-from attar.proof.sizes import difference
+from attar.proof.sizes import compute_difference
 from attar.stages.artifacts import Answers, Model
 
 ROWS = 32
@@ -16,7 +16,7 @@ ROWS = 32
 TOLERANCE = 1e-2  # of the largest magnitude: float16 keeps three digits, and another device rounds otherwise
 
 
-def check(task: Task, teacher: Model, answers: Answers) -> None:
+def check_answers(task: Task, teacher: Model, answers: Answers) -> None:
     """Ask the teacher again for a few samples of the test split and of every view of train and transfer; ``task``: what it reads.
 
     Raises StageError where it says something else than what is stored.
@@ -28,12 +28,12 @@ def check(task: Task, teacher: Model, answers: Answers) -> None:
     kept += [("transfer", view) for view in range(answers.facts["views"]) if task.transfer]
     with teacher.open() as predictor:
         for split, view in kept:
-            compare(
+            compare_view(
                 task, lambda inputs: task.answer(predictor.graphs, inputs), answers, split, view
             )
 
 
-def compare(
+def compare_view(
     task: Task, predict: Predict, answers: Answers, split: SplitName, view: int | None
 ) -> None:
     stored = answers.rows(split, view)
@@ -47,7 +47,7 @@ def compare(
             of = np.where(
                 kept > kept.min(-1, keepdims=True), of, kept
             )  # the others share one value, the least
-        apart = difference(kept, of) if kept.shape == of.shape else np.inf
+        apart = compute_difference(kept, of) if kept.shape == of.shape else np.inf
         if not apart <= TOLERANCE:
             which = "" if view is None else f", view {view}"
             raise StageError(

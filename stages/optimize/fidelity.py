@@ -11,7 +11,7 @@ from attar.engines.graphs.half_precision import round_half_results
 from attar.models.probabilities import from_logits
 from attar.models.task import Array, Task
 from attar.models.views import spread
-from attar.proof.metrics import compare, worst
+from attar.proof.metrics import compare_outputs, select_worst
 from attar.stages.artifacts import Answers
 
 BATCH = 256  # samples a call
@@ -55,9 +55,9 @@ def correlate_outputs(task: Task, expected: Mapping[str, Array], got: Mapping[st
     """Return the correlation of the worst output; 0 if a side is constant or not finite."""
     if not all(np.isfinite(got[name]).all() for name in task.outputs):
         return 0.0
-    found = worst(
+    found = select_worst(
         [
-            compare(output.kind, expected[name], got[name]).numbers
+            compare_outputs(output.kind, expected[name], got[name]).numbers
             for name, output in task.outputs.items()
         ]
     )

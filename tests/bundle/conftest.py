@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from attar.bundle.sign import sign
+from attar.bundle.sign import sign_bundle
 from tests.support.signing_parts import Pair, pair
 
 
@@ -28,5 +28,5 @@ def bundle(points_bundle: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def signed(bundle: Path, key: Pair) -> Path:
-    sign(bundle, key.private)
+    sign_bundle(bundle, key.private)
     return bundle

@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from attar.bundle import checksums
-from attar.bundle.opening import check, open_bundle
+from attar.bundle.opening import check_bundle, open_bundle
 from attar.pipeline.core.errors import AttarError, InvalidBundleError
 from attar.serving.load.engine import bench
 from tests.support.packaging import edit_manifest, write_store_files
@@ -29,34 +29,34 @@ def bundle(points_bundle: Path, tmp_path: Path) -> Path:
 
 
 def test_an_untouched_bundle_is_fit(bundle: Path) -> None:
-    facts = check(bundle)
+    facts = check_bundle(bundle)
     assert facts["golden"] == {"requests": 16, "tolerance": 1e-4, "largest_difference": 0}
     assert (facts["bundle"], facts["verdict"], facts["files"]) == ("points", "passed", 11)
 
 
 def test_what_the_store_writes_beside_it_is_no_part_of_it(bundle: Path) -> None:
     write_store_files(bundle)
-    assert check(bundle)["files"] == 11
+    assert check_bundle(bundle)["files"] == 11
 
 
 @pytest.mark.parametrize("record", ["{}", "[]", "null", "junk", "\xff", '{"files": {"facts.json": []}}', "[" * 100_000])
 def test_files_named_as_those_of_the_store_were_added_by_somebody_else(bundle: Path, record: str) -> None:
     (bundle / "record.json").write_text(record, encoding="latin-1")
     with pytest.raises(InvalidBundleError, match=r"not as it was packaged: record\.json was added"):
-        check(bundle)
+        check_bundle(bundle)
     (bundle / "facts.json").write_text("{}")
     with pytest.raises(InvalidBundleError, match=r"facts\.json was added; record\.json was added"):
-        check(bundle)
+        check_bundle(bundle)
 
 
 def test_the_record_of_other_facts_does_not_hide_them(bundle: Path) -> None:
     write_store_files(bundle, digest="0" * 64)
     with pytest.raises(InvalidBundleError, match=r"facts\.json was added; record\.json was added"):
-        check(bundle)
+        check_bundle(bundle)
     write_store_files(bundle)
     (bundle / "record.json").unlink()
     with pytest.raises(InvalidBundleError, match=r": facts\.json was added\."):
-        check(bundle)
+        check_bundle(bundle)
 
 
 def test_it_answers_raw_requests(bundle: Path) -> None:
@@ -73,7 +73,7 @@ def test_one_flipped_bit_is_found_and_named(bundle: Path, name: str) -> None:
     content[len(content) // 2] ^= 1
     (bundle / name).write_bytes(content)
     with pytest.raises(InvalidBundleError, match=f"{name} was changed") as unfit:
-        check(bundle)
+        check_bundle(bundle)
     assert unfit.value.exit_code == 4
     with pytest.raises(InvalidBundleError):
         open_bundle(bundle)
@@ -83,7 +83,7 @@ def test_a_missing_and_an_added_file_are_both_named(bundle: Path) -> None:
     (bundle / "golden.safetensors").unlink()
     (bundle / "graphs" / "other.onnx").write_bytes(b"")
     with pytest.raises(InvalidBundleError, match=r"golden\.safetensors is missing; graphs/other\.onnx was added"):
-        check(bundle)
+        check_bundle(bundle)
 
 
 def test_a_link_is_not_the_file_that_was_sealed(bundle: Path, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_link_is_not_the_file_that_was_sealed(bundle: Path, tmp_path: Path) ->
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(InvalidBundleError, match=r"golden\.safetensors was changed"):
-        check(bundle)
+        check_bundle(bundle)
 
 
 @pytest.mark.parametrize("content", [None, "", "not sums\n", "00  manifest.json\n"])
@@ -100,15 +100,15 @@ def test_a_list_of_sums_that_is_gone_or_spoilt(bundle: Path, content: str | None
     if content is not None:
         (bundle / "SHA256SUMS").write_text(content)
     with pytest.raises(InvalidBundleError, match=r"SHA256SUMS is missing|was added|no list"):
-        check(bundle)
+        check_bundle(bundle)
 
 
 def test_what_is_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(InvalidBundleError, match="is no folder"):
-        check(tmp_path / "nowhere")
-    checksums.seal(tmp_path)
+        check_bundle(tmp_path / "nowhere")
+    checksums.write_checksums(tmp_path)
     with pytest.raises(InvalidBundleError, match=r"no manifest\.json"):
-        check(tmp_path)
+        check_bundle(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_what_is_no_bundle(tmp_path: Path) -> None:
 def test_a_manifest_that_was_sealed_again_still_has_to_be_right(bundle: Path, change: Any, told: str) -> None:
     edit_manifest(bundle, change)
     with pytest.raises(InvalidBundleError, match=told):
-        check(bundle)
+        check_bundle(bundle)
 
 
 def every_gate(manifest: dict[str, Any], **changed: Any) -> None:
@@ -189,16 +189,16 @@ def fail(manifest: dict[str, Any]) -> None:
 def test_a_manifest_that_contradicts_itself(bundle: Path, change: Any, told: str) -> None:
     edit_manifest(bundle, change)
     with pytest.raises(InvalidBundleError, match=told) as unfit:
-        check(bundle)
+        check_bundle(bundle)
     assert unfit.value.exit_code == 4
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b"[" * 100_000])
 def test_a_manifest_that_is_none(bundle: Path, content: bytes) -> None:
     (bundle / "manifest.json").write_bytes(content)
-    checksums.seal(bundle)
+    checksums.write_checksums(bundle)
     with pytest.raises(InvalidBundleError, match="not one that this version reads: the file: "):
-        check(bundle)
+        check_bundle(bundle)
 
 
 def golden(rows: int = 16, **changed: npt.NDArray[Any] | None) -> dict[str, npt.NDArray[Any]]:
@@ -230,9 +230,9 @@ def test_golden_requests_that_are_not_what_the_manifest_says(
     bundle: Path, tensors: dict[str, npt.NDArray[Any]], told: str
 ) -> None:
     save_file(tensors, bundle / "golden.safetensors")
-    checksums.seal(bundle)
+    checksums.write_checksums(bundle)
     with pytest.raises(InvalidBundleError, match=told):
-        check(bundle)
+        check_bundle(bundle)
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", b"\xff" * 64, None])
@@ -241,16 +241,16 @@ def test_golden_requests_that_cannot_be_read(bundle: Path, content: bytes | None
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-    checksums.seal(bundle)
+    checksums.write_checksums(bundle)
     with pytest.raises(InvalidBundleError, match=r"golden\.safetensors cannot be read: .*Copy it again"):
-        check(bundle)
+        check_bundle(bundle)
 
 
 @pytest.mark.parametrize("content", [b"junk", None])
 @pytest.mark.parametrize(
     ("folder", "use"),
     [
-        ("engines/onnxruntime", check),
+        ("engines/onnxruntime", check_bundle),
         ("engines/onnxruntime", lambda bundle: bench(bundle, batches=(1,))),
         ("reference", lambda bundle: bench(bundle, batches=(1,))),
     ],
@@ -260,16 +260,16 @@ def test_a_graph_that_does_not_open(bundle: Path, folder: str, use: Callable[[Pa
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-    checksums.seal(bundle)
+    checksums.write_checksums(bundle)
     with pytest.raises(InvalidBundleError, match=r"does not open: ONNX Runtime cannot open .*model\.onnx.*Copy it again"):
         use(bundle)
 
 
 def test_an_engine_with_another_input(bundle: Path) -> None:
     write_graph(bundle / "engines" / "onnxruntime" / "model.onnx", np.zeros((5, 3), np.float32))
-    checksums.seal(bundle)
+    checksums.write_checksums(bundle)
     with pytest.raises(InvalidBundleError, match="does not answer its golden requests: input 'x' must be"):
-        check(bundle)
+        check_bundle(bundle)
 
 
 def test_an_output_that_the_engine_does_not_give(bundle: Path) -> None:
@@ -278,7 +278,7 @@ def test_an_output_that_the_engine_does_not_give(bundle: Path) -> None:
     save_file(renamed, bundle / "golden.safetensors")
     edit_manifest(bundle, lambda m: m["outputs"].update(votes=m["outputs"].pop("logits")))
     with pytest.raises(InvalidBundleError, match="does not answer 'votes', which its manifest names; it answers logits"):
-        check(bundle)
+        check_bundle(bundle)
 
 
 @pytest.mark.parametrize("threads", [0, -1])
@@ -290,21 +290,21 @@ def test_a_number_of_threads_that_the_caller_got_wrong_is_no_fault_of_the_bundle
 
 def test_another_number_of_cores_is_no_other_machine(bundle: Path) -> None:
     edit_manifest(bundle, lambda m: m["engine"]["machine"].update(cores=1024))
-    check(bundle)
+    check_bundle(bundle)
 
 
 def test_a_swapped_engine_is_found_by_the_golden_requests(bundle: Path) -> None:
     write_graph(bundle / "engines" / "onnxruntime" / "model.onnx", TEACHER)
-    checksums.seal(bundle)
+    checksums.write_checksums(bundle)
     with pytest.raises(InvalidBundleError, match="does not repeat its golden answers: 'logits' is off by"):
-        check(bundle)
+        check_bundle(bundle)
 
 
 def test_an_engine_that_answers_nan_is_found(bundle: Path) -> None:
     write_graph(bundle / "engines" / "onnxruntime" / "model.onnx", STUDENT * np.float32(np.nan))
-    checksums.seal(bundle)
+    checksums.write_checksums(bundle)
     with pytest.raises(InvalidBundleError, match="off by inf"):
-        check(bundle)
+        check_bundle(bundle)
 
 
 @pytest.mark.parametrize(

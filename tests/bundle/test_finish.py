@@ -17,9 +17,9 @@ from safetensors.numpy import load_file, save_file
 
 from attar.bundle import checksums
 from attar.bundle import finish as finishing
-from attar.bundle.finish import finish
+from attar.bundle.finish import finish_bundle
 from attar.bundle.manifest import Manifest
-from attar.bundle.opening import check, open_bundle, whole
+from attar.bundle.opening import check_bundle, open_bundle, open_whole
 from attar.engines import cpu
 from attar.engines.runtimes import onnxruntime
 from attar.engines.runtimes.runtime import RUNTIMES
@@ -41,7 +41,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def done(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("finished") / "new" / "bundle"
-    finish(original, out)
+    finish_bundle(original, out)
     return out
 
 
@@ -61,7 +61,7 @@ def manifest_of(bundle: Path) -> Manifest:
 
 
 def content(folder: Path) -> dict[str, str]:
-    return {name: checksums.sha256(folder / name) for name in checksums.files(folder)}
+    return {name: checksums.sha256(folder / name) for name in checksums.list_files(folder)}
 
 
 def test_the_ledger_says_why_the_engine_has_no_numbers(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_what_an_unfinished_bundle_holds(original: Path) -> None:
     assert "not run here" in (original / "report.html").read_text()
 
 
-@pytest.mark.parametrize("use", [check, open_bundle, whole, lambda path: bench(path, batches=(1,))])
+@pytest.mark.parametrize("use", [check_bundle, open_bundle, open_whole, lambda path: bench(path, batches=(1,))])
 def test_nobody_opens_an_unfinished_bundle(original: Path, use: Callable[[Path], object]) -> None:
     with pytest.raises(
         InvalidBundleError, match=rf"is unfinished: .*\({WHY_NOT_RUN}\); run `attar finish .*/out -o DIR` on a machine"
@@ -117,7 +117,7 @@ def test_nobody_opens_an_unfinished_bundle(original: Path, use: Callable[[Path],
 
 def test_finishing_builds_the_engine_and_writes_another_bundle(original: Path, done: Path) -> None:
     before = content(original)
-    assert check(done)["verdict"] == "not run here"
+    assert check_bundle(done)["verdict"] == "not run here"
     assert content(original) == before
     manifest = manifest_of(done)
     assert not manifest.unfinished
@@ -147,7 +147,7 @@ def test_an_engine_of_tensorrt_takes_its_graphs_place_for_triton(
     monkeypatch.setitem(RUNTIMES, "tensorrt", "tests.support.late:Plan")
     edit_manifest(bundle, lambda manifest: manifest["engine"].update(runtime="tensorrt"))
     assert (bundle / "triton" / "points" / "1" / "model.onnx").is_file()
-    finish(bundle, tmp_path / "done")
+    finish_bundle(bundle, tmp_path / "done")
     engine, version = tmp_path / "done" / "engines" / "tensorrt" / "model.engine", tmp_path / "done" / "triton" / "points" / "1"
     assert [path.name for path in version.iterdir()] == ["model.plan"]
     assert (version / "model.plan").read_bytes() == engine.read_bytes()
@@ -159,7 +159,7 @@ def test_one_that_was_not_even_built(tmp_path: Path) -> None:
     assert not (bundle / "engines").exists()
     assert manifest_of(bundle).engine.version is None
     (tmp_path / "empty").mkdir()
-    assert finish(bundle, tmp_path / "empty")["machine"] == "fits"  # an empty folder may be there
+    assert finish_bundle(bundle, tmp_path / "empty")["machine"] == "fits"  # an empty folder may be there
 
 
 @pytest.mark.parametrize("runtime", ["Late", "Later"])
@@ -168,10 +168,10 @@ def test_a_machine_that_cannot_either_writes_nothing(
 ) -> None:
     monkeypatch.setitem(RUNTIMES, "onnxruntime", f"tests.support.late:{runtime}")
     with pytest.raises(InvalidBundleError, match=rf"cannot be finished here: {MISSING}; run .* on a machine that can run Late"):
-        finish(original, tmp_path / "out")
+        finish_bundle(original, tmp_path / "out")
     assert not list(tmp_path.iterdir())
     monkeypatch.setenv(HERE, "1")
-    finish(original, tmp_path / "out")
+    finish_bundle(original, tmp_path / "out")
 
 
 def test_what_building_needs_besides_is_told_and_nothing_is_written(
@@ -184,15 +184,15 @@ def test_what_building_needs_besides_is_told_and_nothing_is_written(
     with pytest.raises(
         InvalidBundleError, match=r"the engine cannot be built here: onnx is not installed; run: pip install 'attar\[train\]'"
     ):
-        finish(original, tmp_path / "out")
+        finish_bundle(original, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
 def test_what_has_its_engine_is_not_finished_again(done: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"was finished on 20.*, nothing of it is unfinished; `attar check"):
-        finish(done, tmp_path / "out")
+        finish_bundle(done, tmp_path / "out")
     with pytest.raises(RecipeError, match=r"is passed, nothing of it is unfinished"):
-        finish(package_bundle(tmp_path / "passed"), tmp_path / "out")
+        finish_bundle(package_bundle(tmp_path / "passed"), tmp_path / "out")
 
 
 def test_a_folder_that_is_in_use(bundle: Path, tmp_path: Path) -> None:
@@ -200,20 +200,20 @@ def test_a_folder_that_is_in_use(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "out" / "mine").write_text("")
     for place in (tmp_path / "out", tmp_path / "out" / "mine", bundle):
         with pytest.raises(RecipeError, match="is there and not an empty folder; choose another -o"):
-            finish(bundle, place)
+            finish_bundle(bundle, place)
     before = content(bundle)
     with pytest.raises(RecipeError, match=r"is inside .*, which is never changed"):
-        finish(bundle, bundle / "new")
+        finish_bundle(bundle, bundle / "new")
     assert content(bundle) == before
 
 
 def test_a_changed_file_is_never_built_from(bundle: Path, tmp_path: Path) -> None:
     write_graph(bundle / "graphs" / "model.onnx", TEACHER)
     with pytest.raises(InvalidBundleError, match=r"graphs/model\.onnx was changed"):
-        finish(bundle, tmp_path / "out")
-    checksums.seal(bundle)
+        finish_bundle(bundle, tmp_path / "out")
+    checksums.write_checksums(bundle)
     with pytest.raises(InvalidBundleError, match="graphs/ is not what the engine was built from"):
-        finish(bundle, tmp_path / "out")
+        finish_bundle(bundle, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_an_engine_that_answers_otherwise_than_its_graph(
         onnxruntime, "write_optimized", lambda source, target, provider: write_graph(target, STUDENT * np.float32(scale))
     )
     with pytest.raises(InvalidBundleError, match=told):
-        finish(original, tmp_path / "out")
+        finish_bundle(original, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
@@ -236,20 +236,21 @@ def test_an_engine_that_cannot_be_built(original: Path, tmp_path: Path, monkeypa
 
     monkeypatch.setattr(onnxruntime, "write_optimized", refuse)
     with pytest.raises(InvalidBundleError, match="the engine cannot be built here: MatMul 'linear' is not supported"):
-        finish(original, tmp_path / "out")
+        finish_bundle(original, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_kill_in_the_middle_leaves_nothing_half_written(original: Path, tmp_path: Path) -> None:
     killed = (
         "import os, signal, sys; from attar.bundle import finish; "
-        "finish.checksums.seal = lambda folder: os.kill(os.getpid(), signal.SIGKILL); finish.finish(*sys.argv[1:])"
+        "finish.checksums.write_checksums = lambda folder: os.kill(os.getpid(), signal.SIGKILL); "
+        "finish.finish_bundle(*sys.argv[1:])"
     )
     out = tmp_path / "out"
     child = subprocess.run([sys.executable, "-c", killed, str(original), str(out)], check=False)
     assert child.returncode == -9
     assert not out.exists()
-    assert finish(original, out)["machine"] == "fits"
+    assert finish_bundle(original, out)["machine"] == "fits"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -290,14 +291,14 @@ def unrun(manifest: dict[str, Any], hop: str, name: str) -> None:
 def test_a_finished_bundle_that_contradicts_itself(finished: Path, change: Any, told: str) -> None:
     edit_manifest(finished, change)
     with pytest.raises(InvalidBundleError, match=told):
-        check(finished)
+        check_bundle(finished)
 
 
 def test_an_engine_of_another_student_with_its_own_answers(finished: Path) -> None:
     write_graph(finished / "engines" / "onnxruntime" / "model.onnx", TEACHER)
     tensors = load_file(finished / "golden.safetensors")
     save_file({**tensors, "engine.logits": tensors["raw.x"] / 2 @ TEACHER}, finished / "golden.safetensors")
-    checksums.seal(finished)
+    checksums.write_checksums(finished)
     with pytest.raises(InvalidBundleError, match="its engine answers otherwise than the graph that it was built from"):
         open_bundle(finished)
 
@@ -307,7 +308,7 @@ def test_finishing_needs_none_of_what_training_needs(original: Path, tmp_path: P
     called = (
         "import json, sys; blocked = ('torch', 'onnxscript', 'sklearn', 'matplotlib', 'jinja2'); "
         "sys.modules.update(dict.fromkeys(blocked)); "
-        "from attar.bundle.finish import finish; print(json.dumps(finish(*sys.argv[1:])))"
+        "from attar.bundle.finish import finish_bundle; print(json.dumps(finish_bundle(*sys.argv[1:])))"
     )
     command = [sys.executable, "-c", called, str(original), str(tmp_path / "out")]
     made = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -315,11 +316,11 @@ def test_finishing_needs_none_of_what_training_needs(original: Path, tmp_path: P
 
 
 def test_a_full_disk_leaves_nothing(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(bundle: Path, folder: Path, seal: checksums.Seal) -> None:
+    def full(bundle: Path, folder: Path, seal: checksums.Checksums) -> None:
         (folder / "half").write_text("")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(finishing, "copy", full)
+    monkeypatch.setattr(finishing, "copy_sealed_files", full)
     with pytest.raises(Exception, match=r"cannot write .*out: No space left on device; free some space"):
-        finish(original, tmp_path / "out")
+        finish_bundle(original, tmp_path / "out")
     assert not list(tmp_path.iterdir())

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 
 import attar
 from attar.bundle import checksums
-from attar.bundle.sign import sign
+from attar.bundle.sign import sign_bundle
 from attar.cli.main import main
 from attar.engines.runtimes import onnxruntime
 from attar.engines.runtimes.openvino import OpenVino
@@ -68,7 +68,7 @@ def run(*arguments: object) -> Result:
 def test_an_engine_is_looked_at_and_not_loaded(bundle: Path) -> None:
     """What is no engine at all would be an error as soon as it was loaded."""
     (bundle / ENGINE).write_bytes(b"anything, such as code")
-    checksums.seal(bundle)
+    checksums.write_checksums(bundle)
     done = run("check", bundle)
     assert (done.exit_code, done.stdout.startswith(f"{bundle} is whole and passed its gates: ")) == (0, True), done.output
     assert "engine not loaded: it is native code" in done.stdout
@@ -80,14 +80,14 @@ def test_an_engine_is_looked_at_and_not_loaded(bundle: Path) -> None:
 
 def test_its_graph_still_answers_the_golden_requests(bundle: Path) -> None:
     shutil.copyfile(bundle / "manifest.json", bundle / "graphs" / "model.onnx")
-    checksums.seal(bundle)
+    checksums.write_checksums(bundle)
     done = run("check", bundle)
     assert (done.exit_code, "the graphs of" in done.stderr) == (4, True)
 
 
 @pytest.mark.parametrize("trust", [{"allow_native": True}, {"trusted": "key.pub.pem"}])
 def test_who_vouches_for_it_gets_its_answers(bundle: Path, key: Pair, trust: dict[str, Any]) -> None:
-    sign(bundle, key.private)
+    sign_bundle(bundle, key.private)
     given: dict[str, Any] = {name: key.public if name == "trusted" else value for name, value in trust.items()}
     with attar.open(bundle, **given) as predict:
         assert predict({"x": POINT})["logits"].tolist() == [pytest.approx(ANSWER)]
@@ -101,7 +101,7 @@ def test_who_vouches_for_it_gets_its_answers(bundle: Path, key: Pair, trust: dic
 
 @pytest.mark.parametrize("use", [attar.open, partial(bench, batches=[1])], ids=["open", "bench"])
 def test_nobody_else_opens_it(bundle: Path, key: Pair, use: Callable[[Path], object]) -> None:
-    sign(bundle, key.private)  # a signature that nobody looks at vouches for nothing
+    sign_bundle(bundle, key.private)  # a signature that nobody looks at vouches for nothing
     with pytest.raises(InvalidBundleError, match=REFUSED):
         use(bundle)
 

@@ -19,12 +19,12 @@ from safetensors.numpy import load_file, save_file
 
 import attar
 from attar.bundle import checksums
-from attar.bundle.checksums import SIGNATURE, Seal
-from attar.bundle.finish import finish
-from attar.bundle.opening import check
+from attar.bundle.checksums import SIGNATURE, Checksums
+from attar.bundle.finish import finish_bundle
+from attar.bundle.opening import check_bundle
 from attar.bundle.private_copy import PrivateFolder
-from attar.bundle.sign import sign
-from attar.bundle.verified import read_manifest, sealed
+from attar.bundle.sign import sign_bundle
+from attar.bundle.verified import open_sealed, read_manifest
 from attar.cli.main import main
 from attar.pipeline.core.errors import InvalidBundleError
 from tests.support.packaging import edit_manifest, package_unfinished
@@ -47,7 +47,7 @@ def key(tmp_path: Path) -> Pair:
 @pytest.fixture
 def signed(points_bundle: Path, tmp_path: Path, key: Pair) -> Path:
     bundle = Path(shutil.copytree(points_bundle, tmp_path / "shared"))
-    sign(bundle, key.private)
+    sign_bundle(bundle, key.private)
     return bundle
 
 
@@ -67,14 +67,14 @@ def copies(temporary: Path) -> list[Path]:
 
 def swap_when_verified(monkeypatch: pytest.MonkeyPatch, bundle: Path, swap: Callable[[Path], object]) -> None:
     """Somebody who may write the folder changes it as soon as all of it was verified."""
-    verify = checksums.verify
+    verify = checksums.verify_checksums
 
-    def late(folder: Path, seal: Seal, *more: Callable[[str], str]) -> None:
+    def late(folder: Path, seal: Checksums, *more: Callable[[str], str]) -> None:
         verify(folder, seal, *more)
         if folder == bundle:
             swap(bundle)
 
-    monkeypatch.setattr(checksums, "verify", late)
+    monkeypatch.setattr(checksums, "verify_checksums", late)
 
 
 def write_opposite(bundle: Path) -> None:
@@ -93,17 +93,17 @@ def test_what_was_verified_answers(signed: Path, key: Pair, monkeypatch: pytest.
 
 def test_what_was_verified_is_checked(signed: Path, key: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     swap_when_verified(monkeypatch, signed, lambda bundle: (bundle / "graphs" / "model.onnx").write_bytes(b"no graph"))
-    assert check(signed, key.public)["signature"] == "valid"
+    assert check_bundle(signed, key.public)["signature"] == "valid"
 
 
 def test_what_was_verified_is_finished(tmp_path: Path, key: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     unfinished, done = package_unfinished(tmp_path), tmp_path / "done"
-    sign(unfinished, key.private)
+    sign_bundle(unfinished, key.private)
     threads = read_manifest(unfinished).engine.threads
     swap_when_verified(
         monkeypatch, unfinished, lambda bundle: edit_manifest(bundle, lambda found: found["engine"].update(threads=7))
     )
-    finish(unfinished, done, key.public)
+    finish_bundle(unfinished, done, key.public)
     assert read_manifest(done).engine.threads == threads
 
 
@@ -111,7 +111,7 @@ def test_a_watched_bundle_that_is_swapped_while_it_is_loaded(
     signed: Path, key: Pair, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     newer = another(signed, tmp_path / "newer")
-    sign(newer, key.private)
+    sign_bundle(newer, key.private)
     with running(signed, trusted=key.public, watch=0.05, shadow="fp32") as server:
         before = loaded_version(server)
         swap_when_verified(monkeypatch, signed, write_opposite)
@@ -126,15 +126,15 @@ def test_external_data_and_the_tokenizers_lie_beside_what_reads_them(signed: Pat
     model = onnx.load(signed / ENGINE)
     (signed / ENGINE).unlink()
     onnx.save(model, signed / ENGINE, save_as_external_data=True, location="model.onnx.data", size_threshold=0)
-    checksums.seal(signed)
-    sign(signed, key.private)
+    checksums.write_checksums(signed)
+    sign_bundle(signed, key.private)
     with attar.open(signed, trusted=key.public) as predict:
         assert predict({"x": POINT})["logits"].tolist() == [ANSWER]
 
 
 def test_equal_files_take_room_once(signed: Path, key: Pair) -> None:
     """A bundle holds its graphs, or its engine, for Triton again."""
-    with sealed(signed, key.public) as found:
+    with open_sealed(signed, key.public) as found:
         ours, tritons = found.root / "graphs" / "model.onnx", next(found.root.glob("triton/*/1/model.onnx"))
         assert ours.samefile(tritons)
 
@@ -157,8 +157,8 @@ def test_a_copy_is_its_users_alone_and_goes_with_the_bundle(signed: Path, key: P
 
 def test_a_user_is_told_of_the_bundle_and_not_of_its_copy(signed: Path, key: Pair, temporary: Path) -> None:
     (signed / ENGINE).write_bytes(b"no graph")
-    checksums.seal(signed)
-    sign(signed, key.private)
+    checksums.write_checksums(signed)
+    sign_bundle(signed, key.private)
     with pytest.raises(InvalidBundleError, match=f"the engine of {signed} does not open: .*{signed / ENGINE}"):
         attar.open(signed, trusted=key.public)
     assert copies(temporary) == []

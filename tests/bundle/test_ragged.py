@@ -27,14 +27,14 @@ def objects(each: list[Any]) -> Any:
 @given(st.one_of(*(st.lists(kind, min_size=1, max_size=5) for kind in (st.text(), st.binary(), PICTURES))))
 def test_there_and_back_through_a_file(rows: list[Any]) -> None:
     array = objects(rows)
-    back = ragged.decoded(load(save(ragged.encoded("raw.x", array))))
+    back = ragged.decode_samples(load(save(ragged.encode_samples("raw.x", array))))
     assert list(back) == ["raw.x"]
     assert content.same(back["raw.x"], array)
     assert [type(row) for row in back["raw.x"]] == [type(row) for row in rows]
 
 
 def test_by_hand() -> None:
-    made = ragged.encoded("raw.x", np.array(["é", "", "sun"]))
+    made = ragged.encode_samples("raw.x", np.array(["é", "", "sun"]))
     assert {name: array.tolist() for name, array in made.items()} == {
         "raw.x:text": [[0xC3, 0xA9, 0], [0, 0, 0], [115, 117, 110]],
         "raw.x:shape": [[2], [0], [3]],
@@ -43,8 +43,8 @@ def test_by_hand() -> None:
 
 def test_numbers_pass() -> None:
     x = np.arange(6).reshape(2, 3)
-    assert ragged.encoded("raw.x", x)["raw.x"].tolist() == x.tolist()
-    assert ragged.decoded({"raw.x": x, "engine.y:text": x})["engine.y:text"] is x  # half a pair is none
+    assert ragged.encode_samples("raw.x", x)["raw.x"].tolist() == x.tolist()
+    assert ragged.decode_samples({"raw.x": x, "engine.y:text": x})["engine.y:text"] is x  # half a pair is none
 
 
 @pytest.mark.parametrize(
@@ -52,9 +52,9 @@ def test_numbers_pass() -> None:
 )
 def test_other_objects_are_refused(rows: list[Any]) -> None:
     with pytest.raises(StageError, match="golden requests cannot hold 'x': raw samples must be numbers, or an array"):
-        ragged.encoded("raw.x", objects(rows))
+        ragged.encode_samples("raw.x", objects(rows))
     with pytest.raises(StageError, match="golden requests cannot hold 'x'"):
-        ragged.encoded("raw.x", np.array([["two"], ["axes"]]))
+        ragged.encode_samples("raw.x", np.array([["two"], ["axes"]]))
 
 
 @pytest.mark.parametrize(
@@ -73,4 +73,4 @@ def test_other_objects_are_refused(rows: list[Any]) -> None:
 )
 def test_a_pair_that_does_not_fit(kind: str, matrix: Any, shapes: list[list[int]], told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        ragged.decoded({f"raw.x:{kind}": matrix, "raw.x:shape": np.array(shapes, np.int64)})
+        ragged.decode_samples({f"raw.x:{kind}": matrix, "raw.x:shape": np.array(shapes, np.int64)})

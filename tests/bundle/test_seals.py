@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from attar.bundle.checksums import SIGNATURE, SUMS
-from attar.bundle.opening import check
-from attar.bundle.sign import open_to_others, sign
+from attar.bundle.opening import check_bundle
+from attar.bundle.sign import open_to_others, sign_bundle
 from attar.pipeline.core.errors import InvalidBundleError, StoreError
 from tests.support.packaging import write_store_files
 from tests.support.signing_parts import Pair, pair
@@ -30,12 +30,12 @@ def bundle(points_bundle: Path, tmp_path: Path) -> Path:
 
 def test_what_a_store_writes_is_signed_by_nobody(bundle: Path, key: Pair) -> None:
     """Anybody may write the two so that they hold each other's sum."""
-    sign(bundle, key.private)
+    sign_bundle(bundle, key.private)
     write_store_files(bundle)
-    assert check(bundle)["signature"] == "not checked"
+    assert check_bundle(bundle)["signature"] == "not checked"
     told = r"facts\.json was added; record\.json was added\. A store's own is never signed: use the copy that `attar run"
     with pytest.raises(InvalidBundleError, match=told):
-        check(bundle, key.public)
+        check_bundle(bundle, key.public)
 
 
 def linked(bundle: Path) -> None:
@@ -60,9 +60,9 @@ def twice(bundle: Path) -> None:
 def test_a_list_and_a_signature_that_are_none(bundle: Path, key: Pair, change: Callable[[Path], object], told: str) -> None:
     change(bundle)
     with pytest.raises(InvalidBundleError, match=told):
-        check(bundle)
+        check_bundle(bundle)
     with pytest.raises(InvalidBundleError, match=told):
-        sign(bundle, key.private)
+        sign_bundle(bundle, key.private)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_signature_that_cannot_be_written_leaves_nothing(
     before = sorted(bundle.parent.rglob("*"))
     monkeypatch.setattr(Path, "replace", refused)
     with pytest.raises(StoreError, match=told):
-        sign(bundle, key.private)
+        sign_bundle(bundle, key.private)
     assert sorted(bundle.parent.rglob("*")) == before
 
 

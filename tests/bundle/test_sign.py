@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from attar.bundle.checksums import SIGNATURE, SUMS
-from attar.bundle.finish import finish
-from attar.bundle.opening import check
-from attar.bundle.sign import sign
+from attar.bundle.finish import finish_bundle
+from attar.bundle.opening import check_bundle
+from attar.bundle.sign import sign_bundle
 from attar.cli.main import main
 from attar.pipeline.core.errors import InvalidBundleError, MissingDependencyError, RecipeError
 from tests.support.packaging import edit_manifest, package_unfinished, write_store_files
@@ -40,7 +40,7 @@ def test_keys_that_do_not_sign(bundle: Path, tmp_path: Path, key: Pair) -> None:
         (tmp_path / "nowhere", "cannot be read: No such file"),
     ]:
         with pytest.raises(RecipeError, match=told):
-            sign(bundle, private)
+            sign_bundle(bundle, private)
     assert not (bundle / SIGNATURE).exists()
 
 
@@ -51,16 +51,16 @@ def test_an_encrypted_key_signs_through_a_pipe(bundle: Path, tmp_path: Path) -> 
     command = [sys.executable, "-m", "attar", "sign", str(bundle), "--key", "/dev/stdin"]
     done = subprocess.run(command, input=opened, capture_output=True, check=True)
     assert not done.stderr
-    assert check(bundle, locked.public)["signature"] == "valid"
+    assert check_bundle(bundle, locked.public)["signature"] == "valid"
 
 
 def test_without_the_library_it_says_what_to_install(signed: Path, key: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cryptography", None)
     with pytest.raises(MissingDependencyError, match=r"need the library cryptography: pip install 'attar\[sign\]'$"):
-        sign(signed, key.private)
+        sign_bundle(signed, key.private)
     with pytest.raises(InvalidBundleError, match=r"cannot be verified: signatures need the library .*'attar\[sign\]'$"):
-        check(signed, key.public)
-    assert check(signed)["signature"] == "not checked"
+        check_bundle(signed, key.public)
+    assert check_bundle(signed)["signature"] == "not checked"
 
 
 # -- what is signed ---------------------------------------------------------------------------------------------------
@@ -78,29 +78,29 @@ def test_without_the_library_it_says_what_to_install(signed: Path, key: Pair, mo
 def test_only_what_is_whole_and_passed_is_signed(bundle: Path, key: Pair, change: Callable[[Path], object], told: str) -> None:
     change(bundle)
     with pytest.raises(InvalidBundleError, match=told):
-        sign(bundle, key.private)
+        sign_bundle(bundle, key.private)
     assert not (bundle / SIGNATURE).exists()
 
 
 def test_it_is_signed_on_any_machine(bundle: Path, key: Pair) -> None:
     edit_manifest(bundle, lambda manifest: manifest["engine"]["machine"].update(flags=["sve2"]))
-    sign(bundle, key.private)
+    sign_bundle(bundle, key.private)
     with pytest.raises(InvalidBundleError, match="built on another machine"):
-        check(bundle, key.public)
+        check_bundle(bundle, key.public)
 
 
 def test_nothing_is_written_into_a_store(bundle: Path, key: Pair) -> None:
     write_store_files(bundle)
     with pytest.raises(RecipeError, match=r"is in a store, which is never changed; sign the copy that `attar run RECIPE -o DIR`"):
-        sign(bundle, key.private)
+        sign_bundle(bundle, key.private)
     assert not (bundle / SIGNATURE).exists()
 
 
 def test_what_lies_where_a_signature_is_begun_is_replaced(bundle: Path, key: Pair, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     (tmp_path / ".mine.SHA256SUMS.sig.partial").symlink_to(tmp_path / "mine.txt")
-    sign(bundle, key.private)
-    assert check(bundle, key.public)["signature"] == "valid"
+    sign_bundle(bundle, key.private)
+    assert check_bundle(bundle, key.public)["signature"] == "valid"
     assert ((tmp_path / "mine.txt").read_text(), len(list(tmp_path.iterdir()))) == ("mine", 2)
 
 
@@ -108,21 +108,21 @@ def test_an_unfinished_bundle_is_signed_for_who_finishes_it(tmp_path: Path, key:
     unfinished = package_unfinished(tmp_path)
     done = tmp_path / "done"
     with pytest.raises(InvalidBundleError, match="is not signed"):
-        finish(unfinished, done, key.public)
-    sign(unfinished, key.private)
+        finish_bundle(unfinished, done, key.public)
+    sign_bundle(unfinished, key.private)
     with pytest.raises(InvalidBundleError, match="is unfinished"):
-        check(unfinished, key.public)
+        check_bundle(unfinished, key.public)
     with pytest.raises(InvalidBundleError, match="is signed by no key in"):
-        finish(unfinished, done, stranger.public)
+        finish_bundle(unfinished, done, stranger.public)
     refused = run("finish", unfinished, "-o", done, "--recipe", "digits", "--trusted", stranger.public)
     assert (refused.exit_code, "is signed by no key in" in refused.stderr) == (4, True)
     assert not done.exists()
     assert run("finish", unfinished, "-o", done, "--trusted", key.public).exit_code == 0
     assert not (done / SIGNATURE).exists()
     with pytest.raises(InvalidBundleError, match="is not signed"):
-        check(done, key.public)
-    sign(done, stranger.private)
-    assert check(done, stranger.public)["signature"] == "valid"
+        check_bundle(done, key.public)
+    sign_bundle(done, stranger.private)
+    assert check_bundle(done, stranger.public)["signature"] == "valid"
 
 
 # -- the commands -----------------------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ def test_a_key_that_others_may_read_is_told(bundle: Path, tmp_path: Path) -> Non
 
 
 def test_trusted_keys_that_others_may_write_are_told(bundle: Path, key: Pair, tmp_path: Path) -> None:
-    sign(bundle, key.private)
+    sign_bundle(bundle, key.private)
     trusted = tmp_path / "trusted.pem"
     shutil.copyfile(key.public, trusted)
     trusted.chmod(0o644)

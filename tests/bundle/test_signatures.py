@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 import attar
 from attar.bundle import checksums, signatures, verified
-from attar.bundle.checksums import SIGNATURE, SUMS, Seal
-from attar.bundle.opening import check
-from attar.bundle.sign import sign
+from attar.bundle.checksums import SIGNATURE, SUMS, Checksums
+from attar.bundle.opening import check_bundle
+from attar.bundle.sign import sign_bundle
 from attar.pipeline.core.errors import InvalidBundleError
 from tests.support.serving_parts import another, spoil
 from tests.support.signing_parts import NEEDS_OPENSSL, Pair, pair, run_openssl
@@ -34,21 +34,21 @@ def flip(file: Path, at: int = 0) -> None:
 
 
 def test_who_signed_it_is_told(bundle: Path, key: Pair) -> None:
-    facts = sign(bundle, key.private)
+    facts = sign_bundle(bundle, key.private)
     assert facts == {"bundle": "points", "files": 11, "signature": str(bundle / SIGNATURE), "key": facts["key"]}
     assert len((bundle / SIGNATURE).read_bytes()) == 64
-    told = check(bundle, key.public)
+    told = check_bundle(bundle, key.public)
     assert (told["signature"], told["key"], told["files"]) == ("valid", facts["key"], 11)
     with attar.open(bundle, trusted=str(key.public)) as predict:
         assert predict.manifest.name == "points"
 
 
 def test_without_trusted_keys_a_signature_is_not_looked_at(bundle: Path, key: Pair) -> None:
-    assert (check(bundle)["signature"], check(bundle)["key"]) == (None, None)
-    sign(bundle, key.private)
-    assert (check(bundle)["signature"], check(bundle)["key"]) == ("not checked", None)
+    assert (check_bundle(bundle)["signature"], check_bundle(bundle)["key"]) == (None, None)
+    sign_bundle(bundle, key.private)
+    assert (check_bundle(bundle)["signature"], check_bundle(bundle)["key"]) == ("not checked", None)
     flip(bundle / SIGNATURE)
-    assert check(bundle)["signature"] == "not checked"
+    assert check_bundle(bundle)["signature"] == "not checked"
 
 
 @NEEDS_OPENSSL
@@ -66,9 +66,9 @@ def test_attar_verifies_what_openssl_signs(bundle: Path, tmp_path: Path) -> None
     run_openssl("pkey", "-in", private, "-pubout", "-out", public)
     run_openssl("pkeyutl", "-sign", "-inkey", private, "-rawin", "-in", bundle / SUMS, "-out", bundle / SIGNATURE)
     raw = run_openssl("pkey", "-pubin", "-in", public, "-outform", "DER")[-32:]  # RFC 8410: the raw key comes last
-    assert check(bundle, public)["key"] == hashlib.sha256(raw).hexdigest()[:16]
+    assert check_bundle(bundle, public)["key"] == hashlib.sha256(raw).hexdigest()[:16]
     before = (bundle / SIGNATURE).read_bytes()
-    sign(bundle, private)
+    sign_bundle(bundle, private)
     assert (bundle / SIGNATURE).read_bytes() == before
 
 
@@ -76,11 +76,11 @@ def test_several_keys_are_trusted_while_one_follows_another(bundle: Path, key: P
     old, new = key.public.read_text(), stranger.public.read_text()
     trusted = tmp_path / "trusted.pem"
     trusted.write_text(f"the old one, until summer\n{old}\n\nthe new one\r\n{new}".replace("\n", "\r\n"), newline="")
-    found = [(sign(bundle, each.private)["key"], check(bundle, trusted)["key"]) for each in (key, stranger)]
+    found = [(sign_bundle(bundle, each.private)["key"], check_bundle(bundle, trusted)["key"]) for each in (key, stranger)]
     assert found == [(found[0][0],) * 2, (found[1][0],) * 2]
     trusted.write_text(old)
     with pytest.raises(InvalidBundleError, match=rf"is signed by no key in .*trusted\.pem \({found[0][0]}\)"):
-        check(bundle, trusted)
+        check_bundle(bundle, trusted)
 
 
 # -- what is caught ---------------------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ def test_several_keys_are_trusted_while_one_follows_another(bundle: Path, key: P
 def resealed(bundle: Path) -> None:
     """What no checksum can show."""
     (bundle / "README.md").write_text("mine\n")
-    checksums.seal(bundle)
+    checksums.write_checksums(bundle)
 
 
 def linked(bundle: Path) -> None:
@@ -99,7 +99,7 @@ def linked(bundle: Path) -> None:
 
 def of_another(bundle: Path) -> None:
     other = another(bundle, bundle.with_name("another"))
-    sign(other, bundle.with_name("key.pem"))
+    sign_bundle(other, bundle.with_name("key.pem"))
     shutil.copyfile(other / SIGNATURE, bundle / SIGNATURE)
 
 
@@ -108,7 +108,7 @@ def of_another(bundle: Path) -> None:
     [
         (lambda bundle: (bundle / SIGNATURE).unlink(), r"is not signed: it has no SHA256SUMS\.sig, .*`attar sign`"),
         (of_another, "is signed by no key in"),
-        (lambda bundle: sign(bundle, pair(bundle.parent, "other").private), "is signed by no key in"),
+        (lambda bundle: sign_bundle(bundle, pair(bundle.parent, "other").private), "is signed by no key in"),
         (resealed, "is signed by no key in .*: it was changed since"),
         (lambda bundle: flip(bundle / SUMS), "is signed by no key in .*: it was changed since"),
         (lambda bundle: flip(bundle / SIGNATURE, 63), "is signed by no key in"),
@@ -122,10 +122,10 @@ def of_another(bundle: Path) -> None:
 )
 def test_what_is_not_opened(bundle: Path, tmp_path: Path, change: Callable[[Path], object], told: str) -> None:
     mine = pair(tmp_path)
-    sign(bundle, mine.private)
+    sign_bundle(bundle, mine.private)
     change(bundle)
     with pytest.raises(InvalidBundleError, match=told) as unfit:
-        check(bundle, mine.public)
+        check_bundle(bundle, mine.public)
     assert unfit.value.exit_code == 4
     with pytest.raises(InvalidBundleError, match=told):
         attar.open(bundle, trusted=mine.public)
@@ -135,20 +135,20 @@ def test_what_is_not_opened(bundle: Path, tmp_path: Path, change: Callable[[Path
 def test_what_cannot_be_a_signature_is_refused_by_everybody(signed: Path, spoil: Callable[[Path], object]) -> None:
     spoil(signed)
     with pytest.raises(InvalidBundleError, match=r"SHA256SUMS\.sig is no signature, a plain file of 64 bytes"):
-        check(signed)
+        check_bundle(signed)
 
 
 def test_what_was_signed_is_what_is_compared(signed: Path, key: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who changes files and list just after the signature was verified gains nothing: the list is read once."""
 
-    def late(bundle: Path, seal: Seal, trusted: Path) -> Seal:
-        found = signatures.checked(bundle, seal, trusted)
+    def late(bundle: Path, seal: Checksums, trusted: Path) -> Checksums:
+        found = signatures.verify_signature(bundle, seal, trusted)
         resealed(bundle)
         return found
 
     monkeypatch.setattr(verified, "signatures", type("Late", (), {"checked": staticmethod(late)}))
     with pytest.raises(InvalidBundleError, match=r"README\.md was changed"):
-        check(signed, key.public)
+        check_bundle(signed, key.public)
 
 
 @cache
@@ -193,13 +193,13 @@ def test_trusted_keys_that_are_none(signed: Path, key: Pair, tmp_path: Path, wri
     trusted = tmp_path / "trusted.pem"
     trusted.write_text(write(key.public.read_text(), key.private.read_text()))
     with pytest.raises(InvalidBundleError, match=told):
-        check(signed, trusted)
+        check_bundle(signed, trusted)
 
 
 def test_trusted_keys_of_another_kind_or_not_there(signed: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidBundleError, match=r"of another kind than Ed25519, a RSAPublicKey; `openssl genpkey"):
-        check(signed, pair(tmp_path, kind="rsa").public)
+        check_bundle(signed, pair(tmp_path, kind="rsa").public)
     with pytest.raises(InvalidBundleError, match=r"the trusted keys .*nowhere cannot be read: No such file"):
-        check(signed, tmp_path / "nowhere")
+        check_bundle(signed, tmp_path / "nowhere")
     with pytest.raises(InvalidBundleError, match="cannot be read: Is a directory"):
-        check(signed, tmp_path)
+        check_bundle(signed, tmp_path)

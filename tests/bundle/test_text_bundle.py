@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from attar.bundle import checksums
-from attar.bundle.opening import check, open_bundle
+from attar.bundle.opening import check_bundle, open_bundle
 from attar.models.preprocess import Normalize, Tokenize, contents, text
 from attar.models.task import load_task
 from attar.pipeline.core.errors import InvalidBundleError
@@ -51,18 +51,18 @@ def edit(bundle: Path, **change: Any) -> None:
     manifest = json.loads(path.read_text())
     manifest["preprocess"]["x"][0].update(change)
     path.write_text(json.dumps(manifest))
-    checksums.seal(bundle)
+    checksums.write_checksums(bundle)
 
 
 def test_the_tokenizer_is_in_it_and_sealed(bundle: Path) -> None:
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert manifest["preprocess"]["x"][0] == {"step": "tokenize", "file": FILE, "length": 2}
-    assert FILE in checksums.read(bundle).sums
+    assert FILE in checksums.read_checksums(bundle).sums
 
 
 def test_it_takes_strings_from_wherever_it_is_opened(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    check("bundle")
+    check_bundle("bundle")
     with open_bundle("bundle") as model:
         monkeypatch.chdir("/")
         inputs = model.preprocess({"x": np.array(["sun wind", "moon moon stone"])})
@@ -88,18 +88,18 @@ def removed(bundle: Path) -> None:
 
 def other_words(bundle: Path) -> None:
     changed(bundle)
-    checksums.seal(bundle)
+    checksums.write_checksums(bundle)
 
 
 def without(bundle: Path) -> None:
     removed(bundle)
-    checksums.seal(bundle)
+    checksums.write_checksums(bundle)
 
 
 def linked(bundle: Path) -> None:
     shutil.move(bundle / FILE, bundle.parent / "outside.json")
     (bundle / FILE).symlink_to(bundle.parent / "outside.json")
-    checksums.seal(bundle)
+    checksums.write_checksums(bundle)
 
 
 def elsewhere(file: str) -> Callable[[Path], None]:
@@ -115,13 +115,13 @@ def not_text(bundle: Path) -> None:
     tensors = load_file(path)
     tensors["raw.x:text"] |= np.uint8(0x80)
     save_file(tensors, path)
-    checksums.seal(bundle)
+    checksums.write_checksums(bundle)
 
 
 def half(bundle: Path) -> None:
     path = bundle / "golden.safetensors"
     save_file({name: array for name, array in load_file(path).items() if name != "raw.x:shape"}, path)
-    checksums.seal(bundle)
+    checksums.write_checksums(bundle)
 
 
 @pytest.mark.parametrize(
@@ -143,14 +143,14 @@ def half(bundle: Path) -> None:
 def test_what_is_not_let_through(bundle: Path, spoil: Callable[[Path], None], told: str) -> None:
     spoil(bundle)
     with pytest.raises(InvalidBundleError, match=told):
-        check(bundle)
+        check_bundle(bundle)
 
 
 def test_without_the_library_it_says_what_to_install(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text.opened.cache_clear()
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(InvalidBundleError, match=r"pip install 'attar\[serve-text\]'$"):
-        check(bundle)
+        check_bundle(bundle)
 
 
 def test_in_production_it_keeps_its_own_tokenizer(bundle: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from tritonclient.grpc import model_config_pb2
 
 from attar.bundle import triton
-from attar.bundle.manifest import Manifest, Needs, Output, Tensor
+from attar.bundle.manifest import EngineRequirements, Manifest, Output, Tensor
 from attar.bundle.verified import read_manifest
 from attar.models.task import Arrays
 from attar.pipeline.core.errors import InvalidBundleError
@@ -28,7 +28,7 @@ def manifest(points_bundle: Path) -> Manifest:
 
 def parsed(manifest: Manifest, requests: Arrays) -> Any:
     """The configuration, as Triton reads it. Raises ParseError for a field that it does not know."""
-    return text_format.Parse(triton.config("points", manifest, requests), model_config_pb2.ModelConfig())
+    return text_format.Parse(triton.format_config("points", manifest, requests), model_config_pb2.ModelConfig())
 
 
 def points(rows: int = 2) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def points(rows: int = 2) -> dict[str, Any]:
 
 
 def changed(manifest: Manifest, **engine: Any) -> Manifest:
-    return manifest.model_copy(update={"engine": Needs(**{**manifest.engine.model_dump(), **engine})})
+    return manifest.model_copy(update={"engine": EngineRequirements(**{**manifest.engine.model_dump(), **engine})})
 
 
 def test_tritons_own_protobuf_reads_it(points_bundle: Path) -> None:
@@ -123,7 +123,7 @@ def test_labels_are_for_logits_alone(manifest: Manifest, tmp_path: Path, points_
     outputs = {"logits": Output(dtype="float32", axes=("batch", 3), kind="values")}
     other = manifest.model_copy(update={"outputs": outputs})
     assert not parsed(other, points()).output[0].label_filename
-    triton.write(tmp_path, other, points_bundle, points())
+    triton.write_repository(tmp_path, other, points_bundle, points())
     assert not (tmp_path / "points" / "labels.txt").exists()
 
 
@@ -141,13 +141,13 @@ def built(points_bundle: Path, manifest: Manifest, tmp_path: Path) -> tuple[Path
     (bundle / "engines" / "tensorrt" / "model.engine").write_bytes(b"an engine")
     shutil.rmtree(bundle / "triton")
     made = changed(manifest, runtime="tensorrt", provider=None, profile={"batch": (1, 4, 8)})
-    triton.write(bundle / "triton", made, bundle, points())
+    triton.write_repository(bundle / "triton", made, bundle, points())
     return bundle, made
 
 
 def test_an_engine_of_tensorrt_is_for_tritons_own_backend(built: tuple[Path, Manifest]) -> None:
     bundle, manifest = built
-    triton.check(bundle, manifest)
+    triton.check_repository(bundle, manifest)
     assert (bundle / "triton" / "points" / "1" / "model.plan").read_bytes() == b"an engine"
     assert not list((bundle / "triton").rglob("*.onnx"))
     config = parsed(manifest, points())
@@ -160,14 +160,14 @@ def test_another_engine_for_triton_is_refused(built: tuple[Path, Manifest]) -> N
     bundle, manifest = built
     (bundle / "triton" / "points" / "1" / "model.plan").write_bytes(b"another")
     with pytest.raises(InvalidBundleError, match="the graphs for Triton are not those in engines/"):
-        triton.check(bundle, manifest)
+        triton.check_repository(bundle, manifest)
 
 
 def test_a_later_version_beside_the_proven_one_is_refused(points_bundle: Path, manifest: Manifest, tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(points_bundle, tmp_path / "bundle"))
     shutil.copytree(bundle / "triton" / "points" / "1", bundle / "triton" / "points" / "2")
     with pytest.raises(InvalidBundleError, match="the graphs for Triton are not those in graphs/"):
-        triton.check(bundle, manifest)
+        triton.check_repository(bundle, manifest)
 
 
 @pytest.mark.parametrize("runtime", ["tensorrt", "tensorrt-rtx"])
@@ -185,8 +185,8 @@ def test_several_graphs_are_models_whose_tensors_triton_reads_itself(
     shutil.copyfile(bundle / "graphs" / "model.onnx", bundle / "graphs" / "encoder.onnx")
     shutil.rmtree(bundle / "triton")
     several = manifest.model_copy(update={"graphs": ["encoder", "model"]})
-    triton.write(bundle / "triton", several, bundle, points())
-    triton.check(bundle, several)
+    triton.write_repository(bundle / "triton", several, bundle, points())
+    triton.check_repository(bundle, several)
     assert sorted(path.relative_to(bundle / "triton").as_posix() for path in (bundle / "triton").glob("*/*")) == [
         "points-encoder/1",
         "points-encoder/config.pbtxt",

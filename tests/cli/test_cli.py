@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from attar.bundle.opening import check
-from attar.bundle.sign import sign
+from attar.bundle.opening import check_bundle
+from attar.bundle.sign import sign_bundle
 from attar.cli.main import main
 from attar.pipeline.core.store import Store
 from tests.support import tiny
@@ -285,12 +285,12 @@ def test_a_delivered_bundle_that_is_gone_is_put_back(copy: Path) -> None:
 
 def test_a_signature_stays_until_its_bundle_is_delivered_anew(copy: Path, tmp_path: Path) -> None:
     key, bundle = pair(tmp_path), copy / "store" / "latest" / "recipe" / "cpu"
-    sign(bundle, key.private)
+    sign_bundle(bundle, key.private)
     tiny.call_run(copy)
-    assert check(bundle, key.public)["signature"] == "valid"
+    assert check_bundle(bundle, key.public)["signature"] == "valid"
     edit(copy / "recipe.toml", "threads = 1", 'threads = 1\nname = "renamed"')
     tiny.call_run(copy)
-    assert check(bundle)["signature"] is None
+    assert check_bundle(bundle)["signature"] is None
 
 
 def test_all_targets_are_attempted(copy: Path) -> None:

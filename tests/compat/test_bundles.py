@@ -13,7 +13,7 @@ from tritonclient import http
 
 import attar
 from attar.bundle import golden
-from attar.bundle.opening import check
+from attar.bundle.opening import check_bundle
 from attar.bundle.verified import read_manifest
 from attar.cli.main import main
 from attar.engines.cpu import X86
@@ -35,14 +35,14 @@ def bundle(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_it_passes_every_check(bundle: Path) -> None:
-    facts = check(bundle)
+    facts = check_bundle(bundle)
     assert (facts["bundle"], facts["verdict"], facts["machine"]) == ("recipe-cpu", "passed", "fits")
     assert facts["golden"]["requests"] == 16
 
 
 def test_it_opens_and_answers_its_golden_requests(bundle: Path) -> None:
     manifest = read_manifest(bundle)
-    tensors = golden.read(bundle, manifest)
+    tensors = golden.read_golden(bundle, manifest)
     with attar.open(bundle) as model:
         outputs = model(model.preprocess({name: tensors[f"raw.{name}"] for name in manifest.inputs}))
     for name in manifest.outputs:
@@ -51,7 +51,7 @@ def test_it_opens_and_answers_its_golden_requests(bundle: Path) -> None:
 
 def test_it_is_served(bundle: Path) -> None:
     manifest = read_manifest(bundle)
-    tensors = golden.read(bundle, manifest)
+    tensors = golden.read_golden(bundle, manifest)
     inputs = []
     with attar.open(bundle) as model:
         arrays = model.preprocess({name: tensors[f"raw.{name}"] for name in manifest.inputs})
@@ -79,7 +79,7 @@ def test_an_unsigned_one_is_not_trusted(tmp_path: Path, monkeypatch: pytest.Monk
     bundle = unpack("image", tmp_path)
     describe_making_machine(monkeypatch, bundle)
     with pytest.raises(InvalidBundleError, match="sign"):
-        check(bundle, PUBLIC_KEY)
+        check_bundle(bundle, PUBLIC_KEY)
 
 
 def test_a_newer_format_is_named_with_what_to_do(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_newer_format_is_named_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(
         InvalidBundleError, match=r"manifest\.json has the format 'attar bundle 2'.* up to version 1: upgrade attar"
     ):
-        check(bundle)
+        check_bundle(bundle)
     assert CliRunner().invoke(main, ["check", str(bundle)]).exit_code == InvalidBundleError.exit_code
 
 
@@ -97,4 +97,4 @@ def test_another_format_is_refused_as_not_readable(tmp_path: Path, written: obje
     bundle = unpack("image", tmp_path)
     edit_manifest(bundle, lambda manifest: manifest.update(format=written))
     with pytest.raises(InvalidBundleError, match="is not one that this version reads: format"):
-        check(bundle)
+        check_bundle(bundle)

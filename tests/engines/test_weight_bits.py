@@ -241,6 +241,6 @@ def test_and_so_is_that_of_its_bundle(points_bundle: Path, monkeypatch: pytest.M
 
     real = onnxruntime.open_session
     monkeypatch.setattr(onnxruntime, "open_session", record)
-    monkeypatch.setattr(triton, "check", lambda *given: None)  # which is of the runtime that packaged it
+    monkeypatch.setattr(triton, "check_repository", lambda *given: None)  # which is of the runtime that packaged it
     check_portable(points_bundle, manifest.model_copy(update={"engine": engine}))
     assert found == [integers]

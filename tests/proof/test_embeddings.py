@@ -19,7 +19,7 @@ from attar.proof.gate_text import format_gate
 from attar.proof.hop import STUDENT_HOPS
 from attar.proof.ledger_json import ledger_from_json
 from attar.proof.limits import GateLimits
-from attar.proof.metrics import Numbers, Sums, dealt, directions
+from attar.proof.metrics import Numbers, Sums, deal_into_groups, normalize_vectors
 from attar.proof.report.figures import answers
 from attar.stages.measure.bench import Bench
 from tests.support.embedding_task import Texts
@@ -31,7 +31,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def found(expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> metrics.Metrics:
-    return metrics.compare("embedding", expected, got).numbers
+    return metrics.compare_outputs("embedding", expected, got).numbers
 
 
 def drawn(seed: int, samples: int = 40, dimensions: int = 5) -> tuple[Numbers, Numbers]:
@@ -61,12 +61,12 @@ def test_by_hand() -> None:
 
 def test_samples_are_dealt_like_cards() -> None:
     """Of 200 samples 50 groups of 4: neighbours, which may be siblings, fall into different ones."""
-    groups = dealt(np.arange(203))
+    groups = deal_into_groups(np.arange(203))
     assert [len(groups), {len(group) for group in groups}] == [50, {4, 5}]
     assert groups[0].tolist() == [0, 50, 100, 150, 200]
-    assert len(dealt(np.arange(10_000))) == 156  # 64 at most in a group
-    assert [group.tolist() for group in dealt(np.arange(5))] == [[0, 2, 4], [1, 3]]
-    assert [group.tolist() for group in dealt(np.arange(1))] == [[0]]
+    assert len(deal_into_groups(np.arange(10_000))) == 156  # 64 at most in a group
+    assert [group.tolist() for group in deal_into_groups(np.arange(5))] == [[0, 2, 4], [1, 3]]
+    assert [group.tolist() for group in deal_into_groups(np.arange(1))] == [[0]]
 
 
 def test_only_pairs_of_one_group_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +74,7 @@ def test_only_pairs_of_one_group_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "GROUP", 2)
     teacher, student = np.eye(3)[[0, 0, 0, 1]], np.eye(3)[[0, 2, 1, 2]]
     assert found(teacher, student)["correlation"] == pytest.approx(-1)
-    assert len(metrics.compare("embedding", teacher, student).sums["correlation"].columns) == 2
+    assert len(metrics.compare_outputs("embedding", teacher, student).sums["correlation"].columns) == 2
 
 
 @given(seeds, st.floats(1e-3, 1e3), st.floats(1e-3, 1e3))
@@ -110,7 +110,7 @@ def test_bounds_by_groups_are_as_wide_as_the_correlation_varies_and_by_samples_h
     values, by_groups, by_samples = [], [], []
     for seed in range(60):
         expected, got = drawn_from_one(seed)
-        sums = metrics.compare("embedding", expected, got).sums["correlation"]
+        sums = metrics.compare_outputs("embedding", expected, got).sums["correlation"]
         values.append(sums.value)
         by_groups.append(deviation(sums))
         by_samples.append(deviation(all_pairs(expected, got)))
@@ -126,24 +126,24 @@ def drawn_from_one(seed: int) -> tuple[Numbers, Numbers]:
 
 
 def all_pairs(expected: Numbers, got: Numbers) -> Sums:
-    cosines = [directions(side) @ directions(side).T for side in (expected, got)]
+    cosines = [normalize_vectors(side) @ normalize_vectors(side).T for side in (expected, got)]
     apart = ~np.eye(len(expected), dtype=bool)
-    return Sums(metrics.products(*(each[apart].reshape(len(expected), -1) for each in cosines)), metrics.pearson)
+    return Sums(metrics.sum_products(*(each[apart].reshape(len(expected), -1) for each in cosines)), metrics.correlate_sums)
 
 
 def deviation(sums: Sums) -> float:
-    low, high = intervals.resolved({"r": sums})["r"]
+    low, high = intervals.compute_bounds({"r": sums})["r"]
     return (high - low) / (2 * 1.645)
 
 
 def test_metrics_by_groups_and_by_samples_have_bounds_beside_each_other() -> None:
     expected, got = drawn(0, 200)
-    rests = intervals.of_output(metrics.compare("embedding", expected, got))
-    known, bounds = found(expected, got), intervals.resolved(rests)
+    rests = intervals.list_metric_bounds(metrics.compare_outputs("embedding", expected, got))
+    known, bounds = found(expected, got), intervals.compute_bounds(rests)
     assert bounds.keys() == {"correlation", "cosine"}
     for name, (low, high) in bounds.items():
         assert low < (known[name] or 0) < high
-        assert bounds[name] == intervals.resolved({name: rests[name]})[name]
+        assert bounds[name] == intervals.compute_bounds({name: rests[name]})[name]
 
 
 # ---- in the ledger and in gates
@@ -154,8 +154,12 @@ def entries(noise: float) -> dict[str, Any]:
     vectors = generator.standard_normal((200, 8)).astype(np.float32)
     targets = {"source": np.repeat(np.arange(100), 2)}
     other = (vectors + noise * generator.standard_normal(vectors.shape)).astype(np.float32)
-    hops = {name: ledger.answered(task, {"vector": each}, targets) for name, each in (("teacher", vectors), ("student", other))}
-    made: dict[str, Any] = ledger.entries(hops, ledger.Comparer(task, ledger.labels(task, targets)))["student"]["teacher"]
+    hops = {
+        name: ledger.score_outputs(task, {"vector": each}, targets) for name, each in (("teacher", vectors), ("student", other))
+    }
+    made: dict[str, Any] = ledger.build_ledger(hops, ledger.Comparer(task, ledger.find_labels(task, targets)))["student"][
+        "teacher"
+    ]
     return made
 
 
@@ -190,9 +194,9 @@ def test_a_cosine_can_be_promised() -> None:
 def test_the_report_draws_the_cosines_between_samples() -> None:
     """Of three vectors the cosines of 0 and 1, 0 and 2, 1 and 2, whatever their lengths; zeros point nowhere."""
     vectors = np.array([[2.0, 0], [3, 3], [0, 0]], np.float32)
-    assert answers.points(vectors, "embedding").tolist() == pytest.approx([ROOT, 0, 0])
+    assert answers.flatten_outputs(vectors, "embedding").tolist() == pytest.approx([ROOT, 0, 0])
     many = np.random.default_rng(0).standard_normal((5000, 4))
-    assert len(answers.points(many, "embedding")) == 1000 * 999 / 2
+    assert len(answers.flatten_outputs(many, "embedding")) == 1000 * 999 / 2
 
 
 @pytest.mark.parametrize(("metric", "kind"), [("agreement", "logits"), ("cosine", "embedding"), ("correlation", "values")])

@@ -39,14 +39,14 @@ TARGETS = {"height": np.array([[1.0], [-1], [2]]), "tag": np.zeros((3, 2), np.in
 TAGS = np.arange(18, dtype=np.float32).reshape(3, 2, 3)
 
 
-def of(heights: list[float], tags: npt.NDArray[np.float32] = TAGS) -> ledger.Answered:
-    return ledger.answered(TASK, {"height": np.array(heights)[:, None], "tags": tags}, TARGETS)
+def of(heights: list[float], tags: npt.NDArray[np.float32] = TAGS) -> ledger.HopOutputs:
+    return ledger.score_outputs(TASK, {"height": np.array(heights)[:, None], "tags": tags}, TARGETS)
 
 
 def test_a_score_is_aggregated_from_the_statistics_of_all_samples() -> None:
-    compare = ledger.Comparer(TASK, ledger.labels(TASK, TARGETS))
+    compare = ledger.Comparer(TASK, ledger.find_labels(TASK, TARGETS))
     hops = {"teacher": of([1, -1, 2]), "student": of([1, -1, 1], TAGS[..., ::-1])}
-    found = ledger.entries(hops, compare)["student"]
+    found = ledger.build_ledger(hops, compare)["student"]
     assert found["score"] == pytest.approx(1 - 1 / 6)  # squared errors 0, 0, 1 of squared deviations 1, 1, 4
     assert found["teacher"]["score_drop"] == pytest.approx(1 / 6)
     assert found["teacher"]["correlation"] == pytest.approx(-1)  # the worse output: its logits are turned round

@@ -24,7 +24,7 @@ def logits(sides: int = 2) -> st.SearchStrategy[Numbers]:
 
 
 def numbers(kind: Kind, expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> metrics.Metrics:
-    return metrics.compare(kind, expected, got).numbers
+    return metrics.compare_outputs(kind, expected, got).numbers
 
 
 def test_correlation_pools_the_logits_of_all_samples_after_centring_each() -> None:
@@ -70,19 +70,19 @@ def test_a_constant_answer_correlates_with_nothing_not_even_itself(kind: Kind) -
 def test_of_several_outputs_the_worst_counts() -> None:
     near = numbers("logits", np.array([[0.0, 2], [4, 1]]), np.array([[0.0, 2.5], [4, 1]]))
     far = numbers("values", np.array([[1.0], [2]]), np.array([[2.0], [1]]))
-    found = metrics.worst([near, far])
+    found = metrics.select_worst([near, far])
     assert found["correlation"] == pytest.approx(-1)
     assert found["largest_difference"] == 1
     assert (found["kdl"], found["agreement"]) == (near["kdl"], 1)
-    assert metrics.worst([far])["kdl"] is None
+    assert metrics.select_worst([far])["kdl"] is None
 
 
 def test_worst_class() -> None:
     labels = np.array([0, 0, 1, 1, 1])
     before, after = np.array([[1.0], [1], [1], [1], [0]]), np.array([[1.0], [0], [0], [1], [0]])
-    found = metrics.worst_class(labels, ["cat", "dog", "never"], before, after, lambda s: float(s[:, 0].mean()))
+    found = metrics.find_worst_class(labels, ["cat", "dog", "never"], before, after, lambda s: float(s[:, 0].mean()))
     assert found == {"class": "cat", "drop": 0.5}
-    assert metrics.worst_class(labels[:0], ["cat"], before[:0], after[:0], lambda s: 0.0) is None
+    assert metrics.find_worst_class(labels[:0], ["cat"], before[:0], after[:0], lambda s: 0.0) is None
 
 
 @given(logits())

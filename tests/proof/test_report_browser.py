@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from attar.proof.report.formats.html import html
+from attar.proof.report.formats.html import render_html
 from tests.support.browser import FLAGS
 from tests.support.promised import missing
 from tests.support.report_records import broke, run_records, with_candidates
@@ -80,7 +80,7 @@ def look(chromium: str, folder: Path, width: int, *flags: str) -> dict[str, Any]
 def test_every_figure_is_drawn_and_fits(chromium: str, tmp_path: Path, width: int) -> None:
     records = run_records(tmp_path / "store", broken=True, undecided=True, production=True)
     records = with_candidates(records, tmp_path / "store")
-    (tmp_path / "report.html").write_text(html(records, "fashion"), encoding="utf-8")
+    (tmp_path / "report.html").write_text(render_html(records, "fashion"), encoding="utf-8")
     seen = look(chromium, tmp_path, width)
     assert len(seen["figures"]) == 14
     for figure in seen["figures"]:
@@ -96,12 +96,12 @@ def test_every_figure_is_drawn_and_fits(chromium: str, tmp_path: Path, width: in
 
 def test_failed_run_loads_without_a_console_error(chromium: str, tmp_path: Path) -> None:
     records = broke(run_records(tmp_path / "store"), "student", "loss is NaN <script>throw 1</script>")
-    (tmp_path / "report.html").write_text(html(records, "<script>throw 2</script>"), encoding="utf-8")
+    (tmp_path / "report.html").write_text(render_html(records, "<script>throw 2</script>"), encoding="utf-8")
     assert len(look(chromium, tmp_path, 420)["figures"]) == 2
 
 
 def test_dark_follows_the_browser(chromium: str, tmp_path: Path) -> None:
-    (tmp_path / "report.html").write_text(html([], "nothing"), encoding="utf-8")
+    (tmp_path / "report.html").write_text(render_html([], "nothing"), encoding="utf-8")
     light = look(chromium, tmp_path, 420, "--blink-settings=preferredColorScheme=1")["background"]
     assert look(chromium, tmp_path, 420, "--blink-settings=preferredColorScheme=0")["background"] != light
 
@@ -111,6 +111,6 @@ def test_the_console_is_really_read(chromium: str, tmp_path: Path) -> None:
     page = tmp_path / "broken.html"
     page.write_text("<script>nothing.here()</script>", encoding="utf-8")
     assert browse(chromium, page, tmp_path / "profile")[1] != []
-    blocked = html([], "nothing").replace("</main>", "<img src='https://example.invalid/x.png'></main>")
+    blocked = render_html([], "nothing").replace("</main>", "<img src='https://example.invalid/x.png'></main>")
     page.write_text(blocked, encoding="utf-8")
     assert any("Content Security Policy" in line for line in browse(chromium, page, tmp_path / "profile")[1])

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from attar.pipeline.run import Record
 from attar.proof.report import words
-from attar.proof.report.candidates import candidates, tried
-from attar.proof.report.data import data
+from attar.proof.report.candidates import list_candidates, describe_trials
+from attar.proof.report.data import build_data
 from attar.proof.report.figures import front
 from attar.proof.report.figures.front import Point
-from attar.proof.report.formats.html import html
-from attar.proof.report.formats.junit import junit
-from attar.proof.report.formats.markdown import markdown
-from attar.proof.report.target import targets
+from attar.proof.report.formats.html import render_html
+from attar.proof.report.formats.junit import render_junit
+from attar.proof.report.formats.markdown import render_markdown
+from attar.proof.report.target import group_targets
 from tests.support.report_records import Made, Page, broke, changed, printed, run_records, with_candidates
 
 
@@ -29,14 +29,14 @@ def records(tmp_path: Path) -> list[Made]:
 
 
 def test_slots_of_candidates_belong_to_their_target(records: list[Made]) -> None:
-    found = targets(records)
+    found = group_targets(records)
     assert [target.name for target in found] == ["cpu"]
     assert {"c1.model", "c5.engine", "trials", "choice", "model"} <= found[0].slots.keys()
     assert all("." not in record.slot for record in found[0].shared)
 
 
 def test_a_row_has_its_numbers_and_one_that_was_not_measured_has_dashes(records: list[Made]) -> None:
-    rows = candidates(targets(records)[0])
+    rows = list_candidates(group_targets(records)[0])
     assert [row.name for row in rows if row.goes_on] == ["c2"]
     assert (rows[1].score, rows[1].correlation, rows[1].p50, rows[1].batched) == ("0.9121", "0.9789", "71.3 µs", "1.21 ms")
     assert {rows[3].score, rows[3].drop, rows[3].correlation, rows[3].p50, rows[3].batched, rows[3].size} == {words.DASH}
@@ -44,18 +44,18 @@ def test_a_row_has_its_numbers_and_one_that_was_not_measured_has_dashes(records:
 
 
 def test_how_they_were_compared_is_said(records: list[Made]) -> None:
-    assert tried(targets(records)[0]) == (
+    assert describe_trials(group_targets(records)[0]) == (
         "All answered the same 5\u202f000 samples of the validation split and were timed in the same 200 rounds, on one pinned "
         "thread, at a load average of 0.4 to 1.0."
     )
     none = changed(records, "cpu.choice", timing=None)
-    assert tried(targets(none)[0]) == "None of them was run here."
+    assert describe_trials(group_targets(none)[0]) == "None of them was run here."
     free = {"cpu": None, "threads": None, "rounds": {"1": 20}, "load_average": [0, 0]}
-    assert "each on its own threads, none of them pinned" in tried(targets(changed(records, "cpu.choice", timing=free))[0])
+    assert "each on its own threads, none of them pinned" in describe_trials(group_targets(changed(records, "cpu.choice", timing=free))[0])
 
 
 def test_the_page_has_the_table_and_two_figures(records: list[Made]) -> None:
-    page = Page(html(records, "fashion"))
+    page = Page(render_html(records, "fashion"))
     assert "The candidates" in page.words
     assert "CORR and latency" in page.words
     assert "Accuracy and latency" in page.words
@@ -63,7 +63,7 @@ def test_the_page_has_the_table_and_two_figures(records: list[Made]) -> None:
     assert "refused: nothing can be quantized: no <MatMul> is left" in page.words
     assert "not run here: needs a GPU" in page.words
     assert "c3, c2, c1. c2 goes on; what is not shown to keep the promises is hollow." in page.words
-    assert "The candidates" not in Page(html(run_records_of(records), "fashion")).words
+    assert "The candidates" not in Page(render_html(run_records_of(records), "fashion")).words
 
 
 def run_records_of(records: list[Made]) -> list[Made]:
@@ -71,13 +71,13 @@ def run_records_of(records: list[Made]) -> list[Made]:
 
 
 def test_a_target_that_broke_after_the_choice_still_shows_it(records: list[Made]) -> None:
-    page = Page(html(broke(records, "cpu.evidence", "no"), "fashion"))
+    page = Page(render_html(broke(records, "cpu.evidence", "no"), "fashion"))
     assert "The candidates" in page.words
     assert "The ledger" not in page.words
 
 
 def test_the_pull_request_has_a_row_for_each(records: list[Made]) -> None:
-    text = markdown(records, "fashion")
+    text = render_markdown(records, "fashion")
     assert (
         "| c2: onnxruntime int8 | ✅ passed | 0.9121 | 0.0150 | 0.9789 | 71.3 µs | 1.21 ms | 66.0 kB | goes on: the fastest"
         in text
@@ -96,7 +96,7 @@ def test_the_terminal_fits_80_columns_and_says_why(records: list[Made]) -> None:
 
 
 def test_programs_get_the_rows_and_the_winner(records: list[Made]) -> None:
-    made = data(records)["targets"]["cpu"]
+    made = build_data(records)["targets"]["cpu"]
     assert json.loads(json.dumps(made, allow_nan=False)) == made
     assert made["winner"] == "c2"
     assert [row["candidate"] for row in made["candidates"]] == ["c1", "c2", "c3", "c4", "c5"]
@@ -104,7 +104,7 @@ def test_programs_get_the_rows_and_the_winner(records: list[Made]) -> None:
 
 
 def test_ci_counts_the_slots_of_candidates_and_each_belongs_to_its_target(records: list[Made]) -> None:
-    assert 'name="cpu.c1.model"' in junit(records, "fashion")
+    assert 'name="cpu.c1.model"' in render_junit(records, "fashion")
     assert {Record(r.slot, r.stage, "made", "").target for r in records if r.slot.startswith("cpu.")} == {"cpu"}
 
 
@@ -119,8 +119,8 @@ def test_no_other_beats_a_point_of_the_front_and_every_other_is_beaten(of: list[
 
 
 def test_one_candidate_alone_is_no_front(records: list[Made]) -> None:
-    rows = targets(records)[0].candidates[:1]
-    assert front.panels(targets(changed(records, "cpu.choice", candidates=rows))[0]) == []
+    rows = group_targets(records)[0].candidates[:1]
+    assert front.draw_panels(group_targets(changed(records, "cpu.choice", candidates=rows))[0]) == []
 
 
 def test_what_hardly_differs_is_drawn_level() -> None:
@@ -146,8 +146,8 @@ def test_only_what_is_near_shares_a_name() -> None:
 
 
 def test_a_name_under_which_two_dots_lie_is_drawn_once(records: list[Made]) -> None:
-    rows = [dict(row) for row in targets(records)[0].candidates if row["status"] == "measured"]
+    rows = [dict(row) for row in group_targets(records)[0].candidates if row["status"] == "measured"]
     rows[1] |= {"correlation": rows[0]["correlation"], "p50": {**rows[0]["p50"], "1": rows[0]["p50"]["1"] * 1.01}}
-    drawn = front.panels(targets(changed(records, "cpu.choice", candidates=rows))[0])[0].svg
+    drawn = front.draw_panels(group_targets(changed(records, "cpu.choice", candidates=rows))[0])[0].svg
     assert ">c1, c2<" in drawn
     assert ">c1<" not in drawn

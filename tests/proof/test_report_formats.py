@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from attar.proof.gate import Comparison, Gate, Metric
-from attar.proof.report import gate_formatting, words
-from attar.proof.report.data import data
+from attar.proof.report import formatting, gate_formatting
+from attar.proof.report.data import build_data
 from attar.proof.report.formats import files, terminal
-from attar.proof.report.formats.html import html
-from attar.proof.report.formats.junit import junit
-from attar.proof.report.formats.markdown import markdown
-from attar.proof.report.target import targets
+from attar.proof.report.formats.html import render_html
+from attar.proof.report.formats.junit import render_junit
+from attar.proof.report.formats.markdown import render_markdown
+from attar.proof.report.target import group_targets
 from attar.proof.verdict_json import gate_from_json
 from tests.support.report_facts import judged
 from tests.support.report_records import broke, changed, parsed, printed, run_records, with_gate, without_engine
@@ -27,13 +27,13 @@ def test_every_page_counts_the_same_gates(tmp_path: Path) -> None:
     """The teacher's floor, 4 sound, 4 sizes, 3 conversions, 3 promises of the engine and the speedup; int8 breaks two."""
     records = run_records(tmp_path, broken=True)
     assert "gates: 14 passed, 2 failed\n" in printed(records)
-    assert "Gates: 14 passed, 2 failed. First broken hop: model." in markdown(records, "fashion")
-    assert ": 14 passed, 2 failed." in html(records, "fashion")
+    assert "Gates: 14 passed, 2 failed. First broken hop: model." in render_markdown(records, "fashion")
+    assert ": 14 passed, 2 failed." in render_html(records, "fashion")
     assert [(suite.attrib["tests"], suite.attrib["failures"]) for suite in parsed(records, "fashion")][1:] == [("16", "2")]
 
 
 def test_page_traces_what_the_engine_broke_and_nothing_else(tmp_path: Path) -> None:
-    kept, broken = targets(run_records(tmp_path / "a"))[0], targets(run_records(tmp_path / "b", broken=True))[0]
+    kept, broken = group_targets(run_records(tmp_path / "a"))[0], group_targets(run_records(tmp_path / "b", broken=True))[0]
     assert kept.traced_gates == kept.required_gates
     traced = {(gate.comparison.hop, gate.comparison.metric) for gate in broken.traced_gates if not gate.required}
     assert traced == {(hop, gate) for hop in ("student", "onnx", "model") for gate in ("correlation", "agreement")}
@@ -43,7 +43,7 @@ def test_page_traces_what_the_engine_broke_and_nothing_else(tmp_path: Path) -> N
 
 
 def test_data_is_the_object_of_the_design(tmp_path: Path) -> None:
-    made = data(run_records(tmp_path))
+    made = build_data(run_records(tmp_path))
     assert json.loads(json.dumps(made, allow_nan=False)) == made
     assert set(made["slots"][0]) == {"slot", "status", "reused", "reason", "key", "path", "seconds", "facts", "error"}
     assert made["targets"]["cpu"]["verdict"] == "passed"
@@ -52,12 +52,12 @@ def test_data_is_the_object_of_the_design(tmp_path: Path) -> None:
 
 
 def test_data_of_a_target_that_was_not_judged(tmp_path: Path) -> None:
-    made = data(broke(run_records(tmp_path), "student", "no"))
+    made = build_data(broke(run_records(tmp_path), "student", "no"))
     assert made["targets"]["cpu"] == {"verdict": None, "gates": [], "bundle": None}
 
 
 def test_refused_bundle_is_none(tmp_path: Path) -> None:
-    assert data(run_records(tmp_path, broken=True))["targets"]["cpu"]["bundle"] is None
+    assert build_data(run_records(tmp_path, broken=True))["targets"]["cpu"]["bundle"] is None
 
 
 def test_terminal_fits_80_columns_and_names_what_failed(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_terminal_gives_the_evidence_in_words(tmp_path: Path) -> None:
 def test_ledger_in_a_pipe_is_not_wrapped(tmp_path: Path) -> None:
     sentence = f"Every promise is kept{', and so is the next' * 20}."
     records = changed(run_records(tmp_path), "cpu.verdict", summary=sentence)
-    terminal.show(records, file := io.StringIO())
+    terminal.print_ledger(records, file := io.StringIO())
     assert f"cpu  passed  {sentence}" in file.getvalue().splitlines()
     assert " accuracy    drop    CORR   agree  p50 µs     size" in file.getvalue()
 
@@ -110,8 +110,8 @@ def test_ledger_is_as_wide_as_the_terminal(tmp_path: Path, monkeypatch: pytest.M
     for columns in (70, 120):
         monkeypatch.setenv("COLUMNS", str(columns))
         monkeypatch.setenv("TERM", "xterm")
-        terminal.show(records, screen := Screen())
-        longest = max(map(len, words.clean(screen.getvalue()).splitlines()))
+        terminal.print_ledger(records, screen := Screen())
+        longest = max(map(len, formatting.strip_controls(screen.getvalue()).splitlines()))
         assert columns - 6 < longest <= columns
         assert "…" not in screen.getvalue()
 
@@ -123,11 +123,11 @@ def test_terminal_says_what_did_not_run(tmp_path: Path) -> None:
 def test_write_replaces_all_four_and_leaves_nothing_else(tmp_path: Path) -> None:
     records = run_records(tmp_path / "store")
     for _ in range(2):
-        path = files.write(records, tmp_path / "out", "fashion")
+        path = files.write_report(records, tmp_path / "out", "fashion")
     assert path == tmp_path / "out" / "report.html"
     assert sorted(each.name for each in path.parent.iterdir()) == ["junit.xml", "report.html", "report.json", "report.md"]
     json.loads((path.parent / "report.json").read_text(encoding="utf-8"))
-    assert (path.parent / "junit.xml").read_text(encoding="utf-8") == junit(records, "fashion")
+    assert (path.parent / "junit.xml").read_text(encoding="utf-8") == render_junit(records, "fashion")
 
 
 def test_importing_the_report_is_cheap() -> None:
@@ -144,36 +144,39 @@ def test_importing_the_report_is_cheap() -> None:
 @pytest.mark.parametrize(
     ("shown", "expected"),
     [
-        (words.micro(71.34), "71.3 µs"),
-        (words.micro(999.9), "1000 µs"),
-        (words.micro(1480), "1.48 ms"),
-        (words.micro(2.5e6), "2.50 s"),
-        (words.size(66_000), "66.0 kB"),
-        (words.size(999), "999 B"),
-        (words.count(1234567), "1\u202f234\u202f567"),
-        (words.times(8.583), "8.58×"),
-        (words.times(123.4), "123×"),
-        (words.score(-0.00124), "−0.0012"),
-        (words.score(-0.00001), "0.0000"),
-        (words.change(0.0124), "+0.012"),
-        (words.change(-0.0124), "−0.012"),
-        (words.change(0.0001), "0.000"),
-        (words.limit(-0.01), "−0.01"),
-        (words.minus("drop -1.5e-05 (at least -.5), 2025-03-01, top-1"), "drop −1.5e−05 (at least −.5), 2025-03-01, top-1"),
-        (words.small(2.4e-06), "2.4e−06"),
-        (words.small(-0.0068), "−0.0068"),
-        (words.seconds(118.4), "1 min 58 s"),
-        (words.seconds(59.97), "60.0 s"),
-        (words.seconds(7325), "2 h 02 min"),
-        (words.score(None), "–"),
-        (words.span([-0.0012, 0.0142]), "−0.0012 to 0.0142"),
-        (words.span([0.99998, 0.99999]), ""),
-        (words.bracketed(0.0111, [0.0081, 0.0142]), "0.0111 (0.0081 to 0.0142)"),
-        (words.bracketed(0.0111, None), "0.0111"),
-        (words.sentence("a drop of -0.01"), "A drop of −0.01."),
-        (words.sentence("Done!"), "Done!"),
-        (words.sentence(""), ""),
-        (words.clean("a\x1b[31mb\x00c"), "abc"),
+        (formatting.format_microseconds(71.34), "71.3 µs"),
+        (formatting.format_microseconds(999.9), "1000 µs"),
+        (formatting.format_microseconds(1480), "1.48 ms"),
+        (formatting.format_microseconds(2.5e6), "2.50 s"),
+        (formatting.format_bytes(66_000), "66.0 kB"),
+        (formatting.format_bytes(999), "999 B"),
+        (formatting.format_count(1234567), "1\u202f234\u202f567"),
+        (formatting.format_ratio(8.583), "8.58×"),
+        (formatting.format_ratio(123.4), "123×"),
+        (formatting.format_score(-0.00124), "−0.0012"),
+        (formatting.format_score(-0.00001), "0.0000"),
+        (formatting.format_change(0.0124), "+0.012"),
+        (formatting.format_change(-0.0124), "−0.012"),
+        (formatting.format_change(0.0001), "0.000"),
+        (formatting.format_limit(-0.01), "−0.01"),
+        (
+            formatting.typeset_minus("drop -1.5e-05 (at least -.5), 2025-03-01, top-1"),
+            "drop −1.5e−05 (at least −.5), 2025-03-01, top-1",
+        ),
+        (formatting.format_small(2.4e-06), "2.4e−06"),
+        (formatting.format_small(-0.0068), "−0.0068"),
+        (formatting.format_seconds(118.4), "1 min 58 s"),
+        (formatting.format_seconds(59.97), "60.0 s"),
+        (formatting.format_seconds(7325), "2 h 02 min"),
+        (formatting.format_score(None), "–"),
+        (formatting.format_range([-0.0012, 0.0142]), "−0.0012 to 0.0142"),
+        (formatting.format_range([0.99998, 0.99999]), ""),
+        (formatting.format_bounded(0.0111, [0.0081, 0.0142]), "0.0111 (0.0081 to 0.0142)"),
+        (formatting.format_bounded(0.0111, None), "0.0111"),
+        (formatting.format_sentence("a drop of -0.01"), "A drop of −0.01."),
+        (formatting.format_sentence("Done!"), "Done!"),
+        (formatting.format_sentence(""), ""),
+        (formatting.strip_controls("a\x1b[31mb\x00c"), "abc"),
     ],
 )
 def test_words(shown: str, expected: str) -> None:

@@ -14,10 +14,10 @@ from attar.proof.bounds import ConfidenceBounds
 from attar.proof.gate import Comparison, Gate, Metric
 from attar.proof.report.forest import LIMIT_PERCENT, Mark, place_mark
 from attar.proof.report.formats import terminal
-from attar.proof.report.formats.html import html, tiles
-from attar.proof.report.formats.markdown import markdown
-from attar.proof.report.production import production
-from attar.proof.report.target import targets
+from attar.proof.report.formats.html import list_tiles, render_html
+from attar.proof.report.formats.markdown import render_markdown
+from attar.proof.report.production import list_production_metrics
+from attar.proof.report.target import group_targets
 from tests.support.report_records import Made, Page, changed, gate_rows, run_records, with_gate, with_wide_bounds
 
 
@@ -25,7 +25,7 @@ from tests.support.report_records import Made, Page, changed, gate_rows, run_rec
 def passed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Made], str]:
     """A run that passed, and its page."""
     records = run_records(tmp_path_factory.mktemp("passed"))
-    return records, html(records, "fashion")
+    return records, render_html(records, "fashion")
 
 
 def test_gates_show_promise_evidence_margin_and_verdict(passed: tuple[list[Made], str]) -> None:
@@ -39,14 +39,14 @@ def test_gates_show_promise_evidence_margin_and_verdict(passed: tuple[list[Made]
 
 
 def test_undecided_says_at_once_what_would_decide(tmp_path: Path) -> None:
-    page = Page(html(run_records(tmp_path, undecided=True), "fashion"))
+    page = Page(render_html(run_records(tmp_path, undecided=True), "fashion"))
     assert page.words.count("about 8,000 samples would decide") == 2, "in the banner and at the engine"
     assert "dd undecided" in page.classes
 
 
 def told(records: Sequence[Made]) -> list[tuple[str, str]]:
     """The gates that the banner tells besides the summary."""
-    gates = targets(records)[0].unreported_gates
+    gates = group_targets(records)[0].unreported_gates
     return [(gate.comparison.metric, gate.comparison.baseline) for gate in gates]
 
 
@@ -54,7 +54,7 @@ def test_banner_tells_what_the_summary_leaves_out(tmp_path: Path) -> None:
     """The summary tells of the correlation, at the model where it broke first."""
     records = run_records(tmp_path, broken=True, undecided=True)
     assert told(records) == [("agreement", "teacher"), ("score_drop", "teacher")]
-    words = Page(html(records, "fashion")).words
+    words = Page(render_html(records, "fashion")).words
     said = "Failed: engine agreement against the teacher: 0.8236 (0.8065 to 0.8407), promised at least 0.91."
     assert f"{said} Undecided: engine score drop against the teacher: 0.0231 (0.0193 to 0.0269)" in words
     assert "promised at most 0.025; about 8,000 samples would decide." in words
@@ -71,16 +71,16 @@ def test_banner_is_no_longer_than_it_must(tmp_path: Path) -> None:
     records = run_records(tmp_path, undecided=True)
     for hop, gate in (("engine", "correlation"), ("engine", "agreement"), ("teacher", "teacher_score")):
         records = with_wide_bounds(records, hop, gate)
-    page = Page(html(with_wide_bounds(records, "engine", "speedup"), "fashion"))
+    page = Page(render_html(with_wide_bounds(records, "engine", "speedup"), "fashion"))
     assert len([name for name in page.classes if name == "li undecided"]) == 4 + 1, "and one in the legend"
     assert "And 1 more: see the gates." not in page.words
     records = with_gate(with_wide_bounds(records, "engine", "speedup"), "onnx", "sizes", measured=1)
-    assert "And 1 more: see the gates." in Page(html(records, "fashion")).words
+    assert "And 1 more: see the gates." in Page(render_html(records, "fashion")).words
 
 
 def test_every_gate_with_a_limit_is_drawn(passed: tuple[list[Made], str]) -> None:
     """8 are about sound answers and sizes; they have no distance to a limit. Three more explain the picture."""
-    target = targets(passed[0])[0]
+    target = group_targets(passed[0])[0]
     drawn = [gate for gate in target.traced_gates if gate.comparison.metric not in ("sound", "sizes")]
     assert len(drawn) == len(target.required_gates) - 8
     control = 1
@@ -90,8 +90,8 @@ def test_every_gate_with_a_limit_is_drawn(passed: tuple[list[Made], str]) -> Non
 def test_note_stands_beside_the_number(tmp_path: Path) -> None:
     note = "at batch 1: shape [2, 10], expected [1, 10]"
     records = with_gate(run_records(tmp_path), "onnx", "sizes", measured=1, note=note)
-    assert f"no, 1 sizes {note} failed" in Page(html(records, "fashion")).words
-    assert "no, 1 sizes: at batch 1: shape \\[2, 10\\], expected \\[1, 10\\]" in markdown(records, "fashion")
+    assert f"no, 1 sizes {note} failed" in Page(render_html(records, "fashion")).words
+    assert "no, 1 sizes: at batch 1: shape \\[2, 10\\], expected \\[1, 10\\]" in render_markdown(records, "fashion")
 
 
 def test_ledger_shows_bounds_where_something_is_uncertain(passed: tuple[list[Made], str]) -> None:
@@ -104,19 +104,19 @@ def test_ledger_shows_bounds_where_something_is_uncertain(passed: tuple[list[Mad
 def test_whiskers_of_the_score_are_those_of_the_drop(tmp_path: Path) -> None:
     from attar.proof.report.figures import ledger
 
-    target = targets(run_records(tmp_path))[0]
-    assert ledger.lost(target.hop("engine"), 0.9271) == pytest.approx([0.9271 - 0.0188, 0.9271 - 0.0112])
-    assert "whiskers: one-sided 95 % bounds of the drop." in ledger.panels(target)[0].caption
+    target = group_targets(run_records(tmp_path))[0]
+    assert ledger.bound_drop(target.hop("engine"), 0.9271) == pytest.approx([0.9271 - 0.0188, 0.9271 - 0.0112])
+    assert "whiskers: one-sided 95 % bounds of the drop." in ledger.draw_panels(target)[0].caption
 
 
 def test_bundle_in_production_stands_beside_the_chain(tmp_path: Path) -> None:
     records = run_records(tmp_path, production=True)
-    page = Page(html(records, "fashion"))
+    page = Page(render_html(records, "fashion"))
     assert "score drop against the bundle in production at most 0.01 0.0012 −0.0026 to 0.0050 +0.0088 passed" in page.words
     assert "speedup against the bundle in production at least 1 1.21× 1.18× to 1.24× +0.210× passed" in page.words
     assert "Against the bundle in production The engine and the bundle that serves now" in page.words
     assert "dd passed" in page.classes
-    said = markdown(records, "fashion")
+    said = render_markdown(records, "fashion")
     shown = "score drop 0.0012 (−0.0026 to 0.0050), CORR 0.9931 (0.9924 to 0.9938), agreement 0.9786 (0.9765 to 0.9807)"
     assert f"**Against the bundle in production**: {shown}, KDL " in said
     assert ", speedup 1.21× (1.18× to 1.24×)." in said
@@ -127,9 +127,9 @@ def test_failed_against_production_leaves_the_tiles_about_the_teacher_alone(tmp_
     records = run_records(tmp_path, production=True)
     out_of_reach = {"score_drop": -1.0, "speedup": 100.0}
     gates = [{**row, "limit": out_of_reach[row["gate"]]} if row["against"] == "production" else row for row in gate_rows(records)]
-    target = targets(changed(records, "cpu.verdict", gates=gates))[0]
-    assert {tile.name: tile.verdict for tile in tiles(target)}["accuracy"] == "passed"
-    assert {one.name: one.verdict for one in production(target)} == {
+    target = group_targets(changed(records, "cpu.verdict", gates=gates))[0]
+    assert {tile.name: tile.verdict for tile in list_tiles(target)}["accuracy"] == "passed"
+    assert {one.name: one.verdict for one in list_production_metrics(target)} == {
         "score drop": "failed", "CORR": "", "agreement": "", "KDL": "", "speedup": "failed",
     }  # fmt: skip  # one line
 
@@ -145,34 +145,34 @@ def test_failed_against_production_leaves_the_tiles_about_the_teacher_alone(tmp_
 )
 def test_what_the_control_says(tmp_path: Path, control: float, answer: str, said: str, gain: str) -> None:
     records = run_records(tmp_path, control=control)
-    page = Page(html(records, "fashion"))
+    page = Page(render_html(records, "fashion"))
     assert f"Was the teacher needed? {answer} {said}" in page.words
     assert f"student, with the teacher 20 300 0.9143 0.9039 to 0.9247 {gain} 0.0128" in page.words
     assert ("Distillation was not needed. The same student" in page.words) == (answer == "not needed"), "in the banner"
     assert "Had the control made the promises" in page.words
-    assert f"**The control**: {said}" in markdown(records, "fashion")
+    assert f"**The control**: {said}" in render_markdown(records, "fashion")
 
 
 def test_without_a_control_nobody_knows(tmp_path: Path) -> None:
     records = changed(run_records(tmp_path), "cpu.verdict", distillation=None)
-    assert "Nothing is promised that the control could keep" in Page(html(records, "fashion")).words
-    hops = [hop for hop in targets(records)[0].hops if hop["hop"] != "control"]
+    assert "Nothing is promised that the control could keep" in Page(render_html(records, "fashion")).words
+    hops = [hop for hop in group_targets(records)[0].hops if hop["hop"] != "control"]
     records = changed(records, "cpu.evidence", hops=hops, gain=None, control=None)
-    assert "without a control: it was not measured." in Page(html(records, "fashion")).words
-    assert "without a control: it was not measured." in markdown(records, "fashion")
+    assert "without a control: it was not measured." in Page(render_html(records, "fashion")).words
+    assert "without a control: it was not measured." in render_markdown(records, "fashion")
     records = changed(records, "control", off=True)
-    text = Page(html(records, "fashion")).words
+    text = Page(render_html(records, "fashion")).words
     said = (
         "[control] enabled = true trains one, the same student on the labels alone, in about the 1 min 36 s that the student took"
     )
     assert f"Whether distillation was needed cannot be told without a control: none was trained; {said}" in text
     shown = io.StringIO()
-    terminal.show(records, shown)
+    terminal.print_ledger(records, shown)
     assert (
         f"control: Whether distillation was needed cannot be told without a control: none was trained; {said}" in shown.getvalue()
     )
-    assert said in markdown(records, "fashion").replace("\\", "")
-    unlabelled = markdown(changed(records, "cpu.evidence", kinds={"vector": "embedding"}), "fashion").replace("\\", "")
+    assert said in render_markdown(records, "fashion").replace("\\", "")
+    unlabelled = render_markdown(changed(records, "cpu.evidence", kinds={"vector": "embedding"}), "fashion").replace("\\", "")
     assert "cannot be told: embeddings have no labels" in unlabelled
     assert "enabled = true" not in unlabelled
     assert "student, with the teacher 20 300 0.9143 0.9039 to 0.9247 0.0128" in text

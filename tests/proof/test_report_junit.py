@@ -10,7 +10,7 @@ import pytest
 from junitparser import Error, Failure, JUnitXml, Skipped
 from junitparser.junitparser import FinalResult
 
-from attar.proof.report.formats.junit import junit
+from attar.proof.report.formats.junit import render_junit
 from tests.support.report_records import Made, broke, parsed, run_records, with_gate, without_engine
 
 
@@ -51,7 +51,7 @@ def test_junit_of_broken_gates(tmp_path: Path) -> None:
 
 def read_back(records: Sequence[Made], path: Path) -> JUnitXml:
     """As a CI server has it: written to a file, and read by a parser that is not ours."""
-    path.write_text(junit(records, "fashion"), encoding="utf-8")
+    path.write_text(render_junit(records, "fashion"), encoding="utf-8")
     return JUnitXml.fromfile(str(path))
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from attar.models.task import Array, Arrays, Predict, Task
 from attar.pipeline.core.errors import StageError
-from attar.proof.sizes import examined
+from attar.proof.sizes import examine_sizes
 from tests.support.proof_parts import TEACHER, Points
 from tests.support.token_task import Sentences
 
@@ -31,7 +31,7 @@ def answering(logits: Logits) -> Predict:
 
 
 def faults(logits: Logits, task: Task | None = None) -> list[str]:
-    found = examined(task or Points(), answering(logits), rows)
+    found = examine_sizes(task or Points(), answering(logits), rows)
     assert found["tried"] == 3  # the smallest, one that was never traced, the largest
     told: list[str] = found["faults"]
     return told
@@ -114,7 +114,7 @@ class Alone(Points):
 
 
 def test_a_sample_is_not_asked_alone_where_one_is_not_promised() -> None:
-    found = examined(Alone(), answering(lambda x: good(x - x.mean(0))), rows)
+    found = examine_sizes(Alone(), answering(lambda x: good(x - x.mean(0))), rows)
     assert found["faults"] == []
 
 
@@ -125,7 +125,7 @@ def test_every_size_of_other_axes_is_tried_on_random_examples(longest: int) -> N
         broken = tokens.shape[1] > longest
         return {"value": np.full_like(tokens[:, :1], np.nan) if broken else tokens.mean(1, keepdims=True)}
 
-    found = examined(Sentences(), mean, rows)
+    found = examine_sizes(Sentences(), mean, rows)
     assert found["tried"] > 3
     sizes = [int(fault.partition("sequence ")[2].partition(":")[0]) for fault in found["faults"]]
     assert all(size > longest for size in sizes)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from attar.proof.report.formats.html import html
-from attar.proof.report.formats.markdown import markdown
-from attar.proof.report.start import started
+from attar.proof.report.formats.html import render_html
+from attar.proof.report.formats.markdown import render_markdown
+from attar.proof.report.start import describe_start
 from tests.support.report_records import Page, changed, printed, run_records
 
 FOUND = {"key": "0a1b2c3d4e5f" + "0" * 52, "matched": 12, "parameters": 0.8123, "other": []}
@@ -14,18 +14,18 @@ SAID = "The student started from 0a1b2c3d4e5f: 12 tensors, 81 % of its parameter
 
 
 def test_a_start_from_nothing_is_not_mentioned(tmp_path: Path) -> None:
-    assert started(run_records(tmp_path)) is None
+    assert describe_start(run_records(tmp_path)) is None
 
 
 def test_every_report_says_what_matched(tmp_path: Path) -> None:
     records = changed(run_records(tmp_path), "student", started_from=FOUND)
-    assert started(records) == SAID
+    assert describe_start(records) == SAID
     assert SAID in printed(records)
-    assert SAID in markdown(records, "fashion")
-    assert SAID in Page(html(records, "fashion")).text
+    assert SAID in render_markdown(records, "fashion")
+    assert SAID in Page(render_html(records, "fashion")).text
 
 
 def test_the_first_that_did_not_match_are_named(tmp_path: Path) -> None:
     other = ["fc.weight: [10, 4] there, [10, 8] here", "a.bias: not there", "b.bias: not there", "c.bias: not there"]
     records = changed(run_records(tmp_path), "student", started_from={**FOUND, "other": other})
-    assert started(records) == f"{SAID} Not from it: {other[0]}; {other[1]}; {other[2]}; and 1 more."
+    assert describe_start(records) == f"{SAID} Not from it: {other[0]}; {other[1]}; {other[2]}; and 1 more."

@@ -16,7 +16,7 @@ from scipy import optimize, stats
 from attar.proof import statistics
 from attar.proof.bounds import LEVEL, estimate_sample_size
 from attar.proof.metrics import Numbers
-from attar.proof.statistics import Z, bca, bootstrap_rows, bootstrap_sums, median, paired, proportion
+from attar.proof.statistics import Z, bootstrap_rows, bootstrap_sums, bound_bca, bound_median, bound_paired_drop, bound_proportion
 
 Bounds = tuple[float, float]
 Hits = tuple[int, int]
@@ -47,8 +47,8 @@ def wider(one: Bounds, other: Bounds) -> Bounds:
 
 def test_no_hit_of_ten_does_not_show_that_there_are_none() -> None:
     # Wilson's bound solves (0 - p)^2 = Z^2 p (1 - p) / 10: p = Z^2 / (10 + Z^2) = 2.70554 / 12.70554 = 0.212942
-    assert proportion(0, 10) == pytest.approx((0, 0.212942), abs=1e-6)
-    assert proportion(10, 10) == pytest.approx((1 - 0.212942, 1), abs=1e-6)
+    assert bound_proportion(0, 10) == pytest.approx((0, 0.212942), abs=1e-6)
+    assert bound_proportion(10, 10) == pytest.approx((1 - 0.212942, 1), abs=1e-6)
 
 
 def wilson(hits: int, samples: int) -> Bounds:
@@ -68,26 +68,26 @@ def skewed(hits: int, samples: int) -> Bounds:
 
 @pytest.mark.parametrize("count", [(1, 10), (3, 10), (5, 10), (9, 10), (81, 263), (198, 200), (9999, 10000)])
 def test_a_proportion_has_the_wider_of_wilsons_and_the_corrected_bounds(count: Hits) -> None:
-    assert proportion(*count) == pytest.approx(wider(wilson(*count), skewed(*count)), abs=1e-9)
+    assert bound_proportion(*count) == pytest.approx(wider(wilson(*count), skewed(*count)), abs=1e-9)
 
 
 @given(counted())
 def test_a_proportion_is_symmetric_and_within_its_bounds(count: Hits) -> None:
     hits, samples = count
-    low, high = proportion(hits, samples)
+    low, high = bound_proportion(hits, samples)
     assert 0 <= low <= hits / samples <= high <= 1
-    assert proportion(samples - hits, samples) == pytest.approx((1 - high, 1 - low), abs=1e-9)
+    assert bound_proportion(samples - hits, samples) == pytest.approx((1 - high, 1 - low), abs=1e-9)
 
 
 @given(counted())
 def test_bounds_of_a_proportion_rise_with_the_hits_and_close_with_the_samples(count: Hits) -> None:
     hits, samples = count
-    low, high = proportion(hits, samples)
-    twice = proportion(2 * hits, 2 * samples)
+    low, high = bound_proportion(hits, samples)
+    twice = bound_proportion(2 * hits, 2 * samples)
     assert twice[0] >= low
     assert twice[1] <= high
     if hits < samples:
-        more = proportion(hits + 1, samples)
+        more = bound_proportion(hits + 1, samples)
         assert more[0] > low
         assert more[1] > high or high == 1
 
@@ -95,7 +95,7 @@ def test_bounds_of_a_proportion_rise_with_the_hits_and_close_with_the_samples(co
 @pytest.mark.parametrize("count", [(-1, 5), (6, 5), (0, 0)])
 def test_a_proportion_needs_samples_and_no_more_hits(count: Hits) -> None:
     with pytest.raises(ValueError, match=f"{count[0]} hits of {count[1]} samples"):
-        proportion(*count)
+        bound_proportion(*count)
 
 
 # Paired proportions
@@ -104,24 +104,24 @@ def test_a_proportion_needs_samples_and_no_more_hits(count: Hits) -> None:
 def test_that_nothing_changed_does_not_show_that_nothing_changes() -> None:
     # Of no losses the most likely are the fewest, all changes being losses: E[D^2] = d. (0 - d)^2 = Z^2 d (1 - d) / 200 gives
     # d = Z^2 / (200 + Z^2) = 2.70554 / 202.70554 = 0.0133471
-    assert paired(0, 0, 200) == pytest.approx((-0.0133471, 0.0133471), abs=1e-7)
+    assert bound_paired_drop(0, 0, 200) == pytest.approx((-0.0133471, 0.0133471), abs=1e-7)
 
 
 def test_at_no_drop_the_test_is_mcnemars(monkeypatch: pytest.MonkeyPatch) -> None:
     # McNemar: (lost - won)^2 / (lost + won) = 8^2 / 16 = 4 = 2^2, whatever the samples; at 0 there is no skewness
     monkeypatch.setattr(statistics, "Z", 2.0)
     for samples in (16, 100, 10_000):
-        assert paired(12, 4, samples)[0] == pytest.approx(0, abs=1e-9)
+        assert bound_paired_drop(12, 4, samples)[0] == pytest.approx(0, abs=1e-9)
 
 
 def test_a_bound_solves_the_score_equation_worked_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     # 1 lost, 1 won of 4, a true drop of 1/2: b = (8 - 1 + 1) / 2 - 2 = 2, c = -1/4, gained = (sqrt(4 + 8) - 2) / 16 = 0.0915064
     # and E[D^2] = 2 gained + 1/2 = 0.6830127; variance 0.6830127 - 1/4 = 0.4330127; third 1/2 - 3/2 0.6830127 + 1/4 = -0.2745191
-    assert statistics.changed(1, 1, 4, 0.5) == pytest.approx(0.6830127)
+    assert statistics.estimate_change_probability(1, 1, 4, 0.5) == pytest.approx(0.6830127)
     # 1/2 is z sqrt(0.4330127 / 4) + (z^2 - 1) 0.2745191 / (6 4 0.4330127) = 0.3290185 z + 0.0264156 (z^2 - 1) above 0 for
     # z = (sqrt(0.3290185^2 + 4 0.0264156 0.5264156) - 0.3290185) / (2 0.0264156) = (0.4048154 - 0.3290185) / 0.0528312 = 1.434700
     monkeypatch.setattr(statistics, "Z", 1.434700)
-    assert paired(1, 1, 4)[1] == pytest.approx(0.5, abs=1e-6)
+    assert bound_paired_drop(1, 1, 4)[1] == pytest.approx(0.5, abs=1e-6)
 
 
 def solved(lost: int, won: int, samples: int, *, correct: bool) -> Bounds:
@@ -154,7 +154,7 @@ def solved(lost: int, won: int, samples: int, *, correct: bool) -> Bounds:
 )
 def test_a_drop_has_the_wider_of_tangos_and_the_corrected_bounds(change: Changes) -> None:
     expected = wider(solved(*change, correct=False), solved(*change, correct=True))
-    assert paired(*change) == pytest.approx(expected, abs=1e-6)
+    assert bound_paired_drop(*change) == pytest.approx(expected, abs=1e-6)
 
 
 PUBLISHED: dict[str, tuple[Changes, float, Bounds]] = {
@@ -172,7 +172,7 @@ def test_published_intervals_are_met_and_never_undercut(name: str, monkeypatch: 
     change, level, published = PUBLISHED[name]
     monkeypatch.setattr(statistics, "Z", stats.norm.ppf((1 + level) / 2))
     assert solved(*change, correct=False) == pytest.approx(published, abs=6e-4)
-    bounds = paired(*change)
+    bounds = bound_paired_drop(*change)
     assert wider(bounds, published) == pytest.approx(bounds, abs=6e-4)
     met = [got == pytest.approx(expected, abs=6e-4) for got, expected in zip(bounds, published, strict=True)]
     assert any(met), "at least the bound on the side of the longer tail needs no correction"
@@ -181,20 +181,20 @@ def test_published_intervals_are_met_and_never_undercut(name: str, monkeypatch: 
 @given(changes())
 def test_a_drop_mirrors_and_lies_within_its_bounds(change: Changes) -> None:
     lost, won, samples = change
-    low, high = paired(lost, won, samples)
+    low, high = bound_paired_drop(lost, won, samples)
     assert -1 <= low <= (lost - won) / samples <= high <= 1
-    assert paired(won, lost, samples) == (-high, -low)
+    assert bound_paired_drop(won, lost, samples) == (-high, -low)
 
 
 @given(changes())
 def test_bounds_of_a_drop_rise_with_the_losses_and_close_with_the_samples(change: Changes) -> None:
     lost, won, samples = change
-    low, high = paired(lost, won, samples)
-    twice = paired(2 * lost, 2 * won, 2 * samples)
+    low, high = bound_paired_drop(lost, won, samples)
+    twice = bound_paired_drop(2 * lost, 2 * won, 2 * samples)
     assert twice[0] >= low
     assert twice[1] <= high
     if lost + won < samples:
-        more = paired(lost + 1, won, samples)
+        more = bound_paired_drop(lost + 1, won, samples)
         assert more[0] > low
         assert more[1] > high
 
@@ -202,13 +202,13 @@ def test_bounds_of_a_drop_rise_with_the_losses_and_close_with_the_samples(change
 @given(counted())
 def test_losses_alone_are_a_proportion(count: Hits) -> None:
     lost, samples = count
-    assert paired(lost, 0, samples)[1] == pytest.approx(proportion(lost, samples)[1], abs=1e-9)
+    assert bound_paired_drop(lost, 0, samples)[1] == pytest.approx(bound_proportion(lost, samples)[1], abs=1e-9)
 
 
 @pytest.mark.parametrize("change", [(-1, 0, 5), (0, -1, 5), (3, 3, 5), (0, 0, 0)])
 def test_a_drop_needs_samples_and_no_more_changes(change: Changes) -> None:
     with pytest.raises(ValueError, match=f"{change[0]} lost and {change[1]} won of {change[2]} samples"):
-        paired(*change)
+        bound_paired_drop(*change)
 
 
 # The median
@@ -216,26 +216,26 @@ def test_a_drop_needs_samples_and_no_more_changes(change: Changes) -> None:
 
 def test_the_median_lies_between_two_of_the_values() -> None:
     # fewer than 1 of 5 below it: 1/32 = 0.031; fewer than 2: 6/32
-    assert median(np.array([5.0, 1, 4, 2, 3])) == (1, 5)
+    assert bound_median(np.array([5.0, 1, 4, 2, 3])) == (1, 5)
     # fewer than 6 of 20: (1 + 20 + 190 + 1140 + 4845 + 15504) / 2^20 = 21700 / 1048576 = 0.021; than 7: 60460 / 1048576 = 0.058
-    assert median(np.arange(20.0, 0, -1)) == (6, 15)
+    assert bound_median(np.arange(20.0, 0, -1)) == (6, 15)
 
 
 @pytest.mark.parametrize("n", [5, 8, 11, 50, 200, 2001])
 def test_the_median_as_scipy_has_it(n: int) -> None:
     values = np.random.default_rng(n).lognormal(size=n)
-    assert median(values) == tuple(stats.quantile_test(values, p=0.5).confidence_interval(2 * LEVEL - 1))
+    assert bound_median(values) == tuple(stats.quantile_test(values, p=0.5).confidence_interval(2 * LEVEL - 1))
 
 
 @pytest.mark.parametrize("n", [0, 1, 4])
 def test_too_few_values_say_how_many_are_needed(n: int) -> None:
     with pytest.raises(ValueError, match=f"{n} values are too few to bound a median at 95%; give at least 5"):
-        median(np.arange(float(n)))
+        bound_median(np.arange(float(n)))
 
 
 def test_the_median_of_what_is_no_number_is_refused() -> None:
     with pytest.raises(ValueError, match="not all values are finite"):
-        median(np.array([1.0, 2, 3, 4, math.nan, 6]))
+        bound_median(np.array([1.0, 2, 3, 4, math.nan, 6]))
 
 
 # The bootstrap
@@ -245,26 +245,26 @@ HUNDRED = np.arange(101.0)
 
 
 def test_without_bias_and_acceleration_the_bounds_are_percentiles() -> None:
-    assert bca(50, HUNDRED, np.array([1.0, 0, -1])) == pytest.approx((5, 95))
-    assert bca(50, HUNDRED, np.zeros(3)) == pytest.approx((5, 95))
+    assert bound_bca(50, HUNDRED, np.array([1.0, 0, -1])) == pytest.approx((5, 95))
+    assert bound_bca(50, HUNDRED, np.zeros(3)) == pytest.approx((5, 95))
 
 
 def test_acceleration_moves_both_bounds_towards_the_longer_tail() -> None:
     # influence 2, -1, -1: a = (8 - 1 - 1) / (6 (4 + 1 + 1)^1.5) = 1 / 14.6969 = 0.0680414
     # Phi(-Z / (1 + a Z)) = Phi(-1.644854 / 1.111918) = 0.06953; Phi(Z / (1 - a Z)) = Phi(1.644854 / 0.888082) = 0.96800
-    assert bca(50, HUNDRED, np.array([-2.0, 1, 1])) == pytest.approx((6.953, 96.800), abs=2e-3)
+    assert bound_bca(50, HUNDRED, np.array([-2.0, 1, 1])) == pytest.approx((6.953, 96.800), abs=2e-3)
 
 
 def test_bias_moves_both_bounds_away_from_where_the_resamples_went() -> None:
     # 30 of 101 lie below 30 and one is equal: (30 + 31) / 202 = 0.301980, Phi^-1 = -0.518735; Phi(2 -0.518735 -+ 1.644854) is
     # Phi(-2.682324) = 0.003656 and Phi(0.607384) = 0.728203
-    assert bca(30, HUNDRED, np.zeros(3)) == pytest.approx((0.3656, 72.8203), abs=2e-3)
+    assert bound_bca(30, HUNDRED, np.zeros(3)) == pytest.approx((0.3656, 72.8203), abs=2e-3)
 
 
 def test_bounds_never_exclude_the_estimate() -> None:
-    low, high = bca(1000, HUNDRED, np.array([1.0, 0, -1]))
+    low, high = bound_bca(1000, HUNDRED, np.array([1.0, 0, -1]))
     assert low <= 1000 <= high
-    low, high = bca(-1000, HUNDRED, np.array([1.0, 0, -1]))
+    low, high = bound_bca(-1000, HUNDRED, np.array([1.0, 0, -1]))
     assert low <= -1000 <= high
 
 
@@ -359,7 +359,7 @@ def test_a_drop_is_bounded_as_if_one_more_sample_were_lost_and_one_won() -> None
     expected = np.array([HIT] * 30 + [MISSED] * 5 + [NEITHER] * 65)
     got = expected.copy()
     got[:2] = MISSED
-    before, after = statistics.with_changes(expected, got, f1)
+    before, after = statistics.add_changes(expected, got, f1)
     assert before[-2:].tolist() == [HIT, MISSED]
     assert after[-2:].tolist() == [MISSED, HIT]
     assert (before[:-2] == expected).all()
@@ -379,7 +379,7 @@ def test_that_no_score_changed_does_not_show_that_none_does() -> None:
     scores = np.repeat([[1.0], [0.0]], [150, 50], axis=0)
     low, high = statistics.bootstrap_drop(scores, scores, score)
     assert (low, high) == pytest.approx((-2 / 202, 2 / 202))
-    assert high == pytest.approx(paired(0, 0, 200)[1], rel=0.3)
+    assert high == pytest.approx(bound_paired_drop(0, 0, 200)[1], rel=0.3)
 
 
 def test_a_drop_of_many_changes_is_that_of_paired_proportions() -> None:
@@ -387,12 +387,12 @@ def test_a_drop_of_many_changes_is_that_of_paired_proportions() -> None:
     expected = np.array(rng.random((1000, 1)) < 0.9, float)
     got = np.where(rng.random((1000, 1)) < 0.1, 1 - expected, expected)
     lost, won = int((expected > got).sum()), int((got > expected).sum())
-    assert statistics.bootstrap_drop(expected, got, score) == pytest.approx(paired(lost, won, 1000), abs=1.5e-3)
+    assert statistics.bootstrap_drop(expected, got, score) == pytest.approx(bound_paired_drop(lost, won, 1000), abs=1.5e-3)
 
 
 def test_the_best_and_the_worst_of_many_different_scores_are_found() -> None:
     scores = np.random.default_rng(9).random((500, 1))
-    before, after = statistics.with_changes(scores, scores, score)
+    before, after = statistics.add_changes(scores, scores, score)
     assert before[-2:].tolist() == [[scores.max()], [scores.min()]]
     assert after[-2:].tolist() == [[scores.min()], [scores.max()]]
 
@@ -422,10 +422,10 @@ def test_one_sample_cannot_be_resampled(way: str, n: int) -> None:
 
 @pytest.mark.parametrize("part", [10, 1000, 12_345])
 def test_resamples_are_complete_however_many_are_made_at_a_time(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "PART", part)
-    statistics.counted.cache_clear()
-    counts = np.concatenate(list(statistics.resamples(30)))
-    statistics.counted.cache_clear()
+    monkeypatch.setattr(statistics, "RESAMPLE_CHUNK_BYTES", part)
+    statistics.count_draws.cache_clear()
+    counts = np.concatenate(list(statistics.draw_resamples(30)))
+    statistics.count_draws.cache_clear()
     assert counts.shape == (statistics.RESAMPLES, 30)
     assert (counts.sum(1) == 30).all()
     assert len(np.unique(counts, axis=0)) > 1990  # no part repeats another
@@ -449,10 +449,10 @@ def test_at_the_limit_no_number_decides() -> None:
 @pytest.mark.parametrize(("change", "limit"), [((5, 3, 200), 0.02), ((20, 10, 1000), 0.015), ((20, 20, 1000), 0.005)])
 def test_that_many_samples_do_decide(change: Changes, limit: float) -> None:
     lost, won, samples = change
-    _, high = paired(*change)
+    _, high = bound_paired_drop(*change)
     needed = estimate_sample_size((lost - won) / samples, high, limit, samples)
     assert needed is not None
     times = round(needed / samples)
     assert times > 1
     # "about": of few changes a bound is not quite in proportion to 1 / sqrt(samples)
-    assert paired(times * lost, times * won, times * samples)[1] == pytest.approx(limit, rel=0.1)
+    assert bound_paired_drop(times * lost, times * won, times * samples)[1] == pytest.approx(limit, rel=0.1)

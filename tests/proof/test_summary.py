@@ -12,7 +12,7 @@ import pytest
 
 from attar.pipeline.core.errors import StageError
 from attar.proof.report.formats import summary
-from attar.proof.report.formats.markdown import markdown
+from attar.proof.report.formats.markdown import render_markdown
 from tests.support.report_records import Made, broke, run_records
 
 
@@ -27,25 +27,25 @@ def named(file: Path) -> dict[str, str]:
 
 def test_nothing_is_written_where_no_file_is_named(records: list[Made], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    summary.append(records, "fashion", {})
-    summary.append(records, "fashion", {summary.VARIABLE: ""})
+    summary.append_summary(records, "fashion", {})
+    summary.append_summary(records, "fashion", {summary.VARIABLE: ""})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_appends_the_whole_report_after_an_empty_line(records: list[Made], tmp_path: Path) -> None:
     file = tmp_path / "summary.md"
-    said = markdown(records, "fashion")
-    summary.append(records, "fashion", named(file))
+    said = render_markdown(records, "fashion")
+    summary.append_summary(records, "fashion", named(file))
     assert file.read_text(encoding="utf-8") == said
     file.write_text("| a table |", encoding="utf-8")
     for _ in range(2):
-        summary.append(records, "fashion", named(file))
+        summary.append_summary(records, "fashion", named(file))
     assert file.read_text(encoding="utf-8") == f"| a table |\n\n{said}\n\n{said}"
 
 
 def test_what_does_not_fit_is_named_with_its_verdicts(records: list[Made], tmp_path: Path) -> None:
     file = tmp_path / "summary.md"
-    summary.append(broke(records, "cpu.bundle", "wörd " * 200_000), "fashion <b>", named(file))
+    summary.append_summary(broke(records, "cpu.bundle", "wörd " * 200_000), "fashion <b>", named(file))
     assert file.read_text(encoding="utf-8") == (
         "# fashion \\<b\\>\n\ncpu failed. The rest is left out, for GitHub shows at most 1,048,576 bytes of a step; "
         "`attar report` writes it whole.\n"
@@ -55,20 +55,20 @@ def test_what_does_not_fit_is_named_with_its_verdicts(records: list[Made], tmp_p
 def test_the_limit_is_that_of_all_that_stands_there(records: list[Made], tmp_path: Path) -> None:
     """In bytes: to the last one the report is whole, then it is named, and nothing is ever above the limit."""
     file = tmp_path / "summary.md"
-    size = len(markdown(records, "fashion").encode())
+    size = len(render_markdown(records, "fashion").encode())
     for room, whole in ((size, True), (size - 1, False)):
-        file.write_bytes(b"x" * (summary.MOST - room - 2))
-        summary.append(records, "fashion", named(file))
+        file.write_bytes(b"x" * (summary.MAX_SUMMARY_BYTES - room - 2))
+        summary.append_summary(records, "fashion", named(file))
         assert ("All 16 gates" in file.read_text(encoding="utf-8")) is whole
-        assert file.stat().st_size <= summary.MOST
+        assert file.stat().st_size <= summary.MAX_SUMMARY_BYTES
 
 
 def test_a_full_summary_is_said(records: list[Made], tmp_path: Path) -> None:
     file = tmp_path / "summary.md"
-    file.write_bytes(b"x" * (summary.MOST - 10))
+    file.write_bytes(b"x" * (summary.MAX_SUMMARY_BYTES - 10))
     with pytest.raises(StageError, match=r"holds 1,048,566 bytes and has no room for fashion.*in a step of its own"):
-        summary.append(records, "fashion", named(file))
-    assert file.stat().st_size == summary.MOST - 10
+        summary.append_summary(records, "fashion", named(file))
+    assert file.stat().st_size == summary.MAX_SUMMARY_BYTES - 10
 
 
 @pytest.mark.parametrize("name", [".", "missing/summary.md"])
@@ -76,7 +76,7 @@ def test_a_file_that_cannot_be_written_is_said(records: list[Made], tmp_path: Pa
     with pytest.raises(
         StageError, match=r"cannot append to the summary .*GITHUB_STEP_SUMMARY names: .*; make it a file"
     ) as raised:
-        summary.append(records, "fashion", named(tmp_path / name))
+        summary.append_summary(records, "fashion", named(tmp_path / name))
     assert isinstance(raised.value.__cause__, OSError)
 
 
@@ -96,12 +96,12 @@ def test_half_a_report_is_taken_back(records: list[Made], tmp_path: Path) -> Non
     file = tmp_path / "summary.md"
     file.write_text("before", encoding="utf-8")
     with largest_file(500), pytest.raises(StageError, match="File too large"):
-        summary.append(records, "fashion", named(file))
+        summary.append_summary(records, "fashion", named(file))
     assert file.read_text(encoding="utf-8") == "before"
 
 
 def test_what_does_not_fit_may_have_reached_no_target(tmp_path: Path) -> None:
     file = tmp_path / "summary.md"
     teacher = Made("teacher", "Teach", status="failed", error="no " * 400_000, exit_code=1)
-    summary.append([teacher], "fashion", named(file))
+    summary.append_summary([teacher], "fashion", named(file))
     assert file.read_text(encoding="utf-8").startswith("# fashion\n\nno target was reached. The rest is left out")

@@ -28,7 +28,7 @@ def vectors_bundle(points_bundle: Path, tmp_path_factory: pytest.TempPathFactory
     manifest = json.loads((made / "manifest.json").read_text())
     manifest["outputs"] = {"vector": manifest["outputs"]["logits"] | {"kind": "embedding"}}
     (made / "manifest.json").write_text(json.dumps(manifest))
-    checksums.seal(made)
+    checksums.write_checksums(made)
     return made
 
 

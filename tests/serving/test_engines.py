@@ -16,7 +16,7 @@ from tritonclient import http as triton
 from tritonclient.grpc import InferResult, service_pb2
 from tritonclient.utils import InferenceServerException
 
-from attar.bundle.manifest import Needs
+from attar.bundle.manifest import EngineRequirements
 from attar.engines.runtimes import onnxruntime
 from attar.engines.runtimes.onnxruntime import start_session
 from attar.models import preprocess
@@ -214,7 +214,7 @@ def test_how_many_engines_run(
 ) -> None:
     """Cores say how many do on a CPU, and nothing about a GPU."""
     monkeypatch.setattr("attar.pipeline.keys.machine.count_cores", lambda: 16)
-    needs = Needs(runtime=runtime, version="1", provider=provider, threads=threads, precision="fp32", machine={})
+    needs = EngineRequirements(runtime=runtime, version="1", provider=provider, threads=threads, precision="fp32", machine={})
     assert count_instances(needs, threads) == expected
 
 

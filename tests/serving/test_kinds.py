@@ -13,7 +13,7 @@ from tritonclient.utils import InferenceServerException
 
 import attar
 from attar.models.task import Array
-from attar.proof.metrics import compare
+from attar.proof.metrics import compare_outputs
 from tests.support.packaging import rename_graph_output
 from tests.support.proof_parts import STUDENT, TEACHER, write_graph
 from tests.support.serving_parts import Running, asked, infer_texts, running, triton_client, wait_for_compared
@@ -37,7 +37,7 @@ def test_embeddings_are_held_against_a_shadow_by_their_cosines(vectors_bundle: P
             assert np.allclose(np.reshape(answer["outputs"][0]["data"], (5, 3)), POINTS[start : start + 5] @ STUDENT, atol=1e-5)
         wait_for_compared(server, 12)
         theirs, ours = unit(POINTS @ TEACHER), unit(POINTS @ STUDENT)
-        r = compare("embedding", POINTS @ TEACHER, POINTS @ STUDENT).numbers["correlation"]
+        r = compare_outputs("embedding", POINTS @ TEACHER, POINTS @ STUDENT).numbers["correlation"]
         assert server.metric("attar_shadow_samples", output="vector") == 60
         assert server.metric("attar_shadow_cosine", output="vector") == pytest.approx((theirs * ours).sum(1).mean(), abs=1e-5)
         assert server.metric("attar_shadow_correlation", output="vector") == pytest.approx(r, abs=1e-5)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from attar.pipeline.core.errors import AttarError, InvalidBundleError
-from attar.proof.timing import LEAST
+from attar.proof.timing import MIN_ROUNDS
 from attar.serving.load.engine import bench, draw_figure, format_table
 
 
@@ -23,7 +23,7 @@ def test_the_engine_is_timed_beside_the_fp32_student(bundle: Path) -> None:
     facts = bench(bundle, batches=(1, 8), seconds=0.01)
     assert facts["batches"].keys() == {"1", "8"}
     for found in facts["batches"].values():
-        assert found["rounds"] >= LEAST
+        assert found["rounds"] >= MIN_ROUNDS
         assert 0 < found["engine"]["p50"] <= found["engine"]["p99"]
         assert found["speedup"] == found["student_fp32"]["p50"] / found["engine"]["p50"]
     json.dumps(facts, allow_nan=False)

@@ -17,7 +17,7 @@ from tritonclient.utils import InferenceServerException
 
 import attar
 from attar.bundle.accept import find_outside
-from attar.bundle.opening import check
+from attar.bundle.opening import check_bundle
 from attar.models.preprocess import Step
 from attar.models.task import InMemory, Split, SplitName, Tensor
 from attar.pipeline.core.errors import AttarError
@@ -102,7 +102,7 @@ def test_a_bundle_that_does_not_say_it_is_served_as_before(bundle: Path, tmp_pat
     older = tmp_path / "older"
     shutil.copytree(bundle, older)
     edit_manifest(older, lambda manifest: manifest["inputs"]["x"].pop("high"))
-    check(older)
+    check_bundle(older)
     with running(older) as server:
         assert server.ask("POST", INFER, asked([1, 2]))[0] == 200
         status, answer, _ = server.ask("POST", INFER, asked([1, HIGH]))

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from attar.models.task import Array, Arrays
 from attar.pipeline.core.errors import InvalidBundleError, StageError
-from attar.proof.metrics import compare
+from attar.proof.metrics import compare_outputs
 from attar.serving.core.settings import Settings
 from tests.support.proof_parts import STUDENT, TEACHER, write_graph
 from tests.support.serving_parts import Running, another, asked, running, until, wait_for_compared
@@ -45,7 +45,7 @@ def test_the_teacher_gives_what_validation_would_measure(points_bundle: Path, te
         wait_for_compared(server, 60)
         told = rolling(server)
         assert server.metric("attar_shadow_samples", model="points", output="logits") == 300
-    expected = compare("logits", POINTS @ TEACHER, POINTS @ STUDENT).numbers
+    expected = compare_outputs("logits", POINTS @ TEACHER, POINTS @ STUDENT).numbers
     assert told == pytest.approx({name: expected[name] for name in told}, abs=1e-5)
     measured = json.loads((points_bundle / "manifest.json").read_text())["ledger"]["hops"][-1]["teacher"]["correlation"]
     assert told["correlation"] == pytest.approx(measured, abs=0.02)
@@ -62,7 +62,7 @@ def test_only_the_last_samples_count(points_bundle: Path, teacher: str) -> None:
     with running(points_bundle, shadow=teacher, shadow_rate=1, shadow_window=20) as server:
         ask(server, POINTS[:100])
         wait_for_compared(server, 20)
-        expected = compare("logits", POINTS[80:100] @ TEACHER, POINTS[80:100] @ STUDENT).numbers
+        expected = compare_outputs("logits", POINTS[80:100] @ TEACHER, POINTS[80:100] @ STUDENT).numbers
         assert server.metric("attar_shadow_samples") == 20
         assert server.metric("attar_shadow_correlation") == pytest.approx(expected["correlation"], abs=1e-5)
 
@@ -74,7 +74,7 @@ def test_the_share_that_is_chosen_follows_from_the_seed(points_bundle: Path, tea
         ask(server, POINTS)
         wait_for_compared(server, chosen.sum() // 5)
         assert server.metric("attar_shadow_requests_total") == chosen.sum() // 5
-        expected = compare("logits", POINTS[chosen] @ TEACHER, POINTS[chosen] @ STUDENT).numbers
+        expected = compare_outputs("logits", POINTS[chosen] @ TEACHER, POINTS[chosen] @ STUDENT).numbers
         assert server.metric("attar_shadow_kdl") == pytest.approx(expected["kdl"], abs=1e-5)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from attar.bundle.checksums import SIGNATURE
-from attar.bundle.sign import sign
+from attar.bundle.sign import sign_bundle
 from attar.pipeline.core.errors import InvalidBundleError
 from tests.support.serve_command import run_refused_serve, run_serve_command
 from tests.support.serving_parts import (
@@ -48,7 +48,7 @@ def replaced(bundle: Path) -> None:
 def test_only_signed_bundles_are_served_and_clients_see_whose(bundle: Path, key: Pair) -> None:
     with pytest.raises(InvalidBundleError, match="is not signed"), running(bundle, trusted=key.public):
         pass
-    facts = sign(bundle, key.private)
+    facts = sign_bundle(bundle, key.private)
     with running(bundle, trusted=key.public) as server, triton_client(server.url) as client:
         for name in ("points", "points-raw"):
             assert client.get_model_metadata(name)["properties"]["signed_by"] == facts["key"]
@@ -60,13 +60,13 @@ def test_only_signed_bundles_are_served_and_clients_see_whose(bundle: Path, key:
 def test_the_command_ends_with_4_and_one_line(bundle: Path, key: Pair) -> None:
     code, said = run_refused_serve("--trusted", str(key.public), str(bundle))
     assert (code, said.count("\n"), "is not signed: it has no SHA256SUMS.sig" in said) == (4, 1, True)
-    sign(bundle, key.private)
+    sign_bundle(bundle, key.private)
     with run_serve_command("--trusted", str(key.public), str(bundle)):
         pass
 
 
 def test_a_bundle_that_somebody_put_in_its_place_is_refused_and_the_old_one_stays(bundle: Path, key: Pair) -> None:
-    sign(bundle, key.private)
+    sign_bundle(bundle, key.private)
     with running(bundle, trusted=key.public, model_control=True) as server:
         before = loaded_version(server)
         replaced(bundle)
@@ -74,28 +74,28 @@ def test_a_bundle_that_somebody_put_in_its_place_is_refused_and_the_old_one_stay
         assert (status, "is signed by no key in" in told["error"]) == (400, True)
         assert loaded_version(server) == before
         assert server.ask("POST", INFER, asked([1, 2]))[0] == 200
-        sign(bundle, key.private)
+        sign_bundle(bundle, key.private)
         assert server.ask("POST", LOAD)[0] == 200
         assert loaded_version(server) != before
 
 
 def test_a_watched_bundle_is_taken_once_it_is_signed(bundle: Path, key: Pair) -> None:
-    sign(bundle, key.private)
+    sign_bundle(bundle, key.private)
     with running(bundle, trusted=key.public, watch=0.05) as server:
         before = loaded_version(server)
         replaced(bundle)
         time.sleep(0.5)
         assert loaded_version(server) == before
-        sign(bundle, key.private)
+        sign_bundle(bundle, key.private)
         wait_for_new_version(server, before)
 
 
 def test_keys_come_and_go_without_a_restart(bundle: Path, key: Pair, tmp_path: Path) -> None:
     new, trusted = pair(tmp_path, "new"), tmp_path / "trusted.pem"
     shutil.copyfile(key.public, trusted)
-    sign(bundle, key.private)
+    sign_bundle(bundle, key.private)
     with running(bundle, trusted=trusted, model_control=True) as server:
-        sign(bundle, new.private)
+        sign_bundle(bundle, new.private)
         assert server.ask("POST", LOAD)[0] == 400
         trusted.write_text(key.public.read_text() + new.public.read_text())
         assert server.ask("POST", LOAD)[0] == 200

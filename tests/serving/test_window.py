@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attar.models.task import Kind
-from attar.proof.metrics import compare
+from attar.proof.metrics import compare_outputs
 from attar.serving.observation.window import Window
 
 
@@ -28,7 +28,7 @@ def test_it_is_the_metrics_of_the_last_samples(kind: Kind, sizes: list[int], see
     if made.count < 2:
         assert made.compute_numbers() == {}
         return
-    whole = compare(kind, expected, got).numbers
+    whole = compare_outputs(kind, expected, got).numbers
     wanted = {name: whole[name] for name in ("correlation", "cosine", "agreement", "kdl") if whole[name] is not None}
     assert made.compute_numbers() == pytest.approx(wanted, abs=1e-6)
 

@@ -20,7 +20,7 @@ from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.stages.artifacts import Answers, Engine, OnnxModel, Production, Ranges, Weights
 from attar.stages.build import Build
 from attar.stages.calibrate import Calibrate
-from attar.stages.choose.trial import Try
+from attar.stages.choose.trial import MeasureCandidates
 from attar.stages.distill.stage import Distill
 from attar.stages.export import Export
 from attar.stages.label.stage import Label
@@ -45,7 +45,7 @@ STAGES: dict[str, tuple[Stage[Any], dict[str, type[Artifact]]]] = {
     ),
     "engine": (Build(task=TASK), {"model": OnnxModel}),
     "openvino": (Build(task=TASK, runtime="openvino"), {"model": OnnxModel}),
-    "trials": (Try(task=TASK), {"answers": Answers, "onnx": OnnxModel, "c1": Engine}),
+    "trials": (MeasureCandidates(task=TASK), {"answers": Answers, "onnx": OnnxModel, "c1": Engine}),
     "evidence": (
         Measure(task=TASK),
         {"teacher": Weights, "answers": Answers, "onnx": OnnxModel, "engine": Engine, "production": Production},

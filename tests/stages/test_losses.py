@@ -149,7 +149,7 @@ def test_logit_pearson_by_hand() -> None:
 @given(seeds)
 def test_logit_pearson_is_what_the_proof_measures(seed: int) -> None:
     student, teacher, _ = drawn(seed, 6, 3, 5)
-    measured = metrics.compare("logits", teacher.numpy(), student.numpy()).numbers["correlation"]
+    measured = metrics.compare_outputs("logits", teacher.numpy(), student.numpy()).numbers["correlation"]
     assert measured is not None
     assert logit_pearson(student, teacher).item() == pytest.approx(1 - measured, abs=1e-12)
 
@@ -169,7 +169,7 @@ def test_cosine_by_hand() -> None:
 @given(seeds, st.floats(0.01, 100), st.floats(0.01, 100))
 def test_cosine_is_what_the_proof_measures_whatever_the_lengths(seed: int, of_student: float, of_teacher: float) -> None:
     student, teacher, _ = drawn(seed, 6, 5)
-    measured = metrics.compare("embedding", teacher.numpy(), student.numpy()).numbers["cosine"]
+    measured = metrics.compare_outputs("embedding", teacher.numpy(), student.numpy()).numbers["cosine"]
     assert measured is not None
     scales = torch.linspace(of_student, of_teacher, 6, dtype=torch.float64)[:, None]
     assert cosine(scales * student, of_teacher * teacher).item() == pytest.approx(1 - measured, abs=1e-9)
@@ -348,4 +348,4 @@ def test_unit_by_hand(scale: float) -> None:
 def test_a_correlation_with_a_constant_is_0_as_in_the_proof() -> None:
     constant, line = torch.full((1, 3), 0.1), torch.tensor([[1.0, 2.0, 3.0]])
     assert compute_correlations(constant, line, 1).item() == compute_correlations(constant, constant, 1).item() == 0
-    assert metrics.compare("values", constant.numpy(), line.numpy()).numbers["correlation"] == 0
+    assert metrics.compare_outputs("values", constant.numpy(), line.numpy()).numbers["correlation"] == 0

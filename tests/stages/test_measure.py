@@ -133,10 +133,10 @@ def test_a_batch_that_is_not_promised_is_refused(tmp_path: Path) -> None:
 
 def test_pinning_holds_one_cpu_and_gives_all_back() -> None:
     before = os.sched_getaffinity(0)
-    with timing.pinned() as cpu:
+    with timing.pin_to_core() as cpu:
         assert os.sched_getaffinity(0) == {cpu}
     assert os.sched_getaffinity(0) == before
-    with pytest.raises(RuntimeError, match="on purpose"), timing.pinned():
+    with pytest.raises(RuntimeError, match="on purpose"), timing.pin_to_core():
         raise RuntimeError("on purpose")
     assert os.sched_getaffinity(0) == before
 
@@ -144,7 +144,7 @@ def test_pinning_holds_one_cpu_and_gives_all_back() -> None:
 def test_calls_take_turns_and_every_one_is_timed() -> None:
     heard: list[str] = []
     names = ("a", "b", "c")
-    taken = timing.interleaved({name: partial(heard.append, name) for name in names}, rounds=30, seconds=60)
+    taken = timing.time_interleaved({name: partial(heard.append, name) for name in names}, rounds=30, seconds=60)
     assert {name: len(each) for name, each in taken.items()} == dict.fromkeys(names, 30)
     counted = heard[3 * timing.WARM_UP :]
     assert counted[::2] == counted[1::2]  # each is called once before the call that is timed
@@ -155,29 +155,29 @@ def test_calls_take_turns_and_every_one_is_timed() -> None:
 
 def test_a_slow_model_is_still_timed_often_enough() -> None:
     wait = threading.Event()
-    taken = timing.interleaved({"slow": lambda: wait.wait(0.001)}, rounds=1000, seconds=0.001)
-    assert len(taken["slow"]) == timing.LEAST
+    taken = timing.time_interleaved({"slow": lambda: wait.wait(0.001)}, rounds=1000, seconds=0.001)
+    assert len(taken["slow"]) == timing.MIN_ROUNDS
     assert taken["slow"].min() >= 0.001
 
 
 def test_summary_by_hand() -> None:
-    found = timing.summary(np.array([0.001, 0.002, 0.003]), batch=4)
+    found = timing.summarize_times(np.array([0.001, 0.002, 0.003]), batch=4)
     assert found["p50"] == pytest.approx(2000)
     assert found["p99"] == pytest.approx(2980)  # linear between the second and the third
     assert found["throughput"] == pytest.approx(4 / 0.002)
 
 
 def test_a_call_that_was_interrupted_does_not_slow_a_model_down() -> None:
-    found = timing.summary(np.array([0.001] * 9 + [0.5]), batch=8)
+    found = timing.summarize_times(np.array([0.001] * 9 + [0.5]), batch=8)
     assert found["throughput"] == pytest.approx(8 / (found["p50"] * 1e-6)) == pytest.approx(8000)
 
 
 def test_memory_counts_what_a_model_holds() -> None:
     held: list[Any] = []
     gc.collect()
-    before = timing.resident()
+    before = timing.read_resident_bytes()
     held.append(np.ones(4_000_000))  # 32 MB
-    after = timing.resident()
+    after = timing.read_resident_bytes()
     assert before is not None
     assert after is not None
     assert after - before == pytest.approx(32e6, rel=0.1)

@@ -18,30 +18,30 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setattr(offers, "gpus", list)
     monkeypatch.setattr(offers, "cpu_flags", lambda: {"avx2"})
     monkeypatch.setattr(offers, "find_spec", lambda module: None)
-    monkeypatch.setattr(offers, "installed", lambda package: False)
+    monkeypatch.setattr(offers, "is_installed", lambda package: False)
     monkeypatch.setattr(offers, "RUNTIMES", dict.fromkeys(("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"), ""))
     return monkeypatch
 
 
 def test_onnx_runtime_is_always_offered(machine: pytest.MonkeyPatch) -> None:
-    assert offers.offered() == CPU
+    assert offers.list_runnable_candidates() == CPU
 
 
 def test_openvino_is_offered_where_it_is_installed_and_bf16_where_the_cpu_has_it(machine: pytest.MonkeyPatch) -> None:
     machine.setattr(offers, "find_spec", lambda module: module == "openvino" or None)
-    assert [each["precision"] for each in offers.offered()[3:]] == ["fp32", "int8"]
+    assert [each["precision"] for each in offers.list_runnable_candidates()[3:]] == ["fp32", "int8"]
     machine.setattr(offers, "cpu_flags", lambda: {"avx512_bf16"})
-    assert [each["precision"] for each in offers.offered()[3:]] == ["fp32", "bf16", "int8"]
+    assert [each["precision"] for each in offers.list_runnable_candidates()[3:]] == ["fp32", "bf16", "int8"]
     machine.setattr(offers, "RUNTIMES", {"onnxruntime": ""})
-    assert offers.offered() == CPU
+    assert offers.list_runnable_candidates() == CPU
 
 
 def test_a_gpu_is_offered_with_what_is_installed_for_it(machine: pytest.MonkeyPatch) -> None:
     machine.setattr(offers, "find_spec", lambda module: module == "tensorrt_rtx" or None)
-    assert offers.offered() == CPU
+    assert offers.list_runnable_candidates() == CPU
     machine.setattr(offers, "gpus", lambda: ["a GPU"])
-    machine.setattr(offers, "installed", lambda package: package == "onnxruntime-gpu")
-    assert offers.offered()[3:] == [
+    machine.setattr(offers, "is_installed", lambda package: package == "onnxruntime-gpu")
+    assert offers.list_runnable_candidates()[3:] == [
         {"runtime": "onnxruntime", "precision": "fp32", "provider": offers.CUDA},
         {"runtime": "onnxruntime", "precision": "fp16", "provider": offers.CUDA},
         {"runtime": "tensorrt-rtx", "precision": "fp16"},
@@ -50,14 +50,12 @@ def test_a_gpu_is_offered_with_what_is_installed_for_it(machine: pytest.MonkeyPa
 
 
 def test_packages_are_looked_up_by_their_name() -> None:
-    assert offers.installed("numpy")
-    assert not offers.installed("attar-has-no-such-package")
+    assert offers.is_installed("numpy")
+    assert not offers.is_installed("attar-has-no-such-package")
 
 
 def test_offering_loads_no_runtime() -> None:
     heavy = ("onnxruntime", "onnx", "torch", "openvino", "tensorrt", "tensorrt_rtx")
-    code = (
-        f"import sys; from attar.stages.choose.offers import offered; offered(); print([m for m in {heavy} if m in sys.modules])"
-    )
+    code = f"import sys; from attar.stages.choose.offers import list_runnable_candidates; list_runnable_candidates(); print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -14,7 +14,7 @@ import pytest
 from pydantic import ValidationError
 from safetensors.numpy import load_file
 
-from attar.bundle.card import signed
+from attar.bundle.card import format_signed
 from attar.bundle.manifest import Input, Manifest, Output
 from attar.pipeline.core.errors import GateError, StageError
 from attar.proof.limits import GateLimits
@@ -112,7 +112,7 @@ def test_the_model_card_shows_the_proof(bundle: Path) -> None:
 
 
 def test_a_drop_of_nothing_has_no_sign(bundle: Path) -> None:
-    assert [signed(drop) for drop in (0.0, -0.0, 4e-5, -4e-5, 0.0123, -0.5)] == ["0", "0", "0", "0", "+0.0123", "-0.5000"]
+    assert [format_signed(drop) for drop in (0.0, -0.0, 4e-5, -4e-5, 0.0123, -0.5)] == ["0", "0", "0", "0", "+0.0123", "-0.5000"]
     card = (bundle / "README.md").read_text()
     assert "-0.0000" not in card
     assert "| teacher | PyTorch | fp32 | 1.0000 | 0 | 1.0000 |" in card

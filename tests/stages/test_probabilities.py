@@ -22,7 +22,7 @@ from attar.engines.runtimes.torch import check_network, make_predictor
 from attar.models.probabilities import KindCheck, from_logits, to_logits
 from attar.models.task import Kind, Output, load_task
 from attar.pipeline.core.errors import StageError
-from attar.proof.metrics import compare
+from attar.proof.metrics import compare_outputs
 from attar.serving.observation.window import Window
 from attar.stages.artifacts import Answers, OnnxModel, Ranges
 from attar.stages.label.stage import Label
@@ -161,8 +161,8 @@ def test_a_softmax_is_found_behind_rounding_and_a_change_of_shape(tmp_path: Path
 
 def test_they_are_compared_as_logits_are() -> None:
     first, second = np.random.default_rng(0).standard_normal((2, 100, 5))
-    of_logits = compare("logits", first, second).numbers
-    found = compare("probabilities", softmax(first), softmax(second)).numbers
+    of_logits = compare_outputs("logits", first, second).numbers
+    found = compare_outputs("probabilities", softmax(first), softmax(second)).numbers
     for name in ("correlation", "correlation_per_sample", "correlation_probabilities", "kdl", "agreement"):
         assert found[name] == pytest.approx(of_logits[name], abs=1e-5)
     window = Window("probabilities", 100)

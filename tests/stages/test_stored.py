@@ -51,18 +51,18 @@ def answers(root: Path, order: tuple[int, int] = (0, 1), wrong: str = "") -> Ans
 
 
 def test_the_teacher_s_own_answers_pass_rounded_as_they_are(teacher: Linear, tmp_path: Path) -> None:
-    stored.check(Shaken(), teacher, answers(tmp_path / "answers"))
+    stored.check_answers(Shaken(), teacher, answers(tmp_path / "answers"))
 
 
 @pytest.mark.parametrize(("split", "told"), [("test", "of test is off by"), ("train", "of train, view 0 is off by")])
 def test_answers_of_another_teacher(teacher: Linear, tmp_path: Path, split: str, told: str) -> None:
     with pytest.raises(StageError, match=f"not this teacher's: 'logits' {told} .* label again"):
-        stored.check(Shaken(), teacher, answers(tmp_path / "answers", wrong=split))
+        stored.check_answers(Shaken(), teacher, answers(tmp_path / "answers", wrong=split))
 
 
 def test_answers_in_another_order_of_views(teacher: Linear, tmp_path: Path) -> None:
     with pytest.raises(StageError, match="of train, view 0 is off by"):
-        stored.check(Shaken(), teacher, answers(tmp_path / "answers", order=(1, 0)))
+        stored.check_answers(Shaken(), teacher, answers(tmp_path / "answers", order=(1, 0)))
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.2])
@@ -75,4 +75,4 @@ def test_of_wide_logits_what_was_kept_is_compared(teacher: Linear, tmp_path: Pat
         packed.add(np.asarray(seen.inputs["x"], np.float32) @ TEACHER * np.float32(factor))
         save_shard(root / shard.name, [packed])
     with pytest.raises(StageError, match="of train, view 0 is off by") if factor > 1 else nullcontext():
-        stored.check(task, teacher, made)
+        stored.check_answers(task, teacher, made)

@@ -1,4 +1,4 @@
-"""Try: real ONNX graphs of linear models, asked and timed on validation."""
+"""MeasureCandidates: real ONNX graphs of linear models, asked and timed on validation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from attar.models.task import InMemory, Split, SplitName, load_task
 from attar.pipeline.core.errors import StageError
 from attar.proof import timing
 from attar.stages.artifacts import Engine, Trials
-from attar.stages.choose.trial import Try, titles
+from attar.stages.choose.trial import MeasureCandidates, make_titles
 from attar.stages.label.shards import Shard
 from tests.support.proof_parts import STUDENT, TEACHER, Matrix, Points, answers, digest, engine, onnx_model
 from tests.support.smoke import floats, write_shard
@@ -50,7 +50,7 @@ class Field:
         inputs = floats(Halves().split("validation").take(np.arange(stored)).inputs["x"]) / 2
         write_shard(known.root, Shard("validation", None, 0), {"logits": (inputs @ TEACHER).astype(np.float32)})
         (self.root / "out").mkdir()
-        stage = Try(task=NAME, candidates=asked, batch=4, repeats=20, seconds=0.01)
+        stage = MeasureCandidates(task=NAME, candidates=asked, batch=4, repeats=20, seconds=0.01)
         engines = {name: self.engine(name) for name in self.of}
         onnx = replace(onnx, facts={**onnx.facts, "task": NAME})
         facts = stage.run(self.root / "out", answers=known, onnx=onnx, **engines)
@@ -107,7 +107,7 @@ def test_those_that_run_are_timed_in_the_same_rounds_on_one_core(trials: Trials)
     seconds = load_file(trials.root / "seconds.safetensors")
     assert seconds.keys() == {"c1.1", "c1.4", "c3.1", "c3.4"}
     how = trials.facts["timing"]
-    assert len(seconds["c1.1"]) == len(seconds["c3.1"]) == how["rounds"]["1"] == timing.LEAST
+    assert len(seconds["c1.1"]) == len(seconds["c3.1"]) == how["rounds"]["1"] == timing.MIN_ROUNDS
     assert how["threads"] == 1
     assert how["cpu"] is not None
     assert len(how["load_average"]) == 2
@@ -142,15 +142,15 @@ def test_answers_of_another_split_are_refused(tmp_path: Path) -> None:
 
 def test_a_title_tells_a_candidate_from_the_others() -> None:
     listed = [{"precision": "int8", "threads": 1}, {"precision": "int8", "threads": 1, "per_channel": False}]
-    assert titles(listed) == ["onnxruntime int8", "onnxruntime int8, per_channel false"]
+    assert make_titles(listed) == ["onnxruntime int8", "onnxruntime int8, per_channel false"]
     listed = [{"runtime": "openvino", "threads": 1}, {"provider": "CUDAExecutionProvider", "threads": 2}]
-    assert titles(listed) == ["openvino fp32, threads 1", "onnxruntime fp32, threads 2, provider CUDAExecutionProvider"]
-    assert titles([]) == []
+    assert make_titles(listed) == ["openvino fp32, threads 1", "onnxruntime fp32, threads 2, provider CUDAExecutionProvider"]
+    assert make_titles([]) == []
 
 
 def test_settling_calls_until_the_time_is_over() -> None:
     calls: list[int] = []
-    timing.timed(lambda: calls.append(1))
+    timing.time_call(lambda: calls.append(1))
     assert len(calls) == 2
-    timing.timed(lambda: calls.append(1), settling=0.001)
+    timing.time_call(lambda: calls.append(1), settling=0.001)
     assert len(calls) > 10

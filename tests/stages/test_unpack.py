@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from attar.bundle import checksums
-from attar.bundle.sign import sign
+from attar.bundle.sign import sign_bundle
 from attar.models.preprocess import Scale
 from attar.models.task import Output
 from attar.pipeline.core.errors import InvalidBundleError, StageError
@@ -38,7 +38,7 @@ def edited(bundle: Path, copy: Path, **manifest: Any) -> Path:
     shutil.copytree(bundle, copy)
     path = copy / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | manifest))
-    checksums.seal(copy)
+    checksums.write_checksums(copy)
     return copy
 
 
@@ -67,7 +67,7 @@ def test_a_bundle_that_is_not_whole_is_not_compared_with(bundle: Path, tmp_path:
 
 def test_it_is_compared_with_where_a_trusted_key_signed_it(bundle: Path, tmp_path: Path) -> None:
     copy, mine, theirs = Path(shutil.copytree(bundle, tmp_path / "copy")), pair(tmp_path), pair(tmp_path, "theirs")
-    sign(copy, mine.private)
+    sign_bundle(copy, mine.private)
     (tmp_path / "out").mkdir()
     assert Unpack(task=NAME, against=copy, trusted=mine.public).run(tmp_path / "out")["name"] == "points"
     with pytest.raises(InvalidBundleError, match="is signed by no key in"):

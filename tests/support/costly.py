@@ -51,7 +51,7 @@ def bundle_of_large_requests(points: Path, to: Path) -> Path:
     manifest["golden"]["requests"] = 2
     manifest["preprocess"] = {}
     (made / "manifest.json").write_text(json.dumps(manifest))
-    checksums.seal(made)
+    checksums.write_checksums(made)
     return made
 
 

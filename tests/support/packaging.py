@@ -60,7 +60,7 @@ def edit_manifest(bundle: Path, change: Callable[[dict[str, Any]], object]) -> N
     manifest = json.loads(path.read_text())
     change(manifest)
     path.write_text(json.dumps(manifest))
-    checksums.seal(bundle)
+    checksums.write_checksums(bundle)
 
 
 def write_store_files(bundle: Path, digest: str | None = None) -> None:

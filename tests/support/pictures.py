@@ -58,14 +58,14 @@ def bundle_of(points: Path, to: Path, raw: Array, steps: Sequence[Step]) -> Path
         write_graph(made / file / "model.onnx", matrix(side, channels))
     flat: Matrix = np.asarray(inputs, np.float32).reshape(len(inputs), -1)
     golden = {name: array for name, array in load_file(made / "golden.safetensors").items() if not name.startswith("raw.x")}
-    golden |= ragged.encoded("raw.x", raw)
+    golden |= ragged.encode_samples("raw.x", raw)
     golden |= {"teacher.logits": flat @ matrix("teacher", channels), "engine.logits": flat @ matrix("student", channels)}
     save_file(golden, made / "golden.safetensors")
     manifest = json.loads((made / "manifest.json").read_text())
     manifest["inputs"]["x"]["axes"] = ["batch", *inputs.shape[1:]]
     manifest["preprocess"]["x"] = [step.model_dump(mode="json") for step in steps]
     (made / "manifest.json").write_text(json.dumps(manifest))
-    checksums.seal(made)
+    checksums.write_checksums(made)
     return made
 
 

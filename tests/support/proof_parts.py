@@ -20,7 +20,7 @@ from attar.models import preprocess
 from attar.models.preprocess import Scale, Step
 from attar.models.task import Arrays, InMemory, Output, Predictor, Split, SplitName, Task, Tensor, load_task
 from attar.pipeline.core.stage import Facts
-from attar.proof.ledger import BOUNDED
+from attar.proof.ledger import BOUNDED_METRICS
 from attar.stages.artifacts import Answers, Engine, Evidence, OnnxModel, Production, Verdict, Weights
 from attar.stages.label.shards import Shard
 from attar.stages.measure.stage import Measure
@@ -171,7 +171,7 @@ def metrics(within: float = 0.0, **changed: float | None) -> dict[str, Any]:
     """The comparison of two hops that agree in everything, but for what is changed; every bound is so far off its number."""
     perfect = {"score_drop": 0.0, "correlation": 1.0, "correlation_per_sample": 1.0, "correlation_probabilities": 1.0}
     found: dict[str, Any] = {**perfect, "cosine": None, "kdl": 0.0, "agreement": 1.0, "largest_difference": 0.0, **changed}
-    bounds = {name: None if found[name] is None else [found[name] - within, found[name] + within] for name in BOUNDED}
+    bounds = {name: None if found[name] is None else [found[name] - within, found[name] + within] for name in BOUNDED_METRICS}
     return {**found, "worst_class": None, "bounds": bounds}
 
 

@@ -12,9 +12,9 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import numpy.typing as npt
 
-from attar.proof.report.formats.junit import junit
-from attar.proof.report.formats.terminal import ledger
-from attar.proof.report.target import targets
+from attar.proof.report.formats.junit import render_junit
+from attar.proof.report.formats.terminal import render_ledger
+from attar.proof.report.target import group_targets
 from tests.support.report_facts import CLASSES, MACHINE, SAMPLES, absent, choice, evidence, trained, verdict
 
 TARGET_INPUTS = ("teacher", "answers", "reference", "student", "control", "onnx")
@@ -94,7 +94,7 @@ def with_candidates(records: Sequence[Made], root: Path) -> list[Made]:
     """The same run, had the target been chosen from five candidates, of which one was refused."""
     at = [record.slot for record in records].index("cpu.model")
     slots = [finished(f"cpu.c{n}.{name}", "Build", {}, 1.0, {}, root) for n in range(1, 6) for name in ("model", "engine")]
-    slots += [finished("cpu.trials", "Try", {"c1": "cpu.c1.engine"}, 9.1, {}, root)]
+    slots += [finished("cpu.trials", "MeasureCandidates", {"c1": "cpu.c1.engine"}, 9.1, {}, root)]
     return [
         *records[:at],
         *slots,
@@ -146,7 +146,7 @@ def with_wide_bounds(records: Sequence[Made], hop: str, gate: str) -> list[Made]
 
 def without_engine(records: Sequence[Made]) -> list[Made]:
     """The same run where the engine could not run on this machine."""
-    found = targets(records)[0]
+    found = group_targets(records)[0]
     hops = [absent(hop, "needs a GPU that this machine lacks") if hop["hop"] == "engine" else hop for hop in found.hops]
     nothing = dict.fromkeys(("measured", "bounds", "samples", "note"))
     gates = [{**row, **nothing} if row["hop"] == "engine" else row for row in gate_rows(records)]
@@ -159,12 +159,12 @@ def printed(records: Sequence[Made], width: int = 80) -> str:
 
     console = Console(width=width, force_terminal=False, color_system=None)
     with console.capture() as captured:
-        console.print(ledger(records))
+        console.print(render_ledger(records))
     return captured.get()
 
 
 def parsed(records: Sequence[Made], recipe_name: str) -> ET.Element:
-    return ET.fromstring(junit(records, recipe_name))  # noqa: S314  # our own output
+    return ET.fromstring(render_junit(records, recipe_name))  # noqa: S314  # our own output
 
 
 def save_hops(path: Path, classes: int) -> None:

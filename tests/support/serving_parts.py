@@ -121,7 +121,7 @@ def another(bundle: Path, to: Path) -> Path:
     """The same with another card, so another version."""
     shutil.copytree(bundle, to)
     (to / "README.md").write_text(f"{to.name}\n")
-    checksums.seal(to)
+    checksums.write_checksums(to)
     return to
 
 

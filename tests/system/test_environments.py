@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from attar.bundle.opening import check
+from attar.bundle.opening import check_bundle
 from attar.pipeline.core.store import Store
 from tests.support import tiny
 from tests.support.store_parts import RECORD
@@ -84,7 +84,7 @@ def test_a_whole_run_where_everything_is_unusual(tmp_path: Path, monkeypatch: py
         monkeypatch.setenv(variable, value)
     made = tiny.run(folder)
     assert set(tiny.statuses(made).values()) == {"made"}
-    assert check(Path(made["targets"]["cpu"]["bundle"]))["verdict"] == "passed"
+    assert check_bundle(Path(made["targets"]["cpu"]["bundle"]))["verdict"] == "passed"
     listed = tiny.attar(folder, "ls", "--json")
     assert len(json.loads(listed.stdout)["artifacts"]) == len(tiny.SLOTS)
 
@@ -105,7 +105,7 @@ def test_names_with_spaces_and_beyond_ascii(odd_folder: Path) -> None:
     assert set(tiny.statuses(made).values()) == {"made"}
     bundle = Path(made["targets"]["cpu"]["bundle"])
     assert bundle.is_relative_to(odd_folder)
-    assert check(bundle)["verdict"] == "passed"
+    assert check_bundle(bundle)["verdict"] == "passed"
 
 
 def test_lines_that_end_as_on_windows(tmp_path: Path) -> None:

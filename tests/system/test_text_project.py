@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import attar
-from attar.bundle.opening import check
+from attar.bundle.opening import check_bundle
 from tests.support import tiny
 from tests.support.words import saved
 
@@ -86,6 +86,6 @@ def test_from_strings_to_a_bundle_in_production(tmp_path: Path) -> None:
     assert tiny.statuses(again)["cpu.production"] == "made"
 
     saved(tmp_path / "words.json", frame=False)
-    assert check(bundle)["verdict"] == "passed"  # it has its own
+    assert check_bundle(bundle)["verdict"] == "passed"  # it has its own
     plan = tiny.attar(tmp_path, "plan", "recipe.toml").stdout
     assert "data" in next(line for line in plan.splitlines() if "teacher" in line)

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from attar.proof.report import words
+from attar.proof.report import formatting
 from attar.proof.report.figures import style
-from attar.proof.report.figures.ledger import span
+from attar.proof.report.figures.ledger import widen_range
 from attar.proof.report.figures.style import Panel
-from attar.proof.report.target import Hop, Target, against
+from attar.proof.report.target import HopRow, Target, read_metric
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,12 +42,12 @@ class ByClass:
     agreement: Sequence[float]
 
 
-def panels(target: Target) -> list[Panel]:
+def draw_panels(target: Target) -> list[Panel]:
     """What the arrays of the evidence show; raises OSError or SafetensorError when they cannot be read."""
     record, last = target.slots.get("evidence"), target.last.get("hop")
     if record is None or record.path is None or last is None or not target.hops:
         return []
-    arrays = read(record.path / "hops.safetensors", ("teacher", last))
+    arrays = read_arrays(record.path / "hops.safetensors", ("teacher", last))
     kinds = target.evidence.get("kinds") or {}
     names = [
         name.removeprefix("teacher.output.")
@@ -59,16 +59,16 @@ def panels(target: Target) -> list[Panel]:
         (name, arrays[f"teacher.output.{name}"], arrays[f"{last}.output.{name}"]) for name in names
     ]
     made = [
-        density(target, name, teacher, other, kinds.get(name, usual))
+        draw_density(target, name, teacher, other, kinds.get(name, usual))
         for name, teacher, other in outputs
     ]
-    table = by_class(arrays, last, target.evidence.get("classes") or ())
+    table = group_by_class(arrays, last, target.evidence.get("classes") or ())
     if table is not None:
-        made += [accuracies(target, table, last), agreements(target, table, last)]
+        made += [draw_accuracies(target, table, last), draw_agreements(target, table, last)]
     return made
 
 
-def read(path: Any, hops: Sequence[str]) -> dict[str, Any]:
+def read_arrays(path: Any, hops: Sequence[str]) -> dict[str, Any]:
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
@@ -76,16 +76,16 @@ def read(path: Any, hops: Sequence[str]) -> dict[str, Any]:
         return {name: file.get_tensor(name) for name in sorted(wanted)}
 
 
-def kind_of(hop: Hop) -> str:
+def kind_of(hop: HopRow) -> str:
     """What the outputs hold, read off the metrics that there are of them."""
-    if against(hop, "teacher", "agreement") is not None:
+    if read_metric(hop, "teacher", "agreement") is not None:
         return "logits"
-    return "values" if against(hop, "teacher", "cosine") is None else "embedding"
+    return "values" if read_metric(hop, "teacher", "cosine") is None else "embedding"
 
 
-def density(target: Target, name: str, teacher: Any, other: Any, kind: str) -> Panel:
+def draw_density(target: Target, name: str, teacher: Any, other: Any, kind: str) -> Panel:
     """Where the outputs lie, darker where there are more; equal answers lie on the diagonal."""
-    x, y = points(teacher, kind), points(other, kind)
+    x, y = flatten_outputs(teacher, kind), flatten_outputs(other, kind)
     last = target.last["hop"]
     with style.house():
         figure, axes = style.panel(330, left=50, right=14, top=14, bottom=42)
@@ -107,16 +107,16 @@ def density(target: Target, name: str, teacher: Any, other: Any, kind: str) -> P
             linewidth=1,
             dashes=(4, 3),
         )
-        hexagons(axes, x, y)
+        draw_hexagons(axes, x, y)
         drawn = style.svg(figure, f"{target.name}: {name}, teacher against {last}")
-    corr = words.score(against(target.last, "teacher", "correlation"))
+    corr = formatting.format_score(read_metric(target.last, "teacher", "correlation"))
     title = f"{name.capitalize()}: teacher and {last}"
-    what = f"{words.count(len(teacher))} samples' {SHOWN[kind]}"
+    what = f"{formatting.format_count(len(teacher))} samples' {SHOWN[kind]}"
     said = f"{what}, darker where there are more; the diagonal is equality. CORR {corr}."
     return Panel(title, drawn, said)
 
 
-def points(outputs: Any, kind: str) -> Any:
+def flatten_outputs(outputs: Any, kind: str) -> Any:
     """Flat, thinned; logits (the last axis) with the mean of each sample taken off, since only differences mean anything."""
     import numpy as np
 
@@ -124,14 +124,14 @@ def points(outputs: Any, kind: str) -> Any:
     if kind == "probabilities":
         wide = np.log(np.maximum(wide, np.finfo(np.float32).tiny))
     if kind == "embedding" and wide.ndim == 2:
-        return cosines(wide)
+        return compute_cosines(wide)
     if kind in ("logits", "probabilities") and wide.ndim > 1:
         wide = wide - wide.mean(axis=-1, keepdims=True)
     step = -(-wide.size // MOST_POINTS)
     return wide[::step].ravel()
 
 
-def cosines(vectors: Any) -> Any:
+def compute_cosines(vectors: Any) -> Any:
     """Of all pairs of some samples, spread over the split; only directions mean anything."""
     import numpy as np
 
@@ -140,7 +140,7 @@ def cosines(vectors: Any) -> Any:
     return (unit @ unit.T)[np.triu_indices(len(unit), 1)]
 
 
-def hexagons(axes: Any, x: Any, y: Any) -> None:
+def draw_hexagons(axes: Any, x: Any, y: Any) -> None:
     """Hexagonal bins in one ink; the opacity is the logarithm of the count, in a few levels."""
     import numpy as np
     from matplotlib.colors import to_rgba
@@ -154,7 +154,7 @@ def hexagons(axes: Any, x: Any, y: Any) -> None:
     bins.set_facecolor([to_rgba(style.ENGINE, 0.12 + 0.88 * float(level)) for level in levels])
 
 
-def by_class(arrays: Numbers, other: str, classes: Sequence[str]) -> ByClass | None:
+def group_by_class(arrays: Numbers, other: str, classes: Sequence[str]) -> ByClass | None:
     """From the output whose last axis is the classes and its integer target; None when the task has no such pair."""
     import numpy as np
 
@@ -171,11 +171,11 @@ def by_class(arrays: Numbers, other: str, classes: Sequence[str]) -> ByClass | N
         teacher, engine = (
             arrays[hop + chosen].argmax(axis=-1).ravel() for hop in ("teacher", other)
         )
-        return counted(labels.ravel(), teacher, engine, classes)
+        return count_by_class(labels.ravel(), teacher, engine, classes)
     return None
 
 
-def counted(labels: Any, teacher: Any, other: Any, classes: Sequence[str]) -> ByClass:
+def count_by_class(labels: Any, teacher: Any, other: Any, classes: Sequence[str]) -> ByClass:
     """Classes without a sample are left out."""
     present = [index for index in range(len(classes)) if (labels == index).any()]
     masks = [labels == index for index in present]
@@ -187,23 +187,25 @@ def counted(labels: Any, teacher: Any, other: Any, classes: Sequence[str]) -> By
     )
 
 
-def hardest(table: ByClass) -> list[int]:
+def select_hardest(table: ByClass) -> list[int]:
     order = sorted(range(len(table.names)), key=lambda index: table.agreement[index])
     return sorted(order[:MOST_CLASSES])
 
 
-def which(table: ByClass) -> str:
+def describe_selection(table: ByClass) -> str:
     if len(table.names) <= MOST_CLASSES:
         return ""
     return f" Of {len(table.names)} classes, the {MOST_CLASSES} with the lowest agreement."
 
 
-def accuracies(target: Target, table: ByClass, other: str) -> Panel:
+def draw_accuracies(target: Target, table: ByClass, other: str) -> Panel:
     """A line for every class, from the teacher's accuracy to the engine's."""
-    rows = hardest(table)
+    rows = select_hardest(table)
     with style.house():
         figure, axes = style.rows_panel([table.names[index] for index in rows])
-        axes.set_xlim(*span([value for i in rows for value in (table.teacher[i], table.other[i])]))
+        axes.set_xlim(
+            *widen_range([value for i in rows for value in (table.teacher[i], table.other[i])])
+        )
         axes.locator_params(axis="x", nbins=4)
         for row, i in enumerate(rows):
             axes.plot(
@@ -217,15 +219,15 @@ def accuracies(target: Target, table: ByClass, other: str) -> Panel:
             style.ring(
                 axes, table.teacher[i], row, "none", style.TEACHER, size=11
             )  # on top, around an equal dot
-            style.beside(axes, row, words.change(table.other[i] - table.teacher[i]))
+            style.beside(axes, row, formatting.format_change(table.other[i] - table.teacher[i]))
         drawn = style.svg(figure, f"{target.name}: accuracy of every class")
     said = f"Ring: teacher. Dot: {other}. Beside them, what the {other} has gained or lost in each class."
-    return Panel("Accuracy by class", drawn, said + which(table))
+    return Panel("Accuracy by class", drawn, said + describe_selection(table))
 
 
-def agreements(target: Target, table: ByClass, other: str) -> Panel:
+def draw_agreements(target: Target, table: ByClass, other: str) -> Panel:
     """A bar for every class, as long as the share of its samples on which both models differ."""
-    rows = hardest(table)
+    rows = select_hardest(table)
     apart = [1 - table.agreement[index] for index in rows]
     with style.house():
         figure, axes = style.rows_panel([table.names[index] for index in rows])
@@ -233,7 +235,7 @@ def agreements(target: Target, table: ByClass, other: str) -> Panel:
         axes.locator_params(axis="x", nbins=4)
         for row, share in enumerate(apart):
             axes.barh(row, share, height=0.52, color=style.ENGINE)
-            style.beside(axes, row, words.score(share, 3))
+            style.beside(axes, row, formatting.format_score(share, 3))
         drawn = style.svg(figure, f"{target.name}: disagreement in every class")
     said = f"The share of each class's samples on which {other} and teacher differ, right or wrong."
-    return Panel("Disagreement by class", drawn, said + which(table))
+    return Panel("Disagreement by class", drawn, said + describe_selection(table))

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from attar.proof.report import words
+from attar.proof.report import formatting
 from attar.proof.report.figures import speed, style
 from attar.proof.report.figures.style import Panel
-from attar.proof.report.target import Target, number
+from attar.proof.report.target import Target, read_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +32,7 @@ class Point:
     """Whether it was shown to keep the promises."""
 
 
-def panels(target: Target) -> list[Panel]:
+def draw_panels(target: Target) -> list[Panel]:
     """The correlation and the score against the latency; nothing where fewer than two were measured."""
     named = {"correlation": "CORR", "score": str(target.choice.get("score_name", "score"))}
     found = {name: points(target, name) for name in named}
@@ -50,8 +50,8 @@ def points(target: Target, name: str) -> list[Point]:
             row["verdict"] == "passed",
         )
         for row in target.candidates
-        if (latency := number(row, "p50", "1")) is not None
-        and (value := number(row, name)) is not None
+        if (latency := read_number(row, "p50", "1")) is not None
+        and (value := read_number(row, name)) is not None
     ]
 
 
@@ -72,7 +72,7 @@ def panel(target: Target, name: str, found: Sequence[Point]) -> Panel:
         figure, axes = style.panel(230, left=56, right=24, top=18, bottom=38)
         axes.grid(axis="y")
         axes.tick_params(axis="y", labelcolor=style.MUTED, labelsize=style.SMALL)
-        log = speed.spread([point.latency for point in found], [])
+        log = speed.needs_logarithm([point.latency for point in found], [])
         if log:
             axes.set_xscale("log")
         axes.margins(x=0.14)
@@ -91,9 +91,9 @@ def panel(target: Target, name: str, found: Sequence[Point]) -> Panel:
         axes.autoscale_view()  # before asking where the dots are
         for together in near(found, lambda point: placed(axes, point)):
             label(axes, together, winner)
-        speed.ticks(axes, words.micro, log)
+        speed.set_ticks(axes, formatting.format_microseconds, log)
         axes.yaxis.set_major_locator(MaxNLocator(4))
-        axes.yaxis.set_major_formatter(lambda value, _: words.score(value))
+        axes.yaxis.set_major_formatter(lambda value, _: formatting.format_score(value))
         drawn = style.svg(figure, f"{target.name}: {title}")
     return Panel(title, drawn, caption(winner, best, log))
 

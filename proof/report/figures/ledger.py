@@ -7,10 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from attar.proof.hop import CHAIN
-from attar.proof.report import words
+from attar.proof.report import formatting
 from attar.proof.report.figures import style
 from attar.proof.report.figures.style import Panel
-from attar.proof.report.target import Hop, Target, against, bounds, measured, number
+from attar.proof.report.target import (
+    HopRow,
+    Target,
+    is_measured,
+    read_bounds,
+    read_metric,
+    read_number,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +36,7 @@ FAR = 3.0
 """A promise further below the values than this many times their range is said, not drawn."""
 
 
-def colour(hop: str) -> str:
+def choose_colour(hop: str) -> str:
     return COLOURS.get(hop, style.STUDENT)
 
 
@@ -40,9 +47,9 @@ class Column:
     title: str
     what: str
     gate: str
-    read: Callable[[Hop], float | None]
+    read: Callable[[HopRow], float | None]
     promise: float | None
-    between: Callable[[Hop], Sequence[float] | None]
+    between: Callable[[HopRow], Sequence[float] | None]
     """The whisker: the bounds that a promise is held against."""
     of: str = ""
     """What they are bounds of, where that is not what the dots show."""
@@ -57,10 +64,13 @@ class Row:
     between: Sequence[float] | None
 
 
-def panels(target: Target) -> list[Panel]:
+def draw_panels(target: Target) -> list[Panel]:
     """Score, CORR and agreement, as far as the task has them."""
     name = target.score_name
-    of_teacher, allowed = number(target.hop("teacher"), "score"), target.find_limit("score_drop")
+    of_teacher, allowed = (
+        read_number(target.hop("teacher"), "score"),
+        target.find_limit("score_drop"),
+    )
     floor = None if of_teacher is None or allowed is None else of_teacher - allowed
     what = f"{name} on the test split"
     columns = [
@@ -68,100 +78,102 @@ def panels(target: Target) -> list[Panel]:
             name.capitalize(),
             what,
             "score_drop",
-            lambda hop: number(hop, "score"),
+            lambda hop: read_number(hop, "score"),
             floor,
-            lambda hop: lost(hop, of_teacher),
+            lambda hop: bound_drop(hop, of_teacher),
             "the drop",
         ),
-        with_teacher("CORR", "correlation with the teacher's outputs", "correlation", target),
-        with_teacher(
+        make_teacher_column(
+            "CORR", "correlation with the teacher's outputs", "correlation", target
+        ),
+        make_teacher_column(
             "Cosine",
             "mean cosine with the teacher's embedding of the same sample",
             "cosine",
             target,
         ),
-        with_teacher(
+        make_teacher_column(
             "Agreement", "the share of samples with the teacher's class", "agreement", target
         ),
     ]
-    made = [hops_panel(target, column) for column in columns]
+    made = [draw_hops(target, column) for column in columns]
     return [one for one in made if one is not None]
 
 
-def lost(hop: Hop, of_teacher: float | None) -> Sequence[float] | None:
+def bound_drop(hop: HopRow, of_teacher: float | None) -> Sequence[float] | None:
     """The bounds of the drop, taken off the teacher's score: they are paired, and what the promise is held against."""
-    drop = bounds(hop, "teacher", "score_drop")
+    drop = read_bounds(hop, "teacher", "score_drop")
     return (
         None if drop is None or of_teacher is None else [of_teacher - drop[1], of_teacher - drop[0]]
     )
 
 
-def with_teacher(title: str, what: str, name: str, target: Target) -> Column:
+def make_teacher_column(title: str, what: str, name: str, target: Target) -> Column:
     return Column(
         title,
         what,
         name,
-        lambda hop: against(hop, "teacher", name),
+        lambda hop: read_metric(hop, "teacher", name),
         target.find_limit(name),
-        lambda hop: bounds(hop, "teacher", name),
+        lambda hop: read_bounds(hop, "teacher", name),
     )
 
 
-def rows_of(target: Target, column: Column) -> list[Row]:
+def list_rows(target: Target, column: Column) -> list[Row]:
     """The hops that have such a value, and those that did not run here."""
     rows = [
         Row(hop["hop"], column.read(hop), column.between(hop))
-        if measured(hop)
+        if is_measured(hop)
         else Row(hop["hop"], None, None)
         for hop in target.hops
     ]
-    absent = {hop["hop"] for hop in target.hops if not measured(hop)}
+    absent = {hop["hop"] for hop in target.hops if not is_measured(hop)}
     return [row for row in rows if row.value is not None or row.hop in absent]
 
 
-def hops_panel(target: Target, column: Column) -> Panel | None:
+def draw_hops(target: Target, column: Column) -> Panel | None:
     """A dot and a whisker for every hop; None when no hop has such a value."""
-    rows = rows_of(target, column)
+    rows = list_rows(target, column)
     known = [row.value for row in rows if row.value is not None]
     if not known:
         return None
     with style.house():
         figure, axes = style.rows_panel([row.hop for row in rows], top=style.TOP)
-        shown = column.promise if near(column.promise, known) else None
+        shown = column.promise if is_near(column.promise, known) else None
         ends = [end for row in rows for end in row.between or ()]
-        axes.set_xlim(*span([*known, *ends] if shown is None else [*known, *ends, shown]))
+        axes.set_xlim(*widen_range([*known, *ends] if shown is None else [*known, *ends, shown]))
         axes.locator_params(axis="x", nbins=4)
         if shown is not None:
-            promise_line(axes, shown)
-        path(axes, rows)
+            draw_promise(axes, shown)
+        draw_path(axes, rows)
         for at, row in enumerate(rows):
             broken = (
                 row.hop == target.first_broken
                 and target.find_verdict(row.hop, column.gate, "teacher", "previous") == "failed"
             )
-            dot(axes, at, row, broken)
+            draw_dot(axes, at, row, broken)
         drawn = style.svg(figure, f"{target.name}: {column.title} over the hops")
-    return Panel(column.title, drawn, caption(column, shown is not None))
+    return Panel(column.title, drawn, write_caption(column, shown is not None))
 
 
-def near(promise: float | None, values: Sequence[float]) -> bool:
+def is_near(promise: float | None, values: Sequence[float]) -> bool:
     """Whether the axis can hold the promise; one far below all that was measured would squash the dots for nothing."""
     if promise is None or promise < 0 <= min(values):
         return False
     return promise >= min(values) - FAR * max(max(values) - min(values), NARROW)
 
 
-def caption(column: Column, drawn: bool) -> str:
+def write_caption(column: Column, drawn: bool) -> str:
     what, promise = column.what, column.promise
     says = f"{what[0].upper()}{what[1:]}; whiskers: one-sided 95 % bounds{f' of {column.of}' if column.of else ''}."
     if promise is None:
         return f"{says} Nothing is promised here."
     if not drawn:
-        return f"{says} The engine is promised at least {words.score(promise)}, which lies left of this axis."
-    return f"{says} The engine is promised to stay right of the dashed line, at {words.score(promise)}."
+        return f"{says} The engine is promised at least {formatting.format_score(promise)}, which lies left of this axis."
+    return f"{says} The engine is promised to stay right of the dashed line, at {formatting.format_score(promise)}."
 
 
-def span(values: Sequence[float]) -> tuple[float, float]:
+def widen_range(values: Sequence[float]) -> tuple[float, float]:
     """A little more than the values take."""
     low, high = min(values), max(values)
     room = max(high - low, NARROW)
@@ -169,7 +181,7 @@ def span(values: Sequence[float]) -> tuple[float, float]:
     return middle - 0.62 * room, middle + 0.62 * room
 
 
-def promise_line(axes: Axes, promise: float) -> None:
+def draw_promise(axes: Axes, promise: float) -> None:
     axes.axvspan(axes.get_xlim()[0], promise, color=style.FAIL, alpha=0.07, linewidth=0)
     axes.axvline(promise, color=style.FAIL, linewidth=1.2, dashes=(4, 3))
     right_half = promise > sum(axes.get_xlim()) / 2
@@ -179,7 +191,7 @@ def promise_line(axes: Axes, promise: float) -> None:
     )  # fmt: skip  # arguments of a kind share a line
 
 
-def path(axes: Axes, rows: Sequence[Row]) -> None:
+def draw_path(axes: Axes, rows: Sequence[Row]) -> None:
     """The line through the chain; reference, control and production stand beside it."""
     points = [
         (row.value, at) for at, row in enumerate(rows) if row.value is not None and row.hop in CHAIN
@@ -189,11 +201,11 @@ def path(axes: Axes, rows: Sequence[Row]) -> None:
     )
 
 
-def dot(axes: Axes, at: int, row: Row, broken: bool) -> None:
+def draw_dot(axes: Axes, at: int, row: Row, broken: bool) -> None:
     if row.value is None:
         style.beside(axes, at, "not run here", style.MUTED)
         return
-    ink = colour(row.hop)
+    ink = choose_colour(row.hop)
     if row.between is not None:
         axes.plot(
             row.between, [at, at], color=ink, linewidth=2.4, alpha=0.45, solid_capstyle="butt"
@@ -201,4 +213,4 @@ def dot(axes: Axes, at: int, row: Row, broken: bool) -> None:
     if broken:
         style.ring(axes, row.value, at, "none", style.FAIL, size=15)
     style.ring(axes, row.value, at, ink if row.hop in CHAIN else style.PAPER, ink)
-    style.beside(axes, at, words.score(row.value), style.FAIL if broken else style.INK)
+    style.beside(axes, at, formatting.format_score(row.value), style.FAIL if broken else style.INK)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from attar.proof.report import words
+from attar.proof.report import formatting
 from attar.proof.report.figures import style
-from attar.proof.report.figures.ledger import colour
+from attar.proof.report.figures.ledger import choose_colour
 from attar.proof.report.figures.style import Panel
-from attar.proof.report.target import Hop, Target, measured, number
+from attar.proof.report.target import HopRow, Target, is_measured, read_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,52 +21,58 @@ SQUASHED = 3.0
 Value = tuple[str, float]
 
 
-def panels(target: Target) -> list[Panel]:
+def draw_panels(target: Target) -> list[Panel]:
     batch = str(target.evidence.get("batch", 1))
     made = [
-        bars(
+        draw_bars(
             target,
             "Latency, batch 1",
-            latency("1", "p50"),
-            words.micro,
-            ratio_note,
-            latency("1", "p99"),
+            read_latency("1", "p50"),
+            formatting.format_microseconds,
+            describe_engine_ratio,
+            read_latency("1", "p99"),
         ),
-        bars(
+        draw_bars(
             target,
             f"Throughput, batch {batch}",
-            latency(batch, "throughput"),
-            words.count,
-            plain_note,
+            read_latency(batch, "throughput"),
+            formatting.format_count,
+            describe_throughput,
         ),
-        bars(target, "Size", lambda hop: number(hop, "bytes"), words.size, ratio_note),
+        draw_bars(
+            target,
+            "Size",
+            lambda hop: read_number(hop, "bytes"),
+            formatting.format_bytes,
+            describe_engine_ratio,
+        ),
     ]
     return [one for one in made if one is not None]
 
 
-def latency(batch: str, name: str) -> Callable[[Hop], float | None]:
-    return lambda hop: number(hop, "latency", batch, name)
+def read_latency(batch: str, name: str) -> Callable[[HopRow], float | None]:
+    return lambda hop: read_number(hop, "latency", batch, name)
 
 
-def bars(
+def draw_bars(
     target: Target,
     title: str,
-    read: Callable[[Hop], float | None],
+    read: Callable[[HopRow], float | None],
     said: Callable[[float | None], str],
     note: Callable[[str, Sequence[Value], str], str],
-    tail: Callable[[Hop], float | None] | None = None,
+    tail: Callable[[HopRow], float | None] | None = None,
 ) -> Panel | None:
     """A bar for every hop, its value beside it; ``tail`` (p99) is a tick beyond the bar."""
     found = [
         (hop, value)
         for hop in target.hops
-        if measured(hop) and (value := read(hop)) is not None and value > 0
+        if is_measured(hop) and (value := read(hop)) is not None and value > 0
     ]
     if not found:
         return None
     values = [(hop["hop"], value) for hop, value in found]
     tails = [tail(hop) if tail else None for hop, _ in found]
-    log = spread([v for _, v in values], [t for t in tails if t])
+    log = needs_logarithm([v for _, v in values], [t for t in tails if t])
     with style.house():
         figure, axes = style.rows_panel([name for name, _ in values], right=76)
         if log:
@@ -84,24 +90,24 @@ def bars(
                 value - low,
                 left=low,
                 height=0.52,
-                color=colour(name),
+                color=choose_colour(name),
                 alpha=1.0 if name == "engine" else 0.6,
             )
             if far and far > value:
                 axes.plot([value, far], [row, row], color=style.MUTED, linewidth=1)
                 axes.plot([far], [row], "|", color=style.MUTED, markersize=8)
             style.beside(axes, row, said(value))
-        ticks(axes, said, log)
+        set_ticks(axes, said, log)
         drawn = style.svg(figure, f"{target.name}: {title} of every hop")
-    return Panel(title, drawn, caption(title, values, log, note, tail is not None))
+    return Panel(title, drawn, write_caption(title, values, log, note, tail is not None))
 
 
-def spread(values: Sequence[float], tails: Sequence[float]) -> bool:
+def needs_logarithm(values: Sequence[float], tails: Sequence[float]) -> bool:
     """Whether the values can only be compared on a logarithmic axis."""
     return max(values) > WIDE * min(values) or max(tails, default=0.0) > SQUASHED * max(values)
 
 
-def ticks(axes: Axes, said: Callable[[float | None], str], log: bool) -> None:
+def set_ticks(axes: Axes, said: Callable[[float | None], str], log: bool) -> None:
     """Few ticks, in the same words as the values."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -110,7 +116,7 @@ def ticks(axes: Axes, said: Callable[[float | None], str], log: bool) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def caption(
+def write_caption(
     title: str,
     values: Sequence[Value],
     log: bool,
@@ -130,28 +136,30 @@ def caption(
     )
 
 
-def ratio_note(title: str, values: Sequence[Value], name: str) -> str:
+def describe_engine_ratio(title: str, values: Sequence[Value], name: str) -> str:
     """How the engine stands against the reference and the teacher."""
     known = dict(values)
     words_of = ("smaller", "larger") if title == "Size" else ("faster", "slower")
     eager = "" if title == "Size" else " in PyTorch eager"
     others = (("the reference", "reference"), (f"the teacher{eager}", "teacher"))
     said = [
-        f"{ratio(known[hop] / known[name], *words_of)} than {text}"
+        f"{describe_ratio(known[hop] / known[name], *words_of)} than {text}"
         for text, hop in others
         if {name, hop} <= set(known)
     ]
     return f"The engine is {' and '.join(said)}." if said else ""
 
 
-def ratio(times: float, better: str, worse: str) -> str:
-    return f"{words.times(times)} {better}" if times >= 1 else f"{words.times(1 / times)} {worse}"
+def describe_ratio(times: float, better: str, worse: str) -> str:
+    return (
+        f"{formatting.format_ratio(times)} {better}"
+        if times >= 1
+        else f"{formatting.format_ratio(1 / times)} {worse}"
+    )
 
 
-def plain_note(title: str, values: Sequence[Value], name: str) -> str:
+def describe_throughput(title: str, values: Sequence[Value], name: str) -> str:
     known = dict(values)
     if name not in known or "reference" not in known:
         return ""
-    return (
-        f"The engine does {words.times(known[name] / known['reference'])} what the reference does."
-    )
+    return f"The engine does {formatting.format_ratio(known[name] / known['reference'])} what the reference does."

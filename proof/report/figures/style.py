@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from attar.proof.report import words
+from attar.proof.report import formatting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,7 +113,7 @@ def rows_panel(labels: Sequence[str], right: float = RIGHT, top: float = 8) -> t
 
 
 def shorten(label: str, longest: int = 18) -> str:
-    label = words.clean(label)
+    label = formatting.strip_controls(label)
     return label if len(label) <= longest else label[: longest - 1] + "…"
 
 
@@ -183,4 +183,4 @@ def themed(text: str) -> str:
 def quoted(label: str) -> str:
     from html import escape
 
-    return escape(words.clean(label))
+    return escape(formatting.strip_controls(label))

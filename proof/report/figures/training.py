@@ -19,26 +19,28 @@ INKS |= {"of teacher": style.TEACHER, "of student": style.ENGINE}
 Points = list[tuple[float, float]]
 
 
-def panels(records: Sequence[Record], score_name: str) -> list[Panel]:
+def draw_panels(records: Sequence[Record], score_name: str) -> list[Panel]:
     """Loss, score, CORR, KDL and attention by epoch; what was adopted and not trained has no curve."""
     histories = {r.slot: r.facts.get("history") or [] for r in records if r.slot in INKS}
     best = {r.slot: r.facts.get("best_epoch") for r in records if r.slot in INKS}
-    leaning = {name: series(histories, fact).get("student", []) for name, fact in LEANINGS.items()}
+    leaning = {
+        name: read_series(histories, fact).get("student", []) for name, fact in LEANINGS.items()
+    }
     made = [
-        curves("Training loss", series(histories, "loss"), best, "Each model's own loss: compare shapes, not heights."),
-        curves(
-            f"Validation {score_name}", series(histories, "score"), best,
+        draw_curves("Training loss", read_series(histories, "loss"), best, "Each model's own loss: compare shapes, not heights."),
+        draw_curves(
+            f"Validation {score_name}", read_series(histories, "score"), best,
             f"{score_name.capitalize()} on the validation split after each epoch. A ring marks the epoch that was kept.",
         ),
-        curves(
-            "Validation CORR", series(histories, "correlation"), best,
+        draw_curves(
+            "Validation CORR", read_series(histories, "correlation"), best,
             "How well the student's outputs follow the teacher's on the validation split.",
         ),
-        curves(
-            "Validation KDL", series(histories, "kdl"), best,
+        draw_curves(
+            "Validation KDL", read_series(histories, "kdl"), best,
             "The divergence of the student's probabilities from the teacher's, in nats: lower is nearer.",
         ),
-        curves(
+        draw_curves(
             "Attention", {name: points for name, points in leaning.items() if points}, {},
             "The mean weight that Teacher and Student Attention give to samples that the teacher gets wrong; 1 is no lean.",
         ),
@@ -46,7 +48,9 @@ def panels(records: Sequence[Record], score_name: str) -> list[Panel]:
     return [one for one in made if one is not None]
 
 
-def series(histories: Mapping[str, Sequence[Mapping[str, Any]]], name: str) -> dict[str, Points]:
+def read_series(
+    histories: Mapping[str, Sequence[Mapping[str, Any]]], name: str
+) -> dict[str, Points]:
     found = {
         slot: [(e["epoch"], e[name]) for e in history if e.get(name) is not None]
         for slot, history in histories.items()
@@ -54,7 +58,7 @@ def series(histories: Mapping[str, Sequence[Mapping[str, Any]]], name: str) -> d
     return {slot: points for slot, points in found.items() if points}
 
 
-def curves(
+def draw_curves(
     title: str, lines: Mapping[str, Points], best: Mapping[str, Any], caption: str
 ) -> Panel | None:
     if not lines:
@@ -67,7 +71,7 @@ def curves(
         axes.grid(visible=False, axis="x")
         axes.tick_params(axis="y", labelcolor=style.MUTED, labelsize=style.SMALL)
         for slot, points in lines.items():
-            curve(axes, points, INKS[slot], best.get(slot))
+            draw_curve(axes, points, INKS[slot], best.get(slot))
         named(axes, {slot: points[-1] for slot, points in lines.items()})
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -76,7 +80,7 @@ def curves(
     return Panel(title, drawn, caption)
 
 
-def curve(axes: Axes, points: Points, ink: str, kept: float | None) -> None:
+def draw_curve(axes: Axes, points: Points, ink: str, kept: float | None) -> None:
     axes.plot([x for x, _ in points], [y for _, y in points], color=ink, linewidth=1.8)
     axes.plot(*points[-1], "o", color=ink, markersize=4)
     ring = [(x, y) for x, y in points if x == kept]

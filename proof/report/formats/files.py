@@ -11,28 +11,28 @@ from pathlib import Path
 from attar.proof.report.record import Record
 
 
-def write(records: Sequence[Record], folder: Path, recipe_name: str) -> Path:
+def write_report(records: Sequence[Record], folder: Path, recipe_name: str) -> Path:
     """Write ``report.html``, ``report.md``, ``report.json`` and ``junit.xml``; return the path of the first.
 
     Each file is replaced in one step, so a reader never sees half of one. Raises OSError when the folder cannot be written.
     """
-    from attar.proof.report.data import data
-    from attar.proof.report.formats.html import html
-    from attar.proof.report.formats.junit import junit
-    from attar.proof.report.formats.markdown import markdown
+    from attar.proof.report.data import build_data
+    from attar.proof.report.formats.html import render_html
+    from attar.proof.report.formats.junit import render_junit
+    from attar.proof.report.formats.markdown import render_markdown
 
     folder.mkdir(parents=True, exist_ok=True)
-    replace(
+    replace_file(
         folder / "report.json",
-        json.dumps(data(records), indent=2, allow_nan=False, ensure_ascii=False) + "\n",
+        json.dumps(build_data(records), indent=2, allow_nan=False, ensure_ascii=False) + "\n",
     )
-    replace(folder / "junit.xml", junit(records, recipe_name))
-    replace(folder / "report.md", markdown(records, recipe_name))
-    replace(folder / "report.html", html(records, recipe_name))
+    replace_file(folder / "junit.xml", render_junit(records, recipe_name))
+    replace_file(folder / "report.md", render_markdown(records, recipe_name))
+    replace_file(folder / "report.html", render_html(records, recipe_name))
     return folder / "report.html"
 
 
-def replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
     """Write a new file, then rename it over ``path``. A file name that is not UTF-8 keeps its bytes."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

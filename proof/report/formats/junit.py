@@ -7,58 +7,58 @@ from xml.etree import ElementTree as ET
 
 from attar.proof.gate import Gate
 from attar.proof.gate_text import format_missing_evidence
-from attar.proof.report import gate_formatting, words
-from attar.proof.report.record import Record, outcome
-from attar.proof.report.target import Target, targets
+from attar.proof.report import formatting, gate_formatting
+from attar.proof.report.record import Record, describe_status
+from attar.proof.report.target import Target, group_targets
 
 
-def junit(records: Sequence[Record], recipe_name: str) -> str:
+def render_junit(records: Sequence[Record], recipe_name: str) -> str:
     """JUnit XML: a suite of slots, of which a failed one is an error, and one per target of the gates that decide its verdict.
 
     A failed or undecided gate is a failure. Gates that decide nothing are left out: the suite counts what the other pages count.
     """
-    root = ET.Element("testsuites", name=words.clean(recipe_name))
-    slots = suite(root, f"{recipe_name}: slots")
+    root = ET.Element("testsuites", name=formatting.strip_controls(recipe_name))
+    slots = add_suite(root, f"{recipe_name}: slots")
     for record in records:
-        slot_case(slots, record, recipe_name)
-    for target in targets(records):
-        gates = suite(root, f"{recipe_name}: {target.name}")
+        add_slot_case(slots, record, recipe_name)
+    for target in group_targets(records):
+        gates = add_suite(root, f"{recipe_name}: {target.name}")
         for gate in target.required_gates:
-            gate_case(gates, target, gate, f"{recipe_name}.{target.name}")
+            add_gate_case(gates, target, gate, f"{recipe_name}.{target.name}")
         if not target.gates:
-            no_gates(gates, target, f"{recipe_name}.{target.name}")
+            add_skipped_verdict(gates, target, f"{recipe_name}.{target.name}")
     for element in (*root, root):
-        count(element)
+        count_results(element)
     ET.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
-def suite(root: ET.Element, name: str) -> ET.Element:
-    return ET.SubElement(root, "testsuite", name=words.clean(name))
+def add_suite(root: ET.Element, name: str) -> ET.Element:
+    return ET.SubElement(root, "testsuite", name=formatting.strip_controls(name))
 
 
-def case(parent: ET.Element, name: str, group: str, seconds: float = 0.0) -> ET.Element:
+def add_case(parent: ET.Element, name: str, group: str, seconds: float = 0.0) -> ET.Element:
     return ET.SubElement(
         parent,
         "testcase",
-        name=words.clean(name),
-        classname=words.clean(group),
+        name=formatting.strip_controls(name),
+        classname=formatting.strip_controls(group),
         time=f"{seconds:.3f}",
     )
 
 
-def attach(parent: ET.Element, kind: str, message: str, text: str = "", **more: str) -> None:
-    element = ET.SubElement(parent, kind, {"message": words.clean(message), **more})
-    element.text = words.clean(text) or None
+def attach_result(parent: ET.Element, kind: str, message: str, text: str = "", **more: str) -> None:
+    element = ET.SubElement(parent, kind, {"message": formatting.strip_controls(message), **more})
+    element.text = formatting.strip_controls(text) or None
 
 
-def slot_case(parent: ET.Element, record: Record, recipe_name: str) -> None:
+def add_slot_case(parent: ET.Element, record: Record, recipe_name: str) -> None:
     """The time is that of making it, so a reused slot took none."""
-    made_now, became = record.status in ("made", "failed"), outcome(record)
-    one = case(parent, record.slot, f"{recipe_name}.slots", record.seconds if made_now else 0.0)
+    made_now, became = record.status in ("made", "failed"), describe_status(record)
+    one = add_case(parent, record.slot, f"{recipe_name}.slots", record.seconds if made_now else 0.0)
     if became == "failed":
         error = record.error or "it left no message"
-        attach(
+        attach_result(
             one,
             "error",
             error.strip().splitlines()[0] if error.strip() else error,
@@ -66,18 +66,18 @@ def slot_case(parent: ET.Element, record: Record, recipe_name: str) -> None:
             type=record.stage,
         )
     elif became in ("skipped", "refused"):
-        attach(one, "skipped", record.error or record.reason)
+        attach_result(one, "skipped", record.error or record.reason)
 
 
-def gate_case(parent: ET.Element, target: Target, gate: Gate, group: str) -> None:
+def add_gate_case(parent: ET.Element, target: Target, gate: Gate, group: str) -> None:
     comparison, verdict = gate.comparison, gate.verdict
     title = f"{comparison.hop}: {gate_formatting.format_title(comparison)}"
-    one = case(parent, f"{title}, {gate_formatting.format_promise(gate)}", group)
+    one = add_case(parent, f"{title}, {gate_formatting.format_promise(gate)}", group)
     if verdict == "not run here":
-        attach(one, "skipped", target.absence(comparison.hop))
+        attach_result(one, "skipped", target.absence(comparison.hop))
     elif verdict != "passed":
         message = f"{verdict}: {gate_formatting.format_gate(gate)}"
-        attach(one, "failure", message, format_evidence(target, gate), type=verdict)
+        attach_result(one, "failure", message, format_evidence(target, gate), type=verdict)
 
 
 def format_evidence(target: Target, gate: Gate) -> str:
@@ -96,12 +96,12 @@ def format_evidence(target: Target, gate: Gate) -> str:
     return "\n".join(f"{name}: {value}" for name, value in lines.items() if value)
 
 
-def no_gates(parent: ET.Element, target: Target, group: str) -> None:
+def add_skipped_verdict(parent: ET.Element, target: Target, group: str) -> None:
     """A target without gates must not look like one whose gates all passed."""
-    attach(case(parent, "verdict", group), "skipped", target.summary)
+    attach_result(add_case(parent, "verdict", group), "skipped", target.summary)
 
 
-def count(element: ET.Element) -> None:
+def count_results(element: ET.Element) -> None:
     cases = list(element.iter("testcase"))
     element.set("tests", str(len(cases)))
     for attribute, kind in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):

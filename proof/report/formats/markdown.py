@@ -7,44 +7,57 @@ from collections.abc import Iterable, Sequence
 
 from attar.proof.gate import Gate
 from attar.proof.gate_text import format_missing_evidence
-from attar.proof.report import gate_formatting, words
-from attar.proof.report.candidates import candidates, tried
+from attar.proof.report import formatting, gate_formatting
+from attar.proof.report.candidates import describe_trials, list_candidates
 from attar.proof.report.origin import explain_missing_control
-from attar.proof.report.production import production
-from attar.proof.report.record import Record, outcome
-from attar.proof.report.start import started
-from attar.proof.report.target import Hop, Target, against, bounds, measured, number, targets
+from attar.proof.report.production import list_production_metrics
+from attar.proof.report.record import Record, describe_status
+from attar.proof.report.start import describe_start
+from attar.proof.report.target import (
+    HopRow,
+    Target,
+    group_targets,
+    is_measured,
+    read_bounds,
+    read_metric,
+    read_number,
+)
 
 MARKS = {"passed": "✅", "failed": "❌", "undecided": "❔", "not run here": "➖"}
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&])")
 
 
-def markdown(records: Sequence[Record], recipe_name: str) -> str:
+def render_markdown(records: Sequence[Record], recipe_name: str) -> str:
     """GitHub-flavoured Markdown; every name from outside is escaped."""
-    blocks = [f"# {escape(recipe_name)}"]
-    found = targets(records)
+    blocks = [f"# {escape_markdown(recipe_name)}"]
+    found = group_targets(records)
     for target in found:
-        blocks += target_blocks(target)
+        blocks += render_target(target)
     if missing := explain_missing_control(found, records):
-        blocks.append(f"**The control**: {escape(missing)}")
-    failed = [record for record in records if outcome(record) == "failed"]
+        blocks.append(f"**The control**: {escape_markdown(missing)}")
+    failed = [record for record in records if describe_status(record) == "failed"]
     if failed:
         blocks.append("## What broke")
         blocks += [
-            f"**{escape(r.slot)}** ({escape(r.stage)})\n\n{fenced(r.error or 'it left no message')}"
+            f"**{escape_markdown(r.slot)}** ({escape_markdown(r.stage)})\n\n{fence_text(r.error or 'it left no message')}"
             for r in failed
         ]
-    if start := started(records):
-        blocks.append(escape(start))
-    blocks.append(slots_line(records))
+    if start := describe_start(records):
+        blocks.append(escape_markdown(start))
+    blocks.append(count_slots(records))
     return "\n\n".join(blocks) + "\n"
 
 
-def target_blocks(target: Target) -> list[str]:
+def render_target(target: Target) -> list[str]:
     mark = MARKS.get(target.verdict, "⚠️")
-    blocks = [f"## {mark} {escape(target.name)}: {escape(target.verdict)}", escape(target.summary)]
+    blocks = [
+        f"## {mark} {escape_markdown(target.name)}: {escape_markdown(target.verdict)}",
+        escape_markdown(target.summary),
+    ]
     if target.control:
-        blocks.append(f"**The control**: {escape(words.sentence(target.control.summary))}")
+        blocks.append(
+            f"**The control**: {escape_markdown(formatting.format_sentence(target.control.summary))}"
+        )
     if target.hops:
         head = (
             "hop",
@@ -56,16 +69,16 @@ def target_blocks(target: Target) -> list[str]:
             "p50 at batch 1",
             "size",
         )
-        blocks.append(table(head, [ledger_row(hop) for hop in target.hops]))
+        blocks.append(render_table(head, [render_ledger_row(hop) for hop in target.hops]))
     if target.candidates:
-        blocks += candidates_blocks(target)
+        blocks += render_candidates(target)
     if target.production:
-        said = ", ".join(f"{one.name} {one.shown}" for one in production(target))
-        blocks.append(f"**Against the bundle in production**: {escape(said)}.")
-    return blocks + gates_blocks(target)
+        said = ", ".join(f"{one.name} {one.shown}" for one in list_production_metrics(target))
+        blocks.append(f"**Against the bundle in production**: {escape_markdown(said)}.")
+    return blocks + render_gates(target)
 
 
-def candidates_blocks(target: Target) -> list[str]:
+def render_candidates(target: Target) -> list[str]:
     head = (
         "candidate",
         "",
@@ -80,14 +93,17 @@ def candidates_blocks(target: Target) -> list[str]:
             f"{each.name}: {each.title}", f"{MARKS.get(each.verdict, '🚫')} {each.verdict}", each.score, each.drop,
             each.correlation, each.p50, each.batched, each.size, f"goes on: {each.reason}" if each.goes_on else each.reason,
         ]
-        for each in candidates(target)
+        for each in list_candidates(target)
     ]  # fmt: skip  # the columns of a table
-    return [f"**The candidates**: {escape(tried(target))}", table((*head, "size", "why"), rows)]
+    return [
+        f"**The candidates**: {escape_markdown(describe_trials(target))}",
+        render_table((*head, "size", "why"), rows),
+    ]
 
 
-def ledger_row(hop: Hop) -> list[str]:
+def render_ledger_row(hop: HopRow) -> list[str]:
     name = f"{hop['format']} {hop['precision']}"
-    if not measured(hop):
+    if not is_measured(hop):
         return [
             hop["hop"],
             name,
@@ -101,35 +117,39 @@ def ledger_row(hop: Hop) -> list[str]:
     return [
         hop["hop"],
         name,
-        words.bracketed(number(hop, "score"), hop["score_bounds"]),
+        formatting.format_bounded(read_number(hop, "score"), hop["score_bounds"]),
         *(
-            words.bracketed(against(hop, "teacher", each), bounds(hop, "teacher", each))
+            formatting.format_bounded(
+                read_metric(hop, "teacher", each), read_bounds(hop, "teacher", each)
+            )
             for each in ("score_drop", "correlation")
         ),
-        words.score(against(hop, "teacher", "agreement")),
-        words.micro(number(hop, "latency", "1", "p50")),
-        words.size(hop.get("bytes")),
+        formatting.format_score(read_metric(hop, "teacher", "agreement")),
+        formatting.format_microseconds(read_number(hop, "latency", "1", "p50")),
+        formatting.format_bytes(hop.get("bytes")),
     ]
 
 
-def gates_blocks(target: Target) -> list[str]:
+def render_gates(target: Target) -> list[str]:
     """What is not passed in sight, the rest folded away."""
     if not target.gates:
         return []
-    broken = f" First broken hop: {escape(target.first_broken)}." if target.first_broken else ""
+    broken = (
+        f" First broken hop: {escape_markdown(target.first_broken)}." if target.first_broken else ""
+    )
     blocks = [f"Gates: {target.tally}.{broken} {gate_formatting.BOUNDS_EXPLANATION}"]
     if target.open_gates:
-        blocks.append(gates_table(target.open_gates))
+        blocks.append(render_gates_table(target.open_gates))
     blocks.append(f"<details><summary>All {len(target.required_gates)} gates</summary>")
-    return [*blocks, gates_table(target.required_gates), "</details>"]
+    return [*blocks, render_gates_table(target.required_gates), "</details>"]
 
 
-def gates_table(gates: Sequence[Gate]) -> str:
+def render_gates_table(gates: Sequence[Gate]) -> str:
     head = ("hop", "gate", "promise", "measured", "margin", "verdict", "what would decide")
-    return table(head, [gate_row(gate) for gate in gates])
+    return render_table(head, [render_gate_row(gate) for gate in gates])
 
 
-def gate_row(gate: Gate) -> list[str]:
+def render_gate_row(gate: Gate) -> list[str]:
     return [
         gate.comparison.hop,
         gate_formatting.format_title(gate.comparison),
@@ -141,27 +161,27 @@ def gate_row(gate: Gate) -> list[str]:
     ]
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def render_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(
-        "| " + " | ".join(cell if cell == "---" else escape(cell) for cell in line) + " |"
+        "| " + " | ".join(cell if cell == "---" else escape_markdown(cell) for cell in line) + " |"
         for line in lines
     )
 
 
-def slots_line(records: Sequence[Record]) -> str:
-    statuses = [outcome(record) for record in records]
+def count_slots(records: Sequence[Record]) -> str:
+    statuses = [describe_status(record) for record in records]
     counts = [f"{statuses.count(each)} {each}" for each in dict.fromkeys(statuses)]
     return f"Slots: {', '.join(counts) or 'none'}."
 
 
-def escape(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """On one line, and nothing in it is markup."""
-    return SPECIAL.sub(r"\\\1", " ".join(words.clean(text).split()))
+    return SPECIAL.sub(r"\\\1", " ".join(formatting.strip_controls(text).split()))
 
 
-def fenced(text: str) -> str:
+def fence_text(text: str) -> str:
     """A code block whose fence is longer than any in the text."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}\n{words.clean(text).strip()}\n{fence}"
+    return f"{fence}\n{formatting.strip_controls(text).strip()}\n{fence}"

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING
 
-from attar.proof.report import gate_formatting, words
-from attar.proof.report.candidates import candidates, tried
+from attar.proof.report import formatting, gate_formatting
+from attar.proof.report.candidates import describe_trials, list_candidates
 from attar.proof.report.origin import explain_missing_control
 from attar.proof.report.record import Record
-from attar.proof.report.start import started
-from attar.proof.report.target import Hop, Target, against, measured, number, targets
+from attar.proof.report.start import describe_start
+from attar.proof.report.target import (
+    HopRow,
+    Target,
+    group_targets,
+    is_measured,
+    read_metric,
+    read_number,
+)
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -22,31 +29,31 @@ UNWRAPPED = 10_000
 """Columns where nobody said how many there are: a pipe or a file."""
 
 
-def show(records: Sequence[Record], file: IO[str] | None = None) -> None:
+def print_ledger(records: Sequence[Record], file: IO[str] | None = None) -> None:
     """Print the ledger to ``file``, or to standard output: as wide as a terminal is, and nothing is wrapped where none is."""
     from rich.console import Console
 
     console = Console(file=file)
     if not console.is_terminal:
         console = Console(file=file, width=UNWRAPPED)
-    console.print(ledger(records))
+    console.print(render_ledger(records))
 
 
-def ledger(records: Sequence[Record]) -> Group:
+def render_ledger(records: Sequence[Record]) -> Group:
     """A rich renderable that fits 80 columns; names are text, never markup."""
     from rich.console import Group
     from rich.text import Text
 
-    found = targets(records)
-    parts: list[RenderableType] = [part for target in found for part in of_target(target)]
+    found = group_targets(records)
+    parts: list[RenderableType] = [part for target in found for part in render_target(target)]
     if missing := explain_missing_control(found, records):
-        parts.append(Text(f"control: {words.clean(missing)}"))
-    if start := started(records):
-        parts.append(Text(words.clean(start)))
+        parts.append(Text(f"control: {formatting.strip_controls(missing)}"))
+    if start := describe_start(records):
+        parts.append(Text(formatting.strip_controls(start)))
     return Group(*parts)
 
 
-def of_target(target: Target) -> list[RenderableType]:
+def render_target(target: Target) -> list[RenderableType]:
     from rich.text import Text
 
     style = STYLES.get(target.verdict, "yellow")
@@ -55,20 +62,20 @@ def of_target(target: Target) -> list[RenderableType]:
     )
     parts: list[RenderableType] = [head]
     if target.candidates:
-        parts.append(candidates_lines(target))
+        parts.append(render_candidates(target))
     if target.hops:
-        parts.append(table(target))
+        parts.append(render_table(target))
     if target.gates:
-        parts.append(gates_lines(target))
+        parts.append(render_gates(target))
     return parts
 
 
-def candidates_lines(target: Target) -> Text:
+def render_candidates(target: Target) -> Text:
     """Two lines for each: what it is and gave, and why it goes on or does not."""
     from rich.text import Text
 
-    lines = Text(f"candidates: {tried(target)}")
-    for each in candidates(target):
+    lines = Text(f"candidates: {describe_trials(target)}")
+    for each in list_candidates(target):
         gave = (
             f"CORR {each.correlation}, p50 {each.p50}, {each.size}"
             if each.measured
@@ -80,7 +87,7 @@ def candidates_lines(target: Target) -> Text:
     return lines
 
 
-def table(target: Target) -> Table:
+def render_table(target: Target) -> Table:
     from rich.table import Table
     from rich.text import Text
 
@@ -91,29 +98,35 @@ def table(target: Target) -> Table:
         made.add_column(Text(name), justify="right", no_wrap=True)
     for hop in target.hops:
         style = (
-            "red" if hop["hop"] == target.first_broken else "" if measured(hop) else "bright_black"
+            "red"
+            if hop["hop"] == target.first_broken
+            else ""
+            if is_measured(hop)
+            else "bright_black"
         )
-        made.add_row(*(Text(words.clean(cell)) for cell in cells(hop)), style=style)
+        made.add_row(
+            *(Text(formatting.strip_controls(cell)) for cell in list_cells(hop)), style=style
+        )
     return made
 
 
-def cells(hop: Hop) -> list[str]:
-    if not measured(hop):
+def list_cells(hop: HopRow) -> list[str]:
+    if not is_measured(hop):
         return [hop["hop"], f"{hop['format']} {hop['precision']}", "not run", "here"]
-    p50 = number(hop, "latency", "1", "p50")
+    p50 = read_number(hop, "latency", "1", "p50")
     return [
         hop["hop"],
         f"{hop['format']} {hop['precision']}",
-        words.score(hop.get("score")),
-        words.score(against(hop, "teacher", "score_drop")),
-        words.score(against(hop, "teacher", "correlation")),
-        words.score(against(hop, "teacher", "agreement")),
-        words.DASH if p50 is None else f"{p50:.0f}" if p50 >= 100 else f"{p50:.1f}",
-        words.size(hop.get("bytes")),
+        formatting.format_score(hop.get("score")),
+        formatting.format_score(read_metric(hop, "teacher", "score_drop")),
+        formatting.format_score(read_metric(hop, "teacher", "correlation")),
+        formatting.format_score(read_metric(hop, "teacher", "agreement")),
+        formatting.DASH if p50 is None else f"{p50:.0f}" if p50 >= 100 else f"{p50:.1f}",
+        formatting.format_bytes(hop.get("bytes")),
     ]
 
 
-def gates_lines(target: Target) -> Text:
+def render_gates(target: Target) -> Text:
     """Return the tally, two lines for each open gate, the first broken hop, and the control."""
     from rich.text import Text
 
@@ -126,7 +139,9 @@ def gates_lines(target: Target) -> Text:
         lines.append(f"\n  {gate.verdict}: {claim}", STYLES[gate.verdict])
         lines.append(f"\n    {details}")
     if target.first_broken:
-        lines.append(f"\nfirst broken hop: {words.clean(target.first_broken)}")
+        lines.append(f"\nfirst broken hop: {formatting.strip_controls(target.first_broken)}")
     if target.control:
-        lines.append(f"\ncontrol: {words.clean(words.minus(target.control.summary))}")
+        lines.append(
+            f"\ncontrol: {formatting.strip_controls(formatting.typeset_minus(target.control.summary))}"
+        )
     return lines

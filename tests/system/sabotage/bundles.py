@@ -13,7 +13,7 @@ import onnx
 from safetensors.numpy import load_file, save_file
 
 from attar.bundle import checksums
-from attar.bundle.sign import sign
+from attar.bundle.sign import sign_bundle
 from attar.engines.runtimes import onnxruntime
 from tests.support.signing_parts import pair
 from tests.system.sabotage.graph_faults import classes_swapped
@@ -157,8 +157,8 @@ def larger_batches(bundle: Path, lab: Lab) -> None:
 def signed_by_another(bundle: Path, lab: Lab) -> None:
     """Batches that were never proven, and a signature of them that is right, by a key that nobody trusts."""
     larger_batches(bundle, lab)
-    checksums.seal(bundle)
-    sign(bundle, pair(lab.store, "stranger", seed=bytes([1] * 32)).private)
+    checksums.write_checksums(bundle)
+    sign_bundle(bundle, pair(lab.store, "stranger", seed=bytes([1] * 32)).private)
 
 
 def unsigned(bundle: Path, lab: Lab) -> None:

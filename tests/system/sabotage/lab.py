@@ -13,7 +13,7 @@ from typing import Any
 from click.testing import CliRunner
 
 from attar.bundle import checksums
-from attar.bundle.sign import sign
+from attar.bundle.sign import sign_bundle
 from attar.cli.main import main
 from attar.pipeline.core.stage import Stage
 from attar.pipeline.run import Record
@@ -80,7 +80,7 @@ class Lab:
     def signed(self, bundle: Path) -> Path:
         """The file with the public key."""
         key = pair(self.store, "trusted", seed=bytes(32))
-        sign(bundle, key.private)
+        sign_bundle(bundle, key.private)
         return key.public
 
 
@@ -145,7 +145,7 @@ def tampered(change: Callable[[Path, Lab], object], *, sealed: bool = False, sig
         trusted = ["--trusted", str(lab.signed(bundle))] if signed else []
         change(bundle, lab)
         if sealed:
-            checksums.seal(bundle)
+            checksums.write_checksums(bundle)
         done = CliRunner().invoke(main, ["check", str(bundle), *trusted])
         said = done.output.strip().removeprefix("error: ").replace(f"{bundle}/", "").replace(str(bundle), "the bundle")
         return Found(done.exit_code, "bundle" if done.exit_code else "", said.splitlines()[0])

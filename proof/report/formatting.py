@@ -15,59 +15,61 @@ HYPHEN = re.compile(r"(?<![\w.)\]-])-(?=[\d.])|(?<=\de)-(?=\d)")
 """The hyphen that stands for a minus: before a number that it does not join to something, or in an exponent."""
 
 
-def clean(text: str) -> str:
+def strip_controls(text: str) -> str:
     """Text from outside (an error, a class name) without what no page may hold."""
     return ILLEGAL.sub("", text)
 
 
-def minus(text: str) -> str:
+def typeset_minus(text: str) -> str:
     """The same text with a minus sign before its negative numbers. ``"at least -1e-05" -> "at least −1e−05"``."""
     return HYPHEN.sub("−", text)
 
 
-def score(value: float | None, places: int = 4) -> str:
+def format_score(value: float | None, places: int = 4) -> str:
     """A score, a correlation or what was lost of one, which is a gain below zero. ``-0.00124 -> "−0.0012"``."""
-    return DASH if value is None else minus(f"{round(value, places) + 0.0:.{places}f}")
+    return DASH if value is None else typeset_minus(f"{round(value, places) + 0.0:.{places}f}")
 
 
-def span(bounds: Sequence[float] | None, say: Callable[[float], str] = score) -> str:
+def format_range(bounds: Sequence[float] | None, say: Callable[[float], str] = format_score) -> str:
     """A lower and an upper bound. ``[-0.0012, 0.0142] -> "−0.0012 to 0.0142"``; empty where nothing uncertain would show."""
     ends = [say(bound) for bound in bounds or ()]
     return f"{ends[0]} to {ends[1]}" if len(set(ends)) > 1 else ""
 
 
-def bracketed(
-    value: float | None, bounds: Sequence[float] | None, say: Callable[[float | None], str] = score
+def format_bounded(
+    value: float | None,
+    bounds: Sequence[float] | None,
+    say: Callable[[float | None], str] = format_score,
 ) -> str:
     """An estimate and its bounds: ``0.0111 (0.0081 to 0.0142)``."""
-    between = span(bounds, say)
+    between = format_range(bounds, say)
     return f"{say(value)} ({between})" if between else say(value)
 
 
-def sentence(text: str) -> str:
+def format_sentence(text: str) -> str:
     """With a capital, a full stop, and a minus before negative numbers."""
-    said = minus(clean(text).strip())
+    said = typeset_minus(strip_controls(text).strip())
     return said and said[0].upper() + said[1:] + ("" if said.endswith((".", "!", "?")) else ".")
 
 
-def change(value: float, places: int = 3) -> str:
+def format_change(value: float, places: int = 3) -> str:
     """A gain or a loss. ``0.0124 -> "+0.012"``."""
-    shown = score(value, places)
-    return f"+{shown}" if value > 0 and shown != score(0.0, places) else shown
+    shown = format_score(value, places)
+    return f"+{shown}" if value > 0 and shown != format_score(0.0, places) else shown
 
 
-def limit(value: float) -> str:
+def format_limit(value: float) -> str:
     """As it was written in the recipe."""
-    return minus(f"{value:g}")
+    return typeset_minus(f"{value:g}")
 
 
-def small(value: float | None) -> str:
+def format_small(value: float | None) -> str:
     """A measured or promised number of any size: four decimals, or an exponent where they would hide it."""
     if value is None:
         return DASH
     if value == 0:
         return "0"
-    return minus(
+    return typeset_minus(
         f"{value:.1e}"
         if abs(value) < 1e-3
         else f"{value:.2f}"
@@ -76,34 +78,34 @@ def small(value: float | None) -> str:
     )
 
 
-def micro(microseconds: float | None) -> str:
+def format_microseconds(microseconds: float | None) -> str:
     if microseconds is None:
         return DASH
     for unit, size in (("s", 1e6), ("ms", 1e3)):
         if microseconds >= size:
-            return f"{significant(microseconds / size)} {unit}"
-    return f"{significant(microseconds)} µs"
+            return f"{format_significant(microseconds / size)} {unit}"
+    return f"{format_significant(microseconds)} µs"
 
 
-def size(count: float | None) -> str:
+def format_bytes(count: float | None) -> str:
     """Bytes, in powers of 1000."""
     if count is None:
         return DASH
     for unit, step in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= step:
-            return f"{significant(count / step)} {unit}"
+            return f"{format_significant(count / step)} {unit}"
     return f"{count:.0f} B"
 
 
-def count(number: float | None) -> str:
+def format_count(number: float | None) -> str:
     return DASH if number is None else f"{number:,.0f}".replace(",", "\u202f")
 
 
-def times(ratio: float | None) -> str:
-    return DASH if ratio is None else f"{significant(ratio)}×"
+def format_ratio(ratio: float | None) -> str:
+    return DASH if ratio is None else f"{format_significant(ratio)}×"
 
 
-def seconds(value: float | None) -> str:
+def format_seconds(value: float | None) -> str:
     if value is None:
         return DASH
     if value < 60:
@@ -113,13 +115,13 @@ def seconds(value: float | None) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
-def significant(value: float) -> str:
+def format_significant(value: float) -> str:
     """Three digits: 7.42, 18.3, 178, 1240."""
     if value <= 0 or not math.isfinite(value):
         return f"{value:.3g}"
     return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"
 
 
-def key(text: str | None) -> str:
+def shorten_key(text: str | None) -> str:
     """The first 12 digits of a key: enough to find it, short enough to read."""
     return DASH if text is None else text[:12]
