@@ -146,7 +146,7 @@ def test_what_was_signed_is_what_is_compared(signed: Path, key: Pair, monkeypatc
         resealed(bundle)
         return found
 
-    monkeypatch.setattr(verified, "signatures", type("Late", (), {"checked": staticmethod(late)}))
+    monkeypatch.setattr(verified, "signatures", type("Late", (), {"verify_signature": staticmethod(late)}))
     with pytest.raises(InvalidBundleError, match=r"README\.md was changed"):
         check_bundle(signed, key.public)
 

@@ -56,6 +56,9 @@ def test_packages_are_looked_up_by_their_name() -> None:
 
 def test_offering_loads_no_runtime() -> None:
     heavy = ("onnxruntime", "onnx", "torch", "openvino", "tensorrt", "tensorrt_rtx")
-    code = f"import sys; from attar.stages.choose.offers import list_runnable_candidates; list_runnable_candidates(); print([m for m in {heavy} if m in sys.modules])"
+    code = (
+        f"import sys; from attar.stages.choose.offers import list_runnable_candidates; "
+        f"list_runnable_candidates(); print([m for m in {heavy} if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
