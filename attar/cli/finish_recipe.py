@@ -8,7 +8,7 @@ from pathlib import Path
 
 from attar.bundle import opening as bundles
 from attar.bundle.checksums import FACTS, Checksums, sha256
-from attar.bundle.finish import require_runtime, copy_sealed_files, fill_folder
+from attar.bundle.finish import copy_sealed_files, fill_folder, require_runtime
 from attar.bundle.verified import read_manifest
 from attar.pipeline.core.errors import InvalidBundleError, RecipeError, suggest_name
 from attar.pipeline.core.stage import Facts

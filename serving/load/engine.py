@@ -64,9 +64,7 @@ def bench(
         engine = bundle.open_engine(folder, manifest, threads=1, allow_native=found.trusts_native)
         models = {
             "engine": stack.enter_context(engine),
-            "student_fp32": stack.enter_context(
-                bundle.open_reference(folder, manifest, threads=1)
-            ),
+            "student_fp32": stack.enter_context(bundle.open_reference(folder, manifest, threads=1)),
         }
         requests = bundle.load_requests(folder, manifest)
         facts["cpu"] = stack.enter_context(timing.pin_to_core())
@@ -87,7 +85,9 @@ def time_batch(
     times = timing.time_interleaved(
         {name: partial(model, inputs) for name, model in models.items()}, ROUNDS, seconds
     )
-    found: dict[str, Any] = {name: timing.summarize_times(taken, batch) for name, taken in times.items()}
+    found: dict[str, Any] = {
+        name: timing.summarize_times(taken, batch) for name, taken in times.items()
+    }
     return {
         **found,
         "rounds": len(times["engine"]),

@@ -120,7 +120,9 @@ def check_answers(
     got = server.ask(model, {name: array[:low] for name, array in requests.items()}, form)
     for name in manifest.outputs:
         apart = (
-            compute_difference(tensors[f"engine.{name}"][:low], got[name]) if name in got else float("inf")
+            compute_difference(tensors[f"engine.{name}"][:low], got[name])
+            if name in got
+            else float("inf")
         )
         if not apart <= MAX_TOLERANCE:
             raise AttarError(

@@ -83,7 +83,7 @@ def dist(student: Tensor, teacher: Tensor, beta: float, gamma: float, temperatur
 def logit_pearson(student: Tensor, teacher: Tensor) -> Tensor:
     """1 - CORR: Pearson's r over all logits of the batch, each row minus its mean; in [0, 2].
 
-    ``proof.metrics.compare`` calls it ``correlation``. Per process: it is computed over the batch of
+    ``proof.metrics`` calls it ``correlation``. Per process: it is computed over the batch of
     this process, and the mean over batches is not the CORR of all samples.
     """
     p, q = (subtract_mean(flatten_rows(logits), -1).reshape(1, -1) for logits in (student, teacher))

@@ -23,7 +23,7 @@ from attar.stages.measure.bench import Bench
 
 
 class Measure(Stage[Evidence]):
-    """Facts: the ledger (``hops`` in the order of the chain, see ``ledger.entries`` and ``described``), ``task``, ``split``,
+    """Facts: the ledger (``hops`` in the order of the chain, see ``build_ledger`` and ``describe_model``), ``task``, ``split``,
     ``samples``, ``score_name``, ``classes``, ``kinds`` (of outputs), ``leak`` (see
     ``leak.find_near_duplicates``), ``batch``, ``oacc`` (the teacher's score), ``control`` (its score, or None), ``gain`` (of the
     student's score over the control's), ``speedup`` (of the engine over the reference, the teacher and what is in production),
@@ -120,7 +120,12 @@ class Measure(Stage[Evidence]):
             "lineage": lineage,
         }
         leaked = leak.find_near_duplicates(task)
-        return {**self._about(task, len(bench.split)), "leak": leaked, **summarize_hops(entries), **how}
+        return {
+            **self._about(task, len(bench.split)),
+            "leak": leaked,
+            **summarize_hops(entries),
+            **how,
+        }
 
     def _about(self, task: Task, samples: int) -> dict[str, Any]:
         return {
@@ -170,7 +175,9 @@ def describe_model(model: Model) -> dict[str, Any]:
     }
 
 
-def summarize_latency(times: Mapping[str, Mapping[int, timing.Seconds]], hop: str) -> dict[str, Any]:
+def summarize_latency(
+    times: Mapping[str, Mapping[int, timing.Seconds]], hop: str
+) -> dict[str, Any]:
     return {str(batch): timing.summarize_times(taken, batch) for batch, taken in times[hop].items()}
 
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attar.pipeline.run import Record
-from attar.proof.report import words
-from attar.proof.report.candidates import list_candidates, describe_trials
+from attar.proof.report import formatting
+from attar.proof.report.candidates import describe_trials, list_candidates
 from attar.proof.report.data import build_data
 from attar.proof.report.figures import front
 from attar.proof.report.figures.front import Point
@@ -39,7 +39,7 @@ def test_a_row_has_its_numbers_and_one_that_was_not_measured_has_dashes(records:
     rows = list_candidates(group_targets(records)[0])
     assert [row.name for row in rows if row.goes_on] == ["c2"]
     assert (rows[1].score, rows[1].correlation, rows[1].p50, rows[1].batched) == ("0.9121", "0.9789", "71.3 µs", "1.21 ms")
-    assert {rows[3].score, rows[3].drop, rows[3].correlation, rows[3].p50, rows[3].batched, rows[3].size} == {words.DASH}
+    assert {rows[3].score, rows[3].drop, rows[3].correlation, rows[3].p50, rows[3].batched, rows[3].size} == {formatting.DASH}
     assert rows[3].reason == "refused: nothing can be quantized: no <MatMul> is left"
 
 
@@ -51,7 +51,9 @@ def test_how_they_were_compared_is_said(records: list[Made]) -> None:
     none = changed(records, "cpu.choice", timing=None)
     assert describe_trials(group_targets(none)[0]) == "None of them was run here."
     free = {"cpu": None, "threads": None, "rounds": {"1": 20}, "load_average": [0, 0]}
-    assert "each on its own threads, none of them pinned" in describe_trials(group_targets(changed(records, "cpu.choice", timing=free))[0])
+    assert "each on its own threads, none of them pinned" in describe_trials(
+        group_targets(changed(records, "cpu.choice", timing=free))[0]
+    )
 
 
 def test_the_page_has_the_table_and_two_figures(records: list[Made]) -> None:
