@@ -150,7 +150,8 @@ class Search:
         standards = self.find_standards()
         projection = Projection.draw(self.task, standards)
         parts = [
-            projection(self.prepare(self.test, rows)) for rows in iterate_blocks(self.rows, views.CHUNK)
+            projection(self.prepare(self.test, rows))
+            for rows in iterate_blocks(self.rows, views.CHUNK)
         ]
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         scales = {name: 1 / (float(each.std()) or 1.0) for name, each in joined.items()}
@@ -188,7 +189,9 @@ class Search:
         """Return the exact ``distance`` to each neighbour, and in how many ``entries`` it differs, ``[rows, GROUPS]``."""
         distances, entries = np.zeros(neighbours.shape), np.zeros(neighbours.shape)
         width = sum(len(standard.mean) for standard in standards.values())
-        for places in iterate_blocks(np.arange(len(self.rows)), max(1, READ_BYTES // (4 * GROUPS * width))):
+        for places in iterate_blocks(
+            np.arange(len(self.rows)), max(1, READ_BYTES // (4 * GROUPS * width))
+        ):
             numbers, where = np.unique(neighbours[places], return_inverse=True)
             mine, theirs = self.vectors(self.test, self.rows[places]), self.read(numbers)
             for name, vectors in mine.items():
@@ -220,7 +223,9 @@ class Search:
 
     def vectors(self, split: Split, rows: Integers) -> dict[str, Floats]:
         inputs = self.prepare(split, rows)
-        return {name: vectorize_rows(tensor, inputs[name]) for name, tensor in self.task.inputs.items()}
+        return {
+            name: vectorize_rows(tensor, inputs[name]) for name, tensor in self.task.inputs.items()
+        }
 
     def prepare(self, split: Split, rows: Integers) -> Arrays:
         return preprocess.apply(self.task.preprocess, split.take(rows).inputs)
@@ -238,7 +243,9 @@ class Search:
         for row in np.flatnonzero(near):
             near[row] = self.has_same_order(self.rows[row], closest[row])
         order = np.flatnonzero(near)[np.argsort(shares.min(0)[near], kind="stable")][:EXAMPLES]
-        shown = [{name: round_share(each[row]) for name, (each, _) in judged.items()} for row in order]
+        shown = [
+            {name: round_share(each[row]) for name, (each, _) in judged.items()} for row in order
+        ]
         examples = [
             {"test": int(self.rows[row]), **self.named(closest[row]), **each}
             for row, each in zip(order, shown, strict=True)

@@ -75,7 +75,9 @@ class OutputComparison:
         return {**dict.fromkeys(WORST), **values, "largest_difference": self.largest_difference}
 
 
-def compare_outputs(kind: Kind, expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> OutputComparison:
+def compare_outputs(
+    kind: Kind, expected: npt.NDArray[Any], got: npt.NDArray[Any]
+) -> OutputComparison:
     """All metrics of one output. Memory does not grow with the number of entries a sample."""
     if kind == "embedding":
         return compare_embeddings(expected, got)
@@ -87,10 +89,14 @@ def compare_outputs(kind: Kind, expected: npt.NDArray[Any], got: npt.NDArray[Any
         parts.append(columns(p, q))
         largest = max(largest, float(np.abs(p - q).max()))
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return OutputComparison({name: Sums(joined[name], STATISTICS[name]) for name in joined}, largest)
+    return OutputComparison(
+        {name: Sums(joined[name], STATISTICS[name]) for name in joined}, largest
+    )
 
 
-def iterate_blocks(expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> Iterator[tuple[Numbers, Numbers]]:
+def iterate_blocks(
+    expected: npt.NDArray[Any], got: npt.NDArray[Any]
+) -> Iterator[tuple[Numbers, Numbers]]:
     """Both sides in float64, some samples at a time."""
     rows = max(1, ENTRIES // max(1, expected[0].size))
     for start in range(0, len(expected), rows):
@@ -146,7 +152,10 @@ def compare_embeddings(expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> Out
     variance of a U-statistic of pairs is 4/N times that of the conditional mean, not 1/N times). ``cosine`` tells whether one
     space can stand for the other, as beside an index that the teacher made.
     """
-    sides = [[compute_pair_cosines(group) for group in deal_into_groups(side)] for side in (expected, got)]
+    sides = [
+        [compute_pair_cosines(group) for group in deal_into_groups(side)]
+        for side in (expected, got)
+    ]
     means = [
         sum(float(group.sum()) for group in side) / max(1, sum(map(len, side))) for side in sides
     ]
@@ -158,9 +167,13 @@ def compare_embeddings(expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> Out
     own, largest = [], 0.0
     for p, q in iterate_blocks(expected, got):
         largest = max(largest, float(np.abs(p - q).max()))
-        own.append(np.clip(np.einsum("ij,ij->i", normalize_vectors(p), normalize_vectors(q)), -1, 1))
+        own.append(
+            np.clip(np.einsum("ij,ij->i", normalize_vectors(p), normalize_vectors(q)), -1, 1)
+        )
     columns = {"correlation": pooled, "cosine": count_values(np.concatenate(own))}
-    return OutputComparison({name: Sums(each, STATISTICS[name]) for name, each in columns.items()}, largest)
+    return OutputComparison(
+        {name: Sums(each, STATISTICS[name]) for name, each in columns.items()}, largest
+    )
 
 
 def deal_into_groups(samples: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:

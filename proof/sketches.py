@@ -126,7 +126,9 @@ class Projection:
         """Return the projection of each input, ``[N, at most DIMENSIONS]``."""
         made = {}
         for name, chosen in self.matrices.items():
-            vectors = self.standards[name].apply(vectorize_rows(self.task.inputs[name], inputs[name]))
+            vectors = self.standards[name].apply(
+                vectorize_rows(self.task.inputs[name], inputs[name])
+            )
             made[name] = vectors if chosen is None else vectors @ chosen
         return made
 

@@ -15,7 +15,7 @@ CPU = [{"runtime": "onnxruntime", "precision": precision} for precision in ("fp3
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A CPU without bf16 and without a GPU, where nothing but ONNX Runtime is installed."""
-    monkeypatch.setattr(offers, "gpus", list)
+    monkeypatch.setattr(offers, "list_gpus", list)
     monkeypatch.setattr(offers, "cpu_flags", lambda: {"avx2"})
     monkeypatch.setattr(offers, "find_spec", lambda module: None)
     monkeypatch.setattr(offers, "is_installed", lambda package: False)
@@ -39,7 +39,7 @@ def test_openvino_is_offered_where_it_is_installed_and_bf16_where_the_cpu_has_it
 def test_a_gpu_is_offered_with_what_is_installed_for_it(machine: pytest.MonkeyPatch) -> None:
     machine.setattr(offers, "find_spec", lambda module: module == "tensorrt_rtx" or None)
     assert offers.list_runnable_candidates() == CPU
-    machine.setattr(offers, "gpus", lambda: ["a GPU"])
+    machine.setattr(offers, "list_gpus", lambda: ["a GPU"])
     machine.setattr(offers, "is_installed", lambda package: package == "onnxruntime-gpu")
     assert offers.list_runnable_candidates()[3:] == [
         {"runtime": "onnxruntime", "precision": "fp32", "provider": offers.CUDA},

@@ -105,7 +105,7 @@ def test_a_half_precision_teacher_is_compared_above_its_own_floor() -> None:
     stored = to_logits("probabilities", exact.astype(np.float16))
     assert stored.dtype == np.float32
     for expected in (exact.astype(np.float16), from_logits("probabilities", stored)):
-        numbers = compare("probabilities", expected, exact).numbers
+        numbers = compare_outputs("probabilities", expected, exact).numbers
         assert numbers["correlation"] == pytest.approx(1, abs=2e-3)
 
 
