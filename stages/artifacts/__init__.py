@@ -15,7 +15,7 @@ from attar.engines.graphs.placement import SYMMETRIC
 from attar.models.preprocess import contents
 from attar.models.preprocess.known import STEPS, Steps
 from attar.models.rows import Rows, join_rows, mapped
-from attar.models.sample_order import find_places
+from attar.models.sample_order import Integers, digest_order, find_places
 from attar.models.task import Array, Predictor, Task, load_task
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.stage import Artifact, Device, Facts
@@ -111,7 +111,7 @@ class Answers(Artifact):
     """The teacher's outputs in shards, ``SPLIT.VIEW.NUMBER.safetensors``; VIEW is ``clean`` for what is not augmented.
 
     Facts: ``task`` (the teacher's), ``views`` (count), ``seed`` (of the views), ``samples`` (a split's count), ``outputs``
-    (names), ``device``.
+    (names), ``orders`` (a learned split's ``digest_order``), ``device``.
     """
 
     code: ClassVar[tuple[str, ...]] = ("task",)
@@ -119,14 +119,27 @@ class Answers(Artifact):
     def rows(self, split: str, view: int | None = None) -> dict[str, Rows]:
         """The outputs of one split in the order of its samples, mapped; of probabilities their logarithms.
 
-        Raises StageError when they were not asked for.
+        Raises StageError when they were not asked for, and when they are stored in another order of the samples.
         """
         which = "clean" if view is None else str(view)
         shards = [mapped(path) for path in sorted(self.root.glob(f"{split}.{which}.*.safetensors"))]
         if not shards:
             raise StageError(f"{self.root} holds no answers to {split}, view {which}; label again")
-        places = None if view is None else find_places(sum(len(next(iter(shard.values()))) for shard in shards))
+        places = None if view is None else self.find_places(split, sum(len(next(iter(shard.values()))) for shard in shards))
         return {name: Rows([shard[name] for shard in shards], places) for name in self.facts["outputs"]}
+
+    def find_places(self, split: str, samples: int) -> Integers:
+        """Return where the answer to each sample of a learned split is stored.
+
+        Raises StageError for answers of an attar that stored them in another order, such as pinned ones: they would be
+        paired with the wrong samples.
+        """
+        if self.facts.get("orders", {}).get(split) != digest_order(samples):
+            raise StageError(
+                f"the answers of {self.key[:12] or self.root} are stored in another order of the samples than this attar "
+                "reads them in; remove `keep` from [answers], if it is there, and label again"
+            )
+        return find_places(samples)
 
     def of(self, split: str) -> dict[str, Array]:
         """Those of a clean split, whole: float32 ``[samples, ...]``."""

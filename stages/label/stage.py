@@ -14,6 +14,7 @@ from pydantic import Field
 
 from attar.models.checks import agreement
 from attar.models.checks import task as task_check
+from attar.models.sample_order import digest_order
 from attar.models.task import Predictor, SplitName, Task, load_task
 from attar.pipeline import team
 from attar.pipeline.core.errors import StageError
@@ -87,6 +88,7 @@ class Label(Stage[Answers]):
             "views": self.views,
             "seed": self.view_seed,
             "samples": samples,
+            "orders": {name: digest_order(samples[name]) for name in ("train", "transfer") if name in samples},
             "outputs": list(task.outputs),
             "device": device,
         }

@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from attar.models import views
+from attar.models.sample_order import digest_order
 from attar.models.task import (
     load_task,
 )
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.file_cache import open_file_cache
 from attar.pipeline.core.progress import listen_to_progress
-from attar.stages.artifacts import Weights
+from attar.stages.artifacts import Answers, Weights
 from tests.support.labelling import label_with, predict_view
 from tests.support.smoke import DIGITS, weights
 from tests.support.training import READER, SENTENCES, InterruptError, interrupt_at, make_out
@@ -56,11 +57,22 @@ def test_facts_and_files(tmp_path: Path, digits_weights: Weights) -> None:
         "views": 2,
         "seed": 0,
         "samples": {"train": 1197, "validation": 300, "test": 300},
+        "orders": {"train": digest_order(1197)},
         "outputs": ["logits"],
         "device": "cpu",
     }
     names = [f"{name}.00000.safetensors" for name in ("test.clean", "train.0", "train.1", "validation.clean")]
     assert sorted(path.name for path in answers.root.iterdir()) == names
+
+
+@pytest.mark.parametrize("orders", [{}, {"train": digest_order(1196)}], ids=["none", "another"])
+def test_answers_in_another_order_are_refused(tmp_path: Path, digits_weights: Weights, orders: dict[str, str]) -> None:
+    """Such as pinned ones of an earlier attar: each would be paired with the wrong sample, and the student learn nonsense."""
+    answers = label_with(digits_weights, make_out(tmp_path), views=1)
+    earlier = Answers(answers.key, answers.digest, answers.root, {**answers.facts, "orders": orders})
+    with pytest.raises(StageError, match=r"another order .* remove `keep` from \[answers\]"):
+        earlier.learned(0)
+    assert earlier.of("test")["logits"].shape == (300, 10)
 
 
 def test_an_interruption_costs_no_finished_shard(tmp_path: Path, digits_weights: Weights) -> None:
