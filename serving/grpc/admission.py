@@ -20,7 +20,8 @@ from attar.serving.core.settings import Settings
 SILENT = ("ServerLive", "ServerReady")
 """Whose requests are empty, so that they are answered unread, and without a token as over HTTP."""
 CHECK = "Check"
-"""Needs none either where it asks for the server; to tell that, its request must be read."""
+"""Needs none either where it asks for the server; to tell that, its request must be read. It is
+read alike for everybody, so that calls that wait for something else never hold up a probe."""
 UNAUTHENTICATED_BYTES = 1024
 """That a message may have whose caller has no token."""
 UNAUTHENTICATED_SECONDS = 1.0
@@ -36,6 +37,8 @@ class GrpcAdmission:
         self._authenticator, self._settings = authenticator, settings
         self._calls = 0
         self._unauthenticated: list[asyncio.Timeout] = []
+        self.most_reads = UNAUTHENTICATED_READS
+        """Such messages that are waited for at a time."""
 
     def is_known(self, context: Any) -> bool:
         return self._authenticator.is_authorized(read_authorization(context))
@@ -52,7 +55,7 @@ class GrpcAdmission:
 
         Raises UnauthorizedError, and BusyError where no place is free.
         """
-        if name in SILENT or (name == CHECK and not self.is_known(context)):
+        if name in SILENT or name == CHECK:
             yield
             return
         self.check_token(context)
@@ -74,18 +77,18 @@ class GrpcAdmission:
     def may_be_long(self, name: str, context: Any) -> bool:
         """Whether its message may be long, so that it needs room; those of callers without a
         token have a limit of their own."""
-        return not (name in SILENT or (name == CHECK and not self.is_known(context)))
+        return not (name in SILENT or name == CHECK)
 
     async def read_message(self, name: str, context: Any) -> Any:
         """Return the request of a call that is counted. Raises TooSlowError and TooLargeError."""
         if name in SILENT:
             return b""
-        if name == CHECK and not self.is_known(context):
+        if name == CHECK:
             return await self._read_unauthenticated(context)
         return await read_within(asyncio.timeout(self._settings.slow), context)
 
     async def _read_unauthenticated(self, context: Any) -> Any:
-        while len(self._unauthenticated) >= UNAUTHENTICATED_READS:
+        while len(self._unauthenticated) >= self.most_reads:
             expire_now(self._unauthenticated.pop(0))
         limit = asyncio.timeout(min(UNAUTHENTICATED_SECONDS, self._settings.slow))
         self._unauthenticated.append(limit)
@@ -94,7 +97,9 @@ class GrpcAdmission:
         finally:
             if limit in self._unauthenticated:
                 self._unauthenticated.remove(limit)
-        if sent is not grpc.aio.EOF and len(sent) > UNAUTHENTICATED_BYTES:
+        if sent is grpc.aio.EOF or self.is_known(context):
+            return sent
+        if len(sent) > UNAUTHENTICATED_BYTES:
             del sent  # else the error would hold it until the call has ended
             raise TooLargeError(
                 f"without a token a message has {UNAUTHENTICATED_BYTES} bytes at most"

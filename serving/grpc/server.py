@@ -4,6 +4,7 @@ the same models."""
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -27,7 +28,7 @@ from attar.serving.grpc.calls import (
 )
 from attar.serving.grpc.health import Health
 from attar.serving.grpc.infer import build_message, count_integers, read_request
-from attar.serving.grpc.message_memory import MessageMemory, reserve_copies
+from attar.serving.grpc.message_memory import COPIES, MessageMemory, reserve_copies
 from attar.serving.grpc.messages import (
     HEALTH,
     SERVICE,
@@ -52,6 +53,9 @@ later that does."""
 HOLD = 0.1
 """Seconds for which calls that come when the server ends are held, so that none comes from a
 client that waits for its answer in the moment of the end."""
+SMALL_PART = 16
+"""Messages of callers without a token are waited for one at a time where they could exceed one of
+so many parts of the memory for requests together."""
 WATCHERS = 8
 """One of so many of the calls that are taken at a time may be a Watch, which has no end of its
 own."""
@@ -59,6 +63,7 @@ Fields: TypeAlias = Mapping[str, Any]
 """Of a response."""
 Handler: TypeAlias = Callable[[Any, Any], Awaitable[Any]]
 """From a request and its context to a response, or to its fields."""
+log = logging.getLogger(__name__)
 
 
 class GrpcServer:
@@ -77,8 +82,10 @@ class GrpcServer:
             GrpcAdmission(authenticator, self.settings),
             Health(service),
         )
-        self._largest = self.settings.max_body or max(LEAST_BYTES, service.longest_request_bytes)
+        self._largest = self._find_largest_message(ledger)
         self._memory = MessageMemory(ledger, self._largest)
+        small = ledger.limit // SMALL_PART // self._largest
+        self._admission.most_reads = max(1, min(self._admission.most_reads, small))
         self._open = asyncio.Event()
         """Whether calls that come are begun at once."""
         self._open.set()
@@ -98,6 +105,19 @@ class GrpcServer:
             "RepositoryModelUnload": self.unload_model,
             "Check": self.check_health,
         }
+
+    def _find_largest_message(self, ledger: Ledger) -> int:
+        """Return how many bytes a message may have: no more than find room while it is read."""
+        longest = max(LEAST_BYTES, self.service.longest_request_bytes)
+        wanted, room = self.settings.max_body or longest, ledger.limit // COPIES
+        if wanted > room:
+            log.warning(
+                "messages over gRPC have at most %d bytes, a request may need %d; "
+                "raise --max-bodies to take longer ones",
+                room,
+                wanted,
+            )
+        return min(wanted, room)
 
     async def start(self) -> None:
         """Listen. Raises AttarError if the address is not free."""

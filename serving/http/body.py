@@ -96,5 +96,7 @@ def decompress(
     except zlib.error as error:
         raise BadRequestError(f"the body is no {encoding.decode()}: {error}") from error
     if not opened.eof or opened.unused_data or start + PIECE_BYTES < len(body):
-        raise BadRequestError(f"the body is no whole {encoding.decode()}")
+        raise BadRequestError(
+            f"the body is no whole {encoding.decode()}; send one member, with nothing behind it"
+        )
     return made

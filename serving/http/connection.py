@@ -69,7 +69,7 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._fault: RequestError | None = None
         self._last = self._reading = self._headed = self._blocked = self._paused = False
-        self._began = 0.0
+        self._reading_until = 0.0
         self._target, self._headers = b"", dict[bytes, bytes]()
         self._body: Body = b""
         self._head = 0  # bytes of the headers of the request that is being read
@@ -148,6 +148,8 @@ class Connection(asyncio.Protocol):
             if not self._last:  # nothing is read behind "Connection: close"
                 self._refuse_request(BadRequestError(f"no HTTP: {error}"))
         if self._reading:
+            more = self._reading_until + len(data) / SLOWEST
+            self._reading_until = min(more, self._loop.time() + self._settings.slow)
             if self._received - len(self._body) > self._settings.max_header + len(self._body) // 4:
                 self._refuse_request(
                     HeaderTooLargeError(
@@ -161,7 +163,8 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._target, self._headers, self._body = b"", {}, b""
         self._head = self._received = 0
-        self._reading, self._headed, self._began = not self._last, False, self._loop.time()
+        self._reading, self._headed = not self._last, False
+        self._reading_until = self._loop.time() + self._settings.slow
 
     def on_url(self, part: bytes) -> None:
         self._target += part
@@ -311,7 +314,7 @@ class Connection(asyncio.Protocol):
         )
         self._write_reply(reply, keep, bodiless=request.method == "HEAD")
         if keep:
-            self._began = self._loop.time()
+            self._reading_until = self._loop.time() + self._settings.slow
             self._serve_next()
         else:
             self._last = True
@@ -347,6 +350,6 @@ class Connection(asyncio.Protocol):
         elif self._last:
             self.until = now + LINGER
         elif self._reading:
-            self.until = self._began + self._settings.slow + self._received / SLOWEST
+            self.until = self._reading_until
         else:
             self.until = now + self._settings.idle

@@ -110,14 +110,9 @@ class Batcher:
                 "instances"
             )
         shapes = tuple([array.shape[1:] for array in inputs.values()])
-        work = QueuedRequest(
-            inputs,
-            rows,
-            perf_counter_ns() + int(seconds * 1e9),
-            self._loop.create_future(),
-            shapes,
-            model,
-        )
+        arrived = perf_counter_ns()
+        deadline, future = arrived + int(seconds * 1e9), self._loop.create_future()
+        work = QueuedRequest(inputs, rows, deadline, future, shapes, model, arrived)
         self._queues.setdefault(shapes, deque()).append(work)
         self.waiting += 1
         self._schedule_turn()

@@ -7,7 +7,9 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import TypeAlias
 
 from attar.pipeline.core.errors import InvalidBundleError
@@ -19,18 +21,31 @@ Stamp: TypeAlias = frozenset[tuple[str, int, int, int]]
 GONE_LOOKS = 2
 """Looks in a row that do not find the folder of a bundle before it counts as removed: replacing
 one takes a moment."""
+RETRY_SECONDS, LONGEST_RETRY_SECONDS = 5.0, 600.0
+"""Until a bundle that failed is tried again unchanged: each pause is twice the one before."""
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """To load a bundle as it was then."""
+
+    stamp: Stamp
+    began: float
+    pause: float
+    """Seconds until the next one."""
 
 
 class Watcher:
     """A bundle that is not fit, as one that is still being copied, is tried again when it has
-    changed again; what was served before it still is."""
+    changed again, and now and then unchanged; what was served before it still is."""
 
     def __init__(self, repository: Repository, seconds: float) -> None:
         self.repository, self.seconds = repository, seconds
         self._seen: dict[str, Stamp] = {}
         self._gone: Counter[str] = Counter()
         self._away: set[Path] = set()
+        self._attempts: dict[str, Attempt] = {}
 
     async def remember(self) -> None:
         """Note what there is before it is loaded, so that no change is missed."""
@@ -49,16 +64,31 @@ class Watcher:
         self._note_away(await asyncio.to_thread(find_away, sources))
         now = await asyncio.to_thread(read_stamps, sources)
         for name in [name for name in now if now[name] != seen.get(name)]:
-            seen[name] = now[name]
+            if not self._begin_attempt(name, now[name]):
+                continue
             with suppress(InvalidBundleError, NotFoundError):  # the repository tells of it
                 await self.repository.load(name)
+                seen[name] = now[name]
+                del self._attempts[name]
         removed = await asyncio.to_thread(find_removed, sources, self.repository.list_names())
         self._gone = Counter({name: self._gone[name] + 1 for name in removed})
         for name in [name for name, looks in self._gone.items() if looks >= GONE_LOOKS]:
             seen.pop(name, None)
+            self._attempts.pop(name, None)
             log.warning("the folder of %s was removed", name)
             with suppress(NotFoundError):  # it was unloaded just now
                 await self.repository.unload(name)
+
+    def _begin_attempt(self, name: str, stamp: Stamp) -> bool:
+        """Whether to load a bundle now. One that failed as it is now is tried again, ever later."""
+        now, last = monotonic(), self._attempts.get(name)
+        if last is None or last.stamp != stamp:
+            self._attempts[name] = Attempt(stamp, now, RETRY_SECONDS)
+            return True
+        if now < last.began + last.pause:
+            return False
+        self._attempts[name] = Attempt(stamp, now, min(2 * last.pause, LONGEST_RETRY_SECONDS))
+        return True
 
     def _note_away(self, away: set[Path]) -> None:
         for root in away - self._away:

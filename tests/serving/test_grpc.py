@@ -648,3 +648,28 @@ def test_statistics_without_a_version_are_of_every_version(points_bundle: Path, 
         over_http = server.ask("GET", "/v2/models/points/stats")[1]["model_stats"]
         assert [(each["version"], each["inference_count"]) for each in over_http] == list(zip(versions, (2, 1), strict=True))
         assert [each.version for each in client.get_inference_statistics("points", versions[0]).model_stats] == versions[:1]
+
+
+def test_a_message_is_no_longer_than_the_memory_for_it(points_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with running(points_bundle, grpc_port=0, max_bodies=600_000) as server:
+        assert server.server.grpc
+        assert server.server.grpc._largest == 200_000
+        assert server.server.grpc._admission.most_reads == 1
+    assert "--max-bodies" in caplog.text
+
+
+def test_silent_calls_hold_up_no_probe(points_bundle: Path) -> None:
+    with running(points_bundle, grpc_port=0, max_connections=2) as server, channel(server) as made:
+        over = threading.Event()
+
+        def send_nothing() -> Iterator[bytes]:
+            over.wait(20)
+            yield from ()
+
+        calls = [made.stream_unary(METHOD + "ModelInfer").future(send_nothing()) for _ in range(2)]
+        time.sleep(0.3)
+        check = made.unary_unary("/grpc.health.v1.Health/Check")
+        assert check(b"", timeout=5) == b"\x08\x01"
+        over.set()
+        for call in calls:
+            call.cancel()

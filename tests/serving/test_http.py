@@ -244,3 +244,10 @@ def test_a_closed_reservation_takes_nothing() -> None:
     with pytest.raises(DeadlineError):
         reservation.add(1)
     assert ledger.held == 0
+
+
+def test_bytes_that_came_at_once_allow_no_silence_behind_them(server: Running) -> None:
+    start = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n" + b" " * 90_000
+    began = time.monotonic()
+    assert statuses(server.send(start)) == [408]
+    assert time.monotonic() - began < 4

@@ -22,6 +22,7 @@ from tritonclient.utils import InferenceServerException
 from attar.pipeline.core.errors import InvalidBundleError, RecipeError
 from attar.serving.core.errors import NotFoundError
 from attar.serving.grpc import server as grpc_server
+from attar.serving.models import watch
 from attar.serving.models.sources import parse_sources
 from tests.support.serving_parts import Running, another, ask, asked, running, slow, spoil, triton_client, until
 
@@ -237,6 +238,28 @@ def test_a_request_that_is_being_read_keeps_its_bundle(
         assert answer.result(10) == expected
         server.call(everything_retired(server))
         assert not served.active
+
+
+def test_a_changed_folder_whose_load_failed_is_loaded_later(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory may have been short at that moment alone."""
+    monkeypatch.setattr(watch, "RETRY_SECONDS", 0.1)
+    newer = another(bundle, tmp_path / "newer")
+    with running(bundle, watch=0.05) as server:
+        (old,), attempts = versions(server), list[str]()
+        load = server.server.repository.load
+
+        async def load_second_time(name: str) -> None:
+            attempts.append(name)
+            if len(attempts) == 1:
+                raise InvalidBundleError("no memory")
+            await load(name)
+
+        monkeypatch.setattr(server.server.repository, "load", load_second_time)
+        shutil.copyfile(newer / "README.md", bundle / "README.md")
+        shutil.copyfile(newer / "SHA256SUMS", bundle / "SHA256SUMS")
+        until(lambda: versions(server) != [old])
 
 
 def test_a_changed_folder_is_loaded_when_it_is_whole(bundle: Path, tmp_path: Path) -> None:
