@@ -226,7 +226,7 @@ def test_compressed_bodies(server: Running) -> None:
     assert ask(content, "br") == (400, {"error": "the Content-Encoding is 'br', taken are gzip and deflate"})
     assert "the body is no gzip" in ask(content, "gzip")[1]["error"]
     assert "the body is no whole gzip" in ask(gzip.compress(content)[:-9], "gzip")[1]["error"]
-    assert "the body is no whole gzip" in ask(gzip.compress(content) + b"more", "gzip")[1]["error"]
+    assert "send one member" in ask(gzip.compress(content) + b"more", "gzip")[1]["error"]
     assert ask(gzip.compress(b" " * 10**6), "gzip") == (413, {"error": "the body is over 2000 bytes when decompressed"})
 
 

@@ -197,7 +197,7 @@ def test_everybody_gets_the_answer_to_what_they_asked(
 
 def test_the_shortest_deadline_lies_behind_the_arrival() -> None:
     async def check() -> None:
-        made = make_batcher(lambda inputs: inputs)
+        made = make_batcher(dict)
         work = submit(made, 1.0, seconds=1e-6)
         assert work.deadline - work.arrived == 1000
         await asyncio.sleep(0.05)
