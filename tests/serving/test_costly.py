@@ -134,13 +134,13 @@ def test_a_refused_message_is_freed_without_the_collector(bundle: Path) -> None:
         gc.disable()
         try:
             resident = []
-            for _ in range(6):
+            for _ in range(14):
                 with pytest.raises(grpc.RpcError, match="its shape"):
                     ask(server, sent)
                 resident.append(read_resident_bytes())
         finally:
             gc.enable()
-    assert resident[-1] - resident[0] < 2 * len(sent)
+    assert resident[-1] - resident[3] < 4 * len(sent), [each >> 20 for each in resident]
 
 
 def test_what_waits_for_the_shadow_is_bounded_in_bytes(bundle: Path, tmp_path: Path) -> None:
