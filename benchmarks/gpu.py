@@ -109,7 +109,7 @@ def installed(distribution: str) -> bool:
 
 
 def has_data(task: str) -> bool:
-    code = "import sys; from attar.pipeline.core.names import load; load(sys.argv[1])().data()"
+    code = "import sys; from attar.pipeline.core.names import load_object; load_object(sys.argv[1])().data()"
     return subprocess.run([sys.executable, "-c", code, task], cwd=ROOT, capture_output=True, check=False).returncode == 0
 
 

@@ -35,7 +35,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("pairs")
     file = saved(root / "mine.json", frame=False)
     WordPairs.preprocess = {"x": [Tokenize(file=file, length=2), Normalize(mean=(6.0,), std=(1.0,))]}
-    made = package_bundle(root / "chain", GateLimits(score_drop=0.5, correlation=0.5), NAME)
+    made = package_bundle(root / "chain", GateLimits(score_drop=0.5, correlation=0.5, leak=1.0), NAME)
     file.unlink()
     return made
 

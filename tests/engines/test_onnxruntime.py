@@ -69,9 +69,9 @@ def test_an_operator_that_nobody_implements_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("provider", sorted(onnxruntime.NVIDIA))
 def test_a_provider_whose_hardware_is_not_here(monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
-    monkeypatch.setattr(onnxruntime, "gpus", list)
+    monkeypatch.setattr(onnxruntime, "list_gpus", list)
     assert onnxruntime.OnnxRuntime().explain_unbuildable(BuildSpec(provider=provider)) == "no NVIDIA GPU"
-    monkeypatch.setattr(onnxruntime, "gpus", lambda: ["one"])
+    monkeypatch.setattr(onnxruntime, "list_gpus", lambda: ["one"])
     assert onnxruntime.OnnxRuntime().explain_unbuildable(BuildSpec(provider=provider)) is None
 
 

@@ -38,4 +38,6 @@ def texts_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("texts")
     file = saved(root / "tokenizer.json", frame=False)
     Phrases.preprocess = {"x": [Tokenize(file=file, length=2), Normalize(mean=(6.0,), std=(1.0,))]}
-    return package_bundle(root / "chain", GateLimits(score_drop=0.5, correlation=0.5), "tests.support.word_pairs:Phrases")
+    return package_bundle(
+        root / "chain", GateLimits(score_drop=0.5, correlation=0.5, leak=1.0), "tests.support.word_pairs:Phrases"
+    )

@@ -142,7 +142,9 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Any:
     WordPairs.preprocess = {
         "x": [Tokenize(file=saved(root / "mine.json", frame=False), length=2), Normalize(mean=(6.0,), std=(1.0,))]
     }
-    with running(package_bundle(root / "chain", GateLimits(score_drop=0.5, correlation=0.5), NAME), grpc_port=0) as made:
+    with running(
+        package_bundle(root / "chain", GateLimits(score_drop=0.5, correlation=0.5, leak=1.0), NAME), grpc_port=0
+    ) as made:
         yield made
 
 

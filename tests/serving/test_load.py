@@ -17,6 +17,7 @@ from attar.pipeline.core.errors import AttarError
 from attar.serving.load.client import Address, build_request
 from attar.serving.load.load_http import Head, HttpLoad, find_head_end
 from attar.serving.load.schedule import Poisson
+from tests.support.costly import bundle_of_large_requests
 from tests.support.serving_parts import Running, running, slow
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -147,14 +148,12 @@ def test_an_answer_may_come_in_pieces() -> None:
     assert found.latencies[0] > 0.02
 
 
-def test_a_message_that_does_not_go_out_at_once_is_sent_on(server: Running) -> None:
-    many = {"x": np.zeros((8, 2), np.float32)}
-    message = build_request("points", many, "json").message(server.url)
-    long = message.replace(b"\r\n\r\n", b"\r\n\r\n" + b" " * 9_000_000)
-    size = int(message.split(b"Content-Length: ")[1].split(b"\r\n")[0])
-    long = long.replace(b"Content-Length: %d" % size, b"Content-Length: %d" % (size + 9_000_000))
-    with HttpLoad(Address(server.host, server.port), [long], 1) as made:
-        found = made.closed(0.05)
+def test_a_message_that_does_not_go_out_at_once_is_sent_on(points_bundle: Path, tmp_path: Path) -> None:
+    pictures = {"x": np.zeros((16, 3, 224, 224), np.float32)}  # 9.6 MB, more than a socket takes
+    with running(bundle_of_large_requests(points_bundle, tmp_path / "points")) as server:
+        message = build_request("points", pictures, "binary").message(server.url)
+        with HttpLoad(Address(server.host, server.port), [message], 1) as made:
+            found = made.closed(0.05)
     assert found.errors == {}
     assert len(found.latencies) >= 1
 

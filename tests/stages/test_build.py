@@ -202,7 +202,7 @@ def test_an_axis_that_nobody_knows_and_one_without_sizes() -> None:
 
 
 def test_without_the_hardware_nothing_is_built(tmp_path: Path, digits_onnx: OnnxModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnxruntime, "gpus", list)
+    monkeypatch.setattr(onnxruntime, "list_gpus", list)
     facts = Build(task=smoke.DIGITS, provider="CUDAExecutionProvider").run(tmp_path, model=digits_onnx)
     engine = smoke.artifact(Engine, tmp_path, facts)
     assert (facts["why"], facts["files"], facts["difference"], facts["runtime_version"]) == ("no NVIDIA GPU", {}, None, None)

@@ -207,7 +207,7 @@ from tests.support.smoke import weights
 from tests.support.labelling import label_with
 
 left = [{after}]
-digest = file_cache.digest_of
+digest = file_cache.compute_digest
 
 def killing(path):  # called between a file's last byte and its name
     left[0] -= 1
@@ -215,7 +215,7 @@ def killing(path):  # called between a file's last byte and its name
         os.kill(os.getpid(), signal.SIGKILL)
     return digest(path)
 
-file_cache.digest_of = killing
+file_cache.compute_digest = killing
 folder = Path({folder!r})
 teacher = weights(folder / "teacher", "tests.stages.test_shard_labeller:Counting", "tests.stages.test_shard_labeller:Points")
 label_with(teacher, folder / "slot" / "out")

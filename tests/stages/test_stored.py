@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from attar.models import views
+from attar.models.sample_order import digest_order
 from attar.models.task import Arrays, InMemory, Split, SplitName
 from attar.pipeline.core.errors import StageError
 from attar.stages.artifacts import Answers
@@ -47,7 +48,8 @@ def answers(root: Path, order: tuple[int, int] = (0, 1), wrong: str = "") -> Ans
         seen = views.chunk(task, task.split(shard.split), 0, seed=SEED, view=shard.view)
         logits = np.asarray(seen.inputs["x"], np.float32) @ (TEACHER * np.float32(1.2 if shard.split == wrong else 1))
         write_shard(root, shard if shard.view is None else replace(shard, view=order[shard.view]), {"logits": logits})
-    return Answers(digest("a"), digest("a"), root, {"outputs": ["logits"], "views": VIEWS, "seed": SEED})
+    orders = {"train": digest_order(len(task.split("train")))}
+    return Answers(digest("a"), digest("a"), root, {"outputs": ["logits"], "views": VIEWS, "seed": SEED, "orders": orders})
 
 
 def test_the_teacher_s_own_answers_pass_rounded_as_they_are(teacher: Linear, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ STAGE = Distill(
 CHILD = """
 import os, signal, sys
 from attar.pipeline import team
-from attar.pipeline.core.progress import listening
+from attar.pipeline.core.progress import listen_to_progress
 from attar.stages.learning import training
 
 training.CHECKPOINT_SECONDS = -1.0  # after every step
@@ -46,8 +46,8 @@ def kill(what, done, total, note):
     if done == int(sys.argv[1]):
         os.kill(os.getpid(), signal.SIGKILL)
 
-with listening(kill):
-    team.join(sys.stdin.read())
+with listen_to_progress(kill):
+    team.run_stage_call(sys.stdin.read())
 """
 
 

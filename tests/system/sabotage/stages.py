@@ -201,7 +201,7 @@ class SpoiltModel(Optimize):
 class Dynamic(Optimize):
     """int8 with ranges that are found anew for every input, as the shortest recipe on the web has it."""
 
-    def write(self, source: Path, target: Path, calibration: Ranges) -> dict[str, Any]:
+    def write_graph(self, source: Path, target: Path, calibration: Ranges) -> dict[str, Any]:
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         quantize_dynamic(source, target, weight_type=QuantType.QUInt8)
