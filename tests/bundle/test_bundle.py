@@ -42,16 +42,16 @@ def test_what_the_store_writes_beside_it_is_no_part_of_it(bundle: Path) -> None:
 @pytest.mark.parametrize("record", ["{}", "[]", "null", "junk", "\xff", '{"files": {"facts.json": []}}', "[" * 100_000])
 def test_files_named_as_those_of_the_store_were_added_by_somebody_else(bundle: Path, record: str) -> None:
     (bundle / "record.json").write_text(record, encoding="latin-1")
-    with pytest.raises(InvalidBundleError, match=r"not as it was packaged: record\.json was added"):
+    with pytest.raises(InvalidBundleError, match=r"record\.json"):
         check_bundle(bundle)
     (bundle / "facts.json").write_text("{}")
-    with pytest.raises(InvalidBundleError, match=r"facts\.json was added; record\.json was added"):
+    with pytest.raises(InvalidBundleError, match=r"facts\.json.*record\.json"):
         check_bundle(bundle)
 
 
 def test_the_record_of_other_facts_does_not_hide_them(bundle: Path) -> None:
     write_store_files(bundle, digest="0" * 64)
-    with pytest.raises(InvalidBundleError, match=r"facts\.json was added; record\.json was added"):
+    with pytest.raises(InvalidBundleError, match=r"facts\.json.*record\.json"):
         check_bundle(bundle)
     write_store_files(bundle)
     (bundle / "record.json").unlink()
@@ -114,15 +114,15 @@ def test_what_is_no_bundle(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda m: m["verdict"].update(verdict="failed"), "never passed: its verdict is 'failed'"),
-        (lambda m: m.update(format="attar bundle 0"), "not one that this version reads: format"),
+        (lambda m: m["verdict"].update(verdict="failed"), "verdict is 'failed'"),
+        (lambda m: m.update(format="attar bundle 0"), "reads: format"),
         (lambda m: m["preprocess"]["x"].append({"step": "run", "code": "evil"}), "preprocess.x"),
         (lambda m: m.update(extra=1), "extra"),
         (lambda m: m.update(graphs=["../../model"]), r"graphs\.0"),
-        (lambda m: m["engine"]["machine"].update(flags=["sve2"]), "built on another machine: flags"),
-        (lambda m: m["engine"].update(version="0.1.0"), "built by onnxruntime 0.1.0, here is"),
+        (lambda m: m["engine"]["machine"].update(flags=["sve2"]), "machine: flags"),
+        (lambda m: m["engine"].update(version="0.1.0"), r"onnxruntime 0\.1\.0"),
         (lambda m: m["engine"].update(runtime="tensorrt"), "needs tensorrt"),
-        (lambda m: m["preprocess"]["x"][0].update(by=0.4), "does not repeat its golden answers"),
+        (lambda m: m["preprocess"]["x"][0].update(by=0.4), "golden answers"),
     ],
 )
 def test_a_manifest_that_was_sealed_again_still_has_to_be_right(bundle: Path, change: Any, told: str) -> None:
@@ -151,39 +151,39 @@ def fail(manifest: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda m: m.update(verdict={}), r"verdict\.verdict: Field required"),
+        (lambda m: m.update(verdict={}), r"verdict\.verdict"),
         (lambda m: m.update(verdict=None), "verdict: "),
         (lambda m: m.update(graphs=[]), "graphs: .*at least 1"),
-        (lambda m: m.update(graphs=["encoder"]), "graphs: there is no graph 'model' among encoder"),
+        (lambda m: m.update(graphs=["encoder"]), "'model'"),
         (lambda m: m.update(inputs={}), "inputs: .*at least 1"),
         (lambda m: m.update(outputs={}), "outputs: .*at least 1"),
-        (lambda m: m.update(ranges={}), "no range of sizes is given for the axis batch"),
-        (lambda m: m.update(ranges={"batch": [8, 1]}), "batch from 8 to 1 is no range"),
-        (lambda m: m["inputs"]["x"].update(dtype="float23"), "'float23' is no dtype .*did you mean 'float32'"),
-        (lambda m: m["inputs"]["x"].update(axes=["batch", 3]), r"does not preprocess .*expected float32\[batch, 3\]"),
-        (lambda m: m["outputs"]["logits"].update(axes=["batch", 4]), r"logits is .*expected float32\[batch, 4\]"),
-        (lambda m: m["preprocess"].update(z=[]), "steps are given for z, which is no input"),
+        (lambda m: m.update(ranges={}), r"range .* axis batch"),
+        (lambda m: m.update(ranges={"batch": [8, 1]}), "batch from 8 to 1"),
+        (lambda m: m["inputs"]["x"].update(dtype="float23"), r"'float23'.*'float32'"),
+        (lambda m: m["inputs"]["x"].update(axes=["batch", 3]), r"expected float32\[batch, 3\]"),
+        (lambda m: m["outputs"]["logits"].update(axes=["batch", 4]), r"logits .*float32\[batch, 4\]"),
+        (lambda m: m["preprocess"].update(z=[]), r"steps .* z,"),
         (lambda m: m["preprocess"]["x"].append({"step": "normalize", "mean": [0] * 3, "std": [1] * 3}), "does not preprocess"),
-        (lambda m: m["golden"].update(tolerance=1e9), r"golden\.tolerance: .*less than or equal to 0\.01"),
-        (lambda m: m["golden"].update(tolerance=0), r"golden\.tolerance: .*greater than 0"),
-        (lambda m: m["golden"].update(tolerance="1e-4"), r"golden\.tolerance: .*valid number"),
-        (lambda m: m["golden"].update(requests=0), r"golden\.requests: .*greater than or equal to 1"),
-        (lambda m: m["golden"].update(requests=15), "shape .*expected 15 requests"),
-        (lambda m: m["engine"].update(threads=-1), r"engine\.threads: .*greater than or equal to 1"),
+        (lambda m: m["golden"].update(tolerance=1e9), r"golden\.tolerance: .*0\.01"),
+        (lambda m: m["golden"].update(tolerance=0), r"golden\.tolerance: .*than 0"),
+        (lambda m: m["golden"].update(tolerance="1e-4"), r"golden\.tolerance: .*number"),
+        (lambda m: m["golden"].update(requests=0), r"golden\.requests: .*than"),
+        (lambda m: m["golden"].update(requests=15), r"shape .* 15"),
+        (lambda m: m["engine"].update(threads=-1), r"engine\.threads: .*than"),
         (lambda m: m["engine"].update(threads=10**6), r"engine\.threads"),
-        (lambda m: m["engine"].update(provider="Nonsense"), "cannot run here: .*no provider 'Nonsense'"),
-        (lambda m: m["verdict"].update(gates=[]), r"verdict\.gates: .*at least 1"),
+        (lambda m: m["engine"].update(provider="Nonsense"), "'Nonsense'"),
+        (lambda m: m["verdict"].update(gates=[]), r"verdict\.gates"),
         (lambda m: m["verdict"]["gates"][0].update(gate="beauty"), r"verdict\.gates\.0\.gate"),
-        (lambda m: every_gate(m, hop="student", against="previous"), "the student was not made from another hop"),
+        (lambda m: every_gate(m, hop="student", against="previous"), r"student .*hop"),
         (lambda m: every_gate(m, verdict="failed"), "contradicts itself: .*so 'verdict' is 'passed', not 'failed'"),
-        (fail, "contradicts itself: its gates amount to 'failed', it says 'passed'"),
-        (lambda m: every_gate(m, measured=None), "so 'verdict' is 'not run here', not 'passed'"),
-        (lambda m: every_gate(m, bounds=None), "is an estimate without bounds, which proves nothing"),
-        (lambda m: every_gate(m, bounds=[-1.0, -0.9]), "is not inside its own bounds"),
-        (lambda m: every_gate(m, decides=False), "so 'decides' is True, not False"),
-        (lambda m: every_gate(m, margin=1.0), r"so 'margin' is 0\.\d+, not 1\.0"),
-        (lambda m: every_gate(m, promise="at most 0"), "so 'promise' is 'at least 0.9', not 'at most 0'"),
-        (without_promises_of_the_engine, "is ungated: none of its .* gates holds the engine to the teacher; promise"),
+        (fail, r"'failed', .* 'passed'"),
+        (lambda m: every_gate(m, measured=None), r"'verdict' .*'not run here', .*'passed'"),
+        (lambda m: every_gate(m, bounds=None), "without bounds"),
+        (lambda m: every_gate(m, bounds=[-1.0, -0.9]), "own bounds"),
+        (lambda m: every_gate(m, decides=False), r"'decides'.*True.*False"),
+        (lambda m: every_gate(m, margin=1.0), r"'margin'.*0\.\d+.*1\.0"),
+        (lambda m: every_gate(m, promise="at most 0"), r"'promise' .*0\.9.*0'"),
+        (without_promises_of_the_engine, "ungated"),
     ],
 )
 def test_a_manifest_that_contradicts_itself(bundle: Path, change: Any, told: str) -> None:
@@ -197,7 +197,7 @@ def test_a_manifest_that_contradicts_itself(bundle: Path, change: Any, told: str
 def test_a_manifest_that_is_none(bundle: Path, content: bytes) -> None:
     (bundle / "manifest.json").write_bytes(content)
     checksums.write_checksums(bundle)
-    with pytest.raises(InvalidBundleError, match="not one that this version reads: the file: "):
+    with pytest.raises(InvalidBundleError, match="the file: "):
         check_bundle(bundle)
 
 
@@ -214,15 +214,15 @@ def golden(rows: int = 16, **changed: npt.NDArray[Any] | None) -> dict[str, npt.
 @pytest.mark.parametrize(
     ("tensors", "told"),
     [
-        (golden(0), r"raw\.x is of shape \[0, 2\], expected 16|logits is of shape \[0, 3\], expected 16"),
-        (golden(engine_logits=np.zeros((15, 3), np.float32)), r"engine\.logits is of shape \[15, 3\], expected 16 requests"),
-        (golden(engine_logits=np.array(0, np.float32)), r"engine\.logits is of shape \[\], expected 16 requests"),
-        (golden(engine_logits=np.zeros((16, 4), np.float32)), r"float32\[16, 4\], expected float32\[batch, 3\]"),
-        (golden(engine_logits=np.zeros((16, 3))), r"float64\[16, 3\], expected float32\[batch, 3\]"),
-        (golden(engine_logits=None), r"it holds raw\.x, teacher\.logits, expected engine\.logits, raw\.x, teacher\.logits"),
-        (golden(raw_x=None), r"it holds engine\.logits, teacher\.logits, expected"),
-        (golden(raw_y=np.zeros(16)), r"it holds engine\.logits, raw\.x, raw\.y"),
-        (golden(raw_x=np.zeros((16, 5), np.float32)), r"does not preprocess .*expected float32\[batch, 2\]"),
+        (golden(0), r"raw\.x .*\[0, 2\].* 16|logits .*\[0, 3\].* 16"),
+        (golden(engine_logits=np.zeros((15, 3), np.float32)), r"engine\.logits.*\[15, 3\].*16"),
+        (golden(engine_logits=np.array(0, np.float32)), r"engine\.logits .*\[\].* 16"),
+        (golden(engine_logits=np.zeros((16, 4), np.float32)), r"float32\[16, 4\].*float32\[batch, 3\]"),
+        (golden(engine_logits=np.zeros((16, 3))), r"float64\[16, 3\].*float32\[batch, 3\]"),
+        (golden(engine_logits=None), r"raw\.x, teacher\.logits, expected engine\.logits"),
+        (golden(raw_x=None), r"holds engine\.logits, teacher\.logits"),
+        (golden(raw_y=np.zeros(16)), r"engine\.logits, raw\.x, raw\.y"),
+        (golden(raw_x=np.zeros((16, 5), np.float32)), r"expected float32\[batch, 2\]"),
         ({}, "it holds nothing"),
     ],
 )
@@ -242,7 +242,7 @@ def test_golden_requests_that_cannot_be_read(bundle: Path, content: bytes | None
     if content is not None:
         path.write_bytes(content)
     checksums.write_checksums(bundle)
-    with pytest.raises(InvalidBundleError, match=r"golden\.safetensors cannot be read: .*Copy it again"):
+    with pytest.raises(InvalidBundleError, match=r"golden\.safetensors cannot"):
         check_bundle(bundle)
 
 
@@ -261,14 +261,14 @@ def test_a_graph_that_does_not_open(bundle: Path, folder: str, use: Callable[[Pa
     if content is not None:
         path.write_bytes(content)
     checksums.write_checksums(bundle)
-    with pytest.raises(InvalidBundleError, match=r"does not open: ONNX Runtime cannot open .*model\.onnx.*Copy it again"):
+    with pytest.raises(InvalidBundleError, match=r"ONNX Runtime .*model\.onnx"):
         use(bundle)
 
 
 def test_an_engine_with_another_input(bundle: Path) -> None:
     write_graph(bundle / "engines" / "onnxruntime" / "model.onnx", np.zeros((5, 3), np.float32))
     checksums.write_checksums(bundle)
-    with pytest.raises(InvalidBundleError, match="does not answer its golden requests: input 'x' must be"):
+    with pytest.raises(InvalidBundleError, match=r"golden requests: .*'x'"):
         check_bundle(bundle)
 
 
@@ -277,13 +277,13 @@ def test_an_output_that_the_engine_does_not_give(bundle: Path) -> None:
     renamed = {name.replace("logits", "votes"): array for name, array in tensors.items()}
     save_file(renamed, bundle / "golden.safetensors")
     edit_manifest(bundle, lambda m: m["outputs"].update(votes=m["outputs"].pop("logits")))
-    with pytest.raises(InvalidBundleError, match="does not answer 'votes', which its manifest names; it answers logits"):
+    with pytest.raises(InvalidBundleError, match=r"'votes'.* logits"):
         check_bundle(bundle)
 
 
 @pytest.mark.parametrize("threads", [0, -1])
 def test_a_number_of_threads_that_the_caller_got_wrong_is_no_fault_of_the_bundle(points_bundle: Path, threads: int) -> None:
-    with pytest.raises(AttarError, match=f"cannot be opened on {threads} threads; give 1 or more") as wrong:
+    with pytest.raises(AttarError, match=f" {threads} threads") as wrong:
         open_bundle(points_bundle, threads)
     assert not isinstance(wrong.value, InvalidBundleError)
 
@@ -296,7 +296,7 @@ def test_another_number_of_cores_is_no_other_machine(bundle: Path) -> None:
 def test_a_swapped_engine_is_found_by_the_golden_requests(bundle: Path) -> None:
     write_graph(bundle / "engines" / "onnxruntime" / "model.onnx", TEACHER)
     checksums.write_checksums(bundle)
-    with pytest.raises(InvalidBundleError, match="does not repeat its golden answers: 'logits' is off by"):
+    with pytest.raises(InvalidBundleError, match="golden answers: 'logits'"):
         check_bundle(bundle)
 
 
@@ -311,11 +311,11 @@ def test_an_engine_that_answers_nan_is_found(bundle: Path) -> None:
     ("inputs", "told"),
     [
         ({}, "'x' is missing"),
-        ({"x": np.zeros((1, 2), np.float32), "z": np.zeros(1)}, "'z' is not an input; .*known: x"),
-        ({"x": np.zeros((1, 2))}, r"float64\[1, 2\], expected float32\[batch, 2\]"),
-        ({"x": np.zeros((1, 3), np.float32)}, r"expected float32\[batch, 2\]"),
-        ({"x": np.zeros(2, np.float32)}, r"expected float32\[batch, 2\]"),
-        ({"x": np.zeros((9, 2), np.float32)}, "batch is 9, promised and proven are 1 to 8"),
+        ({"x": np.zeros((1, 2), np.float32), "z": np.zeros(1)}, r"'z' .*known: x"),
+        ({"x": np.zeros((1, 2))}, r"float64\[1, 2\].*float32\[batch, 2\]"),
+        ({"x": np.zeros((1, 3), np.float32)}, r"float32\[batch, 2\]"),
+        ({"x": np.zeros(2, np.float32)}, r"float32\[batch, 2\]"),
+        ({"x": np.zeros((9, 2), np.float32)}, r"batch is 9.* 1 to 8"),
     ],
 )
 def test_requests_that_it_does_not_take(points_bundle: Path, inputs: dict[str, Any], told: str) -> None:

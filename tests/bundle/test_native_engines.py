@@ -71,11 +71,11 @@ def test_an_engine_is_looked_at_and_not_loaded(bundle: Path) -> None:
     checksums.write_checksums(bundle)
     done = run("check", bundle)
     assert (done.exit_code, done.stdout.startswith(f"{bundle} is whole and passed its gates: ")) == (0, True), done.output
-    assert "engine not loaded: it is native code" in done.stdout
+    assert "native code" in done.stdout
     found = json.loads(run("check", bundle, "--json").stdout)
     assert (found["golden"]["largest_difference"], found["machine"]) == (None, "fits")
     done = run("check", bundle, "--allow-native")
-    assert (done.exit_code, "does not open: OpenVINO cannot open" in done.stderr) == (4, True)
+    assert (done.exit_code, "OpenVINO" in done.stderr) == (4, True)
 
 
 def test_its_graph_still_answers_the_golden_requests(bundle: Path) -> None:
@@ -114,19 +114,21 @@ def test_the_server_does_not_begin_with_it(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("runtime", "provider", "options", "told"),
     [
-        ("onnxruntime", None, {}, None),
-        ("onnxruntime", "CPUExecutionProvider", {}, None),
-        ("onnxruntime", "CUDAExecutionProvider", {}, None),
-        ("onnxruntime", "TensorrtExecutionProvider", {}, "a graph for TensorrtExecutionProvider may hold what that compiled"),
-        ("onnxruntime", "QNNExecutionProvider", {}, "a graph for QNNExecutionProvider may hold what that compiled"),
-        ("openvino", None, {}, "a compiled model is imported unverified"),
-        ("tensorrt", None, {}, "a plan holds kernels for the GPU"),
-        ("tensorrt", None, {"version_compatible": True}, "a plan holds kernels for the GPU, and brings code for the CPU"),
-        ("tensorrt-rtx", None, {}, "a plan holds kernels for the GPU"),
+        ("onnxruntime", None, {}, ""),
+        ("onnxruntime", "CPUExecutionProvider", {}, ""),
+        ("onnxruntime", "CUDAExecutionProvider", {}, ""),
+        ("onnxruntime", "TensorrtExecutionProvider", {}, "TensorrtExecutionProvider"),
+        ("onnxruntime", "QNNExecutionProvider", {}, "QNNExecutionProvider"),
+        ("openvino", None, {}, "unverified"),
+        ("tensorrt", None, {}, "GPU"),
+        ("tensorrt", None, {"version_compatible": True}, "CPU"),
+        ("tensorrt-rtx", None, {}, "GPU"),
     ],
 )
-def test_what_is_native(runtime: str, provider: str | None, options: dict[str, Any], told: str | None) -> None:
-    assert load_runtime(runtime).native_content(BuildSpec(provider=provider, options=options)) == told
+def test_what_is_native(runtime: str, provider: str | None, options: dict[str, Any], told: str) -> None:
+    content = load_runtime(runtime).native_content(BuildSpec(provider=provider, options=options))
+    assert (content is None) == (not told)
+    assert told in (content or "")
 
 
 def test_a_graph_that_holds_an_engine_does_not_open_on_the_cpu(tmp_path: Path) -> None:
@@ -144,4 +146,4 @@ def test_a_provider_that_is_not_there_is_told_without_loading(points_bundle: Pat
     bundle = Path(shutil.copytree(points_bundle, tmp_path / "points"))
     edit_manifest(bundle, lambda manifest: manifest["engine"].update(provider="TensorrtExecutionProvider"))
     done = run("check", bundle)
-    assert (done.exit_code, "cannot run here: this ONNX Runtime has no provider" in done.stderr) == (4, True)
+    assert (done.exit_code, "cannot run here" in done.stderr) == (4, True)

@@ -53,7 +53,7 @@ def test_numbers_pass() -> None:
 def test_other_objects_are_refused(rows: list[Any]) -> None:
     with pytest.raises(StageError, match="golden requests cannot hold 'x': raw samples must be numbers, or an array"):
         ragged.encode_samples("raw.x", objects(rows))
-    with pytest.raises(StageError, match="golden requests cannot hold 'x'"):
+    with pytest.raises(StageError, match="cannot hold 'x'"):
         ragged.encode_samples("raw.x", np.array([["two"], ["axes"]]))
 
 
@@ -63,11 +63,11 @@ def test_other_objects_are_refused(rows: list[Any]) -> None:
         ("text", np.zeros((1, 4), np.int8), [[4]], r"text as int8\[1, 4\]"),
         ("text", np.zeros((2, 4), np.uint8), [[4]], r"and int64\[1, 1\]"),
         ("text", np.zeros(4, np.uint8), [[4]], r"uint8\[4\]"),
-        ("text", np.zeros((1, 4), np.uint8), [[5]], r"sample 0 of shape \[5\] in 4 bytes"),
+        ("text", np.zeros((1, 4), np.uint8), [[5]], r"0 .*\[5\] .*4 bytes"),
         ("bytes", np.zeros((1, 4), np.uint8), [[-1]], r"sample 0 of shape \[-1\]"),
-        ("bytes", np.zeros((1, 4), np.uint8), [[2, 2]], r"sample 0 of shape \[2, 2\]"),
+        ("bytes", np.zeros((1, 4), np.uint8), [[2, 2]], r"sample 0 .*\[2, 2\]"),
         ("bytes", np.zeros((1, 4), np.uint8), [[]], r"int64\[1, 0\]"),
-        ("uint8", np.zeros((1, 4), np.uint8), [[2**62, 4]], r"sample 0 of shape \[4611686018427387904, 4\]"),
+        ("uint8", np.zeros((1, 4), np.uint8), [[2**62, 4]], r"0 .*\[4611686018427387904, 4\]"),
         ("text", np.full((1, 4), 255, np.uint8), [[4]], "can't decode byte 0xff"),
     ],
 )

@@ -56,9 +56,9 @@ def test_an_encrypted_key_signs_through_a_pipe(bundle: Path, tmp_path: Path) -> 
 
 def test_without_the_library_it_says_what_to_install(signed: Path, key: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cryptography", None)
-    with pytest.raises(MissingDependencyError, match=r"need the library cryptography: pip install 'attar\[sign\]'$"):
+    with pytest.raises(MissingDependencyError, match=r"'attar\[sign\]'$"):
         sign_bundle(signed, key.private)
-    with pytest.raises(InvalidBundleError, match=r"cannot be verified: signatures need the library .*'attar\[sign\]'$"):
+    with pytest.raises(InvalidBundleError, match=r"verified: .*'attar\[sign\]'$"):
         check_bundle(signed, key.public)
     assert check_bundle(signed)["signature"] == "not checked"
 
@@ -91,7 +91,7 @@ def test_it_is_signed_on_any_machine(bundle: Path, key: Pair) -> None:
 
 def test_nothing_is_written_into_a_store(bundle: Path, key: Pair) -> None:
     write_store_files(bundle)
-    with pytest.raises(RecipeError, match=r"is in a store, which is never changed; sign the copy that `attar run RECIPE -o DIR`"):
+    with pytest.raises(RecipeError, match="`attar run RECIPE -o DIR`"):
         sign_bundle(bundle, key.private)
     assert not (bundle / SIGNATURE).exists()
 
@@ -131,7 +131,7 @@ def test_an_unfinished_bundle_is_signed_for_who_finishes_it(tmp_path: Path, key:
 def test_the_commands(bundle: Path, key: Pair) -> None:
     done = run("sign", bundle, "--key", key.private)
     assert (done.exit_code, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"{bundle} is signed: bundle points, files 11, signature ")
+    assert done.stdout.startswith(f"{bundle} is signed: ")
     told = json.loads(run("sign", bundle, "--key", key.private, "--json").stdout)
     done = run("check", bundle, "--trusted", key.public)
     assert (done.exit_code, f"signature valid, key {told['key']}" in done.stdout) == (0, True)
@@ -144,7 +144,8 @@ def test_a_key_that_others_may_read_is_told(bundle: Path, tmp_path: Path) -> Non
     mine = pair(tmp_path)
     mine.private.chmod(0o640)
     done = run("sign", bundle, "--key", mine.private)
-    assert (done.exit_code, done.stderr) == (0, f"warning: {mine.private} is a private key that others may read; chmod 600 it\n")
+    assert done.exit_code == 0
+    assert done.stderr.startswith(f"warning: {mine.private} ")
 
 
 def test_trusted_keys_that_others_may_write_are_told(bundle: Path, key: Pair, tmp_path: Path) -> None:

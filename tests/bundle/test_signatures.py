@@ -79,7 +79,7 @@ def test_several_keys_are_trusted_while_one_follows_another(bundle: Path, key: P
     found = [(sign_bundle(bundle, each.private)["key"], check_bundle(bundle, trusted)["key"]) for each in (key, stranger)]
     assert found == [(found[0][0],) * 2, (found[1][0],) * 2]
     trusted.write_text(old)
-    with pytest.raises(InvalidBundleError, match=rf"is signed by no key in .*trusted\.pem \({found[0][0]}\)"):
+    with pytest.raises(InvalidBundleError, match=rf"trusted\.pem \({found[0][0]}\)"):
         check_bundle(bundle, trusted)
 
 
@@ -106,17 +106,17 @@ def of_another(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda bundle: (bundle / SIGNATURE).unlink(), r"is not signed: it has no SHA256SUMS\.sig, .*`attar sign`"),
+        (lambda bundle: (bundle / SIGNATURE).unlink(), r"SHA256SUMS\.sig.*`attar sign`"),
         (of_another, "is signed by no key in"),
         (lambda bundle: sign_bundle(bundle, pair(bundle.parent, "other").private), "is signed by no key in"),
-        (resealed, "is signed by no key in .*: it was changed since"),
-        (lambda bundle: flip(bundle / SUMS), "is signed by no key in .*: it was changed since"),
+        (resealed, r"no key .*: .* changed since"),
+        (lambda bundle: flip(bundle / SUMS), r"no key .*: .* changed since"),
         (lambda bundle: flip(bundle / SIGNATURE, 63), "is signed by no key in"),
         (spoil, r"model\.onnx was changed"),
         (lambda bundle: (bundle / "more").write_text(""), "more was added"),
         (lambda bundle: (bundle / SIGNATURE).write_bytes((bundle / SIGNATURE).read_bytes()[:63]), "is not signed: it has no"),
         (lambda bundle: (bundle / SIGNATURE).write_bytes(b""), "is not signed: it has no"),
-        (linked, "is not signed: it has no .* a plain file of 64 bytes"),
+        (linked, r"not signed: .*64 bytes"),
         (lambda bundle: (bundle / SUMS).unlink(), "SHA256SUMS is missing"),
     ],
 )
@@ -134,7 +134,7 @@ def test_what_is_not_opened(bundle: Path, tmp_path: Path, change: Callable[[Path
 @pytest.mark.parametrize("spoil", [linked, lambda bundle: (bundle / SIGNATURE).write_bytes(b"short")])
 def test_what_cannot_be_a_signature_is_refused_by_everybody(signed: Path, spoil: Callable[[Path], object]) -> None:
     spoil(signed)
-    with pytest.raises(InvalidBundleError, match=r"SHA256SUMS\.sig is no signature, a plain file of 64 bytes"):
+    with pytest.raises(InvalidBundleError, match=r"SHA256SUMS\.sig.*64"):
         check_bundle(signed)
 
 
@@ -179,14 +179,14 @@ def test_no_bit_of_a_signature_may_differ(bit: int) -> None:
 @pytest.mark.parametrize(
     ("write", "told"),
     [
-        (lambda public, private: "", "has no key; write public keys into it"),
+        (lambda public, private: "", "has no key"),
         (lambda public, private: "ssh-ed25519 AAAA me\n", "has no key"),
-        (lambda public, private: public + private, "holds a private key, which belongs to the signer alone"),
-        (lambda public, private: public[:-20], "has a PEM block that is broken or commented out"),
-        (lambda public, private: public + public[:60], "has a PEM block that is broken"),
-        (lambda public, private: public + "# " + public.replace("\n", "\n# "), "commented out; to trust a key no more"),
-        (lambda public, private: public + public.replace("PUBLIC KEY", "CERTIFICATE"), "holds a CERTIFICATE, expected a PUBLIC"),
-        (lambda public, private: public.replace("MCow", "AAAA"), "holds a PUBLIC KEY that cannot be read"),
+        (lambda public, private: public + private, "private key"),
+        (lambda public, private: public[:-20], "PEM block"),
+        (lambda public, private: public + public[:60], r"PEM block .*broken"),
+        (lambda public, private: public + "# " + public.replace("\n", "\n# "), "commented out"),
+        (lambda public, private: public + public.replace("PUBLIC KEY", "CERTIFICATE"), r"CERTIFICATE.*PUBLIC"),
+        (lambda public, private: public.replace("MCow", "AAAA"), "PUBLIC KEY"),
     ],
 )
 def test_trusted_keys_that_are_none(signed: Path, key: Pair, tmp_path: Path, write: Callable[[str, str], str], told: str) -> None:
@@ -197,9 +197,9 @@ def test_trusted_keys_that_are_none(signed: Path, key: Pair, tmp_path: Path, wri
 
 
 def test_trusted_keys_of_another_kind_or_not_there(signed: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidBundleError, match=r"of another kind than Ed25519, a RSAPublicKey; `openssl genpkey"):
+    with pytest.raises(InvalidBundleError, match="RSAPublicKey"):
         check_bundle(signed, pair(tmp_path, kind="rsa").public)
-    with pytest.raises(InvalidBundleError, match=r"the trusted keys .*nowhere cannot be read: No such file"):
+    with pytest.raises(InvalidBundleError, match=r"nowhere .*: No such file"):
         check_bundle(signed, tmp_path / "nowhere")
-    with pytest.raises(InvalidBundleError, match="cannot be read: Is a directory"):
+    with pytest.raises(InvalidBundleError, match="Is a directory"):
         check_bundle(signed, tmp_path)

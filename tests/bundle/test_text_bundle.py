@@ -127,17 +127,17 @@ def half(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (changed, "not as it was packaged: preprocess/x.tokenizer.json was changed"),
-        (removed, "preprocess/x.tokenizer.json is missing"),
-        (other_words, "does not repeat its golden answers"),
-        (without, "does not preprocess its own golden requests: the step 'tokenize' finds no file .*preprocess/x.tokenizer.json"),
-        (linked, "preprocess/x.tokenizer.json is not a plain file"),
-        (elsewhere("{folder}/outside.json"), "a step reads /.*/outside.json, which is not in the bundle's own preprocess/"),
-        (elsewhere("../outside.json"), r"a step reads \.\./outside.json, which is not"),
-        (elsewhere("preprocess/../../outside.json"), r"a step reads preprocess/\.\./\.\./outside.json, which is not"),
-        (elsewhere("preprocess/.."), r"a step reads preprocess/\.\., which is not"),
-        (not_text, r"golden.safetensors cannot be read: .*can't decode byte"),
-        (half, r"it holds engine.logits, raw.x:text, teacher.logits, expected engine.logits, raw.x, teacher.logits"),
+        (changed, r"tokenizer.json was changed"),
+        (removed, r"tokenizer.json is missing"),
+        (other_words, "golden answers"),
+        (without, r"'tokenize'.*preprocess/x.tokenizer.json"),
+        (linked, r"tokenizer.json .*plain"),
+        (elsewhere("{folder}/outside.json"), r"/.*/outside.json"),
+        (elsewhere("../outside.json"), r" \.\./outside.json"),
+        (elsewhere("preprocess/../../outside.json"), r"preprocess/\.\./\.\./outside.json"),
+        (elsewhere("preprocess/.."), r"reads preprocess/\.\.,"),
+        (not_text, r"golden.safetensors .*decode"),
+        (half, r"raw.x:text, teacher.logits, expected"),
     ],
 )
 def test_what_is_not_let_through(bundle: Path, spoil: Callable[[Path], None], told: str) -> None:
@@ -149,7 +149,7 @@ def test_what_is_not_let_through(bundle: Path, spoil: Callable[[Path], None], to
 def test_without_the_library_it_says_what_to_install(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text.opened.cache_clear()
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(InvalidBundleError, match=r"pip install 'attar\[serve-text\]'$"):
+    with pytest.raises(InvalidBundleError, match=r"'attar\[serve-text\]'$"):
         check_bundle(bundle)
 
 

@@ -159,14 +159,14 @@ def test_an_engine_of_tensorrt_is_for_tritons_own_backend(built: tuple[Path, Man
 def test_another_engine_for_triton_is_refused(built: tuple[Path, Manifest]) -> None:
     bundle, manifest = built
     (bundle / "triton" / "points" / "1" / "model.plan").write_bytes(b"another")
-    with pytest.raises(InvalidBundleError, match="the graphs for Triton are not those in engines/"):
+    with pytest.raises(InvalidBundleError, match=r"Triton .*engines/"):
         triton.check_repository(bundle, manifest)
 
 
 def test_a_later_version_beside_the_proven_one_is_refused(points_bundle: Path, manifest: Manifest, tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(points_bundle, tmp_path / "bundle"))
     shutil.copytree(bundle / "triton" / "points" / "1", bundle / "triton" / "points" / "2")
-    with pytest.raises(InvalidBundleError, match="the graphs for Triton are not those in graphs/"):
+    with pytest.raises(InvalidBundleError, match=r"Triton .*graphs/"):
         triton.check_repository(bundle, manifest)
 
 

@@ -120,7 +120,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     whole = file.read_bytes()
     for spoilt in (b"", whole[:-1], whole[:30]):
         file.write_bytes(spoilt)
-        with pytest.raises(StageError, match=r"x\.safetensors are damaged .*; delete the file and calibrate again"):
+        with pytest.raises(StageError, match=r"x\.safetensors .*delete"):
             histogram.load_histograms(file)
     state = {"state": '{"tensors": ["a"], "samples": 1}'}
     good = {"counts": np.ones((1, BINS), np.int64), "extremes": np.zeros((1, 2))}
@@ -128,7 +128,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     bad += [{"counts": np.ones((2, BINS), np.int64)}, {"extremes": np.full((1, 2), np.nan)}, {"extremes": np.zeros((1, 3))}]
     for other in bad:
         save_file({**good, **other}, file, state)
-        with pytest.raises(StageError, match="it names 1 tensors, with int64 counts"):
+        with pytest.raises(StageError, match=r"1 tensors.* int64"):
             histogram.load_histograms(file)
     save_file(good, file)
     with pytest.raises(StageError, match="damaged"):

@@ -23,12 +23,12 @@ IMAGE = np.zeros((2, 1, 8, 8), np.float32)
     ("inputs", "message"),
     [
         ({}, r"the graph wants an input 'image' \(float32 \[batch, 1, 8, 8\]\) and got none"),
-        ({"picture": IMAGE}, r"the graph wants an input 'image' .* and got picture"),
-        ({"image": IMAGE, "imag": IMAGE}, r"the graph has no input 'imag': did you mean 'image'\?"),
-        ({"image": IMAGE.astype(">f4")}, r"'image' must be float32 .*, got float32 \[2, 1, 8, 8\] in the other byte order"),
-        ({"image": IMAGE.astype(np.float64)}, r"'image' must be float32 \[batch, 1, 8, 8\], got float64 \[2, 1, 8, 8\]"),
-        ({"image": IMAGE[..., :4]}, r"'image' must be float32 \[batch, 1, 8, 8\], got float32 \[2, 1, 8, 4\]"),
-        ({"image": IMAGE[0]}, r"'image' must be float32 \[batch, 1, 8, 8\], got float32 \[1, 8, 8\]"),
+        ({"picture": IMAGE}, r"'image' .*got picture"),
+        ({"image": IMAGE, "imag": IMAGE}, r"'imag'.*'image'\?"),
+        ({"image": IMAGE.astype(">f4")}, "byte order"),
+        ({"image": IMAGE.astype(np.float64)}, r"'image' .* float64 \[2, 1, 8, 8\]"),
+        ({"image": IMAGE[..., :4]}, r"'image' .* float32 \[2, 1, 8, 4\]"),
+        ({"image": IMAGE[0]}, r"'image' .* got float32 \[1, 8, 8\]"),
     ],
 )
 def test_wrong_inputs_are_named(digits_onnx: OnnxModel, inputs: Arrays, message: str) -> None:
@@ -39,7 +39,7 @@ def test_wrong_inputs_are_named(digits_onnx: OnnxModel, inputs: Arrays, message:
 def test_an_unknown_provider_is_not_replaced_by_the_cpu(digits_onnx: OnnxModel) -> None:
     files = {"model": digits_onnx.file()}
     with (
-        pytest.raises(StageError, match=r"has no provider 'CPUExecutionProvidr'; did you mean 'CPUExecutionProvider'\?"),
+        pytest.raises(StageError, match=r"'CPUExecutionProvidr'.*'CPUExecutionProvider'\?"),
         onnxruntime.open_session(files, 1, "CPUExecutionProvidr"),
     ):
         pass
@@ -48,7 +48,7 @@ def test_an_unknown_provider_is_not_replaced_by_the_cpu(digits_onnx: OnnxModel) 
 @pytest.mark.skipif(AZURE not in ort.get_available_providers(), reason="no provider that leaves nodes to the CPU")
 def test_nodes_that_land_on_another_provider_are_named(digits_onnx: OnnxModel, capfd: pytest.CaptureFixture[str]) -> None:
     with (
-        pytest.raises(StageError, match=rf"{AZURE} was asked for, but .* Conv 'node_\w+' on CPUExecutionProvider, .* in all"),
+        pytest.raises(StageError, match=rf"{AZURE} .*'node_\w+' on CPUExecutionProvider"),
         onnxruntime.open_session({"model": digits_onnx.file()}, 1, AZURE),
     ):
         pass
@@ -64,7 +64,7 @@ def test_the_cpu_takes_every_node(digits_onnx: OnnxModel) -> None:
 
 def test_an_operator_that_nobody_implements_is_named(tmp_path: Path) -> None:
     refused = onnxruntime.OnnxRuntime().find_refused_nodes(smoke.strange(tmp_path), load_task(smoke.DIGITS), BuildSpec())
-    assert list(map(str, refused)) == ["my.ops:Strange: ONNX Runtime does not have it"]
+    assert [str(node).partition(": ")[0] for node in refused] == ["my.ops:Strange"]
 
 
 @pytest.mark.parametrize("provider", sorted(onnxruntime.NVIDIA))
@@ -76,13 +76,9 @@ def test_a_provider_whose_hardware_is_not_here(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_a_provider_of_another_package_is_missing() -> None:
-    with pytest.raises(
-        MissingDependencyError, match="no provider 'OpenVINOExecutionProvider': install onnxruntime-openvino in place of"
-    ):
+    with pytest.raises(MissingDependencyError, match="onnxruntime-openvino"):
         onnxruntime.check_provider("OpenVINOExecutionProvider")
-    with pytest.raises(
-        MissingDependencyError, match="no provider 'NnapiExecutionProvider': install a build of ONNX Runtime that has it"
-    ):
+    with pytest.raises(MissingDependencyError, match="'NnapiExecutionProvider'"):
         onnxruntime.check_provider("NnapiExecutionProvider")
 
 
@@ -91,7 +87,7 @@ def test_a_file_that_is_no_graph_is_named(tmp_path: Path, content: bytes | None)
     file = tmp_path / "broken.onnx"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(StageError, match=r"cannot open .*broken\.onnx"), onnxruntime.open_session({"model": file}, 1):
+    with pytest.raises(StageError, match=r"broken\.onnx"), onnxruntime.open_session({"model": file}, 1):
         pass
 
 
@@ -109,5 +105,5 @@ def test_building_without_onnx_says_what_to_install(
     tmp_path: Path, digits_onnx: OnnxModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnxruntime, "find_spec", lambda name: None)
-    with pytest.raises(MissingDependencyError, match=r"onnx is not installed; run: pip install 'attar\[train\]'"):
+    with pytest.raises(MissingDependencyError, match=r"'attar\[train\]'"):
         onnxruntime.OnnxRuntime().build(digits_onnx.file(), tmp_path / "model.onnx", load_task(smoke.DIGITS), BuildSpec())

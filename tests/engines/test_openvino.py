@@ -61,9 +61,7 @@ def test_bf16_rounds_to_eight_bits(tmp_path: Path, digits_onnx: OnnxModel) -> No
 
 
 def test_int8_that_nothing_computes_is_refused(tmp_path: Path, digits_onnx: OnnxModel) -> None:
-    with pytest.raises(
-        UnsupportedModelError, match="nothing of this graph in int8, but Convolution in f32, FullyConnected in f32; try"
-    ):
+    with pytest.raises(UnsupportedModelError, match=r"int8, .*Convolution in f32"):
         OpenVino().build(digits_onnx.file(), tmp_path / "model.blob", DIGITS, BuildSpec("int8"))
     assert list(tmp_path.iterdir()) == []
 
@@ -128,11 +126,11 @@ def test_several_threads_may_ask(engine: Path) -> None:
     ("inputs", "message"),
     [
         ({}, r"the graph wants an input 'image' \(float32 \[\?, 1, 8, 8\]\) and got none"),
-        ({"picture": IMAGE}, r"the graph wants an input 'image' .* and got picture"),
-        ({"image": IMAGE, "imag": IMAGE}, r"the graph has no input 'imag': did you mean 'image'\?"),
-        ({"image": IMAGE.astype(np.float64)}, r"'image' must be float32 \[\?, 1, 8, 8\], got float64 \[2, 1, 8, 8\]"),
-        ({"image": IMAGE.astype(">f4")}, r"'image' must be float32 .*, got float32 \[2, 1, 8, 8\] in the other byte order"),
-        ({"image": IMAGE[..., :4]}, r"'image' must be float32 \[\?, 1, 8, 8\], got float32 \[2, 1, 8, 4\]"),
+        ({"picture": IMAGE}, r"'image' .*got picture"),
+        ({"image": IMAGE, "imag": IMAGE}, r"'imag'.*'image'\?"),
+        ({"image": IMAGE.astype(np.float64)}, r"'image' .* float64 \[2, 1, 8, 8\]"),
+        ({"image": IMAGE.astype(">f4")}, "byte order"),
+        ({"image": IMAGE[..., :4]}, r"'image' .* float32 \[2, 1, 8, 4\]"),
     ],
 )
 def test_wrong_inputs_are_named_and_the_next_call_is_answered(engine: Path, inputs: Arrays, message: str) -> None:
@@ -161,7 +159,7 @@ def test_a_graph_that_it_takes(digits_onnx: OnnxModel, int8: OnnxModel) -> None:
 def test_a_file_that_is_no_graph(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"not a graph")
     for step in (OpenVino().find_refused_nodes, lambda *given: OpenVino().build(given[0], tmp_path / "model.blob", *given[1:])):
-        with pytest.raises(StageError, match=r"OpenVINO cannot (read|compile) .*model\.onnx"):
+        with pytest.raises(StageError, match=r"OpenVINO.*model\.onnx"):
             step(tmp_path / "model.onnx", DIGITS, BuildSpec())
     assert not (tmp_path / "model.blob").exists()
 
@@ -184,7 +182,7 @@ def test_an_engine_that_is_none_or_is_for_another_place(tmp_path: Path, engine: 
     if content is not None:
         file.write_bytes(content)
     with (
-        pytest.raises(StageError, match=r"OpenVINO cannot open .*model\.blob: .+"),
+        pytest.raises(StageError, match=r"OpenVINO.*model\.blob"),
         OpenVino().open({"model": file}, BuildSpec()),
     ):
         pass
@@ -200,13 +198,13 @@ def test_arithmetic_that_this_cpu_lacks(monkeypatch: pytest.MonkeyPatch, precisi
     monkeypatch.setattr(openvino, "cpu_flags", lambda: {"avx2"})
     why = OpenVino().explain_unbuildable(BuildSpec(precision))
     assert why is not None
-    assert why.startswith(f"this CPU has no {precision} arithmetic ({native} or ")
+    assert f"{precision} arithmetic ({native}" in why
     assert OpenVino().explain_unbuildable(BuildSpec("fp32")) is None
 
 
 def test_the_library_is_named_when_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(MissingDependencyError, match=r"OpenVINO is not installed; run: pip install 'attar\[openvino\]'"):
+    with pytest.raises(MissingDependencyError, match=r"OpenVINO.*'attar\[openvino\]'"):
         OpenVino().describe_environment()
 
 

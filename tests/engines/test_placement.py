@@ -138,7 +138,7 @@ def test_bf16_is_the_float_graph_for_openvino(tmp_path: Path, digits_onnx: OnnxM
     ],
 )
 def test_a_precision_that_a_runtime_does_not_have(precision: Any, runtime: Any, having: str) -> None:
-    with pytest.raises(ValidationError, match=f"runtime '{runtime}' has no precision '{precision}', {having}; use another"):
+    with pytest.raises(ValidationError, match=f"'{runtime}' .*'{precision}', {having}"):
         Optimize(task=smoke.DIGITS, precision=precision, runtime=runtime)
 
 

@@ -48,7 +48,7 @@ def test_percentile_by_hand() -> None:
 
 def test_a_percentile_that_is_none_is_refused() -> None:
     for percent in (0.0, 100.1, float("nan")):
-        with pytest.raises(StageError, match=r"a percentile of .* give more than 0 and at most 100, such as 99\.99"):
+        with pytest.raises(StageError, match=r"more than 0 .* 100"):
             find_percentile_range(of([1, 2]), percent)
 
 
@@ -257,5 +257,5 @@ def test_all_methods_name_the_same_tensors(digits_ranges: Ranges) -> None:
 
 
 def test_an_unknown_method(digits_ranges: Ranges) -> None:
-    with pytest.raises(StageError, match="there is no range method 'percentil'; did you mean 'percentile'"):
+    with pytest.raises(StageError, match=r"'percentil'.*'percentile'"):
         digits_ranges.of("percentil")

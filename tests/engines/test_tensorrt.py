@@ -111,38 +111,36 @@ def test_a_target_is_built_and_not_run_here(tmp_path: Path, digits_onnx: OnnxMod
     assert engine.facts["asked"] == {"profile": {"batch": [1, 8, 64]}, "options": {"compute": ("8.6", "8.9"), "workspace": 256}}
     assert engine.why is not None
     assert "no NVIDIA driver here" in engine.why
-    with pytest.raises(StageError, match=r"cannot run here: no NVIDIA driver"):
+    with pytest.raises(StageError, match="NVIDIA driver"):
         engine.open()
 
 
 @pytest.mark.parametrize(
     ("graph", "words", "said"),
     [
-        ("QUANTIZED", {"TYPE": "uint8", "POINT": "3"}, "QuantizeLinear 'quant': its zero point is not 0"),
-        ("QUANTIZED", {"TYPE": "int8", "POINT": "3"}, "QuantizeLinear 'quant': its zero point is not 0"),
+        ("QUANTIZED", {"TYPE": "uint8", "POINT": "3"}, "'quant': its zero point"),
+        ("QUANTIZED", {"TYPE": "int8", "POINT": "3"}, "'quant': its zero point"),
         (
             "QUANTIZED",
             {"TYPE": "uint8", "POINT": "0"},
             "QuantizeLinear 'quant': numbers are uint8, which TensorRT would read as int8",
         ),
-        ("UNSAID", {}, "QuantizeLinear 'quant': numbers are uint8, which TensorRT would read as int8"),
-        ("DYNAMIC", {}, "DynamicQuantizeLinear 'rounded': TensorRT does not support this operator"),
-        ("BIAS", {}, "DequantizeLinear 'of_bias': it dequantizes int32"),
-        ("UNKNOWN", {}, "Own 'own': TensorRT does not know this operator"),
+        ("UNSAID", {}, "numbers are uint8"),
+        ("DYNAMIC", {}, "DynamicQuantizeLinear"),
+        ("BIAS", {}, "dequantizes int32"),
+        ("UNKNOWN", {}, "Own 'own'"),
     ],
 )
 @rtx
 def test_what_is_refused_names_node_and_operator(graph: str, words: dict[str, str], said: str, tmp_path: Path) -> None:
     file = written(tmp_path / "model.onnx", getattr(tensorrt_graphs, graph), **words)
-    assert refusals(file)[0].startswith(said)
+    assert said in refusals(file)[0]
 
 
 @rtx
 def test_a_refused_graph_is_not_built_either_and_nothing_is_left(tmp_path: Path) -> None:
     file = written(tmp_path / "model.onnx", tensorrt_graphs.QUANTIZED, TYPE="uint8", POINT="0")
-    with pytest.raises(
-        UnsupportedModelError, match=r"^TensorRT-RTX refuses model.onnx: QuantizeLinear 'quant': numbers are uint8"
-    ):
+    with pytest.raises(UnsupportedModelError, match=r"model\.onnx: .*'quant'.* uint8"):
         build(file, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
@@ -155,7 +153,7 @@ def test_symmetric_pairs_of_zero_are_taken(tmp_path: Path) -> None:
 @rtx
 def test_a_file_that_is_no_graph(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"hello world" * 20)  # its parser says that it is one
-    with pytest.raises(StageError, match=r"model.onnx is not an ONNX graph that TensorRT can read"):
+    with pytest.raises(StageError, match=r"model\.onnx"):
         refusals(tmp_path / "model.onnx")
 
 
@@ -163,8 +161,8 @@ def test_a_file_that_is_no_graph(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("profile", "said"),
     [
-        ({}, r"axis 'batch' of input 'x' is dynamic and has no profile; .*profile = \{ batch = "),
-        ({"batch": (8, 1, 64)}, r"batch must be three ascending sizes, smallest, usual and largest, not 8, 1, 64"),
+        ({}, r"'batch' .*'x' .*profile"),
+        ({"batch": (8, 1, 64)}, " 8, 1, 64"),
         ({"batch": (1, 65, 64)}, r"not 1, 65, 64"),
     ],
 )
@@ -179,11 +177,11 @@ def test_profiles_that_are_none(profile: Mapping[str, Any], said: str, takes: Pa
     [
         (
             {"compute": ["8.9", "9.0"]},
-            r"no kernels for compute capability 9\.0; there are for 7\.5, 8\.0, 8\.6, 8\.9, 12\.0, 12\.1",
+            r"9\.0; .*7\.5.*12\.1",
         ),
         (
             {"compute": ["7.5"]},
-            r"^TensorRT-RTX refuses takes.onnx: it cannot be built: .*Turing \(SM75\): FP32 GEMM is not supported",
+            r"takes\.onnx: .*\(SM75\)",
         ),
     ],
 )
@@ -198,12 +196,12 @@ def test_without_compute_the_engine_is_for_what_the_vendor_says(takes: Path, tmp
     found = build(takes, tmp_path)
     assert (found.compute, found.newer) == (("8.0", "8.6", "8.9", "12.0", "12.1"), True)
     check_engine("tensorrt_rtx", tmp_path / "model.engine", importlib.metadata.version("tensorrt-rtx"))
-    with pytest.raises(StageError, match=r"was built by tensorrt_rtx 1\.7\.\d+\.\d+, here is 1\.8\.0\.1"):
+    with pytest.raises(StageError, match=r"tensorrt_rtx 1\.7\.\d+\.\d+.*1\.8\.0\.1"):
         check_engine("tensorrt_rtx", tmp_path / "model.engine", "1.8.0.1")
     if not DRIVER:  # the library itself, asked in a process of its own, says so too
-        with pytest.raises(StageError, match=r"^TensorRT-RTX does not load .*CUDA driver version is insufficient"):
+        with pytest.raises(StageError, match="CUDA driver"):
             probe_engine("tensorrt_rtx", "TensorRT-RTX", tmp_path / "model.engine")
-    with pytest.raises(StageError, match=r"built for compute capability 8\.0, .*; H100 has 9\.0"):
+    with pytest.raises(StageError, match=r"capability 8\.0.*H100 .*9\.0"):
         check_device(tmp_path / "model.engine", found, {"name": "H100", "compute": "9.0"})
 
 
@@ -212,7 +210,7 @@ def test_tensorrt_itself_builds_on_its_gpu_only(tmp_path: Path, digits_onnx: Onn
     model = smoke.artifact(OnnxModel, digits_onnx.root, {"precision": "fp32", **digits_onnx.facts})
     facts = Build(task=smoke.DIGITS, runtime="tensorrt", profile={"batch": (1, 8, 64)}).run(tmp_path, model=model)
     assert facts["files"] == {}
-    assert facts["why"] == "no NVIDIA driver here (libcuda.so.1 cannot be loaded)"
+    assert "(libcuda.so.1 " in facts["why"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -229,13 +227,13 @@ def test_a_library_that_is_missing_names_the_extra(runtime: str, monkeypatch: py
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", absent)
-    with pytest.raises(MissingDependencyError, match=rf"TensorRT(-RTX)? is not installed; run: pip install 'attar\[{runtime}\]'"):
+    with pytest.raises(MissingDependencyError, match=rf"'attar\[{runtime}\]'"):
         load_runtime(runtime).find_refused_nodes(tmp_path / "model.onnx", smoke.Numbers(), BuildSpec())
 
 
 def test_a_library_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "10.11.0.33")
-    with pytest.raises(StageError, match=r"TensorRT 10\.11\.0\.33 is too old; install 10\.12 or later"):
+    with pytest.raises(StageError, match=r"TensorRT 10\.11\.0\.33.*10\.12"):
         TensorRt().get_version()
 
 
@@ -244,12 +242,12 @@ def test_a_crash_of_the_builder_is_an_error_and_leaves_nothing(
 ) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.7.1.116")
     monkeypatch.setattr(tensorrt_build, "build_engine", child_calls.segfaulting)
-    with pytest.raises(StageError, match=r"^building model.engine with TensorRT-RTX crashed .*\(SIGSEGV\)"):
+    with pytest.raises(StageError, match=r"model\.engine .*\(SIGSEGV\)"):
         build(takes, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["takes.onnx"]
 
 
-@pytest.mark.parametrize(("compute", "why"), [((), None), (("8.6", "8.9"), None), (("8.6",), "has compute capability 8.9")])
+@pytest.mark.parametrize(("compute", "why"), [((), None), (("8.6", "8.9"), None), (("8.6",), "capability 8.9")])
 def test_a_gpu_that_was_not_asked_for_does_not_run_the_engine(compute: tuple[str, ...], why: str | None) -> None:
     found = TensorRtRtx.explain_unsuited(compute, {"name": "NVIDIA L4", "compute": "8.9"})
     assert (found is None) if why is None else (found is not None and why in found)
@@ -259,7 +257,7 @@ def test_a_gpu_that_was_not_asked_for_does_not_run_the_engine(compute: tuple[str
 def test_a_gpu_that_no_engine_is_for_unless_it_is_asked_for(compute: str, runs: bool) -> None:
     found = TensorRtRtx.explain_unsuited((), {"name": "NVIDIA H100", "compute": compute})
     assert (found is None) == runs
-    assert runs or f"NVIDIA H100 has compute capability {compute}, the engine is for 8.0, 8.6, 8.9, 12.0, 12.1" in str(found)
+    assert runs or f"H100 has compute capability {compute}," in str(found)
 
 
 @pytest.mark.parametrize(
@@ -276,13 +274,13 @@ def test_networks_are_strongly_typed_in_every_version(version: str, flags: int) 
 @pytest.mark.parametrize("option", ["builder_optimization_level", "hardware_compatibility", "version_compatible"])
 def test_options_that_tensorrt_rtx_takes_and_ignores_are_errors(option: str) -> None:
     value = {"builder_optimization_level": 5, "hardware_compatibility": "ampere_plus", "version_compatible": True}[option]
-    with pytest.raises(ValidationError, match=f"{option} means nothing to runtime 'tensorrt-rtx'"):
+    with pytest.raises(ValidationError, match=f"{option} .*'tensorrt-rtx'"):
         Build.model_validate({"task": smoke.DIGITS, "runtime": "tensorrt-rtx", option: value})
 
 
 @rtx
 def test_a_workspace_that_is_too_small_is_what_the_builder_says(takes: Path, tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedModelError, match=r"it cannot be built: .*workspace"):
+    with pytest.raises(UnsupportedModelError, match="workspace"):
         build(takes, tmp_path, workspace=1)
     assert build(takes, tmp_path, workspace=64).compute is not None
 

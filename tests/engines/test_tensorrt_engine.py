@@ -56,10 +56,10 @@ def test_an_engine_runs_where_its_header_says(chosen: set[str], newer: bool) -> 
     ("content", "said"),
     [
         (b"", r"is no engine of tensorrt_rtx: it begins with b'', not b'vtrt'; build it again"),
-        (b"\x08\x0a\x12\x07pytorch" * 20, r"is no engine of tensorrt_rtx: it begins with b'\\x08"),  # an ONNX file
-        (b"ftrt" + bytes(100), r"is no engine of tensorrt_rtx: it begins with b'ftrt'"),  # one of TensorRT
-        (b"vtrt" + bytes(10), r"ends in its header; it was cut off"),
-        (b"vtrt" + bytes(100), r"in a form that is not known here \(0\)"),
+        (b"\x08\x0a\x12\x07pytorch" * 20, r"begins with b'\\x08"),  # an ONNX file
+        (b"ftrt" + bytes(100), "begins with b'ftrt'"),  # one of TensorRT
+        (b"vtrt" + bytes(10), "cut off"),
+        (b"vtrt" + bytes(100), r"form .*\(0\)"),
     ],
 )
 def test_files_that_are_no_engines(content: bytes, said: str, tmp_path: Path) -> None:
@@ -69,31 +69,29 @@ def test_files_that_are_no_engines(content: bytes, said: str, tmp_path: Path) ->
 
 
 def test_a_file_that_is_not_there_or_not_all_there(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"there is no engine .*nothing.engine"):
+    with pytest.raises(StageError, match=r"nothing\.engine"):
         read_header("tensorrt_rtx", tmp_path / "nothing.engine")
-    with pytest.raises(StageError, match=r"has 140 bytes and should have 4000: it was cut off"):
+    with pytest.raises(StageError, match=r"140 .*4000"):
         read_header("tensorrt_rtx", engine_file(tmp_path, size=4000))
 
 
 def test_tensorrt_s_own_engines_are_known_by_their_first_bytes(tmp_path: Path) -> None:
     (tmp_path / "model.engine").write_bytes(b"ftrt" + bytes(100))
     assert check_engine("tensorrt", tmp_path / "model.engine", "11.0.0.1") == EngineHeader()
-    with pytest.raises(StageError, match="is no engine of tensorrt: it begins with b'vtrt'"):
+    with pytest.raises(StageError, match="b'vtrt'"):
         check_engine("tensorrt", engine_file(tmp_path), "11.0.0.1")
 
 
 def test_another_release_is_refused_and_another_build_of_the_same_is_not(tmp_path: Path) -> None:
     file = engine_file(tmp_path)
     assert check_engine("tensorrt_rtx", file, "1.7.1.120").version == "1.7.1.116"
-    with pytest.raises(
-        StageError, match=r"was built by tensorrt_rtx 1\.7\.1\.116, here is 1\.7\.2\.1; install that, or build it"
-    ):
+    with pytest.raises(StageError, match=r"tensorrt_rtx 1\.7\.1\.116.*1\.7\.2\.1"):
         check_engine("tensorrt_rtx", file, "1.7.2.1")
 
 
 def test_another_compute_capability_is_refused(tmp_path: Path) -> None:
     check_device(tmp_path, EngineHeader("1.7.1.116", ("8.0", "8.9")), L4)
-    with pytest.raises(StageError, match=r"for compute capability 8\.0, 8\.6; NVIDIA L4 has 8\.9: add that to `compute`"):
+    with pytest.raises(StageError, match=r"8\.6; NVIDIA L4 .*8\.9"):
         check_device(tmp_path, EngineHeader("1.7.1.116", ("8.0", "8.6")), L4)
 
 
@@ -175,14 +173,14 @@ def test_a_session_answers_whatever_the_batch_and_gives_everything_back() -> Non
 @pytest.mark.parametrize(
     ("inputs", "said"),
     [
-        ({}, r"the graph wants an input 'x' \(float32 \[x axis 0, 3\]\) and got none"),
-        ({"x": np.zeros((1, 3), np.float32), "z": np.zeros(1)}, r"the graph has no input 'z': known: x"),
-        ({"x": np.zeros((1, 3), ">f4")}, r"input 'x' must be float32 .*, got float32 \[1, 3\] in the other byte order"),
-        ({"x": np.zeros((1, 3))}, r"input 'x' must be float32 \[x axis 0, 3\], got float64 \[1, 3\]"),
-        ({"x": np.zeros(3, np.float32)}, r"must be float32 \[x axis 0, 3\], got float32 \[3\]"),
-        ({"x": np.zeros((9, 3), np.float32)}, r"input 'x' has x axis 0 = 9, must be 1 to 8"),
-        ({"x": np.zeros((0, 3), np.float32)}, r"input 'x' has x axis 0 = 0, must be 1 to 8"),
-        ({"x": np.zeros((1, 4), np.float32)}, r"must be float32 \[x axis 0, 3\], got float32 \[1, 4\]"),
+        ({}, r"'x' .*float32 \[x axis 0, 3\]"),
+        ({"x": np.zeros((1, 3), np.float32), "z": np.zeros(1)}, "'z': known: x"),
+        ({"x": np.zeros((1, 3), ">f4")}, "byte order"),
+        ({"x": np.zeros((1, 3))}, r"'x' .*float64 \[1, 3\]"),
+        ({"x": np.zeros(3, np.float32)}, r"got float32 \[3\]"),
+        ({"x": np.zeros((9, 3), np.float32)}, r"'x' .*= 9.* 1 to 8"),
+        ({"x": np.zeros((0, 3), np.float32)}, r"'x' .*= 0.* 1 to 8"),
+        ({"x": np.zeros((1, 4), np.float32)}, r"got float32 \[1, 4\]"),
     ],
 )
 def test_inputs_that_it_does_not_take_never_reach_the_gpu(inputs: dict[str, Any], said: str) -> None:
@@ -195,17 +193,17 @@ def test_inputs_that_it_does_not_take_never_reach_the_gpu(inputs: dict[str, Any]
 def test_what_goes_wrong_while_it_runs() -> None:
     good = {"x": np.zeros((1, 3), np.float32)}
     predict, _ = session(DoublingEngine(answer=(-1, 3)))
-    with pytest.raises(StageError, match=r"the size of output 'y' depends on the data, \[-1, 3\]"):
+    with pytest.raises(StageError, match=r"'y'.*\[-1, 3\]"):
         predict(good)
     engine = DoublingEngine()
     engine.starts = False
-    with pytest.raises(StageError, match="TensorRT did not start the engine"):
+    with pytest.raises(StageError, match="did not start"):
         session(engine)[0](good)
 
 
 def test_a_gpu_without_room_for_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DoublingEngine, "create_execution_context", lambda self: None)
-    with pytest.raises(StageError, match="is there enough memory on the GPU"):
+    with pytest.raises(StageError, match="memory on the GPU"):
         session(DoublingEngine())
 
 
@@ -214,7 +212,7 @@ def test_tensors_of_an_engine() -> None:
     assert tensors.inputs == [TensorSpec("int64", ("x axis 0", 3), high=None, name="x")]
     assert tensors.outputs == [TensorSpec("int64", ("y axis 0", 3), high=None, name="y")]
     assert tensors.ranges == {"x axis 0": (1, 8)}
-    with pytest.raises(StageError, match="tensor 'x' is BF16, which numpy does not have"):
+    with pytest.raises(StageError, match="'x' is BF16"):
         read_tensors(LIBRARY, DoublingEngine("BF16"))
 
 
@@ -279,7 +277,7 @@ def test_an_engine_that_the_library_does_not_load(tmp_path: Path, host: HostDriv
     monkeypatch.setattr(tensorrt_engine, "probe_engine", lambda *asked: None)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", Library(None))
     with (
-        pytest.raises(StageError, match=r"model.engine cannot be loaded: no memory; build it again"),
+        pytest.raises(StageError, match=r"model\.engine .*no memory"),
         TensorRtRtx().open({"model": engine_file(tmp_path)}, BuildSpec()),
     ):
         pass
@@ -295,9 +293,9 @@ def test_engines_are_checked_before_the_library_sees_them(
 
     with pytest.raises(StageError, match=r"NVIDIA L4 has 8\.9"):
         opening(engine_file(tmp_path, bits=0b10))
-    with pytest.raises(StageError, match=r"was built by tensorrt_rtx 1\.6\.0\.5"):
+    with pytest.raises(StageError, match=r"tensorrt_rtx 1\.6\.0\.5"):
         opening(engine_file(tmp_path, version=(1, 6, 0, 5)))
     monkeypatch.setattr(tensorrt_engine, "explain_unloadable", segfaulting)
-    with pytest.raises(StageError, match=r"^loading .*model.engine with TensorRT-RTX crashed .*\(SIGSEGV\)"):
+    with pytest.raises(StageError, match=r"model\.engine .*\(SIGSEGV\)"):
         opening(engine_file(tmp_path))
     assert host.calls == []
