@@ -20,7 +20,7 @@ from typing import Any
 import onnx
 
 from attar.engines.runtimes import onnxruntime
-from attar.models.views import spread
+from attar.models.views import iterate_spread
 from attar.stages.artifacts import OnnxModel, Ranges
 from attar.stages.calibrate import BATCH, Calibrate
 from tests.support.stream_task import Stream, convolutions
@@ -44,7 +44,7 @@ def theirs(folder: Path, samples: int, method: str) -> Callable[[], object]:
 
     kind = {"percentile": calibrate.PercentileCalibrater, "entropy": calibrate.EntropyCalibrater}[method]
     task = Stream()
-    batches = iter([seen.inputs for seen in spread(task, task.split("train"), samples, BATCH)])
+    batches = iter([seen.inputs for seen in iterate_spread(task, task.split("train"), samples, BATCH)])
 
     class Reader:
         def get_next(self) -> Any:

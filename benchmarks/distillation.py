@@ -111,7 +111,7 @@ class Bench:
     def measured(self, student: Weights, answers: Answers) -> dict[str, float]:
         """On the test split, against the teacher's stored answers."""
         task = load_task(self.field.task)
-        seen = list(views.clean(task, task.split("test")))
+        seen = list(views.iterate_clean(task, task.split("test")))
         with student.open() as predict:
             parts = [predict(each.inputs) for each in seen]
         outputs: Arrays = {name: np.concatenate([part[name] for part in parts]) for name in task.outputs}
@@ -127,7 +127,7 @@ class Bench:
 
     def oacc(self, answers: Answers) -> float:
         task = load_task(self.field.task)
-        targets = [seen.targets for seen in views.clean(task, task.split("test"))]
+        targets = [seen.targets for seen in views.iterate_clean(task, task.split("test"))]
         joined = {name: np.concatenate([each[name] for each in targets]) for name in targets[0]}
         return task.aggregate(task.score(dict(answers.of("test")), joined))
 

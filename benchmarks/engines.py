@@ -61,10 +61,10 @@ def prepared(chosen: argparse.Namespace) -> tuple[Given, Task, Answers]:
 
 
 def write_inputs(task: Task, given: Given) -> None:
-    parts = {"calibration": list(views.spread(task, task.split("train"), given.samples, given.samples))}
+    parts = {"calibration": list(views.iterate_spread(task, task.split("train"), given.samples, given.samples))}
     splits: tuple[SplitName, ...] = ("validation", "test")
     for split in splits:
-        parts[split] = list(views.clean(task, task.split(split)))
+        parts[split] = list(views.iterate_clean(task, task.split(split)))
     joined = {name: {n: np.concatenate([p.inputs[n] for p in part]) for n in task.inputs} for name, part in parts.items()}
     for batch in BATCHES:
         joined[str(batch)] = {name: array[:batch] for name, array in joined["test"].items()}

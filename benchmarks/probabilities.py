@@ -86,7 +86,7 @@ def asked(student: Weights) -> Numbers:
     """The student's logits for the test split; of probabilities the logarithms."""
     task = student.reads()
     with student.open(threads=1) as predict:
-        parts = [predict(seen.inputs)["logits"] for seen in views.clean(task, task.split("test"))]
+        parts = [predict(seen.inputs)["logits"] for seen in views.iterate_clean(task, task.split("test"))]
     return np.asarray(to_logits(task.outputs["logits"].kind, np.concatenate(parts)), np.float32)
 
 

@@ -91,7 +91,7 @@ def measured(file: Path, answers: Answers) -> tuple[float, float]:
     """Accuracy and CORR on the test split."""
     task = load_task(TASK)
     with onnxruntime.open_session({"model": file}, 1) as predict:
-        seen = list(views.clean(task, task.split("test")))
+        seen = list(views.iterate_clean(task, task.split("test")))
         logits = np.concatenate([predict(each.inputs)["logits"] for each in seen])
     score = task.aggregate(task.score({"logits": logits}, {"label": np.concatenate([each.targets["label"] for each in seen])}))
     return score, float(compare_outputs("logits", answers.of("test")["logits"], logits).numbers["correlation"] or 0)

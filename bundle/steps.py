@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from attar.models.preprocess import FileStep, Step
-from attar.models.preprocess.known import Steps, known
+from attar.models.preprocess.known import Steps, validate_steps
 
 FOLDER = "preprocess"
 
 
 def ship_steps(steps: Mapping[str, Sequence[Step]], root: Path) -> Steps:
     """Copies each step's file to ``preprocess/INPUT.KIND`` below ``root``; the same steps with these paths."""
-    return known(
+    return validate_steps(
         {name: [ship_step(name, step, root) for step in todo] for name, todo in steps.items()}
     )
 
@@ -34,7 +34,7 @@ def locate_steps(steps: Mapping[str, Sequence[Step]], root: Path) -> Steps:
     """These steps, finding their files below ``root`` from any working directory. Raises ValueError if one lies ``outside``."""
     if wrong := find_outside(step for todo in steps.values() for step in todo):
         raise ValueError(wrong)
-    return known(
+    return validate_steps(
         {
             name: [locate_step(step, root.absolute()) for step in todo]
             for name, todo in steps.items()

@@ -17,7 +17,7 @@ from attar.models.task import Array, Arrays, Task, Tensor
 Integers = npt.NDArray[np.int64]
 
 
-def axes(task: Task) -> tuple[str, ...]:
+def list_length_axes(task: Task) -> tuple[str, ...]:
     """The axes along which samples have lengths of their own."""
     padded = [tensor for tensor in task.inputs.values() if tensor.pad is not None]
     named = dict.fromkeys(axis for tensor in padded for axis in tensor.axes[1:] if isinstance(axis, str))
@@ -25,12 +25,12 @@ def axes(task: Task) -> tuple[str, ...]:
     return tuple(axis for axis in named if axis not in answered)
 
 
-def lengths(task: Task, inputs: Arrays) -> Integers:
-    """Of each sample along each of ``axes(task)``, at least the smallest promised size: ``[N, axes]``."""
-    return np.stack([along(task, inputs, axis) for axis in axes(task)], 1)
+def measure_samples(task: Task, inputs: Arrays) -> Integers:
+    """Of each sample along each of ``list_length_axes(task)``, at least the smallest promised size: ``[N, axes]``."""
+    return np.stack([measure_axis(task, inputs, axis) for axis in list_length_axes(task)], 1)
 
 
-def along(task: Task, inputs: Arrays, axis: str) -> Integers:
+def measure_axis(task: Task, inputs: Arrays, axis: str) -> Integers:
     """The longest of what the inputs that share this axis hold, at least the smallest promised size: ``[N]``."""
     made: Integers = np.maximum(measure_lengths(task, inputs, axis), task.ranges[axis][0])
     return made
@@ -38,7 +38,7 @@ def along(task: Task, inputs: Arrays, axis: str) -> Integers:
 
 def measure_lengths(task: Task, inputs: Arrays, axis: str) -> Integers:
     """Return the longest of what the inputs that share this axis hold: ``[N]``."""
-    found = [ends(inputs[name], tensor.pad or 0, place) for name, tensor, place in having(task, axis)]
+    found = [find_ends(inputs[name], tensor.pad or 0, place) for name, tensor, place in find_inputs(task, axis)]
     made: Integers = np.stack(found).max(0)
     return made
 
@@ -52,7 +52,7 @@ def mask_padding(task: Task, inputs: Arrays, name: str) -> npt.NDArray[np.bool_]
     """
     tensor = task.inputs[name]
     axis = tensor.axes[1]
-    sharing = [(name, tensor, 1)] if isinstance(axis, int) else list(having(task, axis))
+    sharing = [(name, tensor, 1)] if isinstance(axis, int) else list(find_inputs(task, axis))
     used = [
         find_used(inputs[other], each.pad or 0, place)
         for other, each, place in sharing
@@ -69,7 +69,7 @@ def is_mask(array: Array) -> bool:
     return bool(((array == 0) | (array == 1)).all())
 
 
-def having(task: Task, axis: str) -> Iterator[tuple[str, Tensor, int]]:
+def find_inputs(task: Task, axis: str) -> Iterator[tuple[str, Tensor, int]]:
     """The inputs that have this axis, and where."""
     for name, tensor in task.inputs.items():
         for place, each in enumerate(tensor.axes):
@@ -77,24 +77,24 @@ def having(task: Task, axis: str) -> Iterator[tuple[str, Tensor, int]]:
                 yield name, tensor, place
 
 
-def trimmed(task: Task, inputs: Arrays) -> dict[str, Array]:
+def trim_inputs(task: Task, inputs: Arrays) -> dict[str, Array]:
     """The same samples without what is padding in all of them."""
     made = dict(inputs)
-    for axis in axes(task):
-        longest = int(along(task, inputs, axis).max())
-        for name, _, place in having(task, axis):
+    for axis in list_length_axes(task):
+        longest = int(measure_axis(task, inputs, axis).max())
+        for name, _, place in find_inputs(task, axis):
             kept = (slice(None),) * place + (slice(longest),)
             made[name] = np.ascontiguousarray(made[name][kept])
     return made
 
 
-def alike(task: Task, inputs: Arrays, rows: Integers, size: int) -> list[Integers]:
+def group_by_length(task: Task, inputs: Arrays, rows: Integers, size: int) -> list[Integers]:
     """These rows in groups of ``size``, those of like length together; of equal lengths in the order that they have."""
-    ordered = rows[np.lexsort(lengths(task, inputs)[rows].T[::-1])]  # by the first axis, then by the next
+    ordered = rows[np.lexsort(measure_samples(task, inputs)[rows].T[::-1])]  # by the first axis, then by the next
     return [ordered[start : start + size] for start in range(0, len(rows), size)]
 
 
-def ends(array: Array, pad: int, place: int) -> Integers:
+def find_ends(array: Array, pad: int, place: int) -> Integers:
     """For each sample, one more than the last position along axis ``place`` that holds anything but padding: ``[N]``."""
     used = find_used(array, pad, place)  # (N, size)
     positions = np.where(used, np.arange(1, used.shape[1] + 1), 0)  # (N, size)

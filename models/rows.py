@@ -28,7 +28,7 @@ class Rows:
     among themselves, they are flat.
     """
 
-    def __init__(self, parts: Sequence[Part], places: npt.NDArray[np.int64] | None = None) -> None:
+    def __init__(self, parts: Sequence[ShardOutput], places: npt.NDArray[np.int64] | None = None) -> None:
         """``places``: the row of every sample, where they are not stored in the order of the split."""
         self.parts, self.places = parts, places
         self.ends = np.cumsum([len(part) for part in parts])
@@ -49,9 +49,9 @@ class Rows:
         blocks = {number: self.parts[number][rows[places] - starts[number]] for number, places in found.items()}
         if len(blocks) == 1:
             return next(iter(blocks.values()))
-        made = blank(len(rows), [block.shape[1:] for block in blocks.values()])
+        made = make_blank(len(rows), [block.shape[1:] for block in blocks.values()])
         for number, block in blocks.items():
-            corner(made, block.shape[1:])[found[number]] = block
+            select_corner(made, block.shape[1:])[found[number]] = block
         return made
 
 
@@ -64,7 +64,7 @@ def join_rows(splits: Sequence[Rows]) -> Rows:
 
 
 @dataclass(frozen=True)
-class Part:
+class ShardOutput:
     """One output of one shard: its tensors by the ends of their names, and how many logits a row has (0: all are there)."""
 
     tensors: dict[str, Array]
@@ -75,13 +75,13 @@ class Part:
 
     def __getitem__(self, rows: npt.NDArray[np.int64]) -> Floats:
         if "shapes" not in self.tensors:
-            return self.dense(rows)
+            return self.expand_rows(rows)
         shapes = self.tensors["shapes"][rows]
-        tail = self.dense(np.arange(0)).shape[1:]
-        made = blank(len(rows), [(*shape, *tail) for shape in shapes.tolist()])
+        tail = self.expand_rows(np.arange(0)).shape[1:]
+        made = make_blank(len(rows), [(*shape, *tail) for shape in shapes.tolist()])
         for place, (row, shape) in enumerate(zip(rows, shapes.tolist(), strict=True)):
-            flat = self.dense(np.arange(*self.bounds[row : row + 2]))
-            corner(made, (*shape, *tail))[place] = flat.reshape(*shape, *tail)
+            flat = self.expand_rows(np.arange(*self.bounds[row : row + 2]))
+            select_corner(made, (*shape, *tail))[place] = flat.reshape(*shape, *tail)
         return made
 
     @cached_property
@@ -90,7 +90,7 @@ class Part:
         sizes = np.asarray(self.tensors["shapes"], np.int64).prod(1)
         return np.concatenate([[0], np.cumsum(sizes)])
 
-    def dense(self, rows: npt.NDArray[np.int64]) -> Floats:
+    def expand_rows(self, rows: npt.NDArray[np.int64]) -> Floats:
         if not self.width:
             return np.asarray(self.tensors[""][rows], np.float32)
         rest, values, places = (self.tensors[name][rows] for name in ("rest", "values", "indices"))
@@ -99,34 +99,34 @@ class Part:
         return made
 
 
-def blank(count: int, shapes: Sequence[tuple[int, ...]]) -> Floats:
+def make_blank(count: int, shapes: Sequence[tuple[int, ...]]) -> Floats:
     """Room for the longest of these shapes, NaN where one is shorter."""
     longest = np.max(np.asarray(shapes, np.int64), axis=0) if shapes else ()
     return np.full((count, *longest), np.nan, np.float32)
 
 
-def corner(made: Floats, shape: Sequence[int]) -> Floats:
+def select_corner(made: Floats, shape: Sequence[int]) -> Floats:
     """Of every row the first ``shape``, as a view."""
     return made[(slice(None), *(slice(size) for size in shape))]
 
 
-def mapped(path: Path) -> dict[str, Part]:
+def map_shard(path: Path) -> dict[str, ShardOutput]:
     """The outputs of a shard by name. Nothing but the header is read before it is asked for."""
     content = np.asarray(np.memmap(path, np.uint8, "r"))
     start = 8 + int.from_bytes(content[:8].tobytes(), "little")
     header = json.loads(content[8:start].tobytes())
     widths: dict[str, int] = json.loads(header.pop("__metadata__")["widths"])
-    tensors = {name: tensor(content[start:], entry) for name, entry in header.items()}
-    return {name: Part(ending(name, tensors), width) for name, width in widths.items()}
+    tensors = {name: map_tensor(content[start:], entry) for name, entry in header.items()}
+    return {name: ShardOutput(select_tensors(name, tensors), width) for name, width in widths.items()}
 
 
-def tensor(content: npt.NDArray[np.uint8], entry: Mapping[str, Any]) -> Array:
+def map_tensor(content: npt.NDArray[np.uint8], entry: Mapping[str, Any]) -> Array:
     low, high = entry["data_offsets"]
     made: Array = content[low:high].view(DTYPES[entry["dtype"]]).reshape(entry["shape"])
     return made
 
 
-def ending(name: str, tensors: Mapping[str, Array]) -> dict[str, Array]:
+def select_tensors(name: str, tensors: Mapping[str, Array]) -> dict[str, Array]:
     """The tensors of one output, by what follows its name."""
     full = {"": name} | {end: f"{name}.{end}" for end in ("values", "indices", "rest", "shapes")}
     return {end: tensors[each] for end, each in full.items() if each in tensors}

@@ -160,10 +160,10 @@ class Task(ABC):
     def example(self, generator: np.random.Generator, **sizes: int) -> dict[str, Array]:
         """Random inputs of these sizes, for tracing and for proving shapes; axes not named have their smallest size."""
         full = {axis: low for axis, (low, _) in self.ranges.items()} | sizes
-        return {name: draw(tensor, generator, full) for name, tensor in self.inputs.items()}
+        return {name: draw_tensor(tensor, generator, full) for name, tensor in self.inputs.items()}
 
 
-def draw(tensor: Tensor, generator: np.random.Generator, sizes: Mapping[str, int]) -> Array:
+def draw_tensor(tensor: Tensor, generator: np.random.Generator, sizes: Mapping[str, int]) -> Array:
     shape = tensor.shape(sizes)
     if np.issubdtype(np.dtype(tensor.dtype), np.floating):
         return generator.standard_normal(shape).astype(tensor.dtype)

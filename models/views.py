@@ -18,8 +18,10 @@ from attar.models.sample_order import list_blocks, mix_chunks, shuffle_samples
 from attar.models.task import Array, Arrays, Split, Task
 from attar.pipeline.core.errors import StageError
 
-POOL = 32  # chunks that are shuffled together: 16,384 samples in memory at once
-PIECE = 128  # samples of a chunk that a network is asked at once: a slow one shows that it goes on, a fast one has enough to do
+POOL_CHUNKS = 32  # chunks that are shuffled together: 16,384 samples in memory at once
+PIECE_SAMPLES = (
+    128  # samples of a chunk that a network is asked at once: a slow one shows that it goes on, a fast one has enough to do
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class ViewBatch:
         return ViewBatch(self.indices[rows], {name: array[rows] for name, array in self.inputs.items()}, targets)
 
 
-def chunk(task: Task, split: Split, number: int, *, seed: int = 0, view: int | None = None) -> ViewBatch:
+def make_chunk(task: Task, split: Split, number: int, *, seed: int = 0, view: int | None = None) -> ViewBatch:
     """Chunk ``number`` of a view, or of the clean split, whose chunks are consecutive samples, when ``view`` is None."""
     order = np.arange(len(split)) if view is None else shuffle_samples(len(split))
     indices = order[number * CHUNK : (number + 1) * CHUNK]
@@ -56,23 +58,23 @@ def chunk(task: Task, split: Split, number: int, *, seed: int = 0, view: int | N
     return ViewBatch(indices, preprocess.apply(task.preprocess, raw), batch.targets)
 
 
-def pieces(seen: ViewBatch, size: int = PIECE) -> Iterator[ViewBatch]:
+def split_chunk(seen: ViewBatch, size: int = PIECE_SAMPLES) -> Iterator[ViewBatch]:
     """The same samples, so many at a time."""
     for start in range(0, len(seen.indices), size):
         yield seen.take(np.arange(start, min(start + size, len(seen.indices))))
 
 
-def chunks(split: Split) -> int:
+def count_chunks(split: Split) -> int:
     return -(-len(split) // CHUNK)
 
 
-def clean(task: Task, split: Split) -> Iterator[ViewBatch]:
+def iterate_clean(task: Task, split: Split) -> Iterator[ViewBatch]:
     """The split in order, not augmented."""
-    for number in range(chunks(split)):
-        yield chunk(task, split, number)
+    for number in range(count_chunks(split)):
+        yield make_chunk(task, split, number)
 
 
-def spread(task: Task, split: Split, samples: int, batch: int) -> Iterator[ViewBatch]:
+def iterate_spread(task: Task, split: Split, samples: int, batch: int) -> Iterator[ViewBatch]:
     """At most ``samples`` samples, not augmented, spread evenly over the split: a split may be sorted by class."""
     count = min(samples, len(split))
     indices = np.arange(count, dtype=np.int64) * len(split) // count
@@ -82,7 +84,7 @@ def spread(task: Task, split: Split, samples: int, batch: int) -> Iterator[ViewB
         yield ViewBatch(rows, preprocess.apply(task.preprocess, taken.inputs), taken.targets)
 
 
-def epoch(
+def iterate_epoch(
     task: Task, split: Split, batch: int, order: np.random.Generator, *, seed: int, view: int, transfer: Split | None = None
 ) -> Iterator[ViewBatch]:
     """One pass over a view in shuffled batches; the last, smaller batch is dropped unless it is the only one.
@@ -91,55 +93,55 @@ def epoch(
     shuffled together, since a chunk holds samples from everywhere. Where samples have lengths of their own, a batch holds some of
     like length. The samples of ``transfer``, which have no labels, are mixed in; their indices go on from those of ``split``.
     """
-    labelled = chunks(split)
+    labelled = count_chunks(split)
     numbers = mix_chunks(list_blocks(len(split)) + list_blocks(len(transfer or ())), order)
     left: ViewBatch | None = None
-    for pooled in np.array_split(numbers, -(-len(numbers) // POOL)):
+    for pooled in np.array_split(numbers, -(-len(numbers) // POOL_CHUNKS)):
         parts = [
-            chunk(task, split, int(n), seed=seed, view=view)
+            make_chunk(task, split, int(n), seed=seed, view=view)
             if transfer is None or n < labelled
-            else without_labels(split, chunk(task, transfer, int(n) - labelled, seed=seed, view=view))
+            else drop_labels(split, make_chunk(task, transfer, int(n) - labelled, seed=seed, view=view))
             for n in pooled
         ]
-        pool = join([left, *parts] if left else parts, {name: tensor.pad or 0 for name, tensor in task.inputs.items()})
+        pool = join_batches([left, *parts] if left else parts, {name: tensor.pad or 0 for name, tensor in task.inputs.items()})
         shuffled = order.permutation(len(pool.indices))
         whole = len(shuffled) - len(shuffled) % batch
-        for rows in batches(task, pool, shuffled[:whole], batch, order):
-            yield trimmed(task, pool.take(rows))
+        for rows in group_batches(task, pool, shuffled[:whole], batch, order):
+            yield trim_padding(task, pool.take(rows))
         left = pool.take(shuffled[whole:])
     if left is not None and len(split) + len(transfer or ()) < batch:
-        yield trimmed(task, left)
+        yield trim_padding(task, left)
 
 
-def batches(
+def group_batches(
     task: Task, pool: ViewBatch, rows: npt.NDArray[np.int64], batch: int, order: np.random.Generator
 ) -> Iterator[npt.NDArray[np.int64]]:
     """Shuffled rows, a batch at a time; where samples have lengths of their own, those of like length together, then shuffled.
 
     Padding costs as much as what is not: seven words beside fifty would take seven times as long.
     """
-    if not lengths.axes(task):
+    if not lengths.list_length_axes(task):
         return iter(rows.reshape(-1, batch))
-    groups = lengths.alike(task, pool.inputs, rows, batch)
+    groups = lengths.group_by_length(task, pool.inputs, rows, batch)
     return (groups[number] for number in order.permutation(len(groups)))
 
 
-def trimmed(task: Task, seen: ViewBatch) -> ViewBatch:
+def trim_padding(task: Task, seen: ViewBatch) -> ViewBatch:
     """The same samples without what is padding in all of them."""
-    return replace(seen, inputs=lengths.trimmed(task, seen.inputs))
+    return replace(seen, inputs=lengths.trim_inputs(task, seen.inputs))
 
 
-def without_labels(split: Split, seen: ViewBatch) -> ViewBatch:
+def drop_labels(split: Split, seen: ViewBatch) -> ViewBatch:
     """Samples of transfer, counted on from those of ``split``; of its targets there are none."""
     none = {name: target[:0] for name, target in split.take(np.arange(1)).targets.items()}
     return ViewBatch(seen.indices + len(split), seen.inputs, none)
 
 
-def join(parts: list[ViewBatch], pads: Mapping[str, int]) -> ViewBatch:
+def join_batches(parts: list[ViewBatch], pads: Mapping[str, int]) -> ViewBatch:
     """One after the other, those with labels first; ``pads``: see ``Tensor``. Raises StageError for targets of other shapes."""
     indices = np.concatenate([part.indices for part in parts])
-    inputs = {name: padded([part.inputs[name] for part in parts], pads[name]) for name in parts[0].inputs}
-    targets = {name: stacked(name, [part.targets[name] for part in parts]) for name in parts[0].targets}
+    inputs = {name: join_padded([part.inputs[name] for part in parts], pads[name]) for name in parts[0].inputs}
+    targets = {name: join_targets(name, [part.targets[name] for part in parts]) for name in parts[0].targets}
     labelled = np.concatenate([np.arange(len(part.indices)) < part.labelled for part in parts])
     if not labelled.all():
         rows = np.argsort(~labelled, kind="stable")
@@ -147,7 +149,7 @@ def join(parts: list[ViewBatch], pads: Mapping[str, int]) -> ViewBatch:
     return ViewBatch(indices, inputs, targets)
 
 
-def padded(arrays: list[Array], pad: int) -> Array:
+def join_padded(arrays: list[Array], pad: int) -> Array:
     """One after the other; where samples have lengths of their own, ``pad`` behind the shorter ones."""
     longest = np.max([array.shape[1:] for array in arrays], axis=0).astype(int)
     if all(array.shape[1:] == tuple(longest) for array in arrays):
@@ -160,7 +162,7 @@ def padded(arrays: list[Array], pad: int) -> Array:
     return made
 
 
-def stacked(name: str, targets: list[Array]) -> Array:
+def join_targets(name: str, targets: list[Array]) -> Array:
     shapes = {target.shape[1:] for target in targets}
     if len(shapes) > 1:
         found = ", ".join(str(shape) for shape in sorted(shapes))

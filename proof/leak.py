@@ -178,7 +178,7 @@ class Search:
         """Yield all that is learned from, not augmented, each time with the number of the first sample."""
         total, done = sum(map(len, self.splits.values())), 0
         for split in self.splits.values():
-            for seen in views.clean(self.task, split):
+            for seen in views.iterate_clean(self.task, split):
                 yield done, seen.inputs
                 done += len(seen.indices)
                 report_progress("near-duplicates", done, total)

@@ -14,7 +14,7 @@ from attar.engines.calibration import histogram
 from attar.engines.calibration.histogram import Histogram
 from attar.engines.graphs.exposure import reveal_tensors
 from attar.models.task import Array, Arrays, Task, load_task
-from attar.models.views import spread
+from attar.models.views import iterate_spread
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import report_progress
 from attar.pipeline.core.stage import CodeName, Facts, Stage, open_scratch
@@ -49,7 +49,7 @@ class Calibrate(Stage[Ranges]):
             raise histogram.make_damage_error(state, f"{done} of {count} samples, {step} at a time")
         saved = time.monotonic()
         with onnxruntime.open_session({"model": reveal_tensors(onnx.file())}, None, optimize=False) as predict:
-            for seen in islice(spread(task, split, count, step), -(-done // step), None):
+            for seen in islice(iterate_spread(task, split, count, step), -(-done // step), None):
                 count_values(histograms, {**seen.inputs, **predict(seen.inputs)})
                 done += len(seen.indices)
                 report_progress("calibrate", done, count)

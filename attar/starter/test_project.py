@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from attar.engines.runtimes.torch import build_network, check_network
-from attar.models.checks.task import check
+from attar.models.checks.task import check_task
 from attar.models.task import Task, load_task
 
 RECIPE = tomllib.loads((Path(__file__).parent / "recipe.toml").read_text(encoding="utf-8"))
@@ -22,7 +22,7 @@ def task() -> Task:
 
 def test_the_task_is_what_attar_needs(task: Task) -> None:
     """Shapes, dtypes, labels, views, splits that repeat, and no test sample in another split: what `attar run` checks first."""
-    check(task)
+    check_task(task)
 
 
 @pytest.mark.parametrize("slot", ["teacher", "student"])

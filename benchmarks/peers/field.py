@@ -80,7 +80,7 @@ class Field:
             self.rows[name].seconds[batch] = np.array(taken[name])
 
     def score(self, row: Row) -> float:
-        seen = [each.targets for each in views.clean(self.task, self.task.split("test"))]
+        seen = [each.targets for each in views.iterate_clean(self.task, self.task.split("test"))]
         targets = {name: np.concatenate([each[name] for each in seen]) for name in seen[0]}
         return self.task.aggregate(self.task.score(row.answers, targets))
 

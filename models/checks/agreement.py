@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from attar.models.checks.task import FEW, same, splits_of
-from attar.models.preprocess import contents
+from attar.models.checks.task import REPEATED_SAMPLES, are_same_arrays, list_splits
+from attar.models.preprocess import describe_steps
 from attar.models.task import Arrays, SplitName, Task
 from attar.pipeline.core.errors import StageError
 
-DECLARED: Mapping[str, Callable[[Task], Any]] = {
+DECLARATIONS: Mapping[str, Callable[[Task], Any]] = {
     "outputs": lambda task: {name: (output.kind, list(output.axes)) for name, output in task.outputs.items()},
     "classes": lambda task: list(task.classes),
     "score_name": lambda task: task.score_name,
@@ -24,14 +24,14 @@ DECLARED: Mapping[str, Callable[[Task], Any]] = {
 """What must be the same before any data are read."""
 
 
-def check(student: Task, teacher: Task) -> None:
+def check_agreement(student: Task, teacher: Task) -> None:
     """Raises StageError unless both have the same outputs, classes, score, splits and raw samples, and the same views of them.
 
     ``inputs``, ``preprocess`` and the ranges of axes that are not outputs' may differ: that is what a second task is for.
     """
     if type(student) is type(teacher):
         return
-    if difference := next(differences(student, teacher), None):
+    if difference := next(find_differences(student, teacher), None):
         names = f"{type(teacher).__name__}, which the teacher reads, and {type(student).__name__}, which the student reads,"
         raise StageError(
             f"{names} are not one problem: {difference}; derive both from one task, and let them differ in `inputs` and "
@@ -41,31 +41,31 @@ def check(student: Task, teacher: Task) -> None:
 
 def same_inputs(one: Task, two: Task) -> bool:
     """Whether what a network gets is the same: names, dtypes, axes, and how it is prepared."""
-    return dict(one.inputs) == dict(two.inputs) and contents(one.preprocess) == contents(two.preprocess)
+    return dict(one.inputs) == dict(two.inputs) and describe_steps(one.preprocess) == describe_steps(two.preprocess)
 
 
-def differences(student: Task, teacher: Task) -> Iterator[str]:
+def find_differences(student: Task, teacher: Task) -> Iterator[str]:
     """What keeps them from being one problem, the cheapest to find first."""
-    for attribute, of in DECLARED.items():
+    for attribute, of in DECLARATIONS.items():
         one, two = of(student), of(teacher)
         if one != two:
             yield f"its {attribute}: {two!r}, the student's: {one!r}"
-    for split in splits_of(student):
-        yield from apart(split, student, teacher)
+    for split in list_splits(student):
+        yield from compare_splits(split, student, teacher)
 
 
-def apart(name: SplitName, student: Task, teacher: Task) -> Iterator[str]:
+def compare_splits(name: SplitName, student: Task, teacher: Task) -> Iterator[str]:
     one, two = student.split(name), teacher.split(name)
     if len(one) != len(two):
         yield f"its {name} split has {len(two)} samples, the student's {len(one)}"
         return
-    rows = np.arange(min(FEW, len(one)))
+    rows = np.arange(min(REPEATED_SAMPLES, len(one)))
     first, second = one.take(rows), two.take(rows)
-    if not (same(first.inputs, second.inputs) and same(first.targets, second.targets)):
+    if not (are_same_arrays(first.inputs, second.inputs) and are_same_arrays(first.targets, second.targets)):
         yield f"the first samples of {name} are not the same"
-    elif name == "train" and not same(view(student, first.inputs), view(teacher, second.inputs)):
+    elif name == "train" and not are_same_arrays(make_view(student, first.inputs), make_view(teacher, second.inputs)):
         yield "their `augment` makes different views of the same samples"
 
 
-def view(task: Task, raw: Arrays) -> Arrays:
+def make_view(task: Task, raw: Arrays) -> Arrays:
     return task.augment(raw, np.random.default_rng(0))

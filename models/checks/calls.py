@@ -18,12 +18,12 @@ from attar.pipeline.core import error_context as blame
 from attar.pipeline.core.errors import AttarError, StageError
 
 
-def place(task: Task, attribute: str) -> str:
+def format_place(task: Task, attribute: str) -> str:
     return f"{type(task).__name__}.{attribute}"
 
 
 @contextmanager
-def calling(where: str) -> Iterator[None]:
+def report_errors_of(where: str) -> Iterator[None]:
     """What is raised inside leaves as a StageError that names the method and the line; messages of attar pass as they are."""
     try:
         yield
@@ -34,19 +34,19 @@ def calling(where: str) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Trial(Split):
+class CheckedSplit(Split):
     """A split as the task gave it, whose every batch is looked at."""
 
     where: str
     split: Split
 
     def __len__(self) -> int:
-        with calling(f"the length of {self.where}"):
+        with report_errors_of(f"the length of {self.where}"):
             return len(self.split)
 
     def take(self, indices: npt.NDArray[np.int64]) -> Batch:
         where = f"{self.where}.take"
-        with calling(where):
+        with report_errors_of(where):
             made: Any = self.split.take(indices)
         if not isinstance(made, Batch):
             raise StageError(f"{where} must return an attar.Batch(inputs, targets), got {reprlib.repr(made)}")
@@ -55,10 +55,10 @@ class Trial(Split):
         return made
 
 
-def split_of(task: Task, name: SplitName) -> Trial:
+def open_split(task: Task, name: SplitName) -> CheckedSplit:
     """What the task calls its split of this name. Raises StageError where it is none."""
-    where = place(task, f"split({name!r})")
-    with calling(where):
+    where = format_place(task, f"split({name!r})")
+    with report_errors_of(where):
         made: Any = task.split(name)
     if not isinstance(made, Split):
         raise StageError(
@@ -67,7 +67,7 @@ def split_of(task: Task, name: SplitName) -> Trial:
         )
     if isinstance(made, InMemory):
         check_whole(where, made)
-    return Trial(where, made)
+    return CheckedSplit(where, made)
 
 
 def check_whole(where: str, split: InMemory) -> None:
@@ -92,19 +92,19 @@ def check_arrays(where: str, arrays: Any, samples: int) -> None:
             raise StageError(f"{where}[{name!r}] must have a row for each of {samples} samples, got the shape {array.shape}")
 
 
-def seen(task: Task, split: Split, view: int | None = None) -> views.ViewBatch:
+def make_first_view(task: Task, split: Split, view: int | None = None) -> views.ViewBatch:
     """The first chunk, as a network sees it: augmented where a view is named, and preprocessed."""
     if view is not None:
         check_augment(task, split, view)
-    with calling(place(task, "preprocess")):
-        return views.chunk(task, split, 0, view=view)
+    with report_errors_of(format_place(task, "preprocess")):
+        return views.make_chunk(task, split, 0, view=view)
 
 
 def check_augment(task: Task, split: Split, view: int) -> None:
     """It returns the names and the number of samples that it was given."""
-    where, given = place(task, "augment"), split.take(shuffle_samples(len(split))[: views.CHUNK]).inputs
+    where, given = format_place(task, "augment"), split.take(shuffle_samples(len(split))[: views.CHUNK]).inputs
     samples = len(next(iter(given.values())))
-    with calling(where):
+    with report_errors_of(where):
         made: Any = task.augment(given, np.random.default_rng((0, view, 0)))
     check_arrays(f"{where}: what it returns", made, samples)
     if set(made) != set(given):

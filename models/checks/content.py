@@ -10,14 +10,14 @@ from attar.models.task import Array
 from attar.pipeline.core.errors import StageError
 
 
-def of(value: Any) -> bytes:
+def read_content(value: Any) -> bytes:
     """The bytes of one sample of one input, in front of them how many: no two samples' inputs join to the same bytes.
 
     Numbers give their own bytes, text its UTF-8, and each object of an array its own content.
     Raises StageError for other objects.
     """
     if isinstance(value, np.ndarray) and value.dtype.kind in "OUS":
-        made = b"".join(of(each) for each in value.ravel().tolist())
+        made = b"".join(read_content(each) for each in value.ravel().tolist())
     elif isinstance(value, str):
         made = value.encode("utf-8", "surrogatepass")
     elif isinstance(value, bytes):
@@ -29,5 +29,5 @@ def of(value: Any) -> bytes:
     return len(made).to_bytes(8, "little") + made
 
 
-def same(one: Array, two: Array) -> bool:
-    return one.shape == two.shape and of(one) == of(two)
+def has_same_content(one: Array, two: Array) -> bool:
+    return one.shape == two.shape and read_content(one) == read_content(two)

@@ -8,19 +8,19 @@ from typing import Any, get_args
 
 import numpy as np
 
-from attar.models.checks.calls import place
+from attar.models.checks.calls import format_place
 from attar.models.task import CLASSIFYING, Kind, Output, Task, Tensor
 from attar.pipeline.core.errors import StageError, suggest_name
 
 
-def check_declared(task: Task) -> None:
+def check_declarations(task: Task) -> None:
     """Raises StageError for names, axes, ranges and dtypes that no batch could fulfil."""
     kinds: dict[str, type] = {"inputs": Tensor, "outputs": Output}
     for attribute, kind in kinds.items():
         declared: Any = getattr(task, attribute, None)
         if not (isinstance(declared, Mapping) and declared and all(isinstance(each, kind) for each in declared.values())):
             raise StageError(
-                f"{place(task, attribute)} must name at least one attar.{kind.__name__}, got {reprlib.repr(declared)}"
+                f"{format_place(task, attribute)} must name at least one attar.{kind.__name__}, got {reprlib.repr(declared)}"
             )
     for attribute in ("ranges", "preprocess"):
         check_mapping(task, attribute)
@@ -39,7 +39,7 @@ def check_declared(task: Task) -> None:
 def check_mapping(task: Task, attribute: str) -> None:
     declared: Any = getattr(task, attribute)
     if not isinstance(declared, Mapping):
-        raise StageError(f"{place(task, attribute)} must be a dictionary, {{name: ...}}, got {reprlib.repr(declared)}")
+        raise StageError(f"{format_place(task, attribute)} must be a dictionary, {{name: ...}}, got {reprlib.repr(declared)}")
 
 
 def check_range(task: Task, axis: str) -> None:
@@ -48,7 +48,7 @@ def check_range(task: Task, axis: str) -> None:
     pair = isinstance(promised, Sequence) and len(promised) == 2 and all(isinstance(size, int) for size in promised)
     if not pair or not least <= promised[0] <= promised[1] or promised[1] == 0:
         raise StageError(
-            f"{place(task, f'ranges[{axis!r}]')} must be two integers, the smallest and the largest size that is promised, "
+            f"{format_place(task, f'ranges[{axis!r}]')} must be two integers, the smallest and the largest promised size, "
             f"{least} <= smallest <= largest and largest > 0; got {promised!r}"
         )
 
@@ -57,13 +57,15 @@ def check_axes(task: Task, where: str, axes: tuple[int | str, ...]) -> None:
     declared: Any = axes
     if not isinstance(declared, tuple) or not all(type(axis) in (int, str) for axis in declared) or declared[:1] != ("batch",):
         raise StageError(
-            f"{place(task, where)} has the axes {declared!r}; they must be a tuple of sizes and names that begins with 'batch', "
+            f"{format_place(task, where)} has the axes {declared!r}; they must be a tuple of sizes and names that begins with "
+            "'batch', "
             "such as ('batch', 3, 'height')"
         )
     for axis in axes:
         if isinstance(axis, str) and axis not in task.ranges:
             raise StageError(
-                f"{place(task, where)} has an axis {axis!r} that `ranges` says nothing of: add its smallest and largest size, "
+                f"{format_place(task, where)} has an axis {axis!r} that `ranges` says nothing of: add its smallest and largest "
+                "size, "
                 f"or name one that is there; {suggest_name(axis, task.ranges)}"
             )
 
@@ -72,22 +74,23 @@ def check_dtype(task: Task, name: str, tensor: Tensor) -> None:
     try:
         np.dtype(tensor.dtype)
     except TypeError as error:
-        where = place(task, f"inputs[{name!r}]")
+        where = format_place(task, f"inputs[{name!r}]")
         raise StageError(f"{where} has the dtype {tensor.dtype!r}; it must be a numpy name such as float32 or int64") from error
 
 
 def check_output(task: Task, name: str, output: Output) -> None:
     """Its kind is one of those that there are, and its classes have as many names as it has numbers."""
-    where = place(task, f"outputs[{name!r}]")
+    where = format_place(task, f"outputs[{name!r}]")
     if output.kind not in get_args(Kind):
         raise StageError(f"{where} has the kind {output.kind!r}; {suggest_name(output.kind, get_args(Kind))}")
     classes: Any = task.classes
     if isinstance(classes, str) or not isinstance(classes, Sequence):
-        raise StageError(f"{place(task, 'classes')} must be a list of names, got {reprlib.repr(classes)}")
+        raise StageError(f"{format_place(task, 'classes')} must be a list of names, got {reprlib.repr(classes)}")
     size = output.axes[-1]
     if output.kind in CLASSIFYING and classes and isinstance(size, int) and size != len(classes):
         raise StageError(
-            f"{where} has {size} {output.kind}, {place(task, 'classes')} has {len(classes)} names; name each class, or none"
+            f"{where} has {size} {output.kind}, {format_place(task, 'classes')} has {len(classes)} names; name all classes, or "
+            "none"
         )
 
 
@@ -95,7 +98,7 @@ def check_embedding(task: Task, name: str, output: Output) -> None:
     """One vector a sample, as long for every network, and no label."""
     if output.kind != "embedding":
         return
-    where = place(task, f"outputs[{name!r}]")
+    where = format_place(task, f"outputs[{name!r}]")
     if len(output.axes) != 2 or output.axes[0] != "batch" or not isinstance(output.axes[1], int):
         raise StageError(
             f"{where} is an embedding with the axes {output.axes}; it must be one vector a sample, ('batch', DIMENSIONS): pool "

@@ -9,14 +9,16 @@ from attar.models.preprocess import FileStep, Step
 from attar.models.task import Task
 from attar.pipeline.core.errors import StageError, suggest_name
 
-OURS = Step.__module__.rpartition(".")[0]
+STEPS_PACKAGE = Step.__module__.rpartition(".")[0]
 
 
-def check(task: Task) -> None:
+def check_steps(task: Task) -> None:
     """Raises StageError for a step that no bundle can hold, and for one whose file is not part of the task's data."""
     for name, steps in task.preprocess.items():
         if name not in task.inputs:
-            raise StageError(f"{place(task)} has steps for {name!r}, which is no input; {suggest_name(name, task.inputs)}")
+            raise StageError(
+                f"{format_preprocess(task)} has steps for {name!r}, which is no input; {suggest_name(name, task.inputs)}"
+            )
         for step in steps:
             check_kind(task, name, step)
             if isinstance(step, FileStep):
@@ -25,16 +27,17 @@ def check(task: Task) -> None:
                 check_pad(task, name, step.pad)
 
 
-def place(task: Task) -> str:
+def format_preprocess(task: Task) -> str:
     return f"{type(task).__name__}.preprocess"
 
 
 def check_kind(task: Task, name: str, step: Any) -> None:
     """By its home, not by a list of all kinds: naming them here would make every task depend on every step's libraries."""
     kind = type(step)
-    if not (isinstance(step, Step) and kind.__module__.rpartition(".")[0] == OURS):
+    if not (isinstance(step, Step) and kind.__module__.rpartition(".")[0] == STEPS_PACKAGE):
         raise StageError(
-            f"{place(task)}[{name!r}] holds {kind.__name__}, which is no step of attar.models.preprocess: a bundle holds data, "
+            f"{format_preprocess(task)}[{name!r}] holds {kind.__name__}, which is no step of attar.models.preprocess: a bundle "
+            "holds data, "
             "not code; do it in Task.split, or inside the network"
         )
 
@@ -44,7 +47,7 @@ def check_file(task: Task, step: FileStep) -> None:
     within = {place for file in (step.file.absolute(), step.file.resolve()) for place in (file, *file.parents)}
     if not any(item.absolute() in within for item in listed) and not any(item.resolve() in within for item in listed):
         raise StageError(
-            f"{place(task)} reads {step.file}, which {type(task).__name__}.data() does not list: "
+            f"{format_preprocess(task)} reads {step.file}, which {type(task).__name__}.data() does not list: "
             "if it changed, nothing would be made again; add its path there"
         )
 

@@ -14,24 +14,24 @@ import numpy.typing as npt
 from attar.models import preprocess
 from attar.models.checks import content
 from attar.models.checks import steps as step_check
-from attar.models.checks.calls import Trial, calling, place, seen, split_of
-from attar.models.checks.declarations import check_declared
+from attar.models.checks.calls import CheckedSplit, format_place, make_first_view, open_split, report_errors_of
+from attar.models.checks.declarations import check_declarations
 from attar.models.task import CLASSIFYING, Array, Arrays, Batch, Split, SplitName, Task
 from attar.pipeline.core import error_context as blame
 from attar.pipeline.core.errors import StageError
 
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 """Those that every task has."""
-AT_ONCE = 4096  # samples in memory at once
-FEW = 64  # samples that are read again to see whether they are the same
+BATCH_SAMPLES = 4096  # samples in memory at once
+REPEATED_SAMPLES = 64  # samples that are read again to see whether they are the same
 
 
-def check(task: Task) -> None:
+def check_task(task: Task) -> None:
     """Raises StageError for whatever in the task is not as ``Task`` says, and for a test split that was trained on."""
-    check_declared(task)
+    check_declarations(task)
     check_data(task)
-    step_check.check(task)
-    splits = {name: split_of(task, name) for name in splits_of(task)}
+    step_check.check_steps(task)
+    splits = {name: open_split(task, name) for name in list_splits(task)}
     for name, split in splits.items():
         check_split(task, name, split)
         check_repeats(task, name, split)
@@ -40,26 +40,28 @@ def check(task: Task) -> None:
     check_overlap(splits)
 
 
-def splits_of(task: Task) -> tuple[SplitName, ...]:
+def list_splits(task: Task) -> tuple[SplitName, ...]:
     return (*SPLITS, "transfer") if task.transfer else SPLITS
 
 
 def check_data(task: Task) -> None:
-    with calling(f"{place(task, 'data')}()"):
+    with report_errors_of(f"{format_place(task, 'data')}()"):
         listed: Any = task.data()
     whole = isinstance(listed, Sequence) and not isinstance(listed, str)  # each letter of a string would be a version
     if not whole or not all(isinstance(item, (str, Path)) for item in listed):
-        raise StageError(f"{place(task, 'data')}() must return a list of paths and version strings, got {reprlib.repr(listed)}")
+        raise StageError(
+            f"{format_place(task, 'data')}() must return a list of paths and version strings, got {reprlib.repr(listed)}"
+        )
 
 
-def check_split(task: Task, name: SplitName, split: Trial) -> None:
+def check_split(task: Task, name: SplitName, split: CheckedSplit) -> None:
     where = split.where
     if len(split) == 0:
-        raise StageError(f"{where} is empty; all of {', '.join(splits_of(task))} need samples")
-    check_inputs(task, where, seen(task, split).inputs)
-    whole = integers(task)
+        raise StageError(f"{where} is empty; all of {', '.join(list_splits(task))} need samples")
+    check_inputs(task, where, make_first_view(task, split).inputs)
+    whole = list_integer_inputs(task)
     steps = {key: task.preprocess[key] for key in whole if key in task.preprocess}
-    for batch in batches(split):
+    for batch in iterate_batches(split):
         if name == "transfer":
             check_unlabelled(where, batch)
         else:
@@ -67,52 +69,53 @@ def check_split(task: Task, name: SplitName, split: Trial) -> None:
         check_integers(task, where, preprocess.apply(steps, {key: batch.inputs[key] for key in whole}))
 
 
-def integers(task: Task) -> list[str]:
+def list_integer_inputs(task: Task) -> list[str]:
     """The inputs that are integers once preprocessed."""
     return [name for name, tensor in task.inputs.items() if np.issubdtype(np.dtype(tensor.dtype), np.integer)]
 
 
 def check_integers(task: Task, where: str, inputs: Arrays) -> None:
     """Integers lie in ``[0, high)``: what an embedding would do with others depends on the runtime."""
-    for name in integers(task):
+    for name in list_integer_inputs(task):
         array, high = np.asarray(inputs[name], np.int64), task.inputs[name].high
         wrong = array[(array < 0) | (array >= high)]
         if wrong.size:
             raise StageError(
                 f"{where} gives {name!r} the value {wrong[0]}, outside [0, high) with high = {high}; "
-                f"set `high` of {place(task, f'inputs[{name!r}]')} to the largest value that may occur, plus 1"
+                f"set `high` of {format_place(task, f'inputs[{name!r}]')} to the largest value that may occur, plus 1"
             )
 
 
 def check_repeats(task: Task, name: SplitName, split: Split) -> None:
     """The first samples of another call: a teacher's answers are recorded by index and read long afterwards."""
-    again = split_of(task, name)
-    rows = np.arange(min(FEW, len(split)))
+    again = open_split(task, name)
+    rows = np.arange(min(REPEATED_SAMPLES, len(split)))
     if len(again) == len(split):
         one, two = split.take(rows), again.take(rows)
-        if same(one.inputs, two.inputs) and same(one.targets, two.targets):
+        if are_same_arrays(one.inputs, two.inputs) and are_same_arrays(one.targets, two.targets):
             return
     raise StageError(
-        f"{place(task, 'split')}({name!r}) gives other samples when it is called again; it must give the same ones in the same "
+        f"{format_place(task, 'split')}({name!r}) gives other samples when it is called again; it must give the same ones in the "
+        "same "
         "order every time: seed its generator, sort the files that it lists"
     )
 
 
-def same(one: Arrays, two: Arrays) -> bool:
+def are_same_arrays(one: Arrays, two: Arrays) -> bool:
     """Byte for byte; strings and other objects by their content."""
-    return one.keys() == two.keys() and all(content.same(one[name], two[name]) for name in one)
+    return one.keys() == two.keys() and all(content.has_same_content(one[name], two[name]) for name in one)
 
 
 def check_views(task: Task, split: Split) -> None:
     """Augmented inputs are as declared, and decided by the generator alone."""
-    recorded, where = seen(task, split, view=0), place(task, "augment")
+    recorded, where = make_first_view(task, split, view=0), format_place(task, "augment")
     first = recorded.inputs
     check_inputs(task, where, first)
     check_integers(task, where, first)
-    if not same(first, seen(task, split, view=0).inputs):
+    if not are_same_arrays(first, make_first_view(task, split, view=0).inputs):
         raise StageError(f"{where} gives different views for equal generators; it must draw from `generator` alone")
     plain = preprocess.apply(task.preprocess, split.take(recorded.indices).inputs)
-    if same(first, seen(task, split, view=1).inputs) and not same(first, plain):
+    if are_same_arrays(first, make_first_view(task, split, view=1).inputs) and not are_same_arrays(first, plain):
         raise StageError(
             f"{where} changes the inputs but gives the same view for different generators; it must draw from "
             "`generator`, and what is done to every sample alike belongs in `preprocess`"
@@ -121,11 +124,11 @@ def check_views(task: Task, split: Split) -> None:
 
 def check_score(task: Task, split: Split) -> None:
     """``score`` of a few random answers. Not where their shapes are known to the task's own ``answer`` only."""
-    few = seen(task, split).take(np.arange(min(FEW, len(split))))
+    few = make_first_view(task, split).take(np.arange(min(REPEATED_SAMPLES, len(split))))
     outputs = random_outputs(task, few.inputs)
     if outputs is None:
         return
-    where, samples = place(task, "score"), len(few.indices)
+    where, samples = format_place(task, "score"), len(few.indices)
     try:
         with np.errstate(all="ignore"):
             made: Any = task.score(outputs, few.targets)
@@ -145,8 +148,8 @@ def check_score(task: Task, split: Split) -> None:
 
 
 def check_aggregate(task: Task, statistics: npt.NDArray[np.float64]) -> None:
-    where = place(task, "aggregate")
-    with calling(where), np.errstate(all="ignore"):
+    where = format_place(task, "aggregate")
+    with report_errors_of(where), np.errstate(all="ignore"):
         made: Any = task.aggregate(statistics)
     if not isinstance(made, float | int):
         raise StageError(f"{where} must return one number, the score, got {reprlib.repr(made)}; wrap it in float(...)")
@@ -165,9 +168,9 @@ def random_outputs(task: Task, inputs: Arrays) -> dict[str, Array] | None:
     return {name: generator.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
 
 
-def batches(split: Split) -> Iterator[Batch]:
-    for start in range(0, len(split), AT_ONCE):
-        yield split.take(np.arange(start, min(start + AT_ONCE, len(split))))
+def iterate_batches(split: Split) -> Iterator[Batch]:
+    for start in range(0, len(split), BATCH_SAMPLES):
+        yield split.take(np.arange(start, min(start + BATCH_SAMPLES, len(split))))
 
 
 def check_inputs(task: Task, where: str, inputs: Arrays) -> None:
@@ -176,14 +179,14 @@ def check_inputs(task: Task, where: str, inputs: Arrays) -> None:
         raise StageError(f"{where} gives the inputs {sorted(inputs)}, the task declares {sorted(task.inputs)}")
     for name, tensor in task.inputs.items():
         array = inputs[name]
-        if array.dtype != np.dtype(tensor.dtype) or not fits(task, tensor.axes, array.shape):
+        if array.dtype != np.dtype(tensor.dtype) or not fits_axes(task, tensor.axes, array.shape):
             raise StageError(
                 f"{where} gives {name!r} as {array.dtype} {array.shape} after preprocessing, the task declares {tensor.dtype} "
                 f"{tensor.axes} with {dict(task.ranges)}; return it so, or let a step in `preprocess` make it so"
             )
 
 
-def fits(task: Task, axes: Sequence[int | str], shape: Sequence[int]) -> bool:
+def fits_axes(task: Task, axes: Sequence[int | str], shape: Sequence[int]) -> bool:
     if len(shape) != len(axes):
         return False
     for axis, size in zip(axes, shape, strict=True):
@@ -216,7 +219,7 @@ def check_kind(task: Task, where: str, name: str, target: Array) -> None:
     output = task.outputs[name]
     classes = output.kind in CLASSIFYING
     axes, kinds = (output.axes[:-1], "biu") if classes else (output.axes, "biuf")
-    if target.dtype.kind not in kinds or not fits(task, axes, target.shape):
+    if target.dtype.kind not in kinds or not fits_axes(task, axes, target.shape):
         wanted = "integer class indices" if classes else "numbers"
         raise StageError(
             f"{where} gives the target {output.target!r} as {target.dtype} {target.shape}; the output {name!r}, {output.kind} of "
@@ -243,9 +246,9 @@ def check_classes(where: str, labels: npt.NDArray[np.int64], classes: int | str)
 
 def check_overlap(splits: Mapping[SplitName, Split]) -> None:
     """No sample of the test split may be one that was trained on, or chosen by."""
-    test = fingerprints(splits["test"])
+    test = hash_samples(splits["test"])
     for name in (name for name in splits if name != "test"):
-        shared = len(test & fingerprints(splits[name]))
+        shared = len(test & hash_samples(splits[name]))
         if shared:
             raise StageError(
                 f"{shared} of {len(test)} different test samples are in the {name} split too, byte for byte; "
@@ -253,12 +256,12 @@ def check_overlap(splits: Mapping[SplitName, Split]) -> None:
             )
 
 
-def fingerprints(split: Split) -> set[bytes]:
-    return {digest for batch in batches(split) for digest in digests(batch.inputs)}
+def hash_samples(split: Split) -> set[bytes]:
+    return {digest for batch in iterate_batches(split) for digest in hash_rows(batch.inputs)}
 
 
-def digests(inputs: Arrays) -> Iterator[bytes]:
+def hash_rows(inputs: Arrays) -> Iterator[bytes]:
     """One a sample, over the content of all its raw inputs."""
     columns = [np.ascontiguousarray(inputs[name]) for name in sorted(inputs)]
     for row in range(len(columns[0])):
-        yield hashlib.blake2b(b"".join(content.of(column[row]) for column in columns), digest_size=16).digest()
+        yield hashlib.blake2b(b"".join(content.read_content(column[row]) for column in columns), digest_size=16).digest()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from attar.pipeline.core.errors import StageError, suggest_name
 
-HOW = {"attn_implementation": "eager", "dtype": torch.float32}
+MODEL_OPTIONS = {"attn_implementation": "eager", "dtype": torch.float32}
 """Attention as products and a softmax, which exporters take as they are; float32, whatever the folder was stored in."""
 
 
@@ -28,7 +28,7 @@ def classifier(config: str, classes: int = 0) -> nn.Module:
 
     Raises StageError for a configuration that transformers has no such model for.
     """
-    return Fresh(config, classes) if classes else Labelled(config)
+    return FreshClassifier(config, classes) if classes else LabelledClassifier(config)
 
 
 def encoder(config: str, normalize: bool = True) -> nn.Module:
@@ -49,11 +49,11 @@ class Pretrained(nn.Module):
 
     def __init__(self, config: str) -> None:
         super().__init__()
-        model = self.made(parsed(config))
+        model = self.build_model(parse_config(config))
         if getattr(model, "pooler", None) is not None:
             model.pooler = None  # what it makes of the first token is not read, so it would be weights without a use
         self.model: Any = model
-        self.pad = padding(model.config)
+        self.pad = find_padding(model.config)
 
     @property
     def labels(self) -> list[str] | None:
@@ -72,17 +72,22 @@ class Pretrained(nn.Module):
         ]
         return config.vocab_size, None if most is None else most - max(offsets, default=0)
 
-    def made(self, config: Any) -> Any:
+    def build_model(self, config: Any) -> Any:
         try:
-            return getattr(library(), self.auto).from_config(config, trust_remote_code=False, **HOW)
+            return getattr(import_transformers(), self.auto).from_config(config, trust_remote_code=False, **MODEL_OPTIONS)
         except ValueError as error:
             raise StageError(f"transformers has no {self.auto} for a {config.model_type}: {error}") from error
 
-    def fill(self, folder: Path) -> None:
+    def load_weights(self, folder: Path) -> None:
         """Take the folder's weights. Raises StageError where it lacks some that the model has."""
-        with reading(folder), quiet():
+        with report_reading_errors(folder), silence_transformers():
             found, told = type(self.model).from_pretrained(
-                folder, config=self.model.config, local_files_only=True, use_safetensors=True, output_loading_info=True, **HOW
+                folder,
+                config=self.model.config,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+                **MODEL_OPTIONS,
             )
         missing = sorted(name for name in told["missing_keys"] if not name.startswith("pooler."))
         if missing:
@@ -95,14 +100,14 @@ class Pretrained(nn.Module):
             found.pooler = self.model.pooler
         self.model.load_state_dict(found.state_dict())
 
-    def mask(self, tokens: Tensor) -> Tensor:
+    def mask_padding(self, tokens: Tensor) -> Tensor:
         """(B, S), 1 where a token is read. A row of nothing but padding is read whole: a mean over no token is not a number."""
         real = tokens != self.pad
         return (real | ~real.any(1, keepdim=True)).long()
 
-    def pooled(self, tokens: Tensor) -> Tensor:
+    def pool_tokens(self, tokens: Tensor) -> Tensor:
         """The mean of the last states, padding aside: (B, S) -> (B, hidden)."""
-        mask = self.mask(tokens)
+        mask = self.mask_padding(tokens)
         states = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state  # (B, S, hidden)
         weight = mask.unsqueeze(2).to(states.dtype)  # (B, S, 1)
         mean: Tensor = (states * weight).sum(1) / weight.sum(1)
@@ -115,11 +120,11 @@ class Encoder(Pretrained):
         self.normalize = normalize
 
     def forward(self, tokens: Tensor) -> Tensor:
-        pooled = self.pooled(tokens)  # (B, hidden)
+        pooled = self.pool_tokens(tokens)  # (B, hidden)
         return F.normalize(pooled, dim=1) if self.normalize else pooled
 
 
-class Fresh(Pretrained):
+class FreshClassifier(Pretrained):
     """An encoder with a head of its own, which begins random."""
 
     fresh = True
@@ -130,10 +135,10 @@ class Fresh(Pretrained):
         self.head = nn.Linear(self.model.config.hidden_size, classes)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.head(self.dropout(self.pooled(tokens)))  # type: ignore[no-any-return]  # nn.Module calls are untyped
+        return self.head(self.dropout(self.pool_tokens(tokens)))  # type: ignore[no-any-return]  # nn.Module calls are untyped
 
 
-class Labelled(Pretrained):
+class LabelledClassifier(Pretrained):
     """A classifier with the head that the folder holds."""
 
     auto = "AutoModelForSequenceClassification"
@@ -144,10 +149,10 @@ class Labelled(Pretrained):
         return [named[number] for number in sorted(named)]
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.model(input_ids=tokens, attention_mask=self.mask(tokens)).logits  # type: ignore[no-any-return]  # as above
+        return self.model(input_ids=tokens, attention_mask=self.mask_padding(tokens)).logits  # type: ignore[no-any-return]  # as above
 
 
-def padding(config: Any) -> int:
+def find_padding(config: Any) -> int:
     """The token that fills up shorter texts. Raises StageError for a model that reads no tokens, or knows no padding."""
     pad: int | None = getattr(config, "pad_token_id", None)
     if pad is None or getattr(config, "vocab_size", None) is None:
@@ -158,7 +163,7 @@ def padding(config: Any) -> int:
     return pad
 
 
-def library() -> Any:
+def import_transformers() -> Any:
     """transformers, or a StageError that says how to get it."""
     try:
         import transformers
@@ -167,9 +172,9 @@ def library() -> Any:
     return transformers
 
 
-def parsed(config: str) -> Any:
+def parse_config(config: str) -> Any:
     """The configuration of a ``config.json``'s text. Raises StageError for a kind of model that transformers does not know."""
-    known = library().CONFIG_MAPPING
+    known = import_transformers().CONFIG_MAPPING
     settings = json.loads(config)
     kind = settings.get("model_type")
     if kind not in known:
@@ -178,7 +183,7 @@ def parsed(config: str) -> Any:
 
 
 @contextmanager
-def reading(folder: Path) -> Iterator[None]:
+def report_reading_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, OSError, RuntimeError) as error:
@@ -189,9 +194,9 @@ def reading(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence_transformers() -> Iterator[None]:
     """No progress bar, and no report of weights that were not used: which are missing is looked at here."""
-    logging = library().utils.logging
+    logging = import_transformers().utils.logging
     before, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

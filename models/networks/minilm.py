@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from attar.models.networks.huggingface import Fresh
+from attar.models.networks.huggingface import FreshClassifier
 from attar.models.tasks import minilm
 
 
@@ -14,7 +14,7 @@ def classifier(classes: int = 35) -> nn.Module:
     A task that reads for it lists the package's weights in its ``data``, so that they count in the teacher's key.
     Raises StageError when the package or transformers is not installed.
     """
-    folder = minilm.folder()
-    made = Fresh((folder / "config.json").read_text("utf-8"), classes)
-    made.fill(folder)
+    folder = minilm.find_folder()
+    made = FreshClassifier((folder / "config.json").read_text("utf-8"), classes)
+    made.load_weights(folder)
     return made

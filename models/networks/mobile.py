@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 
-def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+def make_convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
     """Convolution, batch normalisation, ReLU; an export folds the first two into one."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
@@ -14,11 +14,11 @@ def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, groups:
     )
 
 
-def separable(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+def make_separable_convolution(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     """A 3x3 filter for each channel, then a 1x1 mix of the channels: MobileNet, Fig. 3."""
     return nn.Sequential(
-        convolution(inputs, inputs, 3, stride, groups=inputs),  # (B, inputs, H/stride, W/stride)
-        convolution(inputs, outputs, 1),  # (B, outputs, H/stride, W/stride)
+        make_convolution(inputs, inputs, 3, stride, groups=inputs),  # (B, inputs, H/stride, W/stride)
+        make_convolution(inputs, outputs, 1),  # (B, outputs, H/stride, W/stride)
     )
 
 
@@ -27,13 +27,13 @@ class Mobile(nn.Module):
 
     def __init__(self, width: int, stem: int, channels: int, classes: int) -> None:
         super().__init__()
-        self.stem = convolution(channels, width, 3, stem)
+        self.stem = make_convolution(channels, width, 3, stem)
         self.body = nn.Sequential(
-            separable(width, 2 * width, stride=1),
-            separable(2 * width, 2 * width, stride=2),
-            separable(2 * width, 4 * width, stride=1),
-            separable(4 * width, 4 * width, stride=2),
-            separable(4 * width, 4 * width, stride=1),
+            make_separable_convolution(width, 2 * width, stride=1),
+            make_separable_convolution(2 * width, 2 * width, stride=2),
+            make_separable_convolution(2 * width, 4 * width, stride=1),
+            make_separable_convolution(4 * width, 4 * width, stride=2),
+            make_separable_convolution(4 * width, 4 * width, stride=1),
         )
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, classes))
 

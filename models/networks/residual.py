@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 
-def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
+def make_convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
     """A convolution without bias and the batch normalisation that takes its place; an export folds the two into one."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False),
@@ -18,10 +18,10 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.first = convolution(inputs, outputs, 3, stride)
-        self.second = convolution(outputs, outputs, 3)
+        self.first = make_convolution(inputs, outputs, 3, stride)
+        self.second = make_convolution(outputs, outputs, 3)
         same = inputs == outputs and stride == 1
-        self.shortcut: nn.Module = nn.Identity() if same else convolution(inputs, outputs, 1, stride)
+        self.shortcut: nn.Module = nn.Identity() if same else make_convolution(inputs, outputs, 1, stride)
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ class Residual(nn.Module):
 
     def __init__(self, width: int, blocks: int, stem: int, channels: int, classes: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(convolution(channels, width, 3, stem), nn.ReLU())
+        self.stem = nn.Sequential(make_convolution(channels, width, 3, stem), nn.ReLU())
         layers: list[nn.Module] = []
         inputs = width
         for stage, outputs in enumerate((width, 2 * width, 4 * width)):

@@ -36,9 +36,9 @@ class ResNet(nn.Module):
         self.conv1 = nn.Conv2d(channels, width // 2, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width // 2)
         self.relu = nn.ReLU()
-        self.layer1 = stage(blocks, width // 2, width, 1)
-        self.layer2 = stage(blocks, width, 2 * width, 2)
-        self.layer3 = stage(blocks, 2 * width, 4 * width, 2)
+        self.layer1 = make_stage(blocks, width // 2, width, 1)
+        self.layer2 = make_stage(blocks, width, 2 * width, 2)
+        self.layer3 = make_stage(blocks, 2 * width, 4 * width, 2)
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.fc = nn.Linear(4 * width, classes)
         for layer in self.modules():
@@ -53,7 +53,7 @@ class ResNet(nn.Module):
         return self.fc(self.pool(x))  # type: ignore[no-any-return]  # (B, classes); nn.Module calls are untyped
 
 
-def stage(blocks: int, inputs: int, outputs: int, stride: int) -> nn.Sequential:
+def make_stage(blocks: int, inputs: int, outputs: int, stride: int) -> nn.Sequential:
     first = BasicBlock(inputs, outputs, stride)
     return nn.Sequential(first, *(BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from attar.models.preprocess.images import CenterCrop, ChannelsFirst, DecodeImage, Resize
 from attar.models.preprocess.numbers import Normalize, Scale
-from attar.models.preprocess.step import FileStep, Step, apply, contents
+from attar.models.preprocess.step import FileStep, Step, apply, describe_steps
 from attar.models.preprocess.text import Tokenize
 
 __all__ = [
@@ -21,5 +21,5 @@ __all__ = [
     "Step",
     "Tokenize",
     "apply",
-    "contents",
+    "describe_steps",
 ]

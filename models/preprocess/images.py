@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from attar.models.preprocess import resampling
-from attar.models.preprocess.step import Array, Step, found
+from attar.models.preprocess.step import Array, Step, describe_array
 from attar.pipeline.core.errors import MissingDependencyError
 
 if TYPE_CHECKING:
@@ -43,10 +43,12 @@ class DecodeImage(Step):
     def __call__(self, x: Array) -> Array:
         files = x.tolist()
         if x.ndim != 1 or x.dtype != object or not all(isinstance(file, bytes) for file in files):
-            raise self.refuse(found(x), "it reads whole files: an object array [N] of bytes (dtype S loses zeros at the end)")
-        return packed([self.decoded(file, number, len(files)) for number, file in enumerate(files)])
+            raise self.refuse(
+                describe_array(x), "it reads whole files: an object array [N] of bytes (dtype S loses zeros at the end)"
+            )
+        return stack_images([self.decode_image(file, number, len(files)) for number, file in enumerate(files)])
 
-    def decoded(self, file: bytes, number: int, count: int) -> Pixels:
+    def decode_image(self, file: bytes, number: int, count: int) -> Pixels:
         """One file to ``[H, W, C]``. Raises AttarError that says which of them cannot be decoded, and why."""
         try:
             from PIL import Image
@@ -55,8 +57,8 @@ class DecodeImage(Step):
         which = f"{len(file)} bytes as sample {number} of {count}"
         try:
             with Image.open(BytesIO(file), formats=FORMATS) as image:
-                problem = self.problem(image)
-                made = None if problem else np.asarray(upright(image, self.mode))
+                problem = self.find_problem(image)
+                made = None if problem else np.asarray(rotate_upright(image, self.mode))
         except Image.DecompressionBombError as error:
             raise self.refuse(
                 which, f"it claims more pixels than its max_pixels, {self.max_pixels}; send a smaller image"
@@ -70,7 +72,7 @@ class DecodeImage(Step):
             raise self.refuse(which, str(problem))
         return made.reshape(*made.shape[:2], -1)
 
-    def problem(self, image: Image) -> str | None:
+    def find_problem(self, image: Image) -> str | None:
         """Why an image should not be decoded, by what its header says."""
         if image.width * image.height > self.max_pixels:
             return f"{image.width} x {image.height} pixels are more than its max_pixels, {self.max_pixels}; send a smaller image"
@@ -80,7 +82,7 @@ class DecodeImage(Step):
         return None
 
 
-def upright(image: Image, mode: str) -> Image:
+def rotate_upright(image: Image, mode: str) -> Image:
     from PIL import ImageOps
 
     ImageOps.exif_transpose(image, in_place=True)
@@ -92,18 +94,18 @@ class ImageStep(Step):
     """What is done to one image after the other."""
 
     def __call__(self, x: Array) -> Array:
-        return packed([self.image(each) for each in self.images(x)])
+        return stack_images([self.transform_image(each) for each in self.split_images(x)])
 
     @abstractmethod
-    def image(self, one: Pixels) -> Pixels:
+    def transform_image(self, one: Pixels) -> Pixels:
         """``[H, W, C]`` to ``[H', W', C]``."""
 
-    def images(self, x: Array) -> list[Pixels]:
+    def split_images(self, x: Array) -> list[Pixels]:
         """Raises AttarError for what are no images."""
         each: list[Any] = list(x) if x.ndim else []
         if not each or not all(is_image(one) for one in each):
             raise self.refuse(
-                found(x),
+                describe_array(x),
                 "it reads uint8 images [N, H, W, C] with 1 to 4 channels, or an object array [N] of such images: put it behind "
                 "decode_image, and before channels_first and scale",
             )
@@ -124,13 +126,13 @@ class Resize(ImageStep):
     filter: resampling.Filter = "bilinear"
 
     @model_validator(mode="after")
-    def _says_one_size(self) -> Resize:
+    def _check_size(self) -> Resize:
         given = (self.height is not None, self.width is not None, self.shorter is not None)
         if given not in {(True, True, False), (False, False, True)}:
             raise ValueError("resize takes height and width, or shorter alone")
         return self
 
-    def image(self, one: Pixels) -> Pixels:
+    def transform_image(self, one: Pixels) -> Pixels:
         """Raises AttarError for one so narrow that keeping its proportions would make it enormous."""
         before, after = one.shape[:2], self.size(*one.shape[:2])
         if max(before) > LONGEST or after[0] * after[1] > MOST:
@@ -138,7 +140,7 @@ class Resize(ImageStep):
                 f"an image of {before[0]} x {before[1]}",
                 f"it makes at most {MOST:,} pixels of sides up to {LONGEST:,}, not {after[0]} x {after[1]}; send one less narrow",
             )
-        return resampling.resized(one, *after, self.filter)
+        return resampling.resize_image(one, *after, self.filter)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Of the image that is made. In proportion as in torchvision: ``int(shorter * long / short)``."""
@@ -156,7 +158,7 @@ class CenterCrop(ImageStep):
     height: int = Field(ge=1)
     width: int = Field(ge=1)
 
-    def image(self, one: Pixels) -> Pixels:
+    def transform_image(self, one: Pixels) -> Pixels:
         height, width = one.shape[:2]
         if height < self.height or width < self.width:
             raise self.refuse(
@@ -174,16 +176,18 @@ class ChannelsFirst(Step):
 
     def __call__(self, x: Array) -> Array:
         if x.dtype == object:
-            raise self.refuse(found(x), "images of different sizes make no tensor; put a resize or a center_crop before it")
+            raise self.refuse(
+                describe_array(x), "images of different sizes make no tensor; put a resize or a center_crop before it"
+            )
         if x.ndim != 4:
-            raise self.refuse(found(x), "it reads [N, H, W, C]; a grey image needs an axis of one channel")
+            raise self.refuse(describe_array(x), "it reads [N, H, W, C]; a grey image needs an axis of one channel")
         return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
 
 
-def pixels(steps: Sequence[Step], picture: Any) -> int:
+def count_step_pixels(steps: Sequence[Step], picture: Any) -> int:
     """The most that a picture, a file's bytes or ``[H, W, C]``, has on its way through the steps, by its header or its shape; 0
     where a step tells what is wrong with it."""
-    height, width = extent(picture)
+    height, width = measure_picture(picture)
     most = height * width
     if not most:
         return 0
@@ -196,7 +200,7 @@ def pixels(steps: Sequence[Step], picture: Any) -> int:
     return most
 
 
-def extent(picture: Any) -> tuple[int, int]:
+def measure_picture(picture: Any) -> tuple[int, int]:
     """Height and width; of what is no picture 0, and its sender hears why from the step that reads it."""
     if not isinstance(picture, bytes):
         return picture.shape[:2] if is_image(picture) else (0, 0)
@@ -214,7 +218,7 @@ def is_image(one: Any) -> bool:
     return right and 0 not in one.shape and one.shape[2] <= 4
 
 
-def packed(images: Sequence[Pixels]) -> Array:
+def stack_images(images: Sequence[Pixels]) -> Array:
     """One array where all sizes are the same, otherwise an array of objects."""
     if len({image.shape for image in images}) == 1:
         return np.stack(images)

@@ -21,6 +21,6 @@ Steps = dict[str, list[KnownStep]]
 STEPS = TypeAdapter(Steps)
 
 
-def known(steps: Mapping[str, Sequence[Step]]) -> Steps:
+def validate_steps(steps: Mapping[str, Sequence[Step]]) -> Steps:
     """The same steps, each of a kind that a bundle may hold. Raises ValidationError for any other."""
     return STEPS.validate_python(steps)

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from attar.models.preprocess.step import Array, Step, found
+from attar.models.preprocess.step import Array, Step, describe_array
 
 
 class Scale(Step):
@@ -33,12 +33,16 @@ class Normalize(Step):
         mean, std = (np.asarray(v, np.float32).reshape(shape) for v in (self.mean, self.std))
         if x.ndim < 2 or not {mean.size, std.size} <= {1, x.shape[1]}:
             numbers = f"{mean.size} means and {std.size} deviations"
-            raise self.refuse(found(x), f"it has {numbers}, one for each channel in axis 1; put channels_first before it")
+            raise self.refuse(
+                describe_array(x), f"it has {numbers}, one for each channel in axis 1; put channels_first before it"
+            )
         return (raw - mean) / std
 
 
 def as_float(step: Step, x: Array) -> npt.NDArray[np.float32]:
     """Raises AttarError for what are no numbers."""
     if x.dtype.kind not in "biuf":
-        raise step.refuse(found(x), "it reads one array of numbers; decode images, and make their sizes equal, before it")
+        raise step.refuse(
+            describe_array(x), "it reads one array of numbers; decode images, and make their sizes equal, before it"
+        )
     return np.asarray(x, np.float32)

@@ -19,50 +19,52 @@ Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.int32]
 Filter = Literal["bilinear", "bicubic"]
-BITS = 22
+WEIGHT_BITS = 22
 BLOCK = 2**18
 """Numbers that are summed at a time, so that they stay in the cache, and a large image needs little memory beside its own."""
-KEPT = 2**13
+MAX_CACHED_SIZE = 2**13
 """Pixels of sides up to which weights are kept for the next image."""
 REACH: dict[Filter, int] = {"bilinear": 1, "bicubic": 2}
 """How far a filter looks to each side, in pixels of the larger of both images."""
 CUBIC = -0.5  # the slope of the cubic at 1; OpenCV and PyTorch without antialias have -0.75
 
 
-def resized(image: Pixels, height: int, width: int, kind: Filter) -> Pixels:
+def resize_image(image: Pixels, height: int, width: int, kind: Filter) -> Pixels:
     """``[H, W, C]`` to ``[height, width, C]``; along the columns first where many more rows than columns fall away."""
     lost = image.shape[0] - height
     if lost > 0 and lost > 2 * (image.shape[1] - width):
-        return along_rows(along_columns(image, height, kind), width, kind)
-    return along_columns(along_rows(image, width, kind), height, kind)
+        return resize_rows(resize_columns(image, height, kind), width, kind)
+    return resize_columns(resize_rows(image, width, kind), height, kind)
 
 
-def along_columns(image: Pixels, height: int, kind: Filter) -> Pixels:
-    return along_rows(image.transpose(1, 0, 2), height, kind).transpose(1, 0, 2)
+def resize_columns(image: Pixels, height: int, kind: Filter) -> Pixels:
+    return resize_rows(image.transpose(1, 0, 2), height, kind).transpose(1, 0, 2)
 
 
-def along_rows(image: Pixels, width: int, kind: Filter) -> Pixels:
+def resize_rows(image: Pixels, width: int, kind: Filter) -> Pixels:
     """``[H, W, C]`` to ``[H, width, C]``."""
     if width == image.shape[1]:
         return image
     rows, _, channels = image.shape
-    places, weights = (kept if max(image.shape[1], width) <= KEPT else taps)(image.shape[1], width, kind)
+    places, weights = (kept if max(image.shape[1], width) <= MAX_CACHED_SIZE else compute_taps)(image.shape[1], width, kind)
     made = np.empty((rows, width, channels), np.uint8)
     step = max(1, BLOCK // (width * channels))
     for top in range(0, rows, step):
-        made[top : top + step] = summed(image[top : top + step], places, weights)
+        made[top : top + step] = sum_weighted(image[top : top + step], places, weights)
     return made
 
 
-def summed(image: Pixels, places: Places, weights: Weights) -> Pixels:
-    total = np.full((len(image), places.shape[1], image.shape[2]), 1 << (BITS - 1), np.int32)  # a half: cutting bits off rounds
+def sum_weighted(image: Pixels, places: Places, weights: Weights) -> Pixels:
+    total = np.full(
+        (len(image), places.shape[1], image.shape[2]), 1 << (WEIGHT_BITS - 1), np.int32
+    )  # a half: cutting bits off rounds
     for place, weight in zip(places, weights, strict=True):
         total += image[:, place].astype(np.int32) * weight[:, None]
-    made: Pixels = np.clip(total >> BITS, 0, 255).astype(np.uint8)
+    made: Pixels = np.clip(total >> WEIGHT_BITS, 0, 255).astype(np.uint8)
     return made
 
 
-def taps(size: int, wanted: int, kind: Filter) -> tuple[Places, Weights]:
+def compute_taps(size: int, wanted: int, kind: Filter) -> tuple[Places, Weights]:
     """Which pixels each new one is made of, and their weights: both ``[taps, wanted]``."""
     scale = size / wanted
     wide = max(scale, 1.0)
@@ -71,16 +73,16 @@ def taps(size: int, wanted: int, kind: Filter) -> tuple[Places, Weights]:
     first = np.maximum((centers - reach + 0.5).astype(np.int64), 0)
     last = np.minimum((centers + reach + 0.5).astype(np.int64), size)
     places = first + np.arange(ceil(reach) * 2 + 1)[:, None]
-    shares = np.where(places < last, shape(kind, (places - centers + 0.5) / wide), 0.0)
+    shares = np.where(places < last, evaluate_filter(kind, (places - centers + 0.5) / wide), 0.0)
     shares /= shares.sum(0)
-    weights = np.trunc(shares * (1 << BITS) + np.copysign(0.5, shares)).astype(np.int32)
+    weights = np.trunc(shares * (1 << WEIGHT_BITS) + np.copysign(0.5, shares)).astype(np.int32)
     return np.minimum(places, size - 1), weights
 
 
-kept = lru_cache(maxsize=32)(taps)
+kept = lru_cache(maxsize=32)(compute_taps)
 
 
-def shape(kind: Filter, x: Floats) -> Floats:
+def evaluate_filter(kind: Filter, x: Floats) -> Floats:
     """A filter's height at ``x``: a triangle, or Keys' cubic convolution (1981)."""
     x = np.abs(x)
     if kind == "bilinear":

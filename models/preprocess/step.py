@@ -68,12 +68,12 @@ def apply(steps: Mapping[str, Sequence[Step]], inputs: Mapping[str, Array]) -> d
     return made
 
 
-def contents(steps: Mapping[str, Sequence[Step]]) -> dict[str, list[dict[str, Any]]]:
+def describe_steps(steps: Mapping[str, Sequence[Step]]) -> dict[str, list[dict[str, Any]]]:
     """Equal where the same is done to raw inputs, wherever the files lie."""
     return {name: [step.content() for step in todo] for name, todo in steps.items()}
 
 
-def found(x: Array) -> str:
+def describe_array(x: Array) -> str:
     """What an array is, for a message: ``uint8[2, 3]``, or of objects the first one's type."""
     shape = ", ".join(map(str, x.shape))
     kind = f"{type(x.flat[0]).__name__} objects" if x.dtype == object and x.size else str(x.dtype)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from attar.models.preprocess.step import Array, FileStep, found
+from attar.models.preprocess.step import Array, FileStep, describe_array
 from attar.pipeline.core.errors import AttarError, MissingDependencyError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-PADS = ("[PAD]", "<pad>", "<|pad|>", "<|padding|>")
+PAD_TOKENS = ("[PAD]", "<pad>", "<|pad|>", "<|padding|>")
 """What padding is called in a vocabulary whose tokenizer does not say."""
 
 
@@ -34,7 +34,7 @@ class Tokenize(FileStep):
     def __call__(self, x: Array) -> Array:
         texts = x.tolist()
         if x.ndim != 1 or x.dtype.kind not in "UO" or not all(isinstance(text, str) for text in texts):
-            raise self.refuse(found(x), "it reads strings: an array [N] of dtype U, or of str objects")
+            raise self.refuse(describe_array(x), "it reads strings: an array [N] of dtype U, or of str objects")
         try:
             encoded = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts)]
         except TypeError as error:  # what it says of half a surrogate pair
@@ -48,23 +48,23 @@ class Tokenize(FileStep):
     @property
     def tokenizer(self) -> Tokenizer:
         """Opened once for each content of the file. Raises AttarError when there is none, or it is no tokenizer."""
-        return self._opened[0]
+        return self._open[0]
 
     @property
     def pad(self) -> int:
         """The id of the token that fills up shorter texts."""
-        return self._opened[1]
+        return self._open[1]
 
     @property
-    def _opened(self) -> tuple[Tokenizer, int]:
+    def _open(self) -> tuple[Tokenizer, int]:
         if not self.file.is_file():
             raise AttarError(f"the step 'tokenize' finds no file {self.file}; give it the tokenizer.json of a trained tokenizer")
         stat = self.file.stat()
-        return opened(self.file.absolute(), stat.st_size, stat.st_mtime_ns, self.length)
+        return open_tokenizer(self.file.absolute(), stat.st_size, stat.st_mtime_ns, self.length)
 
 
 @lru_cache(maxsize=16)
-def opened(file: Path, size: int, mtime: int, length: int) -> tuple[Tokenizer, int]:
+def open_tokenizer(file: Path, size: int, mtime: int, length: int) -> tuple[Tokenizer, int]:
     """A tokenizer as its file was at this size and mtime, and the id of its pad.
 
     It is not changed afterwards, so threads may share it. It tokenizes on one thread unless TOKENIZERS_PARALLELISM says
@@ -84,19 +84,19 @@ def opened(file: Path, size: int, mtime: int, length: int) -> tuple[Tokenizer, i
     added = made.num_special_tokens_to_add(is_pair=False)
     if length <= added:
         raise AttarError(f"{file} adds {added} tokens to each text, so a length of {length} leaves no room; set a larger one")
-    pad = pad_of(made, file)
+    pad = find_pad(made, file)
     made.no_padding()
     made.enable_truncation(length, direction=(made.truncation or {}).get("direction", "right"))
     return made, pad
 
 
-def pad_of(tokenizer: Tokenizer, file: Path) -> int:
+def find_pad(tokenizer: Tokenizer, file: Path) -> int:
     """The id of its pad. Raises AttarError where there is none, or where it would stand on the left."""
     padding = tokenizer.padding
     if padding and padding["direction"] != "right":
         raise AttarError(f"{file} pads on the left; attar pads on the right: save it with enable_padding(direction='right')")
-    known = [padding["pad_id"]] if padding else [tokenizer.token_to_id(token) for token in PADS]
+    known = [padding["pad_id"]] if padding else [tokenizer.token_to_id(token) for token in PAD_TOKENS]
     ids = [each for each in known if each is not None]
     if not ids:
-        raise AttarError(f"{file} has no token to pad with (of {', '.join(PADS)}); save it with enable_padding(pad_id=...)")
+        raise AttarError(f"{file} has no token to pad with (of {', '.join(PAD_TOKENS)}); save it with enable_padding(pad_id=...)")
     return int(ids[0])

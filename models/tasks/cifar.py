@@ -85,7 +85,7 @@ class Cifar100(Task):
         return hits(outputs["logits"], targets["label"])
 
     def fetch(self) -> None:
-        if HOME.complete() is None:
+        if HOME.find_complete() is None:
             download(HOME.places()[-1])
 
 

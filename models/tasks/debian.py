@@ -16,7 +16,7 @@ from typing import NamedTuple
 from attar.pipeline.core.errors import StageError
 
 PACKAGES, TRANSLATIONS = "*_Packages", "*_Translation-en"
-COMMAND = (
+LISTS_COMMAND = (
     "sh -c 'mkdir -p /lists/partial; apt-get update -o Dir::State::lists=/lists -o Acquire::Languages=en "
     "-o Acquire::GzipIndexes=false'"
 )
@@ -36,53 +36,53 @@ class Package(NamedTuple):
     """The paragraphs below it, in one line; empty where there are none."""
 
 
-def update(folder: Path) -> None:
+def update_lists(folder: Path) -> None:
     """The lists of this machine's sources into ``folder``, apart from its own. Raises StageError with what apt-get said."""
     if shutil.which("apt-get") is None:
         raise StageError(
             "Debian's package lists come from `apt-get update`, and there is no apt-get here; get them in a container, "
-            f"`docker run --rm -v $PWD/data/debian-topics/lists:/lists debian:12 {COMMAND}`, and fetch again here; "
+            f"`docker run --rm -v $PWD/data/debian-topics/lists:/lists debian:12 {LISTS_COMMAND}`, and fetch again here; "
             "or copy the two files of a snapshot from a machine that has them"
         )
     (folder / "partial").mkdir(parents=True, exist_ok=True)  # which apt-get does not make itself
     options = {"Dir::State::lists": folder, "Dir::Cache": folder, "Acquire::Languages": "en", "Acquire::GzipIndexes": "false"}
     settings = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
     done = subprocess.run(["apt-get", "update", "-qq", *settings], capture_output=True, text=True)
-    if done.returncode != 0 or not complete(folder):
+    if done.returncode != 0 or not has_lists(folder):
         said = " ".join((done.stderr or done.stdout).split()) or f"exit code {done.returncode}, no {PACKAGES} or {TRANSLATIONS}"
         raise StageError(f"`apt-get update` did not get the package lists: {said}; look at /etc/apt and the network")
 
 
-def complete(folder: Path) -> bool:
+def has_lists(folder: Path) -> bool:
     """Whether lists are there, and the descriptions in full."""
     return any(folder.glob(PACKAGES)) and any(folder.glob(TRANSLATIONS))
 
 
-def read(folder: Path) -> list[Package]:
+def read_packages(folder: Path) -> list[Package]:
     """The packages of all lists in ``folder``, by name; of one that is listed twice the first list's."""
     translations = sorted(folder.glob(TRANSLATIONS))
-    full = {each["Description-md5"]: each["Description-en"] for path in translations for each in paragraphs(path)}
+    full = {each["Description-md5"]: each["Description-en"] for path in translations for each in parse_paragraphs(path)}
     found: dict[str, Package] = {}
     for path in sorted(folder.glob(PACKAGES)):
-        for each in paragraphs(path):
+        for each in parse_paragraphs(path):
             description = full.get(each.get("Description-md5", ""), each.get("Description", ""))
             if description and "Section" in each:
-                found.setdefault(each["Package"], package(each, description))
+                found.setdefault(each["Package"], parse_package(each, description))
     return [found[name] for name in sorted(found)]
 
 
-def package(fields: dict[str, str], description: str) -> Package:
+def parse_package(fields: dict[str, str], description: str) -> Package:
     source = fields.get("Source", fields["Package"]).split(" ")[0]  # "gcc-12 (12.2.0-14)": without the version
     short, _, long = description.partition("\n")
-    return Package(fields["Package"], source, fields["Section"].rpartition("/")[2], tidy(short), tidy(long))
+    return Package(fields["Package"], source, fields["Section"].rpartition("/")[2], join_lines(short), join_lines(long))
 
 
-def tidy(text: str) -> str:
+def join_lines(text: str) -> str:
     """One line, one space between words; the lone dots that stand for empty lines are left out."""
     return " ".join(re.sub(r"^ \.$", "", text, flags=re.MULTILINE).split())
 
 
-def paragraphs(path: Path) -> Iterator[dict[str, str]]:
+def parse_paragraphs(path: Path) -> Iterator[dict[str, str]]:
     """The fields of each paragraph by name; a value's further lines begin with a space, and keep it."""
     for block in path.read_text("utf-8").split("\n\n"):
         fields = dict(re.findall(r"^([^\s:]+): *(.*(?:\n[ \t].*)*)", block, flags=re.MULTILINE))

@@ -28,8 +28,8 @@ FILES = {  # SHA-256 of the unpacked bytes: every mirror compresses them in its 
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
-DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-OFFICIAL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+OFFICIAL_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 HELD_OUT = 5000  # of the 60,000 training images, for validation
 MAGIC = {b"\0\0\x08\x01": 1, b"\0\0\x08\x03": 3}  # IDX files of unsigned bytes, and their number of axes
 
@@ -44,15 +44,15 @@ class FashionMnist(Task):
 
     def data(self) -> list[Path | str]:
         folder = HOME.find()
-        return [packed_or_not(folder, name) for name in FILES]
+        return [find_file(folder, name) for name in FILES]
 
     def split(self, name: SplitName) -> Split:
         images, labels, test_images, test_labels = (Path(path) for path in self.data())
         if name == "test":
-            return samples(read(test_images), read(test_labels))
-        order = np.random.default_rng(0).permutation(len(read(labels)))
+            return make_split(read_idx(test_images), read_idx(test_labels))
+        order = np.random.default_rng(0).permutation(len(read_idx(labels)))
         rows = {"train": order[HELD_OUT:], "validation": order[:HELD_OUT]}[name]
-        return samples(read(images)[rows], read(labels)[rows])
+        return make_split(read_idx(images)[rows], read_idx(labels)[rows])
 
     def augment(self, inputs: Arrays, generator: np.random.Generator) -> Arrays:
         """Half of the images mirrored, all moved by up to one pixel."""
@@ -62,10 +62,10 @@ class FashionMnist(Task):
         return hits(outputs["logits"], targets["label"])
 
     def fetch(self) -> None:
-        if HOME.complete() is None:
-            fetch(HOME.places()[-1])
+        if HOME.find_complete() is None:
+            download(HOME.places()[-1])
         for name, expected in FILES.items():
-            verify(packed_or_not(HOME.find(), name), expected)
+            check_sha256(find_file(HOME.find(), name), expected)
 
 
 class FashionMnistErasing(FashionMnist):
@@ -77,45 +77,46 @@ class FashionMnistErasing(FashionMnist):
         return {"image": erase(image, generator, 0.4, 12)}
 
 
-def samples(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> InMemory:
+def make_split(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> InMemory:
     return InMemory({"image": images[:, None]}, {"label": labels.astype(np.int64)})  # (N, 1, 28, 28), (N,)
 
 
 HOME = Home(
     "fashion-mnist",
-    lambda folder: all(packed_or_not(folder, name).is_file() for name in FILES),
+    lambda folder: all(find_file(folder, name).is_file() for name in FILES),
     "Fashion-MNIST is not here; looked in {looked}. Run `attar fetch RECIPE`, or set ATTAR_DATA to the folder "
     f"that holds {', '.join(FILES)} (.gz or unpacked)",
-    (DEBIAN,),
+    (DEBIAN_FOLDER,),
 )
 
 
-def packed_or_not(folder: Path, name: str) -> Path:
+def find_file(folder: Path, name: str) -> Path:
     plain = folder / name
     return plain if plain.is_file() else folder / f"{name}.gz"
 
 
-def unpacked(path: Path) -> bytes:
+def read_unpacked(path: Path) -> bytes:
     try:
         return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError) as error:
         raise StageError(f"{path} cannot be read: {error}; delete it and run `attar fetch RECIPE`") from error
 
 
-def read(path: Path) -> npt.NDArray[np.uint8]:
-    """As ``idx``, once as long as the file stays as it is: a run asks for the splits many times, and unpacking takes longest."""
+def read_idx(path: Path) -> npt.NDArray[np.uint8]:
+    """As ``parse_idx``, once as long as the file stays as it is: a run asks for the splits many times, and unpacking takes
+    longest."""
     stamp = path.stat()
-    return kept(path, stamp.st_mtime_ns, stamp.st_size)
+    return read_cached(path, stamp.st_mtime_ns, stamp.st_size)
 
 
 @lru_cache(maxsize=len(FILES))
-def kept(path: Path, mtime: int, size: int) -> npt.NDArray[np.uint8]:
-    return idx(path)
+def read_cached(path: Path, mtime: int, size: int) -> npt.NDArray[np.uint8]:
+    return parse_idx(path)
 
 
-def idx(path: Path) -> npt.NDArray[np.uint8]:
+def parse_idx(path: Path) -> npt.NDArray[np.uint8]:
     """An IDX file of unsigned bytes: magic number, one big-endian size an axis, the bytes."""
-    content = unpacked(path)
+    content = read_unpacked(path)
     axes = MAGIC.get(content[:4], 0)
     header = 4 + 4 * axes
     shape = tuple(np.frombuffer(content[4:header], ">u4").tolist()) if len(content) > header else ()
@@ -124,18 +125,18 @@ def idx(path: Path) -> npt.NDArray[np.uint8]:
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
-def fetch(folder: Path) -> None:
+def download(folder: Path) -> None:
     """The four files into ``folder``: from the Debian package where apt is there (no root needed), else from the authors."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        source = debian(Path(temporary)) or official(Path(temporary))
+        source = fetch_debian(Path(temporary)) or fetch_official(Path(temporary))
         for name, expected in FILES.items():
-            verify(source / f"{name}.gz", expected)
+            check_sha256(source / f"{name}.gz", expected)
         for name in FILES:
             (source / f"{name}.gz").replace(folder / f"{name}.gz")
 
 
-def debian(folder: Path) -> Path | None:
+def fetch_debian(folder: Path) -> Path | None:
     """Download and unpack ``dataset-fashion-mnist``; None where there is no apt, or it does not have the package."""
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         return None
@@ -144,12 +145,12 @@ def debian(folder: Path) -> Path | None:
     if download.returncode != 0 or not packages:
         return None
     subprocess.run(["dpkg-deb", "-x", packages[0], folder], check=True, capture_output=True)
-    return folder / DEBIAN.relative_to("/")
+    return folder / DEBIAN_FOLDER.relative_to("/")
 
 
-def official(folder: Path) -> Path:
+def fetch_official(folder: Path) -> Path:
     for name in FILES:
-        url = f"{OFFICIAL}/{name}.gz"
+        url = f"{OFFICIAL_URL}/{name}.gz"
         try:
             urllib.request.urlretrieve(url, folder / f"{name}.gz")  # noqa: S310  # a constant address, and verified by its hash
         except OSError as error:
@@ -157,7 +158,7 @@ def official(folder: Path) -> Path:
     return folder
 
 
-def verify(path: Path, expected: str) -> None:
-    got = hashlib.sha256(unpacked(path)).hexdigest()
+def check_sha256(path: Path, expected: str) -> None:
+    got = hashlib.sha256(read_unpacked(path)).hexdigest()
     if got != expected:
         raise StageError(f"{path} has SHA-256 {got} when unpacked, expected {expected}; delete it and fetch again")

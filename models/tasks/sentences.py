@@ -15,7 +15,7 @@ import numpy.typing as npt
 from attar.models.preprocess import Step
 from attar.models.task import Array, Arrays, Output
 from attar.models.tasks import minilm, snapshot
-from attar.models.tasks.retrieval import retrieval, share_found
+from attar.models.tasks.retrieval import compute_share_found, measure_retrieval
 from attar.models.tasks.topics import HOME, Topics, TopicsForMiniLM
 
 
@@ -27,10 +27,10 @@ class Sentences(Topics):
     score_name = "precision at 1"
 
     def score(self, outputs: Mapping[str, Array], targets: Arrays) -> npt.NDArray[np.float64]:
-        return retrieval(outputs["vector"], targets["section"])
+        return measure_retrieval(outputs["vector"], targets["section"])
 
     def aggregate(self, statistics: npt.NDArray[np.float64]) -> float:
-        return share_found(statistics)
+        return compute_share_found(statistics)
 
 
 class SentencesForMiniLM(Sentences):
@@ -44,4 +44,4 @@ class SentencesForMiniLM(Sentences):
 
     def data(self) -> list[Path | str]:
         """The vocabulary alone: whose weights are the teacher's, the recipe says."""
-        return [HOME.find() / snapshot.TEXTS, minilm.folder() / "tokenizer.json"]
+        return [HOME.find() / snapshot.TEXTS, minilm.find_folder() / "tokenizer.json"]

@@ -26,33 +26,33 @@ class Text(NamedTuple):
     section: str | None
 
 
-def split_of(source: str) -> str:
+def choose_split(source: str) -> str:
     """By the hash of the source package's name, so that what is built from one source is never on both sides, in any release."""
     bucket = int.from_bytes(hashlib.sha256(source.encode()).digest()[:8], "big") % 100
     return "test" if bucket < TEST else "validation" if bucket < TEST + VALIDATION else "train"
 
 
-def texts(packages: Sequence[Package], sections: Sequence[str]) -> list[Text]:
+def select_texts(packages: Sequence[Package], sections: Sequence[str]) -> list[Text]:
     """First lines with their section; of the sources to train on also the long descriptions, as transfer. Each text occurs once.
 
     What is the same but for capitals counts as the same. Where two splits have it, test keeps it before validation, validation
     before train, and train before transfer: a text to train on may be dropped, one to measure on may not be known.
     """
     chosen = [each for each in packages if each.section in sections]
-    learned = [each for each in chosen if split_of(each.source) == "train"]
-    short = (Text(split_of(each.source), cut(each.short), each.section) for each in chosen)
+    learned = [each for each in chosen if choose_split(each.source) == "train"]
+    short = (Text(choose_split(each.source), cut_text(each.short), each.section) for each in chosen)
     ordered = sorted(short, key=lambda each: ("test", "validation", "train").index(each.split))  # stable: by name inside each
-    return list(once([*ordered, *(Text("transfer", cut(each.long), None) for each in learned)]))
+    return list(drop_duplicates([*ordered, *(Text("transfer", cut_text(each.long), None) for each in learned)]))
 
 
-def cut(text: str) -> str:
+def cut_text(text: str) -> str:
     """At most ``LONGEST`` characters, whole words where there is more than one."""
     if len(text) <= LONGEST:
         return text
     return text[: LONGEST + 1].rpartition(" ")[0] or text[:LONGEST]
 
 
-def once(found: Iterable[Text]) -> Iterator[Text]:
+def drop_duplicates(found: Iterable[Text]) -> Iterator[Text]:
     seen = {""}
     for each in found:
         key = each.text.casefold()
@@ -61,7 +61,7 @@ def once(found: Iterable[Text]) -> Iterator[Text]:
             yield each
 
 
-def write(folder: Path, found: Sequence[Text], sections: Sequence[str]) -> None:
+def write_snapshot(folder: Path, found: Sequence[Text], sections: Sequence[str]) -> None:
     """Both files into ``folder``. Raises StageError when a section has no text to train on: its class could not be learned."""
     lacking = sorted(set(sections) - {each.section for each in found if each.split == "train"})
     if lacking:
@@ -69,12 +69,12 @@ def write(folder: Path, found: Sequence[Text], sections: Sequence[str]) -> None:
             f"the package lists hold nothing to train on in the sections {', '.join(lacking)}; fetch where /etc/apt lists a "
             "whole release of Debian, its component main at least"
         )
-    tokenizer(folder / TOKENIZER, [each.text for each in found if each.split in ("train", "transfer")])
+    train_tokenizer(folder / TOKENIZER, [each.text for each in found if each.split in ("train", "transfer")])
     lines = "".join(json.dumps(each) + "\n" for each in found)
     (folder / TEXTS).write_bytes(gzip.compress(lines.encode(), mtime=0))
 
 
-def tokenizer(file: Path, learned: Sequence[str]) -> None:
+def train_tokenizer(file: Path, learned: Sequence[str]) -> None:
     """A byte-level BPE vocabulary of the texts to train on, lower case (Sennrich et al. 2016, arXiv:1508.07909); ``[PAD]`` is 0.
 
     Not WordPiece: the library numbers its continuations in an order that changes from process to process.
@@ -95,7 +95,7 @@ def tokenizer(file: Path, learned: Sequence[str]) -> None:
     made.save(str(file))
 
 
-def read(file: Path) -> list[Text]:
+def read_texts(file: Path) -> list[Text]:
     """As written. Raises StageError for a file that is none."""
     try:
         lines = gzip.decompress(file.read_bytes()).decode().splitlines()

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from attar.models.preprocess import Step, Tokenize
 from attar.models.task import Array, Arrays, Batch, Output, Split, SplitName, Task, Tensor, hits
 from attar.models.tasks import debian, minilm, snapshot
-from attar.models.tasks.folders import Home, first
+from attar.models.tasks.folders import Home, find_first
 
 FOLDER = "debian-topics"
 LENGTH = 48  # tokens: all but a few of the one-line texts, and most of a long one
@@ -48,25 +48,25 @@ class Topics(Task):
 
     def split(self, name: SplitName) -> Texts:
         file = HOME.find() / snapshot.TEXTS
-        return splits(file, file.stat().st_mtime_ns, file.stat().st_size)[name]
+        return read_splits(file, file.stat().st_mtime_ns, file.stat().st_size)[name]
 
     def augment(self, inputs: Arrays, generator: np.random.Generator) -> Arrays:
         """Of a long text an excerpt, as long as the texts that are asked about; a tenth of the words left out, never all."""
-        return {"text": without_words(excerpts(inputs["text"], generator, EXCERPT), generator, DROPPED)}
+        return {"text": drop_words(cut_excerpts(inputs["text"], generator, EXCERPT), generator, DROPPED)}
 
     def score(self, outputs: Mapping[str, Array], targets: Arrays) -> npt.NDArray[np.float64]:
         return hits(outputs["logits"], targets["section"])
 
     def fetch(self) -> None:
-        if HOME.complete() is None:
-            fetch(HOME.places()[-1])
+        if HOME.find_complete() is None:
+            fetch_snapshot(HOME.places()[-1])
 
 
 class FewTopics(Topics):
     """Every eighth text: what shows in minutes that everything works, and nothing of how well."""
 
     def split(self, name: SplitName) -> Texts:
-        return super().split(name).every(8)
+        return super().split(name).take_every(8)
 
 
 TEACHER = ("config.json", "model.safetensors", "tokenizer.json")
@@ -80,10 +80,10 @@ class TopicsForMiniLM(Topics):
 
     @property
     def preprocess(self) -> Mapping[str, Sequence[Step]]:  # type: ignore[override]  # as above
-        return {"text": [Tokenize(file=minilm.folder() / "tokenizer.json", length=LENGTH)]}
+        return {"text": [Tokenize(file=minilm.find_folder() / "tokenizer.json", length=LENGTH)]}
 
     def data(self) -> list[Path | str]:
-        return [HOME.find() / snapshot.TEXTS, *(minilm.folder() / name for name in TEACHER)]
+        return [HOME.find() / snapshot.TEXTS, *(minilm.find_folder() / name for name in TEACHER)]
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Texts(Split):
     def __len__(self) -> int:
         return len(self.texts)
 
-    def every(self, step: int) -> Texts:
+    def take_every(self, step: int) -> Texts:
         return Texts(self.texts[::step], None if self.sections is None else self.sections[::step])
 
     def take(self, indices: npt.NDArray[np.int64]) -> Batch:
@@ -105,41 +105,41 @@ class Texts(Split):
 
 
 @lru_cache(maxsize=2)
-def splits(file: Path, mtime: int, size: int) -> dict[str, Texts]:
+def read_splits(file: Path, mtime: int, size: int) -> dict[str, Texts]:
     """The splits of the file as it was at this mtime and size: a run asks for them many times."""
     found: dict[str, list[snapshot.Text]] = {}
-    for each in snapshot.read(file):
+    for each in snapshot.read_texts(file):
         found.setdefault(each.split, []).append(each)
-    return {name: as_split(texts) for name, texts in found.items()}
+    return {name: make_texts(texts) for name, texts in found.items()}
 
 
-def as_split(found: Sequence[snapshot.Text]) -> Texts:
+def make_texts(found: Sequence[snapshot.Text]) -> Texts:
     """With the numbers of their sections, where they have some."""
     numbers = {section: number for number, section in enumerate(Topics.classes)}
     sections = [numbers[each.section] for each in found if each.section is not None]
     return Texts(tuple(each.text for each in found), np.array(sections, np.int64) if sections else None)
 
 
-def excerpts(texts: Array, generator: np.random.Generator, most: int) -> Array:
+def cut_excerpts(texts: Array, generator: np.random.Generator, most: int) -> Array:
     """Of each text of more than ``most`` words so many in a row, from a random place; others as they are."""
     draws = generator.random(len(texts)).tolist()
-    return np.array([excerpt(text, draw, most) for text, draw in zip(texts.tolist(), draws, strict=True)], texts.dtype)
+    return np.array([cut_excerpt(text, draw, most) for text, draw in zip(texts.tolist(), draws, strict=True)], texts.dtype)
 
 
-def excerpt(text: str, draw: float, most: int) -> str:
+def cut_excerpt(text: str, draw: float, most: int) -> str:
     words = text.split()
     start = int(draw * (len(words) - most + 1))
     return " ".join(words[start : start + most]) if len(words) > most else text
 
 
-def without_words(texts: Array, generator: np.random.Generator, share: float) -> Array:
+def drop_words(texts: Array, generator: np.random.Generator, share: float) -> Array:
     """Each word of each text left out with this probability, but never all: the one with the largest draw stays."""
     words = [text.split() for text in texts.tolist()]
     draws = generator.random((len(words), max(map(len, words), default=0)))  # (N, most words)
-    return np.array([" ".join(kept(each, row, share)) for each, row in zip(words, draws, strict=True)], texts.dtype)
+    return np.array([" ".join(keep_words(each, row, share)) for each, row in zip(words, draws, strict=True)], texts.dtype)
 
 
-def kept(words: list[str], draws: npt.NDArray[np.float64], share: float) -> list[str]:
+def keep_words(words: list[str], draws: npt.NDArray[np.float64], share: float) -> list[str]:
     least = min(share, float(draws[: len(words)].max(initial=0)))
     return [word for word, draw in zip(words, draws.tolist(), strict=False) if draw >= least]
 
@@ -153,13 +153,13 @@ HOME = Home(
 )
 
 
-def fetch(folder: Path) -> None:
+def fetch_snapshot(folder: Path) -> None:
     """Both files into ``folder``: from package lists in a folder ``lists`` of one of the places, else from those of today."""
     with tempfile.TemporaryDirectory() as temporary:
-        lists = first([place / "lists" for place in HOME.places()], debian.complete)
+        lists = find_first([place / "lists" for place in HOME.places()], debian.has_lists)
         if lists is None:
             lists = Path(temporary) / "lists"
-            debian.update(lists)
-        found = snapshot.texts(debian.read(lists), Topics.classes)
+            debian.update_lists(lists)
+        found = snapshot.select_texts(debian.read_packages(lists), Topics.classes)
         folder.mkdir(parents=True, exist_ok=True)
-        snapshot.write(folder, found, Topics.classes)
+        snapshot.write_snapshot(folder, found, Topics.classes)

@@ -17,7 +17,7 @@ from typing import Any
 from attar.bundle.manifest import Manifest
 from attar.models import preprocess
 from attar.models.preprocess import DecodeImage, Resize, Step
-from attar.models.preprocess.images import pixels
+from attar.models.preprocess.images import count_step_pixels
 from attar.models.task import Array, Arrays
 from attar.pipeline.core.errors import AttarError
 from attar.pipeline.keys import machine
@@ -328,7 +328,11 @@ def count_pixels(preprocess: Mapping[str, Sequence[Step]], raw: Arrays, most: in
         for name, steps in preprocess.items()
         if any(isinstance(step, DecodeImage | Resize) for step in steps)
     }
-    found = sum(pixels(steps, picture) for name, steps in growing.items() for picture in raw[name])
+    found = sum(
+        count_step_pixels(steps, picture)
+        for name, steps in growing.items()
+        for picture in raw[name]
+    )
     if found > most:
         raise TooLargeError(
             f"the pictures have {found:,} pixels, decoded or resized; {most:,} a request are "

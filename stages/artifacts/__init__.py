@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from attar.bundle.steps import locate_steps
 from attar.engines.graphs.placement import SYMMETRIC
-from attar.models.preprocess import contents
+from attar.models.preprocess import describe_steps
 from attar.models.preprocess.known import STEPS, Steps
-from attar.models.rows import Rows, join_rows, mapped
+from attar.models.rows import Rows, join_rows, map_shard
 from attar.models.sample_order import Integers, digest_order, find_places
 from attar.models.task import Array, Predictor, Task, load_task
 from attar.pipeline.core.errors import StageError
@@ -122,7 +122,7 @@ class Answers(Artifact):
         Raises StageError when they were not asked for, and when they are stored in another order of the samples.
         """
         which = "clean" if view is None else str(view)
-        shards = [mapped(path) for path in sorted(self.root.glob(f"{split}.{which}.*.safetensors"))]
+        shards = [map_shard(path) for path in sorted(self.root.glob(f"{split}.{which}.*.safetensors"))]
         if not shards:
             raise StageError(f"{self.root} holds no answers to {split}, view {which}; label again")
         places = None if view is None else self.find_places(split, sum(len(next(iter(shard.values()))) for shard in shards))
@@ -245,7 +245,7 @@ class Production(OnnxModel):
         """Whether it holds this very graph and prepares inputs for it as the task does."""
         files = sorted(path.name for path in self.root.glob("*.onnx*"))
         alike = files == sorted(path.name for path in model.root.glob("*.onnx*"))
-        prepared = contents(self.preprocess) == contents(task.preprocess)
+        prepared = describe_steps(self.preprocess) == describe_steps(task.preprocess)
         return alike and prepared and all(cmp(self.root / name, model.root / name, shallow=False) for name in files)
 
 

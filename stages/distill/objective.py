@@ -107,7 +107,7 @@ class DistillationObjective:
                 f"the answers are for {format_counts(known)} and {self.facts['outputs']}, "
                 f"the task has {format_counts(samples)} and {list(task.outputs)}; label again"
             )
-        agreement.check(task, load_task(self.facts["task"]))
+        agreement.check_agreement(task, load_task(self.facts["task"]))
 
     @staticmethod
     def check_output(loss: Loss, outputs: Mapping[str, Output]) -> None:

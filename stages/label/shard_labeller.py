@@ -62,8 +62,8 @@ class ShardLabeller:
         """Yield the chunks of a shard as the teacher sees them."""
         split = self.splits[shard.split]
         first = shard.number * CHUNKS_PER_SHARD
-        for number in range(first, min(first + CHUNKS_PER_SHARD, views.chunks(split))):
-            yield views.chunk(self.task, split, number, seed=self.seed, view=shard.view)
+        for number in range(first, min(first + CHUNKS_PER_SHARD, views.count_chunks(split))):
+            yield views.make_chunk(self.task, split, number, seed=self.seed, view=shard.view)
 
     def write_shard(self, shard: Shard, start: str, chunks: Iterable[ViewBatch], on_rows: Callable[[int], None]) -> Path:
         top = 0 if shard.view is None else self.top
@@ -96,20 +96,20 @@ class ShardLabeller:
         rounding does not depend on the process or the order.
         """
         axes = [axis for output in self.task.outputs.values() for axis in output.axes[1:]]
-        if lengths.axes(self.task) and not any(isinstance(axis, str) for axis in axes):
+        if lengths.list_length_axes(self.task) and not any(isinstance(axis, str) for axis in axes):
             yield batch, self.answer_by_length(batch, on_rows)
             return
-        for piece in views.pieces(batch):
+        for piece in views.split_chunk(batch):
             yield piece, self.task.answer(self.predict.graphs, piece.inputs)
             on_rows(len(piece.indices))
 
     def answer_by_length(self, batch: ViewBatch, on_rows: Callable[[int], None]) -> dict[str, Array]:
         """Return the teacher's outputs for a chunk, computed on samples of similar length."""
         samples = np.arange(len(batch.indices))
-        groups = lengths.alike(self.task, batch.inputs, samples, SIMILAR_LENGTH_SAMPLES)
+        groups = lengths.group_by_length(self.task, batch.inputs, samples, SIMILAR_LENGTH_SAMPLES)
         answers = []
         for rows in groups:
-            part = views.trimmed(self.task, batch.take(rows))
+            part = views.trim_padding(self.task, batch.take(rows))
             answers.append(self.task.answer(self.predict.graphs, part.inputs))
             on_rows(len(rows))
         original_order = np.argsort(np.concatenate(groups))

@@ -56,8 +56,8 @@ class Label(Stage[Answers]):
 
     def run(self, out: Path, *, teacher: Model) -> Facts:
         task = load_task(self.task)
-        task_check.check(task)
-        splits = {name: task.split(name) for name in task_check.splits_of(task)}
+        task_check.check_task(task)
+        splits = {name: task.split(name) for name in task_check.list_splits(task)}
         samples = {name: len(split) for name, split in splits.items()}
         todo, work = list_shards(samples, self.views), open_scratch(out)
         folder, member = open_file_cache(out), team.get_team()

@@ -66,7 +66,7 @@ def train_network(
     settings that this machine cannot carry out, and when the loss diverges.
     """
     task = load_task(settings.task)
-    task_check.check(task)
+    task_check.check_task(task)
     objective.check_task(task)
     validation = Validation(task, answers)
     device = select_device(settings.device)
@@ -90,7 +90,7 @@ def train_network(
 def adopt_network(settings: TrainingSettings, module: nn.Module, out: Path) -> Facts:
     """Check a trained network against the task, evaluate it on validation, and save it."""
     task = load_task(settings.task)
-    task_check.check(task)
+    task_check.check_task(task)
     check_network(module, task)
     scores = Validation(task).evaluate(make_predictor(module, task), "teacher")
     facts = {"score": scores["score"], "history": [], "best_epoch": 0, "precision": "fp32"}

@@ -130,7 +130,7 @@ class Training:
     def iterate_batches(self, epoch: int, view: int) -> Iterator[tuple[int, ViewBatch]]:
         """Yield the unfinished steps of an epoch, with the samples of all processes."""
         order = np.random.default_rng((self.settings.seed, epoch))
-        batches = views.epoch(
+        batches = views.iterate_epoch(
             self.task,
             self.train,
             self.settings.batch,

@@ -48,8 +48,8 @@ class Validation:
 
     def iterate_batches(self) -> Iterator[ViewBatch]:
         """Yield the samples in their order."""
-        for chunk in views.clean(self.task, self.split):
-            yield from views.pieces(chunk)
+        for chunk in views.iterate_clean(self.task, self.split):
+            yield from views.split_chunk(chunk)
 
     def compare_with_teacher(self, teacher: Mapping[str, Rows], parts: list[dict[str, Array]]) -> dict[str, float]:
         """Return CORR, and KDL if there are logits, of the output that is worst."""
@@ -69,7 +69,7 @@ class Validation:
         if self.teacher is None:
             return None
         chunks = []
-        for batch in views.clean(self.task, self.split):
+        for batch in views.iterate_clean(self.task, self.split):
             outputs = {
                 name: from_logits(self.task.outputs[name].kind, rows[batch.indices]) for name, rows in self.teacher.items()
             }

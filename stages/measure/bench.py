@@ -48,7 +48,7 @@ class Bench:
             )
 
     def targets(self) -> dict[str, Array]:
-        parts = [seen.targets for seen in views.clean(self.task, self.split)]
+        parts = [seen.targets for seen in views.iterate_clean(self.task, self.split)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def recorded(self, answers: Answers) -> dict[str, Array]:
@@ -75,10 +75,10 @@ class Bench:
         return {name: np.concatenate([part[name] for part in parts]) for name in self.task.outputs}
 
     def batches(self, hop: str) -> Iterator[dict[str, Array]]:
-        for seen in views.clean(self.task, self.split):
+        for seen in views.iterate_clean(self.task, self.split):
             for start in range(0, len(seen.indices), self.batch):
                 rows = np.arange(start, min(start + self.batch, len(seen.indices)))
-                yield lengths.trimmed(
+                yield lengths.trim_inputs(
                     self.task, seen.take(rows).inputs
                 )  # as it is asked for: without another's padding
                 report_progress(
@@ -102,7 +102,9 @@ class Bench:
     def first(self, samples: int) -> dict[str, Array]:
         """The first samples of the split, from the start again where it has fewer."""
         rows = np.arange(samples) % min(len(self.split), views.CHUNK)
-        return lengths.trimmed(self.task, views.chunk(self.task, self.split, 0).take(rows).inputs)
+        return lengths.trim_inputs(
+            self.task, views.make_chunk(self.task, self.split, 0).take(rows).inputs
+        )
 
     def some(self, samples: int, call: int) -> dict[str, Array]:
         """Samples from all over the split, which may be sorted by class; others for each call."""

@@ -37,7 +37,7 @@ def compare_view(
     task: Task, predict: Predict, answers: Answers, split: SplitName, view: int | None
 ) -> None:
     stored = answers.rows(split, view)
-    seen = views.chunk(task, task.split(split), 0, seed=answers.facts["seed"], view=view)
+    seen = views.make_chunk(task, task.split(split), 0, seed=answers.facts["seed"], view=view)
     most = task.ranges.get("batch", (1, ROWS))[1]
     rows = np.arange(min(ROWS, most, len(seen.indices)))
     live = predict(seen.take(rows).inputs)

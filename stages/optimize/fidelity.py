@@ -10,7 +10,7 @@ import numpy as np
 from attar.engines.graphs.half_precision import round_half_results
 from attar.models.probabilities import from_logits
 from attar.models.task import Array, Task
-from attar.models.views import spread
+from attar.models.views import iterate_spread
 from attar.proof.metrics import compare_outputs, select_worst
 from attar.stages.artifacts import Answers
 
@@ -46,7 +46,7 @@ def run_graph(graph: Path | bytes, task: Task, samples: int | None = None) -> di
     ) as predict:
         parts = [
             task.answer(predict.graphs, seen.inputs)
-            for seen in spread(task, split, samples or len(split), step)
+            for seen in iterate_spread(task, split, samples or len(split), step)
         ]
     return {name: np.concatenate([part[name] for part in parts]) for name in task.outputs}
 

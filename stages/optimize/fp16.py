@@ -27,7 +27,7 @@ from attar.engines.graphs.placement import MULTIPLYING
 from attar.engines.graphs.preparation import clear_metadata, prepare_graph
 from attar.engines.graphs.selection import check_node_names
 from attar.models.task import Array, Arrays, Task
-from attar.models.views import spread
+from attar.models.views import iterate_spread
 from attar.pipeline.core.errors import UnsupportedModelError
 from attar.pipeline.core.progress import report_progress
 
@@ -170,7 +170,7 @@ def run_side_by_side(
         onnxruntime.open_session({"model": graph}, None, optimize=False) for graph in graphs
     )
     with exact as in_float, got as in_half:
-        for seen in spread(task, task.split("validation"), SAMPLES, step):
+        for seen in iterate_spread(task, task.split("validation"), SAMPLES, step):
             yield {**seen.inputs, **in_float(seen.inputs)}, in_half(seen.inputs)
 
 

@@ -37,7 +37,7 @@ def adopt_graph(task_name: str, file: Path, out: Path) -> Facts:
     the promised sizes.
     """
     task = load_task(task_name)
-    task_check.check(task)
+    task_check.check_task(task)
     model = load_graph(file)
     check_interface(task, model, file)
     if team.get_team().leads:

@@ -29,7 +29,7 @@ def test_there_and_back_through_a_file(rows: list[Any]) -> None:
     array = objects(rows)
     back = ragged.decode_samples(load(save(ragged.encode_samples("raw.x", array))))
     assert list(back) == ["raw.x"]
-    assert content.same(back["raw.x"], array)
+    assert content.has_same_content(back["raw.x"], array)
     assert [type(row) for row in back["raw.x"]] == [type(row) for row in rows]
 
 

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from attar.bundle import checksums
 from attar.bundle.opening import check_bundle, open_bundle
-from attar.models.preprocess import Normalize, Tokenize, contents, text
+from attar.models.preprocess import Normalize, Tokenize, describe_steps, text
 from attar.models.task import load_task
 from attar.pipeline.core.errors import InvalidBundleError
 from attar.proof.limits import GateLimits
@@ -147,7 +147,7 @@ def test_what_is_not_let_through(bundle: Path, spoil: Callable[[Path], None], to
 
 
 def test_without_the_library_it_says_what_to_install(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text.opened.cache_clear()
+    text.open_tokenizer.cache_clear()
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(InvalidBundleError, match=r"'attar\[serve-text\]'$"):
         check_bundle(bundle)
@@ -172,7 +172,7 @@ def test_the_same_text_file_elsewhere_is_the_same_preprocessing(bundle: Path, tm
     mine = WordPairs.preprocess["x"][0].file
     saved(mine, frame=False)
     assert production.same(model, task)
-    assert contents(production.preprocess) == contents(task.preprocess)
+    assert describe_steps(production.preprocess) == describe_steps(task.preprocess)
     saved(mine, frame=True)
     assert not production.same(model, task)
     mine.unlink()

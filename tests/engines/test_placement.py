@@ -17,7 +17,7 @@ from attar.engines.graphs.placement import MULTIPLYING, PLACEMENTS
 from attar.engines.graphs.selection import list_quantized_tensors
 from attar.engines.runtimes import onnxruntime
 from attar.models.tasks.digits import Digits
-from attar.models.views import clean
+from attar.models.views import iterate_clean
 from attar.pipeline.core.errors import UnsupportedModelError
 from attar.stages.artifacts import OnnxModel, Ranges
 from attar.stages.optimize.stage import Optimize
@@ -55,7 +55,7 @@ def test_the_form_that_tensorrt_takes(symmetric: OnnxModel) -> None:
 def test_both_forms_keep_the_answers(tmp_path: Path, symmetric: OnnxModel, digits_onnx: OnnxModel, digits_ranges: Ranges) -> None:
     unsigned = optimized(tmp_path, digits_onnx, digits_ranges, precision="int8", runtime="openvino")
     assert unsigned.file().read_bytes() != symmetric.file().read_bytes()
-    inputs = next(clean(Digits(), Digits().split("validation"))).inputs
+    inputs = next(iterate_clean(Digits(), Digits().split("validation"))).inputs
     found = []
     for model in (digits_onnx, symmetric, unsigned):
         with model.open(threads=1) as predict:

@@ -19,7 +19,7 @@ from attar.engines.calibration.entropy import LEVELS, center_bins, find_entropy_
 from attar.engines.calibration.histogram import Floats, Histogram
 from attar.engines.calibration.ranges import compute_errors, find_minmax_range, find_mse_range, find_percentile_range
 from attar.models.task import InMemory, Output, Split, SplitName, Tensor
-from attar.models.views import spread
+from attar.models.views import iterate_spread
 from attar.pipeline.core.errors import StageError
 from attar.stages.artifacts import OnnxModel, Ranges
 from attar.stages.calibrate import Calibrate
@@ -171,7 +171,7 @@ class Reader:
 
     def __init__(self) -> None:
         task = Skewed()
-        self.batches: Iterator[Any] = iter([seen.inputs for seen in spread(task, task.split("train"), 512, 32)])
+        self.batches: Iterator[Any] = iter([seen.inputs for seen in iterate_spread(task, task.split("train"), 512, 32)])
 
     def get_next(self) -> Any:
         return next(self.batches, None)

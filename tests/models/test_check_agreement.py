@@ -73,7 +73,7 @@ class Shaken(Numbers):
 
 @pytest.mark.parametrize("teacher", [Numbers, Halved, Integers])
 def test_inputs_and_their_preparation_may_differ(teacher: type[Task]) -> None:
-    agreement.check(Numbers(), teacher())
+    agreement.check_agreement(Numbers(), teacher())
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_inputs_and_their_preparation_may_differ(teacher: type[Task]) -> None:
 )
 def test_another_problem_is_refused_with_what_differs(teacher: type[Task], difference: str) -> None:
     with pytest.raises(StageError, match=re.escape(f"are not one problem: {difference}; derive both from one task")):
-        agreement.check(Numbers(), teacher())
+        agreement.check_agreement(Numbers(), teacher())
 
 
 def test_the_same_inputs_are_those_that_a_network_gets() -> None:

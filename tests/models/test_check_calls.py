@@ -33,7 +33,7 @@ def giving(given: Any, *, only: SplitName = "validation") -> Task:
 
 def told(task: Task) -> str:
     with pytest.raises(StageError) as refused:
-        task_check.check(task)
+        task_check.check_task(task)
     return str(refused.value)
 
 
@@ -200,7 +200,7 @@ def test_what_a_method_raises_names_it_and_its_line(how: str, message: str) -> N
     task = Raising()
     task.how = how
     with pytest.raises(StageError, match=message) as refused:
-        task_check.check(task)
+        task_check.check_task(task)
     assert isinstance(refused.value.__cause__, (KeyError, ValueError))
 
 

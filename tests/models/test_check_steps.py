@@ -59,7 +59,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_task_of_texts_is_sound(file: Path) -> None:
-    task_check.check(texts(file))
+    task_check.check_task(texts(file))
 
 
 @pytest.mark.parametrize("kind", [object, "U80"])
@@ -69,17 +69,17 @@ def test_a_text_that_is_in_test_and_train_is_noticed_in_any_kind_of_array(
     task = texts(file)
     monkeypatch.setattr(task, "split", lambda name: split("test", kind) if name == "train" else split(name))
     with pytest.raises(StageError, match="40 of 40 different test samples are in the train split too"):
-        task_check.check(task)
+        task_check.check_task(task)
 
 
 def test_a_file_that_data_does_not_list(file: Path) -> None:
     with pytest.raises(StageError, match=r"Texts.preprocess reads .*, which Texts.data\(\) does not list.*add its path"):
-        step_check.check(texts(file, listed=False))
+        step_check.check_steps(texts(file, listed=False))
 
 
 def test_another_pad_than_the_tokenizer_s(file: Path) -> None:
     with pytest.raises(StageError, match=r"inputs\['tokens'\] has pad=0, but its tokenizer pads with 9; declare it with pad=9"):
-        step_check.check(texts(file, tensor_pad=0))
+        step_check.check_steps(texts(file, tensor_pad=0))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_another_pad_than_the_tokenizer_s(file: Path) -> None:
 )
 def test_what_no_bundle_could_hold(file: Path, steps: Mapping[str, Any], message: str) -> None:
     with pytest.raises(StageError, match=message):
-        step_check.check(texts(file, steps=steps))
+        step_check.check_steps(texts(file, steps=steps))
 
 
 def test_who_tokenizes_depends_on_the_tokenizer_s_library_and_nobody_else(tmp_path: Path) -> None:
@@ -100,5 +100,5 @@ def test_who_tokenizes_depends_on_the_tokenizer_s_library_and_nobody_else(tmp_pa
     code = Fingerprint(tmp_path)
     assert "tokenizers" in code.of(["own:STEPS"]).packages
     others = code.of(["attar.stages.teach.stage:Teach", "attar.models.tasks.digits:Digits"])
-    assert "attar.models.checks.steps:check" in others.definitions
+    assert "attar.models.checks.steps:check_steps" in others.definitions
     assert not others.packages.keys() & {"tokenizers", "pillow"}

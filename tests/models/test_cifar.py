@@ -46,7 +46,7 @@ def test_splits_do_not_overlap_and_are_always_the_same(folder: Path) -> None:
     task = Cifar100()
     assert task.data() == [folder / name for name in FILES]
     assert [len(task.split(name)) for name in task_check.SPLITS] == [199, 5000, 100]  # one is a test image too, and left out
-    task_check.check(task)
+    task_check.check_task(task)
 
 
 def test_pixels_are_red_then_green_then_blue_row_by_row(elsewhere: Path) -> None:
@@ -123,7 +123,7 @@ def test_another_archive_or_none_leaves_nothing(archive: Path, elsewhere: Path) 
 
 
 def test_the_real_files() -> None:
-    if cifar.HOME.complete() is None:
+    if cifar.HOME.find_complete() is None:
         missing("cifar-100", "https://www.cs.toronto.edu/~kriz/cifar.html")
     task = Cifar100()
     assert [len(task.split(name)) for name in task_check.SPLITS[1:]] == [5_000, 10_000]

@@ -44,7 +44,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_splits_do_not_overlap_and_are_always_the_same(folder: Path) -> None:
     task = FashionMnist()
     assert [len(task.split(name)) for name in task_check.SPLITS] == [1000, 5000, 100]
-    task_check.check(task)
+    task_check.check_task(task)
     images = [FashionMnist().split("train").take(np.arange(10)).inputs["image"] for _ in range(2)]
     assert images[0].tobytes() == images[1].tobytes()
     assert images[0].shape == (10, 1, 28, 28)
@@ -53,9 +53,9 @@ def test_splits_do_not_overlap_and_are_always_the_same(folder: Path) -> None:
 
 def test_files_are_unpacked_once_until_they_change(folder: Path) -> None:
     before = FashionMnist().split("test").take(np.arange(1)).inputs["image"]
-    unread = fashion.kept.cache_info().misses
+    unread = fashion.read_cached.cache_info().misses
     FashionMnist().split("test")
-    assert fashion.kept.cache_info().misses == unread
+    assert fashion.read_cached.cache_info().misses == unread
     (folder / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(packed(np.full((101, 28, 28), 255, np.uint8)), 1))
     (folder / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(packed(np.zeros(101, np.uint8)), 1))
     changed = FashionMnist().split("test")
@@ -92,35 +92,35 @@ def test_broken_files_are_said(folder: Path) -> None:
 
 
 def test_fetch_verifies_the_unpacked_bytes(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hashes = {name: hashlib.sha256(fashion.unpacked(folder / f"{name}.gz")).hexdigest() for name in FILES}
+    hashes = {name: hashlib.sha256(fashion.read_unpacked(folder / f"{name}.gz")).hexdigest() for name in FILES}
     monkeypatch.setattr(fashion, "FILES", hashes)
-    monkeypatch.setattr(fashion, "OFFICIAL", folder.as_uri())
-    monkeypatch.setattr(fashion, "debian", lambda folder: None)
-    fashion.fetch(tmp_path / "fetched")
+    monkeypatch.setattr(fashion, "OFFICIAL_URL", folder.as_uri())
+    monkeypatch.setattr(fashion, "fetch_debian", lambda folder: None)
+    fashion.download(tmp_path / "fetched")
     assert sorted(path.name for path in (tmp_path / "fetched").iterdir()) == sorted(f"{name}.gz" for name in FILES)
     (folder / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"other"))
     with pytest.raises(StageError, match="when unpacked, expected"):
-        fashion.fetch(tmp_path / "wrong")
+        fashion.download(tmp_path / "wrong")
     assert list((tmp_path / "wrong").iterdir()) == []
 
 
 def test_a_download_that_fails_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fashion, "OFFICIAL", (tmp_path / "nothing").as_uri())
+    monkeypatch.setattr(fashion, "OFFICIAL_URL", (tmp_path / "nothing").as_uri())
     with pytest.raises(StageError, match="get the four files yourself and set ATTAR_DATA"):
-        fashion.official(tmp_path)
+        fashion.fetch_official(tmp_path)
 
 
 @pytest.mark.network
 def test_the_debian_package_needs_no_root(tmp_path: Path) -> None:
-    source = fashion.debian(tmp_path)
+    source = fashion.fetch_debian(tmp_path)
     if source is None:
         missing("fashion-mnist", "this needs an apt-get that has the package dataset-fashion-mnist")
     for name, expected in FILES.items():
-        fashion.verify(source / f"{name}.gz", expected)
+        fashion.check_sha256(source / f"{name}.gz", expected)
 
 
 def test_the_real_files() -> None:
-    if fashion.HOME.complete() is None:
+    if fashion.HOME.find_complete() is None:
         missing("fashion-mnist", "apt-get install dataset-fashion-mnist")
     task = FashionMnist()
     task.fetch()  # finds them, and verifies

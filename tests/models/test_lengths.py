@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attar.models import lengths, views
-from attar.models.rows import mapped
+from attar.models.rows import map_shard
 from attar.models.task import Array, Arrays, InMemory, Output, Predictor, Split, SplitName, Task, Tensor
 from attar.pipeline.core.file_cache import FileCache
 from attar.stages.label.shard_labeller import ShardLabeller
@@ -65,8 +65,8 @@ class Coded(Ragged):
 
 def test_without_a_declared_padding_nothing_is_cut() -> None:
     pixels = np.array([[5, 0, 0, 0]], np.uint8)
-    assert lengths.axes(Coded()) == ()
-    assert lengths.trimmed(Coded(), {"tokens": pixels})["tokens"].tolist() == [[5, 0, 0, 0]]
+    assert lengths.list_length_axes(Coded()) == ()
+    assert lengths.trim_inputs(Coded(), {"tokens": pixels})["tokens"].tolist() == [[5, 0, 0, 0]]
 
 
 class Positions(Ragged):
@@ -102,10 +102,10 @@ def ragged(count: int, seed: int = 0, *, labels: bool = True) -> InMemory:
 
 
 def test_which_axes_have_lengths() -> None:
-    assert lengths.axes(Ragged()) == ("sequence",)
-    assert lengths.axes(Sentences()) == ("sequence",)
-    assert lengths.axes(Pairs()) == ("source", "target")
-    assert lengths.axes(Positions()) == lengths.axes(Image()) == ()
+    assert lengths.list_length_axes(Ragged()) == ("sequence",)
+    assert lengths.list_length_axes(Sentences()) == ("sequence",)
+    assert lengths.list_length_axes(Pairs()) == ("source", "target")
+    assert lengths.list_length_axes(Positions()) == lengths.list_length_axes(Image()) == ()
 
 
 def test_lengths_by_hand() -> None:
@@ -113,8 +113,8 @@ def test_lengths_by_hand() -> None:
     tokens = np.array([[5, 9, 9, 9], [5, 9, 9, 9], [5, 6, 9, 7]])
     mask = np.array([[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]], np.float32)
     inputs = {"tokens": tokens, "mask": mask, "weight": np.zeros((3, 1), np.float32)}
-    assert lengths.lengths(Ragged(), inputs).tolist() == [[2], [3], [4]]
-    made = lengths.trimmed(Ragged(), {name: array[:2] for name, array in inputs.items()})
+    assert lengths.measure_samples(Ragged(), inputs).tolist() == [[2], [3], [4]]
+    made = lengths.trim_inputs(Ragged(), {name: array[:2] for name, array in inputs.items()})
     assert made["tokens"].tolist() == [[5, 9, 9], [5, 9, 9]]
     assert made["mask"].tolist() == [[1, 0, 0], [1, 1, 1]]
     assert made["weight"].shape == (2, 1)
@@ -146,13 +146,13 @@ def test_positions_do_not_hide_padding_and_it_may_come_first() -> None:
 
 def test_two_axes_are_cut_apart() -> None:
     inputs = {"source": np.array([[1, 0, 0], [1, 2, 0]]), "target": np.array([[0, 0], [0, 0]])}
-    made = lengths.trimmed(Pairs(), inputs)
+    made = lengths.trim_inputs(Pairs(), inputs)
     assert (made["source"].shape, made["target"].shape) == ((2, 2), (2, 0))
 
 
 def test_like_lengths_stand_together_and_ties_keep_their_order() -> None:
     inputs = {"source": np.array([[1, 0], [1, 2], [3, 0], [4, 5]]), "target": np.array([[7, 7], [7, 0], [7, 0], [7, 0]])}
-    groups = lengths.alike(Pairs(), inputs, np.array([3, 2, 1, 0]), 2)
+    groups = lengths.group_by_length(Pairs(), inputs, np.array([3, 2, 1, 0]), 2)
     assert [rows.tolist() for rows in groups] == [[2, 0], [3, 1]]
 
 
@@ -163,7 +163,7 @@ def test_an_epoch_shows_every_sample_once_and_whole(count: int, more: int, batch
     whole = [train, transfer] if transfer else [train]
     tokens = np.concatenate([split.inputs["tokens"] for split in whole])
     masks = np.concatenate([split.inputs["mask"] for split in whole])
-    seen = list(views.epoch(task, train, batch, np.random.default_rng(seed), seed=0, view=0, transfer=transfer))
+    seen = list(views.iterate_epoch(task, train, batch, np.random.default_rng(seed), seed=0, view=0, transfer=transfer))
     indices = np.concatenate([part.indices for part in seen])
     total = count + more
     assert len(set(indices.tolist())) == len(indices) == (total if total < batch else total - total % batch)
@@ -180,7 +180,9 @@ def test_an_epoch_shows_every_sample_once_and_whole(count: int, more: int, batch
 
 @given(st.integers(0, 1000))
 def test_an_epoch_is_decided_by_its_order(seed: int) -> None:
-    one, two = (list(views.epoch(Ragged(), ragged(300), 32, np.random.default_rng(seed), seed=0, view=0)) for _ in range(2))
+    one, two = (
+        list(views.iterate_epoch(Ragged(), ragged(300), 32, np.random.default_rng(seed), seed=0, view=0)) for _ in range(2)
+    )
     assert [part.indices.tolist() for part in one] == [part.indices.tolist() for part in two]
     assert [part.inputs["tokens"].tobytes() for part in one] == [part.inputs["tokens"].tobytes() for part in two]
 
@@ -188,7 +190,7 @@ def test_an_epoch_is_decided_by_its_order(seed: int) -> None:
 def test_batches_of_like_length_come_in_no_order_of_length_and_save_padding() -> None:
     widths = [
         part.inputs["tokens"].shape[1]
-        for part in views.epoch(Ragged(), ragged(4000), 64, np.random.default_rng(0), seed=0, view=0)
+        for part in views.iterate_epoch(Ragged(), ragged(4000), 64, np.random.default_rng(0), seed=0, view=0)
     ]
     assert widths != sorted(widths)
     assert len(set(widths)) == LONGEST - 1  # each length from 2 on has batches of its own
@@ -205,7 +207,7 @@ def asked(task: Task, folder: Path) -> tuple[Teacher, Path]:
 
 def test_a_teacher_is_asked_for_like_lengths_together_and_answers_in_order(tmp_path: Path) -> None:
     teacher, file = asked(Ragged(), tmp_path / "one")
-    answers = mapped(file)["y"][np.arange(700)]
+    answers = map_shard(file)["y"][np.arange(700)]
     assert answers[:, 0].tolist() == (1000 + np.arange(700)).tolist()
     assert sum(rows for rows, _ in teacher.shapes) == 700
     assert {rows for rows, _ in teacher.shapes[:8]} == {64}
@@ -229,6 +231,6 @@ def test_samples_of_one_size_are_batched_as_they_were_shuffled() -> None:
     order = np.random.default_rng(7)
     order.permutation(1), order.random(1)  # of the chunks
     shuffled = order.permutation(100)
-    seen = list(views.epoch(task, split, 32, np.random.default_rng(7), seed=0, view=0))
+    seen = list(views.iterate_epoch(task, split, 32, np.random.default_rng(7), seed=0, view=0))
     assert [part.indices.tolist() for part in seen] == [shuffled[start : start + 32].tolist() for start in (0, 32, 64)]
     assert all(part.inputs["image"].tobytes() == pixels[part.indices].tobytes() for part in seen)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attar.models.tasks import retrieval as module
-from attar.models.tasks.retrieval import by_group, retrieval, share_found
+from attar.models.tasks.retrieval import average_groups, compute_share_found, measure_retrieval
 
 
 def on_a_circle(*degrees: float) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
@@ -18,40 +18,40 @@ def on_a_circle(*degrees: float) -> np.ndarray[tuple[int, int], np.dtype[np.floa
 
 def test_by_hand() -> None:
     """Of a (0 and 10 degrees) both find each other; of b (90 and 150) neither does, for the lone c at 110 lies between them."""
-    made = retrieval(on_a_circle(0, 90, 10, 150, 110), np.array(["a", "b", "a", "b", "c"]))
+    made = measure_retrieval(on_a_circle(0, 90, 10, 150, 110), np.array(["a", "b", "a", "b", "c"]))
     assert made.tolist() == [[1, 1], [0, 1], [1, 1], [0, 1], [0, 0]]
-    assert share_found(made) == 0.5
-    nearer = retrieval(on_a_circle(0, 90, 10, 150, 200), np.array(["a", "b", "a", "b", "c"]))
+    assert compute_share_found(made) == 0.5
+    nearer = measure_retrieval(on_a_circle(0, 90, 10, 150, 200), np.array(["a", "b", "a", "b", "c"]))
     assert nearer[[1, 3]].tolist() == [[1, 1], [0, 1]]  # 150 is 60 from 90 and 50 from the lone 200; 90 finds 150 before 10
 
 
 def test_of_one_group_alone_nothing_counts() -> None:
-    assert retrieval(np.zeros((3, 2)), np.array([1, 1, 1])).tolist() == [[0, 0]] * 3
+    assert measure_retrieval(np.zeros((3, 2)), np.array([1, 1, 1])).tolist() == [[0, 0]] * 3
 
 
 def test_lengths_do_not_matter() -> None:
     vectors, groups = on_a_circle(0, 90, 10, 150, 110), np.array([0, 1, 0, 1, 2])
-    assert (retrieval(vectors * [[1], [9], [0.1], [3], [1e6]], groups) == retrieval(vectors, groups)).all()
+    assert (measure_retrieval(vectors * [[1], [9], [0.1], [3], [1e6]], groups) == measure_retrieval(vectors, groups)).all()
 
 
 @pytest.mark.parametrize("vectors", [np.full((6, 3), 0.1), np.zeros((6, 3))], ids=["one direction", "zeros"])
 def test_what_tells_nothing_apart_finds_nothing(vectors: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> None:
-    made = retrieval(vectors, np.array([0, 0, 1, 1, 2, 2]))
+    made = measure_retrieval(vectors, np.array([0, 0, 1, 1, 2, 2]))
     assert made.sum(0).tolist() == [0, 6]
-    assert share_found(made) == 0
+    assert compute_share_found(made) == 0
 
 
 def test_without_pairs_nothing_counts() -> None:
-    assert share_found(retrieval(on_a_circle(0, 90), np.array([4, 7]))) == 0
-    assert retrieval(on_a_circle(0), np.array([4])).tolist() == [[0, 0]]
+    assert compute_share_found(measure_retrieval(on_a_circle(0, 90), np.array([4, 7]))) == 0
+    assert measure_retrieval(on_a_circle(0), np.array([4])).tolist() == [[0, 0]]
 
 
 def test_the_sums_of_a_group_stand_in_the_row_of_its_first_sample() -> None:
     groups = np.array(["b", "a", "b", "c", "a"])
     statistics = np.array([[1.0, 1], [0, 1], [1, 1], [0, 0], [1, 1]])
-    made = by_group(statistics, groups)
+    made = average_groups(statistics, groups)
     assert made.tolist() == [[2, 2], [1, 2], [0, 0], [0, 0], [0, 0]]
-    assert share_found(made) == share_found(statistics)
+    assert compute_share_found(made) == compute_share_found(statistics)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 60))
@@ -66,6 +66,6 @@ def test_in_how_many_blocks_it_is_computed_changes_nothing_and_it_is_what_a_loop
         found += int(groups[nearest] == groups[row])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "ENTRIES", entries)
-        made = retrieval(vectors, groups)
+        made = measure_retrieval(vectors, groups)
     assert made[:, 0].sum() == found
     assert made[:, 1].sum() == sum(int((groups == each).sum() > 1) for each in groups)

@@ -24,12 +24,12 @@ def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for section in Topics.classes
         for number in range(10)
     ]
-    snapshot.write(tmp_path, snapshot.texts(packages, Topics.classes), Topics.classes)
+    snapshot.write_snapshot(tmp_path, snapshot.select_texts(packages, Topics.classes), Topics.classes)
     monkeypatch.setenv("ATTAR_DATA", str(tmp_path))
 
 
 def test_the_task_is_sound_and_names_no_classes() -> None:
-    task_check.check(Sentences())
+    task_check.check_task(Sentences())
     assert Sentences().classes == ()
     assert Sentences().transfer
 

@@ -35,31 +35,31 @@ def test_splits_by_hand() -> None:
     """By the first 64 bits of SHA-256, modulo 100: below 20 test, below 28 validation."""
     buckets = {name: int(hashlib.sha256(name.encode()).hexdigest()[:16], 16) % 100 for name in ("bash", "linux", "gcc-12")}
     assert buckets == {"bash": 14, "linux": 28, "gcc-12": 35}
-    assert [snapshot.split_of(name) for name in buckets] == ["test", "train", "train"]
+    assert [snapshot.choose_split(name) for name in buckets] == ["test", "train", "train"]
 
 
 @given(st.lists(PACKAGES, max_size=40))
 def test_each_text_occurs_once_and_siblings_stay_together(packages: list[Package]) -> None:
-    found = snapshot.texts(packages, ["games", "net"])
+    found = snapshot.select_texts(packages, ["games", "net"])
     texts = [each.text.casefold() for each in found]
     assert len(set(texts)) == len(texts)
     assert "" not in texts
     sides = {each.short.casefold(): set[str]() for each in packages if each.section != "libs"}
     for each in packages:
         if each.section != "libs":
-            sides[each.short.casefold()].add(snapshot.split_of(each.source))
+            sides[each.short.casefold()].add(snapshot.choose_split(each.source))
     for split, text, section in found:
         if split != "transfer":
             assert split == next(name for name in ("test", "validation", "train") if name in sides[text.casefold()])
             assert section in ("games", "net")
-    learned = {each.long for each in packages if snapshot.split_of(each.source) == "train"}
+    learned = {each.long for each in packages if snapshot.choose_split(each.source) == "train"}
     assert {each.text for each in found if each.split == "transfer"} <= learned
     assert all(each.section is None for each in found if each.split == "transfer")
 
 
 @given(st.text(st.sampled_from("ab "), max_size=2 * LONGEST))
 def test_a_cut_text_is_short_and_whole_words(text: str) -> None:
-    made = snapshot.cut(text)
+    made = snapshot.cut_text(text)
     assert len(made) <= LONGEST
     assert text.startswith(made)
     if made != text and " " in text[1 : LONGEST + 1]:
@@ -67,9 +67,9 @@ def test_a_cut_text_is_short_and_whole_words(text: str) -> None:
 
 
 def test_written_and_read_again(tmp_path: Path) -> None:
-    found = snapshot.texts(debian.read(release(tmp_path / "lists", 12)), Topics.classes)
-    snapshot.write(tmp_path, found, Topics.classes)
-    assert snapshot.read(tmp_path / snapshot.TEXTS) == found
+    found = snapshot.select_texts(debian.read_packages(release(tmp_path / "lists", 12)), Topics.classes)
+    snapshot.write_snapshot(tmp_path, found, Topics.classes)
+    assert snapshot.read_texts(tmp_path / snapshot.TEXTS) == found
 
 
 def test_the_same_bytes_in_every_process(tmp_path: Path) -> None:
@@ -77,8 +77,8 @@ def test_the_same_bytes_in_every_process(tmp_path: Path) -> None:
     lists = release(tmp_path / "lists", 12)
     code = (
         "import sys; from pathlib import Path; from attar.models.tasks import debian, snapshot, topics\n"
-        "found = snapshot.texts(debian.read(Path(sys.argv[1])), topics.Topics.classes)\n"
-        "snapshot.write(Path(sys.argv[2]), found, topics.Topics.classes)"
+        "found = snapshot.select_texts(debian.read_packages(Path(sys.argv[1])), topics.Topics.classes)\n"
+        "snapshot.write_snapshot(Path(sys.argv[2]), found, topics.Topics.classes)"
     )
     for seed in ("1", "2"):
         (tmp_path / seed).mkdir()
@@ -92,7 +92,7 @@ def test_the_vocabulary_is_of_the_texts_to_train_on_alone(tmp_path: Path) -> Non
     from tokenizers import Tokenizer
 
     found = [Text("train", f"{section} common", section) for section in Topics.classes]
-    snapshot.write(tmp_path, [*found, Text("test", "unheardof " * 20, "net")], Topics.classes)
+    snapshot.write_snapshot(tmp_path, [*found, Text("test", "unheardof " * 20, "net")], Topics.classes)
     made = Tokenizer.from_file(str(tmp_path / snapshot.TOKENIZER))
     assert made.token_to_id("[PAD]") == 0
     assert made.get_vocab_size() <= snapshot.VOCABULARY
@@ -104,11 +104,11 @@ def test_the_vocabulary_is_of_the_texts_to_train_on_alone(tmp_path: Path) -> Non
 def test_a_release_that_lacks_a_section_is_refused(tmp_path: Path) -> None:
     found = [Text("train", section, section) for section in Topics.classes if section != "ocaml"]
     with pytest.raises(StageError, match="nothing to train on in the sections ocaml; fetch where /etc/apt lists a whole release"):
-        snapshot.write(tmp_path, found, Topics.classes)
+        snapshot.write_snapshot(tmp_path, found, Topics.classes)
 
 
 def test_a_file_that_is_none_is_said(tmp_path: Path) -> None:
     for content in (b"", b"no gzip", gzip.compress(b"[1, 2]\n"), gzip.compress(b"{\n")):
         (tmp_path / "x").write_bytes(content)
         with pytest.raises(StageError, match="delete it and run `attar fetch RECIPE`"):
-            snapshot.read(tmp_path / "x")
+            snapshot.read_texts(tmp_path / "x")

@@ -59,7 +59,7 @@ def rows(split: SplitName, start: int, stop: int) -> InMemory:
 
 @pytest.mark.parametrize("task", [Digits(), Sentences()])
 def test_tasks_that_are_right_pass(task: Digits | Sentences) -> None:
-    task_check.check(task)
+    task_check.check_task(task)
     assert [task.split(name).take(np.arange(3)).inputs.keys() for name in task_check.SPLITS]
 
 
@@ -101,7 +101,7 @@ def test_labels_outside_the_classes(label: int) -> None:
     with pytest.raises(
         StageError, match=rf"Made\.split\('train'\) gives 1 labels outside the 10 classes \(0 to 9\): \[{label}\]"
     ):
-        task_check.check(task)
+        task_check.check_task(task)
 
 
 def test_targets_that_are_not_finite() -> None:
@@ -109,12 +109,12 @@ def test_targets_that_are_not_finite() -> None:
     value = np.asarray(part.targets["value"]).copy()
     value[4] = np.nan
     with pytest.raises(StageError, match=r"Made\.split\('train'\): the target 'value' holds NaN"):
-        task_check.check(broken(train=InMemory(part.inputs, {"value": value})))
+        task_check.check_task(broken(train=InMemory(part.inputs, {"value": value})))
 
 
 def test_targets_that_are_not_there() -> None:
     with pytest.raises(StageError, match=r"Made\.split\('validation'\) has no target 'value'"):
-        task_check.check(broken(validation=InMemory(rows("validation", 0, 9).inputs, {})))
+        task_check.check_task(broken(validation=InMemory(rows("validation", 0, 9).inputs, {})))
 
 
 def test_an_empty_split() -> None:
@@ -123,7 +123,7 @@ def test_an_empty_split() -> None:
             return rows("validation", 0, 0) if name == "validation" else super().split(name)
 
     with pytest.raises(StageError, match=r"Empty\.split\('validation'\) is empty"):
-        task_check.check(Empty())
+        task_check.check_task(Empty())
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
@@ -132,27 +132,27 @@ def test_a_split_that_overlaps_test(split: SplitName) -> None:
     mixed = {name: np.concatenate([own.inputs[name], test.inputs[name]]) for name in own.inputs}
     targets = {"value": np.concatenate([own.targets["value"], test.targets["value"]])}
     with pytest.raises(StageError, match=rf"3 of 512 different test samples are in the {split} split too"):
-        task_check.check(broken(**{split: InMemory(mixed, targets)}))
+        task_check.check_task(broken(**{split: InMemory(mixed, targets)}))
 
 
 def test_inputs_of_the_wrong_dtype() -> None:
     part = rows("train", 0, 9)
     inputs = {**part.inputs, "mask": np.asarray(part.inputs["mask"], np.float64)}
     with pytest.raises(StageError, match=r"'mask' as float64 \(9, 16\) after preprocessing, the task declares float32"):
-        task_check.check(broken(train=InMemory(inputs, part.targets)))
+        task_check.check_task(broken(train=InMemory(inputs, part.targets)))
 
 
 def test_inputs_beyond_the_promised_range() -> None:
     part = rows("train", 0, 9)
     inputs: Arrays = {name: np.concatenate([array, array], 1) for name, array in part.inputs.items()}
     with pytest.raises(StageError, match=r"\(9, 32\) after preprocessing"):
-        task_check.check(broken(train=InMemory(inputs, part.targets)))
+        task_check.check_task(broken(train=InMemory(inputs, part.targets)))
 
 
 def test_inputs_that_are_not_declared() -> None:
     part = rows("test", 0, 9)
     with pytest.raises(StageError, match=r"gives the inputs \['tokens'\], the task declares \['mask', 'tokens'\]"):
-        task_check.check(broken(test=InMemory({"tokens": part.inputs["tokens"]}, part.targets)))
+        task_check.check_task(broken(test=InMemory({"tokens": part.inputs["tokens"]}, part.targets)))
 
 
 def test_an_augmentation_that_changes_the_dtype() -> None:
@@ -161,7 +161,7 @@ def test_an_augmentation_that_changes_the_dtype() -> None:
             return {**inputs, "mask": np.asarray(inputs["mask"], np.float64)}
 
     with pytest.raises(StageError, match=r"Doubles\.augment gives 'mask' as float64"):
-        task_check.check(Doubles())
+        task_check.check_task(Doubles())
 
 
 def with_attributes(**attributes: Any) -> Sentences:
@@ -174,22 +174,22 @@ def with_attributes(**attributes: Any) -> Sentences:
 def test_an_axis_without_a_range() -> None:
     renamed = {**Sentences.inputs, "mask": Tensor("float32", ("batch", "sequense"))}
     with pytest.raises(StageError, match=r"Made\.inputs\['mask'\] has an axis 'sequense' .*; did you mean 'sequence'\?"):
-        task_check.check(with_attributes(inputs=renamed))
+        task_check.check_task(with_attributes(inputs=renamed))
     answers = {"value": Output(("batch", "answers"), kind="values", target="value")}
     with pytest.raises(StageError, match=r"Made\.outputs\['value'\] has an axis 'answers' that `ranges` says nothing of"):
-        task_check.check(with_attributes(outputs=answers))
+        task_check.check_task(with_attributes(outputs=answers))
 
 
 @pytest.mark.parametrize("promised", [(8, 4), (0, 0), (-1, 4), (4,), (), 4, (1.0, 4.0), "14"])
 def test_ranges_that_are_none(promised: Any) -> None:
     with pytest.raises(StageError, match=r"Made\.ranges\['sequence'\] must be two integers"):
-        task_check.check(with_attributes(ranges={"batch": (1, 64), "sequence": promised}))
+        task_check.check_task(with_attributes(ranges={"batch": (1, 64), "sequence": promised}))
 
 
 def test_an_empty_batch_is_no_promise_but_an_empty_cache_is() -> None:
     task_declared.check_range(with_attributes(ranges={"cache": (0, 16)}), "cache")
     with pytest.raises(StageError, match="1 <= smallest"):
-        task_check.check(with_attributes(ranges={**Sentences.ranges, "batch": (0, 16)}))
+        task_check.check_task(with_attributes(ranges={**Sentences.ranges, "batch": (0, 16)}))
 
 
 @pytest.mark.parametrize("attribute", ["inputs", "outputs"])
@@ -197,47 +197,47 @@ def test_an_empty_batch_is_no_promise_but_an_empty_cache_is() -> None:
 def test_inputs_and_outputs_that_say_nothing(attribute: str, declared: Any) -> None:
     kind = {"inputs": "Tensor", "outputs": "Output"}[attribute]
     with pytest.raises(StageError, match=rf"Made\.{attribute} must name at least one attar\.{kind}, got"):
-        task_check.check(with_attributes(**{attribute: declared}))
+        task_check.check_task(with_attributes(**{attribute: declared}))
 
 
 @pytest.mark.parametrize("attribute", ["ranges", "preprocess"])
 def test_what_is_no_dictionary(attribute: str) -> None:
     with pytest.raises(StageError, match=rf"Made\.{attribute} must be a dictionary, {{name: ...}}, got \[\]"):
-        task_check.check(with_attributes(**{attribute: []}))
+        task_check.check_task(with_attributes(**{attribute: []}))
 
 
 @pytest.mark.parametrize("axes", [4, ("batch", 4.0), ("sequence", "batch"), (), ["batch"]])
 def test_axes_that_are_none(axes: Any) -> None:
     with pytest.raises(StageError, match=r"Made\.inputs\['mask'\] has the axes .*; they must be a tuple of sizes and names"):
-        task_check.check(with_attributes(inputs={"mask": Tensor("float32", axes)}))
+        task_check.check_task(with_attributes(inputs={"mask": Tensor("float32", axes)}))
 
 
 def test_a_kind_that_there_is_not() -> None:
     output = Output(("batch", 1), kind="valeus", target="value")  # type: ignore[arg-type]  # the mistake
     with pytest.raises(StageError, match=r"Made\.outputs\['value'\] has the kind 'valeus'; did you mean 'values'\?"):
-        task_check.check(with_attributes(outputs={"value": output}))
+        task_check.check_task(with_attributes(outputs={"value": output}))
 
 
 @pytest.mark.parametrize(("classes", "told"), [("abc", "must be a list of names"), (("a", "b"), "Made.classes has 2 names")])
 def test_classes_that_do_not_fit(classes: Any, told: str) -> None:
     with pytest.raises(StageError, match=told):
-        task_check.check(with_attributes(classes=classes, outputs={"logits": Output(("batch", 3))}))
+        task_check.check_task(with_attributes(classes=classes, outputs={"logits": Output(("batch", 3))}))
 
 
 def test_an_aggregate_that_is_no_number() -> None:
     with pytest.raises(StageError, match=r"Made\.aggregate must return one number, the score, got array"):
-        task_check.check(with_attributes(aggregate=lambda self, statistics: statistics.mean(0)))
+        task_check.check_task(with_attributes(aggregate=lambda self, statistics: statistics.mean(0)))
 
 
 def test_a_dtype_that_numpy_does_not_know() -> None:
     with pytest.raises(StageError, match=r"Made\.inputs\['mask'\] has the dtype 'float23'; it must be a numpy name"):
-        task_check.check(with_attributes(inputs={"mask": Tensor("float23", ("batch", "sequence"))}))
+        task_check.check_task(with_attributes(inputs={"mask": Tensor("float23", ("batch", "sequence"))}))
 
 
 @pytest.mark.parametrize("listed", ["points.npz", Path("points.npz"), None, [1], {"points.npz": 1}])
 def test_data_that_are_no_list(listed: Any) -> None:
     with pytest.raises(StageError, match=r"Made\.data\(\) must return a list of paths and version strings, got"):
-        task_check.check(with_attributes(data=lambda self: listed))
+        task_check.check_task(with_attributes(data=lambda self: listed))
 
 
 @pytest.mark.parametrize(("value", "split"), [(-1, "train"), (32, "test")])
@@ -251,7 +251,7 @@ def test_integers_outside_what_is_declared(value: int, split: SplitName) -> None
     with pytest.raises(
         StageError, match=rf"Made\.split\('{split}'\) gives 'tokens' the value {value}, outside \[0, high\) with high = 32"
     ):
-        task_check.check(task)
+        task_check.check_task(task)
 
 
 def test_an_augmentation_that_makes_other_integers() -> None:
@@ -259,7 +259,7 @@ def test_an_augmentation_that_makes_other_integers() -> None:
         return {**inputs, "tokens": np.asarray(inputs["tokens"], np.int64) + generator.integers(1, 32)}
 
     with pytest.raises(StageError, match=r"Made\.augment gives 'tokens' the value \d+, outside"):
-        task_check.check(with_attributes(augment=augment))
+        task_check.check_task(with_attributes(augment=augment))
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_an_augmentation_that_makes_other_integers() -> None:
 )
 def test_scores_that_are_no_statistics(made: Any, told: str) -> None:
     with pytest.raises(StageError, match=rf"Made\.score must return .* here \[64, k\], got {told};"):
-        task_check.check(with_attributes(score=lambda self, outputs, targets: made))
+        task_check.check_task(with_attributes(score=lambda self, outputs, targets: made))
 
 
 def test_a_score_that_cannot_be_computed() -> None:
@@ -284,7 +284,7 @@ def test_a_score_that_cannot_be_computed() -> None:
         return outputs["values"]
 
     with pytest.raises(StageError, match=r"Made\.score cannot score outputs of shapes .*\(64, 1\)\}: KeyError: 'values'"):
-        task_check.check(with_attributes(score=score))
+        task_check.check_task(with_attributes(score=score))
 
 
 def test_a_score_of_outputs_whose_size_only_a_network_knows_is_not_asked() -> None:
@@ -295,8 +295,8 @@ def test_a_score_of_outputs_whose_size_only_a_network_knows_is_not_asked() -> No
         raise AssertionError("asked")
 
     outputs = {"value": Output(("batch", "boxes"), kind="values", target="value")}
-    task_check.check(with_attributes(score=score, outputs=outputs, ranges={**Sentences.ranges, "boxes": (0, 9)}))
-    task_check.check(with_attributes(score=score, answer=answer))
+    task_check.check_task(with_attributes(score=score, outputs=outputs, ranges={**Sentences.ranges, "boxes": (0, 9)}))
+    task_check.check_task(with_attributes(score=score, answer=answer))
 
 
 def test_a_split_that_is_drawn_anew() -> None:
@@ -308,7 +308,7 @@ def test_a_split_that_is_drawn_anew() -> None:
             return InMemory(whole.inputs, whole.targets)
 
     with pytest.raises(StageError, match=r"Drawn\.split\('train'\) gives other samples when it is called again"):
-        task_check.check(Drawn())
+        task_check.check_task(Drawn())
 
 
 def noise(generator: np.random.Generator) -> npt.NDArray[np.float32]:
@@ -319,11 +319,13 @@ def test_views_that_the_generator_does_not_decide() -> None:
     own = np.random.default_rng(0)
     drawn = with_attributes(augment=lambda self, inputs, generator: {**inputs, "mask": noise(own)})
     with pytest.raises(StageError, match=r"Made\.augment gives different views for equal generators"):
-        task_check.check(drawn)
+        task_check.check_task(drawn)
     fixed = with_attributes(augment=lambda self, inputs, generator: {**inputs, "mask": noise(np.random.default_rng(0))})
     with pytest.raises(StageError, match=r"Made\.augment changes the inputs but gives the same view for different generators"):
-        task_check.check(fixed)
-    task_check.check(with_attributes(augment=lambda self, inputs, generator: inputs))  # no augmentation is none that ignores it
+        task_check.check_task(fixed)
+    task_check.check_task(
+        with_attributes(augment=lambda self, inputs, generator: inputs)
+    )  # no augmentation is none that ignores it
 
 
 def test_options_that_a_network_does_not_take() -> None:
@@ -375,7 +377,7 @@ def test_the_shipped_networks_fit_their_tasks(name: str, stem: int) -> None:
 
 def test_padding_does_not_change_what_a_reader_answers() -> None:
     """The mask is what makes the sequence axis dynamic."""
-    seen = views.chunk(Sentences(), Sentences().split("test"), 0)
+    seen = views.make_chunk(Sentences(), Sentences().split("test"), 0)
     tokens, mask = (torch.from_numpy(np.asarray(seen.inputs[name])) for name in ("tokens", "mask"))
     short = mask.sum(1) <= 8
     module = teacher().eval()
@@ -405,18 +407,18 @@ def transfer(unlabelled: InMemory) -> Task:
 
 def test_a_transfer_split_has_inputs_alone() -> None:
     some = Sentences().example(np.random.default_rng(0), batch=20, sequence=16)
-    task_check.check(transfer(InMemory(some, {})))
+    task_check.check_task(transfer(InMemory(some, {})))
     with pytest.raises(StageError, match=r"Made\.split\('transfer'\) gives the targets \['value'\]; .* return inputs alone"):
-        task_check.check(transfer(InMemory(some, {"value": np.zeros((20, 1), np.float32)})))
+        task_check.check_task(transfer(InMemory(some, {"value": np.zeros((20, 1), np.float32)})))
 
 
 def test_a_transfer_split_is_looked_at_like_the_others() -> None:
     with pytest.raises(StageError, match=r"Made\.split\('transfer'\) is empty; all of train, validation, test, transfer need"):
-        task_check.check(transfer(InMemory(rows("train", 0, 0).inputs, {})))
+        task_check.check_task(transfer(InMemory(rows("train", 0, 0).inputs, {})))
     with pytest.raises(StageError, match="different test samples are in the transfer split too"):
-        task_check.check(transfer(InMemory(rows("test", 0, 9).inputs, {})))
+        task_check.check_task(transfer(InMemory(rows("test", 0, 9).inputs, {})))
 
 
 def test_without_saying_so_there_is_no_transfer_split() -> None:
-    assert task_check.splits_of(Sentences()) == task_check.SPLITS
-    assert task_check.splits_of(Transfer()) == (*task_check.SPLITS, "transfer")
+    assert task_check.list_splits(Sentences()) == task_check.SPLITS
+    assert task_check.list_splits(Transfer()) == (*task_check.SPLITS, "transfer")

@@ -31,8 +31,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A snapshot of a small release, in the folder's usual place inside the one that ATTAR_DATA will name."""
     root = tmp_path_factory.mktemp("data")
     release(root / topics.FOLDER / "lists", 40)
-    found = snapshot.texts(debian.read(root / topics.FOLDER / "lists"), Topics.classes)
-    snapshot.write(root / topics.FOLDER, found, Topics.classes)
+    found = snapshot.select_texts(debian.read_packages(root / topics.FOLDER / "lists"), Topics.classes)
+    snapshot.write_snapshot(root / topics.FOLDER, found, Topics.classes)
     return root
 
 
@@ -44,17 +44,17 @@ def data(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_it_is_a_sound_task(data: Path) -> None:
     for task in (Topics(), FewTopics()):
-        task_check.check(task)
+        task_check.check_task(task)
         assert task.data() == [data / snapshot.TEXTS, data / snapshot.TOKENIZER]
     assert len(Topics.classes) == 35
-    sizes = [len(Topics().split(name)) for name in task_check.splits_of(Topics())]
+    sizes = [len(Topics().split(name)) for name in task_check.list_splits(Topics())]
     assert sizes[0] > sizes[2] > sizes[1] > 100
-    assert [len(FewTopics().split(name)) for name in task_check.splits_of(Topics())] == [-(-size // 8) for size in sizes]
+    assert [len(FewTopics().split(name)) for name in task_check.list_splits(Topics())] == [-(-size // 8) for size in sizes]
 
 
 def test_a_sample_by_hand(data: Path) -> None:
     """Of "thing 3 for games", source games-3."""
-    name = snapshot.split_of("games-3")
+    name = snapshot.choose_split("games-3")
     split = Topics().split(name)  # type: ignore[arg-type]  # one of the split names
     whole = split.take(np.arange(len(split)))
     row = whole.inputs["text"].tolist().index("thing 3 for games")
@@ -65,7 +65,7 @@ def test_a_sample_by_hand(data: Path) -> None:
 
 
 def test_equal_texts_are_equal_bytes_in_every_split(data: Path) -> None:
-    dtypes = {Topics().split(name).take(np.arange(1)).inputs["text"].dtype for name in task_check.splits_of(Topics())}
+    dtypes = {Topics().split(name).take(np.arange(1)).inputs["text"].dtype for name in task_check.list_splits(Topics())}
     assert dtypes == {np.dtype(f"<U{snapshot.LONGEST}")}
 
 
@@ -73,8 +73,8 @@ def test_the_file_is_read_again_when_it_changes(data: Path, elsewhere: Path) -> 
     for name in (snapshot.TEXTS, snapshot.TOKENIZER):
         (elsewhere / name).write_bytes((data / name).read_bytes())
     before = len(Topics().split("test"))
-    found = [each for each in snapshot.read(elsewhere / snapshot.TEXTS) if each.section != "ocaml" or each.split == "train"]
-    snapshot.write(elsewhere, found, Topics.classes)
+    found = [each for each in snapshot.read_texts(elsewhere / snapshot.TEXTS) if each.section != "ocaml" or each.split == "train"]
+    snapshot.write_snapshot(elsewhere, found, Topics.classes)
     assert len(Topics().split("test")) < before
 
 
@@ -104,7 +104,7 @@ def test_fetch_takes_lists_that_are_there(elsewhere: Path, monkeypatch: pytest.M
 @given(st.lists(st.text(st.sampled_from("ab "), max_size=12), min_size=1, max_size=8), st.integers(0, 1000), st.floats(0, 1))
 def test_a_view_leaves_words_out_and_never_all(texts: list[str], seed: int, share: float) -> None:
     array = np.array(texts, "<U12")
-    one, two = (topics.without_words(array, np.random.default_rng(seed), share).tolist() for _ in range(2))
+    one, two = (topics.drop_words(array, np.random.default_rng(seed), share).tolist() for _ in range(2))
     assert one == two
     for before, after in zip(array.tolist(), one, strict=True):
         words, rest = before.split(), iter(before.split())
@@ -114,7 +114,7 @@ def test_a_view_leaves_words_out_and_never_all(texts: list[str], seed: int, shar
 
 def test_an_excerpt_is_of_one_piece_and_from_anywhere() -> None:
     texts = np.array(["a b c d e", "a  b c", ""] * 200)
-    made = topics.excerpts(texts, np.random.default_rng(0), 3).tolist()
+    made = topics.cut_excerpts(texts, np.random.default_rng(0), 3).tolist()
     assert set(made[::3]) == {"a b c", "b c d", "c d e"}
     assert set(made[1::3]) == {"a  b c"}
     assert set(made[2::3]) == {""}
@@ -122,7 +122,7 @@ def test_an_excerpt_is_of_one_piece_and_from_anywhere() -> None:
 
 def test_a_tenth_of_the_words_is_left_out() -> None:
     texts = np.array(["a b c d e f g h i j"] * 500)
-    left = [len(text.split()) for text in topics.without_words(texts, np.random.default_rng(0), 0.1).tolist()]
+    left = [len(text.split()) for text in topics.drop_words(texts, np.random.default_rng(0), 0.1).tolist()]
     assert 8.9 < np.mean(left) < 9.1
 
 
@@ -136,11 +136,11 @@ def test_without_minilm_it_says_how_to_get_it(data: Path, monkeypatch: pytest.Mo
 
 def test_minilm_reads_the_same_texts(data: Path) -> None:
     try:
-        tokenizer = minilm.folder() / "tokenizer.json"
+        tokenizer = minilm.find_folder() / "tokenizer.json"
     except StageError:
         missing("minilm", MINILM)
     task = TopicsForMiniLM()
-    task_check.check(task)
+    task_check.check_task(task)
     assert tokenizer in task.data()
     rows = np.arange(20)
     assert task.split("test").take(rows).inputs["text"].tolist() == Topics().split("test").take(rows).inputs["text"].tolist()
@@ -151,10 +151,10 @@ def test_minilm_reads_the_same_texts(data: Path) -> None:
 
 def test_the_real_snapshot() -> None:
     """Of Debian 12 on 25 November 2026; security updates and other releases move the counts a little."""
-    if topics.HOME.complete() is None:
+    if topics.HOME.find_complete() is None:
         missing("debian-topics", "`attar fetch topics` gets it")
     task = Topics()
-    sizes = [len(task.split(name)) for name in task_check.splits_of(task)]
+    sizes = [len(task.split(name)) for name in task_check.list_splits(task)]
     for size, expected in zip(sizes, [33_554, 3_674, 9_051, 30_151], strict=True):
         assert abs(size - expected) < 0.2 * expected
     counts = np.bincount(np.asarray(task.split("test").take(np.arange(sizes[2])).targets["section"], np.int64), minlength=35)

@@ -20,7 +20,7 @@ from tritonclient.utils import InferenceServerException
 
 import attar
 from attar.models.preprocess import Resize, Scale, Step
-from attar.models.preprocess.images import packed
+from attar.models.preprocess.images import stack_images
 from attar.models.task import Array
 from attar.pipeline.core.errors import AttarError
 from attar.serving.models.model import count_pixels
@@ -185,6 +185,6 @@ def test_pixels_that_a_resize_would_make_of_arrays_count() -> None:
         count_pixels(steps, raw, 50_000_000)
     count_pixels(steps, raw | {"x": raw["x"][:1]}, 30_105_600)
     with pytest.raises(AttarError, match="have 30,155,776 pixels"):
-        count_pixels(steps, raw | {"x": packed([raw["x"][0], np.zeros((1, 1, 3), np.uint8)])}, 30_105_600)
+        count_pixels(steps, raw | {"x": stack_images([raw["x"][0], np.zeros((1, 1, 3), np.uint8)])}, 30_105_600)
     for nothing in (np.zeros((1, 0, 600, 3), np.uint8), np.zeros((1, 1, 600, 3)), np.zeros((1, 3), np.uint8)):
         count_pixels(steps, raw | {"x": nothing}, 1)

@@ -64,7 +64,7 @@ DECIDES: list[tuple[str, Callable[..., object]]] = [
     ("evidence", Production.same),
     ("evidence", torch.open_network),
     ("evidence", onnxruntime.open_session),
-    ("evidence", rows.mapped),
+    ("evidence", rows.map_shard),
     ("trials", onnxruntime.open_session),
     ("trials", Answers.of),
     ("answers", torch.load_network),

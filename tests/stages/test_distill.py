@@ -50,7 +50,7 @@ def distill(**settings: Any) -> Distill:
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 1.0])
 def test_l_is_the_weighted_sum_of_the_two_parts(answers: Answers, share: float) -> None:
     task = load_task(DIGITS)
-    seen = views.chunk(task, task.split("train"), 1, seed=5, view=1)
+    seen = views.make_chunk(task, task.split("train"), 1, seed=5, view=1)
     student = torch.randn(len(seen.indices), 10, generator=torch.Generator().manual_seed(0))
     teacher = torch.from_numpy(answers.rows("train", 1)["logits"][seen.indices].astype(np.float32))
     labels = torch.from_numpy(np.asarray(seen.targets["label"], np.int64))
@@ -63,7 +63,7 @@ def test_l_is_the_weighted_sum_of_the_two_parts(answers: Answers, share: float) 
 
 def test_numbers_are_fitted_by_their_squared_error(values: Answers) -> None:
     task = load_task(SENTENCES)
-    seen = views.chunk(task, task.split("train"), 0, seed=0, view=0)
+    seen = views.make_chunk(task, task.split("train"), 0, seed=0, view=0)
     student = torch.zeros(len(seen.indices), 1)
     teacher = torch.from_numpy(values.rows("train", 0)["value"][seen.indices].astype(np.float32))
     target = torch.from_numpy(np.asarray(seen.targets["value"], np.float32))
@@ -83,7 +83,7 @@ def test_the_recorded_correlation_is_that_of_the_weights(tmp_path: Path, answers
     out, task = make_out(tmp_path), load_task(DIGITS)
     student = artifact(Weights, out, distill(epochs=1).run(out, teacher=NOBODY, answers=answers))
     with student.open() as predict:
-        seen = views.clean(task, task.split("validation"))
+        seen = views.iterate_clean(task, task.split("validation"))
         got = np.concatenate([np.asarray(predict(part.inputs)["logits"], np.float64) for part in seen])
     pair = [logits - logits.mean(1, keepdims=True) for logits in (np.asarray(answers.of("validation")["logits"]), got)]
     assert student.facts["correlation"] == pytest.approx(np.corrcoef(pair[0].ravel(), pair[1].ravel())[0, 1], abs=1e-5)

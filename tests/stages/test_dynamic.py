@@ -66,7 +66,7 @@ def products(file: Path, *, per_channel: bool = True, exclude: Collection[str] =
 def test_ragged_texts_keep_their_answers(tmp_path: Path, exported: tuple[OnnxModel, Ranges], precision: str) -> None:
     made = optimized(tmp_path / "out", exported, precision=precision)
     assert made.facts["precision"] == precision
-    batches = list(views.spread(RaggedWords(), RaggedWords().split("test"), 60, 7))
+    batches = list(views.iterate_spread(RaggedWords(), RaggedWords().split("test"), 60, 7))
     assert len({seen.inputs["text"].shape[1] for seen in batches}) > 1
     with exported[0].open(threads=1) as exact, made.open(threads=1) as rounded:
         a, b = (

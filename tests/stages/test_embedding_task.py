@@ -14,7 +14,7 @@ from attar.models import views
 from attar.models.checks import declarations as task_declared
 from attar.models.checks import task as task_check
 from attar.models.task import Output, Task
-from attar.models.tasks.retrieval import retrieval, share_found
+from attar.models.tasks.retrieval import compute_share_found, measure_retrieval
 from attar.pipeline.core.errors import StageError
 from attar.proof import ledger
 from attar.proof.sizes import examine_sizes
@@ -86,7 +86,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
 
 @pytest.mark.parametrize("task", [Texts(), Unlabelled()])
 def test_neither_labels_nor_targets_are_needed(task: Task) -> None:
-    task_check.check(task)
+    task_check.check_task(task)
 
 
 @pytest.mark.parametrize(
@@ -104,12 +104,12 @@ def test_neither_labels_nor_targets_are_needed(task: Task) -> None:
 def test_what_is_no_embedding(output: Output, told: str) -> None:
     task = type("Made", (Texts,), {"outputs": {"vector": output}})()
     with pytest.raises(StageError, match=rf"Made\.outputs\['vector'\] is an embedding with .*{told}"):
-        task_declared.check_declared(task)
+        task_declared.check_declarations(task)
 
 
 def test_samples_without_targets_are_joined_and_taken() -> None:
-    parts = [views.chunk(Unlabelled(), Unlabelled().split("train"), number) for number in (0, 1)]
-    joined = views.join(parts, {"words": 0})
+    parts = [views.make_chunk(Unlabelled(), Unlabelled().split("train"), number) for number in (0, 1)]
+    joined = views.join_batches(parts, {"words": 0})
     assert joined.targets == {}
     assert len(joined.indices) == joined.labelled == 1024
     assert joined.take(np.arange(5, 9)).indices.tolist() == [5, 6, 7, 8]
@@ -184,10 +184,10 @@ def test_validation_scores_all_samples_at_once_as_test_is(answers: Answers, tmp_
     facts = distill(epochs=1).run(make_out(tmp_path), teacher=NOBODY, answers=answers)
     vectors = answers.of("validation")["vector"]
     sources = np.asarray(Texts().split("validation").take(np.arange(600)).targets["source"])
-    whole = share_found(retrieval(vectors, sources))
-    chunks = np.concatenate([retrieval(vectors[part], sources[part]) for part in (slice(512), slice(512, None))])
+    whole = compute_share_found(measure_retrieval(vectors, sources))
+    chunks = np.concatenate([measure_retrieval(vectors[part], sources[part]) for part in (slice(512), slice(512, None))])
     assert facts["oacc"] == pytest.approx(whole, abs=1e-6)
-    assert share_found(chunks) > whole
+    assert compute_share_found(chunks) > whole
 
 
 @pytest.mark.parametrize(("precision", "last"), [("int8", "distillation"), ("fp16", "within-0.001")])

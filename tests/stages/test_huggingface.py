@@ -63,7 +63,7 @@ def saved(tmp_path: Path) -> Callable[..., Any]:
     def save(kind: str = "BertForSequenceClassification", **changed: Any) -> Any:
         torch.manual_seed(0)
         model = getattr(transformers, kind)(make_bert_config(**changed)).eval()
-        with huggingface.quiet():
+        with huggingface.silence_transformers():
             model.save_pretrained(tmp_path / "folder")
         return model
 

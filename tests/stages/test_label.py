@@ -32,7 +32,7 @@ def test_answers_belong_to_their_view(tmp_path: Path, teacher: Weights) -> None:
     task = load_task(teacher.facts["task"])
     answers = label_with(teacher, make_out(tmp_path), view_seed=5)
     for view in range(2):
-        seen = views.chunk(task, task.split("train"), 1, seed=5, view=view)
+        seen = views.make_chunk(task, task.split("train"), 1, seed=5, view=view)
         for name, expected in predict_view(task, teacher, seen).items():
             stored = answers.rows("train", view)[name]
             assert len(stored) == len(task.split("train"))
@@ -43,7 +43,7 @@ def test_clean_answers_are_float32(tmp_path: Path, teacher: Weights) -> None:
     task = load_task(teacher.facts["task"])
     answers = label_with(teacher, make_out(tmp_path))
     for split in ("validation", "test"):
-        seen = views.chunk(task, task.split(split), 0)
+        seen = views.make_chunk(task, task.split(split), 0)
         for name, expected in predict_view(task, teacher, seen).items():
             stored = answers.of(split)[name]
             assert stored.dtype == np.float32
@@ -77,7 +77,7 @@ def test_answers_in_another_order_are_refused(tmp_path: Path, digits_weights: We
 
 def test_an_interruption_costs_no_finished_shard(tmp_path: Path, digits_weights: Weights) -> None:
     whole, broken = label_with(digits_weights, make_out(tmp_path, "whole")), make_out(tmp_path, "broken")
-    with pytest.raises(InterruptError), listen_to_progress(interrupt_at(1197 + views.PIECE)):  # within the second shard
+    with pytest.raises(InterruptError), listen_to_progress(interrupt_at(1197 + views.PIECE_SAMPLES)):  # within the second shard
         label_with(digits_weights, broken)
     marks = {path.name: path.stat().st_mtime_ns for path in open_file_cache(broken).folder.iterdir()}
     assert len(marks) == 1

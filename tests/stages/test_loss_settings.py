@@ -277,7 +277,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
 
 def test_labels_reach_the_losses_that_need_them(answers: Answers) -> None:
     task = load_task(DIGITS)
-    seen = views.chunk(task, task.split("train"), 0, seed=0, view=0)
+    seen = views.make_chunk(task, task.split("train"), 0, seed=0, view=0)
     student = torch.randn(len(seen.indices), 10, generator=torch.Generator().manual_seed(0))
     teacher = torch.from_numpy(answers.rows("train", 0)["logits"][seen.indices].astype(np.float32))
     labels = torch.from_numpy(np.asarray(seen.targets["label"], np.int64))
@@ -289,7 +289,7 @@ def test_labels_reach_the_losses_that_need_them(answers: Answers) -> None:
 
 def test_samples_without_labels_are_distilled_by_what_needs_none(answers: Answers) -> None:
     task = load_task(DIGITS)
-    seen = replace(views.chunk(task, task.split("train"), 0, seed=0, view=0), targets={})
+    seen = replace(views.make_chunk(task, task.split("train"), 0, seed=0, view=0), targets={})
     student = torch.zeros(len(seen.indices), 10)
     assert DistillationObjective(1.0, (Kd(), Dist()), answers)(task, {"logits": student}, seen, 0).item() > 0
 

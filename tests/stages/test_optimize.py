@@ -19,7 +19,7 @@ from attar.engines.graphs.selection import infer_other_types, list_quantized_ten
 from attar.engines.runtimes import onnxruntime
 from attar.models.task import Arrays, InMemory, Output, Split, SplitName, Task, Tensor
 from attar.models.tasks.digits import Digits
-from attar.models.views import clean
+from attar.models.views import iterate_clean
 from attar.pipeline.core.errors import StageError, UnsupportedModelError
 from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.calibrate import Calibrate
@@ -102,7 +102,7 @@ def test_fp32_is_the_graph_itself(tmp_path: Path, digits_onnx: OnnxModel, digits
 
 
 def test_int8_keeps_the_answers(digits_onnx: OnnxModel, int8: OnnxModel) -> None:
-    inputs = next(clean(Digits(), Digits().split("validation"))).inputs
+    inputs = next(iterate_clean(Digits(), Digits().split("validation"))).inputs
     with digits_onnx.open(threads=1) as exact, int8.open(threads=1) as rounded:
         a, b = (smoke.floats(predict(inputs)["logits"]) for predict in (exact, rounded))
     a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)

@@ -25,7 +25,7 @@ from attar.engines.graphs.placement import LEVELS
 from attar.engines.graphs.preparation import prepare_graph
 from attar.engines.runtimes import onnxruntime
 from attar.models.tasks.digits import Digits
-from attar.models.views import clean
+from attar.models.views import iterate_clean
 from attar.stages.artifacts import OnnxModel, Ranges
 from attar.stages.calibrate import count_values
 from attar.stages.optimize.quantized import FloatWeight, QuantizedBias, QuantizedNetwork, QuantizedWeight
@@ -148,7 +148,7 @@ def test_digits(tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges, p
     assert (kinds.count(QuantizedWeight), kinds.count(QuantizedBias)) == (8, 8)
     assert kinds.count(FloatWeight) == 4  # the stem and the head stay float, and are trained too
     integers(module, onnx.load(tmp_path / "int8.onnx"))
-    inputs = next(clean(Digits(), Digits().split("validation"))).inputs
+    inputs = next(iterate_clean(Digits(), Digits().split("validation"))).inputs
     with torch.no_grad():
         got = smoke.floats(module(torch.from_numpy(np.asarray(inputs["image"]))).numpy())
     for optimize in kernels(bits):

@@ -284,7 +284,7 @@ def test_rows_have_lengths_of_their_own(tmp_path: Path) -> None:
     rows = label_with(teacher, make_out(tmp_path), views=1).rows("train", 0)["y"]
     lengths = set[int]()
     for number in range(3):
-        seen = views.chunk(task, task.split("train"), number, seed=0, view=0)
+        seen = views.make_chunk(task, task.split("train"), number, seed=0, view=0)
         expected = predict_view(task, teacher, seen)["y"].astype(np.float16).astype(np.float32)
         lengths.add(expected.shape[1])
         assert rows[seen.indices].tobytes() == expected.tobytes()

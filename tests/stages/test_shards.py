@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attar.models.rows import Rows, mapped
+from attar.models.rows import Rows, map_shard
 from attar.models.task import Array, Output
 from attar.pipeline.core.errors import StageError
 from attar.stages.label.shards import Shard, ShardBuilder, list_shards, save_shard, select_largest
@@ -26,7 +26,7 @@ def stored(folder: Path, output: Output, chunks: list[Array], top: int = 0) -> R
     for chunk in chunks:
         packed.add(chunk)
     save_shard(folder / "shard", [packed])
-    return Rows([mapped(folder / "shard")["y"]])
+    return Rows([map_shard(folder / "shard")["y"]])
 
 
 def random(*shape: int, seed: int = 0) -> npt.NDArray[np.float32]:
@@ -135,7 +135,7 @@ def test_rows_of_several_shards(tmp_path: Path) -> None:
         packed = ShardBuilder("y", TOKENS, np.float32)
         packed.add(np.full((3, length, 5), number, np.float32))
         save_shard(tmp_path / str(number), [packed])
-        parts.append(mapped(tmp_path / str(number))["y"])
+        parts.append(map_shard(tmp_path / str(number))["y"])
     rows = Rows(parts)
     assert len(rows) == 6
     got = rows[np.array([4, 0, 5])]

@@ -18,7 +18,7 @@ from torch import nn
 
 from attar.cli import console
 from attar.models.tasks.digits import Digits
-from attar.models.views import PIECE
+from attar.models.views import PIECE_SAMPLES
 from attar.pipeline.core.progress import listen_to_progress
 from attar.stages.artifacts import Weights
 from attar.stages.measure.bench import Bench
@@ -67,7 +67,7 @@ def test_labelling_moves_within_a_shard(tmp_path: Path, teacher: Weights) -> Non
     out = make_out(tmp_path)
     with recorded() as seen:
         label_with(teacher, out)
-    check_steps(seen, "answers", 2 * TRAIN + 2 * OTHERS, PIECE)
+    check_steps(seen, "answers", 2 * TRAIN + 2 * OTHERS, PIECE_SAMPLES)
     shutil.rmtree(out)
     out.mkdir()
     with recorded() as again:  # all of it is kept
@@ -78,7 +78,7 @@ def test_labelling_moves_within_a_shard(tmp_path: Path, teacher: Weights) -> Non
 def test_adopting_moves_by_samples(tmp_path: Path, teacher: Weights) -> None:
     with recorded() as seen:
         Teach(task=DIGITS, network=SLOW, weights=teacher.root / "weights.safetensors").run(make_out(tmp_path))
-    check_steps(seen, "teacher", OTHERS, PIECE)
+    check_steps(seen, "teacher", OTHERS, PIECE_SAMPLES)
 
 
 def test_measuring_moves_by_batches(teacher: Weights) -> None:
@@ -97,5 +97,5 @@ def test_a_log_has_a_line_now_and_then(tmp_path: Path, monkeypatch: pytest.Monke
     with listen_to_progress(view.advance):
         label_with(slow, make_out(tmp_path), views=1)
     lines = written.getvalue().splitlines()
-    assert len(lines) >= TRAIN // PIECE
+    assert len(lines) >= TRAIN // PIECE_SAMPLES
     assert re.fullmatch(r" +answers: \d+ of 1797  train view 0  ETA 0:00:\d\d", lines[1])

@@ -45,7 +45,7 @@ def answers(root: Path, order: tuple[int, int] = (0, 1), wrong: str = "") -> Ans
     root.mkdir()
     task = Shaken()
     for shard in (Shard("test", None, 0), *(Shard("train", view, 0) for view in range(VIEWS))):
-        seen = views.chunk(task, task.split(shard.split), 0, seed=SEED, view=shard.view)
+        seen = views.make_chunk(task, task.split(shard.split), 0, seed=SEED, view=shard.view)
         logits = np.asarray(seen.inputs["x"], np.float32) @ (TEACHER * np.float32(1.2 if shard.split == wrong else 1))
         write_shard(root, shard if shard.view is None else replace(shard, view=order[shard.view]), {"logits": logits})
     orders = {"train": digest_order(len(task.split("train")))}
@@ -72,7 +72,7 @@ def test_of_wide_logits_what_was_kept_is_compared(teacher: Linear, tmp_path: Pat
     root, task = tmp_path / "answers", Shaken()
     made = answers(root)
     for shard in (Shard("train", view, 0) for view in range(VIEWS)):
-        seen = views.chunk(task, task.split("train"), 0, seed=SEED, view=shard.view)
+        seen = views.make_chunk(task, task.split("train"), 0, seed=SEED, view=shard.view)
         packed = ShardBuilder("logits", task.outputs["logits"], shard.dtype, top=1)
         packed.add(np.asarray(seen.inputs["x"], np.float32) @ TEACHER * np.float32(factor))
         save_shard(root / shard.name, [packed])

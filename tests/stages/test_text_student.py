@@ -38,7 +38,7 @@ Taught = tuple[Weights, Answers]
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Taught:
     folder = tmp_path_factory.mktemp("taught")
     torch.manual_seed(0)
-    with huggingface.quiet():
+    with huggingface.silence_transformers():
         transformers.BertForSequenceClassification(make_bert_config(num_labels=3)).save_pretrained(folder / "bert")
     root, out = make_out(folder, "teacher"), make_out(folder)
     facts = Teach(task=TASK, huggingface=folder / "bert", device="cpu").run(root)

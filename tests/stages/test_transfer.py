@@ -58,7 +58,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
 def mixed(task: Unlabelled) -> ViewBatch:
     """The first batch of an epoch, with samples of both."""
     order = np.random.default_rng(0)
-    epoch = views.epoch(task, task.split("train"), 64, order, seed=0, view=0, transfer=task.split("transfer"))
+    epoch = views.iterate_epoch(task, task.split("train"), 64, order, seed=0, view=0, transfer=task.split("transfer"))
     return next(seen for seen in epoch if 0 < seen.labelled < 64)
 
 

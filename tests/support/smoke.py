@@ -15,7 +15,7 @@ from torch import nn
 
 from attar.models.task import Array, Arrays, InMemory, Output, Split, SplitName, Task, Tensor
 from attar.models.tasks.digits import Digits
-from attar.models.views import clean
+from attar.models.views import iterate_clean
 from attar.pipeline.core import names
 from attar.pipeline.core.stage import Artifact, Facts
 from attar.stages.artifacts import Answers, Ranges, Weights
@@ -72,7 +72,7 @@ def digits_weights(root: Path) -> Weights:
     torch.manual_seed(0)
     module: nn.Module = names.load_object(RESIDUAL)(width=8).train()
     with torch.no_grad():
-        for seen in clean(Digits(), Digits().split("train")):
+        for seen in iterate_clean(Digits(), Digits().split("train")):
             module(torch.from_numpy(np.asarray(seen.inputs["image"], np.float32)))
     return stored(root, module, RESIDUAL, DIGITS, {"width": 8})
 

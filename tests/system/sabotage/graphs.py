@@ -79,7 +79,9 @@ def read_by_head(model: onnx.ModelProto) -> str:
 def seen_images() -> Numbers:
     """The test split as a network sees it: (832, 1, 8, 8)."""
     task = load_task(TASK)
-    return np.concatenate([np.asarray(seen.inputs["image"], np.float32) for seen in views.clean(task, task.split("test"))])
+    return np.concatenate(
+        [np.asarray(seen.inputs["image"], np.float32) for seen in views.iterate_clean(task, task.split("test"))]
+    )
 
 
 def answers(model: onnx.ModelProto, images: Numbers, tensor: str = "logits") -> Numbers:

@@ -17,7 +17,7 @@ from pydantic import field_validator
 from attar.bundle.manifest import Manifest
 from attar.models.preprocess import Scale
 from attar.models.preprocess.known import Steps
-from attar.models.rows import Rows, mapped
+from attar.models.rows import Rows, map_shard
 from attar.models.task import Arrays, Task
 from attar.pipeline.core.stage import Artifact, CodeName, DataFile, Facts
 from attar.stages.artifacts import Answers, Evidence, Model, OnnxModel, Ranges, Weights
@@ -58,7 +58,7 @@ class RowsLate(Label):
     def run(self, out: Path, *, teacher: Model) -> Facts:
         facts = super().run(out, teacher=teacher)
         shard = Shard("test", None, 0)
-        late = np.roll(Rows([mapped(out / shard.name)["logits"]])[:], 1, axis=0)
+        late = np.roll(Rows([map_shard(out / shard.name)["logits"]])[:], 1, axis=0)
         (out / shard.name).unlink()  # the name alone: the teacher's own answers are kept under another
         write_shard(out, shard, {"logits": late})
         return facts
