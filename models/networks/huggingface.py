@@ -78,7 +78,7 @@ class Pretrained(nn.Module):
         except ValueError as error:
             raise StageError(f"transformers has no {self.auto} for a {config.model_type}: {error}") from error
 
-    def load_weights(self, folder: Path) -> None:
+    def fill(self, folder: Path) -> None:
         """Take the folder's weights. Raises StageError where it lacks some that the model has."""
         with report_reading_errors(folder), silence_transformers():
             found, told = type(self.model).from_pretrained(
@@ -100,14 +100,14 @@ class Pretrained(nn.Module):
             found.pooler = self.model.pooler
         self.model.load_state_dict(found.state_dict())
 
-    def mask_padding(self, tokens: Tensor) -> Tensor:
+    def mask(self, tokens: Tensor) -> Tensor:
         """(B, S), 1 where a token is read. A row of nothing but padding is read whole: a mean over no token is not a number."""
         real = tokens != self.pad
         return (real | ~real.any(1, keepdim=True)).long()
 
-    def pool_tokens(self, tokens: Tensor) -> Tensor:
+    def pooled(self, tokens: Tensor) -> Tensor:
         """The mean of the last states, padding aside: (B, S) -> (B, hidden)."""
-        mask = self.mask_padding(tokens)
+        mask = self.mask(tokens)
         states = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state  # (B, S, hidden)
         weight = mask.unsqueeze(2).to(states.dtype)  # (B, S, 1)
         mean: Tensor = (states * weight).sum(1) / weight.sum(1)
@@ -120,7 +120,7 @@ class Encoder(Pretrained):
         self.normalize = normalize
 
     def forward(self, tokens: Tensor) -> Tensor:
-        pooled = self.pool_tokens(tokens)  # (B, hidden)
+        pooled = self.pooled(tokens)  # (B, hidden)
         return F.normalize(pooled, dim=1) if self.normalize else pooled
 
 
@@ -135,7 +135,7 @@ class FreshClassifier(Pretrained):
         self.head = nn.Linear(self.model.config.hidden_size, classes)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.head(self.dropout(self.pool_tokens(tokens)))  # type: ignore[no-any-return]  # nn.Module calls are untyped
+        return self.head(self.dropout(self.pooled(tokens)))  # type: ignore[no-any-return]  # nn.Module calls are untyped
 
 
 class LabelledClassifier(Pretrained):
@@ -149,7 +149,7 @@ class LabelledClassifier(Pretrained):
         return [named[number] for number in sorted(named)]
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.model(input_ids=tokens, attention_mask=self.mask_padding(tokens)).logits  # type: ignore[no-any-return]  # as above
+        return self.model(input_ids=tokens, attention_mask=self.mask(tokens)).logits  # type: ignore[no-any-return]  # as above
 
 
 def find_padding(config: Any) -> int:

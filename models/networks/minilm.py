@@ -16,5 +16,5 @@ def classifier(classes: int = 35) -> nn.Module:
     """
     folder = minilm.find_folder()
     made = FreshClassifier((folder / "config.json").read_text("utf-8"), classes)
-    made.load_weights(folder)
+    made.fill(folder)
     return made

@@ -94,7 +94,7 @@ def fill_network(module: nn.Module, folder: Path, task: Task, *, trained: bool) 
         raise StageError(
             f"{type(module).__name__} has a fresh head, whose weights are random; write fine_tune = true, and epochs"
         )
-    pretrained.load_weights(folder)
+    pretrained.fill(folder)
     return module
 
 
