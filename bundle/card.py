@@ -7,7 +7,7 @@ from typing import Any
 
 from attar.bundle.engine_needs import explain_native_refusal
 from attar.bundle.golden import find_tolerance
-from attar.bundle.manifest import Manifest, Tensor
+from attar.bundle.manifest import Manifest, StoredTensor
 from attar.proof.gate import Gate
 from attar.proof.report import gate_formatting
 
@@ -133,7 +133,7 @@ def format_tensors(manifest: Manifest) -> list[str]:
     return inputs + [format_tensor(name, "output", each) for name, each in manifest.outputs.items()]
 
 
-def format_tensor(name: str, which: str, each: Tensor) -> str:
+def format_tensor(name: str, which: str, each: StoredTensor) -> str:
     return f"| `{name}` | {which} | {each.dtype} | {', '.join(map(str, each.axes))} |"
 
 

@@ -24,7 +24,7 @@ from attar.bundle.manifest import Manifest
 from attar.bundle.verified import locate_manifest, read_manifest
 from attar.engines.runtimes import runtime as runtimes
 from attar.engines.runtimes.runtime import Runtime
-from attar.models.task import Array, Arrays, Output, Split, SplitName, Task, Tensor
+from attar.models.task import Array, Arrays, Output, Split, SplitName, Task
 from attar.pipeline.core.errors import (
     InvalidBundleError,
     MissingDependencyError,
@@ -165,10 +165,7 @@ def make_interface(manifest: Manifest) -> Task:
     """As much of the task as building an engine needs: its tensors and their sizes."""
 
     class Interface(Task):
-        inputs = {
-            name: Tensor(each.dtype, each.axes, each.high or Tensor.high)
-            for name, each in manifest.inputs.items()
-        }
+        inputs = manifest.input_specs
         outputs = {name: Output(each.axes, each.kind) for name, each in manifest.outputs.items()}
         ranges = manifest.ranges
 

@@ -9,9 +9,10 @@ from safetensors.numpy import load_file
 from attar.bundle import ragged
 from attar.bundle.finished import compare_with_graph
 from attar.bundle.fitness import AGAIN, blame_bundle
-from attar.bundle.manifest import EngineRequirements, Manifest, Output
+from attar.bundle.manifest import EngineRequirements, Manifest
 from attar.engines.runtimes.runtime import load_runtime
-from attar.models.task import Array, Arrays
+from attar.models.task import Arrays
+from attar.models.tensors import Array, find_mismatch
 from attar.pipeline.core.errors import InvalidBundleError
 
 FILE = "golden.safetensors"
@@ -62,7 +63,7 @@ def find_problem(tensors: Arrays, manifest: Manifest) -> str | None:
     answered = {
         f"{who}.{name}": output
         for who in manifest.answered
-        for name, output in manifest.outputs.items()
+        for name, output in manifest.output_specs.items()
     }
     wanted = {*answered, *(f"raw.{name}" for name in manifest.inputs)}
     if tensors.keys() != wanted:
@@ -71,20 +72,10 @@ def find_problem(tensors: Arrays, manifest: Manifest) -> str | None:
         if array.shape[:1] != (manifest.golden.requests,):
             return f"{name} is of shape {list(array.shape)}, expected {manifest.golden.requests} requests"
     for name, output in answered.items():
-        if not fits_axes(tensors[name], output) or (
-            not name.startswith("teacher.") and tensors[name].dtype != output.dtype
-        ):
-            axes = ", ".join(map(str, output.axes))
-            return f"{name} is {tensors[name].dtype}{list(tensors[name].shape)}, expected {output.dtype}[{axes}]"
+        array = tensors[name]
+        if array.size == 0:  # anything would repeat an empty answer
+            return f"{name} is empty"
+        dtype = None if name.startswith("teacher.") else array.dtype
+        if mismatch := find_mismatch(output, array.shape, dtype):
+            return f"{name} {mismatch}"
     return None
-
-
-def fits_axes(array: Array, output: Output) -> bool:
-    """By its axes, none of them empty: an empty answer would be repeated by anything."""
-    if array.ndim != len(output.axes) or array.size == 0:
-        return False
-    return all(
-        axis == size
-        for axis, size in zip(output.axes, array.shape, strict=True)
-        if isinstance(axis, int)
-    )

@@ -13,6 +13,7 @@ from attar.bundle.stored_verdict import StoredVerdict
 from attar.bundle.strict_model import StrictModel
 from attar.models.preprocess.known import KnownStep
 from attar.models.task import Kind
+from attar.models.tensors import TensorSpec
 from attar.pipeline.core.errors import suggest_name
 
 Size = Annotated[int, Field(ge=1)]
@@ -32,8 +33,8 @@ BY_CALL = ("int8-dynamic",)
 """Precisions that round by the range of a whole call, so that an answer would depend on whom it shares a call with."""
 
 
-class Tensor(StrictModel):
-    """A named tensor: a numpy dtype and its axes, a number where fixed and a name where dynamic."""
+class StoredTensor(StrictModel):
+    """A `TensorSpec` as JSON, under its name."""
 
     dtype: str
     axes: tuple[Axis, ...]
@@ -46,13 +47,19 @@ class Tensor(StrictModel):
         return dtype
 
 
-class Input(Tensor):
+class StoredInput(StoredTensor):
     high: int | None = Field(None, ge=1)
-    """For integers: values lie in ``[0, high)``. None: nothing is said of them."""
+    """Integers lie in ``[0, high)``. None: not known."""
+
+    def to_spec(self, name: str) -> TensorSpec:
+        return TensorSpec(self.dtype, self.axes, self.high, name=name)
 
 
-class Output(Tensor):
+class StoredOutput(StoredTensor):
     kind: Kind
+
+    def to_spec(self, name: str) -> TensorSpec:
+        return TensorSpec(self.dtype, self.axes, high=None, name=name)
 
 
 class EngineRequirements(StrictModel):
@@ -97,8 +104,8 @@ class Manifest(StrictModel):
     """The version of this schema; the last one is FORMAT_VERSION."""
     name: str
     task: str
-    inputs: Mapping[str, Input] = Field(min_length=1)
-    outputs: Mapping[str, Output] = Field(min_length=1)
+    inputs: Mapping[str, StoredInput] = Field(min_length=1)
+    outputs: Mapping[str, StoredOutput] = Field(min_length=1)
     ranges: Mapping[str, tuple[int, int]]
     """For each dynamic axis the smallest and the largest size that was promised to work."""
     preprocess: Mapping[str, Sequence[KnownStep]]
@@ -115,6 +122,14 @@ class Manifest(StrictModel):
     not_run_here: str | None = Field(None, min_length=1)
     """What kept the machine that packaged the bundle from running the engine; until it is finished, it is served nowhere."""
     finished: Finished | None = None
+
+    @property
+    def input_specs(self) -> dict[str, TensorSpec]:
+        return {name: tensor.to_spec(name) for name, tensor in self.inputs.items()}
+
+    @property
+    def output_specs(self) -> dict[str, TensorSpec]:
+        return {name: tensor.to_spec(name) for name, tensor in self.outputs.items()}
 
     @property
     def unfinished(self) -> bool:

@@ -25,7 +25,7 @@ from types import TracebackType
 import numpy as np
 
 from attar.bundle import golden, triton
-from attar.bundle.accept import check_inputs, read_dynamic_sizes
+from attar.bundle.accept import check_inputs, check_tensors
 from attar.bundle.engine_needs import (
     check_machine,
     check_runnable,
@@ -272,7 +272,7 @@ def preprocess_requests(path: Path, manifest: Manifest, tensors: Arrays) -> dict
         inputs = preprocess.apply(
             manifest.preprocess, {name: tensors[f"raw.{name}"] for name in manifest.inputs}
         )
-        read_dynamic_sizes(manifest, inputs)
+        check_tensors(manifest, inputs)
     return inputs
 
 

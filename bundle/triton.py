@@ -17,7 +17,7 @@ from pathlib import Path
 
 from attar.bundle.checksums import sha256
 from attar.bundle.fitness import AGAIN, blame_bundle
-from attar.bundle.manifest import BY_CALL, Manifest, Output, Tensor
+from attar.bundle.manifest import BY_CALL, Manifest, StoredOutput, StoredTensor
 from attar.models.task import CLASSIFYING, Array, Arrays
 from attar.pipeline.core.errors import InvalidBundleError
 
@@ -147,7 +147,7 @@ def on_gpu(manifest: Manifest) -> bool:
     return is_tensorrt_plan(manifest) or manifest.engine.provider == "CUDAExecutionProvider"
 
 
-def has_labels(manifest: Manifest, output: Output) -> bool:
+def has_labels(manifest: Manifest, output: StoredOutput) -> bool:
     return bool(manifest.labels) and output.kind in CLASSIFYING
 
 
@@ -203,7 +203,7 @@ def format_warmup(number: int, manifest: Manifest, name: str, array: Array) -> s
     return f"inputs {{ key: {json.dumps(name)} value {{ {value} }} }}"
 
 
-def format_tensor(field: str, name: str, each: Tensor, batched: bool, more: str = "") -> str:
+def format_tensor(field: str, name: str, each: StoredTensor, batched: bool, more: str = "") -> str:
     """Triton adds the batch axis itself where there is a ``max_batch_size``; a dynamic axis is -1."""
     axes = each.axes[1:] if batched else each.axes
     shape = [axis if isinstance(axis, int) else -1 for axis in axes]

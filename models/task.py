@@ -18,6 +18,7 @@ import numpy.typing as npt
 from attar.models.preprocess import Step
 from attar.models.tensors import Array as Array
 from attar.models.tensors import Arrays as Arrays
+from attar.models.tensors import TensorSpec
 from attar.pipeline.core import names
 
 Predict = Callable[[Arrays], dict[str, Array]]
@@ -26,22 +27,8 @@ Kind = Literal["logits", "probabilities", "values", "embedding"]
 """What an output holds; see ``Output``."""
 CLASSIFYING: frozenset[Kind] = frozenset({"logits", "probabilities"})
 """The kinds whose last axis is the classes."""
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """A named input: its dtype (a numpy name) and its axes, a number where fixed and a name where dynamic."""
-
-    dtype: str
-    axes: tuple[int | str, ...]
-    high: int = 2
-    """For integers: values lie in ``[0, high)``. ``example`` draws them from there."""
-    pad: int | None = None
-    """What fills up a sample that is shorter than others along a dynamic axis, such as a tokenizer's padding: what a sample ends
-    in may be cut off where it is this. None: whatever a sample ends in is its own."""
-
-    def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
-        return tuple(axis if isinstance(axis, int) else sizes[axis] for axis in self.axes)
+Tensor = TensorSpec
+"""The name by which tasks declare an input."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +154,7 @@ def draw_tensor(tensor: Tensor, generator: np.random.Generator, sizes: Mapping[s
     shape = tensor.shape(sizes)
     if np.issubdtype(np.dtype(tensor.dtype), np.floating):
         return generator.standard_normal(shape).astype(tensor.dtype)
-    return generator.integers(0, tensor.high, shape).astype(tensor.dtype)
+    return generator.integers(0, tensor.high or 2, shape).astype(tensor.dtype)
 
 
 def hits(logits: Array, labels: Array) -> npt.NDArray[np.float64]:

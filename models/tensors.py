@@ -33,6 +33,10 @@ class TensorSpec:
     name: str = ""
     """Empty where a mapping names the tensor."""
 
+    @property
+    def is_integer(self) -> bool:
+        return np.issubdtype(np.dtype(self.dtype), np.integer)
+
     def __str__(self) -> str:
         return f"{self.dtype} {format_axes(self.axes)}"
 
@@ -88,7 +92,7 @@ def has_foreign_byte_order(inputs: Arrays) -> bool:
     return any(not np.asarray(array).dtype.isnative for array in inputs.values())
 
 
-def has_fixed_sizes(axes: Axes, shape: Sequence[int]) -> bool:
+def has_fixed_sizes(axes: Sequence[int | str], shape: Sequence[int]) -> bool:
     """Whether a shape has as many axes, and the sizes of those that are fixed."""
     if len(axes) != len(shape):
         return False

@@ -9,6 +9,7 @@ import numpy as np
 
 from attar.engines.parity import Sizes, list_dynamic_axes, list_proven_sizes
 from attar.models.task import Array, Arrays, Kind, Output, Predict, Task
+from attar.models.tensors import has_fixed_sizes
 from attar.pipeline.core.errors import StageError
 from attar.proof import metrics
 
@@ -75,10 +76,7 @@ def find_constant(answers: Array) -> str | None:
 
 def find_unsound(output: Output, answer: Array, sizes: Sizes) -> str | None:
     wanted = [sizes.get(axis, axis) if isinstance(axis, str) else axis for axis in output.axes]
-    fits = len(wanted) == answer.ndim and all(
-        isinstance(w, str) or w == n for w, n in zip(wanted, answer.shape, strict=True)
-    )
-    if not fits:
+    if not has_fixed_sizes(wanted, answer.shape):
         return f"has shape {list(answer.shape)}, expected {wanted}".replace("'", "")
     if not np.isfinite(np.asarray(answer, np.float64)).all():
         return "is not finite"

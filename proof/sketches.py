@@ -28,7 +28,7 @@ def holds_tokens(tensor: Tensor) -> bool:
 
     Other rows of integers, such as answers to questions, mean what they mean at their positions.
     """
-    is_row = len(tensor.axes) == 2 and np.issubdtype(np.dtype(tensor.dtype), np.integer)
+    is_row = len(tensor.axes) == 2 and tensor.is_integer
     return is_row and (tensor.pad is not None or isinstance(tensor.axes[1], str))
 
 

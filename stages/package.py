@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from attar.bundle import checksums, ragged, triton
 from attar.bundle.card import render_card
 from attar.bundle.finished import compute_difference
-from attar.bundle.manifest import MAX_TOLERANCE, EngineRequirements, Golden, Input, Manifest, Origin, Output
+from attar.bundle.manifest import MAX_TOLERANCE, EngineRequirements, Golden, Manifest, Origin, StoredInput, StoredOutput
 from attar.bundle.opening import load_requests, predict_in_batches
 from attar.bundle.page import render_report
 from attar.bundle.steps import ship_steps
@@ -110,7 +110,7 @@ class Package(Stage[Bundle]):
             task=self.task,
             inputs={name: describe_input(tensor) for name, tensor in task.inputs.items()},
             outputs={
-                name: Output(dtype=str(golden[f"{find_last_run(engine)}.{name}"].dtype), axes=output.axes, kind=output.kind)
+                name: StoredOutput(dtype=str(golden[f"{find_last_run(engine)}.{name}"].dtype), axes=output.axes, kind=output.kind)
                 for name, output in task.outputs.items()
             },
             ranges=task.ranges,
@@ -126,9 +126,9 @@ class Package(Stage[Bundle]):
         )
 
 
-def describe_input(tensor: Tensor) -> Input:
-    integer = np.issubdtype(np.dtype(tensor.dtype), np.integer)
-    return Input(dtype=np.dtype(tensor.dtype).name, axes=tensor.axes, high=tensor.high if integer else None)
+def describe_input(tensor: Tensor) -> StoredInput:
+    high = tensor.high if tensor.is_integer else None
+    return StoredInput(dtype=np.dtype(tensor.dtype).name, axes=tensor.axes, high=high)
 
 
 def find_last_run(engine: Facts) -> str:

@@ -15,20 +15,20 @@ from attar.pipeline.core.errors import StageError, suggest_name
 
 def check_declarations(task: Task) -> None:
     """Raises StageError for names, axes, ranges and dtypes that no batch could fulfil."""
-    kinds: dict[str, type] = {"inputs": Tensor, "outputs": Output}
-    for attribute, kind in kinds.items():
+    kinds = {"inputs": ("Tensor", Tensor), "outputs": ("Output", Output)}
+    for attribute, (public_name, kind) in kinds.items():
         declared: Any = getattr(task, attribute, None)
         if not (isinstance(declared, Mapping) and declared and all(isinstance(each, kind) for each in declared.values())):
             raise StageError(
-                f"{format_place(task, attribute)} must name at least one attar.{kind.__name__}, got {reprlib.repr(declared)}"
+                f"{format_place(task, attribute)} must name at least one attar.{public_name}, got {reprlib.repr(declared)}"
             )
     for attribute in ("ranges", "preprocess"):
         check_mapping(task, attribute)
     for axis in task.ranges:
         check_range(task, axis)
     for attribute in kinds:
-        for name, each in getattr(task, attribute).items():
-            check_axes(task, f"{attribute}[{name!r}]", each.axes)
+        for name, declaration in getattr(task, attribute).items():
+            check_axes(task, f"{attribute}[{name!r}]", declaration.axes)
     for name, tensor in task.inputs.items():
         check_dtype(task, name, tensor)
     for name, output in task.outputs.items():
@@ -71,11 +71,13 @@ def check_axes(task: Task, where: str, axes: tuple[int | str, ...]) -> None:
 
 
 def check_dtype(task: Task, name: str, tensor: Tensor) -> None:
+    where = format_place(task, f"inputs[{name!r}]")
     try:
         np.dtype(tensor.dtype)
     except TypeError as error:
-        where = format_place(task, f"inputs[{name!r}]")
         raise StageError(f"{where} has the dtype {tensor.dtype!r}; it must be a numpy name such as float32 or int64") from error
+    if tensor.is_integer and tensor.high is None:
+        raise StageError(f"{where} holds integers; set `high` to the largest value that may occur, plus 1")
 
 
 def check_output(task: Task, name: str, output: Output) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from attar.models.checks import steps as step_check
 from attar.models.checks.calls import CheckedSplit, format_place, make_first_view, open_split, report_errors_of
 from attar.models.checks.declarations import check_declarations
 from attar.models.task import CLASSIFYING, Array, Arrays, Batch, Split, SplitName, Task
+from attar.models.tensors import AxisRanges, TensorSpec, find_mismatch
 from attar.pipeline.core import error_context as blame
 from attar.pipeline.core.errors import StageError
 
@@ -71,13 +73,13 @@ def check_split(task: Task, name: SplitName, split: CheckedSplit) -> None:
 
 def list_integer_inputs(task: Task) -> list[str]:
     """The inputs that are integers once preprocessed."""
-    return [name for name, tensor in task.inputs.items() if np.issubdtype(np.dtype(tensor.dtype), np.integer)]
+    return [name for name, tensor in task.inputs.items() if tensor.is_integer]
 
 
 def check_integers(task: Task, where: str, inputs: Arrays) -> None:
     """Integers lie in ``[0, high)``: what an embedding would do with others depends on the runtime."""
     for name in list_integer_inputs(task):
-        array, high = np.asarray(inputs[name], np.int64), task.inputs[name].high
+        array, high = np.asarray(inputs[name], np.int64), task.inputs[name].high or 0
         wrong = array[(array < 0) | (array >= high)]
         if wrong.size:
             raise StageError(
@@ -179,24 +181,17 @@ def check_inputs(task: Task, where: str, inputs: Arrays) -> None:
         raise StageError(f"{where} gives the inputs {sorted(inputs)}, the task declares {sorted(task.inputs)}")
     for name, tensor in task.inputs.items():
         array = inputs[name]
-        if array.dtype != np.dtype(tensor.dtype) or not fits_axes(task, tensor.axes, array.shape):
+        spec = replace(tensor, dtype=np.dtype(tensor.dtype).name)
+        if find_mismatch(spec, array.shape, array.dtype, list_sample_ranges(task)):
             raise StageError(
                 f"{where} gives {name!r} as {array.dtype} {array.shape} after preprocessing, the task declares {tensor.dtype} "
                 f"{tensor.axes} with {dict(task.ranges)}; return it so, or let a step in `preprocess` make it so"
             )
 
 
-def fits_axes(task: Task, axes: Sequence[int | str], shape: Sequence[int]) -> bool:
-    if len(shape) != len(axes):
-        return False
-    for axis, size in zip(axes, shape, strict=True):
-        if isinstance(axis, int) and size != axis:
-            return False
-        if isinstance(axis, str) and axis != "batch":
-            low, high = task.ranges[axis]
-            if not low <= size <= high:
-                return False
-    return True
+def list_sample_ranges(task: Task) -> AxisRanges:
+    """Return the ranges of a sample's own axes: a split has more samples than a batch."""
+    return {axis: sizes for axis, sizes in task.ranges.items() if axis != "batch"}
 
 
 def check_labels(task: Task, where: str, batch: Batch) -> None:
@@ -219,7 +214,9 @@ def check_kind(task: Task, where: str, name: str, target: Array) -> None:
     output = task.outputs[name]
     classes = output.kind in CLASSIFYING
     axes, kinds = (output.axes[:-1], "biu") if classes else (output.axes, "biuf")
-    if target.dtype.kind not in kinds or not fits_axes(task, axes, target.shape):
+    spec = TensorSpec(target.dtype.name, axes)
+    wrong_shape = find_mismatch(spec, target.shape, ranges=list_sample_ranges(task))
+    if target.dtype.kind not in kinds or wrong_shape:
         wanted = "integer class indices" if classes else "numbers"
         raise StageError(
             f"{where} gives the target {output.target!r} as {target.dtype} {target.shape}; the output {name!r}, {output.kind} of "

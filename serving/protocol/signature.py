@@ -9,7 +9,6 @@ from typing import Any
 
 from attar.bundle.accept import find_outside
 from attar.bundle.manifest import Manifest
-from attar.bundle.manifest import Tensor as Described
 from attar.models.tensors import Array, Arrays, TensorSpec, find_mismatch
 from attar.pipeline.core.errors import suggest_name
 from attar.serving.core.errors import BadRequestError, format_value
@@ -111,15 +110,7 @@ def find_tensor(spec: Mapping[str, TensorSpec], name: Any, kind: str) -> TensorS
 
 def read_graph_signature(manifest: Manifest) -> Signature:
     """Return the signature of the graph's own tensors."""
-    inputs = {
-        name: declare_tensor(name, tensor, tensor.high) for name, tensor in manifest.inputs.items()
-    }
-    outputs = {name: declare_tensor(name, tensor) for name, tensor in manifest.outputs.items()}
-    return Signature(inputs, outputs, manifest.ranges, manifest.labels)
-
-
-def declare_tensor(name: str, tensor: Described, high: int | None = None) -> TensorSpec:
-    return TensorSpec(tensor.dtype, tensor.axes, high=high, name=name)
+    return Signature(manifest.input_specs, manifest.output_specs, manifest.ranges, manifest.labels)
 
 
 def read_raw_signature(manifest: Manifest, golden: Mapping[str, Array]) -> Signature:

@@ -104,7 +104,7 @@ def check_inputs(module: Pretrained, task: Task, folder: Path) -> None:
     for name, tensor in task.inputs.items():
         sizes = [axis if isinstance(axis, int) else task.ranges[axis][1] for axis in tensor.axes[1:]]
         longest = max(sizes, default=0)
-        if tensor.high > vocabulary:
+        if (tensor.high or 0) > vocabulary:
             raise StageError(
                 f"{folder} knows {vocabulary} tokens, {type(task).__name__} gives {name!r} with "
                 f"high = {tensor.high}; does it use another tokenizer? With [teacher] task = ... the "

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from tritonclient.grpc import model_config_pb2
 
 from attar.bundle import triton
-from attar.bundle.manifest import EngineRequirements, Manifest, Output, Tensor
+from attar.bundle.manifest import EngineRequirements, Manifest, StoredInput, StoredOutput
 from attar.bundle.verified import read_manifest
 from attar.models.task import Arrays
 from attar.pipeline.core.errors import InvalidBundleError
@@ -82,7 +82,10 @@ def test_it_is_warmed_by_the_first_golden_request_preprocessed(points_bundle: Pa
 
 def test_odd_tensors(manifest: Manifest) -> None:
     """A scalar input a sample, a dynamic axis and a quote in a name."""
-    inputs = {'a "b"': Tensor(dtype="int64", axes=("batch", "sequence")), "scalar": Tensor(dtype="float32", axes=("batch",))}
+    inputs = {
+        'a "b"': StoredInput(dtype="int64", axes=("batch", "sequence")),
+        "scalar": StoredInput(dtype="float32", axes=("batch",)),
+    }
     requests: dict[str, Any] = {'a "b"': np.zeros((2, 7), np.int64), "scalar": np.zeros(2, np.float32)}
     config = parsed(manifest.model_copy(update={"inputs": inputs}), requests)
     assert [(each.name, list(each.dims), each.HasField("reshape")) for each in config.input] == [
@@ -94,7 +97,7 @@ def test_odd_tensors(manifest: Manifest) -> None:
 
 @pytest.mark.parametrize("lowest", [1, 2])
 def test_what_cannot_be_cut_into_single_samples_is_never_batched(manifest: Manifest, lowest: int) -> None:
-    fixed = {"inputs": {"x": Tensor(dtype="float32", axes=(2,))}} if lowest == 1 else {"ranges": {"batch": (2, 8)}}
+    fixed = {"inputs": {"x": StoredInput(dtype="float32", axes=(2,))}} if lowest == 1 else {"ranges": {"batch": (2, 8)}}
     config = parsed(manifest.model_copy(update=fixed), points(4))
     assert config.max_batch_size == 0
     assert list(config.output[0].dims) == [-1, 3]
@@ -120,7 +123,7 @@ def test_preferred_sizes(manifest: Manifest, precision: str, profile: Any, range
 
 
 def test_labels_are_for_logits_alone(manifest: Manifest, tmp_path: Path, points_bundle: Path) -> None:
-    outputs = {"logits": Output(dtype="float32", axes=("batch", 3), kind="values")}
+    outputs = {"logits": StoredOutput(dtype="float32", axes=("batch", 3), kind="values")}
     other = manifest.model_copy(update={"outputs": outputs})
     assert not parsed(other, points()).output[0].label_filename
     triton.write_repository(tmp_path, other, points_bundle, points())

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file
 
 from attar.bundle.card import format_signed
-from attar.bundle.manifest import Input, Manifest, Output
+from attar.bundle.manifest import Manifest, StoredInput, StoredOutput
 from attar.pipeline.core.errors import GateError, StageError
 from attar.proof.limits import GateLimits
 from attar.stages import package
@@ -67,8 +67,8 @@ def test_the_layout(bundle: Path) -> None:
 
 def test_the_manifest_says_all_that_serving_needs(bundle: Path) -> None:
     manifest = manifest_of(bundle)
-    assert manifest.inputs == {"x": Input(dtype="float32", axes=("batch", 2))}
-    assert manifest.outputs == {"logits": Output(dtype="float32", axes=("batch", 3), kind="logits")}
+    assert manifest.inputs == {"x": StoredInput(dtype="float32", axes=("batch", 2))}
+    assert manifest.outputs == {"logits": StoredOutput(dtype="float32", axes=("batch", 3), kind="logits")}
     assert manifest.labels == ["right", "up", "other"]
     assert manifest.ranges == {"batch": (1, 8)}
     assert (manifest.engine.runtime, manifest.engine.threads) == ("onnxruntime", 1)
