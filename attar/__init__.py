@@ -9,13 +9,22 @@ from typing import TYPE_CHECKING, Any
 from attar.pipeline.core.version import VERSION
 
 __version__ = VERSION
-# ONNX Runtime from 1.29 on sends telemetry from Linux too, and reads this once, when it is initialised.
+# ONNX Runtime from 1.29 on sends telemetry from Linux too, and reads this once, when it is
+# initialised.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from attar.api import run
     from attar.bundle.opening import open_bundle as open  # the public name reads attar.open
-    from attar.models.preprocess import CenterCrop, ChannelsFirst, DecodeImage, Normalize, Resize, Scale, Tokenize
+    from attar.models.preprocess import (
+        CenterCrop,
+        ChannelsFirst,
+        DecodeImage,
+        Normalize,
+        Resize,
+        Scale,
+        Tokenize,
+    )
     from attar.models.task import Batch, InMemory, Output, Split, Task, Tensor, hits
     from attar.pipeline.core.stage import Artifact, Stage
 
@@ -63,7 +72,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Public names are imported when they are first used, so that ``import attar`` costs nothing."""
+    """Public names are imported when they are first used, so that ``import attar`` costs
+    nothing."""
     if name not in _HOMES:
         raise AttributeError(f"module 'attar' has no attribute {name!r}")
     module, _, attribute = _HOMES[name].partition(":")

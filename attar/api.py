@@ -22,11 +22,13 @@ def run(
 ) -> list[Record]:
     """Make or reuse every slot of a recipe and return one record a slot.
 
-    ``overrides`` are ``slot.field=value`` with TOML values; ``against`` is the bundle in production that the
-    engine is compared with, ``trusted`` a file of keys, one of which must have signed that bundle. A mistake in the
-    recipe raises RecipeError; a slot that broke or was refused is a record whose ``error`` says why, and what depends
-    on it is ``skipped``.
+    ``overrides`` are ``slot.field=value`` with TOML values; ``against`` is the bundle in production
+    that the engine is compared with, ``trusted`` a file of keys, one of which must have signed that
+    bundle. A mistake in the recipe raises RecipeError; a slot that broke or was refused is a record
+    whose ``error`` says why, and what depends on it is ``skipped``.
     """
     production, keys = (None if path is None else Path(path) for path in (against, trusted))
-    workspace = open_workspace(str(recipe), SLOTS, Path(store), overrides, targets, device, production, keys)
+    workspace = open_workspace(
+        str(recipe), SLOTS, Path(store), overrides, targets, device, production, keys
+    )
     return list(workspace.run.walk())

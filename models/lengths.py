@@ -1,8 +1,10 @@
-"""Lengths: how much of a padded sample is its own, so that a batch carries no more padding than its longest sample needs.
+"""Lengths: how much of a padded sample is its own, so that a batch carries no more padding than its
+longest sample needs.
 
-Along an axis samples have lengths of their own when an input that declares its padding (``Tensor.pad``) has it, and no output:
-what is answered position by position keeps its positions. Other inputs that share it, such as a mask that is 0 where the tokens
-are padding, are cut alike. An input that declares none, such as an image, may end in any value, and is left as it is.
+Along an axis samples have lengths of their own when an input that declares its padding
+(``Tensor.pad``) has it, and no output: what is answered position by position keeps its positions.
+Other inputs that share it, such as a mask that is 0 where the tokens are padding, are cut alike. An
+input that declares none, such as an image, may end in any value, and is left as it is.
 """
 
 from __future__ import annotations
@@ -20,31 +22,39 @@ Integers = npt.NDArray[np.int64]
 def list_length_axes(task: Task) -> tuple[str, ...]:
     """The axes along which samples have lengths of their own."""
     padded = [tensor for tensor in task.inputs.values() if tensor.pad is not None]
-    named = dict.fromkeys(axis for tensor in padded for axis in tensor.axes[1:] if isinstance(axis, str))
+    named = dict.fromkeys(
+        axis for tensor in padded for axis in tensor.axes[1:] if isinstance(axis, str)
+    )
     answered = {axis for output in task.outputs.values() for axis in output.axes}
     return tuple(axis for axis in named if axis not in answered)
 
 
 def measure_samples(task: Task, inputs: Arrays) -> Integers:
-    """Of each sample along each of ``list_length_axes(task)``, at least the smallest promised size: ``[N, axes]``."""
+    """Of each sample along each of ``list_length_axes(task)``, at least the smallest promised size:
+    ``[N, axes]``."""
     return np.stack([measure_axis(task, inputs, axis) for axis in list_length_axes(task)], 1)
 
 
 def measure_axis(task: Task, inputs: Arrays, axis: str) -> Integers:
-    """The longest of what the inputs that share this axis hold, at least the smallest promised size: ``[N]``."""
+    """The longest of what the inputs that share this axis hold, at least the smallest promised
+    size: ``[N]``."""
     made: Integers = np.maximum(measure_lengths(task, inputs, axis), task.ranges[axis][0])
     return made
 
 
 def measure_lengths(task: Task, inputs: Arrays, axis: str) -> Integers:
     """Return the longest of what the inputs that share this axis hold: ``[N]``."""
-    found = [find_ends(inputs[name], tensor.pad or 0, place) for name, tensor, place in find_inputs(task, axis)]
+    found = [
+        find_ends(inputs[name], tensor.pad or 0, place)
+        for name, tensor, place in find_inputs(task, axis)
+    ]
     made: Integers = np.stack(found).max(0)
     return made
 
 
 def mask_padding(task: Task, inputs: Arrays, name: str) -> npt.NDArray[np.bool_]:
-    """Return where, along its second axis, an input that declares its padding holds a sample's own: ``[N, size]``.
+    """Return where, along its second axis, an input that declares its padding holds a sample's own:
+    ``[N, size]``.
 
     That is all from the first to the last position which holds anything else than padding, in it or
     in another input of this axis that declares its padding or is a mask of zeros and ones. Others,
@@ -89,13 +99,17 @@ def trim_inputs(task: Task, inputs: Arrays) -> dict[str, Array]:
 
 
 def group_by_length(task: Task, inputs: Arrays, rows: Integers, size: int) -> list[Integers]:
-    """These rows in groups of ``size``, those of like length together; of equal lengths in the order that they have."""
-    ordered = rows[np.lexsort(measure_samples(task, inputs)[rows].T[::-1])]  # by the first axis, then by the next
+    """These rows in groups of ``size``, those of like length together; of equal lengths in the
+    order that they have."""
+    ordered = rows[
+        np.lexsort(measure_samples(task, inputs)[rows].T[::-1])
+    ]  # by the first axis, then by the next
     return [ordered[start : start + size] for start in range(0, len(rows), size)]
 
 
 def find_ends(array: Array, pad: int, place: int) -> Integers:
-    """For each sample, one more than the last position along axis ``place`` that holds anything but padding: ``[N]``."""
+    """For each sample, one more than the last position along axis ``place`` that holds anything but
+    padding: ``[N]``."""
     used = find_used(array, pad, place)  # (N, size)
     positions = np.where(used, np.arange(1, used.shape[1] + 1), 0)  # (N, size)
     made: Integers = positions.max(1, initial=0)

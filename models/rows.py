@@ -1,4 +1,5 @@
-"""Rows: the stored answers to one view, read where they are asked for. Neither torch nor the teacher is needed."""
+"""Rows: the stored answers to one view, read where they are asked for. Neither torch nor the
+teacher is needed."""
 
 from __future__ import annotations
 
@@ -22,14 +23,18 @@ Floats = npt.NDArray[np.float32]
 class Rows:
     """``rows[indices]``: float32 ``[len(indices), ...]``, in the order of the samples.
 
-    Where samples have lengths of their own, each is padded at its end to the longest of those that are asked for, with NaN:
-    what the teacher did not answer is no answer. Of wide logits of which only the largest were kept, each of the others
-    gets the same value, so that all keep their common share of the probability at temperature 1; at other temperatures, and
-    among themselves, they are flat.
+    Where samples have lengths of their own, each is padded at its end to the longest of those that
+    are asked for, with NaN: what the teacher did not answer is no answer. Of wide logits of which
+    only the largest were kept, each of the others gets the same value, so that all keep their
+    common share of the probability at temperature 1; at other temperatures, and among themselves,
+    they are flat.
     """
 
-    def __init__(self, parts: Sequence[ShardOutput], places: npt.NDArray[np.int64] | None = None) -> None:
-        """``places``: the row of every sample, where they are not stored in the order of the split."""
+    def __init__(
+        self, parts: Sequence[ShardOutput], places: npt.NDArray[np.int64] | None = None
+    ) -> None:
+        """``places``: the row of every sample, where they are not stored in the order of the
+        split."""
         self.parts, self.places = parts, places
         self.ends = np.cumsum([len(part) for part in parts])
 
@@ -46,7 +51,10 @@ class Rows:
         owner = np.searchsorted(self.ends, rows, "right")
         found = {int(number): np.flatnonzero(owner == number) for number in np.unique(owner)}
         starts = [0, *self.ends]
-        blocks = {number: self.parts[number][rows[places] - starts[number]] for number, places in found.items()}
+        blocks = {
+            number: self.parts[number][rows[places] - starts[number]]
+            for number, places in found.items()
+        }
         if len(blocks) == 1:
             return next(iter(blocks.values()))
         made = make_blank(len(rows), [block.shape[1:] for block in blocks.values()])
@@ -65,13 +73,18 @@ def join_rows(splits: Sequence[Rows]) -> Rows:
 
 @dataclass(frozen=True)
 class ShardOutput:
-    """One output of one shard: its tensors by the ends of their names, and how many logits a row has (0: all are there)."""
+    """One output of one shard: its tensors by the ends of their names, and how many logits a row
+    has (0: all are there)."""
 
     tensors: dict[str, Array]
     width: int
 
     def __len__(self) -> int:
-        return len(self.tensors["shapes"] if "shapes" in self.tensors else next(iter(self.tensors.values())))
+        return len(
+            self.tensors["shapes"]
+            if "shapes" in self.tensors
+            else next(iter(self.tensors.values()))
+        )
 
     def __getitem__(self, rows: npt.NDArray[np.int64]) -> Floats:
         if "shapes" not in self.tensors:
@@ -117,7 +130,9 @@ def map_shard(path: Path) -> dict[str, ShardOutput]:
     header = json.loads(content[8:start].tobytes())
     widths: dict[str, int] = json.loads(header.pop("__metadata__")["widths"])
     tensors = {name: map_tensor(content[start:], entry) for name, entry in header.items()}
-    return {name: ShardOutput(select_tensors(name, tensors), width) for name, width in widths.items()}
+    return {
+        name: ShardOutput(select_tensors(name, tensors), width) for name, width in widths.items()
+    }
 
 
 def map_tensor(content: npt.NDArray[np.uint8], entry: Mapping[str, Any]) -> Array:

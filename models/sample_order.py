@@ -1,10 +1,12 @@
-"""The order in which the samples of a split that is learned from are cut into chunks: shuffled once and for all.
+"""The order in which the samples of a split that is learned from are cut into chunks: shuffled once
+and for all.
 
-A chunk of consecutive samples of a split that is sorted by class holds one class, and so few chunks as are in memory at once hold
-few. A chunk of any samples holds a fair share of all, whatever the order of the split.
+A chunk of consecutive samples of a split that is sorted by class holds one class, and so few chunks
+as are in memory at once hold few. A chunk of any samples holds a fair share of all, whatever the
+order of the split.
 
-The first ``BLOCK`` samples are shuffled among themselves, then the next as many, twice as many, four times as many: a split that
-grows at its end keeps its chunks but for those of the last block.
+The first ``BLOCK`` samples are shuffled among themselves, then the next as many, twice as many,
+four times as many: a split that grows at its end keeps its chunks but for those of the last block.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ def list_blocks(samples: int) -> list[int]:
 
 @lru_cache(maxsize=8)
 def shuffle_samples(samples: int) -> Integers:
-    """Return every sample once, by its place: chunk after chunk, in ascending order within each, which is how files are read."""
+    """Return every sample once, by its place: chunk after chunk, in ascending order within each,
+    which is how files are read."""
     order, start = np.arange(samples), 0
     for number, size in enumerate(list_blocks(samples)):
         np.random.default_rng(number).shuffle(order[start : start + size])
@@ -59,9 +62,15 @@ def digest_order(samples: int) -> str:
 
 
 def mix_chunks(blocks: list[int], order: np.random.Generator) -> Integers:
-    """Return the numbers of all chunks in random order; ``blocks``: how many samples each block has.
+    """Return the numbers of all chunks in random order; ``blocks``: how many samples each block
+    has.
 
-    The chunks of every block are spread evenly, so that whatever part of the order is in memory holds its share of each.
+    The chunks of every block are spread evenly, so that whatever part of the order is in memory
+    holds its share of each.
     """
     counts = [-(-size // CHUNK) for size in blocks]
-    return np.argsort(np.concatenate([(order.permutation(count) + order.random(count)) / count for count in counts]))
+    return np.argsort(
+        np.concatenate(
+            [(order.permutation(count) + order.random(count)) / count for count in counts]
+        )
+    )

@@ -1,7 +1,8 @@
 """Task: one problem. What goes in, what comes out, on which data, and how good an answer is.
 
-A task is plain numpy and imports no network, so the same object trains, measures and describes a bundle. Nothing in it
-is about images: inputs and outputs are named tensors with named axes, and a score is whatever the task says it is.
+A task is plain numpy and imports no network, so the same object trains, measures and describes a
+bundle. Nothing in it is about images: inputs and outputs are named tensors with named axes, and a
+score is whatever the task says it is.
 """
 
 from __future__ import annotations
@@ -33,26 +34,30 @@ Tensor = TensorSpec
 
 @dataclass(frozen=True)
 class Output:
-    """A named output. ``logits`` are unnormalised log-probabilities over the last axis; ``values`` are taken as they are.
+    """A named output. ``logits`` are unnormalised log-probabilities over the last axis; ``values``
+    are taken as they are.
 
-    ``probabilities`` are what a softmax makes of logits: an adopted ONNX teacher answers them, and so does every graph that is
-    made. A network in PyTorch answers their logits all the same; the softmax is put behind it. What is distilled, compared and
-    stored is their logarithm (see ``models.probabilities``).
+    ``probabilities`` are what a softmax makes of logits: an adopted ONNX teacher answers them, and
+    so does every graph that is made. A network in PyTorch answers their logits all the same; the
+    softmax is put behind it. What is distilled, compared and stored is their logarithm (see
+    ``models.probabilities``).
 
-    An ``embedding`` is one vector a sample, with axes ``("batch", DIMENSIONS)``, of which only the direction counts: it is
-    compared by cosine. It has no target, for no label says where it should point: it is learned from a teacher.
+    An ``embedding`` is one vector a sample, with axes ``("batch", DIMENSIONS)``, of which only the
+    direction counts: it is compared by cosine. It has no target, for no label says where it should
+    point: it is learned from a teacher.
     """
 
     axes: tuple[int | str, ...]
     kind: Kind = "logits"
     target: str | None = None
-    """The target that this output is trained on: class indices for logits and probabilities, numbers for values; None: no
-    labels."""
+    """The target that this output is trained on: class indices for logits and probabilities,
+    numbers for values; None: no labels."""
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """Opened graphs. Calling it calls the only one; several (an encoder, a decoder) are reached by name."""
+    """Opened graphs. Calling it calls the only one; several (an encoder, a decoder) are reached by
+    name."""
 
     graphs: dict[str, Predict]
 
@@ -62,7 +67,8 @@ class Predictor:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some samples of a split: raw inputs, before ``augment`` and ``preprocess``, and their targets."""
+    """Some samples of a split: raw inputs, before ``augment`` and ``preprocess``, and their
+    targets."""
 
     inputs: Arrays
     targets: Arrays
@@ -76,7 +82,8 @@ class Split(ABC):
 
     @abstractmethod
     def take(self, indices: npt.NDArray[np.int64]) -> Batch:
-        """These samples, in this order. Training asks for 512 at a time, in ascending order, from all over the split."""
+        """These samples, in this order. Training asks for 512 at a time, in ascending order, from
+        all over the split."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,8 @@ class Task(ABC):
     """Derive from this. Everything must give the same answer every time it is called."""
 
     inputs: ClassVar[Mapping[str, Tensor]]
-    """What the networks read, in the order of their ``forward``'s parameters, after ``preprocess``."""
+    """What the networks read, in the order of their ``forward``'s parameters, after
+    ``preprocess``."""
     outputs: ClassVar[Mapping[str, Output]]
     """What the networks return, in this order: one tensor, or a tuple of them."""
     ranges: ClassVar[Mapping[str, tuple[int, int]]] = {"batch": (1, 64)}
@@ -109,43 +117,52 @@ class Task(ABC):
     """Names of the classes, where there are any."""
     score_name: ClassVar[str] = "accuracy"
     preprocess: ClassVar[Mapping[str, Sequence[Step]]] = {}
-    """For each raw input, the steps that make it the network's input. Data, not code: it travels in the bundle."""
+    """For each raw input, the steps that make it the network's input. Data, not code: it travels in
+    the bundle."""
     transfer: ClassVar[bool] = False
-    """Whether ``split("transfer")`` has unlabelled samples, inputs alone, which a student learns from its teacher only."""
+    """Whether ``split("transfer")`` has unlabelled samples, inputs alone, which a student learns
+    from its teacher only."""
 
     @abstractmethod
     def data(self) -> Sequence[Path | str]:
-        """The files that the splits are read from, or version strings. Their content decides what is made again.
+        """The files that the splits are read from, or version strings. Their content decides what
+        is made again.
 
-        A folder stands for every file in it and in those inside it, by their names in there: what lies in a folder for each
-        class is best named so. Hidden files do not count.
+        A folder stands for every file in it and in those inside it, by their names in there: what
+        lies in a folder for each class is best named so. Hidden files do not count.
         """
 
     @abstractmethod
     def split(self, name: SplitName) -> Split:
-        """The samples of ``train``, ``validation`` and ``test``; where there is a ``transfer``, also its, without targets."""
+        """The samples of ``train``, ``validation`` and ``test``; where there is a ``transfer``,
+        also its, without targets."""
 
     @abstractmethod
     def score(self, outputs: Arrays, targets: Arrays) -> npt.NDArray[np.float64]:
         """Per-sample statistics ``[samples, k]``; for accuracy ``k = 1`` and each is 0 or 1."""
 
     def aggregate(self, statistics: npt.NDArray[np.float64]) -> float:
-        """Statistics to the one number that is promised (higher is better): by default the mean of the first column."""
+        """Statistics to the one number that is promised (higher is better): by default the mean of
+        the first column."""
         return float(statistics[:, 0].mean())
 
     def augment(self, inputs: Arrays, generator: np.random.Generator) -> Arrays:
-        """A view of raw inputs, decided by ``generator`` alone; by default the inputs themselves."""
+        """A view of raw inputs, decided by ``generator`` alone; by default the inputs
+        themselves."""
         return inputs
 
     def answer(self, graphs: Mapping[str, Predict], inputs: Arrays) -> dict[str, Array]:
-        """The model's answer: by default one call of its only graph. A decoder's generation loop goes here."""
+        """The model's answer: by default one call of its only graph. A decoder's generation loop
+        goes here."""
         return graphs["model"](inputs)
 
     def fetch(self) -> None:  # noqa: B027  # doing nothing is right for most tasks
-        """Get the data, where there is something to get; by default there is not. ``attar fetch`` calls it."""
+        """Get the data, where there is something to get; by default there is not. ``attar fetch``
+        calls it."""
 
     def example(self, generator: np.random.Generator, **sizes: int) -> dict[str, Array]:
-        """Random inputs of these sizes, for tracing and for proving shapes; axes not named have their smallest size."""
+        """Random inputs of these sizes, for tracing and for proving shapes; axes not named have
+        their smallest size."""
         full = {axis: low for axis, (low, _) in self.ranges.items()} | sizes
         return {name: draw_tensor(tensor, generator, full) for name, tensor in self.inputs.items()}
 
@@ -158,7 +175,8 @@ def draw_tensor(tensor: Tensor, generator: np.random.Generator, sizes: Mapping[s
 
 
 def hits(logits: Array, labels: Array) -> npt.NDArray[np.float64]:
-    """The statistics of accuracy: 1 where the most likely class is the label, else 0. (N, classes), (N,) -> (N, 1)."""
+    """The statistics of accuracy: 1 where the most likely class is the label, else 0. (N, classes),
+    (N,) -> (N, 1)."""
     right: npt.NDArray[np.bool_] = np.asarray(logits.argmax(-1) == labels)
     return right[:, None].astype(np.float64)
 

@@ -26,7 +26,8 @@ class TensorSpec:
     dtype: str
     axes: Axes
     high: int | None = 2
-    """Integers lie in ``[0, high)``, and ``Task.example`` draws them from there. None: not known."""
+    """Integers lie in ``[0, high)``, and ``Task.example`` draws them from there. None: not
+    known."""
     pad: int | None = None
     """The value that fills up a sample that is shorter than others along a dynamic axis, such as a
     tokenizer's padding. A sample's end may be cut off where it has this value. None: never."""
@@ -71,7 +72,9 @@ def find_mismatch(
     return None
 
 
-def find_input_mismatch(specs: Sequence[TensorSpec], inputs: Arrays, ranges: AxisRanges | None = None) -> str | None:
+def find_input_mismatch(
+    specs: Sequence[TensorSpec], inputs: Arrays, ranges: AxisRanges | None = None
+) -> str | None:
     """Return why named arrays are not the inputs of a graph, or None if they are."""
     for spec in specs:
         if spec.name not in inputs:
@@ -88,7 +91,8 @@ def find_input_mismatch(specs: Sequence[TensorSpec], inputs: Arrays, ranges: Axi
 
 
 def has_foreign_byte_order(inputs: Arrays) -> bool:
-    """Whether an array is in the other byte order. No runtime looks at that: it would misread it."""
+    """Whether an array is in the other byte order. No runtime looks at that: it would misread
+    it."""
     return any(not np.asarray(array).dtype.isnative for array in inputs.values())
 
 
@@ -96,7 +100,9 @@ def has_fixed_sizes(axes: Sequence[int | str], shape: Sequence[int]) -> bool:
     """Whether a shape has as many axes, and the sizes of those that are fixed."""
     if len(axes) != len(shape):
         return False
-    return all(not isinstance(axis, int) or axis == size for axis, size in zip(axes, shape, strict=True))
+    return all(
+        not isinstance(axis, int) or axis == size for axis, size in zip(axes, shape, strict=True)
+    )
 
 
 def format_axes(axes: Sequence[int | str]) -> str:

@@ -35,7 +35,8 @@ Status = Literal["made", "reused", "failed", "skipped"]
 
 @dataclass(frozen=True)
 class Record:
-    """One line of a run's history. The report, the ledger, JUnit and JSON are functions of these and nothing else."""
+    """One line of a run's history. The report, the ledger, JUnit and JSON are functions of these
+    and nothing else."""
 
     slot: str
     stage: str
@@ -62,7 +63,8 @@ class Record:
 
 @dataclass(frozen=True)
 class Plan:
-    """What would happen to a slot: ``reuse``, ``run``, or ``wait`` for an input that has to be made first."""
+    """What would happen to a slot: ``reuse``, ``run``, or ``wait`` for an input that has to be made
+    first."""
 
     slot: str
     action: Literal["reuse", "run", "wait"]
@@ -72,7 +74,8 @@ class Plan:
 
 
 class Run:
-    """One walk over a pipeline. ``name`` is the recipe's: under it the store remembers which keys were last in use."""
+    """One walk over a pipeline. ``name`` is the recipe's: under it the store remembers which keys
+    were last in use."""
 
     def __init__(self, pipeline: Pipeline, store: Store, code: Fingerprint, name: str) -> None:
         self.pipeline, self.store, self.code = pipeline, store, code
@@ -91,7 +94,8 @@ class Run:
             yield plan
 
     def walk(self, slots: list[str] | None = None) -> Iterator[Record]:
-        """Make or reuse every slot. What depends on a failed slot is skipped; the rest goes on while any end can be reached."""
+        """Make or reuse every slot. What depends on a failed slot is skipped; the rest goes on
+        while any end can be reached."""
         walked = slots or list(self.pipeline.slots)
         with self.store.in_use():
             self._remember_pinned(walked)
@@ -104,7 +108,9 @@ class Run:
             inputs = self.pipeline.slots[slot].inputs.values()
             missing = [name for name in inputs if name not in done] or doomed
             without = f"without {', '.join(missing)}"
-            record = self._start_record(slot, "skipped", without) if missing else self._step(slot, done)
+            record = (
+                self._start_record(slot, "skipped", without) if missing else self._step(slot, done)
+            )
             if record.status == "failed" and self.pipeline.dooms(slot, walked):
                 doomed = [slot]
             self._remember(record)
@@ -112,7 +118,8 @@ class Run:
         self.code.remember()
 
     def recall(self) -> Iterator[Record]:
-        """Records of what the store holds now; nothing is made, and what is not there is ``skipped``."""
+        """Records of what the store holds now; nothing is made, and what is not there is
+        ``skipped``."""
         for plan in self.plan():
             if plan.artifact:
                 yield self._record(plan.slot, "reused", plan.reason, plan.artifact)
@@ -125,9 +132,14 @@ class Run:
             self.store.write_note(self.note, self.last)
 
     def _remember_pinned(self, walked: list[str]) -> None:
-        """So that they are kept. Before anything is made, since a key that leads nowhere is a mistake in the recipe."""
+        """So that they are kept. Before anything is made, since a key that leads nowhere is a
+        mistake in the recipe."""
         named = {slot: self._pinned(slot) for slot in walked}
-        now = {f"{slot}.{name}": artifact.key for slot, inputs in named.items() for name, artifact in inputs.items()}
+        now = {
+            f"{slot}.{name}": artifact.key
+            for slot, inputs in named.items()
+            for name, artifact in inputs.items()
+        }
         settable = {slot: self.pipeline.slots[slot].stage.named("artifact") for slot in walked}
         gone = {f"{slot}.{name}" for slot, names in settable.items() for name in names} - now.keys()
         kept = {name: key for name, key in self.last.items() if name not in gone} | now
@@ -136,7 +148,8 @@ class Run:
             self.store.write_note(self.note, self.last)
 
     def _pinned(self, slot: str) -> dict[str, Artifact]:
-        """The optional inputs that the recipe names by key. Raises RecipeError where one is not there, or of another kind."""
+        """The optional inputs that the recipe names by key. Raises RecipeError where one is not
+        there, or of another kind."""
         bound, found = self.pipeline.slots[slot], dict[str, Artifact]()
         if bound.keep:  # it is there, and reads nothing
             return found
@@ -151,7 +164,9 @@ class Run:
                 raise RecipeError(f"{place}: {error}") from error
             if not isinstance(artifact, kind):
                 is_a = f"is {entry.record['slot']}, made by {stage}"
-                raise RecipeError(f"{place} {is_a}; it must be {kind.__name__}. `attar ls` lists keys")
+                raise RecipeError(
+                    f"{place} {is_a}; it must be {kind.__name__}. `attar ls` lists keys"
+                )
             found[name] = artifact
         return found
 
@@ -159,7 +174,9 @@ class Run:
         """Return a record that knows of no artifact."""
         bound = self.pipeline.slots[slot]
         stage = type(bound.stage)
-        return Record(slot, stage.__name__, status, reason, inputs=bound.inputs, makes=stage.makes())
+        return Record(
+            slot, stage.__name__, status, reason, inputs=bound.inputs, makes=stage.makes()
+        )
 
     def _step(self, slot: str, done: dict[str, Artifact]) -> Record:
         status: Status = "reused"
@@ -188,8 +205,12 @@ class Run:
 
     def _plan(self, slot: str, done: Mapping[str, Artifact], *, may_import: bool) -> Plan:
         plan = self._decided(slot, done, may_import=may_import)
-        records = {name: self.store.history(artifact.key) for name, artifact in self._pinned(slot).items()}
-        shown = [f"; {name} is {record['slot']} {record['key'][:12]}" for name, record in records.items()]
+        records = {
+            name: self.store.history(artifact.key) for name, artifact in self._pinned(slot).items()
+        }
+        shown = [
+            f"; {name} is {record['slot']} {record['key'][:12]}" for name, record in records.items()
+        ]
         return replace(plan, reason=explain_reason(plan.artifact, plan.reason) + "".join(shown))
 
     def _decided(self, slot: str, done: Mapping[str, Artifact], *, may_import: bool) -> Plan:
@@ -197,7 +218,10 @@ class Run:
         if bound.keep:
             entry = self.store.match(bound.keep)
             if entry.record["deciders"]["stage"] != type(bound.stage).__qualname__:
-                raise RecipeError(f"keep = {bound.keep!r} is an artifact of {entry.record['slot']}, which cannot stand here")
+                raise RecipeError(
+                    f"keep = {bound.keep!r} is an artifact of {entry.record['slot']}, which cannot "
+                    "stand here"
+                )
             pinned = self.store.find(type(bound.stage).makes(), entry.key)
             return Plan(slot, "reuse", f"kept: pinned to {bound.keep} by the recipe", pinned)
         missing = [name for name in bound.inputs.values() if name not in done]
@@ -231,7 +255,9 @@ class Run:
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         return "; ".join(differences[:3]) + more or "its artifact is gone"
 
-    def _made(self, slot: str, deciders: KeyInputs, done: Mapping[str, Artifact]) -> tuple[Artifact, Status]:
+    def _made(
+        self, slot: str, deciders: KeyInputs, done: Mapping[str, Artifact]
+    ) -> tuple[Artifact, Status]:
         """The artifact; where it may be refused and is, an empty one that says why."""
         try:
             return self._make(slot, deciders, lambda payload: self._facts(slot, payload, done))
@@ -242,11 +268,15 @@ class Run:
             self.store.forget(keys.compute_key(deciders), None)
             return self._make(slot, keys.mark_refused(deciders), lambda _: {"refused": said})
 
-    def _make(self, slot: str, deciders: KeyInputs, fill: Callable[[Path], Facts]) -> tuple[Artifact, Status]:
+    def _make(
+        self, slot: str, deciders: KeyInputs, fill: Callable[[Path], Facts]
+    ) -> tuple[Artifact, Status]:
         stage = self.pipeline.slots[slot].stage
         kind, key = type(stage).makes(), keys.compute_key(deciders)
         shared = keys.compute_shared_key(stage, deciders)
-        with self.store.making(key, lambda: report_progress(slot, 0, 1, "another process is making it"), shared) as payload:
+        with self.store.making(
+            key, lambda: report_progress(slot, 0, 1, "another process is making it"), shared
+        ) as payload:
             with contextlib.suppress(CorruptArtifactError):  # that is why it is being made again
                 if (artifact := self.store.find(kind, key)) is not None:
                     return artifact, "reused"
@@ -257,7 +287,10 @@ class Run:
                 if edited := self.keys.edited(stage, deciders):
                     self.store.forget(key, shared)
             if edited:
-                raise StageError(f"{', '.join(edited)} changed while {slot} was being made; run the same command again")
+                raise StageError(
+                    f"{', '.join(edited)} changed while {slot} was being made; run the same "
+                    "command again"
+                )
             record = {
                 "slot": slot,
                 "deciders": deciders,
@@ -271,7 +304,8 @@ class Run:
             return self.store.commit(kind, payload, key, facts, record), "made"
 
     def _facts(self, slot: str, payload: Path, done: Mapping[str, Artifact]) -> Facts:
-        """Verify the inputs and run the stage. Raises UnsupportedModelError where a candidate reads what was refused."""
+        """Verify the inputs and run the stage. Raises UnsupportedModelError where a candidate reads
+        what was refused."""
         bound = self.pipeline.slots[slot]
         inputs = {name: done[source] for name, source in bound.inputs.items()}
         for name, artifact in inputs.items():
@@ -288,7 +322,9 @@ class Run:
         try:
             self.store.verify(artifact)
         except CorruptArtifactError as error:
-            raise StageError(f"{place} is damaged ({error}); name another key, or leave it out") from error
+            raise StageError(
+                f"{place} is damaged ({error}); name another key, or leave it out"
+            ) from error
 
     def _verify(self, slot: str, artifact: Artifact) -> None:
         """An input's bytes are read again, once a run, before a stage relies on them."""
@@ -299,7 +335,8 @@ class Run:
         except CorruptArtifactError as error:
             self.store.discard(artifact.key)
             raise StageError(
-                f"{slot} was damaged and is discarded ({error}); run the same command again to make it anew"
+                f"{slot} was damaged and is discarded ({error}); run the same command again to "
+                "make it anew"
             ) from error
         self.verified.add(artifact.key)
 

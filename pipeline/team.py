@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 STOP = "stop"
 JOINED = "ATTAR_JOINED"
-"""Set for the children of a process that is in a team: they inherit its rank and are not in the team themselves."""
+"""Set for the children of a process that is in a team: they inherit its rank and are not in the
+team themselves."""
 
 
 class Wire(Protocol):
@@ -48,14 +49,16 @@ class Wire(Protocol):
 
 
 class TeamError(BaseException):
-    """A stage that is made together broke in one process, so it cannot be finished in any. Not an Exception: nothing goes on."""
+    """A stage that is made together broke in one process, so it cannot be finished in any. Not an
+    Exception: nothing goes on."""
 
     exit_code = 1
 
 
 @dataclass
 class Team:
-    """This process's place among ``world`` processes. All of them must call ``share`` and ``barrier`` in the same order."""
+    """This process's place among ``world`` processes. All of them must call ``share`` and
+    ``barrier`` in the same order."""
 
     rank: int = 0
     world: int = 1
@@ -86,10 +89,14 @@ class Team:
         for rank in range(self.world):
             self.wire.get(f"barrier {self.calls} {rank}")
 
-    def run(self, stage: Stage[Any], out: Path, inputs: Mapping[str, Artifact], home: Path) -> Facts:
-        """``stage.run``, in every process where the stage is made together; ``home``: the recipe's folder.
+    def run(
+        self, stage: Stage[Any], out: Path, inputs: Mapping[str, Artifact], home: Path
+    ) -> Facts:
+        """``stage.run``, in every process where the stage is made together; ``home``: the recipe's
+        folder.
 
-        Raises Broken when it breaks in any of them: the others may be waiting for numbers that never come.
+        Raises Broken when it breaks in any of them: the others may be waiting for numbers that
+        never come.
         """
         if self.wire is None or not stage.distributed:
             with use_team(Team()):  # what it trains on the way, it trains alone
@@ -110,7 +117,8 @@ class Team:
         return format_failure(error, self.rank)
 
     def follow(self) -> None:
-        """Join rank 0 in each stage that it tells of, until it has finished. Raises Broken when one breaks here."""
+        """Join rank 0 in each stage that it tells of, until it has finished. Raises Broken when one
+        breaks here."""
         while (text := self.share("")) != STOP:
             try:
                 run_stage_call(text)
@@ -127,10 +135,18 @@ def format_failure(error: BaseException, rank: int) -> str:
     return f"process {rank}: {words}"
 
 
-def encode_stage_call(stage: Stage[Any], out: Path, inputs: Mapping[str, Artifact], home: Path) -> str:
+def encode_stage_call(
+    stage: Stage[Any], out: Path, inputs: Mapping[str, Artifact], home: Path
+) -> str:
     """All that another process needs to run this stage, as JSON."""
     artifacts = {
-        name: {"kind": place_of(type(each)), "key": each.key, "digest": each.digest, "root": str(each.root), "facts": each.facts}
+        name: {
+            "kind": place_of(type(each)),
+            "key": each.key,
+            "digest": each.digest,
+            "root": str(each.root),
+            "facts": each.facts,
+        }
         for name, each in inputs.items()
     }
     settings = stage.model_dump(mode="json", include=set(type(stage).model_fields))
@@ -142,9 +158,13 @@ def run_stage_call(text: str) -> None:
     """Run the stage that ``told`` describes."""
     call = json.loads(text)
     put_first_on_path(Path(call["home"]))
-    stage: Stage[Any] = import_object(call["stage"]).model_validate_json(json.dumps(call["settings"]))
+    stage: Stage[Any] = import_object(call["stage"]).model_validate_json(
+        json.dumps(call["settings"])
+    )
     inputs = {
-        name: import_object(each["kind"])(each["key"], each["digest"], Path(each["root"]), each["facts"])
+        name: import_object(each["kind"])(
+            each["key"], each["digest"], Path(each["root"]), each["facts"]
+        )
         for name, each in call["inputs"].items()
     }
     stage.run(Path(call["out"]), **inputs)

@@ -35,7 +35,9 @@ def check(bundle: Path, trusted: Path | None, allow_native: bool, as_json: bool)
     from attar.bundle import opening as bundles
 
     facts = bundles.check_bundle(bundle, trusted, allow_native=allow_native)
-    found = "is fit to serve" if facts["engine"] == bundles.LOADED else "is whole and passed its gates"
+    found = (
+        "is fit to serve" if facts["engine"] == bundles.LOADED else "is whole and passed its gates"
+    )
     click.echo(json.dumps(facts, indent=1) if as_json else f"{bundle} {found}: " + _line(facts))
 
 
@@ -63,7 +65,9 @@ def sign(bundle: Path, key: Path, as_json: bool) -> None:
 
     facts = sign_bundle(bundle, key)
     if allowed := open_to_others(key):
-        click.echo(f"warning: {key} is a private key that others may {allowed}; chmod 600 it", err=True)
+        click.echo(
+            f"warning: {key} is a private key that others may {allowed}; chmod 600 it", err=True
+        )
     click.echo(json.dumps(facts, indent=1) if as_json else f"{bundle} is signed: " + _line(facts))
 
 
@@ -156,11 +160,18 @@ def bench(
     from attar.serving.load import server as servers
 
     if url is None:
-        if ignored := [f"--{name.replace('_', '-')}" for name in ("model", "token_file", "ca") if server[name]]:
+        if ignored := [
+            f"--{name.replace('_', '-')}" for name in ("model", "token_file", "ca") if server[name]
+        ]:
             raise click.UsageError(f"{', '.join(ignored)}: of a server; give its --url")
-        facts = engines.bench(bundle, batches, seconds, rates, trusted=trusted, allow_native=allow_native)
+        facts = engines.bench(
+            bundle, batches, seconds, rates, trusted=trusted, allow_native=allow_native
+        )
     elif allow_native:
-        raise click.UsageError("--allow-native: the server at --url loaded the engine, nothing is loaded here; leave it out")
+        raise click.UsageError(
+            "--allow-native: the server at --url loaded the engine, nothing is loaded here; leave "
+            "it out"
+        )
     else:
         facts = servers.bench(
             bundle,
@@ -195,18 +206,28 @@ def bench(
 @STORE
 @JSON
 @VERBOSE
-def finish(bundle: Path, output: Path, recipe: str | None, trusted: Path | None, store: Path, as_json: bool) -> None:
+def finish(
+    bundle: Path, output: Path, recipe: str | None, trusted: Path | None, store: Path, as_json: bool
+) -> None:
     """Build on this machine the engine that a bundle still lacks.
 
     The engine is compared with the bundle's graph. Exit code 4 if this machine cannot run it.
     """
     from attar.bundle import finish as finishing
 
-    facts = finishing.finish_bundle(bundle, output, trusted) if recipe is None else _rerun(bundle, output, recipe, store, trusted)
-    click.echo(json.dumps(facts, indent=1) if as_json else f"{output} is fit to serve: " + _line(facts))
+    facts = (
+        finishing.finish_bundle(bundle, output, trusted)
+        if recipe is None
+        else _rerun(bundle, output, recipe, store, trusted)
+    )
+    click.echo(
+        json.dumps(facts, indent=1) if as_json else f"{output} is fit to serve: " + _line(facts)
+    )
 
 
-def _rerun(bundle: Path, output: Path, recipe: str, store: Path, trusted: Path | None) -> Mapping[str, Any]:
+def _rerun(
+    bundle: Path, output: Path, recipe: str, store: Path, trusted: Path | None
+) -> Mapping[str, Any]:
     from attar.cli.console import open_console
     from attar.cli.finish_recipe import rerun_recipe
 
@@ -218,4 +239,6 @@ def _rerun(bundle: Path, output: Path, recipe: str, store: Path, trusted: Path |
 
 
 def _line(facts: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in facts.items() if isinstance(value, str | int | float))
+    return ", ".join(
+        f"{name} {value}" for name, value in facts.items() if isinstance(value, str | int | float)
+    )

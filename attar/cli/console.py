@@ -1,4 +1,5 @@
-"""Console: what a person sees while a recipe runs. Everything goes to standard error; results go to standard output."""
+"""Console: what a person sees while a recipe runs. Everything goes to standard error; results go to
+standard output."""
 
 from __future__ import annotations
 
@@ -33,10 +34,15 @@ class ProgressView:
             self.progress.remove_task(self.bar)
         self.bar, self.what = None, ""
         took = f"{record.seconds:8.1f} s" if record.status == "made" else ""
-        why = (record.error or "").removeprefix(f"{record.slot}: ") or ("" if record.status == "reused" else record.reason)
+        why = (record.error or "").removeprefix(f"{record.slot}: ") or (
+            "" if record.status == "reused" else record.reason
+        )
         why = "new" if why == "never made" else why
         place = f" {record.slot:<16} {took:>10}  "
-        self._print(f"[{COLOURS[record.status]}]{record.status:<7}[/]{place}[dim]{_plain(why)}[/]", whole=bool(record.error))
+        self._print(
+            f"[{COLOURS[record.status]}]{record.status:<7}[/]{place}[dim]{_plain(why)}[/]",
+            whole=bool(record.error),
+        )
 
     def advance(self, what: str, done: int, total: int, note: str) -> None:
         if self.progress is None:
@@ -44,7 +50,10 @@ class ProgressView:
         elif self.bar is None or what != self.what:
             if self.bar is not None:
                 self.progress.remove_task(self.bar)
-            self.bar, self.what = self.progress.add_task(what, total=total, completed=done, note=note), what
+            self.bar, self.what = (
+                self.progress.add_task(what, total=total, completed=done, note=note),
+                what,
+            )
         else:
             self.progress.update(self.bar, completed=done, total=total, note=note)
 
@@ -55,16 +64,26 @@ class ProgressView:
         if now - self.said > QUIET:
             self.said = now
             left = format_remaining(done - self.began[0], total - done, now - self.began[1])
-            self._print(f"       {_plain(what)}: {done} of {total}  {_plain(note)}  {left}".rstrip())
+            self._print(
+                f"       {_plain(what)}: {done} of {total}  {_plain(note)}  {left}".rstrip()
+            )
 
     def _print(self, line: str, *, whole: bool = False) -> None:
-        """Cut at the edge of a terminal unless all of it matters; whole elsewhere, because a log has no edge."""
+        """Cut at the edge of a terminal unless all of it matters; whole elsewhere, because a log
+        has no edge."""
         cut = self.console.is_terminal and not whole
-        self.console.print(line, highlight=False, soft_wrap=not cut, no_wrap=cut, overflow="ellipsis" if cut else None)
+        self.console.print(
+            line,
+            highlight=False,
+            soft_wrap=not cut,
+            no_wrap=cut,
+            overflow="ellipsis" if cut else None,
+        )
 
 
 def format_remaining(done: int, left: int, seconds: float) -> str:
-    """``ETA 0:01:40`` at the mean time of the steps seen so far; nothing before the first is done."""
+    """``ETA 0:01:40`` at the mean time of the steps seen so far; nothing before the first is
+    done."""
     return f"ETA {timedelta(seconds=round(seconds / done * left))}" if done > 0 else ""
 
 
@@ -87,8 +106,15 @@ def open_console() -> Iterator[ProgressView]:
 def _progress(console: Console) -> Progress:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description:<12}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn())
-    return Progress(*columns, TextColumn("[dim]{task.fields[note]}"), console=console, transient=True)
+    columns = (
+        TextColumn("{task.description:<12}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+        TimeRemainingColumn(),
+    )
+    return Progress(
+        *columns, TextColumn("[dim]{task.fields[note]}"), console=console, transient=True
+    )
 
 
 def _plain(text: str) -> str:

@@ -1,4 +1,5 @@
-"""Deliver: what a run leaves outside the store, for people and for whatever ships it. The report, and a copy of each bundle."""
+"""Deliver: what a run leaves outside the store, for people and for whatever ships it. The report,
+and a copy of each bundle."""
 
 from __future__ import annotations
 
@@ -13,26 +14,33 @@ from attar.pipeline.run import Record
 from attar.stages.artifacts import Bundle
 
 NOTE = ".attar.json"
-"""In the folder: of which artifacts its content is, and which of its folders are bundles that were put there."""
+"""In the folder: of which artifacts its content is, and which of its folders are bundles that were
+put there."""
 
 
 def deliver_results(records: Sequence[Record], folder: Path, title: str) -> Path:
     """Fill ``folder`` unless it holds these very artifacts; returns the report's path.
 
-    ``folder/TARGET`` is the bundle of a target that has one: plain files, to be copied anywhere. Raises RecipeError when
-    something else stands in its place, StoreError when the disk does not take it.
+    ``folder/TARGET`` is the bundle of a target that has one: plain files, to be copied anywhere.
+    Raises RecipeError when something else stands in its place, StoreError when the disk does not
+    take it.
     """
     bundles = {folder / record.target: record.path for record in records if record.makes is Bundle}
     now = {"of": {record.slot: record.key or record.error or record.reason for record in records}}
     before = read_note(folder / NOTE)
     report = folder / "report.html"
-    whole = report.exists() and all(bundle is None or there.is_dir() for there, bundle in bundles.items())
+    whole = report.exists() and all(
+        bundle is None or there.is_dir() for there, bundle in bundles.items()
+    )
     if whole and before.get("of") == now["of"]:
         return report
     ours = {folder / name for name in before.get("bundles", ())}
     for there in bundles:
         if there.exists() and there not in ours:
-            raise RecipeError(f"{there} is in the way of that target's bundle and was not put there by attar; choose another -o")
+            raise RecipeError(
+                f"{there} is in the way of that target's bundle and was not put there by attar; "
+                "choose another -o"
+            )
     with explain_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         names = sorted(there.name for there in {*ours, *bundles})
@@ -50,7 +58,10 @@ def write_report(records: Sequence[Record], folder: Path, title: str) -> None:
     try:
         write_report(records, folder, title)
     except ModuleNotFoundError as error:
-        raise StageError(f"the report cannot be written: {error}; `pip install 'attar[train]'` brings what it needs") from error
+        raise StageError(
+            f"the report cannot be written: {error}; `pip install 'attar[train]'` brings what it "
+            "needs"
+        ) from error
 
 
 def read_note(note: Path) -> dict[str, dict[str, str]]:
@@ -62,7 +73,8 @@ def read_note(note: Path) -> dict[str, dict[str, str]]:
 
 
 def replace_bundle(there: Path, bundle: Path | None) -> None:
-    """A copy of the bundle's payload, whole or not at all; a target without a bundle keeps no old one."""
+    """A copy of the bundle's payload, whole or not at all; a target without a bundle keeps no old
+    one."""
     partial, old = (there.with_name(f".{there.name}.{what}") for what in ("partial", "old"))
     for leftover in (partial, old):
         shutil.rmtree(leftover, ignore_errors=True)

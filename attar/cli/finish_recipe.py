@@ -1,4 +1,5 @@
-"""Rerun: the recipe of an unfinished bundle on a machine that can run its engine, so that the engine itself is proven."""
+"""Rerun: the recipe of an unfinished bundle on a machine that can run its engine, so that the
+engine itself is proven."""
 
 from __future__ import annotations
 
@@ -26,16 +27,20 @@ def rerun_recipe(
     told: Callable[[Record], None] = lambda record: None,
     trusted: Path | None = None,
 ) -> Facts:
-    """Run the target that made the bundle, reusing the store, and copy its bundle to ``out``; the facts of ``attar check``.
+    """Run the target that made the bundle, reusing the store, and copy its bundle to ``out``; the
+    facts of ``attar check``.
 
     ``told`` hears of every slot. Raises what ``finish`` does, what a slot that broke raised, and
-    InvalidBundleError where the recipe makes another graph than the bundle holds, before anything is built from it.
+    InvalidBundleError where the recipe makes another graph than the bundle holds, before anything
+    is built from it.
     """
     bundle = Path(path)
     with bundles.open_unfinished(bundle, trusted) as found:
         require_runtime(bundle, found.manifest)
         with fill_folder(Path(out), bundle) as folder:
-            new, seal = make_bundle(found.root, open_target_workspace(recipe, store, found.manifest.name), told)
+            new, seal = make_bundle(
+                found.root, open_target_workspace(recipe, store, found.manifest.name), told
+            )
             copy_sealed_files(new, folder, seal)
             return bundles.check_bundle(folder, allow_native=True)  # the recipe built it here
 
@@ -43,13 +48,21 @@ def rerun_recipe(
 def open_target_workspace(recipe: str, store: Path, name: str) -> Workspace:
     """Of the one target that packages under this name."""
     slots = open_workspace(recipe, SLOTS, store).recipe.pipeline.slots
-    names = {stage.name: slot for slot, bound in slots.items() if isinstance(stage := bound.stage, Package)}
+    names = {
+        stage.name: slot
+        for slot, bound in slots.items()
+        if isinstance(stage := bound.stage, Package)
+    }
     if name not in names:
-        raise RecipeError(f"no target of {recipe} makes a bundle {name!r}; {suggest_name(name, names)}")
+        raise RecipeError(
+            f"no target of {recipe} makes a bundle {name!r}; {suggest_name(name, names)}"
+        )
     return open_workspace(recipe, SLOTS, store, targets=(names[name].partition(".")[0],))
 
 
-def make_bundle(bundle: Path, workspace: Workspace, told: Callable[[Record], None]) -> tuple[Path, Checksums]:
+def make_bundle(
+    bundle: Path, workspace: Workspace, told: Callable[[Record], None]
+) -> tuple[Path, Checksums]:
     """The bundle that this machine makes of the recipe."""
     (target,) = workspace.recipe.targets
     found: dict[str, Path] = {}
@@ -67,7 +80,10 @@ def make_bundle(bundle: Path, workspace: Workspace, told: Callable[[Record], Non
 
 def check_same(bundle: Path, model: Path) -> None:
     """Raises InvalidBundleError where the recipe makes other graphs than the bundle holds."""
-    ours, new = ({path.name: sha256(path) for path in folder.glob("*.onnx*")} for folder in (bundle / "graphs", model))
+    ours, new = (
+        {path.name: sha256(path) for path in folder.glob("*.onnx*")}
+        for folder in (bundle / "graphs", model)
+    )
     if ours != new:
         raise InvalidBundleError(
             f"the recipe makes another graph here than {bundle} holds"
@@ -77,10 +93,14 @@ def check_same(bundle: Path, model: Path) -> None:
 
 
 def compare_weight_bits(bundle: Path, model: Path) -> str:
-    """How the weights differ, which a CPU decides where the recipe does not; nothing where they do not."""
+    """How the weights differ, which a CPU decides where the recipe does not; nothing where they do
+    not."""
     ours = read_manifest(bundle).lineage["model"].facts.get("weight_bits")
     here = json.loads((model / FACTS).read_bytes()).get("weight_bits")
     if here == ours:
         return ""
     reduced = str(ours == 7).lower()
-    return f": int8 weights of {here} bits, not {ours}, as follows from this CPU; `reduce_range = {reduced}` makes those"
+    return (
+        f": int8 weights of {here} bits, not {ours}, as follows from this CPU; "
+        f"`reduce_range = {reduced}` makes those"
+    )

@@ -24,7 +24,8 @@ class ErrorGroup(SectionGroup):
     """Commands that report an AttarError as one message, and exit with its code."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the command. Of the processes that torchrun started, only rank 0 does; the others follow it."""
+        """Run the command. Of the processes that torchrun started, only rank 0 does; the others
+        follow it."""
         if not team.is_started_in_team():
             return super().main(*args, **kwargs)
         from attar.stages.learning.processes import join_process_group
@@ -43,7 +44,8 @@ class ErrorGroup(SectionGroup):
             ctx.exit(INTERRUPTED)
 
     def follow(self, member: team.Team) -> None:
-        """Join rank 0 in its distributed stages. What user code prints is not part of the result."""
+        """Join rank 0 in its distributed stages. What user code prints is not part of the
+        result."""
         try:
             with redirect_stdout(sys.stderr):
                 member.follow()

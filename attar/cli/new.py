@@ -1,4 +1,5 @@
-"""``attar new``: a project of the user's own to begin with. Its files are those in ``starter/``, and it runs as it stands."""
+"""``attar new``: a project of the user's own to begin with. Its files are those in ``starter/``,
+and it runs as it stands."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ FILES = {
     "ci.sh": "ci.sh",
     "gitignore": ".gitignore",
 }
-"""Name in ``starter/`` to name in the project; a .gitignore in there would be this repository's own."""
+"""Name in ``starter/`` to name in the project; a .gitignore in there would be this repository's
+own."""
 
 
 @click.command()
@@ -34,12 +36,16 @@ def new(folder: Path) -> None:
     """
     write_project(folder)
     click.echo(f"{folder}: {', '.join(FILES.values())}")
-    click.echo("It runs as it stands, on made-up data, in half a minute; README.md says what to replace. Next, in that folder:")
+    click.echo(
+        "It runs as it stands, on made-up data, in half a minute; README.md says what to replace. "
+        "Next, in that folder:"
+    )
     click.echo("  attar run recipe.toml")
 
 
 def write_project(folder: Path) -> None:
-    """All files or none: they are written beside ``folder`` and renamed. Raises RecipeError where that cannot be done."""
+    """All files or none: they are written beside ``folder`` and renamed. Raises RecipeError where
+    that cannot be done."""
     try:
         check_folder(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -51,16 +57,25 @@ def write_project(folder: Path) -> None:
             made.rename(folder)  # takes the place of an empty folder, and of nothing else
     except OSError as error:
         place = f" ({error.filename})" if error.filename else ""
-        raise RecipeError(f"cannot make {folder}: {error.strerror or error}{place}; name another folder") from error
+        raise RecipeError(
+            f"cannot make {folder}: {error.strerror or error}{place}; name another folder"
+        ) from error
 
 
 def check_folder(folder: Path) -> None:
-    """Raises RecipeError for what is there and is no folder, holds something, or must not be replaced by another folder."""
+    """Raises RecipeError for what is there and is no folder, holds something, or must not be
+    replaced by another folder."""
     if not (folder.exists() or folder.is_symlink()):
         return
     if not folder.is_dir():
         raise RecipeError(f"{folder} is there and is no folder; name one that is new or empty")
     if any(folder.iterdir()):
-        raise RecipeError(f"{folder} is not empty, and nothing in it is overwritten; name a folder that is new or empty")
+        raise RecipeError(
+            f"{folder} is not empty, and nothing in it is overwritten; name a folder that is new "
+            "or empty"
+        )
     if folder.is_symlink() or folder.samefile(Path.cwd()):
-        raise RecipeError(f"{folder} would be replaced under your feet; name a new folder, such as {folder / 'project'}")
+        raise RecipeError(
+            f"{folder} would be replaced under your feet; name a new folder, such as "
+            f"{folder / 'project'}"
+        )

@@ -31,7 +31,9 @@ REQUIRE_ALL = click.option(
 )
 
 
-def warn_of_writers(context: click.Context, parameter: click.Parameter, keys: Path | None) -> Path | None:
+def warn_of_writers(
+    context: click.Context, parameter: click.Parameter, keys: Path | None
+) -> Path | None:
     """Warn if others may write the file of keys: they decide who is trusted."""
     if keys is not None and keys.is_file() and keys.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         warning = f"warning: others may write {keys}, so they decide who is trusted; chmod go-w it"
@@ -53,7 +55,8 @@ ALLOW_NATIVE = click.option(
     cls=SectionOption,
     section="Access",
     is_flag=True,
-    help="Load an engine that is native code (TensorRT, OpenVINO) although no --trusted key signed its bundle.",
+    help="Load an engine that is native code (TensorRT, OpenVINO) although no --trusted key signed "
+    "its bundle.",
 )
 
 

@@ -71,12 +71,18 @@ def open_command_workspace(options: dict[str, Any]) -> Workspace:
     from attar.recipes.workspace import open_workspace
     from attar.stages.slots import SLOTS
 
-    picked = {name: options[name] for name in ("store", "overrides", "targets", "device", "against", "trusted")}
+    picked = {
+        name: options[name]
+        for name in ("store", "overrides", "targets", "device", "against", "trusted")
+    }
     return open_workspace(options["recipe"], SLOTS, **picked)
 
 
-def run_slots(wanted: tuple[str, ...], output: Path | None, require_all: bool, **options: Any) -> None:
-    """Make the wanted slots (all, if none is named), show what happened and exit with what it means."""
+def run_slots(
+    wanted: tuple[str, ...], output: Path | None, require_all: bool, **options: Any
+) -> None:
+    """Make the wanted slots (all, if none is named), show what happened and exit with what it
+    means."""
     from attar.cli.console import open_console
     from attar.cli.deliver import deliver_results
     from attar.recipes.workspace import choose_exit_code
@@ -125,14 +131,15 @@ def check_production(workspace: Workspace, slots: list[str], folder: Path | None
             continue
         if folder and bundle.resolve().is_relative_to(folder.resolve()):
             raise RecipeError(
-                f"--against {bundle} is in {folder}, where this run puts its own bundle or takes a failed one away; "
-                "copy it elsewhere first, or choose another -o"
+                f"--against {bundle} is in {folder}, where this run puts its own bundle or takes a "
+                "failed one away; copy it elsewhere first, or choose another -o"
             )
         open_whole(bundle, trusted=getattr(stage, "trusted", None)).close()
 
 
 def append_summary(records: list[Record], title: str) -> None:
-    """For the page of a CI step. What keeps it from being written is said and changes no exit code."""
+    """For the page of a CI step. What keeps it from being written is said and changes no exit
+    code."""
     from attar.proof.report.formats import summary
 
     try:
@@ -164,7 +171,10 @@ def show_results(records: list[Record], report: Path | None, options: dict[str, 
 
         terminal.print_ledger(records)
     for record in bundles:
-        bundle, is_unfinished = delivered[record.target], record.facts.get("verdict") == "not run here"
+        bundle, is_unfinished = (
+            delivered[record.target],
+            record.facts.get("verdict") == "not run here",
+        )
         more = f"  unfinished: `attar finish {bundle} -o DIR` where its engine runs"
         click.echo(f"bundle  {bundle}{more if is_unfinished else ''}")
     if report:
@@ -230,7 +240,11 @@ def plan(as_json: bool, **options: Any) -> None:
     if as_json:
         click.echo(
             json.dumps(
-                {"slots": [{"slot": p.slot, "action": p.action, "reason": p.reason} for p in plans]},
+                {
+                    "slots": [
+                        {"slot": p.slot, "action": p.action, "reason": p.reason} for p in plans
+                    ]
+                },
                 indent=1,
             )
         )
@@ -247,13 +261,21 @@ def fetch(as_json: bool, **options: Any) -> None:
     from attar.pipeline.core.error_context import name_slot_in_errors
 
     workspace = open_command_workspace(options)
-    tasks = {stage.task for bound in workspace.recipe.pipeline.slots.values() if hasattr(stage := bound.stage, "task")}
+    tasks = {
+        stage.task
+        for bound in workspace.recipe.pipeline.slots.values()
+        if hasattr(stage := bound.stage, "task")
+    }
     found: dict[str, list[str]] = {}
     for name in sorted(tasks):
         with name_slot_in_errors(f"fetching for {name}"):
             load_task(name).fetch()
             found[name] = [str(item) for item in load_task(name).data()]
-    click.echo(json.dumps(found, indent=1) if as_json else "\n".join(f"{name}: data are at hand" for name in found))
+    click.echo(
+        json.dumps(found, indent=1)
+        if as_json
+        else "\n".join(f"{name}: data are at hand" for name in found)
+    )
 
 
 @click.command()
@@ -274,7 +296,10 @@ def report(output: Path, as_json: bool, **options: Any) -> None:
     workspace = open_command_workspace(options)
     records = list(workspace.run.recall())
     if not any(record.key for record in records):
-        raise RecipeError(f"nothing of {workspace.recipe.path.name} is made yet in {workspace.store.root}; `attar run` makes it")
+        raise RecipeError(
+            f"nothing of {workspace.recipe.path.name} is made yet in {workspace.store.root}; "
+            "`attar run` makes it"
+        )
     path = deliver_results(records, output, workspace.recipe.title)
     click.echo(json.dumps({"report": str(path)}) if as_json else f"report  {path}")
 

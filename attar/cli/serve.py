@@ -84,7 +84,9 @@ shadow_option = partial(option, section="Shadow")
 )
 @TRUSTED
 @ALLOW_NATIVE
-@batching_option("--max-batch", type=COUNT, metavar="N", default=32, help="Maximum number of samples in a batch.")
+@batching_option(
+    "--max-batch", type=COUNT, metavar="N", default=32, help="Maximum number of samples in a batch."
+)
 @batching_option(
     "--preferred",
     multiple=True,
@@ -202,8 +204,12 @@ shadow_option = partial(option, section="Shadow")
     is_flag=True,
     help="Serve bundles that passed no gates; every metadata response says so.",
 )
-@operation_option("--no-page", is_flag=True, help="Omit the page at /, where people can try the models.")
-@operation_option("--access-log", is_flag=True, help="Log every request; rejected requests are always logged.")
+@operation_option(
+    "--no-page", is_flag=True, help="Omit the page at /, where people can try the models."
+)
+@operation_option(
+    "--access-log", is_flag=True, help="Log every request; rejected requests are always logged."
+)
 @shadow_option(
     "--shadow",
     metavar="fp32|FILE",

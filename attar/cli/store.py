@@ -33,7 +33,8 @@ def show(key: str, store: Path, verify: bool) -> None:
         used = held.read_note(f"recipes/{make_recipe_id(find_recipe(key))}.json")
         if not used:
             raise RecipeError(
-                f"{key} used nothing in {held.root} yet; `attar run {key}` makes it, `attar ls` lists what is there"
+                f"{key} used nothing in {held.root} yet; `attar run {key}` makes it, `attar ls` "
+                "lists what is there"
             )
         click.echo("\n".join(f"{slot:<18} {last}" for slot, last in used.items()))
         return
@@ -68,8 +69,13 @@ def ls(store: Path, as_json: bool) -> None:
         return
     for row in rows:
         mark = "*" if row["in_use"] else " "
-        click.echo(f"{mark} {row['key'][:12]}  {row['slot']:<18} {_size(row['bytes']):>10}  {row['date']}")
-    click.echo(f"{len(rows)} artifacts, {_size(sum(row['bytes'] for row in rows))}; * is in use by a recipe")
+        click.echo(
+            f"{mark} {row['key'][:12]}  {row['slot']:<18} {_size(row['bytes']):>10}  {row['date']}"
+        )
+    click.echo(
+        f"{len(rows)} artifacts, {_size(sum(row['bytes'] for row in rows))}; * is in use by a "
+        "recipe"
+    )
 
 
 @click.command()
@@ -119,6 +125,8 @@ def _block(facts: Mapping[str, Any], indent: str = "") -> str:
     lines = []
     for name, value in facts.items():
         lines.append(
-            f"{indent}{name}\n{_block(value, indent + '  ')}" if isinstance(value, Mapping) else f"{indent}{name:<16} {value}"
+            f"{indent}{name}\n{_block(value, indent + '  ')}"
+            if isinstance(value, Mapping)
+            else f"{indent}{name:<16} {value}"
         )
     return "\n".join(lines)

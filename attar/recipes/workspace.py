@@ -32,21 +32,28 @@ class Workspace:
         return self.store.root / "latest" / self.recipe.title
 
     def slots(self, wanted: Sequence[str], per_target: Iterable[str]) -> list[str]:
-        """These slots, each target's where they are made per target, and all that they need. None wanted: all.
+        """These slots, each target's where they are made per target, and all that they need. None
+        wanted: all.
 
-        Raises RecipeError when targets are wanted and the recipe names none: such a run would prove nothing.
+        Raises RecipeError when targets are wanted and the recipe names none: such a run would prove
+        nothing.
         """
         suffix = set(per_target) & set(wanted)
         if not self.recipe.targets and (suffix or not wanted):
-            raise RecipeError(f"{self.recipe.path.name} names no target; write a section such as [targets.cpu]")
+            raise RecipeError(
+                f"{self.recipe.path.name} names no target; write a section such as [targets.cpu]"
+            )
         if not wanted:
             return list(self.recipe.pipeline.slots)
-        names = {f"{target}.{slot}" for target in self.recipe.targets for slot in suffix} | (set(wanted) - suffix)
+        names = {f"{target}.{slot}" for target in self.recipe.targets for slot in suffix} | (
+            set(wanted) - suffix
+        )
         return self.recipe.pipeline.up_to(names)
 
 
 def find_recipe(recipe: str) -> Path:
-    """Return the file of a recipe, which is a path or the name of a shipped recipe. Raises RecipeError."""
+    """Return the file of a recipe, which is a path or the name of a shipped recipe. Raises
+    RecipeError."""
     path = Path(recipe)
     if path.is_file():
         return path.absolute()
@@ -71,7 +78,8 @@ def open_workspace(
     against: Path | None = None,
     trusted: Path | None = None,
 ) -> Workspace:
-    """Load the recipe and put its folder first on the import path. Writes nothing. Raises RecipeError."""
+    """Load the recipe and put its folder first on the import path. Writes nothing. Raises
+    RecipeError."""
     path = find_recipe(recipe)
     put_first_on_path(path.parent)
     stored = Store(store)
@@ -81,7 +89,8 @@ def open_workspace(
 
 
 def choose_exit_code(records: Iterable[Record], *, require_all: bool = False) -> int:
-    """Return 0 if all is done, 1 if a stage broke, 3 if a target failed, is undecided or was refused.
+    """Return 0 if all is done, 1 if a stage broke, 3 if a target failed, is undecided or was
+    refused.
 
     With ``require_all`` also 3 if a target was not run on this machine.
     """

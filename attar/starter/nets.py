@@ -1,6 +1,8 @@
-"""The networks: functions that return a torch.nn.Module, whose forward takes the task's inputs in their order.
+"""The networks: functions that return a torch.nn.Module, whose forward takes the task's inputs in
+their order.
 
-A network returns the task's outputs in theirs: one tensor, or a tuple of them. The recipe's `options` are the arguments.
+A network returns the task's outputs in theirs: one tensor, or a tuple of them. The recipe's
+`options` are the arguments.
 """
 
 from __future__ import annotations
@@ -9,7 +11,8 @@ from torch import nn
 
 
 def teacher(width: int = 32) -> nn.Module:
-    """REPLACE with your own, which is too big or too slow. This one slides filters over the signal."""
+    """REPLACE with your own, which is too big or too slow. This one slides filters over the
+    signal."""
     return nn.Sequential(
         nn.Unflatten(1, (1, 64)),  # (B, 64) -> (B, 1, 64)
         nn.Conv1d(1, width, 9, padding=4),
@@ -25,5 +28,8 @@ def teacher(width: int = 32) -> nn.Module:
 
 
 def student(width: int = 64) -> nn.Module:
-    """REPLACE with what is small and fast enough. This one has to learn every place where a burst may be."""
-    return nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 3))
+    """REPLACE with what is small and fast enough. This one has to learn every place where a burst
+    may be."""
+    return nn.Sequential(
+        nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 3)
+    )

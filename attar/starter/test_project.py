@@ -1,4 +1,5 @@
-"""What must hold before anything is trained: `python -m pytest`. Add what your own data have to fulfil."""
+"""What must hold before anything is trained: `python -m pytest`. Add what your own data have to
+fulfil."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ def task() -> Task:
 
 
 def test_the_task_is_what_attar_needs(task: Task) -> None:
-    """Shapes, dtypes, labels, views, splits that repeat, and no test sample in another split: what `attar run` checks first."""
+    """Shapes, dtypes, labels, views, splits that repeat, and no test sample in another split: what
+    `attar run` checks first."""
     check_task(task)
 
 
@@ -31,6 +33,9 @@ def test_the_networks_fit_the_task(task: Task, slot: str) -> None:
 
 
 def test_the_score_of_answers_that_are_known(task: Task) -> None:
-    """REPLACE with an example that you worked out by hand: here the first answer is right and the second wrong."""
+    """REPLACE with an example that you worked out by hand: here the first answer is right and the
+    second wrong."""
     logits = np.array([[3.0, 0.0, 1.0], [0.0, 1.0, 2.0]])
-    np.testing.assert_array_equal(task.score({"logits": logits}, {"fault": np.array([0, 1])}), [[1.0], [0.0]])
+    np.testing.assert_array_equal(
+        task.score({"logits": logits}, {"fault": np.array([0, 1])}), [[1.0], [0.0]]
+    )

@@ -1,4 +1,5 @@
-"""Agreement: whether two tasks are one problem that is only read in two ways, as a teacher and its student may do."""
+"""Agreement: whether two tasks are one problem that is only read in two ways, as a teacher and its
+student may do."""
 
 from __future__ import annotations
 
@@ -13,35 +14,44 @@ from attar.models.task import Arrays, SplitName, Task
 from attar.pipeline.core.errors import StageError
 
 DECLARATIONS: Mapping[str, Callable[[Task], Any]] = {
-    "outputs": lambda task: {name: (output.kind, list(output.axes)) for name, output in task.outputs.items()},
+    "outputs": lambda task: {
+        name: (output.kind, list(output.axes)) for name, output in task.outputs.items()
+    },
     "classes": lambda task: list(task.classes),
     "score_name": lambda task: task.score_name,
     "transfer": lambda task: task.transfer,
     "ranges of its outputs' axes": lambda task: {
-        axis: tuple(task.ranges[axis]) for output in task.outputs.values() for axis in output.axes if isinstance(axis, str)
+        axis: tuple(task.ranges[axis])
+        for output in task.outputs.values()
+        for axis in output.axes
+        if isinstance(axis, str)
     },
 }
 """What must be the same before any data are read."""
 
 
 def check_agreement(student: Task, teacher: Task) -> None:
-    """Raises StageError unless both have the same outputs, classes, score, splits and raw samples, and the same views of them.
+    """Raises StageError unless both have the same outputs, classes, score, splits and raw samples,
+    and the same views of them.
 
-    ``inputs``, ``preprocess`` and the ranges of axes that are not outputs' may differ: that is what a second task is for.
+    ``inputs``, ``preprocess`` and the ranges of axes that are not outputs' may differ: that is what
+    a second task is for.
     """
     if type(student) is type(teacher):
         return
     if difference := next(find_differences(student, teacher), None):
-        names = f"{type(teacher).__name__}, which the teacher reads, and {type(student).__name__}, which the student reads,"
         raise StageError(
-            f"{names} are not one problem: {difference}; derive both from one task, and let them differ in `inputs` and "
-            "`preprocess` alone"
+            f"{type(teacher).__name__}, which the teacher reads, and {type(student).__name__}, "
+            f"which the student reads, are not one problem: {difference}; derive both from one "
+            "task, and let them differ in `inputs` and `preprocess` alone"
         )
 
 
 def same_inputs(one: Task, two: Task) -> bool:
     """Whether what a network gets is the same: names, dtypes, axes, and how it is prepared."""
-    return dict(one.inputs) == dict(two.inputs) and describe_steps(one.preprocess) == describe_steps(two.preprocess)
+    return dict(one.inputs) == dict(two.inputs) and describe_steps(
+        one.preprocess
+    ) == describe_steps(two.preprocess)
 
 
 def find_differences(student: Task, teacher: Task) -> Iterator[str]:
@@ -61,9 +71,14 @@ def compare_splits(name: SplitName, student: Task, teacher: Task) -> Iterator[st
         return
     rows = np.arange(min(REPEATED_SAMPLES, len(one)))
     first, second = one.take(rows), two.take(rows)
-    if not (are_same_arrays(first.inputs, second.inputs) and are_same_arrays(first.targets, second.targets)):
+    if not (
+        are_same_arrays(first.inputs, second.inputs)
+        and are_same_arrays(first.targets, second.targets)
+    ):
         yield f"the first samples of {name} are not the same"
-    elif name == "train" and not are_same_arrays(make_view(student, first.inputs), make_view(teacher, second.inputs)):
+    elif name == "train" and not are_same_arrays(
+        make_view(student, first.inputs), make_view(teacher, second.inputs)
+    ):
         yield "their `augment` makes different views of the same samples"
 
 

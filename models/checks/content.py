@@ -1,4 +1,5 @@
-"""Content: what a raw input is, byte for byte; of strings and other objects what they say, not where they lie in memory."""
+"""Content: what a raw input is, byte for byte; of strings and other objects what they say, not
+where they lie in memory."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from attar.pipeline.core.errors import StageError
 
 
 def read_content(value: Any) -> bytes:
-    """The bytes of one sample of one input, in front of them how many: no two samples' inputs join to the same bytes.
+    """The bytes of one sample of one input, in front of them how many: no two samples' inputs join
+    to the same bytes.
 
     Numbers give their own bytes, text its UTF-8, and each object of an array its own content.
     Raises StageError for other objects.
@@ -25,7 +27,10 @@ def read_content(value: Any) -> bytes:
     elif isinstance(value, np.ndarray | np.generic):
         made = value.tobytes()
     else:
-        raise StageError(f"a raw input holds {type(value).__name__} objects; give arrays of numbers, str, bytes or such arrays")
+        raise StageError(
+            f"a raw input holds {type(value).__name__} objects; give arrays of numbers, str, bytes "
+            "or such arrays"
+        )
     return len(made).to_bytes(8, "little") + made
 
 

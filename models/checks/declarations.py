@@ -1,4 +1,5 @@
-"""What the class of a task says before any data are read: ``inputs``, ``outputs`` and ``ranges``."""
+"""What the class of a task says before any data are read: ``inputs``, ``outputs`` and
+``ranges``."""
 
 from __future__ import annotations
 
@@ -18,9 +19,14 @@ def check_declarations(task: Task) -> None:
     kinds = {"inputs": ("Tensor", Tensor), "outputs": ("Output", Output)}
     for attribute, (public_name, kind) in kinds.items():
         declared: Any = getattr(task, attribute, None)
-        if not (isinstance(declared, Mapping) and declared and all(isinstance(each, kind) for each in declared.values())):
+        if not (
+            isinstance(declared, Mapping)
+            and declared
+            and all(isinstance(each, kind) for each in declared.values())
+        ):
             raise StageError(
-                f"{format_place(task, attribute)} must name at least one attar.{public_name}, got {reprlib.repr(declared)}"
+                f"{format_place(task, attribute)} must name at least one attar.{public_name}, got "
+                f"{reprlib.repr(declared)}"
             )
     for attribute in ("ranges", "preprocess"):
         check_mapping(task, attribute)
@@ -39,33 +45,45 @@ def check_declarations(task: Task) -> None:
 def check_mapping(task: Task, attribute: str) -> None:
     declared: Any = getattr(task, attribute)
     if not isinstance(declared, Mapping):
-        raise StageError(f"{format_place(task, attribute)} must be a dictionary, {{name: ...}}, got {reprlib.repr(declared)}")
+        raise StageError(
+            f"{format_place(task, attribute)} must be a dictionary, {{name: ...}}, got "
+            f"{reprlib.repr(declared)}"
+        )
 
 
 def check_range(task: Task, axis: str) -> None:
     promised: Any = task.ranges[axis]
     least = 1 if axis == "batch" else 0  # a cache may be empty at first, a batch never is
-    pair = isinstance(promised, Sequence) and len(promised) == 2 and all(isinstance(size, int) for size in promised)
+    pair = (
+        isinstance(promised, Sequence)
+        and len(promised) == 2
+        and all(isinstance(size, int) for size in promised)
+    )
     if not pair or not least <= promised[0] <= promised[1] or promised[1] == 0:
         raise StageError(
-            f"{format_place(task, f'ranges[{axis!r}]')} must be two integers, the smallest and the largest promised size, "
-            f"{least} <= smallest <= largest and largest > 0; got {promised!r}"
+            f"{format_place(task, f'ranges[{axis!r}]')} must be two integers, the smallest and the "
+            f"largest promised size, {least} <= smallest <= largest and largest > 0; got "
+            f"{promised!r}"
         )
 
 
 def check_axes(task: Task, where: str, axes: tuple[int | str, ...]) -> None:
     declared: Any = axes
-    if not isinstance(declared, tuple) or not all(type(axis) in (int, str) for axis in declared) or declared[:1] != ("batch",):
+    if (
+        not isinstance(declared, tuple)
+        or not all(type(axis) in (int, str) for axis in declared)
+        or declared[:1] != ("batch",)
+    ):
         raise StageError(
-            f"{format_place(task, where)} has the axes {declared!r}; they must be a tuple of sizes and names that begins with "
-            "'batch', "
+            f"{format_place(task, where)} has the axes {declared!r}; they must be a tuple of sizes "
+            "and names that begins with 'batch', "
             "such as ('batch', 3, 'height')"
         )
     for axis in axes:
         if isinstance(axis, str) and axis not in task.ranges:
             raise StageError(
-                f"{format_place(task, where)} has an axis {axis!r} that `ranges` says nothing of: add its smallest and largest "
-                "size, "
+                f"{format_place(task, where)} has an axis {axis!r} that `ranges` says nothing of: "
+                "add its smallest and largest size, "
                 f"or name one that is there; {suggest_name(axis, task.ranges)}"
             )
 
@@ -75,24 +93,34 @@ def check_dtype(task: Task, name: str, tensor: Tensor) -> None:
     try:
         np.dtype(tensor.dtype)
     except TypeError as error:
-        raise StageError(f"{where} has the dtype {tensor.dtype!r}; it must be a numpy name such as float32 or int64") from error
+        raise StageError(
+            f"{where} has the dtype {tensor.dtype!r}; it must be a numpy name such as float32 or "
+            "int64"
+        ) from error
     if tensor.is_integer and tensor.high is None:
-        raise StageError(f"{where} holds integers; set `high` to the largest value that may occur, plus 1")
+        raise StageError(
+            f"{where} holds integers; set `high` to the largest value that may occur, plus 1"
+        )
 
 
 def check_output(task: Task, name: str, output: Output) -> None:
-    """Its kind is one of those that there are, and its classes have as many names as it has numbers."""
+    """Its kind is one of those that there are, and its classes have as many names as it has
+    numbers."""
     where = format_place(task, f"outputs[{name!r}]")
     if output.kind not in get_args(Kind):
-        raise StageError(f"{where} has the kind {output.kind!r}; {suggest_name(output.kind, get_args(Kind))}")
+        raise StageError(
+            f"{where} has the kind {output.kind!r}; {suggest_name(output.kind, get_args(Kind))}"
+        )
     classes: Any = task.classes
     if isinstance(classes, str) or not isinstance(classes, Sequence):
-        raise StageError(f"{format_place(task, 'classes')} must be a list of names, got {reprlib.repr(classes)}")
+        raise StageError(
+            f"{format_place(task, 'classes')} must be a list of names, got {reprlib.repr(classes)}"
+        )
     size = output.axes[-1]
     if output.kind in CLASSIFYING and classes and isinstance(size, int) and size != len(classes):
         raise StageError(
-            f"{where} has {size} {output.kind}, {format_place(task, 'classes')} has {len(classes)} names; name all classes, or "
-            "none"
+            f"{where} has {size} {output.kind}, {format_place(task, 'classes')} has {len(classes)} "
+            "names; name all classes, or none"
         )
 
 
@@ -103,11 +131,13 @@ def check_embedding(task: Task, name: str, output: Output) -> None:
     where = format_place(task, f"outputs[{name!r}]")
     if len(output.axes) != 2 or output.axes[0] != "batch" or not isinstance(output.axes[1], int):
         raise StageError(
-            f"{where} is an embedding with the axes {output.axes}; it must be one vector a sample, ('batch', DIMENSIONS): pool "
-            "positions inside the network, and let a student of another width end in a linear layer to the teacher's dimensions"
+            f"{where} is an embedding with the axes {output.axes}; it must be one vector a sample, "
+            "('batch', DIMENSIONS): pool positions inside the network, and let a student of "
+            "another width end in a linear layer to the teacher's dimensions"
         )
     if output.target is not None:
         raise StageError(
-            f"{where} is an embedding with the target {output.target!r}; no label says where a vector should point: remove "
-            "`target` (what `score` needs is read from the targets in any case)"
+            f"{where} is an embedding with the target {output.target!r}; no label says where a "
+            "vector should point: remove `target` (what `score` needs is read from the targets in "
+            "any case)"
         )

@@ -1,4 +1,5 @@
-"""Looks at a task's ``preprocess``: what would otherwise be noticed when the bundle is written, or never."""
+"""Looks at a task's ``preprocess``: what would otherwise be noticed when the bundle is written, or
+never."""
 
 from __future__ import annotations
 
@@ -13,11 +14,13 @@ STEPS_PACKAGE = Step.__module__.rpartition(".")[0]
 
 
 def check_steps(task: Task) -> None:
-    """Raises StageError for a step that no bundle can hold, and for one whose file is not part of the task's data."""
+    """Raises StageError for a step that no bundle can hold, and for one whose file is not part of
+    the task's data."""
     for name, steps in task.preprocess.items():
         if name not in task.inputs:
             raise StageError(
-                f"{format_preprocess(task)} has steps for {name!r}, which is no input; {suggest_name(name, task.inputs)}"
+                f"{format_preprocess(task)} has steps for {name!r}, which is no input; "
+                f"{suggest_name(name, task.inputs)}"
             )
         for step in steps:
             check_kind(task, name, step)
@@ -32,30 +35,38 @@ def format_preprocess(task: Task) -> str:
 
 
 def check_kind(task: Task, name: str, step: Any) -> None:
-    """By its home, not by a list of all kinds: naming them here would make every task depend on every step's libraries."""
+    """By its home, not by a list of all kinds: naming them here would make every task depend on
+    every step's libraries."""
     kind = type(step)
     if not (isinstance(step, Step) and kind.__module__.rpartition(".")[0] == STEPS_PACKAGE):
         raise StageError(
-            f"{format_preprocess(task)}[{name!r}] holds {kind.__name__}, which is no step of attar.models.preprocess: a bundle "
-            "holds data, "
+            f"{format_preprocess(task)}[{name!r}] holds {kind.__name__}, which is no step of "
+            "attar.models.preprocess: a bundle holds data, "
             "not code; do it in Task.split, or inside the network"
         )
 
 
 def check_file(task: Task, step: FileStep) -> None:
     listed = [item for item in task.data() if isinstance(item, Path)]
-    within = {place for file in (step.file.absolute(), step.file.resolve()) for place in (file, *file.parents)}
-    if not any(item.absolute() in within for item in listed) and not any(item.resolve() in within for item in listed):
+    within = {
+        place
+        for file in (step.file.absolute(), step.file.resolve())
+        for place in (file, *file.parents)
+    }
+    if not any(item.absolute() in within for item in listed) and not any(
+        item.resolve() in within for item in listed
+    ):
         raise StageError(
-            f"{format_preprocess(task)} reads {step.file}, which {type(task).__name__}.data() does not list: "
-            "if it changed, nothing would be made again; add its path there"
+            f"{format_preprocess(task)} reads {step.file}, which {type(task).__name__}.data() does "
+            "not list: if it changed, nothing would be made again; add its path there"
         )
 
 
 def check_pad(task: Task, name: str, pad: int) -> None:
-    """A text that another one is longer than ends alike, whether both were tokenized together or joined afterwards."""
+    """A text that another one is longer than ends alike, whether both were tokenized together or
+    joined afterwards."""
     if (declared := task.inputs[name].pad) != pad:
         raise StageError(
-            f"{type(task).__name__}.inputs[{name!r}] has pad={declared}, but its tokenizer pads with {pad}; "
-            f"declare it with pad={pad}"
+            f"{type(task).__name__}.inputs[{name!r}] has pad={declared}, but its tokenizer pads "
+            f"with {pad}; declare it with pad={pad}"
         )

@@ -1,4 +1,5 @@
-"""Looks at a task before anything is spent on it: what would otherwise train for an hour and mean nothing."""
+"""Looks at a task before anything is spent on it: what would otherwise train for an hour and mean
+nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +16,13 @@ import numpy.typing as npt
 from attar.models import preprocess
 from attar.models.checks import content
 from attar.models.checks import steps as step_check
-from attar.models.checks.calls import CheckedSplit, format_place, make_first_view, open_split, report_errors_of
+from attar.models.checks.calls import (
+    CheckedSplit,
+    format_place,
+    make_first_view,
+    open_split,
+    report_errors_of,
+)
 from attar.models.checks.declarations import check_declarations
 from attar.models.task import CLASSIFYING, Array, Arrays, Batch, Split, SplitName, Task
 from attar.models.tensors import AxisRanges, TensorSpec, find_mismatch
@@ -29,7 +36,8 @@ REPEATED_SAMPLES = 64  # samples that are read again to see whether they are the
 
 
 def check_task(task: Task) -> None:
-    """Raises StageError for whatever in the task is not as ``Task`` says, and for a test split that was trained on."""
+    """Raises StageError for whatever in the task is not as ``Task`` says, and for a test split that
+    was trained on."""
     check_declarations(task)
     check_data(task)
     step_check.check_steps(task)
@@ -49,10 +57,13 @@ def list_splits(task: Task) -> tuple[SplitName, ...]:
 def check_data(task: Task) -> None:
     with report_errors_of(f"{format_place(task, 'data')}()"):
         listed: Any = task.data()
-    whole = isinstance(listed, Sequence) and not isinstance(listed, str)  # each letter of a string would be a version
+    whole = isinstance(listed, Sequence) and not isinstance(
+        listed, str
+    )  # each letter of a string would be a version
     if not whole or not all(isinstance(item, (str, Path)) for item in listed):
         raise StageError(
-            f"{format_place(task, 'data')}() must return a list of paths and version strings, got {reprlib.repr(listed)}"
+            f"{format_place(task, 'data')}() must return a list of paths and version strings, got "
+            f"{reprlib.repr(listed)}"
         )
 
 
@@ -68,7 +79,9 @@ def check_split(task: Task, name: SplitName, split: CheckedSplit) -> None:
             check_unlabelled(where, batch)
         else:
             check_labels(task, where, batch)
-        check_integers(task, where, preprocess.apply(steps, {key: batch.inputs[key] for key in whole}))
+        check_integers(
+            task, where, preprocess.apply(steps, {key: batch.inputs[key] for key in whole})
+        )
 
 
 def list_integer_inputs(task: Task) -> list[str]:
@@ -77,19 +90,22 @@ def list_integer_inputs(task: Task) -> list[str]:
 
 
 def check_integers(task: Task, where: str, inputs: Arrays) -> None:
-    """Integers lie in ``[0, high)``: what an embedding would do with others depends on the runtime."""
+    """Integers lie in ``[0, high)``: what an embedding would do with others depends on the
+    runtime."""
     for name in list_integer_inputs(task):
         array, high = np.asarray(inputs[name], np.int64), task.inputs[name].high or 0
         wrong = array[(array < 0) | (array >= high)]
         if wrong.size:
             raise StageError(
-                f"{where} gives {name!r} the value {wrong[0]}, outside [0, high) with high = {high}; "
-                f"set `high` of {format_place(task, f'inputs[{name!r}]')} to the largest value that may occur, plus 1"
+                f"{where} gives {name!r} the value {wrong[0]}, outside [0, high) with high = "
+                f"{high}; set `high` of {format_place(task, f'inputs[{name!r}]')} to the largest "
+                "value that may occur, plus 1"
             )
 
 
 def check_repeats(task: Task, name: SplitName, split: Split) -> None:
-    """The first samples of another call: a teacher's answers are recorded by index and read long afterwards."""
+    """The first samples of another call: a teacher's answers are recorded by index and read long
+    afterwards."""
     again = open_split(task, name)
     rows = np.arange(min(REPEATED_SAMPLES, len(split)))
     if len(again) == len(split):
@@ -97,15 +113,17 @@ def check_repeats(task: Task, name: SplitName, split: Split) -> None:
         if are_same_arrays(one.inputs, two.inputs) and are_same_arrays(one.targets, two.targets):
             return
     raise StageError(
-        f"{format_place(task, 'split')}({name!r}) gives other samples when it is called again; it must give the same ones in the "
-        "same "
+        f"{format_place(task, 'split')}({name!r}) gives other samples when it is called again; it "
+        "must give the same ones in the same "
         "order every time: seed its generator, sort the files that it lists"
     )
 
 
 def are_same_arrays(one: Arrays, two: Arrays) -> bool:
     """Byte for byte; strings and other objects by their content."""
-    return one.keys() == two.keys() and all(content.has_same_content(one[name], two[name]) for name in one)
+    return one.keys() == two.keys() and all(
+        content.has_same_content(one[name], two[name]) for name in one
+    )
 
 
 def check_views(task: Task, split: Split) -> None:
@@ -115,17 +133,23 @@ def check_views(task: Task, split: Split) -> None:
     check_inputs(task, where, first)
     check_integers(task, where, first)
     if not are_same_arrays(first, make_first_view(task, split, view=0).inputs):
-        raise StageError(f"{where} gives different views for equal generators; it must draw from `generator` alone")
-    plain = preprocess.apply(task.preprocess, split.take(recorded.indices).inputs)
-    if are_same_arrays(first, make_first_view(task, split, view=1).inputs) and not are_same_arrays(first, plain):
         raise StageError(
-            f"{where} changes the inputs but gives the same view for different generators; it must draw from "
-            "`generator`, and what is done to every sample alike belongs in `preprocess`"
+            f"{where} gives different views for equal generators; it must draw from `generator` "
+            "alone"
+        )
+    plain = preprocess.apply(task.preprocess, split.take(recorded.indices).inputs)
+    if are_same_arrays(first, make_first_view(task, split, view=1).inputs) and not are_same_arrays(
+        first, plain
+    ):
+        raise StageError(
+            f"{where} changes the inputs but gives the same view for different generators; it must "
+            "draw from `generator`, and what is done to every sample alike belongs in `preprocess`"
         )
 
 
 def check_score(task: Task, split: Split) -> None:
-    """``score`` of a few random answers. Not where their shapes are known to the task's own ``answer`` only."""
+    """``score`` of a few random answers. Not where their shapes are known to the task's own
+    ``answer`` only."""
     few = make_first_view(task, split).take(np.arange(min(REPEATED_SAMPLES, len(split))))
     outputs = random_outputs(task, few.inputs)
     if outputs is None:
@@ -137,14 +161,23 @@ def check_score(task: Task, split: Split) -> None:
     except Exception as error:
         shapes = {name: array.shape for name, array in outputs.items()}
         raise StageError(
-            f"{where} cannot score outputs of shapes {shapes}: {type(error).__name__}: {error}{blame.locate_user_code(error)}"
+            f"{where} cannot score outputs of shapes {shapes}: {type(error).__name__}: "
+            f"{error}{blame.locate_user_code(error)}"
         ) from error
-    found = f"{made.dtype} {list(made.shape)}" if isinstance(made, np.ndarray) else reprlib.repr(made)
-    right = isinstance(made, np.ndarray) and made.ndim == 2 and made.shape[0] == samples and made.shape[1] > 0
+    found = (
+        f"{made.dtype} {list(made.shape)}" if isinstance(made, np.ndarray) else reprlib.repr(made)
+    )
+    right = (
+        isinstance(made, np.ndarray)
+        and made.ndim == 2
+        and made.shape[0] == samples
+        and made.shape[1] > 0
+    )
     if not right or not np.issubdtype(made.dtype, np.floating):
         raise StageError(
-            f"{where} must return floating-point statistics [samples, k], here [{samples}, k], got {found}; for accuracy: "
-            "(outputs[name].argmax(1) == targets[name])[:, None].astype(float)"
+            f"{where} must return floating-point statistics [samples, k], here [{samples}, k], got "
+            f"{found}; for accuracy: (outputs[name].argmax(1) == targets[name])[:, "
+            "None].astype(float)"
         )
     check_aggregate(task, made)
 
@@ -154,20 +187,33 @@ def check_aggregate(task: Task, statistics: npt.NDArray[np.float64]) -> None:
     with report_errors_of(where), np.errstate(all="ignore"):
         made: Any = task.aggregate(statistics)
     if not isinstance(made, float | int):
-        raise StageError(f"{where} must return one number, the score, got {reprlib.repr(made)}; wrap it in float(...)")
+        raise StageError(
+            f"{where} must return one number, the score, got {reprlib.repr(made)}; wrap it in "
+            "float(...)"
+        )
 
 
 def random_outputs(task: Task, inputs: Arrays) -> dict[str, Array] | None:
-    """Outputs such as a network would give for these inputs; None where a shape cannot be known without asking one."""
+    """Outputs such as a network would give for these inputs; None where a shape cannot be known
+    without asking one."""
     sizes = {
-        axis: size for name, tensor in task.inputs.items() for axis, size in zip(tensor.axes, inputs[name].shape, strict=True)
+        axis: size
+        for name, tensor in task.inputs.items()
+        for axis, size in zip(tensor.axes, inputs[name].shape, strict=True)
     }
-    dynamic = {axis for output in task.outputs.values() for axis in output.axes if isinstance(axis, str)}
+    dynamic = {
+        axis for output in task.outputs.values() for axis in output.axes if isinstance(axis, str)
+    }
     if type(task).answer is not Task.answer or not dynamic <= sizes.keys():
         return None
     generator = np.random.default_rng(0)
-    shapes = {name: [sizes[axis] if isinstance(axis, str) else axis for axis in task.outputs[name].axes] for name in task.outputs}
-    return {name: generator.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    shapes = {
+        name: [sizes[axis] if isinstance(axis, str) else axis for axis in task.outputs[name].axes]
+        for name in task.outputs
+    }
+    return {
+        name: generator.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()
+    }
 
 
 def iterate_batches(split: Split) -> Iterator[Batch]:
@@ -178,14 +224,17 @@ def iterate_batches(split: Split) -> Iterator[Batch]:
 def check_inputs(task: Task, where: str, inputs: Arrays) -> None:
     """Names, dtypes and shapes after preprocessing, against what the task declares."""
     if set(inputs) != set(task.inputs):
-        raise StageError(f"{where} gives the inputs {sorted(inputs)}, the task declares {sorted(task.inputs)}")
+        raise StageError(
+            f"{where} gives the inputs {sorted(inputs)}, the task declares {sorted(task.inputs)}"
+        )
     for name, tensor in task.inputs.items():
         array = inputs[name]
         spec = replace(tensor, dtype=np.dtype(tensor.dtype).name)
         if find_mismatch(spec, array.shape, array.dtype, list_sample_ranges(task)):
             raise StageError(
-                f"{where} gives {name!r} as {array.dtype} {array.shape} after preprocessing, the task declares {tensor.dtype} "
-                f"{tensor.axes} with {dict(task.ranges)}; return it so, or let a step in `preprocess` make it so"
+                f"{where} gives {name!r} as {array.dtype} {array.shape} after preprocessing, the "
+                f"task declares {tensor.dtype} {tensor.axes} with {dict(task.ranges)}; return it "
+                "so, or let a step in `preprocess` make it so"
             )
 
 
@@ -195,12 +244,15 @@ def list_sample_ranges(task: Task) -> AxisRanges:
 
 
 def check_labels(task: Task, where: str, batch: Batch) -> None:
-    """Class indices lie in ``[0, classes)``, numbers are finite, and both are of the output's axes."""
+    """Class indices lie in ``[0, classes)``, numbers are finite, and both are of the output's
+    axes."""
     for name, output in task.outputs.items():
         if output.target is None:
             continue
         if output.target not in batch.targets:
-            raise StageError(f"{where} has no target {output.target!r}, which the output {name!r} is trained on")
+            raise StageError(
+                f"{where} has no target {output.target!r}, which the output {name!r} is trained on"
+            )
         target = batch.targets[output.target]
         check_kind(task, where, name, target)
         if output.kind in CLASSIFYING:
@@ -210,7 +262,8 @@ def check_labels(task: Task, where: str, batch: Batch) -> None:
 
 
 def check_kind(task: Task, where: str, name: str, target: Array) -> None:
-    """Integers without the axis of the classes for logits and probabilities, numbers of the same axes for values."""
+    """Integers without the axis of the classes for logits and probabilities, numbers of the same
+    axes for values."""
     output = task.outputs[name]
     classes = output.kind in CLASSIFYING
     axes, kinds = (output.axes[:-1], "biu") if classes else (output.axes, "biuf")
@@ -219,16 +272,17 @@ def check_kind(task: Task, where: str, name: str, target: Array) -> None:
     if target.dtype.kind not in kinds or wrong_shape:
         wanted = "integer class indices" if classes else "numbers"
         raise StageError(
-            f"{where} gives the target {output.target!r} as {target.dtype} {target.shape}; the output {name!r}, {output.kind} of "
-            f"{output.axes}, is trained on {wanted} of the axes {axes}"
+            f"{where} gives the target {output.target!r} as {target.dtype} {target.shape}; the "
+            f"output {name!r}, {output.kind} of {output.axes}, is trained on {wanted} of the axes "
+            f"{axes}"
         )
 
 
 def check_unlabelled(where: str, batch: Batch) -> None:
     if batch.targets:
         raise StageError(
-            f"{where} gives the targets {sorted(batch.targets)}; it holds samples without labels, so return inputs alone "
-            "(labelled samples belong in train)"
+            f"{where} gives the targets {sorted(batch.targets)}; it holds samples without labels, "
+            "so return inputs alone (labelled samples belong in train)"
         )
 
 
@@ -238,7 +292,10 @@ def check_classes(where: str, labels: npt.NDArray[np.int64], classes: int | str)
     wrong = labels[(labels < 0) | (labels >= classes)]
     if len(wrong):
         found = sorted(set(wrong.tolist()))[:5]
-        raise StageError(f"{where} gives {len(wrong)} labels outside the {classes} classes (0 to {classes - 1}): {found}")
+        raise StageError(
+            f"{where} gives {len(wrong)} labels outside the {classes} classes (0 to "
+            f"{classes - 1}): {found}"
+        )
 
 
 def check_overlap(splits: Mapping[SplitName, Split]) -> None:
@@ -248,8 +305,8 @@ def check_overlap(splits: Mapping[SplitName, Split]) -> None:
         shared = len(test & hash_samples(splits[name]))
         if shared:
             raise StageError(
-                f"{shared} of {len(test)} different test samples are in the {name} split too, byte for byte; "
-                "a score on them proves nothing: split again"
+                f"{shared} of {len(test)} different test samples are in the {name} split too, byte "
+                "for byte; a score on them proves nothing: split again"
             )
 
 
@@ -261,4 +318,6 @@ def hash_rows(inputs: Arrays) -> Iterator[bytes]:
     """One a sample, over the content of all its raw inputs."""
     columns = [np.ascontiguousarray(inputs[name]) for name in sorted(inputs)]
     for row in range(len(columns[0])):
-        yield hashlib.blake2b(b"".join(content.read_content(column[row]) for column in columns), digest_size=16).digest()
+        yield hashlib.blake2b(
+            b"".join(content.read_content(column[row]) for column in columns), digest_size=16
+        ).digest()

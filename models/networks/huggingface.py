@@ -1,7 +1,9 @@
-"""Hugging Face encoders: networks made from what a folder's ``config.json`` says, reading tokens and nothing else.
+"""Hugging Face encoders: networks made from what a folder's ``config.json`` says, reading tokens
+and nothing else.
 
-Everything that makes the network is in its options, ``config`` among them, so that its weights can be loaded again when the
-folder is gone. Nothing here asks a hub, runs code from a folder, or reads a pickle.
+Everything that makes the network is in its options, ``config`` among them, so that its weights can
+be loaded again when the folder is gone. Nothing here asks a hub, runs code from a folder, or reads
+a pickle.
 """
 
 from __future__ import annotations
@@ -20,11 +22,13 @@ from torch import Tensor, nn
 from attar.pipeline.core.errors import StageError, suggest_name
 
 MODEL_OPTIONS = {"attn_implementation": "eager", "dtype": torch.float32}
-"""Attention as products and a softmax, which exporters take as they are; float32, whatever the folder was stored in."""
+"""Attention as products and a softmax, which exporters take as they are; float32, whatever the
+folder was stored in."""
 
 
 def classifier(config: str, classes: int = 0) -> nn.Module:
-    """Logits ``[B, classes]``. With ``classes``, a fresh linear head over the mean of the tokens' states; else the folder's head.
+    """Logits ``[B, classes]``. With ``classes``, a fresh linear head over the mean of the tokens'
+    states; else the folder's head.
 
     Raises StageError for a configuration that transformers has no such model for.
     """
@@ -32,7 +36,8 @@ def classifier(config: str, classes: int = 0) -> nn.Module:
 
 
 def encoder(config: str, normalize: bool = True) -> nn.Module:
-    """Embeddings ``[B, hidden]``: the mean of the tokens' states, padding aside (Reimers and Gurevych 2019, arXiv:1908.10084).
+    """Embeddings ``[B, hidden]``: the mean of the tokens' states, padding aside (Reimers and
+    Gurevych 2019, arXiv:1908.10084).
 
     ``normalize``: divided by their L2 norm.
     """
@@ -40,7 +45,8 @@ def encoder(config: str, normalize: bool = True) -> nn.Module:
 
 
 class Pretrained(nn.Module):
-    """A model of transformers that reads int64 tokens ``[B, S]``; those that equal the configuration's padding are masked."""
+    """A model of transformers that reads int64 tokens ``[B, S]``; those that equal the
+    configuration's padding are masked."""
 
     auto = "AutoModel"
     """The class of transformers that chooses the model."""
@@ -51,32 +57,40 @@ class Pretrained(nn.Module):
         super().__init__()
         model = self.build_model(parse_config(config))
         if getattr(model, "pooler", None) is not None:
-            model.pooler = None  # what it makes of the first token is not read, so it would be weights without a use
+            # what it makes of the first token is not read, so it would be weights without a use
+            model.pooler = None
         self.model: Any = model
         self.pad = find_padding(model.config)
 
     @property
     def labels(self) -> list[str] | None:
-        """The names that the folder's own head gives its classes; None where there is no such head."""
+        """The names that the folder's own head gives its classes; None where there is no such
+        head."""
         return None
 
     @property
     def limits(self) -> tuple[int, int | None]:
-        """The size of the vocabulary, and the most tokens that a row may have; None where nothing is said of that."""
+        """The size of the vocabulary, and the most tokens that a row may have; None where nothing
+        is said of that."""
         config = self.model.config
         most: int | None = getattr(config, "max_position_embeddings", None)
         offsets = [
             module.padding_idx + 1  # as RoBERTa, which counts places from behind its padding's
             for name, module in self.model.named_modules()
-            if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None
+            if name.endswith("position_embeddings")
+            and getattr(module, "padding_idx", None) is not None
         ]
         return config.vocab_size, None if most is None else most - max(offsets, default=0)
 
     def build_model(self, config: Any) -> Any:
         try:
-            return getattr(import_transformers(), self.auto).from_config(config, trust_remote_code=False, **MODEL_OPTIONS)
+            return getattr(import_transformers(), self.auto).from_config(
+                config, trust_remote_code=False, **MODEL_OPTIONS
+            )
         except ValueError as error:
-            raise StageError(f"transformers has no {self.auto} for a {config.model_type}: {error}") from error
+            raise StageError(
+                f"transformers has no {self.auto} for a {config.model_type}: {error}"
+            ) from error
 
     def fill(self, folder: Path) -> None:
         """Take the folder's weights. Raises StageError where it lacks some that the model has."""
@@ -91,24 +105,29 @@ class Pretrained(nn.Module):
             )
         missing = sorted(name for name in told["missing_keys"] if not name.startswith("pooler."))
         if missing:
-            shown = f"{', '.join(missing[:5])}{f' and {len(missing) - 5} more' if len(missing) > 5 else ''}"
+            more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            shown = ", ".join(missing[:5]) + more
             raise StageError(
-                f"{folder} has no weights for {shown}; where these are its head, give the task's number of classes for a fresh "
-                "one (options = { classes = ... }) and fine_tune = true"
+                f"{folder} has no weights for {shown}; where these are its head, give the task's "
+                "number of classes for a fresh one (options = { classes = ... }) and fine_tune = "
+                "true"
             )
         if getattr(found, "pooler", None) is not None:
             found.pooler = self.model.pooler
         self.model.load_state_dict(found.state_dict())
 
     def mask(self, tokens: Tensor) -> Tensor:
-        """(B, S), 1 where a token is read. A row of nothing but padding is read whole: a mean over no token is not a number."""
+        """(B, S), 1 where a token is read. A row of nothing but padding is read whole: a mean over
+        no token is not a number."""
         real = tokens != self.pad
         return (real | ~real.any(1, keepdim=True)).long()
 
     def pooled(self, tokens: Tensor) -> Tensor:
         """The mean of the last states, padding aside: (B, S) -> (B, hidden)."""
         mask = self.mask(tokens)
-        states = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state  # (B, S, hidden)
+        states = self.model(
+            input_ids=tokens, attention_mask=mask
+        ).last_hidden_state  # (B, S, hidden)
         weight = mask.unsqueeze(2).to(states.dtype)  # (B, S, 1)
         mean: Tensor = (states * weight).sum(1) / weight.sum(1)
         return mean
@@ -153,12 +172,14 @@ class LabelledClassifier(Pretrained):
 
 
 def find_padding(config: Any) -> int:
-    """The token that fills up shorter texts. Raises StageError for a model that reads no tokens, or knows no padding."""
+    """The token that fills up shorter texts. Raises StageError for a model that reads no tokens, or
+    knows no padding."""
     pad: int | None = getattr(config, "pad_token_id", None)
     if pad is None or getattr(config, "vocab_size", None) is None:
         raise StageError(
-            f"this {config.model_type} has no pad_token_id, or reads no tokens; for a text model set pad_token_id in its "
-            "config.json to the padding of its tokenizer, and export another kind of model to ONNX (onnx = ...)"
+            f"this {config.model_type} has no pad_token_id, or reads no tokens; for a text model "
+            "set pad_token_id in its config.json to the padding of its tokenizer, and export "
+            "another kind of model to ONNX (onnx = ...)"
         )
     return pad
 
@@ -168,17 +189,22 @@ def import_transformers() -> Any:
     try:
         import transformers
     except ModuleNotFoundError as error:
-        raise StageError(f"a Hugging Face network needs transformers ({error}); pip install 'attar[text]'") from error
+        raise StageError(
+            f"a Hugging Face network needs transformers ({error}); pip install 'attar[text]'"
+        ) from error
     return transformers
 
 
 def parse_config(config: str) -> Any:
-    """The configuration of a ``config.json``'s text. Raises StageError for a kind of model that transformers does not know."""
+    """The configuration of a ``config.json``'s text. Raises StageError for a kind of model that
+    transformers does not know."""
     known = import_transformers().CONFIG_MAPPING
     settings = json.loads(config)
     kind = settings.get("model_type")
     if kind not in known:
-        raise StageError(f"transformers knows no model_type {kind!r}; {suggest_name(str(kind), list(known))}")
+        raise StageError(
+            f"transformers knows no model_type {kind!r}; {suggest_name(str(kind), list(known))}"
+        )
     return known[kind].from_dict(settings)
 
 
@@ -189,13 +215,15 @@ def report_reading_errors(folder: Path) -> Iterator[None]:
     except (SafetensorError, OSError, RuntimeError) as error:
         said = " ".join(str(error).split())
         raise StageError(
-            f"the weights in {folder} cannot be read ({said}); is it whole, and no pointer of git-lfs? Fetch it again"
+            f"the weights in {folder} cannot be read ({said}); is it whole, and no pointer of "
+            "git-lfs? Fetch it again"
         ) from error
 
 
 @contextmanager
 def silence_transformers() -> Iterator[None]:
-    """No progress bar, and no report of weights that were not used: which are missing is looked at here."""
+    """No progress bar, and no report of weights that were not used: which are missing is looked at
+    here."""
     logging = import_transformers().utils.logging
     before, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

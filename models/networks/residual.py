@@ -1,4 +1,5 @@
-"""Residual networks for small images (He et al. 2016, arXiv:1512.03385): three stages, each twice as wide as the one before."""
+"""Residual networks for small images (He et al. 2016, arXiv:1512.03385): three stages, each twice
+as wide as the one before."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ from torch import Tensor, nn
 
 
 def make_convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """A convolution without bias and the batch normalisation that takes its place; an export folds the two into one."""
+    """A convolution without bias and the batch normalisation that takes its place; an export folds
+    the two into one."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False),
         nn.BatchNorm2d(outputs),
@@ -14,23 +16,29 @@ def make_convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) ->
 
 
 class Block(nn.Module):
-    """``relu(shortcut(x) + two convolutions of x)``: He et al., Fig. 2, with a 1x1 shortcut where the shape changes."""
+    """``relu(shortcut(x) + two convolutions of x)``: He et al., Fig. 2, with a 1x1 shortcut where
+    the shape changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.first = make_convolution(inputs, outputs, 3, stride)
         self.second = make_convolution(outputs, outputs, 3)
         same = inputs == outputs and stride == 1
-        self.shortcut: nn.Module = nn.Identity() if same else make_convolution(inputs, outputs, 1, stride)
+        self.shortcut: nn.Module = (
+            nn.Identity() if same else make_convolution(inputs, outputs, 1, stride)
+        )
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        change = self.second(self.relu(self.first(x)))  # (B, inputs, H, W) -> (B, outputs, H/stride, W/stride)
+        change = self.second(
+            self.relu(self.first(x))
+        )  # (B, inputs, H, W) -> (B, outputs, H/stride, W/stride)
         return self.relu(self.shortcut(x) + change)  # type: ignore[no-any-return]  # nn.Module calls are untyped
 
 
 class Residual(nn.Module):
-    """``blocks`` blocks in each of three stages of ``width``, ``2 * width`` and ``4 * width`` channels."""
+    """``blocks`` blocks in each of three stages of ``width``, ``2 * width`` and ``4 * width``
+    channels."""
 
     def __init__(self, width: int, blocks: int, stem: int, channels: int, classes: int) -> None:
         super().__init__()
@@ -50,6 +58,9 @@ class Residual(nn.Module):
         return self.head(x)  # type: ignore[no-any-return]  # (B, classes); nn.Module calls are untyped
 
 
-def residual(width: int = 16, blocks: int = 1, stem: int = 1, channels: int = 1, classes: int = 10) -> Residual:
-    """``stem`` is the stride of the first convolution: 2 makes everything after it four times cheaper."""
+def residual(
+    width: int = 16, blocks: int = 1, stem: int = 1, channels: int = 1, classes: int = 10
+) -> Residual:
+    """``stem`` is the stride of the first convolution: 2 makes everything after it four times
+    cheaper."""
     return Residual(width, blocks, stem, channels, classes)

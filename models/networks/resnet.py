@@ -1,4 +1,5 @@
-"""The residual networks of the literature on distillation for CIFAR (He et al. 2016, arXiv:1512.03385).
+"""The residual networks of the literature on distillation for CIFAR (He et al. 2016,
+arXiv:1512.03385).
 
 They and the names of their tensors are those of the code of Tian et al. 2020, arXiv:1910.10699.
 """
@@ -18,18 +19,25 @@ class BasicBlock(nn.Module):
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
         same = inputs == outputs and stride == 1
-        changed = () if same else (nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        changed = (
+            ()
+            if same
+            else (nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        )
         self.downsample = nn.Sequential(*changed)  # without layers it gives back its input
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        change = self.relu(self.bn1(self.conv1(x)))  # (B, inputs, H, W) -> (B, outputs, H/stride, W/stride)
+        change = self.relu(
+            self.bn1(self.conv1(x))
+        )  # (B, inputs, H, W) -> (B, outputs, H/stride, W/stride)
         change = self.bn2(self.conv2(change))
         return self.relu(self.downsample(x) + change)  # type: ignore[no-any-return]  # nn.Module calls are untyped
 
 
 class ResNet(nn.Module):
-    """A stem, ``layer1`` to ``layer3`` of ``blocks`` blocks each, the mean over the image, one linear layer."""
+    """A stem, ``layer1`` to ``layer3`` of ``blocks`` blocks each, the mean over the image, one
+    linear layer."""
 
     def __init__(self, blocks: int, width: int, channels: int, classes: int) -> None:
         super().__init__()
@@ -59,11 +67,14 @@ def make_stage(blocks: int, inputs: int, outputs: int, stride: int) -> nn.Sequen
 
 
 def resnet(depth: int = 8, width: int = 64, channels: int = 3, classes: int = 100) -> ResNet:
-    """``width`` channels in the first stage, half of them in the stem: resnet8x4 and resnet32x4 have 64.
+    """``width`` channels in the first stage, half of them in the stem: resnet8x4 and resnet32x4
+    have 64.
 
     Raises ValueError where ``depth`` is not 6n + 2 or ``width`` not even.
     """
     blocks, rest = divmod(depth - 2, 6)
     if rest or blocks < 1 or width < 2 or width % 2:
-        raise ValueError(f"depth must be 6n + 2 (8, 14, 20, ...) and width even, got {depth} and {width}")
+        raise ValueError(
+            f"depth must be 6n + 2 (8, 14, 20, ...) and width even, got {depth} and {width}"
+        )
     return ResNet(blocks, width, channels, classes)

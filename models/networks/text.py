@@ -1,4 +1,5 @@
-"""Small readers of tokens, a transformer and a convolutional network: one answer a text. Token 0 is padding and is not read."""
+"""Small readers of tokens, a transformer and a convolutional network: one answer a text. Token 0 is
+padding and is not read."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 UNSEEN = -1e4
-"""Added to the score of a padded position: its share of attention is then 0, and stays a number where all is padding."""
+"""Added to the score of a padded position: its share of attention is then 0, and stays a number
+where all is padding."""
 
 
 class Attention(nn.Module):
@@ -21,19 +23,24 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, unseen: Tensor) -> Tensor:
         shape = (x.shape[0], x.shape[1], self.heads, x.shape[2] // self.heads)
         parts = self.inside(x).chunk(3, 2)  # (B, S, width) each
-        query, key, value = (part.reshape(shape).transpose(1, 2) for part in parts)  # (B, heads, S, width/heads)
+        query, key, value = (
+            part.reshape(shape).transpose(1, 2) for part in parts
+        )  # (B, heads, S, width/heads)
         scores = query @ key.transpose(2, 3) * shape[3] ** -0.5 + unseen  # (B, heads, S, S)
         seen = (scores.softmax(3) @ value).transpose(1, 2)  # (B, S, heads, width/heads)
         return self.outside(seen.flatten(2))  # type: ignore[no-any-return]  # (B, S, width); nn.Module calls are untyped
 
 
 class Transformer(nn.Module):
-    """Attention, then two linear layers, each added to what it read; normalised first (Xiong et al. 2020, arXiv:2002.04745)."""
+    """Attention, then two linear layers, each added to what it read; normalised first (Xiong et al.
+    2020, arXiv:2002.04745)."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.attention, self.dropout = Attention(width, heads), nn.Dropout(dropout)
-        self.mixing = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
+        self.mixing = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width)
+        )
         self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -43,7 +50,8 @@ class Transformer(nn.Module):
 
 
 class Convolution(nn.Module):
-    """Each token with its neighbours, added to what it read; padding is 0 before, as beyond the ends, and so tells nothing."""
+    """Each token with its neighbours, added to what it read; padding is 0 before, as beyond the
+    ends, and so tells nothing."""
 
     def __init__(self, width: int, kernel: int, dropout: float) -> None:
         super().__init__()
@@ -56,10 +64,20 @@ class Convolution(nn.Module):
 
 
 class Reader(nn.Module):
-    """Embeddings, blocks, the mean and the largest over the tokens that are no padding, one linear layer."""
+    """Embeddings, blocks, the mean and the largest over the tokens that are no padding, one linear
+    layer."""
 
-    def __init__(self, blocks: list[nn.Module], vocabulary: int, width: int, length: int, classes: int, dropout: float) -> None:
-        """``length``: the most tokens whose places are told apart; 0 where the blocks tell them by themselves."""
+    def __init__(
+        self,
+        blocks: list[nn.Module],
+        vocabulary: int,
+        width: int,
+        length: int,
+        classes: int,
+        dropout: float,
+    ) -> None:
+        """``length``: the most tokens whose places are told apart; 0 where the blocks tell them by
+        themselves."""
         super().__init__()
         self.tokens = nn.Embedding(vocabulary, width, padding_idx=0)
         self.places = nn.Parameter(0.1 * torch.randn(length, width)) if length else None
@@ -76,7 +94,9 @@ class Reader(nn.Module):
             x = block(x, mask)
         x = self.last(x)
         mean = (x * mask).sum(1) / mask.sum(1).clamp(min=1)  # (B, width)
-        largest = (x + (1 - mask) * UNSEEN).amax(1) * mask.amax(1)  # (B, width); 0 where all is padding
+        largest = (x + (1 - mask) * UNSEEN).amax(1) * mask.amax(
+            1
+        )  # (B, width); 0 where all is padding
         return self.head(self.dropout(torch.cat([mean, largest], 1)))  # type: ignore[no-any-return]  # (B, classes); as above
 
 
@@ -84,12 +104,33 @@ def transformer(
     width: int = 160, layers: int = 2, heads: int = 4, dropout: float = 0.1,
     vocabulary: int = 8192, length: int = 48, classes: int = 35,
 ) -> Reader:  # fmt: skip
-    """1.7 million parameters, of which 1.3 are the embeddings, whose cost a text is next to nothing."""
-    return Reader([Transformer(width, heads, dropout) for _ in range(layers)], vocabulary, width, length, classes, dropout)
+    """1.7 million parameters, of which 1.3 are the embeddings, whose cost a text is next to
+    nothing."""
+    return Reader(
+        [Transformer(width, heads, dropout) for _ in range(layers)],
+        vocabulary,
+        width,
+        length,
+        classes,
+        dropout,
+    )
 
 
 def convolution(
-    width: int = 160, layers: int = 2, kernel: int = 3, dropout: float = 0.1, vocabulary: int = 8192, classes: int = 35
+    width: int = 160,
+    layers: int = 2,
+    kernel: int = 3,
+    dropout: float = 0.1,
+    vocabulary: int = 8192,
+    classes: int = 35,
 ) -> Reader:
-    """The same without attention: what is told by words and by groups of up to ``layers * (kernel - 1) + 1``."""
-    return Reader([Convolution(width, kernel, dropout) for _ in range(layers)], vocabulary, width, 0, classes, dropout)
+    """The same without attention: what is told by words and by groups of up to ``layers * (kernel -
+    1) + 1``."""
+    return Reader(
+        [Convolution(width, kernel, dropout) for _ in range(layers)],
+        vocabulary,
+        width,
+        0,
+        classes,
+        dropout,
+    )

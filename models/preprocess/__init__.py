@@ -1,6 +1,8 @@
-"""Preprocessing as data: a closed set of steps, executed by this one package for training and for serving.
+"""Preprocessing as data: a closed set of steps, executed by this one package for training and for
+serving.
 
-Nothing here stands at module level but imports: whoever names one step depends on the code and the libraries of that step alone.
+Nothing here stands at module level but imports: whoever names one step depends on the code and the
+libraries of that step alone.
 """
 
 from __future__ import annotations

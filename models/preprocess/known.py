@@ -22,5 +22,6 @@ STEPS = TypeAdapter(Steps)
 
 
 def validate_steps(steps: Mapping[str, Sequence[Step]]) -> Steps:
-    """The same steps, each of a kind that a bundle may hold. Raises ValidationError for any other."""
+    """The same steps, each of a kind that a bundle may hold. Raises ValidationError for any
+    other."""
     return STEPS.validate_python(steps)

@@ -34,7 +34,8 @@ class Normalize(Step):
         if x.ndim < 2 or not {mean.size, std.size} <= {1, x.shape[1]}:
             numbers = f"{mean.size} means and {std.size} deviations"
             raise self.refuse(
-                describe_array(x), f"it has {numbers}, one for each channel in axis 1; put channels_first before it"
+                describe_array(x),
+                f"it has {numbers}, one for each channel in axis 1; put channels_first before it",
             )
         return (raw - mean) / std
 
@@ -43,6 +44,7 @@ def as_float(step: Step, x: Array) -> npt.NDArray[np.float32]:
     """Raises AttarError for what are no numbers."""
     if x.dtype.kind not in "biuf":
         raise step.refuse(
-            describe_array(x), "it reads one array of numbers; decode images, and make their sizes equal, before it"
+            describe_array(x),
+            "it reads one array of numbers; decode images, and make their sizes equal, before it",
         )
     return np.asarray(x, np.float32)

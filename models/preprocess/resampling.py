@@ -1,8 +1,10 @@
-"""Resampling: an 8-bit image of another size, computed as Pillow 13 does (src/libImaging/Resample.c), to the same bytes.
+"""Resampling: an 8-bit image of another size, computed as Pillow 13 does
+(src/libImaging/Resample.c), to the same bytes.
 
-Each pixel that is made is a weighted mean of those around its place, along one axis and then along the other, each rounded to
-8 bits. Weights are fixed-point numbers with 22 bits behind the point, so nothing depends on the order of sums or on the machine.
-Pillow 12 and older always go along the rows first, so tall images that shrink to flat ones may differ from theirs.
+Each pixel that is made is a weighted mean of those around its place, along one axis and then along
+the other, each rounded to 8 bits. Weights are fixed-point numbers with 22 bits behind the point, so
+nothing depends on the order of sums or on the machine. Pillow 12 and older always go along the rows
+first, so tall images that shrink to flat ones may differ from theirs.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ Weights = npt.NDArray[np.int32]
 Filter = Literal["bilinear", "bicubic"]
 WEIGHT_BITS = 22
 BLOCK = 2**18
-"""Numbers that are summed at a time, so that they stay in the cache, and a large image needs little memory beside its own."""
+"""Numbers that are summed at a time, so that they stay in the cache, and a large image needs little
+memory beside its own."""
 MAX_CACHED_SIZE = 2**13
 """Pixels of sides up to which weights are kept for the next image."""
 REACH: dict[Filter, int] = {"bilinear": 1, "bicubic": 2}
@@ -30,7 +33,8 @@ CUBIC = -0.5  # the slope of the cubic at 1; OpenCV and PyTorch without antialia
 
 
 def resize_image(image: Pixels, height: int, width: int, kind: Filter) -> Pixels:
-    """``[H, W, C]`` to ``[height, width, C]``; along the columns first where many more rows than columns fall away."""
+    """``[H, W, C]`` to ``[height, width, C]``; along the columns first where many more rows than
+    columns fall away."""
     lost = image.shape[0] - height
     if lost > 0 and lost > 2 * (image.shape[1] - width):
         return resize_rows(resize_columns(image, height, kind), width, kind)
@@ -46,7 +50,9 @@ def resize_rows(image: Pixels, width: int, kind: Filter) -> Pixels:
     if width == image.shape[1]:
         return image
     rows, _, channels = image.shape
-    places, weights = (kept if max(image.shape[1], width) <= MAX_CACHED_SIZE else compute_taps)(image.shape[1], width, kind)
+    places, weights = (kept if max(image.shape[1], width) <= MAX_CACHED_SIZE else compute_taps)(
+        image.shape[1], width, kind
+    )
     made = np.empty((rows, width, channels), np.uint8)
     step = max(1, BLOCK // (width * channels))
     for top in range(0, rows, step):

@@ -18,7 +18,8 @@ Array = npt.NDArray[np.generic]
 
 
 class Step(BaseModel, ABC):
-    """One of a closed set, see ``attar.models.preprocess.known``. Calling it leaves its argument as it is."""
+    """One of a closed set, see ``attar.models.preprocess.known``. Calling it leaves its argument as
+    it is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -28,7 +29,8 @@ class Step(BaseModel, ABC):
 
     @property
     def pad(self) -> int | None:
-        """What it fills up shorter samples with, where it does; a task's ``Tensor.pad`` must be the same."""
+        """What it fills up shorter samples with, where it does; a task's ``Tensor.pad`` must be the
+        same."""
         return None
 
     def content(self) -> dict[str, Any]:

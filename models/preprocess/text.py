@@ -21,10 +21,12 @@ PAD_TOKENS = ("[PAD]", "<pad>", "<|pad|>", "<|padding|>")
 
 
 class Tokenize(FileStep):
-    """Strings ``[N]`` to token ids, int64 ``[N, longest of these]``, padded on the right with the tokenizer's own pad.
+    """Strings ``[N]`` to token ids, int64 ``[N, longest of these]``, padded on the right with the
+    tokenizer's own pad.
 
-    A text is cut to ``length`` tokens; those that the post-processor adds, such as [CLS] and [SEP], count and are kept. There is
-    at least one column, so that an empty text has a length too. ``file`` is a ``tokenizer.json`` of the library ``tokenizers``.
+    A text is cut to ``length`` tokens; those that the post-processor adds, such as [CLS] and [SEP],
+    count and are kept. There is at least one column, so that an empty text has a length too.
+    ``file`` is a ``tokenizer.json`` of the library ``tokenizers``.
     """
 
     kind: ClassVar[str] = "tokenizer.json"
@@ -33,8 +35,14 @@ class Tokenize(FileStep):
 
     def __call__(self, x: Array) -> Array:
         texts = x.tolist()
-        if x.ndim != 1 or x.dtype.kind not in "UO" or not all(isinstance(text, str) for text in texts):
-            raise self.refuse(describe_array(x), "it reads strings: an array [N] of dtype U, or of str objects")
+        if (
+            x.ndim != 1
+            or x.dtype.kind not in "UO"
+            or not all(isinstance(text, str) for text in texts)
+        ):
+            raise self.refuse(
+                describe_array(x), "it reads strings: an array [N] of dtype U, or of str objects"
+            )
         try:
             encoded = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts)]
         except TypeError as error:  # what it says of half a surrogate pair
@@ -47,7 +55,8 @@ class Tokenize(FileStep):
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Opened once for each content of the file. Raises AttarError when there is none, or it is no tokenizer."""
+        """Opened once for each content of the file. Raises AttarError when there is none, or it is
+        no tokenizer."""
         return self._open[0]
 
     @property
@@ -58,7 +67,10 @@ class Tokenize(FileStep):
     @property
     def _open(self) -> tuple[Tokenizer, int]:
         if not self.file.is_file():
-            raise AttarError(f"the step 'tokenize' finds no file {self.file}; give it the tokenizer.json of a trained tokenizer")
+            raise AttarError(
+                f"the step 'tokenize' finds no file {self.file}; give it the tokenizer.json of a "
+                "trained tokenizer"
+            )
         stat = self.file.stat()
         return open_tokenizer(self.file.absolute(), stat.st_size, stat.st_mtime_ns, self.length)
 
@@ -67,8 +79,9 @@ class Tokenize(FileStep):
 def open_tokenizer(file: Path, size: int, mtime: int, length: int) -> tuple[Tokenizer, int]:
     """A tokenizer as its file was at this size and mtime, and the id of its pad.
 
-    It is not changed afterwards, so threads may share it. It tokenizes on one thread unless TOKENIZERS_PARALLELISM says
-    otherwise: after a fork its threads would be gone, and it would say so on every one.
+    It is not changed afterwards, so threads may share it. It tokenizes on one thread unless
+    TOKENIZERS_PARALLELISM says otherwise: after a fork its threads would be gone, and it would say
+    so on every one.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
@@ -80,10 +93,16 @@ def open_tokenizer(file: Path, size: int, mtime: int, length: int) -> tuple[Toke
     try:
         made = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower
-        raise AttarError(f"{file} is no tokenizer.json that tokenizers reads ({error}); save it again with its `save`") from error
+        raise AttarError(
+            f"{file} is no tokenizer.json that tokenizers reads ({error}); save it again with its "
+            "`save`"
+        ) from error
     added = made.num_special_tokens_to_add(is_pair=False)
     if length <= added:
-        raise AttarError(f"{file} adds {added} tokens to each text, so a length of {length} leaves no room; set a larger one")
+        raise AttarError(
+            f"{file} adds {added} tokens to each text, so a length of {length} leaves no room; set "
+            "a larger one"
+        )
     pad = find_pad(made, file)
     made.no_padding()
     made.enable_truncation(length, direction=(made.truncation or {}).get("direction", "right"))
@@ -91,12 +110,21 @@ def open_tokenizer(file: Path, size: int, mtime: int, length: int) -> tuple[Toke
 
 
 def find_pad(tokenizer: Tokenizer, file: Path) -> int:
-    """The id of its pad. Raises AttarError where there is none, or where it would stand on the left."""
+    """The id of its pad. Raises AttarError where there is none, or where it would stand on the
+    left."""
     padding = tokenizer.padding
     if padding and padding["direction"] != "right":
-        raise AttarError(f"{file} pads on the left; attar pads on the right: save it with enable_padding(direction='right')")
-    known = [padding["pad_id"]] if padding else [tokenizer.token_to_id(token) for token in PAD_TOKENS]
+        raise AttarError(
+            f"{file} pads on the left; attar pads on the right: save it with "
+            "enable_padding(direction='right')"
+        )
+    known = (
+        [padding["pad_id"]] if padding else [tokenizer.token_to_id(token) for token in PAD_TOKENS]
+    )
     ids = [each for each in known if each is not None]
     if not ids:
-        raise AttarError(f"{file} has no token to pad with (of {', '.join(PAD_TOKENS)}); save it with enable_padding(pad_id=...)")
+        raise AttarError(
+            f"{file} has no token to pad with (of {', '.join(PAD_TOKENS)}); save it with "
+            "enable_padding(pad_id=...)"
+        )
     return int(ids[0])

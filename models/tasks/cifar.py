@@ -36,18 +36,20 @@ HELD_OUT = 5000
 PIXELS = 3 * 32 * 32
 RECORD_BYTES = 2 + PIXELS
 CLASSES = (
-    "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle "
-    "caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish "
-    "forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle "
-    "mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine "
-    "possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar "
-    "sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale "
-    "willow_tree wolf woman worm"
+    "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus "
+    "butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch "
+    "crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo "
+    "keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse "
+    "mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy "
+    "porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper "
+    "snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television "
+    "tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm"
 )
 
 
 class Cifar100(Task):
-    """10,000 test images; of the 50,000 training images 5,000 for validation, the others to train on.
+    """10,000 test images; of the 50,000 training images 5,000 for validation, the others to train
+    on.
 
     Training images whose bytes are in the test file are left out: Barz and Denzler 2020,
     arXiv:1902.00423, list duplicates. The literature trains on all 50,000 images and selects on
@@ -58,7 +60,10 @@ class Cifar100(Task):
     outputs = {"logits": Output(("batch", 100), target="label")}
     classes = tuple(CLASSES.split())
     preprocess: ClassVar[Mapping[str, Sequence[Step]]] = {
-        "image": [Scale(by=1 / 255), Normalize(mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761))]
+        "image": [
+            Scale(by=1 / 255),
+            Normalize(mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761)),
+        ]
     }
 
     def data(self) -> list[Path | str]:
@@ -92,27 +97,34 @@ class Cifar100(Task):
 HOME = Home(
     FOLDER,
     lambda folder: all((folder / name).is_file() for name in FILES),
-    f"CIFAR-100 is not here; looked for {', '.join(FILES)} in {{looked}}. Run `attar fetch RECIPE`, or get {FOLDER}.tar.gz "
-    f"from {PAGE} (MD5 {ARCHIVE_MD5}), unpack it to data/, or anywhere and set ATTAR_DATA to its folder {FOLDER}. The python "
-    "edition, cifar-100-python, has the same images, but is not read",
+    f"CIFAR-100 is not here; looked for {', '.join(FILES)} in {{looked}}. Run `attar fetch "
+    f"RECIPE`, or get {FOLDER}.tar.gz from {PAGE} (MD5 {ARCHIVE_MD5}), unpack it to data/, or "
+    f"anywhere and set ATTAR_DATA to its folder {FOLDER}. The python edition, cifar-100-python, "
+    "has the same images, but is not read",
 )
 
 
 def read_samples(path: Path) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Return images ``(N, 3, 32, 32)`` uint8 and labels ``(N,)`` int64. Raises StageError for other files."""
+    """Return images ``(N, 3, 32, 32)`` uint8 and labels ``(N,)`` int64. Raises StageError for other
+    files."""
     stat = path.stat()
     images, labels = read_records(path, stat.st_size, stat.st_mtime_ns)
     return {"image": images}, {"label": labels}
 
 
 @lru_cache(maxsize=2)
-def read_records(path: Path, size: int, mtime: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Return the arrays of a file. They are cached, since a stage asks for its splits several times.
+def read_records(
+    path: Path, size: int, mtime: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Return the arrays of a file. They are cached, since a stage asks for its splits several
+    times.
 
     ``size`` and ``mtime`` are the file's: one that changed is read again.
     """
     if size == 0 or size % RECORD_BYTES:
-        raise StageError(f"{path} has {size} bytes, no multiple of {RECORD_BYTES}; unpack {FOLDER}.tar.gz again")
+        raise StageError(
+            f"{path} has {size} bytes, no multiple of {RECORD_BYTES}; unpack {FOLDER}.tar.gz again"
+        )
     records = np.fromfile(path, np.uint8).reshape(-1, RECORD_BYTES)
     labels = records[:, 1].astype(np.int64)
     images = np.ascontiguousarray(records[:, 2:]).reshape(-1, 3, 32, 32)
@@ -127,7 +139,10 @@ def check_names(path: Path, expected: Sequence[str]) -> None:
     The task names them itself, too, because a bundle is described without the data.
     """
     if path.read_text(encoding="utf-8", errors="replace").split() != list(expected):
-        raise StageError(f"{path} does not name the hundred classes of CIFAR-100; unpack {FOLDER}.tar.gz from {PAGE} again")
+        raise StageError(
+            f"{path} does not name the hundred classes of CIFAR-100; unpack {FOLDER}.tar.gz from "
+            f"{PAGE} again"
+        )
 
 
 def download(folder: Path) -> None:
@@ -136,13 +151,19 @@ def download(folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         archive = Path(temporary) / f"{FOLDER}.tar.gz"
         try:
-            urllib.request.urlretrieve(ARCHIVE, archive)  # a constant address, and verified by its hash
+            urllib.request.urlretrieve(
+                ARCHIVE, archive
+            )  # a constant address, and verified by its hash
         except OSError as error:
-            raise StageError(f"cannot download {ARCHIVE}: {error}; get it yourself, unpack it and set ATTAR_DATA") from error
+            raise StageError(
+                f"cannot download {ARCHIVE}: {error}; get it yourself, unpack it and set ATTAR_DATA"
+            ) from error
         check_md5(archive, ARCHIVE_MD5)
         with tarfile.open(archive) as packed:
             for name in FILES:
-                file = cast(IO[bytes], packed.extractfile(f"{FOLDER}/{name}"))  # its hash says that it has them
+                file = cast(
+                    IO[bytes], packed.extractfile(f"{FOLDER}/{name}")
+                )  # its hash says that it has them
                 (Path(temporary) / name).write_bytes(file.read())
         for name in FILES:
             (Path(temporary) / name).replace(folder / name)

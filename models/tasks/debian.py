@@ -1,7 +1,8 @@
-"""Debian's package lists: what ``apt-get update`` gets, read without any of its libraries. No root is needed.
+"""Debian's package lists: what ``apt-get update`` gets, read without any of its libraries. No root
+is needed.
 
-``Packages`` holds a paragraph a package, ``Translation-en`` its description in full; the two are joined on ``Description-md5``
-(Debian policy, chapter 5: control files and their fields).
+``Packages`` holds a paragraph a package, ``Translation-en`` its description in full; the two are
+joined on ``Description-md5`` (Debian policy, chapter 5: control files and their fields).
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from attar.pipeline.core.errors import StageError
 
 PACKAGES, TRANSLATIONS = "*_Packages", "*_Translation-en"
 LISTS_COMMAND = (
-    "sh -c 'mkdir -p /lists/partial; apt-get update -o Dir::State::lists=/lists -o Acquire::Languages=en "
-    "-o Acquire::GzipIndexes=false'"
+    "sh -c 'mkdir -p /lists/partial; apt-get update -o Dir::State::lists=/lists -o "
+    "Acquire::Languages=en -o Acquire::GzipIndexes=false'"
 )
-"""What gets the lists into ``/lists``. A container, and many machines, are set to get no descriptions: hence the language."""
+"""What gets the lists into ``/lists``. A container, and many machines, are set to get no
+descriptions: hence the language."""
 
 
 class Package(NamedTuple):
@@ -37,20 +39,33 @@ class Package(NamedTuple):
 
 
 def update_lists(folder: Path) -> None:
-    """The lists of this machine's sources into ``folder``, apart from its own. Raises StageError with what apt-get said."""
+    """The lists of this machine's sources into ``folder``, apart from its own. Raises StageError
+    with what apt-get said."""
     if shutil.which("apt-get") is None:
         raise StageError(
-            "Debian's package lists come from `apt-get update`, and there is no apt-get here; get them in a container, "
-            f"`docker run --rm -v $PWD/data/debian-topics/lists:/lists debian:12 {LISTS_COMMAND}`, and fetch again here; "
-            "or copy the two files of a snapshot from a machine that has them"
+            "Debian's package lists come from `apt-get update`, and there is no apt-get here; get "
+            "them in a container, `docker run --rm -v $PWD/data/debian-topics/lists:/lists "
+            f"debian:12 {LISTS_COMMAND}`, and fetch again here; or copy the two files of a "
+            "snapshot from a machine that has them"
         )
     (folder / "partial").mkdir(parents=True, exist_ok=True)  # which apt-get does not make itself
-    options = {"Dir::State::lists": folder, "Dir::Cache": folder, "Acquire::Languages": "en", "Acquire::GzipIndexes": "false"}
+    options = {
+        "Dir::State::lists": folder,
+        "Dir::Cache": folder,
+        "Acquire::Languages": "en",
+        "Acquire::GzipIndexes": "false",
+    }
     settings = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
     done = subprocess.run(["apt-get", "update", "-qq", *settings], capture_output=True, text=True)
     if done.returncode != 0 or not has_lists(folder):
-        said = " ".join((done.stderr or done.stdout).split()) or f"exit code {done.returncode}, no {PACKAGES} or {TRANSLATIONS}"
-        raise StageError(f"`apt-get update` did not get the package lists: {said}; look at /etc/apt and the network")
+        said = (
+            " ".join((done.stderr or done.stdout).split())
+            or f"exit code {done.returncode}, no {PACKAGES} or {TRANSLATIONS}"
+        )
+        raise StageError(
+            f"`apt-get update` did not get the package lists: {said}; look at /etc/apt and the "
+            "network"
+        )
 
 
 def has_lists(folder: Path) -> bool:
@@ -59,9 +74,14 @@ def has_lists(folder: Path) -> bool:
 
 
 def read_packages(folder: Path) -> list[Package]:
-    """The packages of all lists in ``folder``, by name; of one that is listed twice the first list's."""
+    """The packages of all lists in ``folder``, by name; of one that is listed twice the first
+    list's."""
     translations = sorted(folder.glob(TRANSLATIONS))
-    full = {each["Description-md5"]: each["Description-en"] for path in translations for each in parse_paragraphs(path)}
+    full = {
+        each["Description-md5"]: each["Description-en"]
+        for path in translations
+        for each in parse_paragraphs(path)
+    }
     found: dict[str, Package] = {}
     for path in sorted(folder.glob(PACKAGES)):
         for each in parse_paragraphs(path):
@@ -72,9 +92,17 @@ def read_packages(folder: Path) -> list[Package]:
 
 
 def parse_package(fields: dict[str, str], description: str) -> Package:
-    source = fields.get("Source", fields["Package"]).split(" ")[0]  # "gcc-12 (12.2.0-14)": without the version
+    source = fields.get("Source", fields["Package"]).split(" ")[
+        0
+    ]  # "gcc-12 (12.2.0-14)": without the version
     short, _, long = description.partition("\n")
-    return Package(fields["Package"], source, fields["Section"].rpartition("/")[2], join_lines(short), join_lines(long))
+    return Package(
+        fields["Package"],
+        source,
+        fields["Section"].rpartition("/")[2],
+        join_lines(short),
+        join_lines(long),
+    )
 
 
 def join_lines(text: str) -> str:
@@ -83,7 +111,8 @@ def join_lines(text: str) -> str:
 
 
 def parse_paragraphs(path: Path) -> Iterator[dict[str, str]]:
-    """The fields of each paragraph by name; a value's further lines begin with a space, and keep it."""
+    """The fields of each paragraph by name; a value's further lines begin with a space, and keep
+    it."""
     for block in path.read_text("utf-8").split("\n\n"):
         fields = dict(re.findall(r"^([^\s:]+): *(.*(?:\n[ \t].*)*)", block, flags=re.MULTILINE))
         if fields:

@@ -1,4 +1,5 @@
-"""Digits: 1,797 grey images of 8x8 from the UCI set that scikit-learn carries. The smoke task: seconds, no download."""
+"""Digits: 1,797 grey images of 8x8 from the UCI set that scikit-learn carries. The smoke task:
+seconds, no download."""
 
 from __future__ import annotations
 
@@ -18,18 +19,24 @@ TRAIN, VALIDATION = 1197, 300  # of 1,797; the remaining 300 are the test split
 
 
 class Digits(Task):
-    """Ten digits, 8x8 pixels of 0 to 16. Split by a fixed permutation, because the set comes ordered by writer."""
+    """Ten digits, 8x8 pixels of 0 to 16. Split by a fixed permutation, because the set comes
+    ordered by writer."""
 
     inputs = {"image": Tensor("float32", ("batch", 1, 8, 8))}
     outputs = {"logits": Output(("batch", 10), target="label")}
     classes = tuple("0123456789")
-    preprocess: ClassVar[Mapping[str, Sequence[Step]]] = {"image": [Scale(by=1 / 16), Normalize(mean=(0.305,), std=(0.376,))]}
+    preprocess: ClassVar[Mapping[str, Sequence[Step]]] = {
+        "image": [Scale(by=1 / 16), Normalize(mean=(0.305,), std=(0.376,))]
+    }
 
     def data(self) -> list[Path | str]:
         try:
             from sklearn import __version__ as version
         except ModuleNotFoundError as error:
-            raise StageError("the digits come with scikit-learn, which is not installed: pip install scikit-learn") from error
+            raise StageError(
+                "the digits come with scikit-learn, which is not installed: pip install "
+                "scikit-learn"
+            ) from error
         return [f"scikit-learn digits {version}"]
 
     def split(self, name: SplitName) -> Split:

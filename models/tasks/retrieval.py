@@ -1,6 +1,7 @@
 """Retrieval: a score of embeddings whose targets are no labels, only which samples belong together.
 
-A sample is found when the nearest other one, by cosine, is of its own group: two sentences of one text, two pictures of a thing.
+A sample is found when the nearest other one, by cosine, is of its own group: two sentences of one
+text, two pictures of a thing.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ ROUNDING = 1e-12  # of a cosine: nearer than this is as near
 
 
 def measure_retrieval(embeddings: Array, groups: Array) -> Numbers:
-    """Statistics ``[N, 2]`` of embeddings ``[N, dimensions]`` and the group of each ``[N]``: found (0 or 1), counted (0 or 1).
+    """Statistics ``[N, 2]`` of embeddings ``[N, dimensions]`` and the group of each ``[N]``: found
+    (0 or 1), counted (0 or 1).
 
-    Counted is who has another of its group, and one that is not. Of two that are equally near the one of another group is taken,
-    so that embeddings which are all alike find nothing; neither does a vector of zeros. Bounds that resample these rows hold for
-    other samples that are looked for among the same ones.
+    Counted is who has another of its group, and one that is not. Of two that are equally near the
+    one of another group is taken, so that embeddings which are all alike find nothing; neither does
+    a vector of zeros. Bounds that resample these rows hold for other samples that are looked for
+    among the same ones.
     """
     labels = np.unique(groups, return_inverse=True)[1].reshape(-1)
     alike = np.bincount(labels)[labels]  # (N,): samples of its group
@@ -39,8 +42,9 @@ def measure_retrieval(embeddings: Array, groups: Array) -> Numbers:
 def average_groups(statistics: Numbers, groups: Array) -> Numbers:
     """The sums of each group in the row of its first sample, 0 in the others, ``[N, k] -> [N, k]``.
 
-    For groups of a few: of a pair mostly both are found or neither is, and rows of their own would count one observation twice,
-    which brings bounds too near. Not for groups that are classes: of few groups there is nothing to resample.
+    For groups of a few: of a pair mostly both are found or neither is, and rows of their own would
+    count one observation twice, which brings bounds too near. Not for groups that are classes: of
+    few groups there is nothing to resample.
     """
     _, first, labels = np.unique(groups, return_index=True, return_inverse=True)
     made = np.zeros_like(statistics)
@@ -49,13 +53,15 @@ def average_groups(statistics: Numbers, groups: Array) -> Numbers:
 
 
 def compute_share_found(statistics: Numbers) -> float:
-    """Precision at 1, for ``Task.aggregate``: the share of the counted that were found; 0 where none counts."""
+    """Precision at 1, for ``Task.aggregate``: the share of the counted that were found; 0 where
+    none counts."""
     found, counted = statistics.sum(0)
     return float(found / counted) if counted else 0.0
 
 
 def iterate_blocks(embeddings: Numbers) -> Iterator[tuple[npt.NDArray[np.int64], Numbers]]:
-    """Some rows at a time, and their cosines with all samples ``[rows, N]``, -inf with themselves."""
+    """Some rows at a time, and their cosines with all samples ``[rows, N]``, -inf with
+    themselves."""
     lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
     unit = np.divide(embeddings, lengths, out=np.zeros_like(embeddings), where=lengths > 0)
     step = max(1, ENTRIES // len(unit))

@@ -1,7 +1,8 @@
-"""Debian's package descriptions as sentences: near together what means the same. There is nothing to classify.
+"""Debian's package descriptions as sentences: near together what means the same. There is nothing
+to classify.
 
-The section of a package is no target of the embedding. It only tells how good one is: is the nearest other text of the test split
-from the same section?
+The section of a package is no target of the embedding. It only tells how good one is: is the
+nearest other text of the test split from the same section?
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from attar.models.tasks.topics import HOME, Topics, TopicsForMiniLM
 
 
 class Sentences(Topics):
-    """The texts, splits and vocabulary of ``Topics``; a vector of as many dimensions as MiniLM-L6 gives."""
+    """The texts, splits and vocabulary of ``Topics``; a vector of as many dimensions as MiniLM-L6
+    gives."""
 
     outputs = {"vector": Output(("batch", 384), kind="embedding")}
     classes = ()

@@ -1,4 +1,5 @@
-"""The snapshot of Debian's descriptions that topics are learned from: two files, the same bytes for the same package lists."""
+"""The snapshot of Debian's descriptions that topics are learned from: two files, the same bytes for
+the same package lists."""
 
 from __future__ import annotations
 
@@ -27,22 +28,31 @@ class Text(NamedTuple):
 
 
 def choose_split(source: str) -> str:
-    """By the hash of the source package's name, so that what is built from one source is never on both sides, in any release."""
+    """By the hash of the source package's name, so that what is built from one source is never on
+    both sides, in any release."""
     bucket = int.from_bytes(hashlib.sha256(source.encode()).digest()[:8], "big") % 100
     return "test" if bucket < TEST else "validation" if bucket < TEST + VALIDATION else "train"
 
 
 def select_texts(packages: Sequence[Package], sections: Sequence[str]) -> list[Text]:
-    """First lines with their section; of the sources to train on also the long descriptions, as transfer. Each text occurs once.
+    """First lines with their section; of the sources to train on also the long descriptions, as
+    transfer. Each text occurs once.
 
-    What is the same but for capitals counts as the same. Where two splits have it, test keeps it before validation, validation
-    before train, and train before transfer: a text to train on may be dropped, one to measure on may not be known.
+    What is the same but for capitals counts as the same. Where two splits have it, test keeps it
+    before validation, validation before train, and train before transfer: a text to train on may be
+    dropped, one to measure on may not be known.
     """
     chosen = [each for each in packages if each.section in sections]
     learned = [each for each in chosen if choose_split(each.source) == "train"]
     short = (Text(choose_split(each.source), cut_text(each.short), each.section) for each in chosen)
-    ordered = sorted(short, key=lambda each: ("test", "validation", "train").index(each.split))  # stable: by name inside each
-    return list(drop_duplicates([*ordered, *(Text("transfer", cut_text(each.long), None) for each in learned)]))
+    ordered = sorted(
+        short, key=lambda each: ("test", "validation", "train").index(each.split)
+    )  # stable: by name inside each
+    return list(
+        drop_duplicates(
+            [*ordered, *(Text("transfer", cut_text(each.long), None) for each in learned)]
+        )
+    )
 
 
 def cut_text(text: str) -> str:
@@ -62,22 +72,27 @@ def drop_duplicates(found: Iterable[Text]) -> Iterator[Text]:
 
 
 def write_snapshot(folder: Path, found: Sequence[Text], sections: Sequence[str]) -> None:
-    """Both files into ``folder``. Raises StageError when a section has no text to train on: its class could not be learned."""
+    """Both files into ``folder``. Raises StageError when a section has no text to train on: its
+    class could not be learned."""
     lacking = sorted(set(sections) - {each.section for each in found if each.split == "train"})
     if lacking:
         raise StageError(
-            f"the package lists hold nothing to train on in the sections {', '.join(lacking)}; fetch where /etc/apt lists a "
-            "whole release of Debian, its component main at least"
+            f"the package lists hold nothing to train on in the sections {', '.join(lacking)}; "
+            "fetch where /etc/apt lists a whole release of Debian, its component main at least"
         )
-    train_tokenizer(folder / TOKENIZER, [each.text for each in found if each.split in ("train", "transfer")])
+    train_tokenizer(
+        folder / TOKENIZER, [each.text for each in found if each.split in ("train", "transfer")]
+    )
     lines = "".join(json.dumps(each) + "\n" for each in found)
     (folder / TEXTS).write_bytes(gzip.compress(lines.encode(), mtime=0))
 
 
 def train_tokenizer(file: Path, learned: Sequence[str]) -> None:
-    """A byte-level BPE vocabulary of the texts to train on, lower case (Sennrich et al. 2016, arXiv:1508.07909); ``[PAD]`` is 0.
+    """A byte-level BPE vocabulary of the texts to train on, lower case (Sennrich et al. 2016,
+    arXiv:1508.07909); ``[PAD]`` is 0.
 
-    Not WordPiece: the library numbers its continuations in an order that changes from process to process.
+    Not WordPiece: the library numbers its continuations in an order that changes from process to
+    process.
     """
     try:
         from tokenizers import Tokenizer
@@ -86,11 +101,21 @@ def train_tokenizer(file: Path, learned: Sequence[str]) -> None:
         from tokenizers.pre_tokenizers import ByteLevel
         from tokenizers.trainers import BpeTrainer
     except ModuleNotFoundError as error:
-        raise StageError("a vocabulary is made with the library tokenizers: pip install 'attar[serve-text]'") from error
+        raise StageError(
+            "a vocabulary is made with the library tokenizers: pip install 'attar[serve-text]'"
+        ) from error
     made = Tokenizer(BPE())
-    made.normalizer, made.pre_tokenizer = BertNormalizer(lowercase=True), ByteLevel(add_prefix_space=True)
+    made.normalizer, made.pre_tokenizer = (
+        BertNormalizer(lowercase=True),
+        ByteLevel(add_prefix_space=True),
+    )
     alphabet = sorted(ByteLevel.alphabet())
-    trainer = BpeTrainer(vocab_size=VOCABULARY, special_tokens=["[PAD]"], initial_alphabet=alphabet, show_progress=False)
+    trainer = BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["[PAD]"],
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
     made.train_from_iterator(learned, trainer)
     made.save(str(file))
 
@@ -101,6 +126,10 @@ def read_texts(file: Path) -> list[Text]:
         lines = gzip.decompress(file.read_bytes()).decode().splitlines()
         if not lines:
             raise EOFError("it is empty")
-        return [Text(*fields) for fields in json.loads(f"[{','.join(lines)}]")]  # in one go: ten times as fast as line by line
+        return [
+            Text(*fields) for fields in json.loads(f"[{','.join(lines)}]")
+        ]  # in one go: ten times as fast as line by line
     except (OSError, EOFError, ValueError, TypeError) as error:
-        raise StageError(f"{file} cannot be read: {error}; delete it and run `attar fetch RECIPE`") from error
+        raise StageError(
+            f"{file} cannot be read: {error}; delete it and run `attar fetch RECIPE`"
+        ) from error

@@ -1,4 +1,5 @@
-"""Debian package topics: of which section is a package, by the one line that describes it? 35 sections, seven words a text."""
+"""Debian package topics: of which section is a package, by the one line that describes it? 35
+sections, seven words a text."""
 
 from __future__ import annotations
 
@@ -22,15 +23,17 @@ LENGTH = 48  # tokens: all but a few of the one-line texts, and most of a long o
 DROPPED = 0.1  # of the words, in a view
 EXCERPT = 16  # words of a view of a long text
 SECTIONS = (
-    "admin cli-mono devel doc editors fonts games gnome gnu-r golang graphics haskell interpreters introspection java javascript "
-    "kde lisp localization mail math misc net ocaml perl php python ruby rust science sound text utils web x11"
+    "admin cli-mono devel doc editors fonts games gnome gnu-r golang graphics haskell interpreters "
+    "introspection java javascript kde lisp localization mail math misc net ocaml perl php python "
+    "ruby rust science sound text utils web x11"
 )
-"""Those with at least 250 texts in Debian 12, but for what says how a package is built (libs, libdevel, oldlibs, debug,
-metapackages) and not what it is about."""
+"""Those with at least 250 texts in Debian 12, but for what says how a package is built (libs,
+libdevel, oldlibs, debug, metapackages) and not what it is about."""
 
 
 class Topics(Task):
-    """The text as tokens of a vocabulary of 8,192; transfer holds long descriptions of the packages to train on."""
+    """The text as tokens of a vocabulary of 8,192; transfer holds long descriptions of the packages
+    to train on."""
 
     inputs = {"text": Tensor("int64", ("batch", "sequence"), high=snapshot.VOCABULARY, pad=0)}
     outputs = {"logits": Output(("batch", 35), target="section")}
@@ -51,8 +54,11 @@ class Topics(Task):
         return read_splits(file, file.stat().st_mtime_ns, file.stat().st_size)[name]
 
     def augment(self, inputs: Arrays, generator: np.random.Generator) -> Arrays:
-        """Of a long text an excerpt, as long as the texts that are asked about; a tenth of the words left out, never all."""
-        return {"text": drop_words(cut_excerpts(inputs["text"], generator, EXCERPT), generator, DROPPED)}
+        """Of a long text an excerpt, as long as the texts that are asked about; a tenth of the
+        words left out, never all."""
+        return {
+            "text": drop_words(cut_excerpts(inputs["text"], generator, EXCERPT), generator, DROPPED)
+        }
 
     def score(self, outputs: Mapping[str, Array], targets: Arrays) -> npt.NDArray[np.float64]:
         return hits(outputs["logits"], targets["section"])
@@ -74,7 +80,8 @@ TEACHER = ("config.json", "model.safetensors", "tokenizer.json")
 
 
 class TopicsForMiniLM(Topics):
-    """The same texts as tokens of MiniLM-L6 (Wang et al. 2020, arXiv:2002.10957), whose vocabulary its package brings along."""
+    """The same texts as tokens of MiniLM-L6 (Wang et al. 2020, arXiv:2002.10957), whose vocabulary
+    its package brings along."""
 
     inputs = {"text": Tensor("int64", ("batch", "sequence"), high=30522, pad=0)}
 
@@ -88,7 +95,8 @@ class TopicsForMiniLM(Topics):
 
 @dataclass(frozen=True)
 class Texts(Split):
-    """Strings become an array ``(N,)`` when they are taken: of one width in all splits, so that equal texts are equal bytes."""
+    """Strings become an array ``(N,)`` when they are taken: of one width in all splits, so that
+    equal texts are equal bytes."""
 
     texts: tuple[str, ...]
     sections: npt.NDArray[np.int64] | None
@@ -101,7 +109,9 @@ class Texts(Split):
 
     def take(self, indices: npt.NDArray[np.int64]) -> Batch:
         text = np.array([self.texts[index] for index in indices], f"<U{snapshot.LONGEST}")
-        return Batch({"text": text}, {} if self.sections is None else {"section": self.sections[indices]})
+        return Batch(
+            {"text": text}, {} if self.sections is None else {"section": self.sections[indices]}
+        )
 
 
 @lru_cache(maxsize=2)
@@ -117,13 +127,19 @@ def make_texts(found: Sequence[snapshot.Text]) -> Texts:
     """With the numbers of their sections, where they have some."""
     numbers = {section: number for number, section in enumerate(Topics.classes)}
     sections = [numbers[each.section] for each in found if each.section is not None]
-    return Texts(tuple(each.text for each in found), np.array(sections, np.int64) if sections else None)
+    return Texts(
+        tuple(each.text for each in found), np.array(sections, np.int64) if sections else None
+    )
 
 
 def cut_excerpts(texts: Array, generator: np.random.Generator, most: int) -> Array:
-    """Of each text of more than ``most`` words so many in a row, from a random place; others as they are."""
+    """Of each text of more than ``most`` words so many in a row, from a random place; others as
+    they are."""
     draws = generator.random(len(texts)).tolist()
-    return np.array([cut_excerpt(text, draw, most) for text, draw in zip(texts.tolist(), draws, strict=True)], texts.dtype)
+    return np.array(
+        [cut_excerpt(text, draw, most) for text, draw in zip(texts.tolist(), draws, strict=True)],
+        texts.dtype,
+    )
 
 
 def cut_excerpt(text: str, draw: float, most: int) -> str:
@@ -133,10 +149,14 @@ def cut_excerpt(text: str, draw: float, most: int) -> str:
 
 
 def drop_words(texts: Array, generator: np.random.Generator, share: float) -> Array:
-    """Each word of each text left out with this probability, but never all: the one with the largest draw stays."""
+    """Each word of each text left out with this probability, but never all: the one with the
+    largest draw stays."""
     words = [text.split() for text in texts.tolist()]
     draws = generator.random((len(words), max(map(len, words), default=0)))  # (N, most words)
-    return np.array([" ".join(keep_words(each, row, share)) for each, row in zip(words, draws, strict=True)], texts.dtype)
+    return np.array(
+        [" ".join(keep_words(each, row, share)) for each, row in zip(words, draws, strict=True)],
+        texts.dtype,
+    )
 
 
 def keep_words(words: list[str], draws: npt.NDArray[np.float64], share: float) -> list[str]:
@@ -147,14 +167,16 @@ def keep_words(words: list[str], draws: npt.NDArray[np.float64], share: float) -
 HOME = Home(
     FOLDER,
     lambda folder: all((folder / name).is_file() for name in (snapshot.TEXTS, snapshot.TOKENIZER)),
-    f"the snapshot of Debian's package descriptions is not here; looked for {snapshot.TEXTS} and {snapshot.TOKENIZER} in "
-    "{looked}. Run `attar fetch RECIPE` where there is an apt-get (docs/text.md says how to elsewhere), or copy both files "
-    "there and set ATTAR_DATA to their folder",
+    f"the snapshot of Debian's package descriptions is not here; looked for {snapshot.TEXTS} and "
+    f"{snapshot.TOKENIZER} in {{looked}}. Run `attar fetch RECIPE` where there is an apt-get "
+    "(docs/text.md says how to elsewhere), or copy both files there and set ATTAR_DATA to their "
+    "folder",
 )
 
 
 def fetch_snapshot(folder: Path) -> None:
-    """Both files into ``folder``: from package lists in a folder ``lists`` of one of the places, else from those of today."""
+    """Both files into ``folder``: from package lists in a folder ``lists`` of one of the places,
+    else from those of today."""
     with tempfile.TemporaryDirectory() as temporary:
         lists = find_first([place / "lists" for place in HOME.places()], debian.has_lists)
         if lists is None:

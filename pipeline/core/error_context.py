@@ -1,4 +1,5 @@
-"""Blame: what broke as a message that names the slot, and the line of the user's own code where it did."""
+"""Blame: what broke as a message that names the slot, and the line of the user's own code where it
+did."""
 
 from __future__ import annotations
 
@@ -11,14 +12,21 @@ from types import FrameType
 
 from attar.pipeline.core.errors import AttarError, StageError
 
-INSTALLED = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+INSTALLED = tuple(
+    sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")
+)
 PACKAGES = {"site-packages", "dist-packages"}
 """Folders of packages, those of a user's site and of the system among them."""
 
 
 def locate_user_code(error: BaseException) -> str:
-    """``" (task.py:12, in Birds.split)"``: the last line that is neither attar's nor an installed package's; "" for none."""
-    frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__) if is_user_code(frame)]
+    """``" (task.py:12, in Birds.split)"``: the last line that is neither attar's nor an installed
+    package's; "" for none."""
+    frames = [
+        (frame, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if is_user_code(frame)
+    ]
     if not frames:
         return ""
     frame, line = frames[-1]
@@ -45,11 +53,19 @@ def name_slot_in_errors(slot: str) -> Iterator[None]:
         raise type(error)(f"{slot}: {error}") from error
     except ModuleNotFoundError as error:
         said = f"{slot} broke: {error}{locate_user_code(error)}"
-        raise StageError(f"{said}; is it installed? Training needs `pip install 'attar[train]'`") from error
+        raise StageError(
+            f"{said}; is it installed? Training needs `pip install 'attar[train]'`"
+        ) from error
     except OSError as error:
         place = f" ({error.filename})" if error.filename else ""
         raise StageError(
-            f"{slot}: {error.strerror or error}{place}{locate_user_code(error)}; is the disk full or the file gone?"
+            f"{slot}: {error.strerror or error}{place}{locate_user_code(error)}; is the disk full "
+            "or the file gone?"
         ) from error
-    except (Exception, SystemExit) as error:  # user code and libraries may raise anything; it is chained and shown by -v
-        raise StageError(f"{slot} broke: {type(error).__name__}: {error}{locate_user_code(error)}") from error
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # user code and libraries may raise anything; it is chained and shown by -v
+        raise StageError(
+            f"{slot} broke: {type(error).__name__}: {error}{locate_user_code(error)}"
+        ) from error

@@ -1,4 +1,5 @@
-"""Every failure that attar can name. The command line prints the message and exits with the code."""
+"""Every failure that attar can name. The command line prints the message and exits with the
+code."""
 
 from __future__ import annotations
 

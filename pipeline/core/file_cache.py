@@ -58,4 +58,6 @@ def open_file_cache(out: Path) -> FileCache:
     store writes into a note. Without that note the cache lives beside ``out``.
     """
     note = out.parent / KEPT
-    return FileCache(Path(note.read_text(encoding="utf-8")) if note.exists() else out.parent / "kept")
+    return FileCache(
+        Path(note.read_text(encoding="utf-8")) if note.exists() else out.parent / "kept"
+    )

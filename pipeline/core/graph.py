@@ -12,7 +12,8 @@ from attar.pipeline.core.stage import Artifact, Stage
 
 @dataclass(frozen=True)
 class SlotBinding:
-    """A stage in its slot: which slot feeds each of its inputs, and the key of an artifact that is pinned there.
+    """A stage in its slot: which slot feeds each of its inputs, and the key of an artifact that is
+    pinned there.
 
     ``pinned``: for optional inputs, the key of the artifact that each is, or its beginning.
     """
@@ -22,18 +23,23 @@ class SlotBinding:
     keep: str | None = None
     pinned: Mapping[str, str] = field(default_factory=dict)
     candidate: bool = False
-    """One of several: that it is refused (see ``UnsupportedModelError``) breaks nothing, and what reads it is refused too."""
+    """One of several: that it is refused (see ``UnsupportedModelError``) breaks nothing, and what
+    reads it is refused too."""
 
     def wanted(self) -> dict[str, type[Artifact]]:
-        """What each of its inputs must be: those that ``run`` names, and then any number of one kind, if it takes such."""
+        """What each of its inputs must be: those that ``run`` names, and then any number of one
+        kind, if it takes such."""
         specs = self.stage.inputs()
         wanted = {name: spec.kind for name, spec in specs.items() if spec.role == "required"}
         repeated = [spec.kind for spec in specs.values() if spec.role == "repeated"]
-        return wanted | {name: kind for kind in repeated for name in self.inputs if name not in wanted}
+        return wanted | {
+            name: kind for kind in repeated for name in self.inputs if name not in wanted
+        }
 
 
 class Pipeline:
-    """Slots in the order they run. An input names an earlier slot, so no cycle can be written. Raises RecipeError."""
+    """Slots in the order they run. An input names an earlier slot, so no cycle can be written.
+    Raises RecipeError."""
 
     def __init__(self, slots: Mapping[str, SlotBinding]) -> None:
         made: dict[str, type[Artifact]] = {}
@@ -42,10 +48,14 @@ class Pipeline:
                 source = bound.inputs[name]
                 if source not in made:
                     raise RecipeError(
-                        f"{slot} needs {name} from slot {source!r}, which no earlier slot is; {suggest_name(source, made)}"
+                        f"{slot} needs {name} from slot {source!r}, which no earlier slot is; "
+                        f"{suggest_name(source, made)}"
                     )
                 if not issubclass(made[source], wanted):
-                    raise RecipeError(f"{slot} needs {name} to be {wanted.__name__}; {source} makes {made[source].__name__}")
+                    raise RecipeError(
+                        f"{slot} needs {name} to be {wanted.__name__}; {source} makes "
+                        f"{made[source].__name__}"
+                    )
             made[slot] = type(bound.stage).makes()
         self.slots = dict(slots)
 
@@ -59,7 +69,14 @@ class Pipeline:
 
     def makes(self, stage: str) -> type[Artifact] | None:
         """What the stages of this class make; None where no slot holds one."""
-        return next((type(b.stage).makes() for b in self.slots.values() if type(b.stage).__qualname__ == stage), None)
+        return next(
+            (
+                type(b.stage).makes()
+                for b in self.slots.values()
+                if type(b.stage).__qualname__ == stage
+            ),
+            None,
+        )
 
     def dooms(self, slot: str, walked: list[str]) -> bool:
         """Whether none of the last slots of a walk can be made without this one."""

@@ -12,10 +12,13 @@ PATTERN = re.compile(r"^(?P<module>[A-Za-z_][\w./]*?)(?P<file>\.py)?:(?P<object>
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """``"nets/small.py:student"`` -> ``("nets.small", "student")``; the recipe's folder is first on the import path."""
+    """``"nets/small.py:student"`` -> ``("nets.small", "student")``; the recipe's folder is first on
+    the import path."""
     match = PATTERN.match(name)
     if match is None:
-        raise RecipeError(f"{name!r} names no object; write 'package.module:object' or 'file.py:object'")
+        raise RecipeError(
+            f"{name!r} names no object; write 'package.module:object' or 'file.py:object'"
+        )
     return match["module"].replace("/", "."), match["object"]
 
 
@@ -25,9 +28,14 @@ def load_object(name: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        raise StageError(f"cannot import {name!r}: {error}; is it beside the recipe, or installed?") from error
+        raise StageError(
+            f"cannot import {name!r}: {error}; is it beside the recipe, or installed?"
+        ) from error
     if not hasattr(module, attribute):
-        raise StageError(f"{module_name} has no {attribute!r}: {suggest_name(attribute, list_public_names(module))}")
+        raise StageError(
+            f"{module_name} has no {attribute!r}: "
+            f"{suggest_name(attribute, list_public_names(module))}"
+        )
     return getattr(module, attribute)
 
 

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 Listener = Callable[[str, int, int, str], None]
-"""Called with what is being done, how much is done, of how much, and a note such as ``loss 0.31``."""
+"""Called with what is being done, how much is done, of how much, and a note such as ``loss
+0.31``."""
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 

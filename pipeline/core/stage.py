@@ -6,7 +6,17 @@ import inspect
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar, get_args, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    Self,
+    TypeVar,
+    get_args,
+    get_type_hints,
+)
 
 from pydantic import BaseModel, ConfigDict
 
@@ -50,7 +60,8 @@ A = TypeVar("A", bound=Artifact)
 
 @dataclass(frozen=True)
 class SettingMark:
-    """Marks a setting by what it names: ``code``, a ``file``, ``files``, a ``folder`` or an ``artifact``.
+    """Marks a setting by what it names: ``code``, a ``file``, ``files``, a ``folder`` or an
+    ``artifact``.
 
     The content of what is named counts in the key. A setting that is ``undecided`` does not count.
     """
@@ -90,8 +101,8 @@ class Stage(BaseModel, Generic[A]):
     ``run(out, *, <input>: <Artifact>, ...)`` reads its inputs, fills the empty folder ``out`` and
     returns facts. The keyword names are the edges of the graph; ``**NAME: <Artifact>`` takes one
     artifact of each candidate. The type in ``Stage[...]`` is what it makes. A stage never edits an
-    input and does not know its slot. After an interruption it finds in ``open_scratch(out)`` what it
-    left there, and in ``open_file_cache(out)`` what any earlier run left.
+    input and does not know its slot. After an interruption it finds in ``open_scratch(out)`` what
+    it left there, and in ``open_file_cache(out)`` what any earlier run left.
 
     The key of the result counts the stage's code and settings, the content of its inputs, the code
     of their classes, and library versions. A setting or computed field that is a ``CodeName`` adds
@@ -137,7 +148,9 @@ class Stage(BaseModel, Generic[A]):
     @classmethod
     def named(cls, what: str) -> list[str]:
         """Return the fields with this mark of `Named`; computed fields may name code."""
-        fields = {name: [*f.metadata, *list_marks(f.annotation)] for name, f in cls.model_fields.items()}
+        fields = {
+            name: [*f.metadata, *list_marks(f.annotation)] for name, f in cls.model_fields.items()
+        }
         for name, computed in cls.model_computed_fields.items():
             fields[name] = list_marks(computed.return_type)
         return [name for name, marks in fields.items() if SettingMark(what) in marks]
@@ -170,7 +183,8 @@ def read_input(hint: Any, parameter: inspect.Parameter) -> InputSpec:
 
 
 def list_marks(annotation: Any) -> list[Any]:
-    """Return the marks of an ``Annotated`` type, also inside a union such as ``DataFile | None``."""
+    """Return the marks of an ``Annotated`` type, also inside a union such as ``DataFile |
+    None``."""
     inner = [mark for argument in get_args(annotation) for mark in list_marks(argument)]
     return [*getattr(annotation, "__metadata__", ()), *inner]
 

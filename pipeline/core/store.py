@@ -1,10 +1,9 @@
 """The store: finished artifacts on disk, one read-only folder each, named by their key.
 
-artifacts/KEY/   payload, facts.json (content) and record.json (how it came to be: times live here and nowhere else)
-work/KEY/        unfinished work, resumed by the same key
-kept/KEY/        files that several artifacts share by links, see ``file_cache``
-locks/KEY.lock   held while KEY is made, so that two processes share a store
-recipes/, data/, code.json   what the planner remembers
+artifacts/KEY/   payload, facts.json (content) and record.json (how it came to be: times live here
+and nowhere else) work/KEY/        unfinished work, resumed by the same key kept/KEY/        files
+that several artifacts share by links, see ``file_cache`` locks/KEY.lock   held while KEY is made,
+so that two processes share a store recipes/, data/, code.json   what the planner remembers
 format.json      the version of this layout, see ``store_format``
 """
 
@@ -48,7 +47,8 @@ class Entry:
 
 
 class Store:
-    """Raises StoreError if the disk does not do what was asked, and if a newer attar wrote the store."""
+    """Raises StoreError if the disk does not do what was asked, and if a newer attar wrote the
+    store."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
@@ -71,13 +71,20 @@ class Store:
             stat = path.stat()
             if (stat.st_size, stat.st_mtime_ns) != (size, mtime) and compute_digest(path) != digest:
                 raise CorruptArtifactError(f"{name} in {root} was changed after it was made")
-        return kind.create(key, record["digest"], root, json.loads((root / "facts.json").read_text(encoding="utf-8")))
+        return kind.create(
+            key,
+            record["digest"],
+            root,
+            json.loads((root / "facts.json").read_text(encoding="utf-8")),
+        )
 
     def verify(self, artifact: Artifact) -> None:
         """Read every byte again. Raises CorruptArtifactError."""
         for name, (_, _, digest) in self.history(artifact.key)["files"].items():
             if compute_digest(artifact.root / name) != digest:
-                raise CorruptArtifactError(f"{name} in {artifact.root} was changed after it was made")
+                raise CorruptArtifactError(
+                    f"{name} in {artifact.root} was changed after it was made"
+                )
 
     def record(self, key: str) -> dict[str, Any] | None:
         path = self.folder(key) / "record.json"
@@ -99,10 +106,14 @@ class Store:
         return record
 
     @contextmanager
-    def making(self, key: str, waiting: Callable[[], None], shared: str | None = None) -> Iterator[Path]:
-        """Hold the lock on ``key`` and give an empty ``payload`` folder; ``waiting`` is called when another holds it.
+    def making(
+        self, key: str, waiting: Callable[[], None], shared: str | None = None
+    ) -> Iterator[Path]:
+        """Hold the lock on ``key`` and give an empty ``payload`` folder; ``waiting`` is called when
+        another holds it.
 
-        ``shared``: a second key, locked too, under which the stage keeps files for others (see ``file_cache``).
+        ``shared``: a second key, locked too, under which the stage keeps files for others (see
+        ``file_cache``).
         """
         payload = self.root / "work" / key / "payload"
         with contextlib.ExitStack() as held:
@@ -113,7 +124,9 @@ class Store:
                     shutil.rmtree(payload, ignore_errors=True)
                     payload.mkdir(parents=True)
                     if shared:
-                        (payload.parent / KEPT).write_text(str(self.root / "kept" / shared), encoding="utf-8")
+                        (payload.parent / KEPT).write_text(
+                            str(self.root / "kept" / shared), encoding="utf-8"
+                        )
                 yield payload
             finally:
                 shutil.rmtree(payload, ignore_errors=True)
@@ -135,15 +148,22 @@ class Store:
         finally:
             lock.release()
 
-    def commit(self, kind: type[A], payload: Path, key: str, facts: Facts, record: Mapping[str, Any]) -> A:
-        """Turn a payload into the artifact ``key``: all of it or nothing, whenever the process dies."""
+    def commit(
+        self, kind: type[A], payload: Path, key: str, facts: Facts, record: Mapping[str, Any]
+    ) -> A:
+        """Turn a payload into the artifact ``key``: all of it or nothing, whenever the process
+        dies."""
         with explain_disk_errors(self.root):
             (payload / "facts.json").write_text(encode_json(facts, indent=1), encoding="utf-8")
             files = {}
             for path in sorted(p for p in payload.rglob("*") if p.is_file()):
                 path.chmod(0o444)
                 stat = path.stat()
-                files[path.relative_to(payload).as_posix()] = (stat.st_size, stat.st_mtime_ns, compute_digest(path))
+                files[path.relative_to(payload).as_posix()] = (
+                    stat.st_size,
+                    stat.st_mtime_ns,
+                    compute_digest(path),
+                )
             content = {name: digest for name, (_, _, digest) in files.items()}
             digest = hashlib.sha256(encode_json(content).encode()).hexdigest()
             whole = {"key": key, "digest": digest, "files": files, **record}
@@ -155,7 +175,8 @@ class Store:
         return kind.create(key, digest, self.folder(key), json.loads(encode_json(facts)))
 
     def forget(self, key: str, shared: str | None) -> None:
-        """Delete unfinished work and kept files: other code or data may have made them than these keys say."""
+        """Delete unfinished work and kept files: other code or data may have made them than these
+        keys say."""
         shutil.rmtree(self.root / "work" / key, ignore_errors=True)
         if shared:
             shutil.rmtree(self.root / "kept" / shared, ignore_errors=True)
@@ -181,11 +202,16 @@ class Store:
     def damaged(self) -> list[Path]:
         """Folders that should be artifacts and have no readable record."""
         readable = {entry.root for entry in self.entries()}
-        return [folder for folder in sorted((self.root / "artifacts").glob("*")) if folder not in readable]
+        return [
+            folder
+            for folder in sorted((self.root / "artifacts").glob("*"))
+            if folder not in readable
+        ]
 
     @contextmanager
     def in_use(self, *, alone: bool = False) -> Iterator[None]:
-        """Runs share the store; ``alone`` refuses to share it. Raises StoreError when that cannot be had at once."""
+        """Runs share the store; ``alone`` refuses to share it. Raises StoreError when that cannot
+        be had at once."""
         with explain_disk_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             self.write_note(FORMAT_FILE, {"store": STORE_VERSION})
@@ -194,7 +220,9 @@ class Store:
             fcntl.flock(folder, fcntl.LOCK_NB | (fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
         except BlockingIOError as error:
             os.close(folder)
-            raise StoreError(f"{self.root} is in use by another process; try again when it has finished") from error
+            raise StoreError(
+                f"{self.root} is in use by another process; try again when it has finished"
+            ) from error
         try:
             yield
         finally:
@@ -205,16 +233,23 @@ class Store:
         found = [entry for entry in self.entries() if entry.key.startswith(prefix)]
         if len(found) != 1:
             what = "no artifact" if not found else f"{len(found)} artifacts"
-            raise StoreError(f"{what} in {self.root} with a key that starts with {prefix!r}; `attar ls` lists them")
+            raise StoreError(
+                f"{what} in {self.root} with a key that starts with {prefix!r}; `attar ls` lists "
+                "them"
+            )
         return found[0]
 
     def used(self) -> set[str]:
         """Keys that a recipe used last."""
-        notes = [self.read_note(f"recipes/{path.name}") or {} for path in (self.root / "recipes").glob("*.json")]
+        notes = [
+            self.read_note(f"recipes/{path.name}") or {}
+            for path in (self.root / "recipes").glob("*.json")
+        ]
         return {key for note in notes for key in note.values()}
 
     def collect(self, *, dry_run: bool) -> Iterator[tuple[str, int]]:
-        """Delete what no recipe used last, what is damaged, kept for nobody or unfinished; yields what and its bytes.
+        """Delete what no recipe used last, what is damaged, kept for nobody or unfinished; yields
+        what and its bytes.
 
         Raises StoreError while a run is going on: what it has just made is in no recipe's list yet.
         """
@@ -226,10 +261,8 @@ class Store:
                     if not dry_run:
                         self.discard(entry.key)
             for folder in [*self.damaged(), *sorted((self.root / "work").glob("*"))]:
-                yield (
-                    f"{'damaged' if folder.parent.name == 'artifacts' else 'unfinished'} {folder.name[:12]}",
-                    measure_size(folder),
-                )
+                state = "damaged" if folder.parent.name == "artifacts" else "unfinished"
+                yield f"{state} {folder.name[:12]}", measure_size(folder)
                 if not dry_run:
                     shutil.rmtree(folder)
             yield from self._collect_kept(used, dry_run=dry_run)
@@ -239,9 +272,14 @@ class Store:
         listed = [entry.record["files"].values() for entry in self.entries() if entry.key in used]
         needed = {digest for files in listed for _, _, digest in files}
         for folder in sorted((self.root / "kept").glob("*")):
-            doomed = [path for path in folder.iterdir() if path.name.rpartition(".")[2] not in needed]
+            doomed = [
+                path for path in folder.iterdir() if path.name.rpartition(".")[2] not in needed
+            ]
             if doomed:
-                yield f"{len(doomed)} kept in {folder.name[:12]}", sum(path.stat().st_size for path in doomed)
+                yield (
+                    f"{len(doomed)} kept in {folder.name[:12]}",
+                    sum(path.stat().st_size for path in doomed),
+                )
             if not dry_run:
                 for path in doomed:
                     path.unlink()
@@ -249,7 +287,8 @@ class Store:
                     folder.rmdir()
 
     def read_note(self, name: str) -> Any:
-        """Something that the planner remembers; None when it does not, or when the note is damaged: it is only a memory."""
+        """Something that the planner remembers; None when it does not, or when the note is damaged:
+        it is only a memory."""
         try:
             return json.loads((self.root / name).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
@@ -273,7 +312,8 @@ def explain_disk_errors(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError(
-            f"cannot write the store {root}: {error.strerror}; free some space or choose another with --store"
+            f"cannot write the store {root}: {error.strerror}; free some space or choose another "
+            "with --store"
         ) from error
 
 
@@ -290,7 +330,8 @@ def measure_size(folder: Path) -> int:
 
 
 def compute_digest(path: Path) -> str:
-    """SHA-256, in pieces that small files fill once: ``hashlib.file_digest`` takes twice as long for those."""
+    """SHA-256, in pieces that small files fill once: ``hashlib.file_digest`` takes twice as long
+    for those."""
     made = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         while piece := file.read(PIECE):

@@ -28,11 +28,18 @@ def read_store_version(root: Path) -> int:
     except (FileNotFoundError, NotADirectoryError):
         return 1
     except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror}; choose another store with --store") from error
+        raise StoreError(
+            f"cannot read {path}: {error.strerror}; choose another store with --store"
+        ) from error
     except (ValueError, TypeError, LookupError) as error:
-        raise StoreError(f"{path} does not hold the version of a store; choose another store with --store") from error
+        raise StoreError(
+            f"{path} does not hold the version of a store; choose another store with --store"
+        ) from error
     if type(version) is not int or version < 1:
-        raise StoreError(f"{path} holds {version!r}, not the version of a store; choose another store with --store")
+        raise StoreError(
+            f"{path} holds {version!r}, not the version of a store; choose another store with "
+            "--store"
+        )
     return version
 
 
@@ -41,6 +48,6 @@ def check_store_version(root: Path) -> None:
     version = read_store_version(root)
     if version > STORE_VERSION:
         raise StoreError(
-            f"the store {root} has version {version}, and attar {VERSION} reads stores up to version {STORE_VERSION}: "
-            "upgrade attar, or choose another store with --store"
+            f"the store {root} has version {version}, and attar {VERSION} reads stores up to "
+            f"version {STORE_VERSION}: upgrade attar, or choose another store with --store"
         )

@@ -1,4 +1,5 @@
-"""Data: the files and versions that a task's splits come from, remembered so that planning imports nothing."""
+"""Data: the files and versions that a task's splits come from, remembered so that planning imports
+nothing."""
 
 from __future__ import annotations
 
@@ -31,14 +32,19 @@ Item = str | FileState | FolderState
 
 @dataclass(frozen=True)
 class DataState:
-    """What ``Task.data()`` named, in its order, and how each file was when it was last looked at."""
+    """What ``Task.data()`` named, in its order, and how each file was when it was last looked
+    at."""
 
     items: list[Item]
     names: NameDigests
-    """Of the folders where files were named: one that is added there may belong to the data, so the task is asked again."""
+    """Of the folders where files were named: one that is added there may belong to the data, so the
+    task is asked again."""
 
     def to_json(self) -> dict[str, Any]:
-        items = [{"folder": item.path, "files": item.files} if isinstance(item, FolderState) else item for item in self.items]
+        items = [
+            {"folder": item.path, "files": item.files} if isinstance(item, FolderState) else item
+            for item in self.items
+        ]
         return {"items": items, "names": self.names}
 
     @classmethod
@@ -60,14 +66,24 @@ def _read_item(item: Any) -> Item:
 
 
 def inspect_data(items: Iterable[Path | str]) -> DataState:
-    """Look at what ``Task.data()`` returned. Raises StageError for a missing file, and for what is neither path nor version."""
+    """Look at what ``Task.data()`` returned. Raises StageError for a missing file, and for what is
+    neither path nor version."""
     if isinstance(items, str | Path) or not all(isinstance(item, str | Path) for item in items):
-        raise StageError(f"the task's data() returned {items!r}; it must return a list of paths and version strings")
-    return _inspect([item if isinstance(item, str) else FileState(str(item.absolute()), *UNSEEN) for item in items])
+        raise StageError(
+            f"the task's data() returned {items!r}; it must return a list of paths and version "
+            "strings"
+        )
+    return _inspect(
+        [
+            item if isinstance(item, str) else FileState(str(item.absolute()), *UNSEEN)
+            for item in items
+        ]
+    )
 
 
 def refresh_data(known: DataState) -> DataState | None:
-    """The same items as they are now; None where files came or went beside them, and the task must be asked again."""
+    """The same items as they are now; None where files came or went beside them, and the task must
+    be asked again."""
     files.remember_files(known.list_files())
     try:
         found = _inspect(known.items)
@@ -80,9 +96,16 @@ def _inspect(items: Sequence[Item]) -> DataState:
     """The same items as they are now, whatever is said of them here."""
     found = files.stamp_paths(item.path for item in items if not isinstance(item, str))
     inside = {path: files.stamp_folder(path) for path in found.folders}
-    states = files.hash_files(found.files | {path: stamp for each in inside.values() for path, stamp in each.items()})
-    places: dict[str, Item] = {**states, **{path: FolderState(path, [states[each] for each in inside[path]]) for path in inside}}
-    return DataState([item if isinstance(item, str) else places[item.path] for item in items], found.names)
+    states = files.hash_files(
+        found.files | {path: stamp for each in inside.values() for path, stamp in each.items()}
+    )
+    places: dict[str, Item] = {
+        **states,
+        **{path: FolderState(path, [states[each] for each in inside[path]]) for path in inside},
+    }
+    return DataState(
+        [item if isinstance(item, str) else places[item.path] for item in items], found.names
+    )
 
 
 def list_changed(known: DataState) -> list[str]:
@@ -91,26 +114,40 @@ def list_changed(known: DataState) -> list[str]:
 
 
 def has_changed(item: FileState | FolderState) -> bool:
-    """Whether its bytes, or the names in it, changed. A file with another stamp is read: a copy or a link changes stamps too."""
+    """Whether its bytes, or the names in it, changed. A file with another stamp is read: a copy or
+    a link changes stamps too."""
     known = {each.path: each for each in ([item] if isinstance(item, FileState) else item.files)}
     try:
-        stamps = {item.path: files.stamp_file(item.path)} if isinstance(item, FileState) else files.stamp_folder(item.path)
-        differing = {path: stamp for path, stamp in stamps.items() if path in known and known[path].stamp != stamp}
+        stamps = (
+            {item.path: files.stamp_file(item.path)}
+            if isinstance(item, FileState)
+            else files.stamp_folder(item.path)
+        )
+        differing = {
+            path: stamp
+            for path, stamp in stamps.items()
+            if path in known and known[path].stamp != stamp
+        }
         states = files.hash_files(differing)
     except StageError:  # it is gone
         return True
-    return stamps.keys() != known.keys() or any(state.sha256 != known[path].sha256 for path, state in states.items())
+    return stamps.keys() != known.keys() or any(
+        state.sha256 != known[path].sha256 for path, state in states.items()
+    )
 
 
 def describe_content(state: DataState) -> list[Any]:
-    """What counts in a key: names and bytes in the task's order, and which files lie together; not places and times."""
+    """What counts in a key: names and bytes in the task's order, and which files lie together; not
+    places and times."""
     folders: dict[str, int] = {}
     content: list[Any] = []
     for item in state.items:
         if isinstance(item, str):
             content.append(["", hashlib.sha256(item.encode()).hexdigest()])
         elif isinstance(item, FolderState):
-            content.append({each.path.removeprefix(item.path).lstrip("/"): each.sha256 for each in item.files})
+            content.append(
+                {each.path.removeprefix(item.path).lstrip("/"): each.sha256 for each in item.files}
+            )
         else:
             folder, _, name = item.path.rpartition("/")
             content.append([name, item.sha256, folders.setdefault(folder, len(folders))])

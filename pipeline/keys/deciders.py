@@ -1,4 +1,5 @@
-"""Keys: everything that decides a slot's result, and what to say when one of those things changed."""
+"""Keys: everything that decides a slot's result, and what to say when one of those things
+changed."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ KeyInputs = dict[str, Any]
 
 
 class Keys:
-    """Computes deciders. ``may_import``: whether a task may be asked for its data; a plan only remembers what it said."""
+    """Computes deciders. ``may_import``: whether a task may be asked for its data; a plan only
+    remembers what it said."""
 
     def __init__(self, store: Store, code: Fingerprint) -> None:
         self.store, self.code = store, code
@@ -27,14 +29,20 @@ class Keys:
         self.digests: dict[str, str] = {}
         self.recalled: set[str] = set()
 
-    def deciders(self, stage: Stage[Any], inputs: Mapping[str, Artifact], *, may_import: bool) -> KeyInputs | None:
-        """None when the data of its task are not known yet (the task was never run and ``may_import`` is off).
+    def deciders(
+        self, stage: Stage[Any], inputs: Mapping[str, Artifact], *, may_import: bool
+    ) -> KeyInputs | None:
+        """None when the data of its task are not known yet (the task was never run and
+        ``may_import`` is off).
 
-        ``inputs`` may hold optional ones. Of those the content counts alone: code that once made one may be gone.
+        ``inputs`` may hold optional ones. Of those the content counts alone: code that once made
+        one may be gone.
         """
         kind = type(stage)
         specs, read = kind.inputs(), stage.reading()
-        inputs = {name: given for name, given in inputs.items() if name not in specs or name in read}
+        inputs = {
+            name: given for name, given in inputs.items() if name not in specs or name in read
+        }
         code = self.code.of(
             [names.place_of(kind), *list_code_names(stage), *list_input_code(specs, inputs)],
             artifacts={names.place_of(type(artifact)) for artifact in inputs.values()},
@@ -48,7 +56,8 @@ class Keys:
             "stage": kind.__qualname__,
             "settings": describe_settings(stage),
             "code": dict(code.definitions),
-            "libraries": libraries | {"python": machine.describe_machine()["python"].rpartition(".")[0]},
+            "libraries": libraries
+            | {"python": machine.describe_machine()["python"].rpartition(".")[0]},
             "inputs": {name: artifact.digest for name, artifact in inputs.items()},
         }
         if "task" in stage.deciding():
@@ -62,25 +71,30 @@ class Keys:
     def data_of(self, task: str, *, may_import: bool) -> str | None:
         """Digest of the data that a task says its splits come from.
 
-        Remembered under what ``Task.data`` may depend on: the task's code, where that code is, and ``ATTAR_DATA``.
+        Remembered under what ``Task.data`` may depend on: the task's code, where that code is, and
+        ``ATTAR_DATA``.
         """
         if task not in self.digests:
             place = str(self.code.path(names.split_name(task)[0]))
             code = self.code.of([task]).digest
-            note = f"data/{compute_json_digest([data.FORMAT, code, place, os.environ.get('ATTAR_DATA')])}.json"
+            origin = [data.FORMAT, code, place, os.environ.get("ATTAR_DATA")]
+            note = f"data/{compute_json_digest(origin)}.json"
             known = self.store.read_note(note)
             before = None if known is None else data.DataState.from_json(known)
             found = None if before is None else data.refresh_data(before)
             if found is None and not may_import:
                 return None
-            self.data[task] = data.inspect_data(names.load_object(task)().data()) if found is None else found
+            self.data[task] = (
+                data.inspect_data(names.load_object(task)().data()) if found is None else found
+            )
             self.digests[task] = compute_json_digest(data.describe_content(self.data[task]))
             if may_import and self.data[task] != before:
                 self.store.write_note(note, self.data[task].to_json())
         return self.digests[task]
 
     def recall_files(self, stage: Stage[Any], *, may_write: bool) -> None:
-        """Rely on what an earlier process hashed of the files that settings name, where stamps are the same."""
+        """Rely on what an earlier process hashed of the files that settings name, where stamps are
+        the same."""
         for kind, path in list_places(stage).values():
             note = f"data/{compute_json_digest([data.FORMAT, kind, str(path)])}.json"
             if note in self.recalled:
@@ -93,9 +107,14 @@ class Keys:
                 self.store.write_note(note, found)
 
     def edited(self, stage: Stage[Any], deciders: KeyInputs) -> list[str]:
-        """Files of code and data, and those that settings name, that are no longer what these deciders were computed from."""
+        """Files of code and data, and those that settings name, that are no longer what these
+        deciders were computed from."""
         changed = [path for known in self.data.values() for path in data.list_changed(known)]
-        return [*self.code.edited(deciders["code"]), *changed, *list_moved(stage, deciders["settings"])]
+        return [
+            *self.code.edited(deciders["code"]),
+            *changed,
+            *list_moved(stage, deciders["settings"]),
+        ]
 
 
 def compute_key(deciders: KeyInputs) -> str:
@@ -103,16 +122,20 @@ def compute_key(deciders: KeyInputs) -> str:
 
 
 def mark_refused(deciders: KeyInputs) -> KeyInputs:
-    """Of the refusal of what these decide: it is kept under a key of its own, for only candidates may be refused."""
+    """Of the refusal of what these decide: it is kept under a key of its own, for only candidates
+    may be refused."""
     return deciders | {"refused": True}
 
 
 def compute_shared_key(stage: Stage[Any], deciders: KeyInputs) -> str | None:
-    """Return the digest of all that is not ``incremental``; None for a stage that shares no files."""
+    """Return the digest of all that is not ``incremental``; None for a stage that shares no
+    files."""
     if not stage.incremental:
         return None
     fixed = {name: value for name, value in deciders.items() if name not in stage.incremental}
-    settings = {name: value for name, value in fixed["settings"].items() if name not in stage.incremental}
+    settings = {
+        name: value for name, value in fixed["settings"].items() if name not in stage.incremental
+    }
     return compute_json_digest(fixed | {"settings": settings})
 
 
@@ -132,26 +155,41 @@ def list_input_code(specs: Mapping[str, InputSpec], inputs: Mapping[str, Artifac
     Of an optional input the content alone counts: the code that once made it may be gone."""
     optional = {name for name, spec in specs.items() if spec.role == "optional"}
     needed = [artifact for name, artifact in inputs.items() if name not in optional]
-    return [artifact.facts[fact] for artifact in needed for fact in artifact.code if fact in artifact.facts]
+    return [
+        artifact.facts[fact]
+        for artifact in needed
+        for fact in artifact.code
+        if fact in artifact.facts
+    ]
 
 
 def describe_settings(stage: Stage[Any]) -> dict[str, Any]:
     """The settings that decide the result, as JSON; files and folders by their content."""
     values: dict[str, Any] = stage.model_dump(mode="json", include=set(stage.deciding()))
-    return values | {field: digest_place(kind, path) for field, (kind, path) in list_places(stage).items()}
+    return values | {
+        field: digest_place(kind, path) for field, (kind, path) in list_places(stage).items()
+    }
 
 
 def list_moved(stage: Stage[Any], known: Mapping[str, Any]) -> list[str]:
     """The files and folders among the settings whose content is no longer the known one."""
     named = list_places(stage).items()
-    return [str(path) for field, (kind, path) in named if not path.exists() or digest_place(kind, path) != known[field]]
+    return [
+        str(path)
+        for field, (kind, path) in named
+        if not path.exists() or digest_place(kind, path) != known[field]
+    ]
 
 
 def list_places(stage: Stage[Any]) -> dict[str, tuple[str, Path]]:
     """The deciding settings that name a file or a folder: which of ``LISTED`` it is, and where."""
     values = {field: getattr(stage, field) for field in stage.deciding()}
     named = [(field, kind) for kind in LISTED for field in type(stage).named(kind)]
-    return {field: (kind, Path(values[field]).absolute()) for field, kind in named if values.get(field) is not None}
+    return {
+        field: (kind, Path(values[field]).absolute())
+        for field, kind in named
+        if values.get(field) is not None
+    }
 
 
 LISTED: Mapping[str, Callable[[str], Mapping[str, files.Stamp]]] = {
@@ -168,10 +206,14 @@ def digest_place(kind: str, path: Path) -> str:
     found = files.hash_files(LISTED[kind](whole))
     if kind == "file":
         return found[whole].sha256
-    return compute_json_digest({each.removeprefix(whole).lstrip("/"): state.sha256 for each, state in found.items()})
+    return compute_json_digest(
+        {each.removeprefix(whole).lstrip("/"): state.sha256 for each, state in found.items()}
+    )
 
 
-def list_changes(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> Iterator[str]:
+def list_changes(
+    before: Mapping[str, Any], now: Mapping[str, Any], path: str = ""
+) -> Iterator[str]:
     """Which deciders differ, from what to what: ``settings.epochs: 6 -> 8``."""
     for name in sorted(before.keys() | now.keys()):
         old, new = before.get(name), now.get(name)

@@ -1,7 +1,8 @@
 """Files: their stamps and digests.
 
-One ``stat`` a file, one listing a folder; a file is read once for each stamp that it has. A stamp holds the time of the last
-change of status (ctime) too: a tool that keeps mtimes (``cp -p``, ``tar``, ``rsync -t``) can set the mtime, but not that one.
+One ``stat`` a file, one listing a folder; a file is read once for each stamp that it has. A stamp
+holds the time of the last change of status (ctime) too: a tool that keeps mtimes (``cp -p``,
+``tar``, ``rsync -t``) can set the mtime, but not that one.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ READERS = 4
 PART = 32
 """Files that a reader takes at once."""
 SETTLED_NANOSECONDS = 10**9
-"""A file whose status changed less than this ago may change again without a new stamp: clocks of file systems are coarse."""
+"""A file whose status changed less than this ago may change again without a new stamp: clocks of
+file systems are coarse."""
 Stamp = tuple[int, int, int, int]
 """Size in bytes, mtime and ctime in nanoseconds, inode."""
 NameDigests = dict[str, dict[str, str]]
@@ -36,7 +38,8 @@ NameDigests = dict[str, dict[str, str]]
 class FileState(NamedTuple):
     """A file, and the digest of what it held with this stamp.
 
-    A ``ctime`` of 0 is that of a file that had not settled, or of a note without one: the file is read again.
+    A ``ctime`` of 0 is that of a file that had not settled, or of a note without one: the file is
+    read again.
     """
 
     path: str
@@ -61,11 +64,16 @@ def remember_files(states: Iterable[FileState]) -> None:
 
 
 def hash_files(stamps: Mapping[str, Stamp]) -> dict[str, FileState]:
-    """Return the states of these files, by absolute path. A file that is known with this stamp is not read.
+    """Return the states of these files, by absolute path. A file that is known with this stamp is
+    not read.
 
     Raises StageError for a file that cannot be read.
     """
-    unknown = [path for path, stamp in stamps.items() if path not in _hashed or _hashed[path].stamp != stamp]
+    unknown = [
+        path
+        for path, stamp in stamps.items()
+        if path not in _hashed or _hashed[path].stamp != stamp
+    ]
     now = time.time_ns()
     for path, digest in zip(unknown, _read(unknown), strict=True):
         size, mtime, ctime, inode = stamps[path]
@@ -94,7 +102,10 @@ def _digest(path: str) -> str:
     try:
         return compute_digest(Path(path))
     except OSError as error:
-        raise StageError(f"{path} cannot be read: {error.strerror}; it decides what is made, so it must be readable") from error
+        raise StageError(
+            f"{path} cannot be read: {error.strerror}; it decides what is made, so it must be "
+            "readable"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -108,7 +119,8 @@ class PathStamps:
 
 
 def stamp_paths(paths: Iterable[str]) -> PathStamps:
-    """Look at these absolute paths; each folder that they lie in is listed once. Raises StageError where there is nothing."""
+    """Look at these absolute paths; each folder that they lie in is listed once. Raises StageError
+    where there is nothing."""
     wanted: dict[str, set[str]] = defaultdict(set)
     for path in paths:
         folder, _, name = path.rpartition("/")
@@ -140,7 +152,9 @@ def _scan(folder: str, wanted: set[str], found: PathStamps) -> None:
             found.files[path] = stamp_file(path)
             endings.add(_ending(path.rpartition("/")[2]))
     if endings:
-        found.names[folder] = {ending: _digest_names(by_ending[ending]) for ending in sorted(endings)}
+        found.names[folder] = {
+            ending: _digest_names(by_ending[ending]) for ending in sorted(endings)
+        }
 
 
 def _digest_names(names: list[str]) -> str:
@@ -169,10 +183,12 @@ def make_stamp(stat: os.stat_result) -> Stamp:
 
 
 def stamp_folder(folder: str) -> dict[str, Stamp]:
-    """Return the stamp of every file in a folder and in those inside it, by absolute path and in the order of their names.
+    """Return the stamp of every file in a folder and in those inside it, by absolute path and in
+    the order of their names.
 
-    Links count as what they lead to. Hidden files and folders do not count: they are notes of some tool. Raises StageError where
-    there is no folder, for a link that leads nowhere, and for one to a folder that it is in.
+    Links count as what they lead to. Hidden files and folders do not count: they are notes of some
+    tool. Raises StageError where there is no folder, for a link that leads nowhere, and for one to
+    a folder that it is in.
     """
     if not Path(folder).is_dir():
         raise StageError(f"there is no folder {folder}")
@@ -183,7 +199,8 @@ def stamp_folder(folder: str) -> dict[str, Stamp]:
         stat = Path(place).stat()
         if (own := (stat.st_dev, stat.st_ino)) in above:
             raise StageError(
-                f"{place} is a link to a folder that it is in, so it has no end; take it away, or hide it with a dot"
+                f"{place} is a link to a folder that it is in, so it has no end; take it away, or "
+                "hide it with a dot"
             )
         with os.scandir(place) as entries:
             for entry in entries:
@@ -194,11 +211,17 @@ def stamp_folder(folder: str) -> dict[str, Stamp]:
                 elif entry.is_file():
                     stamps[entry.path] = make_stamp(entry.stat())
                 elif entry.is_symlink():
-                    raise StageError(f"{entry.path} is a link that leads nowhere; mend it, or take it away")
+                    raise StageError(
+                        f"{entry.path} is a link that leads nowhere; mend it, or take it away"
+                    )
     return dict(sorted(stamps.items()))
 
 
 def stamp_together(path: str) -> dict[str, Stamp]:
     """Return the stamps of a file and of those beside it whose names begin with its own."""
-    found = (each for each in sorted(Path(path).parent.iterdir()) if each.name.startswith(Path(path).name))
+    found = (
+        each
+        for each in sorted(Path(path).parent.iterdir())
+        if each.name.startswith(Path(path).name)
+    )
     return {str(each): stamp_file(str(each)) for each in found if each.is_file()}

@@ -1,8 +1,9 @@
 """Fingerprint: which code, of whom, decides what an object does. Parsed, never imported.
 
-From a name such as ``attar.stages.teach.stage:Teach`` everything it uses is followed, definition by definition, through attar
-and through the user's own files. Installed packages are not followed: their version counts. ``attar.pipeline`` and the
-artifact classes are not followed either where they are only named; the class of an artifact that is read counts.
+From a name such as ``attar.stages.teach.stage:Teach`` everything it uses is followed, definition by
+definition, through attar and through the user's own files. Installed packages are not followed:
+their version counts. ``attar.pipeline`` and the artifact classes are not followed either where they
+are only named; the class of an artifact that is read counts.
 """
 
 from __future__ import annotations
@@ -33,13 +34,20 @@ STOP = ("attar.pipeline", ARTIFACTS)
 """Modules that are not followed where other code names them."""
 NEUTRAL = ("attar", "pydantic", "typing_extensions")
 """Packages that check and carry settings, and compute nothing that ends in an artifact."""
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "PIL": "pillow", "cv2": "opencv-python", "yaml": "pyyaml"}
-"""Import names whose distribution has another name; asking the metadata for all of them takes a tenth of a second."""
+DISTRIBUTIONS = {
+    "sklearn": "scikit-learn",
+    "PIL": "pillow",
+    "cv2": "opencv-python",
+    "yaml": "pyyaml",
+}
+"""Import names whose distribution has another name; asking the metadata for all of them takes a
+tenth of a second."""
 
 
 @dataclass(frozen=True)
 class Code:
-    """What was found from some names: definitions with their digests, and installed packages with their versions."""
+    """What was found from some names: definitions with their digests, and installed packages with
+    their versions."""
 
     definitions: Mapping[str, str]
     packages: Mapping[str, str]
@@ -50,9 +58,11 @@ class Code:
 
 
 class Fingerprint:
-    """Reads the code below ``home`` (the recipe's folder, first on the import path), attar, and other uninstalled packages.
+    """Reads the code below ``home`` (the recipe's folder, first on the import path), attar, and
+    other uninstalled packages.
 
-    ``cache``: a file where parsed files are remembered by size and mtime; planning twice parses once.
+    ``cache``: a file where parsed files are remembered by size and mtime; planning twice parses
+    once.
     """
 
     def __init__(self, home: Path, cache: Path | None = None) -> None:
@@ -68,13 +78,17 @@ class Fingerprint:
         self.paths: dict[str, Path | None] = {}
 
     def of(self, roots: Iterable[str], artifacts: Iterable[str] = ()) -> Code:
-        """Follow these names: ``module:object`` or ``file.py:object``; ``module:`` is all of a module.
+        """Follow these names: ``module:object`` or ``file.py:object``; ``module:`` is all of a
+        module.
 
         ``artifacts``: the classes of what is read, with all that they use.
         """
         seen: dict[str, str] = {}
         packages: dict[str, str] = {}
-        todo = [(root if root.endswith(":") else ":".join(names.split_name(root)), False) for root in roots]
+        todo = [
+            (root if root.endswith(":") else ":".join(names.split_name(root)), False)
+            for root in roots
+        ]
         todo += [(artifact, True) for artifact in artifacts]
         visited: set[tuple[str, bool]] = set()
         while todo:
@@ -83,7 +97,9 @@ class Fingerprint:
                 continue
             visited.add((target, of_artifact))
             module, name = self._resolve(target)
-            is_followed = not module.startswith(STOP) or (of_artifact and module.startswith(ARTIFACTS))
+            is_followed = not module.startswith(STOP) or (
+                of_artifact and module.startswith(ARTIFACTS)
+            )
             source = self.source(module) if is_followed else None
             if source is None:
                 packages |= _version(module.split(".")[0])
@@ -93,7 +109,8 @@ class Fingerprint:
         return Code(dict(sorted(seen.items())), dict(sorted(packages.items())))
 
     def _visit(self, module: str, name: str, source: Source, seen: dict[str, str]) -> list[str]:
-        """Count one definition (or a whole module, when ``name`` is empty) and say what to follow from it."""
+        """Count one definition (or a whole module, when ``name`` is empty) and say what to follow
+        from it."""
         definitions, exports = source["definitions"], source["exports"]
         wanted = definitions if not name else [name] if name in definitions else []
         todo = list(exports.get(name, []))
@@ -105,21 +122,28 @@ class Fingerprint:
     def _effects(self, module: str, source: Source) -> list[str]:
         """What importing the user's module runs besides the definitions that are asked for.
 
-        Statements of its packages and of the modules that it imports, and definitions that a decorator of the user's own may
-        have put into a registry. (attar's own modules do nothing when they are imported.)
+        Statements of its packages and of the modules that it imports, and definitions that a
+        decorator of the user's own may have put into a registry. (attar's own modules do nothing
+        when they are imported.)
         """
         parents = module.split(".")[:-1]
         packages = [".".join(parents[: depth + 1]) for depth in range(len(parents))]
-        imported = {self._resolve(target)[0] for targets in source["exports"].values() for target in targets}
+        imported = {
+            self._resolve(target)[0] for targets in source["exports"].values() for target in targets
+        }
         registered = [
             f"{module}:{name}"
             for name, definition in source["definitions"].items()
             if any(self.path(self._resolve(target)[0]) for target in definition["decorators"])
         ]
-        return [*(f"{each}:{NOTHING}" for each in {*packages, *imported} if self.path(each)), *registered]
+        return [
+            *(f"{each}:{NOTHING}" for each in {*packages, *imported} if self.path(each)),
+            *registered,
+        ]
 
     def _resolve(self, target: str) -> tuple[str, str]:
-        """``a:b.c`` is object ``b`` of module ``a``, or, where ``a.b`` is a module, object ``c`` of that."""
+        """``a:b.c`` is object ``b`` of module ``a``, or, where ``a.b`` is a module, object ``c`` of
+        that."""
         module, _, rest = target.partition(":")
         attributes = rest.split(".") if rest else []
         while attributes and self.path(f"{module}.{attributes[0]}"):
@@ -157,9 +181,12 @@ class Fingerprint:
         return self.paths[module]
 
     def _root(self, top: str) -> Path | None:
-        """The folder (or the file without ``.py``) of a top-level package, unless it is installed or built in."""
+        """The folder (or the file without ``.py``) of a top-level package, unless it is installed
+        or built in."""
         if top == "attar":
-            return Path(__file__).absolute().parents[2]  # not resolved: attar/pipeline is a link in a checkout
+            return (
+                Path(__file__).absolute().parents[2]
+            )  # not resolved: attar/pipeline is a link in a checkout
         if _file(self.home / top):
             return self.home / top
         if top in sys.stdlib_module_names:
@@ -173,20 +200,29 @@ class Fingerprint:
         return origin.parent if origin.name == "__init__.py" else origin.with_suffix("")
 
     def require(self, name: str, options: Iterable[str] | None = None) -> None:
-        """Raises RecipeError when a named object is not in its file, or is a function that does not take ``options``."""
+        """Raises RecipeError when a named object is not in its file, or is a function that does not
+        take ``options``."""
         module, wanted = names.split_name(name)
         source = self.source(module)
         if source is None:
             if importlib.util.find_spec(module.split(".")[0]) is None:
-                raise RecipeError(f"{name!r}: there is no module {module!r} beside the recipe ({self.home}) or installed")
+                raise RecipeError(
+                    f"{name!r}: there is no module {module!r} beside the recipe ({self.home}) or "
+                    "installed"
+                )
             return
         definitions = source["definitions"]
         if wanted not in {*definitions, *source["exports"], *source["assigned"]}:
-            raise RecipeError(f"{name!r}: {module} defines no {wanted!r}; {suggest_name(wanted, [d for d in definitions if d])}")
+            raise RecipeError(
+                f"{name!r}: {module} defines no {wanted!r}; "
+                f"{suggest_name(wanted, [d for d in definitions if d])}"
+            )
         takes = definitions[wanted]["parameters"] if wanted in definitions else ["**"]
         for option in options or ():
             if "**" not in takes and option not in takes:
-                raise RecipeError(f"{name!r} takes no option {option!r}; {suggest_name(option, takes)}")
+                raise RecipeError(
+                    f"{name!r} takes no option {option!r}; {suggest_name(option, takes)}"
+                )
 
     def edited(self, definitions: Iterable[str]) -> list[str]:
         """Files that changed since they were read here, among those that hold these definitions."""
@@ -201,9 +237,13 @@ class Fingerprint:
     def remember(self) -> None:
         """Write the cache, if there is one and something in it is new."""
         if self.cache and self.changed:
-            with contextlib.suppress(OSError):  # it only saves time, so a store that cannot be written may go without
+            with contextlib.suppress(
+                OSError
+            ):  # it only saves time, so a store that cannot be written may go without
                 temporary = self.cache.with_suffix(f".{os.getpid()}")
-                temporary.write_text(json.dumps({"format": FORMAT, "files": self.remembered}), encoding="utf-8")
+                temporary.write_text(
+                    json.dumps({"format": FORMAT, "files": self.remembered}), encoding="utf-8"
+                )
                 temporary.replace(self.cache)
 
 
@@ -223,4 +263,8 @@ def _version(package: str) -> Mapping[str, str]:
         return {name: importlib.metadata.version(name)}
     except importlib.metadata.PackageNotFoundError:
         found = importlib.metadata.packages_distributions().get(package, [])
-        return {found[0]: importlib.metadata.version(found[0])} if found else {package: "not installed"}
+        return (
+            {found[0]: importlib.metadata.version(found[0])}
+            if found
+            else {package: "not installed"}
+        )

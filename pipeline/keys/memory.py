@@ -13,13 +13,17 @@ FILES = ("memory.max", "memory.limit_in_bytes")
 
 
 def read_memory_limit(root: Path = Path("/")) -> int:
-    """Bytes: what its cgroups allow, and no more than the machine has. ``root`` is where /proc and /sys are."""
-    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *list_cgroup_limits(root)])
+    """Bytes: what its cgroups allow, and no more than the machine has. ``root`` is where /proc and
+    /sys are."""
+    return min(
+        [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *list_cgroup_limits(root)]
+    )
 
 
 def list_cgroup_limits(root: Path) -> Iterator[int]:
-    """Of each cgroup of this process, and each one above it (cgroups(7); the kernel's documents ``cgroup-v2`` and
-    ``cgroup-v1/memory``). Where a container sees only its own part of the tree, that part's root is its limit."""
+    """Of each cgroup of this process, and each one above it (cgroups(7); the kernel's documents
+    ``cgroup-v2`` and ``cgroup-v1/memory``). Where a container sees only its own part of the tree,
+    that part's root is its limit."""
     top = root / "sys/fs/cgroup"
     for line in read_text(root / "proc/self/cgroup").splitlines():
         controllers, colon, path = line.partition(":")[2].partition(":")

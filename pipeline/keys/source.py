@@ -1,9 +1,11 @@
-"""Source: one Python file as data. Its definitions, what each uses, and a digest of each that ignores comments.
+"""Source: one Python file as data. Its definitions, what each uses, and a digest of each that
+ignores comments.
 
-Nothing is imported here: files are parsed. What a definition uses is written ``module:name.attribute``, resolved as far as
-the file itself can tell; ``fingerprint`` follows it from there. A name that is bound several times (``try`` one import,
-``except`` another) counts with all that it may be. What only running the code could tell is not seen: modules imported
-by a computed name, and files that a definition opens.
+Nothing is imported here: files are parsed. What a definition uses is written
+``module:name.attribute``, resolved as far as the file itself can tell; ``fingerprint`` follows it
+from there. A name that is bound several times (``try`` one import, ``except`` another) counts with
+all that it may be. What only running the code could tell is not seen: modules imported by a
+computed name, and files that a definition opens.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TypedDict
 
 STATEMENTS = ""
-"""The pseudo-definition that holds what stands at module level and is neither a definition nor an import."""
+"""The pseudo-definition that holds what stands at module level and is neither a definition nor an
+import."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Scope = Mapping[str, list[str]]
 
@@ -25,7 +28,8 @@ class Definition(TypedDict):
     uses: list[str]
     decorators: list[str]
     parameters: list[str]
-    """Names that a call of it may use; ``**`` where it takes any, or where the file alone does not tell."""
+    """Names that a call of it may use; ``**`` where it takes any, or where the file alone does not
+    tell."""
 
 
 class Source(TypedDict):
@@ -46,8 +50,15 @@ def parse_source(text: str, module: str, *, is_package: bool) -> Source:
     for node in level:
         if isinstance(node, Function | ast.ClassDef):
             own[node.name].append(node)
-    loose = [node for node in tree.body if not isinstance(node, Function | ast.ClassDef | ast.Import | ast.ImportFrom)]
-    scope = {name: [*exports.get(name, []), *([f"{module}:{name}"] if name in own else [])] for name in {*exports, *own}}
+    loose = [
+        node
+        for node in tree.body
+        if not isinstance(node, Function | ast.ClassDef | ast.Import | ast.ImportFrom)
+    ]
+    scope = {
+        name: [*exports.get(name, []), *([f"{module}:{name}"] if name in own else [])]
+        for name in {*exports, *own}
+    }
     definitions = {name: _definition(nodes, scope, package) for name, nodes in own.items()}
     definitions[STATEMENTS] = _definition([ast.Module(body=loose, type_ignores=[])], scope, package)
     stores = (name for node in loose for name in ast.walk(node) if isinstance(name, ast.Name))
@@ -56,18 +67,26 @@ def parse_source(text: str, module: str, *, is_package: bool) -> Source:
 
 
 class WithoutDocstrings(ast.NodeTransformer):
-    """Drops every statement that is only a string: docstrings of modules, classes, functions and fields."""
+    """Drops every statement that is only a string: docstrings of modules, classes, functions and
+    fields."""
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
-        return None if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else node
+        return (
+            None
+            if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+            else node
+        )
 
 
 def _module_level(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
-    """Statements that run when the module is imported, those inside ``if``, ``try`` and loops too."""
+    """Statements that run when the module is imported, those inside ``if``, ``try`` and loops
+    too."""
     for node in body:
         yield node
         if not isinstance(node, Function | ast.ClassDef):
-            yield from _module_level(child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr))
+            yield from _module_level(
+                child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr)
+            )
 
 
 def _gathered(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
@@ -78,7 +97,8 @@ def _gathered(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def _bindings(nodes: Iterable[ast.AST], package: str) -> Iterator[tuple[str, str]]:
-    """What each import binds: local name -> ``module:`` or ``module:name``; a star import binds ``*module``."""
+    """What each import binds: local name -> ``module:`` or ``module:name``; a star import binds
+    ``*module``."""
     for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -102,10 +122,19 @@ def _absolute(node: ast.ImportFrom, package: str) -> str:
 def _definition(nodes: list[ast.AST], scope: Scope, package: str) -> Definition:
     inside = _gathered(_bindings((child for node in nodes for child in ast.walk(node)), package))
     local = {name: [*scope.get(name, []), *inside.get(name, [])] for name in {*scope, *inside}}
-    stars = {target for name, targets in local.items() if name.startswith("*") for target in targets}
-    decorators = [each for node in nodes if isinstance(node, Function | ast.ClassDef) for each in node.decorator_list]
+    stars = {
+        target for name, targets in local.items() if name.startswith("*") for target in targets
+    }
+    decorators = [
+        each
+        for node in nodes
+        if isinstance(node, Function | ast.ClassDef)
+        for each in node.decorator_list
+    ]
     return {
-        "digest": hashlib.sha256("".join(ast.dump(node) for node in nodes).encode()).hexdigest()[:32],
+        "digest": hashlib.sha256("".join(ast.dump(node) for node in nodes).encode()).hexdigest()[
+            :32
+        ],
         "uses": sorted(_targets(nodes, local) | stars),
         "decorators": sorted(_targets(decorators, local)),
         "parameters": _parameters(nodes[0]) if len(nodes) == 1 else ["**"],
@@ -114,11 +143,16 @@ def _definition(nodes: list[ast.AST], scope: Scope, package: str) -> Definition:
 
 def _targets(nodes: Iterable[ast.AST], local: Scope) -> set[str]:
     chains = (chain for node in nodes for chain in _chains(node) if chain[0] in local)
-    return {".".join([base, *chain[1:]]).replace(":.", ":") for chain in chains for base in local[chain[0]]}
+    return {
+        ".".join([base, *chain[1:]]).replace(":.", ":")
+        for chain in chains
+        for base in local[chain[0]]
+    }
 
 
 def _chains(node: ast.AST) -> Iterator[list[str]]:
-    """Every name that is read, with the attributes that follow it: ``a.b.c`` gives ``["a", "b", "c"]``."""
+    """Every name that is read, with the attributes that follow it: ``a.b.c`` gives ``["a", "b",
+    "c"]``."""
     if isinstance(node, ast.Attribute):
         chain: list[str] = []
         inner: ast.expr = node
@@ -136,7 +170,11 @@ def _chains(node: ast.AST) -> Iterator[list[str]]:
 
 def _parameters(node: ast.AST) -> list[str]:
     if isinstance(node, ast.ClassDef):
-        inits = [item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"]
+        inits = [
+            item
+            for item in node.body
+            if isinstance(item, ast.FunctionDef) and item.name == "__init__"
+        ]
         return [name for name in _parameters(inits[0]) if name != "self"] if inits else ["**"]
     if not isinstance(node, Function):
         return ["**"]

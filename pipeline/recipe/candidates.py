@@ -1,4 +1,5 @@
-"""Candidates: a target that lists several forms of its engine gets slots for each of them, and slots that choose one."""
+"""Candidates: a target that lists several forms of its engine gets slots for each of them, and
+slots that choose one."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ EXAMPLE = 'candidates = [{ precision = "fp32" }, { precision = "int8" }], or can
 
 @dataclass(frozen=True)
 class Place:
-    """A slot of a target: its full name, the settings that its stage may take, and the slots that feed its inputs."""
+    """A slot of a target: its full name, the settings that its stage may take, and the slots that
+    feed its inputs."""
 
     slot: Slot
     name: str
@@ -30,22 +32,34 @@ class Place:
 def list_places(target: str, slots: Sequence[Slot], settings: Table) -> Iterator[Place]:
     """The slots of a target in order: ``TARGET.model`` and so on.
 
-    Where it has candidates, ``TARGET.c1.model``, ``TARGET.c1.engine``, ``TARGET.c2.model``, ... come first, then those that
-    choose. The settings of a target are the defaults of each. Raises RecipeError for candidates that nothing can be made of.
+    Where it has candidates, ``TARGET.c1.model``, ``TARGET.c1.engine``, ``TARGET.c2.model``, ...
+    come first, then those that choose. The settings of a target are the defaults of each. Raises
+    RecipeError for candidates that nothing can be made of.
     """
     own = [slot for slot in slots if slot.candidate]
     listed = expand_candidates(target, slots, settings) if KEY in settings else {}
     for name, candidate in listed.items():
         inside = {slot.name: f"{target}.{name}.{slot.name}" for slot in own}
-        yield from (Place(slot, inside[slot.name], candidate, wire_inputs(slot, inside), candidate=True) for slot in own)
+        yield from (
+            Place(slot, inside[slot.name], candidate, wire_inputs(slot, inside), candidate=True)
+            for slot in own
+        )
     rest = [slot for slot in slots if not (slot.candidate if listed else slot.choosing)]
     beside = {slot.name: f"{target}.{slot.name}" for slot in rest}
     for slot in rest:
-        yield Place(slot, beside[slot.name], settings | {KEY: list(listed.values())}, wire_inputs(slot, beside, target, listed))
+        yield Place(
+            slot,
+            beside[slot.name],
+            settings | {KEY: list(listed.values())},
+            wire_inputs(slot, beside, target, listed),
+        )
 
 
-def wire_inputs(slot: Slot, beside: Mapping[str, str], target: str = "", names: Iterable[str] = ()) -> dict[str, str]:
-    """Which slot feeds each input: one ``beside`` it where there is such, and of any number the slot of each candidate."""
+def wire_inputs(
+    slot: Slot, beside: Mapping[str, str], target: str = "", names: Iterable[str] = ()
+) -> dict[str, str]:
+    """Which slot feeds each input: one ``beside`` it where there is such, and of any number the
+    slot of each candidate."""
     found: dict[str, str] = {}
     for name, source in slot.sources("required").items():
         found[name] = beside.get(source, source)
@@ -65,23 +79,36 @@ def expand_candidates(target: str, slots: Sequence[Slot], settings: Table) -> di
     used = [select_defaults(stages, defaults, own) for own in listed]
     for key in defaults:
         if not any(key in each for each in used):
-            why = f"{KEY} = {ALL!r} chooses it" if settings[KEY] == ALL else f"each of the {KEY} has its own, or no use for it"
-            raise RecipeError(f"[targets.{target}] {key} = {defaults[key]!r} is never used: {why}; remove it")
-    return {f"c{number}": each | own for number, (each, own) in enumerate(zip(used, listed, strict=True), 1)}
+            why = (
+                f"{KEY} = {ALL!r} chooses it"
+                if settings[KEY] == ALL
+                else f"each of the {KEY} has its own, or no use for it"
+            )
+            raise RecipeError(
+                f"[targets.{target}] {key} = {defaults[key]!r} is never used: {why}; remove it"
+            )
+    return {
+        f"c{number}": each | own
+        for number, (each, own) in enumerate(zip(used, listed, strict=True), 1)
+    }
 
 
 def select_defaults(stages: Iterable[type[Stage[Any]]], defaults: Table, own: Table) -> Table:
-    """The defaults that a candidate takes: those that it does not set itself and that mean something beside what it sets."""
+    """The defaults that a candidate takes: those that it does not set itself and that mean
+    something beside what it sets."""
     idle = {key for stage in stages for key in stage.meaningless(defaults | own)}
     return {key: value for key, value in defaults.items() if key not in own and key not in idle}
 
 
 def read_candidate_tables(place: str, slots: Sequence[Slot], value: Any) -> Sequence[Table]:
-    """What each candidate sets itself. Raises RecipeError for anything but ``"all"`` and a list of tables, and for none."""
+    """What each candidate sets itself. Raises RecipeError for anything but ``"all"`` and a list of
+    tables, and for none."""
     if value == ALL:
         return [own for slot in slots if slot.offers for own in slot.offers()]
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-        raise RecipeError(f"{place} must be a list of tables, or {ALL!r}; got {value!r}; write {EXAMPLE}")
+        raise RecipeError(
+            f"{place} must be a list of tables, or {ALL!r}; got {value!r}; write {EXAMPLE}"
+        )
     if not value:
         raise RecipeError(f"{place} lists none; write {EXAMPLE}, or remove it")
     return value
@@ -103,4 +130,6 @@ def check_different(target: str, bound: Mapping[str, SlotBinding]) -> None:
     for name, made in stages.items():
         first = next(other for other, theirs in stages.items() if theirs == made)
         if first != name:
-            raise RecipeError(f"[targets.{target}] {KEY} {first[1:]} and {name[1:]} are the same; remove one")
+            raise RecipeError(
+                f"[targets.{target}] {KEY} {first[1:]} and {name[1:]} are the same; remove one"
+            )

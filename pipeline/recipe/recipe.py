@@ -1,4 +1,5 @@
-"""Recipe: a TOML file becomes a pipeline. Every mistake in it is found here, before anything runs."""
+"""Recipe: a TOML file becomes a pipeline. Every mistake in it is found here, before anything
+runs."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from attar.pipeline.recipe import candidates
 from attar.pipeline.recipe.slot import Slot, Table
 
 COMMON = ("task", "seed", "gates")
-"""Top-level keys that are given to every stage that has such a field; a section's own value wins."""
+"""Top-level keys that are given to every stage that has such a field; a section's own value
+wins."""
 
 PLACES = {"file": Path.is_file, "files": Path.is_file, "folder": Path.is_dir}
 """What a setting may name, and how it is seen to be there."""
@@ -55,7 +57,9 @@ def read_recipe(path: Path, overrides: Iterable[str] = ()) -> Table:
         for parent in parents:
             table = table.setdefault(parent, {})
             if not isinstance(table, dict):
-                raise RecipeError(f"--set {override!r}: {parent} is a value in {path.name}, not a section")
+                raise RecipeError(
+                    f"--set {override!r}: {parent} is a value in {path.name}, not a section"
+                )
         table[last] = _value(override, value)
     return tables
 
@@ -64,7 +68,10 @@ def _value(override: str, text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"--set {override!r}: {text!r} is no TOML value ({error}); text needs quotes: '\"{text}\"'") from error
+        raise RecipeError(
+            f"--set {override!r}: {text!r} is no TOML value ({error}); text needs quotes: "
+            f"'\"{text}\"'"
+        ) from error
 
 
 def load_recipe(
@@ -77,13 +84,14 @@ def load_recipe(
     against: Path | None = None,
     trusted: Path | None = None,
 ) -> Recipe:
-    """Check everything that can be checked without running anything. ``targets``: only these; none: all.
+    """Check everything that can be checked without running anything. ``targets``: only these; none:
+    all.
 
-    ``against``: the bundle that the only target is compared with, whatever the recipe says of that; ``trusted``: keys one of
-    which must have signed it.
+    ``against``: the bundle that the only target is compared with, whatever the recipe says of that;
+    ``trusted``: keys one of which must have signed it.
 
-    Raises RecipeError for an unknown name anywhere, a setting of the wrong type or range, a missing file, or an object
-    of code that is not there.
+    Raises RecipeError for an unknown name anywhere, a setting of the wrong type or range, a missing
+    file, or an object of code that is not there.
     """
     slots = list(table)
     tables = read_recipe(path, overrides)
@@ -94,14 +102,25 @@ def load_recipe(
     if against is not None:
         chosen = _against(chosen, against, trusted)
     elif trusted is not None:
-        raise RecipeError(f"--trusted {trusted} says who may have signed the bundle of --against, and none is given; give both")
+        raise RecipeError(
+            f"--trusted {trusted} says who may have signed the bundle of --against, and none is "
+            "given; give both"
+        )
     given = {name: tables[name] for name in COMMON if name in tables} | {"device": device}
     bound: dict[str, SlotBinding] = {}
     for slot in shared:
-        like = {key: value for name in slot.like for key, value in tables.get(name, {}).items() if key in slot.stage.model_fields}
+        like = {
+            key: value
+            for name in slot.like
+            for key, value in tables.get(name, {}).items()
+            if key in slot.stage.model_fields
+        }
         section = _section(tables, slot.name)
         if "task" in section and not slot.own_task:
-            raise RecipeError(f"{slot.name}.task: its task is the recipe's; only {_own_task(slots)} may have another")
+            raise RecipeError(
+                f"{slot.name}.task: its task is the recipe's; only {_own_task(slots)} may have "
+                "another"
+            )
         inputs = slot.sources("required")
         bound[slot.name] = _bind(slot.stage, slot.name, given, like | section, path.parent, inputs)
     for target, settings in chosen.items():
@@ -120,7 +139,11 @@ def _of_target(
     filled["gates"] = merge_tables(gates, _section(settings, "gates"))
     bound: dict[str, SlotBinding] = {}
     for place in candidates.list_places(target, slots, filled):
-        own = {key: value for key, value in place.settings.items() if key in place.slot.stage.model_fields}
+        own = {
+            key: value
+            for key, value in place.settings.items()
+            if key in place.slot.stage.model_fields
+        }
         made = _bind(place.slot.stage, place.name, given, own, path.parent, place.inputs)
         bound[place.name] = replace(made, candidate=place.candidate)
     candidates.check_different(target, bound)
@@ -147,9 +170,14 @@ def _targets(tables: Table, wanted: Iterable[str]) -> dict[str, Table]:
     targets = _section(tables, "targets")
     for name, section in targets.items():
         if not isinstance(section, dict):
-            raise RecipeError(f"[targets] holds sections such as [targets.cpu]; got {name} = {section!r}")
+            raise RecipeError(
+                f"[targets] holds sections such as [targets.cpu]; got {name} = {section!r}"
+            )
         if not name.isidentifier():
-            raise RecipeError(f"target {name!r}: a name is letters, digits and _, because it becomes part of file names")
+            raise RecipeError(
+                f"target {name!r}: a name is letters, digits and _, because it becomes part of "
+                "file names"
+            )
     candidates.check_known("--target", wanted, targets)
     return {name: section for name, section in targets.items() if not wanted or name in wanted}
 
@@ -157,9 +185,12 @@ def _targets(tables: Table, wanted: Iterable[str]) -> dict[str, Table]:
 def _against(targets: Mapping[str, Table], bundle: Path, trusted: Path | None) -> dict[str, Table]:
     if len(targets) != 1:
         raise RecipeError(
-            f"--against {bundle} is about one target, this is about {', '.join(targets) or 'none'}; name one with --target"
+            f"--against {bundle} is about one target, this is about "
+            f"{', '.join(targets) or 'none'}; name one with --target"
         )
-    given = {"against": str(bundle.absolute())} | ({} if trusted is None else {"trusted": str(trusted.absolute())})
+    given = {"against": str(bundle.absolute())} | (
+        {} if trusted is None else {"trusted": str(trusted.absolute())}
+    )
     return {name: {**section, **given} for name, section in targets.items()}
 
 
@@ -168,13 +199,20 @@ def merge_tables(below: Mapping[str, Any], above: Mapping[str, Any]) -> Table:
     both = dict(below)
     for name, value in above.items():
         both[name] = (
-            merge_tables(both[name], value) if isinstance(value, Mapping) and isinstance(both.get(name), Mapping) else value
+            merge_tables(both[name], value)
+            if isinstance(value, Mapping) and isinstance(both.get(name), Mapping)
+            else value
         )
     return both
 
 
 def _bind(
-    kind: type[Stage[Any]], name: str, given: Table, section: Table, folder: Path, inputs: Mapping[str, str]
+    kind: type[Stage[Any]],
+    name: str,
+    given: Table,
+    section: Table,
+    folder: Path,
+    inputs: Mapping[str, str],
 ) -> SlotBinding:
     """Build the stage of one slot from its settings, and connect its inputs."""
     keep = _key(f"{name}.keep", section.pop("keep", None))
@@ -184,7 +222,10 @@ def _bind(
             if isinstance(settings.get(field_name), str):
                 settings[field_name] = folder / settings[field_name]
                 if not is_there(settings[field_name]):
-                    raise RecipeError(f"{name}.{field_name}: there is no {what.removesuffix('s')} {settings[field_name]}")
+                    raise RecipeError(
+                        f"{name}.{field_name}: there is no {what.removesuffix('s')} "
+                        f"{settings[field_name]}"
+                    )
     try:
         stage = kind(**settings)
     except ValidationError as error:
@@ -192,18 +233,31 @@ def _bind(
         roots = [
             item
             for item in error.errors()
-            if not any(other != item["loc"] and other[: len(item["loc"])] == item["loc"] for other in wrong)
+            if not any(
+                other != item["loc"] and other[: len(item["loc"])] == item["loc"] for other in wrong
+            )
         ]
         raise RecipeError("\n".join(explain_error(name, kind, item) for item in roots)) from error
-    pinned = {field_name: _key(f"{name}.{field_name}", settings.get(field_name)) for field_name in kind.named("artifact")}
-    return SlotBinding(stage, inputs, keep, {field_name: key for field_name, key in pinned.items() if key is not None})
+    pinned = {
+        field_name: _key(f"{name}.{field_name}", settings.get(field_name))
+        for field_name in kind.named("artifact")
+    }
+    return SlotBinding(
+        stage,
+        inputs,
+        keep,
+        {field_name: key for field_name, key in pinned.items() if key is not None},
+    )
 
 
 def _key(place: str, value: Any) -> str | None:
     """The beginning of a key; None where none is given. Raises RecipeError for anything else."""
     if value is None or (isinstance(value, str) and re.fullmatch("[0-9a-f]{8,64}", value)):
         return value
-    raise RecipeError(f"{place} must be a key, or at least its first 8 hex digits; got {value!r}; `attar ls` lists keys")
+    raise RecipeError(
+        f"{place} must be a key, or at least its first 8 hex digits; got {value!r}; `attar ls` "
+        "lists keys"
+    )
 
 
 def explain_error(slot: str, stage: type[Stage[Any]], error: Mapping[str, Any]) -> str:
@@ -211,7 +265,9 @@ def explain_error(slot: str, stage: type[Stage[Any]], error: Mapping[str, Any]) 
     place = ".".join([slot, *(str(part) for part in error["loc"])])
     if error["type"] == "extra_forbidden":
         known = stage.model_fields if len(error["loc"]) == 1 else ()
-        return f"{place}: unknown field" + (f"; {suggest_name(str(error['loc'][-1]), known)}" if known else "")
+        return f"{place}: unknown field" + (
+            f"; {suggest_name(str(error['loc'][-1]), known)}" if known else ""
+        )
     if error["type"] == "missing":
         top = " at the top of the recipe" if error["loc"][0] in COMMON else f" in [{slot}]"
         return f"{place} is missing; write {error['loc'][-1]} = ...{top}"

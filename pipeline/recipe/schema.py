@@ -1,4 +1,5 @@
-"""Schema: the recipe as JSON schema, made from the stages' own fields and what their docstrings say of them."""
+"""Schema: the recipe as JSON schema, made from the stages' own fields and what their docstrings say
+of them."""
 
 from __future__ import annotations
 
@@ -17,13 +18,18 @@ from attar.pipeline.recipe.slot import Slot
 
 HIDDEN = {"device", *COMMON} - {"seed", "gates"}
 """Fields of stages that a section does not set."""
-KEEP = {"type": "string", "description": "Pin the artifact with this key, across versions of attar and of its libraries."}
+KEEP = {
+    "type": "string",
+    "description": "Pin the artifact with this key, across versions of attar and of its libraries.",
+}
 
 
 def build_schema(table: Sequence[Slot]) -> dict[str, Any]:
     """JSON schema (draft 2020-12) of a recipe over these slots."""
     definitions: dict[str, Any] = {}
-    sections = {slot.name: describe_section(slot, definitions) for slot in table if not slot.per_target}
+    sections = {
+        slot.name: describe_section(slot, definitions) for slot in table if not slot.per_target
+    }
     target: dict[str, Any] = {}
     candidate: dict[str, Any] = {}
     for slot in table:
@@ -31,7 +37,10 @@ def build_schema(table: Sequence[Slot]) -> dict[str, Any]:
             target |= (own := describe_section(slot, definitions)["properties"])
             candidate |= own if slot.candidate else {}
     if "candidates" in target:
-        target["candidates"] = {"description": target["candidates"]["description"], **describe_candidates(candidate)}
+        target["candidates"] = {
+            "description": target["candidates"]["description"],
+            **describe_candidates(candidate),
+        }
     gates = target.get("gates", {"type": "object"})
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -40,13 +49,24 @@ def build_schema(table: Sequence[Slot]) -> dict[str, Any]:
         "additionalProperties": False,
         "required": ["task"],
         "properties": {
-            "task": {"type": "string", "description": "``package.module:Class`` or ``file.py:Class``."},
-            "seed": {"type": "integer", "default": 0, "description": "Given to every stage that draws random numbers."},
+            "task": {
+                "type": "string",
+                "description": "``package.module:Class`` or ``file.py:Class``.",
+            },
+            "seed": {
+                "type": "integer",
+                "default": 0,
+                "description": "Given to every stage that draws random numbers.",
+            },
             "gates": gates,
             **sections,
             "targets": {
                 "type": "object",
-                "additionalProperties": {"type": "object", "additionalProperties": False, "properties": target},
+                "additionalProperties": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": target,
+                },
             },
         },
         "$defs": definitions,
@@ -61,7 +81,9 @@ def describe_candidates(properties: dict[str, Any]) -> dict[str, Any]:
 
 def describe_section(slot: Slot, definitions: dict[str, Any]) -> dict[str, Any]:
     """The settings of one slot; ``definitions`` gets what they refer to."""
-    made = slot.stage.model_json_schema(ref_template="#/$defs/{model}", schema_generator=SchemaWithDocstrings)
+    made = slot.stage.model_json_schema(
+        ref_template="#/$defs/{model}", schema_generator=SchemaWithDocstrings
+    )
     definitions.update(made.get("$defs", {}))
     hidden = HIDDEN - ({"task"} if slot.own_task else set())
     properties = {name: field for name, field in made["properties"].items() if name not in hidden}
@@ -82,7 +104,9 @@ class SchemaWithDocstrings(GenerateJsonSchema):
 
 def read_docstrings(model: type) -> dict[str, str]:
     """What stands in the source under each field of a class and of those that it derives from."""
-    return {name: text for base in reversed(model.__mro__) for name, text in _documented(base).items()}
+    return {
+        name: text for base in reversed(model.__mro__) for name, text in _documented(base).items()
+    }
 
 
 @cache
