@@ -70,7 +70,7 @@ def child(method: str, samples: int) -> None:
         found: dict[str, Any] = {"seconds": seconds(collect), "memory": peak()}
         if method == "attar":
             ranges = Ranges("", "", folder / "out", {})
-            found |= {name: seconds(partial(ranges.of, name)) for name in METHODS}
+            found |= {name: seconds(partial(ranges.compute_ranges, name)) for name in METHODS}
     print(json.dumps(found))
 
 

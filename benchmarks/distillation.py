@@ -116,7 +116,7 @@ class Bench:
             parts = [predict(each.inputs) for each in seen]
         outputs: Arrays = {name: np.concatenate([part[name] for part in parts]) for name in task.outputs}
         targets = {name: np.concatenate([each.targets[name] for each in seen]) for name in seen[0].targets}
-        found = compare_outputs("logits", answers.of("test")["logits"], outputs["logits"]).numbers
+        found = compare_outputs("logits", answers.read_split("test")["logits"], outputs["logits"]).numbers
         told = {"CORR": found["correlation"], "KDL": found["kdl"], "agreement": found["agreement"]}
         score = task.aggregate(task.score(outputs, targets))
         return {"accuracy": score, **{name: float(value or 0) for name, value in told.items()}}
@@ -129,7 +129,7 @@ class Bench:
         task = load_task(self.field.task)
         targets = [seen.targets for seen in views.iterate_clean(task, task.split("test"))]
         joined = {name: np.concatenate([each[name] for each in targets]) for name in targets[0]}
-        return task.aggregate(task.score(dict(answers.of("test")), joined))
+        return task.aggregate(task.score(dict(answers.read_split("test")), joined))
 
 
 def placed(name: str, seed: int) -> str:

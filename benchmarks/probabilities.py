@@ -84,7 +84,7 @@ def labelled(folder: Path, task: str, file: Path) -> Answers:
 
 def asked(student: Weights) -> Numbers:
     """The student's logits for the test split; of probabilities the logarithms."""
-    task = student.reads()
+    task = student.load_task()
     with student.open(threads=1) as predict:
         parts = [predict(seen.inputs)["logits"] for seen in views.iterate_clean(task, task.split("test"))]
     return np.asarray(to_logits(task.outputs["logits"].kind, np.concatenate(parts)), np.float32)
@@ -115,7 +115,7 @@ def main() -> None:
         }
         with unchecked():
             answers["a softmax", "logits"] = labelled(folder / "wrong", LOGITS, ended)
-        expected = np.asarray(answers["a softmax", "probabilities"].of("test")["logits"], np.float32)
+        expected = np.asarray(answers["a softmax", "probabilities"].read_split("test")["logits"], np.float32)
         for (end, declared), stored in answers.items():
             task = PROBABILITIES if declared == "probabilities" else LOGITS
             for share in SHARES:

@@ -94,7 +94,7 @@ def measured(file: Path, answers: Answers) -> tuple[float, float]:
         seen = list(views.iterate_clean(task, task.split("test")))
         logits = np.concatenate([predict(each.inputs)["logits"] for each in seen])
     score = task.aggregate(task.score({"logits": logits}, {"label": np.concatenate([each.targets["label"] for each in seen])}))
-    return score, float(compare_outputs("logits", answers.of("test")["logits"], logits).numbers["correlation"] or 0)
+    return score, float(compare_outputs("logits", answers.read_split("test")["logits"], logits).numbers["correlation"] or 0)
 
 
 def of_student(folder: Path, seed: int, teacher: Weights, answers: Answers) -> Mapping[str, Measured]:
@@ -120,9 +120,9 @@ def tuned(
     """The graph in int8 before and after it is trained: that rung of the ladder alone."""
     (folder / "out").mkdir(parents=True)
     files, form = {name: folder / f"{name}.onnx" for name in ("int8", "tuned")}, QuantizationSpec(per_channel=channels)
-    write_int8_graph(source, files["int8"], ranges.of(), form)
+    write_int8_graph(source, files["int8"], ranges.compute_ranges(), form)
     distil_graph(source, files["int8"], folder / "float.onnx", answers, learning, folder / "out")
-    write_int8_graph(folder / "float.onnx", files["tuned"], ranges.of(), form)
+    write_int8_graph(folder / "float.onnx", files["tuned"], ranges.compute_ranges(), form)
     return files
 
 

@@ -96,7 +96,7 @@ def has_foreign_byte_order(inputs: Arrays) -> bool:
     return any(not np.asarray(array).dtype.isnative for array in inputs.values())
 
 
-def has_fixed_sizes(axes: Sequence[int | str], shape: Sequence[int]) -> bool:
+def has_fixed_sizes(axes: Sequence[int | str], shape: Sequence[int | str]) -> bool:
     """Whether a shape has as many axes, and the sizes of those that are fixed."""
     if len(axes) != len(shape):
         return False

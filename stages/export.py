@@ -54,7 +54,7 @@ class Export(Stage[OnnxModel]):
             return copy_graphs(weights, out)
         import onnx
 
-        task, file = weights.reads(), out / "model.onnx"
+        task, file = weights.load_task(), out / "model.onnx"
         report_progress("export", 0, 2, self.exporter)
         self.write_graph(task, weights.load(), file)
         model = onnx.load(file)

@@ -30,7 +30,12 @@ SLOTS = (
     Slot("model", Optimize, per_target=True, candidate=True),
     Slot("engine", Build, per_target=True, candidate=True),
     Slot(
-        "trials", MeasureCandidates, wires={"engines": "engine"}, per_target=True, choosing=True, offers=list_runnable_candidates
+        "trials",
+        MeasureCandidates,
+        wires={"engines": "engine"},
+        per_target=True,
+        choosing=True,
+        offers=list_runnable_candidates,
     ),
     Slot("choice", Choose, per_target=True, choosing=True),
     Slot("model", TakeModel, wires={"models": "model"}, per_target=True, choosing=True),

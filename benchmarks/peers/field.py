@@ -87,7 +87,7 @@ class Field:
     def correlation(self, row: Row, split: SplitName) -> Sums:
         """CORR with the teacher, of the task's first output."""
         name, output = next(iter(self.task.outputs.items()))
-        return compare_outputs(output.kind, self.answers.of(split)[name], row.answers[name]).sums["correlation"]
+        return compare_outputs(output.kind, self.answers.read_split(split)[name], row.answers[name]).sums["correlation"]
 
 
 def opened(contenders: Sequence[Contender], given: Given, cpu: int, stack: ExitStack) -> tuple[dict[str, Row], dict[str, Worker]]:

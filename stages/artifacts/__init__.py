@@ -1,4 +1,4 @@
-"""The nouns that pass between stages. Every model among them is opened in the same way, so all are measured alike."""
+"""The artifacts that pass between stages. All models are opened, and so measured, in one way."""
 
 from __future__ import annotations
 
@@ -26,8 +26,14 @@ if TYPE_CHECKING:
     from attar.engines.runtimes.runtime import BuildSpec
 
 
+MODEL_SUFFIXES = (".safetensors", ".onnx", ".data")
+
+
 class Model(Artifact, ABC):
-    """Something that answers: ``with model.open() as predict: predict(inputs)``, named arrays to named arrays."""
+    """A network that answers: ``with model.open() as predict: predict(inputs)``.
+
+    Inputs and outputs are arrays by name.
+    """
 
     marker: ClassVar[str] = ""
     """The fact that every model of this class has, and no model of another class."""
@@ -45,42 +51,48 @@ class Model(Artifact, ABC):
 
     @abstractmethod
     def open(self, threads: int | None = None) -> AbstractContextManager[Predictor]:
-        """``threads``: intra-op threads; None means every core that this process may use."""
+        """Open the model. ``threads``: intra-op threads, by default one for each usable core."""
 
-    def reads(self) -> Task:
-        """The task that prepares inputs as this model needs them; a teacher's may be another than its student's."""
+    def load_task(self) -> Task:
+        """Return the task that prepares this model's inputs. A teacher may have its own."""
         return load_task(self.facts["task"])
 
     @property
+    def is_disabled(self) -> bool:
+        """Whether the recipe turned this model off, so that it has no files."""
+        return bool(self.facts.get("off", False))
+
+    @property
     def size(self) -> int:
-        """Bytes of the files that answering needs."""
-        return sum(path.stat().st_size for path in self.root.rglob("*") if path.suffix in {".safetensors", ".onnx", ".data"})
+        """Number of bytes of the files that answering needs."""
+        files = [path for path in self.root.rglob("*") if path.suffix in MODEL_SUFFIXES]
+        return sum(file.stat().st_size for file in files)
 
 
 class Weights(Model):
-    """``weights.safetensors``, and in the facts the ``network`` and ``options`` that rebuild its module.
+    """``weights.safetensors``. The facts name the ``network`` and ``options`` of its module.
 
-    Facts: ``task``, ``network``, ``options``, ``parameters`` (count), ``score`` (on validation), ``history`` (a list of
-    ``{"epoch", "loss", "score"}``), ``best_epoch``, ``device``; of a student also ``correlation``, ``kdl``, ``oacc`` (its
-    teacher's score on validation), what its distiller noted and, where it started warm, ``started_from`` (see
-    ``stages.distill.warm_start``). A control that is switched off has ``{"off": true}``.
+    Facts: ``task``, ``network``, ``options``, ``parameters`` (count), ``score`` (on validation),
+    ``history`` (a list of ``{"epoch", "loss", "score"}``), ``best_epoch``, ``device``; of a student
+    also ``correlation``, ``kdl``, ``oacc`` (its teacher's score on validation), what its distiller
+    noted and, where it started warm, ``started_from`` (see ``stages.distill.warm_start``). A
+    control that is switched off has ``{"off": true}``.
     """
 
     marker: ClassVar[str] = "network"
     libraries: ClassVar[tuple[str, ...]] = ("torch", "safetensors")
     code: ClassVar[tuple[str, ...]] = ("network", "task")
 
-    @property
-    def off(self) -> bool:
-        return bool(self.facts.get("off", False))
-
     def load(self) -> nn.Module:
-        """The network with its weights, in evaluation mode, on the CPU."""
+        """Return the network with its weights, in evaluation mode, on the CPU."""
         from attar.engines.runtimes.torch import load_network
 
-        return load_network(self.root / "weights.safetensors", self.facts["network"], self.facts["options"])
+        file = self.root / "weights.safetensors"
+        return load_network(file, self.facts["network"], self.facts["options"])
 
-    def open(self, threads: int | None = None, device: Device = "cpu") -> AbstractContextManager[Predictor]:
+    def open(
+        self, threads: int | None = None, device: Device = "cpu"
+    ) -> AbstractContextManager[Predictor]:
         from attar.engines.runtimes import torch
 
         return torch.open_network(self.load(), self.facts["task"], threads, device)
@@ -89,7 +101,8 @@ class Weights(Model):
 class OnnxModel(Model):
     """``NAME.onnx`` for every name in the fact ``graphs``; ``precision`` says what is baked in.
 
-    An int8 graph for GPUs, of symmetric ``placement``, is computed as it is written: the integer kernels of a CPU may saturate.
+    An int8 graph for GPUs, of symmetric ``placement``, is computed as it is written: the integer
+    kernels of a CPU may saturate.
 
     An opaque teacher's facts have a ``score`` too, and an empty ``history``.
     """
@@ -104,166 +117,189 @@ class OnnxModel(Model):
         from attar.engines.runtimes import onnxruntime
 
         files = {name: self.file(name) for name in self.facts["graphs"]}
-        return onnxruntime.open_session(files, threads, integers=self.facts.get("placement") != SYMMETRIC.name)
+        has_integers = self.facts.get("placement") != SYMMETRIC.name
+        return onnxruntime.open_session(files, threads, integers=has_integers)
 
 
 class Answers(Artifact):
-    """The teacher's outputs in shards, ``SPLIT.VIEW.NUMBER.safetensors``; VIEW is ``clean`` for what is not augmented.
+    """The teacher's outputs in shards, ``SPLIT.VIEW.NUMBER.safetensors``.
 
-    Facts: ``task`` (the teacher's), ``views`` (count), ``seed`` (of the views), ``samples`` (a split's count), ``outputs``
-    (names), ``orders`` (a learned split's ``digest_order``), ``device``.
+    VIEW is ``clean`` if the samples are not augmented. Facts: ``task`` (the teacher's), ``views``
+    (count), ``seed`` (of the views), ``samples`` (a split's count), ``outputs`` (names), ``orders``
+    (a learned split's ``digest_order``), ``device``.
     """
 
     code: ClassVar[tuple[str, ...]] = ("task",)
 
-    def rows(self, split: str, view: int | None = None) -> dict[str, Rows]:
-        """The outputs of one split in the order of its samples, mapped; of probabilities their logarithms.
+    def open_rows(self, split: str, view: int | None = None) -> dict[str, Rows]:
+        """Map the outputs of one split in the order of its samples; logarithms of probabilities.
 
-        Raises StageError when they were not asked for, and when they are stored in another order of the samples.
+        Raises StageError if there are none, and if they are stored in another order.
         """
         which = "clean" if view is None else str(view)
-        shards = [map_shard(path) for path in sorted(self.root.glob(f"{split}.{which}.*.safetensors"))]
+        shards = [
+            map_shard(path) for path in sorted(self.root.glob(f"{split}.{which}.*.safetensors"))
+        ]
         if not shards:
             raise StageError(f"{self.root} holds no answers to {split}, view {which}; label again")
-        places = None if view is None else self.find_places(split, sum(len(next(iter(shard.values()))) for shard in shards))
-        return {name: Rows([shard[name] for shard in shards], places) for name in self.facts["outputs"]}
+        samples = sum(len(next(iter(shard.values()))) for shard in shards)
+        places = None if view is None else self.find_places(split, samples)
+        outputs = self.facts["outputs"]
+        return {name: Rows([shard[name] for shard in shards], places) for name in outputs}
 
     def find_places(self, split: str, samples: int) -> Integers:
         """Return where the answer to each sample of a learned split is stored.
 
-        Raises StageError for answers of an attar that stored them in another order, such as pinned ones: they would be
-        paired with the wrong samples.
+        Raises StageError for answers of a version that stored them in another order, such as
+        pinned ones: they would be paired with the wrong samples.
         """
         if self.facts.get("orders", {}).get(split) != digest_order(samples):
             raise StageError(
-                f"the answers of {self.key[:12] or self.root} are stored in another order of the samples than this attar "
-                "reads them in; remove `keep` from [answers], if it is there, and label again"
+                f"the answers of {self.key[:12] or self.root} are stored in another order of the "
+                "samples than this attar reads them in; remove `keep` from [answers], if it is "
+                "there, and label again"
             )
         return find_places(samples)
 
-    def of(self, split: str) -> dict[str, Array]:
-        """Those of a clean split, whole: float32 ``[samples, ...]``."""
-        return {name: rows[:] for name, rows in self.rows(split).items()}
+    def read_split(self, split: str) -> dict[str, Array]:
+        """Return all outputs of a clean split: float32 ``[samples, ...]``."""
+        return {name: rows[:] for name, rows in self.open_rows(split).items()}
 
-    def learned(self, view: int) -> dict[str, Rows]:
-        """Those to all that a student learns from in this view: train and then, where there is one, transfer."""
-        splits = [self.rows(split, view) for split in ("train", "transfer") if split in self.facts["samples"]]
-        return {name: join_rows([split[name] for split in splits]) for name in self.facts["outputs"]}
+    def open_learned_rows(self, view: int) -> dict[str, Rows]:
+        """Map the outputs that a student learns from in this view: train, and then transfer."""
+        splits = [name for name in ("train", "transfer") if name in self.facts["samples"]]
+        opened = [self.open_rows(split, view) for split in splits]
+        outputs = self.facts["outputs"]
+        return {name: join_rows([rows[name] for rows in opened]) for name in outputs}
 
 
 class Ranges(Artifact):
-    """``ranges.json``: for every tensor of a graph its smallest and largest value, ``{"name": [low, high]}``; and
-    ``histograms.safetensors``, how often it takes which values (see ``engines.calibration.histogram``).
+    """The values of every tensor of a graph on the calibration's samples.
 
-    Facts: ``samples`` and ``tensors``, how many were seen.
+    ``ranges.json`` has the smallest and the largest value, ``{"name": [low, high]}``, and
+    ``histograms.safetensors`` all values (see ``engines.calibration.histogram``). Facts:
+    ``samples`` and ``tensors``, the counts of both.
     """
 
-    def of(self, method: str = "minmax", percent: float = 99.99) -> dict[str, tuple[float, float]]:
-        """What to make room for in every tensor, by a range method: ``minmax``, ``percentile`` (at least ``percent`` of what was
-        seen), ``entropy`` or ``mse``. Raises StageError for an unknown one."""
+    def compute_ranges(
+        self, method: str = "minmax", percent: float = 99.99
+    ) -> dict[str, tuple[float, float]]:
+        """Return the range to represent in every tensor, by a range method.
+
+        ``minmax``, ``percentile`` (at least ``percent`` of the values), ``entropy`` or ``mse``.
+        Raises StageError for another one.
+        """
         from attar.engines.calibration import ranges
 
         if method == "minmax":
-            return {
-                name: (low, high)
-                for name, (low, high) in json.loads((self.root / "ranges.json").read_text(encoding="utf-8")).items()
-            }
+            text = (self.root / "ranges.json").read_text(encoding="utf-8")
+            return {name: (low, high) for name, (low, high) in json.loads(text).items()}
         return ranges.compute_ranges(self.root / "histograms.safetensors", method, percent)
+
+
+SPEC_FACTS = ("precision", "threads", "provider")
 
 
 class Engine(OnnxModel):
     """A model built for one runtime on one machine, one file a graph.
 
-    Facts: ``task``, ``runtime``, ``opened_by`` (its code), ``runtime_version``, ``provider`` (of a runtime that has several),
-    ``threads``, ``precision``, ``graphs``, ``files`` (their names, by graph), ``parameters``, ``machine`` (what the engine
-    depends on), ``nodes`` (a count by operator, where the file tells), ``difference`` (to the model), ``asked`` (``profile``,
-    ``options``) and ``why``: None, or why it was not run here. ``files`` is empty, and what building finds out is unknown, where
-    it was not even built.
+    Facts: ``task``, ``runtime``, ``opened_by`` (its code), ``runtime_version``, ``provider`` (of a
+    runtime that has several), ``threads``, ``precision``, ``graphs``, ``files`` (their names, by
+    graph), ``parameters``, ``machine`` (what the engine depends on), ``nodes`` (a count by
+    operator, if the file names them), ``difference`` (to the model), ``asked`` (``profile``,
+    ``options``) and ``why``: None, or why it was not run here. If it was not built, ``files`` is
+    empty and the facts that building determines are missing.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ()
     code: ClassVar[tuple[str, ...]] = ("opened_by",)
 
     @property
-    def why(self) -> str | None:
-        """What is missing here to run it; None where it was run."""
-        found: str | None = self.facts["why"]
-        return found
+    def why_not_run(self) -> str | None:
+        """What this machine lacks to run it; None if it was run."""
+        reason: str | None = self.facts["why"]
+        return reason
 
     @property
-    def asked(self) -> BuildSpec:
-        """What it was built to be."""
+    def spec(self) -> BuildSpec:
+        """The settings that it was built with."""
         from attar.engines.runtimes.runtime import BuildSpec
 
-        facts = self.facts
-        profile = {axis: tuple(sizes) for axis, sizes in facts["asked"]["profile"].items()}
-        return BuildSpec(facts["precision"], facts["threads"], facts["provider"], profile, facts["asked"]["options"])
+        precision, threads, provider = (self.facts[name] for name in SPEC_FACTS)
+        sizes, options = self.facts["asked"]["profile"], self.facts["asked"]["options"]
+        profile = {axis: tuple(numbers) for axis, numbers in sizes.items()}
+        return BuildSpec(precision, threads, provider, profile, options)
 
     @property
     def size(self) -> int:
         return sum(self.file(graph).stat().st_size for graph in self.facts["files"])
 
     def file(self, graph: str = "model") -> Path:
-        """Raises StageError where it was not built."""
+        """Return the file of a graph. Raises StageError if it was not built."""
         if not self.facts["files"]:
-            raise StageError(f"there is no engine: it was not built here: {self.why}")
+            raise StageError(f"there is no engine: it was not built here: {self.why_not_run}")
         return self.root / str(self.facts["files"][graph])
 
     def open(self, threads: int | None = None) -> AbstractContextManager[Predictor]:
-        """Raises StageError where it cannot run."""
+        """Open the engine. Raises StageError if it cannot run on this machine."""
         from attar.engines.runtimes.runtime import load_runtime
 
-        runtime, asked = load_runtime(self.facts["runtime"]), self.asked
+        runtime, spec = load_runtime(self.facts["runtime"]), self.spec
         files = {graph: self.file(graph) for graph in self.facts["graphs"]}
-        if why := runtime.explain_unrunnable(asked):
-            raise StageError(f"the engine cannot run here: {why}")
-        return runtime.open(files, replace(asked, threads=threads or asked.threads))
+        if reason := runtime.explain_unrunnable(spec):
+            raise StageError(f"the engine cannot run here: {reason}")
+        return runtime.open(files, replace(spec, threads=threads or spec.threads))
 
 
 class Production(OnnxModel):
-    """The graphs of a bundle that is in production. Facts: ``name``, ``task``, ``graphs``, ``precision``, ``preprocess``,
-    ``parameters``.
+    """The graphs of the bundle that is in production.
 
-    One that is not compared with has ``{"off": true}``.
+    Facts: ``name``, ``task``, ``graphs``, ``precision``, ``preprocess``, ``parameters``; only
+    ``{"off": true}`` if no bundle is compared with.
     """
 
     @property
-    def off(self) -> bool:
-        return bool(self.facts.get("off", False))
-
-    @property
     def preprocess(self) -> Steps:
-        """Its own steps, which may be others than the task's are now."""
+        """The bundle's steps. The task's steps may have changed."""
         return locate_steps(STEPS.validate_python(self.facts["preprocess"]), self.root)
 
-    def reads(self) -> Task:
-        task = type(super().reads())
-        made: Task = type(task.__name__, (task,), {"preprocess": self.preprocess})()
-        return made
+    def load_task(self) -> Task:
+        """Return the task with the bundle's steps."""
+        task = type(super().load_task())
+        loaded: Task = type(task.__name__, (task,), {"preprocess": self.preprocess})()
+        return loaded
 
-    def same(self, model: OnnxModel, task: Task) -> bool:
-        """Whether it holds this very graph and prepares inputs for it as the task does."""
-        files = sorted(path.name for path in self.root.glob("*.onnx*"))
-        alike = files == sorted(path.name for path in model.root.glob("*.onnx*"))
-        prepared = describe_steps(self.preprocess) == describe_steps(task.preprocess)
-        return alike and prepared and all(cmp(self.root / name, model.root / name, shallow=False) for name in files)
+    def is_same_model(self, model: OnnxModel, task: Task) -> bool:
+        """Whether it has the same graphs as ``model``, and prepares inputs as the task does."""
+        if describe_steps(self.preprocess) != describe_steps(task.preprocess):
+            return False
+        own, other = (sorted(m.root.glob("*.onnx*")) for m in (self, model))
+        if [file.name for file in own] != [file.name for file in other]:
+            return False
+        return all(cmp(*pair, shallow=False) for pair in zip(own, other, strict=True))
 
 
 class Trials(Artifact):
-    """``seconds.safetensors`` (``CANDIDATE.BATCH``, in rounds) and what each candidate answers, in the facts (see ``trial``)."""
+    """``seconds.safetensors`` (``CANDIDATE.BATCH``, in rounds); the facts have the answers.
+
+    See ``stages.choose.trial``.
+    """
 
 
 class Choice(Artifact):
-    """Which candidate goes on, and why the others do not, in the facts (see ``choose``)."""
+    """The candidate that was chosen, and why the others were not; see ``stages.choose.stage``."""
 
 
 class Evidence(Artifact):
-    """``hops.safetensors`` (per-sample outputs and statistics of every hop) and the ledger in the facts (see ``measure``)."""
+    """``hops.safetensors``: outputs and statistics of every hop, by sample; a ledger in the facts.
+
+    See ``stages.measure.stage``.
+    """
 
 
 class Verdict(Artifact):
-    """The gates and what became of them, in the facts (see ``judge``)."""
+    """The gates and their verdicts; see ``stages.judge``."""
 
 
 class Bundle(Artifact):
-    """What is shipped: see ``attar.bundle.opening``."""
+    """The folder that is shipped; see ``attar.bundle.opening``."""

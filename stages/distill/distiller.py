@@ -1,19 +1,20 @@
-"""Distiller: a small network that is trained with the student, reads the teacher's answers, and is
-not shipped.
+"""Distiller: a small network that is trained with the student and is not shipped.
 
-For each row (a sample, or a position of a sequence) it reads the student's features ``f`` [D], through
-the trunk that it shares with the student, and the teacher's logits ``t`` [C]:
+It reads the teacher's answers. For each row (a sample, or a position of a sequence) it reads the
+student's features ``f`` [D], through the trunk that it shares with the student, and the teacher's
+logits ``t`` [C]:
 
     h = relu(W3 [relu(W1 f), relu(W2 standardized(t))])           [H]
-    d = W4 h                  its logits: softmax(d) is the distribution that the student is compared with
+    d = W4 h                  its logits: the student is compared with softmax(d)
     a = W5 h                  two scores, one for each attention
 
-It learns from the labels, and the student learns from it. With s the student's logits and sg the stop-gradient:
+It learns from the labels, and the student learns from it. With s the student's logits and sg the
+stop-gradient:
 
     L_D  = CE(d, y)                                                its own loss
     L_TA = sum_i w_T(i) KL(softmax(sg d_i) || softmax(s_i)) / B     Teacher Attention
     L_SA = sum_i w_S(i) KL(softmax(sg d_i) || softmax(s_i)) / B     Student Attention
-    w    = floor + (1 - floor) B softmax(a)                         over the batch: mean 1, none below the floor
+    w    = floor + (1 - floor) B softmax(a)                         over the batch: mean 1
     L_C  = r_T L_TA + r_S L_SA              r_T + r_S = 1; an attention that is off has share 0;
                                             if both are off, L_C is the mean of the KL
 
@@ -25,15 +26,16 @@ The attentions are supervised. Teacher Attention learns where the teacher is wro
 n_T(i) = CE(t_i, y_i). Student Attention learns where the student differs from the distiller,
 n_S(i) = KL(softmax(d_i) || softmax(s_i)):
 
-    L_A = r_T CE(n_T / sum n_T, softmax(a_T)) + r_S CE(n_S / sum n_S, softmax(a_S))      n without a gradient
+    L_A = r_T CE(n_T / sum n_T, softmax(a_T)) + r_S CE(n_S / sum n_S, softmax(a_S))      n without a
+    gradient
 
 Together L_KD gains weight * L_C + L_D + L_A.
 
 Why it is built so:
 - Labels are in the distiller's loss and not among its inputs. As an input it would copy them, and
   ignore the student.
-- Both terms have the distiller as their target. Weighing the teacher's mistakes more with the teacher
-  as the target would teach these mistakes.
+- Both terms have the distiller as their target. Weighing the teacher's mistakes more with the
+teacher as the target would teach these mistakes.
 - The target has no gradient. With one the distiller would move towards the student.
 - Weights that are learned by minimizing the weighted loss move to the easy samples. These weights
   are learned from the needs n instead, have the mean 1, and the floor bounds their entropy.
@@ -65,7 +67,10 @@ class Distiller(nn.Module):
         self.attention = nn.Linear(hidden, 2)
 
     def forward(self, features: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        """Map features ``[R, D]`` and the teacher's logits ``[R, C]`` to logits ``[R, C]`` and scores ``[R, 2]``."""
+        """Return logits ``[R, C]`` and scores ``[R, 2]``.
+
+        ``features`` are ``[R, D]``, the teacher's logits ``[R, C]``.
+        """
         student_part = torch.relu(self.student(features))  # (R, H)
         teacher_part = torch.relu(self.teacher(standardize_logits(teacher)))  # (R, H)
         hidden = torch.relu(self.both(torch.cat([student_part, teacher_part], -1)))  # (R, H)
@@ -86,12 +91,19 @@ class DistillerTerms:
 
 
 def compute_terms(
-    logits: Tensor, scores: Tensor, student: Tensor, teacher: Tensor, labels: Tensor, shares: tuple[float, float], floor: float
+    logits: Tensor,
+    scores: Tensor,
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor,
+    shares: tuple[float, float],
+    floor: float,
 ) -> DistillerTerms:
     """Return the terms for one batch of one process.
 
-    ``logits`` and ``scores`` are the distiller's; ``student`` and ``teacher`` are logits ``[R, C]``;
-    ``labels`` are ``[R]``. ``shares`` of Teacher and Student Attention sum to 1, or are both 0.
+    ``logits`` and ``scores`` are the distiller's. ``student`` and ``teacher`` are logits
+    ``[R, C]``, and ``labels`` are ``[R]``. ``shares`` of Teacher and Student Attention sum to 1, or
+    both are 0.
     """
     divergence = compute_divergences(logits.detach(), student)  # (R,)
     needs = (F.cross_entropy(teacher, labels, reduction="none"), divergence.detach())
@@ -110,12 +122,15 @@ def compute_terms(
 
 
 def compute_weights(scores: Tensor, floor: float) -> Tensor:
-    """Return ``floor + (1 - floor) R softmax(scores)`` over the rows ``[R]``: mean 1, at least ``floor``."""
+    """Return ``floor + (1 - floor) R softmax(scores)`` over the rows ``[R]``. Their mean is 1."""
     return floor + (1 - floor) * len(scores) * torch.softmax(scores, 0)
 
 
 def compute_supervision(scores: Tensor, need: Tensor) -> Tensor:
-    """Return CE(need / sum need, softmax(scores)) over the rows, divided by log R: 1 if both are uniform."""
+    """Return CE(need / sum need, softmax(scores)) over R rows, divided by log R.
+
+    It is 1 if both are uniform.
+    """
     share = (need + TINY) / (need + TINY).sum()
     return -(share * torch.log_softmax(scores, 0)).sum() / max(math.log(len(scores)), TINY)
 
@@ -127,8 +142,10 @@ def compute_divergences(target: Tensor, student: Tensor) -> Tensor:
 
 
 def describe_weights(name: str, weights: Tensor, wrong: Tensor) -> dict[str, float]:
-    """Return the entropy of the weights, divided by that of even weights, and their mean where the
-    teacher is wrong."""
+    """Return the relative entropy of the weights, and their mean where the teacher is wrong.
+
+    The entropy is divided by that of even weights.
+    """
     share = weights / weights.sum()
     entropy = -float((share * share.log()).sum()) / max(math.log(len(weights)), TINY)
     description = {f"{name}_entropy": entropy}

@@ -24,10 +24,13 @@ class DistillerLoss:
 
     def __init__(self, settings: DistillerSettings, task: Task, student: nn.Module) -> None:
         self.settings, self.output = settings, choose_output(settings, task)
-        shared = settings.features
-        self.hook = hook_layer(student, shared, "student") if shared else LayerHook(find_last_linear(student), before=True)
+        if settings.features:
+            self.hook = hook_layer(student, settings.features, "student")
+        else:
+            self.hook = LayerHook(find_last_linear(student), before=True)
         classes = int(task.outputs[self.output].axes[-1])
-        self.network = Distiller(self.count_features(task, student, classes), classes, settings.hidden)
+        features = self.count_features(task, student, classes)
+        self.network = Distiller(features, classes, settings.hidden)
         self.notes: dict[str, list[float]] = defaultdict(list)
 
     def count_features(self, task: Task, student: nn.Module, classes: int) -> int:
@@ -44,8 +47,8 @@ class DistillerLoss:
         if features.flatten(0, -2).shape[0] != rows:
             raise StageError(
                 f"the shared features have shape {list(features.shape)}, the logits "
-                f"{list(outputs[self.output].shape)}: a distiller needs one row of features for each row "
-                "of logits; name another layer in distiller.features"
+                f"{list(outputs[self.output].shape)}: a distiller needs one row of features for "
+                "each row of logits; name another layer in distiller.features"
             )
         return features.shape[-1]
 
@@ -56,7 +59,10 @@ class DistillerLoss:
         left out.
         """
         if labels is None:
-            raise StageError("the distiller learns from labels, and this output has none; name its target in Output(target=...)")
+            raise StageError(
+                "the distiller learns from labels, and this output has none; name its target in "
+                "Output(target=...)"
+            )
         rows = (student.flatten(0, -2), teacher.flatten(0, -2), labels.flatten())
         features = self.hook().flatten(0, -2)[: len(rows[0])]  # (R, D)
         if not self.settings.trunk:
@@ -78,8 +84,8 @@ class DistillerLoss:
 def choose_output(settings: DistillerSettings, task: Task) -> str:
     """Return the output that the distiller reads.
 
-    It needs a target and a fixed number of classes. Raises StageError if there is no such output, or
-    several and none is named.
+    It needs a target and a fixed number of classes. Raises StageError if there is no such output,
+    or several and none is named.
     """
     able = [
         name
@@ -92,5 +98,11 @@ def choose_output(settings: DistillerSettings, task: Task) -> str:
         return str(settings.output)
     known = ", ".join(able) or "none"
     if settings.output is None:
-        raise StageError(f"the distiller needs one output of logits with a target, {type(task).__name__} has {known}; name it")
-    raise StageError(f"the distiller cannot read the output {settings.output!r}; {suggest_name(settings.output, able)}")
+        raise StageError(
+            f"the distiller needs one output of logits with a target, {type(task).__name__} has "
+            f"{known}; name it"
+        )
+    raise StageError(
+        f"the distiller cannot read the output {settings.output!r}; "
+        f"{suggest_name(settings.output, able)}"
+    )

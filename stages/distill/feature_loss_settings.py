@@ -31,7 +31,7 @@ ProjectionLayers = LayerName | tuple[LayerName, LayerName, LayerName]
 
 
 class FeatureLossSettings(LossSettings):
-    """A loss of features: ``loss(student, teacher, mask)``, of two layers' outputs for the same samples.
+    """A loss of two layers' outputs for the same samples: ``loss(student, teacher, mask)``.
 
     ``mask`` ``(B, S)`` is false for padding; None if the task declares no padding. Only losses of
     tokens read it.
@@ -121,19 +121,18 @@ class HiddenStates(LayerLossSettings):
 
 
 class AttentionRelations(FeatureLossSettings):
-    """``token_losses.attention_relations`` of queries, keys and values, as in MiniLMv2 by default."""
+    """``token_losses.attention_relations``; by default those of MiniLMv2."""
 
     share_names = ("queries", "keys", "values", "attention")
     kind: Literal["attention_relations"] = "attention_relations"
     student: ProjectionLayers
-    """The student's layers that compute queries, keys and values, or the one that computes all three
-    next to each other."""
+    """The student's layers that compute queries, keys and values, or the one that computes all."""
     teacher: ProjectionLayers
     """The teacher's layers, named in the same way."""
     input: str | None = None
     """The input whose padding is left out, as in ``hidden_states``."""
     heads: int = Field(ge=1)
-    """Number of relation heads, which may differ from the networks' own: both widths are split so."""
+    """Number of relation heads. The networks' own numbers may differ."""
     queries: Share = 1.0
     """Share of the relations of queries to queries."""
     keys: Share = 1.0
@@ -141,8 +140,8 @@ class AttentionRelations(FeatureLossSettings):
     values: Share = 1.0
     """Share of the relations of values to values."""
     attention: Share = 0.0
-    """Share of the relations of queries to keys. They are attention itself if ``heads`` is the number
-    of heads of both networks (MiniLM)."""
+    """Share of the relations of queries to keys. They are attention itself if ``heads`` is the
+    number of heads of both networks (MiniLM)."""
 
     def __call__(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         from attar.stages.distill.token_losses import attention_relations
@@ -151,7 +150,10 @@ class AttentionRelations(FeatureLossSettings):
         return attention_relations(student, teacher, self.heads, shares, mask)
 
 
-FeatureLoss = Annotated[Rkd | Similarity | Attention | Hint | HiddenStates | AttentionRelations, Field(discriminator="kind")]
+FeatureLoss = Annotated[
+    Rkd | Similarity | Attention | Hint | HiddenStates | AttentionRelations,
+    Field(discriminator="kind"),
+]
 """Every loss of features, by ``kind``. The teacher runs together with the student."""
 
 AnyLoss = Annotated[

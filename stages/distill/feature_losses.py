@@ -1,8 +1,8 @@
 """Losses of features: pure functions of the outputs of a student's and a teacher's layer.
 
-Both layers read the same samples. Features are ``(B, ...)``; all losses but ``hint`` compare networks
-of any width. Gradients reach both arguments: a caller that trains only the student passes the
-teacher's features without a gradient.
+Both layers read the same samples. Features are ``(B, ...)``; all losses but ``hint`` compare
+networks of any width. Gradients reach both arguments: a caller that trains only the student passes
+the teacher's features without a gradient.
 """
 
 from __future__ import annotations
@@ -18,26 +18,30 @@ from attar.stages.learning.losses import min_divisor, mse, scale_to_unit_norm, s
 def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:
     """Return Huber's loss of the relative distances of samples, the mean over pairs.
 
-    Park et al. 2019, "Relational Knowledge Distillation", arXiv:1904.05068, section 3.2.1: a distance counts over the mean
-    distance of its batch, so neither width nor scale of the features matters. Per process: the pairs are those of this
-    process's batch. Of one or two samples the loss is 0: one relative distance is always 1.
+    Park et al. 2019, "Relational Knowledge Distillation", arXiv:1904.05068, section 3.2.1: a
+    distance counts over the mean distance of its batch, so neither width nor scale of the features
+    matters. Per process: the pairs are those of this process's batch. Of one or two samples the
+    loss is 0: one relative distance is always 1.
     """
     pairs = len(student) * (len(student) - 1)
-    return sum_huber(compute_relative_distances(student), compute_relative_distances(teacher)) / max(1, pairs)
+    p, q = compute_relative_distances(student), compute_relative_distances(teacher)
+    return sum_huber(p, q) / max(1, pairs)
 
 
 def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return Huber's loss of the cosines of the angles of samples i, j, k at j, the mean over triples.
+    """Return Huber's loss of the cosines of angles, the mean over triples of samples.
 
-    Park et al. 2019, arXiv:1904.05068, section 3.2.2. Per process: the triplets are those of this process's batch. Of one or
-    two samples the loss is 0. Takes memory for B^3 numbers, whatever the width.
+    The angle of i, j, k is the one at j. Park et al. 2019, arXiv:1904.05068, section 3.2.2. Per
+    process: the triplets are those of this process's batch. Of one or two samples the loss is 0.
+    Takes memory for B^3 numbers, whatever the width.
     """
-    count = len(student)
-    return sum_huber(compute_angle_cosines(student), compute_angle_cosines(teacher)) / max(1, count * (count - 1) * (count - 2))
+    triples = len(student) * (len(student) - 1) * (len(student) - 2)
+    p, q = compute_angle_cosines(student), compute_angle_cosines(teacher)
+    return sum_huber(p, q) / max(1, triples)
 
 
 def sum_huber(got: Tensor, expected: Tensor) -> Tensor:
-    """Return the sum of d^2 / 2 where ``|d| <= 1``, of ``|d| - 1/2`` elsewhere, d the difference."""
+    """Return the sum over differences d: of d^2 / 2 if ``|d| <= 1``, else of ``|d| - 1/2``."""
     return functional.huber_loss(got, expected, reduction="sum")
 
 
@@ -47,17 +51,18 @@ def compute_relative_distances(features: Tensor) -> Tensor:
     All 0, with gradient 0, where all samples are one point. At distance 0 the gradient is 0.
     """
     points = subtract_mean(features.flatten(1), 0)
-    # Differences, not |a|^2 - 2ab + |b|^2: that cancels for near points, and its root has no gradient at 0.
+    # Not as |a|^2 - 2ab + |b|^2: that cancels for near points, and has no gradient at 0.
     distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
     mean = distances.sum() / max(1, len(points) * (len(points) - 1))
     return distances / mean.masked_fill(mean <= min_divisor(mean.dtype), 1)
 
 
 def compute_angle_cosines(features: Tensor) -> Tensor:
-    """Return cosines ``(B, B, B)``: at [j, i, k] that of the angle at j between i and k; 0 if i is k.
+    """Return cosines ``(B, B, B)``: at [j, i, k] that of the angle at j between i and k.
 
-    They follow from the law of cosines. If i or k is closer to j than sqrt(precision) of the mean
-    distance, rounding would decide the angle; the cosine is then 0 with gradient 0.
+    It is 0 if i is k. They follow from the law of cosines. If i or k is closer to j than
+    sqrt(precision) of the mean distance, rounding would decide the angle; the cosine is then 0 with
+    gradient 0.
     """
     distances = compute_relative_distances(features)
     squares = distances.square()
@@ -72,12 +77,13 @@ def compute_angle_cosines(features: Tensor) -> Tensor:
 def similarity(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the mean squared difference of the similarities of the samples of a batch.
 
-    Tung and Mori 2019, "Similarity-Preserving Knowledge Distillation", arXiv:1907.09682, eq. 4: similarities are the inner
-    products of features ``(B, B)``, each row over its norm. Per process: the samples are those of this process's batch. Of
-    one sample the loss is 0. A sample whose features are all 0 is similar to none, and has gradient 0.
+    Tung and Mori 2019, "Similarity-Preserving Knowledge Distillation", arXiv:1907.09682, eq. 4:
+    similarities are the inner products of features ``(B, B)``, each row over its norm. Per process:
+    the samples are those of this process's batch. Of one sample the loss is 0. A sample whose
+    features are all 0 is similar to none, and has gradient 0.
     """
-    p, q = (scale_to_unit_norm(points @ points.T, 1) for points in (student.flatten(1), teacher.flatten(1)))
-    return mse(p, q)
+    p, q = student.flatten(1), teacher.flatten(1)
+    return mse(scale_to_unit_norm(p @ p.T, 1), scale_to_unit_norm(q @ q.T, 1))
 
 
 def attention(student: Tensor, teacher: Tensor) -> Tensor:
@@ -85,33 +91,36 @@ def attention(student: Tensor, teacher: Tensor) -> Tensor:
 
     Features are ``(B, channels, height, width)``.
 
-    Zagoruyko and Komodakis 2017, "Paying More Attention to Attention", arXiv:1612.03928, eq. 2 for one pair of layers, with
-    F_sum^2: a map is the sum over channels of squares, over its norm. The distance is squared, as in the authors' code, which
-    takes the mean over positions too: its beta is a weight of 2 * beta / positions here. Both maps are averaged down to
-    the smaller size on each axis: the maps, since features of either sign would cancel.
+    Zagoruyko and Komodakis 2017, "Paying More Attention to Attention", arXiv:1612.03928, eq. 2 for
+    one pair of layers, with F_sum^2: a map is the sum over channels of squares, over its norm. The
+    distance is squared, as in the authors' code, which takes the mean over positions too: its beta
+    is a weight of 2 * beta / positions here. Both maps are averaged down to the smaller size on
+    each axis: the maps, since features of either sign would cancel.
 
-    Maps of volumes ``(B, channels, depth, height, width)`` are compared in the same way. A map that is
-    all 0 has gradient 0. Raises StageError for features of other numbers of axes: of three axes it
-    is not known which one is the channels.
+    Maps of volumes ``(B, channels, depth, height, width)`` are compared in the same way. A map that
+    is all 0 has gradient 0. Raises StageError for features of other numbers of axes: of three axes
+    it is not known which one is the channels.
     """
     if not 4 <= student.ndim == teacher.ndim <= 5:
         raise StageError(
             "attention compares maps (batch, channels, height, width); the student's features are "
-            f"{tuple(student.shape)}, the teacher's {tuple(teacher.shape)}: name other layers, or use "
-            "hidden_states or attention_relations for states (batch, sequence, hidden), and hint, "
-            "similarity or rkd for rows (batch, features)"
+            f"{tuple(student.shape)}, the teacher's {tuple(teacher.shape)}: name other layers, or "
+            "use hidden_states or attention_relations for states (batch, sequence, hidden), and "
+            "hint, similarity or rkd for rows (batch, features)"
         )
     p, q = (features.square().sum(1, keepdim=True) for features in (student, teacher))
     size = [min(sizes) for sizes in zip(p.shape[2:], q.shape[2:], strict=True)]
-    p, q = (scale_to_unit_norm(functional.interpolate(energy, size, mode="area").flatten(1), 1) for energy in (p, q))
+    p, q = (functional.interpolate(energy, size, mode="area").flatten(1) for energy in (p, q))
+    p, q = scale_to_unit_norm(p, 1), scale_to_unit_norm(q, 1)
     return (p - q).square().sum(1).mean() / 2
 
 
 def hint(regressed: Tensor, teacher: Tensor) -> Tensor:
     """Return the mean squared difference of a regressor's output for the student and the teacher.
 
-    Romero et al. 2015, "FitNets: Hints for Thin Deep Nets", arXiv:1412.6550, eq. 3 (a mean instead of half the sum, so that
-    width does not matter). Raises StageError where the shapes differ: broadcasting would compare the wrong entries.
+    Romero et al. 2015, "FitNets: Hints for Thin Deep Nets", arXiv:1412.6550, eq. 3 (a mean instead
+    of half the sum, so that width does not matter). Raises StageError where the shapes differ:
+    broadcasting would compare the wrong entries.
     """
     if regressed.shape != teacher.shape:
         raise StageError(

@@ -18,7 +18,9 @@ class LayerHook:
     returns attention weights or a cache.
     """
 
-    def __init__(self, layer: nn.Module, description: str = "a hooked layer", *, before: bool = False) -> None:
+    def __init__(
+        self, layer: nn.Module, description: str = "a hooked layer", *, before: bool = False
+    ) -> None:
         """``description``: the layer's name in error messages."""
         self._description = description
         self._tensor_or_problem: Tensor | str = "was not called"
@@ -28,7 +30,10 @@ class LayerHook:
             layer.register_forward_hook(self._record_output)
 
     def __call__(self) -> Tensor:
-        """Return the tensor of the network's last call, as float32. Raises StageError if it is none."""
+        """Return the tensor of the network's last call, as float32.
+
+        Raises StageError if there is none.
+        """
         if isinstance(self._tensor_or_problem, str):
             raise StageError(f"{self._description} {self._tensor_or_problem}; name another one")
         return self._tensor_or_problem.float()
@@ -49,39 +54,43 @@ class LayerHook:
 
 
 class Projections:
-    """Reads queries, keys and values next to each other, ``(B, S, 3 width)``, from one layer or three."""
+    """Reads queries, keys and values next to each other, ``(B, S, 3 width)``.
+
+    One layer computes all, or each of three layers computes one.
+    """
 
     def __init__(self, module: nn.Module, names: str | Sequence[str], whose: str) -> None:
-        self._description = f"the {whose}'s {names if isinstance(names, str) else ', '.join(names)}"
-        single = [names] if isinstance(names, str) else names
-        self._hooks = [hook_layer(module, name, whose) for name in single]
-        self._input = LayerHook(find_layer(module, single[0], whose), f"the {whose}'s layer {single[0]!r}", before=True)
+        layers = [names] if isinstance(names, str) else names
+        self._description = f"the {whose}'s {', '.join(layers)}"
+        self._hooks = [hook_layer(module, name, whose) for name in layers]
+        self._input = hook_layer(module, layers[0], whose, before=True)
 
     def __call__(self) -> Tensor:
         """Return them for the network's last call.
 
         Raises StageError unless they are three projections of one width.
         """
-        parts = [tap() for tap in self._hooks]
+        parts = [hook() for hook in self._hooks]
         widths = [part.shape[-1] for part in parts]
         if len(parts) == 1 and widths[0] != 3 * self._input().shape[-1]:
             raise StageError(
-                f"{self._description} makes {widths[0]} numbers of {self._input().shape[-1]}, and not "
-                "queries, keys and values of that width; name the layer that makes all three, or three "
-                "layers: [QUERIES, KEYS, VALUES]"
+                f"{self._description} makes {widths[0]} numbers of {self._input().shape[-1]}, and "
+                "not queries, keys and values of that width; name the layer that makes all three, "
+                "or three layers: [QUERIES, KEYS, VALUES]"
             )
         if len({part.shape for part in parts}) > 1:
             shapes = ", ".join(str(list(part.shape[1:])) for part in parts)
             raise StageError(
-                f"{self._description} answer {shapes}: relations need queries, keys and values of one "
-                "width, which heads that share keys do not have; use hidden_states there"
+                f"{self._description} answer {shapes}: relations need queries, keys and values of "
+                "one width, which heads that share keys do not have; use hidden_states there"
             )
         return torch.cat(parts, -1)
 
 
-def hook_layer(module: nn.Module, name: str, whose: str) -> LayerHook:
+def hook_layer(module: nn.Module, name: str, whose: str, *, before: bool = False) -> LayerHook:
     """Return a hook on the layer of this name. Raises StageError as ``find_layer`` does."""
-    return LayerHook(find_layer(module, name, whose), f"the {whose}'s layer {name!r}")
+    layer = find_layer(module, name, whose)
+    return LayerHook(layer, f"the {whose}'s layer {name!r}", before=before)
 
 
 def describe_answer(output: Any) -> str:
@@ -114,5 +123,8 @@ def find_last_linear(module: nn.Module) -> nn.Linear:
     """
     layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
     if not layers:
-        raise StageError("the student has no linear layer whose input could be its features; name a layer in distiller.features")
+        raise StageError(
+            "the student has no linear layer whose input could be its features; name a layer in "
+            "distiller.features"
+        )
     return layers[-1]

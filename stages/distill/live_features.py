@@ -1,4 +1,4 @@
-"""Losses of features. The teacher runs together with the student: stored answers have no features."""
+"""Losses of features. The teacher runs with the student, because answers have no features."""
 
 from __future__ import annotations
 
@@ -51,15 +51,12 @@ class LiveFeatureLoss(nn.Module):
         self.pairs = [pair_layers(loss, task, student, teacher) for loss in losses]
         self.padded = {pair.padded for pair in self.pairs if pair.padded is not None}
         inputs = task.example(np.random.default_rng(0), batch=2)
-        self.probe(student, inputs)
-        self.regressors = nn.ModuleList(
-            create_regressor(pair.student(), pair.teacher(), pair.loss) if pair.loss.needs_regressor else nn.Identity()
-            for pair in self.pairs
-        )
-        with torch.no_grad():
-            self.compare(inputs)  # a loss that cannot read its layers raises before the training
+        self.call_networks(student, inputs)
+        self.regressors = nn.ModuleList(create_regressor(pair) for pair in self.pairs)
+        with torch.no_grad():  # a loss that cannot read its layers raises before the training
+            self.compare_features(inputs)
 
-    def probe(self, student: nn.Module, inputs: Arrays) -> None:
+    def call_networks(self, student: nn.Module, inputs: Arrays) -> None:
         """Call both networks once, so that the shapes of all features are known."""
         training = student.training
         student.eval()
@@ -72,18 +69,18 @@ class LiveFeatureLoss(nn.Module):
         """Return the loss for a batch that the student has just answered."""
         with torch.no_grad(), self.autocast(), keep_padding(self.teacher_list[0]):
             call_network(self.teacher_list[0], self.task, inputs)
-        return self.compare(inputs)
+        return self.compare_features(inputs)
 
-    def compare(self, inputs: Arrays) -> Tensor:
+    def compare_features(self, inputs: Arrays) -> Tensor:
         """Return the weighted sum for the last call of both networks, which was on ``inputs``."""
-        masks: dict[str | None, Tensor] = {
-            name: torch.from_numpy(lengths.mask_padding(self.task, inputs, name)) for name in self.padded
-        }
+        masks: dict[str | None, Tensor | None] = {None: None}
+        for name in self.padded:
+            mask = torch.from_numpy(lengths.mask_padding(self.task, inputs, name))
+            masks[name] = mask.to(self.pairs[0].student().device)
         terms = []
-        for pair, regressed in zip(self.pairs, self.regressors, strict=True):
-            student, mask = regressed(pair.student()), masks.get(pair.padded)
-            mask = None if mask is None else mask.to(student.device)
-            terms.append(pair.loss.weight * pair.loss(student, pair.teacher(), mask))
+        for pair, regressor in zip(self.pairs, self.regressors, strict=True):
+            value = pair.loss(regressor(pair.student()), pair.teacher(), masks[pair.padded])
+            terms.append(pair.loss.weight * value)
         return torch.stack(terms).sum()
 
 
@@ -108,10 +105,12 @@ def keep_padding(module: nn.Module) -> Iterator[None]:
 def pair_layers(loss: FeatureLoss, task: Task, student: nn.Module, teacher: nn.Module) -> LayerPair:
     """Hook the layers that a loss names. Raises StageError if a layer does not exist."""
     if isinstance(loss, AttentionRelations):
-        both = Projections(student, loss.student, "student"), Projections(teacher, loss.teacher, "teacher")
-        return LayerPair(loss, *both, choose_padded(loss, task))
+        queries = Projections(student, loss.student, "student")
+        expected = Projections(teacher, loss.teacher, "teacher")
+        return LayerPair(loss, queries, expected, choose_padded(loss, task))
     padded = choose_padded(loss, task) if isinstance(loss, HiddenStates) else None
-    return LayerPair(loss, hook_layer(student, loss.student, "student"), hook_layer(teacher, loss.teacher, "teacher"), padded)
+    hook = hook_layer(student, loss.student, "student")
+    return LayerPair(loss, hook, hook_layer(teacher, loss.teacher, "teacher"), padded)
 
 
 def choose_padded(loss: AttentionRelations | HiddenStates, task: Task) -> str | None:
@@ -119,20 +118,20 @@ def choose_padded(loss: AttentionRelations | HiddenStates, task: Task) -> str | 
 
     Raises StageError if it cannot be told because several inputs do.
     """
-    padded = {name: tensor.axes[1:] for name, tensor in task.inputs.items() if tensor.pad is not None}
     declared = {}
-    for name, axes in padded.items():
-        if axes:
-            declared[name] = axes[0] if isinstance(axes[0], str) else name
+    for name, tensor in task.inputs.items():
+        if tensor.pad is not None and len(tensor.axes) > 1:
+            axis = tensor.axes[1]
+            declared[name] = axis if isinstance(axis, str) else name
     if loss.input is not None and loss.input not in declared:
         raise StageError(
-            f"{loss.kind}: no input {loss.input!r} of {type(task).__name__} declares its padding (Tensor.pad); "
-            f"{suggest_name(loss.input, declared)}"
+            f"{loss.kind}: no input {loss.input!r} of {type(task).__name__} declares its padding "
+            f"(Tensor.pad); {suggest_name(loss.input, declared)}"
         )
     if loss.input is None and len(set(declared.values())) > 1:
         raise StageError(
-            f"{loss.kind}: {', '.join(declared)} of {type(task).__name__} each declare padding; write "
-            "input = ... to name the one whose tokens the layers read"
+            f"{loss.kind}: {', '.join(declared)} of {type(task).__name__} each declare padding; "
+            "write input = ... to name the one whose tokens the layers read"
         )
     return loss.input or next(iter(declared), None)
 
@@ -141,25 +140,28 @@ def require_layers(task: Task, teacher: Model) -> Weights:
     """Return the teacher. Raises StageError if its layers cannot be read on the student's batch."""
     if not isinstance(teacher, Weights):
         raise StageError(
-            "a loss of features compares layers, and of an ONNX teacher only inputs and outputs are known; "
-            "use losses of answers (kd, mse, dist, ...)"
+            "a loss of features compares layers, and of an ONNX teacher only inputs and outputs "
+            "are known; use losses of answers (kd, mse, dist, ...)"
         )
-    if not agreement.same_inputs(task, teacher.reads()):
+    if not agreement.same_inputs(task, teacher.load_task()):
         raise StageError(
-            "a loss of features runs the teacher on the student's own batch, but the teacher reads the inputs of "
-            f"{teacher.facts['task']}, the student those of {type(task).__name__}; "
-            "use losses of answers (kd, mse, dist, ...), which are stored"
+            "a loss of features runs the teacher on the student's own batch, but the teacher "
+            f"reads the inputs of {teacher.facts['task']}, the student those of "
+            f"{type(task).__name__}; use losses of answers (kd, mse, dist, ...), which are stored"
         )
     return teacher
 
 
-def create_regressor(got: Tensor, wanted: Tensor, loss: FeatureLoss) -> nn.Module:
+def create_regressor(pair: LayerPair) -> nn.Module:
     """Return the layer that maps the student's features to the teacher's shape.
 
-    Raises StageError if no such layer exists.
+    It changes nothing if the loss needs none. Raises StageError if no such layer exists.
     """
-    if isinstance(loss, HiddenStates):
-        check_states(loss.kind, got, wanted, None)
+    if not pair.loss.needs_regressor:
+        return nn.Identity()
+    got, wanted = pair.student(), pair.teacher()
+    if isinstance(pair.loss, HiddenStates):
+        check_states(pair.loss.kind, got, wanted, None)
         return nn.Linear(got.shape[2], wanted.shape[2], bias=False).to(got.device)
     return create_channel_regressor(got, wanted)
 
@@ -173,11 +175,10 @@ def create_channel_regressor(got: Tensor, wanted: Tensor) -> nn.Module:
         return nn.Conv2d(got.shape[1], wanted.shape[1], 1).to(got.device)
     if got.ndim == wanted.ndim == 2:
         return nn.Linear(got.shape[1], wanted.shape[1]).to(got.device)
+    advice = "name layers of the same height and width, or use attention, for maps of any size"
+    if got.ndim == wanted.ndim == 3:
+        advice = "use hidden_states for states (sequence, hidden)"
     raise StageError(
-        f"hint: the student's features are {list(got.shape[1:])} and the teacher's {list(wanted.shape[1:])}; "
-        + (
-            "use hidden_states for states (sequence, hidden)"
-            if got.ndim == wanted.ndim == 3
-            else "name layers of the same height and width, or use attention, which compares maps of any size"
-        )
+        f"hint: the student's features are {list(got.shape[1:])} and the teacher's "
+        f"{list(wanted.shape[1:])}; {advice}"
     )

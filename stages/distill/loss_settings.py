@@ -40,12 +40,17 @@ class LossSettings(BaseModel):
         if self.share_names and not any(getattr(self, name) for name in self.share_names):
             names = " and ".join(self.share_names)
             all_of = "both" if len(self.share_names) == 2 else "all"
-            raise ValueError(f"{names} are {all_of} 0, so the loss is always 0; raise one, or leave the loss out")
+            raise ValueError(
+                f"{names} are {all_of} 0, so the loss is always 0; raise one, or leave the loss out"
+            )
         return self
 
 
 class OutputLoss(LossSettings):
-    """A loss of one output: ``loss(student, teacher, labels)``; ``labels`` is None without a target."""
+    """A loss of one output: ``loss(student, teacher, labels)``.
+
+    ``labels`` is None if the output has no target.
+    """
 
     output_kinds: ClassVar[frozenset[Kind]] = CLASSIFYING
     """The kinds of output that the loss is defined for."""
@@ -61,7 +66,7 @@ class Kd(OutputLoss):
 
     kind: Literal["kd"] = "kd"
     temperature: Temperature = 4.0
-    """Softens both distributions: logits are divided by it, the loss is multiplied by its square."""
+    """Divides the logits, which softens both distributions. Its square multiplies the loss."""
     standardize: bool = False
     """Whether to give each sample's logits mean 0 and deviation 1 first (Sun et al. 2024,
     arXiv:2403.01427)."""
@@ -91,7 +96,10 @@ class Dkd(OutputLoss):
         from attar.stages.learning.losses import dkd
 
         if labels is None:
-            raise StageError("dkd needs labels, and this output has none; name its target in Output(target=...), or use kd")
+            raise StageError(
+                "dkd needs labels, and this output has none; name its target in "
+                "Output(target=...), or use kd"
+            )
         return dkd(student, teacher, labels, self.alpha, self.beta, self.temperature)
 
 
@@ -125,7 +133,7 @@ class LogitPearson(OutputLoss):
 
 
 class Mse(OutputLoss):
-    """``losses.mse``. It also compares the lengths of embeddings, such as a teacher's of length 1."""
+    """``losses.mse``. It compares the lengths of embeddings, too."""
 
     output_kinds = CLASSIFYING | {"values", "embedding"}
     kind: Literal["mse"] = "mse"
@@ -149,18 +157,19 @@ class Cosine(OutputLoss):
 
 
 class Relations(OutputLoss):
-    """Relations among the embeddings of a batch: ``feature_losses.similarity``, ``rkd_distance`` and
-    ``rkd_angle``.
+    """Relations among the embeddings of a batch, by functions of ``feature_losses``.
 
-    Each embedding is divided by its length, so the products of ``similarity`` are cosines. The stored
-    answers are read; the teacher is not called.
+    They are ``similarity``, ``rkd_distance`` and ``rkd_angle``. Each embedding is divided by its
+    length, so the products of ``similarity`` are cosines. The stored answers are read; the teacher
+    is not called.
     """
 
     share_names = ("similarity", "distance", "angle")
     output_kinds: ClassVar[frozenset[Kind]] = frozenset({"embedding"})
     kind: Literal["relations"] = "relations"
     similarity: Share = 1.0
-    """The share of the mean squared difference of their cosines (Tung and Mori 2019, arXiv:1907.09682)."""
+    """The share of the mean squared difference of their cosines (Tung and Mori 2019,
+    arXiv:1907.09682)."""
     distance: Share = 0.0
     """The share of RKD over pairs (Park et al. 2019, arXiv:1904.05068, eq. 4)."""
     angle: Share = 0.0
@@ -176,7 +185,9 @@ class Relations(OutputLoss):
         return sum(terms[1:], terms[0])
 
 
-Loss = Annotated[Kd | Dkd | Dist | LogitPearson | Mse | Cosine | Relations, Field(discriminator="kind")]
+Loss = Annotated[
+    Kd | Dkd | Dist | LogitPearson | Mse | Cosine | Relations, Field(discriminator="kind")
+]
 """Every loss of outputs, by ``kind``. It reads the stored answers."""
 OUTPUT_LOSSES: tuple[type[OutputLoss], ...] = (Kd, Dkd, Dist, LogitPearson, Mse, Cosine, Relations)
 
@@ -207,9 +218,9 @@ class DistillerSettings(BaseModel):
     hidden: int = Field(64, ge=1)
     """Number of units of its hidden layers."""
     floor: float = Field(0.5, gt=0, le=1)
-    """The smallest weight of a sample, where the mean is 1. It bounds the entropy of both attentions."""
+    """The smallest weight of a sample; the mean is 1. It bounds the attentions' entropy."""
     trunk: bool = True
-    """Whether the gradient of the distiller's own loss reaches the student's layers that it shares."""
+    """Whether the gradient of the distiller's own loss reaches the shared layers."""
     features: LayerName | None = None
     """The student's layer whose output is shared; unset: the input of its last linear layer."""
     output: str | None = None
@@ -222,13 +233,14 @@ class DistillerSettings(BaseModel):
         are_both_on = self.teacher_attention and self.student_attention
         if self.teacher_share != default and not are_both_on:
             raise ValueError(
-                f"teacher_share = {self.teacher_share} divides the weight between two attentions, and "
-                "not both are on; leave it out, or set teacher_attention and student_attention to true"
+                f"teacher_share = {self.teacher_share} divides the weight between two attentions, "
+                "and not both are on; leave it out, or set teacher_attention and "
+                "student_attention to true"
             )
         return self
 
     def compute_shares(self) -> tuple[float, float]:
-        """Return the shares of Teacher and of Student Attention, which sum to 1; 0 for one that is off."""
+        """Return the shares of Teacher and of Student Attention; 0 for one that is off."""
         if self.teacher_attention and self.student_attention:
             return self.teacher_share, 1 - self.teacher_share
         return float(self.teacher_attention), float(self.student_attention)

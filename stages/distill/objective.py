@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -22,10 +22,10 @@ from attar.stages.learning.objective import Autocast, LabelObjective, Tensors, r
 
 
 class DistillationObjective:
-    """``L = lambda_kd * L_KD + (1 - lambda_kd) * L_other``; a part whose share is 0 is not computed.
+    """``L = lambda_kd * L_KD + (1 - lambda_kd) * L_other``.
 
-    Samples of transfer have no labels. A loss that needs labels is the mean over the samples of the
-    batch that have some, and is left out if none has.
+    A part whose share is 0 is not computed. Samples of transfer have no labels. A loss that needs
+    labels is the mean over the samples of the batch that have some, and is left out if none has.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class DistillationObjective:
         self.losses = [loss for loss in losses if not isinstance(loss, FeatureLossSettings)]
         self.feature_losses = [loss for loss in losses if isinstance(loss, FeatureLossSettings)]
         self.other, self.facts, self.distiller = LabelObjective(), answers.facts, distiller
-        self.views = [answers.learned(view) for view in range(answers.facts["views"])]
+        self.views = [answers.open_learned_rows(view) for view in range(answers.facts["views"])]
         self.live_features: LiveFeatureLoss | None = None
         self.distiller_loss: DistillerLoss | None = None
 
@@ -52,15 +52,20 @@ class DistillationObjective:
         if self.feature_losses and self.teacher is not None:
             require_layers(task, self.teacher)
         for loss in self.losses:
-            self.check_output(loss, task.outputs)
-            self.check_labels(loss, task.outputs)
-        if task.transfer and not self.feature_losses and all(loss.needs_labels for loss in self.losses):
+            check_output(loss, task.outputs)
+            check_labels(loss, task.outputs)
+        if not self.feature_losses:
+            self.check_all_learned(task)
+
+    def check_all_learned(self, task: Task) -> None:
+        """Raises StageError if the losses ignore the transfer split or an output."""
+        if task.transfer and all(loss.needs_labels for loss in self.losses):
             raise StageError(
-                f"{self.losses[0].kind} needs labels, and transfer of {type(task).__name__} has none to "
-                "learn from; add { kind = 'kd' }, or set its transfer = False"
+                f"{self.losses[0].kind} needs labels, and transfer of {type(task).__name__} has "
+                "none to learn from; add { kind = 'kd' }, or set its transfer = False"
             )
         for name, output in task.outputs.items():
-            if not self.feature_losses and not any(reads_output(loss, name, output) for loss in self.losses):
+            if not any(reads_output(loss, name, output) for loss in self.losses):
                 raise StageError(
                     f"no loss reads the output {name!r} ({output.kind}); add "
                     f"{{ kind = 'mse', output = '{name}' }} to losses, or another that is for "
@@ -70,15 +75,21 @@ class DistillationObjective:
     def find_transfer(self, task: Task) -> Split | None:
         return task.split("transfer") if task.transfer and self.lambda_kd else None
 
-    def build_auxiliary(self, task: Task, module: nn.Module, autocast: Autocast = nullcontext) -> nn.Module:
+    def build_auxiliary(
+        self, task: Task, module: nn.Module, autocast: Autocast = nullcontext
+    ) -> nn.Module:
         """Return the distiller, and the regressors of losses of features."""
         modules = nn.ModuleDict()
         device = next(module.parameters()).device
         if self.feature_losses and self.lambda_kd:
             if self.teacher is None:
-                raise StageError(f"{self.feature_losses[0].kind} is a loss of features, which needs the teacher itself")
+                raise StageError(
+                    f"{self.feature_losses[0].kind} is a loss of features, which needs the teacher "
+                    "itself"
+                )
             teacher = apply_layout(require_layers(task, self.teacher).load(), device).to(device)
-            self.live_features = LiveFeatureLoss(task, module, teacher, self.feature_losses, autocast)
+            losses = self.feature_losses
+            self.live_features = LiveFeatureLoss(task, module, teacher, losses, autocast)
             modules["features"] = self.live_features
         if self.distiller and self.lambda_kd:
             self.distiller_loss = DistillerLoss(self.distiller, task, module)
@@ -109,55 +120,58 @@ class DistillationObjective:
             )
         agreement.check_agreement(task, load_task(self.facts["task"]))
 
-    @staticmethod
-    def check_output(loss: Loss, outputs: Mapping[str, Output]) -> None:
-        """Raises StageError if the loss names an output that does not exist or has another kind."""
-        if loss.output is None:
-            return
-        if loss.output not in outputs:
-            raise StageError(f"{loss.kind}: the task has no output {loss.output!r}: {suggest_name(loss.output, outputs)}")
-        kind = outputs[loss.output].kind
-        if kind not in loss.output_kinds:
-            raise StageError(
-                f"{loss.kind} is for {', '.join(sorted(loss.output_kinds))}; {loss.output!r} holds {kind}: "
-                f"use {format_suitable_losses(kind)}"
-            )
-
-    @staticmethod
-    def check_labels(loss: Loss, outputs: Mapping[str, Output]) -> None:
-        """Raises StageError if the loss needs labels that an output lacks."""
-        for name, output in outputs.items():
-            if loss.needs_labels and not output.target and reads_output(loss, name, output):
-                raise StageError(
-                    f"{loss.kind} needs labels, and the output {name!r} has no target; name one in Output(target=...), or use kd"
-                )
-
     def __call__(self, task: Task, outputs: Tensors, batch: ViewBatch, view: int) -> Tensor:
         if self.lambda_kd == 0:
             return self.other(task, outputs, batch, view)
-        learned = self.lambda_kd * self.compute_teacher_loss(task, outputs, batch, view)
+        teacher_loss = sum(self.iterate_terms(task, outputs, batch, view), torch.zeros(()))
+        learned = self.lambda_kd * teacher_loss
         if self.lambda_kd == 1 or not batch.labelled:
             return learned
         return learned + (1 - self.lambda_kd) * self.other(task, outputs, batch, view)
 
-    def compute_teacher_loss(self, task: Task, outputs: Tensors, batch: ViewBatch, view: int) -> Tensor:
-        """Return L_KD: the weighted sum of the losses over their outputs, and the distiller's part."""
-        total = torch.zeros(())
+    def iterate_terms(
+        self, task: Task, outputs: Tensors, batch: ViewBatch, view: int
+    ) -> Iterator[Tensor]:
+        """Yield the terms of L_KD: weighted losses, and the distiller's part."""
         for name, output in task.outputs.items():
             student = outputs[name]
             teacher = torch.from_numpy(self.views[view][name][batch.indices]).to(student.device)
-            for loss in self.losses:
-                if not reads_output(loss, name, output):
-                    continue
+            for loss in (loss for loss in self.losses if reads_output(loss, name, output)):
                 if not loss.needs_labels:
-                    total = total + loss.weight * loss(*drop_padding(output, student, teacher), None)
+                    yield loss.weight * loss(*drop_padding(output, student, teacher), None)
                 elif batch.labelled:
-                    labelled = select_labelled(output, student, teacher, batch)
-                    total = total + loss.weight * loss(*labelled)
+                    yield loss.weight * loss(*select_labelled(output, student, teacher, batch))
             if self.distiller_loss and name == self.distiller_loss.output and batch.labelled:
-                labelled = select_labelled(output, student, teacher, batch)
-                total = total + self.distiller_loss(*labelled)
-        return total if self.live_features is None else total + self.live_features(batch.inputs)
+                yield self.distiller_loss(*select_labelled(output, student, teacher, batch))
+        if self.live_features is not None:
+            yield self.live_features(batch.inputs)
+
+
+def check_output(loss: Loss, outputs: Mapping[str, Output]) -> None:
+    """Raises StageError if the loss names an output that does not exist or has another kind."""
+    if loss.output is None:
+        return
+    if loss.output not in outputs:
+        raise StageError(
+            f"{loss.kind}: the task has no output {loss.output!r}: "
+            f"{suggest_name(loss.output, outputs)}"
+        )
+    kind = outputs[loss.output].kind
+    if kind not in loss.output_kinds:
+        raise StageError(
+            f"{loss.kind} is for {', '.join(sorted(loss.output_kinds))}; {loss.output!r} holds "
+            f"{kind}: use {format_suitable_losses(kind)}"
+        )
+
+
+def check_labels(loss: Loss, outputs: Mapping[str, Output]) -> None:
+    """Raises StageError if the loss needs labels that an output lacks."""
+    for name, output in outputs.items():
+        if loss.needs_labels and not output.target and reads_output(loss, name, output):
+            raise StageError(
+                f"{loss.kind} needs labels, and the output {name!r} has no target; name one in "
+                "Output(target=...), or use kd"
+            )
 
 
 def format_counts(samples: Mapping[SplitName, int]) -> str:
@@ -165,7 +179,9 @@ def format_counts(samples: Mapping[SplitName, int]) -> str:
     return " and ".join(f"{count} samples of {split}" for split, count in samples.items())
 
 
-def select_labelled(output: Output, student: Tensor, teacher: Tensor, batch: ViewBatch) -> tuple[Tensor, Tensor, Tensor | None]:
+def select_labelled(
+    output: Output, student: Tensor, teacher: Tensor, batch: ViewBatch
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return both outputs for the samples with labels, which come first, and these labels."""
     count = batch.labelled
     target = read_target(output, batch, student.device)

@@ -16,10 +16,10 @@ from attar.stages.learning.settings import TrainingSettings
 
 
 class Distill(TrainingSettings, Stage[Weights]):
-    """Minimizes ``L = lambda_kd * L_KD + (1 - lambda_kd) * L_other`` on the teacher's stored answers.
+    """Minimizes ``L = lambda_kd * L_KD + (1 - lambda_kd) * L_other`` on stored answers.
 
-    Each epoch reads one recorded view, so the teacher's answer belongs to exactly the input that the
-    student sees (Beyer et al. 2022, arXiv:2106.05237).
+    Each epoch reads one recorded view, so the teacher's answer belongs to exactly the input that
+    the student sees (Beyer et al. 2022, arXiv:2106.05237).
     """
 
     distributed: ClassVar[bool] = True
@@ -27,31 +27,31 @@ class Distill(TrainingSettings, Stage[Weights]):
     lambda_kd: float = Field(0.9, ge=0, le=1)
     """The share of L_KD; L_other has the rest."""
     losses: tuple[AnyLoss, ...] = Field((Kd(),), min_length=1)
-    """L_KD is their weighted sum. Losses of features run the teacher with the student; the others read
-    the stored answers."""
+    """L_KD is their weighted sum. Losses of features run the teacher with the student; the others
+    read the stored answers."""
     distiller: DistillerSettings | None = None
-    """A small network that is trained with the student and adds to L_KD; see
-    ``stages.distill.distiller``."""
+    """A small network that is trained with the student, see ``stages.distill.distiller``."""
     other: Literal["cross-entropy"] = "cross-entropy"
-    """L_other, for outputs that are logits; outputs that are numbers are fitted by their squared error."""
+    """L_other, for outputs that are logits. Outputs that are numbers have the squared error."""
 
     start: StoredKey | None = None
-    """The key of an earlier student, whose tensors of the same name and shape are the first weights. The
-    control starts from random weights."""
+    """The key of an earlier student, whose tensors of the same name and shape are the first
+    weights. The control starts from random weights."""
 
-    def run(self, out: Path, *, teacher: Model, answers: Answers, start: Weights | None = None) -> Facts:
+    def run(
+        self, out: Path, *, teacher: Model, answers: Answers, start: Weights | None = None
+    ) -> Facts:
         """Train the student. The teacher is called only for losses of features."""
         from attar.stages.distill.objective import DistillationObjective
         from attar.stages.distill.warm_start import WarmStart
         from attar.stages.learning.loop import RecordedViews, train_network
 
         views = RecordedViews(answers.facts["seed"], answers.facts["views"])
-        objective = DistillationObjective(self.lambda_kd, self.losses, answers, self.distiller, teacher)
-        if start is None:
-            return train_network(self, out, "student", objective, views, answers)
-        warm_start = WarmStart(self, start)
+        parts = (self.lambda_kd, self.losses, answers, self.distiller, teacher)
+        objective = DistillationObjective(*parts)
+        warm_start = None if start is None else WarmStart(self, start)
         facts = train_network(self, out, "student", objective, views, answers, warm_start)
-        return {**facts, "started_from": warm_start.facts}
+        return facts if warm_start is None else {**facts, "started_from": warm_start.facts}
 
 
 class Control(TrainingSettings, Stage[Weights]):
@@ -72,9 +72,9 @@ class Control(TrainingSettings, Stage[Weights]):
     """Whether it reads the student's recorded views in rotation, which isolates the benefit of the
     answers; else it reads a new view in each epoch, as a training without a teacher would."""
     views: int = Field(4, ge=1)
-    """Of recorded ones. As in ``answers``, whose setting it takes."""
+    """Number of recorded views, by default that of ``answers``."""
     view_seed: int = Field(0, ge=0)
-    """Of recorded ones. As in ``answers``, whose setting it takes."""
+    """Seed of recorded views, by default that of ``answers``."""
 
     def deciding(self) -> Set[str]:
         if not self.enabled:
@@ -87,5 +87,6 @@ class Control(TrainingSettings, Stage[Weights]):
 
         if not self.enabled:
             return {"off": True}
-        views = RecordedViews(self.view_seed, self.views) if self.recorded else FreshViews(self.seed)
+        recorded = RecordedViews(self.view_seed, self.views)
+        views = recorded if self.recorded else FreshViews(self.seed)
         return train_network(self, out, "control", LabelObjective(self.label_smoothing), views)

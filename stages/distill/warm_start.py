@@ -15,10 +15,11 @@ from attar.stages.learning.settings import TrainingSettings
 
 
 class WarmStart:
-    """``WarmStart(settings, weights)()`` returns the network of ``settings`` with the matching tensors.
+    """``WarmStart(settings, weights)()`` returns a network with the matching tensors.
 
-    Afterwards its facts are: ``key`` (of the weights), ``matched`` (count of tensors), ``parameters``
-    (their share of the network's), ``other`` (a line for each tensor that does not match).
+    The settings name the network. Afterwards its facts are: ``key`` (of the weights), ``matched``
+    (count of tensors), ``parameters`` (their share of the network's), ``other`` (a line for each
+    tensor that does not match).
     """
 
     def __init__(self, settings: TrainingSettings, weights: Weights) -> None:
@@ -27,8 +28,11 @@ class WarmStart:
 
     def __call__(self) -> nn.Module:
         """Raises StageError if no tensor matches, and for a control that is disabled."""
-        if self.weights.off:
-            raise StageError(f"start = {self.short_key!r} is a disabled control without weights; name a student's key")
+        if self.weights.is_disabled:
+            raise StageError(
+                f"start = {self.short_key!r} is a disabled control without weights; name a "
+                "student's key"
+            )
         module = build_network(self.settings.network, self.settings.options)
         tensors = load_file(self.weights.root / "weights.safetensors")
         fit = find_fitting_tensors(module, tensors)
@@ -37,16 +41,18 @@ class WarmStart:
         if not shared:
             raise StageError(
                 f"nothing of start = {self.short_key!r} fits {self.settings.network}: it has "
-                f"{format_first_names(tensors)}, the network {format_first_names(parameters)}; name the "
-                "key of a network that shares names and shapes with this one, or leave start out"
+                f"{format_first_names(tensors)}, the network {format_first_names(parameters)}; "
+                "name the key of a network that shares names and shapes with this one, or leave "
+                "start out"
             )
         module.load_state_dict({name: tensors[name] for name in fit}, strict=False)
         total = sum(parameter.numel() for parameter in parameters.values())
+        others = {name: t for name, t in module.state_dict().items() if name not in fit}
         self.facts = {
             "key": self.weights.key,
             "matched": len(fit),
             "parameters": round(shared / total, 6),
-            "other": [describe_misfit(name, tensor, tensors) for name, tensor in module.state_dict().items() if name not in fit],
+            "other": [describe_misfit(name, tensor, tensors) for name, tensor in others.items()],
         }
         return module
 
@@ -61,7 +67,11 @@ def find_fitting_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> li
     Buffers follow their layer: the statistics of a batch normalization do not fit another width.
     """
     own, buffers = module.state_dict(), {name for name, _ in module.named_buffers()}
-    misfits = {name for name, tensor in own.items() if name not in tensors or tensors[name].shape != tensor.shape}
+    misfits = {
+        name
+        for name, tensor in own.items()
+        if name not in tensors or tensors[name].shape != tensor.shape
+    }
     layers = {parent_layer(name) for name in misfits}
     misfits |= {name for name in buffers if parent_layer(name) in layers}
     return [name for name in own if name not in misfits]

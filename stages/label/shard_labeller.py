@@ -1,4 +1,4 @@
-"""Label shards: run the teacher on the recorded views, except where a cached shard has its answers."""
+"""Label shards: run the teacher on the recorded views that no cached shard has."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ class ShardLabeller:
 
         ``on_rows`` is called with the number of samples that the teacher has just answered. The
         inputs are always prepared, because they name the file. One chunk is in memory at a time.
-        Inputs are prepared twice only if a cached shard starts with the same chunk and differs after.
+        Inputs are prepared twice only if a cached shard starts with the same chunk and differs
+        after.
         """
         chunks = self.iterate_chunks(shard)
         first = next(chunks)
@@ -65,9 +66,12 @@ class ShardLabeller:
         for number in range(first, min(first + CHUNKS_PER_SHARD, views.count_chunks(split))):
             yield views.make_chunk(self.task, split, number, seed=self.seed, view=shard.view)
 
-    def write_shard(self, shard: Shard, start: str, chunks: Iterable[ViewBatch], on_rows: Callable[[int], None]) -> Path:
+    def write_shard(
+        self, shard: Shard, start: str, chunks: Iterable[ViewBatch], on_rows: Callable[[int], None]
+    ) -> Path:
         top = 0 if shard.view is None else self.top
-        builders = [ShardBuilder(name, output, shard.dtype, top) for name, output in self.task.outputs.items()]
+        outputs = self.task.outputs.items()
+        builders = [ShardBuilder(name, output, shard.dtype, top) for name, output in outputs]
         digest = self.start_digest(shard)
         for batch in chunks:
             update_digest(digest, batch.inputs)
@@ -81,15 +85,20 @@ class ShardLabeller:
     def check_rows(self, part: ViewBatch, answer: Mapping[str, Array]) -> None:
         """Raises StageError unless each output has one row for each sample."""
         if missing := self.task.outputs.keys() - answer.keys():
-            raise StageError(f"the teacher's answer lacks {sorted(missing)}, which its task names; it has {sorted(answer)}")
+            raise StageError(
+                f"the teacher's answer lacks {sorted(missing)}, which its task names; it has "
+                f"{sorted(answer)}"
+            )
         for name in self.task.outputs:
             if len(answer[name]) != len(part.indices):
                 raise StageError(
-                    f"the teacher's {name!r} has {len(answer[name])} rows for {len(part.indices)} samples; "
-                    "it must answer each once, in their order"
+                    f"the teacher's {name!r} has {len(answer[name])} rows for {len(part.indices)} "
+                    "samples; it must answer each once, in their order"
                 )
 
-    def answer_chunk(self, batch: ViewBatch, on_rows: Callable[[int], None]) -> Iterator[tuple[ViewBatch, dict[str, Array]]]:
+    def answer_chunk(
+        self, batch: ViewBatch, on_rows: Callable[[int], None]
+    ) -> Iterator[tuple[ViewBatch, dict[str, Array]]]:
         """Yield the teacher's outputs for the pieces of a chunk.
 
         Samples of similar length go together. The chunk alone decides which samples go together, so
@@ -103,7 +112,9 @@ class ShardLabeller:
             yield piece, self.task.answer(self.predict.graphs, piece.inputs)
             on_rows(len(piece.indices))
 
-    def answer_by_length(self, batch: ViewBatch, on_rows: Callable[[int], None]) -> dict[str, Array]:
+    def answer_by_length(
+        self, batch: ViewBatch, on_rows: Callable[[int], None]
+    ) -> dict[str, Array]:
         """Return the teacher's outputs for a chunk, computed on samples of similar length."""
         samples = np.arange(len(batch.indices))
         groups = lengths.group_by_length(self.task, batch.inputs, samples, SIMILAR_LENGTH_SAMPLES)
@@ -113,7 +124,10 @@ class ShardLabeller:
             answers.append(self.task.answer(self.predict.graphs, part.inputs))
             on_rows(len(rows))
         original_order = np.argsort(np.concatenate(groups))
-        return {name: np.concatenate([answer[name] for answer in answers])[original_order] for name in answers[0]}
+        joined: dict[str, Array] = {}
+        for name in answers[0]:
+            joined[name] = np.concatenate([answer[name] for answer in answers])[original_order]
+        return joined
 
     def digest_inputs(self, shard: Shard, chunks: Iterable[ViewBatch]) -> str:
         """Return the digest that a shard with these chunks has."""
@@ -123,7 +137,7 @@ class ShardLabeller:
         return digest.hexdigest()
 
     def start_digest(self, shard: Shard) -> hashlib._Hash:
-        """Return a hash of all that decides a shard, apart from its inputs, the teacher and the code."""
+        """Return a hash of the settings that decide a shard."""
         top = 0 if shard.view is None else self.top
         settings = f"{shard.dtype.__name__} {top} {self.device} {self.data_digest}"
         return hashlib.sha256(settings.encode())

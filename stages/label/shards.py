@@ -1,10 +1,10 @@
 """Shards: 16 chunks of one view of one split, in one safetensors file that is mapped, not read.
 
 An output is stored as one tensor ``[rows, ...]`` under its name. If samples differ in length, its
-rows are stored flat, one after the other, and ``NAME.shapes`` ``[rows, axes]`` has their lengths. The
-logarithms of probabilities are stored, as logits. Of wide logits the ``k`` largest are stored, as
-``NAME.values`` and ``NAME.indices`` ``[..., k]``, and ``NAME.rest`` ``[...]``, the logarithm of the mean
-of the exponentials of the others.
+rows are stored flat, one after the other, and ``NAME.shapes`` ``[rows, axes]`` has their lengths.
+The logarithms of probabilities are stored, as logits. Of wide logits the ``k`` largest are stored,
+as ``NAME.values`` and ``NAME.indices`` ``[..., k]``, and ``NAME.rest`` ``[...]``, the logarithm of
+the mean of the exponentials of the others.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 
 from attar.models.probabilities import KindCheck, to_logits
 from attar.models.task import CLASSIFYING, Array, Output, SplitName
+from attar.models.tensors import has_fixed_sizes
 from attar.models.views import CHUNK
 from attar.pipeline.core.errors import StageError
 
@@ -39,7 +40,8 @@ class Shard:
     @property
     def name(self) -> str:
         """The name of its file in ``Answers``."""
-        return f"{self.split}.{'clean' if self.view is None else self.view}.{self.number:05}.safetensors"
+        view = "clean" if self.view is None else self.view
+        return f"{self.split}.{view}.{self.number:05}.safetensors"
 
     def count_rows(self, samples: int) -> int:
         """Return its number of rows if the split has this many samples."""
@@ -55,7 +57,7 @@ class Shard:
 
 
 def list_shards(samples: Mapping[SplitName, int], views: int) -> list[Shard]:
-    """Return all shards: train and transfer in every view, the other splits without augmentation."""
+    """Return all shards: train and transfer in every view, and the other clean splits."""
     shards = []
     for split, count in samples.items():
         split_views = range(views) if split in ("train", "transfer") else [None]
@@ -68,7 +70,9 @@ def list_shards(samples: Mapping[SplitName, int], views: int) -> list[Shard]:
 class ShardBuilder:
     """Builds the stored tensors of one output of one shard, chunk by chunk."""
 
-    def __init__(self, name: str, output: Output, dtype: type[np.float16 | np.float32], top: int = 0) -> None:
+    def __init__(
+        self, name: str, output: Output, dtype: type[np.float16 | np.float32], top: int = 0
+    ) -> None:
         """``top``: the number of largest logits to store; 0 stores all."""
         self.name, self.output, self.dtype, self.top = name, output, dtype, top
         named = [place for place, axis in enumerate(output.axes) if isinstance(axis, str)]
@@ -93,7 +97,9 @@ class ShardBuilder:
         is_wide = self.has_classes() and 0 < self.top < answer.shape[-1]
         self.width = answer.shape[-1] if is_wide else 0
         parts = select_largest(np.asarray(flat, np.float32), self.top) if is_wide else {"": flat}
-        self.parts.append({part: array if part == "indices" else self.convert_dtype(array) for part, array in parts.items()})
+        for part in parts.keys() - {"indices"}:
+            parts[part] = self.convert_dtype(parts[part])
+        self.parts.append(parts)
 
     def has_classes(self) -> bool:
         """Whether the last axis is a fixed number of classes."""
@@ -102,10 +108,11 @@ class ShardBuilder:
 
     def check_shape(self, answer: Array) -> None:
         """Raises StageError unless the answer has the declared axes."""
-        axes = self.output.axes
-        sizes = zip(axes, answer.shape, strict=False)
-        if answer.ndim != len(axes) or any(axis != size for axis, size in sizes if isinstance(axis, int)):
-            raise StageError(f"the teacher's {self.name!r} has the shape {answer.shape}, its task declares {axes}")
+        if not has_fixed_sizes(self.output.axes, answer.shape):
+            raise StageError(
+                f"the teacher's {self.name!r} has the shape {answer.shape}, its task declares "
+                f"{self.output.axes}"
+            )
 
     def convert_dtype(self, array: Array) -> Array:
         """Return the array in the stored dtype. Raises StageError for values out of its range."""
@@ -124,16 +131,21 @@ class ShardBuilder:
         """
         self.kind_check.finish()
         shapes = np.concatenate(self.shapes)
-        joined = {part: np.concatenate([chunk[part] for chunk in self.parts]) for part in self.parts[0]}
-        if (shapes == shapes[:1]).all():
-            joined = {part: array.reshape(len(shapes), *shapes[0], *array.shape[1:]) for part, array in joined.items()}
-        else:
-            joined["shapes"] = shapes
-        return {f"{self.name}.{part}" if part else self.name: array for part, array in joined.items()}
+        is_ragged = bool((shapes != shapes[:1]).any())
+        tensors: dict[str, Array] = {f"{self.name}.shapes": shapes} if is_ragged else {}
+        for part in self.parts[0]:
+            array = np.concatenate([chunk[part] for chunk in self.parts])
+            if not is_ragged:
+                array = array.reshape(len(shapes), *shapes[0], *array.shape[1:])
+            tensors[f"{self.name}.{part}" if part else self.name] = array
+        return tensors
 
 
 def select_largest(logits: Floats, top: int) -> dict[str, Array]:
-    """Return the ``top`` largest along the last axis, their indices, and the others' log-mean-exp."""
+    """Return the ``top`` largest along the last axis, their indices, and ``rest``.
+
+    ``rest`` is the log-mean-exp of the others.
+    """
     places = np.argpartition(logits, -top, axis=-1)  # (..., classes): the largest are last
     ordered = np.take_along_axis(logits, places, -1).astype(np.float64)
     others = ordered[..., :-top]

@@ -1,4 +1,4 @@
-"""Label: the teacher answers every view that a student will see, once. No later run calls it again."""
+"""Label: the teacher answers every view that a student will see, once for all runs."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ LINK_ERRNOS = (EXDEV, EPERM, ENOTSUP, EMLINK)
 
 
 class Label(Stage[Answers]):
-    """Stores the teacher's outputs: train and transfer in ``views`` augmentations (float16), and the
-    other splits without augmentation (float32).
+    """Stores the teacher's outputs: train and transfer in ``views`` augmentations (float16), and
+    the other splits without augmentation (float32).
 
     Shards are cached for later runs of the same teacher: with more views it only answers the new
     ones, with more samples only the new ones and those of the split's last block, which is up to
-    half of it (see ``models.sample_order``). An interruption loses one shard. Several processes divide the shards among them;
-    a shard has the same bytes in whichever process it is made.
+    half of it (see ``models.sample_order``). An interruption loses one shard. Several processes
+    divide the shards among them; a shard has the same bytes in whichever process it is made.
     """
 
     distributed: ClassVar[bool] = True
@@ -49,9 +49,9 @@ class Label(Stage[Answers]):
     views: int = Field(4, ge=1)
     """Augmentations of each training sample that the teacher answers; each epoch reads one."""
     view_seed: int = Field(0, ge=0)
-    """Seed of the augmentations, separate from the seed of the training, which leaves answers as they are."""
+    """Seed of the augmentations. The seed of the training does not change answers."""
     top: int = Field(0, ge=0)
-    """Number of a view's largest logits to store, with the common share of the others; 0 stores all."""
+    """Number of a view's largest logits to store, with the others' common share; 0: all."""
     device: Device = "auto"
 
     def run(self, out: Path, *, teacher: Model) -> Facts:
@@ -59,36 +59,29 @@ class Label(Stage[Answers]):
         task_check.check_task(task)
         splits = {name: task.split(name) for name in task_check.list_splits(task)}
         samples = {name: len(split) for name, split in splits.items()}
-        todo, work = list_shards(samples, self.views), open_scratch(out)
-        folder, member = open_file_cache(out), team.get_team()
+        shards, work = list_shards(samples, self.views), open_scratch(out)
+        cache, member = open_file_cache(out), team.get_team()
         check_teacher_inputs(task, teacher)
         opened, device = self.open_teacher(teacher)
         with opened as predict:
-            labeller = ShardLabeller(
-                task,
-                splits,
-                predict,
-                folder,
-                self.view_seed,
-                self.top,
-                device,
-                digest_task_data(task),
-            )
-            progress = LabelProgress(todo, samples, work)
-            own_shards = todo[member.rank :: member.world]
-            for shard in find_missing_shards(own_shards, work, folder.folder):
-                progress.begin(shard)
-                file = labeller.label_shard(shard, progress.add)
+            settings = (self.view_seed, self.top, device, digest_task_data(task))
+            labeller = ShardLabeller(task, splits, predict, cache, *settings)
+            progress = LabelProgress(shards, samples, work)
+            own_shards = shards[member.rank :: member.world]
+            for shard in find_missing_shards(own_shards, work, cache.folder):
+                progress.start_shard(shard)
+                file = labeller.label_shard(shard, progress.add_rows)
                 (work / shard.name).write_text(file.name, encoding="utf-8")
         member.barrier()
         if member.leads:
-            link_shards(todo, work, folder.folder, out)
+            link_shards(shards, work, cache.folder, out)
+        learned = [name for name in ("train", "transfer") if name in samples]
         return {
             "task": self.task,
             "views": self.views,
             "seed": self.view_seed,
             "samples": samples,
-            "orders": {name: digest_order(samples[name]) for name in ("train", "transfer") if name in samples},
+            "orders": {name: digest_order(samples[name]) for name in learned},
             "outputs": list(task.outputs),
             "device": device,
         }
@@ -103,27 +96,29 @@ class Label(Stage[Answers]):
 
 
 class LabelProgress:
-    """Shows how many samples are answered, in the shards of all processes and in the current one."""
+    """Shows how many samples are answered in the shards of all processes."""
 
-    def __init__(self, todo: Sequence[Shard], samples: Mapping[SplitName, int], work: Path) -> None:
-        self.rows = {shard.name: shard.count_rows(samples[shard.split]) for shard in todo}
+    def __init__(
+        self, shards: Sequence[Shard], samples: Mapping[SplitName, int], work: Path
+    ) -> None:
+        self.rows = {shard.name: shard.count_rows(samples[shard.split]) for shard in shards}
         self.total, self.work = sum(self.rows.values()), work
         self.done, self.title = 0, ""
 
-    def begin(self, shard: Shard) -> None:
+    def start_shard(self, shard: Shard) -> None:
         """Start a shard. A note of the shard itself names a damaged file, so it does not count."""
         finished = {path.name for path in self.work.iterdir()} - {shard.name}
         self.done, self.title = sum(self.rows[name] for name in finished), shard.title
-        self.add(0)
+        self.add_rows(0)
 
-    def add(self, rows: int) -> None:
+    def add_rows(self, rows: int) -> None:
         self.done += rows
         report_progress("answers", self.done, self.total, self.title)
 
 
 def check_teacher_inputs(task: Task, teacher: Model) -> None:
     """Raises StageError if the teacher was trained on other inputs than the task's."""
-    if not agreement.same_inputs(task, teacher.reads()):
+    if not agreement.same_inputs(task, teacher.load_task()):
         raise StageError(
             f"the teacher reads the inputs of {teacher.facts['task']}, and would get those of "
             f"{type(task).__name__}; write task = {teacher.facts['task']!r} in [teacher]"
@@ -131,15 +126,15 @@ def check_teacher_inputs(task: Task, teacher: Model) -> None:
 
 
 def digest_task_data(task: Task) -> str:
-    """Return the digest of the task's data if its own ``answer`` may read them, else an empty string."""
+    """Return the digest of the data if the task's own ``answer`` may read them, else ""."""
     if type(task).answer is Task.answer:
         return ""
     return keys.compute_json_digest(data.describe_content(data.inspect_data(task.data())))
 
 
-def find_missing_shards(todo: Sequence[Shard], work: Path, folder: Path) -> list[Shard]:
+def find_missing_shards(shards: Sequence[Shard], work: Path, folder: Path) -> list[Shard]:
     """Return the shards without a note in ``work`` that names an intact file in ``folder``."""
-    return [shard for shard in todo if not has_file(work / shard.name, folder)]
+    return [shard for shard in shards if not has_file(work / shard.name, folder)]
 
 
 def has_file(note: Path, folder: Path) -> bool:
@@ -147,9 +142,9 @@ def has_file(note: Path, folder: Path) -> bool:
     return note.exists() and is_intact(folder / note.read_text(encoding="utf-8"))
 
 
-def link_shards(todo: Sequence[Shard], work: Path, folder: Path, out: Path) -> None:
+def link_shards(shards: Sequence[Shard], work: Path, folder: Path, out: Path) -> None:
     """Give every shard its name in the artifact."""
-    for shard in todo:
+    for shard in shards:
         link_file(folder / (work / shard.name).read_text(encoding="utf-8"), out / shard.name)
 
 

@@ -23,17 +23,26 @@ Parameters = Mapping[str, nn.Parameter]
 
 def copy_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return contiguous copies, which safetensors can write and later steps do not change."""
-    return {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    layout = torch.contiguous_format
+    return {name: t.detach().clone(memory_format=layout) for name, t in tensors.items()}
 
 
 def save_checkpoint(
-    file: Path, groups: TensorGroups, optimizer: torch.optim.Optimizer, parameters: Parameters, state: str
+    file: Path,
+    groups: TensorGroups,
+    optimizer: torch.optim.Optimizer,
+    parameters: Parameters,
+    state: str,
 ) -> None:
-    everything = {f"{group}/{name}": tensor for group, tensors in groups.items() for name, tensor in tensors.items()}
+    """Write the tensors of the groups and of the optimizer, and the JSON ``state``."""
+    named = dict(groups)
     for name, parameter in parameters.items():
-        everything |= {f"optimizer/{name}/{moment}": tensor for moment, tensor in optimizer.state.get(parameter, {}).items()}
+        named[f"optimizer/{name}"] = optimizer.state.get(parameter, {})
+    content: dict[str, Tensor] = {}
+    for group, tensors in named.items():
+        content |= {f"{group}/{name}": tensor for name, tensor in tensors.items()}
     partial = file.with_suffix(".partial")
-    save_file(copy_tensors(everything), partial, metadata={"state": state})
+    save_file(copy_tensors(content), partial, metadata={"state": state})
     partial.replace(file)
 
 
@@ -54,14 +63,17 @@ def load_checkpoint(
     unknown = sorted({key.rpartition("/")[0] for key in moments} - parameters.keys())
     if unknown:
         raise StageError(
-            f"the checkpoint {file} has the parameter {unknown[0]!r}, which this training lacks: it "
-            "belongs to another training or version of attar; delete it to start the training again"
+            f"the checkpoint {file} has the parameter {unknown[0]!r}, which this training lacks: "
+            "it belongs to another training or version of attar; delete it to start the training "
+            "again"
         )
     restore_optimizer(optimizer, parameters, moments)
     return groups, state
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, parameters: Parameters, moments: Mapping[str, Tensor]) -> None:
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, parameters: Parameters, moments: Mapping[str, Tensor]
+) -> None:
     """Restore the moments in the memory format of their parameters.
 
     The fused optimizer walks both by address.
@@ -75,4 +87,4 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, parameters: Parameters, 
         if tensor.shape == parameter.shape and name != "step":
             tensor = torch.empty_like(parameter).copy_(tensor)
         state.setdefault(places[id(parameter)], {})[name] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -8,8 +8,8 @@ gradients are averaged at once, before they are clipped.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,24 +42,19 @@ class Compute:
         self.team = team.get_team()
         self.accumulate = accelerator.gradient_accumulation_steps
         self.parts_per_step = self.accumulate * self.team.world
-        self.check(batch)
+        self.check_batch(batch)
 
-    def check(self, batch: int) -> None:
+    def check_batch(self, batch: int) -> None:
         """Raises StageError unless a step splits into equal parts of two samples or more.
 
         The mean over equal parts is the mean over all. Batch normalization needs two samples.
         """
         if batch % self.parts_per_step or batch // self.parts_per_step < 2:
             raise StageError(
-                f"{batch} samples a step cannot be split into {self.parts_per_step} equal parts of at least 2 "
-                f"({self.team.world} processes, accumulate = {self.accumulate}); "
-                f"set batch to a multiple of {self.parts_per_step}, at least {2 * self.parts_per_step}"
+                f"{batch} samples a step cannot be split into {self.parts_per_step} equal parts of "
+                f"at least 2 ({self.team.world} processes, accumulate = {self.accumulate}); set "
+                f"batch to a multiple of {self.parts_per_step}, at least {2 * self.parts_per_step}"
             )
-
-    @property
-    def device(self) -> torch.device:
-        device: torch.device = self.accelerator.device
-        return device
 
     def split_batch(self, batch: ViewBatch) -> Iterator[ViewBatch]:
         """Yield this process's parts of a step.
@@ -73,22 +68,11 @@ class Compute:
             first = number * self.team.world + self.team.rank
             yield batch.take(np.arange(first, len(batch.indices), self.parts_per_step))
 
-    def autocast(self) -> AbstractContextManager[None]:
-        context: AbstractContextManager[None] = self.accelerator.autocast()
-        return context
-
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradient of one part's mean loss; the sum over a step is that of the mean."""
-        self.accelerator.backward(loss)
-
-    def prepare_optimizer(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-        """Return an optimizer that scales the loss if the precision is fp16."""
-        prepared: torch.optim.Optimizer = self.accelerator.prepare_optimizer(optimizer)
-        return prepared
-
-    def average_gradients(self, parameters: Sequence[nn.Parameter], losses: Sequence[Tensor]) -> float:
+    def average_gradients(
+        self, parameters: Iterable[nn.Parameter], losses: Sequence[Tensor]
+    ) -> float:
         """Average the gradients over the processes, and return the mean loss of the step."""
-        loss = torch.stack([part.detach() for part in losses]).mean() if len(losses) > 1 else losses[0].detach()
+        loss = torch.stack([part.detach() for part in losses]).mean()
         if self.team.world == 1:
             return float(loss.item())
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -98,9 +82,6 @@ class Compute:
         for gradient, piece in zip(gradients, pieces, strict=True):
             gradient.copy_(piece.view(gradient.shape))
         return float(mean[-1].item())
-
-    def clip_gradients(self, parameters: Sequence[nn.Parameter], limit: float) -> None:
-        self.accelerator.clip_grad_norm_(parameters, limit)
 
     def broadcast_tensors(self, tensors: Sequence[Tensor]) -> None:
         """Give all processes the values of rank 0.
@@ -112,10 +93,6 @@ class Compute:
                 for tensor in tensors:
                     tensor.copy_(broadcast(tensor.detach().clone()))
 
-    def log_metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Write the values to TensorBoard if it is enabled."""
-        self.accelerator.log(dict(values), step=step)
-
     def scaler_state(self) -> dict[str, Any]:
         """Return the state of the loss scaler; empty unless the precision is fp16."""
         return {} if self.accelerator.scaler is None else dict(self.accelerator.scaler.state_dict())
@@ -126,7 +103,9 @@ class Compute:
 
 
 @contextmanager
-def open_compute(settings: TrainingSettings, module: nn.Module, what: str, batch: int) -> Iterator[Compute]:
+def open_compute(
+    settings: TrainingSettings, module: nn.Module, what: str, batch: int
+) -> Iterator[Compute]:
     """Open the compute for training ``module`` with steps of ``batch`` samples.
 
     Raises StageError for settings that this machine cannot carry out.
@@ -134,7 +113,10 @@ def open_compute(settings: TrainingSettings, module: nn.Module, what: str, batch
     device = select_device(settings.device)
     precision = choose_precision(settings, module, device)
     if team.is_started_in_team():
-        raise StageError("torchrun started several processes, but not of attar; use torchrun ... -m attar run RECIPE")
+        raise StageError(
+            "torchrun started several processes, but not of attar; use torchrun ... -m attar run "
+            "RECIPE"
+        )
     logging = configure_trackers(settings.tensorboard)
     accelerator = Accelerator(
         cpu=device.type == "cpu",
@@ -145,7 +127,8 @@ def open_compute(settings: TrainingSettings, module: nn.Module, what: str, batch
     try:
         if accelerator.device.type != device.type:
             raise StageError(
-                f"accelerate chose {accelerator.device}, not {device}; unset the environment's ACCELERATE_ variables"
+                f"accelerate chose {accelerator.device}, not {device}; unset the environment's "
+                "ACCELERATE_ variables"
             )
         if logging:
             accelerator.init_trackers(what)
@@ -153,7 +136,8 @@ def open_compute(settings: TrainingSettings, module: nn.Module, what: str, batch
     finally:
         for tracker in accelerator.trackers:
             tracker.finish()
-        AcceleratorState._reset_state(reset_partial_state=True)  # the next training may have another device or precision
+        # The next training may have another device or precision.
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def choose_precision(settings: TrainingSettings, module: nn.Module, device: torch.device) -> str:
@@ -162,8 +146,12 @@ def choose_precision(settings: TrainingSettings, module: nn.Module, device: torc
     Raises StageError for fp16 without a CUDA device, where it is slower than fp32 or missing.
     """
     if settings.precision == "fp16" and device.type != "cuda":
-        raise StageError(f"precision = 'fp16' needs a CUDA device, this is the {device.type}; set precision to 'bf16' or 'fp32'")
-    if settings.precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise StageError(
+            f"precision = 'fp16' needs a CUDA device, this is the {device.type}; set precision to "
+            "'bf16' or 'fp32'"
+        )
+    lacks_bf16 = device.type == "cuda" and not torch.cuda.is_bf16_supported()
+    if settings.precision == "bf16" and lacks_bf16:
         raise StageError("this CUDA device has no bf16; set precision to 'fp16' or 'fp32'")
     if settings.precision == "auto":
         return "bf16" if is_bf16_faster(module, device.type) else "fp32"
@@ -171,11 +159,11 @@ def choose_precision(settings: TrainingSettings, module: nn.Module, device: torc
 
 
 def is_bf16_faster(module: nn.Module, device: str = "cpu") -> bool:
-    """Whether bf16 trains faster: the device multiplies it natively and, on a CPU, the network
-    consists of dense convolutions.
+    """Whether bf16 trains faster than fp32.
 
-    Measured on an AVX512-BF16 CPU: residual networks train 1.1 to 2 times faster, depthwise
-    separable ones 1.5 times slower.
+    The device must multiply it natively and, on a CPU, the network must consist of dense
+    convolutions. Measured on an AVX512-BF16 CPU: residual networks train 1.1 to 2 times faster,
+    depthwise separable ones 1.5 times slower.
     """
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported())
@@ -190,5 +178,8 @@ def configure_trackers(folder: Path | None) -> dict[str, Any]:
     if folder is None:
         return {}
     if importlib.util.find_spec("tensorboard") is None:
-        raise StageError(f"tensorboard = {str(folder)!r} needs TensorBoard; `pip install 'attar[tensorboard]'`, or leave it out")
+        raise StageError(
+            f"tensorboard = {str(folder)!r} needs TensorBoard; `pip install 'attar[tensorboard]'`, "
+            "or leave it out"
+        )
     return {"log_with": "tensorboard", "project_dir": folder}

@@ -58,7 +58,7 @@ def train_network(
     answers: Answers | None = None,
     module: Callable[[], nn.Module] | None = None,
 ) -> Facts:
-    """Train a network, write ``weights.safetensors`` to ``out``, and return the facts of ``Weights``.
+    """Train a network, write its weights to ``out``, and return the facts of ``Weights``.
 
     ``module`` creates the network, by default ``settings.network`` with its options. The same
     settings give the same bytes on the same CPU, interrupted or not: each step is seeded by
@@ -75,12 +75,13 @@ def train_network(
         torch.manual_seed(settings.seed)
         built = module() if module else build_network(settings.network, settings.options)
         with open_compute(settings, built, network_name, batch) as compute:
-            built.to(compute.device)
+            built.to(compute.accelerator.device)
             check_network(built, task)
-            auxiliary = objective.build_auxiliary(task, built, compute.autocast)
-            training = Training(settings, task, built, objective, views, network_name, auxiliary, compute)
+            auxiliary = objective.build_auxiliary(task, built, compute.accelerator.autocast)
+            parts = (task, built, objective, views, network_name, auxiliary, compute)
+            training = Training(settings, *parts)
             training.run(validation, open_scratch(out) / "checkpoint.safetensors")
-    facts = training.facts()
+    facts = training.build_facts()
     oacc = validation.compute_oacc()
     if oacc is not None:
         facts["oacc"] = oacc
@@ -97,7 +98,9 @@ def adopt_network(settings: TrainingSettings, module: nn.Module, out: Path) -> F
     return save_network(out, module, settings, facts)
 
 
-def save_network(out: Path, module: nn.Module, settings: TrainingSettings, facts: dict[str, Any]) -> Facts:
+def save_network(
+    out: Path, module: nn.Module, settings: TrainingSettings, facts: dict[str, Any]
+) -> Facts:
     """Write the weights if this process leads, and return the facts of ``Weights``."""
     if team.get_team().leads:
         save_file(checkpoint.copy_tensors(module.state_dict()), out / "weights.safetensors")

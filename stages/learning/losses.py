@@ -21,33 +21,40 @@ ROUNDING_EPSILONS = 16
 
 
 def kd(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """``T^2 * KL(softmax(teacher / T) || softmax(student / T))``, the mean over all axes but the last.
+    """``T^2 * KL(softmax(teacher / T) || softmax(student / T))``, the mean over rows.
 
-    Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", arXiv:1503.02531, section 2: soft targets give
-    gradients of size 1/T^2, so T^2 keeps their share when the temperature is changed. On ``standardize_logits`` logits it is the
-    loss of Sun et al. 2024.
+    Hinton et al. 2015, "Distilling the Knowledge in a Neural Network", arXiv:1503.02531, section 2:
+    soft targets give gradients of size 1/T^2, so T^2 keeps their share when the temperature is
+    changed. On ``standardize_logits`` logits it is the loss of Sun et al. 2024.
     """
     expected = functional.log_softmax(flatten_rows(teacher) / temperature, -1)
-    return kl_divergence(functional.log_softmax(flatten_rows(student) / temperature, -1), expected) * temperature**2
+    got = functional.log_softmax(flatten_rows(student) / temperature, -1)
+    return kl_divergence(got, expected) * temperature**2
 
 
 def standardize_logits(logits: Tensor) -> Tensor:
     """Return each row with mean 0 and standard deviation 1; 0 if it is constant.
 
-    Sun et al. 2024, "Logit Standardization in Knowledge Distillation", arXiv:2403.01427, algorithm 1 with tau = 1 (``kd``
-    divides by the temperature): the student learns the relations of the teacher's logits, not their magnitude. The deviation
-    is the population's, as in the paper; the authors' code takes the sample's, larger by sqrt(classes / (classes - 1)).
+    Sun et al. 2024, "Logit Standardization in Knowledge Distillation", arXiv:2403.01427, algorithm
+    1 with tau = 1 (``kd`` divides by the temperature): the student learns the relations of the
+    teacher's logits, not their magnitude. The deviation is the population's, as in the paper; the
+    authors' code takes the sample's, larger by sqrt(classes / (classes - 1)).
     """
     return scale_to_unit_norm(subtract_mean(logits, -1), -1) * math.sqrt(logits.shape[-1])
 
 
-def dkd(student: Tensor, teacher: Tensor, labels: Tensor, alpha: float, beta: float, temperature: float) -> Tensor:
-    """``T^2 * (alpha * TCKD + beta * NCKD)``, the mean over rows; ``labels`` ``(B, ...)`` are class indices.
+def dkd(
+    student: Tensor, teacher: Tensor, labels: Tensor, alpha: float, beta: float, temperature: float
+) -> Tensor:
+    """``T^2 * (alpha * TCKD + beta * NCKD)``, the mean over rows.
 
-    Zhao et al. 2022, "Decoupled Knowledge Distillation", arXiv:2203.08679, eq. 7. TCKD compares the probability of the label
-    with that of all other classes together, NCKD compares the other classes among themselves. KD is their sum with
-    alpha = 1 and, in each row, beta = 1 - the teacher's probability of the label (eq. 6): where the teacher is sure, KD
-    hardly passes on what it knows of the other classes.
+    ``labels`` ``(B, ...)`` are class indices.
+
+    Zhao et al. 2022, "Decoupled Knowledge Distillation", arXiv:2203.08679, eq. 7. TCKD compares the
+    probability of the label with that of all other classes together, NCKD compares the other
+    classes among themselves. KD is their sum with alpha = 1 and, in each row, beta = 1 - the
+    teacher's probability of the label (eq. 6): where the teacher is sure, KD hardly passes on what
+    it knows of the other classes.
     """
     label, others = decouple_label(student, labels, temperature)
     expected_label, expected_others = decouple_label(teacher, labels, temperature)
@@ -67,15 +74,19 @@ def decouple_label(logits: Tensor, labels: Tensor, temperature: float) -> tuple[
 
 
 def dist(student: Tensor, teacher: Tensor, beta: float, gamma: float, temperature: float) -> Tensor:
-    """``T^2 * (beta * inter + gamma * intra)``: 1 - Pearson's r over softened probabilities, mean over rows and over columns.
+    """``T^2 * (beta * inter + gamma * intra)``.
 
-    Huang et al. 2022, "Knowledge Distillation from A Stronger Teacher", arXiv:2205.10536, L_inter (the classes of one sample)
-    and L_intra (the samples of one class). T^2 is not in the paper's formulas but in the authors' code.
+    Both terms are 1 - Pearson's r of softened probabilities: the means over rows and over columns.
 
-    Per process: a column is the samples of this process's batch. Of one row a column is constant (intra is 1, without
-    gradient); of two rows its r is 1 or -1. Intra learns from three rows on.
+    Huang et al. 2022, "Knowledge Distillation from A Stronger Teacher", arXiv:2205.10536, L_inter
+    (the classes of one sample) and L_intra (the samples of one class). T^2 is not in the paper's
+    formulas but in the authors' code.
+
+    Per process: a column is the samples of this process's batch. Of one row a column is constant
+    (intra is 1, without gradient); of two rows its r is 1 or -1. Intra learns from three rows on.
     """
-    p, q = (functional.softmax(flatten_rows(logits) / temperature, -1) for logits in (student, teacher))
+    p = functional.softmax(flatten_rows(student) / temperature, -1)
+    q = functional.softmax(flatten_rows(teacher) / temperature, -1)
     inter, intra = (1 - compute_correlations(p, q, axis).mean() for axis in (1, 0))
     return (beta * inter + gamma * intra) * temperature**2
 
@@ -91,12 +102,15 @@ def logit_pearson(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def mse(student: Tensor, teacher: Tensor) -> Tensor:
-    """The mean squared difference over all entries (for logits: Ba and Caruana 2014, arXiv:1312.6184, eq. 1)."""
+    """The mean squared difference over all entries.
+
+    For logits: Ba and Caruana 2014, arXiv:1312.6184, eq. 1.
+    """
     return (student - teacher).square().mean()
 
 
 def cosine(student: Tensor, teacher: Tensor) -> Tensor:
-    """1 - cos of the student's and the teacher's vector ``(B, dimensions)``, mean over samples; in [0, 2].
+    """1 - cos of the student's and the teacher's vector ``(B, dimensions)``, mean over samples.
 
     It is half the squared distance of the two on the unit sphere. Sanh et al. 2019, "DistilBERT",
     arXiv:1910.01108, section 2, L_cos, there of hidden states. A vector of zeros has cosine 0 with
@@ -106,11 +120,13 @@ def cosine(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """``-log softmax(logits)[label]``, the mean over all axes but the last; ``labels`` are class indices.
+    """``-log softmax(logits)[label]``, the mean over rows; ``labels`` are class indices.
 
-    ``smoothing`` gives that share of the target to all classes alike (Szegedy et al. 2016, arXiv:1512.00567, section 7).
+    ``smoothing`` gives that share of the target to all classes alike (Szegedy et al. 2016,
+    arXiv:1512.00567, section 7).
     """
-    return functional.cross_entropy(flatten_rows(logits), labels.flatten(), label_smoothing=smoothing)
+    rows = flatten_rows(logits)
+    return functional.cross_entropy(rows, labels.flatten(), label_smoothing=smoothing)
 
 
 def flatten_rows(logits: Tensor) -> Tensor:
@@ -128,7 +144,8 @@ def compute_correlations(x: Tensor, y: Tensor, axis: int) -> Tensor:
 
     If one of them is constant it is 0, with gradient 0.
     """
-    return (scale_to_unit_norm(subtract_mean(x, axis), axis) * scale_to_unit_norm(subtract_mean(y, axis), axis)).sum(axis)
+    p, q = (scale_to_unit_norm(subtract_mean(z, axis), axis) for z in (x, y))
+    return (p * q).sum(axis)
 
 
 def subtract_mean(x: Tensor, axis: int) -> Tensor:

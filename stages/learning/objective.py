@@ -28,7 +28,9 @@ class Objective(Protocol):
     def find_transfer(self, task: Task) -> Split | None:
         """Return the samples without labels to learn from, or None."""
 
-    def build_auxiliary(self, task: Task, module: nn.Module, autocast: Autocast = nullcontext) -> nn.Module:
+    def build_auxiliary(
+        self, task: Task, module: nn.Module, autocast: Autocast = nullcontext
+    ) -> nn.Module:
         """Return the module that is trained together with ``module`` and then discarded.
 
         It has no parameters if there is nothing to train. ``module`` runs in ``autocast``.
@@ -58,14 +60,16 @@ class LabelObjective:
         if not any(output.target for output in task.outputs.values()):
             raise StageError(
                 f"no output of {type(task).__name__} has a target, so there are no labels to learn "
-                "from; name one in Output(target=...), or adopt a teacher (weights or huggingface), "
-                "distil with lambda_kd = 1, and leave out the control"
+                "from; name one in Output(target=...), or adopt a teacher (weights or "
+                "huggingface), distil with lambda_kd = 1, and leave out the control"
             )
 
     def find_transfer(self, task: Task) -> Split | None:
         return None
 
-    def build_auxiliary(self, task: Task, module: nn.Module, autocast: Autocast = nullcontext) -> nn.Module:
+    def build_auxiliary(
+        self, task: Task, module: nn.Module, autocast: Autocast = nullcontext
+    ) -> nn.Module:
         return nn.Module()
 
     @property
@@ -81,7 +85,7 @@ class LabelObjective:
             target = read_target(output, batch, outputs[name].device)
             if target is not None:
                 terms.append(self.compute_term(output, outputs[name][: len(target)], target))
-        return torch.stack(terms).sum() if len(terms) > 1 else terms[0]
+        return torch.stack(terms).sum()
 
     def compute_term(self, output: Output, got: Tensor, target: Tensor) -> Tensor:
         if output.kind in CLASSIFYING:

@@ -30,7 +30,8 @@ def join_process_group() -> Iterator[Team]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank)) % torch.cuda.device_count())
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    prefixed = distributed.PrefixStore  # type: ignore[attr-defined]  # documented, and missing in torch's own list of names
-    distributed.init_process_group(backend, store=prefixed("group", store), rank=rank, world_size=world)
-    with team.join_team(prefixed("attar", store), rank, world) as made:
-        yield made
+    prefixed = distributed.PrefixStore  # type: ignore[attr-defined]  # torch does not list it
+    own = prefixed("group", store)
+    distributed.init_process_group(backend, store=own, rank=rank, world_size=world)
+    with team.join_team(prefixed("attar", store), rank, world) as joined:
+        yield joined

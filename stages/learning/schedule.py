@@ -33,4 +33,7 @@ def interpolate_cosine(start: float, end: float, share: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
-SCHEDULES: Mapping[str, Callable[[float], float]] = {"one-cycle": one_cycle, "cosine": warmup_cosine}
+SCHEDULES: Mapping[str, Callable[[float], float]] = {
+    "one-cycle": one_cycle,
+    "cosine": warmup_cosine,
+}

@@ -18,8 +18,8 @@ class TrainingSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     task: CodeName
-    """The recipe's task. A teacher's section may name another one, which may only differ in how inputs
-    are read (see docs/teachers.md)."""
+    """The recipe's task. A teacher's section may name another one, which may only differ in how
+    inputs are read (see docs/teachers.md)."""
     network: CodeName
     """A factory, ``factory(**options) -> torch.nn.Module``, as MODULE:NAME."""
     options: dict[str, Option] = {}
@@ -39,16 +39,16 @@ class TrainingSettings(BaseModel):
     gradient_clip: float = Field(0.0, ge=0)
     """The largest norm of a step's gradient over all parameters; 0 sets no limit."""
     ema: float = Field(0.0, ge=0, lt=1)
-    """Decay per step of an exponential moving average of the weights, which is then saved; 0 saves the
-    weights themselves."""
+    """Decay per step of an exponential moving average of the weights, which is then saved; 0 saves
+    the weights themselves."""
     patience: int = Field(0, ge=0)
     """Number of epochs without a better validation score after which training stops, with the best
     weights; 0 trains all epochs and keeps the last weights."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """bf16 and fp16 (CUDA only) use autocast, the weights stay fp32; ``auto`` selects bf16 where the
-    device has it and it is faster."""
+    """bf16 and fp16 (CUDA only) use autocast, the weights stay fp32; ``auto`` selects bf16 where
+    the device has it and it is faster."""
     seed: int = Field(0, ge=0)
     """Seed of the initial weights, the order of the samples and every other random number."""
     device: Device = "auto"
     tensorboard: Annotated[Path | None, SettingMark("undecided")] = None
-    """Folder for TensorBoard's event files, relative to the working directory; not part of the key."""
+    """Folder for TensorBoard's event files, relative to the working directory."""

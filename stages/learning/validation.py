@@ -1,4 +1,4 @@
-"""Evaluate a network on validation: its score, and its correlation with the teacher if there is one."""
+"""Evaluate a network on validation: its score, and its correlation with a teacher."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Validation:
     def __init__(self, task: Task, answers: Answers | None = None) -> None:
         self.task = task
         self.split = task.split("validation")
-        self.teacher = None if answers is None else answers.rows("validation")
+        self.teacher = None if answers is None else answers.open_rows("validation")
 
     def __call__(self, module: nn.Module) -> dict[str, float]:
         return self.evaluate(make_predictor(module, self.task))
@@ -51,7 +51,9 @@ class Validation:
         for chunk in views.iterate_clean(self.task, self.split):
             yield from views.split_chunk(chunk)
 
-    def compare_with_teacher(self, teacher: Mapping[str, Rows], parts: list[dict[str, Array]]) -> dict[str, float]:
+    def compare_with_teacher(
+        self, teacher: Mapping[str, Rows], parts: list[dict[str, Array]]
+    ) -> dict[str, float]:
         """Return CORR, and KDL if there are logits, of the output that is worst."""
         ends = np.cumsum([0, *(len(next(iter(part.values()))) for part in parts)])
         chunks = [np.arange(*pair) for pair in pairwise(ends)]
@@ -62,17 +64,19 @@ class Validation:
             actual = join_output(output, [part[name] for part in parts])
             comparisons.append(compare_outputs(output.kind, expected, actual).numbers)
         numbers = select_worst(comparisons)
-        return {name: value for name in ("correlation", "kdl") if (value := numbers[name]) is not None}
+        kept = {name: numbers[name] for name in ("correlation", "kdl")}
+        return {name: value for name, value in kept.items() if value is not None}
 
     def compute_oacc(self) -> float | None:
-        """Return OACC on validation, the teacher's score by its stored answers; None without answers."""
+        """Return OACC on validation, the score of the stored answers; None without answers."""
         if self.teacher is None:
             return None
         chunks = []
         for batch in views.iterate_clean(self.task, self.split):
-            outputs = {
-                name: from_logits(self.task.outputs[name].kind, rows[batch.indices]) for name, rows in self.teacher.items()
-            }
+            outputs = {}
+            for name, rows in self.teacher.items():
+                kind = self.task.outputs[name].kind
+                outputs[name] = from_logits(kind, rows[batch.indices])
             chunks.append((outputs, batch.targets))
         return round(self.task.aggregate(score_chunks(self.task, chunks)), 6)
 
@@ -100,7 +104,8 @@ def join_parts(parts: Sequence[Arrays]) -> dict[str, Array] | None:
 def join_output(output: Output, parts: Sequence[Array]) -> Array:
     """Return an output of all samples.
 
-    If the chunks differ in shape it is flattened: to ``(rows, classes)``, or ``(rows, 1)`` of values.
+    If the chunks differ in shape it is flattened: to ``(rows, classes)``, or ``(rows, 1)`` of
+    values.
     """
     if len({part.shape[1:] for part in parts}) > 1:
         width = parts[0].shape[-1] if output.kind in CLASSIFYING else 1

@@ -53,7 +53,7 @@ class Bench:
 
     def recorded(self, answers: Answers) -> dict[str, Array]:
         """The teacher's answers. Raises StageError when they are not of this split."""
-        stored = answers.of(self.name)
+        stored = answers.read_split(self.name)
         made = {
             name: from_logits(output.kind, stored[name])
             for name, output in self.task.outputs.items()
@@ -66,7 +66,7 @@ class Bench:
 
     def of(self, model: Model) -> Bench:
         """The bench of the task that this model reads: raw samples and targets are the same, what is made of them is not."""
-        return replace(self, task=model.reads())
+        return replace(self, task=model.load_task())
 
     def answers(self, hop: str, model: Model) -> dict[str, Array]:
         """Outputs for the whole split, in its order."""

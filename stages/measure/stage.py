@@ -67,18 +67,14 @@ class Measure(Stage[Evidence]):
             "control": control,
         }
         chain |= {"onnx": onnx, "model": model, "production": production, "engine": engine}
-        models = {
-            hop: each
-            for hop, each in chain.items()
-            if not (isinstance(each, Weights | Production) and each.off)
-        }
-        if engine.why:
+        models = {hop: each for hop, each in chain.items() if not each.is_disabled}
+        if engine.why_not_run:
             del models["engine"]
         task = load_task(self.task)
         bench = Bench(task, task.split("test"), self.batch)
         for each in (bench, bench.of(teacher)):
             each.check()
-        stored.check_answers(teacher.reads(), teacher, answers)
+        stored.check_answers(teacher.load_task(), teacher, answers)
         targets = bench.targets()
         of = {"teacher": ledger.score_outputs(task, bench.recorded(answers), targets)}
         of |= {
@@ -86,7 +82,7 @@ class Measure(Stage[Evidence]):
             for hop, each in models.items()
             if hop != "teacher"
         }
-        if {"production", "engine"} <= of.keys() and production.same(model, task):
+        if {"production", "engine"} <= of.keys() and production.is_same_model(model, task):
             of["production"] = of[
                 "engine"
             ]  # the engine is built from this very graph: nothing about the drop is uncertain
@@ -109,7 +105,7 @@ class Measure(Stage[Evidence]):
             }
             for hop, each in models.items()
         ]
-        if engine.why:
+        if engine.why_not_run:
             entries.append(describe_absent(engine))
         inputs: dict[str, Artifact] = {**models, "answers": answers, "engine": engine}
         lineage = {name: {"key": each.key, "digest": each.digest} for name, each in inputs.items()}
@@ -157,7 +153,7 @@ def describe_absent(engine: Engine) -> dict[str, Any]:
         for name, column in describe_model(engine).items()
         if name in ("format", "precision")
     }
-    return {"hop": "engine", **known, "status": "not run here", "why": engine.why}
+    return {"hop": "engine", **known, "status": "not run here", "why": engine.why_not_run}
 
 
 def describe_model(model: Model) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def check_answers(task: Task, teacher: Model, answers: Answers) -> None:
 def compare_view(
     task: Task, predict: Predict, answers: Answers, split: SplitName, view: int | None
 ) -> None:
-    stored = answers.rows(split, view)
+    stored = answers.open_rows(split, view)
     seen = views.make_chunk(task, task.split(split), 0, seed=answers.facts["seed"], view=view)
     most = task.ranges.get("batch", (1, ROWS))[1]
     rows = np.arange(min(ROWS, most, len(seen.indices)))

@@ -22,7 +22,7 @@ def measure_correlation(file: Path, task: Task, answers: Answers) -> float:
 
     It is what the gate of that name limits on test.
     """
-    stored = answers.of("validation")
+    stored = answers.read_split("validation")
     expected = {
         name: from_logits(output.kind, stored[name]) for name, output in task.outputs.items()
     }

@@ -65,7 +65,9 @@ class Int8Attempts:
         return self.forms[select_best(tried).name]
 
     def write_graph(self, source: Path, file: Path, form: QuantizationSpec) -> dict[str, Any]:
-        return int8.write_int8_graph(source, file, self.calibration.of(form.method), form)
+        return int8.write_int8_graph(
+            source, file, self.calibration.compute_ranges(form.method), form
+        )
 
     def exclude_costliest(self, form: QuantizationSpec) -> Iterator[Attempt]:
         """Yield attempts with 1, 2, 4, ... of the costliest nodes out of int8.
@@ -73,7 +75,7 @@ class Int8Attempts:
         They are in half precision if the runtime gains from that, else in float. At least half of
         the multiplying nodes stay in int8: with fewer it would be another precision.
         """
-        ranges = self.calibration.of(form.method)
+        ranges = self.calibration.compute_ranges(form.method)
         inside = [
             node.name
             for node in int8.quantize_graph(self.source, ranges, form).inside

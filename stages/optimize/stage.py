@@ -170,7 +170,7 @@ class Optimize(Stage[OnnxModel]):
     def write_graph(self, source: Path, target: Path, calibration: Ranges) -> dict[str, Any]:
         if self.precision == "int8":
             return int8.write_int8_graph(
-                source, target, calibration.of(self.range_method), self.spec
+                source, target, calibration.compute_ranges(self.range_method), self.spec
             )
         if self.precision == "int8-dynamic":
             return dynamic.write_dynamic_int8_graph(
@@ -178,7 +178,7 @@ class Optimize(Stage[OnnxModel]):
             )
         if self.precision == "fp16":
             return fp16.write_fp16_graph(
-                source, target, calibration.of(), load_task(self.task), self.exclude
+                source, target, calibration.compute_ranges(), load_task(self.task), self.exclude
             )
         shutil.copyfile(source, target)
         return {}
@@ -240,7 +240,7 @@ class Optimize(Stage[OnnxModel]):
     ) -> Int8Attempts | Fp16Attempts:
         task = load_task(self.task)
         if self.precision == "fp16":
-            return Fp16Attempts(source, calibration.of(), task, self.exclude)
+            return Fp16Attempts(source, calibration.compute_ranges(), task, self.exclude)
 
         def tuned(quantized: Path, floats: Path) -> dict[str, Any]:
             from attar.stages.optimize.tuning import distil_graph

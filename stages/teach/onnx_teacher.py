@@ -25,7 +25,14 @@ from attar.stages.learning.validation import Validation
 if TYPE_CHECKING:
     import onnx
 
-QUANTIZED_OP_TYPES = {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger"}
+QUANTIZED_OP_TYPES = {
+    "QuantizeLinear",
+    "DynamicQuantizeLinear",
+    "QLinearConv",
+    "QLinearMatMul",
+    "MatMulInteger",
+    "ConvInteger",
+}
 PRECISIONS_BY_DTYPE = {"float32": "fp32", "float16": "fp16", "float64": "fp64", "bfloat16": "bf16"}
 
 
@@ -73,15 +80,18 @@ def load_graph(file: Path) -> onnx.ModelProto:
     except Exception as error:
         message = " ".join(str(error).split())
         raise StageError(
-            f"{file} is not valid ONNX ({message}); export it again, with its external data in its folder"
+            f"{file} is not valid ONNX ({message}); export it again, with its external data in its "
+            "folder"
         ) from error
     locations = set(list_external_files(model))
-    unknown = sorted(place for place in locations if "/" in place or not place.startswith(file.name))
+    unknown = sorted(
+        place for place in locations if "/" in place or not place.startswith(file.name)
+    )
     if unknown:
         raise StageError(
-            f"{file} has weights in {', '.join(unknown)}, whose bytes would not count in the key; save "
-            f"it again with onnx.save(..., save_as_external_data=True, location='{file.name}.data'), "
-            "all tensors to one file"
+            f"{file} has weights in {', '.join(unknown)}, whose bytes would not count in the key; "
+            "save it again with onnx.save(..., save_as_external_data=True, "
+            f"location='{file.name}.data'), all tensors to one file"
         )
     return model
 
@@ -137,7 +147,10 @@ def check_interface(task: Task, model: onnx.ModelProto, file: Path) -> None:
     check_names(f"{file} answers", list(outputs), list(task.outputs), exactly=False)
     for name, tensor in task.inputs.items():
         if (dtype := read_dtype(inputs[name])) != np.dtype(tensor.dtype).name:
-            raise StageError(f"{file} reads {name!r} as {dtype}, {type(task).__name__} gives it as {tensor.dtype}")
+            raise StageError(
+                f"{file} reads {name!r} as {dtype}, {type(task).__name__} gives it as "
+                f"{tensor.dtype}"
+            )
         check_axes(task, file, inputs[name], tensor.axes)
     for name, output in task.outputs.items():
         check_axes(task, file, outputs[name], output.axes)
@@ -150,8 +163,8 @@ def check_names(what: str, got: list[str], wanted: list[str], *, exactly: bool) 
     if missing or unknown:
         hint = suggest_name(missing[0], got) if missing else f"it wants {', '.join(unknown)} too"
         raise StageError(
-            f"{what} {', '.join(got)}, the task names {', '.join(wanted)}; {hint}. Give the task the "
-            "graph's names: with [teacher] task = ... it can have a task of its own"
+            f"{what} {', '.join(got)}, the task names {', '.join(wanted)}; {hint}. Give the task "
+            "the graph's names: with [teacher] task = ... it can have a task of its own"
         )
 
 
@@ -163,7 +176,9 @@ def read_dtype(value: onnx.ValueInfoProto) -> str:
     return str(np.dtype(dtype).name)
 
 
-def check_axes(task: Task, file: Path, value: onnx.ValueInfoProto, axes: tuple[int | str, ...]) -> None:
+def check_axes(
+    task: Task, file: Path, value: onnx.ValueInfoProto, axes: tuple[int | str, ...]
+) -> None:
     """Raises StageError unless the axes are the task's, or dynamic where the task's are fixed.
 
     A value without a shape passes: `check_outputs` looks at the shape of what the graph answers.
@@ -171,12 +186,12 @@ def check_axes(task: Task, file: Path, value: onnx.ValueInfoProto, axes: tuple[i
     if not value.type.tensor_type.HasField("shape"):
         return
     dims = value.type.tensor_type.shape.dim
-    got: list[int | str] = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in dims]
-    if len(got) != len(axes) or any(isinstance(size, int) and size != axis for size, axis in zip(got, axes, strict=True)):
+    got = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in dims]
+    if not has_fixed_sizes(got, axes):
         raise StageError(
-            f"{file} has {value.name!r} with the axes {got}, {type(task).__name__} says {list(axes)}; an "
-            "axis that the task names must be dynamic in the graph: export it so, or give the teacher "
-            "a task of its own"
+            f"{file} has {value.name!r} with the axes {got}, {type(task).__name__} says "
+            f"{list(axes)}; an axis that the task names must be dynamic in the graph: export it "
+            "so, or give the teacher a task of its own"
         )
 
 
@@ -187,9 +202,10 @@ def check_outputs(task: Task, predict: Predict, model: onnx.ModelProto, file: Pa
     for number, sizes in enumerate(list_proven_sizes(task)):
         answers = predict(task.example(np.random.default_rng((0, number)), **sizes))
         for name, output in task.outputs.items():
-            axes = tuple(sizes.get(axis, axis) if isinstance(axis, str) else axis for axis in output.axes)
+            axes = [sizes.get(str(axis), axis) for axis in output.axes]
             got = answers[name]
-            if not has_fixed_sizes(axes, got.shape) or not np.isfinite(got.astype(np.float64)).all():
+            is_finite = np.isfinite(got.astype(np.float64)).all()
+            if not is_finite or not has_fixed_sizes(axes, got.shape):
                 at = ", ".join(f"{axis} {size}" for axis, size in sizes.items())
                 raise StageError(
                     f"at {at}: {file} answers {name!r} as {got.dtype} {list(got.shape)}, the task "
@@ -199,7 +215,7 @@ def check_outputs(task: Task, predict: Predict, model: onnx.ModelProto, file: Pa
     for name, check in checks.items():
         check.finish()
         if check.kind == "logits" and has_softmax(model, name):
-            check.refuse_softmax("nothing but rounding and a change of shape comes after its softmax")
+            check.refuse_softmax("only rounding and changes of shape come after its softmax")
 
 
 def read_opset(model: onnx.ModelProto) -> int:

@@ -1,4 +1,4 @@
-"""Check a Hugging Face folder before it is used. No code of it is imported, and no pickle is read."""
+"""Check a Hugging Face folder before it is used. Neither its code nor a pickle is run."""
 
 from __future__ import annotations
 
@@ -43,18 +43,23 @@ def read_configuration(folder: Path) -> str:
     """
     file = folder / "config.json"
     if not file.is_file():
-        raise StageError(f"{folder} has no config.json, so it is no model as `save_pretrained` writes it; name its inner folder")
+        raise StageError(
+            f"{folder} has no config.json, so it is no model as `save_pretrained` writes it; name "
+            "its inner folder"
+        )
     try:
         config: Any = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise StageError(f"{file} is not JSON: {error}") from error
     if not isinstance(config, dict):
-        raise StageError(f"{file} has no settings; it must be an object, as `save_pretrained` writes it")
+        raise StageError(
+            f"{file} has no settings; it must be an object, as `save_pretrained` writes it"
+        )
     if config.get("auto_map"):
         raise StageError(
-            f"{folder} needs code of its own (auto_map in config.json), which attar never runs; export "
-            "it to ONNX where you trust it and name that file in onnx = ..., or write its network in "
-            "the recipe's folder and name it in network = ..."
+            f"{folder} needs code of its own (auto_map in config.json), which attar never runs; "
+            "export it to ONNX where you trust it and name that file in onnx = ..., or write its "
+            "network in the recipe's folder and name it in network = ..."
         )
     check_weights(folder)
     settings = {name: value for name, value in config.items() if name not in IGNORED_SETTINGS}
@@ -65,14 +70,15 @@ def check_weights(folder: Path) -> None:
     """Raises StageError unless the folder has weights in safetensors."""
     if any(folder.glob("*.safetensors")):
         return
-    pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.ckpt") for path in folder.glob(pattern))
+    suffixes = (".bin", ".pt", ".ckpt")
+    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in suffixes)
     if not pickled:
         raise StageError(f"{folder} has no weights; it must hold model.safetensors")
     raise StageError(
-        f"{folder} has only pickled weights ({', '.join(pickled)}), and reading a pickle runs its code; "
-        "where you trust it, convert it once: "
-        "AutoModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER) writes safetensors (with the "
-        "class that keeps its head, such as AutoModelForSequenceClassification)"
+        f"{folder} has only pickled weights ({', '.join(pickled)}), and reading a pickle runs its "
+        "code; where you trust it, convert it once: "
+        "AutoModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER) writes safetensors (with "
+        "the class that keeps its head, such as AutoModelForSequenceClassification)"
     )
 
 
@@ -84,15 +90,16 @@ def fill_network(module: nn.Module, folder: Path, task: Task, *, trained: bool) 
     """
     if not all(hasattr(module, name) for name in ("fill", "fresh", "labels", "limits", "pad")):
         raise StageError(
-            f"{type(module).__name__} cannot be filled from a Hugging Face folder; use classifier or "
-            "encoder of attar.models.networks.huggingface, or derive from its Pretrained"
+            f"{type(module).__name__} cannot be filled from a Hugging Face folder; use classifier "
+            "or encoder of attar.models.networks.huggingface, or derive from its Pretrained"
         )
     pretrained: Any = module
     check_inputs(pretrained, task, folder)
     check_labels(pretrained, task, folder)
     if pretrained.fresh and not trained:
         raise StageError(
-            f"{type(module).__name__} has a fresh head, whose weights are random; write fine_tune = true, and epochs"
+            f"{type(module).__name__} has a fresh head, whose weights are random; write "
+            "fine_tune = true, and epochs"
         )
     pretrained.fill(folder)
     return module
@@ -102,13 +109,14 @@ def check_inputs(module: Pretrained, task: Task, folder: Path) -> None:
     """Raises StageError unless every token and position of the task has an embedding."""
     vocabulary, max_tokens = module.limits
     for name, tensor in task.inputs.items():
-        sizes = [axis if isinstance(axis, int) else task.ranges[axis][1] for axis in tensor.axes[1:]]
+        axes = tensor.axes[1:]
+        sizes = [axis if isinstance(axis, int) else task.ranges[axis][1] for axis in axes]
         longest = max(sizes, default=0)
         if (tensor.high or 0) > vocabulary:
             raise StageError(
                 f"{folder} knows {vocabulary} tokens, {type(task).__name__} gives {name!r} with "
-                f"high = {tensor.high}; does it use another tokenizer? With [teacher] task = ... the "
-                "teacher can have inputs of its own"
+                f"high = {tensor.high}; does it use another tokenizer? With [teacher] task = ... "
+                "the teacher can have inputs of its own"
             )
         if tensor.pad != module.pad:
             raise StageError(
@@ -117,8 +125,8 @@ def check_inputs(module: Pretrained, task: Task, folder: Path) -> None:
             )
         if max_tokens is not None and longest > max_tokens:
             raise StageError(
-                f"{folder} reads at most {max_tokens} tokens, {type(task).__name__} promises {longest} "
-                f"in {name!r}; lower its range"
+                f"{folder} reads at most {max_tokens} tokens, {type(task).__name__} promises "
+                f"{longest} in {name!r}; lower its range"
             )
 
 
@@ -129,8 +137,8 @@ def check_labels(module: Pretrained, task: Task, folder: Path) -> None:
         return
     if len(labels) != len(classes):
         raise StageError(
-            f"{folder} has {len(labels)} labels, {type(task).__name__} has {len(classes)} classes; for a "
-            f"fresh head write options = {{ classes = {len(classes)} }} and fine_tune = true"
+            f"{folder} has {len(labels)} labels, {type(task).__name__} has {len(classes)} classes; "
+            f"for a fresh head write options = {{ classes = {len(classes)} }} and fine_tune = true"
         )
     got = [label.strip().casefold() for label in labels]
     wanted = [name.strip().casefold() for name in classes]

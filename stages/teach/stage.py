@@ -23,17 +23,16 @@ ADOPT_GRAPH = "attar.stages.teach.onnx_teacher:adopt_graph"
 
 
 class Teach(TrainingSettings, Stage[Model]):
-    """Trains ``network`` on the labels, or adopts a trained one and evaluates it; see docs/teachers.md."""
+    """Trains ``network`` on the labels, or adopts a trained one; see docs/teachers.md."""
 
     distributed: ClassVar[bool] = True
 
     network: CodeName = ""
-    """A factory, as MODULE:NAME; by default the classifier for a Hugging Face folder; unset for ONNX."""
+    """A factory, as MODULE:NAME. A Hugging Face folder has a default, an ONNX file has none."""
     weights: DataFile | None = None
     """A safetensors file of the network's ``state_dict``."""
     huggingface: DataFolder | None = None
-    """A folder as ``save_pretrained`` writes it, with safetensors; nothing is downloaded, and no code of
-    it is run."""
+    """A folder as ``save_pretrained`` writes it, with safetensors. Its code is not run."""
     onnx: DataFiles | None = None
     """An ONNX graph whose inputs and outputs have the task's names, dtypes and axes."""
     fine_tune: bool = False
@@ -55,13 +54,23 @@ class Teach(TrainingSettings, Stage[Model]):
         if len(named) > 1:
             raise ValueError(f"{' and '.join(named)} are two teachers; name one")
         if not named and not self.network:
-            raise ValueError("network is missing; write network = ..., huggingface = FOLDER or onnx = FILE in [teacher]")
+            raise ValueError(
+                "network is missing; write network = ..., huggingface = FOLDER or onnx = FILE in "
+                "[teacher]"
+            )
         if self.onnx is not None and (self.network or self.options or self.fine_tune):
-            raise ValueError("an ONNX file is used unchanged: leave network, options and fine_tune out")
+            raise ValueError(
+                "an ONNX file is used unchanged: leave network, options and fine_tune out"
+            )
         if self.weights is not None and not self.network:
-            raise ValueError("weights need the network that they belong to; write network = ..., and its options")
+            raise ValueError(
+                "weights need the network that they belong to; write network = ..., and its options"
+            )
         if self.fine_tune and not named:
-            raise ValueError("fine_tune needs weights to train further; write weights = FILE or huggingface = FOLDER")
+            raise ValueError(
+                "fine_tune needs weights to train further; write weights = FILE or "
+                "huggingface = FOLDER"
+            )
         return self
 
     @property
@@ -73,7 +82,7 @@ class Teach(TrainingSettings, Stage[Model]):
             return {"task", "network", "options", "fine_tune", "adopter", *SOURCES}
         return super().deciding()
 
-    @computed_field(repr=False)  # type: ignore[prop-decorator]  # pydantic's decorator reads a property; mypy wants none above one
+    @computed_field(repr=False)  # type: ignore[prop-decorator]  # of pydantic, on a property
     @property
     def adopter(self) -> CodeName:
         """The function that adopts an ONNX file; its code counts in the key of such a teacher."""
@@ -91,8 +100,8 @@ class Teach(TrainingSettings, Stage[Model]):
         start = settings.find_start()
         if start is not None and self.is_adopted:
             return adopt_network(settings, start(), out)
-        objective = LabelObjective(self.label_smoothing)
-        return train_network(settings, out, "teacher", objective, FreshViews(self.seed), module=start)
+        objective, views = LabelObjective(self.label_smoothing), FreshViews(self.seed)
+        return train_network(settings, out, "teacher", objective, views, module=start)
 
     def add_configuration(self) -> Self:
         """Return the settings with a folder's configuration among the options.

@@ -171,8 +171,8 @@ def test_the_same_text_file_elsewhere_is_the_same_preprocessing(bundle: Path, tm
     task = load_task(NAME)
     mine = WordPairs.preprocess["x"][0].file
     saved(mine, frame=False)
-    assert production.same(model, task)
+    assert production.is_same_model(model, task)
     assert describe_steps(production.preprocess) == describe_steps(task.preprocess)
     saved(mine, frame=True)
-    assert not production.same(model, task)
+    assert not production.is_same_model(model, task)
     mine.unlink()

@@ -77,7 +77,7 @@ def test_tensorrt_rtx_builds_nodes_in_half_between_others_in_int8(
     convolutions = [node.name for node in onnx.load(digits_onnx.file()).graph.node if node.op_type == "Conv"][2:4]
     excluded = dict.fromkeys(convolutions, "sensitive")
     form = int8.QuantizationSpec(PLACEMENTS["tensorrt-rtx"], exclude=excluded, half=frozenset(convolutions))
-    facts = int8.write_int8_graph(digits_onnx.file(), tmp_path / "mixed.onnx", digits_ranges.of(), form)
+    facts = int8.write_int8_graph(digits_onnx.file(), tmp_path / "mixed.onnx", digits_ranges.compute_ranges(), form)
     assert facts["half"] == excluded
     assert facts["quantized"]["Conv"] == 6
     assert built(tmp_path / "mixed.onnx", (1, 8, 8)) > 1000

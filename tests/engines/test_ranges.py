@@ -195,14 +195,14 @@ def calibrated(kind: Any, folder: Path, model: Path, **settings: Any) -> dict[st
 
 
 def test_minmax_is_that_of_onnxruntime(tmp_path: Path, small: tuple[Path, Ranges]) -> None:
-    assert small[1].of() == calibrated(theirs.MinMaxCalibrater, tmp_path, small[0])
+    assert small[1].compute_ranges() == calibrated(theirs.MinMaxCalibrater, tmp_path, small[0])
 
 
 def test_percentiles_are_those_of_onnxruntime(tmp_path: Path, small: tuple[Path, Ranges]) -> None:
     """Not symmetric, as ours. Within two bins, one of theirs and one of ours: theirs end below the percentile, ours above."""
     for percent in (99.0, 99.99):
         found, expected = (
-            small[1].of("percentile", percent),
+            small[1].compute_ranges("percentile", percent),
             calibrated(theirs.PercentileCalibrater, tmp_path, small[0], percentile=percent, num_bins=2048),
         )
         assert found.keys() == expected.keys()
@@ -220,17 +220,17 @@ def test_entropy_is_that_of_onnxruntime(tmp_path: Path, small: tuple[Path, Range
         num_quantized_bins=LEVELS,
         op_types_to_calibrate=["Relu"],
     )
-    found = small[1].of("entropy")
+    found = small[1].compute_ranges("entropy")
     assert expected.keys() == POWERS
     for name in POWERS:
         assert found[name] == pytest.approx(expected[name], abs=1e-6), name
-        assert found[name] != small[1].of()[name]
+        assert found[name] != small[1].compute_ranges()[name]
 
 
 def test_the_same_histogram_of_a_network_gives_the_same_range(digits_ranges: Ranges) -> None:
     """On bins that are not those that ONNX Runtime would have made: its own search, in ours."""
     histograms, _ = histogram.load_histograms(digits_ranges.root / "histograms.safetensors")
-    found = digits_ranges.of("entropy")
+    found = digits_ranges.compute_ranges("entropy")
     for name in sorted(histograms)[::12]:
         counts, edges = symmetric(histograms[name])
         given = (counts.astype(np.int64), edges, np.float64(histograms[name].low), np.float64(histograms[name].high))
@@ -248,14 +248,14 @@ def symmetric(each: Histogram) -> tuple[Floats, Floats]:
 
 
 def test_all_methods_name_the_same_tensors(digits_ranges: Ranges) -> None:
-    widest = digits_ranges.of()
+    widest = digits_ranges.compute_ranges()
     assert ranges.compute_ranges(digits_ranges.root / "histograms.safetensors", "minmax", 99.99) == widest
     for method in METHODS:
-        found = digits_ranges.of(method)
+        found = digits_ranges.compute_ranges(method)
         assert found.keys() == widest.keys()
         assert all(widest[name][0] <= low <= high <= widest[name][1] for name, (low, high) in found.items())
 
 
 def test_an_unknown_method(digits_ranges: Ranges) -> None:
     with pytest.raises(StageError, match=r"'percentil'.*'percentile'"):
-        digits_ranges.of("percentil")
+        digits_ranges.compute_ranges("percentil")

@@ -109,8 +109,8 @@ def test_a_target_is_built_and_not_run_here(tmp_path: Path, digits_onnx: OnnxMod
     assert engine.facts["files"] == {"model": "model.engine"}
     assert engine.facts["runtime_version"] == importlib.metadata.version("tensorrt-rtx")
     assert engine.facts["asked"] == {"profile": {"batch": [1, 8, 64]}, "options": {"compute": ("8.6", "8.9"), "workspace": 256}}
-    assert engine.why is not None
-    assert "no NVIDIA driver here" in engine.why
+    assert engine.why_not_run is not None
+    assert "no NVIDIA driver here" in engine.why_not_run
     with pytest.raises(StageError, match="NVIDIA driver"):
         engine.open()
 

@@ -53,20 +53,20 @@ STAGES: dict[str, tuple[Stage[Any], dict[str, type[Artifact]]]] = {
 }
 
 DECIDES: list[tuple[str, Callable[..., object]]] = [
-    ("student", Answers.learned),
+    ("student", Answers.open_learned_rows),
     ("student", rows.join_rows),
     ("student", sample_order.find_places),
-    ("int8", Ranges.of),
-    ("int8", Answers.rows),
+    ("int8", Ranges.compute_ranges),
+    ("int8", Answers.open_rows),
     ("int8", ranges.compute_ranges),
     ("evidence", Weights.open),
     ("evidence", Engine.open),
-    ("evidence", Production.same),
+    ("evidence", Production.is_same_model),
     ("evidence", torch.open_network),
     ("evidence", onnxruntime.open_session),
     ("evidence", rows.map_shard),
     ("trials", onnxruntime.open_session),
-    ("trials", Answers.of),
+    ("trials", Answers.read_split),
     ("answers", torch.load_network),
     ("answers of a graph", onnxruntime.open_session),
     ("calibration", onnxruntime.open_session),
@@ -75,10 +75,10 @@ DECIDES: list[tuple[str, Callable[..., object]]] = [
 DECIDES_NOT: list[tuple[str, Callable[..., object]]] = [
     ("teacher", onnxruntime.open_session),
     ("answers", onnxruntime.open_session),
-    ("answers", Answers.learned),
+    ("answers", Answers.open_learned_rows),
     ("student", onnxruntime.open_session),
-    ("onnx", Ranges.of),
-    ("fp32", Ranges.of),
+    ("onnx", Ranges.compute_ranges),
+    ("fp32", Ranges.compute_ranges),
     ("engine", openvino.OpenVino.build),
 ]
 

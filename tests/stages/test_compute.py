@@ -40,10 +40,10 @@ def test_precision_is_the_settings_whatever_the_environment_says(
 ) -> None:
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "7")
-    with open_compute(settings(precision=precision), LINEAR, "teacher", 128) as found, found.autocast():
+    with open_compute(settings(precision=precision), LINEAR, "teacher", 128) as found, found.accelerator.autocast():
         assert found.accelerator.mixed_precision == accelerates
         assert found.accumulate == 1
-        assert found.device.type == "cpu"
+        assert found.accelerator.device.type == "cpu"
         assert LINEAR(torch.ones(2, 4)).dtype == (torch.bfloat16 if precision == "bf16" else torch.float32)
 
 
@@ -108,7 +108,7 @@ def test_the_mean_of_losses_by_hand() -> None:
         weight = nn.Parameter(torch.tensor([3.0]))
         losses = [(weight * 2).sum(), (weight * 4).sum()]  # 6 and 12; gradients 2 and 4
         for loss in losses:
-            found.backward(loss)
+            found.accelerator.backward(loss)
         assert found.average_gradients([weight], losses) == 9
         assert weight.grad is not None
         assert weight.grad.item() == 3

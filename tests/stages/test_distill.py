@@ -52,7 +52,7 @@ def test_l_is_the_weighted_sum_of_the_two_parts(answers: Answers, share: float) 
     task = load_task(DIGITS)
     seen = views.make_chunk(task, task.split("train"), 1, seed=5, view=1)
     student = torch.randn(len(seen.indices), 10, generator=torch.Generator().manual_seed(0))
-    teacher = torch.from_numpy(answers.rows("train", 1)["logits"][seen.indices].astype(np.float32))
+    teacher = torch.from_numpy(answers.open_rows("train", 1)["logits"][seen.indices].astype(np.float32))
     labels = torch.from_numpy(np.asarray(seen.targets["label"], np.int64))
     parts = 2 * kd(student, teacher, 3.0) + 0.5 * mse(student, teacher)
     expected = share * parts + (1 - share) * cross_entropy(student, labels)
@@ -65,7 +65,7 @@ def test_numbers_are_fitted_by_their_squared_error(values: Answers) -> None:
     task = load_task(SENTENCES)
     seen = views.make_chunk(task, task.split("train"), 0, seed=0, view=0)
     student = torch.zeros(len(seen.indices), 1)
-    teacher = torch.from_numpy(values.rows("train", 0)["value"][seen.indices].astype(np.float32))
+    teacher = torch.from_numpy(values.open_rows("train", 0)["value"][seen.indices].astype(np.float32))
     target = torch.from_numpy(np.asarray(seen.targets["value"], np.float32))
     expected = 0.9 * mse(student, teacher) + 0.1 * mse(student, target)
     got = DistillationObjective(0.9, (Mse(),), values)(task, {"value": student}, seen, 0)
@@ -85,7 +85,7 @@ def test_the_recorded_correlation_is_that_of_the_weights(tmp_path: Path, answers
     with student.open() as predict:
         seen = views.iterate_clean(task, task.split("validation"))
         got = np.concatenate([np.asarray(predict(part.inputs)["logits"], np.float64) for part in seen])
-    pair = [logits - logits.mean(1, keepdims=True) for logits in (np.asarray(answers.of("validation")["logits"]), got)]
+    pair = [logits - logits.mean(1, keepdims=True) for logits in (np.asarray(answers.read_split("validation")["logits"]), got)]
     assert student.facts["correlation"] == pytest.approx(np.corrcoef(pair[0].ravel(), pair[1].ravel())[0, 1], abs=1e-5)
 
 
@@ -119,7 +119,7 @@ def test_a_control_that_is_off_writes_nothing(tmp_path: Path) -> None:
     out = make_out(tmp_path)
     control = artifact(Weights, out, Control(**STUDENT).run(out))
     assert control.facts == {"off": True}
-    assert control.off
+    assert control.is_disabled
     assert list(out.iterdir()) == []
 
 

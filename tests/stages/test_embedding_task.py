@@ -182,7 +182,7 @@ def test_a_student_learns_without_any_target(tmp_path: Path) -> None:
 def test_validation_scores_all_samples_at_once_as_test_is(answers: Answers, tmp_path: Path) -> None:
     """600 samples are two chunks: among 512 and among 88 the nearest would be found more often."""
     facts = distill(epochs=1).run(make_out(tmp_path), teacher=NOBODY, answers=answers)
-    vectors = answers.of("validation")["vector"]
+    vectors = answers.read_split("validation")["vector"]
     sources = np.asarray(Texts().split("validation").take(np.arange(600)).targets["source"])
     whole = compute_share_found(measure_retrieval(vectors, sources))
     chunks = np.concatenate([measure_retrieval(vectors[part], sources[part]) for part in (slice(512), slice(512, None))])

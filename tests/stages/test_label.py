@@ -34,7 +34,7 @@ def test_answers_belong_to_their_view(tmp_path: Path, teacher: Weights) -> None:
     for view in range(2):
         seen = views.make_chunk(task, task.split("train"), 1, seed=5, view=view)
         for name, expected in predict_view(task, teacher, seen).items():
-            stored = answers.rows("train", view)[name]
+            stored = answers.open_rows("train", view)[name]
             assert len(stored) == len(task.split("train"))
             assert stored[seen.indices].tobytes() == expected.astype(np.float16).astype(np.float32).tobytes()
 
@@ -45,7 +45,7 @@ def test_clean_answers_are_float32(tmp_path: Path, teacher: Weights) -> None:
     for split in ("validation", "test"):
         seen = views.make_chunk(task, task.split(split), 0)
         for name, expected in predict_view(task, teacher, seen).items():
-            stored = answers.of(split)[name]
+            stored = answers.read_split(split)[name]
             assert stored.dtype == np.float32
             assert stored[seen.indices].tobytes() == expected.tobytes()
 
@@ -71,8 +71,8 @@ def test_answers_in_another_order_are_refused(tmp_path: Path, digits_weights: We
     answers = label_with(digits_weights, make_out(tmp_path), views=1)
     earlier = Answers(answers.key, answers.digest, answers.root, {**answers.facts, "orders": orders})
     with pytest.raises(StageError, match=r"another order .* remove `keep` from \[answers\]"):
-        earlier.learned(0)
-    assert earlier.of("test")["logits"].shape == (300, 10)
+        earlier.open_learned_rows(0)
+    assert earlier.read_split("test")["logits"].shape == (300, 10)
 
 
 def test_an_interruption_costs_no_finished_shard(tmp_path: Path, digits_weights: Weights) -> None:

@@ -25,8 +25,8 @@ from attar.pipeline.core.progress import listen_to_progress
 from attar.stages.artifacts import Weights
 from attar.stages.learning.compute import is_bf16_faster
 from attar.stages.learning.loop import FIRST_FRESH_VIEW, FreshViews, RecordedViews
+from attar.stages.learning.optimizer import create_average, find_undecayed
 from attar.stages.learning.schedule import SCHEDULES
-from attar.stages.learning.training import create_average, find_undecayed
 from attar.stages.teach.stage import Teach
 from tests.support.smoke import DIGITS, RESIDUAL, artifact
 from tests.support.training import READER, SENTENCES, InterruptError, interrupt_at, make_out

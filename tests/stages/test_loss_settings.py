@@ -39,7 +39,7 @@ from attar.stages.distill.loss_settings import (
     Mse,
     Relations,
 )
-from attar.stages.distill.objective import DistillationObjective
+from attar.stages.distill.objective import DistillationObjective, check_labels, check_output
 from attar.stages.distill.stage import Distill
 from attar.stages.label.stage import Label
 from attar.stages.learning import losses
@@ -182,21 +182,21 @@ OUTPUTS = {
 def test_the_wrong_kind_of_output(kind: str) -> None:
     able = f"{kind} is for logits, probabilities;"
     with pytest.raises(StageError, match=f"{able} 'value' holds values: use mse$"):
-        DistillationObjective.check_output(LOSS.validate_python({"kind": kind, "output": "value"}), OUTPUTS)
+        check_output(LOSS.validate_python({"kind": kind, "output": "value"}), OUTPUTS)
     with pytest.raises(StageError, match=f"{able} 'vector' holds embedding: use mse, cosine or relations$"):
-        DistillationObjective.check_output(LOSS.validate_python({"kind": kind, "output": "vector"}), OUTPUTS)
-    DistillationObjective.check_output(Mse(output="value"), OUTPUTS)
+        check_output(LOSS.validate_python({"kind": kind, "output": "vector"}), OUTPUTS)
+    check_output(Mse(output="value"), OUTPUTS)
 
 
 @pytest.mark.parametrize("kind", ["cosine", "relations"])
 def test_what_compares_directions_is_for_embeddings(kind: str) -> None:
     with pytest.raises(StageError, match=f"{kind} is for embedding; 'value' holds values: use mse$"):
-        DistillationObjective.check_output(LOSS.validate_python({"kind": kind, "output": "value"}), OUTPUTS)
+        check_output(LOSS.validate_python({"kind": kind, "output": "value"}), OUTPUTS)
     with pytest.raises(
         StageError, match=f"{kind} is for embedding; 'classes' holds logits: use kd, dkd, dist, logit_pearson or mse$"
     ):
-        DistillationObjective.check_output(LOSS.validate_python({"kind": kind, "output": "classes"}), OUTPUTS)
-    DistillationObjective.check_output(LOSS.validate_python({"kind": kind, "output": "vector"}), OUTPUTS)
+        check_output(LOSS.validate_python({"kind": kind, "output": "classes"}), OUTPUTS)
+    check_output(LOSS.validate_python({"kind": kind, "output": "vector"}), OUTPUTS)
 
 
 def test_every_loss_of_outputs_is_named_where_another_does_not_fit() -> None:
@@ -207,9 +207,9 @@ def test_every_loss_of_outputs_is_named_where_another_does_not_fit() -> None:
 def test_labels_that_are_not_there() -> None:
     for loss in (Dkd(), Dkd(output="unlabelled")):
         with pytest.raises(StageError, match="dkd needs labels, and the output 'unlabelled' has no target; name one in Output"):
-            DistillationObjective.check_labels(loss, OUTPUTS)
+            check_labels(loss, OUTPUTS)
     for fine in (Dkd(output="classes"), Kd(), Mse()):
-        DistillationObjective.check_labels(fine, OUTPUTS)
+        check_labels(fine, OUTPUTS)
     with pytest.raises(StageError, match="dkd needs labels, and this output has none; name its target in Output"):
         Dkd()(torch.ones(2, 3), torch.ones(2, 3), None)
 
@@ -279,7 +279,7 @@ def test_labels_reach_the_losses_that_need_them(answers: Answers) -> None:
     task = load_task(DIGITS)
     seen = views.make_chunk(task, task.split("train"), 0, seed=0, view=0)
     student = torch.randn(len(seen.indices), 10, generator=torch.Generator().manual_seed(0))
-    teacher = torch.from_numpy(answers.rows("train", 0)["logits"][seen.indices].astype(np.float32))
+    teacher = torch.from_numpy(answers.open_rows("train", 0)["logits"][seen.indices].astype(np.float32))
     labels = torch.from_numpy(np.asarray(seen.targets["label"], np.int64))
     expected = 0.5 * losses.dkd(student, teacher, labels, 1.0, 8.0, 4.0) + 3 * losses.logit_pearson(student, teacher)
     objective = DistillationObjective(1.0, (Dkd(weight=0.5), LogitPearson(weight=3.0)), answers)

@@ -118,7 +118,7 @@ def test_a_hop_with_other_outputs_is_named(tmp_path: Path) -> None:
 def test_answers_of_other_samples_are_refused(tmp_path: Path) -> None:
     inputs = Chain(tmp_path).inputs()
     answers = inputs["answers"]
-    write_shard(answers.root, Shard("test", None, 0), {"logits": answers.of("test")["logits"][:-1]})
+    write_shard(answers.root, Shard("test", None, 0), {"logits": answers.read_split("test")["logits"][:-1]})
     with pytest.raises(StageError, match="not of these 400 test samples"):
         Measure(task=NAME, batch=4).run(tmp_path, **inputs)
 

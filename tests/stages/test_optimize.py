@@ -269,7 +269,7 @@ class Climbing:
 @pytest.fixture(scope="module")
 def climbing(hard: tuple[OnnxModel, Ranges], digits_weights: Weights, own_answers: Answers) -> Climbing:
     student = smoke.artifact(Weights, digits_weights.root, {**digits_weights.facts, "correlation": 1.0})
-    minmax = hard[1].of()
+    minmax = hard[1].compute_ranges()
     half = {name: (low / 2, high / 2) for name, (low, high) in minmax.items()}  # clips, and is worse
     near = {name: (0.98 * low, 0.98 * high) for name, (low, high) in minmax.items()}
     ranges = smoke.known(minmax, percentile=half, mse=near)
@@ -354,7 +354,7 @@ def test_an_operator_that_cannot_be_trained_is_named(tmp_path: Path, climbing: C
     model.graph.node[-1].output[0] = "inner"
     model.graph.node.append(onnx.helper.make_node("Elu", ["inner"], ["logits"], name="odd"))
     onnx.save(model, tmp_path / "model.onnx")
-    ranges = smoke.known({**given["calibration"].of(), "inner": (-9, 9)})  # no head any more, so it is int8 too
+    ranges = smoke.known({**given["calibration"].compute_ranges(), "inner": (-9, 9)})  # no head any more, so it is int8 too
     other = Climbing({**given, "onnx": smoke.artifact(OnnxModel, tmp_path, given["onnx"].facts), "calibration": ranges})
     with pytest.raises(StageError, match=r"the operator Elu \(node 'odd'\) is not known there; set tuning_epochs = 0"):
         other(tmp_path / "out", floor=0.99999)

@@ -88,7 +88,7 @@ def test_what_is_stored_is_their_logarithm(tmp_path: Path) -> None:
     facts = Teach(task=SHARES, onnx=with_softmax(tmp_path / "teacher.onnx")).run(out := make_out(tmp_path))
     (tmp_path / "answers").mkdir()
     labelled = Label(task=SHARES, views=1, device="cpu").run(tmp_path / "answers", teacher=artifact(OnnxModel, out, facts))
-    stored = artifact(Answers, tmp_path / "answers", labelled).of("test")["logits"]
+    stored = artifact(Answers, tmp_path / "answers", labelled).read_split("test")["logits"]
     inputs = smoke.floats(Shares().split("test").take(np.arange(400)).inputs["x"])
     np.testing.assert_allclose(smoke.floats(stored), np.log(softmax(inputs / 2 @ TEACHER)), atol=1e-5)
 
@@ -205,7 +205,7 @@ def test_the_softmax_is_put_behind_a_graph_and_taken_away(tmp_path: Path, digits
 
 
 def test_the_last_layer_and_the_softmax_stay_float(tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges) -> None:
-    source, ranges = ended(digits_onnx, tmp_path / "ended.onnx"), digits_ranges.of()
+    source, ranges = ended(digits_onnx, tmp_path / "ended.onnx"), digits_ranges.compute_ranges()
     before = {"logits.logits": ranges["logits"]}
     form = int8.QuantizationSpec(per_channel=True)
     kept = int8.write_int8_graph(source, tmp_path / "int8.onnx", {**ranges, **before}, form)
@@ -222,7 +222,7 @@ def test_a_graph_with_a_softmax_is_tuned_without_it(
     """It learns as the same graph of logits does, up to the constants of rows that the answers are not told."""
     found: dict[str, float] = {}
     for task in (smoke.DIGITS, "tests.stages.test_probabilities:LikelyDigits"):
-        name, ranges = task.rpartition(":")[2], digits_ranges.of()
+        name, ranges = task.rpartition(":")[2], digits_ranges.compute_ranges()
         likely = name == "LikelyDigits"
         source = ended(digits_onnx, tmp_path / "ended.onnx") if likely else digits_onnx.file()
         reach = {**ranges, "logits.logits": ranges["logits"]}

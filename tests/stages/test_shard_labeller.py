@@ -281,7 +281,7 @@ class Position(nn.Module):
 def test_rows_have_lengths_of_their_own(tmp_path: Path) -> None:
     teacher = weights(tmp_path / "teacher", "tests.stages.test_shard_labeller:Position", "tests.stages.test_shard_labeller:Said")
     task = load_task(teacher.facts["task"])
-    rows = label_with(teacher, make_out(tmp_path), views=1).rows("train", 0)["y"]
+    rows = label_with(teacher, make_out(tmp_path), views=1).open_rows("train", 0)["y"]
     lengths = set[int]()
     for number in range(3):
         seen = views.make_chunk(task, task.split("train"), number, seed=0, view=0)

@@ -64,16 +64,16 @@ def mixed(task: Unlabelled) -> ViewBatch:
 
 def test_the_teacher_answers_both(answers: Answers) -> None:
     assert answers.facts["samples"] == {"train": 200, "validation": 300, "test": 300, "transfer": 997}
-    rows = answers.learned(0)["logits"]
+    rows = answers.open_learned_rows(0)["logits"]
     assert len(rows) == 1197
-    assert rows[np.array([205])].tobytes() == answers.rows("transfer", 0)["logits"][np.array([5])].tobytes()
+    assert rows[np.array([205])].tobytes() == answers.open_rows("transfer", 0)["logits"][np.array([5])].tobytes()
 
 
 def test_each_loss_reads_the_samples_that_it_can(answers: Answers) -> None:
     task = Unlabelled()
     seen = mixed(task)
     student = torch.randn(64, 10, generator=torch.Generator().manual_seed(0))
-    teacher = torch.from_numpy(answers.learned(0)["logits"][seen.indices])
+    teacher = torch.from_numpy(answers.open_learned_rows(0)["logits"][seen.indices])
     labels, count = torch.from_numpy(np.asarray(seen.targets["label"], np.int64)), seen.labelled
     learned = kd(student, teacher, 4.0) + dkd(student[:count], teacher[:count], labels, 1.0, 8.0, 4.0)
     expected = 0.9 * learned + 0.1 * cross_entropy(student[:count], labels)
@@ -87,7 +87,7 @@ def test_a_batch_without_any_label(answers: Answers) -> None:
     seen = seen.take(np.arange(seen.labelled, 64))
     assert seen.labelled == 0
     student = torch.randn(len(seen.indices), 10, generator=torch.Generator().manual_seed(0))
-    teacher = torch.from_numpy(answers.learned(0)["logits"][seen.indices])
+    teacher = torch.from_numpy(answers.open_learned_rows(0)["logits"][seen.indices])
     got = DistillationObjective(0.9, (Kd(), Dkd()), answers)(task, {"logits": student}, seen, 0)
     assert got.item() == pytest.approx(0.9 * kd(student, teacher, 4.0).item(), rel=1e-5)
 
@@ -142,7 +142,7 @@ class Ragged:
     facts = {"views": 1, "samples": {"train": 2}, "outputs": ["logits", "size"]}
     given = {"logits": np.arange(12, dtype=np.float32).reshape(2, 2, 3) ** 2 % 7, "size": np.ones((2, 2), np.float32)}
 
-    def learned(self, view: int) -> Arrays:
+    def open_learned_rows(self, view: int) -> Arrays:
         for array in self.given.values():
             array[0, 1] = np.nan
         return self.given
@@ -154,7 +154,7 @@ def test_what_was_padded_is_learned_by_no_loss() -> None:
     seen = ViewBatch(np.array([0, 1]), {}, {})
     answered: Any = Ragged()
     got = DistillationObjective(1.0, (Kd(), Mse(output="size")), answered)(Lengths(), student, seen, 0)
-    teacher = {name: torch.from_numpy(array) for name, array in answered.learned(0).items()}
+    teacher = {name: torch.from_numpy(array) for name, array in answered.open_learned_rows(0).items()}
     rows = {name: torch.stack([made[0, 0], made[1, 0], made[1, 1]]) for name, made in student.items()}
     answers = {name: torch.stack([made[0, 0], made[1, 0], made[1, 1]]) for name, made in teacher.items()}
     expected = kd(rows["logits"], answers["logits"], 4.0) + mse(rows["size"], answers["size"])

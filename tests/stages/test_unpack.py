@@ -43,7 +43,7 @@ def edited(bundle: Path, copy: Path, **manifest: Any) -> Path:
 
 
 def test_nothing_to_compare_with_is_off_and_depends_on_nothing_else(tmp_path: Path) -> None:
-    assert unpacked(tmp_path / "out", None).off
+    assert unpacked(tmp_path / "out", None).is_disabled
     assert Unpack(task=NAME).deciding() == {"against"}
     assert Unpack(task=NAME, against=tmp_path).deciding() == {"task", "against", "trusted"}
 
@@ -53,7 +53,7 @@ def test_it_answers_as_the_bundle_does(bundle: Path, tmp_path: Path) -> None:
     x = np.ones((2, 2), np.float32)
     with production.open(threads=1) as predict:
         assert predict({"x": x})["logits"] == pytest.approx(x @ STUDENT)
-    assert (production.facts["name"], production.off) == ("points", False)
+    assert (production.facts["name"], production.is_disabled) == ("points", False)
     assert production.preprocess == {"x": [Scale(by=0.5)]}
 
 

@@ -1,0 +1,44 @@
+"""The optimizer's groups of parameters, and the moving average of a network's weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+WEIGHTED_LAYERS = (nn.Linear, nn.Bilinear, nn.Embedding, nn.modules.conv._ConvNd)
+
+
+def split_by_decay(module: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Return the optimizer's groups: the parameters that decay, and those that do not."""
+    undecayed = find_undecayed(module)
+    parameters = list(module.parameters())
+    return [
+        {"params": [p for p in parameters if p not in undecayed], "weight_decay": decay},
+        {"params": [p for p in parameters if p in undecayed], "weight_decay": 0.0},
+    ]
+
+
+def find_undecayed(module: nn.Module) -> set[nn.Parameter]:
+    """Return the parameters that do not decay: biases, those of norms, and scales.
+
+    A norm may have parameters of several axes (``LayerNorm((4, 8))``), and so may a scale
+    (``(1, 64, 1, 1)``). The weights of linear layers and convolutions decay whatever their shape.
+    """
+    undecayed: set[nn.Parameter] = set()
+    for layer in module.modules():
+        is_norm = "Norm" in type(layer).__name__
+        for name, parameter in layer.named_parameters(recurse=False):
+            sized = parameter if isinstance(layer, WEIGHTED_LAYERS) else parameter.squeeze()
+            if is_norm or name.endswith("bias") or sized.ndim < 2:
+                undecayed.add(parameter)
+    return undecayed
+
+
+def create_average(module: nn.Module, decay: float) -> AveragedModel | None:
+    """Return a moving average of the weights and the batch statistics; None if ``decay`` is 0."""
+    if not decay:
+        return None
+    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # torch has no types
+    return AveragedModel(module, multi_avg_fn=average, use_buffers=True)
