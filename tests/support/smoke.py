@@ -34,7 +34,7 @@ def artifact(kind: type[A], root: Path, facts: Facts) -> A:
 class Known(Ranges):
     """Ranges that are given: facts hold them by method."""
 
-    def of(self, method: str = "minmax", percent: float = 99.99) -> dict[str, tuple[float, float]]:
+    def compute_ranges(self, method: str = "minmax", percent: float = 99.99) -> dict[str, tuple[float, float]]:
         return dict(self.facts[method])
 
 
