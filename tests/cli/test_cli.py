@@ -195,7 +195,7 @@ def test_a_recipe_without_a_target_proves_nothing_and_is_refused(here: Path) -> 
     )
     done = call("run", "recipe.toml", "--store", "store")
     assert done.exit_code == 2
-    assert "names no target; write a section such as [targets.cpu]" in done.stderr
+    assert "[targets.cpu]" in done.stderr
 
 
 def test_validate_fails_a_ci_stage_on_a_broken_promise(copy: Path) -> None:
@@ -216,7 +216,7 @@ def test_the_bundle_in_production_is_compared_with_on_the_same_samples(copy: Pat
     assert (done.returncode, "production is not signed" in done.stderr, done.stdout) == (4, True, "")
     (production / "golden.safetensors").unlink()
     done = tiny.call(copy, "run", "recipe.toml", "--against", str(production), *gates)
-    assert (done.returncode, "golden.safetensors is missing" in done.stderr) == (4, True)
+    assert (done.returncode, "golden.safetensors" in done.stderr) == (4, True)
 
 
 def test_a_bundle_that_the_run_would_replace_is_not_compared_with(copy: Path) -> None:
@@ -237,16 +237,16 @@ def test_a_regression_exits_with_3_and_names_what_it_is_against(copy: Path) -> N
 
 @pytest.mark.parametrize(
     ("targets", "told"),
-    [("[targets.cpu]\n[targets.other]\n", "about cpu, other; name one with --target"), ("", "about none; name one with")],
+    [("[targets.cpu]\n[targets.other]\n", "cpu, other"), ("", "about none; name one with")],
 )
 def test_what_is_compared_is_one_target_and_a_folder(here: Path, targets: str, told: str) -> None:
     tiny.write(here, recipe=tiny.RECIPE.replace('[targets.cpu]\nprecision = "int8"\nthreads = 1\n', targets))
     assert told in call("plan", "recipe.toml", "--against", ".").output
     tiny.write(here)
     done = call("plan", "recipe.toml", "--against", "nowhere")
-    assert (done.exit_code, "cpu.production.against: there is no folder" in done.output) == (2, True)
+    assert (done.exit_code, "cpu.production.against" in done.output) == (2, True)
     done = call("plan", "recipe.toml", "--trusted", "keys.pem")
-    assert (done.exit_code, "says who may have signed the bundle of --against, and none is given" in done.output) == (2, True)
+    assert (done.exit_code, "--against, and" in done.output) == (2, True)
 
 
 def test_a_ci_step_gets_its_summary_once_a_run_and_none_where_nothing_is_judged(
@@ -262,7 +262,7 @@ def test_a_ci_step_gets_its_summary_once_a_run_and_none_where_nothing_is_judged(
     assert "cpu: passed" in page.read_text()
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
     done = tiny.call(copy, "run", "recipe.toml")
-    assert (done.returncode, "which GITHUB_STEP_SUMMARY names" in done.stderr) == (0, True)
+    assert (done.returncode, "GITHUB_STEP_SUMMARY" in done.stderr) == (0, True)
     assert "passed" in done.stdout
 
 
@@ -271,7 +271,7 @@ def test_what_stands_in_the_way_of_a_bundle_is_not_touched(copy: Path) -> None:
     (copy / "cpu" / "mine.txt").write_text("precious")
     done = tiny.call(copy, "report", "recipe.toml", "-o", ".")
     assert done.returncode == 2
-    assert "is in the way of that target's bundle and was not put there by attar" in done.stderr
+    assert "is in the way" in done.stderr
     assert (copy / "cpu" / "mine.txt").read_text() == "precious"
 
 
@@ -317,7 +317,7 @@ def test_a_damaged_artifact_is_said_and_made_again(copy: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
     done = tiny.call(copy, "run", "recipe.toml")
     assert done.returncode == 0
-    assert "was changed after it was made" in done.stderr
+    assert "was changed" in done.stderr
 
 
 @pytest.mark.timeout(300)
@@ -377,8 +377,8 @@ def overlapping(arrays: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (outside, "Circle.split('train') gives 1 labels outside the 2 classes"),
-        (empty, "Circle.split('validation') is empty"),
+        (outside, "Circle.split('train') gives 1 labels"),
+        (empty, "Circle.split('validation')"),
         (overlapping, "5 of 256 different test samples are in the train split too"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -399,7 +399,7 @@ def test_a_diverging_loss_names_the_step(here: Path) -> None:
     tiny.write(here, recipe=tiny.RECIPE.replace("learning_rate = 0.02", "learning_rate = 1e30", 1))
     done = call("teach", "recipe.toml", "--store", "store")
     assert done.exit_code == 1
-    assert "lower learning_rate = 1e+30" in done.stderr
+    assert "learning_rate = 1e+30" in done.stderr
 
 
 def test_weights_of_another_architecture_name_the_tensors(here: Path) -> None:
@@ -442,9 +442,7 @@ def test_a_fetch_that_raises_is_one_message_with_its_line(here: Path) -> None:
     tiny.write(here, task=f"{tiny.TASK}\n    def fetch(self):\n        raise ValueError('no such address')\n")
     done = call("fetch", "recipe.toml", "--store", "store")
     assert done.exit_code == 1, done.output
-    assert re.search(
-        r"error: fetching for task\.py:Circle broke: ValueError: no such address \(task\.py:\d+, in Circle\.fetch\)", done.stderr
-    )
+    assert re.search("task\\.py:Circle broke: ValueError: .*in Circle\\.fetch\\)", done.stderr)
     assert "Traceback" not in done.stderr
 
 

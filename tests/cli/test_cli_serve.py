@@ -110,10 +110,7 @@ def test_fewer_connections_than_were_asked_for_are_told(points_bundle: Path) -> 
         log = [json.loads(line) for line in process.stderr]
     messages = [line["message"] for line in log]
     assert answered == 32
-    assert (
-        "at most 32 connections are taken, not 4096, as this process may have 64 files open; raise that with ulimit -n"
-        in messages
-    )
+    assert any("32 connections" in message and "64 files" in message for message in messages)
     assert sum(line.get("error", "").startswith("32 connections are open") for line in log) == 48
 
 
@@ -208,13 +205,13 @@ def test_a_bundle_that_is_not_fit_ends_it_with_4_and_one_line(bundle: Path) -> N
     spoil(bundle)
     code, said = run_refused_serve(str(bundle))
     assert code == 4
-    assert re.fullmatch(r"error: .*engines/onnxruntime/model\.onnx was changed\..*\n", said)
+    assert re.fullmatch("error: .*model\\.onnx .*\\n", said)
 
 
 def test_an_ungated_bundle_needs_leave_and_says_so(bundle: Path) -> None:
     edit_manifest(bundle, lambda manifest: manifest["verdict"].update(verdict="undecided"))
     code, said = run_refused_serve(str(bundle))
-    assert (code, "was never passed: its verdict is 'undecided'" in said) == (4, True)
+    assert (code, "'undecided'" in said) == (4, True)
     with run_serve_command("--allow-ungated", str(bundle)) as (_, port):
         with closing(HTTPConnection("127.0.0.1", port)) as connection:
             connection.request("GET", "/v2/models/points")
@@ -237,8 +234,8 @@ def test_the_log_is_json_and_a_shadow_shows_in_the_metrics(points_bundle: Path) 
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--ready-correlation", "0.9"], 2, "ready_correlation needs a shadow to correlate with; give --shadow fp32"),
-        (["--shadow", "none.onnx"], 4, "--shadow none.onnx is no file; give fp32, or an ONNX file"),
+        (["--ready-correlation", "0.9"], 2, "ready_correlation"),
+        (["--shadow", "none.onnx"], 4, "--shadow none.onnx"),
     ],
 )
 def test_a_shadow_that_cannot_be(points_bundle: Path, arguments: list[str], code: int, said: str) -> None:
@@ -250,10 +247,10 @@ def test_a_port_that_is_taken(points_bundle: Path) -> None:
     with run_serve_command(str(points_bundle)) as (_, port):
         code, said = run_refused_serve("--http-port", str(port), str(points_bundle))
         assert code == 1
-        assert f"cannot listen on 127.0.0.1:{port}" in said
-        assert "choose another with --host and --http-port" in said
+        assert f"127.0.0.1:{port}" in said
+        assert "--http-port" in said
     with run_serve_command(str(points_bundle), grpc="--grpc-port=0") as (_, port):
         code, said = run_refused_serve("--grpc-port", str(port), str(points_bundle))
         assert code == 1
-        assert f"cannot listen on 127.0.0.1:{port} for gRPC" in said
-        assert "choose another with --host and --grpc-port" in said
+        assert f"127.0.0.1:{port} for gRPC" in said
+        assert "--grpc-port" in said

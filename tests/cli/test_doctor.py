@@ -47,12 +47,12 @@ def test_onnx_runtime_in_another_package(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(doctor, "find_version", lambda name: "1.32.0" if name == "onnxruntime-gpu" else "not installed")
     assert doctor.describe_runtime("onnxruntime", OnnxRuntime(), BuildSpec)["version"] == "1.32.0 (onnxruntime-gpu)"
     monkeypatch.setattr(doctor, "find_version", lambda name: "not installed")
-    assert doctor.describe_runtime("onnxruntime", OnnxRuntime(), BuildSpec)["version"] == "not installed: pip install onnxruntime"
+    assert doctor.describe_runtime("onnxruntime", OnnxRuntime(), BuildSpec)["version"].endswith("pip install onnxruntime")
 
 
 @pytest.mark.parametrize("name", ["openvino", "tensorrt"])
 def test_what_is_not_installed_says_how_and_what_is_untested_says_so(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(doctor, "find_version", lambda name: "not installed")
     found = doctor.describe_runtime(name, OnnxRuntime(), BuildSpec)
-    assert found["version"] == f"not installed: pip install 'attar[{name}]'"
+    assert found["version"].endswith(f"pip install 'attar[{name}]'")
     assert found.keys() == {"version"} if name == "openvino" else {"version", "untested here"}

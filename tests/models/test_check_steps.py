@@ -68,26 +68,26 @@ def test_a_text_that_is_in_test_and_train_is_noticed_in_any_kind_of_array(
 ) -> None:
     task = texts(file)
     monkeypatch.setattr(task, "split", lambda name: split("test", kind) if name == "train" else split(name))
-    with pytest.raises(StageError, match="40 of 40 different test samples are in the train split too"):
+    with pytest.raises(StageError, match=r"40 of 40 .* train split"):
         task_check.check_task(task)
 
 
 def test_a_file_that_data_does_not_list(file: Path) -> None:
-    with pytest.raises(StageError, match=r"Texts.preprocess reads .*, which Texts.data\(\) does not list.*add its path"):
+    with pytest.raises(StageError, match=r"Texts\.preprocess .*Texts\.data\(\)"):
         step_check.check_steps(texts(file, listed=False))
 
 
 def test_another_pad_than_the_tokenizer_s(file: Path) -> None:
-    with pytest.raises(StageError, match=r"inputs\['tokens'\] has pad=0, but its tokenizer pads with 9; declare it with pad=9"):
+    with pytest.raises(StageError, match=r"\['tokens'\] .*pad=0, .*pad=9"):
         step_check.check_steps(texts(file, tensor_pad=0))
 
 
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
-        ({"tokens": [Own()]}, r"Texts.preprocess\['tokens'\] holds Own, which is no step of attar.models.preprocess"),
-        ({"tokens": [abs]}, r"holds builtin_function_or_method, which is no step"),
-        ({"token": [Scale(by=1)]}, r"has steps for 'token', which is no input; did you mean 'tokens'"),
+        ({"tokens": [Own()]}, r"\['tokens'\] holds Own,"),
+        ({"tokens": [abs]}, "builtin_function_or_method"),
+        ({"token": [Scale(by=1)]}, r"'token', .*'tokens'"),
     ],
 )
 def test_what_no_bundle_could_hold(file: Path, steps: Mapping[str, Any], message: str) -> None:

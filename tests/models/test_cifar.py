@@ -62,7 +62,7 @@ def test_pixels_are_red_then_green_then_blue_row_by_row(elsewhere: Path) -> None
 
 
 def test_missing_data_say_where_to_get_them_and_where_to_put_them(elsewhere: Path) -> None:
-    with pytest.raises(StageError, match=r"Run `attar fetch RECIPE`, or get cifar-100-binary.tar.gz") as error:
+    with pytest.raises(StageError, match=r"`attar fetch RECIPE`, .*binary\.tar\.gz") as error:
         Cifar100().data()
     for said in (
         str(elsewhere),
@@ -85,7 +85,7 @@ def test_files_of_another_format_are_said(elsewhere: Path, size: int) -> None:
 def test_other_classes_are_said(elsewhere: Path) -> None:
     write(elsewhere, 100, 100)
     (elsewhere / cifar.NAMES).write_bytes(b"apple\n\xff\n")
-    with pytest.raises(StageError, match="does not name the hundred classes"):
+    with pytest.raises(StageError, match="hundred classes"):
         Cifar100().split("train")
 
 
@@ -114,10 +114,10 @@ def test_fetch_unpacks_what_it_has_verified(archive: Path, elsewhere: Path) -> N
 
 def test_another_archive_or_none_leaves_nothing(archive: Path, elsewhere: Path) -> None:
     archive.write_bytes(b"other")
-    with pytest.raises(StageError, match=r"tar.gz has MD5 .* expected"):
+    with pytest.raises(StageError, match=r"tar.gz has MD5"):
         Cifar100().fetch()
     archive.unlink()
-    with pytest.raises(StageError, match="get it yourself, unpack it and set ATTAR_DATA"):
+    with pytest.raises(StageError, match="ATTAR_DATA"):
         Cifar100().fetch()
     assert list((elsewhere / "cache" / "attar" / FOLDER).iterdir()) == []
 
@@ -142,7 +142,7 @@ def test_views_keep_what_they_must_keep(folder: Path) -> None:
 
 def test_the_recipe_is_planned_without_data(elsewhere: Path) -> None:
     plans = list(open_workspace("cifar100", SLOTS, elsewhere / "store").run.plan())
-    assert plans[0].reason == "its task is new, so its data are not known yet"
+    assert "its task is new" in plans[0].reason
     assert {plan.action for plan in plans} == {"run", "wait"}
 
 

@@ -77,7 +77,7 @@ def test_missing_data_say_where_and_what_to_do(folder: Path, monkeypatch: pytest
     (folder / "train-labels-idx1-ubyte.gz").unlink()
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     monkeypatch.chdir(folder)
-    with pytest.raises(StageError, match=r"Run `attar fetch RECIPE`, or set ATTAR_DATA") as error:
+    with pytest.raises(StageError, match=r"`attar fetch RECIPE`, .*ATTAR_DATA") as error:
         FashionMnist().data()
     assert str(folder) in str(error.value)
 
@@ -87,7 +87,7 @@ def test_broken_files_are_said(folder: Path) -> None:
     whole = gzip.decompress(file.read_bytes())
     for content in (gzip.compress(whole[:-1]), gzip.compress(whole)[:-9], gzip.compress(b""), b"<html>"):
         file.write_bytes(content)
-        with pytest.raises(StageError, match="delete it and run `attar fetch RECIPE`"):
+        with pytest.raises(StageError, match=r"delete .*`attar fetch RECIPE`"):
             FashionMnist().split("test")
 
 
@@ -106,7 +106,7 @@ def test_fetch_verifies_the_unpacked_bytes(folder: Path, tmp_path: Path, monkeyp
 
 def test_a_download_that_fails_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fashion, "OFFICIAL_URL", (tmp_path / "nothing").as_uri())
-    with pytest.raises(StageError, match="get the four files yourself and set ATTAR_DATA"):
+    with pytest.raises(StageError, match="ATTAR_DATA"):
         fashion.fetch_official(tmp_path)
 
 

@@ -29,9 +29,9 @@ def test_inputs_without_steps_pass_unchanged() -> None:
 
 def test_an_input_that_is_no_array_is_named() -> None:
     steps = {"image": [Scale(by=2)]}
-    with pytest.raises(AttarError, match=r"the input 'image' must be a numpy array, did you mean 'imagee'\?"):
+    with pytest.raises(AttarError, match=r"'image' .*'imagee'\?"):
         preprocess.apply(steps, {"imagee": np.ones(2)})
-    with pytest.raises(AttarError, match="the input 'image' must be a numpy array, got list"):
+    with pytest.raises(AttarError, match=r"'image' .*got list"):
         preprocess.apply(steps, {"image": [1.0]})  # type: ignore[dict-item]  # the mistake
 
 

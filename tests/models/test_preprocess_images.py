@@ -129,7 +129,7 @@ def test_proportions_as_in_torchvision() -> None:
 
 @pytest.mark.parametrize("sizes", [{}, {"height": 4}, {"width": 4}, {"height": 4, "width": 4, "shorter": 4}])
 def test_a_resize_says_one_size(sizes: dict[str, int]) -> None:
-    with pytest.raises(ValidationError, match="resize takes height and width, or shorter alone"):
+    with pytest.raises(ValidationError, match="shorter alone"):
         Resize.model_validate(sizes)
 
 
@@ -142,51 +142,51 @@ SIXTEEN = encoded(Image.fromarray(np.zeros((2, 2), np.uint16)))
     ("step", "raw", "message"),
     [
         (DecodeImage(), np.array([PNG]), r"'decode_image' got \|S\d+\[1\]; it reads whole files: an object array \[N\] of bytes"),
-        (DecodeImage(), objects("a.png"), r"got str objects\[1\]; it reads whole files"),
-        (DecodeImage(), np.zeros((1, 4, 4, 3), np.uint8), r"got uint8\[1, 4, 4, 3\]; it reads whole files"),
+        (DecodeImage(), objects("a.png"), r"str objects\[1\]"),
+        (DecodeImage(), np.zeros((1, 4, 4, 3), np.uint8), r"got uint8\[1, 4, 4, 3\]"),
         (
             DecodeImage(),
             objects(PNG, b"garbage"),
-            r"got 7 bytes as sample 1 of 2; no image of .*cannot identify image file\);",
+            r"7 bytes .*sample 1 of 2",
         ),
-        (DecodeImage(), objects(PNG[:-30]), r"bytes as sample 0 of 1; no image of .*send the whole file as it is on disk"),
-        (DecodeImage(), objects(encoded(picture(4, 4), "TIFF")), "no image of JPEG, PNG, WEBP, GIF, BMP"),
-        (DecodeImage(max_pixels=15), objects(PNG), "4 x 4 pixels are more than its max_pixels, 15; send a smaller image"),
+        (DecodeImage(), objects(PNG[:-30]), r"sample 0 of 1; .*whole file"),
+        (DecodeImage(), objects(encoded(picture(4, 4), "TIFF")), "JPEG, PNG, WEBP"),
+        (DecodeImage(max_pixels=15), objects(PNG), r"4 x 4 pixels .*15;"),
         (
             DecodeImage(),
             objects(encoded(Image.new("1", (20_000, 20_000)))),
-            "sample 0 of 1; it claims more pixels than its max_pixels, 50000000",
+            "max_pixels, 50000000",
         ),
-        (DecodeImage(), objects(SIXTEEN), r"more than 8 bits a channel \(mode I;16\); convert it to 8 bits first"),
-        (DecodeImage(), objects(SIXTEEN_COLOURS), "more than 8 bits a channel"),
-        (Resize(shorter=256), np.zeros((1, 1, 65_000, 3), np.uint8), "an image of 1 x 65000; it makes at most 50,000,000 pixels"),
+        (DecodeImage(), objects(SIXTEEN), r"8 bits .*mode I;16"),
+        (DecodeImage(), objects(SIXTEEN_COLOURS), "8 bits a channel"),
+        (Resize(shorter=256), np.zeros((1, 1, 65_000, 3), np.uint8), r"1 x 65000; .*50,000,000"),
         (
             Resize(height=2, width=2),
             np.zeros((1, 1, 65_537, 1), np.uint8),
-            "sides up to 65,536, not 2 x 2; send one less",
+            "65,536, not 2 x 2",
         ),
-        (Resize(shorter=2), np.zeros((1, 4, 4, 3), np.float32), r"'resize' got float32\[1, 4, 4, 3\]; it reads uint8 images"),
-        (Resize(shorter=2), np.zeros((1, 3, 8, 8), np.uint8), r"got uint8\[1, 3, 8, 8\]; .* before channels_first and scale"),
+        (Resize(shorter=2), np.zeros((1, 4, 4, 3), np.float32), "'resize' got float32"),
+        (Resize(shorter=2), np.zeros((1, 3, 8, 8), np.uint8), r"\[1, 3, 8, 8\]; .*channels_first"),
         (Resize(shorter=2), np.zeros((2, 8, 8), np.uint8), r"with 1 to 4 channels"),
         (Resize(shorter=2), np.zeros((0, 8, 8, 3), np.uint8), r"got uint8\[0, 8, 8, 3\]"),
-        (Resize(shorter=2), objects(PNG), r"got bytes objects\[1\]; .* put it behind decode_image"),
+        (Resize(shorter=2), objects(PNG), r"bytes objects\[1\]; .*decode_image"),
         (
             CenterCrop(height=5, width=4),
             np.zeros((1, 4, 4, 3), np.uint8),
-            "got an image of 4 x 4; it cuts out 5 x 4; put",
+            r"4 x 4; .*5 x 4;",
         ),
         (
             ChannelsFirst(),
             objects(np.zeros((1, 1, 1)), np.zeros((2, 1, 1))),
-            r"of different sizes .*put a resize",
+            r"different sizes .*resize",
         ),
-        (ChannelsFirst(), np.zeros((1, 4, 4)), r"'channels_first' got float64\[1, 4, 4\]; it reads \[N, H, W, C\]"),
-        (Scale(by=2), objects(PNG), r"'scale' got bytes objects\[1\]; it reads one array of numbers; decode images"),
-        (Normalize(mean=(1,), std=(1,)), np.array(["text"]), r"'normalize' got <U4\[1\]; it reads one array of numbers"),
+        (ChannelsFirst(), np.zeros((1, 4, 4)), r"'channels_first' .*\[1, 4, 4\];"),
+        (Scale(by=2), objects(PNG), "'scale' got bytes objects"),
+        (Normalize(mean=(1,), std=(1,)), np.array(["text"]), "'normalize' got <U4"),
         (
             Normalize(mean=(1, 2, 3), std=(1,)),
             np.zeros((1, 4, 4, 3)),
-            "3 means and 1 deviations, .*put channels_first before",
+            r"3 means and 1 .*channels_first",
         ),
         (Normalize(mean=(1, 2), std=(1, 2)), np.zeros((2, 1)), "2 means and 2 deviations"),
     ],
@@ -198,5 +198,5 @@ def test_what_a_step_does_not_read(step: Step, raw: Any, message: str) -> None:
 
 def test_without_pillow_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(AttarError, match=r"needs Pillow: pip install 'attar\[serve-image\]'"):
+    with pytest.raises(AttarError, match=r"Pillow: .*attar\[serve-image\]"):
         DecodeImage()(objects(PNG))

@@ -53,7 +53,7 @@ def test_a_tokenizer_that_adds_nothing_has_a_column_for_an_empty_text(tmp_path: 
 
 def test_half_a_surrogate_pair_is_refused(tmp_path: Path) -> None:
     step = Tokenize(file=saved(tmp_path / "tokenizer.json"), length=4)
-    with pytest.raises(AttarError, match="got a text that is no Unicode; it holds half of a surrogate pair"):
+    with pytest.raises(AttarError, match="no Unicode"):
         step(np.array(["a \ud800"], object))
 
 
@@ -77,7 +77,7 @@ def test_the_file_s_own_padding_and_truncation(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        (np.array([1, 2]), r"the step 'tokenize' got int64\[2\]; it reads strings: an array \[N\]"),
+        (np.array([1, 2]), r"'tokenize' got int64\[2\]"),
         (np.array([b"sun"]), r"got \|S3\[1\]"),
         (np.array([["sun"]]), r"got <U3\[1, 1\]"),
         (np.array([b"sun", "moon"], object), r"got bytes objects\[2\]"),
@@ -109,11 +109,11 @@ def pads_left(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "length", "message"),
     [
-        (no_file, 8, "'tokenize' finds no file .*words.json; give it the tokenizer.json"),
-        (no_tokenizer, 8, r"words.json is no tokenizer.json that tokenizers reads \(.*save it again"),
-        (no_pad, 8, r"no token to pad with \(of \[PAD\], <pad>.*save it with enable_padding"),
-        (pads_left, 8, "pads on the left; attar pads on the right"),
-        (saved, 2, "adds 2 tokens to each text, so a length of 2 leaves no room"),
+        (no_file, 8, r"'tokenize'.*words.json.*tokenizer.json"),
+        (no_tokenizer, 8, r"words\.json is no"),
+        (no_pad, 8, r"\[PAD\], .*enable_padding"),
+        (pads_left, 8, "on the left"),
+        (saved, 2, r"2 tokens .*length of 2"),
     ],
 )
 def test_what_is_wrong_with_a_tokenizer(tmp_path: Path, spoil: Any, length: int, message: str) -> None:
@@ -125,7 +125,7 @@ def test_what_is_wrong_with_a_tokenizer(tmp_path: Path, spoil: Any, length: int,
 
 def test_without_the_library_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(AttarError, match=r"needs the library tokenizers: pip install 'attar\[serve-text\]'"):
+    with pytest.raises(AttarError, match=r"'attar\[serve-text\]'"):
         Tokenize(file=saved(tmp_path / "words.json"), length=8)(np.array(["sun"]))
 
 

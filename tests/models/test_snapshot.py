@@ -103,12 +103,12 @@ def test_the_vocabulary_is_of_the_texts_to_train_on_alone(tmp_path: Path) -> Non
 
 def test_a_release_that_lacks_a_section_is_refused(tmp_path: Path) -> None:
     found = [Text("train", section, section) for section in Topics.classes if section != "ocaml"]
-    with pytest.raises(StageError, match="nothing to train on in the sections ocaml; fetch where /etc/apt lists a whole release"):
+    with pytest.raises(StageError, match=r"ocaml; .*/etc/apt"):
         snapshot.write_snapshot(tmp_path, found, Topics.classes)
 
 
 def test_a_file_that_is_none_is_said(tmp_path: Path) -> None:
     for content in (b"", b"no gzip", gzip.compress(b"[1, 2]\n"), gzip.compress(b"{\n")):
         (tmp_path / "x").write_bytes(content)
-        with pytest.raises(StageError, match="delete it and run `attar fetch RECIPE`"):
+        with pytest.raises(StageError, match=r"delete .*`attar fetch RECIPE`"):
             snapshot.read_texts(tmp_path / "x")

@@ -69,7 +69,7 @@ def test_digits_are_split_without_overlap() -> None:
 
 
 def test_load_task_refuses_what_is_no_task() -> None:
-    with pytest.raises(StageError, match="a task is a class that derives from"):
+    with pytest.raises(StageError, match="derives from"):
         load_task(RESIDUAL)
     with pytest.raises(StageError, match="did you mean 'Digits'"):
         load_task(DIGITS[:-1])
@@ -98,9 +98,7 @@ def test_examples_have_the_declared_shapes() -> None:
 @pytest.mark.parametrize("label", [-1, 10])
 def test_labels_outside_the_classes(label: int) -> None:
     task = type("Made", (Labelled,), {"label": label})()
-    with pytest.raises(
-        StageError, match=rf"Made\.split\('train'\) gives 1 labels outside the 10 classes \(0 to 9\): \[{label}\]"
-    ):
+    with pytest.raises(StageError, match=rf"\('train'\) .*the 10 classes .*\[{label}\]"):
         task_check.check_task(task)
 
 
@@ -108,12 +106,12 @@ def test_targets_that_are_not_finite() -> None:
     part = rows("train", 0, 9)
     value = np.asarray(part.targets["value"]).copy()
     value[4] = np.nan
-    with pytest.raises(StageError, match=r"Made\.split\('train'\): the target 'value' holds NaN"):
+    with pytest.raises(StageError, match="'value' holds NaN"):
         task_check.check_task(broken(train=InMemory(part.inputs, {"value": value})))
 
 
 def test_targets_that_are_not_there() -> None:
-    with pytest.raises(StageError, match=r"Made\.split\('validation'\) has no target 'value'"):
+    with pytest.raises(StageError, match=r"'validation'\) .*'value'"):
         task_check.check_task(broken(validation=InMemory(rows("validation", 0, 9).inputs, {})))
 
 
@@ -122,7 +120,7 @@ def test_an_empty_split() -> None:
         def split(self, name: SplitName) -> Split:
             return rows("validation", 0, 0) if name == "validation" else super().split(name)
 
-    with pytest.raises(StageError, match=r"Empty\.split\('validation'\) is empty"):
+    with pytest.raises(StageError, match=r"Empty\.split\('validation'\)"):
         task_check.check_task(Empty())
 
 
@@ -131,27 +129,27 @@ def test_a_split_that_overlaps_test(split: SplitName) -> None:
     own, test = rows(split, 0, 100), rows("test", 5, 8)
     mixed = {name: np.concatenate([own.inputs[name], test.inputs[name]]) for name in own.inputs}
     targets = {"value": np.concatenate([own.targets["value"], test.targets["value"]])}
-    with pytest.raises(StageError, match=rf"3 of 512 different test samples are in the {split} split too"):
+    with pytest.raises(StageError, match=rf"3 of 512 .*{split} split"):
         task_check.check_task(broken(**{split: InMemory(mixed, targets)}))
 
 
 def test_inputs_of_the_wrong_dtype() -> None:
     part = rows("train", 0, 9)
     inputs = {**part.inputs, "mask": np.asarray(part.inputs["mask"], np.float64)}
-    with pytest.raises(StageError, match=r"'mask' as float64 \(9, 16\) after preprocessing, the task declares float32"):
+    with pytest.raises(StageError, match=r"'mask' as float64 \(9, 16\)"):
         task_check.check_task(broken(train=InMemory(inputs, part.targets)))
 
 
 def test_inputs_beyond_the_promised_range() -> None:
     part = rows("train", 0, 9)
     inputs: Arrays = {name: np.concatenate([array, array], 1) for name, array in part.inputs.items()}
-    with pytest.raises(StageError, match=r"\(9, 32\) after preprocessing"):
+    with pytest.raises(StageError, match=r"\(9, 32\)"):
         task_check.check_task(broken(train=InMemory(inputs, part.targets)))
 
 
 def test_inputs_that_are_not_declared() -> None:
     part = rows("test", 0, 9)
-    with pytest.raises(StageError, match=r"gives the inputs \['tokens'\], the task declares \['mask', 'tokens'\]"):
+    with pytest.raises(StageError, match=r"inputs \['tokens'\], "):
         task_check.check_task(broken(test=InMemory({"tokens": part.inputs["tokens"]}, part.targets)))
 
 
@@ -160,7 +158,7 @@ def test_an_augmentation_that_changes_the_dtype() -> None:
         def augment(self, inputs: Arrays, generator: np.random.Generator) -> Arrays:
             return {**inputs, "mask": np.asarray(inputs["mask"], np.float64)}
 
-    with pytest.raises(StageError, match=r"Doubles\.augment gives 'mask' as float64"):
+    with pytest.raises(StageError, match="'mask' as float64"):
         task_check.check_task(Doubles())
 
 
@@ -173,16 +171,16 @@ def with_attributes(**attributes: Any) -> Sentences:
 
 def test_an_axis_without_a_range() -> None:
     renamed = {**Sentences.inputs, "mask": Tensor("float32", ("batch", "sequense"))}
-    with pytest.raises(StageError, match=r"Made\.inputs\['mask'\] has an axis 'sequense' .*; did you mean 'sequence'\?"):
+    with pytest.raises(StageError, match=r"\['mask'\] .*'sequense' .*'sequence'\?"):
         task_check.check_task(with_attributes(inputs=renamed))
     answers = {"value": Output(("batch", "answers"), kind="values", target="value")}
-    with pytest.raises(StageError, match=r"Made\.outputs\['value'\] has an axis 'answers' that `ranges` says nothing of"):
+    with pytest.raises(StageError, match=r"\['value'\] .*'answers' .*`ranges`"):
         task_check.check_task(with_attributes(outputs=answers))
 
 
 @pytest.mark.parametrize("promised", [(8, 4), (0, 0), (-1, 4), (4,), (), 4, (1.0, 4.0), "14"])
 def test_ranges_that_are_none(promised: Any) -> None:
-    with pytest.raises(StageError, match=r"Made\.ranges\['sequence'\] must be two integers"):
+    with pytest.raises(StageError, match=r"Made\.ranges\['sequence'\]"):
         task_check.check_task(with_attributes(ranges={"batch": (1, 64), "sequence": promised}))
 
 
@@ -196,25 +194,25 @@ def test_an_empty_batch_is_no_promise_but_an_empty_cache_is() -> None:
 @pytest.mark.parametrize("declared", [{}, None, ["tokens"], {"tokens": ("batch", 3)}])
 def test_inputs_and_outputs_that_say_nothing(attribute: str, declared: Any) -> None:
     kind = {"inputs": "Tensor", "outputs": "Output"}[attribute]
-    with pytest.raises(StageError, match=rf"Made\.{attribute} must name at least one attar\.{kind}, got"):
+    with pytest.raises(StageError, match=rf"Made\.{attribute} .*attar\.{kind}, got"):
         task_check.check_task(with_attributes(**{attribute: declared}))
 
 
 @pytest.mark.parametrize("attribute", ["ranges", "preprocess"])
 def test_what_is_no_dictionary(attribute: str) -> None:
-    with pytest.raises(StageError, match=rf"Made\.{attribute} must be a dictionary, {{name: ...}}, got \[\]"):
+    with pytest.raises(StageError, match=rf"Made\.{attribute} .*got \[\]"):
         task_check.check_task(with_attributes(**{attribute: []}))
 
 
 @pytest.mark.parametrize("axes", [4, ("batch", 4.0), ("sequence", "batch"), (), ["batch"]])
 def test_axes_that_are_none(axes: Any) -> None:
-    with pytest.raises(StageError, match=r"Made\.inputs\['mask'\] has the axes .*; they must be a tuple of sizes and names"):
+    with pytest.raises(StageError, match=r"Made\.inputs\['mask'\] .*tuple"):
         task_check.check_task(with_attributes(inputs={"mask": Tensor("float32", axes)}))
 
 
 def test_a_kind_that_there_is_not() -> None:
     output = Output(("batch", 1), kind="valeus", target="value")  # type: ignore[arg-type]  # the mistake
-    with pytest.raises(StageError, match=r"Made\.outputs\['value'\] has the kind 'valeus'; did you mean 'values'\?"):
+    with pytest.raises(StageError, match=r"\['value'\] .*'valeus'.*'values'\?"):
         task_check.check_task(with_attributes(outputs={"value": output}))
 
 
@@ -225,18 +223,18 @@ def test_classes_that_do_not_fit(classes: Any, told: str) -> None:
 
 
 def test_an_aggregate_that_is_no_number() -> None:
-    with pytest.raises(StageError, match=r"Made\.aggregate must return one number, the score, got array"):
+    with pytest.raises(StageError, match=r"Made\.aggregate .*one number"):
         task_check.check_task(with_attributes(aggregate=lambda self, statistics: statistics.mean(0)))
 
 
 def test_a_dtype_that_numpy_does_not_know() -> None:
-    with pytest.raises(StageError, match=r"Made\.inputs\['mask'\] has the dtype 'float23'; it must be a numpy name"):
+    with pytest.raises(StageError, match=r"Made\.inputs\['mask'\] .*'float23'"):
         task_check.check_task(with_attributes(inputs={"mask": Tensor("float23", ("batch", "sequence"))}))
 
 
 @pytest.mark.parametrize("listed", ["points.npz", Path("points.npz"), None, [1], {"points.npz": 1}])
 def test_data_that_are_no_list(listed: Any) -> None:
-    with pytest.raises(StageError, match=r"Made\.data\(\) must return a list of paths and version strings, got"):
+    with pytest.raises(StageError, match=r"Made\.data\(\)"):
         task_check.check_task(with_attributes(data=lambda self: listed))
 
 
@@ -248,9 +246,7 @@ def test_integers_outside_what_is_declared(value: int, split: SplitName) -> None
     tokens[4200, 3] = value
     inputs = {"tokens": tokens, "mask": np.tile(whole.inputs["mask"], (9, 1))}
     task = broken(**{split: InMemory(inputs, {"value": np.tile(whole.targets["value"], (9, 1))})})
-    with pytest.raises(
-        StageError, match=rf"Made\.split\('{split}'\) gives 'tokens' the value {value}, outside \[0, high\) with high = 32"
-    ):
+    with pytest.raises(StageError, match=rf"\('{split}'\) gives 'tokens' .*{value}, .*high = 32"):
         task_check.check_task(task)
 
 
@@ -258,7 +254,7 @@ def test_an_augmentation_that_makes_other_integers() -> None:
     def augment(self: Sentences, inputs: Arrays, generator: np.random.Generator) -> Arrays:
         return {**inputs, "tokens": np.asarray(inputs["tokens"], np.int64) + generator.integers(1, 32)}
 
-    with pytest.raises(StageError, match=r"Made\.augment gives 'tokens' the value \d+, outside"):
+    with pytest.raises(StageError, match=r"Made\.augment .*'tokens' .*outside"):
         task_check.check_task(with_attributes(augment=augment))
 
 
@@ -275,7 +271,7 @@ def test_an_augmentation_that_makes_other_integers() -> None:
     ],
 )
 def test_scores_that_are_no_statistics(made: Any, told: str) -> None:
-    with pytest.raises(StageError, match=rf"Made\.score must return .* here \[64, k\], got {told};"):
+    with pytest.raises(StageError, match=rf"Made\.score .*\[64, k\], got {told};"):
         task_check.check_task(with_attributes(score=lambda self, outputs, targets: made))
 
 
@@ -283,7 +279,7 @@ def test_a_score_that_cannot_be_computed() -> None:
     def score(self: Sentences, outputs: Arrays, targets: Arrays) -> Array:
         return outputs["values"]
 
-    with pytest.raises(StageError, match=r"Made\.score cannot score outputs of shapes .*\(64, 1\)\}: KeyError: 'values'"):
+    with pytest.raises(StageError, match=r"Made\.score .*KeyError: 'values'"):
         task_check.check_task(with_attributes(score=score))
 
 
@@ -307,7 +303,7 @@ def test_a_split_that_is_drawn_anew() -> None:
             whole = super().split(name).take(drawn.permutation(200))
             return InMemory(whole.inputs, whole.targets)
 
-    with pytest.raises(StageError, match=r"Drawn\.split\('train'\) gives other samples when it is called again"):
+    with pytest.raises(StageError, match=r"Drawn\.split\('train'\) .*again"):
         task_check.check_task(Drawn())
 
 
@@ -318,10 +314,10 @@ def noise(generator: np.random.Generator) -> npt.NDArray[np.float32]:
 def test_views_that_the_generator_does_not_decide() -> None:
     own = np.random.default_rng(0)
     drawn = with_attributes(augment=lambda self, inputs, generator: {**inputs, "mask": noise(own)})
-    with pytest.raises(StageError, match=r"Made\.augment gives different views for equal generators"):
+    with pytest.raises(StageError, match=r"Made\.augment .*equal generators"):
         task_check.check_task(drawn)
     fixed = with_attributes(augment=lambda self, inputs, generator: {**inputs, "mask": noise(np.random.default_rng(0))})
-    with pytest.raises(StageError, match=r"Made\.augment changes the inputs but gives the same view for different generators"):
+    with pytest.raises(StageError, match=r"Made\.augment .*different generators"):
         task_check.check_task(fixed)
     task_check.check_task(
         with_attributes(augment=lambda self, inputs, generator: inputs)
@@ -329,7 +325,7 @@ def test_views_that_the_generator_does_not_decide() -> None:
 
 
 def test_options_that_a_network_does_not_take() -> None:
-    with pytest.raises(StageError, match=r"has no option 'widht': did you mean 'width'\?"):
+    with pytest.raises(StageError, match=r"'widht'.*'width'\?"):
         build_network(RESIDUAL, {"widht": 8})
 
 
@@ -339,9 +335,9 @@ def test_options_that_a_network_cannot_use() -> None:
 
 
 def test_what_is_no_network() -> None:
-    with pytest.raises(StageError, match="returned dict; a network is a function that returns"):
+    with pytest.raises(StageError, match="returned dict"):
         build_network("tests.models.test_task:no_network", {})
-    with pytest.raises(StageError, match=r"a network is a function that returns a torch.nn.Module"):
+    with pytest.raises(StageError, match=r"torch.nn.Module"):
         build_network("tests.models.test_task:RESIDUAL", {})
 
 
@@ -355,7 +351,7 @@ class Pair(nn.Module):
 
 
 def test_a_network_with_the_wrong_number_of_outputs() -> None:
-    with pytest.raises(StageError, match=r"returns 2 outputs, its task names 1: \['logits'\]"):
+    with pytest.raises(StageError, match=r"2 outputs, .*1: \['logits'\]"):
         check_network(Pair(), Digits())
 
 
@@ -365,7 +361,7 @@ def test_a_network_with_outputs_of_the_wrong_shape() -> None:
 
 
 def test_a_network_for_other_inputs() -> None:
-    with pytest.raises(StageError, match="cannot read inputs of Sentences"):
+    with pytest.raises(StageError, match="inputs of Sentences"):
         check_network(build_network(RESIDUAL, {}), Sentences())
 
 
@@ -408,14 +404,14 @@ def transfer(unlabelled: InMemory) -> Task:
 def test_a_transfer_split_has_inputs_alone() -> None:
     some = Sentences().example(np.random.default_rng(0), batch=20, sequence=16)
     task_check.check_task(transfer(InMemory(some, {})))
-    with pytest.raises(StageError, match=r"Made\.split\('transfer'\) gives the targets \['value'\]; .* return inputs alone"):
+    with pytest.raises(StageError, match=r"\('transfer'\) .*\['value'\]"):
         task_check.check_task(transfer(InMemory(some, {"value": np.zeros((20, 1), np.float32)})))
 
 
 def test_a_transfer_split_is_looked_at_like_the_others() -> None:
-    with pytest.raises(StageError, match=r"Made\.split\('transfer'\) is empty; all of train, validation, test, transfer need"):
+    with pytest.raises(StageError, match=r"\('transfer'\) is empty"):
         task_check.check_task(transfer(InMemory(rows("train", 0, 0).inputs, {})))
-    with pytest.raises(StageError, match="different test samples are in the transfer split too"):
+    with pytest.raises(StageError, match="the transfer split"):
         task_check.check_task(transfer(InMemory(rows("test", 0, 9).inputs, {})))
 
 

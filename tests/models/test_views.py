@@ -203,5 +203,5 @@ def test_inputs_of_other_lengths_are_padded_as_the_task_says() -> None:
 
 def test_targets_of_other_lengths_are_refused() -> None:
     parts = [views.ViewBatch(np.array([0]), {"x": np.zeros((1, n))}, {"y": np.zeros((1, n))}) for n in (2, 3)]
-    with pytest.raises(StageError, match=r"the target 'y' has rows of \(2,\), \(3,\): .* pad all samples to one length"):
+    with pytest.raises(StageError, match=r"'y' .*\(2,\), \(3,\)"):
         views.join_batches(parts, {"x": 0})

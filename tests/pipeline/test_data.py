@@ -218,11 +218,11 @@ def test_any_folder_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_what_is_no_file_and_what_cannot_be_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(StageError, match=r"there is no file .*pipe, but something else; name a file"):
+    with pytest.raises(StageError, match="pipe, but"):
         data.inspect_data([tmp_path / "pipe"])
-    with pytest.raises(StageError, match=r"there is no file .*gone\.png"):
+    with pytest.raises(StageError, match=r"no file .*gone\.png"):
         data.inspect_data([tmp_path / "gone.png"])
-    with pytest.raises(StageError, match=r"gone\.png cannot be read: No such file"):
+    with pytest.raises(StageError, match=r"gone\.png cannot"):
         files.hash_files({str(tmp_path / "gone.png"): (1, 1, 1, 1)})
 
 

@@ -138,7 +138,7 @@ def test_what_changed_code_may_have_made_is_not_kept(tmp_path: Path, monkeypatch
     walk = Run(Pipeline({"x": SlotBinding(Keeping(), {})}), Store(tmp_path), Fingerprint(tmp_path), "recipe").walk
     monkeypatch.setattr(keys.Keys, "edited", lambda *_: ["nets.py"])
     [record] = walk()
-    assert record.error == "x: nets.py changed while x was being made; run the same command again"
+    assert str(record.error).startswith("x: nets.py ")
     assert list((tmp_path / "kept").iterdir()) == []
     monkeypatch.undo()
     assert [record.status for record in walk()] == ["made"]

@@ -189,11 +189,11 @@ def test_attar_s_own_code_is_followed_and_the_engine_is_not(tmp_path: Path) -> N
 
 def test_a_name_that_is_not_there_gets_a_guess(tmp_path: Path) -> None:
     code = project(tmp_path)
-    with pytest.raises(RecipeError, match=r"nets defines no 'studnet'; did you mean 'student'\?"):
+    with pytest.raises(RecipeError, match=r"'studnet'.*'student'\?"):
         code.require("nets:studnet")
-    with pytest.raises(RecipeError, match="there is no module 'nots' beside the recipe"):
+    with pytest.raises(RecipeError, match="'nots'"):
         code.require("nots:student")
-    with pytest.raises(RecipeError, match=r"takes no option 'widht'; did you mean 'width'\?"):
+    with pytest.raises(RecipeError, match=r"'widht'.*'width'\?"):
         code.require("nets:student", ["widht"])
     code.require("nets:student", ["width", "depth"])
     code.require("nets:Teacher", ["width"])
@@ -202,7 +202,7 @@ def test_a_name_that_is_not_there_gets_a_guess(tmp_path: Path) -> None:
 
 def test_broken_python_names_the_line(tmp_path: Path) -> None:
     (tmp_path / "bad.py").write_text("x = 1\ndef f(:\n")
-    with pytest.raises(RecipeError, match=r"bad.py line 2 is not Python"):
+    with pytest.raises(RecipeError, match=r"bad\.py line 2"):
         Fingerprint(tmp_path).of(["bad:f"])
 
 

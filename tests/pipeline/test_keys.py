@@ -136,7 +136,7 @@ def test_a_plan_does_not_ask_a_task_that_was_never_run(tmp_path: Path) -> None:
 
 
 def test_a_missing_data_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"there is no file .*gone\.txt"):
+    with pytest.raises(StageError, match=r"no file .*gone\.txt"):
         keys.describe_settings(Source(file=tmp_path / "gone.txt"))
 
 
