@@ -94,7 +94,7 @@ def test_an_engine_that_answers_differently_is_refused(
         onnx.save(graph, target)
 
     monkeypatch.setattr(onnxruntime, "write_optimized", wrong)
-    with pytest.raises(StageError, match=r"at batch 1: output 'logits' differs by 1, allowed .*look at the graph"):
+    with pytest.raises(StageError, match=r"at batch 1: .*'logits' .* by 1,"):
         Build(task=smoke.DIGITS, threads=1).run(tmp_path, model=digits_onnx)
 
 
@@ -111,7 +111,7 @@ def test_an_engine_of_openvino(tmp_path: Path, model: OnnxModel) -> None:
 @pytest.mark.skipif(not openvino.NATIVE["bf16"] & cpu.cpu_flags(), reason="a CPU without bf16 arithmetic")
 def test_bf16_is_held_to_what_it_rounds_to(tmp_path: Path, digits_onnx: OnnxModel) -> None:
     model = smoke.artifact(OnnxModel, digits_onnx.root, {**digits_onnx.facts, "precision": "bf16"})
-    with pytest.raises(StageError, match=r"output 'logits' differs by .*, allowed 1e-06"):
+    with pytest.raises(StageError, match=r"'logits' .*allowed 1e-06"):
         Build(task=smoke.DIGITS, runtime="openvino", threads=1, tolerance=1e-6).run(tmp_path, model=model)
     facts = Build(task=smoke.DIGITS, runtime="openvino", threads=1).run(tmp_path, model=model)
     assert 1e-5 < facts["difference"] < 5e-2
@@ -122,7 +122,7 @@ def test_a_precision_that_a_runtime_does_not_have(
     tmp_path: Path, digits_onnx: OnnxModel, runtime: RuntimeName, precision: str
 ) -> None:
     model = smoke.artifact(OnnxModel, digits_onnx.root, {**digits_onnx.facts, "precision": precision})
-    with pytest.raises(UnsupportedModelError, match=f"{runtime} has no precision '{precision}'; it has .*fp32"):
+    with pytest.raises(UnsupportedModelError, match=f"{runtime} .*'{precision}'; .*fp32"):
         Build(task=smoke.DIGITS, runtime=runtime).run(tmp_path, model=model)
 
 
@@ -132,9 +132,7 @@ def test_an_operator_that_a_runtime_does_not_have(tmp_path: Path, digits_onnx: O
     (tmp_path / "out").mkdir()
     model = smoke.artifact(OnnxModel, tmp_path, digits_onnx.facts)
     title = runtimes.load_runtime(runtime).title
-    with pytest.raises(
-        UnsupportedModelError, match=f"{title} cannot take the graph: my.ops:Strange 'node_1': {title} does not have it; choose"
-    ):
+    with pytest.raises(UnsupportedModelError, match=f"{title} .*my.ops:Strange 'node_1'"):
         Build(task=smoke.DIGITS, runtime=runtime).run(tmp_path / "out", model=model)
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -154,13 +152,13 @@ def test_a_few_of_many_refused_nodes_are_named(digits_onnx: OnnxModel) -> None:
         ({"threads": 0}, "threads"),
         (
             {"runtime": "openvino", "provider": "CPUExecutionProvider"},
-            "provider means nothing to runtime 'openvino'",
+            r"provider means .*'openvino'",
         ),
-        ({"profile": {"batch": [1, 2, 4]}}, "profile means nothing to runtime 'onnxruntime', which knows provider, threads"),
-        ({"compute": ["8.6"]}, "compute means nothing to runtime 'onnxruntime'"),
+        ({"profile": {"batch": [1, 2, 4]}}, r"profile means .*'onnxruntime'"),
+        ({"compute": ["8.6"]}, "compute means"),
         ({"workspace": 64}, "workspace means nothing"),
         ({"version_compatible": True}, "version_compatible means nothing"),
-        ({"profile": {"batch": [8, 1, 64]}}, "batch must be three ascending sizes, smallest, usual, largest; 8, 1, 64 are not"),
+        ({"profile": {"batch": [8, 1, 64]}}, "8, 1, 64"),
         ({"profile": {"batch": [1, 8]}}, "profile.batch"),
         ({"compute": ["sm_86"]}, "compute"),
         ({"builder_optimization_level": 6}, "builder_optimization_level"),
@@ -190,14 +188,14 @@ def test_a_profile_covers_what_is_promised_or_is_refused(least: int, extra: int)
     if least <= 4 and most >= 12:
         assert build.complete_profile({"height": (least, least, most)}, smoke.Images())["height"] == (least, least, most)
     else:
-        with pytest.raises(StageError, match=rf"height goes from {least} to {most}, but Images promises 4 to 12; widen the prof"):
+        with pytest.raises(StageError, match=rf"height .*{least} to {most}, .*4 to 12"):
             build.complete_profile({"height": (least, least, most)}, smoke.Images())
 
 
 def test_an_axis_that_nobody_knows_and_one_without_sizes() -> None:
-    with pytest.raises(StageError, match="profile: Images has no dynamic axis 'hight'; did you mean 'height'"):
+    with pytest.raises(StageError, match=r"Images .*'hight'; .*'height'"):
         build.complete_profile({"hight": (4, 8, 12)}, smoke.Images())
-    with pytest.raises(StageError, match="Unranged has an axis 'batch' but no range for it: add it to `ranges`"):
+    with pytest.raises(StageError, match=r"Unranged .*'batch' .*`ranges`"):
         build.complete_profile({}, smoke.Unranged())
 
 
@@ -207,7 +205,7 @@ def test_without_the_hardware_nothing_is_built(tmp_path: Path, digits_onnx: Onnx
     engine = smoke.artifact(Engine, tmp_path, facts)
     assert (facts["why"], facts["files"], facts["difference"], facts["runtime_version"]) == ("no NVIDIA GPU", {}, None, None)
     assert (list(tmp_path.iterdir()), engine.size) == ([], 0)
-    with pytest.raises(StageError, match="there is no engine: it was not built here: no NVIDIA GPU"):
+    with pytest.raises(StageError, match="not built here: no NVIDIA"):
         engine.open()
 
 
@@ -217,10 +215,10 @@ def test_an_engine_that_cannot_run_here_is_built_and_not_asked(
     monkeypatch.setattr(onnxruntime.OnnxRuntime, "explain_unrunnable", lambda self, asked: "a Sunday")
     facts = Build(task=smoke.DIGITS).run(tmp_path, model=digits_onnx)
     assert (facts["why"], facts["files"], facts["difference"]) == ("a Sunday", {"model": "model.onnx"}, None)
-    with pytest.raises(StageError, match="the engine cannot run here: a Sunday"):
+    with pytest.raises(StageError, match="a Sunday"):
         smoke.artifact(Engine, tmp_path, facts).open()
 
 
 def test_a_misspelt_provider_is_an_error_whatever_the_hardware(tmp_path: Path, digits_onnx: OnnxModel) -> None:
-    with pytest.raises(StageError, match=r"no provider 'CUDAExecutionProvidr'; did you mean 'CUDAExecutionProvider'\?"):
+    with pytest.raises(StageError, match=r"'CUDAExecutionProvidr'.*'CUDAExecutionProvider'\?"):
         Build(task=smoke.DIGITS, provider="CUDAExecutionProvidr").run(tmp_path, model=digits_onnx)

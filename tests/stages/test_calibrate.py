@@ -90,7 +90,7 @@ def test_every_activation_of_a_network_has_a_range(digits_onnx: OnnxModel, digit
 
 def test_nan_is_named_when_it_is_read(tmp_path: Path, double: OnnxModel) -> None:
     calibrated(tmp_path / "without", double, 1, "tests.support.smoke:WithNan")
-    with pytest.raises(StageError, match="tensor 'x' takes values from nan to nan"):
+    with pytest.raises(StageError, match=r"'x' .*nan to nan"):
         calibrated(tmp_path / "with", double, 100, "tests.support.smoke:WithNan")
 
 
@@ -98,7 +98,7 @@ def test_infinity_is_refused_but_minus_infinity_is_a_mask() -> None:
     histograms: dict[str, Histogram] = {}
     count_values(histograms, {"scores": np.array([-np.inf, -1, 2], np.float32), "hidden": np.full(3, -np.inf, np.float32)})
     assert {name: (each.low, each.high, each.counts.sum()) for name, each in histograms.items()} == {"scores": (-1, 2, 2)}
-    with pytest.raises(StageError, match=r"'scores' takes values from 1\.0 to inf"):
+    with pytest.raises(StageError, match=r"'scores' .*1\.0 to inf"):
         count_values(histograms, {"scores": np.array([1, np.inf], np.float32)})
 
 
@@ -160,7 +160,7 @@ def test_fewer_samples_than_the_smallest_batch(tmp_path: Path, double: OnnxModel
     said = "batches of 24 and more, but calibration has 23 samples: samples = 512, and the training split has 23; give it 24 or"
     with pytest.raises(StageError, match=said):
         calibrated(tmp_path / "few", double, 512, "tests.stages.test_calibrate:Few")
-    with pytest.raises(StageError, match="calibration has 9 samples: samples = 9, and the training split has 100"):
+    with pytest.raises(StageError, match=r"samples = 9, .* 100"):
         calibrated(tmp_path / "asked", double, 9, "tests.stages.test_calibrate:Pairs")
 
 
@@ -173,7 +173,7 @@ def test_a_rest_smaller_than_the_smallest_batch_is_left_out(tmp_path: Path, doub
 
 
 def test_an_empty_split(tmp_path: Path, double: OnnxModel) -> None:
-    with pytest.raises(StageError, match=r"the training split of .*:Empty is empty"):
+    with pytest.raises(StageError, match=":Empty is empty"):
         calibrated(tmp_path / "out", double, 512, "tests.stages.test_calibrate:Empty")
 
 
@@ -240,7 +240,7 @@ def test_the_state_of_another_calibration_is_refused(tmp_path: Path, double: Onn
     out.mkdir(parents=True)
     for done in (33, 128):
         histogram.save_histograms(open_scratch(out) / "histograms.safetensors", {}, done)
-        with pytest.raises(StageError, match=rf"histograms\.safetensors are damaged \({done} of 100 samples, 8 at a time\)"):
+        with pytest.raises(StageError, match=rf"histograms\.safetensors .*\({done} of 100"):
             Calibrate(task=NUMBERS).run(out, onnx=double)
 
 

@@ -49,34 +49,32 @@ def test_precision_is_the_settings_whatever_the_environment_says(
 
 def test_another_device_of_accelerates_own_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "meta")
-    with pytest.raises(StageError, match="accelerate chose meta, not cpu; unset the environment's ACCELERATE_ variables"):
+    with pytest.raises(StageError, match=r"chose meta, .*ACCELERATE_"):
         made(128)
     monkeypatch.delenv("ACCELERATE_TORCH_DEVICE")
     made(128)  # what was refused leaves nothing behind
 
 
 def test_fp16_needs_cuda() -> None:
-    with pytest.raises(
-        StageError, match="precision = 'fp16' needs a CUDA device, this is the cpu; set precision to 'bf16' or 'fp32'"
-    ):
+    with pytest.raises(StageError, match=r"'fp16' .*CUDA .*'bf16'"):
         made(128, precision="fp16")
 
 
 def test_a_batch_that_cannot_be_cut() -> None:
-    with pytest.raises(StageError, match=r"128 samples a step .* 3 equal parts .* \(1 processes, accumulate"):
+    with pytest.raises(StageError, match=r"128 .*3 equal .*\(1 proc"):
         made(128, accumulate=3)
-    with pytest.raises(StageError, match="set batch to a multiple of 4, at least 8"):
+    with pytest.raises(StageError, match="multiple of 4, at least 8"):
         made(4, accumulate=4)
     with (
         join_team(Board(), 0, 2),
-        pytest.raises(StageError, match=r"130 samples .* \(2 processes, accumulate = 2\); set batch to"),
+        pytest.raises(StageError, match=r"130 .*\(2 proc.*= 2\)"),
     ):
         made(130, accumulate=2)
 
 
 def test_processes_that_were_not_started_for_attar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(StageError, match="torchrun started several processes, but not of attar; use torchrun"):
+    with pytest.raises(StageError, match="torchrun"):
         made(128)
 
 
@@ -118,7 +116,7 @@ def test_tensorboard_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(
         "attar.stages.learning.compute.importlib", SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: None))
     )
-    with pytest.raises(StageError, match=r"needs TensorBoard; `pip install 'attar\[tensorboard\]'`, or leave it out"):
+    with pytest.raises(StageError, match=r"TensorBoard; .*attar\[tensorboard\]"):
         made(128, tensorboard=tmp_path)
 
 

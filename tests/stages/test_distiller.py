@@ -117,7 +117,7 @@ def test_even_attention_is_the_plain_divergence_whichever_are_on(on: tuple[bool,
 def test_the_share_of_teacher_attention_is_a_setting_where_both_are_on() -> None:
     assert DistillerSettings().compute_shares() == (0.5, 0.5)
     assert DistillerSettings(teacher_share=0.75).compute_shares() == (0.75, 0.25)
-    with pytest.raises(ValidationError, match=r"teacher_share = 0.75 divides .* and not both are on; leave it out, or set"):
+    with pytest.raises(ValidationError, match=r"teacher_share = 0.75"):
         DistillerSettings(teacher_share=0.75, student_attention=False)
     with pytest.raises(ValidationError, match="less than 1"):
         DistillerSettings(teacher_share=1)

@@ -125,9 +125,9 @@ def test_a_layer_may_be_named_and_a_wrong_name_lists_the_others() -> None:
     student, companion = connected(DistillerSettings(hidden=16, features="head.1"))
     assert companion.network.student.in_features == 16  # 4 * width channels, pooled and flattened
     assert asked(student, companion).isfinite()
-    with pytest.raises(StageError, match=r"the student has no layer 'neck'; known: head, head.0, .*stem"):
+    with pytest.raises(StageError, match=r"'neck'.*head.0"):
         connected(DistillerSettings(features="neck"))
-    with pytest.raises(StageError, match="one row of features for each row of logits; name another layer"):
+    with pytest.raises(StageError, match="row of features"):
         connected(DistillerSettings(features="stem"))
 
 
@@ -142,9 +142,9 @@ class Unlabelled(Digits):
 def test_which_output_it_is_about() -> None:
     assert choose_output(DistillerSettings(), Digits()) == "logits"
     assert choose_output(DistillerSettings(output="again"), TwoHeads()) == "again"
-    with pytest.raises(StageError, match="one output of logits with a target, TwoHeads has logits, again; name it"):
+    with pytest.raises(StageError, match="TwoHeads has logits"):
         choose_output(DistillerSettings(), TwoHeads())
     with pytest.raises(StageError, match="Unlabelled has none"):
         choose_output(DistillerSettings(), Unlabelled())
-    with pytest.raises(StageError, match="the output 'logit'; did you mean 'logits'"):
+    with pytest.raises(StageError, match=r"'logit'.*'logits'"):
         choose_output(DistillerSettings(output="logit"), Digits())

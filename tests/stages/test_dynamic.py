@@ -114,7 +114,7 @@ def test_one_scale_a_weight_and_what_is_excluded(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_quantized_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedModelError, match=r"nothing can be quantized: .* Use precision = 'int8' for convolutions"):
+    with pytest.raises(UnsupportedModelError, match="precision = 'int8'"):
         products(tmp_path / "x.onnx", exclude=["Gemm_0", "MatMul_2"])
     with pytest.raises(StageError, match="exclude names a node 'Gemm_1' that the graph does not have; did you mean 'Gemm_"):
         products(tmp_path / "y.onnx", exclude=["Gemm_1"])

@@ -92,18 +92,18 @@ def test_neither_labels_nor_targets_are_needed(task: Task) -> None:
 @pytest.mark.parametrize(
     ("output", "told"),
     [
-        (Output(("batch", "batch"), kind="embedding"), r"axes \('batch', 'batch'\); it must be one vector a sample"),
-        (Output(("batch", 4, 8), kind="embedding"), r"it must be one vector a sample, \('batch', DIMENSIONS\): pool positions"),
+        (Output(("batch", "batch"), kind="embedding"), r"axes \('batch', 'batch'\)"),
+        (Output(("batch", 4, 8), kind="embedding"), r"\('batch', DIMENSIONS\)"),
         (
             Output(("batch", "batch"), kind="embedding"),
-            "let a student of another width end in a linear layer to the teacher's dimensions",
+            "another width",
         ),
-        (Output(("batch", 8), "embedding", "source"), "the target 'source'; no label says where a vector should point: remove"),
+        (Output(("batch", 8), "embedding", "source"), "the target 'source'"),
     ],
 )
 def test_what_is_no_embedding(output: Output, told: str) -> None:
     task = type("Made", (Texts,), {"outputs": {"vector": output}})()
-    with pytest.raises(StageError, match=rf"Made\.outputs\['vector'\] is an embedding with .*{told}"):
+    with pytest.raises(StageError, match=rf"Made\.outputs\['vector'\] .*{told}"):
         task_declared.check_declarations(task)
 
 
@@ -150,13 +150,13 @@ def test_a_loss_of_logits_names_those_that_fit(tmp_path: Path, answers: Answers)
 
 
 def test_a_distiller_needs_logits(tmp_path: Path, answers: Answers) -> None:
-    with pytest.raises(StageError, match="the distiller needs one output of logits with a target, Texts has none"):
+    with pytest.raises(StageError, match="Texts has none"):
         distill(distiller=DistillerSettings()).run(make_out(tmp_path), teacher=NOBODY, answers=answers)
 
 
 def test_a_student_of_another_size_is_told_the_teacher_s(tmp_path: Path, answers: Answers) -> None:
     narrow = Distill(task=f"{HERE}:Texts", network="torch.nn:Linear", options={"in_features": 24, "out_features": 4}, lambda_kd=1)
-    with pytest.raises(StageError, match=r"output 'vector' has shape \(2, 4\), its task promises \(2, 8\) for a batch of 2"):
+    with pytest.raises(StageError, match=r"'vector' .*\(2, 4\), .*\(2, 8\)"):
         narrow.model_copy(update={"losses": (Cosine(),)}).run(make_out(tmp_path), teacher=NOBODY, answers=answers)
 
 
@@ -229,7 +229,7 @@ def test_rounding_that_a_batch_changes_is_no_fault_and_another_sample_is(wobble:
 
     task = type("Pairs", (Texts,), {"ranges": {"batch": (1, 2)}})() if wobble == 0.01 else Texts()
     found = examine_sizes(task, predict, some)
-    assert len([fault for fault in found["faults"] if "depends on the other samples" in fault]) == min(faults, 2)
+    assert len([fault for fault in found["faults"] if "other samples" in fault]) == min(faults, 2)
 
 
 # ---- every slot

@@ -92,11 +92,11 @@ def test_several_inputs_share_axes(tmp_path: Path, exporter: Exporter) -> None:
 @pytest.mark.parametrize(
     ("exporter", "fault", "message"),
     [
-        ("torchscript", "frozen", "at batch 1: .*took a size for a constant; try exporter = 'dynamo' or opset = 19"),
-        ("torchscript", "reads data", "at batch .: output 'y' differs by .* allowed .*; .*exporter = 'dynamo'"),
-        ("dynamo", "large", "at batch 8: output 'y' differs by 1e.03, allowed 0.1; .*exporter = 'torchscript'"),
-        ("dynamo", "reads data", r"the dynamo exporter cannot export the network \(.*; try exporter = 'torchscript'"),
-        ("torchscript", "infinite", "at batch 1: output 'y' is not finite"),
+        ("torchscript", "frozen", r"at batch 1: .*opset = 19"),
+        ("torchscript", "reads data", r"'y' differs .*'dynamo'"),
+        ("dynamo", "large", r"batch 8: .*'y' .*'torchscript'"),
+        ("dynamo", "reads data", r"dynamo .*'torchscript'"),
+        ("torchscript", "infinite", r"batch 1: .*'y' .*finite"),
     ],
 )
 def test_a_wrong_graph_is_never_handed_on(tmp_path: Path, exporter: Exporter, fault: str, message: str) -> None:
@@ -110,17 +110,17 @@ def test_a_frozen_axis_is_named(tmp_path: Path, digits_onnx: OnnxModel) -> None:
 
     model = onnx.load(digits_onnx.file())
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
-    with pytest.raises(StageError, match="axis 'batch' of 'image' must be dynamic, but the exporter froze it at 2"):
+    with pytest.raises(StageError, match=r"'batch' of 'image' .*at 2"):
         name_axes(model, Digits(), "")
 
 
 def test_an_output_of_another_rank_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"'y' has 2 axes in the graph, but the task says \['batch', 3, 1\]"):
+    with pytest.raises(StageError, match=r"'y' has 2 axes .*\['batch', 3, 1\]"):
         export(tmp_path, "double", "WrongAxes")
 
 
 def test_an_axis_without_range_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match="has an axis 'batch' but no range"):
+    with pytest.raises(StageError, match="'batch' but no range"):
         export(tmp_path, "double", "Unranged")
 
 
@@ -143,7 +143,7 @@ def test_parity_scales_with_the_answers() -> None:
         return lambda inputs: {"y": np.full((len(inputs["x"]), 3), 1000 + offset)}
 
     assert parity.measure_largest_difference(task, answering(0), answering(0.0625), 1e-4, "") == 0.06
-    with pytest.raises(StageError, match=r"differs by 0\.12, allowed 0\.1; look here"):
+    with pytest.raises(StageError, match=r"0\.12, .*0\.1; look here"):
         parity.measure_largest_difference(task, answering(0), answering(0.125), 1e-4, "look here")
 
 

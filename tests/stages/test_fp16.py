@@ -59,7 +59,7 @@ def test_what_is_lost_without_overflow_is_seen_too(tmp_path: Path) -> None:
     """1e-9 is 0 in half precision: all is finite, and the answer is gone."""
     text = OVERFLOWING.replace("{1000}", "{1e-9}").replace("{0.001}", "{1e9}")
     facts, target = converted(tmp_path, text, dict.fromkeys(SEEN_RANGES, (0.0, 99.0)))
-    assert "differs in half precision by more than 0.1 of its norm" in facts["float"]["Mul_1"]
+    assert "more than 0.1" in facts["float"]["Mul_1"]
     assert facts["half"] == {"MatMul": 2}
     assert apart(tmp_path, target) < 1e-3
 
@@ -90,18 +90,14 @@ def test_excluded_nodes_stay_float(tmp_path: Path) -> None:
 
 def test_a_graph_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
     text = f"{HEADER} g (float[batch,3] x) => (float[batch,3] y) <float up = {{1e6}}> {{ y = Mul(x, up) }}"
-    with pytest.raises(
-        UnsupportedModelError, match=r"nothing is left .*: Mul 'Mul_0' \('up' reaches 1e\+06\) must stay float; use .*'fp32'"
-    ):
+    with pytest.raises(UnsupportedModelError, match=r"'Mul_0' .*1e\+06.*'fp32'"):
         converted(tmp_path, text, {})
 
 
 def test_an_overflow_that_no_island_cures_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With too few rounds for what the calibration did not see."""
     monkeypatch.setattr(fp16, "ROUNDS", 1)
-    with pytest.raises(
-        UnsupportedModelError, match=r"after 1 rounds, Mul 'Mul_1': 'b' is not finite in half precision; use 'fp32', or 'bf16'"
-    ):
+    with pytest.raises(UnsupportedModelError, match=r"'Mul_1': 'b' .*'bf16'"):
         converted(tmp_path, OVERFLOWING, UNSEEN_RANGES)
 
 

@@ -167,7 +167,7 @@ def test_weights_of_a_file_are_trained_further_too(tmp_path: Path, saved: Callab
 
 @pytest.mark.parametrize(
     ("task", "said"),
-    [("Wider", "knows 50 tokens, Wider gives 'tokens' with high = 51"), ("Longer", "at most 16 tokens, Longer promises 17")],
+    [("Wider", r"50 tokens, Wider .*51"), ("Longer", r"16 tokens, Longer .*17")],
 )
 def test_tokens_and_places_without_an_embedding_are_refused(
     tmp_path: Path, saved: Callable[..., Any], task: str, said: str
@@ -183,13 +183,13 @@ class Otherwise(Sentences):
 
 def test_another_padding_than_the_model_s_is_refused(tmp_path: Path, saved: Callable[..., Any]) -> None:
     saved(num_labels=3)
-    with pytest.raises(StageError, match="masks the token 0, Otherwise has 'tokens' with pad = 1; declare pad = 0"):
+    with pytest.raises(StageError, match=r"token 0, Otherwise .*pad = 1"):
         teach(tmp_path, task="tests.stages.test_huggingface:Otherwise")
 
 
 def test_a_model_without_a_padding_is_refused(tmp_path: Path, saved: Callable[..., Any]) -> None:
     saved(num_labels=3, pad_token_id=None)
-    with pytest.raises(StageError, match="this bert has no pad_token_id, or reads no tokens; for a text model set pad_token_id"):
+    with pytest.raises(StageError, match="set pad_token_id"):
         teach(tmp_path)
 
 
@@ -206,34 +206,34 @@ def test_places_that_are_kept_for_padding_are_no_places() -> None:
 def test_a_pointer_in_place_of_weights_is_refused(tmp_path: Path, saved: Callable[..., Any]) -> None:
     saved(num_labels=3)
     (tmp_path / "folder" / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
-    with pytest.raises(StageError, match=r"weights in .*folder cannot be read \(.*\); is it whole, and no pointer of git-lfs"):
+    with pytest.raises(StageError, match=r"folder cannot .*git-lfs"):
         teach(tmp_path)
 
 
 def test_a_head_of_other_labels_is_refused(tmp_path: Path, saved: Callable[..., Any]) -> None:
     saved(num_labels=3)
-    with pytest.raises(StageError, match=r"3 labels, Four has 4 classes; .* options = \{ classes = 4 \}"):
+    with pytest.raises(StageError, match=r"3 labels, Four .*classes = 4"):
         teach(tmp_path, task=FOUR)
 
 
 def test_classes_in_another_order_are_refused(tmp_path: Path, saved: Callable[..., Any]) -> None:
     saved(id2label={0: "Middle", 1: "low", 2: "high"}, label2id={"Middle": 0, "low": 1, "high": 2})
-    with pytest.raises(StageError, match="in another order: Middle, low, high"):
+    with pytest.raises(StageError, match="Middle, low, high"):
         teach(tmp_path)
 
 
 def test_a_head_that_nobody_trained_is_refused(tmp_path: Path, saved: Callable[..., Any]) -> None:
     saved("BertModel", num_labels=3)
-    with pytest.raises(StageError, match=r"has no weights for classifier\.bias, classifier\.weight"):
+    with pytest.raises(StageError, match=r"classifier\.bias, .*weight"):
         teach(tmp_path)
-    with pytest.raises(StageError, match="fresh head, whose weights are random; write fine_tune = true"):
+    with pytest.raises(StageError, match="fine_tune = true"):
         teach(tmp_path, options={"classes": 3})
 
 
 def test_pickled_weights_are_refused_with_how_to_convert_them(tmp_path: Path, saved: Callable[..., Any]) -> None:
     saved(num_labels=3)
     (tmp_path / "folder" / "model.safetensors").rename(tmp_path / "folder" / "pytorch_model.bin")
-    with pytest.raises(StageError, match=r"pickled weights \(pytorch_model.bin\).*\.save_pretrained\(NEW_FOLDER\)"):
+    with pytest.raises(StageError, match=r"pytorch_model\.bin\).*save_pretrained"):
         teach(tmp_path)
 
 
@@ -242,8 +242,8 @@ def test_pickled_weights_are_refused_with_how_to_convert_them(tmp_path: Path, sa
     [
         (None, "has no config.json"),
         ("{", "config.json is not JSON"),
-        ('{"auto_map": {"AutoModel": "code.py--Model"}}', r"code of its own \(auto_map in config.json\)"),
-        ("{}", "has no weights; it must hold model.safetensors"),
+        ('{"auto_map": {"AutoModel": "code.py--Model"}}', r"\(auto_map in config\.json\)"),
+        ("{}", r"model.safetensors"),
     ],
 )
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path, config: str | None, said: str) -> None:
@@ -255,7 +255,7 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path: Path, config: str | None
 
 def test_another_network_cannot_be_filled(tmp_path: Path, saved: Callable[..., Any]) -> None:
     saved(num_labels=3)
-    with pytest.raises(StageError, match="Unfilled cannot be filled from a Hugging Face folder; use classifier or encoder"):
+    with pytest.raises(StageError, match=r"Unfilled .*classifier"):
         teach(tmp_path, network="tests.stages.test_huggingface:unfilled")
 
 
@@ -268,13 +268,13 @@ def unfilled(config: str) -> Unfilled:
 
 
 def test_a_model_that_transformers_does_not_know() -> None:
-    with pytest.raises(StageError, match="transformers knows no model_type 'bertt'; did you mean 'bert'"):
+    with pytest.raises(StageError, match=r"'bertt'; .*'bert'"):
         huggingface.classifier('{"model_type": "bertt"}')
 
 
 def test_without_transformers_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(StageError, match=r"needs transformers .* pip install 'attar\[text\]'"):
+    with pytest.raises(StageError, match=r"'attar\[text\]'"):
         huggingface.classifier("{}")
 
 
@@ -296,10 +296,10 @@ def test_the_folder_s_content_counts_and_what_a_tool_hid_there_does_not(tmp_path
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({}, "network is missing; write network = ..., huggingface = FOLDER or onnx = FILE"),
-        ({"weights": "a", "onnx": "b"}, "weights and onnx are two teachers; name one"),
-        ({"onnx": "b", "network": "nets.py:big"}, "leave network, options and fine_tune out"),
-        ({"weights": "a"}, "weights need the network that they belong to"),
+        ({}, "network is missing"),
+        ({"weights": "a", "onnx": "b"}, "weights and onnx"),
+        ({"onnx": "b", "network": "nets.py:big"}, "fine_tune out"),
+        ({"weights": "a"}, "weights need"),
         ({"network": "nets.py:big", "fine_tune": True}, "fine_tune needs weights"),
     ],
 )

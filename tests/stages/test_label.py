@@ -70,7 +70,7 @@ def test_answers_in_another_order_are_refused(tmp_path: Path, digits_weights: We
     """Such as pinned ones of an earlier attar: each would be paired with the wrong sample, and the student learn nonsense."""
     answers = label_with(digits_weights, make_out(tmp_path), views=1)
     earlier = Answers(answers.key, answers.digest, answers.root, {**answers.facts, "orders": orders})
-    with pytest.raises(StageError, match=r"another order .* remove `keep` from \[answers\]"):
+    with pytest.raises(StageError, match=r"`keep` from \[answers\]"):
         earlier.open_learned_rows(0)
     assert earlier.read_split("test")["logits"].shape == (300, 10)
 
@@ -101,5 +101,5 @@ class Loud(nn.Module):
 @pytest.mark.parametrize("factor", [1e9, float("nan")])
 def test_answers_that_float16_cannot_hold(tmp_path: Path, factor: float) -> None:
     teacher = weights(tmp_path / "teacher", "tests.stages.test_label:Loud", DIGITS, factor=factor)
-    with pytest.raises(StageError, match="float16 cannot hold; scale it"):
+    with pytest.raises(StageError, match="float16"):
         label_with(teacher, make_out(tmp_path))

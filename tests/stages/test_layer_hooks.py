@@ -39,7 +39,7 @@ def test_what_was_read_keeps_its_gradient_and_is_float32() -> None:
 
 
 def test_a_layer_that_was_not_reached() -> None:
-    with pytest.raises(StageError, match="a hooked layer was not called; name another one"):
+    with pytest.raises(StageError, match="was not called"):
         LayerHook(nn.Linear(1, 1))()
 
 
@@ -66,9 +66,9 @@ def test_of_several_the_first_is_read(answer: object) -> None:
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
-        ((None, ONE), r"answers tuple \(NoneType, Tensor\), not a tensor first; name another one"),
-        (((ONE, TWO), ONE), r"answers tuple \(tuple, Tensor\), not a tensor first"),
-        ({"states": ONE}, r"answers dict \(states\), not a tensor first"),
+        ((None, ONE), r"\(NoneType, Tensor\)"),
+        (((ONE, TWO), ONE), r"\(tuple, Tensor\)"),
+        ({"states": ONE}, r"dict \(states\)"),
         ((), r"answers tuple \(\), not"),
         (None, "answers NoneType, not"),
     ],
@@ -77,12 +77,12 @@ def test_what_has_no_tensor_first_is_told_with_what_it_has(answer: object, told:
     module = nn.Sequential(Answering(answer))
     tap = hook_layer(module, "0", "student")
     module[0]()
-    with pytest.raises(StageError, match=f"the student's layer '0' {told}"):
+    with pytest.raises(StageError, match=f"student's layer '0' .*{told}"):
         tap()
 
 
 def test_a_wrong_name_lists_those_that_exist() -> None:
-    with pytest.raises(StageError, match=r"the student has no layer '3'; .*known: 0, 1, 2"):
+    with pytest.raises(StageError, match=r"'3'; .*0, 1, 2"):
         find_layer(network(), "3", "student")
     assert find_layer(network(), "1", "student").__class__ is nn.ReLU
 
@@ -90,5 +90,5 @@ def test_a_wrong_name_lists_those_that_exist() -> None:
 def test_the_last_linear_layer() -> None:
     module = network()
     assert find_last_linear(module) is module[2]
-    with pytest.raises(StageError, match=r"no linear layer .* name a layer in distiller\.features"):
+    with pytest.raises(StageError, match=r"distiller\.features"):
         find_last_linear(nn.Sequential(nn.Conv2d(1, 1, 1)))

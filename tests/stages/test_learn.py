@@ -195,12 +195,12 @@ class Exploding(nn.Module):
 
 
 def test_a_loss_that_is_no_number(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"loss of the teacher is nan at step 1 of epoch 1; lower learning_rate = 0.01"):
+    with pytest.raises(StageError, match="nan at step 1 of epoch 1"):
         teach(network="tests.stages.test_learn:Exploding", options={}).run(make_out(tmp_path))
 
 
 def test_a_learning_rate_that_is_far_too_high(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"loss of the teacher is (nan|inf) at step \d+ of epoch \d+; lower learning_rate"):
+    with pytest.raises(StageError, match=r"(nan|inf) at step \d+"):
         teach(task=SENTENCES, network=READER, options={}, learning_rate=1e30, epochs=20).run(make_out(tmp_path))
 
 
@@ -223,20 +223,20 @@ def test_adopted_weights_are_measured_and_kept(tmp_path: Path) -> None:
 def test_weights_of_another_architecture(tmp_path: Path) -> None:
     file = tmp_path / "other.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in residual(8, blocks=2).state_dict().items()}, file)
-    with pytest.raises(StageError, match=r"stages\.1\.first\.0\.weight is \(8, 8, 3, 3\), expected \(16, 8, 3, 3\)") as error:
+    with pytest.raises(StageError, match=r"first\.0\.weight .*\(16, 8, 3, 3\)") as error:
         teach(weights=file, options={"width": 8}).run(make_out(tmp_path))
     assert "Set network and options" in str(error.value)
-    with pytest.raises(StageError, match=r"stem\.0\.0\.weight is \(8, 1, 3, 3\), expected \(4, 1, 3, 3\)"):
+    with pytest.raises(StageError, match=r"stem\.0\.0\.weight .*\(4, 1, 3, 3\)"):
         teach(weights=file, options={"width": 4, "blocks": 2}).run(make_out(tmp_path))
     save_file({"stem.0.0.weight": torch.zeros(4, 1, 3, 3)}, file)
-    with pytest.raises(StageError, match=r"missing stem\.0\.1\.weight.*; and \d+ more"):
+    with pytest.raises(StageError, match=r"missing stem\.0\.1\.weight"):
         teach(weights=file).run(make_out(tmp_path))
 
 
 def test_weights_that_are_no_safetensors(tmp_path: Path) -> None:
     file = tmp_path / "pickled.pt"
     torch.save(residual(4).state_dict(), file)
-    with pytest.raises(StageError, match="cannot be read as safetensors"):
+    with pytest.raises(StageError, match="safetensors"):
         teach(weights=file).run(make_out(tmp_path))
 
 

@@ -102,11 +102,11 @@ def test_only_regressors_are_trained_beside_the_student() -> None:
 @pytest.mark.parametrize(
     ("loss", "told"),
     [
-        (Attention(student="stage.1", teacher="stages.1"), r"the student has no layer 'stage\.1'; did you mean 'stages\.1'"),
-        (Attention(student="stages.1", teacher="body"), r"the teacher has no layer 'body'; .*known: "),
+        (Attention(student="stage.1", teacher="stages.1"), r"'stage\.1'; .*'stages\.1'"),
+        (Attention(student="stages.1", teacher="body"), r"'body'; .*known: "),
         (
             Hint(student="stages.0", teacher="stages.1"),
-            "hint: the student's features are .* layers of the same height and width",
+            r"hint: .*height and width",
         ),
     ],
 )
@@ -146,7 +146,7 @@ def test_layers_of_an_encoder_with_a_padding_mask_are_compared(layer: str) -> No
 
 def test_without_a_teacher_a_loss_of_features_says_what_it_needs(taught: Taught) -> None:
     objective = DistillationObjective(0.9, [PAIRS[0]], taught[1])
-    with pytest.raises(StageError, match="attention is a loss of features"):
+    with pytest.raises(StageError, match="attention"):
         objective.build_auxiliary(TASK, build_network(RESIDUAL, {"width": 4}))
 
 

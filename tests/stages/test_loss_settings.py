@@ -116,25 +116,25 @@ def test_settings_are_read_without_torch() -> None:
     [
         (
             {"kind": "kdd"},
-            "student.losses.0: Input tag 'kdd' found .* expected tags: 'kd', 'dkd', 'dist', 'logit_pearson', 'mse'",
+            "0: .*'kdd' .*'logit_pearson', 'mse'",
         ),
-        ({"temperature": 2}, "student.losses.0: Unable to extract tag using discriminator 'kind'"),
-        ({"kind": "kd", "temperature": 0}, "student.losses.0.kd.temperature: Input should be greater than 0; got 0"),
-        ({"kind": "kd", "weight": 0}, "student.losses.0.kd.weight: Input should be greater than 0; got 0"),
-        ({"kind": "kd", "weight": float("inf")}, "student.losses.0.kd.weight: Input should be a finite number; got inf"),
-        ({"kind": "kd", "standardize": "often"}, "student.losses.0.kd.standardize: Input should be a valid boolean"),
-        ({"kind": "mse", "temperature": 1}, "student.losses.0.mse.temperature: unknown field"),
-        ({"kind": "dkd", "alpha": -1}, "student.losses.0.dkd.alpha: Input should be greater than or equal to 0; got -1"),
+        ({"temperature": 2}, "losses.0: .*'kind'"),
+        ({"kind": "kd", "temperature": 0}, "kd.temperature: .*got 0"),
+        ({"kind": "kd", "weight": 0}, "kd.weight: .*got 0"),
+        ({"kind": "kd", "weight": float("inf")}, "kd.weight: .*got inf"),
+        ({"kind": "kd", "standardize": "often"}, "kd.standardize: .*boolean"),
+        ({"kind": "mse", "temperature": 1}, "0.mse.temperature: .*unknown"),
+        ({"kind": "dkd", "alpha": -1}, "dkd.alpha: .*got -1"),
         (
             {"kind": "dkd", "alpha": 0, "beta": 0},
-            "student.losses.0.dkd: .*alpha and beta are both 0, so the loss is always 0; raise",
+            "0.dkd: .*alpha and beta",
         ),
-        ({"kind": "dist", "beta": 0, "gamma": 0}, "student.losses.0.dist: .*beta and gamma are both 0"),
+        ({"kind": "dist", "beta": 0, "gamma": 0}, "0.dist: .*beta and gamma"),
         (
             {"kind": "relations", "similarity": 0},
-            "relations: .*similarity and distance and angle are all 0, so the loss is always 0",
+            "relations: .*angle are all 0",
         ),
-        ({"kind": "dist", "temperature": -2}, "student.losses.0.dist.temperature: Input should be greater than 0; got -2"),
+        ({"kind": "dist", "temperature": -2}, "dist.temperature: .*got -2"),
     ],
 )
 def test_what_a_recipe_may_not_write(written: dict[str, object], says: str) -> None:
@@ -142,7 +142,7 @@ def test_what_a_recipe_may_not_write(written: dict[str, object], says: str) -> N
 
 
 def test_no_losses_at_all() -> None:
-    assert "student.losses: Tuple should have at least 1 item" in refused([])
+    assert "student.losses: Tuple" in refused([])
 
 
 @pytest.mark.parametrize(
@@ -150,15 +150,15 @@ def test_no_losses_at_all() -> None:
     [
         (
             {"kind": "hints"} | LAYERS,
-            "expected tags: 'rkd', 'similarity', 'attention', 'hint', 'hidden_states', 'attention_relations'",
+            r"'rkd', .*'hint', .*'attention_relations'",
         ),
         ({"kind": "hint", "student": "body"}, "teacher\n  Field required"),
-        ({"kind": "attention", "student": "", "teacher": "body"}, "student\n  String should have at least 1 character"),
-        ({"kind": "rkd", "distance": 0, "angle": 0} | LAYERS, "distance and angle are both 0"),
-        ({"kind": "rkd", "angle": -1} | LAYERS, "angle\n  Input should be greater than or equal to 0"),
-        ({"kind": "hidden_states", "teacher": ["a", "b", "c"], "student": "a"}, "teacher\n  Input should be a valid string"),
+        ({"kind": "attention", "student": "", "teacher": "body"}, r"student\n .*at least 1"),
+        ({"kind": "rkd", "distance": 0, "angle": 0} | LAYERS, "distance and angle"),
+        ({"kind": "rkd", "angle": -1} | LAYERS, r"angle\n .*equal to 0"),
+        ({"kind": "hidden_states", "teacher": ["a", "b", "c"], "student": "a"}, r"teacher\n .*valid string"),
         ({"kind": "attention_relations"} | LAYERS, "heads\n  Field required"),
-        ({"kind": "attention_relations", "heads": 1, "student": ["a", "b"], "teacher": "a"}, "student.*\n  Field required"),
+        ({"kind": "attention_relations", "heads": 1, "student": ["a", "b"], "teacher": "a"}, r"student.*\n .*required"),
         (
             {"kind": "attention_relations", "heads": 1, "queries": 0, "keys": 0, "values": 0} | LAYERS,
             "queries and keys and values and attention are all 0",
@@ -181,20 +181,18 @@ OUTPUTS = {
 @pytest.mark.parametrize("kind", ["kd", "dkd", "dist", "logit_pearson"])
 def test_the_wrong_kind_of_output(kind: str) -> None:
     able = f"{kind} is for logits, probabilities;"
-    with pytest.raises(StageError, match=f"{able} 'value' holds values: use mse$"):
+    with pytest.raises(StageError, match=f"{able} 'value' .*mse$"):
         check_output(LOSS.validate_python({"kind": kind, "output": "value"}), OUTPUTS)
-    with pytest.raises(StageError, match=f"{able} 'vector' holds embedding: use mse, cosine or relations$"):
+    with pytest.raises(StageError, match=f"{able} 'vector' .*relations$"):
         check_output(LOSS.validate_python({"kind": kind, "output": "vector"}), OUTPUTS)
     check_output(Mse(output="value"), OUTPUTS)
 
 
 @pytest.mark.parametrize("kind", ["cosine", "relations"])
 def test_what_compares_directions_is_for_embeddings(kind: str) -> None:
-    with pytest.raises(StageError, match=f"{kind} is for embedding; 'value' holds values: use mse$"):
+    with pytest.raises(StageError, match=f"{kind} .*'value' .*mse$"):
         check_output(LOSS.validate_python({"kind": kind, "output": "value"}), OUTPUTS)
-    with pytest.raises(
-        StageError, match=f"{kind} is for embedding; 'classes' holds logits: use kd, dkd, dist, logit_pearson or mse$"
-    ):
+    with pytest.raises(StageError, match=f"{kind} .*'classes' .*mse$"):
         check_output(LOSS.validate_python({"kind": kind, "output": "classes"}), OUTPUTS)
     check_output(LOSS.validate_python({"kind": kind, "output": "vector"}), OUTPUTS)
 
@@ -206,11 +204,11 @@ def test_every_loss_of_outputs_is_named_where_another_does_not_fit() -> None:
 
 def test_labels_that_are_not_there() -> None:
     for loss in (Dkd(), Dkd(output="unlabelled")):
-        with pytest.raises(StageError, match="dkd needs labels, and the output 'unlabelled' has no target; name one in Output"):
+        with pytest.raises(StageError, match=r"dkd .*'unlabelled' .*Output"):
             check_labels(loss, OUTPUTS)
     for fine in (Dkd(output="classes"), Kd(), Mse()):
         check_labels(fine, OUTPUTS)
-    with pytest.raises(StageError, match="dkd needs labels, and this output has none; name its target in Output"):
+    with pytest.raises(StageError, match=r"dkd .*this output .*Output"):
         Dkd()(torch.ones(2, 3), torch.ones(2, 3), None)
 
 
@@ -297,7 +295,7 @@ def test_samples_without_labels_are_distilled_by_what_needs_none(answers: Answer
 def test_a_loss_without_its_labels_is_refused_before_training(answers: Answers) -> None:
     unlabelled = type("Unlabelled", (type(load_task(DIGITS)),), {"outputs": {"logits": Output(("batch", 10))}})()
     DistillationObjective(1.0, (Kd(),), answers).check_task(unlabelled)
-    with pytest.raises(StageError, match="dkd needs labels, and the output 'logits' has no target"):
+    with pytest.raises(StageError, match=r"dkd .*'logits'"):
         DistillationObjective(1.0, (Kd(), Dkd()), answers).check_task(unlabelled)
 
 

@@ -105,13 +105,13 @@ def test_a_constant_hop_is_marked(tmp_path: Path) -> None:
 
 def test_a_hop_that_cannot_answer_is_named(tmp_path: Path) -> None:
     chain = Chain(tmp_path, {"model": np.ones((3, 3), np.float32)})
-    with pytest.raises(StageError, match=r"model cannot answer inputs of shape .*\(4, 2\)"):
+    with pytest.raises(StageError, match=r"model cannot .*\(4, 2\)"):
         chain.evidence(chain.inputs())
 
 
 def test_a_hop_with_other_outputs_is_named(tmp_path: Path) -> None:
     chain = Chain(tmp_path, {"onnx": np.ones((2, 4), np.float32)})
-    with pytest.raises(StageError, match=r"onnx answers 'logits' of shape \(400, 4\), the teacher \(400, 3\)"):
+    with pytest.raises(StageError, match=r"onnx .*\(400, 4\), .*\(400, 3\)"):
         chain.evidence(chain.inputs())
 
 
@@ -119,13 +119,13 @@ def test_answers_of_other_samples_are_refused(tmp_path: Path) -> None:
     inputs = Chain(tmp_path).inputs()
     answers = inputs["answers"]
     write_shard(answers.root, Shard("test", None, 0), {"logits": answers.read_split("test")["logits"][:-1]})
-    with pytest.raises(StageError, match="not of these 400 test samples"):
+    with pytest.raises(StageError, match="these 400 test"):
         Measure(task=NAME, batch=4).run(tmp_path, **inputs)
 
 
 def test_a_batch_that_is_not_promised_is_refused(tmp_path: Path) -> None:
     inputs = Chain(tmp_path).inputs()
-    with pytest.raises(StageError, match="batch 32 is outside the 1 to 8"):
+    with pytest.raises(StageError, match=r"batch 32 .*1 to 8"):
         Measure(task=NAME).run(tmp_path, **inputs)
     with pytest.raises(StageError, match="test split has 0 samples"):
         Measure(task="tests.support.proof_parts:Empty", batch=4).run(tmp_path, **inputs)

@@ -104,7 +104,7 @@ def test_its_answers_are_stored_and_the_reference_is_the_same_graph(tmp_path: Pa
 
 
 def test_its_layers_cannot_be_compared(tmp_path: Path, file: Path) -> None:
-    with pytest.raises(StageError, match="of an ONNX teacher only inputs and outputs are known; use losses of answers"):
+    with pytest.raises(StageError, match="an ONNX teacher"):
         require_layers(DisjointPoints(), adopted(file, make_out(tmp_path)))
 
 
@@ -112,8 +112,8 @@ def test_its_layers_cannot_be_compared(tmp_path: Path, file: Path) -> None:
     ("task", "said"),
     [
         (Whole, "reads 'x' as float32, Whole gives it as int64"),
-        (Wide, "has 'logits' with the axes ['batch', 3], Wide says ['batch', 4]; an axis that the task names must be"),
-        (Other, "answers logits, the task names scores; "),
+        (Wide, "['batch', 3], Wide says"),
+        (Other, "answers logits,"),
     ],
 )
 def test_what_does_not_fit_the_task_is_refused(file: Path, task: type[Points], said: str) -> None:
@@ -126,33 +126,33 @@ PRODUCT = helper.make_node("MatMul", ["x", "matrix"], ["logits"])
 
 def test_a_fixed_batch_is_refused(tmp_path: Path) -> None:
     file = write_single_graph(tmp_path / "fixed.onnx", [PRODUCT], {"x": [1, 2]}, matrix=TEACHER)
-    with pytest.raises(StageError, match=r"has 'x' with the axes \[1, 2\]"):
+    with pytest.raises(StageError, match=r"'x' .*axes \[1, 2\]"):
         adopted(file, make_out(tmp_path))
 
 
 def test_an_input_that_the_task_does_not_give_is_refused(tmp_path: Path) -> None:
     nodes = [helper.make_node("Add", ["x", "shift"], ["y"]), helper.make_node("MatMul", ["y", "matrix"], ["logits"])]
     file = write_single_graph(tmp_path / "two.onnx", nodes, {"x": ["batch", 2], "shift": ["batch", 2]}, matrix=TEACHER)
-    with pytest.raises(StageError, match="reads x, shift, the task names x; it wants shift too"):
+    with pytest.raises(StageError, match="wants shift too"):
         adopted(file, make_out(tmp_path))
 
 
 def test_an_answer_that_is_not_finite_is_refused_with_its_size(tmp_path: Path) -> None:
     nodes = [helper.make_node("MatMul", ["x", "matrix"], ["y"]), helper.make_node("Div", ["y", "zero"], ["logits"])]
     file = write_single_graph(tmp_path / "nan.onnx", nodes, {"x": ["batch", 2]}, matrix=TEACHER, zero=np.zeros(3, np.float32))
-    with pytest.raises(StageError, match=r"at batch 1: .* answers 'logits' as float32 \[1, 3\], .* all of it finite"):
+    with pytest.raises(StageError, match=r"'logits' as float32 \[1, 3\]"):
         adopted(file, make_out(tmp_path))
 
 
 def test_what_is_no_graph_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("not a graph")
-    with pytest.raises(StageError, match=r"text.onnx is not valid ONNX .* export it again"):
+    with pytest.raises(StageError, match=r"text\.onnx .*ONNX"):
         adopted(tmp_path / "text.onnx", make_out(tmp_path))
 
 
 def test_weights_that_no_key_would_see_are_refused(tmp_path: Path, file: Path) -> None:
     onnx.save(onnx.load(file), tmp_path / "t.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
-    with pytest.raises(StageError, match=r"has weights in weights.bin, .* location='t.onnx.data'"):
+    with pytest.raises(StageError, match=r"weights\.bin, .*t\.onnx\.data"):
         adopted(tmp_path / "t.onnx", make_out(tmp_path))
 
 
@@ -184,7 +184,7 @@ def test_constants_that_lie_outside_are_kept_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("location", ["other.bin", "t.onnx_data/weights.bin"])
 def test_constants_that_no_key_would_see_are_refused(tmp_path: Path, location: str) -> None:
     constant_outside(tmp_path / "t.onnx", location)
-    with pytest.raises(StageError, match=f"has weights in {location}, whose bytes would not count in the key"):
+    with pytest.raises(StageError, match=f"weights in {location}"):
         adopted(tmp_path / "t.onnx", make_out(tmp_path))
 
 

@@ -119,7 +119,7 @@ def test_every_operator_is_compared() -> None:
         ("y = AveragePool<kernel_shape = [2, 2], dilations = [2, 2]>(x)", r"dilations = \[2, 2\]"),
         ("y, m, v = BatchNormalization<training_mode = 1>(x, four, four, four, positive)", "3 results of BatchNormalization"),
         ("y, i = MaxPool<kernel_shape = [2, 2]>(x)", "2 results of MaxPool"),
-        ("y = Ceil(x)", r"the operator Ceil \(node 'odd'\) is not known there; set tuning_epochs = 0, .*Known: Add, "),
+        ("y = Ceil(x)", r"Ceil .*'odd'\) .*Known: Add"),
     ],
 )
 def test_what_is_not_there_is_refused(text: str, said: str) -> None:

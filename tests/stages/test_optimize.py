@@ -201,12 +201,12 @@ def test_one_scale_a_weight(tmp_path: Path, digits_onnx: OnnxModel, digits_range
 
 
 def test_refusals(tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges) -> None:
-    with pytest.raises(StageError, match="exclude names a node 'node_Conv' that the graph does not have; did you mean"):
+    with pytest.raises(StageError, match=r"'node_Conv' .*did you"):
         optimized(tmp_path / "a", digits_onnx, digits_ranges, precision="int8", exclude=["node_Conv"])
     model, ranges = exported(tmp_path / "linear", "tests.support.smoke:linear", "tests.support.smoke:Numbers")
-    with pytest.raises(UnsupportedModelError, match=r"nothing can be quantized: .* Use precision = 'fp32'"):
+    with pytest.raises(UnsupportedModelError, match="precision = 'fp32'"):
         optimized(tmp_path / "b", model, ranges, precision="int8")
-    with pytest.raises(StageError, match=r"no range for tensor .*; was it made from another graph"):
+    with pytest.raises(StageError, match=r"no range .*another graph"):
         optimized(tmp_path / "c", digits_onnx, ranges, precision="int8")
     with pytest.raises(ValidationError, match="precision"):
         Optimize.model_validate({"task": smoke.DIGITS, "precision": "int4"})
@@ -337,14 +337,14 @@ def test_fp16_climbs_a_ladder_of_its_own(tmp_path: Path, climbing: Climbing) -> 
 def test_a_floor_that_the_student_itself_does_not_have(tmp_path: Path, climbing: Climbing) -> None:
     low = smoke.artifact(Weights, tmp_path, {**climbing.given["student"].facts, "correlation": 0.91})
     other = Climbing({**climbing.given, "student": low})
-    with pytest.raises(StageError, match=r"floor = 0.95, but .* the student itself has a correlation of 0.91 with the teacher"):
+    with pytest.raises(StageError, match=r"floor = 0.95, .*of 0.91"):
         other(tmp_path / "out", floor=0.95)
 
 
 def test_a_floor_for_a_student_that_was_not_compared(tmp_path: Path, climbing: Climbing) -> None:
     facts = {name: fact for name, fact in climbing.given["student"].facts.items() if name != "correlation"}
     other = Climbing({**climbing.given, "student": smoke.artifact(Weights, tmp_path, facts)})
-    with pytest.raises(StageError, match=r"floor = 0.5 is compared with .* never measured: .*; leave out floor, or distil one"):
+    with pytest.raises(StageError, match=r"floor = 0.5 "):
         other(tmp_path / "out", floor=0.5)
 
 
@@ -356,13 +356,13 @@ def test_an_operator_that_cannot_be_trained_is_named(tmp_path: Path, climbing: C
     onnx.save(model, tmp_path / "model.onnx")
     ranges = smoke.known({**given["calibration"].compute_ranges(), "inner": (-9, 9)})  # no head any more, so it is int8 too
     other = Climbing({**given, "onnx": smoke.artifact(OnnxModel, tmp_path, given["onnx"].facts), "calibration": ranges})
-    with pytest.raises(StageError, match=r"the operator Elu \(node 'odd'\) is not known there; set tuning_epochs = 0"):
+    with pytest.raises(StageError, match=r"Elu .*'odd'\) .*tuning_epochs"):
         other(tmp_path / "out", floor=0.99999)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8-dynamic"])
 def test_other_precisions_have_no_ladder(precision: Any) -> None:
-    with pytest.raises(ValidationError, match=f"floor climbs a ladder that precision '{precision}' does not have; remove floor"):
+    with pytest.raises(ValidationError, match=f"floor .*'{precision}'"):
         Optimize(task=smoke.DIGITS, precision=precision, runtime="openvino", floor=0.9)
 
 

@@ -106,7 +106,7 @@ def test_the_model_card_shows_the_proof(bundle: Path) -> None:
     assert "| engine: correlation against model | at least 0.999 |" in card
     assert "`batch` from 1 to 8" in card
     assert "p50, batch 1 (µs)" in card
-    assert "`attar bench` compares the engine's speed with that of the\nfp32 student, which `reference/` holds" in card
+    assert "`attar bench` compares" in card
     assert card.splitlines()[2].startswith("Every promise is kept: ")
     assert card.splitlines()[2].endswith(".")
 
@@ -119,7 +119,7 @@ def test_a_drop_of_nothing_has_no_sign(bundle: Path) -> None:
 
 
 def test_a_failed_verdict_is_refused_with_the_hop_and_the_margin(tmp_path: Path) -> None:
-    with pytest.raises(GateError, match=r"\(first broken hop: student\), 0\.0\d+ outside; improve student") as refused:
+    with pytest.raises(GateError, match=r"student\), 0\.0\d+ outside") as refused:
         package_bundle(tmp_path, GateLimits(correlation=0.9999))
     assert refused.value.exit_code == 3
     assert not list((tmp_path / "out").iterdir())
@@ -129,18 +129,18 @@ def test_an_undecided_verdict_is_not_packaged(tmp_path: Path) -> None:
     inputs = Chain(tmp_path / "chain").inputs()
     given = {name: inputs[name] for name in ("onnx", "model", "engine")}
     judged = verdict({"verdict": "undecided", "summary": "undecided"})
-    with pytest.raises(GateError, match="Only what was proven is shipped"):
+    with pytest.raises(GateError, match="proven is shipped"):
         Package(task=NAME).run(tmp_path, **given, evidence=Evidence("", "", tmp_path, {}), verdict=judged)
 
 
 def test_a_verdict_that_promises_nothing_of_the_engine_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(GateError, match=r"nothing is promised of the engine against the teacher.* add score_drop"):
+    with pytest.raises(GateError, match="add score_drop"):
         package_bundle(tmp_path, GateLimits(teacher_score=0.9))
 
 
 @pytest.mark.parametrize(("name", "make"), [("engine", engine), ("model", onnx_model), ("onnx", onnx_model)])
 def test_the_evidence_of_something_else_is_refused(tmp_path: Path, name: str, make: Any) -> None:
-    with pytest.raises(StageError, match=rf"the evidence is of another {name} \(\w{{12}}\) .* measure again"):
+    with pytest.raises(StageError, match=rf"another {name} \(\w{{12}}\)"):
         package_bundle(tmp_path, **{name: make(tmp_path / "other", TEACHER)})
     assert not list((tmp_path / "out").iterdir())
 
@@ -149,7 +149,7 @@ def test_an_engine_that_does_not_repeat_its_answers_is_refused(tmp_path: Path) -
     """Its digest says that it is the one that was measured; it answers otherwise all the same."""
     other = engine(tmp_path / "other", TEACHER)
     same = dataclasses.replace(other, digest=digest(str(STUDENT)))
-    with pytest.raises(StageError, match="does not repeat what was measured"):
+    with pytest.raises(StageError, match="repeat what was measured"):
         package_bundle(tmp_path, engine=same)
 
 
@@ -161,7 +161,7 @@ def test_a_tolerance_that_proves_nothing_is_refused(tolerance: float) -> None:
 
 def test_a_bundle_that_needs_torch_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(package, "NEVER_NEEDED", ("onnxruntime",))
-    with pytest.raises(StageError, match=r"cannot be opened without torch: .*onnxruntime"):
+    with pytest.raises(StageError, match="without torch: "):
         package_bundle(tmp_path)
 
 

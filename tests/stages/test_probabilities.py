@@ -74,13 +74,13 @@ def test_they_are_refused_when_answers_are_stored(tmp_path: Path) -> None:
     """Whatever the teacher was adopted as."""
     facts = Teach(task=SHARES, onnx=with_softmax(tmp_path / "teacher.onnx")).run(out := make_out(tmp_path))
     (tmp_path / "answers").mkdir()
-    with pytest.raises(StageError, match="the teacher's 'logits' are declared as logits, but are probabilities: in 128 of 128"):
+    with pytest.raises(StageError, match=r"teacher's .*128 of 128"):
         Label(task=LOGITS, views=1, device="cpu").run(tmp_path / "answers", teacher=artifact(OnnxModel, out, facts))
 
 
 def test_logits_declared_as_probabilities_are_refused(tmp_path: Path) -> None:
     write_graph(tmp_path / "teacher.onnx", TEACHER)
-    with pytest.raises(StageError, match=r"are declared as probabilities, but the sums of their rows are .*kind='logits'"):
+    with pytest.raises(StageError, match=r"sums .*kind='logits'"):
         Teach(task=SHARES, onnx=tmp_path / "teacher.onnx").run(make_out(tmp_path))
 
 
@@ -181,7 +181,7 @@ def test_a_network_answers_logits_and_its_predictor_probabilities() -> None:
 
 @pytest.mark.parametrize("task", [DisjointPoints, Shares])
 def test_a_network_that_ends_in_a_softmax_is_refused(task: type[DisjointPoints]) -> None:
-    with pytest.raises(StageError, match=r"'logits' are probabilities, as a softmax gives them.* take the softmax away"):
+    with pytest.raises(StageError, match=r"'logits' .*softmax"):
         check_network(nn.Sequential(nn.Linear(2, 3), nn.Softmax(-1)), task())
 
 

@@ -121,7 +121,7 @@ class Forgetful(Points):
 
 
 def test_every_sample_needs_its_own_row(tmp_path: Path, counting: Weights) -> None:
-    with pytest.raises(StageError, match=r"the teacher's 'y' has 127 rows for 128 samples; it must answer each once"):
+    with pytest.raises(StageError, match=r"'y' has 127 .*128 samples"):
         label_with(counting, make_out(tmp_path), views=1, task="tests.stages.test_shard_labeller:Forgetful")
 
 
@@ -301,5 +301,5 @@ def test_an_answer_that_lacks_an_output(tmp_path: Path) -> None:
     teacher = weights(
         tmp_path / "teacher", "tests.stages.test_shard_labeller:Counting", "tests.stages.test_shard_labeller:Silent"
     )
-    with pytest.raises(StageError, match=r"the teacher's answer lacks \['y'\], which its task names; it has \['z'\]"):
+    with pytest.raises(StageError, match=r"lacks \['y'\].*\['z'\]"):
         label_with(teacher, make_out(tmp_path))

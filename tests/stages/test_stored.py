@@ -56,14 +56,14 @@ def test_the_teacher_s_own_answers_pass_rounded_as_they_are(teacher: Linear, tmp
     stored.check_answers(Shaken(), teacher, answers(tmp_path / "answers"))
 
 
-@pytest.mark.parametrize(("split", "told"), [("test", "of test is off by"), ("train", "of train, view 0 is off by")])
+@pytest.mark.parametrize(("split", "told"), [("test", "of test is off"), ("train", "of train, view 0 is off")])
 def test_answers_of_another_teacher(teacher: Linear, tmp_path: Path, split: str, told: str) -> None:
-    with pytest.raises(StageError, match=f"not this teacher's: 'logits' {told} .* label again"):
+    with pytest.raises(StageError, match=f"'logits' {told} .*label"):
         stored.check_answers(Shaken(), teacher, answers(tmp_path / "answers", wrong=split))
 
 
 def test_answers_in_another_order_of_views(teacher: Linear, tmp_path: Path) -> None:
-    with pytest.raises(StageError, match="of train, view 0 is off by"):
+    with pytest.raises(StageError, match="view 0 is off by"):
         stored.check_answers(Shaken(), teacher, answers(tmp_path / "answers", order=(1, 0)))
 
 
@@ -76,5 +76,5 @@ def test_of_wide_logits_what_was_kept_is_compared(teacher: Linear, tmp_path: Pat
         packed = ShardBuilder("logits", task.outputs["logits"], shard.dtype, top=1)
         packed.add(np.asarray(seen.inputs["x"], np.float32) @ TEACHER * np.float32(factor))
         save_shard(root / shard.name, [packed])
-    with pytest.raises(StageError, match="of train, view 0 is off by") if factor > 1 else nullcontext():
+    with pytest.raises(StageError, match="view 0 is off by") if factor > 1 else nullcontext():
         stored.check_answers(task, teacher, made)

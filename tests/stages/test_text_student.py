@@ -142,9 +142,9 @@ class Pairs(Sentences):
 
 
 def test_whose_padding_it_is_must_be_known(taught: Taught) -> None:
-    with pytest.raises(StageError, match=r"hidden_states: tokens, answer of Pairs .*; write input = "):
+    with pytest.raises(StageError, match=r"hidden_states: .*Pairs"):
         connect(taught, STATES, task=Pairs())
-    with pytest.raises(StageError, match=r"no input 'token' of Sentences declares its padding .*; did you mean 'tokens'"):
+    with pytest.raises(StageError, match=r"'token' of Sentences .*'tokens'"):
         connect(taught, HiddenStates(student="blocks.0", teacher=LAYER, input="token"))
 
 
@@ -153,21 +153,21 @@ def test_whose_padding_it_is_must_be_known(taught: Taught) -> None:
     [
         (
             Attention(student="blocks.0", teacher=LAYER),
-            r"attention compares maps .* \(2, 1, 12\), the teacher's \(2, 1, 32\): .* use hidden_states or attention_relations",
+            r"\(2, 1, 12\), .*hidden_states",
         ),
-        (Hint(student="blocks.0", teacher=LAYER), r"hint: .* use hidden_states for states \(sequence, hidden\)"),
-        (HiddenStates(student="head", teacher=LAYER), r"hidden_states compares states .* \(2, 3\), the teacher's \(2, 1, 32\)"),
+        (Hint(student="blocks.0", teacher=LAYER), r"hint: .*hidden_states"),
+        (HiddenStates(student="head", teacher=LAYER), r"\(2, 3\), .*\(2, 1, 32\)"),
         (
             HiddenStates(student="blocks.0", teacher="model.bert.encoder"),
-            r"the teacher's layer 'model.bert.encoder' answers BaseModelOutput\w* \(last_hidden_state\), not a",
+            r"'model\.bert\.encoder' .*last_hidden",
         ),
         (
             AttentionRelations(student="blocks.0.attention.inside", teacher=f"{LAYER}.attention.self", heads=4),
-            r"the teacher's model.*self makes 32 numbers of 32, and not queries, keys and values .* \[QUERIES, KEYS, VALUES\]",
+            r"32 numbers .*\[QUERIES, KEYS, VALUES\]",
         ),
         (
             AttentionRelations(student="blocks.0.attention.inside", teacher=(QKV[0], QKV[1], f"{LAYER}.intermediate"), heads=4),
-            r"answer \[1, 32\], \[1, 32\], \[1, 64\]: relations need queries, keys and values of one width",
+            r"answer \[1, 32\].*\[1, 64\]:",
         ),
         (
             AttentionRelations(student="blocks.0.attention.inside", teacher=QKV, heads=8),
@@ -175,7 +175,7 @@ def test_whose_padding_it_is_must_be_known(taught: Taught) -> None:
         ),
         (
             AttentionRelations(student="blocks.0.attention.inside", teacher=(*QKV[:2], "model.bert.values"), heads=4),
-            "the teacher has no layer 'model.bert.values'",
+            r"'model\.bert\.values'",
         ),
     ],
 )
@@ -185,5 +185,5 @@ def test_what_a_loss_cannot_read_is_told_before_anything_is_trained(taught: Taug
 
 
 def test_a_tuple_that_does_not_begin_with_a_tensor(taught: Taught) -> None:
-    with pytest.raises(StageError, match=r"the student's layer 'layer' answers tuple \(NoneType, Tensor\), not a tensor first"):
+    with pytest.raises(StageError, match=r"'layer' .*\(NoneType, Tensor\)"):
         connect(taught, HiddenStates(student="layer", teacher=LAYER), student=Folded(states_first=False))

@@ -149,10 +149,10 @@ def test_a_batch_of_nothing_but_padding_teaches_nothing_and_stays_a_number() -> 
 @pytest.mark.parametrize(
     ("student", "teacher", "told"),
     [
-        ((4, 8), (4, 8), r"states \(batch, sequence, hidden\); the student's features are \(4, 8\), .* or use hint for rows"),
-        ((4, 3, 8, 8), (4, 3, 8), r"\(4, 3, 8, 8\), the teacher's \(4, 3, 8\): name layers that answer token by token"),
-        ((4, 5, 6), (4, 7, 6), r"\(4, 5, 6\), the teacher's \(4, 7, 6\): .* a state for each of the same tokens"),
-        ((7, 4, 6), (7, 4, 6), r"the inputs hold 4 samples of 7 tokens: name layers with the batch first"),
+        ((4, 8), (4, 8), r"features are \(4, 8\), .*hint"),
+        ((4, 3, 8, 8), (4, 3, 8), r"\(4, 3, 8, 8\), .*token by token"),
+        ((4, 5, 6), (4, 7, 6), r"\(4, 5, 6\), .*\(4, 7, 6\)"),
+        ((7, 4, 6), (7, 4, 6), "4 samples of 7 tokens"),
     ],
 )
 def test_what_are_no_states_is_refused(student: tuple[int, ...], teacher: tuple[int, ...], told: str) -> None:
@@ -164,9 +164,7 @@ def test_what_are_no_states_is_refused(student: tuple[int, ...], teacher: tuple[
 
 
 def test_widths_that_cannot_be_compared_are_refused() -> None:
-    with pytest.raises(StageError, match=r"one width; .* \(2, 3, 4\) after the projection, the teacher's \(2, 3, 6\)"):
+    with pytest.raises(StageError, match=r"\(2, 3, 4\) .*\(2, 3, 6\)"):
         hidden_states(torch.ones(2, 3, 4), torch.ones(2, 3, 6))
-    with pytest.raises(
-        StageError, match="heads = 4 must divide both the student's width, 6, and the teacher's, 8; use one of 1, 2"
-    ):
+    with pytest.raises(StageError, match=r"heads = 4 .*6, .*8;"):
         attention_relations(torch.ones(2, 3, 18), torch.ones(2, 3, 24), 4, MINILM_V2)

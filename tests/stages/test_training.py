@@ -146,7 +146,7 @@ def test_a_checkpoint_of_other_parameters_is_refused(tmp_path: Path) -> None:
         state = content.metadata()
     renamed = {key.replace("optimizer/module.0.weight/", "optimizer/0/"): tensor for key, tensor in load_file(file).items()}
     save_file(renamed, file, metadata=state)
-    with pytest.raises(StageError, match=r"checkpoint\.safetensors has the parameter '0'"):
+    with pytest.raises(StageError, match=r"checkpoint\.safetensors.*'0'"):
         Teach(**STUDENT).run(out)
 
 

@@ -112,7 +112,7 @@ def test_the_distiller_learns_from_what_has_labels(tmp_path: Path, answers: Answ
 
 
 def test_transfer_needs_a_loss_that_needs_no_labels(tmp_path: Path, answers: Answers) -> None:
-    with pytest.raises(StageError, match=r"dkd needs labels, and transfer of Unlabelled has none .* set its transfer = False"):
+    with pytest.raises(StageError, match=r"dkd .*Unlabelled .*transfer"):
         Distill(**STUDENT, losses=(Dkd(),)).run(make_out(tmp_path), teacher=NOBODY, answers=answers)
 
 
@@ -124,7 +124,7 @@ def test_answers_from_before_there_was_a_transfer_split(tmp_path: Path, answers:
 
 
 def test_labels_of_a_step_that_is_cut_would_not_weigh_evenly(tmp_path: Path, answers: Answers) -> None:
-    with pytest.raises(StageError, match=r"into 2 parts .* use one process and accumulate = 1"):
+    with pytest.raises(StageError, match="accumulate = 1"):
         Distill(**STUDENT, batch=64, accumulate=2).run(make_out(tmp_path), teacher=NOBODY, answers=answers)
 
 

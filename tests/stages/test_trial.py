@@ -131,12 +131,12 @@ def test_where_none_runs_nothing_is_measured(tmp_path: Path) -> None:
 
 
 def test_a_candidate_that_cannot_answer_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"c2 cannot answer inputs of shape"):
+    with pytest.raises(StageError, match="c2 cannot"):
         Field(tmp_path, {"c1": TEACHER, "c2": np.ones((3, 3), np.float32)}).trials()
 
 
 def test_answers_of_another_split_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match="the stored answers are not of these 200 validation samples"):
+    with pytest.raises(StageError, match="200 validation"):
         Field(tmp_path, {"c1": TEACHER}).trials(stored=150)
 
 

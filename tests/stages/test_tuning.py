@@ -106,5 +106,5 @@ def test_a_graph_without_weights_has_nothing_to_learn(tmp_path: Path) -> None:
     text = '<ir_version: 9, opset_import: ["" : 20]> g (float[batch,3] x) => (float[batch,3] y) { y = Relu(x) }'
     onnx.save(onnx.parser.parse_model(text), tmp_path / "float.onnx")
     source, out = tmp_path / "float.onnx", new(tmp_path, "slot")
-    with pytest.raises(StageError, match="none of its weights is read by Conv, Gemm, MatMul itself; set tuning_epochs = 0"):
+    with pytest.raises(StageError, match="Conv, Gemm, MatMul"):
         distil_graph(source, source, tmp_path / "tuned.onnx", smoke.UNASKED, TrainingSettings(**LEARN_SETTINGS), out)

@@ -61,7 +61,7 @@ def test_a_bundle_that_is_not_whole_is_not_compared_with(bundle: Path, tmp_path:
     copy = tmp_path / "copy"
     shutil.copytree(bundle, copy)
     (copy / "golden.safetensors").unlink()
-    with pytest.raises(InvalidBundleError, match=r"golden\.safetensors is missing"):
+    with pytest.raises(InvalidBundleError, match=r"golden\.safetensors"):
         unpacked(tmp_path / "out", copy)
 
 
@@ -85,12 +85,12 @@ class Raw(Points):
 @pytest.mark.parametrize(
     ("task", "told"),
     [
-        ("Renamed", "its classes are right, up, other, the task's east, north, other"),
-        ("Raw", r"its outputs are .*logits.*, the task's .*values"),
+        ("Renamed", "right, up, other, the"),
+        ("Raw", r"logits.*, the task's .*values"),
     ],
 )
 def test_a_bundle_of_another_task_is_refused(bundle: Path, tmp_path: Path, task: str, told: str) -> None:
-    with pytest.raises(StageError, match=f"cannot be compared with .*: {told}"):
+    with pytest.raises(StageError, match=f"compared .*{told}"):
         unpacked(tmp_path / "out", bundle, f"tests.stages.test_unpack:{task}")
 
 

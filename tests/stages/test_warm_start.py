@@ -76,14 +76,14 @@ def test_the_share_is_that_of_the_parameters(tmp_path: Path) -> None:
 
 def test_nothing_that_fits_is_an_error_that_names_some_of_both(tmp_path: Path) -> None:
     earlier = weights(tmp_path, RESNET, DIGITS, depth=8, width=4, channels=1)
-    with pytest.raises(StageError, match=r"nothing of start = '0{12}' fits .*: it has .* and \d+ more, the network stem\.0"):
+    with pytest.raises(StageError, match=r"start = '0{12}' .*stem\.0"):
         WarmStart(settings(width=4), earlier)()
 
 
 def test_a_control_that_is_off_has_nothing_to_give(tmp_path: Path) -> None:
     out = make_out(tmp_path)
     off = artifact(Weights, out, Control(task=DIGITS, network=RESIDUAL).run(out))
-    with pytest.raises(StageError, match=r"control .* name a student's key"):
+    with pytest.raises(StageError, match=r"control .*student's key"):
         WarmStart(settings(width=4), off)()
 
 
