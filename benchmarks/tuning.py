@@ -32,7 +32,7 @@ from attar.stages.distill.stage import Distill
 from attar.stages.export import Export
 from attar.stages.label.stage import Label
 from attar.stages.learning.settings import TrainingSettings
-from attar.stages.optimize.stage import Optimize
+from attar.stages.optimize.rungs import Tuning
 from attar.stages.optimize.tuning import distil_graph
 from attar.stages.teach.stage import Teach
 
@@ -40,7 +40,7 @@ TASK = "attar.models.tasks.digits:Digits"
 RESIDUAL = "attar.models.networks.residual:residual"
 TRAINED: dict[str, Any] = {"task": TASK, "network": RESIDUAL, "batch": 64}
 SEEDS = (0, 1, 2)
-EPOCHS = 2
+EPOCHS, LEARNING_RATE = 2, 1e-3
 FORMS = {"as trained": 1.0, "stretched 100-fold": 10.0, "stretched 900-fold": 30.0}
 """The most that a channel is stretched; another one is shrunk as much."""
 A = TypeVar("A", bound=Artifact)
@@ -106,7 +106,7 @@ def of_student(folder: Path, seed: int, teacher: Weights, answers: Answers) -> M
         graph = made(OnnxModel, folder / form / "onnx", Export(exporter="torchscript"), weights=student)
         stretched(graph.file(), most, seed)
         ranges = made(Ranges, folder / form / "ranges", Calibrate(task=TASK), onnx=graph)
-        learning = Optimize(task=TASK, precision="int8", tuning_epochs=EPOCHS, seed=seed).tuning_settings(student)
+        learning = Tuning(TASK, student, answers, folder, EPOCHS, LEARNING_RATE, seed, "auto").make_settings()
         for channels in (True, False):
             name = f"{form}, {'a scale a channel' if channels else 'a scale a weight'}"
             files = {"float": graph.file()} | tuned(folder / name, graph.file(), ranges, channels, answers, learning)

@@ -10,8 +10,9 @@ back, which overflows again.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,8 +23,9 @@ from attar.engines.graphs.inspection import (
     list_subgraph_reads,
     make_unused_suffix,
 )
-from attar.engines.graphs.preparation import sort_nodes
+from attar.engines.graphs.preparation import clear_metadata, prepare_graph
 from attar.engines.graphs.softmax import find_final_softmaxes
+from attar.pipeline.core.stage import Facts
 
 if TYPE_CHECKING:
     import onnx
@@ -68,6 +70,39 @@ def convert_to_fp16(model: onnx.ModelProto, names: Collection[str]) -> set[str]:
         rewriter.add_node(node, slots.get(node.name, FloatSlots([], [])))
     rewriter.finish_graph()
     return set(slots)
+
+
+def halve_float_nodes(
+    file: Path,
+    source: Path,
+    ranges: Mapping[str, tuple[float, float]],
+    names: Set[str],
+    facts: Facts,
+) -> Facts:
+    """Let nodes that an int8 graph keeps in float compute in half precision.
+
+    ``file`` is written anew; ``source`` is the float graph that it was made of. Returns the facts
+    of the graph, in which these nodes are under ``half`` if half precision can hold them.
+    """
+    import onnx
+
+    model = onnx.load(file)
+    overflowing = find_overflowing_nodes(prepare_graph(source), ranges)
+    converted = convert_to_fp16(model, names - overflowing.keys())
+    onnx.save(clear_metadata(model), file)
+    floats = dict(facts["float"])
+    half = {name: floats.pop(name) for name in facts["float"] if name in converted}
+    for name in names & overflowing.keys():
+        floats[name] += f"; half precision cannot hold it: {overflowing[name]}"
+    return {**facts, "float": floats, **({"half": half} if half else {})}
+
+
+def sort_nodes(model: onnx.ModelProto) -> None:
+    """Put each node behind those whose results it reads, in place, with onnx-ir's pass."""
+    import onnx_ir as ir
+    from onnx_ir.passes.common import TopologicalSortPass
+
+    model.CopyFrom(ir.to_proto(TopologicalSortPass()(ir.from_proto(model)).model))
 
 
 def find_convertible_nodes(model: onnx.ModelProto, names: Collection[str]) -> dict[str, FloatSlots]:

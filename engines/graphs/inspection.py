@@ -153,12 +153,17 @@ def iterate_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
             yield from iterate_nodes(inner)
 
 
+def list_tensor_names(model: onnx.ModelProto) -> set[str]:
+    """Return the names of all tensors, those in the graphs inside nodes too."""
+    names = {value.name for value in (*model.graph.input, *model.graph.initializer)}
+    for node in model.graph.node:
+        names.update((*node.input, *node.output, *list_subgraph_reads(node)))
+    return names
+
+
 def make_unused_suffix(model: onnx.ModelProto, suffix: str) -> str:
     """Return the suffix, with underscores before it until no tensor's name ends in it."""
-    graph = model.graph
-    names = {value.name for value in (*graph.input, *graph.initializer)}
-    for node in graph.node:
-        names.update((*node.input, *node.output, *list_subgraph_reads(node)))
+    names = list_tensor_names(model)
     while any(name.endswith(suffix) for name in names):
         suffix = f"_{suffix}"
     return suffix

@@ -12,16 +12,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from attar.engines.graphs.inspection import index_constants
 from attar.engines.graphs.int8 import EXCLUDED
 from attar.engines.graphs.preparation import clear_metadata, prepare_graph
-from attar.engines.graphs.selection import check_node_names, find_float_nodes, format_reasons
-from attar.pipeline.core.errors import UnsupportedModelError
-
-if TYPE_CHECKING:
-    import onnx
+from attar.engines.graphs.selection import check_node_names, find_float_nodes, make_nothing_error
+from attar.pipeline.core.stage import Facts
 
 PRODUCTS = frozenset({"Gemm", "MatMul"})
 PREPARED = {"onnx.quant.pre_process": "onnxruntime.quant"}
@@ -31,7 +27,7 @@ advises to run that."""
 
 def write_dynamic_int8_graph(
     source: Path, target: Path, per_channel: bool, exclude: Collection[str], weight_bits: int = 8
-) -> dict[str, Any]:
+) -> Facts:
     """Write the graph. Return how many of each operator are int8, and which products stay float.
 
     Weights have 8 bits or 7; see ``placement.LEVELS``. Raises UnsupportedModelError if nothing can
@@ -47,10 +43,11 @@ def write_dynamic_int8_graph(
     products = [node for node in model.graph.node if node.op_type in PRODUCTS]
     weighted = {node.name for node in products if node.input[1] in constants}
     inside = [node for node in products if node.name in weighted and node.name not in reasons]
-    if not inside:
-        raise make_no_products_error(model, reasons)
     quantized = {node.name for node in inside}
     outside = [node.name for node in products if node.name not in quantized]
+    floats = {name: reasons.get(name, "a product of two activations") for name in outside}
+    if not inside:
+        raise make_nothing_error(model, PRODUCTS, floats, "'int8' for convolutions, or 'fp32'")
     onnx.helper.set_model_props(model, PREPARED)
     quantize_dynamic(
         model,
@@ -66,21 +63,10 @@ def write_dynamic_int8_graph(
     return {
         "weight_bits": weight_bits,
         "quantized": dict(sorted(counts.items())),
-        "float": {name: reasons.get(name, "a product of two activations") for name in outside},
+        "float": floats,
     }
 
 
 def list_excluded_names(names: Sequence[str]) -> list[str]:
     """Return the names, and those that a Gemm gets when ONNX Runtime has split off its bias."""
     return [*names, *(f"{name}_MatMul" for name in names)]
-
-
-def make_no_products_error(
-    model: onnx.ModelProto, reasons: dict[str, str]
-) -> UnsupportedModelError:
-    present = ", ".join(sorted({node.op_type for node in model.graph.node}))
-    return UnsupportedModelError(
-        f"nothing can be quantized: no {' or '.join(sorted(PRODUCTS))} by a weight is left but "
-        f"those excluded and the last layer{format_reasons(reasons)}; the graph has {present}. "
-        "Use precision = 'int8' for convolutions, or 'fp32'"
-    )

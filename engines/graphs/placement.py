@@ -8,21 +8,8 @@ from typing import Any
 
 MULTIPLYING = frozenset({"Conv", "Gemm", "MatMul"})
 """The operators that int8 makes faster; without one of them nothing is gained."""
-CARRYING = frozenset(
-    {
-        "Add",
-        "AveragePool",
-        "Clip",
-        "Concat",
-        "Flatten",
-        "GlobalAveragePool",
-        "MaxPool",
-        "Relu",
-        "Reshape",
-        "Squeeze",
-        "Transpose",
-    }
-)
+CARRYING = frozenset({"Add", "AveragePool", "Clip", "Concat", "Flatten", "GlobalAveragePool"})
+CARRYING |= {"MaxPool", "Relu", "Reshape", "Squeeze", "Transpose"}
 """The operators that keep a tensor in int8 between two convolutions."""
 
 LEVELS = {8: 127, 7: 64}
@@ -42,15 +29,13 @@ class Placement:
     """An element type of ``onnxruntime.quantization.QuantType``."""
     carrying: frozenset[str]
     """The operators with pairs besides ``MULTIPLYING``, in convolutional networks."""
-    results: bool
-    """Whether the result of a multiplying node is rounded too, or only what it reads."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options of ONNX Runtime's quantizer."""
     halves: bool = False
     """Whether nodes that stay out of int8 are faster in half precision than in float."""
 
 
-UNSIGNED = Placement("unsigned", "QUInt8", CARRYING, results=True)
+UNSIGNED = Placement("unsigned", "QUInt8", CARRYING)
 """u8 activations, asymmetric (Jacob et al. 2018, arXiv:1712.05877, eq. 1, 2): the form for which
 CPUs have fast kernels.
 
@@ -62,7 +47,6 @@ SYMMETRIC = Placement(
     "symmetric",
     "QInt8",
     frozenset(),
-    results=False,
     options={
         "ActivationSymmetric": True,
         "WeightSymmetric": True,

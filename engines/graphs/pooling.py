@@ -19,16 +19,22 @@ def replace_global_means(model: onnx.ModelProto, ranges: dict[str, tuple[float, 
     The dynamo exporter writes ``AdaptiveAvgPool2d(1)`` and ``x.mean((2, 3))`` as ReduceMean. A new
     tensor gets the range of the one that it replaces.
     """
-    constants, ranks = index_constants(model), infer_ranks(model)
-    nodes = []
-    for node in model.graph.node:
+    import onnx
+
+    constants, ranks, nodes = index_constants(model), infer_ranks(model), model.graph.node
+    for place, node in reversed(list(enumerate(nodes))):
         is_mean = node.op_type == "ReduceMean" and ranks.get(node.input[0]) == 4
-        if is_mean and list_reduced_axes(node, constants) == {2, 3}:
-            nodes += make_pooling_nodes(node, ranges)
-        else:
-            nodes.append(node)
-    model.graph.ClearField("node")
-    model.graph.node.extend(nodes)
+        if not is_mean or list_reduced_axes(node, constants) != {2, 3}:
+            continue
+        result, pooled = node.output[0], f"{node.output[0]}_pooled"  # (N, C, 1, 1)
+        if not get_attribute(node, "keepdims", 1):
+            node.output[0] = pooled
+            ranges |= {pooled: ranges[result]} if result in ranges else {}
+            flatten = onnx.helper.make_node("Flatten", [pooled], [result], f"{node.name}_flat")
+            nodes.insert(place + 1, flatten)
+        node.op_type = "GlobalAveragePool"
+        node.ClearField("attribute")
+        del node.input[1:]
 
 
 def list_reduced_axes(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> set[int]:
@@ -38,21 +44,3 @@ def list_reduced_axes(node: onnx.NodeProto, constants: dict[str, onnx.TensorProt
     if len(node.input) < 2 or node.input[1] not in constants:
         return set()
     return {int(axis) % 4 for axis in onnx.numpy_helper.to_array(constants[node.input[1]])}
-
-
-def make_pooling_nodes(
-    node: onnx.NodeProto, ranges: dict[str, tuple[float, float]]
-) -> list[onnx.NodeProto]:
-    """Return the nodes that take the place of a ReduceMean."""
-    import onnx
-
-    make_node, (result,) = onnx.helper.make_node, node.output
-    if get_attribute(node, "keepdims", 1):
-        return [make_node("GlobalAveragePool", [node.input[0]], [result], name=node.name)]
-    inner = f"{result}_pooled"  # (N, C, 1, 1)
-    if result in ranges:
-        ranges[inner] = ranges[result]
-    return [
-        make_node("GlobalAveragePool", [node.input[0]], [inner], name=node.name),
-        make_node("Flatten", [inner], [result], name=f"{node.name}_flat"),
-    ]

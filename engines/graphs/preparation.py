@@ -1,28 +1,32 @@
-"""The float graph in the form that every precision starts from."""
+"""The form in which every pass here takes a float graph."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attar.engines.graphs.initializers import InitializerCopies
-
 if TYPE_CHECKING:
     import onnx
+    import onnx_ir as ir
 
 
 def prepare_graph(source: Path) -> onnx.ModelProto:
     """Return the float graph: every node has a name, every weight is an initializer.
 
-    No Identity is left between them, and no bias has a factor beside it.
+    Only an initializer is quantized as a weight or a bias. The dynamo exporter writes Constant
+    nodes, the torchscript exporter an Identity for each weight that equals another.
     """
     import onnx
+    import onnx_ir as ir
+    from onnx_ir.passes import common
 
-    model = onnx.load(source)
-    name_nodes(model)
-    model = lift_constants(model)
+    proto = onnx.load(source)
+    name_nodes(proto)
+    model = ir.from_proto(proto)
+    common.LiftConstantsToInitializersPass(size_limit=0)(model)
+    common.IdentityEliminationPass()(model)
     fold_gemm_beta(model)
-    return clear_metadata(model)
+    return clear_metadata(ir.to_proto(model))
 
 
 def name_nodes(model: onnx.ModelProto) -> None:
@@ -31,43 +35,24 @@ def name_nodes(model: onnx.ModelProto) -> None:
         node.name = node.name or f"{node.op_type}_{number}"
 
 
-def lift_constants(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Make initializers of Constant nodes, and remove each Identity, with onnx-ir's passes.
-
-    Only an initializer is quantized as a weight or a bias. The dynamo exporter writes Constant
-    nodes, the torchscript exporter an Identity for each weight that equals another.
-    """
-    import onnx_ir as ir
-    from onnx_ir.passes import common
-
-    lifted = ir.passes.Sequential(
-        common.LiftConstantsToInitializersPass(size_limit=0),
-        common.IdentityEliminationPass(),
-    )
-    return ir.to_proto(lifted(ir.from_proto(model)).model)
-
-
-def sort_nodes(model: onnx.ModelProto) -> None:
-    """Put each node behind those whose results it reads, in place, with onnx-ir's pass."""
-    import onnx_ir as ir
-    from onnx_ir.passes.common import TopologicalSortPass
-
-    model.CopyFrom(ir.to_proto(TopologicalSortPass()(ir.from_proto(model)).model))
-
-
-def fold_gemm_beta(model: onnx.ModelProto) -> None:
+def fold_gemm_beta(model: ir.Model) -> None:
     """Multiply the bias of each Gemm by its beta, in place, where the bias is an initializer.
 
     ONNX Runtime's quantizer ignores beta there. A bias that is read elsewhere is copied first.
     """
-    copies = InitializerCopies(model)
-    for node in model.graph.node:
-        betas = [field for field in node.attribute if field.name == "beta"]
-        if node.op_type != "Gemm" or not betas or len(node.input) < 3:
+    import onnx_ir as ir
+
+    for node in model.graph:
+        bias = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
+        if "beta" not in node.attributes or bias is None or bias.const_value is None:
             continue
-        if node.input[2] in copies.initializers:
-            node.input[2] = copies.scale(node.input[2], betas[0].f)
-            node.attribute.remove(betas[0])
+        values = bias.const_value.numpy()
+        if len(bias.uses()) > 1 or bias.is_graph_output():
+            bias = ir.Value(name=f"{bias.name}.copy_{node.name}", type=bias.type, shape=bias.shape)
+            node.replace_input_with(2, bias)
+        beta = values.dtype.type(node.attributes.pop("beta").as_float())
+        bias.const_value = ir.tensor(values * beta, name=bias.name)
+        model.graph.initializers[str(bias.name)] = bias
 
 
 def clear_metadata(model: onnx.ModelProto) -> onnx.ModelProto:

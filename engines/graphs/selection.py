@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from attar.engines.graphs.inspection import get_attribute, index_constants, infer_element_types
 from attar.engines.graphs.placement import MULTIPLYING, Placement
 from attar.engines.graphs.softmax import find_final_softmaxes
-from attar.pipeline.core.errors import StageError, suggest_name
+from attar.pipeline.core.errors import StageError, UnsupportedModelError, suggest_name
 
 if TYPE_CHECKING:
     import onnx
@@ -28,26 +29,8 @@ def select_int8_op_types(model: onnx.ModelProto, placement: Placement) -> frozen
     return MULTIPLYING if is_transformer else MULTIPLYING | placement.carrying
 
 
-def infer_other_types(model: onnx.ModelProto) -> dict[str, str]:
-    """Return the nodes that are known to compute in another type than float32, with the type.
-
-    Some compute shapes, indices and masks, which stay exact. Others compute in another float: a
-    scale must have the type of its tensor, and ranges are float32. The type is the inferred one of
-    the first result, which all operators here share with their data.
-    """
-    import onnx
-
-    types, float32 = infer_element_types(model), onnx.TensorProto.FLOAT
-    others = {}
-    for node in model.graph.node:
-        element_type = types.get(node.output[0], float32)
-        if element_type != float32:
-            others[node.name] = onnx.TensorProto.DataType.Name(element_type).lower()
-    return others
-
-
 def find_float_nodes(model: onnx.ModelProto) -> dict[str, str]:
-    """Return the nodes that are better in float, each with the reason.
+    """Return the nodes that are better in float or compute in another type, each with the reason.
 
     - A stem of 1 or 3 channels: in float it makes the whole network 4 to 15 % faster (measured at
       28x28 and 96x96), and the pixels keep their precision.
@@ -55,32 +38,42 @@ def find_float_nodes(model: onnx.ModelProto) -> dict[str, str]:
     - Products of two activations, as in attention: they have two unsigned operands, for which there
       is no fast kernel. With them in float a transformer of width 160 is 15 % faster at 10 tokens
       and 20 % at 48 (measured).
-    - What computes in another type than float32.
+    - What computes in another type than float32: shapes, indices and masks stay exact, and ranges
+      are float32. The type is that of the first result, as all operators here share it.
     """
+    import onnx
+
     inputs = {value.name for value in model.graph.input}
     weights, final = index_constants(model), find_final_tensors(model)
-    types = infer_other_types(model)
+    types, float32 = infer_element_types(model), onnx.TensorProto.FLOAT
     reasons = {}
     for node in model.graph.node:
-        if node.op_type == "Conv" and node.input[0] in inputs and has_few_channels(node, weights):
-            reasons[node.name] = "a stem of few channels"
-        if node.op_type == "MatMul" and not weights.keys() & set(node.input):
-            reasons[node.name] = "a product of two activations"
-        if node.op_type in ("Gemm", "MatMul") and node.output[0] in final:
+        element_type = types.get(node.output[0], float32)
+        if element_type != float32:
+            name = onnx.TensorProto.DataType.Name(element_type).lower()
+            reasons[node.name] = f"computes in {name}"
+        elif node.op_type in ("Gemm", "MatMul") and node.output[0] in final:
             reasons[node.name] = "the last layer"
-    for node in model.graph.node:
-        if node.op_type in MULTIPLYING and node.name in types:
-            reasons[node.name] = f"computes in {types[node.name]}"
+        elif node.op_type == "MatMul" and not weights.keys() & set(node.input):
+            reasons[node.name] = "a product of two activations"
+        elif node.op_type == "Conv" and node.input[0] in inputs and has_few_channels(node, weights):
+            reasons[node.name] = "a stem of few channels"
     return reasons
 
 
-def format_reasons(reasons: Mapping[str, str]) -> str:
-    """Return the first few nodes and reasons for a message."""
-    if not reasons:
-        return ""
-    shown = [f"{name} {reason}" for name, reason in list(reasons.items())[:REASONS_SHOWN]]
-    more = ", ..." if len(reasons) > REASONS_SHOWN else ""
-    return f" ({', '.join(shown)}{more})"
+def make_nothing_error(
+    model: onnx.ModelProto, operators: Collection[str], floats: Mapping[str, str], remedy: str
+) -> UnsupportedModelError:
+    """Return the error of a graph in which none of these operators can be quantized."""
+    shown = [f"{name} {reason}" for name, reason in islice(floats.items(), REASONS_SHOWN)]
+    shown += ["..."] if len(floats) > REASONS_SHOWN else []
+    reasons = f" ({', '.join(shown)})" if shown else ""
+    present = {node.op_type for node in model.graph.node} - {"QuantizeLinear", "DequantizeLinear"}
+    return UnsupportedModelError(
+        f"nothing can be quantized: no {', '.join(sorted(operators))} is left but those excluded, "
+        f"a narrow stem and the last layer{reasons}; the graph has "
+        f"{', '.join(sorted(present))}. Use precision = {remedy}"
+    )
 
 
 def find_final_tensors(model: onnx.ModelProto) -> set[str]:
@@ -97,28 +90,13 @@ def find_final_tensors(model: onnx.ModelProto) -> set[str]:
 
 def has_few_channels(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto]) -> bool:
     """Whether a convolution is dense and reads few channels. Depthwise ones have own kernels."""
-    weight = weights.get(node.input[1])
-    if weight is None or get_attribute(node, "group", 1) != 1:
-        return False
-    return bool(weight.dims[1] < FEW_CHANNELS)
+    weight, is_dense = weights.get(node.input[1]), get_attribute(node, "group", 1) == 1
+    return weight is not None and is_dense and weight.dims[1] < FEW_CHANNELS
 
 
 def check_node_names(model: onnx.ModelProto, exclude: Collection[str]) -> None:
     """Raises StageError if the graph does not have a node of a name."""
     names = {node.name for node in model.graph.node}
-    for name in exclude:
-        if name not in names:
-            raise StageError(
-                f"exclude names a node {name!r} that the graph does not have; "
-                f"{suggest_name(name, names)}"
-            )
-
-
-def list_quantized_tensors(node: onnx.NodeProto, *, results: bool = True) -> list[str]:
-    """Return the tensors that are quantized for a node.
-
-    Bias, shape, bounds and the indices of pooling are not among them.
-    """
-    inputs = {"Add": 2, "Concat": len(node.input)} | dict.fromkeys(MULTIPLYING, 2)
-    read = node.input[: inputs.get(node.op_type, 1)]
-    return [*read, *(node.output[:1] if results else [])]
+    for name in (name for name in exclude if name not in names):
+        hint = suggest_name(name, names)
+        raise StageError(f"exclude names a node {name!r} that the graph does not have; {hint}")

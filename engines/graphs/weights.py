@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Mapping
+from itertools import count
 from typing import TYPE_CHECKING
 
-from attar.engines.graphs.initializers import InitializerCopies
-from attar.engines.graphs.inspection import get_attribute, list_subgraph_reads
+from attar.engines.graphs.inspection import get_attribute, list_subgraph_reads, list_tensor_names
 from attar.engines.graphs.placement import MULTIPLYING
-from attar.engines.graphs.selection import list_quantized_tensors
 
 if TYPE_CHECKING:
     import onnx
 
-OVERRIDES: Mapping[Hashable, Mapping[str, bool]] = {
+COPY = ".copy"
+Overrides = dict[str, list[dict[str, bool]]]
+OVERRIDES: Mapping[Hashable, dict[str, bool]] = {
     ("weight", None): {"symmetric": True},
     "activation": {"reduce_range": False},
 }
@@ -26,7 +27,7 @@ It would take a weight with one scale asymmetric, and activations with 7 bits wh
 
 def separate_weights(
     model: onnx.ModelProto, inside: Collection[str], per_channel: bool
-) -> dict[str, Mapping[str, bool]]:
+) -> Overrides:
     """Rewrite in place, so that no weight is rounded in two ways, nor at all for a float node.
 
     ``inside`` names the nodes that are quantized. The first node that reads a weight keeps its
@@ -36,28 +37,25 @@ def separate_weights(
     """
     import onnx
 
-    copies = InitializerCopies(model)
-    ranks = {
-        tensor.name: len(tensor.dims)
-        for tensor in model.graph.initializer
-        if tensor.data_type == onnx.TensorProto.FLOAT
-    }
+    float32 = onnx.TensorProto.FLOAT
+    weights = {each.name: each for each in model.graph.initializer if each.data_type == float32}
+    taken, overrides = list_tensor_names(model), Overrides()
     names: dict[str, dict[Hashable, str]] = defaultdict(dict)
     for name in list_float_reads(model):
         names[name][None] = name
-    overrides: dict[str, Mapping[str, bool]] = {}
     for node in model.graph.node:
         for place, name in enumerate(node.input):
-            if name not in ranks:
+            if name not in weights:
                 continue
-            is_inside = node.name in inside
-            rounding = find_rounding(node, place, ranks[name], per_channel) if is_inside else None
+            is_inside, rank = node.name in inside, len(weights[name].dims)
+            rounding = find_rounding(node, place, rank, per_channel) if is_inside else None
             if rounding not in names[name]:
-                names[name][rounding] = copies.copy(name) if names[name] else name
+                is_first = not names[name]
+                names[name][rounding] = name if is_first else add_copy(model, weights[name], taken)
             node.input[place] = names[name][rounding]
             if rounding in OVERRIDES:
-                overrides[node.input[place]] = OVERRIDES[rounding]
-    return overrides
+                overrides[node.input[place]] = [dict(OVERRIDES[rounding])]
+    return dict(sorted(overrides.items()))
 
 
 def list_float_reads(model: onnx.ModelProto) -> list[str]:
@@ -66,6 +64,16 @@ def list_float_reads(model: onnx.ModelProto) -> list[str]:
     for node in model.graph.node:
         names += list_subgraph_reads(node)
     return names
+
+
+def add_copy(model: onnx.ModelProto, tensor: onnx.TensorProto, taken: set[str]) -> str:
+    """Add a copy of an initializer, and return its name."""
+    copy = model.graph.initializer.add()
+    copy.CopyFrom(tensor)
+    candidates = (f"{tensor.name}{COPY}{number}" for number in count(1))
+    copy.name = next(name for name in candidates if name not in taken)
+    taken.add(copy.name)
+    return str(copy.name)
 
 
 def find_rounding(node: onnx.NodeProto, place: int, rank: int, per_channel: bool) -> Hashable:
@@ -77,8 +85,8 @@ def find_rounding(node: onnx.NodeProto, place: int, rank: int, per_channel: bool
         return "bias", node.name
     if node.op_type == "MatMul" or (node.op_type in MULTIPLYING and place == 1):
         return "weight", find_channel_axis(node, place, rank) if per_channel else None
-    is_data = node.input[place] in list_quantized_tensors(node, results=False)
-    return "activation" if is_data else None
+    data_inputs = {"Add": 2, "Concat": len(node.input)}.get(node.op_type, 1)
+    return "activation" if place < data_inputs else None
 
 
 def find_channel_axis(node: onnx.NodeProto, place: int, rank: int) -> int | None:

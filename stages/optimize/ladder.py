@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from attar.pipeline.core.errors import UnsupportedModelError
+from attar.pipeline.core.stage import Facts
 
 REFUSED_CORRELATION = -1.0
 """The least correlation: an attempt that was refused is never the best."""
@@ -18,7 +18,7 @@ class Attempt:
     """One way to write a graph: ``make(file)`` writes it and returns facts of it."""
 
     name: str
-    make: Callable[[Path], dict[str, Any]]
+    make: Callable[[Path], Facts]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class AttemptResult:
     name: str
     file: Path
     correlation: float
-    facts: dict[str, Any]
+    facts: Facts
 
 
 AttemptPlan = Callable[[Sequence[AttemptResult]], Iterable[Attempt]]
@@ -41,23 +41,22 @@ def run_attempts(
     No attempt is made after that. The facts of an attempt that is refused say why; if the first one
     is refused, that is an error.
     """
-    tried: list[AttemptResult] = []
-    for rung in plan(tried):
-        file = folder / f"{rung.name}.onnx"
+    results: list[AttemptResult] = []
+    for attempt in plan(results):
+        file = folder / f"{attempt.name}.onnx"
         try:
-            facts = rung.make(file)
-            tried.append(AttemptResult(rung.name, file, measure(file), facts))
+            facts = attempt.make(file)
+            results.append(AttemptResult(attempt.name, file, measure(file), facts))
         except UnsupportedModelError as refusal:
-            if not tried:
+            if not results:
                 raise
-            tried.append(
-                AttemptResult(rung.name, file, REFUSED_CORRELATION, {"refused": str(refusal)})
-            )
-        if tried[-1].correlation >= floor:
+            facts = {"refused": str(refusal)}
+            results.append(AttemptResult(attempt.name, file, REFUSED_CORRELATION, facts))
+        if results[-1].correlation >= floor:
             break
-    return tried
+    return results
 
 
-def select_best(tried: Iterable[AttemptResult]) -> AttemptResult:
+def select_best(results: Iterable[AttemptResult]) -> AttemptResult:
     """Return the result most similar to the teacher; of equals the first, the cheapest."""
-    return max(tried, key=lambda each: each.correlation)
+    return max(results, key=lambda result: result.correlation)

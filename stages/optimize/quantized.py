@@ -7,7 +7,7 @@ torch's own quantization-aware training places its pairs by other rules than
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from attar.engines.graphs.initializers import find_original
 from attar.engines.graphs.inspection import index_constants
 from attar.engines.graphs.placement import LEVELS
+from attar.engines.graphs.weights import COPY
 from attar.pipeline.core.errors import StageError
 from attar.stages.optimize.operators import OPERATORS, OperatorCall, fake_quantize, shape_along
 
@@ -181,6 +181,11 @@ class QuantizedNetwork(nn.Module):
             name: value.detach().cpu().contiguous().numpy()
             for name, value in self.parameters_of.items()
         }
+
+
+def find_original(name: str, known: Container[str]) -> str:
+    """Return the tensor of which this one is a copy, or itself if it is known."""
+    return name if name in known else name.rpartition(COPY)[0]
 
 
 def convert_tensor(tensor: onnx.TensorProto) -> Tensor:

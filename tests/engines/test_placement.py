@@ -13,12 +13,13 @@ from pydantic import ValidationError
 from attar.engines.graphs import int8
 from attar.engines.graphs import int8_dynamic as dynamic
 from attar.engines.graphs.exposure import reveal_tensors
+from attar.engines.graphs.half_precision import halve_float_nodes
 from attar.engines.graphs.placement import MULTIPLYING, PLACEMENTS
-from attar.engines.graphs.selection import list_quantized_tensors
 from attar.engines.runtimes import onnxruntime
 from attar.models.tasks.digits import Digits
 from attar.models.views import iterate_clean
 from attar.pipeline.core.errors import UnsupportedModelError
+from attar.pipeline.core.stage import Facts
 from attar.stages.artifacts import OnnxModel, Ranges
 from attar.stages.optimize.stage import Optimize
 from tests.support import smoke
@@ -76,8 +77,9 @@ def test_tensorrt_rtx_builds_nodes_in_half_between_others_in_int8(
 ) -> None:
     convolutions = [node.name for node in onnx.load(digits_onnx.file()).graph.node if node.op_type == "Conv"][2:4]
     excluded = dict.fromkeys(convolutions, "sensitive")
-    form = int8.QuantizationSpec(PLACEMENTS["tensorrt-rtx"], exclude=excluded, half=frozenset(convolutions))
-    facts = int8.write_int8_graph(digits_onnx.file(), tmp_path / "mixed.onnx", digits_ranges.compute_ranges(), form)
+    form = int8.QuantizationSpec(PLACEMENTS["tensorrt-rtx"], exclude=excluded)
+    source, file, ranges = digits_onnx.file(), tmp_path / "mixed.onnx", digits_ranges.compute_ranges()
+    facts = halve_float_nodes(file, source, ranges, set(convolutions), int8.write_int8_graph(source, file, ranges, form))
     assert facts["half"] == excluded
     assert facts["quantized"]["Conv"] == 6
     assert built(tmp_path / "mixed.onnx", (1, 8, 8)) > 1000
@@ -197,7 +199,7 @@ def random(*shape: int) -> Any:
     return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
 
 
-def faithful(folder: Path, text: str, form: int8.QuantizationSpec, **weights: Any) -> tuple[float, dict[str, Any]]:
+def faithful(folder: Path, text: str, form: int8.QuantizationSpec, **weights: Any) -> tuple[float, Facts]:
     """CORR of ``y`` in int8, as ONNX Runtime fuses it, with ``y`` in float; and the facts."""
     model = onnx.parser.parse_model(text)
     model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in weights.items())
@@ -291,9 +293,3 @@ def test_a_tied_weight_has_its_channels_along_the_axis_of_each_reader(tmp_path: 
 def form(runtime: str, **settings: Any) -> int8.QuantizationSpec:
     """With weights of 7 bits, with which no CPU saturates."""
     return int8.QuantizationSpec(PLACEMENTS[runtime], weight_bits=7, **settings)
-
-
-def test_what_is_rounded_for_a_node() -> None:
-    node = onnx.helper.make_node("Conv", ["x", "w", "b"], ["y"])
-    assert list_quantized_tensors(node) == ["x", "w", "y"]
-    assert list_quantized_tensors(node, results=False) == ["x", "w"]

@@ -223,7 +223,7 @@ def test_a_graph_for_gpus_is_computed_as_it_is_written(tmp_path: Path, operator:
     onnx.save(model, tmp_path / "float.onnx")
     ranges = {"x": (-2.0, 2.0), "p": (-9.0, 9.0), "r": (0.0, 9.0), "q": (-9.0, 9.0), "y": (0.0, 9.0)}
     facts = int8.write_int8_graph(tmp_path / "float.onnx", tmp_path / "model.onnx", ranges, int8.QuantizationSpec(SYMMETRIC))
-    hop = smoke.artifact(OnnxModel, tmp_path, facts | {"graphs": ["model"]})
+    hop = smoke.artifact(OnnxModel, tmp_path, {**facts, "graphs": ["model"]})
     x = {"x": drawn((32, 256), 0, 2)}
     with hop.open(threads=1) as got, onnxruntime.open_session({"model": hop.file()}, 1, optimize=False) as exact:
         np.testing.assert_allclose(smoke.floats(got(x)["y"]), smoke.floats(exact(x)["y"]), atol=1e-5)

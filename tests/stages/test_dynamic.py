@@ -15,6 +15,7 @@ from attar.engines.graphs.inspection import count_nodes
 from attar.engines.runtimes import onnxruntime
 from attar.models import views
 from attar.pipeline.core.errors import StageError, UnsupportedModelError
+from attar.pipeline.core.stage import Facts
 from attar.stages.artifacts import OnnxModel, Ranges
 from attar.stages.calibrate import Calibrate
 from attar.stages.export import Export
@@ -51,7 +52,7 @@ def optimized(out: Path, exported: tuple[OnnxModel, Ranges], **settings: Any) ->
     return smoke.artifact(OnnxModel, out, Optimize(task=WORDS, **settings).run(out, onnx=exported[0], **given))
 
 
-def products(file: Path, *, per_channel: bool = True, exclude: Collection[str] = ()) -> tuple[dict[str, Any], onnx.ModelProto]:
+def products(file: Path, *, per_channel: bool = True, exclude: Collection[str] = ()) -> tuple[Facts, onnx.ModelProto]:
     """``TWO_PRODUCTS`` with drawn weights, quantized."""
     model, generator = onnx.parser.parse_model(TWO_PRODUCTS), np.random.default_rng(0)
     for name, shape in WEIGHTS.items():

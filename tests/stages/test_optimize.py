@@ -14,8 +14,8 @@ from torch import nn
 
 from attar.engines.graphs.inspection import count_nodes
 from attar.engines.graphs.pooling import replace_global_means
-from attar.engines.graphs.preparation import lift_constants, name_nodes
-from attar.engines.graphs.selection import infer_other_types, list_quantized_tensors
+from attar.engines.graphs.preparation import name_nodes, prepare_graph
+from attar.engines.graphs.selection import find_float_nodes
 from attar.engines.runtimes import onnxruntime
 from attar.models.task import Arrays, InMemory, Output, Split, SplitName, Task, Tensor
 from attar.models.tasks.digits import Digits
@@ -164,7 +164,7 @@ def test_shapes_that_a_network_computes_stay_integers(tmp_path: Path) -> None:
     assert np.abs(a - b).max() > 0
 
 
-def test_the_indices_of_a_pool_are_no_data() -> None:
+def test_indices_and_shapes_stay_exact() -> None:
     model = onnx.parser.parse_model("""
         <ir_version: 9, opset_import: ["" : 18]>
         pool (float[1,4,6,6] x, int64[2] a) => (float[1,4,3,3] y, int64[1,4,3,3] i, int64[4] c) {
@@ -174,12 +174,7 @@ def test_the_indices_of_a_pool_are_no_data() -> None:
             g = Concat<axis=0>(f, f)
         }""")
     name_nodes(model)
-    assert infer_other_types(model).keys() == {"Concat_1"}
-    assert [list_quantized_tensors(node) for node in model.graph.node if node.op_type != "Cast"] == [
-        ["x", "y"],
-        ["a", "a", "c"],
-        ["f", "f", "g"],
-    ]
+    assert find_float_nodes(model) == {"Concat_1": "computes in int64"}
 
 
 def test_bytes_are_the_same_again(tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges, int8: OnnxModel) -> None:
@@ -206,7 +201,7 @@ def test_refusals(tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges)
     model, ranges = exported(tmp_path / "linear", "tests.support.smoke:linear", "tests.support.smoke:Numbers")
     with pytest.raises(UnsupportedModelError, match="precision = 'fp32'"):
         optimized(tmp_path / "b", model, ranges, precision="int8")
-    with pytest.raises(StageError, match=r"no range .*another graph"):
+    with pytest.raises(StageError, match="another graph"):
         optimized(tmp_path / "c", digits_onnx, ranges, precision="int8")
     with pytest.raises(ValidationError, match="precision"):
         Optimize.model_validate({"task": smoke.DIGITS, "precision": "int4"})
@@ -237,7 +232,7 @@ def test_other_means_stay(node: str) -> None:
     assert [node.op_type for node in model.graph.node] == ["ReduceMean"]
 
 
-def test_identities_are_removed() -> None:
+def test_identities_are_removed(tmp_path: Path) -> None:
     model = onnx.parser.parse_model("""
         <ir_version: 9, opset_import: ["" : 18]>
         shared (float[2] x) => (float[2] y) <float[2] bias = {1, 2}> {
@@ -246,10 +241,11 @@ def test_identities_are_removed() -> None:
             z = Add(x, more)
             y = Identity(z)
         }""")
-    model = lift_constants(model)
-    assert [node.op_type for node in model.graph.node] == ["Add"]
-    assert list(model.graph.node[0].input) == ["x", "bias"]
-    assert list(model.graph.node[0].output) == ["y"]
+    onnx.save(model, tmp_path / "model.onnx")
+    (node,) = prepare_graph(tmp_path / "model.onnx").graph.node
+    assert node.op_type == "Add"
+    assert list(node.input) == ["x", "bias"]
+    assert list(node.output) == ["y"]
 
 
 @dataclass(frozen=True)

@@ -70,9 +70,9 @@ def test_what_is_trained_starts_from_the_best_and_ends_in_its_form(tmp_path: Pat
     """The training here is a copy; it sees a graph without halves, and its weights go into one with them."""
     seen: list[bytes] = []
 
-    def tune(quantized: Path, floats: Path) -> dict[str, Any]:
+    def tune(source: Path, quantized: Path, floats: Path, levels: int) -> dict[str, Any]:
         seen.append(quantized.read_bytes())
-        floats.write_bytes((tmp_path / "model.onnx").read_bytes())
+        floats.write_bytes(source.read_bytes())
         return {"history": []}
 
     source, task = write_identity_chain(tmp_path), smoke.Numbers()
