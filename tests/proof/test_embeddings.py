@@ -208,5 +208,5 @@ def test_pairs_need_twice_as_many_samples() -> None:
     task = Texts()
     Bench(task, task.split("test"), 32).check()
     few = InMemory({"words": np.zeros((99, 24), np.float32)}, {})
-    with pytest.raises(StageError, match="the test split has 99 samples, which prove nothing; give it at least 100"):
+    with pytest.raises(StageError, match=r"99 samples, .* 100"):
         Bench(task, few, 32).check()

@@ -72,5 +72,5 @@ def test_one_constant_output_is_enough() -> None:
 def test_a_score_must_be_one_finite_row_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in (np.zeros(3), np.zeros((2, 1)), np.full((3, 1), np.nan)):
         monkeypatch.setattr(Height, "score", lambda self, outputs, targets, wrong=wrong: wrong)
-        with pytest.raises(StageError, match=r"must return finite statistics of shape \[samples, k\]"):
+        with pytest.raises(StageError, match=r"\[samples, k\]"):
             of([1, 2, 3])

@@ -73,15 +73,15 @@ def test_values_have_no_classes_and_no_agreement(tmp_path: Path) -> None:
 
 def test_engine_that_did_not_run_here(tmp_path: Path) -> None:
     text = Page(render_html(without_engine(run_records(tmp_path)), "fashion")).text
-    assert "needs a GPU that this machine lacks" in text
-    assert "These are the numbers of the model" in text
+    assert "needs a GPU" in text
+    assert "numbers of the model" in text
     assert "Logits: teacher and model" in text
 
 
 def test_failed_run_shows_the_error_and_what_there_is(tmp_path: Path) -> None:
     page = Page(render_html(broke(run_records(tmp_path), "student", "loss is NaN in epoch 2"), "fashion"))
     assert "loss is NaN in epoch 2" in page.text
-    assert "No gate was judged: student failed." in page.text
+    assert "student failed" in page.text
     assert page.classes.count("svg plot") == 2, "the teacher's curves"
 
 

@@ -76,13 +76,13 @@ def test_batch_statistics_of_training_mode() -> None:
     """A sample alone has a variance of nothing; its answer is another than in a batch."""
     found = faults(lambda x: good((x - x.mean(0)) / (x.std(0) + 1e-3)))
     assert [fault.partition(":")[0] for fault in found] == ["at batch 1", "at batch 3", "at batch 8"]
-    assert all("'logits' depends on the other samples in the batch: CORR " in fault for fault in found[1:])
+    assert all("'logits' depends" in fault for fault in found[1:])
 
 
 def test_dropout_that_is_active() -> None:
     generator = np.random.default_rng(0)
     found = faults(lambda x: good(x * (generator.random(x.shape) < 0.9)))
-    assert any("of a second answer to the same inputs differs by" in fault for fault in found)
+    assert any("a second answer" in fault for fault in found)
 
 
 def test_an_error_at_one_size_is_a_fault_of_that_size() -> None:

@@ -66,16 +66,14 @@ def test_the_limit_is_that_of_all_that_stands_there(records: list[Made], tmp_pat
 def test_a_full_summary_is_said(records: list[Made], tmp_path: Path) -> None:
     file = tmp_path / "summary.md"
     file.write_bytes(b"x" * (summary.MAX_SUMMARY_BYTES - 10))
-    with pytest.raises(StageError, match=r"holds 1,048,566 bytes and has no room for fashion.*in a step of its own"):
+    with pytest.raises(StageError, match="no room for fashion"):
         summary.append_summary(records, "fashion", named(file))
     assert file.stat().st_size == summary.MAX_SUMMARY_BYTES - 10
 
 
 @pytest.mark.parametrize("name", [".", "missing/summary.md"])
 def test_a_file_that_cannot_be_written_is_said(records: list[Made], tmp_path: Path, name: str) -> None:
-    with pytest.raises(
-        StageError, match=r"cannot append to the summary .*GITHUB_STEP_SUMMARY names: .*; make it a file"
-    ) as raised:
+    with pytest.raises(StageError, match="GITHUB_STEP_SUMMARY") as raised:
         summary.append_summary(records, "fashion", named(tmp_path / name))
     assert isinstance(raised.value.__cause__, OSError)
 

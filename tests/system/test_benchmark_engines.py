@@ -78,7 +78,7 @@ def test_an_environment_that_cannot_be_installed_is_a_reason_and_not_kept(
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     environment = Environment("none", ("no-such-package-of-attar",))
-    with pytest.raises(UnavailableError, match="No matching distribution found for no-such-package-of-attar"):
+    with pytest.raises(UnavailableError, match="no-such-package-of-attar"):
         environments.python(environment, tmp_path)
     assert not (tmp_path / "none" / "requirements.json").exists()
 

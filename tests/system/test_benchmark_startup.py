@@ -27,7 +27,7 @@ def test_what_is_over_its_budget_is_told_and_fails(monkeypatch: pytest.MonkeyPat
     found = {"import attar": Taken(0.1, 0.1, 20), "attar serve": Taken(3.1, 0.59, 104)}
     monkeypatch.setattr(startup, "measured", lambda recipe, folder: found)
     monkeypatch.setattr(sys, "argv", ["startup"])
-    with pytest.raises(AssertionError, match=r"over budget: attar serve \(3\.100 s of 1\.0 s\)$"):
+    with pytest.raises(AssertionError, match=r"attar serve \(3\.100 s"):
         startup.main()
     _, first, second, last = capsys.readouterr().out.splitlines()
     assert first.endswith("within 0.3 s")

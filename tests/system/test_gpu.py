@@ -19,7 +19,7 @@ def test_without_a_gpu_every_step_says_so_and_nothing_is_wrong(
     assert gpu.main() == 0
     steps = json.loads((tmp_path / "gpu.json").read_text())["steps"]
     assert {each["outcome"] for each in steps} == {"not run here"}
-    assert capsys.readouterr().out.count("no NVIDIA GPU on this machine") == len(gpu.STEPS) == len(steps)
+    assert capsys.readouterr().out.count("no NVIDIA GPU") == len(gpu.STEPS) == len(steps)
 
 
 @pytest.mark.parametrize(
@@ -29,8 +29,8 @@ def test_without_a_gpu_every_step_says_so_and_nothing_is_wrong(
         (Step("broken", (), ("-c", "raise SystemExit(2)")), "failed", "exit code 2"),
         (Step("no promise of attar's", (), ("-c", "raise SystemExit(3)")), "failed", "exit code 3"),
         (Step("a promise", (), ("-c", "raise SystemExit(3)", "attar")), "gates not passed", "see its report"),
-        (Step("cannot", ("no_such_module",), ("-c", "")), "not run here", "not installed: no_such_module"),
-        (Step("other", (), ("-c", ""), distribution="onnxruntime-gpu"), "not run here", "not installed: onnxruntime-gpu"),
+        (Step("cannot", ("no_such_module",), ("-c", "")), "not run here", "no_such_module"),
+        (Step("other", (), ("-c", ""), distribution="onnxruntime-gpu"), "not run here", "onnxruntime-gpu"),
         (Step("no data", (), ("-m", "attar", "run", "cifar100"), data="no.such:Task"), "not run here", "attar fetch cifar100"),
     ],
     ids=lambda value: value.name if isinstance(value, Step) else None,

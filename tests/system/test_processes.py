@@ -107,7 +107,7 @@ def test_two_processes_are_one_but_for_rounding(project: Path) -> None:
 def test_what_breaks_in_one_process_ends_both(project: Path) -> None:
     done = together(project, "distill", "breaks.toml")
     assert done.returncode != 0
-    assert "error: process 1: RuntimeError: told to" in done.stderr
+    assert "process 1: RuntimeError" in done.stderr
     students = [each for each in Store(project / "two").entries() if each.record["slot"] == "student"]
     assert not [each for each in students if each.record["deciders"]["settings"]["network"] == "breaks.py:Breaks"]
     assert tiny.attar(project, "plan", "breaks.toml").returncode == 0  # nothing is locked

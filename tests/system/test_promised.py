@@ -10,8 +10,8 @@ from tests.support.promised import missing
 def test_what_is_missing_is_skipped_unless_it_was_promised(monkeypatch: pytest.MonkeyPatch) -> None:
     for promised in ("", "chromium", "fashion-mnist-2"):
         monkeypatch.setenv("ATTAR_PROMISED", promised)
-        with pytest.raises(pytest.skip.Exception, match="no fashion-mnist; install it"):
+        with pytest.raises(pytest.skip.Exception, match="no fashion-mnist"):
             missing("fashion-mnist", "install it")
     monkeypatch.setenv("ATTAR_PROMISED", "chromium fashion-mnist")
-    with pytest.raises(pytest.fail.Exception, match="ATTAR_PROMISED says that fashion-mnist is here, and it is not; install it"):
+    with pytest.raises(pytest.fail.Exception, match=r"ATTAR_PROMISED .*fashion"):
         missing("fashion-mnist", "install it")

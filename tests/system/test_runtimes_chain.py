@@ -86,7 +86,7 @@ def test_openvino_from_the_recipe_to_an_answer(project: Path, served: dict[str, 
     facts = tiny.entry(served, f"{precision}.engine")["facts"]
     assert (facts["runtime"], facts["precision"], facts["why"]) == ("openvino", precision, None)
     bundle = f"openvino/{precision}"
-    assert "engine not loaded: it is native code" in attar(project, "check", bundle)
+    assert "native code" in attar(project, "check", bundle)
     assert "is fit to serve" in attar(project, "check", bundle, "--allow-native")
     timed = json.loads(attar(project, "bench", bundle, "--allow-native", "--batch", "1", "--seconds", "0.05", "--json"))
     assert timed["batches"]["1"]["rounds"] > 0
@@ -98,7 +98,7 @@ def test_openvino_from_the_recipe_to_an_answer(project: Path, served: dict[str, 
 def test_who_lacks_openvino_is_told_what_to_install(project: Path, served: dict[str, Any]) -> None:
     asked = opened(project / "openvino/fp32", "openvino")
     assert asked.returncode == 1
-    assert "OpenVINO is not installed; run: pip install 'attar[openvino]'" in asked.stderr.splitlines()[-1]
+    assert "'attar[openvino]'" in asked.stderr.splitlines()[-1]
 
 
 @needs_rtx
@@ -118,7 +118,7 @@ def test_tensorrt_rtx_from_the_recipe_to_an_unfinished_bundle(project: Path, unf
     assert "AttarError" not in said
     assert not list(project.glob("*ready*"))
     asked = opened(project / bundle)
-    assert "is unfinished: its tensorrt-rtx engine was not run" in asked.stderr.splitlines()[-1]
+    assert "is unfinished" in asked.stderr.splitlines()[-1]
 
 
 @needs_rtx
