@@ -107,9 +107,9 @@ def searched(name: str) -> str:
     found = find_near_duplicates(task)
     seconds, grown = time.process_time() - started, ((read_resident_bytes() or 0) - before) / 2**20
     cost = f"{seconds:.1f} s | {grown:.0f} MiB"
-    limits = " and ".join(f"{limit:g}" for limit in found["limits"].values())
-    samples = f"{len(task.split('train')):,} | {found['looked_at']:,}"
-    return f"| {name} | {samples} | {found['found']} | {found['share']:.4f} | {limits} | {cost} |"
+    limits = " and ".join(f"{limit:g}" for limit in found.limits.values())
+    samples = f"{len(task.split('train')):,} | {found.looked_at:,}"
+    return f"| {name} | {samples} | {found.count} | {found.share:.4f} | {limits} | {cost} |"
 
 
 def main(names: list[str]) -> None:
@@ -122,9 +122,9 @@ def main(names: list[str]) -> None:
     images = [name for name in names if name in ("digits", "fashion")]
     print(f"\n| found of {PLANTED} planted, changed by | {' | '.join(images)} |")
     print(f"| --- |{' --- |' * len(images)}")
-    natural = {name: find_near_duplicates(load_task(TASKS[name]))["found"] for name in images}
+    natural = {name: find_near_duplicates(load_task(TASKS[name])).count for name in images}
     for what, change in CHANGES.items():
-        found = {name: find_near_duplicates(planted(load_task(TASKS[name]), change))["found"] for name in images}
+        found = {name: find_near_duplicates(planted(load_task(TASKS[name]), change)).count for name in images}
         print(f"| {what} | {' | '.join(str(found[name] - natural[name]) for name in images)} |", flush=True)
 
 

@@ -27,4 +27,5 @@ def make_record(name: str, slot: str, artifact: Artifact) -> Record:
         artifact.key,
         artifact.root,
         facts=artifact.facts,
+        makes=type(artifact),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 LEVEL = 0.95
@@ -16,6 +17,14 @@ class ConfidenceBounds(NamedTuple):
 
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number that was estimated from samples, and its bounds."""
+
+    value: float
+    bounds: ConfidenceBounds
 
 
 def estimate_sample_size(estimate: float, bound: float, limit: float, samples: int) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from attar.proof.bounds import ConfidenceBounds
+from attar.proof.bounds import Estimate
 from attar.proof.gate import Gate, GateVerdict, combine_verdicts
 from attar.proof.gate_evaluation import evaluate_control_gates
 from attar.proof.gate_text import (
@@ -14,7 +14,7 @@ from attar.proof.gate_text import (
     format_metric,
     format_value,
 )
-from attar.proof.ledger_json import Ledger
+from attar.proof.ledger import Ledger
 from attar.proof.limits import GateLimits
 
 NEEDED: Mapping[GateVerdict, bool | None] = {"passed": False, "failed": True, "undecided": None}
@@ -26,9 +26,8 @@ class ControlVerdict:
 
     is_distillation_needed: bool | None
     """None: undecided."""
-    gain: float
+    gain: Estimate
     """The student's score minus the control's."""
-    gain_bounds: ConfidenceBounds
     gates: tuple[Gate, ...]
     """The limits of the engine, applied to the control."""
     summary: str
@@ -38,13 +37,12 @@ class ControlVerdict:
 def judge_control(ledger: Ledger, limits: GateLimits) -> ControlVerdict | None:
     """Return None without a control, or if nothing is promised that it could keep."""
     gates = evaluate_control_gates(ledger, limits)
-    gain, bounds = ledger.gain, ledger.gain_bounds
-    if not gates or gain is None or bounds is None:
+    if not gates or ledger.gain is None:
         return None
     is_needed = NEEDED[combine_verdicts(gate.verdict for gate in gates)]
-    gain_text = format_gain(gain, bounds, ledger.score_name)
+    gain_text = format_gain(ledger.gain, ledger.score_name)
     summary = f"{summarize_gates(is_needed, gates)}; {gain_text}"
-    return ControlVerdict(is_needed, gain, bounds, tuple(gates), summary)
+    return ControlVerdict(is_needed, ledger.gain, tuple(gates), summary)
 
 
 def summarize_gates(is_needed: bool | None, gates: Sequence[Gate]) -> str:
@@ -69,9 +67,10 @@ def format_open_gate(gate: Gate) -> str:
     return f"{metric} {format_value(gate)} where {format_limit(gate)} is promised"
 
 
-def format_gain(gain: float, bounds: ConfidenceBounds, score_name: str) -> str:
+def format_gain(gain: Estimate, score_name: str) -> str:
     """Return the gain in score with its bounds, and whether it is proven."""
-    evidence = f"{gain:+.4f} ({bounds.low:+.4f} to {bounds.high:+.4f})"
+    bounds = gain.bounds
+    evidence = f"{gain.value:+.4f} ({bounds.low:+.4f} to {bounds.high:+.4f})"
     if bounds.low > 0:
         return f"it gained {evidence} in {score_name}"
     if bounds.high < 0:

@@ -24,6 +24,8 @@ Metric = Literal[
     "kdl",
     "largest_difference",
     "speedup",
+    "correlation_per_sample",
+    "correlation_probabilities",
 ]
 Baseline = Literal["teacher", "previous", "reference", "production", "absolute"]
 """What a metric is compared with; ``absolute`` is nothing."""
@@ -32,6 +34,10 @@ UPPER_LIMIT_METRICS: frozenset[Metric] = frozenset(
     {"score_drop", "kdl", "largest_difference", "sound", "sizes", "leak"}
 )
 """The metrics that must not exceed their limit. The others must reach it."""
+UNLIMITED_METRICS: frozenset[Metric] = frozenset(
+    {"correlation_per_sample", "correlation_probabilities"}
+)
+"""The metrics that are recorded for readers. No gate is about them."""
 EXACT_METRICS: frozenset[Metric] = frozenset({"sound", "sizes", "leak", "largest_difference"})
 """Counts and a maximum over these samples. The other metrics are estimates and have bounds."""
 ROUNDING = 1e-12
@@ -81,7 +87,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Gate:
-    """A limit on one comparison. The verdict is computed, never set."""
+    """A limit on one comparison. The verdict is computed, never set.
+
+    Raises ValueError for a metric that has no limit.
+    """
 
     comparison: Comparison
     limit: float
@@ -89,6 +98,10 @@ class Gate:
     """Whether the target's verdict depends on it. If not, it only locates a failure."""
     note: str | None = None
     """The evidence in words, where a number says little."""
+
+    def __post_init__(self) -> None:
+        if self.comparison.metric in UNLIMITED_METRICS:
+            raise ValueError(f"no gate is about the {self.comparison.metric}")
 
     @property
     def verdict(self) -> GateVerdict:

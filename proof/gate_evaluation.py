@@ -9,14 +9,13 @@ too, for an engine cannot be better than its graph.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 from attar.pipeline.core.errors import StageError
 from attar.proof.gate import Baseline, Comparison, Gate, Metric
 from attar.proof.hop import CONVERSIONS, HOPS, PREVIOUS_HOP, STUDENT_HOPS, HopName
-from attar.proof.ledger_json import Hop, Ledger
+from attar.proof.ledger import Hop, LeakCheck, Ledger
 from attar.proof.limits import GateLimits, HopLimits, RegressionLimits
 
 GATED_HOPS: Sequence[HopName] = ("teacher", "reference", "student", "onnx", "model", "engine")
@@ -82,28 +81,31 @@ def list_required_hops(*, engine_was_run: bool) -> Sequence[HopName]:
     return ("engine",) if engine_was_run else ("model", "engine")
 
 
-def evaluate_leak(leak: Mapping[str, Any] | None, limit: float) -> Iterator[Gate]:
+def evaluate_leak(leak: LeakCheck | None, limit: float) -> Iterator[Gate]:
     """Yield the gate on the data, at the first hop, if near-duplicates were looked for."""
-    if leak is not None and leak["share"] is not None:
-        comparison = Comparison("leak", "teacher", "absolute", leak["share"])
+    if leak is not None and leak.share is not None:
+        comparison = Comparison("leak", "teacher", "absolute", leak.share)
         yield Gate(comparison, limit, required=True, note=format_leak_examples(leak))
 
 
-def format_leak_examples(leak: Mapping[str, Any]) -> str | None:
+def format_leak_examples(leak: LeakCheck) -> str | None:
     """Return the number of near-duplicates, with examples; None if there are none."""
     pairs = [
-        f"test {example['test']} is nearly {example['split']} {example['sample']}"
-        for example in leak["examples"]
+        f"test {example.test} is nearly {example.split} {example.sample}"
+        for example in leak.examples
     ]
-    more = ", ..." if leak["found"] > len(pairs) else ""
-    return f"{leak['found']} of {leak['looked_at']}: {', '.join(pairs)}{more}" if pairs else None
+    more = ", ..." if leak.count > len(pairs) else ""
+    return f"{leak.count} of {leak.looked_at}: {', '.join(pairs)}{more}" if pairs else None
 
 
-def explain_unchecked_leak(leak: Mapping[str, Any] | None) -> str:
+def explain_unchecked_leak(leak: LeakCheck | None) -> str:
     """Return the end of a summary that says why near-duplicates were not looked for."""
-    if leak is None or not leak["why"]:
+    if leak is None or not leak.why_unchecked:
         return ""
-    return f". Near-duplicates between test and training samples were not looked for: {leak['why']}"
+    return (
+        ". Near-duplicates between test and training samples were not looked for: "
+        f"{leak.why_unchecked}"
+    )
 
 
 def evaluate_score_floors(ledger: Ledger, limits: GateLimits) -> Iterator[Gate]:
@@ -139,8 +141,9 @@ def evaluate_soundness(ledger: Ledger, name: HopName, *, required: bool = True) 
         return
     unusable, note = count_unusable_samples(hop, ledger.samples)
     yield Gate(Comparison("sound", name, "absolute", unusable), 0, required, note)
-    fault = hop.size_faults[0] if hop.size_faults else None
-    yield Gate(Comparison("sizes", name, "absolute", len(hop.size_faults)), 0, required, fault)
+    faults = hop.sizes.faults if hop.sizes else ()
+    fault = faults[0] if faults else None
+    yield Gate(Comparison("sizes", name, "absolute", len(faults)), 0, required, fault)
 
 
 def count_unusable_samples(hop: Hop, samples: int) -> tuple[int, str | None]:

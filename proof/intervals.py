@@ -80,11 +80,12 @@ def sum_for_mean(values: Numbers) -> Sums:
     return Sums(metrics.count_values(values), metrics.compute_mean)
 
 
-def compute_bounds(rests: Mapping[Name, BoundsSource]) -> dict[Name, list[float]]:
-    """All bounds, ``[low, high]``; what is resampled by the same rows is resampled together."""
+def compute_bounds(sources: Mapping[Name, BoundsSource]) -> dict[Name, ConfidenceBounds]:
+    """Return all bounds. What is resampled by the same rows is resampled together."""
     drawn = statistics.bootstrap_bounds(
-        {name: rest for name, rest in rests.items() if isinstance(rest, Sums)}
+        {name: source for name, source in sources.items() if isinstance(source, Sums)}
     )
     return {
-        name: list(drawn[name] if isinstance(rest, Sums) else rest) for name, rest in rests.items()
+        name: drawn[name] if isinstance(source, Sums) else source
+        for name, source in sources.items()
     }

@@ -1,202 +1,175 @@
-"""Ledger: what each hop answered on the same samples, and how far that is from the teacher and from the hop before it."""
+"""The ledger: every hop between teacher and engine, and what was measured of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
+from attar.proof.bounds import ConfidenceBounds, Estimate
+from attar.proof.gate import Baseline, Comparison, Metric
+from attar.proof.hop import HopName
 
-from attar.models.probabilities import clip_probabilities
-from attar.models.task import CLASSIFYING, Array, Arrays, Task
-from attar.pipeline.core.errors import StageError
-from attar.proof import intervals, metrics
-from attar.proof.hop import PREVIOUS_HOP
-from attar.proof.intervals import BoundsSource
-from attar.proof.metrics import OutputComparison
-
-BOUNDED_METRICS = ("score_drop", *(name for name in metrics.WORST if name != "largest_difference"))
-"""The numbers that are estimates. The largest difference is a maximum over these very samples."""
-
-
-@dataclass(frozen=True)
-class HopOutputs:
-    """One hop's outputs ``[N, ...]`` (float32, finite) and per-sample statistics ``[N, k]``."""
-
-    outputs: dict[str, npt.NDArray[np.float32]]
-    statistics: npt.NDArray[np.float64]
-    nonfinite: int
-    """Samples with a NaN or an infinity. These entries are read as 0, so that the other columns stay numbers."""
-
-    @property
-    def constant(self) -> bool:
-        """Whether some output is the same for every sample: then it does not look at its input."""
-        return any(
-            len(array) > 1 and bool((array == array[0]).all()) for array in self.outputs.values()
-        )
-
-
-def score_outputs(task: Task, outputs: Mapping[str, Array], targets: Arrays) -> HopOutputs:
-    """Raises StageError when the task's score is not one finite row of statistics a sample."""
-    raw = {
-        name: np.asarray(clip_probabilities(output.kind, np.asarray(outputs[name])), np.float32)
-        for name, output in task.outputs.items()
-    }
-    samples = len(next(iter(raw.values())))
-    bad = np.zeros(samples, bool)
-    for array in raw.values():
-        bad |= ~np.isfinite(array).reshape(samples, -1).all(1)
-    finite = {
-        name: np.nan_to_num(array, nan=0.0, posinf=0.0, neginf=0.0) for name, array in raw.items()
-    }
-    statistics = np.asarray(task.score(finite, targets), np.float64)
-    if statistics.ndim != 2 or len(statistics) != samples or not np.isfinite(statistics).all():
-        raise StageError(
-            f"{type(task).__name__}.score gave an array of shape {statistics.shape} for {samples} samples; "
-            "it must return finite statistics of shape [samples, k]"
-        )
-    return HopOutputs(finite, statistics, int(bad.sum()))
+COMPARED_METRICS: tuple[Metric, ...] = (
+    "score_drop",
+    "correlation",
+    "correlation_per_sample",
+    "correlation_probabilities",
+    "cosine",
+    "kdl",
+    "agreement",
+    "largest_difference",
+)
+"""The metrics that compare the outputs of two hops."""
+BASELINES: tuple[Baseline, ...] = ("teacher", "previous", "production")
+"""The baselines that a hop is compared with."""
+SpeedBaseline = Literal["reference", "teacher", "production"]
 
 
 @dataclass(frozen=True)
-class Comparer:
-    """Compares two hops on the same samples of a task."""
+class ClassDrop:
+    """A class, and how far its score fell."""
 
-    task: Task
-    labels: npt.NDArray[np.int64] | None
-    """The class of each sample, where the task has classes and one label a sample."""
-
-    def outputs(self, expected: HopOutputs, got: HopOutputs) -> dict[str, OutputComparison]:
-        """By the output's name."""
-        return {
-            name: metrics.compare_outputs(output.kind, expected.outputs[name], got.outputs[name])
-            for name, output in self.task.outputs.items()
-        }
-
-    def numbers(
-        self, expected: HopOutputs, got: HopOutputs, found: Mapping[str, OutputComparison]
-    ) -> dict[str, Any]:
-        """The drop, every metric (of several outputs the worst), and the class that lost most."""
-        drop = self.task.aggregate(expected.statistics) - self.task.aggregate(got.statistics)
-        worst = metrics.select_worst([each.numbers for each in found.values()])
-        return {"score_drop": drop, **worst, "worst_class": self.worst_class(expected, got)}
-
-    def rests(
-        self, expected: HopOutputs, got: HopOutputs, found: Mapping[str, OutputComparison]
-    ) -> dict[tuple[str, str], BoundsSource]:
-        """What the bounds of these numbers rest on, by metric and output."""
-        drop = intervals.bound_score_drop(self.task, expected.statistics, got.statistics)
-        outputs = {
-            (metric, name): rest
-            for name, each in found.items()
-            for metric, rest in intervals.list_metric_bounds(each).items()
-        }
-        return {("score_drop", ""): drop, **outputs}
-
-    def worst_class(self, expected: HopOutputs, got: HopOutputs) -> dict[str, Any] | None:
-        if self.labels is None:
-            return None
-        classes = self.task.classes
-        return metrics.find_worst_class(
-            self.labels, classes, expected.statistics, got.statistics, self.task.aggregate
-        )
+    name: str
+    drop: float
 
 
-def find_labels(task: Task, targets: Arrays) -> npt.NDArray[np.int64] | None:
-    """The class of each sample; None for a task without classes, or with more than one label a sample."""
-    named = [
-        output.target
-        for output in task.outputs.values()
-        if output.kind in CLASSIFYING and output.target
-    ]
-    given = [
-        targets[name]
-        for name in named
-        if task.classes and name in targets and targets[name].ndim == 1
-    ]
-    return given[0].astype(np.int64) if given else None
+@dataclass(frozen=True)
+class SizesCheck:
+    """Whether a hop gives sound answers at every size that its task promises."""
+
+    tried: int
+    """Number of sizes."""
+    faults: tuple[str, ...] = ()
+    """What is wrong at each size without a sound answer."""
 
 
-def list_baselines(hop: str, measured: Container[str]) -> dict[str, str]:
-    """The hops that this one is compared with, by what they are to it."""
-    found = {"teacher": "teacher"}
-    if hop in PREVIOUS_HOP:
-        found["previous"] = PREVIOUS_HOP[hop]
-    if hop == "engine" and "production" in measured:
-        found["production"] = "production"
-    return found
+@dataclass(frozen=True)
+class LatencySummary:
+    """The calls of one hop at one batch size."""
+
+    p50: float
+    """Microseconds a call."""
+    p99: float
+    throughput: float
+    """Samples a second: the batch size over ``p50``."""
 
 
-def build_ledger(
-    of: Mapping[str, HopOutputs],
-    compare: Comparer,
-    against: Callable[[str, Container[str]], Mapping[str, str]] = list_baselines,
-) -> dict[str, dict[str, Any]]:
-    """The proof columns of every hop, with the bounds of every number that is an estimate."""
-    pairs = [(hop, what, other) for hop in of for what, other in against(hop, of).items()]
-    rests: dict[tuple[str, ...], BoundsSource] = {
-        (hop,): intervals.bound_score(compare.task, of[hop].statistics) for hop in of
-    }
-    outputs = {(hop, what): compare.outputs(of[other], of[hop]) for hop, what, other in pairs}
-    for hop, what, other in pairs:
-        if of[other] is not of[hop]:
-            rests |= {
-                (hop, what, *place): rest
-                for place, rest in compare.rests(of[other], of[hop], outputs[hop, what]).items()
-            }
-    bounds = intervals.compute_bounds(rests)
-    found = {
-        hop: {**describe_alone(this, compare.task, bounds[hop,]), "previous": None}
-        for hop, this in of.items()
-    }
-    for hop, what, other in pairs:
-        numbers = compare.numbers(of[other], of[hop], outputs[hop, what])
-        bounded = {
-            metric: enclose_number(
-                metric,
-                number,
-                [bounds[place] for place in bounds if place[:3] == (hop, what, metric)],
-            )
-            for metric, number in numbers.items()
-            if metric in BOUNDED_METRICS
-        }
-        found[hop][what] = {"hop": other, **numbers, "bounds": bounded}
-    return found
+@dataclass(frozen=True)
+class TimingConditions:
+    """How the hops of a ledger were timed, all in the same rounds."""
+
+    cpu: int | None
+    """The core that the calls were pinned to; None if they were not pinned."""
+    threads: int | None
+    """Intra-op threads; None if each engine had as many as it was built for."""
+    rounds: Mapping[int, int]
+    """Number of rounds by batch size."""
+    load_average: tuple[float, ...]
+    """Of the machine, before and after."""
 
 
-def enclose_number(
-    metric: str, number: float | None, bounds: Sequence[Sequence[float]]
-) -> list[float] | None:
-    """Bounds of the worst of several outputs: the worst lower and the worst upper one, whichever outputs they are of.
+@dataclass(frozen=True)
+class NearDuplicate:
+    """A test sample that is nearly a sample that is learned from."""
 
-    They are computed from other sums than the number, which may lie a rounding outside. Without any nothing is uncertain: a hop
-    is compared with itself.
-    """
-    if number is None:
-        return None
-    worst = metrics.WORST.get(metric, max)
-    low, high = (worst([pair[end] for pair in bounds]) if bounds else number for end in (0, 1))
-    return [min(low, number), max(high, number)]
+    test: int
+    split: str
+    sample: int
+    distance: float | None
+    """The share of the usual distance; None if that is 0."""
+    entries: float | None
+    """The share of the usual number of entries that differ."""
 
 
-def describe_alone(this: HopOutputs, task: Task, bounds: list[float]) -> dict[str, Any]:
-    """What is said of a hop by itself."""
-    score = task.aggregate(this.statistics)
-    return {
-        "score": score,
-        "score_bounds": enclose_number("score", score, [bounds]),
-        "nonfinite": this.nonfinite,
-        "constant": this.constant,
-    }
+@dataclass(frozen=True)
+class LeakCheck:
+    """Which test samples are near-duplicates of samples that are learned from; see ``proof.leak``."""
+
+    looked_at: int = 0
+    """Number of test samples that were compared."""
+    count: int = 0
+    """Number of near-duplicates among them."""
+    share: float | None = None
+    """The same as a share; None if nothing was compared."""
+    examples: tuple[NearDuplicate, ...] = ()
+    """The nearest first."""
+    limits: Mapping[str, float] = field(default_factory=dict)
+    """The shares of what is usual below which a sample is a near-duplicate; empty if nothing was
+    compared."""
+    why_unchecked: str | None = None
 
 
-def compute_gain(of: Mapping[str, HopOutputs], compare: Comparer) -> dict[str, Any] | None:
-    """What the student scores more than the control, with bounds; None without a control."""
-    if "control" not in of:
-        return None
-    before, after = of["control"].statistics, of["student"].statistics
-    low, high = intervals.bound_score_drop(compare.task, before, after)
-    gained = compare.task.aggregate(after) - compare.task.aggregate(before)
-    return {"score": gained, "bounds": [-high, -low]}
+@dataclass(frozen=True)
+class Hop:
+    """One form of the network, and what was measured of it."""
+
+    name: HopName
+    was_run: bool = True
+    why_not_run: str | None = None
+    format: str = ""
+    precision: str = ""
+    parameters: int | None = None
+    size_bytes: int | None = None
+    memory_bytes: int | None = None
+    """What opening it and one batch add to the resident memory; None if that is unknown."""
+    score: Comparison | None = None
+    """Its score, without a baseline."""
+    comparisons: Mapping[tuple[Baseline, Metric], Comparison] = field(default_factory=dict)
+    """Without the metrics that its outputs do not have."""
+    worst_classes: Mapping[Baseline, ClassDrop] = field(default_factory=dict)
+    """The class that lost most; empty for a task without classes."""
+    nonfinite_samples: int = 0
+    """Samples with an answer that is not finite."""
+    is_constant: bool = False
+    """Whether it gives one answer to all samples."""
+    sizes: SizesCheck | None = None
+    latencies: Mapping[int, LatencySummary] = field(default_factory=dict)
+    """On one thread, by batch size."""
+
+    def get_score(self) -> float | None:
+        return None if self.score is None else self.score.value
+
+    def get_value(self, baseline: Baseline, metric: Metric) -> float | None:
+        """Return None if the outputs do not have this metric."""
+        comparison = self.comparisons.get((baseline, metric))
+        return None if comparison is None else comparison.value
+
+    def get_bounds(self, baseline: Baseline, metric: Metric) -> ConfidenceBounds | None:
+        """Return None if the value is exact, or if there is none."""
+        comparison = self.comparisons.get((baseline, metric))
+        return None if comparison is None else comparison.bounds
+
+    def has_baseline(self, baseline: Baseline) -> bool:
+        """Whether it was compared with this."""
+        return (baseline, "score_drop") in self.comparisons
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """All hops, measured on the same samples of one split."""
+
+    hops: Mapping[str, Hop]
+    samples: int
+    score_name: str
+    task: str = ""
+    split: str = "test"
+    batch: int = 1
+    """The larger of the two batch sizes that are timed."""
+    classes: tuple[str, ...] = ()
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    """What each output holds: logits, probabilities, values or an embedding."""
+    speedups: Mapping[Baseline, Comparison] = field(default_factory=dict)
+    """How many times as fast as each baseline the engine is; empty if it was not run."""
+    gain: Estimate | None = None
+    """The student's score minus the control's; None without a control."""
+    leak: LeakCheck | None = None
+    """None in evidence from before there was such a check."""
+    timing: TimingConditions | None = None
+    """None if nothing was timed."""
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    """Facts about the machine that measured, as ``describe_machine`` gives them."""
+
+    def was_run(self, *names: str) -> bool:
+        """Whether all of these hops were run on this machine."""
+        return all(self.hops[name].was_run for name in names)

@@ -1,90 +1,155 @@
-"""The ledger of ``Measure`` and of the candidates, read from its facts as typed hops."""
+"""The JSON of a ledger: in the facts of evidence and of candidates, and in manifests.
+
+It is written and read here alone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from typing import Any
 
-from attar.proof.bounds import ConfidenceBounds
+from attar.proof.bounds import ConfidenceBounds, Estimate
 from attar.proof.gate import EXACT_METRICS, Baseline, Comparison, Metric
 from attar.proof.hop import PREVIOUS_HOP, HopName
-
-COMPARED_METRICS: tuple[Metric, ...] = (
-    "score_drop",
-    "correlation",
-    "cosine",
-    "agreement",
-    "kdl",
-    "largest_difference",
+from attar.proof.ledger import (
+    BASELINES,
+    COMPARED_METRICS,
+    ClassDrop,
+    Hop,
+    LatencySummary,
+    LeakCheck,
+    Ledger,
+    NearDuplicate,
+    SizesCheck,
+    TimingConditions,
 )
-BASELINES: tuple[Baseline, ...] = ("teacher", "previous", "production")
 
 
-@dataclass(frozen=True)
-class Hop:
-    """One form of the network, and what was measured of it."""
-
-    name: HopName
-    was_run: bool
-    score: Comparison | None = None
-    """Its score, without a baseline."""
-    comparisons: Mapping[tuple[Baseline, Metric], Comparison] = field(default_factory=dict)
-    """Without the metrics that its outputs do not have."""
-    nonfinite_samples: int = 0
-    """Samples with an answer that is not finite."""
-    is_constant: bool = False
-    """Whether it gives one answer to all samples."""
-    size_faults: tuple[str, ...] = ()
-    """What is wrong at each promised size without a sound answer."""
+def ledger_to_json(ledger: Ledger) -> dict[str, Any]:
+    scores = {name: hop.get_score() for name, hop in ledger.hops.items()}
+    return {
+        **conditions_to_json(ledger),
+        "classes": list(ledger.classes),
+        "kinds": dict(ledger.kinds),
+        "leak": None if ledger.leak is None else leak_to_json(ledger.leak),
+        "hops": [hop_to_json(hop) for hop in ledger.hops.values()],
+        "oacc": scores["teacher"],
+        "control": scores.get("control"),
+        "gain": None if ledger.gain is None else gain_to_json(ledger.gain),
+        "speedup": speedups_to_json(ledger.speedups),
+    }
 
 
-@dataclass(frozen=True)
-class Ledger:
-    """All hops, measured on the same samples."""
-
-    hops: Mapping[str, Hop]
-    samples: int
-    score_name: str
-    speedups: Mapping[Baseline, Comparison]
-    """How many times as fast as each baseline the engine is; empty if it was not run."""
-    gain: float | None
-    """The student's score minus the control's; None without a control."""
-    gain_bounds: ConfidenceBounds | None
-    leak: Mapping[str, Any] | None
-    """See ``proof.leak``; None in evidence from before there was such a gate."""
-
-    def was_run(self, *names: str) -> bool:
-        """Whether all of these hops were run on this machine."""
-        return all(self.hops[name].was_run for name in names)
+def conditions_to_json(ledger: Ledger) -> dict[str, Any]:
+    """Return what a ledger and the measurements of candidates share: what was asked, and how."""
+    return {
+        "task": ledger.task,
+        "split": ledger.split,
+        "samples": ledger.samples,
+        "score_name": ledger.score_name,
+        "batch": ledger.batch,
+        "timing": None if ledger.timing is None else timing_to_json(ledger.timing),
+        "machine": dict(ledger.machine),
+    }
 
 
 def ledger_from_json(facts: Mapping[str, Any]) -> Ledger:
     hops = [hop_from_json(row, row["hop"], facts["samples"]) for row in facts["hops"]]
-    gain = facts.get("gain")
+    gain, leak = facts.get("gain"), facts.get("leak")
     return Ledger(
         hops={hop.name: hop for hop in hops},
         samples=facts["samples"],
         score_name=facts["score_name"],
+        task=facts.get("task", ""),
+        split=facts.get("split", "test"),
+        batch=facts.get("batch", 1),
+        classes=tuple(facts.get("classes", ())),
+        kinds=facts.get("kinds", {}),
         speedups=speedups_from_json(facts.get("speedup") or {"bounds": {}}),
-        gain=None if gain is None else gain["score"],
-        gain_bounds=None if gain is None else ConfidenceBounds(*gain["bounds"]),
-        leak=facts.get("leak"),
+        gain=None if gain is None else Estimate(gain["score"], ConfidenceBounds(*gain["bounds"])),
+        leak=None if leak is None else leak_from_json(leak),
+        timing=timing_from_json(facts.get("timing")),
+        machine=facts.get("machine") or {},
     )
 
 
+def gain_to_json(gain: Estimate) -> dict[str, Any]:
+    return {"score": gain.value, "bounds": list(gain.bounds)}
+
+
+def hop_to_json(hop: Hop) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "hop": hop.name,
+        "format": hop.format,
+        "precision": hop.precision,
+        "status": "measured" if hop.was_run else "not run here",
+        "why": hop.why_not_run,
+    }
+    if not hop.was_run:
+        return row
+    return {
+        **row,
+        "parameters": hop.parameters,
+        "bytes": hop.size_bytes,
+        "memory": hop.memory_bytes,
+        "sizes": None if hop.sizes is None else sizes_to_json(hop.sizes),
+        "latency": {str(batch): asdict(summary) for batch, summary in hop.latencies.items()},
+        **answers_to_json(hop),
+    }
+
+
+def answers_to_json(hop: Hop) -> dict[str, Any]:
+    """Return what a hop answered, and how that compares with its baselines."""
+    score = hop.score
+    bounds = None if score is None or score.bounds is None else list(score.bounds)
+    compared: dict[str, Any] = {
+        name: baseline_to_json(hop, name) for name in BASELINES if hop.has_baseline(name)
+    }
+    return {
+        "score": hop.get_score(),
+        "score_bounds": bounds,
+        "nonfinite": hop.nonfinite_samples,
+        "constant": hop.is_constant,
+        "previous": None,
+        **compared,
+    }
+
+
+def baseline_to_json(hop: Hop, baseline: Baseline) -> dict[str, Any]:
+    bounds = {
+        metric: hop.get_bounds(baseline, metric)
+        for metric in COMPARED_METRICS
+        if metric not in EXACT_METRICS
+    }
+    worst = hop.worst_classes.get(baseline)
+    return {
+        "hop": hop.comparisons[baseline, "score_drop"].baseline_name,
+        **{metric: hop.get_value(baseline, metric) for metric in COMPARED_METRICS},
+        "worst_class": None if worst is None else {"class": worst.name, "drop": worst.drop},
+        "bounds": {metric: None if ends is None else list(ends) for metric, ends in bounds.items()},
+    }
+
+
 def hop_from_json(row: Mapping[str, Any], name: HopName, samples: int) -> Hop:
+    model = {"format": row.get("format", ""), "precision": row.get("precision", "")}
     if row["status"] != "measured":
-        return Hop(name, was_run=False)
+        return Hop(name, was_run=False, why_not_run=row.get("why"), **model)
     score_bounds = ConfidenceBounds(*row["score_bounds"])
+    sizes, latencies = row.get("sizes"), row.get("latency", {})
     return Hop(
         name,
-        was_run=True,
+        **model,
+        parameters=row.get("parameters"),
+        size_bytes=row.get("bytes"),
+        memory_bytes=row.get("memory"),
         score=Comparison("score", name, "absolute", row["score"], score_bounds, samples),
         comparisons=comparisons_from_json(row, name, samples),
+        worst_classes=worst_classes_from_json(row),
         nonfinite_samples=row["nonfinite"],
         is_constant=row["constant"],
-        size_faults=tuple(row["sizes"]["faults"]) if "sizes" in row else (),
+        sizes=None if sizes is None else SizesCheck(sizes["tried"], tuple(sizes["faults"])),
+        latencies={int(batch): LatencySummary(**each) for batch, each in latencies.items()},
     )
 
 
@@ -109,6 +174,40 @@ def comparisons_from_json(
     return comparisons
 
 
+def worst_classes_from_json(row: Mapping[str, Any]) -> dict[Baseline, ClassDrop]:
+    rows = {baseline: (row.get(baseline) or {}).get("worst_class") for baseline in BASELINES}
+    return {name: ClassDrop(worst["class"], worst["drop"]) for name, worst in rows.items() if worst}
+
+
+def sizes_to_json(sizes: SizesCheck) -> dict[str, Any]:
+    return {"tried": sizes.tried, "faults": list(sizes.faults)}
+
+
+def timing_to_json(timing: TimingConditions) -> dict[str, Any]:
+    return {
+        "cpu": timing.cpu,
+        "threads": timing.threads,
+        "rounds": {str(batch): rounds for batch, rounds in timing.rounds.items()},
+        "load_average": list(timing.load_average),
+    }
+
+
+def timing_from_json(facts: Mapping[str, Any] | None) -> TimingConditions | None:
+    if facts is None:
+        return None
+    rounds = {int(batch): rounds for batch, rounds in facts["rounds"].items()}
+    return TimingConditions(facts["cpu"], facts["threads"], rounds, tuple(facts["load_average"]))
+
+
+def speedups_to_json(speedups: Mapping[Baseline, Comparison]) -> dict[str, Any]:
+    rounds = [comparison.sample_size for comparison in speedups.values()]
+    return {
+        **{baseline: comparison.value for baseline, comparison in speedups.items()},
+        "bounds": {name: list(each.bounds or ()) for name, each in speedups.items()},
+        "rounds": rounds[0] if rounds else 0,
+    }
+
+
 def speedups_from_json(facts: Mapping[str, Any]) -> dict[Baseline, Comparison]:
     return {
         baseline: Comparison(
@@ -121,3 +220,25 @@ def speedups_from_json(facts: Mapping[str, Any]) -> dict[Baseline, Comparison]:
         )
         for baseline, bounds in facts["bounds"].items()
     }
+
+
+def leak_to_json(leak: LeakCheck) -> dict[str, Any]:
+    return {
+        "looked_at": leak.looked_at,
+        "found": leak.count,
+        "share": leak.share,
+        "examples": [asdict(example) for example in leak.examples],
+        "limits": dict(leak.limits) or None,
+        "why": leak.why_unchecked,
+    }
+
+
+def leak_from_json(facts: Mapping[str, Any]) -> LeakCheck:
+    return LeakCheck(
+        looked_at=facts["looked_at"],
+        count=facts["found"],
+        share=facts["share"],
+        examples=tuple(NearDuplicate(**example) for example in facts["examples"]),
+        limits=facts["limits"] or {},
+        why_unchecked=facts["why"],
+    )

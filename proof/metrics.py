@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from attar.models.probabilities import find_common_floor, to_logits
 from attar.models.task import CLASSIFYING, Kind
+from attar.proof.ledger import ClassDrop
 
 Numbers = npt.NDArray[np.float64]
 Metrics = dict[str, float | None]
@@ -276,11 +277,11 @@ def find_worst_class(
     expected: Numbers,
     got: Numbers,
     aggregate: Callable[[Numbers], float],
-) -> dict[str, Any] | None:
-    """``{"class", "drop"}`` of the class whose score fell most, from per-sample statistics ``[N, k]``.
+) -> ClassDrop | None:
+    """Return the class whose score fell most, from per-sample statistics ``[N, k]``.
 
-    Passed over are classes without a sample, and those of which alone the score is not defined (an AUC of one class).
-    None when no class is left.
+    Classes without a sample are left out, and those of which alone the score is not defined (an
+    AUC of one class). Return None if no class is left.
     """
     rows = {name: labels == number for number, name in enumerate(classes)}
     drops = {
@@ -292,4 +293,4 @@ def find_worst_class(
     if not defined:
         return None
     name = max(defined, key=lambda each: defined[each])
-    return {"class": name, "drop": defined[name]}
+    return ClassDrop(name, defined[name])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from attar.models.task import Array, Arrays, Kind, Output, Predict, Task
 from attar.models.tensors import has_fixed_sizes
 from attar.pipeline.core.errors import StageError
 from attar.proof import metrics
+from attar.proof.ledger import SizesCheck
 
 FEW = 8
 """So many samples are asked for alone, and so many at least at every size: one answer to all of them is constant."""
@@ -23,29 +23,28 @@ some steps of int8, another sample may not."""
 
 
 def examine_sizes(
-    task: Task, predict: Predict, some: Callable[[int, int], Arrays]
-) -> dict[str, Any]:
-    """``{"tried": count of sizes, "faults": ["at batch 1: ..."]}``.
+    task: Task, predict: Predict, take_samples: Callable[[int, int], Arrays]
+) -> SizesCheck:
+    """Return whether the answers are sound at every size that the task promises.
 
-    ``some(samples, call)`` gives samples of the test split, others for each call; they are asked for where the batch is the only
-    dynamic axis. At other sizes there are none, and the task's random examples stand in for them.
+    ``take_samples(samples, call)`` gives samples of the test split, others for each call. It is
+    used if the batch is the only dynamic axis. There are no samples of other sizes; the task's
+    random examples stand in for them.
     """
-    only_batch, sizes = set(list_dynamic_axes(task)) == {"batch"}, list_proven_sizes(task)
-    found: list[str] = []
-    for number, each in enumerate(sizes):
-        calls = -(-FEW // each.get("batch", 1))  # that give at least so many samples
+    has_only_batch = set(list_dynamic_axes(task)) == {"batch"}
+    sizes, faults = list_proven_sizes(task), []
+    for number, size in enumerate(sizes):
+        calls = -(-FEW // size.get("batch", 1))  # that give at least so many samples
         inputs = [
-            some(each["batch"], call)
-            if only_batch
-            else task.example(np.random.default_rng((1, number, call)), **each)
+            take_samples(size["batch"], call)
+            if has_only_batch
+            else task.example(np.random.default_rng((1, number, call)), **size)
             for call in range(calls)
         ]
-        wrong = find_fault(task, predict, inputs, each)
-        if wrong:
-            found.append(
-                f"at {', '.join(f'{axis} {size}' for axis, size in each.items())}: {wrong}"
-            )
-    return {"tried": len(sizes), "faults": found}
+        if fault := find_fault(task, predict, inputs, size):
+            place = ", ".join(f"{axis} {length}" for axis, length in size.items())
+            faults.append(f"at {place}: {fault}")
+    return SizesCheck(len(sizes), tuple(faults))
 
 
 def find_fault(task: Task, predict: Predict, inputs: Sequence[Arrays], sizes: Sizes) -> str | None:

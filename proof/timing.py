@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from attar.proof.ledger import LatencySummary
+
 Seconds = npt.NDArray[np.float64]
 """The time of each call; entry i of every model was taken in the same round."""
 WARM_UP = 5  # calls of each model that are not counted: allocators, lazily made kernels, caches
@@ -87,13 +89,13 @@ def time_call(call: Callable[[], object], settling: float = 0.0) -> float:
     return time.perf_counter() - start
 
 
-def summarize_times(seconds: Seconds, batch: int) -> dict[str, float]:
-    """``p50`` and ``p99`` in microseconds a call; ``throughput`` in samples a second, ``batch / p50``.
+def summarize_times(seconds: Seconds, batch: int) -> LatencySummary:
+    """Return the median and the 99th percentile of these calls.
 
-    Not the mean over all calls: that counts the time that other processes took from a few of them.
+    Not the mean: it counts the time that other processes took from a few calls.
     """
     p50, p99 = np.percentile(seconds, [50, 99])
-    return {"p50": float(p50 * 1e6), "p99": float(p99 * 1e6), "throughput": float(batch / p50)}
+    return LatencySummary(float(p50 * 1e6), float(p99 * 1e6), float(batch / p50))
 
 
 def read_load_average() -> float:

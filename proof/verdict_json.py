@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
-from attar.proof.bounds import ConfidenceBounds
+from attar.proof.bounds import ConfidenceBounds, Estimate
 from attar.proof.control import ControlVerdict
 from attar.proof.gate import Baseline, Comparison, Gate, GateVerdict, Metric
 from attar.proof.gate_text import format_limit, format_missing_evidence
@@ -60,7 +60,7 @@ def gate_to_json(gate: Gate) -> GateJson:
 
 
 def gate_from_json(row: GateJson) -> Gate:
-    """Raises ValueError for a comparison that cannot be."""
+    """Raises ValueError for a comparison that cannot be, and for a metric without a limit."""
     bounds = None if row["bounds"] is None else ConfidenceBounds(*row["bounds"])
     comparison = Comparison(
         row["gate"], row["hop"], row["against"], row["measured"], bounds, row["samples"]
@@ -105,8 +105,8 @@ def verdict_from_json(facts: Mapping[str, Any]) -> TargetVerdict:
 def control_to_json(control: ControlVerdict) -> dict[str, Any]:
     return {
         "needed": control.is_distillation_needed,
-        "gain": control.gain,
-        "bounds": list(control.gain_bounds),
+        "gain": control.gain.value,
+        "bounds": list(control.gain.bounds),
         "gates": gates_to_json(control.gates),
         "says": control.summary,
     }
@@ -115,8 +115,7 @@ def control_to_json(control: ControlVerdict) -> dict[str, Any]:
 def control_from_json(facts: Mapping[str, Any]) -> ControlVerdict:
     return ControlVerdict(
         is_distillation_needed=facts["needed"],
-        gain=facts["gain"],
-        gain_bounds=ConfidenceBounds(*facts["bounds"]),
+        gain=Estimate(facts["gain"], ConfidenceBounds(*facts["bounds"])),
         gates=gates_from_json(facts["gates"]),
         summary=facts["says"],
     )

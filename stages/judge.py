@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from attar.pipeline.core.stage import Facts, Stage
+from attar.proof.artifacts import Evidence, Verdict
 from attar.proof.control import judge_control
 from attar.proof.gate_evaluation import evaluate_gates, explain_unchecked_leak
 from attar.proof.ledger_json import ledger_from_json
 from attar.proof.limits import GateLimits
 from attar.proof.verdict import judge_target
 from attar.proof.verdict_json import verdict_to_json
-from attar.stages.artifacts import Evidence, Verdict
 
 
 class Judge(Stage[Verdict]):
@@ -37,8 +37,8 @@ class Judge(Stage[Verdict]):
     def run(self, out: Path, *, evidence: Evidence) -> Facts:
         """A failed verdict is a result, not an error: ``Package`` refuses it."""
         ledger = ledger_from_json(evidence.facts)
-        engine = next(hop for hop in evidence.facts["hops"] if hop["hop"] == "engine")
-        verdict = judge_target(evaluate_gates(ledger, self.gates), engine["why"])
+        why_not_run = ledger.hops["engine"].why_not_run
+        verdict = judge_target(evaluate_gates(ledger, self.gates), why_not_run)
         summary = verdict.summary + explain_unchecked_leak(ledger.leak)
         control = judge_control(ledger, self.gates)
         return verdict_to_json(replace(verdict, summary=summary, control=control))

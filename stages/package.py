@@ -30,8 +30,9 @@ from attar.models.task import Array, Arrays, Task, Tensor, load_task
 from attar.pipeline.core.errors import GateError, StageError
 from attar.pipeline.core.stage import Artifact, CodeName, Facts, Stage
 from attar.pipeline.core.store import NOT_PAYLOAD
+from attar.proof.artifacts import Bundle, Evidence, Verdict
 from attar.proof.verdict_json import gates_from_json
-from attar.stages.artifacts import Bundle, Engine, Evidence, OnnxModel, Verdict
+from attar.stages.artifacts import Engine, OnnxModel
 from attar.stages.measure.bench import Bench
 
 REQUESTS = 16

@@ -11,7 +11,7 @@ from pathlib import Path
 from attar.pipeline.core.errors import RecipeError, StageError
 from attar.pipeline.core.store import NOT_PAYLOAD, explain_disk_errors
 from attar.pipeline.run import Record
-from attar.stages.artifacts import Bundle
+from attar.proof.artifacts import Bundle
 
 NOTE = ".attar.json"
 """In the folder: of which artifacts its content is, and which of its folders are bundles that were

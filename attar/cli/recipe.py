@@ -85,8 +85,8 @@ def run_slots(
     means."""
     from attar.cli.console import open_console
     from attar.cli.deliver import deliver_results
+    from attar.proof.artifacts import Bundle, Verdict
     from attar.recipes.workspace import choose_exit_code
-    from attar.stages.artifacts import Bundle, Verdict
 
     workspace = open_command_workspace(options)
     slots = workspace.slots(wanted, list_target_slots())
@@ -155,8 +155,8 @@ def list_target_slots() -> list[str]:
 
 
 def show_results(records: list[Record], report: Path | None, options: dict[str, Any]) -> None:
+    from attar.proof.artifacts import Bundle, Evidence
     from attar.proof.report import data
-    from attar.stages.artifacts import Bundle, Evidence
 
     bundles = [record for record in records if record.makes is Bundle and record.path and report]
     delivered = {record.target: report.parent / record.target for record in bundles if report}

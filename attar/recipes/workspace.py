@@ -14,7 +14,7 @@ from attar.pipeline.recipe import recipe as recipes
 from attar.pipeline.recipe.recipe import Recipe
 from attar.pipeline.recipe.slot import Slot
 from attar.pipeline.run import Record, Run
-from attar.stages.artifacts import Verdict
+from attar.proof.artifacts import Verdict
 
 STORE = Path(".attar")
 SHIPPED = Path(__file__).parent

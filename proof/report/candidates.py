@@ -1,13 +1,11 @@
-"""The candidates of a target in words: what each answered on validation, how fast, and why it goes on or does not."""
+"""The candidates of a target in words: what each answered on validation, how fast, and whether it goes on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from attar.proof.candidates import CandidateChoice, CandidateResult
 from attar.proof.report import formatting
-from attar.proof.report.target import Target, read_number
 
 
 @dataclass(frozen=True)
@@ -30,41 +28,42 @@ class CandidateRow:
     reason: str
 
 
-def list_candidates(target: Target) -> list[CandidateRow]:
-    """In the recipe's order; none where nothing was chosen."""
-    return [build_candidate(row, target.choice) for row in target.candidates]
+def list_candidates(choice: CandidateChoice | None) -> list[CandidateRow]:
+    """Return a row for each, in the recipe's order; none if nothing was chosen."""
+    return [build_candidate(each, choice) for each in choice.candidates] if choice else []
 
 
-def build_candidate(row: Mapping[str, Any], choice: Mapping[str, Any]) -> CandidateRow:
+def build_candidate(result: CandidateResult, choice: CandidateChoice) -> CandidateRow:
     return CandidateRow(
-        name=row["candidate"],
-        title=formatting.strip_controls(row["title"]),
-        verdict=row["verdict"],
-        measured=row["status"] == "measured",
-        goes_on=row["candidate"] == choice["winner"],
-        score=formatting.format_score(read_number(row, "score")),
-        drop=formatting.format_score(read_number(row, "score_drop")),
-        correlation=formatting.format_score(read_number(row, "correlation")),
-        p50=formatting.format_microseconds(read_number(row, "p50", "1")),
-        batched=formatting.format_microseconds(read_number(row, "p50", str(choice["batch"]))),
-        size=formatting.format_bytes(read_number(row, "bytes")),
-        reason=formatting.typeset_minus(formatting.strip_controls(row["reason"])),
+        name=result.name,
+        title=formatting.strip_controls(result.title),
+        verdict=result.verdict,
+        measured=result.status == "measured",
+        goes_on=result.name == choice.winner,
+        score=formatting.format_score(result.score),
+        drop=formatting.format_score(result.score_drop),
+        correlation=formatting.format_score(result.correlation),
+        p50=formatting.format_microseconds(result.p50.get(1)),
+        batched=formatting.format_microseconds(result.p50.get(choice.batch)),
+        size=formatting.format_bytes(result.size_bytes),
+        reason=formatting.typeset_minus(formatting.strip_controls(result.reason)),
     )
 
 
-def describe_trials(target: Target) -> str:
-    """How they were compared: one sentence."""
-    choice, timing = target.choice, target.choice["timing"]
+def describe_trials(choice: CandidateChoice) -> str:
+    """Return how they were compared, in one sentence."""
+    timing = choice.timing
     if timing is None:
         return "None of them was run here."
-    rounds = max(timing["rounds"].values())
+    rounds = formatting.format_count(max(timing.rounds.values()))
+    samples = formatting.format_count(choice.samples)
     threads = (
         "on one pinned thread"
-        if timing["threads"] == 1
+        if timing.threads == 1
         else "each on its own threads, none of them pinned"
     )
-    load = " to ".join(dict.fromkeys(f"{each:.1f}" for each in timing["load_average"]))
+    load = " to ".join(dict.fromkeys(f"{number:.1f}" for number in timing.load_average))
     return (
-        f"All answered the same {formatting.format_count(choice['samples'])} samples of the {choice['split']} split and were timed in the "
-        f"same {formatting.format_count(rounds)} rounds, {threads}, at a load average of {load}."
+        f"All answered the same {samples} samples of the {choice.split} split and were timed in "
+        f"the same {rounds} rounds, {threads}, at a load average of {load}."
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from attar.proof.candidates_json import result_to_json
 from attar.proof.report.record import Record
 from attar.proof.report.target import NO_VERDICT, Target, group_targets
 from attar.proof.verdict_json import gates_to_json
@@ -38,14 +39,13 @@ def describe_slot(record: Record) -> dict[str, Any]:
 
 
 def describe_target(one: Target) -> dict[str, Any]:
-    chosen = (
-        {"winner": one.choice["winner"], "candidates": make_plain(one.candidates)}
-        if one.candidates
-        else {}
-    )
+    choice, chosen = one.choice, {}
+    if choice is not None:
+        candidates = [result_to_json(result) for result in choice.candidates]
+        chosen = {"winner": choice.winner, "candidates": candidates}
     return {
         "verdict": None if one.verdict == NO_VERDICT else one.verdict,
-        "gates": make_plain(gates_to_json(one.gates)),
+        "gates": gates_to_json(one.gates),
         "bundle": None if one.bundle is None else str(one.bundle),
         **chosen,
     }

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from attar.proof.gate import Gate
+from attar.proof.ledger import Hop
 from attar.proof.report import formatting
 from attar.proof.report.record import Record
-from attar.proof.report.target import HopRow, Target
+from attar.proof.report.target import Target
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Origin:
 
     target: Target
     """Whose evidence it is."""
-    hops: Sequence[HopRow]
+    hops: Sequence[Hop]
     gain: tuple[str, str] | None
     """The student's score minus the control's, and its bounds; None without a control."""
     gates: Sequence[Gate]
@@ -33,7 +34,7 @@ def find_origin(found: Sequence[Target], records: Sequence[Record]) -> Origin | 
     target = next((target for target in found if target.hops), None)
     if target is None:
         return None
-    hops = [hop for name in ("teacher", "student", "control") if (hop := target.hop(name))]
+    hops = [hop for name in ("teacher", "student", "control") if (hop := target.find_hop(name))]
     control = target.control
     if control is None:
         return Origin(
@@ -56,20 +57,25 @@ def describe_need(is_needed: bool | None) -> str:
 
 def format_gain(target: Target) -> tuple[str, str] | None:
     """``("+0.0047", "−0.0003 to +0.0097")``."""
-    found, signed = target.evidence["gain"], partial(formatting.format_change, places=4)
-    return (
-        None
-        if found is None
-        else (signed(found["score"]), formatting.format_range(found["bounds"], signed))
-    )
+    gain = target.ledger.gain if target.ledger else None
+    if gain is None:
+        return None
+    format_signed = partial(formatting.format_change, places=4)
+    return format_signed(gain.value), formatting.format_range(gain.bounds, format_signed)
 
 
 def explain_unasked(target: Target, records: Sequence[Record]) -> str:
     """Why nobody knows whether distillation was needed."""
-    if target.hop("control"):
-        return "Nothing is promised that the control could keep, so it cannot say whether distillation was needed."
-    if set((target.evidence.get("kinds") or {}).values()) == {"embedding"}:
-        return "Whether distillation was needed cannot be told: embeddings have no labels, from which one could learn without it."
+    if target.find_hop("control"):
+        return (
+            "Nothing is promised that the control could keep, so it cannot say whether "
+            "distillation was needed."
+        )
+    if target.ledger and set(target.ledger.kinds.values()) == {"embedding"}:
+        return (
+            "Whether distillation was needed cannot be told: embeddings have no labels, from "
+            "which one could learn without it."
+        )
     why = (
         "it was not measured"
         if has_trained_control(records)

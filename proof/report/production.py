@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from attar.proof.report import formatting
-from attar.proof.report.target import Target, read_bounds, read_metric, read_number
+from attar.proof.gate import Comparison, Metric
+from attar.proof.report import gate_formatting
+from attar.proof.report.target import Target
+
+NAMES: Mapping[Metric, str] = {
+    "score_drop": "score drop",
+    "correlation": "CORR",
+    "cosine": "cosine",
+    "agreement": "agreement",
+    "kdl": "KDL",
+    "speedup": "speedup",
+}
+"""The metrics that are shown, in this order."""
 
 
 @dataclass(frozen=True)
@@ -26,61 +37,25 @@ class ProductionMetric:
 
 
 def list_production_metrics(target: Target) -> list[ProductionMetric]:
-    """Nothing where no bundle in production was compared with."""
-    if target.production is None:
+    """Return nothing if no bundle in production was compared with."""
+    engine, ledger = target.find_hop("engine"), target.ledger
+    if engine is None or ledger is None or not engine.has_baseline("production"):
         return []
-    engine = target.hop("engine")
-    names = {
-        "score_drop": "score drop",
-        "correlation": "CORR",
-        "cosine": "cosine",
-        "agreement": "agreement",
+    comparisons = {
+        **{metric: engine.comparisons.get(("production", metric)) for metric in NAMES},
+        "speedup": ledger.speedups.get("production"),
     }
-    made = [
-        build_production_metric(
-            target,
-            gate,
-            name,
-            read_metric(engine, "production", gate),
-            read_bounds(engine, "production", gate),
-        )
-        for gate, name in names.items()
+    return [
+        build_production_metric(target, comparison)
+        for comparison in comparisons.values()
+        if comparison is not None
     ]
-    made.append(
-        build_production_metric(
-            target,
-            "kdl",
-            "KDL",
-            read_metric(engine, "production", "kdl"),
-            read_bounds(engine, "production", "kdl"),
-            formatting.format_small,
-        )
-    )
-    speed = target.evidence["speedup"]
-    made.append(
-        build_production_metric(
-            target,
-            "speedup",
-            "speedup",
-            read_number(speed, "production"),
-            speed["bounds"]["production"],
-            formatting.format_ratio,
-        )
-    )
-    return [one for one in made if one.value != formatting.DASH]
 
 
-def build_production_metric(
-    target: Target,
-    gate: str,
-    name: str,
-    value: float | None,
-    between: Sequence[float] | None,
-    say: Callable[[float | None], str] = formatting.format_score,
-) -> ProductionMetric:
+def build_production_metric(target: Target, comparison: Comparison) -> ProductionMetric:
     return ProductionMetric(
-        name,
-        say(value),
-        formatting.format_range(between, say),
-        target.find_verdict("engine", gate, "production"),
+        NAMES[comparison.metric],
+        gate_formatting.format_value(comparison),
+        gate_formatting.format_bounds(comparison),
+        target.find_verdict("engine", comparison.metric, "production"),
     )

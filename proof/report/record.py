@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from attar.pipeline.core.stage import Artifact
 from attar.proof.report import formatting
 
 Status = Literal["made", "reused", "failed", "skipped"]
@@ -21,8 +22,16 @@ class Record(Protocol):
         """``student``, or ``TARGET.engine`` for what is made per target."""
 
     @property
+    def target(self) -> str:
+        """The target that the slot belongs to; "" for a slot that all targets share."""
+
+    @property
     def stage(self) -> str:
         """Name of the stage's class."""
+
+    @property
+    def makes(self) -> type[Artifact]:
+        """The class of artifact that the slot's stage makes."""
 
     @property
     def status(self) -> Status: ...

@@ -1,79 +1,86 @@
-"""Target: the records of one deployment, read as evidence, gates and verdict."""
+"""Target: the records of one deployment, read as ledger, gates and verdict."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+from attar.pipeline.core.stage import Artifact, Facts
+from attar.proof.artifacts import Bundle, Choice, Evidence, Verdict
+from attar.proof.candidates import CandidateChoice
+from attar.proof.candidates_json import choice_from_json
 from attar.proof.control import ControlVerdict
 from attar.proof.gate import SEVERITY, Gate
 from attar.proof.hop import CHAIN
+from attar.proof.ledger import Hop, Ledger
+from attar.proof.ledger_json import ledger_from_json
 from attar.proof.report import formatting
 from attar.proof.report.record import Record, describe_status
 from attar.proof.verdict import TargetVerdict, has_same_limit
 from attar.proof.verdict_json import verdict_from_json
 
-HopRow = Mapping[str, Any]
-
 NO_VERDICT = "no verdict"
-"""What a target has that never came as far as its gates. Not a verdict: ``--json`` says null."""
+"""What a target without evaluated gates has. Not a verdict: ``--json`` says null."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """One target. Everything of it may be missing: a run that broke is reported as far as it came."""
+    """One target. Any part may be missing: a run that broke is reported as far as it came."""
 
     name: str
-    slots: Mapping[str, Record]
-    """By suffix: ``model``, ``engine``, ``evidence``, ``verdict``, ``bundle``; of a candidate ``c1.model`` and so on."""
+    records: Sequence[Record]
+    """The slots that the target has to itself, in order."""
     shared: Sequence[Record]
     """The slots that all targets share, in order."""
 
-    def facts(self, suffix: str) -> Mapping[str, Any]:
-        return self.slots[suffix].facts if suffix in self.slots else {}
+    def find_record(self, kind: type[Artifact]) -> Record | None:
+        """Return the slot whose stage makes this kind of artifact."""
+        return next((record for record in self.records if record.makes is kind), None)
+
+    def find_facts(self, kind: type[Artifact]) -> Facts:
+        """Return the facts of an artifact; empty if there is none."""
+        record = self.find_record(kind)
+        return {} if record is None else record.facts
 
     @cached_property
-    def evidence(self) -> Mapping[str, Any]:
-        return self.facts("evidence")
+    def ledger(self) -> Ledger | None:
+        """None if the run ended before it."""
+        facts = self.find_facts(Evidence)
+        return ledger_from_json(facts) if facts else None
+
+    @cached_property
+    def choice(self) -> CandidateChoice | None:
+        """Which candidate goes on; None if the target has none, or none was chosen."""
+        facts = self.find_facts(Choice)
+        return choice_from_json(facts) if facts else None
 
     @property
-    def choice(self) -> Mapping[str, Any]:
-        """Which candidate goes on and why; empty where the target has none, or none was chosen."""
-        return self.facts("choice")
+    def hops(self) -> list[Hop]:
+        """Every hop of the ledger, including those that were not run here."""
+        return list(self.ledger.hops.values()) if self.ledger else []
 
-    @property
-    def candidates(self) -> list[Mapping[str, Any]]:
-        """Those that it was chosen from, in the recipe's order."""
-        return list(self.choice.get("candidates", ()))
+    def find_entry(self, name: str) -> Hop | None:
+        """Return a hop, whether it was run here or not."""
+        return self.ledger.hops.get(name) if self.ledger else None
 
-    @cached_property
-    def hops(self) -> list[HopRow]:
-        """Every hop of the ledger, the ones that did not run here included."""
-        return list(self.evidence.get("hops", ()))
-
-    def entry(self, name: str) -> HopRow:
-        """One hop, whether it ran here or not; empty when it is not there."""
-        return next((hop for hop in self.hops if hop["hop"] == name), {})
-
-    def hop(self, name: str) -> HopRow:
-        """One measured hop; empty when it is not there or did not run here."""
-        found = self.entry(name)
-        return found if is_measured(found) else {}
+    def find_hop(self, name: str) -> Hop | None:
+        """Return a hop that was run here."""
+        hop = self.find_entry(name)
+        return hop if hop is not None and hop.was_run else None
 
     @cached_property
-    def last(self) -> HopRow:
-        """The last measured hop of the chain that is not the teacher: the engine, unless it did not run here."""
-        found = [self.hop(name) for name in CHAIN[1:]]
-        return next((hop for hop in reversed(found) if hop), {})
+    def last(self) -> Hop | None:
+        """The last hop from the student on that was run: the engine, unless it was not run here."""
+        hops = [self.find_hop(name) for name in reversed(CHAIN[1:])]
+        return next(filter(None, hops), None)
 
     @cached_property
     def judged(self) -> TargetVerdict | None:
         """The verdict with its gates; None if the run ended before them."""
-        facts = self.facts("verdict")
+        facts = self.find_facts(Verdict)
         return verdict_from_json(facts) if facts else None
 
     @property
@@ -118,20 +125,15 @@ class Target:
         return [gate for gate in self.gates if gate.required or is_any_same_limit(gate, failed)]
 
     @property
-    def production(self) -> Mapping[str, Any] | None:
-        """How the engine compares with the bundle in production; None where it was not compared."""
-        found: Mapping[str, Any] | None = self.hop("engine").get("production")
-        return found
-
-    @property
     def tally(self) -> str:
         """``14 passed, 3 failed``."""
         counts = Counter(gate.verdict for gate in self.required_gates)
         return ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
 
-    def absence(self, hop: str) -> str:
-        """Why a hop is not there: ``not run here: needs a GPU``."""
-        why = self.entry(hop).get("why")
+    def explain_absence(self, name: str) -> str:
+        """Return why a hop is not there: ``not run here: needs a GPU``."""
+        hop = self.find_entry(name)
+        why = hop and hop.why_not_run
         return f"not run here: {why}" if why else "not run here"
 
     def find_verdict(self, hop: str, metric: str, *baselines: str) -> str:
@@ -165,11 +167,8 @@ class Target:
     @property
     def broken(self) -> list[Record]:
         """Slots that failed on the way to this target."""
-        return [
-            record
-            for record in (*self.shared, *self.slots.values())
-            if describe_status(record) == "failed"
-        ]
+        records = (*self.shared, *self.records)
+        return [record for record in records if describe_status(record) == "failed"]
 
     @property
     def summary(self) -> str:
@@ -182,49 +181,23 @@ class Target:
 
     @property
     def bundle(self) -> Path | None:
-        record = self.slots.get("bundle")
+        record = self.find_record(Bundle)
         return record.path if record and record.status in ("made", "reused") else None
 
     @property
     def score_name(self) -> str:
-        return str(self.evidence.get("score_name", "score"))
+        return self.ledger.score_name if self.ledger else "score"
 
 
 def is_any_same_limit(gate: Gate, others: Sequence[Gate]) -> bool:
     return any(has_same_limit(gate, other) for other in others)
 
 
-def is_measured(hop: HopRow) -> bool:
-    return hop.get("status") == "measured"
-
-
-def read_number(hop: HopRow, *path: str) -> float | None:
-    """``hop["latency"]["1"]["p50"]`` and the like; None where the hop has no such thing."""
-    value: Any = hop
-    for name in path:
-        value = (value or {}).get(name)
-    return None if value is None else float(value)
-
-
-def read_metric(hop: HopRow, other: str, name: str) -> float | None:
-    """How a hop compares with the ``teacher`` or with the ``previous`` one; None where it is not compared so."""
-    return read_number(hop, other, name)
-
-
-def read_bounds(hop: HopRow, other: str, name: str) -> Sequence[float] | None:
-    """The one-sided 95 % bounds of ``against``; None where it is not compared so."""
-    if not hop.get(other):
-        return None
-    found: Sequence[float] | None = hop[other]["bounds"].get(name)
-    return found
-
-
 def group_targets(records: Sequence[Record]) -> list[Target]:
-    """The targets of a run in the recipe's order; a slot is a target's when its name holds a dot."""
-    shared = [record for record in records if "." not in record.slot]
-    found: dict[str, dict[str, Record]] = {}
-    for record in records:
-        name, dot, suffix = record.slot.partition(".")
-        if dot:
-            found.setdefault(name, {})[suffix] = record
-    return [Target(name, slots, shared) for name, slots in found.items()]
+    """Return the targets of a run in the recipe's order."""
+    shared = [record for record in records if not record.target]
+    names = dict.fromkeys(record.target for record in records if record.target)
+    return [
+        Target(name, [record for record in records if record.target == name], shared)
+        for name in names
+    ]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -85,13 +86,11 @@ def time_batch(
     times = timing.time_interleaved(
         {name: partial(model, inputs) for name, model in models.items()}, ROUNDS, seconds
     )
-    found: dict[str, Any] = {
-        name: timing.summarize_times(taken, batch) for name, taken in times.items()
-    }
+    summaries = {name: timing.summarize_times(taken, batch) for name, taken in times.items()}
     return {
-        **found,
+        **{name: asdict(summary) for name, summary in summaries.items()},
         "rounds": len(times["engine"]),
-        "speedup": found["student_fp32"]["p50"] / found["engine"]["p50"],
+        "speedup": summaries["student_fp32"].p50 / summaries["engine"].p50,
     }
 
 

@@ -277,29 +277,3 @@ class Production(OnnxModel):
         if [file.name for file in own] != [file.name for file in other]:
             return False
         return all(cmp(*pair, shallow=False) for pair in zip(own, other, strict=True))
-
-
-class Trials(Artifact):
-    """``seconds.safetensors`` (``CANDIDATE.BATCH``, in rounds); the facts have the answers.
-
-    See ``stages.choose.trial``.
-    """
-
-
-class Choice(Artifact):
-    """The candidate that was chosen, and why the others were not; see ``stages.choose.stage``."""
-
-
-class Evidence(Artifact):
-    """``hops.safetensors``: outputs and statistics of every hop, by sample; a ledger in the facts.
-
-    See ``stages.measure.stage``.
-    """
-
-
-class Verdict(Artifact):
-    """The gates and their verdicts; see ``stages.judge``."""
-
-
-class Bundle(Artifact):
-    """The folder that is shipped; see ``attar.bundle.opening``."""

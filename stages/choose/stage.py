@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,28 +12,20 @@ from safetensors.numpy import load_file
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.stage import Facts, Stage
 from attar.proof import statistics
-from attar.proof.bounds import ConfidenceBounds
+from attar.proof.artifacts import Choice, Trials
+from attar.proof.bounds import Estimate
+from attar.proof.candidates import CandidateChoice, CandidateMeasurement, CandidateResult
+from attar.proof.candidates_json import choice_to_json, measurements_from_json
 from attar.proof.gate import Comparison, Gate, Metric, combine_verdicts
 from attar.proof.gate_evaluation import evaluate_candidate_gates
 from attar.proof.gate_text import format_limit, format_metric, format_value
-from attar.proof.ledger_json import Hop, hop_from_json, ledger_from_json
+from attar.proof.ledger import Hop
 from attar.proof.limits import GateLimits
-from attar.stages.artifacts import Choice, Trials
 
 SCORE_METRICS: frozenset[Metric] = frozenset({"score", "score_drop", "agreement"})
 """Shares of samples: they move by whole samples."""
-Row = Mapping[str, Any]
-"""The facts of one candidate, as ``MeasureCandidates`` leaves them."""
 Seconds = Mapping[str, npt.NDArray[np.float64]]
 """Seconds of a call at batch 1 by candidate; entry i of all is from the same round."""
-
-
-@dataclass(frozen=True)
-class LatencyRatio:
-    """The latency of a candidate, divided by that of the fastest: the median over rounds."""
-
-    times: float
-    bounds: ConfidenceBounds
 
 
 class Choose(Stage[Choice]):
@@ -61,47 +51,61 @@ class Choose(Stage[Choice]):
 
     def run(self, out: Path, *, trials: Trials) -> Facts:
         """Raises StageError if every candidate is refused, with the reasons."""
-        rows = {row["candidate"]: row for row in trials.facts["candidates"]}
-        hops = read_hops(trials.facts)
-        ledger = ledger_from_json(trials.facts)
+        measured = measurements_from_json(trials.facts)
+        candidates, ledger = measured.candidates, measured.ledger
+        hops = {name: each.hop for name, each in candidates.items() if each.hop}
         gates = {
             name: evaluate_candidate_gates(ledger, hop, self.gates) for name, hop in hops.items()
         }
         drops = {name: hop.comparisons["previous", "score_drop"] for name, hop in hops.items()}
-        ratios = compute_latency_ratios(load_seconds(trials, find_eligible(gates, drops)), rows)
-        winner = select_winner(rows, ratios)
-        reasons = {
-            name: explain_choice(name, winner, row, gates.get(name, ()), ratios)
-            for name, row in rows.items()
+        seconds = load_seconds(trials, find_eligible(gates, drops))
+        ratios = compute_latency_ratios(seconds, candidates)
+        winner = select_winner(candidates, ratios)
+        results = {
+            name: describe_result(each, gates.get(name, ()), winner, ratios)
+            for name, each in candidates.items()
         }
-        verdicts = {
-            name: combine_verdicts(gate.verdict for gate in of) for name, of in gates.items()
-        }
-        shared = ("split", "samples", "score_name", "batch", "timing")
-        return {
-            **{name: trials.facts[name] for name in shared},
-            "winner": winner,
-            "passed": verdicts.get(winner) == "passed",
-            "summary": f"{rows[winner]['title']} goes on: {reasons[winner]}",
-            "candidates": [
-                {
-                    **select_columns(row),
-                    "verdict": verdicts.get(name, row["status"]),
-                    "reason": reasons[name],
-                    "slower": ratio_to_json(ratios.get(name)),
-                }
-                for name, row in rows.items()
-            ],
-        }
+        best = results[winner]
+        return choice_to_json(
+            CandidateChoice(
+                winner=winner,
+                has_passed=best.verdict == "passed",
+                summary=f"{best.title} goes on: {best.reason}",
+                split=ledger.split,
+                samples=ledger.samples,
+                score_name=ledger.score_name,
+                batch=ledger.batch,
+                timing=ledger.timing,
+                candidates=tuple(results.values()),
+            )
+        )
 
 
-def read_hops(facts: Facts) -> dict[str, Hop]:
-    """Return the measured candidates, each in the place of the target's model."""
-    return {
-        row["candidate"]: hop_from_json(row, "model", facts["samples"])
-        for row in facts["candidates"]
-        if row["status"] == "measured"
-    }
+def describe_result(
+    candidate: CandidateMeasurement,
+    gates: Sequence[Gate],
+    winner: str,
+    ratios: Mapping[str, Estimate],
+) -> CandidateResult:
+    """Return a candidate beside the others, with the reason why it goes on or does not."""
+    reason = explain_choice(candidate, winner, gates, ratios)
+    name, title, status, hop = candidate.name, candidate.title, candidate.status, candidate.hop
+    if hop is None:
+        return CandidateResult(name, title, status, status, reason)
+    return CandidateResult(
+        name,
+        title,
+        status,
+        combine_verdicts(gate.verdict for gate in gates),
+        reason,
+        score=hop.get_score(),
+        score_drop=hop.get_value("teacher", "score_drop"),
+        correlation=hop.get_value("teacher", "correlation"),
+        p50={batch: summary.p50 for batch, summary in hop.latencies.items()},
+        size_bytes=hop.size_bytes,
+        threads=candidate.threads,
+        latency_ratio=ratios.get(name),
+    )
 
 
 def find_eligible(
@@ -139,71 +143,69 @@ def load_seconds(trials: Trials, names: Sequence[str]) -> Seconds:
     return {name: seconds[f"{name}.1"] for name in names}
 
 
-def compute_latency_ratios(seconds: Seconds, rows: Mapping[str, Row]) -> dict[str, LatencyRatio]:
-    """Return for each candidate how many times as long as the fastest it takes.
+def compute_latency_ratios(
+    seconds: Seconds, candidates: Mapping[str, CandidateMeasurement]
+) -> dict[str, Estimate]:
+    """Return the latency of each candidate, divided by that of the fastest: the median over rounds.
 
     Both take their turn in every round, and the ratio is taken within a round.
     """
     if not seconds:
         return {}
-    fastest = min(seconds, key=lambda name: read_p50(rows[name]))
+    fastest = min(seconds, key=lambda name: candidates[name].get_p50())
     ratios = {name: taken / seconds[fastest] for name, taken in seconds.items()}
     return {
-        name: LatencyRatio(float(np.median(ratio)), statistics.bound_median(ratio))
+        name: Estimate(float(np.median(ratio)), statistics.bound_median(ratio))
         for name, ratio in ratios.items()
     }
 
 
-def ratio_to_json(ratio: LatencyRatio | None) -> dict[str, Any] | None:
-    return None if ratio is None else {"times": ratio.times, "bounds": list(ratio.bounds)}
-
-
-def read_p50(row: Row) -> float:
-    return float(row["latency"]["1"]["p50"])
-
-
-def select_winner(rows: Mapping[str, Row], ratios: Mapping[str, LatencyRatio]) -> str:
+def select_winner(
+    candidates: Mapping[str, CandidateMeasurement], ratios: Mapping[str, Estimate]
+) -> str:
     """Return the candidate that goes on; see `Choose`.
 
     Raises StageError if there is nothing to choose from.
     """
-    measured = [name for name, row in rows.items() if row["status"] == "measured"]
+    hops = {name: each.hop for name, each in candidates.items() if each.hop}
+    names = list(hops)
     if ratios:
-        by_speed = sorted(ratios, key=lambda name: read_p50(rows[name]))
-        measured = [name for name in by_speed if is_tied_with_fastest(ratios[name])]
-    if measured:  # of equals the first, which has the least median
-        return max(measured, key=lambda name: rank_similarity(rows[name]))
-    absent = [name for name, row in rows.items() if row["status"] == "not run here"]
+        by_speed = sorted(ratios, key=lambda name: candidates[name].get_p50())
+        names = [name for name in by_speed if is_tied_with_fastest(ratios[name])]
+    if names:  # of equals the first, which has the least median
+        return max(names, key=lambda name: rank_similarity(hops[name]))
+    absent = [name for name, each in candidates.items() if each.status == "not run here"]
     if absent:
         return absent[0]
-    reasons = "; ".join(f"{row['title']}: {row['why']}" for row in rows.values())
+    reasons = "; ".join(f"{each.title}: {each.why}" for each in candidates.values())
     raise StageError(
         f"no candidate is left. {reasons}. Add one that can be had, "
         "such as { precision = 'fp32' }"
     )
 
 
-def is_tied_with_fastest(ratio: LatencyRatio) -> bool:
+def is_tied_with_fastest(ratio: Estimate) -> bool:
     """Whether its latency, divided by that of the fastest, is not proven to be above 1."""
     return ratio.bounds.low <= 1
 
 
-def rank_similarity(row: Row) -> tuple[float, float]:
+def rank_similarity(hop: Hop) -> tuple[float, float]:
     """Return how close to the teacher it is: the correlation first, which sees more than a score."""
-    return row["teacher"]["correlation"], -row["teacher"]["score_drop"]
+    drop = hop.get_value("teacher", "score_drop") or 0.0
+    return hop.get_value("teacher", "correlation") or 0.0, -drop
 
 
 def explain_choice(
-    name: str,
+    candidate: CandidateMeasurement,
     winner: str,
-    row: Row,
     gates: Sequence[Gate],
-    ratios: Mapping[str, LatencyRatio],
+    ratios: Mapping[str, Estimate],
 ) -> str:
     """Return why a candidate goes on or does not."""
-    if row["status"] != "measured":
+    name = candidate.name
+    if candidate.hop is None:
         first = "; none runs here, and it is the first" if name == winner else ""
-        return f"{row['status']}: {row['why']}{first}"
+        return f"{candidate.status}: {candidate.why}{first}"
     open_gates = "; ".join(format_open_gate(gate) for gate in gates if gate.verdict != "passed")
     if name == winner:
         reason = explain_win(name, ratios, "may keep" if open_gates else "keeps")
@@ -211,7 +213,7 @@ def explain_choice(
     return explain_loss(ratios[name]) if name in ratios else open_gates
 
 
-def explain_win(name: str, ratios: Mapping[str, LatencyRatio], keeps: str) -> str:
+def explain_win(name: str, ratios: Mapping[str, Estimate], keeps: str) -> str:
     if not ratios:
         return "the most faithful, none keeps the promises"
     if len(ratios) == 1:
@@ -222,11 +224,11 @@ def explain_win(name: str, ratios: Mapping[str, LatencyRatio], keeps: str) -> st
     return f"the fastest that {keeps} the promises"
 
 
-def explain_loss(ratio: LatencyRatio) -> str:
+def explain_loss(ratio: Estimate) -> str:
     if is_tied_with_fastest(ratio):
         return "as fast within the noise, and no more faithful"
     low, high = ratio.bounds
-    return f"slower: {ratio.times:.3g} times ({low:.3g} to {high:.3g})"
+    return f"slower: {ratio.value:.3g} times ({low:.3g} to {high:.3g})"
 
 
 def format_open_gate(gate: Gate) -> str:
@@ -236,14 +238,3 @@ def format_open_gate(gate: Gate) -> str:
     metric = format_metric(gate.comparison.metric)
     text = f"{metric}{baseline} {format_value(gate)}{note}, promised {format_limit(gate)}"
     return text if gate.verdict == "failed" else f"{gate.verdict}: {text}"
-
-
-def select_columns(row: Row) -> dict[str, Any]:
-    """Return what the report shows of a candidate; None for what was not measured."""
-    teacher, latency = row.get("teacher") or {}, row.get("latency") or {}
-    return {
-        **{name: row[name] for name in ("candidate", "title", "status")},
-        **{name: row.get(name) for name in ("score", "bytes", "threads")},
-        **{name: teacher.get(name) for name in ("score_drop", "correlation")},
-        "p50": {batch: summary["p50"] for batch, summary in latency.items()},
-    }

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from attar.pipeline.core.stage import Artifact, Facts, Stage
 from attar.pipeline.core.store import NOT_PAYLOAD
-from attar.stages.artifacts import Choice, Engine, OnnxModel
+from attar.proof.artifacts import Choice
+from attar.stages.artifacts import Engine, OnnxModel
 
 
 class TakeModel(Stage[OnnxModel]):

@@ -1,9 +1,10 @@
-"""Trial: what every candidate of a target answers on the validation split, and how fast, all timed in the same rounds."""
+"""Trial: what every candidate of a target answers on validation, and how fast, in the same rounds."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,143 +13,143 @@ from safetensors.numpy import save_file
 
 from attar.models.task import SplitName, load_task
 from attar.pipeline.core.stage import CodeName, Facts, Stage
-from attar.pipeline.keys import machine
-from attar.proof import ledger, timing
-from attar.stages.artifacts import Answers, Engine, Model, OnnxModel, Trials
-from attar.stages.measure.bench import Bench
-from attar.stages.measure.stage import check_shapes, describe_model, summarize_latency
+from attar.pipeline.keys.machine import describe_machine
+from attar.proof.artifacts import Trials
+from attar.proof.candidates import CandidateLedger, CandidateMeasurement, CandidateStatus
+from attar.proof.candidates_json import measurements_to_json
+from attar.proof.ledger import Hop, Ledger
+from attar.proof.timing import MIN_ROUNDS, Seconds
+from attar.stages.artifacts import Answers, Engine, OnnxModel
+from attar.stages.measure.bench import Bench, TimingRun
+from attar.stages.measure.hops import check_shapes, describe_model
 
 SPLIT: SplitName = "validation"
 
 
 class MeasureCandidates(Stage[Trials]):
-    """Nothing is decided here, so that another promise times nothing again. Choosing is done on validation: the engine that is
-    chosen is judged on test, which has no part in it.
+    """Measure every candidate on the validation split.
 
-    Facts: ``task``, ``split``, ``samples``, ``score_name``, ``batch``, ``machine``, ``timing``, ``hops`` (teacher and fp32 graph)
-    and ``candidates``, in the recipe's order: ``candidate``, ``title``, ``asked``, ``status`` (``measured``, ``refused`` or
-    ``not run here``), ``why``, and of a measured one the columns of ``Measure``, ``previous`` being the fp32 graph.
+    Nothing is decided here, so that another limit times nothing again. The choice is made on
+    validation; the chosen engine is judged on test, which has no part in the choice.
+
+    Facts: the JSON of a ``CandidateLedger`` (see ``proof.candidates``, ``proof.candidates_json``):
+    ``task``, ``split``, ``samples``, ``score_name``, ``batch``, ``machine``, ``timing``, ``hops``
+    (teacher and fp32 graph) and ``candidates``, in the recipe's order: ``candidate``, ``title``,
+    ``asked``, ``status`` (``measured``, ``refused`` or ``not run here``), ``why``, and the columns
+    of ``Measure`` if it was measured, ``previous`` being the fp32 graph.
     """
 
     bound_to_machine: ClassVar[bool] = True
 
     task: CodeName
     candidates: tuple[dict[str, Any], ...] = ()
-    """Forms of this target to choose from: tables with any settings of its model and engine, whose defaults are those of the
-    target; or ``"all"``: what this machine can run."""
+    """Forms of this target to choose from: tables with any settings of its model and engine, whose
+    defaults are those of the target; or ``"all"``: what this machine can run."""
     batch: int = Field(32, ge=1)
-    """Samples a call when a split is answered, and the second batch size that is timed, besides 1."""
-    repeats: int = Field(200, ge=timing.MIN_ROUNDS)
+    """Samples a call when a split is answered, and the second batch size that is timed, besides
+    1."""
+    repeats: int = Field(200, ge=MIN_ROUNDS)
     """Timed calls of each candidate at each batch size."""
     seconds: float = Field(8, gt=0)
     """At most about so long for one batch size."""
 
     def run(self, out: Path, *, answers: Answers, onnx: OnnxModel, **engines: Engine) -> Facts:
-        """Raises StageError for a candidate that cannot answer, and for stored answers that are not of this split."""
+        """Measure all candidates that this machine can run.
+
+        Raises StageError for a candidate that cannot answer, and for stored answers that are not of
+        this split.
+        """
         task = load_task(self.task)
         bench = Bench(task, task.split(SPLIT), self.batch, SPLIT)
         bench.check()
-        about = {
-            "task": self.task,
-            "split": SPLIT,
-            "samples": len(bench.split),
-            "score_name": task.score_name,
+        ledger = Ledger(
+            hops={},
+            samples=len(bench.split),
+            score_name=task.score_name,
+            task=self.task,
+            split=SPLIT,
+            batch=self.batch,
+            machine=describe_machine(),
+        )
+        titles = make_titles(self.candidates)
+        rows = map(describe_candidate, engines, titles, self.candidates, engines.values())
+        candidates = {row.name: row for row in rows}
+        runnable = {
+            name: engines[name] for name in engines if candidates[name].status == "measured"
         }
-        about |= {"batch": self.batch, "machine": machine.describe_machine()}
-        rows = dict(
-            zip(
-                engines,
-                map(
-                    describe_candidate,
-                    engines,
-                    make_titles(self.candidates),
-                    self.candidates,
-                    engines.values(),
-                ),
-                strict=True,
+        if not runnable:
+            return measurements_to_json(CandidateLedger(ledger, candidates))
+        hops = prove_candidates(bench, answers, onnx, runnable)
+        is_pinned = all(engine.facts["threads"] == 1 for engine in runnable.values())
+        times = bench.times(runnable, self.repeats, self.seconds, pinned=is_pinned)
+        save_file(flatten_seconds(times), out / "seconds.safetensors")
+        for name, engine in runnable.items():
+            hop = replace(
+                describe_model(hops[name], engine),
+                sizes=bench.sizes(name, engine),
+                latencies=times.summarize_latency(name),
             )
-        )
-        here = {
-            name: engine for name, engine in engines.items() if rows[name]["status"] == "measured"
-        }
-        if not here:
-            return {**about, "hops": [], "timing": None, "candidates": list(rows.values())}
-        proven = prove_candidates(bench, answers, {"onnx": onnx, **here})
-        pinned = all(engine.facts["threads"] == 1 for engine in here.values())
-        times, how = bench.times(here, self.repeats, self.seconds, pinned=pinned)
-        save_file(
-            {f"{name}.{batch}": taken for name in times for batch, taken in times[name].items()},
-            out / "seconds.safetensors",
-        )
-        for name, engine in here.items():
-            found = {
-                **describe_model(engine),
-                **proven[name],
-                "threads": engine.facts["threads"],
-                "sizes": bench.sizes(name, engine),
-            }
-            rows[name] |= found | {"latency": summarize_latency(times, name)}
-        hops = [{"hop": hop, "status": "measured", **proven[hop]} for hop in ("teacher", "onnx")]
-        return {**about, **how, "hops": hops, "candidates": list(rows.values())}
+            threads = engine.facts["threads"]
+            candidates[name] = replace(candidates[name], hop=hop, threads=threads)
+        shared = {hop: hops[hop] for hop in ("teacher", "onnx")}
+        ledger = replace(ledger, hops=shared, timing=times.conditions)
+        return measurements_to_json(CandidateLedger(ledger, candidates))
 
 
 def describe_candidate(
-    name: str, title: str, asked: Mapping[str, Any], engine: Engine
-) -> dict[str, Any]:
-    """What is known of a candidate before it is asked anything."""
+    name: str, title: str, settings: Mapping[str, Any], engine: Engine
+) -> CandidateMeasurement:
+    """Return what is known of a candidate before it is measured."""
+    if engine.refused:
+        return CandidateMeasurement(name, title, settings, "refused", engine.refused)
     absent = engine.facts.get("why")
-    status = "refused" if engine.refused else "not run here" if absent else "measured"
-    return {
-        "candidate": name,
-        "title": title,
-        "asked": dict(asked),
-        "status": status,
-        "why": engine.refused or absent,
-    }
+    status: CandidateStatus = "not run here" if absent else "measured"
+    return CandidateMeasurement(name, title, settings, status, absent)
 
 
 def make_titles(candidates: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What each is called: runtime, precision, and what is not the same in all. ``"onnxruntime int8, threads 2"``."""
-    keys = dict.fromkeys(key for own in candidates for key in own)
-    told = [key for key in keys if key not in ("runtime", "precision")]
-    told = [
-        key for key in told if any(own.get(key) != candidates[0].get(key) for own in candidates)
+    """Return a title for each candidate, such as ``onnxruntime int8, threads 2``.
+
+    It holds the runtime, the precision, and what is not the same in all.
+    """
+    keys = dict.fromkeys(key for settings in candidates for key in settings)
+    differing = [
+        key
+        for key in keys
+        if key not in ("runtime", "precision")
+        and any(settings.get(key) != candidates[0].get(key) for settings in candidates)
     ]
-    return [
-        ", ".join(
-            [
-                f"{own.get('runtime', 'onnxruntime')} {own.get('precision', 'fp32')}",
-                *(
-                    f"{key} {own[key] if isinstance(own[key], str) else json.dumps(own[key])}"
-                    for key in told
-                    if key in own
-                ),
-            ]
-        )
-        for own in candidates
+    return [make_title(settings, differing) for settings in candidates]
+
+
+def make_title(settings: Mapping[str, Any], differing: Sequence[str]) -> str:
+    name = f"{settings.get('runtime', 'onnxruntime')} {settings.get('precision', 'fp32')}"
+    values = {key: settings[key] for key in differing if key in settings}
+    texts = [
+        f"{key} {value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in values.items()
     ]
+    return ", ".join([name, *texts])
 
 
 def prove_candidates(
-    bench: Bench, answers: Answers, models: Mapping[str, Model]
-) -> dict[str, dict[str, Any]]:
-    """The proof columns of the teacher, the fp32 graph and every candidate, each candidate against both."""
-    task, targets = bench.task, bench.targets()
-    of = {"teacher": ledger.score_outputs(task, bench.recorded(answers), targets)}
-    of |= {
-        name: ledger.score_outputs(task, bench.answers(name, model), targets)
-        for name, model in models.items()
+    bench: Bench, answers: Answers, onnx: OnnxModel, engines: Mapping[str, Engine]
+) -> dict[str, Hop]:
+    """Return the teacher, the fp32 graph and every candidate, each candidate against both.
+
+    A candidate's own graph is not measured; the comparison with the fp32 graph shows what its
+    precision costs.
+    """
+    outputs = {"teacher": bench.score_teacher(answers), "onnx": bench.score_model("onnx", onnx)}
+    outputs |= {name: bench.score_model("model", each, name) for name, each in engines.items()}
+    check_shapes(outputs)
+    return bench.comparer.build_hops(outputs)
+
+
+def flatten_seconds(times: TimingRun) -> dict[str, Seconds]:
+    """Return the calls as ``CANDIDATE.BATCH``."""
+    return {
+        f"{name}.{batch}": seconds
+        for name, batches in times.seconds.items()
+        for batch, seconds in batches.items()
     }
-    check_shapes(of)
-    return ledger.build_ledger(
-        of, ledger.Comparer(task, ledger.find_labels(task, targets)), list_candidate_baselines
-    )
-
-
-def list_candidate_baselines(name: str, measured: Container[str]) -> dict[str, str]:
-    """Its graph is an optimized one that nobody asks; what its precision cost shows against the graph in fp32."""
-    return (
-        {"teacher": "teacher"}
-        if name in ("teacher", "onnx")
-        else {"teacher": "teacher", "previous": "onnx"}
-    )

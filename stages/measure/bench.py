@@ -6,8 +6,7 @@ import gc
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -16,11 +15,28 @@ from attar.models.probabilities import from_logits
 from attar.models.task import Array, Arrays, Predictor, Split, SplitName, Task
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import report_progress
-from attar.proof import sizes, timing
+from attar.proof import timing
+from attar.proof.hop import HopName
+from attar.proof.hop_comparer import HopComparer, HopOutputs, find_labels, score_outputs
+from attar.proof.ledger import LatencySummary, SizesCheck, TimingConditions
+from attar.proof.sizes import examine_sizes
 from attar.stages.artifacts import Answers, Model
 
 FEWEST = 50  # samples: with fewer, the bounds of a correlation are wrong more than twice as often as they say
 SPREAD = 64  # places of the split that samples are taken from
+
+
+@dataclass(frozen=True)
+class TimingRun:
+    """The calls of some models, all timed in the same rounds, and how they were timed."""
+
+    seconds: Mapping[str, Mapping[int, timing.Seconds]]
+    """By hop and batch size; entry i of every hop is from the same round."""
+    conditions: TimingConditions
+
+    def summarize_latency(self, hop: str) -> dict[int, LatencySummary]:
+        times = self.seconds[hop]
+        return {batch: timing.summarize_times(taken, batch) for batch, taken in times.items()}
 
 
 @dataclass(frozen=True)
@@ -47,7 +63,9 @@ class Bench:
                 f"the {self.name} split has {len(self.split)} samples, which prove nothing; give it at least {least}"
             )
 
+    @cached_property
     def targets(self) -> dict[str, Array]:
+        """The targets of the whole split, in its order."""
         parts = [seen.targets for seen in views.iterate_clean(self.task, self.split)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -73,6 +91,19 @@ class Bench:
         with model.open() as predictor:
             parts = [self.ask(hop, predictor, inputs) for inputs in self.of(model).batches(hop)]
         return {name: np.concatenate([part[name] for part in parts]) for name in self.task.outputs}
+
+    @property
+    def comparer(self) -> HopComparer:
+        return HopComparer(self.task, find_labels(self.task, self.targets))
+
+    def score_teacher(self, answers: Answers) -> HopOutputs:
+        """Return the scored outputs of the teacher as they are stored."""
+        return score_outputs(self.task, "teacher", self.recorded(answers), self.targets)
+
+    def score_model(self, hop: HopName, model: Model, name: str | None = None) -> HopOutputs:
+        """Return the scored outputs of a model. ``name``: that of a candidate."""
+        outputs = self.answers(name or hop, model)
+        return score_outputs(self.task, hop, outputs, self.targets)
 
     def batches(self, hop: str) -> Iterator[dict[str, Array]]:
         for seen in views.iterate_clean(self.task, self.split):
@@ -125,44 +156,38 @@ class Bench:
             after = timing.read_resident_bytes()
         return max(0, after - before) if before is not None and after is not None else None
 
-    def sizes(self, hop: str, model: Model) -> dict[str, Any]:
-        """Whether it answers soundly at every size that the task promises; see ``sizes.examine_sizes``."""
+    def sizes(self, hop: str, model: Model) -> SizesCheck:
+        """Return whether it answers soundly at every size that the task promises."""
         with model.open(threads=1) as predictor:
             own = self.of(model)
-            return sizes.examine_sizes(own.task, partial(own.ask, hop, predictor), own.some)
+            return examine_sizes(own.task, partial(own.ask, hop, predictor), own.some)
 
     def times(
         self, models: Mapping[str, Model], repeats: int, seconds: float, *, pinned: bool = True
-    ) -> tuple[dict[str, dict[int, timing.Seconds]], dict[str, Any]]:
-        """``{hop: {batch: seconds of each call}}``, all hops opened at once, and how it was taken.
+    ) -> TimingRun:
+        """Time all hops together, on one thread of one core.
 
-        On one thread of one core; not ``pinned``, on as many threads as each was built for.
+        If not ``pinned``, each runs on as many threads as it was built for.
         """
         times: dict[str, dict[int, timing.Seconds]] = {hop: {} for hop in models}
-        loads = [timing.read_load_average()]
+        load_before = timing.read_load_average()
+        batches = sorted({1, self.batch})
         with ExitStack() as stack:
-            opened = {
-                hop: stack.enter_context(each.open(threads=1 if pinned else None))
-                for hop, each in models.items()
+            predictors = {
+                hop: stack.enter_context(model.open(threads=1 if pinned else None))
+                for hop, model in models.items()
             }
             cpu = stack.enter_context(timing.pin_to_core()) if pinned else None
-            for done, batch in enumerate(batches := sorted({1, self.batch})):
+            for done, batch in enumerate(batches):
                 report_progress("timing", done, len(batches), f"batch {batch}")
-                inputs = {hop: self.of(each).first(batch) for hop, each in models.items()}
                 calls = {
-                    hop: partial(self.ask, hop, each, inputs[hop]) for hop, each in opened.items()
+                    hop: partial(self.ask, hop, predictors[hop], self.of(model).first(batch))
+                    for hop, model in models.items()
                 }
-                for hop, taken in timing.time_interleaved(
-                    calls, repeats, seconds, 0.0 if pinned else timing.SPINNING
-                ).items():
-                    times[hop][batch] = taken
-        rounds = {str(batch): len(taken) for batch, taken in next(iter(times.values())).items()}
-        loads.append(timing.read_load_average())
-        return times, {
-            "timing": {
-                "cpu": cpu,
-                "threads": 1 if pinned else None,
-                "rounds": rounds,
-                "load_average": loads,
-            }
-        }
+                settling = 0.0 if pinned else timing.SPINNING
+                taken = timing.time_interleaved(calls, repeats, seconds, settling)
+                for hop, each in taken.items():
+                    times[hop][batch] = each
+        rounds = {batch: len(each) for batch, each in next(iter(times.values())).items()}
+        loads = (load_before, timing.read_load_average())
+        return TimingRun(times, TimingConditions(cpu, 1 if pinned else None, rounds, loads))

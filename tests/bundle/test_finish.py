@@ -24,9 +24,9 @@ from attar.engines import cpu
 from attar.engines.runtimes import onnxruntime
 from attar.engines.runtimes.runtime import RUNTIMES
 from attar.pipeline.core.errors import GateError, InvalidBundleError, RecipeError, StageError
+from attar.proof.artifacts import Evidence
 from attar.proof.limits import GateLimits
 from attar.serving.load.engine import bench
-from attar.stages.artifacts import Evidence
 from attar.stages.judge import Judge
 from tests.support.late import HERE, MISSING
 from tests.support.packaging import GATES, WHY_NOT_RUN, edit_manifest, package_bundle, package_unfinished

@@ -13,10 +13,14 @@ from hypothesis import strategies as st
 
 from attar.models.task import InMemory
 from attar.pipeline.core.errors import StageError
-from attar.proof import intervals, ledger, metrics
+from attar.proof import intervals, metrics
+from attar.proof.bounds import ConfidenceBounds
+from attar.proof.gate import Comparison, Metric
 from attar.proof.gate_evaluation import compare_hops, evaluate_gates
 from attar.proof.gate_text import format_gate
 from attar.proof.hop import STUDENT_HOPS
+from attar.proof.hop_comparer import HopComparer, find_labels, score_outputs
+from attar.proof.ledger import Hop
 from attar.proof.ledger_json import ledger_from_json
 from attar.proof.limits import GateLimits
 from attar.proof.metrics import Numbers, Sums, deal_into_groups, normalize_vectors
@@ -149,26 +153,28 @@ def test_metrics_by_groups_and_by_samples_have_bounds_beside_each_other() -> Non
 # ---- in the ledger and in gates
 
 
-def entries(noise: float) -> dict[str, Any]:
+def compare_vectors(noise: float) -> Hop:
     task, generator = Texts(), np.random.default_rng(0)
     vectors = generator.standard_normal((200, 8)).astype(np.float32)
     targets = {"source": np.repeat(np.arange(100), 2)}
     other = (vectors + noise * generator.standard_normal(vectors.shape)).astype(np.float32)
-    hops = {
-        name: ledger.score_outputs(task, {"vector": each}, targets) for name, each in (("teacher", vectors), ("student", other))
+    measured = {
+        "teacher": score_outputs(task, "teacher", {"vector": vectors}, targets),
+        "student": score_outputs(task, "student", {"vector": other}, targets),
     }
-    made: dict[str, Any] = ledger.build_ledger(hops, ledger.Comparer(task, ledger.find_labels(task, targets)))["student"][
-        "teacher"
-    ]
-    return made
+    return HopComparer(task, find_labels(task, targets)).build_hops(measured)["student"]
 
 
 def test_the_ledger_of_embeddings() -> None:
-    made = entries(noise=0.2)
-    assert made["cosine"] > 0.9
-    assert made["bounds"]["cosine"][0] < made["cosine"] < made["bounds"]["cosine"][1]
-    assert made["bounds"]["correlation"][0] < made["correlation"] < made["bounds"]["correlation"][1]
-    assert [made["kdl"], made["agreement"], made["worst_class"], made["bounds"]["kdl"]] == [None, None, None, None]
+    hop = compare_vectors(noise=0.2)
+    assert (hop.get_value("teacher", "cosine") or 0) > 0.9
+    for metric in ("cosine", "correlation"):
+        value, bounds = hop.get_value("teacher", metric), hop.get_bounds("teacher", metric)
+        assert value is not None
+        assert bounds is not None
+        assert bounds.low < value < bounds.high
+    assert {metric for _, metric in hop.comparisons} == {"score_drop", "correlation", "cosine", "largest_difference"}
+    assert hop.worst_classes == {}
 
 
 @pytest.mark.parametrize(("gate", "about"), [("kdl", "classes"), ("agreement", "classes"), ("cosine", "embeddings")])
@@ -200,8 +206,10 @@ def test_the_report_draws_the_cosines_between_samples() -> None:
 
 
 @pytest.mark.parametrize(("metric", "kind"), [("agreement", "logits"), ("cosine", "embedding"), ("correlation", "values")])
-def test_the_report_tells_what_outputs_hold_by_their_metrics(metric: str, kind: str) -> None:
-    assert answers.kind_of({"teacher": {"agreement": None, "cosine": None, metric: 0.5}}) == kind
+def test_the_report_tells_what_outputs_hold_by_their_metrics(metric: Metric, kind: str) -> None:
+    comparison = Comparison(metric, "student", "teacher", 0.5, ConfidenceBounds(0.4, 0.6), 100)
+    hop = Hop("student", comparisons={("teacher", metric): comparison})
+    assert answers.guess_kind(hop) == kind
 
 
 def test_pairs_need_twice_as_many_samples() -> None:

@@ -81,7 +81,7 @@ def test_a_correlation_resamples_samples_not_entries() -> None:
 
 def test_a_constant_side_has_the_correlation_zero_in_every_resample() -> None:
     found = of_output("logits", np.zeros_like(LOGITS), NEAR)["correlation"]
-    assert intervals.compute_bounds({"r": found}) == {"r": [0, 0]}
+    assert intervals.compute_bounds({"r": found}) == {"r": (0, 0)}
 
 
 def column(*numbers: float) -> Numbers:

@@ -14,13 +14,14 @@ import pytest
 
 from attar.models.task import Array, Arrays, Batch, InMemory, Output, Split, SplitName, Task, Tensor
 from attar.models.tasks.digits import Digits
+from attar.proof.artifacts import Evidence
 from attar.proof.gate_evaluation import evaluate_gates
-from attar.proof.leak import GROUPS, Nearest, compare_with_usual, find_near_duplicates
-from attar.proof.ledger_json import ledger_from_json
+from attar.proof.leak import compare_with_usual, find_near_duplicates
+from attar.proof.ledger_json import leak_to_json, ledger_from_json
 from attar.proof.limits import GateLimits
+from attar.proof.nearest import GROUPS, Nearest
 from attar.proof.sketches import count_pairs
 from attar.proof.verdict import judge_target
-from attar.stages.artifacts import Evidence
 from attar.stages.judge import Judge
 from tests.support.proof_parts import a_ledger
 from tests.support.smoke import artifact
@@ -30,21 +31,27 @@ LEAKED = 80  # of 832 test images, the first
 MISSED = 2
 
 
+def find_share(task: Task) -> float:
+    share = find_near_duplicates(task).share
+    assert share is not None
+    return share
+
+
 @pytest.mark.parametrize("task", [LeakingPixel, LeakingNoise])
 def test_what_differs_by_a_trifle_is_found_and_named(task: type[Camera]) -> None:
     found = find_near_duplicates(task())
-    assert LEAKED - MISSED <= found["found"] <= LEAKED
-    assert (found["looked_at"], found["share"]) == (832, found["found"] / 832)
+    assert LEAKED - MISSED <= found.count <= LEAKED
+    assert (found.looked_at, found.share) == (832, found.count / 832)
     copies = len(Camera().split("train"))  # the leaked images stand behind the others, in their order
-    assert len(found["examples"]) == 5
-    for each in found["examples"]:
-        assert (each["split"], each["sample"]) == ("train", copies + each["test"])
-    json.dumps(found, allow_nan=False)
+    assert len(found.examples) == 5
+    for each in found.examples:
+        assert (each.split, each.sample) == ("train", copies + each.test)
+    json.dumps(leak_to_json(found), allow_nan=False)
 
 
 @pytest.mark.parametrize("task", [Digits, Camera, LeakingMoved])
 def test_what_is_only_alike_is_not(task: type[Task]) -> None:
-    assert find_near_duplicates(task())["share"] < 0.002
+    assert find_share(task()) < 0.002
 
 
 def of_numbers(columns: int) -> type[Task]:
@@ -72,9 +79,10 @@ def of_numbers(columns: int) -> type[Task]:
 def test_chance_is_not_taken_for_a_leak_however_few_the_dimensions(columns: int) -> None:
     """Two points in a plane are near each other often: with one limit for all, half of them would be near-duplicates."""
     found = find_near_duplicates(of_numbers(columns)())
-    assert found["why"] is None
-    assert found["share"] < 0.005
-    assert (found["limits"]["distance"] == 0.25) == (columns > 6)
+    assert found.why_unchecked is None
+    assert found.share is not None
+    assert found.share < 0.005
+    assert (found.limits["distance"] == 0.25) == (columns > 6)
 
 
 @dataclass(frozen=True)
@@ -113,13 +121,13 @@ class Sentences(Task):
 @pytest.mark.parametrize("split", ["train", "transfer"])
 def test_texts_with_a_word_changed_are_found_wherever_they_are_learned_from(split: SplitName) -> None:
     found = find_near_duplicates(Sentences(changed=1, leaked_to=split))
-    assert found["found"] == 30
-    assert {each["split"] for each in found["examples"]} == {split}
-    assert all(each["test"] == each["sample"] for each in found["examples"])
+    assert found.count == 30
+    assert {each.split for each in found.examples} == {split}
+    assert all(each.test == each.sample for each in found.examples)
 
 
 def test_texts_that_only_share_words_are_not() -> None:
-    assert find_near_duplicates(Sentences(changed=0, leaked_to="validation"))["found"] == 0
+    assert find_near_duplicates(Sentences(changed=0, leaked_to="validation")).count == 0
 
 
 def test_pairs_of_tokens_are_counted_with_their_order_and_without_padding() -> None:
@@ -153,8 +161,8 @@ def of_first(split: Split, count: int) -> InMemory:
 )
 def test_where_it_cannot_be_told_it_says_why_and_no_gate_decides(tmp_path: Path, task: type[Task], why: str) -> None:
     found = find_near_duplicates(task())
-    assert (found["looked_at"], found["share"], found["why"]) == (0, None, why)
-    ledger = {**a_ledger(), "leak": found}
+    assert (found.looked_at, found.share, found.why_unchecked) == (0, None, why)
+    ledger = {**a_ledger(), "leak": leak_to_json(found)}
     ledger["hops"][-1]["why"] = None
     judged = Judge().run(tmp_path, evidence=artifact(Evidence, tmp_path, ledger))
     assert judged["verdict"] == "passed"
@@ -186,7 +194,14 @@ def test_nothing_stands_out_where_all_are_equal() -> None:
 
 def leaking(found: int) -> Mapping[str, Any]:
     example = {"test": 3, "split": "train", "sample": 17, "distance": 0.1, "entries": 0.02}
-    return {"looked_at": 100, "found": found, "share": found / 100, "examples": [example] * min(found, 1), "why": None}
+    return {
+        "looked_at": 100,
+        "found": found,
+        "share": found / 100,
+        "examples": [example] * min(found, 1),
+        "limits": None,
+        "why": None,
+    }
 
 
 def test_the_gate_decides_and_names_a_pair() -> None:
@@ -219,7 +234,7 @@ def test_images_are_compared_as_networks_read_them() -> None:
             images: Array = super().split("test").take(np.arange(200)).inputs["image"] // 2
             return InMemory({"image": images}, {"label": np.zeros(200, np.int64)})
 
-    assert find_near_duplicates(Brighter())["found"] == 0
+    assert find_near_duplicates(Brighter()).count == 0
 
 
 def of_rows(train: Array, test: Array, **declared: Any) -> Task:
@@ -262,14 +277,14 @@ def test_tight_classes_hide_no_leak_and_are_none(members: int, noise: float, sha
     known = centres[:400] if noise == 0.2 else train[:400]
     test = known + noise * draw(400, 128, seed=2)
     order = np.random.default_rng(3).permutation(len(train))
-    assert find_near_duplicates(of_rows(train[order], test))["share"] == share
+    assert find_share(of_rows(train[order], test)) == share
 
 
 def test_copies_that_were_split_at_random_are_found() -> None:
     digits = np.asarray(Digits().split("train").take(np.arange(300)).inputs["image"], np.float32).reshape(300, -1)
     copies = np.repeat(digits, 6, 0)
     copies = (copies + 0.06 * draw(*copies.shape))[np.random.default_rng(1).permutation(len(copies))]
-    assert find_near_duplicates(of_rows(copies[300:], copies[:300]))["share"] > 0.95
+    assert find_share(of_rows(copies[300:], copies[:300])) > 0.95
 
 
 def test_most_samples_may_have_many_copies() -> None:
@@ -277,14 +292,14 @@ def test_most_samples_may_have_many_copies() -> None:
     train = np.concatenate([np.repeat(test[:300], 8, 0), test[300:]])
     train = np.concatenate([train + 0.01 * draw(*train.shape, seed=1), draw(1_000, 64, seed=2)])
     order = np.random.default_rng(3).permutation(len(train))
-    assert find_near_duplicates(of_rows(train[order], test))["share"] > 0.95
+    assert find_share(of_rows(train[order], test)) > 0.95
 
 
 @pytest.mark.parametrize(("values", "columns"), [(2, 64), (5, 8), (3, 12)])
 def test_rows_of_integers_are_not_tokens(values: int, columns: int) -> None:
     rows = np.unique(np.random.default_rng(0).integers(0, values, (6_000, columns)), axis=0)
     rows = np.random.default_rng(1).permutation(rows)
-    assert find_near_duplicates(of_rows(rows[500:], rows[:500]))["share"] < 0.005
+    assert find_share(of_rows(rows[500:], rows[:500])) < 0.005
 
 
 def test_integers_and_floats_are_compared_alike() -> None:
@@ -292,7 +307,7 @@ def test_integers_and_floats_are_compared_alike() -> None:
     test = (train[:200] + np.random.default_rng(0).integers(-1, 2, (200, 64))).clip(0)
     pairs = [(train.astype(dtype), test.astype(dtype)) for dtype in ("uint8", "float32")]
     integers, floats = (find_near_duplicates(of_rows(*pair)) for pair in pairs)
-    assert integers["found"] == floats["found"] > 60
+    assert integers.count == floats.count > 60
 
 
 def test_equal_sketches_are_no_proof() -> None:
@@ -301,8 +316,8 @@ def test_equal_sketches_are_no_proof() -> None:
     blocks = generator.integers(2, 50, (400, 8, 4))
     blocks[:, :, 0] = 1
     train, test = blocks.reshape(400, -1), blocks[:100, ::-1].reshape(100, -1)
-    assert find_near_duplicates(of_rows(train, test, pad=0))["found"] == 0
-    assert find_near_duplicates(of_rows(train, train[:100], pad=0))["found"] == 100
+    assert find_near_duplicates(of_rows(train, test, pad=0)).count == 0
+    assert find_near_duplicates(of_rows(train, train[:100], pad=0)).count == 100
 
 
 def test_what_is_no_number_hides_no_leak() -> None:
@@ -311,8 +326,8 @@ def test_what_is_no_number_hides_no_leak() -> None:
     test[7, 3] = np.nan
     train[500, 5] = np.inf
     found = find_near_duplicates(of_rows(train, test))
-    assert found["found"] >= 99
-    json.dumps(found, allow_nan=False)
+    assert found.count >= 99
+    json.dumps(leak_to_json(found), allow_nan=False)
 
 
 @pytest.mark.parametrize(("scale", "offset"), [([1e4], 0.0), ([1.0], 2e4)])
@@ -320,4 +335,4 @@ def test_neither_units_nor_an_offset_hide_a_leak(scale: list[float], offset: flo
     train = draw(2_000, 20)
     test = train[:100] + 0.01 * draw(100, 20, seed=1)
     units = np.array([*scale, *[1.0] * 19], np.float32)
-    assert find_near_duplicates(of_rows(train * units + np.float32(offset), test * units + np.float32(offset)))["found"] == 100
+    assert find_near_duplicates(of_rows(train * units + np.float32(offset), test * units + np.float32(offset))).count == 100

@@ -10,7 +10,8 @@ import pytest
 
 from attar.models.task import Arrays, Output, Split, SplitName, Task
 from attar.pipeline.core.errors import StageError
-from attar.proof import ledger
+from attar.proof.hop import HopName
+from attar.proof.hop_comparer import HopComparer, HopOutputs, find_labels, score_outputs
 
 
 class Height(Task):
@@ -39,34 +40,33 @@ TARGETS = {"height": np.array([[1.0], [-1], [2]]), "tag": np.zeros((3, 2), np.in
 TAGS = np.arange(18, dtype=np.float32).reshape(3, 2, 3)
 
 
-def of(heights: list[float], tags: npt.NDArray[np.float32] = TAGS) -> ledger.HopOutputs:
-    return ledger.score_outputs(TASK, {"height": np.array(heights)[:, None], "tags": tags}, TARGETS)
+def of(heights: list[float], tags: npt.NDArray[np.float32] = TAGS, hop: HopName = "student") -> HopOutputs:
+    return score_outputs(TASK, hop, {"height": np.array(heights)[:, None], "tags": tags}, TARGETS)
 
 
 def test_a_score_is_aggregated_from_the_statistics_of_all_samples() -> None:
-    compare = ledger.Comparer(TASK, ledger.find_labels(TASK, TARGETS))
-    hops = {"teacher": of([1, -1, 2]), "student": of([1, -1, 1], TAGS[..., ::-1])}
-    found = ledger.build_ledger(hops, compare)["student"]
-    assert found["score"] == pytest.approx(1 - 1 / 6)  # squared errors 0, 0, 1 of squared deviations 1, 1, 4
-    assert found["teacher"]["score_drop"] == pytest.approx(1 / 6)
-    assert found["teacher"]["correlation"] == pytest.approx(-1)  # the worse output: its logits are turned round
-    assert found["teacher"]["agreement"] == 0
-    assert found["teacher"]["worst_class"] is None  # a sample has two labels
-    assert found["previous"] is None
+    measured = {"teacher": of([1, -1, 2], hop="teacher"), "student": of([1, -1, 1], TAGS[..., ::-1])}
+    found = HopComparer(TASK, find_labels(TASK, TARGETS)).build_hops(measured)["student"]
+    assert found.get_score() == pytest.approx(1 - 1 / 6)  # squared errors 0, 0, 1 of squared deviations 1, 1, 4
+    assert found.get_value("teacher", "score_drop") == pytest.approx(1 / 6)
+    assert found.get_value("teacher", "correlation") == pytest.approx(-1)  # the worse output: its logits are turned round
+    assert found.get_value("teacher", "agreement") == 0
+    assert found.worst_classes == {}  # a sample has two labels
+    assert not found.has_baseline("previous")
 
 
 def test_what_is_not_finite_is_counted_once_a_sample_and_read_as_zero() -> None:
     tags = TAGS.copy()
     tags[0, 0, 0], tags[0, 1, 1] = np.nan, np.inf
     found = of([np.nan, -1, -np.inf], tags)
-    assert found.nonfinite == 2
+    assert found.nonfinite_samples == 2
     assert found.outputs["height"].ravel().tolist() == [0, -1, 0]
-    assert not found.constant
+    assert not found.is_constant
 
 
 def test_one_constant_output_is_enough() -> None:
-    assert of([3, 3, 3]).constant
-    assert of([1, 2, 3], np.broadcast_to(TAGS[:1], TAGS.shape)).constant
+    assert of([3, 3, 3]).is_constant
+    assert of([1, 2, 3], np.broadcast_to(TAGS[:1], TAGS.shape)).is_constant
 
 
 def test_a_score_must_be_one_finite_row_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,18 @@ from attar.proof.report.formats.html import render_html
 from attar.proof.report.formats.markdown import render_markdown
 from attar.proof.report.target import Target, group_targets
 from tests.support.report_facts import CLASSES
-from tests.support.report_records import Made, Page, broke, changed, gate_rows, parsed, printed, run_records, without_engine
+from tests.support.report_records import (
+    Made,
+    Page,
+    broke,
+    changed,
+    gate_rows,
+    hop_rows,
+    parsed,
+    printed,
+    run_records,
+    without_engine,
+)
 
 HOSTILE = "<script>alert('1')</script> | `x` & \"y\" $\\alpha$ [red]"
 
@@ -123,8 +134,10 @@ def test_many_classes_show_the_hardest(tmp_path: Path) -> None:
 def test_slower_engine_is_called_slower(tmp_path: Path) -> None:
     records = run_records(tmp_path)
     hops = [
-        dict(hop, latency={"1": {"p50": 1224.0, "p99": 1300.0}}) if hop["hop"] == "engine" else hop
-        for hop in group_targets(records)[0].hops
+        dict(hop, latency={"1": {"p50": 1224.0, "p99": 1300.0, "throughput": 817.0}, "32": hop["latency"]["32"]})
+        if hop["hop"] == "engine"
+        else hop
+        for hop in hop_rows(records)
     ]
     text = Page(render_html(changed(records, "cpu.evidence", hops=hops), "fashion")).text
     assert "The engine is 2.00× slower than the reference and 1.21× faster than the teacher in PyTorch eager." in " ".join(
@@ -151,8 +164,10 @@ def test_promise_far_below_is_said_and_not_drawn(tmp_path: Path) -> None:
 def test_long_tail_does_not_squash_the_bars(tmp_path: Path) -> None:
     from attar.proof.report.figures import speed
 
-    calm = group_targets(run_records(tmp_path))[0]
-    hops = [{**hop, "latency": {"1": {"p50": 50.0, "p99": 6500.0}}} for hop in calm.hops]
+    records = run_records(tmp_path)
+    calm = group_targets(records)[0]
+    latency = {"1": {"p50": 50.0, "p99": 6500.0, "throughput": 20000.0}}
+    hops = [{**hop, "latency": latency} for hop in hop_rows(records)]
     preempted = group_targets(changed(run_records(tmp_path / "again"), "cpu.evidence", hops=hops))[0]
     assert "logarithmic" not in speed.draw_panels(calm)[0].caption
     assert "The axis is logarithmic." in speed.draw_panels(preempted)[0].caption
@@ -165,7 +180,7 @@ def test_ring_of_the_teacher_lies_over_an_equal_dot() -> None:
     table = answers.ByClass(["only"], [0.9], [0.9], [1.0])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(style, "ring", lambda axes, x, y, fill, edge, size: drawn.append((fill, size)))
-        answers.draw_accuracies(Target("cpu", {}, []), table, "engine")
+        answers.draw_accuracies(Target("cpu", [], []), table, "engine")
     (dot, inner), (hollow, outer) = drawn
     assert (dot, hollow) == (style.ENGINE, "none")
     assert outer > inner

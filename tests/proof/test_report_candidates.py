@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attar.pipeline.run import Record
+from attar.proof.candidates import CandidateChoice
 from attar.proof.report import formatting
 from attar.proof.report.candidates import describe_trials, list_candidates
 from attar.proof.report.data import build_data
@@ -20,6 +21,7 @@ from attar.proof.report.formats.html import render_html
 from attar.proof.report.formats.junit import render_junit
 from attar.proof.report.formats.markdown import render_markdown
 from attar.proof.report.target import group_targets
+from tests.support.report_facts import choice
 from tests.support.report_records import Made, Page, broke, changed, printed, run_records, with_candidates
 
 
@@ -28,15 +30,23 @@ def records(tmp_path: Path) -> list[Made]:
     return with_candidates(run_records(tmp_path), tmp_path)
 
 
+def chosen(records: list[Made]) -> CandidateChoice:
+    found = group_targets(records)[0].choice
+    assert found is not None
+    return found
+
+
 def test_slots_of_candidates_belong_to_their_target(records: list[Made]) -> None:
     found = group_targets(records)
     assert [target.name for target in found] == ["cpu"]
-    assert {"c1.model", "c5.engine", "trials", "choice", "model"} <= found[0].slots.keys()
+    assert {"cpu.c1.model", "cpu.c5.engine", "cpu.trials", "cpu.choice", "cpu.model"} <= {
+        record.slot for record in found[0].records
+    }
     assert all("." not in record.slot for record in found[0].shared)
 
 
 def test_a_row_has_its_numbers_and_one_that_was_not_measured_has_dashes(records: list[Made]) -> None:
-    rows = list_candidates(group_targets(records)[0])
+    rows = list_candidates(chosen(records))
     assert [row.name for row in rows if row.goes_on] == ["c2"]
     assert (rows[1].score, rows[1].correlation, rows[1].p50, rows[1].batched) == ("0.9121", "0.9789", "71.3 µs", "1.21 ms")
     assert {rows[3].score, rows[3].drop, rows[3].correlation, rows[3].p50, rows[3].batched, rows[3].size} == {formatting.DASH}
@@ -44,16 +54,14 @@ def test_a_row_has_its_numbers_and_one_that_was_not_measured_has_dashes(records:
 
 
 def test_how_they_were_compared_is_said(records: list[Made]) -> None:
-    assert describe_trials(group_targets(records)[0]) == (
+    assert describe_trials(chosen(records)) == (
         "All answered the same 5\u202f000 samples of the validation split and were timed in the same 200 rounds, on one pinned "
         "thread, at a load average of 0.4 to 1.0."
     )
     none = changed(records, "cpu.choice", timing=None)
-    assert describe_trials(group_targets(none)[0]) == "None of them was run here."
+    assert describe_trials(chosen(none)) == "None of them was run here."
     free = {"cpu": None, "threads": None, "rounds": {"1": 20}, "load_average": [0, 0]}
-    assert "each on its own threads, none of them pinned" in describe_trials(
-        group_targets(changed(records, "cpu.choice", timing=free))[0]
-    )
+    assert "each on its own threads, none of them pinned" in describe_trials(chosen(changed(records, "cpu.choice", timing=free)))
 
 
 def test_the_page_has_the_table_and_two_figures(records: list[Made]) -> None:
@@ -121,7 +129,7 @@ def test_no_other_beats_a_point_of_the_front_and_every_other_is_beaten(of: list[
 
 
 def test_one_candidate_alone_is_no_front(records: list[Made]) -> None:
-    rows = group_targets(records)[0].candidates[:1]
+    rows = choice()["candidates"][:1]
     assert front.draw_panels(group_targets(changed(records, "cpu.choice", candidates=rows))[0]) == []
 
 
@@ -148,7 +156,7 @@ def test_only_what_is_near_shares_a_name() -> None:
 
 
 def test_a_name_under_which_two_dots_lie_is_drawn_once(records: list[Made]) -> None:
-    rows = [dict(row) for row in group_targets(records)[0].candidates if row["status"] == "measured"]
+    rows = [row for row in choice()["candidates"] if row["status"] == "measured"]
     rows[1] |= {"correlation": rows[0]["correlation"], "p50": {**rows[0]["p50"], "1": rows[0]["p50"]["1"] * 1.01}}
     drawn = front.draw_panels(group_targets(changed(records, "cpu.choice", candidates=rows))[0])[0].svg
     assert ">c1, c2<" in drawn

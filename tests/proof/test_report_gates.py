@@ -18,7 +18,7 @@ from attar.proof.report.formats.html import list_tiles, render_html
 from attar.proof.report.formats.markdown import render_markdown
 from attar.proof.report.production import list_production_metrics
 from attar.proof.report.target import group_targets
-from tests.support.report_records import Made, Page, changed, gate_rows, run_records, with_gate, with_wide_bounds
+from tests.support.report_records import Made, Page, changed, gate_rows, hop_rows, run_records, with_gate, with_wide_bounds
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,9 @@ def test_whiskers_of_the_score_are_those_of_the_drop(tmp_path: Path) -> None:
     from attar.proof.report.figures import ledger
 
     target = group_targets(run_records(tmp_path))[0]
-    assert ledger.bound_drop(target.hop("engine"), 0.9271) == pytest.approx([0.9271 - 0.0188, 0.9271 - 0.0112])
+    engine = target.find_hop("engine")
+    assert engine is not None
+    assert ledger.bound_drop(engine, 0.9271) == pytest.approx([0.9271 - 0.0188, 0.9271 - 0.0112])
     assert "whiskers: one-sided 95 % bounds of the drop." in ledger.draw_panels(target)[0].caption
 
 
@@ -156,7 +158,7 @@ def test_what_the_control_says(tmp_path: Path, control: float, answer: str, said
 def test_without_a_control_nobody_knows(tmp_path: Path) -> None:
     records = changed(run_records(tmp_path), "cpu.verdict", distillation=None)
     assert "Nothing is promised" in Page(render_html(records, "fashion")).words
-    hops = [hop for hop in group_targets(records)[0].hops if hop["hop"] != "control"]
+    hops = [hop for hop in hop_rows(records) if hop["hop"] != "control"]
     records = changed(records, "cpu.evidence", hops=hops, gain=None, control=None)
     assert "it was not measured" in Page(render_html(records, "fashion")).words
     assert "it was not measured" in render_markdown(records, "fashion")

@@ -32,9 +32,8 @@ def answering(logits: Logits) -> Predict:
 
 def faults(logits: Logits, task: Task | None = None) -> list[str]:
     found = examine_sizes(task or Points(), answering(logits), rows)
-    assert found["tried"] == 3  # the smallest, one that was never traced, the largest
-    told: list[str] = found["faults"]
-    return told
+    assert found.tried == 3  # the smallest, one that was never traced, the largest
+    return list(found.faults)
 
 
 def test_sound_answers_have_no_fault() -> None:
@@ -115,7 +114,7 @@ class Alone(Points):
 
 def test_a_sample_is_not_asked_alone_where_one_is_not_promised() -> None:
     found = examine_sizes(Alone(), answering(lambda x: good(x - x.mean(0))), rows)
-    assert found["faults"] == []
+    assert found.faults == ()
 
 
 @pytest.mark.parametrize("longest", [16, 8])
@@ -126,7 +125,7 @@ def test_every_size_of_other_axes_is_tried_on_random_examples(longest: int) -> N
         return {"value": np.full_like(tokens[:, :1], np.nan) if broken else tokens.mean(1, keepdims=True)}
 
     found = examine_sizes(Sentences(), mean, rows)
-    assert found["tried"] > 3
-    sizes = [int(fault.partition("sequence ")[2].partition(":")[0]) for fault in found["faults"]]
+    assert found.tried > 3
+    sizes = [int(fault.partition("sequence ")[2].partition(":")[0]) for fault in found.faults]
     assert all(size > longest for size in sizes)
     assert (16 in sizes) == (longest < 16)

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from attar.pipeline.core.errors import StageError
+from attar.proof.artifacts import Trials
+from attar.proof.candidates_json import measurement_from_json
 from attar.proof.limits import GateLimits
-from attar.stages.artifacts import Trials
 from attar.stages.choose.stage import Choose, compute_latency_ratios, select_winner
 from tests.support.proof_parts import digest, hop
 
@@ -29,8 +30,12 @@ def row(name: str, p50: float = 10.0, within: float = 0.0, **changed: float) -> 
     for metric, bounds in made["teacher"]["bounds"].items():
         if bounds is not None:
             made["teacher"]["bounds"][metric] = [made["teacher"][metric] - within, made["teacher"][metric] + within]
-    latency = {"1": {"p50": p50}, "4": {"p50": 2 * p50}}
+    latency = {"1": summary(p50), "4": summary(2 * p50)}
     return {**made, "candidate": name, "title": f"form {name}", "latency": latency, "bytes": 100, "threads": 1}
+
+
+def summary(p50: float) -> dict[str, float]:
+    return {"p50": p50, "p99": p50, "throughput": 1e6 / p50}
 
 
 def absent(name: str, status: str, why: str) -> dict[str, Any]:
@@ -45,7 +50,13 @@ def trials(root: Path, *rows: Mapping[str, Any], noise: float = 0.0) -> Trials:
     save_file(seconds, root / "seconds.safetensors")
     hops = [hop("teacher", None), hop("onnx", None)]
     facts = {"hops": hops, "candidates": list(rows), "samples": 100, "batch": 4, "split": "validation", "score_name": "accuracy"}
-    return Trials(digest("t"), digest("t"), root, {**facts, "timing": {"threads": 1}})
+    timing = {"cpu": 0, "threads": 1, "rounds": {"1": ROUNDS}, "load_average": [0, 0]}
+    return Trials(
+        digest("t"),
+        digest("t"),
+        root,
+        {**facts, "timing": timing},
+    )
 
 
 def choice(root: Path, *rows: Mapping[str, Any], noise: float = 0.0, gates: GateLimits = GATES) -> dict[str, Any]:
@@ -134,7 +145,10 @@ def test_what_the_precision_costs_is_held_against_the_graph_in_fp32(tmp_path: Pa
 
 def test_a_candidate_without_a_sound_answer_does_not_pass(tmp_path: Path) -> None:
     found = choice(
-        tmp_path, row("c1", 5) | {"nonfinite": 3}, row("c2", 10) | {"sizes": {"faults": ["at batch 1: no"]}}, row("c3", 20)
+        tmp_path,
+        row("c1", 5) | {"nonfinite": 3},
+        row("c2", 10) | {"sizes": {"tried": 1, "faults": ["at batch 1: no"]}},
+        row("c3", 20),
     )
     assert found["winner"] == "c3"
     assert "3 (not finite)" in found["c1"]["reason"]
@@ -169,7 +183,8 @@ def test_where_all_are_refused_the_reasons_are_told(tmp_path: Path) -> None:
 def test_the_one_that_goes_on_is_never_slower_than_another_that_is_as_faithful(of: list[tuple[float, float]]) -> None:
     rows = {f"c{number}": row(f"c{number}", p50, correlation=corr) for number, (p50, corr) in enumerate(of)}
     seconds = {name: np.full(ROUNDS, each["latency"]["1"]["p50"]) for name, each in rows.items()}
-    winner = select_winner(rows, compute_latency_ratios(seconds, rows))
+    candidates = {name: measurement_from_json(each, 100) for name, each in rows.items()}
+    winner = select_winner(candidates, compute_latency_ratios(seconds, candidates))
     for name, each in rows.items():
         faster = each["latency"]["1"]["p50"] < rows[winner]["latency"]["1"]["p50"]
         assert not (faster and each["teacher"]["correlation"] >= rows[winner]["teacher"]["correlation"]), name

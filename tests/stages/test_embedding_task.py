@@ -16,7 +16,7 @@ from attar.models.checks import task as task_check
 from attar.models.task import Output, Task
 from attar.models.tasks.retrieval import compute_share_found, measure_retrieval
 from attar.pipeline.core.errors import StageError
-from attar.proof import ledger
+from attar.proof.hop_comparer import find_labels, score_outputs
 from attar.proof.sizes import examine_sizes
 from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.calibrate import Calibrate
@@ -119,10 +119,10 @@ def test_without_targets_there_is_a_score_and_none_to_keep() -> None:
     task = Unlabelled()
     bench = Bench(task, task.split("test"), 32)
     vectors = np.random.default_rng(0).standard_normal((600, 8))
-    found = ledger.score_outputs(task, {"vector": vectors}, bench.targets())
-    assert bench.targets() == {}
+    found = score_outputs(task, "teacher", {"vector": vectors}, bench.targets)
+    assert bench.targets == {}
     assert task.aggregate(found.statistics) == pytest.approx(1, abs=0.05)  # all directions alike: spread
-    assert ledger.find_labels(task, {}) is None
+    assert find_labels(task, {}) is None
 
 
 # ---- what it is refused
@@ -229,7 +229,7 @@ def test_rounding_that_a_batch_changes_is_no_fault_and_another_sample_is(wobble:
 
     task = type("Pairs", (Texts,), {"ranges": {"batch": (1, 2)}})() if wobble == 0.01 else Texts()
     found = examine_sizes(task, predict, some)
-    assert len([fault for fault in found["faults"] if "other samples" in fault]) == min(faults, 2)
+    assert len([fault for fault in found.faults if "depends on the other samples" in fault]) == min(faults, 2)
 
 
 # ---- every slot

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from attar.proof.artifacts import Evidence
 from attar.proof.limits import GateLimits
-from attar.stages.artifacts import Evidence
 from attar.stages.judge import Judge
 from tests.support.proof_parts import a_ledger, hop, line, metrics
 

@@ -162,14 +162,14 @@ def test_a_slow_model_is_still_timed_often_enough() -> None:
 
 def test_summary_by_hand() -> None:
     found = timing.summarize_times(np.array([0.001, 0.002, 0.003]), batch=4)
-    assert found["p50"] == pytest.approx(2000)
-    assert found["p99"] == pytest.approx(2980)  # linear between the second and the third
-    assert found["throughput"] == pytest.approx(4 / 0.002)
+    assert found.p50 == pytest.approx(2000)
+    assert found.p99 == pytest.approx(2980)  # linear between the second and the third
+    assert found.throughput == pytest.approx(4 / 0.002)
 
 
 def test_a_call_that_was_interrupted_does_not_slow_a_model_down() -> None:
     found = timing.summarize_times(np.array([0.001] * 9 + [0.5]), batch=8)
-    assert found["throughput"] == pytest.approx(8 / (found["p50"] * 1e-6)) == pytest.approx(8000)
+    assert found.throughput == pytest.approx(8 / (found.p50 * 1e-6)) == pytest.approx(8000)
 
 
 def test_memory_counts_what_a_model_holds() -> None:

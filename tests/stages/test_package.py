@@ -17,9 +17,9 @@ from safetensors.numpy import load_file
 from attar.bundle.card import format_signed
 from attar.bundle.manifest import Manifest, StoredInput, StoredOutput
 from attar.pipeline.core.errors import GateError, StageError
+from attar.proof.artifacts import Evidence
 from attar.proof.limits import GateLimits
 from attar.stages import package
-from attar.stages.artifacts import Evidence
 from attar.stages.judge import Judge
 from attar.stages.package import Package
 from tests.support.packaging import package_bundle, write_batch_dependent_graph
@@ -75,6 +75,12 @@ def test_the_manifest_says_all_that_serving_needs(bundle: Path) -> None:
     assert manifest.verdict.verdict == "passed"
     assert manifest.verdict.is_gated
     assert {hop["hop"] for hop in manifest.ledger["hops"]} >= {"teacher", "engine"}
+
+
+def test_the_report_inside_shows_the_ledger_and_the_gates(bundle: Path) -> None:
+    page = (bundle / "report.html").read_text(encoding="utf-8")
+    assert "The ledger" in page
+    assert "The gates" in page
 
 
 def test_the_lineage_leads_back_to_the_teacher(bundle: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from attar.stages.artifacts import Choice
+from attar.proof.artifacts import Choice
 from attar.stages.choose.take import TakeEngine, TakeModel
 from tests.support.proof_parts import STUDENT, TEACHER, digest, engine, onnx_model
 

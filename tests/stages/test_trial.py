@@ -15,7 +15,8 @@ from safetensors.numpy import load_file
 from attar.models.task import InMemory, Split, SplitName, load_task
 from attar.pipeline.core.errors import StageError
 from attar.proof import timing
-from attar.stages.artifacts import Engine, Trials
+from attar.proof.artifacts import Trials
+from attar.stages.artifacts import Engine
 from attar.stages.choose.trial import MeasureCandidates, make_titles
 from attar.stages.label.shards import Shard
 from tests.support.proof_parts import STUDENT, TEACHER, Matrix, Points, answers, digest, engine, onnx_model

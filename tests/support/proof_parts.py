@@ -20,8 +20,10 @@ from attar.models import preprocess
 from attar.models.preprocess import Scale, Step
 from attar.models.task import Arrays, InMemory, Output, Predictor, Split, SplitName, Task, Tensor, load_task
 from attar.pipeline.core.stage import Facts
-from attar.proof.ledger import BOUNDED_METRICS
-from attar.stages.artifacts import Answers, Engine, Evidence, OnnxModel, Production, Verdict, Weights
+from attar.proof.artifacts import Evidence, Verdict
+from attar.proof.gate import EXACT_METRICS
+from attar.proof.ledger import COMPARED_METRICS
+from attar.stages.artifacts import Answers, Engine, OnnxModel, Production, Weights
 from attar.stages.label.shards import Shard
 from attar.stages.measure.stage import Measure
 from tests.support.smoke import write_shard
@@ -29,6 +31,7 @@ from tests.support.smoke import write_shard
 NAME = "tests.support.proof_parts:Points"
 SAMPLES = 400
 Matrix = npt.NDArray[np.float32]
+BOUNDED = [name for name in COMPARED_METRICS if name not in EXACT_METRICS]
 TEACHER: Matrix = np.array([[2, 0, -1], [0, 2, -1]], np.float32)  # (coordinates, classes)
 STUDENT: Matrix = np.array([[2, 0.5, -1], [0, 2, -1.5]], np.float32)
 
@@ -171,7 +174,7 @@ def metrics(within: float = 0.0, **changed: float | None) -> dict[str, Any]:
     """The comparison of two hops that agree in everything, but for what is changed; every bound is so far off its number."""
     perfect = {"score_drop": 0.0, "correlation": 1.0, "correlation_per_sample": 1.0, "correlation_probabilities": 1.0}
     found: dict[str, Any] = {**perfect, "cosine": None, "kdl": 0.0, "agreement": 1.0, "largest_difference": 0.0, **changed}
-    bounds = {name: None if found[name] is None else [found[name] - within, found[name] + within] for name in BOUNDED_METRICS}
+    bounds = {name: None if found[name] is None else [found[name] - within, found[name] + within] for name in BOUNDED}
     return {**found, "worst_class": None, "bounds": bounds}
 
 

@@ -56,7 +56,7 @@ def evidence(classes: Sequence[str], broken: bool, int8: float, production: bool
 
 
 def around(value: float, room: float) -> list[float]:
-    return [round(value - room, 4), round(value + room, 4)]
+    return [min(value, round(value - room, 4)), max(value, round(value + room, 4))]
 
 
 def comparison(drop: float, corr: float, classes: Sequence[str]) -> dict[str, Any]:
@@ -87,7 +87,8 @@ def hop(
         before = {**comparison(0.0, 0.99998, classes), "hop": previous, "largest_difference": 2.4e-6}
     return {
         "hop": name, "format": form, "precision": precision, "status": "measured", "why": None, "score": score,
-        "score_bounds": around(score, 0.0104), "sizes": {"tried": 6, "faults": []}, "teacher": alike, "previous": before,
+        "score_bounds": around(score, 0.0104), "nonfinite": 0, "constant": False, "sizes": {"tried": 6, "faults": []},
+        "teacher": alike, "previous": before,
         "latency": latency, "parameters": parameters, "bytes": size, "memory": 3 * size,
     }  # fmt: skip  # a table of facts
 

@@ -12,11 +12,13 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import numpy.typing as npt
 
+from attar.pipeline.core.stage import Artifact
+from attar.proof.artifacts import Bundle, Choice, Evidence, Verdict
 from attar.proof.report.formats.junit import render_junit
 from attar.proof.report.formats.terminal import render_ledger
-from attar.proof.report.target import group_targets
 from tests.support.report_facts import CLASSES, MACHINE, SAMPLES, absent, choice, evidence, trained, verdict
 
+ARTIFACTS: Mapping[str, type[Artifact]] = {"Measure": Evidence, "Judge": Verdict, "Choose": Choice, "Package": Bundle}
 TARGET_INPUTS = ("teacher", "answers", "reference", "student", "control", "onnx")
 OPTIMIZED = {"student": "student", "onnx": "onnx", "calibration": "calibration", "answers": "answers"}
 SHARED: Mapping[str, tuple[str, dict[str, str], float]] = {
@@ -46,12 +48,18 @@ class Made:
     made: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
     exit_code: int = 0
+    makes: type[Artifact] = Artifact
+
+    @property
+    def target(self) -> str:
+        return self.slot.partition(".")[0] if "." in self.slot else ""
 
 
 def finished(slot: str, stage: str, inputs: Mapping[str, str], seconds: float, facts: Mapping[str, Any], root: Path) -> Made:
     made = {"date": "2025-03-01T12:34:56+00:00", "machine": MACHINE, "attar": "0.1.0"}
     key = (slot.encode().hex() * 16)[:64]
-    return Made(slot, stage, key=key, path=root / slot, seconds=seconds, facts=facts, made=made, inputs=inputs)
+    makes = ARTIFACTS.get(stage, Artifact)
+    return Made(slot, stage, key=key, path=root / slot, seconds=seconds, facts=facts, made=made, inputs=inputs, makes=makes)
 
 
 def run_records(
@@ -124,6 +132,11 @@ def changed(records: Sequence[Made], slot: str, **facts: object) -> list[Made]:
     return [replace(r, facts={**r.facts, **facts}) if r.slot == slot else r for r in records]
 
 
+def hop_rows(records: Sequence[Made]) -> list[dict[str, Any]]:
+    """Return the JSON of the first target's hops."""
+    return next([*record.facts["hops"]] for record in records if record.makes is Evidence)
+
+
 def gate_rows(records: Sequence[Made]) -> list[dict[str, Any]]:
     """Return the JSON of the first target's gates."""
     return next([*record.facts["gates"]] for record in records if record.slot == "cpu.verdict")
@@ -146,8 +159,8 @@ def with_wide_bounds(records: Sequence[Made], hop: str, gate: str) -> list[Made]
 
 def without_engine(records: Sequence[Made]) -> list[Made]:
     """The same run where the engine could not run on this machine."""
-    found = group_targets(records)[0]
-    hops = [absent(hop, "needs a GPU that this machine lacks") if hop["hop"] == "engine" else hop for hop in found.hops]
+    why = "needs a GPU that this machine lacks"
+    hops = [absent(hop, why) if hop["hop"] == "engine" else hop for hop in hop_rows(records)]
     nothing = dict.fromkeys(("measured", "bounds", "samples", "note"))
     gates = [{**row, **nothing} if row["hop"] == "engine" else row for row in gate_rows(records)]
     records = changed(records, "cpu.evidence", hops=hops, speedup={"bounds": {}, "rounds": 0})

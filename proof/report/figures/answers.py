@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from attar.proof.artifacts import Evidence
+from attar.proof.ledger import Hop
 from attar.proof.report import formatting
 from attar.proof.report.figures import style
 from attar.proof.report.figures.ledger import widen_range
 from attar.proof.report.figures.style import Panel
-from attar.proof.report.target import HopRow, Target, read_metric
+from attar.proof.report.target import Target
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,25 +46,25 @@ class ByClass:
 
 def draw_panels(target: Target) -> list[Panel]:
     """What the arrays of the evidence show; raises OSError or SafetensorError when they cannot be read."""
-    record, last = target.slots.get("evidence"), target.last.get("hop")
-    if record is None or record.path is None or last is None or not target.hops:
+    record, ledger, hop = target.find_record(Evidence), target.ledger, target.last
+    if record is None or record.path is None or ledger is None or hop is None:
         return []
+    last = hop.name
     arrays = read_arrays(record.path / "hops.safetensors", ("teacher", last))
-    kinds = target.evidence.get("kinds") or {}
     names = [
         name.removeprefix("teacher.output.")
         for name in arrays
         if name.startswith("teacher.output.")
     ]
-    usual = kind_of(target.last)
+    usual = guess_kind(hop)
     outputs = [
         (name, arrays[f"teacher.output.{name}"], arrays[f"{last}.output.{name}"]) for name in names
     ]
     made = [
-        draw_density(target, name, teacher, other, kinds.get(name, usual))
+        draw_density(target.name, hop, name, teacher, other, ledger.kinds.get(name, usual))
         for name, teacher, other in outputs
     ]
-    table = group_by_class(arrays, last, target.evidence.get("classes") or ())
+    table = group_by_class(arrays, last, ledger.classes)
     if table is not None:
         made += [draw_accuracies(target, table, last), draw_agreements(target, table, last)]
     return made
@@ -76,17 +78,19 @@ def read_arrays(path: Any, hops: Sequence[str]) -> dict[str, Any]:
         return {name: file.get_tensor(name) for name in sorted(wanted)}
 
 
-def kind_of(hop: HopRow) -> str:
-    """What the outputs hold, read off the metrics that there are of them."""
-    if read_metric(hop, "teacher", "agreement") is not None:
+def guess_kind(hop: Hop) -> str:
+    """Return what the outputs hold, read off the metrics that there are of them."""
+    if hop.get_value("teacher", "agreement") is not None:
         return "logits"
-    return "values" if read_metric(hop, "teacher", "cosine") is None else "embedding"
+    return "values" if hop.get_value("teacher", "cosine") is None else "embedding"
 
 
-def draw_density(target: Target, name: str, teacher: Any, other: Any, kind: str) -> Panel:
+def draw_density(
+    target_name: str, hop: Hop, name: str, teacher: Any, other: Any, kind: str
+) -> Panel:
     """Where the outputs lie, darker where there are more; equal answers lie on the diagonal."""
     x, y = flatten_outputs(teacher, kind), flatten_outputs(other, kind)
-    last = target.last["hop"]
+    last = hop.name
     with style.house():
         figure, axes = style.panel(330, left=50, right=14, top=14, bottom=42)
         low, high = float(min(x.min(), y.min())), float(max(x.max(), y.max()))
@@ -108,8 +112,8 @@ def draw_density(target: Target, name: str, teacher: Any, other: Any, kind: str)
             dashes=(4, 3),
         )
         draw_hexagons(axes, x, y)
-        drawn = style.svg(figure, f"{target.name}: {name}, teacher against {last}")
-    corr = formatting.format_score(read_metric(target.last, "teacher", "correlation"))
+        drawn = style.svg(figure, f"{target_name}: {name}, teacher against {last}")
+    corr = formatting.format_score(hop.get_value("teacher", "correlation"))
     title = f"{name.capitalize()}: teacher and {last}"
     what = f"{formatting.format_count(len(teacher))} samples' {SHOWN[kind]}"
     said = f"{what}, darker where there are more; the diagonal is equality. CORR {corr}."

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from attar.proof.candidates import CandidateChoice, CandidateResult
 from attar.proof.report import formatting
 from attar.proof.report.figures import speed, style
 from attar.proof.report.figures.style import Panel
-from attar.proof.report.target import Target, read_number
+from attar.proof.report.target import Target
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,24 +35,35 @@ class Point:
 
 def draw_panels(target: Target) -> list[Panel]:
     """The correlation and the score against the latency; nothing where fewer than two were measured."""
-    named = {"correlation": "CORR", "score": str(target.choice.get("score_name", "score"))}
-    found = {name: points(target, name) for name in named}
-    return [panel(target, named[name], of) for name, of in found.items() if len(of) > 1]
+    choice = target.choice
+    if choice is None:
+        return []
+    reads: dict[str, Callable[[CandidateResult], float | None]] = {
+        "CORR": lambda result: result.correlation,
+        choice.score_name: lambda result: result.score,
+    }
+    drawn = {name: list_points(choice, read) for name, read in reads.items()}
+    return [
+        draw_panel(target.name, name, found, choice.winner)
+        for name, found in drawn.items()
+        if len(found) > 1
+    ]
 
 
-def points(target: Target, name: str) -> list[Point]:
-    inks = {"failed": style.FAIL}
+def list_points(
+    choice: CandidateChoice, read: Callable[[CandidateResult], float | None]
+) -> list[Point]:
+    """Return the candidates that have a latency and such a value."""
     return [
         Point(
-            row["candidate"],
+            result.name,
             latency,
             value,
-            inks.get(row["verdict"], style.STUDENT),
-            row["verdict"] == "passed",
+            style.FAIL if result.verdict == "failed" else style.STUDENT,
+            result.verdict == "passed",
         )
-        for row in target.candidates
-        if (latency := read_number(row, "p50", "1")) is not None
-        and (value := read_number(row, name)) is not None
+        for result in choice.candidates
+        if (latency := result.p50.get(1)) is not None and (value := read(result)) is not None
     ]
 
 
@@ -64,10 +76,10 @@ def front(found: Sequence[Point]) -> list[Point]:
     return best
 
 
-def panel(target: Target, name: str, found: Sequence[Point]) -> Panel:
+def draw_panel(target_name: str, name: str, found: Sequence[Point], winner: str) -> Panel:
     from matplotlib.ticker import MaxNLocator
 
-    title, winner = f"{name[:1].upper()}{name[1:]} and latency", target.choice["winner"]
+    title = f"{name[:1].upper()}{name[1:]} and latency"
     with style.house():
         figure, axes = style.panel(230, left=56, right=24, top=18, bottom=38)
         axes.grid(axis="y")
@@ -94,7 +106,7 @@ def panel(target: Target, name: str, found: Sequence[Point]) -> Panel:
         speed.set_ticks(axes, formatting.format_microseconds, log)
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.yaxis.set_major_formatter(lambda value, _: formatting.format_score(value))
-        drawn = style.svg(figure, f"{target.name}: {title}")
+        drawn = style.svg(figure, f"{target_name}: {title}")
     return Panel(title, drawn, caption(winner, best, log))
 
 

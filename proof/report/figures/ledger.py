@@ -6,18 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from attar.proof.bounds import ConfidenceBounds
+from attar.proof.gate import Metric
 from attar.proof.hop import CHAIN
+from attar.proof.ledger import Hop
 from attar.proof.report import formatting
 from attar.proof.report.figures import style
 from attar.proof.report.figures.style import Panel
-from attar.proof.report.target import (
-    HopRow,
-    Target,
-    is_measured,
-    read_bounds,
-    read_metric,
-    read_number,
-)
+from attar.proof.report.target import Target
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,10 +42,10 @@ class Column:
 
     title: str
     what: str
-    gate: str
-    read: Callable[[HopRow], float | None]
+    metric: Metric
+    read: Callable[[Hop], float | None]
     promise: float | None
-    between: Callable[[HopRow], Sequence[float] | None]
+    between: Callable[[Hop], Sequence[float] | None]
     """The whisker: the bounds that a promise is held against."""
     of: str = ""
     """What they are bounds of, where that is not what the dots show."""
@@ -67,10 +63,8 @@ class Row:
 def draw_panels(target: Target) -> list[Panel]:
     """Score, CORR and agreement, as far as the task has them."""
     name = target.score_name
-    of_teacher, allowed = (
-        read_number(target.hop("teacher"), "score"),
-        target.find_limit("score_drop"),
-    )
+    teacher, allowed = target.find_hop("teacher"), target.find_limit("score_drop")
+    of_teacher = teacher.get_score() if teacher else None
     floor = None if of_teacher is None or allowed is None else of_teacher - allowed
     what = f"{name} on the test split"
     columns = [
@@ -78,7 +72,7 @@ def draw_panels(target: Target) -> list[Panel]:
             name.capitalize(),
             what,
             "score_drop",
-            lambda hop: read_number(hop, "score"),
+            Hop.get_score,
             floor,
             lambda hop: bound_drop(hop, of_teacher),
             "the drop",
@@ -100,35 +94,35 @@ def draw_panels(target: Target) -> list[Panel]:
     return [one for one in made if one is not None]
 
 
-def bound_drop(hop: HopRow, of_teacher: float | None) -> Sequence[float] | None:
-    """The bounds of the drop, taken off the teacher's score: they are paired, and what the promise is held against."""
-    drop = read_bounds(hop, "teacher", "score_drop")
-    return (
-        None if drop is None or of_teacher is None else [of_teacher - drop[1], of_teacher - drop[0]]
-    )
+def bound_drop(hop: Hop, of_teacher: float | None) -> ConfidenceBounds | None:
+    """Return the bounds of the drop, taken off the teacher's score.
+
+    They are paired, and the limit is held against them.
+    """
+    drop = hop.get_bounds("teacher", "score_drop")
+    if drop is None or of_teacher is None:
+        return None
+    return ConfidenceBounds(of_teacher - drop.high, of_teacher - drop.low)
 
 
-def make_teacher_column(title: str, what: str, name: str, target: Target) -> Column:
+def make_teacher_column(title: str, what: str, name: Metric, target: Target) -> Column:
     return Column(
         title,
         what,
         name,
-        lambda hop: read_metric(hop, "teacher", name),
+        lambda hop: hop.get_value("teacher", name),
         target.find_limit(name),
-        lambda hop: read_bounds(hop, "teacher", name),
+        lambda hop: hop.get_bounds("teacher", name),
     )
 
 
 def list_rows(target: Target, column: Column) -> list[Row]:
-    """The hops that have such a value, and those that did not run here."""
-    rows = [
-        Row(hop["hop"], column.read(hop), column.between(hop))
-        if is_measured(hop)
-        else Row(hop["hop"], None, None)
+    """Return the hops that have such a value, and those that were not run here."""
+    return [
+        Row(hop.name, column.read(hop), column.between(hop))
         for hop in target.hops
+        if not hop.was_run or column.read(hop) is not None
     ]
-    absent = {hop["hop"] for hop in target.hops if not is_measured(hop)}
-    return [row for row in rows if row.value is not None or row.hop in absent]
 
 
 def draw_hops(target: Target, column: Column) -> Panel | None:
@@ -149,7 +143,7 @@ def draw_hops(target: Target, column: Column) -> Panel | None:
         for at, row in enumerate(rows):
             broken = (
                 row.hop == target.first_broken
-                and target.find_verdict(row.hop, column.gate, "teacher", "previous") == "failed"
+                and target.find_verdict(row.hop, column.metric, "teacher", "previous") == "failed"
             )
             draw_dot(axes, at, row, broken)
         drawn = style.svg(figure, f"{target.name}: {column.title} over the hops")

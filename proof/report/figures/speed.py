@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from attar.proof.ledger import Hop
 from attar.proof.report import formatting
 from attar.proof.report.figures import style
 from attar.proof.report.figures.ledger import choose_colour
 from attar.proof.report.figures.style import Panel
-from attar.proof.report.target import HopRow, Target, is_measured, read_number
+from attar.proof.report.target import Target
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,15 +23,15 @@ Value = tuple[str, float]
 
 
 def draw_panels(target: Target) -> list[Panel]:
-    batch = str(target.evidence.get("batch", 1))
+    batch = target.ledger.batch if target.ledger else 1
     made = [
         draw_bars(
             target,
             "Latency, batch 1",
-            read_latency("1", "p50"),
+            read_latency(1, "p50"),
             formatting.format_microseconds,
             describe_engine_ratio,
-            read_latency("1", "p99"),
+            read_latency(1, "p99"),
         ),
         draw_bars(
             target,
@@ -42,7 +43,7 @@ def draw_panels(target: Target) -> list[Panel]:
         draw_bars(
             target,
             "Size",
-            lambda hop: read_number(hop, "bytes"),
+            lambda hop: hop.size_bytes,
             formatting.format_bytes,
             describe_engine_ratio,
         ),
@@ -50,27 +51,25 @@ def draw_panels(target: Target) -> list[Panel]:
     return [one for one in made if one is not None]
 
 
-def read_latency(batch: str, name: str) -> Callable[[HopRow], float | None]:
-    return lambda hop: read_number(hop, "latency", batch, name)
+def read_latency(
+    batch: int, name: Literal["p50", "p99", "throughput"]
+) -> Callable[[Hop], float | None]:
+    return lambda hop: getattr(hop.latencies.get(batch), name, None)
 
 
 def draw_bars(
     target: Target,
     title: str,
-    read: Callable[[HopRow], float | None],
+    read: Callable[[Hop], float | None],
     said: Callable[[float | None], str],
     note: Callable[[str, Sequence[Value], str], str],
-    tail: Callable[[HopRow], float | None] | None = None,
+    tail: Callable[[Hop], float | None] | None = None,
 ) -> Panel | None:
     """A bar for every hop, its value beside it; ``tail`` (p99) is a tick beyond the bar."""
-    found = [
-        (hop, value)
-        for hop in target.hops
-        if is_measured(hop) and (value := read(hop)) is not None and value > 0
-    ]
+    found = [(hop, value) for hop in target.hops if (value := read(hop)) is not None and value > 0]
     if not found:
         return None
-    values = [(hop["hop"], value) for hop, value in found]
+    values = [(hop.name, value) for hop, value in found]
     tails = [tail(hop) if tail else None for hop, _ in found]
     log = needs_logarithm([v for _, v in values], [t for t in tails if t])
     with style.house():

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attar.proof.gate import Metric
 from attar.proof.gate_text import format_remedy
+from attar.proof.ledger import Hop
 from attar.proof.report import formatting, gate_formatting
 from attar.proof.report.candidates import CandidateRow, describe_trials, list_candidates
 from attar.proof.report.forest import place_mark
@@ -15,14 +17,7 @@ from attar.proof.report.origin import find_origin
 from attar.proof.report.production import ProductionMetric, list_production_metrics
 from attar.proof.report.record import Record, describe_status, explain_status
 from attar.proof.report.start import describe_start
-from attar.proof.report.target import (
-    Target,
-    group_targets,
-    is_measured,
-    read_bounds,
-    read_metric,
-    read_number,
-)
+from attar.proof.report.target import Target, group_targets
 
 if TYPE_CHECKING:
     from attar.proof.report.figures.style import Panel
@@ -88,10 +83,7 @@ def render_html(records: Sequence[Record], recipe_name: str) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(FILTERS)
-    environment.tests["measured"] = is_measured
-    environment.globals.update(
-        number=read_number, bounds=read_bounds, say=gate_formatting, tried=describe_trials
-    )
+    environment.globals.update(say=gate_formatting, describe_trials=describe_trials)
     environment.globals.update(place_mark=place_mark, format_remedy=format_remedy)
     return environment.get_template("report.html").render(build_page(records, recipe_name))
 
@@ -101,7 +93,7 @@ def build_page(records: Sequence[Record], recipe_name: str) -> dict[str, Any]:
     from attar.proof.report.figures import training
 
     found = group_targets(records)
-    score_name = next((target.score_name for target in found if target.evidence), "score")
+    score_name = next((target.score_name for target in found if target.ledger), "score")
     return {
         "recipe": formatting.strip_controls(recipe_name),
         "css": (TEMPLATES / "report.css").read_text(encoding="utf-8"),
@@ -123,11 +115,8 @@ def find_provenance(records: Sequence[Record]) -> dict[str, Any]:
         (record.made for record in records if record.made), key=lambda one: str(one.get("date", ""))
     )
     newest: Mapping[str, Any] = made[-1] if made else {}
-    measuring = [
-        target.evidence["machine"]
-        for target in group_targets(records)
-        if target.evidence.get("machine")
-    ]
+    ledgers = [target.ledger for target in group_targets(records) if target.ledger]
+    measuring = [ledger.machine for ledger in ledgers if ledger.machine]
     machine = measuring[0] if measuring else newest.get("machine") or {}
     return {
         "date": format_date(str(newest.get("date", ""))),
@@ -158,7 +147,7 @@ def build_chapter(target: Target) -> Chapter:
     return Chapter(
         target=target,
         tiles=list_tiles(target),
-        candidates=list_candidates(target),
+        candidates=list_candidates(target.choice),
         front=front.draw_panels(target),
         production=list_production_metrics(target),
         ledger=ledger.draw_panels(target),
@@ -184,82 +173,67 @@ def draw_answers(target: Target) -> tuple[Sequence[Panel], str | None]:
 
 
 def list_tiles(target: Target) -> list[Tile]:
-    """The last measured hop in a few numbers."""
-    last, teacher = target.last, target.hop("teacher")
-    if not last:
+    """Return the last hop that was run, in a few numbers."""
+    last, teacher, student = target.last, target.find_hop("teacher"), target.find_hop("student")
+    if last is None or teacher is None or student is None:
         return []
-    made = [
-        build_score_tile(target),
-        build_similarity_tile(target, "CORR", "correlation"),
-        build_similarity_tile(target, "cosine", "cosine"),
-        build_similarity_tile(target, "agreement", "agreement"),
+    tiles = [
+        build_score_tile(target, teacher, last),
+        build_similarity_tile(target, last, "CORR", "correlation"),
+        build_similarity_tile(target, last, "cosine", "cosine"),
+        build_similarity_tile(target, last, "agreement", "agreement"),
         build_speed_tile(target),
         build_ratio_tile(
-            "size",
-            formatting.format_bytes,
-            read_number(teacher, "bytes"),
-            read_number(last, "bytes"),
-            "smaller",
+            "size", formatting.format_bytes, teacher.size_bytes, last.size_bytes, "smaller"
         ),
         build_ratio_tile(
-            "parameters",
-            formatting.format_count,
-            read_number(teacher, "parameters"),
-            read_number(target.hop("student"), "parameters"),
-            "fewer",
+            "parameters", formatting.format_count, teacher.parameters, student.parameters, "fewer"
         ),
     ]
-    return [tile for tile in made if tile.value != formatting.DASH]
+    return [tile for tile in tiles if tile.value != formatting.DASH]
 
 
-def build_score_tile(target: Target) -> Tile:
-    last = target.last
-    drop = formatting.format_bounded(
-        read_metric(last, "teacher", "score_drop"), read_bounds(last, "teacher", "score_drop")
+def build_score_tile(target: Target, teacher: Hop, last: Hop) -> Tile:
+    value, bounds = (
+        last.get_value("teacher", "score_drop"),
+        last.get_bounds("teacher", "score_drop"),
     )
-    note = f"teacher {formatting.format_score(read_number(target.hop('teacher'), 'score'))}, drop {drop}"
-    verdict = target.find_verdict(last["hop"], "score_drop", "teacher") or target.find_verdict(
-        last["hop"], "score", "absolute"
+    drop = formatting.format_bounded(value, bounds)
+    note = f"teacher {formatting.format_score(teacher.get_score())}, drop {drop}"
+    verdict = target.find_verdict(last.name, "score_drop", "teacher") or target.find_verdict(
+        last.name, "score", "absolute"
     )
-    return Tile(
-        target.score_name, formatting.format_score(read_number(last, "score")), note, verdict
-    )
+    return Tile(target.score_name, formatting.format_score(last.get_score()), note, verdict)
 
 
-def build_similarity_tile(target: Target, name: str, promised: str) -> Tile:
-    limit, last = target.find_limit(promised), target.last
+def build_similarity_tile(target: Target, last: Hop, name: str, metric: Metric) -> Tile:
+    limit = target.find_limit(metric)
     note = (
         "with the teacher"
         if limit is None
         else f"promised at least {formatting.format_limit(limit)}"
     )
-    between = formatting.format_range(read_bounds(last, "teacher", promised))
-    said = f"{between}, {note}" if between else note
+    bounds = formatting.format_range(last.get_bounds("teacher", metric))
     return Tile(
         name,
-        formatting.format_score(read_metric(last, "teacher", promised)),
-        said,
-        target.find_verdict(last["hop"], promised, "teacher"),
+        formatting.format_score(last.get_value("teacher", metric)),
+        f"{bounds}, {note}" if bounds else note,
+        target.find_verdict(last.name, metric, "teacher"),
     )
 
 
 def build_speed_tile(target: Target) -> Tile:
     """The reference is the teacher in the same runtime, so it is the fair yardstick and comes first."""
-    speed = target.evidence["speedup"]
-    value, eager = read_number(speed, "reference"), read_number(speed, "teacher")
-    between = (
-        formatting.format_range(speed["bounds"]["reference"], formatting.format_ratio)
-        if value
-        else ""
-    )
-    note = " ".join(filter(None, [between, "over the reference"]))
-    note += f", {formatting.format_ratio(eager)} over the teacher in PyTorch eager" if eager else ""
-    return Tile(
-        "speedup",
-        formatting.format_ratio(value),
-        note,
-        target.find_verdict("engine", "speedup", "reference"),
-    )
+    speedups = target.ledger.speedups if target.ledger else {}
+    reference, eager = speedups.get("reference"), speedups.get("teacher")
+    bounds = gate_formatting.format_bounds(reference) if reference else ""
+    note = " ".join(filter(None, [bounds, "over the reference"]))
+    if eager:
+        ratio = gate_formatting.format_value(eager)
+        note += f", {ratio} over the teacher in PyTorch eager"
+    value = gate_formatting.format_value(reference) if reference else formatting.DASH
+    verdict = target.find_verdict("engine", "speedup", "reference")
+    return Tile("speedup", value, note, verdict)
 
 
 def build_ratio_tile(

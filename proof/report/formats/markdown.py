@@ -5,24 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from attar.proof.gate import Gate
+from attar.proof.candidates import CandidateChoice
+from attar.proof.gate import Gate, Metric
 from attar.proof.gate_text import format_missing_evidence
+from attar.proof.ledger import Hop
 from attar.proof.report import formatting, gate_formatting
 from attar.proof.report.candidates import describe_trials, list_candidates
 from attar.proof.report.origin import explain_missing_control
 from attar.proof.report.production import list_production_metrics
 from attar.proof.report.record import Record, describe_status
 from attar.proof.report.start import describe_start
-from attar.proof.report.target import (
-    HopRow,
-    Target,
-    group_targets,
-    is_measured,
-    read_bounds,
-    read_metric,
-    read_number,
-)
+from attar.proof.report.target import Target, group_targets
 
+DROP_AND_CORRELATION: Sequence[Metric] = ("score_drop", "correlation")
 MARKS = {"passed": "✅", "failed": "❌", "undecided": "❔", "not run here": "➖"}
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&])")
 
@@ -70,63 +65,55 @@ def render_target(target: Target) -> list[str]:
             "size",
         )
         blocks.append(render_table(head, [render_ledger_row(hop) for hop in target.hops]))
-    if target.candidates:
-        blocks += render_candidates(target)
-    if target.production:
-        said = ", ".join(f"{one.name} {one.shown}" for one in list_production_metrics(target))
-        blocks.append(f"**Against the bundle in production**: {escape_markdown(said)}.")
+    if target.choice:
+        blocks += render_candidates(target.choice)
+    if production := list_production_metrics(target):
+        text = ", ".join(f"{metric.name} {metric.shown}" for metric in production)
+        blocks.append(f"**Against the bundle in production**: {escape_markdown(text)}.")
     return blocks + render_gates(target)
 
 
-def render_candidates(target: Target) -> list[str]:
+def render_candidates(choice: CandidateChoice) -> list[str]:
     head = (
         "candidate",
         "",
-        target.choice["score_name"],
+        choice.score_name,
         "drop",
         "CORR",
         "p50 at batch 1",
-        f"batch {target.choice['batch']}",
+        f"batch {choice.batch}",
     )
     rows = [
         [
             f"{each.name}: {each.title}", f"{MARKS.get(each.verdict, '🚫')} {each.verdict}", each.score, each.drop,
             each.correlation, each.p50, each.batched, each.size, f"goes on: {each.reason}" if each.goes_on else each.reason,
         ]
-        for each in list_candidates(target)
+        for each in list_candidates(choice)
     ]  # fmt: skip  # the columns of a table
     return [
-        f"**The candidates**: {escape_markdown(describe_trials(target))}",
+        f"**The candidates**: {escape_markdown(describe_trials(choice))}",
         render_table((*head, "size", "why"), rows),
     ]
 
 
-def render_ledger_row(hop: HopRow) -> list[str]:
-    name = f"{hop['format']} {hop['precision']}"
-    if not is_measured(hop):
-        return [
-            hop["hop"],
-            name,
-            f"not run here: {hop.get('why') or 'no reason given'}",
-            "",
-            "",
-            "",
-            "",
-            "",
-        ]
+def render_ledger_row(hop: Hop) -> list[str]:
+    model = [hop.name, f"{hop.format} {hop.precision}"]
+    if not hop.was_run:
+        return [*model, f"not run here: {hop.why_not_run or 'no reason given'}", *[""] * 5]
+    drop, correlation = (
+        formatting.format_bounded(
+            hop.get_value("teacher", metric), hop.get_bounds("teacher", metric)
+        )
+        for metric in DROP_AND_CORRELATION
+    )
     return [
-        hop["hop"],
-        name,
-        formatting.format_bounded(read_number(hop, "score"), hop["score_bounds"]),
-        *(
-            formatting.format_bounded(
-                read_metric(hop, "teacher", each), read_bounds(hop, "teacher", each)
-            )
-            for each in ("score_drop", "correlation")
-        ),
-        formatting.format_score(read_metric(hop, "teacher", "agreement")),
-        formatting.format_microseconds(read_number(hop, "latency", "1", "p50")),
-        formatting.format_bytes(hop.get("bytes")),
+        *model,
+        formatting.format_bounded(hop.get_score(), hop.score.bounds if hop.score else None),
+        drop,
+        correlation,
+        formatting.format_score(hop.get_value("teacher", "agreement")),
+        formatting.format_microseconds(hop.latencies[1].p50),
+        formatting.format_bytes(hop.size_bytes),
     ]
 
 

@@ -5,19 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING
 
+from attar.proof.candidates import CandidateChoice
+from attar.proof.ledger import Hop
 from attar.proof.report import formatting, gate_formatting
 from attar.proof.report.candidates import describe_trials, list_candidates
 from attar.proof.report.origin import explain_missing_control
 from attar.proof.report.record import Record
 from attar.proof.report.start import describe_start
-from attar.proof.report.target import (
-    HopRow,
-    Target,
-    group_targets,
-    is_measured,
-    read_metric,
-    read_number,
-)
+from attar.proof.report.target import Target, group_targets
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -61,8 +56,8 @@ def render_target(target: Target) -> list[RenderableType]:
         "\n", (target.name, "bold"), "  ", (target.verdict, f"bold {style}"), f"  {target.summary}"
     )
     parts: list[RenderableType] = [head]
-    if target.candidates:
-        parts.append(render_candidates(target))
+    if target.choice:
+        parts.append(render_candidates(target.choice))
     if target.hops:
         parts.append(render_table(target))
     if target.gates:
@@ -70,12 +65,12 @@ def render_target(target: Target) -> list[RenderableType]:
     return parts
 
 
-def render_candidates(target: Target) -> Text:
+def render_candidates(choice: CandidateChoice) -> Text:
     """Two lines for each: what it is and gave, and why it goes on or does not."""
     from rich.text import Text
 
-    lines = Text(f"candidates: {describe_trials(target)}")
-    for each in list_candidates(target):
+    lines = Text(f"candidates: {describe_trials(choice)}")
+    for each in list_candidates(choice):
         gave = (
             f"CORR {each.correlation}, p50 {each.p50}, {each.size}"
             if each.measured
@@ -97,32 +92,27 @@ def render_table(target: Target) -> Table:
     for name in (target.score_name, "drop", "CORR", "agree", "p50 µs", "size"):
         made.add_column(Text(name), justify="right", no_wrap=True)
     for hop in target.hops:
-        style = (
-            "red"
-            if hop["hop"] == target.first_broken
-            else ""
-            if is_measured(hop)
-            else "bright_black"
-        )
+        style = "" if hop.was_run else "bright_black"
         made.add_row(
-            *(Text(formatting.strip_controls(cell)) for cell in list_cells(hop)), style=style
+            *(Text(formatting.strip_controls(cell)) for cell in list_cells(hop)),
+            style="red" if hop.name == target.first_broken else style,
         )
     return made
 
 
-def list_cells(hop: HopRow) -> list[str]:
-    if not is_measured(hop):
-        return [hop["hop"], f"{hop['format']} {hop['precision']}", "not run", "here"]
-    p50 = read_number(hop, "latency", "1", "p50")
+def list_cells(hop: Hop) -> list[str]:
+    model = [hop.name, f"{hop.format} {hop.precision}"]
+    if not hop.was_run:
+        return [*model, "not run", "here"]
+    p50 = hop.latencies[1].p50
     return [
-        hop["hop"],
-        f"{hop['format']} {hop['precision']}",
-        formatting.format_score(hop.get("score")),
-        formatting.format_score(read_metric(hop, "teacher", "score_drop")),
-        formatting.format_score(read_metric(hop, "teacher", "correlation")),
-        formatting.format_score(read_metric(hop, "teacher", "agreement")),
-        formatting.DASH if p50 is None else f"{p50:.0f}" if p50 >= 100 else f"{p50:.1f}",
-        formatting.format_bytes(hop.get("bytes")),
+        *model,
+        formatting.format_score(hop.get_score()),
+        formatting.format_score(hop.get_value("teacher", "score_drop")),
+        formatting.format_score(hop.get_value("teacher", "correlation")),
+        formatting.format_score(hop.get_value("teacher", "agreement")),
+        f"{p50:.0f}" if p50 >= 100 else f"{p50:.1f}",
+        formatting.format_bytes(hop.size_bytes),
     ]
 
 

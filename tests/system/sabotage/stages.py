@@ -20,7 +20,8 @@ from attar.models.preprocess.known import Steps
 from attar.models.rows import Rows, map_shard
 from attar.models.task import Arrays, Task
 from attar.pipeline.core.stage import Artifact, CodeName, DataFile, Facts
-from attar.stages.artifacts import Answers, Evidence, Model, OnnxModel, Ranges, Weights
+from attar.proof.artifacts import Evidence
+from attar.stages.artifacts import Answers, Model, OnnxModel, Ranges, Weights
 from attar.stages.build import Build
 from attar.stages.calibrate import Calibrate
 from attar.stages.distill.stage import Distill
