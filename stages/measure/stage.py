@@ -79,14 +79,18 @@ class Measure(Stage[Evidence]):
         bench = self.open_bench(teacher)
         stored.check_answers(teacher.load_task(), teacher, answers)
         outputs = score_hops(bench, models, answers)
-        if {"production", "engine"} <= outputs.keys() and production.is_same_model(model, bench.task):
+        if {"production", "engine"} <= outputs.keys() and production.is_same_model(
+            model, bench.task
+        ):
             # the engine is built from this very graph: nothing about the drop is uncertain
             outputs["production"] = replace(outputs["engine"], hop="production")
         check_shapes(outputs)
         ledger, times = self.measure_hops(bench, models, outputs)
         save_file(collect_payload(outputs, times, bench.targets), out / "hops.safetensors")
         if engine.why_not_run:
-            absent = describe_model(Hop("engine", was_run=False, why_not_run=engine.why_not_run), engine)
+            absent = describe_model(
+                Hop("engine", was_run=False, why_not_run=engine.why_not_run), engine
+            )
             ledger = replace(ledger, hops={**ledger.hops, "engine": absent})
         inputs: dict[str, Artifact] = {**models, "answers": answers, "engine": engine}
         lineage = {name: {"key": each.key, "digest": each.digest} for name, each in inputs.items()}
