@@ -23,9 +23,9 @@ from attar.engines.runtimes import onnxruntime
 from attar.models.views import iterate_spread
 from attar.stages.artifacts import OnnxModel, Ranges
 from attar.stages.calibrate import BATCH, Calibrate
-from tests.support.stream_task import Stream, convolutions
+from tests.support.tasks.stream_task import Stream, convolutions
 
-TASK = "tests.support.stream_task:Stream"
+TASK = "tests.support.tasks.stream_task:Stream"
 SAMPLES = (256, 1024, 2048, 8192)
 MOST = {"percentile": 2048, "entropy": 2048}
 """ONNX Runtime keeps what it has seen: with more samples it would need gigabytes."""

@@ -22,8 +22,8 @@ from attar.serving.http.message import Request
 from attar.serving.models.repository import Repository
 from attar.serving.models.sources import parse_sources
 from attar.serving.server import Server
-from tests.support.packaging import package_bundle
-from tests.support.serving_parts import asked
+from tests.support.bundles.packaging import package_bundle
+from tests.support.serving.serving_parts import asked
 
 TARGET = b"/v2/models/points/infer"
 BODY = json.dumps(asked([1, 2])).encode()

@@ -14,10 +14,10 @@ from attar.stages.calibrate import Calibrate
 from attar.stages.export import Export
 from attar.stages.label.stage import Label
 from benchmarks.tuning import stretched
-from tests.support import smoke
-from tests.support.isolation import empty_home, loopback_only
-from tests.support.packaging import package_bundle
-from tests.support.shared import make_once, session_folder
+from tests.support.bundles.packaging import package_bundle
+from tests.support.processes.isolation import empty_home, loopback_only
+from tests.support.processes.shared import make_once, session_folder
+from tests.support.tasks import smoke
 
 LONG_FILES = ("test_sabotage.py", "test_cli.py")
 """They begin first, so that no process is left with one of them when the others have finished."""

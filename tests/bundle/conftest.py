@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from attar.bundle.sign import sign_bundle
-from tests.support.signing_parts import Pair, pair
+from tests.support.bundles.signing_parts import Pair, pair
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,8 @@ from attar.bundle import checksums
 from attar.bundle.opening import check_bundle, open_bundle
 from attar.pipeline.core.errors import AttarError, InvalidBundleError
 from attar.serving.load.engine import bench
-from tests.support.packaging import edit_manifest, write_store_files
-from tests.support.proof_parts import STUDENT, TEACHER, write_graph
+from tests.support.bundles.packaging import edit_manifest, write_store_files
+from tests.support.proof.proof_parts import STUDENT, TEACHER, write_graph
 
 
 @pytest.fixture

@@ -28,9 +28,9 @@ from attar.proof.artifacts import Evidence
 from attar.proof.limits import GateLimits
 from attar.serving.load.engine import bench
 from attar.stages.judge import Judge
-from tests.support.late import HERE, MISSING
-from tests.support.packaging import GATES, WHY_NOT_RUN, edit_manifest, package_bundle, package_unfinished
-from tests.support.proof_parts import STUDENT, TEACHER, Chain, line, write_graph
+from tests.support.bundles.late import HERE, MISSING
+from tests.support.bundles.packaging import GATES, WHY_NOT_RUN, edit_manifest, package_bundle, package_unfinished
+from tests.support.proof.proof_parts import STUDENT, TEACHER, Chain, line, write_graph
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_a_finished_bundle_answers(done: Path) -> None:
 def test_an_engine_of_tensorrt_takes_its_graphs_place_for_triton(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(RUNTIMES, "tensorrt", "tests.support.late:Plan")
+    monkeypatch.setitem(RUNTIMES, "tensorrt", "tests.support.bundles.late:Plan")
     edit_manifest(bundle, lambda manifest: manifest["engine"].update(runtime="tensorrt"))
     assert (bundle / "triton" / "points" / "1" / "model.onnx").is_file()
     finish_bundle(bundle, tmp_path / "done")
@@ -164,7 +164,7 @@ def test_one_that_was_not_even_built(tmp_path: Path) -> None:
 def test_a_machine_that_cannot_either_writes_nothing(
     original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str
 ) -> None:
-    monkeypatch.setitem(RUNTIMES, "onnxruntime", f"tests.support.late:{runtime}")
+    monkeypatch.setitem(RUNTIMES, "onnxruntime", f"tests.support.bundles.late:{runtime}")
     with pytest.raises(InvalidBundleError, match=rf"{MISSING}; .* Late"):
         finish_bundle(original, tmp_path / "out")
     assert not list(tmp_path.iterdir())

@@ -24,11 +24,11 @@ from attar.engines.runtimes.openvino import OpenVino
 from attar.engines.runtimes.runtime import BuildSpec, load_runtime
 from attar.pipeline.core.errors import InvalidBundleError, StageError
 from attar.serving.load.engine import bench
-from tests.support.packaging import edit_manifest
-from tests.support.proof_parts import Points
-from tests.support.serve_command import run_refused_serve
-from tests.support.serving_parts import INFER, asked, running
-from tests.support.signing_parts import Pair, pair
+from tests.support.bundles.packaging import edit_manifest
+from tests.support.bundles.signing_parts import Pair, pair
+from tests.support.proof.proof_parts import Points
+from tests.support.serving.serve_command import run_refused_serve
+from tests.support.serving.serving_parts import INFER, asked, running
 
 pytest.importorskip("openvino")
 ENGINE = Path("engines/openvino/model.blob")

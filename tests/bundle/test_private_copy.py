@@ -27,10 +27,10 @@ from attar.bundle.sign import sign_bundle
 from attar.bundle.verified import open_sealed, read_manifest
 from attar.cli.main import main
 from attar.pipeline.core.errors import InvalidBundleError
-from tests.support.packaging import edit_manifest, package_unfinished
-from tests.support.proof_parts import STUDENT, write_graph
-from tests.support.serving_parts import INFER, another, asked, loaded_version, running, wait_for_new_version
-from tests.support.signing_parts import Pair, pair
+from tests.support.bundles.packaging import edit_manifest, package_unfinished
+from tests.support.bundles.signing_parts import Pair, pair
+from tests.support.proof.proof_parts import STUDENT, write_graph
+from tests.support.serving.serving_parts import INFER, another, asked, loaded_version, running, wait_for_new_version
 
 ENGINE = Path("engines/onnxruntime/model.onnx")
 POINT = np.array([[1, 2]], np.float32)

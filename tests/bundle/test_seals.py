@@ -14,8 +14,8 @@ from attar.bundle.checksums import SIGNATURE, SUMS
 from attar.bundle.opening import check_bundle
 from attar.bundle.sign import open_to_others, sign_bundle
 from attar.pipeline.core.errors import InvalidBundleError, StoreError
-from tests.support.packaging import write_store_files
-from tests.support.signing_parts import Pair, pair
+from tests.support.bundles.packaging import write_store_files
+from tests.support.bundles.signing_parts import Pair, pair
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from attar.bundle.opening import check_bundle
 from attar.bundle.sign import sign_bundle
 from attar.cli.main import main
 from attar.pipeline.core.errors import InvalidBundleError, MissingDependencyError, RecipeError
-from tests.support.packaging import edit_manifest, package_unfinished, write_store_files
-from tests.support.serving_parts import spoil
-from tests.support.signing_parts import NEEDS_OPENSSL, PASSPHRASE, Pair, pair, run_openssl
+from tests.support.bundles.packaging import edit_manifest, package_unfinished, write_store_files
+from tests.support.bundles.signing_parts import NEEDS_OPENSSL, PASSPHRASE, Pair, pair, run_openssl
+from tests.support.serving.serving_parts import spoil
 
 
 def run(*arguments: str | Path, stdin: str = "") -> Result:

@@ -20,8 +20,8 @@ from attar.bundle.checksums import SIGNATURE, SUMS, Checksums
 from attar.bundle.opening import check_bundle
 from attar.bundle.sign import sign_bundle
 from attar.pipeline.core.errors import InvalidBundleError
-from tests.support.serving_parts import another, spoil
-from tests.support.signing_parts import NEEDS_OPENSSL, Pair, pair, run_openssl
+from tests.support.bundles.signing_parts import NEEDS_OPENSSL, Pair, pair, run_openssl
+from tests.support.serving.serving_parts import another, spoil
 
 
 def flip(file: Path, at: int = 0) -> None:

@@ -21,10 +21,10 @@ from attar.pipeline.core.errors import InvalidBundleError
 from attar.proof.limits import GateLimits
 from attar.stages.artifacts import OnnxModel, Production
 from attar.stages.unpack import Unpack
-from tests.support.packaging import package_bundle
-from tests.support.proof_parts import STUDENT, digest
-from tests.support.word_pairs import NAME, WordPairs
-from tests.support.words import saved
+from tests.support.bundles.packaging import package_bundle
+from tests.support.proof.proof_parts import STUDENT, digest
+from tests.support.tasks.word_pairs import NAME, WordPairs
+from tests.support.tasks.words import saved
 
 FILE = "preprocess/x.tokenizer.json"
 

@@ -18,7 +18,7 @@ from attar.bundle.manifest import EngineRequirements, Manifest, StoredInput, Sto
 from attar.bundle.verified import read_manifest
 from attar.models.task import Arrays
 from attar.pipeline.core.errors import InvalidBundleError
-from tests.support.copies import ROOT
+from tests.support.projects.copies import ROOT
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from attar.bundle.opening import check_bundle
 from attar.bundle.sign import sign_bundle
 from attar.cli.main import main
 from attar.pipeline.core.store import Store
-from tests.support import tiny
-from tests.support.signing_parts import pair
+from tests.support.bundles.signing_parts import pair
+from tests.support.projects import tiny
 
 
 @pytest.fixture(scope="session")

@@ -20,10 +20,10 @@ import pytest
 from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from tests.support.loaded_packages import HEAVY
-from tests.support.packaging import edit_manifest
-from tests.support.serve_command import ATTAR_SERVE, run_refused_serve, run_serve_command
-from tests.support.serving_parts import asked, spoil
+from tests.support.bundles.packaging import edit_manifest
+from tests.support.processes.loaded_packages import HEAVY
+from tests.support.serving.serve_command import ATTAR_SERVE, run_refused_serve, run_serve_command
+from tests.support.serving.serving_parts import asked, spoil
 
 
 def infer(port: int) -> int:

@@ -18,8 +18,8 @@ from attar.bundle.opening import open_bundle
 from attar.cli.main import main
 from attar.engines import cpu
 from attar.engines.runtimes.runtime import RUNTIMES
-from tests.support import tiny
-from tests.support.late import HERE, MISSING
+from tests.support.bundles.late import HERE, MISSING
+from tests.support.projects import tiny
 
 pytestmark = pytest.mark.timeout(300)  # a whole run
 
@@ -33,7 +33,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     tiny.write(folder)
     (folder / "other.toml").write_text(OTHER)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(RUNTIMES, "onnxruntime", "tests.support.late:Late")
+        patch.setitem(RUNTIMES, "onnxruntime", "tests.support.bundles.late:Late")
         patch.setattr(sys, "path", [*sys.path])
         patch.chdir(folder)
         yield folder

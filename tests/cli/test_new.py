@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from attar.cli import new as cli_new
 from attar.cli.main import main
-from tests.support.copies import ROOT
+from tests.support.projects.copies import ROOT
 
 WRITTEN = {"README.md", "task.py", "nets.py", "recipe.toml", "test_project.py", "ci.sh", ".gitignore"}
 

@@ -18,10 +18,10 @@ from attar.bundle.verified import read_manifest
 from attar.cli.main import main
 from attar.engines.cpu import X86
 from attar.pipeline.core.errors import InvalidBundleError
-from tests.support.compat_parts import PUBLIC_KEY, describe_making_machine, unpack
-from tests.support.packaging import edit_manifest
-from tests.support.serving_parts import running, triton_client
-from tests.support.smoke import floats
+from tests.support.bundles.compat_parts import PUBLIC_KEY, describe_making_machine, unpack
+from tests.support.bundles.packaging import edit_manifest
+from tests.support.serving.serving_parts import running, triton_client
+from tests.support.tasks.smoke import floats
 
 pytestmark = pytest.mark.skipif(platform.machine() not in X86, reason="the engines were built for x86")
 KINDS = ["image", "text", "embedding", "signed"]

@@ -12,9 +12,9 @@ from attar.cli.main import main
 from attar.pipeline.core.errors import StoreError
 from attar.pipeline.core.store import Store
 from attar.pipeline.core.store_format import FORMAT_FILE, STORE_VERSION, read_store_version
-from tests.support import tiny
-from tests.support.compat_parts import unpack
-from tests.support.store_parts import KEY
+from tests.support.bundles.compat_parts import unpack
+from tests.support.projects import tiny
+from tests.support.projects.store_parts import KEY
 
 SLOTS = {slot.replace("cpu.", "") for slot in tiny.SLOTS}
 

@@ -11,7 +11,7 @@ import pytest
 
 from attar.engines.runtimes import child
 from attar.pipeline.core.errors import StageError, UnsupportedModelError
-from tests.support import child_calls
+from tests.support.engines import child_calls
 
 
 def test_answers_are_what_the_function_returns_whatever_is_printed() -> None:
@@ -42,7 +42,7 @@ def test_a_library_that_ends_the_process_as_if_all_were_well() -> None:
 
 def test_a_child_does_not_outlive_its_parent(tmp_path: Path) -> None:
     called = (
-        "import sys; from attar.engines.runtimes import child; from tests.support import child_calls; "
+        "import sys; from attar.engines.runtimes import child; from tests.support.engines import child_calls; "
         "child.call_in_child(child_calls.telling, {'file': sys.argv[1]}, 'waiting', 100)"
     )
     command = [sys.executable, "-c", called, str(tmp_path / "pid")]

@@ -9,7 +9,7 @@ from attar.engines.runtimes import cuda
 from attar.engines.runtimes.runtime import BuildSpec
 from attar.engines.runtimes.tensorrt import TensorRt, TensorRtRtx
 from attar.pipeline.core.errors import StageError
-from tests.support.cuda_host import HostDriver
+from tests.support.engines.cuda_host import HostDriver
 
 
 def test_every_gpu_is_described(monkeypatch: pytest.MonkeyPatch) -> None:

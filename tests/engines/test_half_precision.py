@@ -20,7 +20,7 @@ from attar.engines.graphs.half_precision import (
 )
 from attar.engines.graphs.preparation import name_nodes
 from attar.engines.runtimes import onnxruntime
-from tests.support import smoke
+from tests.support.tasks import smoke
 
 HEADER = '<ir_version: 9, opset_import: ["" : 20]>'
 CHAIN = f"""{HEADER}

@@ -13,7 +13,7 @@ from attar.models.task import Arrays, load_task
 from attar.pipeline.core.errors import MissingDependencyError, StageError
 from attar.pipeline.keys.machine import count_cores
 from attar.stages.artifacts import OnnxModel
-from tests.support import smoke
+from tests.support.tasks import smoke
 
 AZURE = "AzureExecutionProvider"
 IMAGE = np.zeros((2, 1, 8, 8), np.float32)

@@ -21,7 +21,7 @@ from attar.pipeline.core.errors import MissingDependencyError, StageError, Unsup
 from attar.stages.artifacts import OnnxModel, Ranges
 from attar.stages.export import Export
 from attar.stages.optimize.stage import Optimize
-from tests.support import smoke
+from tests.support.tasks import smoke
 
 IMAGE = np.random.default_rng(0).standard_normal((2, 1, 8, 8)).astype(np.float32)
 DIGITS = load_task(smoke.DIGITS)
@@ -73,7 +73,7 @@ def test_the_same_graph_gives_the_same_answers_on_two_threads(engine: Path) -> N
 
 
 def test_dynamic_axes_of_two_outputs(tmp_path: Path) -> None:
-    weights = smoke.weights(tmp_path / "weights", "tests.support.smoke:two", "tests.support.smoke:Images")
+    weights = smoke.weights(tmp_path / "weights", "tests.support.tasks.smoke:two", "tests.support.tasks.smoke:Images")
     (tmp_path / "onnx").mkdir()
     model = smoke.artifact(OnnxModel, tmp_path / "onnx", Export().run(tmp_path / "onnx", weights=weights))
     task = smoke.Images()

@@ -22,7 +22,7 @@ from attar.pipeline.core.errors import UnsupportedModelError
 from attar.pipeline.core.stage import Facts
 from attar.stages.artifacts import OnnxModel, Ranges
 from attar.stages.optimize.stage import Optimize
-from tests.support import smoke
+from tests.support.tasks import smoke
 
 
 @pytest.fixture(scope="module")

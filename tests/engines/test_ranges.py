@@ -23,7 +23,7 @@ from attar.models.views import iterate_spread
 from attar.pipeline.core.errors import StageError
 from attar.stages.artifacts import OnnxModel, Ranges
 from attar.stages.calibrate import Calibrate
-from tests.support import smoke
+from tests.support.tasks import smoke
 
 METHODS = {"minmax": find_minmax_range, "percentile": find_percentile_range, "entropy": find_entropy_range, "mse": find_mse_range}
 ALL = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)

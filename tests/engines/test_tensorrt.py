@@ -23,10 +23,11 @@ from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.stages.artifacts import Engine, OnnxModel
 from attar.stages.build import Build
 from attar.stages.export import Export
-from tests.support import child_calls, smoke, tensorrt_graphs
-from tests.support.tensorrt_graphs import Examples, written
+from tests.support.engines import child_calls, tensorrt_graphs
+from tests.support.engines.tensorrt_graphs import Examples, written
+from tests.support.tasks import smoke
 
-WORDS = "tests.support.ragged_words:RaggedWords"
+WORDS = "tests.support.tasks.ragged_words:RaggedWords"
 COMPUTE = ["8.0", "8.9", "12.0"]
 PROFILES: Mapping[str, Mapping[str, tuple[int, int, int]]] = {
     smoke.DIGITS: {"batch": (1, 1, 32)},
@@ -42,7 +43,7 @@ without_gpu = pytest.mark.skipif(DRIVER, reason="there is an NVIDIA driver here;
 @pytest.fixture(scope="module")
 def words_onnx(tmp_path_factory: pytest.TempPathFactory) -> OnnxModel:
     root = tmp_path_factory.mktemp("words")
-    weights = smoke.weights(root / "weights", "tests.support.ragged_words:transformer", WORDS)
+    weights = smoke.weights(root / "weights", "tests.support.tasks.ragged_words:transformer", WORDS)
     return smoke.artifact(OnnxModel, root, Export().run(root, weights=weights))
 
 

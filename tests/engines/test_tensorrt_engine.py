@@ -21,9 +21,9 @@ from attar.engines.runtimes.tensorrt_engine import EngineSession, format_invalid
 from attar.engines.runtimes.tensorrt_header import COMPUTE, EngineHeader, check_device, check_engine, read_header
 from attar.models.tensors import TensorSpec
 from attar.pipeline.core.errors import StageError
-from tests.support import smoke
-from tests.support.child_calls import segfaulting
-from tests.support.cuda_host import HostDriver
+from tests.support.engines.child_calls import segfaulting
+from tests.support.engines.cuda_host import HostDriver
+from tests.support.tasks import smoke
 
 L4 = {"name": "NVIDIA L4", "compute": "8.9"}
 DTYPES = {"FLOAT": np.float32, "INT64": np.int64}

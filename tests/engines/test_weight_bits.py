@@ -25,7 +25,7 @@ from attar.engines.runtimes.runtime import BuildSpec, Runtime
 from attar.models.task import Predictor
 from attar.stages.artifacts import OnnxModel
 from attar.stages.optimize.stage import Optimize
-from tests.support import smoke
+from tests.support.tasks import smoke
 
 Floats = npt.NDArray[np.float32]
 STEP = 2.0**12  # of what comes out: a power of two, so that a sum of integers is rounded once, and the same everywhere

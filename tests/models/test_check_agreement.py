@@ -20,9 +20,9 @@ from attar.stages.artifacts import Weights
 from attar.stages.distill.live_features import require_layers
 from attar.stages.label.stage import Label, check_teacher_inputs
 from attar.stages.slots import SLOTS
-from tests.support import tiny
-from tests.support.smoke import DIGITS, Numbers, artifact
-from tests.support.toy import Tasked
+from tests.support.projects import tiny
+from tests.support.projects.toy import Tasked
+from tests.support.tasks.smoke import DIGITS, Numbers, artifact
 
 TASK = (
     tiny.TASK.replace("class Circle(attar.Task):", "class Problem(attar.Task):").replace("    ranges =", "    ranges: dict =")
@@ -104,7 +104,7 @@ def test_a_teacher_kept_from_another_task_is_not_asked(tmp_path: Path) -> None:
 
 
 def test_layers_cannot_be_compared_where_the_inputs_differ(tmp_path: Path) -> None:
-    require_layers(Numbers(), artifact(Weights, tmp_path, {"task": "tests.support.smoke:Numbers"}))
+    require_layers(Numbers(), artifact(Weights, tmp_path, {"task": "tests.support.tasks.smoke:Numbers"}))
     with pytest.raises(StageError, match=r"test_check_agreement:Halved, .*Numbers"):
         require_layers(Numbers(), artifact(Weights, tmp_path, {"task": "tests.models.test_check_agreement:Halved"}))
 

@@ -12,7 +12,7 @@ from attar.models.checks import task as task_check
 from attar.models.task import Array, Arrays, Batch, InMemory, Split, SplitName, Task
 from attar.models.tasks.digits import Digits
 from attar.pipeline.core.errors import StageError
-from tests.support.token_task import Sentences
+from tests.support.tasks.token_task import Sentences
 
 
 def changed(base: type[Task] = Sentences, **attributes: Any) -> Task:

@@ -16,7 +16,7 @@ from attar.models.preprocess.step import Array
 from attar.models.task import Arrays, InMemory, Output, Split, SplitName, Task, Tensor, hits
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.keys.fingerprint import Fingerprint
-from tests.support.words import PAD, WORDS, saved
+from tests.support.tasks.words import PAD, WORDS, saved
 
 
 def texts(tokenizer: Path, *, tensor_pad: int = PAD, listed: bool = True, steps: Any = None) -> Task:

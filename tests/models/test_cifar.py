@@ -15,8 +15,8 @@ from attar.models.tasks.cifar import FILES, FOLDER, Cifar100
 from attar.pipeline.core.errors import StageError
 from attar.recipes.workspace import open_workspace
 from attar.stages.slots import SLOTS
-from tests.support.cifar import pack_records, write
-from tests.support.promised import missing
+from tests.support.datasets.cifar import pack_records, write
+from tests.support.datasets.promised import missing
 
 CUT_DOWN = [
     "teacher.options={ depth = 8, width = 4 }",

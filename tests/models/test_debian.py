@@ -9,7 +9,7 @@ import pytest
 
 from attar.models.tasks import debian
 from attar.pipeline.core.errors import StageError
-from tests.support.debian_lists import paragraph, write
+from tests.support.datasets.debian_lists import paragraph, write
 
 
 def test_a_package_by_hand(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from attar.models.tasks import fashion
 from attar.models.tasks.fashion import FILES, FashionMnist, FashionMnistErasing
 from attar.models.tasks.images import erase, flip, shift
 from attar.pipeline.core.errors import StageError
-from tests.support.promised import missing
+from tests.support.datasets.promised import missing
 
 
 def packed(array: npt.NDArray[np.uint8]) -> bytes:

@@ -18,7 +18,7 @@ from attar.models.task import Array, Arrays, InMemory, Output, Predictor, Split,
 from attar.pipeline.core.file_cache import FileCache
 from attar.stages.label.shard_labeller import ShardLabeller
 from attar.stages.label.shards import Shard
-from tests.support.token_task import Sentences
+from tests.support.tasks.token_task import Sentences
 
 LONGEST = 12
 

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from attar.models.preprocess import Tokenize, apply
 from attar.pipeline.core.errors import AttarError
-from tests.support.words import PAD, WORDS, saved, tokenizer
+from tests.support.tasks.words import PAD, WORDS, saved, tokenizer
 
 
 def test_by_hand(tmp_path: Path) -> None:

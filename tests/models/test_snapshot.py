@@ -18,7 +18,7 @@ from attar.models.tasks.debian import Package
 from attar.models.tasks.snapshot import LONGEST, Text
 from attar.models.tasks.topics import Topics
 from attar.pipeline.core.errors import StageError
-from tests.support.debian_lists import release
+from tests.support.datasets.debian_lists import release
 
 WORDS = st.sampled_from(["small", "Small", "game", "of", "chess", "library"])
 PACKAGES = st.builds(

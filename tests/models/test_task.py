@@ -19,7 +19,7 @@ from attar.models.checks import task as task_check
 from attar.models.task import Array, Arrays, InMemory, Output, Split, SplitName, Task, Tensor, hits, load_task
 from attar.models.tasks.digits import Digits
 from attar.pipeline.core.errors import StageError
-from tests.support.token_task import Sentences, teacher
+from tests.support.tasks.token_task import Sentences, teacher
 
 DIGITS = "attar.models.tasks.digits:Digits"
 RESIDUAL = "attar.models.networks.residual:residual"

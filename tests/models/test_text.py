@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from attar.models.networks import text
 from attar.models.networks.text import Reader
 from attar.stages.export import Export
-from tests.support import smoke
-from tests.support.ragged_words import convolution, transformer
+from tests.support.tasks import smoke
+from tests.support.tasks.ragged_words import convolution, transformer
 
 FACTORIES = ["transformer", "convolution"]
 
@@ -57,7 +57,9 @@ def test_a_text_that_is_all_padding_has_an_answer(factory: str) -> None:
 @pytest.mark.parametrize("factory", FACTORIES)
 def test_batch_and_sequence_stay_dynamic_in_the_graph(tmp_path: Path, factory: str) -> None:
     """``Export`` proves the answers at every promised size of both."""
-    weights = smoke.weights(tmp_path / "weights", f"tests.models.test_text:{factory}", "tests.support.ragged_words:RaggedWords")
+    weights = smoke.weights(
+        tmp_path / "weights", f"tests.models.test_text:{factory}", "tests.support.tasks.ragged_words:RaggedWords"
+    )
     facts = Export().run(tmp_path, weights=weights)
     assert facts["opset"] == 20
     assert facts["inputs"] == {"text": ["batch", "sequence"]}

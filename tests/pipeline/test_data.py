@@ -20,7 +20,7 @@ from attar.pipeline.keys import data, files
 from attar.pipeline.keys import deciders as keys
 from attar.pipeline.keys.deciders import Keys
 from attar.pipeline.keys.fingerprint import Fingerprint
-from tests.support.toy import Source, Tasked
+from tests.support.projects.toy import Source, Tasked
 
 MANY = 400
 _counters: list[Counter[str]] = []

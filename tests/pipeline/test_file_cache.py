@@ -16,8 +16,8 @@ from attar.pipeline.core.store import Store
 from attar.pipeline.keys import deciders as keys
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.run import Run
-from tests.support.store_parts import KEY, RECORD, fail_if_waiting
-from tests.support.toy import Number
+from tests.support.projects.store_parts import KEY, RECORD, fail_if_waiting
+from tests.support.projects.toy import Number
 
 SHARED = "5" * 64
 

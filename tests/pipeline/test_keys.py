@@ -18,7 +18,7 @@ from attar.pipeline.keys import deciders as keys
 from attar.pipeline.keys import fingerprint, machine
 from attar.pipeline.keys.deciders import Keys
 from attar.pipeline.keys.fingerprint import Fingerprint
-from tests.support.toy import Check, Double, Number, Source, Sum, Tasked
+from tests.support.projects.toy import Check, Double, Number, Source, Sum, Tasked
 
 FIXED = Number("k", "d" * 64, Path(), {})
 

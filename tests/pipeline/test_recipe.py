@@ -13,7 +13,7 @@ from attar.pipeline.recipe.recipe import Recipe, merge_tables
 from attar.pipeline.recipe.schema import SchemaWithDocstrings, build_schema, read_docstrings
 from attar.pipeline.recipe.slot import Slot
 from attar.recipes.workspace import find_recipe
-from tests.support.toy import SLOTS, Double, Source, Sum, Tasked
+from tests.support.projects.toy import SLOTS, Double, Source, Sum, Tasked
 
 GOOD = """
 seed = 3

@@ -15,7 +15,7 @@ from attar.pipeline.core.graph import Pipeline, SlotBinding
 from attar.pipeline.core.store import Store
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.run import Record, Run
-from tests.support.toy import Check, Double, Number, Source, Speak, Sum
+from tests.support.projects.toy import Check, Double, Number, Source, Speak, Sum
 
 
 def pipeline(value: float = 3.0, *, seed: int = 0, limit: float = 100.0, **check: Any) -> Pipeline:

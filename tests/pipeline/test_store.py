@@ -15,8 +15,8 @@ import pytest
 from attar.pipeline.core.errors import CorruptArtifactError, StoreError
 from attar.pipeline.core.stage import open_scratch
 from attar.pipeline.core.store import Store, encode_json
-from tests.support.store_parts import KEY, RECORD, fail_if_waiting
-from tests.support.toy import Number
+from tests.support.projects.store_parts import KEY, RECORD, fail_if_waiting
+from tests.support.projects.toy import Number
 
 
 def make(store: Store, key: str = KEY, value: str = "1") -> Number:

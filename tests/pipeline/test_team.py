@@ -19,9 +19,9 @@ from attar.stages.distill.feature_loss_settings import Hint
 from attar.stages.distill.loss_settings import DistillerSettings, Dkd, Kd
 from attar.stages.distill.stage import Distill
 from attar.stages.slots import SLOTS
-from tests.support.smoke import DIGITS, RESIDUAL, artifact
-from tests.support.team_board import Board
-from tests.support.toy import Double, Number
+from tests.support.processes.team_board import Board
+from tests.support.projects.toy import Double, Number
+from tests.support.tasks.smoke import DIGITS, RESIDUAL, artifact
 
 HERE = Path("runs")
 JOINED: list[tuple[int, float]] = []

@@ -10,7 +10,7 @@ from attar.proof.control import judge_control
 from attar.proof.ledger_json import ledger_from_json
 from attar.proof.limits import GateLimits
 from attar.proof.verdict_json import control_to_json
-from tests.support.proof_parts import a_ledger, hop, line, metrics
+from tests.support.proof.proof_parts import a_ledger, hop, line, metrics
 
 GATES = GateLimits(score_drop=0.025, correlation=0.95)
 

@@ -26,9 +26,9 @@ from attar.proof.limits import GateLimits
 from attar.proof.metrics import Numbers, Sums, deal_into_groups, normalize_vectors
 from attar.proof.report.figures import answers
 from attar.stages.measure.bench import Bench
-from tests.support.embedding_task import Texts
-from tests.support.proof_parts import a_ledger, line
-from tests.support.proof_parts import metrics as metrics_of
+from tests.support.proof.proof_parts import a_ledger, line
+from tests.support.proof.proof_parts import metrics as metrics_of
+from tests.support.tasks.embedding_task import Texts
 
 ROOT = math.sqrt(0.5)
 seeds = st.integers(0, 2**32 - 1)

@@ -18,7 +18,7 @@ from attar.proof.ledger_json import ledger_from_json
 from attar.proof.limits import GateLimits
 from attar.proof.verdict import judge_target
 from attar.proof.verdict_json import verdict_to_json
-from tests.support.proof_parts import a_ledger, hop, line, metrics, speedup
+from tests.support.proof.proof_parts import a_ledger, hop, line, metrics, speedup
 
 GATES = GateLimits(score_drop=0.025, correlation=0.95, agreement=0.91, kdl=0.5, speedup=3, teacher_score=0.85)
 

@@ -23,8 +23,8 @@ from attar.proof.nearest import GROUPS, Nearest
 from attar.proof.sketches import count_pairs
 from attar.proof.verdict import judge_target
 from attar.stages.judge import Judge
-from tests.support.proof_parts import a_ledger
-from tests.support.smoke import artifact
+from tests.support.proof.proof_parts import a_ledger
+from tests.support.tasks.smoke import artifact
 from tests.system.sabotage.project.task import Camera, LeakingMoved, LeakingNoise, LeakingPixel
 
 LEAKED = 80  # of 832 test images, the first

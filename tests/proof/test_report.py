@@ -12,8 +12,8 @@ from attar.proof.report.data import build_data
 from attar.proof.report.formats.html import render_html
 from attar.proof.report.formats.markdown import render_markdown
 from attar.proof.report.target import Target, group_targets
-from tests.support.report_facts import CLASSES
-from tests.support.report_records import (
+from tests.support.proof.report_facts import CLASSES
+from tests.support.proof.report_records import (
     Made,
     Page,
     broke,

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from attar.proof.report.formats.html import render_html
-from tests.support.browser import FLAGS
-from tests.support.promised import missing
-from tests.support.report_records import broke, run_records, with_candidates
+from tests.support.datasets.promised import missing
+from tests.support.processes.browser import FLAGS
+from tests.support.proof.report_records import broke, run_records, with_candidates
 
 pytestmark = pytest.mark.slow
 

@@ -21,8 +21,8 @@ from attar.proof.report.formats.html import render_html
 from attar.proof.report.formats.junit import render_junit
 from attar.proof.report.formats.markdown import render_markdown
 from attar.proof.report.target import group_targets
-from tests.support.report_facts import choice
-from tests.support.report_records import Made, Page, broke, changed, printed, run_records, with_candidates
+from tests.support.proof.report_facts import choice
+from tests.support.proof.report_records import Made, Page, broke, changed, printed, run_records, with_candidates
 
 
 @pytest.fixture

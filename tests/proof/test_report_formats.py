@@ -19,8 +19,8 @@ from attar.proof.report.formats.junit import render_junit
 from attar.proof.report.formats.markdown import render_markdown
 from attar.proof.report.target import group_targets
 from attar.proof.verdict_json import gate_from_json
-from tests.support.report_facts import judged
-from tests.support.report_records import broke, changed, parsed, printed, run_records, with_gate, without_engine
+from tests.support.proof.report_facts import judged
+from tests.support.proof.report_records import broke, changed, parsed, printed, run_records, with_gate, without_engine
 
 
 def test_every_page_counts_the_same_gates(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from attar.proof.report.formats.html import list_tiles, render_html
 from attar.proof.report.formats.markdown import render_markdown
 from attar.proof.report.production import list_production_metrics
 from attar.proof.report.target import group_targets
-from tests.support.report_records import Made, Page, changed, gate_rows, hop_rows, run_records, with_gate, with_wide_bounds
+from tests.support.proof.report_records import Made, Page, changed, gate_rows, hop_rows, run_records, with_gate, with_wide_bounds
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from junitparser import Error, Failure, JUnitXml, Skipped
 from junitparser.junitparser import FinalResult
 
 from attar.proof.report.formats.junit import render_junit
-from tests.support.report_records import Made, broke, parsed, run_records, with_gate, without_engine
+from tests.support.proof.report_records import Made, broke, parsed, run_records, with_gate, without_engine
 
 
 def suites(records: Sequence[Made]) -> dict[str, ET.Element]:

@@ -11,8 +11,8 @@ import pytest
 from attar.models.task import Array, Arrays, Predict, Task
 from attar.pipeline.core.errors import StageError
 from attar.proof.sizes import examine_sizes
-from tests.support.proof_parts import TEACHER, Points
-from tests.support.token_task import Sentences
+from tests.support.proof.proof_parts import TEACHER, Points
+from tests.support.tasks.token_task import Sentences
 
 Numbers = npt.NDArray[np.float32]
 Logits = Callable[[Numbers], Array]

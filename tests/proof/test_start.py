@@ -7,7 +7,7 @@ from pathlib import Path
 from attar.proof.report.formats.html import render_html
 from attar.proof.report.formats.markdown import render_markdown
 from attar.proof.report.start import describe_start
-from tests.support.report_records import Page, changed, printed, run_records
+from tests.support.proof.report_records import Page, changed, printed, run_records
 
 FOUND = {"key": "0a1b2c3d4e5f" + "0" * 52, "matched": 12, "parameters": 0.8123, "other": []}
 SAID = "The student started from 0a1b2c3d4e5f: 12 tensors, 81 % of its parameters."

@@ -13,7 +13,7 @@ import pytest
 from attar.pipeline.core.errors import StageError
 from attar.proof.report.formats import summary
 from attar.proof.report.formats.markdown import render_markdown
-from tests.support.report_records import Made, broke, run_records
+from tests.support.proof.report_records import Made, broke, run_records
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from safetensors.numpy import load_file, save_file
 from attar.bundle import checksums
 from attar.models.preprocess import Normalize, Tokenize
 from attar.proof.limits import GateLimits
-from tests.support.packaging import package_bundle, rename_graph_output
-from tests.support.word_pairs import Phrases
-from tests.support.words import saved
+from tests.support.bundles.packaging import package_bundle, rename_graph_output
+from tests.support.tasks.word_pairs import Phrases
+from tests.support.tasks.words import saved
 
 
 @pytest.fixture(scope="session")
@@ -39,5 +39,5 @@ def texts_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = saved(root / "tokenizer.json", frame=False)
     Phrases.preprocess = {"x": [Tokenize(file=file, length=2), Normalize(mean=(6.0,), std=(1.0,))]}
     return package_bundle(
-        root / "chain", GateLimits(score_drop=0.5, correlation=0.5, leak=1.0), "tests.support.word_pairs:Phrases"
+        root / "chain", GateLimits(score_drop=0.5, correlation=0.5, leak=1.0), "tests.support.tasks.word_pairs:Phrases"
     )

@@ -18,8 +18,8 @@ from tritonclient.http import aio
 from tritonclient.utils import InferenceServerException
 
 from attar.serving.models.service import EXTENSIONS
-from tests.support.proof_parts import STUDENT
-from tests.support.serving_parts import Running, asked, running, slow, triton_client
+from tests.support.proof.proof_parts import STUDENT
+from tests.support.serving.serving_parts import Running, asked, running, slow, triton_client
 
 HEADER = "Inference_Header_Content_Length"
 

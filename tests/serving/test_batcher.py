@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from attar.models.task import Array, Arrays
 from attar.serving.core.errors import BusyError, DeadlineError
 from attar.serving.models.batcher import cut_to_preferred
-from tests.support.batcher_parts import RecordingEngine, gather_answers, make_batcher, run_coroutine, submit
+from tests.support.serving.batcher_parts import RecordingEngine, gather_answers, make_batcher, run_coroutine, submit
 
 
 def test_what_arrives_in_one_turn_of_the_loop_is_one_call() -> None:

@@ -27,9 +27,9 @@ from attar.serving.load.load_grpc import GrpcLoad, event_loop
 from attar.serving.load.load_http import HttpLoad
 from attar.serving.load.schedule import Poisson
 from attar.serving.load.server import LoadSpec, bench, draw_figure, format_table
-from tests.support.certificates import make_certificate
-from tests.support.server_process import ServerProcess, run_server
-from tests.support.serving_parts import running, slow
+from tests.support.serving.certificates import make_certificate
+from tests.support.serving.server_process import ServerProcess, run_server
+from tests.support.serving.serving_parts import running, slow
 
 QUICK: dict[str, Any] = {"batches": (1, 8), "connections": (1, 2), "seconds": 0.05}
 TOKEN = "correct-horse-battery"  # noqa: S105  # opens nothing but the server of a test

@@ -7,7 +7,7 @@ import asyncio
 from attar.serving.core.errors import BadRequestError, EngineFailedError
 from attar.serving.models.batcher import Batcher, BatchLimits
 from attar.serving.models.calls import EngineCall
-from tests.support.batcher_parts import PROBE, RecordingEngine, gather_answers, make_batcher, run_coroutine, submit
+from tests.support.serving.batcher_parts import PROBE, RecordingEngine, gather_answers, make_batcher, run_coroutine, submit
 
 
 def test_a_request_that_the_engine_refuses_fails_alone() -> None:

@@ -16,11 +16,12 @@ from tritonclient.utils import InferenceServerException
 
 from attar.pipeline.keys import memory
 from attar.serving.protocol.sizes import BRACKET_BYTES, FLOAT_BYTES
-from tests.support import costly, pictures
-from tests.support.costly import MEGA, ROWS, Spent, compressed, least, post, watched
-from tests.support.pictures import UP_PNG, infer_pictures, make_grey_png
-from tests.support.server_process import ServerProcess, run_server
-from tests.support.serving_parts import ask, running, until
+from tests.support.bundles import pictures
+from tests.support.bundles.pictures import UP_PNG, infer_pictures, make_grey_png
+from tests.support.serving import costly
+from tests.support.serving.costly import MEGA, ROWS, Spent, compressed, least, post, watched
+from tests.support.serving.server_process import ServerProcess, run_server
+from tests.support.serving.serving_parts import ask, running, until
 
 LARGEST = 2**16 + ROWS * 3 * 224 * 224 * FLOAT_BYTES + ROWS * (1 + 3 + 3 * 224) * BRACKET_BYTES
 """Bytes of the largest request, about."""

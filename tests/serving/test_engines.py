@@ -30,12 +30,12 @@ from attar.serving.models.instances import count_instances
 from attar.serving.protocol.signature import declare_raw
 from attar.stages.judge import Judge
 from attar.stages.package import Package
-from tests.support.packaging import edit_manifest, package_bundle, write_batch_dependent_graph
-from tests.support.proof_parts import STUDENT, Chain, verdict
-from tests.support.serving_parts import Running, ask, asked, running, triton_client
-from tests.support.tensor_specs import make_spec
-from tests.support.word_pairs import NAME, WordPairs
-from tests.support.words import saved
+from tests.support.bundles.packaging import edit_manifest, package_bundle, write_batch_dependent_graph
+from tests.support.engines.tensor_specs import make_spec
+from tests.support.proof.proof_parts import STUDENT, Chain, verdict
+from tests.support.serving.serving_parts import Running, ask, asked, running, triton_client
+from tests.support.tasks.word_pairs import NAME, WordPairs
+from tests.support.tasks.words import saved
 
 
 def test_a_quick_engine_runs_on_the_loop_and_is_opened_once(points_bundle: Path) -> None:

@@ -8,8 +8,8 @@ from random import Random
 
 import pytest
 
-from tests.support import fuzz_grpc, fuzz_http, fuzz_mutations
-from tests.support.server_process import ServerProcess, run_server
+from tests.support.serving import fuzz_grpc, fuzz_http, fuzz_mutations
+from tests.support.serving.server_process import ServerProcess, run_server
 
 TOKEN = "0123456789abcdef"  # noqa: S105  # opens nothing but the server of a test
 GROWTH = 24_000

@@ -31,8 +31,9 @@ from attar.serving.models import model
 from attar.serving.models.engines import Engines, open_engines
 from attar.serving.models.service import EXTENSIONS
 from attar.serving.protocol.signature import BYTES, DATATYPES, Signature
-from tests.support.proof_parts import STUDENT
-from tests.support.serving_parts import (
+from tests.support.engines.tensor_specs import make_spec
+from tests.support.proof.proof_parts import STUDENT
+from tests.support.serving.serving_parts import (
     METHOD,
     Running,
     another,
@@ -45,7 +46,6 @@ from tests.support.serving_parts import (
     triton_client,
     triton_grpc_client,
 )
-from tests.support.tensor_specs import make_spec
 
 
 @pytest.fixture(scope="module")

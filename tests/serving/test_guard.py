@@ -27,11 +27,11 @@ from attar.pipeline.core.errors import RecipeError
 from attar.serving.core.authenticator import Authenticator, is_loopback
 from attar.serving.core.logs import LINES
 from attar.serving.core.settings import Settings
-from tests.support.certificates import make_certificate
-from tests.support.fuzz_grpc import streams
-from tests.support.fuzz_http import framed
-from tests.support.server_process import run_server
-from tests.support.serving_parts import Running, asked, running
+from tests.support.serving.certificates import make_certificate
+from tests.support.serving.fuzz_grpc import streams
+from tests.support.serving.fuzz_http import framed
+from tests.support.serving.server_process import run_server
+from tests.support.serving.serving_parts import Running, asked, running
 
 TOKEN, OTHER = "correct-horse-battery", "another.one~of/16+characters=="
 BEARER = {"Authorization": f"Bearer {TOKEN}"}

@@ -18,7 +18,7 @@ from tritonclient import grpc as triton
 
 from attar.serving.grpc import health
 from attar.serving.grpc import server as serving_grpc
-from tests.support.serving_parts import METHOD, Running, another, channel, running
+from tests.support.serving.serving_parts import METHOD, Running, another, channel, running
 
 CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
 SERVING, NOT_SERVING, UNKNOWN = b"\x08\x01", b"\x08\x02", b"\x08\x03"

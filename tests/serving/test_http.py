@@ -12,7 +12,7 @@ import pytest
 
 from attar.serving.core.errors import DeadlineError
 from attar.serving.core.ledger import Ledger
-from tests.support.serving_parts import INFER, Running, asked, running, slow
+from tests.support.serving.serving_parts import INFER, Running, asked, running, slow
 
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 LAST = LIVE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")

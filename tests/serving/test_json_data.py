@@ -24,7 +24,7 @@ from attar.serving.protocol.reader import Reader
 from attar.serving.protocol.signature import BYTES, Signature
 from attar.serving.protocol.sizes import largest_body
 from attar.serving.protocol.tensors import DTYPES, read_json_tensor
-from tests.support.tensor_specs import make_spec
+from tests.support.engines.tensor_specs import make_spec
 
 OUTPUTS = {"y": make_spec("y", "FP32", ("batch", 3))}
 PICTURES = Signature({"x": make_spec("x", "FP32", ("batch", 3, 224, 224))}, OUTPUTS, {"batch": (1, 32)})

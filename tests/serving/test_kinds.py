@@ -14,9 +14,9 @@ from tritonclient.utils import InferenceServerException
 import attar
 from attar.models.task import Array
 from attar.proof.metrics import compare_outputs
-from tests.support.packaging import rename_graph_output
-from tests.support.proof_parts import STUDENT, TEACHER, write_graph
-from tests.support.serving_parts import Running, asked, infer_texts, running, triton_client, wait_for_compared
+from tests.support.bundles.packaging import rename_graph_output
+from tests.support.proof.proof_parts import STUDENT, TEACHER, write_graph
+from tests.support.serving.serving_parts import Running, asked, infer_texts, running, triton_client, wait_for_compared
 
 POINTS = np.random.default_rng(0).standard_normal((60, 2)).astype(np.float32)
 

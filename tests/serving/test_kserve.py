@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.copies import ROOT
-from tests.support.proof_parts import STUDENT
-from tests.support.serving_parts import running
+from tests.support.projects.copies import ROOT
+from tests.support.proof.proof_parts import STUDENT
+from tests.support.serving.serving_parts import running
 
 VERSION = "0.21.0"
 
@@ -25,7 +25,13 @@ def test_kserves_client(points_bundle: Path, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "kserve"], check=True)
     subprocess.run([python, "-m", "pip", "install", "-q", f"kserve=={VERSION}"], check=True, capture_output=True)
     with running(points_bundle, grpc_port=0) as server:
-        command = [str(python), "-P", str(ROOT / "tests/support/kserve_calls.py"), f"http://{server.url}", server.grpc_url]
+        command = [
+            str(python),
+            "-P",
+            str(ROOT / "tests/support/serving/kserve_calls.py"),
+            f"http://{server.url}",
+            server.grpc_url,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])

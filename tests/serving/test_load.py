@@ -17,8 +17,8 @@ from attar.pipeline.core.errors import AttarError
 from attar.serving.load.client import Address, build_request
 from attar.serving.load.load_http import Head, HttpLoad, find_head_end
 from attar.serving.load.schedule import Poisson
-from tests.support.costly import bundle_of_large_requests
-from tests.support.serving_parts import Running, running, slow
+from tests.support.serving.costly import bundle_of_large_requests
+from tests.support.serving.serving_parts import Running, running, slow
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 POINT = {"x": np.array([[1, 2]], np.float32)}

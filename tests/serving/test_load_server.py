@@ -15,7 +15,7 @@ from attar.serving.load import server as servers
 from attar.serving.load.client import Address, parse_address, read_bearer, read_outputs
 from attar.serving.load.load import Outcome
 from attar.serving.load.server import LoadSpec, bench, draw_figure, format_table
-from tests.support.serving_parts import running, wrapped
+from tests.support.serving.serving_parts import running, wrapped
 
 ASKED = LoadSpec(batches=(1, 8), connections=(1, 2), seconds=0.05)
 

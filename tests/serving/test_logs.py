@@ -12,7 +12,7 @@ import pytest
 
 from attar.serving.core import logs
 from attar.serving.core.logs import JsonFormatter, log_fields
-from tests.support.serving_parts import Running, asked, running
+from tests.support.serving.serving_parts import Running, asked, running
 
 INFER = "/v2/models/points/infer"
 

@@ -13,7 +13,7 @@ from attar.pipeline.core.errors import RecipeError
 from attar.serving.core.authenticator import Authenticator
 from attar.serving.core.errors import ForbiddenError
 from attar.serving.core.settings import Settings
-from tests.support.serving_parts import Running, asked, running
+from tests.support.serving.serving_parts import Running, asked, running
 
 INFER, READY = "/v2/models/points/infer", "/v2/health/ready"
 LOAD, UNLOAD = "/v2/repository/models/points/load", "/v2/repository/models/points/unload"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from attar.serving.http.openapi import describe_element, describe_size, describe_tensor
-from tests.support.serving_parts import Running, asked, running
-from tests.support.tensor_specs import make_spec
+from tests.support.engines.tensor_specs import make_spec
+from tests.support.serving.serving_parts import Running, asked, running
 
 
 @pytest.fixture(scope="module")

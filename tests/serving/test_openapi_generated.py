@@ -21,8 +21,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.support import pictures
-from tests.support.server_process import ServerProcess, run_server
+from tests.support.bundles import pictures
+from tests.support.serving.server_process import ServerProcess, run_server
 
 CHECKS: list[Any] = [
     not_a_server_error,

@@ -16,11 +16,11 @@ from attar.models.preprocess import ChannelsFirst, DecodeImage, Scale
 from attar.models.tensors import TensorSpec
 from attar.serving.core.authenticator import PAGE
 from attar.serving.page import forms, page
-from tests.support import pictures
-from tests.support.browser import Browser, browsing
-from tests.support.proof_parts import STUDENT, TEACHER, write_graph
-from tests.support.serving_parts import Running, asked, running
-from tests.support.tensor_specs import make_spec
+from tests.support.bundles import pictures
+from tests.support.engines.tensor_specs import make_spec
+from tests.support.processes.browser import Browser, browsing
+from tests.support.proof.proof_parts import STUDENT, TEACHER, write_graph
+from tests.support.serving.serving_parts import Running, asked, running
 
 TOKEN = "correct-horse-battery"  # noqa: S105  # of these tests alone
 BEARER = {"Authorization": f"Bearer {TOKEN}"}

@@ -11,10 +11,10 @@ import pytest
 from tritonclient import http
 
 from attar.models.task import Array
-from tests.support import pictures
-from tests.support.browser import Browser, browsing
-from tests.support.pictures import encoded, inked, noise, objects
-from tests.support.serving_parts import Running, infer_texts, running
+from tests.support.bundles import pictures
+from tests.support.bundles.pictures import encoded, inked, noise, objects
+from tests.support.processes.browser import Browser, browsing
+from tests.support.serving.serving_parts import Running, infer_texts, running
 
 pytestmark = pytest.mark.slow
 FILE = "input[type=file]"

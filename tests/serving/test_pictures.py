@@ -24,9 +24,9 @@ from attar.models.preprocess.images import stack_images
 from attar.models.task import Array
 from attar.pipeline.core.errors import AttarError
 from attar.serving.models.model import count_pixels
-from tests.support import pictures
-from tests.support.pictures import NAME, UP_PNG, encoded, infer_pictures, inked, make_grey_png, noise, objects
-from tests.support.server_process import ServerProcess, run_server
+from tests.support.bundles import pictures
+from tests.support.bundles.pictures import NAME, UP_PNG, encoded, infer_pictures, inked, make_grey_png, noise, objects
+from tests.support.serving.server_process import ServerProcess, run_server
 
 GROWTH = 60_000
 """Kilobytes that broken pictures may take at most, Pillow itself among them."""

@@ -22,10 +22,10 @@ from attar.models.preprocess import Step
 from attar.models.task import InMemory, Split, SplitName, Tensor
 from attar.pipeline.core.errors import AttarError
 from attar.proof.limits import GateLimits
-from tests.support import proof_parts
-from tests.support.packaging import edit_manifest, package_bundle
-from tests.support.proof_parts import SAMPLES, TEACHER, Matrix, Points
-from tests.support.serving_parts import Running, running, triton_grpc_client
+from tests.support.bundles.packaging import edit_manifest, package_bundle
+from tests.support.proof import proof_parts
+from tests.support.proof.proof_parts import SAMPLES, TEACHER, Matrix, Points
+from tests.support.serving.serving_parts import Running, running, triton_grpc_client
 
 HIGH = 8
 INFER = "/v2/models/points/infer"

@@ -16,7 +16,7 @@ from attar.serving.protocol.json_checks import parse_object
 from attar.serving.protocol.reader import Reader
 from attar.serving.protocol.request import InferenceRequest, OutputRequest
 from attar.serving.protocol.signature import Signature
-from tests.support.tensor_specs import make_spec
+from tests.support.engines.tensor_specs import make_spec
 
 SIGNATURE = Signature(
     {"x": make_spec("x", "FP32", ("batch", 2)), "n": make_spec("n", "INT64", ("batch", "length"))},

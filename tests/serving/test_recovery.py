@@ -13,7 +13,7 @@ from tritonclient import grpc as triton
 from attar.models.task import Array, Arrays, Predict
 from attar.pipeline.core.errors import StageError
 from attar.serving.models import recovery
-from tests.support.serving_parts import Running, another, asked, running, wrapped
+from tests.support.serving.serving_parts import Running, another, asked, running, wrapped
 
 INFER = "/v2/models/points/infer"
 LIVE, READY, MODEL_READY = "/v2/health/live", "/v2/health/ready", "/v2/models/points/ready"

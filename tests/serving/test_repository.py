@@ -24,7 +24,7 @@ from attar.serving.core.errors import NotFoundError
 from attar.serving.grpc import server as grpc_server
 from attar.serving.models import watch
 from attar.serving.models.sources import parse_sources
-from tests.support.serving_parts import Running, another, ask, asked, running, slow, spoil, triton_client, until
+from tests.support.serving.serving_parts import Running, another, ask, asked, running, slow, spoil, triton_client, until
 
 INFER = "/v2/models/points/infer"
 CONTROL = {"model_control": True}

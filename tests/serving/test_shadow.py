@@ -17,8 +17,8 @@ from attar.models.task import Array, Arrays
 from attar.pipeline.core.errors import InvalidBundleError, StageError
 from attar.proof.metrics import compare_outputs
 from attar.serving.core.settings import Settings
-from tests.support.proof_parts import STUDENT, TEACHER, write_graph
-from tests.support.serving_parts import Running, another, asked, running, until, wait_for_compared
+from tests.support.proof.proof_parts import STUDENT, TEACHER, write_graph
+from tests.support.serving.serving_parts import Running, another, asked, running, until, wait_for_compared
 
 INFER = "/v2/models/points/infer"
 POINTS = np.random.default_rng(0).standard_normal((300, 2)).astype(np.float32)

@@ -11,8 +11,9 @@ import pytest
 from attar.bundle.checksums import SIGNATURE
 from attar.bundle.sign import sign_bundle
 from attar.pipeline.core.errors import InvalidBundleError
-from tests.support.serve_command import run_refused_serve, run_serve_command
-from tests.support.serving_parts import (
+from tests.support.bundles.signing_parts import Pair, pair
+from tests.support.serving.serve_command import run_refused_serve, run_serve_command
+from tests.support.serving.serving_parts import (
     INFER,
     another,
     asked,
@@ -21,7 +22,6 @@ from tests.support.serving_parts import (
     triton_client,
     wait_for_new_version,
 )
-from tests.support.signing_parts import Pair, pair
 
 LOAD = "/v2/repository/models/points/load"
 

@@ -21,7 +21,7 @@ from attar.serving.core.settings import Settings
 from attar.serving.models import model, watch
 from attar.serving.models.engines import Engines, open_engines
 from attar.serving.models.observer import ObservedBundle, Observer
-from tests.support.serving_parts import Running, another, asked, running, slow
+from tests.support.serving.serving_parts import Running, another, asked, running, slow
 
 INFER = "/v2/models/one/infer"
 LOAD = "/v2/repository/models/points/load"

@@ -19,7 +19,7 @@ from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from attar.serving.observation.telemetry import RECENT, SECONDS, Histogram
-from tests.support.serving_parts import Running, asked, running, slow
+from tests.support.serving.serving_parts import Running, asked, running, slow
 
 INFER = "/v2/models/points/infer"
 

@@ -23,7 +23,7 @@ from attar.serving.protocol.tensors import (
     write_binary_tensor,
     write_json_tensor,
 )
-from tests.support.tensor_specs import make_spec
+from tests.support.engines.tensor_specs import make_spec
 
 
 def declared(name: str, text: bool = False) -> TensorSpec:

@@ -19,7 +19,7 @@ from attar.stages import build
 from attar.stages.artifacts import Engine, OnnxModel, Ranges
 from attar.stages.build import Build
 from attar.stages.optimize.stage import Optimize
-from tests.support import smoke
+from tests.support.tasks import smoke
 
 INPUTS = {"image": np.random.default_rng(0).standard_normal((7, 1, 8, 8)).astype(np.float32)}
 

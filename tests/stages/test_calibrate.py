@@ -20,7 +20,8 @@ from attar.pipeline.core.stage import open_scratch
 from attar.stages import calibrate
 from attar.stages.artifacts import OnnxModel, Ranges
 from attar.stages.calibrate import Calibrate, count_values
-from tests.support import smoke, stream_task, tiny
+from tests.support.projects import tiny
+from tests.support.tasks import smoke, stream_task
 
 DOUBLE = """
 <ir_version: 9, opset_import: ["" : 18]>
@@ -38,7 +39,7 @@ split (float[batch,3] x) => (float[batch,1] y) <int64 one = {1}> {
     y = Relu(part)
 }
 """
-NUMBERS = "tests.support.smoke:Numbers"
+NUMBERS = "tests.support.tasks.smoke:Numbers"
 
 
 @pytest.fixture
@@ -89,9 +90,9 @@ def test_every_activation_of_a_network_has_a_range(digits_onnx: OnnxModel, digit
 
 
 def test_nan_is_named_when_it_is_read(tmp_path: Path, double: OnnxModel) -> None:
-    calibrated(tmp_path / "without", double, 1, "tests.support.smoke:WithNan")
+    calibrated(tmp_path / "without", double, 1, "tests.support.tasks.smoke:WithNan")
     with pytest.raises(StageError, match=r"'x' .*nan to nan"):
-        calibrated(tmp_path / "with", double, 100, "tests.support.smoke:WithNan")
+        calibrated(tmp_path / "with", double, 100, "tests.support.tasks.smoke:WithNan")
 
 
 def test_infinity_is_refused_but_minus_infinity_is_a_mask() -> None:
@@ -105,7 +106,7 @@ def test_infinity_is_refused_but_minus_infinity_is_a_mask() -> None:
 def test_a_masked_attention_block_is_calibrated(tmp_path: Path) -> None:
     from attar.stages.export import Export
 
-    weights = smoke.weights(tmp_path / "weights", "tests.support.smoke:attention", NUMBERS)
+    weights = smoke.weights(tmp_path / "weights", "tests.support.tasks.smoke:attention", NUMBERS)
     (tmp_path / "onnx").mkdir()
     facts = Export(exporter="torchscript").run(tmp_path / "onnx", weights=weights)
     ranges = calibrated(tmp_path / "out", smoke.artifact(OnnxModel, tmp_path / "onnx", facts), 20)
@@ -177,7 +178,7 @@ def test_an_empty_split(tmp_path: Path, double: OnnxModel) -> None:
         calibrated(tmp_path / "out", double, 512, "tests.stages.test_calibrate:Empty")
 
 
-STREAM = "tests.support.stream_task:Stream"
+STREAM = "tests.support.tasks.stream_task:Stream"
 CHILD = """
 import os, sys
 from pathlib import Path
@@ -189,7 +190,7 @@ out, samples, fatal = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 calibrate.SAVE_SECONDS = 0.0 if fatal else calibrate.SAVE_SECONDS
 with listen_to_progress(lambda what, done, total, note: os.kill(os.getpid(), 9) if done == fatal else None):
     onnx = OnnxModel("", "", out.parent, {"graphs": ["model"]})
-    calibrate.Calibrate(task="tests.support.stream_task:Stream", samples=samples).run(out, onnx=onnx)
+    calibrate.Calibrate(task="tests.support.tasks.stream_task:Stream", samples=samples).run(out, onnx=onnx)
 status = Path("/proc/self/status").read_text()
 print(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
 """

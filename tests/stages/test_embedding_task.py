@@ -28,12 +28,13 @@ from attar.stages.label.stage import Label
 from attar.stages.measure.bench import Bench
 from attar.stages.optimize.stage import Optimize
 from attar.stages.optimize.tuning import select_losses
-from tests.support import embedding_task, tiny
-from tests.support.embedding_task import Texts, Unlabelled, save_teacher
-from tests.support.smoke import NOBODY, artifact, weights
-from tests.support.training import make_out
+from tests.support.projects import tiny
+from tests.support.stages.training import make_out
+from tests.support.tasks import embedding_task
+from tests.support.tasks.embedding_task import Texts, Unlabelled, save_teacher
+from tests.support.tasks.smoke import NOBODY, artifact, weights
 
-HERE = "tests.support.embedding_task"
+HERE = "tests.support.tasks.embedding_task"
 RECIPE = """
 task = "embedding_task.py:Texts"
 seed = 1

@@ -16,14 +16,16 @@ from attar.models.task import Task, Tensor
 from attar.pipeline.core.errors import StageError
 from attar.stages.artifacts import OnnxModel, Weights
 from attar.stages.export import Export
-from tests.support import smoke
+from tests.support.tasks import smoke
 
 Exporter = Literal["dynamo", "torchscript"]
 EXPORTERS: tuple[Exporter, ...] = ("dynamo", "torchscript")
 
 
 def export(tmp_path: Path, network: str, task: str, exporter: Exporter = "torchscript", **options: str) -> OnnxModel:
-    given = smoke.weights(tmp_path / "weights", f"tests.support.smoke:{network}", f"tests.support.smoke:{task}", **options)
+    given = smoke.weights(
+        tmp_path / "weights", f"tests.support.tasks.smoke:{network}", f"tests.support.tasks.smoke:{task}", **options
+    )
     out = tmp_path / "out"
     out.mkdir()
     return smoke.artifact(OnnxModel, out, Export(exporter=exporter).run(out, weights=given))
@@ -83,8 +85,8 @@ def test_every_axis_may_be_dynamic_and_outputs_several(tmp_path: Path, exporter:
 
 @pytest.mark.parametrize("exporter", EXPORTERS)
 def test_several_inputs_share_axes(tmp_path: Path, exporter: Exporter) -> None:
-    task = "tests.support.token_task:Sentences"
-    given = smoke.weights(tmp_path / "weights", "tests.support.token_task:student", task)
+    task = "tests.support.tasks.token_task:Sentences"
+    given = smoke.weights(tmp_path / "weights", "tests.support.tasks.token_task:student", task)
     facts = Export(exporter=exporter, tolerance=1e-3).run(tmp_path, weights=given)
     assert facts["inputs"] == {"tokens": ["batch", "sequence"], "mask": ["batch", "sequence"]}
 
@@ -131,7 +133,7 @@ def test_opsets_that_runtimes_fail_on_are_refused(opset: int) -> None:
 
 
 def test_another_opset_is_written(tmp_path: Path) -> None:
-    given = smoke.weights(tmp_path / "weights", "tests.support.smoke:double", "tests.support.smoke:Numbers")
+    given = smoke.weights(tmp_path / "weights", "tests.support.tasks.smoke:double", "tests.support.tasks.smoke:Numbers")
     Export(opset=18).run(tmp_path, weights=given)
     assert onnx.load(tmp_path / "model.onnx").opset_import[0].version == 18
 

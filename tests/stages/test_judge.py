@@ -8,7 +8,7 @@ from typing import Any
 from attar.proof.artifacts import Evidence
 from attar.proof.limits import GateLimits
 from attar.stages.judge import Judge
-from tests.support.proof_parts import a_ledger, hop, line, metrics
+from tests.support.proof.proof_parts import a_ledger, hop, line, metrics
 
 
 def judged(ledger: dict[str, Any]) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from attar.pipeline.core.errors import InvalidBundleError, StageError
 from attar.pipeline.core.stage import Facts
 from attar.stages.artifacts import Production
 from attar.stages.unpack import Unpack
-from tests.support.proof_parts import NAME, STUDENT, Chain, Points, digest, line
-from tests.support.signing_parts import pair
+from tests.support.bundles.signing_parts import pair
+from tests.support.proof.proof_parts import NAME, STUDENT, Chain, Points, digest, line
 
 
 @pytest.fixture(scope="module")

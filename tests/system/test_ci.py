@@ -16,7 +16,7 @@ import yaml  # type: ignore[import-untyped]  # it ships no types, and one call n
 from attar.cli.main import main
 from attar.pipeline.core import errors
 from attar.proof.limits import GateLimits
-from tests.support.copies import ROOT
+from tests.support.projects.copies import ROOT
 
 PAGE = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
 PROSE = re.sub(r"^```.*?^```$", "", PAGE, flags=re.MULTILINE | re.DOTALL)

@@ -9,7 +9,8 @@ import pytest
 
 from attar.models.tasks import fashion
 from attar.recipes.workspace import find_recipe
-from tests.support import promised, tiny
+from tests.support.datasets import promised
+from tests.support.projects import tiny
 
 
 def test_its_gates_are_no_looser_than_promised() -> None:

@@ -17,7 +17,7 @@ import yaml  # type: ignore[import-untyped]  # it ships no types, and one call n
 from attar.cli.serve import serve
 from attar.pipeline.core.version import VERSION
 from attar.serving.core.authenticator import OPEN
-from tests.support.copies import ROOT
+from tests.support.projects.copies import ROOT
 
 DEPLOY = ROOT / "deploy"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

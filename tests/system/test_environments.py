@@ -13,8 +13,8 @@ import pytest
 
 from attar.bundle.opening import check_bundle
 from attar.pipeline.core.store import Store
-from tests.support import tiny
-from tests.support.store_parts import RECORD
+from tests.support.projects import tiny
+from tests.support.projects.store_parts import RECORD
 
 ODD_NAME = "größe & 学生 (copy)"
 ASCII_ALONE = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

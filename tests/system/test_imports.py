@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.copies import ROOMS, ROOT
-from tests.support.loaded_packages import HEAVY, list_loaded_packages
+from tests.support.processes.loaded_packages import HEAVY, list_loaded_packages
+from tests.support.projects.copies import ROOMS, ROOT
 
 HELP = """
 try:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.isolation import USER_FOLDERS, is_loopback
+from tests.support.processes.isolation import USER_FOLDERS, is_loopback
 
 PRINT_HOME = "from pathlib import Path; print(Path.home())"
 

@@ -13,7 +13,7 @@ import pytest
 
 from attar.pipeline.core.stage import Artifact
 from attar.pipeline.core.store import Store
-from tests.support import tiny
+from tests.support.projects import tiny
 
 pytestmark = pytest.mark.timeout(300)  # runs are made again and again
 

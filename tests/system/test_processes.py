@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import save_file
 
 from attar.pipeline.core.store import Store
-from tests.support import ring_task, tiny
-from tests.support.ring_task import layers
+from tests.support.projects import tiny
+from tests.support.tasks import ring_task
+from tests.support.tasks.ring_task import layers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # each starts several interpreters that import torch
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.promised import missing
+from tests.support.datasets.promised import missing
 
 
 def test_what_is_missing_is_skipped_unless_it_was_promised(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.copies import ROOT, copy_project
+from tests.support.projects.copies import ROOT, copy_project
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ELSEWHERE = {

@@ -14,7 +14,7 @@ import pytest
 
 from attar.engines import cpu
 from attar.engines.runtimes import cuda, openvino
-from tests.support import tiny
+from tests.support.projects import tiny
 
 pytestmark = pytest.mark.timeout(300)  # a whole run
 

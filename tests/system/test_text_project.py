@@ -11,8 +11,8 @@ import pytest
 
 import attar
 from attar.bundle.opening import check_bundle
-from tests.support import tiny
-from tests.support.words import saved
+from tests.support.projects import tiny
+from tests.support.tasks.words import saved
 
 TASK = """
 from pathlib import Path

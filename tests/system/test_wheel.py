@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.copies import ROOMS, ROOT, copy_project
+from tests.support.projects.copies import ROOMS, ROOT, copy_project
 
 pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(420)]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.copies import ROOT
+from tests.support.projects.copies import ROOT
 
 PAGE = (ROOT / "docs/your-own.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"(?:^`(?P<file>[\w.]+)`\n\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)

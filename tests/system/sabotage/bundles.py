@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from attar.bundle import checksums
 from attar.bundle.sign import sign_bundle
 from attar.engines.runtimes import onnxruntime
-from tests.support.signing_parts import pair
+from tests.support.bundles.signing_parts import pair
 from tests.system.sabotage.graph_faults import classes_swapped
 from tests.system.sabotage.lab import Lab
 

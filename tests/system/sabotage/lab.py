@@ -23,7 +23,7 @@ from attar.proof.verdict import TargetVerdict
 from attar.proof.verdict_json import verdict_from_json
 from attar.recipes.workspace import Workspace, choose_exit_code, open_workspace
 from attar.stages.slots import SLOTS
-from tests.support.signing_parts import pair
+from tests.support.bundles.signing_parts import pair
 
 RECIPE = Path(__file__).parent / "project" / "recipe.toml"
 Stages = Mapping[str, type[Stage[Any]]]

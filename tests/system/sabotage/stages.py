@@ -32,7 +32,7 @@ from attar.stages.label.stage import Label
 from attar.stages.measure.stage import Measure
 from attar.stages.optimize.stage import Optimize
 from attar.stages.package import Package
-from tests.support.smoke import write_shard
+from tests.support.tasks.smoke import write_shard
 from tests.system.sabotage.graphs import spoil
 
 if TYPE_CHECKING:

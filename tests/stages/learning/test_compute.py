@@ -1,0 +1,136 @@
+"""Compute: what this machine can do and what it cannot, and how a step's samples are cut into equal parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from attar.models.views import ViewBatch
+from attar.pipeline.core.errors import StageError
+from attar.pipeline.team import Team, join_team
+from attar.stages.learning.compute import Compute, is_bf16_faster, open_compute
+from attar.stages.teach.stage import Teach
+from tests.support.processes.team_board import Board
+from tests.support.stages.training import READER, SENTENCES, make_out
+from tests.support.tasks.smoke import DIGITS, RESIDUAL
+
+LINEAR = nn.Linear(4, 4)
+
+
+def settings(**given: Any) -> Teach:
+    return Teach(**{"task": DIGITS, "network": RESIDUAL, "device": "cpu", **given})
+
+
+def made(batch: int, **given: Any) -> None:
+    with open_compute(settings(**given), LINEAR, "teacher", batch):
+        pass
+
+
+@pytest.mark.parametrize(("precision", "accelerates"), [("fp32", "no"), ("bf16", "bf16"), ("auto", "no")])
+def test_precision_is_the_settings_whatever_the_environment_says(
+    precision: str, accelerates: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "7")
+    with open_compute(settings(precision=precision), LINEAR, "teacher", 128) as found, found.accelerator.autocast():
+        assert found.accelerator.mixed_precision == accelerates
+        assert found.accumulate == 1
+        assert found.accelerator.device.type == "cpu"
+        assert LINEAR(torch.ones(2, 4)).dtype == (torch.bfloat16 if precision == "bf16" else torch.float32)
+
+
+def test_another_device_of_accelerates_own_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "meta")
+    with pytest.raises(StageError, match=r"chose meta, .*ACCELERATE_"):
+        made(128)
+    monkeypatch.delenv("ACCELERATE_TORCH_DEVICE")
+    made(128)  # what was refused leaves nothing behind
+
+
+def test_fp16_needs_cuda() -> None:
+    with pytest.raises(StageError, match=r"'fp16' .*CUDA .*'bf16'"):
+        made(128, precision="fp16")
+
+
+def test_a_batch_that_cannot_be_cut() -> None:
+    with pytest.raises(StageError, match=r"128 .*3 equal .*\(1 proc"):
+        made(128, accumulate=3)
+    with pytest.raises(StageError, match="multiple of 4, at least 8"):
+        made(4, accumulate=4)
+    with (
+        join_team(Board(), 0, 2),
+        pytest.raises(StageError, match=r"130 .*\(2 proc.*= 2\)"),
+    ):
+        made(130, accumulate=2)
+
+
+def test_processes_that_were_not_started_for_attar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(StageError, match="torchrun"):
+        made(128)
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(2, 5))
+def test_the_parts_of_all_processes_are_every_row_once(world: int, accumulate: int, size: int) -> None:
+    rows = np.arange(world * accumulate * size)
+    parts: list[np.ndarray[Any, Any]] = []
+    with open_compute(settings(accumulate=accumulate), LINEAR, "teacher", len(rows) if world == 1 else accumulate * 2) as one:
+        for rank in range(world):
+            one.team = Team(rank, world)
+            each = Compute.__new__(Compute)
+            each.__dict__ |= one.__dict__ | {"parts_per_step": accumulate * world}
+            parts += [part.indices for part in each.split_batch(ViewBatch(rows, {"x": rows}, {}))]
+    assert {len(part) for part in parts} == {size}
+    assert sorted(np.concatenate(parts)) == rows.tolist()
+
+
+def test_accumulation_is_the_big_batch(tmp_path: Path) -> None:
+    """Without batch statistics the mean over equal parts is the mean over all: the same curve but for rounding."""
+    given: dict[str, Any] = {"task": SENTENCES, "network": READER, "epochs": 2, "learning_rate": 0.01, "gradient_clip": 1.0}
+    whole = Teach(**given).run(make_out(tmp_path, "whole"))
+    parts = Teach(**given, accumulate=4).run(make_out(tmp_path, "parts"))
+    assert [each["loss"] for each in parts["history"]] == pytest.approx([each["loss"] for each in whole["history"]], rel=1e-4)
+    assert parts["score"] == pytest.approx(whole["score"], abs=1e-3)
+
+
+def test_the_mean_of_losses_by_hand() -> None:
+    with open_compute(settings(accumulate=2), LINEAR, "teacher", 8) as found:
+        weight = nn.Parameter(torch.tensor([3.0]))
+        losses = [(weight * 2).sum(), (weight * 4).sum()]  # 6 and 12; gradients 2 and 4
+        for loss in losses:
+            found.accelerator.backward(loss)
+        assert found.average_gradients([weight], losses) == 9
+        assert weight.grad is not None
+        assert weight.grad.item() == 3
+
+
+def test_tensorboard_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(
+        "attar.stages.learning.compute.importlib", SimpleNamespace(util=SimpleNamespace(find_spec=lambda name: None))
+    )
+    with pytest.raises(StageError, match=r"TensorBoard; .*attar\[tensorboard\]"):
+        made(128, tensorboard=tmp_path)
+
+
+def test_tensorboard_gets_each_epochs_numbers(tmp_path: Path) -> None:
+    Teach(task=SENTENCES, network=READER, epochs=1, tensorboard=tmp_path / "runs").run(make_out(tmp_path))
+    (events,) = (tmp_path / "runs" / "teacher").glob("events.*")
+    assert b"loss" in events.read_bytes()
+    assert b"score" in events.read_bytes()
+
+
+def test_where_tensorboard_writes_does_not_count_in_the_key() -> None:
+    assert "tensorboard" not in settings().deciding()
+    assert "accumulate" in settings().deciding()
+
+
+def test_bf16_needs_dense_convolutions_on_the_cpu() -> None:
+    assert not is_bf16_faster(LINEAR)
