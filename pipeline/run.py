@@ -22,7 +22,7 @@ from attar.pipeline.core.errors import (
 )
 from attar.pipeline.core.graph import Pipeline, SlotBinding
 from attar.pipeline.core.progress import report_progress
-from attar.pipeline.core.stage import Artifact, Facts
+from attar.pipeline.core.stage import Artifact, Facts, list_fields
 from attar.pipeline.core.store import Store
 from attar.pipeline.core.version import VERSION
 from attar.pipeline.keys import deciders as keys
@@ -140,7 +140,8 @@ class Run:
             for slot, inputs in named.items()
             for name, artifact in inputs.items()
         }
-        settable = {slot: self.pipeline.slots[slot].stage.named("artifact") for slot in walked}
+        stages = {slot: type(self.pipeline.slots[slot].stage) for slot in walked}
+        settable = {slot: list_fields(stage, "artifact") for slot, stage in stages.items()}
         gone = {f"{slot}.{name}" for slot, names in settable.items() for name in names} - now.keys()
         kept = {name: key for name, key in self.last.items() if name not in gone} | now
         if kept != self.last:

@@ -20,7 +20,7 @@ from attar.engines.runtimes.runtime import RUNTIMES, AxisProfile, BuildSpec, Ref
 from attar.models.task import Arrays, Predict, Predictor, Task, load_task
 from attar.pipeline.core.errors import StageError, UnsupportedModelError, suggest_name
 from attar.pipeline.core.progress import report_progress
-from attar.pipeline.core.stage import CodeName, Facts, Stage
+from attar.pipeline.core.stage import CodeName, Facts, Stage, UnusedSettingError
 from attar.stages.artifacts import Engine, OnnxModel
 
 ROUNDS = 15  # every candidate is timed so often, in turn
@@ -88,12 +88,19 @@ class Build(Stage[Engine]):
         return profile
 
     @model_validator(mode="after")
-    def _is_known(self) -> Self:
-        knows = runtimes.load_runtime(self.runtime).knows
-        for name in ("provider", "threads", "profile", *self.OPTIONS):
-            if name not in knows and self.is_set(name):
-                raise ValueError(f"{name} means nothing to runtime {self.runtime!r}, which knows {', '.join(sorted(knows))}")
+    def _check_options(self) -> Self:
+        unused = sorted(name for name in self.unknown_options if self.is_set(name))
+        if unused:
+            known = ", ".join(sorted(runtimes.load_runtime(self.runtime).knows))
+            message = f"{', '.join(unused)} means nothing to runtime {self.runtime!r}"
+            raise UnusedSettingError(f"{message}, which knows {known}", *unused)
         return self
+
+    @property
+    def unknown_options(self) -> Set[str]:
+        """The settings that the runtime does not have."""
+        options = {"provider", "threads", "profile", *self.OPTIONS}
+        return options - runtimes.load_runtime(self.runtime).knows
 
     def is_set(self, name: str) -> bool:
         return bool(getattr(self, name) != type(self).model_fields[name].default)
@@ -103,12 +110,7 @@ class Build(Stage[Engine]):
         return {name: getattr(self, name) for name in self.OPTIONS if self.is_set(name)}
 
     def deciding(self) -> Set[str]:
-        return super().deciding() - self.meaningless({"runtime": self.runtime})
-
-    @classmethod
-    def meaningless(cls, settings: Mapping[str, Any]) -> Set[str]:
-        name = settings.get("runtime", cls.model_fields["runtime"].default)
-        return {"provider", "threads", "profile", *cls.OPTIONS} - runtimes.load_runtime(name).knows if name in RUNTIMES else set()
+        return super().deciding() - self.unknown_options
 
     @computed_field(repr=False)  # type: ignore[prop-decorator]  # pydantic's decorator reads a property; mypy wants none above one
     @property

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field
@@ -33,8 +33,6 @@ PASSED_ON = ("graphs", "precision", "opset", "inputs", "outputs", "parameters")
 
 class Export(Stage[OnnxModel]):
     """Exports a network. Outputs that the task declares as probabilities end in a softmax."""
-
-    libraries: ClassVar[tuple[str, ...]] = ("onnxscript",)
 
     exporter: Literal["dynamo", "torchscript"] = "dynamo"
     """``dynamo`` captures the network with ``torch.export``; ``torchscript`` traces it, and is the
@@ -126,6 +124,7 @@ Exporter = Callable[["torch.nn.Module", "tuple[torch.Tensor, ...]", Task, Path, 
 
 
 def export_by_dynamo(network: torch.nn.Module, inputs: tuple[torch.Tensor, ...], task: Task, file: Path, opset: int) -> None:
+    import onnxscript  # noqa: F401  # torch calls it, so its version counts in the key
     import torch
 
     torch.onnx.export(

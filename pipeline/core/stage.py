@@ -31,8 +31,6 @@ class Artifact:
     The code of its class counts in the keys of all stages that read it.
     """
 
-    libraries: ClassVar[tuple[str, ...]] = ()
-    """Packages that opening it imports: their versions count in the keys of its readers."""
     code: ClassVar[tuple[str, ...]] = ()
     """Facts that name code which opening it runs: that code counts in the keys of its readers."""
 
@@ -119,8 +117,6 @@ class Stage(BaseModel, Generic[A]):
     """Settings, and ``data``, that add to a result and leave the rest of it unchanged.
 
     Runs that differ only in them share one ``file_cache``."""
-    libraries: ClassVar[tuple[str, ...]] = ()
-    """Packages that decide the result although the stage's code does not import them itself."""
 
     run: ClassVar[Callable[..., Facts]]
 
@@ -145,32 +141,37 @@ class Stage(BaseModel, Generic[A]):
             if parameter.name not in ("self", "out")
         }
 
-    @classmethod
-    def named(cls, what: str) -> list[str]:
-        """Return the fields with this mark of `Named`; computed fields may name code."""
-        fields = {
-            name: [*f.metadata, *list_marks(f.annotation)] for name, f in cls.model_fields.items()
-        }
-        for name, computed in cls.model_computed_fields.items():
-            fields[name] = list_marks(computed.return_type)
-        return [name for name, marks in fields.items() if SettingMark(what) in marks]
-
     def deciding(self) -> Set[str]:
         """Return the fields that decide the result. A mode that ignores some leaves them out."""
-        fields = {*type(self).model_fields, *type(self).model_computed_fields}
-        return fields - {*self.named("undecided"), *self.named("artifact")}
+        kind = type(self)
+        fields = {*kind.model_fields, *kind.model_computed_fields}
+        return fields - {*list_fields(kind, "undecided"), *list_fields(kind, "artifact")}
 
     def reading(self) -> Set[str]:
         """Return the inputs that decide the result. A mode that ignores some leaves them out."""
         return set(self.inputs())
 
-    @classmethod
-    def meaningless(cls, settings: Mapping[str, Any]) -> Set[str]:
-        """Return the settings that this stage does not accept beside the others.
 
-        A target's settings are the defaults of its candidates: one that a candidate does not
-        accept is left out there."""
-        return set()
+class UnusedSettingError(ValueError):
+    """Raised by a validator of a stage for ``names``, which have no use beside other settings.
+
+    A target's settings are the defaults of its candidates. A candidate that has no use for one
+    does not take it.
+    """
+
+    def __init__(self, message: str, *names: str) -> None:
+        super().__init__(message)
+        self.names = names
+
+
+def list_fields(kind: type[Stage[Any]], mark: str) -> list[str]:
+    """Return the fields of a stage, and its computed fields, that have this ``SettingMark``."""
+    marks: dict[str, list[Any]] = {}
+    for name, field in kind.model_fields.items():
+        marks[name] = [*field.metadata, *list_marks(field.annotation)]
+    for name, computed in kind.model_computed_fields.items():
+        marks[name] = list_marks(computed.return_type)
+    return [name for name in marks if SettingMark(mark) in marks[name]]
 
 
 def read_input(hint: Any, parameter: inspect.Parameter) -> InputSpec:

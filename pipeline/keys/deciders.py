@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from attar.pipeline.core import names
-from attar.pipeline.core.stage import Artifact, InputSpec, Stage
+from attar.pipeline.core.stage import Artifact, InputSpec, Stage, list_fields
 from attar.pipeline.core.store import Store, encode_json
 from attar.pipeline.keys import data, files, machine
 from attar.pipeline.keys.files import FileState
@@ -47,16 +47,12 @@ class Keys:
             [names.place_of(kind), *list_code_names(stage), *list_input_code(specs, inputs)],
             artifacts={names.place_of(type(artifact)) for artifact in inputs.values()},
         )
-        libraries = dict(code.packages)
-        opened_with = {library for artifact in inputs.values() for library in artifact.libraries}
-        for library in {*kind.libraries, *opened_with}:
-            libraries |= self.code.of([f"{library}:"]).packages
         self.recall_files(stage, may_write=may_import)
         found: KeyInputs = {
             "stage": kind.__qualname__,
             "settings": describe_settings(stage),
             "code": dict(code.definitions),
-            "libraries": libraries
+            "libraries": dict(code.packages)
             | {"python": machine.describe_machine()["python"].rpartition(".")[0]},
             "inputs": {name: artifact.digest for name, artifact in inputs.items()},
         }
@@ -145,7 +141,7 @@ def compute_json_digest(value: Any) -> str:
 
 def list_code_names(stage: Stage[Any]) -> list[str]:
     """Return the code that the settings name."""
-    fields = [field for field in stage.named("code") if field in stage.deciding()]
+    fields = [field for field in list_fields(type(stage), "code") if field in stage.deciding()]
     return [name for field in fields if (name := getattr(stage, field))]
 
 
@@ -184,7 +180,7 @@ def list_moved(stage: Stage[Any], known: Mapping[str, Any]) -> list[str]:
 def list_places(stage: Stage[Any]) -> dict[str, tuple[str, Path]]:
     """The deciding settings that name a file or a folder: which of ``LISTED`` it is, and where."""
     values = {field: getattr(stage, field) for field in stage.deciding()}
-    named = [(field, kind) for kind in LISTED for field in type(stage).named(kind)]
+    named = [(field, kind) for kind in LISTED for field in list_fields(type(stage), kind)]
     return {
         field: (kind, Path(values[field]).absolute())
         for field, kind in named

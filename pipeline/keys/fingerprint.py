@@ -25,7 +25,7 @@ from attar.pipeline.core import names
 from attar.pipeline.core.errors import RecipeError, suggest_name
 from attar.pipeline.keys.source import STATEMENTS, Source, parse_source
 
-FORMAT = [3, *sys.version_info[:2]]
+FORMAT = [4, *sys.version_info[:2]]
 """Of the cache: the fields of ``Source``, and Python's own syntax tree."""
 NOTHING = "<statements>"
 """The name of no definition: following it counts a module's statements alone."""

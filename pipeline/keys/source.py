@@ -125,6 +125,8 @@ def _definition(nodes: list[ast.AST], scope: Scope, package: str) -> Definition:
     stars = {
         target for name, targets in local.items() if name.startswith("*") for target in targets
     }
+    if not isinstance(nodes[0], ast.Module):
+        stars |= _unread_imports(nodes, inside)
     decorators = [
         each
         for node in nodes
@@ -139,6 +141,12 @@ def _definition(nodes: list[ast.AST], scope: Scope, package: str) -> Definition:
         "decorators": sorted(_targets(decorators, local)),
         "parameters": _parameters(nodes[0]) if len(nodes) == 1 else ["**"],
     }
+
+
+def _unread_imports(nodes: list[ast.AST], inside: Scope) -> set[str]:
+    """Return what the nodes import and never read: it is imported for what this does."""
+    read = {chain[0] for node in nodes for chain in _chains(node)}
+    return {target for name in inside.keys() - read for target in inside[name]}
 
 
 def _targets(nodes: Iterable[ast.AST], local: Scope) -> set[str]:

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from attar.pipeline.core.errors import RecipeError, suggest_name
 from attar.pipeline.core.graph import SlotBinding
-from attar.pipeline.core.stage import Stage
+from attar.pipeline.core.stage import Stage, UnusedSettingError
 from attar.pipeline.recipe.slot import Slot, Table
 
 KEY = "candidates"
@@ -29,7 +31,9 @@ class Place:
     candidate: bool = False
 
 
-def list_places(target: str, slots: Sequence[Slot], settings: Table) -> Iterator[Place]:
+def list_places(
+    target: str, slots: Sequence[Slot], settings: Table, given: Table
+) -> Iterator[Place]:
     """The slots of a target in order: ``TARGET.model`` and so on.
 
     Where it has candidates, ``TARGET.c1.model``, ``TARGET.c1.engine``, ``TARGET.c2.model``, ...
@@ -37,7 +41,7 @@ def list_places(target: str, slots: Sequence[Slot], settings: Table) -> Iterator
     RecipeError for candidates that nothing can be made of.
     """
     own = [slot for slot in slots if slot.candidate]
-    listed = expand_candidates(target, slots, settings) if KEY in settings else {}
+    listed = expand_candidates(target, slots, settings, given) if KEY in settings else {}
     for name, candidate in listed.items():
         inside = {slot.name: f"{target}.{name}.{slot.name}" for slot in own}
         yield from (
@@ -68,15 +72,20 @@ def wire_inputs(
     return found
 
 
-def expand_candidates(target: str, slots: Sequence[Slot], settings: Table) -> dict[str, Table]:
-    """``c1``, ``c2``, ... and all that is set of each. Raises RecipeError."""
+def expand_candidates(
+    target: str, slots: Sequence[Slot], settings: Table, given: Table
+) -> dict[str, Table]:
+    """Return the settings of ``c1``, ``c2``, ... Raises RecipeError.
+
+    ``given`` are the settings that all stages of the recipe share.
+    """
     stages = [slot.stage for slot in slots if slot.candidate]
     fields = {key for stage in stages for key in stage.model_fields} - {"task"}
     defaults = {key: value for key, value in settings.items() if key in fields}
     listed = read_candidate_tables(f"[targets.{target}] {KEY}", slots, settings[KEY])
     for number, own in enumerate(listed, 1):
         check_known(f"[targets.{target}] candidate {number}", own, fields)
-    used = [select_defaults(stages, defaults, own) for own in listed]
+    used = [select_defaults(stages, defaults, own, given) for own in listed]
     for key in defaults:
         if not any(key in each for each in used):
             why = (
@@ -93,11 +102,26 @@ def expand_candidates(target: str, slots: Sequence[Slot], settings: Table) -> di
     }
 
 
-def select_defaults(stages: Iterable[type[Stage[Any]]], defaults: Table, own: Table) -> Table:
-    """The defaults that a candidate takes: those that it does not set itself and that mean
-    something beside what it sets."""
-    idle = {key for stage in stages for key in stage.meaningless(defaults | own)}
-    return {key: value for key, value in defaults.items() if key not in own and key not in idle}
+def select_defaults(
+    stages: Iterable[type[Stage[Any]]], defaults: Table, own: Table, given: Table
+) -> Table:
+    """Return the defaults that a candidate takes.
+
+    It does not set them itself, and no stage finds them unused beside what it sets.
+    """
+    settings = given | defaults | own
+    unused = {name for stage in stages for name in find_unused(stage, settings)}
+    return {key: value for key, value in defaults.items() if key not in unused | own.keys()}
+
+
+def find_unused(stage: type[Stage[Any]], settings: Table) -> set[str]:
+    """Return the settings for which the stage raises UnusedSettingError. Ignores other errors."""
+    try:
+        stage(**{name: settings[name] for name in stage.model_fields if name in settings})
+    except ValidationError as error:
+        causes = [item.get("ctx", {}).get("error") for item in error.errors()]
+        return {n for cause in causes if isinstance(cause, UnusedSettingError) for n in cause.names}
+    return set()
 
 
 def read_candidate_tables(place: str, slots: Sequence[Slot], value: Any) -> Sequence[Table]:

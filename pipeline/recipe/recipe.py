@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from attar.pipeline.core.errors import RecipeError, suggest_name
 from attar.pipeline.core.graph import Pipeline, SlotBinding
-from attar.pipeline.core.stage import Stage
+from attar.pipeline.core.stage import Stage, list_fields
 from attar.pipeline.keys.deciders import list_code_names
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.recipe import candidates
@@ -138,7 +138,7 @@ def _of_target(
     filled: Table = {"name": re.sub(r"[^A-Za-z0-9._-]+", "-", f"{path.stem}-{target}")} | settings
     filled["gates"] = merge_tables(gates, _section(settings, "gates"))
     bound: dict[str, SlotBinding] = {}
-    for place in candidates.list_places(target, slots, filled):
+    for place in candidates.list_places(target, slots, filled, given):
         own = {
             key: value
             for key, value in place.settings.items()
@@ -218,7 +218,7 @@ def _bind(
     keep = _key(f"{name}.keep", section.pop("keep", None))
     settings = {key: value for key, value in given.items() if key in kind.model_fields} | section
     for what, is_there in PLACES.items():
-        for field_name in kind.named(what):
+        for field_name in list_fields(kind, what):
             if isinstance(settings.get(field_name), str):
                 settings[field_name] = folder / settings[field_name]
                 if not is_there(settings[field_name]):
@@ -240,7 +240,7 @@ def _bind(
         raise RecipeError("\n".join(explain_error(name, kind, item) for item in roots)) from error
     pinned = {
         field_name: _key(f"{name}.{field_name}", settings.get(field_name))
-        for field_name in kind.named("artifact")
+        for field_name in list_fields(kind, "artifact")
     }
     return SlotBinding(
         stage,

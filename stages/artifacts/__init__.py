@@ -80,7 +80,6 @@ class Weights(Model):
     """
 
     marker: ClassVar[str] = "network"
-    libraries: ClassVar[tuple[str, ...]] = ("torch", "safetensors")
     code: ClassVar[tuple[str, ...]] = ("network", "task")
 
     def load(self) -> nn.Module:
@@ -108,7 +107,6 @@ class OnnxModel(Model):
     """
 
     marker: ClassVar[str] = "graphs"
-    libraries: ClassVar[tuple[str, ...]] = ("onnxruntime",)
 
     def file(self, graph: str = "model") -> Path:
         return self.root / f"{graph}.onnx"
@@ -211,7 +209,6 @@ class Engine(OnnxModel):
     empty and the facts that building determines are missing.
     """
 
-    libraries: ClassVar[tuple[str, ...]] = ()
     code: ClassVar[tuple[str, ...]] = ("opened_by",)
 
     @property

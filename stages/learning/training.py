@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from attar.engines.runtimes.torch import apply_layout, call_network
@@ -68,6 +67,7 @@ class Training:
     """Sum of the losses of the finished steps."""
 
     def __post_init__(self) -> None:
+        self.accelerator = self.compute.accelerator
         apply_layout(self.module, self.accelerator.device)
         self.networks = nn.ModuleDict({"module": self.module, "auxiliary": self.auxiliary})
         self.parameters = dict(self.networks.named_parameters())
@@ -80,10 +80,6 @@ class Training:
         self.check_transfer()
         samples = len(self.train) + len(self.transfer or ())
         self.steps_per_epoch = max(1, samples // self.settings.batch)
-
-    @property
-    def accelerator(self) -> Accelerator:
-        return self.compute.accelerator
 
     def check_transfer(self) -> None:
         """Raises StageError if a step with unlabelled samples would be split into parts."""

@@ -15,7 +15,7 @@ from attar.engines.graphs.int8 import EXCLUDED, QuantizationSpec
 from attar.engines.graphs.placement import PLACEMENTS, UNSIGNED
 from attar.models.task import load_task
 from attar.pipeline.core.progress import report_progress
-from attar.pipeline.core.stage import CodeName, Device, Facts, Stage
+from attar.pipeline.core.stage import CodeName, Device, Facts, Stage, UnusedSettingError
 from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.optimize import fp16
 from attar.stages.optimize.rungs import Fp16Attempts, Int8Attempts, Plan, Tuning, write_best_graph
@@ -88,9 +88,12 @@ class Optimize(Stage[OnnxModel]):
     @model_validator(mode="after")
     def _has_this_precision(self) -> Self:
         if self.floor and self.precision not in CLIMBING:
-            raise ValueError(
+            raise UnusedSettingError(
                 f"floor climbs a ladder that precision {self.precision!r} does not have; remove "
-                "floor, or use 'int8' or 'fp16'"
+                "floor, or use 'int8' or 'fp16'",
+                "floor",
+                "tuning_epochs",
+                "tuning_learning_rate",
             )
         runtimes = RUNTIMES.get(self.precision, list(PLACEMENTS))
         if self.runtime not in runtimes:
@@ -112,11 +115,6 @@ class Optimize(Stage[OnnxModel]):
         """What ``reduce_range`` decides, where it is left out with this machine."""
         default = PLACEMENTS[self.runtime] is UNSIGNED and has_saturating_int8()
         return 7 if (default if self.reduce_range is None else self.reduce_range) else 8
-
-    @classmethod
-    def meaningless(cls, settings: Facts) -> Set[str]:
-        climbs = settings.get("precision") in CLIMBING
-        return set() if climbs else {"floor", *TUNING - {"seed"}}
 
     @property
     def has_floor(self) -> bool:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import pytest
+from pydantic import model_validator
 
 from attar.pipeline.core.errors import RecipeError, UnsupportedModelError
-from attar.pipeline.core.stage import Artifact, Facts, InputSpec, Stage
+from attar.pipeline.core.stage import Artifact, Facts, InputSpec, Stage, UnusedSettingError
 from attar.pipeline.core.store import Store
 from attar.pipeline.keys.fingerprint import Fingerprint
+from attar.pipeline.recipe import candidates
 from attar.pipeline.recipe import recipe as recipes
 from attar.pipeline.recipe.recipe import Recipe
 from attar.pipeline.recipe.schema import build_schema
@@ -45,10 +47,13 @@ class Engine(Stage[Number]):
     """Adds something; to nothing it adds nothing."""
 
     add: float = 0.0
+    times: float = 1.0
 
-    @classmethod
-    def meaningless(cls, settings: Mapping[str, Any]) -> Set[str]:
-        return {"add"} if settings.get("times") == 0 else set()
+    @model_validator(mode="after")
+    def _check_add(self) -> Self:
+        if self.add and self.times == 0:
+            raise UnusedSettingError("add means nothing to nothing", "add")
+        return self
 
     def run(self, out: Path, *, form: Number) -> Facts:
         (out / "value.json").write_text(json.dumps(form.value() + self.add))
@@ -130,18 +135,25 @@ def test_candidates_become_slots_before_those_that_choose_and_other_targets_have
 def test_a_target_s_settings_are_the_defaults_of_each_and_its_own_win(tmp_path: Path) -> None:
     slots = load(tmp_path, TWO).pipeline.slots
     assert slots["cpu.c1.form"].stage == Form(times=2)
-    assert [slots[f"cpu.{name}.engine"].stage for name in ("c1", "c2")] == [Engine(add=1), Engine(add=7)]
+    assert [slots[f"cpu.{name}.engine"].stage for name in ("c1", "c2")] == [Engine(add=1, times=2), Engine(add=7, times=3)]
     assert slots["cpu.told"].stage == Tell(candidates=({"add": 1, "times": 2}, {"add": 7, "times": 3}))
 
 
 def test_a_default_that_means_nothing_to_a_candidate_is_left_out_of_it(tmp_path: Path) -> None:
     slots = load(tmp_path, "[targets.cpu]\nadd = 5\ncandidates = [{ times = 2 }, { times = 0 }]").pipeline.slots
-    assert [slots[f"cpu.{name}.engine"].stage for name in ("c1", "c2")] == [Engine(add=5), Engine()]
+    assert [slots[f"cpu.{name}.engine"].stage for name in ("c1", "c2")] == [Engine(add=5, times=2), Engine(times=0)]
     with pytest.raises(RecipeError, match=r"add = 5 .*candidates"):
         load(tmp_path, "[targets.cpu]\nadd = 5\ncandidates = [{ times = 0 }]")
-    assert Optimize.meaningless({"precision": "int8-dynamic"}) == {"floor", "tuning_epochs", "tuning_learning_rate"}
-    assert Optimize.meaningless({"precision": "int8"}) == Build.meaningless({"runtime": "none"}) == set()
-    assert Build.meaningless({}) == {"profile", *Build.OPTIONS}
+
+
+def test_a_shipped_stage_names_the_settings_that_it_has_no_use_for() -> None:
+    floor, options = {"task": "t:T", "floor": 0.9}, {"task": "t:T", "profile": {"batch": (1, 2, 3)}, "compute": ("8.6",)}
+    ladder = {"floor", "tuning_epochs", "tuning_learning_rate"}
+    assert candidates.find_unused(Optimize, {**floor, "precision": "int8-dynamic"}) == ladder
+    assert candidates.find_unused(Optimize, {**floor, "precision": "int8"}) == set()
+    assert candidates.find_unused(Build, options) == {"profile", "compute"}
+    assert candidates.find_unused(Build, {**options, "runtime": "tensorrt-rtx"}) == set()
+    assert candidates.find_unused(Build, {**options, "runtime": "none"}) == set()  # it is refused later, by its name
 
 
 def test_all_is_what_the_table_offers(tmp_path: Path) -> None:

@@ -130,6 +130,19 @@ def test_a_package_of_the_user_is_followed_through_reexports_relative_imports_an
     assert {"mine.inner:thing", "mine.base:one"} <= set(code.definitions)
 
 
+def test_an_import_inside_a_function_counts_although_nothing_reads_it(tmp_path: Path) -> None:
+    (tmp_path / "plugin.py").write_text("HOOK = 1\n")
+    (tmp_path / "use.py").write_text(
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    import torch\n"
+        "def f():\n    import numpy, plugin\n    return 1\ndef g():\n    return 2\n"
+    )
+    code = Fingerprint(tmp_path).of(["use:f"])
+    assert "plugin:" in code.definitions
+    assert code.packages.keys() == {"numpy"}
+    assert not Fingerprint(tmp_path).of(["use:g"]).packages
+
+
 REGISTRY = """
 R = {}
 def register(f):

@@ -15,7 +15,7 @@ from attar.engines.runtimes import onnxruntime, openvino, torch
 from attar.models import rows, sample_order
 from attar.pipeline.core.stage import Artifact, Stage
 from attar.pipeline.core.store import Store
-from attar.pipeline.keys.deciders import Keys
+from attar.pipeline.keys.deciders import KeyInputs, Keys
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.stages.artifacts import Answers, Engine, OnnxModel, Production, Ranges, Weights
 from attar.stages.build import Build
@@ -93,8 +93,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def count_code(slot: str, tree: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> object:
-    """Return what the key of this slot says of the code, read from the copied tree."""
+def decide(slot: str, tree: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> KeyInputs:
+    """Return what decides the key of this slot, with the code of the copied tree."""
     stage, kinds = STAGES[slot]
     inputs = {name: kind("key", "digest", home, {}) for name, kind in kinds.items()}
     code = Fingerprint(home, tree / "code.json")
@@ -105,7 +105,7 @@ def count_code(slot: str, tree: Path, home: Path, monkeypatch: pytest.MonkeyPatc
     found = keys.deciders(stage, inputs, may_import=False)
     assert found is not None
     code.remember()
-    return found["code"]
+    return found
 
 
 def edit(file: Path, name: str) -> None:
@@ -138,7 +138,23 @@ def restored(tree: Path) -> Iterator[Path]:
 def test_an_edit_counts_where_the_function_is_used(
     slot: str, function: Callable[..., object], counts: bool, restored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = count_code(slot, restored, tmp_path, monkeypatch)
+    before = decide(slot, restored, tmp_path, monkeypatch)["code"]
     path = restored.joinpath(*function.__module__.split("."))
     edit(path / "__init__.py" if path.is_dir() else path.with_suffix(".py"), function.__qualname__)
-    assert (count_code(slot, restored, tmp_path, monkeypatch) != before) is counts
+    assert (decide(slot, restored, tmp_path, monkeypatch)["code"] != before) is counts
+
+
+@pytest.mark.parametrize(
+    ("slot", "libraries"),
+    [
+        ("teacher", {"torch", "accelerate", "safetensors"}),
+        ("answers of a graph", {"onnxruntime"}),
+        ("onnx", {"torch", "onnx", "onnxscript", "onnxruntime", "safetensors"}),
+        ("engine", {"onnxruntime"}),
+        ("evidence", {"torch", "onnxruntime", "safetensors"}),
+    ],
+)
+def test_the_libraries_that_a_stage_computes_with_count(
+    slot: str, libraries: set[str], tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert libraries <= decide(slot, tree, tmp_path, monkeypatch)["libraries"].keys()
