@@ -76,6 +76,7 @@ class Fingerprint:
         self.stamps: dict[str, tuple[int, int]] = {}
         self.sources: dict[str, Source | None] = {}
         self.paths: dict[str, Path | None] = {}
+        self.roots: dict[str, Path | None] = {}
 
     def of(self, roots: Iterable[str], artifacts: Iterable[str] = ()) -> Code:
         """Follow these names: ``module:object`` or ``file.py:object``; ``module:`` is all of a
@@ -146,9 +147,16 @@ class Fingerprint:
         that."""
         module, _, rest = target.partition(":")
         attributes = rest.split(".") if rest else []
-        while attributes and self.path(f"{module}.{attributes[0]}"):
+        while attributes and self._is_module(module, attributes[0]):
             module = f"{module}.{attributes.pop(0)}"
         return module, attributes[0] if attributes else ""
+
+    def _is_module(self, package: str, name: str) -> bool:
+        """Whether a name is a module of a package. Looks at no file where it cannot be one."""
+        path = self.path(package)
+        if path is not None and path.name != "__init__.py":
+            return False
+        return self.path(f"{package}.{name}") is not None
 
     def source(self, module: str) -> Source | None:
         """The parsed file of a module that is not installed; None for one that is."""
@@ -176,7 +184,9 @@ class Fingerprint:
         """The file of a module whose code counts, found without importing it."""
         if module not in self.paths:
             top, *rest = module.split(".")
-            root = self._root(top)
+            if top not in self.roots:
+                self.roots[top] = self._root(top)
+            root = self.roots[top]
             self.paths[module] = _file(root.joinpath(*rest)) if root else None
         return self.paths[module]
 
@@ -184,9 +194,8 @@ class Fingerprint:
         """The folder (or the file without ``.py``) of a top-level package, unless it is installed
         or built in."""
         if top == "attar":
-            return (
-                Path(__file__).absolute().parents[2]
-            )  # not resolved: attar/pipeline is a link in a checkout
+            # Not resolved: attar/pipeline is a link in a checkout.
+            return Path(__file__).absolute().parents[2]
         if _file(self.home / top):
             return self.home / top
         if top in sys.stdlib_module_names:
