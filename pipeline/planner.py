@@ -1,0 +1,147 @@
+"""Planner: decides for each slot whether the store has its artifact, and makes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from attar.pipeline.core.errors import CorruptArtifactError, RecipeError, StoreError
+from attar.pipeline.core.graph import Pipeline, SlotBinding
+from attar.pipeline.core.stage import Artifact
+from attar.pipeline.core.store import Store
+from attar.pipeline.keys import deciders as keys
+from attar.pipeline.keys.deciders import KeyInputs, Keys
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would happen to a slot: ``reuse``, ``run``, or ``wait`` for an input that must be made
+    first."""
+
+    slot: str
+    action: Literal["reuse", "run", "wait"]
+    reason: str
+    artifact: Artifact | None = None
+    deciders: KeyInputs = field(default_factory=dict)
+
+
+class LastKeys:
+    """The keys that a recipe used last, which the store remembers under the recipe's name."""
+
+    def __init__(self, store: Store, recipe: str) -> None:
+        self.store, self.note = store, f"recipes/{recipe}.json"
+        self.keys: dict[str, str] = store.read_note(self.note) or {}
+
+    def replace(self, keys: Mapping[str, str], remove: Iterable[str] = ()) -> None:
+        """Add these keys by slot, remove others, and write the note if anything changed."""
+        changed = {slot: key for slot, key in self.keys.items() if slot not in set(remove)}
+        changed |= keys
+        if changed != self.keys:
+            self.keys = changed
+            self.store.write_note(self.note, changed)
+
+
+class Planner:
+    """Plans slots one after the other. ``done`` has the artifacts of the slots before."""
+
+    def __init__(self, pipeline: Pipeline, store: Store, code_keys: Keys, last: LastKeys) -> None:
+        self.pipeline, self.store, self.keys, self.last = pipeline, store, code_keys, last
+
+    def plan_slot(self, slot: str, done: Mapping[str, Artifact], *, may_import: bool) -> Plan:
+        """Plan one slot. The reason names the artifacts that the recipe pins as its inputs."""
+        plan = self._decide(slot, done, may_import=may_import)
+        reason = explain_reason(plan.artifact, plan.reason)
+        for name, artifact in self.find_pinned(slot).items():
+            record = self.store.history(artifact.key)
+            reason += f"; {name} is {record['slot']} {record['key'][:12]}"
+        return replace(plan, reason=reason)
+
+    def find_pinned(self, slot: str) -> dict[str, Artifact]:
+        """Return the optional inputs that the recipe names by key.
+
+        Raises RecipeError if one is not in the store, or is of another kind.
+        """
+        bound = self.pipeline.slots[slot]
+        if bound.keep:  # the result itself is pinned, so no input is read
+            return {}
+        return {name: self._open_pinned(slot, name) for name in bound.pinned}
+
+    def _open_pinned(self, slot: str, name: str) -> Artifact:
+        bound = self.pipeline.slots[slot]
+        prefix, kind = bound.pinned[name], bound.stage.inputs()[name].kind
+        place = f"{slot}.{name} = {prefix!r}"
+        try:
+            entry = self.store.match(prefix)
+            stage = entry.record["deciders"]["stage"]
+            artifact = self.store.find(self.pipeline.makes(stage) or Artifact, entry.key)
+        except StoreError as error:
+            raise RecipeError(f"{place}: {error}") from error
+        if not isinstance(artifact, kind):
+            raise RecipeError(
+                f"{place} is {entry.record['slot']}, made by {stage}; it must be "
+                f"{kind.__name__}. `attar ls` lists keys"
+            )
+        return artifact
+
+    def _decide(self, slot: str, done: Mapping[str, Artifact], *, may_import: bool) -> Plan:
+        bound = self.pipeline.slots[slot]
+        if bound.keep:
+            return Plan(
+                slot,
+                "reuse",
+                f"kept: pinned to {bound.keep} by the recipe",
+                self._find_kept(bound, bound.keep),
+            )
+        missing = [name for name in bound.inputs.values() if name not in done]
+        if missing:
+            return Plan(slot, "wait", f"depends on {', '.join(missing)}")
+        inputs = {name: done[source] for name, source in bound.inputs.items()}
+        inputs |= self.find_pinned(slot)
+        deciders = self.keys.deciders(bound.stage, inputs, may_import=may_import)
+        if deciders is None:
+            return Plan(slot, "run", "its task is new, so its data are not known yet")
+        try:
+            artifact = self._find_result(bound, deciders)
+        except CorruptArtifactError as error:
+            return Plan(slot, "run", f"damaged: {error}", deciders=deciders)
+        if artifact:
+            return Plan(slot, "reuse", "nothing that decides it changed", artifact)
+        return Plan(slot, "run", self._explain_change(slot, deciders), deciders=deciders)
+
+    def _find_kept(self, bound: SlotBinding, prefix: str) -> Artifact | None:
+        """Return the artifact that the recipe pins to a slot. Raises RecipeError if it is another
+        slot's."""
+        entry = self.store.match(prefix)
+        if entry.record["deciders"]["stage"] != type(bound.stage).__qualname__:
+            raise RecipeError(
+                f"keep = {prefix!r} is an artifact of {entry.record['slot']}, which cannot stand "
+                "here"
+            )
+        return self.store.find(type(bound.stage).makes(), entry.key)
+
+    def _find_result(self, bound: SlotBinding, deciders: KeyInputs) -> Artifact | None:
+        """Return the stored artifact, or the stored refusal of a candidate."""
+        kind = type(bound.stage).makes()
+        artifact = self.store.find(kind, keys.compute_key(deciders))
+        if artifact is None and bound.candidate:
+            return self.store.find(kind, keys.compute_key(keys.mark_refused(deciders)))
+        return artifact
+
+    def _explain_change(self, slot: str, deciders: KeyInputs) -> str:
+        """Return what differs from the artifact that was used last."""
+        previous = None
+        if slot in self.last.keys:
+            with contextlib.suppress(CorruptArtifactError):
+                previous = self.store.record(self.last.keys[slot])
+        if previous is None:
+            return "never made"
+        changes = list(keys.list_changes(previous["deciders"], deciders))
+        more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+        return "; ".join(changes[:3]) + more or "its artifact is gone"
+
+
+def explain_reason(artifact: Artifact | None, reason: str) -> str:
+    """Return why a slot was made or reused or, if the artifact is a refusal, why it was refused."""
+    return f"refused: {artifact.refused}" if artifact and artifact.refused else reason
