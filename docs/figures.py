@@ -120,7 +120,7 @@ def actions(changed: str) -> dict[str, str]:
     """What ``attar plan`` says of every slot of a target without candidates when a setting of one changed."""
     found: dict[str, str] = {}
     for slot in SLOTS:
-        if slot.choosing:
+        if slot.scope == "choice":
             continue
         sources = slot.sources("required").values()
         touched = any(found.get(source, "reuse") != "reuse" for source in sources)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from attar.pipeline.core.errors import CorruptArtifactError, RecipeError, StoreError
-from attar.pipeline.core.graph import Pipeline, SlotBinding
+from attar.pipeline.core.graph import Pipeline, SlotBinding, is_candidate
 from attar.pipeline.core.stage import Artifact
 from attar.pipeline.core.store import Store
 from attar.pipeline.keys import deciders as keys
@@ -103,7 +103,7 @@ class Planner:
         if deciders is None:
             return Plan(slot, "run", "its task is new, so its data are not known yet")
         try:
-            artifact = self._find_result(bound, deciders)
+            artifact = self._find_result(slot, deciders)
         except CorruptArtifactError as error:
             return Plan(slot, "run", f"damaged: {error}", deciders=deciders)
         if artifact:
@@ -121,11 +121,11 @@ class Planner:
             )
         return self.store.find(type(bound.stage).makes(), entry.key)
 
-    def _find_result(self, bound: SlotBinding, deciders: KeyInputs) -> Artifact | None:
+    def _find_result(self, slot: str, deciders: KeyInputs) -> Artifact | None:
         """Return the stored artifact, or the stored refusal of a candidate."""
-        kind = type(bound.stage).makes()
+        kind = type(self.pipeline.slots[slot].stage).makes()
         artifact = self.store.find(kind, keys.compute_key(deciders))
-        if artifact is None and bound.candidate:
+        if artifact is None and is_candidate(slot):
             return self.store.find(kind, keys.compute_key(keys.mark_refused(deciders)))
         return artifact
 

@@ -18,7 +18,7 @@ from attar.pipeline.core.errors import (
     StageError,
     UnsupportedModelError,
 )
-from attar.pipeline.core.graph import Pipeline
+from attar.pipeline.core.graph import Pipeline, is_candidate
 from attar.pipeline.core.progress import report_progress
 from attar.pipeline.core.stage import Artifact, Facts, list_fields
 from attar.pipeline.core.store import Store
@@ -168,7 +168,7 @@ class Run:
         try:
             return self._make(slot, deciders, lambda out: self._run_stage(slot, out, done))
         except UnsupportedModelError as error:
-            if not self.pipeline.slots[slot].candidate:
+            if not is_candidate(slot):
                 raise
             refusal = {"refused": str(error)}
         self.store.forget(keys.compute_key(deciders), None)
@@ -209,7 +209,7 @@ class Run:
         inputs = {name: done[source] for name, source in bound.inputs.items()}
         for name, artifact in inputs.items():
             self._verify_input(bound.inputs[name], artifact)
-            if bound.candidate and artifact.refused:
+            if artifact.refused and is_candidate(slot):
                 raise UnsupportedModelError(artifact.refused)
         pinned = self.planner.find_pinned(slot)
         for name, artifact in pinned.items():

@@ -22,9 +22,6 @@ class SlotBinding:
     inputs: Mapping[str, str]
     keep: str | None = None
     pinned: Mapping[str, str] = field(default_factory=dict)
-    candidate: bool = False
-    """One of several: that it is refused (see ``UnsupportedModelError``) breaks nothing, and what
-    reads it is refused too."""
 
     def wanted(self) -> dict[str, type[Artifact]]:
         """What each of its inputs must be: those that ``run`` names, and then any number of one
@@ -35,6 +32,15 @@ class SlotBinding:
         return wanted | {
             name: kind for kind in repeated for name in self.inputs if name not in wanted
         }
+
+
+def is_candidate(slot: str) -> bool:
+    """Whether a slot belongs to one of several candidates: ``TARGET.CANDIDATE.SLOT``.
+
+    If it is refused (see ``UnsupportedModelError``), nothing breaks, and what reads it is refused
+    too.
+    """
+    return slot.count(".") > 1
 
 
 class Pipeline:

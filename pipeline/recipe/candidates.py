@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from attar.pipeline.core.errors import RecipeError, suggest_name
-from attar.pipeline.core.graph import SlotBinding
+from attar.pipeline.core.graph import SlotBinding, is_candidate
 from attar.pipeline.core.stage import Stage, UnusedSettingError
 from attar.pipeline.recipe.slot import Slot, Table
 
@@ -28,7 +28,6 @@ class Place:
     name: str
     settings: Table
     inputs: Mapping[str, str]
-    candidate: bool = False
 
 
 def list_places(
@@ -40,15 +39,14 @@ def list_places(
     come first, then those that choose. The settings of a target are the defaults of each. Raises
     RecipeError for candidates that nothing can be made of.
     """
-    own = [slot for slot in slots if slot.candidate]
+    own = [slot for slot in slots if slot.scope == "candidate"]
     listed = expand_candidates(target, slots, settings, given) if KEY in settings else {}
     for name, candidate in listed.items():
         inside = {slot.name: f"{target}.{name}.{slot.name}" for slot in own}
         yield from (
-            Place(slot, inside[slot.name], candidate, wire_inputs(slot, inside), candidate=True)
-            for slot in own
+            Place(slot, inside[slot.name], candidate, wire_inputs(slot, inside)) for slot in own
         )
-    rest = [slot for slot in slots if not (slot.candidate if listed else slot.choosing)]
+    rest = [slot for slot in slots if slot.scope != ("candidate" if listed else "choice")]
     beside = {slot.name: f"{target}.{slot.name}" for slot in rest}
     for slot in rest:
         yield Place(
@@ -79,7 +77,7 @@ def expand_candidates(
 
     ``given`` are the settings that all stages of the recipe share.
     """
-    stages = [slot.stage for slot in slots if slot.candidate]
+    stages = [slot.stage for slot in slots if slot.scope == "candidate"]
     fields = {key for stage in stages for key in stage.model_fields} - {"task"}
     defaults = {key: value for key, value in settings.items() if key in fields}
     listed = read_candidate_tables(f"[targets.{target}] {KEY}", slots, settings[KEY])
@@ -149,7 +147,7 @@ def check_different(target: str, bound: Mapping[str, SlotBinding]) -> None:
     """Raises RecipeError for two candidates that come to the same, defaults included."""
     stages: dict[str, list[Any]] = {}
     for slot, item in bound.items():
-        if item.candidate:
+        if is_candidate(slot):
             stages.setdefault(slot.split(".")[1], []).append(item.stage)
     for name, made in stages.items():
         first = next(other for other, theirs in stages.items() if theirs == made)

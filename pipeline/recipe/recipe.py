@@ -8,7 +8,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +144,8 @@ def _of_target(
             for key, value in place.settings.items()
             if key in place.slot.stage.model_fields
         }
-        made = _bind(place.slot.stage, place.name, given, own, path.parent, place.inputs)
-        bound[place.name] = replace(made, candidate=place.candidate)
+        stage = place.slot.stage
+        bound[place.name] = _bind(stage, place.name, given, own, path.parent, place.inputs)
     candidates.check_different(target, bound)
     return bound
 

@@ -35,7 +35,7 @@ def build_schema(table: Sequence[Slot]) -> dict[str, Any]:
     for slot in table:
         if slot.per_target:
             target |= (own := describe_section(slot, definitions)["properties"])
-            candidate |= own if slot.candidate else {}
+            candidate |= own if slot.scope == "candidate" else {}
     if "candidates" in target:
         target["candidates"] = {
             "description": target["candidates"]["description"],

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from attar.pipeline.core.stage import Stage
 
 Table = dict[str, Any]
 """A section of a recipe: its settings by name."""
+Scope = Literal["recipe", "target", "candidate", "choice"]
+"""Who has a slot: all targets together, each target, each candidate of a target, or only a target
+with candidates. A slot of a ``choice`` stands behind its candidates and may have their slot's
+name."""
 
 
 @dataclass(frozen=True)
@@ -23,17 +27,17 @@ class Slot:
     like: tuple[str, ...] = ()
     """Sections whose settings it takes too, where it has such a field and its own section does not
     say otherwise."""
-    per_target: bool = False
+    scope: Scope = "recipe"
     own_task: bool = False
     """Whether its section may name a task of its own, and with it those whose sections are ``like``
     it."""
-    candidate: bool = False
-    """Whether each candidate of a target has one of its own."""
-    choosing: bool = False
-    """Whether only targets with candidates have it: it stands behind theirs, and may have the name
-    of one of them."""
     offers: Callable[[], Sequence[Table]] | None = None
     """What ``candidates = "all"`` stands for."""
+
+    @property
+    def per_target(self) -> bool:
+        """Whether every target has one of its own."""
+        return self.scope != "recipe"
 
     def sources(self, role: str) -> dict[str, str]:
         """Return the slot that each input of this role comes from, by the input's name."""

@@ -11,6 +11,7 @@ import pytest
 from pydantic import model_validator
 
 from attar.pipeline.core.errors import RecipeError, UnsupportedModelError
+from attar.pipeline.core.graph import is_candidate
 from attar.pipeline.core.stage import Artifact, Facts, InputSpec, Stage, UnusedSettingError
 from attar.pipeline.core.store import Store
 from attar.pipeline.keys.fingerprint import Fingerprint
@@ -82,14 +83,14 @@ class After(Stage[Number]):
 
 SLOTS = (
     Slot("source", Source),
-    Slot("form", Form, per_target=True, candidate=True),
-    Slot("engine", Engine, per_target=True, candidate=True),
+    Slot("form", Form, scope="candidate"),
+    Slot("engine", Engine, scope="candidate"),
     Slot(
-        "told", Tell, wires={"engines": "engine"}, per_target=True, choosing=True,
+        "told", Tell, wires={"engines": "engine"}, scope="choice",
         offers=lambda: [{"times": 2.0}, {"times": 3.0}],
     ),
-    Slot("engine", Take, wires={"engines": "engine"}, per_target=True, choosing=True),
-    Slot("after", After, per_target=True),
+    Slot("engine", Take, wires={"engines": "engine"}, scope="choice"),
+    Slot("after", After, scope="target"),
 )  # fmt: skip  # one line a group reads better than one a field
 TWO = """
 [source]
@@ -127,9 +128,7 @@ def test_candidates_become_slots_before_those_that_choose_and_other_targets_have
     assert slots["cpu.engine"].inputs == {"told": "cpu.told", "c1": "cpu.c1.engine", "c2": "cpu.c2.engine"}
     assert slots["cpu.after"].inputs == {"engine": "cpu.engine"}
     assert slots["plain.after"].inputs == {"engine": "plain.engine"}
-    assert {name for name, bound in slots.items() if bound.candidate} == {
-        f"cpu.{c}.{s}" for c in ("c1", "c2") for s in ("form", "engine")
-    }
+    assert {name for name in slots if is_candidate(name)} == {f"cpu.{c}.{s}" for c in ("c1", "c2") for s in ("form", "engine")}
 
 
 def test_a_target_s_settings_are_the_defaults_of_each_and_its_own_win(tmp_path: Path) -> None:
@@ -194,10 +193,10 @@ def test_what_is_gathered_must_be_of_its_kind_and_there(tmp_path: Path) -> None:
         def run(self, out: Path, **engines: Word) -> Facts:
             return {}
 
-    wrong = (*SLOTS[:3], Slot("told", Words, wires={"engines": "engine"}, per_target=True, choosing=True))
+    wrong = (*SLOTS[:3], Slot("told", Words, wires={"engines": "engine"}, scope="choice"))
     with pytest.raises(RecipeError, match=r"cpu\.told .*Word; .*Number"):
         load(tmp_path, "[targets.cpu]\ncandidates = [{}]", slots=wrong)
-    gone = (*SLOTS[:3], Slot("told", Words, wires={"engines": "motor"}, per_target=True, choosing=True))
+    gone = (*SLOTS[:3], Slot("told", Words, wires={"engines": "motor"}, scope="choice"))
     with pytest.raises(RecipeError, match=r"cpu\.told .*'cpu\.c1\.motor'"):
         load(tmp_path, "[targets.cpu]\ncandidates = [{}]", slots=gone)
 

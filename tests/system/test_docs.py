@@ -157,7 +157,7 @@ def test_the_figures_are_those_that_the_code_draws(name: str) -> None:
 
 def test_the_figure_of_the_slots_has_every_slot_and_what_a_plan_says() -> None:
     drawn = figures.slots()
-    assert [slot.name for slot in SLOTS if not slot.choosing and f">{slot.name}</text>" not in drawn] == []
+    assert [slot.name for slot in SLOTS if slot.scope != "choice" and f">{slot.name}</text>" not in drawn] == []
     found = figures.actions("student")
     assert [name for name, action in found.items() if action == "run"] == ["student"]
     assert {name for name, action in found.items() if action == "reuse"} == {
@@ -171,7 +171,7 @@ def test_the_figure_of_the_slots_has_every_slot_and_what_a_plan_says() -> None:
 
 def test_the_figure_of_the_candidates_has_every_slot_that_only_they_have() -> None:
     drawn = figures.candidates()
-    names = [slot.name for slot in SLOTS if slot.choosing and slot in reference.of_targets()]
+    names = [slot.name for slot in SLOTS if slot.scope == "choice" and slot in reference.of_targets()]
     assert names == ["trials", "choice"]
     assert [name for name in names if f">{name}</text>" not in drawn] == []
 

@@ -82,5 +82,5 @@ SLOTS = (
     Slot("source", Source),
     Slot("other", Source),
     Slot("double", Double),
-    Slot("check", Check, per_target=True),
+    Slot("check", Check, scope="target"),
 )
