@@ -98,7 +98,8 @@ def main() -> None:
     if asked:
         child(asked[0], int(asked[1]))
         return
-    print(f"{platform.machine()}, ONNX Runtime {onnxruntime.get_version()}, {datetime.now(UTC):%d %B %Y}, batches of {BATCH}\n")
+    version = onnxruntime.OnnxRuntime().get_version()
+    print(f"{platform.machine()}, ONNX Runtime {version}, {datetime.now(UTC):%d %B %Y}, batches of {BATCH}\n")
     print("| samples | attar, all methods | ONNX Runtime, percentile | ONNX Runtime, entropy |\n| --- | --- | --- | --- |")
     peaks: dict[int, dict[str, float]] = {}
     for samples in SAMPLES:

@@ -128,9 +128,8 @@ def tuned(
 
 def main() -> None:
     torch.set_num_threads(1)
-    print(
-        f"{platform.machine()}, torch {torch.__version__}, ONNX Runtime {onnxruntime.get_version()}, {datetime.now(UTC):%d %B %Y}"
-    )
+    version = onnxruntime.OnnxRuntime().get_version()
+    print(f"{platform.machine()}, torch {torch.__version__}, ONNX Runtime {version}, {datetime.now(UTC):%d %B %Y}")
     print(f"{len(SEEDS)} students, {EPOCHS} epochs of tuning, 300 test images; accuracy and CORR with the teacher, means\n")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -47,11 +47,12 @@ class Calibrate(Stage[Ranges]):
         histograms, done = histogram.load_histograms(state) if state.exists() else ({}, 0)
         if done != count and (done % step or done > count):
             raise histogram.make_damage_error(state, f"{done} of {count} samples, {step} at a time")
+        graph, batches = reveal_tensors(onnx.file()), iterate_spread(task, split, count, step)
         saved = time.monotonic()
-        with onnxruntime.open_session({"model": reveal_tensors(onnx.file())}, None, optimize=False) as predict:
-            for seen in islice(iterate_spread(task, split, count, step), -(-done // step), None):
-                count_values(histograms, {**seen.inputs, **predict(seen.inputs)})
-                done += len(seen.indices)
+        with onnxruntime.open_session({"model": graph}, None, optimize=False) as predict:
+            for batch in islice(batches, -(-done // step), None):
+                count_values(histograms, {**batch.inputs, **predict(batch.inputs)})
+                done += len(batch.indices)
                 report_progress("calibrate", done, count)
                 if time.monotonic() - saved >= SAVE_SECONDS:
                     histogram.save_histograms(state, histograms, done)

@@ -56,17 +56,13 @@ class Histogram:
         """Count finite floating-point values of any shape, at least one."""
         self.make_room(float(values.min()), float(values.max()))
         scale, flat = math.ldexp(1.0, -self.exponent), values.ravel()
+        dtype = np.promote_types(values.dtype, np.float32)
         for start in range(0, len(flat), CHUNK):
-            exact = np.asarray(
-                flat[start : start + CHUNK], np.promote_types(values.dtype, np.float32)
-            )
-            scaled = (
-                exact * scale
-            )  # by a power of two, so nothing is rounded but what becomes too small for its type
+            exact = np.asarray(flat[start : start + CHUNK], dtype)
+            scaled = exact * scale  # by a power of two: only what becomes too small is rounded
             if scale < 1:
                 scaled[(scaled == 0) & (exact < 0)] = -0.5  # it is below 0, however near
-            places = np.floor(scaled, out=scaled).astype(np.intp)
-            places -= self.first
+            places = np.floor(scaled, out=scaled).astype(np.intp) - self.first
             self.counts += np.bincount(places, minlength=BINS)
 
     def clip_range(self, low: float, high: float) -> Range:
@@ -76,15 +72,13 @@ class Histogram:
     def make_room(self, low: float, high: float) -> None:
         self.low, self.high = min(self.low, low), max(self.high, high)
         exponent, first = choose_grid(self.low, self.high)
-        if (exponent, first) != (self.exponent, self.first):
-            filled = np.flatnonzero(self.counts)
-            counts = np.zeros(BINS, np.int64)
-            np.add.at(
-                counts,
-                ((filled + self.first) >> min(exponent - self.exponent, 62)) - first,
-                self.counts[filled],
-            )
-            self.counts, self.exponent, self.first = counts, exponent, first
+        if (exponent, first) == (self.exponent, self.first):
+            return
+        filled = np.flatnonzero(self.counts)
+        merged = (filled + self.first) >> min(exponent - self.exponent, 62)
+        counts = np.zeros(BINS, np.int64)
+        np.add.at(counts, merged - first, self.counts[filled])
+        self.counts, self.exponent, self.first = counts, exponent, first
 
 
 def choose_grid(low: float, high: float) -> tuple[int, int]:
@@ -110,17 +104,15 @@ def save_histograms(file: Path, histograms: Mapping[str, Histogram], samples: in
     It has ``counts`` [tensors, BINS] and ``extremes`` [tensors, 2], names and ``samples`` in the
     header.
     """
-    ordered = sorted(histograms)
+    names = sorted(histograms)
+    counts = [histograms[name].counts for name in names]
+    extremes = [(histograms[name].low, histograms[name].high) for name in names]
     tensors = {
-        "counts": np.array([histograms[name].counts for name in ordered], np.int64).reshape(
-            -1, BINS
-        ),
-        "extremes": np.array(
-            [(histograms[name].low, histograms[name].high) for name in ordered]
-        ).reshape(-1, 2),
+        "counts": np.array(counts, np.int64).reshape(-1, BINS),
+        "extremes": np.array(extremes).reshape(-1, 2),
     }
     partial = file.with_suffix(".partial")
-    save_file(tensors, partial, {"state": json.dumps({"tensors": ordered, "samples": samples})})
+    save_file(tensors, partial, {"state": json.dumps({"tensors": names, "samples": samples})})
     partial.replace(file)
 
 
@@ -134,27 +126,23 @@ def load_histograms(file: Path) -> tuple[dict[str, Histogram], int]:
             state = json.loads(content.metadata()["state"])
             counts, extremes = content.get_tensor("counts"), content.get_tensor("extremes")
         names, samples = list(state["tensors"]), int(state["samples"])
+        check_histograms(counts, extremes, len(names))
+        if samples < 0:
+            raise ValueError(f"{samples} samples")
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise make_damage_error(file, str(error)) from error
-    sound = (
-        (counts >= 0).all()
-        and counts.any(-1).all()
-        and np.isfinite(extremes).all()
-        and samples >= 0
-    )
-    if (
-        not sound
-        or counts.shape != (len(names), BINS)
-        or counts.dtype != np.int64
-        or extremes.shape != (len(names), 2)
-    ):
-        raise make_damage_error(
-            file,
-            f"it names {len(names)} tensors, with {counts.dtype} counts {counts.shape} and "
-            f"extremes {extremes.shape}",
-        )
     rows = zip(names, extremes.tolist(), counts, strict=True)
     return {name: Histogram(low, high, row.copy()) for name, (low, high), row in rows}, samples
+
+
+def check_histograms(counts: Counts, extremes: Floats, tensors: int) -> None:
+    """Raises ValueError unless these are the counts and finite extremes of so many tensors."""
+    if counts.dtype != np.int64 or counts.shape != (tensors, BINS):
+        raise ValueError(f"{counts.dtype} counts {counts.shape} of {tensors} tensors")
+    if extremes.shape != (tensors, 2) or not np.isfinite(extremes).all():
+        raise ValueError(f"extremes {extremes.shape} of {tensors} tensors, or not finite")
+    if not ((counts >= 0).all() and counts.any(-1).all()):
+        raise ValueError("a tensor without values, or with a negative count")
 
 
 def make_damage_error(file: Path, why: str) -> StageError:

@@ -15,12 +15,11 @@ import numpy as np
 
 from attar.engines.calibration import histogram as stored
 from attar.engines.calibration.entropy import find_entropy_range
-from attar.engines.calibration.histogram import Floats, Histogram, Range
+from attar.engines.calibration.histogram import Histogram, Range
+from attar.engines.calibration.mse import find_mse_range
 from attar.pipeline.core.errors import StageError, suggest_name
 
 PERCENTILE = 99.99
-STEPS = 255  # of 8 bits
-TRIED, ROUNDS = 128, 8  # ends that `mse` tries at a time, and how often it tries
 
 
 def compute_ranges(file: Path, method: str, percent: float) -> dict[str, Range]:
@@ -60,41 +59,3 @@ def find_percentile_range(histogram: Histogram, percent: float = PERCENTILE) -> 
     cut = (100 - percent) / 200 * float(seen[-1])
     low, high = np.searchsorted(seen, cut, "right"), np.searchsorted(seen, seen[-1] - cut, "left")
     return histogram.clip_range(float(histogram.edges[low]), float(histogram.edges[high + 1]))
-
-
-def find_mse_range(histogram: Histogram) -> Range:
-    """Return the range with the least mean squared error of 8 bits.
-
-    Each end in turn is moved to where the error is least, until neither moves. Banner et al. 2019,
-    arXiv:1810.05723, minimize the same error, for a distribution that they assume.
-    """
-    low, high = find_minmax_range(histogram)
-    shares = np.arange(1, TRIED + 1) / TRIED
-    for _ in range(ROUNDS):
-        before = low, high
-        if high > 0:
-            ends = np.maximum(shares * histogram.high, low)
-            high = float(ends[np.argmin(compute_errors(histogram, low, ends))])
-        if low < 0:
-            ends = np.minimum(shares * histogram.low, high)
-            low = float(ends[np.argmin(compute_errors(histogram, ends, high))])
-        if before == (low, high):
-            break
-    return low, high
-
-
-def compute_errors(histogram: Histogram, low: Floats | float, high: Floats | float) -> Floats:
-    """Return the mean squared error of 8 bits for each of these ranges [n], extended to 0.
-
-    Every value counts as the middle of its bin.
-    """
-    filled = np.flatnonzero(histogram.counts)
-    values = (histogram.first + filled + 0.5) * histogram.width  # [bins]
-    lows, highs = (
-        np.atleast_1d(np.asarray(end, np.float64))[:, None]
-        for end in (np.minimum(low, 0), np.maximum(high, 0))
-    )
-    step = np.maximum((highs - lows) / STEPS, np.finfo(np.float64).tiny)
-    rounded = np.rint(np.clip(values, lows, highs) / step) * step  # [n, bins]
-    found: Floats = np.square(rounded - values) @ histogram.counts[filled] / histogram.counts.sum()
-    return found

@@ -10,57 +10,37 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attar.engines.cpu import describe_machine, list_core_counts
-from attar.engines.runtimes.runtime import (
-    BuildSpec,
-    EngineEnvironment,
-    RefusedNode,
-    Runtime,
-    make_missing_error,
-)
+from attar.engines.runtimes import runtime
+from attar.engines.runtimes.runtime import BuildSpec, CpuRuntime, RefusedNode
 from attar.models.task import Predict, Predictor, Task
-from attar.models.tensors import (
-    Array,
-    Arrays,
-    TensorSpec,
-    find_input_mismatch,
-    has_foreign_byte_order,
-)
+from attar.models.tensors import Array, Arrays, TensorSpec, has_foreign_byte_order
 from attar.pipeline.core.errors import MissingDependencyError, StageError, suggest_name
 from attar.pipeline.keys.machine import count_cores, list_gpus
 
 if TYPE_CHECKING:
     import onnxruntime
 
-CPU = "CPUExecutionProvider"
-FATAL = (
-    4  # ONNX Runtime's log level: what it calls an error it also raises, and one message is enough
-)
-REFUSED = [
-    "WeightBiasQuantization"
-]  # would quantize nodes that the graph keeps float, because their neighbours are int8
-DTYPES = {
-    "float": "float32",
-    "double": "float64",
-}  # where its names of element types are not numpy's
-NVIDIA = frozenset(
-    {"CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider"}
-)
-DATA_ALONE = frozenset({CPU, "CUDAExecutionProvider"})
+CPU, CUDA, OPENVINO = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "OpenVINO"))
+NVIDIA = frozenset({CUDA, "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider"})
+DATA_ALONE = frozenset({CPU, CUDA})
 """Providers that have kernels for operators, and run no code that a graph brings along."""
-COMPILES = NVIDIA - {"CUDAExecutionProvider"} | {"OpenVINOExecutionProvider"}
+COMPILES = NVIDIA - {CUDA} | {OPENVINO}
 """Providers that make one node of many, which no file can hold.
 
 For them an engine is the graph, and opening it compiles.
 """
-PACKAGES = dict.fromkeys(NVIDIA, "onnxruntime-gpu") | {
-    "OpenVINOExecutionProvider": "onnxruntime-openvino"
-}
+PACKAGES = dict.fromkeys(NVIDIA, "onnxruntime-gpu") | {OPENVINO: "onnxruntime-openvino"}
+FATAL_LEVEL = 4
+"""What ONNX Runtime logs below this level it also raises, and one message is enough."""
+DISABLED_OPTIMIZERS = ["WeightBiasQuantization"]
+"""It would quantize nodes that the graph keeps float, because their neighbours are int8."""
+DTYPES = {"float": "float32", "double": "float64"}
+"""Its names of element types that are not numpy's."""
 UNKNOWN = re.compile(r"(\S+)\(-?\d+\) is not a registered function/op")
-NAMED = 3  # nodes that a message names
+NODES_SHOWN = 3
 
 
-class OnnxRuntime(Runtime):
+class OnnxRuntime(CpuRuntime):
     """Engines are graphs that ONNX Runtime optimized: fused, kernels and memory layout chosen."""
 
     title = "ONNX Runtime"
@@ -74,29 +54,25 @@ class OnnxRuntime(Runtime):
         But a provider that compiles takes what a node ``EPContext`` holds for its own engine.
         """
         provider = asked.provider or CPU
-        return (
-            None
-            if provider in DATA_ALONE
-            else f"a graph for {provider} may hold what that compiled"
-        )
+        is_data = provider in DATA_ALONE
+        return None if is_data else f"a graph for {provider} may hold what that compiled"
 
-    def describe_environment(self) -> EngineEnvironment:
-        return EngineEnvironment(get_version(), describe_machine())
+    def get_version(self) -> str:
+        import onnxruntime
+
+        return str(onnxruntime.__version__)
 
     def find_refused_nodes(
         self, source: Path, task: Task, asked: BuildSpec
     ) -> Sequence[RefusedNode]:
         provider = asked.provider or CPU
+        options = make_session_options(1, provider, optimize=True)
         try:
-            made = start_session(source, make_session_options(1, provider, optimize=True), provider)
+            return list_stray_nodes(start_session(source, options, provider), provider)
         except StageError as error:
             if unknown := UNKNOWN.search(str(error)):
                 return [RefusedNode(None, unknown[1], "ONNX Runtime does not have it")]
             raise
-        return [
-            RefusedNode(node, operator, f"it runs on {where}")
-            for where, node, operator in list_stray_nodes(made, provider)
-        ]
 
     def build(self, source: Path, target: Path, task: Task, asked: BuildSpec) -> None:
         provider = asked.provider or CPU
@@ -116,9 +92,6 @@ class OnnxRuntime(Runtime):
     ) -> AbstractContextManager[Predictor]:
         return open_session(files, asked.threads, asked.provider or CPU, optimize=False)
 
-    def list_thread_counts(self) -> Sequence[int]:
-        return list_core_counts(count_cores())
-
 
 @contextmanager
 def open_session(
@@ -136,31 +109,22 @@ def open_session(
     process may use. Raises StageError if the graph cannot be loaded or the provider is not there,
     and, when called, for inputs that the graph does not take.
     """
-    yield Predictor(
-        {
-            name: make_predictor(
-                create_session(
-                    file, make_session_options(threads, provider, optimize, integers), provider
-                )
-            )
-            for name, file in files.items()
-        }
-    )
+    options = make_session_options(threads, provider, optimize, integers)
+    sessions = {name: create_session(file, options, provider) for name, file in files.items()}
+    yield Predictor({name: make_predictor(session) for name, session in sessions.items()})
 
 
 def create_session(
     file: Path | bytes, options: onnxruntime.SessionOptions, provider: str
 ) -> onnxruntime.InferenceSession:
     """Return a session that runs every node on ``provider``, or raise StageError."""
-    made = start_session(file, options, provider)
-    if strays := list_stray_nodes(made, provider):
-        told = ", ".join(
-            f"{operator} {node!r} on {where}" for where, node, operator in strays[:NAMED]
-        )
+    session = start_session(file, options, provider)
+    if strays := list_stray_nodes(session, provider):
+        shown = "; ".join(map(str, strays[:NODES_SHOWN]))
         raise StageError(
-            f"{provider} was asked for, but ONNX Runtime runs {told}; {len(strays)} nodes in all"
+            f"{provider} was asked for, but does not run {len(strays)} nodes of the graph: {shown}"
         )
-    return made
+    return session
 
 
 def make_session_options(
@@ -168,23 +132,17 @@ def make_session_options(
 ) -> onnxruntime.SessionOptions:
     import onnxruntime
 
-    count = count_cores() if threads is None else threads
-    if count < 1:
-        raise StageError(
-            f"a session of {count} threads was asked for; give 1 or more, or none for every core"
-        )
+    count = runtime.check_threads(count_cores() if threads is None else threads)
     level = onnxruntime.GraphOptimizationLevel
-    made = onnxruntime.SessionOptions()
-    made.intra_op_num_threads, made.inter_op_num_threads = count, 1
-    made.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
-    made.add_session_config_entry("session.disable_quant_qdq", "0" if integers else "1")
-    made.log_severity_level = FATAL
-    made.add_session_config_entry("session.intra_op.allow_spinning", "1" if count > 1 else "0")
-    if (
-        provider != CPU
-    ):  # it takes every node that ONNX Runtime knows, so there is nothing to look for
-        made.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    return made
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = count, 1
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.disable_quant_qdq", "0" if integers else "1")
+    options.log_severity_level = FATAL_LEVEL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if count > 1 else "0")
+    if provider != CPU:  # the CPU provider takes every node that ONNX Runtime knows
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    return options
 
 
 def start_session(
@@ -198,19 +156,19 @@ def start_session(
 
     check_provider(provider)
     try:
-        made = onnxruntime.InferenceSession(
-            file, options, providers=[provider], disabled_optimizers=REFUSED
+        session = onnxruntime.InferenceSession(
+            file, options, providers=[provider], disabled_optimizers=DISABLED_OPTIMIZERS
         )
     except Exception as error:
-        name = "the graph" if isinstance(file, bytes) else str(file)
-        raise StageError(
-            f"ONNX Runtime cannot open {name} on {provider}: {' '.join(str(error).split())}"
-        ) from error
-    if made.get_providers()[0] != provider:
-        raise StageError(
-            f"{provider} was asked for, but ONNX Runtime runs on {', '.join(made.get_providers())}"
+        name, reason = (
+            "the graph" if isinstance(file, bytes) else file,
+            " ".join(str(error).split()),
         )
-    return made
+        raise StageError(f"ONNX Runtime cannot open {name} on {provider}: {reason}") from error
+    used = session.get_providers()
+    if used[0] != provider:
+        raise StageError(f"{provider} was asked for, but ONNX Runtime runs on {', '.join(used)}")
+    return session
 
 
 def check_provider(provider: str) -> None:
@@ -234,15 +192,13 @@ def check_provider(provider: str) -> None:
     )
 
 
-def list_stray_nodes(
-    session: onnxruntime.InferenceSession, provider: str
-) -> list[tuple[str, str, str]]:
-    """Return where the nodes run that are not on the provider, their names and operators."""
+def list_stray_nodes(session: onnxruntime.InferenceSession, provider: str) -> list[RefusedNode]:
+    """Return the nodes that run on another provider."""
     if provider == CPU:
         return []
     parts = session.get_provider_graph_assignment_info()
     return [
-        (part.ep_name, node.name, node.op_type)
+        RefusedNode(node.name, node.op_type, f"it runs on {part.ep_name}")
         for part in parts
         if part.ep_name != provider
         for node in part.get_nodes()
@@ -263,12 +219,8 @@ def make_predictor(session: onnxruntime.InferenceSession) -> Predict:
                 raise ValueError("byte order")
             return dict(zip(names, session.run(names, inputs), strict=True))
         except Exception as error:
-            mismatch = find_input_mismatch(
-                [describe_port(port) for port in session.get_inputs()], inputs
-            )
-            raise StageError(
-                mismatch or f"ONNX Runtime failed: {' '.join(str(error).split())}"
-            ) from error
+            specs = [describe_port(port) for port in session.get_inputs()]
+            raise runtime.make_call_error("ONNX Runtime", specs, inputs, str(error)) from error
 
     return predict
 
@@ -279,7 +231,7 @@ def read_graph(source: Path) -> Path | bytes:
     Raises MissingDependencyError without onnx, which is needed to build and never to open.
     """
     if find_spec("onnx") is None:
-        raise make_missing_error("onnx", "train")
+        raise runtime.make_missing_error("onnx", "train")
     from attar.engines.graphs.channel_padding import pad_channels
 
     return pad_channels(source)
@@ -296,12 +248,6 @@ def write_optimized(source: Path | bytes, target: Path, provider: str = CPU) -> 
 
     It is fused, its quantized kernels and its memory layout are chosen.
     """
-    wanted = make_session_options(1, provider, optimize=True)
-    wanted.optimized_model_filepath = str(target)
-    start_session(source, wanted, provider)
-
-
-def get_version() -> str:
-    import onnxruntime
-
-    return str(onnxruntime.__version__)
+    options = make_session_options(1, provider, optimize=True)
+    options.optimized_model_filepath = str(target)
+    start_session(source, options, provider)

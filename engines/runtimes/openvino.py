@@ -9,24 +9,12 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from attar.engines.cpu import cpu_flags, describe_machine, list_core_counts
-from attar.engines.runtimes.runtime import (
-    BuildSpec,
-    EngineEnvironment,
-    RefusedNode,
-    Runtime,
-    make_missing_error,
-)
+from attar.engines.cpu import cpu_flags
+from attar.engines.runtimes import runtime
+from attar.engines.runtimes.runtime import BuildSpec, CpuRuntime, RefusedNode
 from attar.models.task import Predict, Predictor, Task
-from attar.models.tensors import (
-    Array,
-    Arrays,
-    TensorSpec,
-    find_input_mismatch,
-    has_foreign_byte_order,
-)
+from attar.models.tensors import Array, Arrays, TensorSpec, has_foreign_byte_order
 from attar.pipeline.core.errors import StageError, UnsupportedModelError
-from attar.pipeline.keys.machine import count_cores
 
 HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
 """The hint for what is not quantized, by precision."""
@@ -44,7 +32,7 @@ UNKNOWN = re.compile(r"No conversion rule found for operations: (\S+(?:, \S+)*)"
 PRODUCTS = {"Convolution", "Deconvolution", "FullyConnected", "MatMul"}
 
 
-class OpenVino(Runtime):
+class OpenVino(CpuRuntime):
     """Engines are compiled models as OpenVINO exports them.
 
     An engine is one file, which opens several times faster than the graph is compiled. Its head
@@ -61,8 +49,9 @@ class OpenVino(Runtime):
         """Return that all of it is: the importer verifies nothing behind the head of a file."""
         return "a compiled model is imported unverified"
 
-    def describe_environment(self) -> EngineEnvironment:
-        return EngineEnvironment(get_version(), describe_machine())
+    def get_version(self) -> str:
+        """Return the version without its build: ``2026.4.1`` of ``2026.4.1-22982-...``."""
+        return str(import_openvino().__version__).partition("-")[0]
 
     def find_refused_nodes(
         self, source: Path, task: Task, asked: BuildSpec
@@ -73,8 +62,8 @@ class OpenVino(Runtime):
         except UnsupportedModelError as error:
             if unknown := UNKNOWN.search(str(error)):
                 return [
-                    RefusedNode(None, parse_operator(each), "OpenVINO does not have it")
-                    for each in unknown[1].split(", ")
+                    RefusedNode(None, parse_operator(name), "OpenVINO does not have it")
+                    for name in unknown[1].split(", ")
                 ]
             raise
         return []
@@ -100,22 +89,14 @@ class OpenVino(Runtime):
             return None
         return f"this CPU has no {asked.precision} arithmetic ({' or '.join(sorted(native))})"
 
-    def list_thread_counts(self) -> Sequence[int]:
-        return list_core_counts(count_cores())
-
 
 def import_openvino() -> Any:
     """Return the library. Raises MissingDependencyError."""
     try:
         import openvino
     except ImportError as error:
-        raise make_missing_error("OpenVINO", "openvino") from error
+        raise runtime.make_missing_error("OpenVINO", "openvino") from error
     return openvino
-
-
-def get_version() -> str:
-    """Return the version without its build: ``2026.4.1`` of ``2026.4.1-22982-...``."""
-    return str(import_openvino().__version__).partition("-")[0]
 
 
 def make_config(asked: BuildSpec) -> dict[str, Any]:
@@ -123,20 +104,18 @@ def make_config(asked: BuildSpec) -> dict[str, Any]:
 
     Threads are not bound to cores, and the plugin does not choose the precision.
     """
-    if asked.threads < 1:
-        raise StageError(f"an engine on {asked.threads} threads was asked for; give 1 or more")
     return {
         "INFERENCE_PRECISION_HINT": HINTS[asked.precision],
-        "INFERENCE_NUM_THREADS": asked.threads,
+        "INFERENCE_NUM_THREADS": runtime.check_threads(asked.threads),
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
         "ENABLE_CPU_PINNING": False,
     }
 
 
-def parse_operator(told: str) -> str:
-    """``Det-20`` -> ``Det``; ``my.ops.Strange`` -> ``my.ops:Strange``."""
-    domain, _, name = re.sub(r"-\d+$", "", told).rpartition(".")
+def parse_operator(text: str) -> str:
+    """Return the operator: ``Det`` of ``Det-20``, ``my.ops:Strange`` of ``my.ops.Strange``."""
+    domain, _, name = re.sub(r"-\d+$", "", text).rpartition(".")
     return f"{domain}:{name}" if domain else name
 
 
@@ -145,19 +124,16 @@ def check_computed(compiled: Any, precision: str) -> None:
 
     Raises UnsupportedModelError if it computes none.
     """
-    about = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
-    found = [
-        (info["layerType"].astype(str), info["runtimePrecision"].astype(str)) for info in about
-    ]
-    products = sorted({(layer, used) for layer, used in found if layer in PRODUCTS})
-    if (
-        precision in COMPUTED
-        and products
-        and not COMPUTED[precision] & {used for _, used in products}
-    ):
-        told = ", ".join(f"{layer} in {used}" for layer, used in products)
+    infos = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
+    layers = {
+        (info["layerType"].astype(str), info["runtimePrecision"].astype(str)) for info in infos
+    }
+    products = {(layer, used) for layer, used in layers if layer in PRODUCTS}
+    computed = COMPUTED.get(precision)
+    if computed and products and not computed & {used for _, used in products}:
+        used = ", ".join(f"{layer} in {used}" for layer, used in sorted(products))
         raise UnsupportedModelError(
-            f"OpenVINO computes nothing of this graph in {precision}, but {told}; try precision = "
+            f"OpenVINO computes nothing of this graph in {precision}, but {used}; try precision = "
             "'fp32'"
         )
 
@@ -198,8 +174,8 @@ def make_predictor(compiled: Any) -> Predict:
                     for number, name in enumerate(outputs)
                 }
         except Exception as error:
-            mismatch = find_input_mismatch([describe_port(port) for port in compiled.inputs], given)
-            raise StageError(mismatch or f"OpenVINO failed: {strip_source_lines(error)}") from error
+            specs, message = map(describe_port, compiled.inputs), strip_source_lines(error)
+            raise runtime.make_call_error("OpenVINO", list(specs), given, message) from error
 
     return predict
 
@@ -225,5 +201,5 @@ def strip_source_lines(error: Exception) -> str:
     Their lines begin with ``Exception from`` and ``Check``.
     """
     lines = [line.strip() for line in str(error).splitlines()]
-    told = [line for line in lines if line and not line.startswith(("Exception from", "Check "))]
-    return " ".join(told) or str(error)
+    shown = [line for line in lines if line and not line.startswith(("Exception from", "Check "))]
+    return " ".join(shown) or str(error)

@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from attar.engines.cpu import describe_machine, list_core_counts
 from attar.models.task import Predictor, Task
+from attar.models.tensors import Arrays, TensorSpec, find_input_mismatch
 from attar.pipeline.core import names
 from attar.pipeline.core.errors import MissingDependencyError, StageError, suggest_name
+from attar.pipeline.keys.machine import count_cores
 
 RuntimeName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"]
 RUNTIMES: Mapping[str, str] = {
@@ -160,6 +163,35 @@ class Runtime(ABC):
     def list_thread_counts(self) -> Sequence[int]:
         """Return the thread counts worth trying: one if the runtime has no use for threads."""
         return [1]
+
+
+class CpuRuntime(Runtime):
+    """A runtime whose engines run on the threads of a CPU, and depend on its kind."""
+
+    @abstractmethod
+    def get_version(self) -> str:
+        """Return the library's version."""
+
+    def describe_environment(self) -> EngineEnvironment:
+        return EngineEnvironment(self.get_version(), describe_machine())
+
+    def list_thread_counts(self) -> Sequence[int]:
+        return list_core_counts(count_cores())
+
+
+def check_threads(threads: int) -> int:
+    """Return the count. Raises StageError if it is below 1."""
+    if threads < 1:
+        raise StageError(f"an engine on {threads} threads was asked for; give 1 or more")
+    return threads
+
+
+def make_call_error(
+    title: str, specs: Sequence[TensorSpec], inputs: Arrays, message: str
+) -> StageError:
+    """Return the error of a call that failed. It says first which inputs do not fit the graph."""
+    mismatch = find_input_mismatch(specs, inputs)
+    return StageError(mismatch or f"{title} failed: {' '.join(message.split())}")
 
 
 def make_missing_error(library: str, extra: str) -> MissingDependencyError:

@@ -128,7 +128,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     bad += [{"counts": np.ones((2, BINS), np.int64)}, {"extremes": np.full((1, 2), np.nan)}, {"extremes": np.zeros((1, 3))}]
     for other in bad:
         save_file({**good, **other}, file, state)
-        with pytest.raises(StageError, match=r"1 tensors.* int64"):
+        with pytest.raises(StageError, match="damaged"):
             histogram.load_histograms(file)
     save_file(good, file)
     with pytest.raises(StageError, match="damaged"):

@@ -10,7 +10,7 @@ from pathlib import Path
 CODE = """
 import attar
 from attar.engines.runtimes import onnxruntime
-print(onnxruntime.get_version())
+print(onnxruntime.OnnxRuntime().get_version())
 """
 
 

@@ -17,7 +17,8 @@ from onnxruntime.quantization import calibrate as theirs
 from attar.engines.calibration import histogram, ranges
 from attar.engines.calibration.entropy import LEVELS, center_bins, find_entropy_range
 from attar.engines.calibration.histogram import Floats, Histogram
-from attar.engines.calibration.ranges import compute_errors, find_minmax_range, find_mse_range, find_percentile_range
+from attar.engines.calibration.mse import compute_errors, find_mse_range
+from attar.engines.calibration.ranges import find_minmax_range, find_percentile_range
 from attar.models.task import InMemory, Output, Split, SplitName, Tensor
 from attar.models.views import iterate_spread
 from attar.pipeline.core.errors import StageError

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from attar.engines import cpu
+from attar.engines import cpu, thread_counts
+from attar.engines.axis_profile import complete_profile
 from attar.engines.runtimes import onnxruntime, openvino
 from attar.engines.runtimes import runtime as runtimes
 from attar.engines.runtimes.runtime import RefusedNode, RuntimeName
 from attar.pipeline.core.errors import StageError, UnsupportedModelError
-from attar.stages import build
 from attar.stages.artifacts import Engine, OnnxModel, Ranges
-from attar.stages.build import Build
+from attar.stages.build import Build, format_refused_nodes
 from attar.stages.optimize.stage import Optimize
 from tests.support.tasks import smoke
 
@@ -53,7 +53,7 @@ def test_facts(tmp_path: Path, model: OnnxModel) -> None:
         "files": {"model": "model.onnx"},
         "runtime": "onnxruntime",
         "opened_by": "attar.engines.runtimes.onnxruntime:OnnxRuntime",
-        "runtime_version": onnxruntime.get_version(),
+        "runtime_version": onnxruntime.OnnxRuntime().get_version(),
         "provider": "CPUExecutionProvider",
         "threads": 2,
         "precision": model.facts["precision"],
@@ -65,7 +65,7 @@ def test_facts(tmp_path: Path, model: OnnxModel) -> None:
 
 
 def test_the_thread_count_is_measured(tmp_path: Path, digits_onnx: OnnxModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "ROUNDS", 1)
+    monkeypatch.setattr(thread_counts, "ROUNDS", 1)
     model = smoke.artifact(OnnxModel, digits_onnx.root, digits_onnx.facts)
     facts = Build(task=smoke.DIGITS).run(tmp_path, model=model)
     assert facts["threads"] in onnxruntime.OnnxRuntime().list_thread_counts()
@@ -81,7 +81,7 @@ def test_the_thread_count_is_measured(tmp_path: Path, digits_onnx: OnnxModel, mo
     ],
 )
 def test_more_threads_must_be_worth_it(seconds: dict[int, float], threads: int) -> None:
-    assert build.select_thread_count(seconds) == threads
+    assert thread_counts.select_thread_count(seconds) == threads
 
 
 def test_an_engine_that_answers_differently_is_refused(
@@ -140,8 +140,7 @@ def test_an_operator_that_a_runtime_does_not_have(tmp_path: Path, digits_onnx: O
 def test_a_few_of_many_refused_nodes_are_named(digits_onnx: OnnxModel) -> None:
     refused = [RefusedNode(f"node_{number}", "Conv", "no") for number in range(5)]
     assert (
-        build.format_refused_nodes(refused, digits_onnx.file())
-        == "Conv 'node_0': no; Conv 'node_1': no; Conv 'node_2': no; and 2 more"
+        format_refused_nodes(refused, digits_onnx.file()) == "Conv 'node_0': no; Conv 'node_1': no; Conv 'node_2': no; and 2 more"
     )
 
 
@@ -178,25 +177,25 @@ def test_only_what_the_runtime_knows_decides() -> None:
 def test_the_profile_is_completed_by_the_promises() -> None:
     images = smoke.Images()
     whole = {"batch": (1, 1, 8), "height": (4, 12, 12), "width": (4, 20, 20)}
-    assert build.complete_profile({}, images) == whole
-    assert build.complete_profile({"batch": (1, 4, 64)}, images) == whole | {"batch": (1, 4, 64)}
+    assert complete_profile({}, images) == whole
+    assert complete_profile({"batch": (1, 4, 64)}, images) == whole | {"batch": (1, 4, 64)}
 
 
 @given(least=st.integers(0, 10), extra=st.integers(0, 20))
 def test_a_profile_covers_what_is_promised_or_is_refused(least: int, extra: int) -> None:
     most = least + extra
     if least <= 4 and most >= 12:
-        assert build.complete_profile({"height": (least, least, most)}, smoke.Images())["height"] == (least, least, most)
+        assert complete_profile({"height": (least, least, most)}, smoke.Images())["height"] == (least, least, most)
     else:
         with pytest.raises(StageError, match=rf"height .*{least} to {most}, .*4 to 12"):
-            build.complete_profile({"height": (least, least, most)}, smoke.Images())
+            complete_profile({"height": (least, least, most)}, smoke.Images())
 
 
 def test_an_axis_that_nobody_knows_and_one_without_sizes() -> None:
     with pytest.raises(StageError, match=r"Images .*'hight'; .*'height'"):
-        build.complete_profile({"hight": (4, 8, 12)}, smoke.Images())
+        complete_profile({"hight": (4, 8, 12)}, smoke.Images())
     with pytest.raises(StageError, match=r"Unranged .*'batch' .*`ranges`"):
-        build.complete_profile({}, smoke.Unranged())
+        complete_profile({}, smoke.Unranged())
 
 
 def test_without_the_hardware_nothing_is_built(tmp_path: Path, digits_onnx: OnnxModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,7 @@ def engine(root: Path, matrix: Matrix) -> Engine:
     write_graph(root / "model.onnx", matrix)
     runtime: dict[str, Any] = {
         "runtime": "onnxruntime",
-        "runtime_version": onnxruntime.get_version(),
+        "runtime_version": onnxruntime.OnnxRuntime().get_version(),
         "provider": onnxruntime.CPU,
     }
     runtime |= {"threads": 1, "files": {"model": "model.onnx"}, "why": None, "asked": {"profile": {}, "options": {}}}
