@@ -47,5 +47,5 @@ def compute_errors(histogram: Histogram, low: Floats | float, high: Floats | flo
     )
     step = np.maximum((highs - lows) / STEPS, np.finfo(np.float64).tiny)
     rounded = np.rint(np.clip(values, lows, highs) / step) * step  # [n, bins]
-    errors: Floats = np.square(rounded - values) @ histogram.counts[filled]
-    return errors / histogram.counts.sum()
+    errors: Floats = np.square(rounded - values) @ histogram.counts[filled] / histogram.counts.sum()
+    return errors
