@@ -139,7 +139,7 @@ class Server:
         await asyncio.gather(self._drain_connections(), *([self.grpc.stop()] if self.grpc else []))
         await self.supervisor.close()
         await self.repository.close()
-        await asyncio.to_thread(self.service.reading.close)
+        await asyncio.to_thread(self.service.reader_thread.close)
 
     async def _drain_connections(self) -> None:
         self._listener.close()
@@ -164,7 +164,7 @@ class Server:
             await asyncio.sleep(LOOK)
             self.authenticator.reload_if_changed()
             now = loop.time()
-            for connection in [each for each in self.connections if each.until < now]:
+            for connection in [each for each in self.connections if each.deadline < now]:
                 connection.time_out()
 
 

@@ -162,7 +162,7 @@ shadow_option = partial(option, section="Shadow")
     type=COUNT,
     metavar="N",
     default=4096,
-    help="Maximum number of open connections; further ones are closed.",
+    help="Maximum number of open connections; beyond it the one silent longest is closed.",
 )
 @timeout_option(
     "--deadline",

@@ -68,8 +68,8 @@ class Settings(BaseModel):
     asks for less."""
 
     max_body: int | None = Field(None, ge=1)
-    """Bytes of a request's body, and of a message of gRPC, after decompression too. None: as
-    many as the largest request of the model that is asked has in JSON."""
+    """Maximum bytes of a request's body, and of a message of gRPC, decompressed too. None: the
+    size of the model's largest request, in JSON or in protobuf."""
     max_bodies: int | None = Field(None, ge=1)
     """Bytes that all requests without an answer and the shadow's queue may take together:
     bodies, tensors and pictures. Beyond it they get 503. None: a quarter of the memory that this
@@ -84,9 +84,9 @@ class Settings(BaseModel):
     """Pixels of all pictures of a request together, decoded or resized: some thousand bytes can
     ask for as many."""
     max_connections: int = Field(4096, ge=1)
-    """Further ones are closed at once; `attar serve` takes fewer where the process may not have
-    as many files open. So many requests are taken at a time in gRPC, where connections share
-    them."""
+    """Maximum open connections, over HTTP and over gRPC each, and calls of gRPC at a time.
+    Beyond it the HTTP connection whose client is silent longest is closed, and the newest one of
+    gRPC. `attar serve` takes fewer if the process may not open as many files."""
 
     idle: float = Field(75.0, gt=0)
     """Seconds that a connection may stay open without a request."""

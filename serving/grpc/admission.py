@@ -1,7 +1,7 @@
-"""Door: who may call over gRPC, and what of a message is taken from whom.
+"""Who may call over gRPC, and how much of a message is read from whom.
 
-gRPC takes up a message as a whole, up to its limit, and that limit is the same for all methods.
-What is not read stays with its client.
+gRPC takes in a message as a whole, up to one limit for all methods. What is not read stays with
+its client.
 """
 
 from __future__ import annotations
@@ -15,30 +15,36 @@ import grpc
 
 from attar.serving.core.authenticator import ASK_WITH_TOKEN, Authenticator
 from attar.serving.core.errors import BusyError, TooLargeError, TooSlowError, UnauthorizedError
+from attar.serving.core.ledger import Ledger
 from attar.serving.core.settings import Settings
+from attar.serving.grpc.message_room import MessageRoom
 
-SILENT = ("ServerLive", "ServerReady")
-"""Whose requests are empty, so that they are answered unread, and without a token as over HTTP."""
+EMPTY_REQUESTS = ("ServerLive", "ServerReady")
+"""Methods whose requests are empty, so they are not read. As over HTTP, they need no token."""
 CHECK = "Check"
-"""Needs none either where it asks for the server; to tell that, its request must be read. It is
-read alike for everybody, so that calls that wait for something else never hold up a probe."""
+"""A method that needs no token if it asks about the server. Its request, which says so, is read
+in the same way for all callers, so calls that are slow never delay a probe."""
 UNAUTHENTICATED_BYTES = 1024
-"""That a message may have whose caller has no token."""
+"""Limit of a message from a caller without a token."""
 UNAUTHENTICATED_SECONDS = 1.0
-"""That it may take."""
+"""Time limit of such a message."""
 UNAUTHENTICATED_READS = 4
-"""Such messages that are waited for at a time, so that their sum is bounded. One more takes the
-place of the one that was waited for longest: a probe sends its message with its call, so that
-callers who send none never keep it out."""
+"""Number of such messages that are awaited at a time, which bounds their sum. A further one ends
+the oldest wait: a probe sends its message with its call, so it is read at once."""
+SMALL_PART = 16
+"""Such messages may take one of so many parts of the ledger together."""
 
 
 class GrpcAdmission:
-    def __init__(self, authenticator: Authenticator, settings: Settings) -> None:
+    def __init__(
+        self, authenticator: Authenticator, settings: Settings, ledger: Ledger, largest: int
+    ) -> None:
+        """``largest``: bytes of the longest message that gRPC takes in."""
         self._authenticator, self._settings = authenticator, settings
+        self._room = MessageRoom(ledger, largest)
         self._calls = 0
         self._unauthenticated: list[asyncio.Timeout] = []
-        self.most_reads = UNAUTHENTICATED_READS
-        """Such messages that are waited for at a time."""
+        self.most_reads = max(1, min(UNAUTHENTICATED_READS, ledger.limit // SMALL_PART // largest))
 
     def is_known(self, context: Any) -> bool:
         return self._authenticator.is_authorized(read_authorization(context))
@@ -48,14 +54,17 @@ class GrpcAdmission:
         if not self.is_known(context):
             raise UnauthorizedError(ASK_WITH_TOKEN)
 
+    def check_control(self, context: Any) -> None:
+        """Check a call that loads or unloads a model. Raises UnauthorizedError, ForbiddenError."""
+        self._authenticator.check_control(read_authorization(context))
+
     @contextmanager
     def count_call(self, name: str, context: Any) -> Iterator[None]:
-        """A place among the calls that are taken at a time. Callers without a token take none, so
-        that they keep nobody out.
+        """Count a call while it is answered; calls that need no token are not limited.
 
-        Raises UnauthorizedError, and BusyError where no place is free.
+        Raises UnauthorizedError, and BusyError if there are too many.
         """
-        if name in SILENT or name == CHECK:
+        if name in EMPTY_REQUESTS or name == CHECK:
             yield
             return
         self.check_token(context)
@@ -70,26 +79,23 @@ class GrpcAdmission:
         finally:
             self._calls -= 1
 
-    def check_control(self, context: Any) -> None:
-        """To load or unload a model. Raises UnauthorizedError and ForbiddenError."""
-        self._authenticator.check_control(read_authorization(context))
-
-    def may_be_long(self, name: str, context: Any) -> bool:
-        """Whether its message may be long, so that it needs room; those of callers without a
-        token have a limit of their own."""
-        return not (name in SILENT or name == CHECK)
-
     async def read_message(self, name: str, context: Any) -> Any:
-        """Return the request of a call that is counted. Raises TooSlowError and TooLargeError."""
-        if name in SILENT:
+        """Return the request of a counted call.
+
+        Raises NoRoomError, TooSlowError and TooLargeError.
+        """
+        if name in EMPTY_REQUESTS:
             return b""
         if name == CHECK:
             return await self._read_unauthenticated(context)
-        return await read_within(asyncio.timeout(self._settings.slow), context)
+        limit = asyncio.timeout(self._settings.slow)
+        return await self._room.read(lambda: read_within(limit, context))
 
     async def _read_unauthenticated(self, context: Any) -> Any:
         while len(self._unauthenticated) >= self.most_reads:
-            expire_now(self._unauthenticated.pop(0))
+            oldest = self._unauthenticated.pop(0)
+            if not oldest.expired():
+                oldest.reschedule(asyncio.get_running_loop().time())
         limit = asyncio.timeout(min(UNAUTHENTICATED_SECONDS, self._settings.slow))
         self._unauthenticated.append(limit)
         try:
@@ -97,19 +103,12 @@ class GrpcAdmission:
         finally:
             if limit in self._unauthenticated:
                 self._unauthenticated.remove(limit)
-        if sent is grpc.aio.EOF or self.is_known(context):
-            return sent
-        if len(sent) > UNAUTHENTICATED_BYTES:
-            del sent  # else the error would hold it until the call has ended
+        is_short = sent is grpc.aio.EOF or len(sent) <= UNAUTHENTICATED_BYTES
+        if not is_short and not self.is_known(context):
             raise TooLargeError(
                 f"without a token a message has {UNAUTHENTICATED_BYTES} bytes at most"
             )
         return sent
-
-
-def expire_now(limit: asyncio.Timeout) -> None:
-    if not limit.expired():
-        limit.reschedule(asyncio.get_running_loop().time())
 
 
 async def read_within(limit: asyncio.Timeout, context: Any) -> Any:
@@ -124,5 +123,5 @@ async def read_within(limit: asyncio.Timeout, context: Any) -> Any:
 
 
 def read_authorization(context: Any) -> bytes:
-    sent = [value for name, value in context.invocation_metadata() if name == "authorization"]
-    return ", ".join(sent).encode()
+    metadata = context.invocation_metadata()
+    return ", ".join(value for name, value in metadata if name == "authorization").encode()

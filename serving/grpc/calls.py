@@ -1,4 +1,4 @@
-"""What every call over gRPC has in common: its messages, and how it ends with an error."""
+"""What all calls over gRPC have in common: the server's options, messages, and errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
-"""What gRPC calls an error that has this status in HTTP."""
+"""The status of gRPC for each of HTTP."""
+COPIES = 3
+"""Memory for a message while it is read, in copies of it: as it came, decoded, and as arrays."""
 log = logging.getLogger(__name__)
 
 
@@ -40,13 +42,13 @@ def decode_message(asked: Any, sent: Any) -> Any:
 
 
 def encode_message(message: Any) -> bytes:
-    made: bytes = message.SerializeToString()
-    return made
+    encoded: bytes = message.SerializeToString()
+    return encoded
 
 
 @contextmanager
 def convert_errors(name: str) -> Iterator[None]:
-    """Raise RequestError alone: any other error is logged, and reported as EngineFailedError."""
+    """Raise only RequestError: any other error is logged, and becomes EngineFailedError."""
     try:
         yield
     except RequestError:
@@ -57,45 +59,34 @@ def convert_errors(name: str) -> Iterator[None]:
 
 
 async def abort_call(context: Any, error: RequestError) -> NoReturn:
-    """End a call with an error, and say to gRPC's own retries in how many milliseconds another
-    one makes sense."""
-    again = (
-        ()
-        if error.retry_after is None
-        else (("grpc-retry-pushback-ms", str(error.retry_after * 1000)),)
-    )
+    """End a call with an error; its metadata says when gRPC's own retries may try again."""
+    metadata: tuple[tuple[str, str], ...] = ()
+    if error.retry_after is not None:
+        metadata = (("grpc-retry-pushback-ms", str(error.retry_after * 1000)),)
     for each in (error, error.__cause__, error.__context__):
-        clear_frames(
-            each.__traceback__ if each else None
-        )  # else they keep the message until garbage is collected
-    code = (
-        grpc.StatusCode.RESOURCE_EXHAUSTED
-        if isinstance(error, NoRoomError)
-        else CODES[error.status]
-    )
-    await context.abort(code, str(error), again)
-    raise error  # which abort never comes to
+        if each:  # else the frames keep the message until garbage is collected
+            clear_frames(each.__traceback__)
+    has_no_room = isinstance(error, NoRoomError)
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED if has_no_room else CODES[error.status]
+    await context.abort(code, str(error), metadata)
+    raise error  # never reached, as abort raises
 
 
 def list_server_options(settings: Settings, largest: int) -> list[tuple[str, int]]:
-    """Return the options of gRPC's server; its ``channel_arg_names.h`` explains them."""
+    """Return the options of gRPC's server, which its ``channel_arg_names.h`` explains."""
+    idle, slow = int(settings.idle * 1000), int(settings.slow * 1000)
     return [
-        (
-            "grpc.so_reuseport",
-            0,
-        ),  # else a second server would take half of the requests without a word
+        # A second server on the port would take half of the requests, and nobody would know.
+        ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", largest),
-        ("grpc.http2.bdp_probe", 0),  # else what nobody reads yet grows to megabytes for each call
+        # It would let the bytes that are not read yet grow to megabytes for each call.
+        ("grpc.http2.bdp_probe", 0),
         ("grpc.max_metadata_size", settings.max_header),
-        (
-            "grpc.max_allowed_incoming_connections",
-            settings.max_connections,
-        ),  # each takes a descriptor
-        ("grpc.max_connection_idle_ms", int(settings.idle * 1000)),
-        (
-            "grpc.keepalive_time_ms",
-            int(settings.idle * 1000),
-        ),  # asks whether a client that says nothing is still there
-        ("grpc.http2.ping_timeout_ms", int(settings.slow * 1000)),
-        ("grpc.server_handshake_timeout_ms", int(settings.slow * 1000)),
+        # Each connection takes a descriptor.
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.max_connection_idle_ms", idle),
+        # Asks a client that sends nothing whether it is still there.
+        ("grpc.keepalive_time_ms", idle),
+        ("grpc.http2.ping_timeout_ms", slow),
+        ("grpc.server_handshake_timeout_ms", slow),
     ]

@@ -28,6 +28,7 @@ def find_message_class(name: str) -> Any:
 SERVICE = POOL.FindServiceByName("inference.GRPCInferenceService")
 HEALTH = POOL.FindServiceByName("grpc.health.v1.Health")
 ModelInferRequest = find_message_class("inference.ModelInferRequest")
+InferTensorContents = find_message_class("inference.InferTensorContents")
 ModelInferResponse = find_message_class("inference.ModelInferResponse")
 ModelStreamInferResponse = find_message_class("inference.ModelStreamInferResponse")
 HealthCheckRequest = find_message_class("grpc.health.v1.HealthCheckRequest")

@@ -1,22 +1,34 @@
-"""Stream: requests that come on one stream are answered at the same time, so that they share
-batches.
+"""ModelStreamInfer: the requests on a stream are answered at the same time, so they share batches.
 
-The answers have the order of the requests.
+The responses have the order of the requests.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
+from functools import partial
+from math import inf
 from typing import Any, Generic, TypeVar
 
 import grpc
 
+from attar.serving.core.errors import BusyError, RequestError
+from attar.serving.core.ledger import Ledger
+from attar.serving.grpc.calls import COPIES, convert_errors
+from attar.serving.grpc.message_room import MessageRoom
+from attar.serving.grpc.messages import ModelStreamInferResponse
+from attar.serving.grpc.methods import GrpcMethods
+from attar.serving.models.service import InferenceService
+
 T = TypeVar("T")
-PIPELINED = 32
+MAX_PIPELINED = 32
 """Requests of one stream that are read before the first of them is answered."""
 PIPELINED_BYTES = 16 * 2**20
-"""That they have together, beyond which no further one is read."""
+"""Size of all these requests beyond which no further one is read."""
+GRACE_SECONDS = 1.0
+"""Time that a stream stays open without a request when the server ends."""
 
 
 class StreamPipeline(Generic[T]):
@@ -32,10 +44,7 @@ class StreamPipeline(Generic[T]):
         self._has_room.set()
 
     async def answer_in_order(self) -> AsyncIterator[T]:
-        """Yield the answers to what is read.
-
-        What ``read`` raises is raised behind the last of them.
-        """
+        """Yield the answers, and behind the last one raise what ``read`` has raised."""
         reader = asyncio.create_task(self._read_requests())
         try:
             while (begun := await self._answers.get()) is not None:
@@ -58,13 +67,13 @@ class StreamPipeline(Generic[T]):
     def _count_pending(self, requests: int, size: int) -> None:
         self._requests += requests
         self._bytes += size
-        if self._requests < PIPELINED and self._bytes < PIPELINED_BYTES:
+        if self._requests < MAX_PIPELINED and self._bytes < PIPELINED_BYTES:
             self._has_room.set()
         else:
             self._has_room.clear()
 
     async def _cancel_pending(self, reader: asyncio.Future[None]) -> None:
-        """Cancel what is still under way when the stream is over."""
+        """Cancel the requests that have no answer when the stream is over."""
         reader.cancel()
         await asyncio.wait([reader])
         left = [
@@ -72,5 +81,62 @@ class StreamPipeline(Generic[T]):
         ]
         for answer, _ in left:
             answer.cancel()
-        # told already, or nobody is left to be told
+        # Their errors were raised already, or the client is gone.
         await asyncio.gather(reader, *(answer for answer, _ in left), return_exceptions=True)
+
+
+class StreamedInference:
+    """The calls of ModelStreamInfer."""
+
+    def __init__(
+        self, methods: GrpcMethods, service: InferenceService, ledger: Ledger, largest: int
+    ) -> None:
+        """``largest``: bytes of the longest message that gRPC takes in."""
+        self._methods, self._service, self._ledger = methods, service, ledger
+        self._room = MessageRoom(ledger, largest)
+        self._waiting: set[asyncio.Timeout] = set()
+        """Limits of the streams that wait for a request."""
+
+    async def answer_requests(self, context: Any) -> AsyncIterator[Any]:
+        """Yield the responses in the order of the requests.
+
+        An error stands in the place of its response, with the request's id, and does not end
+        the stream. Raises BusyError if no request comes for long.
+        """
+        read = partial(self._room.read, partial(self._read_message, context))
+        async for response in StreamPipeline(read, self._infer).answer_in_order():
+            yield response
+
+    def end_idle(self) -> None:
+        """End the streams that get no request within a moment."""
+        for limit in self._waiting:
+            limit.reschedule(asyncio.get_running_loop().time() + GRACE_SECONDS)
+
+    async def _read_message(self, context: Any) -> Any:
+        seconds = GRACE_SECONDS if self._service.draining else self._service.settings.idle
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                self._waiting.add(limit)
+                return await context.read()
+        except TimeoutError:
+            raise BusyError(
+                "no request came on the stream for long, or the server ends; open another"
+            ) from None
+        finally:
+            self._waiting.discard(limit)
+
+    async def _infer(self, sent: bytes) -> Any:
+        request_id = ""
+        try:
+            reserved = closing(self._ledger.open_reservation())
+            with convert_errors("ModelStreamInfer"), reserved as reservation:
+                reservation.add(COPIES * len(sent))
+                message = await self._methods.decode(sent, reservation)
+                request_id = message.request.id
+                response = await self._methods.infer_within(message, inf)
+                return ModelStreamInferResponse(infer_response=response)
+        except RequestError as error:
+            self._service.record_refusal(error, method="ModelStreamInfer")
+            return ModelStreamInferResponse(
+                error_message=str(error), infer_response={"id": request_id}
+            )

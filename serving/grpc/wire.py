@@ -1,145 +1,127 @@
-"""Wire: what a message over gRPC would take when it is decoded, counted before it is.
+"""The wire format of a ModelInferRequest: a long one is split before protobuf decodes it.
 
-A field of two bytes becomes an object of a hundred.
+Protobuf would copy the content of all tensors, while nothing else runs, and make an object of a
+hundred bytes of a field of two. Here the content stays where it came, and the rest is short.
 https://protobuf.dev/programming-guides/encoding
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TypeAlias
-
-import numpy as np
 
 from attar.serving.core.errors import BadRequestError, TooLargeError
 from attar.serving.protocol.json_data import SHORT_BYTES
 
-MOST_FIELDS = 2**14
-"""Fields of a request, those inside its tensors among them."""
-MODEL_NAME, MODEL_VERSION, INPUTS, OUTPUTS, RAW = 1, 2, 5, 6, 7
-"""Fields of a ModelInferRequest."""
+MAX_FIELDS = 2**14
+"""Limit of the fields of a message, those inside its tensors included."""
+INPUTS, RAW = 5, 7
+"""Numbers of fields of a ModelInferRequest."""
 CONTENTS = 5
-"""Field of an input."""
-VARINTS = (1, 2, 3, 4, 5)
-"""Fields of the contents whose elements have a byte or more, and become up to eight."""
+"""Number of the field of an input that holds its elements."""
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 """Wire types."""
-INTEGER_BYTES = 8
-"""Of an integer or a flag once it is decoded, at most."""
-PIECE_BYTES = 2**18
-"""Whose integers are counted at once."""
-FindMost: TypeAlias = Callable[[str, str], int]
-"""From the name and the version of a model to the integers and flags that its request may have."""
+Contents: TypeAlias = Mapping[int, list[memoryview]]
+"""Fields of an InferTensorContents, by number: the pieces that they came in."""
 
 
-def check_message(sent: bytes, find_most: FindMost) -> int:
-    """Return the bytes that the integers and flags of a ModelInferRequest take when decoded.
+@dataclass(slots=True)
+class SplitMessage:
+    """A ModelInferRequest without the content of its tensors, and that content."""
 
-    Raises TooLargeError for a request that would be far larger than its bytes, BadRequestError
-    for what is no such request, and what ``find_most`` raises.
-    """
-    names = {MODEL_NAME: b"", MODEL_VERSION: b""}
+    head: bytearray = field(default_factory=bytearray)
+    raw: list[memoryview] = field(default_factory=list)
+    contents: list[Contents] = field(default_factory=list)
+    """For each input, in their order."""
+
+
+def split_message(sent: bytes) -> SplitMessage:
+    """Split a ModelInferRequest. Raises BadRequestError, and TooLargeError if the rest is long."""
+    fields, split = FieldReader(sent), SplitMessage()
     try:
-        counted = MessageCounter(sent)
-        for field, start, end in counted.iterate_fields(0, len(sent)):
-            if field in names and end - start <= SHORT_BYTES:
-                names[field] = sent[start:end]
-            if field == INPUTS:
-                counted.check_input(start, end)
-            elif field == OUTPUTS:
-                counted.beside += sum(
-                    end - start for _, start, end in counted.iterate_fields(start, end)
-                )
-            elif field != RAW:
-                counted.beside += end - start
-        counted.check_beside()
+        for number, start, content, end in fields.iterate_fields(0, len(sent)):
+            if number == RAW:
+                split.raw.append(fields.view[content:end])
+            elif number == INPUTS:
+                rest, contents = fields.split_input(content, end)
+                split.contents.append(contents)
+                split.head += write_field(INPUTS, rest)
+            else:
+                check_head_bytes(len(split.head) + end - start)
+                split.head += fields.view[start:end]
+            check_head_bytes(len(split.head))
     except IndexError as error:
         raise BadRequestError("no ModelInferRequest: it ends too early") from error
-    if not counted.integers:
-        return 0
-    name, version = (part.decode(errors="replace") for part in names.values())
-    return INTEGER_BYTES * counted.count_integers(find_most(name, version))
+    return split
 
 
-class MessageCounter:
+def check_head_bytes(size: int) -> None:
+    if size > SHORT_BYTES:
+        raise TooLargeError(
+            f"what stands beside the content of tensors is over {SHORT_BYTES} bytes; send "
+            "less of it"
+        )
+
+
+class FieldReader:
+    """Reads the fields of one message; methods raise IndexError if it ends too early."""
+
     def __init__(self, sent: bytes) -> None:
-        self.sent = sent
-        self.left = MOST_FIELDS
-        self.beside = 0
-        """Bytes that belong to no content of a tensor."""
-        self.integers: list[tuple[int, int]] = []
-        """Where integers and flags of any tensor begin and end."""
+        self.sent, self.view = sent, memoryview(sent)
+        self._count = 0
 
-    def check_input(self, start: int, end: int) -> None:
-        for field, inner, stop in self.iterate_fields(start, end):
-            if field == CONTENTS:
-                self.find_integers(inner, stop)
-            else:
-                self.beside += stop - inner
-        self.check_beside()
+    def split_input(self, start: int, end: int) -> tuple[bytes, dict[int, list[memoryview]]]:
+        """Return an input without its contents, and those."""
+        rest, contents = bytearray(), dict[int, list[memoryview]]()
+        for number, begin, content, stop in self.iterate_fields(start, end):
+            if number != CONTENTS:
+                check_head_bytes(len(rest) + stop - begin)
+                rest += self.view[begin:stop]
+                continue
+            for kind, _, first, last in self.iterate_fields(content, stop):
+                contents.setdefault(kind, []).append(self.view[first:last])
+        return bytes(rest), contents
 
-    def check_beside(self) -> None:
-        if self.beside > SHORT_BYTES:
-            raise TooLargeError(
-                f"what stands beside the content of tensors is over {SHORT_BYTES} bytes; send "
-                "less of it"
-            )
-
-    def find_integers(self, start: int, end: int) -> None:
-        for field, inner, stop in self.iterate_fields(start, end):
-            if field in VARINTS:
-                self.integers.append((inner, stop))
-
-    def count_integers(self, most: int) -> int:
-        """Return how many there are in all tensors together.
-
-        Raises TooLargeError for more than ``most``.
-        """
-        count = 0
-        for first, last in self.integers:
-            for start in range(first, last, PIECE_BYTES):
-                size = min(PIECE_BYTES, last - start)
-                ends = np.frombuffer(self.sent, np.uint8, size, start) < 0x80  # of each varint
-                count += int(np.count_nonzero(ends))
-                if count > most:
-                    raise TooLargeError(
-                        f"the contents hold more integers than the {most} that the model takes"
-                    )
-        return count
-
-    def iterate_fields(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-        """Yield a field's number, and where its content starts and ends.
-
-        Raises IndexError where it would end behind ``end``.
-        """
+    def iterate_fields(self, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+        """Yield of each field its number, its start, the start of its content and its end."""
         while start < end:
-            self.left -= 1
-            if self.left < 0:
+            self._count += 1
+            if self._count > MAX_FIELDS:
                 raise TooLargeError(
-                    f"the message has more than {MOST_FIELDS} fields; send tensors as "
+                    f"the message has more than {MAX_FIELDS} fields; send tensors as "
                     "raw_input_contents"
                 )
-            tag, start = self.read_varint(start)
-            kind, size = tag & 7, 0
-            if kind == VARINT:
-                _, stop = self.read_varint(start)
+            tag, content = self.read_varint(start)
+            wire_type, size = tag & 7, 0
+            if wire_type == VARINT:
+                _, stop = self.read_varint(content)
             else:
-                if kind == LENGTH:
-                    size, start = self.read_varint(start)
-                stop = start + {FIXED64: 8, FIXED32: 4, LENGTH: size}.get(kind, end)
+                if wire_type == LENGTH:
+                    size, content = self.read_varint(content)
+                stop = content + {FIXED64: 8, FIXED32: 4, LENGTH: size}.get(wire_type, end)
             if stop > end:
                 raise IndexError
-            yield tag >> 3, start, stop
+            yield tag >> 3, start, content, stop
             start = stop
 
     def read_varint(self, start: int) -> tuple[int, int]:
-        """Return the number, and where it ends."""
-        made = shift = 0
+        """Return a number, and where it ends."""
+        number = shift = 0
         while True:
             byte = self.sent[start]
-            made |= (byte & 0x7F) << shift
+            number |= (byte & 0x7F) << shift
             start, shift = start + 1, shift + 7
             if byte < 0x80:
-                return made, start
+                return number, start
             if shift > 63:
                 raise IndexError
+
+
+def write_field(number: int, content: bytes | memoryview) -> bytes:
+    """Return a field whose content has a length, as a message or packed numbers."""
+    size, length = len(content), bytearray()
+    while size > 127:
+        length.append(size & 127 | 128)
+        size >>= 7
+    return bytes([number << 3 | LENGTH, *length, size]) + content

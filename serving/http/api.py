@@ -26,6 +26,7 @@ from attar.serving.core.errors import (
 from attar.serving.http import openapi
 from attar.serving.http.body import content_encoding, decompress, read_body
 from attar.serving.http.message import Reply, Request, error_reply, json_reply
+from attar.serving.models.descriptions import describe_configuration
 from attar.serving.models.model import Model
 from attar.serving.models.service import InferenceService
 from attar.serving.protocol import response
@@ -162,7 +163,7 @@ class HttpApi:
     async def get_model_configuration(
         self, request: Request, name: str, version: str = ""
     ) -> Reply:
-        return json_reply(self.repository.find_model(name, version).describe_configuration())
+        return json_reply(describe_configuration(self.repository.find_model(name, version)))
 
     async def get_statistics(self, request: Request, name: str = "", version: str = "") -> Reply:
         return json_reply({"model_stats": self.service.collect_statistics(name, version)})
@@ -174,10 +175,10 @@ class HttpApi:
             return inference_reply(model, asked, await model.infer(asked))
 
     async def read_inference(self, request: Request, model: Model) -> InferenceRequest:
-        """Return what the model is asked, whose bundle is in use. Raises RequestError."""
-        reading = read_body(request, model.reader, self.service.reading)
-        asked = await self.service.read_request(model, reading)
-        request.id, asked.reservation = request.id or asked.id, request.reservation
+        """Return the request for a model whose bundle is in use. Raises RequestError."""
+        reading = read_body(request, model.reader, self.service.reader_thread)
+        asked = await model.read_request(reading)
+        request.id = request.id or asked.id
         return asked
 
     # -- the repository ---------------------------------------------------------------------------

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 from attar.serving.core.errors import BadRequestError, TooLargeError
 from attar.serving.http.message import Request
-from attar.serving.models.service import ReaderThread
 from attar.serving.protocol.json_data import SHORT_BYTES
 from attar.serving.protocol.json_numbers import Body
 from attar.serving.protocol.reader import Reader
+from attar.serving.protocol.reader_thread import ReaderThread
 from attar.serving.protocol.request import HEADER_LENGTH, InferenceRequest
 
 LENGTH = HEADER_LENGTH.lower().encode()
@@ -27,13 +27,13 @@ async def read_body(request: Request, reader: Reader, thread: ReaderThread) -> I
     """Return what the body asks, and drop the body. Raises RequestError."""
     length, encoding = content_length(request), content_encoding(request)
     body, request.body = request.body, b""
-    reserve = request.reservation.add
+    reservation = request.reservation
     if encoding is None and is_quick(reader, body, length):
-        return reader.read(body, length)
+        return reader.read(body, length, reservation)
 
     def read() -> InferenceRequest:
-        plain = decompress(body, encoding, reader.largest, reserve)
-        return reader.read(plain, length, reserve)
+        plain = decompress(body, encoding, reader.largest, reservation.add)
+        return reader.read(plain, length, reservation)
 
     return await thread.run(read)
 

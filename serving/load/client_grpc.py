@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from attar.models.task import Array, Arrays
 from attar.pipeline.core.errors import AttarError
-from attar.serving.grpc.infer import CONTENTS
+from attar.serving.grpc.contents import FIELDS
 from attar.serving.grpc.messages import SERVICE, ModelInferRequest, ModelInferResponse
 from attar.serving.load.client import (
     TIMEOUT,
@@ -101,7 +101,7 @@ def read_message(content: bytes) -> dict[str, Array]:
             flat = (
                 np.frombuffer(raw[i], dtype)
                 if raw
-                else np.array(list(getattr(each.contents, CONTENTS[each.datatype])), dtype)
+                else np.array(list(getattr(each.contents, FIELDS[each.datatype])), dtype)
             )
             made[each.name] = flat.reshape(list(each.shape))
     except (DecodeError, KeyError, IndexError, ValueError) as error:

@@ -78,6 +78,3 @@ class Observer:
     def is_ready(self, served: ObservedBundle) -> bool:
         """Whether requests should be sent to it. What says no here still answers."""
         return True
-
-    def close(self) -> None:
-        """The server has ended. In a thread."""

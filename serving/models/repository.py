@@ -13,6 +13,7 @@ from attar.pipeline.core.errors import AttarError, InvalidBundleError, suggest_n
 from attar.serving.core.errors import BusyError, NotFoundError
 from attar.serving.core.settings import Settings
 from attar.serving.core.supervisor import Supervisor
+from attar.serving.models.descriptions import describe_metadata
 from attar.serving.models.model import RAW, LoadedBundle, Model
 from attar.serving.models.observer import Observer
 from attar.serving.models.sources import BundleSources
@@ -84,11 +85,9 @@ class Repository:
         return [found] if version else self._list_versions(name)
 
     def describe_metadata(self, name: str, version: str = "") -> dict[str, Any]:
-        versions = [each.version for each in self._list_versions(name)]
-        return {
-            **self.find_model(name, version).describe_metadata(),
-            "versions": [version] if version else versions,
-        }
+        """Return the metadata of a model. Raises NotFoundError and BusyError."""
+        versions = self.find_versions(name, version)
+        return describe_metadata(versions[-1], [model.version for model in versions])
 
     @property
     def ready(self) -> bool:
@@ -218,8 +217,6 @@ class Repository:
         for name in list(self._served):
             self._replace_bundles(name, [])
         await asyncio.gather(*self._retiring)
-        for observer in self._observers:
-            await asyncio.to_thread(observer.close)
 
     async def _load_bundles(self, name: str) -> None:
         paths = await asyncio.to_thread(self.sources.find_paths, name)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from attar.models.task import Array
 from attar.pipeline.core.version import VERSION
 from attar.serving.core.errors import RequestError
+from attar.serving.models.descriptions import describe_metadata
 from attar.serving.models.observer import ObservedBundle, ObservedModel, Observer
 from attar.serving.models.repository import Repository
 from attar.serving.protocol.request import InferenceRequest, RequestTiming
@@ -209,7 +210,7 @@ class ModelGauges:
             "attar_queue_requests", "Requests that wait for an engine.", labels=["model", "version"]
         )
         for model in self.repository.list_models():
-            told, labels = model.describe_metadata()["properties"], (model.name, model.version)
+            told, labels = describe_metadata(model)["properties"], (model.name, model.version)
             runtime = model.served.engines.manifest.engine.runtime
             info.add_metric([*labels, runtime, told["precision"], told["gates"], VERSION], 1)
             ready.add_metric(labels, model.served.ready)

@@ -21,6 +21,7 @@ from attar.pipeline.core.version import VERSION
 from attar.serving.core.errors import BusyError, EngineFailedError, NotFoundError, RequestError
 from attar.serving.http.api import HttpApi, inference_reply
 from attar.serving.http.message import Reply, Request, json_reply
+from attar.serving.models.descriptions import describe_metadata
 from attar.serving.models.model import LoadedBundle, Model
 from attar.serving.observation.shadow import FP32, ShadowObserver
 from attar.serving.page.forms import Steps, describe_form
@@ -152,7 +153,7 @@ def describe_bundle(served: LoadedBundle) -> dict[str, Any]:
     steps: Mapping[str, Steps] = manifest.preprocess if len(served.models) > 1 else {}
     verdict = manifest.verdict
     return {
-        **model.describe_metadata(),
+        **describe_metadata(model),
         "title": served.name,
         "version": served.version,
         "engine": {"runtime": manifest.engine.runtime, "threads": manifest.engine.threads},

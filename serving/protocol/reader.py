@@ -17,6 +17,7 @@ import orjson
 from attar.models.task import Array
 from attar.models.tensors import TensorSpec
 from attar.serving.core.errors import BadRequestError, TooLargeError, format_value
+from attar.serving.core.ledger import Reservation
 from attar.serving.core.settings import Settings
 from attar.serving.protocol.json_checks import (
     check_entries,
@@ -46,8 +47,8 @@ DESCRIBED, BESIDE = ("name", "datatype", "shape", "parameters"), ("outputs", "pa
 NOTHING = memoryview(b"")
 TEXT_OBJECT_BYTES = 64
 """Of a Python object around a text, and of the place that holds it."""
-Reserve: TypeAlias = Callable[[int], None]
-"""Told of bytes before they are spent; raises RequestError where there are not as many."""
+CheckShapes: TypeAlias = Callable[[Mapping[str, Sequence[int]]], None]
+"""Raises RequestError for shapes of inputs that cost too much."""
 Parse: TypeAlias = Callable[[bytes], Mapping[str, Any]]
 """From a head to what JSON says in it."""
 
@@ -90,13 +91,13 @@ class RequestPlan:
     parameters: Mapping[str, Any]
 
 
-def reserve_nothing(size: int) -> None:
-    """Reserve nothing, for a body that is short: its tensors are, too."""
-
-
 class Reader:
-    def __init__(self, signature: Signature, settings: Settings) -> None:
+    def __init__(
+        self, signature: Signature, settings: Settings, check_shapes: CheckShapes | None = None
+    ) -> None:
+        """``check_shapes`` is called before any content of a tensor is read."""
         self.signature, self.settings = signature, settings
+        self._check_shapes = check_shapes
         self.largest = largest_body(signature, settings)
         """Bytes of a request."""
         texts = [spec for spec in signature.inputs.values() if find_datatype(spec) == BYTES]
@@ -106,24 +107,26 @@ class Reader:
         self._remembered = lru_cache(maxsize=REMEMBERED)(self.plan)
 
     def read(
-        self, body: Body, length: int | None, reserve: Reserve = reserve_nothing
+        self, body: Body, length: int | None, reservation: Reservation | None = None
     ) -> InferenceRequest:
-        """``length``: of the JSON; None where nothing is behind it.
+        """Return the request in a body, whose first ``length`` bytes (None: all) are JSON.
 
-        Raises BadRequestError, TooLargeError beyond the limits, and what ``reserve`` raises, which
-        is told of the memory that tensors take beside the body.
+        Memory for the tensors is reserved before they are read. Raises RequestError.
         """
         if length is None:
-            return self._read_json(body, NOTHING, reserve)
+            return self._read_json(body, NOTHING, reservation)
         if length > len(body):
             raise BadRequestError(f"{HEADER_LENGTH} is {length}, the body has {len(body)} bytes")
         behind = memoryview(body)[length:]
         if length > SHORT:
-            return self._read_json(body[:length], behind, reserve)
+            return self._read_json(body[:length], behind, reservation)
         plan = self.plan_cached(bytes(body[:length]), parse_object)
-        return self._fill_plan(plan, [part.data for part in plan.parts], behind, plan.id)
+        tensors = self._read_tensors(plan, [part.data for part in plan.parts], behind)
+        return self.build_request(plan, tensors, plan.id, reservation)
 
-    def _read_json(self, text: Body, behind: memoryview, reserve: Reserve) -> InferenceRequest:
+    def _read_json(
+        self, text: Body, behind: memoryview, reservation: Reservation | None
+    ) -> InferenceRequest:
         beside, cuts = split_data(text, self.most_texts)
         told = parse_object(beside)
         named, inputs = check_id(told.get("id", "")), check_entries(told, "inputs", self.settings)
@@ -132,11 +135,10 @@ class Reader:
             **pick_keys(told, BESIDE),
         }
         plan, data = self._plan_long(head), restore_data(inputs, cuts)
-        if reserve is not reserve_nothing:
-            reserve(
-                sum(prod(part.shape) * part.item_bytes for part in plan.parts if part.size is None)
-            )
-        return self._fill_plan(plan, data, behind, named)
+        if reservation:
+            parts = [part for part in plan.parts if part.size is None]
+            reservation.add(sum(prod(part.shape) * part.item_bytes for part in parts))
+        return self.build_request(plan, self._read_tensors(plan, data, behind), named, reservation)
 
     def _plan_long(self, told: Mapping[str, Any]) -> RequestPlan:
         try:
@@ -161,17 +163,20 @@ class Reader:
         shapes = {part.spec.name: part.shape for part in parts}
         if len(shapes) < len(parts):
             raise BadRequestError("an input is there twice")
+        rows = self.signature.count_rows(shapes)
+        if self._check_shapes:
+            self._check_shapes(shapes)
         return RequestPlan(
             parts,
-            self.signature.count_rows(shapes),
+            rows,
             self._read_outputs(told, parameters),
             check_id(told.get("id", "")),
             parameters,
         )
 
-    def _fill_plan(
-        self, plan: RequestPlan, data: Sequence[Any], behind: memoryview, named: str
-    ) -> InferenceRequest:
+    def _read_tensors(
+        self, plan: RequestPlan, data: Sequence[Any], behind: memoryview
+    ) -> dict[str, Array]:
         made, start = {}, 0
         for part, given in zip(plan.parts, data, strict=True):
             size = part.size or 0
@@ -187,19 +192,22 @@ class Reader:
                 f"{len(behind) - start} bytes are left over behind the tensors; give each its "
                 "binary_data_size"
             )
-        return self.build_request(plan, made, named)
+        return made
 
     def build_request(
-        self, plan: RequestPlan, made: dict[str, Array], named: str
+        self,
+        plan: RequestPlan,
+        tensors: dict[str, Array],
+        request_id: str,
+        reservation: Reservation | None,
     ) -> InferenceRequest:
-        """``made``: the content of each part of the plan; ``named``: the id of the request.
-
-        Raises BadRequestError for values that the model does not take.
-        """
-        self.signature.check_values(made)
-        if len(made) > 1:
-            made = {name: made[name] for name in self.signature.inputs}
-        return InferenceRequest(made, plan.rows, plan.wanted, named, plan.parameters)
+        """Raises BadRequestError for values that the model does not take."""
+        self.signature.check_values(tensors)
+        if len(tensors) > 1:
+            tensors = {name: tensors[name] for name in self.signature.inputs}
+        return InferenceRequest(
+            tensors, plan.rows, plan.wanted, request_id, plan.parameters, reservation
+        )
 
     def _read_input(self, entry: Mapping[str, Any]) -> InputDescription:
         spec = self.signature.find_input(entry.get("name"))

@@ -25,6 +25,17 @@ JSON_BYTES = {
     **dict.fromkeys(("FP16", "FP32", "FP64"), FLOAT_BYTES),
 }
 """Of one value, with comma and space."""
+PROTOBUF_BYTES = {
+    "BOOL": 1,
+    **dict.fromkeys(("INT8", "INT16", "INT32", "INT64", "UINT64"), 10),
+    "UINT8": 2,
+    "UINT16": 3,
+    "UINT32": 5,
+    "FP16": 2,
+    "FP32": 4,
+    "FP64": 8,
+}
+"""Of one value, as a varint or as it is; a negative integer always takes 10."""
 BRACKET_BYTES = 4
 """Of nesting, for each row of an axis: two brackets, comma and space."""
 EACH_TEXT, EACH_FILE, ALL_BYTES = 2**16, 2**24, 2**26
@@ -41,7 +52,20 @@ def count_elements(signature: Signature, spec: TensorSpec, settings: Settings) -
     )
 
 
+def largest_message(signature: Signature, settings: Settings) -> int:
+    """Return the bytes of the longest request over gRPC."""
+    size = SHORT_BYTES
+    for spec in signature.inputs.values():
+        bytes_each = PROTOBUF_BYTES.get(find_datatype(spec))
+        if bytes_each is None:
+            size += largest_input(signature, spec, settings)
+        else:
+            size += bytes_each * count_elements(signature, spec, settings)
+    return size
+
+
 def largest_input(signature: Signature, spec: TensorSpec, settings: Settings) -> int:
+    """Return the bytes of the longest tensor in JSON."""
     elements = count_elements(signature, spec, settings)
     if find_datatype(spec) == BYTES:
         return min(elements * (EACH_TEXT if is_text(spec) else EACH_FILE), ALL_BYTES)

@@ -24,6 +24,7 @@ from tritonclient.utils import InferenceServerException
 from attar.pipeline.core.errors import AttarError
 from attar.serving.core import errors
 from attar.serving.core.settings import Settings
+from attar.serving.grpc import infer as grpc_infer
 from attar.serving.grpc import server as serving_grpc
 from attar.serving.grpc import stream as grpc_stream
 from attar.serving.grpc.calls import CODES
@@ -226,7 +227,10 @@ def inputs_of(module: Any) -> list[Any]:
     return made
 
 
-def test_every_datatype_as_bytes_and_as_over_http(points_bundle: Path) -> None:
+@pytest.mark.parametrize("split", [False, True])
+def test_every_datatype_as_bytes_and_as_over_http(points_bundle: Path, monkeypatch: pytest.MonkeyPatch, split: bool) -> None:
+    if split:
+        monkeypatch.setattr(grpc_infer, "SHORT_BYTES", 0)
     with echo(points_bundle, *EXTREMES) as server, triton_grpc_client(server) as client, triton_client(server.url) as other:
         found = client.infer("points", inputs_of(triton), request_id="a")
         same = other.infer("points", inputs_of(http), request_id="a")
@@ -246,7 +250,10 @@ def tensor(name: str, values: Any) -> dict[str, Any]:
     return {"name": name, "datatype": name, "shape": [1, 2], "contents": {f"{field}_contents": values}}
 
 
-def test_every_datatype_as_values(points_bundle: Path) -> None:
+@pytest.mark.parametrize("split", [False, True])
+def test_every_datatype_as_values(points_bundle: Path, monkeypatch: pytest.MonkeyPatch, split: bool) -> None:
+    if split:
+        monkeypatch.setattr(grpc_infer, "SHORT_BYTES", 0)  # every message is split before it is decoded
     names = [name for name in EXTREMES if name != "FP16"]
     with echo(points_bundle, *names) as server:
         found = triton.InferResult(ask(server, request(*[tensor(name, EXTREMES[name]) for name in names])))
@@ -255,8 +262,11 @@ def test_every_datatype_as_values(points_bundle: Path) -> None:
             assert found.as_numpy(name).dtype == content(name).dtype
 
 
+@pytest.mark.parametrize("split", [False, True])
 @pytest.mark.parametrize("name", ["INT8", "UINT16"])
-def test_a_value_that_does_not_fit(points_bundle: Path, name: str) -> None:
+def test_a_value_that_does_not_fit(points_bundle: Path, monkeypatch: pytest.MonkeyPatch, name: str, split: bool) -> None:
+    if split:
+        monkeypatch.setattr(grpc_infer, "SHORT_BYTES", 0)
     with echo(points_bundle, name) as server:
         code, told = refusal(server, request(tensor(name, [0, 100_000])))
         assert (code, f"{name!r} holds what is no {name}" in told) == (grpc.StatusCode.INVALID_ARGUMENT, True)
@@ -568,7 +578,7 @@ def test_what_has_begun_is_answered_when_the_server_ends(points_bundle: Path, mo
 
 def test_a_call_that_comes_when_the_server_ends_is_answered(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither it nor the one behind it meets the moment in which gRPC cancels what comes."""
-    monkeypatch.setattr(serving_grpc, "HOLD", 0.5)
+    monkeypatch.setattr(serving_grpc, "HOLD_SECONDS", 0.5)
     with running(points_bundle, grpc_port=0) as server, triton_grpc_client(server) as client:
         client.infer("points", input_of([[1, 2]]))
         ended = asyncio.run_coroutine_threadsafe(server.server.stop(), server.loop)

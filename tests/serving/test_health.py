@@ -46,7 +46,7 @@ def refused(server: Running, service: str, **more: Any) -> grpc.StatusCode:
 
 @pytest.fixture
 def served(points_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
-    monkeypatch.setattr(health, "LOOK", 0.01)
+    monkeypatch.setattr(health, "LOOK_SECONDS", 0.01)
     with running(another(points_bundle, tmp_path / "mine"), grpc_port=0, model_control=True) as made:
         yield made
 
@@ -80,7 +80,7 @@ def test_what_changes_is_told_to_whoever_watches(served: Running) -> None:
 
 
 def test_who_watches_leaves_room_for_requests(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "LOOK", 0.01)
+    monkeypatch.setattr(health, "LOOK_SECONDS", 0.01)
     with running(points_bundle, grpc_port=0, max_connections=16) as server, channel(server) as made:
         watch = made.unary_stream(WATCH)
         calls = [watch(b"", timeout=20) for _ in range(2)]
@@ -91,7 +91,7 @@ def test_who_watches_leaves_room_for_requests(points_bundle: Path, monkeypatch: 
             assert error.value.code() is grpc.StatusCode.UNAVAILABLE
         assert check(server) == SERVING
         calls[0].cancel()
-        until(lambda: serving_grpc_of(server)._watching == 1)
+        until(lambda: serving_grpc_of(server).health.watching == 1)
         assert next(watch(b"", timeout=20)) == SERVING
 
 
@@ -139,14 +139,14 @@ def test_a_watcher_that_is_gone_without_a_word_is_noticed(points_bundle: Path) -
         call = made.unary_stream(WATCH)(b"")
         assert next(call) == SERVING
         time.sleep(1.5)
-        assert serving_grpc_of(server)._watching == 1  # it answers for as long as it is there
+        assert serving_grpc_of(server).health.watching == 1  # it answers for as long as it is there
         silent.set()
-        until(lambda: serving_grpc_of(server)._watching == 0)
+        until(lambda: serving_grpc_of(server).health.watching == 0)
         call.cancel()
 
 
 def test_a_server_that_drains_is_not_serving(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving_grpc, "HOLD", 0.5)
+    monkeypatch.setattr(serving_grpc, "HOLD_SECONDS", 0.5)
     with running(points_bundle, grpc_port=0) as server, channel(server) as made:
         ask = made.unary_unary(CHECK)
         assert ask(b"", timeout=20) == SERVING

@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -186,16 +187,33 @@ def test_too_many_bytes_of_bodies(points_bundle: Path) -> None:
         assert statuses(server.send(infer([1, 2], extra=b"Connection: close\r\n"))) == [200]
 
 
-def test_too_many_connections(points_bundle: Path) -> None:
-    with running(points_bundle, max_connections=2) as server:
-        kept = [socket.create_connection((server.host, server.port)) for _ in range(2)]
-        time.sleep(0.05)
+def test_of_too_many_connections_the_one_that_is_silent_longest_is_closed(points_bundle: Path) -> None:
+    """The newest was closed, so strangers who only connected kept everybody out."""
+    with running(points_bundle, max_connections=2) as server, ExitStack() as stack:
+
+        def connect() -> socket.socket:
+            made = stack.enter_context(socket.create_connection((server.host, server.port), timeout=10))
+            time.sleep(0.05)
+            return made
+
+        first, second = connect(), connect()
+        first.sendall(LIVE)  # so the other is silent for longer
+        assert statuses(first.recv(10_000)) == [200]
+        assert statuses(server.send(LAST)) == [200]
+        assert not second.recv(1)
+        first.sendall(LAST)
+        assert statuses(first.recv(10_000)) == [200]
+
+
+def test_a_connection_that_is_answered_is_kept(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow(monkeypatch, 0.5)
+    with running(points_bundle, max_connections=1) as server, ExitStack() as stack:
+        busy = stack.enter_context(socket.create_connection((server.host, server.port), timeout=10))
+        busy.sendall(infer([1, 2]))
+        time.sleep(0.1)
         with pytest.raises(ConnectionError):
             server.send(LIVE, LIVE, pause=0.1)  # the second finds that it was closed
-        for each in kept:
-            each.close()
-        time.sleep(0.05)
-        assert statuses(server.send(LAST)) == [200]
+        assert statuses(busy.recv(10_000)) == [200]
 
 
 def test_work_of_a_client_that_went_away_is_dropped(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

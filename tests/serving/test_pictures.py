@@ -12,21 +12,25 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from PIL import Image
-from tritonclient import grpc
+from tritonclient import grpc as triton
+from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
 import attar
-from attar.models.preprocess import Resize, Scale, Step
+from attar.models.preprocess import ChannelsFirst, Resize, Scale, Step
 from attar.models.preprocess.images import stack_images
 from attar.models.task import Array
 from attar.pipeline.core.errors import AttarError
-from attar.serving.models.model import count_pixels
+from attar.serving.models.preprocessor import count_pixels
 from tests.support.bundles import pictures
 from tests.support.bundles.pictures import NAME, UP_PNG, encoded, infer_pictures, inked, make_grey_png, noise, objects
 from tests.support.serving.server_process import ServerProcess, run_server
+from tests.support.serving.serving_parts import ask as ask_grpc
+from tests.support.serving.serving_parts import running
 
 GROWTH = 60_000
 """Kilobytes that broken pictures may take at most, Pillow itself among them."""
@@ -77,9 +81,9 @@ BROKEN = {
 
 
 def over_grpc(server: ServerProcess, files: Sequence[bytes]) -> Array:
-    asked = grpc.InferInput("x", [len(files)], "BYTES")
+    asked = triton.InferInput("x", [len(files)], "BYTES")
     asked.set_data_from_numpy(objects(*files))
-    with grpc.InferenceServerClient(server.grpc) as client:
+    with triton.InferenceServerClient(server.grpc) as client:
         made: Array = client.infer(NAME, [asked]).as_numpy("logits")
     return made
 
@@ -175,6 +179,26 @@ def test_pixels_that_a_resize_would_make_count() -> None:
     count_pixels({"x": pictures.FILES}, {"x": objects(narrow, b"no picture")}, 6400)
     with pytest.raises(AttarError, match="have 6,400 pixels, decoded or resized; 6,399 a request are allowed"):
         count_pixels({"x": pictures.FILES}, {"x": objects(narrow)}, 6399)
+
+
+def test_pixels_of_arrays_are_counted_before_their_content_is_read(points_bundle: Path, tmp_path: Path) -> None:
+    """A request that has too many was read whole before, so its content was refused first."""
+    steps = [Resize(height=8, width=8), ChannelsFirst(), Scale(by=1 / 255)]
+    raw = np.random.default_rng(0).integers(0, 256, (16, 9, 9, 3), np.uint8)
+    bundle = pictures.bundle_of(points_bundle, tmp_path / "points", raw, steps)
+    about = {"name": "x", "datatype": "UINT8", "shape": [2, 400, 500, 3]}
+    tensor = service_pb2.ModelInferRequest.InferInputTensor(**about)
+    message = service_pb2.ModelInferRequest(model_name="points-raw", inputs=[tensor])
+    with running(bundle, grpc_port=0, max_pixels=399_999) as server:
+        path = "/v2/models/points-raw/infer"
+        status, told, _ = server.ask("POST", path, {"inputs": [about | {"data": ["no number"]}]})
+        assert (status, "have 400,000 pixels" in told["error"]) == (413, True)
+        with pytest.raises(grpc.RpcError, match="have 400,000 pixels") as caught:
+            ask_grpc(server, message)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        values = raw[:2].ravel().tolist()
+        taken = {"inputs": [about | {"shape": [2, 9, 9, 3], "data": values}]}
+        assert server.ask("POST", path, taken)[0] == 200
 
 
 def test_pixels_that_a_resize_would_make_of_arrays_count() -> None:

@@ -21,7 +21,7 @@ from tritonclient.utils import InferenceServerException
 
 from attar.pipeline.core.errors import InvalidBundleError, RecipeError
 from attar.serving.core.errors import NotFoundError
-from attar.serving.grpc import server as grpc_server
+from attar.serving.grpc import infer as grpc_infer
 from attar.serving.models import watch
 from attar.serving.models.sources import parse_sources
 from tests.support.serving.serving_parts import Running, another, ask, asked, running, slow, spoil, triton_client, until
@@ -225,10 +225,10 @@ def ask_typed(server: Running, name: str) -> int:
 def test_a_request_that_is_being_read_keeps_its_bundle(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, send: Callable[[Running, str], int], to: str, expected: int
 ) -> None:
-    monkeypatch.setattr(grpc_server, "SHORT_BYTES", 0)  # every message is read in the thread
+    monkeypatch.setattr(grpc_infer, "SHORT_BYTES", 0)  # every message is read in the thread
     with running(bundle, grpc_port=0, **CONTROL) as server, ThreadPoolExecutor(1) as threads:
         served, go_on = server.server.repository.find_model("points").served, threading.Event()
-        server.server.service.reading._threads.submit(go_on.wait, 10)
+        server.server.service.reader_thread._executor.submit(go_on.wait, 10)
         answer = threads.submit(send, server, to)
         until(lambda: served.active == 1)
         assert server.ask("POST", "/v2/repository/models/points/load")[0] == 200

@@ -1,0 +1,65 @@
+"""What the protocol and Triton's extensions say about a model: metadata and configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attar.serving.models.instances import runs_on_gpu
+from attar.serving.models.model import Model
+from attar.serving.protocol.signature import BYTES, describe_tensor
+
+
+def describe_metadata(model: Model, versions: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the protocol's metadata; ``versions``: other than the model's own.
+
+    Every client shows the platform, so that says whether the gates were skipped. The properties
+    name the key that signed the bundle, if one was asked for.
+    """
+    engines, signature = model.served.engines, model.signature
+    manifest = engines.manifest
+    is_gated = not model.served.settings.allow_ungated or (
+        manifest.verdict.verdict == "passed" and manifest.verdict.is_gated
+    )
+    return {
+        "name": model.name,
+        "versions": list(versions) or [model.version],
+        "platform": manifest.engine.runtime + ("" if is_gated else "_ungated"),
+        "inputs": [describe_tensor(spec) for spec in signature.inputs.values()],
+        "outputs": [describe_tensor(spec) for spec in signature.outputs.values()],
+        "properties": {
+            "gates": "passed" if is_gated else "ungated",
+            "precision": manifest.engine.precision,
+            "task": manifest.task,
+            **({"signed_by": engines.key} if engines.key else {}),
+        },
+    }
+
+
+def describe_configuration(model: Model) -> dict[str, Any]:
+    """Return the part of Triton's model configuration that applies here."""
+    limits, engines = model.served.batcher.limits, model.served.engines
+    metadata, batched = describe_metadata(model), model.signature.is_batched
+    kind = "KIND_GPU" if runs_on_gpu(engines.manifest.engine) else "KIND_CPU"
+    return {
+        "name": model.name,
+        "platform": metadata["platform"],
+        "max_batch_size": limits.most if batched else 0,
+        "input": [describe_configured_tensor(each, batched) for each in metadata["inputs"]],
+        "output": [describe_configured_tensor(each, batched) for each in metadata["outputs"]],
+        "instance_group": [{"kind": kind, "count": len(engines.predicts)}],
+        "dynamic_batching": {
+            "preferred_batch_size": list(limits.preferred),
+            "max_queue_delay_microseconds": 0,
+        },
+    }
+
+
+def describe_configured_tensor(tensor: Mapping[str, Any], batched: bool) -> dict[str, Any]:
+    """Return a tensor of the metadata as the configuration has it, without the batch axis."""
+    kind = "STRING" if tensor["datatype"] == BYTES else tensor["datatype"]
+    return {
+        "name": tensor["name"],
+        "data_type": f"TYPE_{kind}",
+        "dims": tensor["shape"][1:] if batched else tensor["shape"],
+    }

@@ -1,0 +1,96 @@
+"""Preprocessing of raw inputs: beside the event loop, and within a request's pixels and memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+
+from attar.models import preprocess
+from attar.models.preprocess import DecodeImage, Resize, Step
+from attar.models.preprocess.images import count_step_pixels
+from attar.models.task import Array, Arrays
+from attar.pipeline.core.errors import AttarError
+from attar.pipeline.keys import machine
+from attar.serving.core.errors import BadRequestError, RequestError, TooLargeError
+from attar.serving.core.ledger import Reservation
+from attar.serving.models.engines import Engines
+
+PIXEL_BYTES = 11
+"""Memory for a pixel while a picture is decoded and resized: Pillow's and that of the arrays.
+Measured with a PNG."""
+
+
+class Preprocessor:
+    """The preprocessing steps of one bundle, and the threads that run them."""
+
+    def __init__(self, engines: Engines, max_pixels: int) -> None:
+        self._steps, self._max_pixels = engines.manifest.preprocess, max_pixels
+        threads = max(machine.count_cores(), len(engines.predicts))
+        self._threads = ThreadPoolExecutor(threads, "prepare")
+
+    def check_shapes(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Raise TooLargeError for pictures, sent as arrays, that have too many pixels."""
+        self._count_pixels({name: make_blank_pictures(shape) for name, shape in shapes.items()})
+
+    async def run(self, inputs: Arrays, reservation: Reservation | None) -> dict[str, Array]:
+        """Return the graph's inputs. Raises RequestError.
+
+        Memory for the pixels is reserved until the thread is done, even if the request of
+        ``reservation`` was given up before.
+        """
+        held = reservation.ledger.open_reservation() if reservation else None
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._threads, self._run_steps, inputs, held)
+        except RequestError:
+            raise
+        except AttarError as error:
+            raise BadRequestError(str(error)) from error
+
+    def close(self) -> None:
+        """Wait for the threads."""
+        self._threads.shutdown()
+
+    def _run_steps(self, inputs: Arrays, held: Reservation | None) -> dict[str, Array]:
+        try:
+            count = self._count_pixels(inputs)
+            if held:
+                held.add(count * PIXEL_BYTES)
+            return preprocess.apply(self._steps, inputs)
+        finally:
+            if held:
+                held.close()
+
+    def _count_pixels(self, pictures: Mapping[str, Iterable[Any]]) -> int:
+        return count_pixels(self._steps, pictures, self._max_pixels)
+
+
+def count_pixels(
+    preprocess: Mapping[str, Sequence[Step]], pictures: Mapping[str, Iterable[Any]], most: int
+) -> int:
+    """Return the pixels of all pictures, decoded or resized, by their headers and shapes.
+
+    Raises TooLargeError if there are more than ``most``.
+    """
+    count = 0
+    for name, steps in preprocess.items():
+        if any(isinstance(step, DecodeImage | Resize) for step in steps):
+            count += sum(count_step_pixels(steps, picture) for picture in pictures[name])
+    if count > most:
+        raise TooLargeError(
+            f"the pictures have {count:,} pixels, decoded or resized; {most:,} a request are "
+            "allowed, so send fewer"
+        )
+    return count
+
+
+def make_blank_pictures(shape: Sequence[int]) -> Iterable[Array]:
+    """Return pictures for the shape ``[N, H, W, C]`` that take no memory; none for another."""
+    if len(shape) != 4:
+        return ()
+    return repeat(np.broadcast_to(np.uint8(0), shape[1:]), shape[0])

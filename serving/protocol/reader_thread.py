@@ -1,0 +1,44 @@
+"""A thread that reads long requests, so that the event loop goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from attar.serving.core.errors import DeadlineError
+
+T = TypeVar("T")
+
+
+class ReaderThread:
+    """One thread: a second one would wait for the interpreter, and delay the event loop more."""
+
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
+        self._executor = ThreadPoolExecutor(1, "read")
+
+    async def run(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Return the result of work that is done in the thread, or raise its error.
+
+        Raises DeadlineError if the deadline passes, but only once the thread is done with the work.
+        """
+        job = self._executor.submit(work, *arguments)
+        try:
+            async with asyncio.timeout(self._deadline):
+                return await asyncio.wrap_future(job)
+        except TimeoutError as error:
+            raise DeadlineError(
+                f"there was no time to read the request within {self._deadline:g} s"
+            ) from error
+        finally:
+            while not job.done():  # until then the memory that it uses stays reserved
+                await asyncio.sleep(0.01)
+            # The traceback of an error refers to this frame, so the body would stay in memory
+            # until garbage is collected.
+            del job, work, arguments
+
+    def close(self) -> None:
+        """Stop the thread. No request may be read any more."""
+        self._executor.shutdown()
