@@ -84,7 +84,7 @@ def bare(path: Path, chosen: argparse.Namespace) -> float:
 
 def open_loop(running: Running, requests: Arrays, rate: float, seconds: float) -> Outcome:
     with running.load(requests, "json", 1, 64) as load:
-        return load.open(rate, seconds)
+        return load.run_open_loop(rate, seconds)
 
 
 def at_peak(chosen: argparse.Namespace, running: Running, requests: Arrays, found: Found) -> None:
@@ -92,10 +92,12 @@ def at_peak(chosen: argparse.Namespace, running: Running, requests: Arrays, foun
     rate = SHARE * found.rate((ATTAR.name, "json", 1, PEAK))
     running.go(signal.SIGCONT)
     for _ in range(chosen.rounds):
-        found.peak.append(open_loop(running, requests, rate, chosen.seconds).quantiles())
+        found.peak.append(open_loop(running, requests, rate, chosen.seconds).compute_quantiles())
     for piece in range(int(chosen.soak / chosen.soak_piece)):
         outcome = open_loop(running, requests, rate, chosen.soak_piece)
-        found.soaked.append({"errors": sum(outcome.errors.values()), "resident": running.resident(), **outcome.quantiles()})
+        found.soaked.append(
+            {"errors": sum(outcome.errors.values()), "resident": running.resident(), **outcome.compute_quantiles()}
+        )
         print(f"soak {piece + 1}: {found.soaked[-1]}", flush=True)
 
 

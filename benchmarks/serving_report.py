@@ -44,7 +44,7 @@ class Found:
 
     def add(self, case: Case, outcome: Outcome) -> None:
         errors = float(sum(outcome.errors.values()))
-        made = {"rate": outcome.rate, "errors": errors, "busy": outcome.busy, **outcome.quantiles()}
+        made = {"rate": outcome.rate, "errors": errors, "busy": outcome.busy, **outcome.compute_quantiles()}
         self.rounds.setdefault(case, []).append(made)
 
     def each(self, case: Case, what: str = "rate") -> Any:

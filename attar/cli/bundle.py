@@ -164,7 +164,7 @@ def bench(
             f"--{name.replace('_', '-')}" for name in ("model", "token_file", "ca") if server[name]
         ]:
             raise click.UsageError(f"{', '.join(ignored)}: of a server; give its --url")
-        facts = engines.bench(
+        facts = engines.bench_engine(
             bundle, batches, seconds, rates, trusted=trusted, allow_native=allow_native
         )
     elif allow_native:
@@ -173,10 +173,10 @@ def bench(
             "it out"
         )
     else:
-        facts = servers.bench(
+        facts = servers.bench_server(
             bundle,
             url,
-            servers.LoadSpec.of(batches=batches, seconds=seconds, rates=rates, **server),
+            servers.LoadSpec.with_token(batches=batches, seconds=seconds, rates=rates, **server),
             trusted,
         )
     shown = engines if url is None else servers

@@ -110,15 +110,15 @@ class Running:
         return False
 
     def load(self, requests: Arrays, form: str, batch: int, connections: int) -> HttpLoad:
-        asked = [self.peer.ask(each, form).message(str(self.where)) for each in take_turns(requests, batch)]
+        asked = [self.peer.ask(each, form).encode(str(self.where)) for each in take_turns(requests, batch)]
         return HttpLoad(self.where, asked, connections)
 
     def closed(self, requests: Arrays, form: str, batch: int, connections: int, seconds: float) -> Outcome:
         """After a tenth of the time that does not count."""
         self.go(signal.SIGCONT)
         with self.load(requests, form, batch, connections) as made:
-            made.closed(seconds / 10)
-            found = made.closed(seconds)
+            made.run_closed_loop(seconds / 10)
+            found = made.run_closed_loop(seconds)
         self.go(signal.SIGSTOP)
         return found
 

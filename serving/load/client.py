@@ -1,5 +1,4 @@
-"""Client: where a server is, whom to trust there, and over HTTP a request as bytes to send and
-its answer as arrays."""
+"""A client over HTTP: the server's address and certificate, encoded requests, decoded answers."""
 
 from __future__ import annotations
 
@@ -25,9 +24,9 @@ from attar.serving.protocol.tensors import DTYPES
 FORMS = ("json", "binary")
 TIMEOUT = 30.0
 PORTS = {"http": 80, "https": 443, "grpc": 0, "grpcs": 0}
-"""By scheme; gRPC has none of its own, so it has to be given."""
+"""Default ports by scheme; gRPC has none, so it must be given."""
 FULL = (errno.EMFILE, errno.ENFILE)
-"""A process, or all of them together, may open no more files."""
+"""Errors of a process or a system that may open no more files."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ class Request:
     headers: Mapping[str, str]
     body: bytes
 
-    def message(self, host: str) -> bytes:
-        """As it goes over the wire."""
+    def encode(self, host: str) -> bytes:
+        """Return the request as HTTP/1.1."""
         fields = {"Host": host, **self.headers, "Content-Length": str(len(self.body))}
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         return f"POST {self.path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + self.body
@@ -50,11 +49,11 @@ class Address:
     scheme: str = "http"
 
     @property
-    def grpc(self) -> bool:
+    def is_grpc(self) -> bool:
         return self.scheme.startswith("grpc")
 
     @property
-    def tls(self) -> bool:
+    def is_tls(self) -> bool:
         return self.scheme.endswith("s")
 
     def __str__(self) -> str:
@@ -62,8 +61,7 @@ class Address:
 
 
 def parse_address(url: str) -> Address:
-    """Raises AttarError for anything but ``SCHEME://HOST:PORT``; over HTTP the port may be left
-    out."""
+    """Parse ``SCHEME://HOST:PORT``; over HTTP the port is optional. Raises AttarError."""
     try:
         parts = urlsplit(url)
         port = PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
@@ -78,9 +76,9 @@ def parse_address(url: str) -> Address:
 
 
 def load_trust(ca: Path | None) -> ssl.SSLContext:
-    """``ca``: whose certificates count, in PEM; None: those that this machine trusts.
+    """Return the trust in certificates: those in the file ``ca``, in PEM, or this machine's.
 
-    Raises AttarError for other files.
+    Raises AttarError for another file.
     """
     try:
         return ssl.create_default_context(cafile=ca)
@@ -91,12 +89,13 @@ def load_trust(ca: Path | None) -> ssl.SSLContext:
 
 
 def format_unreached(where: Address, error: Exception) -> AttarError:
-    """What to do about it."""
+    """Return the error of a server that gives no answer, which says what to do."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return format_untrusted(where, error.verify_message)
     if isinstance(error, ssl.SSLError):
         return AttarError(
-            f"there is no TLS with {where}: {error}; a server without it has a --url of http:// or grpc://"
+            f"there is no TLS with {where}: {error}; a server without it has a --url of http:// "
+            "or grpc://"
         )
     if isinstance(error, BadStatusLine) and not isinstance(error, ConnectionError):
         return AttarError(
@@ -120,19 +119,16 @@ def format_untrusted(where: Address, why: str) -> AttarError:
 
 
 def format_refusal(where: Address, what: str, status: str, said: str) -> AttarError:
-    """``status``: of HTTP or gRPC."""
-    token = (
-        "; give the server's token with --token-file"
-        if status in ("401", "UNAUTHENTICATED")
-        else ""
-    )
+    """Return the error of a refused request; ``status``: of HTTP or gRPC."""
+    needs_token = status in ("401", "UNAUTHENTICATED")
+    token = "; give the server's token with --token-file" if needs_token else ""
     return AttarError(f"{where} answered {what} with {status}: {said}{token}")
 
 
 def build_request(
     model: str, inputs: Arrays, form: str, headers: Mapping[str, str] | None = None
 ) -> Request:
-    """A request of the Open Inference Protocol v2 for all outputs, both ways in the same form."""
+    """Return a request for all outputs, with tensors in the same form in both directions."""
     binary, behind = form == "binary", list[memoryview]()
     asked: dict[str, Any] = {
         "inputs": [describe_output(name, array, binary, behind) for name, array in inputs.items()]
@@ -152,7 +148,7 @@ def build_request(
 def send_request(
     where: Address, request: Request, tls: ssl.SSLContext | None = None
 ) -> dict[str, Array]:
-    """The outputs by name. Raises AttarError with what the server says when it does not answer."""
+    """Return the outputs by name. Raises AttarError with the server's message if it refuses."""
     connection = (
         HTTPSConnection(where.host, where.port, timeout=TIMEOUT, context=tls)
         if tls
@@ -174,7 +170,7 @@ def send_request(
 
 
 def read_outputs(content: bytes, length: int) -> dict[str, Array]:
-    """``length``: of the JSON. Raises AttarError for what is no answer of the protocol."""
+    """Decode an answer, whose first ``length`` bytes are JSON. Raises AttarError."""
     made: dict[str, Array] = {}
     try:
         for entry in orjson.loads(content[:length])["outputs"]:
@@ -194,7 +190,7 @@ def read_outputs(content: bytes, length: int) -> dict[str, Array]:
 
 
 def read_bearer(file: Path | None) -> dict[str, str]:
-    """The headers that carry the first token of a file. Raises AttarError where that is none."""
+    """Return headers with the first token of a file. Raises AttarError if it has none."""
     if file is None:
         return {}
     token = next(iter(file.read_bytes().split()), b"")
@@ -207,7 +203,7 @@ def read_bearer(file: Path | None) -> dict[str, str]:
 
 
 def take_turns(requests: Arrays, rows: int) -> Sequence[dict[str, Array]]:
-    """Requests of so many samples, all samples in turn."""
+    """Return requests of ``rows`` samples each, which take all samples in turn."""
     count = len(next(iter(requests.values())))
     starts = range(0, count, rows)
     return [

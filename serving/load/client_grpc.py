@@ -1,4 +1,4 @@
-"""Client over gRPC: a request for a model as bytes to send, and its answer as arrays."""
+"""A client over gRPC: channels, encoded requests, decoded answers."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
 )
-"""What they mean says gRPC's ``channel_arg_names.h``."""
+"""Options of a channel, which gRPC's ``channel_arg_names.h`` explains."""
 UNTRUSTED = re.compile(r"CERTIFICATE_VERIFY_FAILED: ([^:]+)|(Hostname Verification Check failed)")
-"""In what gRPC says of a server that it has no connection to; it has no code for it."""
+"""gRPC's message about a certificate that is not trusted; it has no status of its own."""
 UNREACHED = re.compile("failed to connect to all addresses|errors resolving|resolution failed")
-"""There, too: so it is told from a server that is there and has the same status, such as for a
-model that is not loaded."""
+"""gRPC's message about a server that is not there. One that is there may give the same status,
+for example for a model that is not loaded."""
 Metadata: TypeAlias = Sequence[tuple[str, str]]
 
 
@@ -46,20 +46,21 @@ def build_metadata(headers: Mapping[str, str]) -> Metadata:
 
 
 def open_channel(module: Any, where: Address, ca: Path | None) -> Any:
-    """Of ``grpc`` or ``grpc.aio``.
+    """Open a channel of ``grpc`` or ``grpc.aio``.
 
-    ``ca``: as ``trust`` has it; None: those that gRPC trusts. Raises AttarError as it does.
+    ``ca``: certificates to trust, in PEM; None: those that gRPC trusts. Raises AttarError for
+    another file.
     """
-    if not where.tls:
+    if not where.is_tls:
         return module.insecure_channel(str(where), OPTIONS)
     if ca:
-        load_trust(ca)  # gRPC says of a wrong file no more than that there is no connection
+        load_trust(ca)  # gRPC reports no connection for an invalid file
     credentials = grpc.ssl_channel_credentials(ca.read_bytes() if ca else None)
     return module.secure_channel(str(where), credentials, OPTIONS)
 
 
 def build_message(model: str, inputs: Arrays) -> bytes:
-    """A ModelInferRequest for all outputs, its tensors as bytes."""
+    """Return a ModelInferRequest for all outputs, with its tensors as bytes."""
     described = [
         {"name": name, "datatype": find_array_datatype(array), "shape": array.shape}
         for name, array in inputs.items()
@@ -74,7 +75,7 @@ def build_message(model: str, inputs: Arrays) -> bytes:
 def send_message(
     where: Address, message: bytes, sent: Metadata = (), ca: Path | None = None
 ) -> dict[str, Array]:
-    """The outputs by name. Raises AttarError with what the server says when it does not answer."""
+    """Return the outputs by name. Raises AttarError with the server's message if it refuses."""
     with open_channel(grpc, where, ca) as made:
         try:
             return read_message(made.unary_unary(METHOD)(message, metadata=sent, timeout=TIMEOUT))
@@ -91,7 +92,7 @@ def format_failure(where: Address, code: grpc.StatusCode, said: str) -> AttarErr
 
 
 def read_message(content: bytes) -> dict[str, Array]:
-    """Raises AttarError for what is no answer of the protocol."""
+    """Decode a ModelInferResponse. Raises AttarError."""
     made: dict[str, Array] = {}
     try:
         answer = ModelInferResponse.FromString(content)

@@ -1,5 +1,4 @@
-"""Bench: how fast a bundle's engine is on this machine, beside the fp32 student that it was made
-from."""
+"""Benchmark of a bundle's engine on this machine, against its fp32 student."""
 
 from __future__ import annotations
 
@@ -29,10 +28,10 @@ from attar.serving.load.schedule import Poisson
 
 ROUNDS = 100_000  # the time decides
 SHOWN = {"engine": "engine", "student_fp32": "student fp32"}
-"""What is timed, and how a terminal calls it."""
+"""The models that are timed, and their names in the table."""
 
 
-def bench(
+def bench_engine(
     path: str | Path,
     batches: Sequence[int] = (1, 32),
     seconds: float = 3.0,
@@ -41,14 +40,13 @@ def bench(
     trusted: Path | None = None,
     allow_native: bool = False,
 ) -> Facts:
-    """Latency (microseconds a call) and throughput (samples a second) on one thread of one core,
-    interleaved.
+    """Return latency (microseconds a call) and throughput (samples a second) on one core.
 
-    Then the engine alone in an open loop, see ``opened``; ``rates``: samples a second, unless given
-    80 % of what the smallest batches reach. About ``seconds`` for each batch size and rate.
-    ``trusted`` and ``allow_native``: as ``open_bundle`` has them. Raises InvalidBundleError for a
-    bundle that is not whole or not for this machine, and AttarError for a batch size that it does
-    not promise.
+    The models take turns. Then the engine alone runs in an open loop, see `open_engines`, at each
+    of ``rates`` (samples a second; 80 % of the smallest batches' rate if empty). Each batch size
+    and rate takes about ``seconds``. ``trusted`` and ``allow_native``: see ``open_bundle``.
+    Raises InvalidBundleError for a bundle that is invalid or not for this machine, and AttarError
+    for a batch size that it does not promise.
     """
     with ExitStack() as stack:
         found = stack.enter_context(
@@ -95,7 +93,7 @@ def time_batch(
 
 
 def list_promised(manifest: Manifest, batches: Sequence[int]) -> None:
-    """Raises AttarError for a batch size that the bundle does not promise."""
+    """Raise AttarError for a batch size that the bundle does not promise."""
     low, high = manifest.ranges.get("batch", (1, 1))
     if beyond := [batch for batch in batches if not low <= batch <= high]:
         raise AttarError(
@@ -111,10 +109,10 @@ def open_engines(
     batches: Sequence[int],
     seconds: float,
 ) -> list[dict[str, float]]:
-    """Samples at random times (Poisson), answered in batches of what has arrived; latency counts
-    from a sample's arrival.
+    """Return the facts of an open loop: samples arrive at random times, and all that have arrived
+    make a batch. Latency counts from a sample's arrival.
 
-    What a server adds to this is its own cost.
+    The difference to a server's latency is the server's own cost.
     """
     made = []
     for rate in rates:
@@ -131,11 +129,11 @@ def open_engines(
 def time_arrivals(
     engine: Predictor, requests: Arrays, batches: Sequence[int], schedule: Poisson
 ) -> list[float]:
-    """Seconds from arrival to answer. Fewer samples than the least batch are filled up to it."""
+    """Return seconds from arrival to answer; batches are filled up to the smallest allowed."""
     taken: list[float] = []
     with timing.pause_collection():
-        while not schedule.over(now := time.perf_counter()):
-            if waited := list(islice(iter(partial(schedule.due, now), None), max(batches))):
+        while not schedule.is_over(now := time.perf_counter()):
+            if waited := list(islice(iter(partial(schedule.take_due, now), None), max(batches))):
                 rows = max(len(waited), min(batches))
                 engine(
                     {name: array[np.arange(rows) % len(array)] for name, array in requests.items()}
@@ -146,7 +144,7 @@ def time_arrivals(
 
 
 def format_table(facts: Facts) -> str:
-    """The facts of ``bench`` for a terminal, one line a batch size and model."""
+    """Return the facts as a table, one line for each batch size and model."""
     head = f"{'batch':>5}  {'model':<12}  {'p50 µs':>9}  {'p99 µs':>9}  {'samples/s':>10}"
     lines = [
         make_row(batch, shown, found[model])
@@ -167,7 +165,7 @@ def format_table(facts: Facts) -> str:
 
 
 def draw_figure(facts: Facts) -> str:
-    """The facts of ``bench`` as SVG."""
+    """Return the facts as SVG."""
     bars = [
         Bar(
             f"batch {batch}, {shown}",

@@ -1,7 +1,6 @@
-"""Bench's figure: a line from median to 99th percentile for every measurement, as SVG, readable on
-light and dark pages.
+"""The benchmark's figure as SVG: a line from the median to the 99th percentile of a measurement.
 
-Written by hand, as what draws in the reports is not installed where bundles are served.
+It is written by hand, as the library that draws the reports is not installed with the server.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from html import escape
 from math import ceil, floor, log10
 
 LEFT, RIGHT, WIDTH, STEP, TOP = 250, 130, 860, 24, 44
-"""Pixels: the room for names and for rates, the whole, a row, and what is above the first."""
+"""Pixels: room for names and for rates, whole width, height of a row, room above the rows."""
 STYLE = """<style>
 .bench { --ink: #201e26; --muted: #6d6a76; --line: #dcd9d1; --mark: #713a80; }
 @media (prefers-color-scheme: dark) {
@@ -23,7 +22,7 @@ STYLE = """<style>
 
 @dataclass(frozen=True)
 class Bar:
-    """One measurement: microseconds, and what stands to its right."""
+    """One measurement in microseconds, with a note at its right."""
 
     name: str
     p50: float
@@ -33,27 +32,26 @@ class Bar:
 
 @dataclass(frozen=True)
 class Scale:
-    """Logarithmic, over whole powers of ten."""
+    """A logarithmic axis, over whole powers of ten."""
 
     low: int
     high: int
 
     @classmethod
-    def of(cls, bars: Sequence[Bar]) -> Scale:
+    def fit(cls, bars: Sequence[Bar]) -> Scale:
         low, high = (
             floor(log10(min(bar.p50 for bar in bars))),
             ceil(log10(max(bar.p99 for bar in bars))),
         )
         return cls(low, max(high, low + 1))
 
-    def x(self, value: float) -> float:
+    def place(self, value: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * (log10(value) - self.low) / (self.high - self.low)
 
 
 def draw_chart(title: str, bars: Sequence[Bar]) -> str:
-    """A whole file; the same text for the same numbers. ``bars``: at least one, all times over
-    0."""
-    scale, height = Scale.of(bars), TOP + STEP * len(bars) + 34
+    """Return a whole file; ``bars`` is not empty, and its times are positive."""
+    scale, height = Scale.fit(bars), TOP + STEP * len(bars) + 34
     head = f'<svg xmlns="http://www.w3.org/2000/svg" class="bench" viewBox="0 0 {WIDTH} {height}"'
     parts = [
         f'{head} font-family="sans-serif" font-size="12">',
@@ -75,14 +73,14 @@ def draw_chart(title: str, bars: Sequence[Bar]) -> str:
 
 
 def draw_grid(scale: Scale, power: int, height: float) -> str:
-    x, bottom = scale.x(10.0**power), height - 30
+    x, bottom = scale.place(10.0**power), height - 30
     ends = f'x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 8}" y2="{bottom:g}"'
     rule = f'<line {ends} style="stroke: var(--line)"/>'
     return rule + draw_text(x, bottom + 13, f"{10.0**power:,g}", "muted")
 
 
 def draw_row(scale: Scale, bar: Bar, y: float) -> str:
-    start, end = scale.x(bar.p50), scale.x(bar.p99)
+    start, end = scale.place(bar.p50), scale.place(bar.p99)
     ends = f'x1="{start:.1f}" x2="{end:.1f}" y1="{y:g}" y2="{y:g}"'
     reach = f'<line {ends} style="stroke: var(--mark)" stroke-width="3"/>'
     dot = f'<circle cx="{start:.1f}" cy="{y:g}" r="4.5" style="fill: var(--mark)"/>'

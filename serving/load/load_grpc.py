@@ -1,4 +1,4 @@
-"""gRPC load: one channel a connection, each with a connection of its own, on one event loop."""
+"""A load over gRPC: channels with one connection each, on one event loop."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from attar.serving.load.schedule import Schedule
 @dataclass(frozen=True, eq=False)
 class Connection:
     channel: Any
-    ask: Any
-    """Bytes of a request to those of its answer."""
+    send: Any
+    """From an encoded request to its encoded answer."""
 
 
 async def open_channels(where: Address, ca: Path | None, count: int) -> list[Connection]:
-    """Raises AttarError where there is no connection within ``PATIENCE``."""
+    """Open so many channels. Raises AttarError if one has no connection within ``PATIENCE``."""
     channels = [open_channel(grpc.aio, where, ca) for _ in range(count)]
     try:
         async with asyncio.timeout(PATIENCE):
@@ -51,8 +51,8 @@ async def open_channels(where: Address, ca: Path | None, count: int) -> list[Con
 
 
 @contextmanager
-def event_loop() -> Iterator[asyncio.Runner]:
-    """One for all loads of a process: gRPC's events may come late, to one that is closed."""
+def open_event_loop() -> Iterator[asyncio.Runner]:
+    """Open the one event loop of all loads: gRPC's events may come late, to a closed loop."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as made:
         yield made
 
@@ -67,37 +67,34 @@ class GrpcLoad(Load[Connection]):
         sent: Metadata = (),
         ca: Path | None = None,
     ) -> None:
-        """``messages``: each a ModelInferRequest.
-
-        Raises AttarError where nothing listens, or who listens is not trusted.
-        """
+        """``messages``: encoded ModelInferRequests. Raises AttarError without a trusted server."""
         self._runner, self._metadata = runner, sent
         super().__init__(messages, runner.run(open_channels(where, ca, connections)))
-        self._asked: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._freed = asyncio.Event()
 
     def close(self) -> None:
-        self._runner.run(self._closed())
+        self._runner.run(self._close_channels())
 
-    async def _closed(self) -> None:
+    async def _close_channels(self) -> None:
         await asyncio.gather(*(connection.channel.close() for connection in self._every))
 
-    def _drive(self, schedule: Schedule) -> None:
-        self._runner.run(self._driven(schedule))
+    def _send_requests(self, schedule: Schedule) -> None:
+        self._runner.run(self._send_all(schedule))
 
-    async def _driven(self, schedule: Schedule) -> None:
+    async def _send_all(self, schedule: Schedule) -> None:
         async with asyncio.TaskGroup() as group:
-            while not schedule.over(now := time.perf_counter()):
-                while self._free and (intended := schedule.due(now)) is not None:
-                    task = group.create_task(self._ask(self._free.popleft(), intended))
-                    self._asked.add(task)
-                    task.add_done_callback(self._asked.discard)
-                await self._pause(schedule, now)
-            await self._last()
+            while not schedule.is_over(now := time.perf_counter()):
+                while self._free and (intended := schedule.take_due(now)) is not None:
+                    task = group.create_task(self._send_request(self._free.popleft(), intended))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
+                await self._wait_for_turn(schedule, now)
+            await self._await_last()
 
-    async def _ask(self, connection: Connection, intended: float) -> None:
+    async def _send_request(self, connection: Connection, intended: float) -> None:
         try:
-            await connection.ask(self._message(), metadata=self._metadata)
+            await connection.send(self._message(), metadata=self._metadata)
             self._latencies.append(time.perf_counter() - intended)
         except grpc.aio.AioRpcError as error:
             self._errors[error.code().name] += 1
@@ -105,9 +102,9 @@ class GrpcLoad(Load[Connection]):
             self._free.append(connection)
             self._freed.set()
 
-    async def _pause(self, schedule: Schedule, now: float) -> None:
-        """Until a connection is free or a request is due."""
-        wait = self._wait(schedule, now)
+    async def _wait_for_turn(self, schedule: Schedule, now: float) -> None:
+        """Wait until a connection is free or a request is due."""
+        wait = self._compute_wait(schedule, now)
         if not wait:
             await asyncio.sleep(0)
             return
@@ -116,17 +113,17 @@ class GrpcLoad(Load[Connection]):
             async with asyncio.timeout(wait):
                 await self._freed.wait()
 
-    async def _last(self) -> None:
-        if self._asked:
-            await asyncio.wait(self._asked, timeout=PATIENCE)
-        for task in self._asked:
+    async def _await_last(self) -> None:
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=PATIENCE)
+        for task in self._tasks:
             self._errors[UNANSWERED] += 1
             task.cancel()
 
 
 @dataclass(frozen=True)
 class Grpc:
-    """A server that is asked over gRPC."""
+    """Requests to a server over gRPC."""
 
     runner: asyncio.Runner
     where: Address
@@ -134,15 +131,15 @@ class Grpc:
     ca: Path | None
     forms = ("binary",)
 
-    def ask(self, model: str, inputs: Arrays, form: str) -> dict[str, Array]:
+    def infer(self, model: str, inputs: Arrays, form: str) -> dict[str, Array]:
         return send_message(
             self.where, build_message(model, inputs), build_metadata(self.headers), self.ca
         )
 
-    def messages(self, model: str, requests: Sequence[Arrays], form: str) -> list[bytes]:
+    def encode_requests(self, model: str, requests: Sequence[Arrays], form: str) -> list[bytes]:
         return [build_message(model, each) for each in requests]
 
-    def load(self, messages: Sequence[bytes], connections: int) -> GrpcLoad:
+    def open_load(self, messages: Sequence[bytes], connections: int) -> GrpcLoad:
         return GrpcLoad(
             self.runner, self.where, messages, connections, build_metadata(self.headers), self.ca
         )

@@ -1,5 +1,4 @@
-"""HTTP load: sockets and epoll without an event loop between: a generator that is slower than
-the server would measure itself."""
+"""A load over HTTP, on sockets and epoll: a generator slower than the server measures itself."""
 
 from __future__ import annotations
 
@@ -22,12 +21,12 @@ from attar.serving.load.schedule import Schedule
 PIECE = 1 << 16
 OK = 200
 AGAIN = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-"""Nothing to read, or no room to write, for now."""
+"""Errors that say that there is nothing to read, or no room to write, for now."""
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
-    """What the lines above an answer's body say."""
+class ResponseHead:
+    """The head of an answer."""
 
     status: int
     length: int
@@ -35,10 +34,10 @@ class Head:
 
 
 @lru_cache(maxsize=4096)
-def find_head_end(lines: bytes) -> Head:
-    """Servers repeat themselves, so it is read once.
+def parse_head(lines: bytes) -> ResponseHead:
+    """Parse the head of an answer, once for each that a server repeats.
 
-    Raises AttarError for what is no answer with a length.
+    Raises AttarError if it has no length.
     """
     first, *rest = lines.split(b"\r\n")
     version, _, status = first.partition(b" ")
@@ -55,7 +54,7 @@ def find_head_end(lines: bytes) -> Head:
         raise AttarError(
             "the server answered without Content-Length, which the load generator needs"
         )
-    return Head(
+    return ResponseHead(
         int(status[:3]),
         int(fields[b"content-length"]),
         fields.get(b"connection", b"").lower() != b"close",
@@ -63,15 +62,15 @@ def find_head_end(lines: bytes) -> Head:
 
 
 class Connection:
-    """One request at a time; opened again when it is needed."""
+    """One connection, for one request at a time."""
 
     def __init__(self, where: Address, epoll: select.epoll, tls: ssl.SSLContext | None) -> None:
-        """Raises AttarError where nothing listens, or who listens is not trusted."""
-        self.asked = False
+        """Raises AttarError without a trusted server."""
+        self.is_busy = False
         self.intended = 0.0
         self._where, self._epoll, self._tls = where, epoll, tls
         self._unsent = memoryview(b"")
-        self._head: Head | None = None
+        self._head: ResponseHead | None = None
         self._lines, self._missing = b"", 0
         try:
             self._socket = socket.create_connection((where.host, where.port), PATIENCE)
@@ -81,11 +80,10 @@ class Connection:
         except OSError as error:
             raise format_unreached(where, error) from error
         self._socket.setblocking(False)
-        self._register()
+        self._watch_socket()
 
     def reopen(self) -> None:
-        """To the same server, without waiting for it: writing goes on once it is there, reading
-        tells where it is not."""
+        """Connect to the same server again, without waiting for the connection."""
         self._socket = socket.socket(self._family)
         self._socket.setblocking(False)
         if self._tls:
@@ -93,38 +91,38 @@ class Connection:
                 self._socket, server_hostname=self._where.host, do_handshake_on_connect=False
             )
         self._socket.connect_ex(self._peer)
-        self._register()
+        self._watch_socket()
 
-    def _register(self) -> None:
+    def _watch_socket(self) -> None:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._epoll.register(self._socket, select.EPOLLIN)
-        self.opened = True
+        self.is_open = True
 
     @property
-    def number(self) -> int:
-        """For epoll."""
+    def file_number(self) -> int:
+        """Return the descriptor, for epoll."""
         return self._socket.fileno()
 
     def close(self) -> None:
         self._socket.close()
-        self.opened = self.asked = False
+        self.is_open = self.is_busy = False
         self._unsent = memoryview(b"")
 
-    def ask(self, message: bytes, intended: float) -> None:
-        self.asked, self.intended, self._head, self._lines = True, intended, None, b""
-        self._send(memoryview(message))
+    def send(self, message: bytes, intended: float) -> None:
+        self.is_busy, self.intended, self._head, self._lines = True, intended, None, b""
+        self._write(memoryview(message))
 
-    def write(self) -> None:
-        """Go on with a message that did not go out at once."""
-        self._send(self._unsent)
+    def continue_sending(self) -> None:
+        """Send the rest of a message that did not go out at once."""
+        self._write(self._unsent)
 
-    def _send(self, message: memoryview) -> None:
+    def _write(self, message: memoryview) -> None:
         waited = bool(self._unsent)
         try:
             sent = self._socket.send(message)
         except AGAIN:
             sent = 0
-        except OSError:  # reading tells of it, after whatever was answered
+        except OSError:  # the error is found when the answer is read
             sent = len(message)
         self._unsent = message[sent:]
         if waited != bool(self._unsent):
@@ -133,52 +131,49 @@ class Connection:
             )
 
     def read(self) -> int:
-        """The status once the answer is whole, before that 0.
+        """Return the status once the answer is whole, before that 0.
 
-        Raises ConnectionError when it was closed.
+        Raises ConnectionError if the connection was closed.
         """
-        while (
-            data := self._received()
-        ):  # until there is nothing: epoll does not see what TLS has read already
-            if status := self._status(data):
+        # Until nothing is left: epoll does not see what TLS has read already.
+        while data := self._receive_bytes():
+            if status := self._parse_status(data):
                 return status
         if data is None:
             return 0
         raise ConnectionResetError
 
-    def unasked(self) -> None:
-        """What comes without a request is the end, or nothing that a next answer could be told
-        from; or TLS for itself."""
-        if self._received() is not None:
+    def discard_unasked(self) -> None:
+        """Close the connection if it ended, or if an answer comes without a request."""
+        if self._receive_bytes() is not None:
             self.close()
 
-    def _received(self) -> bytes | None:
-        """None: nothing for now; empty: the end."""
+    def _receive_bytes(self) -> bytes | None:
+        """Return what has come; None if that is nothing for now, empty at the end."""
         try:
             return self._socket.recv(PIECE)
         except AGAIN:
             return None
-        except OSError:  # reset, and what TLS makes of it
+        except OSError:  # a reset
             return b""
 
-    def _status(self, data: bytes) -> int:
+    def _parse_status(self, data: bytes) -> int:
         if self._head is None:
             data = self._lines + data
             end = data.find(b"\r\n\r\n")
             if end < 0:
                 self._lines = data
                 return 0
-            self._head = find_head_end(data[:end])
+            self._head = parse_head(data[:end])
             self._missing = self._head.length + end + 4
         self._missing -= len(data)
         return self._head.status if self._missing <= 0 else 0
 
-    def done(self) -> None:
-        """It is free for the next request."""
-        self.asked = False
-        if self._unsent or (
-            self._head and not self._head.keep_alive
-        ):  # some are refused before all is sent
+    def finish(self) -> None:
+        """Free the connection for the next request."""
+        self.is_busy = False
+        was_refused_early = bool(self._unsent)
+        if was_refused_early or (self._head and not self._head.keep_alive):
             self.close()
 
 
@@ -190,10 +185,7 @@ class HttpLoad(Load[Connection]):
         connections: int,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """``messages``: whole HTTP requests.
-
-        Raises AttarError where nothing listens, or who listens is not trusted.
-        """
+        """``messages``: encoded requests. Raises AttarError without a trusted server."""
         with ExitStack() as opened:
             self._epoll = opened.enter_context(select.epoll())
             made = [
@@ -202,39 +194,39 @@ class HttpLoad(Load[Connection]):
             ]
             self._opened = opened.pop_all()
         super().__init__(messages, made)
-        self._by_number = {connection.number: connection for connection in made}
+        self._by_number = {connection.file_number: connection for connection in made}
 
     def close(self) -> None:
         self._opened.close()
 
-    def _drive(self, schedule: Schedule) -> None:
+    def _send_requests(self, schedule: Schedule) -> None:
         ended = inf
         while True:
             now = time.perf_counter()
-            while self._free and (intended := schedule.due(now)) is not None:
-                self._ask(self._free.popleft(), intended)
-            if schedule.over(now):
+            while self._free and (intended := schedule.take_due(now)) is not None:
+                self._send_next(self._free.popleft(), intended)
+            if schedule.is_over(now):
                 ended = min(ended, now)
                 if len(self._free) == len(self._every):
                     return None
                 if now > ended + PATIENCE:
                     return self._give_up()
-            for number, event in self._epoll.poll(self._wait(schedule, now)):
-                self._look(self._by_number[number], event)
+            for number, event in self._epoll.poll(self._compute_wait(schedule, now)):
+                self._handle_event(self._by_number[number], event)
 
-    def _ask(self, connection: Connection, intended: float) -> None:
-        if not connection.opened:
+    def _send_next(self, connection: Connection, intended: float) -> None:
+        if not connection.is_open:
             connection.reopen()
-            self._by_number[connection.number] = connection
-        connection.ask(self._message(), intended)
+            self._by_number[connection.file_number] = connection
+        connection.send(self._message(), intended)
 
-    def _look(self, connection: Connection, event: int) -> None:
+    def _handle_event(self, connection: Connection, event: int) -> None:
         if event & select.EPOLLOUT:
-            connection.write()
+            connection.continue_sending()
         if not event & ~select.EPOLLOUT:
             return
-        if not connection.asked:
-            connection.unasked()
+        if not connection.is_busy:
+            connection.discard_unasked()
             return
         try:
             status = connection.read()
@@ -248,12 +240,12 @@ class HttpLoad(Load[Connection]):
         elif status:
             self._errors[str(status)] += 1
         if status:
-            connection.done()
+            connection.finish()
             self._free.append(connection)
 
     def _give_up(self) -> None:
         for connection in self._every:
-            if connection.asked:
+            if connection.is_busy:
                 self._errors[UNANSWERED] += 1
                 connection.close()
                 self._free.append(connection)
@@ -261,21 +253,21 @@ class HttpLoad(Load[Connection]):
 
 @dataclass(frozen=True)
 class Http:
-    """A server that is asked over HTTP."""
+    """Requests to a server over HTTP."""
 
     where: Address
     headers: Mapping[str, str]
     tls: ssl.SSLContext | None
     forms = FORMS
 
-    def ask(self, model: str, inputs: Arrays, form: str) -> dict[str, Array]:
+    def infer(self, model: str, inputs: Arrays, form: str) -> dict[str, Array]:
         return send_request(self.where, build_request(model, inputs, form, self.headers), self.tls)
 
-    def messages(self, model: str, requests: Sequence[Arrays], form: str) -> list[bytes]:
+    def encode_requests(self, model: str, requests: Sequence[Arrays], form: str) -> list[bytes]:
         return [
-            build_request(model, each, form, self.headers).message(str(self.where))
+            build_request(model, each, form, self.headers).encode(str(self.where))
             for each in requests
         ]
 
-    def load(self, messages: Sequence[bytes], connections: int) -> HttpLoad:
+    def open_load(self, messages: Sequence[bytes], connections: int) -> HttpLoad:
         return HttpLoad(self.where, messages, connections, self.tls)

@@ -1,52 +1,44 @@
-"""Schedule: when a load's requests are meant to be sent."""
+"""The moments at which a load sends its requests."""
 
 from __future__ import annotations
 
 from array import array
 from math import inf
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 
 from attar.pipeline.core.errors import AttarError
 
 
-class Schedule(Protocol):
-    """When requests are meant to be sent."""
-
-    def due(self, now: float) -> float | None:
-        """Take the next one: the moment at which it was meant to be sent; None if that is not
-        before ``now``."""
-
-    def next(self) -> float:
-        """The moment of the next one; infinite where only answers bring it, or no more come."""
-
-    def over(self, now: float) -> bool:
-        """Whether no more come."""
-
-
-class Again:
-    """Closed loop: whenever a connection is free, for some seconds."""
+class ClosedLoop:
+    """For some seconds, a request whenever a connection is free."""
 
     def __init__(self, start: float, seconds: float) -> None:
         self._end = start + seconds
 
-    def due(self, now: float) -> float | None:
+    def take_due(self, now: float) -> float | None:
+        """Take the next request that is due; return when it was meant to be sent, or None."""
         return now if now < self._end else None
 
-    def next(self) -> float:
+    def find_next(self) -> float:
+        """Return when the next request is due; infinity if only an answer brings it, or none is
+        left."""
         return inf
 
-    def over(self, now: float) -> bool:
+    def is_over(self, now: float) -> bool:
+        """Whether no request is left."""
         return now >= self._end
 
 
 class Poisson:
-    """Open loop: at random times that do not depend on the answers, ``rate`` a second on
-    average."""
+    """An open loop: requests at random times, whatever the answers; ``rate`` a second on average.
+
+    The methods are those of `ClosedLoop`.
+    """
 
     def __init__(self, start: float, seconds: float, rate: float, seed: int = 0) -> None:
-        """Raises AttarError where no request falls into the time."""
+        """Raises AttarError if no request falls into the time."""
         gaps = np.random.default_rng(seed).exponential(1 / rate, int(rate * seconds * 1.2 + 100))
         times = np.cumsum(gaps)
         self._times = array("d", start + times[times < seconds])
@@ -57,14 +49,18 @@ class Poisson:
             )
         self._count = 0
 
-    def due(self, now: float) -> float | None:
-        if self._count == len(self._times) or self._times[self._count] > now:
+    def take_due(self, now: float) -> float | None:
+        moment = self.find_next()
+        if moment > now:
             return None
         self._count += 1
-        return self._times[self._count - 1]
+        return moment
 
-    def next(self) -> float:
-        return inf if self._count == len(self._times) else self._times[self._count]
+    def find_next(self) -> float:
+        return inf if self.is_over(0.0) else self._times[self._count]
 
-    def over(self, now: float) -> bool:
+    def is_over(self, now: float) -> bool:
         return self._count == len(self._times)
+
+
+Schedule: TypeAlias = ClosedLoop | Poisson

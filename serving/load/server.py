@@ -1,4 +1,4 @@
-"""Bench of a running server: closed and open loop, over HTTP or gRPC, with a bundle's golden
+"""Benchmark of a running server: closed and open loops, over HTTP or gRPC, with a bundle's golden
 requests."""
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attar.bundle import golden
 from attar.bundle import opening as bundle
@@ -23,44 +23,48 @@ from attar.serving.load.client import Address, load_trust, parse_address, read_b
 from attar.serving.load.engine import list_promised
 from attar.serving.load.figure import Bar
 from attar.serving.load.figure import draw_chart as drawn
-from attar.serving.load.load import SHARE, Outcome, Transport
+from attar.serving.load.load import SHARE, Outcome
 from attar.serving.load.load_http import Http
 
+if TYPE_CHECKING:
+    from attar.serving.load.load_grpc import Grpc
+
+    Transport: TypeAlias = Http | Grpc
+
 WARM = 0.1
-"""Of a measurement's time, before it, for connections and caches."""
+"""Duration of the warm-up, as a share of the measurement's."""
 
 
 @dataclass(frozen=True)
 class LoadSpec:
-    """What is measured."""
+    """The measurements to make."""
 
     batches: Sequence[int] = (1, 32)
-    """Samples a request."""
+    """Samples in a request."""
     connections: Sequence[int] = (1, 16, 64)
-    """Of the closed loop; the open loop has as many as the largest."""
+    """Connections of the closed loop; the open loop uses the largest number."""
     rates: Sequence[float] = ()
-    """Requests a second of the open loop; 80 % of the closed loop's best where none is given."""
+    """Requests a second of the open loop; if empty, 80 % of the closed loop's best rate."""
     seconds: float = 1.0
-    """Of each measurement."""
+    """Duration of each measurement."""
     model: str | None = None
-    """The server's name for the bundle; None: the bundle's own."""
+    """The server's name for the bundle, if it is not the bundle's own."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Sent with every request."""
+    """Headers of every request."""
     ca: Path | None = None
-    """Whose certificates count, in PEM; None: those that this machine trusts."""
+    """Certificates to trust, in PEM; None: those that this machine trusts."""
 
     @classmethod
-    def of(cls, token_file: Path | None, **asked: Any) -> LoadSpec:
+    def with_token(cls, token_file: Path | None, **asked: Any) -> LoadSpec:
         return cls(headers=read_bearer(token_file), **asked)
 
 
-def bench(path: str | Path, url: str, asked: LoadSpec, trusted: Path | None = None) -> Facts:
-    """Rates and latencies (microseconds), a row a measurement; ``ended`` says why there are not all
-    of them.
+def bench_server(path: str | Path, url: str, asked: LoadSpec, trusted: Path | None = None) -> Facts:
+    """Return a row of rates and latencies (microseconds) for each measurement.
 
-    Raises AttarError for a server that cannot be reached or is not trusted, does not know the model
-    or answers otherwise than the bundle says, and InvalidBundleError for a bundle that is not
-    whole.
+    ``ended`` is the error that ended the measurements early. Raises AttarError if the server
+    cannot be reached or trusted, does not know the model, or gives other answers than the bundle,
+    and InvalidBundleError for an invalid bundle.
     """
     where = parse_address(url)
     with (
@@ -84,7 +88,7 @@ def bench(path: str | Path, url: str, asked: LoadSpec, trusted: Path | None = No
 
 
 def measure_rows(measurements: Iterator[dict[str, Any]]) -> dict[str, Any]:
-    """What was measured is kept, whatever comes after it."""
+    """Return the rows; after an error those that were measured before."""
     made: list[dict[str, Any]] = []
     try:
         made.extend(measurements)
@@ -97,27 +101,28 @@ def measure_rows(measurements: Iterator[dict[str, Any]]) -> dict[str, Any]:
 
 @contextmanager
 def choose_transport(where: Address, asked: LoadSpec) -> Iterator[Transport]:
-    """Raises AttarError for certificates that are none, or that nothing asks for."""
-    if asked.ca and not where.tls:
+    """Open the transport of a url. Raises AttarError for invalid or unused certificates."""
+    if asked.ca and not where.is_tls:
         raise AttarError(
-            f"--ca is given, and the url is {where.scheme}://{where} without TLS; give https:// or grpcs://"
+            f"--ca is given, and the url is {where.scheme}://{where} without TLS; give https:// "
+            "or grpcs://"
         )
-    if where.grpc:
-        from attar.serving.load.load_grpc import Grpc, event_loop
+    if where.is_grpc:
+        from attar.serving.load.load_grpc import Grpc, open_event_loop
 
-        with event_loop() as runner:
+        with open_event_loop() as runner:
             yield Grpc(runner, where, asked.headers, asked.ca)
     else:
-        yield Http(where, asked.headers, load_trust(asked.ca) if where.tls else None)
+        yield Http(where, asked.headers, load_trust(asked.ca) if where.is_tls else None)
 
 
 def check_answers(
     folder: Path, manifest: Manifest, server: Transport, form: str, model: str
 ) -> None:
-    """What is quick and wrong is not worth timing."""
+    """Raise AttarError if the server does not give the answers of the bundle."""
     tensors, low = golden.read_golden(folder, manifest), manifest.ranges.get("batch", (1, 1))[0]
     requests = bundle.preprocess_requests(folder, manifest, tensors)
-    got = server.ask(model, {name: array[:low] for name, array in requests.items()}, form)
+    got = server.infer(model, {name: array[:low] for name, array in requests.items()}, form)
     for name in manifest.outputs:
         apart = (
             compute_difference(tensors[f"engine.{name}"][:low], got[name])
@@ -138,20 +143,20 @@ def measure_case(
     cases = [(form, batch) for form in server.forms for batch in asked.batches]
     for done, (form, batch) in enumerate(cases):
         report_progress("loading", done, len(cases), f"{form}, {batch} a request")
-        messages = server.messages(model, take_turns(requests, batch), form)
+        messages = server.encode_requests(model, take_turns(requests, batch), form)
         about = {"form": form, "batch": batch}
         best = 0.0
         for connections in asked.connections:
-            with server.load(messages, connections) as load:
-                load.closed(WARM * asked.seconds)
-                found = load.closed(asked.seconds)
+            with server.open_load(messages, connections) as load:
+                load.run_closed_loop(WARM * asked.seconds)
+                found = load.run_closed_loop(asked.seconds)
             best = max(best, found.rate)
             yield make_row("closed", found, connections=connections, **about)
         for rate in asked.rates or ([SHARE * best] if best else []):
-            with server.load(messages, max(asked.connections)) as load:
+            with server.open_load(messages, max(asked.connections)) as load:
                 yield make_row(
                     "open",
-                    load.open(rate, asked.seconds),
+                    load.run_open_loop(rate, asked.seconds),
                     asked_rate=rate,
                     connections=max(asked.connections),
                     **about,
@@ -159,9 +164,11 @@ def measure_case(
 
 
 def make_row(loop: str, found: Outcome, **about: Any) -> dict[str, Any]:
-    """``rate`` is answered requests a second, ``busy`` the share of the time that the generator
-    itself took, ``cpu`` the microseconds of processor time that all its threads took for each
-    request, answered or not."""
+    """Return a row of the facts.
+
+    ``rate`` is answered requests a second, ``busy`` the share of the time that the generator
+    computed, ``cpu`` its processor time for each request, answered or not, in microseconds.
+    """
     requests = len(found.latencies) + sum(found.errors.values())
     return {
         "loop": loop,
@@ -170,13 +177,12 @@ def make_row(loop: str, found: Outcome, **about: Any) -> dict[str, Any]:
         "errors": dict(found.errors),
         "busy": found.busy,
         **({"cpu": found.cpu / requests * 1e6} if requests else {}),
-        **found.quantiles(),
+        **found.compute_quantiles(),
     }
 
 
 def format_table(facts: Facts) -> str:
-    """The facts of ``bench`` for a terminal; ``own`` is what a request takes of the load
-    generator's processor time."""
+    """Return the facts as a table; ``own`` is the generator's processor time for a request."""
     columns = f"{'requests/s':>10}  {'samples/s':>10}  {'p50 µs':>9}  {'p99 µs':>9}  {'own µs':>7}"
     head = f"{'loop':<6}  {'form':<6}  {'batch':>5}  {'connections':>11}  {columns}  errors"
     lines = [format_line(each) for each in facts["rows"]]
@@ -208,7 +214,7 @@ def is_saturated(rows: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def draw_figure(facts: Facts) -> str:
-    """The facts of ``bench`` as SVG. Raises AttarError where nothing was answered."""
+    """Return the facts as SVG. Raises AttarError if no request was answered."""
     answered = [each for each in facts["rows"] if "p50" in each]
     if not answered:
         raise AttarError("no request was answered, so there is nothing to draw")

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from attar.bundle import checksums
 from attar.bundle.opening import check_bundle, open_bundle
 from attar.pipeline.core.errors import AttarError, InvalidBundleError
-from attar.serving.load.engine import bench
+from attar.serving.load.engine import bench_engine
 from tests.support.bundles.packaging import edit_manifest, write_store_files
 from tests.support.proof.proof_parts import STUDENT, TEACHER, write_graph
 
@@ -251,8 +251,8 @@ def test_golden_requests_that_cannot_be_read(bundle: Path, content: bytes | None
     ("folder", "use"),
     [
         ("engines/onnxruntime", check_bundle),
-        ("engines/onnxruntime", lambda bundle: bench(bundle, batches=(1,))),
-        ("reference", lambda bundle: bench(bundle, batches=(1,))),
+        ("engines/onnxruntime", lambda bundle: bench_engine(bundle, batches=(1,))),
+        ("reference", lambda bundle: bench_engine(bundle, batches=(1,))),
     ],
 )
 def test_a_graph_that_does_not_open(bundle: Path, folder: str, use: Callable[[Path], object], content: bytes | None) -> None:

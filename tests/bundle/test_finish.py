@@ -26,7 +26,8 @@ from attar.engines.runtimes.runtime import RUNTIMES
 from attar.pipeline.core.errors import GateError, InvalidBundleError, RecipeError, StageError
 from attar.proof.artifacts import Evidence
 from attar.proof.limits import GateLimits
-from attar.serving.load.engine import bench
+from attar.serving.load.engine import bench_engine
+from attar.stages.artifacts import Evidence
 from attar.stages.judge import Judge
 from tests.support.bundles.late import HERE, MISSING
 from tests.support.bundles.packaging import GATES, WHY_NOT_RUN, edit_manifest, package_bundle, package_unfinished
@@ -106,7 +107,7 @@ def test_what_an_unfinished_bundle_holds(original: Path) -> None:
     assert "not run here" in (original / "report.html").read_text()
 
 
-@pytest.mark.parametrize("use", [check_bundle, open_bundle, open_whole, lambda path: bench(path, batches=(1,))])
+@pytest.mark.parametrize("use", [check_bundle, open_bundle, open_whole, lambda path: bench_engine(path, batches=(1,))])
 def test_nobody_opens_an_unfinished_bundle(original: Path, use: Callable[[Path], object]) -> None:
     with pytest.raises(InvalidBundleError, match=rf"\({WHY_NOT_RUN}\); .*/out -o DIR`") as unfit:
         use(original)
@@ -136,7 +137,7 @@ def test_a_finished_bundle_answers(done: Path) -> None:
     with open_bundle(done) as model:
         raw = {"x": np.array([[4.0, 0], [0, 4]], np.float32)}
         assert np.allclose(model(model.preprocess(raw))["logits"], raw["x"] / 2 @ STUDENT)
-    assert bench(done, batches=(1,), seconds=0.05)["batches"]["1"]["rounds"] > 0
+    assert bench_engine(done, batches=(1,), seconds=0.05)["batches"]["1"]["rounds"] > 0
 
 
 def test_an_engine_of_tensorrt_takes_its_graphs_place_for_triton(

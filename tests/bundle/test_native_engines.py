@@ -23,7 +23,7 @@ from attar.engines.runtimes import onnxruntime
 from attar.engines.runtimes.openvino import OpenVino
 from attar.engines.runtimes.runtime import BuildSpec, load_runtime
 from attar.pipeline.core.errors import InvalidBundleError, StageError
-from attar.serving.load.engine import bench
+from attar.serving.load.engine import bench_engine
 from tests.support.bundles.packaging import edit_manifest
 from tests.support.bundles.signing_parts import Pair, pair
 from tests.support.proof.proof_parts import Points
@@ -91,7 +91,7 @@ def test_who_vouches_for_it_gets_its_answers(bundle: Path, key: Pair, trust: dic
     given: dict[str, Any] = {name: key.public if name == "trusted" else value for name, value in trust.items()}
     with attar.open(bundle, **given) as predict:
         assert predict({"x": POINT})["logits"].tolist() == [pytest.approx(ANSWER)]
-    assert bench(bundle, [1], 0.05, **given)["batches"]["1"]["rounds"] > 0
+    assert bench_engine(bundle, [1], 0.05, **given)["batches"]["1"]["rounds"] > 0
     with running(bundle, **given) as server:
         assert server.ask("POST", INFER, asked([1, 2]))[0] == 200
     options = ["--trusted", key.public] if "trusted" in given else ["--allow-native"]
@@ -99,7 +99,7 @@ def test_who_vouches_for_it_gets_its_answers(bundle: Path, key: Pair, trust: dic
     assert (done.exit_code, "is fit to serve" in done.stdout, "engine loaded" in done.stdout) == (0, True, True)
 
 
-@pytest.mark.parametrize("use", [attar.open, partial(bench, batches=[1])], ids=["open", "bench"])
+@pytest.mark.parametrize("use", [attar.open, partial(bench_engine, batches=[1])], ids=["open", "bench"])
 def test_nobody_else_opens_it(bundle: Path, key: Pair, use: Callable[[Path], object]) -> None:
     sign_bundle(bundle, key.private)  # a signature that nobody looks at vouches for nothing
     with pytest.raises(InvalidBundleError, match=REFUSED):

@@ -23,10 +23,10 @@ from attar.serving.load import server as servers
 from attar.serving.load.client import Address, load_trust, parse_address
 from attar.serving.load.client import build_request as over_http
 from attar.serving.load.client_grpc import build_message, read_message
-from attar.serving.load.load_grpc import GrpcLoad, event_loop
+from attar.serving.load.load_grpc import GrpcLoad, open_event_loop
 from attar.serving.load.load_http import HttpLoad
 from attar.serving.load.schedule import Poisson
-from attar.serving.load.server import LoadSpec, bench, draw_figure, format_table
+from attar.serving.load.server import LoadSpec, bench_server, draw_figure, format_table
 from tests.support.serving.certificates import make_certificate
 from tests.support.serving.server_process import ServerProcess, run_server
 from tests.support.serving.serving_parts import running, slow
@@ -74,7 +74,7 @@ def guarded(
 
 @pytest.fixture(scope="module")
 def runner() -> Iterator[asyncio.Runner]:
-    with event_loop() as made:
+    with open_event_loop() as made:
         yield made
 
 
@@ -88,10 +88,10 @@ def test_every_transport_in_both_loops(
     token_file: Path,
 ) -> None:
     if scheme.endswith("s"):
-        asked, server = LoadSpec.of(token_file, ca=certificate[0], **QUICK), guarded
+        asked, server = LoadSpec.with_token(token_file, ca=certificate[0], **QUICK), guarded
     else:
-        asked, server = LoadSpec.of(None, **QUICK), plain
-    facts = bench(points_bundle, url(server, scheme), asked)
+        asked, server = LoadSpec.with_token(None, **QUICK), plain
+    facts = bench_server(points_bundle, url(server, scheme), asked)
     shown = [(row["loop"], row["form"], row["batch"], row["connections"]) for row in facts["rows"]]
     each = [("closed", 1), ("closed", 2), ("open", 2)]
     assert shown == [(loop, form, batch, c) for form in FORMS[scheme] for batch in (1, 8) for loop, c in each]
@@ -109,7 +109,7 @@ def test_nobody_there(scheme: str, points_bundle: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with pytest.raises(AttarError, match=rf"no answer from 127\.0\.0\.1:{port}: .*refused.*start `attar serve`"):
-        bench(points_bundle, f"{scheme}://127.0.0.1:{port}", LoadSpec(**QUICK))
+        bench_server(points_bundle, f"{scheme}://127.0.0.1:{port}", LoadSpec(**QUICK))
 
 
 @pytest.mark.parametrize("scheme", ["https", "grpcs"])
@@ -117,7 +117,7 @@ def test_a_certificate_that_is_not_trusted(scheme: str, points_bundle: Path, gua
     other, _ = make_certificate(tmp_path, "other")
     for ca in (None, other):
         with pytest.raises(AttarError, match=r"is not trusted: .*give that of who signed it with --ca"):
-            bench(points_bundle, url(guarded, scheme), LoadSpec(ca=ca, **QUICK))
+            bench_server(points_bundle, url(guarded, scheme), LoadSpec(ca=ca, **QUICK))
 
 
 @pytest.mark.parametrize("scheme", ["https", "grpcs"])
@@ -127,7 +127,7 @@ def test_a_certificate_of_another_host(
     """It is for 127.0.0.1, and nothing turns that off."""
     elsewhere = url(guarded, scheme).replace("127.0.0.1", "localhost")
     with pytest.raises(AttarError, match=r"of localhost:\d+ is not trusted: .*[Hh]ostname"):
-        bench(points_bundle, elsewhere, LoadSpec(ca=certificate[0], **QUICK))
+        bench_server(points_bundle, elsewhere, LoadSpec(ca=certificate[0], **QUICK))
 
 
 @pytest.mark.parametrize("scheme", ["https", "grpcs"])
@@ -138,7 +138,7 @@ def test_a_token_that_is_missing(
     wrong.write_text("0123456789abcdef")
     for file in (None, wrong):
         with pytest.raises(AttarError, match=r"(401|UNAUTHENTICATED): .*give the server's token with --token-file"):
-            bench(points_bundle, url(guarded, scheme), LoadSpec.of(file, ca=certificate[0], **QUICK))
+            bench_server(points_bundle, url(guarded, scheme), LoadSpec.with_token(file, ca=certificate[0], **QUICK))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -152,7 +152,7 @@ def test_a_model_that_is_not_there(
 ) -> None:
     server, ca = (guarded, certificate[0]) if scheme.endswith("s") else (plain, None)
     with pytest.raises(AttarError, match=r"(404|NOT_FOUND): .*nobody"):
-        bench(points_bundle, url(server, scheme), LoadSpec.of(token_file, ca=ca, model="nobody", **QUICK))
+        bench_server(points_bundle, url(server, scheme), LoadSpec.with_token(token_file, ca=ca, model="nobody", **QUICK))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -162,23 +162,25 @@ def test_the_other_transport(
     """In clear to who speaks TLS, and the other way round."""
     secure = scheme.endswith("s")
     with pytest.raises(AttarError, match=r"there is no (TLS with|answer from) 127\.0\.0\.1"):
-        bench(points_bundle, url(plain if secure else guarded, scheme), LoadSpec(ca=certificate[0] if secure else None, **QUICK))
+        bench_server(
+            points_bundle, url(plain if secure else guarded, scheme), LoadSpec(ca=certificate[0] if secure else None, **QUICK)
+        )
 
 
 def test_the_port_of_the_other(points_bundle: Path, plain: ServerProcess) -> None:
     with pytest.raises(AttarError, match=r"which is no HTTP/1\.1; give the address of its HTTP port"):
-        bench(points_bundle, f"http://{plain.grpc}", LoadSpec(**QUICK))
+        bench_server(points_bundle, f"http://{plain.grpc}", LoadSpec(**QUICK))
     with pytest.raises(AttarError, match=r"there is no answer from .*http1\.x server"):
-        bench(points_bundle, url(plain, "http").replace("http", "grpc"), LoadSpec(**QUICK))
+        bench_server(points_bundle, url(plain, "http").replace("http", "grpc"), LoadSpec(**QUICK))
 
 
 def test_a_file_of_certificates_that_is_none(points_bundle: Path, plain: ServerProcess, token_file: Path) -> None:
     for scheme in ("https", "grpcs"):
         with pytest.raises(AttarError, match="holds no certificate in PEM"):
-            bench(points_bundle, url(plain, scheme), LoadSpec(ca=token_file, **QUICK))
+            bench_server(points_bundle, url(plain, scheme), LoadSpec(ca=token_file, **QUICK))
     for scheme in ("http", "grpc"):
         with pytest.raises(AttarError, match=f"--ca is given, and the url is {scheme}://"):
-            bench(points_bundle, url(plain, scheme), LoadSpec(ca=token_file, **QUICK))
+            bench_server(points_bundle, url(plain, scheme), LoadSpec(ca=token_file, **QUICK))
 
 
 def test_the_command(points_bundle: Path, guarded: ServerProcess, certificate: tuple[Path, Path], token_file: Path) -> None:
@@ -223,8 +225,8 @@ def test_a_connection_is_opened_again(
     where = parse_address(url(server, scheme))
     about = {"Authorization": f"Bearer {TOKEN}", "Connection": "close"}
     request = over_http("points", {"x": np.array([[1, 2]], np.float32)}, "json", about)
-    with HttpLoad(where, [request.message(str(where))], 2, tls) as made:
-        found = made.closed(0.2)
+    with HttpLoad(where, [request.encode(str(where))], 2, tls) as made:
+        found = made.run_closed_loop(0.2)
     assert found.errors == {}
     assert len(found.latencies) > 4
 
@@ -244,8 +246,8 @@ def test_the_server_counts_as_many_as_the_generator(plain: ServerProcess, runner
 
     before = count()
     with grpc_load(runner, plain.grpc, 3) as made:
-        found = made.closed(0.2)
-        again = made.open(100, 0.3)
+        found = made.run_closed_loop(0.2)
+        again = made.run_open_loop(100, 0.3)
     assert count() - before == len(found.latencies) + len(again.latencies)
     assert len(found.latencies) > 10
     assert len(again.latencies) == len(Poisson(0, 0.3, 100)._times)
@@ -256,7 +258,7 @@ def test_the_server_counts_as_many_as_the_generator(plain: ServerProcess, runner
 
 def test_refusals_are_errors_and_no_latencies(plain: ServerProcess, runner: asyncio.Runner) -> None:
     with grpc_load(runner, plain.grpc, 2, build_message("nobody", {"x": np.zeros((1, 2), np.float32)})) as made:
-        found = made.closed(0.05)
+        found = made.run_closed_loop(0.05)
     assert found.errors.keys() == {"NOT_FOUND"}
     assert found.rate == 0
 
@@ -264,7 +266,7 @@ def test_refusals_are_errors_and_no_latencies(plain: ServerProcess, runner: asyn
 def test_waiting_for_a_connection_counts(points_bundle: Path, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     slow(monkeypatch, 0.02)
     with running(points_bundle, grpc_port=0, instances=1) as server, grpc_load(runner, server.grpc_url, 1) as made:
-        found = made.open(100, 0.4)
+        found = made.run_open_loop(100, 0.4)
     assert found.latencies.max() > 0.15
     assert found.seconds > 0.02 * len(found.latencies)
 
@@ -273,7 +275,7 @@ def test_an_answer_that_never_comes_is_told(points_bundle: Path, runner: asyncio
     monkeypatch.setattr("attar.serving.load.load_grpc.PATIENCE", 0.3)
     slow(monkeypatch, 1.0)
     with running(points_bundle, grpc_port=0, instances=1) as server, grpc_load(runner, server.grpc_url, 1) as made:
-        found = made.closed(0.01)
+        found = made.run_closed_loop(0.01)
     assert found.errors == {"unanswered": 1}
 
 
@@ -288,7 +290,7 @@ def test_a_connection_each_over_grpc(plain: ServerProcess, runner: asyncio.Runne
     port = int(plain.grpc.rsplit(":", 1)[1])
     before = established(port)
     with grpc_load(runner, plain.grpc, 3) as made:
-        made.closed(0.05)
+        made.run_closed_loop(0.05)
         assert established(port) - before == 3
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from attar.pipeline.core.errors import AttarError, InvalidBundleError
 from attar.proof.timing import MIN_ROUNDS
-from attar.serving.load.engine import bench, draw_figure, format_table
+from attar.serving.load.engine import bench_engine, draw_figure, format_table
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def bundle(points_bundle: Path) -> Path:
 
 
 def test_the_engine_is_timed_beside_the_fp32_student(bundle: Path) -> None:
-    facts = bench(bundle, batches=(1, 8), seconds=0.01)
+    facts = bench_engine(bundle, batches=(1, 8), seconds=0.01)
     assert facts["batches"].keys() == {"1", "8"}
     for found in facts["batches"].values():
         assert found["rounds"] >= MIN_ROUNDS
@@ -38,18 +38,18 @@ def test_the_engine_is_timed_beside_the_fp32_student(bundle: Path) -> None:
 
 
 def test_the_engine_alone_in_an_open_loop(bundle: Path) -> None:
-    found = bench(bundle, batches=(1, 8), seconds=0.1, rates=(500, 1000))["open"]
+    found = bench_engine(bundle, batches=(1, 8), seconds=0.1, rates=(500, 1000))["open"]
     assert [each["asked_rate"] for each in found] == [500, 1000]
     assert all(0 < each["p50"] <= each["p99"] for each in found)
 
 
 def test_a_batch_that_is_not_promised_is_refused(bundle: Path) -> None:
     with pytest.raises(AttarError, match="promises batches of 1 to 8, not 32"):
-        bench(bundle)
+        bench_engine(bundle)
 
 
 def test_a_bundle_that_was_changed_is_not_timed(bundle: Path, tmp_path: Path) -> None:
     changed = shutil.copytree(bundle, tmp_path / "changed")
     (changed / "README.md").write_text("faster")
     with pytest.raises(InvalidBundleError, match=r"README\.md was changed"):
-        bench(changed)
+        bench_engine(changed)

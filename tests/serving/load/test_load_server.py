@@ -14,7 +14,7 @@ from attar.pipeline.core.errors import AttarError
 from attar.serving.load import server as servers
 from attar.serving.load.client import Address, parse_address, read_bearer, read_outputs
 from attar.serving.load.load import Outcome
-from attar.serving.load.server import LoadSpec, bench, draw_figure, format_table
+from attar.serving.load.server import LoadSpec, bench_server, draw_figure, format_table
 from tests.support.serving.serving_parts import running, wrapped
 
 ASKED = LoadSpec(batches=(1, 8), connections=(1, 2), seconds=0.05)
@@ -22,7 +22,7 @@ ASKED = LoadSpec(batches=(1, 8), connections=(1, 2), seconds=0.05)
 
 def test_a_server_is_measured_in_both_loops_and_forms(points_bundle: Path) -> None:
     with running(points_bundle) as server:
-        facts = bench(points_bundle, f"http://{server.url}", ASKED)
+        facts = bench_server(points_bundle, f"http://{server.url}", ASKED)
     shown = [(row["loop"], row["form"], row["batch"], row["connections"]) for row in facts["rows"]]
     each = [("closed", 1), ("closed", 2), ("open", 2)]
     assert shown == [(loop, form, batch, c) for form in ("json", "binary") for batch in (1, 8) for loop, c in each]
@@ -40,7 +40,7 @@ def test_a_server_is_measured_in_both_loops_and_forms(points_bundle: Path) -> No
 
 def test_rates_that_are_asked_for(points_bundle: Path) -> None:
     with running(points_bundle) as server:
-        facts = bench(points_bundle, f"http://{server.url}", LoadSpec((1,), (1,), (200.0, 400.0), 0.1))
+        facts = bench_server(points_bundle, f"http://{server.url}", LoadSpec((1,), (1,), (200.0, 400.0), 0.1))
     assert [row["asked_rate"] for row in facts["rows"] if row["loop"] == "open"] == [200, 400] * 2
 
 
@@ -51,14 +51,14 @@ def test_another_model_is_not_measured(points_bundle: Path, monkeypatch: pytest.
     wrapped(monkeypatch, off)
     with running(points_bundle) as server:
         with pytest.raises(AttarError, match="does not give this bundle's answers"):
-            bench(points_bundle, f"http://{server.url}", ASKED)
+            bench_server(points_bundle, f"http://{server.url}", ASKED)
         with pytest.raises(AttarError, match=r"404.*nobody"):
-            bench(points_bundle, f"http://{server.url}", LoadSpec(batches=(1,), model="nobody"))
+            bench_server(points_bundle, f"http://{server.url}", LoadSpec(batches=(1,), model="nobody"))
 
 
 def test_nobody_there(points_bundle: Path) -> None:
     with pytest.raises(AttarError, match=r"no answer from 127\.0\.0\.1:1"):
-        bench(points_bundle, "http://127.0.0.1:1", ASKED)
+        bench_server(points_bundle, "http://127.0.0.1:1", ASKED)
 
 
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
@@ -68,13 +68,13 @@ def test_a_model_that_is_not_loaded(scheme: str, points_bundle: Path) -> None:
         server.call(server.server.repository.unload("points"))
         where = f"http://{server.url}" if scheme == "http" else f"grpc://{server.grpc_url}"
         with pytest.raises(AttarError, match=r"answered .* with (503|UNAVAILABLE): .*points is not loaded: unloaded"):
-            bench(points_bundle, where, ASKED)
+            bench_server(points_bundle, where, ASKED)
 
 
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
 def test_a_name_that_nobody_knows(scheme: str, points_bundle: Path) -> None:
     with pytest.raises(AttarError, match=r"no answer from nobody\.invalid:1: .*start `attar serve`"):
-        bench(points_bundle, f"{scheme}://nobody.invalid:1", ASKED)
+        bench_server(points_bundle, f"{scheme}://nobody.invalid:1", ASKED)
 
 
 def test_addresses() -> None:
@@ -108,7 +108,7 @@ def test_a_file_without_a_token(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "token"
     file.write_bytes(content)
     with pytest.raises(AttarError, match="holds no token; its first line is sent: 16 characters or more") as told:
-        LoadSpec.of(file)
+        LoadSpec.with_token(file)
     assert "secret" not in str(told.value)
 
 

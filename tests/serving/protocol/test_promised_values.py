@@ -57,7 +57,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(proof_parts, "write_graph", write_lookup)
         gates = GateLimits(score_drop=0.5, correlation=0.5, leak=1.0)
-        return package_bundle(tmp_path_factory.mktemp("ids") / "chain", gates, "tests.serving.test_promised_values:Ids")
+        return package_bundle(tmp_path_factory.mktemp("ids") / "chain", gates, "tests.serving.protocol.test_promised_values:Ids")
 
 
 @pytest.fixture(scope="module")
