@@ -94,7 +94,7 @@ class GrpcLoad(Load[Connection]):
 
     async def _send_request(self, connection: Connection, intended: float) -> None:
         try:
-            await connection.send(self._message(), metadata=self._metadata)
+            await connection.send(self._take_message(), metadata=self._metadata)
             self._latencies.append(time.perf_counter() - intended)
         except grpc.aio.AioRpcError as error:
             self._errors[error.code().name] += 1

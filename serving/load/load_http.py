@@ -218,7 +218,7 @@ class HttpLoad(Load[Connection]):
         if not connection.is_open:
             connection.reopen()
             self._by_number[connection.file_number] = connection
-        connection.send(self._message(), intended)
+        connection.send(self._take_message(), intended)
 
     def _handle_event(self, connection: Connection, event: int) -> None:
         if event & select.EPOLLOUT:
