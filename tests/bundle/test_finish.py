@@ -27,7 +27,6 @@ from attar.pipeline.core.errors import GateError, InvalidBundleError, RecipeErro
 from attar.proof.artifacts import Evidence
 from attar.proof.limits import GateLimits
 from attar.serving.load.engine import bench_engine
-from attar.stages.artifacts import Evidence
 from attar.stages.judge import Judge
 from tests.support.bundles.late import HERE, MISSING
 from tests.support.bundles.packaging import GATES, WHY_NOT_RUN, edit_manifest, package_bundle, package_unfinished
