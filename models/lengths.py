@@ -1,10 +1,10 @@
-"""Lengths: how much of a padded sample is its own, so that a batch carries no more padding than its
+"""Lengths: how much of a padded sample is content, so that a batch carries no more padding than its
 longest sample needs.
 
-Along an axis samples have lengths of their own when an input that declares its padding
-(``Tensor.pad``) has it, and no output: what is answered position by position keeps its positions.
-Other inputs that share it, such as a mask that is 0 where the tokens are padding, are cut alike. An
-input that declares none, such as an image, may end in any value, and is left as it is.
+Samples differ in length along an axis if an input that declares its padding (``Tensor.pad``) has
+the axis and no output has it: an output for each position keeps its positions. Other inputs with
+this axis, such as a mask that is 0 at the padding, are cut alike. An input that declares no
+padding, such as an image, may end in any value and is left as it is.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Integers = npt.NDArray[np.int64]
 
 
 def list_length_axes(task: Task) -> tuple[str, ...]:
-    """The axes along which samples have lengths of their own."""
+    """Return the axes along which samples differ in length."""
     padded = [tensor for tensor in task.inputs.values() if tensor.pad is not None]
     named = dict.fromkeys(
         axis for tensor in padded for axis in tensor.axes[1:] if isinstance(axis, str)
@@ -30,49 +30,49 @@ def list_length_axes(task: Task) -> tuple[str, ...]:
 
 
 def measure_samples(task: Task, inputs: Arrays) -> Integers:
-    """Of each sample along each of ``list_length_axes(task)``, at least the smallest promised size:
-    ``[N, axes]``."""
+    """Return each sample's length along each of ``list_length_axes(task)``, at least the smallest
+    size of the axis: ``[N, axes]``."""
     return np.stack([measure_axis(task, inputs, axis) for axis in list_length_axes(task)], 1)
 
 
 def measure_axis(task: Task, inputs: Arrays, axis: str) -> Integers:
-    """The longest of what the inputs that share this axis hold, at least the smallest promised
-    size: ``[N]``."""
-    made: Integers = np.maximum(measure_lengths(task, inputs, axis), task.ranges[axis][0])
-    return made
+    """Return each sample's length along an axis, at least the smallest size of the axis:
+    ``[N]``."""
+    lengths: Integers = np.maximum(measure_lengths(task, inputs, axis), task.ranges[axis][0])
+    return lengths
 
 
 def measure_lengths(task: Task, inputs: Arrays, axis: str) -> Integers:
-    """Return the longest of what the inputs that share this axis hold: ``[N]``."""
-    found = [
+    """Return the longest content among the inputs that have this axis: ``[N]``."""
+    ends = [
         find_ends(inputs[name], tensor.pad or 0, place)
         for name, tensor, place in find_inputs(task, axis)
     ]
-    made: Integers = np.stack(found).max(0)
-    return made
+    longest: Integers = np.stack(ends).max(0)
+    return longest
 
 
 def mask_padding(task: Task, inputs: Arrays, name: str) -> npt.NDArray[np.bool_]:
-    """Return where, along its second axis, an input that declares its padding holds a sample's own:
-    ``[N, size]``.
+    """Return where, along its second axis, an input that declares its padding holds content: ``[N,
+    size]``.
 
-    That is all from the first to the last position which holds anything else than padding, in it or
-    in another input of this axis that declares its padding or is a mask of zeros and ones. Others,
-    such as ``position_ids``, do not tell.
+    Content reaches from the first to the last position that holds anything but padding, in this
+    input or in another one of the axis that declares its padding or is a mask of zeros and ones.
+    Other inputs, such as ``position_ids``, say nothing about it.
     """
     tensor = task.inputs[name]
     axis = tensor.axes[1]
     sharing = [(name, tensor, 1)] if isinstance(axis, int) else list(find_inputs(task, axis))
     used = [
-        find_used(inputs[other], each.pad or 0, place)
-        for other, each, place in sharing
-        if each.pad is not None or is_mask(inputs[other])
+        find_used(inputs[other], spec.pad or 0, place)
+        for other, spec, place in sharing
+        if spec.pad is not None or is_mask(inputs[other])
     ]
     own = np.any(used, axis=0)
     has_begun = np.maximum.accumulate(own, 1)
     goes_on = np.maximum.accumulate(own[:, ::-1], 1)[:, ::-1]
-    made: npt.NDArray[np.bool_] = has_begun & goes_on
-    return made
+    content: npt.NDArray[np.bool_] = has_begun & goes_on
+    return content
 
 
 def is_mask(array: Array) -> bool:
@@ -80,44 +80,43 @@ def is_mask(array: Array) -> bool:
 
 
 def find_inputs(task: Task, axis: str) -> Iterator[tuple[str, Tensor, int]]:
-    """The inputs that have this axis, and where."""
+    """Yield the inputs that have this axis, with its position."""
     for name, tensor in task.inputs.items():
-        for place, each in enumerate(tensor.axes):
-            if each == axis:
+        for place, own_axis in enumerate(tensor.axes):
+            if own_axis == axis:
                 yield name, tensor, place
 
 
 def trim_inputs(task: Task, inputs: Arrays) -> dict[str, Array]:
-    """The same samples without what is padding in all of them."""
-    made = dict(inputs)
+    """Return the same samples without the positions that are padding in all of them."""
+    trimmed = dict(inputs)
     for axis in list_length_axes(task):
         longest = int(measure_axis(task, inputs, axis).max())
         for name, _, place in find_inputs(task, axis):
-            kept = (slice(None),) * place + (slice(longest),)
-            made[name] = np.ascontiguousarray(made[name][kept])
-    return made
+            part = (slice(None),) * place + (slice(longest),)
+            trimmed[name] = np.ascontiguousarray(trimmed[name][part])
+    return trimmed
 
 
 def group_by_length(task: Task, inputs: Arrays, rows: Integers, size: int) -> list[Integers]:
-    """These rows in groups of ``size``, those of like length together; of equal lengths in the
-    order that they have."""
-    ordered = rows[
-        np.lexsort(measure_samples(task, inputs)[rows].T[::-1])
-    ]  # by the first axis, then by the next
+    """Return these rows in groups of ``size``, sorted by length. Rows of equal length keep their
+    order."""
+    sizes = measure_samples(task, inputs)[rows]
+    ordered = rows[np.lexsort(sizes.T[::-1])]  # by the first axis, then by the next
     return [ordered[start : start + size] for start in range(0, len(rows), size)]
 
 
 def find_ends(array: Array, pad: int, place: int) -> Integers:
-    """For each sample, one more than the last position along axis ``place`` that holds anything but
-    padding: ``[N]``."""
+    """Return, for each sample, the last position along axis ``place`` that holds anything but
+    padding, plus 1: ``[N]``."""
     used = find_used(array, pad, place)  # (N, size)
     positions = np.where(used, np.arange(1, used.shape[1] + 1), 0)  # (N, size)
-    made: Integers = positions.max(1, initial=0)
-    return made
+    ends: Integers = positions.max(1, initial=0)
+    return ends
 
 
 def find_used(array: Array, pad: int, place: int) -> npt.NDArray[np.bool_]:
     """Return where along axis ``place`` each sample holds anything but padding: ``[N, size]``."""
     others = tuple(axis for axis in range(1, array.ndim) if axis != place)
-    made: npt.NDArray[np.bool_] = (array != pad).any(axis=others)
-    return made
+    used: npt.NDArray[np.bool_] = (array != pad).any(axis=others)
+    return used

@@ -1,5 +1,5 @@
-"""Probabilities: outputs whose last axis is a distribution over classes. Their logarithms are
-logits, and are treated as such."""
+"""Probabilities: outputs whose last axis is a distribution over classes. They are compared and
+stored as logits, which are their logarithms."""
 
 from __future__ import annotations
 
@@ -12,77 +12,71 @@ from attar.models.task import Array, Kind
 from attar.pipeline.core.errors import StageError
 
 TOLERANCE = 1e-2
-"""How far from 1 the sum of a row of probabilities may be: a thousand of them in half precision
-miss it by less."""
+"""Largest distance from 1 of a row's sum: a thousand probabilities in half precision stay below
+it."""
 LOOSE_TOLERANCE = 0.25
-"""The same where logits are declared: a softmax whose outputs are quantized misses 1 by that
-much."""
+"""The same for declared logits: the sum of a quantized softmax may miss 1 by that much."""
 NEARLY_ALL = 0.99
-"""Share of the rows that are not all 0 (as those of padding are) which must look like
-probabilities."""
+"""Share of the rows that must look like probabilities. Rows of zeros, as padding gives, do not
+count."""
 FEWEST_ROWS = 4
-"""Fewer rows may look like probabilities by chance."""
+"""Fewer rows than this may look like probabilities by chance."""
 ENOUGH_ROWS = 128
-"""After so many rows logits are refused at once, before all are answered."""
+"""After this many rows, declared logits are refused before all answers are computed."""
 LEAST_STEP = 1 / 1024
-"""The least step of a quantized output that is told from rounding."""
+"""The smallest step of a quantized output that can be distinguished from rounding."""
 HALF_FLOOR = float(np.finfo(np.float16).smallest_subnormal)
 FLOOR = float(np.finfo(np.float32).tiny)
 Numbers = npt.NDArray[np.float64]
 
 
 def to_logits(kind: Kind, answer: npt.NDArray[Any], floor: float = 0.0) -> npt.NDArray[Any]:
-    """Return the logarithms of probabilities, at least float32, clipped at ``floor`` and their
-    dtype's; else ``answer``."""
+    """Return the logarithms of probabilities, clipped at ``floor`` and at the smallest number of
+    their dtype, in float32 or wider. Other kinds are returned unchanged."""
     if kind != "probabilities":
         return answer
-    made: npt.NDArray[Any] = np.log(clip_probabilities(kind, answer, floor))
-    return made
+    logits: npt.NDArray[Any] = np.log(clip_probabilities(kind, answer, floor))
+    return logits
 
 
 def from_logits(kind: Kind, logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return what ``to_logits`` was made of."""
+    """Return the inverse of `to_logits`."""
     if kind != "probabilities":
         return logits
-    made: npt.NDArray[Any] = np.exp(logits)
-    return made
+    probabilities: npt.NDArray[Any] = np.exp(logits)
+    return probabilities
 
 
 def clip_probabilities(
     kind: Kind, answer: npt.NDArray[Any], floor: float = 0.0
 ) -> npt.NDArray[Any]:
-    """Return probabilities that have a logarithm: the smallest number of float16 at least (6e-8),
-    else that of float32.
+    """Return probabilities that have a logarithm: at least 6e-8 (float16) or 1.2e-38 (other
+    dtypes).
 
-    Below it a softmax gives 0, so the logarithm of what is clipped goes on where the others end. Of
-    float32 and float64 the smallest normal number is meant (1.2e-38). float16 becomes float32,
-    whose logarithms are finer.
+    A softmax gives 0 below these numbers, so the logarithm of a clipped number continues where the
+    others end. float16 becomes float32, whose logarithms are finer.
     """
     if kind != "probabilities":
         return answer
     is_narrow = answer.dtype == np.float16 or not np.issubdtype(answer.dtype, np.floating)
     wide = np.asarray(answer, np.float32) if is_narrow else answer
-    made: npt.NDArray[Any] = np.maximum(wide, wide.dtype.type(max(floor, find_floor(answer))))
-    return made
+    clipped: npt.NDArray[Any] = np.maximum(wide, wide.dtype.type(max(floor, find_floor(answer))))
+    return clipped
 
 
 def find_floor(answer: npt.NDArray[Any]) -> float:
-    """Return the least number that these probabilities could have had.
+    """Return the smallest number that these probabilities can have had.
 
-    Those of float16 were clipped at its least one, which tells them after they were widened and
-    stored.
+    Clipped float16 is recognized by its smallest number, even after it was widened and stored.
     """
     least = float(np.min(answer, initial=np.inf))
-    return (
-        HALF_FLOOR
-        if answer.dtype == np.float16 or np.isclose(least, HALF_FLOOR, rtol=1e-3, atol=0)
-        else FLOOR
-    )
+    was_half = answer.dtype == np.float16 or np.isclose(least, HALF_FLOOR, rtol=1e-3, atol=0)
+    return HALF_FLOOR if was_half else FLOOR
 
 
 def find_common_floor(kind: Kind, expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> float:
-    """Return at what both sides are clipped to be compared: the coarser one tells nothing below its
-    own floor."""
+    """Return the number at which both sides are clipped before they are compared: the floor of the
+    coarser side."""
     return max(find_floor(expected), find_floor(got)) if kind == "probabilities" else 0.0
 
 
@@ -98,7 +92,7 @@ def are_probabilities(answer: Array) -> bool:
 
 
 def are_quantized_probabilities(answer: Array) -> bool:
-    """Whether these are a softmax's outputs rounded to steps, as a quantized graph has them: each
+    """Whether these are outputs of a softmax rounded to steps, as a quantized graph has them: each
     may be off by half a step."""
     rows = np.asarray(answer, np.float64)
     step = find_step(rows)
@@ -108,8 +102,8 @@ def are_quantized_probabilities(answer: Array) -> bool:
 
 
 def find_step(numbers: Numbers) -> float | None:
-    """Return the step that all these are multiples of; None where there is none as coarse as those
-    of 8 bits."""
+    """Return the step of which all numbers are multiples, or None if there is none as coarse as a
+    step of 8 bits."""
     steps = np.diff(np.unique(numbers.round(6)))
     step = float(steps.min(initial=1))
     is_lattice = step >= LEAST_STEP and np.allclose(
@@ -119,9 +113,9 @@ def find_step(numbers: Numbers) -> float | None:
 
 
 class KindCheck:
-    """Checks answers, some rows at a time, against the kind that their output is declared as.
+    """Checks answers, batch by batch, against the declared kind of their output.
 
-    ``who`` answered, as a message names it.
+    ``who`` names the source of the answers in a message.
     """
 
     def __init__(self, who: str, name: str, kind: Kind) -> None:
@@ -130,8 +124,8 @@ class KindCheck:
         self.are_in_range = True
 
     def add(self, answer: Array) -> None:
-        """Raise StageError for what is none where probabilities are declared, and for many
-        probabilities where logits are."""
+        """Raises StageError if declared probabilities are none, or if enough declared logits are
+        probabilities."""
         if not answer.size:
             return
         if self.kind == "probabilities" and not (
@@ -150,7 +144,7 @@ class KindCheck:
         self.are_in_range &= bool(((used >= 0) & (used <= 1 + TOLERANCE)).all())
 
     def finish(self) -> None:
-        """Raise StageError where nearly all rows of declared logits look like probabilities; a few
+        """Raises StageError if nearly all rows of declared logits look like probabilities; a few
         may by chance."""
         if (
             self.rows >= FEWEST_ROWS

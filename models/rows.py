@@ -1,5 +1,5 @@
-"""Rows: the stored answers to one view, read where they are asked for. Neither torch nor the
-teacher is needed."""
+"""Rows: the stored answers to one view. They are memory-mapped and read on demand, without torch
+and without the teacher."""
 
 from __future__ import annotations
 
@@ -16,24 +16,23 @@ import numpy.typing as npt
 from attar.models.task import Array
 
 DTYPES = {"F16": "<f2", "F32": "<f4", "U8": "u1", "U16": "<u2", "U32": "<u4", "I32": "<i4"}
-"""Of safetensors, in numpy's spelling: those that ``shards`` writes."""
+"""The dtypes of safetensors that `shards` writes, by their names in numpy."""
 Floats = npt.NDArray[np.float32]
 
 
 class Rows:
-    """``rows[indices]``: float32 ``[len(indices), ...]``, in the order of the samples.
+    """``rows[indices]`` is float32 ``[len(indices), ...]``, in the order of the samples.
 
-    Where samples have lengths of their own, each is padded at its end to the longest of those that
-    are asked for, with NaN: what the teacher did not answer is no answer. Of wide logits of which
-    only the largest were kept, each of the others gets the same value, so that all keep their
-    common share of the probability at temperature 1; at other temperatures, and among themselves,
-    they are flat.
+    If samples differ in length, each is padded at its end with NaN to the longest of the requested
+    samples. If only the largest of wide logits were stored, all others get one common value:
+    together they keep their share of the probability at temperature 1. At other temperatures, and
+    among themselves, they are flat.
     """
 
     def __init__(
         self, parts: Sequence[ShardOutput], places: npt.NDArray[np.int64] | None = None
     ) -> None:
-        """``places``: the row of every sample, where they are not stored in the order of the
+        """``places`` has the row of every sample, if they are not stored in the order of the
         split."""
         self.parts, self.places = parts, places
         self.ends = np.cumsum([len(part) for part in parts])
@@ -43,24 +42,24 @@ class Rows:
 
     @property
     def partial(self) -> bool:
-        """Whether only the largest logits were kept."""
+        """Whether only the largest logits were stored."""
         return any(part.width for part in self.parts)
 
     def __getitem__(self, indices: npt.NDArray[np.int64] | slice) -> Floats:
         rows = np.arange(len(self))[indices] if self.places is None else self.places[indices]
         owner = np.searchsorted(self.ends, rows, "right")
-        found = {int(number): np.flatnonzero(owner == number) for number in np.unique(owner)}
         starts = [0, *self.ends]
-        blocks = {
-            number: self.parts[number][rows[places] - starts[number]]
-            for number, places in found.items()
-        }
+        positions: list[npt.NDArray[np.intp]] = []
+        blocks: list[Floats] = []
+        for number in np.unique(owner).tolist():
+            positions.append(np.flatnonzero(owner == number))
+            blocks.append(self.parts[number][rows[positions[-1]] - starts[number]])
         if len(blocks) == 1:
-            return next(iter(blocks.values()))
-        made = make_blank(len(rows), [block.shape[1:] for block in blocks.values()])
-        for number, block in blocks.items():
-            select_corner(made, block.shape[1:])[found[number]] = block
-        return made
+            return blocks[0]
+        joined = make_blank(len(rows), [block.shape[1:] for block in blocks])
+        for place, block in zip(positions, blocks, strict=True):
+            select_corner(joined, block.shape[1:])[place] = block
+        return joined
 
 
 def join_rows(splits: Sequence[Rows]) -> Rows:
@@ -73,58 +72,55 @@ def join_rows(splits: Sequence[Rows]) -> Rows:
 
 @dataclass(frozen=True)
 class ShardOutput:
-    """One output of one shard: its tensors by the ends of their names, and how many logits a row
-    has (0: all are there)."""
+    """One output of one shard. Its tensors are keyed by the suffix of their names; ``width`` is the
+    number of logits in a row, or 0 if all of them are stored."""
 
     tensors: dict[str, Array]
     width: int
 
     def __len__(self) -> int:
-        return len(
-            self.tensors["shapes"]
-            if "shapes" in self.tensors
-            else next(iter(self.tensors.values()))
-        )
+        return len(self.tensors.get("shapes", next(iter(self.tensors.values()))))
 
     def __getitem__(self, rows: npt.NDArray[np.int64]) -> Floats:
         if "shapes" not in self.tensors:
             return self.expand_rows(rows)
         shapes = self.tensors["shapes"][rows]
         tail = self.expand_rows(np.arange(0)).shape[1:]
-        made = make_blank(len(rows), [(*shape, *tail) for shape in shapes.tolist()])
+        padded = make_blank(len(rows), [(*shape, *tail) for shape in shapes.tolist()])
         for place, (row, shape) in enumerate(zip(rows, shapes.tolist(), strict=True)):
             flat = self.expand_rows(np.arange(*self.bounds[row : row + 2]))
-            select_corner(made, (*shape, *tail))[place] = flat.reshape(*shape, *tail)
-        return made
+            select_corner(padded, (*shape, *tail))[place] = flat.reshape(*shape, *tail)
+        return padded
 
     @cached_property
     def bounds(self) -> npt.NDArray[np.int64]:
-        """Where the flat rows of each sample begin and end ``[rows + 1]``."""
+        """Return where the flat rows of each sample begin and end: ``[rows + 1]``."""
         sizes = np.asarray(self.tensors["shapes"], np.int64).prod(1)
         return np.concatenate([[0], np.cumsum(sizes)])
 
     def expand_rows(self, rows: npt.NDArray[np.int64]) -> Floats:
+        """Return rows as float32, with the stored rest in place of logits that were not stored."""
         if not self.width:
             return np.asarray(self.tensors[""][rows], np.float32)
         rest, values, places = (self.tensors[name][rows] for name in ("rest", "values", "indices"))
-        made = np.repeat(np.asarray(rest, np.float32)[..., None], self.width, -1)
-        np.put_along_axis(made, np.asarray(places, np.int64), np.asarray(values, np.float32), -1)
-        return made
+        dense = np.repeat(np.asarray(rest, np.float32)[..., None], self.width, -1)
+        np.put_along_axis(dense, np.asarray(places, np.int64), np.asarray(values, np.float32), -1)
+        return dense
 
 
 def make_blank(count: int, shapes: Sequence[tuple[int, ...]]) -> Floats:
-    """Room for the longest of these shapes, NaN where one is shorter."""
+    """Return an array of NaN that holds ``count`` samples of the longest of these shapes."""
     longest = np.max(np.asarray(shapes, np.int64), axis=0) if shapes else ()
     return np.full((count, *longest), np.nan, np.float32)
 
 
-def select_corner(made: Floats, shape: Sequence[int]) -> Floats:
-    """Of every row the first ``shape``, as a view."""
-    return made[(slice(None), *(slice(size) for size in shape))]
+def select_corner(array: Floats, shape: Sequence[int]) -> Floats:
+    """Return a view of the first ``shape`` positions of every sample."""
+    return array[(slice(None), *(slice(size) for size in shape))]
 
 
 def map_shard(path: Path) -> dict[str, ShardOutput]:
-    """The outputs of a shard by name. Nothing but the header is read before it is asked for."""
+    """Return the outputs of a shard by name. Only the header is read; the rest is memory-mapped."""
     content = np.asarray(np.memmap(path, np.uint8, "r"))
     start = 8 + int.from_bytes(content[:8].tobytes(), "little")
     header = json.loads(content[8:start].tobytes())
@@ -137,11 +133,11 @@ def map_shard(path: Path) -> dict[str, ShardOutput]:
 
 def map_tensor(content: npt.NDArray[np.uint8], entry: Mapping[str, Any]) -> Array:
     low, high = entry["data_offsets"]
-    made: Array = content[low:high].view(DTYPES[entry["dtype"]]).reshape(entry["shape"])
-    return made
+    tensor: Array = content[low:high].view(DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    return tensor
 
 
 def select_tensors(name: str, tensors: Mapping[str, Array]) -> dict[str, Array]:
-    """The tensors of one output, by what follows its name."""
+    """Return the tensors of one output, keyed by the suffix of their names."""
     full = {"": name} | {end: f"{name}.{end}" for end in ("values", "indices", "rest", "shapes")}
-    return {end: tensors[each] for end, each in full.items() if each in tensors}
+    return {end: tensors[key] for end, key in full.items() if key in tensors}

@@ -1,8 +1,8 @@
-"""Task: one problem. What goes in, what comes out, on which data, and how good an answer is.
+"""Task: one problem: its inputs, its outputs, its data, and the score of an answer.
 
 A task is plain numpy and imports no network, so the same object trains, measures and describes a
-bundle. Nothing in it is about images: inputs and outputs are named tensors with named axes, and a
-score is whatever the task says it is.
+bundle. Nothing in it is specific to images: inputs and outputs are named tensors with named axes,
+and the task defines its score.
 """
 
 from __future__ import annotations
@@ -35,29 +35,29 @@ Tensor = TensorSpec
 @dataclass(frozen=True)
 class Output:
     """A named output. ``logits`` are unnormalised log-probabilities over the last axis; ``values``
-    are taken as they are.
+    are any numbers.
 
-    ``probabilities`` are what a softmax makes of logits: an adopted ONNX teacher answers them, and
-    so does every graph that is made. A network in PyTorch answers their logits all the same; the
-    softmax is put behind it. What is distilled, compared and stored is their logarithm (see
+    ``probabilities`` are the softmax of logits. An adopted ONNX teacher returns them, and so does
+    every exported graph. A network in PyTorch returns the logits; the export appends the softmax.
+    Training, comparisons and stored answers use the logarithm of probabilities (see
     ``models.probabilities``).
 
-    An ``embedding`` is one vector a sample, with axes ``("batch", DIMENSIONS)``, of which only the
-    direction counts: it is compared by cosine. It has no target, for no label says where it should
-    point: it is learned from a teacher.
+    An ``embedding`` is one vector for each sample, with axes ``("batch", DIMENSIONS)``. Only its
+    direction counts: it is compared by cosine. It has no target, since no label defines a
+    direction; it is learned from a teacher.
     """
 
     axes: tuple[int | str, ...]
     kind: Kind = "logits"
     target: str | None = None
-    """The target that this output is trained on: class indices for logits and probabilities,
-    numbers for values; None: no labels."""
+    """The target that trains this output: class indices for logits and probabilities, numbers for
+    values. None: no labels."""
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """Opened graphs. Calling it calls the only one; several (an encoder, a decoder) are reached by
-    name."""
+    """Opened graphs. Calling it calls the graph `model`; others, such as an encoder and a decoder,
+    are called by name."""
 
     graphs: dict[str, Predict]
 
@@ -67,23 +67,22 @@ class Predictor:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some samples of a split: raw inputs, before ``augment`` and ``preprocess``, and their
-    targets."""
+    """Samples of a split: raw inputs, before ``augment`` and ``preprocess``, and their targets."""
 
     inputs: Arrays
     targets: Arrays
 
 
 class Split(ABC):
-    """A sequence of samples that is read by index, a batch at a time; the order never changes."""
+    """A sequence of samples that is read in batches, by index. Its order never changes."""
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def take(self, indices: npt.NDArray[np.int64]) -> Batch:
-        """These samples, in this order. Training asks for 512 at a time, in ascending order, from
-        all over the split."""
+        """Return these samples in this order. Training asks for 512 at a time, in ascending order,
+        from all over the split."""
 
 
 @dataclass(frozen=True)
@@ -104,65 +103,66 @@ class InMemory(Split):
 
 
 class Task(ABC):
-    """Derive from this. Everything must give the same answer every time it is called."""
+    """The base class of tasks. Every method must return the same for the same arguments each
+    time."""
 
     inputs: ClassVar[Mapping[str, Tensor]]
-    """What the networks read, in the order of their ``forward``'s parameters, after
-    ``preprocess``."""
+    """The inputs of the networks after ``preprocess``, in the order of the parameters of
+    ``forward``."""
     outputs: ClassVar[Mapping[str, Output]]
-    """What the networks return, in this order: one tensor, or a tuple of them."""
+    """The outputs of the networks in order: one tensor, or a tuple of them."""
     ranges: ClassVar[Mapping[str, tuple[int, int]]] = {"batch": (1, 64)}
-    """For every dynamic axis the smallest and the largest size that is promised to work."""
+    """The smallest and the largest supported size of every dynamic axis."""
     classes: ClassVar[Sequence[str]] = ()
-    """Names of the classes, where there are any."""
+    """The names of the classes, if there are any."""
     score_name: ClassVar[str] = "accuracy"
     preprocess: ClassVar[Mapping[str, Sequence[Step]]] = {}
-    """For each raw input, the steps that make it the network's input. Data, not code: it travels in
-    the bundle."""
+    """The steps that convert each raw input to the network's input. They are data, not code, and
+    travel in the bundle."""
     transfer: ClassVar[bool] = False
-    """Whether ``split("transfer")`` has unlabelled samples, inputs alone, which a student learns
-    from its teacher only."""
+    """Whether ``split("transfer")`` has unlabelled samples, which a student learns from its teacher
+    alone."""
 
     @abstractmethod
     def data(self) -> Sequence[Path | str]:
-        """The files that the splits are read from, or version strings. Their content decides what
-        is made again.
+        """Return the files that the splits are read from, or version strings. Their content is part
+        of the key of what depends on them.
 
-        A folder stands for every file in it and in those inside it, by their names in there: what
-        lies in a folder for each class is best named so. Hidden files do not count.
+        A folder stands for all files below it, by their relative names: name the folder if its
+        subfolders are the classes. Hidden files do not count.
         """
 
     @abstractmethod
     def split(self, name: SplitName) -> Split:
-        """The samples of ``train``, ``validation`` and ``test``; where there is a ``transfer``,
-        also its, without targets."""
+        """Return the samples of ``train``, ``validation`` and ``test``, and of ``transfer`` if
+        there is one, which has no targets."""
 
     @abstractmethod
     def score(self, outputs: Arrays, targets: Arrays) -> npt.NDArray[np.float64]:
-        """Per-sample statistics ``[samples, k]``; for accuracy ``k = 1`` and each is 0 or 1."""
+        """Return per-sample statistics ``[samples, k]``; for accuracy ``k = 1`` and each is 0 or
+        1."""
 
     def aggregate(self, statistics: npt.NDArray[np.float64]) -> float:
-        """Statistics to the one number that is promised (higher is better): by default the mean of
-        the first column."""
+        """Return the score of these statistics (higher is better): by default the mean of the first
+        column."""
         return float(statistics[:, 0].mean())
 
     def augment(self, inputs: Arrays, generator: np.random.Generator) -> Arrays:
-        """A view of raw inputs, decided by ``generator`` alone; by default the inputs
+        """Return a view of raw inputs that depends on ``generator`` alone; by default the inputs
         themselves."""
         return inputs
 
     def answer(self, graphs: Mapping[str, Predict], inputs: Arrays) -> dict[str, Array]:
-        """The model's answer: by default one call of its only graph. A decoder's generation loop
-        goes here."""
+        """Return the model's outputs: by default one call of its only graph. A decoder's generation
+        loop belongs here."""
         return graphs["model"](inputs)
 
     def fetch(self) -> None:  # noqa: B027  # doing nothing is right for most tasks
-        """Get the data, where there is something to get; by default there is not. ``attar fetch``
-        calls it."""
+        """Download the data; by default there is nothing to download. ``attar fetch`` calls it."""
 
     def example(self, generator: np.random.Generator, **sizes: int) -> dict[str, Array]:
-        """Random inputs of these sizes, for tracing and for proving shapes; axes not named have
-        their smallest size."""
+        """Return random inputs of these sizes, for tracing and for checks of shapes. Other axes
+        have their smallest size."""
         full = {axis: low for axis, (low, _) in self.ranges.items()} | sizes
         return {name: draw_tensor(tensor, generator, full) for name, tensor in self.inputs.items()}
 
@@ -175,20 +175,20 @@ def draw_tensor(tensor: Tensor, generator: np.random.Generator, sizes: Mapping[s
 
 
 def hits(logits: Array, labels: Array) -> npt.NDArray[np.float64]:
-    """The statistics of accuracy: 1 where the most likely class is the label, else 0. (N, classes),
-    (N,) -> (N, 1)."""
-    right: npt.NDArray[np.bool_] = np.asarray(logits.argmax(-1) == labels)
-    return right[:, None].astype(np.float64)
+    """Return the statistics of accuracy: 1 if the most likely class is the label, else 0. (N,
+    classes), (N,) -> (N, 1)."""
+    is_hit: npt.NDArray[np.bool_] = np.asarray(logits.argmax(-1) == labels)
+    return is_hit[:, None].astype(np.float64)
 
 
 def load_task(name: str) -> Task:
-    """The task that a recipe names. Raises StageError when it is not there or is no task."""
+    """Load the task that a recipe names. Raises StageError if it is missing or is no task."""
     from attar.pipeline.core.errors import StageError
 
-    made = names.load_object(name)
-    if not (isinstance(made, type) and issubclass(made, Task)):
-        raise StageError(f"{name} is {made!r}; a task is a class that derives from attar.Task")
+    kind = names.load_object(name)
+    if not (isinstance(kind, type) and issubclass(kind, Task)):
+        raise StageError(f"{name} is {kind!r}; a task is a class that derives from attar.Task")
     try:
-        return made()
+        return kind()
     except TypeError as error:
         raise StageError(f"{name} cannot be made without arguments: {error}") from error

@@ -1,4 +1,4 @@
-"""The description of a tensor, and the one function that says whether an array fits it."""
+"""The description of a tensor, and the function that decides whether an array fits it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TensorSpec:
     """The value that fills up a sample that is shorter than others along a dynamic axis, such as a
     tokenizer's padding. A sample's end may be cut off where it has this value. None: never."""
     name: str = ""
-    """Empty where a mapping names the tensor."""
+    """Empty if a mapping names the tensor."""
 
     @property
     def is_integer(self) -> bool:
@@ -91,13 +91,13 @@ def find_input_mismatch(
 
 
 def has_foreign_byte_order(inputs: Arrays) -> bool:
-    """Whether an array is in the other byte order. No runtime looks at that: it would misread
-    it."""
+    """Whether an array has the other byte order. No runtime checks that: it would misread the
+    array."""
     return any(not np.asarray(array).dtype.isnative for array in inputs.values())
 
 
 def has_fixed_sizes(axes: Sequence[int | str], shape: Sequence[int | str]) -> bool:
-    """Whether a shape has as many axes, and the sizes of those that are fixed."""
+    """Whether a shape has the number of axes, and the fixed sizes, of these axes."""
     if len(axes) != len(shape):
         return False
     return all(
@@ -106,12 +106,12 @@ def has_fixed_sizes(axes: Sequence[int | str], shape: Sequence[int | str]) -> bo
 
 
 def format_axes(axes: Sequence[int | str]) -> str:
-    """Return the axes as messages write them, such as ``[batch, 3]``."""
+    """Return the axes as a message writes them, such as ``[batch, 3]``."""
     return f"[{', '.join(map(str, axes))}]"
 
 
 def format_array(shape: Sequence[int], dtype: np.dtype[np.generic] | None) -> str:
-    """Return what an array is, such as ``float32 [2, 3]``."""
+    """Return an array's dtype and shape as a message writes them, such as ``float32 [2, 3]``."""
     if dtype is None:
         return format_axes(shape)
     order = "" if dtype.isnative else " in the other byte order"

@@ -1,9 +1,9 @@
-"""Views: what a network sees of a split. Recorded by a seed, so that a teacher's answers to a view
-can be replayed.
+"""Views: recorded augmentations of a split. A view is replayed by its seed, so that it meets the
+teacher's stored answers to it.
 
-A view is cut into chunks of ``CHUNK`` samples, which ones ``sample_order`` says, and each chunk is
-augmented by a generator of its own, seeded by (seed, view, chunk). Hence any chunk of any view can
-be made again alone, in any order, in any process.
+A view is cut into chunks of ``CHUNK`` samples, in the order of `sample_order`. Each chunk is
+augmented by its own generator, seeded by (seed, view, chunk). So any chunk of any view can be
+computed alone, in any order, in any process.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from attar.models.sample_order import list_blocks, mix_chunks, shuffle_samples
 from attar.models.task import Array, Arrays, Split, Task
 from attar.pipeline.core.errors import StageError
 
-POOL_CHUNKS = 32  # chunks that are shuffled together: 16,384 samples in memory at once
-# samples of a chunk that a network is asked at once: a slow one shows that it goes on, a fast one
-# has enough to do
+POOL_CHUNKS = 32  # chunks that are shuffled together: 16,384 samples are in memory at once
+# Samples of a chunk in one call of a network: few enough that a slow one shows progress, and many
+# enough to keep a fast one busy.
 PIECE_SAMPLES = 128
 
 
 @dataclass(frozen=True)
 class ViewBatch:
-    """Some samples as a network sees them. Those with labels come first, and only they have
+    """Samples as a network reads them. Samples with labels come first; only they have
     ``targets``."""
 
     indices: npt.NDArray[np.int64]
@@ -37,11 +37,11 @@ class ViewBatch:
 
     @property
     def labelled(self) -> int:
-        """How many samples have labels; all, where there are no targets at all."""
+        """The number of samples with labels. If there are no targets at all, all count."""
         return min((len(target) for target in self.targets.values()), default=len(self.indices))
 
     def take(self, rows: npt.NDArray[np.int64]) -> ViewBatch:
-        """These samples, those with labels first."""
+        """Return these samples, those with labels first."""
         labelled = rows
         if self.labelled < len(self.indices):
             labelled = rows[rows < self.labelled]
@@ -55,8 +55,8 @@ class ViewBatch:
 def make_chunk(
     task: Task, split: Split, number: int, *, seed: int = 0, view: int | None = None
 ) -> ViewBatch:
-    """Chunk ``number`` of a view, or of the clean split, whose chunks are consecutive samples, when
-    ``view`` is None."""
+    """Return chunk ``number`` of a view. If ``view`` is None, chunks are consecutive samples of the
+    split and are not augmented."""
     order = np.arange(len(split)) if view is None else shuffle_samples(len(split))
     indices = order[number * CHUNK : (number + 1) * CHUNK]
     batch = split.take(indices)
@@ -66,10 +66,10 @@ def make_chunk(
     return ViewBatch(indices, preprocess.apply(task.preprocess, raw), batch.targets)
 
 
-def split_chunk(seen: ViewBatch, size: int = PIECE_SAMPLES) -> Iterator[ViewBatch]:
-    """The same samples, so many at a time."""
-    for start in range(0, len(seen.indices), size):
-        yield seen.take(np.arange(start, min(start + size, len(seen.indices))))
+def split_chunk(chunk: ViewBatch, size: int = PIECE_SAMPLES) -> Iterator[ViewBatch]:
+    """Yield the same samples in batches of ``size``."""
+    for start in range(0, len(chunk.indices), size):
+        yield chunk.take(np.arange(start, min(start + size, len(chunk.indices))))
 
 
 def count_chunks(split: Split) -> int:
@@ -77,14 +77,14 @@ def count_chunks(split: Split) -> int:
 
 
 def iterate_clean(task: Task, split: Split) -> Iterator[ViewBatch]:
-    """The split in order, not augmented."""
+    """Yield the split in order, not augmented."""
     for number in range(count_chunks(split)):
         yield make_chunk(task, split, number)
 
 
 def iterate_spread(task: Task, split: Split, samples: int, batch: int) -> Iterator[ViewBatch]:
-    """At most ``samples`` samples, not augmented, spread evenly over the split: a split may be
-    sorted by class."""
+    """Yield at most ``samples`` samples, not augmented and spread evenly over the split, which may
+    be sorted by class."""
     count = min(samples, len(split))
     indices = np.arange(count, dtype=np.int64) * len(split) // count
     for start in range(0, count, batch):
@@ -103,30 +103,28 @@ def iterate_epoch(
     view: int,
     transfer: Split | None = None,
 ) -> Iterator[ViewBatch]:
-    """One pass over a view in shuffled batches; the last, smaller batch is dropped unless it is the
-    only one.
+    """Yield one pass over a view in shuffled batches. The last batch is dropped if it is smaller,
+    unless it is the only one.
 
-    Chunks are drawn in random order and shuffled in pools: memory is bounded, and a batch is what
-    it would be if all samples were shuffled together, since a chunk holds samples from everywhere.
-    Where samples have lengths of their own, a batch holds some of like length. The samples of
-    ``transfer``, which have no labels, are mixed in; their indices go on from those of ``split``.
+    Chunks are drawn in random order and shuffled in pools, which bounds the memory. A batch is
+    distributed as if all samples were shuffled together, since a chunk holds samples from all of
+    the split. If samples differ in length, a batch holds samples of similar length. Samples of
+    ``transfer``, which have no labels, are mixed in; their indices continue those of ``split``.
     """
+
+    def read_chunk(number: int) -> ViewBatch:
+        if transfer is None or number < labelled:
+            return make_chunk(task, split, number, seed=seed, view=view)
+        chunk = make_chunk(task, transfer, number - labelled, seed=seed, view=view)
+        return drop_labels(split, chunk)
+
     labelled = count_chunks(split)
     numbers = mix_chunks(list_blocks(len(split)) + list_blocks(len(transfer or ())), order)
+    pads = {name: tensor.pad or 0 for name, tensor in task.inputs.items()}
     left: ViewBatch | None = None
     for pooled in np.array_split(numbers, -(-len(numbers) // POOL_CHUNKS)):
-        parts = [
-            make_chunk(task, split, int(n), seed=seed, view=view)
-            if transfer is None or n < labelled
-            else drop_labels(
-                split, make_chunk(task, transfer, int(n) - labelled, seed=seed, view=view)
-            )
-            for n in pooled
-        ]
-        pool = join_batches(
-            [left, *parts] if left else parts,
-            {name: tensor.pad or 0 for name, tensor in task.inputs.items()},
-        )
+        chunks = [read_chunk(number) for number in pooled.tolist()]
+        pool = join_batches([left, *chunks] if left else chunks, pads)
         shuffled = order.permutation(len(pool.indices))
         whole = len(shuffled) - len(shuffled) % batch
         for rows in group_batches(task, pool, shuffled[:whole], batch, order):
@@ -139,10 +137,10 @@ def iterate_epoch(
 def group_batches(
     task: Task, pool: ViewBatch, rows: npt.NDArray[np.int64], batch: int, order: np.random.Generator
 ) -> Iterator[npt.NDArray[np.int64]]:
-    """Shuffled rows, a batch at a time; where samples have lengths of their own, those of like
-    length together, then shuffled.
+    """Yield shuffled rows in batches. If samples differ in length, batches of similar length are
+    formed first and then shuffled.
 
-    Padding costs as much as what is not: seven words beside fifty would take seven times as long.
+    Padding costs as much time as content: seven words beside fifty would take seven times as long.
     """
     if not lengths.list_length_axes(task):
         return iter(rows.reshape(-1, batch))
@@ -150,20 +148,20 @@ def group_batches(
     return (groups[number] for number in order.permutation(len(groups)))
 
 
-def trim_padding(task: Task, seen: ViewBatch) -> ViewBatch:
-    """The same samples without what is padding in all of them."""
-    return replace(seen, inputs=lengths.trim_inputs(task, seen.inputs))
+def trim_padding(task: Task, batch: ViewBatch) -> ViewBatch:
+    """Return the same samples without the positions that are padding in all of them."""
+    return replace(batch, inputs=lengths.trim_inputs(task, batch.inputs))
 
 
-def drop_labels(split: Split, seen: ViewBatch) -> ViewBatch:
-    """Samples of transfer, counted on from those of ``split``; of its targets there are none."""
+def drop_labels(split: Split, chunk: ViewBatch) -> ViewBatch:
+    """Return samples of transfer without targets, with indices that continue those of ``split``."""
     none = {name: target[:0] for name, target in split.take(np.arange(1)).targets.items()}
-    return ViewBatch(seen.indices + len(split), seen.inputs, none)
+    return ViewBatch(chunk.indices + len(split), chunk.inputs, none)
 
 
 def join_batches(parts: list[ViewBatch], pads: Mapping[str, int]) -> ViewBatch:
-    """One after the other, those with labels first; ``pads``: see ``Tensor``. Raises StageError for
-    targets of other shapes."""
+    """Join batches in order, samples with labels first. ``pads`` has the padding of each input.
+    Raises StageError for targets of different shapes."""
     indices = np.concatenate([part.indices for part in parts])
     inputs = {
         name: join_padded([part.inputs[name] for part in parts], pads[name])
@@ -181,25 +179,25 @@ def join_batches(parts: list[ViewBatch], pads: Mapping[str, int]) -> ViewBatch:
 
 
 def join_padded(arrays: list[Array], pad: int) -> Array:
-    """One after the other; where samples have lengths of their own, ``pad`` behind the shorter
-    ones."""
+    """Join arrays in order. Samples that are shorter than others are filled up with ``pad``."""
     longest = np.max([array.shape[1:] for array in arrays], axis=0).astype(int)
     if all(array.shape[1:] == tuple(longest) for array in arrays):
         return np.concatenate(arrays)
-    made = np.full((sum(map(len, arrays)), *longest), pad, arrays[0].dtype)
+    joined = np.full((sum(map(len, arrays)), *longest), pad, arrays[0].dtype)
     start = 0
     for array in arrays:
-        made[(slice(start, start + len(array)), *(slice(size) for size in array.shape[1:]))] = array
+        corner = tuple(slice(size) for size in array.shape[1:])
+        joined[(slice(start, start + len(array)), *corner)] = array
         start += len(array)
-    return made
+    return joined
 
 
 def join_targets(name: str, targets: list[Array]) -> Array:
     shapes = {target.shape[1:] for target in targets}
     if len(shapes) > 1:
-        found = ", ".join(str(shape) for shape in sorted(shapes))
+        listed = ", ".join(str(shape) for shape in sorted(shapes))
         raise StageError(
-            f"the target {name!r} has rows of {found}: only inputs may have lengths of their own, "
+            f"the target {name!r} has rows of {listed}: only inputs may have lengths of their own, "
             "for a label has no padding; pad all samples to one length in Task.split"
         )
     return np.concatenate(targets)

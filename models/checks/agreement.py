@@ -1,5 +1,5 @@
-"""Agreement: whether two tasks are one problem that is only read in two ways, as a teacher and its
-student may do."""
+"""Agreement: whether two tasks are one problem with two sets of inputs, such as a teacher's and a
+student's."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ DECLARATIONS: Mapping[str, Callable[[Task], Any]] = {
         if isinstance(axis, str)
     },
 }
-"""What must be the same before any data are read."""
+"""Properties that must be equal, compared before any data are read."""
 
 
 def check_agreement(student: Task, teacher: Task) -> None:
-    """Raises StageError unless both have the same outputs, classes, score, splits and raw samples,
-    and the same views of them.
+    """Raises StageError unless both tasks have the same outputs, classes, score, splits and raw
+    samples, and the same views of them.
 
-    ``inputs``, ``preprocess`` and the ranges of axes that are not outputs' may differ: that is what
-    a second task is for.
+    ``inputs``, ``preprocess`` and the ranges of axes that no output has may differ: that is what a
+    second task is for.
     """
     if type(student) is type(teacher):
         return
@@ -48,16 +48,16 @@ def check_agreement(student: Task, teacher: Task) -> None:
 
 
 def same_inputs(one: Task, two: Task) -> bool:
-    """Whether what a network gets is the same: names, dtypes, axes, and how it is prepared."""
-    return dict(one.inputs) == dict(two.inputs) and describe_steps(
-        one.preprocess
-    ) == describe_steps(two.preprocess)
+    """Whether the networks read the same: names, dtypes, axes and preprocessing."""
+    if dict(one.inputs) != dict(two.inputs):
+        return False
+    return describe_steps(one.preprocess) == describe_steps(two.preprocess)
 
 
 def find_differences(student: Task, teacher: Task) -> Iterator[str]:
-    """What keeps them from being one problem, the cheapest to find first."""
-    for attribute, of in DECLARATIONS.items():
-        one, two = of(student), of(teacher)
+    """Yield what keeps two tasks from being one problem, the cheapest comparison first."""
+    for attribute, read in DECLARATIONS.items():
+        one, two = read(student), read(teacher)
         if one != two:
             yield f"its {attribute}: {two!r}, the student's: {one!r}"
     for split in list_splits(student):
@@ -71,15 +71,13 @@ def compare_splits(name: SplitName, student: Task, teacher: Task) -> Iterator[st
         return
     rows = np.arange(min(REPEATED_SAMPLES, len(one)))
     first, second = one.take(rows), two.take(rows)
-    if not (
-        are_same_arrays(first.inputs, second.inputs)
-        and are_same_arrays(first.targets, second.targets)
-    ):
+    same_targets = are_same_arrays(first.targets, second.targets)
+    if not same_targets or not are_same_arrays(first.inputs, second.inputs):
         yield f"the first samples of {name} are not the same"
-    elif name == "train" and not are_same_arrays(
-        make_view(student, first.inputs), make_view(teacher, second.inputs)
-    ):
-        yield "their `augment` makes different views of the same samples"
+    elif name == "train":
+        student_view = make_view(student, first.inputs)
+        if not are_same_arrays(student_view, make_view(teacher, second.inputs)):
+            yield "their `augment` makes different views of the same samples"
 
 
 def make_view(task: Task, raw: Arrays) -> Arrays:

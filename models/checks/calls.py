@@ -1,5 +1,5 @@
-"""Calls the methods of a task on trial: a message names the method, and the line of the user's own
-that broke."""
+"""Calls the methods of a task and reports their errors: a message names the method, and the line of
+the user's code that failed."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def format_place(task: Task, attribute: str) -> str:
 
 @contextmanager
 def report_errors_of(where: str) -> Iterator[None]:
-    """What is raised inside leaves as a StageError that names the method and the line; messages of
-    attar pass as they are."""
+    """Turn an error into a StageError that names the method and the line. Errors of attar pass
+    unchanged."""
     try:
         yield
     except AttarError:
@@ -39,7 +39,7 @@ def report_errors_of(where: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class CheckedSplit(Split):
-    """A split as the task gave it, whose every batch is looked at."""
+    """A split of the task. Every batch is checked."""
 
     where: str
     split: Split
@@ -51,33 +51,34 @@ class CheckedSplit(Split):
     def take(self, indices: npt.NDArray[np.int64]) -> Batch:
         where = f"{self.where}.take"
         with report_errors_of(where):
-            made: Any = self.split.take(indices)
-        if not isinstance(made, Batch):
+            batch: Any = self.split.take(indices)
+        if not isinstance(batch, Batch):
             raise StageError(
-                f"{where} must return an attar.Batch(inputs, targets), got {reprlib.repr(made)}"
+                f"{where} must return an attar.Batch(inputs, targets), got {reprlib.repr(batch)}"
             )
-        check_arrays(f"{where}: inputs", made.inputs, len(indices))
-        check_arrays(f"{where}: targets", made.targets, len(indices))
-        return made
+        check_arrays(f"{where}: inputs", batch.inputs, len(indices))
+        check_arrays(f"{where}: targets", batch.targets, len(indices))
+        return batch
 
 
 def open_split(task: Task, name: SplitName) -> CheckedSplit:
-    """What the task calls its split of this name. Raises StageError where it is none."""
+    """Return the task's split of this name. Raises StageError if it is no valid split."""
     where = format_place(task, f"split({name!r})")
     with report_errors_of(where):
-        made: Any = task.split(name)
-    if not isinstance(made, Split):
+        split: Any = task.split(name)
+    if not isinstance(split, Split):
         raise StageError(
             f"{where} must return an attar.Split, such as attar.InMemory(inputs, targets), got "
-            f"{type(made).__name__} {reprlib.repr(made)}"
+            f"{type(split).__name__} {reprlib.repr(split)}"
         )
-    if isinstance(made, InMemory):
-        check_whole(where, made)
-    return CheckedSplit(where, made)
+    if isinstance(split, InMemory):
+        check_whole(where, split)
+    return CheckedSplit(where, split)
 
 
 def check_whole(where: str, split: InMemory) -> None:
-    """All arrays have a row for every sample: indexing would cut the longer ones in silence."""
+    """Raises StageError unless all arrays have a row for every sample: indexing would silently cut
+    the longer ones."""
     inputs: Any = split.inputs
     if not isinstance(inputs, Mapping) or not inputs:
         raise StageError(
@@ -90,7 +91,7 @@ def check_whole(where: str, split: InMemory) -> None:
 
 
 def check_arrays(where: str, arrays: Any, samples: int) -> None:
-    """Named numpy arrays, with a row a sample."""
+    """Raises StageError unless these are named numpy arrays with a row for every sample."""
     if not isinstance(arrays, Mapping):
         raise StageError(
             f"{where} must be a dict of numpy arrays by name, got {reprlib.repr(arrays)}"
@@ -109,7 +110,8 @@ def check_arrays(where: str, arrays: Any, samples: int) -> None:
 
 
 def make_first_view(task: Task, split: Split, view: int | None = None) -> views.ViewBatch:
-    """The first chunk, as a network sees it: augmented where a view is named, and preprocessed."""
+    """Return the first chunk as a network reads it: preprocessed, and augmented if a view is
+    given."""
     if view is not None:
         check_augment(task, split, view)
     with report_errors_of(format_place(task, "preprocess")):
@@ -117,16 +119,16 @@ def make_first_view(task: Task, split: Split, view: int | None = None) -> views.
 
 
 def check_augment(task: Task, split: Split, view: int) -> None:
-    """It returns the names and the number of samples that it was given."""
-    where, given = (
-        format_place(task, "augment"),
-        split.take(shuffle_samples(len(split))[: views.CHUNK]).inputs,
-    )
-    samples = len(next(iter(given.values())))
+    """Raises StageError unless ``augment`` returns the inputs and the number of samples that it was
+    given."""
+    where = format_place(task, "augment")
+    raw = split.take(shuffle_samples(len(split))[: views.CHUNK]).inputs
+    samples = len(next(iter(raw.values())))
     with report_errors_of(where):
-        made: Any = task.augment(given, np.random.default_rng((0, view, 0)))
-    check_arrays(f"{where}: what it returns", made, samples)
-    if set(made) != set(given):
+        view_inputs: Any = task.augment(raw, np.random.default_rng((0, view, 0)))
+    check_arrays(f"{where}: what it returns", view_inputs, samples)
+    if set(view_inputs) != set(raw):
         raise StageError(
-            f"{where} must return the inputs {sorted(given)} that it was given, got {sorted(made)}"
+            f"{where} must return the inputs {sorted(raw)} that it was given, got "
+            f"{sorted(view_inputs)}"
         )

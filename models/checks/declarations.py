@@ -15,15 +15,12 @@ from attar.pipeline.core.errors import StageError, suggest_name
 
 
 def check_declarations(task: Task) -> None:
-    """Raises StageError for names, axes, ranges and dtypes that no batch could fulfil."""
+    """Raises StageError for names, axes, ranges and dtypes that no batch can fit."""
     kinds = {"inputs": ("Tensor", Tensor), "outputs": ("Output", Output)}
     for attribute, (public_name, kind) in kinds.items():
         declared: Any = getattr(task, attribute, None)
-        if not (
-            isinstance(declared, Mapping)
-            and declared
-            and all(isinstance(each, kind) for each in declared.values())
-        ):
+        is_filled = isinstance(declared, Mapping) and len(declared) > 0
+        if not is_filled or not all(isinstance(item, kind) for item in declared.values()):
             raise StageError(
                 f"{format_place(task, attribute)} must name at least one attar.{public_name}, got "
                 f"{reprlib.repr(declared)}"
@@ -52,39 +49,31 @@ def check_mapping(task: Task, attribute: str) -> None:
 
 
 def check_range(task: Task, axis: str) -> None:
-    promised: Any = task.ranges[axis]
+    sizes: Any = task.ranges[axis]
     least = 1 if axis == "batch" else 0  # a cache may be empty at first, a batch never is
-    pair = (
-        isinstance(promised, Sequence)
-        and len(promised) == 2
-        and all(isinstance(size, int) for size in promised)
-    )
-    if not pair or not least <= promised[0] <= promised[1] or promised[1] == 0:
+    is_pair = isinstance(sizes, Sequence) and [type(size) for size in sizes] == [int, int]
+    if not is_pair or not least <= sizes[0] <= sizes[1] or sizes[1] == 0:
         raise StageError(
             f"{format_place(task, f'ranges[{axis!r}]')} must be two integers, the smallest and the "
             f"largest promised size, {least} <= smallest <= largest and largest > 0; got "
-            f"{promised!r}"
+            f"{sizes!r}"
         )
 
 
 def check_axes(task: Task, where: str, axes: tuple[int | str, ...]) -> None:
     declared: Any = axes
-    if (
-        not isinstance(declared, tuple)
-        or not all(type(axis) in (int, str) for axis in declared)
-        or declared[:1] != ("batch",)
-    ):
+    is_batched = isinstance(declared, tuple) and declared[:1] == ("batch",)
+    if not is_batched or not all(type(axis) in (int, str) for axis in declared):
         raise StageError(
             f"{format_place(task, where)} has the axes {declared!r}; they must be a tuple of sizes "
-            "and names that begins with 'batch', "
-            "such as ('batch', 3, 'height')"
+            "and names that begins with 'batch', such as ('batch', 3, 'height')"
         )
     for axis in axes:
         if isinstance(axis, str) and axis not in task.ranges:
             raise StageError(
-                f"{format_place(task, where)} has an axis {axis!r} that `ranges` says nothing of: "
-                "add its smallest and largest size, "
-                f"or name one that is there; {suggest_name(axis, task.ranges)}"
+                f"{format_place(task, where)} has an axis {axis!r} that `ranges` does not "
+                "have: add its smallest and largest size, or name one that is there; "
+                f"{suggest_name(axis, task.ranges)}"
             )
 
 
@@ -104,8 +93,8 @@ def check_dtype(task: Task, name: str, tensor: Tensor) -> None:
 
 
 def check_output(task: Task, name: str, output: Output) -> None:
-    """Its kind is one of those that there are, and its classes have as many names as it has
-    numbers."""
+    """Raises StageError unless the kind is known and the number of classes is that of their
+    names."""
     where = format_place(task, f"outputs[{name!r}]")
     if output.kind not in get_args(Kind):
         raise StageError(
@@ -125,7 +114,8 @@ def check_output(task: Task, name: str, output: Output) -> None:
 
 
 def check_embedding(task: Task, name: str, output: Output) -> None:
-    """One vector a sample, as long for every network, and no label."""
+    """Raises StageError unless an embedding is one vector of fixed length for each sample, without
+    a target."""
     if output.kind != "embedding":
         return
     where = format_place(task, f"outputs[{name!r}]")

@@ -1,5 +1,5 @@
-"""Looks at a task's ``preprocess``: what would otherwise be noticed when the bundle is written, or
-never."""
+"""Checks a task's ``preprocess``, whose errors would otherwise appear when the bundle is written,
+or never."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def format_preprocess(task: Task) -> str:
 
 
 def check_kind(task: Task, name: str, step: Any) -> None:
-    """By its home, not by a list of all kinds: naming them here would make every task depend on
-    every step's libraries."""
+    """Raises StageError for a step from another package. A list of all classes here would make
+    every task depend on the libraries of every step."""
     kind = type(step)
     if not (isinstance(step, Step) and kind.__module__.rpartition(".")[0] == STEPS_PACKAGE):
         raise StageError(

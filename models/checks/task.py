@@ -1,11 +1,10 @@
-"""Looks at a task before anything is spent on it: what would otherwise train for an hour and mean
-nothing."""
+"""Checks a task before anything is trained, so that an hour of training is not spent on a wrong
+one."""
 
 from __future__ import annotations
 
-import hashlib
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,20 +23,20 @@ from attar.models.checks.calls import (
     report_errors_of,
 )
 from attar.models.checks.declarations import check_declarations
+from attar.models.checks.overlap import check_overlap, iterate_batches
 from attar.models.task import CLASSIFYING, Array, Arrays, Batch, Split, SplitName, Task
 from attar.models.tensors import AxisRanges, TensorSpec, find_mismatch
 from attar.pipeline.core import error_context as blame
 from attar.pipeline.core.errors import StageError
 
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
-"""Those that every task has."""
-BATCH_SAMPLES = 4096  # samples in memory at once
+"""The splits that every task has."""
 REPEATED_SAMPLES = 64  # samples that are read again to see whether they are the same
 
 
 def check_task(task: Task) -> None:
-    """Raises StageError for whatever in the task is not as ``Task`` says, and for a test split that
-    was trained on."""
+    """Raises StageError if the task breaks the contract of ``Task``, or if its test split was
+    trained on."""
     check_declarations(task)
     check_data(task)
     step_check.check_steps(task)
@@ -57,10 +56,9 @@ def list_splits(task: Task) -> tuple[SplitName, ...]:
 def check_data(task: Task) -> None:
     with report_errors_of(f"{format_place(task, 'data')}()"):
         listed: Any = task.data()
-    whole = isinstance(listed, Sequence) and not isinstance(
-        listed, str
-    )  # each letter of a string would be a version
-    if not whole or not all(isinstance(item, (str, Path)) for item in listed):
+    # A string is a sequence too, but each of its letters would be a version.
+    is_list = isinstance(listed, Sequence) and not isinstance(listed, str)
+    if not is_list or not all(isinstance(item, (str, Path)) for item in listed):
         raise StageError(
             f"{format_place(task, 'data')}() must return a list of paths and version strings, got "
             f"{reprlib.repr(listed)}"
@@ -85,13 +83,13 @@ def check_split(task: Task, name: SplitName, split: CheckedSplit) -> None:
 
 
 def list_integer_inputs(task: Task) -> list[str]:
-    """The inputs that are integers once preprocessed."""
+    """Return the inputs that are integers after preprocessing."""
     return [name for name, tensor in task.inputs.items() if tensor.is_integer]
 
 
 def check_integers(task: Task, where: str, inputs: Arrays) -> None:
-    """Integers lie in ``[0, high)``: what an embedding would do with others depends on the
-    runtime."""
+    """Raises StageError for an integer outside ``[0, high)``: what an embedding does with it
+    depends on the runtime."""
     for name in list_integer_inputs(task):
         array, high = np.asarray(inputs[name], np.int64), task.inputs[name].high or 0
         wrong = array[(array < 0) | (array >= high)]
@@ -104,8 +102,8 @@ def check_integers(task: Task, where: str, inputs: Arrays) -> None:
 
 
 def check_repeats(task: Task, name: SplitName, split: Split) -> None:
-    """The first samples of another call: a teacher's answers are recorded by index and read long
-    afterwards."""
+    """Raises StageError if a second call of `split` gives other samples: a teacher's answers are
+    stored by index and read much later."""
     again = open_split(task, name)
     rows = np.arange(min(REPEATED_SAMPLES, len(split)))
     if len(again) == len(split):
@@ -114,20 +112,22 @@ def check_repeats(task: Task, name: SplitName, split: Split) -> None:
             return
     raise StageError(
         f"{format_place(task, 'split')}({name!r}) gives other samples when it is called again; it "
-        "must give the same ones in the same "
-        "order every time: seed its generator, sort the files that it lists"
+        "must give the same ones in the same order every time: seed its generator, sort the files "
+        "that it lists"
     )
 
 
 def are_same_arrays(one: Arrays, two: Arrays) -> bool:
-    """Byte for byte; strings and other objects by their content."""
+    """Whether all arrays are equal byte for byte; strings and other objects count by their
+    content."""
     return one.keys() == two.keys() and all(
         content.has_same_content(one[name], two[name]) for name in one
     )
 
 
 def check_views(task: Task, split: Split) -> None:
-    """Augmented inputs are as declared, and decided by the generator alone."""
+    """Raises StageError unless augmented inputs are as declared and depend on the generator
+    alone."""
     recorded, where = make_first_view(task, split, view=0), format_place(task, "augment")
     first = recorded.inputs
     check_inputs(task, where, first)
@@ -138,9 +138,8 @@ def check_views(task: Task, split: Split) -> None:
             "alone"
         )
     plain = preprocess.apply(task.preprocess, split.take(recorded.indices).inputs)
-    if are_same_arrays(first, make_first_view(task, split, view=1).inputs) and not are_same_arrays(
-        first, plain
-    ):
+    other = make_first_view(task, split, view=1).inputs
+    if are_same_arrays(first, other) and not are_same_arrays(first, plain):
         raise StageError(
             f"{where} changes the inputs but gives the same view for different generators; it must "
             "draw from `generator`, and what is done to every sample alike belongs in `preprocess`"
@@ -148,8 +147,8 @@ def check_views(task: Task, split: Split) -> None:
 
 
 def check_score(task: Task, split: Split) -> None:
-    """``score`` of a few random answers. Not where their shapes are known to the task's own
-    ``answer`` only."""
+    """Raises StageError if ``score`` fails for random outputs. Skipped if only the task's own
+    ``answer`` knows their shapes."""
     few = make_first_view(task, split).take(np.arange(min(REPEATED_SAMPLES, len(split))))
     outputs = random_outputs(task, few.inputs)
     if outputs is None:
@@ -157,72 +156,61 @@ def check_score(task: Task, split: Split) -> None:
     where, samples = format_place(task, "score"), len(few.indices)
     try:
         with np.errstate(all="ignore"):
-            made: Any = task.score(outputs, few.targets)
+            statistics: Any = task.score(outputs, few.targets)
     except Exception as error:
         shapes = {name: array.shape for name, array in outputs.items()}
         raise StageError(
             f"{where} cannot score outputs of shapes {shapes}: {type(error).__name__}: "
             f"{error}{blame.locate_user_code(error)}"
         ) from error
-    found = (
-        f"{made.dtype} {list(made.shape)}" if isinstance(made, np.ndarray) else reprlib.repr(made)
-    )
-    right = (
-        isinstance(made, np.ndarray)
-        and made.ndim == 2
-        and made.shape[0] == samples
-        and made.shape[1] > 0
-    )
-    if not right or not np.issubdtype(made.dtype, np.floating):
+    if not are_statistics(statistics, samples):
+        is_array = isinstance(statistics, np.ndarray)
+        got = f"{statistics.dtype} {list(statistics.shape)}" if is_array else repr(statistics)
         raise StageError(
             f"{where} must return floating-point statistics [samples, k], here [{samples}, k], got "
-            f"{found}; for accuracy: (outputs[name].argmax(1) == targets[name])[:, "
+            f"{got}; for accuracy: (outputs[name].argmax(1) == targets[name])[:, "
             "None].astype(float)"
         )
-    check_aggregate(task, made)
+    check_aggregate(task, statistics)
+
+
+def are_statistics(value: Any, samples: int) -> bool:
+    """Whether a value is floating-point ``[samples, k]``, with k of at least 1."""
+    if not isinstance(value, np.ndarray) or not np.issubdtype(value.dtype, np.floating):
+        return False
+    return value.ndim == 2 and value.shape[0] == samples and value.shape[1] > 0
 
 
 def check_aggregate(task: Task, statistics: npt.NDArray[np.float64]) -> None:
     where = format_place(task, "aggregate")
     with report_errors_of(where), np.errstate(all="ignore"):
-        made: Any = task.aggregate(statistics)
-    if not isinstance(made, float | int):
+        score: Any = task.aggregate(statistics)
+    if not isinstance(score, float | int):
         raise StageError(
-            f"{where} must return one number, the score, got {reprlib.repr(made)}; wrap it in "
+            f"{where} must return one number, the score, got {reprlib.repr(score)}; wrap it in "
             "float(...)"
         )
 
 
 def random_outputs(task: Task, inputs: Arrays) -> dict[str, Array] | None:
-    """Outputs such as a network would give for these inputs; None where a shape cannot be known
-    without asking one."""
-    sizes = {
-        axis: size
-        for name, tensor in task.inputs.items()
-        for axis, size in zip(tensor.axes, inputs[name].shape, strict=True)
-    }
-    dynamic = {
-        axis for output in task.outputs.values() for axis in output.axes if isinstance(axis, str)
-    }
-    if type(task).answer is not Task.answer or not dynamic <= sizes.keys():
+    """Return random outputs for these inputs, or None if their shapes depend on the network."""
+    sizes: dict[str, int] = {}
+    for name, tensor in task.inputs.items():
+        sizes |= {str(axis): n for axis, n in zip(tensor.axes, inputs[name].shape, strict=True)}
+    axes = {axis for output in task.outputs.values() for axis in output.axes}
+    has_unknown = any(isinstance(axis, str) and axis not in sizes for axis in axes)
+    if type(task).answer is not Task.answer or has_unknown:
         return None
     generator = np.random.default_rng(0)
-    shapes = {
-        name: [sizes[axis] if isinstance(axis, str) else axis for axis in task.outputs[name].axes]
-        for name in task.outputs
-    }
-    return {
-        name: generator.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()
-    }
-
-
-def iterate_batches(split: Split) -> Iterator[Batch]:
-    for start in range(0, len(split), BATCH_SAMPLES):
-        yield split.take(np.arange(start, min(start + BATCH_SAMPLES, len(split))))
+    outputs: dict[str, Array] = {}
+    for name, output in task.outputs.items():
+        shape = TensorSpec("float32", output.axes).shape(sizes)
+        outputs[name] = generator.standard_normal(shape).astype(np.float32)
+    return outputs
 
 
 def check_inputs(task: Task, where: str, inputs: Arrays) -> None:
-    """Names, dtypes and shapes after preprocessing, against what the task declares."""
+    """Raises StageError unless names, dtypes and shapes after preprocessing are as declared."""
     if set(inputs) != set(task.inputs):
         raise StageError(
             f"{where} gives the inputs {sorted(inputs)}, the task declares {sorted(task.inputs)}"
@@ -244,8 +232,8 @@ def list_sample_ranges(task: Task) -> AxisRanges:
 
 
 def check_labels(task: Task, where: str, batch: Batch) -> None:
-    """Class indices lie in ``[0, classes)``, numbers are finite, and both are of the output's
-    axes."""
+    """Raises StageError unless targets have the axes of their output, class indices lie in ``[0,
+    classes)`` and numbers are finite."""
     for name, output in task.outputs.items():
         if output.target is None:
             continue
@@ -262,8 +250,8 @@ def check_labels(task: Task, where: str, batch: Batch) -> None:
 
 
 def check_kind(task: Task, where: str, name: str, target: Array) -> None:
-    """Integers without the axis of the classes for logits and probabilities, numbers of the same
-    axes for values."""
+    """Raises StageError unless a target fits its output: integers without the class axis for logits
+    and probabilities, numbers of the same axes for values."""
     output = task.outputs[name]
     classes = output.kind in CLASSIFYING
     axes, kinds = (output.axes[:-1], "biu") if classes else (output.axes, "biuf")
@@ -291,33 +279,8 @@ def check_classes(where: str, labels: npt.NDArray[np.int64], classes: int | str)
         return
     wrong = labels[(labels < 0) | (labels >= classes)]
     if len(wrong):
-        found = sorted(set(wrong.tolist()))[:5]
+        examples = sorted(set(wrong.tolist()))[:5]
         raise StageError(
             f"{where} gives {len(wrong)} labels outside the {classes} classes (0 to "
-            f"{classes - 1}): {found}"
+            f"{classes - 1}): {examples}"
         )
-
-
-def check_overlap(splits: Mapping[SplitName, Split]) -> None:
-    """No sample of the test split may be one that was trained on, or chosen by."""
-    test = hash_samples(splits["test"])
-    for name in (name for name in splits if name != "test"):
-        shared = len(test & hash_samples(splits[name]))
-        if shared:
-            raise StageError(
-                f"{shared} of {len(test)} different test samples are in the {name} split too, byte "
-                "for byte; a score on them proves nothing: split again"
-            )
-
-
-def hash_samples(split: Split) -> set[bytes]:
-    return {digest for batch in iterate_batches(split) for digest in hash_rows(batch.inputs)}
-
-
-def hash_rows(inputs: Arrays) -> Iterator[bytes]:
-    """One a sample, over the content of all its raw inputs."""
-    columns = [np.ascontiguousarray(inputs[name]) for name in sorted(inputs)]
-    for row in range(len(columns[0])):
-        yield hashlib.blake2b(
-            b"".join(content.read_content(column[row]) for column in columns), digest_size=16
-        ).digest()

@@ -1,9 +1,9 @@
-"""Hugging Face encoders: networks made from what a folder's ``config.json`` says, reading tokens
-and nothing else.
+"""Hugging Face encoders: networks built from the text of a ``config.json``, which read tokens
+alone.
 
-Everything that makes the network is in its options, ``config`` among them, so that its weights can
-be loaded again when the folder is gone. Nothing here asks a hub, runs code from a folder, or reads
-a pickle.
+The options contain everything that builds the network, ``config`` among them, so its weights can be
+loaded after the folder is gone. This module asks no hub, runs no code of a folder, and reads no
+pickle.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from torch import Tensor, nn
 from attar.pipeline.core.errors import StageError, suggest_name
 
 MODEL_OPTIONS = {"attn_implementation": "eager", "dtype": torch.float32}
-"""Attention as products and a softmax, which exporters take as they are; float32, whatever the
-folder was stored in."""
+"""Attention as products and a softmax, which exporters support; float32, whatever dtype the folder
+stores."""
 
 
 def classifier(config: str, classes: int = 0) -> nn.Module:
-    """Logits ``[B, classes]``. With ``classes``, a fresh linear head over the mean of the tokens'
-    states; else the folder's head.
+    """Return a network that gives logits ``[B, classes]``. With ``classes``, a fresh linear head
+    reads the mean of the tokens' states; otherwise the folder's own head is used.
 
-    Raises StageError for a configuration that transformers has no such model for.
+    Raises StageError if transformers has no such model for the configuration.
     """
     return FreshClassifier(config, classes) if classes else LabelledClassifier(config)
 
 
 def encoder(config: str, normalize: bool = True) -> nn.Module:
-    """Embeddings ``[B, hidden]``: the mean of the tokens' states, padding aside (Reimers and
-    Gurevych 2019, arXiv:1908.10084).
+    """Return a network that gives embeddings ``[B, hidden]``: the mean of the tokens' states
+    without padding (Reimers and Gurevych 2019, arXiv:1908.10084).
 
-    ``normalize``: divided by their L2 norm.
+    ``normalize`` divides them by their L2 norm.
     """
     return Encoder(config, normalize)
 
 
 class Pretrained(nn.Module):
-    """A model of transformers that reads int64 tokens ``[B, S]``; those that equal the
-    configuration's padding are masked."""
+    """A model of transformers that reads int64 tokens ``[B, S]`` and masks the configuration's
+    padding."""
 
     auto = "AutoModel"
-    """The class of transformers that chooses the model."""
+    """The class of transformers that selects the model."""
     fresh = False
-    """Whether some weights are no folder's, and random until they are trained."""
+    """Whether some weights are in no folder, and random until they are trained."""
 
     def __init__(self, config: str) -> None:
         super().__init__()
@@ -64,14 +64,13 @@ class Pretrained(nn.Module):
 
     @property
     def labels(self) -> list[str] | None:
-        """The names that the folder's own head gives its classes; None where there is no such
-        head."""
+        """The class names of the folder's own head, or None if it has no head."""
         return None
 
     @property
     def limits(self) -> tuple[int, int | None]:
-        """The size of the vocabulary, and the most tokens that a row may have; None where nothing
-        is said of that."""
+        """The size of the vocabulary, and the maximum number of tokens in a row; None if there is
+        no maximum."""
         config = self.model.config
         most: int | None = getattr(config, "max_position_embeddings", None)
         offsets = [
@@ -93,7 +92,8 @@ class Pretrained(nn.Module):
             ) from error
 
     def fill(self, folder: Path) -> None:
-        """Take the folder's weights. Raises StageError where it lacks some that the model has."""
+        """Load the folder's weights. Raises StageError if some of the model's weights are
+        missing."""
         with report_reading_errors(folder), silence_transformers():
             found, told = type(self.model).from_pretrained(
                 folder,
@@ -117,13 +117,13 @@ class Pretrained(nn.Module):
         self.model.load_state_dict(found.state_dict())
 
     def mask(self, tokens: Tensor) -> Tensor:
-        """(B, S), 1 where a token is read. A row of nothing but padding is read whole: a mean over
-        no token is not a number."""
+        """Return (B, S), 1 for tokens that are read. A row of padding alone is read whole, since
+        the mean over no token is not a number."""
         real = tokens != self.pad
         return (real | ~real.any(1, keepdim=True)).long()
 
     def pooled(self, tokens: Tensor) -> Tensor:
-        """The mean of the last states, padding aside: (B, S) -> (B, hidden)."""
+        """Return the mean of the last states without padding: (B, S) -> (B, hidden)."""
         mask = self.mask(tokens)
         states = self.model(
             input_ids=tokens, attention_mask=mask
@@ -144,7 +144,7 @@ class Encoder(Pretrained):
 
 
 class FreshClassifier(Pretrained):
-    """An encoder with a head of its own, which begins random."""
+    """An encoder with its own head, which starts random."""
 
     fresh = True
 
@@ -158,7 +158,7 @@ class FreshClassifier(Pretrained):
 
 
 class LabelledClassifier(Pretrained):
-    """A classifier with the head that the folder holds."""
+    """A classifier with the folder's head."""
 
     auto = "AutoModelForSequenceClassification"
 
@@ -172,8 +172,8 @@ class LabelledClassifier(Pretrained):
 
 
 def find_padding(config: Any) -> int:
-    """The token that fills up shorter texts. Raises StageError for a model that reads no tokens, or
-    knows no padding."""
+    """Return the padding token. Raises StageError for a model that reads no tokens or has no
+    padding."""
     pad: int | None = getattr(config, "pad_token_id", None)
     if pad is None or getattr(config, "vocab_size", None) is None:
         raise StageError(
@@ -185,7 +185,7 @@ def find_padding(config: Any) -> int:
 
 
 def import_transformers() -> Any:
-    """transformers, or a StageError that says how to get it."""
+    """Import transformers. Raises StageError if it is not installed."""
     try:
         import transformers
     except ModuleNotFoundError as error:
@@ -196,8 +196,8 @@ def import_transformers() -> Any:
 
 
 def parse_config(config: str) -> Any:
-    """The configuration of a ``config.json``'s text. Raises StageError for a kind of model that
-    transformers does not know."""
+    """Parse the text of a ``config.json``. Raises StageError for a kind of model that transformers
+    does not know."""
     known = import_transformers().CONFIG_MAPPING
     settings = json.loads(config)
     kind = settings.get("model_type")
@@ -222,8 +222,8 @@ def report_reading_errors(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def silence_transformers() -> Iterator[None]:
-    """No progress bar, and no report of weights that were not used: which are missing is looked at
-    here."""
+    """Disable the progress bar and the report of unused weights; `Pretrained.fill` reports missing
+    ones."""
     logging = import_transformers().utils.logging
     before, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

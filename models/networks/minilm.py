@@ -1,4 +1,4 @@
-"""MiniLM-L6 as a network to train further: it begins with the weights that its package ships."""
+"""MiniLM-L6 as a network for further training: it starts with the weights of its package."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from attar.models.tasks import minilm
 
 
 def classifier(classes: int = 35) -> nn.Module:
-    """Tokens of MiniLM's own vocabulary ``[B, S]`` to logits ``[B, classes]``; the last layer alone
-    begins random.
+    """Return a network from tokens of MiniLM's vocabulary ``[B, S]`` to logits ``[B, classes]``;
+    only the last layer starts random.
 
-    A task that reads for it lists the package's weights in its ``data``, so that they count in the
-    teacher's key. Raises StageError when the package or transformers is not installed.
+    A task for it lists the package's weights in its ``data``, so that they count in the teacher's
+    key. Raises StageError if the package or transformers is not installed.
     """
     folder = minilm.find_folder()
     made = FreshClassifier((folder / "config.json").read_text("utf-8"), classes)

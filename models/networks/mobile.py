@@ -9,7 +9,7 @@ from torch import Tensor, nn
 def make_convolution(
     inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
-    """Convolution, batch normalisation, ReLU; an export folds the first two into one."""
+    """Return convolution, batch normalisation, ReLU; an export folds the first two into one."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(outputs),
@@ -18,7 +18,7 @@ def make_convolution(
 
 
 def make_separable_convolution(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    """A 3x3 filter for each channel, then a 1x1 mix of the channels: MobileNet, Fig. 3."""
+    """Return a 3x3 filter for each channel, then a 1x1 mix of the channels: MobileNet, Fig. 3."""
     return nn.Sequential(
         make_convolution(
             inputs, inputs, 3, stride, groups=inputs
@@ -52,6 +52,6 @@ class Mobile(nn.Module):
 
 
 def mobile(width: int = 16, stem: int = 1, channels: int = 1, classes: int = 10) -> Mobile:
-    """``stem`` is the stride of the first convolution: 2 makes everything after it four times
+    """``stem`` is the stride of the first convolution: 2 makes all later layers four times
     cheaper."""
     return Mobile(width, stem, channels, classes)

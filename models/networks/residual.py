@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 
 def make_convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """A convolution without bias and the batch normalisation that takes its place; an export folds
-    the two into one."""
+    """Return a convolution without bias, and batch normalisation; an export folds the two into
+    one."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False),
         nn.BatchNorm2d(outputs),
@@ -61,6 +61,6 @@ class Residual(nn.Module):
 def residual(
     width: int = 16, blocks: int = 1, stem: int = 1, channels: int = 1, classes: int = 10
 ) -> Residual:
-    """``stem`` is the stride of the first convolution: 2 makes everything after it four times
+    """``stem`` is the stride of the first convolution: 2 makes all later layers four times
     cheaper."""
     return Residual(width, blocks, stem, channels, classes)

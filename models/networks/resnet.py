@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class BasicBlock(nn.Module):
-    """``relu(x + two convolutions of x)``, x through a 1x1 convolution where the shape changes."""
+    """``relu(x + two convolutions of x)``, with a 1x1 convolution of x if the shape changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -67,10 +67,10 @@ def make_stage(blocks: int, inputs: int, outputs: int, stride: int) -> nn.Sequen
 
 
 def resnet(depth: int = 8, width: int = 64, channels: int = 3, classes: int = 100) -> ResNet:
-    """``width`` channels in the first stage, half of them in the stem: resnet8x4 and resnet32x4
-    have 64.
+    """Return a network with ``width`` channels in the first stage and half of them in the stem:
+    resnet8x4 and resnet32x4 have 64.
 
-    Raises ValueError where ``depth`` is not 6n + 2 or ``width`` not even.
+    Raises ValueError if ``depth`` is not 6n + 2 or ``width`` is odd.
     """
     blocks, rest = divmod(depth - 2, 6)
     if rest or blocks < 1 or width < 2 or width % 2:

@@ -1,5 +1,5 @@
-"""Small readers of tokens, a transformer and a convolutional network: one answer a text. Token 0 is
-padding and is not read."""
+"""Small networks that read tokens, a transformer and a convolutional one, with one output for each
+text. Token 0 is padding and is not read."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 UNSEEN = -1e4
-"""Added to the score of a padded position: its share of attention is then 0, and stays a number
-where all is padding."""
+"""Added to the score of a padded position: its attention is then 0, and remains a number if all
+positions are padding."""
 
 
 class Attention(nn.Module):
-    """Every token looks at every other one (Vaswani et al. 2017, arXiv:1706.03762, section 3.2)."""
+    """Every token attends to every other one (Vaswani et al. 2017, arXiv:1706.03762, section
+    3.2)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -32,8 +33,8 @@ class Attention(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Attention, then two linear layers, each added to what it read; normalised first (Xiong et al.
-    2020, arXiv:2002.04745)."""
+    """Attention, then two linear layers, each with a residual connection and normalised first
+    (Xiong et al. 2020, arXiv:2002.04745)."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -50,8 +51,8 @@ class Transformer(nn.Module):
 
 
 class Convolution(nn.Module):
-    """Each token with its neighbours, added to what it read; padding is 0 before, as beyond the
-    ends, and so tells nothing."""
+    """A convolution over neighbouring tokens with a residual connection. Padding is 0 before it, as
+    beyond the ends, and has no effect."""
 
     def __init__(self, width: int, kernel: int, dropout: float) -> None:
         super().__init__()
@@ -64,7 +65,7 @@ class Convolution(nn.Module):
 
 
 class Reader(nn.Module):
-    """Embeddings, blocks, the mean and the largest over the tokens that are no padding, one linear
+    """Embeddings, blocks, the mean and the maximum over the tokens without padding, one linear
     layer."""
 
     def __init__(
@@ -76,8 +77,8 @@ class Reader(nn.Module):
         classes: int,
         dropout: float,
     ) -> None:
-        """``length``: the most tokens whose places are told apart; 0 where the blocks tell them by
-        themselves."""
+        """``length`` is the number of positions with an embedding; 0 if the blocks are sensitive to
+        order themselves."""
         super().__init__()
         self.tokens = nn.Embedding(vocabulary, width, padding_idx=0)
         self.places = nn.Parameter(0.1 * torch.randn(length, width)) if length else None
@@ -104,8 +105,7 @@ def transformer(
     width: int = 160, layers: int = 2, heads: int = 4, dropout: float = 0.1,
     vocabulary: int = 8192, length: int = 48, classes: int = 35,
 ) -> Reader:  # fmt: skip
-    """1.7 million parameters, of which 1.3 are the embeddings, whose cost a text is next to
-    nothing."""
+    """1.7 million parameters, of which 1.3 million are embeddings, which cost next to no time."""
     return Reader(
         [Transformer(width, heads, dropout) for _ in range(layers)],
         vocabulary,
@@ -124,8 +124,8 @@ def convolution(
     vocabulary: int = 8192,
     classes: int = 35,
 ) -> Reader:
-    """The same without attention: what is told by words and by groups of up to ``layers * (kernel -
-    1) + 1``."""
+    """The same without attention: it reads words and groups of up to ``layers * (kernel - 1) + 1``
+    of them."""
     return Reader(
         [Convolution(width, kernel, dropout) for _ in range(layers)],
         vocabulary,

@@ -1,7 +1,7 @@
 """Steps on images: from the bytes of a file to channels first.
 
-Images are uint8 ``[N, H, W, C]``; where they differ in size, an object array ``[N]`` of ``[H, W,
-C]``, until a resize or a crop makes them equal.
+Images are uint8 ``[N, H, W, C]``. If they differ in size, they are an object array ``[N]`` of ``[H,
+W, C]`` until a resize or a crop makes them equal.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ if TYPE_CHECKING:
 
 Pixels = npt.NDArray[np.uint8]
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-"""What is decoded. Pillow knows more, but some of them run other programs."""
-MOST, LONGEST = 50_000_000, 2**16
-"""Pixels that a resize makes at most, and the longest side that it reads: a file of 200 bytes can
-ask for 20 GB."""
+"""Formats that are decoded. Pillow knows more, but runs other programs for some of them."""
+MAX_RESIZED_PIXELS = 50_000_000
+"""Largest result of a resize: a file of 200 bytes can ask for 20 GB."""
+MAX_SIDE = 2**16
+"""Longest side that a resize reads, in pixels."""
 
 
 class DecodeImage(Step):
-    """The bytes of image files, an object array ``[N]``, to images with 3 channels (``RGB``) or 1
-    (``L``), by Pillow.
+    """Decode image files, an object array ``[N]`` of bytes, to images with 3 channels (``RGB``) or
+    1 (``L``), by Pillow.
 
-    They are turned as their EXIF orientation says. Transparency is dropped; of an animation the
-    first frame counts.
+    Images are rotated by their EXIF orientation. Transparency is dropped. The first frame of an
+    animation counts.
     """
 
     step: Literal["decode_image"] = "decode_image"
@@ -52,13 +53,12 @@ class DecodeImage(Step):
                 "it reads whole files: an object array [N] of bytes (dtype S loses zeros at the "
                 "end)",
             )
-        return stack_images(
-            [self.decode_image(file, number, len(files)) for number, file in enumerate(files)]
-        )
+        images = [self.decode_image(file, row, len(files)) for row, file in enumerate(files)]
+        return stack_images(images)
 
     def decode_image(self, file: bytes, number: int, count: int) -> Pixels:
-        """One file to ``[H, W, C]``. Raises AttarError that says which of them cannot be decoded,
-        and why."""
+        """Decode one file to ``[H, W, C]``. Raises AttarError that names the sample and the
+        reason."""
         try:
             from PIL import Image
         except ImportError as error:
@@ -69,34 +69,33 @@ class DecodeImage(Step):
         try:
             with Image.open(BytesIO(file), formats=FORMATS) as image:
                 problem = self.find_problem(image)
-                made = None if problem else np.asarray(rotate_upright(image, self.mode))
+                pixels = None if problem else np.asarray(rotate_upright(image, self.mode))
         except Image.DecompressionBombError as error:
             raise self.refuse(
                 which,
                 f"it claims more pixels than its max_pixels, {self.max_pixels}; send a smaller "
                 "image",
             ) from error
-        except Exception as error:  # a damaged file may raise anything, in any of Pillow's decoders
-            said = str(error).partition(" <_io")[0] or type(error).__name__
+        except Exception as error:  # a damaged file may raise anything
+            reason = str(error).partition(" <_io")[0] or type(error).__name__
             raise self.refuse(
                 which,
-                f"no image of {', '.join(FORMATS)} ({said}); send the whole file as it is on disk: "
-                "no base64, no text",
+                f"no image of {', '.join(FORMATS)} ({reason}); send the whole file as it is on "
+                "disk: no base64, no text",
             ) from error
-        if made is None:
+        if pixels is None:
             raise self.refuse(which, str(problem))
-        return made.reshape(*made.shape[:2], -1)
+        return pixels.reshape(*pixels.shape[:2], -1)
 
     def find_problem(self, image: Image) -> str | None:
-        """Why an image should not be decoded, by what its header says."""
+        """Return why an image must not be decoded, by its header, or None."""
         if image.width * image.height > self.max_pixels:
             return (
                 f"{image.width} x {image.height} pixels are more than its max_pixels, "
                 f"{self.max_pixels}; send a smaller image"
             )
-        tiles: list[Any] = getattr(
-            image, "tile", []
-        )  # of a colour image with 16 bits, whose mode tells of 8
+        # The mode of a colour image with 16 bits names 8; its tiles name 16.
+        tiles: list[Any] = getattr(image, "tile", [])
         if image.mode.startswith(("I", "F")) or any(";16" in str(tile[3]) for tile in tiles):
             return (
                 f"it has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits first"
@@ -108,37 +107,38 @@ def rotate_upright(image: Image, mode: str) -> Image:
     from PIL import ImageOps
 
     ImageOps.exif_transpose(image, in_place=True)
-    shown = image.convert("RGBA") if "transparency" in image.info else image
-    return shown if shown.mode == mode else shown.convert(mode)  # which would copy
+    opaque = image.convert("RGBA") if "transparency" in image.info else image
+    return opaque if opaque.mode == mode else opaque.convert(mode)  # convert would copy
 
 
 class ImageStep(Step):
-    """What is done to one image after the other."""
+    """A step that transforms images one by one."""
 
     def __call__(self, x: Array) -> Array:
-        return stack_images([self.transform_image(each) for each in self.split_images(x)])
+        return stack_images([self.transform_image(image) for image in self.split_images(x)])
 
     @abstractmethod
-    def transform_image(self, one: Pixels) -> Pixels:
-        """``[H, W, C]`` to ``[H', W', C]``."""
+    def transform_image(self, image: Pixels) -> Pixels:
+        """Transform ``[H, W, C]`` to ``[H', W', C]``."""
 
     def split_images(self, x: Array) -> list[Pixels]:
-        """Raises AttarError for what are no images."""
-        each: list[Any] = list(x) if x.ndim else []
-        if not each or not all(is_image(one) for one in each):
+        """Return the images of an array. Raises AttarError if it holds no images."""
+        images: list[Any] = list(x) if x.ndim else []
+        if not images or not all(is_image(image) for image in images):
             raise self.refuse(
                 describe_array(x),
                 "it reads uint8 images [N, H, W, C] with 1 to 4 channels, or an object array [N] "
                 "of such images: put it behind decode_image, and before channels_first and scale",
             )
-        return each
+        return images
 
 
 class Resize(ImageStep):
-    """Images of another size, of 1 or 3 channels to the very bytes of Pillow's ``Image.resize``.
+    """Resize images. For 1 or 3 channels the result has the same bytes as Pillow's
+    ``Image.resize``.
 
-    When it shrinks, the filter grows (antialias). To ``height`` and ``width``; or so that the
-    shorter side is ``shorter`` and the longer one in proportion, rounded down.
+    The filter widens when an image shrinks (antialias). The size is ``height`` and ``width``, or
+    ``shorter`` for the shorter side, with the longer side in proportion, rounded down.
     """
 
     step: Literal["resize"] = "resize"
@@ -154,20 +154,20 @@ class Resize(ImageStep):
             raise ValueError("resize takes height and width, or shorter alone")
         return self
 
-    def transform_image(self, one: Pixels) -> Pixels:
-        """Raises AttarError for one so narrow that keeping its proportions would make it
+    def transform_image(self, image: Pixels) -> Pixels:
+        """Raises AttarError for an image so narrow that its proportions would make the result
         enormous."""
-        before, after = one.shape[:2], self.size(*one.shape[:2])
-        if max(before) > LONGEST or after[0] * after[1] > MOST:
+        before, after = image.shape[:2], self.size(*image.shape[:2])
+        if max(before) > MAX_SIDE or after[0] * after[1] > MAX_RESIZED_PIXELS:
             raise self.refuse(
                 f"an image of {before[0]} x {before[1]}",
-                f"it makes at most {MOST:,} pixels of sides up to {LONGEST:,}, not {after[0]} x "
-                f"{after[1]}; send one less narrow",
+                f"it makes at most {MAX_RESIZED_PIXELS:,} pixels of sides up to {MAX_SIDE:,}, not "
+                f"{after[0]} x {after[1]}; send one less narrow",
             )
-        return resampling.resize_image(one, *after, self.filter)
+        return resampling.resize_image(image, *after, self.filter)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Of the image that is made. In proportion as in torchvision: ``int(shorter * long /
+        """Return the size of the result. In proportion as in torchvision: ``int(shorter * long /
         short)``."""
         if self.shorter is None:
             return self.height or height, self.width or width
@@ -177,26 +177,26 @@ class Resize(ImageStep):
 
 
 class CenterCrop(ImageStep):
-    """The middle of each image; an odd rest is shared out as in torchvision: ``round(rest / 2)`` is
-    left off before it."""
+    """Crop the middle of each image. An odd rest is split as in torchvision: ``round(rest / 2)`` is
+    cut before the crop."""
 
     step: Literal["center_crop"] = "center_crop"
     height: int = Field(ge=1)
     width: int = Field(ge=1)
 
-    def transform_image(self, one: Pixels) -> Pixels:
-        height, width = one.shape[:2]
+    def transform_image(self, image: Pixels) -> Pixels:
+        height, width = image.shape[:2]
         if height < self.height or width < self.width:
             raise self.refuse(
                 f"an image of {height} x {width}",
                 f"it cuts out {self.height} x {self.width}; put a resize before it, or crop less",
             )
         top, left = round((height - self.height) / 2), round((width - self.width) / 2)
-        return one[top : top + self.height, left : left + self.width]
+        return image[top : top + self.height, left : left + self.width]
 
 
 class ChannelsFirst(Step):
-    """``[N, H, W, C]`` to ``[N, C, H, W]``."""
+    """Transpose ``[N, H, W, C]`` to ``[N, C, H, W]``."""
 
     step: Literal["channels_first"] = "channels_first"
 
@@ -215,8 +215,8 @@ class ChannelsFirst(Step):
 
 
 def count_step_pixels(steps: Sequence[Step], picture: Any) -> int:
-    """The most that a picture, a file's bytes or ``[H, W, C]``, has on its way through the steps,
-    by its header or its shape; 0 where a step tells what is wrong with it."""
+    """Return the largest number of pixels that a picture (a file's bytes or ``[H, W, C]``) has at
+    any of the steps, by its header or shape. Return 0 if a step will refuse it."""
     height, width = measure_picture(picture)
     most = height * width
     if not most:
@@ -231,8 +231,8 @@ def count_step_pixels(steps: Sequence[Step], picture: Any) -> int:
 
 
 def measure_picture(picture: Any) -> tuple[int, int]:
-    """Height and width; of what is no picture 0, and its sender hears why from the step that reads
-    it."""
+    """Return height and width, or 0 and 0 if it is no picture; the step that reads it reports
+    why."""
     if not isinstance(picture, bytes):
         return picture.shape[:2] if is_image(picture) else (0, 0)
     from PIL import Image
@@ -244,16 +244,17 @@ def measure_picture(picture: Any) -> tuple[int, int]:
         return 0, 0
 
 
-def is_image(one: Any) -> bool:
-    right = isinstance(one, np.ndarray) and one.dtype == np.uint8 and one.ndim == 3
-    return right and 0 not in one.shape and one.shape[2] <= 4
+def is_image(value: Any) -> bool:
+    if not isinstance(value, np.ndarray) or value.dtype != np.uint8 or value.ndim != 3:
+        return False
+    return 0 not in value.shape and value.shape[2] <= 4
 
 
 def stack_images(images: Sequence[Pixels]) -> Array:
-    """One array where all sizes are the same, otherwise an array of objects."""
+    """Return one array if all sizes are equal, otherwise an array of objects."""
     if len({image.shape for image in images}) == 1:
         return np.stack(images)
-    made = np.empty(len(images), object)
+    stacked = np.empty(len(images), object)
     for row, image in enumerate(images):
-        made[row] = image
-    return made
+        stacked[row] = image
+    return stacked

@@ -1,4 +1,4 @@
-"""Known: the closed set of steps, as a bundle's manifest holds them."""
+"""The closed set of steps, as a bundle's manifest stores them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ KnownStep = Annotated[
     DecodeImage | Resize | CenterCrop | ChannelsFirst | Scale | Normalize | Tokenize,
     Field(discriminator="step"),
 ]
-"""Pydantic writes it to JSON and reads it back, and refuses any other."""
+"""Pydantic writes these steps to JSON, reads them back, and refuses any other."""
 Steps = dict[str, list[KnownStep]]
 STEPS = TypeAdapter(Steps)
 
 
 def validate_steps(steps: Mapping[str, Sequence[Step]]) -> Steps:
-    """The same steps, each of a kind that a bundle may hold. Raises ValidationError for any
+    """Return the same steps, typed as those that a bundle may store. Raises ValidationError for any
     other."""
     return STEPS.validate_python(steps)

@@ -11,7 +11,7 @@ from attar.models.preprocess.step import Array, Step, describe_array
 
 
 class Scale(Step):
-    """``x * by``, as float32."""
+    """Return ``x * by`` as float32."""
 
     step: Literal["scale"] = "scale"
     by: float
@@ -21,7 +21,7 @@ class Scale(Step):
 
 
 class Normalize(Step):
-    """``(x - mean) / std`` as float32, one number for each channel (axis 1)."""
+    """Return ``(x - mean) / std`` as float32, with one number for each channel (axis 1)."""
 
     step: Literal["normalize"] = "normalize"
     mean: tuple[float, ...]
@@ -41,7 +41,7 @@ class Normalize(Step):
 
 
 def as_float(step: Step, x: Array) -> npt.NDArray[np.float32]:
-    """Raises AttarError for what are no numbers."""
+    """Return numbers as float32. Raises AttarError for an array that holds no numbers."""
     if x.dtype.kind not in "biuf":
         raise step.refuse(
             describe_array(x),

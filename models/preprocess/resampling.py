@@ -1,10 +1,9 @@
-"""Resampling: an 8-bit image of another size, computed as Pillow 13 does
-(src/libImaging/Resample.c), to the same bytes.
+"""Resampling: resizes 8-bit images to the same bytes as Pillow 13 does (src/libImaging/Resample.c).
 
-Each pixel that is made is a weighted mean of those around its place, along one axis and then along
-the other, each rounded to 8 bits. Weights are fixed-point numbers with 22 bits behind the point, so
-nothing depends on the order of sums or on the machine. Pillow 12 and older always go along the rows
-first, so tall images that shrink to flat ones may differ from theirs.
+Each output pixel is a weighted mean of the input pixels around its position, first along one axis
+and then along the other, each rounded to 8 bits. Weights are fixed-point numbers with 22 fractional
+bits, so the result does not depend on the order of sums or on the machine. Pillow 12 and older
+always resize rows first, so their result may differ for tall images that shrink to flat ones.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ Weights = npt.NDArray[np.int32]
 Filter = Literal["bilinear", "bicubic"]
 WEIGHT_BITS = 22
 BLOCK = 2**18
-"""Numbers that are summed at a time, so that they stay in the cache, and a large image needs little
-memory beside its own."""
+"""Numbers that are summed at a time: they stay in the cache, and a large image needs little more
+memory than its own."""
 MAX_CACHED_SIZE = 2**13
-"""Pixels of sides up to which weights are kept for the next image."""
+"""Largest side, in pixels, whose weights are cached for the next image."""
 REACH: dict[Filter, int] = {"bilinear": 1, "bicubic": 2}
-"""How far a filter looks to each side, in pixels of the larger of both images."""
+"""The radius of each filter, in pixels of the larger of both images."""
 CUBIC = -0.5  # the slope of the cubic at 1; OpenCV and PyTorch without antialias have -0.75
 
 
 def resize_image(image: Pixels, height: int, width: int, kind: Filter) -> Pixels:
-    """``[H, W, C]`` to ``[height, width, C]``; along the columns first where many more rows than
-    columns fall away."""
+    """Resize ``[H, W, C]`` to ``[height, width, C]``. Columns come first if that removes many more
+    pixels."""
     lost = image.shape[0] - height
     if lost > 0 and lost > 2 * (image.shape[1] - width):
         return resize_rows(resize_columns(image, height, kind), width, kind)
@@ -46,32 +45,31 @@ def resize_columns(image: Pixels, height: int, kind: Filter) -> Pixels:
 
 
 def resize_rows(image: Pixels, width: int, kind: Filter) -> Pixels:
-    """``[H, W, C]`` to ``[H, width, C]``."""
+    """Resize ``[H, W, C]`` to ``[H, width, C]``."""
     if width == image.shape[1]:
         return image
     rows, _, channels = image.shape
-    places, weights = (kept if max(image.shape[1], width) <= MAX_CACHED_SIZE else compute_taps)(
-        image.shape[1], width, kind
-    )
-    made = np.empty((rows, width, channels), np.uint8)
+    is_small = max(image.shape[1], width) <= MAX_CACHED_SIZE
+    find_taps = recall_taps if is_small else compute_taps
+    places, weights = find_taps(image.shape[1], width, kind)
+    resized = np.empty((rows, width, channels), np.uint8)
     step = max(1, BLOCK // (width * channels))
     for top in range(0, rows, step):
-        made[top : top + step] = sum_weighted(image[top : top + step], places, weights)
-    return made
+        resized[top : top + step] = sum_weighted(image[top : top + step], places, weights)
+    return resized
 
 
 def sum_weighted(image: Pixels, places: Places, weights: Weights) -> Pixels:
-    total = np.full(
-        (len(image), places.shape[1], image.shape[2]), 1 << (WEIGHT_BITS - 1), np.int32
-    )  # a half: cutting bits off rounds
+    half = 1 << (WEIGHT_BITS - 1)  # so that dropping the fractional bits rounds
+    total = np.full((len(image), places.shape[1], image.shape[2]), half, np.int32)
     for place, weight in zip(places, weights, strict=True):
         total += image[:, place].astype(np.int32) * weight[:, None]
-    made: Pixels = np.clip(total >> WEIGHT_BITS, 0, 255).astype(np.uint8)
-    return made
+    pixels: Pixels = np.clip(total >> WEIGHT_BITS, 0, 255).astype(np.uint8)
+    return pixels
 
 
 def compute_taps(size: int, wanted: int, kind: Filter) -> tuple[Places, Weights]:
-    """Which pixels each new one is made of, and their weights: both ``[taps, wanted]``."""
+    """Return the input pixels of each output pixel, and their weights: both ``[taps, wanted]``."""
     scale = size / wanted
     wide = max(scale, 1.0)
     reach = REACH[kind] * wide
@@ -85,11 +83,11 @@ def compute_taps(size: int, wanted: int, kind: Filter) -> tuple[Places, Weights]
     return np.minimum(places, size - 1), weights
 
 
-kept = lru_cache(maxsize=32)(compute_taps)
+recall_taps = lru_cache(maxsize=32)(compute_taps)
 
 
 def evaluate_filter(kind: Filter, x: Floats) -> Floats:
-    """A filter's height at ``x``: a triangle, or Keys' cubic convolution (1981)."""
+    """Return the filter's value at ``x``: a triangle, or the cubic convolution of Keys (1981)."""
     x = np.abs(x)
     if kind == "bilinear":
         return np.maximum(1 - x, 0.0)

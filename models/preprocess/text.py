@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 PAD_TOKENS = ("[PAD]", "<pad>", "<|pad|>", "<|padding|>")
-"""What padding is called in a vocabulary whose tokenizer does not say."""
+"""Usual names of the padding token, for a tokenizer that does not declare its own."""
 
 
 class Tokenize(FileStep):
-    """Strings ``[N]`` to token ids, int64 ``[N, longest of these]``, padded on the right with the
-    tokenizer's own pad.
+    """Convert strings ``[N]`` to token ids, int64 ``[N, longest of these]``, padded on the right
+    with the tokenizer's own padding.
 
-    A text is cut to ``length`` tokens; those that the post-processor adds, such as [CLS] and [SEP],
-    count and are kept. There is at least one column, so that an empty text has a length too.
-    ``file`` is a ``tokenizer.json`` of the library ``tokenizers``.
+    A text is cut to ``length`` tokens, including those that the post-processor adds, such as [CLS]
+    and [SEP], which are never cut. There is at least one column, so that an empty text has a length
+    too. ``file`` is a ``tokenizer.json`` of the library ``tokenizers``.
     """
 
     kind: ClassVar[str] = "tokenizer.json"
@@ -35,28 +35,25 @@ class Tokenize(FileStep):
 
     def __call__(self, x: Array) -> Array:
         texts = x.tolist()
-        if (
-            x.ndim != 1
-            or x.dtype.kind not in "UO"
-            or not all(isinstance(text, str) for text in texts)
-        ):
+        are_texts = x.dtype.kind in "UO" and all(isinstance(text, str) for text in texts)
+        if x.ndim != 1 or not are_texts:
             raise self.refuse(
                 describe_array(x), "it reads strings: an array [N] of dtype U, or of str objects"
             )
         try:
             encoded = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts)]
-        except TypeError as error:  # what it says of half a surrogate pair
+        except TypeError as error:  # raised for half of a surrogate pair
             remedy = "it holds half of a surrogate pair; decode it with errors='replace'"
             raise self.refuse("a text that is no Unicode", remedy) from error
-        made = np.full((len(texts), max(1, *map(len, encoded), 0)), self.pad, np.int64)
-        for row, ids in zip(made, encoded, strict=True):
+        tokens = np.full((len(texts), max(1, *map(len, encoded), 0)), self.pad, np.int64)
+        for row, ids in zip(tokens, encoded, strict=True):
             row[: len(ids)] = ids
-        return made
+        return tokens
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Opened once for each content of the file. Raises AttarError when there is none, or it is
-        no tokenizer."""
+        """The tokenizer, opened once for each content of the file. Raises AttarError if the file is
+        missing or is no tokenizer."""
         return self._open[0]
 
     @property
@@ -77,11 +74,11 @@ class Tokenize(FileStep):
 
 @lru_cache(maxsize=16)
 def open_tokenizer(file: Path, size: int, mtime: int, length: int) -> tuple[Tokenizer, int]:
-    """A tokenizer as its file was at this size and mtime, and the id of its pad.
+    """Open the tokenizer of a file with this size and mtime. Returns it with the id of its padding.
 
     It is not changed afterwards, so threads may share it. It tokenizes on one thread unless
-    TOKENIZERS_PARALLELISM says otherwise: after a fork its threads would be gone, and it would say
-    so on every one.
+    TOKENIZERS_PARALLELISM is set: its threads do not survive a fork, and the library warns about
+    that each time.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
@@ -91,40 +88,40 @@ def open_tokenizer(file: Path, size: int, mtime: int, length: int) -> tuple[Toke
             "the step 'tokenize' needs the library tokenizers: pip install 'attar[serve-text]'"
         ) from error
     try:
-        made = Tokenizer.from_file(str(file))
+        tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower
         raise AttarError(
             f"{file} is no tokenizer.json that tokenizers reads ({error}); save it again with its "
             "`save`"
         ) from error
-    added = made.num_special_tokens_to_add(is_pair=False)
+    added = tokenizer.num_special_tokens_to_add(is_pair=False)
     if length <= added:
         raise AttarError(
             f"{file} adds {added} tokens to each text, so a length of {length} leaves no room; set "
             "a larger one"
         )
-    pad = find_pad(made, file)
-    made.no_padding()
-    made.enable_truncation(length, direction=(made.truncation or {}).get("direction", "right"))
-    return made, pad
+    pad = find_pad(tokenizer, file)
+    tokenizer.no_padding()
+    direction = (tokenizer.truncation or {}).get("direction", "right")
+    tokenizer.enable_truncation(length, direction=direction)
+    return tokenizer, pad
 
 
 def find_pad(tokenizer: Tokenizer, file: Path) -> int:
-    """The id of its pad. Raises AttarError where there is none, or where it would stand on the
-    left."""
+    """Return the id of the padding token. Raises AttarError if there is none, or if the tokenizer
+    pads on the left."""
     padding = tokenizer.padding
     if padding and padding["direction"] != "right":
         raise AttarError(
             f"{file} pads on the left; attar pads on the right: save it with "
             "enable_padding(direction='right')"
         )
-    known = (
-        [padding["pad_id"]] if padding else [tokenizer.token_to_id(token) for token in PAD_TOKENS]
+    if padding:
+        return int(padding["pad_id"])
+    for token in PAD_TOKENS:
+        if (number := tokenizer.token_to_id(token)) is not None:
+            return int(number)
+    raise AttarError(
+        f"{file} has no token to pad with (of {', '.join(PAD_TOKENS)}); save it with "
+        "enable_padding(pad_id=...)"
     )
-    ids = [each for each in known if each is not None]
-    if not ids:
-        raise AttarError(
-            f"{file} has no token to pad with (of {', '.join(PAD_TOKENS)}); save it with "
-            "enable_padding(pad_id=...)"
-        )
-    return int(ids[0])

@@ -1,7 +1,8 @@
 """CIFAR-100 (Krizhevsky 2009): 60,000 colour images of 32x32 in a hundred classes.
 
-The binary edition is read, from the folder ``cifar-100-binary``: a sample is one byte of its coarse
-label, one of its fine label, and 3,072 of the image. The python edition is not read: it is pickled.
+The binary edition is read, from the folder ``cifar-100-binary``: a sample is one byte of coarse
+label, one of fine label, and 3,072 of the image. The python edition is not read, because it is
+pickled.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ FILES = (TRAIN, TEST, NAMES)
 PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 ARCHIVE = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
 ARCHIVE_MD5 = "03b5dce01913d631647c71ecec9e9cb8"
-"""As the authors publish it."""
+"""As published by the authors."""
 HELD_OUT = 5000
-"""Validation images, of the 50,000 training images."""
+"""Number of validation images among the 50,000 training images."""
 PIXELS = 3 * 32 * 32
 RECORD_BYTES = 2 + PIXELS
 CLASSES = (
@@ -119,7 +120,7 @@ def read_records(
     """Return the arrays of a file. They are cached, since a stage asks for its splits several
     times.
 
-    ``size`` and ``mtime`` are the file's: one that changed is read again.
+    ``size`` and ``mtime`` are the file's: a changed file is read again.
     """
     if size == 0 or size % RECORD_BYTES:
         raise StageError(

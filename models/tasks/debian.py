@@ -1,8 +1,8 @@
-"""Debian's package lists: what ``apt-get update`` gets, read without any of its libraries. No root
-is needed.
+"""Debian's package lists: the files of ``apt-get update``, read without its libraries and without
+root.
 
-``Packages`` holds a paragraph a package, ``Translation-en`` its description in full; the two are
-joined on ``Description-md5`` (Debian policy, chapter 5: control files and their fields).
+``Packages`` holds a paragraph for each package, ``Translation-en`` its full description; the two
+are joined on ``Description-md5`` (Debian policy, chapter 5: control files and their fields).
 """
 
 from __future__ import annotations
@@ -21,26 +21,27 @@ LISTS_COMMAND = (
     "sh -c 'mkdir -p /lists/partial; apt-get update -o Dir::State::lists=/lists -o "
     "Acquire::Languages=en -o Acquire::GzipIndexes=false'"
 )
-"""What gets the lists into ``/lists``. A container, and many machines, are set to get no
-descriptions: hence the language."""
+"""Gets the lists into ``/lists``. Sets the language, because containers and many machines are
+configured to get no descriptions."""
 
 
 class Package(NamedTuple):
-    """A binary package. Those that are built from one source share much of their descriptions."""
+    """A binary package. Packages that are built from one source share much of their
+    descriptions."""
 
     name: str
     source: str
     section: str
-    """``games``, say, without the component before it (``contrib/games``)."""
+    """Such as ``games``, without the component before it (``contrib/games``)."""
     short: str
     """The first line of the description."""
     long: str
-    """The paragraphs below it, in one line; empty where there are none."""
+    """The paragraphs below it, in one line; may be empty."""
 
 
 def update_lists(folder: Path) -> None:
-    """The lists of this machine's sources into ``folder``, apart from its own. Raises StageError
-    with what apt-get said."""
+    """Get the lists of this machine's sources into ``folder``, apart from the system's own. Raises
+    StageError with the output of apt-get."""
     if shutil.which("apt-get") is None:
         raise StageError(
             "Debian's package lists come from `apt-get update`, and there is no apt-get here; get "
@@ -69,13 +70,13 @@ def update_lists(folder: Path) -> None:
 
 
 def has_lists(folder: Path) -> bool:
-    """Whether lists are there, and the descriptions in full."""
+    """Whether the folder has package lists and full descriptions."""
     return any(folder.glob(PACKAGES)) and any(folder.glob(TRANSLATIONS))
 
 
 def read_packages(folder: Path) -> list[Package]:
-    """The packages of all lists in ``folder``, by name; of one that is listed twice the first
-    list's."""
+    """Return the packages of all lists in ``folder``, sorted by name. If a package is listed twice,
+    the first list counts."""
     translations = sorted(folder.glob(TRANSLATIONS))
     full = {
         each["Description-md5"]: each["Description-en"]
@@ -106,13 +107,14 @@ def parse_package(fields: dict[str, str], description: str) -> Package:
 
 
 def join_lines(text: str) -> str:
-    """One line, one space between words; the lone dots that stand for empty lines are left out."""
+    """Return the text in one line, with one space between words and without the dots that stand for
+    empty lines."""
     return " ".join(re.sub(r"^ \.$", "", text, flags=re.MULTILINE).split())
 
 
 def parse_paragraphs(path: Path) -> Iterator[dict[str, str]]:
-    """The fields of each paragraph by name; a value's further lines begin with a space, and keep
-    it."""
+    """Yield the fields of each paragraph by name. Further lines of a value keep the space at their
+    beginning."""
     for block in path.read_text("utf-8").split("\n\n"):
         fields = dict(re.findall(r"^([^\s:]+): *(.*(?:\n[ \t].*)*)", block, flags=re.MULTILINE))
         if fields:

@@ -1,5 +1,5 @@
-"""Digits: 1,797 grey images of 8x8 from the UCI set that scikit-learn carries. The smoke task:
-seconds, no download."""
+"""Digits: 1,797 grey images of 8x8 from the UCI set that scikit-learn ships. It trains in seconds
+and needs no download."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ TRAIN, VALIDATION = 1197, 300  # of 1,797; the remaining 300 are the test split
 
 
 class Digits(Task):
-    """Ten digits, 8x8 pixels of 0 to 16. Split by a fixed permutation, because the set comes
-    ordered by writer."""
+    """Ten digits, 8x8 pixels of 0 to 16. Split by a fixed permutation, because the set is ordered
+    by writer."""
 
     inputs = {"image": Tensor("float32", ("batch", 1, 8, 8))}
     outputs = {"logits": Output(("batch", 10), target="label")}
@@ -53,7 +53,7 @@ class Digits(Task):
         return InMemory({"image": images}, {"label": digits.target[rows].astype(np.int64)})
 
     def augment(self, inputs: Arrays, generator: np.random.Generator) -> Arrays:
-        """Shifts by up to one pixel; a digit has no mirror image."""
+        """Shift by up to one pixel; digits are not mirrored."""
         return {"image": shift(inputs["image"], generator, 1)}
 
     def score(self, outputs: Mapping[str, Array], targets: Arrays) -> npt.NDArray[np.float64]:

@@ -39,7 +39,7 @@ MAGIC = {
 
 
 class FashionMnist(Task):
-    """55,000 images to train on, 5,000 split off the training file for validation, the 10,000 of
+    """55,000 images for training and 5,000 for validation from the training file, and the 10,000 of
     the test file."""
 
     inputs = {"image": Tensor("float32", ("batch", 1, 28, 28))}
@@ -73,7 +73,7 @@ class FashionMnist(Task):
         return make_split(read_idx(images)[rows], read_idx(labels)[rows])
 
     def augment(self, inputs: Arrays, generator: np.random.Generator) -> Arrays:
-        """Half of the images mirrored, all moved by up to one pixel."""
+        """Mirror half of the images and move all by up to one pixel."""
         return {"image": shift(flip(inputs["image"], generator), generator, 1)}
 
     def score(self, outputs: Mapping[str, Array], targets: Arrays) -> npt.NDArray[np.float64]:
@@ -87,12 +87,12 @@ class FashionMnist(Task):
 
 
 class FashionMnistErasing(FashionMnist):
-    """The same images, augmented more strongly: what a training of twenty epochs gains from, and
-    one of five does not."""
+    """The same images with stronger augmentation, which helps a training of twenty epochs and not
+    one of five."""
 
     def augment(self, inputs: Arrays, generator: np.random.Generator) -> Arrays:
-        """Half of the images mirrored, all moved by up to two pixels, a rectangle of 40 % of them
-        made one grey."""
+        """Mirror half of the images, move all by up to two pixels, and fill a rectangle in 40 % of
+        them with one grey."""
         image = shift(flip(inputs["image"], generator), generator, 2)
         return {"image": erase(image, generator, 0.4, 12)}
 
@@ -127,8 +127,8 @@ def read_unpacked(path: Path) -> bytes:
 
 
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
-    """As ``parse_idx``, once as long as the file stays as it is: a run asks for the splits many
-    times, and unpacking takes longest."""
+    """Return the array of an IDX file, cached until the file changes: a run asks for the splits
+    many times, and unpacking is slow."""
     stamp = path.stat()
     return read_cached(path, stamp.st_mtime_ns, stamp.st_size)
 
@@ -139,7 +139,8 @@ def read_cached(path: Path, mtime: int, size: int) -> npt.NDArray[np.uint8]:
 
 
 def parse_idx(path: Path) -> npt.NDArray[np.uint8]:
-    """An IDX file of unsigned bytes: magic number, one big-endian size an axis, the bytes."""
+    """Parse an IDX file of unsigned bytes: magic number, a big-endian size for each axis, the
+    bytes."""
     content = read_unpacked(path)
     axes = MAGIC.get(content[:4], 0)
     header = 4 + 4 * axes
@@ -152,8 +153,8 @@ def parse_idx(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def download(folder: Path) -> None:
-    """The four files into ``folder``: from the Debian package where apt is there (no root needed),
-    else from the authors."""
+    """Download the four files to ``folder``: from the Debian package if apt is available (no root
+    needed), else from the authors."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         source = fetch_debian(Path(temporary)) or fetch_official(Path(temporary))
@@ -164,8 +165,8 @@ def download(folder: Path) -> None:
 
 
 def fetch_debian(folder: Path) -> Path | None:
-    """Download and unpack ``dataset-fashion-mnist``; None where there is no apt, or it does not
-    have the package."""
+    """Download and unpack ``dataset-fashion-mnist``. Return None if there is no apt, or it lacks
+    the package."""
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         return None
     download = subprocess.run(

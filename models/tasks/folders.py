@@ -1,4 +1,4 @@
-"""Where data that are not part of attar lie on this machine."""
+"""Places on this machine where data that are not part of attar may be."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from attar.pipeline.core.errors import StageError
 
 @dataclass(frozen=True)
 class Home:
-    """A folder of data, in the first of several places that has all that it must have."""
+    """A data folder: the first of several places that is complete."""
 
     name: str
     is_complete: Callable[[Path], bool]
     advice: str
-    """What is said where no place has it; ``{looked}`` stands for the places."""
+    """The message if no place is complete; ``{looked}`` stands for the places."""
     installed: tuple[Path, ...] = ()
-    """Where a system puts it."""
+    """Where a system package installs it."""
 
     def places(self) -> list[Path]:
-        """Where it is looked for; ``fetch`` writes to the last one."""
+        """Return the places in order; ``fetch`` writes to the last one."""
         given = os.environ.get("ATTAR_DATA")
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         chosen = [Path(given), Path(given) / self.name] if given else []
@@ -37,7 +37,7 @@ class Home:
         return find_first(self.places(), self.is_complete)
 
     def find(self) -> Path:
-        """As ``complete``. Raises StageError when there is none."""
+        """Return the first complete place. Raises StageError if there is none."""
         folder = self.find_complete()
         if folder is None:
             raise StageError(self.advice.replace("{looked}", ", ".join(map(str, self.places()))))
@@ -45,5 +45,5 @@ class Home:
 
 
 def find_first(folders: Iterable[Path], whole: Callable[[Path], bool]) -> Path | None:
-    """The first that has all that it must have."""
+    """Return the first complete folder."""
     return next((folder for folder in folders if whole(folder)), None)

@@ -1,5 +1,5 @@
-"""Augmentations of image batches ``(N, C, H, W)`` in numpy: a choice for each sample, made by the
-generator alone."""
+"""Augmentations of image batches ``(N, C, H, W)`` in numpy. The generator alone decides for each
+sample."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def flip(images: Array, generator: np.random.Generator) -> Array:
 
 
 def shift(images: Array, generator: np.random.Generator, most: int) -> Array:
-    """Move each image by up to ``most`` pixels along both axes; what comes in is zero."""
+    """Move each image by up to ``most`` pixels along both axes and fill in zeros."""
     count, _, height, width = images.shape
     padded = np.pad(images, ((0, 0), (0, 0), (most, most), (most, most)))
     windows = np.lib.stride_tricks.sliding_window_view(
@@ -44,7 +44,7 @@ def erase(images: Array, generator: np.random.Generator, probability: float, lar
 def mask_range(
     size: int, start: npt.NDArray[np.int64], length: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.bool_]:
-    """For each sample a mask over ``size`` positions, true in ``[start, start + length)``: (N,
-    size)."""
+    """Return a mask over ``size`` positions for each sample, true in ``[start, start + length)``:
+    (N, size)."""
     positions = np.arange(size)
     return (positions >= start[:, None]) & (positions < (start + length)[:, None])

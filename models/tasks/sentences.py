@@ -21,8 +21,7 @@ from attar.models.tasks.topics import HOME, Topics, TopicsForMiniLM
 
 
 class Sentences(Topics):
-    """The texts, splits and vocabulary of ``Topics``; a vector of as many dimensions as MiniLM-L6
-    gives."""
+    """The texts, splits and vocabulary of ``Topics``; a vector with the dimensions of MiniLM-L6."""
 
     outputs = {"vector": Output(("batch", 384), kind="embedding")}
     classes = ()
@@ -45,5 +44,5 @@ class SentencesForMiniLM(Sentences):
         return TopicsForMiniLM().preprocess
 
     def data(self) -> list[Path | str]:
-        """The vocabulary alone: whose weights are the teacher's, the recipe says."""
+        """Return the vocabulary alone: the recipe names the teacher's weights."""
         return [HOME.find() / snapshot.TEXTS, minilm.find_folder() / "tokenizer.json"]

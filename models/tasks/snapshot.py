@@ -1,5 +1,5 @@
-"""The snapshot of Debian's descriptions that topics are learned from: two files, the same bytes for
-the same package lists."""
+"""The snapshot of Debian's descriptions that topics are learned from: two files, with the same
+bytes for the same package lists."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VOCABULARY = 8192
 
 
 class Text(NamedTuple):
-    """One text. Those of transfer have no section."""
+    """A text. Transfer texts have no section."""
 
     split: str
     text: str
@@ -28,19 +28,19 @@ class Text(NamedTuple):
 
 
 def choose_split(source: str) -> str:
-    """By the hash of the source package's name, so that what is built from one source is never on
-    both sides, in any release."""
+    """Return the split by the hash of the source package's name, so that all packages of one source
+    are in one split, in any release."""
     bucket = int.from_bytes(hashlib.sha256(source.encode()).digest()[:8], "big") % 100
     return "test" if bucket < TEST else "validation" if bucket < TEST + VALIDATION else "train"
 
 
 def select_texts(packages: Sequence[Package], sections: Sequence[str]) -> list[Text]:
-    """First lines with their section; of the sources to train on also the long descriptions, as
-    transfer. Each text occurs once.
+    """Return first lines with their section, and long descriptions of training sources as transfer.
+    Each text occurs once.
 
-    What is the same but for capitals counts as the same. Where two splits have it, test keeps it
-    before validation, validation before train, and train before transfer: a text to train on may be
-    dropped, one to measure on may not be known.
+    Texts that differ only in capitals are equal. Of equal texts in two splits, test keeps it before
+    validation, validation before train, and train before transfer: a training text may be dropped,
+    but a measured text must be unknown.
     """
     chosen = [each for each in packages if each.section in sections]
     learned = [each for each in chosen if choose_split(each.source) == "train"]
@@ -56,7 +56,7 @@ def select_texts(packages: Sequence[Package], sections: Sequence[str]) -> list[T
 
 
 def cut_text(text: str) -> str:
-    """At most ``LONGEST`` characters, whole words where there is more than one."""
+    """Return at most ``LONGEST`` characters, and whole words if there is more than one."""
     if len(text) <= LONGEST:
         return text
     return text[: LONGEST + 1].rpartition(" ")[0] or text[:LONGEST]
@@ -72,8 +72,8 @@ def drop_duplicates(found: Iterable[Text]) -> Iterator[Text]:
 
 
 def write_snapshot(folder: Path, found: Sequence[Text], sections: Sequence[str]) -> None:
-    """Both files into ``folder``. Raises StageError when a section has no text to train on: its
-    class could not be learned."""
+    """Write both files to ``folder``. Raises StageError if a section has no training text, since
+    its class cannot be learned."""
     lacking = sorted(set(sections) - {each.section for each in found if each.split == "train"})
     if lacking:
         raise StageError(
@@ -88,11 +88,10 @@ def write_snapshot(folder: Path, found: Sequence[Text], sections: Sequence[str])
 
 
 def train_tokenizer(file: Path, learned: Sequence[str]) -> None:
-    """A byte-level BPE vocabulary of the texts to train on, lower case (Sennrich et al. 2016,
+    """Train a lower-case byte-level BPE vocabulary on the training texts (Sennrich et al. 2016,
     arXiv:1508.07909); ``[PAD]`` is 0.
 
-    Not WordPiece: the library numbers its continuations in an order that changes from process to
-    process.
+    Not WordPiece: the library numbers its continuations in an order that differs between processes.
     """
     try:
         from tokenizers import Tokenizer
@@ -121,7 +120,7 @@ def train_tokenizer(file: Path, learned: Sequence[str]) -> None:
 
 
 def read_texts(file: Path) -> list[Text]:
-    """As written. Raises StageError for a file that is none."""
+    """Read the texts of a snapshot. Raises StageError for any other file."""
     try:
         lines = gzip.decompress(file.read_bytes()).decode().splitlines()
         if not lines:

@@ -1,5 +1,5 @@
-"""Debian package topics: of which section is a package, by the one line that describes it? 35
-sections, seven words a text."""
+"""Debian package topics: predict a package's section from the line that describes it. 35 sections,
+seven words in a text."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ SECTIONS = (
     "introspection java javascript kde lisp localization mail math misc net ocaml perl php python "
     "ruby rust science sound text utils web x11"
 )
-"""Those with at least 250 texts in Debian 12, but for what says how a package is built (libs,
-libdevel, oldlibs, debug, metapackages) and not what it is about."""
+"""Sections with at least 250 texts in Debian 12, without those that name how a package is built
+(libs, libdevel, oldlibs, debug, metapackages)."""
 
 
 class Topics(Task):
-    """The text as tokens of a vocabulary of 8,192; transfer holds long descriptions of the packages
-    to train on."""
+    """The text as tokens of a vocabulary of 8,192; transfer holds long descriptions of the training
+    packages."""
 
     inputs = {"text": Tensor("int64", ("batch", "sequence"), high=snapshot.VOCABULARY, pad=0)}
     outputs = {"logits": Output(("batch", 35), target="section")}
@@ -54,8 +54,8 @@ class Topics(Task):
         return read_splits(file, file.stat().st_mtime_ns, file.stat().st_size)[name]
 
     def augment(self, inputs: Arrays, generator: np.random.Generator) -> Arrays:
-        """Of a long text an excerpt, as long as the texts that are asked about; a tenth of the
-        words left out, never all."""
+        """Cut an excerpt from a long text, as long as the measured texts, and leave out a tenth of
+        the words, but never all."""
         return {
             "text": drop_words(cut_excerpts(inputs["text"], generator, EXCERPT), generator, DROPPED)
         }
@@ -69,19 +69,19 @@ class Topics(Task):
 
 
 class FewTopics(Topics):
-    """Every eighth text: what shows in minutes that everything works, and nothing of how well."""
+    """Every eighth text: shows in minutes that everything works, but not how well."""
 
     def split(self, name: SplitName) -> Texts:
         return super().split(name).take_every(8)
 
 
 TEACHER = ("config.json", "model.safetensors", "tokenizer.json")
-"""Of MiniLM's package, what decides its answers."""
+"""The files of MiniLM's package that decide its answers."""
 
 
 class TopicsForMiniLM(Topics):
-    """The same texts as tokens of MiniLM-L6 (Wang et al. 2020, arXiv:2002.10957), whose vocabulary
-    its package brings along."""
+    """The same texts as tokens of MiniLM-L6 (Wang et al. 2020, arXiv:2002.10957), whose package
+    ships the vocabulary."""
 
     inputs = {"text": Tensor("int64", ("batch", "sequence"), high=30522, pad=0)}
 
@@ -95,8 +95,8 @@ class TopicsForMiniLM(Topics):
 
 @dataclass(frozen=True)
 class Texts(Split):
-    """Strings become an array ``(N,)`` when they are taken: of one width in all splits, so that
-    equal texts are equal bytes."""
+    """Texts are taken as an array ``(N,)`` of one width in all splits, so that equal texts are
+    equal bytes."""
 
     texts: tuple[str, ...]
     sections: npt.NDArray[np.int64] | None
@@ -116,7 +116,8 @@ class Texts(Split):
 
 @lru_cache(maxsize=2)
 def read_splits(file: Path, mtime: int, size: int) -> dict[str, Texts]:
-    """The splits of the file as it was at this mtime and size: a run asks for them many times."""
+    """Return the splits of a file with this mtime and size, cached because a run asks for them many
+    times."""
     found: dict[str, list[snapshot.Text]] = {}
     for each in snapshot.read_texts(file):
         found.setdefault(each.split, []).append(each)
@@ -124,7 +125,7 @@ def read_splits(file: Path, mtime: int, size: int) -> dict[str, Texts]:
 
 
 def make_texts(found: Sequence[snapshot.Text]) -> Texts:
-    """With the numbers of their sections, where they have some."""
+    """Return texts with the numbers of their sections, if they have sections."""
     numbers = {section: number for number, section in enumerate(Topics.classes)}
     sections = [numbers[each.section] for each in found if each.section is not None]
     return Texts(
@@ -133,8 +134,8 @@ def make_texts(found: Sequence[snapshot.Text]) -> Texts:
 
 
 def cut_excerpts(texts: Array, generator: np.random.Generator, most: int) -> Array:
-    """Of each text of more than ``most`` words so many in a row, from a random place; others as
-    they are."""
+    """Return ``most`` consecutive words from a random place of each longer text; shorter texts are
+    unchanged."""
     draws = generator.random(len(texts)).tolist()
     return np.array(
         [cut_excerpt(text, draw, most) for text, draw in zip(texts.tolist(), draws, strict=True)],
@@ -149,8 +150,8 @@ def cut_excerpt(text: str, draw: float, most: int) -> str:
 
 
 def drop_words(texts: Array, generator: np.random.Generator, share: float) -> Array:
-    """Each word of each text left out with this probability, but never all: the one with the
-    largest draw stays."""
+    """Leave out each word with probability ``share``, but never all: the word with the largest draw
+    stays."""
     words = [text.split() for text in texts.tolist()]
     draws = generator.random((len(words), max(map(len, words), default=0)))  # (N, most words)
     return np.array(
@@ -175,8 +176,8 @@ HOME = Home(
 
 
 def fetch_snapshot(folder: Path) -> None:
-    """Both files into ``folder``: from package lists in a folder ``lists`` of one of the places,
-    else from those of today."""
+    """Write both files to ``folder``: from package lists in a folder ``lists`` of one of the
+    places, else from current ones."""
     with tempfile.TemporaryDirectory() as temporary:
         lists = find_first([place / "lists" for place in HOME.places()], debian.has_lists)
         if lists is None:

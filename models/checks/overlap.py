@@ -1,0 +1,44 @@
+"""Overlap: whether the test split shares samples with a split that decides the weights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from attar.models.checks.content import read_content
+from attar.models.task import Arrays, Batch, Split, SplitName
+from attar.pipeline.core.errors import StageError
+
+BATCH_SAMPLES = 4096
+"""Number of samples in memory at once."""
+
+
+def check_overlap(splits: Mapping[SplitName, Split]) -> None:
+    """Raises StageError if a test sample is in a split that trains or selects a network."""
+    test = hash_samples(splits["test"])
+    for name, split in splits.items():
+        shared = 0 if name == "test" else len(test & hash_samples(split))
+        if shared:
+            raise StageError(
+                f"{shared} of {len(test)} different test samples are in the {name} split too, byte "
+                "for byte; a score on them proves nothing: split again"
+            )
+
+
+def hash_samples(split: Split) -> set[bytes]:
+    return {digest for batch in iterate_batches(split) for digest in hash_rows(batch.inputs)}
+
+
+def hash_rows(inputs: Arrays) -> Iterator[bytes]:
+    """Yield a digest for each sample, over the content of all its raw inputs."""
+    columns = [np.ascontiguousarray(inputs[name]) for name in sorted(inputs)]
+    for row in range(len(columns[0])):
+        content = b"".join(read_content(column[row]) for column in columns)
+        yield hashlib.blake2b(content, digest_size=16).digest()
+
+
+def iterate_batches(split: Split) -> Iterator[Batch]:
+    for start in range(0, len(split), BATCH_SAMPLES):
+        yield split.take(np.arange(start, min(start + BATCH_SAMPLES, len(split))))
