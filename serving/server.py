@@ -20,7 +20,9 @@ from attar.serving.core.settings import Settings
 from attar.serving.core.supervisor import Supervisor
 from attar.serving.http.api import HttpApi
 from attar.serving.http.connection import Connection
+from attar.serving.http.inference import InferenceHandler
 from attar.serving.http.message import Reply, Request
+from attar.serving.http.metadata import MetadataHandlers
 from attar.serving.models.observer import Observer
 from attar.serving.models.recovery import Recovery
 from attar.serving.models.repository import Repository
@@ -42,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 class Server:
-    """Made on the event loop that it runs on."""
+    """The servers for HTTP and gRPC. It must be made on the event loop that it runs on."""
 
     def __init__(
         self, sources: BundleSources, settings: Settings, observers: Iterable[Observer] = ()
@@ -64,13 +66,15 @@ class Server:
         ]
         self.authenticator = Authenticator(settings)
         self.service = InferenceService(self.repository, everybody)
-        self.api = HttpApi(self.service, self.authenticator)
+        self.api = HttpApi(self.service)
+        MetadataHandlers(self.api, self.authenticator)
+        inference = InferenceHandler(self.api)
         self.api.add_route("GET", "/metrics", self._get_metrics)
         if settings.page:
-            Page(self.api, self.shadow)
+            Page(self.api, inference, self.shadow)
         self.connections: set[Connection] = set()
         self.address = ""
-        """Where it listens, once it does."""
+        """The url of HTTP."""
         self.grpc: GrpcServer | None = None
 
     async def start(self) -> None:
@@ -97,7 +101,7 @@ class Server:
 
     @property
     def addresses(self) -> str:
-        """Where it listens, in words."""
+        """The urls at which it listens."""
         return f"{self.address} and {self.grpc.address}" if self.grpc else self.address
 
     async def _get_metrics(self, request: Request) -> Reply:

@@ -15,11 +15,11 @@ from attar.serving.core.settings import Settings
 from attar.serving.core.tokens import TokenFile
 
 OPEN = (b"/v2/health/live", b"/v2/health/ready")
-"""What is answered without a token, as probes have none: whether the server lives and is ready,
-and nothing else."""
+"""Paths that need no token, as probes have none. They tell only whether the server lives and is
+ready."""
 PAGE = (b"/", b"/page/page.js", b"/page/page.css", b"/page/icon.svg")
-"""So is the page that asks for the token, while there is one; it tells nothing of the models by
-itself."""
+"""The page's own files, which need no token either: the page asks for it, and says nothing about
+the models itself."""
 ASK_WITH_TOKEN = "this needs a token; send the header Authorization: Bearer TOKEN"  # noqa: S105  # a message, no token
 CONTROL_OFF = (
     "models are loaded and unloaded by nobody from outside; start the server with --model-control"
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class Authenticator:
-    """What both transports ask before they read a request."""
+    """Checks both transports' requests before they are read."""
 
     def __init__(self, settings: Settings) -> None:
         """Raises RecipeError for files that cannot be used."""
@@ -44,13 +44,13 @@ class Authenticator:
         self._check_control_settings()
 
     def check_request(self, target: bytes, headers: Mapping[bytes, bytes]) -> None:
-        """Check a request over HTTP. Raises UnauthorizedError, and ForbiddenError for what a page
-        of another site sends: browsers send it even to a server that only this machine reaches, and
-        say so. Raises BadRequestError for a Host that is none.
+        """Check a request over HTTP.
 
-        Without tokens and TLS, a page reads what has the name of its own site, so the name must be
-        one of this server: a token no such page has, and for a certificate its name is wrong. What
-        is answered to everybody is so under any name.
+        Browsers send requests of pages of other sites even to a server that only this machine
+        reaches, and say so: these are refused. Without tokens and TLS the Host must be a name of
+        this server, except for health: such a page has no token, and its name is not in the
+        certificate. Raises UnauthorizedError, ForbiddenError, and BadRequestError for an invalid
+        Host.
         """
         if (host := headers.get(b"host")) is not None:
             parse_host(host)
@@ -122,7 +122,7 @@ class Authenticator:
             file.reload_if_changed()
 
     def reload(self) -> None:
-        """Read everything again. What cannot be used is told, and what was read before stays."""
+        """Read all files again. A file that cannot be used is logged, and its old content stays."""
         for file in self._list_files():
             file.reload()
         if self.tls:

@@ -13,7 +13,7 @@ class RequestError(AttarError):
     """A request without an answer. The message is what its caller reads."""
 
     status: ClassVar[int]
-    """Of HTTP."""
+    """The status over HTTP."""
     cause: ClassVar[str]
     """A word for metrics and logs."""
     retry_after: ClassVar[int | None] = None
@@ -32,7 +32,7 @@ class BadRequestError(RequestError):
 
 
 class UnauthorizedError(RequestError):
-    """No token, or one that is not in the file."""
+    """The token is missing, or not in the file."""
 
     status, cause = 401, "unauthorized"
 
@@ -49,7 +49,7 @@ class ForbiddenError(RequestError):
 
 
 class NotFoundError(RequestError):
-    """No such model, version or page."""
+    """There is no such model, version or page."""
 
     status, cause = 404, "not_found"
 
@@ -127,6 +127,6 @@ def describe_kind(value: Any) -> str:
 def format_value(value: Any) -> str:
     """Return the start of a value, for a message.
 
-    A list or an object may be nested deeper than can be shown, so its kind is told.
+    A list or an object may be nested too deeply to be shown, so only its kind is named.
     """
     return describe_kind(value) if isinstance(value, dict | list) else str(value)[:80]

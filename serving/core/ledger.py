@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
 SHARE = 4
-"""Of the memory that the process may have, one of so many parts is for requests: engines,
-answers, and what the transports and Python hold beside what is counted here, have the rest."""
+"""Requests may take one of so many parts of the memory that the process may have. The rest is for
+engines, answers, and what the transports and Python hold besides."""
 MOST_BYTES = 2**30
-"""Unless it is set."""
+"""Largest limit that is chosen by default."""
 
 
 class Ledger:
@@ -84,7 +84,7 @@ class Ledger:
 
 
 class LedgerShare:
-    """One of so many parts of a ledger, which whoever has it may not exceed."""
+    """One part of a ledger, a limit of its own on some of the reservations."""
 
     def __init__(self, ledger: Ledger, parts: int) -> None:
         self._ledger, self._parts, self._held, self._lock = ledger, parts, 0, Lock()
@@ -107,7 +107,7 @@ class LedgerShare:
 
 
 class Reservation:
-    """What one request holds. It may be closed while another thread uses it."""
+    """The bytes reserved for one request. It may be closed while another thread uses it."""
 
     __slots__ = ("_closed", "_lock", "held", "ledger")
 
@@ -127,7 +127,7 @@ class Reservation:
             self.held += size
 
     def close(self) -> None:
-        """More than once has no effect."""
+        """Release everything. A second call has no effect."""
         with self._lock:
             size, self.held, self._closed = self.held, 0, True
         if size:

@@ -12,7 +12,7 @@ import orjson
 
 MINUTE = 60.0
 LINES = 100
-"""In each minute, of one kind."""
+"""Lines of one kind in a minute."""
 
 
 def log_fields(**told: Any) -> dict[str, Any]:
@@ -21,13 +21,12 @@ def log_fields(**told: Any) -> dict[str, Any]:
 
 
 class LineLimit:
-    """So many lines of a kind in a minute, so that nobody fills the log who only has to ask for
-    it."""
+    """Limits the lines of each kind in a minute, so that no client can fill the log."""
 
     def __init__(self, lines: int = LINES) -> None:
         self._lines = lines
         self._kinds: dict[str, tuple[int, int]] = {}
-        """By kind, the minute of its last line, and how many it wanted in it."""
+        """For each kind, the minute of its last line, and the number of lines in it."""
 
     def count_line(self, kind: str) -> int | None:
         """Return how many lines were left out in the minute of the kind's last line; None where
@@ -59,7 +58,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def to_stderr(level: int) -> None:
-    """Everything that this process logs from now on."""
+    """Send everything that this process logs to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)

@@ -57,7 +57,7 @@ class Settings(BaseModel):
     there are cores for their threads, one on a GPU, and an engine that needs less than
     ``inline_below`` runs between two turns of the event loop instead."""
     threads: int | None = Field(None, ge=1, le=1024)
-    """Of each engine; None: as many as the bundle was built for."""
+    """Threads of each engine; None: as many as the bundle was built for."""
     inline_below: float = Field(1e-3, ge=0)
     """Seconds for a full batch under which handing over to a thread costs more than it frees; 20
     times as many on a single core, where a thread computes nothing beside the event loop."""
@@ -105,9 +105,8 @@ class Settings(BaseModel):
     access_log: bool = False
     """A line of the log for every request. Those that were refused always have one."""
     shadow: str | None = None
-    """Who answers a sample of the traffic again: ``fp32`` for the bundle's own student before
-    precision was baked, or an ONNX file with the graph's inputs and outputs, such as the
-    teacher."""
+    """The model that answers a sample of the traffic again: ``fp32`` for the bundle's fp32 student,
+    or an ONNX file with the graph's inputs and outputs, such as the teacher."""
     shadow_rate: float = Field(0.01, gt=0, le=1)
     """The share of requests that is answered again."""
     shadow_queue: int = Field(64, ge=1)
@@ -115,7 +114,7 @@ class Settings(BaseModel):
     shadow_window: int = Field(1000, ge=2)
     """Samples that the rolling numbers are of."""
     shadow_seed: int | None = None
-    """Of the choice of requests; None chooses anew each time."""
+    """Seed of the choice of requests; None: another one each time."""
     ready_correlation: float | None = Field(None, gt=0, lt=1)
     """The rolling correlation under which a model is no longer ready. It is again at a quarter
     of the way from there to 1."""

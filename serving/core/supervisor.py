@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 60.0
-"""Before a task is started again; twice as long each time while it does not last as long as the
-longest."""
+"""Pauses before a task is started again. They double while the task fails sooner than the longest
+pause."""
 log = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """Belongs to one event loop."""
+    """Keeps background tasks running, on one event loop."""
 
     def __init__(self) -> None:
         self._endless: list[asyncio.Task[None]] = []

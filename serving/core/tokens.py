@@ -11,12 +11,12 @@ from pathlib import Path
 from attar.pipeline.core.errors import RecipeError
 
 TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]{16,1000}=*")
-"""As RFC 6750 2.1 has it, and long enough not to be guessed."""
+"""The syntax of RFC 6750 2.1, with a length that cannot be guessed."""
 log = logging.getLogger(__name__)
 
 
 class TokenFile:
-    """One token a line; only their digests are held."""
+    """A file with one token a line, of which only digests are held."""
 
     def __init__(self, path: Path) -> None:
         """Raises RecipeError for a file that cannot be used."""
@@ -25,7 +25,7 @@ class TokenFile:
         self.digests = read_digests(path)
 
     def has_token(self, authorization: bytes) -> bool:
-        """Takes as long for a token that is nearly right as for one that is not."""
+        """Return in a time that does not depend on how much of a token is right."""
         scheme, _, token = authorization.partition(b" ")
         digest = sha256(token.strip()).digest()
         found = [compare_digest(digest, each) for each in self.digests]
@@ -37,7 +37,7 @@ class TokenFile:
             self.reload()
 
     def reload(self) -> None:
-        """Read it again. What cannot be used is told, and what was read before stays."""
+        """Read the file again. If it cannot be used, that is logged, and the old tokens stay."""
         self._stamp = read_stamp(self.path)
         try:
             self.digests = read_digests(self.path)
@@ -56,8 +56,10 @@ def read_stamp(path: Path) -> tuple[int, ...]:
 
 
 def read_digests(path: Path) -> list[bytes]:
-    """Raises RecipeError for a file that cannot be read, has no token, or a line that is none;
-    never shows one."""
+    """Return the digests of a file's tokens.
+
+    Raises RecipeError for a file without tokens or with an invalid line, and never shows one.
+    """
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:

@@ -26,7 +26,7 @@ from attar.serving.protocol.response import build_response
 Fields: TypeAlias = Mapping[str, Any]
 """Fields of a response."""
 Handler: TypeAlias = Callable[[Any, Any], Awaitable[Any]]
-"""From a request and its context to a response, or to its fields."""
+"""Called with a request and its context; returns a response, or its fields."""
 
 
 class GrpcMethods:

@@ -50,7 +50,7 @@ class GrpcServer:
         """The models must be loaded: gRPC takes the limit on messages only once."""
         self.service, self.settings = service, service.settings
         self.address = ""
-        """Where it listens, once it does."""
+        """The url at which it listens."""
         self._authenticator, self._ledger = authenticator, ledger
         self._largest = largest = self._find_largest_message()
         self._admission = GrpcAdmission(authenticator, self.settings, ledger, largest)
@@ -171,7 +171,7 @@ class GrpcServer:
                 yield encode_message(response)
 
     async def _watch_health(self, _: Any, context: Any) -> AsyncIterator[bytes]:
-        """Needs a token for the server too, as it lasts for as long as its client likes."""
+        """Watch the health; needs a token for the server too, as the call has no end of its own."""
         await self._open.wait()
         async with self._handle_errors("Watch", context):
             sent = await self._admission.read_message("Watch", context)

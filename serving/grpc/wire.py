@@ -33,7 +33,7 @@ class SplitMessage:
     head: bytearray = field(default_factory=bytearray)
     raw: list[memoryview] = field(default_factory=list)
     contents: list[Contents] = field(default_factory=list)
-    """For each input, in their order."""
+    """The contents of each input."""
 
 
 def split_message(sent: bytes) -> SplitMessage:

@@ -187,7 +187,7 @@ class Connection(asyncio.Protocol):
         return inf if self._task or self._transport.is_closing() else self._last_active
 
     def _set_deadline(self) -> None:
-        """Called whenever something happens on the connection."""
+        """Must be called whenever something happens on the connection."""
         self._last_active = now = self._loop.time()
         if self._is_blocked:
             self.deadline = now + self._settings.slow

@@ -21,16 +21,16 @@ Buffer: TypeAlias = bytes | memoryview
 class Request:
     method: str
     target: bytes
-    """As it was sent: a path with its query, or a whole URL."""
+    """The path with its query, or a whole URL, as it was sent."""
     headers: dict[bytes, bytes]
-    """By lower-case name; what is there several times is joined by commas (RFC 9110 5.2), so
-    that none overrides another."""
+    """Values by lower-case name. Repeated ones are joined by commas (RFC 9110 5.2), so that none
+    overrides another."""
     body: Body
     keep_alive: bool
     reservation: Reservation
-    """Of the memory that it takes, its body first."""
+    """The memory that the request takes."""
     id: str = ""
-    """What its client calls it, for the log."""
+    """The client's id of the request, for the log."""
 
 
 @dataclass(slots=True)

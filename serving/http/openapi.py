@@ -54,7 +54,7 @@ ANYWHERE = (
     EngineFailedError,
     BusyError,
 )
-"""What any request may be answered."""
+"""Errors that any request may get."""
 REFUSALS = (*ANYWHERE, NotFoundError, DeadlineError)
 NAMED = {"404": {"$ref": "#/components/responses/NotFound"}}
 

@@ -30,9 +30,10 @@ C = TypeVar("C")
 @dataclass(frozen=True)
 class Outcome:
     latencies: Seconds
-    """Of every answer without error: from when its request was due to the last byte."""
+    """Seconds from the time when a request was due to the last byte of its answer, without errors.
+    """
     seconds: float
-    """From the start to the last answer."""
+    """Seconds from the start to the last answer."""
     errors: Mapping[str, int]
     """Counts by status of HTTP or gRPC; ``closed`` for a connection that was closed instead of an
     answer, ``unanswered`` for no answer within 10 s."""

@@ -32,11 +32,11 @@ from attar.serving.load.schedule import Schedule
 class Connection:
     channel: Any
     send: Any
-    """From an encoded request to its encoded answer."""
+    """Sends an encoded request, and returns its encoded answer."""
 
 
 async def open_channels(where: Address, ca: Path | None, count: int) -> list[Connection]:
-    """Open so many channels. Raises AttarError if one has no connection within ``PATIENCE``."""
+    """Open ``count`` channels. Raises AttarError if one has no connection within ``PATIENCE``."""
     channels = [open_channel(grpc.aio, where, ca) for _ in range(count)]
     try:
         async with asyncio.timeout(PATIENCE):

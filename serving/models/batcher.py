@@ -30,7 +30,7 @@ from attar.serving.models.calls import (
 )
 
 OnEngineCall: TypeAlias = Callable[[EngineCall], None]
-"""Told of every call of an engine."""
+"""Called after each call of an engine."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,16 @@ class BatchLimits:
 
 @dataclass(slots=True, eq=False)
 class EngineInstance:
-    """One of the engines that answer the same; of one that may run several calls at a time there
-    is still one."""
+    """One of the equal engines of a model; an engine that runs several calls at a time is one
+    instance."""
 
     predict: Predict
     failures: int = 0
-    """How often in a row it failed through its own fault."""
+    """Number of failures in a row that were the engine's own."""
 
 
 class Batcher:
-    """Belongs to one event loop, from whose thread alone it is called."""
+    """Joins requests to batches, on one event loop."""
 
     def __init__(
         self, engines: Sequence[Predict], limits: BatchLimits, probe: Arrays, executed: OnEngineCall
@@ -70,10 +70,10 @@ class Batcher:
         self._idle = [
             by_engine[id(engine)] for engine in (engines[:1] if limits.inline else engines)
         ]
-        """One that may run another call is there as often."""
+        """Instances that are free; one that can run several calls is in the list several times."""
         self._instances = list(dict.fromkeys(self._idle))
         self._resting: list[EngineInstance] = []
-        """Those that are idle and not asked, as they failed and others did not."""
+        """Instances that are free and get no requests, as they failed and others did not."""
         self._threads = None if limits.inline else ThreadPoolExecutor(len(engines), "engine")
         self._queues: dict[Shapes, deque[QueuedRequest]] = {}
         self._loop = asyncio.get_running_loop()
@@ -83,7 +83,7 @@ class Batcher:
 
     @property
     def failures(self) -> int:
-        """How often in a row the engine failed that fares worst; 0 where all answer."""
+        """Return the failures in a row of the worst engine; 0 if all answer."""
         return max(instance.failures for instance in self._instances)
 
     @property
@@ -177,7 +177,8 @@ class Batcher:
         return []
 
     def _take_from_queue(self, queue: deque[QueuedRequest]) -> list[QueuedRequest]:
-        """Takes from a queue what goes together, and what was given up or is late."""
+        """Take the requests of the next batch from a queue; drop those that were given up or are
+        late."""
         batch: list[QueuedRequest] = []
         rows, now, limits = 0, perf_counter_ns(), self.limits
         while queue:

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class QueuedRequest:
-    """One request on its way through; times are nanoseconds of ``perf_counter_ns``."""
+    """One request in the batcher; times are nanoseconds of ``perf_counter_ns``."""
 
     inputs: Arrays
     rows: int
@@ -43,18 +43,18 @@ class QueuedRequest:
 
 @dataclass(slots=True)
 class EngineCall:
-    """One call of an engine, whatever came of it."""
+    """One call of an engine, successful or not."""
 
     rows: int
     nanoseconds: int
     models: AbstractSet[str] = frozenset()
-    """Whose requests were in it; none where the engine was probed."""
+    """Names of the models with a request in it; empty if the engine was probed."""
 
 
 @dataclass(slots=True)
 class BatchResult:
     results: Sequence[Outputs | RequestError]
-    """For each work of the batch."""
+    """The outcome of each request of the batch."""
     calls: Sequence[EngineCall]
     broken: bool = False
     """Whether the engine no longer answers what it answered before."""
@@ -73,7 +73,7 @@ def compute_batch(engine: Predict, batch: Sequence[QueuedRequest], probe: Arrays
 
 
 def check_engine(engine: Predict, probe: Arrays) -> BatchResult:
-    """As ``compute_batch``, for no request: whether the engine answers what it answered before."""
+    """Return the result of a batch without requests: whether the engine answers its probe."""
     calls: list[EngineCall] = []
     return BatchResult([], calls, run_probe(engine, probe, calls) is not None)
 

@@ -27,8 +27,8 @@ from attar.serving.protocol.signature import Signature, read_graph_signature, re
 WARM, CALLS = 0.05, 30
 """Seconds, and calls, after which the quickest call counts."""
 ALONE = 20
-"""On a single core a thread computes nothing beside the event loop: it only lets it go on, for
-so many times the cost of a full batch that is small elsewhere."""
+"""Factor of ``inline_below`` on a single core, where a thread computes nothing beside the event
+loop, but lets it go on."""
 COARSE = ("bf16", "fp16")
 """Precisions in which another order of the same sum, as kernels for other batch sizes have it,
 shows in the answers."""
@@ -37,21 +37,20 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Engines:
-    """Everything that a served bundle runs with. ``close`` it."""
+    """The engines of a served bundle. ``close`` it."""
 
     manifest: Manifest
     root: Path
-    """Where its files are read until it is closed, see ``VerifiedBundle``."""
+    """The folder of the bundle's files until it is closed, see ``VerifiedBundle``."""
     version: str
-    """Of the content, see ``Seal``."""
+    """The version of the content, see ``Seal``."""
     key: str | None
     """Fingerprint of the trusted key that signed it, where one was asked for."""
     graph: Signature
     raw: Signature | None
-    """What the preprocessing steps read, where there are any."""
+    """The inputs of the preprocessing steps, if there are any."""
     predicts: list[Predict]
-    """One for each call at the same time; the same several times where calls share an opened
-    engine."""
+    """One for each call at the same time; calls may share an engine."""
     probe: Arrays
     """The first golden request."""
     most: int
@@ -67,7 +66,7 @@ class Engines:
 
 
 def open_engines(path: Path, settings: Settings) -> Engines:
-    """Takes as long as the engine needs to open and to warm up. Raises InvalidBundleError."""
+    """Open and warm up the engines of a bundle. Raises InvalidBundleError."""
     with ExitStack() as stack:
         found = stack.enter_context(open_verified_bundle(path, settings))
         root, manifest = found.root, found.manifest
@@ -172,8 +171,8 @@ def is_batch_invariant(
 
 
 def measure_batch_effect(predict: Predict, requests: Arrays, rows: tuple[int, int]) -> float:
-    """How far apart the answers to golden requests are in calls of few rows and in one of many,
-    relative to their magnitude."""
+    """Return the difference between the answers in small calls and in one large call, relative to
+    their magnitude."""
     few, many = rows
     inputs = tile_rows(requests, many - many % few)
     whole, apart = predict(inputs), bundle.predict_in_batches(predict, inputs, few)

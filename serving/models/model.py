@@ -151,9 +151,9 @@ class Model:
             raise
 
     async def infer(self, request: InferenceRequest, seconds: float = inf) -> dict[str, Array]:
-        """Return all outputs of the graph, at most after so many seconds. Raises RequestError.
+        """Return all outputs of the graph within so many seconds. Raises RequestError.
 
-        The caller has the bundle in use. Afterwards ``request.inputs`` are the graph's own.
+        The caller keeps the bundle in use. Afterwards ``request.inputs`` are the graph's own.
         """
         started = perf_counter_ns()
         seconds = min(request.timeout or inf, seconds, self.served.settings.deadline)

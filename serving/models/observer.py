@@ -12,7 +12,7 @@ from attar.serving.protocol.request import InferenceRequest, RequestTiming
 
 
 class ObservedModel(Protocol):
-    """What an observer sees of a model."""
+    """The part of a model that observers see."""
 
     @property
     def name(self) -> str: ...
@@ -25,7 +25,7 @@ class ObservedModel(Protocol):
 
 
 class ObservedBundle(Protocol):
-    """What an observer sees of a loaded bundle."""
+    """The part of a loaded bundle that observers see."""
 
     @property
     def name(self) -> str: ...
@@ -41,8 +41,11 @@ class ObservedBundle(Protocol):
 
 
 class Observer:
-    """Where nothing else is said, it is called on the event loop, in the path of the requests:
-    it returns at once and raises nothing."""
+    """Follows what models do.
+
+    Unless a method says otherwise it is called on the event loop, in the path of the requests, so
+    it returns at once and raises nothing.
+    """
 
     def on_response(
         self,

@@ -19,28 +19,29 @@ if TYPE_CHECKING:
 PROBE_SECONDS = 1.0
 """Between probes of an engine that failed."""
 LOOKS = 3
-"""At which an engine had failed again, and answered nothing in between, before it is opened
+"""Number of looks with new failures, and no answer in between, after which an engine is opened
 anew; as many more for each time that this did not help."""
 REOPENS, RECENT_SECONDS = 3, 600.0
-"""So many of them within so many seconds are enough: then only another process can help."""
+"""Number of times, and the seconds within which, an engine is opened anew before the server counts
+as dead: then only another process can help."""
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class FailureHistory:
-    """Of a bundle with an engine that failed."""
+    """The failures of one bundle's engine."""
 
     failures: int = 0
-    """At the last look."""
+    """Failures in a row at the last look."""
     looks: int = 0
-    """At which it had failed again."""
+    """Number of looks that found new failures."""
 
 
 class Recovery:
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
         self._reopened: dict[tuple[str, str], list[float]] = {}
-        """By name and version when its engines were opened anew, or should have been."""
+        """For each name and version, when its engines were opened anew."""
         self._histories: dict[tuple[str, str], FailureHistory] = {}
         self._outcomes: Counter[str] = Counter({"opened": 0, "failed": 0})
 

@@ -22,9 +22,9 @@ log = logging.getLogger(__name__)
 
 
 class Repository:
-    """Belongs to one event loop.
+    """The loaded bundles by name, on one event loop.
 
-    Whoever got a model from it may still use that model after it was replaced.
+    A model may still be used after it was replaced.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Repository:
             yield from served.models
 
     def find_model(self, name: str, version: str = "") -> Model:
-        """Without a version the default one.
+        """Return a model, in its default version if none is given.
 
         Raises NotFoundError, and BusyError for a model that is known and not loaded.
         """

@@ -13,13 +13,13 @@ from attar.pipeline.core.errors import RecipeError, suggest_name
 from attar.serving.core.errors import NotFoundError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-"""Of a model. No part of a path that leads elsewhere can be written so."""
+"""The name of a model, which cannot be a path to another folder."""
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class BundleSources:
-    """Where bundles come from: named folders, several versions of one name among them, and
+    """The places of bundles: folders of one bundle by its name, several for several versions, and
     folders full of bundles."""
 
     named: Mapping[str, Sequence[Path]]

@@ -24,7 +24,7 @@ PHASES = (
 
 
 class PhaseTotal:
-    """How often, and nanoseconds in all."""
+    """A number of events, and their nanoseconds."""
 
     __slots__ = ("count", "ns")
 
@@ -40,9 +40,9 @@ class PhaseTotal:
 
 
 class Statistics(Observer):
-    """Of one model.
+    """The statistics of one model.
 
-    Its answers are split and encoded by the transport, so ``compute_output`` stays 0.
+    The transport splits and encodes the answers, so ``compute_output`` stays 0.
     """
 
     def __init__(self) -> None:

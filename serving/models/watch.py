@@ -22,13 +22,13 @@ GONE_LOOKS = 2
 """Looks in a row that do not find the folder of a bundle before it counts as removed: replacing
 one takes a moment."""
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 5.0, 600.0
-"""Until a bundle that failed is tried again unchanged: each pause is twice the one before."""
+"""Pauses before a bundle that failed is loaded again unchanged; each is twice the one before."""
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """To load a bundle as it was then."""
+    """An attempt to load one content of a bundle."""
 
     stamp: Stamp
     began: float
@@ -132,10 +132,10 @@ def find_away(sources: BundleSources) -> set[Path]:
 
 
 def find_removed(sources: BundleSources, names: Sequence[str]) -> list[str]:
-    """Those of ``names`` whose folder was taken out of a folder of bundles.
+    """Return the names whose folder was removed from a folder of bundles.
 
-    Where one of these is away, nothing counts as removed; neither does what was asked for by its
-    own path.
+    If one of these is away, none counts as removed. A bundle that was given by its own path never
+    does.
     """
     if not sources.roots or find_away(sources):
         return []

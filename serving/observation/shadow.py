@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 FP32 = "fp32"
 OUTCOMES = ("compared", "dropped", "failed")
 SHARE = 4
-"""Of the memory for requests, what waits to be answered again has one of so many parts at most."""
+"""Requests that wait for the shadow may take one of so many parts of the ledger."""
 GATHER = 0.1
 """Seconds between looks at the queue."""
 Pair: TypeAlias = tuple[Arrays, Arrays]
@@ -56,7 +56,7 @@ log = logging.getLogger(__name__)
 
 
 class BundleShadow:
-    """One served bundle and who answers for it again."""
+    """The shadow of one served bundle."""
 
     def __init__(
         self, engines: Engines, predict: Predict, stack: ExitStack, settings: Settings
@@ -89,9 +89,9 @@ class BundleShadow:
             self.counts["compared"] += len(sample)
 
     def answer(self, inputs: Arrays) -> tuple[Arrays, int]:
-        """To whoever asks it by hand, with the nanoseconds that it took; it does not count.
+        """Return the outputs for a request from the page, and the nanoseconds that they took.
 
-        Raises whatever the shadow raises.
+        It is not counted. Raises whatever the shadow raises.
         """
         with self._using:
             if self._closed:
@@ -121,7 +121,7 @@ class BundleShadow:
 
 
 class ShadowObserver(Observer):
-    """Of all bundles of a server."""
+    """The shadows of all bundles of a server."""
 
     def __init__(self, settings: Settings, ledger: Ledger) -> None:
         self.settings = settings
@@ -161,8 +161,7 @@ class ShadowObserver(Observer):
             self._queue.put_nowait((mine, pair))
 
     async def run(self) -> None:
-        """Now and then, all that was put in since: together they take far less of the processor
-        than one by one."""
+        """Compare the waiting requests at intervals: together they take far less time."""
         while True:
             await asyncio.sleep(GATHER)
             if not self._queue.empty():

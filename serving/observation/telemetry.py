@@ -51,7 +51,7 @@ class Histogram:
         self.counts = np.zeros(len(bounds) + 1, np.int64)
 
     def add(self, values: npt.NDArray[np.float64], times: npt.NDArray[np.int64]) -> None:
-        """Count each value so many times."""
+        """Count each value as often as ``times`` says."""
         np.add.at(self.counts, np.searchsorted(self.bounds, values), times)
         self.total += float(values @ times)
 
@@ -67,12 +67,12 @@ class Histogram:
 
 
 class ModelCounts:
-    """Of one version of one model."""
+    """The counts of one version of one model."""
 
     def __init__(self) -> None:
         self.outcomes: dict[str, int] = defaultdict(int)
         self.batches: dict[int, int] = defaultdict(int)
-        """How often the engine was called with so many rows."""
+        """Number of calls of the engine by number of rows."""
         self.seconds = {phase: Histogram(SECONDS) for phase in PHASES}
         self.rows = 0
         self.recent: list[int] = []
@@ -92,14 +92,14 @@ class ModelCounts:
 
 
 class Telemetry(Observer):
-    """Owns the registry of its server, so that two servers in a process do not mix."""
+    """Counts for Prometheus, in a registry of its own: a process may have two servers."""
 
     def __init__(self) -> None:
         self.collectors: list[Collector] = [self]
-        """Whose metrics the page shows; further ones may be added until it is first asked for."""
+        """The sources of metrics; more may be added before the first scrape."""
         self._counts: dict[tuple[str, str], ModelCounts] = defaultdict(ModelCounts)
         self._of: dict[ObservedModel, ModelCounts] = {}
-        """Where a model that is served counts, found at once."""
+        """The counts of each model that is served."""
         self._errors: dict[str, int] = defaultdict(int)
 
     def on_load(self, served: ObservedBundle) -> None:
@@ -171,7 +171,7 @@ class Telemetry(Observer):
 
     @cached_property
     def registry(self) -> CollectorRegistry:
-        """Made when it is first looked at, as the library takes long to import."""
+        """Return the registry, made at the first scrape: the library takes long to import."""
         from prometheus_client import CollectorRegistry, ProcessCollector
 
         made = CollectorRegistry()
@@ -190,7 +190,7 @@ class Telemetry(Observer):
 
 
 class ModelGauges:
-    """What is true of the models at the moment that it is asked."""
+    """The state of the models at the time of the scrape."""
 
     def __init__(self, repository: Repository) -> None:
         self.repository = repository

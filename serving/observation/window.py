@@ -30,8 +30,7 @@ class Window:
         self._values: OfValues | None = None
 
     def add_samples(self, expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> None:
-        """One output of a request, ``[N, ...]``, finite; sizes behind the first axis may differ
-        from request to request."""
+        """Add one output of a request, ``[N, ...]``, finite; the sizes of later axes may vary."""
         fresh = self._compute_columns(expected, got)
         kept = {
             name: np.concatenate([self._rows[name], rows]) if self._rows else rows
@@ -54,8 +53,8 @@ class Window:
     def _compute_columns(
         self, expected: npt.NDArray[Any], got: npt.NDArray[Any]
     ) -> Mapping[str, npt.NDArray[Any]]:
-        """What is held of each sample: sums, but of embeddings themselves, as their correlation
-        is one of pairs."""
+        """Return the values that are kept of each sample: sums, or embeddings themselves, as their
+        correlation is one of pairs."""
         if self.kind == "embedding":
             return {"expected": expected, "got": got}
         p, q = np.asarray(expected, np.float64), np.asarray(got, np.float64)

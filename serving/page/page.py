@@ -19,7 +19,8 @@ from attar.models.task import Arrays
 from attar.pipeline.core.errors import AttarError
 from attar.pipeline.core.version import VERSION
 from attar.serving.core.errors import BusyError, EngineFailedError, NotFoundError, RequestError
-from attar.serving.http.api import HttpApi, inference_reply
+from attar.serving.http.api import HttpApi
+from attar.serving.http.inference import InferenceHandler, inference_reply
 from attar.serving.http.message import Reply, Request, json_reply
 from attar.serving.models.descriptions import describe_metadata
 from attar.serving.models.model import LoadedBundle, Model
@@ -48,8 +49,10 @@ of the requests' cores."""
 
 
 class Page:
-    def __init__(self, api: HttpApi, shadow: ShadowObserver | None) -> None:
-        self.api, self.shadow = api, shadow
+    def __init__(
+        self, api: HttpApi, inference: InferenceHandler, shadow: ShadowObserver | None
+    ) -> None:
+        self.api, self._inference, self.shadow = api, inference, shadow
         self._one_at_a_time, self._waiting = asyncio.Lock(), 0
         api.add_route("GET", "/", self.get_index)
         api.add_route("GET", r"/page/(?P<file>(?:page|icon)\.(?:js|css|svg))", self.get_file)
@@ -89,7 +92,7 @@ class Page:
         """Answer as ``infer`` does, and say what it took (https://www.w3.org/TR/server-timing/)."""
         model = self.api.repository.find_model(name)
         with model.served.use():
-            asked = await self.api.read_inference(request, model)
+            asked = await self._inference.read_inference(request, model)
             found, times = await model.infer(asked), asked.times
             assert times  # noqa: S101  # it has answered
             reply = inference_reply(model, asked, found)
@@ -105,7 +108,7 @@ class Page:
         if self._waiting >= WAITING:
             raise BusyError(f"{WAITING} questions wait for the shadow already; ask again")
         with model.served.use():
-            asked = await self.api.read_inference(request, model)
+            asked = await self._inference.read_inference(request, model)
             self._waiting += 1
             try:
                 async with self._one_at_a_time:
@@ -136,7 +139,7 @@ class Page:
 
 @cache
 def read_static_file(file: str) -> bytes | None:
-    """Return a file of the page; None where there is none. Few names ever get here."""
+    """Return a file of the page, or None. The route lets few names come here."""
     found = files(__package__) / "static" / file
     return found.read_bytes() if found.is_file() else None
 

@@ -28,20 +28,20 @@ SHORT_BYTES = 2**16
 """A body up to this is read on the event loop. JSON beside the data of a longer one is no longer
 than this."""
 PIECE_BYTES = 2**17
-"""Of the numbers that are parsed at once."""
+"""Size of the pieces in which numbers are parsed."""
 TEXT_BYTES = 2**20
-"""Of one text in a body that is not short."""
+"""Limit of one text in a body that is not short."""
 KEY = b'"data"'
 OPENING = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*\[")
 SPACE = re.compile(rb"[ \t\r\n]*")
 TEXT = re.compile(rb'[ \t\r\n]*("[^"\\]*+(?:\\.[^"\\]*+)*+")[ \t\r\n]*([,\]])', re.DOTALL)
 FIRST = 2**61 + secrets.randbelow(2**61)
-"""What stands for the first array in the rest of a body; for the next, the next number. No
-client knows it."""
+"""The number that stands for the first array in the rest of a body; the next array has the next
+number. No client knows it."""
 VALUE = ord("0")
 CLASSES = np.full(256, VALUE, np.uint8)
-"""Of each byte beside texts: space is 0, brackets and commas are themselves, and all else
-belongs to a value."""
+"""The class of each byte outside of texts: 0 for space, brackets and commas themselves, and VALUE
+for the rest."""
 CLASSES[list(b" \t\r\n")] = 0
 CLASSES[list(b"[],")] = list(b"[],")
 
@@ -52,9 +52,9 @@ class JsonArray:
 
     body: Body
     start: int
-    """Of its bracket."""
+    """Position of its bracket."""
     end: int
-    """Behind its bracket."""
+    """Position behind its bracket."""
 
     def read(self, spec: TensorSpec, shape: Sequence[int]) -> Array:
         """The tensor.
@@ -124,7 +124,7 @@ class JsonArray:
         return not ahead and next(expected, None) is None
 
     def _iterate_outline(self) -> Iterator[bytes]:
-        """Without spaces, each value one ``0``."""
+        """Yield the brackets and commas, with one ``0`` for each value."""
         view, last = np.frombuffer(memoryview(self.body)[self.start : self.end], np.uint8), 0
         for start in range(0, len(view), PIECE_BYTES):
             classes = CLASSES[view[start : start + PIECE_BYTES]]

@@ -22,7 +22,7 @@ FORMS: Mapping[str, tuple[Literal["d", "i", "u"], type[Any]]] = {
     "u": ("u", np.uint64),
     "f": ("d", np.float64),
 }
-"""By the kind of a dtype, what simdjson calls its widest, and that."""
+"""For each kind of dtype, simdjson's code for its widest type, and that type."""
 _own = local()
 
 

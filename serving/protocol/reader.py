@@ -40,17 +40,17 @@ from attar.serving.protocol.sizes import count_elements, largest_body
 from attar.serving.protocol.tensors import DTYPES, read_binary_tensor, read_json_tensor
 
 REMEMBERED, SHORT = 256, 2048
-"""So many heads of up to so many bytes are understood once: a client says the same of its
-tensors again and again."""
+"""Number and size of the heads that are remembered: a client describes its tensors in the same way
+again and again."""
 DESCRIBED, BESIDE = ("name", "datatype", "shape", "parameters"), ("outputs", "parameters")
-"""What the head says of an input, and beside the inputs; nobody reads more of it."""
+"""Keys of the head that are read: of an input, and beside the inputs."""
 NOTHING = memoryview(b"")
 TEXT_OBJECT_BYTES = 64
-"""Of a Python object around a text, and of the place that holds it."""
+"""Memory of a Python object around a text, and of the reference to it."""
 CheckShapes: TypeAlias = Callable[[Mapping[str, Sequence[int]]], None]
 """Raises RequestError for shapes of inputs that cost too much."""
 Parse: TypeAlias = Callable[[bytes], Mapping[str, Any]]
-"""From a head to what JSON says in it."""
+"""From the bytes of a head to its fields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ class Reader:
         return self.plan_cached(head, parse_object) if len(head) <= SHORT else self.check_head(told)
 
     def plan_cached(self, head: bytes, parse: Parse) -> RequestPlan:
-        """As ``plan``; a short head is understood once."""
+        """Return the plan of a head; that of a short one is remembered."""
         return (self._remembered if len(head) <= SHORT else self.plan)(head, parse)
 
     def plan(self, head: bytes, parse: Parse) -> RequestPlan:

@@ -29,18 +29,18 @@ class OutputRequest:
     name: str
     binary: bool = False
     classes: int = 0
-    """Where not 0, so many of the largest values, each as ``value:index:label``, instead of the
-    tensor."""
+    """If not 0, so many of the largest values are sent instead of the tensor, each as
+    ``value:index:label``."""
 
 
 @dataclass(slots=True)
 class RequestTiming:
-    """What one answered request took, in nanoseconds."""
+    """The nanoseconds that one answered request took."""
 
     prepare: int
-    """Preprocessing; 0 where there is none."""
+    """Time of preprocessing."""
     queue: int
-    """From the submission to the start of its batch."""
+    """Time from the submission to the start of the batch."""
     compute: int
     """The engine's call for the whole batch."""
     rows: int
@@ -52,16 +52,16 @@ class InferenceRequest:
     """A request that fits its model's signature."""
 
     inputs: dict[str, Array]
-    """In the order of the signature."""
+    """Arrays in the order of the signature."""
     rows: int
     wanted: Sequence[OutputRequest]
-    """In the order in which they were asked for."""
+    """Outputs in the order of the request."""
     id: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     reservation: Reservation | None = None
-    """Of the memory that it takes; None where nobody counts it."""
+    """The memory that the request takes; None if it is not counted."""
     times: RequestTiming | None = None
-    """What the answer took, once there is one."""
+    """The times of the answer."""
 
     @property
     def timeout(self) -> float | None:

@@ -88,10 +88,8 @@ class Signature:
         return sizes.get("batch", 1)
 
     def check_values(self, inputs: Arrays) -> None:
-        """What an engine would make of an integer that no training saw depends on the runtime.
-
-        Raises BadRequestError.
-        """
+        """Raise BadRequestError for an integer beyond those of the training: runtimes differ in
+        what they make of it."""
         for name, spec in self.inputs.items():
             if (wrong := find_outside(inputs[name], spec.high)) is not None:
                 raise BadRequestError(
@@ -114,8 +112,8 @@ def read_graph_signature(manifest: Manifest) -> Signature:
 
 
 def read_raw_signature(manifest: Manifest, golden: Mapping[str, Array]) -> Signature:
-    """What the preprocessing steps read, as the raw golden requests show it; inputs without
-    steps stay the graph's own."""
+    """Return the signature of the preprocessing steps, as the raw golden requests show it. Inputs
+    without steps are the graph's own."""
     graph = read_graph_signature(manifest)
     inputs = {
         name: declare_raw(

@@ -10,8 +10,8 @@ from attar.serving.protocol.json_data import SHORT_BYTES
 from attar.serving.protocol.signature import BYTES, Signature, find_datatype, is_text
 
 FLOAT_BYTES = 26
-"""Of the longest number that a float64 is written as, -2.2250738585072014e-308, with comma and
-space. Clients write a float32 so, too."""
+"""Size of the longest float64, -2.2250738585072014e-308, with comma and space. Clients write a
+float32 so, too."""
 JSON_BYTES = {
     "BOOL": 7,
     "INT8": 6,
@@ -24,7 +24,7 @@ JSON_BYTES = {
     "UINT64": 22,
     **dict.fromkeys(("FP16", "FP32", "FP64"), FLOAT_BYTES),
 }
-"""Of one value, with comma and space."""
+"""Size of one value in JSON, with comma and space."""
 PROTOBUF_BYTES = {
     "BOOL": 1,
     **dict.fromkeys(("INT8", "INT16", "INT32", "INT64", "UINT64"), 10),
@@ -35,16 +35,16 @@ PROTOBUF_BYTES = {
     "FP32": 4,
     "FP64": 8,
 }
-"""Of one value, as a varint or as it is; a negative integer always takes 10."""
+"""Size of one value in protobuf; a negative integer always takes 10 bytes."""
 BRACKET_BYTES = 4
-"""Of nesting, for each row of an axis: two brackets, comma and space."""
+"""Size of the nesting for each row of an axis: two brackets, comma and space."""
 EACH_TEXT, EACH_FILE, ALL_BYTES = 2**16, 2**24, 2**26
-"""Of one element of BYTES, a text or a file, whose size no signature tells, and of all in a
+"""Limits of BYTES, whose sizes no signature gives: of one text, of one file, and of all in a
 request."""
 
 
 def count_elements(signature: Signature, spec: TensorSpec, settings: Settings) -> int:
-    """At most in a request."""
+    """Return the largest number of elements in a request."""
     sizes = [size for size in signature.largest_shape(spec) if size is not None]
     known = prod(sizes)
     return (

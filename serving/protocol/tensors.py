@@ -34,8 +34,8 @@ CODES = {
     "FP32": "f",
     "FP64": "d",
 }
-"""By these ``array`` reads a list of numbers: as quick as numpy, and it takes neither text nor
-an integer that does not fit."""
+"""Codes by which ``array`` reads a list of numbers: it is as quick as numpy, and takes neither text
+nor an integer that does not fit."""
 LENGTH = struct.Struct("<I")  # before each element of BYTES
 
 
@@ -170,7 +170,7 @@ def write_json_tensor(tensor: Array) -> Any:
 
 
 def write_binary_tensor(tensor: Array) -> memoryview:
-    """No copy of a tensor that lies in one piece."""
+    """Return the bytes of a tensor, without a copy if it is contiguous."""
     if tensor.dtype == object:
         return memoryview(
             b"".join(LENGTH.pack(len(each)) + each for each in tensor.ravel().tolist())
