@@ -1,4 +1,5 @@
-"""Networks and losses on a CUDA device, or on the one that is named: the CPU's numbers, and how fast. Needs torch alone.
+"""Networks and losses on a CUDA device, or on the one that is named: the CPU's numbers, and how
+fast. Needs torch alone.
 
 `make gpu` runs it where nothing else is installed; the rest of attar is not imported.
 """
@@ -68,7 +69,10 @@ def networks() -> dict[str, tuple[nn.Module, Tensor]]:
     torch.manual_seed(0)
     image = torch.randn(BATCH, 1, 28, 28, generator=draw)
     text = torch.randint(1, 8192, (BATCH, 24), generator=draw)
-    return {"residual": (RESIDUAL.residual(width=16), image), "transformer": (TEXT.transformer(), text)}
+    return {
+        "residual": (RESIDUAL.residual(width=16), image),
+        "transformer": (TEXT.transformer(), text),
+    }
 
 
 def check(name: str, difference: float) -> None:
@@ -91,7 +95,9 @@ def throughput(device: str, steps: int) -> float:
     return steps * BATCH / (finished(device) - start)
 
 
-def learn(network: nn.Module, optimizer: torch.optim.Optimizer, image: Tensor, teacher: Tensor) -> None:
+def learn(
+    network: nn.Module, optimizer: torch.optim.Optimizer, image: Tensor, teacher: Tensor
+) -> None:
     loss = LOSSES.kd(network(image), teacher, 4.0)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -107,16 +113,27 @@ def finished(device: str) -> float:
 
 def main(device: str = "cuda", steps: int = 100) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    print(f"torch {torch.__version__}, {torch.cuda.get_device_name() if device == 'cuda' else device}")
+    print(
+        f"torch {torch.__version__}, {torch.cuda.get_device_name() if device == 'cuda' else device}"
+    )
     for name, loss in losses().items():
-        check(name, max(apart(*pair) for pair in zip(of_loss(loss, "cpu"), of_loss(loss, device), strict=True)))
+        check(
+            name,
+            max(
+                apart(*pair)
+                for pair in zip(of_loss(loss, "cpu"), of_loss(loss, device), strict=True)
+            ),
+        )
     for name, (network, inputs) in networks().items():
         network.eval()
         with torch.no_grad():
             expected = network(inputs)
             check(name, apart(expected, network.to(device)(inputs.to(device))))
     speed = throughput(device, steps)
-    print(f"distilling a student of 78,000 parameters: {speed:,.0f} images/s of 28x28, fp32, batch {BATCH}")
+    print(
+        f"distilling a student of 78,000 parameters: {speed:,.0f} images/s of 28x28, fp32, batch "
+        f"{BATCH}"
+    )
 
 
 if __name__ == "__main__":

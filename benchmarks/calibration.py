@@ -1,4 +1,5 @@
-"""What calibration costs: peak memory and CPU time for more and more samples, beside ONNX Runtime's histogram calibrators."""
+"""What calibration costs: peak memory and CPU time for more and more samples, beside ONNX Runtime's
+histogram calibrators."""
 
 from __future__ import annotations
 
@@ -42,9 +43,13 @@ def ours(folder: Path, samples: int) -> Callable[[], object]:
 def theirs(folder: Path, samples: int, method: str) -> Callable[[], object]:
     from onnxruntime.quantization import calibrate
 
-    kind = {"percentile": calibrate.PercentileCalibrater, "entropy": calibrate.EntropyCalibrater}[method]
+    kind = {"percentile": calibrate.PercentileCalibrater, "entropy": calibrate.EntropyCalibrater}[
+        method
+    ]
     task = Stream()
-    batches = iter([seen.inputs for seen in iterate_spread(task, task.split("train"), samples, BATCH)])
+    batches = iter(
+        [seen.inputs for seen in iterate_spread(task, task.split("train"), samples, BATCH)]
+    )
 
     class Reader:
         def get_next(self) -> Any:
@@ -62,7 +67,8 @@ def theirs(folder: Path, samples: int, method: str) -> Callable[[], object]:
 
 
 def child(method: str, samples: int) -> None:
-    """Print the peak memory of this process in MiB, the CPU seconds of collecting and, of ours, those of each range method."""
+    """Print the peak memory of this process in MiB, the CPU seconds of collecting and, of ours,
+    those of each range method."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         onnx.save(convolutions(), folder / "model.onnx")
@@ -87,7 +93,9 @@ def peak() -> float:
 
 def measured(method: str, samples: int) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.calibration", "--child", method, str(samples)]
-    found: dict[str, float] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    found: dict[str, float] = json.loads(
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    )
     return found
 
 
@@ -99,13 +107,28 @@ def main() -> None:
         child(asked[0], int(asked[1]))
         return
     version = onnxruntime.OnnxRuntime().get_version()
-    print(f"{platform.machine()}, ONNX Runtime {version}, {datetime.now(UTC):%d %B %Y}, batches of {BATCH}\n")
-    print("| samples | attar, all methods | ONNX Runtime, percentile | ONNX Runtime, entropy |\n| --- | --- | --- | --- |")
+    print(
+        f"{platform.machine()}, ONNX Runtime {version}, {datetime.now(UTC):%d %B %Y}, batches of "
+        f"{BATCH}\n"
+    )
+    print(
+        "| samples | attar, all methods | ONNX Runtime, percentile | ONNX Runtime, entropy |\n| "
+        "--- | --- | --- | --- |"
+    )
     peaks: dict[int, dict[str, float]] = {}
     for samples in SAMPLES:
         peaks[samples] = measured("attar", samples)
-        cells = [peaks[samples], *(measured(method, samples) if samples <= most else None for method, most in MOST.items())]
-        said = [f"{each['memory']:.0f} MiB, {each['seconds']:.1f} s" if each else "not run" for each in cells]
+        cells = [
+            peaks[samples],
+            *(
+                measured(method, samples) if samples <= most else None
+                for method, most in MOST.items()
+            ),
+        ]
+        said = [
+            f"{each['memory']:.0f} MiB, {each['seconds']:.1f} s" if each else "not run"
+            for each in cells
+        ]
         print(f"| {samples:,} | {' | '.join(said)} |")
     of = ", ".join(f"{name} {1000 * peaks[SAMPLES[-1]][name]:.0f} ms" for name in METHODS)
     print(f"\nRanges of all tensors: {of}")

@@ -1,4 +1,5 @@
-"""What a stored teacher costs: distilling a student against the plain training of the same student, in the same run."""
+"""What a stored teacher costs: distilling a student against the plain training of the same student,
+in the same run."""
 
 from __future__ import annotations
 
@@ -21,8 +22,14 @@ BUDGET = 1.05
 PAIRS = 5
 TASK = "attar.models.tasks.fashion:FashionMnist"
 RESIDUAL = "attar.models.networks.residual:residual"
-STUDENT: dict[str, Any] = {"task": TASK, "network": RESIDUAL, "options": {"width": 12, "stem": 2}, "epochs": 1}
-"""The demo's student. An epoch of 55,000 images, so that what is paid once a training does not count."""
+STUDENT: dict[str, Any] = {
+    "task": TASK,
+    "network": RESIDUAL,
+    "options": {"width": 12, "stem": 2},
+    "epochs": 1,
+}
+"""The demo's student. An epoch of 55,000 images, so that what is paid once a training does not
+count."""
 
 
 UNASKED = Weights(key="", digest="", root=Path("nowhere"), facts={})
@@ -36,15 +43,21 @@ def new(folder: Path, name: str) -> Path:
 
 
 def labelled(folder: Path) -> Answers:
-    """The answers of a small teacher of one epoch: what it says costs the student the same as what a good one says."""
+    """The answers of a small teacher of one epoch: what it says costs the student the same as what
+    a good one says."""
     taught, out = new(folder, "teacher"), new(folder, "answers")
     facts = Teach(**STUDENT | {"epochs": 1}).run(taught)
-    found = Label(task=TASK, views=1).run(out, teacher=Weights(key="", digest="", root=taught, facts=facts))
+    found = Label(task=TASK, views=1).run(
+        out, teacher=Weights(key="", digest="", root=taught, facts=facts)
+    )
     return Answers(key="", digest="", root=out, facts=found)
 
 
 def main() -> None:
-    print(f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {PAIRS} pairs of trainings")
+    print(
+        f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads, "
+        f"{PAIRS} pairs of trainings"
+    )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         answers = labelled(folder)
@@ -54,7 +67,10 @@ def main() -> None:
         }
         ratios = [pair(stages, answers, folder / str(number)) for number in range(PAIRS)]
     ratio = statistics.median(ratios)
-    print(f"distilling takes {ratio:.3f} times the plain training (median; {min(ratios):.3f} to {max(ratios):.3f}) of {BUDGET}")
+    print(
+        f"distilling takes {ratio:.3f} times the plain training (median; {min(ratios):.3f} to "
+        f"{max(ratios):.3f}) of {BUDGET}"
+    )
     assert ratio <= BUDGET, "over budget"
 
 
@@ -69,7 +85,11 @@ def pair(stages: dict[str, Control | Distill], answers: Answers, folder: Path) -
 
 
 def run(stage: Control | Distill, answers: Answers, out: Path) -> Facts:
-    return stage.run(out, teacher=UNASKED, answers=answers) if isinstance(stage, Distill) else stage.run(out)
+    return (
+        stage.run(out, teacher=UNASKED, answers=answers)
+        if isinstance(stage, Distill)
+        else stage.run(out)
+    )
 
 
 if __name__ == "__main__":

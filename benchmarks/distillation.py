@@ -1,12 +1,16 @@
-"""What each way to distil is worth: one teacher, one student, paired seeds, the same steps and schedule for every row.
+"""What each way to distil is worth: one teacher, one student, paired seeds, the same steps and
+schedule for every row.
 
-``python -m benchmarks.distillation`` prints a table for digits in two minutes, of which 300 test images tell little;
-``--task fashion`` takes two and a half hours of one core. Every finished training is kept in ``--work``, so an interrupted run
-goes on; empty it to measure anew. ``--train`` trains what the table needs and prints nothing: several of those share the work,
-one thread each, as in ``OMP_NUM_THREADS=1 taskset -c 1 python -m benchmarks.distillation --train &``. Seconds are CPU time. What
-is best is chosen on validation, trained again with seeds that no row had, and tested once.
+``python -m benchmarks.distillation`` prints a table for digits in two minutes, of which 300 test
+images tell little; ``--task fashion`` takes two and a half hours of one core. Every finished
+training is kept in ``--work``, so an interrupted run goes on; empty it to measure anew. ``--train``
+trains what the table needs and prints nothing: several of those share the work, one thread each, as
+in ``OMP_NUM_THREADS=1 taskset -c 1 python -m benchmarks.distillation --train &``. Seconds are CPU
+time. What is best is chosen on validation, trained again with seeds that no row had, and tested
+once.
 
-``--rows DKD DIST --seeds 0 1 2`` is these rows alone, beside the control: nothing is chosen, nothing is drawn.
+``--rows DKD DIST --seeds 0 1 2`` is these rows alone, beside the control: nothing is chosen,
+nothing is drawn.
 """
 
 from __future__ import annotations
@@ -35,7 +39,19 @@ from attar.stages.distill.stage import Control, Distill
 from attar.stages.label.stage import Label
 from attar.stages.teach.stage import Teach
 from benchmarks.distillation_figure import draw
-from benchmarks.distillation_rows import CONTROL, FIELDS, FRESH, SMOOTHED, Alone, Choice, Field, Part, all_rows, rows, select_part
+from benchmarks.distillation_rows import (
+    CONTROL,
+    FIELDS,
+    FRESH,
+    SMOOTHED,
+    Alone,
+    Choice,
+    Field,
+    Part,
+    all_rows,
+    rows,
+    select_part,
+)
 
 RESIDUAL = "attar.models.networks.residual:residual"
 LEAST = 0.985
@@ -51,7 +67,8 @@ class Bench:
     device: str
 
     def made(self, name: str, stage: Any, **inputs: Any) -> tuple[Path, dict[str, Any]]:
-        """A stage's folder and facts, from ``work`` where it was made before; waits where another process is making it.
+        """A stage's folder and facts, from ``work`` where it was made before; waits where another
+        process is making it.
 
         Raises SystemExit where it was made with other settings.
         """
@@ -67,7 +84,9 @@ class Bench:
                 note.write_text(json.dumps(facts))
         found = json.loads(note.read_text())
         if found.get("settings") != settings:
-            raise SystemExit(f"{self.work / name} was trained with other settings than this table has: delete it")
+            raise SystemExit(
+                f"{self.work / name} was trained with other settings than this table has: delete it"
+            )
         return out, found
 
     def lock(self, name: str) -> FileLock:
@@ -96,16 +115,22 @@ class Bench:
     def teacher_of(self, row: str) -> tuple[Weights, Answers]:
         return self.teacher("smoothed-", 0.1) if row == SMOOTHED else self.teacher()
 
-    def students(self, name: str, chosen: Choice, seeds: Sequence[int], taught: tuple[Weights, Answers]) -> list[Weights]:
+    def students(
+        self, name: str, chosen: Choice, seeds: Sequence[int], taught: tuple[Weights, Answers]
+    ) -> list[Weights]:
         return [self.student(name, chosen, seed, taught) for seed in seeds]
 
-    def student(self, name: str, chosen: Choice, seed: int, taught: tuple[Weights, Answers]) -> Weights:
+    def student(
+        self, name: str, chosen: Choice, seed: int, taught: tuple[Weights, Answers]
+    ) -> Weights:
         settings = self.settings(self.field.student) | {"seed": seed}
         place = placed(name, seed)
         if isinstance(chosen, Alone):
             root, facts = self.made(place, Control(**settings, enabled=True, **chosen.settings))
         else:
-            root, facts = self.made(place, Distill(**settings, **chosen), teacher=taught[0], answers=taught[1])
+            root, facts = self.made(
+                place, Distill(**settings, **chosen), teacher=taught[0], answers=taught[1]
+            )
         return Weights("", "", root, facts)
 
     def measured(self, student: Weights, answers: Answers) -> dict[str, float]:
@@ -114,9 +139,15 @@ class Bench:
         seen = list(views.iterate_clean(task, task.split("test")))
         with student.open() as predict:
             parts = [predict(each.inputs) for each in seen]
-        outputs: Arrays = {name: np.concatenate([part[name] for part in parts]) for name in task.outputs}
-        targets = {name: np.concatenate([each.targets[name] for each in seen]) for name in seen[0].targets}
-        found = compare_outputs("logits", answers.read_split("test")["logits"], outputs["logits"]).numbers
+        outputs: Arrays = {
+            name: np.concatenate([part[name] for part in parts]) for name in task.outputs
+        }
+        targets = {
+            name: np.concatenate([each.targets[name] for each in seen]) for name in seen[0].targets
+        }
+        found = compare_outputs(
+            "logits", answers.read_split("test")["logits"], outputs["logits"]
+        ).numbers
         told = {"CORR": found["correlation"], "KDL": found["kdl"], "agreement": found["agreement"]}
         score = task.aggregate(task.score(outputs, targets))
         return {"accuracy": score, **{name: float(value or 0) for name, value in told.items()}}
@@ -137,7 +168,8 @@ def placed(name: str, seed: int) -> str:
 
 
 def train(bench: Bench, part: Part) -> None:
-    """Every training of the table that no other process is at; those of one seed before those of the next."""
+    """Every training of the table that no other process is at; those of one seed before those of
+    the next."""
     if SMOOTHED in part.rows and bench.busy("teacher"):
         bench.teacher("smoothed-", 0.1)
     jobs = [(name, seed) for seed in part.seeds for name in part.rows]
@@ -148,7 +180,8 @@ def train(bench: Bench, part: Part) -> None:
 
 
 def difference(values: Sequence[float], base: Sequence[float]) -> tuple[float, float]:
-    """The mean of the paired differences and half of its two-sided 90 % t interval: each end is a one-sided 95 % bound."""
+    """The mean of the paired differences and half of its two-sided 90 % t interval: each end is a
+    one-sided 95 % bound."""
     apart = [a - b for a, b in zip(values, base, strict=True)]
     half = float(student_t.ppf(0.95, len(apart) - 1)) * statistics.stdev(apart) / len(apart) ** 0.5
     return statistics.mean(apart), half
@@ -158,7 +191,9 @@ def line(name: str, columns: Columns, base: Columns | None, students: Sequence[W
     """A row of the table: means and, against the control of the same seeds, paired differences."""
     cells = []
     for metric, values in columns.items():
-        beside = "" if base is None else " ({:+.4f} ± {:.4f})".format(*difference(values, base[metric]))
+        beside = (
+            "" if base is None else " ({:+.4f} ± {:.4f})".format(*difference(values, base[metric]))
+        )
         cells.append(f"{statistics.mean(values):.4f}{beside}")
     seconds = statistics.median(student.facts["seconds_an_epoch"] for student in students)
     validation = statistics.mean(student.facts["score"] for student in students)
@@ -166,31 +201,48 @@ def line(name: str, columns: Columns, base: Columns | None, students: Sequence[W
 
 
 def best(trained: Mapping[str, Sequence[Weights]]) -> str:
-    """By validation alone: the highest mean score among the rows whose mean CORR is at least LEAST; else the highest CORR."""
+    """By validation alone: the highest mean score among the rows whose mean CORR is at least LEAST;
+    else the highest CORR."""
 
     def mean(name: str, fact: str) -> float:
         return float(statistics.mean(student.facts[fact] for student in trained[name]))
 
     able = [name for name in trained if mean(name, "correlation") >= LEAST]
-    return max(able, key=lambda name: mean(name, "score")) if able else max(trained, key=lambda name: mean(name, "correlation"))
+    return (
+        max(able, key=lambda name: mean(name, "score"))
+        if able
+        else max(trained, key=lambda name: mean(name, "correlation"))
+    )
 
 
 def machine(bench: Bench, answers: Answers, seeds: Sequence[int]) -> None:
     today = f"{datetime.datetime.now(datetime.UTC):%d %B %Y}"
-    print(f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {today}")
-    print(f"seeds {', '.join(map(str, seeds))}; the teacher scores {bench.oacc(answers):.4f} on test")
-    print("\n| row | accuracy | CORR | KDL | agreement | validation | s an epoch |\n| --- | --- | --- | --- | --- | --- | --- |")
+    print(
+        f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads, "
+        f"{today}"
+    )
+    print(
+        f"seeds {', '.join(map(str, seeds))}; the teacher scores {bench.oacc(answers):.4f} on test"
+    )
+    print(
+        "\n| row | accuracy | CORR | KDL | agreement | validation | s an epoch |\n| --- | --- | "
+        "--- | --- | --- | --- | --- |"
+    )
 
 
 def compared(bench: Bench, part: Part) -> tuple[dict[str, Columns], dict[str, Sequence[Weights]]]:
-    """Train and print every row. Returns what each measures on test, and the students of those of which one is chosen."""
+    """Train and print every row. Returns what each measures on test, and the students of those of
+    which one is chosen."""
     trained: dict[str, Sequence[Weights]] = {}
     found: dict[str, Columns] = {}
     for name, chosen in part.rows.items():
         teacher = bench.teacher_of(name)
         students = bench.students(name, chosen, part.seeds, teacher)
         found[name] = bench.tested(students, teacher[1])
-        print(line(name, found[name], None if name == CONTROL else found[CONTROL], students), flush=True)
+        print(
+            line(name, found[name], None if name == CONTROL else found[CONTROL], students),
+            flush=True,
+        )
         if not isinstance(chosen, Alone) and name != SMOOTHED:
             trained[name] = students
     return found, trained
@@ -222,22 +274,38 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, help="where finished trainings are kept")
     parser.add_argument("--figure", type=Path, help="where to draw accuracy against CORR, as SVG")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument("--train", action="store_true", help="train what is missing and no other process is at; print nothing")
+    parser.add_argument(
+        "--train",
+        action="store_true",
+        help="train what is missing and no other process is at; print nothing",
+    )
     names = list(all_rows(FIELDS["digits"]))
-    parser.add_argument("--rows", nargs="+", choices=names, metavar="ROW", help=f"these alone, of: {'; '.join(names)}")
+    parser.add_argument(
+        "--rows",
+        nargs="+",
+        choices=names,
+        metavar="ROW",
+        help=f"these alone, of: {'; '.join(names)}",
+    )
     parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="instead of 0 to 4")
     given = parser.parse_args()
     partial = given.rows is not None or given.seeds is not None
     if given.figure and partial:
         parser.error("--figure shows the whole table: leave out --rows and --seeds")
     if not given.train and given.seeds is not None and len(set(given.seeds)) < 2:
-        parser.error("--seeds needs two different seeds, or more: of one difference there is no interval")
+        parser.error(
+            "--seeds needs two different seeds, or more: of one difference there is no interval"
+        )
     return given
 
 
 def main() -> None:
     given = arguments()
-    bench = Bench(FIELDS[given.task], given.work or Path(".benchmarks") / f"distillation-{given.task}", given.device)
+    bench = Bench(
+        FIELDS[given.task],
+        given.work or Path(".benchmarks") / f"distillation-{given.task}",
+        given.device,
+    )
     part = select_part(bench.field, given.rows, given.seeds)
     if given.train:
         train(bench, part)

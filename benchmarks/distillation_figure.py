@@ -1,4 +1,5 @@
-"""The figure of ``benchmarks.distillation``: for every row what it gains over the control, in accuracy and in CORR."""
+"""The figure of ``benchmarks.distillation``: for every row what it gains over the control, in
+accuracy and in CORR."""
 
 from __future__ import annotations
 
@@ -13,12 +14,15 @@ TITLES = ("accuracy, points over no teacher", "CORR over no teacher")
 
 
 def draw(file: Path, rows: Mapping[str, Sequence[Interval]], task: str) -> None:
-    """One line a row, its intervals for accuracy and CORR side by side; the same bytes for the same numbers."""
+    """One line a row, its intervals for accuracy and CORR side by side; the same bytes for the same
+    numbers."""
     matplotlib.use("svg")
     from matplotlib import pyplot
 
     matplotlib.rcParams.update({"svg.hashsalt": "attar", "svg.fonttype": "none", "font.size": 9})
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 0.6 + 0.32 * len(rows)), sharey=True, layout="constrained")
+    figure, axes = pyplot.subplots(
+        1, 2, figsize=(10, 0.6 + 0.32 * len(rows)), sharey=True, layout="constrained"
+    )
     heights = range(len(rows), 0, -1)
     for column, (plot, title) in enumerate(zip(axes, TITLES, strict=True)):
         scale = 100 if column == 0 else 1

@@ -1,4 +1,5 @@
-"""The rows of ``benchmarks.distillation``: every way to distil, by name, and the tasks on which they are compared."""
+"""The rows of ``benchmarks.distillation``: every way to distil, by name, and the tasks on which
+they are compared."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ KD = {"kind": "kd", "temperature": 2.0}
 PEARSON = {"kind": "logit_pearson"}
 DIST = {"kind": "dist", "beta": 2.0, "gamma": 2.0}
 EVEN = 0.5
-"""The ``lambda_kd`` at which labels and L_KD weigh 1 to 1, as in the papers of DKD and DIST: half of what they minimise.
+"""The ``lambda_kd`` at which labels and L_KD weigh 1 to 1, as in the papers of DKD and DIST: half
+of what they minimise.
 
 Half is the same training: AdamW divides the factor out but for its epsilon, its decay does not pass
 through the loss, and no gradient is clipped.
@@ -61,7 +63,12 @@ FIELDS = {
 
 def rows(field: Field) -> dict[str, Choice]:
     """All that have the teacher of the table or none, by name."""
-    attention = {"kind": "attention", "student": field.layers, "teacher": field.layers, "weight": 10.0}
+    attention = {
+        "kind": "attention",
+        "student": field.layers,
+        "teacher": field.layers,
+        "weight": 10.0,
+    }
     plain = {"teacher_attention": False, "student_attention": False}
     return {
         CONTROL: Alone({}),
@@ -71,10 +78,16 @@ def rows(field: Field) -> dict[str, Choice]:
         "KD + logit_pearson": {"losses": [KD, PEARSON]},
         "KD + 4 logit_pearson": {"losses": [KD, PEARSON | {"weight": 4.0}]},
         "KD + 16 logit_pearson": {"losses": [KD, PEARSON | {"weight": 16.0}]},
-        "KD at T = 4 + 4 logit_pearson": {"losses": [KD | {"temperature": 4.0}, PEARSON | {"weight": 4.0}]},
+        "KD at T = 4 + 4 logit_pearson": {
+            "losses": [KD | {"temperature": 4.0}, PEARSON | {"weight": 4.0}]
+        },
         "KD, standardized": {"losses": [KD | {"standardize": True}]},
-        # As published for CIFAR; of DKD without the warm-up of its loss, the first 20 of 240 epochs there.
-        "DKD": {"lambda_kd": EVEN, "losses": [{"kind": "dkd", "alpha": 1.0, "beta": 8.0, "temperature": 4.0}]},
+        # As published for CIFAR; of DKD without the warm-up of its loss, the first 20 of 240 epochs
+        # there.
+        "DKD": {
+            "lambda_kd": EVEN,
+            "losses": [{"kind": "dkd", "alpha": 1.0, "beta": 8.0, "temperature": 4.0}],
+        },
         "DIST": {"lambda_kd": EVEN, "losses": [DIST | {"temperature": 4.0}]},
         # At the share and the temperature of the rows of KD.
         "DKD at 0.9, T = 2": {"losses": [{"kind": "dkd", "temperature": 2.0}]},
@@ -83,8 +96,14 @@ def rows(field: Field) -> dict[str, Choice]:
         "KD + AT": {"losses": [KD, attention]},
         "KD, standardized + logit_pearson": {"losses": [KD | {"standardize": True}, PEARSON]},
         "KD + distiller": {"losses": [KD], "distiller": plain},
-        "KD + distiller, teacher attention": {"losses": [KD], "distiller": plain | {"teacher_attention": True}},
-        "KD + distiller, student attention": {"losses": [KD], "distiller": plain | {"student_attention": True}},
+        "KD + distiller, teacher attention": {
+            "losses": [KD],
+            "distiller": plain | {"teacher_attention": True},
+        },
+        "KD + distiller, student attention": {
+            "losses": [KD],
+            "distiller": plain | {"student_attention": True},
+        },
         "KD + distiller, both": {"losses": [KD], "distiller": {}},
         "KD + logit_pearson + distiller, both": {"losses": [KD, PEARSON], "distiller": {}},
     }

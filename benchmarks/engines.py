@@ -1,10 +1,12 @@
-"""attar's pick against what else makes a fast engine of the same student on this CPU: one run, interleaved, one thread.
+"""attar's pick against what else makes a fast engine of the same student on this CPU: one run,
+interleaved, one thread.
 
-``python -m benchmarks.engines`` makes the student with ``attar run demo`` where the store does not have it, installs every peer
-into an environment of its own, and builds each engine from the same ONNX file with the same calibration samples. Every engine
-is held open by a process of its own; in each round all are timed one after the other, in an order that changes. attar's pick is
-made before, on validation: the fastest of its candidates at batch 1 whose CORR with the teacher is at most 0.002 below the float
-student's. What cannot be had on a machine stays in the table with the reason.
+``python -m benchmarks.engines`` makes the student with ``attar run demo`` where the store does not
+have it, installs every peer into an environment of its own, and builds each engine from the same
+ONNX file with the same calibration samples. Every engine is held open by a process of its own; in
+each round all are timed one after the other, in an order that changes. attar's pick is made before,
+on validation: the fastest of its candidates at batch 1 whose CORR with the teacher is at most 0.002
+below the float student's. What cannot be had on a machine stays in the table with the reason.
 """
 
 from __future__ import annotations
@@ -33,7 +35,15 @@ from attar.stages.artifacts import Answers
 from benchmarks.engines_figure import draw
 from benchmarks.engines_report import goals, table
 from benchmarks.peers.contenders import BATCHES, CANDIDATES, FLOAT, PEERS, Given
-from benchmarks.peers.environments import NNCF, OLIVE, OURS, STOCK, Environment, UnavailableError, versions
+from benchmarks.peers.environments import (
+    NNCF,
+    OLIVE,
+    OURS,
+    STOCK,
+    Environment,
+    UnavailableError,
+    versions,
+)
 from benchmarks.peers.field import Field, Row, opened
 
 LOST = 0.002
@@ -41,18 +51,25 @@ LOST = 0.002
 
 
 def prepared(chosen: argparse.Namespace) -> tuple[Given, Task, Answers]:
-    """The student and its teacher's answers from the store, and everything that the contenders read, as files."""
+    """The student and its teacher's answers from the store, and everything that the contenders
+    read, as files."""
     records = run(chosen.recipe, store=chosen.store, overrides=chosen.set)
     slots = {record.slot: record for record in records if record.path is not None}
     for slot in ("student", "onnx", "answers"):
         if slot not in slots:
-            sys.exit(f"{chosen.recipe} has no {slot}: run `attar run {chosen.recipe}` and see what it says")
+            sys.exit(
+                f"{chosen.recipe} has no {slot}: run `attar run {chosen.recipe}` and see what it "
+                "says"
+            )
     given = Given(chosen.work.resolve(), chosen.samples, chosen.environments)
     given.folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, dict[str, Any]] = {
-        slot: {"root": str(Path(str(record.path)).resolve()), "facts": record.facts} for slot, record in slots.items()
+        slot: {"root": str(Path(str(record.path)).resolve()), "facts": record.facts}
+        for slot, record in slots.items()
     }
-    given.slots.write_text(json.dumps({slot: found[slot] for slot in ("student", "onnx", "answers")}))
+    given.slots.write_text(
+        json.dumps({slot: found[slot] for slot in ("student", "onnx", "answers")})
+    )
     given.weights.write_text(json.dumps(found["student"]))
     shutil.copyfile(Path(found["onnx"]["root"]) / "model.onnx", given.student)
     task = load_task(found["onnx"]["facts"]["task"])
@@ -61,11 +78,18 @@ def prepared(chosen: argparse.Namespace) -> tuple[Given, Task, Answers]:
 
 
 def write_inputs(task: Task, given: Given) -> None:
-    parts = {"calibration": list(views.iterate_spread(task, task.split("train"), given.samples, given.samples))}
+    parts = {
+        "calibration": list(
+            views.iterate_spread(task, task.split("train"), given.samples, given.samples)
+        )
+    }
     splits: tuple[SplitName, ...] = ("validation", "test")
     for split in splits:
         parts[split] = list(views.iterate_clean(task, task.split(split)))
-    joined = {name: {n: np.concatenate([p.inputs[n] for p in part]) for n in task.inputs} for name, part in parts.items()}
+    joined = {
+        name: {n: np.concatenate([p.inputs[n] for p in part]) for n in task.inputs}
+        for name, part in parts.items()
+    }
     for batch in BATCHES:
         joined[str(batch)] = {name: array[:batch] for name, array in joined["test"].items()}
     for name, arrays in joined.items():
@@ -78,7 +102,9 @@ def pick(field: Field, rounds: int) -> Row:
     field.answer([*names, FLOAT], "validation")
     names = [name for name in names if field.rows[name].answers]
     floor = field.correlation(field.rows[FLOAT], "validation").value - LOST
-    able = [name for name in names if field.correlation(field.rows[name], "validation").value >= floor]
+    able = [
+        name for name in names if field.correlation(field.rows[name], "validation").value >= floor
+    ]
     if not able:
         sys.exit("none of attar's candidates can be had here, or all lose too much")
     field.times(able, 1, rounds)
@@ -86,7 +112,8 @@ def pick(field: Field, rounds: int) -> Row:
 
 
 def measured(chosen: argparse.Namespace) -> dict[str, Any]:
-    """Everything; prints the table and what became of the goals, and returns what a program would want to know."""
+    """Everything; prints the table and what became of the goals, and returns what a program would
+    want to know."""
     given, task, answers = prepared(chosen)
     loads = [read_load_average()]
     with ExitStack() as stack:
@@ -103,18 +130,37 @@ def measured(chosen: argparse.Namespace) -> dict[str, Any]:
         f"{datetime.now(UTC):%d %B %Y}, {machine.describe_machine()['cpu']}, "
         f"{machine.describe_machine()['system']}, core {chosen.core}, one"
     )
-    print(f"thread; {chosen.rounds} rounds; load average {', '.join(f'{load:.1f}' for load in loads)}\n")
+    print(
+        f"thread; {chosen.rounds} rounds; load average "
+        f"{', '.join(f'{load:.1f}' for load in loads)}\n"
+    )
     print(table(field, picked), "", *(f"- {goal}" for goal in said), "", sep="\n")
-    print(*(f"- {name}: {', '.join(f'{k} {v}' for k, v in each.items())}" for name, each in found.items()), sep="\n")
+    print(
+        *(
+            f"- {name}: {', '.join(f'{k} {v}' for k, v in each.items())}"
+            for name, each in found.items()
+        ),
+        sep="\n",
+    )
     if chosen.figure:
-        shown = {row.name: (row.seconds, field.correlation(row, "test").value) for row in rows.values() if row.seconds}
+        shown = {
+            row.name: (row.seconds, field.correlation(row, "test").value)
+            for row in rows.values()
+            if row.seconds
+        }
         draw(chosen.figure, shown, picked.name)
     return {
-        "date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine.describe_machine(),
-        "core": chosen.core, "load_average": loads,
-        "rounds": chosen.rounds, "samples": given.samples, "versions": found, "pick": picked.name, "goals": said,
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "machine": machine.describe_machine(),
+        "core": chosen.core,
+        "load_average": loads,
+        "rounds": chosen.rounds,
+        "samples": given.samples,
+        "versions": found,
+        "pick": picked.name,
+        "goals": said,
         "engines": {row.name: as_json(field, row) for row in rows.values()},
-    }  # fmt: skip
+    }
 
 
 ENVIRONMENTS = {"attar": OURS, "Olive": OLIVE, "ONNX Runtime": STOCK, "NNCF and OpenVINO": NNCF}
@@ -142,19 +188,52 @@ def as_json(field: Field, row: Row) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", default="demo")
-    parser.add_argument("--store", type=Path, default=Path(".attar"), help="where the recipe's student is, or will be")
-    parser.add_argument("--set", action="append", default=[], metavar="SLOT.FIELD=VALUE", help="as `attar run` takes it")
-    parser.add_argument("--work", type=Path, default=Path(".benchmarks/engines"), help="where engines are built")
-    parser.add_argument("--environments", type=Path, default=Path(".benchmarks/peers"), help="where the peers are installed")
+    parser.add_argument(
+        "--store",
+        type=Path,
+        default=Path(".attar"),
+        help="where the recipe's student is, or will be",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SLOT.FIELD=VALUE",
+        help="as `attar run` takes it",
+    )
+    parser.add_argument(
+        "--work", type=Path, default=Path(".benchmarks/engines"), help="where engines are built"
+    )
+    parser.add_argument(
+        "--environments",
+        type=Path,
+        default=Path(".benchmarks/peers"),
+        help="where the peers are installed",
+    )
     parser.add_argument("--samples", type=int, default=512, help="of calibration")
-    parser.add_argument("--rounds", type=int, default=200, help=f"at least {statistics.count_fewest_values()}")
-    parser.add_argument("--slice", type=float, default=0.02, help="seconds of one engine in one round, half of them to warm up")
-    parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)), help="the CPU that all engines run on")
+    parser.add_argument(
+        "--rounds", type=int, default=200, help=f"at least {statistics.count_fewest_values()}"
+    )
+    parser.add_argument(
+        "--slice",
+        type=float,
+        default=0.02,
+        help="seconds of one engine in one round, half of them to warm up",
+    )
+    parser.add_argument(
+        "--core",
+        type=int,
+        default=max(os.sched_getaffinity(0)),
+        help="the CPU that all engines run on",
+    )
     parser.add_argument("--figure", type=Path, help="where to draw latency against CORR, as SVG")
     parser.add_argument("--json", type=Path, help="where to write all that was measured")
     chosen = parser.parse_args()
     if chosen.rounds < statistics.count_fewest_values():
-        parser.error(f"--rounds {chosen.rounds} are too few to bound a median; give {statistics.count_fewest_values()} or more")
+        parser.error(
+            f"--rounds {chosen.rounds} are too few to bound a median; give "
+            f"{statistics.count_fewest_values()} or more"
+        )
     found = measured(chosen)
     if chosen.json:
         chosen.json.write_text(json.dumps(found, indent=1) + "\n")

@@ -1,4 +1,5 @@
-"""The figure of ``benchmarks.engines``: latency of every engine against its CORR with the teacher, a panel a batch size."""
+"""The figure of ``benchmarks.engines``: latency of every engine against its CORR with the teacher,
+a panel a batch size."""
 
 from __future__ import annotations
 
@@ -15,19 +16,34 @@ Found = tuple[Mapping[int, Seconds], float]
 
 
 def draw(file: Path, engines: Mapping[str, Found], picked: str) -> None:
-    """The same bytes for the same numbers. Engines are numbered in the panels and named once, below them."""
+    """The same bytes for the same numbers. Engines are numbered in the panels and named once, below
+    them."""
     matplotlib.use("svg")
     from matplotlib import pyplot
     from matplotlib.ticker import LogLocator
 
     matplotlib.rcParams.update({"svg.hashsalt": "attar", "svg.fonttype": "none", "font.size": 9})
     batches = list(next(iter(engines.values()))[0])
-    figure, axes = pyplot.subplots(1, len(batches), figsize=(10, 4.8), sharey=True, layout="constrained", squeeze=False)
+    figure, axes = pyplot.subplots(
+        1, len(batches), figsize=(10, 4.8), sharey=True, layout="constrained", squeeze=False
+    )
     for plot, batch in zip(axes[0], batches, strict=True):
         for number, (name, (seconds, correlation)) in enumerate(engines.items(), 1):
-            colour = "#b3412e" if name == picked else "#1f5f8b" if name.startswith("attar") else "#777777"
+            colour = (
+                "#b3412e"
+                if name == picked
+                else "#1f5f8b"
+                if name.startswith("attar")
+                else "#777777"
+            )
             latency = 1e6 * float(np.median(seconds[batch]))
-            plot.plot(latency, correlation, "o", color=colour, label=f"{number} {name}" if batch == batches[0] else None)
+            plot.plot(
+                latency,
+                correlation,
+                "o",
+                color=colour,
+                label=f"{number} {name}" if batch == batches[0] else None,
+            )
             plot.annotate(
                 str(number),
                 (latency, correlation),

@@ -13,7 +13,8 @@ from benchmarks.peers.field import Field, Row
 from benchmarks.verdicts import at_most, verdict
 
 SLOWER, FASTER = 1.03, 2.0
-"""Goals: at most so many times the fastest other's time; at least so many times as fast as Olive's default."""
+"""Goals: at most so many times the fastest other's time; at least so many times as fast as Olive's
+default."""
 Bounds = tuple[float, float]
 
 
@@ -30,9 +31,16 @@ def line(field: Field, row: Row, picked: Row) -> str:
     cells = []
     for batch in BATCHES:
         times, (low, high) = ratio(row, picked, batch)
-        cells += [f"{1e6 * float(np.median(row.seconds[batch])):,.1f}", f"{times:.2f} ({low:.2f} to {high:.2f})"]
+        cells += [
+            f"{1e6 * float(np.median(row.seconds[batch])):,.1f}",
+            f"{times:.2f} ({low:.2f} to {high:.2f})",
+        ]
     cost = row.built.cost
-    cells += [f"{field.score(row):.4f}", f"{field.correlation(row, 'test').value:.4f}", f"{row.built.size / 1e3:,.0f}"]
+    cells += [
+        f"{field.score(row):.4f}",
+        f"{field.correlation(row, 'test').value:.4f}",
+        f"{row.built.size / 1e3:,.0f}",
+    ]
     cells += [f"{cost.seconds:.1f}", f"{cost.memory / 1e6:,.0f}"] if cost else ["", ""]
     name = f"**{row.name}**" if row is picked else row.name
     return f"| {name} | {' | '.join(cells)} |"
@@ -58,7 +66,9 @@ def goals(field: Field, picked: Row) -> list[str]:
         if (olive := field.rows[OLIVE_INT8]).seconds:
             times, (low, high) = ratio(olive, picked, batch)
             found = f"{times:.2f} ({low:.2f} to {high:.2f}) times as fast as {olive.name}"
-            said.append(f"batch {batch}: {found}, goal at least {FASTER:.0f}: {verdict(low, high, FASTER)}")
+            said.append(
+                f"batch {batch}: {found}, goal at least {FASTER:.0f}: {verdict(low, high, FASTER)}"
+            )
     return [*said, *faithful(field, picked, [row for row in others if row.contender.int8])]
 
 
@@ -70,8 +80,12 @@ def faithful(field: Field, picked: Row, int8: Sequence[Row]) -> list[str]:
     mine, theirs = field.correlation(picked, "test"), field.correlation(best, "test")
     width = mine.columns.shape[1]
     both = Sums(
-        np.hstack([mine.columns, theirs.columns]), lambda s: mine.statistic(s[..., :width]) - theirs.statistic(s[..., width:])
+        np.hstack([mine.columns, theirs.columns]),
+        lambda s: mine.statistic(s[..., :width]) - theirs.statistic(s[..., width:]),
     )
     low, high = statistics.bootstrap_bounds({"difference": both})["difference"]
-    found = f"CORR {mine.value:.4f}, {best.name} {theirs.value:.4f}, difference {both.value:+.5f} ({low:+.5f} to {high:+.5f})"
+    found = (
+        f"CORR {mine.value:.4f}, {best.name} {theirs.value:.4f}, difference {both.value:+.5f} "
+        f"({low:+.5f} to {high:+.5f})"
+    )
     return [f"{found}, goal at least 0: {verdict(low, high, 0)}"]

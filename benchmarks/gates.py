@@ -1,8 +1,9 @@
 """How often a gate passes what is exactly as bad as its limit, and how often what is better.
 
-The score drop: true drops at the limit, exactly (the trinomial summed) and by simulated validations, for the bounds that attar
-uses and, beside them, for Tango's plain ones and for those that are corrected for skewness on either side. Then the level of the
-bootstrap and of the median's bounds on simulated models.
+The score drop: true drops at the limit, exactly (the trinomial summed) and by simulated
+validations, for the bounds that attar uses and, beside them, for Tango's plain ones and for those
+that are corrected for skewness on either side. Then the level of the bootstrap and of the median's
+bounds on simulated models.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ BOOTSTRAPPED = 2000  # validations by each bootstrap: the standard error of 5 % 
 BOOTSTRAP_CEILINGS = {200: 0.1, 1000: 0.08}
 """Of wrong passes where the students are the usual ones."""
 STUDENTS = {"usual": (0.6, 0.4), "heavy tails": (0.6, 0.7), "few changes": (0.1, 0.4)}
-"""How far a student's logits are from the teacher's, whose spread is 2, and how much that varies between samples (lognormal)."""
+"""How far a student's logits are from the teacher's, whose spread is 2, and how much that varies
+between samples (lognormal)."""
 CLASSES = 10
 POPULATION = 4_000_000  # samples whose statistic is taken for the truth
 TIMED = 20_000  # runs of a timing
@@ -96,14 +98,20 @@ def most(rule: Rule, won: int, samples: int, limit: float) -> int:
 def exactly(rule: Rule, truth: Truth, samples: int, limit: float) -> float:
     """The probability that the rule passes, but for 2 TAIL."""
     lost, won = truth
-    wins = np.arange(binom.ppf(TAIL, samples, won), binom.ppf(1 - TAIL, samples, won) + 1).astype(int)
+    wins = np.arange(binom.ppf(TAIL, samples, won), binom.ppf(1 - TAIL, samples, won) + 1).astype(
+        int
+    )
     passing = np.array([most(rule, int(win), samples, limit) for win in wins])
-    return float(binom.pmf(wins, samples, won) @ binom.cdf(passing, samples - wins, lost / (1 - won)))
+    return float(
+        binom.pmf(wins, samples, won) @ binom.cdf(passing, samples - wins, lost / (1 - won))
+    )
 
 
 def simulated(rule: Rule, truth: Truth, samples: int, limit: float) -> float:
     lost, won = truth
-    drawn = np.random.default_rng(0).multinomial(samples, [lost, won, 1 - lost - won], size=VALIDATIONS)
+    drawn = np.random.default_rng(0).multinomial(
+        samples, [lost, won, 1 - lost - won], size=VALIDATIONS
+    )
     wins, which = np.unique(drawn[:, 1], return_inverse=True)
     passing = np.array([most(rule, int(win), samples, limit) for win in wins])
     return float((drawn[:, 0] <= passing[which]).mean())
@@ -115,9 +123,18 @@ def truth_of(discordance: float, drop: float) -> Truth:
 
 def score_drops() -> None:
     """Prints and asserts the grid of the requirement."""
-    print("\nScore drop: % of validations. At the limit: wrong passes and wrong failures; below it: passes")
-    print("                              passes at the limit             fails at the limit  passes at a drop of")
-    print("samples discord.  limit   exact  simul.   plain correct.      exact   plain     limit/2       0")
+    print(
+        "\nScore drop: % of validations. At the limit: wrong passes and wrong failures; below it: "
+        "passes"
+    )
+    print(
+        "                              passes at the limit             fails at the limit  passes "
+        "at a drop of"
+    )
+    print(
+        "samples discord.  limit   exact  simul.   plain correct.      exact   plain     limit/2   "
+        "    0"
+    )
     over = []
     for samples, ceiling in CEILINGS.items():
         for discordance in DISCORDANCES:
@@ -138,24 +155,36 @@ def row(samples: int, discordance: float, limit: float) -> float:
         exactly(corrected, at, samples, limit),
     ]
     fails = [1 - exactly(rule, at, samples, limit) for rule in (kept, kept_plain)]
-    below = [exactly(shipped, truth_of(discordance, drop), samples, limit) for drop in (limit / 2, 0)]
+    below = [
+        exactly(shipped, truth_of(discordance, drop), samples, limit) for drop in (limit / 2, 0)
+    ]
     shown = [" ".join(f"{100 * p:7.2f}" for p in each) for each in (passes, fails, below)]
     print(f"{samples:7} {discordance:8.0%} {limit:7.1%} {'    '.join(shown)}")
     return max(passes[:2])
 
 
 def any_limit() -> None:
-    """Prints and asserts the worst of many limits: with few samples the probability jumps from limit to limit.
+    """Prints and asserts the worst of many limits: with few samples the probability jumps from
+    limit to limit.
 
-    Where the discordance is the limit every change is a loss, and a gate that passes only without a change may meet its worst.
+    Where the discordance is the limit every change is a loss, and a gate that passes only without a
+    change may meet its worst.
     """
     print(f"\nScore drop: {SEARCHED} limits up to the discordance, exact, % of validations")
-    print("                    wrong passes              corrected      wrong failures              plain")
-    print("samples discord.    mean  worst  at limit     worst          mean  worst  at limit       worst")
+    print(
+        "                    wrong passes              corrected      wrong failures              "
+        "plain"
+    )
+    print(
+        "samples discord.    mean  worst  at limit     worst          mean  worst  at limit       "
+        "worst"
+    )
     for samples in (200, 1000):
         shares = np.arange(1, SEARCHED + 1) / SEARCHED
         grid = {f"{d:.0%}": [(d, d * share) for share in shares] for d in DISCORDANCES}
-        grid |= {"= limit": [(d, d) for d in DISCORDANCES[1] * shares[1:]]}  # the corrected test has a second root near 0
+        grid |= {
+            "= limit": [(d, d) for d in DISCORDANCES[1] * shares[1:]]
+        }  # the corrected test has a second root near 0
         for name, cells in grid.items():
             limits = np.array([limit for _, limit in cells])
             passes, passes_corrected, stays, stays_plain = (
@@ -163,7 +192,8 @@ def any_limit() -> None:
                 for rule in (shipped, corrected, kept, kept_plain)
             )
             shown = [
-                f"{100 * p.mean():6.2f} {100 * p.max():6.2f} {limits[p.argmax()]:9.2%} {100 * other.max():9.2f}"
+                f"{100 * p.mean():6.2f} {100 * p.max():6.2f} {limits[p.argmax()]:9.2%} "
+                f"{100 * other.max():9.2f}"
                 for p, other in ((passes, passes_corrected), (1 - stays, 1 - stays_plain))
             ]
             print(f"{samples:7} {name:>8}  {'      '.join(shown)}")
@@ -174,14 +204,21 @@ def any_limit() -> None:
 def agreements() -> None:
     """Prints and asserts the level of the bound of an agreement that is exactly at its limit."""
     print(f"\nAgreement: {SEARCHED} limits between 0.8 and 1, exact, % of validations")
-    print("samples   wrong passes: mean  worst  at limit   passes at 0.97 promised, 0.98 and 0.99 true")
+    print(
+        "samples   wrong passes: mean  worst  at limit   passes at 0.97 promised, 0.98 and 0.99 "
+        "true"
+    )
     for samples in CEILINGS:
         hits = np.arange(samples * 4 // 5, samples + 1)
         lows = np.array([statistics.bound_proportion(int(each), samples)[0] for each in hits])
         limits = 1 - 0.2 * np.arange(1, SEARCHED + 1) / SEARCHED
-        passes = np.array([binom.pmf(hits[lows >= limit], samples, limit).sum() for limit in limits])
+        passes = np.array(
+            [binom.pmf(hits[lows >= limit], samples, limit).sum() for limit in limits]
+        )
         better = [binom.pmf(hits[lows >= 0.97], samples, truth).sum() for truth in (0.98, 0.99)]
-        shown = f"{100 * passes.mean():6.2f} {100 * passes.max():6.2f} {limits[passes.argmax()]:9.2%}"
+        shown = (
+            f"{100 * passes.mean():6.2f} {100 * passes.max():6.2f} {limits[passes.argmax()]:9.2%}"
+        )
         print(f"{samples:7} {'':18}{shown}   {' '.join(f'{100 * p:6.1f}' for p in better)}")
         assert passes.max() <= ALL_LOSSES, "more wrong passes than promised"
 
@@ -198,7 +235,9 @@ def f1_drop(sums: Numbers) -> Numbers:
 
 def bounds_of_drop(columns: Numbers) -> Bounds:
     """As ``bootstrap_drop``, but fast: F1 is a function of sums."""
-    both = statistics.add_changes(columns[:, 5:8], columns[:, 8:], lambda counts: float(f1(counts.sum(0))))
+    both = statistics.add_changes(
+        columns[:, 5:8], columns[:, 8:], lambda counts: float(f1(counts.sum(0)))
+    )
     return statistics.bootstrap_sums(np.hstack([np.zeros((len(both[0]), 5)), *both]), f1_drop)
 
 
@@ -216,23 +255,35 @@ def of_sums(of: Callable[[Numbers], Numbers], *, at_most: bool) -> Measured:
 
 
 MEASURED = {
-    "CORR": of_sums(lambda sums: sums[..., 3] / np.sqrt(sums[..., 1] * sums[..., 2]), at_most=False),
+    "CORR": of_sums(
+        lambda sums: sums[..., 3] / np.sqrt(sums[..., 1] * sums[..., 2]), at_most=False
+    ),
     "KDL": of_sums(lambda sums: sums[..., 4] / sums[..., 0], at_most=True),
     "F1 drop": Measured(f1_drop, bounds_of_drop, at_most=True),
     "F1 drop, as seen": of_sums(f1_drop, at_most=True),
 }
-"""The last without the changes that ``bootstrap_drop`` adds: it passes too much where it sees few."""
+"""The last without the changes that ``bootstrap_drop`` adds: it passes too much where it sees
+few."""
 
 
 def answers(rng: np.random.Generator, samples: int, noise: float, spread: float) -> Numbers:
-    """What is summed, [samples, 11]: 1; the squares and the product of centred logits; the divergence; the parts of both F1."""
+    """What is summed, [samples, 11]: 1; the squares and the product of centred logits; the
+    divergence; the parts of both F1."""
     truth = rng.integers(CLASSES, size=samples)
     teacher = 2 * rng.normal(size=(samples, CLASSES))
     teacher[np.arange(samples), truth] += 4
-    student = teacher + noise * np.exp(spread * rng.normal(size=(samples, 1))) * rng.normal(size=teacher.shape)
+    student = teacher + noise * np.exp(spread * rng.normal(size=(samples, 1))) * rng.normal(
+        size=teacher.shape
+    )
     p, q = (logits - logits.mean(1, keepdims=True) for logits in (teacher, student))
     (likely, log_p), (_, log_q) = softmax(teacher), softmax(student)
-    columns = [np.ones(samples), (p * p).sum(1), (q * q).sum(1), (p * q).sum(1), (likely * (log_p - log_q)).sum(1)]
+    columns = [
+        np.ones(samples),
+        (p * p).sum(1),
+        (q * q).sum(1),
+        (p * q).sum(1),
+        (likely * (log_p - log_q)).sum(1),
+    ]
     positive = truth < 2  # a fifth
     for logits in (teacher, student):
         called = logits.argmax(1) < 2
@@ -251,9 +302,16 @@ def bootstraps() -> None:
             drawn = [answers(rng, samples, *student) for _ in range(BOOTSTRAPPED)]
             for statistic, measured in MEASURED.items():
                 truth = float(measured.of(total))
-                passed, failed = levels([measured.bounds(columns) for columns in drawn], truth, measured)
-                print(f"{name:<12} {samples:8}  {statistic:<16} {truth:9.5f} {100 * passed:14.2f} {100 * failed:15.2f}")
-                assert name != "usual" or statistic.endswith("as seen") or passed <= ceiling, f"more wrong passes than {ceiling}"
+                passed, failed = levels(
+                    [measured.bounds(columns) for columns in drawn], truth, measured
+                )
+                print(
+                    f"{name:<12} {samples:8}  {statistic:<16} {truth:9.5f} {100 * passed:14.2f} "
+                    f"{100 * failed:15.2f}"
+                )
+                assert name != "usual" or statistic.endswith("as seen") or passed <= ceiling, (
+                    f"more wrong passes than {ceiling}"
+                )
 
 
 def levels(found: list[Bounds], truth: float, measured: Measured) -> tuple[float, float]:
@@ -264,7 +322,8 @@ def levels(found: list[Bounds], truth: float, measured: Measured) -> tuple[float
 
 
 def timings() -> None:
-    """Prints and asserts the level of the median's bound; only prints it for rounds that are not independent."""
+    """Prints and asserts the level of the median's bound; only prints it for rounds that are not
+    independent."""
     print(f"\nSpeedup: the median ratio exactly at the limit, {TIMED} runs, % of them")
     print("rounds  correlation of neighbours  wrong passes")
     for rounds in (20, 200):
@@ -287,7 +346,10 @@ def autoregressive(rng: np.random.Generator, rounds: int, correlation: float) ->
 def main() -> None:
     start = time.perf_counter()
     today = datetime.datetime.now(datetime.UTC)
-    print(f"{platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}, {today:%d %B %Y}")
+    print(
+        f"{platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}, "
+        f"{today:%d %B %Y}"
+    )
     for part in (score_drops, any_limit, agreements, bootstraps, timings):
         part()
     print(f"\n{time.perf_counter() - start:.0f} s")

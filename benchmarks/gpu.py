@@ -1,7 +1,9 @@
-"""`make gpu`: the most that this machine can do on its NVIDIA GPU, one step after the other, and a summary of all.
+"""`make gpu`: the most that this machine can do on its NVIDIA GPU, one step after the other, and a
+summary of all.
 
-Needs no more than Python: what a step needs is looked for before it starts, and a step without it is `not run here`, with the
-reason. Exit code 1 where a step that could be run failed. The summary goes to ``gpu.json`` too.
+Needs no more than Python: what a step needs is looked for before it starts, and a step without it
+is `not run here`, with the reason. Exit code 1 where a step that could be run failed. The summary
+goes to ``gpu.json`` too.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ UNDECIDED = 3  # attar's exit code for a promise that was not kept: a result, no
 
 @dataclass(frozen=True)
 class Step:
-    """One command. ``data``: the task whose data it reads, where those do not come with a package."""
+    """One command. ``data``: the task whose data it reads, where those do not come with a
+    package."""
 
     name: str
     needs: tuple[str, ...]
@@ -60,11 +63,30 @@ STEPS = (
         attar("run", "engines", "--target", "cuda", "--require-all"),
         distribution="onnxruntime-gpu",
     ),
-    Step("TensorRT-RTX", (*TRAIN, "sklearn", "tensorrt_rtx"), attar("run", "engines", "--target", "rtx", "--require-all")),
-    Step("TensorRT", (*TRAIN, "sklearn", "tensorrt"), attar("run", "engines", "--target", "trt", "--require-all")),
-    Step("demo on CUDA", TRAIN, attar("run", "demo"), data="attar.models.tasks.fashion:FashionMnist"),
-    Step("tests", (*TRAIN, "pytest", "xdist"), ("-m", "pytest", "-q", "-n", "auto", "-m", "not network")),
-    Step("CIFAR-100 on CUDA, hours", TRAIN, attar("run", "cifar100"), data="attar.models.tasks.cifar:Cifar100"),
+    Step(
+        "TensorRT-RTX",
+        (*TRAIN, "sklearn", "tensorrt_rtx"),
+        attar("run", "engines", "--target", "rtx", "--require-all"),
+    ),
+    Step(
+        "TensorRT",
+        (*TRAIN, "sklearn", "tensorrt"),
+        attar("run", "engines", "--target", "trt", "--require-all"),
+    ),
+    Step(
+        "demo on CUDA", TRAIN, attar("run", "demo"), data="attar.models.tasks.fashion:FashionMnist"
+    ),
+    Step(
+        "tests",
+        (*TRAIN, "pytest", "xdist"),
+        ("-m", "pytest", "-q", "-n", "auto", "-m", "not network"),
+    ),
+    Step(
+        "CIFAR-100 on CUDA, hours",
+        TRAIN,
+        attar("run", "cifar100"),
+        data="attar.models.tasks.cifar:Cifar100",
+    ),
 )
 
 
@@ -81,11 +103,17 @@ def gpu() -> str | None:
 def torch_s_device() -> str | None:
     """Why torch cannot use the device; None where it can."""
     code = "import torch; print(torch.__version__, torch.cuda.is_available())"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
     if found.returncode:
         return "torch cannot be imported"
     name, _, usable = found.stdout.strip().rpartition(" ")
-    return None if usable == "True" else f"torch {name} cannot use the device: install a CUDA build of it"
+    return (
+        None
+        if usable == "True"
+        else f"torch {name} cannot use the device: install a CUDA build of it"
+    )
 
 
 def missing(step: Step) -> str | None:
@@ -109,8 +137,16 @@ def installed(distribution: str) -> bool:
 
 
 def has_data(task: str) -> bool:
-    code = "import sys; from attar.pipeline.core.names import load_object; load_object(sys.argv[1])().data()"
-    return subprocess.run([sys.executable, "-c", code, task], cwd=ROOT, capture_output=True, check=False).returncode == 0
+    code = (
+        "import sys; from attar.pipeline.core.names import load_object; "
+        "load_object(sys.argv[1])().data()"
+    )
+    return (
+        subprocess.run(
+            [sys.executable, "-c", code, task], cwd=ROOT, capture_output=True, check=False
+        ).returncode
+        == 0
+    )
 
 
 def results(unusable: str | None) -> Iterator[Result]:
@@ -133,7 +169,10 @@ def run(step: Step) -> Result:
 
 def summary(device: str, found: Sequence[Result]) -> str:
     wide = max(len(each.step) for each in found)
-    lines = [f"{each.step:<{wide}}  {each.outcome:<16}  {each.seconds:>7.1f} s  {each.said}" for each in found]
+    lines = [
+        f"{each.step:<{wide}}  {each.outcome:<16}  {each.seconds:>7.1f} s  {each.said}"
+        for each in found
+    ]
     return "\n".join([f"GPU: {device}; Python {platform.python_version()}", *lines])
 
 
@@ -141,7 +180,11 @@ def main() -> int:
     device = gpu()
     unusable = "no NVIDIA GPU on this machine" if device is None else torch_s_device()
     found = list(results(unusable))
-    made = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "gpu": device, "steps": [asdict(each) for each in found]}
+    made = {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "gpu": device,
+        "steps": [asdict(each) for each in found],
+    }
     (ROOT / "gpu.json").write_text(json.dumps(made, indent=1) + "\n")
     print(summary(device or "none", found))
     return 1 if any(each.outcome == "failed" for each in found) else 0

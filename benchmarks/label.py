@@ -1,4 +1,5 @@
-"""What labelling costs beside the teacher: CPU time of ``Label``'s shards against bare calls of it on the same inputs."""
+"""What labelling costs beside the teacher: CPU time of ``Label``'s shards against bare calls of it
+on the same inputs."""
 
 from __future__ import annotations
 
@@ -52,10 +53,14 @@ def bare(predict: Predictor, prepared: Iterable[views.ViewBatch]) -> None:
 
 
 def pair(asking: ShardLabeller, number: int) -> tuple[float, float]:
-    """A view that was not asked before, labelled, and its inputs given to the teacher alone; in turn, either is first."""
+    """A view that was not asked before, labelled, and its inputs given to the teacher alone; in
+    turn, either is first."""
     shard = Shard("train", number, 0)
     prepared = list(asking.iterate_chunks(shard))
-    calls = {"label": lambda: asking.label_shard(shard, lambda rows: None), "bare": lambda: bare(asking.predict, prepared)}
+    calls = {
+        "label": lambda: asking.label_shard(shard, lambda rows: None),
+        "bare": lambda: bare(asking.predict, prepared),
+    }
     order = sorted(calls, reverse=bool(number % 2))
     took = {name: seconds(calls[name]) for name in order}
     return took["label"], took["bare"]
@@ -70,7 +75,10 @@ def digested(chunks: Iterable[views.ViewBatch]) -> str:
 
 def parts(task: Task, asking: ShardLabeller, folder: Path) -> dict[str, float]:
     """CPU seconds for all samples of each thing that labelling does besides asking."""
-    seen, raw = list(asking.iterate_chunks(Shard("train", 0, 0))), asking.splits["train"].take(np.arange(views.CHUNK)).inputs
+    seen, raw = (
+        list(asking.iterate_chunks(Shard("train", 0, 0))),
+        asking.splits["train"].take(np.arange(views.CHUNK)).inputs,
+    )
     logits = np.random.default_rng(0).standard_normal((views.CHUNK, 10)).astype(np.float32)
 
     def stored() -> None:
@@ -98,17 +106,28 @@ def main() -> None:
         f"{datetime.now(UTC):%d %B %Y}, {machine.describe_machine()['cpu']}, "
         f"{platform.machine()}, torch {torch.__version__}, one thread"
     )
-    with tempfile.TemporaryDirectory() as temporary, open_network(build_network(RESIDUAL, TEACHER), TASK, 1) as predict:
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        open_network(build_network(RESIDUAL, TEACHER), TASK, 1) as predict,
+    ):
         kept = FileCache(Path(temporary) / "kept")
-        asking = ShardLabeller(task, {"train": few(task)}, predict, kept, seed=0, top=0, device="cpu")
+        asking = ShardLabeller(
+            task, {"train": few(task)}, predict, kept, seed=0, top=0, device="cpu"
+        )
         pair(asking, 1000)  # warm
         took = [pair(asking, number) for number in range(chosen.pairs)]
         ratios = [bare / label for label, bare in took]
         ratio = statistics.median(ratios)
-        print(f"bare {statistics.median(bare for _, bare in took):.2f} s of CPU for {SAMPLES:,} samples, {chosen.pairs} pairs")
+        print(
+            f"bare {statistics.median(bare for _, bare in took):.2f} s of CPU for {SAMPLES:,} "
+            f"samples, {chosen.pairs} pairs"
+        )
         for name, each in parts(task, asking, Path(temporary) / "parts").items():
             print(f"  {name:<10} {1e3 * each:.1f} ms")
-    print(f"throughput {ratio:.3f} of the bare teacher's (median; {min(ratios):.3f} to {max(ratios):.3f}), goal {GOAL}")
+    print(
+        f"throughput {ratio:.3f} of the bare teacher's (median; {min(ratios):.3f} to "
+        f"{max(ratios):.3f}), goal {GOAL}"
+    )
     assert ratio >= GOAL, "below the goal"
 
 

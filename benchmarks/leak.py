@@ -1,7 +1,9 @@
-"""Near-duplicates: how many the shipped tasks have, which planted ones are found, and what looking for them costs.
+"""Near-duplicates: how many the shipped tasks have, which planted ones are found, and what looking
+for them costs.
 
-``python -m benchmarks.leak [digits] [fashion] [topics] [million]`` takes minutes on one core. Planted are 200 test samples that
-stand behind the training samples, changed a little. CPU seconds and memory are of one search in this process.
+``python -m benchmarks.leak [digits] [fashion] [topics] [million]`` takes minutes on one core.
+Planted are 200 test samples that stand behind the training samples, changed a little. CPU seconds
+and memory are of one search in this process.
 """
 
 from __future__ import annotations
@@ -16,7 +18,17 @@ import numpy as np
 import numpy.typing as npt
 
 from attar.models.preprocess import Scale
-from attar.models.task import Array, Arrays, InMemory, Output, Split, SplitName, Task, Tensor, load_task
+from attar.models.task import (
+    Array,
+    Arrays,
+    InMemory,
+    Output,
+    Split,
+    SplitName,
+    Task,
+    Tensor,
+    load_task,
+)
 from attar.pipeline.keys import machine
 from attar.proof.leak import find_near_duplicates
 from attar.proof.timing import read_resident_bytes
@@ -62,7 +74,9 @@ def one_pixel(images: Images, generator: np.random.Generator) -> Images:
 
 
 def noise(share: float) -> Change:
-    return lambda images, generator: images + generator.normal(0, share * images.max(), images.shape)
+    return lambda images, generator: (
+        images + generator.normal(0, share * images.max(), images.shape)
+    )
 
 
 CHANGES: Mapping[str, Change] = {
@@ -92,10 +106,20 @@ def planted(task: Task, change: Change) -> Task:
 
 
 def behind(split: Split, test: Split, change: Change) -> InMemory:
-    batch, leaked = split.take(np.arange(len(split))), test.take(np.arange(PLANTED) * len(test) // PLANTED)
+    batch, leaked = (
+        split.take(np.arange(len(split))),
+        test.take(np.arange(PLANTED) * len(test) // PLANTED),
+    )
     images = np.asarray(leaked.inputs["image"], np.float64)
-    changed = change(images, np.random.default_rng(0)).round().clip(0, images.max()).astype(batch.inputs["image"].dtype)
-    targets: dict[str, Array] = {name: np.concatenate([each, leaked.targets[name]]) for name, each in batch.targets.items()}
+    changed = (
+        change(images, np.random.default_rng(0))
+        .round()
+        .clip(0, images.max())
+        .astype(batch.inputs["image"].dtype)
+    )
+    targets: dict[str, Array] = {
+        name: np.concatenate([each, leaked.targets[name]]) for name, each in batch.targets.items()
+    }
     return InMemory({"image": np.concatenate([batch.inputs["image"], changed])}, targets)
 
 
@@ -114,8 +138,14 @@ def searched(name: str) -> str:
 
 def main(names: list[str]) -> None:
     cpu = machine.describe_machine()["cpu"]
-    print(f"{cpu}, {platform.python_version()}, numpy {np.__version__}, {datetime.now(UTC):%d %B %Y}\n")
-    print("| task | training samples | test samples looked at | found | share | limits | CPU | memory left |")
+    print(
+        f"{cpu}, {platform.python_version()}, numpy {np.__version__}, "
+        f"{datetime.now(UTC):%d %B %Y}\n"
+    )
+    print(
+        "| task | training samples | test samples looked at | found | share | limits | CPU | "
+        "memory left |"
+    )
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for name in names:
         print(searched(name), flush=True)
@@ -124,8 +154,14 @@ def main(names: list[str]) -> None:
     print(f"| --- |{' --- |' * len(images)}")
     natural = {name: find_near_duplicates(load_task(TASKS[name])).count for name in images}
     for what, change in CHANGES.items():
-        found = {name: find_near_duplicates(planted(load_task(TASKS[name]), change)).count for name in images}
-        print(f"| {what} | {' | '.join(str(found[name] - natural[name]) for name in images)} |", flush=True)
+        found = {
+            name: find_near_duplicates(planted(load_task(TASKS[name]), change)).count
+            for name in images
+        }
+        print(
+            f"| {what} | {' | '.join(str(found[name] - natural[name]) for name in images)} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

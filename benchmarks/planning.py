@@ -1,4 +1,5 @@
-"""How long `attar plan` takes where a task's data are many files and nothing changed, and how long they take to be hashed first.
+"""How long `attar plan` takes where a task's data are many files and nothing changed, and how long
+they take to be hashed first.
 
 python -m benchmarks.planning                 # 1,000, 10,000 and 50,000 files of 8 kB
 python -m benchmarks.planning 1000 --size 64  # so many files of so many kB
@@ -46,7 +47,14 @@ class Many(attar.Task):
         return (outputs["logits"].argmax(1) == targets["y"])[:, None].astype(float)
 """
 NETS = "from torch import nn\ndef net():\n    return nn.Linear(2, 2)\n"
-RECIPE = 'task = "task.py:Many"\n[teacher]\nnetwork = "nets.py:net"\nepochs = 1\n[student]\nnetwork = "nets.py:net"\nepochs = 1\n'
+RECIPE = """task = "task.py:Many"
+[teacher]
+network = "nets.py:net"
+epochs = 1
+[student]
+network = "nets.py:net"
+epochs = 1
+"""
 TIMES = 5
 
 
@@ -92,16 +100,27 @@ def measure(form: str, count: int, size: int) -> str:
         note = sum(path.stat().st_size for path in (home / ".attar" / "data").iterdir())
     rate = count * size / hashed / 1e6
     wall, cpu = min(each.wall for each in planned), min(each.cpu for each in planned)
-    return f"| {form} | {count:,} | {hashed:.2f} | {rate:.0f} | {wall:.2f} | {cpu:.2f} | {note / 1e6:.1f} |"
+    return (
+        f"| {form} | {count:,} | {hashed:.2f} | {rate:.0f} | {wall:.2f} | {cpu:.2f} | "
+        f"{note / 1e6:.1f} |"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("counts", nargs="*", type=int, default=[1_000, 10_000, 50_000])
     parser.add_argument("--size", type=int, default=8, help="kB of a file")
     options = parser.parse_args()
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {options.size} kB a file\n")
-    print("| data() returns | files | hashed first, s | MB/s | attar plan, s | its CPU, s | note, MB |")
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"{options.size} kB a file\n"
+    )
+    print(
+        "| data() returns | files | hashed first, s | MB/s | attar plan, s | its CPU, s | note, MB "
+        "|"
+    )
     print("|---|---|---|---|---|---|---|")
     for form in FORMS:
         for count in options.counts:

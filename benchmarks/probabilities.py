@@ -1,8 +1,10 @@
-"""A teacher that ends in a softmax: what the same student learns when its answers are taken for logits, and for what they are.
+"""A teacher that ends in a softmax: what the same student learns when its answers are taken for
+logits, and for what they are.
 
-``python -m benchmarks.probabilities`` takes minutes on one core. The teacher of ``attar run digits`` is exported, given a softmax
-and adopted as an ONNX file; the student, its training and its seeds are the recipe's. All students are compared on the test split
-with the logarithms of the teacher's answers, which are its logits but for a constant.
+``python -m benchmarks.probabilities`` takes minutes on one core. The teacher of ``attar run
+digits`` is exported, given a softmax and adopted as an ONNX file; the student, its training and its
+seeds are the recipe's. All students are compared on the test split with the logarithms of the
+teacher's answers, which are its logits but for a constant.
 """
 
 from __future__ import annotations
@@ -39,8 +41,20 @@ from attar.stages.teach.stage import Teach
 LOGITS = "attar.models.tasks.digits:Digits"
 PROBABILITIES = "benchmarks.probabilities:LikelyDigits"
 RESIDUAL = "attar.models.networks.residual:residual"
-TEACHER: dict[str, Any] = {"network": RESIDUAL, "options": {"width": 16}, "epochs": 12, "batch": 64, "learning_rate": 0.01}
-STUDENT: dict[str, Any] = {"network": RESIDUAL, "options": {"width": 5}, "epochs": 30, "batch": 64, "learning_rate": 0.02}
+TEACHER: dict[str, Any] = {
+    "network": RESIDUAL,
+    "options": {"width": 16},
+    "epochs": 12,
+    "batch": 64,
+    "learning_rate": 0.01,
+}
+STUDENT: dict[str, Any] = {
+    "network": RESIDUAL,
+    "options": {"width": 5},
+    "epochs": 30,
+    "batch": 64,
+    "learning_rate": 0.02,
+}
 SEEDS = (0, 1, 2)
 SHARES = (0.9, 1.0)
 """Of L_KD: with the labels' share, as the recipe has it, and from the teacher alone."""
@@ -63,12 +77,16 @@ def made(kind: type[A], folder: Path, stage: Stage[Any], **inputs: Artifact) -> 
 @contextmanager
 def unchecked() -> Iterator[None]:
     """As before there was a check: whatever is declared is believed."""
-    with patch("attar.stages.teach.onnx_teacher.KindCheck"), patch("attar.stages.label.shards.KindCheck"):
+    with (
+        patch("attar.stages.teach.onnx_teacher.KindCheck"),
+        patch("attar.stages.label.shards.KindCheck"),
+    ):
         yield
 
 
 def teachers(folder: Path) -> tuple[Path, Path]:
-    """The same trained network as two ONNX files: as it was exported, and with a softmax at its end."""
+    """The same trained network as two ONNX files: as it was exported, and with a softmax at its
+    end."""
     trained = made(Weights, folder / "trained", Teach(task=LOGITS, **TEACHER))
     plain = made(OnnxModel, folder / "exported", Export(), weights=trained).file()
     model = onnx.load(plain)
@@ -86,25 +104,38 @@ def asked(student: Weights) -> Numbers:
     """The student's logits for the test split; of probabilities the logarithms."""
     task = student.load_task()
     with student.open(threads=1) as predict:
-        parts = [predict(seen.inputs)["logits"] for seen in views.iterate_clean(task, task.split("test"))]
+        parts = [
+            predict(seen.inputs)["logits"] for seen in views.iterate_clean(task, task.split("test"))
+        ]
     return np.asarray(to_logits(task.outputs["logits"].kind, np.concatenate(parts)), np.float32)
 
 
-def measured(folder: Path, task: str, answers: Answers, expected: Numbers, share: float, seed: int) -> dict[str, float]:
+def measured(
+    folder: Path, task: str, answers: Answers, expected: Numbers, share: float, seed: int
+) -> dict[str, float]:
     stage = Distill(task=task, seed=seed, lambda_kd=share, losses=(Kd(temperature=4.0),), **STUDENT)
     student = made(Weights, folder, stage, teacher=Weights("", "", folder, {}), answers=answers)
     labels = load_task(task).split("test").take(np.arange(len(expected))).targets["label"]
     got = asked(student)
     numbers = compare_outputs("logits", expected, got).numbers
     found = {name: float(numbers[name] or 0) for name in ("correlation", "agreement", "kdl")}
-    return {"loss": student.facts["history"][-1]["loss"], "accuracy": float((got.argmax(1) == labels).mean()), **found}
+    return {
+        "loss": student.facts["history"][-1]["loss"],
+        "accuracy": float((got.argmax(1) == labels).mean()),
+        **found,
+    }
 
 
 def main() -> None:
     torch.set_num_threads(1)
     now = datetime.now(UTC).strftime("%d %B %Y")
-    print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, one thread, {now}; mean of seeds {SEEDS}\n")
-    print("| teacher | declared as | share of L_KD | last loss | accuracy | CORR | agreement | KDL |")
+    print(
+        f"{platform.processor() or platform.machine()}, torch {torch.__version__}, one thread, "
+        f"{now}; mean of seeds {SEEDS}\n"
+    )
+    print(
+        "| teacher | declared as | share of L_KD | last loss | accuracy | CORR | agreement | KDL |"
+    )
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -115,14 +146,20 @@ def main() -> None:
         }
         with unchecked():
             answers["a softmax", "logits"] = labelled(folder / "wrong", LOGITS, ended)
-        expected = np.asarray(answers["a softmax", "probabilities"].read_split("test")["logits"], np.float32)
+        expected = np.asarray(
+            answers["a softmax", "probabilities"].read_split("test")["logits"], np.float32
+        )
         for (end, declared), stored in answers.items():
             task = PROBABILITIES if declared == "probabilities" else LOGITS
             for share in SHARES:
                 at = folder / f"{end} {declared} {share}"
-                rows = [measured(at / str(seed), task, stored, expected, share, seed) for seed in SEEDS]
+                rows = [
+                    measured(at / str(seed), task, stored, expected, share, seed) for seed in SEEDS
+                ]
                 shown = [f"{statistics.mean(row[key] for row in rows):.4f}" for key in rows[0]]
-                print(f"| ends in {end} | {declared} | {share:g} | {' | '.join(shown)} |", flush=True)
+                print(
+                    f"| ends in {end} | {declared} | {share:g} | {' | '.join(shown)} |", flush=True
+                )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""attar serve against other servers of the same engine: one run, interleaved, server and load generator on one core each.
+"""attar serve against other servers of the same engine: one run, interleaved, server and load
+generator on one core each.
 
-``python -m benchmarks.serving`` makes the bundle with ``attar run demo`` unless it is given one, installs every peer into an
-environment of its own, starts all servers on one core and stops each (SIGSTOP) except while it is measured. In each round
-everything is measured once, in an order that changes; what is compared is compared within rounds. ``--soak 600`` adds ten
-minutes at 80 % of peak load. Run it on a quiet machine of two cores or more: about 20 minutes with the soak.
+``python -m benchmarks.serving`` makes the bundle with ``attar run demo`` unless it is given one,
+installs every peer into an environment of its own, starts all servers on one core and stops each
+(SIGSTOP) except while it is measured. In each round everything is measured once, in an order that
+changes; what is compared is compared within rounds. ``--soak 600`` adds ten minutes at 80 % of peak
+load. Run it on a quiet machine of two cores or more: about 20 minutes with the soak.
 """
 
 from __future__ import annotations
@@ -38,10 +40,14 @@ def made_bundle(chosen: argparse.Namespace) -> Path:
     if chosen.bundle:
         return Path(chosen.bundle).resolve()
     records = run("demo", store=chosen.store)
-    return next(Path(str(record.path)).resolve() for record in records if record.slot == "cpu.bundle")
+    return next(
+        Path(str(record.path)).resolve() for record in records if record.slot == "cpu.bundle"
+    )
 
 
-def opened(chosen: argparse.Namespace, path: Path, requests: Arrays, found: Found, stack: ExitStack) -> dict[str, Running]:
+def opened(
+    chosen: argparse.Namespace, path: Path, requests: Arrays, found: Found, stack: ExitStack
+) -> dict[str, Running]:
     """Those that can be had here; why the others cannot goes to ``found``."""
     made: dict[str, Running] = {}
     for peer in PEERS:
@@ -60,11 +66,22 @@ def opened(chosen: argparse.Namespace, path: Path, requests: Arrays, found: Foun
 
 
 def cases(servers: dict[str, Running]) -> list[Case]:
-    made = [(name, form, 1, c) for name, each in servers.items() for form in each.peer.forms for c in CONNECTIONS]
+    made = [
+        (name, form, 1, c)
+        for name, each in servers.items()
+        for form in each.peer.forms
+        for c in CONNECTIONS
+    ]
     return [*made, (ATTAR.name, "binary", MANY, 16)]
 
 
-def rounds(chosen: argparse.Namespace, path: Path, requests: Arrays, servers: dict[str, Running], found: Found) -> None:
+def rounds(
+    chosen: argparse.Namespace,
+    path: Path,
+    requests: Arrays,
+    servers: dict[str, Running],
+    found: Found,
+) -> None:
     order, every = np.random.default_rng(0), cases(servers)
     for _ in range(chosen.rounds):
         for index in order.permutation(len(every)):
@@ -79,7 +96,11 @@ def bare(path: Path, chosen: argparse.Namespace) -> float:
     """Samples a second of the engine alone, on the servers' core."""
     command = ["taskset", "-c", str(chosen.server_core), str(python(OURS, chosen.environments))]
     arguments = ["-m", "benchmarks.peers.bare_engine", str(path), str(MANY), str(chosen.seconds)]
-    return float(subprocess.run([*command, *arguments], capture_output=True, check=True, env=environ(OURS)).stdout)
+    return float(
+        subprocess.run(
+            [*command, *arguments], capture_output=True, check=True, env=environ(OURS)
+        ).stdout
+    )
 
 
 def open_loop(running: Running, requests: Arrays, rate: float, seconds: float) -> Outcome:
@@ -96,7 +117,11 @@ def at_peak(chosen: argparse.Namespace, running: Running, requests: Arrays, foun
     for piece in range(int(chosen.soak / chosen.soak_piece)):
         outcome = open_loop(running, requests, rate, chosen.soak_piece)
         found.soaked.append(
-            {"errors": sum(outcome.errors.values()), "resident": running.resident(), **outcome.compute_quantiles()}
+            {
+                "errors": sum(outcome.errors.values()),
+                "resident": running.resident(),
+                **outcome.compute_quantiles(),
+            }
         )
         print(f"soak {piece + 1}: {found.soaked[-1]}", flush=True)
 
@@ -119,36 +144,63 @@ def measured(chosen: argparse.Namespace) -> Found:
 def told(chosen: argparse.Namespace, found: Found) -> str:
     here = machine.describe_machine()
     head = (
-        f"{datetime.now(UTC):%d %B %Y}, {here['cpu']}, {here['system']}; {found.bundle}; servers on core {chosen.server_core}, "
+        f"{datetime.now(UTC):%d %B %Y}, {here['cpu']}, {here['system']}; {found.bundle}; servers "
+        f"on core {chosen.server_core}, "
     )
-    head += f"load on core {chosen.load_core}; {chosen.rounds} rounds of {chosen.seconds:g} s; load average "
+    head += (
+        f"load on core {chosen.load_core}; {chosen.rounds} rounds of {chosen.seconds:g} s; load "
+        "average "
+    )
     loads = ", ".join(f"{load:.1f}" for load in found.loads)
-    warning = "\n\n**One core for both: the numbers mean nothing.**" * (chosen.server_core == chosen.load_core)
-    return "\n".join([head + loads + warning, "", table(found), "", *(f"- {goal}" for goal in goals(found)), ""])
+    warning = "\n\n**One core for both: the numbers mean nothing.**" * (
+        chosen.server_core == chosen.load_core
+    )
+    return "\n".join(
+        [head + loads + warning, "", table(found), "", *(f"- {goal}" for goal in goals(found)), ""]
+    )
 
 
 def installed(cache: Path, found: Found) -> dict[str, Any]:
-    return {peer.name: dict(versions(peer.environment, cache)) for peer in PEERS if peer.name not in found.missing}
+    return {
+        peer.name: dict(versions(peer.environment, cache))
+        for peer in PEERS
+        if peer.name not in found.missing
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     cores = sorted(os.sched_getaffinity(0))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bundle", type=Path, help="made with `attar run demo` unless given; built for ONNX Runtime")
+    parser.add_argument(
+        "--bundle",
+        type=Path,
+        help="made with `attar run demo` unless given; built for ONNX Runtime",
+    )
     parser.add_argument("--store", type=Path, default=Path(".attar"))
-    parser.add_argument("--work", type=Path, default=Path(".benchmarks/serving"), help="where the servers' logs go")
-    parser.add_argument("--environments", type=Path, default=Path(".benchmarks/peers"), help="where the peers are installed")
+    parser.add_argument(
+        "--work", type=Path, default=Path(".benchmarks/serving"), help="where the servers' logs go"
+    )
+    parser.add_argument(
+        "--environments",
+        type=Path,
+        default=Path(".benchmarks/peers"),
+        help="where the peers are installed",
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
     parser.add_argument("--soak", type=float, default=0.0, help="seconds at 80 %% of peak load")
-    parser.add_argument("--soak-piece", type=float, default=60.0, help="seconds between looks at the memory")
+    parser.add_argument(
+        "--soak-piece", type=float, default=60.0, help="seconds between looks at the memory"
+    )
     parser.add_argument("--server-core", type=int, default=cores[-1])
     parser.add_argument("--load-core", type=int, default=cores[0])
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--json", type=Path, help="where to write all that was measured")
     parser.add_argument("--figure", type=Path, help="where to draw rates and latencies, as SVG")
     chosen = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended before it was done"))  # so that no server is left behind
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit("ended before it was done")
+    )  # so that no server is left behind
     found = measured(chosen)
     print(told(chosen, found))
     if chosen.markdown:
@@ -156,8 +208,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.figure:
         chosen.figure.write_text(draw(found))
     if chosen.json:
-        about = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine.describe_machine(), "goals": goals(found)}
-        about |= {"versions": installed(chosen.environments, found), "cores": [chosen.server_core, chosen.load_core]}
+        about = {
+            "date": f"{datetime.now(UTC):%Y-%m-%d}",
+            "machine": machine.describe_machine(),
+            "goals": goals(found),
+        }
+        about |= {
+            "versions": installed(chosen.environments, found),
+            "cores": [chosen.server_core, chosen.load_core],
+        }
         chosen.json.write_text(json.dumps({**about, **found.as_json()}, indent=1) + "\n")
 
 

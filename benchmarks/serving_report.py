@@ -44,7 +44,12 @@ class Found:
 
     def add(self, case: Case, outcome: Outcome) -> None:
         errors = float(sum(outcome.errors.values()))
-        made = {"rate": outcome.rate, "errors": errors, "busy": outcome.busy, **outcome.compute_quantiles()}
+        made = {
+            "rate": outcome.rate,
+            "errors": errors,
+            "busy": outcome.busy,
+            **outcome.compute_quantiles(),
+        }
         self.rounds.setdefault(case, []).append(made)
 
     def each(self, case: Case, what: str = "rate") -> Any:
@@ -60,7 +65,16 @@ class Found:
 
 
 def table(found: Found) -> str:
-    head = ["server", "form", "samples", "connections", "requests/s", "p50, µs", "p99, µs", "errors"]
+    head = [
+        "server",
+        "form",
+        "samples",
+        "connections",
+        "requests/s",
+        "p50, µs",
+        "p99, µs",
+        "errors",
+    ]
     lines = [line(found, case) for case in found.rounds]
     lines += [f"| {name} | not run here: {why} |" + " |" * 6 for name, why in found.missing.items()]
     engine = f"| engine alone | | {MANY} | | {np.median(found.engine) / MANY:,.0f} | | | |"
@@ -76,18 +90,31 @@ def goals(found: Found) -> list[str]:
     """What was hoped for, what became of it."""
     said = [goal for name, least in TIMES.items() for goal in against(found, name, least)]
     json, binary, many = (OURS, "json", 1, 16), (OURS, "binary", 1, 16), (OURS, "binary", MANY, 16)
-    said.append(goal("binary tensors, times our JSON", found.each(binary) / found.each(json), (1.4,)))
+    said.append(
+        goal("binary tensors, times our JSON", found.each(binary) / found.each(json), (1.4,))
+    )
     share = MANY * found.each(many) / np.array(found.engine)
     said.append(goal(f"{MANY} samples a request, share of the bare engine", share, (0.55, 0.75)))
     spread = np.array([each["p99"] / each["p50"] for each in found.peak if "p99" in each])
-    return [*said, goal("80 % of peak load, p99 over p50", spread, (5.0,), most=True), soak(found), *small(found)]
+    return [
+        *said,
+        goal("80 % of peak load, p99 over p50", spread, (5.0,), most=True),
+        soak(found),
+        *small(found),
+    ]
 
 
 def against(found: Found, name: str, least: Sequence[float]) -> list[str]:
     if name in found.missing:
         return [f"{name}: not run here: {found.missing[name]}"]
     mine, theirs = ((server, "json", 1, 16) for server in (OURS, name))
-    said = [goal(f"requests/s in JSON at 16 connections, times {name}'s", found.each(mine) / found.each(theirs), least)]
+    said = [
+        goal(
+            f"requests/s in JSON at 16 connections, times {name}'s",
+            found.each(mine) / found.each(theirs),
+            least,
+        )
+    ]
     for c in CONNECTIONS:
         ratio = found.each((OURS, "json", 1, c), "p99") / found.each((name, "json", 1, c), "p99")
         said.append(goal(f"p99 at {c} connections, times {name}'s", ratio, (1.0,), most=True))
@@ -95,7 +122,8 @@ def against(found: Found, name: str, least: Sequence[float]) -> list[str]:
 
 
 def goal(what: str, values: Any, limits: Sequence[float], most: bool = False) -> str:
-    """The median over the rounds with its bounds, and whether each limit is kept, missed or undecided."""
+    """The median over the rounds with its bounds, and whether each limit is kept, missed or
+    undecided."""
     if len(values) < statistics.count_fewest_values():
         verdicts, shown = ["undecided: too few rounds" for _ in limits], "no bounds"
     else:
@@ -103,7 +131,10 @@ def goal(what: str, values: Any, limits: Sequence[float], most: bool = False) ->
         verdicts = [(at_most if most else verdict)(low, high, limit) for limit in limits]
         shown = f"{low:.2f} to {high:.2f}"
     middle = float(np.median(values)) if len(values) else float("nan")
-    asked = "; ".join(f"at {'most' if most else 'least'} {limit:g}: {said}" for limit, said in zip(limits, verdicts, strict=True))
+    asked = "; ".join(
+        f"at {'most' if most else 'least'} {limit:g}: {said}"
+        for limit, said in zip(limits, verdicts, strict=True)
+    )
     return f"{what}: {middle:.2f} ({shown}); {asked}"
 
 
@@ -112,14 +143,28 @@ def soak(found: Found) -> str:
         return "soak at 80 % of peak load: not run here"
     first, last = found.soaked[0]["resident"], found.soaked[-1]["resident"]
     errors = sum(each["errors"] for each in found.soaked)
-    kept = "missed" if errors or last > (1 + FLAT) * first else "kept" if len(found.soaked) >= SOAK else "undecided: too short"
-    grown = f"{first / 1e6:.1f} MB after the first of {len(found.soaked)} pieces, {last / 1e6:.1f} MB after the last"
-    return f"soak at 80 % of peak load: {grown}, {errors:.0f} errors; flat within {FLAT:.0%}, no error: {kept}"
+    kept = (
+        "missed"
+        if errors or last > (1 + FLAT) * first
+        else "kept"
+        if len(found.soaked) >= SOAK
+        else "undecided: too short"
+    )
+    grown = (
+        f"{first / 1e6:.1f} MB after the first of {len(found.soaked)} pieces, {last / 1e6:.1f} MB "
+        "after the last"
+    )
+    return (
+        f"soak at 80 % of peak load: {grown}, {errors:.0f} errors; flat within {FLAT:.0%}, no "
+        f"error: {kept}"
+    )
 
 
 def small(found: Found) -> list[str]:
     return [
-        f"{name}: listens after {found.ready[name]:.2f} s, {found.memory[name] / 1e6:.0f} MB resident" for name in found.ready
+        f"{name}: listens after {found.ready[name]:.2f} s, {found.memory[name] / 1e6:.0f} MB "
+        "resident"
+        for name in found.ready
     ]
 
 
@@ -129,6 +174,13 @@ def draw(found: Found) -> str:
 
 
 def bar(found: Found, case: Case) -> Bar:
-    times: Mapping[str, float] = {name: float(np.median(found.each(case, name))) for name in ("p50", "p99")}
+    times: Mapping[str, float] = {
+        name: float(np.median(found.each(case, name))) for name in ("p50", "p99")
+    }
     name, form, batch, connections = case
-    return Bar(f"{name}, {form}, {batch} × {connections}", times["p50"], times["p99"], f"{found.rate(case):,.0f} requests/s")
+    return Bar(
+        f"{name}, {form}, {batch} × {connections}",
+        times["p50"],
+        times["p99"],
+        f"{found.rate(case):,.0f} requests/s",
+    )

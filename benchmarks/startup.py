@@ -1,4 +1,5 @@
-"""How long attar takes to do nothing: importing it, its help, a recipe whose every slot is made, and a server until it is ready.
+"""How long attar takes to do nothing: importing it, its help, a recipe whose every slot is made,
+and a server until it is ready.
 
 python -m benchmarks.startup          # the recipe `digits`, made first
 python -m benchmarks.startup RECIPE   # another one with a target `cpu`
@@ -37,7 +38,15 @@ class Taken(NamedTuple):
 
 def commands(recipe: str, store: Path) -> dict[str, list[str]]:
     attar = [sys.executable, "-m", "attar"]
-    serve = [*attar, "serve", "--http-port", "0", "--grpc-port", "0", str(store / "latest" / Path(recipe).stem / "cpu")]
+    serve = [
+        *attar,
+        "serve",
+        "--http-port",
+        "0",
+        "--grpc-port",
+        "0",
+        str(store / "latest" / Path(recipe).stem / "cpu"),
+    ]
     return {
         "import attar": [sys.executable, "-c", "import attar"],
         "attar --help": [*attar, "--help"],
@@ -50,7 +59,9 @@ def commands(recipe: str, store: Path) -> dict[str, list[str]]:
 def taken(command: list[str], environment: dict[str, str]) -> Taken:
     """Of one process until it ends, or until it says that it is ready; it must succeed."""
     start = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as process:
         assert process.stdout
         assert process.stderr
         ready = process.stdout.readline().startswith(b"ready on ")
@@ -66,20 +77,32 @@ def taken(command: list[str], environment: dict[str, str]) -> Taken:
 
 
 def measured(recipe: str, folder: Path) -> dict[str, Taken]:
-    """Medians of interleaved processes, after one each that compiles their modules, as an installation does."""
+    """Medians of interleaved processes, after one each that compiles their modules, as an
+    installation does."""
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     asked = commands(recipe, folder / "store")
     subprocess.run(asked["attar run, all made"], check=True, capture_output=True, env=environment)
-    rounds = [{name: taken(command, environment) for name, command in asked.items()} for _ in range(TIMES + 1)]
-    return {name: Taken(*map(statistics.median, zip(*[each[name] for each in rounds[1:]], strict=True))) for name in asked}
+    rounds = [
+        {name: taken(command, environment) for name, command in asked.items()}
+        for _ in range(TIMES + 1)
+    ]
+    return {
+        name: Taken(*map(statistics.median, zip(*[each[name] for each in rounds[1:]], strict=True)))
+        for name in asked
+    }
 
 
 def exceeded(name: str, found: Taken) -> list[str]:
-    """What is over its budget, by how much; the processor's time, which says less of what its user waits for, has none."""
+    """What is over its budget, by how much; the processor's time, which says less of what its user
+    waits for, has none."""
     seconds, megabytes = BUDGETS[name]
     late = [f"{found.wall:.3f} s of {seconds} s"] if found.wall > seconds else []
-    large = [f"{found.megabytes:.0f} MB of {megabytes} MB"] if megabytes and found.megabytes > megabytes else []
+    large = (
+        [f"{found.megabytes:.0f} MB of {megabytes} MB"]
+        if megabytes and found.megabytes > megabytes
+        else []
+    )
     return late + large
 
 
@@ -87,14 +110,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("recipe", nargs="?", default="digits")
     recipe = parser.parse_args().recipe
-    print(f"{platform.machine()}, Python {platform.python_version()}, {recipe}, medians of {TIMES} interleaved processes")
+    print(
+        f"{platform.machine()}, Python {platform.python_version()}, {recipe}, medians of {TIMES} "
+        "interleaved processes"
+    )
     over = {}
     before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         for name, found in measured(recipe, Path(folder)).items():
             over[name] = ", ".join(exceeded(name, found))
             told = f"over budget: {over[name]}" if over[name] else f"within {BUDGETS[name][0]} s"
-            print(f"{name:<22} {found.wall:6.3f} s, processor {found.cpu:6.3f} s, {found.megabytes:4.0f} MB, {told}")
+            print(
+                f"{name:<22} {found.wall:6.3f} s, processor {found.cpu:6.3f} s, "
+                f"{found.megabytes:4.0f} MB, {told}"
+            )
     print(f"load average {before:.2f} before and {os.getloadavg()[0]:.2f} after")
     late = [f"{name} ({what})" for name, what in over.items() if what]
     assert not late, f"over budget: {', '.join(late)}"

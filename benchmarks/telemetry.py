@@ -1,8 +1,10 @@
-"""What it costs a request to be watched: processor time of a JSON request of one sample, with and without metrics.
+"""What it costs a request to be watched: processor time of a JSON request of one sample, with and
+without metrics.
 
     python -m benchmarks.telemetry
 
-No socket is between, so a share here is more than a share of a real request. Budget: metrics take at most 5 %.
+No socket is between, so a share here is more than a share of a real request. Budget: metrics take
+at most 5 %.
 """
 
 from __future__ import annotations
@@ -28,7 +30,11 @@ from tests.support.serving.serving_parts import asked
 TARGET = b"/v2/models/points/infer"
 BODY = json.dumps(asked([1, 2])).encode()
 TURNS, REQUESTS = 60, 500
-VARIANTS: dict[str, dict[str, Any]] = {"nothing": {}, "metrics": {}, "and a shadow of 1 %": {"shadow": "fp32"}}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "metrics": {},
+    "and a shadow of 1 %": {"shadow": "fp32"},
+}
 
 
 async def started(path: Path, watched: bool, settings: dict[str, Any]) -> Server:
@@ -44,13 +50,26 @@ async def taken(server: Server) -> float:
     """Microseconds of a request."""
     start = process_time()
     for _ in range(REQUESTS):
-        await server.api.answer(Request("POST", TARGET, {}, BODY, keep_alive=True, reservation=server.ledger.open_reservation()))
+        await server.api.answer(
+            Request(
+                "POST",
+                TARGET,
+                {},
+                BODY,
+                keep_alive=True,
+                reservation=server.ledger.open_reservation(),
+            )
+        )
     return (process_time() - start) / REQUESTS * 1e6
 
 
 async def measured(path: Path) -> dict[str, float]:
-    """Medians of turns in which each has its turn, as the machine is not equally quick all the time."""
-    servers = {name: await started(path, name != "nothing", settings) for name, settings in VARIANTS.items()}
+    """Medians of turns in which each has its turn, as the machine is not equally quick all the
+    time."""
+    servers = {
+        name: await started(path, name != "nothing", settings)
+        for name, settings in VARIANTS.items()
+    }
     found: dict[str, list[float]] = {name: [] for name in servers}
     for _ in range(TURNS):
         for name, server in servers.items():

@@ -1,4 +1,5 @@
-"""What words alone tell of a package's topic: TF-IDF and a linear SVM, the yardstick of the recipe ``topics``.
+"""What words alone tell of a package's topic: TF-IDF and a linear SVM, the yardstick of the recipe
+``topics``.
 
 ``python -m benchmarks.topics`` after ``attar fetch topics``; a minute on one core.
 """
@@ -31,14 +32,21 @@ def main() -> None:
         TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2)),
         TfidfVectorizer(sublinear_tf=True, analyzer="char_wb", ngram_range=(2, 5)),
     )
-    features = {"words": words, "words and pairs": pairs, "and letters": FeatureUnion([("pairs", pairs), ("letters", letters)])}
+    features = {
+        "words": words,
+        "words and pairs": pairs,
+        "and letters": FeatureUnion([("pairs", pairs), ("letters", letters)]),
+    }
     majority = max(np.bincount(expected)) / len(expected)
     print(f"{len(test)} test texts, the largest section has {majority:.3f} of them")
     for which in (("train",), ("train", "validation")):
         learned, sections = texts(*which)
         for name, feature in features.items():
             classifier = make_pipeline(feature, LinearSVC(C=0.5)).fit(learned, sections)
-            print(f"{len(learned)} texts of {' and '.join(which)}, {name}: {classifier.score(test, expected):.4f}")
+            print(
+                f"{len(learned)} texts of {' and '.join(which)}, {name}: "
+                f"{classifier.score(test, expected):.4f}"
+            )
 
 
 if __name__ == "__main__":

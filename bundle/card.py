@@ -1,4 +1,5 @@
-"""The model card: what a bundle holds, what was proven about it, and how it is used, in the ``README.md`` inside."""
+"""The model card: what a bundle holds, what was proven about it, and how it is used, in the
+``README.md`` inside."""
 
 from __future__ import annotations
 
@@ -27,9 +28,11 @@ Task: `{manifest.task}`. Engine: {needs.precision}, {runtime}, threads: {needs.t
 
 ## Proof
 
-{ledger["samples"]:,} samples of the {ledger["split"]} split. Drop and correlation: against the teacher. Latency: one thread.
+{ledger["samples"]:,} samples of the {ledger["split"]} split. \
+Drop and correlation: against the teacher. Latency: one thread.
 
-| hop | format | precision | {ledger["score_name"]} | drop | correlation | p50, batch 1 (µs) | bytes |
+| hop | format | precision | {ledger["score_name"]} \
+| drop | correlation | p50, batch 1 (µs) | bytes |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 {chr(10).join(format_hop(hop) for hop in ledger["hops"])}
 
@@ -56,24 +59,28 @@ with attar.open("{manifest.name}") as model:
     outputs = model(model.preprocess(raw))  # named numpy arrays; model.labels names the classes
 ```
 {explain_trust(manifest)}
-`attar check` replays the {manifest.golden.requests} golden requests. `attar bench` compares the engine's speed with that of the
+`attar check` replays the {manifest.golden.requests} golden requests. `attar bench` compares \
+the engine's speed with that of the
 fp32 student, which `reference/` holds. `triton/` is a model repository for Triton.
 """
 
 
 def describe_state(manifest: Manifest) -> str:
-    """What becomes of an engine that was not run where the bundle was packaged; empty for another."""
+    """What becomes of an engine that was not run where the bundle was packaged; empty for
+    another."""
     if manifest.unfinished:
         return (
-            "\n\n**Unfinished: nothing serves this bundle yet.** `attar finish BUNDLE -o DIR` on a machine that can run the "
-            "engine builds it there, compares it with its graph, and writes the finished bundle to DIR."
+            "\n\n**Unfinished: nothing serves this bundle yet.** `attar finish BUNDLE -o DIR` on a "
+            "machine that can run the engine builds it there, compares it with its graph, and "
+            "writes the finished bundle to DIR."
         )
     if done := manifest.finished:
         allowed = find_tolerance(manifest.engine)
         return (
-            f"\n\n**Finished by attar {done.attar} on {done.date}.** On {done.requests} golden requests the engine is off by "
-            f"{done.largest_difference:.2g} of its graph, the `model` below; up to {allowed:g} is allowed. The promises "
-            "were measured on that graph; on the test split the engine itself was not."
+            f"\n\n**Finished by attar {done.attar} on {done.date}.** On {done.requests} golden "
+            f"requests the engine is off by {done.largest_difference:.2g} of its graph, the "
+            f"`model` below; up to {allowed:g} is allowed. The promises were measured on that "
+            "graph; on the test split the engine itself was not."
         )
     return ""
 
@@ -83,8 +90,9 @@ def explain_trust(manifest: Manifest) -> str:
     if explain_native_refusal(manifest.engine) is None:
         return ""
     return (
-        "\nThe engine is native code: only `trusted=`, the public keys of who signed the bundle, or `allow_native=True`, for\n"
-        "what you built yourself, loads it. On the command line: `--trusted FILE`, `--allow-native`.\n"
+        "\nThe engine is native code: only `trusted=`, the public keys of who signed the bundle, "
+        "or `allow_native=True`, for\nwhat you built yourself, loads it. On the command line: "
+        "`--trusted FILE`, `--allow-native`.\n"
     )
 
 
@@ -107,7 +115,10 @@ def format_signed(number: float) -> str:
 
 def format_hop(hop: Mapping[str, Any]) -> str:
     if hop["status"] != "measured":
-        return f"| {hop['hop']} | {hop['format']} | {hop['precision']} | not run here: {hop['why']} | | | | |"
+        return (
+            f"| {hop['hop']} | {hop['format']} | {hop['precision']} | not run here: {hop['why']} | "
+            "| | | |"
+        )
     teacher, p50 = hop["teacher"], hop["latency"]["1"]["p50"]
     columns = [
         *(hop["hop"], hop["format"], hop["precision"], f"{hop['score']:.4f}"),

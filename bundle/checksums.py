@@ -1,8 +1,10 @@
-"""Checksums: ``SHA256SUMS`` names every file of a bundle, so that no change, loss or addition goes unseen.
+"""Checksums: ``SHA256SUMS`` names every file of a bundle, so that no change, loss or addition goes
+unseen.
 
-A bundle is delivered as a plain copy without what the store wrote beside it: ``facts.json`` and ``record.json`` are passed over
-only where they are a store's, and are added files anywhere else, and wherever a signature is asked for. A signature
-(``attar.bundle.signatures``) comes after the list, so ``SHA256SUMS.sig`` is passed over where it can be one.
+A bundle is delivered as a plain copy without what the store wrote beside it: ``facts.json`` and
+``record.json`` are passed over only where they are a store's, and are added files anywhere else,
+and wherever a signature is asked for. A signature (``attar.bundle.signatures``) comes after the
+list, so ``SHA256SUMS.sig`` is passed over where it can be one.
 """
 
 from __future__ import annotations
@@ -42,12 +44,14 @@ class Checksums:
 
     @property
     def version(self) -> str:
-        """Of the content, so that another bundle is another version, whatever its folder is called."""
+        """Of the content, so that another bundle is another version, whatever its folder is
+        called."""
         return hashlib.sha256(self.content).hexdigest()[:12]
 
 
 def write_checksums(bundle: Path) -> None:
-    """Write the list, in the form that ``sha256sum --check`` reads. Sealing again after a file was added is allowed."""
+    """Write the list, in the form that ``sha256sum --check`` reads. Sealing again after a file was
+    added is allowed."""
     lines = [f"{sha256(bundle / name)}  {name}\n" for name in list_files(bundle)]
     (bundle / SUMS).write_text("".join(lines), encoding="utf-8")
 
@@ -78,12 +82,14 @@ def verify_checksums(
     ]
     if wrong:
         raise InvalidBundleError(
-            f"{bundle} is not as it was packaged: {'; '.join(wrong)}. {DELIVERED if unsigned else AGAIN}"
+            f"{bundle} is not as it was packaged: {'; '.join(wrong)}. "
+            f"{DELIVERED if unsigned else AGAIN}"
         )
 
 
 def read_checksums(bundle: Path) -> Checksums:
-    """Raises InvalidBundleError for a folder without the list, or with one that is none, a link, or of two minds."""
+    """Raises InvalidBundleError for a folder without the list, or with one that is none, a link, or
+    of two minds."""
     path = bundle / SUMS
     if path.is_symlink():
         raise InvalidBundleError(
@@ -91,7 +97,8 @@ def read_checksums(bundle: Path) -> Checksums:
         )
     if not path.is_file():
         raise InvalidBundleError(
-            f"{path} is missing: not a bundle, or not a whole one; bundles are written by `attar package`"
+            f"{path} is missing: not a bundle, or not a whole one; bundles are written by `attar "
+            "package`"
         )
     content = path.read_bytes()
     try:
@@ -103,14 +110,15 @@ def read_checksums(bundle: Path) -> Checksums:
         ) from error
     if len(sums) != len(pairs):
         raise InvalidBundleError(
-            f"{path} was changed: it names {len(sums)} files in {len(pairs)} lines; copy it again, or package it again"
+            f"{path} was changed: it names {len(sums)} files in {len(pairs)} lines; copy it again, "
+            "or package it again"
         )
     return Checksums(content, sums, read_signature(bundle))
 
 
 def list_files(bundle: Path) -> list[str]:
-    """Everything below, links too: a link out of the bundle would be content that nobody sealed. Folders only in a signature's
-    place."""
+    """Everything below, links too: a link out of the bundle would be content that nobody sealed.
+    Folders only in a signature's place."""
     below = [
         path
         for path in bundle.rglob("*")
@@ -126,7 +134,8 @@ def list_files(bundle: Path) -> list[str]:
 
 
 def read_signature(bundle: Path) -> bytes | None:
-    """What may be one, a plain file of so many bytes; whose it is, if anybody's, is not looked at."""
+    """What may be one, a plain file of so many bytes; whose it is, if anybody's, is not looked
+    at."""
     path = bundle / SIGNATURE
     if path.is_symlink() or not path.is_file() or path.stat().st_size != LENGTH:
         return None
@@ -134,7 +143,8 @@ def read_signature(bundle: Path) -> bytes | None:
 
 
 def is_stored(folder: Path) -> bool:
-    """Whether it is a store's artifact: both files are there, and the record holds the facts' own sum."""
+    """Whether it is a store's artifact: both files are there, and the record holds the facts' own
+    sum."""
     digest = sha256(folder / FACTS)
     if sha256(folder / RECORD) == NO_FILE or digest == NO_FILE:
         return False

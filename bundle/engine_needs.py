@@ -1,4 +1,5 @@
-"""What an engine needs: its runtime, the machine that it was built for, and, where it is native code, somebody's trust."""
+"""What an engine needs: its runtime, the machine that it was built for, and, where it is native
+code, somebody's trust."""
 
 from __future__ import annotations
 
@@ -13,13 +14,15 @@ INDIFFERENT = {"cores"}
 
 
 def check_machine(needs: EngineRequirements) -> None:
-    """Raises InvalidBundleError when the engine was built for another runtime or machine than is here."""
+    """Raises InvalidBundleError when the engine was built for another runtime or machine than is
+    here."""
     with blame_bundle(f"the engine needs {needs.runtime} {needs.version}"):
         environment = runtimes.load_runtime(needs.runtime).describe_environment()
     version, here = environment.version, environment.machine
     if version.split(".")[:2] != (needs.version or "").split(".")[:2]:
         raise InvalidBundleError(
-            f"the engine was built by {needs.runtime} {needs.version}, here is {version}; install that, or build it here"
+            f"the engine was built by {needs.runtime} {needs.version}, here is {version}; install "
+            "that, or build it here"
         )
     other = [
         f"{name} {needs.machine.get(name)}, here {here[name]}"
@@ -33,7 +36,8 @@ def check_machine(needs: EngineRequirements) -> None:
 
 
 def check_runnable(needs: EngineRequirements) -> None:
-    """Raises InvalidBundleError where this machine lacks what the engine runs on; nothing is loaded."""
+    """Raises InvalidBundleError where this machine lacks what the engine runs on; nothing is
+    loaded."""
     runtime, asked = runtimes.load_runtime(needs.runtime), make_build_spec(needs)
     problem = f"the engine of {runtime.title} cannot run here"
     with blame_bundle(problem):
@@ -43,13 +47,15 @@ def check_runnable(needs: EngineRequirements) -> None:
 
 
 def explain_native_refusal(needs: EngineRequirements) -> str | None:
-    """Why an engine is loaded only for who trusts it, and how to say so; None for one that is data alone."""
+    """Why an engine is loaded only for who trusts it, and how to say so; None for one that is data
+    alone."""
     runtime = runtimes.load_runtime(needs.runtime)
     if (content := runtime.native_content(make_build_spec(needs))) is None:
         return None
     return (
-        f"it is native code, which can do what you can do ({runtime.title}: {content}); give --trusted FILE, the public keys of "
-        "who signed it, or --allow-native for what you built yourself (in Python `trusted=` and `allow_native=True`)"
+        f"it is native code, which can do what you can do ({runtime.title}: {content}); give "
+        "--trusted FILE, the public keys of who signed it, or --allow-native for what you built "
+        "yourself (in Python `trusted=` and `allow_native=True`)"
     )
 
 

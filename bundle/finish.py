@@ -1,4 +1,5 @@
-"""Finish: the engine that the machine which packaged a bundle could not run is built on this one and compared with its graph."""
+"""Finish: the engine that the machine which packaged a bundle could not run is built on this one
+and compared with its graph."""
 
 from __future__ import annotations
 
@@ -37,14 +38,16 @@ from attar.pipeline.keys import machine
 
 
 def finish_bundle(path: str | Path, out: str | Path, trusted: Path | None = None) -> Facts:
-    """Write to ``out`` the bundle with an engine of this machine; the facts of ``attar check`` about it.
+    """Write to ``out`` the bundle with an engine of this machine; the facts of ``attar check``
+    about it.
 
-    The engine answers the golden requests as its graph does (see ``Runtime.tolerances``); no gate is measured. ``trusted``: keys
-    one of which must have signed the bundle; what is written is another one, and not signed.
+    The engine answers the golden requests as its graph does (see ``Runtime.tolerances``); no gate
+    is measured. ``trusted``: keys one of which must have signed the bundle; what is written is
+    another one, and not signed.
 
-    Raises InvalidBundleError for a bundle that is not whole, where this machine cannot build or
-    run the engine, and where that answers
-    otherwise; RecipeError for a bundle that has its engine, and for a folder that holds something. Nothing is written then.
+    Raises InvalidBundleError for a bundle that is not whole, where this machine cannot build or run
+    the engine, and where that answers otherwise; RecipeError for a bundle that has its engine, and
+    for a folder that holds something. Nothing is written then.
     """
     bundle = Path(path)
     with bundles.open_unfinished(bundle, trusted) as found:
@@ -57,7 +60,8 @@ def finish_bundle(path: str | Path, out: str | Path, trusted: Path | None = None
 
 
 def require_runtime(bundle: Path, manifest: Manifest) -> Runtime:
-    """The runtime of its engine. Raises InvalidBundleError, with what is missing, where it cannot run here."""
+    """The runtime of its engine. Raises InvalidBundleError, with what is missing, where it cannot
+    run here."""
     needs = manifest.engine
     with blame_bundle(f"{bundle} cannot be finished here"):
         runtime = runtimes.load_runtime(needs.runtime)
@@ -66,14 +70,16 @@ def require_runtime(bundle: Path, manifest: Manifest) -> Runtime:
         missing = runtime.explain_unbuildable(asked) or runtime.explain_unrunnable(asked)
     if missing:
         raise InvalidBundleError(
-            f"{bundle} cannot be finished here: {missing}; run `attar finish` on a machine that can run {runtime.title}"
+            f"{bundle} cannot be finished here: {missing}; run `attar finish` on a machine that "
+            f"can run {runtime.title}"
         )
     return runtime
 
 
 @contextmanager
 def fill_folder(out: Path, bundle: Path) -> Iterator[Path]:
-    """A folder to fill; it stands in the place of ``out`` once the block ends, and is gone if it breaks.
+    """A folder to fill; it stands in the place of ``out`` once the block ends, and is gone if it
+    breaks.
 
     Raises RecipeError where something is in the way, StoreError when the disk does not take it.
     """

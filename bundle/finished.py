@@ -1,4 +1,5 @@
-"""Finished: what a bundle says of its engine when the machine that packaged it could not run that, and another one built it."""
+"""Finished: what a bundle says of its engine when the machine that packaged it could not run that,
+and another one built it."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from attar.models.task import Array, Arrays
 
 
 class Finished(StrictModel):
-    """Another machine built the engine and compared it, on the golden requests, with the graph that it is built from."""
+    """Another machine built the engine and compared it, on the golden requests, with the graph that
+    it is built from."""
 
     date: str
     attar: str
@@ -22,11 +24,13 @@ class Finished(StrictModel):
     """See ``attar.pipeline.keys.machine``; the engine's own needs are in ``engine``."""
     requests: int = Field(ge=1)
     largest_difference: float = Field(ge=0)
-    """Of the engine's golden answers from the model's, as ``difference`` has it; at most what its runtime tolerates."""
+    """Of the engine's golden answers from the model's, as ``difference`` has it; at most what its
+    runtime tolerates."""
 
 
 def compute_difference(expected: Array, got: Array) -> float:
-    """Largest ``|got - expected|`` over the larger of 1 and the largest ``|expected|``; infinite for another shape or a NaN."""
+    """Largest ``|got - expected|`` over the larger of 1 and the largest ``|expected|``; infinite
+    for another shape or a NaN."""
     if expected.shape != got.shape or not np.isfinite(got.astype(np.float64)).all():
         return float("inf")
     known, new = expected.astype(np.float64), got.astype(np.float64)

@@ -1,4 +1,5 @@
-"""Fitness: what a bundle's own content breaks is a fault of the bundle, whichever library noticed it first."""
+"""Fitness: what a bundle's own content breaks is a fault of the bundle, whichever library noticed
+it first."""
 
 from __future__ import annotations
 

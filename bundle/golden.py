@@ -36,12 +36,14 @@ def check_finished(bundle: Path, manifest: Manifest) -> None:
     said = manifest.finished and manifest.finished.largest_difference
     if distance != said:
         raise InvalidBundleError(
-            f"{bundle} says that its engine is off by {said} of its graph, its answers say {distance}. {AGAIN}"
+            f"{bundle} says that its engine is off by {said} of its graph, its answers say "
+            f"{distance}. {AGAIN}"
         )
 
 
 def find_tolerance(needs: EngineRequirements) -> float:
-    """How far an engine may be from its graph. Raises InvalidBundleError for a runtime that is none."""
+    """How far an engine may be from its graph. Raises InvalidBundleError for a runtime that is
+    none."""
     with blame_bundle(f"the engine needs {needs.runtime}"):
         return load_runtime(needs.runtime).get_tolerance(needs.precision)
 
@@ -52,8 +54,8 @@ def check_engine_answers(bundle: Path, needs: EngineRequirements, tensors: Array
     distance, allowed = max(compare_with_graph(tensors).values()), find_tolerance(needs)
     if not distance <= allowed:
         raise InvalidBundleError(
-            f"{bundle}: its engine answers otherwise than the graph that it was built from: off by {distance:.2g} of their "
-            f"magnitude, allowed for {needs.precision} {allowed:g}"
+            f"{bundle}: its engine answers otherwise than the graph that it was built from: off by "
+            f"{distance:.2g} of their magnitude, allowed for {needs.precision} {allowed:g}"
         )
     return distance
 
@@ -67,10 +69,16 @@ def find_problem(tensors: Arrays, manifest: Manifest) -> str | None:
     }
     wanted = {*answered, *(f"raw.{name}" for name in manifest.inputs)}
     if tensors.keys() != wanted:
-        return f"it holds {', '.join(sorted(tensors)) or 'nothing'}, expected {', '.join(sorted(wanted))}"
+        return (
+            f"it holds {', '.join(sorted(tensors)) or 'nothing'}, expected "
+            f"{', '.join(sorted(wanted))}"
+        )
     for name, array in tensors.items():
         if array.shape[:1] != (manifest.golden.requests,):
-            return f"{name} is of shape {list(array.shape)}, expected {manifest.golden.requests} requests"
+            return (
+                f"{name} is of shape {list(array.shape)}, expected {manifest.golden.requests} "
+                "requests"
+            )
     for name, output in answered.items():
         array = tensors[name]
         if array.size == 0:  # anything would repeat an empty answer

@@ -30,7 +30,8 @@ MAX_TOLERANCE = 1e-2
 FORMAT_VERSION = 1
 """The newest format of a bundle that this code reads, and the one that it writes."""
 BY_CALL = ("int8-dynamic",)
-"""Precisions that round by the range of a whole call, so that an answer would depend on whom it shares a call with."""
+"""Precisions that round by the range of a whole call, so that an answer would depend on whom it
+shares a call with."""
 
 
 class StoredTensor(StrictModel):
@@ -63,7 +64,8 @@ class StoredOutput(StoredTensor):
 
 
 class EngineRequirements(StrictModel):
-    """What the engine needs to run: it was built for one runtime on one machine. Of an unfinished one, what was asked for."""
+    """What the engine needs to run: it was built for one runtime on one machine. Of an unfinished
+    one, what was asked for."""
 
     runtime: str
     version: str | None
@@ -80,19 +82,23 @@ class EngineRequirements(StrictModel):
 
 
 class Golden(StrictModel):
-    """``golden.safetensors``: ``raw.INPUT``, before preprocessing, and ``teacher.OUTPUT`` and ``engine.OUTPUT`` for it.
+    """``golden.safetensors``: ``raw.INPUT``, before preprocessing, and ``teacher.OUTPUT`` and
+    ``engine.OUTPUT`` for it.
 
-    Where the engine was not run, ``model.OUTPUT`` stands for it: what ONNX Runtime makes of its graph on a CPU. It stays beside
-    the engine's when the bundle is finished. Raw inputs that are no tensors are held as ``attar.bundle.ragged`` says.
+    Where the engine was not run, ``model.OUTPUT`` stands for it: what ONNX Runtime makes of its
+    graph on a CPU. It stays beside the engine's when the bundle is finished. Raw inputs that are no
+    tensors are held as ``attar.bundle.ragged`` says.
     """
 
     requests: int = Field(ge=1)
     tolerance: float = Field(gt=0, le=MAX_TOLERANCE)
-    """Largest difference to the recorded answers that a replay may show, relative to the largest magnitude among them (or 1)."""
+    """Largest difference to the recorded answers that a replay may show, relative to the largest
+    magnitude among them (or 1)."""
 
 
 class Origin(StrictModel):
-    """Where an artifact in the bundle came from: its key and digest in the store that made it, and the facts about it."""
+    """Where an artifact in the bundle came from: its key and digest in the store that made it, and
+    the facts about it."""
 
     key: str
     digest: str
@@ -120,7 +126,8 @@ class Manifest(StrictModel):
     """Every hop from the teacher to the engine, as ``measure`` found them."""
     lineage: Mapping[str, Origin]
     not_run_here: str | None = Field(None, min_length=1)
-    """What kept the machine that packaged the bundle from running the engine; until it is finished, it is served nowhere."""
+    """What kept the machine that packaged the bundle from running the engine; until it is finished,
+    it is served nowhere."""
     finished: Finished | None = None
 
     @property

@@ -1,17 +1,17 @@
-"""A bundle, as those who use it see it: checked first, then a function from named arrays to named arrays.
+"""A bundle, as those who use it see it: checked first, then a function from named arrays to named
+arrays.
 
-Needs numpy, pydantic, safetensors and the engine's runtime; never torch or onnx. In a bundle's folder:
+Needs numpy, pydantic, safetensors and the engine's runtime; never torch or onnx. In a bundle's
+folder:
 
     graphs/ reference/      the ONNX graphs with precision baked in, and the student in fp32
-    engines/RUNTIME/        what is run here
-    manifest.json           see ``attar.bundle.manifest``
-    golden.safetensors      requests with the teacher's and the engine's answers, replayed before the first use
-    preprocess/             what its steps read, such as a tokenizer
-    README.md triton/ SHA256SUMS
-    SHA256SUMS.sig          where somebody signed it, see ``attar.bundle.signatures``
+    engines/RUNTIME/        what is run here manifest.json           see ``attar.bundle.manifest``
+    golden.safetensors      requests with the teacher's and the engine's answers, replayed before
+    the first use preprocess/             what its steps read, such as a tokenizer README.md triton/
+    SHA256SUMS SHA256SUMS.sig          where somebody signed it, see ``attar.bundle.signatures``
 
-One whose engine the machine that packaged it could not run is unfinished: nothing here opens it until ``attar.bundle.finish`` did
-its work on a machine that can.
+One whose engine the machine that packaged it could not run is unfinished: nothing here opens it
+until ``attar.bundle.finish`` did its work on a machine that can.
 """
 
 from __future__ import annotations
@@ -49,19 +49,22 @@ LOADED = "loaded"
 
 
 class BundlePredictor:
-    """Answers requests. Call it with the graph's inputs; ``close`` it, or use it in a ``with`` statement."""
+    """Answers requests. Call it with the graph's inputs; ``close`` it, or use it in a ``with``
+    statement."""
 
     def __init__(self, manifest: Manifest, predictor: Predictor, opened: ExitStack) -> None:
         self.manifest = manifest
         self._predictor, self._opened = predictor, opened
 
     def __call__(self, inputs: Arrays) -> dict[str, Array]:
-        """Outputs by name for a batch of preprocessed inputs. Raises AttarError for inputs that the bundle does not take."""
+        """Outputs by name for a batch of preprocessed inputs. Raises AttarError for inputs that the
+        bundle does not take."""
         check_inputs(self.manifest, inputs)
         return self._predictor(inputs)
 
     def preprocess(self, raw: Arrays) -> dict[str, Array]:
-        """Raw inputs, such as strings or pixels of 0 to 255, to what the graph reads: the same steps that the training ran."""
+        """Raw inputs, such as strings or pixels of 0 to 255, to what the graph reads: the same
+        steps that the training ran."""
         return preprocess.apply(self.manifest.preprocess, raw)
 
     @property
@@ -93,12 +96,14 @@ def open_bundle(
 ) -> BundlePredictor:
     """Check the bundle and open its engine. ``threads``: as many as it was built for, unless given.
 
-    ``trusted``: a file of public keys in PEM, one of which must have signed the bundle. ``allow_native``: load an engine that is
-    native code without it, see ``Runtime.native_content``. Raises InvalidBundleError, and AttarError for less than one thread.
+    ``trusted``: a file of public keys in PEM, one of which must have signed the bundle.
+    ``allow_native``: load an engine that is native code without it, see ``Runtime.native_content``.
+    Raises InvalidBundleError, and AttarError for less than one thread.
     """
     if threads is not None and threads < 1:
         raise AttarError(
-            f"{path} cannot be opened on {threads} threads; give 1 or more, or none for as many as it was built for"
+            f"{path} cannot be opened on {threads} threads; give 1 or more, or none for as many as "
+            "it was built for"
         )
     keys = Path(trusted) if trusted is not None else None
     with ExitStack() as stack:
@@ -115,10 +120,11 @@ def open_bundle(
 def check_bundle(
     path: str | Path, trusted: Path | None = None, *, allow_native: bool = False
 ) -> Facts:
-    """Files, verdict, machine and golden requests, of the portable graphs too, and where keys are ``trusted`` the signature.
-    Raises InvalidBundleError for the first that is not right.
+    """Files, verdict, machine and golden requests, of the portable graphs too, and where keys are
+    ``trusted`` the signature. Raises InvalidBundleError for the first that is not right.
 
-    An engine that is native code is not loaded unless a trusted key signed it, or ``allow_native`` is given; ``engine`` says so.
+    An engine that is native code is not loaded unless a trusted key signed it, or ``allow_native``
+    is given; ``engine`` says so.
     """
     with open_verified(Path(path), trusted=trusted, allow_native=allow_native) as found:
         refusal = None if found.trusts_native else explain_native_refusal(found.manifest.engine)
@@ -130,7 +136,8 @@ def check_bundle(
 
 
 def describe_bundle(found: VerifiedBundle, refusal: str | None, largest: float | None) -> Facts:
-    """``refusal``: why the engine was not loaded; ``largest``: how far it is from its golden answers where it was."""
+    """``refusal``: why the engine was not loaded; ``largest``: how far it is from its golden
+    answers where it was."""
     manifest, seal = found.manifest, found.seal
     return {
         "bundle": manifest.name,
@@ -152,7 +159,8 @@ def replay_engine(found: VerifiedBundle) -> float:
 
 def check_portable(path: Path, manifest: Manifest) -> None:
     """The graphs that others run. Raises InvalidBundleError where they answer otherwise than the
-    engine, or than it was recorded of them where it was, and where they are not those in ``triton/``."""
+    engine, or than it was recorded of them where it was, and where they are not those in
+    ``triton/``."""
     from attar.engines.runtimes import onnxruntime
 
     files = {name: path / "graphs" / f"{name}.onnx" for name in manifest.graphs}
@@ -180,8 +188,8 @@ def open_verified(
 ) -> VerifiedBundle:
     """A bundle that is whole, fit to serve and for this machine. Raises InvalidBundleError.
 
-    ``gated=False`` lets one through that was not passed, though never an unfinished one. ``allow_native``: it may be opened by
-    who got this, whatever its engine is and whoever made it.
+    ``gated=False`` lets one through that was not passed, though never an unfinished one.
+    ``allow_native``: it may be opened by who got this, whatever its engine is and whoever made it.
     """
     found = open_whole(path, gated=gated, trusted=trusted)
     with found.closed_on_error():
@@ -196,8 +204,9 @@ def open_whole(path: Path, *, gated: bool = True, trusted: Path | None = None) -
         manifest = found.manifest
         if manifest.unfinished:
             raise InvalidBundleError(
-                f"{path} is unfinished: its {manifest.engine.runtime} engine was not run where it was packaged "
-                f"({manifest.not_run_here}); run `attar finish {path} -o DIR` on a machine that can"
+                f"{path} is unfinished: its {manifest.engine.runtime} engine was not run where it "
+                f"was packaged ({manifest.not_run_here}); run `attar finish {path} -o DIR` on a "
+                "machine that can"
             )
         if gated:
             check_verdict(path, manifest.verdict, finished=manifest.finished is not None)
@@ -207,7 +216,8 @@ def open_whole(path: Path, *, gated: bool = True, trusted: Path | None = None) -
 
 
 def open_unfinished(path: Path, trusted: Path | None = None) -> VerifiedBundle:
-    """One that lacks nothing but its engine. Raises InvalidBundleError, and RecipeError for one that has it."""
+    """One that lacks nothing but its engine. Raises InvalidBundleError, and RecipeError for one
+    that has it."""
     found = open_sealed(path, trusted)
     with found.closed_on_error():
         manifest = found.manifest
@@ -218,7 +228,8 @@ def open_unfinished(path: Path, trusted: Path | None = None) -> VerifiedBundle:
                 else f"is {manifest.verdict.verdict}"
             )
             raise RecipeError(
-                f"{path} {done}, nothing of it is unfinished; `attar check {path}` says whether it fits this machine"
+                f"{path} {done}, nothing of it is unfinished; `attar check {path}` says whether it "
+                "fits this machine"
             )
         check_verdict(path, manifest.verdict, finished=True)
         check_portable(found.root, manifest)
@@ -297,13 +308,15 @@ def replay_requests(
         }
     if missing := manifest.outputs.keys() - got.keys():
         raise InvalidBundleError(
-            f"{path} does not answer {min(missing)!r}, which its manifest names; it answers {', '.join(got)}. {AGAIN}"
+            f"{path} does not answer {min(missing)!r}, which its manifest names; it answers "
+            f"{', '.join(got)}. {AGAIN}"
         )
     for name, largest in found.items():
         if not largest <= allowed:
             raise InvalidBundleError(
-                f"{path} does not repeat its golden answers: {name!r} is off by {largest:.2g} of its magnitude, allowed "
-                f"{allowed:g}; this runtime computes something else, so build the engine here"
+                f"{path} does not repeat its golden answers: {name!r} is off by {largest:.2g} of "
+                f"its magnitude, allowed {allowed:g}; this runtime computes something else, so "
+                "build the engine here"
             )
     return max(found.values())
 

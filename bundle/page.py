@@ -1,4 +1,5 @@
-"""The bundle's own report: what was measured and promised, for whoever receives the bundle without the run that made it."""
+"""The bundle's own report: what was measured and promised, for whoever receives the bundle without
+the run that made it."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ SHARED = ("onnx",)
 
 
 def render_report(name: str, made: Mapping[str, Artifact]) -> str:
-    """``report.html`` of one target's artifacts, by slot. Training curves are in the run's report, not here."""
+    """``report.html`` of one target's artifacts, by slot. Training curves are in the run's report,
+    not here."""
     return render_html([make_record(name, slot, artifact) for slot, artifact in made.items()], name)
 
 

@@ -1,10 +1,12 @@
-"""A private copy: the verified bytes of a signed bundle, where nobody else can change them before they are opened.
+"""A private copy: the verified bytes of a signed bundle, where nobody else can change them before
+they are opened.
 
-It lies in the folder for temporary files (``TMPDIR``), for as long as the bundle is open, and is locked for as long. What a
-process that was killed left there has no lock any more: the next copy that is made removes it. The lock also keeps
-systemd-tmpfiles away, which removes old files.
+It lies in the folder for temporary files (``TMPDIR``), for as long as the bundle is open, and is
+locked for as long. What a process that was killed left there has no lock any more: the next copy
+that is made removes it. The lock also keeps systemd-tmpfiles away, which removes old files.
 
-It is read through ``/proc/PID/fd``: a descriptor stays with its folder, where a name can be given to another one.
+It is read through ``/proc/PID/fd``: a descriptor stays with its folder, where a name can be given
+to another one.
 """
 
 from __future__ import annotations
@@ -29,9 +31,11 @@ BLOCK_BYTES = 2**20
 
 
 class PrivateFolder:
-    """A new folder that this user alone may enter. It is removed when it is closed, forgotten, or the process ends.
+    """A new folder that this user alone may enter. It is removed when it is closed, forgotten, or
+    the process ends.
 
-    Raises OSError where it cannot be made, and InvalidBundleError where somebody put another one in its place.
+    Raises OSError where it cannot be made, and InvalidBundleError where somebody put another one in
+    its place.
     """
 
     def __init__(self) -> None:
@@ -52,7 +56,8 @@ class PrivateFolder:
 
 
 class Copier:
-    """Copies files below ``source`` to the same names below ``target``; what is there already is linked, not written again."""
+    """Copies files below ``source`` to the same names below ``target``; what is there already is
+    linked, not written again."""
 
     def __init__(self, source: Path, target: Path, seal: Checksums) -> None:
         self._source, self._target, self._sums = source, target, seal.sums
@@ -60,7 +65,8 @@ class Copier:
         target.mkdir()
 
     def copy(self, name: str) -> str:
-        """Return the hex digest of what was read, which is what was written. As in ``checksums.sha256`` a link has none."""
+        """Return the hex digest of what was read, which is what was written. As in
+        ``checksums.sha256`` a link has none."""
         source, target, expected = self._source / name, self._target / name, self._sums.get(name)
         if expected is None:
             return checksums.sha256(source)
@@ -78,7 +84,8 @@ class Copier:
 
 def copy_verified(bundle: Path, seal: Checksums) -> tuple[PrivateFolder, Path]:
     """Return a private folder and the bundle in it, with the files that the seal lists. Raises
-    InvalidBundleError for files that are not as they were sealed, and where there is no place for a copy."""
+    InvalidBundleError for files that are not as they were sealed, and where there is no place for a
+    copy."""
     with no_place(bundle):
         folder = PrivateFolder()
         try:
@@ -91,7 +98,8 @@ def copy_verified(bundle: Path, seal: Checksums) -> tuple[PrivateFolder, Path]:
 
 
 def copy_file(source: Path, target: Path) -> str:
-    """Return the hex digest of the bytes that were copied; ``NO_FILE`` for anything but a plain file, and nothing is copied."""
+    """Return the hex digest of the bytes that were copied; ``NO_FILE`` for anything but a plain
+    file, and nothing is copied."""
     if source.is_symlink():
         return NO_FILE
     descriptor = os.open(
@@ -116,15 +124,16 @@ def no_place(bundle: Path) -> Iterator[None]:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         raise InvalidBundleError(
-            f"{bundle} cannot be copied to where nobody else can change it: {error.strerror or error}{where}; "
-            "set TMPDIR to a folder with room for the bundle"
+            f"{bundle} cannot be copied to where nobody else can change it: "
+            f"{error.strerror or error}{where}; set TMPDIR to a folder with room for the bundle"
         ) from error
 
 
 def check_private(folder: Path, found: os.stat_result) -> None:
     if found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise InvalidBundleError(
-            f"somebody put another folder in the place of {folder}; set TMPDIR to a folder that others cannot write"
+            f"somebody put another folder in the place of {folder}; set TMPDIR to a folder that "
+            "others cannot write"
         )
 
 

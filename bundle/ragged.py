@@ -1,8 +1,9 @@
-"""Ragged: raw inputs that are no tensors, such as texts and files, as tensors: safetensors holds nothing else.
+"""Ragged: raw inputs that are no tensors, such as texts and files, as tensors: safetensors holds
+nothing else.
 
-An input NAME of N samples becomes two: ``NAME:KIND``, uint8 ``[N, longest]``, the bytes of each with zeros behind; and
-``NAME:shape``, int64 ``[N, axes]``, whose products say how many of them count. The kind is ``text`` (UTF-8), ``bytes``, or
-``uint8`` (images of different sizes).
+An input NAME of N samples becomes two: ``NAME:KIND``, uint8 ``[N, longest]``, the bytes of each
+with zeros behind; and ``NAME:shape``, int64 ``[N, axes]``, whose products say how many of them
+count. The kind is ``text`` (UTF-8), ``bytes``, or ``uint8`` (images of different sizes).
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ def encode_samples(name: str, array: Array) -> dict[str, Array]:
     kind = kind_of(rows)
     if kind is None:
         raise StageError(
-            f"golden requests cannot hold {name.removeprefix('raw.')!r}: raw samples must be numbers, or an array [N] of str, of "
-            "bytes or of uint8 arrays with as many axes each; let Task.split give one of these"
+            f"golden requests cannot hold {name.removeprefix('raw.')!r}: raw samples must be "
+            "numbers, or an array [N] of str, of bytes or of uint8 arrays with as many axes each; "
+            "let Task.split give one of these"
         )
     flat = [
         row.encode() if kind == "text" else row if kind == "bytes" else row.tobytes()
@@ -54,7 +56,8 @@ def kind_of(rows: list[Any]) -> str | None:
 
 
 def decode_samples(tensors: Arrays) -> dict[str, Array]:
-    """Back again, as object arrays; what is no such pair passes unchanged. Raises ValueError for a pair that does not fit."""
+    """Back again, as object arrays; what is no such pair passes unchanged. Raises ValueError for a
+    pair that does not fit."""
     made = dict(tensors)
     for each in tensors:
         name, _, kind = each.partition(":")

@@ -1,4 +1,5 @@
-"""Sign: says whose a bundle is, to everybody who trusts the key; see ``attar.bundle.signatures``."""
+"""Sign: says whose a bundle is, to everybody who trusts the key; see
+``attar.bundle.signatures``."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ MOUNTED = "it is a mount point; sign it before it is mounted"
 
 
 def sign_bundle(path: str | Path, key: str | Path) -> Facts:
-    """Write the signature beside the checksums, in place of an older one; its place and the key's fingerprint.
+    """Write the signature beside the checksums, in place of an older one; its place and the key's
+    fingerprint.
 
     An unfinished bundle may be signed, for `attar finish --trusted`; nothing serves it. Raises
     InvalidBundleError for a bundle that is not
@@ -25,7 +27,8 @@ def sign_bundle(path: str | Path, key: str | Path) -> Facts:
     bundle = Path(path)
     if checksums.is_stored(bundle):
         raise RecipeError(
-            f"{bundle} is in a store, which is never changed; sign the copy that {checksums.DELIVER} makes"
+            f"{bundle} is in a store, which is never changed; sign the copy that "
+            f"{checksums.DELIVER} makes"
         )
     private = signatures.read_private_key(Path(key))
     found = open_sealed(bundle)
@@ -46,7 +49,8 @@ def sign_bundle(path: str | Path, key: str | Path) -> Facts:
 
 
 def write_signature(bundle: Path, signature: bytes) -> None:
-    """In one step. Half of one beside the bundle spoils nothing; in it, it would be a file that was added."""
+    """In one step. Half of one beside the bundle spoils nothing; in it, it would be a file that was
+    added."""
     place = bundle.resolve()
     partial = place.with_name(f".{place.name}.{checksums.SIGNATURE}.partial")
     try:

@@ -1,7 +1,8 @@
-"""Signatures: whose bundle it is. Ed25519 (RFC 8032) over the bytes of ``SHA256SUMS``, which names every file.
+"""Signatures: whose bundle it is. Ed25519 (RFC 8032) over the bytes of ``SHA256SUMS``, which names
+every file.
 
-A signature is ``SHA256SUMS.sig``, 64 raw bytes, and keys are PEM, so that openssl makes and verifies all of it too. Needs the
-library cryptography, which is imported only where a key is given.
+A signature is ``SHA256SUMS.sig``, 64 raw bytes, and keys are PEM, so that openssl makes and
+verifies all of it too. Needs the library cryptography, which is imported only where a key is given.
 """
 
 from __future__ import annotations
@@ -33,20 +34,22 @@ TO_PUBLIC = "`openssl pkey -in private.pem -pubout -out public.pem` makes one"
 
 def verify_signature(bundle: Path, seal: Checksums, trusted: Path) -> Checksums:
     """With the key that signed what was read. Raises InvalidBundleError where none of those in
-    ``trusted`` did, and where that file cannot be used; MissingDependencyError without the library."""
+    ``trusted`` did, and where that file cannot be used; MissingDependencyError without the
+    library."""
     require_library()
     keys = read_public_keys(trusted)
     if seal.signature is None:
         raise InvalidBundleError(
-            f"{bundle} is not signed: it has no {SIGNATURE}, a plain file of {LENGTH} bytes; `attar sign` writes one, with a key "
-            f"whose public half is in {trusted}"
+            f"{bundle} is not signed: it has no {SIGNATURE}, a plain file of {LENGTH} bytes; "
+            f"`attar sign` writes one, with a key whose public half is in {trusted}"
         )
     for key in keys:
         if is_by(key, seal.signature, seal.content):
             return replace(seal, key=compute_fingerprint(key))
     known = ", ".join(map(compute_fingerprint, keys))
     raise InvalidBundleError(
-        f"{bundle} is signed by no key in {trusted} ({known}): it was changed since, or somebody else signed it"
+        f"{bundle} is signed by no key in {trusted} ({known}): it was changed since, or somebody "
+        "else signed it"
     )
 
 
@@ -78,7 +81,8 @@ def read_public_keys(file: Path) -> Sequence[Ed25519PublicKey]:
     blocks = list(BLOCK.finditer(content))
     if len(blocks) != content.count(BEGIN):
         raise InvalidBundleError(
-            f"{file} has a PEM block that is broken or commented out; to trust a key no more remove its block"
+            f"{file} has a PEM block that is broken or commented out; to trust a key no more "
+            "remove its block"
         )
     if not blocks:
         raise InvalidBundleError(
@@ -90,7 +94,8 @@ def read_public_keys(file: Path) -> Sequence[Ed25519PublicKey]:
 def read_public_key(file: Path, block: bytes, label: str) -> Ed25519PublicKey:
     if label.endswith("PRIVATE KEY"):
         raise InvalidBundleError(
-            f"{file} holds a private key, which belongs to the signer alone; give its public half; {TO_PUBLIC}"
+            f"{file} holds a private key, which belongs to the signer alone; give its public half; "
+            f"{TO_PUBLIC}"
         )
     if label != PUBLIC:
         raise InvalidBundleError(f"{file} holds a {label}, expected a {PUBLIC}; {TO_PUBLIC}")

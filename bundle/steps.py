@@ -1,4 +1,5 @@
-"""Steps: preprocessing that leaves home. What a step reads travels along, under a path from the folder that both are in."""
+"""Steps: preprocessing that leaves home. What a step reads travels along, under a path from the
+folder that both are in."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ FOLDER = "preprocess"
 
 
 def ship_steps(steps: Mapping[str, Sequence[Step]], root: Path) -> Steps:
-    """Copies each step's file to ``preprocess/INPUT.KIND`` below ``root``; the same steps with these paths."""
+    """Copies each step's file to ``preprocess/INPUT.KIND`` below ``root``; the same steps with
+    these paths."""
     return validate_steps(
         {name: [ship_step(name, step, root) for step in todo] for name, todo in steps.items()}
     )
@@ -31,7 +33,8 @@ def ship_step(name: str, step: Step, root: Path) -> Step:
 
 
 def locate_steps(steps: Mapping[str, Sequence[Step]], root: Path) -> Steps:
-    """These steps, finding their files below ``root`` from any working directory. Raises ValueError if one lies ``outside``."""
+    """These steps, finding their files below ``root`` from any working directory. Raises ValueError
+    if one lies ``outside``."""
     if wrong := find_outside(step for todo in steps.values() for step in todo):
         raise ValueError(wrong)
     return validate_steps(
@@ -49,7 +52,8 @@ def locate_step(step: Step, root: Path) -> Step:
 
 
 def find_outside(steps: Iterable[Step]) -> str | None:
-    """What is wrong with a path that does not lie in ``preprocess/``, where the checksums see it; None if all do."""
+    """What is wrong with a path that does not lie in ``preprocess/``, where the checksums see it;
+    None if all do."""
     for step in steps:
         if isinstance(step, FileStep) and (
             step.file.parts != (FOLDER, step.file.name) or step.file.name == ".."

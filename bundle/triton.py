@@ -1,11 +1,13 @@
-"""A Triton model repository: graphs for its ONNX Runtime backend, engines of TensorRT for its own; warmed by golden requests.
+"""A Triton model repository: graphs for its ONNX Runtime backend, engines of TensorRT for its own;
+warmed by golden requests.
 
-    NAME/config.pbtxt NAME/1/   the configuration, and the graph or the engine
-    NAME/labels.txt             the classes, one a line, where an output is logits or probabilities
-    NAME/warmup/                the first golden request, as the graph reads it: a file an input, its raw bytes
+    NAME/config.pbtxt NAME/1/   the configuration, and the graph or the engine NAME/labels.txt
+    the classes, one a line, where an output is logits or probabilities NAME/warmup/
+    the first golden request, as the graph reads it: a file an input, its raw bytes
 
-The configuration is protobuf text of ``inference.ModelConfig`` (Triton's ``model_config.proto``), written by hand because
-Triton's own protobuf is no dependency of a bundle. There is no preprocessing in it: that would be code.
+The configuration is protobuf text of ``inference.ModelConfig`` (Triton's ``model_config.proto``),
+written by hand because Triton's own protobuf is no dependency of a bundle. There is no
+preprocessing in it: that would be code.
 """
 
 from __future__ import annotations
@@ -66,7 +68,8 @@ def write_config_files(folder: Path, manifest: Manifest, requests: Arrays) -> No
 
 
 def list_model_files(bundle: Path, manifest: Manifest) -> dict[str, dict[str, Path]]:
-    """By model the files of its version, and what they are copies of. Of several graphs each is a model, ``NAME-GRAPH``."""
+    """By model the files of its version, and what they are copies of. Of several graphs each is a
+    model, ``NAME-GRAPH``."""
     found = {}
     for graph in manifest.graphs:
         name = manifest.name if has_single_graph(manifest) else f"{manifest.name}-{graph}"
@@ -100,7 +103,8 @@ def check_repository(bundle: Path, manifest: Manifest) -> None:
 
 
 def format_config(name: str, manifest: Manifest, requests: Arrays) -> str:
-    """The tensors of several graphs are in no manifest: Triton completes their configurations from the graphs."""
+    """The tensors of several graphs are in no manifest: Triton completes their configurations from
+    the graphs."""
     described = format_tensors(manifest, requests) if has_single_graph(manifest) else []
     lines = [
         f"name: {json.dumps(name)}",
@@ -139,7 +143,8 @@ def has_single_graph(manifest: Manifest) -> bool:
 
 
 def is_tensorrt_plan(manifest: Manifest) -> bool:
-    """Whether the engine is one that Triton runs: its TensorRT backend knows those of TensorRT, not those of TensorRT-RTX."""
+    """Whether the engine is one that Triton runs: its TensorRT backend knows those of TensorRT, not
+    those of TensorRT-RTX."""
     return manifest.engine.runtime == "tensorrt" and not manifest.unfinished
 
 
@@ -152,14 +157,16 @@ def has_labels(manifest: Manifest, output: StoredOutput) -> bool:
 
 
 def choose_max_batch(manifest: Manifest) -> int:
-    """Triton's ``max_batch_size``: 0, where it must not make batches of its own, as of a graph that takes no single sample."""
+    """Triton's ``max_batch_size``: 0, where it must not make batches of its own, as of a graph that
+    takes no single sample."""
     tensors = [*manifest.inputs.values(), *manifest.outputs.values()]
     low, high = manifest.ranges.get("batch", (0, 0))
     return high if low == 1 and all(each.axes[:1] == ("batch",) for each in tensors) else 0
 
 
 def list_preferred_batches(manifest: Manifest) -> list[int]:
-    """Batch sizes that wait for nothing more: the largest, and the one that kernels were chosen for. Empty: nothing is joined."""
+    """Batch sizes that wait for nothing more: the largest, and the one that kernels were chosen
+    for. Empty: nothing is joined."""
     most = choose_max_batch(manifest)
     usual = manifest.engine.profile.get("batch", (1, 1, 1))[1]
     return (
@@ -170,7 +177,10 @@ def list_preferred_batches(manifest: Manifest) -> list[int]:
 
 
 def format_batching(sizes: Sequence[int]) -> list[str]:
-    given = f"preferred_batch_size: [ {', '.join(map(str, sizes))} ] max_queue_delay_microseconds: {QUEUE_DELAY}"
+    given = (
+        f"preferred_batch_size: [ {', '.join(map(str, sizes))} ] max_queue_delay_microseconds: "
+        f"{QUEUE_DELAY}"
+    )
     return [f"dynamic_batching {{ {given} default_queue_policy {{ {QUEUE_POLICY} }} }}"]
 
 
@@ -199,16 +209,21 @@ def format_warmups(manifest: Manifest, requests: Arrays, sizes: Sequence[int]) -
 
 def format_warmup(number: int, manifest: Manifest, name: str, array: Array) -> str:
     shape = array.shape[1:] if choose_max_batch(manifest) else array.shape
-    value = f'data_type: {TYPES[manifest.inputs[name].dtype]} dims: [ {format_dimensions(shape)} ] input_data_file: "{number}"'
+    data_type, dims = TYPES[manifest.inputs[name].dtype], format_dimensions(shape)
+    value = f'data_type: {data_type} dims: [ {dims} ] input_data_file: "{number}"'
     return f"inputs {{ key: {json.dumps(name)} value {{ {value} }} }}"
 
 
 def format_tensor(field: str, name: str, each: StoredTensor, batched: bool, more: str = "") -> str:
-    """Triton adds the batch axis itself where there is a ``max_batch_size``; a dynamic axis is -1."""
+    """Triton adds the batch axis itself where there is a ``max_batch_size``; a dynamic axis is
+    -1."""
     axes = each.axes[1:] if batched else each.axes
     shape = [axis if isinstance(axis, int) else -1 for axis in axes]
     reshape = "" if axes else " reshape { shape: [ ] }"
-    return f"{field} [ {{ name: {json.dumps(name)} data_type: {TYPES[each.dtype]} dims: [ {format_dimensions(shape)} ]{reshape}{more} }} ]"
+    return (
+        f"{field} [ {{ name: {json.dumps(name)} data_type: {TYPES[each.dtype]} dims: [ "
+        f"{format_dimensions(shape)} ]{reshape}{more} }} ]"
+    )
 
 
 def format_dimensions(shape: Sequence[int]) -> str:

@@ -1,4 +1,5 @@
-"""A bundle whose files are those that were packaged: where to read them, what they say, and who vouches for them."""
+"""A bundle whose files are those that were packaged: where to read them, what they say, and who
+vouches for them."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ class VerifiedBundle:
     path: Path
     """Its own folder."""
     root: Path
-    """Where its files are read: there, or, where a trusted key signed it, in a private copy of what was verified."""
+    """Where its files are read: there, or, where a trusted key signed it, in a private copy of what
+    was verified."""
     manifest: Manifest
     seal: Checksums
     allow_native: bool = False
@@ -68,8 +70,8 @@ class VerifiedBundle:
 
 
 def open_sealed(path: Path, trusted: Path | None = None) -> VerifiedBundle:
-    """A bundle whose files are those that were packaged, and signed by one of the keys in ``trusted``, where that is given.
-    Raises InvalidBundleError."""
+    """A bundle whose files are those that were packaged, and signed by one of the keys in
+    ``trusted``, where that is given. Raises InvalidBundleError."""
     if not path.is_dir():
         raise InvalidBundleError(
             f"{path} is no folder; a bundle is one, written by `attar package`"
@@ -98,11 +100,13 @@ def locate_manifest(manifest: Manifest, path: Path) -> Manifest:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """As it is written. Raises InvalidBundleError when there is none, or it is not complete and consistent."""
+    """As it is written. Raises InvalidBundleError when there is none, or it is not complete and
+    consistent."""
     file = path / "manifest.json"
     if not file.is_file():
         raise InvalidBundleError(
-            f"{path} has no manifest.json: not a bundle, or not a whole one; bundles are written by `attar package`"
+            f"{path} has no manifest.json: not a bundle, or not a whole one; bundles are written "
+            "by `attar package`"
         )
     with blame_bundle(f"{file} cannot be read"):
         content = file.read_bytes()
@@ -128,6 +132,6 @@ def check_format(file: Path, content: bytes) -> None:
     newer = re.fullmatch(r"attar bundle (\d{1,9})", written) if isinstance(written, str) else None
     if newer and int(newer[1]) > FORMAT_VERSION:
         raise InvalidBundleError(
-            f"{file} has the format {written!r}, and attar {VERSION} reads bundles up to version {FORMAT_VERSION}: "
-            "upgrade attar, or package the bundle with this version"
+            f"{file} has the format {written!r}, and attar {VERSION} reads bundles up to version "
+            f"{FORMAT_VERSION}: upgrade attar, or package the bundle with this version"
         )

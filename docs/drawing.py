@@ -52,27 +52,52 @@ SITE_STYLE = f"""<style>
 
 def svg(width: float, height: float, parts: Iterable[str]) -> str:
     """A whole file."""
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" class="figure" viewBox="0 0 {width:g} {height:g}"'
-    return "\n".join([f'{head} font-family="sans-serif" font-size="13">', STYLE, *parts, "</svg>", ""])
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="figure" viewBox="0 0 {width:g} {height:g}"'
+    )
+    return "\n".join(
+        [f'{head} font-family="sans-serif" font-size="13">', STYLE, *parts, "</svg>", ""]
+    )
 
 
-def text(x: float, y: float, words: str, tone: str = "ink", anchor: str = "middle", bold: bool = False, size: float = 13) -> str:
+def text(
+    x: float,
+    y: float,
+    words: str,
+    tone: str = "ink",
+    anchor: str = "middle",
+    bold: bool = False,
+    size: float = 13,
+) -> str:
     """One line; ``y`` is its baseline."""
     weight = ' font-weight="600"' if bold else ""
     head = f'<text x="{x:g}" y="{y:g}" style="fill: var(--{tone})" text-anchor="{anchor}" font-size="{size:g}"{weight}>'
     return f"{head}{escape(words)}</text>"
 
 
-def box(x: float, y: float, width: float, height: float, lines: Iterable[str], tone: str = "line", dashed: bool = False) -> str:
+def box(
+    x: float,
+    y: float,
+    width: float,
+    height: float,
+    lines: Iterable[str],
+    tone: str = "line",
+    dashed: bool = False,
+) -> str:
     """A rectangle with its lines in the middle, the first one bold."""
     words = list(lines)
     dash = ' stroke-dasharray="5 4"' if dashed else ""
     first = y + height / 2 + 4.5 - 8.5 * (len(words) - 1)
-    shape = (
-        f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="7" style="fill: var(--card); stroke: var(--{tone})"'
-    )
+    shape = f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="7" style="fill: var(--card); stroke: var(--{tone})"'
     rows = [
-        text(x + width / 2, first + 17 * row, line, "muted" if row else "ink", bold=not row, size=12 if row else 13)
+        text(
+            x + width / 2,
+            first + 17 * row,
+            line,
+            "muted" if row else "ink",
+            bold=not row,
+            size=12 if row else 13,
+        )
         for row, line in enumerate(words)
     ]
     return "\n".join([f'{shape} stroke-width="1.6"{dash}/>', *rows])
@@ -84,7 +109,9 @@ def area(x: float, y: float, width: float, height: float, tone: str, opacity: fl
     return f'{shape} style="fill: var(--{tone})" opacity="{opacity:g}"/>'
 
 
-def line(points: Iterable[Point], tone: str = "muted", width: float = 1.5, dashed: bool = False) -> str:
+def line(
+    points: Iterable[Point], tone: str = "muted", width: float = 1.5, dashed: bool = False
+) -> str:
     path = " ".join(f"{x:g},{y:g}" for x, y in points)
     dash = ' stroke-dasharray="5 4"' if dashed else ""
     return f'<polyline points="{path}" fill="none" style="stroke: var(--{tone})" stroke-width="{width:g}"{dash}/>'
@@ -95,7 +122,10 @@ def arrow(*points: Point, tone: str = "muted", dashed: bool = False) -> str:
     (x0, y0), (x, y) = points[-2:]
     across, down = (x > x0) - (x < x0), (y > y0) - (y < y0)
     back, side = (x - 8 * across, y - 8 * down), (4 * down, 4 * across)
-    corners = f"{x:g},{y:g} {back[0] + side[0]:g},{back[1] + side[1]:g} {back[0] - side[0]:g},{back[1] - side[1]:g}"
+    corners = (
+        f"{x:g},{y:g} {back[0] + side[0]:g},{back[1] + side[1]:g} "
+        f"{back[0] - side[0]:g},{back[1] - side[1]:g}"
+    )
     head = f'<polygon points="{corners}" style="fill: var(--{tone})"/>'
     return line([*points[:-1], back], tone, dashed=dashed) + head
 

@@ -41,10 +41,22 @@ def gates() -> str:
         text((limit + RIGHT) / 2, TOP - 26, "outside", "failed", bold=True),
         line([(limit, TOP - 40), (limit, bottom + 6)], "ink", dashed=True),
     ]
-    parts += [part for row, case in enumerate(CASES) for part in interval(TOP + 8 + ROW * row, *case)]
+    parts += [
+        part for row, case in enumerate(CASES) for part in interval(TOP + 8 + ROW * row, *case)
+    ]
     ticks = (-0.02, 0.0, 0.02, 0.04)
-    parts += [text(place(tick), bottom + 20, f"{tick:g}".replace("-", "−"), "muted", size=12) for tick in ticks]
-    parts.append(text((LEFT + RIGHT) / 2, bottom + 42, "score drop against the teacher; promised: at most 0.02", "muted"))
+    parts += [
+        text(place(tick), bottom + 20, f"{tick:g}".replace("-", "−"), "muted", size=12)
+        for tick in ticks
+    ]
+    parts.append(
+        text(
+            (LEFT + RIGHT) / 2,
+            bottom + 42,
+            "score drop against the teacher; promised: at most 0.02",
+            "muted",
+        )
+    )
     return svg(760, bottom + 56, parts)
 
 
@@ -52,15 +64,20 @@ def interval(y: float, seen: str, lost: int, won: int, samples: int) -> Iterator
     low, high = bound_paired_drop(lost, won, samples)
     tone = decided(low, high)
     yield text(LEFT - 14, y - 2, seen, anchor="end")
-    yield text(LEFT - 14, y + 14, f"{lost} lost, {won} won of {samples:,}", "muted", "end", size=11.5)
+    yield text(
+        LEFT - 14, y + 14, f"{lost} lost, {won} won of {samples:,}", "muted", "end", size=11.5
+    )
     yield line([(place(low), y), (place(high), y)], tone, 3)
-    yield from (line([(place(bound), y - 6), (place(bound), y + 6)], tone, 3) for bound in (low, high))
+    yield from (
+        line([(place(bound), y - 6), (place(bound), y + 6)], tone, 3) for bound in (low, high)
+    )
     yield dot(place((lost - won) / samples), y, tone)
     yield text(RIGHT + 14, y + 4.5, tone, tone, "start", bold=True)
 
 
 def distiller() -> str:
-    """Who reads what while a student learns with a distiller, and what is left when it is exported."""
+    """Who reads what while a student learns with a distiller, and what is left when it is
+    exported."""
     return svg(
         760,
         580,
@@ -80,8 +97,17 @@ def distiller() -> str:
             box(30, 216, 150, 56, ["t", "the teacher's answer"], "teacher"),
             box(220, 216, 140, 56, ["distiller", "ReLU layers: h"], "undecided"),
             box(420, 206, 160, 76, ["d", "its logits;", "target: softmax(sg d)"], "undecided"),
-            box(420, 310, 160, 76, ["a", "two scores a sample:", "weights w_T and w_S"], "undecided"),
-            box(614, 216, 122, 150, ["L_C", "KL of the target", "and softmax(s),", "half by w_T,", "half by w_S"], "ink"),
+            box(
+                420, 310, 160, 76, ["a", "two scores a sample:", "weights w_T and w_S"], "undecided"
+            ),
+            box(
+                614,
+                216,
+                122,
+                150,
+                ["L_C", "KL of the target", "and softmax(s),", "half by w_T,", "half by w_S"],
+                "ink",
+            ),
             arrow((395, 92), (395, 160), (290, 160), (290, 216)),
             arrow((180, 244), (220, 244)),
             arrow((360, 244), (420, 244)),
@@ -96,7 +122,12 @@ def distiller() -> str:
                 408,
                 316,
                 80,
-                ["L_A", "CE of the needs and softmax(a):", "n_T = CE(t, y)", "n_S = KL(softmax(d) ‖ softmax(s))"],
+                [
+                    "L_A",
+                    "CE of the needs and softmax(a):",
+                    "n_T = CE(t, y)",
+                    "n_S = KL(softmax(d) ‖ softmax(s))",
+                ],
                 "ink",
             ),
             arrow((180, 448), (220, 448)),
@@ -104,20 +135,34 @@ def distiller() -> str:
             arrow((460, 282), (460, 296), (290, 296), (290, 408)),
             arrow((105, 488), (105, 506), (578, 506), (578, 488)),
             text(380, 532, "L_KD = losses(s, t) + weight · L_C + L_D + L_A"),
-            text(380, 552, "L = lambda_kd · L_KD + (1 − lambda_kd) · L_other,   L_other = CE(s, y)"),
+            text(
+                380, 552, "L = lambda_kd · L_KD + (1 − lambda_kd) · L_other,   L_other = CE(s, y)"
+            ),
         ],
     )
 
 
-ROWS = {"teacher": (0, 0), "reference": (0, 1), "answers": (1, 0), "student": (2, 0), "control": (2, 1), "onnx": (3, 0)}
+ROWS = {
+    "teacher": (0, 0),
+    "reference": (0, 1),
+    "answers": (1, 0),
+    "student": (2, 0),
+    "control": (2, 1),
+    "onnx": (3, 0),
+}
 ROWS |= {"calibration": (3, 1), "model": (4, 0), "engine": (5, 0), "production": (5, 1)}
 BAR = {"evidence": (12, 214, 736), "verdict": (258, 292, 236), "bundle": (512, 292, 236)}
 TONES = {"reuse": "passed", "run": "student", "wait": "undecided"}
-WORDS = {"reuse": "reused", "run": "made: a setting changed", "wait": "made if what it reads changed"}
+WORDS = {
+    "reuse": "reused",
+    "run": "made: a setting changed",
+    "wait": "made if what it reads changed",
+}
 
 
 def actions(changed: str) -> dict[str, str]:
-    """What ``attar plan`` says of every slot of a target without candidates when a setting of one changed."""
+    """What ``attar plan`` says of every slot of a target without candidates when a setting of one
+    changed."""
     found: dict[str, str] = {}
     for slot in SLOTS:
         if slot.scope == "choice":
@@ -131,15 +176,29 @@ def actions(changed: str) -> dict[str, str]:
 def slots() -> str:
     """The walk over the slots after ``--set student.epochs=2``."""
     found = actions("student")
-    parts = [part for name, place in ROWS.items() for part in slot_box(name, *place, TONES[found[name]])]
-    parts += [box(x, y, width, 40, [name], TONES[found[name]]) for name, (x, y, width) in BAR.items()]
+    parts = [
+        part for name, place in ROWS.items() for part in slot_box(name, *place, TONES[found[name]])
+    ]
+    parts += [
+        box(x, y, width, 40, [name], TONES[found[name]]) for name, (x, y, width) in BAR.items()
+    ]
     parts += [arrow((column * 126 + 118, 62), (column * 126 + 138, 62)) for column in range(5)]
-    parts += [arrow((x * 126 + 48, 84), (x * 126 + 48, 118)) for x in (0, 3)]  # reference, calibration
+    parts += [
+        arrow((x * 126 + 48, 84), (x * 126 + 48, 118)) for x in (0, 3)
+    ]  # reference, calibration
     parts += [arrow((480, 140), (570, 140), (570, 84))]  # calibration to model
     parts += [arrow((x * 126 + 108, 84), (x * 126 + 108, 214)) for x in range(6)]
-    parts += [arrow((x * 126 + 48, 162), (x * 126 + 48, 214)) for x in (0, 2, 5)]  # reference, control, production
-    parts += [arrow((376, 254), (376, 292)), arrow((630, 254), (630, 292)), arrow((494, 312), (512, 312))]
-    parts.append(text(12, 22, "attar plan digits --set student.epochs=2", anchor="start", bold=True))
+    parts += [
+        arrow((x * 126 + 48, 162), (x * 126 + 48, 214)) for x in (0, 2, 5)
+    ]  # reference, control, production
+    parts += [
+        arrow((376, 254), (376, 292)),
+        arrow((630, 254), (630, 292)),
+        arrow((494, 312), (512, 312)),
+    ]
+    parts.append(
+        text(12, 22, "attar plan digits --set student.epochs=2", anchor="start", bold=True)
+    )
     parts += [part for row, action in enumerate(TONES) for part in legend(action, 288 + 20 * row)]
     return svg(760, 348, parts)
 
@@ -165,14 +224,24 @@ def candidates() -> str:
         ]
         parts += [arrow((120, 134), (142, 134), (142, y), (164, y)), arrow((264, y), (296, y))]
         parts.append(arrow((396, y), (424, y), (424, 134), (444, 134)))
-    parts += [box(444, 98, 120, 72, ["trials", "on validation,", "timed in turn"], "undecided"), arrow((564, 134), (596, 134))]
+    parts += [
+        box(444, 98, 120, 72, ["trials", "on validation,", "timed in turn"], "undecided"),
+        arrow((564, 134), (596, 134)),
+    ]
     parts += [
         box(596, 98, 150, 72, ["choice", "the fastest that", "keeps the promises"], "undecided"),
         arrow((671, 170), (671, 292)),
     ]
-    parts += [box(596, 292, 150, 44, ["model, engine", "of the one chosen"], "passed"), arrow((596, 314), (564, 314))]
+    parts += [
+        box(596, 292, 150, 44, ["model, engine", "of the one chosen"], "passed"),
+        arrow((596, 314), (564, 314)),
+    ]
     parts += [box(444, 292, 120, 44, ["evidence", "on test"]), arrow((444, 314), (412, 314))]
-    parts += [box(292, 292, 120, 44, ["verdict"]), arrow((292, 314), (260, 314)), box(140, 292, 120, 44, ["bundle"])]
+    parts += [
+        box(292, 292, 120, 44, ["verdict"]),
+        arrow((292, 314), (260, 314)),
+        box(140, 292, 120, 44, ["bundle"]),
+    ]
     return svg(760, 350, parts)
 
 
@@ -198,11 +267,22 @@ def rooms() -> str:
             x = 20 + column * (width + ROOM_GAP)
             parts.append(box(x, y, width, ROOM_HEIGHT, words))
             if row < len(ROOMS) - 1:
-                parts.append(arrow((x + width / 2, y + ROOM_HEIGHT), (x + width / 2, y + ROOM_HEIGHT + ROOM_GAP)))
+                parts.append(
+                    arrow(
+                        (x + width / 2, y + ROOM_HEIGHT),
+                        (x + width / 2, y + ROOM_HEIGHT + ROOM_GAP),
+                    )
+                )
     return svg(ROOM_WIDTH + 40, 24 + len(ROOMS) * (ROOM_HEIGHT + ROOM_GAP) - ROOM_GAP, parts)
 
 
-FIGURES = {"gates": gates, "distiller": distiller, "slots": slots, "candidates": candidates, "rooms": rooms}
+FIGURES = {
+    "gates": gates,
+    "distiller": distiller,
+    "slots": slots,
+    "candidates": candidates,
+    "rooms": rooms,
+}
 
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)

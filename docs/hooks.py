@@ -1,7 +1,8 @@
-"""Hooks: what the site has besides ``docs/*.md``. Pages made of the code, pages from elsewhere in the repository, figures.
+"""Hooks: what the site has besides ``docs/*.md``. Pages made of the code, pages from elsewhere in
+the repository, figures.
 
-Pages link to files of the repository, so that the links work where the repository is read as well. In the site a link to a file
-leads to the page that is made of it, or else to the file's own text.
+Pages link to files of the repository, so that the links work where the repository is read as well.
+In the site a link to a file leads to the page that is made of it, or else to the file's own text.
 """
 
 from __future__ import annotations
@@ -44,13 +45,18 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for place, text in reference.pages().items():
         files.append(File.generated(config, place, content=text))
     for source in (*INCLUDED, *cited()):
-        files.append(File.generated(config, page_of(source) or source, abs_src_path=str(ROOT / source)))
+        files.append(
+            File.generated(config, page_of(source) or source, abs_src_path=str(ROOT / source))
+        )
     return files
 
 
 def cited() -> list[str]:
     """Files that the pages link to and that have no page."""
-    pages = [*(ROOT / "docs").glob("*.md"), *(ROOT / name for name in INCLUDED if name.endswith(".md"))]
+    pages = [
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / name for name in INCLUDED if name.endswith(".md")),
+    ]
     found = {
         resolved(page.relative_to(ROOT).as_posix(), link)
         for page in pages
@@ -62,11 +68,16 @@ def cited() -> list[str]:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     place = page.file.src_uri
     origins = {place: source for source, place in INCLUDED.items()}
-    return markdown if place in MADE_OF.values() else linked(markdown, origins.get(place, f"docs/{place}"), place)
+    return (
+        markdown
+        if place in MADE_OF.values()
+        else linked(markdown, origins.get(place, f"docs/{place}"), place)
+    )
 
 
 def linked(markdown: str, source: str, place: str) -> str:
-    """Links between files of the repository as links between pages. One that leads nowhere stays, and is refused as broken."""
+    """Links between files of the repository as links between pages. One that leads nowhere stays,
+    and is refused as broken."""
 
     def led(found: re.Match[str]) -> str:
         page = page_of(resolved(source, found[1]))
@@ -91,7 +102,9 @@ def page_of(source: str) -> str | None:
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Figures become part of their page, so that they follow its light and its dark."""
-    return IMAGE.sub(lambda found: inlined(Path(config.docs_dir, "figures", Path(found[2]).name), found[1]), html)
+    return IMAGE.sub(
+        lambda found: inlined(Path(config.docs_dir, "figures", Path(found[2]).name), found[1]), html
+    )
 
 
 def inlined(file: Path, words: str) -> str:

@@ -36,7 +36,8 @@ def pages() -> dict[str, str]:
     }
 
 
-# -- the recipe -------------------------------------------------------------------------------------------------------
+# -- the recipe
+# -------------------------------------------------------------------------------------------------------
 
 
 def recipe() -> str:
@@ -46,9 +47,18 @@ def recipe() -> str:
     gates = whole["properties"]["gates"]
     parts = [INTRODUCTION, "## At the top", table(top, required=["task"])]
     parts += ["## `[gates]`", *model(gates["$ref"], whole["$defs"], 3)]
-    parts += [part for slot in SLOTS if not slot.per_target for part in slot_part(slot, f"## `[{slot.name}]`", slot.name)]
+    parts += [
+        part
+        for slot in SLOTS
+        if not slot.per_target
+        for part in slot_part(slot, f"## `[{slot.name}]`", slot.name)
+    ]
     parts.append(TARGETS)
-    parts += [part for slot in of_targets() for part in slot_part(slot, f"### NAME.{slot.name}", f"target-{slot.name}")]
+    parts += [
+        part
+        for slot in of_targets()
+        for part in slot_part(slot, f"### NAME.{slot.name}", f"target-{slot.name}")
+    ]
     return "\n\n".join([*parts, *losses(whole), ""])
 
 
@@ -83,7 +93,9 @@ def slot_part(slot: Slot, heading: str, anchor: str) -> Iterator[str]:
     made = describe_section(slot, {})
     required = slot.stage.model_json_schema().get("required", [])
     shared = {name: other for other in slot.like for name in stage_of(other).model_fields}
-    yield table(made["properties"], required, {name: f"as in `[{other}]`" for name, other in shared.items()})
+    yield table(
+        made["properties"], required, {name: f"as in `[{other}]`" for name, other in shared.items()}
+    )
 
 
 def lead(stage: type[Stage[Any]]) -> str:
@@ -101,7 +113,9 @@ def first(docstring: str | None) -> str:
 
 def edges(slot: Slot) -> str:
     sources = [f"`{source}`" for source in slot.sources("required").values()]
-    sources += [f"the `{source}` of every candidate" for source in slot.sources("repeated").values()]
+    sources += [
+        f"the `{source}` of every candidate" for source in slot.sources("repeated").values()
+    ]
     return f"Reads {listed(sources) if sources else 'no other slot'}; makes `{slot.stage.makes().__name__}`."
 
 
@@ -128,22 +142,38 @@ def losses(whole: Field) -> Iterator[str]:
     """What ``losses`` and ``distiller`` of the student hold."""
     student, definitions = whole["properties"]["student"]["properties"], whole["$defs"]
     yield "## Losses {#losses}"
-    yield "Entries of `losses` in [`[student]`](#student); which to take is in [How a student learns](../learning.md#losses)."
+    yield (
+        "Entries of `losses` in [`[student]`](#student); which to take is in [How a student learns](../learning.md#losses)."
+    )
     for kind, reference in student["losses"]["items"]["discriminator"]["mapping"].items():
         found = definitions[reference.rpartition("/")[2]]
         yield f'### `kind = "{kind}"` {{#loss-{kind}}}'
-        yield table({name: field for name, field in found["properties"].items() if name != "kind"}, found.get("required", []))
+        yield table(
+            {name: field for name, field in found["properties"].items() if name != "kind"},
+            found.get("required", []),
+        )
     reference = next(option["$ref"] for option in student["distiller"]["anyOf"] if "$ref" in option)
     yield f"## The distiller {{#{target(reference)}}}"
-    yield "Settings of `distiller` in [`[student]`](#student); see [How a student learns](../learning.md#the-distiller)."
+    yield (
+        "Settings of `distiller` in [`[student]`](#student); see [How a student learns](../learning.md#the-distiller)."
+    )
     yield table(definitions[reference.rpartition("/")[2]]["properties"])
 
 
-def table(fields: Mapping[str, Field], required: Iterable[str] = (), elsewhere: Mapping[str, str] | None = None) -> str:
+def table(
+    fields: Mapping[str, Field],
+    required: Iterable[str] = (),
+    elsewhere: Mapping[str, str] | None = None,
+) -> str:
     """One row a setting. ``elsewhere``: where the value comes from when a section does not say."""
     given, needed = elsewhere or {}, set(required)
     cells = [
-        (f"`{name}`", kind(field), given.get(name) or default(field, name in needed), plain(field.get("description", "")))
+        (
+            f"`{name}`",
+            kind(field),
+            given.get(name) or default(field, name in needed),
+            plain(field.get("description", "")),
+        )
         for name, field in fields.items()
     ]
     return "\n".join([HEAD, *(f"| {' | '.join(row)} |" for row in cells)])
@@ -152,7 +182,9 @@ def table(fields: Mapping[str, Field], required: Iterable[str] = (), elsewhere: 
 def plain(words: str) -> str:
     """A docstring within a cell: on one line, a bar outside of code escaped."""
     pieces = " ".join(words.split()).replace("``", "`").split("`")
-    return "`".join(piece if index % 2 else piece.replace("|", "\\|") for index, piece in enumerate(pieces))
+    return "`".join(
+        piece if index % 2 else piece.replace("|", "\\|") for index, piece in enumerate(pieces)
+    )
 
 
 def kind(field: Field) -> str:
@@ -166,7 +198,11 @@ def kind(field: Field) -> str:
     if "prefixItems" in field:
         return f"list of {len(field['prefixItems'])} {kind(field['prefixItems'][0])}s"
     if field["type"] == "array":
-        return "list of [losses](#losses)" if "oneOf" in field["items"] else f"list of {kind(field['items'])}"
+        return (
+            "list of [losses](#losses)"
+            if "oneOf" in field["items"]
+            else f"list of {kind(field['items'])}"
+        )
     if field["type"] == "object":
         return "table"
     name = str(field.get("format") or NAMES.get(field["type"], field["type"]))
@@ -181,7 +217,9 @@ def bounds(field: Field) -> list[str]:
 
 def target(reference: str) -> str:
     """The anchor of a group of settings."""
-    return {"GateLimits": "gates", "DistillerSettings": "distiller"}.get(name := reference.rpartition("/")[2], name.lower())
+    return {"GateLimits": "gates", "DistillerSettings": "distiller"}.get(
+        name := reference.rpartition("/")[2], name.lower()
+    )
 
 
 def default(field: Field, required: bool) -> str:
@@ -196,7 +234,9 @@ def toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
-        inside = ", ".join(f"{name} = {toml(each)}" for name, each in value.items() if each is not None)
+        inside = ", ".join(
+            f"{name} = {toml(each)}" for name, each in value.items() if each is not None
+        )
         return f"{{ {inside} }}" if inside else "{}"
     if isinstance(value, list):
         return f"[{', '.join(map(toml, value))}]"
@@ -235,7 +275,9 @@ def described(command: click.Command, context: click.Context) -> Iterator[str]:
     yield inspect.cleandoc(command.help or "")
     options = [option for option in command.get_params(context) if isinstance(option, click.Option)]
     rows = [
-        f"| `{names}` | {cell(words)} |" for option in options for names, words in [option.get_help_record(context) or ("", "")]
+        f"| `{names}` | {cell(words)} |"
+        for option in options
+        for names, words in [option.get_help_record(context) or ("", "")]
     ]
     yield "\n".join(["| option | what it does |\n| --- | --- |", *rows])
 
@@ -275,7 +317,15 @@ API = {
         "attar.pipeline.run:Record",
     ),
     "A task": ("Task", "Tensor", "Output", "Split", "InMemory", "Batch", "hits"),
-    "Preprocessing": ("DecodeImage", "Resize", "CenterCrop", "ChannelsFirst", "Scale", "Normalize", "Tokenize"),
+    "Preprocessing": (
+        "DecodeImage",
+        "Resize",
+        "CenterCrop",
+        "ChannelsFirst",
+        "Scale",
+        "Normalize",
+        "Tokenize",
+    ),
     "A stage of your own": ("Stage", "Artifact"),
     "Errors": tuple(
         f"attar.pipeline.core.errors:{name}"

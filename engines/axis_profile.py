@@ -20,7 +20,8 @@ def complete_profile(profile: Mapping[str, AxisProfile], task: Task) -> dict[str
     for axis, (least, _, most) in profile.items():
         if axis not in ranges:
             raise StageError(
-                f"profile: {type(task).__name__} has no dynamic axis {axis!r}; {suggest_name(axis, ranges)}"
+                f"profile: {type(task).__name__} has no dynamic axis {axis!r}; "
+                f"{suggest_name(axis, ranges)}"
             )
         low, high = ranges[axis]
         if least > low or most < high:

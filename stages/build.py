@@ -84,7 +84,8 @@ class Build(Stage[Engine]):
         for axis, (least, usual, most) in profile.items():
             if not 0 <= least <= usual <= most or most == 0:
                 raise ValueError(
-                    f"{axis} must be three ascending sizes, smallest, usual, largest; {least}, {usual}, {most} are not"
+                    f"{axis} must be three ascending sizes, smallest, usual, largest; {least}, "
+                    f"{usual}, {most} are not"
                 )
         return profile
 
@@ -191,19 +192,26 @@ class Build(Stage[Engine]):
         spec: BuildSpec,
     ) -> float:
         tolerance = self.tolerance or runtime.get_tolerance(spec.precision)
-        hint = f"look at the graph; if it is sound, try precision = 'fp32' or another version of {runtime.title}"
+        hint = (
+            "look at the graph; if it is sound, try precision = 'fp32' or another version of "
+            f"{runtime.title}"
+        )
         with model.open(threads=1) as expected, runtime.open(files, spec) as engine:
             return measure_largest_difference(task, expected, engine, tolerance, hint)
 
 
-def build_graphs(model: OnnxModel, runtime: Runtime, out: Path, task: Task, spec: BuildSpec) -> dict[str, Path]:
+def build_graphs(
+    model: OnnxModel, runtime: Runtime, out: Path, task: Task, spec: BuildSpec
+) -> dict[str, Path]:
     """Build the engine of every graph, and return its file by the graph's name."""
     files = {graph: out / f"{graph}{runtime.suffix}" for graph in model.facts["graphs"]}
     for graph, file in files.items():
         source = model.file(graph)
         if refused := runtime.find_refused_nodes(source, task, spec):
             nodes = format_refused_nodes(refused, source)
-            raise UnsupportedModelError(f"{runtime.title} cannot take the graph: {nodes}; choose another runtime")
+            raise UnsupportedModelError(
+                f"{runtime.title} cannot take the graph: {nodes}; choose another runtime"
+            )
         runtime.build(source, file, task, spec)
     return files
 
@@ -216,7 +224,10 @@ def check_model(model: OnnxModel, runtime: Runtime, name: str) -> None:
     """
     for graph in model.facts["graphs"]:
         if nodes := list_training_nodes(model.file(graph)):
-            raise StageError(f"{', '.join(nodes)} of the graph is in training mode; export the network in evaluation mode")
+            raise StageError(
+                f"{', '.join(nodes)} of the graph is in training mode; export the network in "
+                "evaluation mode"
+            )
     if (precision := model.facts["precision"]) not in runtime.precisions:
         known = ", ".join(sorted(runtime.precisions))
         raise UnsupportedModelError(f"{name} has no precision {precision!r}; it has {known}")
@@ -224,6 +235,9 @@ def check_model(model: OnnxModel, runtime: Runtime, name: str) -> None:
 
 def format_refused_nodes(refused: Sequence[RefusedNode], file: Path) -> str:
     """Return the first few nodes for a message. One without a name is looked for in the graph."""
-    shown = [node if node.node else replace(node, node=find_node(file, node.operator)) for node in refused[:NODES_SHOWN]]
+    shown = [
+        node if node.node else replace(node, node=find_node(file, node.operator))
+        for node in refused[:NODES_SHOWN]
+    ]
     more = len(refused) - NODES_SHOWN
     return "; ".join(map(str, shown)) + (f"; and {more} more" if more > 0 else "")

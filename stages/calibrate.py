@@ -58,7 +58,9 @@ class Calibrate(Stage[Ranges]):
                     histogram.save_histograms(state, histograms, done)
                     saved = time.monotonic()
         histogram.save_histograms(out / "histograms.safetensors", histograms, done)
-        ranges = {name: (histograms[name].low, histograms[name].high) for name in sorted(histograms)}
+        ranges = {
+            name: (histograms[name].low, histograms[name].high) for name in sorted(histograms)
+        }
         (out / "ranges.json").write_text(json.dumps(ranges, indent=1) + "\n", encoding="utf-8")
         return {"samples": done, "tensors": len(ranges)}
 
@@ -70,7 +72,9 @@ class Calibrate(Stage[Ranges]):
         least, most = task.ranges.get("batch", (1, BATCH))
         count, step = min(self.samples, available), max(least, min(BATCH, most))
         if not available:
-            raise StageError(f"the training split of {self.task} is empty, so there is nothing to calibrate with")
+            raise StageError(
+                f"the training split of {self.task} is empty, so there is nothing to calibrate with"
+            )
         if count < least:
             raise StageError(
                 f"the task {self.task} promises batches of {least} and more, but calibration has "
@@ -85,7 +89,11 @@ class Calibrate(Stage[Ranges]):
 def count_values(histograms: dict[str, Histogram], tensors: Arrays) -> None:
     """Count the values of these tensors; integers and empty tensors have none."""
     for name, tensor in tensors.items():
-        values = select_finite(name, tensor) if np.issubdtype(tensor.dtype, np.floating) else tensor.ravel()[:0]
+        values = (
+            select_finite(name, tensor)
+            if np.issubdtype(tensor.dtype, np.floating)
+            else tensor.ravel()[:0]
+        )
         if values.size:
             histograms.setdefault(name, Histogram()).add(values)
 

@@ -91,7 +91,9 @@ class Export(Stage[OnnxModel]):
                 EXPORTERS[self.exporter](network, inputs, task, file, self.opset)
         except Exception as error:
             reason = format_root_cause(error)
-            raise StageError(f"the {self.exporter} exporter cannot export the network ({reason}); {self.hint}") from error
+            raise StageError(
+                f"the {self.exporter} exporter cannot export the network ({reason}); {self.hint}"
+            ) from error
 
     def check_graph(self, file: Path) -> None:
         import onnx
@@ -99,17 +101,32 @@ class Export(Stage[OnnxModel]):
         try:
             onnx.checker.check_model(file, full_check=True)
         except Exception as error:
-            raise StageError(f"the exported graph is not valid ONNX ({error}); {self.hint}") from error
-        got = next(entry.version for entry in onnx.load(file).opset_import if entry.domain in ("", "ai.onnx"))
+            raise StageError(
+                f"the exported graph is not valid ONNX ({error}); {self.hint}"
+            ) from error
+        got = next(
+            entry.version
+            for entry in onnx.load(file).opset_import
+            if entry.domain in ("", "ai.onnx")
+        )
         if got != self.opset:
-            raise StageError(f"the {self.exporter} exporter wrote opset {got}, not {self.opset}; ask for opset = {got}")
+            raise StageError(
+                f"the {self.exporter} exporter wrote opset {got}, not {self.opset}; ask for opset "
+                f"= {got}"
+            )
 
     def prove_parity(self, task: Task, weights: Weights, file: Path) -> float:
         """Compare the answers, on one thread on both sides, so that sums have one order."""
         from attar.engines.runtimes import onnxruntime
 
-        with weights.open(threads=1) as expected, onnxruntime.open_session({"model": file}, threads=1) as got:
-            hint = f"if it fails at some sizes only, the exporter took a size for a constant; {self.hint}"
+        with (
+            weights.open(threads=1) as expected,
+            onnxruntime.open_session({"model": file}, threads=1) as got,
+        ):
+            hint = (
+                "if it fails at some sizes only, the exporter took a size for a constant; "
+                f"{self.hint}"
+            )
             return measure_largest_difference(task, expected, got, self.tolerance, hint)
 
 
@@ -117,13 +134,18 @@ def copy_graphs(model: Model, out: Path) -> Facts:
     """Copy the graphs, and return those facts that an export has too."""
     for path in sorted(model.root.glob("*.onnx*")):
         shutil.copyfile(path, out / path.name)
-    return {name: model.facts[name] for name in ("task", *PASSED_ON)} | {"exporter": "none", "difference": 0.0}
+    return {name: model.facts[name] for name in ("task", *PASSED_ON)} | {
+        "exporter": "none",
+        "difference": 0.0,
+    }
 
 
 Exporter = Callable[["torch.nn.Module", "tuple[torch.Tensor, ...]", Task, Path, int], None]
 
 
-def export_by_dynamo(network: torch.nn.Module, inputs: tuple[torch.Tensor, ...], task: Task, file: Path, opset: int) -> None:
+def export_by_dynamo(
+    network: torch.nn.Module, inputs: tuple[torch.Tensor, ...], task: Task, file: Path, opset: int
+) -> None:
     import onnxscript  # noqa: F401  # torch calls it, so its version counts in the key
     import torch
 
@@ -134,7 +156,9 @@ def export_by_dynamo(network: torch.nn.Module, inputs: tuple[torch.Tensor, ...],
     )  # fmt: skip
 
 
-def export_by_torchscript(network: torch.nn.Module, inputs: tuple[torch.Tensor, ...], task: Task, file: Path, opset: int) -> None:
+def export_by_torchscript(
+    network: torch.nn.Module, inputs: tuple[torch.Tensor, ...], task: Task, file: Path, opset: int
+) -> None:
     import torch
 
     torch.onnx.export(
@@ -144,7 +168,10 @@ def export_by_torchscript(network: torch.nn.Module, inputs: tuple[torch.Tensor, 
     )  # fmt: skip
 
 
-EXPORTERS: Mapping[str, Exporter] = {"dynamo": export_by_dynamo, "torchscript": export_by_torchscript}
+EXPORTERS: Mapping[str, Exporter] = {
+    "dynamo": export_by_dynamo,
+    "torchscript": export_by_torchscript,
+}
 
 
 def list_axes(task: Task) -> dict[str, Axes]:
@@ -166,10 +193,16 @@ def silence_exporters() -> Iterator[None]:
     logging.disable(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # dynamo: copyreg copies torch's own deprecated LeafSpec
-            warnings.filterwarnings("ignore", "# The axis name", UserWarning)  # dynamo: two inputs share an axis, as they should
+            warnings.simplefilter(
+                "ignore", FutureWarning
+            )  # dynamo: copyreg copies torch's own deprecated LeafSpec
+            warnings.filterwarnings(
+                "ignore", "# The axis name", UserWarning
+            )  # dynamo: two inputs share an axis, as they should
             warnings.simplefilter("ignore", DeprecationWarning)  # torchscript: calls itself legacy
-            warnings.simplefilter("ignore", TracerWarning)  # torchscript: "might not generalize", which parity finds out
+            warnings.simplefilter(
+                "ignore", TracerWarning
+            )  # torchscript: "might not generalize", which parity finds out
             yield
     finally:
         logging.disable(before)
@@ -191,7 +224,9 @@ def name_axes(model: onnx.ModelProto, task: Task, hint: str) -> None:
     for value in [*model.graph.input, *model.graph.output]:
         axes, dims = promised[value.name], value.type.tensor_type.shape.dim
         if len(axes) != len(dims):
-            raise StageError(f"{value.name!r} has {len(dims)} axes in the graph, but the task says {list(axes)}")
+            raise StageError(
+                f"{value.name!r} has {len(dims)} axes in the graph, but the task says {list(axes)}"
+            )
         for axis, dim in zip(axes, dims, strict=True):
             if isinstance(axis, str) and dim.HasField("dim_value"):
                 raise StageError(

@@ -1,4 +1,5 @@
-"""Package: what was proven goes into one folder that needs neither torch nor the code that made it."""
+"""Package: what was proven goes into one folder that needs neither torch nor the code that made
+it."""
 
 from __future__ import annotations
 
@@ -18,7 +19,15 @@ from safetensors.numpy import save_file
 from attar.bundle import checksums, ragged, triton
 from attar.bundle.card import render_card
 from attar.bundle.finished import compute_difference
-from attar.bundle.manifest import MAX_TOLERANCE, EngineRequirements, Golden, Manifest, Origin, StoredInput, StoredOutput
+from attar.bundle.manifest import (
+    MAX_TOLERANCE,
+    EngineRequirements,
+    Golden,
+    Manifest,
+    Origin,
+    StoredInput,
+    StoredOutput,
+)
 from attar.bundle.opening import load_requests, predict_in_batches
 from attar.bundle.page import render_report
 from attar.bundle.steps import ship_steps
@@ -43,8 +52,9 @@ NEVER_NEEDED = ("torch", "onnx", "onnxscript", "sklearn", "jinja2", "matplotlib"
 class Package(Stage[Bundle]):
     """Facts: ``name``, ``verdict``, ``bytes`` and ``golden`` (``requests``, ``tolerance``).
 
-    The layout is described in ``attar.bundle.opening``. The bundle of an engine that was not run here is unfinished: it has the
-    graph's answers for the engine's, and the engine itself only where it could be built.
+    The layout is described in ``attar.bundle.opening``. The bundle of an engine that was not run
+    here is unfinished: it has the graph's answers for the engine's, and the engine itself only
+    where it could be built.
     """
 
     bound_to_machine: ClassVar[bool] = True
@@ -53,11 +63,22 @@ class Package(Stage[Bundle]):
     name: str = Field("bundle", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """How it calls itself, in the manifest and to Triton."""
     tolerance: float = Field(1e-4, gt=0, le=MAX_TOLERANCE)
-    """How far an engine's answers may move between two runs, relative to their largest magnitude (or 1)."""
+    """How far an engine's answers may move between two runs, relative to their largest magnitude
+    (or 1)."""
 
-    def run(self, out: Path, *, onnx: OnnxModel, model: OnnxModel, engine: Engine, evidence: Evidence, verdict: Verdict) -> Facts:
-        """Raises GateError for a verdict that is ``failed`` or ``undecided``, or that promises nothing of the engine against the
-        teacher, StageError when the evidence is of something else, or the engine does not repeat what was measured."""
+    def run(
+        self,
+        out: Path,
+        *,
+        onnx: OnnxModel,
+        model: OnnxModel,
+        engine: Engine,
+        evidence: Evidence,
+        verdict: Verdict,
+    ) -> Facts:
+        """Raises GateError for a verdict that is ``failed`` or ``undecided``, or that promises
+        nothing of the engine against the teacher, StageError when the evidence is of something
+        else, or the engine does not repeat what was measured."""
         refuse_unproven(verdict.facts)
         check_evidence(evidence, {"onnx": onnx, "model": model, "engine": engine})
         copy_graphs(model, out / "graphs")
@@ -67,51 +88,93 @@ class Package(Stage[Bundle]):
         task = load_task(self.task)
         steps = ship_steps(task.preprocess, out)
         golden = self._golden(
-            task, find_last_run(engine.facts), engine if find_last_run(engine.facts) == "engine" else model, evidence
+            task,
+            find_last_run(engine.facts),
+            engine if find_last_run(engine.facts) == "engine" else model,
+            evidence,
         )
         save_file(golden, out / "golden.safetensors")
-        made = {"onnx": onnx, "model": model, "engine": engine, "evidence": evidence, "verdict": verdict}
+        made = {
+            "onnx": onnx,
+            "model": model,
+            "engine": engine,
+            "evidence": evidence,
+            "verdict": verdict,
+        }
         manifest = self._manifest(task, steps, golden, made)
         (out / "manifest.json").write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
         (out / "README.md").write_text(render_card(manifest), encoding="utf-8")
         (out / "report.html").write_text(render_report(self.name, made), encoding="utf-8")
-        triton.write_repository(out / "triton", manifest, out, load_requests(out, locate_manifest(manifest, out)))
+        triton.write_repository(
+            out / "triton", manifest, out, load_requests(out, locate_manifest(manifest, out))
+        )
         checksums.write_checksums(out)
         reopen_bundle(out, unfinished=manifest.unfinished)
         size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-        return {"name": self.name, "verdict": verdict.facts["verdict"], "bytes": size, "golden": manifest.golden.model_dump()}
+        return {
+            "name": self.name,
+            "verdict": verdict.facts["verdict"],
+            "bytes": size,
+            "golden": manifest.golden.model_dump(),
+        }
 
-    def _golden(self, task: Task, hop: str, last: OnnxModel, evidence: Evidence) -> dict[str, Array]:
-        """Requests from the test split, the teacher's recorded answers and new ones of the last hop that was run."""
+    def _golden(
+        self, task: Task, hop: str, last: OnnxModel, evidence: Evidence
+    ) -> dict[str, Array]:
+        """Requests from the test split, the teacher's recorded answers and new ones of the last hop
+        that was run."""
         split = task.split("test")
         rows = np.arange(min(REQUESTS, len(split)))
         raw = split.take(rows).inputs
         batch = task.ranges.get("batch", (1, 1))[1]
-        measured_call = next(Bench(task, split, evidence.facts["batch"]).batches(f"the {hop} again"))
+        measured_call = next(
+            Bench(task, split, evidence.facts["batch"]).batches(f"the {hop} again")
+        )
         with last.open() as predictor:
             answers = predict_in_batches(predictor, preprocess.apply(task.preprocess, raw), batch)
-            again = predictor(measured_call)  # dynamic int8 rounds by the range of its whole call, so it is the same call
+            again = predictor(
+                measured_call
+            )  # dynamic int8 rounds by the range of its whole call, so it is the same call
         for name, measured in read_recorded(evidence, hop, task, rows).items():
             common = min(len(measured), len(again[name]))
             apart = compute_difference(measured[:common], again[name][:common])
             if not apart <= self.tolerance:
                 raise StageError(
-                    f"the {hop} does not repeat what was measured: {name!r} is off by {apart:.2g} of its magnitude, allowed "
-                    f"{self.tolerance:g}; it is not the {hop} of this evidence, or not deterministic. Build and measure again"
+                    f"the {hop} does not repeat what was measured: {name!r} is off by {apart:.2g} "
+                    f"of its magnitude, allowed {self.tolerance:g}; it is not the {hop} of this "
+                    "evidence, or not deterministic. Build and measure again"
                 )
         teacher = read_recorded(evidence, "teacher", task, rows)
         parts: dict[str, Arrays] = {"raw": raw, "teacher": teacher, hop: answers}
-        named = {f"{who}.{name}": array for who, arrays in parts.items() for name, array in arrays.items()}
-        return {key: tensor for name, array in named.items() for key, tensor in ragged.encode_samples(name, array).items()}
+        named = {
+            f"{who}.{name}": array
+            for who, arrays in parts.items()
+            for name, array in arrays.items()
+        }
+        return {
+            key: tensor
+            for name, array in named.items()
+            for key, tensor in ragged.encode_samples(name, array).items()
+        }
 
-    def _manifest(self, task: Task, steps: Steps, golden: Arrays, made: Mapping[str, Artifact]) -> Manifest:
-        verdict, ledger, engine = made["verdict"].facts, made["evidence"].facts, made["engine"].facts
+    def _manifest(
+        self, task: Task, steps: Steps, golden: Arrays, made: Mapping[str, Artifact]
+    ) -> Manifest:
+        verdict, ledger, engine = (
+            made["verdict"].facts,
+            made["evidence"].facts,
+            made["engine"].facts,
+        )
         return Manifest(
             name=self.name,
             task=self.task,
             inputs={name: describe_input(tensor) for name, tensor in task.inputs.items()},
             outputs={
-                name: StoredOutput(dtype=str(golden[f"{find_last_run(engine)}.{name}"].dtype), axes=output.axes, kind=output.kind)
+                name: StoredOutput(
+                    dtype=str(golden[f"{find_last_run(engine)}.{name}"].dtype),
+                    axes=output.axes,
+                    kind=output.kind,
+                )
                 for name, output in task.outputs.items()
             },
             ranges=task.ranges,
@@ -133,22 +196,28 @@ def describe_input(tensor: Tensor) -> StoredInput:
 
 
 def find_last_run(engine: Facts) -> str:
-    """The hop whose answers are the bundle's: where the engine was not run here, that of the graph it is built from."""
+    """The hop whose answers are the bundle's: where the engine was not run here, that of the graph
+    it is built from."""
     return "model" if engine["why"] else "engine"
 
 
 def refuse_unproven(verdict: Facts) -> None:
-    """Raises GateError unless something was promised of the engine, and everything promised was kept as far as it was run."""
+    """Raises GateError unless something was promised of the engine, and everything promised was
+    kept as far as it was run."""
     kept = verdict["verdict"] in ("passed", "not run here")
     if kept and has_teacher_gate(gates_from_json(verdict["gates"])):
         return
     if kept:
         raise GateError(
-            "not packaged: nothing is promised of the engine against the teacher, so nothing is known of what would be shipped; "
-            "add score_drop, correlation, cosine, agreement or kdl to [gates]"
+            "not packaged: nothing is promised of the engine against the teacher, so nothing is "
+            "known of what would be shipped; add score_drop, correlation, cosine, agreement or kdl "
+            "to [gates]"
         )
     if verdict["verdict"] == "failed":
-        outside = f"{-verdict['margin']:.4g} outside; improve {verdict['first_broken']}, or change the promise in [gates]"
+        outside = (
+            f"{-verdict['margin']:.4g} outside; improve {verdict['first_broken']}, or change the "
+            "promise in [gates]"
+        )
         raise GateError(f"not packaged: {verdict['summary']}, {outside}")
     raise GateError(f"not packaged: {verdict['summary']}. Only what was proven is shipped")
 
@@ -159,8 +228,8 @@ def check_evidence(evidence: Evidence, packed: Mapping[str, Artifact]) -> None:
         measured = evidence.facts["lineage"][name]["digest"]
         if measured != artifact.digest:
             raise StageError(
-                f"the evidence is of another {name} ({measured[:12]}) than the one to be packaged ({artifact.digest[:12]}); "
-                "measure again"
+                f"the evidence is of another {name} ({measured[:12]}) than the one to be packaged "
+                f"({artifact.digest[:12]}); measure again"
             )
 
 
@@ -175,7 +244,10 @@ def copy_graphs(model: OnnxModel, folder: Path, files: str = "*.onnx*") -> None:
 def read_recorded(evidence: Evidence, hop: str, task: Task, rows: Array) -> dict[str, Array]:
     """One hop's measured outputs for the first samples."""
     with safe_open(evidence.root / "hops.safetensors", framework="numpy") as file:
-        return {name: np.asarray(file.get_slice(f"{hop}.output.{name}")[: len(rows)]) for name in task.outputs}
+        return {
+            name: np.asarray(file.get_slice(f"{hop}.output.{name}")[: len(rows)])
+            for name in task.outputs
+        }
 
 
 def describe_requirements(engine: Facts) -> EngineRequirements:
@@ -196,16 +268,30 @@ def build_lineage(made: Mapping[str, Artifact]) -> dict[str, Origin]:
     """Every key from the teacher on; facts only of what is not told elsewhere in the manifest."""
     earlier = {name: Origin(**each) for name, each in made["evidence"].facts["lineage"].items()}
     told = ("evidence", "verdict")
-    given = {name: Origin(key=a.key, digest=a.digest, facts={} if name in told else a.facts) for name, a in made.items()}
+    given = {
+        name: Origin(key=a.key, digest=a.digest, facts={} if name in told else a.facts)
+        for name, a in made.items()
+    }
     return earlier | given
 
 
 def reopen_bundle(bundle: Path, *, unfinished: bool) -> None:
-    """Check the bundle in a process of its own that cannot import torch or user code. Raises StageError with what it said."""
-    check = "opening.open_unfinished(path)" if unfinished else "opening.check_bundle(path, allow_native=True)"
+    """Check the bundle in a process of its own that cannot import torch or user code. Raises
+    StageError with what it said."""
+    check = (
+        "opening.open_unfinished(path)"
+        if unfinished
+        else "opening.check_bundle(path, allow_native=True)"
+    )
     blocked = "".join(f"sys.modules[{name!r}] = None; " for name in NEVER_NEEDED)
-    called = f"import sys; {blocked}from pathlib import Path; from attar.bundle import opening; path = Path(sys.argv[1]); {check}"
-    environment: dict[str, Any] = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}  # attar's home and no other
+    called = (
+        f"import sys; {blocked}from pathlib import Path; from attar.bundle import opening; path = "
+        f"Path(sys.argv[1]); {check}"
+    )
+    environment: dict[str, Any] = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }  # attar's home and no other
     command = [sys.executable, "-P", "-c", called, str(bundle)]
     child = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if child.returncode != 0:

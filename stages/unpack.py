@@ -1,4 +1,5 @@
-"""Unpack: the bundle in production becomes a hop, so that the engine can be compared with it on the same samples."""
+"""Unpack: the bundle in production becomes a hop, so that the engine can be compared with it on the
+same samples."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from attar.stages.artifacts import Production
 
 
 class Unpack(Stage[Production]):
-    """Takes the graphs with their precision baked in, not the engine: that is for the machine which built it.
+    """Takes the graphs with their precision baked in, not the engine: that is for the machine which
+    built it.
 
     Facts: as ``Production`` says; ``{"off": true}`` where nothing is compared with.
     """
@@ -34,7 +36,8 @@ class Unpack(Stage[Production]):
         return super().deciding() if self.against else {"against"}
 
     def run(self, out: Path) -> Facts:
-        """Raises InvalidBundleError for a bundle that is not whole or was never passed, StageError for one of another task."""
+        """Raises InvalidBundleError for a bundle that is not whole or was never passed, StageError
+        for one of another task."""
         if self.against is None:
             return {"off": True}
         with open_whole(self.against, trusted=self.trusted) as found:
@@ -59,10 +62,16 @@ class Unpack(Stage[Production]):
 def find_difference(manifest: Manifest, task: Task) -> str | None:
     """How the bundle's interface differs from the task's; None where it does not."""
     read = {name: (tensor.dtype, tensor.axes) for name, tensor in manifest.inputs.items()}
-    if read != (wanted := {name: (np.dtype(tensor.dtype).name, tensor.axes) for name, tensor in task.inputs.items()}):
+    if read != (
+        wanted := {
+            name: (np.dtype(tensor.dtype).name, tensor.axes) for name, tensor in task.inputs.items()
+        }
+    ):
         return f"its inputs are {read}, the task's {wanted}"
     given = {name: (output.kind, output.axes) for name, output in manifest.outputs.items()}
-    if given != (asked := {name: (output.kind, output.axes) for name, output in task.outputs.items()}):
+    if given != (
+        asked := {name: (output.kind, output.axes) for name, output in task.outputs.items()}
+    ):
         return f"its outputs are {given}, the task's {asked}"
     if list(manifest.labels) != list(task.classes):
         return f"its classes are {', '.join(manifest.labels)}, the task's {', '.join(task.classes)}"

@@ -1,7 +1,8 @@
 """attar's own engine: calibration, precision and engine, as a target's stages make them.
 
-``python build_attar.py GIVEN SAMPLES OUT TARGET``. GIVEN holds the facts and folders of the slots before; TARGET is a target's
-keys in JSON. As in a recipe, a key goes to every stage that has a field of that name, and one that none has is an error.
+``python build_attar.py GIVEN SAMPLES OUT TARGET``. GIVEN holds the facts and folders of the slots
+before; TARGET is a target's keys in JSON. As in a recipe, a key goes to every stage that has a
+field of that name, and one that none has is an error.
 """
 
 from __future__ import annotations
@@ -39,14 +40,25 @@ def known(target: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def asked(stage: type[S], target: Mapping[str, Any], task: str) -> S:
     try:
-        return stage.model_validate({"task": task} | {key: value for key, value in target.items() if key in stage.model_fields})
+        return stage.model_validate(
+            {"task": task}
+            | {key: value for key, value in target.items() if key in stage.model_fields}
+        )
     except ValidationError as error:
-        found = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}, got {each['input']!r}" for each in error.errors()]
+        found = [
+            f"{'.'.join(map(str, each['loc']))}: {each['msg']}, got {each['input']!r}"
+            for each in error.errors()
+        ]
         raise SystemExit(f"{stage.__name__} refuses {'; '.join(found)}") from error
 
 
 def main() -> None:
-    given, samples, out, target = Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), known(json.loads(sys.argv[4]))
+    given, samples, out, target = (
+        Path(sys.argv[1]),
+        int(sys.argv[2]),
+        Path(sys.argv[3]),
+        known(json.loads(sys.argv[4])),
+    )
     slots = json.loads(given.read_text(encoding="utf-8"))
     task = slots["onnx"]["facts"]["task"]
 
@@ -54,13 +66,22 @@ def main() -> None:
         return kind("", "", Path(slots[name]["root"]), slots[name]["facts"])
 
     onnx = slot(OnnxModel, "onnx")
-    calibration = made(Ranges, out / "calibration/out", Calibrate(task=task, samples=samples), onnx=onnx)
+    calibration = made(
+        Ranges, out / "calibration/out", Calibrate(task=task, samples=samples), onnx=onnx
+    )
     model = made(
-        OnnxModel, out / "model/out", asked(Optimize, target, task),
-        student=slot(Weights, "student"), onnx=onnx, calibration=calibration, answers=slot(Answers, "answers"),
-    )  # fmt: skip
+        OnnxModel,
+        out / "model/out",
+        asked(Optimize, target, task),
+        student=slot(Weights, "student"),
+        onnx=onnx,
+        calibration=calibration,
+        answers=slot(Answers, "answers"),
+    )
     engine = made(Engine, out / "engine/out", asked(Build, target, task), model=model)
-    (out / "engine.json").write_text(json.dumps({"root": str(engine.root), "facts": dict(engine.facts)}))
+    (out / "engine.json").write_text(
+        json.dumps({"root": str(engine.root), "facts": dict(engine.facts)})
+    )
 
 
 if __name__ == "__main__":

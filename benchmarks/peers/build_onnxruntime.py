@@ -1,4 +1,5 @@
-"""ONNX Runtime's own static int8, as its documentation tells: pre-processing, then ``quantize_static`` with nothing but defaults.
+"""ONNX Runtime's own static int8, as its documentation tells: pre-processing, then
+``quantize_static`` with nothing but defaults.
 
 ``python build_onnxruntime.py MODEL SAMPLES OUT``, in an environment without attar.
 """
@@ -21,7 +22,9 @@ class Samples(CalibrationDataReader):  # type: ignore[misc]  # untyped
     def __init__(self, file: Path) -> None:
         arrays = dict(np.load(file))
         count = len(next(iter(arrays.values())))
-        self.rows: Iterator[dict[str, Any]] = ({n: a[i : i + 1] for n, a in arrays.items()} for i in range(count))
+        self.rows: Iterator[dict[str, Any]] = (
+            {n: a[i : i + 1] for n, a in arrays.items()} for i in range(count)
+        )
 
     def get_next(self) -> dict[str, Any] | None:
         return next(self.rows, None)

@@ -1,4 +1,5 @@
-"""What compiling costs: opens the network as ``worker`` does and calls it once with each batch size that will be timed.
+"""What compiling costs: opens the network as ``worker`` does and calls it once with each batch size
+that will be timed.
 
 ``python build_torch.py KIND FILE BATCH.npz...``: the compiled code is kept beside the file.
 """

@@ -46,7 +46,8 @@ class Given:
 
 @dataclass(frozen=True)
 class Built:
-    """``file`` is what the worker opens, ``size`` the bytes that answering needs; ``cost`` is None for what needs no build."""
+    """``file`` is what the worker opens, ``size`` the bytes that answering needs; ``cost`` is None
+    for what needs no build."""
 
     file: Path
     size: int
@@ -80,18 +81,28 @@ class Contender:
             return self.module(given, out)
         if self.script is None:
             return Built(given.student, given.student.stat().st_size)
-        arguments = [str(path.resolve()) for path in (given.student, given.inputs("calibration"), out)]
+        arguments = [
+            str(path.resolve()) for path in (given.student, given.inputs("calibration"), out)
+        ]
         cost = build(self.environment, given.cache, self.script, arguments, out / "build.log")
-        made = [path for path in out.glob("model.*") if path.suffix in (".onnx", ".xml", ".bin", ".data")]
+        made = [
+            path
+            for path in out.glob("model.*")
+            if path.suffix in (".onnx", ".xml", ".bin", ".data")
+        ]
         if not made:
             raise UnavailableError(f"{self.script} wrote no model")
-        return Built(next(path for path in made if path.suffix in (".onnx", ".xml")), size(made), cost)
+        return Built(
+            next(path for path in made if path.suffix in (".onnx", ".xml")), size(made), cost
+        )
 
     def engine(self, given: Given, out: Path) -> Built:
         arguments = [str(given.slots), str(given.samples), str(out), json.dumps(dict(self.target))]
         cost = build(OURS, given.cache, "build_attar", arguments, out / "build.log")
         root = Path(json.loads((out / "engine.json").read_text())["root"])
-        return Built(out / "engine.json", size([path for path in root.rglob("*") if path.is_file()]), cost)
+        return Built(
+            out / "engine.json", size([path for path in root.rglob("*") if path.is_file()]), cost
+        )
 
     def module(self, given: Given, out: Path) -> Built:
         file, cost = out / "student.json", None
@@ -111,7 +122,9 @@ FLOAT = "ONNX Runtime fp32"
 OLIVE_INT8 = "Olive int8"
 PEERS = (
     Contender(FLOAT, STOCK, "onnxruntime"),
-    Contender("ONNX Runtime int8, quantize_static", STOCK, "onnxruntime", True, "build_onnxruntime"),
+    Contender(
+        "ONNX Runtime int8, quantize_static", STOCK, "onnxruntime", True, "build_onnxruntime"
+    ),
     Contender(OLIVE_INT8, OLIVE, "onnxruntime", True, "build_olive"),
     Contender("OpenVINO fp32", NNCF, "openvino-f32"),
     Contender("OpenVINO, its own precision", NNCF, "openvino"),
@@ -122,9 +135,29 @@ PEERS = (
 )
 CANDIDATES = (
     Contender(
-        "attar, ONNX Runtime int8", OURS, "attar", True, target={"precision": "int8", "runtime": "onnxruntime", "threads": 1}
+        "attar, ONNX Runtime int8",
+        OURS,
+        "attar",
+        True,
+        target={"precision": "int8", "runtime": "onnxruntime", "threads": 1},
     ),
-    Contender("attar, OpenVINO int8", OURS, "attar", True, target={"precision": "int8", "runtime": "openvino", "threads": 1}),
-    Contender("attar, OpenVINO bf16", OURS, "attar", target={"precision": "bf16", "runtime": "openvino", "threads": 1}),
-    Contender("attar, ONNX Runtime fp32", OURS, "attar", target={"precision": "fp32", "runtime": "onnxruntime", "threads": 1}),
+    Contender(
+        "attar, OpenVINO int8",
+        OURS,
+        "attar",
+        True,
+        target={"precision": "int8", "runtime": "openvino", "threads": 1},
+    ),
+    Contender(
+        "attar, OpenVINO bf16",
+        OURS,
+        "attar",
+        target={"precision": "bf16", "runtime": "openvino", "threads": 1},
+    ),
+    Contender(
+        "attar, ONNX Runtime fp32",
+        OURS,
+        "attar",
+        target={"precision": "fp32", "runtime": "onnxruntime", "threads": 1},
+    ),
 )

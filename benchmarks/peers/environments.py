@@ -1,4 +1,5 @@
-"""Environments: what the peers are installed into, each apart from attar and from the others, made once and kept."""
+"""Environments: what the peers are installed into, each apart from attar and from the others, made
+once and kept."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from pathlib import Path
 
 QUIET = {"OLIVE_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}
 VERSIONS = (
-    "import json, sys; from importlib.metadata import version; print(json.dumps({name: version(name) for name in sys.argv[1:]}))"
+    "import json, sys; from importlib.metadata import version; print(json.dumps({name: "
+    "version(name) for name in sys.argv[1:]}))"
 )
 
 
@@ -22,7 +24,8 @@ class UnavailableError(Exception):
 
 
 def ours(package: str) -> str:
-    """A requirement of the version that attar has, so that graphs are compared and not versions of a runtime."""
+    """A requirement of the version that attar has, so that graphs are compared and not versions of
+    a runtime."""
     try:
         return f"{package}=={version(package).partition('+')[0]}"
     except PackageNotFoundError:
@@ -44,21 +47,37 @@ OURS = Environment("attar", ("onnxruntime", "openvino", "torch", "numpy"))
 """The one that this benchmark runs in."""
 OLIVE = Environment(
     "olive",
-    ("olive-ai==0.13.0", ours("onnxruntime"), ours("torch"), "requests"),  # which it imports and does not ask for
+    (
+        "olive-ai==0.13.0",
+        ours("onnxruntime"),
+        ours("torch"),
+        "requests",
+    ),  # which it imports and does not ask for
 )
 STOCK = Environment("onnxruntime", (ours("onnxruntime"), ours("onnx"), "sympy"))
 NNCF = Environment("nncf", ("nncf", ours("openvino"), ours("onnx")))
 
 
 def python(environment: Environment, cache: Path) -> Path:
-    """Its interpreter; installs what is missing. Raises UnavailableError with the installer's last words."""
+    """Its interpreter; installs what is missing. Raises UnavailableError with the installer's last
+    words."""
     if environment is OURS:
         return Path(sys.executable)
     folder = cache.resolve() / environment.name
     made, note = folder / "bin" / "python", folder / "requirements.json"
     if not note.exists() or json.loads(note.read_text()) != list(environment.requirements):
         called([sys.executable, "-m", "venv", "--clear", str(folder)])
-        called([str(made), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *environment.requirements])
+        called(
+            [
+                str(made),
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                *environment.requirements,
+            ]
+        )
         note.write_text(json.dumps(environment.requirements))
     return made
 
@@ -66,7 +85,9 @@ def python(environment: Environment, cache: Path) -> Path:
 def called(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, env=surroundings())
     if done.returncode:
-        raise UnavailableError(last_words(done.stderr) or f"{command[0]} ended with {done.returncode}")
+        raise UnavailableError(
+            last_words(done.stderr) or f"{command[0]} ended with {done.returncode}"
+        )
     return done.stdout
 
 
@@ -77,7 +98,9 @@ def last_words(said: str) -> str:
 def versions(environment: Environment, cache: Path) -> Mapping[str, str]:
     if environment is OURS:
         return installed(environment.packages)
-    found: dict[str, str] = json.loads(called([str(python(environment, cache)), "-c", VERSIONS, *environment.packages]))
+    found: dict[str, str] = json.loads(
+        called([str(python(environment, cache)), "-c", VERSIONS, *environment.packages])
+    )
     return found
 
 
@@ -92,6 +115,7 @@ def installed(packages: list[str]) -> dict[str, str]:
 
 
 def surroundings(path: str | None = None) -> dict[str, str]:
-    """Variables for a process; ``path``: where it finds attar. The peers find only what is installed for them."""
+    """Variables for a process; ``path``: where it finds attar. The peers find only what is
+    installed for them."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return kept | QUIET | ({"PYTHONPATH": path} if path else {})

@@ -75,7 +75,9 @@ class Field:
         order = np.random.default_rng(0)
         for _ in range(rounds):
             for index in order.permutation(len(timed)):
-                taken[timed[index]].append(self.workers[timed[index]].ask(time=self.slice)["seconds"])
+                taken[timed[index]].append(
+                    self.workers[timed[index]].ask(time=self.slice)["seconds"]
+                )
         for name in timed:
             self.rows[name].seconds[batch] = np.array(taken[name])
 
@@ -87,10 +89,14 @@ class Field:
     def correlation(self, row: Row, split: SplitName) -> Sums:
         """CORR with the teacher, of the task's first output."""
         name, output = next(iter(self.task.outputs.items()))
-        return compare_outputs(output.kind, self.answers.read_split(split)[name], row.answers[name]).sums["correlation"]
+        return compare_outputs(
+            output.kind, self.answers.read_split(split)[name], row.answers[name]
+        ).sums["correlation"]
 
 
-def opened(contenders: Sequence[Contender], given: Given, cpu: int, stack: ExitStack) -> tuple[dict[str, Row], dict[str, Worker]]:
+def opened(
+    contenders: Sequence[Contender], given: Given, cpu: int, stack: ExitStack
+) -> tuple[dict[str, Row], dict[str, Worker]]:
     """Every contender built, then every one that could be held open."""
     rows, workers = {contender.name: Row(contender) for contender in contenders}, {}
     for name, row in rows.items():
@@ -98,7 +104,9 @@ def opened(contenders: Sequence[Contender], given: Given, cpu: int, stack: ExitS
         try:
             row.built = row.contender.built(given)
             log = given.folder / f"{name.replace(' ', '-')}.log"
-            worker = Worker(row.contender.environment, given.cache, row.contender.kind, row.built.file, cpu, log)
+            worker = Worker(
+                row.contender.environment, given.cache, row.contender.kind, row.built.file, cpu, log
+            )
             workers[name] = stack.enter_context(worker)
         except UnavailableError as error:
             row.why = str(error)

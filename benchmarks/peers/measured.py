@@ -1,7 +1,8 @@
-"""Measured: runs a script in this process, then notes the most memory that it, or a child of it, ever had.
+"""Measured: runs a script in this process, then notes the most memory that it, or a child of it,
+ever had.
 
-``python measured.py NOTE SCRIPT ARGUMENTS...``. What the system tells a parent will not do: there a child begins with the
-parent's.
+``python measured.py NOTE SCRIPT ARGUMENTS...``. What the system tells a parent will not do: there a
+child begins with the parent's.
 """
 
 from __future__ import annotations

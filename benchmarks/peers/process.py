@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from benchmarks.peers.environments import OURS, Environment, UnavailableError, last_words, python, surroundings
+from benchmarks.peers.environments import (
+    OURS,
+    Environment,
+    UnavailableError,
+    last_words,
+    python,
+    surroundings,
+)
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -33,7 +40,9 @@ class Cost:
     """Bytes: the most that it, or one of its children, had in memory."""
 
 
-def build(environment: Environment, cache: Path, script: str, arguments: Sequence[str], log: Path) -> Cost:
+def build(
+    environment: Environment, cache: Path, script: str, arguments: Sequence[str], log: Path
+) -> Cost:
     """Run ``peers/SCRIPT.py`` there. Raises UnavailableError with its last words when it fails."""
     note, made = log.with_suffix(".memory"), [str(HERE / f"{script}.py"), *arguments]
     command = [str(python(environment, cache)), str(HERE / "measured.py"), str(note), *made]
@@ -43,19 +52,36 @@ def build(environment: Environment, cache: Path, script: str, arguments: Sequenc
         _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise UnavailableError(last_words(log.read_text(encoding="utf-8")) or f"{script} ended with {process.returncode}")
+        raise UnavailableError(
+            last_words(log.read_text(encoding="utf-8"))
+            or f"{script} ended with {process.returncode}"
+        )
     return Cost(time.perf_counter() - started, used.ru_utime + used.ru_stime, int(note.read_text()))
 
 
 class Worker:
-    """A model in a process of its own: see ``worker``. Raises UnavailableError, from any method, when the process has died."""
+    """A model in a process of its own: see ``worker``. Raises UnavailableError, from any method,
+    when the process has died."""
 
-    def __init__(self, environment: Environment, cache: Path, kind: str, file: Path, cpu: int, log: Path) -> None:
-        command = [str(python(environment, cache)), str(HERE / "worker.py"), kind, str(file), str(cpu)]
+    def __init__(
+        self, environment: Environment, cache: Path, kind: str, file: Path, cpu: int, log: Path
+    ) -> None:
+        command = [
+            str(python(environment, cache)),
+            str(HERE / "worker.py"),
+            kind,
+            str(file),
+            str(cpu),
+        ]
         self.log = log
         with log.open("w", encoding="utf-8") as said:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True, env=environ(environment)
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                text=True,
+                env=environ(environment),
             )
         self.heard()
 
@@ -85,4 +111,6 @@ class Worker:
 
     def dead(self) -> UnavailableError:
         self.process.communicate()  # which closes the pipes
-        return UnavailableError(last_words(self.log.read_text()) or f"its process ended with {self.process.returncode}")
+        return UnavailableError(
+            last_words(self.log.read_text()) or f"its process ended with {self.process.returncode}"
+        )

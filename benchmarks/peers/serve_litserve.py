@@ -1,4 +1,5 @@
-"""The engine behind LitServe, batches of 32: ``MODEL PORT``. A request is ``{"input": [[...], ...]}``, one sample."""
+"""The engine behind LitServe, batches of 32: ``MODEL PORT``. A request is ``{"input": [[...],
+...]}``, one sample."""
 
 import sys
 from typing import Any
@@ -34,5 +35,13 @@ class Api(litserve.LitAPI):  # type: ignore[misc]  # installed for this process 
 
 
 if __name__ == "__main__":
-    server = litserve.LitServer(Api(max_batch_size=32, batch_timeout=0.0), accelerator="cpu", workers_per_device=1)
-    server.run(host="127.0.0.1", port=int(sys.argv[2]), num_api_servers=1, generate_client_file=False, log_level="warning")
+    server = litserve.LitServer(
+        Api(max_batch_size=32, batch_timeout=0.0), accelerator="cpu", workers_per_device=1
+    )
+    server.run(
+        host="127.0.0.1",
+        port=int(sys.argv[2]),
+        num_api_servers=1,
+        generate_client_file=False,
+        log_level="warning",
+    )

@@ -1,4 +1,5 @@
-"""The engine behind bare Starlette on uvicorn, batches of what has arrived: ``MODEL PORT``. The least that a V2 server can be."""
+"""The engine behind bare Starlette on uvicorn, batches of what has arrived: ``MODEL PORT``. The
+least that a V2 server can be."""
 
 from __future__ import annotations
 
@@ -51,10 +52,16 @@ async def infer(request: Request) -> Response:
     found = await answered(flat.reshape(told["shape"]))
     output = {"name": "output", "datatype": "FP32", "shape": found.shape}
     if not size:
-        text = orjson.dumps({"outputs": [{**output, "data": found.ravel()}]}, option=orjson.OPT_SERIALIZE_NUMPY)
+        text = orjson.dumps(
+            {"outputs": [{**output, "data": found.ravel()}]}, option=orjson.OPT_SERIALIZE_NUMPY
+        )
         return Response(text, media_type="application/json")
     text = orjson.dumps({"outputs": [{**output, "parameters": {"binary_data_size": found.nbytes}}]})
-    return Response(text + found.tobytes(), headers={LENGTH: str(len(text))}, media_type="application/octet-stream")
+    return Response(
+        text + found.tobytes(),
+        headers={LENGTH: str(len(text))},
+        media_type="application/octet-stream",
+    )
 
 
 if __name__ == "__main__":

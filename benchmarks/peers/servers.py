@@ -1,4 +1,5 @@
-"""Servers: who is compared, how each is started on one core, what it is asked, and how it is kept from working out of turn."""
+"""Servers: who is compared, how each is started on one core, what it is asked, and how it is kept
+from working out of turn."""
 
 from __future__ import annotations
 
@@ -21,7 +22,14 @@ from attar.pipeline.core.errors import AttarError
 from attar.serving.load.client import Address, Request, build_request, take_turns
 from attar.serving.load.load import Outcome
 from attar.serving.load.load_http import HttpLoad
-from benchmarks.peers.environments import OURS, Environment, UnavailableError, last_words, ours, python
+from benchmarks.peers.environments import (
+    OURS,
+    Environment,
+    UnavailableError,
+    last_words,
+    ours,
+    python,
+)
 from benchmarks.peers.process import HERE, environ
 
 START = 60.0
@@ -50,7 +58,12 @@ class Peer:
 
 
 ATTAR = Peer("attar serve", OURS, "", ("json", "binary"))
-LITSERVE = Peer("LitServe", Environment("litserve", ("litserve==0.2.19", ENGINE)), "serve_litserve", ask=litserve)
+LITSERVE = Peer(
+    "LitServe",
+    Environment("litserve", ("litserve==0.2.19", ENGINE)),
+    "serve_litserve",
+    ask=litserve,
+)
 MLSERVER = Peer("MLServer", Environment("mlserver", ("mlserver==1.7.1", ENGINE)), "serve_mlserver")
 STARLETTE = Peer(
     "bare Starlette",
@@ -81,8 +94,11 @@ class Running:
             start = time.perf_counter()
             self.process = subprocess.Popen(
                 ["taskset", "-c", str(self.core), *command],
-                stdout=said, stderr=said, env=environ(self.peer.environment), start_new_session=True,
-            )  # fmt: skip
+                stdout=said,
+                stderr=said,
+                env=environ(self.peer.environment),
+                start_new_session=True,
+            )
         while not self.answers():
             if self.process.poll() is not None or time.perf_counter() > start + START:
                 self.__exit__()
@@ -102,7 +118,12 @@ class Running:
             return [sys.executable, "-m", "attar", "serve", *options, f"served={self.bundle}"]
         model = self.bundle / "engines" / "onnxruntime" / "model.onnx"
         script = HERE / f"{self.peer.script}.py"
-        return [str(python(self.peer.environment, self.cache)), str(script), str(model), str(self.port)]
+        return [
+            str(python(self.peer.environment, self.cache)),
+            str(script),
+            str(model),
+            str(self.port),
+        ]
 
     def answers(self) -> bool:
         with suppress(OSError), socket.create_connection((self.where.host, self.where.port), 1):
@@ -110,10 +131,15 @@ class Running:
         return False
 
     def load(self, requests: Arrays, form: str, batch: int, connections: int) -> HttpLoad:
-        asked = [self.peer.ask(each, form).encode(str(self.where)) for each in take_turns(requests, batch)]
+        asked = [
+            self.peer.ask(each, form).encode(str(self.where))
+            for each in take_turns(requests, batch)
+        ]
         return HttpLoad(self.where, asked, connections)
 
-    def closed(self, requests: Arrays, form: str, batch: int, connections: int, seconds: float) -> Outcome:
+    def closed(
+        self, requests: Arrays, form: str, batch: int, connections: int, seconds: float
+    ) -> Outcome:
         """After a tenth of the time that does not count."""
         self.go(signal.SIGCONT)
         with self.load(requests, form, batch, connections) as made:
@@ -140,7 +166,9 @@ def group(leader: int) -> list[int]:
 
 
 def memory(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf(
+        "SC_PAGE_SIZE"
+    )
 
 
 def free() -> int:

@@ -1,12 +1,15 @@
-"""Worker: one model, held open on one thread of one core, in the environment of its maker. Asked over pipes, asleep in between.
+"""Worker: one model, held open on one thread of one core, in the environment of its maker. Asked
+over pipes, asleep in between.
 
-``python worker.py KIND FILE CPU``. Requests are lines of JSON on standard input, replies lines of JSON on standard output:
+``python worker.py KIND FILE CPU``. Requests are lines of JSON on standard input, replies lines of
+JSON on standard output:
 
 - ``{"answer": FILE.npz, "batch": n, "to": FILE.npz}``: all samples of the file, ``n`` at a time.
 - ``{"load": FILE.npz}``: the inputs of the calls that are timed from now on.
 - ``{"time": seconds}``: the median of the calls that fit in, after as many that are not counted.
 
-attar's own engines and PyTorch modules need attar; the others are opened without it, as their documentation tells.
+attar's own engines and PyTorch modules need attar; the others are opened without it, as their
+documentation tells.
 """
 
 from __future__ import annotations
@@ -42,7 +45,8 @@ def onnxruntime(file: Path) -> Predict:
 
 
 def openvino(file: Path, hints: Mapping[str, str]) -> Predict:
-    """What it makes itself, or an ONNX file. Each batch size is compiled for itself: three quarters of the time."""
+    """What it makes itself, or an ONNX file. Each batch size is compiled for itself: three quarters
+    of the time."""
     import openvino
 
     core, opened = openvino.Core(), dict[int, tuple[list[str], Any]]()
@@ -65,11 +69,15 @@ def openvino(file: Path, hints: Mapping[str, str]) -> Predict:
 
 
 def torch(file: Path, compiled: bool, freezing: bool = False) -> Predict:
-    """``file``: the facts and the folder of attar's ``Weights``. Each batch size is compiled for itself, which is fastest.
+    """``file``: the facts and the folder of attar's ``Weights``. Each batch size is compiled for
+    itself, which is fastest.
 
-    ``freezing`` makes constants of the weights, so that batch normalisation is folded into convolutions; PyTorch leaves it off.
+    ``freezing`` makes constants of the weights, so that batch normalisation is folded into
+    convolutions; PyTorch leaves it off.
     """
-    os.environ["TMPDIR"] = str(file.parent)  # there it keeps what it compiled; what is kept from before must not count
+    os.environ["TMPDIR"] = str(
+        file.parent
+    )  # there it keeps what it compiled; what is kept from before must not count
     import torch
     import torch._inductor.config
 
@@ -80,7 +88,9 @@ def torch(file: Path, compiled: bool, freezing: bool = False) -> Predict:
     torch.set_num_threads(1)
     torch._inductor.config.freezing = freezing
     given = json.loads(file.read_text(encoding="utf-8"))
-    module = apply_layout(Weights("", "", Path(given["root"]), given["facts"]).load(), torch.device("cpu"))
+    module = apply_layout(
+        Weights("", "", Path(given["root"]), given["facts"]).load(), torch.device("cpu")
+    )
     if compiled:
         module.compile(dynamic=False)
     return make_predictor(module, load_task(given["facts"]["task"]))
@@ -111,7 +121,12 @@ def answered(predict: Predict, inputs: Arrays, batch: int) -> Arrays:
     parts = []
     for start in range(0, count, batch):
         rows = np.arange(start, start + batch) % count
-        parts.append({name: np.array(made) for name, made in predict({n: a[rows] for n, a in inputs.items()}).items()})
+        parts.append(
+            {
+                name: np.array(made)
+                for name, made in predict({n: a[rows] for n, a in inputs.items()}).items()
+            }
+        )
     return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
 
 
@@ -143,7 +158,9 @@ def serve(predict: Predict, reply: Callable[[Mapping[str, Any]], None]) -> None:
         elif "time" in asked:
             reply(timed(predict, inputs, asked["time"]))
         else:
-            np.savez(asked["to"], **answered(predict, dict(np.load(asked["answer"])), asked["batch"]))
+            np.savez(
+                asked["to"], **answered(predict, dict(np.load(asked["answer"])), asked["batch"])
+            )
             reply({})
 
 

@@ -16,7 +16,8 @@ CUDA = "CUDAExecutionProvider"
 
 
 def list_runnable_candidates() -> list[dict[str, str]]:
-    """What ``candidates = "all"`` stands for: precision and runtime, and the provider where there are several."""
+    """What ``candidates = "all"`` stands for: precision and runtime, and the provider where there
+    are several."""
     return [*list_on_cpu(), *(list_on_gpu() if list_gpus() else ())]
 
 

@@ -190,7 +190,8 @@ def is_tied_with_fastest(ratio: Estimate) -> bool:
 
 
 def rank_similarity(hop: Hop) -> tuple[float, float]:
-    """Return how close to the teacher it is: the correlation first, which sees more than a score."""
+    """Return how close to the teacher it is: the correlation first, which sees more than a
+    score."""
     drop = hop.get_value("teacher", "score_drop") or 0.0
     return hop.get_value("teacher", "correlation") or 0.0, -drop
 

@@ -1,4 +1,5 @@
-"""Take: the candidate that was chosen becomes the target's model and engine, so that all that follows knows of no other."""
+"""Take: the candidate that was chosen becomes the target's model and engine, so that all that
+follows knows of no other."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from attar.stages.artifacts import Engine, OnnxModel
 
 
 class TakeModel(Stage[OnnxModel]):
-    """The graph of the candidate that was chosen, byte for byte: a choice that falls on the same one makes nothing again."""
+    """The graph of the candidate that was chosen, byte for byte: a choice that falls on the same
+    one makes nothing again."""
 
     def run(self, out: Path, *, choice: Choice, **models: OnnxModel) -> Facts:
         return copy_artifact(out, models[choice.facts["winner"]])

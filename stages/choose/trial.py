@@ -1,4 +1,5 @@
-"""Trial: what every candidate of a target answers on validation, and how fast, in the same rounds."""
+"""Trial: what every candidate of a target answers on validation, and how fast, in the same
+rounds."""
 
 from __future__ import annotations
 

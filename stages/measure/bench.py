@@ -1,4 +1,5 @@
-"""Bench: every hop is asked the same on the samples of one split: what it answers, at which sizes, how fast, in what memory."""
+"""Bench: every hop is asked the same on the samples of one split: what it answers, at which sizes,
+how fast, in what memory."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from attar.proof.ledger import LatencySummary, SizesCheck, TimingConditions
 from attar.proof.sizes import examine_sizes
 from attar.stages.artifacts import Answers, Model
 
-FEWEST = 50  # samples: with fewer, the bounds of a correlation are wrong more than twice as often as they say
+# samples: with fewer, the bounds of a correlation are wrong more than twice as often as they say
+FEWEST = 50
 SPREAD = 64  # places of the split that samples are taken from
 
 
@@ -50,7 +52,8 @@ class Bench:
     """Of the split."""
 
     def check(self) -> None:
-        """Raises StageError for a batch that is not promised, and for a split without a sample or with only one."""
+        """Raises StageError for a batch that is not promised, and for a split without a sample or
+        with only one."""
         low, high = self.task.ranges.get("batch", (1, 1))
         if not low <= self.batch <= high:
             promised = f"the {low} to {high} that {type(self.task).__name__} promises"
@@ -60,7 +63,8 @@ class Bench:
         )  # pairs of samples
         if len(self.split) < least:
             raise StageError(
-                f"the {self.name} split has {len(self.split)} samples, which prove nothing; give it at least {least}"
+                f"the {self.name} split has {len(self.split)} samples, which prove nothing; give "
+                f"it at least {least}"
             )
 
     @cached_property
@@ -78,12 +82,14 @@ class Bench:
         }
         if any(len(array) != len(self.split) for array in made.values()):
             raise StageError(
-                f"the stored answers are not of these {len(self.split)} {self.name} samples; delete them and run again"
+                f"the stored answers are not of these {len(self.split)} {self.name} samples; "
+                "delete them and run again"
             )
         return made
 
     def of(self, model: Model) -> Bench:
-        """The bench of the task that this model reads: raw samples and targets are the same, what is made of them is not."""
+        """The bench of the task that this model reads: raw samples and targets are the same, what
+        is made of them is not."""
         return replace(self, task=model.load_task())
 
     def answers(self, hop: str, model: Model) -> dict[str, Array]:
@@ -147,7 +153,8 @@ class Bench:
         return preprocess.apply(self.task.preprocess, self.split.take(rows).inputs)
 
     def memory(self, hop: str, model: Model) -> int | None:
-        """Resident bytes that opening it and answering one batch add, libraries not counted: ``answers`` loaded them."""
+        """Resident bytes that opening it and answering one batch add, libraries not counted:
+        ``answers`` loaded them."""
         inputs = self.of(model).first(self.batch)
         gc.collect()
         before = timing.read_resident_bytes()

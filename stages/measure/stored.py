@@ -1,4 +1,5 @@
-"""Stored: whether the answers that a student learned from are those of the teacher that it is compared with."""
+"""Stored: whether the answers that a student learned from are those of the teacher that it is
+compared with."""
 
 from __future__ import annotations
 
@@ -12,12 +13,15 @@ from attar.proof.sizes import compute_difference
 from attar.stages.artifacts import Answers, Model
 
 ROWS = 32
-"""So many samples of every view are asked for again: answers of another teacher, or to another view, differ in the first."""
-TOLERANCE = 1e-2  # of the largest magnitude: float16 keeps three digits, and another device rounds otherwise
+"""So many samples of every view are asked for again: answers of another teacher, or to another
+view, differ in the first."""
+# of the largest magnitude: float16 keeps three digits, and another device rounds otherwise
+TOLERANCE = 1e-2
 
 
 def check_answers(task: Task, teacher: Model, answers: Answers) -> None:
-    """Ask the teacher again for a few samples of the test split and of every view of train and transfer; ``task``: what it reads.
+    """Ask the teacher again for a few samples of the test split and of every view of train and
+    transfer; ``task``: what it reads.
 
     Raises StageError where it says something else than what is stored.
     """
@@ -51,6 +55,7 @@ def compare_view(
         if not apart <= TOLERANCE:
             which = "" if view is None else f", view {view}"
             raise StageError(
-                f"the stored answers are not this teacher's: {name!r} of {split}{which} is off by {apart:.2g} of its magnitude, "
-                f"allowed {TOLERANCE:g}; `attar show RECIPE` names the answers in the store, delete their folder and label again"
+                f"the stored answers are not this teacher's: {name!r} of {split}{which} is off by "
+                f"{apart:.2g} of its magnitude, allowed {TOLERANCE:g}; `attar show RECIPE` names "
+                "the answers in the store, delete their folder and label again"
             )

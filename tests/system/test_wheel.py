@@ -69,7 +69,6 @@ def list_package_files() -> set[str]:
     """Return what the import package must hold: its modules, and the data files that are read at run time."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *ROOMS, "attar"]
     tracked = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
-    tracked = [name for name in tracked if not name.endswith("ruff.toml")]  # style, read in a checkout alone
     files = [name for name in tracked if (ROOT / name).is_file() and not (ROOT / name).is_symlink()]
     return {name if name.startswith("attar/") else f"attar/{name}" for name in files}
 
