@@ -57,13 +57,6 @@ def uses() -> Iterator[tuple[str, list[str]]]:
             yield rest.split()[0], re.findall(r"(?<![\w-])(--?[a-z][a-z-]*)", rest)
 
 
-def test_the_page_uses_what_the_issue_is_about() -> None:
-    commands = {name for name, _ in uses()}
-    assert commands == {"run", "plan", "fetch", "gc", "check", "bench", "validate", "package", "finish"}
-    wanted = {"-o", "--against", "--json", "--recipe", "--trusted", "--allow-native"}
-    assert {option for _, options in uses() for option in options} == wanted
-
-
 @pytest.mark.parametrize(("name", "options"), list(uses()))
 def test_every_command_and_option_is_there(name: str, options: list[str]) -> None:
     command = main.commands.get(name)
@@ -104,23 +97,9 @@ def named(needs: str | list[str] | None) -> list[str]:
     return [needs] if isinstance(needs, str) else needs or []
 
 
-def test_the_report_is_kept_after_a_failure() -> None:
-    upload = next(step for step in github_jobs()["prove"]["steps"] if "upload-artifact" in step.get("uses", ""))
-    save = next(step for step in github_jobs()["prove"]["steps"] if "cache/save" in step.get("uses", ""))
-    assert "!cancelled()" in upload["if"]
-    assert "!cancelled()" in save["if"]
-    artifacts = gitlab_jobs()["prove"]["artifacts"]
-    assert artifacts["when"] == "always"
-    assert artifacts["reports"]["junit"] == "out/junit.xml"
-    assert upload["with"]["path"] == "out"
-    assert artifacts["paths"] == ["out"]
-
-
 def test_a_cache_is_found_by_the_start_of_its_key() -> None:
     restore = next(step for step in github_jobs()["prove"]["steps"] if "cache/restore" in step.get("uses", ""))["with"]
-    assert restore["path"] == ".attar"
     assert restore["key"].startswith(restore["restore-keys"].splitlines()[0])
-    assert [cache["paths"] for cache in gitlab_jobs()["prove"]["cache"]] == [[".cache/pip"], [".attar"]]
 
 
 def test_exit_codes_are_those_of_the_errors() -> None:
@@ -133,10 +112,6 @@ def test_gates_are_gates() -> None:
     (block,) = blocks("toml")
     regression = GateLimits.model_validate(tomllib.loads(block)["gates"]).regression
     assert (regression.score_drop, regression.speedup) == (0.01, 0.8)
-
-
-def test_no_host_is_named() -> None:
-    assert not re.findall(r"https?://|\b[\w-]+\.(?:com|org|io|net)\b", PAGE)
 
 
 WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))

@@ -73,6 +73,9 @@ epochs = 20
 batch = 32
 learning_rate = 0.05
 
+[onnx]
+exporter = "torchscript"  # a second faster than dynamo, which the tests of `Export` are about
+
 [calibration]
 samples = 256
 
