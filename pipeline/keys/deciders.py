@@ -3,6 +3,7 @@ changed."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from attar.pipeline.core import names
+from attar.pipeline.core.errors import StoreError
 from attar.pipeline.core.stage import Artifact, InputSpec, Stage, list_fields
 from attar.pipeline.core.store import Store, encode_json
 from attar.pipeline.keys import data, files, machine
@@ -85,7 +87,7 @@ class Keys:
             )
             self.digests[task] = compute_json_digest(data.describe_content(self.data[task]))
             if may_import and self.data[task] != before:
-                self.store.write_note(note, self.data[task].to_json())
+                self._remember(note, self.data[task].to_json())
         return self.digests[task]
 
     def recall_files(self, stage: Stage[Any], *, may_write: bool) -> None:
@@ -100,7 +102,12 @@ class Keys:
             files.remember_files(known)
             found = list(files.hash_files(LISTED[kind](str(path))).values())
             if may_write and found != known:
-                self.store.write_note(note, found)
+                self._remember(note, found)
+
+    def _remember(self, note: str, value: Any) -> None:
+        """Write what spares a later process reading files again; a read-only store goes without."""
+        with contextlib.suppress(StoreError):
+            self.store.write_note(note, value)
 
     def edited(self, stage: Stage[Any], deciders: KeyInputs) -> list[str]:
         """Files of code and data, and those that settings name, that are no longer what these
