@@ -131,7 +131,7 @@ def searched(name: str) -> str:
     found = find_near_duplicates(task)
     seconds, grown = time.process_time() - started, ((read_resident_bytes() or 0) - before) / 2**20
     cost = f"{seconds:.1f} s | {grown:.0f} MiB"
-    limits = " and ".join(f"{limit:g}" for limit in found.limits.values())
+    limits = " and ".join(f"{limit:g}" for limit in (found.limits or {}).values())
     samples = f"{len(task.split('train')):,} | {found.looked_at:,}"
     return f"| {name} | {samples} | {found.count} | {found.share:.4f} | {limits} | {cost} |"
 

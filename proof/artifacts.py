@@ -1,4 +1,4 @@
-"""The artifacts of a proof. Their facts are the JSON of the ledger, of the gates and of candidates."""
+"""The artifacts of a proof. Their facts are JSON of the ledger, of gates and of candidates."""
 
 from __future__ import annotations
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from attar.proof.bounds import Estimate
+from pydantic import Field
+
+from attar.proof.bounds import ConfidenceBounds
 from attar.proof.gate import GateVerdict
 from attar.proof.ledger import Hop, Ledger, TimingConditions
 
@@ -44,10 +46,18 @@ class CandidateLedger:
 
 
 @dataclass(frozen=True)
+class LatencyRatio:
+    """The latency of a candidate, divided by that of the fastest: the median over rounds."""
+
+    times: float
+    bounds: ConfidenceBounds
+
+
+@dataclass(frozen=True)
 class CandidateResult:
     """One candidate beside the others. What was not measured is None."""
 
-    name: str
+    name: Annotated[str, Field(alias="candidate")]
     title: str
     status: CandidateStatus
     verdict: GateVerdict | CandidateStatus
@@ -61,10 +71,10 @@ class CandidateResult:
     """With the teacher."""
     p50: Mapping[int, float] = field(default_factory=dict)
     """Microseconds by batch size."""
-    size_bytes: int | None = None
+    size_bytes: Annotated[int | None, Field(alias="bytes")] = None
     threads: int | None = None
-    latency_ratio: Estimate | None = None
-    """Its latency divided by that of the fastest eligible one; None if it is not eligible."""
+    latency_ratio: Annotated[LatencyRatio | None, Field(alias="slower")] = None
+    """Against the fastest eligible one; None if it is not eligible."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,7 @@ class CandidateChoice:
     """Which candidate goes on, and how they were compared."""
 
     winner: str
-    has_passed: bool
+    has_passed: Annotated[bool, Field(alias="passed")]
     """Whether the winner passed its gates on validation."""
     summary: str
     split: str

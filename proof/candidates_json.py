@@ -1,19 +1,13 @@
-"""The JSON of candidates: in the facts of their measurements and of the choice among them.
-
-It is written and read here alone.
-"""
+"""The JSON of what was measured of candidates. That of a choice has the fields as its keys."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from attar.proof.bounds import ConfidenceBounds, Estimate
 from attar.proof.candidates import (
-    CandidateChoice,
     CandidateLedger,
     CandidateMeasurement,
-    CandidateResult,
 )
 from attar.proof.ledger_json import (
     answers_to_json,
@@ -21,8 +15,6 @@ from attar.proof.ledger_json import (
     hop_from_json,
     hop_to_json,
     ledger_from_json,
-    timing_from_json,
-    timing_to_json,
 )
 
 
@@ -64,70 +56,4 @@ def measurement_from_json(row: Mapping[str, Any], samples: int) -> CandidateMeas
         why=row["why"],
         hop=hop_from_json(row, "model", samples) if is_measured else None,
         threads=row.get("threads"),
-    )
-
-
-def choice_to_json(choice: CandidateChoice) -> dict[str, Any]:
-    return {
-        "split": choice.split,
-        "samples": choice.samples,
-        "score_name": choice.score_name,
-        "batch": choice.batch,
-        "timing": None if choice.timing is None else timing_to_json(choice.timing),
-        "winner": choice.winner,
-        "passed": choice.has_passed,
-        "summary": choice.summary,
-        "candidates": [result_to_json(result) for result in choice.candidates],
-    }
-
-
-def choice_from_json(facts: Mapping[str, Any]) -> CandidateChoice:
-    return CandidateChoice(
-        winner=facts["winner"],
-        has_passed=facts["passed"],
-        summary=facts["summary"],
-        split=facts["split"],
-        samples=facts["samples"],
-        score_name=facts["score_name"],
-        batch=facts["batch"],
-        timing=timing_from_json(facts["timing"]),
-        candidates=tuple(result_from_json(row) for row in facts["candidates"]),
-    )
-
-
-def result_to_json(result: CandidateResult) -> dict[str, Any]:
-    ratio = result.latency_ratio
-    slower = None if ratio is None else {"times": ratio.value, "bounds": list(ratio.bounds)}
-    return {
-        "candidate": result.name,
-        "title": result.title,
-        "status": result.status,
-        "verdict": result.verdict,
-        "reason": result.reason,
-        "score": result.score,
-        "score_drop": result.score_drop,
-        "correlation": result.correlation,
-        "p50": {str(batch): p50 for batch, p50 in result.p50.items()},
-        "bytes": result.size_bytes,
-        "threads": result.threads,
-        "slower": slower,
-    }
-
-
-def result_from_json(row: Mapping[str, Any]) -> CandidateResult:
-    slower = row["slower"]
-    ratio = slower and Estimate(slower["times"], ConfidenceBounds(*slower["bounds"]))
-    return CandidateResult(
-        name=row["candidate"],
-        title=row["title"],
-        status=row["status"],
-        verdict=row["verdict"],
-        reason=row["reason"],
-        score=row["score"],
-        score_drop=row["score_drop"],
-        correlation=row["correlation"],
-        p50={int(batch): p50 for batch, p50 in row["p50"].items()},
-        size_bytes=row["bytes"],
-        threads=row["threads"],
-        latency_ratio=ratio,
     )

@@ -1,4 +1,5 @@
-"""Comparison of hops: what each answered on the same samples, and how far that is from its baselines."""
+"""Comparison of hops: what each answered on the same samples, and how far that is from its
+baselines."""
 
 from __future__ import annotations
 

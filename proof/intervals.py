@@ -1,8 +1,9 @@
-"""Intervals: what the bounds of every metric in the ledger rest on, and the bounds.
+"""Intervals: what the bounds of every metric in the ledger are computed from, and the bounds.
 
-The samples of the test split are a sample of all inputs; the bounds say how far the number may be off for that reason. A share
-(agreement, and every score whose statistics are 0 or 1) has score bounds in closed form. Everything else is resampled by whole
-samples, because the entries of one answer are not independent of each other; pairs of samples by whole groups of samples.
+The samples of the test split are a sample of all inputs; the bounds tell how far a number may be
+off for that reason. A share (agreement, and every score whose statistics are 0 or 1) has score
+bounds in closed form. Everything else is resampled by whole samples, because the entries of one
+answer are not independent; pairs of samples are resampled by whole groups of samples.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ def list_metric_bounds(found: OutputComparison) -> dict[str, BoundsSource]:
 
 
 def bound_score(task: Task, scored: Numbers) -> BoundsSource:
-    """Of the aggregate of per-sample statistics ``[N, k]``. Raises StageError where some resample has none."""
+    """Return what bounds the aggregate of per-sample statistics ``[N, k]``.
+
+    Raises StageError if some resample has no aggregate.
+    """
     if has_mean_score(task):
         return bound_share(scored[:, 0])
     with explain_undefined_bounds(task):
@@ -40,7 +44,10 @@ def bound_score(task: Task, scored: Numbers) -> BoundsSource:
 
 
 def bound_score_drop(task: Task, expected: Numbers, got: Numbers) -> ConfidenceBounds:
-    """Of the drop from ``expected`` to ``got``, per-sample statistics ``[N, k]`` of the same samples. Raises as ``score``."""
+    """Return the bounds of the drop from ``expected`` to ``got``, per-sample statistics ``[N, k]``.
+
+    Both are of the same samples. Raises StageError if some resample has no aggregate.
+    """
     before, after = expected[:, 0], got[:, 0]
     if has_mean_score(task) and is_binary(before) and is_binary(after):
         return statistics.bound_paired_drop(

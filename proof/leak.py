@@ -54,7 +54,7 @@ NEAR = 0.25
 FAR = 0.2
 ALIKE = 0.75
 FAR_GROUP = 12
-"""The group, in the order of their distances, that holds no relative of eighteen dealt at random."""
+"""The group, by its distance, that holds no relative if eighteen are dealt at random."""
 WINDOWS = ((1, 5), (6, 10), (11, 15))
 """First and last of the groups whose spread tells the dimensions, by their distances; the nearest
 group is left out."""
@@ -80,10 +80,7 @@ def find_near_duplicates(task: Task) -> LeakCheck:
     count = min(SAMPLES, len(test))
     search = Search(task, test, np.arange(count, dtype=np.int64) * len(test) // count, splits)
     neighbours, standards = search.find_nearest()
-    check = search.build_check(neighbours, search.measure_neighbours(neighbours, standards))
-    if check.limits["distance"] < LEAST_LIMIT:
-        return LeakCheck(why_unchecked="training samples lie too unevenly to tell what is near")
-    return check
+    return search.build_check(neighbours, search.measure_neighbours(neighbours, standards))
 
 
 def explain_unanswerable(task: Task, samples: int) -> str | None:
@@ -223,6 +220,9 @@ class Search:
         compared = {name: compare_with_usual(numbers) for name, numbers in measured.items()}
         shares = np.stack([share for share, _ in compared.values()])
         limits = {name: limit for name, (_, limit) in compared.items()}
+        rounded = {name: round(limit, 4) for name, limit in limits.items()}
+        if rounded["distance"] < LEAST_LIMIT:
+            return LeakCheck(why_unchecked="training samples lie too unevenly to tell what is near")
         is_near: npt.NDArray[np.bool_] = np.asarray(
             (shares < np.array([[limit] for limit in limits.values()])).any(0), np.bool_
         )
@@ -240,7 +240,7 @@ class Search:
                 self.describe_pair(self.rows[row], closest[row], *shares[:, row])
                 for row in order[:EXAMPLES]
             ),
-            limits={name: round(limit, 4) for name, limit in limits.items()},
+            limits=rounded,
         )
 
     def has_same_order(self, row: np.int64, number: np.int64) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from attar.proof.bounds import ConfidenceBounds, Estimate
 from attar.proof.gate import Baseline, Comparison, Metric
@@ -23,7 +25,6 @@ COMPARED_METRICS: tuple[Metric, ...] = (
 """The metrics that compare the outputs of two hops."""
 BASELINES: tuple[Baseline, ...] = ("teacher", "previous", "production")
 """The baselines that a hop is compared with."""
-SpeedBaseline = Literal["reference", "teacher", "production"]
 
 
 @dataclass(frozen=True)
@@ -84,20 +85,19 @@ class NearDuplicate:
 
 @dataclass(frozen=True)
 class LeakCheck:
-    """Which test samples are near-duplicates of samples that are learned from; see ``proof.leak``."""
+    """Which test samples are near-duplicates of what is learned from; see ``proof.leak``."""
 
     looked_at: int = 0
     """Number of test samples that were compared."""
-    count: int = 0
+    count: Annotated[int, Field(alias="found")] = 0
     """Number of near-duplicates among them."""
     share: float | None = None
     """The same as a share; None if nothing was compared."""
     examples: tuple[NearDuplicate, ...] = ()
     """The nearest first."""
-    limits: Mapping[str, float] = field(default_factory=dict)
-    """The shares of what is usual below which a sample is a near-duplicate; empty if nothing was
-    compared."""
-    why_unchecked: str | None = None
+    limits: Mapping[str, float] | None = None
+    """The shares of what is usual below which a sample is a near-duplicate."""
+    why_unchecked: Annotated[str | None, Field(alias="why")] = None
 
 
 @dataclass(frozen=True)

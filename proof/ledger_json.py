@@ -6,8 +6,9 @@ It is written and read here alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from attar.proof.bounds import ConfidenceBounds, Estimate
 from attar.proof.gate import EXACT_METRICS, Baseline, Comparison, Metric
@@ -20,23 +21,45 @@ from attar.proof.ledger import (
     LatencySummary,
     LeakCheck,
     Ledger,
-    NearDuplicate,
     SizesCheck,
     TimingConditions,
 )
 
+T = TypeVar("T")
+ADAPTERS: dict[type, TypeAdapter[Any]] = {}
+
+
+def get_adapter(kind: type) -> TypeAdapter[Any]:
+    """Return the adapter of a dataclass, which is built when it is needed first."""
+    if kind not in ADAPTERS:
+        ADAPTERS[kind] = TypeAdapter(kind)
+    return ADAPTERS[kind]
+
+
+def to_json(value: object) -> Any:
+    """Return the JSON of a dataclass; its fields, or their aliases, are the keys."""
+    if value is None:
+        return None
+    return get_adapter(type(value)).dump_python(value, mode="json", by_alias=True)
+
+
+def from_json(kind: type[T], facts: Any) -> T | None:
+    value: T | None = None if facts is None else get_adapter(kind).validate_python(facts)
+    return value
+
 
 def ledger_to_json(ledger: Ledger) -> dict[str, Any]:
     scores = {name: hop.get_score() for name, hop in ledger.hops.items()}
+    gain = ledger.gain
     return {
         **conditions_to_json(ledger),
         "classes": list(ledger.classes),
         "kinds": dict(ledger.kinds),
-        "leak": None if ledger.leak is None else leak_to_json(ledger.leak),
+        "leak": to_json(ledger.leak),
         "hops": [hop_to_json(hop) for hop in ledger.hops.values()],
         "oacc": scores["teacher"],
         "control": scores.get("control"),
-        "gain": None if ledger.gain is None else gain_to_json(ledger.gain),
+        "gain": gain and {"score": gain.value, "bounds": list(gain.bounds)},
         "speedup": speedups_to_json(ledger.speedups),
     }
 
@@ -49,14 +72,14 @@ def conditions_to_json(ledger: Ledger) -> dict[str, Any]:
         "samples": ledger.samples,
         "score_name": ledger.score_name,
         "batch": ledger.batch,
-        "timing": None if ledger.timing is None else timing_to_json(ledger.timing),
+        "timing": to_json(ledger.timing),
         "machine": dict(ledger.machine),
     }
 
 
 def ledger_from_json(facts: Mapping[str, Any]) -> Ledger:
     hops = [hop_from_json(row, row["hop"], facts["samples"]) for row in facts["hops"]]
-    gain, leak = facts.get("gain"), facts.get("leak")
+    gain = facts.get("gain")
     return Ledger(
         hops={hop.name: hop for hop in hops},
         samples=facts["samples"],
@@ -68,14 +91,10 @@ def ledger_from_json(facts: Mapping[str, Any]) -> Ledger:
         kinds=facts.get("kinds", {}),
         speedups=speedups_from_json(facts.get("speedup") or {"bounds": {}}),
         gain=None if gain is None else Estimate(gain["score"], ConfidenceBounds(*gain["bounds"])),
-        leak=None if leak is None else leak_from_json(leak),
-        timing=timing_from_json(facts.get("timing")),
+        leak=from_json(LeakCheck, facts.get("leak")),
+        timing=from_json(TimingConditions, facts.get("timing")),
         machine=facts.get("machine") or {},
     )
-
-
-def gain_to_json(gain: Estimate) -> dict[str, Any]:
-    return {"score": gain.value, "bounds": list(gain.bounds)}
 
 
 def hop_to_json(hop: Hop) -> dict[str, Any]:
@@ -93,8 +112,8 @@ def hop_to_json(hop: Hop) -> dict[str, Any]:
         "parameters": hop.parameters,
         "bytes": hop.size_bytes,
         "memory": hop.memory_bytes,
-        "sizes": None if hop.sizes is None else sizes_to_json(hop.sizes),
-        "latency": {str(batch): asdict(summary) for batch, summary in hop.latencies.items()},
+        "sizes": to_json(hop.sizes),
+        "latency": {str(batch): to_json(summary) for batch, summary in hop.latencies.items()},
         **answers_to_json(hop),
     }
 
@@ -136,7 +155,7 @@ def hop_from_json(row: Mapping[str, Any], name: HopName, samples: int) -> Hop:
     if row["status"] != "measured":
         return Hop(name, was_run=False, why_not_run=row.get("why"), **model)
     score_bounds = ConfidenceBounds(*row["score_bounds"])
-    sizes, latencies = row.get("sizes"), row.get("latency", {})
+    latencies = row.get("latency", {})
     return Hop(
         name,
         **model,
@@ -148,7 +167,7 @@ def hop_from_json(row: Mapping[str, Any], name: HopName, samples: int) -> Hop:
         worst_classes=worst_classes_from_json(row),
         nonfinite_samples=row["nonfinite"],
         is_constant=row["constant"],
-        sizes=None if sizes is None else SizesCheck(sizes["tried"], tuple(sizes["faults"])),
+        sizes=from_json(SizesCheck, row.get("sizes")),
         latencies={int(batch): LatencySummary(**each) for batch, each in latencies.items()},
     )
 
@@ -179,26 +198,6 @@ def worst_classes_from_json(row: Mapping[str, Any]) -> dict[Baseline, ClassDrop]
     return {name: ClassDrop(worst["class"], worst["drop"]) for name, worst in rows.items() if worst}
 
 
-def sizes_to_json(sizes: SizesCheck) -> dict[str, Any]:
-    return {"tried": sizes.tried, "faults": list(sizes.faults)}
-
-
-def timing_to_json(timing: TimingConditions) -> dict[str, Any]:
-    return {
-        "cpu": timing.cpu,
-        "threads": timing.threads,
-        "rounds": {str(batch): rounds for batch, rounds in timing.rounds.items()},
-        "load_average": list(timing.load_average),
-    }
-
-
-def timing_from_json(facts: Mapping[str, Any] | None) -> TimingConditions | None:
-    if facts is None:
-        return None
-    rounds = {int(batch): rounds for batch, rounds in facts["rounds"].items()}
-    return TimingConditions(facts["cpu"], facts["threads"], rounds, tuple(facts["load_average"]))
-
-
 def speedups_to_json(speedups: Mapping[Baseline, Comparison]) -> dict[str, Any]:
     rounds = [comparison.sample_size for comparison in speedups.values()]
     return {
@@ -220,25 +219,3 @@ def speedups_from_json(facts: Mapping[str, Any]) -> dict[Baseline, Comparison]:
         )
         for baseline, bounds in facts["bounds"].items()
     }
-
-
-def leak_to_json(leak: LeakCheck) -> dict[str, Any]:
-    return {
-        "looked_at": leak.looked_at,
-        "found": leak.count,
-        "share": leak.share,
-        "examples": [asdict(example) for example in leak.examples],
-        "limits": dict(leak.limits) or None,
-        "why": leak.why_unchecked,
-    }
-
-
-def leak_from_json(facts: Mapping[str, Any]) -> LeakCheck:
-    return LeakCheck(
-        looked_at=facts["looked_at"],
-        count=facts["found"],
-        share=facts["share"],
-        examples=tuple(NearDuplicate(**example) for example in facts["examples"]),
-        limits=facts["limits"] or {},
-        why_unchecked=facts["why"],
-    )

@@ -32,7 +32,7 @@ class HopLimits(Limits):
 
 
 class RegressionLimits(Limits):
-    """What the engine must keep of the bundle in production, if the run names one (``--against``)."""
+    """What the engine must keep of the bundle in production, if there is one (``--against``)."""
 
     score_drop: float | None = 0.01
     """Largest drop of the engine's score below that of production."""
@@ -50,7 +50,7 @@ class RegressionLimits(Limits):
 
 
 class GateLimits(Limits):
-    """Limits of the engine against the teacher on the test split. What is not set is not promised."""
+    """Limits of the engine against the teacher on the test split. An unset limit is no promise."""
 
     score_drop: float | None = None
     """Largest drop of the engine's score below the teacher's."""

@@ -1,14 +1,15 @@
-"""Metrics: how near the answers of one model are to those of another, as functions of sums over samples.
+"""Metrics: how close the answers of two models are, as functions of sums over samples.
 
-Pure numpy, in float64, never NaN. The same sums give the numbers and, resampled, their bounds (see ``intervals``).
+Pure numpy, in float64, never NaN. The same sums give the numbers and, resampled, their bounds (see
+``intervals``).
 
-``expected`` and ``got`` hold one output of both models, ``[N, ...]``, finite. Logits are taken over the last axis and are only
-defined up to a constant, so they are compared after subtracting each row's mean; probabilities are compared as the logits that
-their logarithms are. Of embeddings only directions count: they are
-compared by cosine, see ``of_embeddings``.
+``expected`` and ``got`` hold one output of both models, ``[N, ...]``, finite. Logits are taken over
+the last axis and are defined up to a constant, so they are compared after the mean of each row is
+subtracted; probabilities are compared as the logits that their logarithms are. Of embeddings only
+directions count: they are compared by cosine, see ``compare_embeddings``.
 
-A side that is constant has no correlation with anything (Pearson's r is 0/0). Here it is **0**, even against itself: a constant
-answer proves nothing, so no promise of a correlation is kept by one.
+A side that is constant has no correlation with anything (Pearson's r is 0/0). Here it is **0**,
+even against itself: a constant answer proves nothing, so it keeps no limit of a correlation.
 """
 
 from __future__ import annotations
@@ -27,15 +28,16 @@ from attar.proof.ledger import ClassDrop
 
 Numbers = npt.NDArray[np.float64]
 Metrics = dict[str, float | None]
-"""``correlation`` ``correlation_per_sample`` ``correlation_probabilities`` ``cosine`` ``kdl`` ``agreement``
-``largest_difference``."""
+"""``correlation``, ``correlation_per_sample``, ``correlation_probabilities``, ``cosine``, ``kdl``,
+``agreement``, ``largest_difference``."""
 
 ENTRIES = (
     2**16
 )  # of a side that are worked on at a time: 512 kB in float64, which stay in the processor's cache
 GROUP = 64  # samples at most whose embeddings are compared with each other
 FEWEST_GROUPS = 50  # that are aimed at: fewer are too few to resample
-ROUNDING = 1e-12  # of the largest magnitude: what float64 leaves of a constant after its mean is subtracted
+ROUNDING = 1e-12
+"""Of the largest magnitude: what float64 leaves of a constant after its mean is subtracted."""
 WORST: dict[str, Callable[[Sequence[float]], float]] = {
     "correlation": min,
     "correlation_per_sample": min,
@@ -49,10 +51,11 @@ WORST: dict[str, Callable[[Sequence[float]], float]] = {
 
 @dataclass(frozen=True)
 class Sums:
-    """A statistic that is a function of sums over independent rows, such as a mean or a pooled correlation."""
+    """A statistic that is a function of sums over independent rows, such as a mean."""
 
     columns: Numbers
-    """[N, k]: what is summed; of pairs of samples [groups, k], a row for each group of samples that no other group has."""
+    """[N, k]: what is summed; of pairs of samples [groups, k], a row for each of the disjoint
+    groups."""
     statistic: Callable[[Numbers], Numbers]
     """Sums [..., k] to values [...], symmetric in the samples."""
 
@@ -66,12 +69,12 @@ class OutputComparison:
     """One output of two models, compared."""
 
     sums: Mapping[str, Sums]
-    """Of every metric that there is for such an output, but the largest difference, which is a maximum."""
+    """Every metric of such an output except the largest difference, which is a maximum."""
     largest_difference: float
 
     @property
     def numbers(self) -> Metrics:
-        """All metrics; None for those of probabilities, classes and samples where there are none."""
+        """All metrics; None for those that such an output does not have."""
         values: Metrics = {name: each.value for name, each in self.sums.items()}
         return {**dict.fromkeys(WORST), **values, "largest_difference": self.largest_difference}
 
@@ -125,7 +128,10 @@ def sum_logits_metrics(p: Numbers, q: Numbers) -> dict[str, Numbers]:
 
 
 class OfValues:
-    """As ``of_logits``, of values. They are pooled after the mean of all is subtracted, so that the sums do not cancel."""
+    """Sums like ``sum_logits_metrics``, of values.
+
+    They are pooled after the mean of all is subtracted, so that the sums do not cancel.
+    """
 
     def __init__(self, expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> None:
         self.means = [float(side.mean(dtype=np.float64)) for side in (expected, got)]
@@ -144,14 +150,18 @@ class OfValues:
 
 
 def compare_embeddings(expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> OutputComparison:
-    """Of ``[N, dimensions]``: the correlation of the cosines between samples, and the cosine of each sample with itself.
+    """Compare embeddings ``[N, dimensions]`` by their cosines.
 
-    ``correlation``: Pearson's r of the teacher's cosines of pairs against the student's: do both say which samples are alike? It
-    is blind to a rotation of either space. Pairs are made inside disjoint groups of samples, and summed by group, so that what is
-    resampled is independent. Resampling samples, each with the sum over all of its pairs, would count the chance of one side
-    only: a pair varies with both of its samples, and the deviation of the mean is twice what such sums show (Hoeffding 1948: the
-    variance of a U-statistic of pairs is 4/N times that of the conditional mean, not 1/N times). ``cosine`` tells whether one
-    space can stand for the other, as beside an index that the teacher made.
+    ``correlation``: Pearson's r of the teacher's cosines of pairs of samples against the student's,
+    which tells whether both find the same samples similar. It does not see a rotation of either
+    space. Pairs are made inside disjoint groups of samples and summed by group, so that what is
+    resampled is independent. Resampling samples, each with the sum over all of its pairs, would
+    count the chance of one side only: a pair varies with both of its samples, and the deviation of
+    the mean is twice what such sums show (Hoeffding 1948: the variance of a U-statistic of pairs is
+    4/N times that of the conditional mean, not 1/N times).
+
+    ``cosine``: that of both embeddings of a sample, which tells whether one space can replace the
+    other, as beside an index that the teacher made.
     """
     sides = [
         [compute_pair_cosines(group) for group in deal_into_groups(side)]
@@ -178,7 +188,7 @@ def compare_embeddings(expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> Out
 
 
 def deal_into_groups(samples: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    """Samples dealt into groups like cards: G groups, and neighbours, which may be siblings, fall into different ones."""
+    """Deal samples into G groups like cards. Neighbours, which may be related, are separated."""
     size = min(GROUP, max(2, len(samples) // FEWEST_GROUPS))
     count = max(1, len(samples) // size)
     return [samples[first::count] for first in range(count)]
@@ -192,7 +202,7 @@ def compute_pair_cosines(group: npt.NDArray[Any]) -> Numbers:
 
 
 def normalize_vectors(vectors: Numbers) -> Numbers:
-    """Each over its length; a vector of zeros points nowhere and stays: its cosine with anything is 0."""
+    """Divide each vector by its length. A vector of zeros stays: its cosine with anything is 0."""
     largest = np.abs(vectors).max(-1, keepdims=True)  # first, so that no square leaves the range
     scaled = np.divide(vectors, largest, out=np.zeros_like(vectors), where=largest > 0)
     made: Numbers = scaled / np.sqrt(np.maximum(1, np.square(scaled).sum(-1, keepdims=True)))
@@ -208,7 +218,10 @@ def sum_products(p: Numbers, q: Numbers) -> Numbers:
 
 
 def correlate_sums(sums: Numbers) -> Numbers:
-    """Pearson's r over all entries, in [-1, 1], ``[..., 6] -> [...]``; 0 where a side is constant."""
+    """Return Pearson's r over all entries, in [-1, 1], ``[..., 6] -> [...]``.
+
+    It is 0 if a side is constant.
+    """
     n, p, q, pp, qq, pq = np.moveaxis(sums, -1, 0)
     variances = np.maximum(0, n * pp - p * p) * np.maximum(0, n * qq - q * q)
     r = np.divide(n * pq - p * q, np.sqrt(variances), out=np.zeros_like(pq), where=variances > 0)
@@ -241,9 +254,9 @@ STATISTICS: dict[str, Callable[[Numbers], Numbers]] = {
     "kdl": compute_mean,
     "agreement": compute_mean,
 }
-"""Of every metric that is a function of sums. KDL is the mean over rows of KL(softmax(expected) || softmax(got)) in nats, the
-distillation loss at T = 1 (Hinton et al. 2015); the agreement is the share of rows with the same most likely class, of equal
-logits the first."""
+"""By metric that is a function of sums. KDL is the mean over rows of KL(softmax(expected) ||
+softmax(got)) in nats, the distillation loss at T = 1 (Hinton et al. 2015). The agreement is the
+share of rows with the same most likely class; of equal logits the first one counts."""
 
 
 def subtract_mean(x: Numbers, axis: int) -> Numbers:

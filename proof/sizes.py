@@ -1,4 +1,4 @@
-"""Sizes: whether a hop answers soundly at every size that its task promises, not only in the batches of the test split."""
+"""Sizes: whether a hop gives sound answers at every size that its task promises."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from attar.proof import metrics
 from attar.proof.ledger import SizesCheck
 
 FEW = 8
-"""So many samples are asked for alone, and so many at least at every size: one answer to all of them is constant."""
+"""Samples that are asked for alone, and at least at every size: one answer to all is constant."""
 SAME = 1e-3  # of the largest magnitude: what another order of the same sums may change
 TINY = 1e-30
 LEAST, STEP = 0.98, 0.1
-"""The CORR of samples' answers in a batch with those alone, and how much of their magnitude they may differ by: rounding may flip
-some steps of int8, another sample may not."""
+"""The least CORR of samples' answers in a batch with those alone, and how much of their magnitude
+they may differ by. Rounding may flip some steps of int8; it does not mix samples."""
 
 
 def examine_sizes(
@@ -98,7 +98,10 @@ def compute_difference(expected: Array, got: Array) -> float:
 def depends_on_batch(
     task: Task, predict: Predict, inputs: Arrays, answers: Arrays, sizes: Sizes
 ) -> str | None:
-    """Whether the answer to a sample depends on the others in its batch, as with batch statistics of training mode."""
+    """Return how the answer to a sample depends on the others in its batch, or None.
+
+    It does so if a network uses batch statistics, as in training.
+    """
     count = min(FEW, sizes.get("batch", 1))
     if count < 2 or task.ranges["batch"][0] > 1:
         return None
@@ -121,6 +124,8 @@ def depends_on_batch(
             metrics.compare_outputs(kind, alone, together).numbers["correlation"],
         )
         if apart > STEP or (apart > SAME and corr is not None and corr < LEAST):
-            told = f"CORR {corr:.3f} with the answers to each alone, it differs by {apart:.2g} of their magnitude"
-            return f"{name!r} depends on the other samples in the batch: {told}"
+            return (
+                f"{name!r} depends on the other samples in the batch: CORR {corr:.3f} with the "
+                f"answers to each alone, it differs by {apart:.2g} of their magnitude"
+            )
     return None

@@ -1,7 +1,8 @@
-"""Sketches: samples as vectors of a fixed length, and these as short random projections that keep distances.
+"""Sketches: samples as vectors of a fixed length, and short random projections of these.
 
-Numbers are taken as they are, and what is not finite as 0. A sequence of tokens becomes a histogram of its pairs of neighbours,
-so that a word that is put in moves nothing else, and order still counts.
+Projections keep distances. Numbers are taken as they are; what is not finite is 0. A sequence of
+tokens becomes a histogram of its pairs of neighbours, so that an inserted word moves nothing else,
+and order still counts.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def holds_tokens(tensor: Tensor) -> bool:
-    """Whether an input is a sequence of tokens a sample: integers that have padding, or a length that is not fixed.
+    """Whether an input is a sequence of tokens: integers with padding, or of no fixed length.
 
     Other rows of integers, such as answers to questions, mean what they mean at their positions.
     """
@@ -46,7 +47,10 @@ def vectorize_rows(tensor: Tensor, array: Array) -> Floats:
 
 
 def count_pairs(tokens: npt.NDArray[np.int64], pad: int | None) -> Floats:
-    """Return how often each pair of neighbours is there, the start and the first among them; ``[N, S] -> [N, PAIRS]``."""
+    """Return how often each pair of neighbours occurs, ``[N, S] -> [N, PAIRS]``.
+
+    The start and the first token are a pair too.
+    """
     before = np.concatenate([np.full((len(tokens), 1), -1), tokens[:, :-1]], 1)
     mixed = before.astype(np.uint64) * np.uint64(ODD[0]) + tokens.astype(np.uint64) * np.uint64(
         ODD[1]
@@ -75,9 +79,10 @@ class Moments:
         return np.asarray(self.sums / self.count, np.float32)
 
     def find_weights(self) -> Floats:
-        """Return one over the deviation of each entry; of those that deviate less than usual, one over the usual deviation.
+        """Return one over the deviation of each entry.
 
-        Noise in an entry that is nearly always the same would outweigh all others.
+        An entry that deviates less than usual gets one over the usual deviation: its noise would
+        outweigh all others.
         """
         means = self.sums / self.count
         deviations = np.sqrt(np.maximum(self.squares / self.count - np.square(means), 0))
@@ -95,7 +100,10 @@ class Standard:
 
     @classmethod
     def measure(cls, tensor: Tensor, moments: Moments) -> Standard:
-        """The entries of a row of numbers have units of their own; those of images and of tokens have one."""
+        """Return the standard of an input.
+
+        Entries of a row of numbers have units of their own; those of images and of tokens have one.
+        """
         mean = moments.find_means()
         has_columns = len(tensor.axes) == 2 and not holds_tokens(tensor)
         return cls(mean, moments.find_weights() if has_columns else np.ones_like(mean))
@@ -106,7 +114,7 @@ class Standard:
 
 @dataclass(frozen=True)
 class Projection:
-    """Projects inputs of a task; ``matrices`` is None for an input that is short enough as it is."""
+    """Projects the inputs of a task. ``matrices`` is None for an input that is short enough."""
 
     task: Task
     standards: Mapping[str, Standard]

@@ -1,9 +1,10 @@
-"""Statistics: what a number measured on some samples says about the numbers that it estimates.
+"""Statistics: what a number measured on some samples tells about the number it estimates.
 
-Every function gives a lower and an upper bound, each one-sided at 95 %: in about 5 of 100 validations the truth lies beyond
-the one that a verdict rests on. Comparisons are paired: two models answer the same samples, which are drawn independently.
-What is a count of samples (0/1 scores, agreement) has score bounds; the bootstrap is for what is not, and its bounds are too near
-where a few of few samples weigh most. ``benchmarks/gates.py`` measures how often each is wrong.
+Every function gives a lower and an upper bound, each one-sided at 95 %: in about 5 of 100
+validations the truth lies beyond the bound that decides a verdict. Comparisons are paired: two
+models answer the same samples, which are drawn independently. Counts of samples (0/1 scores,
+agreement) have score bounds. The bootstrap is for everything else, and its bounds are too near if a
+few of few samples weigh most. ``benchmarks/gates.py`` measures how often each is wrong.
 """
 
 from __future__ import annotations
@@ -35,23 +36,29 @@ MAX_UNDEFINED_SHARE = (
 
 
 def bound_proportion(hits: int, samples: int) -> ConfidenceBounds:
-    """Bounds of the probability of a hit: Wilson's (1927), corrected for skewness where that widens them."""
+    """Return bounds of the probability of a hit: Wilson's (1927), corrected for skewness.
+
+    The correction is applied if it widens them.
+    """
     if not 0 <= hits <= samples or samples == 0:
         raise ValueError(
-            f"{hits} hits of {samples} samples; give at least one sample and no more hits than samples"
+            f"{hits} hits of {samples} samples; give at least one sample and no more hits than "
+            "samples"
         )
     low = 1 - find_score_bound(samples - hits, samples, lambda p: p)
     return ConfidenceBounds(low, find_score_bound(hits, samples, lambda p: p))
 
 
 def bound_paired_drop(lost: int, won: int, samples: int) -> ConfidenceBounds:
-    """Bounds of the drop of a 0/1 score: Tango's (1998), corrected for skewness where that widens them.
+    """Return bounds of the drop of a 0/1 score: Tango's (1998), corrected for skewness.
 
-    ``lost``: samples that were right and are wrong now; ``won``: wrong before and right now. The drop is (lost - won) / samples.
+    ``lost``: samples that were right and are wrong now; ``won``: wrong before and right now. The
+    drop is (lost - won) / samples. The correction is applied if it widens the bounds.
     """
     if min(lost, won) < 0 or lost + won > samples or samples == 0:
         raise ValueError(
-            f"{lost} lost and {won} won of {samples} samples; give at least one sample and no more of both than samples"
+            f"{lost} lost and {won} won of {samples} samples; give at least one sample and no more "
+            "of both than samples"
         )
     return ConfidenceBounds(
         low=-find_score_bound(
@@ -64,9 +71,10 @@ def bound_paired_drop(lost: int, won: int, samples: int) -> ConfidenceBounds:
 
 
 def estimate_change_probability(lost: int, won: int, samples: int, drop: float) -> float:
-    """The most likely probability that a sample changes sides if the true drop is ``drop`` (Tango 1998).
+    """Return the most likely probability that a sample changes sides if the true drop is ``drop``.
 
-    The probability of a win is the larger root of 2 n q^2 + b q + c, where the likelihood of the counts is greatest.
+    Tango (1998): the probability of a win is the larger root of 2 n q^2 + b q + c, where the
+    likelihood of the counts is greatest.
     """
     b = (2 * samples - lost + won) * drop - lost - won
     c = -won * drop * (1 - drop)
@@ -75,12 +83,13 @@ def estimate_change_probability(lost: int, won: int, samples: int, drop: float) 
 
 
 def find_score_bound(total: int, samples: int, square: Callable[[float], float]) -> float:
-    """The largest mean of D in {-1, 0, 1} that a one-sided score test on the sum of D over the samples does not reject.
+    """Return the largest mean of D in {-1, 0, 1} that a one-sided score test does not reject.
 
-    ``square``: the expectation of D^2 if that of D is the given mean. As D^3 = D, the third central moment is
-    m - 3 m E[D^2] + 2 m^3. Z deviations are corrected for skewness to the first order (Cornish and Fisher 1938; Laud 2017).
-    Where that would bring the bound nearer it is left out: with few changes the counts are so coarse that the test at the nearer
-    bound passes twice as often as it should.
+    The test is on the sum of D over the samples. ``square``: the expectation of D^2 if that of D is
+    the given mean. As D^3 = D, the third central moment is m - 3 m E[D^2] + 2 m^3. Z deviations are
+    corrected for skewness to the first order (Cornish and Fisher 1938; Laud 2017). A correction
+    that would bring the bound nearer is left out: with few changes the counts are so coarse that
+    the test at the nearer bound passes twice as often as it should.
     """
     estimate = total / samples
     low, high = estimate, 1.0
@@ -96,9 +105,10 @@ def find_score_bound(total: int, samples: int, square: Callable[[float], float])
 
 
 def bound_median(values: Numbers) -> ConfidenceBounds:
-    """Bounds of the median, whatever the distribution of the ``values`` [n], which are independent: two of the values.
+    """Return bounds of the median of independent ``values`` [n]: two of the values.
 
-    The k-th smallest exceeds the median when fewer than k values lie below it: binomial(n, 1/2) (Conover 1999, section 3.2).
+    They hold for any distribution. The k-th smallest value exceeds the median if fewer than k
+    values lie below it: binomial(n, 1/2) (Conover 1999, section 3.2).
     """
     n, ordered = len(values), np.sort(values)
     if not np.isfinite(ordered).all():
@@ -111,26 +121,27 @@ def bound_median(values: Numbers) -> ConfidenceBounds:
         tail += term
     if k == 0:
         raise ValueError(
-            f"{n} values are too few to bound a median at {LEVEL:.0%}; give at least {count_fewest_values()}"
+            f"{n} values are too few to bound a median at {LEVEL:.0%}; give at least "
+            f"{count_fewest_values()}"
         )
     return ConfidenceBounds(float(ordered[k - 1]), float(ordered[n - k]))
 
 
 def count_fewest_values() -> int:
-    """The number of values at which even the least of them is a lower bound of the median."""
+    """Return how many values make the smallest of them a lower bound of the median."""
     return math.ceil(-math.log2(1 - LEVEL))
 
 
 def bootstrap_sums(columns: Numbers, statistic: Callable[[Numbers], Numbers]) -> ConfidenceBounds:
-    """Bounds of one; see ``bootstrap``."""
+    """Return the bounds of one statistic; see ``bootstrap_bounds``."""
     return bootstrap_bounds({"": Sums(columns, statistic)})[""]
 
 
 def bootstrap_bounds(wanted: Mapping[Name, Sums]) -> dict[Name, ConfidenceBounds]:
-    """Bounds by resampling rows (BCa, see ``bca``): samples, or groups of samples where pairs are compared.
+    """Return bounds by resampling rows (BCa, see ``bound_bca``): samples, or groups of samples.
 
-    All statistics of as many rows are computed at once and on the same resamples. Raises ValueError for fewer than 2 rows, or
-    where the statistic of a resample is not a finite number.
+    All statistics of the same number of rows are computed at once and on the same resamples. Raises
+    ValueError for fewer than 2 rows, and if too many statistics of resamples are not finite.
     """
     alike: dict[int, dict[Name, Sums]] = {}
     for name, each in wanted.items():
@@ -159,9 +170,10 @@ def bootstrap_together(wanted: Mapping[Name, Sums]) -> dict[Name, ConfidenceBoun
 
 
 def bootstrap_rows(samples: int, statistic: Callable[[Indices], float]) -> ConfidenceBounds:
-    """As ``bootstrap_sums``, of the same resamples, for any statistic of the rows whose indices it is given (some repeatedly).
+    """Return bounds of any statistic of rows, on the same resamples as ``bootstrap_sums``.
 
-    Above 200 samples the jackknife leaves out one of 200 random groups at a time, which estimates the same acceleration.
+    ``statistic`` gets the indices of the rows, some of them repeatedly. Above 200 samples the
+    jackknife leaves out one of 200 random groups at a time, which estimates the same acceleration.
     """
     rows = np.arange(samples)
     resampled = [
@@ -177,10 +189,12 @@ def bootstrap_rows(samples: int, statistic: Callable[[Indices], float]) -> Confi
 def bootstrap_drop(
     expected: Numbers, got: Numbers, score: Callable[[Numbers], float]
 ) -> ConfidenceBounds:
-    """Bounds of score(expected) - score(got), of per-sample statistics [N, k] of the same samples, as ``bootstrap_rows``.
+    """Return bounds of score(expected) - score(got), per-sample statistics [N, k] of the same
+    samples.
 
-    A bootstrap knows only the changes that it saw: with few or none its bounds are too near. So one sample more is lost and one
-    more is won, as Agresti and Min (2005) add to the counts of each change. For 0/1 scores use ``paired``: it needs no such help.
+    A bootstrap knows only the changes that it saw: with few or none its bounds are too near. So one
+    sample more is lost and one more is won, as Agresti and Min (2005) add to the counts of each
+    change. For 0/1 scores use ``bound_paired_drop``, which needs no such help.
     """
     before, after = add_changes(expected, got, score)
     low, high = bootstrap_rows(len(before), lambda rows: score(before[rows]) - score(after[rows]))
@@ -191,9 +205,10 @@ def bootstrap_drop(
 def add_changes(
     expected: Numbers, got: Numbers, score: Callable[[Numbers], float]
 ) -> tuple[Numbers, Numbers]:
-    """Both [N + 2, k]: one sample went from the best statistics that any sample has to the worst, and one came back.
+    """Return both [N + 2, k]: one sample more was lost, and one was won.
 
-    Best is what raises the score most when added once more. Of more than 200 different statistics 200 are tried.
+    They go from the best statistics of any sample to the worst, and back. The best raise the score
+    most if they are added once more. Of more than 200 different statistics 200 are tried.
     """
     seen = np.unique(np.concatenate([expected, got]), axis=0)
     seen = seen[np.unique(np.linspace(0, len(seen) - 1, JACKKNIFE_GROUPS).round().astype(int))]
@@ -203,7 +218,7 @@ def add_changes(
 
 
 def draw_resamples(samples: int) -> Iterator[npt.NDArray[np.uint8]]:
-    """How often each sample is drawn, [resamples, samples] in parts, the same whenever it is asked."""
+    """Yield how often each sample is drawn, [resamples, samples] in parts, always the same."""
     if samples < 2:
         raise ValueError(f"{samples} samples cannot be resampled; give at least 2")
     together = max(1, RESAMPLE_CHUNK_BYTES // samples)
@@ -211,11 +226,9 @@ def draw_resamples(samples: int) -> Iterator[npt.NDArray[np.uint8]]:
         yield count_draws(samples, start, min(together, RESAMPLES - start))
 
 
-@lru_cache(
-    maxsize=16
-)  # 32 MB, unless there are more than 2 million samples: every comparison of a ledger draws the same
+@lru_cache(maxsize=16)  # 32 MB up to 2 million samples: all comparisons of a ledger share draws
 def count_draws(samples: int, start: int, count: int) -> npt.NDArray[np.uint8]:
-    """Counts [count, samples]; none comes near 255, which has a probability below 10^-500."""
+    """Return counts [count, samples]. A count near 255 has a probability below 10^-500."""
     chosen = np.random.default_rng((samples, start)).integers(samples, size=(count, samples))
     chosen += np.arange(count)[:, None] * samples
     made: npt.NDArray[np.uint8] = (
@@ -228,17 +241,20 @@ def count_draws(samples: int, start: int, count: int) -> npt.NDArray[np.uint8]:
 
 
 def bound_bca(estimate: float, resampled: Numbers, left: Numbers) -> ConfidenceBounds:
-    """Bias-corrected and accelerated bounds (Efron 1987; Efron and Tibshirani 1993, eqs. 14.10, 14.14 and 14.15).
+    """Return bias-corrected and accelerated bounds.
 
-    ``resampled``: the statistic of each resample; ``left``: with each sample left out. Where all resamples give the estimate, so
-    do both bounds: a bootstrap sees no difference that no sample shows. Bounds never exclude the estimate.
+    Efron 1987; Efron and Tibshirani 1993, eqs. 14.10, 14.14 and 14.15. ``resampled``: the statistic
+    of each resample; ``left``: with each sample left out. If all resamples give the estimate, so do
+    both bounds: a bootstrap sees no difference that no sample shows. Bounds never exclude the
+    estimate.
     """
     values = np.concatenate([[estimate], resampled, left])
     undefined = int((~np.isfinite(values)).sum())
     if not math.isfinite(estimate) or undefined > MAX_UNDEFINED_SHARE * len(values):
         raise ValueError(
-            f"the statistic is not a finite number for {undefined} of {len(values)} sets of these samples "
-            "(such as F1 of samples without a positive one); define it there, say as 0, or give more samples"
+            f"the statistic is not a finite number for {undefined} of {len(values)} sets of these "
+            "samples (such as F1 of samples without a positive one); define it there, say as 0, or "
+            "give more samples"
         )
     resampled, left = resampled[np.isfinite(resampled)], left[np.isfinite(left)]
     below = ((resampled < estimate).mean() + (resampled <= estimate).mean()) / 2
@@ -254,5 +270,8 @@ def bound_bca(estimate: float, resampled: Numbers, left: Numbers) -> ConfidenceB
 
 
 def locate_bca_bound(bias: float, acceleration: float, z: float) -> float:
-    """The share of resamples below the bound. The divisor is positive: acceleration is at most 1/6 and ``bias + z`` below 6."""
+    """Return the share of resamples below the bound.
+
+    The divisor is positive: acceleration is at most 1/6 and ``bias + z`` is below 6.
+    """
     return NormalDist().cdf(bias + (bias + z) / (1 - acceleration * (bias + z)))

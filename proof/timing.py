@@ -1,4 +1,5 @@
-"""Timing: latency of several models on one CPU core, interleaved, so that what else the machine does hits all of them alike."""
+"""Timing: latency of several models on one CPU core, interleaved, so that all share the same
+noise."""
 
 from __future__ import annotations
 
@@ -27,9 +28,10 @@ SPINNING = (
 
 @contextmanager
 def pin_to_core() -> Iterator[int | None]:
-    """This thread on one CPU, the last that it may use; given back afterwards. None where the system cannot pin.
+    """Pin this thread to one CPU, the last that it may use, and undo that afterwards.
 
-    Open the models before: threads that are started inside would be pinned too.
+    Yield None if the system cannot pin. Open the models before: threads that are started inside
+    would be pinned too.
     """
     if not hasattr(os, "sched_setaffinity"):
         yield None
@@ -58,10 +60,11 @@ def pause_collection() -> Iterator[None]:
 def time_interleaved(
     calls: Mapping[str, Callable[[], object]], rounds: int, seconds: float, settling: float = 0.0
 ) -> dict[str, Seconds]:
-    """Time each call once a round, in an order that changes every round, after one call that brings its data to the caches.
+    """Time each call once a round, in an order that changes every round.
 
-    ``settling``: the seconds for which it is called before it is timed, at least once. Stops after ``rounds``, or when
-    ``seconds`` are over and at least 20 rounds were made.
+    Each is called once before it is timed, which brings its data to the caches, and for at least
+    ``settling`` seconds. Timing stops after ``rounds``, or after ``seconds`` and at least 20
+    rounds.
     """
     for call in calls.values():
         for _ in range(WARM_UP):
@@ -99,12 +102,16 @@ def summarize_times(seconds: Seconds, batch: int) -> LatencySummary:
 
 
 def read_load_average() -> float:
-    """Processes that wanted to run, over the last minute: near 1 or below on a quiet machine that measures."""
+    """Return how many processes wanted to run over the last minute: at most 1 on a quiet
+    machine."""
     return os.getloadavg()[0]
 
 
 def read_resident_bytes() -> int | None:
-    """Bytes of this process in memory, after what is freed was given back; None where there is no /proc."""
+    """Return the resident bytes of this process, after freed memory was given back.
+
+    Return None if there is no /proc.
+    """
     statm = Path("/proc/self/statm")
     if not statm.exists():
         return None

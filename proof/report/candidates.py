@@ -1,4 +1,4 @@
-"""The candidates of a target in words: what each answered on validation, how fast, and whether it goes on."""
+"""The candidates of a target in words: what was measured of each, and whether it goes on."""
 
 from __future__ import annotations
 

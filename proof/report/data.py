@@ -6,17 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attar.proof.candidates_json import result_to_json
+from attar.proof.ledger_json import to_json
 from attar.proof.report.record import Record
 from attar.proof.report.target import NO_VERDICT, Target, group_targets
 from attar.proof.verdict_json import gates_to_json
 
 
 def build_data(records: Sequence[Record]) -> dict[str, Any]:
-    """``{"slots": [...], "targets": {NAME: {"verdict", "gates", "bundle"}}}`` of plain JSON values.
+    """Return ``{"slots": [...], "targets": {NAME: {"verdict", "gates", "bundle"}}}``, plain JSON
+    values.
 
-    A target with candidates has ``winner`` and ``candidates`` too (see ``stages.choose.stage``). A target that never reached
-    its gates has the verdict null.
+    A target with candidates has ``winner`` and ``candidates`` too (see ``proof.candidates``).
+    A target without evaluated gates has the verdict null.
     """
     return {
         "slots": [describe_slot(record) for record in records],
@@ -41,8 +42,7 @@ def describe_slot(record: Record) -> dict[str, Any]:
 def describe_target(one: Target) -> dict[str, Any]:
     choice, chosen = one.choice, {}
     if choice is not None:
-        candidates = [result_to_json(result) for result in choice.candidates]
-        chosen = {"winner": choice.winner, "candidates": candidates}
+        chosen = {"winner": choice.winner, "candidates": to_json(choice)["candidates"]}
     return {
         "verdict": None if one.verdict == NO_VERDICT else one.verdict,
         "gates": gates_to_json(one.gates),

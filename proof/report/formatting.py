@@ -12,7 +12,7 @@ ILLEGAL = re.compile(
 )
 """Terminal escapes, and characters that XML 1.0 cannot hold."""
 HYPHEN = re.compile(r"(?<![\w.)\]-])-(?=[\d.])|(?<=\de)-(?=\d)")
-"""The hyphen that stands for a minus: before a number that it does not join to something, or in an exponent."""
+"""A hyphen that stands for a minus: before a number that it joins to nothing, or in an exponent."""
 
 
 def strip_controls(text: str) -> str:
@@ -21,17 +21,20 @@ def strip_controls(text: str) -> str:
 
 
 def typeset_minus(text: str) -> str:
-    """The same text with a minus sign before its negative numbers. ``"at least -1e-05" -> "at least −1e−05"``."""
+    """Return the text with minus signs: ``"at least -1e-05" -> "at least −1e−05"``."""
     return HYPHEN.sub("−", text)
 
 
 def format_score(value: float | None, places: int = 4) -> str:
-    """A score, a correlation or what was lost of one, which is a gain below zero. ``-0.00124 -> "−0.0012"``."""
+    """Return a score, a correlation or a drop: ``-0.00124 -> "−0.0012"``."""
     return DASH if value is None else typeset_minus(f"{round(value, places) + 0.0:.{places}f}")
 
 
 def format_range(bounds: Sequence[float] | None, say: Callable[[float], str] = format_score) -> str:
-    """A lower and an upper bound. ``[-0.0012, 0.0142] -> "−0.0012 to 0.0142"``; empty where nothing uncertain would show."""
+    """Return both bounds: ``[-0.0012, 0.0142] -> "−0.0012 to 0.0142"``.
+
+    Return an empty string if both are written alike.
+    """
     ends = [say(bound) for bound in bounds or ()]
     return f"{ends[0]} to {ends[1]}" if len(set(ends)) > 1 else ""
 
@@ -64,7 +67,7 @@ def format_limit(value: float) -> str:
 
 
 def format_small(value: float | None) -> str:
-    """A measured or promised number of any size: four decimals, or an exponent where they would hide it."""
+    """Return a number of any size: four decimals, or an exponent if they would hide it."""
     if value is None:
         return DASH
     if value == 0:

@@ -1,4 +1,4 @@
-"""OACC and the control: what the original scores, and what the student would have scored without it."""
+"""OACC and the control: the teacher's score, and the student's score without the teacher."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from attar.proof.report.target import Target
 
 @dataclass(frozen=True)
 class Origin:
-    """The teacher, the student and the control side by side, before any conversion, and what follows from them."""
+    """The teacher, the student and the control, before any conversion, and what follows from
+    them."""
 
     target: Target
     """Whose evidence it is."""
@@ -25,12 +26,13 @@ class Origin:
     gates: Sequence[Gate]
     """The promises, had the control made them."""
     answer: str
-    """``needed``, ``not needed``, ``undecided``, or ``not asked``: there is no control, or nothing is promised."""
+    """``needed``, ``not needed``, ``undecided``, or ``not asked`` without a control or a limit for
+    it."""
     says: str
 
 
 def find_origin(found: Sequence[Target], records: Sequence[Record]) -> Origin | None:
-    """From the first target that has evidence, for these hops are the same in all; None when none has."""
+    """Return the origin of the first target with a ledger: it is the same in all."""
     target = next((target for target in found if target.hops), None)
     if target is None:
         return None
@@ -85,7 +87,7 @@ def explain_unasked(target: Target, records: Sequence[Record]) -> str:
 
 
 def offer_control(records: Sequence[Record]) -> str:
-    """Return how to turn the control on, and what that costs: it is trained as the student was, and the proof made again."""
+    """Return how to turn the control on, and how long its training takes."""
     took = next(
         (record.seconds for record in records if record.slot == "student" and record.seconds), None
     )
@@ -98,7 +100,10 @@ def offer_control(records: Sequence[Record]) -> str:
 
 
 def explain_missing_control(found: Sequence[Target], records: Sequence[Record]) -> str | None:
-    """Return why nobody knows whether distillation was needed, and what to do; None where the control says it."""
+    """Return why it is unknown whether distillation was needed, and what to do.
+
+    Return None if the control tells it.
+    """
     seen = find_origin(found, records)
     return seen.says if seen is not None and seen.answer == "not asked" else None
 

@@ -1,4 +1,4 @@
-"""The engine against the bundle in production, on the same samples and in the same rounds of timing."""
+"""The engine against the bundle in production, on the same samples and in the same rounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the report knows of a run: the fields of one record a slot, and nothing of the engine behind them."""
+"""What the report reads of a run: one record for each slot."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REFUSED_EXIT_CODE = 3
 
 
 class Record(Protocol):
-    """One slot of a run and what became of it. Every page of the report is a pure function of a sequence of these."""
+    """One slot of a run and what became of it. Every page is a pure function of such records."""
 
     @property
     def slot(self) -> str:
@@ -59,7 +59,7 @@ class Record(Protocol):
 
     @property
     def exit_code(self) -> int:
-        """0, or what the error says: 3 is a bundle that was refused because of its verdict, which broke nothing."""
+        """0, or that of the error. 3 is a bundle that its verdict refused, which is no breakage."""
 
     @property
     def made(self) -> Mapping[str, Any]:
@@ -80,7 +80,7 @@ def describe_status(record: Record) -> str:
 
 
 def explain_status(record: Record) -> str:
-    """Why it became that. What was made because it never had been is ``new``: "made, never made" contradicts itself."""
+    """Return why it has its status. An artifact that was made for the first time is ``new``."""
     if describe_status(record) == "refused":
         return formatting.typeset_minus(record.error or record.reason)
     return "new" if record.status == "made" and record.reason == "never made" else record.reason

@@ -11,15 +11,19 @@ SHOWN = 3
 
 
 def describe_start(records: Sequence[Record]) -> str | None:
-    """``The student started from 0a1b2c3d4e5f: 12 tensors, 81 % of its parameters. Not from it: ...``; None: from nothing."""
-    for record in records:
-        if found := record.facts.get("started_from"):
-            other = found["other"]
-            named = "; ".join(other[:SHOWN]) + (
-                f"; and {len(other) - SHOWN} more" if len(other) > SHOWN else ""
-            )
-            return (
-                f"The {record.slot} started from {found['key'][:12]}: {found['matched']} tensors, "
-                f"{100 * found['parameters']:.0f} % of its parameters.{f' Not from it: {named}.' if other else ''}"
-            )
-    return None
+    """Return what the student started from, such as ``The student started from 0a1b2c3d4e5f: 12
+    tensors, 81 % of its parameters.``
+
+    Return None if it started from nothing.
+    """
+    start = next((record for record in records if "started_from" in record.facts), None)
+    if start is None:
+        return None
+    facts = start.facts["started_from"]
+    other = facts["other"]
+    more = f"; and {len(other) - SHOWN} more" if len(other) > SHOWN else ""
+    missing = f" Not from it: {'; '.join(other[:SHOWN])}{more}." if other else ""
+    return (
+        f"The {start.slot} started from {facts['key'][:12]}: {facts['matched']} tensors, "
+        f"{100 * facts['parameters']:.0f} % of its parameters.{missing}"
+    )

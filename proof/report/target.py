@@ -11,12 +11,11 @@ from pathlib import Path
 from attar.pipeline.core.stage import Artifact, Facts
 from attar.proof.artifacts import Bundle, Choice, Evidence, Verdict
 from attar.proof.candidates import CandidateChoice
-from attar.proof.candidates_json import choice_from_json
 from attar.proof.control import ControlVerdict
 from attar.proof.gate import SEVERITY, Gate
 from attar.proof.hop import CHAIN
 from attar.proof.ledger import Hop, Ledger
-from attar.proof.ledger_json import ledger_from_json
+from attar.proof.ledger_json import from_json, ledger_from_json
 from attar.proof.report import formatting
 from attar.proof.report.record import Record, describe_status
 from attar.proof.verdict import TargetVerdict, has_same_limit
@@ -54,8 +53,7 @@ class Target:
     @cached_property
     def choice(self) -> CandidateChoice | None:
         """Which candidate goes on; None if the target has none, or none was chosen."""
-        facts = self.find_facts(Choice)
-        return choice_from_json(facts) if facts else None
+        return from_json(CandidateChoice, self.find_facts(Choice) or None)
 
     @property
     def hops(self) -> list[Hop]:
@@ -99,7 +97,7 @@ class Target:
 
     @cached_property
     def open_gates(self) -> list[Gate]:
-        """Required gates that were measured and not passed: first the failed, then the undecided."""
+        """Required gates that were measured and not passed: the failed, then the undecided."""
         verdicts = ("failed", "undecided")
         gates = [gate for gate in self.required_gates if gate.verdict in verdicts]
         return sorted(gates, key=lambda gate: verdicts.index(gate.verdict))

@@ -16,8 +16,8 @@ CUDA = "CUDAExecutionProvider"
 
 
 def list_runnable_candidates() -> list[dict[str, str]]:
-    """What ``candidates = "all"`` stands for: precision and runtime, and the provider where there
-    are several."""
+    """Return what ``candidates = "all"`` stands for: precision, runtime, and the provider if
+    needed."""
     return [*list_on_cpu(), *(list_on_gpu() if list_gpus() else ())]
 
 

@@ -13,13 +13,18 @@ from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.stage import Facts, Stage
 from attar.proof import statistics
 from attar.proof.artifacts import Choice, Trials
-from attar.proof.bounds import Estimate
-from attar.proof.candidates import CandidateChoice, CandidateMeasurement, CandidateResult
-from attar.proof.candidates_json import choice_to_json, measurements_from_json
+from attar.proof.candidates import (
+    CandidateChoice,
+    CandidateMeasurement,
+    CandidateResult,
+    LatencyRatio,
+)
+from attar.proof.candidates_json import measurements_from_json
 from attar.proof.gate import Comparison, Gate, Metric, combine_verdicts
 from attar.proof.gate_evaluation import evaluate_candidate_gates
 from attar.proof.gate_text import format_limit, format_metric, format_value
 from attar.proof.ledger import Hop
+from attar.proof.ledger_json import to_json
 from attar.proof.limits import GateLimits
 
 SCORE_METRICS: frozenset[Metric] = frozenset({"score", "score_drop", "agreement"})
@@ -66,26 +71,25 @@ class Choose(Stage[Choice]):
             for name, each in candidates.items()
         }
         best = results[winner]
-        return choice_to_json(
-            CandidateChoice(
-                winner=winner,
-                has_passed=best.verdict == "passed",
-                summary=f"{best.title} goes on: {best.reason}",
-                split=ledger.split,
-                samples=ledger.samples,
-                score_name=ledger.score_name,
-                batch=ledger.batch,
-                timing=ledger.timing,
-                candidates=tuple(results.values()),
-            )
+        choice = CandidateChoice(
+            winner=winner,
+            has_passed=best.verdict == "passed",
+            summary=f"{best.title} goes on: {best.reason}",
+            split=ledger.split,
+            samples=ledger.samples,
+            score_name=ledger.score_name,
+            batch=ledger.batch,
+            timing=ledger.timing,
+            candidates=tuple(results.values()),
         )
+        return dict(to_json(choice))
 
 
 def describe_result(
     candidate: CandidateMeasurement,
     gates: Sequence[Gate],
     winner: str,
-    ratios: Mapping[str, Estimate],
+    ratios: Mapping[str, LatencyRatio],
 ) -> CandidateResult:
     """Return a candidate beside the others, with the reason why it goes on or does not."""
     reason = explain_choice(candidate, winner, gates, ratios)
@@ -145,7 +149,7 @@ def load_seconds(trials: Trials, names: Sequence[str]) -> Seconds:
 
 def compute_latency_ratios(
     seconds: Seconds, candidates: Mapping[str, CandidateMeasurement]
-) -> dict[str, Estimate]:
+) -> dict[str, LatencyRatio]:
     """Return the latency of each candidate, divided by that of the fastest: the median over rounds.
 
     Both take their turn in every round, and the ratio is taken within a round.
@@ -155,13 +159,13 @@ def compute_latency_ratios(
     fastest = min(seconds, key=lambda name: candidates[name].get_p50())
     ratios = {name: taken / seconds[fastest] for name, taken in seconds.items()}
     return {
-        name: Estimate(float(np.median(ratio)), statistics.bound_median(ratio))
+        name: LatencyRatio(float(np.median(ratio)), statistics.bound_median(ratio))
         for name, ratio in ratios.items()
     }
 
 
 def select_winner(
-    candidates: Mapping[str, CandidateMeasurement], ratios: Mapping[str, Estimate]
+    candidates: Mapping[str, CandidateMeasurement], ratios: Mapping[str, LatencyRatio]
 ) -> str:
     """Return the candidate that goes on; see `Choose`.
 
@@ -184,7 +188,7 @@ def select_winner(
     )
 
 
-def is_tied_with_fastest(ratio: Estimate) -> bool:
+def is_tied_with_fastest(ratio: LatencyRatio) -> bool:
     """Whether its latency, divided by that of the fastest, is not proven to be above 1."""
     return ratio.bounds.low <= 1
 
@@ -200,7 +204,7 @@ def explain_choice(
     candidate: CandidateMeasurement,
     winner: str,
     gates: Sequence[Gate],
-    ratios: Mapping[str, Estimate],
+    ratios: Mapping[str, LatencyRatio],
 ) -> str:
     """Return why a candidate goes on or does not."""
     name = candidate.name
@@ -214,7 +218,7 @@ def explain_choice(
     return explain_loss(ratios[name]) if name in ratios else open_gates
 
 
-def explain_win(name: str, ratios: Mapping[str, Estimate], keeps: str) -> str:
+def explain_win(name: str, ratios: Mapping[str, LatencyRatio], keeps: str) -> str:
     if not ratios:
         return "the most faithful, none keeps the promises"
     if len(ratios) == 1:
@@ -225,11 +229,11 @@ def explain_win(name: str, ratios: Mapping[str, Estimate], keeps: str) -> str:
     return f"the fastest that {keeps} the promises"
 
 
-def explain_loss(ratio: Estimate) -> str:
+def explain_loss(ratio: LatencyRatio) -> str:
     if is_tied_with_fastest(ratio):
         return "as fast within the noise, and no more faithful"
     low, high = ratio.bounds
-    return f"slower: {ratio.value:.3g} times ({low:.3g} to {high:.3g})"
+    return f"slower: {ratio.times:.3g} times ({low:.3g} to {high:.3g})"
 
 
 def format_open_gate(gate: Gate) -> str:

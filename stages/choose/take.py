@@ -1,5 +1,4 @@
-"""Take: the candidate that was chosen becomes the target's model and engine, so that all that
-follows knows of no other."""
+"""Take: the chosen candidate becomes the target's model and engine. Later stages see no other."""
 
 from __future__ import annotations
 
@@ -13,8 +12,7 @@ from attar.stages.artifacts import Engine, OnnxModel
 
 
 class TakeModel(Stage[OnnxModel]):
-    """The graph of the candidate that was chosen, byte for byte: a choice that falls on the same
-    one makes nothing again."""
+    """Copy the graph of the chosen candidate. The same choice makes nothing again."""
 
     def run(self, out: Path, *, choice: Choice, **models: OnnxModel) -> Facts:
         return copy_artifact(out, models[choice.facts["winner"]])

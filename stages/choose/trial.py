@@ -1,5 +1,4 @@
-"""Trial: what every candidate of a target answers on validation, and how fast, in the same
-rounds."""
+"""Trial: what each candidate of a target answers on validation, and how fast."""
 
 from __future__ import annotations
 

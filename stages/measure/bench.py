@@ -1,5 +1,4 @@
-"""Bench: every hop is asked the same on the samples of one split: what it answers, at which sizes,
-how fast, in what memory."""
+"""Bench: what a hop answers on one split, at which sizes, how fast and in what memory."""
 
 from __future__ import annotations
 
@@ -23,9 +22,10 @@ from attar.proof.ledger import LatencySummary, SizesCheck, TimingConditions
 from attar.proof.sizes import examine_sizes
 from attar.stages.artifacts import Answers, Model
 
-# samples: with fewer, the bounds of a correlation are wrong more than twice as often as they say
 FEWEST = 50
-SPREAD = 64  # places of the split that samples are taken from
+"""Samples. With fewer, bounds of a correlation are wrong more than twice as often as they say."""
+SPREAD = 64
+"""Places of the split that samples are taken from."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,7 @@ class Bench:
     """Of the split."""
 
     def check(self) -> None:
-        """Raises StageError for a batch that is not promised, and for a split without a sample or
-        with only one."""
+        """Raises StageError for a batch that is not promised, and for a split that is too small."""
         low, high = self.task.ranges.get("batch", (1, 1))
         if not low <= self.batch <= high:
             promised = f"the {low} to {high} that {type(self.task).__name__} promises"
@@ -88,8 +87,7 @@ class Bench:
         return made
 
     def of(self, model: Model) -> Bench:
-        """The bench of the task that this model reads: raw samples and targets are the same, what
-        is made of them is not."""
+        """Return the bench with the task that this model reads: it prepares the same samples."""
         return replace(self, task=model.load_task())
 
     def answers(self, hop: str, model: Model) -> dict[str, Array]:
@@ -153,8 +151,10 @@ class Bench:
         return preprocess.apply(self.task.preprocess, self.split.take(rows).inputs)
 
     def memory(self, hop: str, model: Model) -> int | None:
-        """Resident bytes that opening it and answering one batch add, libraries not counted:
-        ``answers`` loaded them."""
+        """Return the resident bytes that opening it and answering one batch add.
+
+        Libraries are not counted: ``answers`` loaded them.
+        """
         inputs = self.of(model).first(self.batch)
         gc.collect()
         before = timing.read_resident_bytes()

@@ -1,5 +1,4 @@
-"""Stored: whether the answers that a student learned from are those of the teacher that it is
-compared with."""
+"""Stored: whether the stored answers are those of the teacher that is measured."""
 
 from __future__ import annotations
 
@@ -13,17 +12,15 @@ from attar.proof.sizes import compute_difference
 from attar.stages.artifacts import Answers, Model
 
 ROWS = 32
-"""So many samples of every view are asked for again: answers of another teacher, or to another
-view, differ in the first."""
-# of the largest magnitude: float16 keeps three digits, and another device rounds otherwise
+"""Samples of every view that are asked for again: other answers differ from the first on."""
 TOLERANCE = 1e-2
+"""Of the largest magnitude: float16 keeps three digits, and another device rounds otherwise."""
 
 
 def check_answers(task: Task, teacher: Model, answers: Answers) -> None:
-    """Ask the teacher again for a few samples of the test split and of every view of train and
-    transfer; ``task``: what it reads.
+    """Ask the teacher again for a few samples of the test split and of every learned view.
 
-    Raises StageError where it says something else than what is stored.
+    ``task`` is what the teacher reads. Raises StageError if an answer differs from the stored one.
     """
     kept: list[tuple[SplitName, int | None]] = [
         ("test", None),

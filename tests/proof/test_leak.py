@@ -17,7 +17,7 @@ from attar.models.tasks.digits import Digits
 from attar.proof.artifacts import Evidence
 from attar.proof.gate_evaluation import evaluate_gates
 from attar.proof.leak import compare_with_usual, find_near_duplicates
-from attar.proof.ledger_json import leak_to_json, ledger_from_json
+from attar.proof.ledger_json import ledger_from_json, to_json
 from attar.proof.limits import GateLimits
 from attar.proof.nearest import GROUPS, Nearest
 from attar.proof.sketches import count_pairs
@@ -46,7 +46,7 @@ def test_what_differs_by_a_trifle_is_found_and_named(task: type[Camera]) -> None
     assert len(found.examples) == 5
     for each in found.examples:
         assert (each.split, each.sample) == ("train", copies + each.test)
-    json.dumps(leak_to_json(found), allow_nan=False)
+    json.dumps(to_json(found), allow_nan=False)
 
 
 @pytest.mark.parametrize("task", [Digits, Camera, LeakingMoved])
@@ -82,6 +82,7 @@ def test_chance_is_not_taken_for_a_leak_however_few_the_dimensions(columns: int)
     assert found.why_unchecked is None
     assert found.share is not None
     assert found.share < 0.005
+    assert found.limits is not None
     assert (found.limits["distance"] == 0.25) == (columns > 6)
 
 
@@ -162,7 +163,7 @@ def of_first(split: Split, count: int) -> InMemory:
 def test_where_it_cannot_be_told_it_says_why_and_no_gate_decides(tmp_path: Path, task: type[Task], why: str) -> None:
     found = find_near_duplicates(task())
     assert (found.looked_at, found.share, found.why_unchecked) == (0, None, why)
-    ledger = {**a_ledger(), "leak": leak_to_json(found)}
+    ledger = {**a_ledger(), "leak": to_json(found)}
     ledger["hops"][-1]["why"] = None
     judged = Judge().run(tmp_path, evidence=artifact(Evidence, tmp_path, ledger))
     assert judged["verdict"] == "passed"
@@ -327,7 +328,7 @@ def test_what_is_no_number_hides_no_leak() -> None:
     train[500, 5] = np.inf
     found = find_near_duplicates(of_rows(train, test))
     assert found.count >= 99
-    json.dumps(leak_to_json(found), allow_nan=False)
+    json.dumps(to_json(found), allow_nan=False)
 
 
 @pytest.mark.parametrize(("scale", "offset"), [([1e4], 0.0), ([1.0], 2e4)])

@@ -121,7 +121,7 @@ def test_ci_counts_the_slots_of_candidates_and_each_belongs_to_its_target(record
 @given(st.lists(st.tuples(st.floats(1, 100), st.floats(0, 1)), min_size=1, max_size=8))
 def test_no_other_beats_a_point_of_the_front_and_every_other_is_beaten(of: list[tuple[float, float]]) -> None:
     found = [Point(f"c{n}", latency, value, "", kept=True) for n, (latency, value) in enumerate(of)]
-    best = front.front(found)
+    best = front.find_front(found)
     for point in found:
         beaten = any(b.latency <= point.latency and b.value >= point.value for b in best if b is not point)
         assert beaten or point in best
@@ -134,25 +134,25 @@ def test_one_candidate_alone_is_no_front(records: list[Made]) -> None:
 
 
 def test_what_hardly_differs_is_drawn_level() -> None:
-    assert front.height([0.9690, 0.9690]) == pytest.approx((0.967, 0.971))
-    assert front.height([0.5, 0.9]) == pytest.approx((0.428, 0.972))
+    assert front.widen_height([0.9690, 0.9690]) == pytest.approx((0.967, 0.971))
+    assert front.widen_height([0.5, 0.9]) == pytest.approx((0.428, 0.972))
 
 
 @given(st.lists(st.tuples(st.floats(0, 300), st.floats(0, 200)), min_size=1, max_size=8))
 def test_names_that_would_be_written_over_each_other_are_written_together(of: list[tuple[float, float]]) -> None:
     found = [Point(f"c{n}", x, y, "", kept=True) for n, (x, y) in enumerate(of)]
-    groups = front.near(found, lambda point: (point.latency, point.value))
+    groups = front.group_near_points(found, lambda point: (point.latency, point.value))
     assert sorted(point.name for group in groups for point in group) == sorted(point.name for point in found)
     for one, other in combinations([group[0] for group in groups], 2):
-        first = len(front.named([one]) + front.named([other])) * front.LETTER / 2
+        first = len(front.join_names([one]) + front.join_names([other])) * front.LETTER / 2
         if all(len(group) == 1 for group in groups):
             assert abs(one.latency - other.latency) >= first or abs(one.value - other.value) >= front.LINE
 
 
 def test_only_what_is_near_shares_a_name() -> None:
     found = [Point("c1", 10, 50, "", kept=True), Point("c2", 14, 52, "", kept=True), Point("c3", 80, 50, "", kept=True)]
-    groups = front.near(found, lambda point: (point.latency, point.value))
-    assert [front.named(group) for group in groups] == ["c1, c2", "c3"]
+    groups = front.group_near_points(found, lambda point: (point.latency, point.value))
+    assert [front.join_names(group) for group in groups] == ["c1, c2", "c3"]
 
 
 def test_a_name_under_which_two_dots_lie_is_drawn_once(records: list[Made]) -> None:

@@ -45,7 +45,10 @@ class ByClass:
 
 
 def draw_panels(target: Target) -> list[Panel]:
-    """What the arrays of the evidence show; raises OSError or SafetensorError when they cannot be read."""
+    """Draw what the arrays of the evidence show.
+
+    Raises OSError or SafetensorError if they cannot be read.
+    """
     record, ledger, hop = target.find_record(Evidence), target.ledger, target.last
     if record is None or record.path is None or ledger is None or hop is None:
         return []
@@ -74,7 +77,8 @@ def read_arrays(path: Any, hops: Sequence[str]) -> dict[str, Any]:
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
-        wanted = [name for name in file.keys() if name.split(".")[0] in (*hops, "target")]  # noqa: SIM118  # it is no dict
+        names = file.keys()  # it is no dict
+        wanted = [name for name in names if name.split(".")[0] in (*hops, "target")]
         return {name: file.get_tensor(name) for name in sorted(wanted)}
 
 
@@ -121,7 +125,10 @@ def draw_density(
 
 
 def flatten_outputs(outputs: Any, kind: str) -> Any:
-    """Flat, thinned; logits (the last axis) with the mean of each sample taken off, since only differences mean anything."""
+    """Return the outputs flat and thinned.
+
+    The mean of each sample's logits (the last axis) is subtracted: only differences matter.
+    """
     import numpy as np
 
     wide = np.asarray(outputs, dtype=np.float64)
@@ -159,7 +166,10 @@ def draw_hexagons(axes: Any, x: Any, y: Any) -> None:
 
 
 def group_by_class(arrays: Numbers, other: str, classes: Sequence[str]) -> ByClass | None:
-    """From the output whose last axis is the classes and its integer target; None when the task has no such pair."""
+    """Group the samples by class, by the output whose last axis is the classes.
+
+    Return None if no output has an integer target of that kind.
+    """
     import numpy as np
 
     for name, labels in arrays.items():
@@ -225,7 +235,10 @@ def draw_accuracies(target: Target, table: ByClass, other: str) -> Panel:
             )  # on top, around an equal dot
             style.beside(axes, row, formatting.format_change(table.other[i] - table.teacher[i]))
         drawn = style.svg(figure, f"{target.name}: accuracy of every class")
-    said = f"Ring: teacher. Dot: {other}. Beside them, what the {other} has gained or lost in each class."
+    said = (
+        f"Ring: teacher. Dot: {other}. Beside them, what the {other} has gained or lost in each "
+        "class."
+    )
     return Panel("Accuracy by class", drawn, said + describe_selection(table))
 
 

@@ -1,4 +1,4 @@
-"""What the candidates of a target gave for their time: the front that no other beats, and the one that goes on."""
+"""The candidates by time and quality: the front that no other beats, and the winner."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FLAT = 0.004
-"""The least height of an axis: differences in the fourth decimal are not drawn as if they filled it."""
+"""The least height of an axis, so that differences in the fourth decimal do not fill it."""
 LETTER, LINE = 6.0, 11.0
 """Width of a letter and height of a line of the names, in points."""
 
@@ -34,7 +34,7 @@ class Point:
 
 
 def draw_panels(target: Target) -> list[Panel]:
-    """The correlation and the score against the latency; nothing where fewer than two were measured."""
+    """Draw the correlation and the score over the latency, if at least two were measured."""
     choice = target.choice
     if choice is None:
         return []
@@ -67,7 +67,7 @@ def list_points(
     ]
 
 
-def front(found: Sequence[Point]) -> list[Point]:
+def find_front(found: Sequence[Point]) -> list[Point]:
     """Those that no other beats: each the best of all that are as fast as it or faster."""
     best: list[Point] = []
     for point in sorted(found, key=lambda each: (each.latency, -each.value)):
@@ -88,8 +88,8 @@ def draw_panel(target_name: str, name: str, found: Sequence[Point], winner: str)
         if log:
             axes.set_xscale("log")
         axes.margins(x=0.14)
-        axes.set_ylim(*height([point.value for point in found]))
-        best = front(found)
+        axes.set_ylim(*widen_height([point.value for point in found]))
+        best = find_front(found)
         axes.plot(
             [each.latency for each in best],
             [each.value for each in best],
@@ -99,19 +99,20 @@ def draw_panel(target_name: str, name: str, found: Sequence[Point], winner: str)
         for point in sorted(
             found, key=lambda each: each.name == winner
         ):  # on top of those that it hides
-            dot(axes, point, point.name == winner)
+            draw_dot(axes, point, point.name == winner)
         axes.autoscale_view()  # before asking where the dots are
-        for together in near(found, lambda point: placed(axes, point)):
-            label(axes, together, winner)
+        for together in group_near_points(found, lambda point: place_point(axes, point)):
+            write_names(axes, together, winner)
         speed.set_ticks(axes, formatting.format_microseconds, log)
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.yaxis.set_major_formatter(lambda value, _: formatting.format_score(value))
         drawn = style.svg(figure, f"{target_name}: {title}")
-    return Panel(title, drawn, caption(winner, best, log))
+    return Panel(title, drawn, write_caption(winner, best, log))
 
 
-def height(values: Sequence[float]) -> tuple[float, float]:
-    """The ends of the axis: room around the values, and never so near that differences which mean nothing look large."""
+def widen_height(values: Sequence[float]) -> tuple[float, float]:
+    """Return the ends of the axis, with room around the values and at least ``FLAT`` between
+    them."""
     middle, room = (
         (max(values) + min(values)) / 2,
         max(FLAT, 1.36 * (max(values) - min(values))) / 2,
@@ -119,7 +120,7 @@ def height(values: Sequence[float]) -> tuple[float, float]:
     return middle - room, middle + room
 
 
-def dot(axes: Axes, point: Point, wins: bool) -> None:
+def draw_dot(axes: Axes, point: Point, wins: bool) -> None:
     """The one that goes on is larger; one that is not shown to keep the promises is hollow."""
     ink = style.ENGINE if wins and point.ink != style.FAIL else point.ink
     style.ring(
@@ -127,22 +128,25 @@ def dot(axes: Axes, point: Point, wins: bool) -> None:
     )
 
 
-def placed(axes: Axes, point: Point) -> tuple[float, float]:
+def place_point(axes: Axes, point: Point) -> tuple[float, float]:
     """Where it is in the figure, in points."""
     x, y = axes.transData.transform((point.latency, point.value)) * 72 / axes.figure.dpi
     return float(x), float(y)
 
 
-def near(
+def group_near_points(
     found: Sequence[Point], place: Callable[[Point], tuple[float, float]]
 ) -> list[list[Point]]:
-    """Those whose names would be written over each other together, from left to right. ``place``: in points."""
+    """Group the points whose names would overlap, from left to right.
+
+    ``place`` gives the place of a point in the figure, in points.
+    """
     groups: list[list[Point]] = []
     for point in sorted(found, key=place):
         x, y = place(point)
         for group in groups:
             left = sum(place(each)[0] for each in group) / len(group)
-            wide = LETTER * (len(named(group)) + len(point.name) + 2) / 2
+            wide = LETTER * (len(join_names(group)) + len(point.name) + 2) / 2
             if x - left < wide and any(abs(y - place(each)[1]) < LINE for each in group):
                 group.append(point)
                 break
@@ -151,23 +155,30 @@ def near(
     return groups
 
 
-def named(together: Sequence[Point]) -> str:
+def join_names(together: Sequence[Point]) -> str:
     return ", ".join(point.name for point in together)
 
 
-def label(axes: Axes, together: Sequence[Point], winner: str) -> None:
+def write_names(axes: Axes, together: Sequence[Point], winner: str) -> None:
     """Above the dots, in the middle; bold where one of them goes on."""
     wins = any(point.name == winner for point in together)
     middle = sum(point.latency for point in together) / len(together)
     axes.annotate(
-        named(together), (middle, max(point.value for point in together)), (0, 9), textcoords="offset points",
-        ha="center", color=style.INK if wins else style.MUTED, size=style.SMALL, weight="bold" if wins else "normal",
-    )  # fmt: skip  # where, then how
+        join_names(together),
+        (middle, max(point.value for point in together)),
+        (0, 9),
+        textcoords="offset points",
+        ha="center",
+        color=style.INK if wins else style.MUTED,
+        size=style.SMALL,
+        weight="bold" if wins else "normal",
+    )
 
 
-def caption(winner: str, best: Sequence[Point], log: bool) -> str:
-    said = [
-        "Median time of a call at batch 1 on the validation split, less is better. The line joins those that no other beats:",
-        f"{', '.join(each.name for each in best)}. {winner} goes on; what is not shown to keep the promises is hollow.",
-    ]
-    return " ".join([*said, *(["The axis is logarithmic."] if log else [])])
+def write_caption(winner: str, best: Sequence[Point], log: bool) -> str:
+    axis = " The axis is logarithmic." if log else ""
+    return (
+        "Median time of a call at batch 1 on the validation split, less is better. The line joins "
+        f"those that no other beats: {join_names(best)}. {winner} goes on; what is not shown to "
+        f"keep the promises is hollow.{axis}"
+    )

@@ -151,7 +151,7 @@ def draw_hops(target: Target, column: Column) -> Panel | None:
 
 
 def is_near(promise: float | None, values: Sequence[float]) -> bool:
-    """Whether the axis can hold the promise; one far below all that was measured would squash the dots for nothing."""
+    """Whether the axis can hold the limit. One far below all values would squash the dots."""
     if promise is None or promise < 0 <= min(values):
         return False
     return promise >= min(values) - FAR * max(max(values) - min(values), NARROW)
@@ -159,12 +159,16 @@ def is_near(promise: float | None, values: Sequence[float]) -> bool:
 
 def write_caption(column: Column, drawn: bool) -> str:
     what, promise = column.what, column.promise
-    says = f"{what[0].upper()}{what[1:]}; whiskers: one-sided 95 % bounds{f' of {column.of}' if column.of else ''}."
+    of = f" of {column.of}" if column.of else ""
+    says = f"{what[0].upper()}{what[1:]}; whiskers: one-sided 95 % bounds{of}."
     if promise is None:
         return f"{says} Nothing is promised here."
+    limit = formatting.format_score(promise)
     if not drawn:
-        return f"{says} The engine is promised at least {formatting.format_score(promise)}, which lies left of this axis."
-    return f"{says} The engine is promised to stay right of the dashed line, at {formatting.format_score(promise)}."
+        place = f"at least {limit}, which lies left of this axis"
+    else:
+        place = f"to stay right of the dashed line, at {limit}"
+    return f"{says} The engine is promised {place}."
 
 
 def widen_range(values: Sequence[float]) -> tuple[float, float]:
@@ -180,9 +184,15 @@ def draw_promise(axes: Axes, promise: float) -> None:
     axes.axvline(promise, color=style.FAIL, linewidth=1.2, dashes=(4, 3))
     right_half = promise > sum(axes.get_xlim()) / 2
     axes.text(
-        promise, 1.02, "promised", transform=axes.get_xaxis_transform(), color=style.FAIL, size=style.SMALL,
-        ha="right" if right_half else "left", va="bottom",
-    )  # fmt: skip  # arguments of a kind share a line
+        promise,
+        1.02,
+        "promised",
+        transform=axes.get_xaxis_transform(),
+        color=style.FAIL,
+        size=style.SMALL,
+        ha="right" if right_half else "left",
+        va="bottom",
+    )
 
 
 def draw_path(axes: Axes, rows: Sequence[Row]) -> None:

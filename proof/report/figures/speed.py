@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 WIDE = 25.0
 """Bars that differ by more than this factor are drawn on a logarithmic axis."""
 SQUASHED = 3.0
-"""And so are bars with a whisker that is longer than the longest bar by this factor: preempted calls have long tails."""
+"""As are bars with a whisker that is longer than the longest bar by this factor."""
 Value = tuple[str, float]
 
 
@@ -161,4 +161,5 @@ def describe_throughput(title: str, values: Sequence[Value], name: str) -> str:
     known = dict(values)
     if name not in known or "reference" not in known:
         return ""
-    return f"The engine does {formatting.format_ratio(known[name] / known['reference'])} what the reference does."
+    ratio = formatting.format_ratio(known[name] / known["reference"])
+    return f"The engine does {ratio} what the reference does."

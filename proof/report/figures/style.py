@@ -84,7 +84,7 @@ class Panel:
 
 
 def house() -> AbstractContextManager[None]:
-    """All that is drawn and written within has the house style, whatever the user's own matplotlibrc says."""
+    """Draw and write in the house style, whatever the user's matplotlibrc says."""
     from matplotlib import style
 
     return style.context(["default", SETTINGS])
@@ -102,7 +102,8 @@ def panel(
 
 
 def rows_panel(labels: Sequence[str], right: float = RIGHT, top: float = 8) -> tuple[Figure, Axes]:
-    """Axes with a labelled row for each label, the first on top. The left margin is as wide as the labels need."""
+    """Return axes with a row for each label, the first on top, and room for the labels at the
+    left."""
     shown = [shorten(label) for label in labels]
     figure, axes = panel(
         top + BOTTOM + ROW * len(shown), 14 + 7.1 * max(map(len, shown), default=0), right, top
@@ -121,7 +122,8 @@ def beside(axes: Axes, row: float, text: str, colour: str = INK) -> None:
     """A value at the right edge of the panel, so that values of several rows stand in a column."""
     room = (1 - axes.get_position().x1) * WIDTH
     axes.annotate(
-        text, (1, row), (room - 3, 0), xycoords=axes.get_yaxis_transform(), textcoords="offset points",
+        text, (1, row), (room - 3, 0),
+        xycoords=axes.get_yaxis_transform(), textcoords="offset points",
         ha="right", va="center_baseline", color=colour, annotation_clip=False,
     )  # fmt: skip  # where, then how
 
@@ -140,7 +142,7 @@ def ring(axes: Axes, x: float, y: float, fill: str, edge: str, size: float = 8) 
 
 
 def svg(figure: Figure, label: str) -> str:
-    """The figure as an ``<svg>`` element for an HTML page. The same figure and label give the same text."""
+    """Return the figure as an ``<svg>`` element. The same figure and label give the same text."""
     buffer = io.StringIO()
     figure.savefig(
         buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}

@@ -1,4 +1,4 @@
-"""Training curves of the teacher, the student and the control, and what the distiller's attentions did."""
+"""Training curves of teacher, student and control, and the attentions of the distiller."""
 
 from __future__ import annotations
 
@@ -20,17 +20,22 @@ Points = list[tuple[float, float]]
 
 
 def draw_panels(records: Sequence[Record], score_name: str) -> list[Panel]:
-    """Loss, score, CORR, KDL and attention by epoch; what was adopted and not trained has no curve."""
+    """Draw loss, score, CORR, KDL and attention by epoch. A model that was not trained has no
+    curve."""
     histories = {r.slot: r.facts.get("history") or [] for r in records if r.slot in INKS}
     best = {r.slot: r.facts.get("best_epoch") for r in records if r.slot in INKS}
     leaning = {
         name: read_series(histories, fact).get("student", []) for name, fact in LEANINGS.items()
     }
     made = [
-        draw_curves("Training loss", read_series(histories, "loss"), best, "Each model's own loss: compare shapes, not heights."),
+        draw_curves(
+            "Training loss", read_series(histories, "loss"), best,
+            "Each model's own loss: compare shapes, not heights.",
+        ),
         draw_curves(
             f"Validation {score_name}", read_series(histories, "score"), best,
-            f"{score_name.capitalize()} on the validation split after each epoch. A ring marks the epoch that was kept.",
+            f"{score_name.capitalize()} on the validation split after each epoch. A ring marks the "
+            "epoch that was kept.",
         ),
         draw_curves(
             "Validation CORR", read_series(histories, "correlation"), best,
@@ -38,11 +43,13 @@ def draw_panels(records: Sequence[Record], score_name: str) -> list[Panel]:
         ),
         draw_curves(
             "Validation KDL", read_series(histories, "kdl"), best,
-            "The divergence of the student's probabilities from the teacher's, in nats: lower is nearer.",
+            "The divergence of the student's probabilities from the teacher's, in nats: lower is "
+            "nearer.",
         ),
         draw_curves(
             "Attention", {name: points for name, points in leaning.items() if points}, {},
-            "The mean weight that Teacher and Student Attention give to samples that the teacher gets wrong; 1 is no lean.",
+            "The mean weight that Teacher and Student Attention give to samples that the teacher "
+            "gets wrong; 1 is no lean.",
         ),
     ]  # fmt: skip  # a chart's name and data on one line, its caption on the next
     return [one for one in made if one is not None]
@@ -95,7 +102,8 @@ def draw_curve(axes: Axes, points: Points, ink: str, kept: float | None) -> None
 
 
 def named(axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
-    """Names to the right of the axes, at the heights where the curves end, moved apart where they would overlap."""
+    """Write names at the right, at the heights where the curves end, moved apart if they
+    overlap."""
     low, high = axes.get_ylim()
     gap, height = (high - low) * 0.085, low
     for slot, (_, y) in sorted(ends.items(), key=lambda item: item[1][1]):

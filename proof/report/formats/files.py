@@ -12,9 +12,11 @@ from attar.proof.report.record import Record
 
 
 def write_report(records: Sequence[Record], folder: Path, recipe_name: str) -> Path:
-    """Write ``report.html``, ``report.md``, ``report.json`` and ``junit.xml``; return the path of the first.
+    """Write ``report.html``, ``report.md``, ``report.json`` and ``junit.xml``; return the first
+    path.
 
-    Each file is replaced in one step, so a reader never sees half of one. Raises OSError when the folder cannot be written.
+    Each file is replaced in one step, so a reader never sees half of one. Raises OSError if the
+    folder cannot be written.
     """
     from attar.proof.report.data import build_data
     from attar.proof.report.formats.html import render_html
@@ -33,7 +35,8 @@ def write_report(records: Sequence[Record], folder: Path, recipe_name: str) -> P
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write a new file, then rename it over ``path``. A file name that is not UTF-8 keeps its bytes."""
+    """Write a new file, then rename it to ``path``. A file name that is not UTF-8 keeps its
+    bytes."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:

@@ -69,9 +69,9 @@ class Chapter:
 
 
 def render_html(records: Sequence[Record], recipe_name: str) -> str:
-    """A self-contained page: no script, no request, the same text for the same records.
+    """Render a self-contained page: no script, no request, the same text for the same records.
 
-    Needs the ``train`` extra (jinja2, matplotlib). Reads ``hops.safetensors`` of every target's evidence.
+    Needs the ``train`` extra (jinja2, matplotlib). Reads ``hops.safetensors`` of every evidence.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -110,7 +110,10 @@ def build_page(records: Sequence[Record], recipe_name: str) -> dict[str, Any]:
 
 
 def find_provenance(records: Sequence[Record]) -> dict[str, Any]:
-    """When, where and with what: the newest date, and the machine that measured, or else the one that made the newest."""
+    """Return the newest date and version, and the machine that measured.
+
+    Without a measurement it is the machine that made the newest artifact.
+    """
     made = sorted(
         (record.made for record in records if record.made), key=lambda one: str(one.get("date", ""))
     )
@@ -158,7 +161,10 @@ def build_chapter(target: Target) -> Chapter:
 
 
 def draw_answers(target: Target) -> tuple[Sequence[Panel], str | None]:
-    """The figures of the per-sample outputs. Where those are gone or damaged, the rest of the report still stands."""
+    """Draw the per-sample outputs.
+
+    If they cannot be read, return why; the rest of the report is shown without them.
+    """
     from safetensors import SafetensorError
 
     from attar.proof.report.figures import answers as figures
@@ -166,9 +172,9 @@ def draw_answers(target: Target) -> tuple[Sequence[Panel], str | None]:
     try:
         return figures.draw_panels(target), None
     except (OSError, SafetensorError) as error:
-        return (
-            (),
-            f"The per-sample outputs of {target.name}.evidence cannot be read: {error}. Run the recipe again to measure anew.",
+        return (), (
+            f"The per-sample outputs of {target.name}.evidence cannot be read: {error}. Run the "
+            "recipe again to measure anew."
         )
 
 
@@ -223,7 +229,7 @@ def build_similarity_tile(target: Target, last: Hop, name: str, metric: Metric) 
 
 
 def build_speed_tile(target: Target) -> Tile:
-    """The reference is the teacher in the same runtime, so it is the fair yardstick and comes first."""
+    """Compare with the reference, the teacher in the same runtime, and then with the teacher."""
     speedups = target.ledger.speedups if target.ledger else {}
     reference, eager = speedups.get("reference"), speedups.get("teacher")
     bounds = gate_formatting.format_bounds(reference) if reference else ""
@@ -239,7 +245,7 @@ def build_speed_tile(target: Target) -> Tile:
 def build_ratio_tile(
     name: str, said: Any, before: float | None, after: float | None, word: str
 ) -> Tile:
-    """``word`` is said of a smaller number; where it is not smaller, the teacher's is given instead."""
+    """Describe how much less than the teacher it is; if it is not less, the teacher's number."""
     if not before or not after:
         return Tile(name, said(after), "")
     note = (

@@ -1,4 +1,4 @@
-"""The report for CI servers: a gate that the verdict depends on is a test case, and so is a slot."""
+"""The report for CI servers: a slot is a test case, and so is a required gate."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from attar.proof.report.target import Target, group_targets
 
 
 def render_junit(records: Sequence[Record], recipe_name: str) -> str:
-    """JUnit XML: a suite of slots, of which a failed one is an error, and one per target of the gates that decide its verdict.
+    """Render JUnit XML: a suite of the slots, and one for each target of its required gates.
 
-    A failed or undecided gate is a failure. Gates that decide nothing are left out: the suite counts what the other pages count.
+    A failed slot is an error; a failed or undecided gate is a failure. Gates that are not required
+    are left out: the suite counts what the other pages count.
     """
     root = ET.Element("testsuites", name=formatting.strip_controls(recipe_name))
     slots = add_suite(root, f"{recipe_name}: slots")

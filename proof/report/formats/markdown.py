@@ -33,14 +33,16 @@ def render_markdown(records: Sequence[Record], recipe_name: str) -> str:
     failed = [record for record in records if describe_status(record) == "failed"]
     if failed:
         blocks.append("## What broke")
-        blocks += [
-            f"**{escape_markdown(r.slot)}** ({escape_markdown(r.stage)})\n\n{fence_text(r.error or 'it left no message')}"
-            for r in failed
-        ]
+        blocks += [render_failure(record) for record in failed]
     if start := describe_start(records):
         blocks.append(escape_markdown(start))
     blocks.append(count_slots(records))
     return "\n\n".join(blocks) + "\n"
+
+
+def render_failure(record: Record) -> str:
+    title = f"**{escape_markdown(record.slot)}** ({escape_markdown(record.stage)})"
+    return f"{title}\n\n{fence_text(record.error or 'it left no message')}"
 
 
 def render_target(target: Target) -> list[str]:
@@ -50,9 +52,8 @@ def render_target(target: Target) -> list[str]:
         escape_markdown(target.summary),
     ]
     if target.control:
-        blocks.append(
-            f"**The control**: {escape_markdown(formatting.format_sentence(target.control.summary))}"
-        )
+        summary = formatting.format_sentence(target.control.summary)
+        blocks.append(f"**The control**: {escape_markdown(summary)}")
     if target.hops:
         head = (
             "hop",
@@ -85,8 +86,9 @@ def render_candidates(choice: CandidateChoice) -> list[str]:
     )
     rows = [
         [
-            f"{each.name}: {each.title}", f"{MARKS.get(each.verdict, '🚫')} {each.verdict}", each.score, each.drop,
-            each.correlation, each.p50, each.batched, each.size, f"goes on: {each.reason}" if each.goes_on else each.reason,
+            f"{each.name}: {each.title}", f"{MARKS.get(each.verdict, '🚫')} {each.verdict}",
+            each.score, each.drop, each.correlation, each.p50, each.batched, each.size,
+            f"goes on: {each.reason}" if each.goes_on else each.reason,
         ]
         for each in list_candidates(choice)
     ]  # fmt: skip  # the columns of a table

@@ -1,4 +1,4 @@
-"""The report on a page of GitHub Actions: Markdown, appended to the file that ``GITHUB_STEP_SUMMARY`` names."""
+"""The report for GitHub Actions: Markdown in the file that ``GITHUB_STEP_SUMMARY`` names."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ MAX_SUMMARY_BYTES = 1024 * 1024
 def append_summary(
     records: Sequence[Record], recipe_name: str, environment: Mapping[str, str]
 ) -> None:
-    """Append the report to the step's summary, whole; nothing happens where no such file is named.
+    """Append the whole report to the step's summary, if the variable names such a file.
 
-    A report that does not fit beside what stands there is named, with its verdicts, and said to be left out. Raises StageError
-    when not even that fits, and when the file cannot be written, which is then as it was.
+    If the report does not fit, its name and verdicts are appended, and that the rest is left out.
+    Raises StageError if not even that fits, or if the file cannot be written; then the file is
+    unchanged.
     """
     file = environment.get(VARIABLE)
     if not file:
@@ -39,15 +40,16 @@ def append_summary(
 
 
 def fit_summary(path: Path, records: Sequence[Record], recipe_name: str, before: int) -> bytes:
-    """The report, or the note that it does not fit, with the empty line that parts it from what stands there."""
+    """Return the report, or a note that it does not fit, after an empty line if the file has
+    text."""
     gap = b"\n\n" if before else b""
     for text in (render_markdown(records, recipe_name), name_left_out(records, recipe_name)):
         made = gap + text.encode()
         if before + len(made) <= MAX_SUMMARY_BYTES:
             return made
     raise StageError(
-        f"the summary {path} holds {before:,} bytes and has no room for {recipe_name}: GitHub shows at most {MAX_SUMMARY_BYTES:,} of a step; "
-        "run attar in a step of its own"
+        f"the summary {path} holds {before:,} bytes and has no room for {recipe_name}: GitHub "
+        f"shows at most {MAX_SUMMARY_BYTES:,} of a step; run attar in a step of its own"
     )
 
 
@@ -56,7 +58,10 @@ def name_left_out(records: Sequence[Record], recipe_name: str) -> str:
         ", ".join(f"{target.name} {target.verdict}" for target in group_targets(records))
         or "no target was reached"
     )
-    why = f"The rest is left out, for GitHub shows at most {MAX_SUMMARY_BYTES:,} bytes of a step; `attar report` writes it whole."
+    why = (
+        f"The rest is left out, for GitHub shows at most {MAX_SUMMARY_BYTES:,} bytes of a step; "
+        "`attar report` writes it whole."
+    )
     return f"# {escape_markdown(recipe_name)}\n\n{escape_markdown(verdicts)}. {why}\n"
 
 

@@ -25,7 +25,10 @@ UNWRAPPED = 10_000
 
 
 def print_ledger(records: Sequence[Record], file: IO[str] | None = None) -> None:
-    """Print the ledger to ``file``, or to standard output: as wide as a terminal is, and nothing is wrapped where none is."""
+    """Print the ledger to ``file``, or to standard output.
+
+    It is as wide as the terminal; without a terminal nothing is wrapped.
+    """
     from rich.console import Console
 
     console = Console(file=file)
@@ -131,7 +134,6 @@ def render_gates(target: Target) -> Text:
     if target.first_broken:
         lines.append(f"\nfirst broken hop: {formatting.strip_controls(target.first_broken)}")
     if target.control:
-        lines.append(
-            f"\ncontrol: {formatting.strip_controls(formatting.typeset_minus(target.control.summary))}"
-        )
+        summary = formatting.typeset_minus(target.control.summary)
+        lines.append(f"\ncontrol: {formatting.strip_controls(summary)}")
     return lines
