@@ -1,5 +1,4 @@
-"""Rerun: the recipe of an unfinished bundle on a machine that can run its engine, so that the
-engine itself is proven."""
+"""Finish a bundle by its recipe on a machine that can run its engine, so the engine is proven."""
 
 from __future__ import annotations
 
@@ -24,62 +23,58 @@ def rerun_recipe(
     out: str | Path,
     recipe: str,
     store: Path,
-    told: Callable[[Record], None] = lambda record: None,
+    on_record: Callable[[Record], None] = lambda record: None,
     trusted: Path | None = None,
 ) -> Facts:
-    """Run the target that made the bundle, reusing the store, and copy its bundle to ``out``; the
-    facts of ``attar check``.
+    """Run the target that made the bundle, copy its bundle to ``out``, and return its facts.
 
-    ``told`` hears of every slot. Raises what ``finish`` does, what a slot that broke raised, and
-    InvalidBundleError where the recipe makes another graph than the bundle holds, before anything
-    is built from it.
+    They are those of ``attar check``. ``on_record`` is called for every slot. Raises what
+    ``finish`` raises, what a failed slot raised, and InvalidBundleError if the recipe makes another
+    graph than the bundle holds, before anything is built from it.
     """
     bundle = Path(path)
-    with bundles.open_unfinished(bundle, trusted) as found:
-        require_runtime(bundle, found.manifest)
+    with bundles.open_unfinished(bundle, trusted) as unfinished:
+        require_runtime(bundle, unfinished.manifest)
         with fill_folder(Path(out), bundle) as folder:
-            new, seal = make_bundle(
-                found.root, open_target_workspace(recipe, store, found.manifest.name), told
-            )
+            workspace = open_target_workspace(recipe, store, unfinished.manifest.name)
+            new, seal = make_bundle(unfinished.root, workspace, on_record)
             copy_sealed_files(new, folder, seal)
             return bundles.check_bundle(folder, allow_native=True)  # the recipe built it here
 
 
 def open_target_workspace(recipe: str, store: Path, name: str) -> Workspace:
-    """Of the one target that packages under this name."""
-    slots = open_workspace(recipe, SLOTS, store).recipe.pipeline.slots
-    names = {
-        stage.name: slot
-        for slot, bound in slots.items()
-        if isinstance(stage := bound.stage, Package)
-    }
-    if name not in names:
+    """Return the workspace of the one target that packages under this name."""
+    targets: dict[str, str] = {}
+    for slot, bound in open_workspace(recipe, SLOTS, store).recipe.pipeline.slots.items():
+        if isinstance(bound.stage, Package):
+            targets[bound.stage.name] = slot.partition(".")[0]
+    if name not in targets:
         raise RecipeError(
-            f"no target of {recipe} makes a bundle {name!r}; {suggest_name(name, names)}"
+            f"no target of {recipe} makes a bundle {name!r}; {suggest_name(name, targets)}"
         )
-    return open_workspace(recipe, SLOTS, store, targets=(names[name].partition(".")[0],))
+    return open_workspace(recipe, SLOTS, store, targets=(targets[name],))
 
 
 def make_bundle(
-    bundle: Path, workspace: Workspace, told: Callable[[Record], None]
+    bundle: Path, workspace: Workspace, on_record: Callable[[Record], None]
 ) -> tuple[Path, Checksums]:
-    """The bundle that this machine makes of the recipe."""
-    (target,) = workspace.recipe.targets
-    found: dict[str, Path] = {}
+    """Make this machine's bundle of the recipe, and return it with its checksums."""
+    bindings = workspace.recipe.pipeline.slots
+    (last,) = (slot for slot, bound in bindings.items() if isinstance(bound.stage, Package))
+    paths: dict[str, Path] = {}
     for record in workspace.run.walk():
-        told(record)
+        on_record(record)
         if record.cause is not None:
             raise record.cause
         if record.path is not None:
-            found[record.slot] = record.path
-        if record.slot == f"{target}.model":
-            check_same(bundle, found[record.slot])
-    new = found[f"{target}.bundle"]
-    return new, bundles.open_whole(new).seal
+            paths[record.slot] = record.path
+        if record.slot == bindings[last].inputs["model"]:
+            check_same_graphs(bundle, paths[record.slot])
+    return paths[last], bundles.open_whole(paths[last]).seal
 
 
-def check_same(bundle: Path, model: Path) -> None:
-    """Raises InvalidBundleError where the recipe makes other graphs than the bundle holds."""
+def check_same_graphs(bundle: Path, model: Path) -> None:
+    """Raises InvalidBundleError if the recipe makes other graphs than the bundle holds."""
     ours, new = (
         {path.name: sha256(path) for path in folder.glob("*.onnx*")}
         for folder in (bundle / "graphs", model)
@@ -93,8 +88,10 @@ def check_same(bundle: Path, model: Path) -> None:
 
 
 def compare_weight_bits(bundle: Path, model: Path) -> str:
-    """How the weights differ, which a CPU decides where the recipe does not; nothing where they do
-    not."""
+    """Return how the bits of int8 weights differ, or an empty string.
+
+    The CPU decides them unless the recipe does.
+    """
     ours = read_manifest(bundle).lineage["model"].facts.get("weight_bits")
     here = json.loads((model / FACTS).read_bytes()).get("weight_bits")
     if here == ours:

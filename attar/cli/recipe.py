@@ -78,18 +78,15 @@ def open_command_workspace(options: dict[str, Any]) -> Workspace:
     return open_workspace(options["recipe"], SLOTS, **picked)
 
 
-def run_slots(
-    wanted: tuple[str, ...], output: Path | None, require_all: bool, **options: Any
-) -> None:
-    """Make the wanted slots (all, if none is named), show what happened and exit with what it
-    means."""
+def run_slots(step: str | None, output: Path | None, require_all: bool, **options: Any) -> None:
+    """Make the slots of a step (all, if none is named), show the results and exit with a code."""
     from attar.cli.console import open_console
     from attar.cli.deliver import deliver_results
     from attar.proof.artifacts import Bundle, Verdict
     from attar.recipes.workspace import choose_exit_code
 
     workspace = open_command_workspace(options)
-    slots = workspace.slots(wanted, list_target_slots())
+    slots = workspace.list_slots(step)
     made = {workspace.recipe.pipeline.slots[slot].stage.makes() for slot in slots}
     folder, delivers = output or workspace.output, Bundle in made
     check_production(workspace, slots, folder if delivers else None)
@@ -148,12 +145,6 @@ def append_summary(records: list[Record], title: str) -> None:
         click.echo(f"warning: {error}", err=True)
 
 
-def list_target_slots() -> list[str]:
-    from attar.stages.slots import SLOTS
-
-    return [slot.name for slot in SLOTS if slot.per_target]
-
-
 def show_results(records: list[Record], report: Path | None, options: dict[str, Any]) -> None:
     from attar.proof.artifacts import Bundle, Evidence
     from attar.proof.report import data
@@ -182,19 +173,18 @@ def show_results(records: list[Record], report: Path | None, options: dict[str, 
 
 
 STEPS = {
-    "teach": (("teacher",), "Train or import the teacher."),
-    "label": (("answers",), "Store the teacher's answers."),
-    "distill": (("student", "control"), "Train the student, and the control if it is enabled."),
-    "export": (("onnx", "reference"), "Export the student and the teacher to ONNX."),
-    "optimize": (("model",), "Write each target's graph in its precision."),
-    "build": (("engine",), "Build each target's engine."),
-    "validate": (
-        ("evidence", "verdict"),
-        "Measure every hop on the test split and evaluate the gates.",
-    ),
-    "package": (("bundle",), "Write the bundle of every target that passes its gates."),
+    "teach": "Train or import the teacher.",
+    "label": "Store the teacher's answers.",
+    "distill": "Train the student, and the control if it is enabled.",
+    "export": "Export the student and the teacher to ONNX.",
+    "optimize": "Write each target's graph in its precision.",
+    "build": "Build each target's engine.",
+    "validate": "Measure every hop on the test split and evaluate the gates.",
+    "package": "Write the bundle of every target that passes its gates.",
 }
-"""By command: the slots that it makes after all that they need, and what it does."""
+"""What each step does. The table of slots says which slots it makes."""
+JUDGING = ("validate", "package")
+"""Steps that end in verdicts."""
 
 
 @click.command("run")
@@ -214,18 +204,19 @@ def run(output: Path | None, require_all: bool, **options: Any) -> None:
     Exit code 1 if a stage broke, 2 if the recipe or the command is wrong, 3 if a target failed its
     gates or is undecided.
     """
-    run_slots((), output, require_all, **options)
+    run_slots(None, output, require_all, **options)
 
 
-def create_step_command(name: str, slots: tuple[str, ...], summary: str) -> click.Command:
-    """Return the command that makes these slots and what they need."""
+def create_step_command(step: str) -> click.Command:
+    """Return the command that makes the slots of a step and what they need."""
 
     def command(require_all: bool = False, **options: Any) -> None:
-        run_slots(slots, None, require_all, **options)
+        run_slots(step, None, require_all, **options)
 
-    full = recipe_options(REQUIRE_ALL(command) if {"verdict", "bundle"} & set(slots) else command)
-    makes = f"Makes {' and '.join(slots)}, and every earlier slot that they need."
-    return click.command(name, help=f"{summary}\n\n{makes}")(full)
+    full = recipe_options(REQUIRE_ALL(command) if step in JUDGING else command)
+    return click.command(
+        step, help=f"{STEPS[step]}\n\nFirst it makes every earlier slot that this needs."
+    )(full)
 
 
 @click.command()
@@ -304,4 +295,4 @@ def report(output: Path, as_json: bool, **options: Any) -> None:
     click.echo(json.dumps({"report": str(path)}) if as_json else f"report  {path}")
 
 
-STEP_COMMANDS = [create_step_command(name, *step) for name, step in STEPS.items()]
+STEP_COMMANDS = [create_step_command(step) for step in STEPS]

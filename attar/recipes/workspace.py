@@ -25,30 +25,32 @@ class Workspace:
     recipe: Recipe
     store: Store
     run: Run
+    table: Sequence[Slot]
 
     @property
     def output(self) -> Path:
         """Where the latest report and links to the latest bundles are."""
         return self.store.root / "latest" / self.recipe.title
 
-    def slots(self, wanted: Sequence[str], per_target: Iterable[str]) -> list[str]:
-        """These slots, each target's where they are made per target, and all that they need. None
-        wanted: all.
+    def list_slots(self, step: str | None = None) -> list[str]:
+        """Return the slots of a step, and all that they need; all slots if no step is named.
 
-        Raises RecipeError when targets are wanted and the recipe names none: such a run would prove
+        Raises RecipeError if they belong to targets and the recipe has none: such a run would prove
         nothing.
         """
-        suffix = set(per_target) & set(wanted)
-        if not self.recipe.targets and (suffix or not wanted):
+        wanted = [slot for slot in self.table if step is None or slot.step == step]
+        own = {slot.name for slot in wanted if slot.per_target}
+        targets = self.recipe.targets
+        if own and not targets:
             raise RecipeError(
                 f"{self.recipe.path.name} names no target; write a section such as [targets.cpu]"
             )
-        if not wanted:
+        if step is None:
             return list(self.recipe.pipeline.slots)
-        names = {f"{target}.{slot}" for target in self.recipe.targets for slot in suffix} | (
-            set(wanted) - suffix
+        shared = {slot.name for slot in wanted if not slot.per_target}
+        return self.recipe.pipeline.up_to(
+            shared | {f"{target}.{name}" for target in targets for name in own}
         )
-        return self.recipe.pipeline.up_to(names)
 
 
 def find_recipe(recipe: str) -> Path:
@@ -85,7 +87,7 @@ def open_workspace(
     stored = Store(store)
     code = Fingerprint(path.parent, stored.root / "code.json")
     loaded = recipes.load_recipe(path, table, overrides, targets, device, code, against, trusted)
-    return Workspace(loaded, stored, Run(loaded.pipeline, stored, code, loaded.name))
+    return Workspace(loaded, stored, Run(loaded.pipeline, stored, code, loaded.name), table)
 
 
 def choose_exit_code(records: Iterable[Record], *, require_all: bool = False) -> int:

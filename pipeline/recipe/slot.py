@@ -31,6 +31,8 @@ class Slot:
     own_task: bool = False
     """Whether its section may name a task of its own, and with it those whose sections are ``like``
     it."""
+    step: str | None = None
+    """The command that makes it: ``attar STEP RECIPE``. None if only later slots ask for it."""
     offers: Callable[[], Sequence[Table]] | None = None
     """What ``candidates = "all"`` stands for."""
 

@@ -8,6 +8,8 @@ from click.testing import CliRunner
 
 from attar.cli.help_sections import SectionCommand
 from attar.cli.main import main
+from attar.cli.recipe import STEPS
+from attar.stages.slots import SLOTS
 
 
 def read_sections(*arguments: str) -> dict[str, list[str]]:
@@ -28,6 +30,10 @@ def test_every_command_is_listed_once_in_the_order_of_use() -> None:
     assert [title.partition(" ")[0] for title in sections] == ["Options", "Start", "Recipe", "Recipe,", "Store", "Bundle"]
     listed = [name for title, names in sections.items() if title != "Options" for name in names]
     assert listed == list(main.commands)
+
+
+def test_every_step_of_the_table_of_slots_is_a_command() -> None:
+    assert {slot.step for slot in SLOTS} - {None} == STEPS.keys()
 
 
 @pytest.mark.parametrize("name", list(main.commands))

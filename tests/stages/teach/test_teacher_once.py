@@ -45,7 +45,7 @@ def asked(project: Path, *overrides: str, wanted: str = "student") -> tuple[int,
     """A run of the recipe up to the student: how many rows the teacher answered, and what became of each slot."""
     (project / "asked").write_text("")
     work = open_workspace(str(project / "recipe.toml"), SLOTS, project / "store", [*SHORT, *overrides])
-    records = {record.slot: record for record in work.run.walk(work.slots([wanted], ()))}
+    records = {record.slot: record for record in work.run.walk(work.recipe.pipeline.up_to({wanted}))}
     assert [record.error for record in records.values() if record.error] == []
     rows = sum(int(line) for line in (project / "asked").read_text().split())
     return rows, {slot: record.status for slot, record in records.items()}
