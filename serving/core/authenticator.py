@@ -6,11 +6,10 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import Mapping
-from ipaddress import ip_address
 
 from attar.pipeline.core.errors import RecipeError
 from attar.serving.core.errors import ForbiddenError, UnauthorizedError
-from attar.serving.core.hosts import check_host, normalize_host, parse_host
+from attar.serving.core.hosts import check_host, is_loopback, normalize_host, parse_host
 from attar.serving.core.settings import Settings
 from attar.serving.core.tokens import TokenFile
 
@@ -158,13 +157,6 @@ class Authenticator:
             if self.tls
             else [f"tokens travel to {host} where everybody on the way reads them; give --tls-cert"]
         )
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def create_tls_context(settings: Settings) -> ssl.SSLContext | None:

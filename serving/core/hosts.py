@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from functools import lru_cache
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from attar.serving.core.errors import BadRequestError, ForbiddenError
 
@@ -41,7 +41,7 @@ def normalize_host(name: str) -> str:
 def check_host(sent: bytes, allowed: Collection[str]) -> None:
     """Raises BadRequestError and ForbiddenError."""
     name = parse_host(sent)
-    if name not in allowed and name != LOOPBACK and not is_address(name):
+    if name not in allowed and name != LOOPBACK and parse_address(name) is None:
         raise ForbiddenError(
             f"nobody said that this server is called {name[:80]!r}, so that may be a page of "
             "another site; start it with "
@@ -49,9 +49,13 @@ def check_host(sent: bytes, allowed: Collection[str]) -> None:
         )
 
 
-def is_address(name: str) -> bool:
+def is_loopback(host: str) -> bool:
+    address = parse_address(host)
+    return address.is_loopback if address else host == LOOPBACK
+
+
+def parse_address(name: str) -> IPv4Address | IPv6Address | None:
     try:
-        ip_address(name)
+        return ip_address(name)
     except ValueError:
-        return False
-    return True
+        return None

@@ -24,12 +24,17 @@ MOST_BYTES = 2**30
 
 
 class Ledger:
-    """May be used from any thread."""
+    """The bytes that are reserved, from any thread."""
 
-    def __init__(self, limit: int | None = None) -> None:
+    def __init__(self, limit: int | None = None, whole: Ledger | None = None) -> None:
+        """``whole``: the ledger of which this is a part, in which its bytes count too."""
         self.limit = limit or default_limit()
         self.held = self.refusals = 0
-        self._lock = Lock()
+        self._whole, self._lock = whole, Lock()
+
+    def open_part(self, parts: int) -> Ledger:
+        """Return a ledger with one of so many parts of the limit."""
+        return Ledger(self.limit // parts, self)
 
     def open_reservation(self) -> Reservation:
         return Reservation(self)
@@ -57,9 +62,11 @@ class Ledger:
             )
 
     def try_reserve(self, size: int) -> bool:
-        """Whether there was room; nobody is refused where there was none."""
+        """Reserve bytes if there is room, and return whether there was."""
         with self._lock:
             if self.held + size > self.limit:
+                return False
+            if self._whole and not self._whole.try_reserve(size):
                 return False
             self.held += size
             return True
@@ -67,43 +74,23 @@ class Ledger:
     def release(self, size: int) -> None:
         with self._lock:
             self.held -= size
+        if self._whole:
+            self._whole.release(size)
 
     def collect(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-        held = GaugeMetricFamily(
+        yield GaugeMetricFamily(
             "attar_ledger_bytes",
             "Memory that requests under way and the shadow's queue have reserved.",
+            value=self.held,
         )
-        held.add_metric([], self.held)
-        limit = GaugeMetricFamily("attar_ledger_limit_bytes", "What they may reserve together.")
-        limit.add_metric([], self.limit)
-        refusals = CounterMetricFamily("attar_ledger_refusals", "Reservations that found no room.")
-        refusals.add_metric([], self.refusals)
-        yield from (held, limit, refusals)
-
-
-class LedgerShare:
-    """One part of a ledger, a limit of its own on some of the reservations."""
-
-    def __init__(self, ledger: Ledger, parts: int) -> None:
-        self._ledger, self._parts, self._held, self._lock = ledger, parts, 0, Lock()
-
-    def try_reserve(self, size: int) -> bool:
-        """Whether there was room."""
-        with self._lock:
-            if (
-                self._held + size > self._ledger.limit // self._parts
-                or not self._ledger.try_reserve(size)
-            ):
-                return False
-            self._held += size
-            return True
-
-    def release(self, size: int) -> None:
-        with self._lock:
-            self._held -= size
-            self._ledger.release(size)
+        yield GaugeMetricFamily(
+            "attar_ledger_limit_bytes", "What they may reserve together.", value=self.limit
+        )
+        yield CounterMetricFamily(
+            "attar_ledger_refusals", "Reservations that found no room.", value=self.refusals
+        )
 
 
 class Reservation:

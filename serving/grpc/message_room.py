@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from attar.serving.core.errors import NoRoomError
-from attar.serving.core.ledger import Ledger, LedgerShare
+from attar.serving.core.ledger import Ledger
 
 SHARE = 4
 """Arriving messages may take one of so many parts of the ledger; those of streams another one."""
@@ -28,8 +28,8 @@ class MessageRoom:
 
     def __init__(self, ledger: Ledger, largest: int) -> None:
         """``largest``: bytes of the longest message."""
-        self._ledger, self._share = ledger, LedgerShare(ledger, SHARE)
-        self._place_bytes = min(largest, ledger.limit // SHARE)
+        self._ledger, self._share = ledger, ledger.open_part(SHARE)
+        self._place_bytes = min(largest, self._share.limit)
         self._turn = asyncio.Lock()
         self._reads: dict[asyncio.Timeout, float] = {}
         """When the reading of each awaited message began, the earliest first."""

@@ -20,7 +20,7 @@ from attar.serving.core.errors import (
     NotFoundError,
     RequestError,
 )
-from attar.serving.http.message import Reply, Request, error_reply
+from attar.serving.http.message import Reply, Request, json_reply
 from attar.serving.models.service import InferenceService
 from attar.serving.protocol.json_data import SHORT_BYTES
 
@@ -73,7 +73,7 @@ class HttpApi:
     def refuse(self, error: RequestError, request: Request | None = None) -> Reply:
         """Return the reply to an error, and record it; ``request`` is None if it is not whole."""
         self.service.record_refusal(error, **(describe_request(request) if request else {}))
-        return error_reply(error)
+        return json_reply({"error": str(error)}, error.status, error.headers)
 
     def find_largest_body(self, method: str, target: bytes) -> int:
         """Return the limit on the body of a request, given its first line.

@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from attar.serving.core.errors import RequestError
 from attar.serving.core.ledger import Reservation
 from attar.serving.protocol.json_numbers import Body
 
@@ -52,8 +51,3 @@ def format_head(status: int, content_type: str, keep: bool) -> bytes:
 
 def json_reply(content: Any, status: int = 200, headers: Sequence[tuple[str, str]] = ()) -> Reply:
     return Reply([orjson.dumps(content)], status, headers=headers)
-
-
-def error_reply(error: RequestError) -> Reply:
-    """Return the protocol's reply to an error: an object with ``error``."""
-    return json_reply({"error": str(error)}, error.status, error.headers)

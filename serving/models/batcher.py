@@ -1,9 +1,8 @@
-"""Batcher: requests that wait together are answered together. None ever waits while an engine is
-idle.
+"""Joins waiting requests to batches. No request waits while an engine is free.
 
-A batch is formed at the next turn of the event loop after an arrival, of all that has arrived by
-then; while every engine is busy, arrivals queue up and make the next batch. An engine that is
-quicker than handing over to a thread runs on the loop itself.
+A batch is formed at the next turn of the event loop after an arrival, of all requests that have
+arrived by then. While every engine is busy, arrivals queue up and make the next batch. An engine
+that is quicker than a change of threads runs on the event loop itself.
 """
 
 from __future__ import annotations
@@ -36,15 +35,15 @@ OnEngineCall: TypeAlias = Callable[[EngineCall], None]
 @dataclass(frozen=True)
 class BatchLimits:
     most: int = 32
-    """Rows of a batch; a request of more goes alone."""
+    """Maximum rows of a batch; a longer request goes alone."""
     preferred: Sequence[int] = ()
-    """Rows that a longer queue is cut to."""
+    """Sizes of batches to which a longer queue is cut."""
     queue: int = 1024
-    """Requests that may wait."""
+    """Maximum number of waiting requests."""
     joins: bool = True
     """Whether requests may share a call at all."""
     inline: bool = False
-    """Run the first engine on the event loop instead of each in a thread."""
+    """Run the first engine on the event loop, instead of all in threads."""
 
 
 @dataclass(slots=True, eq=False)
@@ -63,8 +62,7 @@ class Batcher:
     def __init__(
         self, engines: Sequence[Predict], limits: BatchLimits, probe: Arrays, executed: OnEngineCall
     ) -> None:
-        """``probe``: a request that every engine answers as long as it works, to tell its
-        failures from those of a request."""
+        """``probe``: a request that an engine answers unless it is broken."""
         self.limits, self._probe, self._on_engine_call = limits, probe, executed
         by_engine = {id(engine): EngineInstance(engine) for engine in engines}
         self._idle = [
@@ -77,9 +75,7 @@ class Batcher:
         self._threads = None if limits.inline else ThreadPoolExecutor(len(engines), "engine")
         self._queues: dict[Shapes, deque[QueuedRequest]] = {}
         self._loop = asyncio.get_running_loop()
-        self._due = False
-        self.waiting = 0
-        """Requests in the queue."""
+        self._is_due = False
 
     @property
     def failures(self) -> int:
@@ -87,15 +83,17 @@ class Batcher:
         return max(instance.failures for instance in self._instances)
 
     @property
-    def has_failed(self) -> bool:
-        """Whether no engine answers what it answered before.
+    def waiting(self) -> int:
+        """Return the number of queued requests."""
+        return sum(map(len, self._queues.values()))
 
-        The next request is asked of one all the same.
-        """
+    @property
+    def has_failed(self) -> bool:
+        """Whether all engines are broken. The next request still goes to one of them."""
         return all(instance.failures for instance in self._instances)
 
     def probe_failed(self) -> None:
-        """Ask the idle ones among the engines that failed whether they answer again."""
+        """Probe the free ones among the engines that failed."""
         for instance in dict.fromkeys(
             [each for each in (*self._resting, *self._idle) if each.failures]
         ):
@@ -104,17 +102,15 @@ class Batcher:
 
     def submit(self, inputs: Arrays, rows: int, seconds: float, model: str = "") -> QueuedRequest:
         """Queue a request for at most ``seconds``. Raises BusyError when the queue is full."""
-        if self.waiting >= self.limits.queue:
+        if (waiting := self.waiting) >= self.limits.queue:
             raise BusyError(
-                f"{self.waiting} requests wait already; try again later, or serve with more "
-                "instances"
+                f"{waiting} requests wait already; try again later, or serve with more instances"
             )
         shapes = tuple([array.shape[1:] for array in inputs.values()])
         arrived = perf_counter_ns()
         deadline, future = arrived + int(seconds * 1e9), self._loop.create_future()
         work = QueuedRequest(inputs, rows, deadline, future, shapes, model, arrived)
         self._queues.setdefault(shapes, deque()).append(work)
-        self.waiting += 1
         self._schedule_turn()
         return work
 
@@ -124,32 +120,30 @@ class Batcher:
         queue = self._queues.get(work.shapes)
         if queue and work in queue:
             queue.remove(work)
-            self._count_removed(work.shapes, 1)
+            self._drop_empty_queue(work.shapes)
 
     def close(self) -> None:
         """End the threads. Nothing may wait or run any more."""
         if self._threads:
             self._threads.shutdown(wait=True)
 
-    def _count_removed(self, shapes: Shapes, by: int) -> None:
-        self.waiting -= by
+    def _drop_empty_queue(self, shapes: Shapes) -> None:
         if not self._queues[shapes]:
             del self._queues[shapes]
 
     def _schedule_turn(self) -> None:
-        if self._idle and not self._due:
-            self._due = True
+        if self._idle and self._queues and not self._is_due:
+            self._is_due = True
             self._loop.call_soon(self._start_batches)
 
     def _start_batches(self) -> None:
-        self._due = False
+        self._is_due = False
         while self._idle and (batch := self._take_batch()):
             instance = self._idle.pop()
             self._start_call(instance, compute_batch, batch, instance.predict, batch, self._probe)
             if self._threads is None:
-                break  # what came meanwhile may join those that still wait
-        if self.waiting:
-            self._schedule_turn()
+                break  # requests that came meanwhile may join those that still wait
+        self._schedule_turn()
 
     def _start_call(
         self,
@@ -165,13 +159,11 @@ class Batcher:
         done.add_done_callback(partial(self._on_finished, instance, batch))
 
     def _take_batch(self) -> list[QueuedRequest]:
-        """Take as many as go together of those with the shapes that waited longest; none where
-        all were given up."""
+        """Take a batch from the queue of the oldest request; empty if all were given up."""
         while self._queues:
             shapes, queue = min(self._queues.items(), key=lambda each: each[1][0].arrived)
-            before = len(queue)
             batch = self._take_from_queue(queue)
-            self._count_removed(shapes, before - len(queue))
+            self._drop_empty_queue(shapes)
             if batch:
                 return batch
         return []
@@ -202,8 +194,7 @@ class Batcher:
         done: asyncio.Future[BatchResult],
     ) -> None:
         self._deliver_results(instance, batch, done.result())
-        if self.waiting:
-            self._schedule_turn()
+        self._schedule_turn()
 
     def _deliver_results(
         self, instance: EngineInstance, batch: list[QueuedRequest], result: BatchResult
@@ -236,7 +227,7 @@ def expire_request(work: QueuedRequest) -> None:
 
 
 def cut_to_preferred(batch: list[QueuedRequest], preferred: Sequence[int]) -> list[QueuedRequest]:
-    """Return as many requests as make the largest preferred number of rows; all where none does."""
+    """Return the requests that make the largest preferred number of rows, or all if none do."""
     sums = list(accumulate(work.rows for work in batch))
     best = max((rows for rows in sums if rows in preferred), default=None)
     return batch if best is None else batch[: sums.index(best) + 1]

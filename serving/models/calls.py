@@ -1,5 +1,4 @@
-"""Calls: how an engine is asked for the answers of a batch, and who is to blame where it gives
-none."""
+"""Calls of an engine for a batch, and the cause if one fails: a request, or the engine."""
 
 from __future__ import annotations
 
@@ -61,15 +60,14 @@ class BatchResult:
 
 
 def compute_batch(engine: Predict, batch: Sequence[QueuedRequest], probe: Arrays) -> BatchResult:
-    """Return each request's own outputs.
+    """Return the outputs of each request.
 
-    A batch that fails is asked again in halves, so that only those fail that are to blame.
+    A batch that fails is computed again in halves, so that only the requests that cause it fail.
     """
     calls: list[EngineCall] = []
-    found = call_engine(engine, batch, probe, calls)
-    if len(calls) == 1:  # as nearly always
-        return BatchResult(found, calls)
-    return BatchResult(found, calls, any(isinstance(each, EngineFailedError) for each in found))
+    results = call_engine(engine, batch, probe, calls)
+    is_broken = any(isinstance(result, EngineFailedError) for result in results)
+    return BatchResult(results, calls, is_broken)
 
 
 def check_engine(engine: Predict, probe: Arrays) -> BatchResult:
@@ -107,7 +105,7 @@ def call_engine(
 def call_in_halves(
     engine: Predict, batch: Sequence[QueuedRequest], probe: Arrays, calls: list[EngineCall]
 ) -> list[Outputs | RequestError]:
-    """The second half is not asked once the engine turns out to be broken."""
+    """Return the results of both halves; if the first finds the engine broken, of that alone."""
     middle = len(batch) // 2
     found = call_engine(engine, batch[:middle], probe, calls)
     broken = next((each for each in found if isinstance(each, EngineFailedError)), None)
@@ -138,15 +136,14 @@ def split_outputs(outputs: Outputs, rows: Sequence[int]) -> list[Outputs]:
 def find_cause(
     engine: Predict, probe: Arrays, error: Exception, calls: list[EngineCall]
 ) -> RequestError:
-    """Return the request's fault where the engine still answers what it answered before, else the
-    engine's."""
+    """Return an error of the request if the engine still answers its probe, else of the engine."""
     if run_probe(engine, probe, calls):
         return EngineFailedError(f"the engine failed: {describe_error(error)}")
     return BadRequestError(f"the model does not take these values: {describe_error(error)}")
 
 
 def run_probe(engine: Predict, probe: Arrays, calls: list[EngineCall]) -> Exception | None:
-    """Return what the engine raises for a request that it answers as long as it works."""
+    """Return the error of the engine for its probe, if there is one."""
     started, failure = perf_counter_ns(), None
     try:
         engine(probe)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attar.serving.models.instances import runs_on_gpu
+from attar.serving.models.engines import runs_on_gpu
 from attar.serving.models.model import Model
 from attar.serving.protocol.signature import BYTES, describe_tensor
 

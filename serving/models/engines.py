@@ -16,12 +16,12 @@ from attar.bundle import golden
 from attar.bundle import opening as bundle
 from attar.bundle.finished import compute_difference
 from attar.bundle.fitness import blame_bundle
-from attar.bundle.manifest import BY_CALL, MAX_TOLERANCE, Manifest
+from attar.bundle.manifest import BY_CALL, MAX_TOLERANCE, EngineRequirements, Manifest
 from attar.bundle.verified import VerifiedBundle
+from attar.engines.runtimes.onnxruntime import NVIDIA
 from attar.models.task import Array, Arrays, Predict
 from attar.pipeline.keys import machine
 from attar.serving.core.settings import Settings
-from attar.serving.models.instances import count_instances, is_shareable
 from attar.serving.protocol.signature import Signature, read_graph_signature, read_raw_signature
 
 WARM, CALLS = 0.05, 30
@@ -32,6 +32,8 @@ loop, but lets it go on."""
 COARSE = ("bf16", "fp16")
 """Precisions in which another order of the same sum, as kernels for other batch sizes have it,
 shows in the answers."""
+ON_GPU = ("tensorrt", "tensorrt-rtx")
+"""Runtimes that always run on a GPU."""
 log = logging.getLogger(__name__)
 
 
@@ -177,3 +179,22 @@ def measure_batch_effect(predict: Predict, requests: Arrays, rows: tuple[int, in
     inputs = tile_rows(requests, many - many % few)
     whole, apart = predict(inputs), bundle.predict_in_batches(predict, inputs, few)
     return max(compute_difference(whole[name], apart[name]) for name in whole)
+
+
+def runs_on_gpu(needs: EngineRequirements) -> bool:
+    return needs.runtime in ON_GPU or needs.provider in NVIDIA
+
+
+def count_instances(needs: EngineRequirements, threads: int) -> int:
+    """Return how many calls run at a time: as many as the cores have room for, and one on a GPU,
+    which runs them one after another."""
+    return 1 if runs_on_gpu(needs) else max(1, machine.count_cores() // threads)
+
+
+def is_shareable(needs: EngineRequirements, threads: int) -> bool:
+    """Whether one opened engine answers several calls at a time as quickly as several engines.
+
+    A session of ONNX Runtime with one thread computes in the thread that calls it. With more
+    threads, calls would wait for them.
+    """
+    return needs.runtime == "onnxruntime" and threads == 1

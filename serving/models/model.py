@@ -162,13 +162,11 @@ class Model:
             # queue lasts no longer than a turn of the event loop.
             async with asyncio.timeout(None if self._is_inline else seconds):
                 outputs, request.times = await self._submit(request, started, seconds)
-        except TimeoutError as error:
-            late = DeadlineError(f"there was no answer within {seconds:g} s")
-            self.notify_error(late, perf_counter_ns() - started)
-            raise late from error
-        except (RequestError, asyncio.CancelledError) as error:
+        except (RequestError, asyncio.CancelledError, TimeoutError) as error:
+            if isinstance(error, TimeoutError):
+                error = DeadlineError(f"there was no answer within {seconds:g} s")
             self.notify_error(error, perf_counter_ns() - started)
-            raise
+            raise error
         for observer in self.observers:
             observer.on_response(self, request, outputs, request.times)
         return outputs

@@ -25,7 +25,7 @@ from attar.models.task import Array, Arrays, Predict
 from attar.pipeline.core.errors import InvalidBundleError, StageError
 from attar.serving.core import logs
 from attar.serving.core.errors import BusyError
-from attar.serving.core.ledger import Ledger, LedgerShare
+from attar.serving.core.ledger import Ledger
 from attar.serving.core.settings import Settings
 from attar.serving.models.engines import Engines
 from attar.serving.models.observer import ObservedBundle, ObservedModel, Observer
@@ -125,7 +125,7 @@ class ShadowObserver(Observer):
 
     def __init__(self, settings: Settings, ledger: Ledger) -> None:
         self.settings = settings
-        self._waiting = LedgerShare(ledger, SHARE)
+        self._waiting = ledger.open_part(SHARE)
         self._random, self._rate = Random(settings.shadow_seed), settings.shadow_rate  # noqa: S311  # a sample is no secret
         self._of: dict[ObservedBundle, BundleShadow] = {}
         self._queue: Queue[tuple[BundleShadow, Pair]] = Queue(settings.shadow_queue)
@@ -210,11 +210,12 @@ class ShadowObserver(Observer):
                 samples.add_metric([*which, output], window.count)
                 for name, number in window.compute_numbers().items():
                     rolling[name].add_metric([*which, output], number)
-        waiting = GaugeMetricFamily(
-            "attar_shadow_queue_requests", "Requests that wait to be answered again."
+        yield from (requests, samples, *rolling.values())
+        yield GaugeMetricFamily(
+            "attar_shadow_queue_requests",
+            "Requests that wait to be answered again.",
+            value=self._queue.qsize(),
         )
-        waiting.add_metric([], self._queue.qsize())
-        yield from (requests, samples, *rolling.values(), waiting)
 
 
 def count_bytes(sample: Sequence[Pair]) -> int:

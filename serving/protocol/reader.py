@@ -1,7 +1,6 @@
-"""Reader: the body of an HTTP request for one model, to arrays that fit the model.
+"""Reads the body of an HTTP request for one model into arrays that fit the model.
 
-The body is JSON, or JSON and behind it the bytes of tensors, where a header says how long the JSON
-is.
+The body is JSON; the bytes of tensors may follow it, and then a header gives the size of the JSON.
 """
 
 from __future__ import annotations
@@ -55,17 +54,17 @@ Parse: TypeAlias = Callable[[bytes], Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class InputDescription:
-    """An input as the JSON tells of it."""
+    """An input as the JSON describes it."""
 
     spec: TensorSpec
     shape: Sequence[int]
     size: int | None
-    """Bytes behind the JSON; None where ``data`` holds the content."""
+    """Bytes behind the JSON; None if ``data`` holds the content."""
     data: Any
 
     @property
     def item_bytes(self) -> int:
-        """The size of one element, beside what a text itself takes."""
+        """Return the memory of one element; of a text only that of the object around it."""
         return (
             DTYPES[find_datatype(self.spec)].itemsize
             if find_datatype(self.spec) != BYTES
@@ -82,7 +81,7 @@ class InputDescription:
 
 @dataclass(frozen=True, slots=True)
 class RequestPlan:
-    """All that the JSON says, its head: the content of the tensors may stand apart from it."""
+    """A checked head: all of a request but the content of its tensors."""
 
     parts: Sequence[InputDescription]
     rows: int
@@ -99,12 +98,12 @@ class Reader:
         self.signature, self.settings = signature, settings
         self._check_shapes = check_shapes
         self.largest = largest_body(signature, settings)
-        """Bytes of a request."""
+        """Limit of the bytes of a request."""
         texts = [spec for spec in signature.inputs.values() if find_datatype(spec) == BYTES]
         self.most_texts = max(
             (count_elements(signature, spec, settings) for spec in texts), default=0
         )
-        self._remembered = lru_cache(maxsize=REMEMBERED)(self.plan)
+        self._remembered = lru_cache(REMEMBERED)(lambda head, parse: self.check_head(parse(head)))
 
     def read(
         self, body: Body, length: int | None, reservation: Reservation | None = None
@@ -143,20 +142,18 @@ class Reader:
     def _plan_long(self, told: Mapping[str, Any]) -> RequestPlan:
         try:
             head = orjson.dumps(told)
-        except orjson.JSONEncodeError:  # more nesting than is written, though not more than is read
+        except orjson.JSONEncodeError:  # orjson reads deeper nesting than it writes
             return self.check_head(told)
         return self.plan_cached(head, parse_object) if len(head) <= SHORT else self.check_head(told)
 
     def plan_cached(self, head: bytes, parse: Parse) -> RequestPlan:
         """Return the plan of a head; that of a short one is remembered."""
-        return (self._remembered if len(head) <= SHORT else self.plan)(head, parse)
-
-    def plan(self, head: bytes, parse: Parse) -> RequestPlan:
-        """Return the head, checked against the signature; all but the content of its tensors."""
+        if len(head) <= SHORT:
+            return self._remembered(head, parse)
         return self.check_head(parse(head))
 
     def check_head(self, told: Mapping[str, Any]) -> RequestPlan:
-        """Check what the JSON holds, or what another transport says in the same words."""
+        """Return the plan of a head, checked against the signature. Raises RequestError."""
         parameters = told.get("parameters") or {}
         check_parameters(parameters)
         parts = [self._read_input(each) for each in check_entries(told, "inputs", self.settings)]
@@ -274,10 +271,7 @@ class Reader:
 
 
 def restore_data(inputs: Sequence[Mapping[str, Any]], cuts: Sequence[DataArray]) -> list[Any]:
-    """Return the data of each input, as it stood in the body.
-
-    Raises BadRequestError where some of it belongs to none.
-    """
+    """Return the data of each input. Raises BadRequestError if an array belongs to no input."""
     data = [entry.get("data") for entry in inputs]
     found = [find_cut(each, cuts) for each in data]
     if len(cuts) != sum(cut is not None for cut in found):

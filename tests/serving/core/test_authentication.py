@@ -24,7 +24,8 @@ from tritonclient import grpc as triton_grpc
 
 from attar.cli.serve import serve
 from attar.pipeline.core.errors import RecipeError
-from attar.serving.core.authenticator import Authenticator, is_loopback
+from attar.serving.core.authenticator import Authenticator
+from attar.serving.core.hosts import is_loopback
 from attar.serving.core.logs import LINES
 from attar.serving.core.settings import Settings
 from tests.support.serving.certificates import make_certificate

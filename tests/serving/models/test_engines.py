@@ -25,8 +25,7 @@ from attar.models.task import Arrays
 from attar.models.tensors import TensorSpec
 from attar.proof.limits import GateLimits
 from attar.serving.core.settings import Settings
-from attar.serving.models.engines import CALLS, measure_batch_effect, open_engines, time_warm_call
-from attar.serving.models.instances import count_instances
+from attar.serving.models.engines import CALLS, count_instances, measure_batch_effect, open_engines, time_warm_call
 from attar.serving.protocol.signature import declare_raw
 from attar.stages.judge import Judge
 from attar.stages.package import Package
