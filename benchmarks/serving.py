@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from attar.api import run
+from attar.bundle import golden
 from attar.bundle import opening as bundle
 from attar.models.task import Arrays
 from attar.pipeline.keys import machine
@@ -130,7 +131,7 @@ def measured(chosen: argparse.Namespace) -> Found:
     path = made_bundle(chosen)
     chosen.work.mkdir(parents=True, exist_ok=True)
     manifest = bundle.open_verified(path).manifest
-    requests, found = bundle.load_requests(path, manifest), Found(manifest.name)
+    requests, found = golden.load_requests(path, manifest), Found(manifest.name)
     os.sched_setaffinity(0, {chosen.load_core})
     with ExitStack() as stack:
         servers = opened(chosen, path, requests, found, stack)

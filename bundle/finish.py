@@ -1,5 +1,8 @@
-"""Finish: the engine that the machine which packaged a bundle could not run is built on this one
-and compared with its graph."""
+"""Finish an unfinished bundle.
+
+The machine that packaged it could not run its engine. The engine is built here and compared with
+the graph that it is built from.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
 from attar.bundle import checksums, golden, triton
@@ -25,7 +27,7 @@ from attar.bundle.manifest import Manifest
 from attar.bundle.verified import locate_manifest, read_manifest
 from attar.engines.runtimes import runtime as runtimes
 from attar.engines.runtimes.runtime import Runtime
-from attar.models.task import Array, Arrays, Output, Split, SplitName, Task
+from attar.models.task import Array
 from attar.pipeline.core.errors import (
     InvalidBundleError,
     MissingDependencyError,
@@ -38,36 +40,37 @@ from attar.pipeline.keys import machine
 
 
 def finish_bundle(path: str | Path, out: str | Path, trusted: Path | None = None) -> Facts:
-    """Write to ``out`` the bundle with an engine of this machine; the facts of ``attar check``
-    about it.
+    """Write to ``out`` the bundle with an engine of this machine, and return what a check says.
 
     The engine answers the golden requests as its graph does (see ``Runtime.tolerances``); no gate
-    is measured. ``trusted``: keys one of which must have signed the bundle; what is written is
-    another one, and not signed.
+    is measured. ``trusted`` are keys, one of which must have signed the bundle; what is written is
+    another bundle, and not signed.
 
-    Raises InvalidBundleError for a bundle that is not whole, where this machine cannot build or run
-    the engine, and where that answers otherwise; RecipeError for a bundle that has its engine, and
-    for a folder that holds something. Nothing is written then.
+    Raises InvalidBundleError for a bundle that is not whole, and if this machine cannot build or
+    run the engine or the engine answers otherwise; RecipeError for a bundle that has its engine,
+    and for a folder that holds something. Nothing is written then.
     """
     bundle = Path(path)
-    with bundles.open_unfinished(bundle, trusted) as found:
-        runtime = require_runtime(bundle, found.manifest)
+    with bundles.open_unfinished(bundle, trusted) as unfinished:
+        runtime = require_runtime(bundle, unfinished.manifest)
         with fill_folder(Path(out), bundle) as folder:
-            copy_sealed_files(found.root, folder, found.seal)
-            checksums.verify_checksums(folder, found.seal)
+            copy_sealed_files(unfinished.root, folder, unfinished.seal)
+            checksums.verify_checksums(folder, unfinished.seal)
             complete_bundle(folder, locate_manifest(read_manifest(folder), folder), runtime)
             return bundles.check_bundle(folder, allow_native=True)  # it was built here, just now
 
 
 def require_runtime(bundle: Path, manifest: Manifest) -> Runtime:
-    """The runtime of its engine. Raises InvalidBundleError, with what is missing, where it cannot
-    run here."""
+    """Return the runtime of its engine.
+
+    Raises InvalidBundleError, with what is missing, if it cannot run here.
+    """
     needs = manifest.engine
     with blame_bundle(f"{bundle} cannot be finished here"):
         runtime = runtimes.load_runtime(needs.runtime)
         runtime.describe_environment()
-        asked = make_build_spec(needs)
-        missing = runtime.explain_unbuildable(asked) or runtime.explain_unrunnable(asked)
+        spec = make_build_spec(needs)
+        missing = runtime.explain_unbuildable(spec) or runtime.explain_unrunnable(spec)
     if missing:
         raise InvalidBundleError(
             f"{bundle} cannot be finished here: {missing}; run `attar finish` on a machine that "
@@ -78,10 +81,9 @@ def require_runtime(bundle: Path, manifest: Manifest) -> Runtime:
 
 @contextmanager
 def fill_folder(out: Path, bundle: Path) -> Iterator[Path]:
-    """A folder to fill; it stands in the place of ``out`` once the block ends, and is gone if it
-    breaks.
+    """Give a folder to fill. It takes the place of ``out`` once the block ends, or is removed.
 
-    Raises RecipeError where something is in the way, StoreError when the disk does not take it.
+    Raises RecipeError if something is in the way, StoreError if the disk does not take it.
     """
     place = out.absolute()
     if place.exists() and not (place.is_dir() and not any(place.iterdir())):
@@ -103,7 +105,7 @@ def fill_folder(out: Path, bundle: Path) -> Iterator[Path]:
 
 
 def copy_sealed_files(bundle: Path, folder: Path, seal: Checksums) -> None:
-    """Everything that was sealed, and nothing else."""
+    """Copy the files in SHA256SUMS, and nothing else."""
     for name in seal.sums:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(bundle / name, folder / name)
@@ -112,7 +114,7 @@ def copy_sealed_files(bundle: Path, folder: Path, seal: Checksums) -> None:
 
 def complete_bundle(folder: Path, manifest: Manifest, runtime: Runtime) -> None:
     """Give an unfinished bundle its engine, the engine's golden answers, and the record of both."""
-    requests = bundles.load_requests(folder, manifest)
+    requests = golden.load_requests(folder, manifest)
     build_engine(folder, manifest, runtime)
     environment = runtime.describe_environment()
     update = {"version": environment.version, "machine": dict(environment.machine)}
@@ -130,27 +132,26 @@ def complete_bundle(folder: Path, manifest: Manifest, runtime: Runtime) -> None:
 
 
 def build_engine(folder: Path, manifest: Manifest, runtime: Runtime) -> None:
-    """The engine from ``graphs/``, anew where one was built already: it was never run."""
+    """Build the engine from ``graphs/``, also if there is one already: that was never run."""
     engines = folder / "engines"
     shutil.rmtree(engines, ignore_errors=True)
     place = engines / manifest.engine.runtime
     place.mkdir(parents=True)
-    task, asked = make_interface(manifest), make_build_spec(manifest.engine)
+    spec = make_build_spec(manifest.engine)
     try:
         for name in manifest.graphs:
-            runtime.build(
-                folder / "graphs" / f"{name}.onnx", place / f"{name}{runtime.suffix}", task, asked
-            )
+            source = folder / "graphs" / f"{name}.onnx"
+            runtime.build(source, place / f"{name}{runtime.suffix}", spec)
     except (StageError, MissingDependencyError) as error:
         raise InvalidBundleError(f"the engine cannot be built here: {error}") from error
 
 
 def answer_requests(folder: Path, manifest: Manifest) -> dict[str, Array]:
-    """The golden requests as they are stored, with the engine's answers beside the others."""
-    inputs = bundles.preprocess_requests(folder, manifest, golden.read_golden(folder, manifest))
+    """Return the golden requests as they are stored, with the engine's answers added."""
+    inputs = golden.preprocess_requests(folder, manifest, golden.read_golden(folder, manifest))
     unanswered = blame_bundle("the engine does not answer the golden requests")
     with bundles.open_engine(folder, manifest, allow_native=True) as predict, unanswered:
-        answers = bundles.predict_in_batches(
+        answers = golden.predict_in_batches(
             predict, inputs, manifest.ranges.get("batch", (1, 1))[1]
         )
         new = {f"engine.{name}": np.ascontiguousarray(answers[name]) for name in manifest.outputs}
@@ -165,23 +166,3 @@ def describe_finish(manifest: Manifest, largest: float) -> Finished:
         requests=manifest.golden.requests,
         largest_difference=largest,
     )
-
-
-def make_interface(manifest: Manifest) -> Task:
-    """As much of the task as building an engine needs: its tensors and their sizes."""
-
-    class Interface(Task):
-        inputs = manifest.input_specs
-        outputs = {name: Output(each.axes, each.kind) for name, each in manifest.outputs.items()}
-        ranges = manifest.ranges
-
-        def data(self) -> list[str]:
-            return []
-
-        def split(self, name: SplitName) -> Split:
-            raise NotImplementedError(f"a bundle has no {name} split")
-
-        def score(self, outputs: Arrays, targets: Arrays) -> npt.NDArray[np.float64]:
-            raise NotImplementedError("a bundle has no targets")
-
-    return Interface()

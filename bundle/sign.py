@@ -6,8 +6,8 @@ from __future__ import annotations
 from errno import EXDEV
 from pathlib import Path
 
-from attar.bundle import checksums, golden, signatures
-from attar.bundle.stored_verdict import check_verdict
+from attar.bundle import checksums, signatures
+from attar.bundle.opening import check_finished_engine, check_gates
 from attar.bundle.verified import open_sealed
 from attar.pipeline.core.errors import RecipeError, StoreError
 from attar.pipeline.core.stage import Facts
@@ -31,13 +31,8 @@ def sign_bundle(path: str | Path, key: str | Path) -> Facts:
             f"{checksums.DELIVER} makes"
         )
     private = signatures.read_private_key(Path(key))
-    found = open_sealed(bundle)
-    manifest, seal = found.manifest, found.seal
-    check_verdict(
-        bundle, manifest.verdict, finished=manifest.unfinished or manifest.finished is not None
-    )
-    if manifest.finished:
-        golden.check_finished(bundle, manifest)
+    checked = open_sealed(bundle, checks=[check_gates, check_finished_engine])
+    manifest, seal = checked.manifest, checked.seal
     write_signature(bundle, private.sign(seal.content))
     fingerprint = signatures.compute_fingerprint(private.public_key())
     return {

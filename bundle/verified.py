@@ -1,12 +1,14 @@
-"""A bundle whose files are those that were packaged: where to read them, what they say, and who
-vouches for them."""
+"""A bundle whose files are those that were packaged.
+
+It says where to read them, what its manifest says, and who signed it.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,14 +26,14 @@ from attar.pipeline.core.version import VERSION
 
 
 @dataclass(frozen=True)
-class VerifiedBundle:
+class VerifiedBundle(AbstractContextManager["VerifiedBundle", None]):
     """Close it, or use it in a ``with`` statement, when nothing of it is read any more."""
 
     path: Path
-    """Its own folder."""
+    """The bundle's own folder."""
     root: Path
-    """Where its files are read: there, or, where a trusted key signed it, in a private copy of what
-    was verified."""
+    """The folder to read its files from: ``path``, or a private copy of what a trusted key
+    signed."""
     manifest: Manifest
     seal: Checksums
     allow_native: bool = False
@@ -47,17 +49,6 @@ class VerifiedBundle:
         if self.copy is not None:
             self.copy.close()
 
-    @contextmanager
-    def closed_on_error(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException as error:
-            self.__exit__(type(error), error, error.__traceback__)
-            raise
-
-    def __enter__(self) -> VerifiedBundle:
-        return self
-
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -69,39 +60,49 @@ class VerifiedBundle:
             error.args = (str(error).replace(str(self.root), str(self.path)),)
 
 
-def open_sealed(path: Path, trusted: Path | None = None) -> VerifiedBundle:
-    """A bundle whose files are those that were packaged, and signed by one of the keys in
-    ``trusted``, where that is given. Raises InvalidBundleError."""
+def open_sealed(
+    path: Path,
+    trusted: Path | None = None,
+    checks: Iterable[Callable[[VerifiedBundle], None]] = (),
+    *,
+    allow_native: bool = False,
+) -> VerifiedBundle:
+    """Take steps (1) to (3) of ``attar.bundle.opening``, then these checks.
+
+    The bundle is closed if one of them fails. Raises InvalidBundleError.
+    """
     if not path.is_dir():
-        raise InvalidBundleError(
-            f"{path} is no folder; a bundle is one, written by `attar package`"
-        )
+        message = f"{path} is no folder; a bundle is one, written by `attar package`"
+        raise InvalidBundleError(message)
     root, copy = path, None
-    with blame_bundle(f"{path} cannot be verified"):
-        seal = checksums.read_checksums(path)
-        if trusted is None:
-            checksums.verify_checksums(path, seal)
-        else:
-            seal = signatures.verify_signature(path, seal, trusted)
-            copy, root = copy_verified(path, seal)
-    try:
-        return VerifiedBundle(
-            path, root, locate_manifest(read_manifest(root), root), seal, copy=copy
-        )
-    except BaseException:
-        if copy is not None:
-            copy.close()
-        raise
+    with ExitStack() as stack:
+        with blame_bundle(f"{path} cannot be verified"):
+            seal = checksums.read_checksums(path)
+            if trusted is None:
+                checksums.verify_checksums(path, seal)  # (1)
+            else:
+                seal = signatures.verify_signature(path, seal, trusted)  # (2)
+                copy, root = copy_verified(path, seal)  # (1)
+                stack.callback(copy.close)
+        manifest = locate_manifest(read_manifest(root), root)  # (3)
+        bundle = VerifiedBundle(path, root, manifest, seal, allow_native, copy)
+        stack.push(bundle)
+        for check in checks:
+            check(bundle)
+        stack.pop_all()
+    return bundle
 
 
 def locate_manifest(manifest: Manifest, path: Path) -> Manifest:
-    """As it is where the bundle lies: its steps find their files."""
+    """Return the manifest of a bundle that lies here: its steps find their files."""
     return manifest.model_copy(update={"preprocess": locate_steps(manifest.preprocess, path)})
 
 
 def read_manifest(path: Path) -> Manifest:
-    """As it is written. Raises InvalidBundleError when there is none, or it is not complete and
-    consistent."""
+    """Return the manifest as it is written.
+
+    Raises InvalidBundleError if there is none, or it is not complete and consistent.
+    """
     file = path / "manifest.json"
     if not file.is_file():
         raise InvalidBundleError(
@@ -116,15 +117,17 @@ def read_manifest(path: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        said = first["msg"].removeprefix("Value error, ")
+        reason = first["msg"].removeprefix("Value error, ")
         raise InvalidBundleError(
-            f"{file} is not one that this version reads: {where}: {said}. {AGAIN}"
+            f"{file} is not one that this version reads: {where}: {reason}. {AGAIN}"
         ) from error
 
 
 def check_format(file: Path, content: bytes) -> None:
-    """Raises InvalidBundleError if a newer attar wrote the manifest. Its validation finds
-    everything else that is wrong with it."""
+    """Raises InvalidBundleError if a newer attar wrote the manifest.
+
+    Its validation finds everything else that is wrong with it.
+    """
     try:
         written = json.loads(content)["format"]
     except (ValueError, TypeError, LookupError, RecursionError):

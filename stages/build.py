@@ -142,7 +142,7 @@ class Build(Stage[Engine]):
         check_model(model, runtime, self.runtime)
         if why := runtime.explain_unbuildable(spec):
             return {**self.describe_engine(model, spec), "why": why, "files": {}}
-        files = build_graphs(model, runtime, out, task, spec)
+        files = build_graphs(model, runtime, out, spec)
         environment = runtime.describe_environment()
         built = {
             "files": {graph: file.name for graph, file in files.items()},
@@ -200,19 +200,17 @@ class Build(Stage[Engine]):
             return measure_largest_difference(task, expected, engine, tolerance, hint)
 
 
-def build_graphs(
-    model: OnnxModel, runtime: Runtime, out: Path, task: Task, spec: BuildSpec
-) -> dict[str, Path]:
+def build_graphs(model: OnnxModel, runtime: Runtime, out: Path, spec: BuildSpec) -> dict[str, Path]:
     """Build the engine of every graph, and return its file by the graph's name."""
     files = {graph: out / f"{graph}{runtime.suffix}" for graph in model.facts["graphs"]}
     for graph, file in files.items():
         source = model.file(graph)
-        if refused := runtime.find_refused_nodes(source, task, spec):
+        if refused := runtime.find_refused_nodes(source, spec):
             nodes = format_refused_nodes(refused, source)
             raise UnsupportedModelError(
                 f"{runtime.title} cannot take the graph: {nodes}; choose another runtime"
             )
-        runtime.build(source, file, task, spec)
+        runtime.build(source, file, spec)
     return files
 
 

@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 from attar.bundle import checksums, ragged, triton
 from attar.bundle.card import render_card
 from attar.bundle.finished import compute_difference
+from attar.bundle.golden import load_requests, predict_in_batches
 from attar.bundle.manifest import (
     MAX_TOLERANCE,
     EngineRequirements,
@@ -28,7 +29,6 @@ from attar.bundle.manifest import (
     StoredInput,
     StoredOutput,
 )
-from attar.bundle.opening import load_requests, predict_in_batches
 from attar.bundle.page import render_report
 from attar.bundle.steps import ship_steps
 from attar.bundle.stored_verdict import StoredVerdict, has_teacher_gate

@@ -6,13 +6,14 @@ import sys
 import time
 from pathlib import Path
 
+from attar.bundle import golden
 from attar.bundle import opening as bundle
 from attar.serving.load.client import take_turns
 
 if __name__ == "__main__":
     path, rows, seconds = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     manifest = bundle.open_verified(path, gated=False).manifest
-    requests = take_turns(bundle.load_requests(path, manifest), rows)
+    requests = take_turns(golden.load_requests(path, manifest), rows)
     with bundle.open_engine(path, manifest, threads=1, allow_native=True) as predict:
         for request in requests:
             predict(request)

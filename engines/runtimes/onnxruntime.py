@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from attar.engines.runtimes import runtime
 from attar.engines.runtimes.runtime import BuildSpec, CpuRuntime, RefusedNode
-from attar.models.task import Predict, Predictor, Task
+from attar.models.task import Predict, Predictor
 from attar.models.tensors import Array, Arrays, TensorSpec, has_foreign_byte_order
 from attar.pipeline.core.errors import MissingDependencyError, StageError, suggest_name
 from attar.pipeline.keys.machine import count_cores, list_gpus
@@ -62,9 +62,7 @@ class OnnxRuntime(CpuRuntime):
 
         return str(onnxruntime.__version__)
 
-    def find_refused_nodes(
-        self, source: Path, task: Task, asked: BuildSpec
-    ) -> Sequence[RefusedNode]:
+    def find_refused_nodes(self, source: Path, asked: BuildSpec) -> Sequence[RefusedNode]:
         provider = asked.provider or CPU
         options = make_session_options(1, provider, optimize=True)
         try:
@@ -74,7 +72,7 @@ class OnnxRuntime(CpuRuntime):
                 return [RefusedNode(None, unknown[1], "ONNX Runtime does not have it")]
             raise
 
-    def build(self, source: Path, target: Path, task: Task, asked: BuildSpec) -> None:
+    def build(self, source: Path, target: Path, asked: BuildSpec) -> None:
         provider = asked.provider or CPU
         if provider in COMPILES:
             shutil.copyfile(source, target)

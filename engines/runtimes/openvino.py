@@ -12,7 +12,7 @@ from typing import Any
 from attar.engines.cpu import cpu_flags
 from attar.engines.runtimes import runtime
 from attar.engines.runtimes.runtime import BuildSpec, CpuRuntime, RefusedNode
-from attar.models.task import Predict, Predictor, Task
+from attar.models.task import Predict, Predictor
 from attar.models.tensors import Array, Arrays, TensorSpec, has_foreign_byte_order
 from attar.pipeline.core.errors import StageError, UnsupportedModelError
 
@@ -53,9 +53,7 @@ class OpenVino(CpuRuntime):
         """Return the version without its build: ``2026.4.1`` of ``2026.4.1-22982-...``."""
         return str(import_openvino().__version__).partition("-")[0]
 
-    def find_refused_nodes(
-        self, source: Path, task: Task, asked: BuildSpec
-    ) -> Sequence[RefusedNode]:
+    def find_refused_nodes(self, source: Path, asked: BuildSpec) -> Sequence[RefusedNode]:
         try:
             with translate_errors(f"OpenVINO cannot read {source}"):
                 import_openvino().Core().read_model(str(source))
@@ -68,7 +66,7 @@ class OpenVino(CpuRuntime):
             raise
         return []
 
-    def build(self, source: Path, target: Path, task: Task, asked: BuildSpec) -> None:
+    def build(self, source: Path, target: Path, asked: BuildSpec) -> None:
         with translate_errors(f"OpenVINO cannot compile {source}"):
             compiled = (
                 import_openvino().Core().compile_model(str(source), "CPU", make_config(asked))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from attar.engines.cpu import describe_machine, list_core_counts
-from attar.models.task import Predictor, Task
+from attar.models.task import Predictor
 from attar.models.tensors import Arrays, TensorSpec, find_input_mismatch
 from attar.pipeline.core import names
 from attar.pipeline.core.errors import MissingDependencyError, StageError, suggest_name
@@ -117,16 +117,14 @@ class Runtime(ABC):
         """
 
     @abstractmethod
-    def find_refused_nodes(
-        self, source: Path, task: Task, asked: BuildSpec
-    ) -> Sequence[RefusedNode]:
+    def find_refused_nodes(self, source: Path, asked: BuildSpec) -> Sequence[RefusedNode]:
         """Return the nodes of an ONNX file that it cannot run, and why.
 
         It moves none of them to another device in silence.
         """
 
     @abstractmethod
-    def build(self, source: Path, target: Path, task: Task, asked: BuildSpec) -> None:
+    def build(self, source: Path, target: Path, asked: BuildSpec) -> None:
         """Write the engine of an ONNX file, one file.
 
         Raises StageError with the runtime's message.

@@ -22,7 +22,7 @@ from attar.engines.runtimes.runtime import (
     make_missing_error,
 )
 from attar.engines.runtimes.tensorrt_header import COMPUTE, EngineHeader
-from attar.models.task import Predictor, Task
+from attar.models.task import Predictor
 from attar.pipeline.core.errors import StageError, UnsupportedModelError
 
 SECONDS = 3600  # to build an engine; TensorRT tries its kernels one by one
@@ -79,9 +79,7 @@ class TensorRt(Runtime):
             )
         return found
 
-    def find_refused_nodes(
-        self, source: Path, task: Task, asked: BuildSpec
-    ) -> Sequence[RefusedNode]:
+    def find_refused_nodes(self, source: Path, asked: BuildSpec) -> Sequence[RefusedNode]:
         self.get_version()
         doing = f"reading {source.name} with {self.title}"
         found = child.call_in_child(
@@ -92,7 +90,7 @@ class TensorRt(Runtime):
         )
         return [RefusedNode(*each) for each in found]
 
-    def build(self, source: Path, target: Path, task: Task, asked: BuildSpec) -> None:
+    def build(self, source: Path, target: Path, asked: BuildSpec) -> None:
         """Raises UnsupportedModelError for what the runtime cannot build, StageError when it
         crashes; either leaves nothing behind."""
         self.get_version()

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from attar.bundle import golden
 from attar.bundle import opening as bundle
 from attar.bundle.manifest import Manifest
 from attar.models.task import Arrays, Predictor
@@ -65,7 +66,7 @@ def bench_engine(
             "engine": stack.enter_context(engine),
             "student_fp32": stack.enter_context(bundle.open_reference(folder, manifest, threads=1)),
         }
-        requests = bundle.load_requests(folder, manifest)
+        requests = golden.load_requests(folder, manifest)
         facts["cpu"] = stack.enter_context(timing.pin_to_core())
         for done, batch in enumerate(batches):
             report_progress("timing", done, len(batches), f"batch {batch}")

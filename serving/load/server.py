@@ -74,7 +74,7 @@ def bench_server(path: str | Path, url: str, asked: LoadSpec, trusted: Path | No
         folder, manifest = opened.root, opened.manifest
         list_promised(manifest, asked.batches)
         model = asked.model or manifest.name
-        requests = bundle.load_requests(folder, manifest)
+        requests = golden.load_requests(folder, manifest)
         facts = {
             "bundle": manifest.name,
             "model": model,
@@ -121,7 +121,7 @@ def check_answers(
 ) -> None:
     """Raise AttarError if the server does not give the answers of the bundle."""
     tensors, low = golden.read_golden(folder, manifest), manifest.ranges.get("batch", (1, 1))[0]
-    requests = bundle.preprocess_requests(folder, manifest, tensors)
+    requests = golden.preprocess_requests(folder, manifest, tensors)
     got = server.infer(model, {name: array[:low] for name, array in requests.items()}, form)
     for name in manifest.outputs:
         apart = (

@@ -77,7 +77,7 @@ def open_engines(path: Path, settings: Settings) -> Engines:
         most = max(low, min(settings.max_batch, high))
         first = open_replayed_engine(found, threads, stack)
         requests, raw, graph = (
-            bundle.load_requests(root, manifest),
+            golden.load_requests(root, manifest),
             golden.read_golden(root, manifest),
             read_graph_signature(manifest),
         )
@@ -117,7 +117,7 @@ def open_replayed_engine(found: VerifiedBundle, threads: int, stack: ExitStack) 
     predict = stack.enter_context(
         bundle.open_engine(found.root, found.manifest, threads, allow_native=found.trusts_native)
     )
-    bundle.replay_requests(found.root, found.manifest, predict)
+    golden.replay_requests(found.root, found.manifest, predict)
     return predict
 
 
@@ -177,7 +177,7 @@ def measure_batch_effect(predict: Predict, requests: Arrays, rows: tuple[int, in
     their magnitude."""
     few, many = rows
     inputs = tile_rows(requests, many - many % few)
-    whole, apart = predict(inputs), bundle.predict_in_batches(predict, inputs, few)
+    whole, apart = predict(inputs), golden.predict_in_batches(predict, inputs, few)
     return max(compute_difference(whole[name], apart[name]) for name in whole)
 
 

@@ -34,7 +34,8 @@ def measure_sensitivity(
         report_progress(
             "sensitivity", done, EVALUATIONS, f"{len(group)} of {len(names)} nodes in int8"
         )
-        others = dict.fromkeys((name for name in names if name not in group), "not looked at")
+        inside = set(group)
+        others = dict.fromkeys((name for name in names if name not in inside), "not looked at")
         alone = quantize_graph(source, ranges, replace(form, exclude={**form.exclude, **others}))
         return 1 - correlate_outputs(
             task, exact, run_graph(alone.model.SerializeToString(), task, SAMPLES)

@@ -26,7 +26,6 @@ from attar.pipeline.core.errors import InvalidBundleError, StageError
 from attar.serving.load.engine import bench_engine
 from tests.support.bundles.packaging import edit_manifest
 from tests.support.bundles.signing_parts import Pair, pair
-from tests.support.proof.proof_parts import Points
 from tests.support.serving.serve_command import run_refused_serve
 from tests.support.serving.serving_parts import INFER, asked, running
 
@@ -44,7 +43,7 @@ def original(points_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     bundle = Path(shutil.copytree(points_bundle, tmp_path_factory.mktemp("openvino") / "points"))
     shutil.rmtree(bundle / "engines")
     (bundle / ENGINE).parent.mkdir(parents=True)
-    OpenVino().build(bundle / "graphs" / "model.onnx", bundle / ENGINE, Points(), BuildSpec())
+    OpenVino().build(bundle / "graphs" / "model.onnx", bundle / ENGINE, BuildSpec())
     found = OpenVino().describe_environment()
     needs = {"runtime": "openvino", "version": found.version, "provider": None, "machine": dict(found.machine)}
     edit_manifest(bundle, lambda manifest: manifest["engine"].update(needs))

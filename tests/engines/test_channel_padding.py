@@ -159,11 +159,9 @@ def test_weights_whose_zero_is_another_number_stay(tmp_path: Path) -> None:
 
 def test_engines_are_widened_when_they_are_built(tmp_path: Path) -> None:
     from attar.engines.runtimes.runtime import BuildSpec
-    from attar.models.task import load_task
 
     source = quantized(residual(tmp_path / "float.onnx"), tmp_path / "int8.onnx")
-    task = load_task("attar.models.tasks.digits:Digits")
-    onnxruntime.OnnxRuntime().build(source, tmp_path / "engine.onnx", task, BuildSpec())
+    onnxruntime.OnnxRuntime().build(source, tmp_path / "engine.onnx", BuildSpec())
     shapes = {tuple(tensor.dims) for tensor in onnx.load(tmp_path / "engine.onnx").graph.initializer}
     assert (16, 16, 3, 3) in shapes
     np.testing.assert_array_equal(answers(tmp_path / "engine.onnx", optimize=False), answers(source))

@@ -9,7 +9,7 @@ import pytest
 
 from attar.engines.runtimes import onnxruntime
 from attar.engines.runtimes.runtime import BuildSpec
-from attar.models.task import Arrays, load_task
+from attar.models.task import Arrays
 from attar.pipeline.core.errors import MissingDependencyError, StageError
 from attar.pipeline.keys.machine import count_cores
 from attar.stages.artifacts import OnnxModel
@@ -52,18 +52,18 @@ def test_nodes_that_land_on_another_provider_are_named(digits_onnx: OnnxModel, c
         onnxruntime.open_session({"model": digits_onnx.file()}, 1, AZURE),
     ):
         pass
-    refused = onnxruntime.OnnxRuntime().find_refused_nodes(digits_onnx.file(), load_task(smoke.DIGITS), BuildSpec(provider=AZURE))
+    refused = onnxruntime.OnnxRuntime().find_refused_nodes(digits_onnx.file(), BuildSpec(provider=AZURE))
     assert {each.operator for each in refused} >= {"Conv", "Gemm"}
     assert re.fullmatch(r"Conv 'node_\w+': it runs on CPUExecutionProvider", str(refused[0]))
     assert capfd.readouterr().err == ""
 
 
 def test_the_cpu_takes_every_node(digits_onnx: OnnxModel) -> None:
-    assert onnxruntime.OnnxRuntime().find_refused_nodes(digits_onnx.file(), load_task(smoke.DIGITS), BuildSpec()) == []
+    assert onnxruntime.OnnxRuntime().find_refused_nodes(digits_onnx.file(), BuildSpec()) == []
 
 
 def test_an_operator_that_nobody_implements_is_named(tmp_path: Path) -> None:
-    refused = onnxruntime.OnnxRuntime().find_refused_nodes(smoke.strange(tmp_path), load_task(smoke.DIGITS), BuildSpec())
+    refused = onnxruntime.OnnxRuntime().find_refused_nodes(smoke.strange(tmp_path), BuildSpec())
     assert [str(node).partition(": ")[0] for node in refused] == ["my.ops:Strange"]
 
 
@@ -106,4 +106,4 @@ def test_building_without_onnx_says_what_to_install(
 ) -> None:
     monkeypatch.setattr(onnxruntime, "find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r"'attar\[train\]'"):
-        onnxruntime.OnnxRuntime().build(digits_onnx.file(), tmp_path / "model.onnx", load_task(smoke.DIGITS), BuildSpec())
+        onnxruntime.OnnxRuntime().build(digits_onnx.file(), tmp_path / "model.onnx", BuildSpec())

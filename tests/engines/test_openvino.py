@@ -38,14 +38,14 @@ def int8(tmp_path_factory: pytest.TempPathFactory, digits_onnx: OnnxModel, digit
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory, digits_onnx: OnnxModel) -> Path:
     file = tmp_path_factory.mktemp("engine") / "model.blob"
-    OpenVino().build(digits_onnx.file(), file, DIGITS, BuildSpec())
+    OpenVino().build(digits_onnx.file(), file, BuildSpec())
     return file
 
 
 def difference(folder: Path, model: OnnxModel, asked: BuildSpec) -> float:
     """Between the graph in ONNX Runtime and its engine, at every size that is promised."""
     file = folder / "model.blob"
-    OpenVino().build(model.file(), file, DIGITS, asked)
+    OpenVino().build(model.file(), file, asked)
     with model.open(threads=1) as expected, OpenVino().open({"model": file}, asked) as got:
         return measure_largest_difference(DIGITS, expected, got, 1.0, "")
 
@@ -62,7 +62,7 @@ def test_bf16_rounds_to_eight_bits(tmp_path: Path, digits_onnx: OnnxModel) -> No
 
 def test_int8_that_nothing_computes_is_refused(tmp_path: Path, digits_onnx: OnnxModel) -> None:
     with pytest.raises(UnsupportedModelError, match=r"int8, .*Convolution in f32"):
-        OpenVino().build(digits_onnx.file(), tmp_path / "model.blob", DIGITS, BuildSpec("int8"))
+        OpenVino().build(digits_onnx.file(), tmp_path / "model.blob", BuildSpec("int8"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -77,7 +77,7 @@ def test_dynamic_axes_of_two_outputs(tmp_path: Path) -> None:
     (tmp_path / "onnx").mkdir()
     model = smoke.artifact(OnnxModel, tmp_path / "onnx", Export().run(tmp_path / "onnx", weights=weights))
     task = smoke.Images()
-    OpenVino().build(model.file(), tmp_path / "model.blob", task, BuildSpec())
+    OpenVino().build(model.file(), tmp_path / "model.blob", BuildSpec())
     with model.open(threads=1) as expected, OpenVino().open({"model": tmp_path / "model.blob"}, BuildSpec()) as got:
         assert len(list_proven_sizes(task)) > 5
         assert measure_largest_difference(task, expected, got, 1e-5, "") < 1e-5
@@ -142,7 +142,7 @@ def test_wrong_inputs_are_named_and_the_next_call_is_answered(engine: Path, inpu
 
 
 def test_an_operator_that_it_does_not_have_is_named(tmp_path: Path) -> None:
-    refused = OpenVino().find_refused_nodes(smoke.strange(tmp_path), DIGITS, BuildSpec())
+    refused = OpenVino().find_refused_nodes(smoke.strange(tmp_path), BuildSpec())
     assert [(each.operator, each.why) for each in refused] == [("my.ops:Strange", "OpenVINO does not have it")]
 
 
@@ -152,15 +152,15 @@ def test_operators_as_onnx_writes_them(told: str, operator: str) -> None:
 
 
 def test_a_graph_that_it_takes(digits_onnx: OnnxModel, int8: OnnxModel) -> None:
-    assert OpenVino().find_refused_nodes(digits_onnx.file(), DIGITS, BuildSpec()) == []
-    assert OpenVino().find_refused_nodes(int8.file(), DIGITS, BuildSpec("int8")) == []
+    assert OpenVino().find_refused_nodes(digits_onnx.file(), BuildSpec()) == []
+    assert OpenVino().find_refused_nodes(int8.file(), BuildSpec("int8")) == []
 
 
 def test_a_file_that_is_no_graph(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"not a graph")
     for step in (OpenVino().find_refused_nodes, lambda *given: OpenVino().build(given[0], tmp_path / "model.blob", *given[1:])):
         with pytest.raises(StageError, match=r"OpenVINO.*model\.onnx"):
-            step(tmp_path / "model.onnx", DIGITS, BuildSpec())
+            step(tmp_path / "model.onnx", BuildSpec())
     assert not (tmp_path / "model.blob").exists()
 
 

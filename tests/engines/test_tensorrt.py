@@ -77,12 +77,12 @@ def graph(
 
 def build(source: Path, out: Path, profile: Mapping[str, Any] = BATCH, **options: Any) -> EngineHeader:
     target = out / "model.engine"
-    TensorRtRtx().build(source, target, smoke.Numbers(), BuildSpec(profile=profile, options=options))
+    TensorRtRtx().build(source, target, BuildSpec(profile=profile, options=options))
     return read_header("tensorrt_rtx", target)
 
 
 def refusals(file: Path) -> list[str]:
-    return [str(each) for each in TensorRtRtx().find_refused_nodes(file, smoke.Numbers(), BuildSpec())]
+    return [str(each) for each in TensorRtRtx().find_refused_nodes(file, BuildSpec())]
 
 
 @pytest.fixture
@@ -94,8 +94,8 @@ def takes(tmp_path: Path) -> Path:
 def test_image_and_text_in_every_precision_for_three_generations_in_one_engine(graph: tuple[Task, Path], tmp_path: Path) -> None:
     task, file = graph
     asked = BuildSpec(profile=PROFILES[f"{type(task).__module__}:{type(task).__name__}"], options={"compute": COMPUTE})
-    assert TensorRtRtx().find_refused_nodes(file, task, asked) == []
-    TensorRtRtx().build(file, tmp_path / "model.engine", task, asked)
+    assert TensorRtRtx().find_refused_nodes(file, asked) == []
+    TensorRtRtx().build(file, tmp_path / "model.engine", asked)
     found = read_header("tensorrt_rtx", tmp_path / "model.engine")
     assert found == EngineHeader(importlib.metadata.version("tensorrt-rtx"), tuple(COMPUTE), newer=False)
     assert [path.name for path in tmp_path.iterdir()] == ["model.engine"]
@@ -229,7 +229,7 @@ def test_a_library_that_is_missing_names_the_extra(runtime: str, monkeypatch: py
 
     monkeypatch.setattr(importlib.metadata, "version", absent)
     with pytest.raises(MissingDependencyError, match=rf"'attar\[{runtime}\]'"):
-        load_runtime(runtime).find_refused_nodes(tmp_path / "model.onnx", smoke.Numbers(), BuildSpec())
+        load_runtime(runtime).find_refused_nodes(tmp_path / "model.onnx", BuildSpec())
 
 
 def test_a_library_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,7 @@ def sums(model: onnx.ModelProto, x: Floats) -> npt.NDArray[np.float64]:
 
 def engine(file: Path, runtime: Runtime) -> AbstractContextManager[Predictor]:
     asked, target = BuildSpec("int8"), file.with_name(f"engine{runtime.suffix}")
-    runtime.build(file, target, smoke.Numbers(), asked)
+    runtime.build(file, target, asked)
     return runtime.open({"model": target}, asked)
 
 
