@@ -1,5 +1,5 @@
-"""Server: opens the bundles, listens, looks after its connections, and on SIGTERM finishes what
-it has begun."""
+"""The server of bundles: it listens over HTTP and gRPC, and watches its connections. On SIGTERM it
+answers the requests in progress, and ends."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from attar.serving.page.page import Page
 if TYPE_CHECKING:
     from attar.serving.grpc.server import GrpcServer
 
-LOOK = 0.5
-"""Seconds between looks at connections whose time may be over."""
+LOOK_SECONDS = 0.5
+"""Interval at which connections are checked for an expired deadline."""
 BACKLOG = 2048
-"""Connections that may wait to be accepted."""
+"""Number of connections that may wait to be accepted."""
 log = logging.getLogger(__name__)
 
 
@@ -78,10 +78,9 @@ class Server:
         self.grpc: GrpcServer | None = None
 
     async def start(self) -> None:
-        """Load and listen.
+        """Load the bundles and listen.
 
-        Raises InvalidBundleError for a bundle that is not valid, and AttarError for an address that
-        cannot be had.
+        Raises InvalidBundleError, and AttarError for an address that is not free.
         """
         watcher = Watcher(self.repository, self.settings.watch)
         if self.settings.watch:
@@ -137,8 +136,7 @@ class Server:
         self.address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
     async def stop(self) -> None:
-        """Take no more, answer what has begun within ``settings.drain`` seconds, and close
-        everything."""
+        """Take no more requests, answer the others within ``settings.drain`` seconds, and close."""
         self.service.draining = True
         await asyncio.gather(self._drain_connections(), *([self.grpc.stop()] if self.grpc else []))
         await self.supervisor.close()
@@ -165,7 +163,7 @@ class Server:
     async def _watch_connections(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(LOOK_SECONDS)
             self.authenticator.reload_if_changed()
             now = loop.time()
             for connection in [each for each in self.connections if each.deadline < now]:
@@ -175,7 +173,7 @@ class Server:
 async def run_server(
     sources: BundleSources, settings: Settings, ready: Callable[[Server], object]
 ) -> None:
-    """Serve until SIGTERM or SIGINT; ``ready`` is called once requests are answered."""
+    """Serve until SIGTERM or SIGINT. ``ready`` is called as soon as requests are answered."""
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)

@@ -1,5 +1,4 @@
-"""Guard: who may ask: bearer tokens from a file, TLS, and no page of another site in the name of
-its reader."""
+"""Access to the server: bearer tokens from files, TLS, and no pages of other sites."""
 
 from __future__ import annotations
 
@@ -78,12 +77,12 @@ class Authenticator:
     def check_control(self, authorization: bytes) -> None:
         """Check a request to load or unload a model.
 
-        Raises ForbiddenError, and UnauthorizedError where no token was sent.
+        Raises ForbiddenError, and UnauthorizedError without a token.
         """
         if not self.settings.model_control:
             raise ForbiddenError(CONTROL_OFF)
         if not self._control:
-            return  # this machine alone reaches the server, and nobody is asked for a token
+            return  # only this machine reaches the server, and no client needs a token
         if not authorization:
             raise UnauthorizedError(ASK_WITH_TOKEN)
         if not self._control.has_token(authorization) or (
@@ -126,17 +125,15 @@ class Authenticator:
             file.reload()
         if self.tls:
             try:
-                create_tls_context(
-                    self.settings
-                )  # tried on another: a half that fits no more must not spoil the one in use
+                # Tried on another context: certificate and key that do not fit would spoil the
+                # one in use.
+                create_tls_context(self.settings)
                 load_certificate(self.tls, self.settings)
             except RecipeError as error:
-                log.error(
-                    "the old certificate stays in use: %s", error
-                )  # the user's file, no fault of ours
+                log.error("the old certificate stays in use: %s", error)
 
     def key_pair(self) -> tuple[bytes, bytes] | None:
-        """Private key and certificate chain in PEM; None without TLS."""
+        """Return the private key and the certificate chain in PEM; None without TLS."""
         cert = self.settings.tls_cert
         return ((self.settings.tls_key or cert).read_bytes(), cert.read_bytes()) if cert else None
 
@@ -182,5 +179,5 @@ def load_certificate(made: ssl.SSLContext, settings: Settings) -> None:
 
 
 def no_password() -> str:
-    """Instead of being asked for one at the terminal, which a server has not."""
+    """Return no password, so that no terminal is asked for one."""
     return ""

@@ -1,5 +1,4 @@
-"""Descriptors: every connection takes one of the files that a process may have open. Where none is
-left, the next is reset without a word."""
+"""The limit of open files: every connection takes a descriptor, and without one it is reset."""
 
 from __future__ import annotations
 
@@ -9,8 +8,8 @@ import resource
 from attar.serving.core.settings import Settings
 
 RESERVED = 32
-"""Descriptors that a server takes itself: what it listens and logs on, the libraries' own, the
-files of a bundle that is loaded."""
+"""Descriptors for what is no connection: listeners, the log, libraries, and the files of a bundle
+while it is loaded."""
 log = logging.getLogger(__name__)
 
 

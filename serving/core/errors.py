@@ -1,5 +1,4 @@
-"""Errors: why a request gets no answer, in words for its caller and with the HTTP status that
-says the same."""
+"""Errors of requests, with a message for the client and the status over HTTP."""
 
 from __future__ import annotations
 
@@ -10,14 +9,14 @@ from attar.pipeline.core.errors import AttarError
 
 
 class RequestError(AttarError):
-    """A request without an answer. The message is what its caller reads."""
+    """An error whose message is the answer to a request."""
 
     status: ClassVar[int]
     """The status over HTTP."""
     cause: ClassVar[str]
-    """A word for metrics and logs."""
+    """A word for it in metrics and logs."""
     retry_after: ClassVar[int | None] = None
-    """Seconds after which trying again makes sense; None where it makes none."""
+    """Seconds after which a client may try again; None if that is useless."""
 
     @property
     def headers(self) -> Sequence[tuple[str, str]]:
@@ -26,7 +25,7 @@ class RequestError(AttarError):
 
 
 class BadRequestError(RequestError):
-    """Not a request of the protocol, or not one that this model takes."""
+    """The request is not one of the protocol, or the model does not take it."""
 
     status, cause = 400, "bad_request"
 
@@ -42,8 +41,7 @@ class UnauthorizedError(RequestError):
 
 
 class ForbiddenError(RequestError):
-    """Sent by a page of another site in the name of whoever reads that page, or asks for what
-    the sender may not."""
+    """The request was sent by a page of another site, or the sender may not do this."""
 
     status, cause = 403, "forbidden"
 
@@ -70,7 +68,7 @@ class MethodNotAllowedError(RequestError):
 
 
 class TooLargeError(RequestError):
-    """Over one of the limits in ``Settings``."""
+    """A limit of ``Settings`` is exceeded."""
 
     status, cause = 413, "too_large"
 

@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from attar.serving.core.errors import BadRequestError, ForbiddenError
 
 HOST = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*)(:\d*)?")
-"""A name or an address, and a port (RFC 9110 7.2)."""
+"""A name or an address, and perhaps a port (RFC 9110 7.2)."""
 LOOPBACK = "localhost"
 
 

@@ -1,5 +1,4 @@
-"""Supervisor: keeps the server's background tasks running; what ends is logged, counted and
-started again."""
+"""Keeps background tasks running: one that ends is logged, counted and started again."""
 
 from __future__ import annotations
 
@@ -26,20 +25,20 @@ class Supervisor:
         self._ends: Counter[str] = Counter()
 
     def keep_running(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Run work that has no end of its own until ``close``.
+        """Run endless work until `close`.
 
-        It goes on after a failure, so its state is its owner's.
+        After a failure it is started again, so it must keep its state elsewhere.
         """
         self._ends[name] += 0
         self._endless.append(asyncio.create_task(self._run_forever(name, work)))
 
     def run_once(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run work to its end; its task never fails, as a failure is logged and counted here."""
+        """Run work to its end. The task never fails: a failure is logged and counted."""
         self._ends[name] += 0
         return asyncio.create_task(self._run_logged(name, work))
 
     async def close(self) -> None:
-        """Cancel what has no end of its own."""
+        """Cancel the endless tasks."""
         for task in self._endless:
             task.cancel()
         await asyncio.gather(*self._endless, return_exceptions=True)

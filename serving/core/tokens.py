@@ -43,7 +43,7 @@ class TokenFile:
             self.digests = read_digests(self.path)
             log.info("read %d tokens from %s", len(self.digests), self.path)
         except RecipeError as error:
-            log.error("the old tokens stay in use: %s", error)  # the user's file, no fault of ours
+            log.error("the old tokens stay in use: %s", error)
 
 
 def read_stamp(path: Path) -> tuple[int, ...]:

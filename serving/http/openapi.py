@@ -204,8 +204,8 @@ def describe_inference(name: str, signature: Signature) -> Schema:
 
 
 def describe_tensor(spec: TensorSpec, ranges: Mapping[str, tuple[int, int]]) -> Schema:
-    """``data`` is flat in row-major order or nested as the shape says, which no schema of
-    bearable size tells."""
+    """Return the schema of an input. ``data`` is flat, or nested as the shape says, which no schema
+    of bearable size can express."""
     axes = [
         {"const": axis} if isinstance(axis, int) else describe_size(ranges.get(axis))
         for axis in spec.axes
@@ -255,7 +255,8 @@ def describe_operation(
     as_type: str = "application/json",
     **rest: Any,
 ) -> Schema:
-    """``more``: responses beside the usual. Every error is an object with ``error``, but health."""
+    """Return an operation; ``more``: further responses. Every error but that of health is an object
+    with ``error``."""
     told = {
         "description": "As asked",
         **({} if answer is None else {"content": {as_type: {"schema": answer}}}),

@@ -1,4 +1,4 @@
-"""JSON schemas of what all models have in common."""
+"""JSON schemas that all models share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ECHOED = {
     "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
 }
 LARGEST = 2**53 - 1
-"""Integer that every reader of JSON takes as it is."""
+"""Largest integer that every reader of JSON takes as it is."""
 PARAMETERS = ECHOED | {
     "properties": {
         "timeout": {
@@ -30,7 +30,7 @@ BEHIND = {
     "type": "object",
     "properties": {"binary_data_size": False, "shared_memory_region": False},
 }
-"""Parameters of a tensor that is in the JSON, not behind it."""
+"""Parameters of a tensor inside the JSON."""
 PER_OUTPUT = {
     "classification": {"type": "integer", "minimum": 0, "maximum": LARGEST},
     "binary_data": {"type": "boolean"},

@@ -1,5 +1,5 @@
-"""Engines: a bundle opened for serving: checked, its golden requests replayed on every engine,
-warmed and timed."""
+"""Opens the engines of a bundle for serving: they are checked, replay the golden requests, and are
+warmed up and timed."""
 
 from __future__ import annotations
 
@@ -25,13 +25,12 @@ from attar.serving.core.settings import Settings
 from attar.serving.protocol.signature import Signature, read_graph_signature, read_raw_signature
 
 WARM, CALLS = 0.05, 30
-"""Seconds, and calls, after which the quickest call counts."""
+"""Seconds and calls after which the quickest call counts."""
 ALONE = 20
 """Factor of ``inline_below`` on a single core, where a thread computes nothing beside the event
 loop, but lets it go on."""
 COARSE = ("bf16", "fp16")
-"""Precisions in which another order of the same sum, as kernels for other batch sizes have it,
-shows in the answers."""
+"""Precisions in which the order of a sum, which depends on the batch size, shows in the answers."""
 ON_GPU = ("tensorrt", "tensorrt-rtx")
 """Runtimes that always run on a GPU."""
 log = logging.getLogger(__name__)
@@ -47,7 +46,7 @@ class Engines:
     version: str
     """The version of the content, see ``Seal``."""
     key: str | None
-    """Fingerprint of the trusted key that signed it, where one was asked for."""
+    """Fingerprint of the trusted key that signed it, if one was asked for."""
     graph: Signature
     raw: Signature | None
     """The inputs of the preprocessing steps, if there are any."""
@@ -56,7 +55,7 @@ class Engines:
     probe: Arrays
     """The first golden request."""
     most: int
-    """Rows of a batch."""
+    """Maximum rows of a batch."""
     joins: bool
     """Whether rows of different requests may share a call."""
     inline: bool
@@ -128,8 +127,8 @@ def tile_rows(requests: Arrays, rows: int) -> dict[str, Array]:
 def make_largest_batches(
     requests: Arrays, manifest: Manifest, rows: int
 ) -> Iterator[dict[str, Array]]:
-    """Full batches of golden content, as it is and in the largest shapes that are promised,
-    which cost most time and memory."""
+    """Yield full batches of golden content, as it is and in the largest promised shapes, which cost
+    most time and memory."""
     yield tile_rows(requests, rows)
     sizes = {**{axis: high for axis, (_, high) in manifest.ranges.items()}, "batch": rows}
     axes = {

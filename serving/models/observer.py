@@ -1,4 +1,4 @@
-"""Observer: where statistics, metrics, logs and shadowing attach to what a model does."""
+"""The interface through which statistics, metrics and the shadow follow the models."""
 
 from __future__ import annotations
 
@@ -54,29 +54,23 @@ class Observer:
         outputs: Mapping[str, Array],
         times: RequestTiming,
     ) -> None:
-        """A request has its outputs, all of them.
-
-        ``infer.inputs`` are the graph's own, preprocessed where it has steps.
-        """
+        """A request has all of its outputs. ``infer.inputs`` are the graph's own."""
 
     def on_error(self, model: ObservedModel, error: BaseException, nanoseconds: int) -> None:
-        """A request has none: ``error`` is RequestError, or CancelledError when its client went
-        away."""
+        """A request failed: ``error`` is RequestError, or CancelledError if its client is gone."""
 
     def on_batch(self, model: ObservedModel, rows: int, nanoseconds: int) -> None:
         """The engine was called once, for one or more requests."""
 
     def on_refusal(self, error: RequestError) -> None:
-        """A reply said no. ``on_error`` was called as well where a model was meant."""
+        """An error was sent. If it is about a model, ``on_error`` was called as well."""
 
     def on_load(self, served: ObservedBundle) -> None:
-        """A bundle was opened and is not served yet.
-
-        In a thread; may raise InvalidBundleError, and then it never is.
-        """
+        """A bundle was opened, and is not served yet. Called in a thread; it may raise
+        InvalidBundleError, and then the bundle is not served."""
 
     def on_retire(self, served: ObservedBundle) -> None:
-        """A bundle has given its last answer, or was loaded and never served. In a thread."""
+        """A bundle has given its last answer, or was never served. Called in a thread."""
 
     def is_ready(self, served: ObservedBundle) -> bool:
         """Whether requests should be sent to it. What says no here still answers."""

@@ -1,5 +1,5 @@
-"""Recovery: engines that failed are probed, after repeated failures opened anew, and in the end
-the server counts as dead."""
+"""Recovers failed engines: they are probed, and opened again after more failures. If that does not
+help, the server counts as dead."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
 PROBE_SECONDS = 1.0
-"""Between probes of an engine that failed."""
+"""Interval between probes of a failed engine."""
 LOOKS = 3
 """Number of looks with new failures, and no answer in between, after which an engine is opened
 anew; as many more for each time that this did not help."""
@@ -57,7 +57,7 @@ class Recovery:
             self._repository.live = not any(given_up)
 
     async def _mend(self, served: LoadedBundle) -> bool:
-        """Do the next thing that may help; whether nothing is left to do."""
+        """Take the next step to recover a bundle; return whether there is none left."""
         key, failures = (served.name, served.version), self._count_failures(served)
         if not failures:
             self._histories.pop(key, None)

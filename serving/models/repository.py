@@ -1,5 +1,5 @@
-"""Repository: the models by name and version; each is loaded beside the old one and takes its
-place in one step."""
+"""The models by name and version. A new version is loaded beside the old one, and replaces it at
+once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Repository:
         self._observers = tuple(observers)
         self._served: dict[str, list[LoadedBundle]] = {}
         self._reasons: dict[str, str] = {}
-        """Why a name is not served, or not in its newest content."""
+        """The reason why a name, or its newest content, is not served."""
         self.live = True
         """Whether every engine answers, or may yet; where one stays broken, only another process
         may help."""
@@ -96,9 +96,10 @@ class Repository:
         return all(served.ready for served in self.list_loaded())
 
     def list_index(self) -> list[dict[str, str]]:
-        """Every model of the repository, loaded or not, as its extension of the protocol has it:
-        what can be loaded and unloaded by its name, so none with raw inputs, which comes and
-        goes with the other of its bundle."""
+        """Return every model of the repository, loaded or not, as the protocol's extension has it.
+
+        Models for raw inputs are left out: they come and go with the other model of their bundle.
+        """
         loaded = [
             {
                 "name": model.name,
@@ -134,10 +135,8 @@ class Repository:
     # -- what changes it --------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Load everything.
-
-        Raises InvalidBundleError for the first bundle that is not fit; then nothing is served.
-        """
+        """Load everything. Raises InvalidBundleError for the first invalid bundle; then nothing is
+        served."""
         try:
             for name in self.sources.list_names():
                 await self._load_bundles(name)
@@ -146,26 +145,26 @@ class Repository:
             raise
 
     async def load(self, name: str) -> None:
-        """Load the bundles of a name, anew where they are loaded; the old ones answer what they
-        have begun. Raises NotFoundError for an unknown name, and InvalidBundleError for a bundle
-        that is not fit: what was served before still is."""
+        """Load the bundles of a name, or load them again; the old ones answer their requests first.
+
+        Raises NotFoundError for an unknown name, and InvalidBundleError for an invalid bundle; then
+        the old ones stay.
+        """
         await self._run_change(self._load_noted(name))
 
     async def unload(self, name: str) -> None:
-        """Stop serving a name; what has begun is answered.
+        """Stop serving a name; requests in progress are answered.
 
-        Raises NotFoundError for one that is neither loaded nor there.
+        Raises NotFoundError for a name that is neither loaded nor in the repository.
         """
         await self._run_change(self._unload_bundles(name))
 
     async def reopen(self, served: LoadedBundle) -> None:
-        """Open the engines of a bundle anew, in the same content. Raises InvalidBundleError where
-        its folder holds this no more."""
+        """Open the engines of a bundle again. Raises InvalidBundleError if it has changed."""
         await self._run_change(self._reopen_bundle(served))
 
     async def _run_change(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do it to its end, even where who asked for it is gone: a half of it would leave opened
-        engines behind."""
+        """Finish the work even if the caller is gone: half of it would leave engines open."""
         task = asyncio.create_task(work)
         self._changing.add(task)
         task.add_done_callback(self._changing.discard)
@@ -210,10 +209,9 @@ class Repository:
             )
 
     async def close(self) -> None:
-        """Answer what has begun, and close everything."""
-        await asyncio.gather(
-            *self._changing, return_exceptions=True
-        )  # whoever asked for them is told
+        """Answer the requests in progress, and close everything."""
+        # Errors go to the callers of these changes.
+        await asyncio.gather(*self._changing, return_exceptions=True)
         for name in list(self._served):
             self._replace_bundles(name, [])
         await asyncio.gather(*self._retiring)
@@ -239,8 +237,7 @@ class Repository:
         return made
 
     def _replace_bundles(self, name: str, fresh: list[LoadedBundle]) -> None:
-        """Replace the bundles in one step: whoever asks before gets the old ones, whoever asks
-        after the new."""
+        """Replace the bundles in one step: later requests get the new ones."""
         old = self._served.pop(name, [])
         if fresh:
             self._served[name] = fresh

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class InferenceService:
-    """Answers by models of a repository, and a record of every refusal."""
+    """Answers both transports from the models of a repository, and records every refusal."""
 
     def __init__(self, repository: Repository, observers: Iterable[Observer] = ()) -> None:
         self.repository, self.settings = repository, repository.settings
@@ -58,8 +58,7 @@ class InferenceService:
         return [entry for entry in entries if not only_ready or entry["state"] == "READY"]
 
     async def load_model(self, name: str, parameters: object) -> None:
-        """Load the bundles of a name. Raises BadRequestError also for a bundle that is not
-        valid."""
+        """Load the bundles of a name. Raises BadRequestError for an invalid bundle, too."""
         if parameters:
             raise BadRequestError(
                 "a bundle says everything about itself; nothing of it is replaced by parameters"
@@ -70,7 +69,7 @@ class InferenceService:
             raise BadRequestError(str(error)) from error
 
     def record_refusal(self, error: RequestError, **about: Any) -> None:
-        """Count a refusal, and log it while its cause has not filled the log of this minute."""
+        """Count a refusal, and log it unless its cause has filled the log of this minute."""
         for observer in self._observers:
             observer.on_refusal(error)
         left_out = self._log_limit.count_line(error.cause)

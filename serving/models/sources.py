@@ -1,4 +1,4 @@
-"""Sources: where bundles come from, by their names."""
+"""The places of bundles, by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statistics: what the protocol's statistics extension tells of a model."""
+"""The statistics of a model, for the protocol's extension."""
 
 from __future__ import annotations
 

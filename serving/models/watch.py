@@ -1,4 +1,4 @@
-"""Watch: bundles that change in their folders are loaded anew, once they are whole."""
+"""Watches the folders of bundles, and loads a bundle again when it has changed."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from attar.serving.models.sources import BundleSources, list_bundles
 
 Stamp: TypeAlias = frozenset[tuple[str, int, int, int]]
 GONE_LOOKS = 2
-"""Looks in a row that do not find the folder of a bundle before it counts as removed: replacing
-one takes a moment."""
+"""Looks in a row without the folder of a bundle before it counts as removed, as replacing one takes
+a moment."""
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 5.0, 600.0
 """Pauses before a bundle that failed is loaded again unchanged; each is twice the one before."""
 log = logging.getLogger(__name__)
@@ -33,12 +33,15 @@ class Attempt:
     stamp: Stamp
     began: float
     pause: float
-    """Seconds until the next one."""
+    """Seconds until the next attempt."""
 
 
 class Watcher:
-    """A bundle that is not fit, as one that is still being copied, is tried again when it has
-    changed again, and now and then unchanged; what was served before it still is."""
+    """Loads changed bundles.
+
+    One that is invalid, for example while it is copied, is tried again after its next change, and
+    sometimes unchanged. Until then the old one is served.
+    """
 
     def __init__(self, repository: Repository, seconds: float) -> None:
         self.repository, self.seconds = repository, seconds
@@ -48,25 +51,24 @@ class Watcher:
         self._attempts: dict[str, Attempt] = {}
 
     async def remember(self) -> None:
-        """Note what there is before it is loaded, so that no change is missed."""
+        """Note the content before it is loaded, so that no change is missed."""
         self._seen = await asyncio.to_thread(read_stamps, self.repository.sources)
 
     async def run(self) -> None:
-        """Look for ever; what changed since the last look is found by the next, whenever this is
-        begun again."""
+        """Look at intervals. A look finds all changes since the last one, even after a restart."""
         while True:
             await asyncio.sleep(self.seconds)
             await self.look()
 
     async def look(self) -> None:
-        """Load what is not as it was seen before, and unload what was removed."""
+        """Load the bundles that changed since the last look, and unload the removed ones."""
         sources, seen = self.repository.sources, self._seen
         self._note_away(await asyncio.to_thread(find_away, sources))
         now = await asyncio.to_thread(read_stamps, sources)
         for name in [name for name in now if now[name] != seen.get(name)]:
             if not self._begin_attempt(name, now[name]):
                 continue
-            with suppress(InvalidBundleError, NotFoundError):  # the repository tells of it
+            with suppress(InvalidBundleError, NotFoundError):  # the repository has logged it
                 await self.repository.load(name)
                 seen[name] = now[name]
                 del self._attempts[name]
@@ -102,8 +104,8 @@ class Watcher:
 
 
 def read_stamp(paths: Sequence[Path]) -> Stamp:
-    """Name, inode, size and time of change of every file: what tells of a change without reading
-    anything."""
+    """Return name, inode, size and time of change of every file, which show a change without
+    reading."""
     found = []
     for path in paths:
         for file in path.rglob("*"):

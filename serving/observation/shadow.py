@@ -40,9 +40,9 @@ OUTCOMES = ("compared", "dropped", "failed")
 SHARE = 4
 """Requests that wait for the shadow may take one of so many parts of the ledger."""
 GATHER = 0.1
-"""Seconds between looks at the queue."""
+"""Interval between looks at the queue."""
 Pair: TypeAlias = tuple[Arrays, Arrays]
-"""Inputs of a request and what it was answered."""
+"""Inputs and outputs of a request."""
 HELP = {
     "correlation": (
         "Rolling CORR with the shadow: Pearson's r, of logits centred by sample, "
@@ -74,7 +74,7 @@ class BundleShadow:
     def compare(self, sample: Sequence[Pair]) -> None:
         """Compare pairs of the same shapes.
 
-        Raises whatever the shadow raises, and StageError for answers that are not finite.
+        Raises StageError for outputs that are not finite, and whatever the shadow raises.
         """
         with self._using:
             if self._closed:
@@ -101,8 +101,11 @@ class BundleShadow:
 
     @property
     def ready(self) -> bool:
-        """Falls where any output's correlation is under the setting, and rises a quarter of the
-        way from there to 1, so that a correlation at the limit does not make it come and go."""
+        """Whether every output correlates as the setting wants.
+
+        A model that is not ready must reach a quarter of the way from there to 1, so that it does
+        not change all the time.
+        """
         least = self._settings.ready_correlation
         enough = min(self._settings.ready_samples, self._settings.shadow_window)
         if least is None or any(window.count < enough for window in self.windows.values()):
@@ -232,9 +235,9 @@ def join_arrays(arrays: Sequence[Arrays]) -> dict[str, Array]:
 
 
 def open_shadow(served: ObservedBundle, settings: Settings) -> BundleShadow:
-    """Opened, and tried on the golden requests.
+    """Open the shadow of a bundle, and try it on the golden requests.
 
-    Raises InvalidBundleError where it cannot stand for the bundle.
+    Raises InvalidBundleError if it cannot stand for the bundle.
     """
     engines = served.engines
     with ExitStack() as stack:

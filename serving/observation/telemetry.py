@@ -38,13 +38,13 @@ RECENT = 4 * 1024
 
 
 class Collector(Protocol):
-    """Anything that has metrics to show."""
+    """A source of metrics."""
 
     def collect(self) -> Iterable[Metric]: ...
 
 
 class Histogram:
-    """Counts by upper bound."""
+    """Counts of values by upper bound."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds, self.total = np.array(bounds), 0.0
@@ -76,11 +76,11 @@ class ModelCounts:
         self.seconds = {phase: Histogram(SECONDS) for phase in PHASES}
         self.rows = 0
         self.recent: list[int] = []
-        """Nanoseconds of preparing, queue and compute and the rows of each request that is not
-        counted yet: flat, as a tuple for each would keep the garbage collector busy."""
+        """Preparing, queue and compute in nanoseconds, and rows, of each request that is not
+        counted yet: flat, as tuples would keep the garbage collector busy."""
 
     def fold_recent(self) -> None:
-        """Many requests at once cost far less than each alone."""
+        """Count the recent requests together, which costs far less than one by one."""
         recent = np.array(self.recent, np.int64).reshape(-1, 4)
         self.recent.clear()
         self.outcomes["ok"] += len(recent)

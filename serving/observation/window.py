@@ -1,4 +1,4 @@
-"""Window: how near one output has been to another's over the last samples, by the definitions of
+"""The agreement of two models' outputs over the last samples, by the definitions of
 ``proof.metrics``."""
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ SHOWN = ("correlation", "cosine", "agreement", "kdl")
 class Window:
     """Rolling numbers of one output.
 
-    One thread adds, others may read: arrays are replaced, never changed.
+    One thread adds samples; others may read, as arrays are replaced and never changed.
     """
 
     def __init__(self, kind: Kind, samples: int) -> None:
         self.kind, self.samples = kind, samples
         self.count = 0
-        """Samples that it holds."""
+        """Number of samples."""
         self._rows: Mapping[str, npt.NDArray[Any]] = {}
         self._values: OfValues | None = None
 
@@ -40,7 +40,7 @@ class Window:
         self.count = min(self.samples, self.count + len(expected))
 
     def compute_numbers(self) -> dict[str, float]:
-        """``correlation``, and what else there is of ``cosine``, ``agreement`` and ``kdl``;
+        """Return ``correlation``, and those of ``cosine``, ``agreement`` and ``kdl`` that apply;
         empty before the second sample."""
         if self.count < 2:
             return {}

@@ -1,4 +1,4 @@
-"""Forms: how the page asks for one sample of an input."""
+"""The forms in which the page asks for one sample of an input."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from attar.models.tensors import TensorSpec
 from attar.serving.protocol.signature import BYTES, find_datatype
 
 SIDE = 224
-"""Pixels of a drawing where the model takes any size."""
+"""Pixels of each side of a drawing for a model that takes any size."""
 Steps = Sequence[Step]
 
 

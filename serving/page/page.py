@@ -1,8 +1,7 @@
-"""Page: where people try a model: ``GET /``, what it shows, and the student and its shadow asked
-side by side.
+"""The page on which people try a model, beside its shadow.
 
-It is a client of the server like any other, apart from the path of the requests. Its files are in
-``static``.
+It is a client of the server like any other, except that its requests have paths of their own. Its
+files are in ``static``.
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ HEADERS = (
     ("Cache-Control", "no-cache"),
 )
 WAITING = 8
-"""Questions to shadows that wait at most: they are answered one at a time, as they take the time
-of the requests' cores."""
+"""Maximum number of questions that wait for a shadow: they are answered one at a time, as they take
+time from the requests."""
 
 
 class Page:
@@ -89,7 +88,7 @@ class Page:
         )
 
     async def infer_student(self, request: Request, name: str) -> Reply:
-        """Answer as ``infer`` does, and say what it took (https://www.w3.org/TR/server-timing/)."""
+        """Answer as ``infer`` does, with the times (https://www.w3.org/TR/server-timing/)."""
         model = self.api.repository.find_model(name)
         with model.served.use():
             asked = await self._inference.read_inference(request, model)
@@ -99,7 +98,7 @@ class Page:
         return add_timing(reply, prepare=times.prepare, queue=times.queue, compute=times.compute)
 
     async def infer_shadow(self, request: Request, name: str) -> Reply:
-        """Answer the same from the shadow. Raises RequestError."""
+        """Answer from the shadow. Raises RequestError."""
         model = self.api.repository.find_model(name)
         if self.shadow is None:
             raise NotFoundError(

@@ -1,4 +1,4 @@
-"""JSON checks: whether a part of a request's JSON has the form that the protocol gives it."""
+"""Checks of the parts of a request's JSON."""
 
 from __future__ import annotations
 

@@ -25,8 +25,7 @@ from attar.serving.protocol.signature import find_datatype
 from attar.serving.protocol.tensors import DTYPES
 
 SHORT_BYTES = 2**16
-"""A body up to this is read on the event loop. JSON beside the data of a longer one is no longer
-than this."""
+"""Longest body that is read on the event loop, and longest JSON beside the data of any body."""
 PIECE_BYTES = 2**17
 """Size of the pieces in which numbers are parsed."""
 TEXT_BYTES = 2**20
@@ -104,9 +103,8 @@ class JsonArray:
 
     def _is_nested_as(self, shape: Sequence[int]) -> bool:
         """Whether brackets, commas and values come in the order in which the shape has them."""
-        lengths = [
-            1
-        ]  # of the outline of each axis, before any is made: a shape of zeros can be long
+        # Of the outline of each axis, before any is made: that of a shape of zeros can be long.
+        lengths = [1]
         for size in reversed(shape):
             lengths.append(2 + size * lengths[-1] + max(size - 1, 0))
         if lengths[-1] > self.end - self.start:
@@ -180,7 +178,7 @@ def find_flat_array(body: Body, start: int) -> tuple[JsonArray, int] | None:
 
 
 def find_array(body: Body, start: int, most_texts: int) -> tuple[DataArray, int] | None:
-    """An array of any kind but of objects. What it holds is looked at when it is read."""
+    """Return an array of anything but objects, and its end. Reading it checks it."""
     space = SPACE.match(body, start + 1, start + SHORT_BYTES)
     if body[space.end() : space.end() + 1] == b'"' if space else False:
         return find_texts(body, start + 1, most_texts)
@@ -240,7 +238,7 @@ def write_outline(shape: Sequence[int]) -> Iterator[bytes]:
 
 
 def check_count(spec: TensorSpec, shape: Sequence[int], count: int, more: bool = False) -> None:
-    """``more``: whether further elements may follow."""
+    """Raise BadRequestError for a wrong number of elements; ``more``: further ones may follow."""
     if count > prod(shape) or (count < prod(shape) and not more):
         found = f"{count} elements" if not more else f"{count} elements or more"
         raise BadRequestError(

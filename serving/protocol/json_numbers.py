@@ -1,4 +1,4 @@
-"""JSON numbers: a flat array in JSON is read without an object for each number."""
+"""Reads a flat JSON array of numbers without an object for each."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def read_numbers(dtype: np.dtype[Any], text: bytes) -> Array | None:
         wide: Array = np.frombuffer(
             cast(simdjson.Array, own_parser().parse(text)).as_buffer(of_type=form), widest
         )
-    except (ValueError, TypeError, RuntimeError):  # orjson is asked next
+    except (ValueError, TypeError, RuntimeError):  # orjson reads it
         return None
     if dtype == widest:
         return wide
     if dtype.kind == "f":
-        with np.errstate(over="ignore"):  # asked next
+        with np.errstate(over="ignore"):  # checked below
             narrow = wide.astype(dtype)
         return narrow if np.isfinite(narrow).all() else None
     limits = np.iinfo(dtype)

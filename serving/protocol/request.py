@@ -19,12 +19,12 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 """The HTTP header that says how long the JSON is where bytes follow it."""
 STATEFUL = ("sequence_id", "sequence_start", "sequence_end")
 MEANT = {"binary_data_output", "timeout", "priority", *STATEFUL}
-"""Parameters that are addressed to the server; any other comes back with the answer."""
+"""Parameters for the server; others are sent back with the answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutputRequest:
-    """An output that is asked for."""
+    """An output of a request."""
 
     name: str
     binary: bool = False
@@ -65,8 +65,7 @@ class InferenceRequest:
 
     @property
     def timeout(self) -> float | None:
-        """Seconds that the caller is ready to wait; None for as long as the server allows, which
-        0 asks for as well."""
+        """Return the seconds that the client waits; None if it gives no limit, or 0."""
         asked = self.parameters.get("timeout")
         return asked / 1e6 if asked else None
 

@@ -72,7 +72,7 @@ def check_finite(name: str, values: Array) -> None:
 
 
 def find_top_classes(values: Array, classes: int, labels: Sequence[str]) -> Array:
-    """``[..., C]`` to BYTES ``[..., min(classes, C)]``, largest first.
+    """Return the largest of ``[..., C]`` as BYTES ``[..., min(classes, C)]``.
 
     Raises BadRequestError without an axis of classes.
     """

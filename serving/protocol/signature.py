@@ -1,5 +1,4 @@
-"""Signature: the tensors that a model takes and gives, as the protocol names them, and the check
-of a request against them."""
+"""The inputs and outputs of a model, as the protocol names them, and the check of a request."""
 
 from __future__ import annotations
 
@@ -44,8 +43,8 @@ def describe_tensor(spec: TensorSpec) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Signature:
-    """``ranges`` has the smallest and largest size of each named axis; of one without a range
-    only equality counts."""
+    """The tensors of a model. ``ranges`` has the smallest and largest size of named axes; axes of
+    one name have equal sizes."""
 
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
@@ -131,7 +130,8 @@ def read_raw_signature(manifest: Manifest, golden: Mapping[str, Array]) -> Signa
 
 
 def declare_raw(name: str, sample: Array, resized: bool) -> TensorSpec:
-    """``resized``: whether steps make sizes equal, so that any may come."""
+    """Return a raw input; ``resized``: whether its steps make all sizes equal, so that any may
+    come."""
     first: Any = sample[0]
     if isinstance(first, bytes | str):
         return TensorSpec(type(first).__name__, ("batch",), high=None, name=name)

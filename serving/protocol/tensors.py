@@ -1,5 +1,4 @@
-"""Tensors: numpy arrays to and from the two forms that the protocol has for them, lists in JSON
-and bytes behind it."""
+"""Conversion of numpy arrays from and to the protocol's two forms: lists in JSON, and bytes."""
 
 from __future__ import annotations
 
@@ -40,10 +39,7 @@ LENGTH = struct.Struct("<I")  # before each element of BYTES
 
 
 def read_json_tensor(spec: TensorSpec, data: Any, shape: Sequence[int]) -> Array:
-    """``data`` is nested as the shape says, or flat in row-major order.
-
-    Raises BadRequestError for anything else.
-    """
+    """Read a list that is flat, or nested as the shape says. Raises BadRequestError."""
     flat = flatten_data(spec, data, shape)
     if len(flat) != prod(shape):
         raise BadRequestError(
@@ -71,7 +67,7 @@ def flatten_data(spec: TensorSpec, data: Any, shape: Sequence[int]) -> list[Any]
 
 
 def read_elements(spec: TensorSpec, flat: list[Any]) -> Array:
-    """``[N]``. Raises BadRequestError for what the datatype does not hold."""
+    """Return ``[N]``. Raises BadRequestError for a value of another type."""
     try:
         return convert_elements(spec, flat)
     except (TypeError, OverflowError) as error:
@@ -81,7 +77,7 @@ def read_elements(spec: TensorSpec, flat: list[Any]) -> Array:
 
 
 def convert_elements(spec: TensorSpec, flat: list[Any]) -> Array:
-    """``[N]``. Raises TypeError or OverflowError for what the datatype does not hold."""
+    """Return ``[N]``. Raises TypeError or OverflowError for a value of another type."""
     if find_datatype(spec) == BYTES:
         return make_object_array(
             [
@@ -95,7 +91,7 @@ def convert_elements(spec: TensorSpec, flat: list[Any]) -> Array:
         array(CODES[find_datatype(spec)], flat), dtype=CODES[find_datatype(spec)]
     )
     if made.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # told below
+        with np.errstate(over="ignore"):  # checked below
             made = made.astype(DTYPES[find_datatype(spec)], copy=False)
         if not np.isfinite(made).all():
             raise OverflowError("a number is too large")
@@ -163,7 +159,7 @@ def split_strings(view: memoryview) -> Iterator[memoryview]:
 
 
 def write_json_tensor(tensor: Array) -> Any:
-    """Flat, for orjson."""
+    """Return a flat list or array, for orjson."""
     if tensor.dtype == object:
         return [each.decode("utf-8", "replace") for each in tensor.ravel().tolist()]
     return np.ascontiguousarray(tensor).ravel()
