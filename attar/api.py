@@ -20,12 +20,12 @@ def run(
     against: str | Path | None = None,
     trusted: str | Path | None = None,
 ) -> list[Record]:
-    """Make or reuse every slot of a recipe and return one record a slot.
+    """Make or reuse every slot of a recipe and return a record of each.
 
-    ``overrides`` are ``slot.field=value`` with TOML values; ``against`` is the bundle in production
-    that the engine is compared with, ``trusted`` a file of keys, one of which must have signed that
-    bundle. A mistake in the recipe raises RecipeError; a slot that broke or was refused is a record
-    whose ``error`` says why, and what depends on it is ``skipped``.
+    ``overrides`` are ``slot.field=value`` with TOML values. ``against`` is the bundle in production
+    that the engine is compared with; ``trusted`` is a file of keys, one of which must have signed
+    that bundle. A mistake in the recipe raises RecipeError. A slot that failed or was refused is a
+    record with an ``error``, and slots that depend on it are ``skipped``.
     """
     production, keys = (None if path is None else Path(path) for path in (against, trusted))
     workspace = open_workspace(

@@ -1,13 +1,14 @@
-"""A Triton model repository: graphs for its ONNX Runtime backend, engines of TensorRT for its own;
-warmed by golden requests.
+"""A Triton model repository: graphs for its ONNX Runtime backend, engines for TensorRT's, warmed up
+with golden requests.
 
-    NAME/config.pbtxt NAME/1/   the configuration, and the graph or the engine NAME/labels.txt
-    the classes, one a line, where an output is logits or probabilities NAME/warmup/
-    the first golden request, as the graph reads it: a file an input, its raw bytes
+    NAME/config.pbtxt NAME/1/   the configuration, and the graph or the engine
+    NAME/labels.txt             the classes, one a line, if an output is logits or probabilities
+    NAME/warmup/                the first golden request as the graph reads it: a file of raw bytes
+                                for each input
 
 The configuration is protobuf text of ``inference.ModelConfig`` (Triton's ``model_config.proto``),
-written by hand because Triton's own protobuf is no dependency of a bundle. There is no
-preprocessing in it: that would be code.
+written by hand because Triton's own protobuf is no dependency of a bundle. It has no preprocessing,
+which would be code.
 """
 
 from __future__ import annotations

@@ -32,25 +32,25 @@ if TYPE_CHECKING:
 
 STOP = "stop"
 JOINED = "ATTAR_JOINED"
-"""Set for the children of a process that is in a team: they inherit its rank and are not in the
-team themselves."""
+"""Set for child processes of a team's process: they inherit its rank, but are not in the team."""
 
 
 class Wire(Protocol):
-    """What the processes of a team see of each other, such as ``torch.distributed.Store``."""
+    """The key-value store that the processes of a team share, such as
+    ``torch.distributed.Store``."""
 
     def set(self, key: str, value: str) -> None: ...
 
     def get(self, key: str) -> bytes:
-        """Waits until the key is set."""
+        """Return the value. Wait until the key is set."""
 
     def check(self, keys: list[str]) -> bool:
-        """Whether all of these are set."""
+        """Whether all of these keys are set."""
 
 
 class TeamError(BaseException):
-    """A stage that is made together broke in one process, so it cannot be finished in any. Not an
-    Exception: nothing goes on."""
+    """A distributed stage failed in one process, so no process can finish it. It is no Exception,
+    so that nothing catches it and continues."""
 
     exit_code = 1
 
@@ -71,7 +71,7 @@ class Team:
         return self.rank == 0
 
     def share(self, text: str) -> str:
-        """The text that rank 0 gave, in every process."""
+        """Return rank 0's text, in every process."""
         if self.wire is None:
             return text
         self.calls += 1
@@ -81,7 +81,7 @@ class Team:
         return self.wire.get(f"share {self.calls}").decode()
 
     def barrier(self) -> None:
-        """Wait until every process is here."""
+        """Wait until every process has called this."""
         if self.wire is None:
             return
         self.calls += 1
@@ -92,11 +92,11 @@ class Team:
     def run(
         self, stage: Stage[Any], out: Path, inputs: Mapping[str, Artifact], home: Path
     ) -> Facts:
-        """``stage.run``, in every process where the stage is made together; ``home``: the recipe's
-        folder.
+        """Call ``stage.run``, in every process if the stage is distributed. ``home`` is the
+        recipe's folder.
 
-        Raises Broken when it breaks in any of them: the others may be waiting for numbers that
-        never come.
+        Raises TeamError if it fails in any process: the others may wait for numbers that never
+        come.
         """
         if self.wire is None or not stage.distributed:
             with use_team(Team()):  # what it trains on the way, it trains alone
@@ -110,15 +110,15 @@ class Team:
         return facts
 
     def cause(self, error: BaseException) -> str:
-        """What broke first: another process, if it said so, or this one."""
+        """Return the first failure: another process's, if one reported it, or this one."""
         for rank in range(1, self.world):
             if self.wire and self.wire.check([f"broken {rank}"]):
                 return self.wire.get(f"broken {rank}").decode()
         return format_failure(error, self.rank)
 
     def follow(self) -> None:
-        """Join rank 0 in each stage that it tells of, until it has finished. Raises Broken when one
-        breaks here."""
+        """Join rank 0 in each stage that it announces, until it stops. Raises TeamError if a stage
+        fails here."""
         while (text := self.share("")) != STOP:
             try:
                 run_stage_call(text)
@@ -138,16 +138,16 @@ def format_failure(error: BaseException, rank: int) -> str:
 def encode_stage_call(
     stage: Stage[Any], out: Path, inputs: Mapping[str, Artifact], home: Path
 ) -> str:
-    """All that another process needs to run this stage, as JSON."""
+    """Return all that another process needs to run this stage, as JSON."""
     artifacts = {
         name: {
-            "kind": place_of(type(each)),
-            "key": each.key,
-            "digest": each.digest,
-            "root": str(each.root),
-            "facts": each.facts,
+            "kind": place_of(type(artifact)),
+            "key": artifact.key,
+            "digest": artifact.digest,
+            "root": str(artifact.root),
+            "facts": artifact.facts,
         }
-        for name, each in inputs.items()
+        for name, artifact in inputs.items()
     }
     settings = stage.model_dump(mode="json", include=set(type(stage).model_fields))
     whole = {"stage": place_of(type(stage)), "settings": settings, "out": str(out)}
@@ -155,18 +155,15 @@ def encode_stage_call(
 
 
 def run_stage_call(text: str) -> None:
-    """Run the stage that ``told`` describes."""
+    """Run the stage of an encoded call."""
     call = json.loads(text)
     put_first_on_path(Path(call["home"]))
-    stage: Stage[Any] = import_object(call["stage"]).model_validate_json(
-        json.dumps(call["settings"])
-    )
-    inputs = {
-        name: import_object(each["kind"])(
-            each["key"], each["digest"], Path(each["root"]), each["facts"]
-        )
-        for name, each in call["inputs"].items()
-    }
+    settings = json.dumps(call["settings"])
+    stage: Stage[Any] = import_object(call["stage"]).model_validate_json(settings)
+    inputs = {}
+    for name, item in call["inputs"].items():
+        kind, root = import_object(item["kind"]), Path(item["root"])
+        inputs[name] = kind(item["key"], item["digest"], root, item["facts"])
     stage.run(Path(call["out"]), **inputs)
 
 
@@ -179,18 +176,19 @@ _current: ContextVar[Team] = ContextVar("team", default=Team())  # noqa: B039  #
 
 
 def get_team() -> Team:
-    """The team that this process is in; alone, a team of one."""
+    """Return the team of this process, which may be a team of one."""
     return _current.get()
 
 
 def is_started_in_team() -> bool:
-    """Whether torchrun (or what sets the same variables) started this process beside others."""
+    """Whether torchrun (or another launcher with its variables) started this process with
+    others."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and JOINED not in os.environ
 
 
 @contextmanager
 def join_team(wire: Wire, rank: int, world: int) -> Iterator[Team]:
-    """Inside, this process is in the team; when rank 0 leaves, the others are told to stop."""
+    """Enter a team. When rank 0 leaves it, the others stop."""
     team = Team(rank, world, wire)
     os.environ[JOINED] = "1"
     try:
@@ -204,7 +202,7 @@ def join_team(wire: Wire, rank: int, world: int) -> Iterator[Team]:
 
 @contextmanager
 def use_team(team: Team) -> Iterator[None]:
-    """Inside, this is the ``current`` team."""
+    """Make this team the current one inside the block."""
     token = _current.set(team)
     try:
         yield

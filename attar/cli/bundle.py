@@ -1,4 +1,4 @@
-"""The commands that take a bundle."""
+"""Commands that take a bundle."""
 
 from __future__ import annotations
 
@@ -35,10 +35,9 @@ def check(bundle: Path, trusted: Path | None, allow_native: bool, as_json: bool)
     from attar.bundle import opening as bundles
 
     facts = bundles.check_bundle(bundle, trusted, allow_native=allow_native)
-    found = (
-        "is fit to serve" if facts["engine"] == bundles.LOADED else "is whole and passed its gates"
-    )
-    click.echo(json.dumps(facts, indent=1) if as_json else f"{bundle} {found}: " + _line(facts))
+    is_loaded = facts["engine"] == bundles.LOADED
+    state = "is fit to serve" if is_loaded else "is whole and passed its gates"
+    print_facts(facts, f"{bundle} {state}", as_json)
 
 
 @click.command()
@@ -68,7 +67,7 @@ def sign(bundle: Path, key: Path, as_json: bool) -> None:
         click.echo(
             f"warning: {key} is a private key that others may {allowed}; chmod 600 it", err=True
         )
-    click.echo(json.dumps(facts, indent=1) if as_json else f"{bundle} is signed: " + _line(facts))
+    print_facts(facts, f"{bundle} is signed", as_json)
 
 
 @click.command()
@@ -160,10 +159,10 @@ def bench(
     from attar.serving.load import server as servers
 
     if url is None:
-        if ignored := [
-            f"--{name.replace('_', '-')}" for name in ("model", "token_file", "ca") if server[name]
-        ]:
-            raise click.UsageError(f"{', '.join(ignored)}: of a server; give its --url")
+        ignored = [name for name in ("model", "token_file", "ca") if server[name]]
+        if ignored:
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in ignored)
+            raise click.UsageError(f"{options}: of a server; give its --url")
         facts = engines.bench_engine(
             bundle, batches, seconds, rates, trusted=trusted, allow_native=allow_native
         )
@@ -215,30 +214,28 @@ def finish(
     """
     from attar.bundle import finish as finishing
 
-    facts = (
-        finishing.finish_bundle(bundle, output, trusted)
-        if recipe is None
-        else _rerun(bundle, output, recipe, store, trusted)
-    )
-    click.echo(
-        json.dumps(facts, indent=1) if as_json else f"{output} is fit to serve: " + _line(facts)
-    )
+    if recipe is None:
+        facts = finishing.finish_bundle(bundle, output, trusted)
+    else:
+        facts = rerun_with_progress(bundle, output, recipe, store, trusted)
+    print_facts(facts, f"{output} is fit to serve", as_json)
 
 
-def _rerun(
+def rerun_with_progress(
     bundle: Path, output: Path, recipe: str, store: Path, trusted: Path | None
 ) -> Mapping[str, Any]:
     from attar.cli.console import open_console
     from attar.cli.finish_recipe import rerun_recipe
 
-    with (
-        open_console() as view,
-        redirect_stdout(sys.stderr),
-    ):  # what user code prints is no part of the result
+    # What user code prints is no part of the result.
+    with open_console() as view, redirect_stdout(sys.stderr):
         return rerun_recipe(bundle, output, recipe, store, view.done, trusted)
 
 
-def _line(facts: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{name} {value}" for name, value in facts.items() if isinstance(value, str | int | float)
-    )
+def print_facts(facts: Mapping[str, Any], title: str, as_json: bool) -> None:
+    """Print facts as JSON, or the simple ones in a line after the title."""
+    if as_json:
+        click.echo(json.dumps(facts, indent=1))
+        return
+    simple = {name: fact for name, fact in facts.items() if isinstance(fact, str | int | float)}
+    click.echo(f"{title}: " + ", ".join(f"{name} {fact}" for name, fact in simple.items()))

@@ -1,5 +1,5 @@
-"""Console: what a person sees while a recipe runs. Everything goes to standard error; results go to
-standard output."""
+"""Console: shows a run to a person. Everything goes to standard error; results go to standard
+output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUIET = 15.0  # seconds between lines where nothing can be redrawn
 
 
 class ProgressView:
-    """Prints a line a slot, and below them the progress of the slot that is being made."""
+    """Prints a line for each finished slot, and the progress of the current one below them."""
 
     def __init__(self, console: Console, progress: Progress | None) -> None:
         self.console, self.progress = console, progress
@@ -34,9 +34,8 @@ class ProgressView:
             self.progress.remove_task(self.bar)
         self.bar, self.what = None, ""
         took = f"{record.seconds:8.1f} s" if record.status == "made" else ""
-        why = (record.error or "").removeprefix(f"{record.slot}: ") or (
-            "" if record.status == "reused" else record.reason
-        )
+        reason = "" if record.status == "reused" else record.reason
+        why = (record.error or "").removeprefix(f"{record.slot}: ") or reason
         why = "new" if why == "never made" else why
         place = f" {record.slot:<16} {took:>10}  "
         self._print(
@@ -50,10 +49,8 @@ class ProgressView:
         elif self.bar is None or what != self.what:
             if self.bar is not None:
                 self.progress.remove_task(self.bar)
-            self.bar, self.what = (
-                self.progress.add_task(what, total=total, completed=done, note=note),
-                what,
-            )
+            self.bar = self.progress.add_task(what, total=total, completed=done, note=note)
+            self.what = what
         else:
             self.progress.update(self.bar, completed=done, total=total, note=note)
 
@@ -69,8 +66,7 @@ class ProgressView:
             )
 
     def _print(self, line: str, *, whole: bool = False) -> None:
-        """Cut at the edge of a terminal unless all of it matters; whole elsewhere, because a log
-        has no edge."""
+        """Print a line. A terminal cuts it at its edge unless it is whole; a log has no edge."""
         cut = self.console.is_terminal and not whole
         self.console.print(
             line,
@@ -82,8 +78,8 @@ class ProgressView:
 
 
 def format_remaining(done: int, left: int, seconds: float) -> str:
-    """``ETA 0:01:40`` at the mean time of the steps seen so far; nothing before the first is
-    done."""
+    """Return ``ETA 0:01:40`` by the mean time of the finished steps, or nothing before the first
+    one is finished."""
     return f"ETA {timedelta(seconds=round(seconds / done * left))}" if done > 0 else ""
 
 

@@ -73,8 +73,8 @@ def read_note(note: Path) -> dict[str, dict[str, str]]:
 
 
 def replace_bundle(there: Path, bundle: Path | None) -> None:
-    """A copy of the bundle's payload, whole or not at all; a target without a bundle keeps no old
-    one."""
+    """Replace the copy of a bundle's payload, whole or not at all. A target without a bundle keeps
+    no old copy."""
     partial, old = (there.with_name(f".{there.name}.{what}") for what in ("partial", "old"))
     for leftover in (partial, old):
         shutil.rmtree(leftover, ignore_errors=True)

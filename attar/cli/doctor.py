@@ -1,9 +1,9 @@
-"""Doctor: what this machine can do, found out without importing anything heavy."""
+"""Doctor: what this machine can build and run, without importing anything heavy."""
 
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from attar.pipeline.keys import machine
@@ -11,31 +11,30 @@ from attar.pipeline.keys import machine
 if TYPE_CHECKING:
     from attar.engines.runtimes.runtime import BuildSpec, Runtime
 
+MISSING = "not installed"
+CONFLICT = "onnxruntime and onnxruntime-gpu shadow each other: uninstall one"
 PARTS = {
     "train": ("torch", "accelerate", "onnx", "onnxscript", "matplotlib", "jinja2"),
     "core": ("onnxruntime", "numpy", "safetensors", "pydantic", "click", "rich", "filelock"),
 }
 OTHERS = {"onnxruntime": ("onnxruntime-gpu", "onnxruntime-openvino")}
-"""Packages that bring a runtime as well as the one of its name."""
+"""Packages that contain a runtime besides the one of its name."""
 UNTESTED = {
     "tensorrt-rtx": "its engines are built and checked on machines without a GPU; none was run yet",
     "tensorrt": "untested: neither built nor run on any machine yet",
 }
-"""What attar's own tests have not seen of a runtime."""
+"""Runtimes that attar's own tests did not cover."""
 
 
 def describe_abilities(runtimes: Mapping[str, Runtime], asked: type[BuildSpec]) -> dict[str, Any]:
-    """The machine, installed versions by extra, what each runtime can do here, and which commands
-    can run."""
+    """Return the machine, the installed versions by extra, the abilities of each runtime, and the
+    commands that can run."""
     versions = {
         extra: {name: find_version(name) for name in names} for extra, names in PARTS.items()
     }
-    missing = [name for name, found in versions["train"].items() if found == "not installed"]
+    missing = [name for name, found in versions["train"].items() if found == MISSING]
     can_train = f"no: install attar[train] for {', '.join(missing)}" if missing else "yes"
-    both = (
-        find_version("onnxruntime") != "not installed"
-        and find_version("onnxruntime-gpu") != "not installed"
-    )
+    has_both = MISSING not in map(find_version, ("onnxruntime", "onnxruntime-gpu"))
     return {
         "machine": machine.describe_machine(),
         **versions,
@@ -43,57 +42,57 @@ def describe_abilities(runtimes: Mapping[str, Runtime], asked: type[BuildSpec]) 
             name: describe_runtime(name, runtime, asked) for name, runtime in runtimes.items()
         },
         "train and export": can_train,
-        "conflict": "onnxruntime and onnxruntime-gpu shadow each other: uninstall one"
-        if both
-        else "none",
+        "conflict": CONFLICT if has_both else "none",
     }
 
 
 def describe_runtime(name: str, runtime: Runtime, asked: type[BuildSpec]) -> dict[str, str]:
-    """Its version, or what installs it; the precisions that it can build and run here, and what is
-    missing for the others.
+    """Return a runtime's version, or how to install it, and the precisions that it can build and
+    run here, with reasons for the others.
 
-    A runtime, its package and attar's extra have one name; ONNX Runtime is no extra, and there are
-    other packages of it.
+    A runtime, its package and attar's extra have one name. ONNX Runtime is no extra and has several
+    packages.
     """
-    found = find_runtime_version(name)
-    told = {"untested here": UNTESTED[name]} if name in UNTESTED else {}
-    if found == "not installed":
-        brings = "onnxruntime" if name == "onnxruntime" else f"'attar[{name}]'"
-        return {"version": f"not installed: pip install {brings}", **told}
-    precisions = sorted(runtime.precisions)
-    unbuilt = {
-        each: why for each in precisions if (why := runtime.explain_unbuildable(asked(each)))
-    }
-    unrun = {each: why for each in precisions if (why := runtime.explain_unrunnable(asked(each)))}
+    version = find_runtime_version(name)
+    untested = {"untested here": UNTESTED[name]} if name in UNTESTED else {}
+    if version == MISSING:
+        package = "onnxruntime" if name == "onnxruntime" else f"'attar[{name}]'"
+        return {"version": f"{MISSING}: pip install {package}", **untested}
+    specs = {precision: asked(precision) for precision in sorted(runtime.precisions)}
     return {
-        "version": found,
-        "builds": format_precisions(precisions, unbuilt),
-        "runs": format_precisions(precisions, unrun),
-        **told,
+        "version": version,
+        "builds": format_precisions(specs, runtime.explain_unbuildable),
+        "runs": format_precisions(specs, runtime.explain_unrunnable),
+        **untested,
     }
 
 
-def format_precisions(precisions: list[str], lacking: Mapping[str, str]) -> str:
-    """``fp32, int8; not bf16: REASON``"""
-    able = ", ".join(each for each in precisions if each not in lacking) or "none"
-    reasons = {
-        why: ", ".join(each for each in lacking if lacking[each] == why) for why in lacking.values()
-    }
-    if len(lacking) == len(precisions) and len(reasons) == 1:
-        return f"none: {next(iter(reasons))}"
-    return "; ".join([able, *(f"not {names}: {why}" for why, names in reasons.items())])
+def format_precisions(
+    specs: Mapping[str, BuildSpec], explain: Callable[[BuildSpec], str | None]
+) -> str:
+    """Return ``fp32, int8; not bf16: REASON``."""
+    able: list[str] = []
+    lacking: dict[str, list[str]] = {}
+    for precision, spec in specs.items():
+        reason = explain(spec)
+        (lacking.setdefault(reason, []) if reason else able).append(precision)
+    if not able and len(lacking) == 1:
+        return f"none: {next(iter(lacking))}"
+    reasons = [f"not {', '.join(names)}: {reason}" for reason, names in lacking.items()]
+    return "; ".join([", ".join(able) or "none", *reasons])
 
 
 def find_runtime_version(name: str) -> str:
-    """The version of a runtime, with the package that it is in where that has another name."""
-    others = {each: find_version(each) for each in OTHERS.get(name, ())}
-    found = [f"{number} ({each})" for each, number in others.items() if number != "not installed"]
-    return found[0] if found and find_version(name) == "not installed" else find_version(name)
+    """Return the version of a runtime, and its package if that has another name."""
+    for package in (name, *OTHERS.get(name, ())):
+        version = find_version(package)
+        if version != MISSING:
+            return version if package == name else f"{version} ({package})"
+    return MISSING
 
 
 def find_version(name: str) -> str:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+        return MISSING

@@ -1,4 +1,4 @@
-"""The command line: it joins the rooms, and each command imports what is heavy when it runs."""
+"""The command line. Each command imports heavy modules only when it runs."""
 
 from __future__ import annotations
 

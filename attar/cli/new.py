@@ -1,5 +1,4 @@
-"""``attar new``: a project of the user's own to begin with. Its files are those in ``starter/``,
-and it runs as it stands."""
+"""``attar new``: a starter project, with the files of ``starter/``, that runs as it is."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ FILES = {
     "ci.sh": "ci.sh",
     "gitignore": ".gitignore",
 }
-"""Name in ``starter/`` to name in the project; a .gitignore in there would be this repository's
+"""Name in ``starter/`` to name in the project. A .gitignore there would be this repository's
 own."""
 
 
@@ -44,17 +43,17 @@ def new(folder: Path) -> None:
 
 
 def write_project(folder: Path) -> None:
-    """All files or none: they are written beside ``folder`` and renamed. Raises RecipeError where
-    that cannot be done."""
+    """Write all files or none: they are written beside ``folder`` and renamed. Raises RecipeError
+    if that fails."""
     try:
         check_folder(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".attar-new-", dir=folder.parent) as beside:
-            made = Path(beside) / "project"
-            made.mkdir()
+            project = Path(beside) / "project"
+            project.mkdir()
             for source, name in FILES.items():
-                shutil.copyfile(STARTER / source, made / name)
-            made.rename(folder)  # takes the place of an empty folder, and of nothing else
+                shutil.copyfile(STARTER / source, project / name)
+            project.rename(folder)  # takes the place of an empty folder, and of nothing else
     except OSError as error:
         place = f" ({error.filename})" if error.filename else ""
         raise RecipeError(
@@ -63,8 +62,8 @@ def write_project(folder: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Raises RecipeError for what is there and is no folder, holds something, or must not be
-    replaced by another folder."""
+    """Raises RecipeError for a file, a folder that is not empty, and a folder that must not be
+    replaced."""
     if not (folder.exists() or folder.is_symlink()):
         return
     if not folder.is_dir():

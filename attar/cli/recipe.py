@@ -1,4 +1,4 @@
-"""The commands that take a recipe."""
+"""Commands that take a recipe."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 def recipe_options(command: Command) -> Command:
-    """RECIPE and the options of every command that plans or runs one."""
+    """Add RECIPE and the options of every command that plans or runs one."""
     decorators = (
         click.argument("recipe"),
         STORE,
@@ -71,15 +71,12 @@ def open_command_workspace(options: dict[str, Any]) -> Workspace:
     from attar.recipes.workspace import open_workspace
     from attar.stages.slots import SLOTS
 
-    picked = {
-        name: options[name]
-        for name in ("store", "overrides", "targets", "device", "against", "trusted")
-    }
-    return open_workspace(options["recipe"], SLOTS, **picked)
+    names = ("store", "overrides", "targets", "device", "against", "trusted")
+    return open_workspace(options["recipe"], SLOTS, **{name: options[name] for name in names})
 
 
 def run_slots(step: str | None, output: Path | None, require_all: bool, **options: Any) -> None:
-    """Make the slots of a step (all, if none is named), show the results and exit with a code."""
+    """Make the wanted slots (all if none is named), show the result and exit with its code."""
     from attar.cli.console import open_console
     from attar.cli.deliver import deliver_results
     from attar.proof.artifacts import Bundle, Verdict
@@ -91,10 +88,8 @@ def run_slots(step: str | None, output: Path | None, require_all: bool, **option
     folder, delivers = output or workspace.output, Bundle in made
     check_production(workspace, slots, folder if delivers else None)
     records: list[Record] = []
-    with (
-        open_console() as view,
-        redirect_stdout(sys.stderr),
-    ):  # what user code prints is no part of the result
+    # What user code prints is no part of the result.
+    with open_console() as view, redirect_stdout(sys.stderr):
         for record in workspace.run.walk(slots):
             view.done(record)
             records.append(record)
@@ -117,8 +112,8 @@ def run_slots(step: str | None, output: Path | None, require_all: bool, **option
 
 
 def check_production(workspace: Workspace, slots: list[str], folder: Path | None) -> None:
-    """Before anything is trained. Raises InvalidBundleError for a bundle that is not whole,
-    RecipeError for one that the run would replace."""
+    """Check the bundle in production before anything is trained. Raises InvalidBundleError if it is
+    damaged, RecipeError if the run would replace it."""
     from attar.bundle.opening import open_whole
 
     for slot in slots:
@@ -135,7 +130,7 @@ def check_production(workspace: Workspace, slots: list[str], folder: Path | None
 
 
 def append_summary(records: list[Record], title: str) -> None:
-    """For the page of a CI step. What keeps it from being written is said and changes no exit
+    """Append the summary for the page of a CI step. A failure prints a warning and changes no exit
     code."""
     from attar.proof.report.formats import summary
 
@@ -162,10 +157,8 @@ def show_results(records: list[Record], report: Path | None, options: dict[str, 
 
         terminal.print_ledger(records)
     for record in bundles:
-        bundle, is_unfinished = (
-            delivered[record.target],
-            record.facts.get("verdict") == "not run here",
-        )
+        bundle = delivered[record.target]
+        is_unfinished = record.facts.get("verdict") == "not run here"
         more = f"  unfinished: `attar finish {bundle} -o DIR` where its engine runs"
         click.echo(f"bundle  {bundle}{more if is_unfinished else ''}")
     if report:
@@ -182,7 +175,7 @@ STEPS = {
     "validate": "Measure every hop on the test split and evaluate the gates.",
     "package": "Write the bundle of every target that passes its gates.",
 }
-"""What each step does. The table of slots says which slots it makes."""
+"""By command: the slots that it makes after all that they need, and its summary."""
 JUDGING = ("validate", "package")
 """Steps that end in verdicts."""
 
@@ -229,16 +222,8 @@ def plan(as_json: bool, **options: Any) -> None:
     finally:
         gc.enable()
     if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "slots": [
-                        {"slot": p.slot, "action": p.action, "reason": p.reason} for p in plans
-                    ]
-                },
-                indent=1,
-            )
-        )
+        slots = [{"slot": p.slot, "action": p.action, "reason": p.reason} for p in plans]
+        click.echo(json.dumps({"slots": slots}, indent=1))
         return
     for p in plans:
         click.echo(f"{p.action:<7} {p.slot:<18} {p.reason}")

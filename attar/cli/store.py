@@ -1,4 +1,4 @@
-"""The commands that look at a store or this machine instead of running a recipe."""
+"""Commands that show a store or this machine instead of running a recipe."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def show(key: str, store: Path, verify: bool) -> None:
     from attar.pipeline.recipe.recipe import make_recipe_id
     from attar.recipes.workspace import find_recipe
 
-    held = Store(store)
+    artifacts = Store(store)
     if not _is_hex(key):
-        used = held.read_note(f"recipes/{make_recipe_id(find_recipe(key))}.json")
+        used = artifacts.read_note(f"recipes/{make_recipe_id(find_recipe(key))}.json")
         if not used:
             raise RecipeError(
-                f"{key} used nothing in {held.root} yet; `attar run {key}` makes it, `attar ls` "
-                "lists what is there"
+                f"{key} used nothing in {artifacts.root} yet; `attar run {key}` makes it, "
+                "`attar ls` lists what is there"
             )
         click.echo("\n".join(f"{slot:<18} {last}" for slot, last in used.items()))
         return
-    entry = held.match(key)
+    entry = artifacts.match(key)
     if verify:
-        held.verify(Artifact(entry.key, entry.record["digest"], entry.root, {}))
+        artifacts.verify(Artifact(entry.key, entry.record["digest"], entry.root, {}))
     facts = json.loads((entry.root / "facts.json").read_text(encoding="utf-8"))
     click.echo(json.dumps({"path": str(entry.root), "facts": facts, **entry.record}, indent=1))
 
@@ -52,8 +52,8 @@ def ls(store: Path, as_json: bool) -> None:
     """List the stored artifacts, newest first."""
     from attar.pipeline.core.store import Store
 
-    held = Store(store)
-    used = held.used()
+    artifacts = Store(store)
+    used = artifacts.used()
     rows: list[dict[str, Any]] = [
         {
             "key": e.key,
@@ -62,7 +62,7 @@ def ls(store: Path, as_json: bool) -> None:
             "bytes": e.bytes,
             "in_use": e.key in used,
         }
-        for e in held.entries()
+        for e in artifacts.entries()
     ]
     if as_json:
         click.echo(json.dumps({"artifacts": rows}, indent=1))
@@ -72,10 +72,8 @@ def ls(store: Path, as_json: bool) -> None:
         click.echo(
             f"{mark} {row['key'][:12]}  {row['slot']:<18} {_size(row['bytes']):>10}  {row['date']}"
         )
-    click.echo(
-        f"{len(rows)} artifacts, {_size(sum(row['bytes'] for row in rows))}; * is in use by a "
-        "recipe"
-    )
+    total = _size(sum(row["bytes"] for row in rows))
+    click.echo(f"{len(rows)} artifacts, {total}; * is in use by a recipe")
 
 
 @click.command()
@@ -93,10 +91,10 @@ def gc(store: Path, dry_run: bool) -> None:
 @click.command()
 def schema() -> None:
     """Print the JSON schema of recipes, for editors."""
-    from attar.pipeline.recipe.schema import build_schema as made
+    from attar.pipeline.recipe.schema import build_schema
     from attar.stages.slots import SLOTS
 
-    click.echo(json.dumps(made(SLOTS), indent=1))
+    click.echo(json.dumps(build_schema(SLOTS), indent=1))
 
 
 @click.command()
@@ -124,9 +122,8 @@ def _size(count: int) -> str:
 def _block(facts: Mapping[str, Any], indent: str = "") -> str:
     lines = []
     for name, value in facts.items():
-        lines.append(
-            f"{indent}{name}\n{_block(value, indent + '  ')}"
-            if isinstance(value, Mapping)
-            else f"{indent}{name:<16} {value}"
-        )
+        if isinstance(value, Mapping):
+            lines.append(f"{indent}{name}\n{_block(value, indent + '  ')}")
+        else:
+            lines.append(f"{indent}{name:<16} {value}")
     return "\n".join(lines)

@@ -29,7 +29,7 @@ class Workspace:
 
     @property
     def output(self) -> Path:
-        """Where the latest report and links to the latest bundles are."""
+        """Folder of the latest report and of links to the latest bundles."""
         return self.store.root / "latest" / self.recipe.title
 
     def list_slots(self, step: str | None = None) -> list[str]:

@@ -1,4 +1,4 @@
-"""The graph of a run: stages in slots, and which slot feeds which."""
+"""The graph of a run: stages in slots, and the slots that feed them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from attar.pipeline.core.stage import Artifact, Stage
 
 @dataclass(frozen=True)
 class SlotBinding:
-    """A stage in its slot: which slot feeds each of its inputs, and the key of an artifact that is
+    """A stage in its slot, with the slots that feed its inputs, and the key of an artifact that is
     pinned there.
 
-    ``pinned``: for optional inputs, the key of the artifact that each is, or its beginning.
+    ``pinned`` has the key of each optional input, or its beginning.
     """
 
     stage: Stage[Any]
@@ -24,8 +24,8 @@ class SlotBinding:
     pinned: Mapping[str, str] = field(default_factory=dict)
 
     def wanted(self) -> dict[str, type[Artifact]]:
-        """What each of its inputs must be: those that ``run`` names, and then any number of one
-        kind, if it takes such."""
+        """Return the artifact class of each input: those that ``run`` names, and any number of one
+        class if it takes them."""
         specs = self.stage.inputs()
         wanted = {name: spec.kind for name, spec in specs.items() if spec.role == "required"}
         repeated = [spec.kind for spec in specs.values() if spec.role == "repeated"]
@@ -44,8 +44,8 @@ def is_candidate(slot: str) -> bool:
 
 
 class Pipeline:
-    """Slots in the order they run. An input names an earlier slot, so no cycle can be written.
-    Raises RecipeError."""
+    """Slots in the order of the run. An input names an earlier slot, so there is no cycle. Raises
+    RecipeError."""
 
     def __init__(self, slots: Mapping[str, SlotBinding]) -> None:
         made: dict[str, type[Artifact]] = {}
@@ -66,7 +66,7 @@ class Pipeline:
         self.slots = dict(slots)
 
     def up_to(self, wanted: Set[str]) -> list[str]:
-        """These slots and all that they need, in order."""
+        """Return these slots and all that they need, in order."""
         needed = set(wanted)
         for slot in reversed(self.slots):
             if slot in needed:
@@ -74,15 +74,9 @@ class Pipeline:
         return [slot for slot in self.slots if slot in needed]
 
     def makes(self, stage: str) -> type[Artifact] | None:
-        """What the stages of this class make; None where no slot holds one."""
-        return next(
-            (
-                type(b.stage).makes()
-                for b in self.slots.values()
-                if type(b.stage).__qualname__ == stage
-            ),
-            None,
-        )
+        """Return the artifact class that a stage of this name makes, or None if no slot has one."""
+        kinds = (type(bound.stage) for bound in self.slots.values())
+        return next((kind.makes() for kind in kinds if kind.__qualname__ == stage), None)
 
     def dooms(self, slot: str, walked: list[str]) -> bool:
         """Whether none of the last slots of a walk can be made without this one."""

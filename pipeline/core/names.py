@@ -12,8 +12,8 @@ PATTERN = re.compile(r"^(?P<module>[A-Za-z_][\w./]*?)(?P<file>\.py)?:(?P<object>
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """``"nets/small.py:student"`` -> ``("nets.small", "student")``; the recipe's folder is first on
-    the import path."""
+    """Split ``"nets/small.py:student"`` into ``("nets.small", "student")``. The recipe's folder is
+    first on the import path."""
     match = PATTERN.match(name)
     if match is None:
         raise RecipeError(
@@ -23,7 +23,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def load_object(name: str) -> Any:
-    """Import the object; user code runs here for the first time."""
+    """Import the object. User code runs here for the first time."""
     module_name, attribute = split_name(name)
     try:
         module = importlib.import_module(module_name)

@@ -1,4 +1,4 @@
-"""Progress: a stage says how far it is; whoever runs it decides whether and how to show that."""
+"""Progress: a stage reports how far it is, and the caller decides whether and how to show it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 Listener = Callable[[str, int, int, str], None]
-"""Called with what is being done, how much is done, of how much, and a note such as ``loss
-0.31``."""
+"""Called with the activity, the amount done, the total, and a note such as ``loss 0.31``."""
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 def report_progress(what: str, done: int, total: int, note: str = "") -> None:
-    """Tell the listener, if there is one."""
+    """Call the listener, if there is one."""
     listener = _listener.get()
     if listener is not None:
         listener(what, done, total, note)

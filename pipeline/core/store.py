@@ -1,9 +1,10 @@
 """The store: finished artifacts on disk, one read-only folder each, named by their key.
 
-artifacts/KEY/   payload, facts.json (content) and record.json (how it came to be: times live here
-and nowhere else) work/KEY/        unfinished work, resumed by the same key kept/KEY/        files
-that several artifacts share by links, see ``file_cache`` locks/KEY.lock   held while KEY is made,
-so that two processes share a store recipes/, data/, code.json   what the planner remembers
+artifacts/KEY/   payload, facts.json (content) and record.json (its making, the only place of times)
+work/KEY/        unfinished work, resumed by the same key
+kept/KEY/        files that several artifacts share by links, see ``file_cache``
+locks/KEY.lock   held while KEY is made, so that two processes share a store
+recipes/, data/, code.json   notes of the planner
 format.json      the version of this layout, see ``store_format``
 """
 
@@ -28,14 +29,15 @@ from attar.pipeline.core.store_format import FORMAT_FILE, STORE_VERSION, check_s
 RECORDED = {"key", "digest", "files", "slot", "deciders", "seconds", "made"}
 NOT_PAYLOAD = ("facts.json", "record.json")
 PIECE = 2**18
-"""Bytes that are read and hashed at a time."""
+"""Number of bytes that are read and hashed at a time."""
 KEPT = "kept.txt"
-"""In an unfinished work's folder: where the files are that its stage shares with others."""
+"""A file beside an unfinished payload that names the folder of files which its stage shares with
+others."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One artifact as ``ls`` and ``show`` see it, whatever its class."""
+    """An artifact as ``ls`` and ``show`` list it, whatever its class."""
 
     key: str
     root: Path
@@ -47,8 +49,7 @@ class Entry:
 
 
 class Store:
-    """Raises StoreError if the disk does not do what was asked, and if a newer attar wrote the
-    store."""
+    """Raises StoreError if the disk fails, or if a newer attar wrote the store."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
@@ -58,8 +59,8 @@ class Store:
         return self.root / "artifacts" / key
 
     def find(self, kind: type[A], key: str) -> A | None:
-        """The finished artifact, its files checked by size and mtime; None when it was never made.
-        Raises CorruptArtifactError."""
+        """Return the finished artifact, or None if it was never made. Its files are checked by size
+        and mtime. Raises CorruptArtifactError."""
         record = self.record(key)
         if record is None:
             return None
@@ -79,7 +80,7 @@ class Store:
         )
 
     def verify(self, artifact: Artifact) -> None:
-        """Read every byte again. Raises CorruptArtifactError."""
+        """Read and compare every byte. Raises CorruptArtifactError."""
         for name, (_, _, digest) in self.history(artifact.key)["files"].items():
             if compute_digest(artifact.root / name) != digest:
                 raise CorruptArtifactError(
@@ -89,17 +90,17 @@ class Store:
     def record(self, key: str) -> dict[str, Any] | None:
         path = self.folder(key) / "record.json"
         try:
-            made: Any = json.loads(path.read_text(encoding="utf-8"))
+            record: Any = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError as error:
             raise CorruptArtifactError(f"{path} is not JSON: {error}") from error
-        if not isinstance(made, dict) or not made.keys() >= RECORDED:
+        if not isinstance(record, dict) or not record.keys() >= RECORDED:
             raise CorruptArtifactError(f"{path} is not the record of an artifact")
-        return dict(made)
+        return record
 
     def history(self, key: str) -> dict[str, Any]:
-        """The record of an artifact that must be there. Raises CorruptArtifactError."""
+        """Return the record of an existing artifact. Raises CorruptArtifactError if it is gone."""
         record = self.record(key)
         if record is None:
             raise CorruptArtifactError(f"{self.folder(key)} is gone")
@@ -109,16 +110,16 @@ class Store:
     def making(
         self, key: str, waiting: Callable[[], None], shared: str | None = None
     ) -> Iterator[Path]:
-        """Hold the lock on ``key`` and give an empty ``payload`` folder; ``waiting`` is called when
-        another holds it.
+        """Hold the lock on ``key`` and yield an empty ``payload`` folder. Calls ``waiting`` if
+        another process holds the lock.
 
-        ``shared``: a second key, locked too, under which the stage keeps files for others (see
+        ``shared`` is a second key, locked too, under which the stage shares files with others (see
         ``file_cache``).
         """
         payload = self.root / "work" / key / "payload"
-        with contextlib.ExitStack() as held:
-            for each in [key, shared] if shared else [key]:
-                held.enter_context(self._lock(each, waiting))
+        with contextlib.ExitStack() as locks:
+            for locked in [key, shared] if shared else [key]:
+                locks.enter_context(self._lock(locked, waiting))
             try:
                 with explain_disk_errors(self.root):
                     shutil.rmtree(payload, ignore_errors=True)
@@ -151,8 +152,8 @@ class Store:
     def commit(
         self, kind: type[A], payload: Path, key: str, facts: Facts, record: Mapping[str, Any]
     ) -> A:
-        """Turn a payload into the artifact ``key``: all of it or nothing, whenever the process
-        dies."""
+        """Turn a payload into the artifact ``key``. An interrupted process leaves all of it or
+        nothing."""
         with explain_disk_errors(self.root):
             (payload / "facts.json").write_text(encode_json(facts, indent=1), encoding="utf-8")
             files = {}
@@ -175,14 +176,14 @@ class Store:
         return kind.create(key, digest, self.folder(key), json.loads(encode_json(facts)))
 
     def forget(self, key: str, shared: str | None) -> None:
-        """Delete unfinished work and kept files: other code or data may have made them than these
-        keys say."""
+        """Delete unfinished work and shared files, since they may come from other code or data than
+        the keys say."""
         shutil.rmtree(self.root / "work" / key, ignore_errors=True)
         if shared:
             shutil.rmtree(self.root / "kept" / shared, ignore_errors=True)
 
     def discard(self, key: str) -> None:
-        """Forget an artifact: it vanishes at once, then its files are deleted."""
+        """Delete an artifact: it disappears at once, its files after that."""
         folder = self.folder(key)
         if folder.exists():
             doomed = self.root / "work" / f"{key}.discarded"
@@ -192,26 +193,22 @@ class Store:
             shutil.rmtree(doomed, ignore_errors=True)
 
     def entries(self) -> list[Entry]:
-        """Every finished artifact, newest first."""
-        found: list[Entry] = []
+        """Return every finished artifact, newest first."""
+        entries: list[Entry] = []
         for folder in (self.root / "artifacts").glob("*"):
             with contextlib.suppress(CorruptArtifactError):  # `collect` deletes it
-                found.append(Entry(folder.name, folder, self.history(folder.name)))
-        return sorted(found, key=lambda entry: str(entry.record["made"]["date"]), reverse=True)
+                entries.append(Entry(folder.name, folder, self.history(folder.name)))
+        return sorted(entries, key=lambda entry: str(entry.record["made"]["date"]), reverse=True)
 
     def damaged(self) -> list[Path]:
-        """Folders that should be artifacts and have no readable record."""
+        """Return the folders of artifacts that have no readable record."""
         readable = {entry.root for entry in self.entries()}
-        return [
-            folder
-            for folder in sorted((self.root / "artifacts").glob("*"))
-            if folder not in readable
-        ]
+        return sorted({*(self.root / "artifacts").glob("*")} - readable)
 
     @contextmanager
     def in_use(self, *, alone: bool = False) -> Iterator[None]:
-        """Runs share the store; ``alone`` refuses to share it. Raises StoreError when that cannot
-        be had at once."""
+        """Share the store with other runs; with ``alone``, exclude them. Raises StoreError if that
+        is not possible at once."""
         with explain_disk_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             self.write_note(FORMAT_FILE, {"store": STORE_VERSION})
@@ -229,29 +226,29 @@ class Store:
             os.close(folder)  # which releases the lock
 
     def match(self, prefix: str) -> Entry:
-        """The one artifact whose key starts like this."""
-        found = [entry for entry in self.entries() if entry.key.startswith(prefix)]
-        if len(found) != 1:
-            what = "no artifact" if not found else f"{len(found)} artifacts"
+        """Return the one artifact whose key starts with ``prefix``. Raises StoreError for none and
+        for several."""
+        matches = [entry for entry in self.entries() if entry.key.startswith(prefix)]
+        if len(matches) != 1:
+            what = f"{len(matches)} artifacts" if matches else "no artifact"
             raise StoreError(
                 f"{what} in {self.root} with a key that starts with {prefix!r}; `attar ls` lists "
                 "them"
             )
-        return found[0]
+        return matches[0]
 
     def used(self) -> set[str]:
-        """Keys that a recipe used last."""
-        notes = [
-            self.read_note(f"recipes/{path.name}") or {}
-            for path in (self.root / "recipes").glob("*.json")
-        ]
-        return {key for note in notes for key in note.values()}
+        """Return the keys that a recipe used last."""
+        keys: set[str] = set()
+        for path in (self.root / "recipes").glob("*.json"):
+            keys.update((self.read_note(f"recipes/{path.name}") or {}).values())
+        return keys
 
     def collect(self, *, dry_run: bool) -> Iterator[tuple[str, int]]:
-        """Delete what no recipe used last, what is damaged, kept for nobody or unfinished; yields
-        what and its bytes.
+        """Delete artifacts that no recipe used last, and damaged, shared and unfinished files that
+        nothing needs. Yields a description and the bytes of each.
 
-        Raises StoreError while a run is going on: what it has just made is in no recipe's list yet.
+        Raises StoreError during a run: no recipe lists yet what it has just made.
         """
         with self.in_use(alone=True):
             used = self.used()
@@ -268,7 +265,7 @@ class Store:
             yield from self._collect_kept(used, dry_run=dry_run)
 
     def _collect_kept(self, used: set[str], *, dry_run: bool) -> Iterator[tuple[str, int]]:
-        """Kept files whose bytes are in no artifact that is used."""
+        """Delete shared files whose bytes are in no used artifact."""
         listed = [entry.record["files"].values() for entry in self.entries() if entry.key in used]
         needed = {digest for files in listed for _, _, digest in files}
         for folder in sorted((self.root / "kept").glob("*")):
@@ -287,8 +284,8 @@ class Store:
                     folder.rmdir()
 
     def read_note(self, name: str) -> Any:
-        """Something that the planner remembers; None when it does not, or when the note is damaged:
-        it is only a memory."""
+        """Return a note of the planner. Return None if it is missing or damaged, since notes only
+        save time."""
         try:
             return json.loads((self.root / name).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
@@ -307,7 +304,7 @@ class Store:
 
 @contextmanager
 def explain_disk_errors(root: Path) -> Iterator[None]:
-    """OSErrors of the store as messages that say what to do."""
+    """Turn OSErrors of the store into messages that say what to do."""
     try:
         yield
     except OSError as error:
@@ -318,7 +315,8 @@ def explain_disk_errors(root: Path) -> Iterator[None]:
 
 
 def encode_json(value: Any, indent: int | None = None) -> str:
-    """JSON with one spelling. Raises StoreError for NaN, infinity and what JSON cannot hold."""
+    """Return JSON in one canonical form. Raises StoreError for NaN, infinity and types that JSON
+    lacks."""
     try:
         return json.dumps(value, sort_keys=True, indent=indent, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -330,10 +328,9 @@ def measure_size(folder: Path) -> int:
 
 
 def compute_digest(path: Path) -> str:
-    """SHA-256, in pieces that small files fill once: ``hashlib.file_digest`` takes twice as long
-    for those."""
-    made = hashlib.sha256()
+    """Return the SHA-256 of a file. For small files ``hashlib.file_digest`` takes twice as long."""
+    digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         while piece := file.read(PIECE):
-            made.update(piece)
-    return made.hexdigest()
+            digest.update(piece)
+    return digest.hexdigest()

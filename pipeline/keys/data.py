@@ -1,5 +1,4 @@
-"""Data: the files and versions that a task's splits come from, remembered so that planning imports
-nothing."""
+"""Data: the files and versions of a task's splits, remembered so that planning imports nothing."""
 
 from __future__ import annotations
 
@@ -14,13 +13,13 @@ from attar.pipeline.keys import files
 from attar.pipeline.keys.files import FileState, NameDigests
 
 FORMAT = 2
-"""Of what ``DataState.to_json`` returns."""
+"""Version of the JSON of ``DataState.to_json``."""
 UNSEEN = (0, 0, "")
-"""Size, mtime and digest of a file before it is looked at."""
+"""Size, mtime and digest of a file that was not read yet."""
 
 
 class FolderState(NamedTuple):
-    """A folder, and every file in it and in those inside it."""
+    """A folder and all files below it."""
 
     path: str
     files: list[FileState]
@@ -32,13 +31,13 @@ Item = str | FileState | FolderState
 
 @dataclass(frozen=True)
 class DataState:
-    """What ``Task.data()`` named, in its order, and how each file was when it was last looked
-    at."""
+    """The items that ``Task.data()`` returned, in order, with the state of each file at the last
+    look."""
 
     items: list[Item]
     names: NameDigests
-    """Of the folders where files were named: one that is added there may belong to the data, so the
-    task is asked again."""
+    """The names in the folders of these files. A new name may belong to the data, so the task is
+    asked again."""
 
     def to_json(self) -> dict[str, Any]:
         items = [
@@ -66,8 +65,8 @@ def _read_item(item: Any) -> Item:
 
 
 def inspect_data(items: Iterable[Path | str]) -> DataState:
-    """Look at what ``Task.data()`` returned. Raises StageError for a missing file, and for what is
-    neither path nor version."""
+    """Return the state of what ``Task.data()`` returned. Raises StageError for a missing file, and
+    for anything but paths and versions."""
     if isinstance(items, str | Path) or not all(isinstance(item, str | Path) for item in items):
         raise StageError(
             f"the task's data() returned {items!r}; it must return a list of paths and version "
@@ -82,8 +81,8 @@ def inspect_data(items: Iterable[Path | str]) -> DataState:
 
 
 def refresh_data(known: DataState) -> DataState | None:
-    """The same items as they are now; None where files came or went beside them, and the task must
-    be asked again."""
+    """Return the current state of the same items, or None if files were added or removed beside
+    them, so that the task must be asked again."""
     files.remember_files(known.list_files())
     try:
         found = _inspect(known.items)
@@ -93,7 +92,7 @@ def refresh_data(known: DataState) -> DataState | None:
 
 
 def _inspect(items: Sequence[Item]) -> DataState:
-    """The same items as they are now, whatever is said of them here."""
+    """Return the current state of these items."""
     found = files.stamp_paths(item.path for item in items if not isinstance(item, str))
     inside = {path: files.stamp_folder(path) for path in found.folders}
     states = files.hash_files(
@@ -109,13 +108,13 @@ def _inspect(items: Sequence[Item]) -> DataState:
 
 
 def list_changed(known: DataState) -> list[str]:
-    """The files, and the folders, that are not what they were when this was looked at."""
+    """Return the files and folders that changed since this state."""
     return [item.path for item in known.items if not isinstance(item, str) and has_changed(item)]
 
 
 def has_changed(item: FileState | FolderState) -> bool:
-    """Whether its bytes, or the names in it, changed. A file with another stamp is read: a copy or
-    a link changes stamps too."""
+    """Whether the bytes, or the names in a folder, changed. A file with another stamp is read,
+    since copies and links change stamps."""
     known = {each.path: each for each in ([item] if isinstance(item, FileState) else item.files)}
     try:
         stamps = (
@@ -137,8 +136,8 @@ def has_changed(item: FileState | FolderState) -> bool:
 
 
 def describe_content(state: DataState) -> list[Any]:
-    """What counts in a key: names and bytes in the task's order, and which files lie together; not
-    places and times."""
+    """Return what counts in a key: names and bytes in the task's order, and which files share a
+    folder; not paths and times."""
     folders: dict[str, int] = {}
     content: list[Any] = []
     for item in state.items:

@@ -1,5 +1,4 @@
-"""Keys: everything that decides a slot's result, and what to say when one of those things
-changed."""
+"""Keys: everything that decides a slot's result, and how to describe a change."""
 
 from __future__ import annotations
 
@@ -22,8 +21,8 @@ KeyInputs = dict[str, Any]
 
 
 class Keys:
-    """Computes deciders. ``may_import``: whether a task may be asked for its data; a plan only
-    remembers what it said."""
+    """Computes deciders. With ``may_import`` a task may be asked for its data; a plan uses what it
+    returned last."""
 
     def __init__(self, store: Store, code: Fingerprint) -> None:
         self.store, self.code = store, code
@@ -34,11 +33,11 @@ class Keys:
     def deciders(
         self, stage: Stage[Any], inputs: Mapping[str, Artifact], *, may_import: bool
     ) -> KeyInputs | None:
-        """None when the data of its task are not known yet (the task was never run and
-        ``may_import`` is off).
+        """Return everything that decides the result of a stage. Return None if the data of its task
+        are not known yet (the task never ran and ``may_import`` is off).
 
-        ``inputs`` may hold optional ones. Of those the content counts alone: code that once made
-        one may be gone.
+        ``inputs`` may hold optional ones. Only the content of those counts, since the code that
+        made them may be gone.
         """
         kind = type(stage)
         specs, read = kind.inputs(), stage.reading()
@@ -67,10 +66,10 @@ class Keys:
         return found
 
     def data_of(self, task: str, *, may_import: bool) -> str | None:
-        """Digest of the data that a task says its splits come from.
+        """Return the digest of the data that a task's splits come from.
 
-        Remembered under what ``Task.data`` may depend on: the task's code, where that code is, and
-        ``ATTAR_DATA``.
+        It is remembered under everything that ``Task.data`` may depend on: the task's code, the
+        place of that code, and ``ATTAR_DATA``.
         """
         if task not in self.digests:
             place = str(self.code.path(names.split_name(task)[0]))
@@ -91,8 +90,8 @@ class Keys:
         return self.digests[task]
 
     def recall_files(self, stage: Stage[Any], *, may_write: bool) -> None:
-        """Rely on what an earlier process hashed of the files that settings name, where stamps are
-        the same."""
+        """Use digests of an earlier process for files that settings name and whose stamps are
+        unchanged."""
         for kind, path in list_places(stage).values():
             note = f"data/{compute_json_digest([data.FORMAT, kind, str(path)])}.json"
             if note in self.recalled:
@@ -110,8 +109,8 @@ class Keys:
             self.store.write_note(note, value)
 
     def edited(self, stage: Stage[Any], deciders: KeyInputs) -> list[str]:
-        """Files of code and data, and those that settings name, that are no longer what these
-        deciders were computed from."""
+        """Return the files of code, data and settings that changed since these deciders were
+        computed."""
         changed = [path for known in self.data.values() for path in data.list_changed(known)]
         return [
             *self.code.edited(deciders["code"]),
@@ -125,14 +124,14 @@ def compute_key(deciders: KeyInputs) -> str:
 
 
 def mark_refused(deciders: KeyInputs) -> KeyInputs:
-    """Of the refusal of what these decide: it is kept under a key of its own, for only candidates
-    may be refused."""
+    """Return the deciders of the refusal of this result. Refusals of candidates are stored under
+    their own keys."""
     return deciders | {"refused": True}
 
 
 def compute_shared_key(stage: Stage[Any], deciders: KeyInputs) -> str | None:
-    """Return the digest of all that is not ``incremental``; None for a stage that shares no
-    files."""
+    """Return the digest of all deciders but the ``incremental`` ones, or None for a stage that
+    shares no files."""
     if not stage.incremental:
         return None
     fixed = {name: value for name, value in deciders.items() if name not in stage.incremental}
@@ -167,7 +166,7 @@ def list_input_code(specs: Mapping[str, InputSpec], inputs: Mapping[str, Artifac
 
 
 def describe_settings(stage: Stage[Any]) -> dict[str, Any]:
-    """The settings that decide the result, as JSON; files and folders by their content."""
+    """Return the deciding settings as JSON; files and folders by their content."""
     values: dict[str, Any] = stage.model_dump(mode="json", include=set(stage.deciding()))
     return values | {
         field: digest_place(kind, path) for field, (kind, path) in list_places(stage).items()
@@ -175,7 +174,7 @@ def describe_settings(stage: Stage[Any]) -> dict[str, Any]:
 
 
 def list_moved(stage: Stage[Any], known: Mapping[str, Any]) -> list[str]:
-    """The files and folders among the settings whose content is no longer the known one."""
+    """Return the files and folders among the settings whose content has changed."""
     named = list_places(stage).items()
     return [
         str(path)
@@ -185,7 +184,8 @@ def list_moved(stage: Stage[Any], known: Mapping[str, Any]) -> list[str]:
 
 
 def list_places(stage: Stage[Any]) -> dict[str, tuple[str, Path]]:
-    """The deciding settings that name a file or a folder: which of ``LISTED`` it is, and where."""
+    """Return the deciding settings that name a file or a folder: its kind in ``LISTED`` and its
+    path."""
     values = {field: getattr(stage, field) for field in stage.deciding()}
     named = [(field, kind) for kind in LISTED for field in list_fields(type(stage), kind)]
     return {
@@ -200,11 +200,11 @@ LISTED: Mapping[str, Callable[[str], Mapping[str, files.Stamp]]] = {
     "files": files.stamp_together,
     "folder": files.stamp_folder,
 }
-"""Stamps of the files that a setting names, by what it is."""
+"""Functions that return the stamps of the files that a setting names, by the kind of setting."""
 
 
 def digest_place(kind: str, path: Path) -> str:
-    """Digest of what is there; of several files, by what follows the path in their names."""
+    """Return the digest of a file, or of several files by their names relative to the path."""
     whole = str(path)
     found = files.hash_files(LISTED[kind](whole))
     if kind == "file":
@@ -217,7 +217,7 @@ def digest_place(kind: str, path: Path) -> str:
 def list_changes(
     before: Mapping[str, Any], now: Mapping[str, Any], path: str = ""
 ) -> Iterator[str]:
-    """Which deciders differ, from what to what: ``settings.epochs: 6 -> 8``."""
+    """Yield the deciders that differ, with old and new value: ``settings.epochs: 6 -> 8``."""
     for name in sorted(before.keys() | now.keys()):
         old, new = before.get(name), now.get(name)
         if isinstance(old, Mapping) and isinstance(new, Mapping):

@@ -1,8 +1,8 @@
 """Files: their stamps and digests.
 
-One ``stat`` a file, one listing a folder; a file is read once for each stamp that it has. A stamp
-holds the time of the last change of status (ctime) too: a tool that keeps mtimes (``cp -p``,
-``tar``, ``rsync -t``) can set the mtime, but not that one.
+Each file costs one ``stat``, each folder one listing, and a file is read once for each stamp. A
+stamp includes the time of the last change of status (ctime): tools that keep mtimes (``cp -p``,
+``tar``, ``rsync -t``) can set the mtime, but not the ctime.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from attar.pipeline.core.progress import report_progress
 from attar.pipeline.core.store import compute_digest
 
 READERS = 4
-"""Files that are read at a time: the disk, and not one core, is to be what is waited for."""
+"""Number of files that are read at a time, so that the disk is the bottleneck, not one core."""
 PART = 32
-"""Files that a reader takes at once."""
+"""Number of files that a reader takes at once."""
 SETTLED_NANOSECONDS = 10**9
 """A file whose status changed less than this ago may change again without a new stamp: clocks of
 file systems are coarse."""
 Stamp = tuple[int, int, int, int]
 """Size in bytes, mtime and ctime in nanoseconds, inode."""
 NameDigests = dict[str, dict[str, str]]
-"""By folder and by ending: digest of the names in that folder that end so."""
+"""By folder and suffix: the digest of the names in that folder with that suffix."""
 
 
 class FileState(NamedTuple):
-    """A file, and the digest of what it held with this stamp.
+    """A file, and the digest of its content at this stamp.
 
-    A ``ctime`` of 0 is that of a file that had not settled, or of a note without one: the file is
-    read again.
+    A ``ctime`` of 0 marks a file that had not settled, or an old note without one: the file is read
+    again.
     """
 
     path: str
@@ -55,7 +55,7 @@ class FileState(NamedTuple):
 
 
 _hashed: dict[str, FileState] = {}
-"""By path: what this process read, or was told by ``remember_files``."""
+"""By path: files that this process has read, or knows by ``remember_files``."""
 
 
 def remember_files(states: Iterable[FileState]) -> None:
@@ -83,7 +83,7 @@ def hash_files(stamps: Mapping[str, Stamp]) -> dict[str, FileState]:
 
 
 def _read(paths: list[str]) -> Iterator[str]:
-    """The digest of each."""
+    """Yield the digest of each file."""
     parts = [paths[start : start + PART] for start in range(0, len(paths), PART)]
     if len(parts) < 2:
         yield from map(_digest, paths)
@@ -110,29 +110,29 @@ def _digest(path: str) -> str:
 
 @dataclass(frozen=True)
 class PathStamps:
-    """What is at some absolute paths."""
+    """Files and folders at some absolute paths."""
 
     files: dict[str, Stamp] = field(default_factory=dict)
     folders: list[str] = field(default_factory=list)
     names: NameDigests = field(default_factory=dict)
-    """Of the folders that ``files`` lie in, for the endings that those have."""
+    """The names in the folders of ``files``, by suffix."""
 
 
 def stamp_paths(paths: Iterable[str]) -> PathStamps:
-    """Look at these absolute paths; each folder that they lie in is listed once. Raises StageError
-    where there is nothing."""
+    """Return the stamps of these absolute paths. Each folder is listed once. Raises StageError for
+    a missing path."""
     wanted: dict[str, set[str]] = defaultdict(set)
     for path in paths:
         folder, _, name = path.rpartition("/")
         wanted[folder].add(name)
-    found = PathStamps()
+    stamps = PathStamps()
     for folder, inside in wanted.items():
-        _scan(folder, inside, found)
-    return found
+        _scan(folder, inside, stamps)
+    return stamps
 
 
 def _scan(folder: str, wanted: set[str], found: PathStamps) -> None:
-    """Add what is in one folder. An entry's own ``stat`` takes half as long as that of its path."""
+    """Add the stamps of one folder. ``stat`` of an entry takes half as long as that of a path."""
     by_ending: dict[str, list[str]] = defaultdict(list)
     left, endings = set(wanted), set[str]()
     if Path(folder or "/").is_dir():
@@ -162,13 +162,13 @@ def _digest_names(names: list[str]) -> str:
 
 
 def _ending(name: str) -> str:
-    """As ``Path.suffix``, which takes ten times as long."""
+    """Return the same as ``Path.suffix``, ten times as fast."""
     start, dot, end = name.rpartition(".")
     return dot + end if start and end else ""
 
 
 def stamp_file(path: str) -> Stamp:
-    """Return the stamp of a file. Raises StageError where there is no file."""
+    """Return the stamp of a file. Raises StageError if there is no file."""
     try:
         stat = Path(path).stat()
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -183,12 +183,11 @@ def make_stamp(stat: os.stat_result) -> Stamp:
 
 
 def stamp_folder(folder: str) -> dict[str, Stamp]:
-    """Return the stamp of every file in a folder and in those inside it, by absolute path and in
-    the order of their names.
+    """Return the stamp of every file below a folder, by absolute path, sorted by path.
 
-    Links count as what they lead to. Hidden files and folders do not count: they are notes of some
-    tool. Raises StageError where there is no folder, for a link that leads nowhere, and for one to
-    a folder that it is in.
+    Links count as their targets. Hidden files and folders do not count: they are notes of tools.
+    Raises StageError if there is no folder, and for a link that leads nowhere or to a folder above
+    it.
     """
     if not Path(folder).is_dir():
         raise StageError(f"there is no folder {folder}")
@@ -218,10 +217,7 @@ def stamp_folder(folder: str) -> dict[str, Stamp]:
 
 
 def stamp_together(path: str) -> dict[str, Stamp]:
-    """Return the stamps of a file and of those beside it whose names begin with its own."""
-    found = (
-        each
-        for each in sorted(Path(path).parent.iterdir())
-        if each.name.startswith(Path(path).name)
-    )
-    return {str(each): stamp_file(str(each)) for each in found if each.is_file()}
+    """Return the stamps of a file and of those beside it whose names begin with its name."""
+    name = Path(path).name
+    beside = (file for file in sorted(Path(path).parent.iterdir()) if file.name.startswith(name))
+    return {str(file): stamp_file(str(file)) for file in beside if file.is_file()}

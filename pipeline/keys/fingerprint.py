@@ -1,9 +1,9 @@
-"""Fingerprint: which code, of whom, decides what an object does. Parsed, never imported.
+"""Fingerprint: the code that decides what an object does. It is parsed, never imported.
 
-From a name such as ``attar.stages.teach.stage:Teach`` everything it uses is followed, definition by
-definition, through attar and through the user's own files. Installed packages are not followed:
-their version counts. ``attar.pipeline`` and the artifact classes are not followed either where they
-are only named; the class of an artifact that is read counts.
+From a name such as ``attar.stages.teach.stage:Teach`` every definition that it uses is followed,
+through attar and through the user's files. Of installed packages the version counts.
+``attar.pipeline`` and the artifact classes are not followed where code only names them; the class
+of an artifact that is read counts.
 """
 
 from __future__ import annotations
@@ -26,28 +26,27 @@ from attar.pipeline.core.errors import RecipeError, suggest_name
 from attar.pipeline.keys.source import STATEMENTS, Source, parse_source
 
 FORMAT = [4, *sys.version_info[:2]]
-"""Of the cache: the fields of ``Source``, and Python's own syntax tree."""
+"""Version of the cache: the fields of ``Source``, and Python's own syntax tree."""
 NOTHING = "<statements>"
-"""The name of no definition: following it counts a module's statements alone."""
+"""A name that no definition has: following it counts the statements of a module alone."""
 ARTIFACTS = "attar.stages.artifacts"
 STOP = ("attar.pipeline", ARTIFACTS)
-"""Modules that are not followed where other code names them."""
+"""Modules that are not followed from other code."""
 NEUTRAL = ("attar", "pydantic", "typing_extensions")
-"""Packages that check and carry settings, and compute nothing that ends in an artifact."""
+"""Packages that check and carry settings, and compute nothing of an artifact."""
 DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "PIL": "pillow",
     "cv2": "opencv-python",
     "yaml": "pyyaml",
 }
-"""Import names whose distribution has another name; asking the metadata for all of them takes a
-tenth of a second."""
+"""Distributions whose import name differs. Asking the metadata for all of them takes a tenth of a
+second."""
 
 
 @dataclass(frozen=True)
 class Code:
-    """What was found from some names: definitions with their digests, and installed packages with
-    their versions."""
+    """Definitions with their digests, and installed packages with their versions."""
 
     definitions: Mapping[str, str]
     packages: Mapping[str, str]
@@ -59,10 +58,9 @@ class Code:
 
 class Fingerprint:
     """Reads the code below ``home`` (the recipe's folder, first on the import path), attar, and
-    other uninstalled packages.
+    other packages that are not installed.
 
-    ``cache``: a file where parsed files are remembered by size and mtime; planning twice parses
-    once.
+    ``cache`` is a file that remembers parsed files by size and mtime, so that each is parsed once.
     """
 
     def __init__(self, home: Path, cache: Path | None = None) -> None:
@@ -79,10 +77,10 @@ class Fingerprint:
         self.roots: dict[str, Path | None] = {}
 
     def of(self, roots: Iterable[str], artifacts: Iterable[str] = ()) -> Code:
-        """Follow these names: ``module:object`` or ``file.py:object``; ``module:`` is all of a
+        """Follow these names: ``module:object`` or ``file.py:object``; ``module:`` is the whole
         module.
 
-        ``artifacts``: the classes of what is read, with all that they use.
+        ``artifacts`` are the classes of artifacts that are read, followed with all that they use.
         """
         seen: dict[str, str] = {}
         packages: dict[str, str] = {}
@@ -110,8 +108,8 @@ class Fingerprint:
         return Code(dict(sorted(seen.items())), dict(sorted(packages.items())))
 
     def _visit(self, module: str, name: str, source: Source, seen: dict[str, str]) -> list[str]:
-        """Count one definition (or a whole module, when ``name`` is empty) and say what to follow
-        from it."""
+        """Count one definition (or the whole module if ``name`` is empty) and return the names to
+        follow from it."""
         definitions, exports = source["definitions"], source["exports"]
         wanted = definitions if not name else [name] if name in definitions else []
         todo = list(exports.get(name, []))
@@ -121,11 +119,10 @@ class Fingerprint:
         return todo if module.startswith("attar.") else [*todo, *self._effects(module, source)]
 
     def _effects(self, module: str, source: Source) -> list[str]:
-        """What importing the user's module runs besides the definitions that are asked for.
+        """Return what importing the user's module runs besides the requested definitions.
 
-        Statements of its packages and of the modules that it imports, and definitions that a
-        decorator of the user's own may have put into a registry. (attar's own modules do nothing
-        when they are imported.)
+        These are statements of its packages and of the modules that it imports, and definitions
+        that a decorator of the user may register. (attar's own modules do nothing on import.)
         """
         parents = module.split(".")[:-1]
         packages = [".".join(parents[: depth + 1]) for depth in range(len(parents))]
@@ -143,8 +140,8 @@ class Fingerprint:
         ]
 
     def _resolve(self, target: str) -> tuple[str, str]:
-        """``a:b.c`` is object ``b`` of module ``a``, or, where ``a.b`` is a module, object ``c`` of
-        that."""
+        """Return the module and the object of a name. In ``a:b.c`` the object is ``b`` of module
+        ``a`` or, if ``a.b`` is a module, ``c`` of that."""
         module, _, rest = target.partition(":")
         attributes = rest.split(".") if rest else []
         while attributes and self._is_module(module, attributes[0]):
@@ -159,7 +156,7 @@ class Fingerprint:
         return self.path(f"{package}.{name}") is not None
 
     def source(self, module: str) -> Source | None:
-        """The parsed file of a module that is not installed; None for one that is."""
+        """Return the parsed file of a module, or None if the module is installed."""
         if module not in self.sources:
             path = self.path(module)
             self.sources[module] = self._parsed(module, path) if path else None
@@ -181,7 +178,7 @@ class Fingerprint:
         return source
 
     def path(self, module: str) -> Path | None:
-        """The file of a module whose code counts, found without importing it."""
+        """Return the file of a module whose code counts, without importing it."""
         if module not in self.paths:
             top, *rest = module.split(".")
             if top not in self.roots:
@@ -191,8 +188,8 @@ class Fingerprint:
         return self.paths[module]
 
     def _root(self, top: str) -> Path | None:
-        """The folder (or the file without ``.py``) of a top-level package, unless it is installed
-        or built in."""
+        """Return the folder (or the file without ``.py``) of a top-level package, or None if it is
+        installed or built in."""
         if top == "attar":
             # Not resolved: attar/pipeline is a link in a checkout.
             return Path(__file__).absolute().parents[2]
@@ -209,7 +206,7 @@ class Fingerprint:
         return origin.parent if origin.name == "__init__.py" else origin.with_suffix("")
 
     def require(self, name: str, options: Iterable[str] | None = None) -> None:
-        """Raises RecipeError when a named object is not in its file, or is a function that does not
+        """Raises RecipeError if a named object is not in its file, or is a function that does not
         take ``options``."""
         module, wanted = names.split_name(name)
         source = self.source(module)
@@ -234,7 +231,7 @@ class Fingerprint:
                 )
 
     def edited(self, definitions: Iterable[str]) -> list[str]:
-        """Files that changed since they were read here, among those that hold these definitions."""
+        """Return the files of these definitions that changed since they were read."""
         found = []
         for module in sorted({definition.partition(":")[0] for definition in definitions}):
             path = self.path(module)
@@ -244,7 +241,7 @@ class Fingerprint:
         return found
 
     def remember(self) -> None:
-        """Write the cache, if there is one and something in it is new."""
+        """Write the cache, if there is one and it has changed."""
         if self.cache and self.changed:
             with contextlib.suppress(
                 OSError

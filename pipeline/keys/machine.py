@@ -1,4 +1,4 @@
-"""Machine: what a result that is only good here depends on, read without any heavy library."""
+"""Machine: properties that a machine-bound result depends on, read without any heavy library."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ import platform
 import re
 from collections.abc import Iterator
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 PERIOD = "100000"
-"""Microseconds; the kernel's default."""
+"""Period of a CPU quota in microseconds: the kernel's default."""
 NUMBER = re.compile(r"[1-9][0-9]{0,18}")
 
 
 @cache
 def describe_machine() -> dict[str, Any]:
-    """CPU model and flags, cores that this process may use, GPUs and their driver, system and
-    Python version."""
+    """Return CPU model and flags, usable cores, GPUs and their driver, system and Python
+    version."""
     cpu = read_text(Path("/proc/cpuinfo"))
+    model = find_field(cpu, r"model name\s*:\s*(.+)")
+    flags = find_field(cpu, r"(?:flags|Features)\s*:\s*(.+)")
     return {
-        "cpu": find_field(cpu, r"model name\s*:\s*(.+)")
-        or platform.processor()
-        or platform.machine(),
-        "flags": hashlib.sha256(
-            find_field(cpu, r"(?:flags|Features)\s*:\s*(.+)").encode()
-        ).hexdigest()[:32],
+        "cpu": model or platform.processor() or platform.machine(),
+        "flags": hashlib.sha256(flags.encode()).hexdigest()[:32],
         "cores": count_cores(),
         "gpu": ", ".join(list_gpus()) or "none",
         "driver": read_driver_version() or "none",
@@ -37,12 +36,12 @@ def describe_machine() -> dict[str, Any]:
 
 
 def count_cores(root: Path = Path("/")) -> int:
-    """How many threads this process can keep busy: the CPUs that it may run on, and no more than
-    its cgroups' quota pays for.
+    """Return how many threads this process can keep busy: the CPUs that it may run on, limited by
+    the quota of its cgroups.
 
     A quota is rounded down, to 1 at least, as in Rust's ``available_parallelism`` (the JVM and Go
-    round it up): one thread more than is paid for, and the kernel stops them all for the rest of
-    each period. ``root`` is where /proc and /sys are.
+    round it up): with one thread more than the quota, the kernel stops all of them for the rest of
+    each period. ``root`` is the parent of /proc and /sys.
     """
     allowed = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -51,33 +50,29 @@ def count_cores(root: Path = Path("/")) -> int:
 
 
 def list_quotas(root: Path) -> Iterator[int]:
-    """Whole CPUs' worth of time that each cgroup of this process, or one above it, may use
-    (cgroups(7); the kernel's documents ``cgroup-v2`` and ``sched-bwc``). Where a container sees
-    only its own part of the tree, that part's root is its limit."""
+    """Yield the quotas, in whole CPUs, of this process's cgroups and of those above them
+    (cgroups(7); the kernel's documents ``cgroup-v2`` and ``sched-bwc``). In a container that sees
+    only its part of the tree, the root of that part has the limit."""
     top = root / "sys/fs/cgroup"
     for line in read_text(root / "proc/self/cgroup").splitlines():
         controllers, colon, path = line.partition(":")[2].partition(":")
         if not colon or (controllers and "cpu" not in controllers.split(",")):
             continue
-        bases = (
-            [top / controllers, top / "cpu"] if controllers else [top]
-        )  # cpu: the kernel may list them in another order
+        # Also "cpu" alone, since the kernel may list the controllers in another order.
+        bases = [top / controllers, top / "cpu"] if controllers else [top]
         inside = Path(path.lstrip("/"))
-        for group in [
-            base / part
-            for base in bases
-            for part in (inside, *inside.parents)
-            if ".." not in part.parts
-        ]:
-            if (quota := read_quota(group)) is not None:
+        parts = [part for part in (inside, *inside.parents) if ".." not in part.parts]
+        for base, part in product(bases, parts):
+            if (quota := read_quota(base / part)) is not None:
                 yield quota
 
 
 def read_quota(group: Path) -> int | None:
-    """Its quota by its period, of version 2 or 1; None where there is no limit.
+    """Return a cgroup's quota divided by its period, of version 2 or 1, or None if there is no
+    limit.
 
-    A quota alone is of the kernel's own period. What is no number limits nothing: "max", "-1", and
-    whatever else a container runtime that is no kernel writes there.
+    A quota alone uses the kernel's default period. Anything but a number is no limit: "max", "-1",
+    and other text of container runtimes.
     """
     words = read_text(group / "cpu.max").split()
     words = words or [
@@ -91,7 +86,7 @@ def read_quota(group: Path) -> int | None:
 
 
 def read_text(file: Path) -> str:
-    """What the kernel says in a file; nothing where there is none, or where it may not be read."""
+    """Return the text of a kernel's file, or nothing if it is missing or may not be read."""
     try:
         return file.read_text(encoding="utf-8", errors="surrogateescape")
     except (OSError, ValueError):  # ValueError: a name that no file can have
@@ -99,9 +94,9 @@ def read_text(file: Path) -> str:
 
 
 def list_gpus() -> list[str]:
-    """Names of the NVIDIA GPUs that the kernel driver knows."""
-    found = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-    return [find_field(read_text(path), r"Model:\s*(.+)") for path in found]
+    """Return the names of the NVIDIA GPUs that the kernel driver knows."""
+    paths = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    return [find_field(read_text(path), r"Model:\s*(.+)") for path in paths]
 
 
 def read_driver_version() -> str:

@@ -1,4 +1,4 @@
-"""Memory: how much this process may have, read without any heavy library."""
+"""Memory: the limit of this process, read without any heavy library."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 from attar.pipeline.keys.machine import read_text
 
 FILES = ("memory.max", "memory.limit_in_bytes")
-"""Of a cgroup of version 2, and of version 1, that hold its limit."""
+"""Files with the limit of a cgroup, of version 2 and of version 1."""
 
 
 def read_memory_limit(root: Path = Path("/")) -> int:
-    """Bytes: what its cgroups allow, and no more than the machine has. ``root`` is where /proc and
-    /sys are."""
+    """Return the bytes that its cgroups allow, at most the machine's memory. ``root`` is the parent
+    of /proc and /sys."""
     return min(
         [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *list_cgroup_limits(root)]
     )
 
 
 def list_cgroup_limits(root: Path) -> Iterator[int]:
-    """Of each cgroup of this process, and each one above it (cgroups(7); the kernel's documents
-    ``cgroup-v2`` and ``cgroup-v1/memory``). Where a container sees only its own part of the tree,
-    that part's root is its limit."""
+    """Yield the limits of this process's cgroups and of those above them (cgroups(7); the kernel's
+    documents ``cgroup-v2`` and ``cgroup-v1/memory``). In a container that sees only its part of the
+    tree, the root of that part has the limit."""
     top = root / "sys/fs/cgroup"
     for line in read_text(root / "proc/self/cgroup").splitlines():
         controllers, colon, path = line.partition(":")[2].partition(":")
@@ -36,7 +36,7 @@ def list_cgroup_limits(root: Path) -> Iterator[int]:
 
 
 def read_limit(group: Path) -> Iterator[int]:
-    """Nothing where there is no limit."""
+    """Yield the limit of a cgroup, if it has one."""
     for name in FILES:
         limit_text = read_text(group / name).strip()
         if limit_text.isascii() and limit_text.isdigit():

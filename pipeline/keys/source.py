@@ -1,11 +1,10 @@
-"""Source: one Python file as data. Its definitions, what each uses, and a digest of each that
+"""Source: one Python file as data: its definitions, what each uses, and a digest of each that
 ignores comments.
 
-Nothing is imported here: files are parsed. What a definition uses is written
-``module:name.attribute``, resolved as far as the file itself can tell; ``fingerprint`` follows it
-from there. A name that is bound several times (``try`` one import, ``except`` another) counts with
-all that it may be. What only running the code could tell is not seen: modules imported by a
-computed name, and files that a definition opens.
+Files are parsed, never imported. A use is written ``module:name.attribute``, resolved as far as the
+file itself allows; ``fingerprint`` follows it from there. A name that is bound several times (an
+import in ``try``, another in ``except``) counts with all its meanings. Invisible are modules
+imported by a computed name, and files that a definition opens.
 """
 
 from __future__ import annotations
@@ -17,8 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TypedDict
 
 STATEMENTS = ""
-"""The pseudo-definition that holds what stands at module level and is neither a definition nor an
-import."""
+"""The pseudo-definition of statements at module level that are neither definitions nor imports."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Scope = Mapping[str, list[str]]
 
@@ -28,20 +26,19 @@ class Definition(TypedDict):
     uses: list[str]
     decorators: list[str]
     parameters: list[str]
-    """Names that a call of it may use; ``**`` where it takes any, or where the file alone does not
-    tell."""
+    """Names that a call may use; ``**`` if it takes any, or if the file alone does not tell."""
 
 
 class Source(TypedDict):
     definitions: dict[str, Definition]
     exports: dict[str, list[str]]
-    """Names that the file imports from elsewhere: what ``from this import name`` leads to."""
+    """Names that the file imports, with their origins, for ``from this import name``."""
     assigned: list[str]
-    """Other names at module level; the statements that make them count as a whole."""
+    """Other names at module level; the statements that assign them count as a whole."""
 
 
 def parse_source(text: str, module: str, *, is_package: bool) -> Source:
-    """Raises SyntaxError as ``ast.parse`` does."""
+    """Parse a file. Raises SyntaxError as ``ast.parse`` does."""
     tree = WithoutDocstrings().visit(ast.parse(text))
     package = module if is_package else module.rpartition(".")[0]
     level = list(_module_level(tree.body))
@@ -67,20 +64,17 @@ def parse_source(text: str, module: str, *, is_package: bool) -> Source:
 
 
 class WithoutDocstrings(ast.NodeTransformer):
-    """Drops every statement that is only a string: docstrings of modules, classes, functions and
+    """Removes every statement that is only a string: docstrings of modules, classes, functions and
     fields."""
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
-        return (
-            None
-            if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-            else node
-        )
+        is_string = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_string else node
 
 
 def _module_level(body: Iterable[ast.AST]) -> Iterator[ast.AST]:
-    """Statements that run when the module is imported, those inside ``if``, ``try`` and loops
-    too."""
+    """Yield the statements that run when the module is imported, also inside ``if``, ``try`` and
+    loops."""
     for node in body:
         yield node
         if not isinstance(node, Function | ast.ClassDef):
@@ -97,8 +91,8 @@ def _gathered(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def _bindings(nodes: Iterable[ast.AST], package: str) -> Iterator[tuple[str, str]]:
-    """What each import binds: local name -> ``module:`` or ``module:name``; a star import binds
-    ``*module``."""
+    """Yield what each import binds: local name -> ``module:`` or ``module:name``; a star import
+    binds ``*module``."""
     for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -133,10 +127,9 @@ def _definition(nodes: list[ast.AST], scope: Scope, package: str) -> Definition:
         if isinstance(node, Function | ast.ClassDef)
         for each in node.decorator_list
     ]
+    dump = "".join(ast.dump(node) for node in nodes)
     return {
-        "digest": hashlib.sha256("".join(ast.dump(node) for node in nodes).encode()).hexdigest()[
-            :32
-        ],
+        "digest": hashlib.sha256(dump.encode()).hexdigest()[:32],
         "uses": sorted(_targets(nodes, local) | stars),
         "decorators": sorted(_targets(decorators, local)),
         "parameters": _parameters(nodes[0]) if len(nodes) == 1 else ["**"],
@@ -159,8 +152,7 @@ def _targets(nodes: Iterable[ast.AST], local: Scope) -> set[str]:
 
 
 def _chains(node: ast.AST) -> Iterator[list[str]]:
-    """Every name that is read, with the attributes that follow it: ``a.b.c`` gives ``["a", "b",
-    "c"]``."""
+    """Yield every name that is read, with its attributes: ``a.b.c`` gives ``["a", "b", "c"]``."""
     if isinstance(node, ast.Attribute):
         chain: list[str] = []
         inner: ast.expr = node

@@ -33,11 +33,11 @@ class Place:
 def list_places(
     target: str, slots: Sequence[Slot], settings: Table, given: Table
 ) -> Iterator[Place]:
-    """The slots of a target in order: ``TARGET.model`` and so on.
+    """Yield the slots of a target in order: ``TARGET.model`` and so on.
 
-    Where it has candidates, ``TARGET.c1.model``, ``TARGET.c1.engine``, ``TARGET.c2.model``, ...
-    come first, then those that choose. The settings of a target are the defaults of each. Raises
-    RecipeError for candidates that nothing can be made of.
+    If it has candidates, ``TARGET.c1.model``, ``TARGET.c1.engine``, ``TARGET.c2.model``, ... come
+    first, then the slots that choose. The target's settings are the candidates' defaults. Raises
+    RecipeError for invalid candidates.
     """
     own = [slot for slot in slots if slot.scope == "candidate"]
     listed = expand_candidates(target, slots, settings, given) if KEY in settings else {}
@@ -60,8 +60,8 @@ def list_places(
 def wire_inputs(
     slot: Slot, beside: Mapping[str, str], target: str = "", names: Iterable[str] = ()
 ) -> dict[str, str]:
-    """Which slot feeds each input: one ``beside`` it where there is such, and of any number the
-    slot of each candidate."""
+    """Return the slot that feeds each input: one in ``beside`` if there is one; for repeated inputs
+    the slot of each candidate."""
     found: dict[str, str] = {}
     for name, source in slot.sources("required").items():
         found[name] = beside.get(source, source)
@@ -123,8 +123,8 @@ def find_unused(stage: type[Stage[Any]], settings: Table) -> set[str]:
 
 
 def read_candidate_tables(place: str, slots: Sequence[Slot], value: Any) -> Sequence[Table]:
-    """What each candidate sets itself. Raises RecipeError for anything but ``"all"`` and a list of
-    tables, and for none."""
+    """Return the settings of each candidate. Raises RecipeError for anything but ``"all"`` and a
+    list of tables, and for an empty list."""
     if value == ALL:
         return [own for slot in slots if slot.offers for own in slot.offers()]
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
@@ -144,7 +144,7 @@ def check_known(where: str, names: Iterable[str], among: Iterable[str]) -> None:
 
 
 def check_different(target: str, bound: Mapping[str, SlotBinding]) -> None:
-    """Raises RecipeError for two candidates that come to the same, defaults included."""
+    """Raises RecipeError for two candidates that are equal, defaults included."""
     stages: dict[str, list[Any]] = {}
     for slot, item in bound.items():
         if is_candidate(slot):

@@ -1,4 +1,4 @@
-"""Recipe: a TOML file becomes a pipeline. Every mistake in it is found here, before anything
+"""Recipe: turns a TOML file into a pipeline. Every mistake in it is reported here, before anything
 runs."""
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from attar.pipeline.core.errors import RecipeError, suggest_name
 from attar.pipeline.core.graph import Pipeline, SlotBinding
@@ -23,11 +24,10 @@ from attar.pipeline.recipe import candidates
 from attar.pipeline.recipe.slot import Slot, Table
 
 COMMON = ("task", "seed", "gates")
-"""Top-level keys that are given to every stage that has such a field; a section's own value
-wins."""
+"""Top-level keys that every stage with such a field gets; a section's own value wins."""
 
 PLACES = {"file": Path.is_file, "files": Path.is_file, "folder": Path.is_dir}
-"""What a setting may name, and how it is seen to be there."""
+"""What a setting may name, and the test that it exists."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Recipe:
 
 
 def read_recipe(path: Path, overrides: Iterable[str] = ()) -> Table:
-    """The recipe's tables with ``slot.field=value`` overrides applied; values are TOML."""
+    """Return the recipe's tables with ``slot.field=value`` overrides applied; values are TOML."""
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -84,14 +84,14 @@ def load_recipe(
     against: Path | None = None,
     trusted: Path | None = None,
 ) -> Recipe:
-    """Check everything that can be checked without running anything. ``targets``: only these; none:
-    all.
+    """Load a recipe and check everything that can be checked without running anything. ``targets``
+    selects targets; none selects all.
 
-    ``against``: the bundle that the only target is compared with, whatever the recipe says of that;
-    ``trusted``: keys one of which must have signed it.
+    ``against`` is the bundle to compare the only target with, whatever the recipe names;
+    ``trusted`` has keys one of which must have signed it.
 
     Raises RecipeError for an unknown name anywhere, a setting of the wrong type or range, a missing
-    file, or an object of code that is not there.
+    file, or a missing object of code.
     """
     slots = list(table)
     tables = read_recipe(path, overrides)
@@ -109,12 +109,9 @@ def load_recipe(
     given = {name: tables[name] for name in COMMON if name in tables} | {"device": device}
     bound: dict[str, SlotBinding] = {}
     for slot in shared:
-        like = {
-            key: value
-            for name in slot.like
-            for key, value in tables.get(name, {}).items()
-            if key in slot.stage.model_fields
-        }
+        like: Table = {}
+        for name in slot.like:
+            like |= select_fields(slot.stage, tables.get(name, {}))
         section = _section(tables, slot.name)
         if "task" in section and not slot.own_task:
             raise RecipeError(
@@ -132,22 +129,23 @@ def load_recipe(
 def _of_target(
     target: str, slots: Sequence[Slot], settings: Table, gates: Table, given: Table, path: Path
 ) -> dict[str, SlotBinding]:
-    """The slots that a target has to itself."""
+    """Return the slots of one target."""
     fields = {key for slot in slots for key in slot.stage.model_fields}
     candidates.check_known(f"[targets.{target}]", settings, {"gates", *fields} - {"task"})
     filled: Table = {"name": re.sub(r"[^A-Za-z0-9._-]+", "-", f"{path.stem}-{target}")} | settings
     filled["gates"] = merge_tables(gates, _section(settings, "gates"))
     bound: dict[str, SlotBinding] = {}
     for place in candidates.list_places(target, slots, filled, given):
-        own = {
-            key: value
-            for key, value in place.settings.items()
-            if key in place.slot.stage.model_fields
-        }
         stage = place.slot.stage
+        own = select_fields(stage, place.settings)
         bound[place.name] = _bind(stage, place.name, given, own, path.parent, place.inputs)
     candidates.check_different(target, bound)
     return bound
+
+
+def select_fields(kind: type[Stage[Any]], settings: Table) -> Table:
+    """Return the settings that a stage has fields for."""
+    return {key: value for key, value in settings.items() if key in kind.model_fields}
 
 
 def _own_task(slots: Iterable[Slot]) -> str:
@@ -155,7 +153,8 @@ def _own_task(slots: Iterable[Slot]) -> str:
 
 
 def make_recipe_id(path: Path) -> str:
-    """What the store remembers a recipe by: its name and a digest of its place."""
+    """Return the name under which the store remembers a recipe: its own and a digest of its
+    path."""
     return f"{path.stem}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
 
 
@@ -188,14 +187,14 @@ def _against(targets: Mapping[str, Table], bundle: Path, trusted: Path | None) -
             f"--against {bundle} is about one target, this is about "
             f"{', '.join(targets) or 'none'}; name one with --target"
         )
-    given = {"against": str(bundle.absolute())} | (
-        {} if trusted is None else {"trusted": str(trusted.absolute())}
-    )
+    given = {"against": str(bundle.absolute())}
+    if trusted is not None:
+        given["trusted"] = str(trusted.absolute())
     return {name: {**section, **given} for name, section in targets.items()}
 
 
 def merge_tables(below: Mapping[str, Any], above: Mapping[str, Any]) -> Table:
-    """``above`` over ``below``, table by table."""
+    """Return ``above`` merged over ``below``, table by table."""
     both = dict(below)
     for name, value in above.items():
         both[name] = (
@@ -216,7 +215,7 @@ def _bind(
 ) -> SlotBinding:
     """Build the stage of one slot from its settings, and connect its inputs."""
     keep = _key(f"{name}.keep", section.pop("keep", None))
-    settings = {key: value for key, value in given.items() if key in kind.model_fields} | section
+    settings = select_fields(kind, given) | section
     for what, is_there in PLACES.items():
         for field_name in list_fields(kind, what):
             if isinstance(settings.get(field_name), str):
@@ -229,29 +228,28 @@ def _bind(
     try:
         stage = kind(**settings)
     except ValidationError as error:
-        wrong = [item["loc"] for item in error.errors()]
-        roots = [
-            item
-            for item in error.errors()
-            if not any(
-                other != item["loc"] and other[: len(item["loc"])] == item["loc"] for other in wrong
-            )
-        ]
-        raise RecipeError("\n".join(explain_error(name, kind, item) for item in roots)) from error
-    pinned = {
-        field_name: _key(f"{name}.{field_name}", settings.get(field_name))
-        for field_name in list_fields(kind, "artifact")
-    }
-    return SlotBinding(
-        stage,
-        inputs,
-        keep,
-        {field_name: key for field_name, key in pinned.items() if key is not None},
-    )
+        lines = [explain_error(name, kind, item) for item in select_innermost(error)]
+        raise RecipeError("\n".join(lines)) from error
+    pinned: dict[str, str] = {}
+    for field_name in list_fields(kind, "artifact"):
+        if (key := _key(f"{name}.{field_name}", settings.get(field_name))) is not None:
+            pinned[field_name] = key
+    return SlotBinding(stage, inputs, keep, pinned)
+
+
+def select_innermost(error: ValidationError) -> list[ErrorDetails]:
+    """Return the errors whose place holds no place of another error."""
+    places = [item["loc"] for item in error.errors()]
+
+    def is_innermost(place: tuple[int | str, ...]) -> bool:
+        return not any(other != place and other[: len(place)] == place for other in places)
+
+    return [item for item in error.errors() if is_innermost(item["loc"])]
 
 
 def _key(place: str, value: Any) -> str | None:
-    """The beginning of a key; None where none is given. Raises RecipeError for anything else."""
+    """Return the beginning of a key, or None if there is none. Raises RecipeError for anything
+    else."""
     if value is None or (isinstance(value, str) and re.fullmatch("[0-9a-f]{8,64}", value)):
         return value
     raise RecipeError(
@@ -261,18 +259,17 @@ def _key(place: str, value: Any) -> str | None:
 
 
 def explain_error(slot: str, stage: type[Stage[Any]], error: Mapping[str, Any]) -> str:
-    """One pydantic error as a sentence that names the place in the recipe."""
+    """Return a pydantic error as a sentence that names the place in the recipe."""
     place = ".".join([slot, *(str(part) for part in error["loc"])])
     if error["type"] == "extra_forbidden":
         known = stage.model_fields if len(error["loc"]) == 1 else ()
-        return f"{place}: unknown field" + (
-            f"; {suggest_name(str(error['loc'][-1]), known)}" if known else ""
-        )
+        guess = f"; {suggest_name(str(error['loc'][-1]), known)}" if known else ""
+        return f"{place}: unknown field{guess}"
     if error["type"] == "missing":
         top = " at the top of the recipe" if error["loc"][0] in COMMON else f" in [{slot}]"
         return f"{place} is missing; write {error['loc'][-1]} = ...{top}"
-    said = error["msg"].removeprefix("Value error, ")
-    return f"{place}: {said}; got {error['input']!r}" if error["loc"] else f"{place}: {said}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}; got {error['input']!r}" if error["loc"] else f"{place}: {message}"
 
 
 def _check_code(code: Fingerprint, bound: Mapping[str, SlotBinding]) -> None:

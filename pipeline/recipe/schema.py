@@ -1,5 +1,4 @@
-"""Schema: the recipe as JSON schema, made from the stages' own fields and what their docstrings say
-of them."""
+"""Schema: the JSON schema of recipes, from the stages' fields and their docstrings."""
 
 from __future__ import annotations
 
@@ -25,7 +24,7 @@ KEEP = {
 
 
 def build_schema(table: Sequence[Slot]) -> dict[str, Any]:
-    """JSON schema (draft 2020-12) of a recipe over these slots."""
+    """Return the JSON schema (draft 2020-12) of a recipe over these slots."""
     definitions: dict[str, Any] = {}
     sections = {
         slot.name: describe_section(slot, definitions) for slot in table if not slot.per_target
@@ -74,39 +73,41 @@ def build_schema(table: Sequence[Slot]) -> dict[str, Any]:
 
 
 def describe_candidates(properties: dict[str, Any]) -> dict[str, Any]:
-    """A list of tables that may set these, or ``"all"``."""
+    """Return the schema of a list of tables with these settings, or ``"all"``."""
     one = {"type": "object", "additionalProperties": False, "properties": properties}
     return {"anyOf": [{"const": "all"}, {"type": "array", "minItems": 1, "items": one}]}
 
 
 def describe_section(slot: Slot, definitions: dict[str, Any]) -> dict[str, Any]:
-    """The settings of one slot; ``definitions`` gets what they refer to."""
-    made = slot.stage.model_json_schema(
+    """Return the schema of one slot's settings, and add what it refers to to ``definitions``."""
+    section = slot.stage.model_json_schema(
         ref_template="#/$defs/{model}", schema_generator=SchemaWithDocstrings
     )
-    definitions.update(made.get("$defs", {}))
+    definitions.update(section.get("$defs", {}))
     hidden = HIDDEN - ({"task"} if slot.own_task else set())
-    properties = {name: field for name, field in made["properties"].items() if name not in hidden}
+    fields = section["properties"]
+    properties = {name: field for name, field in fields.items() if name not in hidden}
     pinned = {} if slot.per_target else {"keep": KEEP}
     return {"type": "object", "additionalProperties": False, "properties": properties | pinned}
 
 
 class SchemaWithDocstrings(GenerateJsonSchema):
-    """Each field's docstring is its description: an editor shows it, and so does the reference."""
+    """Uses each field's docstring as its description, for editors and for the reference."""
 
     def model_schema(self, schema: Any) -> JsonSchemaValue:
-        made = super().model_schema(schema)
+        described = super().model_schema(schema)
         for name, text in read_docstrings(schema["cls"]).items():
-            if name in made.get("properties", {}):
-                made["properties"][name].setdefault("description", text)
-        return made
+            if name in described.get("properties", {}):
+                described["properties"][name].setdefault("description", text)
+        return described
 
 
 def read_docstrings(model: type) -> dict[str, str]:
-    """What stands in the source under each field of a class and of those that it derives from."""
-    return {
-        name: text for base in reversed(model.__mro__) for name, text in _documented(base).items()
-    }
+    """Return the docstring under each field of a class and of its base classes."""
+    texts: dict[str, str] = {}
+    for base in reversed(model.__mro__):
+        texts |= _documented(base)
+    return texts
 
 
 @cache
@@ -115,10 +116,10 @@ def _documented(model: type) -> dict[str, str]:
         return {}
     body = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0]
     statements = body.body if isinstance(body, ast.ClassDef) else []
-    found = {}
+    texts = {}
     for field, after in pairwise(statements):
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
             match after:
                 case ast.Expr(value=ast.Constant(value=str(text))):
-                    found[field.target.id] = inspect.cleandoc(text)
-    return found
+                    texts[field.target.id] = inspect.cleandoc(text)
+    return texts

@@ -40,7 +40,8 @@ def test_what_the_hardware_lacks_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     ],
 )
 def test_reasons(lacking: dict[str, str], told: str) -> None:
-    assert doctor.format_precisions(["bf16", "fp32"], lacking) == told
+    specs = {precision: BuildSpec(precision) for precision in ("bf16", "fp32")}
+    assert doctor.format_precisions(specs, lambda spec: lacking.get(spec.precision)) == told
 
 
 def test_onnx_runtime_in_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
