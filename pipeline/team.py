@@ -13,7 +13,6 @@ Everything inside a stage, such as averaging gradients, is left to accelerate's 
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -25,40 +24,43 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from attar.pipeline.core.errors import AttarError
 from attar.pipeline.core.import_path import put_first_on_path
-from attar.pipeline.core.names import place_of
+from attar.pipeline.core.names import load_object, place_of
 
 if TYPE_CHECKING:
     from attar.pipeline.core.stage import Artifact, Facts, Stage
 
 STOP = "stop"
 JOINED = "ATTAR_JOINED"
-"""Set for child processes of a team's process: they inherit its rank, but are not in the team."""
+"""Set for the children of a process in a team: they inherit its rank and are not in the team."""
 
 
 class Wire(Protocol):
-    """The key-value store that the processes of a team share, such as
-    ``torch.distributed.Store``."""
+    """A key-value store that all processes of a team share, such as ``torch.distributed.Store``."""
 
     def set(self, key: str, value: str) -> None: ...
 
     def get(self, key: str) -> bytes:
-        """Return the value. Wait until the key is set."""
+        """Wait until the key is set, and return its value."""
 
     def check(self, keys: list[str]) -> bool:
         """Whether all of these keys are set."""
 
 
 class TeamError(BaseException):
-    """A distributed stage failed in one process, so no process can finish it. It is no Exception,
-    so that nothing catches it and continues."""
+    """A distributed stage failed in one process, so it cannot be finished in any.
+
+    It is no Exception, so no slot is tried afterwards.
+    """
 
     exit_code = 1
 
 
 @dataclass
 class Team:
-    """This process's place among ``world`` processes. All of them must call ``share`` and
-    ``barrier`` in the same order."""
+    """This process's place among ``world`` processes.
+
+    All of them must call ``broadcast`` and ``barrier`` in the same order.
+    """
 
     rank: int = 0
     world: int = 1
@@ -67,18 +69,17 @@ class Team:
 
     @property
     def leads(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Whether this process walks the slots and writes."""
         return self.rank == 0
 
-    def share(self, text: str) -> str:
-        """Return rank 0's text, in every process."""
+    def broadcast(self, text: str) -> str:
+        """Return the text of rank 0 in every process."""
         if self.wire is None:
             return text
         self.calls += 1
         if self.leads:
-            self.wire.set(f"share {self.calls}", text)
-            return text
-        return self.wire.get(f"share {self.calls}").decode()
+            self.wire.set(f"broadcast {self.calls}", text)
+        return self.wire.get(f"broadcast {self.calls}").decode()
 
     def barrier(self) -> None:
         """Wait until every process has called this."""
@@ -92,40 +93,41 @@ class Team:
     def run(
         self, stage: Stage[Any], out: Path, inputs: Mapping[str, Artifact], home: Path
     ) -> Facts:
-        """Call ``stage.run``, in every process if the stage is distributed. ``home`` is the
-        recipe's folder.
+        """Run a stage, in every process if it is distributed. ``home``: the recipe's folder.
 
-        Raises TeamError if it fails in any process: the others may wait for numbers that never
-        come.
+        Raises TeamError if a distributed stage fails in any process: the others may wait for
+        numbers that never come.
         """
         if self.wire is None or not stage.distributed:
             with use_team(Team()):  # what it trains on the way, it trains alone
                 return stage.run(out, **inputs)
-        self.share(encode_stage_call(stage, out, inputs, home))
+        self.broadcast(encode_stage_call(stage, out, inputs, home))
         try:
             facts = stage.run(out, **inputs)
             self.barrier()
         except (Exception, SystemExit) as error:  # user code may raise anything
-            raise TeamError(self.cause(error)) from error
+            raise TeamError(self.find_cause(error)) from error
         return facts
 
-    def cause(self, error: BaseException) -> str:
-        """Return the first failure: another process's, if one reported it, or this one."""
+    def find_cause(self, error: BaseException) -> str:
+        """Return the failure that another process reported, or else this error."""
         for rank in range(1, self.world):
-            if self.wire and self.wire.check([f"broken {rank}"]):
-                return self.wire.get(f"broken {rank}").decode()
+            if self.wire and self.wire.check([f"failure {rank}"]):
+                return self.wire.get(f"failure {rank}").decode()
         return format_failure(error, self.rank)
 
-    def follow(self) -> None:
-        """Join rank 0 in each stage that it announces, until it stops. Raises TeamError if a stage
-        fails here."""
-        while (text := self.share("")) != STOP:
+    def follow_leader(self) -> None:
+        """Run each distributed stage with rank 0 until it has finished.
+
+        Raises TeamError if one fails here.
+        """
+        while (text := self.broadcast("")) != STOP:
             try:
                 run_stage_call(text)
             except (Exception, SystemExit) as error:
                 message = format_failure(error, self.rank)
                 if self.wire:
-                    self.wire.set(f"broken {self.rank}", message)
+                    self.wire.set(f"failure {self.rank}", message)
                 raise TeamError(message) from error
             self.barrier()
 
@@ -140,55 +142,42 @@ def encode_stage_call(
 ) -> str:
     """Return all that another process needs to run this stage, as JSON."""
     artifacts = {
-        name: {
-            "kind": place_of(type(artifact)),
-            "key": artifact.key,
-            "digest": artifact.digest,
-            "root": str(artifact.root),
-            "facts": artifact.facts,
-        }
-        for name, artifact in inputs.items()
+        name: (place_of(type(given)), given.key, given.digest, str(given.root), given.facts)
+        for name, given in inputs.items()
     }
     settings = stage.model_dump(mode="json", include=set(type(stage).model_fields))
-    whole = {"stage": place_of(type(stage)), "settings": settings, "out": str(out)}
-    return json.dumps(whole | {"inputs": artifacts, "home": str(home)})
+    call = {"stage": place_of(type(stage)), "settings": settings, "inputs": artifacts}
+    return json.dumps({**call, "out": str(out), "home": str(home)})
 
 
 def run_stage_call(text: str) -> None:
-    """Run the stage of an encoded call."""
+    """Run the stage that `encode_stage_call` encoded."""
     call = json.loads(text)
     put_first_on_path(Path(call["home"]))
-    settings = json.dumps(call["settings"])
-    stage: Stage[Any] = import_object(call["stage"]).model_validate_json(settings)
+    kind: type[Stage[Any]] = load_object(call["stage"])
+    stage = kind.model_validate_json(json.dumps(call["settings"]))
     inputs = {}
-    for name, item in call["inputs"].items():
-        kind, root = import_object(item["kind"]), Path(item["root"])
-        inputs[name] = kind(item["key"], item["digest"], root, item["facts"])
+    for name, (kind_name, key, digest, root, facts) in call["inputs"].items():
+        inputs[name] = load_object(kind_name)(key, digest, Path(root), facts)
     stage.run(Path(call["out"]), **inputs)
 
 
-def import_object(name: str) -> Any:
-    module, _, kind = name.partition(":")
-    return getattr(importlib.import_module(module), kind)
-
-
-_current: ContextVar[Team] = ContextVar("team", default=Team())  # noqa: B039  # without a wire nothing in it ever changes
+_current: ContextVar[Team] = ContextVar("team", default=Team())  # noqa: B039  # it never changes
 
 
 def get_team() -> Team:
-    """Return the team of this process, which may be a team of one."""
+    """Return the team that this process is in, which may be a team of one."""
     return _current.get()
 
 
 def is_started_in_team() -> bool:
-    """Whether torchrun (or another launcher with its variables) started this process with
-    others."""
+    """Whether torchrun, or a launcher with the same variables, started several processes."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and JOINED not in os.environ
 
 
 @contextmanager
 def join_team(wire: Wire, rank: int, world: int) -> Iterator[Team]:
-    """Enter a team. When rank 0 leaves it, the others stop."""
+    """Put this process in a team. When rank 0 leaves it, the others stop."""
     team = Team(rank, world, wire)
     os.environ[JOINED] = "1"
     try:
@@ -196,13 +185,13 @@ def join_team(wire: Wire, rank: int, world: int) -> Iterator[Team]:
             yield team
     finally:
         if team.leads:
-            team.share(STOP)
+            team.broadcast(STOP)
         os.environ.pop(JOINED, None)
 
 
 @contextmanager
 def use_team(team: Team) -> Iterator[None]:
-    """Make this team the current one inside the block."""
+    """Make this the team that `get_team` returns."""
     token = _current.set(team)
     try:
         yield

@@ -48,7 +48,7 @@ class ErrorGroup(SectionGroup):
         result."""
         try:
             with redirect_stdout(sys.stderr):
-                member.follow()
+                member.follow_leader()
         except TeamError as error:
             print_error(error, verbose=self.asks_for_traceback(sys.argv[1:]))
             sys.exit(error.exit_code)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from attar.engines.runtimes.torch import build_network
 from attar.pipeline.core.errors import StageError
+from attar.pipeline.core.stage import Facts
 from attar.stages.artifacts import Weights
 from attar.stages.learning.settings import TrainingSettings
 
@@ -24,7 +24,7 @@ class WarmStart:
 
     def __init__(self, settings: TrainingSettings, weights: Weights) -> None:
         self.settings, self.weights = settings, weights
-        self.facts: dict[str, Any] = {}
+        self.facts: Facts = {}
 
     def __call__(self) -> nn.Module:
         """Raises StageError if no tensor matches, and for a control that is disabled."""

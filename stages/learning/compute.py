@@ -11,7 +11,6 @@ import importlib.util
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -93,11 +92,11 @@ class Compute:
                 for tensor in tensors:
                     tensor.copy_(broadcast(tensor.detach().clone()))
 
-    def scaler_state(self) -> dict[str, Any]:
+    def scaler_state(self) -> dict[str, float]:
         """Return the state of the loss scaler; empty unless the precision is fp16."""
         return {} if self.accelerator.scaler is None else dict(self.accelerator.scaler.state_dict())
 
-    def restore_scaler(self, state: Mapping[str, Any]) -> None:
+    def restore_scaler(self, state: Mapping[str, float]) -> None:
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(dict(state))
 
@@ -173,7 +172,7 @@ def is_bf16_faster(module: nn.Module, device: str = "cpu") -> bool:
     return bool(convolutions) and all(layer.groups == 1 for layer in convolutions)
 
 
-def configure_trackers(folder: Path | None) -> dict[str, Any]:
+def configure_trackers(folder: Path | None) -> dict[str, str | Path]:
     """Return Accelerator's arguments for TensorBoard. Raises StageError if it is not installed."""
     if folder is None:
         return {}

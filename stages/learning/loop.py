@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -84,7 +83,7 @@ def train_network(
     facts = training.build_facts()
     oacc = validation.compute_oacc()
     if oacc is not None:
-        facts["oacc"] = oacc
+        facts = {**facts, "oacc": oacc}
     return save_network(out, built, settings, facts)
 
 
@@ -98,9 +97,7 @@ def adopt_network(settings: TrainingSettings, module: nn.Module, out: Path) -> F
     return save_network(out, module, settings, facts)
 
 
-def save_network(
-    out: Path, module: nn.Module, settings: TrainingSettings, facts: dict[str, Any]
-) -> Facts:
+def save_network(out: Path, module: nn.Module, settings: TrainingSettings, facts: Facts) -> Facts:
     """Write the weights if this process leads, and return the facts of ``Weights``."""
     if team.get_team().leads:
         save_file(checkpoint.copy_tensors(module.state_dict()), out / "weights.safetensors")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+ParameterGroup = dict[str, list[nn.Parameter] | float]
+"""Parameters with their own settings, as ``torch.optim`` takes them."""
 WEIGHTED_LAYERS = (nn.Linear, nn.Bilinear, nn.Embedding, nn.modules.conv._ConvNd)
 
 
-def split_by_decay(module: nn.Module, decay: float) -> list[dict[str, Any]]:
+def split_by_decay(module: nn.Module, decay: float) -> list[ParameterGroup]:
     """Return the optimizer's groups: the parameters that decay, and those that do not."""
     undecayed = find_undecayed(module)
     parameters = list(module.parameters())

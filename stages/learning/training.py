@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from attar.models.task import Task
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import report_progress
+from attar.pipeline.core.stage import Facts
 from attar.stages.learning import checkpoint
 from attar.stages.learning.compute import Compute
 from attar.stages.learning.objective import Objective
@@ -190,7 +191,7 @@ class Training:
         metrics = {"loss": round(self.loss_sum / self.steps_per_epoch, 6)}
         if self.compute.team.leads:
             metrics |= validation(self.evaluated_module) | self.objective.pop_means()
-        metrics = json.loads(self.compute.team.share(json.dumps(metrics)))
+        metrics = json.loads(self.compute.team.broadcast(json.dumps(metrics)))
         epoch = len(self.history) + 1
         self.accelerator.log(metrics, step=epoch)
         return {"epoch": epoch, **metrics}
@@ -257,7 +258,7 @@ class Training:
         if self.average is not None:
             self.average.load_state_dict(tensors["average"])
 
-    def build_facts(self) -> dict[str, Any]:
+    def build_facts(self) -> Facts:
         """Return the scores of the best epoch, and how the network was trained."""
         best = self.history[self.best_epoch - 1]
         scores = {name: value for name, value in best.items() if name not in ("epoch", "loss")}

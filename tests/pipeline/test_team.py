@@ -12,7 +12,7 @@ import pytest
 
 from attar.pipeline import team
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.core.names import place_of
+from attar.pipeline.core.names import load_object, place_of
 from attar.pipeline.core.stage import Facts, Stage
 from attar.pipeline.team import Team, TeamError, join_team
 from attar.stages.distill.feature_loss_settings import Hint
@@ -68,7 +68,7 @@ def gathered(world: int, act: Callable[[Team], None]) -> list[BaseException | No
     def member(rank: int) -> None:
         try:
             with join_team(board, rank, world) as made:
-                act(made) if made.leads else made.follow()
+                act(made) if made.leads else made.follow_leader()
         except BaseException as error:  # noqa: BLE001  # Broken is none of the usual ones, and each is looked at below
             raised[rank] = error
 
@@ -83,7 +83,7 @@ def gathered(world: int, act: Callable[[Team], None]) -> list[BaseException | No
 def test_alone_a_team_is_nothing() -> None:
     alone = team.get_team()
     assert (alone.rank, alone.world, alone.leads) == (0, 1, True)
-    assert alone.share("text") == "text"
+    assert alone.broadcast("text") == "text"
     alone.barrier()
 
 
@@ -113,9 +113,9 @@ def test_one_that_breaks_says_so_and_is_what_the_others_tell_of(tmp_path: Path, 
 
     def act(made: Team) -> None:
         assert made.wire
-        made.share(team.encode_stage_call(Jointly(fails=1), tmp_path, {"source": source}, tmp_path))
-        made.wire.get("broken 1")
-        raise TeamError(made.cause(RuntimeError("Connection closed by peer")))
+        made.broadcast(team.encode_stage_call(Jointly(fails=1), tmp_path, {"source": source}, tmp_path))
+        made.wire.get("failure 1")
+        raise TeamError(made.find_cause(RuntimeError("Connection closed by peer")))
 
     raised = gathered(2, act)
     assert [str(each) for each in raised] == ["process 1: told to"] * 2
@@ -140,8 +140,8 @@ def test_a_stage_arrives_as_it_was_sent() -> None:
         tensorboard=HERE,
     )
     call = json.loads(team.encode_stage_call(sent, Path("out"), {}, Path("home")))
-    assert team.import_object(call["stage"]).model_validate_json(json.dumps(call["settings"])) == sent
-    assert all(team.import_object(place_of(slot.stage)) is slot.stage for slot in SLOTS)
+    assert load_object(call["stage"]).model_validate_json(json.dumps(call["settings"])) == sent
+    assert all(load_object(place_of(slot.stage)) is slot.stage for slot in SLOTS)
 
 
 def test_when_there_is_a_team(monkeypatch: pytest.MonkeyPatch) -> None:
