@@ -27,8 +27,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONG_FILES)
 
 
-def pytest_collection_finish() -> None:
-    """Leave out of every later garbage collection what importing the tests has made: `Measure` collects often."""
+@pytest.fixture(scope="module", autouse=True)
+def _frozen() -> None:
+    """Leave out of every later garbage collection what is there when a file begins: `Measure` collects often."""
     gc.collect()
     gc.freeze()
 

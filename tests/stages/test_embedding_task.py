@@ -54,6 +54,9 @@ learning_rate = 0.05
 lambda_kd = 1.0
 losses = [{ kind = "cosine" }, { kind = "relations" }]
 
+[onnx]
+exporter = "torchscript"
+
 [calibration]
 samples = 256
 
@@ -242,7 +245,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     (folder / "embedding_task.py").write_text((Path(embedding_task.__file__)).read_text(encoding="utf-8"))
     (folder / "recipe.toml").write_text(RECIPE)
     save_teacher(folder / "teacher.safetensors")
-    return {"folder": folder, **tiny.run(folder)}
+    return {"folder": folder, **tiny.call_run(folder)}
 
 
 def test_a_bundle_is_made_by_promises_of_correlation_and_cosine(made: dict[str, Any]) -> None:

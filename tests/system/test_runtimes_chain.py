@@ -56,12 +56,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def served(project: Path) -> dict[str, Any]:
-    return tiny.run(project, "-o", "openvino", recipe="openvino.toml")
+    return tiny.call_run(project, "-o", "openvino", recipe="openvino.toml")
 
 
 @pytest.fixture(scope="module")
 def unfinished(project: Path) -> dict[str, Any]:
-    return tiny.run(project, "-o", "rtx", recipe="rtx.toml")
+    return tiny.call_run(project, "-o", "rtx", recipe="rtx.toml")
 
 
 def attar(folder: Path, *arguments: str, code: int = 0) -> str:
@@ -124,5 +124,5 @@ def test_tensorrt_rtx_from_the_recipe_to_an_unfinished_bundle(project: Path, unf
 @needs_rtx
 @needs_no_gpu
 def test_who_requires_all_targets_gets_exit_code_3(project: Path, unfinished: dict[str, Any]) -> None:
-    again = tiny.run(project, "-o", "rtx", "--require-all", recipe="rtx.toml", code=3)
+    again = tiny.call_run(project, "-o", "rtx", "--require-all", recipe="rtx.toml", code=3)
     assert tiny.made_again(again) == []

@@ -22,6 +22,7 @@ from attar.models.networks.residual import residual
 from attar.models.tasks.digits import Digits
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import listen_to_progress
+from attar.pipeline.core.stage import Facts
 from attar.stages.artifacts import Weights
 from attar.stages.learning.compute import is_bf16_faster
 from attar.stages.learning.loop import FIRST_FRESH_VIEW, FreshViews, RecordedViews
@@ -75,11 +76,19 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.fixture(scope="module", params=SETTINGS)
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path, Facts]:
+    """Settings, and a training by them that nobody interrupted: its folder and its facts."""
+    out = make_out(tmp_path_factory.mktemp("whole"))
+    return request.param, out, teach(**request.param).run(out)
+
+
 @pytest.mark.parametrize("step", [5, 14, 27])  # 9 steps an epoch: in the first, in the second, after the last
-def test_an_interrupted_training_ends_in_the_same_bytes(tmp_path: Path, step: int, settings: dict[str, Any]) -> None:
-    whole, broken = make_out(tmp_path, "whole"), make_out(tmp_path, "broken")
-    facts = teach(**settings).run(whole)
+def test_an_interrupted_training_ends_in_the_same_bytes(
+    tmp_path: Path, step: int, whole: tuple[dict[str, Any], Path, Facts]
+) -> None:
+    settings, finished, facts = whole
+    broken = make_out(tmp_path, "broken")
     with pytest.raises(InterruptError), listen_to_progress(interrupt_at(step)):
         teach(**settings).run(broken)
     seen: list[int] = []
@@ -87,7 +96,7 @@ def test_an_interrupted_training_ends_in_the_same_bytes(tmp_path: Path, step: in
         again = teach(**settings).run(broken)
     assert seen[0] == 1 + 9 * ((step - 1) // 9)  # goes on with the epoch that was interrupted
     assert again == facts
-    assert (broken / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
+    assert (broken / "weights.safetensors").read_bytes() == (finished / "weights.safetensors").read_bytes()
 
 
 def test_an_average_by_hand() -> None:

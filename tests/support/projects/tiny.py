@@ -163,9 +163,9 @@ def run(folder: Path, *arguments: str, code: int = 0, recipe: str = "recipe.toml
     return read_run(attar(folder, "run", recipe, "--json", *arguments, threads=None if recipe == "demo" else 1), code)
 
 
-def call_run(folder: Path, *arguments: str, code: int = 0) -> dict[str, Any]:
+def call_run(folder: Path, *arguments: str, code: int = 0, recipe: str = "recipe.toml") -> dict[str, Any]:
     """As ``run``, in this process."""
-    return read_run(call(folder, "run", "recipe.toml", "--json", *arguments), code)
+    return read_run(call(folder, "run", recipe, "--json", *arguments), code)
 
 
 def read_run(done: subprocess.CompletedProcess[str], code: int) -> dict[str, Any]:
