@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from attar.pipeline.run import Record
 from attar.proof.candidates import CandidateChoice
-from attar.proof.report import formatting
-from attar.proof.report.candidates import describe_trials, list_candidates
+from attar.proof.report.candidates import describe_trials
 from attar.proof.report.data import build_data
 from attar.proof.report.figures import front
 from attar.proof.report.figures.front import Point
@@ -43,14 +42,6 @@ def test_slots_of_candidates_belong_to_their_target(records: list[Made]) -> None
         record.slot for record in found[0].records
     }
     assert all("." not in record.slot for record in found[0].shared)
-
-
-def test_a_row_has_its_numbers_and_one_that_was_not_measured_has_dashes(records: list[Made]) -> None:
-    rows = list_candidates(chosen(records))
-    assert [row.name for row in rows if row.goes_on] == ["c2"]
-    assert (rows[1].score, rows[1].correlation, rows[1].p50, rows[1].batched) == ("0.9121", "0.9789", "71.3 µs", "1.21 ms")
-    assert {rows[3].score, rows[3].drop, rows[3].correlation, rows[3].p50, rows[3].batched, rows[3].size} == {formatting.DASH}
-    assert rows[3].reason == "refused: nothing can be quantized: no <MatMul> is left"
 
 
 def test_how_they_were_compared_is_said(records: list[Made]) -> None:

@@ -16,7 +16,7 @@ from attar.proof.report.forest import LIMIT_PERCENT, Mark, place_mark
 from attar.proof.report.formats import terminal
 from attar.proof.report.formats.html import list_tiles, render_html
 from attar.proof.report.formats.markdown import render_markdown
-from attar.proof.report.production import list_production_metrics
+from attar.proof.report.production import NAMES, list_production_comparisons
 from attar.proof.report.target import group_targets
 from tests.support.proof.report_records import Made, Page, changed, gate_rows, hop_rows, run_records, with_gate, with_wide_bounds
 
@@ -131,7 +131,8 @@ def test_failed_against_production_leaves_the_tiles_about_the_teacher_alone(tmp_
     gates = [{**row, "limit": out_of_reach[row["gate"]]} if row["against"] == "production" else row for row in gate_rows(records)]
     target = group_targets(changed(records, "cpu.verdict", gates=gates))[0]
     assert {tile.name: tile.verdict for tile in list_tiles(target)}["accuracy"] == "passed"
-    assert {one.name: one.verdict for one in list_production_metrics(target)} == {
+    found = list_production_comparisons(target)
+    assert {NAMES[each.metric]: target.find_verdict("engine", each.metric, "production") for each in found} == {
         "score drop": "failed", "CORR": "", "agreement": "", "KDL": "", "speedup": "failed",
     }  # fmt: skip  # one line
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attar.proof.gate import Metric
+from attar.proof.gate import Comparison, Metric
 from attar.proof.gate_text import format_remedy
 from attar.proof.ledger import Hop
 from attar.proof.report import formatting, gate_formatting
-from attar.proof.report.candidates import CandidateRow, describe_trials, list_candidates
+from attar.proof.report.candidates import describe_trials, format_reason
 from attar.proof.report.forest import place_mark
 from attar.proof.report.origin import find_origin
-from attar.proof.report.production import ProductionMetric, list_production_metrics
+from attar.proof.report.production import NAMES, list_production_comparisons
 from attar.proof.report.record import Record, describe_status, explain_status
 from attar.proof.report.start import describe_start
 from attar.proof.report.target import Target, group_targets
@@ -30,12 +30,11 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "micro": formatting.format_microseconds,
     "score": formatting.format_score,
     "seconds": formatting.format_seconds,
-    "sentence": formatting.format_sentence,
     "size": formatting.format_bytes,
     "small": formatting.format_small,
     "span": formatting.format_range,
-    "times": formatting.format_ratio,
     "outcome": describe_status,
+    "reason": format_reason,
     "why": explain_status,
 }
 """What the templates call the functions that format a value."""
@@ -58,9 +57,8 @@ class Chapter:
 
     target: Target
     tiles: Sequence[Tile]
-    candidates: Sequence[CandidateRow]
     front: Sequence[Panel]
-    production: Sequence[ProductionMetric]
+    production: Sequence[Comparison]
     ledger: Sequence[Panel]
     answers: Sequence[Panel]
     unread: str | None
@@ -85,6 +83,7 @@ def render_html(records: Sequence[Record], recipe_name: str) -> str:
     environment.filters.update(FILTERS)
     environment.globals.update(say=gate_formatting, describe_trials=describe_trials)
     environment.globals.update(place_mark=place_mark, format_remedy=format_remedy)
+    environment.globals.update(production_names=NAMES)
     return environment.get_template("report.html").render(build_page(records, recipe_name))
 
 
@@ -150,9 +149,8 @@ def build_chapter(target: Target) -> Chapter:
     return Chapter(
         target=target,
         tiles=list_tiles(target),
-        candidates=list_candidates(target.choice),
         front=front.draw_panels(target),
-        production=list_production_metrics(target),
+        production=list_production_comparisons(target),
         ledger=ledger.draw_panels(target),
         answers=drawn,
         unread=unread,

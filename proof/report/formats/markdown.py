@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from attar.proof.candidates import CandidateChoice
+from attar.proof.candidates import CandidateChoice, CandidateResult
 from attar.proof.gate import Gate, Metric
 from attar.proof.gate_text import format_missing_evidence
 from attar.proof.ledger import Hop
 from attar.proof.report import formatting, gate_formatting
-from attar.proof.report.candidates import describe_trials, list_candidates
+from attar.proof.report.candidates import describe_trials, format_reason
 from attar.proof.report.origin import explain_missing_control
-from attar.proof.report.production import list_production_metrics
+from attar.proof.report.production import NAMES, list_production_comparisons
 from attar.proof.report.record import Record, describe_status
 from attar.proof.report.start import describe_start
 from attar.proof.report.target import Target, group_targets
@@ -68,8 +68,11 @@ def render_target(target: Target) -> list[str]:
         blocks.append(render_table(head, [render_ledger_row(hop) for hop in target.hops]))
     if target.choice:
         blocks += render_candidates(target.choice)
-    if production := list_production_metrics(target):
-        text = ", ".join(f"{metric.name} {metric.shown}" for metric in production)
+    if production := list_production_comparisons(target):
+        text = ", ".join(
+            f"{NAMES[comparison.metric]} {gate_formatting.format_evidence(comparison)}"
+            for comparison in production
+        )
         blocks.append(f"**Against the bundle in production**: {escape_markdown(text)}.")
     return blocks + render_gates(target)
 
@@ -84,17 +87,25 @@ def render_candidates(choice: CandidateChoice) -> list[str]:
         "p50 at batch 1",
         f"batch {choice.batch}",
     )
-    rows = [
-        [
-            f"{each.name}: {each.title}", f"{MARKS.get(each.verdict, '🚫')} {each.verdict}",
-            each.score, each.drop, each.correlation, each.p50, each.batched, each.size,
-            f"goes on: {each.reason}" if each.goes_on else each.reason,
-        ]
-        for each in list_candidates(choice)
-    ]  # fmt: skip  # the columns of a table
+    rows = [render_candidate_row(result, choice) for result in choice.candidates]
     return [
         f"**The candidates**: {escape_markdown(describe_trials(choice))}",
         render_table((*head, "size", "why"), rows),
+    ]
+
+
+def render_candidate_row(result: CandidateResult, choice: CandidateChoice) -> list[str]:
+    reason = format_reason(result)
+    return [
+        f"{result.name}: {result.title}",
+        f"{MARKS.get(result.verdict, '🚫')} {result.verdict}",
+        formatting.format_score(result.score),
+        formatting.format_score(result.score_drop),
+        formatting.format_score(result.correlation),
+        formatting.format_microseconds(result.p50.get(1)),
+        formatting.format_microseconds(result.p50.get(choice.batch)),
+        formatting.format_bytes(result.size_bytes),
+        f"goes on: {reason}" if result.name == choice.winner else reason,
     ]
 
 

@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING
 from attar.proof.candidates import CandidateChoice
 from attar.proof.ledger import Hop
 from attar.proof.report import formatting, gate_formatting
-from attar.proof.report.candidates import describe_trials, list_candidates
+from attar.proof.report.candidates import describe_trials, format_reason
 from attar.proof.report.origin import explain_missing_control
 from attar.proof.report.record import Record
 from attar.proof.report.start import describe_start
@@ -73,15 +73,16 @@ def render_candidates(choice: CandidateChoice) -> Text:
     from rich.text import Text
 
     lines = Text(f"candidates: {describe_trials(choice)}")
-    for each in list_candidates(choice):
-        gave = (
-            f"CORR {each.correlation}, p50 {each.p50}, {each.size}"
-            if each.measured
-            else each.verdict
-        )
-        style = "bold" if each.goes_on else "" if each.measured else "bright_black"
-        lines.append(f"\n  {each.name} {each.title}: {gave}", style)
-        lines.append(f"\n    {'goes on: ' if each.goes_on else ''}{each.reason}", style)
+    for result in choice.candidates:
+        is_measured, goes_on = result.status == "measured", result.name == choice.winner
+        correlation = formatting.format_score(result.correlation)
+        p50 = formatting.format_microseconds(result.p50.get(1))
+        size = formatting.format_bytes(result.size_bytes)
+        numbers = f"CORR {correlation}, p50 {p50}, {size}" if is_measured else result.verdict
+        style = "bold" if goes_on else "" if is_measured else "bright_black"
+        title = formatting.strip_controls(result.title)
+        lines.append(f"\n  {result.name} {title}: {numbers}", style)
+        lines.append(f"\n    {'goes on: ' if goes_on else ''}{format_reason(result)}", style)
     return lines
 
 
