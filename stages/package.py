@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -288,7 +288,7 @@ def reopen_bundle(bundle: Path, *, unfinished: bool) -> None:
         f"import sys; {blocked}from pathlib import Path; from attar.bundle import opening; path = "
         f"Path(sys.argv[1]); {check}"
     )
-    environment: dict[str, Any] = {
+    environment = {
         **os.environ,
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }  # attar's home and no other

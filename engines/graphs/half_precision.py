@@ -9,7 +9,6 @@ back, which overflows again.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from attar.engines.graphs.inspection import (
     list_subgraph_reads,
     make_unused_suffix,
 )
+from attar.engines.graphs.overflow import find_overflowing_nodes
 from attar.engines.graphs.preparation import clear_metadata, prepare_graph
 from attar.engines.graphs.softmax import find_final_softmaxes
 from attar.pipeline.core.stage import Facts
@@ -31,21 +31,6 @@ if TYPE_CHECKING:
     import onnx
 
 HALF = "_half"
-LARGEST = 65504.0
-"""The largest finite number of half precision."""
-MARGIN = 2.0
-"""The factor between the largest value on training data and ``LARGEST``."""
-SQUARING = frozenset(
-    {
-        "GroupNormalization",
-        "InstanceNormalization",
-        "LayerNormalization",
-        "LpNormalization",
-        "ReduceL2",
-        "ReduceSumSquare",
-    }
-)
-"""Operators that square their input inside: where that overflows depends on the runtime."""
 
 
 @dataclass(frozen=True)
@@ -274,34 +259,3 @@ def make_cast(source: str, target: str, element_type: int) -> onnx.NodeProto:
     import onnx
 
     return onnx.helper.make_node("Cast", [source], [target], name=f"Cast_{target}", to=element_type)
-
-
-def find_overflowing_nodes(
-    model: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]]
-) -> dict[str, str]:
-    """Return the nodes whose tensors or weights half precision cannot hold, each with the reason.
-
-    ``ranges`` are those of the tensors on training data.
-    """
-    import onnx
-
-    magnitudes = {name: max(abs(low), abs(high)) for name, (low, high) in ranges.items()}
-    for name, tensor in index_constants(model).items():
-        magnitudes[name] = find_largest_magnitude(onnx.numpy_helper.to_array(tensor))
-    reasons = {}
-    for node in model.graph.node:
-        for name in (*node.input, *node.output):
-            limit = LARGEST / MARGIN
-            if node.op_type in SQUARING and name in node.input[:1]:
-                limit = math.sqrt(limit)
-            if magnitudes.get(name, 0) > limit:
-                reasons[node.name] = f"{name!r} reaches {magnitudes[name]:.3g}"
-    return reasons
-
-
-def find_largest_magnitude(values: np.ndarray[Any, Any]) -> float:
-    """Return the largest finite magnitude of floats. Infinity exists in half precision."""
-    if not np.issubdtype(values.dtype, np.floating):
-        return 0.0
-    finite = np.abs(values[np.isfinite(values)])
-    return float(finite.max(initial=0))

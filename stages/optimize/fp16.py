@@ -10,19 +10,15 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from attar.engines.graphs.exposure import expose_results
-from attar.engines.graphs.half_precision import (
-    HALF,
-    convert_to_fp16,
-    find_overflowing_nodes,
-    round_half_results,
-)
+from attar.engines.graphs.half_precision import HALF, convert_to_fp16, round_half_results
 from attar.engines.graphs.inspection import make_unused_suffix
 from attar.engines.graphs.int8 import EXCLUDED
+from attar.engines.graphs.overflow import find_overflowing_nodes
 from attar.engines.graphs.placement import MULTIPLYING
 from attar.engines.graphs.preparation import clear_metadata, prepare_graph
 from attar.engines.graphs.selection import check_node_names
@@ -30,6 +26,7 @@ from attar.models.task import Array, Arrays, Task
 from attar.models.views import iterate_spread
 from attar.pipeline.core.errors import UnsupportedModelError
 from attar.pipeline.core.progress import report_progress
+from attar.pipeline.core.stage import Facts
 
 if TYPE_CHECKING:
     import onnx
@@ -48,7 +45,7 @@ def write_fp16_graph(
     task: Task,
     exclude: Collection[str],
     allowed: float = HUGE,
-) -> dict[str, Any]:
+) -> Facts:
     """Write the graph. Return which nodes are half, which stay float and why, and the rounds.
 
     Nodes whose tensors are out of half precision's range on training data are float from the start.
@@ -85,7 +82,7 @@ def write_fp16_graph(
 
 def summarize_graph(
     model: onnx.ModelProto, inside: Collection[str], islands: Mapping[str, str], rounds: int
-) -> dict[str, Any]:
+) -> Facts:
     counted = Counter(node.op_type for node in model.graph.node if node.name in inside)
     floats = {node.name: islands[node.name] for node in model.graph.node if node.name in islands}
     return {"half": dict(sorted(counted.items())), "float": floats, "rounds": rounds}
@@ -182,15 +179,19 @@ def find_nearest_half_nodes(
     If those are float already, they are the nearest half nodes before them.
     """
     makers = {name: node for node in model.graph.node for name in node.output}
-    found: dict[str, str] = {}
+    neighbours: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    for node in model.graph.node:
+        for name in {*node.input, *node.output}:
+            neighbours[name].append(node)
+    reasons: dict[str, str] = {}
     for tensor, why in wrong.items():
-        near = [node for node in model.graph.node if tensor in (*node.input, *node.output)]
-        here = {node.name for node in near if node.name in inside}
-        while near and not here:
+        near = neighbours[tensor]
+        halves = {node.name for node in near if node.name in inside}
+        while near and not halves:
             near = [makers[name] for node in near for name in node.input if name in makers]
-            here = {node.name for node in near if node.name in inside}
-        found |= {name: why for name in here if name not in found}
-    return found
+            halves = {node.name for node in near if node.name in inside}
+        reasons |= {name: why for name in halves if name not in reasons}
+    return reasons
 
 
 def format_first_fault(model: onnx.ModelProto, wrong: Mapping[str, str]) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from safetensors.torch import load_file
 
@@ -14,7 +16,7 @@ from attar.engines.graphs.preparation import prepare_graph
 from attar.engines.graphs.softmax import list_probabilities, remove_softmax
 from attar.models.task import Kind, Task, load_task
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.core.stage import open_scratch
+from attar.pipeline.core.stage import Facts, open_scratch
 from attar.stages.artifacts import Answers
 from attar.stages.distill.loss_settings import Cosine, Kd, LogitPearson, Loss, Mse
 from attar.stages.distill.objective import DistillationObjective
@@ -31,7 +33,7 @@ def distil_graph(
     settings: TrainingSettings,
     out: Path,
     levels: int = LEVELS[8],
-) -> dict[str, Any]:
+) -> Facts:
     """Train the weights of ``source`` as ``quantized`` rounds them, and write the float graph.
 
     ``quantized`` is the Q-DQ graph of ``source``, ``levels`` the largest integer of its weights.
@@ -58,12 +60,12 @@ def distil_graph(
     work = open_scratch(out) / "tuned"
     work.mkdir(exist_ok=True)
     views = RecordedViews(answers.facts["seed"], answers.facts["views"])
-    found = train_network(
+    facts = train_network(
         settings, work, "tuning", objective, views, answers, module=lambda: network
     )
     network.load_state_dict(load_file(work / "weights.safetensors"))
     write_weights(model, network.export_weights(), target)
-    return {name: found[name] for name in ("history", "device")}
+    return {name: facts[name] for name in ("history", "device")}
 
 
 def select_losses(task: Task) -> list[Loss]:
@@ -83,7 +85,9 @@ def select_losses(task: Task) -> list[Loss]:
     return found
 
 
-def write_weights(model: onnx.ModelProto, trained: dict[str, Any], target: Path) -> None:
+def write_weights(
+    model: onnx.ModelProto, trained: Mapping[str, npt.NDArray[Any]], target: Path
+) -> None:
     for tensor in model.graph.initializer:
         if tensor.name in trained:
             tensor.CopyFrom(

@@ -12,12 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attar.engines.graphs.half_precision import (
-    convert_to_fp16,
-    find_largest_magnitude,
-    find_overflowing_nodes,
-    round_half_results,
-)
+from attar.engines.graphs.half_precision import convert_to_fp16, round_half_results
+from attar.engines.graphs.overflow import find_largest_magnitude, find_overflowing_nodes
 from attar.engines.graphs.preparation import name_nodes
 from attar.engines.runtimes import onnxruntime
 from tests.support.tasks import smoke

@@ -13,6 +13,7 @@ import pytest
 from attar.engines.graphs.inspection import count_nodes
 from attar.engines.runtimes import onnxruntime
 from attar.pipeline.core.errors import StageError, UnsupportedModelError
+from attar.pipeline.core.stage import Facts
 from attar.stages.artifacts import OnnxModel, Ranges
 from attar.stages.optimize import fp16
 from attar.stages.optimize.stage import Optimize
@@ -20,7 +21,7 @@ from tests.support.engines.graph_texts import HEADER, OVERFLOWING, SEEN_RANGES, 
 from tests.support.tasks import smoke
 
 
-def converted(folder: Path, text: str, ranges: Mapping[str, tuple[float, float]], **settings: Any) -> tuple[dict[str, Any], Path]:
+def converted(folder: Path, text: str, ranges: Mapping[str, tuple[float, float]], **settings: Any) -> tuple[Facts, Path]:
     target = folder / "half.onnx"
     given = {"exclude": (), **settings}
     return fp16.write_fp16_graph(write_parsed_graph(folder, text), target, ranges, smoke.Numbers(), **given), target
