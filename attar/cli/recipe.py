@@ -84,8 +84,8 @@ def run_slots(step: str | None, output: Path | None, require_all: bool, **option
 
     workspace = open_command_workspace(options)
     slots = workspace.list_slots(step)
-    made = {workspace.recipe.pipeline.slots[slot].stage.makes() for slot in slots}
-    folder, delivers = output or workspace.output, Bundle in made
+    kinds = {workspace.recipe.pipeline.slots[slot].stage.makes() for slot in slots}
+    folder, delivers = output or workspace.output, Bundle in kinds
     check_production(workspace, slots, folder if delivers else None)
     records: list[Record] = []
     # What user code prints is no part of the result.
@@ -99,7 +99,7 @@ def run_slots(step: str | None, output: Path | None, require_all: bool, **option
             report = deliver_results(records, folder, workspace.recipe.title)
     except AttarError as error:  # what the run found is shown all the same
         unwritten = error
-    if Verdict in made:
+    if Verdict in kinds:
         append_summary(records, workspace.recipe.title)
     show_results(records, report, options)
     if is_verbose(click.get_current_context()):
@@ -147,10 +147,10 @@ def show_results(records: list[Record], report: Path | None, options: dict[str, 
     bundles = [record for record in records if record.makes is Bundle and record.path and report]
     delivered = {record.target: report.parent / record.target for record in bundles if report}
     if options["as_json"]:
-        made = data.build_data(records) | {"report": str(report) if report else None}
+        facts = data.build_data(records) | {"report": str(report) if report else None}
         for target, bundle in delivered.items():
-            made["targets"][target]["bundle"] = str(bundle)
-        click.echo(json.dumps(made, indent=1))
+            facts["targets"][target]["bundle"] = str(bundle)
+        click.echo(json.dumps(facts, indent=1))
         return
     if any(record.makes is Evidence and record.path for record in records):
         from attar.proof.report.formats import terminal
@@ -242,15 +242,15 @@ def fetch(as_json: bool, **options: Any) -> None:
         for bound in workspace.recipe.pipeline.slots.values()
         if hasattr(stage := bound.stage, "task")
     }
-    found: dict[str, list[str]] = {}
+    data: dict[str, list[str]] = {}
     for name in sorted(tasks):
         with name_slot_in_errors(f"fetching for {name}"):
             load_task(name).fetch()
-            found[name] = [str(item) for item in load_task(name).data()]
+            data[name] = [str(item) for item in load_task(name).data()]
     click.echo(
-        json.dumps(found, indent=1)
+        json.dumps(data, indent=1)
         if as_json
-        else "\n".join(f"{name}: data are at hand" for name in found)
+        else "\n".join(f"{name}: data are at hand" for name in data)
     )
 
 

@@ -95,7 +95,7 @@ class Pretrained(nn.Module):
         """Load the folder's weights. Raises StageError if some of the model's weights are
         missing."""
         with report_reading_errors(folder), silence_transformers():
-            found, told = type(self.model).from_pretrained(
+            loaded, report = type(self.model).from_pretrained(
                 folder,
                 config=self.model.config,
                 local_files_only=True,
@@ -103,7 +103,7 @@ class Pretrained(nn.Module):
                 output_loading_info=True,
                 **MODEL_OPTIONS,
             )
-        missing = sorted(name for name in told["missing_keys"] if not name.startswith("pooler."))
+        missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
         if missing:
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
             shown = ", ".join(missing[:5]) + more
@@ -112,9 +112,9 @@ class Pretrained(nn.Module):
                 "number of classes for a fresh one (options = { classes = ... }) and fine_tune = "
                 "true"
             )
-        if getattr(found, "pooler", None) is not None:
-            found.pooler = self.model.pooler
-        self.model.load_state_dict(found.state_dict())
+        if getattr(loaded, "pooler", None) is not None:
+            loaded.pooler = self.model.pooler
+        self.model.load_state_dict(loaded.state_dict())
 
     def mask(self, tokens: Tensor) -> Tensor:
         """Return (B, S), 1 for tokens that are read. A row of padding alone is read whole, since
@@ -213,9 +213,9 @@ def report_reading_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, OSError, RuntimeError) as error:
-        said = " ".join(str(error).split())
+        message = " ".join(str(error).split())
         raise StageError(
-            f"the weights in {folder} cannot be read ({said}); is it whole, and no pointer of "
+            f"the weights in {folder} cannot be read ({message}); is it whole, and no pointer of "
             "git-lfs? Fetch it again"
         ) from error
 

@@ -16,6 +16,6 @@ def classifier(classes: int = 35) -> nn.Module:
     key. Raises StageError if the package or transformers is not installed.
     """
     folder = minilm.find_folder()
-    made = FreshClassifier((folder / "config.json").read_text("utf-8"), classes)
-    made.fill(folder)
-    return made
+    network = FreshClassifier((folder / "config.json").read_text("utf-8"), classes)
+    network.fill(folder)
+    return network

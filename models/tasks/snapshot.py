@@ -42,17 +42,17 @@ def select_texts(packages: Sequence[Package], sections: Sequence[str]) -> list[T
     validation, validation before train, and train before transfer: a training text may be dropped,
     but a measured text must be unknown.
     """
-    chosen = [each for each in packages if each.section in sections]
-    learned = [each for each in chosen if choose_split(each.source) == "train"]
-    short = (Text(choose_split(each.source), cut_text(each.short), each.section) for each in chosen)
-    ordered = sorted(
-        short, key=lambda each: ("test", "validation", "train").index(each.split)
-    )  # stable: by name inside each
-    return list(
-        drop_duplicates(
-            [*ordered, *(Text("transfer", cut_text(each.long), None) for each in learned)]
-        )
-    )
+    order = ("test", "validation", "train")
+    labelled: list[Text] = []
+    unlabelled: list[Text] = []
+    for package in packages:
+        if package.section in sections:
+            split = choose_split(package.source)
+            labelled.append(Text(split, cut_text(package.short), package.section))
+            if split == "train":
+                unlabelled.append(Text("transfer", cut_text(package.long), None))
+    labelled.sort(key=lambda text: order.index(text.split))  # stable: by name inside a split
+    return list(drop_duplicates([*labelled, *unlabelled]))
 
 
 def cut_text(text: str) -> str:
@@ -62,28 +62,28 @@ def cut_text(text: str) -> str:
     return text[: LONGEST + 1].rpartition(" ")[0] or text[:LONGEST]
 
 
-def drop_duplicates(found: Iterable[Text]) -> Iterator[Text]:
+def drop_duplicates(texts: Iterable[Text]) -> Iterator[Text]:
     seen = {""}
-    for each in found:
-        key = each.text.casefold()
+    for text in texts:
+        key = text.text.casefold()
         if key not in seen:
             seen.add(key)
-            yield each
+            yield text
 
 
-def write_snapshot(folder: Path, found: Sequence[Text], sections: Sequence[str]) -> None:
+def write_snapshot(folder: Path, texts: Sequence[Text], sections: Sequence[str]) -> None:
     """Write both files to ``folder``. Raises StageError if a section has no training text, since
     its class cannot be learned."""
-    lacking = sorted(set(sections) - {each.section for each in found if each.split == "train"})
+    lacking = sorted(set(sections) - {text.section for text in texts if text.split == "train"})
     if lacking:
         raise StageError(
             f"the package lists hold nothing to train on in the sections {', '.join(lacking)}; "
             "fetch where /etc/apt lists a whole release of Debian, its component main at least"
         )
     train_tokenizer(
-        folder / TOKENIZER, [each.text for each in found if each.split in ("train", "transfer")]
+        folder / TOKENIZER, [text.text for text in texts if text.split in ("train", "transfer")]
     )
-    lines = "".join(json.dumps(each) + "\n" for each in found)
+    lines = "".join(json.dumps(text) + "\n" for text in texts)
     (folder / TEXTS).write_bytes(gzip.compress(lines.encode(), mtime=0))
 
 
@@ -103,11 +103,9 @@ def train_tokenizer(file: Path, learned: Sequence[str]) -> None:
         raise StageError(
             "a vocabulary is made with the library tokenizers: pip install 'attar[serve-text]'"
         ) from error
-    made = Tokenizer(BPE())
-    made.normalizer, made.pre_tokenizer = (
-        BertNormalizer(lowercase=True),
-        ByteLevel(add_prefix_space=True),
-    )
+    tokenizer = Tokenizer(BPE())
+    tokenizer.normalizer = BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=True)
     alphabet = sorted(ByteLevel.alphabet())
     trainer = BpeTrainer(
         vocab_size=VOCABULARY,
@@ -115,8 +113,8 @@ def train_tokenizer(file: Path, learned: Sequence[str]) -> None:
         initial_alphabet=alphabet,
         show_progress=False,
     )
-    made.train_from_iterator(learned, trainer)
-    made.save(str(file))
+    tokenizer.train_from_iterator(learned, trainer)
+    tokenizer.save(str(file))
 
 
 def read_texts(file: Path) -> list[Text]:

@@ -118,18 +118,18 @@ class Texts(Split):
 def read_splits(file: Path, mtime: int, size: int) -> dict[str, Texts]:
     """Return the splits of a file with this mtime and size, cached because a run asks for them many
     times."""
-    found: dict[str, list[snapshot.Text]] = {}
-    for each in snapshot.read_texts(file):
-        found.setdefault(each.split, []).append(each)
-    return {name: make_texts(texts) for name, texts in found.items()}
+    by_split: dict[str, list[snapshot.Text]] = {}
+    for text in snapshot.read_texts(file):
+        by_split.setdefault(text.split, []).append(text)
+    return {name: make_texts(texts) for name, texts in by_split.items()}
 
 
-def make_texts(found: Sequence[snapshot.Text]) -> Texts:
+def make_texts(texts: Sequence[snapshot.Text]) -> Texts:
     """Return texts with the numbers of their sections, if they have sections."""
     numbers = {section: number for number, section in enumerate(Topics.classes)}
-    sections = [numbers[each.section] for each in found if each.section is not None]
+    sections = [numbers[text.section] for text in texts if text.section is not None]
     return Texts(
-        tuple(each.text for each in found), np.array(sections, np.int64) if sections else None
+        tuple(text.text for text in texts), np.array(sections, np.int64) if sections else None
     )
 
 
@@ -155,7 +155,7 @@ def drop_words(texts: Array, generator: np.random.Generator, share: float) -> Ar
     words = [text.split() for text in texts.tolist()]
     draws = generator.random((len(words), max(map(len, words), default=0)))  # (N, most words)
     return np.array(
-        [" ".join(keep_words(each, row, share)) for each, row in zip(words, draws, strict=True)],
+        [" ".join(keep_words(own, row, share)) for own, row in zip(words, draws, strict=True)],
         texts.dtype,
     )
 
@@ -183,6 +183,6 @@ def fetch_snapshot(folder: Path) -> None:
         if lists is None:
             lists = Path(temporary) / "lists"
             debian.update_lists(lists)
-        found = snapshot.select_texts(debian.read_packages(lists), Topics.classes)
+        texts = snapshot.select_texts(debian.read_packages(lists), Topics.classes)
         folder.mkdir(parents=True, exist_ok=True)
-        snapshot.write_snapshot(folder, found, Topics.classes)
+        snapshot.write_snapshot(folder, texts, Topics.classes)

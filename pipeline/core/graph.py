@@ -48,21 +48,21 @@ class Pipeline:
     RecipeError."""
 
     def __init__(self, slots: Mapping[str, SlotBinding]) -> None:
-        made: dict[str, type[Artifact]] = {}
+        kinds: dict[str, type[Artifact]] = {}
         for slot, bound in slots.items():
             for name, wanted in bound.wanted().items():
                 source = bound.inputs[name]
-                if source not in made:
+                if source not in kinds:
                     raise RecipeError(
                         f"{slot} needs {name} from slot {source!r}, which no earlier slot is; "
-                        f"{suggest_name(source, made)}"
+                        f"{suggest_name(source, kinds)}"
                     )
-                if not issubclass(made[source], wanted):
+                if not issubclass(kinds[source], wanted):
                     raise RecipeError(
                         f"{slot} needs {name} to be {wanted.__name__}; {source} makes "
-                        f"{made[source].__name__}"
+                        f"{kinds[source].__name__}"
                     )
-            made[slot] = type(bound.stage).makes()
+            kinds[slot] = type(bound.stage).makes()
         self.slots = dict(slots)
 
     def up_to(self, wanted: Set[str]) -> list[str]:

@@ -85,10 +85,10 @@ def refresh_data(known: DataState) -> DataState | None:
     them, so that the task must be asked again."""
     files.remember_files(known.list_files())
     try:
-        found = _inspect(known.items)
+        current = _inspect(known.items)
     except StageError:  # a file is gone; the task says what there is instead
         return None
-    return found if found.names == known.names else None
+    return current if current.names == known.names else None
 
 
 def _inspect(items: Sequence[Item]) -> DataState:
@@ -115,7 +115,7 @@ def list_changed(known: DataState) -> list[str]:
 def has_changed(item: FileState | FolderState) -> bool:
     """Whether the bytes, or the names in a folder, changed. A file with another stamp is read,
     since copies and links change stamps."""
-    known = {each.path: each for each in ([item] if isinstance(item, FileState) else item.files)}
+    known = {file.path: file for file in ([item] if isinstance(item, FileState) else item.files)}
     try:
         stamps = (
             {item.path: files.stamp_file(item.path)}

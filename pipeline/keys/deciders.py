@@ -49,7 +49,7 @@ class Keys:
             artifacts={names.place_of(type(artifact)) for artifact in inputs.values()},
         )
         self.recall_files(stage, may_write=may_import)
-        found: KeyInputs = {
+        deciders: KeyInputs = {
             "stage": kind.__qualname__,
             "settings": describe_settings(stage),
             "code": dict(code.definitions),
@@ -58,12 +58,12 @@ class Keys:
             "inputs": {name: artifact.digest for name, artifact in inputs.items()},
         }
         if "task" in stage.deciding():
-            found["data"] = self.data_of(stage.task, may_import=may_import)  # type: ignore[attr-defined]  # a field of that stage
-            if found["data"] is None:
+            deciders["data"] = self.data_of(stage.task, may_import=may_import)  # type: ignore[attr-defined]  # a field of that stage
+            if deciders["data"] is None:
                 return None
         if kind.bound_to_machine:
-            found["machine"] = machine.describe_machine()
-        return found
+            deciders["machine"] = machine.describe_machine()
+        return deciders
 
     def data_of(self, task: str, *, may_import: bool) -> str | None:
         """Return the digest of the data that a task's splits come from.
@@ -78,11 +78,11 @@ class Keys:
             note = f"data/{compute_json_digest(origin)}.json"
             known = self.store.read_note(note)
             before = None if known is None else data.DataState.from_json(known)
-            found = None if before is None else data.refresh_data(before)
-            if found is None and not may_import:
+            current = None if before is None else data.refresh_data(before)
+            if current is None and not may_import:
                 return None
             self.data[task] = (
-                data.inspect_data(names.load_object(task)().data()) if found is None else found
+                data.inspect_data(names.load_object(task)().data()) if current is None else current
             )
             self.digests[task] = compute_json_digest(data.describe_content(self.data[task]))
             if may_import and self.data[task] != before:
@@ -99,9 +99,9 @@ class Keys:
             self.recalled.add(note)
             known = [FileState(*row) for row in self.store.read_note(note) or []]
             files.remember_files(known)
-            found = list(files.hash_files(LISTED[kind](str(path))).values())
-            if may_write and found != known:
-                self._remember(note, found)
+            current = list(files.hash_files(LISTED[kind](str(path))).values())
+            if may_write and current != known:
+                self._remember(note, current)
 
     def _remember(self, note: str, value: Any) -> None:
         """Write what spares a later process reading files again; a read-only store goes without."""
@@ -206,11 +206,11 @@ LISTED: Mapping[str, Callable[[str], Mapping[str, files.Stamp]]] = {
 def digest_place(kind: str, path: Path) -> str:
     """Return the digest of a file, or of several files by their names relative to the path."""
     whole = str(path)
-    found = files.hash_files(LISTED[kind](whole))
+    states = files.hash_files(LISTED[kind](whole))
     if kind == "file":
-        return found[whole].sha256
+        return states[whole].sha256
     return compute_json_digest(
-        {each.removeprefix(whole).lstrip("/"): state.sha256 for each, state in found.items()}
+        {file.removeprefix(whole).lstrip("/"): state.sha256 for file, state in states.items()}
     )
 
 

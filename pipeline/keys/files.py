@@ -131,7 +131,7 @@ def stamp_paths(paths: Iterable[str]) -> PathStamps:
     return stamps
 
 
-def _scan(folder: str, wanted: set[str], found: PathStamps) -> None:
+def _scan(folder: str, wanted: set[str], stamps: PathStamps) -> None:
     """Add the stamps of one folder. ``stat`` of an entry takes half as long as that of a path."""
     by_ending: dict[str, list[str]] = defaultdict(list)
     left, endings = set(wanted), set[str]()
@@ -142,17 +142,17 @@ def _scan(folder: str, wanted: set[str], found: PathStamps) -> None:
                 by_ending[ending := _ending(name)].append(name)
                 if name in left and entry.is_file():
                     stat = entry.stat()
-                    found.files[f"{folder}/{name}"] = make_stamp(stat)
+                    stamps.files[f"{folder}/{name}"] = make_stamp(stat)
                     left.remove(name)
                     endings.add(ending)
     for path in (f"{folder}/{name}" for name in sorted(left)):
         if Path(path).is_dir():
-            found.folders.append(path)
+            stamps.folders.append(path)
         else:
-            found.files[path] = stamp_file(path)
+            stamps.files[path] = stamp_file(path)
             endings.add(_ending(path.rpartition("/")[2]))
     if endings:
-        found.names[folder] = {
+        stamps.names[folder] = {
             ending: _digest_names(by_ending[ending]) for ending in sorted(endings)
         }
 

@@ -68,8 +68,8 @@ class Fingerprint:
         self.remembered: dict[str, tuple[int, int, Source]] = {}
         if cache and cache.exists():
             with contextlib.suppress(ValueError):  # a damaged memory is no memory
-                kept = json.loads(cache.read_text(encoding="utf-8"))
-                self.remembered = kept["files"] if kept["format"] == FORMAT else {}
+                note = json.loads(cache.read_text(encoding="utf-8"))
+                self.remembered = note["files"] if note["format"] == FORMAT else {}
         self.changed = False
         self.stamps: dict[str, tuple[int, int]] = {}
         self.sources: dict[str, Source | None] = {}
@@ -135,7 +135,7 @@ class Fingerprint:
             if any(self.path(self._resolve(target)[0]) for target in definition["decorators"])
         ]
         return [
-            *(f"{each}:{NOTHING}" for each in {*packages, *imported} if self.path(each)),
+            *(f"{name}:{NOTHING}" for name in {*packages, *imported} if self.path(name)),
             *registered,
         ]
 
@@ -232,13 +232,13 @@ class Fingerprint:
 
     def edited(self, definitions: Iterable[str]) -> list[str]:
         """Return the files of these definitions that changed since they were read."""
-        found = []
+        changed = []
         for module in sorted({definition.partition(":")[0] for definition in definitions}):
             path = self.path(module)
             stat = path.stat() if path and path.is_file() else None
             if stat is None or (stat.st_size, stat.st_mtime_ns) != self.stamps[module]:
-                found.append(str(path))
-        return found
+                changed.append(str(path))
+        return changed
 
     def remember(self) -> None:
         """Write the cache, if there is one and it has changed."""
@@ -268,9 +268,9 @@ def _version(package: str) -> Mapping[str, str]:
     try:
         return {name: importlib.metadata.version(name)}
     except importlib.metadata.PackageNotFoundError:
-        found = importlib.metadata.packages_distributions().get(package, [])
+        distributions = importlib.metadata.packages_distributions().get(package, [])
         return (
-            {found[0]: importlib.metadata.version(found[0])}
-            if found
+            {distributions[0]: importlib.metadata.version(distributions[0])}
+            if distributions
             else {package: "not installed"}
         )

@@ -122,10 +122,10 @@ def _definition(nodes: list[ast.AST], scope: Scope, package: str) -> Definition:
     if not isinstance(nodes[0], ast.Module):
         stars |= _unread_imports(nodes, inside)
     decorators = [
-        each
+        decorator
         for node in nodes
         if isinstance(node, Function | ast.ClassDef)
-        for each in node.decorator_list
+        for decorator in node.decorator_list
     ]
     dump = "".join(ast.dump(node) for node in nodes)
     return {

@@ -62,12 +62,12 @@ def wire_inputs(
 ) -> dict[str, str]:
     """Return the slot that feeds each input: one in ``beside`` if there is one; for repeated inputs
     the slot of each candidate."""
-    found: dict[str, str] = {}
+    inputs: dict[str, str] = {}
     for name, source in slot.sources("required").items():
-        found[name] = beside.get(source, source)
+        inputs[name] = beside.get(source, source)
     for source in slot.sources("repeated").values():
-        found |= {name: f"{target}.{name}.{source}" for name in names}
-    return found
+        inputs |= {name: f"{target}.{name}.{source}" for name in names}
+    return inputs
 
 
 def expand_candidates(
@@ -85,7 +85,7 @@ def expand_candidates(
         check_known(f"[targets.{target}] candidate {number}", own, fields)
     used = [select_defaults(stages, defaults, own, given) for own in listed]
     for key in defaults:
-        if not any(key in each for each in used):
+        if not any(key in taken for taken in used):
             why = (
                 f"{KEY} = {ALL!r} chooses it"
                 if settings[KEY] == ALL
@@ -95,8 +95,8 @@ def expand_candidates(
                 f"[targets.{target}] {key} = {defaults[key]!r} is never used: {why}; remove it"
             )
     return {
-        f"c{number}": each | own
-        for number, (each, own) in enumerate(zip(used, listed, strict=True), 1)
+        f"c{number}": taken | own
+        for number, (taken, own) in enumerate(zip(used, listed, strict=True), 1)
     }
 
 
@@ -127,7 +127,7 @@ def read_candidate_tables(place: str, slots: Sequence[Slot], value: Any) -> Sequ
     list of tables, and for an empty list."""
     if value == ALL:
         return [own for slot in slots if slot.offers for own in slot.offers()]
-    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise RecipeError(
             f"{place} must be a list of tables, or {ALL!r}; got {value!r}; write {EXAMPLE}"
         )
@@ -149,8 +149,8 @@ def check_different(target: str, bound: Mapping[str, SlotBinding]) -> None:
     for slot, item in bound.items():
         if is_candidate(slot):
             stages.setdefault(slot.split(".")[1], []).append(item.stage)
-    for name, made in stages.items():
-        first = next(other for other, theirs in stages.items() if theirs == made)
+    for name, own in stages.items():
+        first = next(other for other, theirs in stages.items() if theirs == own)
         if first != name:
             raise RecipeError(
                 f"[targets.{target}] {KEY} {first[1:]} and {name[1:]} are the same; remove one"
