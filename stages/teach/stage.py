@@ -28,7 +28,7 @@ class Teach(TrainingSettings, Stage[Model]):
     distributed: ClassVar[bool] = True
 
     network: CodeName = ""
-    """A factory, as MODULE:NAME. A Hugging Face folder has a default; an ONNX file is its own."""
+    """A factory, as MODULE:NAME. A Hugging Face folder has a default, an ONNX file goes without."""
     weights: DataFile | None = None
     """A safetensors file of the network's ``state_dict``."""
     huggingface: DataFolder | None = None

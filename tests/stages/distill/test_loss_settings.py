@@ -43,7 +43,6 @@ from attar.stages.distill.objective import DistillationObjective, check_labels, 
 from attar.stages.distill.stage import Distill
 from attar.stages.label.stage import Label
 from attar.stages.learning import losses
-from tests.support.processes.loaded_packages import HEAVY, list_loaded_packages
 from tests.support.stages.training import make_out
 from tests.support.tasks.smoke import DIGITS, NOBODY, RESIDUAL, artifact, weights
 
@@ -102,10 +101,6 @@ def test_a_recipe_picks_a_loss_of_features(written: dict[str, object], picked: F
 def test_both_fit_in_one_list() -> None:
     adapter: TypeAdapter[list[Loss | FeatureLoss]] = TypeAdapter(list[Loss | FeatureLoss])
     assert adapter.validate_python([{"kind": "kd"}, {"kind": "hint"} | LAYERS]) == [Kd(), Hint(**LAYERS)]
-
-
-def test_settings_are_read_without_torch() -> None:
-    assert not list_loaded_packages("import attar.stages.distill.loss_settings, attar.stages.distill.stage") & HEAVY
 
 
 # ---- what a recipe may not write
