@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -321,12 +319,3 @@ def test_an_engine_that_answers_nan_is_found(bundle: Path) -> None:
 def test_requests_that_it_does_not_take(points_bundle: Path, inputs: dict[str, Any], told: str) -> None:
     with open_bundle(points_bundle) as model, pytest.raises(AttarError, match=told):
         model(inputs)
-
-
-def test_opening_one_needs_none_of_what_training_needs(points_bundle: Path) -> None:
-    called = (
-        "import sys; from attar.bundle.opening import open_bundle; open_bundle(sys.argv[1]).close(); "
-        "print(*(name for name in ('torch', 'onnx', 'sklearn', 'matplotlib', 'jinja2', 'cryptography') if name in sys.modules))"
-    )
-    made = subprocess.run([sys.executable, "-c", called, points_bundle], capture_output=True, text=True, check=True)
-    assert made.stdout.strip() == ""

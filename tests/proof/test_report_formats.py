@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -128,17 +126,6 @@ def test_write_replaces_all_four_and_leaves_nothing_else(tmp_path: Path) -> None
     assert sorted(each.name for each in path.parent.iterdir()) == ["junit.xml", "report.html", "report.json", "report.md"]
     json.loads((path.parent / "report.json").read_text(encoding="utf-8"))
     assert (path.parent / "junit.xml").read_text(encoding="utf-8") == render_junit(records, "fashion")
-
-
-def test_importing_the_report_is_cheap() -> None:
-    heavy = "{'rich', 'jinja2', 'matplotlib', 'numpy', 'safetensors'}"
-    modules = "attar.proof.report, attar.proof.report.formats.terminal, attar.proof.report.data, attar.proof.report.formats.html"
-    code = f"import sys, {modules}; sys.exit(str({heavy} & set(sys.modules) or ''))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stderr.strip() == ""
-
-
-# numbers
 
 
 @pytest.mark.parametrize(

@@ -24,23 +24,28 @@ except SystemExit as finished:
 """
 
 
+REPORT = (
+    "import attar.proof.report, attar.proof.report.data, attar.proof.report.formats.terminal, attar.proof.report.formats.html"
+)
+OFFERS = "from attar.stages.choose.offers import list_runnable_candidates; list_runnable_candidates()"
+
+
 @pytest.mark.parametrize(
-    "code",
+    ("code", "unneeded"),
     [
-        pytest.param("import attar", id="import attar"),
-        pytest.param("import attar.stages.slots", id="import attar.stages.slots"),
-        pytest.param("import attar.models.task", id="import attar.models.task"),
-        pytest.param(HELP, id="attar --help"),
+        pytest.param("import attar", HEAVY, id="import attar"),
+        pytest.param("import attar.stages.slots", HEAVY, id="slots and their settings"),
+        pytest.param("import attar.models.task", HEAVY, id="tasks"),
+        pytest.param(HELP, HEAVY | {"numpy", "pydantic", "uvloop", "grpc"}, id="attar --help"),
+        pytest.param(REPORT, HEAVY | {"rich", "numpy", "safetensors"}, id="the report, before it is drawn"),
+        pytest.param(OFFERS, HEAVY | {"tensorrt_rtx"}, id="offers of runtimes"),
+        pytest.param("import attar.serving.server", {"prometheus_client"}, id="a server, before its metrics are asked for"),
     ],
 )
-def test_light_parts_load_nothing_heavy(code: str) -> None:
+def test_light_parts_load_nothing_heavy(code: str, unneeded: set[str]) -> None:
     packages = list_loaded_packages(code)
     assert "attar" in packages
-    assert not packages & HEAVY
-
-
-def test_help_needs_no_library_of_numbers_or_settings() -> None:
-    assert not list_loaded_packages(HELP) & {"numpy", "pydantic", "uvloop", "grpc"}
+    assert not packages & unneeded
 
 
 def test_the_probe_sees_what_is_loaded() -> None:
