@@ -3,7 +3,8 @@ baselines."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from attar.proof.gate import EXACT_METRICS, Baseline, Comparison, Metric
 from attar.proof.hop import PREVIOUS_HOP, HopName
 from attar.proof.intervals import BoundsSource
 from attar.proof.ledger import COMPARED_METRICS, ClassDrop, Hop
-from attar.proof.metrics import OutputComparison
+from attar.proof.metrics import Numbers, OutputComparison
 
 BoundsName = tuple[str, ...]
 """``(hop,)`` of a score; ``(hop, baseline, metric, output)`` of a comparison."""
@@ -210,9 +211,7 @@ class HopComparer:
         if self.labels is None:
             return None
         before, after = pair.expected.statistics, pair.got.statistics
-        return metrics.find_worst_class(
-            self.labels, self.task.classes, before, after, self.task.aggregate
-        )
+        return find_worst_class(self.labels, self.task.classes, before, after, self.task.aggregate)
 
     def compute_gain(self, measured: Mapping[str, HopOutputs]) -> Estimate | None:
         """Return what the student scores more than the control; None without a control."""
@@ -236,3 +235,28 @@ def enclose_value(
     low = worst([ends.low for ends in bounds]) if bounds else value
     high = worst([ends.high for ends in bounds]) if bounds else value
     return ConfidenceBounds(min(low, value), max(high, value))
+
+
+def find_worst_class(
+    labels: npt.NDArray[np.int64],
+    classes: Sequence[str],
+    expected: Numbers,
+    got: Numbers,
+    aggregate: Callable[[Numbers], float],
+) -> ClassDrop | None:
+    """Return the class whose score fell most, from per-sample statistics ``[N, k]``.
+
+    Classes without a sample are left out, and those of which alone the score is not defined (an
+    AUC of one class). Return None if no class is left.
+    """
+    rows = {name: labels == number for number, name in enumerate(classes)}
+    drops = {
+        name: aggregate(expected[row]) - aggregate(got[row])
+        for name, row in rows.items()
+        if row.any()
+    }
+    defined = {name: drop for name, drop in drops.items() if math.isfinite(drop)}
+    if not defined:
+        return None
+    name = max(defined, key=lambda each: defined[each])
+    return ClassDrop(name, defined[name])

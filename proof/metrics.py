@@ -14,7 +14,6 @@ even against itself: a constant answer proves nothing, so it keeps no limit of a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +23,6 @@ import numpy.typing as npt
 
 from attar.models.probabilities import find_common_floor, to_logits
 from attar.models.task import CLASSIFYING, Kind
-from attar.proof.ledger import ClassDrop
 
 Numbers = npt.NDArray[np.float64]
 Metrics = dict[str, float | None]
@@ -282,28 +280,3 @@ def select_worst(metrics: Sequence[Metrics]) -> Metrics:
     """For a task of several outputs: each metric where it is worst; None where no output has it."""
     found = {name: [one for m in metrics if (one := m[name]) is not None] for name in WORST}
     return {name: pick(found[name]) if found[name] else None for name, pick in WORST.items()}
-
-
-def find_worst_class(
-    labels: npt.NDArray[np.int64],
-    classes: Sequence[str],
-    expected: Numbers,
-    got: Numbers,
-    aggregate: Callable[[Numbers], float],
-) -> ClassDrop | None:
-    """Return the class whose score fell most, from per-sample statistics ``[N, k]``.
-
-    Classes without a sample are left out, and those of which alone the score is not defined (an
-    AUC of one class). Return None if no class is left.
-    """
-    rows = {name: labels == number for number, name in enumerate(classes)}
-    drops = {
-        name: aggregate(expected[row]) - aggregate(got[row])
-        for name, row in rows.items()
-        if row.any()
-    }
-    defined = {name: drop for name, drop in drops.items() if math.isfinite(drop)}
-    if not defined:
-        return None
-    name = max(defined, key=lambda each: defined[each])
-    return ClassDrop(name, defined[name])

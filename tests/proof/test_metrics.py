@@ -14,6 +14,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from attar.models.task import Kind
 from attar.proof import metrics
+from attar.proof.hop_comparer import find_worst_class
 from attar.proof.ledger import ClassDrop
 
 Numbers = npt.NDArray[np.float64]
@@ -81,9 +82,9 @@ def test_of_several_outputs_the_worst_counts() -> None:
 def test_worst_class() -> None:
     labels = np.array([0, 0, 1, 1, 1])
     before, after = np.array([[1.0], [1], [1], [1], [0]]), np.array([[1.0], [0], [0], [1], [0]])
-    found = metrics.find_worst_class(labels, ["cat", "dog", "never"], before, after, lambda s: float(s[:, 0].mean()))
+    found = find_worst_class(labels, ["cat", "dog", "never"], before, after, lambda s: float(s[:, 0].mean()))
     assert found == ClassDrop("cat", 0.5)
-    assert metrics.find_worst_class(labels[:0], ["cat"], before[:0], after[:0], lambda s: 0.0) is None
+    assert find_worst_class(labels[:0], ["cat"], before[:0], after[:0], lambda s: 0.0) is None
 
 
 @given(logits())
