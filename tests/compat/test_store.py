@@ -49,14 +49,14 @@ def test_every_artifact_is_shown_and_whole(project: Path) -> None:
 def test_a_run_reuses_it_or_makes_it_again(project: Path) -> None:
     """Whatever is reused has the facts that were recorded; the rest is made, and then all of it is reused."""
     recorded = {folder.name: (folder / "facts.json").read_bytes() for folder in (project / "store" / "artifacts").iterdir()}
-    made = tiny.run(project)
+    made = tiny.call_run(project)
     assert set(tiny.statuses(made).values()) <= {"made", "reused"}
     assert made["targets"]["cpu"]["verdict"] == "passed"
     for entry in made["slots"]:
         if entry["status"] == "reused" and entry["key"] in recorded:
             assert entry["facts"] == json.loads(recorded[entry["key"]]), entry["slot"]
     assert read_store_version(project / "store") == STORE_VERSION
-    assert tiny.made_again(tiny.run(project)) == []
+    assert tiny.made_again(tiny.call_run(project)) == []
     for key, facts in recorded.items():
         folder = project / "store" / "artifacts" / key
         assert not folder.exists() or (folder / "facts.json").read_bytes() == facts

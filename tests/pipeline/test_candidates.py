@@ -276,7 +276,7 @@ def test_an_artifact_is_refused_only_where_it_says_so() -> None:
 
 @pytest.mark.slow
 def test_a_whole_run_ships_the_one_that_was_chosen(tmp_path: Path) -> None:
-    forms = '[{ precision = "fp32" }, { precision = "int8" }, { precision = "int8-dynamic", exclude = ["node_linear"] }]'
+    forms = '[{ precision = "fp32" }, { precision = "int8" }, { precision = "int8-dynamic", exclude = ["/0/Gemm"] }]'
     tiny.write(tmp_path, recipe=tiny.RECIPE.replace('precision = "int8"', f"candidates = {forms}"))
     made = tiny.run(tmp_path)
     choice, refused = (tiny.entry(made, slot)["facts"] for slot in ("cpu.choice", "cpu.c3.engine"))
