@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
-from attar.models.task import Array, Arrays, Predict, Task
+from attar.models.generation import Decoding, find_decoding, follow
+from attar.models.task import Array, Arrays, Predict, Predictor, Task
 from attar.pipeline.core.errors import StageError
 
+PATH_LENGTH = 6
+"""Tokens of the random paths that an output of tokens is compared along."""
 Sizes = Mapping[str, int]
 """The size of every dynamic axis."""
 
@@ -108,3 +112,31 @@ def measure_difference(name: str, expected: Array, got: Array, tolerance: float)
     if largest > allowed:
         raise StageError(f"output {name!r} differs by {largest:.2g}, allowed {allowed:.2g}")
     return largest
+
+
+def measure_predictor_difference(
+    task: Task, expected: Predictor, got: Predictor, tolerance: float, hint: str
+) -> float:
+    """As ``measure_largest_difference``; of an output of tokens, along random paths.
+
+    What is compared there are the logits. One that is nearly as large as the largest may become the
+    largest, and the tokens after it are others.
+    """
+    decoding = find_decoding(task)
+    if decoding is None:
+        return measure_largest_difference(task, expected, got, tolerance, hint)
+    sides = [
+        partial(follow_random_path, predictor.graphs, decoding) for predictor in (expected, got)
+    ]
+    return measure_largest_difference(task, sides[0], sides[1], tolerance, hint)
+
+
+def follow_random_path(
+    graphs: Mapping[str, Predict], decoding: Decoding, inputs: Arrays
+) -> dict[str, Array]:
+    """Return the logits ``[N, T, size]`` along a path that only the inputs' shapes decide."""
+    samples = len(next(iter(inputs.values())))
+    length = min(PATH_LENGTH, decoding.longest)
+    words = decoding.vocabulary
+    path = np.random.default_rng(samples).integers(0, words.size, (samples, length))
+    return {decoding.output: np.stack(list(follow(graphs, inputs, path, decoding)), 1)}

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attar.models.task import Array
+from attar.models.top_answers import TopAnswers
 
 DTYPES = {"F16": "<f2", "F32": "<f4", "U8": "u1", "U16": "<u2", "U32": "<u4", "I32": "<i4"}
 """The dtypes of safetensors that `shards` writes, by their names in numpy."""
@@ -61,6 +62,30 @@ class Rows:
             select_corner(joined, block.shape[1:])[place] = block
         return joined
 
+    def read_top(self, indices: npt.NDArray[np.int64]) -> TopAnswers:
+        """Return the largest stored logits of these samples, padded as ``rows[indices]`` is.
+
+        If all logits are stored, all are returned.
+        """
+        rows = indices if self.places is None else self.places[indices]
+        owner = np.searchsorted(self.ends, rows, "right")
+        starts = [0, *self.ends]
+        blocks = [
+            self.parts[part].read_top(row - starts[part])
+            for row, part in zip(rows, owner, strict=True)
+        ]
+        longest = max(len(block.rest) for block in blocks)
+        values = [pad_end(block.values, longest, np.nan) for block in blocks]
+        places = [pad_end(block.indices, longest, 0) for block in blocks]
+        rest = [pad_end(block.rest, longest, np.nan) for block in blocks]
+        return TopAnswers(np.stack(values), np.stack(places), np.stack(rest), blocks[0].size)
+
+
+def pad_end(array: npt.NDArray[Any], length: int, value: float) -> npt.NDArray[Any]:
+    """Return the array with its first axis filled up to ``length``."""
+    missing = [(0, length - len(array)), *[(0, 0)] * (array.ndim - 1)]
+    return np.pad(array, missing, constant_values=value)
+
 
 def join_rows(splits: Sequence[Rows]) -> Rows:
     """Return the samples of all splits, one split after the other."""
@@ -97,6 +122,25 @@ class ShardOutput:
         """Return where the flat rows of each sample begin and end: ``[rows + 1]``."""
         sizes = np.asarray(self.tensors["shapes"], np.int64).prod(1)
         return np.concatenate([[0], np.cumsum(sizes)])
+
+    def read_top(self, row: int) -> TopAnswers:
+        """Return the largest logits along one sample's path: arrays ``[T, k]`` and ``[T]``."""
+        own = slice(*self.bounds[row : row + 2]) if "shapes" in self.tensors else row
+        return self.select_top(own)
+
+    def select_top(self, own: int | slice) -> TopAnswers:
+        if not self.width:
+            whole = np.asarray(self.tensors[""][own], np.float32)
+            size = whole.shape[-1]
+            nothing = np.full(whole.shape[:-1], -np.inf, np.float32)
+            return TopAnswers(whole, np.broadcast_to(np.arange(size), whole.shape), nothing, size)
+        values, places, rest = (self.tensors[name][own] for name in ("values", "indices", "rest"))
+        return TopAnswers(
+            np.asarray(values, np.float32),
+            np.asarray(places, np.int64),
+            np.asarray(rest, np.float32),
+            self.width,
+        )
 
     def expand_rows(self, rows: npt.NDArray[np.int64]) -> Floats:
         """Return rows as float32, with the stored rest in place of logits that were not stored."""

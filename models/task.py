@@ -24,7 +24,7 @@ from attar.pipeline.core import names
 
 Predict = Callable[[Arrays], dict[str, Array]]
 SplitName = Literal["train", "validation", "test", "transfer"]
-Kind = Literal["logits", "probabilities", "values", "embedding"]
+Kind = Literal["logits", "probabilities", "values", "embedding", "tokens"]
 """What an output holds; see ``Output``."""
 CLASSIFYING: frozenset[Kind] = frozenset({"logits", "probabilities"})
 """The kinds whose last axis is the classes."""
@@ -45,13 +45,28 @@ class Output:
     An ``embedding`` is one vector for each sample, with axes ``("batch", DIMENSIONS)``. Only its
     direction counts: it is compared by cosine. It has no target, since no label defines a
     direction; it is learned from a teacher.
+
+    ``tokens`` are a sequence of token ids, with axes ``("batch", LONGEST)``: the largest number of
+    tokens, the end token included. They are generated one after the other (see
+    ``models.generation``), so such an output is a task's only one. Its target has the same axes. A
+    row ends with ``end`` and is filled up with ``pad``.
     """
 
     axes: tuple[int | str, ...]
     kind: Kind = "logits"
     target: str | None = None
     """The target that trains this output: class indices for logits and probabilities, numbers for
-    values. None: no labels."""
+    values, token ids for tokens. None: no labels."""
+    size: int = 0
+    """The number of different tokens; 0 for other kinds."""
+    begin: int = 1
+    """The token that a network reads first."""
+    end: int = 2
+    """The token that ends a sequence."""
+    pad: int = 0
+    """The token that fills up shorter sequences."""
+    growth: tuple[int, int] = (2, 10)
+    """Slope and offset: a source of S tokens gets at most ``slope * S + offset`` tokens."""
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,15 @@ Metric = Literal[
     "sound",
     "sizes",
     "leak",
+    "endless",
+    "loop",
     "teacher_score",
     "score",
     "score_drop",
     "correlation",
     "cosine",
     "agreement",
+    "identical",
     "kdl",
     "largest_difference",
     "speedup",
@@ -31,14 +34,16 @@ Baseline = Literal["teacher", "previous", "reference", "production", "absolute"]
 """What a metric is compared with; ``absolute`` is nothing."""
 
 UPPER_LIMIT_METRICS: frozenset[Metric] = frozenset(
-    {"score_drop", "kdl", "largest_difference", "sound", "sizes", "leak"}
+    {"score_drop", "kdl", "largest_difference", "sound", "sizes", "leak", "endless", "loop"}
 )
 """The metrics that must not exceed their limit. The others must reach it."""
 UNLIMITED_METRICS: frozenset[Metric] = frozenset(
-    {"correlation_per_sample", "correlation_probabilities"}
+    {"correlation_per_sample", "correlation_probabilities", "identical"}
 )
 """The metrics that are recorded for readers. No gate is about them."""
-EXACT_METRICS: frozenset[Metric] = frozenset({"sound", "sizes", "leak", "largest_difference"})
+EXACT_METRICS: frozenset[Metric] = frozenset(
+    {"sound", "sizes", "leak", "endless", "loop", "largest_difference"}
+)
 """Counts and a maximum over these samples. The other metrics are estimates and have bounds."""
 ROUNDING = 1e-12
 """Distance from the limit that counts as kept: in floating point, 0.9 - 0.875 exceeds 0.025."""

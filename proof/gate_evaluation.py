@@ -29,6 +29,8 @@ SIMILARITY_METRICS: Sequence[Metric] = (
 """The metrics that compare the answers of two hops."""
 SOUNDNESS_METRICS: Sequence[Metric] = ("sound", "sizes")
 """The metrics that every hop has a limit for, which no recipe sets."""
+LOOP_METRIC: Metric = "loop"
+"""The same of every hop that has a graph of the loop over tokens."""
 
 
 def evaluate_gates(ledger: Ledger, limits: GateLimits) -> list[Gate]:
@@ -41,6 +43,7 @@ def evaluate_gates(ledger: Ledger, limits: GateLimits) -> list[Gate]:
         *evaluate_leak(ledger.leak, limits.leak),
         *evaluate_all_soundness(ledger),
         *evaluate_student_hops(ledger, limits),
+        *evaluate_endless(ledger, limits.endless),
         *evaluate_all_conversions(ledger, limits.hops),
         *evaluate_speedups(ledger, limits),
     ]
@@ -141,6 +144,8 @@ def evaluate_soundness(ledger: Ledger, name: HopName, *, required: bool = True) 
         return
     unusable, note = count_unusable_samples(hop, ledger.samples)
     yield Gate(Comparison("sound", name, "absolute", unusable), 0, required, note)
+    if hop.loop_faults is not None:
+        yield Gate(Comparison(LOOP_METRIC, name, "absolute", hop.loop_faults), 0, required)
     faults = hop.sizes.faults if hop.sizes else ()
     fault = faults[0] if faults else None
     yield Gate(Comparison("sizes", name, "absolute", len(faults)), 0, required, fault)
@@ -159,6 +164,25 @@ def evaluate_student_hops(ledger: Ledger, limits: GateLimits) -> Iterator[Gate]:
     for hop in STUDENT_HOPS:
         required = hop in required_hops
         yield from evaluate_similarity(ledger, hop, "teacher", limits, required=required)
+
+
+def evaluate_endless(ledger: Ledger, limit: float | None) -> Iterator[Gate]:
+    """Yield the limit of sequences without an end, for every hop from the student on.
+
+    Raises StageError if no output holds tokens.
+    """
+    if limit is None:
+        return
+    required_hops = list_required_hops(engine_was_run=ledger.was_run("engine"))
+    for name in STUDENT_HOPS:
+        hop = ledger.hops[name]
+        if hop.was_run and hop.endless_share is None:
+            raise StageError(
+                "the gate 'endless' is about tokens, and no output of this task holds any; remove "
+                "it from [gates]"
+            )
+        comparison = Comparison("endless", name, "absolute", hop.endless_share)
+        yield Gate(comparison, limit, required=name in required_hops)
 
 
 def evaluate_similarity(

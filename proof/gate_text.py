@@ -14,6 +14,8 @@ METRIC_NAMES: Mapping[Metric, str] = {
     "sound": "samples without a usable answer",
     "sizes": "sizes without a sound answer",
     "leak": "share of test samples that are nearly training samples",
+    "loop": "samples to which the loop gives other tokens than its parts",
+    "endless": "share of sequences without an end",
 }
 
 

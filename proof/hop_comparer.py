@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from attar.models.generation import find_decoding
 from attar.models.probabilities import clip_probabilities
-from attar.models.task import CLASSIFYING, Array, Arrays, Task
+from attar.models.task import CLASSIFYING, Array, Arrays, Kind, Task
+from attar.models.top_answers import FLOOR
 from attar.pipeline.core.errors import StageError
 from attar.proof import intervals, metrics
 from attar.proof.bounds import ConfidenceBounds, Estimate
@@ -20,9 +22,16 @@ from attar.proof.hop import PREVIOUS_HOP, HopName
 from attar.proof.intervals import BoundsSource
 from attar.proof.ledger import COMPARED_METRICS, ClassDrop, Hop
 from attar.proof.metrics import Numbers, OutputComparison
+from attar.proof.sequences import compare_sequences
 
 BoundsName = tuple[str, ...]
 """``(hop,)`` of a score; ``(hop, baseline, metric, output)`` of a comparison."""
+
+
+FOLLOWED = ".followed"
+"""The end of the name of next tokens along the teacher's path, behind the output's name."""
+REPEATED = ".repeated"
+"""The end of the name of whether the graph of the loop gives the tokens that its parts give."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,14 @@ class HopOutputs:
     nonfinite_samples: int
     """Samples with a NaN or an infinity. Such entries are read as 0, which keeps the other columns
     numbers."""
+    followed: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    """For each output of tokens the next tokens along the teacher's path, see
+    ``models.top_answers.describe_logits``."""
+    endless_share: float | None = None
+    """The share of samples without an end token; None if no output holds tokens."""
+    loop_faults: int | None = None
+    """Samples whose tokens differ between the graph of the loop and its parts; None if there is no
+    such graph."""
 
     @property
     def is_constant(self) -> bool:
@@ -65,7 +82,34 @@ def score_outputs(
             f"{type(task).__name__}.score gave an array of shape {statistics.shape} for {samples} "
             "samples; it must return finite statistics of shape [samples, k]"
         )
-    return HopOutputs(hop, finite, statistics, int(is_bad.sum()))
+    decoding = find_decoding(task)
+    if decoding is None:
+        return HopOutputs(hop, finite, statistics, int(is_bad.sum()))
+    name = decoding.output
+    followed, is_bad_path = clean_followed(np.asarray(outputs[name + FOLLOWED], np.float32))
+    repeated = outputs.get(name + REPEATED)
+    return HopOutputs(
+        hop,
+        finite,
+        statistics,
+        int((is_bad | is_bad_path).sum()),
+        {name: followed},
+        float((finite[name] != decoding.vocabulary.end).all(1).mean()),
+        None if repeated is None else int((~np.asarray(repeated, bool)).sum()),
+    )
+
+
+def clean_followed(
+    followed: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Return next tokens ``[N, T, k + 2]`` without what is not finite, and the samples that had it.
+
+    Behind the end of a path they stay NaN, as their last column is there.
+    """
+    is_bad = ~np.isfinite(followed) & ~np.isnan(followed[..., -1:])
+    cleaned: npt.NDArray[np.float32] = np.where(is_bad, FLOOR, followed)
+    has_bad: npt.NDArray[np.bool_] = np.asarray(is_bad.any((1, 2)))
+    return cleaned, has_bad
 
 
 def find_labels(task: Task, targets: Arrays) -> npt.NDArray[np.int64] | None:
@@ -145,9 +189,7 @@ class HopComparer:
             for baseline, other in list_baselines(got.hop, measured).items():
                 expected = measured[other]
                 by_output = {
-                    output: metrics.compare_outputs(
-                        spec.kind, expected.outputs[output], got.outputs[output]
-                    )
+                    output: compare_hop_outputs(output, spec.kind, expected, got)
                     for output, spec in self.task.outputs.items()
                 }
                 yield HopPair(name, baseline, expected, got, by_output)
@@ -185,6 +227,8 @@ class HopComparer:
             worst_classes={baseline: drop for baseline, drop in worst.items() if drop},
             nonfinite_samples=got.nonfinite_samples,
             is_constant=got.is_constant,
+            endless_share=got.endless_share,
+            loop_faults=got.loop_faults,
         )
 
     def list_comparisons(
@@ -221,6 +265,19 @@ class HopComparer:
         low, high = intervals.bound_score_drop(self.task, before, after)
         gain = self.task.aggregate(after) - self.task.aggregate(before)
         return Estimate(gain, ConfidenceBounds(-high, -low))
+
+
+def compare_hop_outputs(
+    name: str, kind: Kind, expected: HopOutputs, got: HopOutputs
+) -> OutputComparison:
+    """Compare one output of two hops; tokens are compared along the teacher's path."""
+    sides = expected.outputs[name], got.outputs[name]
+    if kind != "tokens":
+        return metrics.compare_outputs(kind, *sides)
+    along_path = compare_sequences(expected.followed[name], got.followed[name])
+    identical = metrics.count_values((sides[0] == sides[1]).all(1).astype(np.float64))
+    sums = {**along_path.sums, "identical": metrics.Sums(identical, metrics.compute_mean)}
+    return replace(along_path, sums=sums)
 
 
 def enclose_value(

@@ -20,6 +20,8 @@ from attar.proof.bounds import ConfidenceBounds
 from attar.proof.metrics import Numbers, OutputComparison, Sums
 from attar.proof.statistics import Name
 
+SHARES = frozenset({"agreement", "identical"})
+"""The metrics that may be a share of the samples."""
 BoundsSource = ConfidenceBounds | Sums
 """Bounds in closed form, or the sums over samples of which the resampled metric is a function."""
 
@@ -27,8 +29,10 @@ BoundsSource = ConfidenceBounds | Sums
 def list_metric_bounds(found: OutputComparison) -> dict[str, BoundsSource]:
     """For one output of two models: of every metric that has bounds, by name."""
     rests: dict[str, BoundsSource] = dict(found.sums)
-    if "agreement" in found.sums:
-        rests["agreement"] = bound_share(found.sums["agreement"].columns[:, 0])
+    for name in SHARES & found.sums.keys():
+        values, weights = found.sums[name].columns.T
+        if (weights == 1).all():  # of tokens a sample has as many as its path
+            rests[name] = bound_share(values)
     return rests
 
 

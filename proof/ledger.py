@@ -20,6 +20,7 @@ COMPARED_METRICS: tuple[Metric, ...] = (
     "cosine",
     "kdl",
     "agreement",
+    "identical",
     "largest_difference",
 )
 """The metrics that compare the outputs of two hops."""
@@ -123,6 +124,11 @@ class Hop:
     """Samples with an answer that is not finite."""
     is_constant: bool = False
     """Whether it gives one answer to all samples."""
+    endless_share: float | None = None
+    """The share of generated sequences without an end; None if it generates none."""
+    loop_faults: int | None = None
+    """Samples to which the graph of the loop gives other tokens than its parts; None if there is no
+    such graph."""
     sizes: SizesCheck | None = None
     latencies: Mapping[int, LatencySummary] = field(default_factory=dict)
     """On one thread, by batch size."""

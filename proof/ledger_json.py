@@ -130,6 +130,8 @@ def answers_to_json(hop: Hop) -> dict[str, Any]:
         "score_bounds": bounds,
         "nonfinite": hop.nonfinite_samples,
         "constant": hop.is_constant,
+        **({} if hop.endless_share is None else {"endless": hop.endless_share}),
+        **({} if hop.loop_faults is None else {"loop": hop.loop_faults}),
         "previous": None,
         **compared,
     }
@@ -167,6 +169,8 @@ def hop_from_json(row: Mapping[str, Any], name: HopName, samples: int) -> Hop:
         worst_classes=worst_classes_from_json(row),
         nonfinite_samples=row["nonfinite"],
         is_constant=row["constant"],
+        endless_share=row.get("endless"),
+        loop_faults=row.get("loop"),
         sizes=from_json(SizesCheck, row.get("sizes")),
         latencies={int(batch): LatencySummary(**each) for batch, each in latencies.items()},
     )
@@ -181,7 +185,7 @@ def comparisons_from_json(
         if not columns or (baseline == "previous" and name not in PREVIOUS_HOP):
             continue
         for metric in COMPARED_METRICS:
-            value = columns[metric]
+            value = columns.get(metric)
             if value is None:
                 continue
             if metric in EXACT_METRICS:

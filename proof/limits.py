@@ -62,6 +62,8 @@ class GateLimits(Limits):
     """Least share of samples to which both give the same class."""
     kdl: float | None = Field(None, ge=0)
     """Largest KL divergence of their probabilities, the mean over samples."""
+    endless: float | None = Field(None, ge=0, le=1)
+    """Largest share of generated sequences without an end; only for outputs of tokens."""
     speedup: float | None = Field(None, gt=0)
     """Least ratio of the reference's latency to the engine's, at batch 1 on one thread: the median
     over rounds."""

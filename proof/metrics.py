@@ -43,6 +43,7 @@ WORST: dict[str, Callable[[Sequence[float]], float]] = {
     "cosine": min,
     "kdl": max,
     "agreement": min,
+    "identical": min,
     "largest_difference": max,
 }
 
@@ -251,6 +252,7 @@ STATISTICS: dict[str, Callable[[Numbers], Numbers]] = {
     "cosine": compute_mean,
     "kdl": compute_mean,
     "agreement": compute_mean,
+    "identical": compute_mean,
 }
 """By metric that is a function of sums. KDL is the mean over rows of KL(softmax(expected) ||
 softmax(got)) in nats, the distillation loss at T = 1 (Hinton et al. 2015). The agreement is the

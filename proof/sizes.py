@@ -117,7 +117,7 @@ def depends_on_batch(
         if together.shape != alone.shape or not np.isfinite(np.asarray(alone, np.float64)).all():
             return f"{name!r} of one sample alone has another shape or is not finite"
         kind: Kind = (
-            "values" if output.kind == "embedding" else output.kind
+            "values" if output.kind in ("embedding", "tokens") else output.kind
         )  # of one network's: entry by entry, not pair by pair
         apart, corr = (
             compute_difference(alone, together),

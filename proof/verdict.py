@@ -10,7 +10,7 @@ from attar.proof.gate import Gate, GateVerdict, combine_verdicts
 from attar.proof.gate_text import format_gate, format_kept_gate, format_remedy
 from attar.proof.hop import HOPS, HopName
 
-IMPLIED_METRICS = ("sound", "sizes", "leak")
+IMPLIED_METRICS = ("sound", "sizes", "leak", "loop")
 """Metrics that have a limit though no recipe sets one."""
 
 

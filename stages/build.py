@@ -11,7 +11,7 @@ from pydantic import Field, computed_field, field_validator, model_validator
 
 from attar.engines.axis_profile import complete_profile
 from attar.engines.graphs.inspection import count_nodes, find_node, list_training_nodes
-from attar.engines.parity import measure_largest_difference
+from attar.engines.parity import measure_predictor_difference
 from attar.engines.runtimes.runtime import (
     RUNTIMES,
     AxisProfile,
@@ -197,7 +197,7 @@ class Build(Stage[Engine]):
             f"{runtime.title}"
         )
         with model.open(threads=1) as expected, runtime.open(files, spec) as engine:
-            return measure_largest_difference(task, expected, engine, tolerance, hint)
+            return measure_predictor_difference(task, expected, engine, tolerance, hint)
 
 
 def build_graphs(model: OnnxModel, runtime: Runtime, out: Path, spec: BuildSpec) -> dict[str, Path]:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import logging
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
+from attar.engines.graphs.assembly import assemble_graph
 from attar.engines.graphs.inspection import count_parameters
 from attar.engines.graphs.preparation import clear_metadata
 from attar.engines.graphs.softmax import append_softmax, list_probabilities
-from attar.engines.parity import choose_traced_sizes, measure_largest_difference
+from attar.engines.parity import (
+    choose_traced_sizes,
+    measure_largest_difference,
+    measure_predictor_difference,
+)
+from attar.models.generation import MODEL, START, STEP, Decoding, find_decoding
 from attar.models.task import Task
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import report_progress
@@ -53,6 +59,8 @@ class Export(Stage[OnnxModel]):
         import onnx
 
         task, file = weights.load_task(), out / "model.onnx"
+        if decoding := find_decoding(task):
+            return self.export_sequence(weights, task, decoding, out)
         report_progress("export", 0, 2, self.exporter)
         self.write_graph(task, weights.load(), file)
         model = onnx.load(file)
@@ -63,17 +71,71 @@ class Export(Stage[OnnxModel]):
         report_progress("export", 1, 2, "proving the answers")
         difference = self.prove_parity(task, weights, file)
         report_progress("export", 2, 2)
+        return self.describe_graphs(weights, task, ["model"]) | {
+            "difference": difference,
+            "parameters": count_parameters(model),
+        }
+
+    def export_sequence(self, weights: Weights, task: Task, decoding: Decoding, out: Path) -> Facts:
+        """Write `start`, `step` and, assembled of both, `model`."""
+        import onnx
+
+        from attar.stages import export_sequences
+
+        files = {name: out / f"{name}.onnx" for name in (START, STEP, MODEL)}
+        forms = export_sequences.describe_graphs(weights.load(), task)
+        for done, (name, form) in enumerate(forms.items()):
+            report_progress("export", done, 4, f"{self.exporter} {name}")
+            with self.explain_failure(), silence_exporters():
+                export_sequences.export_form(form, files[name], self.opset, self.exporter)
+            model = onnx.load(files[name])
+            export_sequences.name_axes(model, form)
+            onnx.save(clear_metadata(model), files[name])
+            self.check_graph(files[name])
+        report_progress("export", 2, 4, "assembling the loop")
+        assemble_graph(files[START], files[STEP], files[MODEL], task, decoding)
+        report_progress("export", 3, 4, "proving the answers")
+        difference = self.prove_sequence_parity(task, weights, files)
+        report_progress("export", 4, 4)
+        return self.describe_graphs(weights, task, list(files)) | {
+            "difference": difference,
+            "parameters": sum(count_parameters(onnx.load(files[name])) for name in forms),
+        }
+
+    def prove_sequence_parity(
+        self, task: Task, weights: Weights, files: Mapping[str, Path]
+    ) -> float:
+        from attar.engines.runtimes import onnxruntime
+
+        with weights.open(threads=1) as expected, onnxruntime.open_session(files, threads=1) as got:
+            hint = f"the exporter may have taken a size for a constant; {self.hint}"
+            return measure_predictor_difference(task, expected, got, self.tolerance, hint)
+
+    def describe_graphs(self, weights: Model, task: Task, graphs: Sequence[str]) -> dict[str, Any]:
+        """Return the facts that need no measuring."""
         return {
             "task": weights.facts["task"],
-            "graphs": ["model"],
+            "graphs": list(graphs),
             "precision": "fp32",
             "opset": self.opset,
             "exporter": self.exporter,
             "inputs": {name: list(tensor.axes) for name, tensor in task.inputs.items()},
             "outputs": {name: list(output.axes) for name, output in task.outputs.items()},
-            "difference": difference,
-            "parameters": count_parameters(model),
         }
+
+    @contextmanager
+    def explain_failure(self) -> Iterator[None]:
+        """Raises StageError for whatever an exporter raises."""
+        import torch
+
+        try:
+            with torch.no_grad():
+                yield
+        except Exception as error:
+            reason = format_root_cause(error)
+            raise StageError(
+                f"the {self.exporter} exporter cannot export the network ({reason}); {self.hint}"
+            ) from error
 
     @property
     def hint(self) -> str:
@@ -86,14 +148,8 @@ class Export(Stage[OnnxModel]):
 
         example = task.example(np.random.default_rng(0), **choose_traced_sizes(task))
         inputs = tuple(torch.from_numpy(example[name]) for name in task.inputs)
-        try:
-            with torch.no_grad(), silence_exporters():
-                EXPORTERS[self.exporter](network, inputs, task, file, self.opset)
-        except Exception as error:
-            reason = format_root_cause(error)
-            raise StageError(
-                f"the {self.exporter} exporter cannot export the network ({reason}); {self.hint}"
-            ) from error
+        with self.explain_failure(), silence_exporters():
+            EXPORTERS[self.exporter](network, inputs, task, file, self.opset)
 
     def check_graph(self, file: Path) -> None:
         import onnx

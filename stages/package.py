@@ -34,6 +34,7 @@ from attar.bundle.steps import ship_steps
 from attar.bundle.stored_verdict import StoredVerdict, has_teacher_gate
 from attar.bundle.verified import locate_manifest
 from attar.models import preprocess
+from attar.models.generation import MODEL, Integers, find_decoding
 from attar.models.preprocess.known import Steps
 from attar.models.task import Array, Arrays, Task, Tensor, load_task
 from attar.pipeline.core.errors import GateError, StageError
@@ -81,11 +82,12 @@ class Package(Stage[Bundle]):
         else, or the engine does not repeat what was measured."""
         refuse_unproven(verdict.facts)
         check_evidence(evidence, {"onnx": onnx, "model": model, "engine": engine})
-        copy_graphs(model, out / "graphs")
-        copy_graphs(onnx, out / "reference")
-        if engine.facts["files"]:
-            copy_graphs(engine, out / "engines" / engine.facts["runtime"], "*")
         task = load_task(self.task)
+        served = "model." if find_decoding(task) else ""
+        copy_graphs(model, out / "graphs")
+        copy_graphs(onnx, out / "reference", f"{served}*onnx*")
+        if engine.facts["files"]:
+            copy_graphs(engine, out / "engines" / engine.facts["runtime"], f"{served}*")
         steps = ship_steps(task.preprocess, out)
         golden = self._golden(
             task,
@@ -124,7 +126,7 @@ class Package(Stage[Bundle]):
         """Requests from the test split, the teacher's recorded answers and new ones of the last hop
         that was run."""
         split = task.split("test")
-        rows = np.arange(min(REQUESTS, len(split)))
+        rows = choose_requests(evidence, hop, task, len(split))
         raw = split.take(rows).inputs
         batch = task.ranges.get("batch", (1, 1))[1]
         measured_call = next(
@@ -135,7 +137,8 @@ class Package(Stage[Bundle]):
             again = predictor(
                 measured_call
             )  # dynamic int8 rounds by the range of its whole call, so it is the same call
-        for name, measured in read_recorded(evidence, hop, task, rows).items():
+        first = np.arange(len(rows))
+        for name, measured in read_recorded(evidence, hop, task, first).items():
             common = min(len(measured), len(again[name]))
             apart = compute_difference(measured[:common], again[name][:common])
             if not apart <= self.tolerance:
@@ -180,7 +183,7 @@ class Package(Stage[Bundle]):
             ranges=task.ranges,
             preprocess=steps,
             labels=task.classes,
-            graphs=engine["graphs"],
+            graphs=[MODEL] if find_decoding(task) else engine["graphs"],
             engine=describe_requirements(engine),
             golden=Golden(requests=len(next(iter(golden.values()))), tolerance=self.tolerance),
             verdict=StoredVerdict.model_validate(verdict),
@@ -188,6 +191,27 @@ class Package(Stage[Bundle]):
             lineage=build_lineage(made),
             not_run_here=engine["why"],
         )
+
+
+def choose_requests(evidence: Evidence, hop: str, task: Task, samples: int) -> Integers:
+    """Return the test samples that become golden requests: the first ones.
+
+    Of a network that generates they are the samples whose tokens are surest, because a replay must
+    give the same tokens: those with the largest least margin between first and second token.
+    """
+    decoding = find_decoding(task)
+    if decoding is None:
+        return np.arange(min(REQUESTS, samples))
+    with safe_open(evidence.root / "hops.safetensors", framework="numpy") as file:
+        tokens = [file.get_tensor(f"{who}.output.{decoding.output}") for who in ("teacher", hop)]
+        followed = file.get_tensor(f"{hop}.followed.{decoding.output}")
+    first_two = np.sort(followed[..., :-2], -1)[..., -2:]  # NaN, where a path has ended, is last
+    margins = np.nanmin(
+        np.where(np.isnan(followed[..., -1]), np.nan, np.diff(first_two)[..., 0]), 1
+    )
+    is_same = (tokens[0] == tokens[1]).all(1)
+    order = np.argsort(-np.where(is_same, margins, -np.inf), kind="stable")
+    return np.sort(order[:REQUESTS])
 
 
 def describe_input(tensor: Tensor) -> StoredInput:
@@ -241,13 +265,12 @@ def copy_graphs(model: OnnxModel, folder: Path, files: str = "*.onnx*") -> None:
             shutil.copyfile(path, folder / path.name)
 
 
-def read_recorded(evidence: Evidence, hop: str, task: Task, rows: Array) -> dict[str, Array]:
-    """One hop's measured outputs for the first samples."""
+def read_recorded(evidence: Evidence, hop: str, task: Task, rows: Integers) -> dict[str, Array]:
+    """Return one hop's measured outputs for these samples."""
+    end = int(rows.max()) + 1
     with safe_open(evidence.root / "hops.safetensors", framework="numpy") as file:
-        return {
-            name: np.asarray(file.get_slice(f"{hop}.output.{name}")[: len(rows)])
-            for name in task.outputs
-        }
+        slices = {name: file.get_slice(f"{hop}.output.{name}") for name in task.outputs}
+        return {name: np.asarray(each[:end])[rows] for name, each in slices.items()}
 
 
 def describe_requirements(engine: Facts) -> EngineRequirements:

@@ -51,7 +51,7 @@ class Unpack(Stage[Production]):
         return {
             "name": manifest.name,
             "task": self.task,
-            "graphs": list(manifest.graphs),
+            "graphs": sorted(path.stem for path in out.glob("*.onnx")),
             "precision": manifest.engine.precision,
             "placement": manifest.lineage["model"].facts.get("placement"),
             "preprocess": STEPS.dump_python(ship_steps(manifest.preprocess, out), mode="json"),

@@ -17,7 +17,7 @@ from benchmarks.tuning import stretched
 from tests.support.bundles.packaging import package_bundle
 from tests.support.processes.isolation import empty_home, loopback_only
 from tests.support.processes.shared import make_once, session_folder
-from tests.support.tasks import smoke
+from tests.support.tasks import sequences, smoke
 
 LONG_FILES = ("test_sabotage.py", "test_cli.py")
 """They begin first, so that no process is left with one of them when the others have finished."""
@@ -63,6 +63,17 @@ def digits_onnx(tmp_path_factory: pytest.TempPathFactory, digits_weights: Weight
         return dict(Export().run(root, weights=digits_weights))
 
     return smoke.artifact(OnnxModel, *make_once(tmp_path_factory, "digits-onnx", make))
+
+
+@pytest.fixture(scope="session")
+def reversal_graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of ``start``, ``step`` and ``model``: a small translator of random weights."""
+
+    def make(root: Path) -> dict[str, Any]:
+        weights = sequences.store_translator(root / "weights")
+        return dict(Export(exporter="torchscript").run(root, weights=weights))
+
+    return make_once(tmp_path_factory, "reversal-graphs", make)[0]
 
 
 @pytest.fixture(scope="session")

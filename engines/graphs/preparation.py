@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,13 +27,28 @@ def prepare_graph(source: Path) -> onnx.ModelProto:
     common.LiftConstantsToInitializersPass(size_limit=0)(model)
     common.IdentityEliminationPass()(model)
     fold_gemm_beta(model)
-    return clear_metadata(ir.to_proto(model))
+    prepared = ir.to_proto(model)
+    restore_outputs(prepared, [value.name for value in proto.graph.output])
+    return clear_metadata(prepared)
 
 
 def name_nodes(model: onnx.ModelProto) -> None:
     """Give a name to each node without one: a recipe excludes nodes by name."""
     for number, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{number}"
+
+
+def restore_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
+    """Give each output its name again, in place.
+
+    Where two outputs are the same tensor, onnx-ir's pass removes the Identity between them.
+    """
+    import onnx
+
+    for value, name in zip(model.graph.output, names, strict=True):
+        if value.name != name:
+            model.graph.node.append(onnx.helper.make_node("Identity", [value.name], [name], name))
+            value.name = name
 
 
 def fold_gemm_beta(model: ir.Model) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attar.engines.runtimes import runtime
-from attar.engines.runtimes.runtime import BuildSpec, CpuRuntime, RefusedNode
+from attar.engines.runtimes.runtime import PRECISIONS, BuildSpec, CpuRuntime, RefusedNode
 from attar.models.task import Predict, Predictor
 from attar.models.tensors import Array, Arrays, TensorSpec, has_foreign_byte_order
 from attar.pipeline.core.errors import MissingDependencyError, StageError, suggest_name
@@ -47,6 +47,7 @@ class OnnxRuntime(CpuRuntime):
     suffix = ".onnx"
     knows = frozenset({"provider", "threads"})
     provider = CPU
+    precisions = PRECISIONS | {"int8-weights"}
 
     def native_content(self, asked: BuildSpec) -> str | None:
         """Return what of an engine is native code; a graph is data.

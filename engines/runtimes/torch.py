@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from attar.engines import cpu
+from attar.engines.runtimes import torch_sequences
+from attar.models.generation import MODEL, find_decoding
 from attar.models.probabilities import are_probabilities
 from attar.models.task import (
     CLASSIFYING,
@@ -114,9 +116,8 @@ def list_misfits(
 def call_network(module: nn.Module, task: Task, inputs: Arrays) -> dict[str, torch.Tensor]:
     """Named arrays in, named tensors out. Images ``(B, C, H, W)`` lie as ``layout`` says."""
     place = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
-    given = [
-        make_tensor(inputs[name], choose_layout(module, place)).to(place) for name in task.inputs
-    ]
+    read = [*task.inputs, PREFIX] if find_decoding(task) else list(task.inputs)
+    given = [make_tensor(inputs[name], choose_layout(module, place)).to(place) for name in read]
     made = module(*given)
     outputs = made if isinstance(made, tuple) else (made,)
     if len(outputs) != len(task.outputs):
@@ -125,6 +126,10 @@ def call_network(module: nn.Module, task: Task, inputs: Arrays) -> dict[str, tor
             f"{list(task.outputs)}"
         )
     return dict(zip(task.outputs, outputs, strict=True))
+
+
+PREFIX = "prefix"
+"""The input of a network that generates, besides the task's: the tokens before those to predict."""
 
 
 def make_tensor(array: Array, images: torch.memory_format) -> torch.Tensor:
@@ -157,6 +162,9 @@ def apply_layout(module: nn.Module, place: torch.device) -> nn.Module:
 
 def check_network(module: nn.Module, task: Task) -> None:
     """Call the network once. Raises StageError when its outputs are not what the task promises."""
+    if decoding := find_decoding(task):
+        torch_sequences.check_sequence_network(module, task, decoding)
+        return
     inputs = task.example(np.random.default_rng(0), batch=2)
     module.eval()
     try:
@@ -209,6 +217,14 @@ def convert_output(output: Output, made: torch.Tensor) -> Array:
     return found
 
 
+def make_graphs(module: nn.Module, task: Task) -> dict[str, Predict]:
+    """The graphs of a module in evaluation mode, by name: ``model``, and of one that generates also
+    its parts."""
+    if decoding := find_decoding(task):
+        return torch_sequences.open_graphs(module, task, decoding)
+    return {MODEL: make_predictor(module, task)}
+
+
 @contextmanager
 def open_network(
     module: nn.Module, task_name: str, threads: int | None = None, device: Device = "cpu"
@@ -216,10 +232,10 @@ def open_network(
     """The module as a predictor; inside, PyTorch runs on ``threads`` threads (None: as many as it
     was set to)."""
     place = select_device(device)
-    predict = make_predictor(apply_layout(module, place).to(place), load_task(task_name))
+    graphs = make_graphs(apply_layout(module, place).to(place), load_task(task_name))
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
-        yield Predictor({"model": predict})
+        yield Predictor(graphs)
     finally:
         torch.set_num_threads(before)

@@ -10,6 +10,7 @@ from typing import Any, get_args
 import numpy as np
 
 from attar.models.checks.calls import format_place
+from attar.models.checks.tokens import check_tokens
 from attar.models.task import CLASSIFYING, Kind, Output, Task, Tensor
 from attar.pipeline.core.errors import StageError, suggest_name
 
@@ -37,6 +38,8 @@ def check_declarations(task: Task) -> None:
     for name, output in task.outputs.items():
         check_output(task, name, output)
         check_embedding(task, name, output)
+        if output.kind == "tokens":
+            check_tokens(task, name, output)
 
 
 def check_mapping(task: Task, attribute: str) -> None:

@@ -4,7 +4,7 @@ one."""
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,18 @@ from attar.models.checks.calls import (
 )
 from attar.models.checks.declarations import check_declarations
 from attar.models.checks.overlap import check_overlap, iterate_batches
-from attar.models.task import CLASSIFYING, Array, Arrays, Batch, Split, SplitName, Task
+from attar.models.checks.tokens import check_token_labels
+from attar.models.task import CLASSIFYING, Array, Arrays, Batch, Kind, Split, SplitName, Task
 from attar.models.tensors import AxisRanges, TensorSpec, find_mismatch
 from attar.pipeline.core import error_context as blame
 from attar.pipeline.core.errors import StageError
 
+LABEL_WORDS: Mapping[Kind, str] = {
+    "logits": "integer class indices",
+    "probabilities": "integer class indices",
+    "tokens": "token ids",
+}
+"""What labels are, by the kind of their output; of other kinds they are numbers."""
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 """The splits that every task has."""
 REPEATED_SAMPLES = 64  # samples that are read again to see whether they are the same
@@ -245,6 +252,8 @@ def check_labels(task: Task, where: str, batch: Batch) -> None:
         check_kind(task, where, name, target)
         if output.kind in CLASSIFYING:
             check_classes(where, np.asarray(target, np.int64), output.axes[-1])
+        elif output.kind == "tokens":
+            check_token_labels(where, output.target, output, target)
         elif not np.isfinite(np.asarray(target, np.float64)).all():
             raise StageError(f"{where}: the target {output.target!r} holds NaN or infinity")
 
@@ -254,11 +263,15 @@ def check_kind(task: Task, where: str, name: str, target: Array) -> None:
     and probabilities, numbers of the same axes for values."""
     output = task.outputs[name]
     classes = output.kind in CLASSIFYING
-    axes, kinds = (output.axes[:-1], "biu") if classes else (output.axes, "biuf")
+    axes, kinds = (
+        (output.axes[:-1], "biu")
+        if classes
+        else (output.axes, "biu" if output.kind == "tokens" else "biuf")
+    )
     spec = TensorSpec(target.dtype.name, axes)
     wrong_shape = find_mismatch(spec, target.shape, ranges=list_sample_ranges(task))
     if target.dtype.kind not in kinds or wrong_shape:
-        wanted = "integer class indices" if classes else "numbers"
+        wanted = LABEL_WORDS.get(output.kind, "numbers")
         raise StageError(
             f"{where} gives the target {output.target!r} as {target.dtype} {target.shape}; the "
             f"output {name!r}, {output.kind} of {output.axes}, is trained on {wanted} of the axes "

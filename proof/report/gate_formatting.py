@@ -22,6 +22,8 @@ METRIC_NAMES: Mapping[Metric, str] = {
     "sound": "sound answers",
     "teacher_score": "score",
     "leak": "test samples that are nearly training samples",
+    "loop": "samples to which the loop gives other tokens than its parts",
+    "endless": "sequences without an end",
     "kdl": "KDL",
 }
 """Metrics whose name in a recipe says too little, or that no recipe names."""

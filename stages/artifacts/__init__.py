@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from attar.bundle.steps import locate_steps
 from attar.engines.graphs.placement import SYMMETRIC
+from attar.models.generation import START, STEP
 from attar.models.preprocess import describe_steps
 from attar.models.preprocess.known import STEPS, Steps
 from attar.models.rows import Rows, join_rows, map_shard
@@ -66,7 +67,8 @@ class Model(Artifact, ABC):
     def size(self) -> int:
         """Number of bytes of the files that answering needs."""
         files = [path for path in self.root.rglob("*") if path.suffix in MODEL_SUFFIXES]
-        return sum(file.stat().st_size for file in files)
+        parts = {f"{name}.onnx" for name in (START, STEP)}  # the graph of both answers
+        return sum(file.stat().st_size for file in files if file.name not in parts)
 
 
 class Weights(Model):
@@ -142,8 +144,7 @@ class Answers(Artifact):
             raise StageError(f"{self.root} holds no answers to {split}, view {which}; label again")
         samples = sum(len(next(iter(shard.values()))) for shard in shards)
         places = None if view is None else self.find_places(split, samples)
-        outputs = self.facts["outputs"]
-        return {name: Rows([shard[name] for shard in shards], places) for name in outputs}
+        return {name: Rows([shard[name] for shard in shards], places) for name in shards[0]}
 
     def find_places(self, split: str, samples: int) -> Integers:
         """Return where the answer to each sample of a learned split is stored.
@@ -167,8 +168,7 @@ class Answers(Artifact):
         """Map the outputs that a student learns from in this view: train, and then transfer."""
         splits = [name for name in ("train", "transfer") if name in self.facts["samples"]]
         opened = [self.open_rows(split, view) for split in splits]
-        outputs = self.facts["outputs"]
-        return {name: join_rows([rows[name] for rows in opened]) for name in outputs}
+        return {name: join_rows([rows[name] for rows in opened]) for name in opened[0]}
 
 
 class Ranges(Artifact):
@@ -229,7 +229,8 @@ class Engine(OnnxModel):
 
     @property
     def size(self) -> int:
-        return sum(self.file(graph).stat().st_size for graph in self.facts["files"])
+        graphs = self.facts["files"].keys() - {START, STEP}  # the graph of both answers
+        return sum(self.file(graph).stat().st_size for graph in graphs)
 
     def file(self, graph: str = "model") -> Path:
         """Return the file of a graph. Raises StageError if it was not built."""

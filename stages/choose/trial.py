@@ -22,6 +22,7 @@ from attar.proof.timing import MIN_ROUNDS, Seconds
 from attar.stages.artifacts import Answers, Engine, OnnxModel
 from attar.stages.measure.bench import Bench, TimingRun
 from attar.stages.measure.hops import check_shapes, describe_model
+from attar.stages.measure.teacher_path import TeacherPath
 
 SPLIT: SplitName = "validation"
 
@@ -60,7 +61,8 @@ class MeasureCandidates(Stage[Trials]):
         this split.
         """
         task = load_task(self.task)
-        bench = Bench(task, task.split(SPLIT), self.batch, SPLIT)
+        path = TeacherPath.read(task, answers, SPLIT)
+        bench = Bench(task, task.split(SPLIT), self.batch, SPLIT, path)
         bench.check()
         ledger = Ledger(
             hops={},

@@ -22,6 +22,7 @@ from attar.stages.distill.loss_settings import (
     Relations,
     Share,
 )
+from attar.stages.distill.sequence_loss_settings import SequenceLoss, TopPearsonLoss, WordLoss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -164,6 +165,9 @@ AnyLoss = Annotated[
     | Mse
     | Cosine
     | Relations
+    | WordLoss
+    | SequenceLoss
+    | TopPearsonLoss
     | Rkd
     | Similarity
     | Attention

@@ -186,7 +186,8 @@ class Relations(OutputLoss):
 
 
 Loss = Annotated[
-    Kd | Dkd | Dist | LogitPearson | Mse | Cosine | Relations, Field(discriminator="kind")
+    Kd | Dkd | Dist | LogitPearson | Mse | Cosine | Relations,
+    Field(discriminator="kind"),
 ]
 """Every loss of outputs, by ``kind``. It reads the stored answers."""
 OUTPUT_LOSSES: tuple[type[OutputLoss], ...] = (Kd, Dkd, Dist, LogitPearson, Mse, Cosine, Relations)
@@ -194,6 +195,8 @@ OUTPUT_LOSSES: tuple[type[OutputLoss], ...] = (Kd, Dkd, Dist, LogitPearson, Mse,
 
 def format_suitable_losses(kind: str) -> str:
     """Return the losses for outputs of this kind, such as ``mse, cosine or relations``."""
+    if kind == "tokens":
+        return "word or sequence"
     suitable = [loss for loss in OUTPUT_LOSSES if kind in loss.output_kinds]
     *names, last = [loss.model_fields["kind"].default for loss in suitable]
     return f"{', '.join(names)} or {last}" if names else str(last)

@@ -9,15 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from attar.engines.runtimes.torch import apply_layout
-from attar.models.checks import agreement
-from attar.models.task import CLASSIFYING, Output, Split, SplitName, Task, load_task
+from attar.models.task import CLASSIFYING, Output, Split, Task
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError, suggest_name
 from attar.stages.artifacts import Answers, Model
+from attar.stages.distill.answers_check import check_answers
 from attar.stages.distill.distiller_loss import DistillerLoss
-from attar.stages.distill.feature_loss_settings import FeatureLoss, FeatureLossSettings
+from attar.stages.distill.feature_loss_settings import AnyLoss, FeatureLossSettings
 from attar.stages.distill.live_features import LiveFeatureLoss, require_layers
-from attar.stages.distill.loss_settings import DistillerSettings, Loss, format_suitable_losses
+from attar.stages.distill.loss_settings import (
+    DistillerSettings,
+    Loss,
+    OutputLoss,
+    format_suitable_losses,
+)
+from attar.stages.distill.sequence_loss_settings import SEQUENCE_LOSSES
 from attar.stages.learning.objective import Autocast, LabelObjective, Tensors, read_target
 
 
@@ -31,14 +37,15 @@ class DistillationObjective:
     def __init__(
         self,
         lambda_kd: float,
-        losses: Sequence[Loss | FeatureLoss],
+        losses: Sequence[AnyLoss],
         answers: Answers,
         distiller: DistillerSettings | None = None,
         teacher: Model | None = None,
     ) -> None:
         """``teacher`` is opened only for losses of features."""
         self.lambda_kd, self.teacher = lambda_kd, teacher
-        self.losses = [loss for loss in losses if not isinstance(loss, FeatureLossSettings)]
+        self.losses = [loss for loss in losses if isinstance(loss, OutputLoss)]
+        self.sequence_losses = [loss for loss in losses if isinstance(loss, SEQUENCE_LOSSES)]
         self.feature_losses = [loss for loss in losses if isinstance(loss, FeatureLossSettings)]
         self.other, self.facts, self.distiller = LabelObjective(), answers.facts, distiller
         self.views = [answers.open_learned_rows(view) for view in range(answers.facts["views"])]
@@ -48,9 +55,14 @@ class DistillationObjective:
     def check_task(self, task: Task) -> None:
         if self.lambda_kd < 1:
             self.other.check_task(task)
-        self.check_answers(task)
+        check_answers(self.facts, task)
         if self.feature_losses and self.teacher is not None:
             require_layers(task, self.teacher)
+        if self.sequence_losses:
+            raise StageError(
+                f"{self.sequence_losses[0].kind} is for outputs of tokens, and "
+                f"{type(task).__name__} has none; use kd"
+            )
         for loss in self.losses:
             check_output(loss, task.outputs)
             check_labels(loss, task.outputs)
@@ -103,22 +115,8 @@ class DistillationObjective:
     def pop_means(self) -> dict[str, float]:
         return self.distiller_loss.pop_means() if self.distiller_loss else {}
 
-    def check_answers(self, task: Task) -> None:
-        """Raises StageError unless the answers belong to the samples and outputs of the task.
-
-        A task whose splits changed under the same name would pair samples with the wrong answers.
-        """
-        learned: tuple[SplitName, ...] = ("train", "transfer")
-        splits = learned if task.transfer else learned[:1]
-        samples = {name: len(task.split(name)) for name in splits}
-        answered = self.facts["samples"]
-        known = {name: answered[name] for name in learned if name in answered}
-        if known != samples or self.facts["outputs"] != list(task.outputs):
-            raise StageError(
-                f"the answers are for {format_counts(known)} and {self.facts['outputs']}, "
-                f"the task has {format_counts(samples)} and {list(task.outputs)}; label again"
-            )
-        agreement.check_agreement(task, load_task(self.facts["task"]))
+    def prepare_batch(self, task: Task, batch: ViewBatch, view: int) -> ViewBatch:
+        return batch
 
     def __call__(self, task: Task, outputs: Tensors, batch: ViewBatch, view: int) -> Tensor:
         if self.lambda_kd == 0:
@@ -172,11 +170,6 @@ def check_labels(loss: Loss, outputs: Mapping[str, Output]) -> None:
                 f"{loss.kind} needs labels, and the output {name!r} has no target; name one in "
                 "Output(target=...), or use kd"
             )
-
-
-def format_counts(samples: Mapping[SplitName, int]) -> str:
-    """Return, say, ``100 samples of train and 20 samples of transfer``."""
-    return " and ".join(f"{count} samples of {split}" for split, count in samples.items())
 
 
 def select_labelled(

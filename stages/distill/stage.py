@@ -8,6 +8,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from attar.models.generation import find_decoding
+from attar.models.task import load_task
 from attar.pipeline.core.stage import Facts, Stage, StoredKey
 from attar.stages.artifacts import Answers, Model, Weights
 from attar.stages.distill.feature_loss_settings import AnyLoss
@@ -43,12 +45,17 @@ class Distill(TrainingSettings, Stage[Weights]):
     ) -> Facts:
         """Train the student. The teacher is called only for losses of features."""
         from attar.stages.distill.objective import DistillationObjective
+        from attar.stages.distill.sequence_objective import SequenceObjective
         from attar.stages.distill.warm_start import WarmStart
         from attar.stages.learning.loop import RecordedViews, train_network
 
         views = RecordedViews(answers.facts["seed"], answers.facts["views"])
-        parts = (self.lambda_kd, self.losses, answers, self.distiller, teacher)
-        objective = DistillationObjective(*parts)
+        parts = (self.lambda_kd, self.losses, answers, self.distiller)
+        objective: DistillationObjective | SequenceObjective
+        if find_decoding(load_task(self.task)):
+            objective = SequenceObjective(*parts)
+        else:
+            objective = DistillationObjective(*parts, teacher)
         warm_start = None if start is None else WarmStart(self, start)
         facts = train_network(self, out, "student", objective, views, answers, warm_start)
         return facts if warm_start is None else {**facts, "started_from": warm_start.facts}

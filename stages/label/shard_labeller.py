@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from attar.models import lengths, views
+from attar.models.generation import Integers, find_decoding, measure_lengths
 from attar.models.task import Array, Arrays, Predictor, Split, SplitName, Task
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.file_cache import FileCache
+from attar.stages.label.sequence_labels import SequenceLabels
 from attar.stages.label.shards import CHUNKS_PER_SHARD, Shard, ShardBuilder, save_shard
 
 SIMILAR_LENGTH_SAMPLES = 64
@@ -38,6 +40,8 @@ class ShardLabeller:
     device: str
     data_digest: str = ""
     """Digest of the data that the task's own ``answer`` may read, apart from the inputs."""
+    sequences: SequenceLabels = field(default_factory=SequenceLabels)
+    """How the teacher answers an output of tokens."""
 
     def label_shard(self, shard: Shard, on_rows: Callable[[int], None]) -> Path:
         """Return the shard's file, and write it if it is not cached.
@@ -69,18 +73,33 @@ class ShardLabeller:
     def write_shard(
         self, shard: Shard, start: str, chunks: Iterable[ViewBatch], on_rows: Callable[[int], None]
     ) -> Path:
-        top = 0 if shard.view is None else self.top
-        outputs = self.task.outputs.items()
-        builders = [ShardBuilder(name, output, shard.dtype, top) for name, output in outputs]
+        builders = self.make_builders(shard)
         digest = self.start_digest(shard)
         for batch in chunks:
             update_digest(digest, batch.inputs)
-            for part, answer in self.answer_chunk(batch, on_rows):
+            for part, answer in self.answer_chunk(shard, batch, on_rows):
                 self.check_rows(part, answer)
+                lengths = self.measure_lengths(answer)
                 for builder in builders:
-                    builder.add(answer[builder.name])
+                    builder.add(answer[builder.name], lengths if builder.dynamic_axes else None)
         name = name_file(start, digest.hexdigest())
         return self.cache.add(name, lambda path: save_shard(path, builders))
+
+    def measure_lengths(self, answer: Mapping[str, Array]) -> Integers | None:
+        """Return the number of tokens of each sample; None if the answer is none of tokens."""
+        decoding = find_decoding(self.task)
+        if decoding is None:
+            return None
+        return measure_lengths(np.asarray(answer[decoding.output], np.int64), decoding.vocabulary)
+
+    def make_builders(self, shard: Shard) -> list[ShardBuilder]:
+        if decoding := find_decoding(self.task):
+            return self.sequences.make_builders(shard, decoding, self.task.outputs[decoding.output])
+        top = 0 if shard.view is None else self.top
+        return [
+            ShardBuilder(name, output, shard.dtype, top)
+            for name, output in self.task.outputs.items()
+        ]
 
     def check_rows(self, part: ViewBatch, answer: Mapping[str, Array]) -> None:
         """Raises StageError unless each output has one row for each sample."""
@@ -97,13 +116,18 @@ class ShardLabeller:
                 )
 
     def answer_chunk(
-        self, batch: ViewBatch, on_rows: Callable[[int], None]
+        self, shard: Shard, batch: ViewBatch, on_rows: Callable[[int], None]
     ) -> Iterator[tuple[ViewBatch, dict[str, Array]]]:
         """Yield the teacher's outputs for the pieces of a chunk.
 
         Samples of similar length go together. The chunk alone decides which samples go together, so
         rounding does not depend on the process or the order.
         """
+        if find_decoding(self.task):
+            for piece in views.split_chunk(batch):
+                yield piece, self.sequences.answer(self.task, self.predict.graphs, piece, shard)
+                on_rows(len(piece.indices))
+            return
         axes = [axis for output in self.task.outputs.values() for axis in output.axes[1:]]
         if lengths.list_length_axes(self.task) and not any(isinstance(axis, str) for axis in axes):
             yield batch, self.answer_by_length(batch, on_rows)
@@ -140,6 +164,8 @@ class ShardLabeller:
         """Return a hash of the settings that decide a shard."""
         top = 0 if shard.view is None else self.top
         settings = f"{shard.dtype.__name__} {top} {self.device} {self.data_digest}"
+        if find_decoding(self.task):
+            settings += f" {self.sequences}"
         return hashlib.sha256(settings.encode())
 
 

@@ -27,6 +27,7 @@ from attar.pipeline.core.errors import StageError
 CHUNKS_PER_SHARD = 16
 ROWS_PER_SHARD = CHUNKS_PER_SHARD * CHUNK
 Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,9 @@ def list_shards(samples: Mapping[SplitName, int], views: int) -> list[Shard]:
 class ShardBuilder:
     """Builds the stored tensors of one output of one shard, chunk by chunk."""
 
-    def __init__(
-        self, name: str, output: Output, dtype: type[np.float16 | np.float32], top: int = 0
-    ) -> None:
+    def __init__(self, name: str, output: Output, dtype: npt.DTypeLike, top: int = 0) -> None:
         """``top``: the number of largest logits to store; 0 stores all."""
-        self.name, self.output, self.dtype, self.top = name, output, dtype, top
+        self.name, self.output, self.dtype, self.top = name, output, np.dtype(dtype), top
         named = [place for place, axis in enumerate(output.axes) if isinstance(axis, str)]
         self.dynamic_axes = max(named, default=0)
         """Number of leading axes, after the batch, of which any may differ from chunk to chunk."""
@@ -83,17 +82,22 @@ class ShardBuilder:
         self.width = 0
         self.kind_check = KindCheck("the teacher's", name, output.kind)
 
-    def add(self, answer: Array) -> None:
+    def add(self, answer: Array, lengths: Integers | None = None) -> None:
         """Add one chunk's answer ``[rows, ...]``.
 
-        Raises StageError if it is not as declared or the dtype cannot hold it.
+        ``lengths`` ``[rows]``: how much of the second axis is each row's own, and is stored; None:
+        all. Raises StageError if it is not as declared or the dtype cannot hold it.
         """
         self.check_shape(answer)
         self.kind_check.add(answer)
         answer = to_logits(self.output.kind, answer)
         own = answer.shape[1 : self.dynamic_axes + 1]
-        self.shapes.append(np.full((len(answer), len(own)), own, np.int32))
         flat = answer.reshape(-1, *answer.shape[self.dynamic_axes + 1 :])
+        if lengths is None:
+            self.shapes.append(np.full((len(answer), len(own)), own, np.int32))
+        else:
+            self.shapes.append(lengths[:, None].astype(np.int32))
+            flat = answer[np.arange(answer.shape[1]) < lengths[:, None]]
         is_wide = self.has_classes() and 0 < self.top < answer.shape[-1]
         self.width = answer.shape[-1] if is_wide else 0
         parts = select_largest(np.asarray(flat, np.float32), self.top) if is_wide else {"": flat}
@@ -116,10 +120,12 @@ class ShardBuilder:
 
     def convert_dtype(self, array: Array) -> Array:
         """Return the array in the stored dtype. Raises StageError for values out of its range."""
+        if np.issubdtype(self.dtype, np.unsignedinteger):
+            return array.astype(self.dtype)
         peak = float(np.abs(array).max(initial=0))
         if not peak <= float(np.finfo(self.dtype).max):  # NaN fails too
             raise StageError(
-                f"the teacher's {self.name!r} reaches {peak}, which {np.dtype(self.dtype)} cannot "
+                f"the teacher's {self.name!r} reaches {peak}, which {self.dtype} cannot "
                 "hold; scale it, or train the teacher again"
             )
         return array.astype(self.dtype)

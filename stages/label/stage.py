@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from errno import EMLINK, ENOTSUP, EPERM, EXDEV
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from attar.models.checks import agreement
 from attar.models.checks import task as task_check
+from attar.models.generation import find_decoding
 from attar.models.sample_order import digest_order
 from attar.models.task import Predictor, SplitName, Task, load_task
 from attar.pipeline import team
@@ -24,6 +25,7 @@ from attar.pipeline.core.stage import CodeName, Device, Facts, Stage, open_scrat
 from attar.pipeline.keys import data
 from attar.pipeline.keys import deciders as keys
 from attar.stages.artifacts import Answers, Model, Weights
+from attar.stages.label.sequence_labels import SEQUENCE_TOP, SequenceLabels
 from attar.stages.label.shard_labeller import ShardLabeller
 from attar.stages.label.shards import Shard, list_shards
 
@@ -51,7 +53,14 @@ class Label(Stage[Answers]):
     view_seed: int = Field(0, ge=0)
     """Seed of the augmentations. The seed of the training does not change answers."""
     top: int = Field(0, ge=0)
-    """Number of a view's largest logits to store, with the others' common share; 0: all."""
+    """Number of a view's largest logits to store, with the others' common share; 0: all. Of an
+    output of tokens every split is stored so; 0: 32."""
+    along: Literal["teacher", "labels"] = "teacher"
+    """Of an output of tokens: whose tokens the teacher's distributions of views are about."""
+    beam: int = Field(1, ge=1)
+    """Of an output of tokens: hypotheses of a beam search; 1: the likeliest token at each step."""
+    keep: Literal["best", "closest"] = "best"
+    """Of a beam's hypotheses: the likeliest one, or the one with the best score by the label."""
     device: Device = "auto"
 
     def run(self, out: Path, *, teacher: Model) -> Facts:
@@ -65,7 +74,8 @@ class Label(Stage[Answers]):
         opened, device = self.open_teacher(teacher)
         with opened as predict:
             settings = (self.view_seed, self.top, device, digest_task_data(task))
-            labeller = ShardLabeller(task, splits, predict, cache, *settings)
+            sequences = SequenceLabels(self.along, self.beam, self.keep, self.top or SEQUENCE_TOP)
+            labeller = ShardLabeller(task, splits, predict, cache, *settings, sequences)
             progress = LabelProgress(shards, samples, work)
             own_shards = shards[member.rank :: member.world]
             for shard in find_missing_shards(own_shards, work, cache.folder):
@@ -83,6 +93,7 @@ class Label(Stage[Answers]):
             "samples": samples,
             "orders": {name: digest_order(samples[name]) for name in learned},
             "outputs": list(task.outputs),
+            **({"along": self.along} if find_decoding(task) else {}),
             "device": device,
         }
 

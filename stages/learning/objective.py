@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attar.models.generation import Decoding, Integers, find_decoding
 from attar.models.task import CLASSIFYING, Output, Split, Task
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
+from attar.stages.learning import paths
 from attar.stages.learning.losses import cross_entropy, mse
 
 Tensors = Mapping[str, Tensor]
@@ -35,6 +37,9 @@ class Objective(Protocol):
 
         It has no parameters if there is nothing to train. ``module`` runs in ``autocast``.
         """
+
+    def prepare_batch(self, task: Task, batch: ViewBatch, view: int) -> ViewBatch:
+        """Return the batch as the network reads it: one that generates also reads prefixes."""
 
     def __call__(self, task: Task, outputs: Tensors, batch: ViewBatch, view: int) -> Tensor:
         """Return the loss of float32 ``outputs`` for ``batch``, which belongs to ``view``."""
@@ -72,6 +77,16 @@ class LabelObjective:
     ) -> nn.Module:
         return nn.Module()
 
+    def prepare_batch(self, task: Task, batch: ViewBatch, view: int) -> ViewBatch:
+        decoding = find_decoding(task)
+        if decoding is None:
+            return batch
+        return paths.add_prefixes(batch, [self.read_path(task, batch, decoding)], decoding)
+
+    def read_path(self, task: Task, batch: ViewBatch, decoding: Decoding) -> Integers:
+        """Return the labels of an output of tokens as paths."""
+        return paths.read_label_path(batch, str(task.outputs[decoding.output].target), decoding)
+
     @property
     def notes(self) -> dict[str, list[float]]:
         return {}
@@ -80,6 +95,12 @@ class LabelObjective:
         return {}
 
     def __call__(self, task: Task, outputs: Tensors, batch: ViewBatch, view: int) -> Tensor:
+        if decoding := find_decoding(task):
+            path = self.read_path(task, batch, decoding)
+            logits, tokens = paths.select_tokens(
+                outputs[decoding.output][: len(path)], path, decoding
+            )
+            return cross_entropy(logits, tokens, self.smoothing)
         terms = []
         for name, output in task.outputs.items():
             target = read_target(output, batch, outputs[name].device)

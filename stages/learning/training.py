@@ -172,6 +172,7 @@ class Training:
         torch.manual_seed(int(state[0]))
 
     def compute_loss(self, batch: ViewBatch, view: int) -> Tensor:
+        batch = self.objective.prepare_batch(self.task, batch, view)
         with self.accelerator.autocast():
             outputs = call_network(self.module, self.task, batch.inputs)
         outputs = {name: output.float() for name, output in outputs.items()}

@@ -9,15 +9,19 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from attar.engines.runtimes.torch import make_predictor
+from attar.engines.runtimes.torch import make_graphs
 from attar.models import views
+from attar.models.generation import Decoding, Floats, find_decoding
 from attar.models.probabilities import from_logits
 from attar.models.rows import Rows
 from attar.models.task import CLASSIFYING, Array, Arrays, Output, Predict, Task
+from attar.models.top_answers import TOP, describe_following
 from attar.models.views import ViewBatch
 from attar.pipeline.core.progress import report_progress
 from attar.proof.metrics import compare_outputs, select_worst
+from attar.proof.sequences import compare_sequences
 from attar.stages.artifacts import Answers
+from attar.stages.learning.paths import read_answer_path
 
 
 class Validation:
@@ -27,22 +31,28 @@ class Validation:
         self.task = task
         self.split = task.split("validation")
         self.teacher = None if answers is None else answers.open_rows("validation")
+        self.decoding = find_decoding(task)
 
     def __call__(self, module: nn.Module) -> dict[str, float]:
-        return self.evaluate(make_predictor(module, self.task))
+        return self.evaluate(make_graphs(module, self.task))
 
-    def evaluate(self, predict: Predict, progress_name: str = "") -> dict[str, float]:
+    def evaluate(self, graphs: Mapping[str, Predict], progress_name: str = "") -> dict[str, float]:
         """Return the scores of any predictor.
 
         ``progress_name``: the name under which progress is shown; empty: progress is not shown.
         """
         chunks: list[tuple[dict[str, Array], Arrays]] = []
+        followed: list[tuple[Floats, Floats]] = []
         for batch in self.iterate_batches():
-            chunks.append((self.task.answer({"model": predict}, batch.inputs), batch.targets))
+            chunks.append((self.task.answer(graphs, batch.inputs), batch.targets))
+            if self.decoding and self.teacher is not None:
+                followed.append(self.follow_teacher(self.teacher, self.decoding, graphs, batch))
             if progress_name:
                 report_progress(progress_name, int(batch.indices[-1]) + 1, len(self.split))
         scores = {"score": self.task.aggregate(score_chunks(self.task, chunks))}
-        if self.teacher is not None:
+        if followed:
+            scores |= compare_followed(followed)
+        elif self.teacher is not None:
             scores |= self.compare_with_teacher(self.teacher, [outputs for outputs, _ in chunks])
         return {name: round(value, 6) for name, value in scores.items()}
 
@@ -50,6 +60,18 @@ class Validation:
         """Yield the samples in their order."""
         for chunk in views.iterate_clean(self.task, self.split):
             yield from views.split_chunk(chunk)
+
+    @staticmethod
+    def follow_teacher(
+        teacher: Mapping[str, Rows],
+        decoding: Decoding,
+        graphs: Mapping[str, Predict],
+        batch: ViewBatch,
+    ) -> tuple[Floats, Floats]:
+        """Return the teacher's next tokens along its own path, and the network's."""
+        path = read_answer_path(teacher[decoding.output], batch.indices, decoding)
+        top = teacher[decoding.output + TOP].read_top(batch.indices)
+        return top.describe(), describe_following(graphs, batch.inputs, path, top, decoding)
 
     def compare_with_teacher(
         self, teacher: Mapping[str, Rows], parts: list[dict[str, Array]]
@@ -73,12 +95,35 @@ class Validation:
             return None
         chunks = []
         for batch in views.iterate_clean(self.task, self.split):
-            outputs = {}
-            for name, rows in self.teacher.items():
-                kind = self.task.outputs[name].kind
-                outputs[name] = from_logits(kind, rows[batch.indices])
+            outputs = read_outputs(self.task, self.teacher, batch.indices)
             chunks.append((outputs, batch.targets))
         return round(self.task.aggregate(score_chunks(self.task, chunks)), 6)
+
+
+def read_outputs(
+    task: Task, teacher: Mapping[str, Rows], indices: npt.NDArray[np.int64]
+) -> dict[str, Array]:
+    """Return the stored outputs of these samples, as the task scores them."""
+    if decoding := find_decoding(task):
+        return {decoding.output: teacher[decoding.output][indices].astype(np.int64)}
+    return {
+        name: from_logits(task.outputs[name].kind, rows[indices]) for name, rows in teacher.items()
+    }
+
+
+def compare_followed(parts: Sequence[tuple[Floats, Floats]]) -> dict[str, float]:
+    """Return CORR and KDL of next tokens; a part is padded to its own longest path."""
+    longest = max(part[0].shape[1] for part in parts)
+    sides = []
+    for side in (0, 1):
+        padding = [((0, 0), (0, longest - part[side].shape[1]), (0, 0)) for part in parts]
+        padded = [
+            np.pad(part[side], width, constant_values=np.nan)
+            for part, width in zip(parts, padding, strict=True)
+        ]
+        sides.append(np.concatenate(padded))
+    numbers = compare_sequences(sides[0], sides[1]).numbers
+    return {name: value for name in ("correlation", "kdl") if (value := numbers[name]) is not None}
 
 
 def score_chunks(task: Task, chunks: Sequence[tuple[Arrays, Arrays]]) -> npt.NDArray[np.float64]:

@@ -11,16 +11,25 @@ from functools import cached_property, partial
 import numpy as np
 
 from attar.models import lengths, preprocess, views
+from attar.models.generation import FOLLOW, START, STEP, Integers, generate_greedily
 from attar.models.probabilities import from_logits
 from attar.models.task import Array, Arrays, Predictor, Split, SplitName, Task
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import report_progress
 from attar.proof import timing
 from attar.proof.hop import HopName
-from attar.proof.hop_comparer import HopComparer, HopOutputs, find_labels, score_outputs
+from attar.proof.hop_comparer import (
+    FOLLOWED,
+    REPEATED,
+    HopComparer,
+    HopOutputs,
+    find_labels,
+    score_outputs,
+)
 from attar.proof.ledger import LatencySummary, SizesCheck, TimingConditions
 from attar.proof.sizes import examine_sizes
 from attar.stages.artifacts import Answers, Model
+from attar.stages.measure.teacher_path import TeacherPath
 
 FEWEST = 50
 """Samples. With fewer, bounds of a correlation are wrong more than twice as often as they say."""
@@ -50,6 +59,8 @@ class Bench:
     batch: int
     name: SplitName = "test"
     """Of the split."""
+    teacher_path: TeacherPath | None = None
+    """What the hops of a network that generates are compared along."""
 
     def check(self) -> None:
         """Raises StageError for a batch that is not promised, and for a split that is too small."""
@@ -93,8 +104,31 @@ class Bench:
     def answers(self, hop: str, model: Model) -> dict[str, Array]:
         """Outputs for the whole split, in its order."""
         with model.open() as predictor:
-            parts = [self.ask(hop, predictor, inputs) for inputs in self.of(model).batches(hop)]
-        return {name: np.concatenate([part[name] for part in parts]) for name in self.task.outputs}
+            parts = [
+                self.ask_along_path(hop, predictor, inputs, rows)
+                for inputs, rows in self.of(model).number_batches(hop)
+            ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def ask_along_path(
+        self, hop: str, predictor: Predictor, inputs: Arrays, rows: Integers
+    ) -> dict[str, Array]:
+        """As ``ask``; of a network that generates also its next tokens along the teacher's path.
+
+        ``rows`` are the places of the samples in the split.
+        """
+        outputs = self.ask(hop, predictor, inputs)
+        path = self.teacher_path
+        if path is None:
+            return outputs
+        name, graphs = path.decoding.output, predictor.graphs
+        followed = path.describe_model(graphs, inputs, rows)
+        answers = {**outputs, name + FOLLOWED: followed}
+        if FOLLOW not in graphs:
+            parts = {graph: graphs[graph] for graph in (START, STEP)}
+            tokens = generate_greedily(parts, inputs, path.decoding)
+            answers[name + REPEATED] = (tokens == outputs[name]).all(1)
+        return answers
 
     @property
     def comparer(self) -> HopComparer:
@@ -102,12 +136,23 @@ class Bench:
 
     def score_teacher(self, answers: Answers) -> HopOutputs:
         """Return the scored outputs of the teacher as they are stored."""
-        return score_outputs(self.task, "teacher", self.recorded(answers), self.targets)
+        outputs = self.recorded(answers)
+        if path := self.teacher_path:
+            outputs[path.decoding.output + FOLLOWED] = path.top.describe()
+        return score_outputs(self.task, "teacher", outputs, self.targets)
 
     def score_model(self, hop: HopName, model: Model, name: str | None = None) -> HopOutputs:
         """Return the scored outputs of a model. ``name``: that of a candidate."""
         outputs = self.answers(name or hop, model)
         return score_outputs(self.task, hop, outputs, self.targets)
+
+    def number_batches(self, hop: str) -> Iterator[tuple[dict[str, Array], Integers]]:
+        """Yield the batches, and the places of their samples in the split."""
+        start = 0
+        for inputs in self.batches(hop):
+            samples = len(next(iter(inputs.values())))
+            yield inputs, np.arange(start, start + samples)
+            start += samples
 
     def batches(self, hop: str) -> Iterator[dict[str, Array]]:
         for seen in views.iterate_clean(self.task, self.split):

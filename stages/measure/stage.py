@@ -26,6 +26,7 @@ from attar.stages.artifacts import Answers, Engine, Model, OnnxModel, Production
 from attar.stages.measure import stored
 from attar.stages.measure.bench import Bench, TimingRun
 from attar.stages.measure.hops import check_shapes, describe_model
+from attar.stages.measure.teacher_path import TeacherPath
 
 SPEED_BASELINES: tuple[Baseline, ...] = ("reference", "teacher", "production")
 """What the engine is timed against."""
@@ -76,7 +77,7 @@ class Measure(Stage[Evidence]):
         """
         chain = (teacher, reference, student, control, onnx, model, production, engine)
         models = select_runnable(dict(zip(HOPS, chain, strict=True)))
-        bench = self.open_bench(teacher)
+        bench = self.open_bench(teacher, answers)
         stored.check_answers(teacher.load_task(), teacher, answers)
         outputs = score_hops(bench, models, answers)
         if {"production", "engine"} <= outputs.keys() and production.is_same_model(
@@ -96,10 +97,11 @@ class Measure(Stage[Evidence]):
         lineage = {name: {"key": each.key, "digest": each.digest} for name, each in inputs.items()}
         return {**ledger_to_json(ledger), "lineage": lineage}
 
-    def open_bench(self, teacher: Model) -> Bench:
+    def open_bench(self, teacher: Model, answers: Answers) -> Bench:
         """Raises StageError for a split or a batch that proves nothing."""
         task = load_task(self.task)
-        bench = Bench(task, task.split("test"), self.batch)
+        path = TeacherPath.read(task, answers, "test")
+        bench = Bench(task, task.split("test"), self.batch, teacher_path=path)
         for checked in (bench, bench.of(teacher)):
             checked.check()
         return bench
@@ -185,6 +187,7 @@ def collect_payload(
     arrays: dict[str, Any] = {f"target.{name}": array for name, array in targets.items()}
     for hop, scored in outputs.items():
         arrays |= {f"{hop}.output.{name}": array for name, array in scored.outputs.items()}
+        arrays |= {f"{hop}.followed.{name}": array for name, array in scored.followed.items()}
         arrays[f"{hop}.statistics"] = scored.statistics
         arrays |= {f"{hop}.seconds.{batch}": taken for batch, taken in times.seconds[hop].items()}
     # save_file writes the buffer as it lies

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from attar.models import views
+from attar.models.generation import Decoding, find_decoding
 from attar.models.probabilities import to_logits
 from attar.models.task import Predict, SplitName, Task
+from attar.models.top_answers import TOP, describe_following
+from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
 from attar.proof.sizes import compute_difference
 from attar.stages.artifacts import Answers, Model
@@ -29,30 +34,65 @@ def check_answers(task: Task, teacher: Model, answers: Answers) -> None:
     kept += [("transfer", view) for view in range(answers.facts["views"]) if task.transfer]
     with teacher.open() as predictor:
         for split, view in kept:
-            compare_view(
-                task, lambda inputs: task.answer(predictor.graphs, inputs), answers, split, view
-            )
+            compare_view(task, predictor.graphs, answers, split, view)
 
 
 def compare_view(
-    task: Task, predict: Predict, answers: Answers, split: SplitName, view: int | None
+    task: Task,
+    graphs: Mapping[str, Predict],
+    answers: Answers,
+    split: SplitName,
+    view: int | None,
 ) -> None:
+    if decoding := find_decoding(task):
+        compare_sequence_view(task, decoding, graphs, answers, split, view)
+        return
     stored = answers.open_rows(split, view)
-    seen = views.make_chunk(task, task.split(split), 0, seed=answers.facts["seed"], view=view)
-    most = task.ranges.get("batch", (1, ROWS))[1]
-    rows = np.arange(min(ROWS, most, len(seen.indices)))
-    live = predict(seen.take(rows).inputs)
+    seen = take_first_samples(task, answers, split, view)
+    live = task.answer(graphs, seen.inputs)
     for name, output in task.outputs.items():
-        kept, of = stored[name][seen.indices[rows]], to_logits(output.kind, live[name])
+        kept, of = stored[name][seen.indices], to_logits(output.kind, live[name])
         if stored[name].partial:
             of = np.where(
                 kept > kept.min(-1, keepdims=True), of, kept
             )  # the others share one value, the least
         apart = compute_difference(kept, of) if kept.shape == of.shape else np.inf
-        if not apart <= TOLERANCE:
-            which = "" if view is None else f", view {view}"
-            raise StageError(
-                f"the stored answers are not this teacher's: {name!r} of {split}{which} is off by "
-                f"{apart:.2g} of its magnitude, allowed {TOLERANCE:g}; `attar show RECIPE` names "
-                "the answers in the store, delete their folder and label again"
-            )
+        check_difference(apart, name, split, view)
+
+
+def compare_sequence_view(
+    task: Task,
+    decoding: Decoding,
+    graphs: Mapping[str, Predict],
+    answers: Answers,
+    split: SplitName,
+    view: int | None,
+) -> None:
+    """Follow the stored paths again: the teacher's next tokens must be those that are stored."""
+    stored = answers.open_rows(split, view)
+    seen = take_first_samples(task, answers, split, view)
+    path = stored[decoding.output][seen.indices].astype(np.int64)
+    top = stored[decoding.output + TOP].read_top(seen.indices)
+    live = describe_following(graphs, seen.inputs, path, top, decoding)
+    known = top.is_known
+    apart = compute_difference(top.values[known], live[known][:, : top.values.shape[2]])
+    check_difference(apart, decoding.output, split, view)
+
+
+def take_first_samples(
+    task: Task, answers: Answers, split: SplitName, view: int | None
+) -> ViewBatch:
+    seen = views.make_chunk(task, task.split(split), 0, seed=answers.facts["seed"], view=view)
+    most = task.ranges.get("batch", (1, ROWS))[1]
+    return seen.take(np.arange(min(ROWS, most, len(seen.indices))))
+
+
+def check_difference(apart: float, name: str, split: SplitName, view: int | None) -> None:
+    """Raises StageError for a difference that no rounding explains."""
+    if not apart <= TOLERANCE:
+        which = "" if view is None else f", view {view}"
+        raise StageError(
+            f"the stored answers are not this teacher's: {name!r} of {split}{which} is off by "
+            f"{apart:.2g} of its magnitude, allowed {TOLERANCE:g}; `attar show RECIPE` names "
+            "the answers in the store, delete their folder and label again"
+        )

@@ -4,31 +4,39 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Set
+from functools import partial
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, computed_field, model_validator
 
 from attar.engines.cpu import has_saturating_int8
-from attar.engines.graphs import int8, int8_dynamic
+from attar.engines.graphs import int8, int8_dynamic, int8_weights
 from attar.engines.graphs.int8 import EXCLUDED, QuantizationSpec
 from attar.engines.graphs.placement import PLACEMENTS, UNSIGNED
+from attar.models.generation import find_decoding
 from attar.models.task import load_task
 from attar.pipeline.core.progress import report_progress
 from attar.pipeline.core.stage import CodeName, Device, Facts, Stage, UnusedSettingError
 from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.optimize import fp16
 from attar.stages.optimize.rungs import Fp16Attempts, Int8Attempts, Plan, Tuning, write_best_graph
+from attar.stages.optimize.sequences import write_sequence_graphs
 
 CLIMBING = ("fp16", "int8")
 """Precisions that have a ladder."""
-RUNTIMES = {"bf16": ["openvino"], "int8-dynamic": ["onnxruntime", "openvino"]}
+RUNTIMES = {
+    "bf16": ["openvino"],
+    "int8-dynamic": ["onnxruntime", "openvino"],
+    "int8-weights": ["onnxruntime"],
+}
 TUNING = frozenset({"tuning_epochs", "tuning_learning_rate", "seed"})
 INT8 = frozenset({"exclude", "per_channel", "weight_bits", "range_method", "placement"})
 DECIDING = {
     "fp16": frozenset({"exclude", "task"}),
     "int8": INT8,
     "int8-dynamic": INT8 - {"range_method", "placement"},
+    "int8-weights": frozenset({"exclude"}),
 }
 """The settings that decide the graph without a floor, by precision."""
 
@@ -44,6 +52,10 @@ class Optimize(Stage[OnnxModel]):
       the placement that the ``runtime`` wants.
     - ``int8-dynamic`` stores the weights of matrix products in int8, and finds the ranges of each
       batch when it is called.
+    - ``int8-weights`` stores them in int8 too, and finds the range of each row of activations, so
+      that an answer does not depend on its batch.
+
+    Of a network that generates, `start` and `step` are converted one by one and then assembled.
 
     With a ``floor`` the graph is compared with the teacher on validation. Below the floor, further
     attempts are made in the same precision, each from the best so far. For ``int8`` these are a
@@ -57,7 +69,7 @@ class Optimize(Stage[OnnxModel]):
     """
 
     task: CodeName
-    precision: Literal["fp32", "fp16", "bf16", "int8", "int8-dynamic"] = "fp32"
+    precision: Literal["fp32", "fp16", "bf16", "int8", "int8-dynamic", "int8-weights"] = "fp32"
     """What the graph's weights and activations are held in."""
     runtime: Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx"] = "onnxruntime"
     """What the graph is for. ``onnxruntime`` and ``openvino`` share one int8 graph, unsigned and
@@ -137,7 +149,10 @@ class Optimize(Stage[OnnxModel]):
         spite of all; StageError when the calibration belongs to another graph, or the floor is
         above what the student itself has, or that is not known."""
         report_progress("optimize", 0, 1, self.precision)
-        if self.has_floor:
+        if decoding := find_decoding(task := onnx.load_task()):
+            write = partial(self.write_graph, calibration=calibration)
+            facts = write_sequence_graphs(out, onnx, task, decoding, self.precision, write)
+        elif self.has_floor:
             plan = self.make_plan(out, student, onnx.file(), calibration, answers)
             facts = write_best_graph(out, plan, self.floor, load_task(self.task), student, answers)
         else:
@@ -156,6 +171,8 @@ class Optimize(Stage[OnnxModel]):
                 return int8_dynamic.write_dynamic_int8_graph(
                     source, target, self.per_channel, self.exclude, self.weight_bits
                 )
+            case "int8-weights":
+                return int8_weights.write_int8_weights_graph(source, target, self.exclude)
             case "fp16":
                 task, ranges = load_task(self.task), calibration.compute_ranges()
                 return fp16.write_fp16_graph(source, target, ranges, task, self.exclude)

@@ -51,7 +51,7 @@ def adopt_graph(task_name: str, file: Path, out: Path) -> Facts:
         save_graph(model, file, out)
     with onnxruntime.open_session({"model": file}, None) as predictor:
         check_outputs(task, predictor, model, file)
-        scores = Validation(task).evaluate(predictor, "teacher")
+        scores = Validation(task).evaluate(predictor.graphs, "teacher")
     return {
         "task": task_name,
         "graphs": ["model"],

@@ -59,7 +59,7 @@ def test_by_hand() -> None:
     assert made["cosine"] == pytest.approx((2 + ROOT) / 3)
     assert made["largest_difference"] == 2
     assert {name for name, value in made.items() if value is None} == {
-        *("correlation_per_sample", "correlation_probabilities", "kdl", "agreement")
+        *("correlation_per_sample", "correlation_probabilities", "kdl", "agreement", "identical")
     }
 
 

@@ -93,8 +93,9 @@ def test_all_metrics_are_finite_and_in_range(pair: Numbers) -> None:
     for name in ("correlation", "correlation_per_sample", "correlation_probabilities"):
         assert -1 <= (found[name] or 0) <= 1
     assert 0 <= (found["agreement"] or 0) <= 1
-    assert all(value is not None and math.isfinite(value) for name, value in found.items() if name != "cosine")
-    assert found["cosine"] is None  # that is for embeddings
+    others = {"cosine", "identical"}  # of embeddings, and of tokens
+    assert all(value is not None and math.isfinite(value) for name, value in found.items() if name not in others)
+    assert all(found[name] is None for name in others)
     assert (found["kdl"] or 0) >= 0
 
 

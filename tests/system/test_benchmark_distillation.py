@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from attar.stages.distill.loss_settings import Dist, Dkd
 from attar.stages.distill.stage import Control, Distill
 from attar.stages.learning.losses import dist, dkd
 from benchmarks.distillation import Bench
@@ -29,6 +30,7 @@ def test_dkd_and_dist_weigh_labels_and_teacher_alike_as_published() -> None:
         stage = Distill(task="a:b", network="c:d", **row)
         assert stage.lambda_kd == 1 - stage.lambda_kd
         (loss,) = stage.losses
+        assert isinstance(loss, Dkd | Dist)
         torch.testing.assert_close(loss.weight * loss(student, teacher, labels), expected)
 
 

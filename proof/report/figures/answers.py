@@ -28,6 +28,7 @@ SHOWN = {
     "probabilities": "logarithms, centred for each sample",
     "values": "values",
     "embedding": "cosines with each other",
+    "tokens": "log-probabilities of the teacher's likeliest next tokens, centred for each place",
 }
 MOST_CLASSES = 16
 """Of more classes the ones with the lowest agreement are drawn."""
@@ -60,9 +61,7 @@ def draw_panels(target: Target) -> list[Panel]:
         if name.startswith("teacher.output.")
     ]
     usual = guess_kind(hop)
-    outputs = [
-        (name, arrays[f"teacher.output.{name}"], arrays[f"{last}.output.{name}"]) for name in names
-    ]
+    outputs = [(name, *read_sides(arrays, name, last)) for name in names]
     made = [
         draw_density(target.name, hop, name, teacher, other, ledger.kinds.get(name, usual))
         for name, teacher, other in outputs
@@ -80,6 +79,20 @@ def read_arrays(path: Any, hops: Sequence[str]) -> dict[str, Any]:
         names = file.keys()  # it is no dict
         wanted = [name for name in names if name.split(".")[0] in (*hops, "target")]
         return {name: file.get_tensor(name) for name in sorted(wanted)}
+
+
+def read_sides(arrays: Mapping[str, Any], name: str, hop: str) -> tuple[Any, Any]:
+    """Return what is drawn of an output, the teacher's side and the hop's.
+
+    Of tokens that is what was compared along the teacher's sequences, without their padding.
+    """
+    import numpy as np
+
+    if f"teacher.followed.{name}" not in arrays:
+        return arrays[f"teacher.output.{name}"], arrays[f"{hop}.output.{name}"]
+    teacher, other = arrays[f"teacher.followed.{name}"], arrays[f"{hop}.followed.{name}"]
+    own = ~np.isnan(teacher[..., 0])
+    return teacher[own][:, :-2], other[own][:, :-2]
 
 
 def guess_kind(hop: Hop) -> str:
@@ -119,7 +132,8 @@ def draw_density(
         drawn = style.svg(figure, f"{target_name}: {name}, teacher against {last}")
     corr = formatting.format_score(hop.get_value("teacher", "correlation"))
     title = f"{name.capitalize()}: teacher and {last}"
-    what = f"{formatting.format_count(len(teacher))} samples' {SHOWN[kind]}"
+    unit = "tokens'" if kind == "tokens" else "samples'"
+    what = f"{formatting.format_count(len(teacher))} {unit} {SHOWN[kind]}"
     said = f"{what}, darker where there are more; the diagonal is equality. CORR {corr}."
     return Panel(title, drawn, said)
 
@@ -136,7 +150,7 @@ def flatten_outputs(outputs: Any, kind: str) -> Any:
         wide = np.log(np.maximum(wide, np.finfo(np.float32).tiny))
     if kind == "embedding" and wide.ndim == 2:
         return compute_cosines(wide)
-    if kind in ("logits", "probabilities") and wide.ndim > 1:
+    if kind in ("logits", "probabilities", "tokens") and wide.ndim > 1:
         wide = wide - wide.mean(axis=-1, keepdims=True)
     step = -(-wide.size // MOST_POINTS)
     return wide[::step].ravel()

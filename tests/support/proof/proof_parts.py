@@ -173,7 +173,15 @@ def verdict(facts: Facts) -> Verdict:
 def metrics(within: float = 0.0, **changed: float | None) -> dict[str, Any]:
     """The comparison of two hops that agree in everything, but for what is changed; every bound is so far off its number."""
     perfect = {"score_drop": 0.0, "correlation": 1.0, "correlation_per_sample": 1.0, "correlation_probabilities": 1.0}
-    found: dict[str, Any] = {**perfect, "cosine": None, "kdl": 0.0, "agreement": 1.0, "largest_difference": 0.0, **changed}
+    found: dict[str, Any] = {
+        **perfect,
+        "cosine": None,
+        "kdl": 0.0,
+        "agreement": 1.0,
+        "identical": None,
+        "largest_difference": 0.0,
+        **changed,
+    }
     bounds = {name: None if found[name] is None else [found[name] - within, found[name] + within] for name in BOUNDED}
     return {**found, "worst_class": None, "bounds": bounds}
 

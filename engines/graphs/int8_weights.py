@@ -1,0 +1,99 @@
+"""Int8 weights: weights of matrix products are stored in 8 bits by block, activations stay float.
+
+The kernel (com.microsoft.MatMulNBits) rounds each row of the activations by itself, so an answer
+does not depend on what shares its batch, as it does with dynamic int8. There is nothing to
+calibrate. It is for networks that generate, one token at a time: there a step is mostly the reading
+of weights.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attar.engines.graphs.inspection import index_constants
+from attar.engines.graphs.int8 import EXCLUDED
+from attar.engines.graphs.preparation import clear_metadata, prepare_graph
+from attar.engines.graphs.selection import check_node_names
+from attar.pipeline.core.errors import UnsupportedModelError
+
+if TYPE_CHECKING:
+    import onnx
+
+BLOCK = 128
+"""Weights along the summed axis that share one scale."""
+BITS = 8
+INT8_ACTIVATIONS = 4
+"""The accuracy level of MatMulNBits at which each row of the activations is rounded to int8."""
+
+
+def write_int8_weights_graph(
+    source: Path, target: Path, exclude: Collection[str]
+) -> dict[str, Any]:
+    """Write the graph. Return how many products are int8, and which stay float.
+
+    Raises UnsupportedModelError if no product has a constant weight, StageError if an excluded node
+    does not exist.
+    """
+    import onnx
+
+    model = prepare_graph(source)
+    check_node_names(model, exclude)
+    constants = index_constants(model)
+    products = [node for node in model.graph.node if node.op_type == "MatMul"]
+    weighted = {node.name for node in products if node.input[1] in constants}
+    inside = weighted - set(exclude)
+    if not inside:
+        present = ", ".join(sorted({node.op_type for node in model.graph.node}))
+        raise UnsupportedModelError(
+            f"no MatMul by a weight is left to store in int8; the graph has {present}. Use "
+            "precision = 'int8' for convolutions, or 'fp32'"
+        )
+    with keep_logging():
+        quantize_weights(model, [node.name for node in products if node.name not in inside])
+    onnx.save(clear_metadata(model), target)
+    outside = {
+        node.name: EXCLUDED if node.name in weighted else "a product of two activations"
+        for node in products
+    }
+    return {
+        "quantized": dict(Counter(node.op_type for node in products if node.name in inside)),
+        "float": {name: reason for name, reason in outside.items() if name not in inside},
+    }
+
+
+def quantize_weights(model: onnx.ModelProto, excluded: Sequence[str]) -> None:
+    """Store the weights of all other products in int8, in place."""
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    quantizer = MatMulNBitsQuantizer(
+        model,
+        bits=BITS,
+        block_size=BLOCK,
+        is_symmetric=True,
+        accuracy_level=INT8_ACTIVATIONS,
+        nodes_to_exclude=list(excluded),
+    )
+    quantizer.process()
+    model.CopyFrom(quantizer.model.model)
+
+
+@contextmanager
+def keep_logging() -> Iterator[None]:
+    """Undo what ONNX Runtime's quantizer does to the logging of the whole process.
+
+    Its import sends every library's messages to stderr, and it reports each node.
+    """
+    root = logging.getLogger()
+    handlers, level, disabled = list(root.handlers), root.level, root.manager.disable
+    logging.disable(max(disabled, logging.INFO))
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        logging.disable(disabled)

@@ -1,0 +1,130 @@
+"""The objective of a student that generates tokens, along stored paths and along the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from attar.models.generation import Decoding, Integers, require_decoding
+from attar.models.task import Array, Split, Task
+from attar.models.top_answers import TOP
+from attar.models.views import ViewBatch
+from attar.pipeline.core.errors import StageError
+from attar.stages.artifacts import Answers
+from attar.stages.distill.answers_check import check_answers
+from attar.stages.distill.feature_loss_settings import AnyLoss
+from attar.stages.distill.loss_settings import DistillerSettings
+from attar.stages.distill.sequence_loss_settings import SEQUENCE_LOSSES
+from attar.stages.learning import paths
+from attar.stages.learning.objective import Autocast, LabelObjective, Tensors
+from attar.stages.learning.sequence_losses import TeacherRows
+
+
+class SequenceObjective:
+    """``L = lambda_kd * L_KD + (1 - lambda_kd) * L_other``, for an output of tokens.
+
+    L_KD is the weighted sum of its losses along the stored path, which is the teacher's own
+    sequence or the label (see ``Label.along``). L_other is the cross-entropy along the labels.
+    Where both have a share, each sample is read twice, once along each path.
+    """
+
+    def __init__(
+        self,
+        lambda_kd: float,
+        losses: Sequence[AnyLoss],
+        answers: Answers,
+        distiller: DistillerSettings | None = None,
+    ) -> None:
+        self.lambda_kd, self.all_losses = lambda_kd, losses
+        self.losses = [loss for loss in losses if isinstance(loss, SEQUENCE_LOSSES)]
+        self.other, self.facts, self.distiller = LabelObjective(), answers.facts, distiller
+        self.views = [answers.open_learned_rows(view) for view in range(answers.facts["views"])]
+
+    def check_task(self, task: Task) -> None:
+        """Raises StageError for losses that are not of tokens, or of a path that is not stored."""
+        if self.lambda_kd < 1:
+            self.other.check_task(task)
+        check_answers(self.facts, task)
+        name = require_decoding(task).output
+        others = [loss.kind for loss in self.all_losses if not isinstance(loss, SEQUENCE_LOSSES)]
+        if others:
+            raise StageError(
+                f"{others[0]} is not for tokens, which the output {name!r} holds; write "
+                "losses = [{ kind = 'word' }, { kind = 'sequence' }] in [student]"
+            )
+        if self.distiller is not None:
+            raise StageError(
+                f"the distiller reads logits, and the output {name!r} holds tokens; leave "
+                "[student.distiller] out"
+            )
+        if self.facts["along"] == "labels" and any(loss.kind == "sequence" for loss in self.losses):
+            raise StageError(
+                "the loss sequence learns the teacher's own sequences, and the answers are stored "
+                "along the labels; set along = 'teacher' in [answers], or use { kind = 'word' } "
+                "alone"
+            )
+
+    def find_transfer(self, task: Task) -> Split | None:
+        return task.split("transfer") if task.transfer and self.lambda_kd else None
+
+    def build_auxiliary(
+        self, task: Task, module: nn.Module, autocast: Autocast = nullcontext
+    ) -> nn.Module:
+        return nn.Module()
+
+    @property
+    def notes(self) -> dict[str, list[float]]:
+        return {}
+
+    def pop_means(self) -> dict[str, float]:
+        return {}
+
+    def prepare_batch(self, task: Task, batch: ViewBatch, view: int) -> ViewBatch:
+        decoding = require_decoding(task)
+        read = self.read_paths(task, batch, view, decoding)
+        return paths.add_prefixes(batch, list(read.values()), decoding)
+
+    def read_paths(
+        self, task: Task, batch: ViewBatch, view: int, decoding: Decoding
+    ) -> dict[str, Integers]:
+        """Return the paths that have a share in the loss: ``answers``, ``labels``, or both."""
+        read = {}
+        if self.lambda_kd > 0:
+            rows = self.views[view][decoding.output]
+            read["answers"] = paths.read_answer_path(rows, batch.indices, decoding)
+        if self.lambda_kd < 1 and batch.labelled:
+            read["labels"] = self.other.read_path(task, batch, decoding)
+        return read
+
+    def __call__(self, task: Task, outputs: Tensors, batch: ViewBatch, view: int) -> Tensor:
+        """Return the loss of the logits along each path, whose rows follow one another."""
+        decoding = require_decoding(task)
+        logits, terms, start = outputs[decoding.output], [], 0
+        for name, path in self.read_paths(task, batch, view, decoding).items():
+            rows, start = logits[start : start + len(path)], start + len(path)
+            if name == "labels":
+                label_loss = self.other(task, {decoding.output: rows}, batch, view)
+                terms.append((1 - self.lambda_kd) * label_loss)
+            else:
+                path_loss = self.compute_path_loss(rows, path, batch, view, decoding)
+                terms.append(self.lambda_kd * path_loss)
+        return torch.stack(terms).sum()
+
+    def compute_path_loss(
+        self, logits: Tensor, path: Integers, batch: ViewBatch, view: int, decoding: Decoding
+    ) -> Tensor:
+        """Return L_KD along the stored path."""
+        chosen, tokens = paths.select_tokens(logits, path, decoding)
+        top = self.views[view][decoding.output + TOP].read_top(batch.indices)
+        own = paths.mask_path(path, decoding)
+        arrays: dict[str, Array] = {
+            "values": top.values[:, : path.shape[1]][own],
+            "indices": top.indices[:, : path.shape[1]][own],
+            "rest": top.rest[:, : path.shape[1]][own],
+        }
+        teacher = TeacherRows(tokens, **paths.copy_to(chosen.device, arrays))
+        terms = [loss.weight * loss(chosen, teacher) for loss in self.losses]
+        return torch.stack(terms).sum()

@@ -1,0 +1,105 @@
+"""Sequence labels: a teacher's tokens, and its log-probabilities of the next token along a path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from attar.models.generation import (
+    Decoding,
+    Floats,
+    Integers,
+    follow,
+    generate,
+    generate_with_beam,
+    measure_lengths,
+    normalize_logits,
+    require_decoding,
+)
+from attar.models.task import Array, Output, Predict, Task
+from attar.models.top_answers import TOP
+from attar.models.views import ViewBatch
+from attar.pipeline.core.errors import StageError
+from attar.stages.label.shards import Shard, ShardBuilder
+
+SEQUENCE_TOP = 32
+"""Log-probabilities that are stored of each token, unless a recipe says otherwise."""
+
+
+@dataclass(frozen=True)
+class SequenceLabels:
+    """What a teacher that generates tokens answers, and what of it is stored."""
+
+    along: Literal["teacher", "labels"] = "teacher"
+    beam: int = 1
+    keep: Literal["best", "closest"] = "best"
+    top: int = SEQUENCE_TOP
+
+    def make_builders(self, shard: Shard, decoding: Decoding, output: Output) -> list[ShardBuilder]:
+        """Return builders of the path, and of the log-probabilities along it."""
+        words = decoding.vocabulary
+        distributions = Output(("batch", "tokens", words.size), kind="logits")
+        return [
+            ShardBuilder(decoding.output, output, np.min_scalar_type(words.size - 1)),
+            ShardBuilder(decoding.output + TOP, distributions, shard.dtype, self.top),
+        ]
+
+    def answer(
+        self, task: Task, graphs: Mapping[str, Predict], batch: ViewBatch, shard: Shard
+    ) -> dict[str, Array]:
+        """Return tokens ``[N, longest]`` and log-probabilities ``[N, T, size]`` along them.
+
+        Splits that are not learned from are always answered with the teacher's most likely tokens.
+        """
+        decoding = require_decoding(task)
+        if shard.view is None:
+            path = generate(graphs, batch.inputs, decoding)
+        elif self.along == "labels":
+            path = read_labels(task, decoding, batch)
+        else:
+            path = self.generate(task, graphs, batch, decoding)
+        longest = max(1, int(measure_lengths(path, decoding.vocabulary).max()))
+        steps = follow(graphs, batch.inputs, path[:, :longest], decoding)
+        logs: Floats = normalize_logits(np.stack(list(steps), 1))  # (N, T, size)
+        return {decoding.output: path, decoding.output + TOP: logs}
+
+    def generate(
+        self, task: Task, graphs: Mapping[str, Predict], batch: ViewBatch, decoding: Decoding
+    ) -> Integers:
+        if self.beam == 1:
+            return generate(graphs, batch.inputs, decoding)
+        beams, _ = generate_with_beam(graphs, batch.inputs, decoding, self.beam)
+        if self.keep == "best":
+            return beams[:, 0]
+        return select_closest(task, beams, batch, decoding)
+
+
+def select_closest(task: Task, beams: Integers, batch: ViewBatch, decoding: Decoding) -> Integers:
+    """Return of each sample's hypotheses the one with the best score against its label.
+
+    The first of equals is the most likely. A sample without a label keeps its most likely one.
+    """
+    labelled, samples = batch.labelled, len(beams)
+    if not batch.targets or not labelled:
+        return beams[:, 0]
+    scores = np.full((samples, beams.shape[1]), -np.inf)
+    scores[:, 0] = 0
+    for rank in range(beams.shape[1]):
+        statistics = task.score({decoding.output: beams[:labelled, rank]}, batch.targets)
+        scores[:labelled, rank] = [task.aggregate(row[None]) for row in statistics]
+    chosen: Integers = beams[np.arange(samples), scores.argmax(1)]
+    return chosen
+
+
+def read_labels(task: Task, decoding: Decoding, batch: ViewBatch) -> Integers:
+    """Return the labels as paths. Raises StageError if samples have none."""
+    target = str(task.outputs[decoding.output].target)
+    if target not in batch.targets or batch.labelled < len(batch.indices):
+        raise StageError(
+            "along = 'labels' follows the labels, and some samples have none; set "
+            "along = 'teacher' in [answers]"
+        )
+    return np.asarray(batch.targets[target], np.int64)

@@ -1,0 +1,202 @@
+"""The graph of a loop: its tokens are those of its two parts, called one token at a time."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attar.engines.graphs.assembly import assemble_graph
+from attar.engines.graphs.int8_weights import write_int8_weights_graph
+from attar.engines.runtimes.onnxruntime import open_session
+from attar.models.generation import (
+    MODEL,
+    START,
+    STEP,
+    Decoding,
+    Integers,
+    generate,
+    generate_greedily,
+    measure_lengths,
+    require_decoding,
+)
+from attar.models.task import Output, Task, Tensor
+from attar.pipeline.core.errors import UnsupportedModelError
+from tests.support.tasks.sequences import (
+    LONGEST,
+    SIZE,
+    WORDS,
+    Reversal,
+    change_task,
+    draw_sources,
+    make_decoding,
+)
+
+PRECISIONS = ("fp32", "int8-weights")
+TASK, DECODING = Reversal(), make_decoding()
+
+
+@pytest.fixture(scope="module")
+def folders(reversal_graphs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of the graphs ``start``, ``step`` and ``model``, by precision."""
+    root = tmp_path_factory.mktemp("assembly")
+    for precision in PRECISIONS:
+        (root / precision).mkdir()
+        for name in (START, STEP):
+            source, target = reversal_graphs / f"{name}.onnx", root / precision / f"{name}.onnx"
+            if precision == "fp32":
+                shutil.copy(source, target)
+            else:
+                write_int8_weights_graph(source, target, ())
+        assemble(root / precision, TASK)
+    return {precision: root / precision for precision in PRECISIONS}
+
+
+def assemble(folder: Path, task: Task) -> Path:
+    target = folder / f"{MODEL}.onnx"
+    assemble_graph(folder / "start.onnx", folder / "step.onnx", target, task, require_decoding(task))
+    return target
+
+
+def generate_both(
+    folder: Path, sources: Integers, decoding: Decoding = DECODING, model: Path | None = None
+) -> tuple[Integers, Integers]:
+    """Return the tokens of the loop, and those of its parts."""
+    files = {name: folder / f"{name}.onnx" for name in (START, STEP, MODEL)}
+    with open_session(files | ({MODEL: model} if model else {}), threads=1) as predict:
+        inputs = {"source": sources}
+        loop = generate({MODEL: predict.graphs[MODEL]}, inputs, decoding)
+        return loop, generate_greedily(predict.graphs, inputs, decoding)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@settings(deadline=None, max_examples=12)
+@given(
+    seed=st.integers(0, 1000),
+    lengths=st.one_of(
+        st.lists(st.integers(1, 5), min_size=1, max_size=1),
+        st.lists(st.integers(1, 5), min_size=1, max_size=64),
+    ),
+)
+def test_the_loop_says_what_its_parts_say(folders: dict[str, Path], precision: str, seed: int, lengths: list[int]) -> None:
+    loop, parts = generate_both(folders[precision], draw_sources(seed, lengths))
+    assert loop.tolist() == parts.tolist()
+    assert loop.shape == (len(lengths), LONGEST)
+    assert loop.dtype == np.int64
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_batch_of_64_has_sequences_of_every_length(folders: dict[str, Path], precision: str) -> None:
+    sources = draw_sources(0, [1, 2, 3, 4, 5, 5, 4, 3] * 8)
+    loop, parts = generate_both(folders[precision], sources)
+    assert loop.tolist() == parts.tolist()
+    assert len(set(measure_lengths(loop, WORDS).tolist())) > 3
+    assert 0 < (loop == WORDS.end).any(1).sum() < 64
+    for row in (0, 4, 63):  # and none depends on its batch mates
+        alone, _ = generate_both(folders[precision], sources[row : row + 1])
+        assert alone.tolist() == loop[[row]].tolist()
+
+
+@pytest.mark.parametrize("growth", [(0, 1), (2, 0), (1, 3), (0, 99)])
+def test_the_limit_is_in_the_graph(folders: dict[str, Path], tmp_path: Path, growth: tuple[int, int]) -> None:
+    output = Output(("batch", LONGEST), kind="tokens", size=SIZE, growth=growth)
+    task = change_task(outputs={"words": output})
+    for name in (START, STEP):
+        shutil.copy(folders["fp32"] / f"{name}.onnx", tmp_path)
+    model, decoding = assemble(tmp_path, task), require_decoding(task)
+    sources = draw_sources(1, [1, 3, 5, 2, 4])
+    loop, parts = generate_both(tmp_path, sources, decoding, model)
+    assert loop.tolist() == parts.tolist()
+    limits = decoding.limit_lengths({"source": sources})
+    lengths = measure_lengths(loop, WORDS)
+    assert (lengths <= limits).all()
+    assert (lengths == limits).any()
+
+
+def test_without_a_padded_source_only_the_longest_limits(folders: dict[str, Path], tmp_path: Path) -> None:
+    unpadded = {"source": Tensor("int64", ("batch", "source"), high=SIZE)}
+    task = change_task(inputs=unpadded)
+    for name in (START, STEP):
+        shutil.copy(folders["fp32"] / f"{name}.onnx", tmp_path)
+    decoding = require_decoding(task)
+    assert decoding.source is None
+    loop, parts = generate_both(tmp_path, draw_sources(1, [5] * 8), decoding, assemble(tmp_path, task))
+    assert loop.tolist() == parts.tolist()
+
+
+def test_the_graph_reads_the_task_and_gives_its_output(folders: dict[str, Path]) -> None:
+    graph = onnx.load(folders["fp32"] / "model.onnx").graph
+    assert [value.name for value in graph.input] == ["source"]
+    assert [value.name for value in graph.output] == ["words"]
+    dims = graph.output[0].type.tensor_type.shape.dim
+    assert [dim.dim_param or dim.dim_value for dim in dims] == ["batch", LONGEST]
+    assert [node.op_type for node in graph.node].count("Loop") == 1
+
+
+def count_bytes(file: Path) -> int:
+    return sum(len(tensor.raw_data) for tensor in onnx.load(file).graph.initializer)
+
+
+def test_the_weights_are_held_once(folders: dict[str, Path]) -> None:
+    for folder in folders.values():
+        whole, *parts = (count_bytes(folder / f"{name}.onnx") for name in (MODEL, START, STEP))
+        constants = whole - sum(parts)
+        assert 0 < constants < 200
+
+
+def wrap_logits(folder: Path, target: Path) -> None:
+    """Copy the graphs; in the step a branch that is taken gives the logits, and one that is not."""
+    shutil.copy(folder / "start.onnx", target)
+    model = onnx.load(folder / "step.onnx")
+    node, value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    for part in model.graph.node:
+        part.output[:] = ["raw" if name == "logits" else name for name in part.output]
+    branches = {
+        name: onnx.helper.make_graph(
+            [node(operator, ["raw"], ["inner"], "same"), node("Identity", ["inner"], [f"{name}_logits"])],
+            name,
+            [],
+            [value(f"{name}_logits", onnx.TensorProto.FLOAT, None)],
+        )
+        for name, operator in {"then_branch": "Identity", "else_branch": "Neg"}.items()
+    }
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(True), "condition"))
+    model.graph.node.append(node("If", ["condition"], ["logits"], "branch", **branches))
+    onnx.save(model, target / "step.onnx")
+
+
+def test_a_step_may_have_branches(folders: dict[str, Path], tmp_path: Path) -> None:
+    wrap_logits(folders["fp32"], tmp_path)
+    assemble(tmp_path, TASK)
+    sources = draw_sources(0, [1, 2, 3, 4, 5])
+    loop, parts = generate_both(tmp_path, sources)
+    assert loop.tolist() == parts.tolist() == generate_both(folders["fp32"], sources)[0].tolist()
+
+
+def change_step(folder: Path, target: Path, name: str, new: str) -> None:
+    """Copy the graphs; in the step a tensor has another name."""
+    shutil.copy(folder / "start.onnx", target)
+    model = onnx.load(folder / "step.onnx")
+    for value in [*model.graph.input, *model.graph.output]:
+        value.name = new if value.name == name else value.name
+    for node in model.graph.node:
+        node.input[:] = [new if read == name else read for read in node.input]
+        node.output[:] = [new if given == name else given for given in node.output]
+    onnx.save(model, target / "step.onnx")
+
+
+@pytest.mark.parametrize(
+    ("name", "new"),
+    [("memory_1", "memory_9"), ("token", "word"), ("logits", "scores"), ("next_state_3", "cache")],
+)
+def test_graphs_that_do_not_fit(folders: dict[str, Path], tmp_path: Path, name: str, new: str) -> None:
+    change_step(folders["fp32"], tmp_path, name, new)
+    with pytest.raises(UnsupportedModelError) as refused:
+        assemble(tmp_path, TASK)
+    missing = name in ("logits", "next_state_3")
+    assert repr(name if missing else new) in str(refused.value)
