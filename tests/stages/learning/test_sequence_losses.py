@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
+from attar.models.top_answers import describe_logits
+from attar.proof.sequences import compare_sequences
 from attar.stages.learning.sequence_losses import (
     DIVERGENCES,
     Divergence,
@@ -18,6 +20,7 @@ from attar.stages.learning.sequence_losses import (
     group_student,
     group_teacher,
     sequence_kd,
+    top_pearson,
     word_kd,
 )
 
@@ -154,6 +157,25 @@ def test_a_student_that_is_all_sure_has_a_finite_loss(divergence: Divergence) ->
     (gradient,) = torch.autograd.grad(loss, logits)
     assert math.isfinite(loss.item())
     assert torch.isfinite(gradient).all()
+
+
+def test_top_pearson_by_hand() -> None:
+    # Centred, in halves of ln 2: teacher (1, -1) twice; student (0, 0) and (2, -2).
+    two = TeacherRows(*(torch.cat([part, part]) for part in vars(TEACHER).values()))
+    student = torch.cat([STUDENT, log_rows([1 / 8, 1 / 8, 1 / 2, 1 / 8, 1 / 8])])
+    assert top_pearson(student, two).item() == pytest.approx(1 - 4 / math.sqrt(4 * 8))
+    assert top_pearson(student[1:], TEACHER).item() == pytest.approx(0, abs=1e-9)
+
+
+@patient
+@given(seed=seeds, top=st.integers(2, SIZE))
+def test_top_pearson_is_what_is_measured(seed: int, top: int) -> None:
+    student, teacher = draw_logits(seed), draw_logits(seed + 1)
+    rows = take_top(teacher, top)
+    sides = [describe_logits(side.float().numpy(), rows.indices.numpy())[None] for side in (teacher, student)]
+    measured = compare_sequences(*sides).numbers["correlation"]
+    assert measured is not None
+    assert top_pearson(student, rows).item() == pytest.approx(1 - measured, abs=1e-4)
 
 
 def test_sequence_kd_by_hand() -> None:
