@@ -44,6 +44,7 @@ def check_sample(top: TopAnswers, row: int, logs: Floats, length: int) -> None:
         np.testing.assert_allclose(np.sort(top.values[row, place]), largest)
     assert top.is_known[row].tolist() == [place < length for place in range(found.shape[0])]
     assert np.isnan(found[length:]).all()
+    assert np.isnan(top.rest[row, length:]).all()
 
 
 @settings(deadline=None, max_examples=40)
