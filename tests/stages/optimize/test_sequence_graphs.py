@@ -1,0 +1,83 @@
+"""A network that generates is exported and converted in two graphs, and assembled into one."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from attar.engines.runtimes.onnxruntime import open_session
+from attar.engines.runtimes.torch_sequences import open_graphs
+from attar.models.generation import MODEL, START, STEP, generate
+from attar.pipeline.core.errors import UnsupportedModelError
+from attar.stages.artifacts import OnnxModel
+from attar.stages.export_sequences import describe_graphs
+from attar.stages.optimize.sequences import write_sequence_graphs
+from tests.support.tasks.sequences import (
+    SIZE,
+    WORDS,
+    Reversal,
+    draw_sources,
+    make_decoding,
+    make_translator,
+)
+from tests.support.tasks.smoke import artifact
+
+TASK, DECODING = Reversal(), make_decoding()
+
+
+def test_which_axes_of_memory_and_state_are_dynamic() -> None:
+    forms = describe_graphs(make_translator(), TASK)
+    cache = ("batch", 2, "source", 4)
+    state = ("batch", 2, "past", 4)
+    assert dict(forms[START].inputs) == {"source": ("batch", "source")}
+    assert forms[START].outputs == {
+        "memory_0": ("batch", 1, 1, "source"),
+        **{f"memory_{number}": cache for number in range(1, 5)},
+        **{f"state_{number}": ("batch", 2, 0, 4) for number in range(4)},
+    }
+    assert forms[STEP].inputs["token"] == ("batch",)
+    assert forms[STEP].inputs["place"] == (1,)
+    assert forms[STEP].inputs["state_3"] == state
+    assert forms[STEP].outputs["next_state_0"] == state
+
+
+@pytest.fixture
+def exported(reversal_graphs: Path) -> OnnxModel:
+    return artifact(OnnxModel, reversal_graphs, {"graphs": [START, STEP, MODEL]})
+
+
+def test_both_graphs_are_converted_and_the_facts_name_both(exported: OnnxModel, tmp_path: Path) -> None:
+    def write(source: Path, target: Path) -> dict[str, object]:
+        shutil.copy(source, target)
+        return {"quantized": {"MatMul": 2}, "float": {source.stem: "excluded"}}
+
+    facts = write_sequence_graphs(tmp_path, exported, TASK, DECODING, "int8-weights", write)
+    assert facts["quantized"] == {"MatMul": 4}
+    assert facts["float"] == {"start/start": "excluded", "step/step": "excluded"}
+    files = {MODEL: tmp_path / "model.onnx"}
+    sources = {"source": draw_sources(0, [1, 3, 5])}
+    with open_session(files, threads=1) as got, exported.open(threads=1) as expected:
+        tokens = generate(got.graphs, sources, DECODING)
+        assert tokens.tolist() == generate(expected.graphs, sources, DECODING).tolist()
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16", "bf16"])
+def test_a_precision_that_needs_calibration(exported: OnnxModel, tmp_path: Path, precision: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=precision) as refused:
+        write_sequence_graphs(tmp_path, exported, TASK, DECODING, precision, lambda *_: {})
+    assert "int8-weights" in str(refused.value)
+
+
+def test_the_exported_model_says_what_the_network_says(exported: OnnxModel) -> None:
+    sources = draw_sources(2, [1, 2, 3, 4, 5] * 4)
+    expected = generate(open_graphs(make_translator(), TASK, DECODING), {"source": sources}, DECODING)
+    with exported.open(threads=1) as predict:
+        assert generate(predict.graphs, {"source": sources}, DECODING).tolist() == expected.tolist()
+    assert (expected == WORDS.end).any()
+    assert int(np.max(expected)) < SIZE
+    for name in (START, STEP, MODEL):
+        assert not onnx.load(exported.file(name)).graph.value_info
