@@ -13,7 +13,12 @@ from attar.bundle.fitness import AGAIN
 from attar.bundle.strict_model import StrictModel
 from attar.pipeline.core.errors import InvalidBundleError
 from attar.proof.gate import Gate, GateVerdict, combine_verdicts
-from attar.proof.gate_evaluation import GATED_HOPS, SOUNDNESS_METRICS, list_required_hops
+from attar.proof.gate_evaluation import (
+    GATED_HOPS,
+    LOCATING_METRICS,
+    SOUNDNESS_METRICS,
+    list_required_hops,
+)
 from attar.proof.gate_text import format_gate
 from attar.proof.verdict_json import GateJson, find_contradictions, gate_from_json
 
@@ -111,7 +116,7 @@ def is_required(gate: Gate, *, engine_was_run: bool) -> bool:
         return False
     if comparison.hop in list_required_hops(engine_was_run=engine_was_run):
         return True
-    return comparison.baseline != "teacher" and comparison.metric != "score"
+    return comparison.baseline != "teacher" and comparison.metric not in LOCATING_METRICS
 
 
 def describe_contradictions(row: GateJson, *, required: bool) -> Iterator[str]:

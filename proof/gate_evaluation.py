@@ -29,6 +29,8 @@ SIMILARITY_METRICS: Sequence[Metric] = (
 """The metrics that compare the answers of two hops."""
 SOUNDNESS_METRICS: Sequence[Metric] = ("sound", "sizes")
 """The metrics that every hop has a limit for, which no recipe sets."""
+LOCATING_METRICS: Sequence[Metric] = ("score", "endless")
+"""The limits of the engine itself: of the hops before it they only locate a failure."""
 LOOP_METRIC: Metric = "loop"
 """The same of every hop that has a graph of the loop over tokens."""
 
