@@ -1,8 +1,8 @@
 """Sequences: how near the next tokens of one model are to those of another, along the same paths.
 
 Both sides are what ``models.top_answers.describe_logits`` returns, ``[N, T, k + 2]``, padded with
-NaN at the end of each path. Every metric is a ratio of sums over tokens, summed by sample: samples are
-independent, the tokens of one are not.
+NaN at the end of each path. Every metric is a ratio of sums over tokens, summed by sample, because
+samples are independent and the tokens of one are not.
 """
 
 from __future__ import annotations

@@ -150,8 +150,9 @@ def name_axes(model: onnx.ModelProto, form: GraphForm) -> None:
                 continue
             if dim.HasField("dim_value") and value.name in form.inputs:
                 raise StageError(
-                    f"axis {axis!r} of {value.name!r} must be dynamic, but the exporter froze it at "
-                    f"{dim.dim_value}; does the network read a size as a number? Try the other exporter"
+                    f"axis {axis!r} of {value.name!r} must be dynamic, but the exporter froze it "
+                    f"at {dim.dim_value}; does the network read a size as a number? Try the other "
+                    "exporter"
                 )
             dim.dim_param = axis
 
