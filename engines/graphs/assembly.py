@@ -99,7 +99,7 @@ def rename_tensors(graph: onnx.GraphProto, prefix: str, kept: set[str]) -> None:
         return name if not name or name in kept else prefix + name
 
     for node in graph.node:
-        node.name = prefix + node.name
+        node.name = node.name and prefix + node.name  # names of nodes may be empty, not equal
         node.input[:] = [rename(name) for name in node.input]
         node.output[:] = [rename(name) for name in node.output]
         for attribute in node.attribute:
@@ -175,10 +175,11 @@ def build_body(parts: SequenceParts) -> onnx.GraphProto:
     states = {value.name: value for value in parts.step.graph.input}
     inputs = [make_value("turn", "INT64", []), make_value("is_running", "BOOL", [])]
     inputs += [make_value(*each) for each in before]
-    inputs += [
-        states[name] if name in states else make_value(name, "FLOAT", None) for name in parts.states
-    ]
     next_states = {value.name: value for value in parts.step.graph.output}
+    for name in parts.states:
+        kind = next_states[f"next_{name}"].type.tensor_type.elem_type
+        unread = onnx.helper.make_tensor_value_info(name, kind, None)
+        inputs.append(states.get(name, unread))
     outputs = [make_value("goes_on", "BOOL", [])]
     outputs += [make_value(f"next_{name}", dtype, shape) for name, dtype, shape in before]
     outputs += [next_states[f"next_{name}"] for name in parts.states]

@@ -138,9 +138,13 @@ def generate_tokens(
 
 
 def name_tensors(prefix: str, tensors: Tensors) -> dict[str, Array]:
-    return {
-        f"{prefix}_{number}": tensor.float().cpu().numpy() for number, tensor in enumerate(tensors)
-    }
+    return {f"{prefix}_{number}": to_array(tensor) for number, tensor in enumerate(tensors)}
+
+
+def to_array(tensor: Tensor) -> Array:
+    """Return the array of a tensor; numpy has no bfloat16, so floats become float32."""
+    array: Array = (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy()
+    return array
 
 
 def collect_tensors(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:

@@ -178,6 +178,34 @@ def test_a_step_may_have_branches(folders: dict[str, Path], tmp_path: Path) -> N
     assert loop.tolist() == parts.tolist() == generate_both(folders["fp32"], sources)[0].tolist()
 
 
+UNREAD = {
+    "start": """<ir_version: 10, opset_import: ["" : 20]>
+        start (int64[batch,source] source) => (int64[batch] memory_0, int64[batch] state_0)
+        <int64[1] axis = {1}> {
+            memory_0 = ReduceSum<keepdims = 0>(source, axis)  state_0 = Identity(memory_0)
+        }""",
+    "step": """<ir_version: 10, opset_import: ["" : 20]>
+        step (int64[batch] token, int64[1] place, int64[batch] memory_0)
+            => (float[batch,7] logits, int64[batch] next_state_0)
+        <float[1,7] row = {0, 0, 3.5, 1, 2, 3, 4}> {
+            said = Add(token, memory_0)  number = Cast<to = 1>(said)  axes = Constant<value_ints = [1]>()
+            column = Unsqueeze(number, axes)  away = Sub(row, column)  near = Abs(away)
+            logits = Neg(near)  next_state_0 = Identity(token)
+        }""",
+}
+"""A state of integers that the step does not read: an exporter leaves such an input out."""
+
+
+def test_a_state_that_is_not_read(tmp_path: Path) -> None:
+    for name, text in UNREAD.items():
+        onnx.save(onnx.parser.parse_model(text), tmp_path / f"{name}.onnx")
+    model = assemble(tmp_path, TASK)
+    with open_session({MODEL: model}, threads=1) as predict:
+        tokens = generate(predict.graphs, {"source": np.array([[1, 0], [3, 4]])}, DECODING)
+    # The likeliest token is that whose number in the row is nearest to the last token plus the memory.
+    assert tokens.tolist() == [[4, 6, 0, 0, 0, 0], [6, 6, 6, 0, 0, 0]]
+
+
 def change_step(folder: Path, target: Path, name: str, new: str) -> None:
     """Copy the graphs; in the step a tensor has another name."""
     shutil.copy(folder / "start.onnx", target)

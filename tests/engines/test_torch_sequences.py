@@ -91,7 +91,10 @@ class Wrapped(nn.Module):
             raise KeyError("source")
         if self.fault == "padding is read":
             source = source.where(source != 0, 3)
-        return self.network.start(source)
+        memory, state = self.network.start(source)
+        if self.fault == "mask of truth values":
+            memory = (memory[0] == 0, *memory[1:])
+        return memory, state
 
     def step(self, token: Tensor, place: Tensor, memory: Tensors, state: Tensors) -> tuple[Tensor, Tensors]:
         if self.fault == "place off by one":
@@ -102,6 +105,8 @@ class Wrapped(nn.Module):
             state = tuple(tensor.flip(0) for tensor in state)
         if self.fault == "state kept from the sentence before" and self.kept is not None:
             state = self.kept
+        if self.fault == "mask of truth values":
+            memory = (torch.zeros(memory[0].shape).masked_fill(~memory[0], -1e4), *memory[1:])
         logits, state = self.network.step(token, place, memory, state)
         self.kept = state
         if self.fault == "not a number":
@@ -126,8 +131,9 @@ def test_forward_and_step_that_differ(fault: str) -> None:
         check_sequence_network(Wrapped(fault), TASK, DECODING)
 
 
-def test_a_wrapper_without_a_fault_is_right() -> None:
-    check_sequence_network(Wrapped(""), TASK, DECODING)
+@pytest.mark.parametrize("fault", ["", "mask of truth values"])
+def test_a_wrapper_without_a_fault_is_right(fault: str) -> None:
+    check_sequence_network(Wrapped(fault), TASK, DECODING)
 
 
 @pytest.mark.parametrize(("fault", "shape"), [("other size", "(2, 4, 5)"), ("last token alone", "forward")])
