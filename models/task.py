@@ -134,6 +134,9 @@ class Task(ABC):
     preprocess: ClassVar[Mapping[str, Sequence[Step]]] = {}
     """The steps that convert each raw input to the network's input. They are data, not code, and
     travel in the bundle."""
+    postprocess: ClassVar[Mapping[str, Sequence[Step]]] = {}
+    """The steps that convert an output to the answer, such as tokens to text. They travel in the
+    bundle, too."""
     transfer: ClassVar[bool] = False
     """Whether ``split("transfer")`` has unlabelled samples, which a student learns from its teacher
     alone."""

@@ -76,24 +76,9 @@ class Tokenize(FileStep):
 def open_tokenizer(file: Path, size: int, mtime: int, length: int) -> tuple[Tokenizer, int]:
     """Open the tokenizer of a file with this size and mtime. Returns it with the id of its padding.
 
-    It is not changed afterwards, so threads may share it. It tokenizes on one thread unless
-    TOKENIZERS_PARALLELISM is set: its threads do not survive a fork, and the library warns about
-    that each time.
+    It is not changed afterwards, so threads may share it.
     """
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise MissingDependencyError(
-            "the step 'tokenize' needs the library tokenizers: pip install 'attar[serve-text]'"
-        ) from error
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises nothing narrower
-        raise AttarError(
-            f"{file} is no tokenizer.json that tokenizers reads ({error}); save it again with its "
-            "`save`"
-        ) from error
+    tokenizer = read_tokenizer(file, "tokenize")
     added = tokenizer.num_special_tokens_to_add(is_pair=False)
     if length <= added:
         raise AttarError(
@@ -105,6 +90,28 @@ def open_tokenizer(file: Path, size: int, mtime: int, length: int) -> tuple[Toke
     direction = (tokenizer.truncation or {}).get("direction", "right")
     tokenizer.enable_truncation(length, direction=direction)
     return tokenizer, pad
+
+
+def read_tokenizer(file: Path, step: str) -> Tokenizer:
+    """Read a tokenizer. Raises AttarError, which names the step.
+
+    It works on one thread unless TOKENIZERS_PARALLELISM is set: its threads do not survive a fork,
+    and the library warns about that each time.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the step {step!r} needs the library tokenizers: pip install 'attar[serve-text]'"
+        ) from error
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing narrower
+        raise AttarError(
+            f"{file} is no tokenizer.json that tokenizers reads ({error}); save it again with its "
+            "`save`"
+        ) from error
 
 
 def find_pad(tokenizer: Tokenizer, file: Path) -> int:

@@ -27,11 +27,11 @@ class Text(NamedTuple):
     section: str | None
 
 
-def choose_split(source: str) -> str:
+def choose_split(source: str, test: int = TEST, validation: int = VALIDATION) -> str:
     """Return the split by the hash of the source package's name, so that all packages of one source
-    are in one split, in any release."""
+    are in one split, in any release. ``test`` and ``validation`` are percentages of the sources."""
     bucket = int.from_bytes(hashlib.sha256(source.encode()).digest()[:8], "big") % 100
-    return "test" if bucket < TEST else "validation" if bucket < TEST + VALIDATION else "train"
+    return "test" if bucket < test else "validation" if bucket < test + validation else "train"
 
 
 def select_texts(packages: Sequence[Package], sections: Sequence[str]) -> list[Text]:
@@ -87,16 +87,22 @@ def write_snapshot(folder: Path, texts: Sequence[Text], sections: Sequence[str])
     (folder / TEXTS).write_bytes(gzip.compress(lines.encode(), mtime=0))
 
 
-def train_tokenizer(file: Path, learned: Sequence[str]) -> None:
-    """Train a lower-case byte-level BPE vocabulary on the training texts (Sennrich et al. 2016,
-    arXiv:1508.07909); ``[PAD]`` is 0.
+def train_tokenizer(
+    file: Path,
+    learned: Iterable[str],
+    size: int = VOCABULARY,
+    special: Sequence[str] = ("[PAD]",),
+    is_written: bool = False,
+) -> None:
+    """Train a byte-level BPE vocabulary on the training texts (Sennrich et al. 2016,
+    arXiv:1508.07909); ``special`` are its first tokens.
 
-    Not WordPiece: the library numbers its continuations in an order that differs between processes.
+    It is lower-case, unless texts are also decoded (``is_written``). Not WordPiece: the library
+    numbers its continuations in an order that differs between processes.
     """
     try:
-        from tokenizers import Tokenizer
+        from tokenizers import Tokenizer, decoders, normalizers
         from tokenizers.models import BPE
-        from tokenizers.normalizers import BertNormalizer
         from tokenizers.pre_tokenizers import ByteLevel
         from tokenizers.trainers import BpeTrainer
     except ModuleNotFoundError as error:
@@ -104,13 +110,17 @@ def train_tokenizer(file: Path, learned: Sequence[str]) -> None:
             "a vocabulary is made with the library tokenizers: pip install 'attar[serve-text]'"
         ) from error
     tokenizer = Tokenizer(BPE())
-    tokenizer.normalizer = BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=True)
-    alphabet = sorted(ByteLevel.alphabet())
+    if is_written:
+        tokenizer.normalizer = normalizers.NFC()
+        without_prefix = decoders.Strip(" ", 1, 0)
+        tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), without_prefix])
+    else:
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     trainer = BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=["[PAD]"],
-        initial_alphabet=alphabet,
+        vocab_size=size,
+        special_tokens=list(special),
+        initial_alphabet=sorted(ByteLevel.alphabet()),
         show_progress=False,
     )
     tokenizer.train_from_iterator(learned, trainer)
