@@ -17,7 +17,7 @@ import numpy.typing as npt
 from attar.pipeline.core.errors import MissingDependencyError
 
 if TYPE_CHECKING:
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
 Floats = npt.NDArray[np.float64]
 ORDERS = 4
@@ -54,7 +54,7 @@ def compute_bleu(statistics: Floats) -> float:
 @cache
 def open_bleu() -> BLEU:
     try:
-        from sacrebleu.metrics import BLEU
+        from sacrebleu.metrics.bleu import BLEU
     except ImportError as error:
         raise MissingDependencyError(
             "translations are scored with the library sacrebleu: pip install 'attar[text]'"

@@ -2,8 +2,8 @@
 root.
 
 ``Packages`` holds a paragraph for each package, ``Translation-en`` its full description, and
-``Translation-it`` the Italian one; they are joined on ``Description-md5`` (Debian policy, chapter 5:
-control files and their fields).
+``Translation-it`` the Italian one; they are joined on ``Description-md5`` (Debian policy, chapter
+5: control files and their fields).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from attar.pipeline.core.errors import StageError
 
-PACKAGES, TRANSLATIONS = "*_Packages", "*_Translation-en"
+PACKAGES = "*_Packages"
 ENGLISH = ("en",)
 LISTS_COMMAND = (
     "sh -c 'mkdir -p /lists/partial; apt-get update -o Dir::State::lists=/lists -o "

@@ -21,7 +21,7 @@ def test_a_package_by_hand(tmp_path: Path) -> None:
 
 def test_a_package_without_a_translation_keeps_its_first_line(tmp_path: Path) -> None:
     folder = write(tmp_path, [paragraph("one", "admin", "first\nMore of it."), paragraph("two", "admin", "second\nMore.")])
-    translated = next(folder.glob(debian.TRANSLATIONS))
+    translated = next(folder.glob(debian.name_translations("en")))
     translated.write_text(translated.read_text().split("\n\n")[0])
     one, two = debian.read_packages(folder)
     assert (one.source, one.long) == ("one", "More of it.")
@@ -43,7 +43,7 @@ def test_a_package_without_a_section_is_of_no_topic(tmp_path: Path) -> None:
 def test_lists_without_descriptions_are_not_complete(tmp_path: Path) -> None:
     folder = write(tmp_path / "lists", [paragraph("a", "net", "text\nMore.")])
     assert debian.has_lists(folder)
-    next(folder.glob(debian.TRANSLATIONS)).unlink()
+    next(folder.glob(debian.name_translations("en"))).unlink()
     assert not debian.has_lists(folder)
     assert not debian.has_lists(tmp_path / "nowhere")
 

@@ -18,7 +18,7 @@ from attar.models.postprocess.known import OUTPUT_STEPS
 from attar.models.preprocess import Tokenize
 from attar.models.tasks.snapshot import train_tokenizer
 from attar.pipeline.core.errors import AttarError
-from tests.support.words import saved
+from tests.support.tasks.words import saved
 
 PAD, BEGIN, END = 0, 1, 2
 

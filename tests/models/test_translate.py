@@ -18,8 +18,8 @@ from attar.models.tasks.translate import Translate, TranslateSmall, TranslateTin
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import listen_to_progress
 from attar.recipes.workspace import find_recipe
-from tests.support.promised import missing
-from tests.support.translated_lists import write_release
+from tests.support.datasets.promised import missing
+from tests.support.datasets.translated_lists import write_release
 
 TASKS = (Translate, TranslateSmall, TranslateTiny)
 
@@ -104,7 +104,7 @@ def test_fetch_says_how_many_sentences_there_are(elsewhere: Path) -> None:
         patch.setenv("PATH", str(elsewhere))
         with listen_to_progress(lambda what, done, total, note: notes.append(note)):
             Translate().fetch()
-    counts = {name: len(Translate().split(name)) for name in task_check.SPLITS}  # type: ignore[arg-type]  # split names
+    counts = {name: len(Translate().split(name)) for name in task_check.SPLITS}
     assert notes[-1].startswith(f"{counts['train']} train, {counts['validation']} validation (")
     assert translate.HOME.find() == elsewhere / "cache" / "attar" / translate.FOLDER
 
@@ -136,9 +136,9 @@ def test_the_real_texts(elsewhere: Path) -> None:
     except StageError as error:
         missing("debian-translations", str(error))
     task = Translate()
-    counts = {name: len(task.select_sentences(name)) for name in task_check.SPLITS}
-    for name, expected in {"train": 136_507, "validation": 1_120, "test": 4_012}.items():
-        assert abs(counts[name] - expected) < 0.2 * expected
+    counts = [len(task.select_sentences(name)) for name in ("train", "validation", "test")]
+    for count, expected in zip(counts, (136_507, 1_120, 4_012), strict=True):
+        assert abs(count - expected) < 0.2 * expected
     assert 0.8 < task.mark_subsets("test")["novel"].mean() < 0.98
     sources, references = read_texts(task, "test")
     assert references == [each.foreign for each in task.select_sentences("test")]

@@ -61,6 +61,6 @@ def test_no_sentence_has_no_score() -> None:
 
 def test_without_sacrebleu_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     scores.open_bleu.cache_clear()
-    monkeypatch.setitem(sys.modules, "sacrebleu.metrics", None)
+    monkeypatch.setitem(sys.modules, "sacrebleu.metrics.bleu", None)
     with pytest.raises(MissingDependencyError, match=r"'attar\[text\]'"):
         scores.count_bleu(["a"], ["a"])

@@ -17,7 +17,7 @@ from attar.models.tasks import debian, sentence_pairs, translations
 from attar.models.tasks.sentence_pairs import Pair
 from attar.models.tasks.translations import END, PAD, mask_names
 from attar.pipeline.core.errors import StageError
-from tests.support.translated_lists import write_lists, write_release
+from tests.support.datasets.translated_lists import write_lists, write_release
 
 WORDS = st.lists(st.sampled_from(["red", "Red", "fish", "Qt6", "swims", "far"]), min_size=3, max_size=5).map(" ".join)
 PAIRS = st.builds(lambda one, other, source: Pair(one, other, f"p{source}", f"s{source}"), WORDS, WORDS, st.integers(0, 60))

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from attar.models.tasks.translate import FOLDER
-from tests.support.debian_lists import HOST, paragraph
+from tests.support.datasets.debian_lists import HOST, paragraph
 
 NAMES = ("chess", "sound", "image", "network", "letter", "window", "number", "paper")
 
