@@ -97,14 +97,14 @@ def name_translations(language: str) -> str:
 
 def read_translated(folder: Path, language: str) -> list[Description]:
     """Return the descriptions that exist in English and in ``language``, sorted by package."""
-    english, foreign = (read_descriptions(folder, each) for each in ("en", language))
-    found: dict[str, Description] = {}
+    english, foreign = (read_descriptions(folder, name) for name in ("en", language))
+    descriptions: dict[str, Description] = {}
     for fields in sorted(read_fields(folder), key=lambda fields: fields["Package"]):
         key = fields.get("Description-md5", "")
-        if key in english and key in foreign and key not in found:
+        if key in english and key in foreign and key not in descriptions:
             names = fields["Package"], name_source(fields)
-            found[key] = Description(*names, english[key], foreign[key])
-    return list(found.values())
+            descriptions[key] = Description(*names, english[key], foreign[key])
+    return list(descriptions.values())
 
 
 def read_descriptions(folder: Path, language: str) -> dict[str, str]:

@@ -88,7 +88,9 @@ class Translate(Task):
 
         ``novel``: no training sentence has 70 % of its trigrams.
         """
-        return {"novel": np.array([each.is_novel for each in self.select_sentences(name)], bool)}
+        return {
+            "novel": np.array([sentence.is_novel for sentence in self.select_sentences(name)], bool)
+        }
 
     def score(self, outputs: Mapping[str, Array], targets: Arrays) -> npt.NDArray[np.float64]:
         """Return BLEU's ten sums of each sentence."""
@@ -144,8 +146,10 @@ class Sentences(Split):
 
     def take(self, indices: npt.NDArray[np.int64]) -> Batch:
         taken = [self.sentences[index] for index in indices]
-        text = np.array([each.english for each in taken], f"<U{sentence_pairs.MOST_CHARACTERS}")
-        foreign = np.array([each.foreign for each in taken], object)
+        text = np.array(
+            [sentence.english for sentence in taken], f"<U{sentence_pairs.MOST_CHARACTERS}"
+        )
+        foreign = np.array([sentence.foreign for sentence in taken], object)
         targets = translations.encode_targets(foreign, self.tokenizer, self.longest)
         return Batch({"text": text}, {"translation": targets})
 
@@ -184,7 +188,11 @@ def fetch_snapshot(folder: Path) -> None:
             debian.update_lists(lists, LANGUAGES, FOLDER)
         descriptions = debian.read_translated(lists, LANGUAGE)
     folder.mkdir(parents=True, exist_ok=True)
-    pairs = (pair for each in descriptions for pair in sentence_pairs.align_description(each))
+    pairs = (
+        pair
+        for description in descriptions
+        for pair in sentence_pairs.align_description(description)
+    )
     sentences = translations.write_snapshot(folder, pairs)
     report_progress("sentences", len(sentences), len(sentences), describe_counts(sentences))
 

@@ -133,7 +133,10 @@ def measure_pairs(sentences: Sequence[Sentence], tokenizer: Path) -> list[int]:
     step = Tokenize(file=tokenizer, length=LONGEST + 1)
     english, foreign = (
         (step(np.array(texts, object)) != PAD).sum(1)
-        for texts in ([each.english for each in sentences], [each.foreign for each in sentences])
+        for texts in (
+            [sentence.english for sentence in sentences],
+            [sentence.foreign for sentence in sentences],
+        )
     )
     lengths: list[int] = np.maximum(english, foreign + 1).tolist()
     return lengths
