@@ -31,6 +31,7 @@ class StartModule(nn.Module):
     def __init__(self, network: SequenceNetwork) -> None:
         super().__init__()
         self.network = network
+        self.eval()
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         memory, state = self.network.start(*inputs)
@@ -43,6 +44,7 @@ class StepModule(nn.Module):
     def __init__(self, network: SequenceNetwork, memory: int) -> None:
         super().__init__()
         self.network, self.memory = network, memory
+        self.eval()
 
     def forward(self, token: Tensor, place: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         memory, state = tensors[: self.memory], tensors[self.memory :]
