@@ -34,7 +34,7 @@ from attar.proof.metrics import compare_outputs
 from attar.stages.artifacts import Answers, OnnxModel, Weights
 from attar.stages.distill.loss_settings import Kd
 from attar.stages.distill.stage import Distill
-from attar.stages.export import Export
+from attar.stages.export.stage import Export
 from attar.stages.label.stage import Label
 from attar.stages.teach.stage import Teach
 

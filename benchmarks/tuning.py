@@ -31,7 +31,7 @@ from attar.proof.metrics import compare_outputs
 from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.calibrate import Calibrate
 from attar.stages.distill.stage import Distill
-from attar.stages.export import Export
+from attar.stages.export.stage import Export
 from attar.stages.label.stage import Label
 from attar.stages.learning.settings import TrainingSettings
 from attar.stages.optimize.rungs import Tuning

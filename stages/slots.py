@@ -10,12 +10,12 @@ from attar.stages.choose.stage import Choose
 from attar.stages.choose.take import TakeEngine, TakeModel
 from attar.stages.choose.trial import MeasureCandidates
 from attar.stages.distill.stage import Control, Distill
-from attar.stages.export import Export
+from attar.stages.export.stage import Export
 from attar.stages.judge import Judge
 from attar.stages.label.stage import Label
 from attar.stages.measure.stage import Measure
 from attar.stages.optimize.stage import Optimize
-from attar.stages.package import Package
+from attar.stages.package.stage import Package
 from attar.stages.teach.stage import Teach
 from attar.stages.unpack import Unpack
 

@@ -11,7 +11,7 @@ import pytest
 
 from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.calibrate import Calibrate
-from attar.stages.export import Export
+from attar.stages.export.stage import Export
 from attar.stages.label.stage import Label
 from benchmarks.tuning import stretched
 from tests.support.bundles.packaging import package_bundle

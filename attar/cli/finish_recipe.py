@@ -14,7 +14,7 @@ from attar.pipeline.core.errors import InvalidBundleError, RecipeError, suggest_
 from attar.pipeline.core.stage import Facts
 from attar.pipeline.run import Record
 from attar.recipes.workspace import Workspace, open_workspace
-from attar.stages.package import Package
+from attar.stages.package.stage import Package
 from attar.stages.slots import SLOTS
 
 

@@ -18,14 +18,8 @@ from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import report_progress
 from attar.proof import timing
 from attar.proof.hop import HopName
-from attar.proof.hop_comparer import (
-    FOLLOWED,
-    REPEATED,
-    HopComparer,
-    HopOutputs,
-    find_labels,
-    score_outputs,
-)
+from attar.proof.hop_comparer import HopComparer, find_labels
+from attar.proof.hop_outputs import FOLLOWED, REPEATED, HopOutputs, score_outputs
 from attar.proof.ledger import LatencySummary, SizesCheck, TimingConditions
 from attar.proof.sizes import examine_sizes
 from attar.stages.artifacts import Answers, Model

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from attar.engines.runtimes.runtime import load_runtime
 from attar.pipeline.core.errors import StageError
-from attar.proof.hop_comparer import HopOutputs
+from attar.proof.hop_outputs import HopOutputs
 from attar.proof.ledger import Hop
 from attar.stages.artifacts import Engine, Model, Weights
 

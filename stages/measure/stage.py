@@ -18,7 +18,7 @@ from attar.proof import statistics, timing
 from attar.proof.artifacts import Evidence
 from attar.proof.gate import Baseline, Comparison
 from attar.proof.hop import HOPS
-from attar.proof.hop_comparer import HopOutputs
+from attar.proof.hop_outputs import HopOutputs
 from attar.proof.leak import find_near_duplicates
 from attar.proof.ledger import Hop, Ledger
 from attar.proof.ledger_json import ledger_to_json

@@ -19,7 +19,7 @@ from attar.engines.runtimes.runtime import BuildSpec, load_runtime
 from attar.models.task import Array, Arrays, load_task
 from attar.pipeline.core.errors import MissingDependencyError, StageError, UnsupportedModelError
 from attar.stages.artifacts import OnnxModel, Ranges
-from attar.stages.export import Export
+from attar.stages.export.stage import Export
 from attar.stages.optimize.stage import Optimize
 from tests.support.tasks import smoke
 

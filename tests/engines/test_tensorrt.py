@@ -22,7 +22,7 @@ from attar.pipeline.core.errors import MissingDependencyError, StageError, Unsup
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.stages.artifacts import Engine, OnnxModel
 from attar.stages.build import Build
-from attar.stages.export import Export
+from attar.stages.export.stage import Export
 from tests.support.engines import child_calls, tensorrt_graphs
 from tests.support.engines.tensorrt_graphs import Examples, written
 from tests.support.tasks import smoke

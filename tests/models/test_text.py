@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from attar.models.networks import text
 from attar.models.networks.text import Reader
-from attar.stages.export import Export
+from attar.stages.export.stage import Export
 from tests.support.tasks import smoke
 from tests.support.tasks.ragged_words import convolution, transformer
 

@@ -19,7 +19,8 @@ from attar.proof.gate import Comparison, Metric
 from attar.proof.gate_evaluation import compare_hops, evaluate_gates
 from attar.proof.gate_text import format_gate
 from attar.proof.hop import STUDENT_HOPS
-from attar.proof.hop_comparer import HopComparer, find_labels, score_outputs
+from attar.proof.hop_comparer import HopComparer, find_labels
+from attar.proof.hop_outputs import score_outputs
 from attar.proof.ledger import Hop
 from attar.proof.ledger_json import ledger_from_json
 from attar.proof.limits import GateLimits

@@ -11,7 +11,8 @@ import pytest
 from attar.models.task import Arrays, Output, Split, SplitName, Task
 from attar.pipeline.core.errors import StageError
 from attar.proof.hop import HopName
-from attar.proof.hop_comparer import HopComparer, HopOutputs, find_labels, score_outputs
+from attar.proof.hop_comparer import HopComparer, find_labels
+from attar.proof.hop_outputs import HopOutputs, score_outputs
 
 
 class Height(Task):

@@ -104,7 +104,7 @@ def test_infinity_is_refused_but_minus_infinity_is_a_mask() -> None:
 
 
 def test_a_masked_attention_block_is_calibrated(tmp_path: Path) -> None:
-    from attar.stages.export import Export
+    from attar.stages.export.stage import Export
 
     weights = smoke.weights(tmp_path / "weights", "tests.support.tasks.smoke:attention", NUMBERS)
     (tmp_path / "onnx").mkdir()

@@ -22,7 +22,7 @@ from attar.stages.build import Build
 from attar.stages.calibrate import Calibrate
 from attar.stages.choose.trial import MeasureCandidates
 from attar.stages.distill.stage import Distill
-from attar.stages.export import Export
+from attar.stages.export.stage import Export
 from attar.stages.label.stage import Label
 from attar.stages.measure.stage import Measure
 from attar.stages.optimize.stage import Optimize

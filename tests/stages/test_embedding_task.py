@@ -16,14 +16,15 @@ from attar.models.checks import task as task_check
 from attar.models.task import Output, Task
 from attar.models.tasks.retrieval import compute_share_found, measure_retrieval
 from attar.pipeline.core.errors import StageError
-from attar.proof.hop_comparer import find_labels, score_outputs
+from attar.proof.hop_comparer import find_labels
+from attar.proof.hop_outputs import score_outputs
 from attar.proof.sizes import examine_sizes
 from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.calibrate import Calibrate
 from attar.stages.distill.feature_loss_settings import AnyLoss
 from attar.stages.distill.loss_settings import Cosine, DistillerSettings, Kd, Relations
 from attar.stages.distill.stage import Control, Distill
-from attar.stages.export import Export
+from attar.stages.export.stage import Export
 from attar.stages.label.stage import Label
 from attar.stages.measure.bench import Bench
 from attar.stages.optimize.stage import Optimize

@@ -15,7 +15,7 @@ from attar.engines import parity
 from attar.models.task import Task, Tensor
 from attar.pipeline.core.errors import StageError
 from attar.stages.artifacts import OnnxModel, Weights
-from attar.stages.export import Export
+from attar.stages.export.stage import Export
 from tests.support.tasks import smoke
 
 Exporter = Literal["dynamo", "torchscript"]
@@ -108,7 +108,7 @@ def test_a_wrong_graph_is_never_handed_on(tmp_path: Path, exporter: Exporter, fa
 
 def test_a_frozen_axis_is_named(tmp_path: Path, digits_onnx: OnnxModel) -> None:
     from attar.models.tasks.digits import Digits
-    from attar.stages.export import name_axes
+    from attar.stages.export.stage import name_axes
 
     model = onnx.load(digits_onnx.file())
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2

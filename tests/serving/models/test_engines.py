@@ -28,7 +28,7 @@ from attar.serving.core.settings import Settings
 from attar.serving.models.engines import CALLS, count_instances, measure_batch_effect, open_engines, time_warm_call
 from attar.serving.protocol.signature import declare_raw
 from attar.stages.judge import Judge
-from attar.stages.package import Package
+from attar.stages.package.stage import Package
 from tests.support.bundles.packaging import edit_manifest, package_bundle, write_batch_dependent_graph
 from tests.support.engines.tensor_specs import make_spec
 from tests.support.proof.proof_parts import STUDENT, Chain, verdict

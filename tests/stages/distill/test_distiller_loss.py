@@ -20,7 +20,7 @@ from attar.stages.artifacts import Answers, Weights
 from attar.stages.distill.distiller_loss import DistillerLoss, choose_output
 from attar.stages.distill.loss_settings import DistillerSettings
 from attar.stages.distill.stage import Distill
-from attar.stages.export import Export
+from attar.stages.export.stage import Export
 from attar.stages.label.stage import Label
 from attar.stages.teach.stage import Teach
 from tests.support.stages.training import InterruptError, interrupt_at, make_out

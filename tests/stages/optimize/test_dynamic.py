@@ -18,7 +18,7 @@ from attar.pipeline.core.errors import StageError, UnsupportedModelError
 from attar.pipeline.core.stage import Facts
 from attar.stages.artifacts import OnnxModel, Ranges
 from attar.stages.calibrate import Calibrate
-from attar.stages.export import Export
+from attar.stages.export.stage import Export
 from attar.stages.optimize.stage import Optimize
 from tests.support.tasks import smoke
 from tests.support.tasks.ragged_words import RaggedWords

@@ -23,7 +23,7 @@ from attar.models.views import iterate_clean
 from attar.pipeline.core.errors import StageError, UnsupportedModelError
 from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.calibrate import Calibrate
-from attar.stages.export import Export
+from attar.stages.export.stage import Export
 from attar.stages.optimize.stage import Optimize
 from tests.support.tasks import smoke
 

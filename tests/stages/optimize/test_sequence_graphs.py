@@ -14,7 +14,7 @@ from attar.engines.runtimes.torch_sequences import open_graphs
 from attar.models.generation import MODEL, START, STEP, generate
 from attar.pipeline.core.errors import UnsupportedModelError
 from attar.stages.artifacts import OnnxModel
-from attar.stages.export_sequences import describe_graphs
+from attar.stages.export.sequences import describe_graphs
 from attar.stages.optimize.sequences import write_sequence_graphs
 from tests.support.tasks.sequences import (
     SIZE,

@@ -21,7 +21,7 @@ from attar.models.task import Arrays, Output, Tensor
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.keys.deciders import describe_settings
 from attar.stages.artifacts import OnnxModel, Weights
-from attar.stages.export import Export
+from attar.stages.export.stage import Export
 from attar.stages.teach.pretrained import read_configuration
 from attar.stages.teach.stage import CLASSIFIER, Teach
 from tests.support.projects import tiny

@@ -16,7 +16,7 @@ from attar.pipeline.keys.deciders import describe_settings
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.stages.artifacts import Model, OnnxModel
 from attar.stages.distill.live_features import require_layers
-from attar.stages.export import Export
+from attar.stages.export.stage import Export
 from attar.stages.label.stage import Label
 from attar.stages.teach.onnx_teacher import check_interface, detect_precision, load_graph
 from attar.stages.teach.stage import Teach

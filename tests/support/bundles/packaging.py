@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from attar.bundle import checksums
 from attar.proof.limits import GateLimits
 from attar.stages.judge import Judge
-from attar.stages.package import Package
+from attar.stages.package.stage import Package
 from tests.support.proof.proof_parts import NAME, STUDENT, Chain, verdict
 
 GATES = GateLimits(score_drop=0.2, correlation=0.9, teacher_score=0.9)

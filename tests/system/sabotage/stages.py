@@ -25,13 +25,13 @@ from attar.stages.artifacts import Answers, Model, OnnxModel, Ranges, Weights
 from attar.stages.build import Build
 from attar.stages.calibrate import Calibrate
 from attar.stages.distill.stage import Distill
-from attar.stages.export import Export, silence_exporters
+from attar.stages.export.stage import Export, silence_exporters
 from attar.stages.judge import Judge
 from attar.stages.label.shards import Shard
 from attar.stages.label.stage import Label
 from attar.stages.measure.stage import Measure
 from attar.stages.optimize.stage import Optimize
-from attar.stages.package import Package
+from attar.stages.package.stage import Package
 from tests.support.tasks.smoke import write_shard
 from tests.system.sabotage.graphs import spoil
 

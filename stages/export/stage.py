@@ -80,16 +80,16 @@ class Export(Stage[OnnxModel]):
         """Write `start`, `step` and, assembled of both, `model`."""
         import onnx
 
-        from attar.stages import export_sequences
+        from attar.stages.export import sequences
 
         files = {name: out / f"{name}.onnx" for name in (START, STEP, MODEL)}
-        forms = export_sequences.describe_graphs(weights.load(), task)
+        forms = sequences.describe_graphs(weights.load(), task)
         for done, (name, form) in enumerate(forms.items()):
             report_progress("export", done, 4, f"{self.exporter} {name}")
             with self.explain_failure(), silence_exporters():
-                export_sequences.export_form(form, files[name], self.opset, self.exporter)
+                sequences.export_form(form, files[name], self.opset, self.exporter)
             model = onnx.load(files[name])
-            export_sequences.name_axes(model, form)
+            sequences.name_axes(model, form)
             onnx.save(clear_metadata(model), files[name])
             self.check_graph(files[name])
         report_progress("export", 2, 4, "assembling the loop")

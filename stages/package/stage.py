@@ -13,13 +13,11 @@ from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
-from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from attar.bundle import checksums, ragged, triton
+from attar.bundle import checksums, triton
 from attar.bundle.card import render_card
-from attar.bundle.finished import compute_difference
-from attar.bundle.golden import load_requests, predict_in_batches
+from attar.bundle.golden import load_requests
 from attar.bundle.manifest import (
     MAX_TOLERANCE,
     EngineRequirements,
@@ -33,19 +31,17 @@ from attar.bundle.page import render_report
 from attar.bundle.steps import ship_steps
 from attar.bundle.stored_verdict import StoredVerdict, has_teacher_gate
 from attar.bundle.verified import locate_manifest
-from attar.models import preprocess
-from attar.models.generation import MODEL, Integers, find_decoding
+from attar.models.generation import MODEL, find_decoding
 from attar.models.preprocess.known import Steps
-from attar.models.task import Array, Arrays, Task, Tensor, load_task
+from attar.models.task import Arrays, Task, Tensor, load_task
 from attar.pipeline.core.errors import GateError, StageError
 from attar.pipeline.core.stage import Artifact, CodeName, Facts, Stage
 from attar.pipeline.core.store import NOT_PAYLOAD
 from attar.proof.artifacts import Bundle, Evidence, Verdict
 from attar.proof.verdict_json import gates_from_json
 from attar.stages.artifacts import Engine, OnnxModel
-from attar.stages.measure.bench import Bench
+from attar.stages.package.golden_requests import make_golden
 
-REQUESTS = 16
 NEVER_NEEDED = ("torch", "onnx", "onnxscript", "sklearn", "jinja2", "matplotlib")
 """What only training has; the child process that reopens the bundle cannot import them."""
 
@@ -89,12 +85,9 @@ class Package(Stage[Bundle]):
         if engine.facts["files"]:
             copy_graphs(engine, out / "engines" / engine.facts["runtime"], f"{served}*")
         steps = ship_steps(task.preprocess, out)
-        golden = self._golden(
-            task,
-            find_last_run(engine.facts),
-            engine if find_last_run(engine.facts) == "engine" else model,
-            evidence,
-        )
+        hop = find_last_run(engine.facts)
+        last = engine if hop == "engine" else model
+        golden = make_golden(task, hop, last, evidence, self.tolerance)
         save_file(golden, out / "golden.safetensors")
         made = {
             "onnx": onnx,
@@ -118,46 +111,6 @@ class Package(Stage[Bundle]):
             "verdict": verdict.facts["verdict"],
             "bytes": size,
             "golden": manifest.golden.model_dump(),
-        }
-
-    def _golden(
-        self, task: Task, hop: str, last: OnnxModel, evidence: Evidence
-    ) -> dict[str, Array]:
-        """Requests from the test split, the teacher's recorded answers and new ones of the last hop
-        that was run."""
-        split = task.split("test")
-        rows = choose_requests(evidence, hop, task, len(split))
-        raw = split.take(rows).inputs
-        batch = task.ranges.get("batch", (1, 1))[1]
-        measured_call = next(
-            Bench(task, split, evidence.facts["batch"]).batches(f"the {hop} again")
-        )
-        with last.open() as predictor:
-            answers = predict_in_batches(predictor, preprocess.apply(task.preprocess, raw), batch)
-            again = predictor(
-                measured_call
-            )  # dynamic int8 rounds by the range of its whole call, so it is the same call
-        first = np.arange(len(rows))
-        for name, measured in read_recorded(evidence, hop, task, first).items():
-            common = min(len(measured), len(again[name]))
-            apart = compute_difference(measured[:common], again[name][:common])
-            if not apart <= self.tolerance:
-                raise StageError(
-                    f"the {hop} does not repeat what was measured: {name!r} is off by {apart:.2g} "
-                    f"of its magnitude, allowed {self.tolerance:g}; it is not the {hop} of this "
-                    "evidence, or not deterministic. Build and measure again"
-                )
-        teacher = read_recorded(evidence, "teacher", task, rows)
-        parts: dict[str, Arrays] = {"raw": raw, "teacher": teacher, hop: answers}
-        named = {
-            f"{who}.{name}": array
-            for who, arrays in parts.items()
-            for name, array in arrays.items()
-        }
-        return {
-            key: tensor
-            for name, array in named.items()
-            for key, tensor in ragged.encode_samples(name, array).items()
         }
 
     def _manifest(
@@ -191,27 +144,6 @@ class Package(Stage[Bundle]):
             lineage=build_lineage(made),
             not_run_here=engine["why"],
         )
-
-
-def choose_requests(evidence: Evidence, hop: str, task: Task, samples: int) -> Integers:
-    """Return the test samples that become golden requests: the first ones.
-
-    Of a network that generates they are the samples whose tokens are surest, because a replay must
-    give the same tokens: those with the largest least margin between first and second token.
-    """
-    decoding = find_decoding(task)
-    if decoding is None:
-        return np.arange(min(REQUESTS, samples))
-    with safe_open(evidence.root / "hops.safetensors", framework="numpy") as file:
-        tokens = [file.get_tensor(f"{who}.output.{decoding.output}") for who in ("teacher", hop)]
-        followed = file.get_tensor(f"{hop}.followed.{decoding.output}")
-    first_two = np.sort(followed[..., :-2], -1)[..., -2:]  # NaN, where a path has ended, is last
-    margins = np.nanmin(
-        np.where(np.isnan(followed[..., -1]), np.nan, np.diff(first_two)[..., 0]), 1
-    )
-    is_same = (tokens[0] == tokens[1]).all(1)
-    order = np.argsort(-np.where(is_same, margins, -np.inf), kind="stable")
-    return np.sort(order[:REQUESTS])
 
 
 def describe_input(tensor: Tensor) -> StoredInput:
@@ -263,14 +195,6 @@ def copy_graphs(model: OnnxModel, folder: Path, files: str = "*.onnx*") -> None:
     for path in sorted(model.root.glob(files)):
         if path.name not in NOT_PAYLOAD:
             shutil.copyfile(path, folder / path.name)
-
-
-def read_recorded(evidence: Evidence, hop: str, task: Task, rows: Integers) -> dict[str, Array]:
-    """Return one hop's measured outputs for these samples."""
-    end = int(rows.max()) + 1
-    with safe_open(evidence.root / "hops.safetensors", framework="numpy") as file:
-        slices = {name: file.get_slice(f"{hop}.output.{name}") for name in task.outputs}
-        return {name: np.asarray(each[:end])[rows] for name, each in slices.items()}
 
 
 def describe_requirements(engine: Facts) -> EngineRequirements:

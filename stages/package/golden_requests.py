@@ -1,0 +1,89 @@
+"""The golden requests of a bundle: samples of the test split, with the answers to repeat."""
+
+from __future__ import annotations
+
+import numpy as np
+from safetensors import safe_open
+
+from attar.bundle import ragged
+from attar.bundle.finished import compute_difference
+from attar.bundle.golden import predict_in_batches
+from attar.models import preprocess
+from attar.models.generation import Integers, find_decoding
+from attar.models.task import Array, Arrays, Task
+from attar.pipeline.core.errors import StageError
+from attar.proof.artifacts import Evidence
+from attar.stages.artifacts import OnnxModel
+from attar.stages.measure.bench import Bench
+
+REQUESTS = 16
+
+
+def make_golden(
+    task: Task, hop: str, last: OnnxModel, evidence: Evidence, tolerance: float
+) -> dict[str, Array]:
+    """Return requests from the test split with the teacher's recorded answers and new ones.
+
+    The new ones are those of the last hop that was run. Raises StageError if it does not repeat
+    what was measured.
+    """
+    split = task.split("test")
+    rows = choose_requests(evidence, hop, task, len(split))
+    raw = split.take(rows).inputs
+    batch = task.ranges.get("batch", (1, 1))[1]
+    # dynamic int8 rounds by the range of its whole call, so it is the same call
+    bench = Bench(task, split, evidence.facts["batch"])
+    measured_call = next(bench.batches(f"the {hop} again"))
+    with last.open() as predictor:
+        answers = predict_in_batches(predictor, preprocess.apply(task.preprocess, raw), batch)
+        again = predictor(measured_call)
+    check_repeated(hop, read_recorded(evidence, hop, task, np.arange(len(rows))), again, tolerance)
+    teacher = read_recorded(evidence, "teacher", task, rows)
+    parts: dict[str, Arrays] = {"raw": raw, "teacher": teacher, hop: answers}
+    golden: dict[str, Array] = {}
+    for who, arrays in parts.items():
+        for name, array in arrays.items():
+            golden |= ragged.encode_samples(f"{who}.{name}", array)
+    return golden
+
+
+def check_repeated(hop: str, measured: Arrays, again: Arrays, tolerance: float) -> None:
+    """Raises StageError if the first answers are not those that were measured."""
+    for name, answers in measured.items():
+        common = min(len(answers), len(again[name]))
+        apart = compute_difference(answers[:common], again[name][:common])
+        if not apart <= tolerance:
+            raise StageError(
+                f"the {hop} does not repeat what was measured: {name!r} is off by {apart:.2g} "
+                f"of its magnitude, allowed {tolerance:g}; it is not the {hop} of this "
+                "evidence, or not deterministic. Build and measure again"
+            )
+
+
+def choose_requests(evidence: Evidence, hop: str, task: Task, samples: int) -> Integers:
+    """Return the test samples that become golden requests: the first ones.
+
+    Of a network that generates they are the samples whose tokens are surest, because a replay must
+    give the same tokens: those with the largest least margin between first and second token.
+    """
+    decoding = find_decoding(task)
+    if decoding is None:
+        return np.arange(min(REQUESTS, samples))
+    with safe_open(evidence.root / "hops.safetensors", framework="numpy") as file:
+        tokens = [file.get_tensor(f"{who}.output.{decoding.output}") for who in ("teacher", hop)]
+        followed = file.get_tensor(f"{hop}.followed.{decoding.output}")
+    first_two = np.sort(followed[..., :-2], -1)[..., -2:]  # NaN, where a path has ended, is last
+    margins = np.nanmin(
+        np.where(np.isnan(followed[..., -1]), np.nan, np.diff(first_two)[..., 0]), 1
+    )
+    is_same = (tokens[0] == tokens[1]).all(1)
+    order = np.argsort(-np.where(is_same, margins, -np.inf), kind="stable")
+    return np.sort(order[:REQUESTS])
+
+
+def read_recorded(evidence: Evidence, hop: str, task: Task, rows: Integers) -> dict[str, Array]:
+    """Return one hop's measured outputs for these samples."""
+    end = int(rows.max()) + 1
+    with safe_open(evidence.root / "hops.safetensors", framework="numpy") as file:
+        slices = {name: file.get_slice(f"{hop}.output.{name}") for name in task.outputs}
+        return {name: np.asarray(each[:end])[rows] for name, each in slices.items()}
