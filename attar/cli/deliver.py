@@ -8,8 +8,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from attar.pipeline.core.disk import explain_disk_errors
 from attar.pipeline.core.errors import RecipeError, StageError
-from attar.pipeline.core.store import NOT_PAYLOAD, explain_disk_errors
+from attar.pipeline.core.store import NOT_PAYLOAD
 from attar.pipeline.run import Record
 from attar.proof.artifacts import Bundle
 

@@ -11,7 +11,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from attar.pipeline.core.store import KEPT, compute_digest
+from attar.pipeline.core.disk import compute_digest
+from attar.pipeline.core.store import KEPT
 
 DIGEST_PATTERN = "?" * 64
 """The end of a finished file's name."""

@@ -22,17 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from attar.pipeline.core.disk import compute_digest, encode_json, explain_disk_errors, measure_size
 from attar.pipeline.core.errors import CorruptArtifactError, StoreError
 from attar.pipeline.core.stage import A, Artifact, Facts
 from attar.pipeline.core.store_format import FORMAT_FILE, STORE_VERSION, check_store_version
 
 RECORDED = {"key", "digest", "files", "slot", "deciders", "seconds", "made"}
 NOT_PAYLOAD = ("facts.json", "record.json")
-PIECE = 2**18
-"""Number of bytes that are read and hashed at a time."""
 KEPT = "kept.txt"
-"""A file beside an unfinished payload that names the folder of files which its stage shares with
-others."""
+"""A file beside an unfinished payload; it names the folder of files that stages share."""
 
 
 @dataclass(frozen=True)
@@ -284,8 +282,7 @@ class Store:
                     folder.rmdir()
 
     def read_note(self, name: str) -> Any:
-        """Return a note of the planner. Return None if it is missing or damaged, since notes only
-        save time."""
+        """Return a note of the planner; None if it is missing or damaged: notes only save time."""
         try:
             return json.loads((self.root / name).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
@@ -300,37 +297,3 @@ class Store:
             temporary = path.with_name(f".{path.name}.{os.getpid()}")
             temporary.write_text(encode_json(value), encoding="utf-8")
             temporary.replace(path)
-
-
-@contextmanager
-def explain_disk_errors(root: Path) -> Iterator[None]:
-    """Turn OSErrors of the store into messages that say what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"cannot write the store {root}: {error.strerror}; free some space or choose another "
-            "with --store"
-        ) from error
-
-
-def encode_json(value: Any, indent: int | None = None) -> str:
-    """Return JSON in one canonical form. Raises StoreError for NaN, infinity and types that JSON
-    lacks."""
-    try:
-        return json.dumps(value, sort_keys=True, indent=indent, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise StoreError(f"facts must be finite JSON values: {error}") from error
-
-
-def measure_size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def compute_digest(path: Path) -> str:
-    """Return the SHA-256 of a file. For small files ``hashlib.file_digest`` takes twice as long."""
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while piece := file.read(PIECE):
-            digest.update(piece)
-    return digest.hexdigest()

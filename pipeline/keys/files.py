@@ -18,9 +18,9 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import NamedTuple
 
+from attar.pipeline.core.disk import compute_digest
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import report_progress
-from attar.pipeline.core.store import compute_digest
 
 READERS = 4
 """Number of files that are read at a time, so that the disk is the bottleneck, not one core."""

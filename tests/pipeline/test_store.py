@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from attar.pipeline.core.disk import encode_json
 from attar.pipeline.core.errors import CorruptArtifactError, StoreError
 from attar.pipeline.core.stage import open_scratch
-from attar.pipeline.core.store import Store, encode_json
+from attar.pipeline.core.store import Store
 from tests.support.projects.store_parts import KEY, RECORD, fail_if_waiting
 from tests.support.projects.toy import Number
 

@@ -1,0 +1,49 @@
+"""Files of a store: their digests, sizes and JSON, and what to say if the disk fails."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from attar.pipeline.core.errors import StoreError
+
+PIECE = 2**18
+"""Number of bytes that are read and hashed at a time."""
+
+
+@contextmanager
+def explain_disk_errors(root: Path) -> Iterator[None]:
+    """Turn OSErrors of the store into messages that say what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"cannot write the store {root}: {error.strerror}; free some space or choose another "
+            "with --store"
+        ) from error
+
+
+def encode_json(value: Any, indent: int | None = None) -> str:
+    """Return JSON in one canonical form. Raises StoreError for NaN, infinity and types that JSON
+    lacks."""
+    try:
+        return json.dumps(value, sort_keys=True, indent=indent, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"facts must be finite JSON values: {error}") from error
+
+
+def measure_size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def compute_digest(path: Path) -> str:
+    """Return the SHA-256 of a file. For small files ``hashlib.file_digest`` takes twice as long."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
