@@ -38,6 +38,14 @@ class SequenceLabels:
     keep: Literal["best", "closest"] = "best"
     top: int = SEQUENCE_TOP
 
+    def __post_init__(self) -> None:
+        if self.top < 2:
+            raise StageError(
+                f"top = {self.top} stores {self.top} token of each distribution, which correlates "
+                "with nothing; store at least 2, or leave top out for "
+                f"{SEQUENCE_TOP}"
+            )
+
     def make_builders(self, shard: Shard, decoding: Decoding, output: Output) -> list[ShardBuilder]:
         """Return builders of the path, and of the log-probabilities along it."""
         words = decoding.vocabulary

@@ -165,7 +165,7 @@ class ShardLabeller:
         top = 0 if shard.view is None else self.top
         settings = f"{shard.dtype.__name__} {top} {self.device} {self.data_digest}"
         if find_decoding(self.task):
-            settings += f" {self.sequences}"
+            settings += f" {self.sequences if shard.view is not None else self.sequences.top}"
         return hashlib.sha256(settings.encode())
 
 

@@ -74,7 +74,7 @@ class Label(Stage[Answers]):
         opened, device = self.open_teacher(teacher)
         with opened as predict:
             settings = (self.view_seed, self.top, device, digest_task_data(task))
-            sequences = SequenceLabels(self.along, self.beam, self.keep, self.top or SEQUENCE_TOP)
+            sequences = self.describe_sequences() if find_decoding(task) else SequenceLabels()
             labeller = ShardLabeller(task, splits, predict, cache, *settings, sequences)
             progress = LabelProgress(shards, samples, work)
             own_shards = shards[member.rank :: member.world]
@@ -96,6 +96,10 @@ class Label(Stage[Answers]):
             **({"along": self.along} if find_decoding(task) else {}),
             "device": device,
         }
+
+    def describe_sequences(self) -> SequenceLabels:
+        """Return how a teacher that generates answers. Raises StageError for ``top = 1``."""
+        return SequenceLabels(self.along, self.beam, self.keep, self.top or SEQUENCE_TOP)
 
     def open_teacher(self, teacher: Model) -> tuple[AbstractContextManager[Predictor], str]:
         """Return the opened teacher and its device. An ONNX graph runs on the CPU."""

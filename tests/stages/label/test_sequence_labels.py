@@ -189,3 +189,8 @@ def test_by_default_the_largest_32_are_stored(tmp_path: Path, teacher: Weights) 
 def test_labels_that_transfer_lacks_are_not_followed(tmp_path: Path, teacher: Weights) -> None:
     with pytest.raises(StageError, match="along"):
         label_with(teacher, make_out(tmp_path), views=1, along="labels")
+
+
+def test_one_token_of_each_distribution_is_too_few() -> None:
+    with pytest.raises(StageError, match="top = 1"):
+        SequenceLabels(top=1)
