@@ -18,8 +18,8 @@ def test_every_runtime_is_listed_and_none_is_imported(monkeypatch: pytest.Monkey
     assert found.keys() == RUNTIMES.keys()
     assert found["onnxruntime"] == {
         "version": importlib.metadata.version("onnxruntime"),
-        "builds": "fp16, fp32, int8, int8-dynamic",
-        "runs": "fp16, fp32, int8, int8-dynamic",
+        "builds": "fp16, fp32, int8, int8-dynamic, int8-weights",
+        "runs": "fp16, fp32, int8, int8-dynamic, int8-weights",
     }
 
 
