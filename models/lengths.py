@@ -98,12 +98,29 @@ def trim_inputs(task: Task, inputs: Arrays) -> dict[str, Array]:
     return trimmed
 
 
-def group_by_length(task: Task, inputs: Arrays, rows: Integers, size: int) -> list[Integers]:
+def group_by_length(
+    task: Task, inputs: Arrays, rows: Integers, size: int, labels: Integers | None = None
+) -> list[Integers]:
     """Return these rows in groups of ``size``, sorted by length. Rows of equal length keep their
-    order."""
-    sizes = measure_samples(task, inputs)[rows]
-    ordered = rows[np.lexsort(sizes.T[::-1])]  # by the first axis, then by the next
+    order.
+
+    ``labels`` ``[N]`` are the lengths of sequences to learn: then the longer of both sides counts,
+    since a network reads both, each padded to the longest of its group.
+    """
+    sizes = measure_samples(task, inputs)
+    if labels is not None:
+        sizes = np.maximum(sizes.max(1), labels)[:, None]
+    ordered = rows[np.lexsort(sizes[rows].T[::-1])]  # by the first axis, then by the next
     return [ordered[start : start + size] for start in range(0, len(rows), size)]
+
+
+def measure_labels(task: Task, targets: Arrays) -> Integers | None:
+    """Return the number of tokens of each label, ``[N]``; None if no label is a sequence."""
+    for output in task.outputs.values():
+        labels = targets.get(output.target) if output.target else None
+        if output.kind == "tokens" and labels is not None:
+            return find_ends(labels, output.pad, 1)
+    return None
 
 
 def find_ends(array: Array, pad: int, place: int) -> Integers:

@@ -144,7 +144,9 @@ def group_batches(
     """
     if not lengths.list_length_axes(task):
         return iter(rows.reshape(-1, batch))
-    groups = lengths.group_by_length(task, pool.inputs, rows, batch)
+    has_all_labels = pool.labelled == len(pool.indices)
+    labels = lengths.measure_labels(task, pool.targets) if has_all_labels else None
+    groups = lengths.group_by_length(task, pool.inputs, rows, batch, labels)
     return (groups[number] for number in order.permutation(len(groups)))
 
 

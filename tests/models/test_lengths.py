@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from attar.models import lengths, views
 from attar.models.rows import map_shard
 from attar.models.task import Array, Arrays, InMemory, Output, Predictor, Split, SplitName, Task, Tensor
+from attar.models.tasks.numbers import Numbers
 from attar.pipeline.core.file_cache import FileCache
 from attar.stages.label.shard_labeller import ShardLabeller
 from attar.stages.label.shards import Shard
@@ -234,3 +235,16 @@ def test_samples_of_one_size_are_batched_as_they_were_shuffled() -> None:
     seen = list(views.iterate_epoch(task, split, 32, np.random.default_rng(7), seed=0, view=0))
     assert [part.indices.tolist() for part in seen] == [shuffled[start : start + 32].tolist() for start in (0, 32, 64)]
     assert all(part.inputs["image"].tobytes() == pixels[part.indices].tobytes() for part in seen)
+
+
+def test_of_a_sequence_to_learn_the_longer_side_decides_which_samples_go_together() -> None:
+    """Lengths of sources 1, 2, 3, 1 and of labels 4, 2, 2, 3: the longer sides are 4, 2, 3, 3."""
+    task = Numbers()
+    sources = {"digits": np.array([[5, 0, 0], [5, 6, 0], [5, 6, 7], [5, 0, 0]])}
+    words = np.array([[4, 4, 4, 2], [4, 2, 0, 0], [4, 2, 0, 0], [4, 4, 2, 0]])
+    labels = lengths.measure_labels(task, {"words": words})
+    assert labels is not None
+    assert labels.tolist() == [4, 2, 2, 3]
+    rows = np.arange(4)
+    assert [group.tolist() for group in lengths.group_by_length(task, sources, rows, 2, labels)] == [[1, 2], [3, 0]]
+    assert lengths.measure_labels(Ragged(), {"y": np.zeros((4, 1))}) is None
