@@ -16,6 +16,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 if TYPE_CHECKING:
     from attar.api import run
     from attar.bundle.opening import open_bundle as open  # the public name reads attar.open
+    from attar.models.postprocess import Detokenize
     from attar.models.preprocess import (
         CenterCrop,
         ChannelsFirst,
@@ -34,6 +35,7 @@ __all__ = [
     "CenterCrop",
     "ChannelsFirst",
     "DecodeImage",
+    "Detokenize",
     "InMemory",
     "Normalize",
     "Output",
@@ -55,6 +57,7 @@ _HOMES = {
     "CenterCrop": "attar.models.preprocess:CenterCrop",
     "ChannelsFirst": "attar.models.preprocess:ChannelsFirst",
     "DecodeImage": "attar.models.preprocess:DecodeImage",
+    "Detokenize": "attar.models.postprocess:Detokenize",
     "InMemory": "attar.models.task:InMemory",
     "Normalize": "attar.models.preprocess:Normalize",
     "Output": "attar.models.task:Output",

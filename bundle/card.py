@@ -57,8 +57,8 @@ import attar
 
 with attar.open("{manifest.name}") as model:
     outputs = model(model.preprocess(raw))  # named numpy arrays; model.labels names the classes
-```
-{explain_trust(manifest)}
+{format_answers(manifest)}```
+{explain_texts(manifest)}{explain_trust(manifest)}
 `attar check` replays the {manifest.golden.requests} golden requests. `attar bench` compares \
 the engine's speed with that of the
 fp32 student, which `reference/` holds. `triton/` is a model repository for Triton.
@@ -83,6 +83,31 @@ def describe_state(manifest: Manifest) -> str:
             "graph; on the test split the engine itself was not."
         )
     return ""
+
+
+def list_answers(manifest: Manifest) -> list[str]:
+    """Return the outputs that steps turn into answers."""
+    return [name for name, steps in manifest.postprocess.items() if steps]
+
+
+def format_answers(manifest: Manifest) -> str:
+    """Return the line of the example that makes answers of the outputs; empty without steps."""
+    if not list_answers(manifest):
+        return ""
+    return "    answers = model.postprocess(outputs)  # the same, with text for tokens\n"
+
+
+def explain_texts(manifest: Manifest) -> str:
+    """Return who answers with text and who with tokens; empty without steps on outputs."""
+    names = " and ".join(f"`{name}`" for name in list_answers(manifest))
+    if not names:
+        return ""
+    raw = ", ".join(f"`{name}`" for name in manifest.inputs)
+    return (
+        f"\n`attar serve` has two models of this bundle: `{manifest.name}-raw` reads {raw} as they "
+        f"come and answers {names}\nas text; `{manifest.name}` has the tensors above. `triton/` "
+        "holds one model, with the tensors above: tokens in, tokens out.\n"
+    )
 
 
 def explain_trust(manifest: Manifest) -> str:

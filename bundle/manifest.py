@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from attar.bundle.finished import Finished
-from attar.bundle.steps import find_outside
+from attar.bundle.steps import OUTPUT_FOLDER, find_outside
 from attar.bundle.stored_verdict import StoredVerdict
 from attar.bundle.strict_model import StrictModel
+from attar.models.postprocess.known import KnownOutputStep
 from attar.models.preprocess.known import KnownStep
 from attar.models.task import Kind
 from attar.models.tensors import TensorSpec
@@ -115,6 +117,8 @@ class Manifest(StrictModel):
     ranges: Mapping[str, tuple[int, int]]
     """For each dynamic axis the smallest and the largest size that was promised to work."""
     preprocess: Mapping[str, Sequence[KnownStep]]
+    postprocess: Mapping[str, Sequence[KnownOutputStep]] = Field({}, exclude_if=operator.not_)
+    """Left out where it is empty, so that whatever reads this format reads such a bundle."""
     labels: Sequence[str]
     graphs: Sequence[Annotated[str, Field(pattern=r"^\w+$")]] = Field(min_length=1)
     """They name files, so they are words and lead nowhere else."""
@@ -176,6 +180,11 @@ class Manifest(StrictModel):
         if unknown := self.preprocess.keys() - self.inputs.keys():
             raise ValueError(f"steps are given for {min(unknown)}, which is no input")
         if wrong := find_outside(step for todo in self.preprocess.values() for step in todo):
+            raise ValueError(wrong)
+        if unknown := self.postprocess.keys() - self.outputs.keys():
+            raise ValueError(f"steps are given for {min(unknown)}, which is no output")
+        output_steps = (step for todo in self.postprocess.values() for step in todo)
+        if wrong := find_outside(output_steps, OUTPUT_FOLDER):
             raise ValueError(wrong)
         if list(self.labels) != list(self.ledger.get("classes", self.labels)):
             raise ValueError("the labels are not the classes that were measured")

@@ -7,7 +7,8 @@ safetensors and the engine's runtime; never torch or onnx. In a bundle's folder:
     engines/RUNTIME/        what is run here
     manifest.json           see ``attar.bundle.manifest``
     golden.safetensors      requests, and the answers of the teacher and of the engine
-    preprocess/             files of the preprocessing steps, such as a tokenizer
+    preprocess/ postprocess/
+                            files of the steps on inputs and outputs, such as a tokenizer
     README.md triton/ SHA256SUMS
     SHA256SUMS.sig          if somebody signed it, see ``attar.bundle.signatures``
 
@@ -79,6 +80,10 @@ class BundlePredictor(AbstractContextManager["BundlePredictor", None]):
         The steps are those that the training ran.
         """
         return preprocess.apply(self.manifest.preprocess, raw)
+
+    def postprocess(self, outputs: Arrays) -> dict[str, Array]:
+        """Return the outputs as answers, such as text for tokens; others are unchanged."""
+        return preprocess.apply(self.manifest.postprocess, outputs)
 
     @property
     def labels(self) -> Sequence[str]:

@@ -20,7 +20,7 @@ from attar.bundle.checksums import Checksums
 from attar.bundle.fitness import AGAIN, blame_bundle
 from attar.bundle.manifest import FORMAT_VERSION, Manifest
 from attar.bundle.private_copy import PrivateFolder, copy_verified
-from attar.bundle.steps import locate_steps
+from attar.bundle.steps import locate_output_steps, locate_steps
 from attar.pipeline.core.errors import AttarError, InvalidBundleError
 from attar.pipeline.core.version import VERSION
 
@@ -95,7 +95,11 @@ def open_sealed(
 
 def locate_manifest(manifest: Manifest, path: Path) -> Manifest:
     """Return the manifest of a bundle that lies here: its steps find their files."""
-    return manifest.model_copy(update={"preprocess": locate_steps(manifest.preprocess, path)})
+    steps = {
+        "preprocess": locate_steps(manifest.preprocess, path),
+        "postprocess": locate_output_steps(manifest.postprocess, path),
+    }
+    return manifest.model_copy(update=steps)
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -24,7 +24,7 @@ def check_output_steps(task: Task) -> None:
         for step in steps:
             check_output_step(where, step)
             if isinstance(step, FileStep):
-                check_file(task, step)
+                check_file(where, task, step)
             if isinstance(step, Detokenize):
                 check_vocabulary(where, step, task.outputs[name])
 

@@ -25,7 +25,7 @@ def check_steps(task: Task) -> None:
         for step in steps:
             check_kind(task, name, step)
             if isinstance(step, FileStep):
-                check_file(task, step)
+                check_file(format_preprocess(task), task, step)
             if step.pad is not None:
                 check_pad(task, name, step.pad)
 
@@ -46,7 +46,7 @@ def check_kind(task: Task, name: str, step: Any) -> None:
         )
 
 
-def check_file(task: Task, step: FileStep) -> None:
+def check_file(where: str, task: Task, step: FileStep) -> None:
     listed = [item for item in task.data() if isinstance(item, Path)]
     within = {
         place
@@ -57,7 +57,7 @@ def check_file(task: Task, step: FileStep) -> None:
         item.resolve() in within for item in listed
     ):
         raise StageError(
-            f"{format_preprocess(task)} reads {step.file}, which {type(task).__name__}.data() does "
+            f"{where} reads {step.file}, which {type(task).__name__}.data() does "
             "not list: if it changed, nothing would be made again; add its path there"
         )
 

@@ -23,6 +23,7 @@ from attar.models.checks.calls import (
     report_errors_of,
 )
 from attar.models.checks.declarations import check_declarations
+from attar.models.checks.output_steps import check_output_steps
 from attar.models.checks.overlap import check_overlap, iterate_batches
 from attar.models.checks.tokens import check_token_labels
 from attar.models.task import CLASSIFYING, Array, Arrays, Batch, Kind, Split, SplitName, Task
@@ -47,6 +48,7 @@ def check_task(task: Task) -> None:
     check_declarations(task)
     check_data(task)
     step_check.check_steps(task)
+    check_output_steps(task)
     splits = {name: open_split(task, name) for name in list_splits(task)}
     for name, split in splits.items():
         check_split(task, name, split)

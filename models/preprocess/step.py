@@ -56,9 +56,10 @@ class FileStep(Step):
 
 
 def apply(steps: Mapping[str, Sequence[Step]], inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """Convert raw inputs to the network's inputs. An input without steps passes unchanged.
+    """Convert raw inputs to the network's inputs, or its outputs to answers. A tensor without steps
+    passes unchanged.
 
-    Raises AttarError for an input that is missing or no array, and for one that a step does not
+    Raises AttarError for a tensor that is missing or no array, and for one that a step does not
     read.
     """
     converted = dict(inputs)
@@ -66,7 +67,7 @@ def apply(steps: Mapping[str, Sequence[Step]], inputs: Mapping[str, Array]) -> d
         raw: Any = inputs.get(name)
         if not isinstance(raw, np.ndarray):
             problem = suggest_name(name, inputs) if raw is None else f"got {type(raw).__name__}"
-            raise AttarError(f"the input {name!r} must be a numpy array, {problem}")
+            raise AttarError(f"{name!r} must be a numpy array, {problem}")
         for step in own_steps:
             converted[name] = step(converted[name])
     return converted

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -14,7 +16,7 @@ from attar.models.preprocess.step import Array, FileStep, describe_array
 from attar.pipeline.core.errors import AttarError, MissingDependencyError
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
 PAD_TOKENS = ("[PAD]", "<pad>", "<|pad|>", "<|padding|>")
 """Usual names of the padding token, for a tokenizer that does not declare its own."""
@@ -32,6 +34,9 @@ class Tokenize(FileStep):
     kind: ClassVar[str] = "tokenizer.json"
     step: Literal["tokenize"] = "tokenize"
     length: int = Field(ge=1)
+    whole: bool = Field(False, exclude_if=operator.not_)
+    """Whether a text that is empty or longer is refused, as the source of a translation should
+    be."""
 
     def __call__(self, x: Array) -> Array:
         texts = x.tolist()
@@ -41,14 +46,26 @@ class Tokenize(FileStep):
                 describe_array(x), "it reads strings: an array [N] of dtype U, or of str objects"
             )
         try:
-            encoded = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts)]
+            encodings = self.tokenizer.encode_batch_fast(texts)
         except TypeError as error:  # raised for half of a surrogate pair
             remedy = "it holds half of a surrogate pair; decode it with errors='replace'"
             raise self.refuse("a text that is no Unicode", remedy) from error
+        if self.whole:
+            self.check_whole(texts, encodings)
+        encoded = [encoding.ids for encoding in encodings]
         tokens = np.full((len(texts), max(1, *map(len, encoded), 0)), self.pad, np.int64)
         for row, ids in zip(tokens, encoded, strict=True):
             row[: len(ids)] = ids
         return tokens
+
+    def check_whole(self, texts: Sequence[str], encodings: Sequence[Encoding]) -> None:
+        """Raises AttarError for a text that is empty, or longer than ``length`` tokens."""
+        for number, (text, encoding) in enumerate(zip(texts, encodings, strict=True), start=1):
+            if not text.strip() or all(encoding.special_tokens_mask):
+                raise self.refuse(f"an empty text, number {number}", "give each at least a word")
+            if encoding.overflowing:
+                got = f"a text of more than {self.length} tokens, number {number}"
+                raise self.refuse(got, "shorten it, or give it in parts")
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -15,6 +15,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from attar.models.postprocess import Detokenize
 from attar.models.preprocess import Step, Tokenize
 from attar.models.task import Array, Arrays, InMemory, Output, Split, SplitName, Task, Tensor
 
@@ -70,7 +71,10 @@ class Numbers(Task):
     ranges = {"batch": (1, 64), "digits": (1, 6)}
     score_name = "exact match"
     preprocess: ClassVar[Mapping[str, Sequence[Step]]] = {
-        "digits": [Tokenize(file=TOKENIZER, length=6)]
+        "digits": [Tokenize(file=TOKENIZER, length=6, whole=True)]
+    }
+    postprocess: ClassVar[Mapping[str, Sequence[Step]]] = {
+        "words": [Detokenize(file=TOKENIZER, end=END)]
     }
 
     def data(self) -> list[Path | str]:

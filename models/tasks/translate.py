@@ -60,7 +60,7 @@ class Translate(Task):
     @property
     def preprocess(self) -> Mapping[str, Sequence[Step]]:  # type: ignore[override]  # where the vocabulary lies is found out late
         file = HOME.find() / translations.TOKENIZER
-        return {"text": [Tokenize(file=file, length=self.longest)]}
+        return {"text": [Tokenize(file=file, length=self.longest, whole=True)]}
 
     @property
     def postprocess(self) -> Mapping[str, Sequence[Step]]:  # type: ignore[override]  # as above

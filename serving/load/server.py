@@ -129,7 +129,8 @@ def check_answers(
             if name in got
             else float("inf")
         )
-        if not apart <= MAX_TOLERANCE:
+        allowed = 0.0 if manifest.outputs[name].kind == "tokens" else MAX_TOLERANCE
+        if not apart <= allowed:
             raise AttarError(
                 f"{model!r} at {server.where} does not give this bundle's answers: {name!r} "
                 f"is off by {apart:.2g} of its "

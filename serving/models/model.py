@@ -1,6 +1,7 @@
 """A model, which clients ask by name, and the loaded bundle behind it.
 
-A bundle with preprocessing steps makes two models: one for its graph, one for raw inputs.
+A bundle with steps makes two models: one for its graph, one for raw inputs, such as texts, whose
+answers are texts where steps make them of tokens.
 """
 
 from __future__ import annotations
@@ -151,7 +152,7 @@ class Model:
             raise
 
     async def infer(self, request: InferenceRequest, seconds: float = inf) -> dict[str, Array]:
-        """Return all outputs of the graph within so many seconds. Raises RequestError.
+        """Return all outputs of the model within so many seconds. Raises RequestError.
 
         The caller keeps the bundle in use. Afterwards ``request.inputs`` are the graph's own.
         """
@@ -162,6 +163,7 @@ class Model:
             # queue lasts no longer than a turn of the event loop.
             async with asyncio.timeout(None if self._is_inline else seconds):
                 outputs, request.times = await self._submit(request, started, seconds)
+                answers = await self.convert_outputs(outputs)
         except (RequestError, asyncio.CancelledError, TimeoutError) as error:
             if isinstance(error, TimeoutError):
                 error = DeadlineError(f"there was no answer within {seconds:g} s")
@@ -169,7 +171,7 @@ class Model:
             raise error
         for observer in self.observers:
             observer.on_response(self, request, outputs, request.times)
-        return outputs
+        return answers
 
     async def prepare(self, request: InferenceRequest) -> None:
         """Replace ``request.inputs`` with the graph's own. Raises RequestError."""
@@ -185,6 +187,12 @@ class Model:
         shapes = {name: array.shape for name, array in request.inputs.items()}
         request.rows = graph.count_rows(shapes)
         graph.check_values(request.inputs)
+
+    async def convert_outputs(self, outputs: dict[str, Array]) -> dict[str, Array]:
+        """Return the model's answers for the graph's outputs. Raises EngineFailedError."""
+        if self._preprocessor is None:
+            return outputs
+        return await self._preprocessor.convert_outputs(outputs)
 
     def notify_error(self, error: BaseException, nanoseconds: int) -> None:
         """Tell the observers about a request without an answer."""

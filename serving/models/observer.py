@@ -54,7 +54,7 @@ class Observer:
         outputs: Mapping[str, Array],
         times: RequestTiming,
     ) -> None:
-        """A request has all of its outputs. ``infer.inputs`` are the graph's own."""
+        """A request has all of its outputs, which are the graph's own, as ``infer.inputs`` are."""
 
     def on_error(self, model: ObservedModel, error: BaseException, nanoseconds: int) -> None:
         """A request failed: ``error`` is RequestError, or CancelledError if its client is gone."""

@@ -1,4 +1,5 @@
-"""Preprocessing of raw inputs: beside the event loop, and within a request's pixels and memory."""
+"""Steps on raw inputs and on outputs: beside the event loop, and within a request's pixels and
+memory."""
 
 from __future__ import annotations
 
@@ -16,9 +17,15 @@ from attar.models.preprocess.images import count_step_pixels
 from attar.models.task import Array, Arrays
 from attar.pipeline.core.errors import AttarError
 from attar.pipeline.keys import machine
-from attar.serving.core.errors import BadRequestError, RequestError, TooLargeError
+from attar.serving.core.errors import (
+    BadRequestError,
+    EngineFailedError,
+    RequestError,
+    TooLargeError,
+)
 from attar.serving.core.ledger import Reservation
 from attar.serving.models.engines import Engines
+from attar.serving.protocol.tensors import make_object_array
 
 PIXEL_BYTES = 11
 """Memory for a pixel while a picture is decoded and resized: Pillow's and that of the arrays.
@@ -26,10 +33,13 @@ Measured with a PNG."""
 
 
 class Preprocessor:
-    """The preprocessing steps of one bundle, and the threads that run them."""
+    """The steps of one bundle before and behind its graph, and the threads that run them."""
 
     def __init__(self, engines: Engines, max_pixels: int) -> None:
         self._steps, self._max_pixels = engines.manifest.preprocess, max_pixels
+        self._output_steps = {
+            name: steps for name, steps in engines.manifest.postprocess.items() if steps
+        }
         threads = max(machine.count_cores(), len(engines.predicts))
         self._threads = ThreadPoolExecutor(threads, "prepare")
 
@@ -52,6 +62,16 @@ class Preprocessor:
         except AttarError as error:
             raise BadRequestError(str(error)) from error
 
+    async def convert_outputs(self, outputs: dict[str, Array]) -> dict[str, Array]:
+        """Return the outputs as answers, texts in UTF-8. Raises EngineFailedError."""
+        if not self._output_steps:
+            return outputs
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._threads, self._run_output_steps, outputs)
+        except AttarError as error:
+            raise EngineFailedError(f"the outputs became no answer: {error}") from error
+
     def close(self) -> None:
         """Wait for the threads."""
         self._threads.shutdown()
@@ -65,6 +85,12 @@ class Preprocessor:
         finally:
             if held:
                 held.close()
+
+    def _run_output_steps(self, outputs: Arrays) -> dict[str, Array]:
+        answers = preprocess.apply(self._output_steps, outputs)
+        for name in self._output_steps:
+            answers[name] = make_object_array([text.encode() for text in answers[name].tolist()])
+        return answers
 
     def _count_pixels(self, pictures: Mapping[str, Iterable[Any]]) -> int:
         return count_pixels(self._steps, pictures, self._max_pixels)

@@ -49,7 +49,7 @@ HELP = {
         "of embeddings of cosines of pairs."
     ),
     "cosine": "Rolling mean cosine of an embedding with the shadow's.",
-    "agreement": "Rolling share of rows with the shadow's most likely class.",
+    "agreement": "Rolling share of rows with the shadow's most likely class, or with its tokens.",
     "kdl": "Rolling mean KL divergence from the shadow's softmax, in nats.",
 }
 log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class BundleShadow:
 
     @property
     def ready(self) -> bool:
-        """Whether every output correlates as the setting wants.
+        """Whether every output correlates as the setting wants; tokens agree instead.
 
         A model that is not ready must reach a quarter of the way from there to 1, so that it does
         not change all the time.
@@ -112,7 +112,7 @@ class BundleShadow:
             return True
         needed = least + (1 - least) / 4 if self._fell else least
         self._fell = (
-            min(window.compute_numbers()["correlation"] for window in self.windows.values())
+            min(window.compute_numbers()[window.deciding] for window in self.windows.values())
             < needed
         )
         return not self._fell

@@ -11,7 +11,14 @@ import numpy.typing as npt
 
 from attar.models.probabilities import find_common_floor, to_logits
 from attar.models.task import CLASSIFYING, Kind
-from attar.proof.metrics import STATISTICS, Numbers, OfValues, compare_outputs, sum_logits_metrics
+from attar.proof.metrics import (
+    STATISTICS,
+    Numbers,
+    OfValues,
+    compare_outputs,
+    count_values,
+    sum_logits_metrics,
+)
 
 SHOWN = ("correlation", "cosine", "agreement", "kdl")
 
@@ -29,6 +36,11 @@ class Window:
         self._rows: Mapping[str, npt.NDArray[Any]] = {}
         self._values: OfValues | None = None
 
+    @property
+    def deciding(self) -> str:
+        """Return the number that says whether both models are close enough."""
+        return "agreement" if self.kind == "tokens" else "correlation"
+
     def add_samples(self, expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> None:
         """Add one output of a request, ``[N, ...]``, finite; the sizes of later axes may vary."""
         fresh = self._compute_columns(expected, got)
@@ -40,8 +52,8 @@ class Window:
         self.count = min(self.samples, self.count + len(expected))
 
     def compute_numbers(self) -> dict[str, float]:
-        """Return ``correlation``, and those of ``cosine``, ``agreement`` and ``kdl`` that apply;
-        empty before the second sample."""
+        """Return those of ``correlation``, ``cosine``, ``agreement`` and ``kdl`` that apply; empty
+        before the second sample."""
         if self.count < 2:
             return {}
         rows = self._rows
@@ -57,6 +69,8 @@ class Window:
         correlation is one of pairs."""
         if self.kind == "embedding":
             return {"expected": expected, "got": got}
+        if self.kind == "tokens":
+            return {"agreement": count_values((expected == got).all(1).astype(np.float64))}
         p, q = np.asarray(expected, np.float64), np.asarray(got, np.float64)
         if self.kind in CLASSIFYING:
             floor = find_common_floor(self.kind, expected, got)

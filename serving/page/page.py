@@ -133,7 +133,7 @@ class Page:
             raise
         except AttarError as error:
             raise EngineFailedError(f"the shadow failed: {error}") from error
-        return found, prepared - began, compute
+        return await model.convert_outputs(dict(found)), prepared - began, compute
 
 
 @cache

@@ -76,7 +76,7 @@ def find_top_classes(values: Array, classes: int, labels: Sequence[str]) -> Arra
 
     Raises BadRequestError without an axis of classes.
     """
-    if values.ndim == 0:
+    if values.ndim == 0 or values.dtype == object:
         raise BadRequestError("classification needs an output with an axis of classes")
     best = np.argsort(-np.asarray(values, np.float64), axis=-1, kind="stable")[..., :classes]
     named = len(labels) == values.shape[-1]

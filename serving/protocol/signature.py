@@ -111,8 +111,8 @@ def read_graph_signature(manifest: Manifest) -> Signature:
 
 
 def read_raw_signature(manifest: Manifest, golden: Mapping[str, Array]) -> Signature:
-    """Return the signature of the preprocessing steps, as the raw golden requests show it. Inputs
-    without steps are the graph's own."""
+    """Return the signature of the steps: raw inputs as the golden requests show them, and texts as
+    answers. Tensors without steps are the graph's own."""
     graph = read_graph_signature(manifest)
     inputs = {
         name: declare_raw(
@@ -124,8 +124,14 @@ def read_raw_signature(manifest: Manifest, golden: Mapping[str, Array]) -> Signa
         else own
         for name, own in graph.inputs.items()
     }
+    outputs = {
+        name: TensorSpec("str", ("batch",), high=None, name=name)
+        if manifest.postprocess.get(name)
+        else own
+        for name, own in graph.outputs.items()
+    }
     return Signature(
-        inputs, graph.outputs, {"batch": manifest.ranges.get("batch", (1, 1))}, manifest.labels
+        inputs, outputs, {"batch": manifest.ranges.get("batch", (1, 1))}, manifest.labels
     )
 
 

@@ -28,10 +28,11 @@ from attar.bundle.manifest import (
     StoredOutput,
 )
 from attar.bundle.page import render_report
-from attar.bundle.steps import ship_steps
+from attar.bundle.steps import ship_output_steps, ship_steps
 from attar.bundle.stored_verdict import StoredVerdict, has_teacher_gate
 from attar.bundle.verified import locate_manifest
 from attar.models.generation import MODEL, find_decoding
+from attar.models.postprocess.known import OutputSteps
 from attar.models.preprocess.known import Steps
 from attar.models.task import Arrays, Task, Tensor, load_task
 from attar.pipeline.core.errors import GateError, StageError
@@ -85,6 +86,7 @@ class Package(Stage[Bundle]):
         if engine.facts["files"]:
             copy_graphs(engine, out / "engines" / engine.facts["runtime"], f"{served}*")
         steps = ship_steps(task.preprocess, out)
+        output_steps = ship_output_steps(task.postprocess, out)
         hop = find_last_run(engine.facts)
         last = engine if hop == "engine" else model
         golden = make_golden(task, hop, last, evidence, self.tolerance)
@@ -96,7 +98,7 @@ class Package(Stage[Bundle]):
             "evidence": evidence,
             "verdict": verdict,
         }
-        manifest = self._manifest(task, steps, golden, made)
+        manifest = self._manifest(task, (steps, output_steps), golden, made)
         (out / "manifest.json").write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
         (out / "README.md").write_text(render_card(manifest), encoding="utf-8")
         (out / "report.html").write_text(render_report(self.name, made), encoding="utf-8")
@@ -114,7 +116,11 @@ class Package(Stage[Bundle]):
         }
 
     def _manifest(
-        self, task: Task, steps: Steps, golden: Arrays, made: Mapping[str, Artifact]
+        self,
+        task: Task,
+        steps: tuple[Steps, OutputSteps],
+        golden: Arrays,
+        made: Mapping[str, Artifact],
     ) -> Manifest:
         verdict, ledger, engine = (
             made["verdict"].facts,
@@ -134,7 +140,8 @@ class Package(Stage[Bundle]):
                 for name, output in task.outputs.items()
             },
             ranges=task.ranges,
-            preprocess=steps,
+            preprocess=steps[0],
+            postprocess=steps[1],
             labels=task.classes,
             graphs=[MODEL] if find_decoding(task) else engine["graphs"],
             engine=describe_requirements(engine),

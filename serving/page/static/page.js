@@ -113,8 +113,10 @@ function show(student, shadow) {
     const kind = model.kinds[output.name], shares = kind === "probabilities" ? values => values : softmax;
     const logits = values => kind === "probabilities" ? values.map(value => Math.log(Math.max(value, LEAST))) : values;
     const classes = ["logits", "probabilities"].includes(kind) && output.shape.length === 2 && output.data.length > 1;
-    const said = other && output.data.length > 1 ? `r ${digits(correlation(logits(output.data), logits(other)), 4)} with the shadow` : "";
-    return [make("h3", {}, output.name, make("span", { textContent: said })), ...(classes ? bars(output.data, other, shares) : numbers(output.data, other))];
+    const same = other && other.every((value, i) => value === output.data[i]) ? "the same as the shadow's" : "another than the shadow's";
+    const said = !other ? "" : kind === "tokens" ? same : output.data.length > 1 ? `r ${digits(correlation(logits(output.data), logits(other)), 4)} with the shadow` : "";
+    return [make("h3", {}, output.name, make("span", { textContent: said })), ...(classes ? bars(output.data, other, shares)
+      : output.datatype === "BYTES" ? texts(output.data, other) : numbers(output.data, other))];
   });
   $("answer").replaceChildren(...parts);
   $("nothing").hidden = true;
@@ -136,6 +138,11 @@ function bars(data, other, shares) {
       make("span", {}, ...sides.map(([, of]) => make("small", { textContent: `${(of[index] * 100).toFixed(1)} %` }))));
   });
   return [list];
+}
+
+function texts(data, other) {
+  return [["student", data], ...(other ? [["shadow", other]] : [])].map(([who, values]) => make("p", { className: "values text" },
+    make("i", { className: `key ${who}` }), values.join("\n")));
 }
 
 function numbers(data, other) {
