@@ -40,6 +40,18 @@ class Detokenize(FileStep):
         texts[:] = tokenizer.decode_batch(rows, skip_special_tokens=True)
         return texts
 
+    def explain_misfit(self, kind: str, size: int, end: int) -> str | None:
+        if kind != "tokens":
+            return f"detokenizes an output of {kind}; it reads tokens alone"
+        if self.end != end:
+            return f"has end = {self.end}, and the output has end = {end}; they must be equal"
+        if (own := self.tokenizer.get_vocab_size()) > size:
+            return (
+                f"has a tokenizer of {own} tokens, and the output has size = {size}; give it the "
+                "tokenizer that encodes the targets"
+            )
+        return None
+
     @property
     def tokenizer(self) -> Tokenizer:
         """Opened once for each content of the file. Raises AttarError if there is none, or it is no

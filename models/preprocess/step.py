@@ -34,6 +34,11 @@ class Step(BaseModel, ABC):
         be the same."""
         return None
 
+    def explain_misfit(self, kind: str, size: int, end: int) -> str | None:
+        """Return why the step does not read an output of this kind, of ``size`` tokens and with
+        this end token; None if it does."""
+        return None
+
     def content(self) -> dict[str, Any]:
         """Return the step as JSON, with a digest in place of a file."""
         return self.model_dump(mode="json")

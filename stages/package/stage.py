@@ -122,6 +122,7 @@ class Package(Stage[Bundle]):
         golden: Arrays,
         made: Mapping[str, Artifact],
     ) -> Manifest:
+        input_steps, output_steps = steps
         verdict, ledger, engine = (
             made["verdict"].facts,
             made["evidence"].facts,
@@ -140,8 +141,8 @@ class Package(Stage[Bundle]):
                 for name, output in task.outputs.items()
             },
             ranges=task.ranges,
-            preprocess=steps[0],
-            postprocess=steps[1],
+            preprocess=input_steps,
+            postprocess=output_steps,
             labels=task.classes,
             graphs=[MODEL] if find_decoding(task) else engine["graphs"],
             engine=describe_requirements(engine),

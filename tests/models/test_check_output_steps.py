@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 from attar.models.checks.output_steps import check_output_steps
+from attar.models.checks.task import check_task
 from attar.models.postprocess import Detokenize
 from attar.models.preprocess import Scale
 from attar.models.task import Output
@@ -26,6 +27,12 @@ class Spoken(Numbers):
 def test_steps_that_fit() -> None:
     check_output_steps(Numbers())
     check_output_steps(Spoken())
+
+
+def test_a_task_is_checked_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Spoken, "postprocess", {"words": [Detokenize(file=TOKENIZER, end=1)]})
+    with pytest.raises(StageError, match=r"Spoken\.postprocess.*end = 1"):
+        check_task(Spoken())
 
 
 @pytest.mark.parametrize(
@@ -47,7 +54,9 @@ def test_another_vocabulary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     file = saved(tmp_path / "words.json")
     monkeypatch.setattr(Spoken, "postprocess", {"words": [Detokenize(file=file)]})
     monkeypatch.setattr(Spoken, "data", lambda self: [file])
-    with pytest.raises(StageError, match=rf"10 tokens.*{SIZE}"):
+    check_output_steps(Spoken())  # an output may have more tokens than there are texts for
+    monkeypatch.setattr(Spoken, "outputs", {"words": Output(("batch", 16), kind="tokens", size=9)})
+    with pytest.raises(StageError, match=r"10 tokens.*size = 9"):
         check_output_steps(Spoken())
 
 

@@ -51,6 +51,25 @@ def test_a_tokenizer_that_adds_nothing_has_a_column_for_an_empty_text(tmp_path: 
     assert step(np.array(["sun moon"])).tolist() == [[4]]
 
 
+@pytest.mark.parametrize("frame", [True, False])
+def test_a_text_that_must_be_whole(tmp_path: Path, frame: bool) -> None:
+    """The tokens that frame a text make no empty one full, and count as its length."""
+    file = saved(tmp_path / "words.json", frame=frame)
+    step = Tokenize(file=file, length=2 + 2 * frame, whole=True)
+    assert step(np.array(["sun moon", "stone"])).shape == (2, step.length)
+    with pytest.raises(AttarError, match=rf"more than {step.length} tokens, number 2"):
+        step(np.array(["sun", "sun moon sun"]))
+    for empty in ("", " \n\t"):
+        with pytest.raises(AttarError, match="an empty text, number 1"):
+            step(np.array([empty, "sun"]))
+
+
+def test_a_step_that_cuts_is_written_as_before(tmp_path: Path) -> None:
+    file = saved(tmp_path / "words.json")
+    assert "whole" not in Tokenize(file=file, length=4).content()
+    assert Tokenize(file=file, length=4, whole=True).content()["whole"] is True
+
+
 def test_half_a_surrogate_pair_is_refused(tmp_path: Path) -> None:
     step = Tokenize(file=saved(tmp_path / "tokenizer.json"), length=4)
     with pytest.raises(AttarError, match="no Unicode"):

@@ -40,3 +40,12 @@ def test_requests_of_different_lengths() -> None:
     made.add_samples(np.array([[[2.0, 0], [0, 2], [0, 2]]]), np.array([[[2.0, 0], [0, 2], [2, 0]]]))
     assert made.compute_numbers()["agreement"] == pytest.approx((1 / 2 + 2 / 3) / 2)
     assert made.compute_numbers()["correlation"] == pytest.approx((3 - 2) / 5)
+
+
+def test_tokens_are_identical_or_not() -> None:
+    """Of the last three sequences two are; their numbers are not correlated."""
+    made = Window("tokens", 3)
+    made.add_samples(np.array([[5, 2, 0], [5, 6, 2]]), np.array([[6, 2, 0], [5, 6, 2]]))
+    made.add_samples(np.array([[5, 2, 0], [5, 6, 2]]), np.array([[5, 2, 0], [5, 7, 2]]))
+    assert made.compute_numbers() == {"agreement": pytest.approx(2 / 3)}
+    assert made.deciding == "agreement"

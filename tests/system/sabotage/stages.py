@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import field_validator
 
 from attar.bundle.manifest import Manifest
+from attar.models.postprocess.known import OutputSteps
 from attar.models.preprocess import Scale
 from attar.models.preprocess.known import Steps
 from attar.models.rows import Rows, map_shard
@@ -286,5 +287,6 @@ class Promiseless(Judge):
 class OtherPreprocessing(Package):
     """The bundle is told to divide pixels by 16, as the original digits have it, and not by 255."""
 
-    def _manifest(self, task: Task, steps: Steps, golden: Arrays, made: Mapping[str, Artifact]) -> Manifest:
-        return super()._manifest(task, {"image": [Scale(by=1 / 16), *steps["image"][1:]]}, golden, made)
+    def _manifest(self, task: Task, steps: tuple[Steps, OutputSteps], golden: Arrays, made: Mapping[str, Artifact]) -> Manifest:
+        inputs: Steps = {"image": [Scale(by=1 / 16), *steps[0]["image"][1:]]}
+        return super()._manifest(task, (inputs, steps[1]), golden, made)
