@@ -317,7 +317,7 @@ API = {
         "attar.pipeline.run:Record",
     ),
     "A task": ("Task", "Tensor", "Output", "Split", "InMemory", "Batch", "hits"),
-    "Preprocessing": (
+    "Preprocessing, and steps on outputs": (
         "DecodeImage",
         "Resize",
         "CenterCrop",
@@ -325,6 +325,7 @@ API = {
         "Scale",
         "Normalize",
         "Tokenize",
+        "Detokenize",
     ),
     "A stage of your own": ("Stage", "Artifact"),
     "Errors": tuple(
