@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,14 @@ def test_text_is_answered_with_text(server: Running, ask: Any) -> None:
     """Texts of different lengths share a request; ``zéro`` is no ASCII."""
     assert ask(server, "71") == ["sept un"]
     assert ask(server, "0", "123456", "40") == [spell("0"), spell("123456"), "quatre zéro"]
+
+
+def test_everybody_gets_the_text_of_their_own(server: Running) -> None:
+    """Many at once, of two lengths; those of one length share calls."""
+    texts = [str(number) for number in range(80, 120)]
+    with ThreadPoolExecutor(16) as threads:
+        answers = list(threads.map(partial(ask_json, server), texts))
+    assert answers == [[spell(text)] for text in texts]
 
 
 @pytest.mark.parametrize("ask", [ask_binary, ask_grpc])
