@@ -19,8 +19,8 @@ from attar.bundle.manifest import Manifest, StoredInput, StoredOutput
 from attar.pipeline.core.errors import GateError, StageError
 from attar.proof.artifacts import Evidence
 from attar.proof.limits import GateLimits
-from attar.stages import package
 from attar.stages.judge import Judge
+from attar.stages.package import stage as package
 from attar.stages.package.stage import Package
 from tests.support.bundles.packaging import package_bundle, write_batch_dependent_graph
 from tests.support.proof.proof_parts import NAME, STUDENT, TEACHER, Chain, digest, engine, onnx_model, verdict
