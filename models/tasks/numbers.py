@@ -50,6 +50,8 @@ LIMIT = 1_000_000
 LONGEST = 16
 """Places for tokens; the longest words take 14, with the end token."""
 COUNTS = {"train": 12_000, "validation": 500, "test": 1_000}
+LARGE_NUMBERS = 9_000
+"""Draws of numbers of four to six digits, of which a few are equal."""
 
 
 class Numbers(Task):
@@ -102,19 +104,24 @@ def match_exactly(
 
 @cache
 def draw_numbers() -> dict[str, list[int]]:
-    """Return the numbers of each split.
+    """Return the numbers of each split: all below a thousand, and some of four to six digits.
 
-    Small ones are rare among all, so they are drawn more often.
+    There are few small numbers, so those to train on are repeated.
     """
     generator = np.random.default_rng(0)
-    sizes = generator.integers(1, 7, 40_000)
-    drawn = dict.fromkeys(int(number) for number in generator.random(40_000) * 10.0**sizes)
+    sizes = generator.integers(4, 7, LARGE_NUMBERS)
+    larger = generator.random(LARGE_NUMBERS) * 0.9 * 10.0**sizes + 10.0 ** (sizes - 1)
+    drawn = dict.fromkeys([*range(1000), *larger.astype(np.int64).tolist()])
     shuffled = generator.permutation(np.fromiter(drawn, np.int64)).tolist()
-    splits, start = {}, 0
-    for name in ("test", "validation", "train"):
-        splits[name] = shuffled[start : start + COUNTS[name]]
-        start += COUNTS[name]
-    return splits
+    held_out = COUNTS["test"] + COUNTS["validation"]
+    train = shuffled[held_out:]
+    small = [number for number in train if number < 1000]
+    repeated = (train + small * (COUNTS["train"] // len(small)))[: COUNTS["train"]]
+    return {
+        "test": shuffled[: COUNTS["test"]],
+        "validation": shuffled[COUNTS["test"] : held_out],
+        "train": repeated,
+    }
 
 
 def encode_words(numbers: Sequence[int]) -> npt.NDArray[np.int64]:

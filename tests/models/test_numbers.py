@@ -75,7 +75,10 @@ def test_no_two_numbers_have_the_same_words() -> None:
 def test_no_number_is_in_two_splits() -> None:
     splits = draw_numbers()
     assert {name: len(numbers) for name, numbers in splits.items()} == COUNTS
-    assert len(set().union(*splits.values())) == sum(COUNTS.values())
+    held_out = set(splits["test"]) | set(splits["validation"])
+    assert len(held_out) == COUNTS["test"] + COUNTS["validation"]
+    assert not held_out & set(splits["train"])
+    assert set(range(1000)) <= held_out | set(splits["train"])
     assert all(0 <= number < LIMIT for numbers in splits.values() for number in numbers)
 
 

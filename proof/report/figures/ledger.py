@@ -60,6 +60,14 @@ class Row:
     between: Sequence[float] | None
 
 
+def describe_agreement(target: Target) -> str:
+    """Return what the agreement is a share of."""
+    generates = target.ledger is not None and "tokens" in target.ledger.kinds.values()
+    if generates:
+        return "the share of places with the teacher's likeliest token, along its own sequences"
+    return "the share of samples with the teacher's class"
+
+
 def draw_panels(target: Target) -> list[Panel]:
     """Score, CORR and agreement, as far as the task has them."""
     name = target.score_name
@@ -86,9 +94,7 @@ def draw_panels(target: Target) -> list[Panel]:
             "cosine",
             target,
         ),
-        make_teacher_column(
-            "Agreement", "the share of samples with the teacher's class", "agreement", target
-        ),
+        make_teacher_column("Agreement", describe_agreement(target), "agreement", target),
     ]
     made = [draw_hops(target, column) for column in columns]
     return [one for one in made if one is not None]
