@@ -19,8 +19,10 @@ from attar.models.generation import (
     normalize_logits,
     require_decoding,
 )
+from attar.models.preprocess import apply
 from attar.models.task import Array, Output, Predict, Task
 from attar.models.top_answers import TOP
+from attar.models.translation_scores import compute_chrf, count_chrf
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
 from attar.stages.label.shards import Shard, ShardBuilder
@@ -86,7 +88,7 @@ class SequenceLabels:
 
 
 def select_closest(task: Task, beams: Integers, batch: ViewBatch, decoding: Decoding) -> Integers:
-    """Return of each sample's hypotheses the one with the best score against its label.
+    """Return of each sample's hypotheses the one that is closest to its label.
 
     The first of equals is the most likely. A sample without a label keeps its most likely one.
     """
@@ -96,10 +98,26 @@ def select_closest(task: Task, beams: Integers, batch: ViewBatch, decoding: Deco
     scores = np.full((samples, beams.shape[1]), -np.inf)
     scores[:, 0] = 0
     for rank in range(beams.shape[1]):
-        statistics = task.score({decoding.output: beams[:labelled, rank]}, batch.targets)
-        scores[:labelled, rank] = [task.aggregate(row[None]) for row in statistics]
+        scores[:labelled, rank] = score_samples(task, beams[:labelled, rank], batch, decoding)
     chosen: Integers = beams[np.arange(samples), scores.argmax(1)]
     return chosen
+
+
+def score_samples(
+    task: Task, tokens: Integers, batch: ViewBatch, decoding: Decoding
+) -> list[float]:
+    """Return how close each sequence is to its label: chrF of texts, else the task's score.
+
+    BLEU says little of one sentence: most have no four words in common with their label.
+    """
+    name = decoding.output
+    steps = {name: task.postprocess[name]} if name in task.postprocess else {}
+    if not steps:
+        statistics = task.score({name: tokens}, batch.targets)
+        return [task.aggregate(row[None]) for row in statistics]
+    labels = batch.targets[str(task.outputs[name].target)]
+    texts, references = (apply(steps, {name: side})[name].tolist() for side in (tokens, labels))
+    return [compute_chrf(row[None]) for row in count_chrf(texts, references)]
 
 
 def read_labels(task: Task, decoding: Decoding, batch: ViewBatch) -> Integers:

@@ -60,7 +60,7 @@ class Label(Stage[Answers]):
     beam: int = Field(1, ge=1)
     """Of an output of tokens: hypotheses of a beam search; 1: the likeliest token at each step."""
     keep: Literal["best", "closest"] = "best"
-    """Of a beam's hypotheses: the likeliest one, or the one with the best score by the label."""
+    """Of a beam's hypotheses: the likeliest one, or the one that is closest to the label."""
     device: Device = "auto"
 
     def run(self, out: Path, *, teacher: Model) -> Facts:

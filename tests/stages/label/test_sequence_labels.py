@@ -19,8 +19,10 @@ from attar.models.generation import (
     generate_with_beam,
     measure_lengths,
     normalize_logits,
+    require_decoding,
 )
 from attar.models.task import Array, Arrays, Predict
+from attar.models.tasks.numbers import Numbers, encode_words
 from attar.models.top_answers import TOP
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
@@ -194,3 +196,17 @@ def test_labels_that_transfer_lacks_are_not_followed(tmp_path: Path, teacher: We
 def test_one_token_of_each_distribution_is_too_few() -> None:
     with pytest.raises(StageError, match="top = 1"):
         SequenceLabels(top=1)
+
+
+def test_texts_are_compared_by_chrf() -> None:
+    """The label is 21, ``vingt et un``: ``vingt un`` shares more of its letters than ``trente et un`` does."""
+    task = Numbers()
+    decoding = require_decoding(task)
+    beams = np.zeros((1, 2, decoding.longest), np.int64)
+    for beam, number in zip(beams[0], (31, 21), strict=True):
+        beam[:] = encode_words([number])[0]
+    vingt, _, un = beams[0, 1, :3].tolist()
+    beams[0, 1] = 0
+    beams[0, 1, :3] = [vingt, un, 2]
+    batch = ViewBatch(np.arange(1), {}, {"words": encode_words([21])})
+    assert select_closest(task, beams, batch, decoding).tolist() == beams[:, 1].tolist()
