@@ -97,10 +97,25 @@ def add_sequences(
     )
 
 
+def pack_followed(followed: npt.NDArray[np.float32]) -> dict[str, Array]:
+    """Return next tokens ``[N, T, k + 2]`` as evidence holds them, a row for each token of a path.
+
+    ``followed`` float16 ``[R, k + 1]`` are the logarithms, ``likeliest`` int32 ``[R]`` the most
+    likely tokens, ``lengths`` int32 ``[N]`` the numbers of tokens of the paths.
+    """
+    own = ~np.isnan(followed[..., -1])
+    rows = followed[own]
+    return {
+        "followed": rows[:, :-1].astype(np.float16),
+        "likeliest": rows[:, -1].astype(np.int32),
+        "lengths": own.sum(1).astype(np.int32),
+    }
+
+
 def clean_followed(
     followed: npt.NDArray[np.float32],
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Return next tokens ``[N, T, k + 2]`` without what is not finite, and the samples that had it.
+    """Return next tokens ``[N, T, k + 2]``, all finite, and which samples had others.
 
     Behind the end of a path they stay NaN, as their last column is there.
     """

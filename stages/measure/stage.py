@@ -18,7 +18,7 @@ from attar.proof import statistics, timing
 from attar.proof.artifacts import Evidence
 from attar.proof.gate import Baseline, Comparison
 from attar.proof.hop import HOPS
-from attar.proof.hop_outputs import HopOutputs
+from attar.proof.hop_outputs import HopOutputs, pack_followed
 from attar.proof.leak import find_near_duplicates
 from attar.proof.ledger import Hop, Ledger
 from attar.proof.ledger_json import ledger_to_json
@@ -187,7 +187,9 @@ def collect_payload(
     arrays: dict[str, Any] = {f"target.{name}": array for name, array in targets.items()}
     for hop, scored in outputs.items():
         arrays |= {f"{hop}.output.{name}": array for name, array in scored.outputs.items()}
-        arrays |= {f"{hop}.followed.{name}": array for name, array in scored.followed.items()}
+        for name, followed in scored.followed.items():
+            packed = pack_followed(followed)
+            arrays |= {f"{hop}.{part}.{name}": array for part, array in packed.items()}
         arrays[f"{hop}.statistics"] = scored.statistics
         arrays |= {f"{hop}.seconds.{batch}": taken for batch, taken in times.seconds[hop].items()}
     # save_file writes the buffer as it lies

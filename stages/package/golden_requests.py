@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from safetensors import safe_open
 
 from attar.bundle import ragged
 from attar.bundle.finished import compute_difference
 from attar.bundle.golden import predict_in_batches
 from attar.models import preprocess
-from attar.models.generation import Integers, find_decoding
+from attar.models.generation import Floats, Integers, find_decoding
 from attar.models.task import Array, Arrays, Task
 from attar.pipeline.core.errors import StageError
 from attar.proof.artifacts import Evidence
@@ -72,13 +73,22 @@ def choose_requests(evidence: Evidence, hop: str, task: Task, samples: int) -> I
     with safe_open(evidence.root / "hops.safetensors", framework="numpy") as file:
         tokens = [file.get_tensor(f"{who}.output.{decoding.output}") for who in ("teacher", hop)]
         followed = file.get_tensor(f"{hop}.followed.{decoding.output}")
-    first_two = np.sort(followed[..., :-2], -1)[..., -2:]  # NaN, where a path has ended, is last
-    margins = np.nanmin(
-        np.where(np.isnan(followed[..., -1]), np.nan, np.diff(first_two)[..., 0]), 1
-    )
+        lengths = file.get_tensor(f"{hop}.lengths.{decoding.output}")
+    first_two = np.sort(followed[:, :-1].astype(np.float32), 1)[:, -2:]
+    margins = find_least(first_two[:, 1] - first_two[:, 0], lengths)
     is_same = (tokens[0] == tokens[1]).all(1)
     order = np.argsort(-np.where(is_same, margins, -np.inf), kind="stable")
     return np.sort(order[:REQUESTS])
+
+
+def find_least(values: Floats, lengths: npt.NDArray[np.int32]) -> Floats:
+    """Return the least value of each sample, ``[R] -> [N]``; minus infinity if it has none."""
+    least = np.full(len(lengths), -np.inf, np.float32)
+    ends = np.cumsum(lengths)
+    for sample, (end, length) in enumerate(zip(ends, lengths, strict=True)):
+        if length:
+            least[sample] = values[end - length : end].min()
+    return least
 
 
 def read_recorded(evidence: Evidence, hop: str, task: Task, rows: Integers) -> dict[str, Array]:

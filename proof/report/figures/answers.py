@@ -84,15 +84,12 @@ def read_arrays(path: Any, hops: Sequence[str]) -> dict[str, Any]:
 def read_sides(arrays: Mapping[str, Any], name: str, hop: str) -> tuple[Any, Any]:
     """Return what is drawn of an output, the teacher's side and the hop's.
 
-    Of tokens that is what was compared along the teacher's sequences, without their padding.
+    Of tokens that is what was compared along the teacher's sequences.
     """
-    import numpy as np
-
     if f"teacher.followed.{name}" not in arrays:
         return arrays[f"teacher.output.{name}"], arrays[f"{hop}.output.{name}"]
     teacher, other = arrays[f"teacher.followed.{name}"], arrays[f"{hop}.followed.{name}"]
-    own = ~np.isnan(teacher[..., 0])
-    return teacher[own][:, :-2], other[own][:, :-2]
+    return teacher[:, :-1], other[:, :-1]
 
 
 def guess_kind(hop: Hop) -> str:
