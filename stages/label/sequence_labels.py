@@ -48,6 +48,11 @@ class SequenceLabels:
                 f"{SEQUENCE_TOP}"
             )
 
+    @property
+    def reads_labels(self) -> bool:
+        """Whether the stored path of a view depends on the labels."""
+        return self.along == "labels" or (self.beam > 1 and self.keep == "closest")
+
     def make_builders(self, shard: Shard, decoding: Decoding, output: Output) -> list[ShardBuilder]:
         """Return builders of the path, and of the log-probabilities along it."""
         words = decoding.vocabulary

@@ -27,7 +27,8 @@ SIMILAR_LENGTH_SAMPLES = 64
 class ShardLabeller:
     """Runs one teacher on shards.
 
-    A shard is cached under the digest of its inputs, so the teacher answers equal inputs once.
+    A shard is cached under the digest of its inputs, so the teacher answers equal inputs once. The
+    labels count, too, where a path depends on them.
     """
 
     task: Task
@@ -76,7 +77,7 @@ class ShardLabeller:
         builders = self.make_builders(shard)
         digest = self.start_digest(shard)
         for batch in chunks:
-            update_digest(digest, batch.inputs)
+            self.add_batch(digest, shard, batch)
             for part, answer in self.answer_chunk(shard, batch, on_rows):
                 self.check_rows(part, answer)
                 lengths = self.measure_lengths(answer)
@@ -157,8 +158,14 @@ class ShardLabeller:
         """Return the digest that a shard with these chunks has."""
         digest = self.start_digest(shard)
         for batch in chunks:
-            update_digest(digest, batch.inputs)
+            self.add_batch(digest, shard, batch)
         return digest.hexdigest()
+
+    def add_batch(self, digest: hashlib._Hash, shard: Shard, batch: ViewBatch) -> None:
+        """Add what the answers depend on: the inputs, and the labels if they decide a path."""
+        update_digest(digest, batch.inputs)
+        if find_decoding(self.task) and shard.view is not None and self.sequences.reads_labels:
+            update_digest(digest, batch.targets)
 
     def start_digest(self, shard: Shard) -> hashlib._Hash:
         """Return a hash of the settings that decide a shard."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ from attar.models.generation import (
     normalize_logits,
     require_decoding,
 )
-from attar.models.task import Array, Arrays, Predict
+from attar.models.task import Array, Arrays, InMemory, Predict, Split, SplitName
 from attar.models.tasks.numbers import Numbers, encode_words
 from attar.models.top_answers import TOP
 from attar.models.views import ViewBatch
@@ -186,6 +187,38 @@ def test_by_default_the_largest_32_are_stored(tmp_path: Path, teacher: Weights) 
     found = stored.open_rows("test")["words" + TOP].read_top(np.arange(2))
     assert found.values.shape[-1] == min(SEQUENCE_TOP, SIZE)
     assert stored.open_rows("test")["words"][np.arange(2)].shape == (2, LONGEST)
+
+
+class Labelled(Reversal):
+    """All samples have labels, which may begin with another token."""
+
+    transfer = False
+    first: ClassVar[int | None] = None
+
+    def split(self, name: SplitName) -> Split:
+        whole = super().split(name)
+        targets = {"words": whole.take(np.arange(len(whole))).targets["words"].copy()}
+        targets["words"][:, 0] = self.first or targets["words"][:, 0]
+        return InMemory(whole.take(np.arange(len(whole))).inputs, targets)
+
+
+@pytest.mark.parametrize("settings", [{"along": "labels"}, {"beam": 3, "keep": "closest"}])
+def test_other_labels_are_other_answers(
+    tmp_path: Path, teacher: Weights, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    """The teacher is not asked again for equal inputs, unless the labels decide what is asked."""
+    task = f"{__name__}:Labelled"
+    label_with(teacher, make_out(tmp_path), views=1, task=task, **settings)
+    kept, again = tmp_path / "slot" / "kept", make_out(tmp_path, "again")
+    shutil.copytree(kept, again.parent / "kept")
+    monkeypatch.setattr(Labelled, "first", 3)
+    found = [
+        label_with(teacher, out, views=1, task=task, **settings).open_learned_rows(0)["words"][:]
+        for out in (make_out(tmp_path, "new"), again)
+    ]
+    assert found[0].tolist() == found[1].tolist()
+    added = {path.name for path in (again.parent / "kept").iterdir()} - {path.name for path in kept.iterdir()}
+    assert len(added) == 1  # of train; validation and test are answered without labels
 
 
 def test_labels_that_transfer_lacks_are_not_followed(tmp_path: Path, teacher: Weights) -> None:
